@@ -11,6 +11,7 @@ from ringfence.errors import (
     DaemonUnreachableError,
     Exit,
     FirewallBusyError,
+    NotRecordedError,
     RingfenceError,
     error_lines,
     report_defect,
@@ -46,7 +47,8 @@ def test_an_absent_daemon_is_a_control_error() -> None:
 
 def test_the_exit_codes_are_fixed() -> None:
     """Scripts compare these numbers."""
-    assert {code.name: code.value for code in Exit} == {"DONE": 0, "PROBLEM": 1, "USAGE": 2, "UNREACHABLE": 3}
+    numbers = {"DONE": 0, "PROBLEM": 1, "USAGE": 2, "UNREACHABLE": 3, "NOT_RECORDED": 4}
+    assert {code.name: code.value for code in Exit} == numbers
 
 
 @pytest.mark.parametrize(
@@ -55,6 +57,7 @@ def test_the_exit_codes_are_fixed() -> None:
         (ConfigError("file", ["a: wrong", "b: wrong"]), ["file:", "  a: wrong", "  b: wrong"], Exit.USAGE),
         (DaemonUnreachableError("nobody there"), ["nobody there"], Exit.UNREACHABLE),
         (ControlError("refused"), ["refused"], Exit.PROBLEM),
+        (NotRecordedError("disk full"), ["disk full"], Exit.NOT_RECORDED),
         (FirewallBusyError("taken"), ["taken"], Exit.PROBLEM),
         (RingfenceError("whatever"), ["whatever"], Exit.PROBLEM),
     ],

@@ -153,6 +153,11 @@ class AlarmCode(enum.StrEnum):
         "The journal drops lines of Asterisk, so attempts that only these lines report are missed.",
         "Raise `RateLimitBurst=` of the journal.",
     )
+    LOG_UNWRITABLE = (
+        "log.unwritable",
+        "The daemon cannot write its own log, so lines of it are lost; guarding continues.",
+        "Remove the cause, which the text names; the log continues by itself.",
+    )
     BAN_NOT_EFFECTIVE = (
         "ban.not_effective",
         "Packets of a banned address still arrive.",
@@ -272,13 +277,16 @@ class AlarmCode(enum.StrEnum):
     )
     STORE_NOT_RECORDED = (
         "store.not_recorded",
-        "The database cannot be read or written; bans work, but are forgotten at the next start.",
-        "Remove the cause, which the text names.",
+        (
+            "The database cannot be read or written; everything works, but the next start may not know the "
+            "latest changes."
+        ),
+        "Remove the cause, which the text names; ringfence then records what is missing.",
     )
     STORE_SLOW = (
         "store.slow",
-        "The disk is too slow, so some bans or ends of bans are not recorded.",
-        "Move the database to a faster disk with `path` in `[store]`.",
+        "Too many writes to the database waited, so some were dropped; bans are recorded again later.",
+        "Free the disk, or move the database to a faster one with `path` in `[store]`.",
     )
     STORE_INVALID_BANS = (
         "store.invalid_bans",

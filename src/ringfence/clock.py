@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from attrs import frozen
 
@@ -12,16 +13,30 @@ _COLUMN_LENGTHS = (
 )
 
 
+def boot_identity() -> str:
+    """Return a text that changes when the monotonic clock begins again; "" if that is unknown.
+
+    It names the boot of the host, and the time namespace: a container may have its own.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/time').stat().st_ino}"
+    except (OSError, ValueError):
+        return ""
+
+
 @frozen
 class Clock:
     """The two clocks, in seconds.
 
     ``wall`` is the time of day, for texts and for the database. ``mono`` is the monotonic clock, which
-    measures how much time has passed. It does not jump when someone sets the time of the host.
+    measures how much time has passed. It does not jump when someone sets the time of the host. ``boot``
+    returns a text that changes when ``mono`` begins again, "" if that is unknown.
     """
 
     wall: Callable[[], float] = time.time
     mono: Callable[[], float] = time.monotonic
+    boot: Callable[[], str] = boot_identity
 
 
 def until_tick(period: float) -> float:

@@ -1,10 +1,11 @@
 """The control socket: JSON lines between the daemon and its commands.
 
 A request is one line, ``{"do": "ban", …}``; its answer is one line too, ``{"ok": RESULT}`` or ``{"error":
-TEXT}``. A connection may carry many requests. An answer may be a stream of lines without an end
-(:class:`Stream`); a stream is the last answer of its connection. The socket is a unix socket of mode 0660 in
-the daemon's runtime folder. There is no login: the kernel reports the user and the process of each client
-(:data:`PEER`), and the handlers decide what this user may do. A request is at most 1 MiB.
+TEXT}``. If a change is in force, but the database could not record it, the answer also has the key
+``not_recorded`` with the reason. A connection may carry many requests. An answer may be a stream of lines
+without an end (:class:`Stream`); a stream is the last answer of its connection. The socket is a unix socket
+of mode 0660 in the daemon's runtime folder. There is no login: the kernel reports the user and the process of
+each client (:data:`PEER`), and the handlers decide what this user may do. A request is at most 1 MiB.
 
 No client can stop the daemon. Each user has a limited share of connections, of running requests and of
 memory (:class:`_Share`), and all users except root together have one more such share. So root always finds
@@ -102,6 +103,17 @@ def encoded_rows(rows: Iterable[object]) -> Encoded:
 
 
 @frozen
+class Unrecorded:
+    """The result of a change that is in force, but that the database could not record. ``why`` says why.
+
+    The answer to the client is ``{"ok": RESULT, "not_recorded": WHY}``.
+    """
+
+    result: object
+    why: str
+
+
+@frozen
 class Stream:
     """A result that has no end, until the client disconnects: lines of JSON, each with its line feed."""
 
@@ -140,14 +152,23 @@ async def serve(path: Path, handlers: Mapping[str, Handler]) -> AsyncIterator[No
             os.unlink(path)  # noqa: PTH108 - one short call needs no thread
 
 
-def ask(path: Path, do: str, *, timeout: float = ANSWER_TIMEOUT, **arguments: object) -> Any:  # noqa: ANN401 - JSON
+def ask(
+    path: Path,
+    do: str,
+    *,
+    timeout: float = ANSWER_TIMEOUT,
+    on_unrecorded: Callable[[str], object] = lambda _: None,
+    **arguments: Any,  # noqa: ANN401 - JSON
+) -> Any:  # noqa: ANN401 - JSON
     """Send a request to the daemon at the socket ``path``, and return its result.
+
+    ``on_unrecorded`` is called with the reason if the change is in force, but not recorded.
 
     Wait at most ``timeout`` seconds for each part of the answer. Raise ControlError if the daemon refuses the
     request, and DaemonUnreachableError if no daemon answers. Its subclass NoAnswerError is raised if the
     request was sent but no answer came. Then the daemon may have carried out the request.
     """
-    return _result(_exchange(path, do, arguments, timeout), path)
+    return _result(_exchange(path, do, arguments, timeout), path, on_unrecorded)
 
 
 def ask_encoded(path: Path, do: str, **arguments: object) -> bytes:
@@ -195,10 +216,12 @@ def _exchange(path: Path, do: str, arguments: Mapping[str, object], timeout: flo
             raise NoAnswerError(f"the daemon at {path} does not answer: {error}") from None
 
 
-def _result(line: bytes, path: Path) -> Any:  # noqa: ANN401 - whatever JSON holds
+def _result(line: bytes, path: Path, on_unrecorded: Callable[[str], object] = lambda _: None) -> Any:  # noqa: ANN401 - whatever JSON holds
     try:
         answer = json.loads(line)
         if "error" not in answer:
+            if "not_recorded" in answer:
+                on_unrecorded(str(answer["not_recorded"]))
             return answer["ok"]
     except (ValueError, TypeError, LookupError):
         raise NoAnswerError(
@@ -482,9 +505,12 @@ class _Connection:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return {"error": "the daemon does not know this request; is the command of the same version?"}
         try:
-            return {"ok": await self._in_turn(handler, request)}
+            result = await self._in_turn(handler, request)
         except RingfenceError as error:
             return {"error": str(error)}
+        if isinstance(result, Unrecorded):
+            return {"ok": result.result, "not_recorded": result.why}
+        return {"ok": result}
 
     async def _in_turn(self, handler: Handler, request: Mapping[str, Any]) -> object:
         """Call a handler when few enough requests of the user run, and return its result."""

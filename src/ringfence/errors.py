@@ -110,6 +110,10 @@ class StoreNewerError(StoreError):
     """The database was written by a later version of ringfence."""
 
 
+class NotRecordedError(StoreError):
+    """A change is in force, but the database could not record it, so the next start may undo it."""
+
+
 class ControlError(RingfenceError):
     """The daemon refused a request, or cannot open its control socket. The message gives the reason."""
 
@@ -133,12 +137,15 @@ class Exit(IntEnum):
     PROBLEM = 1  # a problem was found, or the daemon or the kernel refused
     USAGE = 2  # the command line or the configuration has mistakes
     UNREACHABLE = 3  # the command needs the daemon, and it does not answer
+    NOT_RECORDED = 4  # the change is in force, but the database could not record it
 
 
 def error_lines(error: RingfenceError) -> tuple[list[str], Exit]:
     """Return the lines to print for an error, and the exit code."""
     if isinstance(error, ConfigError):
         return [f"{error.where}:", *(f"  {problem}" for problem in error.problems)], Exit.USAGE
+    if isinstance(error, NotRecordedError):
+        return [str(error)], Exit.NOT_RECORDED
     unreachable = isinstance(error, DaemonUnreachableError)
     return [str(error)], Exit.UNREACHABLE if unreachable else Exit.PROBLEM
 

@@ -125,13 +125,16 @@ def test_a_broken_store_stops_no_ban(world: World, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_broken_store_does_not_keep_the_firewall_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If `off` cannot be recorded, the bans are removed, and then the error is raised."""
+    """If `off` cannot be recorded, the bans are removed, and it holds until it is recorded."""
     world.decide()
     monkeypatch.setattr(world.store.state, "set_switched_off", _raise_store_error)
-    with pytest.raises(StoreError, match="disk full"):
-        world.enforcer.switch_off()
+    world.enforcer.switch_off()
+    assert (world.in_kernel(), world.enforcer.enforcing, world.records.switched_off) == ({}, False, True)
+    assert world.store.best_effort.lacks == "disk full"
 
-    assert (world.in_kernel(), world.enforcer.enforcing) == ({}, False)
+    monkeypatch.undo()
+    world.store.best_effort.retry()
+    assert (world.store.best_effort.lacks, world.store.state.switched_off()) == ("", True)
 
 
 def _raise_store_error(_value: object) -> None:

@@ -217,9 +217,9 @@ def test_an_unban_is_known_after_the_clock_was_set(world: World) -> None:
 def test_a_reboot_moves_no_ban(world: World) -> None:
     """After a reboot with an empty kernel, the new monotonic clock changes no ban."""
     world.decide()
-    world.store.bans.record_clock(-1e6, 0.0, world.now)
+    world.store.bans.record_clock(-1e6, "0", 0.0, world.now)
     world.now += 60
     world.restart(reboot=True)
 
     assert world.in_kernel() == {"192.0.2.1/32": HOUR - 60}
-    assert world.store.bans.clock() == START
+    assert world.store.bans.clock() == (START, "1")

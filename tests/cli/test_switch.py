@@ -99,11 +99,29 @@ def test_on_without_the_daemon(tmp_path: Path) -> None:
 
 
 def test_off_without_a_database(tmp_path: Path) -> None:
-    """Without a writable database the rules are removed, and exit code 1 warns that they may come back."""
+    """Without a writable database `off` holds until `on`, and exit code 4 warns that a reboot may undo it."""
     guard = Guard(tmp_path, store={"path": str(tmp_path / "absent" / "ringfence.db")})
     done = guard.command("off")
 
-    assert done.returncode == 1
+    assert done.returncode == 4
+    assert done.stderr.startswith("in force, but not recorded, so a restart may undo it: ")
+    with guard:
+        assert guard.command("ban", "198.18.0.1").returncode == 1
+        guard.command("on")
+        guard.must("ban", "198.18.0.1")
+        guard.kill()
+        guard.start()
+        guard.must("ban", "198.18.0.1")
+
+
+def test_off_that_nothing_can_record(tmp_path: Path) -> None:
+    """If even the folder of the socket takes no file, the rules are removed, and may come back."""
+    (tmp_path / "file").touch()
+    absent = str(tmp_path / "file" / "ringfence.db"), str(tmp_path / "file" / "control.sock")
+    guard = Guard(tmp_path, store={"path": absent[0]}, control={"socket": absent[1]})
+    done = guard.command("off")
+
+    assert done.returncode == 4
     assert done.stderr.startswith(
         "all rules are removed, but this cannot be recorded, so they may come back: "
     )

@@ -55,9 +55,11 @@ class Scraped:
             last_sign=kept.clock.mono(),
             counts=SimpleNamespace(challenges=5, lost=6, gaps=7),
         )
-        writer: Any = SimpleNamespace(waiting=8, refused=9)
+        effort = kept.side.common.store.best_effort
+        effort.dropped = 9
+        effort._kept = dict.fromkeys(range(8), int)
         self.publisher = Publisher(kept.side, Secret("0123456789abcdef"), 10)
-        self.metrics = DaemonMetrics(kept.side, self.pipeline, sources, wire, writer, self.publisher)
+        self.metrics = DaemonMetrics(kept.side, self.pipeline, sources, wire, self.publisher)
 
     def values(self) -> dict[str, float]:
         """Return the value of each sample by its name and its label values."""

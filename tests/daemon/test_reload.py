@@ -23,7 +23,6 @@ from ringfence.detect.detector import Detector
 from ringfence.firewall.memory import MemoryBackend
 from ringfence.host.connections import ConnectionTable
 from ringfence.store.database import Store
-from ringfence.store.writer import Writer
 
 FILTER: dict[str, object] = {
     "name": "other",
@@ -224,12 +223,12 @@ class Reloading:
         }
         self.write()
         found = loader.load(self.file)
-        clock, writer = Clock(), Writer()
+        clock = Clock()
         store = Store.open(found.store.path, owner=True)
         chosen = ChosenBackend(MemoryBackend(), "")
         detector = Detector(found.rule_table())
         self.side = build_firewall_side(found, store, detector, chosen, clock)
-        self.daemon = build_daemon(self.file, found, self.side, ConnectionTable(), writer)
+        self.daemon = build_daemon(self.file, found, self.side, ConnectionTable())
 
     def write(self) -> None:
         """Write the configuration."""

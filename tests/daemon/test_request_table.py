@@ -105,7 +105,12 @@ def _handlers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, co
         plain = RequestHandlers(side, lambda _: pytest.fail("no status here"), memory, tops).handlers()
         wanted = {do: handler for do, handler in plain.items() if do not in {"status", "follow", "off", "on"}}
         gate = RequestGate(
-            wanted, Rights(999), side.exempt.friends.friends.any_in, lambda *_: None, side.common.clock.mono
+            wanted,
+            Rights(999),
+            side.exempt.friends.friends.any_in,
+            lambda *_: None,
+            side.common.clock.mono,
+            side.common.store.best_effort.recorded,
         )
         yield dict(gate.handlers())
 

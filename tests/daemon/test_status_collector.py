@@ -13,17 +13,16 @@ from ringfence.firewall.contract import Counters
 
 
 def test_the_alarms_of_all_parts_are_collected(kept: Kept, tmp_path: Path) -> None:
-    """Alarms of the configuration, the wire, the firewall's side, connections and the writer are held."""
+    """Alarms of the configuration, the wire, the firewall's side and connections are held."""
     kept.side.exempt.protected._errors["addresses"] = "no addresses"
     anything: Any = SimpleNamespace()
     sources: Any = SimpleNamespace(active=[], coverage_gaps=lambda: ["pbx: a gap"])
     containers = Alarm(AlarmCode.HOST_UNREADABLE, "containers", "no containers")
     wire: Any = SimpleNamespace(source=None, alarms=[containers])
     connections: Any = SimpleNamespace(error="no connections")
-    writer: Any = SimpleNamespace(refused=3)
     reloader = Reloader(tmp_path / "none.toml", settings(), anything, kept.side, anything)
     reloader.reload()
-    collector = StatusCollector(kept.side, sources, wire, reloader, connections, writer)
+    collector = StatusCollector(kept.side, sources, wire, reloader, connections)
     data = collector.collect(Counters())
 
     assert data.unseen == ["pbx: a gap"]
@@ -36,5 +35,4 @@ def test_the_alarms_of_all_parts_are_collected(kept: Kept, tmp_path: Path) -> No
         ("host.unreadable", "addresses"): "no addresses",
         ("host.unreadable", "connections"): "no connections",
         ("firewall.off", ""): "no address is banned; switch it on with: ringfence on",
-        ("store.slow", ""): "3 bans or ends of bans are not recorded",
     }

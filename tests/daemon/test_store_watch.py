@@ -16,7 +16,7 @@ from ringfence.store.database import Store
 
 def test_damage_is_an_alarm_until_it_is_fixed(kept: Kept) -> None:
     """A damaged database is an alarm with its text, which ends when the damage is repaired."""
-    effort = SimpleNamespace(error="", unreadable="")
+    effort = SimpleNamespace(error="", unreadable="", diverged=False)
     store: Any = SimpleNamespace(damage=lambda: "page 3", memory_reason="", best_effort=effort)
     watch = StoreWatch(store, kept.clock)
     assert watch.alarms == [Alarm(AlarmCode.STORE_DAMAGED, "", "page 3")]
@@ -36,7 +36,7 @@ def test_a_database_that_fails(kept: Kept) -> None:
     store.best_effort.report_unreadable(3)
     assert [(alarm.code, alarm.text) for alarm in StoreWatch(store, kept.clock).alarms] == [
         ("store.invalid_bans", store.best_effort.unreadable),
-        ("store.not_recorded", "bans are not recorded: disk full"),
+        ("store.not_recorded", "the latest changes are not recorded: disk full"),
     ]
 
 

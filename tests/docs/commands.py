@@ -38,6 +38,7 @@ _EXITS = {
     Exit.PROBLEM: "A problem was found, or the daemon or the kernel refused. Standard error names it.",
     Exit.USAGE: "The command line or the configuration has mistakes. Standard error names all of them.",
     Exit.UNREACHABLE: "The command needs the daemon, and the daemon does not answer.",
+    Exit.NOT_RECORDED: "The change is in force, but not recorded. Standard error has the reason.",
 }
 _CONFIG = "Configuration file."
 """The help text of ``--config`` where the head of the page explains the option."""

@@ -1,12 +1,15 @@
 """Best-effort access to the database: delayed writes, failures, and the error that it shows."""
 
+import asyncio
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from structlog.testing import capture_logs
 
 from ringfence.errors import StoreDamagedError, StoreError
-from ringfence.store.writer import BestEffort
+from ringfence.store.writer import BestEffort, Writer
 
 Action = Callable[[], object]
 PATH = Path("/nowhere/ringfence.db")
@@ -17,45 +20,162 @@ def fail() -> str:
     raise StoreError("disk full")
 
 
+class Disk:
+    """A disk that may be full, and what was written to it."""
+
+    def __init__(self) -> None:
+        self.full = False
+        self.written: list[int] = []
+
+    def write(self, number: int) -> Action:
+        """Return a write of a number."""
+
+        def action() -> None:
+            if self.full:
+                fail()
+            self.written.append(number)
+
+        return action
+
+
 def test_writes_wait_until_they_are_run() -> None:
-    """A write is passed on, and its result is the result of the queue."""
+    """A write is passed on, and its result is the result of the queue; a write in between keeps the order."""
     waiting: list[Action] = []
-    written: list[int] = []
+    disk = Disk()
     best_effort = BestEffort(PATH, waiting.append)
-    assert best_effort.write(lambda: written.append(1)) is None
-    best_effort.write_now(lambda: written.append(2))
-    assert written == [2]
+    assert best_effort.write(disk.write(1)) is None
+    assert (disk.written, best_effort.waiting) == ([], 1)
+    best_effort.write_now(disk.write(2))
+    assert disk.written == [1, 2]
 
     waiting[0]()
-    assert written == [2, 1]
+    assert (disk.written, best_effort.waiting) == ([1, 2], 0)
 
 
-def test_an_error_is_logged_once_and_shown() -> None:
-    """Each read still returns a value; the error disappears when both a read and a write succeed."""
-    best_effort = BestEffort(PATH)
+def test_what_failed_is_written_later_in_order() -> None:
+    """Failed writes are done before the next one that succeeds; until then the error stays, logged once."""
+    disk, best_effort = Disk(), BestEffort(PATH)
+    disk.full = True
     with capture_logs() as logs:
-        assert best_effort.read(fail, "nothing") == "nothing"
-        best_effort.write(fail)
-        assert best_effort.error == "disk full"
-        best_effort.write(lambda: None)
-        best_effort.read(lambda: 0, 0)
+        for number in (1, 2):
+            best_effort.write(disk.write(number))
+            assert best_effort.read(lambda: 0, 1) == 0
+            assert (best_effort.error, best_effort.takes_writes) == ("disk full", False)
+        best_effort.retry()
+        disk.full = False
+        best_effort.write(disk.write(3))
 
-    assert best_effort.error == ""
+    assert (disk.written, best_effort.error, best_effort.waiting) == ([1, 2, 3], "", 0)
     assert logs == [{"event": "store.failed", "log_level": "error", "error": "disk full"}]
 
 
-def test_reading_does_not_clear_a_write_error() -> None:
-    """A failed write is shown until a write succeeds, whatever is read in between."""
+def test_a_retry_writes_what_failed() -> None:
+    """Without a new write, a retry is enough."""
+    disk, best_effort = Disk(), BestEffort(PATH)
+    disk.full = True
+    with capture_logs():
+        best_effort.write(disk.write(1))
+        disk.full = False
+        best_effort.retry()
+
+    assert (disk.written, best_effort.error) == ([1], "")
+
+
+def test_of_a_state_only_the_latest_waits() -> None:
+    """A write with a key replaces the waiting one with the same key."""
+    disk, best_effort = Disk(), BestEffort(PATH)
+    disk.full = True
+    with capture_logs():
+        for number in (1, 2, 3):
+            best_effort.write(disk.write(number), key="state")
+        disk.full = False
+        best_effort.write(disk.write(4))
+
+    assert disk.written == [3, 4]
+
+
+def test_waiting_writes_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the limit the oldest write is dropped and counted, and the records may differ."""
+    monkeypatch.setattr("ringfence.store.writer.MOST_KEPT", 2)
+    disk, best_effort = Disk(), BestEffort(PATH)
+    disk.full = True
+    with capture_logs():
+        for number in (1, 2, 3):
+            best_effort.write(disk.write(number))
+        disk.full = False
+        best_effort.retry()
+
+    assert (disk.written, best_effort.dropped, best_effort.diverged) == ([2, 3], 1, True)
+    assert "dropped" in best_effort.lacks
+
+
+def test_a_write_that_can_never_succeed_stops_no_other() -> None:
+    """Damage and a defect are reported, and the writes behind them are done."""
+
+    def damaged() -> None:
+        raise StoreDamagedError("malformed")
+
+    disk, waiting = Disk(), list[Action]()
+    best_effort = BestEffort(PATH, waiting.append)
+    best_effort.write(damaged)
+    best_effort.write(lambda: 1 / 0)
+    best_effort.write(disk.write(1))
+    with capture_logs():
+        with pytest.raises(ZeroDivisionError):
+            waiting[0]()
+        assert best_effort.damage == "malformed"
+        waiting[1]()
+
+    assert disk.written == [1]
+
+
+def test_a_write_that_is_tried_once() -> None:
+    """Such a write is lost on a full disk, with an error until the next one; nothing that holds lacks."""
+    disk, best_effort = Disk(), BestEffort(PATH)
+    disk.full = True
+    with capture_logs():
+        best_effort.write_once(disk.write(1))
+    assert (best_effort.error, best_effort.takes_writes, best_effort.lacks) == ("disk full", False, "")
+
+    disk.full = False
+    best_effort.write_once(disk.write(2))
+    assert (disk.written, best_effort.error) == ([2], "")
+
+
+def test_a_person_learns_whether_a_change_is_recorded() -> None:
+    """The answer waits for the disk: nothing, the error, a disk that hangs, a database in memory."""
+    disk, slow = Disk(), threading.Event()
+
+    async def answers() -> list[str]:
+        with Writer() as writer, capture_logs():
+            best_effort = BestEffort(PATH, writer)
+            best_effort.write(disk.write(1))
+            found = [await best_effort.recorded()]
+            disk.full = True
+            best_effort.write(disk.write(2))
+            found.append(await best_effort.recorded())
+            disk.full = False
+            found.append(await best_effort.recorded())
+            best_effort.write(slow.wait)
+            found.append(await best_effort.recorded())
+            slow.set()
+            return found
+
+    *first, last = asyncio.run(answers())
+    assert (first, disk.written) == (["", "disk full", ""], [1, 2])
+    assert last == f"{PATH}: the disk is slow, and the record still waits"
+    assert BestEffort(PATH, memory_reason="no folder").lacks == "no folder"
+
+
+def test_a_failed_read_has_a_fallback() -> None:
+    """Each read still returns a value; its error disappears when a read succeeds."""
     best_effort = BestEffort(PATH)
-    with capture_logs() as logs:
-        for _ in range(2):
-            best_effort.write(fail)
-            assert best_effort.read(lambda: 0, 1) == 0
-            assert "full" in best_effort.error
-    best_effort.write(lambda: None)
+    with capture_logs():
+        assert best_effort.read(fail, "nothing") == "nothing"
+        assert best_effort.error == "disk full"
+        best_effort.read(lambda: 0, 0)
 
     assert best_effort.error == ""
-    assert [entry["event"] for entry in logs] == ["store.failed"]
 
 
 def test_damage_stays_known_after_later_reads() -> None:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from tests.support.amiserver import AmiServer, Script
 from tests.support.asterisk import SECRET
@@ -117,19 +117,19 @@ class Guard:
                 self._socket = None
             self._notify.unlink(missing_ok=True)
 
-    def start(self, *options: str, ready: bool = True) -> None:
-        """Start the daemon; if ``ready``, wait until it is READY."""
+    def start(self, *options: str, ready: bool = True, log: IO[bytes] | None = None) -> None:
+        """Start the daemon; if ``ready``, wait until it is READY. ``log`` is its standard error, if set."""
         if self._socket is None:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             self._socket.bind(str(self._notify))
         self._drain()
         self._notified.clear()
-        with self._log.open("ab") as log:
+        with self._log.open("ab") as file:
             self._process = start(
                 self._command_line("run", *options),
                 environ=self._environ | {"NOTIFY_SOCKET": str(self._notify)},
-                stdout=log,
-                stderr=log,
+                stdout=file,
+                stderr=file if log is None else log,
             )
         if ready:
             until(lambda: self.has_notified("READY=1") or not self.running, "READY")

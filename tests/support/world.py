@@ -130,6 +130,7 @@ class World:
 
     def __init__(self, path: Path) -> None:
         self.now = START
+        self.boots = 0
         self.ahead = 0.0
         """Seconds by which the wall clock has been set ahead."""
         self.backend = Faulty(lambda: self.now)
@@ -142,7 +143,9 @@ class World:
         """Start, or start again with the same store and the same kernel."""
         self.store = Store.open(self.path, owner=True)
         self.detector = Detector(RULES)
-        self.clock = Clock(wall=lambda: self.now + self.ahead, mono=lambda: self.now - START)
+        self.clock = Clock(
+            wall=lambda: self.now + self.ahead, mono=lambda: self.now - START, boot=lambda: str(self.boots)
+        )
         self.records = self.store.records
         self.placed: list[Ban] = []
         self.ended: list[tuple[Network, Scope, BanEnd]] = []
@@ -171,6 +174,7 @@ class World:
         """Stop and start again; a reboot empties the kernel."""
         self.store.close()
         if reboot:
+            self.boots += 1
             self.backend.lose()
         self.start()
 

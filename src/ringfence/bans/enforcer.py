@@ -306,7 +306,7 @@ class Enforcer:
         Return the backend's result, such as the IP versions that are guarded. Return None and switch
         enforcement off if `ringfence off` could not reach the daemon: the command then removes the rules
         itself, and records that enforcement is off. It records first, so the record is read before and after
-        the rules are written. Raise FirewallError or StoreError.
+        the rules are written. Raise FirewallError.
         """
         if not self.records.switched_off:
             self.opened = self._rebuilt() if damaged else self.backend.open()
@@ -327,8 +327,8 @@ class Enforcer:
     def switch_off(self) -> None:
         """Remove all rules and sets of ringfence from the kernel, and record that enforcement is off.
 
-        If one of these two steps fails (the database may be full), the other one is still tried, and the
-        error is raised afterwards.
+        Enforcement stays off even if the kernel refuses, or if the database cannot record it. Raise
+        FirewallError if the kernel refuses.
         """
         self.enforcing = False
         try:
@@ -507,12 +507,12 @@ class Enforcer:
                 continue
             self.record_active(ban, now, outcome.timeout)
             taken.append(ban)
-            if record:
-                self.counts.placed_by[ban.rule, ban.scope] += 1
-                self._log.warning("ban.placed", **ban_fields(ban))
         if record and taken:
             self.records.ban(taken)
             self.watch.placed(taken, announce)
+            for ban in taken:
+                self.counts.placed_by[ban.rule, ban.scope] += 1
+                self._log.warning("ban.placed", **ban_fields(ban))
         return final
 
     def record_active(self, ban: Ban, now: float, granted: float) -> None:
@@ -702,6 +702,12 @@ class Enforcer:
         """Write lists into the kernel. Bans do not wait for a long list, or for one that fails."""
         self.filler.fill(*targets)
 
+    def record_all(self) -> None:
+        """Let the store record exactly the bans in force, because it may lack some and have ended ones."""
+        kept = dict(self.ledger.items())
+        pending = frozenset(map(network_of, self.ledger.pending_keys()))
+        self.records.replace(lambda: (ban_of(*item) for item in kept.items()), pending, self.clock.wall())
+
     # -- periodic work
 
     def tick(self) -> None:
@@ -713,6 +719,9 @@ class Enforcer:
         now = self.clock.wall()
         self.ledger.expire_assumed(now)
         over, renew = self.ledger.due(now)
+        if over:
+            # Recorded, because the clock may be set back later: an ended ban must not begin again.
+            self.records.expire([network_of(key) for key in over], now)
         for key in over:
             self.ledger.pop(key)
             self.watch.ended(*network_of(key), BanEnd.EXPIRED)
@@ -727,7 +736,7 @@ class Enforcer:
         step, self.ledger.offset = offset - self.ledger.offset, offset
         if abs(step) > CLOCK_STEP:
             self.ledger.shift(step)
-            self.records.queue_clock_record(offset, step, now)
+            self.records.queue_clock_record(offset, self.clock.boot(), step, now)
             self._log.warning("clock.set", seconds=round(step))
 
 
@@ -778,7 +787,7 @@ def restore_bans(enforcer: Enforcer) -> Restored:
     """
     records, began = enforcer.records, enforcer.clock.wall()
     found = {key_of(one.network, one.scope): one.timeout for one in listed(enforcer.backend, None)}
-    follow_clock(records, found, enforcer.ledger.offset, began)
+    follow_clock(records, found, enforcer.ledger.offset, enforcer.clock.boot(), began)
     inside, missing, put_back = len(found), list[Ban](), 0
     for ban in records.running(began):
         left = found.pop(key_of(ban.network, ban.scope), None)
@@ -820,19 +829,23 @@ def unbanned_keys(found: Mapping[int, float], ended: Iterable[Ended], began: flo
     return keys
 
 
-def follow_clock(records: Records, found: Mapping[int, float], offset: float, now: float) -> None:
+def follow_clock(records: Records, found: Mapping[int, float], offset: float, boot: str, now: float) -> None:
     """If the wall clock was set since bans were recorded in the database, move the times of these bans.
 
     ``offset`` is the wall clock minus the monotonic clock, now. The database has an earlier offset. If the
-    two differ, the clock was set, or the host was booted again. A ban in the kernel shows which: if the clock
-    was set, the end of this ban in the kernel differs from its end in the database by as much.
+    two differ, the clock was set, or the host was booted again. If ``boot``, the identity of this boot, is
+    the recorded one, the clock was set. Otherwise a ban in the kernel shows which: if the clock was set, the
+    end of this ban in the kernel differs from its end in the database by as much.
     ``found`` has the keys of the kernel's bans, each with the seconds left.
     """
-    known = records.clock()
+    known, booted = records.clock()
     step = offset - known if known is not None else 0.0
-    confirmed = abs(step) > CLOCK_STEP and any(
-        abs(now + left - step - expires) <= CLOCK_STEP
-        for network, scope, expires in (records.not_removed() if found else ())
-        if (left := found.get(key_of(network, scope))) is not None
+    confirmed = abs(step) > CLOCK_STEP and (
+        (boot and boot == booted)
+        or any(
+            abs(now + left - step - expires) <= CLOCK_STEP
+            for network, scope, expires in (records.not_removed() if found else ())
+            if (left := found.get(key_of(network, scope))) is not None
+        )
     )
-    records.record_clock(offset, step if confirmed else 0.0, now)
+    records.record_clock(offset, boot, step if confirmed else 0.0, now)

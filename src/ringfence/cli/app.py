@@ -3,24 +3,27 @@
 The module of a command is loaded when the command runs, so that ``--help`` is fast.
 
 Exit codes: 0 success, 1 a problem was found, 2 wrong usage or configuration, 3 the daemon is needed but not
-reachable.
+reachable, 4 the change is in force but not recorded.
 """
 
 import sys
 from io import TextIOWrapper
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import typer
 
 import ringfence
 from ringfence.cli.groups import LazyCommand, LazyGroup
-from ringfence.cli.output import echo, echo_stderr
+from ringfence.cli.output import echo, echo_stderr, exit_if_unrecorded
 from ringfence.errors import Exit, report_defect
 from ringfence.model import printable
 
 
 class Commands(LazyGroup):
-    """The commands of ``ringfence``. A test compares each text with the help of the command itself."""
+    """The commands of ``ringfence``. A test compares each text with the help of the command itself.
+
+    If a command succeeds, but the database could not record its change, the exit code says so.
+    """
 
     lazy: ClassVar = {
         "setup": LazyCommand(
@@ -88,6 +91,12 @@ class Commands(LazyGroup):
             "Print fail2ban's asterisk jail as a configuration, or take over its bans.",
         ),
     }
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - typer's own copies of click's types
+        """Run the command."""
+        result = super().invoke(ctx)
+        exit_if_unrecorded()
+        return result
 
 
 app = typer.Typer(

@@ -221,7 +221,9 @@ def ask(
 
     Raise DaemonUnreachableError if no daemon answers, and ControlError if the daemon refuses the request.
     """
-    return control.ask(settings.control.socket, do, timeout=patience, **arguments)
+    return control.ask(
+        settings.control.socket, do, timeout=patience, on_unrecorded=output.note_unrecorded, **arguments
+    )
 
 
 def answer_without_daemon(settings: Settings, do: str, **arguments: object) -> Any:  # noqa: ANN401 - any JSON value

@@ -18,7 +18,7 @@ from typing import IO, Annotated
 import typer
 from attrs import define
 
-from ringfence.errors import RingfenceError, error_lines
+from ringfence.errors import Exit, RingfenceError, error_lines
 from ringfence.model import printable
 
 # -- line wrapping for terminals: lines break between words, and continuation lines are indented
@@ -86,6 +86,23 @@ def errors_reported() -> Iterator[None]:
         lines, code = error_lines(error)
         echo_stderr(*lines)
         raise typer.Exit(code) from None
+
+
+_unrecorded: list[str] = []
+
+
+def note_unrecorded(why: str) -> None:
+    """Print that a change is in force, but not recorded. The command then ends with the code for it."""
+    if why not in _unrecorded:
+        _unrecorded.append(why)
+        echo_stderr(f"in force, but not recorded, so a restart may undo it: {why}")
+
+
+def exit_if_unrecorded() -> None:
+    """Exit with the code for it if a change of this command is not recorded."""
+    if _unrecorded:
+        _unrecorded.clear()
+        raise typer.Exit(Exit.NOT_RECORDED)
 
 
 def echo_json(value: object, *, indent: int | None = 2) -> None:

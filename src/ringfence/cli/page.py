@@ -17,7 +17,7 @@ LoginsOption = Annotated[
 ]
 
 
-def ask_page(logins: Path, do: str, /, **arguments: object) -> Any:  # noqa: ANN401 - any JSON value
+def ask_page(logins: Path, do: str, /, **arguments: Any) -> Any:  # noqa: ANN401 - any JSON value
     """Send a request to the live page; return its result. Raise WebError if the page does not run."""
     try:
         return ask(logins, do, timeout=ANSWER_TIMEOUT, **arguments)

@@ -11,7 +11,7 @@ from ringfence.cli.common import (
     settings_from,
     settings_or_defaults,
 )
-from ringfence.cli.output import echo, echo_stderr, errors_reported
+from ringfence.cli.output import echo, echo_stderr, errors_reported, note_unrecorded
 from ringfence.config.loader import Settings
 from ringfence.errors import DaemonUnreachableError, Exit
 from ringfence.firewall.cleanup import flush_other_backends
@@ -38,7 +38,9 @@ def off(config: ConfigOption = DEFAULT_CONFIG) -> None:
 def on(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Enforce again, after `ringfence off`."""
     with errors_reported():
-        _, absent = ask_or_read(settings_from(config), "on")
+        failed, absent = ask_or_read(settings_from(config), "on")
+        if absent and failed:
+            note_unrecorded(failed)
         if absent:
             echo_stderr(f"ringfence is switched on, but {absent}")
             raise typer.Exit(Exit.UNREACHABLE)
@@ -57,8 +59,10 @@ def _remove_leftovers(settings: Settings) -> None:
 
 
 def _off_without_daemon(settings: Settings) -> None:
-    failed = answer_without_daemon(settings, "off")
-    if failed:
+    failed, undone = answer_without_daemon(settings, "off")
+    if undone:
         echo_stderr(f"all rules are removed, but this cannot be recorded, so they may come back: {failed}")
-        raise typer.Exit(Exit.PROBLEM)
+        raise typer.Exit(Exit.NOT_RECORDED)
+    if failed:
+        note_unrecorded(failed)
     echo_stderr("the daemon does not answer: removed from the kernel directly")

@@ -214,6 +214,7 @@ class Daemon:
             (SECOND, "fence", side.kernel.fence.check),
             (ALARMS_EVERY, "alarms", self._status.update_alarms),
             (ALARMS_EVERY, "saved alarms", side.common.kept_alarms.save),
+            (ALARMS_EVERY, "records", self._retry_records),
             (RETRY_EVERY, "switch on", side.kernel.manager.retry_switch_on),
             (
                 COUNTERS_EVERY,
@@ -240,6 +241,11 @@ class Daemon:
             _feed_watchdog(),
         ]
 
+    def _retry_records(self) -> None:
+        """Try again the writes to the database and to the log that failed."""
+        self._side.common.store_watch.retry(self._side.kernel.enforcer)
+        process.LOG.retry()
+
     def _look_at_containers(self) -> None:
         """Use the addresses of Asterisks that are not this host's own: those of containers, for the rules."""
         own = self._side.exempt.protected.is_own
@@ -260,6 +266,7 @@ class Daemon:
             side.exempt.friends.friends.any_in,
             side.common.notifier.on_list_change,
             side.common.clock.mono,
+            side.common.store.best_effort.recorded,
         ).handlers()
 
 
@@ -279,7 +286,6 @@ def build_daemon(
     settings: Settings,
     side: FirewallSide,
     connections: ConnectionTable,
-    writer: Writer,
 ) -> Daemon:
     """Build the daemon: all parts except the firewall's ``side``, and their connections with it.
 
@@ -315,8 +321,8 @@ def build_daemon(
     )
     sources = SourceManager(pipeline, side.exempt.friends, positions, watchdog, wire, clock)
     reloader = Reloader(path, settings, pipeline, side, sources)
-    metrics = _metrics(settings, side, pipeline, sources, wire, writer)
-    status = StatusCollector(side, sources, wire, reloader, connections, writer, metrics)
+    metrics = _metrics(settings, side, pipeline, sources, wire)
+    status = StatusCollector(side, sources, wire, reloader, connections, metrics)
     startup = StartupWait(side.exempt.friends, sources, effects, reloader, clock)
     recorders = Recorders(
         TimelineRecorder(side.detector, side.kernel.enforcer, side.common.store, clock), tops, metrics
@@ -337,12 +343,14 @@ def run(path: Path, settings: Settings, trial_for: float = 0.0) -> None:
     clock, connections = Clock(), ConnectionTable()
     with ExitStack() as stack:
         writer = Writer()
-        store = stack.enter_context(Store.open_or_memory(settings.store.path, writer))
+        runtime = settings.control.socket.parent
+        store = stack.enter_context(Store.open_or_memory(settings.store.path, writer, runtime=runtime))
         stack.enter_context(writer)  # ends before the store closes, so that the queued writes are done
         chosen = choose(settings)
         stack.callback(chosen.backend.close)
         if chosen.backend.enforces:
-            stack.enter_context(claim_sets(settings.control.socket.parent))
+            stack.enter_context(claim_sets(runtime))
+        store.switch.settle()
         detector = Detector(
             settings.rule_table(),
             connections=connections,
@@ -351,7 +359,7 @@ def run(path: Path, settings: Settings, trial_for: float = 0.0) -> None:
         )
         notifier = Notifier(settings.notify, settings.geo.database or (), clock)
         side = build_firewall_side(settings, store, detector, chosen, clock, notifier)
-        daemon = build_daemon(path, settings, side, connections, writer)
+        daemon = build_daemon(path, settings, side, connections)
         if trial_for:
             trial.begin(store.state, clock.wall() + trial_for)
         end = side.kernel.trial.until
@@ -405,7 +413,6 @@ def _metrics(
     pipeline: Pipeline,
     sources: SourceManager,
     wire: WireReader | None,
-    writer: Writer,
 ) -> "MetricsServer | None":
     """Return the server of the metrics, and of the list for routers; None if it is not configured.
 
@@ -420,7 +427,7 @@ def _metrics(
     token = settings.publish.token
     source = wire.source if wire is not None else None
     published = Publisher(side, token, settings.publish.max_entries) if token is not None else None
-    metrics = DaemonMetrics(side, pipeline, sources, source, writer, published)
+    metrics = DaemonMetrics(side, pipeline, sources, source, published)
     pages = published.pages() if published is not None else {}
     return MetricsServer(settings.metrics.listen, metrics.render, settings.metrics.hosts, pages)
 

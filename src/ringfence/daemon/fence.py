@@ -285,7 +285,7 @@ class Fence:
         text = self._text()
         if text != self._written:
             self._written = text
-            self._store.best_effort.write(lambda: self._store.state.set_fact(FACT, text))
+            self._store.best_effort.write(lambda: self._store.state.set_fact(FACT, text), key=FACT)
 
     def _watch(self) -> None:
         """Add the time since the last call to that which the fence has observed.

@@ -3,6 +3,7 @@
 The daemon's other side are the sources, which report attempts.
 """
 
+import threading
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -10,7 +11,7 @@ import structlog
 from attrs import frozen
 
 from ringfence.alarm_codes import Alarm, AlarmCode
-from ringfence.alarms import AlarmEvent, Alarms
+from ringfence.alarms import MOST_UNWRITTEN, AlarmEvent, AlarmRecord, Alarms
 from ringfence.bans.enforcer import BanWatch, Enforcer
 from ringfence.bans.reconcile import Reconciler
 from ringfence.clock import Clock
@@ -40,6 +41,7 @@ from ringfence.lists.manager import Lists
 from ringfence.model import Ban, BanEnd, Network, Scope
 from ringfence.notify.notifier import Notifier
 from ringfence.store.database import Store
+from ringfence.store.writer import MOST_KEPT
 
 # -- the alarms: those about the present state of the firewall, and those that a restart keeps
 
@@ -51,7 +53,10 @@ def firewall_alarms(enforcer: Enforcer) -> Iterator[Alarm]:
     """
     backend, opened = enforcer.backend, enforcer.opened
     if not enforcer.enforcing:
-        yield Alarm(AlarmCode.FIREWALL_OFF, "", "no address is banned; switch it on with: ringfence on")
+        text = "no address is banned; switch it on with: ringfence on"
+        if enforcer.records.switch_is_unrecorded:
+            text += " (the database does not have this yet, so a reboot may switch it on)"
+        yield Alarm(AlarmCode.FIREWALL_OFF, "", text)
     elif not backend.enforces:
         yield Alarm(AlarmCode.FIREWALL_DRY_RUN, "", f"the {backend.name} firewall drops nothing")
     if enforcer.firewall_error:
@@ -67,11 +72,17 @@ MOST_PAST = 2_000
 
 
 class KeptAlarms:
-    """Saves the alarms in the database, and restores them at the start."""
+    """Saves the alarms in the database, and restores them at the start.
+
+    Until the database has a changed alarm, it is kept here: of the same alarm only the latest state, and of
+    all alarms the ``MOST_UNWRITTEN`` that changed last.
+    """
 
     def __init__(self, alarms: Alarms, store: Store) -> None:
         self._alarms = alarms
         self._store = store
+        self._unwritten: dict[int, AlarmRecord] = {}
+        self._lock = threading.Lock()
 
     def restore(self) -> None:
         """Restore the alarms that were active when the last daemon ended; none if they cannot be read."""
@@ -81,8 +92,25 @@ class KeptAlarms:
     def save(self) -> None:
         """Queue the alarms that changed since the last call, to be written to the database."""
         changed = self._alarms.take_changes()
-        if changed:
-            self._store.best_effort.write(partial(self._store.alarms.record, changed))
+        if not changed:
+            return
+        with self._lock:
+            for record in changed:
+                self._unwritten.pop(record.number, None)
+                self._unwritten[record.number] = record
+            while len(self._unwritten) > MOST_UNWRITTEN:
+                del self._unwritten[next(iter(self._unwritten))]
+        self._store.best_effort.write(self._record, key="alarms")
+
+    def _record(self) -> None:
+        """Write the kept alarms. The writer's thread calls this."""
+        with self._lock:
+            changed = dict(self._unwritten)
+        self._store.alarms.record(changed.values())
+        with self._lock:
+            for number, record in changed.items():
+                if self._unwritten.get(number) is record:
+                    del self._unwritten[number]
 
 
 # -- periodic work on the database: its alarms, and the removal of old rows
@@ -103,13 +131,30 @@ class StoreWatch:
             AlarmCode.STORE_DAMAGED: self._store.damage(),
             AlarmCode.STORE_IN_MEMORY: self._store.memory_reason,
             AlarmCode.STORE_INVALID_BANS: self._store.best_effort.unreadable,
-            AlarmCode.STORE_NOT_RECORDED: f"bans are not recorded: {error}" if error else "",
+            AlarmCode.STORE_NOT_RECORDED: f"the latest changes are not recorded: {error}" if error else "",
+            AlarmCode.STORE_SLOW: self._slow,
         }
         return [Alarm(code, "", text) for code, text in texts.items() if text]
 
+    @property
+    def _slow(self) -> str:
+        effort = self._store.best_effort
+        return f"more than {MOST_KEPT} writes waited, and the oldest were dropped" if effort.diverged else ""
+
+    def retry(self, enforcer: Enforcer) -> None:
+        """Try again the writes that failed.
+
+        If writes were dropped, compare the records with the bans in force as soon as the database works.
+        """
+        effort = self._store.best_effort
+        effort.retry()
+        if effort.diverged and not effort.waiting and enforcer.enforcing:
+            enforcer.record_all()
+            effort.diverged = False
+
     def purge(self) -> None:
         """Queue the removal of old rows from the database."""
-        self._store.best_effort.write(partial(self._store.purge, self._clock.wall()))
+        self._store.best_effort.write_once(partial(self._store.purge, self._clock.wall()))
 
 
 @frozen

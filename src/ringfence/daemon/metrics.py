@@ -25,7 +25,6 @@ from ringfence.daemon.source_manager import SourceManager
 from ringfence.daemon.timeline import BANNED_BY, counted_rule
 from ringfence.model import WIRE, EventKind, Proof, Scope
 from ringfence.sources.state import State
-from ringfence.store.writer import Writer
 
 if TYPE_CHECKING:
     from ringfence.daemon.publish import Publisher
@@ -55,14 +54,12 @@ class DaemonMetrics(Collector):
         pipeline: Pipeline,
         sources: SourceManager,
         wire: "WireSource | None",
-        writer: Writer,
         publisher: "Publisher | None" = None,
     ) -> None:
         self._side = side
         self._pipeline = pipeline
         self._sources = sources
         self._wire = wire
-        self._writer = writer
         self._publisher = publisher
         self._clock = side.common.clock
         self._started = self._clock.wall()
@@ -234,13 +231,13 @@ class DaemonMetrics(Collector):
     def _store_metrics(self) -> Iterator[Metric]:
         """Yield how many writes, bans and attempts wait, and the size of the database."""
         lengths = {
-            ("database",): self._writer.waiting,
+            ("database",): self._side.common.store.best_effort.waiting,
             ("pending_bans",): len(self._side.kernel.enforcer.ledger.pending_keys()),
             ("unconfirmed",): self._side.detector.waiting,
         }
         yield _gauge("queue_length", "Entries that wait, by queue.", ["queue"], lengths.items())
         text = "Writes to the database that were refused because too many waited."
-        yield _counter("database_refused_writes", text, value=self._writer.refused)
+        yield _counter("database_refused_writes", text, value=self._side.common.store.best_effort.dropped)
         yield _gauge("database_bytes", "Size of the database's files.", value=self._side.common.store.size())
 
     def _process_metrics(self) -> Iterator[Metric]:

@@ -34,7 +34,7 @@ from ringfence.daemon.timeline import read_history
 from ringfence.daemon.tops import recorded_tops
 from ringfence.detect.detector import Detector
 from ringfence.detect.friends import MOST
-from ringfence.errors import DaemonUnreachableError, FirewallIncompleteError, StoreError
+from ringfence.errors import DaemonUnreachableError, FirewallIncompleteError, NotRecordedError, StoreError
 from ringfence.explain.account import account_document, account_offline
 from ringfence.explain.as_json import Document, document
 from ringfence.explain.facts import facts_offline
@@ -49,6 +49,7 @@ from ringfence.lists.manager import Lists
 from ringfence.model import Network, parse_network
 from ringfence.networks import overlap
 from ringfence.store.database import Store
+from ringfence.store.switch import hold
 from ringfence.store.tables import KEEP_ALARMS
 
 # -- the restore at boot, before the network is up: bans that have not ended are added to the kernel again
@@ -65,7 +66,8 @@ def restore_bans(settings: Settings) -> str:
     fails.
     """
     with ExitStack() as stack:
-        store = stack.enter_context(Store.open_or_memory(settings.store.path))
+        runtime = settings.control.socket.parent
+        store = stack.enter_context(Store.open_or_memory(settings.store.path, runtime=runtime))
         if store.records.switched_off:
             return "ringfence is switched off: nothing was put in place"
         if store.best_effort.read(lambda: trial.until(store.state), None) is not None:
@@ -203,28 +205,41 @@ def _on_lists(do: str, settings: Settings, arguments: Arguments) -> object:
         return asyncio.run(ListRequests(lists, store.entries, time.time).handlers()[do](arguments))
 
 
-def _switch(settings: Settings, *, switched_off: bool) -> None:
-    with Store.open(settings.store.path, owner=False) as store:
-        store.state.set_switched_off(switched_off)
+def _switch(settings: Settings, *, switched_off: bool) -> str:
+    """Record the switch in the database, or else in the folder of the control socket.
+
+    Return why the database does not have it, "" if it has it. Raise StoreError if neither has it.
+    """
+    folder = settings.control.socket.parent
+    try:
+        with Store.open(settings.store.path, owner=False, runtime=folder) as store:
+            store.state.set_switched_off(switched_off)
+            store.switch.set(switched_off)
+    except StoreError as error:
+        make_folder(folder)
+        if not hold(folder, switched_off):
+            raise
+        return f"{error}; a file in {folder} has it until a reboot"
+    return ""
 
 
-def _off(settings: Settings, _: Arguments) -> str:
-    """Switch off; return why that could not be recorded, "" if it was.
+def _off(settings: Settings, _: Arguments) -> tuple[str, bool]:
+    """Switch off; return why the database does not have that, and whether a daemon would undo it.
 
     "Switched off" is recorded before the rules are removed. Otherwise a daemon that runs but does not answer
     would restore them.
     """
-    failed = ""
+    failed, undone = "", False
     try:
-        _switch(settings, switched_off=True)
+        failed = _switch(settings, switched_off=True)
     except StoreError as error:
-        failed = str(error)
+        failed, undone = str(error), True
     flush_everything()
-    return failed
+    return failed, undone
 
 
-def _on(settings: Settings, _: Arguments) -> None:
-    _switch(settings, switched_off=False)
+def _on(settings: Settings, _: Arguments) -> str:
+    return _switch(settings, switched_off=False)
 
 
 def _unban(settings: Settings, arguments: Arguments) -> Any:  # noqa: ANN401 - the daemon's JSON
@@ -268,15 +283,15 @@ def _enforcer(settings: Settings) -> Iterator[Enforcer]:
     configure_logging(logging.CRITICAL)  # the command prints the result
     _require_root()
     make_folder(settings.store.path.parent)  # missing if systemd has never started the unit
-    store = Store.open_or_memory(settings.store.path)
+    store = Store.open_or_memory(settings.store.path, runtime=settings.control.socket.parent)
     claim = claim_sets(settings.control.socket.parent)
     with store, claim, closing(_backend(settings)) as backend:
         enforcer = Enforcer(backend, store.records, Detector(()), Clock())
         _load(enforcer)
         yield enforcer
-        failed = store.memory_reason or store.best_effort.error
+        failed = store.best_effort.lacks
         if enforcer.counts.unbanned and failed:
-            raise StoreError(
+            raise NotRecordedError(
                 f"removed from the kernel, but the next start bans again: this is not recorded: {failed}"
             )
 

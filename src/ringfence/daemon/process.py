@@ -2,22 +2,25 @@
 
 import asyncio
 import ctypes
+import errno
 import fcntl
 import gc
 import logging
 import math
 import os
 import pwd
+import select
 import selectors
 import socket
 import stat
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
 from contextlib import ExitStack, contextmanager, suppress
 from inspect import isawaitable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -105,6 +108,77 @@ def _escaped_lines(text: str) -> str:
     return "\n  ".join(map(printable, text.split("\n")))
 
 
+class LogStream:
+    """The daemon's standard error as a stream that never raises and never waits long.
+
+    A line that cannot be written is lost and counted: the device is full, the reader of the pipe has ended or
+    hangs, the terminal is gone. Guarding must not depend on the log.
+    """
+
+    def __init__(self, descriptor: int = 2) -> None:
+        self.lost = 0
+        """The number of lost lines since the start."""
+        self.error = ""
+        """Why the latest line was lost; "" if it was written."""
+        self._descriptor = descriptor
+        self._reported = 0
+        self._is_cut = False
+        self._lock = threading.Lock()
+
+    def write(self, text: str) -> int:
+        """Write text that ends with a line; return its length."""
+        line = text.encode("utf-8", "backslashreplace")
+        with self._lock:
+            try:
+                if self._is_cut and line:  # half a line was written before: end it
+                    line = b"\n" + line
+                self._write(line)
+            except OSError as error:
+                self.lost += 1
+                self.error = f"the log cannot be written, and its lines are lost: {error.strerror}"
+            else:
+                self.error = ""
+        return len(text)
+
+    def flush(self) -> None:
+        """Do nothing: nothing is buffered."""
+
+    def retry(self) -> None:
+        """If lines were lost, try to write how many. So the alarm clears when the log works again."""
+        if self.lost > self._reported:
+            lost = self.lost
+            structlog.get_logger().warning("log.lines_lost", number=lost - self._reported)
+            self._reported, self.lost = (self._reported, lost) if self.error else (lost, lost)
+
+    def _write(self, line: bytes) -> None:
+        """Write in pieces, each of which a descriptor that is ready takes without waiting."""
+        patience = 0 if self.error else _LOG_PATIENCE
+        piece = _TERMINAL_PIECE if os.isatty(self._descriptor) else _PIPE_PIECE
+        at = 0
+        try:
+            while at < len(line):
+                ready = select.poll()
+                ready.register(self._descriptor, select.POLLOUT)
+                if not ready.poll(patience):
+                    raise BlockingIOError(errno.EAGAIN, "its reader hangs")
+                at += os.write(self._descriptor, line[at : at + piece])
+        finally:
+            if at:
+                self._is_cut = line[at - 1 : at] != b"\n"
+
+
+_LOG_PATIENCE = 50
+"""Milliseconds that a line waits for the log's reader; none while lines are lost."""
+_PIPE_PIECE, _TERMINAL_PIECE = 4_096, 256
+"""Bytes that the kernel takes at once if it reports a pipe, a socket or a terminal as writable.
+
+See PIPE_BUF in pipe(7), and WAKEUP_CHARS in the kernel's drivers/tty/n_tty.c.
+"""
+
+LOG = LogStream()
+"""The log of this process."""
+
+
 class _Escaped(logging.Formatter):
     """A formatter for the log records of libraries, which this module must escape, too."""
 
@@ -118,7 +192,7 @@ def configure(level: int = logging.INFO) -> None:
 
     Lower levels than ``level`` are not logged. Commands that print their result use ``logging.CRITICAL``.
     """
-    terminal = sys.stderr.isatty()
+    terminal = sys.stderr is not None and sys.stderr.isatty()
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -130,12 +204,12 @@ def configure(level: int = logging.INFO) -> None:
             else structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", LOG)),
         cache_logger_on_first_use=False,
     )
     # Libraries write to Python's log: only their errors are logged. Errors of panoramisk are left out, too,
     # because they could contain the text of an AMI action.
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(LOG)
     handler.setFormatter(_Escaped("%(name)s: %(message)s"))
     logging.basicConfig(level=logging.ERROR, handlers=[handler])
     logging.getLogger("panoramisk").setLevel(logging.CRITICAL)

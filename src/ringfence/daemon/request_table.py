@@ -19,7 +19,7 @@ import enum
 import inspect
 import json
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pwd import getpwuid
 from typing import Any
@@ -214,20 +214,24 @@ class Request:
     """A row of the table: the fields that each role may send.
 
     A role without an entry may not send the request. ``changes``: the request changes something.
+    ``records``: a person relies on it that the database has the change.
     """
 
     fields: Mapping[PeerRole, Fields]
     changes: bool = False
+    records: bool = False
 
 
-def _only(fields: Fields, page: Fields | None = None, *, daemon: bool = False) -> Request:
+def _only(
+    fields: Fields, page: Fields | None = None, *, daemon: bool = False, records: bool = True
+) -> Request:
     """Return a request that changes something: administrators may send it, the page with ``page``."""
     found = {PeerRole.ADMINISTRATOR: fields}
     if page is not None:
         found[PeerRole.PAGE] = page
     if daemon:
         found[PeerRole.DAEMON] = fields
-    return Request(found, changes=True)
+    return Request(found, changes=True, records=records)
 
 
 def _read(fields: Fields, page: Fields | None = None, reader: Fields | None = None) -> Request:
@@ -282,12 +286,14 @@ REQUESTS: Mapping[str, Request] = {
     "deny_add": _only(_ADD, page=_PAGE_ADD),
     "deny_remove": _only(_REMOVE, page=_PAGE_REMOVE),
     "feeds": _read({"networks": _FILTER}, page=_NONE),
-    "feeds_refresh": _only({"names": optional(texts(_MOST_FILTER, MAX_NAME)), "force": flag()}),
+    "feeds_refresh": _only(
+        {"names": optional(texts(_MOST_FILTER, MAX_NAME)), "force": flag()}, records=False
+    ),
     "fence": _read({"networks": _FILTER}, page=_NONE),
     "fence_admit": _only({"what": text(MAX_TEXT, 1), "seconds": seconds(MAX_SECONDS)}),
     "fence_confirm": _only(_NONE),
     "fence_enforce": _only({"seconds": optional(seconds(MAX_SECONDS)), "force": flag()}),
-    "fence_link": _only({"seconds": seconds(MOST_ADMITTED_FOR), "valid": seconds(MOST_VALID)}),
+    "fence_link": _only({"seconds": seconds(MOST_ADMITTED_FOR), "valid": seconds(MOST_VALID)}, records=False),
     "fence_redeem": _only(_REDEEM, page=_REDEEM),
     "fleet": _read(_NONE, page=_NONE),
     "follow": _read(_KINDS),
@@ -302,11 +308,11 @@ REQUESTS: Mapping[str, Request] = {
     "latest": _read(_KINDS, page=_KINDS),
     "lists": _read({"side": choice("allow", "deny")}, page={"side": choice("allow", "deny")}),
     "locations": _read({"networks": networks(_MOST_LOCATED)}, page={"networks": networks(_MOST_LOCATED)}),
-    "notify_test": _only({"channel": nullable(text(MAX_TEXT))}),
+    "notify_test": _only({"channel": nullable(text(MAX_TEXT))}, records=False),
     "off": _only(_NONE),
     "on": _only(_NONE),
     "past_bans": _read({"networks": _FILTER, "seconds": _PERIOD}, page={"seconds": _PERIOD}),
-    "reload": _only(_NONE, daemon=True),
+    "reload": _only(_NONE, daemon=True, records=False),
     "status": _read(_NONE, page=_NONE),
     "top": _read(_NONE, page=_NONE),
     "tops": _read({"kind": choice("accounts", "addresses"), "seconds": _PERIOD}),
@@ -383,7 +389,8 @@ class RequestGate:
     """Handlers of requests that check each request, and log each change.
 
     They pass valid requests to ``handlers``. ``has_friend`` returns whether a network contains a friend.
-    ``mono`` returns monotonic seconds.
+    ``mono`` returns monotonic seconds. ``recorded`` waits until the database has a change, and returns why it
+    has not. A person relies on the answer to a change, so the answer comes only then.
     """
 
     def __init__(
@@ -393,7 +400,9 @@ class RequestGate:
         has_friend: Callable[[Network], bool],
         announce: Announce,
         mono: Callable[[], float],
+        recorded: Callable[[], Awaitable[str]],
     ) -> None:
+        self._recorded = recorded
         self._handlers = handlers
         self._rights = rights
         self._has_friend = has_friend
@@ -427,7 +436,8 @@ class RequestGate:
             result = await result
         if REQUESTS[do].changes:
             self._report_change(do, request, result, _author(peer, name))
-        return result
+        why = await self._recorded() if REQUESTS[do].records else ""
+        return control.Unrecorded(result, why) if why else result
 
     async def _name_of(self, user: int) -> str:
         """Return the name of a user; "" if it has none. A thread looks it up: it may be on a slow server."""

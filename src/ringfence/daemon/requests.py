@@ -27,7 +27,7 @@ from ringfence.daemon.fence_requests import FenceRequests
 from ringfence.daemon.firewall_side import MOST_PAST, FirewallSide, KeptAlarms
 from ringfence.daemon.status import StatusData, bans_report, status_report
 from ringfence.daemon.tops import TopRequests
-from ringfence.errors import ControlError, StoreError
+from ringfence.errors import ControlError
 from ringfence.firewall.contract import Counters, Element, NetworkList
 from ringfence.friends.exchange import FriendRequests
 from ringfence.lists.handlers import ListRequests
@@ -154,8 +154,8 @@ class RequestHandlers:
         wanted = _networks(request) if "networks" in request else None
         return Encoded(await asyncio.to_thread(list, self._friend_requests.listed(wanted)))
 
-    async def _ban(self, request: Mapping[str, Any]) -> object:
-        """Ban networks. A person relies on the answer, so it comes when the database has the bans, too."""
+    def _ban(self, request: Mapping[str, Any]) -> object:
+        """Ban networks; return a line for each that was not banned."""
         force = request.get("force") is True
         problems = self._enforcer.ban(
             _networks(request), request["seconds"], request.get("reason", ""), force=force
@@ -164,7 +164,6 @@ class RequestHandlers:
         # again, without the networks that are banned by force.
         if force:
             self._enforcer.fill(NetworkList.ALLOW)
-        await self._enforcer.records.ban_recorded()
         return problems
 
     async def _unban(self, request: Mapping[str, Any]) -> object:
@@ -189,11 +188,6 @@ class RequestHandlers:
 
     def _off(self, _: Mapping[str, Any]) -> object:
         self._enforcer.switch_off()
-        if self._store.memory_reason:
-            raise StoreError(
-                "everything is removed, but the next start enforces again, since this is not recorded: "
-                f"{self._store.memory_reason}"
-            )
         return True
 
     def _on(self, _: Mapping[str, Any]) -> object:

@@ -99,7 +99,7 @@ class LogPositions:
     def record(self, key: str, position: str) -> None:
         """Queue the position in the log with this key, to be written to the database."""
         self._latest[key] = position
-        self._best_effort.write(lambda: self._state.set_positions({key: position}))
+        self._best_effort.write(lambda: self._state.set_positions({key: position}), key=("position", key))
 
 
 # -- the wire source in a running daemon: it reads the SIP challenges that this host or its containers send

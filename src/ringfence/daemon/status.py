@@ -12,6 +12,7 @@ from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.alarms import AlarmRecord
 from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.reconcile import Reconciler
+from ringfence.daemon import process
 from ringfence.daemon.firewall_side import FirewallSide
 from ringfence.daemon.reload import Reloader
 from ringfence.daemon.source_manager import SourceManager
@@ -22,7 +23,6 @@ from ringfence.firewall.contract import Counters
 from ringfence.host.connections import ConnectionTable
 from ringfence.model import Network, format_network, printable, rfc3339
 from ringfence.sources.ami import AmiSource
-from ringfence.store.writer import Writer
 
 if TYPE_CHECKING:
     from ringfence.daemon.metrics_server import MetricsServer
@@ -207,7 +207,6 @@ class StatusCollector:
         wire: "WireReader | None",
         reloader: Reloader,
         connections: ConnectionTable,
-        writer: Writer,
         metrics: "MetricsServer | None" = None,
     ) -> None:
         self._side = side
@@ -215,7 +214,6 @@ class StatusCollector:
         self._wire = wire
         self._reloader = reloader
         self._connections = connections
-        self._writer = writer
         self._metrics = metrics
 
     def collect(self, counters: Counters) -> StatusData:
@@ -259,9 +257,8 @@ class StatusCollector:
             yield from self._metrics.alarms
         if self._connections.error:
             yield Alarm(AlarmCode.HOST_UNREADABLE, "connections", self._connections.error)
-        if self._writer.refused:
-            text = f"{self._writer.refused} bans or ends of bans are not recorded"
-            yield Alarm(AlarmCode.STORE_SLOW, "", text)
+        if process.LOG.error:
+            yield Alarm(AlarmCode.LOG_UNWRITABLE, "", process.LOG.error)
 
 
 # -- the list of the bans in force, as JSON

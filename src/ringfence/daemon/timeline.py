@@ -135,7 +135,8 @@ class TimelineRecorder:
         self._records += 1
         self._recorded.update(new.counts)
         self._until += new.watched
-        self._store.best_effort.write(partial(self._store.timeline.add, new.start, new.watched, new.counts))
+        add = partial(self._store.timeline.add, new.start, new.watched, new.counts)
+        self._store.best_effort.write_once(add)
 
     def unrecorded(self) -> Slot:
         """Return the counts since the last record as one slot.

@@ -94,7 +94,7 @@ class TopCounts:
         Return one object for each write: in the daemon a Future, or None if the queue is full.
         """
         queued = [
-            self._best_effort.write(
+            self._best_effort.write_once(
                 partial(self._table.add, kind, self._hour, counts.most_common(MOST_SAVED))
             )
             for kind, counts in self._counts.items()

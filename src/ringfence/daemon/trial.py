@@ -32,6 +32,7 @@ from ringfence.errors import FirewallError, RingfenceError, StoreError
 from ringfence.model import rfc3339
 from ringfence.store.database import Store
 from ringfence.store.rows import LAST
+from ringfence.store.switch import OffSwitch
 from ringfence.store.tables import SavedState
 
 GRACE = 3.0
@@ -88,9 +89,10 @@ def main(config: str, end: str, *, sleep: Callable[[float], None] = time.sleep) 
         sleep(min(left, 60.0))
     settings = load_what_is_right(Path(config))
     try:
-        with Store.open(settings.store.path, owner=False) as store:
+        runtime = settings.control.socket.parent
+        with Store.open(settings.store.path, owner=False, runtime=runtime) as store:
             if until(store.state) == finish:
-                _remove_everything(store.state)
+                _remove_everything(store.switch)
                 store.state.set_fact(_FACT, None)
             elif _fence_trial(store.state) == finish:
                 flush_everything()
@@ -106,12 +108,12 @@ def _fence_trial(state: SavedState) -> float | None:
     return trial_of(state)
 
 
-def _remove_everything(state: SavedState) -> None:
+def _remove_everything(switch: OffSwitch) -> None:
     """Do what ``ringfence off`` does, without the daemon, which has ended or hangs."""
     from ringfence.firewall.cleanup import flush_everything  # noqa: PLC0415 - loaded when the time has come
 
     # This is recorded first. Otherwise a daemon that hangs now would put the rules in place again later.
-    state.set_switched_off(True)
+    switch.set(True)
     flush_everything()
 
 

@@ -312,7 +312,7 @@ def facts_offline(settings: Settings, network: Network, now: float) -> NetworkFa
     if not path.exists():
         return _known(settings, network, now, None, problems)
     try:
-        with Store.open(path, owner=False) as store:
+        with Store.open(path, owner=False, runtime=settings.control.socket.parent) as store:
             return _known(settings, network, now, store, problems)
     except StoreError as error:
         problems.append(str(error))
@@ -339,7 +339,7 @@ def _known(
         friends=tuple(friend for friend in friends if friend.until > now),
         former=tuple(friend for friend in friends if friend.until <= now),
         passes=bool(friends) and network.prefixlen == network.max_prefixlen,
-        enforcing=store is None or not store.state.switched_off(),
+        enforcing=store is None or not store.switch.is_off,
         live=False,
         problems=(*found.problems, *problems),
         location=Locations(settings.geo.database or ()).read([network.network_address])[0],

@@ -234,6 +234,7 @@ class FriendRequests:
         friends = [friend for friend in self._arrived if friend.until > now]
         self._transfer, self._arrived = None, []
         self._registry.add(friends)
+        self._registry.write()
         return len(friends)
 
     def forget(self, request: Mapping[str, Any]) -> object:

@@ -569,6 +569,7 @@ class FriendRegistry:
         forgotten = self._recorded.forget(address)
         self._contacts.discard(forgotten)
         self._signal_changes()
+        self.write()
         return len(forgotten)
 
     def add(self, friends: Iterable[Friend]) -> None:

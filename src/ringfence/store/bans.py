@@ -6,12 +6,9 @@ clock and the monotonic clock is recorded too. If it has changed, the wall clock
 Ended bans are removed when they are too old (``KEEP``) or too many (``MOST``).
 """
 
-import asyncio
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import suppress
-from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import Any
@@ -22,7 +19,7 @@ from ringfence.errors import StoreError
 from ringfence.model import Attempt, AttemptCounts, Ban, BanEnd, Network, Origin, Scope
 from ringfence.store.file import Connection
 from ringfence.store.rows import ATTEMPT, INVALID_ROW, Ended, Execute, add_attempt, attempts_in, times
-from ringfence.store.tables import SavedState
+from ringfence.store.switch import OffSwitch
 from ringfence.store.writer import BestEffort
 
 # -- the bans as rows
@@ -169,7 +166,7 @@ At least 30 days are needed, because a ban within 30 days makes the next ban of 
 MOST = 300_000
 """The maximum number of bans in the file, some 300 MB. Above it, ended bans are removed, the oldest first."""
 
-_CLOCK = "clock"
+_CLOCK, _BOOT = "clock", "boot"
 
 
 class BanTable:
@@ -196,6 +193,37 @@ class BanTable:
         with self._connection.transaction() as execute:
             for network, scope in bans:
                 _end(execute, network, scope, when, how)
+
+    def expire(self, bans: Iterable[tuple[Network, Scope]], now: float) -> None:
+        """Record that these bans have expired by ``now``, all or none, so that no clock brings them back."""
+        with self._connection.transaction() as execute:
+            for network, scope in bans:
+                execute(
+                    "UPDATE bans INDEXED BY bans_network SET ended = expires, end = ?"
+                    " WHERE network = ? AND scope = ? AND ended IS NULL AND expires <= ?",
+                    (str(BanEnd.EXPIRED), str(network), str(scope), now),
+                )
+
+    def replace(
+        self, bans: Callable[[], Iterable[Ban]], others: Container[tuple[Network, Scope]], now: float
+    ) -> None:
+        """Record exactly the bans that ``bans`` yields as active at ``now``, all or none.
+
+        Recorded bans that are neither among them nor in ``others`` end. New ones have no attempts.
+        """
+        with self._connection.transaction() as execute:
+            known = {}
+            running = "SELECT network, scope, since, expires FROM bans WHERE ended IS NULL AND expires > ?"
+            for network, scope, *moments in execute(running, (now,)).fetchall():
+                with suppress(*INVALID_ROW):
+                    known[_network(network), _SCOPES[scope]] = tuple(moments)
+            for ban in bans():
+                moments = known.pop((ban.network, ban.scope), None)
+                if ban.expires > now and moments != (ban.since, ban.expires):
+                    _record(execute, ban)
+            for network, scope in known:
+                if (network, scope) not in others:
+                    _end(execute, network, scope, now, BanEnd.REMOVED)
 
     def resume(self, bans: Iterable[tuple[Network, Scope]], when: float) -> None:
         """Undo a call of :meth:`end` with the same arguments, because the bans were not removed after all."""
@@ -226,30 +254,37 @@ class BanTable:
                     found.append((_network(network), _SCOPES[scope], expires))
             return found
 
-    def record_clock(self, offset: float, step: float, now: float) -> None:
-        """Record ``offset``: the wall clock minus the monotonic clock, in seconds.
+    def record_clock(self, offset: float, boot: str, step: float, now: float) -> None:
+        """Record ``offset``: the wall clock minus the monotonic clock, in seconds, and the boot's identity.
 
         ``step`` is the number of seconds by which the wall clock was set forward: negative if it was set
-        back, 0 if it was not set. It is added to the times of all bans that have not expired, including
-        removed ones. ``now`` is the wall clock after it was set.
+        back, 0 if it was not set. It is added to the times of all bans that had not expired, including
+        removed ones. ``now`` is the wall clock after it was set. If the clock was set back, bans that expired
+        by the clock before it was set would begin again, so their times are moved too.
         """
         with self._connection.transaction() as execute:
             if step:
                 execute(
                     "UPDATE bans SET since = since + ?, expires = expires + ?, ended = ended + ?"
                     " WHERE expires > ?",
-                    (step, step, step, now - step),
+                    (step, step, step, min(now, now - step)),
                 )
-            execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (_CLOCK, repr(offset)))
+            for fact in ((_CLOCK, repr(offset)), (_BOOT, boot)):
+                execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", fact)
 
-    def clock(self) -> float | None:
-        """Return the offset that :meth:`record_clock` recorded last; None if there is no valid one."""
+    def clock(self) -> tuple[float | None, str]:
+        """Return the offset and the boot's identity that :meth:`record_clock` recorded last.
+
+        Return None and "" if they are missing or invalid.
+        """
         with self._connection.reading() as execute:
-            row = execute("SELECT value FROM facts WHERE name = ?", (_CLOCK,)).fetchone()
+            found = dict(
+                execute("SELECT name, value FROM facts WHERE name IN (?, ?)", (_CLOCK, _BOOT)).fetchall()
+            )
         try:
-            return float(row[0]) if row else None
-        except ValueError:
-            return None
+            return float(found[_CLOCK]), str(found.get(_BOOT, ""))
+        except (KeyError, ValueError):
+            return None, ""
 
     def share(self, bans: Iterable[tuple[Network, str]]) -> None:
         """Record that other hosts may have the active bans of these networks, each with its rule."""
@@ -428,42 +463,21 @@ def _end(execute: Execute, network: Network, scope: Scope, when: float, how: Ban
 # -- the records of bans: most writes are queued, and errors are logged and not raised
 
 
-_WAIT = 1.0  # seconds that :func:`_written` waits at most
-
-
-async def _written(write: object) -> None:
-    """Wait until a write is done. ``write``: what the queue returned, None if no write waits."""
-    if isinstance(write, Future):
-        await asyncio.wait([asyncio.wrap_future(write)], timeout=_WAIT)
-
-
 class Records:
-    """The recorded bans, and whether enforcement is switched off.
+    """The recorded bans, and whether enforcement is switched off. No method raises StoreError."""
 
-    Only :meth:`set_switched_off` raises StoreError.
-    """
-
-    def __init__(self, bans: BanTable, state: SavedState, best_effort: BestEffort) -> None:
+    def __init__(self, bans: BanTable, switch: OffSwitch, best_effort: BestEffort) -> None:
         self._bans = bans
-        self._state = state
+        self._switch = switch
         self._best_effort = best_effort
-        self._latest: object = None
-        """What the queue returned for the latest :meth:`ban`."""
 
     def ban(self, bans: Sequence[Ban]) -> None:
         """Queue a write that records bans. The kernel has already acknowledged them."""
-        self._latest = self._best_effort.write(partial(self._bans.record, bans))
+        self._best_effort.write(lambda: self._bans.record(bans))
 
-    async def ban_recorded(self) -> None:
-        """Wait at most a second until the latest :meth:`ban` is written, so that a crash cannot forget it."""
-        await _written(self._latest)
-
-    def end(self, bans: Sequence[tuple[Network, Scope]], when: float, how: BanEnd = BanEnd.REMOVED) -> object:
-        """Queue a write that records that bans ended early, at ``when``.
-
-        Return what the queue returns (a future, or None).
-        """
-        return self._best_effort.write(lambda: self._bans.end(bans, when, how))
+    def end(self, bans: Sequence[tuple[Network, Scope]], when: float, how: BanEnd = BanEnd.REMOVED) -> None:
+        """Queue a write that records that bans ended early, at ``when``."""
+        self._best_effort.write(lambda: self._bans.end(bans, when, how))
 
     async def end_and_wait(self, bans: Sequence[tuple[Network, Scope]], when: float) -> None:
         """Queue a write that records the removal of bans, and wait at most a second until it is done.
@@ -472,7 +486,8 @@ class Records:
         next start finds a ban in the kernel that is recorded as removed, and removes it. In the other order,
         the next start would find a recorded ban that is missing in the kernel, and restore it.
         """
-        await _written(self.end(bans, when))
+        self.end(bans, when)
+        await self._best_effort.recorded()
 
     def resume(self, bans: Sequence[tuple[Network, Scope]], when: float) -> None:
         """Queue a write that undoes :meth:`end`, because the kernel refused to remove these bans.
@@ -508,17 +523,31 @@ class Records:
         """
         return self._best_effort.read(self._bans.not_removed, [])
 
-    def clock(self) -> float | None:
-        """Return the last recorded wall clock minus monotonic clock, in seconds; None if it is unknown."""
-        return self._best_effort.read(self._bans.clock, None)
+    def clock(self) -> tuple[float | None, str]:
+        """Return the last recorded wall clock minus monotonic clock, in seconds, and the boot's identity.
 
-    def record_clock(self, offset: float, step: float, now: float) -> None:
+        Return None and "" if they are unknown.
+        """
+        unknown: tuple[float | None, str] = (None, "")
+        return self._best_effort.read(self._bans.clock, unknown)
+
+    def record_clock(self, offset: float, boot: str, step: float, now: float) -> None:
         """Call :meth:`BanTable.record_clock` at once, in the caller's thread."""
-        self._best_effort.write_now(lambda: self._bans.record_clock(offset, step, now))
+        self._best_effort.write_now(lambda: self._bans.record_clock(offset, boot, step, now))
 
-    def queue_clock_record(self, offset: float, step: float, now: float) -> None:
+    def queue_clock_record(self, offset: float, boot: str, step: float, now: float) -> None:
         """Queue a call of :meth:`BanTable.record_clock`."""
-        self._best_effort.write(lambda: self._bans.record_clock(offset, step, now))
+        self._best_effort.write(lambda: self._bans.record_clock(offset, boot, step, now))
+
+    def expire(self, bans: Sequence[tuple[Network, Scope]], now: float) -> None:
+        """Queue a write that records that bans have expired by ``now``."""
+        self._best_effort.write(lambda: self._bans.expire(bans, now))
+
+    def replace(
+        self, bans: Callable[[], Iterable[Ban]], others: Container[tuple[Network, Scope]], now: float
+    ) -> None:
+        """Queue a call of :meth:`BanTable.replace`. The writer's thread calls ``bans``."""
+        self._best_effort.write(lambda: self._bans.replace(bans, others, now))
 
     def running(self, now: float) -> Iterator[Ban]:
         """Yield the recorded bans that have time left, without their attempts.
@@ -553,9 +582,14 @@ class Records:
 
     @property
     def switched_off(self) -> bool:
-        """Whether an administrator has switched enforcement off; False if that cannot be read."""
-        return self._best_effort.read(self._state.switched_off, fallback=False)
+        """Whether an administrator has switched enforcement off."""
+        return self._switch.is_off
+
+    @property
+    def switch_is_unrecorded(self) -> bool:
+        """Whether the database lacks the latest command to switch enforcement off or on."""
+        return self._switch.is_unrecorded
 
     def set_switched_off(self, value: bool) -> None:  # noqa: FBT001 - the value itself
-        """Record whether enforcement is switched off, before this returns; raise StoreError if that fails."""
-        self._state.set_switched_off(value)
+        """Record whether enforcement is switched off, before this returns. It holds even on a full disk."""
+        self._switch.set(value)

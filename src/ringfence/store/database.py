@@ -29,11 +29,13 @@ from ringfence.store.file import (
     make,
     owner_of,
     prepare,
+    require_readable,
     salvage,
     set_aside,
     set_aside_before,
     size_of,
 )
+from ringfence.store.switch import OffSwitch
 from ringfence.store.tables import (
     TABLES,
     AlarmTable,
@@ -55,7 +57,8 @@ class Store:
 
     ``later`` queues the writes that the caller does not wait for, or runs them at once. ``memory_reason`` is
     the reason why the content is in memory only, "" if it is in the file. ``damage`` is a message about
-    damage found when the database was opened, "" if there was none.
+    damage found when the database was opened, "" if there was none. ``runtime`` is the folder of the control
+    socket (see :class:`OffSwitch`).
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Store:
         *,
         memory_reason: str = "",
         damage: str = "",
+        runtime: Path | None = None,
     ) -> None:
         self.memory_reason = memory_reason
         self.alarms = AlarmTable(connection)
@@ -74,15 +78,16 @@ class Store:
         self.tops = TopTable(connection)
         self.state = SavedState(connection)
         self.timeline = Timeline(connection)
-        self.best_effort = BestEffort(connection.path, later)
-        self.records = Records(self.bans, self.state, self.best_effort)
+        self.best_effort = BestEffort(connection.path, later, memory_reason)
+        self.switch = OffSwitch(self.state, self.best_effort, runtime)
+        self.records = Records(self.bans, self.switch, self.best_effort)
         self.names = SavedNames(self.state, self.best_effort)
         self.reports = SavedReports(self.state, self.best_effort)
         self._connection = connection
         self._damage = damage
 
     @classmethod
-    def open(cls, path: Path, *, owner: bool) -> Self:
+    def open(cls, path: Path, *, owner: bool, runtime: Path | None = None) -> Self:
         """Open the database at ``path``; create it if needed.
 
         With ``owner``, lock it, and raise StoreBusyError if another process has the lock. Raise StoreError if
@@ -97,10 +102,16 @@ class Store:
                 if held is not None:
                     os.close(held)
                 raise
-        return cls(Connection(path, user, opened, held))
+        return cls(Connection(path, user, opened, held), runtime=runtime)
 
     @classmethod
-    def open_or_memory(cls, path: Path, later: Callable[[Callable[[], object]], object] = at_once) -> Self:
+    def open_or_memory(
+        cls,
+        path: Path,
+        later: Callable[[Callable[[], object]], object] = at_once,
+        *,
+        runtime: Path | None = None,
+    ) -> Self:
         """Open the database and lock it, whatever its condition. Raise only StoreBusyError.
 
         ``later`` queues the writes that the caller does not wait for, or runs them at once.
@@ -115,7 +126,7 @@ class Store:
             with user.acting():
                 held = lock(path)
                 try:
-                    opened = _connections(path, checked=True)
+                    opened = _checked_connections(path)
                 except StoreDamagedError as error:
                     source = set_aside(path)
                     opened = _connections(path)
@@ -126,7 +137,7 @@ class Store:
                         f"the database was damaged ({cause}); it is kept as {source}, and {rows} could be "
                         "read"
                     )
-            return cls(Connection(path, user, opened, held), later, damage=damage)
+            return cls(Connection(path, user, opened, held), later, damage=damage, runtime=runtime)
         except StoreBusyError:
             raise
         except StoreError as error:
@@ -138,8 +149,8 @@ class Store:
             reason = (
                 f"{error}: until this is fixed and ringfence is restarted, nothing is remembered for long"
             )
-            opened = OpenConnections(memory, memory, memory)
-            return cls(Connection(path, user, opened, held), later, memory_reason=reason)
+            connection = Connection(path, user, OpenConnections(memory, memory, memory), held)
+            return cls(connection, later, memory_reason=reason, runtime=runtime)
 
     def damage(self) -> str:
         """Return a message about damage to the database, with the fix; "" if there is none.
@@ -183,6 +194,19 @@ def _owner(path: Path) -> FileOwner:
         return owner_of(path)
     except OSError as error:
         raise cannot_make(path, error) from None
+
+
+def _checked_connections(path: Path) -> OpenConnections:
+    """Open the database at ``path`` and read all of it; raise StoreDamagedError if it is damaged.
+
+    An error of the disk may look like damage to SQLite. So a file counts as damaged only if the disk can read
+    all of it, and if a second look finds the damage again. Otherwise raise StoreError.
+    """
+    try:
+        return _connections(path, checked=True)
+    except StoreDamagedError:
+        require_readable(path)
+        return _connections(path, checked=True)
 
 
 def _connections(path: Path, *, checked: bool = False) -> OpenConnections:

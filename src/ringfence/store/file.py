@@ -170,6 +170,7 @@ _MUCH_NEWER = 100
 If it is higher by less, this ringfence is too old for the database.
 """
 
+_PART = 1024 * 1024  # bytes that are read at once
 _STEPS = 10_000  # steps of SQLite's virtual machine between two checks of the time
 _DAMAGE = frozenset(
     {
@@ -306,6 +307,21 @@ def check(connection: sqlite3.Connection, schema: str) -> None:
             return
     if found is None or found[0] != "ok":
         raise StoreDamagedError(str(found and found[0]).replace("\n", "; "))
+
+
+def require_readable(path: Path) -> None:
+    """Read the files of the database at ``path``; raise StoreError if the disk cannot."""
+    for suffix in ("", "-wal"):
+        try:
+            with open(f"{path}{suffix}", "rb", buffering=0) as file:  # noqa: PTH123 - a suffix is no path
+                while file.read(_PART):
+                    pass
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise StoreError(
+                f"{path}{suffix} cannot be read: {error.strerror}; fix: check the disk"
+            ) from None
 
 
 def _shape(connection: sqlite3.Connection) -> list[tuple[object, ...]]:
@@ -515,10 +531,12 @@ class Connection:
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 yield self._writer.execute
+                self._writer.execute("COMMIT")  # it writes the pages, and fails on a full disk
             except BaseException:
-                self._writer.execute("ROLLBACK")
+                if self._writer.in_transaction:  # SQLite may have ended the transaction itself
+                    with suppress(sqlite3.Error):  # the first error is the cause
+                        self._writer.execute("ROLLBACK")
                 raise
-            self._writer.execute("COMMIT")
 
     def close(self) -> None:
         """Close the connections, and release the lock. May be called again."""

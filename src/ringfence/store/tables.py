@@ -480,7 +480,7 @@ class SavedNames:
     def save(self, answers: Mapping[str, frozenset[Network]]) -> None:
         """Queue a write that records the networks of each host name."""
         names = {name: sorted(map(str, networks)) for name, networks in answers.items()}
-        self._best_effort.write(lambda: self._state.set_fact(_NAMES, json.dumps(names)))
+        self._best_effort.write(lambda: self._state.set_fact(_NAMES, json.dumps(names)), key=_NAMES)
 
 
 # -- the time of the last weekly report of each channel, so that a restart neither repeats nor loses one
@@ -514,7 +514,7 @@ class SavedReports:
         Return what :meth:`BestEffort.write` returns.
         """
         text = json.dumps(dict(last)) if last else None
-        return self._best_effort.write(lambda: self._state.set_fact(_REPORTS, text))
+        return self._best_effort.write(lambda: self._state.set_fact(_REPORTS, text), key=_REPORTS)
 
 
 # -- the table of alarms. Each row is one alarm: when it began, when it cleared, and how people handled it

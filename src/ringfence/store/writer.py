@@ -6,10 +6,13 @@ the event loop continues. The queue is limited: if ``MOST`` writes are waiting, 
 counted.
 """
 
+import asyncio
+import sqlite3
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
+from types import NoneType, TracebackType
 from typing import Self, TypeVar
 
 import structlog
@@ -18,33 +21,52 @@ from ringfence.errors import StoreDamagedError, StoreError
 
 # -- best-effort access to the database: writes are queued, errors are logged and never raised
 #
-# Writes run later, in order, in a thread of their own. An error is logged once and kept in
-# :attr:`BestEffort.error`. An error does not affect a ban, because a ban is recorded after the kernel has
-# it.
+# Writes run later, in order, in a thread of their own. An error does not affect a ban, because a ban is
+# recorded after the kernel has it. A write that fails, because the disk is full for example, is kept and
+# tried again before each later write, and by :meth:`BestEffort.retry`, until it succeeds.
 
+
+MOST_KEPT = 10_000
+"""The maximum number of writes that wait. A write that records a ban with its attempts takes some 3 KiB.
+
+Beyond it, the oldest is dropped. Then :attr:`BestEffort.diverged` asks for a comparison with the ledger.
+"""
+WAIT = 1.0
+"""Seconds that :meth:`BestEffort.recorded` waits at most for the disk."""
 
 _T = TypeVar("_T")
+_Action = Callable[[], object]
 
 
-def at_once(action: Callable[[], object]) -> None:
+def at_once(action: _Action) -> object:
     """Run a write now. Callers without a queue pass this function as the argument ``later``."""
-    action()
+    return action()
 
 
 class BestEffort:
     """Runs reads and writes of the database at ``path``; logs their errors, and keeps the latest.
 
-    ``later`` puts a write into a queue, or runs it at once.
+    ``later`` puts a write into a queue, or runs it at once. ``memory_reason`` is the reason why the database
+    is in memory only, "" if it is in the file.
     """
 
-    def __init__(self, path: Path, later: Callable[[Callable[[], object]], object] = at_once) -> None:
+    def __init__(
+        self, path: Path, later: Callable[[_Action], object] = at_once, memory_reason: str = ""
+    ) -> None:
         self.damage = ""
         """A message about damage that a read or write has found, with the fix; "" if there is none."""
         self.unreadable = ""
         """A message about bans whose rows were invalid at the start; "" if there were none."""
-        self._errors = {"writing": "", "reading": ""}
+        self.dropped = 0
+        """The number of writes that were dropped, because too many waited."""
+        self.diverged = False
+        """Whether a write was dropped or can never succeed, so that the recorded bans may lack some."""
+        self._errors = {"writing": "", "once": "", "reading": ""}
         self._path = path
         self._later = later
+        self.memory_reason = memory_reason
+        self._kept: dict[object, _Action] = {}
+        self._changing, self._writing = threading.Lock(), threading.Lock()
         self._log = structlog.get_logger()
 
     @property
@@ -53,20 +75,64 @@ class BestEffort:
 
         A successful read does not clear the error of a write, because a full disk can still be read.
         """
-        return self._errors["writing"] or self._errors["reading"]
+        return next(filter(None, self._errors.values()), "")
 
     @property
     def takes_writes(self) -> bool:
         """Whether the latest write succeeded."""
-        return not self._errors["writing"]
+        return not self._errors["writing"] and not self._errors["once"]
 
-    def write(self, action: Callable[[], object]) -> object:
-        """Pass a write to ``later``, and return what ``later`` returns."""
-        return self._later(lambda: self._done(action, None, "writing"))
+    @property
+    def waiting(self) -> int:
+        """The number of writes that are not done yet."""
+        return len(self._kept)
 
-    def write_now(self, action: Callable[[], object]) -> None:
-        """Run a write in the caller's thread, before this returns."""
-        self._done(action, None, "writing")
+    def write(self, action: _Action, key: object = None) -> object:
+        """Keep a write until it is done, and pass it to ``later``; return what ``later`` returns.
+
+        A write with a ``key`` records a whole state. It replaces a waiting write with the same key.
+        """
+        with self._changing:
+            if key is not None:
+                self._kept.pop(key, None)
+            elif len(self._kept) >= MOST_KEPT:
+                del self._kept[next(iter(self._kept))]
+                self.dropped += 1
+                self.diverged = True
+            self._kept[object() if key is None else key] = action
+        return self._later(self._write_kept)
+
+    def write_once(self, action: _Action) -> object:
+        """Pass to ``later`` a write that is not tried again, because nothing depends on it."""
+        return self._later(lambda: self._done(action, None, "once"))
+
+    def write_now(self, action: _Action) -> None:
+        """Run a write in the caller's thread, before this returns. If it fails, it is tried again."""
+        with self._changing:
+            self._kept[object()] = action
+        self._write_kept()
+
+    def retry(self) -> None:
+        """Try the waiting writes again."""
+        if self._kept:
+            self._later(self._write_kept)
+
+    async def recorded(self) -> str:
+        """Wait at most a second until all writes up to now are done. Return why they are not; "" if they are.
+
+        So a person who commands a change learns whether it survives a restart.
+        """
+        done = self._later(self._write_kept) if self._kept else None
+        if isinstance(done, Future):
+            await asyncio.wait([asyncio.wrap_future(done)], timeout=WAIT)
+        return self.lacks
+
+    @property
+    def lacks(self) -> str:
+        """The reason why the database lacks something that is in force; "" if it lacks nothing."""
+        slow = f"{self._path}: the disk is slow, and the record still waits" if self._kept else ""
+        dropped = f"{self._path}: too many writes waited, and some were dropped" if self.diverged else ""
+        return self.memory_reason or self.damage or self._errors["writing"] or slow or dropped
 
     def read(self, action: Callable[[], _T], fallback: _T) -> _T:
         """Run a read in the caller's thread. Return its result, or ``fallback`` if it fails."""
@@ -80,6 +146,36 @@ class BestEffort:
         """Log and keep a message: at the start, the rows of ``number`` bans were invalid."""
         self.unreadable = f"{number} bans in {self._path} are invalid and are left out"
         self._log.error("store.failed", error=self.unreadable)
+
+    def _write_kept(self) -> None:
+        """Run the waiting writes in order, until one fails that may succeed later."""
+        with self._writing:
+            failed = False
+            while (first := self._first()) is not None:
+                key, action = first
+                try:
+                    action()
+                except StoreError as error:
+                    self._failed(error, "writing")
+                    failed = True
+                    if _may_succeed_later(error):
+                        return
+                    self.diverged = self.diverged or not self.damage
+                except BaseException:
+                    self._forget(key, action)  # a defect must not stop all other writes
+                    raise
+                self._forget(key, action)
+            if not failed:
+                self._errors["writing"] = ""
+
+    def _first(self) -> tuple[object, _Action] | None:
+        with self._changing:
+            return next(iter(self._kept.items()), None)
+
+    def _forget(self, key: object, action: _Action) -> None:
+        with self._changing:
+            if self._kept.get(key) is action:
+                del self._kept[key]
 
     def _done(self, action: Callable[[], _T], fallback: _T, operation: str) -> _T:
         try:
@@ -97,6 +193,12 @@ class BestEffort:
             self.damage = str(error)
         if not known:
             self._log.error("store.failed", error=str(error))
+
+
+def _may_succeed_later(error: StoreError) -> bool:
+    """Whether the disk, a lock or a right caused ``error``, and not the file's content or the values."""
+    environment = sqlite3.OperationalError, OSError, NoneType
+    return not isinstance(error, StoreDamagedError) and isinstance(error.__cause__, environment)
 
 
 MOST = 10_000

@@ -7,12 +7,12 @@ the reason of a ban, in the note of a list entry, or in the history of an alarm.
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ringfence.errors import ControlError, RingfenceError
 from ringfence.model import Network, format_network, parse_network, printable
 from ringfence.networks import SHORTEST
-from ringfence.web.daemon_client import DaemonClient
+from ringfence.web.daemon_client import UNRECORDED, DaemonClient
 
 LENGTHS = {
     "10 minutes": 600,
@@ -81,6 +81,15 @@ class WebCommand:
     has_length: bool = False
     has_note: bool = False
     warns: bool = False
+
+
+async def run_command(client: DaemonClient, command: WebCommand, order: Order) -> CommandResult:
+    """Run a command; its notes tell the user if its changes are in force, but not recorded."""
+    reasons = list[str]()
+    UNRECORDED.set(reasons)
+    result = await command.run(client, order)
+    notes = (f"in force, but not recorded, so a restart may undo it: {why}" for why in dict.fromkeys(reasons))
+    return evolve(result, notes=(*result.notes, *notes))
 
 
 async def warnings_of(client: DaemonClient, command: WebCommand, what: str) -> list[str]:

@@ -7,6 +7,7 @@ time.
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,9 @@ So a request that takes longer than 1.2 s may take a larger part of the daemon's
 """
 LATELY = 20.0
 """The maximum age (seconds) of the answers that :meth:`DaemonClient.latest` returns at once."""
+
+UNRECORDED: ContextVar[list[str]] = ContextVar("UNRECORDED")
+"""The reasons why changes of the present command are not recorded. Who runs a command sets it."""
 
 _Key = tuple[object, ...]
 
@@ -58,17 +62,20 @@ class DaemonClient:
         self._costly = asyncio.Semaphore(MOST_COSTLY)
         self._changes = 0
 
-    async def ask(self, do: str, /, **arguments: object) -> Any:  # noqa: ANN401 - any JSON value
+    async def ask(self, do: str, /, **arguments: Any) -> Any:  # noqa: ANN401 - any JSON value
         """Send the request named ``do``; return its result. Raise the errors of ``ringfence.control.ask``."""
         return await asyncio.to_thread(lambda: control.ask(self._socket, do, timeout=PATIENCE, **arguments))
 
-    async def command(self, do: str, /, **arguments: object) -> Any:  # noqa: ANN401 - any JSON value
+    async def command(self, do: str, /, **arguments: Any) -> Any:  # noqa: ANN401 - any JSON value
         """Send a request that changes something, and wait for the answer at most 30 seconds.
 
-        After a NoAnswerError the daemon may have carried out the request.
+        After a NoAnswerError the daemon may have carried out the request. If a change is in force, but not
+        recorded, :data:`UNRECORDED` gets the reason.
         """
-        patience = control.ANSWER_TIMEOUT
-        return await asyncio.to_thread(lambda: control.ask(self._socket, do, timeout=patience, **arguments))
+        patience, note = control.ANSWER_TIMEOUT, UNRECORDED.get().append
+        return await asyncio.to_thread(
+            lambda: control.ask(self._socket, do, timeout=patience, on_unrecorded=note, **arguments)
+        )
 
     async def ask_costly(self, do: str, /, **arguments: object) -> Any:  # noqa: ANN401 - any JSON value
         """Send a request whose answer is not shared. At most MOST_COSTLY of them are sent at the same time.

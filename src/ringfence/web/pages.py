@@ -24,7 +24,7 @@ from ringfence.explain.headlines import (
 from ringfence.model import Network, parse_network
 from ringfence.report.page import MOST_TEXT, PERIODS, Column, chart_of, columns_of, ticks_of
 from ringfence.report.ticks import Tick
-from ringfence.web.commands import COMMANDS, LENGTHS, Order, WebCommand, warnings_of
+from ringfence.web.commands import COMMANDS, LENGTHS, Order, WebCommand, run_command, warnings_of
 from ringfence.web.daemon_client import DaemonClient
 from ringfence.web.entrance import Form, WebSession, require_change
 from ringfence.web.rendering import Renderer
@@ -346,7 +346,7 @@ class Pages:
         require_change(session)
         log.info("web.command", **_details(command, order))
         try:
-            outcome = await command.run(self._client, order)
+            outcome = await run_command(self._client, command, order)
         except NoAnswerError as error:
             log.warning("web.command_unknown", error=str(error))
             raise NoAnswerError(f"{error}. {_UNKNOWN}") from None

@@ -1,0 +1,58 @@
+"""The wall clock is set while bans are in force, and after they ended: an ended ban never begins again."""
+
+import pytest
+from tests.support.world import OTHER, SUBJECT, World
+
+from ringfence.detect.rules import HOUR
+
+AHEAD = 3_600.0
+
+
+def test_an_ended_ban_stays_ended_when_the_clock_is_set_back(world: World) -> None:
+    """A ban of 6 s ends while the clock is an hour ahead; the correction and a restart do not restore it."""
+    world.ahead = AHEAD
+    world.wait(1.0)
+    world.enforcer.ban([SUBJECT], 6.0, "")
+    world.enforcer.ban([OTHER], HOUR, "")
+    world.wait(7.0)
+    world.ahead = 0.0
+    world.wait(1.0)
+    world.restart(reboot=True)
+
+    assert world.in_kernel() == {"192.0.2.2/32": HOUR - 8}
+
+
+@pytest.mark.parametrize("reboot", [False, True])
+def test_a_ban_that_ended_before_a_kill_stays_ended(world: World, reboot: bool) -> None:  # noqa: FBT001 - a column
+    """The daemon saw the end of the ban, and ended before the clock was set back."""
+    world.ahead = AHEAD
+    world.wait(1.0)
+    world.enforcer.ban([SUBJECT], 6.0, "")
+    world.wait(7.0)
+    world.ahead = 0.0
+    world.restart(reboot=reboot)
+
+    assert world.in_kernel() == {}
+
+
+def test_a_ban_that_ended_without_the_daemon_stays_ended(world: World) -> None:
+    """The kernel ended the ban after the daemon; within one boot, the step of the clock is certain."""
+    world.ahead = AHEAD
+    world.wait(1.0)
+    world.enforcer.ban([SUBJECT], 6.0, "")
+    world.now += 7.0
+    world.ahead = 0.0
+    world.restart()
+
+    assert world.in_kernel() == {}
+
+
+def test_a_ban_in_force_keeps_its_rest_over_both_steps(world: World) -> None:
+    """A clock that is set ahead and back again neither shortens nor lengthens a ban."""
+    world.enforcer.ban([SUBJECT], HOUR, "")
+    for ahead in (AHEAD, 0.0, -AHEAD, 0.0):
+        world.ahead = ahead
+        world.wait(10.0)
+        world.restart(reboot=True)
+
+    assert world.in_kernel() == {"192.0.2.1/32": HOUR - 40}

@@ -1,0 +1,139 @@
+"""Faults of the machine: system calls that fail, and logs that nobody can write."""
+
+import os
+import pty
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from tests.support.daemon import until
+
+import ringfence
+
+Log = Callable[[], AbstractContextManager[IO[bytes]]]
+
+
+@contextmanager
+def failing(pid: int, call: str, error: str, when: str, path: Path | None = None) -> Iterator[None]:
+    """Let system calls of a process fail while the block runs, as ``strace -e inject`` does.
+
+    ``when`` is the number of the call that fails, such as ``3``, or ``3+`` for all from this one. Only calls
+    for the file ``path`` count, if it is set.
+    """
+    inject = [f"--inject={call}:error={error}:when={when}", *(["-P", str(path)] if path is not None else [])]
+    tracer = subprocess.Popen(
+        ["strace", "-f", "-q", "-o", os.devnull, "-p", str(pid), "-e", f"trace={call}", *inject],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        until(lambda: tracer.poll() is not None or _is_traced(pid), "strace")
+        assert tracer.poll() is None, "strace has ended"
+        yield
+    finally:
+        tracer.terminate()
+        tracer.wait()
+
+
+_OPEN = """
+import sys, time
+from pathlib import Path
+from ringfence.store.database import Store
+with Store.open_or_memory(Path(sys.argv[1])) as store:
+    print(len(list(store.records.running(time.time()))))
+"""
+
+
+def opened_under_fault(path: Path, call: str, error: str, when: str) -> int:
+    """Open the database at ``path`` as the daemon does, while system calls for its files fail.
+
+    Return the number of its active bans that could be read.
+    """
+    files = [word for suffix in ("", "-wal") for word in ("-P", f"{path}{suffix}")]
+    done = subprocess.run(
+        [
+            *("strace", "-f", "-q", "-o", os.devnull, *files, "-e", f"trace={call}"),
+            *(f"--inject={call}:error={error}:when={when}", sys.executable, "-c", _OPEN, str(path)),
+        ],
+        env=os.environ | {"PYTHONPATH": str(Path(str(ringfence.__file__)).parent.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(done.stdout.split("\n")[-2])
+
+
+def _is_traced(pid: int) -> bool:
+    """Whether every thread of a process has a tracer."""
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(OSError):
+            if "\nTracerPid:\t0\n" in (thread / "status").read_text("ascii"):
+                return False
+    return True
+
+
+@contextmanager
+def _full() -> Iterator[IO[bytes]]:
+    with open("/dev/full", "wb", buffering=0) as log:  # noqa: PTH123 - a device
+        yield log
+
+
+@contextmanager
+def _closed_pipe() -> Iterator[IO[bytes]]:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb", buffering=0) as log:
+        yield log
+
+
+@contextmanager
+def _full_pipe() -> Iterator[IO[bytes]]:
+    reader, writer = os.pipe()
+    try:
+        os.set_blocking(writer, False)
+        with suppress(BlockingIOError):
+            while True:
+                os.write(writer, bytes(4096))
+        os.set_blocking(writer, True)
+        with os.fdopen(writer, "wb", buffering=0) as log:
+            yield log
+    finally:
+        os.close(reader)
+
+
+@contextmanager
+def _dead_terminal() -> Iterator[IO[bytes]]:
+    near, far = pty.openpty()
+    with os.fdopen(far, "wb", buffering=0) as log:
+        os.close(near)
+        yield log
+
+
+@contextmanager
+def _read_only() -> Iterator[IO[bytes]]:
+    with open(os.devnull, "rb") as log:  # noqa: PTH123 - a device
+        yield log
+
+
+LOGS: Mapping[str, Log] = {
+    "full device": _full,
+    "pipe without a reader": _closed_pipe,
+    "pipe whose reader hangs": _full_pipe,
+    "dead terminal": _dead_terminal,
+    "descriptor for reading": _read_only,
+}
+"""Standard errors that cannot be written, by what is wrong with them."""
+
+
+def wait_for(seconds: float, true: Callable[[], object]) -> bool:
+    """Wait until ``true`` returns something true, at most some seconds; return whether it did."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.02)
+    return True
