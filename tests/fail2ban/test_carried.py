@@ -6,7 +6,16 @@ from ipaddress import ip_network
 import pytest
 
 from ringfence.config.converters import MAX_DURATION
-from ringfence.fail2ban.carried import ALLOW, GUESS, LOGS, ConvertedSettings, bantime_of, convert
+from ringfence.fail2ban.carried import (
+    ALLOW,
+    GUESS,
+    LOGS,
+    MANAGER,
+    ConvertedSettings,
+    bantime_of,
+    convert,
+    document_of,
+)
 from ringfence.fail2ban.jails import Jail
 
 USUAL = {"maxretry": "5", "findtime": "10m", "bantime": "1h"}
@@ -35,7 +44,7 @@ def test_numbers() -> None:
     """Attempts, window and ban length are converted."""
     found = converted({"maxretry": "7", "findtime": "1d12h", "bantime": "90m"})
 
-    assert (found.attempts, found.window, found.ban) == (7, 129_600.0, (5_400.0,))
+    assert (found.guess.attempts, found.guess.window, found.guess.ban) == (7, 129_600.0, (5_400.0,))
     assert "fail2ban counts log lines" in found.notes.on(GUESS)[0]
 
 
@@ -70,7 +79,7 @@ def test_invalid_numbers(
     """An invalid number becomes the nearest valid one, or ringfence's default, with a note."""
     found = converted(options)
 
-    assert (found.attempts, found.window) == (attempts, window)
+    assert (found.guess.attempts, found.guess.window) == (attempts, window)
     assert notes(found, GUESS) == [said]
 
 
@@ -126,12 +135,18 @@ def test_logs() -> None:
         "/log/full.1",
         "/log/full.2.gz",
         "/log/full-20260101",
+        "/log/full-2026-01-01",
+        "/log/full.20260101-13",
+        "/log/full.0.lz4",
+        "/log/full_old",
+        "/log/fuller",
         "/log/x.1",
+        "/log/away-20260101",
     )
 
     found = converted({"paths": logs})
 
-    assert found.paths == ("/log/a", "/log/b c", "/log/full", "/log/x.1")
+    assert found.paths == ("/log/a", "/log/b c", "/log/full", "/log/fuller", "/log/x.1", "/log/away")
     assert found.notes.on(LOGS) == ()
 
 
@@ -238,7 +253,7 @@ def test_options_without_notes() -> None:
     options: Mapping[str, str | tuple[str, ...]] = {
         "ignorecommand": "",
         "ignoreself": "true",
-        "port": "0:65535",
+        "port": "ssh",
         "actions": ("ufw", "firewallcmd-ipset"),
     }
 
@@ -266,7 +281,7 @@ def test_several_jails_are_one_configuration() -> None:
         "192.0.2.3",
     ]
     assert (found.paths, found.journal) == (("/a", "/c"), True)
-    assert (found.attempts, found.window, found.ban) == (6, 600.0, (3600.0,))
+    assert (found.guess.attempts, found.guess.window, found.guess.ban) == (6, 600.0, (3600.0,))
     [note] = notes(found, GUESS)
     assert note.startswith(
         "of jail jail1 not carried over: maxretry = 20, bantime = 1w; jail jail0 comes first"
@@ -277,3 +292,24 @@ def test_several_jails_are_one_configuration() -> None:
 def test_bantime(text: str, seconds: float | None) -> None:
     """The jail's bantime is returned, if it has one, for a database without lengths."""
     assert bantime_of(jail({"bantime": text})) == seconds
+
+
+def test_a_jail_of_the_manager_interface_fills_its_rule() -> None:
+    """Its numbers are those of the rule `manager`, whichever jail comes first."""
+    lines = {"patterns": ("^.*manager.c: <HOST> failed to authenticate as '[^']*'$",)}
+    found = converted({**lines, "maxretry": "3"}, {"maxretry": "7"}, {**lines, "maxretry": "4"})
+
+    assert (found.guess.attempts, found.manager.attempts) == (7, 3)
+    assert any("not carried over: maxretry = 4" in note for note in notes(found, MANAGER))
+    document = document_of(found)
+    assert (
+        document.index("[rules.guess]") < document.index("attempts = 7") < document.index("[rules.manager]")
+    )
+    assert document.index("[rules.manager]") < document.index("attempts = 3")
+
+
+def test_a_jail_of_the_manager_interface_alone() -> None:
+    """The rule of guesses keeps its defaults."""
+    found = converted({"patterns": ("<HOST> tried to authenticate with nonexistent user",)})
+
+    assert (found.guess.attempts, found.manager.attempts) == (None, 5)

@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ringfence.config.loader import Settings, parse
-from ringfence.fail2ban.carried import GUESS, LOGS, WIDTH, ConvertedSettings, Notes, convert, document_of
+from ringfence.fail2ban.carried import (
+    GUESS,
+    LOGS,
+    WIDTH,
+    ConvertedSettings,
+    Notes,
+    Numbers,
+    convert,
+    document_of,
+)
 from ringfence.fail2ban.jails import Jail
 
 OPTIONS = (
@@ -54,9 +63,8 @@ def test_all_values_are_printed() -> None:
         networks=networks,
         paths=('/log/"a"\\b', "/log/ü"),
         timezone="UTC",
-        attempts=7,
-        window=5_400.0,
-        ban=(90.0, 604_800.0),
+        guess=Numbers(7, 5_400.0, (90.0, 604_800.0)),
+        manager=Numbers(3),
         notes=notes,
     )
 
@@ -69,6 +77,7 @@ def test_all_values_are_printed() -> None:
     assert settings.allow.networks == networks
     guess = settings.rules["guess"]
     assert (guess.attempts, guess.window, guess.ban) == (7, 5_400.0, (90.0, 604_800.0))
+    assert settings.rules["manager"].attempts == 3
     assert 'window = "90m"\nban = ["90s", "7d"]\n' in text
     assert "# NOTE second.\nattempts = 7\n" in text
     assert "jail asterisk, jail pbx" in text

@@ -112,6 +112,7 @@ def test_a_difficult_configuration_is_resolved(tmp_path: Path) -> None:
         ("[pbx]\nfilter=security\nenabled=true\n", True),
         ("[sshd]\nenabled=1\n", False),
         ("[gui]\nfilter=own\nenabled=true\n", False),
+        ("[ami]\nfilter=manager\nenabled=true\n", True),
     ],
 )
 def test_the_jails_that_guard_asterisk_are_found(tmp_path: Path, text: str, *, guards: bool) -> None:
@@ -121,6 +122,7 @@ def test_the_jails_that_guard_asterisk_are_found(tmp_path: Path, text: str, *, g
         {
             "jail.local": text,
             "filter.d/own.conf": "[Definition]\nfailregex = ^login failed from <HOST>$\n",
+            "filter.d/manager.conf": "[Definition]\nfailregex = <HOST> failed to authenticate as\n",
             "filter.d/security.conf": '[Definition]\nfailregex = ^SecurityEvent="x",from="<HOST>"$\n',
         },
     )
@@ -142,6 +144,25 @@ def test_jails_that_are_named_are_taken(tmp_path: Path) -> None:
         "no enabled jail is named sip\\x1b",
         f"enabled jails: {', '.join(jail.name for jail in found.jails)}",
     ]
+
+
+def test_jails_on_a_log_of_asterisk_are_known(tmp_path: Path) -> None:
+    """A jail that is not recognised, but reads the same log or one in Asterisk's folder, is left out."""
+    folder = tmp_path / "asterisk"
+    folder.mkdir()
+    for path in (tmp_path / "pbx", folder / "full", tmp_path / "auth"):
+        path.touch()
+    text = "[asterisk]\nenabled=true\nlogpath={0}/pbx\n" + "".join(
+        f"[{name}]\nenabled=true\nfilter=own\nlogpath={{0}}/{log}\n"
+        for name, log in (("one", "pbx"), ("two", "asterisk/full"), ("three", "auth"))
+    )
+    files = {
+        "jail.local": text.format(tmp_path),
+        "filter.d/own.conf": "[Definition]\nfailregex = ^login failed from <HOST>$\n",
+    }
+    found = read(tmp_path / "etc", files)
+
+    assert [jail.name for jail in found.left_out(found.chosen([]))] == ["one", "two"]
 
 
 def test_without_an_asterisk_jail_the_others_are_named(tmp_path: Path) -> None:

@@ -66,6 +66,11 @@ def import_fail2ban(
         found = read_configuration(path)
         jails = found.chosen(jail or [])
         problems = _print_problems(found.problems)
+        for other in found.left_out(jails):
+            name = printable(other.name)
+            echo_stderr(
+                f"jail {name} reads a log of Asterisk too, and is left out; to import it: --jail {name}"
+            )
         if not bans:
             _print(jails)
         else:

@@ -108,13 +108,18 @@ def length_of(seconds: float) -> str:
 FEW_ATTEMPTS = 2
 """If a rule bans after so few attempts, a user who mistypes a password can be banned."""
 
-LOGS, ALLOW, GUESS = "asterisk.logs", "allow", "rules.guess"
+LOGS, ALLOW, GUESS, MANAGER = "asterisk.logs", "allow", "rules.guess", "rules.manager"
 
 _NOT_CONVERTED = {
     "ignorecommand": (ALLOW, "no command is run: list the networks that it ignores"),
     "bantime.rndtime": (GUESS, "bans have exactly the configured length"),
 }
+_NO_CHOICE = frozenset({"", "0:65535", "ssh"})
+"""Ports that mean every port, and the default of fail2ban's actions, which is wrong for Asterisk."""
 _EVERY_PORT = "0:65535"
+_COMPRESSED = (".gz", ".xz", ".bz2", ".zst", ".lz4", ".lzma", ".Z")
+_ROTATED = re.compile(r"[._-](?:[0-9][0-9T:._-]{0,30}|old|bak)")
+_DATED = re.compile(r"(.{1,4096}?)[._-](?:19|20)[0-9]{2}-?[01][0-9]-?[0-3][0-9](?:[T._-]?[0-9:]{1,8})?")
 _FIREWALL = (
     "iptables",
     "nftables",
@@ -148,13 +153,21 @@ class Notes:
         return self.by_table.get(table, ())
 
 
+@frozen
+class Numbers:
+    """The numbers of a rule: attempts within a window (seconds), and the lengths of its bans (seconds)."""
+
+    attempts: int | None = None
+    window: float | None = None
+    ban: tuple[float, ...] = ()
+
+
 @frozen(kw_only=True)
 class ConvertedSettings:
     """The settings for ringfence; a setting is None or empty if fail2ban has no usable value for it.
 
     ``jails`` are the names of the jails. ``networks`` are for the allow list. ``paths``, ``journal`` and
-    ``timezone`` are for the logs. ``attempts``, ``window`` and ``ban`` are for the rule ``guess``. Times are
-    in seconds.
+    ``timezone`` are for the logs. ``guess`` and ``manager`` are for the rules of these names.
     """
 
     jails: tuple[str, ...]
@@ -162,9 +175,8 @@ class ConvertedSettings:
     paths: tuple[str, ...] = ()
     journal: bool = False
     timezone: str | None = None
-    attempts: int | None = None
-    window: float | None = None
-    ban: tuple[float, ...] = ()
+    guess: Numbers = Numbers()
+    manager: Numbers = Numbers()
     notes: Notes = Factory(Notes)
 
 
@@ -176,14 +188,9 @@ def convert(jails: Sequence[Jail], own_log: str = "") -> ConvertedSettings:
     because they would replace the channel or repeat its lines.
     """
     notes = Notes()
-    first, *others = jails
-    numbers = (
-        _attempts(first, notes),
-        _window(first, notes),
-        ladder_of(first, lambda text: notes.add(GUESS, text)),
-    )
-    for jail in others:
-        _differences(first, jail, notes)
+    managers = [jail for jail in jails if jail.guards_manager]
+    guess = _numbers_of([jail for jail in jails if jail not in managers], GUESS, notes)
+    manager = _numbers_of(managers, MANAGER, notes)
     for jail in jails:
         _note_not_converted(jail, notes)
     paths = tuple(dict.fromkeys(path for jail in jails for path in _paths(jail, notes)))
@@ -197,11 +204,25 @@ def convert(jails: Sequence[Jail], own_log: str = "") -> ConvertedSettings:
         paths=paths,
         journal=journal,
         timezone=next(filter(None, [_timezone(jail, notes) for jail in jails]), None),
-        attempts=numbers[0],
-        window=numbers[1],
-        ban=numbers[2],
+        guess=guess,
+        manager=manager,
         notes=notes,
     )
+
+
+def _numbers_of(jails: Sequence[Jail], table: str, notes: Notes) -> Numbers:
+    """Return the numbers of the first of these jails for the rule of ``table``; none without a jail."""
+    if not jails:
+        return Numbers()
+    first, *others = jails
+    numbers = Numbers(
+        _attempts(first, table, notes),
+        _window(first, table, notes),
+        ladder_of(first, lambda text: notes.add(table, text)),
+    )
+    for jail in others:
+        _differences(first, jail, table, notes)
+    return numbers
 
 
 def _keep_own_log(own_log: str, read_by_fail2ban: Sequence[str], notes: Notes) -> None:
@@ -247,7 +268,8 @@ def _paths(jail: Jail, notes: Notes) -> Iterator[str]:
         notes.add(LOGS, f"no log of jail {_shown(jail.name)} exists now; ringfence finds its own channel")
     for path in jail.paths:
         if path.isprintable() and not _is_rotated(path, jail.paths):
-            yield path
+            dated = _DATED.fullmatch(path)
+            yield dated[1] if dated else path
         elif not path.isprintable():
             notes.add(LOGS, f"{_shown(path)}: a path with such characters cannot be configured")
 
@@ -257,10 +279,13 @@ def _is_rotated(path: str, found: Sequence[str]) -> bool:
 
     Such files are left out, because ringfence itself follows a log when it is rotated.
     """
-    if path.endswith((".gz", ".xz", ".bz2", ".zst")):
+    if path.endswith(_COMPRESSED):
         return True
-    parts = [path.rpartition(mark) for mark in ".-"]
-    return any(number.isdigit() and log in found for log, _, number in parts)
+    return any(
+        path.startswith(log) and _ROTATED.fullmatch(path, len(log)) is not None
+        for log in found
+        if log != path
+    )
 
 
 def _timezone(jail: Jail, notes: Notes) -> str | None:
@@ -276,13 +301,13 @@ def _timezone(jail: Jail, notes: Notes) -> str | None:
     return None
 
 
-def _attempts(jail: Jail, notes: Notes) -> int | None:
+def _attempts(jail: Jail, table: str, notes: Notes) -> int | None:
     text = jail.options.get("maxretry", "")
     try:
         lines = int(text)
     except ValueError:
         notes.add(
-            GUESS,
+            table,
             f"maxretry {_shown(text)}: not a number; ringfence's default applies"
             if text
             else _UNSET["maxretry"],
@@ -290,31 +315,31 @@ def _attempts(jail: Jail, notes: Notes) -> int | None:
         return None
     attempts = min(max(1, lines), MAX_ATTEMPTS)
     if attempts != lines:
-        notes.add(GUESS, f"maxretry {_shown(text)}: must be from 1 to {MAX_ATTEMPTS}")
-    notes.add(GUESS, _LINES)
+        notes.add(table, f"maxretry {_shown(text)}: must be from 1 to {MAX_ATTEMPTS}")
+    notes.add(table, _LINES)
     if attempts <= FEW_ATTEMPTS:
         notes.add(
-            GUESS, f"attempts = {attempts} leaves no room for mistyped passwords; ringfence's default is 5"
+            table, f"attempts = {attempts} leaves no room for mistyped passwords; ringfence's default is 5"
         )
     return attempts
 
 
-def _window(jail: Jail, notes: Notes) -> float | None:
+def _window(jail: Jail, table: str, notes: Notes) -> float | None:
     text = jail.options.get("findtime", "")
     if not text:
-        notes.add(GUESS, _UNSET["findtime"])
+        notes.add(table, _UNSET["findtime"])
         return None
     try:
         seconds = float(ceil(seconds_from(text)))
     except ValueError as error:
-        notes.add(GUESS, f"findtime {_shown(text)}: {error}; ringfence's default applies")
+        notes.add(table, f"findtime {_shown(text)}: {error}; ringfence's default applies")
         return None
     if not 0 < seconds <= MAX_DURATION:
-        notes.add(GUESS, f"findtime {_shown(text)}: must be above 0 and at most ten years")
+        notes.add(table, f"findtime {_shown(text)}: must be above 0 and at most ten years")
     return min(max(1.0, seconds), MAX_DURATION)
 
 
-def _differences(first: Jail, other: Jail, notes: Notes) -> None:
+def _differences(first: Jail, other: Jail, table: str, notes: Notes) -> None:
     """Add a note: the numbers of jail ``other`` that differ from those of jail ``first`` are not used."""
     lost = [
         f"{option} = {_shown(other.options[option])}"
@@ -323,7 +348,7 @@ def _differences(first: Jail, other: Jail, notes: Notes) -> None:
     ]
     if lost:
         why = f"jail {_shown(first.name)} comes first, and there is one rule of guesses"
-        notes.add(GUESS, f"of jail {_shown(other.name)} not carried over: {', '.join(lost)}; {why}")
+        notes.add(table, f"of jail {_shown(other.name)} not carried over: {', '.join(lost)}; {why}")
 
 
 def _note_not_converted(jail: Jail, notes: Notes) -> None:
@@ -333,7 +358,7 @@ def _note_not_converted(jail: Jail, notes: Notes) -> None:
             notes.add(table, f"{option} = {_shown(text)}: {why}")
     if jail.options.get("ignoreself", "true").lower() not in {"1", "on", "true", "yes"}:
         notes.add(ALLOW, "ignoreself = false: this host's own addresses are never banned")
-    if jail.port and jail.port != _EVERY_PORT:
+    if jail.port not in _NO_CHOICE:
         text = 'a ban covers every port, SSH too, unless the rule has scope = "sip"'
         notes.add(GUESS, f"port = {_shown(jail.port)}: {text}")
     for action in jail.actions:
@@ -393,7 +418,8 @@ def document_of(settings: ConvertedSettings) -> str:
         *_table(
             ALLOW, settings.notes.on(ALLOW), [_list("networks", [str(net) for net in settings.networks])]
         ),
-        *_table(GUESS, settings.notes.on(GUESS), _numbers(settings)),
+        *_table(GUESS, settings.notes.on(GUESS), _numbers(settings.guess)),
+        *_table(MANAGER, settings.notes.on(MANAGER), _numbers(settings.manager)),
     ]
     return "\n".join(lines) + "\n"
 
@@ -419,10 +445,10 @@ def _logs(settings: ConvertedSettings) -> list[str]:
     return [*keys, f"timezone = {_quoted(settings.timezone)}"] if settings.timezone else keys
 
 
-def _numbers(settings: ConvertedSettings) -> list[str]:
-    keys = [] if settings.attempts is None else [f"attempts = {settings.attempts}"]
-    keys += [] if settings.window is None else [f"window = {_quoted(length_of(settings.window))}"]
-    return [*keys, _list("ban", [length_of(step) for step in settings.ban])] if settings.ban else keys
+def _numbers(rule: Numbers) -> list[str]:
+    keys = [] if rule.attempts is None else [f"attempts = {rule.attempts}"]
+    keys += [] if rule.window is None else [f"window = {_quoted(length_of(rule.window))}"]
+    return [*keys, _list("ban", [length_of(step) for step in rule.ban])] if rule.ban else keys
 
 
 def _list(key: str, values: Sequence[str]) -> str:

@@ -23,7 +23,10 @@ CLIENT = "fail2ban-client"
 
 _SECONDS = 60
 _MAX_PROBLEMS = 20
-_FOR_ASTERISK = ("asterisk", "SecurityEvent", "Registration from")
+_FOR_MANAGER = ("failed to authenticate as", "authenticate with nonexistent user")
+"""Words of Asterisk's lines about failed logins to the manager interface (``main/manager.c``)."""
+_FOR_SIP = ("SecurityEvent", "Registration from")
+_FOR_ASTERISK = ("asterisk", *_FOR_SIP, *_FOR_MANAGER)
 """Words of Asterisk's lines. The pattern of a jail that guards Asterisk has one of them."""
 
 
@@ -47,9 +50,15 @@ class Jail:
     @property
     def guards_asterisk(self) -> bool:
         """Whether the jail guards Asterisk, by its name or by a pattern for Asterisk's lines."""
-        return self.name.lower().startswith("asterisk") or any(
-            word in pattern for pattern in self.patterns for word in _FOR_ASTERISK
-        )
+        return self.name.lower().startswith("asterisk") or self._counts(_FOR_ASTERISK)
+
+    @property
+    def guards_manager(self) -> bool:
+        """Whether the jail guards the manager interface only."""
+        return self._counts(_FOR_MANAGER) and not self._counts(_FOR_SIP)
+
+    def _counts(self, words: Sequence[str]) -> bool:
+        return any(word in pattern for pattern in self.patterns for word in words)
 
 
 @frozen
@@ -80,6 +89,19 @@ class Configuration:
         if found := tuple(jail for jail in self.jails if jail.guards_asterisk):
             return found
         raise ConfigError(str(self.where), ["no enabled jail guards Asterisk", enabled, *self.problems])
+
+    def left_out(self, chosen: Sequence[Jail]) -> tuple[Jail, ...]:
+        """Return the jails that are not chosen, but read a log of Asterisk.
+
+        Such a log is in a folder named ``asterisk``, or a chosen jail reads it.
+        """
+        known = {path for jail in chosen for path in jail.paths}
+        return tuple(
+            jail
+            for jail in self.jails
+            if jail not in chosen
+            and any(path in known or Path(path).parent.name == "asterisk" for path in jail.paths)
+        )
 
 
 def read_configuration(folder: Path) -> Configuration:
