@@ -44,7 +44,8 @@ class FakeApi:
     """The server: its decisions, its faults (the first one is used up by each request), and the requests.
 
     ``expires`` is the life of a token in seconds. A token from before :meth:`forget_tokens` is refused.
-    ``date`` is the time that its answers name; None for the right one.
+    ``date`` is the time that its answers name; None for the right one. ``page`` is the answer of the stream
+    of decisions; None for that about ``decisions``.
     """
 
     port: int = 0
@@ -58,6 +59,7 @@ class FakeApi:
     agents: set[str] = Factory(set)
     expires: float = 3_600.0
     date: str | None = None
+    page: bytes | None = None
     logins: int = 0
     _valid: set[str] = Factory(set)
     _changes: int = 0  # how many decisions were stored or deleted
@@ -111,7 +113,7 @@ class FakeApi:
         if path == "/v1/decisions/stream":
             if headers.get("x-api-key") != KEY:
                 return 403, {"message": "access forbidden"}
-            return 200, self._page(sender, full=query["startup"] == ["true"])
+            return 200, self.page or self._page(sender, full=query["startup"] == ["true"])
         if (method, path) == ("GET", "/v1/decisions"):
             rows = [row for row in self.decisions.values() if row["value"] == query["ip"][0]]
             return (200, rows or None) if headers.get("x-api-key") == KEY else (403, {})
@@ -192,7 +194,7 @@ def _handler(api: FakeApi) -> type[BaseHTTPRequestHandler]:
             )
             if fault.rows is not None:
                 answer["new"] = (answer["new"] or [])[: fault.rows]
-            content = json.dumps(answer).encode()
+            content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
             self.send_response(status)
             if fault.pause:
                 self.send_header("Retry-After", fault.pause)

@@ -44,7 +44,12 @@ def write(
         for alias in ALIASES:
             _put(tree, _bits(alias, version), start)
     nodes = b"".join(_node(pair, len(tree), size) for pair in tree)
-    metadata: Record = {
+    path.write_bytes(nodes + bytes(_SEPARATOR) + data + _MARKER + encode(_metadata(len(tree), version, size)))
+    return path
+
+
+def _metadata(count: int, version: int, size: int) -> Record:
+    return {
         "binary_format_major_version": Number(5, 2),
         "binary_format_minor_version": Number(5, 0),
         "build_epoch": Number(9, 1_700_000_000),
@@ -52,11 +57,9 @@ def write(
         "description": {"en": "made by a test"},
         "ip_version": Number(5, version),
         "languages": ["en"],
-        "node_count": len(tree),
+        "node_count": count,
         "record_size": Number(5, size),
     }
-    path.write_bytes(nodes + bytes(_SEPARATOR) + data + _MARKER + encode(metadata))
-    return path
 
 
 def encode(value: object) -> bytes:
@@ -121,3 +124,24 @@ def _node(pair: Sequence[int | tuple[int]], count: int, size: int) -> bytes:
         middle = (left >> 24) << 4 | right >> 24
         return (left & 0xFFFFFF).to_bytes(3, "big") + bytes([middle]) + (right & 0xFFFFFF).to_bytes(3, "big")
     return left.to_bytes(size // 8, "big") + right.to_bytes(size // 8, "big")
+
+
+def endless(path: Path, records: int = 131_072) -> Path:
+    """Write a database of IPv4 in which each leaf has a record of its own, and all share their values.
+
+    A record is a map of some bytes, whose country is a pointer to one large map. Each value of that points to
+    one long list. A reader that follows all pointers decodes 30 000 values for each record.
+    """
+    leaf = b"\xe1" + encode("country") + b"\x38" + (16 * records).to_bytes(4, "big")
+    assert len(leaf) <= 16, "the records begin at multiples of 16"
+    pairs = (encode("k") + b"\x38" + (16 * records + 4_096).to_bytes(4, "big") for _ in range(150))
+    large = _head(7, 150) + b"".join(pairs)
+    data = leaf.ljust(16, b"\0") * records + large.ljust(4_096, b"\0") + _head(11, 200) + encode("") * 200
+    count = records - 1
+    tree = bytearray()
+    for node in range(count):  # a complete tree
+        for child in (2 * node + 1, 2 * node + 2):
+            record = child if child < count else count + _SEPARATOR + 16 * (child - count)
+            tree += record.to_bytes(4, "big")
+    path.write_bytes(bytes(tree) + bytes(_SEPARATOR) + data + _MARKER + encode(_metadata(count, 4, 32)))
+    return path

@@ -18,3 +18,11 @@ def resident(pid: int) -> int:
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
     raise ValueError(f"process {pid} has no resident memory")
+
+
+def most_resident(pid: int) -> int:
+    """Return the largest resident memory that a process ever had, in bytes."""
+    for line in Path(f"/proc/{pid}/status").read_text("ascii").split("\n"):
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise ValueError(f"process {pid} has no resident memory")
