@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 
 from attrs import define
 from tests.bench.figures import Figure
@@ -79,7 +80,7 @@ def figures(_: Path | None) -> Iterator[Figure]:
     yield Figure(what, str(raised), "0", raised == 0)
 
 
-def attacked(folder: Path, during: Callable[[Guard], None], **settings: object) -> Outcome:
+def attacked(folder: Path, during: Callable[[Guard], None], **settings: Any) -> Outcome:  # noqa: ANN401 - whatever TOML holds
     """Run a daemon, let ``during`` attack it, and meanwhile ask as root."""
     outcome, over = Outcome(), threading.Event()
     # The memory backend would make an object of each network.
@@ -139,6 +140,12 @@ def rows(numbers: range, scenario: str, origin: str, duration: str, *, first: in
     return ('{"new":[' + ",".join(made) + '],"deleted":null}').encode()[:MAX_BODY]
 
 
+def answer(guard: Guard, api: FakeApi, page: bytes) -> None:
+    """Answer with a page until it was certainly taken over or refused."""
+    api.page, before = page, len(api.requests)
+    until(lambda: len(api.requests) > before + 1 or not guard.running, "a pull", PATIENCE)
+
+
 def nested(folder: Path) -> Outcome:
     """Answer with 24 MB of small values, nested in different ways."""
     units = (b"[],", b'{"a":[[{}]]},', b'{"id":1},', b"0,")
@@ -147,10 +154,7 @@ def nested(folder: Path) -> Outcome:
 
     def during(guard: Guard, api: FakeApi) -> None:
         for page in pages:
-            api.page, before = page, len(api.requests)
-            until(
-                lambda before=before: len(api.requests) > before + 1 or not guard.running, "a pull", PATIENCE
-            )
+            answer(guard, api, page)
 
     return api_attack(folder, during, pages[0])
 
@@ -162,10 +166,7 @@ def texts(folder: Path) -> Outcome:
 
     def during(guard: Guard, api: FakeApi) -> None:
         for page in pages:
-            api.page, before = page, len(api.requests)
-            until(
-                lambda before=before: len(api.requests) > before + 1 or not guard.running, "a pull", PATIENCE
-            )
+            answer(guard, api, page)
 
     return api_attack(folder, during, pages[0])
 

@@ -50,8 +50,8 @@ SAME_END = 2.0
 """Seconds. Two ends that differ by less are the same: answers take some time."""
 STEP = 200
 """The number of decisions that are taken over at once. That takes some 1 ms."""
-ENDED_AT_ONCE = 2_000
-"""The number of ends after which :meth:`Sync.expire` returns. That takes some 10 ms."""
+ENDED_AT_ONCE = 500
+"""The number of ends after which :meth:`Sync.expire` returns. That takes some 3 ms."""
 SPARE = 1_000
 """How many outdated ends may be kept, besides one for each present one, and a half."""
 MOST_SAME = 1_000
