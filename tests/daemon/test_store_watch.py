@@ -5,12 +5,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from tests.support.attempts import ban_of
 from tests.support.kept import OTHER, Kept
+from tests.support.recorded import active
 
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.daemon.firewall_side import StoreWatch
 from ringfence.errors import StoreError
+from ringfence.ledger import key_of
 from ringfence.store.database import Store
 
 
@@ -56,3 +59,48 @@ def test_old_bans_are_purged(kept: Kept) -> None:
 
     past = [kept.store.bans.past(ip_network(text), 0.0, 9) for text in (OTHER, "192.0.2.2")]
     assert [len(found) for found in past] == [0, 1]
+
+
+def full(*_: object) -> None:
+    """Fail as on a full disk."""
+    raise StoreError("disk full")
+
+
+def test_dropped_writes_are_made_good_by_the_bans_in_force(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If too many writes waited, the records are compared with the bans in force when the disk has room."""
+    kept.side.start()
+    kept.ban("203.0.113.1", "203.0.113.2")
+    watch, bans = kept.side.common.store_watch, kept.store.bans
+    with monkeypatch.context() as patch:
+        patch.setattr("ringfence.store.writer.MOST_KEPT", 2)
+        patch.setattr(bans, "record", full)
+        patch.setattr(bans, "end", full)
+        for number in range(3, 6):
+            kept.ban(f"203.0.113.{number}")
+        kept.enforcer.unban([key_of(ip_network("203.0.113.1"))])
+        watch.retry(kept.enforcer)
+        codes = [alarm.code for alarm in watch.alarms]
+        assert codes == [AlarmCode.STORE_NOT_RECORDED, AlarmCode.STORE_SLOW]
+    watch.retry(kept.enforcer)
+    watch.retry(kept.enforcer)
+
+    assert watch.alarms == []
+    recorded = {str(ban.network) for ban in active(kept.store, kept.now)}
+    assert recorded == {f"203.0.113.{number}/32" for number in range(2, 6)} == kept.banned()
+
+
+def test_alarms_wait_for_the_disk(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An alarm that could not be saved is saved later, in its latest state."""
+    alarms, saved = kept.alarms, kept.side.common.kept_alarms
+    with monkeypatch.context() as patch:
+        patch.setattr(kept.store.alarms, "record", full)
+        alarms.activate(AlarmCode.TASK_FAILED, "a", "first")
+        saved.save()
+        alarms.activate(AlarmCode.TASK_FAILED, "a", "second")
+        saved.save()
+        assert kept.store.best_effort.waiting == 1
+    kept.store.best_effort.retry()
+
+    assert [record.text for record in kept.store.alarms.active()] == ["second"]

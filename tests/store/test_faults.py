@@ -2,54 +2,29 @@
 
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
-from tests.support.daemon import Guard, until
-from tests.support.faults import failing, opened_under_fault
+from tests.support.daemon import Guard
+from tests.support.faults import CHANGES, MANY, change_under_fault, opened_under_fault
 from tests.support.recorded import active
 
-from ringfence import control
 from ringfence.store.database import Store
 
 pytestmark = pytest.mark.kernel
-
-MANY = [f"198.18.1.{n}" for n in range(1, 30)]
-CHANGES: dict[str, dict[str, Any]] = {
-    "ban": {"networks": ["198.18.2.1"], "seconds": 3_600.0},
-    "unban": {"networks": ["198.18.1.1"]},
-    "unban all": {"all": True},
-}
 
 
 @pytest.mark.parametrize("when", ["1", "2", "1+", "2+"])
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_write_that_fails(tmp_path: Path, change: str, when: str) -> None:
     """The answer says that the change is not recorded, or it is; later it is recorded in any case."""
-    with Guard(tmp_path) as guard:
-        guard.ask("ban", networks=MANY, seconds=3_600.0)
-        reasons: list[str] = []
-        with failing(guard.pid, "pwrite64", "ENOSPC", when, tmp_path / "ringfence.db-wal"):
-            control.ask(
-                Path(guard.settings["control"]["socket"]),
-                change.partition(" ")[0],
-                on_unrecorded=reasons.append,
-                **CHANGES[change],
-            )
-            banned = guard.banned()
-            if when == "1+":
-                assert "full" in reasons[0]
-        until(lambda: "store.not_recorded" not in str(guard.status()["alarms"]), "the record")
-        guard.kill()
-        guard.start()  # the memory backend has lost its bans, as after a reboot
-        assert guard.banned() == banned
+    assert change_under_fault(tmp_path, change, when) == ""
 
 
 @pytest.mark.parametrize("when", [*range(1, 9), "1+", "3+"])
 def test_a_read_that_fails_sets_no_healthy_file_aside(tmp_path: Path, when: int | str) -> None:
     """Whichever read of the start fails, the file stays in its place; if one fails, its bans are in force."""
     with Guard(tmp_path) as guard:
-        guard.ask("ban", networks=MANY, seconds=3_600.0)
+        guard.ask("ban", networks=list(MANY), seconds=3_600.0)
     path = tmp_path / "ringfence.db"
     found = opened_under_fault(path, "pread64", "EIO", str(when))
 

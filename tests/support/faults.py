@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from tests.support.daemon import until
+from tests.support.daemon import Guard, until
+from tests.support.netns import run
 
 import ringfence
+from ringfence import control
 
 Log = Callable[[], AbstractContextManager[IO[bytes]]]
 
@@ -137,3 +139,39 @@ def wait_for(seconds: float, true: Callable[[], object]) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+MANY = tuple(f"198.18.1.{n}" for n in range(1, 30))
+"""The addresses that are banned before a change."""
+CHANGES: Mapping[str, Mapping[str, Any]] = {
+    "ban": {"networks": ["198.18.2.1"], "seconds": 3_600.0},
+    "unban": {"networks": ["198.18.1.1"]},
+    "unban all": {"all": True},
+}
+"""The arguments of requests that change bans, by the request's name, and what it concerns."""
+
+
+def change_under_fault(folder: Path, change: str, when: str, backend: str = "memory") -> str:
+    """Send a request of ``CHANGES`` while writes to the write-ahead log fail; return what is wrong, or "".
+
+    If the answer does not say that the change is not recorded, it must be recorded at once; otherwise when
+    the alarm has cleared. The daemon is killed, and starts as after a reboot.
+    """
+    with Guard(folder, firewall={"backend": backend}) as guard:
+        guard.ask("ban", networks=list(MANY), seconds=3_600.0)
+        reasons: list[str] = []
+        with failing(guard.pid, "pwrite64", "ENOSPC", when, folder / "ringfence.db-wal"):
+            socket, do = Path(guard.settings["control"]["socket"]), change.partition(" ")[0]
+            control.ask(socket, do, on_unrecorded=reasons.append, **CHANGES[change])
+            banned = guard.banned()
+            if not reasons:
+                guard.kill()
+        if reasons and not wait_for(10.0, lambda: "store.not_recorded" not in str(guard.status()["alarms"])):
+            return "not recorded later"
+        if guard.running:
+            guard.kill()
+        if backend == "nftables":
+            run("nft", "flush", "ruleset")
+        guard.start()
+        lost = guard.banned() ^ banned
+        return f"{len(lost)} differ after the restart{'' if reasons else ', without a word'}" if lost else ""

@@ -120,7 +120,7 @@ class LogStream:
         """The number of lost lines since the start."""
         self.error = ""
         """Why the latest line was lost; "" if it was written."""
-        self._descriptor = descriptor
+        self.descriptor = descriptor
         self._reported = 0
         self._is_cut = False
         self._lock = threading.Lock()
@@ -153,15 +153,15 @@ class LogStream:
     def _write(self, line: bytes) -> None:
         """Write in pieces, each of which a descriptor that is ready takes without waiting."""
         patience = 0 if self.error else _LOG_PATIENCE
-        piece = _TERMINAL_PIECE if os.isatty(self._descriptor) else _PIPE_PIECE
+        piece = _TERMINAL_PIECE if os.isatty(self.descriptor) else _PIPE_PIECE
         at = 0
         try:
             while at < len(line):
                 ready = select.poll()
-                ready.register(self._descriptor, select.POLLOUT)
+                ready.register(self.descriptor, select.POLLOUT)
                 if not ready.poll(patience):
                     raise BlockingIOError(errno.EAGAIN, "its reader hangs")
-                at += os.write(self._descriptor, line[at : at + piece])
+                at += os.write(self.descriptor, line[at : at + piece])
         finally:
             if at:
                 self._is_cut = line[at - 1 : at] != b"\n"
@@ -192,6 +192,8 @@ def configure(level: int = logging.INFO) -> None:
 
     Lower levels than ``level`` are not logged. Commands that print their result use ``logging.CRITICAL``.
     """
+    while sys.stderr is None and os.open(os.devnull, os.O_RDWR) < LOG.descriptor:
+        pass  # standard error is closed: no file that is opened later may get its number, and the log's lines
     terminal = sys.stderr is not None and sys.stderr.isatty()
     structlog.configure(
         processors=[

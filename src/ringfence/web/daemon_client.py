@@ -72,7 +72,7 @@ class DaemonClient:
         After a NoAnswerError the daemon may have carried out the request. If a change is in force, but not
         recorded, :data:`UNRECORDED` gets the reason.
         """
-        patience, note = control.ANSWER_TIMEOUT, UNRECORDED.get().append
+        patience, note = control.ANSWER_TIMEOUT, UNRECORDED.get([]).append
         return await asyncio.to_thread(
             lambda: control.ask(self._socket, do, timeout=patience, on_unrecorded=note, **arguments)
         )
