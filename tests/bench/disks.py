@@ -62,21 +62,30 @@ def _changes(backend: str, writes: tuple[str, ...]) -> Figure:
 
 def _logs() -> Figure:
     bad = []
-    for way, opened in LOGS.items():
-        with _folder() as folder, ami_server() as pbx, opened() as log:
-            guard = Guard(folder, ami={"port": pbx.port}, rules={"guess": {"attempts": 3, "ban": ["1h"]}})
-            guard.start(log=log)
-            try:
-                until(lambda guard=guard: guard.source_is("listening"), "the source listens")
-                until(lambda pbx=pbx: pbx.server._listeners, "the PBX is listened to")
-                pbx.send(_GUESSES)
-                banned = wait_for(10.0, lambda guard=guard: guard.running and guard.banned() == {_GUESSER})
-                bad += [] if banned and guard.running else [f"{way}: it ended or did not ban"]
-                guard.kill()
-            finally:
-                guard.__exit__()
-            bad += [] if _recorded(folder) == {f"{_GUESSER}/32"} else [f"{way}: not recorded"]
+    for way in LOGS:
+        with _folder() as folder:
+            wrong = _guards_without_log(folder, way)
+        bad += [f"{way}: {wrong}"] if wrong else []
     return _zero("a log that cannot be written: the daemon ends, or a ban is not recorded", bad, len(LOGS))
+
+
+def _guards_without_log(folder: Path, way: str) -> str:
+    """Let a rule ban while the log cannot be written; return what is wrong, or ""."""
+    with ami_server() as pbx, LOGS[way]() as log:
+        guard = Guard(folder, ami={"port": pbx.port}, rules={"guess": {"attempts": 3, "ban": ["1h"]}})
+        guard.start(log=log)
+        try:
+            until(lambda: guard.source_is("listening"), "the source listens")
+            until(lambda: pbx.server._listeners, "the PBX is listened to")
+            pbx.send(_GUESSES)
+            if not wait_for(10.0, lambda: not guard.running or guard.banned() == {_GUESSER}):
+                return "it did not ban"
+            if not guard.running:
+                return "it ended"
+            guard.kill()
+        finally:
+            guard.__exit__()
+    return "" if _recorded(folder) == {f"{_GUESSER}/32"} else "not recorded"
 
 
 def _recorded(folder: Path) -> set[str]:
