@@ -42,7 +42,7 @@ def test_the_whole_life_of_a_feed(tmp_path: Path) -> None:
         why = guard.command("why", "198.51.100.9").stdout
         assert "the feed office contains 198.51.100.0/24" in " ".join(why.split())
         assert "198.51.100.9 is denied by the feed office" in guard.command("bans", "198.51.100.9").stderr
-        assert "Feeds deny 1 more networks: office" in guard.command("bans").stderr
+        assert "Feeds deny 1 more network: office" in guard.command("bans").stderr
         assert guard.command("feeds", "remove", "office").returncode == 0
         until(lambda: "There is no feed" in guard.command("feeds", "list").stdout, "the feed is removed")
 
@@ -156,7 +156,7 @@ def test_a_refused_list_is_a_problem(tmp_path: Path) -> None:
         done = guard.command("feeds", "refresh")
 
         assert done.returncode == 1
-        assert "lines are not of this format" in done.stderr
+        assert "1 of 1 line is not of this format" in done.stderr
         assert guard.command("feeds", "refresh", "--force").returncode == 2
 
 

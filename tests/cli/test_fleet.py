@@ -24,7 +24,7 @@ def test_the_status_of_the_fleet(tmp_path: Path) -> None:
             shown = guard.must("fleet", "status")
             assert f"local API    {server.url}, as pbx-a\n" in shown
             assert "decisions    61, of which 61 are applied here\n" in shown
-            assert " decisions that are not applied\n" in shown
+            assert "left out     1 decision that is not applied\n" in shown
             assert "             such as 10.0.0.1 (a local network)\n" in shown
             assert "lag          unknown" in shown
             assert "ORIGIN" in shown

@@ -158,7 +158,7 @@ def test_expired_friends_are_counted(guard: Guard) -> None:
     old = evolve(ALICE, since=1.0, seen=2.0, until=3.0)
 
     assert guard.must("friends", "import", "-", text=document(old)) == (
-        "imported: 0 addresses by 0 reasons, 1 expired ones left out\n"
+        "imported: 0 addresses by 0 reasons, 1 expired one left out\n"
     )
 
 

@@ -279,7 +279,7 @@ def test_friends_are_left_out(moving: Migration) -> None:
     with moving.guard:
         done = moving.typed("--bans")
         assert (done.returncode, done.stderr.splitlines()) == (0, said)
-        assert done.stdout == "1 of 1 active bans taken over\n"
+        assert done.stdout == "1 of 1 active ban taken over\n"
         assert moving.guard.banned() == {"198.18.0.2"}
         assert moving.typed("--bans", "--force").returncode == 0
         assert moving.guard.banned() == {"198.18.0.1", "198.18.0.2", "2001:db8::9"}
@@ -323,7 +323,7 @@ def test_a_daemon_that_refuses_is_a_problem(running: Migration) -> None:
 
     assert done.returncode == 1
     assert "ringfence on" in done.stderr
-    assert done.stdout == "0 of 1 active bans taken over\n"
+    assert done.stdout == "0 of 1 active ban taken over\n"
 
 
 @pytest.mark.parametrize(

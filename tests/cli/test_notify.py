@@ -48,4 +48,5 @@ def test_without_a_channel_it_is_an_error(tmp_path: Path) -> None:
     with Guard(tmp_path) as guard:
         done = guard.command("notify", "test")
 
-    assert (done.returncode, done.stderr) == (1, "the configuration has none in [notify]\n")
+    assert done.returncode == 1
+    assert "has none in [notify]; fix: add a channel, such as [[notify.mail]]" in done.stderr

@@ -67,7 +67,7 @@ def test_lines_for_people_and_the_numbers() -> None:
         "      1  InvalidPassword  192.0.2.7  SIP  account bob",
         "      2  InvalidPassword  192.0.2.7  SIP  account bob",
         "      3  -  not evidence",
-        "3 lines, 2 events of 1 addresses",
+        "3 lines, 2 events of 1 address",
         "        2  InvalidPassword",
         "        1  not evidence",
         "",
@@ -88,8 +88,7 @@ def test_only_what_was_not_understood() -> None:
 def test_only_the_numbers() -> None:
     """--summary shows no line."""
     assert (
-        parse("--summary", "-", text=GUESS)[1]
-        == "1 lines, 1 events of 1 addresses\n        1  InvalidPassword\n"
+        parse("--summary", "-", text=GUESS)[1] == "1 line, 1 event of 1 address\n        1  InvalidPassword\n"
     )
 
 

@@ -62,7 +62,7 @@ def test_bans_and_guard_pass_from_fail2ban_and_back(package: Path, tmp_path: Pat
         assert (
             "ok  fail2ban: jail asterisk is disabled, its bans are taken over; the other jails stay" in done
         )
-        assert "1 of 1 active bans taken over" in done
+        assert "1 of 1 active ban taken over" in done
         assert (jails(machine), machine.banned()) == ({"sshd"}, {BANNED})
 
         machine.must("ringfence", "setup", "--undo", "--yes")

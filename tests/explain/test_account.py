@@ -46,7 +46,7 @@ def facts(*attempts: Any, **known: Any) -> AccountFacts:  # noqa: ANN401 - whate
         (facts(former=(friend(until=NOW - 50),)), "gone", "nothing arrives from it now"),
         (facts(friends=(friend(),)), "registered", "does not block it"),
         (facts(friends=(friend(),), live=False), "registered", "the deny list is not known"),
-        (facts(THERE, friends=(friend(),)), "registered", "1 other addresses tried it"),
+        (facts(THERE, friends=(friend(),)), "registered", "1 other address tried it"),
         (facts(HERE, friends=(friend(),)), "broken", "correct the password in the phone at 192.0.2.1"),
         (facts(UNKNOWN, friends=(friend(),)), "broken", "Asterisk does not know this account"),
         (facts(HERE, friends=(friend(),), outage_mode=True), "outage", "all phones fail at once"),

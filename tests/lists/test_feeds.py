@@ -341,7 +341,7 @@ def test_the_error_page_of_a_publisher_shows_no_key(tmp_path: Path) -> None:
 
     problem = str(at.refreshed()["problem"])
 
-    assert "1 of 1 lines are not of this format: line 1" in problem
+    assert "1 of 1 line is not of this format: line 1" in problem
     assert "0123456789abcdef" not in problem
 
 

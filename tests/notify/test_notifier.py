@@ -275,7 +275,7 @@ def test_a_test_message_reports_each_channel() -> None:
     assert asyncio.run(desk.notifier.test("one")) == [{"channel": "one", "ok": True, "text": "ok"}]
     with pytest.raises(ControlError, match=r"^there is no channel x; the channels are: one, two$"):
         asyncio.run(desk.notifier.test("x"))
-    with pytest.raises(ControlError, match=r"^the configuration has none in \[notify\]$"):
+    with pytest.raises(ControlError, match=r"^the configuration has none in \[notify\]; fix: add a channel"):
         asyncio.run(Desk().notifier.test(None))
 
 

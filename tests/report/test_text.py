@@ -32,6 +32,9 @@ def test_a_period_without_anything() -> None:
         f"unconfirmed            0{' ' * 8}".rstrip(),
         f"unbans                 0{' ' * 8}".rstrip(),
         "",
+        "No attempt is recorded in this time. The report shows who guessed, and what was banned.",
+        "To watch attempts as they come: ringfence events --follow",
+        "",
         "Phones that need a person",
         "none",
         "",
@@ -82,7 +85,7 @@ def test_each_part_is_in_the_text() -> None:
         "Phones that need a person",
         "! phone.broken 204: x (3 times) (cleared 2026-11-20 01:00)",
         "",
-        "2 bans ended (1 expired, 1 removed), half of them after 10m 1s; 1 were repeated bans.",
+        "2 bans ended (1 expired, 1 removed), half of them after 10m 1s; 1 was a repeated ban.",
         "Since the rules were made, the limiter dropped 7 packets.",
         "from banned: 1 packet",
     ]

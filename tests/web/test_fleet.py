@@ -68,7 +68,7 @@ def test_the_fleet(shared: Shared) -> None:
     until(lambda: "which 2 of others are applied" in shared.browser.get("/fleet").words, "the page")
     answer = shared.browser.get("/fleet")
 
-    assert "decisions that are not applied: 10.0.0.1 (a local network)" in answer.words
+    assert "1 decision that is not applied: 10.0.0.1 (a local network)" in answer.words
     assert "ringfence pbx-b 1" in answer.words
     assert "<b>" in answer.words
     assert not any(tag == "b" for tag, _ in answer.document.elements)

@@ -51,7 +51,7 @@ def test_the_bans(served: Served) -> None:
     """The table has the kernel's bans, with time left, and a command for each."""
     answer = served.browser.get("/bans")
 
-    assert "1 of 1 bans" in answer.words
+    assert "1 of 1 ban" in answer.words
     cells = r"guess \(sip-udp\) alice 0 of 3 [\d-]+ [\d:]+ [\dms ]+ 0"
     assert re.search(rf"{GUESSER} {cells} Unban {GUESSER}", answer.words), answer.words
     assert f"/confirm?do=unban&what={GUESSER}" in answer.links()

@@ -82,7 +82,8 @@ def alarms_dismiss(
 
 def _print(rows: Rows, to: "Screen", *, past: bool) -> None:
     if not rows:
-        to.show("No alarm cleared in this time." if past else "There are no alarms.")
+        none = "There are no alarms. To check everything: ringfence check"
+        to.show("No alarm cleared in this time." if past else none)
     for row in rows:
         style = "" if past or row["dismissed"] else "bold red"
         to.show(f"{row['number']:5}  {alarm_text(row)}", style=style, indent=_INDENT)

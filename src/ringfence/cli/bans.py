@@ -22,7 +22,6 @@ from ringfence.cli.common import (
     ask_daemon,
     ask_daemon_encoded,
     ask_or_read,
-    counted,
     duration_from,
     networks_from,
     rule_cell,
@@ -47,6 +46,7 @@ from ringfence.config.loader import Settings
 from ringfence.control import MOST_LISTED
 from ringfence.errors import DaemonUnreachableError, Exit
 from ringfence.model import format_network
+from ringfence.plurals import counted
 
 REFRESH = 1.0  # seconds between two updates of the live list
 WITHOUT_DAEMON = "the daemon does not answer: removed from the kernel directly"
@@ -208,19 +208,23 @@ def _print_feeds(path: Path, wanted: list[str] | None) -> None:
         echo_stderr(*(f"{one} is denied by the feed {row['name']}" for row in rows for one in row["denies"]))
     elif names := [row["name"] for row in rows if row["state"] == "in force"]:
         total = sum(row["networks"] for row in rows if row["state"] == "in force")
-        echo_stderr(f"Feeds deny {total} more networks: {', '.join(names)}; see: ringfence feeds list")
+        more = counted(total, "more network")
+        echo_stderr(f"Feeds deny {more}: {', '.join(names)}; see: ringfence feeds list")
 
 
 def _explain_no_bans(path: Path, wanted: list[str] | None) -> None:
     """Print a hint after an empty list of bans.
 
     If enforcement is off, the reason is that nothing is dropped. Otherwise, if the user asked for networks,
-    the hint names the command that shows the deny list, because this list may contain them.
+    the hint names the command that shows the deny list, because this list may contain them. Else it names
+    the command that bans.
     """
     if not ask_daemon(path, "status")["firewall"]["enforcing"]:
         echo_stderr("Nothing is dropped at present; see: ringfence status")
     elif wanted:
         echo_stderr("Denied networks are listed by: ringfence deny list")
+    else:
+        echo_stderr("To ban an address by hand: ringfence ban ADDRESS")
 
 
 def _encoded(path: Path, wanted: list[str] | None) -> tuple[bytes, str]:

@@ -49,6 +49,7 @@ from ringfence.host.listening import find_proxy_sockets
 from ringfence.host.processes import PROC, network_of, processes
 from ringfence.host.protected import why_no_logins
 from ringfence.model import format_network, printable
+from ringfence.plurals import counted
 from ringfence.sources.ami import AmiSource
 from ringfence.sources.state import WITHOUT_CLIENTS, WITHOUT_WIRE, State
 from ringfence.sources.wire import WireSource
@@ -245,7 +246,7 @@ def _export_finding(report: Mapping[str, Any] | None) -> Finding:
         return Finding(None, what, "only a running daemon knows whether messages by TLS and WSS arrive")
     number = sum(source.get("exported", 0) for source in report["sources"])
     if number:
-        return Finding(True, what, f"{number} messages by TLS and WSS since the daemon's start")
+        return Finding(True, what, f"{counted(number, 'message')} by TLS and WSS since the daemon's start")
     unless = "no message by TLS or WSS has arrived since the daemon's start; if there should be some:"
     return Finding(None, what, f"{unless} {NO_EXPORT}")
 

@@ -19,6 +19,7 @@ from ringfence.config.converters import parse_duration
 from ringfence.config.loader import Settings
 from ringfence.errors import ConfigError, DaemonUnreachableError, ListError, error_lines
 from ringfence.model import Network, parse_network
+from ringfence.plurals import counted
 
 _T = TypeVar("_T")
 
@@ -72,12 +73,7 @@ def print_friends(rows: Iterable[Mapping[str, Any]], effect: str) -> None:
         shown = ", ".join(sorted(names)[:_MAX_FRIENDS])
         echo_stderr(f"{address} is a friend ({shown}): {effect}")
     if len(accounts) > _MAX_FRIENDS:
-        echo_stderr(f"and {len(accounts) - _MAX_FRIENDS} more friends")
-
-
-def counted(number: int, one: str, many: str = "") -> str:
-    """Return a number with its noun: ``1 packet``, ``2 packets``. Without ``many``, the plural adds an s."""
-    return f"{number} {one if number == 1 else many or one + 's'}"
+        echo_stderr(f"and {counted(len(accounts) - _MAX_FRIENDS, 'more friend')}")
 
 
 def alarm_text(alarm: Mapping[str, Any]) -> str:

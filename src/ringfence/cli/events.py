@@ -11,6 +11,7 @@ from ringfence.cli import output
 from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, alarm_text, ask_daemon, settings_or_defaults
 from ringfence.cli.output import JsonOption, echo, echo_json, echo_stderr, errors_reported, short_time
 from ringfence.control import LINE_KINDS
+from ringfence.plurals import counted
 
 Row = dict[str, Any]
 
@@ -38,8 +39,11 @@ def events(
         if follow:
             _follow(config, kinds, as_json=as_json)
             return
-        for row in ask_daemon(config, "latest", kinds=kinds):
-            _show(row, as_json=as_json)
+        rows = ask_daemon(config, "latest", kinds=kinds)
+    for row in rows:
+        _show(row, as_json=as_json)
+    if not rows and not as_json:
+        echo("Nothing happened since the start. To wait for events: ringfence events --follow")
 
 
 def _follow(path: Path, kinds: list[str], *, as_json: bool) -> None:
@@ -63,7 +67,8 @@ def _show(row: Row, *, as_json: bool) -> None:
     if as_json:
         echo_json(row, indent=None)
     elif row["what"] == "lost":
-        echo_stderr(f"{row['number']} lines are missing: they came faster than they were read")
+        lines = counted(row["number"], "line is", "lines are")
+        echo_stderr(f"{lines} missing: they came faster than they were read")
     else:
         echo(line_of(row), indent=_TEXT)
 

@@ -281,7 +281,8 @@ def _reload(path: Path) -> None:
 def _print(rows: list[dict[str, Any]]) -> None:
     to = Screen(whole_lines=True)
     if not rows:
-        to.show("There is no feed; known ones are listed by: ringfence feeds add")
+        to.show("There is no feed. A feed is a block list of others: ringfence denies its networks.")
+        to.show("To begin, list the known ones: ringfence feeds add")
         return
     columns = {
         "NAME": [row["name"] for row in rows],

@@ -10,7 +10,7 @@ import typer
 
 from ringfence.cli import output
 from ringfence.cli.check_friends import trunks_from, unchecked
-from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, ask_about, ask_daemon, counted, duration_from
+from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, ask_about, ask_daemon, duration_from
 from ringfence.cli.groups import HintingGroup
 from ringfence.cli.output import (
     JsonOption,
@@ -28,9 +28,15 @@ from ringfence.errors import Exit, WebError
 from ringfence.host.asterisk_conf import FOLDER
 from ringfence.host.console import Console, local_console
 from ringfence.model import format_network, printable
+from ringfence.plurals import counted
 
 _LABEL = 10
 """The width (columns) of the label at the beginning of each line."""
+_OFF = (
+    "A fence admits only friends, the allow list, and the networks and countries that you name there.",
+    'To begin: set mode = "observe" in [fence], then: ringfence reload',
+)
+"""What the fence is for and how to begin, while it is off."""
 _NOT_COUNTED = "unknown: nothing is dropped or counted"
 
 fence = typer.Typer(cls=HintingGroup, no_args_is_help=True, add_completion=False)
@@ -150,6 +156,11 @@ def _trunks_outside(config: Path, console: Console) -> Iterator[str]:
 
 def _print(found: Mapping[str, Any], trunks: list[str]) -> None:
     screen = Screen(whole_lines=True)
+    if found["configured"] == "off":
+        screen.show("mode      off: everybody reaches the SIP ports")
+        for line in _OFF:
+            screen.show(line)
+        return
     screen.show(f"mode      {found['mode']}{_why(found)}")
     since = f"since {short_time(found['observed'])}, for {format_duration(found['watched'])} in all"
     screen.show(f"observed  {'never' if found['observed'] is None else since}")
@@ -161,9 +172,8 @@ def _print(found: Mapping[str, Any], trunks: list[str]) -> None:
     verb = "dropped" if found["mode"] == "enforce" else "would be dropped"
     dropped = f"{counted(found['packets'], 'packet')} {verb}" if found["counts"] else _NOT_COUNTED
     screen.show(f"outside   {dropped}")
-    if found["configured"] != "off":
-        for gap in found["gaps"]:
-            screen.show(f"missing   {gap}")
+    for gap in found["gaps"]:
+        screen.show(f"missing   {gap}")
     for one in found["admitted"]:
         screen.show(f"admitted  {one['what']} until {short_time(one['until'])}")
     if found["countries"]:

@@ -13,9 +13,12 @@ from ringfence.clock import Clock
 from ringfence.errors import Exit, FleetError
 from ringfence.fleet.api import Api
 from ringfence.model import printable
+from ringfence.plurals import counted
 
 MOST_ROWS = 50
 """The maximum number of rows of the table, those with the most decisions."""
+_BEGIN = "ringfence setup --crowdsec http://127.0.0.1:8080"
+"""The command that begins to share bans, where CrowdSec runs on the PBX itself."""
 
 fleet = typer.Typer(cls=HintingGroup, no_args_is_help=True, add_completion=False)
 
@@ -38,7 +41,10 @@ def status(
         if as_json:
             echo_json(report)
         elif not report:
-            echo("No ban is shared: the configuration has no [crowdsec] url.")
+            echo(
+                "No ban is shared. Hosts share their bans by CrowdSec's local API (docs/fleet.md).",
+                f"To begin: {_BEGIN}",
+            )
         else:
             _print(report)
         if report and (report["pull"]["problem"] or report["push"]["problem"]):
@@ -51,26 +57,28 @@ def prove(config: ConfigOption = DEFAULT_CONFIG) -> None:
     with errors_reported():
         sharing = settings_from(config).crowdsec.sharing
         if sharing is None:
-            raise FleetError("the configuration has no [crowdsec] url")
+            raise FleetError(f"the configuration has no [crowdsec] url; fix: {_BEGIN}")
         Api(sharing.access, Clock()).prove()
         echo(f"ok  {sharing.access.url} stores and returns decisions of {sharing.access.machine}")
 
 
 def _print(report: dict[str, Any]) -> None:
     lag = "unknown" if report["lag"] is None else f"{report['lag']} s"
+    waiting = counted(report["waiting"], "ban or unban", "bans and unbans")
     echo(
         f"local API    {report['url']}, as {report['machine']}",
         f"last pull    {_channel(report['pull'])}",
         f"last push    {_channel(report['push'])}",
         f"lag          {lag} from a ban here until the API showed it",
-        f"waiting      {report['waiting']} bans and unbans, of which {report['failing']} failed before",
+        f"waiting      {waiting}, of which {report['failing']} failed before",
         "decisions    unknown until the first pull"
         if report["pull"]["last"] is None
         else f"decisions    {report['decisions']}, of which {report['in_force']} are applied here",
     )
     if report["left_out"]:
         named = (f"             such as {one}" for one in report["left_out_named"])
-        echo(f"left out     {report['left_out']} decisions that are not applied", *named)
+        left = counted(report["left_out"], "decision that is", "decisions that are")
+        echo(f"left out     {left} not applied", *named)
     if report["lost"]:
         echo(f"not shared   {report['lost']} for lack of room, or refused")
     rows = report["origins"][:MOST_ROWS]

@@ -14,12 +14,13 @@ from typing import Annotated, Any
 import typer
 
 from ringfence.cli import output
-from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, ask_daemon, ask_or_read, counted, open_input
+from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, ask_daemon, ask_or_read, open_input
 from ringfence.cli.groups import HintingGroup
 from ringfence.cli.output import JsonOption, echo, echo_json, echo_stderr, errors_reported, short_time
 from ringfence.cli.screen import Screen, show_list
 from ringfence.errors import Exit, ListError
 from ringfence.friends.exchange import as_json, lines_of, parse_document
+from ringfence.plurals import counted
 
 RECORDED_ONLY = "The daemon is not running: this list comes from its database."
 _BATCH = 2_000  # friends in one request, about half a megabyte
@@ -81,11 +82,11 @@ def friends_import(
         if found.faults:
             echo_stderr(*(f"{file}: {fault}" for fault in found.faults[:_MAX_FAULTS]))
             if len(found.faults) > _MAX_FAULTS:
-                echo_stderr(f"and {len(found.faults) - _MAX_FAULTS} more faults")
+                echo_stderr(f"and {counted(len(found.faults) - _MAX_FAULTS, 'more fault')}")
             echo_stderr("nothing was imported")
             raise typer.Exit(Exit.PROBLEM)
         imported = _send(config, [as_json(friend) for friend in found.friends])
-        expired = f", {found.expired} expired ones left out" if found.expired else ""
+        expired = f", {counted(found.expired, 'expired one')} left out" if found.expired else ""
         addresses = counted(len({friend.address for friend in found.friends}), "address", "addresses")
         echo(f"imported: {addresses} by {counted(imported, 'reason')}{expired}")
 
@@ -174,4 +175,7 @@ def _print(rows: Rows) -> None:
     }
     show_list(columns, (since, "SEEN"), screen, wrapped=("ADDRESS", "ACCOUNTS", "BECAUSE"))
     if not rows:
-        screen.show("There are no friends.")
+        screen.show(
+            "There are no friends. The addresses of phones and trunks become friends as they register."
+        )
+        screen.show("To see whether it can: ringfence check")

@@ -32,6 +32,7 @@ from ringfence.fail2ban.carried import bantime_of, convert, document_of
 from ringfence.fail2ban.database import Fail2banBan, read_bans
 from ringfence.fail2ban.jails import Configuration, Jail, read_configuration
 from ringfence.model import Address, Network, format_network, parse_network, printable
+from ringfence.plurals import counted
 from ringfence.sources import logs
 
 FAIL2BAN = Path("/etc/fail2ban")
@@ -218,7 +219,7 @@ def _hand_over(bans: Sequence[Fail2banBan], settings: Settings) -> int:
                 )
                 refused, taken = refused + failures, taken + len(networks) - failures
     finally:
-        echo(f"{taken} of {len(bans)} active bans taken over")
+        echo(f"{taken} of {counted(len(bans), 'active ban')} taken over")
         if len(wanted) < len(bans):
             echo(f"already banned here for at least as long: {len(bans) - len(wanted)}")
         if endless := sum(not isfinite(ban.expires) for ban in wanted):

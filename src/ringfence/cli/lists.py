@@ -40,6 +40,10 @@ _MAX_UNBROKEN = 48
 _RESOLVE_TIMEOUT = 3.0  # seconds
 _POLL_INTERVAL = 0.2
 ALLOW, DENY = "allow", "deny"
+_PURPOSES = {
+    ALLOW: "Allowed addresses are never banned.",
+    DENY: "Packets of denied addresses are always dropped.",
+}
 
 Rows = list[dict[str, Any]]
 RemoveArgument = Annotated[
@@ -205,7 +209,8 @@ def _list(path: Path, side: str, *, as_json: bool) -> None:
 def _print(rows: Rows, side: str, *, absent: bool) -> None:
     to = Screen(whole_lines=True)
     if not rows:
-        to.show(f"The {side} list is empty.")
+        to.show(f"The {side} list is empty. {_PURPOSES[side]}")
+        to.show(f"To begin: ringfence {side} add ADDRESS")
         return
     columns = {
         "ENTRY": [printable(row["entry"]) for row in rows],

@@ -19,6 +19,7 @@ from ringfence.model import SecurityEvent, SourceId
 from ringfence.parse.custom import Custom
 from ringfence.parse.line_result import NOT_UNDERSTOOD, LineResult, Reason
 from ringfence.parse.log import LogReader
+from ringfence.plurals import counted
 from ringfence.replay.files import TRUNCATED, open_file
 
 CHUNK = 256 * 1024
@@ -136,7 +137,10 @@ class _Summary:
         """
         counts = reader.counts
         at_least = "at least " if len(self._addresses) == MAX_ADDRESSES else ""
-        head = f"{counts.lines} lines, {counts.events} events of {at_least}{len(self._addresses)} addresses"
+        head = (
+            f"{counted(counts.lines, 'line')}, {counted(counts.events, 'event')} of {at_least}"
+            f"{counted(len(self._addresses), 'address', 'addresses')}"
+        )
         rows = [
             f"{number:>9}  {name}"
             for name, number in (*self._events.most_common(), *self._whys.most_common())

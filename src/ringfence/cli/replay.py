@@ -21,6 +21,7 @@ from ringfence.detect.rules import RULES
 from ringfence.errors import Exit, SourceError
 from ringfence.model import AMI, SourceId, parse_network, rfc3339
 from ringfence.networks import NetworkSet
+from ringfence.plurals import counted
 from ringfence.replay.files import File, ReplayInput, in_order, inspect, original
 from ringfence.replay.run import AddressOutcome, Replay
 from ringfence.replay.run import replay as run
@@ -227,16 +228,16 @@ def _print(past: "Replay", rows: "Sequence[AddressOutcome]", files: int) -> None
     if len(tried) > MAX_SHOWN:
         echo(f"and {len(tried) - MAX_SHOWN} more; --json lists all of them")
     if past.outcomes.evicted:
-        echo(f"{past.outcomes.evicted} addresses are not listed: the table of addresses was full")
+        addresses = counted(past.outcomes.evicted, "address is", "addresses are")
+        echo(f"{addresses} not listed: the table of addresses was full")
     if past.forgotten:
-        echo(
-            f"{past.forgotten} sessions and attempts were discarded: tables were full, so totals may be wrong"
-        )
+        discarded = counted(past.forgotten, "session or attempt was", "sessions and attempts were")
+        echo(f"{discarded} discarded: tables were full, so totals may be wrong")
     banned = [row for row in rows if row.bans]
     hurt = sum(row.later_succeeded for row in banned)
     echo(
-        f"{past.lines} lines of {files} {'file' if files == 1 else 'files'}: {past.events} events, "
-        f"{past.attempts} attempts, {past.tampered} tampered"
+        f"{counted(past.lines, 'line')} of {counted(files, 'file')}: {counted(past.events, 'event')}, "
+        f"{counted(past.attempts, 'attempt')}, {past.tampered} tampered"
     )
     echo(f"{len(banned)} would have been banned; {hurt} of them logged in later")
 

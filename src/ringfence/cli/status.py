@@ -11,11 +11,11 @@ from ringfence.cli.common import (
     ConfigOption,
     alarm_line,
     ask_daemon,
-    counted,
     print_config_errors,
 )
 from ringfence.cli.output import JsonOption, echo_json, errors_reported, short_time
 from ringfence.cli.screen import Screen, table_of
+from ringfence.plurals import counted
 
 _MAX_OF_ONE_CODE = 5
 """The maximum number of alarms with the same code that are shown."""

@@ -24,7 +24,6 @@ from ringfence.cli.common import (
     account_cell,
     alarm_line,
     ask_daemon,
-    counted,
     duration_from,
     rule_cell,
 )
@@ -33,6 +32,7 @@ from ringfence.cli.output import JsonOption, echo, echo_json, errors_reported, s
 from ringfence.cli.screen import Screen, cropped, table_of
 from ringfence.clock import format_duration
 from ringfence.model import printable
+from ringfence.plurals import counted
 from ringfence.report.text import columns_of, cut, has_blocks, sparkline
 
 REFRESH = 1.0  # seconds between two updates of the display

@@ -21,6 +21,7 @@ from ringfence.explain.headlines import (
     is_account,
     location_text,
 )
+from ringfence.plurals import counted
 
 # -- ``ringfence why ACCOUNT``: show everything known about an account, and advice
 
@@ -145,16 +146,16 @@ def _print_tables(screen: Screen, found: Document) -> None:
         screen.show()
         last = [*reversed(found["groups"][:_MAX_SHOWN])]
         screen.print(fitting((_attempts(last, left_out) for left_out in _LEFT_OUT), screen))
-        earlier = sum(one["times"] for one in found["groups"][_MAX_SHOWN:])
-        if earlier:
-            screen.show(f"{earlier} earlier ones: --json")
+        more = sum(one["times"] for one in found["groups"][_MAX_SHOWN:])
+        if more:
+            screen.show(f"{counted(more, 'earlier one')}: --json")
     # Rules that count by network (prefix) are left out if the network has a friend or an exempt address in
     # it, because no rule bans such a network.
     off = "prefix" if found["contains_exempt"] else None
-    counted = [rule for rule in found["rules"] if rule["have"] and rule["by"] != off]
-    if counted:
+    reached = [rule for rule in found["rules"] if rule["have"] and rule["by"] != off]
+    if reached:
         screen.show()
-        screen.print(_rules(counted))
+        screen.print(_rules(reached))
 
 
 def _lines(found: Document) -> Iterator[tuple[str, str]]:
@@ -183,7 +184,7 @@ def _lines(found: Document) -> Iterator[tuple[str, str]]:
 
 
 def _ration(ration: Document) -> str:
-    passing = f"{ration['burst']} refusals at once, then {ration['rate']} a second"
+    passing = f"{counted(ration['burst'], 'refusal')} at once, then {ration['rate']} a second"
     rest = "drops" if ration["mode"] == "enforce" else "only counts"
     return f"{passing}; the kernel {rest} the others"
 
@@ -191,8 +192,7 @@ def _ration(ration: Document) -> str:
 def _fence(fence: Document) -> str:
     if fence["inside"]:
         return "lets it in"
-    number = "1 packet" if fence["packets"] == 1 else f"{fence['packets']} packets"
-    seen = f"; {number} counted within the last hour" if fence["packets"] else ""
+    seen = f"; {counted(fence['packets'], 'packet')} counted within the last hour" if fence["packets"] else ""
     drops = "drops" if fence["mode"] == "enforce" else "only counts"
     where = "it is outside" if fence["outside"] else "it does not admit all of it"
     return f"{where}: the kernel {drops} what comes from outside{seen}"
@@ -212,13 +212,12 @@ def _friends(found: Document) -> Iterator[tuple[str, str]]:
 def _ban(ban: Document, found: Document) -> str:
     parts = [_by(ban, found)]
     if ban["attempts"]:
-        parts.append(f"{ban['proven']} of {ban['attempts']} attempts proven")
+        parts.append(f"{ban['proven']} of {counted(ban['attempts'], 'attempt')} proven")
     if ban["since"]:
         parts.append(f"since {short_time(ban['since'])}")
     if ban["in_kernel"]:
         left = "no end" if ban["timeout"] is None else f"{format_duration(ban['timeout'])} left in the kernel"
-        dropped = "1 packet" if ban["packets"] == 1 else f"{ban['packets']} packets"
-        parts += [left, f"{dropped} dropped"]
+        parts += [left, f"{counted(ban['packets'], 'packet')} dropped"]
     else:
         parts.append("missing in the kernel")
     return "; ".join(parts)

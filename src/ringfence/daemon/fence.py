@@ -178,7 +178,8 @@ class Fence:
         now, state = self._clock.wall(), self._state
         if self.settings.mode is not LimitMode.ENFORCE:
             raise ControlError(
-                'fix: set mode = "enforce" in [fence], and reload; the fence then still observes'
+                'no fence that drops is configured; fix: set mode = "enforce" in [fence], and reload; '
+                "the fence then still observes"
             )
         self._watch()
         if not force and state.watched < OBSERVED_FOR:

@@ -48,6 +48,7 @@ from ringfence.lists.handlers import ListRequests
 from ringfence.lists.manager import Lists
 from ringfence.model import Network, parse_network
 from ringfence.networks import overlap
+from ringfence.plurals import counted
 from ringfence.store.database import Store
 from ringfence.store.switch import hold
 from ringfence.store.tables import KEEP_ALARMS
@@ -80,7 +81,8 @@ def restore_bans(settings: Settings) -> str:
         side = build_firewall_side(settings, store, Detector(()), chosen, Clock())
         stack.enter_context(collector_paused())
         side.start(verified=False)
-        done = f"{len(side.kernel.enforcer.ledger)} bans are in place ({chosen.backend.name})"
+        bans = counted(len(side.kernel.enforcer.ledger), "ban is", "bans are")
+        done = f"{bans} in place ({chosen.backend.name})"
         problems = (store.damage(), store.memory_reason, store.best_effort.error)
         return "; ".join([done, *filter(None, problems)])
 

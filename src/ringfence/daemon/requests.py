@@ -33,6 +33,7 @@ from ringfence.friends.exchange import FriendRequests
 from ringfence.lists.handlers import ListRequests
 from ringfence.model import Network, format_network, parse_network, printable
 from ringfence.networks import overlap
+from ringfence.plurals import counted
 from ringfence.store.database import Store
 from ringfence.store.rows import shortened
 from ringfence.store.tables import KEEP_ALARMS
@@ -169,7 +170,7 @@ class RequestHandlers:
     async def _unban(self, request: Mapping[str, Any]) -> object:
         if request.get("all") is True:
             number = await unban_all(self._enforcer)
-            self._side.common.notifier.on_unban(["all"], f"{number} bans ended")
+            self._side.common.notifier.on_unban(["all"], f"{counted(number, 'ban')} ended")
             return number
         if "networks" not in request:
             raise ControlError("unban: name networks, or all")

@@ -27,6 +27,7 @@ from ringfence.model import (
     printable,
     rfc3339,
 )
+from ringfence.plurals import counted
 from ringfence.store.bans import KEEP
 from ringfence.store.database import Store
 
@@ -234,7 +235,8 @@ def advice(known: AccountFacts) -> str:
         return f"if the customer is at {banned}: ringfence unban --allow {banned}"
     if verdict is AccountVerdict.REGISTERED:
         others = len({one.last.address for one in known.failures} - known.homes.keys())
-        tried = f"; {others} other addresses tried it without success" if others else ""
+        addresses = counted(others, "other address", "other addresses")
+        tried = f"; {addresses} tried it without success" if others else ""
         offline = "no ban blocks it; without the daemon the deny list is not known"
         return ("ringfence does not block it, and the cause is elsewhere" if known.live else offline) + tried
     failing = known.failing_at_home or (known.failures[0] if known.failures else None)

@@ -39,6 +39,7 @@ from ringfence.model import (
     printable,
     rfc3339,
 )
+from ringfence.plurals import counted
 from ringfence.store.bans import RecordedBan
 
 # -- sentences about an address: why it is banned or exempt, what would end that, and what would cause a ban
@@ -359,7 +360,7 @@ def remarks(known: NetworkFacts) -> list[str]:
 def _line(number: int, of: int, why: str) -> str:
     if number == of:
         return f"no attempt counts: {why}"
-    return f"{number} of {of} attempts {'does' if number == 1 else 'do'} not count: {why}"
+    return f"{number} of {counted(of, 'attempt')} {'does' if number == 1 else 'do'} not count: {why}"
 
 
 def _hidden(attempts: list[Attempt]) -> Iterator[str]:
@@ -367,8 +368,9 @@ def _hidden(attempts: list[Attempt]) -> Iterator[str]:
     claimed = sum(attempt.proof is Proof.CLAIMED for attempt in hidden)
     if claimed:
         yield (
-            f"{claimed} of {len(attempts)} attempts are missing in Asterisk's events, and their address is "
-            "not proven so far: a nonce that comes back proves the attempts of its session"
+            f"{claimed} of {counted(len(attempts), 'attempt is', 'attempts are')} missing in "
+            "Asterisk's events, and their address is not proven so far: a nonce that comes back proves the "
+            "attempts of its session"
         )
 
 

@@ -34,6 +34,7 @@ from ringfence.lists.texts import host_codes, networks_in, overlaps_local, stand
 from ringfence.model import ListEntry, ListKind, Network, format_network, printable, rfc3339
 from ringfence.networks import BITS, VERSIONS
 from ringfence.parse.feeds import MAX_LIST, MAX_STATE, STATE_SUFFIX, FeedEntry, FeedParser
+from ringfence.plurals import counted
 
 SHORTEST_FED: Mapping[int, int] = {4: 8, 6: 19}
 """The shortest prefix length in a feed, by IP version. IANA assigns no wider network to a registry."""
@@ -154,7 +155,8 @@ def _check_bad_lines(parser: FeedParser, source: FeedSource) -> None:
     if parser.bad.number:
         first = parser.bad.first[:3]
         shown = "; ".join(f"line {bad.number}" if source.keyed else str(bad) for bad in first)
-        raise ListError(f"{parser.bad.number} of {parser.lines} lines are not of this format: {shown}")
+        lines = counted(parser.lines, "line is", "lines are")
+        raise ListError(f"{parser.bad.number} of {lines} not of this format: {shown}")
 
 
 def _parts(file: BinaryIO) -> Iterator[bytes]:
@@ -259,7 +261,7 @@ def _check_size(name: str, networks: Prefixes, before: Prefixes) -> None:
             raise ListError(f"the list covers {covered // old} times more addresses (IPv{version}); {rest}")
     number, number_before = len(networks), len(before)
     if 0 < number_before * MOST_GROWTH < number or number * MOST_GROWTH < number_before:
-        raise ListError(f"the list has {number} networks, and had {number_before} before; {rest}")
+        raise ListError(f"the list has {counted(number, 'network')}, and had {number_before} before; {rest}")
 
 
 # -- the files: the list as it arrived, the fetcher's state, and the last good list

@@ -11,6 +11,7 @@ from typing import Any
 from attrs import frozen
 
 from ringfence.clock import format_duration
+from ringfence.plurals import counted
 
 Event = Mapping[str, Any]
 Escape = Callable[[str], str]
@@ -57,7 +58,7 @@ def compose(content: Mapping[str, Any], host: str, escape: Escape | None = None)
     lines += dropped_lines(content)
     if content["total"] == 1 and events:
         return Message(f"{head} {_title(events[0], escape)}", "\n".join(lines) + "\n")
-    parts = (_counted(sum(counts.values()), *_NOUNS[topic]) for topic, counts in content["counts"].items())
+    parts = (counted(sum(counts.values()), *_NOUNS[topic]) for topic, counts in content["counts"].items())
     return Message(f"{head} {', '.join(parts)}", "\n".join(lines) + "\n")
 
 
@@ -66,14 +67,14 @@ def dropped_lines(content: Mapping[str, Any]) -> list[str]:
     dropped = content.get("dropped", {})
     if not dropped.get("messages"):
         return []
-    lost = _counted(dropped["messages"], "earlier message", "earlier messages")
-    return ["", f"{lost} with {dropped['events']} events could not be sent."]
+    lost = counted(dropped["messages"], "earlier message", "earlier messages")
+    return ["", f"{lost} with {counted(dropped['events'], 'event')} could not be sent."]
 
 
 def _part(topic: str, counts: Mapping[str, int], events: list[Event], escape: Escape) -> Iterator[str]:
     total = sum(counts.values())
     names = ", ".join(f"{number} {name}" for name, number in counts.items() if name)
-    yield _counted(total, *_NOUNS[topic]) + (f": {names}" if names else "")
+    yield counted(total, *_NOUNS[topic]) + (f": {names}" if names else "")
     for event in events[:SHOWN]:
         yield f"  {_moment(event['time'])}  {_line(event, escape)}"
     if total > SHOWN:
@@ -115,10 +116,6 @@ def _ban_line(event: Event, escape: Escape) -> str:
         escape(event["text"]) if event["name"] == "admin" else "",
     ]
     return "; ".join(filter(None, parts))
-
-
-def _counted(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"
 
 
 def _moment(text: str) -> str:

@@ -34,6 +34,7 @@ from ringfence.errors import ControlError
 from ringfence.model import Ban, Secret, Severity, Topic, printable, rfc3339
 from ringfence.notify import notifications
 from ringfence.notify.notifications import Notification
+from ringfence.plurals import counted
 
 # -- sends one message by a child process, so that no server and no program can delay the daemon
 #
@@ -57,6 +58,10 @@ _KINDS: Mapping[type[ChannelSettings], str] = {
 }
 _REAP_EVERY = 0.05  # seconds
 _REAP_FOR = 5.0  # seconds
+_NO_CHANNEL = (
+    "the configuration has none in [notify]; fix: add a channel, such as [[notify.mail]] "
+    "(docs/notify.md), then: ringfence reload"
+)
 
 
 @frozen
@@ -442,8 +447,9 @@ class Outbox:
             found.append(Alarm(AlarmCode.NOTIFY_FAILING, name, text))
         if self.dropped_messages:
             one = self.dropped_messages == 1
-            messages = "1 message" if one else f"{self.dropped_messages} messages"
-            text = f"{messages} with {self.dropped_events} events {'was' if one else 'were'} dropped"
+            messages = counted(self.dropped_messages, "message")
+            events = counted(self.dropped_events, "event")
+            text = f"{messages} with {events} {'was' if one else 'were'} dropped"
             found.append(Alarm(AlarmCode.NOTIFY_DROPPED, name, text))
         return found
 
@@ -657,7 +663,7 @@ class Notifier:
         channels = [box.settings for box in self._outboxes if wanted in (None, box.settings.name)]
         if not channels:
             names = ", ".join(box.settings.name for box in self._outboxes)
-            there = f"the channels are: {names}" if names else "the configuration has none in [notify]"
+            there = f"the channels are: {names}" if names else _NO_CHANNEL
             raise ControlError(f"there is no channel {wanted}; {there}" if wanted else there)
         content = _test_content(self._clock.wall())
         async with asyncio.TaskGroup() as group:

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from ringfence.clock import column_length, format_duration
 from ringfence.model import printable, rfc3339
+from ringfence.plurals import counted
 from ringfence.report.ticks import Tick, ticks_between
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -43,6 +44,7 @@ def environment(folder: Path = TEMPLATES, **functions: object) -> Environment:
         auto_reload=False,
     )
     filters: dict[str, Any] = {
+        "counted": counted,
         "moment": moment,
         "duration": format_duration,
         "short": short,

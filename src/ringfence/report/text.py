@@ -8,6 +8,7 @@ from unicodedata import combining, east_asian_width
 from attrs import frozen
 
 from ringfence.clock import column_length, format_duration
+from ringfence.plurals import counted
 
 # -- charts of one line: a character for each number. A higher character stands for a larger number
 
@@ -219,6 +220,10 @@ def report_lines(found: Document, form: TextForm) -> Iterator[Line]:
             yield Line()
             yield Line(title, is_head=True)
             yield from table_lines(names, rows, form.width)
+    if not found["addresses"] and not found["held"]["bans"]:
+        yield Line()
+        yield Line("No attempt is recorded in this time. The report shows who guessed, and what was banned.")
+        yield Line("To watch attempts as they come: ringfence events --follow")
     yield Line()
     yield Line("Phones that need a person", is_head=True)
     for row in found["phones"]:
@@ -262,15 +267,12 @@ def _closing(found: Document) -> Iterator[str]:
     if held["bans"]:
         ends = ", ".join(f"{number} {end}" for end, number in held["ends"].items())
         half = f", half of them after {format_duration(held['median'])}"
-        bans = f"The latest {held['bans']} bans" if held["more"] else _counted(held["bans"], "ban")
-        yield f"{bans} ended ({ends}){half}; {held['repeated']} were repeated bans."
+        bans = f"The latest {held['bans']} bans" if held["more"] else counted(held["bans"], "ban")
+        repeated = counted(held["repeated"], "was a repeated ban", "were repeated bans")
+        yield f"{bans} ended ({ends}){half}; {repeated}."
     dropped = found["dropped"]
     if dropped is not None:
-        packets = _counted(dropped["limiter"], "packet")
+        packets = counted(dropped["limiter"], "packet")
         yield f"Since the rules were made, the limiter dropped {packets}."
         for row in dropped["rules"]:
-            yield f"{row['rule']}: {_counted(row['packets'], 'packet')}"
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+            yield f"{row['rule']}: {counted(row['packets'], 'packet')}"

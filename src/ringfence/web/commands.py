@@ -12,6 +12,7 @@ from attrs import evolve, frozen
 from ringfence.errors import ControlError, RingfenceError
 from ringfence.model import Network, format_network, parse_network, printable
 from ringfence.networks import SHORTEST
+from ringfence.plurals import counted
 from ringfence.web.daemon_client import UNRECORDED, DaemonClient
 
 LENGTHS = {
@@ -117,7 +118,7 @@ async def _friends_in(client: DaemonClient, network: Network) -> list[str]:
         for address, names in [*accounts.items()][:_MOST_FRIENDS]
     ]
     more = len(accounts) - _MOST_FRIENDS
-    return [*lines, f"and {more} more friends"] if more > 0 else lines
+    return [*lines, f"and {counted(more, 'more friend')}"] if more > 0 else lines
 
 
 # -- the checks of a command's argument ``what``
