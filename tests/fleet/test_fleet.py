@@ -360,7 +360,7 @@ def test_an_unban_that_always_fails_stops_nothing(
                 await until(lambda: made.fleet.report()["waiting"] == 0)
                 assert made.fleet.report()["lost"] == 1
                 return
-            text = "1 bans and unbans fail again and again: status 500: Internal Server Error"
+            text = "1 ban or unban fails again and again: status 500: Internal Server Error"
             alarm = Alarm(AlarmCode.FLEET_FAILED, "retry", text)
             await until(lambda: made.fleet.alarms == [alarm])
             report = made.fleet.report()

@@ -51,7 +51,7 @@ def test_an_unreadable_ban_is_left_out_and_reported(store: Store) -> None:
         assert list(records.running(2_000.0)) == [bans[0], bans[2]]
 
     assert [entry["event"] for entry in logs] == ["store.failed"]
-    assert store.best_effort.unreadable.startswith("1 bans in ")
+    assert store.best_effort.unreadable.startswith("1 ban in ")
 
 
 def test_enforcement_is_on_without_a_recorded_switch(store: Store) -> None:

@@ -26,6 +26,7 @@ from ringfence.lists.texts import overlaps_local
 from ringfence.model import WHOLE_SCOPES, Ban, BanEnd, Network, Scope, printable, rfc3339
 from ringfence.networks import code_from, pack
 from ringfence.parse.lapi import DecisionPage
+from ringfence.plurals import counted
 from ringfence.store.bans import Records
 
 if TYPE_CHECKING:
@@ -183,7 +184,8 @@ class Fleet:
                 yield Alarm(AlarmCode.FLEET_FAILED, name, problem)
         problem = sync.retry.problem(now, QUIET_FOR) if sync.failing else ""
         if problem and not sync.push.problem(now, QUIET_FOR):  # otherwise everything fails
-            text = f"{sync.failing} bans and unbans fail again and again: {problem}"
+            failing = counted(sync.failing, "ban or unban fails", "bans and unbans fail")
+            text = f"{failing} again and again: {problem}"
             yield Alarm(AlarmCode.FLEET_FAILED, "retry", text)
         if sync.lost:
             yield Alarm(AlarmCode.FLEET_FULL, "", f"{sync.lost} bans and unbans were left out")

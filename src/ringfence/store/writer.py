@@ -18,6 +18,7 @@ from typing import Self, TypeVar
 import structlog
 
 from ringfence.errors import StoreDamagedError, StoreError
+from ringfence.plurals import counted
 
 # -- best-effort access to the database: writes are queued, errors are logged and never raised
 #
@@ -144,7 +145,7 @@ class BestEffort:
 
     def report_unreadable(self, number: int) -> None:
         """Log and keep a message: at the start, the rows of ``number`` bans were invalid."""
-        self.unreadable = f"{number} bans in {self._path} are invalid and are left out"
+        self.unreadable = f"{counted(number, 'ban')} in {self._path} left out as invalid"
         self._log.error("store.failed", error=self.unreadable)
 
     def _write_kept(self) -> None:
