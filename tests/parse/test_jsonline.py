@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.parse.worst import is_linear
 
-from ringfence.parse.log import JsonMessage, unwrap
+from ringfence.parse.wrappers import JsonMessage, unwrap
 
 
 def test_the_formatter_of_asterisk() -> None:

@@ -9,12 +9,14 @@ so the process that was started *is* Asterisk.
 
 import contextlib
 import os
+import pty
 import re
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -42,7 +44,7 @@ tree=$1 own=$2
 for pair in {pairs}; do mount --bind "$own/${{pair%%:*}}" "$tree/${{pair#*:}}"; done
 mount --bind /dev "$tree/dev"
 mount -t proc proc "$tree/proc"
-exec chroot "$tree" /usr/sbin/asterisk -f -U asterisk -G asterisk
+exec chroot "$tree" /usr/sbin/asterisk $3 -U asterisk -G asterisk
 """.format(pairs=" ".join(f"{own}:{path}" for own, path in _OVERLAID.items()))
 
 
@@ -65,6 +67,9 @@ class Asterisk:
 
     ``extra`` maps names of configuration files to added text (``{"pjsip.conf": "..."}``).
     """
+
+    options = "-f"
+    """The options of its command line."""
 
     def __init__(
         self,
@@ -117,11 +122,8 @@ class Asterisk:
 
     def start(self) -> None:
         """Start Asterisk, or start it again after :meth:`stop`, and wait until it is fully booted."""
-        launch = inside(self.namespace, "sh", "-c", _LAUNCH, "sh", str(self.tree), str(self.folder))
-        with self._console() as console:
-            self._process = subprocess.Popen(
-                launch, stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT
-            )
+        own = (str(self.tree), str(self.folder), self.options)
+        self._process = self._launch(inside(self.namespace, "sh", "-c", _LAUNCH, "sh", *own))
         self._await_boot()
         self.version = self.cli("core show version").split(" built by ")[0].strip()
 
@@ -179,6 +181,12 @@ class Asterisk:
             text = texts.get(name, "") + "\n" + self._extra.get(name, "")
             (self.folder / "etc" / name).write_text(text, "utf-8")
 
+    def _launch(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        with self._console() as console:
+            return subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT
+            )
+
     def _console(self) -> IO[bytes]:
         return (self.folder / "console").open("ab")
 
@@ -227,3 +235,27 @@ def _make_certificate(path: Path) -> None:
     )
     path.write_bytes(made.stdout)
     path.chmod(0o600)
+
+
+class ConsoleAsterisk(Asterisk):
+    """An Asterisk with a verbose console on a terminal. Its output is in the file ``console``."""
+
+    options = "-c -vvvvv"
+
+    def _launch(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        control, terminal = pty.openpty()
+        environment = {**os.environ, "TERM": "xterm-256color"}  # Asterisk writes colours then
+        process = subprocess.Popen(
+            command, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True, env=environment
+        )
+        os.close(terminal)
+        threading.Thread(target=self._copy, args=(control,), daemon=True).start()
+        return process
+
+    def _copy(self, control: int) -> None:
+        """Copy the terminal's output to the file, until Asterisk ends."""
+        with self._console() as console, contextlib.suppress(OSError):
+            while data := os.read(control, 65_536):
+                console.write(data)
+                console.flush()
+        os.close(control)

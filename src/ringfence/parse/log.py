@@ -4,10 +4,14 @@ A message begins with a prefix (date, level, thread, file) at the start of a lin
 lines. Callers' text can contain LF in a few fields, and can imitate messages:
 
 - If the first line of a message has no end (an account, extension or name contains LF), the message goes on
-  up to a line without a prefix that has the end. Everything in between is the sender's text.
+  up to a line without a prefix that has the end. Everything in between is the sender's text. Without such a
+  line, the end may stand on a line that imitates a message, near its beginning.
 - A line without a prefix may follow a message that looked complete. If it can be the true end (its address
-  stands after the sender's text), the message is parsed again up to it. Otherwise the message was text inside
-  another one, and its event is revoked. If the line can end an earlier message, that event is revoked too.
+  stands after the sender's text), the message is parsed again up to it. If it can end an earlier message, all
+  up to it is that message's text: the events are revoked.
+- All other lines without a prefix are *foreign*: a console, or another program in a shared log, writes them
+  between messages. They revoke an event only if its message may be text inside a message whose end is not
+  known: it is short, or the log is a file, in which Asterisk writes no line without a prefix.
 - A raw packet, which pjproject logs at ERROR and ``sip set debug`` at VERBOSE, may hold whole forged lines
   and its own end mark. The last end mark within the maximum length is the true end, unless the same thread
   logs another packet before it.
@@ -23,7 +27,6 @@ looks complete, only its head and its last bytes are read. In any other, the end
 no text in it becomes a message. Nothing here raises for bytes; each line is read a bounded number of times.
 """
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from datetime import tzinfo
@@ -46,76 +49,8 @@ from ringfence.parse.line_result import (
     result_of,
 )
 from ringfence.parse.notices import LoginDeduplicator
-from ringfence.parse.prefix import DIALPLAN, PLAIN, Prefix, parse_prefix
-
-# -- lines that are JSON: Asterisk's ``[json]`` formatter, and the wrappers of containers and the journal
-#
-# - Asterisk (``main/logger.c:format_log_json``): one message a line, with its line feeds escaped. Its text
-#   cannot imitate another message. A message of more than 8 KiB is cut, and is no valid JSON then.
-# - docker's ``json-file``: ``{"log": "<line>\n", "stream": …, "time": …}``: the line is parsed as any other.
-# - ``journalctl -o json``: ``MESSAGE`` is the line, as text or as a list of bytes. A line without a date has
-#   the journal's time.
-
-
-@frozen
-class JsonMessage:
-    """A message of the ``[json]`` formatter."""
-
-    date: bytes
-    level: bytes
-    file: bytes
-    message: bytes
-
-
-def unwrap(line: bytes) -> JsonMessage | bytes | None:
-    """Parse a JSON object: return a JsonMessage of Asterisk, or the log line inside a wrapper.
-
-    The line of a journal entry begins with the journal's time, if there is one, and ``asterisk: ``. Return
-    None for any other text, and for a journal entry of a program other than Asterisk.
-    """
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(found, dict):
-        return None
-    if isinstance(found.get("log"), str):
-        return _encoded(found["log"]).removesuffix(b"\n").removesuffix(b"\r")
-    if "MESSAGE" in found:
-        return _journals_line(found)
-    return _asterisks_message(found)
-
-
-def _asterisks_message(found: dict[str, object]) -> JsonMessage | None:
-    entry = found.get("logmsg")
-    location = entry.get("location") if isinstance(entry, dict) else None
-    if not isinstance(entry, dict) or not isinstance(location, dict):
-        return None
-    values = (
-        found.get("timestamp"),
-        entry.get("level"),
-        location.get("filename"),
-        entry.get("message"),
-    )
-    date, level, file, message = (_encoded(value) if isinstance(value, str) else b"" for value in values)
-    return JsonMessage(date, level, file, message.removesuffix(b"\n")) if level and file else None
-
-
-def _journals_line(found: dict[str, object]) -> bytes | None:
-    message, micros = found["MESSAGE"], found.get("__REALTIME_TIMESTAMP")
-    try:
-        line = bytes(message) if isinstance(message, list) else _encoded(str(message))
-    except (TypeError, ValueError):
-        return None
-    if found.get("SYSLOG_IDENTIFIER") not in ("asterisk", "safe_asterisk"):
-        return None
-    stamp = f"{micros[:-6]}.{micros[-6:]} " if isinstance(micros, str) and micros.isdecimal() else ""
-    return _encoded(stamp) + b"asterisk: " + line
-
-
-def _encoded(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")
-
+from ringfence.parse.prefix import DIALPLAN, PLAIN, Prefix, own_prefix
+from ringfence.parse.wrappers import CleanLine, JsonMessage, Line, LineCleaner
 
 # -- raw SIP packets in a log: pjproject writes them at ERROR, ``sip set debug`` at VERBOSE
 
@@ -135,9 +70,13 @@ def begins_dump(line: bytes, first: Prefix) -> bool:
     ``first`` is the prefix of the previous packet's first line. A sender cannot forge such a line, because
     the sender does not know the number of the thread.
     """
-    prefix = parse_prefix(line)
+    prefix = own_prefix(line)
     same = prefix is not None and (prefix.thread, prefix.file) == (first.thread, first.file)
     return same and prefix is not None and _DUMP_START.match(line, prefix.end) is not None
+
+
+def _lost(line: Line) -> int:
+    return line.lost if isinstance(line, CleanLine) else 0
 
 
 def end_of_dump(
@@ -150,10 +89,13 @@ def end_of_dump(
     message, both in bytes. ``final``: no more lines follow.
     """
     size, end = 0, None
+    added = min(_lost(lines[at]), 1)  # a terminal adds a CR to each line
     for index in range(at + 1, len(lines)):
         line = lines[index]
-        size += len(line) + 1 if isinstance(line, bytes) else most
-        if size > most or (stated and size > stated):
+        if stated and size >= stated:  # the packet's last line may have no LF
+            return index
+        size += len(line) + 1 + max(0, _lost(line) - added) if isinstance(line, bytes) else most
+        if size > most:
             return (end or index) if not stated else index
         if stated or not isinstance(line, bytes):
             continue
@@ -183,13 +125,14 @@ class Format:
 
     ``stateful``: two messages may report one attempt, so they are deduplicated. ``tail`` matches the end of a
     message whose address stands after the sender's text. It is None if the address stands before that text,
-    or if the text cannot contain LF.
+    or if the text cannot contain LF. ``ends`` match the ends of other messages with text that can contain LF.
     """
 
     levels: frozenset[bytes]
     parse: Parse
     stateful: bool = False
     tail: re.Pattern[bytes] | None = None
+    ends: tuple[re.Pattern[bytes], ...] = ()
 
 
 def _at(*levels: bytes) -> frozenset[bytes]:
@@ -199,14 +142,21 @@ def _at(*levels: bytes) -> frozenset[bytes]:
 FORMATS: dict[bytes, Format] = {
     b"res_security_log.c": Format(_at(b"SECURITY"), security.parse_line, tail=security.LINE_END),
     b"res_pjsip/pjsip_distributor.c": Format(_at(b"NOTICE"), notices.parse_distributor),
-    b"res_pjsip_session.c": Format(_at(b"NOTICE"), notices.parse_session),
+    b"res_pjsip_session.c": Format(_at(b"NOTICE"), notices.parse_session, ends=(notices.PJSIP_CALL_END,)),
     b"res_pjsip_registrar.c": Format(
         _at(b"NOTICE", b"WARNING"), notices.parse_registrar, tail=notices.REGISTRAR_END
     ),
     b"res_pjsip_acl.c": Format(_at(b"NOTICE", b"WARNING"), notices.parse_acl),
-    b"chan_sip.c": Format(_at(b"NOTICE", b"WARNING", b"ERROR"), notices.parse_chan_sip),
-    b"chan_iax2.c": Format(_at(b"NOTICE", b"WARNING", b"ERROR"), notices.parse_iax2, tail=notices.IAX2_END),
-    b"manager.c": Format(_at(b"NOTICE"), notices.parse_manager, stateful=True),
+    b"chan_sip.c": Format(
+        _at(b"NOTICE", b"WARNING", b"ERROR"), notices.parse_chan_sip, ends=(notices.CALL_END,)
+    ),
+    b"chan_iax2.c": Format(
+        _at(b"NOTICE", b"WARNING", b"ERROR"),
+        notices.parse_iax2,
+        tail=notices.IAX2_END,
+        ends=notices.IAX2_ENDS,
+    ),
+    b"manager.c": Format(_at(b"NOTICE"), notices.parse_manager, stateful=True, ends=(notices.LOGIN_END,)),
     b"acl.c": Format(_at(b"NOTICE"), notices.parse_ha),
     DIALPLAN: Format(_at(b"NOTICE", b"WARNING", b"ERROR"), notices.parse_dialplan, tail=notices.DIALPLAN_END),
     b"logger": Format(_at(b"NOTICE", b"WARNING", b"ERROR"), notices.parse_logger),
@@ -225,12 +175,19 @@ MAX_LINE = 256 * 1024
 """Bytes; longer lines are skipped. In a container's log an 8 KiB message may have six times as many bytes."""
 LOG_CUT = 8191  # where ``main/logger.c`` cuts a line (``BUFSIZ - 1``)
 MAX_MESSAGE = LOG_CUT + 512
+MAX_TEXT = security.MAX_ACCOUNT
+"""The maximum length (bytes) of a sender's text with line feeds: a SIP user, or a name in IAX2."""
+MAX_EXTENSION = 80
+"""The size of an extension (``AST_MAX_EXTENSION``). A console's line with an event and its date is longer."""
+_NO_PREFIX = Prefix(None, b"", b"", b"", 0)
+_EXECUTING = b"Executing ["
+_EXECUTED = re.compile(rb"@[^\n@]{1,80}:\d{1,5}\] [A-Za-z]\w{0,40}\(|\"\) in new stack\Z")
+_EXECUTIONS = (_EXECUTED,)
 HOLD = 0.05  # seconds that lines wait for later lines
 _SECURITY = b"SECURITY"
 _ADDRESS_LIKE = re.compile(rb"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}|[0-9a-f]{1,4}:[0-9a-f]{0,4}:")
 _EXAMINED = 2048  # bytes of an unknown message that are searched for suspicious words
-_Line = bytes | JsonMessage
-_WRAPPED = (b"{", b"\x00")  # the first bytes of lines that need unwrapping
+_UNCLEAN = (b"\r", b"\x1b", b"\x00", b" \n", b"\t\n", b"#0")  # what some lines need to be cleaned of
 _LONG = JsonMessage(b"", b"", b"", b"")  # stands for a line that was too long
 
 
@@ -255,9 +212,10 @@ class LogReader:
         self._dates = DateReader(timezone)
         self._customs = tuple(customs)
         self._logins = LoginDeduplicator()
+        self._cleaner = LineCleaner()
         self._buffer = bytearray()
         self._skipping = False
-        self._waiting: list[_Line] = []
+        self._waiting: list[Line] = []
         self.number = 1  # the number of the first waiting line, or of the next line
         self.since_security = security.MAX_ACCOUNT + 1  # bytes from a SECURITY line to line ``number``
 
@@ -269,7 +227,7 @@ class LogReader:
 
     def end(self, now: float) -> list[LineResult]:
         """Return the results of the remaining lines; no more data will follow."""
-        rest: list[_Line] = [self._unwrapped(bytes(self._buffer))] if self._buffer else []
+        rest: list[Line] = [self._clean(bytes(self._buffer))] if self._buffer else []
         rest += [_LONG] if self._skipping else []
         self._skipping = False
         self._buffer.clear()
@@ -284,16 +242,20 @@ class LogReader:
         """The number of lines that wait for later lines; the last of them may be incomplete."""
         return len(self._waiting) + bool(self._buffer or self._skipping)
 
-    def _split(self, data: bytes) -> list[_Line]:
-        """Return the lines that ``data`` completes, without the wrapper of a container."""
+    def _split(self, data: bytes) -> list[Line]:
+        """Return the lines that ``data`` completes, cleaned."""
         self._buffer += data
         if b"\n" not in data:
             self._bound()
             return []
-        parts = bytes(self._buffer).split(b"\n")
+        whole = bytes(self._buffer)
+        parts = whole.split(b"\n")
         self._buffer = bytearray(parts.pop())
-        lines = [
-            self._unwrapped(part) if part[:1] in _WRAPPED or len(part) > MAX_LINE else part for part in parts
+        clean = self._clean
+        # Nearly all lines of a log file begin with Asterisk's date, and need no cleaning.
+        first = b"" if any(text in whole for text in _UNCLEAN) else b"["
+        lines: list[Line] = [
+            part if part[:1] == first and len(part) <= MAX_LINE else clean(part) for part in parts
         ]
         if self._skipping:
             self._skipping = False
@@ -308,19 +270,14 @@ class LogReader:
             self._skipping = True
             self._buffer.clear()
 
-    def _unwrapped(self, line: bytes) -> _Line:
-        """Return a line without the wrapper of a container."""
+    def _clean(self, line: bytes) -> Line:
+        """Return a line without all that was added to it."""
         if len(line) > MAX_LINE:
             self.counts.dropped_bytes += len(line)
             return _LONG
-        if line[:1] == b"\x00":
-            line = line.lstrip(b"\x00")  # NULs come from a file that was truncated during a write
-        if line[:1] != b"{":
-            return line
-        inner = unwrap(line)
-        return line if inner is None else inner
+        return self._cleaner.clean(line)
 
-    def _handle(self, lines: list[_Line], now: float, *, final: bool) -> list[LineResult]:
+    def _handle(self, lines: list[Line], now: float, *, final: bool) -> list[LineResult]:
         """Parse the lines that can be decided. Lines that depend on later lines wait until the deadline."""
         batch = _Batch(self, lines, now, final=final)
         stop = batch.run(held_back=bool(self._buffer) and not final)
@@ -388,7 +345,7 @@ class LogReader:
 class _Batch:
     """Some lines that are handled together; ``results`` has one result for each line that is not skipped."""
 
-    def __init__(self, reader: LogReader, lines: list[_Line], now: float, *, final: bool) -> None:
+    def __init__(self, reader: LogReader, lines: list[Line], now: float, *, final: bool) -> None:
         self.results: list[LineResult] = []
         self.plain = 0  # the number of results that :meth:`_plain` added
         self.skipped = 0
@@ -404,6 +361,8 @@ class _Batch:
         self._entry = -1  # the index of the result of the last message; -1 if there is none or it was skipped
         # By the pattern of a true end: the index of the result of the last message with this end.
         self._tailed: dict[re.Pattern[bytes], int] = {}
+        # By the pattern of an end: the first lines of the last two messages that may have this end.
+        self._spans: dict[re.Pattern[bytes], tuple[int, int]] = {}
         self._security_at: set[int] = set()  # the lines that begin a message of res_security_log.c
 
     def number_of(self, index: int) -> int:
@@ -432,18 +391,20 @@ class _Batch:
                 self._add(at, _without_open(parsed), line.level)
                 at += 1
                 continue
-            prefix = parse_prefix(line)
-            if prefix is None:
+            prefix = own_prefix(line)
+            if prefix is None and self._traces(line):
+                after = self._trace(at, line)
+            elif prefix is None:
                 self._without_prefix(at, line)
-                at += 1
-                continue
-            after = self._message(at, line, prefix)
+                after = at + 1
+            else:
+                after = self._message(at, line, prefix)
             if after is None:
                 return at
             at = after
         return at
 
-    def _skip(self, at: int, line: _Line) -> bool:
+    def _skip(self, at: int, line: Line) -> bool:
         """Skip a SECURITY message that is on one line and looks complete; return whether it was one."""
         if isinstance(line, JsonMessage):
             if line.level != _SECURITY or line.file != security.FILE:
@@ -458,7 +419,7 @@ class _Batch:
         self._entry = -1
         return True
 
-    def _plain(self, at: int, line: _Line) -> bool:
+    def _plain(self, at: int, line: Line) -> bool:
         """Parse a line that is one complete message with an event; return whether it was one.
 
         This is the fast way for nearly all lines of an attack. :meth:`run` parses any other line in full.
@@ -468,7 +429,7 @@ class _Batch:
         found = PLAIN.match(line)
         if found is None:
             return False
-        date, level, _, _, file = found.groups()
+        date, level, _, _, _, file = found.groups()
         form = FORMATS.get(file)
         if form is None or level not in form.levels or form.stateful:
             return False
@@ -482,6 +443,8 @@ class _Batch:
         if is_security:
             self._security_at.add(at)
         self._begin(form.tail)
+        if form.ends:
+            self._span(at, form.ends)
         self.results.append(LineResult(self._number + at - self._split_lines, parsed, LEVELS[level]))
         self._lines_of.append(at)
         self.plain += 1
@@ -526,11 +489,34 @@ class _Batch:
         elif tail is None and self._ends_security(at, line):
             parsed = Reason.INSIDE_ANOTHER
         self._begin(tail)
+        self._span(at, form.ends if form is not None else _EXECUTIONS if _EXECUTING in line else ())
         self._add(at, _without_open(parsed), prefix.level)
         self._split_lines += bool(cut)
         for index in range(at + 1, end):
             self._add(index, Reason.CONTINUATION)
         return end
+
+    @staticmethod
+    def _traces(line: bytes) -> bool:
+        """Whether a console begins to write a packet: it does so without a prefix."""
+        return isinstance(line, CleanLine) and line.is_foreign and _DUMP_START.match(line) is not None
+
+    def _trace(self, at: int, line: bytes) -> int | None:
+        """Pass over the packet that a console writes from ``at`` on; return as :meth:`_message` does.
+
+        chan_sip does not state the packet's size. The first end mark counts then.
+        """
+        packet = _DUMP_START.match(line)
+        stated = int(packet["size"] or 0) if packet is not None else 0
+        if stated:
+            behind = end_of_dump(self._lines, at, _NO_PREFIX, stated, MAX_MESSAGE, final=self._final)
+        else:
+            ahead = range(at + 1, min(len(self._lines), at + MAX_MESSAGE))
+            marks = (index + 1 for index in ahead if _is_end_mark(self._lines[index]))
+            behind = next(marks, at + 1 if self._final else None)
+        for index in range(at, behind or at):
+            self._add(index, Reason.RAW_DUMP)
+        return behind
 
     def _parse(self, line: bytes, prefix: Prefix) -> Parsed:
         return self._reader.parse(prefix.level, prefix.file, line[prefix.end :], prefix.date, self._now)
@@ -544,41 +530,75 @@ class _Batch:
         New releases of Asterisk cut after 8191 bytes of the whole line, older ones after 8191 bytes of the
         message. Return 0, and split nothing, unless a message begins at exactly one of these positions.
         """
-        cuts = [cut for cut in (LOG_CUT, prefix.end + LOG_CUT) if parse_prefix(line[cut : cut + 512])]
+        cuts = [cut for cut in (LOG_CUT, prefix.end + LOG_CUT) if own_prefix(line[cut : cut + 512])]
         if len(cuts) != 1:
             return 0
         self._lines[at : at + 1] = [line[: cuts[0]], line[cuts[0] :]]
         return cuts[0]
 
     def _end_of_message(self, at: int, end: re.Pattern[bytes]) -> int | None:
-        """Return the index of the line after the message at ``at``; None if later lines may belong to it."""
-        size = 0
+        """Return the index of the line after the message at ``at``; None if later lines may belong to it.
+
+        Asterisk writes the rest of a message right behind the sender's text. So the end may also stand on a
+        line that imitates a message, if its beginning is short enough for such a text.
+        """
+        size, behind, own = 0, at + 1, _size(self._lines[at])
         for index in range(at, len(self._lines)):
             line = self._lines[index]
             size += _size(line)
             if size > MAX_MESSAGE:
-                return at + 1
-            if index > at and isinstance(line, bytes) and end.search(line) and parse_prefix(line) is None:
+                return behind
+            if index == at or not isinstance(line, bytes):
+                continue
+            found = end.search(line)
+            if found is not None and own_prefix(line) is None:
                 return index + 1
-        return at + 1 if self._final else None
+            if found is not None and size - own - _size(line) + found.start() <= MAX_TEXT:
+                behind = index + 1
+        return behind if self._final else None
 
     def _without_prefix(self, at: int, line: bytes) -> None:
-        """Handle a line without a prefix: the message before it was incomplete, or was a sender's text."""
+        """Handle a line without a prefix: the end of a message, or a line that Asterisk's log does not have.
+
+        Such a line revokes the event of the message before it only if that message may be a sender's text
+        within another message, and the line the rest of that other message.
+        """
         skip = not line.strip() or notices.OPENED.fullmatch(line) is not None
-        self._add(at, Reason.NO_PREFIX if skip or not (self.results or self.skipped) else Reason.CONTINUATION)
+        foreign = isinstance(line, CleanLine) and line.is_foreign
+        first = not (self.results or self.skipped)
+        self._add(at, Reason.NO_PREFIX if skip or first or foreign else Reason.CONTINUATION)
         if skip:
             return
         again = -1
         if self._entry >= 0:
             if self._parse_again(at, line):
                 again = self._lines_of[self._entry]
-            else:
+            elif self._is_inside_another(self._lines_of[self._entry], at, line, foreign=foreign):
                 self._revoke(self._entry)
             # Revoke earlier messages that this line may end: the address read there was the sender's text.
             for tail, index in self._tailed.items():
                 if index != self._entry and tail.search(line) and self._reaches(index, at):
                     self._revoke(index)
         self._ends_security(at, line, again)
+        if _EXECUTING in line:  # a console writes the steps of a dialplan without a prefix
+            self._span(at, _EXECUTIONS)
+
+    def _is_inside_another(self, start: int, at: int, line: bytes, *, foreign: bool) -> bool:
+        """Whether the message at ``start`` may be text inside another one, whose rest is ``line``."""
+        for end, indices in self._spans.items():
+            begun = next((index for index in indices if index < start), at - MAX_MESSAGE - 1)
+            most = MAX_TEXT if end in notices.WEAK_ENDS else MAX_MESSAGE
+            if at - begun > most or not end.search(line) or (end is _EXECUTED and _EXECUTING in line):
+                continue
+            if sum(map(_size, self._lines[begun + 1 : at])) <= most:
+                return True
+        first, above = self._lines[start], self._lines[start - 1] if start else b""
+        if not isinstance(first, bytes) or not isinstance(above, bytes) or _is_evidence(above):
+            return False
+        prefix = own_prefix(first)
+        of_console = prefix is not None and prefix.is_of_console
+        # The message above has no end that is known, so any line may be its end.
+        return len(first) < MAX_EXTENSION or not (foreign or of_console)
 
     def _ends_security(self, at: int, line: bytes, again: int = -1) -> bool:
         """Revoke the events inside the SECURITY message that ends at ``at``; return whether one ends there.
@@ -618,7 +638,7 @@ class _Batch:
         """Parse the last message again with the lines up to ``at``; return whether that gives an event."""
         start = self._lines_of[self._entry]
         first = self._lines[start]
-        prefix = parse_prefix(first) if isinstance(first, bytes) else None
+        prefix = own_prefix(first) if isinstance(first, bytes) else None
         form = FORMATS.get(prefix.file) if prefix is not None else None
         if prefix is None or form is None or form.tail is None or not form.tail.search(line):
             return False
@@ -650,6 +670,11 @@ class _Batch:
         self.results.append(result_of(self.number_of(at), parsed, level, standby=self._skips))
         self._lines_of.append(at)
 
+    def _span(self, at: int, ends: tuple[re.Pattern[bytes], ...]) -> None:
+        """Record that a message begins at ``at``, and that a sender's text in it may contain LF."""
+        for end in ends:
+            self._spans[end] = (at, self._spans.get(end, (-1, -1))[0])
+
     def _begin(self, tail: re.Pattern[bytes] | None) -> None:
         """Record that a message begins with the next result; ``tail`` is the pattern of its true end."""
         self._entry = len(self.results)
@@ -657,13 +682,23 @@ class _Batch:
             self._tailed[tail] = self._entry
 
 
-def _size(line: _Line) -> int:
+def _is_end_mark(line: Line) -> bool:
+    return isinstance(line, bytes) and _DUMP_END.fullmatch(line) is not None
+
+
+def _is_evidence(line: bytes) -> bool:
+    """Whether a line begins a message that a parser knows, so that its end is known too."""
+    prefix = own_prefix(line)
+    return prefix is not None and prefix.file in FORMATS
+
+
+def _size(line: Line) -> int:
     """Return the number of bytes of a line, with its end."""
     return 1 + len(line if isinstance(line, bytes) else line.message)
 
 
-def _has_no_prefix(line: _Line) -> bool:
-    return isinstance(line, bytes) and parse_prefix(line) is None
+def _has_no_prefix(line: Line) -> bool:
+    return isinstance(line, bytes) and own_prefix(line) is None
 
 
 def _without_open(parsed: Parsed) -> SecurityEvent | Reason | LogAlarm:

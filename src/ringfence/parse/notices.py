@@ -128,7 +128,7 @@ _PJSIP_CALL = re.compile(
     rb"(?:Call from '(?P<old>[^'\n]{0,128}+)' |(?P<name>[^\n:]{0,128}+): Call )"
     rb"\((?P<transport>[A-Za-z]{2,6}+):(?P<address>[^)\n]{1,80}+)\) to extension '"
 )
-_PJSIP_CALL_END = re.compile(rb"' rejected because extension not found in context '[^'\n]*+'\.\Z")
+PJSIP_CALL_END = re.compile(rb"' rejected because extension not found in context '[^'\n]*+'\.\Z")
 _TRANSPORTS = {str(t).lower().encode(): t for t in Transport if t is not Transport.UNKNOWN}
 
 
@@ -152,8 +152,8 @@ def parse_session(text: bytes, source: SourceId, time: float) -> Parsed:
     )
     return (
         result
-        if _PJSIP_CALL_END.search(text, max(0, len(text) - 512))
-        else OpenMessage(result, _PJSIP_CALL_END)
+        if PJSIP_CALL_END.search(text, max(0, len(text) - 512))
+        else OpenMessage(result, PJSIP_CALL_END)
     )
 
 
@@ -264,7 +264,7 @@ _REASONS: dict[bytes, tuple[EventKind, str] | None] = {
 }
 _CALL = re.compile(rb"' \(([^)\n]{1,80}+)\) to extension '")
 _CALL_FROM = b"Call from '"
-_CALL_END = re.compile(rb"' rejected because extension not found(?: in context '[^'\n]*+')?\.\Z")
+CALL_END = re.compile(rb"' rejected because extension not found(?: in context '[^'\n]*+')?\.\Z")
 _HACKING = re.compile(rb"hacking attempt detected '([^'\n]{2,80}+)'\Z")
 _NO_SOURCE = re.compile(
     rb"Failed to authenticate |Sending fake auth rejection for |username mismatch, have <"
@@ -303,11 +303,11 @@ def _parse_registration(text: bytes, source: SourceId, time: float) -> Parsed:
 
 def _parse_call(text: bytes, source: SourceId, time: float) -> Parsed:
     claims = list(_CALL.finditer(text))
-    whole = _CALL_END.search(text, max(0, len(text) - 512))
+    whole = CALL_END.search(text, max(0, len(text) - 512))
     if not claims:
-        return Reason.NO_SOURCE if whole else OpenMessage(Reason.CUT, _CALL_END)
+        return Reason.NO_SOURCE if whole else OpenMessage(Reason.CUT, CALL_END)
     if len(claims) > 1:
-        return Reason.AMBIGUOUS if whole else OpenMessage(Reason.AMBIGUOUS, _CALL_END)
+        return Reason.AMBIGUOUS if whole else OpenMessage(Reason.AMBIGUOUS, CALL_END)
     claim = claims[0]
     result = make_event(
         source,
@@ -318,7 +318,7 @@ def _parse_call(text: bytes, source: SourceId, time: float) -> Parsed:
         text_of(text[len(_CALL_FROM) : claim.start()]),
         acl_name="no_extension_match",
     )
-    return result if whole else OpenMessage(result, _CALL_END)
+    return result if whole else OpenMessage(result, CALL_END)
 
 
 # -- lines of chan_iax2 (``channels/chan_iax2.c``), which raises no security events
@@ -389,6 +389,9 @@ _LAST: tuple[tuple[bytes, bytes, EventKind, str], ...] = (
     (b"Peer '", b"' is not dynamic (from ", EventKind.FAILED_ACL, "peer_not_dynamic"),
 )
 IAX2_END = re.compile(rb" \(from [^ ()\n]{2,80}+\)\Z")
+IAX2_ENDS = (_DIGESTS, _NOT_EXIST, _QUOTE)
+WEAK_ENDS = frozenset({_QUOTE})
+"""Ends that any line may have: they count only near the beginning of the message."""
 _NO_IAX2_SOURCE = re.compile(
     rb"Host '?[^\n]{0,255}'? (?:failed RSA authentication with inkeys|trying to do RSA authentication)"
 )
@@ -494,8 +497,7 @@ _WORDS: tuple[tuple[bytes, re.Pattern[bytes], str], ...] = (
     (b"hacking attempt detected '", re.compile(_ADDRESS + rb"'\"?\Z"), "hacking_attempt"),
 )
 DIALPLAN_END = re.compile(
-    rb"(?:Rejecting unknown SIP connection from |Incoming SIP connection from unknown peer failed for "
-    rb"|hacking attempt detected ')[^\n]{2,160}+\Z"
+    b"(?:" + b"|".join(re.escape(words) + tail.pattern for words, tail, _ in _WORDS) + b")"
 )
 _WHOLE = re.compile(rb"[^:\n]{1,80}+:")
 
@@ -526,7 +528,7 @@ _LOGIN = re.compile(
     rb"([^ '\n]{2,80}+) (tried to authenticate with nonexistent user|failed to pass IP ACL as"
     rb"|failed to authenticate as) '"
 )
-_LOGIN_END = re.compile(rb"'\Z")
+LOGIN_END = _QUOTE
 _KINDS = {
     b"tried to authenticate with nonexistent user": EventKind.INVALID_ACCOUNT_ID,
     b"failed to pass IP ACL as": EventKind.FAILED_ACL,
@@ -539,12 +541,12 @@ def parse_manager(text: bytes, source: SourceId, time: float) -> Parsed:
     login = _LOGIN.match(text)
     if login is None:
         return Reason.NOT_EVIDENCE
-    whole = _LOGIN_END.search(text, max(login.end(), len(text) - 1))
+    whole = LOGIN_END.search(text, max(login.end(), len(text) - 1))
     account = text_of(text[login.end() : len(text) - 1 if whole else len(text)])
     result = make_event(
         source, Service.AMI, _KINDS[login[2]], login[1], time, account, transport=Transport.TCP
     )
-    return result if whole else OpenMessage(result, _LOGIN_END)
+    return result if whole else OpenMessage(result, LOGIN_END)
 
 
 class LoginDeduplicator:

@@ -6,6 +6,10 @@ A file has ``[<date>] LEVEL[<thread>][C-<call>] <file>: <message>``; the console
 the caller dialled. A syslog daemon, the journal or a container's log may add text before all that. Colour
 codes may stand between the parts.
 
+The added text names the program that wrote the line. Names of Asterisk and of container engines are accepted
+as they are. Any other name may be that of a container, or of another program with text of strangers. So it is
+accepted only if Asterisk's own date follows. The month of an added date may be in any language.
+
 All patterns are anchored, and every part has a maximum length. So only the first few hundred bytes of a line
 are examined.
 """
@@ -16,9 +20,9 @@ from attrs import frozen
 
 _COLOUR = rb"(?:(?:\x1b|#033|\^\[)\[[0-9;]{0,16}+m){0,8}"
 _PARTS: tuple[bytes, ...] = (
-    rb"(?:\[([^\[\]\n]{5,48}+)\] ?+)?",
+    rb"(?:\[([^\[\]\n]{5,48}+)\] {0,4}+)?",
     rb"([A-Z][A-Z0-9_]{2,15}+)",
-    rb" ?+\[(\d{1,10}+)\](?:\[C-[0-9a-fA-F]{1,16}+\])?:?+ {1,4}+",
+    rb" ?+\[(\d{1,10}+)\](?:\[C-[0-9a-fA-F]{1,16}+\])?(:?+) {1,4}+",
     rb"(?:(Ext\.) |([A-Za-z][A-Za-z0-9_./+-]{0,79}+)",
     rb"(?::",
     rb"\d{1,6}+",
@@ -29,25 +33,68 @@ _PARTS: tuple[bytes, ...] = (
 PLAIN = re.compile(b"".join(_PARTS))
 """Matches a prefix without added text or colours.
 
-Its groups are the date, the level, the thread, ``Ext.`` and the file. One of the last two is None.
+Its groups are the date, the level, the thread, a console's colon, ``Ext.`` and the file. One of the last two
+is None.
 """
 _COLOURED = re.compile(_COLOUR + _COLOUR.join(_PARTS))
+_COLOUR_CODE = re.compile(rb"(?:\x1b|#033|\^\[)\[[0-9;]{0,16}+m")
 
+_CLOCK = rb"\d\d:\d\d:\d\d(?:[.,]\d{1,9}+)?"
 _STAMP = (
     rb"(?:[A-Z][a-z]{2} )?(?:[A-Z][a-z]{2} {1,2}\d{1,2}|\d{4}-\d\d-\d\d)[ T]"
-    rb"\d\d:\d\d:\d\d(?:[.,]\d{1,9}+)? ?+(?:Z|[+-]\d\d:?\d\d|UTC)?|\d{9,11}\.\d{3,6}"
+    + _CLOCK
+    + rb" ?+(?:Z|[+-]\d\d:?\d\d|UTC)?|\d{9,11}\.\d{3,6}"
 )
 _ISO = rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9}+)?(?:Z|[+-]\d\d:\d\d)"
-# Only names of Asterisk and of container engines are accepted: other programs may write any text of a sender.
-_IDENT = rb"(?:safe_)?asterisk(?:-[\w.-]{1,40}+)?|docker|podman|conmon|[0-9a-f]{12}"
+_PROCESS = rb"(?:/[\w.-]{1,64}+)?(?:\[\d{1,10}+\])?"
+_FIELDS_5424 = rb"(?: [\w.-]{1,128}+){2} (?:-|\[[^\]\n]{0,256}+\]) (?:\xef\xbb\xbf)?"
+_IDENT = rb"(?:safe_)?asterisk(?:[-.][\w.-]{1,40}+)?|docker|podman|conmon|[0-9a-f]{12}"
 _OUTER = re.compile(
-    # docker compose logs
-    rb"[\w.-]{1,64}+ {1,40}+\| (?:(" + _ISO + rb") )?"
-    rb"|(?:<\d{1,3}>(?:1 )?)?(?:(" + _STAMP + rb") {0,2}+)?"
-    rb"(?:[\w.-]{1,255}+ )?(?:" + _IDENT + rb")(?:/[\w.-]{1,64}+)?(?:\[\d{1,10}+\])?:? "
+    # docker compose logs, docker service logs
+    _COLOUR
+    + rb"[\w.@-]{1,128}+ {1,40}+\| "
+    + _COLOUR
+    + rb"(?:("
+    + _ISO
+    + rb") )?"
+    # syslog, the journal; RFC 5424 has more fields after the name
+    + rb"|(?:<\d{1,3}>(?:1 )?)?(?:("
+    + _STAMP
+    + rb") {0,2}+)?(?:[\w.-]{1,255}+ )?(?:"
+    + _IDENT
+    + rb")"
+    + _PROCESS
+    + rb"(?:"
+    + _FIELDS_5424
+    + rb"|:? )"
     # the prefix of containerd, and of docker logs -t
-    rb"|(" + _ISO + rb") (?:std(?:out|err) [FP] )?"
+    + rb"|("
+    + _ISO
+    + rb") (?:std(?:out|err) [FP] )?"
 )
+
+# Added text of other programs, or of a container with any name; the dates of every language. Between the
+# first word and the clock are at most a weekday, a month and a day of the month.
+_WORD = rb"[^\s\[\]|\"'<>{}=]{1,40}+"
+_ANY_STAMP = rb"(?:" + _WORD + rb" {1,2}){0,3}" + _CLOCK + rb"(?: ?+(?:Z|[+-]\d\d:?\d\d|[A-Z]{2,5}))?"
+_ANY_OUTER = re.compile(
+    rb"(?:<\d{1,3}>(?:1 )?)?(?:"
+    + _ANY_STAMP
+    + rb"|\d{4}-\d\d-\d\d[T_]"
+    + _CLOCK
+    + rb"(?:Z|[+-]\d\d:?\d\d)?|\d{9,11}\.\d{3,6}|\[ {0,8}\d{1,10}\.\d{3,6}\]|@[0-9a-f]{24})"
+    + rb"(?: (?:[\w.-]{1,255}+ )?(?P<name>[\w.@/-]{1,128}+)(?:"
+    + _FIELDS_5424
+    + rb"|(?:\[\d{1,10}+\])?: )| )"
+    + rb"|(?P<alone>[\w.@/-]{1,128}+)(?:\[\d{1,10}+\])?: "
+    + rb"|\[(?:pod|container)/[\w./-]{1,255}+\] "
+)
+_STRANGERS = frozenset(
+    b"CRON anacron apache2 apache dhclient dovecot fail2ban fail2ban-server freshclam haproxy httpd kernel "
+    b"lighttpd mysqld named nginx ntpd postfix postgres rsyslogd sendmail sshd su sudo systemd vsftpd "
+    b"xinetd".split()
+)
+"""Programs that are never Asterisk, and that log text of strangers (``postfix/smtpd`` is ``postfix``)."""
 
 
 @frozen
@@ -55,7 +102,8 @@ class Prefix:
     """The text of a line before its message.
 
     ``end`` is the position at which the message begins. A dialplan's line has ``Ext.`` as ``file``. ``date``
-    is None if the line has none.
+    is None if the line has none. ``start`` is where Asterisk's own text begins, after the added text.
+    ``is_of_console``: it has the form of a console, which also writes lines without a prefix.
     """
 
     date: bytes | None
@@ -63,22 +111,76 @@ class Prefix:
     thread: bytes
     file: bytes
     end: int
+    start: int = 0
+    is_of_console: bool = False
 
 
 DIALPLAN = b"Ext."
 
 
+def own_prefix(line: bytes) -> Prefix | None:
+    """Parse the prefix of a clean line (:class:`~ringfence.parse.wrappers.LineCleaner`)."""
+    found = PLAIN.match(line)
+    return None if found is None else _prefix_of(found)
+
+
+def _prefix_of(found: re.Match[bytes], stamp: bytes | None = None) -> Prefix:
+    date, level, thread, colon, dialplan, file = found.groups()
+    date = date or (stamp.rstrip() if stamp else None)
+    return Prefix(date, level, thread, dialplan or file, found.end(), found.start(), bool(colon))
+
+
 def parse_prefix(line: bytes) -> Prefix | None:
     """Parse a line's prefix. Return None if it has none: then the line does not begin a message."""
-    found, stamp = PLAIN.match(line), None
+    found, stamp, start = PLAIN.match(line), None, 0
     if found is None:
-        start = 0
         outer = _OUTER.match(line)
         if outer is not None:
             start = outer.end()
             stamp = outer[1] or outer[2] or outer[3]
         found = PLAIN.match(line, start) or _COLOURED.match(line, start)
     if found is None:
+        start = end_of_added(line)
+        found = (PLAIN.match(line, start) or _COLOURED.match(line, start)) if start else None
+        if found is None or found[1] is None:
+            return None
+    return _prefix_of(found, stamp)
+
+
+def strip_added(line: bytes) -> tuple[bytes, bool]:
+    """Return a line that begins no message without the text that was added to it; and whether it is foreign.
+
+    The text of a foreign line is that of a program which may be another one than Asterisk. It is unchanged.
+    """
+    found = _OUTER.match(line)
+    if found is not None:
+        return line[found.end() :], False
+    found = _ANY_OUTER.match(line)
+    return line, found is not None and found["name"] is not None
+
+
+def end_of_added(line: bytes) -> int:
+    """Return where the text ends that another program than Asterisk may have added; 0 if there is none.
+
+    Text of a program that logs text of strangers counts as a part of its message: return 0.
+    """
+    found = _ANY_OUTER.match(line)
+    if found is None:
+        return 0
+    name = re.split(rb"[/.]", found["name"] or found["alone"] or b"", maxsplit=1)[0]
+    return 0 if name in _STRANGERS else found.end()
+
+
+def without_added(line: bytes) -> bytes | None:
+    """Return a line as Asterisk's log file has it: the date first, without added text and colours.
+
+    Return None if the line does not begin a message.
+    """
+    if PLAIN.match(line):
+        return line
+    prefix = parse_prefix(line)
+    if prefix is None:
         return None
-    date, level, thread, dialplan, file = found.groups()
-    return Prefix(date or (stamp.rstrip() if stamp else None), level, thread, dialplan or file, found.end())
+    own = _COLOUR_CODE.sub(b"", line[prefix.start : prefix.end])
+    date = b"" if own.startswith(b"[") or prefix.date is None else b"[" + prefix.date + b"] "
+    return date + own + line[prefix.end :]

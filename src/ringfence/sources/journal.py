@@ -5,7 +5,7 @@ library would be needed. journalctl runs as a child process, and ends when this 
 earlier, it is started again, and continues after the last entry that was handled. (If ringfence is killed,
 systemd ends journalctl too, because it belongs to the same unit. Without systemd, journalctl ends at the next
 line that it writes.) One entry is one line of JSON, in which line ends of a message are escaped.
-:func:`ringfence.parse.log.unwrap` parses it.
+:func:`ringfence.parse.wrappers.unwrap` parses it.
 
 Only lines of Asterisk's *units* are read, because the journal itself records the unit of each line. The name
 of the program proves nothing: any user of this host, or a script of a web server, can write any text under
