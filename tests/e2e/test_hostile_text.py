@@ -3,11 +3,13 @@
 ``make bench`` runs every case. ``tests/support/hostile_run.py`` runs one by its name.
 """
 
+import random
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 from tests.support.hostile_beds import BEDS
-from tests.support.hostile_run import Findings, Terms, bed_of, cases_for, run
+from tests.support.hostile_run import LINE_ENDS, QUICK, Findings, Terms, bed_of, cases_for, run
 from tests.support.hostile_text import cases_of
 
 pytestmark = pytest.mark.asterisk
@@ -40,6 +42,13 @@ REMEMBERED = {
 """Cases that once framed a victim or were not counted."""
 
 
+IN_THE_LOG = {
+    "16": ("16 TCP extension %lf call-open", "16-pjsip TCP extension %lf call-open"),
+    "22": ("22 TCP extension %lf call-open", "22 IAX name lf call-open"),
+}
+"""Cases that once framed a victim when the log was the only source."""
+
+
 @pytest.mark.parametrize("release", ["16", "22"])
 def test_hostile_text_bans_only_its_sender(
     request: pytest.FixtureRequest, tmp_path: Path, release: str
@@ -65,6 +74,19 @@ def test_hostile_text_elsewhere_bans_only_its_sender(tmp_path: Path, bed: str, r
     cases = [case for case in cases_for(release, NUMBER, SEED) if bed_of(case) == bed]
     with BEDS[bed](release) as (lab, settings):
         _only_senders_are_banned(run(lab, cases, Terms(), tmp_path, settings))
+
+
+@pytest.mark.parametrize("release", ["16", "22"])
+def test_hostile_text_in_the_log_alone_bans_no_other(
+    request: pytest.FixtureRequest, tmp_path: Path, release: str
+) -> None:
+    """If the log is the only source, text with line feeds still bans no address that it names."""
+    usable = [
+        case for case in cases_for(release, 0, SEED) if not case.setting and LINE_ENDS.fullmatch(case.name)
+    ]
+    cases = [*cases_of(IN_THE_LOG[release]), *random.Random(SEED).sample(usable, 4 * NUMBER)]  # noqa: S311
+    lab = request.getfixturevalue(f"open{release}")
+    assert run(lab, cases, evolve(QUICK, log_only=True), tmp_path).framed == {}
 
 
 def _only_senders_are_banned(found: Findings) -> None:

@@ -1,0 +1,58 @@
+"""Logs as they are in the field: recorded cases, every form of one attack's log, and hostile text in a log.
+
+The hostile text is every case with a line feed or an ESC, read from the log alone: no other source confirms
+or denies what a line states.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from tests.bench.figures import Figure
+from tests.support.field import CASES, FORMS, attacked, wrong_cases, wrong_forms
+from tests.support.hostile_run import log_only_findings
+from tests.support.lab import RELEASES
+
+
+def figures(_: Path | None) -> Iterator[Figure]:
+    """Yield a row for the cases, one for the forms with each Asterisk, and one for the hostile text."""
+    wrong = wrong_cases()
+    yield Figure(
+        what="cases of the field with the right events, attempts and bans, and no false tampering",
+        measured=_of(len(CASES), wrong),
+        must="all",
+        reached=not wrong,
+    )
+    for release in RELEASES:
+        with tempfile.TemporaryDirectory() as folder, attacked(release, Path(folder)) as paths:
+            wrong = wrong_forms(paths)
+        yield Figure(
+            what=(
+                f"Asterisk {release}: console on a terminal, JSON, wrappers and syslog with the same bans as "
+                "the plain log"
+            ),
+            measured=_of(len(FORMS), wrong),
+            must=f"{len(FORMS)} of {len(FORMS)}",
+            reached=not wrong,
+        )
+    found = log_only_findings(RELEASES)
+    framed = {address: names for one in found for address, names in one.framed.items()}
+    yield Figure(
+        what=(
+            f"hostile text with line feeds and ESC, {sum(one.cases for one in found)} cases, the log alone: "
+            "others banned"
+        ),
+        measured=_of_framed(framed),
+        must="0",
+        reached=not framed,
+    )
+
+
+def _of(number: int, wrong: Mapping[str, object]) -> str:
+    names = f": not {', '.join(wrong)}" if wrong else ""
+    return f"{number - len(wrong)} of {number}{names}"
+
+
+def _of_framed(framed: dict[str, str]) -> str:
+    first = next(iter(framed.items()), None)
+    return "0" if first is None else f"{len(framed)}, as {first[0]}: {first[1]}"
