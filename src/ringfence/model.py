@@ -71,6 +71,20 @@ def short_session(session: bytes) -> bytes:
     return blake2b(session).digest() + b"#"
 
 
+MOST_ACCOUNT = 48
+"""The greatest length of an account that is compared and kept (bytes). Those of phones have some ten."""
+
+
+def short_account(account: str) -> str:
+    """Return an account, cut to ``MOST_ACCOUNT`` bytes: senders must not choose how much memory it takes.
+
+    Whoever compares an account with one that is kept must cut it first.
+    """
+    if len(account) * 4 <= MOST_ACCOUNT or (account.isascii() and len(account) <= MOST_ACCOUNT):
+        return account
+    return account.encode("utf-8", "replace")[:MOST_ACCOUNT].decode("utf-8", "ignore")
+
+
 class Service(_Name):
     """The part of Asterisk that the remote party talked to.
 
@@ -182,6 +196,9 @@ class SecurityEvent:
 
     ``readings`` is () unless a log line can be read in several ways. Then it has one event for each address
     that the line may name; the first one is a copy of this event.
+
+    ``method`` is the SIP method of the request, such as ``OPTIONS``: one of ``METHODS``, or ``UNNAMED``. Only
+    PJSIP's notices name it. It is empty if it is unknown.
     """
 
     source: SourceId
@@ -198,6 +215,25 @@ class SecurityEvent:
     forgeable: bool = False
     password: bool = False
     readings: "tuple[SecurityEvent, ...]" = ()
+    method: str = ""
+
+
+METHODS = frozenset(
+    (
+        *("REGISTER", "INVITE", "OPTIONS", "SUBSCRIBE", "MESSAGE", "PUBLISH", "NOTIFY", "INFO", "REFER"),
+        *("UPDATE", "PRACK", "BYE", "CANCEL", "ACK"),
+    )
+)
+"""The SIP methods that are known by name."""
+
+UNNAMED = "unnamed"
+"""The method in a notice of Asterisk before 13.10, which names none, and logs no wrong password."""
+
+
+def method_of(name: bytes) -> str:
+    """Return the SIP method that ``name`` is, "" for an unknown one. PJSIP and chan_sip ignore case."""
+    method = name[:16].upper().decode("ascii", "replace")
+    return method if method in METHODS else ""
 
 
 @event_values.frozen
@@ -254,11 +290,11 @@ class CopiedRequest:
     in every way in which an Asterisk may read it. ``credentials``: it may answer a challenge. ``digest`` is a
     hash of the request, by which a retransmission is recognized. ``dropped``: a ban drops it, so Asterisk
     does not get it. ``unread``: only its beginning was copied; by TCP, the connection is not read any more,
-    and this is no request. ``account`` is the user name of its credentials. ``registers``: it is a REGISTER.
-    ``transport`` is TCP also for a WebSocket. ``crowded``: it has more nonces, Call-IDs or numbers than are
-    kept, so the true ones may be missing. ``diverted``: a datagram whose answer may go elsewhere or
-    nowhere, because of a ``maddr``. A request can be forged. But if it repeats a nonce that Asterisk
-    sent only to this address, its sender receives packets there: the address is proven.
+    and this is no request. ``account`` is the user name of its credentials. ``method`` is one of ``METHODS``,
+    "" for another. ``transport`` is TCP also for a WebSocket. ``crowded``: it has more nonces, Call-IDs or
+    numbers than are kept, so the true ones may be missing. ``diverted``: a datagram whose answer may go
+    elsewhere or nowhere, because of a ``maddr``. A request can be forged. But if it repeats a nonce that
+    Asterisk sent only to this address, its sender receives packets there: the address is proven.
     """
 
     address: Address
@@ -272,7 +308,7 @@ class CopiedRequest:
     unread: bool = False
     account: str = ""
     transport: Transport = Transport.UDP
-    registers: bool = False
+    method: str = ""
     crowded: bool = False
     diverted: bool = False
 

@@ -22,9 +22,9 @@ SECURITY = SourceId("pbx", "log:full#security")
 SENDER = "192.0.2.7"
 
 ROLES: dict[tuple[Service, EventKind, str], Role] = {
-    (Service.PJSIP, EventKind.INVALID_ACCOUNT_ID, ""): Role.OPENER,
-    (Service.PJSIP, EventKind.FAILED_ACL, "not_match_endpoint_acl"): Role.OPENER,
-    (Service.PJSIP, EventKind.FAILED_ACL, "not_match_endpoint_contact_acl"): Role.OPENER,
+    (Service.PJSIP, EventKind.INVALID_ACCOUNT_ID, ""): Role.QUESTION,
+    (Service.PJSIP, EventKind.FAILED_ACL, "not_match_endpoint_acl"): Role.QUESTION,
+    (Service.PJSIP, EventKind.FAILED_ACL, "not_match_endpoint_contact_acl"): Role.QUESTION,
     (Service.PJSIP, EventKind.CHALLENGE_SENT, ""): Role.CHALLENGE,
     (Service.PJSIP, EventKind.CHALLENGE_RESPONSE_FAILED, ""): Role.FAILED,
     (Service.SIP, EventKind.CHALLENGE_SENT, ""): Role.CHALLENGE,

@@ -67,12 +67,13 @@ class Pbx:
         *,
         sequence: int = 1,
         transport: Transport = UDP,
+        method: str = "REGISTER",
     ) -> list[Finding]:
         """Copy a request of a client to the proxy, with credentials if it repeats a nonce."""
         digest = b"%b %b %d" % (call_id, nonce, sequence)
         nonces = (nonce,) if nonce else ()
         asked = CopiedRequest(client, PORT, nonces, (call_id,), (sequence,), bool(nonce), digest)
-        asked = evolve(asked, account="alice", transport=transport, registers=True)
+        asked = evolve(asked, account="alice", transport=transport, method=method)
         return [*self.attribution.observe_requests([asked], next(self._now), "pbx")]
 
     def breaks(self, client: Address) -> None:
@@ -103,10 +104,16 @@ class Pbx:
         return [*self.attribution.observe_challenges([sent], next(self._now), 1.0, "pbx")]
 
     def challenges(
-        self, client: Address, call_id: bytes, nonce: bytes = NONCE, *, transport: Transport = UDP
+        self,
+        client: Address,
+        call_id: bytes,
+        nonce: bytes = NONCE,
+        *,
+        transport: Transport = UDP,
+        method: str = "REGISTER",
     ) -> None:
         """Let a client ask through the proxy, and be challenged; that is no attempt."""
-        found = self.asks(client, call_id, transport=transport)
+        found = self.asks(client, call_id, transport=transport, method=method)
         found += self.sends_to_proxy(nonce)
         assert attempts(found + self.answers(client, call_id, nonce, transport=transport)) == []
 
@@ -257,9 +264,9 @@ def test_the_event_of_a_guess_counts_for_its_client_once() -> None:
 
 
 def test_an_unknown_account_is_a_claim_of_its_client() -> None:
-    """A client that never answers a challenge counts by the events of AMI, as without a proxy."""
+    """A client that calls without an account counts by the events of AMI, as without a proxy."""
     pbx = Pbx()
-    pbx.challenges(CLIENT, b"a")
+    pbx.challenges(CLIENT, b"a", method="INVITE")
     assert attempts(pbx.reports(UNKNOWN, b"a")) == [(CLIENT, CLAIM)]
     assert attempts(pbx.reports(EventKind.CHALLENGE_SENT, b"a", NONCE)) == []
 
@@ -267,7 +274,7 @@ def test_an_unknown_account_is_a_claim_of_its_client() -> None:
 def test_an_event_of_a_client_by_tcp_is_a_claim_about_tcp() -> None:
     """Its client is known by the Call-ID, and a ban blocks the client's transport."""
     pbx = Pbx()
-    pbx.challenges(CLIENT, b"a", transport=TCP)
+    pbx.challenges(CLIENT, b"a", transport=TCP, method="INVITE")
     [found] = pbx.reports(UNKNOWN, b"a")
     assert isinstance(found, AttributedAttempt)
     assert (found.attempt.proof, found.claimed) == (Proof.CLAIMED, Scope.SIP_TCP)

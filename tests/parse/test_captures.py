@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.support.captures import FORGED, Capture, captures
 
-from ringfence.detect.sessions import Senders
+from ringfence.detect.sessions import Role, Senders, role_of
 from ringfence.model import Address, SecurityEvent, SourceId
 from ringfence.parse.line_result import LineResult, LogAlarm
 from ringfence.parse.log import LogReader
@@ -37,7 +37,6 @@ MESSAGES_TELL = {
     # The lines have no challenge and no response, by which a repeated datagram is recognised.
     "retransmitted-answer": 2,
     # The lines have no ChallengeSent, which ends the last of many probes under one Call-ID.
-    "parallel-probes-one-call-id": 59,
 }
 # An ESC in the display name and an `m` in the Call-ID leave a line that names only the other address.
 FORGED_NOTICE = {"esc-forges-notice": 2, "esc-and-not-utf8": 2}
@@ -52,7 +51,8 @@ def read(path: Path) -> list[LineResult]:
 def attempts_by_address(path: Path) -> Counter[Address]:
     """Return the number of attempts of each address in a log."""
     senders = Senders()
-    events = [result.event for result in read(path) if result.event is not None]
+    found = [result.event for result in read(path) if result.event is not None]
+    events = [event for event in found if role_of(event) is not Role.QUESTION]
     attempts = [senders.report(event, event.time) for event in events]
     return Counter(attempt.address for attempt in attempts if attempt is not None)
 

@@ -69,7 +69,7 @@ def test_a_request() -> None:
         credentials=True,
         digest=read.digest,
         account="alice",
-        registers=True,
+        method="REGISTER",
     )
     assert read == expected
     nothing = observed(b"")

@@ -13,7 +13,6 @@ from tests.replay.logs import (
     FAILED,
     START,
     SUCCESS,
-    UNKNOWN,
     guesses,
     inspected,
     refused,
@@ -162,7 +161,7 @@ def test_the_order_of_the_files_changes_nothing(tmp_path: Path) -> None:
         for name, log in {
             "security": b"".join(security(FAILED, START + n, session=f"s{n}") for n in range(30)),
             "messages": b"".join(refused(START + n + 0.2, session=f"s{n}") for n in range(30)),
-            "other": b"".join(security(UNKNOWN, START + n, "192.0.2.9") for n in range(30)),
+            "other": b"".join(security(FAILED, START + n, "192.0.2.9", session=f"o{n}") for n in range(30)),
         }.items()
     ]
     past = replay(inputs, RULES, NOBODY)

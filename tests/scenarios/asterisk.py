@@ -88,7 +88,7 @@ class Act:
         remote = evolve(self.remote, transport=transport)
         session = self.session if pjsip else b""
         event = self.event(kind, account, source=_NOTICE, remote=remote, session=session, acl_name=acl_name)
-        return evolve(event, forgeable=True) if pjsip else event
+        return evolve(event, forgeable=True, method="REGISTER") if pjsip else event
 
     def challenge(self, status: int = 401) -> Challenge:
         """Return the answer, with its receiver and the address that asked for it."""
@@ -117,6 +117,7 @@ class Act:
             (sequence,),
             credentials,
             b"%d" % sequence,
+            method="REGISTER",
         )
 
 

@@ -47,6 +47,7 @@ from ringfence.model import (
     format_network,
     parse_network,
     rfc3339,
+    short_account,
 )
 from ringfence.networks import IPV6_SENDER, is_one_host, overlap, prefix_of
 from ringfence.report import MOST_ENDED
@@ -133,6 +134,7 @@ class FailureMemory:
 
     def failures_of(self, account: str) -> list[Failures]:
         """Return one entry for each address at which ``account`` failed; the latest one is last."""
+        account = short_account(account)
         here = self._known.accounts.get(account) or self._unknown.accounts.get(account)
         return list(here.values()) if here else []
 

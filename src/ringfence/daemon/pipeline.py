@@ -42,6 +42,7 @@ from ringfence.model import (
     SourceId,
     Transport,
     printable,
+    short_account,
 )
 
 # -- carries out what the detector concludes: bans, alarms and new friends
@@ -124,7 +125,8 @@ class EffectHandler:
 
         Every login clears the alarm, because an earlier run of the daemon may have activated it.
         """
-        self._alarms.clear(AlarmCode.PHONE_BROKEN, f"{printable(friend.account)} at {friend.address}")
+        account = printable(short_account(friend.account))
+        self._alarms.clear(AlarmCode.PHONE_BROKEN, f"{account} at {friend.address}")
 
     def warn_of(self, event: SecurityEvent) -> None:
         """Activate an alarm if ``event`` was tampered with, or if AMI reported it and it is forgeable.

@@ -50,17 +50,20 @@ from ringfence.detect.conversation import Answered, Asked, Conversations
 from ringfence.detect.history import remember
 from ringfence.detect.nonces import Nonces
 from ringfence.detect.proxies import Passage, Proxies
+from ringfence.detect.questions import CALL, Questions, trust_in, weight_of
 from ringfence.detect.sessions import (
     HORIZON,
     MAX_SESSIONS,
     SESSION_LIFE,
     Role,
     Senders,
+    Session,
     UnconfirmedReport,
     attempt_from,
     host_of,
     is_trusted,
     role_of,
+    session_id,
     session_number,
 )
 from ringfence.event_values import evolve
@@ -80,6 +83,7 @@ from ringfence.model import (
     Service,
     SourceId,
     Transport,
+    short_account,
 )
 
 # -- findings of the attribution: new attempts, new facts about known attempts, and logins through SIP proxies
@@ -158,7 +162,7 @@ def duplicate_report(attempt: Attempt, event: SecurityEvent, tag: int) -> Sequen
     proves PJSIP's attempts by their session.
     """
     forged = attempt.forged_address
-    report = DuplicateReport(attempt.address, tag, event.service, event.source.name, event.kind, forged)
+    report = DuplicateReport(attempt.address, tag, event.service, event.source.name, attempt.event, forged)
     if attempt.proof is Proof.CLAIMED or event.service is Service.PJSIP or not tag:
         return (report,)
     return (report, NewProof(attempt.asterisk, attempt.address, tag, attempt.proof))
@@ -312,6 +316,7 @@ class Proofs:
 
 
 _CHALLENGES, _NOT_FOUND, _OK = (401, 407), 404, 200
+_REGISTER = "REGISTER"
 REFUSALS = (*_CHALLENGES, 403)
 """The statuses of the answers by which Asterisk refuses a password, or asks for one."""
 
@@ -326,6 +331,7 @@ _REGISTERED_WITHIN = 5.0  # AMI reports a registration at most this late (second
 # Module-level aliases: enum member lookups are slow in the per-event hot path.
 _FAILED, _HIDDEN, _REFUSED = EventKind.CHALLENGE_RESPONSE_FAILED, EventKind.HIDDEN, EventKind.REFUSED
 _CHALLENGE, _SUCCESS = EventKind.CHALLENGE_SENT, EventKind.SUCCESSFUL_AUTH
+_GUESSED = (_FAILED, _HIDDEN, _REFUSED)
 _PJSIP, _SIP, _UDP = Service.PJSIP, Service.SIP, Transport.UDP
 _CLAIMED, _NONCE, _DIRECT = Proof.CLAIMED, Proof.NONCE, Passage.DIRECT
 
@@ -356,12 +362,14 @@ class Attribution:
             self._conversations,
             sources,
         )
+        self.questions = Questions()
         self.proxies = Proxies(sources.proxies)
         self._has_proxies = bool(sources.proxies)
         # By Call-ID, the latest event of a proxy's address whose client is unknown, and when it arrived.
         self._without_client: OrderedDict[bytes, tuple[float, SecurityEvent]] = OrderedDict()
         # By Call-ID, the latest unread connection to which a proxy sent a refusal.
         self._unread_clients: OrderedDict[bytes, Endpoint] = OrderedDict()
+        self._relayed: OrderedDict[bytes, None] = OrderedDict()  # the Call-IDs of questions of clients
         self._waiting = UnconfirmedReports(self._senders)
         self._ambiguous = AmbiguousLines(self._backing)
         self._tags = count(1)
@@ -403,14 +411,61 @@ class Attribution:
                 self._record_success(event, now)
             if event.kind is _CHALLENGE and event.service is _SIP and event.remote.transport is not _UDP:
                 self._nonces.record_elsewhere(event.challenge, now)
-        attempt = self._senders.report(event, now)
-        found = self._on_report(attempt, event, now) if attempt is not None else ()
+        if role_of(event) is Role.QUESTION:
+            return self._on_question(event, now)
+        found = self._report(event, now)
         if event.kind is not _FAILED or not sees_wire:
             return found
         latest = found[-1] if found else None
         if not isinstance(latest, AttributedAttempt):
             return (*found, *self._proofs.on_response(event, now))
         return (*self._proofs.on_response(event, now), *found) if _is_claim(latest) else found
+
+    def _report(self, event: SecurityEvent, now: float) -> Sequence[Finding]:
+        """Return the findings about the attempt that an event reports; () if it reports none."""
+        attempt = self._senders.report(event, now)
+        if attempt is None:
+            return ()
+        if event.kind in _GUESSED:
+            self.questions.settle(event, attempt.account, now)
+        if event.session in self._relayed and role_of(event) is Role.QUESTION:
+            return self._on_report_of_client(attempt, event, now)
+        return self._on_report(attempt, event, now)
+
+    def _on_question(self, event: SecurityEvent, now: float) -> Sequence[Finding]:
+        """Handle a question (``questions``); return the findings if it counts, or makes others count."""
+        address = event.remote.address
+        session = self._senders.session(address, session_id(event), now)
+        session.asked = event.kind, short_account(event.account)
+        asked = self._conversations.latest(event.session) if event.session else None
+        seen = asked.request.method if asked is not None and asked.request.address == address else ""
+        method = event.method or seen
+        self.questions.record(event, method, now)
+        found = self._on_method(session, method)
+        if trust_in(event):
+            session.question = event, now
+        return [*found, *self._on_weighed(session, event, now)]
+
+    def _on_method(self, session: Session, method: str) -> list[Finding]:
+        """Handle the SIP method of a session's question; the question may count now."""
+        weight = weight_of(method)
+        if weight <= session.weight:
+            return []
+        session.weight = weight
+        return self._on_weighed(session, *session.question) if session.question is not None else []
+
+    def _on_weighed(self, session: Session, event: SecurityEvent, now: float) -> list[Finding]:
+        """Return the findings about the questions that count because of ``event``."""
+        if session.weight >= CALL:
+            counting: Iterable[tuple[SecurityEvent, float]] = [(event, now)]
+        else:
+            counting = self.questions.counting(event, session.weight, now)
+        found: list[Finding] = []
+        for asked, at in counting:
+            if session.question is not None and session.question[0] is asked:
+                session.question = None
+            found += self._report(asked, at)
+        return found
 
     def _on_event_of_proxy(self, event: SecurityEvent, now: float) -> Sequence[Finding]:
         """Handle an event that names a SIP proxy, for the client whose request it reports.
@@ -427,9 +482,11 @@ class Attribution:
                 return self._on_client(event, now)
             self._record_success(event, now)
             return (ClientLogin(event),)
-        if role_of(event) not in (Role.OPENER, Role.FAILED):
+        if role_of(event) not in (Role.QUESTION, Role.FAILED):
             return ()
         remember(self._without_client, event.session, (now, event), MOST_AWAITED)
+        if role_of(event) is Role.QUESTION:
+            return ()
         listed = evolve(attempt_from(event, AttemptKind.GUESS), trusted=False, proof=_CLAIMED)
         return (AttributedAttempt(listed, now),)
 
@@ -457,9 +514,17 @@ class Attribution:
 
     def _on_client(self, event: SecurityEvent, now: float) -> Sequence[Finding]:
         """Handle a report about a client of a proxy: a claim, unless its nonce proves the client."""
+        if role_of(event) is Role.QUESTION:
+            remember(self._relayed, event.session, None, MOST_AWAITED)
+            return self._on_question(event, now)
         attempt = self._senders.report(event, now)
         if attempt is None:
             return ()
+        self.questions.settle(event, attempt.account, now)
+        return self._on_report_of_client(attempt, event, now)
+
+    def _on_report_of_client(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
+        """Handle a report of an attempt of a proxy's client."""
         proven = _repeats_nonce(event) and self._nonces.proves(event.challenge, attempt.address, now)
         attempt = evolve(attempt, trusted=True, proof=_NONCE if proven else _CLAIMED)
         found = self._if_first(attempt, event, now)
@@ -539,7 +604,7 @@ class Attribution:
         asked = found.asked if found is not None else None
         if asked is None or not asked.proven or answer.status != _OK:
             return
-        if asked.request.registers and asked.request.credentials:
+        if asked.request.method == _REGISTER and asked.request.credentials:
             known = self._senders.sender_at(sender, now)
             known.registered = now, asked.request.account
             known.keep(now + _REGISTERED_WITHIN)
@@ -707,6 +772,10 @@ class Attribution:
 
         ``refusal`` is what it refuses; None if its request was not copied.
         """
+        if refusal is not None and refusal.asked is not None:
+            session = self._senders.find_session(sender, challenge.call_id)
+            if session is not None:
+                yield from self._on_method(session, refusal.asked.request.method)
         if challenge.transport is _UDP:
             self._senders.session(sender, challenge.call_id, now).challenged = now
             question = refusal is not None and not refusal.guess
@@ -764,6 +833,7 @@ class Attribution:
         """
         self._senders.expire(now)
         self._conversations.expire(now)
+        self.questions.expire(now)
         self._confirmation.tick(now, wall, listening, wire=wire)
         found = [one for reading in self._ambiguous.due(now) for one in self.observe(reading, now)]
         found += [one for report in self._waiting.due(now) for one in self._conclude(report, now)]

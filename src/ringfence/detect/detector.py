@@ -154,6 +154,7 @@ class Detector:
         self._exchanges = Exchanges()
         self._history = History(_longest(rules), bounds.attempts)
         self._judge = Judge(rules, self._claims, self._history, self._subjects)
+        self._attribution.questions.decoys = self._judge.decoys
         self._friend_attempts = FriendAttempts(self._subjects, self._history, self.counts)
         self._friend_attempts.configure(rules)
         self._observation = Observation()
@@ -176,6 +177,7 @@ class Detector:
         self.rules, self._claims = rules, ClaimedLimit(claimed)
         self._history.seconds = _longest(rules)
         self._judge = Judge(rules, self._claims, self._history, self._subjects)
+        self._attribution.questions.decoys = self._judge.decoys
         self._friend_attempts.configure(rules)
         return cleared
 
@@ -324,14 +326,29 @@ class Detector:
         if isinstance(finding, DuplicateReport):
             key = self._subjects.find(finding.address).key
             reported = finding.source, finding.event
-            self._history.add_source(key, finding.session, finding.service, *reported, now)
+            learned = self._history.add_source(key, finding.session, finding.service, *reported, now)
             forged = finding.forged_address
-            return () if forged is None else (forged_by(finding.address, forged),)
+            alarms = () if forged is None else (forged_by(finding.address, forged),)
+            return (*alarms, *self._judge_again(finding.address, now)) if learned else alarms
         if isinstance(finding, NewProof):
             return self._on_proof(finding, now)
         if isinstance(finding, ClientLogin):
             return self._on_success(finding.event, now)
         return (self._friend_attempts.on_unprovable(finding.address, now),)
+
+    def _judge_again(self, address: Address, now: float) -> Iterator[Judgement]:
+        """Judge the attempts of a stranger whose latest one turns out to be on an unknown account."""
+        subject = self._subjects.find(address)
+        kept = self._history.packed(subject.key)
+        attempt = self._history.attempt_of(kept[-1], subject.network)
+        known = subject.friend or self.friends.worked_near(attempt.account, address)
+        if known or subject.exempt or attempt.event is not EventKind.INVALID_ACCOUNT_ID:
+            return
+        banned = self._scopes_of(subject, now)
+        if _WHOLE.isdisjoint(banned):
+            decision = self._judge.decide(subject, kept, attempt, now, narrowed=bool(banned))
+            if decision is not None:
+                yield Judgement(attempt, subject.network, Disposition.PROVEN, decision)
 
     def _on_proof(self, proof: NewProof, now: float) -> list[Effect]:
         """Record that an address is proven for a session; return the effects, which may be a ban."""

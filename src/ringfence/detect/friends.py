@@ -17,7 +17,16 @@ from itertools import islice
 from typing import Generic, TypeVar
 
 from ringfence.event_values import evolve
-from ringfence.model import Address, EventKind, Friend, FriendReason, Network, SecurityEvent, Service
+from ringfence.model import (
+    Address,
+    EventKind,
+    Friend,
+    FriendReason,
+    Network,
+    SecurityEvent,
+    Service,
+    short_account,
+)
 from ringfence.networks import sender_of
 
 MOST = 65_536
@@ -89,13 +98,14 @@ class _Table(Generic[_K]):
             self._networks.update(_around(friend.address))
         self.at.setdefault(friend.address, {})[key] = friend
         if known is None:
-            self.accounts.setdefault(friend.account, Counter())[friend.address] += 1
-            self.senders.setdefault(friend.account, Counter())[sender_of(friend.address)] += 1
+            account = short_account(friend.account)
+            self.accounts.setdefault(account, Counter())[friend.address] += 1
+            self.senders.setdefault(account, Counter())[sender_of(friend.address)] += 1
 
     def drop(self, key: _K) -> Friend:
         """Remove and return the friend under ``key``; raise KeyError if there is none."""
         friend = self.entries.pop(key)
-        address, account = friend.address, friend.account
+        address, account = friend.address, short_account(friend.account)
         del self.at[address][key]
         if not self.at[address]:
             del self.at[address]
@@ -109,7 +119,7 @@ class _Table(Generic[_K]):
 
     def of_account(self, account: str) -> tuple[Friend, ...]:
         """Return the friends with ``account``."""
-        addresses = self.accounts.get(account, ())
+        addresses = self.accounts.get(short_account(account), ())
         here = (friend for address in addresses for friend in self.at[address].values())
         return tuple(friend for friend in here if friend.account == account)
 
@@ -193,7 +203,10 @@ class Friends:
         Ignore the reason if its address is new and the account already has ``MOST_FORMER`` former addresses.
         """
         key, former = (friend.address, friend.account), self._former
-        if key not in former.entries and len(former.accounts.get(friend.account, ())) >= MOST_FORMER:
+        if (
+            key not in former.entries
+            and len(former.accounts.get(short_account(friend.account), ())) >= MOST_FORMER
+        ):
             return
         former.put(key, friend)
         if len(former.entries) > self._most:
@@ -205,6 +218,7 @@ class Friends:
 
     def worked_at(self, account: str, address: Address) -> bool:
         """Whether ``account`` works at ``address``, or did within a month."""
+        account = short_account(account)
         current, former = self._current.accounts, self._former.accounts
         if account in current and address in current[account]:
             return True
@@ -215,6 +229,7 @@ class Friends:
 
         A phone changes its temporary address each day (RFC 8981), within its /64.
         """
+        account = short_account(account)
         tables = (self._current.senders.get(account), self._former.senders.get(account))
         if tables == (None, None):
             return False
@@ -223,6 +238,7 @@ class Friends:
 
     def knows_account(self, account: str) -> bool:
         """Whether ``account`` works at any address, or did within a month."""
+        account = short_account(account)
         return account in self._current.accounts or account in self._former.accounts
 
     def reasons(self, address: Address) -> tuple[Friend, ...]:

@@ -17,7 +17,7 @@ full ban has consumed; unconfirmed attempts, if there are more than ``ASIDE``; f
 ``ASIDE``; attempts whose account occurs again in a later attempt, except the newest ``LATEST`` attempts; all
 attempts. So different accounts can still be counted if one account repeats.
 
-An account is cut to ``MAX_ACCOUNT`` bytes, so that senders cannot choose how much memory an attempt takes.
+Of an account, the beginning is kept (``model.short_account``).
 """
 
 from collections import OrderedDict, deque
@@ -33,7 +33,17 @@ from ringfence import event_values
 from ringfence.detect.friends import Friends
 from ringfence.detect.sessions import AddressKey, address_key
 from ringfence.ledger import key_of
-from ringfence.model import Address, Attempt, AttemptKind, EventKind, Network, Proof, Service, Transport
+from ringfence.model import (
+    Address,
+    Attempt,
+    AttemptKind,
+    EventKind,
+    Network,
+    Proof,
+    Service,
+    Transport,
+    short_account,
+)
 from ringfence.networks import NetworkSet, sender_of
 
 _K = TypeVar("_K")
@@ -156,7 +166,6 @@ MAX_ATTEMPTS = 1_300_000
 MOST = 64
 LATEST = 24
 ASIDE = 16
-MAX_ACCOUNT = 48
 _GENERATIONS = 6
 _SHARE = 8  # single claimed attempts are discarded first only if they are an eighth of ``max_attempts``
 _JOIN_WITHIN = 12.0  # seconds within which two sources report one attempt, with a margin
@@ -374,12 +383,12 @@ class History:
 
     def add_source(
         self, key: Key, session: int, service: Service, source: str, reported: EventKind, now: float
-    ) -> None:
+    ) -> bool:
         """Record that ``source``, too, has reported an attempt of this session (0: any) and service.
 
         It is the oldest one of the last ``_JOIN_WITHIN`` seconds that ``source`` has not reported, if any.
         The wire shows only that Asterisk refused a request. If it reported first, the attempt gets the kind
-        of event that this source ``reported``, which has the reason.
+        of event that this source ``reported``, which has the reason. Return whether it did.
         """
         bit = 1 << self._sources.number(source)
         code = _SERVICE[service]
@@ -390,13 +399,15 @@ class History:
             at, delta, own, flags, how, event, sources, pbx = _PACK.unpack_from(packed)
             same = how & _SERVICE_BITS == code and (own == session or not own or not session)
             if same and now - at < _JOIN_WITHIN:
-                if event & _EVENT_BITS == _EVENT[EventKind.REFUSED]:
+                refused = bool(event & _EVENT_BITS == _EVENT[EventKind.REFUSED])
+                if refused:
                     event = event & ~_EVENT_BITS | _EVENT[reported]
                 kept[index] = (
                     _PACK.pack(at, delta, own, flags, how, event, sources | bit, pbx) + packed[_PACK_SIZE:]
                 )
                 self._put_back(key, kept)
-                return
+                return refused
+        return False
 
     def consume(self, key: Key, *, claimed: bool = False) -> None:
         """Mark all attempts of a subject as consumed (``claimed``: they may still lead to a full ban)."""
@@ -521,7 +532,7 @@ class History:
         for source in attempt.sources:
             sources |= 1 << self._sources.number(source)
         delta = int((attempt.time - now - (self._ahead or 0.0)) * _MILLI)
-        rest = attempt.account.encode("utf-8", "replace")[:MAX_ACCOUNT]
+        rest = packed_account(attempt.account)
         event = _EVENT[attempt.event]
         if isinstance(attempt.address, IPv6Address):
             event |= _HAS_ADDRESS
@@ -542,6 +553,11 @@ class History:
             )
             + rest
         )
+
+
+def packed_account(account: str) -> bytes:
+    """Return an account as the history keeps it."""
+    return short_account(account).encode("utf-8", "replace")
 
 
 def time_of(packed: bytes) -> float:
@@ -578,7 +594,7 @@ def fact_from(attempt: Attempt, at: float) -> Fact:
         attempt.kind,
         attempt.proof is not Proof.CLAIMED,
         attempt.trusted,
-        attempt.account.encode("utf-8", "replace")[:MAX_ACCOUNT],
+        packed_account(attempt.account),
         attempt.event,
         attempt.event is EventKind.INVALID_ACCOUNT_ID,
         attempt.session & _SESSION_BITS,

@@ -15,13 +15,13 @@ from typing import Generic, TypeVar
 from attrs import Factory, define
 
 from ringfence.detect.history import (
-    MAX_ACCOUNT,
     Fact,
     History,
     Key,
     Subject,
     Subjects,
     fact_of,
+    packed_account,
     remember,
     summary,
     time_of,
@@ -29,7 +29,8 @@ from ringfence.detect.history import (
 )
 from ringfence.detect.judgement import Count, Decision, distributed, spoofing
 from ringfence.detect.rules import By, Claimed, Of, Rule
-from ringfence.model import AlarmChange, Attempt, AttemptKind, Network, Scope
+from ringfence.detect.sessions import UNKNOWN_ACCOUNT
+from ringfence.model import AlarmChange, Attempt, AttemptKind, Network, Scope, short_account
 from ringfence.networks import is_one_host, narrowest, prefix_of
 
 # -- counts over several subjects: the proven attempts of one prefix, or on one account
@@ -190,7 +191,9 @@ _LEAST_OF_48 = 5
 """The number of /64s whose attempts ban a whole /48: customers share it, and some have only a /64 each."""
 _CUSTOMER = 86_400.0  # seconds for which it is known which part of a /48 was banned; the ban lasts as long
 _ATTEMPTS = Of.ATTEMPTS
-_UNKNOWN_ACCOUNT = b"<unknown>"  # PJSIP's name for an account that does not exist
+_UNKNOWN_ACCOUNT = UNKNOWN_ACCOUNT.encode()
+# PJSIP cuts an account that does not exist (``res/res_pjsip/pjsip_distributor.c:check_endpoint``).
+_MOST_OF_UNKNOWN = 36
 
 AccountKey = tuple[str, str]
 """The name of an Asterisk, and an account there."""
@@ -214,7 +217,8 @@ class Judge:
             kind: min((rule.attempts for rule in rules if rule.accounts is None), default=1 << 30)
             for kind, rules in self._by_kind.items()
         }
-        self._decoys = frozenset[str]().union(*(rule.accounts or () for rule in mine))
+        self.decoys = frozenset[bytes]().union(*(_decoys_of(rule) for rule in mine))
+        """The accounts that no phone uses, as the history keeps them."""
         self._prefix = next((rule for rule in self.rules if rule.by is By.PREFIX), None)
         self._distributed = next((rule for rule in self.rules if rule.by is By.ACCOUNT), None)
         self._prefixes: GroupCounts[Network] = _group_counts(self._prefix)
@@ -242,9 +246,10 @@ class Judge:
         claimed ban already. ``claimed`` is the scope of a claimed ban.
         """
         kind = attempt.kind
-        decoy = attempt.account in self._decoys
+        decoy = _bytes_of(attempt) in self.decoys
         shared = self._distributed
-        is_attacked = shared is not None and (attempt.asterisk, attempt.account) in self.attacked
+        account = attempt.asterisk, short_account(attempt.account)
+        is_attacked = shared is not None and account in self.attacked
         if len(kept) < self._least[kind] and not decoy and not is_attacked:
             return None
         rules = self._candidates(subject, kept, kind, now, decoy=decoy, narrowed=narrowed)
@@ -320,7 +325,7 @@ class Judge:
             and not fact.consumed
         ]
         if rule.accounts is not None:
-            wanted = {account.encode() for account in rule.accounts}
+            wanted = _decoys_of(rule)
             found = [fact for fact in found if fact.account in wanted]
         if rule.of is Of.UNKNOWN_ACCOUNTS:
             # For each account, a proven attempt counts rather than a claimed one.
@@ -478,8 +483,15 @@ def _is_claim(rule: Rule, number: int, found: Sequence[Fact]) -> bool:
     return sum(rule.insists or not fact.claim_consumed for fact in found) >= rule.claimed_for(number)
 
 
+def _decoys_of(rule: Rule) -> frozenset[bytes]:
+    """Return the accounts of a rule as the history keeps them: as every source reports them."""
+    names = rule.accounts or ()
+    cut = {packed_account(name)[:_MOST_OF_UNKNOWN] for name in names}
+    return frozenset(map(packed_account, names)) | cut
+
+
 def _bytes_of(attempt: Attempt) -> bytes:
-    return attempt.account.encode("utf-8", "replace")[:MAX_ACCOUNT]
+    return packed_account(attempt.account)
 
 
 def _group_counts(rule: Rule | None) -> GroupCounts[_K]:

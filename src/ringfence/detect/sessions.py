@@ -15,10 +15,11 @@ each source there are three numbers, which start at zero (:class:`Reports`):
     failed:     half = false;   if owed: owed -= 1 else n += 1
     reported = n + (1 if half and owed == 0 else 0)
 
-An *opener* is the first event of a request that cannot succeed (unknown account, ACL). ``half`` is true until
-this request ends, for which a *challenge* is enough. The answer to that challenge is *owed* until a *failed*
-reports that the answer was wrong. Each time ``reported`` grows, this source reports one more attempt. So
-there are four states, and ``+`` marks the events that report:
+An *opener* is the first event of a request that cannot succeed (unknown account, ACL) and that counts: most
+such requests are only *questions* without credentials, and change nothing here (``questions``). ``half`` is
+true until this request ends, for which a *challenge* is enough. The answer to that challenge is *owed* until
+a *failed* reports that the answer was wrong. Each time ``reported`` grows, this source reports one more
+attempt. So there are four states, and ``+`` marks the events that report:
 
     half  owed  state   opener    challenge  failed
     no    0     idle    open  +   idle       idle +
@@ -26,7 +27,7 @@ there are four states, and ``+`` marks the events that report:
     no    1..   owing   both      owing      owing, or idle after the last answer
     yes   1..   both    both  +   owing  +   owing, or idle after the last answer
 
-In the state *idle*, an opener reports at once, because an attacker may never answer the challenge. So the
+In the state *idle*, an opener reports at once, because the sender may never answer the challenge. So the
 events that complete this request report nothing: the challenge, its wrong answer, or the opener of the same
 request with credentials.
 
@@ -65,6 +66,7 @@ from typing import TypeVar
 
 from attrs import Factory, define
 
+from ringfence.event_values import evolve
 from ringfence.model import (
     AMI,
     WIRE,
@@ -77,6 +79,7 @@ from ringfence.model import (
     Service,
     SourceId,
     Transport,
+    short_account,
     short_session,
 )
 from ringfence.networks import is_one_host, sender_key
@@ -84,7 +87,8 @@ from ringfence.networks import is_one_host, sender_key
 # -- what a single event shows: its role in a session, its attempt, and how sure its address is
 
 
-_MAX_ACCOUNT = 128  # characters kept for display
+UNKNOWN_ACCOUNT = "<unknown>"
+"""PJSIP's name for an account that does not exist, in the events of its challenge and its refusal."""
 
 AddressKey = int | bytes
 """An address as a dictionary key: :func:`address_key`."""
@@ -93,7 +97,8 @@ AddressKey = int | bytes
 class Role(enum.Enum):
     """The role of an event in its session; the head of this file explains how roles become attempts."""
 
-    OPENER = enum.auto()  # the first event of a request that cannot succeed
+    QUESTION = enum.auto()  # a request that cannot succeed, and may have no credentials (``questions``)
+    OPENER = enum.auto()  # a question that counts
     CHALLENGE = enum.auto()  # Asterisk sent a challenge
     FAILED = enum.auto()  # a guess failed
     HALF = enum.auto()  # one of two equal events of a request, such as those of IAX2 about an unknown peer
@@ -105,9 +110,9 @@ class Role(enum.Enum):
 # The key is the service, the kind of event and, for FailedACL, the name of the ACL. Events without a row here
 # belong to no attempt: limits, bad formats, and events about an authenticated phone (`registrar_*`).
 _ROLES: dict[tuple[Service, EventKind, str], Role] = {
-    (Service.PJSIP, EventKind.INVALID_ACCOUNT_ID, ""): Role.OPENER,
-    (Service.PJSIP, EventKind.FAILED_ACL, "not_match_endpoint_acl"): Role.OPENER,
-    (Service.PJSIP, EventKind.FAILED_ACL, "not_match_endpoint_contact_acl"): Role.OPENER,
+    (Service.PJSIP, EventKind.INVALID_ACCOUNT_ID, ""): Role.QUESTION,
+    (Service.PJSIP, EventKind.FAILED_ACL, "not_match_endpoint_acl"): Role.QUESTION,
+    (Service.PJSIP, EventKind.FAILED_ACL, "not_match_endpoint_contact_acl"): Role.QUESTION,
     (Service.PJSIP, EventKind.CHALLENGE_SENT, ""): Role.CHALLENGE,
     (Service.PJSIP, EventKind.CHALLENGE_RESPONSE_FAILED, ""): Role.FAILED,
     (Service.PJSIP, EventKind.SUCCESSFUL_AUTH, ""): Role.SUCCESS,
@@ -143,6 +148,7 @@ _ROLES: dict[tuple[Service, EventKind, str], Role] = {
     (Service.DIALPLAN, EventKind.FAILED_ACL, "hacking_attempt"): Role.PROBE,
 }
 # Module-level aliases: enum member lookups are slow in the per-event hot path.
+_QUESTION = Role.QUESTION
 _OPENER, _CHALLENGE, _FAILED, _HALF = Role.OPENER, Role.CHALLENGE, Role.FAILED, Role.HALF
 _PROBE, _SUCCESS, _NONE = Role.PROBE, Role.SUCCESS, Role.NONE
 _FAILED_ACL, _PJSIP, _SIP, _AMI = EventKind.FAILED_ACL, Service.PJSIP, Service.SIP, Service.AMI
@@ -257,7 +263,7 @@ def attempt_from(event: SecurityEvent, kind: AttemptKind) -> Attempt:
         proof_of(event),
         service,
         remote.transport,
-        event.account[:_MAX_ACCOUNT],
+        short_account(event.account),
         event.kind,
         event.time,
         is_trusted(event),
@@ -447,6 +453,9 @@ class Session:
       forge.
     - ``challenged``: the time of PJSIP's last challenge by UDP.
     - ``proven``: when a nonce proved the sender.
+    - ``asked``: the kind of its latest question, and the account that it named.
+    - ``weight``: the greatest weight of its questions (``questions``).
+    - ``question``: the latest report of a question that can be trusted and does not count, and its arrival.
 
     Most sessions need few of these, so tables are created when they are needed.
     """
@@ -459,6 +468,9 @@ class Session:
     unforgeable: list[UnconfirmedReport] | None = None
     challenged: float = -inf
     proven: float = -inf
+    asked: tuple[EventKind, str] | None = None
+    weight: int = 0
+    question: tuple[SecurityEvent, float] | None = None
 
 
 # -- the facts about each remote address, and the one table of senders and their sessions
@@ -661,10 +673,14 @@ class Senders:
     # -- reports and attempts ---------------------------------------------------------------------------
 
     def report(self, event: SecurityEvent, now: float) -> Attempt | None:
-        """Handle an event that arrived at ``now``; return the attempt that it reports, or None."""
+        """Handle an event that arrived at ``now``; return the attempt that it reports, or None.
+
+        A question is handled here only if it counts.
+        """
         role = role_of(event)
         if role is _NONE:
             return None
+        role = _OPENER if role is _QUESTION else role
         source, address, name = event.source, event.remote.address, session_id(event)
         key = source.asterisk, source.name, event.service
         sender = self.find(address)
@@ -687,13 +703,14 @@ class Senders:
         if reports is None or event.time - reports.seen > FORGET:
             reports = session.reports[_shared(key)] = Reports(event.time)
         reports.seen = event.time
-        if role is _FAILED and reports.repeats(event) and self._forgive(event, now):
-            return None
+        if role is _FAILED:
+            session.question = None  # it was the first request of this guess
+            if reports.repeats(event) and self._forgive(event, now):
+                return None
         misdialled = role is _PROBE and reports.challenged  # a challenged caller has an account: no probe
         if misdialled or not reports.advance(role, event):
             return None
-        probe = AttemptKind.PROBE if role is _PROBE else AttemptKind.GUESS
-        return attempt_from(event, AttemptKind.MANAGER if event.service is _AMI else probe)
+        return _attempt_in(session, event, role)
 
     def _forgive(self, event: SecurityEvent, now: float) -> bool:
         """Whether to ignore a repeated failure, which may be a retransmission.
@@ -827,6 +844,16 @@ class Senders:
             self.forgotten_until = max(self.forgotten_until, session.used)
         del sender.sessions[session.name]
         del self._sessions[session]
+
+
+def _attempt_in(session: Session, event: SecurityEvent, role: Role) -> Attempt:
+    """Return the attempt of an event; a guess is at the account for which its session has asked."""
+    probe = AttemptKind.PROBE if role is _PROBE else AttemptKind.GUESS
+    attempt = attempt_from(event, AttemptKind.MANAGER if event.service is _AMI else probe)
+    asked = session.asked if role is _FAILED else None
+    if asked is None or attempt.account not in (UNKNOWN_ACCOUNT, asked[1]):
+        return attempt
+    return evolve(attempt, event=asked[0], account=asked[1])
 
 
 _K = TypeVar("_K")

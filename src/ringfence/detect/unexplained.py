@@ -17,6 +17,9 @@ address that lie before that are then unexplained after ``BUSY``: Asterisk publi
 the answer. A slow AMI is slow to answer too, so an office whose phones all
 log in at once on a busy machine only waits longer.
 
+PJSIP reports a request of an unknown account by two events. The first one explains nothing: otherwise the
+pair would also explain a hidden guess.
+
 chan_sip's reports of failures explain nothing: the sender may have chosen their address, so that they are no
 proven attempts (``detect/confirmation.py``). Its challenges and logins do explain.
 
@@ -35,7 +38,7 @@ from math import inf
 
 from attrs import Factory, define
 
-from ringfence.detect.sessions import AddressKey, address_key
+from ringfence.detect.sessions import AddressKey, Role, address_key, role_of
 from ringfence.model import AMI, Address, Attempt, EventKind, Exchange, SecurityEvent, Service, Transport
 
 MOST = 16_384
@@ -115,6 +118,8 @@ class Exchanges:
         if event.kind is EventKind.SUCCESSFUL_AUTH:
             known.explained = True
             known.waiting.clear()
+        elif role_of(event) is Role.QUESTION:
+            return  # the event of its challenge, or of its refusal, follows
         elif event.service is Service.SIP and event.kind is not EventKind.CHALLENGE_SENT:
             return
         elif known.shown and repeated:

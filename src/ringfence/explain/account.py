@@ -26,6 +26,7 @@ from ringfence.model import (
     format_network,
     printable,
     rfc3339,
+    short_account,
 )
 from ringfence.plurals import counted
 from ringfence.store.bans import KEEP
@@ -186,7 +187,7 @@ def is_about_account(alarm: AlarmRecord, account: str) -> bool:
     The subject of such an alarm is the account, alone or followed by an address (``204 at 192.0.2.1``) or by
     the name of an Asterisk (``204 of pbx``).
     """
-    name = printable(account)
+    name = printable(short_account(account))
     between = " of " if alarm.code in _OF_ASTERISK else " at "
     return alarm.subject == name or alarm.subject.rpartition(between)[0] == name
 

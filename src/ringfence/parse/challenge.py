@@ -52,6 +52,7 @@ from ringfence.model import (
     CopiedRequest,
     Service,
     Transport,
+    method_of,
     short_session,
 )
 from ringfence.parse.address import unmapped
@@ -189,7 +190,8 @@ _SEQUENCES = re.compile(
 # PJSIP resolves the escapes of a parameter's name.
 _MADDR = re.compile(rb"(?:m|%[46]d)(?:a|%[46]1)(?:d|%[46]4)(?:d|%[46]4)(?:r|%[57]2)")
 _CREDENTIALS = b"authorization"
-_ACK, _REGISTER = b"ACK ", b"REGISTER "
+_ACK = b"ACK "
+_LONGEST_METHOD = 16
 _SIP = b"SIP/2.0 "  # an answer begins with it
 _USERNAME = re.compile(rb'username[ \t]*+=[ \t]*+"([^"\r\n]{0,128}+)"')
 _CALL_ID_OF_CHAN_SIP = re.compile(
@@ -268,7 +270,8 @@ def parse_request(
     readings = [request.lower(), by_chan_sip.lower()]
     # Without a bare CR, both read the same nonces and numbers.
     different = readings[: 1 if request.count(b"\r") == request.count(_EOL) else 2]
-    answerable = not request.lstrip(_EOL).startswith(_ACK)
+    start = request.lstrip(_EOL)[:_LONGEST_METHOD]
+    answerable = not start.startswith(_ACK)
     nonces, more_nonces = _first(_nonces(different), MOST_NONCES)
     call_ids, more_call_ids = _first(_call_ids((request, by_chan_sip), readings), MOST_CALL_IDS)
     sequences, more_sequences = _first(_sequences(different), MOST_SEQUENCES)
@@ -284,7 +287,7 @@ def parse_request(
         unread,
         _account_in(request, readings[0]) if answerable else "",
         transport,
-        request.lstrip(_EOL).startswith(_REGISTER),
+        method_of(start.partition(b" ")[0]),
         more_nonces or more_call_ids or more_sequences,
         transport is Transport.UDP and _MADDR.search(readings[1]) is not None,
     )

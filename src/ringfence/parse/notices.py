@@ -11,12 +11,14 @@ from collections import OrderedDict
 from ringfence.event_values import evolve
 from ringfence.model import (
     MOST_KEPT,
+    UNNAMED,
     Address,
     EventKind,
     SecurityEvent,
     Service,
     SourceId,
     Transport,
+    method_of,
     short_session,
 )
 from ringfence.parse.address import parse_source
@@ -46,10 +48,10 @@ from ringfence.parse.line_result import LogAlarm, OpenMessage, Parsed, Reason, m
 
 
 _CLAIM = re.compile(rb"' failed for '([^'\n]{1,80}+)' \(callid: ")
-_START = re.compile(rb"Request (?:'[^ \n]{0,8192}+ )?from '")
+_START = re.compile(rb"Request (?:'([^ \n]{0,8192}+) )?from '")
 # The form of nearly all messages: one address, and no character that could hide another.
 _SIMPLE = re.compile(
-    rb"Request (?:'[^' \n\x1b]{1,64}+' )?from '([^'\n\x1b]*+)' failed for '([^'\n\x1b]{1,80}+)' "
+    rb"Request (?:'([^' \n\x1b]{1,64}+)' )?from '([^'\n\x1b]*+)' failed for '([^'\n\x1b]{1,80}+)' "
     rb"\(callid: ([^')\n\x1b]*+)\) - ([A-Za-z ]{1,64}+)"
 )
 _TRIES = re.compile(rb" after \d{1,10}+ tries in \d{1,10}+\.\d{1,3}+ ms")
@@ -74,8 +76,8 @@ def parse_distributor(text: bytes, source: SourceId, time: float) -> Parsed:
     """Parse ``Request '…' from '…' failed for '…' (callid: …) - …``."""
     simple = _SIMPLE.fullmatch(text)
     if simple is not None:
-        header, address, session, reason = simple.groups()
-        return _failed(header, address, session, reason, source, time)
+        method, header, address, session, reason = simple.groups()
+        return _failed(method, header, address, session, reason, source, time)
     start = _START.match(text)
     if start is None:
         return Reason.NOT_EVIDENCE
@@ -86,7 +88,10 @@ def parse_distributor(text: bytes, source: SourceId, time: float) -> Parsed:
     if not end or len(before) < claims[-1].end():
         return Reason.CUT
     readings = [
-        _failed(text[start.end() : claim.start()], claim[1], before[claim.end() :], reason, source, time)
+        _failed(
+            start[1] and start[1].removesuffix(b"'"),
+            *(text[start.end() : claim.start()], claim[1], before[claim.end() :], reason, source, time),
+        )
         for claim in claims
     ]
     if len(readings) == 1 and _ESC not in text:
@@ -96,8 +101,15 @@ def parse_distributor(text: bytes, source: SourceId, time: float) -> Parsed:
 
 
 def _failed(
-    header: bytes, address: bytes, session: bytes, reason: bytes, source: SourceId, time: float
+    method: bytes | None,
+    header: bytes,
+    address: bytes,
+    session: bytes,
+    reason: bytes,
+    source: SourceId,
+    time: float,
 ) -> SecurityEvent | Reason:
+    """Return the event of a notice; ``method`` is None if the line names none."""
     found = _PJSIP_REASONS.get(reason) or _after_tries(reason)
     if found is None:
         return Reason.UNKNOWN_WORDING
@@ -116,6 +128,7 @@ def _failed(
         short_session(session),
         acl_name,
         forgeable=True,
+        method=UNNAMED if method is None else method_of(method),
     )
 
 

@@ -38,6 +38,7 @@ class More(TypedDict, total=False):
     tampered: bool
     forgeable: bool
     late: float
+    method: str
 
 
 def report(
@@ -56,17 +57,20 @@ def report(
     tampered: bool = False,
     forgeable: bool = False,
     late: float = 0.0,
+    method: str = "",
 ) -> SecurityEvent:
     """Return the event that the source ``by`` reports; it happened ``late`` seconds before."""
     remote = Endpoint(ip_address(address), port, transport)
     source = SourceId(PBX, by)
-    return SecurityEvent(
+    event = SecurityEvent(
         source, kind, service, remote, -late, account, call, acl, nonce, response, tampered, forgeable
     )
+    return evolve(event, method=method) if method else event
 
 
 def probed(address: str = ATTACKER, call: bytes = b"call-1", **more: Unpack[More]) -> SecurityEvent:
-    """Return the first request of a guess at an account that does not exist."""
+    """Return the call of an account that does not exist, the first request of a guess."""
+    more.setdefault("method", "INVITE")
     return report(EventKind.INVALID_ACCOUNT_ID, address, call, **more)
 
 
@@ -161,7 +165,7 @@ def copied(
     nonces = (nonce,) if nonce else ()
     digest = b"%d %b" % (sequence, nonce)
     request = CopiedRequest(ip_address(address), 5062, nonces, (call,), (sequence,), bool(nonce), digest)
-    return evolve(request, transport=transport, registers=bool(registers), account=registers)
+    return evolve(request, transport=transport, method="REGISTER" if registers else "", account=registers)
 
 
 def friend(address: str = PHONE, account: str = "204", tie: FriendReason = FriendReason.REACHABLE) -> Friend:

@@ -43,7 +43,7 @@ def test_a_guess_at_an_unknown_account_counts_at_its_first_event() -> None:
 @pytest.mark.parametrize("acl", ["not_match_endpoint_acl", "not_match_endpoint_contact_acl"])
 def test_a_refusal_by_an_acl_of_an_endpoint_counts_at_its_first_event(acl: str) -> None:
     """The challenge that follows completes the same attempt, as for an unknown account."""
-    refused = report(EventKind.FAILED_ACL, acl=acl)
+    refused = report(EventKind.FAILED_ACL, acl=acl, method="INVITE")
     steps = [at(0, refused), at(0, challenged()), at(1, refused), at(1, challenged())]
     assert each(alone(), *steps) == [1, 0, 0, 1]
 

@@ -1,0 +1,124 @@
+"""Which questions count: by their methods and accounts, their sources, and the bounds."""
+
+from ipaddress import ip_address
+
+import pytest
+from attrs import evolve
+from tests.detect.events import NOTICES, SECURITY, event
+
+from ringfence.detect.questions import (
+    FEW_ACCOUNTS,
+    MANY_ACCOUNTS,
+    MOST_ACCOUNTS,
+    WITHIN,
+    Pinging,
+    Questions,
+    trust_in,
+    weight_of,
+)
+from ringfence.model import EventKind, SecurityEvent
+
+OPTIONS, REGISTER = weight_of("OPTIONS"), weight_of("REGISTER")
+
+
+def asked(account: str = "s", address: str = "192.0.2.7") -> SecurityEvent:
+    """Return AMI's report of a question."""
+    return event(EventKind.INVALID_ACCOUNT_ID, account=account, address=address)
+
+
+def counted(questions: Questions, one: SecurityEvent, weight: int = OPTIONS, now: float = 0.0) -> list[str]:
+    """Return the accounts of which questions count because of ``one``."""
+    return [each.account for each, _ in questions.counting(one, weight, now)]
+
+
+@pytest.mark.parametrize(
+    ("method", "number"), [("OPTIONS", MANY_ACCOUNTS), ("", MANY_ACCOUNTS), ("REGISTER", FEW_ACCOUNTS)]
+)
+def test_many_accounts_count_each_once(method: str, number: int) -> None:
+    """All accounts count with the last one that is missing, then each new one, and none again."""
+    questions, weight = Questions(), weight_of(method)
+    accounts = [str(one) for one in range(number)]
+    for account in accounts[:-1]:
+        assert counted(questions, asked(account), weight) == []
+        assert counted(questions, asked(account), weight) == []
+    assert counted(questions, asked(accounts[-1]), weight) == accounts
+    assert counted(questions, asked("new"), weight) == ["new"]
+    assert counted(questions, asked("new"), weight) == []
+
+
+def test_a_host_of_ipv6_asks_with_all_addresses_of_its_64() -> None:
+    """Three accounts from three addresses of a /64 are those of one host."""
+    questions = Questions()
+    found = [counted(questions, asked(f"{n}", f"2001:db8::{n}"), REGISTER) for n in (1, 2, 3)]
+    assert found == [[], [], ["1", "2", "3"]]
+
+
+def test_an_account_is_forgotten_after_ten_minutes() -> None:
+    """Accounts that were asked for longer ago do not count, and a host that asks nothing is forgotten."""
+    questions = Questions()
+    for account, now in (("1", 0.0), ("2", 1.0), ("3", WITHIN)):
+        assert counted(questions, asked(account), REGISTER, now) == []
+    questions.expire(WITHIN * 2 - 1)
+    assert len(questions) == 1
+    questions.expire(WITHIN * 2)
+    assert len(questions) == 0
+
+
+def test_a_decoy_counts_at_once() -> None:
+    """A question for a decoy counts, and one for another account does not."""
+    questions = Questions()
+    questions.decoys = frozenset({b"admin"})
+    assert counted(questions, asked("s")) == []
+    assert counted(questions, asked("admin")) == ["admin"]
+
+
+def test_the_best_report_counts() -> None:
+    """AMI is better than a security line, and that is better than a notice, in any order."""
+    ami = asked("admin")
+    line, notice = evolve(ami, source=SECURITY), evolve(ami, source=NOTICES, forgeable=True)
+    assert [trust_in(one) for one in (notice, line, ami)] == [0, 1, 2]
+    questions = Questions()
+    for one in (notice, line, notice):
+        assert counted(questions, one) == []
+    questions.decoys = frozenset({b"admin"})
+    assert [each for each, _ in questions.counting(notice, 0, 1.0)] == [line]
+    assert [each for each, _ in questions.counting(ami, 0, 1.0)] == [ami]
+    assert counted(questions, ami) == counted(questions, notice) == []
+
+
+def test_a_guess_settles_its_question() -> None:
+    """The question of a guess counts no more; a guess without a question changes nothing."""
+    questions = Questions()
+    questions.settle(asked("1"), "1", 0.0)
+    counted(questions, asked("1"), REGISTER)
+    questions.settle(asked("1"), "1", 0.0)
+    questions.settle(asked("1"), "other", 0.0)
+    counted(questions, asked("2"), REGISTER)
+    assert counted(questions, asked("3"), REGISTER) == ["2", "3"]
+
+
+def test_the_bounds() -> None:
+    """The host used longest ago is forgotten, and of one host the account asked for longest ago."""
+    questions = Questions(most=2)
+    for number in range(3):
+        counted(questions, asked(address=f"192.0.2.{number}"))
+    assert len(questions) == 2
+    for number in range(MOST_ACCOUNTS + 1):
+        counted(questions, asked(f"{number}"))
+    assert counted(questions, asked("0")) == ["0"]
+
+
+def test_who_asks_again_and_again_is_named() -> None:
+    """A host with five questions for one account is perhaps a carrier, and one that enumerates is not."""
+    questions = Questions()
+    for number in range(6):
+        one = evolve(asked(), time=float(number))
+        questions.record(one, "OPTIONS" if number == 0 else "", float(number))
+        counted(questions, one, now=float(number))
+        other = asked(f"{number}", "192.0.2.8")
+        questions.record(other, "REGISTER", float(number))
+        counted(questions, other, REGISTER, float(number))
+    carrier = Pinging(ip_address("192.0.2.7"), 6, 0.0, 5.0, "OPTIONS", "s")
+    assert questions.pinging() == [carrier]
+    assert questions.pinging(ip_address("192.0.2.7")) == [carrier]
+    assert questions.pinging(ip_address("192.0.2.8")) == questions.pinging(ip_address("192.0.2.9")) == []

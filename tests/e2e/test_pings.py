@@ -1,0 +1,70 @@
+"""Requests without credentials at a real Asterisk: pings lead to no attempt, and scans to a ban."""
+
+import time
+
+import pytest
+from tests.support.daemon import until
+from tests.support.guarded import NO_LOGS, NO_WIRE, shared
+from tests.support.lab import Lab
+from tests.support.pings import AN_HOUR, TRANSPORTS, ask, ping
+from tests.support.sip_raw import Raw, calling, guesses
+
+pytestmark = pytest.mark.asterisk
+
+SOURCES: dict[str, dict[str, dict[str, object]]] = {
+    "all": {},
+    "AMI": {"logs": NO_LOGS, "wire": NO_WIRE},
+    "log": {"ami": {"enabled": False}, "wire": NO_WIRE},
+}
+METHODS = [b"OPTIONS", b"REGISTER", b"INVITE", b"SUBSCRIBE"]
+ACCOUNTS = [str(number) for number in range(700, 720)]
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("sources", SOURCES)
+def test_the_pings_of_an_hour_are_no_attempt(open22: Lab, sources: str, transport: str) -> None:
+    """An SBC that no ``identify`` matches sends OPTIONS and makes no attempt, whatever reports it."""
+    source = f"198.19.142.{1 + 3 * list(SOURCES).index(sources) + TRANSPORTS.index(transport)}"
+    with shared(open22, **SOURCES[sources]) as guard:
+        assert ping(open22, source, transport) == AN_HOUR
+        time.sleep(1.5)
+
+        assert guard.attempts_of(source) == []
+        assert guard.bans() == []
+
+
+@pytest.mark.parametrize("transport", ["UDP", "TCP"])
+def test_the_pings_of_an_hour_at_chan_sip_are_no_attempt(open16: Lab, transport: str) -> None:
+    """chan_sip answers OPTIONS of a stranger, and nothing counts."""
+    source = f"198.19.142.{10 + TRANSPORTS.index(transport)}"
+    with shared(open16) as guard:
+        assert ping(open16, source, transport) == AN_HOUR
+        time.sleep(1.5)
+
+        assert guard.attempts_of(source) == []
+        assert guard.bans() == []
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("sources", SOURCES)
+def test_twenty_accounts_without_credentials_are_an_enumeration(
+    open22: Lab, sources: str, method: bytes
+) -> None:
+    """A sender that asks for twenty accounts is banned, by whatever method, and whatever reports it."""
+    source = f"198.19.142.{20 + len(METHODS) * list(SOURCES).index(sources) + METHODS.index(method)}"
+    with shared(open22, **SOURCES[sources]) as guard:
+        ask(open22, source, ACCOUNTS, method=method)
+
+        until(lambda: [row["address"] for row in guard.bans()] == [source], "the ban")
+        assert [row["rule"] for row in guard.bans()] == ["enumeration"]
+
+
+def test_a_guesser_that_pings_too_is_banned_for_its_guesses(open22: Lab) -> None:
+    """Pings before, between and under the Call-IDs of guesses excuse none of them."""
+    source = "198.19.142.40"
+    with shared(open22) as guard:
+        ping(open22, source)
+        with calling(open22, source) as caller:
+            assert guesses(caller, Raw(from_user=b"alice"), 20, pause=0.1)
+
+        until(lambda: [row["rule"] for row in guard.bans()] == ["guess"], "the ban")
