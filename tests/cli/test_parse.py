@@ -1,5 +1,6 @@
 """``ringfence parse``: how each line of a log is parsed, for scripts and for people."""
 
+import bz2
 import gzip
 import json
 import lzma
@@ -92,7 +93,10 @@ def test_only_the_numbers() -> None:
     )
 
 
-@pytest.mark.parametrize(("suffix", "pack"), [("", bytes), (".gz", gzip.compress), (".xz", lzma.compress)])
+PACKS = [("", bytes), (".gz", gzip.compress), (".xz", lzma.compress), (".bz2", bz2.compress)]
+
+
+@pytest.mark.parametrize(("suffix", "pack"), PACKS)
 def test_files_plain_and_packed(tmp_path: Path, suffix: str, pack: Any) -> None:  # noqa: ANN401 - three functions
     """Compressed logs are read directly; a date without year is not later than the file's time."""
     recorded = capture("asterisk-22", "typo-then-good")

@@ -11,6 +11,11 @@ from ringfence.parse.notices import parse_logger, parse_security_events
     ("text", "result"),
     [
         (b"Log queue threshold (10) exceeded.  Discarding new messages.", LogAlarm.QUEUE_FULL),
+        (
+            b"Log queue WARNING / ERROR threshold (10) exceeded.  Discarding new messages.",
+            LogAlarm.QUEUE_FULL,
+        ),
+        (b"Log queue does not have any non-WARNING/ERROR messages left to discard.", LogAlarm.QUEUE_FULL),
         (b"Logging resumed.  3 messages discarded.", LogAlarm.QUEUE_RESUMED),
         (b"Log queue", Reason.NOT_EVIDENCE),
     ],

@@ -747,3 +747,13 @@ def test_an_ordinary_challenge_of_pjsip() -> None:
     assert found is not None
     assert (found.call_id, found.nonce, found.account) == (b"call-1", nonce, "alice")
     assert (found.sender, found.sequence) == (ip_address("198.18.1.1"), 1)
+
+
+def test_several_challenges_in_one_answer() -> None:
+    """Newer Asterisks offer several algorithms with one nonce; the answer is read as one with MD5 alone."""
+    line = next(one for one in ORDINARY.split(b"\r\n") if one.startswith(b"WWW"))
+    several = [line.replace(b"MD5", name) for name in (b"SHA-512-256", b"SHA-256", b"MD5")]
+    one = only(ipv4(udp(ORDINARY)))
+    assert only(ipv4(udp(ORDINARY.replace(line, b"\r\n".join(several))))) == one
+    stale = [each + b",stale=true" for each in several]
+    assert only(ipv4(udp(ORDINARY.replace(line, b"\r\n".join(stale))))) == evolve(one, accepted=True)

@@ -81,3 +81,19 @@ def test_no_bytes_raise(text: bytes) -> None:
 def test_it_takes_linear_time() -> None:
     """Text that is too long for a date is not parsed."""
     assert is_linear(lambda text: DateReader(UTC).seconds(text, NOW), b"", b"1")
+
+
+def test_a_repeated_hour_is_the_one_that_passes_now() -> None:
+    """A cached minute does not outlive the clock change: 02:30:05 CET is 59 minutes after 02:30:59 CEST."""
+    dates = DateReader(BERLIN)
+    first = datetime(2026, 10, 25, 0, 30, 59, tzinfo=UTC).timestamp()
+    second = datetime(2026, 10, 25, 1, 30, 5, tzinfo=UTC).timestamp()
+    assert dates.seconds(b"Oct 25 02:30:59", first) == first
+    assert dates.seconds(b"Oct 25 02:30:05", second) == second
+
+
+def test_a_line_of_a_repeated_hour_that_is_read_late_is_past() -> None:
+    """A line of 02:10 CEST, read at 02:55 CEST, is no line of 02:10 CET."""
+    dates = DateReader(BERLIN)
+    written = datetime(2026, 10, 25, 0, 10, tzinfo=UTC).timestamp()
+    assert dates.seconds(b"2026-10-25 02:10:00", written + 45 * 60) == written

@@ -131,3 +131,24 @@ def test_the_administrators_own_lines(tmp_path: Path) -> None:
     own = ReplayInput(plain.source, plain.files, plain.timezone, (custom,))
     assert senders(list(read_batches(plain))) == {}
     assert senders(list(read_batches(own))) == {"192.0.2.9": 1}
+
+
+FAILED_LOGIN = (
+    b"Event: InvalidPassword\r\nPrivilege: security,all\r\nEventTV: 2026-11-20T06:05:00.256+0000\r\n"
+    b"Severity: Error\r\nService: AMI\r\nEventVersion: 1\r\nAccountID: guard\r\nSessionID: 0x7f8db00035f0\r\n"
+    b"LocalAddress: IPV4/TCP/127.0.0.1/5038\r\nRemoteAddress: IPV4/TCP/198.51.100.4/51108\r\n\r\n"
+)
+
+
+def test_a_failed_manager_login_in_a_recording(tmp_path: Path) -> None:
+    """The events after it count, and one warning tells how they could be forged."""
+    recorded = capture("asterisk-22", "wrong-password-register").ami.read_bytes()
+    plain, failed = (
+        list(read_batches(replay_input(inspected(tmp_path, name, data))))
+        for name, data in {"plain.ami": recorded, "failed.ami": FAILED_LOGIN + recorded}.items()
+    )
+    assert events(failed)[1:] == events(plain)
+    assert not any(event.forgeable for event in events(failed))
+    assert [batch.warnings for batch in plain if batch.warnings] == []
+    [[warning]] = [batch.warnings for batch in failed if batch.warnings]
+    assert "AMI over HTTP" in warning

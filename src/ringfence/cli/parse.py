@@ -36,7 +36,8 @@ MAX_SHOWN = 300
 
 def parse(
     file: Annotated[
-        str, typer.Argument(metavar="FILE", help="A log of Asterisk (also .gz, .xz); - is standard input.")
+        str,
+        typer.Argument(metavar="FILE", help="A log of Asterisk (also .gz, .xz, .bz2); - is standard input."),
     ],
     as_json: JsonOption = False,
     unparsed: Annotated[
@@ -69,6 +70,8 @@ def parse(
             summary_counts.add(readings)
             if not summary:
                 _show(readings, lines, as_json=as_json, unparsed=unparsed)
+            if lines is not None and readings:
+                lines.forget(readings[-1].line)
         if summary or not (as_json or unparsed):
             echo(*summary_counts.lines(reader))
     if pattern and not summary_counts.by_pattern:
@@ -102,11 +105,9 @@ class _Lines:
         while self._texts and next(iter(self._texts)) < number:
             del self._texts[next(iter(self._texts))]
 
-    def pop(self, number: int) -> str:
-        """Return the line ``number``, and forget the lines before it. Return "" if it was forgotten."""
-        self.forget(number)
-        text = self._texts.get(number, b"")
-        return text.decode("utf-8", "backslashreplace")
+    def text(self, number: int) -> str:
+        """Return the line ``number``; "" if it was forgotten."""
+        return self._texts.get(number, b"").decode("utf-8", "backslashreplace")
 
 
 class _Summary:
@@ -237,10 +238,8 @@ def _show(readings: list[LineResult], lines: _Lines | None, *, as_json: bool, un
             what = reading.reason or reading.alarm
             output.append(f"{reading.line:>7}  -  {what}")
         if lines is not None:
-            output.append(f"{'':>9}{lines.pop(reading.line)}")
+            output.append(f"{'':>9}{lines.text(reading.line)}")
     echo(*output)
-    if lines is not None and readings:
-        lines.forget(readings[-1].line)
 
 
 def _of_event(event: SecurityEvent) -> str:

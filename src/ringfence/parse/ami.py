@@ -227,11 +227,14 @@ class HttpCheck:
     asked. The attribute ``enabled`` is the last answer: whether Asterisk serves AMI over HTTP, None if
     unknown. ``wanted``: the caller should now send a question with the ActionID that :meth:`ask` returns.
     ``active``: items must go through :meth:`pass_on`. ``deadline`` is the monotonic time at which
-    :meth:`expire` has something to return, or None.
+    :meth:`expire` has something to return, or None. With ``recorded``, the connection is a recording: nobody can
+    ask Asterisk, so its items are believed. Then ``recorded_manager`` tells that some of them may be forged.
     """
 
-    def __init__(self, token: str) -> None:
+    def __init__(self, token: str, *, recorded: bool = False) -> None:
         self.enabled: bool | None = None
+        self.recorded_manager = False
+        self._recorded = recorded
         self.wanted = False
         self.active = False
         self.deadline: float | None = None
@@ -266,7 +269,10 @@ class HttpCheck:
         passed: list[AmiItem] = []
         for item in items:
             if isinstance(item, ManagerEvent):
-                self._begin(now)
+                if self._recorded:
+                    self.recorded_manager = True
+                else:
+                    self._begin(now)
             elif isinstance(item, Reply) and self.is_answer(item):
                 passed += self._end(item)
                 passed.append(item)
@@ -371,12 +377,13 @@ class AmiDecoder:
     The argument ``token`` begins the ActionID of each of ringfence's actions; "" if no action is sent. The
     attribute ``http`` decides when to ask whether Asterisk serves AMI over HTTP, and stores the answer.
     ``local_addresses`` are Asterisk's own addresses, in its network, as its events name them. Only events in
-    which no sender can write them count: those of PJSIP, and successful logins of managers.
+    which no sender can write them count: those of PJSIP, and successful logins of managers. ``recorded``: the
+    connection is a recording (:class:`HttpCheck`).
     """
 
-    def __init__(self, source: SourceId, token: str = "") -> None:
+    def __init__(self, source: SourceId, token: str = "", *, recorded: bool = False) -> None:
         self.counts = AmiCounts()
-        self.http = HttpCheck(token)
+        self.http = HttpCheck(token, recorded=recorded)
         self.local_addresses: set[Address] = set()
         self._local_texts: set[bytes] = set()
         # Whether a client of AMI over HTTP may have written the next packet: true from an event of service

@@ -6,7 +6,8 @@ date. Fractions, AM or PM, and a zone as an offset may be added. Any other text 
 the current time.
 
 A date without a year is the latest one that is at most a day ahead of now. ``11/12/2026`` is month/day or
-day/month, whichever is nearer to now. An hour that a clock change repeats is the one nearer to now. Names of
+day/month, whichever is nearer to now. An hour that a clock change repeats is the one nearer to now that is
+not ahead of it. Names of
 time zones other than UTC are ambiguous and are ignored; the log's own time zone is used.
 
 Bounds: a date has at most 48 bytes, and at most 512 parsed dates are cached.
@@ -19,7 +20,9 @@ _AHEAD = 86_400.0  # seconds that a date may be ahead of now, because clocks and
 _YEARS_BACK = 8  # years back that a missing year is searched: two 29ths of February may be so far apart
 _REMEMBERED = 512
 _LONGEST = 48
-_STALE = 3_600.0  # seconds for which parsed dates stay cached: a date without a year depends on now
+_STALE = 600.0  # seconds for which parsed dates stay cached: a date without a year or a zone depends on now
+_CLOCKS = 300.0  # seconds that a line may be ahead of now, because it is written before it is read
+_REPEATED = 3_600.0  # seconds that a clock change repeats
 _NOON = 12
 
 _MONTHS = {
@@ -94,7 +97,7 @@ class DateReader:
                 candidates = self._candidates(fields, now)
                 if index == _SLASHED:
                     candidates += self._candidates(fields | {"M": fields["D"], "D": fields["M"]}, now)
-                return min(candidates, key=lambda seconds: abs(seconds - now), default=None)
+                return min(candidates, key=lambda seconds: _distance(seconds, now), default=None)
         return None
 
     def _candidates(self, fields: dict[str, bytes | None], now: float) -> list[float]:
@@ -146,3 +149,9 @@ class DateReader:
             minutes = int(written[1:3]) * 60 + int(written[-2:])
             return timezone(timedelta(minutes=-minutes if written[:1] == b"-" else minutes))
         return self._zone
+
+
+def _distance(seconds: float, now: float) -> float:
+    """Return how far a moment is from now; a moment ahead of it is farther, because lines are past."""
+    ahead = seconds - now
+    return ahead + _REPEATED if ahead > _CLOCKS else abs(ahead)

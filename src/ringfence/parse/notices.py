@@ -597,6 +597,12 @@ class LoginDeduplicator:
 # manager interface nor in the log. So a sender that puts such a byte into a Call-ID stays hidden in both.
 
 
+_QUEUE_FULL = (
+    b"Log queue threshold (",
+    # Since August 2026 Asterisk discards notices and security events first, and the others later.
+    b"Log queue WARNING / ERROR threshold (",
+    b"Log queue does not have any non-WARNING/ERROR messages left",
+)
 OPENED = re.compile(
     rb"\[[^\[\]\n]{5,48}+\] Asterisk \S{1,200}+ built by \S{1,100}+ @ \S{1,255}+"
     rb" on a \S{1,100}+ running \S{1,100}+ on \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
@@ -610,7 +616,7 @@ own end of the message follows on a later line, which is not ignored.
 
 def parse_logger(text: bytes, source: SourceId, time: float) -> Parsed:  # noqa: ARG001 - gives no event
     """Parse a message of Asterisk's logger about itself: lines were lost, or are no longer lost."""
-    if text.startswith(b"Log queue threshold ("):
+    if text.startswith(_QUEUE_FULL):
         return LogAlarm.QUEUE_FULL
     return LogAlarm.QUEUE_RESUMED if text.startswith(b"Logging resumed.") else Reason.NOT_EVIDENCE
 

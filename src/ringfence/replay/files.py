@@ -5,6 +5,7 @@ source, ordered by the first times in them. Files with other names, or in other 
 the same Asterisk.
 """
 
+import bz2
 import gzip
 import lzma
 import os
@@ -38,7 +39,17 @@ BANNER = b"Asterisk Call Manager/"
 _HEAD = 64 * 1024
 """The number of bytes (unpacked) in which the format and the first time of a file are searched."""
 
-_GZIP, _XZ = b"\x1f\x8b", b"\xfd7zXZ\x00"
+_GZIP, _XZ, _BZIP2 = b"\x1f\x8b", b"\xfd7zXZ\x00", b"BZh"
+_SUFFIXES = (".gz", ".xz", ".bz2")
+_UNREAD = {
+    b"\x28\xb5\x2f\xfd": "is compressed with zstd; fix: unpack it with zstd -d",
+    b"\x04\x22\x4d\x18": "is compressed with lz4; fix: unpack it with lz4 -d",
+    b"PK\x03\x04": "is an archive; fix: unpack it with unzip, and give the logs in it",
+    b"7z\xbc\xaf\x27\x1c": "is an archive; fix: unpack it with 7z x, and give the logs in it",
+}
+"""The beginnings of files that are not read, each with what it is and what to do."""
+_TAR, _TAR_AT = b"ustar", 257
+_IS_TAR = "is an archive; fix: unpack it with tar -xf, and give the logs in it"
 _AMI = (BANNER, b"Event: ", b"Response: ")
 _ROTATED = re.compile(r"(.+?)(?:\.(\d{1,14})|-\d{8,14}(?:[-_.]\d{2,10})?)(\.log|\.ami)?")
 _CONTROLS = bytes({*range(1, 32)} - {*b"\t\n\v\f\r\x1b"})
@@ -77,6 +88,7 @@ class OpenFile:
         self._path = path
         self._raw = raw
         self._unpacked = unpacked
+        self._begun = False
 
     @property
     def position(self) -> int:
@@ -91,12 +103,16 @@ class OpenFile:
     def read(self, size: int = BLOCK) -> bytes:
         """Return the next bytes, at most ``size``; empty at the end."""
         try:
-            return self._unpacked.read1(size)
+            data = self._unpacked.read1(size)
         except EOFError:
             self.cut = True
             return b""
         except (OSError, lzma.LZMAError, zlib.error) as error:
             raise _unreadable(self._path, error) from None
+        if not self._begun and data.startswith(_TAR, _TAR_AT):
+            raise SourceError(f"{self._path}: {_IS_TAR}")
+        self._begun = True
+        return data
 
 
 @contextmanager
@@ -108,11 +124,16 @@ def open_file(path: Path) -> Iterator[OpenFile]:
             start = raw.peek(len(_XZ))[: len(_XZ)]  # not read: bytes read from a pipe cannot be read again
         except OSError as error:
             raise _unreadable(path, error) from None
+        reason = next((why for begin, why in _UNREAD.items() if start.startswith(begin)), None)
+        if reason is not None:
+            raise SourceError(f"{path}: {reason}")
         unpacked: _Unpacked = raw
         if path.suffix == ".gz" or start.startswith(_GZIP):
             unpacked = stack.enter_context(gzip.GzipFile(fileobj=raw))
         elif path.suffix == ".xz" or start == _XZ:
             unpacked = stack.enter_context(lzma.LZMAFile(raw))
+        elif path.suffix == ".bz2" or start.startswith(_BZIP2):
+            unpacked = stack.enter_context(bz2.BZ2File(raw))
         yield OpenFile(path, raw, unpacked)
 
 
@@ -145,7 +166,7 @@ def original(path: Path) -> tuple[Path, int]:
 
     For ``messages.2.gz`` these are ``messages`` and 2. The number is 0 if the name has none, or only a date.
     """
-    name = path.name.removesuffix(".gz").removesuffix(".xz")
+    name = path.name.removesuffix(path.suffix) if path.suffix in _SUFFIXES else path.name
     rotated = _ROTATED.fullmatch(name)
     if rotated is None:
         return path.with_name(name), 0
@@ -215,6 +236,10 @@ log is wrong.
 
 _ENOUGH = 10  # fewer pairs of adjacent lines of the two kinds say nothing about the time zone
 _APART = "the times of lines and of events in them differ by hours; fix: give the time zone with --timezone"
+_DOUBTS = (
+    "has failed logins of managers; if Asterisk served AMI over HTTP then, a client of it may have written the "
+    "events that follow them"
+)
 _LONG_AGO, _LATER = 0.0, 1.0
 
 
@@ -261,6 +286,7 @@ def read_batches(replay_input: ReplayInput) -> Iterator[Batch]:
     for file in replay_input.files:
         reader = _Recording(replay_input.source) if file.is_ami else log
         tampered, position = reader.tampered, 0
+        doubted = False
         begun = False  # whether the last block ended within a line
         apart: bool | None = None
         with open_file(file.path) as opened:
@@ -272,6 +298,9 @@ def read_batches(replay_input: ReplayInput) -> Iterator[Batch]:
                 lines = data.count(b"\n") if more else int(begun)
                 begun = more and not data.endswith(b"\n")
                 warnings = [TRUNCATED] if opened.cut else []
+                if reader.doubts and not doubted:
+                    doubted = True
+                    warnings.append(_DOUBTS)
                 if apart is None:
                     apart = _are_apart(events)
                     warnings += [_APART] if apart else []
@@ -302,6 +331,8 @@ class _Log:
             replay_input.source, timezone=replay_input.timezone, customs=replay_input.customs
         )
 
+    doubts = False
+
     @property
     def tampered(self) -> int:
         return self._reader.counts.tampered
@@ -323,7 +354,12 @@ class _Recording:
 
     def __init__(self, source: SourceId) -> None:
         self._greeted = False
-        self._decoder = AmiDecoder(source)
+        self._decoder = AmiDecoder(source, recorded=True)
+
+    @property
+    def doubts(self) -> bool:
+        """Whether AMI over HTTP may have written some of the events."""
+        return self._decoder.http.recorded_manager
 
     @property
     def tampered(self) -> int:
