@@ -1,8 +1,8 @@
 """Bans of senders that ask without credentials: carriers and monitors that ping, and scanners of accounts.
 
-A ping is an OPTIONS that no ``identify`` matches, as from an SBC (one account for all) or a monitor (an account
-that exists). An hour of pings, one every 29 s, is sent within seconds. chan_sip reports no OPTIONS, and by TLS
-nobody can read them, so there the pings of PJSIP alone are measured.
+A ping is an OPTIONS that no ``identify`` matches, as from an SBC (one account for all) or a monitor (an
+account that exists). An hour of pings, one every 29 s, is sent within seconds. chan_sip reports no OPTIONS,
+and by TLS nobody can read them, so there the pings of PJSIP alone are measured.
 """
 
 import time
@@ -42,8 +42,8 @@ def _pings(here: Bed, release: str, transport: str, network: str) -> Figure:
     whole = all(number == AN_HOUR for number in answered.values())
     return Figure(
         what=(
-            f"OPTIONS of a monitor and of an SBC without identify, {AN_HOUR} each (an hour of one every 29 s), "
-            f"{transport}, Asterisk {release}: bans, attempts"
+            f"OPTIONS of a monitor and of an SBC without identify, {AN_HOUR} each (an hour of one every "
+            f"29 s), {transport}, Asterisk {release}: bans, attempts"
         ),
         measured=f"{len(bans)}, {attempts}" + ("" if whole else "; not all were answered"),
         must="0, 0",

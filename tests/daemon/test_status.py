@@ -275,6 +275,7 @@ def test_the_status_of_a_quiet_guard(enforcer: Enforcer) -> None:
         "watched": [],
         "alarms": [],
         "unseen": [],
+        "pinging": [],
     }
 
 

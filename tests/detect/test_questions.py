@@ -6,12 +6,12 @@ import pytest
 from attrs import evolve
 from tests.detect.events import NOTICES, SECURITY, event
 
+from ringfence.detect.judgement import Pinging
 from ringfence.detect.questions import (
     FEW_ACCOUNTS,
     MANY_ACCOUNTS,
     MOST_ACCOUNTS,
     WITHIN,
-    Pinging,
     Questions,
     trust_in,
     weight_of,
@@ -120,5 +120,11 @@ def test_who_asks_again_and_again_is_named() -> None:
         counted(questions, other, REGISTER, float(number))
     carrier = Pinging(ip_address("192.0.2.7"), 6, 0.0, 5.0, "OPTIONS", "s")
     assert questions.pinging() == [carrier]
+    assert carrier.sentence.startswith(
+        "sends OPTIONS that no identify matches (6 since 1970-01-01T00:00:00Z for s)"
+    )
+    assert evolve(carrier, method="", account="").sentence.startswith(
+        "sends requests without credentials that"
+    )
     assert questions.pinging(ip_address("192.0.2.7")) == [carrier]
     assert questions.pinging(ip_address("192.0.2.8")) == questions.pinging(ip_address("192.0.2.9")) == []

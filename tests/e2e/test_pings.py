@@ -31,6 +31,9 @@ def test_the_pings_of_an_hour_are_no_attempt(open22: Lab, sources: str, transpor
 
         assert guard.attempts_of(source) == []
         assert guard.bans() == []
+        [sentence] = guard.ask("why", network=source)["evidence"]
+        assert sentence.startswith("sends OPTIONS that" if sources != "AMI" else "sends requests without")
+        assert source in [one["address"] for one in guard.status()["pinging"]]
 
 
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])

@@ -754,6 +754,7 @@ def test_several_challenges_in_one_answer() -> None:
     line = next(one for one in ORDINARY.split(b"\r\n") if one.startswith(b"WWW"))
     several = [line.replace(b"MD5", name) for name in (b"SHA-512-256", b"SHA-256", b"MD5")]
     one = only(ipv4(udp(ORDINARY)))
+    assert one is not None
     assert only(ipv4(udp(ORDINARY.replace(line, b"\r\n".join(several))))) == one
     stale = [each + b",stale=true" for each in several]
     assert only(ipv4(udp(ORDINARY.replace(line, b"\r\n".join(stale))))) == evolve(one, accepted=True)

@@ -372,7 +372,8 @@ def _daemon_findings(settings: Settings) -> tuple[Mapping[str, Any] | None, list
     ]
     alarms = [alarm_text(alarm) for alarm in report["alarms"] if is_about_setup(alarm["code"])]
     found = [Finding(False, "daemon", text) for text in (*alarms, *disconnected)]
-    return report, found or [Finding(True, "daemon", "running, and every source is connected")]
+    pings = [Finding(None, one["address"], one["text"]) for one in report.get("pinging", ())]
+    return report, [*(found or [Finding(True, "daemon", "running, and every source is connected")]), *pings]
 
 
 # -- findings of ``ringfence check`` about fail2ban, another program that may ban senders by Asterisk's logs

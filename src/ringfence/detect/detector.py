@@ -58,6 +58,7 @@ from ringfence.detect.judgement import (
     Judgement,
     Login,
     Observe,
+    Pinging,
     Watched,
     distributed_cleared,
     forged_by,
@@ -558,7 +559,12 @@ class Detector:
             self._history.attempts(subject.key),
             tuple(self._counts(subject, now)),
             self.friends.outage_mode,
+            tuple(self._attribution.questions.pinging(address)),
         )
+
+    def pinging(self) -> list[Pinging]:
+        """Return the hosts that ask again and again without credentials, the latest last."""
+        return self._attribution.questions.pinging()
 
     def _counts(self, subject: Subject, now: float) -> list[Count]:
         """Return how near each rule is to a ban of a subject.

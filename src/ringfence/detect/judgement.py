@@ -18,6 +18,7 @@ from ringfence.model import (
     Proof,
     Scope,
     printable,
+    rfc3339,
 )
 
 
@@ -114,11 +115,38 @@ class Watched:
 
 
 @frozen
+class Pinging:
+    """A host that asks again and again without credentials: perhaps a carrier or a monitor.
+
+    It sent ``number`` questions since ``began``, the last one at ``last`` (seconds since the epoch).
+    ``method`` is "" if it is unknown. ``account`` is the sender's own text.
+    """
+
+    address: Address
+    number: int
+    began: float
+    last: float
+    method: str
+    account: str
+
+    @property
+    def sentence(self) -> str:
+        """What the host does, and what to do, for an administrator."""
+        named = f" for {printable(self.account)}" if self.account else ""
+        what = self.method or "requests without credentials"
+        return (
+            f"sends {what} that no identify matches ({self.number} since {rfc3339(self.began)}{named}): "
+            "a carrier or a monitor? They are no attempts; "
+            "fix: if you know it, add its address to an identify in pjsip.conf"
+        )
+
+
+@frozen
 class AddressSummary:
     """All that is known about an address: its subject, its attempts, and how near each rule is to a ban.
 
     ``attempts`` are those in memory, oldest first. ``friends`` are the reasons why the address is a friend
-    now, ``former`` the reasons why it was a friend.
+    now, ``former`` the reasons why it was a friend. ``pinging``: its host asks again and again.
     """
 
     address: Address
@@ -129,6 +157,7 @@ class AddressSummary:
     attempts: tuple[Attempt, ...]
     counts: tuple[Count, ...]
     outage_mode: bool
+    pinging: tuple[Pinging, ...] = ()
 
 
 @define

@@ -26,9 +26,10 @@ Bounds: ``MOST_HOSTS`` hosts, the least recently used are forgotten first, and `
 from collections import OrderedDict
 from collections.abc import Iterator
 
-from attrs import Factory, define, frozen
+from attrs import Factory, define
 
 from ringfence.detect.history import packed_account
+from ringfence.detect.judgement import Pinging
 from ringfence.detect.sessions import AddressKey, address_key, host_of
 from ringfence.model import UNNAMED, Address, SecurityEvent, short_account
 
@@ -89,22 +90,6 @@ class _Host:
     method: str = ""
     account: str = ""
     accounts: OrderedDict[str, _Question] = Factory(OrderedDict)
-
-
-@frozen
-class Pinging:
-    """A host that asks again and again and never guesses: perhaps a carrier or a monitor.
-
-    ``number`` questions since ``began``, the last one at ``last`` (seconds since the epoch). ``method`` is ""
-    if it is unknown. ``account`` is the sender's own text.
-    """
-
-    address: Address
-    number: int
-    began: float
-    last: float
-    method: str
-    account: str
 
 
 class Questions:

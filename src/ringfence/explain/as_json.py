@@ -347,14 +347,15 @@ def _one(rule: Rule) -> str:
 
 
 def remarks(known: NetworkFacts) -> list[str]:
-    """Return sentences: how many attempts do not count, or count only as claims, and why.
+    """Return sentences: how many attempts do not count, or count only as claims, why, and what is no attempt.
 
     An attempt is only a claim if nothing proves that its address is really that of the sender.
     """
     attempts = [outcome.attempt for outcome in known.attempts()]
     reasons = Counter(why_unconfirmed(attempt) for attempt in attempts if not attempt.trusted)
     found = [_line(number, len(attempts), why) for why, number in reasons.items()]
-    return [*found, *_hidden(attempts)]
+    pings = known.story.pinging if known.story is not None else ()
+    return [*found, *_hidden(attempts), *(one.sentence for one in pings)]
 
 
 def _line(number: int, of: int, why: str) -> str:

@@ -227,8 +227,9 @@ class HttpCheck:
     asked. The attribute ``enabled`` is the last answer: whether Asterisk serves AMI over HTTP, None if
     unknown. ``wanted``: the caller should now send a question with the ActionID that :meth:`ask` returns.
     ``active``: items must go through :meth:`pass_on`. ``deadline`` is the monotonic time at which
-    :meth:`expire` has something to return, or None. With ``recorded``, the connection is a recording: nobody can
-    ask Asterisk, so its items are believed. Then ``recorded_manager`` tells that some of them may be forged.
+    :meth:`expire` has something to return, or None. With ``recorded``, the connection is a recording: nobody
+    can ask Asterisk, so its items are believed. Then ``recorded_manager`` tells that some of them may be
+    forged.
     """
 
     def __init__(self, token: str, *, recorded: bool = False) -> None:

@@ -236,9 +236,9 @@ log is wrong.
 
 _ENOUGH = 10  # fewer pairs of adjacent lines of the two kinds say nothing about the time zone
 _APART = "the times of lines and of events in them differ by hours; fix: give the time zone with --timezone"
-_DOUBTS = (
-    "has failed logins of managers; if Asterisk served AMI over HTTP then, a client of it may have written the "
-    "events that follow them"
+_PERHAPS_FORGED = (
+    "has failed logins of managers; if Asterisk served AMI over HTTP then, a client of it may have written "
+    "the events that follow them"
 )
 _LONG_AGO, _LATER = 0.0, 1.0
 
@@ -286,7 +286,7 @@ def read_batches(replay_input: ReplayInput) -> Iterator[Batch]:
     for file in replay_input.files:
         reader = _Recording(replay_input.source) if file.is_ami else log
         tampered, position = reader.tampered, 0
-        doubted = False
+        warned = False
         begun = False  # whether the last block ended within a line
         apart: bool | None = None
         with open_file(file.path) as opened:
@@ -298,9 +298,9 @@ def read_batches(replay_input: ReplayInput) -> Iterator[Batch]:
                 lines = data.count(b"\n") if more else int(begun)
                 begun = more and not data.endswith(b"\n")
                 warnings = [TRUNCATED] if opened.cut else []
-                if reader.doubts and not doubted:
-                    doubted = True
-                    warnings.append(_DOUBTS)
+                if reader.perhaps_forged and not warned:
+                    warned = True
+                    warnings.append(_PERHAPS_FORGED)
                 if apart is None:
                     apart = _are_apart(events)
                     warnings += [_APART] if apart else []
@@ -331,7 +331,7 @@ class _Log:
             replay_input.source, timezone=replay_input.timezone, customs=replay_input.customs
         )
 
-    doubts = False
+    perhaps_forged = False
 
     @property
     def tampered(self) -> int:
@@ -357,7 +357,7 @@ class _Recording:
         self._decoder = AmiDecoder(source, recorded=True)
 
     @property
-    def doubts(self) -> bool:
+    def perhaps_forged(self) -> bool:
         """Whether AMI over HTTP may have written some of the events."""
         return self._decoder.http.recorded_manager
 
