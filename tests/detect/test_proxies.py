@@ -271,6 +271,13 @@ def test_an_unknown_account_is_a_claim_of_its_client() -> None:
     assert attempts(pbx.reports(EventKind.CHALLENGE_SENT, b"a", NONCE)) == []
 
 
+def test_a_question_of_a_client_that_the_wire_cannot_read_is_nothing() -> None:
+    """A client by TLS is unknown, and so is whether its question is a ping: it is not listed."""
+    pbx = Pbx(sockets=STREAMS)
+    pbx.sends_to_proxy()
+    assert pbx.reports(UNKNOWN, b"a") == []
+
+
 def test_an_event_of_a_client_by_tcp_is_a_claim_about_tcp() -> None:
     """Its client is known by the Call-ID, and a ban blocks the client's transport."""
     pbx = Pbx()

@@ -277,3 +277,13 @@ def test_a_marked_event_is_the_same_otherwise() -> None:
     [marked] = events(unsure.feed(FAILED) + unsure.answer("No"))
 
     assert events(sure.answer("No")) == [evolve(marked, forgeable=False)]
+
+
+def test_a_recording_is_believed() -> None:
+    """Nobody can ask the Asterisk of a recording, so nothing is marked, and the decoder says so."""
+    decoder = AmiDecoder(SOURCE, recorded=True)
+    found = [*decoder.feed(BANNER + FORGED_TLS, 0.0), *decoder.tick(1.0)]
+    assert not decoder.http.recorded_manager
+    found += [*decoder.feed(FAILED + FORGED_TLS, 2.0), *decoder.tick(3.0)]
+    assert [event.forgeable for event in events(found)] == [False] * 3
+    assert decoder.http.recorded_manager

@@ -16,7 +16,7 @@ from tests.support.listening import connected
 
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Bounds, Detector
-from ringfence.detect.judgement import Disposition, Effect, Judgement, Login, Observe
+from ringfence.detect.judgement import Disposition, Effect, Judgement, Login, Observe, Pinging
 from ringfence.detect.rules import RULES, Claimed
 from ringfence.detect.sessions import MAX_SESSIONS
 from ringfence.ledger import Record, key_of
@@ -238,6 +238,10 @@ class Player:
     def is_friend(self, address: str) -> bool:
         """Whether an address is a friend."""
         return self._detector.friends.has(ip_address(address))
+
+    def pinging(self) -> list[Pinging]:
+        """Return the hosts that ask again and again without credentials."""
+        return self._detector.pinging()
 
     def not_passed(self) -> set[str]:
         """Return the friends that the limiter must not pass now."""

@@ -345,11 +345,10 @@ class Detector:
         known = subject.friend or self.friends.worked_near(attempt.account, address)
         if known or subject.exempt or attempt.event is not EventKind.INVALID_ACCOUNT_ID:
             return
-        banned = self._scopes_of(subject, now)
-        if _WHOLE.isdisjoint(banned):
-            decision = self._judge.decide(subject, kept, attempt, now, narrowed=bool(banned))
-            if decision is not None:
-                yield Judgement(attempt, subject.network, Disposition.PROVEN, decision)
+        narrowed = bool(self._scopes_of(subject, now))
+        decision = self._judge.decide(subject, kept, attempt, now, narrowed=narrowed)
+        if decision is not None:
+            yield Judgement(attempt, subject.network, Disposition.PROVEN, decision)
 
     def _on_proof(self, proof: NewProof, now: float) -> list[Effect]:
         """Record that an address is proven for a session; return the effects, which may be a ban."""
