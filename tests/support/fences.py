@@ -40,6 +40,7 @@ def settings_in(folder: Path, networks: int = 1_000) -> dict[str, Any]:
 @contextmanager
 def enforced(guard: Guard) -> Iterator[Guard]:
     """Start the fence by force, and yield the guard when the fence drops packets."""
+    until(lambda: guard.ask("fence")["whole"], "the database is read")
     guard.ask("fence_enforce", seconds=3_600.0, force=True)
     until(lambda: guard.ask("fence")["mode"] == "enforce", "the fence")
     yield guard

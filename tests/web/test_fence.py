@@ -22,6 +22,7 @@ def _browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         Guard(folder, ami={"port": pbx.port}, fence=fence, geo={"database": [str(database)]}) as guard,
     ):
         guard.ask("fence_admit", what="192.0.2.7", seconds=28_800.0)
+        until(lambda: guard.ask("fence")["whole"], "the database is read")
         guard.ask("fence_enforce", seconds=3_600.0, force=True)
         until(lambda: not guard.status()["limiter_waits"], "the friends are known")
         pbx.send(LOGIN.replace(b"198.18.1.110", b"198.51.100.77"))
