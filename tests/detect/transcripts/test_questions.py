@@ -54,7 +54,7 @@ def test_a_guess_that_counted_is_no_call_later() -> None:
 def guess(number: int, account: str) -> tuple[list[Entry], list[Entry]]:
     """Return what the wire and AMI report of a guess at an account that does not exist."""
     call, nonce = b"call-%d" % number, b"n%d" % number
-    wire = [
+    wire: list[Entry] = [
         *(copied(call=call, sequence=1), sent(call=call, nonce=nonce, sequence=1)),
         copied(call=call, nonce=nonce, sequence=2, registers=account),
         sent(call=call, nonce=b"m%d" % number, sequence=2),
@@ -80,6 +80,7 @@ def test_guesses_at_unknown_accounts_are_an_enumeration_when_ami_names_the_reaso
 def test_the_reason_of_a_guess_that_led_to_a_ban_changes_nothing() -> None:
     """AMI's report of the fifth guess comes after the ban."""
     guard = Player()
+    bans: list[str] = []
     for number in range(5):
         bans = guard.play(at(float(number), *guess(number, "100")[0])).bans
     assert bans == ["guess bans 192.0.2.7/32 in full after 5"]
