@@ -17,7 +17,7 @@ Six invariants are checked after each step:
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
@@ -49,6 +49,8 @@ EXCEPTIONS = {
     "refuses after a lost `100 Trying` counts as a guess.",
     "container": "Hidden guesses by TLS, and attempts by TCP or TLS that only the log reports, are only "
     "listed there.",
+    "question": "A request without credentials is refused by a challenge, which shows nothing about the "
+    "account.",
 }
 """The guesses that need not count, and the logins that may, by name: docs/evidence.md has these sentences."""
 
@@ -150,7 +152,7 @@ class Judge:
         self._sent: list[Sent] = []
         self._attempts: list[Sent] = []
         self._attempts_of: defaultdict[str, list[Sent]] = defaultdict(list)  # by source
-        self._owed: Counter[tuple[str, str]] = Counter()
+        self._questions: dict[tuple[str, str], list[Sent]] = {}  # of which no answer was wrong, by dialogue
         self._logins: dict[str, float] = {}
         self._worked: defaultdict[str, set[str]] = defaultdict(set)  # by host
         self._receivers: defaultdict[str, set[str]] = defaultdict(set)  # by nonce
@@ -158,26 +160,32 @@ class Judge:
         self._claimed_at: list[float] = []
 
     def sent(self, request: Sent) -> None:
-        """Record a request. Of an unknown account, the question is the attempt, and its answer is owed."""
+        """Record a request.
+
+        A question for an unknown account may count, if its sender asks for several. A guess takes its place.
+        """
         self._sent.append(request)
         if request.answered:
             self._receivers[request.nonce].add(request.answered)
         dialogue = request.source, request.dialogue
         if request.credentials == "right":
-            self._owed.pop(dialogue, None)
+            self._questions.pop(dialogue, None)
             if not request.forged:
                 self._logins.setdefault(request.source, request.time)
                 self._worked[_host(request.source)].add(request.account)
             if request.exception == "lost" and not self._sees_all:
                 self._attempted(request)
         elif request.credentials == "wrong":
-            if self._owed[dialogue]:
-                self._owed[dialogue] -= 1
-            else:
-                self._attempted(request)
-        elif not request.known:
-            self._owed[dialogue] += 1
+            questions = self._questions.get(dialogue)
+            if questions:
+                question = questions.pop(0)
+                self._attempts.remove(question)
+                self._attempts_of[question.source].remove(question)
             self._attempted(request)
+        elif not request.known:
+            question = replace(request, exception="question")
+            self._questions.setdefault(dialogue, []).append(question)
+            self._attempted(question)
 
     def _attempted(self, request: Sent) -> None:
         self._attempts.append(request)

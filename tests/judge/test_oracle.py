@@ -245,16 +245,23 @@ def seen(bans: set[tuple[str, str]] | None = None, **other: Any) -> View:  # noq
         (True, ["none", "wrong"], 1),
         (True, ["none", "wrong", "wrong", "right"], 2),
         (True, ["wrong"], 1),
-        (False, ["none"], 1),
         (False, ["none", "wrong"], 1),
         (False, ["none", "none", "wrong", "wrong"], 2),
         (False, ["wrong"], 1),
     ],
 )
 def test_attempts_follow_from_requests(known: object, credentials: list[str], attempts: int) -> None:
-    """A wrong answer is an attempt; the question for an unknown account is one, together with its answer."""
+    """A wrong answer is an attempt, together with the question before it."""
     judge = Judge()
     for kind in credentials:
         judge.sent(Sent(0.0, ATTACKER, ATTACKER, "UDP", "one", "204", bool(known), kind))
 
     assert judge.attempts(ATTACKER) == (attempts, attempts)
+
+
+def test_a_question_for_an_unknown_account_may_count() -> None:
+    """It is an attempt if its sender asks for several accounts."""
+    judge = Judge()
+    judge.sent(Sent(0.0, ATTACKER, ATTACKER, "UDP", "one", "204", known=False, credentials="none"))
+
+    assert judge.attempts(ATTACKER) == (0, 1)
