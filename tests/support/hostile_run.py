@@ -676,7 +676,7 @@ LINE_ENDS = re.compile(r"[^ ]+ [^ ]+ [^ ]+ %?(lf|lf-both|crlf|esc) [^ ]+")
 
 
 def log_only_findings(releases: Iterable[str]) -> list[Findings]:
-    """Run the cases of ``LINE_ENDS`` with the log as the only source, the releases one after the other."""
+    """Run the cases of ``LINE_ENDS`` with the log as the only source, the releases side by side."""
     command = (sys.executable, "-m", "tests.support.hostile_run")
 
     def found_in(release: str) -> Findings:
@@ -684,7 +684,8 @@ def log_only_findings(releases: Iterable[str]) -> list[Findings]:
         done = subprocess.run(run_all, stdout=subprocess.PIPE, check=False)
         return Findings(**json.loads(done.stdout))
 
-    return [found_in(release) for release in releases]
+    with ThreadPoolExecutor(_PROCESSES) as pool:
+        return list(pool.map(found_in, releases))
 
 
 def cases_for(release: str, number: int, seed: int) -> Iterator[Case]:

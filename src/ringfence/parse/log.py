@@ -50,7 +50,7 @@ from ringfence.parse.line_result import (
 )
 from ringfence.parse.notices import LoginDeduplicator
 from ringfence.parse.prefix import DIALPLAN, PLAIN, Prefix, own_prefix
-from ringfence.parse.wrappers import CleanLine, JsonMessage, Line, LineCleaner
+from ringfence.parse.wrappers import UNCLEAN_ENDS, CleanLine, JsonMessage, Line, LineCleaner
 
 # -- raw SIP packets in a log: pjproject writes them at ERROR, ``sip set debug`` at VERBOSE
 
@@ -187,7 +187,7 @@ HOLD = 0.05  # seconds that lines wait for later lines
 _SECURITY = b"SECURITY"
 _ADDRESS_LIKE = re.compile(rb"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}|[0-9a-f]{1,4}:[0-9a-f]{0,4}:")
 _EXAMINED = 2048  # bytes of an unknown message that are searched for suspicious words
-_UNCLEAN = (b"\r", b"\x1b", b"\x00", b" \n", b"\t\n", b"#0")  # what some lines need to be cleaned of
+_UNCLEAN = (b"\r", b"\x1b", b"\x00")  # bytes of which some lines need to be cleaned
 _LONG = JsonMessage(b"", b"", b"", b"")  # stands for a line that was too long
 
 
@@ -255,7 +255,10 @@ class LogReader:
         # Nearly all lines of a log file begin with Asterisk's date, and need no cleaning.
         first = b"" if any(text in whole for text in _UNCLEAN) else b"["
         lines: list[Line] = [
-            part if part[:1] == first and len(part) <= MAX_LINE else clean(part) for part in parts
+            part
+            if part[:1] == first and part[-1:] not in UNCLEAN_ENDS and len(part) <= MAX_LINE
+            else clean(part)
+            for part in parts
         ]
         if self._skipping:
             self._skipping = False

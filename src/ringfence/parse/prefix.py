@@ -171,6 +171,9 @@ def end_of_added(line: bytes) -> int:
     return 0 if name in _STRANGERS else found.end()
 
 
+_MOST_BRACKETS = 1  # of a prefix without date, call and colours
+
+
 def without_added(line: bytes) -> bytes | None:
     """Return a line as Asterisk's log file has it: the date first, without added text and colours.
 
@@ -181,6 +184,8 @@ def without_added(line: bytes) -> bytes | None:
     prefix = parse_prefix(line)
     if prefix is None:
         return None
-    own = _COLOUR_CODE.sub(b"", line[prefix.start : prefix.end])
+    own = line[prefix.start : prefix.end]
+    if own.count(b"[") > _MOST_BRACKETS:
+        own = _COLOUR_CODE.sub(b"", own)
     date = b"" if own.startswith(b"[") or prefix.date is None else b"[" + prefix.date + b"] "
     return date + own + line[prefix.end :]

@@ -58,6 +58,8 @@ Line = bytes | JsonMessage
 _MOST_WRAPPERS = 4
 """The number of wrappers around a line that are removed: syslog in a container's log in the journal."""
 _END = re.compile(rb"(?:[ \t\r]|#01[25])++\Z")
+UNCLEAN_ENDS = frozenset({b" ", b"\t", b"\r", b"2", b"5"})
+"""The last bytes of lines whose end may have to be removed."""
 _LONGEST_END = 64
 _TERMINAL = re.compile(rb"(?:[^\s*]{1,80}+\*CLI> )?(?:\r|\x1b\[[0-9;]{0,8}[JKm]|\x1b\[\?[0-9]{1,5}[hl])*+")
 _LENGTH = re.compile(rb"\x00++|[^\x00]{1,3}+\x00{4,}+")
@@ -93,6 +95,8 @@ class LineCleaner:
                 inner = _unwrapped(line)
                 if not isinstance(inner, bytes):
                     return inner or CleanLine.of(line, lost, is_foreign=True)
+                if inner[:1] == b"[" and inner[-1:] not in UNCLEAN_ENDS and b"\x1b" not in inner:
+                    return inner  # nearly all lines of an attack
                 line, lost = inner, 0
                 continue
             found = without_added(line)
@@ -124,17 +128,14 @@ class LineCleaner:
 
 
 def _without_end(line: bytes) -> bytes:
-    found = _END.search(line, max(0, len(line) - _LONGEST_END)) if line[-1:] in _ENDS else None
+    found = _END.search(line, max(0, len(line) - _LONGEST_END)) if line[-1:] in UNCLEAN_ENDS else None
     return line if found is None else line[: found.start()]
-
-
-_ENDS = (b" ", b"\t", b"\r", b"2", b"5")
 
 
 def _dated(time: bytes, line: bytes) -> bytes:
     """Return a line of a wrapper that knows its time, with this time if Asterisk's own is missing."""
-    found = PLAIN.match(line) if time else None
-    return b"[" + time + b"] " + line if found is not None and found[1] is None else line
+    found = PLAIN.match(line) if time and line[:1] != b"[" else None
+    return b"[" + time + b"] " + line if found is not None else line
 
 
 def _seconds(micros: bytes) -> bytes:
@@ -159,11 +160,10 @@ def _unwrapped(line: bytes) -> JsonMessage | bytes | None:
         return None
     if not isinstance(found, dict):
         return None
-    if isinstance(found.get("log"), str):
-        time = found.get("time")
-        return _dated(
-            _encoded(time) if isinstance(time, str) else b"", _encoded(found["log"]).removesuffix(b"\n")
-        )
+    text = found.get("log")
+    if isinstance(text, str):
+        line, time = _encoded(text).removesuffix(b"\n"), found.get("time")
+        return _dated(_encoded(time), line) if line[:1] != b"[" and isinstance(time, str) else line
     if "MESSAGE" in found:
         return _journals_line(found)
     return _asterisks_message(found)
