@@ -6,7 +6,7 @@ import os
 import socket
 import stat
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 from ringfence import control
 from ringfence.control import (
     MAX_REQUEST,
+    MAX_REQUEST_OF_OTHERS,
     Encoded,
     Handler,
     Stream,
@@ -28,6 +29,7 @@ from ringfence.control import (
 )
 from ringfence.errors import ControlError, DaemonUnreachableError, FirewallError
 
+LONGEST = MAX_REQUEST_OF_OTHERS if os.geteuid() else MAX_REQUEST
 UNKNOWN = {"error": "the daemon does not know this request; is the command of the same version?"}
 
 
@@ -46,6 +48,12 @@ def defect(_: Mapping[str, Any]) -> object:
     raise KeyError("secret detail")
 
 
+def broken() -> Iterator[object]:
+    """Yield a row, then fail as a database does."""
+    yield 1
+    raise FirewallError("no answer")
+
+
 HANDLERS: Mapping[str, Handler] = {
     "echo": dict,
     "refuse": refuse,
@@ -55,6 +63,7 @@ HANDLERS: Mapping[str, Handler] = {
     "parts": lambda _: Encoded([b"[1", b", 2", b', {"a": "}"}]']),
     "rows": lambda _: encoded_rows({"at": at} for at in range(2)),
     "many": lambda _: Encoded([b"[", *[b" " * 1_000_000] * 20, b"]"]),
+    "broken": lambda _: encoded_rows(one for one in broken()),
 }
 
 
@@ -200,6 +209,7 @@ def test_one_connection_carries_many_requests(path: Path) -> None:
     "line",
     [
         b"",
+        b"[],{}:" * 10_000,
         b"hello",
         b"[]",
         b"null",
@@ -246,24 +256,20 @@ def test_a_result_that_is_not_json_is_a_defect(path: Path) -> None:
 
 
 def test_a_line_too_long_ends_that_connection_only(path: Path) -> None:
-    """After a mebibyte without an end of line the client is disconnected; others are served."""
+    """A client whose line is too long gets the reason and is disconnected; others are served."""
 
-    async def main() -> tuple[bytes, list[Any]]:
+    async def main() -> list[Any]:
         async with asyncio.timeout(10), serve(path, HANDLERS):
-            async with client(path) as (reader, writer):
-                writer.write(b"x" * (MAX_REQUEST * 2))
-                try:
-                    rest = await reader.read()
-                except ConnectionError:
-                    rest = b""
-            return rest, await exchange(path, b'{"do": "echo"}')
+            with pytest.raises(ControlError, match=f"longer than {LONGEST} bytes; send fewer values"):
+                await asyncio.to_thread(ask, path, "echo", text="x" * LONGEST)
+            return await exchange(path, b'{"do": "echo"}')
 
-    assert asyncio.run(main()) == (b"", [{"ok": {}}])
+    assert asyncio.run(main()) == [{"ok": {}}]
 
 
 def test_a_long_request_is_served(path: Path) -> None:
-    """A request of nearly a mebibyte is served, and its answer is as long."""
-    text = "x" * (MAX_REQUEST - 100)
+    """A request of the greatest length is served, and its answer is as long."""
+    text = "x" * (LONGEST - 100)
 
     assert served(path, json.dumps({"do": "echo", "text": text}).encode()) == [{"ok": {"text": text}}]
 
@@ -622,3 +628,183 @@ def test_a_handler_knows_the_user_of_its_client(path: Path) -> None:
             return await exchange(path, b'{"do": "who", "user": 7}')
 
     assert asyncio.run(main()) == [{"ok": str(control.Peer(os.geteuid(), os.getpid()))}]
+
+
+# -- what one user can use up -----------------------------------------------------------------------------
+
+
+@pytest.fixture(name="guest")
+def _guest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make all clients processes of a user who is not root, whose places rest for an hour."""
+    monkeypatch.setattr(control, "_peer_of", lambda _: control.Peer(7, 1))
+    monkeypatch.setattr(control, "SHORTEST_REST", 3_600.0)
+    monkeypatch.setattr(control, "LONGEST_REST", 3_600.0)
+    monkeypatch.setattr(control, "_STOP", 0.01)
+
+
+def last_of(path: Path, handlers: Mapping[str, Handler], *lines: bytes) -> list[Any]:
+    """Serve; send each line on a connection of its own, and wait for the answer a short time.
+
+    Return the answers; None where there was none.
+    """
+
+    async def one(line: bytes) -> Any:  # noqa: ANN401 - any answer
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.3), client(path) as (reader, writer):
+                writer.write(line + b"\n")
+                return json.loads(await reader.readline())
+
+    async def main() -> list[Any]:
+        async with serve(path, handlers):
+            return [await one(line) for line in lines]
+
+    return asyncio.run(main())
+
+
+@pytest.mark.usefixtures("guest")
+@pytest.mark.parametrize("line", [b'{"do": "refuse"}', b"{}", b"[" * 1_000])
+def test_each_request_has_a_place(path: Path, line: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also an unknown or refused request takes a place, which rests although the user connects again."""
+    monkeypatch.setattr(control, "MOST_RUNNING_OF_USER", 2)
+
+    answers = last_of(path, HANDLERS, line, line, b'{"do": "echo"}')
+
+    assert [answer is not None for answer in answers] == [True, True, False]
+
+
+def test_the_share_of_a_user_is_kept_while_it_is_used() -> None:
+    """The share of a user stays while a connection or a resting place uses it; then it is forgotten."""
+    clients = control._Clients({})
+    connected = clients._shares(7)[-1]
+    connected.connections = 1
+    resting = clients._shares(8)[-1]
+    resting.resting = 1
+    unused = clients._shares(9)[-1]
+
+    assert clients._shares(7)[-1] is connected
+    assert clients._shares(8)[-1] is resting
+    assert clients._shares(9)[-1] is not unused
+
+
+def test_other_users_send_short_requests(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request of 64 KiB is refused with the reason, before it becomes Python objects."""
+    monkeypatch.setattr(control, "_peer_of", lambda _: control.Peer(7, 1))
+    fits = json.dumps({"do": "echo", "text": "x" * (MAX_REQUEST_OF_OTHERS - 100)}).encode()
+
+    [answer] = served(path, fits)
+    assert len(answer["ok"]["text"]) == MAX_REQUEST_OF_OTHERS - 100
+    [refused] = served(path, b"[]," * MAX_REQUEST_OF_OTHERS)
+    assert "longer than 65536 bytes; send fewer values at once, or be root" in refused["error"]
+
+
+def test_a_list_waits_for_its_place(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a client does not read its list, no other list of its user is made; other requests run."""
+    monkeypatch.setattr(control, "_peer_of", lambda _: control.Peer(7, 1))
+    monkeypatch.setattr(control, "_STOP", 0.01)
+    began: list[str] = []
+
+    def parts(name: str) -> Iterator[bytes]:
+        began.append(name)
+        yield b"["
+        yield from [b" " * 1_000_000] * 20
+        yield b"]"
+
+    async def main() -> list[Any]:
+        handlers: dict[str, Handler] = {
+            **HANDLERS,
+            "list": lambda request: Encoded(parts(request["name"])),
+        }
+        async with asyncio.timeout(10), serve(path, handlers), client(path) as (reader, first):
+            first.write(b'{"do": "list", "name": "first"}\n')
+            await reader.readexactly(1)
+            async with client(path) as (_, second):
+                second.write(b'{"do": "list", "name": "second"}\n')
+                return await exchange(path, b'{"do": "echo"}')
+
+    assert asyncio.run(main()) == [{"ok": {}}]
+    assert began == ["first"]
+
+
+def test_a_list_that_fails(path: Path) -> None:
+    """If a list cannot be begun, the client gets the error. If it fails later, its connection ends."""
+
+    def half() -> Iterator[bytes]:
+        yield b"[1"
+        raise ValueError("secret detail")
+
+    async def main() -> tuple[list[Any], bytes]:
+        handlers = {**HANDLERS, "half": lambda _: Encoded(half())}
+        async with asyncio.timeout(10), serve(path, handlers):
+            answers = await exchange(path, b'{"do": "broken"}', b'{"do": "echo"}')
+            async with client(path) as (reader, writer):
+                writer.write(b'{"do": "half"}\n')
+                rest = b""
+                with suppress(ConnectionError):
+                    rest = await reader.read()
+        return answers, rest
+
+    with capture_logs() as logs:
+        answers, rest = asyncio.run(main())
+    assert answers == [{"error": "no answer"}, {"ok": {}}]
+    assert not rest.endswith(b"\n")
+    assert [entry["event"] for entry in logs] == ["control.defect"]
+
+
+def test_nothing_is_done_for_a_client_that_has_gone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request whose client disconnects while it waits for its place is dropped."""
+    monkeypatch.setattr(control, "_peer_of", lambda _: control.Peer(7, 1))
+    monkeypatch.setattr(control, "MOST_RUNNING_OF_USER", 1)
+    done: list[int] = []
+
+    async def main() -> None:
+        release = asyncio.Event()
+
+        async def hang(_: Mapping[str, Any]) -> None:
+            await release.wait()
+
+        handlers: dict[str, Handler] = {"hang": hang, "note": lambda request: done.append(request["number"])}
+        async with asyncio.timeout(10), serve(path, handlers), client(path) as (reader, first):
+            first.write(b'{"do": "hang"}\n')
+            async with client(path) as (_, gone):
+                gone.write(b'{"do": "note", "number": 1}\n')
+                await gone.drain()
+            await gone.wait_closed()
+            release.set()
+            await reader.readline()
+            await exchange(path, b'{"do": "note", "number": 2}')
+
+    asyncio.run(main())
+    assert done == [2]
+
+
+def test_open_clients_leave_no_traceback_at_the_stop(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Idle clients, streams and requests that run end with the daemon, each in order."""
+    monkeypatch.setattr(control, "_STOP", 0.05)
+    ended: list[str] = []
+
+    async def hang(_: Mapping[str, Any]) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("request")
+
+    async def main() -> None:
+        numbers, clients = Numbers(2), list[asyncio.StreamWriter]()
+        handlers: dict[str, Handler] = {**HANDLERS, "hang": hang, "follow": lambda _: Stream(numbers.lines())}
+        async with asyncio.timeout(10), serve(path, handlers):
+            for line in (b"", b'{"do": "echo"}\n', b'{"do": "hang"}\n', b'{"do": "follow"}\n'):
+                _, writer = await asyncio.open_unix_connection(path)
+                writer.write(line)
+                clients.append(writer)
+            await numbers.all_sent.wait()
+        assert numbers.ended.is_set()
+        assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
+        for writer in clients:
+            writer.close()
+        await asyncio.sleep(0)  # they close
+
+    asyncio.run(main())
+    assert ended == ["request"]
+    assert caplog.records == []

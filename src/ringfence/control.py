@@ -5,12 +5,21 @@ TEXT}``. If a change is in force, but the database could not record it, the answ
 ``not_recorded`` with the reason. A connection may carry many requests. An answer may be a stream of lines
 without an end (:class:`Stream`); a stream is the last answer of its connection. The socket is a unix socket
 of mode 0660 in the daemon's runtime folder. There is no login: the kernel reports the user and the process of
-each client (:data:`PEER`), and the handlers decide what this user may do. A request is at most 1 MiB.
+each client (:data:`PEER`), and the handlers decide what this user may do.
 
-No client can stop the daemon. Each user has a limited share of connections, of running requests and of
-memory (:class:`_Share`), and all users except root together have one more such share. So root always finds
-room. The daemon closes a connection after a minute without a request, and if a client needs longer than a
-minute to read an answer. A stream has no such limit.
+No client can stop the daemon. Each user has a limited share of connections, of running requests, of lists and
+of memory (:class:`_Share`), and all users except root together have one more such share. So root always finds
+room. Three rules bound what becomes of a client's bytes:
+
+- A request of a user except root is at most 64 KiB long. Its Python objects take some 2 MB at most, and
+  decoding it takes a millisecond or two, also if each byte is a bracket.
+- A request has its place among the running requests before it is decoded, also if the daemon does not know
+  it.
+- A list (:class:`Encoded`) is made after it has a place among the lists, which it keeps until the client has
+  read all of it. Its parts are made as the client reads them.
+
+The daemon closes a connection after a minute without a request, and if a client needs longer than a minute to
+read an answer. A stream has no such limit.
 """
 
 import asyncio
@@ -18,6 +27,7 @@ import inspect
 import json
 import math
 import os
+import select
 import socket
 import struct
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,6 +44,12 @@ from ringfence.errors import ControlError, DaemonUnreachableError, NoAnswerError
 _CREDENTIALS = struct.Struct("iII")  # struct ucred: process, user, group
 _OK, _END = b'{"ok": ', b"}\n"
 MAX_REQUEST = 1024 * 1024
+"""The maximum length of root's requests, and of a line of a stream."""
+MAX_REQUEST_OF_OTHERS = 64 * 1024
+"""The maximum length of a request of a user except root: enough for 1,000 addresses, IPv6 too.
+
+1 MiB of empty lists, ``[[],[],…``, would become 38 MB of Python objects.
+"""
 MAX_ANSWER = 256 * 1024 * 1024  # enough for a list of a million bans
 MOST_LISTED = 8_388_608
 """The maximum of the field ``most`` of the request ``bans``: the kernel's sets never have more bans."""
@@ -51,19 +67,27 @@ MOST_RUNNING, MOST_RUNNING_OF_USER = 4, 3
 
 It is smaller than the number of Python's threads for such work (six on two cores), so root never waits.
 """
-MOST_HELD, MOST_HELD_OF_USER = 64 * 1024 * 1024, 16 * 1024 * 1024
+MOST_LISTS, MOST_LISTS_OF_USER = 2, 1
+"""The maximum number of lists that are sent at the same time: of all users except root, and of one user.
+
+The list of 262,000 bans takes some 20 MB while it is sent, and 40 MB more while the kernel is read.
+"""
+MOST_HELD, MOST_HELD_OF_USER = 32 * 1024 * 1024, 8 * 1024 * 1024
 """The maximum number of bytes that the daemon holds: of all users except root, and of one user.
 
-These are answers that are not read yet, and long requests that are not complete yet. A user who has none of
-them may get one longer answer. While half of the bytes are held, no further request is handled.
+These are answers that are not read yet, and long requests that are incomplete or not handled yet. A user who
+has none of them may get one longer answer. While half of the bytes are held, no further request is handled.
 """
 REST = 4.0
 """A request that ran for a second keeps its place among the running requests for so many seconds more.
 
-So the requests of users other than root take only a part of the daemon's time.
+So the requests of users other than root take only a part of the daemon's time. After a part of a list was
+made, the next part rests as long as this one took.
 """
 SHORTEST_REST, LONGEST_REST = 0.005, 1.0
 _UNREAD = "too many answers wait until you read them; read them first"
+_TOO_LONG = "the request is longer than {} bytes; send fewer values at once, or be root"
+_STOP = 2.0  # seconds that requests have to end when the daemon stops
 _BACKLOG = 8  # connections that are accepted before other tasks run, so that a flood of them delays no ban
 _READ = 16 * 1024  # bytes that are read from a client at once
 _WRITE = 256 * 1024  # bytes that are passed to the kernel at once
@@ -84,22 +108,36 @@ PEER: ContextVar[Peer | None] = ContextVar("PEER", default=None)
 
 @frozen
 class Encoded:
-    """A result that is JSON text already; ``parts`` are its pieces, in order.
+    """A result that is JSON text: its ``parts``, in order, each of some 100 kB.
 
-    So the daemon can send a list of 100,000 bans without keeping a Python object for each ban. The pieces are
-    complete, so that the daemon can count their bytes.
+    The daemon makes each part in a thread, as the client reads them. So a list of 262,000 bans is never in
+    memory as a whole. The iterator of the parts does all the work, because it begins when the list has a
+    place. If making the first part fails, the client gets the error. If a later one fails, its connection
+    ends. So whatever may fail belongs to the first part.
     """
 
-    parts: Sequence[bytes]
+    parts: Iterable[bytes]
+
+
+_ROWS = 500  # the number of rows in one part of a list
 
 
 def encoded_rows(rows: Iterable[object]) -> Encoded:
-    """Encode a list as JSON; callers run this in a thread.
+    """Return a list as JSON. ``rows`` is read completely for the first part: it may read the database.
 
     Each row is encoded separately. Python runs one thread at a time, so the event loop waits while a row is
     encoded, but it can run between two rows. A whole list at once would stop it for longer.
     """
-    return Encoded((b"[", b", ".join(json.dumps(row).encode() for row in rows), b"]"))
+    return Encoded(_parts_of_list(rows))
+
+
+def _parts_of_list(rows: Iterable[object]) -> Iterator[bytes]:
+    encoded = [json.dumps(row).encode() for row in rows]
+    between = b"["
+    for start in range(0, len(encoded), _ROWS):
+        yield between + b", ".join(encoded[start : start + _ROWS])
+        between = b", "
+    yield b"]" if encoded else b"[]"
 
 
 @frozen
@@ -146,7 +184,7 @@ async def serve(path: Path, handlers: Mapping[str, Handler]) -> AsyncIterator[No
             try:
                 yield
             finally:
-                clients.abort()
+                await clients.end()
     finally:
         with suppress(OSError):  # another program may have removed it
             os.unlink(path)  # noqa: PTH108 - one short call needs no thread
@@ -329,28 +367,30 @@ class _Share:
     """What one user, or all users except root together, may use of the daemon at a time, and use now.
 
     ``connections`` is the number of open connections. ``held`` is the number of bytes of unread answers and
-    incomplete requests. ``running`` limits the requests that run.
+    of requests that are not handled yet. ``running`` limits the requests that run, and ``lists`` the lists
+    that are sent. ``making`` is held while a part of a list is made. ``resting`` is the number of places that
+    become free after a pause.
     """
 
     most_connections: int
     most_held: int
     running: asyncio.Semaphore
+    lists: asyncio.Semaphore
+    making: asyncio.Semaphore
     connections: int = 0
     held: int = 0
+    resting: int = 0
 
     def has_room(self, size: int) -> bool:
         """Whether ``size`` more bytes may be held. A share that holds nothing has room for any size."""
         return self.held == 0 or self.held + size <= self.most_held
 
 
-def _shared(running: int = MOST_RUNNING) -> _Share:
-    """Return the share of root, or of all other users together."""
-    return _Share(MOST_CONNECTIONS, MOST_HELD, asyncio.Semaphore(running))
-
-
-def _own() -> _Share:
-    """Return the share of one user except root."""
-    return _Share(MOST_OF_USER, MOST_HELD_OF_USER, asyncio.Semaphore(MOST_RUNNING_OF_USER))
+def _share(connections: int, held: int, running: int, lists: int, making: int = 1) -> _Share:
+    """Return a share with these limits, of which nothing is used."""
+    return _Share(
+        connections, held, asyncio.Semaphore(running), asyncio.Semaphore(lists), asyncio.Semaphore(making)
+    )
 
 
 class _Clients:
@@ -359,8 +399,10 @@ class _Clients:
     def __init__(self, handlers: Mapping[str, Handler]) -> None:
         self._handlers = handlers
         self._writers: set[asyncio.StreamWriter] = set()
-        self._root = _shared(running=MOST_CONNECTIONS)  # so no request of root waits for another one
-        self._others = _shared()
+        self._serving: dict[asyncio.Task[Any] | None, asyncio.Task[None]] = {}
+        most = MOST_CONNECTIONS  # so no request of root waits for another one
+        self._root = _share(most, MOST_HELD, running=most, lists=most, making=most)
+        self._others = _share(most, MOST_HELD, MOST_RUNNING, MOST_LISTS)
         self._users: dict[int | None, _Share] = {}
         self._warned = -math.inf
         self._log = structlog.get_logger()
@@ -379,20 +421,33 @@ class _Clients:
         self._writers.add(writer)
         for share in shares:
             share.connections += 1
+        longest = MAX_REQUEST if user == 0 else MAX_REQUEST_OF_OTHERS
+        connection, own = _Connection(self._handlers, shares, reader, writer, longest), asyncio.current_task()
         try:
-            await _Connection(self._handlers, shares, reader, writer).serve()
+            # A task of its own, because end() may cancel it. If asyncio's task of a client is cancelled,
+            # Python 3.11.7 logs a traceback.
+            async with asyncio.TaskGroup() as group:
+                self._serving[own] = group.create_task(connection.serve())
         finally:
+            self._serving.pop(own, None)
             self._writers.discard(writer)
             writer.close()
             for share in shares:
                 share.connections -= 1
-            self._users = {user: share for user, share in self._users.items() if share.connections}
 
     def _shares(self, user: int | None) -> tuple[_Share, ...]:
-        """Return the shares that limit a user; the user's own share is the last one."""
+        """Return the shares that limit a user; the user's own share is the last one.
+
+        The shares of other users are forgotten if nothing of them is in use, and no place of them rests.
+        """
         if user == 0:
             return (self._root,)
-        return (self._others, self._users.setdefault(user, _own()))
+        self._users = {one: share for one, share in self._users.items() if share.connections or share.resting}
+        if user not in self._users:
+            self._users[user] = _share(
+                MOST_OF_USER, MOST_HELD_OF_USER, MOST_RUNNING_OF_USER, MOST_LISTS_OF_USER
+            )
+        return (self._others, self._users[user])
 
     def _warn(self, user: int | None) -> None:
         """Log that a user has reached the limit of connections, at most once a minute for all users."""
@@ -401,14 +456,24 @@ class _Clients:
             self._warned = now
             self._log.warning("control.limited", user=user, what="connections")
 
-    def abort(self) -> None:
-        """Abort all connections, so that the daemon's shutdown does not wait for a client."""
+    async def end(self) -> None:
+        """Abort all connections, so that the daemon's shutdown does not wait for a client.
+
+        Requests that run may end within two seconds. Then they are cancelled.
+        """
         for writer in self._writers:
             writer.transport.abort()
+        clients = [client for client in self._serving if client is not None]
+        if clients:
+            await asyncio.wait(clients, timeout=_STOP)
+        for serving in self._serving.values():
+            serving.cancel()
+        if self._serving:
+            await asyncio.wait(clients)
 
 
 class _Connection:
-    """One connection of a client. ``shares`` limit its user."""
+    """One connection of a client. ``shares`` limit its user, ``longest`` is the length of its requests."""
 
     def __init__(
         self,
@@ -416,13 +481,16 @@ class _Connection:
         shares: Sequence[_Share],
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
+        longest: int,
     ) -> None:
         self._handlers = handlers
         self._shares = shares
         self._reader = reader
         self._writer = writer
+        self._longest = longest
         self._unread = bytearray()
         self._held = 0
+        self._patience = 0.0  # seconds that the client has to read the rest of the present answer
         self._log = structlog.get_logger()
 
     async def serve(self) -> None:
@@ -431,9 +499,14 @@ class _Connection:
             while line := await self._line():
                 answer = await self._answer(line)
                 if isinstance(answer, Stream):
+                    self._hold(0)
                     await _send_until_gone(answer, self._reader, self._writer)
                     break
-                await self._send(answer)
+                self._patience = IDLE_TIMEOUT
+                if isinstance(answer, Encoded):
+                    await self._send_list(answer)
+                else:
+                    await self._send(answer)
         except (ConnectionError, TimeoutError):
             self._writer.transport.abort()  # the client has disconnected, is idle, or does not read
         finally:
@@ -446,16 +519,18 @@ class _Connection:
         self._held = size
 
     async def _line(self) -> bytes:
-        """Return the next request; b"" if the client disconnects before its end.
+        """Return the next request; b"" if the client disconnects before its end, or if it is too long.
 
-        Raise ConnectionError if it is too long, or if the user's share has no room for it.
+        A long request stays counted until its answer is sent. Raise ConnectionError if the user's share has
+        no room for it.
         """
         async with asyncio.timeout(IDLE_TIMEOUT):
             searched = 0
-            while (end := self._unread.find(b"\n", searched)) < 0:
+            while (end := self._unread.find(b"\n", searched, self._longest)) < 0:
                 searched = len(self._unread)
-                if searched > MAX_REQUEST:
-                    raise ConnectionError("the request is too long")
+                if searched >= self._longest:
+                    self._writer.write(_error(_TOO_LONG.format(self._longest)))
+                    return b""
                 if searched > _READ:
                     if not all(share.has_room(_READ) for share in self._shares):
                         raise ConnectionError("too many long requests")
@@ -464,74 +539,138 @@ class _Connection:
                 if not part:
                     return b""
                 self._unread += part
-        self._hold(0)
         line = bytes(self._unread[: end + 1])
         del self._unread[: end + 1]
         return line
 
-    async def _send(self, parts: Sequence[bytes]) -> None:
+    async def _send(self, answer: bytes) -> None:
         """Send an answer. Send an error in its place if too many bytes wait for the user already."""
-        size = sum(map(len, parts))
-        if size > _READ and not all(share.has_room(size) for share in self._shares):
-            parts = (_error(_UNREAD),)
-        self._hold(size)
-        async with asyncio.timeout(IDLE_TIMEOUT):
-            for part in parts:
-                for start in range(0, len(part), _WRITE):
-                    self._writer.write(part[start : start + _WRITE])
-                    await self._writer.drain()
-                    await asyncio.sleep(0)  # drain() does not wait if the client is fast: let other tasks run
+        self._hold(0)  # the request
+        if len(answer) > _READ and not all(share.has_room(len(answer)) for share in self._shares):
+            answer = _error(_UNREAD)
+        self._hold(len(answer))
+        await self._write(answer)
         self._hold(0)
 
-    async def _answer(self, line: bytes) -> Sequence[bytes] | Stream:
-        try:
-            result = await self._result(line)
-            encoded = result.get("ok")
-            if isinstance(encoded, Stream):
-                return encoded
-            if isinstance(encoded, Encoded):
-                return (_OK, *encoded.parts, _END)
-            return (json.dumps(result).encode() + b"\n",)
-        except Exception as error:  # noqa: BLE001 - a defect is logged in full and reported, and does not stop the daemon
-            self._log.exception("control.defect")
-            return (_error(f"a defect in ringfence ({type(error).__name__}); see the daemon's log"),)
+    async def _send_list(self, answer: Encoded) -> None:
+        """Make and send the parts of a list, when few enough lists of the user are sent."""
+        self._hold(0)
+        async with AsyncExitStack() as stack:
+            for share in reversed(self._shares):
+                await stack.enter_async_context(share.lists)
+            self._require_client()  # it may have waited for long
+            parts = iter(answer.parts)
+            try:
+                part = await self._next_part(parts)
+            except Exception as error:  # noqa: BLE001 - as in _answer
+                await self._write(self._failed(error))
+                return
+            await self._write(_OK)
+            try:
+                while part is not None:
+                    await self._write(part)
+                    part = await self._next_part(parts)
+            except (ConnectionError, TimeoutError):
+                raise
+            except Exception as error:
+                self._log.exception("control.defect")
+                raise ConnectionError("the list is incomplete") from error
+            await self._write(_END)
 
-    async def _result(self, line: bytes) -> dict[str, object]:
+    async def _next_part(self, parts: Iterator[bytes]) -> bytes | None:
+        """Make the next part of a list in a thread; None at its end.
+
+        Of all users except root, one part is made at a time. So at most one thread contends with root's
+        requests for Python's lock.
+        """
+        loop = asyncio.get_running_loop()
+        taken: list[asyncio.Semaphore] = []
+        began = loop.time()
+        try:
+            for share in reversed(self._shares):
+                await share.making.acquire()
+                taken.append(share.making)
+            began = loop.time()
+            return await asyncio.to_thread(next, parts, None)
+        finally:
+            self._rest(taken, min(LONGEST_REST, loop.time() - began))
+
+    async def _write(self, data: bytes) -> None:
+        """Write bytes to the client. Raise TimeoutError if the client's time to read the answer is over."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        async with asyncio.timeout(self._patience):
+            for start in range(0, len(data), _WRITE):
+                self._writer.write(data[start : start + _WRITE])
+                await self._writer.drain()
+                await asyncio.sleep(0)  # drain() does not wait if the client is fast: let other tasks run
+        self._patience -= loop.time() - began
+
+    async def _answer(self, line: bytes) -> bytes | Encoded | Stream:
+        """Return the answer to a request, when few enough requests of the user run."""
         if any(share.held > share.most_held // 2 for share in self._shares):
-            return {"error": _UNREAD}
+            return _error(_UNREAD)
+        loop = asyncio.get_running_loop()
+        taken: list[asyncio.Semaphore] = []
+        began = loop.time()
+        try:
+            for share in reversed(self._shares):  # the user's own share first: one user blocks no other
+                await share.running.acquire()
+                taken.append(share.running)
+            self._require_client()
+            began = loop.time()
+            result = await self._result(line)
+            if isinstance(result, Encoded | Stream):
+                return result
+            if isinstance(result, Unrecorded):
+                return json.dumps({"ok": result.result, "not_recorded": result.why}).encode() + b"\n"
+            return json.dumps({"ok": result}).encode() + b"\n"
+        except ConnectionError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a defect is logged in full and reported, and does not stop the daemon
+            return self._failed(error)
+        finally:
+            # The places become free after a pause, although the answer is sent at once.
+            self._rest(taken, min(LONGEST_REST, max(SHORTEST_REST, REST * (loop.time() - began))))
+
+    async def _result(self, line: bytes) -> object:
         try:
             request = json.loads(line)
             handler = self._handlers[request.pop("do")]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return {"error": "the daemon does not know this request; is the command of the same version?"}
-        try:
-            result = await self._in_turn(handler, request)
-        except RingfenceError as error:
-            return {"error": str(error)}
-        if isinstance(result, Unrecorded):
-            return {"ok": result.result, "not_recorded": result.why}
-        return {"ok": result}
+            raise ControlError(
+                "the daemon does not know this request; is the command of the same version?"
+            ) from None
+        result = handler(request)
+        return await result if inspect.isawaitable(result) else result
 
-    async def _in_turn(self, handler: Handler, request: Mapping[str, Any]) -> object:
-        """Call a handler when few enough requests of the user run, and return its result."""
-        loop = asyncio.get_running_loop()
-        async with AsyncExitStack() as stack:
-            for share in reversed(self._shares):  # the user's own share first: one user blocks no other
-                await stack.enter_async_context(share.running)
-            began = loop.time()
-            try:
-                result = handler(request)
-                return await result if inspect.isawaitable(result) else result
-            finally:
-                # The places become free after a pause, although the answer is sent at once.
-                pause = min(LONGEST_REST, max(SHORTEST_REST, REST * (loop.time() - began)))
-                loop.call_later(pause, _release, [share.running for share in self._shares])
-                stack.pop_all()
+    def _require_client(self) -> None:
+        """Raise ConnectionError if the client has closed its socket, so that no work is done for nobody."""
+        found = select.poll()
+        found.register(self._writer.get_extra_info("socket"), 0)
+        if found.poll(0):
+            raise ConnectionError("the client has disconnected")
+
+    def _failed(self, error: Exception) -> bytes:
+        """Return the answer to a request that failed with ``error``. Log the error if it is a defect."""
+        if isinstance(error, RingfenceError):
+            return _error(str(error))
+        self._log.exception("control.defect")
+        return _error(f"a defect in ringfence ({type(error).__name__}); see the daemon's log")
+
+    def _rest(self, places: Sequence[asyncio.Semaphore], pause: float) -> None:
+        """Release places after ``pause`` seconds. Root's places are so many that their rest delays nobody."""
+        if places:
+            for share in self._shares:
+                share.resting += 1
+            asyncio.get_running_loop().call_later(pause, _release, places, self._shares)
 
 
-def _release(places: Iterable[asyncio.Semaphore]) -> None:
+def _release(places: Iterable[asyncio.Semaphore], shares: Iterable[_Share]) -> None:
     for place in places:
         place.release()
+    for share in shares:
+        share.resting -= 1
 
 
 def _error(text: str) -> bytes:

@@ -14,6 +14,7 @@ host. The rule for prefixes needs attempts of several senders (three by default)
 That is better than a wider prefix, which could contain unrelated hosts.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Protocol, runtime_checkable
@@ -21,6 +22,7 @@ from typing import Protocol, runtime_checkable
 from ringfence.model import Address, Network
 
 _CUSTOMERS = (60, 56, 52)
+_LENGTH_BITS = 8  # bits of a number that hold a prefix length
 
 PREFIX_LENGTHS = frozenset({24, 48, *_CUSTOMERS, 120})
 """The lengths of the networks that :func:`prefix_of` and :func:`narrowest` return."""
@@ -200,7 +202,7 @@ class NetworkSet:
 
     It keeps one set of integers for each prefix length of its networks, and a look-up checks all these sets.
     There are usually few different lengths. :meth:`contains_part_of` and :meth:`overlaps` take longer when
-    they are called with a prefix length for the first time: then they make a set of integers for this length.
+    they are called for the first time: then they sort the networks.
     """
 
     def __init__(self, networks: Iterable[Network] = ()) -> None:
@@ -214,7 +216,7 @@ class NetworkSet:
             version: [(bits, found) for (of, bits), found in self._by_length.items() if of == version]
             for version in VERSIONS
         }
-        self._parts: dict[tuple[int, int], frozenset[int]] = {}
+        self._sorted: dict[int, list[int]] = {}
 
     def covers(self, address: Address) -> bool:
         """Whether ``address`` lies in a network of this set."""
@@ -247,17 +249,16 @@ class NetworkSet:
 
     def contains_part_of(self, network: Network) -> bool:
         """Whether a network of this set lies inside ``network`` or is equal to it."""
-        host_bits = network.max_prefixlen - network.prefixlen
-        key = (network.version, host_bits)
-        parts = self._parts.get(key)
-        if parts is None:
-            parts = self._parts[key] = self._cut(network.version, host_bits)
-        return int(network.network_address) >> host_bits in parts
-
-    def _cut(self, version: int, host_bits: int) -> frozenset[int]:
-        return frozenset(
-            number >> (host_bits - bits)
-            for (of_version, bits), prefixes in self._by_length.items()
-            if of_version == version and bits <= host_bits
-            for number in prefixes
-        )
+        codes = self._sorted.get(network.version)
+        if codes is None:
+            codes = self._sorted[network.version] = sorted(
+                prefix << bits + _LENGTH_BITS | BITS[network.version] - bits
+                for bits, prefixes in self._by_version[network.version]
+                for prefix in prefixes
+            )
+        # The first network from here on begins at the same address and is not wider, or begins later. It lies
+        # inside if its first address does, because networks do not overlap in part.
+        first = int(network.network_address) << _LENGTH_BITS
+        after = first + (1 << network.max_prefixlen - network.prefixlen + _LENGTH_BITS)
+        at = bisect_left(codes, first | network.prefixlen)
+        return at < len(codes) and codes[at] < after

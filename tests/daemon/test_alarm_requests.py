@@ -28,8 +28,7 @@ def ask(alarms: Alarms, store: Store, do: str, **request: object) -> Any:  # noq
     handlers = AlarmRequests(alarms, KeptAlarms(alarms, store), store, Clock()).handlers()
     PEER.set(Peer(os.geteuid(), 1))
     answer: Any = handlers[do](request)
-    found = asyncio.run(answer)
-    return json.loads(b"".join(found.parts)) if isinstance(found, Encoded) else found
+    return json.loads(b"".join(answer.parts)) if isinstance(answer, Encoded) else asyncio.run(answer)
 
 
 def test_alarms_are_dismissed_and_kept(tmp_path: Path) -> None:

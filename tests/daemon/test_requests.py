@@ -3,9 +3,8 @@
 import asyncio
 import inspect
 import json
-import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 from tests.support.kept import Kept, kept, settings
 from tests.support.recorded import active
 
-from ringfence.control import Encoded, encoded_rows
+from ringfence.control import Encoded
 from ringfence.daemon.facts import FailureMemory
 from ringfence.daemon.request_table import PeerRole, check_request
 from ringfence.daemon.requests import RequestHandlers
@@ -217,22 +216,42 @@ def test_an_unban_is_passed_to_the_notifications(office: Office) -> None:
     ]
 
 
-def test_long_lists_are_encoded_by_a_thread(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Thousands of ended bans or of alarms do not stop the event loop."""
-    threads: list[threading.Thread] = []
+@pytest.mark.parametrize(
+    ("do", "fields"),
+    [
+        ("bans", {"most": 9}),
+        ("past_bans", {}),
+        ("alarms", {}),
+        ("alarms", {"past": True}),
+        ("friends", {}),
+        ("lists", {"side": "deny"}),
+    ],
+)
+def test_long_lists_are_read_when_their_parts_are_made(
+    office: Office, do: str, fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A handler of a long list reads nothing: the control socket makes the parts in a thread, in turn."""
+    made: list[str] = []
+    tables = office.kept.side.common.store
+    for owner, name in (
+        (office.kept.side.kernel.backend, "list"),
+        (tables.bans, "ended"),
+        (tables.alarms, "past"),
+        (tables.entries, "current"),
+    ):
+        read = getattr(owner, name)
 
-    def encoded(rows: Iterable[object]) -> Encoded:
-        threads.append(threading.current_thread())
-        return encoded_rows(rows)
+        def noted(*given: Any, read: Any = read, name: str = name) -> Any:  # noqa: ANN401 - any method
+            made.append(name)
+            return read(*given)
 
-    monkeypatch.setattr("ringfence.daemon.requests.encoded_rows", encoded)
-    office.ask("ban", networks=["192.0.2.1"], seconds=60)
-    office.ask("unban", networks=["192.0.2.1"])
+        monkeypatch.setattr(owner, name, noted)
+    answer = office.handlers[do](fields)
 
-    assert [row["address"] for row in office.ask("past_bans")] == ["192.0.2.1"]
-    assert office.ask("alarms") == office.ask("alarms", past=True) == []
-    assert len(threads) == 3
-    assert threading.main_thread() not in threads
+    assert isinstance(answer, Encoded)
+    assert made == []
+    assert isinstance(json.loads(b"".join(answer.parts)), list)
+    assert bool(made) is (do != "friends" and (do, fields) != ("alarms", {}))
 
 
 def test_a_ban_is_on_disk_when_the_gate_has_waited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

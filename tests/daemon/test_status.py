@@ -17,8 +17,9 @@ from ringfence.alarms import AlarmRecord, Alarms
 from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.reconcile import Reconciler
 from ringfence.clock import Clock
+from ringfence.daemon.ban_list import bans_report
 from ringfence.daemon.reload import decoy_alarms
-from ringfence.daemon.status import StatusData, bans_report, status_report
+from ringfence.daemon.status import StatusData, status_report
 from ringfence.detect.detector import Detector
 from ringfence.detect.rules import HOUR, RULES
 from ringfence.firewall.contract import Counters, Element, Opened, RuleCounter

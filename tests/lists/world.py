@@ -1,11 +1,13 @@
 """Lists over a database in a folder, with a clock that the test sets."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ringfence.control import Encoded
 from ringfence.lists.entries import CONFIGURATION, Configured
 from ringfence.lists.handlers import ListRequests
 from ringfence.lists.manager import Lists
@@ -45,8 +47,8 @@ class At:
         return asyncio.run(self._answer(do, arguments))
 
     async def _answer(self, do: str, arguments: Mapping[str, object]) -> object:
-        answer: object = await self.requests.handlers()[do](arguments)
-        return answer
+        answer = self.requests.handlers()[do](arguments)
+        return json.loads(b"".join(answer.parts)) if isinstance(answer, Encoded) else await answer
 
     def run(self, script: Callable[[], Awaitable[None]]) -> None:
         """Run the lists in the background while the script runs."""

@@ -23,7 +23,7 @@ from ringfence.friends.exchange import as_json, lines_of, parse_document
 from ringfence.plurals import counted
 
 RECORDED_ONLY = "The daemon is not running: this list comes from its database."
-_BATCH = 2_000  # friends in one request, about half a megabyte
+_BATCH = 200  # friends in one request, some 50 kB
 _MAX_FAULTS = 20
 _SHOWN_ACCOUNTS = 3
 Rows = list[dict[str, Any]]

@@ -36,8 +36,8 @@ from ringfence.plurals import counted
 from ringfence.sources import logs
 
 FAIL2BAN = Path("/etc/fail2ban")
-BATCH = 5_000
-"""The maximum number of bans in one request, because a request has at most 1 MiB."""
+BATCH = 1_000
+"""The maximum number of bans in one request, because a request has at most 64 KiB."""
 
 _MAX_FRIENDS = 5
 DEFAULT_BANTIME = 600.0

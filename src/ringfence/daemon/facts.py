@@ -49,7 +49,7 @@ from ringfence.model import (
     rfc3339,
     short_account,
 )
-from ringfence.networks import IPV6_SENDER, is_one_host, overlap, prefix_of
+from ringfence.networks import IPV6_SENDER, NetworkSet, is_one_host, overlap, prefix_of
 from ringfence.report import MOST_ENDED
 from ringfence.store.bans import KEEP, BanTable, RecordedBan
 
@@ -211,12 +211,10 @@ def past_bans(
     overlap one of these networks. Reading a full database takes a second, so the daemon runs this in a
     thread. Raise StoreError if the database cannot be read.
     """
-    found = (
-        one
-        for one in table.ended(since, now)
-        if networks is None or any(overlap(one.ban.network, network) for network in networks)
-    )
-    return map(_as_json, islice(found, MOST_ENDED))
+    wanted = None if networks is None else NetworkSet(networks)
+    ended = table.ended(since, now)
+    found = (one for one in ended if wanted is None or wanted.overlaps(one.ban.network))
+    yield from map(_as_json, islice(found, MOST_ENDED))
 
 
 def since_from(request: Mapping[str, Any], now: float) -> float:

@@ -8,6 +8,7 @@ locked the database and the kernel's sets, and would restore the bans.
 """
 
 import asyncio
+import json
 import logging
 import os
 import time
@@ -23,13 +24,14 @@ from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.unban import unban, unban_all
 from ringfence.clock import Clock
 from ringfence.config.schema import Settings
+from ringfence.control import Encoded
 from ringfence.daemon import trial
+from ringfence.daemon.ban_list import bans_report
 from ringfence.daemon.facts import past_bans, since_from
 from ringfence.daemon.firewall_manager import find_sip_sockets
 from ringfence.daemon.firewall_side import MOST_PAST, build_firewall_side, choose
 from ringfence.daemon.process import claim_sets, collector_paused, make_folder
 from ringfence.daemon.process import configure as configure_logging
-from ringfence.daemon.status import bans_report
 from ringfence.daemon.timeline import read_history
 from ringfence.daemon.tops import recorded_tops
 from ringfence.detect.detector import Detector
@@ -204,7 +206,10 @@ def _on_lists(do: str, settings: Settings, arguments: Arguments) -> object:
         lists.load()
         lists.read_databases()
         lists.load()
-        return asyncio.run(ListRequests(lists, store.entries, time.time).handlers()[do](arguments))
+        answer = ListRequests(lists, store.entries, time.time).handlers()[do](arguments)
+        if isinstance(answer, Encoded):
+            return json.loads(b"".join(answer.parts))
+        return asyncio.run(answer)
 
 
 def _switch(settings: Settings, *, switched_off: bool) -> str:

@@ -4,11 +4,8 @@ The gate has checked the fields of each request against the table of requests be
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from heapq import nlargest
-from itertools import islice
-from operator import attrgetter
 from pwd import getpwuid
 from typing import Any
 
@@ -21,18 +18,19 @@ from ringfence.bans.unban import unban, unban_all
 from ringfence.clock import Clock
 from ringfence.control import PEER, Encoded, encoded_rows
 from ringfence.daemon import trial
+from ringfence.daemon.ban_list import bans_report
 from ringfence.daemon.facts import AccountFactsReader, FailureMemory, past_bans, since_from
 from ringfence.daemon.fence_links import AdmitLinks
 from ringfence.daemon.fence_requests import FenceRequests
 from ringfence.daemon.firewall_side import MOST_PAST, FirewallSide, KeptAlarms
-from ringfence.daemon.status import StatusData, bans_report, status_report
+from ringfence.daemon.status import StatusData, status_report
 from ringfence.daemon.tops import TopRequests
 from ringfence.errors import ControlError
-from ringfence.firewall.contract import Counters, Element, NetworkList
+from ringfence.firewall.contract import Counters, NetworkList
 from ringfence.friends.exchange import FriendRequests
 from ringfence.lists.handlers import ListRequests
 from ringfence.model import Network, format_network, parse_network, printable
-from ringfence.networks import overlap
+from ringfence.networks import NetworkSet
 from ringfence.plurals import counted
 from ringfence.store.database import Store
 from ringfence.store.rows import shortened
@@ -100,33 +98,26 @@ class RequestHandlers:
 
         return await AddressFacts(self._side).answer(request)
 
-    async def _bans(self, request: Mapping[str, Any]) -> Encoded:
+    def _bans(self, request: Mapping[str, Any]) -> Encoded:
         """Return at most ``most`` of the kernel's bans: those that end last.
 
-        A thread reads and encodes the list, so that no new ban waits. If the request has ``networks``, return
-        only the bans that overlap one of them.
+        If the request has ``networks``, return only the bans that overlap one of them.
         """
-        wanted, most = _networks(request) if "networks" in request else None, request["most"]
-        known = self._side.kernel.enforcer.ledger.all_keys()
-        return await asyncio.to_thread(partial(self._listing, wanted, known, most))
+        wanted = NetworkSet(_networks(request)) if "networks" in request else None
+        return Encoded(self._listing(wanted, request["most"]))
 
-    def _listing(self, wanted: list[Network] | None, known: list[int], most: int) -> Encoded:
-        elements = listed(self._side.kernel.backend, known)
-        found: Iterable[Element] = (
-            element
-            for element in elements
-            if wanted is None or any(overlap(element.network, network) for network in wanted)
-        )
-        if most < len(known):
-            found = nlargest(most, found, key=attrgetter("timeout"))
-        found = islice(found, most)  # another program may have added bans that are not known
-        return Encoded(tuple(bans_report(found, self._side.kernel.enforcer.ledger, self._clock.wall())))
+    def _listing(self, wanted: NetworkSet | None, most: int) -> Iterator[bytes]:
+        """Yield the parts of the list of bans. A thread reads the kernel, so that no new ban waits."""
+        ledger = self._side.kernel.enforcer.ledger
+        elements = listed(self._side.kernel.backend, ledger.all_keys())
+        if wanted is not None:
+            elements = (element for element in elements if wanted.overlaps(element.network))
+        yield from bans_report(elements, ledger, self._clock.wall(), most)
 
-    async def _past_bans(self, request: Mapping[str, Any]) -> Encoded:
-        """Return the list of ended bans. A thread reads and encodes it, because it may be long."""
+    def _past_bans(self, request: Mapping[str, Any]) -> Encoded:
+        """Return the list of ended bans."""
         wanted, now = _networks(request) if "networks" in request else None, self._clock.wall()
-        since, bans = since_from(request, now), self._store.bans
-        return await asyncio.to_thread(lambda: encoded_rows(past_bans(bans, since, now, wanted)))
+        return encoded_rows(past_bans(self._store.bans, since_from(request, now), now, wanted))
 
     async def _status(self, _: Mapping[str, Any]) -> object:
         usage = await self._side.kernel.limiter.counters()
@@ -150,10 +141,10 @@ class RequestHandlers:
         addresses = [network.network_address for network in _networks(request)]
         return [{**one} for one in await self._side.common.locations.of(addresses)]
 
-    async def _friends(self, request: Mapping[str, Any]) -> Encoded:
-        """Return the list of friends. A thread encodes it, because there may be tens of thousands."""
+    def _friends(self, request: Mapping[str, Any]) -> Encoded:
+        """Return the list of friends, of which there may be tens of thousands."""
         wanted = _networks(request) if "networks" in request else None
-        return Encoded(await asyncio.to_thread(list, self._friend_requests.listed(wanted)))
+        return Encoded(self._friend_requests.listed(wanted))
 
     def _ban(self, request: Mapping[str, Any]) -> object:
         """Ban networks; return a line for each that was not banned."""
@@ -230,12 +221,12 @@ class AlarmRequests:
             "alarms_dismiss": self._dismiss,
         }
 
-    async def _list(self, request: Mapping[str, Any]) -> Encoded:
-        """Return active or past alarms. A thread encodes them, because there may be thousands."""
+    def _list(self, request: Mapping[str, Any]) -> Encoded:
+        """Return active or past alarms, of which there may be thousands."""
         if request.get("past") is not True:
-            return await asyncio.to_thread(_encoded, self._alarms.records())
+            return _encoded(self._alarms.records)
         since = self._clock.wall() - request.get("seconds", KEEP_ALARMS)
-        return await asyncio.to_thread(lambda: _encoded(self._store.alarms.past(since, MOST_PAST)))
+        return _encoded(partial(self._store.alarms.past, since, MOST_PAST))
 
     async def _dismiss(self, request: Mapping[str, Any]) -> object:
         """Dismiss alarms; return them, and the requested numbers that no active alarm has.
@@ -261,8 +252,8 @@ class AlarmRequests:
         return {"done": done, "unknown": unknown}
 
 
-def _encoded(records: Iterable[AlarmRecord]) -> Encoded:
-    return encoded_rows(record.as_json() for record in records)
+def _encoded(records: Callable[[], Iterable[AlarmRecord]]) -> Encoded:
+    return encoded_rows(record.as_json() for read in (records,) for record in read())
 
 
 def _person(request: Mapping[str, Any]) -> str:

@@ -23,6 +23,7 @@ from ringfence.detect.friends import MOST
 from ringfence.errors import ControlError
 from ringfence.friends.registry import FriendRegistry
 from ringfence.model import Friend, FriendReason, Network, rfc3339
+from ringfence.networks import NetworkSet
 
 FORMAT = "ringfence friends"
 VERSION = 1
@@ -210,8 +211,9 @@ class FriendRequests:
         """
         friends: Iterable[Friend] = self._registry.friends.all()
         if networks is not None:
-            friends = (one for one in friends if any(one.address in network for network in networks))
-        return _in_parts(friends)
+            wanted = NetworkSet(networks)
+            friends = (one for one in friends if wanted.covers(one.address))
+        yield from _in_parts(friends)
 
     def import_part(self, request: Mapping[str, Any]) -> object:
         """Accept a part of an import; return how many friends have arrived so far.

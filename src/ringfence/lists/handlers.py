@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from ringfence.control import Encoded, encoded_rows
 from ringfence.errors import ControlError
 from ringfence.lists.entries import (
     COMMAND,
@@ -86,18 +87,19 @@ class ListRequests:
             await self._lists.refresh()
         return answer.as_json()
 
-    async def report(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def report(self, request: Mapping[str, Any]) -> Encoded:
         """Return the entries of a list; raise ControlError if there is no such list."""
         try:
             kind = ListKind(request.get("side", ""))
         except ValueError:
             raise ControlError('the list must be "allow" or "deny"') from None
-        rows = await self._lists.in_thread(self._rows, kind)
-        return [row.as_json() for row in rows]
+        return encoded_rows(self._rows(kind))
 
-    def _rows(self, kind: ListKind) -> list[ListRow]:
-        lists, entries = self._lists.present, self._lists.entries(self._now())
-        return [_row(lists, entry) for entry in entries if entry.kind is kind]
+    def _rows(self, kind: ListKind) -> Iterator[dict[str, Any]]:
+        lists = self._lists.present
+        for entry in self._lists.entries(self._now()):
+            if entry.kind is kind:
+                yield _row(lists, entry).as_json()
 
     async def feeds(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Return the feeds; ``denies`` of each are the networks of the request that it denies."""

@@ -1,0 +1,103 @@
+"""The list of the bans in force, as JSON.
+
+A list of 262,000 bans as Python objects would take 60 MB, and as text another 60 MB. So the values that only
+the kernel has are kept in arrays of numbers, some 15 MB, and the text is made in parts. Nothing here sorts or
+encodes many bans at once: meanwhile no other thread could run.
+"""
+
+import heapq
+import json
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from math import isfinite
+from socket import inet_ntoa
+
+from ringfence.firewall.contract import Element
+from ringfence.ledger import Ledger, Record, key_of, network_of, parts_of, scope_of
+from ringfence.model import UNRECORDED, ban_json, format_network, rfc3339
+from ringfence.networks import BITS, VERSIONS
+
+_ROWS = 500  # the number of bans in one part of the list, some 120 kB
+_SLICE = 5_000  # the number of bans that are sorted at once, which takes a millisecond
+_KEY = 18  # bytes of a key of the ledger
+
+
+def bans_report(
+    elements: Iterable[Element], ledger: Ledger, now: float, most: int | None = None
+) -> Iterator[bytes]:
+    """Yield the kernel's bans as the parts of a JSON list, one object for each ban, the newest first.
+
+    ``timeout`` in an object is the time left in the kernel (seconds). If ``ledger`` has no record of a ban,
+    the values that only a record has are null. If another program added the ban without an end, ``expires``
+    and ``timeout`` are null. If there are more than ``most`` bans, only those that end last are listed.
+
+    All elements are read for the first part.
+    """
+    found = _FoundBans(elements, ledger)
+    order = found.newest_first(most)
+    between = "["
+    while rows := [found.row(at, now) for at in islice(order, _ROWS)]:
+        yield (between + json.dumps(rows)[1:-1]).encode()
+        between = ", "
+    yield b"[]" if between == "[" else b"]"
+
+
+class _FoundBans:
+    """The bans of the kernel, numbered in the order in which they were read."""
+
+    def __init__(self, elements: Iterable[Element], ledger: Ledger) -> None:
+        self._keys = bytearray()
+        self._records: list[Record | None] = []
+        self._since, self._timeouts = array("d"), array("d")
+        self._packets, self._bytes = array("Q"), array("Q")
+        for element in elements:
+            key = key_of(element.network, element.scope)
+            record = ledger.get(key)
+            self._keys += key.to_bytes(_KEY, "big")
+            self._records.append(record)
+            self._since.append(-record.since if record else 0.0)
+            self._timeouts.append(element.timeout)
+            self._packets.append(element.packets)
+            self._bytes.append(element.bytes)
+
+    def newest_first(self, most: int | None) -> Iterator[int]:
+        """Yield the numbers of the bans, the newest first; at most ``most``, of those that end last."""
+        numbers: Iterable[int] = range(len(self._records))
+        if most is not None and most < len(self._records):
+            numbers = islice(_sorted(numbers, lambda at: -self._timeouts[at]), most)
+        return _sorted(numbers, self._since.__getitem__)
+
+    def row(self, at: int, now: float) -> dict[str, object]:
+        """Return the JSON object of a ban at ``now`` (seconds since the epoch)."""
+        key = int.from_bytes(self._keys[at * _KEY : (at + 1) * _KEY], "big")
+        record, timeout = self._records[at], self._timeouts[at]
+        # A ban may be longer than the longest timeout of the kernel. Then the record has the later, true end.
+        expires = max(now + timeout, record.expires if record else 0.0)
+        return {
+            "address": _text_of(key),
+            "scope": scope_of(key),
+            **(ban_json(record) if record else UNRECORDED),
+            "expires": rfc3339(expires) if isfinite(expires) else None,
+            "timeout": round(timeout) if isfinite(timeout) else None,
+            "packets": self._packets[at],
+            "bytes": self._bytes[at],
+        }
+
+
+def _text_of(key: int) -> str:
+    """Return the text of a ban's network. For IPv4 this takes a fifth of the time of ``ipaddress``."""
+    version, address, length = parts_of(key)
+    if version != VERSIONS[0]:
+        return format_network(network_of(key)[0])
+    text = inet_ntoa(address.to_bytes(4, "big"))
+    return text if length == BITS[version] else f"{text}/{length}"
+
+
+def _sorted(numbers: Iterable[int], value: Callable[[int], float]) -> Iterator[int]:
+    """Yield ``numbers`` in ascending order of their values. Sort them in slices, and merge these."""
+    numbers = iter(numbers)
+    slices: list[array[int]] = []
+    while some := sorted(islice(numbers, _SLICE), key=value):
+        slices.append(array("I", some))
+    return heapq.merge(*slices, key=value)
