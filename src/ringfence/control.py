@@ -31,15 +31,20 @@ import select
 import socket
 import struct
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, ParamSpec, TypeVar, cast
 
 import structlog
 from attrs import define, frozen
 
 from ringfence.errors import ControlError, DaemonUnreachableError, NoAnswerError, RingfenceError
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _CREDENTIALS = struct.Struct("iII")  # struct ucred: process, user, group
 _OK, _END = b'{"ok": ', b"}\n"
@@ -78,7 +83,7 @@ MOST_HELD, MOST_HELD_OF_USER = 32 * 1024 * 1024, 8 * 1024 * 1024
 These are answers that are not read yet, and long requests that are incomplete or not handled yet. A user who
 has none of them may get one longer answer. While half of the bytes are held, no further request is handled.
 """
-REST = 4.0
+REST = 8.0
 """A request that ran for a second keeps its place among the running requests for so many seconds more.
 
 So the requests of users other than root take only a part of the daemon's time. After a part of a list was
@@ -104,6 +109,20 @@ class Peer:
 
 PEER: ContextVar[Peer | None] = ContextVar("PEER", default=None)
 """The client whose request is being handled; None if it is unknown."""
+
+
+_THREAD: ContextVar[ThreadPoolExecutor | None] = ContextVar("_THREAD", default=None)
+
+
+async def in_thread(action: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """Run work that takes long in a thread, and return its result. For users except root it is one thread.
+
+    So root's requests contend with one thread for Python's lock, and the work of several requests is not in
+    memory at the same time.
+    """
+    return await asyncio.get_running_loop().run_in_executor(
+        _THREAD.get(), partial(action, *arguments, **named)
+    )
 
 
 @frozen
@@ -404,6 +423,7 @@ class _Clients:
         self._root = _share(most, MOST_HELD, running=most, lists=most, making=most)
         self._others = _share(most, MOST_HELD, MOST_RUNNING, MOST_LISTS)
         self._users: dict[int | None, _Share] = {}
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="guests")
         self._warned = -math.inf
         self._log = structlog.get_logger()
 
@@ -418,6 +438,7 @@ class _Clients:
             writer.close()
             return
         PEER.set(peer)  # only for this connection: each one is a task with its own context
+        _THREAD.set(None if user == 0 else self._thread)
         self._writers.add(writer)
         for share in shares:
             share.connections += 1
@@ -470,6 +491,7 @@ class _Clients:
             serving.cancel()
         if self._serving:
             await asyncio.wait(clients)
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
 
 class _Connection:
@@ -580,8 +602,7 @@ class _Connection:
     async def _next_part(self, parts: Iterator[bytes]) -> bytes | None:
         """Make the next part of a list in a thread; None at its end.
 
-        Of all users except root, one part is made at a time. So at most one thread contends with root's
-        requests for Python's lock.
+        Of all users except root, one part is made at a time.
         """
         loop = asyncio.get_running_loop()
         taken: list[asyncio.Semaphore] = []
@@ -591,7 +612,7 @@ class _Connection:
                 await share.making.acquire()
                 taken.append(share.making)
             began = loop.time()
-            return await asyncio.to_thread(next, parts, None)
+            return await in_thread(next, parts, None)
         finally:
             self._rest(taken, min(LONGEST_REST, loop.time() - began))
 

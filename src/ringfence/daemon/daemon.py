@@ -40,6 +40,7 @@ from ringfence.daemon.process import (
     every,
     release_freed_memory,
     tune_collector,
+    use_one_heap,
 )
 from ringfence.daemon.reload import Reloader
 from ringfence.daemon.request_table import RequestGate, Rights
@@ -367,6 +368,7 @@ def run(path: Path, settings: Settings, trial_for: float = 0.0) -> None:
             trial.start_standby(path, end)
             stack.callback(side.kernel.trial.end)  # a trial ends when the daemon stops, too
         stack.callback(_end_fence_trial, side)
+        use_one_heap()
         gc.disable()  # loading 100,000 bans leaves no reference cycles to collect
         side.start()
         tune_collector()

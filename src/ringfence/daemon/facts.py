@@ -9,6 +9,7 @@ from typing import Any
 
 from attrs import Factory, define
 
+from ringfence.control import in_thread
 from ringfence.daemon.firewall_side import FirewallSide
 from ringfence.detect.friends import Friends
 from ringfence.detect.judgement import Disposition, Judgement
@@ -257,7 +258,7 @@ class AddressFacts:
         side, detector, wall = self._side, self._side.detector, self._side.common.clock.wall()
         problems: list[str] = []
         subject = detector.subject_of(network.network_address) if _is_sender(network) else network
-        found = await asyncio.to_thread(read_bans, side.kernel.backend, side.common.store.bans, network, wall)
+        found = await in_thread(read_bans, side.kernel.backend, side.common.store.bans, network, wall)
         holders = await self._holding(network, problems)
         [location] = await side.common.locations.of([network.network_address])
         mono = side.common.clock.mono()

@@ -9,6 +9,7 @@ import itertools
 import operator
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from ipaddress import IPv4Network, IPv6Network
 
 from attrs import evolve, field, frozen
 
@@ -328,7 +329,7 @@ def _list_set(kernel: NetlinkConnection, ban: BanSet, enough: int | None) -> tup
     If something changed, the set is read again, up to three times in all, and the results are combined. If
     ``enough`` is a number and as many elements were found, it is not read again.
     """
-    found: dict[Network, Element] = {}
+    found: dict[int, tuple[float, int, int]] = {}  # numbers, as 262,000 elements would take 150 MB
     for _ in range(_TRIES):
         answers: list[bytes] = []
         generation = read_generation(kernel)
@@ -346,10 +347,15 @@ def _list_set(kernel: NetlinkConnection, ban: BanSet, enough: int | None) -> tup
         )
         if whole:
             return True, every
-        found.update((element.network, element) for element in every)
+        found.update(
+            (int(one.network.network_address), (one.timeout, one.packets, one.bytes)) for one in every
+        )
         if enough is not None and len(found) >= enough:
             break
-    return False, found.values()
+    kind = IPv4Network if ban.version == VERSIONS[0] else IPv6Network
+    return False, (
+        Element(kind((address, ban.length)), *values, ban.scope) for address, values in found.items()
+    )
 
 
 # -- reads the numbers that nftables counts: dropped packets, elements of sets, and sources over the limit
