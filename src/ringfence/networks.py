@@ -33,6 +33,12 @@ SHORTEST: Mapping[int, int] = {4: 8, 6: 16}
 No registry assigns a wider network.
 """
 
+PAGE_SHORTEST: Mapping[int, int] = {4: 24, 6: 48}
+"""The shortest prefix length that the live page may ban, unban, allow, deny or remove, by IP version.
+
+The rule ``prefix`` bans networks of this length, so the page can unban whatever a rule has banned.
+"""
+
 VERSIONS = (4, 6)
 BITS: Mapping[int, int] = {4: 32, 6: 128}
 """The length of an address in bits, by IP version."""

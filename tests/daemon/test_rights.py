@@ -149,7 +149,10 @@ def test_the_page_cannot_switch_off(guard: Guard) -> None:
         assert refusal(guard, PAGE, "unban", networks=[network])
         assert refusal(guard, PAGE, "ban", networks=[network], seconds=60)
     assert refusal(guard, PAGE, "unban", all=True)
-    assert refusal(guard, PAGE, "allow_remove", what=["198.18.1.1", "198.18.1.2"])
+    for do in ("allow_remove", "deny_remove"):
+        for what in (*wide, "DE", "AS64496", "name.example"):
+            assert "must be a list of 1 to 1 addresses or networks" in refusal(guard, PAGE, do, what=[what])
+        assert refusal(guard, PAGE, do, what=["198.18.1.1", "198.18.1.2"])
     assert refusal(guard, PAGE, "alarms_dismiss", all=True)
     assert refusal(guard, PAGE, "bans", most=20_001)
     assert refusal(guard, PAGE, "ban", networks=["198.18.1.1"], seconds=31 * 86_400)

@@ -34,6 +34,7 @@ from ringfence.daemon.fence_links import MOST_ADMITTED_FOR, MOST_VALID
 from ringfence.errors import ControlError
 from ringfence.lists.entries import MAX_AT_ONCE, MAX_NAME, MAX_NOTE, MAX_SECONDS, MAX_TEXT
 from ringfence.model import MASK, Network, parse_network, printable
+from ringfence.networks import PAGE_SHORTEST
 
 # -- the checks of the fields of requests: which JSON values a field accepts
 #
@@ -185,11 +186,6 @@ def _is_network(value: object, shortest: Mapping[int, int] | None) -> bool:
 WEB_USER = "ringfence-web"
 """The user of the live page's systemd unit, ``ringfence-web.service``."""
 MOST_BANS_OF_PAGE = 20_000
-PAGE_SHORTEST: Mapping[int, int] = {4: 24, 6: 48}
-"""The shortest prefix length that the live page may ban, unban, allow or deny, by IP version.
-
-The rule ``prefix`` bans networks of this length, so the page can unban whatever a rule has banned.
-"""
 _PAGE_BAN = 30 * 86_400.0
 _MOST_NETWORKS = 20_000  # networks that one request bans or unbans
 _MOST_FILTER = 64  # networks of a filter: each is compared with each ban
@@ -256,7 +252,7 @@ _ADD: Fields = {
 }
 _PAGE_ADD: Fields = {"what": _ONE_SMALL, "note": _NOTE}
 _REMOVE: Fields = {"what": texts(MAX_AT_ONCE, MAX_TEXT)}
-_PAGE_REMOVE: Fields = {"what": texts(1, MAX_TEXT)}
+_PAGE_REMOVE: Fields = {"what": _ONE_SMALL}
 _DISMISS: Fields = {"numbers": optional(numbers(100_000)), "all": flag(), "by": _BY}
 _PAGE_DISMISS: Fields = {"numbers": numbers(1), "by": _BY}
 _REDEEM: Fields = {

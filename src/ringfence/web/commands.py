@@ -11,7 +11,7 @@ from attrs import evolve, frozen
 
 from ringfence.errors import ControlError, RingfenceError
 from ringfence.model import Network, format_network, parse_network, printable
-from ringfence.networks import SHORTEST
+from ringfence.networks import PAGE_SHORTEST, SHORTEST
 from ringfence.plurals import counted
 from ringfence.web.daemon_client import UNRECORDED, DaemonClient
 
@@ -139,6 +139,26 @@ def _entry(text: str) -> str:
     return text
 
 
+def is_small(entry: str) -> bool:
+    """Whether an entry of a list is a network that the daemon lets the page remove."""
+    try:
+        network = parse_network(entry)
+    except ValueError:
+        return False
+    return network.prefixlen >= PAGE_SHORTEST[network.version]
+
+
+def _small_entry(text: str) -> str:
+    """Return an entry that the page may remove; raise ControlError if the daemon would refuse it."""
+    entry = _entry(text)
+    if not is_small(entry):
+        raise ControlError(
+            f"{printable(entry)}: the page removes an address or a small network only (IPv4 /24, IPv6 /48); "
+            "use the command line"
+        )
+    return entry
+
+
 def _alarm(text: str) -> str:
     if not (text.isascii() and text.isdecimal() and len(text) < len("1000000000")):
         raise ControlError("an alarm is named by its number")
@@ -236,7 +256,7 @@ COMMANDS: Mapping[str, WebCommand] = {
         "Remove from the allow list",
         "The rules may ban it again.",
         _removing("allow_remove"),
-        _entry,
+        _small_entry,
     ),
     "deny": WebCommand(
         "Deny",
@@ -250,7 +270,7 @@ COMMANDS: Mapping[str, WebCommand] = {
         "Remove from the deny list",
         "The kernel does not drop its packets any more, unless a rule bans it.",
         _removing("deny_remove"),
-        _entry,
+        _small_entry,
     ),
     "dismiss": WebCommand(
         "Dismiss alarm",

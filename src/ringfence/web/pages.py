@@ -24,7 +24,7 @@ from ringfence.explain.headlines import (
 from ringfence.model import Network, parse_network
 from ringfence.report.page import MOST_TEXT, PERIODS, Column, chart_of, columns_of, ticks_of
 from ringfence.report.ticks import Tick
-from ringfence.web.commands import COMMANDS, LENGTHS, Order, WebCommand, run_command, warnings_of
+from ringfence.web.commands import COMMANDS, LENGTHS, Order, WebCommand, is_small, run_command, warnings_of
 from ringfence.web.daemon_client import DaemonClient
 from ringfence.web.entrance import Form, WebSession, require_change
 from ringfence.web.rendering import Renderer
@@ -272,7 +272,7 @@ class Pages:
         """Show the allow list, the deny list and the feeds."""
         sides = {side: await self._client.recent(_BANS_FOR, "lists", side=side) for side in ("allow", "deny")}
         feeds = await self._client.recent(_NEWS_FOR, "feeds")
-        return self._page(request, "lists.html", sides=sides, feeds=feeds)
+        return self._page(request, "lists.html", sides=sides, feeds=feeds, is_small=is_small)
 
     async def fence(self, request: Request, _: WebSession) -> Response:
         """Show what ``ringfence fence status`` shows, except the trunks, which only Asterisk knows."""
