@@ -9,8 +9,7 @@ from attrs import frozen
 from tests.support.daemon import Completed, Guard
 from tests.support.web import Answer, Browser, WebServer, web_server
 
-from ringfence.networks import sender_of
-from ringfence.web.admission import MOST_SENDERS, MOST_TRIES, Tries
+from ringfence.web.admission import MOST_LOGGED, MOST_OF_PREFIX, MOST_SENDERS, MOST_SHARED, MOST_TRIES, Tries
 
 SITE = "https://pbx.example.com"
 HEADER = "X-Real-IP"
@@ -134,12 +133,45 @@ def test_tries_are_forgotten() -> None:
     """Tries end after a minute, IPv6 senders count by their /64, and the table of senders is bounded."""
     tries = Tries()
     for last in range(MOST_TRIES):
-        assert tries.add(sender_of(ip_address(f"2001:db8::{last}")), 0.0)
-    assert not tries.add(sender_of(ip_address("2001:db8::ffff")), 59.0)
-    assert tries.add(sender_of(ip_address("2001:db8::ffff")), 60.0)
+        assert tries.add(ip_address(f"2001:db8::{last}"), 0.0)
+    assert not tries.add(ip_address("2001:db8::ffff"), 59.0)
+    assert tries.add(ip_address("2001:db8::ffff"), 60.0)
     for number in range(2 * MOST_SENDERS):
-        assert tries.add(sender_of(ip_address(number)), 60.0)
+        tries.add(ip_address(number << 8), 60.0)
     assert len(tries._tries) == MOST_SENDERS
+
+
+def test_the_owner_of_many_networks_is_one_sender() -> None:
+    """The tries from a /48 or a /24 have a limit of their own."""
+    tries = Tries()
+
+    assert sum(tries.add(ip_address(f"2001:db8:0:{n:x}::1"), 0.0) for n in range(500)) == MOST_OF_PREFIX
+    assert sum(tries.add(ip_address(f"192.0.2.{n}"), 0.0) for n in range(250)) == MOST_OF_PREFIX
+    assert tries.add(ip_address("2001:db8:1::1"), 0.0)
+
+
+def test_no_sender_is_forgotten_because_of_others() -> None:
+    """A sender that has made its tries cannot make more after thousands of other addresses have tried."""
+    tries = Tries()
+    sender = ip_address("192.0.2.1")
+    assert [tries.add(sender, 0.0) for _ in range(MOST_TRIES + 1)] == [True] * MOST_TRIES + [False]
+    others = sum(tries.add(ip_address(number << 10), 1.0) for number in range(5 * MOST_SENDERS))
+
+    assert not tries.add(sender, 2.0)
+    assert others < MOST_SENDERS + MOST_SHARED
+    assert tries.add(sender, 61.0)
+    assert tries.add(ip_address(7 << 20), 62.0)
+
+
+def test_refusals_fill_no_journal(road: Road) -> None:
+    """Refusals of many addresses are a limited number of log lines, and a valid link still works."""
+    before = road.web.log.count("event=web.admit_refused")
+    for number in range(5 * MOST_LOGGED):
+        road.press("z" * 43, f"198.19.{number}.1")
+
+    assert road.web.log.count("event=web.admit_refused") - before <= MOST_LOGGED
+    assert road.web.log.count("event=web.admit_limited") >= 1
+    assert road.press(road.token(), "198.19.200.1").status == 200
 
 
 def test_a_ban_stays_and_a_longer_time_too(road: Road) -> None:

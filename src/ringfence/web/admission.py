@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from ringfence.errors import ControlError, DaemonUnreachableError
 from ringfence.model import Address, Network, parse_network
-from ringfence.networks import sender_of
+from ringfence.networks import prefix_of, sender_of
 from ringfence.web.daemon_client import DaemonClient
 from ringfence.web.entrance import form_of, is_own
 from ringfence.web.rendering import Renderer
@@ -25,8 +25,14 @@ from ringfence.web.rendering import Renderer
 MOST_TRIES = 10
 TRIES_WITHIN = 60.0
 """A sender may press the button ``MOST_TRIES`` times within this time (seconds)."""
-MOST_SENDERS = 1_024
-"""The maximum number of senders whose tries are counted. The one that tried first is forgotten."""
+MOST_OF_PREFIX = 30
+"""The maximum number of tries of one prefix (IPv4 /24, IPv6 /48) within this time."""
+MOST_SENDERS = 2_048
+"""The maximum number of senders and prefixes whose tries are counted."""
+MOST_SHARED = 100
+"""The maximum number of tries of all further senders together within this time."""
+MOST_LOGGED = 10
+"""The maximum number of refusals that are logged within this time, of all senders together."""
 MOST_WAITING = 20
 """The maximum number of requests that wait for the daemon. It gets one after the other."""
 _MOST_TOKEN = 64  # characters; a token has 43
@@ -51,22 +57,49 @@ def client_of(request: Request, header: str) -> Address | None:
 
 
 class Tries:
-    """Counts how often each sender pressed the button."""
+    """Counts how often the button was pressed: by sender, and by the prefix around it.
+
+    A local user can name any address in the header, and a customer may own many /64 networks. So a sender is
+    never forgotten within TRIES_WITHIN seconds. While the table is full, all further senders share one limit.
+    """
 
     def __init__(self) -> None:
         self._tries: dict[Network, deque[float]] = {}
+        self._shared: deque[float] = deque(maxlen=MOST_SHARED)
 
-    def add(self, sender: Network, now: float) -> bool:
-        """Count a try at ``now`` (monotonic seconds); return False if the sender made too many."""
-        tries = self._tries.get(sender)
-        if tries is None:
-            while len(self._tries) >= MOST_SENDERS:
-                del self._tries[next(iter(self._tries))]
-            tries = self._tries[sender] = deque(maxlen=MOST_TRIES)
-        if len(tries) == MOST_TRIES and now - tries[0] < TRIES_WITHIN:
+    def add(self, address: Address, now: float) -> bool:
+        """Count a try at ``now`` (monotonic seconds).
+
+        Return False if the sender or its prefix made too many.
+        """
+        counted = [
+            self._tries_of(sender_of(address), MOST_TRIES, now),
+            self._tries_of(prefix_of(address), MOST_OF_PREFIX, now),
+        ]
+        if any(_is_reached(tries, now) for tries in counted):
             return False
-        tries.append(now)
+        for tries in counted:
+            tries.append(now)
         return True
+
+    def _tries_of(self, network: Network, most: int, now: float) -> deque[float]:
+        """Return the tries of a sender or prefix. The table is in the order of their latest look-up."""
+        tries = self._tries.pop(network, None)
+        if tries is None:
+            if len(self._tries) >= MOST_SENDERS:
+                oldest = next(iter(self._tries))
+                times = self._tries[oldest]
+                if times and now - times[-1] < TRIES_WITHIN:
+                    return self._shared
+                del self._tries[oldest]
+            tries = deque(maxlen=most)
+        self._tries[network] = tries
+        return tries
+
+
+def _is_reached(tries: deque[float], now: float) -> bool:
+    """Whether as many tries as ``tries`` can hold were made within TRIES_WITHIN seconds."""
+    return len(tries) == tries.maxlen and now - tries[0] < TRIES_WITHIN
 
 
 class Admission:
@@ -84,6 +117,7 @@ class Admission:
         self._header = header
         self._mono = mono
         self._tries = Tries()
+        self._logged: deque[float] = deque(maxlen=MOST_LOGGED)
         self._turn = asyncio.Semaphore()
         self._waiting = 0
         self._log = structlog.get_logger()
@@ -99,7 +133,7 @@ class Admission:
         address = client_of(request, self._header)
         if form is None or not is_own(request, self._url) or address is None:
             return self._page(request, HTTPStatus.FORBIDDEN, problem="This form is not valid.")
-        if not self._tries.add(sender_of(address), self._mono()):
+        if not self._tries.add(address, self._mono()):
             return self._page(request, HTTPStatus.TOO_MANY_REQUESTS, problem="Too many tries. Wait a minute.")
         if self._waiting >= MOST_WAITING:
             return self._page(request, HTTPStatus.SERVICE_UNAVAILABLE, problem="Too busy. Wait a minute.")
@@ -111,10 +145,20 @@ class Admission:
         except DaemonUnreachableError:
             raise
         except ControlError as error:
-            self._log.warning("web.admit_refused", client=str(address), error=str(error))
+            self._log_refusal(address, error)
             return self._page(request, HTTPStatus.FORBIDDEN, problem=str(error))
         self._log.info("web.admitted", client=str(address), until=until)
         return self._page(request, HTTPStatus.OK, until=until)
+
+    def _log_refusal(self, address: Address, error: ControlError) -> None:
+        """Log a refusal; when the limit is reached, log this once."""
+        now = self._mono()
+        if _is_reached(self._logged, now):
+            return
+        self._logged.append(now)
+        self._log.warning("web.admit_refused", client=str(address), error=str(error))
+        if _is_reached(self._logged, now):
+            self._log.warning("web.admit_limited", what="log lines about refusals")
 
     async def _redeem(self, token: str, address: Address) -> str:
         self._waiting += 1
