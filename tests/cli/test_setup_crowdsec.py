@@ -277,6 +277,7 @@ def test_elsewhere_the_terminal_asks(
     ("options", "message"),
     [
         ({"url": "ftp://api"}, "--crowdsec: ftp://api must be an address such as"),
+        ({"url": "http://192.0.2.1:8080"}, "--crowdsec: http://192.0.2.1:8080 must begin with https"),
         ({"machine": "--force"}, "--crowdsec-machine: --force must be a name of letters"),
         ({"key_file": Path("/gone")}, "--crowdsec-password-file and --crowdsec-key-file are needed both"),
         (

@@ -48,6 +48,24 @@ def test_the_credentials_are_read_when_they_are_needed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "url",
+    [
+        "http://localhost:8080",
+        "http://127.3.2.1",
+        "http://[::1]:8080",
+        "https://192.0.2.1",
+        "https://api.example",
+    ],
+)
+def test_another_host_needs_tls_unless_it_is_allowed(url: str) -> None:
+    """The API on this host may be asked by http; that on another host by https, or with ``allow_http``."""
+    text = WHOLE.replace("http://127.0.0.1:8080", url)
+    assert read(text).crowdsec.url == url
+    clear = WHOLE.replace("127.0.0.1", "192.0.2.1")
+    assert read(f"{clear}allow_http = true").crowdsec.url == "http://192.0.2.1:8080"
+
+
+@pytest.mark.parametrize(
     ("text", "problem"),
     [
         (
@@ -64,6 +82,9 @@ def test_the_credentials_are_read_when_they_are_needed(tmp_path: Path) -> None:
         ),
         (f"{WHOLE}interval = '0.5s'", "crowdsec.interval: "),
         (WHOLE.replace("http:", "ftp:"), "crowdsec.url: must be an address such as"),
+        (WHOLE.replace("127.0.0.1", "192.0.2.1"), "crowdsec.url: must begin with https"),
+        (WHOLE.replace("127.0.0.1", "[2001:db8::1]"), "crowdsec.url: must begin with https"),
+        (WHOLE.replace("127.0.0.1", "localhost.example"), "crowdsec.url: must begin with https"),
         (WHOLE.replace("127", "user@127"), "crowdsec.url: must be an address such as"),
         (WHOLE.replace("8080", "8080/?limit=5"), "crowdsec.url: must have no query"),
         (WHOLE.replace("8080", "8080?"), "crowdsec.url: must have no query"),

@@ -324,6 +324,17 @@ def _api_url(value: object, _: object) -> str:
     return text
 
 
+def crosses_in_clear(url: str) -> bool:
+    """Whether requests to a valid ``url`` leave this host without encryption."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    try:
+        local = ip_address(host).is_loopback
+    except ValueError:
+        local = host == "localhost"
+    return parts.scheme == "http" and not local
+
+
 def _is_url(text: str, schemes: tuple[str, ...] = ("https",)) -> bool:
     """Whether a text is a plain address, without a user, a fragment and special characters."""
     try:

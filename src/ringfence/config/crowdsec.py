@@ -6,7 +6,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from ringfence.config.converters import ApiUrl, Duration, Name, read_secret
+from ringfence.config.converters import ApiUrl, Duration, Name, crosses_in_clear, read_secret
 from ringfence.fleet.sharing import Access, Sharing
 
 MIN_INTERVAL = 1.0  # seconds
@@ -17,6 +17,7 @@ class CrowdsecSettings:
     """``[crowdsec]``: the local API, and the files with the credentials of a machine and of a bouncer.
 
     Without ``url``, no ban is shared. ``interval`` is the time between two requests for decisions.
+    ``allow_http``: the API may be on another host without TLS.
     """
 
     url: ApiUrl | None = None
@@ -24,6 +25,7 @@ class CrowdsecSettings:
     password_file: Path | None = None
     key_file: Path | None = None
     interval: Duration = Duration(10.0)
+    allow_http: bool = False
 
     @property
     def sharing(self) -> Sharing | None:
@@ -46,5 +48,10 @@ def crowdsec_problems(settings: CrowdsecSettings) -> Iterator[str]:
         for name in ("machine", "password_file", "key_file"):
             if getattr(settings, name) is None:
                 yield f"crowdsec.{name}: is missing; it is needed with a url"
+        if crosses_in_clear(settings.url) and not settings.allow_http:
+            yield (
+                "crowdsec.url: must begin with https, because anybody between the hosts could read the "
+                "password and invent bans; if a tunnel protects the connection, set allow_http = true"
+            )
     if settings.interval < MIN_INTERVAL:
         yield "crowdsec.interval: must be at least a second"

@@ -20,7 +20,7 @@ from typing import Any
 from attrs import frozen
 
 from ringfence.clock import Clock
-from ringfence.config.converters import HOOKS, ApiUrl, Name, read_secret
+from ringfence.config.converters import HOOKS, ApiUrl, Name, crosses_in_clear, read_secret
 from ringfence.errors import FleetError, SetupError
 from ringfence.fleet.api import Api
 from ringfence.fleet.sharing import Access
@@ -70,6 +70,12 @@ class Wanted:
                 HOOKS[kind](text, None)
             except ValueError as error:
                 raise SetupError(f"{option}: {printable(text)} {error}") from None
+        if crosses_in_clear(self.url):
+            raise SetupError(
+                f"--crowdsec: {self.url} must begin with https, because anybody between the hosts could read "
+                "the password and invent bans; if a tunnel protects the connection, write [crowdsec] with "
+                "allow_http = true into the configuration"
+            )
 
     def credentials(self) -> Credentials | None:
         """Return the credentials in the named files; None without files. Raise SetupError."""
