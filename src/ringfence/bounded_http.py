@@ -7,12 +7,14 @@ import http.client
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from ipaddress import ip_address
+from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import ringfence
 from ringfence.model import Address, printable
@@ -22,6 +24,7 @@ AGENT = f"ringfence/{ringfence.__version__}"
 DATE = "%a, %d %b %Y %H:%M:%S GMT"
 """The form of a date that servers write today (RFC 9110, 5.6.7)."""
 _PART = 65_536
+_Found = tuple[Any, ...]  # one address, as getaddrinfo returns it
 _MOST_ADDRESSES = 4  # of a server
 
 
@@ -32,12 +35,15 @@ class Deadline:
     """
 
     def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._ends = 0.0
         self._over = threading.Event()
         self._connection: socket.socket | None = None
         self._timer = threading.Timer(seconds, self._end)
         self._timer.daemon = True
 
     def __enter__(self) -> Self:
+        self._ends = time.monotonic() + self._seconds
         self._timer.start()
         return self
 
@@ -53,6 +59,28 @@ class Deadline:
         """Raise TimeoutError if the time is over."""
         if self._over.is_set():
             raise TimeoutError from None
+
+    def resolve(self, host: str, port: int) -> list[_Found]:
+        """Return the addresses of a TCP server, as ``getaddrinfo`` does. Raise TimeoutError or OSError.
+
+        The resolver has no time limit of its own: a thread asks it, and is abandoned when the time is over.
+        """
+        answers: SimpleQueue[list[_Found] | OSError | UnicodeError] = SimpleQueue()
+
+        def ask() -> None:
+            try:
+                answers.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+            except (OSError, UnicodeError) as error:
+                answers.put(error)
+
+        threading.Thread(target=ask, name="resolver", daemon=True).start()
+        try:
+            found = answers.get(timeout=max(0.0, self._ends - time.monotonic()))
+        except Empty:
+            raise TimeoutError from None
+        if isinstance(found, OSError | UnicodeError):
+            raise found
+        return found
 
     def watch(self, connection: socket.socket) -> None:
         """Shut ``connection`` at the end; raise TimeoutError if it opened too late.
@@ -88,7 +116,7 @@ def open_connection(
     ``deadline`` bounds all of it, with ``context`` the handshake of TLS too. Return None if no address is
     allowed. Raise OSError.
     """
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    found = deadline.resolve(host, port)
     usable = [one for one in found if allowed(ip_address(str(one[4][0]).partition("%")[0]))]
     failed: OSError | None = None
     for family, kind, protocol, _, address in usable[:_MOST_ADDRESSES]:

@@ -55,6 +55,7 @@ def play(folder: Path, variables: dict[str, object], *options: str, **environmen
         check=False,
         env=os.environ | own | environment,
     )
+    (folder / "output").write_text(done.stdout + done.stderr, "utf-8")
     recap = re.search(r"^host +: (.*)$", done.stdout, re.MULTILINE)
     assert recap is not None, done.stdout + done.stderr
     numbers = (entry.partition("=") for entry in recap[1].split())
@@ -143,6 +144,15 @@ def test_a_changed_configuration_is_reloaded(host: Host) -> None:
 
     assert host.play(ringfence_config="# wrong\n")["failed"] == 1
     assert host.config.read_text("utf-8") == text
+
+
+@needs_ansible
+@pytest.mark.parametrize("options", [["--diff"], ["--diff", "--check"], ["--diff", "-vvv"]])
+def test_no_output_shows_the_configuration(host: Host, options: list[str]) -> None:
+    """Not even the differences are shown, because the configuration may have secrets."""
+    for text in ("# right\ntoken = 'c2VjcmV0'\n", "# right\ntoken = 'c2VjcmV1'\n"):
+        assert host.play(*options, ringfence_config=text)["failed"] == 0
+        assert "c2VjcmV" not in (host.folder / "output").read_text("utf-8").partition("TASK [")[2]
 
 
 @needs_ansible

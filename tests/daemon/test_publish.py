@@ -169,6 +169,33 @@ def test_a_new_friend_leaves_the_list_at_once(router: Router) -> None:
     router.run(client)
 
 
+def test_friends_that_change_without_end_delay_the_list(
+    router: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If an address becomes a friend whenever the list is made, routers keep their list, and ask later."""
+    made: list[float] = []
+    make = router.publisher._make
+
+    async def changing() -> None:
+        await make()
+        made.append(router.kept.now)
+        router.kept.detector.friends.add(evolve(PHONE, account=str(len(made))))
+
+    monkeypatch.setattr(router.publisher, "_make", changing)
+
+    async def client() -> None:
+        for _ in range(3):
+            head, _ = await router.get()
+            assert head.startswith("HTTP/1.1 503 Service Unavailable\r\n")
+            assert "Retry-After: 10" in head
+        assert len(made) == 3
+        monkeypatch.setattr(router.publisher, "_make", make)
+        router.kept.now += FRESH
+        assert (await router.get())[0].startswith("HTTP/1.1 200 OK\r\n")
+
+    router.run(client)
+
+
 @pytest.mark.parametrize("path", ["/bans", "/bans/ipv4", "/bans/ipv6"])
 def test_a_list_of_nobody_is_a_comment(router: Router, path: str) -> None:
     """An answer is never empty: pfSense keeps its last list then, and the last ban would last for ever."""
@@ -395,7 +422,9 @@ def test_other_work_runs_while_a_list_is_made(router: Router, monkeypatch: pytes
             while not task.done():
                 turns += 1
                 await asyncio.sleep(0)
-        assert task.result().text.count(b"\n") == 100
+        published = task.result()
+        assert published is not None
+        assert published.text.count(b"\n") == 100
 
     router.run(client)
     assert turns > 5

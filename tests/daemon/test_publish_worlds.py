@@ -63,7 +63,9 @@ class World:
         common = SimpleNamespace(clock=Clock(wall=lambda: NOW, mono=lambda: 0.0))
         side: Any = SimpleNamespace(common=common, detector=detector)
         publisher = Publisher(side, Secret("0123456789abcdef"), self.most)
-        text = asyncio.run(publisher._list((4, 6))).text.decode()
+        published = asyncio.run(publisher._list((4, 6)))
+        assert published is not None
+        text = published.text.decode()
         return text.removeprefix(NOBODY).split("\n")[:-1]
 
     def is_wanted(self, ban: Ban) -> bool:

@@ -15,7 +15,7 @@ from tests.fleet.server import KEY, MACHINE, PASSWORD, FakeApi, Fault, fake_api
 from tests.support.attempts import attempts, ban_of
 
 import ringfence
-from ringfence.bounded_http import open_connection
+from ringfence.bounded_http import Deadline, open_connection
 from ringfence.clock import Clock
 from ringfence.errors import FleetError
 from ringfence.fleet.api import Api
@@ -273,6 +273,29 @@ def test_a_test_decision_tries_both_credentials(server: FakeApi) -> None:
     with pytest.raises(FleetError, match="ended too early"):
         client(server).prove()
     assert server.values() == set()
+
+
+def test_a_resolver_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The deadline of a request includes the resolution of the name, which has no time limit of its own."""
+    over = threading.Event()
+
+    def hang(*_: object, **__: object) -> list[Any]:
+        over.wait(30)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    began = time.monotonic()
+    with pytest.raises(TimeoutError), Deadline(0.1) as deadline:
+        open_connection("api.example", 443, 5.0, deadline)
+    over.set()
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("host", ["name.invalid", "x" * 300, ".."])
+def test_a_name_without_an_address_is_an_error(host: str) -> None:
+    """The error of the resolver is that of the request."""
+    with pytest.raises((OSError, UnicodeError)), Deadline(20.0) as deadline:
+        open_connection(host, 443, 5.0, deadline)
 
 
 def test_nobody_listens() -> None:

@@ -44,6 +44,7 @@ PATHS: Mapping[bytes, tuple[int, ...]] = {b"/bans": (4, 6), b"/bans/ipv4": (4,),
 NOBODY = "# nobody is banned\n"
 """A list without a network. pfSense takes an empty answer for a failure, and keeps its last list for ever."""
 
+_MOST_MADE = 3  # how often a request makes the list, because an address becomes a friend meanwhile
 _LATER = f"Retry-After: {FRESH:.0f}\r\n"
 
 
@@ -83,7 +84,7 @@ class Publisher:
         self._most = most
         self._clock = side.common.clock
         self._lock = asyncio.Lock()
-        self._made = -inf
+        self._made = self._given_up = -inf
         self._spared: tuple[int, NetworkSet] = (0, NetworkSet())
         self._lists: dict[tuple[int, ...], PublishedList] = {}
 
@@ -103,6 +104,8 @@ class Publisher:
             if not self._side.exempt.friends.startup.for_bans:
                 return Answer("503 Service Unavailable", b"The phones are not known yet.\n", more=_LATER)
             published = await self._list(versions)
+            if published is None:
+                return Answer("503 Service Unavailable", b"The phones change too often.\n", more=_LATER)
             tag = f"ETag: {published.tag.decode()}\r\nCache-Control: no-cache\r\n"
             if _is_known(head, published.tag):
                 return Answer(NOT_MODIFIED, more=tag)
@@ -116,18 +119,30 @@ class Publisher:
         token = _token_of(given[0]) if len(given) == 1 else b""
         return hmac.compare_digest(sha256(token).digest(), sha256(self._token).digest())
 
-    async def _list(self, versions: tuple[int, ...]) -> PublishedList:
+    async def _list(self, versions: tuple[int, ...]) -> PublishedList | None:
         """Return a list that is at most ``FRESH`` seconds old. Requests at the same time share one list.
 
-        If an address has become a friend or exempt, the list is made again at once.
+        If an address has become a friend or exempt, the list is made again at once. If this happens again and
+        again while it is made, return None for the next ``FRESH`` seconds.
         """
         async with self._lock:
-            while True:  # an address may become a friend while the list is made
-                spared = self._side.detector.friends.changes, self._side.detector.exempt
-                if self._clock.mono() - self._made < FRESH and spared == self._spared:
+            if self._clock.mono() - self._given_up < FRESH:
+                return None
+            for _ in range(_MOST_MADE):
+                if not self._is_fresh():
+                    spared = self._spared_now()
+                    await self._make()
+                    self._made, self._spared = self._clock.mono(), spared
+                if self._is_fresh():  # otherwise an address has become a friend while the list was made
                     return self._lists[versions]
-                await self._make()
-                self._made, self._spared = self._clock.mono(), spared
+            self._given_up = self._clock.mono()
+            return None
+
+    def _spared_now(self) -> tuple[int, NetworkSet]:
+        return self._side.detector.friends.changes, self._side.detector.exempt
+
+    def _is_fresh(self) -> bool:
+        return self._clock.mono() - self._made < FRESH and self._spared_now() == self._spared
 
     async def _make(self) -> None:
         pause = _Pauses(self._clock)
