@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from tests.contrib import unit
 from tests.support.daemon import Guard, until
+from tests.support.guests import UNKNOWN, Attack, attacked, noticed
 from tests.support.programs import program_service
 from tests.support.users import ALICE, PAGE, READER, VALID, as_user, guard_with_users
 
@@ -375,6 +376,17 @@ def test_half_and_giant_requests_stop_nobody(guard: Guard) -> None:
     assert memory(guard) - before < 80_000_000
     assert not is_off(guard)
     assert refusal(guard, PAGE, "status") == ""
+
+
+@pytest.mark.parametrize("one", UNKNOWN, ids=[one.name for one in UNKNOWN])
+def test_unknown_requests_take_little_memory(guard: Guard, one: Attack) -> None:
+    """Requests that would become millions of objects take little memory, and root is answered meanwhile."""
+    before = memory(guard)
+    found = noticed(guard, attacked(guard.folder / "control.sock", one, [READER, PAGE]), 1.0)
+
+    assert not found.ended
+    assert found.memory - before < 40_000_000
+    assert len(found.answers) >= 4
 
 
 def test_the_daemon_survives_without_file_descriptors(guard: Guard) -> None:
