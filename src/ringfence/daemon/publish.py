@@ -130,7 +130,7 @@ class Publisher:
                 return None
             for _ in range(_MOST_MADE):
                 if not self._is_fresh():
-                    spared = self._spared_now()
+                    spared = self._present_friends()
                     await self._make()
                     self._made, self._spared = self._clock.mono(), spared
                 if self._is_fresh():  # otherwise an address has become a friend while the list was made
@@ -138,11 +138,11 @@ class Publisher:
             self._given_up = self._clock.mono()
             return None
 
-    def _spared_now(self) -> tuple[int, NetworkSet]:
+    def _present_friends(self) -> tuple[int, NetworkSet]:
         return self._side.detector.friends.changes, self._side.detector.exempt
 
     def _is_fresh(self) -> bool:
-        return self._clock.mono() - self._made < FRESH and self._spared_now() == self._spared
+        return self._clock.mono() - self._made < FRESH and self._present_friends() == self._spared
 
     async def _make(self) -> None:
         pause = _Pauses(self._clock)
