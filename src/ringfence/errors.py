@@ -64,6 +64,10 @@ class ProbeError(FirewallError):
     """The rules are in place, but they did not drop a test packet from a banned address."""
 
 
+class StartError(RingfenceError):
+    """The kernel refuses another thread or process."""
+
+
 class HostError(RingfenceError):
     """A property of this host, such as its own addresses, cannot be read."""
 
@@ -124,6 +128,18 @@ class DaemonUnreachableError(ControlError):
 
 class NoAnswerError(DaemonUnreachableError):
     """A request was sent, but its answer did not come. The daemon may have carried it out."""
+
+
+class HangingError(NoAnswerError):
+    """A daemon runs, but does not answer at all: it is stopped, or waits for something without end.
+
+    ``state`` is the part of the message about the daemon. ``request`` is a sentence about what becomes of the
+    request.
+    """
+
+    def __init__(self, state: str, request: str) -> None:
+        super().__init__(f"{state} {request}")
+        self.state = state
 
 
 class WebError(RingfenceError):

@@ -10,7 +10,6 @@ import asyncio
 import inspect
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from itertools import chain, islice
@@ -22,6 +21,7 @@ from ringfence.errors import FirewallError
 from ringfence.firewall.contract import Backend, ListSteps, NetworkList
 from ringfence.model import Network
 from ringfence.networks import RangedNetworks
+from ringfence.threads import Threads
 
 SHORT = 2_000
 """A list of up to this many networks is written on the event loop, a longer one by :meth:`Filler.run`."""
@@ -56,7 +56,7 @@ class Filler:
         self._running: dict[NetworkList, ListSteps] = {}
         self._has_task = False
         # Of its own: in the shared threads a transaction could wait for a slow look-up of names.
-        self._thread = ThreadPoolExecutor(1, "kernel-lists")
+        self.thread = Threads(1, "kernel-lists")
         self._wake = asyncio.Event()
         self._log = structlog.get_logger()
 
@@ -168,7 +168,7 @@ class Filler:
                 self._failed(target, error)
 
     async def _in_thread(self, call: Callable[[], None]) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        await asyncio.get_running_loop().run_in_executor(self.thread, call)
 
     def _abandon(self, target: NetworkList) -> None:
         steps = self._running.pop(target, None)

@@ -39,8 +39,8 @@ from ringfence.daemon.process import (
     claim_sets,
     every,
     release_freed_memory,
+    share_memory_between_threads,
     tune_collector,
-    use_one_heap,
 )
 from ringfence.daemon.reload import Reloader
 from ringfence.daemon.request_table import RequestGate, Rights
@@ -58,6 +58,7 @@ from ringfence.notify.notifier import Notifier
 from ringfence.parse.hep import Exports
 from ringfence.store.database import Store
 from ringfence.store.writer import Writer
+from ringfence.threads import ThreadedLoop
 
 if TYPE_CHECKING:
     from ringfence.daemon.metrics_server import MetricsServer
@@ -361,6 +362,8 @@ def run(path: Path, settings: Settings, trial_for: float = 0.0) -> None:
         notifier = Notifier(settings.notify, settings.geo.database or (), clock)
         side = build_firewall_side(settings, store, detector, chosen, clock, notifier)
         daemon = build_daemon(path, settings, side, connections)
+        runner = _start_threads(writer, side)
+        stack.callback(runner.close)
         if trial_for:
             trial.begin(store.state, clock.wall() + trial_for)
         end = side.kernel.trial.until
@@ -368,15 +371,28 @@ def run(path: Path, settings: Settings, trial_for: float = 0.0) -> None:
             trial.start_standby(path, end)
             stack.callback(side.kernel.trial.end)  # a trial ends when the daemon stops, too
         stack.callback(_end_fence_trial, side)
-        use_one_heap()
+        stack.callback(runner.close)  # again: the work in threads ends before the trial does
         gc.disable()  # loading 100,000 bans leaves no reference cycles to collect
         side.start()
         tune_collector()
         # The event loop then waits at most 0.5 ms, not 5 ms, for a thread that holds Python's lock (GIL).
         sys.setswitchinterval(0.0005)
-        with asyncio.Runner(loop_factory=_moderated_loop) as runner:
-            runner.run(daemon.serve())
+        runner.run(daemon.serve())
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it would end the process before the last writes
+
+
+def _start_threads(writer: Writer, side: FirewallSide) -> asyncio.Runner:
+    """Start every thread of the daemon, before it changes anything; return the runner of its event loop.
+
+    Raise StartError if the kernel refuses a thread.
+    """
+    share_memory_between_threads()
+    fleet = [side.common.fleet.thread] if side.common.fleet.is_configured else []
+    for thread in (writer.thread, side.kernel.enforcer.filler.thread, side.exempt.lists.thread, *fleet):
+        thread.start()
+    runner = asyncio.Runner(loop_factory=_moderated_loop)
+    runner.get_loop()  # the loop has the shared threads
+    return runner
 
 
 def _end_fence_trial(side: FirewallSide) -> None:
@@ -441,4 +457,4 @@ def _had_connection(connections: ConnectionTable, clock: Clock, address: Address
 
 
 def _moderated_loop() -> asyncio.AbstractEventLoop:
-    return asyncio.SelectorEventLoop(ModeratedSelector())
+    return ThreadedLoop(ModeratedSelector())

@@ -69,6 +69,8 @@ def run_program(command: list[str], text: str, package: str) -> FinishedProgram:
             except subprocess.TimeoutExpired as error:
                 process.kill()
                 raise FirewallError(f"{command[0]} did not end within {_TIMEOUT:g} s") from error
+    except BlockingIOError as error:
+        raise FirewallError(f"{command[0]} cannot be started: {error.strerror}") from error
     except OSError as error:
         raise FirewallUnsupportedError(
             f"{command[0]} cannot be run: {error}; fix: {_fix(package)}"

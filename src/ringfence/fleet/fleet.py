@@ -6,7 +6,6 @@ Requests run in one thread, one after the other, so a hanging API delays nothing
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -28,6 +27,7 @@ from ringfence.networks import code_from, pack
 from ringfence.parse.lapi import DecisionPage
 from ringfence.plurals import counted
 from ringfence.store.bans import Records
+from ringfence.threads import Threads
 
 if TYPE_CHECKING:
     from ringfence.fleet.api import Api
@@ -68,8 +68,14 @@ class Fleet:
         self._clock = clock
         self._sync = Sync(sharing.interval if sharing else 0.0, most, refusal_of, choose=random.uniform)
         self._applied: Decisions = ()
+        self.thread = Threads(1, "fleet")
         self._wake = asyncio.Event()
         self._log = structlog.get_logger()
+
+    @property
+    def is_configured(self) -> bool:
+        """Whether there is a local API."""
+        return self._sharing is not None
 
     # -- what the daemon reports
 
@@ -113,17 +119,16 @@ class Fleet:
             ((pack(one.network), scenario_of(one.rule)), one.expires + ahead) for one in ended if one.removed
         )
         api = Api(self._sharing.access, self._clock)
-        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fleet")
         try:
             while True:
-                if await self._step(api, thread):
+                if await self._step(api):
                     self._applied = self._sync.in_force()
                     await apply(self._applied)
         finally:
             api.stop()
-            thread.shutdown(wait=False, cancel_futures=True)
+            self.thread.shutdown(wait=False, cancel_futures=True)
 
-    async def _step(self, api: "Api", thread: ThreadPoolExecutor) -> bool:
+    async def _step(self, api: "Api") -> bool:
         """Send the next request, or wait until one is due; return whether other decisions apply now."""
         self._wake.clear()
         now = self._clock.mono()
@@ -133,7 +138,7 @@ class Fleet:
             changed |= self._sync.expire(now)
         request = self._sync.next_request(now)
         if request is not None:
-            changed |= await self._send(api, thread, request, now)
+            changed |= await self._send(api, request, now)
         elif not changed:
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, self._sync.due() - now)):
@@ -141,7 +146,7 @@ class Fleet:
                     await asyncio.sleep(GATHERED)
         return changed
 
-    async def _send(self, api: "Api", thread: ThreadPoolExecutor, request: Request, now: float) -> bool:
+    async def _send(self, api: "Api", request: Request, now: float) -> bool:
         """Send a request and record its result; return whether other decisions apply than before."""
         channel = self._sync.pull if isinstance(request, Pull) else self._sync.push
         before = channel.error
@@ -150,7 +155,7 @@ class Fleet:
         if isinstance(request, Push):  # even a failed request may have arrived
             self._records.share((ban.network, ban.rule) for ban in request.bans)
         try:
-            page = await loop.run_in_executor(thread, partial(api.send, request, now))
+            page = await loop.run_in_executor(self.thread, partial(api.send, request, now))
         except FleetError as error:
             self._sync.on_failed(request, str(error), self._clock.mono(), error.pause, refused=error.refused)
             if str(error) not in known:

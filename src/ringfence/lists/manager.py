@@ -10,7 +10,6 @@ entries are in the store.
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from itertools import chain
@@ -36,6 +35,7 @@ from ringfence.lists.prefixes import Gatherer, Prefixes, code_of, text_of
 from ringfence.model import ListEntry, ListKind, Network
 from ringfence.networks import BITS, SHORTEST, contains, unpack
 from ringfence.store.tables import EntryTable
+from ringfence.threads import Threads
 
 # -- conversion of entries to networks for the kernel: those that are never dropped, and those that are denied
 #
@@ -361,7 +361,7 @@ class Lists:
         self._known = False
         self._stale = asyncio.Event()
         self._turn = asyncio.Lock()
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lists")
+        self.thread = Threads(1, "lists")
 
     @property
     def networks(self) -> ListNetworks:
@@ -542,7 +542,7 @@ class Lists:
         Several threads would use more memory.
         """
         call = partial(action, *arguments, **named)
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        return await asyncio.get_running_loop().run_in_executor(self.thread, call)
 
     def _pause(self) -> float:
         if self._error:

@@ -117,8 +117,11 @@ class JournalSource(FollowedLog):
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
             )
-        except OSError as error:
-            detail = f"{self._program[0]} cannot be run: {error.strerror}"
+        except (
+            OSError,
+            RuntimeError,
+        ) as error:  # without pidfd_open(2), Python starts a thread for the child
+            detail = f"{self._program[0]} cannot be run: {getattr(error, 'strerror', error)}"
             raise EndError(State.UNREADABLE, detail) from None
         error_output = bytearray()
         try:

@@ -10,7 +10,7 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from types import NoneType, TracebackType
 from typing import Self, TypeVar
@@ -19,6 +19,7 @@ import structlog
 
 from ringfence.errors import StoreDamagedError, StoreError
 from ringfence.plurals import counted
+from ringfence.threads import Threads
 
 # -- best-effort access to the database: writes are queued, errors are logged and never raised
 #
@@ -213,7 +214,7 @@ class Writer:
         self.refused = 0
         self._most = most
         self._waiting = 0
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="later")
+        self.thread = Threads(1, "later")
         self._log = structlog.get_logger()
 
     @property
@@ -230,7 +231,7 @@ class Writer:
             self.refused += 1
             return None
         self._waiting += 1
-        future = self._pool.submit(action)
+        future = self.thread.submit(action)
         future.add_done_callback(self._done)
         return future
 
@@ -241,7 +242,7 @@ class Writer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Wait until all queued actions are done."""
-        self._pool.shutdown()
+        self.thread.shutdown()
 
     def _done(self, future: Future[object]) -> None:
         self._waiting -= 1

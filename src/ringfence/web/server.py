@@ -24,6 +24,7 @@ from ringfence import control
 from ringfence.clock import Clock
 from ringfence.errors import ControlError, WebError
 from ringfence.model import Address, printable
+from ringfence.threads import run
 from ringfence.web.app import Site, make_app
 from ringfence.web.daemon_client import DaemonClient
 from ringfence.web.entrance import Person, WebSessions
@@ -163,7 +164,7 @@ def serve(settings: WebSettings, ready: Callable[[], object]) -> None:
     # comes before uvicorn runs must end the page, too.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    asyncio.run(_serve(settings, server, links, ready))
+    run(_serve(settings, server, links, ready))
 
 
 async def _serve(

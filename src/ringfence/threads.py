@@ -1,0 +1,100 @@
+"""Threads that exist before they are needed.
+
+The kernel may refuse a new thread at any moment: the limit of tasks is reached, or memory is short. Python's
+own pools start a thread when work arrives, so the refusal would end whatever asked for the work. The threads
+of :class:`Threads` are all started together: the daemon does so before it is READY. Afterwards it starts no
+thread.
+"""
+
+import asyncio
+import os
+import selectors
+import sys
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Event
+from typing import Any, ParamSpec, TypeVar
+
+from ringfence.errors import StartError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+SHARED = 6
+"""The number of threads of an event loop's own pool, which ``asyncio.to_thread`` uses.
+
+It is larger than the number of requests that run for all users except root (``control.MOST_RUNNING``).
+"""
+
+
+class Threads(ThreadPoolExecutor):
+    """A pool of ``number`` threads, which are started together: by :meth:`start`, or by the first work."""
+
+    def __init__(self, number: int, name: str) -> None:
+        super().__init__(number, name)
+        self._number = number
+        self._is_started = False
+
+    def start(self) -> None:
+        """Start all threads. Raise StartError if the kernel refuses one; the next call tries again."""
+        if self._is_started:
+            return
+        gate = Event()  # no thread is free before all exist, so each piece of work needs a thread of its own
+        try:
+            for _ in range(self._number):
+                super().submit(gate.wait)
+        except (RuntimeError, MemoryError):
+            raise StartError(
+                "cannot start a thread: resource temporarily unavailable; fix: raise the limit of tasks "
+                "(TasksMax= of the unit, ulimit -u), or free memory"
+            ) from None
+        finally:
+            gate.set()
+        self._is_started = True
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Run ``fn`` in one of the threads. Raise StartError if they do not exist and cannot be started."""
+        self.start()
+        return super().submit(fn, *args, **kwargs)
+
+
+class ThreadedLoop(asyncio.SelectorEventLoop):
+    """An event loop whose shared threads exist from its start, and which starts no other thread.
+
+    Raise StartError if they cannot be started.
+    """
+
+    def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
+        super().__init__(selector)
+        self._shared = Threads(SHARED, "shared")
+        try:
+            self._shared.start()
+        except BaseException:
+            self.close()
+            raise
+        self.set_default_executor(self._shared)
+        if sys.version_info < (3, 12):  # later versions wait for children as this does
+            self._wait_for_children()
+
+    def _wait_for_children(self) -> None:
+        """Wait for child processes by their descriptors. Python 3.11 would start a thread for each child."""
+        try:
+            os.close(os.pidfd_open(os.getpid()))
+        except (AttributeError, OSError):  # before Linux 5.3
+            return
+        watcher = asyncio.PidfdChildWatcher()
+        watcher.attach_loop(self)
+        asyncio.set_child_watcher(watcher)
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109
+        """Wait for the shared threads, without starting another thread for that, as asyncio does."""
+        self._shared.shutdown()
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine as ``asyncio.run`` does, but raise StartError if a thread cannot be started."""
+    try:
+        with asyncio.Runner(loop_factory=ThreadedLoop) as runner:
+            return runner.run(work)
+    finally:
+        work.close()  # without effect if it has ended
