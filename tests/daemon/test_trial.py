@@ -147,8 +147,11 @@ def test_the_standby_process_ends_only_its_own_trial(tmp_path: Path) -> None:
         assert store.state.switched_off() is False
 
 
-def test_the_standby_process_has_its_own_session(tmp_path: Path) -> None:
-    """The standby process has its own session: the terminal's Ctrl-C and the daemon's end do not reach it."""
+def test_the_standby_process_is_detached(tmp_path: Path) -> None:
+    """It has its own session, so the terminal's Ctrl-C does not reach it, and no file of its caller.
+
+    Otherwise `fence enforce | cat`, ssh and Ansible would wait until the trial ends.
+    """
     guard = Guard(tmp_path)
     before = subprocess.run(["pgrep", "-f", str(guard.config)], capture_output=True, text=True, check=False)
     with Store.open(tmp_path / "ringfence.db", owner=False):
@@ -156,6 +159,8 @@ def test_the_standby_process_has_its_own_session(tmp_path: Path) -> None:
     after = subprocess.run(["pgrep", "-f", str(guard.config)], capture_output=True, text=True, check=True)
     [pid] = set(after.stdout.split()) - set(before.stdout.split())
     until(lambda: os.getsid(int(pid)) == int(pid), "its own session")
+    files = {Path(f"/proc/{pid}/fd/{number}").readlink() for number in range(3)}
+    assert files == {Path(os.devnull)}
     until(lambda: not Path(f"/proc/{pid}/cmdline").exists() or _is_dead(pid), "its end", seconds=60)
 
 

@@ -24,7 +24,7 @@ from ringfence.cli.page import DEFAULT_LOGINS, LoginsOption, ask_page
 from ringfence.cli.screen import Screen, show_list
 from ringfence.clock import format_duration
 from ringfence.daemon.trial import start_standby
-from ringfence.errors import Exit, WebError
+from ringfence.errors import Exit, StartError, WebError
 from ringfence.host.asterisk_conf import FOLDER
 from ringfence.host.console import Console, local_console
 from ringfence.model import format_network, printable
@@ -84,7 +84,10 @@ def enforce(
             raise typer.Exit(Exit.PROBLEM)
         echo_stderr(*unchecked(console))
         answer = ask_daemon(config, "fence_enforce", seconds=seconds, force=force)
-        start_standby(config, answer["end"])
+        try:
+            start_standby(config, answer["end"])
+        except StartError as error:  # the trial runs: only the daemon ends it now
+            echo_stderr(str(error))
         echo(
             f"the fence drops packets until {short_time(answer['until'])}; "
             "to keep it: ringfence fence confirm"

@@ -18,6 +18,7 @@ on``. The command of the standby process is:
 
 import subprocess
 import sys
+import syslog
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,8 +29,8 @@ from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
 from ringfence.clock import Clock
-from ringfence.errors import FirewallError, RingfenceError, StoreError
-from ringfence.model import rfc3339
+from ringfence.errors import FirewallError, RingfenceError, StartError, StoreError
+from ringfence.model import printable, rfc3339
 from ringfence.store.database import Store
 from ringfence.store.rows import LAST
 from ringfence.store.switch import OffSwitch
@@ -66,12 +67,26 @@ def confirm(state: SavedState) -> bool:
 def start_standby(config: Path, end: float) -> None:
     """Start the standby process, which ends the trial if the daemon does not.
 
-    ``config`` is the configuration file, ``end`` the end of the trial (wall-clock seconds).
+    ``config`` is the configuration file, ``end`` the end of the trial (wall-clock seconds). It has no open
+    file of its caller: otherwise a pipe (``… | cat``, ssh, Ansible) stays open until the trial ends.
+
+    Raise StartError if it cannot be started.
     """
     ourselves = [sys.executable, "-P", "-m", "ringfence.daemon.trial", str(config), repr(end)]
     # --fork: it is a child of init at once, so it does not become a zombie of this process.
     command = ["setsid", "--fork", *ourselves]
-    subprocess.run(command, stdin=subprocess.DEVNULL, check=True)  # noqa: S603 - no shell
+    try:
+        subprocess.run(  # noqa: S603 - no shell
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise StartError(
+            f"cannot start the process that ends the trial if the daemon does not: {error}"
+        ) from None
 
 
 def main(config: str, end: str, *, sleep: Callable[[float], None] = time.sleep) -> int:
@@ -97,7 +112,8 @@ def main(config: str, end: str, *, sleep: Callable[[float], None] = time.sleep) 
             elif _fence_trial(store.state) == finish:
                 flush_everything()
     except RingfenceError as error:
-        print(f"the trial's end: {error}", file=sys.stderr)  # noqa: T201 - this process has no logger
+        syslog.openlog("ringfence", syslog.LOG_PID, syslog.LOG_DAEMON)
+        syslog.syslog(syslog.LOG_ERR, f"the trial's end: {printable(str(error))}")
         return 1
     return 0
 
