@@ -7,7 +7,7 @@ import socket
 import stat
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,13 @@ from ringfence.control import (
     follow,
     serve,
 )
-from ringfence.errors import ControlError, DaemonUnreachableError, FirewallError
+from ringfence.errors import (
+    ControlError,
+    DaemonUnreachableError,
+    FirewallError,
+    HangingError,
+    NoAnswerError,
+)
 
 LONGEST = MAX_REQUEST_OF_OTHERS if os.geteuid() else MAX_REQUEST
 UNKNOWN = {"error": "the daemon does not know this request; is the command of the same version?"}
@@ -101,6 +107,27 @@ def served(path: Path, *lines: bytes) -> list[Any]:
             return await exchange(path, *lines)
 
     return asyncio.run(main())
+
+
+@contextmanager
+def served_by(path: Path, serve_one: Callable[[socket.socket], object]) -> Iterator[None]:
+    """Let a thread serve the only connection of a daemon while the block runs."""
+    path.unlink(missing_ok=True)
+    with closing(socket.socket(socket.AF_UNIX)) as server:
+        server.bind(str(path))
+        server.listen()
+
+        def accept() -> None:
+            connection, _ = server.accept()
+            with connection:
+                serve_one(connection)
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield
+        finally:
+            thread.join(10)
 
 
 def asked(path: Path, question: Callable[[], object]) -> object:
@@ -405,35 +432,147 @@ def test_a_socket_without_permission(path: Path) -> None:
 )
 def test_an_incomplete_or_invalid_answer(path: Path, answer: bytes, text: str) -> None:
     """An answer that is incomplete or not JSON means that the daemon is unreachable."""
+
+    def serve_one(connection: socket.socket) -> None:
+        connection.recv(4096)
+        connection.sendall(answer)
+
+    with served_by(path, serve_one), pytest.raises(DaemonUnreachableError, match=text):
+        ask(path, "echo")
+
+
+def test_a_daemon_that_hangs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the process that hangs; a request that it has not read is never carried out."""
+    monkeypatch.setattr(control, "SILENCE", 0.05)
+    monkeypatch.setattr(control, "_time_used", lambda _: "")
     with closing(socket.socket(socket.AF_UNIX)) as server:
         server.bind(str(path))
         server.listen()
-
-        def serve_one() -> None:
-            connection, _ = server.accept()
-            with connection:
-                connection.recv(4096)
-                connection.sendall(answer)
-
-        thread = threading.Thread(target=serve_one)
-        thread.start()
-        with pytest.raises(DaemonUnreachableError, match=text):
+        with pytest.raises(HangingError) as hangs:
             ask(path, "echo")
-        thread.join(10)
+
+        assert f"(process {os.getpid()}) hangs" in str(hangs.value)
+        assert "This request will not be carried out." in str(hangs.value)
 
 
-def test_a_daemon_that_does_not_answer(path: Path) -> None:
-    """A command waits for a daemon that hangs only until the time-out."""
-    with closing(socket.socket(socket.AF_UNIX)) as server:
+def test_a_daemon_that_hangs_in_a_request(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the daemon has read the request, the error says that it may still be carried out."""
+    monkeypatch.setattr(control, "_time_used", lambda _: "")
+    monkeypatch.setattr(control, "SILENCE", 1.0)  # longer than a thread needs to read
+    ended = threading.Event()
+
+    def read_only(connection: socket.socket) -> None:
+        connection.recv(4096)
+        ended.wait(60)
+
+    with served_by(path, read_only):
+        with pytest.raises(HangingError, match=r"may still be carried out when the daemon goes on\.$"):
+            ask(path, "echo")
+        ended.set()
+
+
+def test_a_full_queue_of_connections_is_a_daemon_that_hangs(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the daemon does not even accept connections, the request is not sent."""
+    monkeypatch.setattr(control, "SILENCE", 0.05)
+    with closing(socket.socket(socket.AF_UNIX)) as server, closing(socket.socket(socket.AF_UNIX)) as waiting:
         server.bind(str(path))
-        server.listen()
-        with pytest.raises(DaemonUnreachableError, match="does not answer: timed out"):
-            ask(path, "echo", timeout=0.05)
+        server.listen(0)
+        waiting.connect(str(path))
+        with pytest.raises(HangingError, match="This request was not sent"):
+            ask(path, "echo")
+
+
+def test_a_daemon_that_works_for_long(path: Path) -> None:
+    """Blanks before the answer show that the daemon works. A command waits for it, up to its own limit."""
+
+    def answer_late(connection: socket.socket) -> None:
+        connection.recv(4096)
+        for part in (b" ", b"  ", b' {"ok": [1, ', b" 2]}\n"):
+            connection.sendall(part)
+
+    def work_on(connection: socket.socket) -> None:
+        connection.recv(4096)
+        with suppress(OSError):
+            while True:
+                connection.sendall(b" ")
+
+    with served_by(path, answer_late):
+        assert ask_encoded(path, "echo") == b"[1,  2]"
+    with served_by(path, work_on), pytest.raises(NoAnswerError, match=r"not answered within 0\.2 s"):
+        ask(path, "echo", timeout=0.2)
+
+
+def test_a_daemon_that_works_in_silence(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon that uses the processor works, although its event loop cannot send blanks meanwhile."""
+    monkeypatch.setattr(control, "SILENCE", 0.01)
+    used = iter(map(str, range(10_000)))
+    silences = threading.Semaphore(0)
+
+    def answer(connection: socket.socket) -> None:
+        connection.recv(4096)
+        silences.acquire(timeout=60)
+        connection.sendall(b'{"ok": 1}\n')
+
+    def used_time(process: int) -> str:
+        assert process == os.getpid()
+        silences.release()
+        return next(used)
+
+    monkeypatch.setattr(control, "_time_used", used_time)
+    with served_by(path, answer):
+        assert ask(path, "echo") == 1
+
+
+def test_the_daemon_shows_that_it_works(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a request runs, its client gets blanks."""
+    monkeypatch.setattr(control, "SIGN_EVERY", 0.01)
+    seen = asyncio.Event()
+
+    async def wait(_: Mapping[str, Any]) -> object:
+        await seen.wait()
+        return "done"
+
+    async def main() -> tuple[bytes, bytes]:
+        async with serve(path, {"wait": wait}), client(path) as (reader, writer):
+            writer.write(b'{"do": "wait"}\n')
+            blanks = await reader.readexactly(2)
+            seen.set()
+            return blanks, await reader.readline()
+
+    blanks, answer = asyncio.run(main())
+    assert blanks == b"  "
+    assert json.loads(answer) == {"ok": "done"}
+
+
+def test_a_request_that_was_given_up_is_not_carried_out(path: Path) -> None:
+    """A request does not begin if its client has closed the connection. A client may stop to send."""
+    done = []
+
+    async def main() -> bytes:
+        async with serve(path, {"note": lambda request: done.append(request["who"])}):
+            with (
+                closing(socket.socket(socket.AF_UNIX)) as gone,
+                closing(socket.socket(socket.AF_UNIX)) as waits,
+            ):
+                for one, who in (
+                    (gone, "gone"),
+                    (waits, "waits"),
+                ):  # meanwhile the daemon's loop does not run
+                    one.connect(str(path))
+                    one.sendall(json.dumps({"do": "note", "who": who}).encode() + b"\n")
+                gone.close()
+                waits.shutdown(socket.SHUT_WR)
+                return await asyncio.to_thread(waits.recv, 4096)
+
+    assert json.loads(asyncio.run(main())) == {"ok": None}
+    assert done == ["waits"]
 
 
 def test_a_hanging_daemon_keeps_its_socket(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A daemon that is too busy to accept a connection is not dead: its socket stays."""
-    monkeypatch.setattr(control, "ANSWER_TIMEOUT", 0.05)
+    monkeypatch.setattr(control, "SILENCE", 0.05)
 
     async def main() -> None:
         async with serve(path, {}):

@@ -3,6 +3,7 @@
 The timeout of a socket does not bound a request: a server that sends a byte now and then never meets it.
 """
 
+import errno
 import http.client
 import socket
 import ssl
@@ -73,7 +74,10 @@ class Deadline:
             except (OSError, UnicodeError) as error:
                 answers.put(error)
 
-        threading.Thread(target=ask, name="resolver", daemon=True).start()
+        try:
+            threading.Thread(target=ask, name="resolver", daemon=True).start()
+        except RuntimeError as error:
+            raise OSError(errno.EAGAIN, str(error)) from None
         try:
             found = answers.get(timeout=max(0.0, self._ends - time.monotonic()))
         except Empty:

@@ -7,6 +7,10 @@ without an end (:class:`Stream`); a stream is the last answer of its connection.
 of mode 0660 in the daemon's runtime folder. There is no login: the kernel reports the user and the process of
 each client (:data:`PEER`), and the handlers decide what this user may do.
 
+While a request runs, the daemon sends a blank every half second, which JSON permits before a value. So a
+client distinguishes long work from a daemon that hangs. A request does not begin after its client has closed
+the connection.
+
 No client can stop the daemon. Each user has a limited share of connections, of running requests, of lists and
 of memory (:class:`_Share`), and all users except root together have one more such share. So root always finds
 room. Three rules bound what becomes of a client's bytes:
@@ -23,6 +27,7 @@ read an answer. A stream has no such limit.
 """
 
 import asyncio
+import fcntl
 import inspect
 import json
 import math
@@ -30,9 +35,10 @@ import os
 import select
 import socket
 import struct
+import termios
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
@@ -41,11 +47,19 @@ from typing import Any, BinaryIO, ParamSpec, TypeVar, cast
 import structlog
 from attrs import define, frozen
 
-from ringfence.errors import ControlError, DaemonUnreachableError, NoAnswerError, RingfenceError
+from ringfence.errors import (
+    ControlError,
+    DaemonUnreachableError,
+    HangingError,
+    NoAnswerError,
+    RingfenceError,
+)
+from ringfence.threads import Threads
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_LISTENS = "00010000"  # the flag of a listening socket in /proc/net/unix
 _CREDENTIALS = struct.Struct("iII")  # struct ucred: process, user, group
 _OK, _END = b'{"ok": ', b"}\n"
 MAX_REQUEST = 1024 * 1024
@@ -62,7 +76,11 @@ LINE_KINDS = ("event", "attempt", "ban", "alarm")
 """The kinds of lines in the daemon's live feed. A command can choose which kinds it gets."""
 IDLE_TIMEOUT = 60.0
 """Seconds until the daemon closes a connection on which no request arrives, or whose answer is not read."""
-ANSWER_TIMEOUT = 30.0  # seconds that a command waits for its answer
+ANSWER_TIMEOUT = 30.0  # seconds that a command waits for its answer while the daemon works on it
+SIGN_EVERY = 0.5
+"""Seconds between two blanks by which the daemon shows that it works on a request."""
+SILENCE = 2.0
+"""Seconds after which a client reports that the daemon hangs, if it neither sends a byte nor runs."""
 MOST_CONNECTIONS = 128
 """The maximum number of connections of all users except root together. Root has as many of its own."""
 MOST_OF_USER = 32
@@ -70,7 +88,7 @@ MOST_OF_USER = 32
 MOST_RUNNING, MOST_RUNNING_OF_USER = 4, 3
 """The maximum number of requests that run at the same time: of all users except root, and of one user.
 
-It is smaller than the number of Python's threads for such work (six on two cores), so root never waits.
+It is smaller than the number of threads for such work (``threads.SHARED``), so root never waits.
 """
 MOST_LISTS, MOST_LISTS_OF_USER = 2, 1
 """The maximum number of lists that are sent at the same time: of all users except root, and of one user.
@@ -93,6 +111,7 @@ SHORTEST_REST, LONGEST_REST = 0.005, 1.0
 _UNREAD = "too many answers wait until you read them; read them first"
 _TOO_LONG = "the request is longer than {} bytes; send fewer values at once, or be root"
 _STOP = 2.0  # seconds that requests have to end when the daemon stops
+_LOOK = 0.3  # seconds in which a daemon that works uses the processor
 _BACKLOG = 8  # connections that are accepted before other tasks run, so that a flood of them delays no ban
 _READ = 16 * 1024  # bytes that are read from a client at once
 _WRITE = 256 * 1024  # bytes that are passed to the kernel at once
@@ -111,7 +130,7 @@ PEER: ContextVar[Peer | None] = ContextVar("PEER", default=None)
 """The client whose request is being handled; None if it is unknown."""
 
 
-_THREAD: ContextVar[ThreadPoolExecutor | None] = ContextVar("_THREAD", default=None)
+_THREAD: ContextVar[Threads | None] = ContextVar("_THREAD", default=None)
 
 
 async def in_thread(action: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
@@ -221,9 +240,10 @@ def ask(
 
     ``on_unrecorded`` is called with the reason if the change is in force, but not recorded.
 
-    Wait at most ``timeout`` seconds for each part of the answer. Raise ControlError if the daemon refuses the
-    request, and DaemonUnreachableError if no daemon answers. Its subclass NoAnswerError is raised if the
-    request was sent but no answer came. Then the daemon may have carried out the request.
+    Wait at most ``timeout`` seconds until the answer begins, ``SILENCE`` seconds for a sign of the daemon.
+    Raise ControlError if the daemon refuses the request, and DaemonUnreachableError if no daemon answers. Its
+    subclass NoAnswerError is raised if the request was sent but no answer came. Then the daemon may have
+    carried out the request. If a daemon runs but hangs, it is a HangingError.
     """
     return _result(_exchange(path, do, arguments, timeout), path, on_unrecorded)
 
@@ -243,11 +263,9 @@ def follow(path: Path, do: str, **arguments: object) -> Iterator[dict[str, Any]]
     raise the same errors as :func:`ask`.
     """
     with _connect(path) as connection, connection.makefile("rb") as lines:
-        try:
+        with _errors_named(path, connection):
             connection.sendall(json.dumps({"do": do, **arguments}).encode() + b"\n")
             first = lines.readline(MAX_REQUEST)
-        except OSError as error:
-            raise DaemonUnreachableError(f"the daemon at {path} does not answer: {error}") from None
         _result(first, path)
         connection.settimeout(None)
         while (line := _next_line(lines)).endswith(b"\n"):  # a killed daemon may leave half a line
@@ -263,14 +281,69 @@ def _next_line(lines: BinaryIO) -> bytes:
 
 
 def _exchange(path: Path, do: str, arguments: Mapping[str, object], timeout: float = ANSWER_TIMEOUT) -> bytes:
-    with _connect(path) as connection:
-        connection.settimeout(timeout)
-        try:
-            with suppress(BrokenPipeError):  # a daemon that refuses the connection has sent the reason before
-                connection.sendall(json.dumps({"do": do, **arguments}).encode() + b"\n")
-            return _read_line(connection)
-        except OSError as error:
-            raise NoAnswerError(f"the daemon at {path} does not answer: {error}") from None
+    with _connect(path) as connection, _errors_named(path, connection):
+        with suppress(BrokenPipeError):  # a daemon that refuses the connection has sent the reason before
+            connection.sendall(json.dumps({"do": do, **arguments}).encode() + b"\n")
+        return _read_line(connection, timeout)
+
+
+@contextmanager
+def _errors_named(path: Path, connection: socket.socket) -> Iterator[None]:
+    """Raise NoAnswerError in place of OSError in the block; HangingError after ``SILENCE`` seconds."""
+    try:
+        yield
+    except TimeoutError:
+        raise _hanging(connection) from None
+    except OSError as error:
+        raise NoAnswerError(
+            f"the daemon at {path} gave no answer ({error.strerror}); it may have carried out the request; "
+            "see its log, then try again"
+        ) from None
+
+
+def _hanging(connection: socket.socket) -> HangingError:
+    """Withdraw the request, and return the error about a daemon that hangs."""
+    process = _process_at(connection)
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)  # from here on, the daemon does not begin the request
+    # SIOCOUTQ has the same number. What the daemon has not read before the shutdown, it never carries out.
+    unread = any(fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)))
+    request = "will not be carried out" if unread else "may still be carried out when the daemon goes on"
+    return _hangs(process, f"This request {request}.")
+
+
+def _hangs(process: int, request: str) -> HangingError:
+    which = f" (process {process}{_state_of(process)})" if process else ""
+    return HangingError(
+        f"the daemon{which} hangs: no sign of it for {SILENCE:.0f} s. The bans in the kernel stay, and "
+        "nobody new is banned; fix: systemctl restart ringfence.",
+        request,
+    )
+
+
+def _process_at(connection: socket.socket) -> int:
+    """Return the process that listens at the other end; 0 if it is in another namespace."""
+    process: int = _CREDENTIALS.unpack(_credentials_of(connection))[0]
+    return process
+
+
+def _time_used(process: int) -> str:
+    """Return the processor time of a process, by which its work shows while its event loop cannot run."""
+    return " ".join(_fields_of(process)[11:13])
+
+
+def _state_of(process: int) -> str:
+    """Return why a process does not run, if the kernel says so; else ""."""
+    reasons = {"T": ", stopped by a signal", "t": ", stopped by a debugger", "D": ", waiting for a disk"}
+    return reasons.get("".join(_fields_of(process)[:1]), "")
+
+
+def _fields_of(process: int) -> list[str]:
+    """Return the fields of /proc/PROCESS/stat from the state on; none if it cannot be read."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text("utf-8", "replace").rpartition(") ")[2].split()
+    except OSError:
+        return []
 
 
 def _result(line: bytes, path: Path, on_unrecorded: Callable[[str], object] = lambda _: None) -> Any:  # noqa: ANN401 - whatever JSON holds
@@ -289,7 +362,7 @@ def _result(line: bytes, path: Path, on_unrecorded: Callable[[str], object] = la
 
 def _connect(path: Path) -> socket.socket:
     try:
-        return _connected(path)
+        return _connected_in_time(path)
     except (FileNotFoundError, ConnectionRefusedError):
         raise DaemonUnreachableError(
             f"no daemon listens at {path}; start it: systemctl start ringfence"
@@ -302,31 +375,81 @@ def _connect(path: Path) -> socket.socket:
         raise DaemonUnreachableError(f"the daemon at {path} does not answer: {error}") from None
 
 
+def _connected_in_time(path: Path) -> socket.socket:
+    """Connect. Raise HangingError if the daemon's queue of connections stays full, and it does not run."""
+    until, process = time.monotonic() + ANSWER_TIMEOUT, 0
+    while True:
+        try:
+            return _connected(path)
+        except BlockingIOError:
+            process = process or _listener_at(path)
+            before = _time_used(process)
+            time.sleep(_LOOK)
+            if _time_used(process) == before or time.monotonic() > until:
+                raise _hangs(process, "This request was not sent.") from None
+
+
+def _listener_at(path: Path) -> int:
+    """Return the process that listens at ``path``; 0 if it is not found. Only root finds those of others."""
+    with suppress(OSError):
+        rows = [line.split() for line in Path("/proc/net/unix").read_text("utf-8", "replace").splitlines()]
+        links = {f"socket:[{row[6]}]" for row in rows if row[3] == _LISTENS and row[7:] == [str(path)]}
+        for file in Path("/proc").glob("[0-9]*/fd/*"):
+            with suppress(OSError):
+                if str(file.readlink()) in links:
+                    return int(file.parts[2])
+    return 0
+
+
 def _connected(path: Path) -> socket.socket:
     """Connect, and wait for a place in the daemon's queue of new connections, which others may have filled.
 
     With a time limit of Python, connect() would not wait. So the kernel has the time limit.
     """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    seconds = int(ANSWER_TIMEOUT)
-    limit = struct.pack("ll", seconds, int((ANSWER_TIMEOUT - seconds) * 1_000_000))
+    seconds = int(SILENCE)
+    limit = struct.pack("ll", seconds, int((SILENCE - seconds) * 1_000_000))
     try:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         connection.connect(str(path))
-        connection.settimeout(ANSWER_TIMEOUT)
+        connection.settimeout(SILENCE)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _read_line(connection: socket.socket) -> bytes:
+def _read_line(connection: socket.socket, timeout: float) -> bytes:
+    """Return the answer without the blanks before it. Raise NoAnswerError if it does not begin in time.
+
+    Raise TimeoutError if the daemon sends nothing for ``SILENCE`` seconds, and does not run either.
+    """
     line = bytearray()
+    until = time.monotonic() + timeout
+    process = _process_at(connection)
+    used = _time_used(process)
     while not line.endswith(b"\n"):
-        part = connection.recv(1024 * 1024)
-        if not part or len(line) > MAX_ANSWER:
-            raise NoAnswerError("the daemon's answer is incomplete; see its log")
-        line += part
+        left = SILENCE if line else min(SILENCE, until - time.monotonic())
+        part = None
+        if left > 0:
+            connection.settimeout(left)
+            with suppress(TimeoutError):
+                part = connection.recv(1024 * 1024)
+        if part is None and left == SILENCE:
+            before, used = used, _time_used(process)
+            if line or used == before:
+                raise TimeoutError
+        elif part is None:
+            raise NoAnswerError(
+                f"the daemon has not answered within {timeout:g} s; it may still carry out the request"
+            )
+        elif not part or len(line) > MAX_ANSWER:
+            raise NoAnswerError(
+                "the daemon's answer is incomplete; it may have carried out the request; see its log, then "
+                "try again"
+            )
+        else:
+            line += part if line else part.lstrip(b" ")
     return bytes(line)
 
 
@@ -372,13 +495,34 @@ async def _send_until_gone(
 def _peer_of(writer: asyncio.StreamWriter) -> Peer | None:
     """Return the client of a connection; None if the kernel does not report it."""
     try:
-        found = writer.get_extra_info("socket").getsockopt(
-            socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size
-        )
+        found = _credentials_of(writer.get_extra_info("socket"))
     except (AttributeError, OSError):
         return None
     process, user, _ = _CREDENTIALS.unpack(found)
     return Peer(user, process)
+
+
+def _credentials_of(connection: socket.socket) -> bytes:
+    return connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+
+
+@contextmanager
+def _signs_of_life(writer: asyncio.StreamWriter) -> Iterator[None]:
+    """Send a blank every ``SIGN_EVERY`` seconds while the block runs, because its request may take long."""
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle
+
+    def send() -> None:
+        nonlocal timer
+        if not writer.is_closing():
+            writer.write(b" ")
+        timer = loop.call_later(SIGN_EVERY, send)
+
+    timer = loop.call_later(SIGN_EVERY, send)
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @define(eq=False)
@@ -423,7 +567,8 @@ class _Clients:
         self._root = _share(most, MOST_HELD, running=most, lists=most, making=most)
         self._others = _share(most, MOST_HELD, MOST_RUNNING, MOST_LISTS)
         self._users: dict[int | None, _Share] = {}
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="guests")
+        self._thread = Threads(1, "guests")
+        self._thread.start()
         self._warned = -math.inf
         self._log = structlog.get_logger()
 
@@ -519,7 +664,8 @@ class _Connection:
         """Answer every request until the client disconnects."""
         try:
             while line := await self._line():
-                answer = await self._answer(line)
+                with _signs_of_life(self._writer):
+                    answer = await self._answer(line)
                 if isinstance(answer, Stream):
                     self._hold(0)
                     await _send_until_gone(answer, self._reader, self._writer)
@@ -578,8 +724,9 @@ class _Connection:
         """Make and send the parts of a list, when few enough lists of the user are sent."""
         self._hold(0)
         async with AsyncExitStack() as stack:
-            for share in reversed(self._shares):
-                await stack.enter_async_context(share.lists)
+            with _signs_of_life(self._writer):
+                for share in reversed(self._shares):
+                    await stack.enter_async_context(share.lists)
             self._require_client()  # it may have waited for long
             parts = iter(answer.parts)
             try:
@@ -608,11 +755,12 @@ class _Connection:
         taken: list[asyncio.Semaphore] = []
         began = loop.time()
         try:
-            for share in reversed(self._shares):
-                await share.making.acquire()
-                taken.append(share.making)
-            began = loop.time()
-            return await in_thread(next, parts, None)
+            with _signs_of_life(self._writer):
+                for share in reversed(self._shares):
+                    await share.making.acquire()
+                    taken.append(share.making)
+                began = loop.time()
+                return await in_thread(next, parts, None)
         finally:
             self._rest(taken, min(LONGEST_REST, loop.time() - began))
 

@@ -134,12 +134,13 @@ class HangingError(NoAnswerError):
     """A daemon runs, but does not answer at all: it is stopped, or waits for something without end.
 
     ``state`` is the part of the message about the daemon. ``request`` is a sentence about what becomes of the
-    request.
+    request. ``is_known``: this program has met it before.
     """
 
-    def __init__(self, state: str, request: str) -> None:
+    def __init__(self, state: str, request: str, *, is_known: bool = False) -> None:
         super().__init__(f"{state} {request}")
         self.state = state
+        self.is_known = is_known
 
 
 class WebError(RingfenceError):

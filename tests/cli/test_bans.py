@@ -183,7 +183,7 @@ def test_a_dry_run_has_no_bans_without_the_daemon(tmp_path: Path) -> None:
         guard.start()
 
         assert (listed.returncode, listed.stdout) == (0, "[]\n")
-        note = "The daemon is not running, and without it the memory firewall has no bans.\n"
+        note = "The daemon does not answer, and without it the memory firewall has no bans.\n"
         assert listed.stderr == note
         assert (done.returncode, done.stdout) == (0, "unbanned: 203.0.113.1\n")
         assert guard.banned() == {"203.0.113.64/26", PREFIX}
@@ -193,7 +193,7 @@ def test_a_dry_run_has_no_bans_without_the_daemon(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("netns")
 def test_without_the_daemon_the_kernel_is_read(tmp_path: Path) -> None:
     """Without the daemon: the kernel's list with the store's facts, a note on standard error, exit code 0."""
-    note = "The daemon is not running: the list is read from the kernel, which enforces bans without it"
+    note = "The daemon does not answer: the list is read from the kernel, which enforces bans without it"
     with Guard(tmp_path, firewall={"backend": "ipset"}) as guard:
         assert guard.ask("ban", networks=["203.0.113.1", PREFIX], seconds=7_200) == []
         before = {row["address"]: row for row in guard.bans()}

@@ -180,7 +180,7 @@ def test_without_the_daemon_its_database_is_read(tmp_path: Path) -> None:
     done = guard.command("friends", "export")
 
     assert (done.returncode, done.stdout) == (0, document(ALICE))
-    assert done.stderr == "The daemon is not running: this list comes from its database.\n"
+    assert done.stderr == "The daemon does not answer: this list comes from its database.\n"
     assert [row["accounts"] for row in listed(guard)] == [["alice"]]
     assert guard.command("friends", "import", "-", text=document(ALICE)).returncode == 3
     assert guard.command("friends", "forget", "192.0.2.7").returncode == 3

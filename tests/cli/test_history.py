@@ -39,7 +39,10 @@ def test_the_command_asks_the_daemon_or_the_database(tmp_path: Path) -> None:
         up = guard.command("history", "--json")
         shown = guard.command("history", "--since", "1h", "--local")
 
-    assert (down.returncode, down.stderr) == (0, "The daemon is not running: this is what it has recorded.\n")
+    assert (down.returncode, down.stderr) == (
+        0,
+        "The daemon does not answer: this is what it has recorded.\n",
+    )
     assert (up.returncode, up.stderr) == (0, "")
     assert json.loads(down.stdout)["totals"]["bans"] == {"guess": 3}
     assert json.loads(up.stdout)["totals"]["bans"] == {"guess": 3}

@@ -119,7 +119,7 @@ def test_without_the_daemon_the_database_is_written(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert "203.0.113.9" in done.stdout
     assert done.stderr == (
-        "The daemon is not running: this list comes from its configuration and database.\n"
+        "The daemon does not answer: this list comes from its configuration and database.\n"
     )
 
     with guard:

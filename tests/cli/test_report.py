@@ -32,7 +32,7 @@ def test_a_report_of_a_guesser(tmp_path: Path) -> None:
         assert "alice" in text
         assert "1 ban ended (1 removed)" in text
     assert "limiter dropped 0 packets" in up
-    assert "The daemon is not running" in done.stderr
+    assert "The daemon does not answer" in done.stderr
     assert "the last 31 days" in done.stderr
     assert found["networks"] == [{"name": "198.18.1.0/24", "attempts": 3, "addresses": 1}]
     assert GUESSER in page.read_text("utf-8")

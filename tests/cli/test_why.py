@@ -94,7 +94,7 @@ def test_without_the_daemon_the_database_is_read(guard: Guard) -> None:
     done = guard.command("why", "198.51.100.9")
 
     assert done.returncode == 0
-    assert done.stderr.startswith("The daemon is not running")
+    assert done.stderr.startswith("The daemon does not answer")
     assert "admin, a test" in done.stdout
     assert json.loads(guard.command("why", "203.0.113.9", "--json").stdout)["verdict"] == "allowed"
 

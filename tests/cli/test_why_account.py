@@ -47,7 +47,7 @@ def test_an_account_that_fails(guard: Guard) -> None:
     guard.stop()
     done = guard.command("why", "alice")
     assert done.stdout.splitlines()[0] == lines[0]
-    assert done.stderr.startswith("The daemon is not running")
+    assert done.stderr.startswith("The daemon does not answer")
 
 
 def test_hostile_names_are_escaped() -> None:

@@ -56,7 +56,7 @@ def test_each_part_is_on_the_page() -> None:
 
     for part in ("198.18.1.0/24", "alice", "phone.broken", "AS64496", "dropped 7 packets", "from banned: 9"):
         assert part in text
-    assert "The daemon is not running" in page()
+    assert "The daemon does not answer" in page()
 
 
 def test_hostile_text_is_text() -> None:

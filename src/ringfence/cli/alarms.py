@@ -58,7 +58,7 @@ def alarms_list(
     else:
         _print(rows, Screen(whole_lines=True), past=past)
     if absent:
-        echo_stderr("The daemon is not running: its database is read.")
+        echo_stderr("The daemon does not answer: its database is read.")
 
 
 @alarms.command("dismiss")

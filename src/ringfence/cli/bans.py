@@ -18,7 +18,7 @@ from ringfence.cli.common import (
     DEFAULT_CONFIG,
     ConfigOption,
     account_cell,
-    answer_without_daemon,
+    answer_instead,
     ask_daemon,
     ask_daemon_encoded,
     ask_or_read,
@@ -113,7 +113,7 @@ def bans(
         else:
             echo_encoded(encoded)
         if note:
-            echo_stderr(f"The daemon is not running{note}.")
+            echo_stderr(f"The daemon does not answer{note}.")
 
 
 def ban(
@@ -231,13 +231,13 @@ def _encoded(path: Path, wanted: list[str] | None) -> tuple[bytes, str]:
     """Return the list of bans as JSON, and a note for the user; the note is "" if the daemon answered.
 
     Without a daemon, the bans are read from the kernel, and the note says so. The caller prints the note
-    after the words "The daemon is not running". ``wanted`` are the wanted networks; None for all bans.
+    after the words "The daemon does not answer". ``wanted`` are the wanted networks; None for all bans.
     """
     arguments: dict[str, object] = {"networks": wanted} if wanted is not None else {}
     try:
         return ask_daemon_encoded(path, "bans", most=MOST_LISTED, **arguments), ""
-    except DaemonUnreachableError:
-        encoded, note = answer_without_daemon(settings_from(path), "bans", **arguments)
+    except DaemonUnreachableError as error:
+        encoded, note = answer_instead(error, settings_from(path), "bans", **arguments)
         return encoded, note
 
 
@@ -322,7 +322,7 @@ def _show_past(path: Path, wanted: list[str] | None, seconds: float | None, *, a
     else:
         echo("No ban ended in this time.")
     if absent:
-        echo_stderr("The daemon is not running: the list is read from its database.")
+        echo_stderr("The daemon does not answer: the list is read from its database.")
 
 
 def _past_columns(rows: Rows) -> dict[str, list[str]]:
@@ -348,7 +348,7 @@ def _watch(path: Path, wanted: list[str] | None) -> None:
 
     def frame() -> Group:
         rows, note = _rows(path, wanted)
-        source = f"the daemon is not running{note}" if note else "live"
+        source = f"the daemon does not answer{note}" if note else "live"
         head = escaped_text(f"{len(rows)} banned ({source}). Ctrl-C ends.", style="dim")
         room = max(1, to.height - _OTHER_LINES)
         more = [escaped_text(f"and {len(rows) - room} more", style="dim")] if len(rows) > room else []

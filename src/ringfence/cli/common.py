@@ -1,6 +1,8 @@
 """Functions shared by all commands: configuration, requests to the daemon, and error output."""
 
+import math
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import tzinfo
@@ -17,7 +19,14 @@ from ringfence.cli.output import echo_stderr
 from ringfence.config import loader
 from ringfence.config.converters import parse_duration
 from ringfence.config.loader import Settings
-from ringfence.errors import ConfigError, DaemonUnreachableError, ListError, error_lines
+from ringfence.errors import (
+    ConfigError,
+    DaemonUnreachableError,
+    HangingError,
+    ListError,
+    NoAnswerError,
+    error_lines,
+)
 from ringfence.model import Network, parse_network
 from ringfence.plurals import counted
 
@@ -27,7 +36,11 @@ _MAX_FRIENDS = 5
 _MAX_ACCOUNT = 12  # characters of an account in a table of bans
 _AT_ONCE = 64  # the maximum number of networks in one request
 PATIENCE = 30.0
-"""Seconds that a command waits for the daemon's answer."""
+"""Seconds that a command waits for the daemon's answer while the daemon works on it."""
+_KNOWN_TO_HANG = 10.0
+"""Seconds for which a command that has met a daemon that hangs does not ask it again."""
+_hangs: dict[Path, tuple[float, HangingError]] = {}
+"""When a daemon was found to hang (monotonic seconds), by its socket, and the error."""
 
 ConfigOption = Annotated[
     Path,
@@ -189,7 +202,12 @@ def ask_about(path: Path, do: str, networks: Sequence[str]) -> Iterator[Any]:
 
 def ask_daemon_encoded(path: Path, do: str, **arguments: object) -> bytes:
     """Send the request ``do`` as :func:`ask_daemon` does; return the answer as JSON text, not parsed."""
-    return _ask_with(path, lambda settings: control.ask_encoded(settings.control.socket, do, **arguments))
+    return _ask_with(
+        path,
+        lambda settings: _once_if_hanging(
+            settings.control.socket, lambda: control.ask_encoded(settings.control.socket, do, **arguments)
+        ),
+    )
 
 
 def _ask_with(path: Path, send: Callable[[Settings], _T], *, quietly: bool = False) -> _T:
@@ -217,9 +235,23 @@ def ask(
 
     Raise DaemonUnreachableError if no daemon answers, and ControlError if the daemon refuses the request.
     """
-    return control.ask(
-        settings.control.socket, do, timeout=patience, on_unrecorded=output.note_unrecorded, **arguments
+    path = settings.control.socket
+    noted = output.note_unrecorded
+    return _once_if_hanging(
+        path, lambda: control.ask(path, do, timeout=patience, on_unrecorded=noted, **arguments)
     )
+
+
+def _once_if_hanging(path: Path, send: Callable[[], _T]) -> _T:
+    """Send a request. A command that asks several times waits for a daemon that hangs only once."""
+    met, hanging = _hangs.get(path, (-math.inf, None))
+    if hanging is not None and time.monotonic() - met < _KNOWN_TO_HANG:
+        raise HangingError(hanging.state, "This request was not sent.", is_known=True)
+    try:
+        return send()
+    except HangingError as error:
+        _hangs[path] = time.monotonic(), error
+        raise
 
 
 def answer_without_daemon(settings: Settings, do: str, **arguments: object) -> Any:  # noqa: ANN401 - any JSON value
@@ -232,9 +264,24 @@ def answer_without_daemon(settings: Settings, do: str, **arguments: object) -> A
     return offline.ANSWERS[do](settings, arguments)
 
 
+def answer_instead(error: DaemonUnreachableError, settings: Settings, do: str, **arguments: object) -> Any:  # noqa: ANN401 - the same
+    """Answer a request that failed with ``error`` without the daemon.
+
+    If the daemon hangs, print that. Raise ``error`` about a change that the daemon may have got.
+    """
+    from ringfence.daemon.offline import CHANGES  # noqa: PLC0415 - as above
+
+    if isinstance(error, NoAnswerError) and do in CHANGES:
+        raise error
+    if isinstance(error, HangingError) and not error.is_known:
+        echo_stderr(error.state)
+    return answer_without_daemon(settings, do, **arguments)
+
+
 def ask_or_read(where: Path | Settings, do: str, **arguments: Any) -> tuple[Any, str]:  # noqa: ANN401 - as above
     """Send the request ``do`` to the daemon. If none answers, answer it without the daemon.
 
+    Raise NoAnswerError about a change that a daemon may have got.
     ``where`` is the configuration, or its file (see :func:`ask_daemon`). Return the answer, and why the
     daemon could not be reached; "" if it gave the answer.
     """
@@ -244,7 +291,7 @@ def ask_or_read(where: Path | Settings, do: str, **arguments: Any) -> tuple[Any,
         return ask(where, do, **arguments), ""
     except DaemonUnreachableError as error:
         settings = settings_from(where) if isinstance(where, Path) else where
-        return answer_without_daemon(settings, do, **arguments), str(error)
+        return answer_instead(error, settings, do, **arguments), str(error)
 
 
 def networks_from(texts: list[str]) -> list[Network]:

@@ -61,7 +61,7 @@ def show(
         else:
             _print(rows)
         if absent:
-            echo_stderr("The daemon is not running: these are the last lists that it took over.")
+            echo_stderr("The daemon does not answer: these are the last lists that it took over.")
 
 
 @feeds.command("add")

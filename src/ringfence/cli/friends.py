@@ -22,7 +22,7 @@ from ringfence.errors import Exit, ListError
 from ringfence.friends.exchange import as_json, lines_of, parse_document
 from ringfence.plurals import counted
 
-RECORDED_ONLY = "The daemon is not running: this list comes from its database."
+RECORDED_ONLY = "The daemon does not answer: this list comes from its database."
 _BATCH = 200  # friends in one request, some 50 kB
 _MAX_FAULTS = 20
 _SHOWN_ACCOUNTS = 3

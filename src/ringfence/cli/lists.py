@@ -203,7 +203,7 @@ def _list(path: Path, side: str, *, as_json: bool) -> None:
         else:
             _print(rows, side, absent=bool(absent))
         if absent:
-            echo_stderr("The daemon is not running: this list comes from its configuration and database.")
+            echo_stderr("The daemon does not answer: this list comes from its configuration and database.")
 
 
 def _print(rows: Rows, side: str, *, absent: bool) -> None:

@@ -28,7 +28,7 @@ from ringfence.report.text import TextForm, has_blocks, history_lines, report_li
 # -- ``ringfence history``: show how many attempts, bans and unbans there were over time
 
 
-RECORDED_ONLY = "The daemon is not running: this is what it has recorded."
+RECORDED_ONLY = "The daemon does not answer: this is what it has recorded."
 
 
 def history(

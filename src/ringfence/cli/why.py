@@ -125,7 +125,7 @@ def why(
     else:
         (print_account if by_account else _print)(found, Screen())
     if not found["daemon"]:
-        echo_stderr("The daemon is not running: attempts in its memory and the state of rules are unknown.")
+        echo_stderr("The daemon does not answer: attempts in its memory and the state of rules are unknown.")
     echo_stderr(*found["problems"])
     if found["problems"]:
         raise typer.Exit(Exit.PROBLEM)

@@ -7,7 +7,6 @@ can unban: that changes the kernel. While a daemon runs, an unban raises an erro
 locked the database and the kernel's sets, and would restore the bans.
 """
 
-import asyncio
 import json
 import logging
 import os
@@ -36,7 +35,14 @@ from ringfence.daemon.timeline import read_history
 from ringfence.daemon.tops import recorded_tops
 from ringfence.detect.detector import Detector
 from ringfence.detect.friends import MOST
-from ringfence.errors import DaemonUnreachableError, FirewallIncompleteError, NotRecordedError, StoreError
+from ringfence.errors import (
+    DaemonUnreachableError,
+    FirewallBusyError,
+    FirewallIncompleteError,
+    NotRecordedError,
+    StoreBusyError,
+    StoreError,
+)
 from ringfence.explain.account import account_document, account_offline
 from ringfence.explain.as_json import Document, document
 from ringfence.explain.facts import facts_offline
@@ -54,6 +60,7 @@ from ringfence.plurals import counted
 from ringfence.store.database import Store
 from ringfence.store.switch import hold
 from ringfence.store.tables import KEEP_ALARMS
+from ringfence.threads import run
 
 # -- the restore at boot, before the network is up: bans that have not ended are added to the kernel again
 #
@@ -209,7 +216,7 @@ def _on_lists(do: str, settings: Settings, arguments: Arguments) -> object:
         answer = ListRequests(lists, store.entries, time.time).handlers()[do](arguments)
         if isinstance(answer, Encoded):
             return json.loads(b"".join(answer.parts))
-        return asyncio.run(answer)
+        return run(answer)
 
 
 def _switch(settings: Settings, *, switched_off: bool) -> str:
@@ -253,8 +260,8 @@ def _unban(settings: Settings, arguments: Arguments) -> Any:  # noqa: ANN401 - t
     """Unban as the daemon does. Raise RingfenceError if this process may not unban, or cannot record it."""
     with _enforcer(settings) as enforcer:
         if arguments.get("all"):
-            return asyncio.run(unban_all(enforcer))
-        done = asyncio.run(unban(enforcer, _networks(arguments) or []))
+            return run(unban_all(enforcer))
+        done = run(unban(enforcer, _networks(arguments) or []))
         return {name: list(lines) for name, lines in asdict(done).items()}
 
 
@@ -277,6 +284,12 @@ ANSWERS: Mapping[str, Callable[[Settings, Arguments], Any]] = {
 }
 """The requests that a command can answer itself, by their names."""
 
+CHANGES = frozenset({"on", "unban", "allow_add", "allow_remove", "deny_add", "deny_remove"})
+"""Those that change something, except ``off``.
+
+While a daemon may carry out such a request, or may not notice the change, no command does it itself.
+"""
+
 _PROC = Path("/proc")
 
 
@@ -290,9 +303,7 @@ def _enforcer(settings: Settings) -> Iterator[Enforcer]:
     configure_logging(logging.CRITICAL)  # the command prints the result
     _require_root()
     make_folder(settings.store.path.parent)  # missing if systemd has never started the unit
-    store = Store.open_or_memory(settings.store.path, runtime=settings.control.socket.parent)
-    claim = claim_sets(settings.control.socket.parent)
-    with store, claim, closing(_backend(settings)) as backend:
+    with _sole(settings) as store, closing(_backend(settings)) as backend:
         enforcer = Enforcer(backend, store.records, Detector(()), Clock())
         _load(enforcer)
         yield enforcer
@@ -301,6 +312,22 @@ def _enforcer(settings: Settings) -> Iterator[Enforcer]:
             raise NotRecordedError(
                 f"removed from the kernel, but the next start bans again: this is not recorded: {failed}"
             )
+
+
+@contextmanager
+def _sole(settings: Settings) -> Iterator[Store]:
+    """Yield the database, and hold the locks of a daemon. Raise DaemonUnreachableError if one has them."""
+    socket = settings.control.socket
+    with ExitStack() as stack:
+        try:
+            store = stack.enter_context(Store.open_or_memory(settings.store.path, runtime=socket.parent))
+            stack.enter_context(claim_sets(socket.parent))
+        except (FirewallBusyError, StoreBusyError):
+            raise DaemonUnreachableError(
+                f"a daemon runs, but does not answer at {socket}: it starts, stops or hangs. Its bans stay, "
+                "and nothing was done; try again, or: systemctl restart ringfence"
+            ) from None
+        yield store
 
 
 def _require_root() -> None:

@@ -19,7 +19,7 @@ from typing import ParamSpec, TypeVar
 from attrs import Factory, define, evolve, frozen
 
 from ringfence.alarm_codes import Alarm, AlarmCode
-from ringfence.errors import RingfenceError, StoreError
+from ringfence.errors import RingfenceError, StartError, StoreError
 from ringfence.lists.entries import (
     COMMAND,
     CONFIGURATION,
@@ -505,8 +505,8 @@ class Lists:
         """Begin to read the databases, and wait a short time for the end.
 
         A thread of its own reads them. It may take a minute, and the process does not wait for it at its end.
+        Raise StartError if the kernel refuses the thread.
         """
-        self._reading = True
         loop, databases, done = asyncio.get_running_loop(), self._databases, asyncio.Event()
 
         def ended() -> None:
@@ -521,7 +521,11 @@ class Lists:
                 with suppress(RuntimeError):  # the daemon has ended meanwhile
                     loop.call_soon_threadsafe(ended)
 
-        Thread(target=read, name="databases", daemon=True).start()
+        try:
+            Thread(target=read, name="databases", daemon=True).start()
+        except RuntimeError:
+            raise StartError("cannot start a thread that reads the databases") from None
+        self._reading = True
         with suppress(TimeoutError):
             async with asyncio.timeout(READ_WITHIN):
                 await done.wait()

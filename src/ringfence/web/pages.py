@@ -13,7 +13,7 @@ from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from ringfence.errors import ControlError, NoAnswerError, RingfenceError
+from ringfence.errors import ControlError, HangingError, NoAnswerError, RingfenceError
 from ringfence.explain.headlines import (
     BAD_VERDICTS,
     account_headline,
@@ -349,6 +349,8 @@ class Pages:
             outcome = await run_command(self._client, command, order)
         except NoAnswerError as error:
             log.warning("web.command_unknown", error=str(error))
+            if isinstance(error, HangingError):  # it says what becomes of the request
+                raise
             raise NoAnswerError(f"{error}. {_UNKNOWN}") from None
         except ControlError as error:
             log.warning("web.command_failed", error=str(error))
