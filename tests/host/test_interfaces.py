@@ -1,5 +1,9 @@
 """The network interfaces of this host."""
 
+import socket
+
+import pytest
+
 from ringfence.host.routes import missing_interfaces
 
 
@@ -11,3 +15,15 @@ def test_missing_interfaces_are_named() -> None:
         ("firewall.interfaces", "nosuch0"),
         ("firewall.interfaces", "nosuch1"),
     ]
+
+
+def test_unreadable_interfaces_are_an_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the kernel does not list them, that is an alarm, and other alarms are found as before."""
+
+    def refuse() -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(socket, "if_nameindex", refuse)
+    [alarm] = missing_interfaces(["lo"])
+    assert (alarm.code, alarm.subject) == ("host.unreadable", "interfaces")
+    assert alarm.text == "cannot be read: Too many open files"

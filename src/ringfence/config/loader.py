@@ -317,8 +317,10 @@ def load_what_is_right(path: Path, environ: Mapping[str, str] = os.environ) -> S
 
 def _tree(path: Path) -> dict[str, object]:
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
+        text = path.read_bytes().decode()
+        if any(line.count(".") > DEEPEST and _depth(line) > DEEPEST for line in text.split("\n")):
+            raise ConfigError(str(path), [f"is not TOML: a key has more than {DEEPEST} parts"])
+        return tomllib.loads(text)
     except FileNotFoundError:
         raise ConfigError(
             str(path), ["there is no such file; fix: copy examples/minimal.toml there"]
@@ -330,6 +332,25 @@ def _tree(path: Path) -> dict[str, object]:
         raise ConfigError(str(path), [f"cannot be read: {error.strerror}"]) from None
     except (ValueError, RecursionError) as error:  # also too many digits, or tables too deep
         raise ConfigError(str(path), [f"is not TOML: {_in_words(str(error))}"]) from None
+
+
+DEEPEST = 100
+"""The maximum number of dots in a key. tomllib needs minutes for a key of 120 kB, while the daemon waits."""
+_PIECE = re.compile(r"\"[^\"]*\"|'[^']*'|[\w-]+|.")
+
+
+def _depth(line: str) -> int:
+    """Return the most dots in a row between the parts of keys, in one line of TOML."""
+    most = dots = 0
+    for piece in _PIECE.findall(line):
+        if piece == ".":
+            dots += 1
+            most = max(most, dots)
+        elif piece == "#":
+            break
+        elif piece in "=,[]{}":
+            dots = 0
+    return most
 
 
 _TWICE = re.compile(r"Cannot declare \((.{1,200}),?\) twice(.{0,80})")

@@ -206,8 +206,14 @@ def _networks(messages: Iterable[Any]) -> frozenset[Network]:
 
 
 def missing_interfaces(names: Iterable[str]) -> list[Alarm]:
-    """Return an alarm for each of ``names`` (from the configuration) that is no interface of this host."""
-    there = {name for _, name in socket.if_nameindex()}
+    """Return an alarm for each of ``names`` (from the configuration) that is no interface of this host.
+
+    If the interfaces cannot be read, return one alarm about that.
+    """
+    try:
+        there = {name for _, name in socket.if_nameindex()}
+    except OSError as error:
+        return [Alarm(AlarmCode.HOST_UNREADABLE, "interfaces", f"cannot be read: {error.strerror}")]
     text = "[firewall] interfaces: there is no such interface; what comes by others is not dropped"
     return [Alarm(AlarmCode.FIREWALL_INTERFACES, name, text) for name in names if name not in there]
 
