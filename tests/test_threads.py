@@ -11,7 +11,7 @@ import pytest
 
 from ringfence import threads
 from ringfence.errors import StartError
-from ringfence.threads import SHARED, ThreadedLoop, Threads
+from ringfence.threads import SHARED, ThreadedLoop, Threads, start_aside
 
 
 @contextmanager
@@ -53,6 +53,15 @@ def test_a_refused_thread_is_an_error_with_a_fix(granted: int) -> None:
                     start()
                 break
         assert some.submit(int).result(60) == 0
+
+
+def test_a_thread_aside_is_refused_with_the_same_error() -> None:
+    """A thread that nothing waits for runs its work, or is refused with a fix."""
+    done = threading.Event()
+    start_aside(done.set, "one")
+    assert done.wait(60)
+    with refused(), pytest.raises(StartError, match="fix: "):
+        start_aside(done.set, "other")
 
 
 def test_a_loop_starts_no_other_thread() -> None:

@@ -12,7 +12,7 @@ import selectors
 import sys
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
-from threading import Event
+from threading import Event, Thread
 from typing import Any, ParamSpec, TypeVar
 
 from ringfence.errors import StartError
@@ -25,6 +25,20 @@ SHARED = 6
 
 It is larger than the number of requests that run for all users except root (``control.MOST_RUNNING``).
 """
+
+
+_REFUSED = (
+    "cannot start a thread: resource temporarily unavailable; fix: raise the limit of tasks (TasksMax= of the "
+    "unit, ulimit -u), or free memory"
+)
+
+
+def start_aside(action: Callable[[], object], name: str) -> None:
+    """Run ``action`` in a thread that the process does not wait for at its end. Raise StartError."""
+    try:
+        Thread(target=action, name=name, daemon=True).start()
+    except (RuntimeError, MemoryError):
+        raise StartError(_REFUSED) from None
 
 
 class Threads(ThreadPoolExecutor):
@@ -44,10 +58,7 @@ class Threads(ThreadPoolExecutor):
             for _ in range(self._number):
                 super().submit(gate.wait)
         except (RuntimeError, MemoryError):
-            raise StartError(
-                "cannot start a thread: resource temporarily unavailable; fix: raise the limit of tasks "
-                "(TasksMax= of the unit, ulimit -u), or free memory"
-            ) from None
+            raise StartError(_REFUSED) from None
         finally:
             gate.set()
         self._is_started = True

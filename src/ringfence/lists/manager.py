@@ -13,13 +13,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import suppress
 from functools import partial
 from itertools import chain
-from threading import Thread
 from typing import ParamSpec, TypeVar
 
 from attrs import Factory, define, evolve, frozen
 
 from ringfence.alarm_codes import Alarm, AlarmCode
-from ringfence.errors import RingfenceError, StartError, StoreError
+from ringfence.errors import RingfenceError, StoreError
 from ringfence.lists.entries import (
     COMMAND,
     CONFIGURATION,
@@ -35,7 +34,7 @@ from ringfence.lists.prefixes import Gatherer, Prefixes, code_of, text_of
 from ringfence.model import ListEntry, ListKind, Network
 from ringfence.networks import BITS, SHORTEST, contains, unpack
 from ringfence.store.tables import EntryTable
-from ringfence.threads import Threads
+from ringfence.threads import Threads, start_aside
 
 # -- conversion of entries to networks for the kernel: those that are never dropped, and those that are denied
 #
@@ -521,10 +520,7 @@ class Lists:
                 with suppress(RuntimeError):  # the daemon has ended meanwhile
                     loop.call_soon_threadsafe(ended)
 
-        try:
-            Thread(target=read, name="databases", daemon=True).start()
-        except RuntimeError:
-            raise StartError("cannot start a thread that reads the databases") from None
+        start_aside(read, "databases")
         self._reading = True
         with suppress(TimeoutError):
             async with asyncio.timeout(READ_WITHIN):
