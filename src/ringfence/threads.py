@@ -28,8 +28,8 @@ It is larger than the number of requests that run for all users except root (``c
 
 
 _REFUSED = (
-    "cannot start a thread: resource temporarily unavailable; fix: raise the limit of tasks (TasksMax= of the "
-    "unit, ulimit -u), or free memory"
+    "cannot start a thread: resource temporarily unavailable; fix: raise the limit of tasks (TasksMax= of "
+    "the unit, ulimit -u), or free memory"
 )
 
 
