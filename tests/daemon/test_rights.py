@@ -338,7 +338,9 @@ def test_unread_answers_take_little_memory(guard: Guard) -> None:
         for one in connections:
             one.settimeout(0.05)
             with suppress(OSError):
-                answers.append(one.recv(200).decode())
+                while (answer := one.recv(200).decode()).isspace():  # the daemon still works on it
+                    pass
+                answers.append(answer.lstrip())
         return answers
 
     peaks = []
