@@ -437,7 +437,7 @@ def _read_line(connection: socket.socket, timeout: float) -> bytes:
                 part = connection.recv(1024 * 1024)
         if part is None and left == SILENCE:
             before, used = used, _time_used(process)
-            if line or used == before:
+            if used == before:
                 raise TimeoutError
         elif part is None:
             raise NoAnswerError(
