@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from ringfence import threads
+from ringfence.bounded_http import Deadline
 from ringfence.errors import StartError
 from ringfence.threads import SHARED, ThreadedLoop, Threads, start_aside
 
@@ -62,6 +63,14 @@ def test_a_thread_aside_is_refused_with_the_same_error() -> None:
     assert done.wait(60)
     with refused(), pytest.raises(StartError, match="fix: "):
         start_aside(done.set, "other")
+
+
+def test_a_request_by_http_without_a_thread_fails() -> None:
+    """If the timer of a request, or the thread that looks up its name, is refused, that is an OSError."""
+    with refused(), pytest.raises(OSError, match="cannot start a thread"), Deadline(60.0):
+        pass
+    with Deadline(60.0) as deadline, refused(), pytest.raises(OSError, match="cannot start a thread"):
+        deadline.resolve("127.0.0.1", 80)
 
 
 def test_a_loop_starts_no_other_thread() -> None:

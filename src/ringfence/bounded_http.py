@@ -45,7 +45,7 @@ class Deadline:
 
     def __enter__(self) -> Self:
         self._ends = time.monotonic() + self._seconds
-        self._timer.start()
+        _start(self._timer)
         return self
 
     def __exit__(
@@ -74,10 +74,7 @@ class Deadline:
             except (OSError, UnicodeError) as error:
                 answers.put(error)
 
-        try:
-            threading.Thread(target=ask, name="resolver", daemon=True).start()
-        except RuntimeError as error:
-            raise OSError(errno.EAGAIN, str(error)) from None
+        _start(threading.Thread(target=ask, name="resolver", daemon=True))
         try:
             found = answers.get(timeout=max(0.0, self._ends - time.monotonic()))
         except Empty:
@@ -105,6 +102,14 @@ class Deadline:
     def _end(self) -> None:
         self._over.set()
         self.shut()
+
+
+def _start(thread: threading.Thread) -> None:
+    """Start a thread of one request. Raise OSError if the kernel refuses it: the request fails."""
+    try:
+        thread.start()
+    except (RuntimeError, MemoryError):
+        raise OSError(errno.EAGAIN, "cannot start a thread: resource temporarily unavailable") from None
 
 
 def open_connection(
