@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ LASTS = 12.0
 """Seconds of an attack that repeats itself."""
 PATIENCE = 120.0
 SESSIONS = 2_000
+NOTHING = b'{"new":null,"deleted":null}'
+"""An answer without decisions."""
 
 
 @define
@@ -141,9 +144,23 @@ def rows(numbers: range, scenario: str, origin: str, duration: str, *, first: in
 
 
 def answer(guard: Guard, api: FakeApi, page: bytes) -> None:
-    """Answer with a page until it was certainly taken over or refused."""
-    api.page, before = page, len(api.requests)
-    until(lambda: len(api.requests) > before + 1 or not guard.running, "a pull", PATIENCE)
+    """Answer with a page until it was certainly taken over or refused.
+
+    Then answer without decisions: after several failures the daemon would pause for up to 30 s.
+    """
+    for api.page in (page, NOTHING):
+        enough = pulls(api) + 2
+        until(partial(asked, guard, api, enough), "two pulls", PATIENCE)
+
+
+def asked(guard: Guard, api: FakeApi, times: int) -> bool:
+    """Whether the decisions were requested so many times, or the daemon has ended."""
+    return pulls(api) >= times or not guard.running
+
+
+def pulls(api: FakeApi) -> int:
+    """Return how many times the decisions were requested."""
+    return sum("/decisions/stream" in one for one in api.requests)
 
 
 def nested(folder: Path) -> Outcome:
@@ -177,7 +194,7 @@ def together(folder: Path) -> Outcome:
 
     def during(guard: Guard, api: FakeApi) -> None:
         until(lambda: guard.ask("fleet")["decisions"] > 200_000, "the decisions", PATIENCE, 0.2)
-        api.page = b'{"new":null,"deleted":null}'
+        api.page = NOTHING
         until(lambda: guard.ask("fleet")["decisions"] == 0, "the end of all", PATIENCE, 0.2)
 
     return api_attack(folder, during, page)
