@@ -815,6 +815,8 @@ class _Connection:
 
     def _require_client(self) -> None:
         """Raise ConnectionError if the client has closed its socket, so that no work is done for nobody."""
+        if self._writer.is_closing():
+            raise ConnectionError("the connection is closed")
         found = select.poll()
         found.register(self._writer.get_extra_info("socket"), 0)
         if found.poll(0):
