@@ -148,6 +148,8 @@ async def in_thread(action: Callable[P, T], *arguments: P.args, **named: P.kwarg
 class Encoded:
     """A result that is JSON text: its ``parts``, in order, each of some 100 kB.
 
+    Each part ends between two tokens of JSON, because the daemon sends blanks while it makes the next one.
+
     The daemon makes each part in a thread, as the client reads them. So a list of 262,000 bans is never in
     memory as a whole. The iterator of the parts does all the work, because it begins when the list has a
     place. If making the first part fails, the client gets the error. If a later one fails, its connection
