@@ -195,7 +195,7 @@ def test_the_journal_takes_journalctl(places: tuple[Path, ...], monkeypatch: pyt
     """With the journal no log file is needed; without journalctl the journal cannot be read."""
     monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/journalctl")
     assert lines(places, LogSettings(journal=True)) == [
-        "ok  pbx: journal: messages of asterisk.service and freepbx.service are read"
+        "ok  pbx: journal: messages of asterisk.service and freepbx.service, and of such containers, are read"
     ]
     monkeypatch.setattr(shutil, "which", lambda _: None)
     assert lines(places, LogSettings(paths=(), journal=True)) == [

@@ -14,8 +14,8 @@ from ringfence.daemon.source_manager import (
     DAY,
     EXPORT_WITHIN,
     NO_EXPORT,
-    AnswerUsers,
     ExportWatch,
+    SocketUsers,
     WireReader,
 )
 from ringfence.errors import HostError
@@ -179,7 +179,7 @@ def test_the_users_of_asterisk_are_looked_up_again_for_a_foreign_answer() -> Non
         looked.append(clock.now)
         return frozenset(found)
 
-    users = AnswerUsers(find, changes.append, clock)  # type: ignore[arg-type]
+    users = SocketUsers(find, clock, changes.append)  # type: ignore[arg-type]
     assert users.has(5)
     found = {6}
     for now, user, counts in (

@@ -152,7 +152,7 @@ def test_a_container_in_the_journal_is_read() -> None:
         {"SYSLOG_IDENTIFIER": "CRON"},
         {},
     ]
-    texts = DATED.decode() + "\r", DATED.decode(), "(root) CMD (x)", "y"
+    texts = DATED.decode() + "\r\n", DATED.decode(), "(root) CMD (x)", "y"
     entries = zip(names, texts, strict=True)
     lines = [json.dumps({"MESSAGE": text, **name}).encode() for name, text in entries]
     results, counts = read(*lines)

@@ -45,6 +45,7 @@ def entry(cursor: str, message: object = MESSAGE, age: float = -60.0) -> str:
         "__CURSOR": cursor,
         "__REALTIME_TIMESTAMP": str(int((time.time() - age) * 1e6)),
         "SYSLOG_IDENTIFIER": "asterisk",
+        "_SYSTEMD_UNIT": "asterisk.service",
         "MESSAGE": message,
     }
     return json.dumps(fields, separators=(",", ":"))
@@ -111,8 +112,12 @@ def listen(
     then: Callable[[Recorder], Coroutine[Any, Any, None]],
     position: str | None = None,
     sink: Callable[[Sequence[SecurityEvent], float], None] | None = None,
+    user: int | None = None,
 ) -> Recorder:
-    """Run a source on that journalctl while ``then`` runs; no resource of it may be left."""
+    """Run a source on that journalctl while ``then`` runs; no resource of it may be left.
+
+    ``user`` is that of Asterisk's sockets, None if it is unknown.
+    """
     recorder = Recorder()
 
     async def session() -> None:
@@ -123,6 +128,7 @@ def listen(
             recorder.remember,
             Backoff(0.01, 0.02),
             [str(program)] if isinstance(program, Path) else program,
+            lambda uid: None if user is None else uid == user,
         )
         async with asyncio.TaskGroup() as group:
             task = group.create_task(recorder.source.run())
@@ -259,7 +265,8 @@ def test_a_defect_loses_a_piece_and_not_the_source(played: Journal) -> None:
 def test_a_journal_that_drops_lines_is_an_alarm(played: Journal) -> None:
     """The journal's message about its rate limit is no line of Asterisk, and an alarm."""
     dropped = entry(ONE, "Suppressed 225 messages from asterisk.service")
-    played.plays(dropped.replace('"MESSAGE"', f'"MESSAGE_ID":"{journal.DROPPED}","MESSAGE"'))
+    fields = f'"MESSAGE_ID":"{journal.DROPPED}","_TRANSPORT":"driver","MESSAGE"'
+    played.plays(dropped.replace('"MESSAGE"', fields))
 
     async def then(recorder: Recorder) -> None:
         await recorder.until(lambda: recorder.source.alarms)
@@ -411,3 +418,119 @@ def test_a_real_journal_reports_dropped_lines(tmp_path: Path) -> None:
 
         recorder = listen(journald.program, then)
     assert list(recorder.source.alarms) == [LogAlarm.JOURNAL_DROPS]
+
+
+# -- containers and users' units: Docker and podman do not run here, so their entries are made by the
+# journal's own protocol, with their fields (conmon's ctr_logging.c, Docker's daemon/logger/journald)
+
+HEX = "0123456789abcdef" * 4
+CONMON = f"machine.slice/libpod-conmon-{HEX}.scope"
+USER = 65_501
+MANAGER = f"user.slice/user-{USER}.slice/user@{USER}.service"
+LAST = b"NOTICE[1]: x.c: the last one"
+DATED = [b"[2026-11-20 06:05:02] " + line for line in LINES]
+
+
+def container_entries(name: str, identifier: str = "") -> list[bytes]:
+    """Return Asterisk's lines as conmon and Docker write them; conmon leaves the line feed."""
+    known = (
+        f"CONTAINER_NAME={name}\nCONTAINER_ID_FULL={HEX}\nSYSLOG_IDENTIFIER={identifier or name}\n".encode()
+    )
+    texts = [line + b"\n" for line in DATED]
+    return [known + b"MESSAGE\n" + len(text).to_bytes(8, "little") + text + b"\n" for text in texts]
+
+
+@needs_journald
+@pytest.mark.parametrize(
+    ("container", "unit", "program", "user"),
+    [
+        ("asterisk", CONMON, "conmon", 0),
+        ("systemd-freepbx", "system.slice/pbx.service/supervisor", "conmon", 0),
+        ("asterisk", "system.slice/container-asterisk.service", "conmon", 0),
+        ("pbx", "system.slice/asterisk.service/supervisor", "conmon", 0),
+        ("office_asterisk_1", "system.slice/docker.service", "dockerd", 0),
+        ("asterisk", f"{MANAGER}/user.slice/libpod-conmon-{HEX}.scope", "conmon", USER),
+        ("pbx", f"{MANAGER}/app.slice/asterisk.service/supervisor", "conmon", USER),
+    ],
+    ids=["podman", "quadlet", "generated", "its-unit", "docker", "rootless", "rootless-quadlet"],
+)
+def test_a_container_is_read(journald: Journald, container: str, unit: str, program: str, user: int) -> None:
+    """Asterisk's container counts if root's conmon, Docker, or a conmon of Asterisk's user wrote it."""
+
+    async def then(recorder: Recorder) -> None:
+        entries = container_entries(container)
+        await asyncio.to_thread(journald.write_natively, *entries, unit=unit, program=program, user=user)
+        await recorder.until(lambda: len(recorder.events) == len(LINES))
+
+    recorder = listen(journald.program, then, user=USER)
+    assert {str(event.remote.address) for event in recorder.events} == {"198.18.1.102"}
+    assert recorder.source.counts.tampered == 0
+
+
+@needs_journald
+def test_a_unit_of_asterisks_user_is_read(journald: Journald) -> None:
+    """An Asterisk in a unit of a user counts, if its sockets are of this user."""
+    entries = [b"SYSLOG_IDENTIFIER=asterisk\nMESSAGE=" + line + b"\n" for line in LINES]
+
+    async def then(recorder: Recorder) -> None:
+        unit = f"{MANAGER}/app.slice/asterisk.service"
+        await asyncio.to_thread(journald.write_natively, *entries, unit=unit, user=USER)
+        await recorder.until(lambda: len(recorder.events) == len(LINES))
+
+    listen(journald.program, then, user=USER)
+
+
+@needs_journald
+@pytest.mark.parametrize("asterisks", [None, USER + 1], ids=["unknown", "another"])
+@pytest.mark.parametrize(
+    "unit",
+    [f"{MANAGER}/app.slice/asterisk.service", f"{MANAGER}/user.slice/libpod-conmon-{HEX}.scope"],
+    ids=["unit", "podman"],
+)
+def test_a_unit_of_another_user_is_named(journald: Journald, unit: str, asterisks: int | None) -> None:
+    """Any user may have a unit or container of Asterisk's name: it does not count, and the state names it."""
+
+    async def then(recorder: Recorder) -> None:
+        entries = container_entries("asterisk")
+        await asyncio.to_thread(journald.write_natively, *entries, unit=unit, program="conmon", user=USER)
+        await recorder.until(lambda: recorder.source.condition.detail.startswith("journal;"))
+        detail = recorder.source.condition.detail
+        assert f"{unit.rpartition('/')[2]} of user {USER} does not count" in detail
+        await say(journald, LAST)
+        await recorder.until(lambda: recorder.source.counts.lines)
+
+    recorder = listen(journald.program, then, user=asterisks)
+    assert (recorder.events, recorder.source.counts.lines) == ([], 1)
+
+
+@needs_journald
+def test_a_forged_container_is_ignored(journald: Journald) -> None:
+    """A name is no proof: not of other programs and containers, with forged fields, or given twice."""
+    named = container_entries("asterisk")
+    dropped = f"MESSAGE_ID={journal.DROPPED}\n".encode()
+    forged = [
+        b"_SYSTEMD_UNIT=docker.service\n_UID=0\n_TRANSPORT=driver\n" + dropped + entry for entry in named
+    ]
+    twice = [b"CONTAINER_NAME=web\n" + entry for entry in named]
+    session = f"user.slice/user-{USER}.slice/session-1.scope"
+    writers: list[tuple[list[bytes], str, str, int]] = [
+        (forged, session, "conmon", USER),
+        (named, "system.slice/apache2.service", "conmon", USER),
+        (named, "system.slice/docker.service", "dockerd", USER),
+        (named, f"machine.slice/libpod-{HEX}.scope/supervisor", "conmon", 0),
+        (named, f"system.slice/pbx.service/libpod-payload-{HEX}", "conmon", 0),
+        (named, f"system.slice/docker-{HEX}.scope", "conmon", 0),
+        (twice, "system.slice/docker.service", "dockerd", 0),
+        (container_entries("asterisk-web"), "system.slice/docker.service", "dockerd", 0),
+        (container_entries("1", "asterisk"), CONMON, "conmon", 0),
+    ]
+
+    async def then(recorder: Recorder) -> None:
+        for entries, unit, program, user in writers:
+            await asyncio.to_thread(journald.write_natively, *entries, unit=unit, program=program, user=user)
+        await say(journald, LAST)
+        await recorder.until(lambda: recorder.source.counts.lines)
+
+    recorder = listen(journald.program, then, user=USER)
+    assert (recorder.events, recorder.source.counts.lines) == ([], 1)
+    assert not recorder.source.alarms

@@ -27,14 +27,17 @@ _CONFIGURATION = Path("/etc/systemd/journald.conf")
 _LAUNCH = 'mount --bind "$1/run" /run && mount --bind "$1/journald.conf" "$3" && exec "$2"'
 _SEND = """\
 import os, socket, sys
-group, folder, name, *messages = sys.argv[1:]
+group, folder, name, program, user, *messages = sys.argv[1:]
 os.chdir(folder)  # a socket's path has at most 107 bytes
 with open(os.path.join(group, "cgroup.procs"), "w") as procs:
     procs.write(str(os.getpid()))
 with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as connection:
     connection.connect(name)
+    with open("/proc/self/comm", "w") as comm:
+        comm.write(program)
+    os.setuid(int(user))
     for message in messages:
-        connection.send(os.fsencode(message))
+        connection.send(bytes.fromhex(message))
     sys.stdin.read()
 """
 
@@ -95,9 +98,8 @@ class Journald:
         for pid in self._adopted:
             with suppress(OSError):  # it has ended
                 (self._slice.parent / "cgroup.procs").write_text(str(pid))
-        for group in (*self._slice.iterdir(), self._slice):
-            if group.is_dir():
-                group.rmdir()
+        for group, _, _ in os.walk(self._slice, topdown=False):
+            Path(group).rmdir()
 
     @property
     def program(self) -> tuple[str, ...]:
@@ -129,9 +131,11 @@ class Journald:
         name = identifier.encode()
         self._send("dev-log", unit, [b"<133>Nov 20 10:00:00 %b: %b" % (name, line) for line in lines])
 
-    def write_natively(self, fields: bytes, unit: str = "asterisk.service") -> None:
-        """Write an entry in the journal's own protocol."""
-        self._send("socket", unit, [fields])
+    def write_natively(
+        self, *entries: bytes, unit: str = "asterisk.service", program: str = "asterisk", user: int = 0
+    ) -> None:
+        """Write entries in the journal's own protocol, as that program and user; ``unit`` may be a path."""
+        self._send("socket", unit, entries, program, user)
 
     def rotate(self) -> None:
         """Make journald begin a new file."""
@@ -146,13 +150,15 @@ class Journald:
         done = subprocess.run(command, capture_output=True, check=True, timeout=60)
         return done.stdout.decode("utf-8", "replace")
 
-    def _send(self, name: str, unit: str, messages: Sequence[bytes]) -> None:
+    def _send(
+        self, name: str, unit: str, messages: Sequence[bytes], program: str = "asterisk", user: int = 0
+    ) -> None:
         group = self._slice / unit
-        group.mkdir(exist_ok=True)
+        group.mkdir(parents=True, exist_ok=True)
         folder = str(self._run / "systemd/journal")
         kept = self._burst or len(messages)
-        texts = [os.fsdecode(message) for message in messages]
-        command = [sys.executable, "-I", "-c", _SEND, str(group), folder, name, *texts]
+        texts = [message.hex() for message in messages]
+        command = [sys.executable, "-I", "-c", _SEND, str(group), folder, name, program, str(user), *texts]
         # journald can look up a sender's group only while the sender lives, so the sender waits for journald.
         # Only the sender's entries count: journald's own messages, as those of its start, come at any time.
         with subprocess.Popen(command, stdin=subprocess.PIPE) as sender:

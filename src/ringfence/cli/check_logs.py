@@ -154,7 +154,9 @@ def _as_daemon() -> Iterator[str]:
 def _journal(name: str) -> Finding:
     if shutil.which(PROGRAM[0]) is None:
         return Finding(False, f"{name}: journal", f"{PROGRAM[0]} is not installed; it is part of systemd")
-    return Finding(True, f"{name}: journal", f"messages of {' and '.join(UNITS)} are read")
+    return Finding(
+        True, f"{name}: journal", f"messages of {' and '.join(UNITS)}, and of such containers, are read"
+    )
 
 
 def _channels(asterisk: Asterisk | None) -> Mapping[Path, frozenset[str]] | None:

@@ -234,6 +234,11 @@ class AmiSettings:
     tls_ca: Path | None = None
     tls_verify: bool = True
 
+    @property
+    def local_ports(self) -> list[int]:
+        """The port, if AMI is reached on a loopback address; otherwise nothing."""
+        return [self.port] if self.enabled and self.host in {"127.0.0.1", "::1", "localhost"} else []
+
 
 @frozen(kw_only=True)
 class CustomSettings:
@@ -664,8 +669,7 @@ class Settings:
 
         ringfence takes the process that listens at such a port for an Asterisk of this host.
         """
-        amis = [pbx.ami for pbx in self.asterisk if pbx.ami.enabled]
-        return [ami.port for ami in amis if ami.host in {"127.0.0.1", "::1", "localhost"}]
+        return [port for pbx in self.asterisk for port in pbx.ami.local_ports]
 
     def asterisk_with_logs(self) -> tuple[AsteriskSettings, ...]:
         """Return the settings of each PBX, with the logs that are really read.

@@ -4,6 +4,7 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from math import inf
 
 import structlog
@@ -19,6 +20,7 @@ from ringfence.daemon.pipeline import Pipeline
 from ringfence.detect.detector import Detector
 from ringfence.errors import HostError, SourceError
 from ringfence.friends.registry import FriendRegistry, SourceReadiness
+from ringfence.host.listening import find_users
 from ringfence.host.routes import follow_containers
 from ringfence.model import (
     AMI,
@@ -135,17 +137,21 @@ EXPORT_WITHIN = 1.0
 """Seconds between AMI's event of a message and its export, at most; on a real Asterisk below 2 ms."""
 
 
-class AnswerUsers:
-    """The user ids whose sockets send SIP answers of Asterisk, or of a configured SIP proxy.
+class SocketUsers:
+    """The user ids of the sockets of Asterisk, or of a configured SIP proxy too.
 
-    The wire counts only their answers: other programs send what strangers tell them to.
+    The wire counts only answers of these users: other programs send what strangers tell them to. In the
+    journal, only these users' own units may be Asterisk's.
 
     ``find`` looks them up, and returns the empty set if they are unknown. ``changed`` is called after each
     change, with the monotonic time.
     """
 
     def __init__(
-        self, find: Callable[[], frozenset[int]], changed: Callable[[float], object], clock: Clock
+        self,
+        find: Callable[[], frozenset[int]],
+        clock: Clock,
+        changed: Callable[[float], object] = lambda _now: None,
     ) -> None:
         self.users: frozenset[int] = frozenset()
         self._find = find
@@ -154,7 +160,7 @@ class AnswerUsers:
         self._found_at = -RENEW
 
     def has(self, user: int) -> bool | None:
-        """Whether SIP answers from sockets of this user id are Asterisk's; None if its users are unknown."""
+        """Whether sockets of Asterisk have this user id; None if its users are unknown."""
         now = self._clock.mono()
         age = now - self._found_at
         if age >= RENEW or (age >= RENEW_FOREIGN and user not in self.users):
@@ -216,7 +222,7 @@ class WireReader:
     ``hurry`` is set while a log may report what the wire cannot read: the wire does not see everything, or a
     stranger has an exchange by TLS.
 
-    ``find_users`` returns the users of the sockets of Asterisk and of the configured SIP proxies.
+    ``find_answer_users`` returns the users of the sockets of Asterisk and of the configured SIP proxies.
     ``has_pages``: whether strangers may read web pages at a port by TLS.
     """
 
@@ -226,11 +232,11 @@ class WireReader:
         detector: Detector,
         enforcer: Enforcer,
         clock: Clock,
-        find_users: Callable[[], frozenset[int]],
+        find_answer_users: Callable[[], frozenset[int]],
         has_pages: Callable[[int], bool] = lambda _: True,
         exports: Exports | None = None,
     ) -> None:
-        self.users = AnswerUsers(find_users, self._on_users, clock)
+        self.users = SocketUsers(find_answer_users, clock, self._on_users)
         self.exports = ExportWatch(clock) if exports is not None else None
         self.hurry = asyncio.Event()
         self.hurry.set()
@@ -583,6 +589,7 @@ class SourceManager:
                 positions.record,
                 standby=standby,
                 hurry=self._wire.hurry if self._wire is not None else None,
+                is_asterisks=SocketUsers(partial(find_users, pbx.ami.local_ports), self._clock).has,
             )
         return PbxSources(pbx, ami, logs)
 

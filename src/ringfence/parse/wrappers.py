@@ -199,7 +199,7 @@ def _journals_line(found: dict[str, object]) -> bytes | None:
     if not isinstance(name, str):
         return None
     stamp = _seconds(_encoded(micros)) if isinstance(micros, str) else b""
-    return b"%s%s: %s" % (stamp + b" " if stamp else b"", _encoded(name), line)
+    return b"%s%s: %s" % (stamp + b" " if stamp else b"", _encoded(name), line.removesuffix(b"\n"))
 
 
 def _encoded(text: str) -> bytes:

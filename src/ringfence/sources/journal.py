@@ -7,9 +7,16 @@ systemd ends journalctl too, because it belongs to the same unit. Without system
 line that it writes.) One entry is one line of JSON, in which line ends of a message are escaped.
 :func:`ringfence.parse.wrappers.unwrap` parses it.
 
-Only lines of Asterisk's *units* are read, because the journal itself records the unit of each line. The name
-of the program proves nothing: any user of this host, or a script of a web server, can write any text under
-the name asterisk.
+Only lines of Asterisk's *units* and containers are read. The journal itself records the unit, the user and
+the control group of each line (the fields that begin with ``_``). The name of the program, or of the
+container, proves nothing: any user of this host, or a script of a web server, can write any text under the
+name asterisk.
+So these lines count:
+
+- those of the system's units ``UNITS``.
+- those of a container that is named like them, if Docker wrote them, or root's conmon (podman).
+- the same of a user's own unit, or of a user's conmon (podman without root), if Asterisk's sockets are of
+  this user. Any user may have a unit with that name.
 
 Lines from before ringfence's start are old evidence, and count at the time that the journal recorded. At the
 very first start no old lines are read.
@@ -22,7 +29,7 @@ the journal only for a PBX without log files.
 import asyncio
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import groupby
 
@@ -35,6 +42,9 @@ from ringfence.sources.state import Condition, EndError, State
 PROGRAM = ("journalctl",)
 UNITS = ("asterisk.service", "freepbx.service")
 IDENTIFIERS = ("asterisk", "safe_asterisk")
+CONTAINERS = frozenset({b"asterisk", b"freepbx"})
+"""The last words of containers' names (``systemd-freepbx``). A number may follow (``pbx-asterisk-1``)."""
+DOCKER = ("docker.service", "snap.docker.dockerd.service")
 DROPPED = "a596d6fe7bfa4994828e72309e95d61e"
 """The MESSAGE_ID with which journald reports lines dropped by its rate limit (SD_MESSAGE_JOURNAL_DROPPED)."""
 
@@ -52,10 +62,26 @@ _MAX_ERROR_OUTPUT = 200
 # Quotes inside a JSON string are escaped, so the text of a message cannot imitate these fields.
 _CURSOR = re.compile(rb'"__CURSOR" ?: ?"([^"\\]{1,512})"')
 _TIME = re.compile(rb'"__REALTIME_TIMESTAMP" ?: ?"(\d{1,18})"')
+_WHO = re.compile(
+    rb'"(_UID|_TRANSPORT|_SYSTEMD_UNIT|_SYSTEMD_USER_UNIT|_SYSTEMD_CGROUP|CONTAINER_NAME)"'
+    rb' ?: ?"([^"\\]{1,512})"'
+)
 _DROPPED = f'"MESSAGE_ID":"{DROPPED}"'.encode()
+_UNITS = frozenset(unit.encode() for unit in UNITS)
+_DOCKER = frozenset(unit.encode() for unit in DOCKER)
+_CONMON = re.compile(rb"libpod-conmon-[0-9a-f]{64}\.scope")
+_ROOT = b"0"
 _HEX = "[0-9a-f]"
 _IS_CURSOR = re.compile(rf"s={_HEX}{{32}};i={_HEX}+;b={_HEX}{{32}};m={_HEX}+;t={_HEX}+;x={_HEX}+")
 """The form of a cursor. With any other text journalctl would fail."""
+
+
+IsAsterisks = Callable[[int], bool | None]
+"""A function that returns whether Asterisk's sockets are of this user; None if that is unknown."""
+
+
+def _unknown_user(_: int) -> None:
+    """Return None: it is unknown which users Asterisk's sockets have."""
 
 
 class JournalSource(FollowedLog):
@@ -63,7 +89,8 @@ class JournalSource(FollowedLog):
 
     ``ingest`` parses the lines and passes on their events. ``position`` is the cursor that an earlier process
     passed to ``remember`` under position_key(), None at the very first start. A text that is not a cursor
-    counts as None. ``program`` is the command of journalctl.
+    counts as None. ``program`` is the command of journalctl. ``is_asterisks`` decides whether the units and
+    containers of a user count.
     """
 
     good_after = WELL_AFTER
@@ -76,12 +103,15 @@ class JournalSource(FollowedLog):
         remember: Remember = lambda _key, _position: None,
         backoff: Backoff | None = None,
         program: Sequence[str] = PROGRAM,
+        is_asterisks: IsAsterisks = _unknown_user,
     ) -> None:
         super().__init__(source, ingest, backoff)
         self._cursor = position if position is not None and _IS_CURSOR.fullmatch(position) else None
         self._remember = remember
         self._remembered = (0.0, self._cursor)
         self._program = tuple(program)
+        self._is_asterisks = is_asterisks
+        self._refused = ""
         self._began = time.time()
 
     def command(self) -> list[str]:
@@ -90,14 +120,21 @@ class JournalSource(FollowedLog):
         journalctl reads the entries after the cursor, or without a cursor those since this source was made.
         """
         start = f"--after-cursor={self._cursor}" if self._cursor else f"--since=@{self._began:.6f}"
+        fields = "MESSAGE,MESSAGE_ID,SYSLOG_IDENTIFIER,CONTAINER_NAME"
+        proofs = "_UID,_TRANSPORT,_SYSTEMD_UNIT,_SYSTEMD_USER_UNIT,_SYSTEMD_CGROUP"
+        names = [f"SYSLOG_IDENTIFIER={name}" for name in IDENTIFIERS]
         return [
             *self._program,
             *("--follow", "--no-tail", "--output=json", "--all", "--quiet", "--no-pager"),
-            *("--output-fields=MESSAGE,MESSAGE_ID,SYSLOG_IDENTIFIER", start),
+            *(f"--output-fields={fields},{proofs}", start),
             *(f"_SYSTEMD_UNIT={unit}" for unit in UNITS),
-            *(f"SYSLOG_IDENTIFIER={name}" for name in IDENTIFIERS),
+            *names,
+            *("+", *(f"_SYSTEMD_USER_UNIT={unit}" for unit in UNITS)),
+            *names,
+            *("+", "_UID=0", *(f"_SYSTEMD_UNIT={unit}" for unit in DOCKER)),
+            *("+", "_COMM=conmon"),
             *("+", "_TRANSPORT=driver", f"MESSAGE_ID={DROPPED}"),
-            *(f"OBJECT_SYSTEMD_UNIT={unit}" for unit in UNITS),
+            *(f"OBJECT_SYSTEMD_UNIT={unit}" for unit in (*UNITS, *DOCKER)),
         ]
 
     async def run(self) -> None:
@@ -182,16 +219,45 @@ class JournalSource(FollowedLog):
             if found := _CURSOR.search(entry):
                 self._cursor = found[1].decode("utf-8", "replace")
                 break
+        lines = []
         for entry in entries:
-            if _DROPPED in entry:
-                self._ingest.alarm(LogAlarm.JOURNAL_DROPS, time.time())
-        lines = [entry for entry in entries if entry and _DROPPED not in entry]
+            who = dict(_WHO.findall(entry))
+            if who.get(b"_TRANSPORT") == b"driver":  # the journal's own message; nobody else can write one
+                if _DROPPED in entry:
+                    self._ingest.alarm(LogAlarm.JOURNAL_DROPS, time.time())
+            elif self._counts(who):
+                lines.append(entry)
         for live, group in groupby(lines, self._is_live):
             self._ingest.lines(b"\n".join(group) + b"\n", live=live)
         self._set_condition(Condition(State.LISTENING, self._detail()))
 
+    def _counts(self, who: dict[bytes, bytes]) -> bool:
+        """Whether the fields of an entry prove that Asterisk's unit or container wrote it."""
+        unit, own_unit = who.get(b"_SYSTEMD_UNIT", b""), who.get(b"_SYSTEMD_USER_UNIT", b"")
+        user = who.get(b"_UID", b"")
+        if unit in _UNITS:
+            return True
+        if own_unit not in _UNITS:
+            if not _is_named_asterisk(who.get(b"CONTAINER_NAME", b"")):
+                return False
+            if user == _ROOT and (unit in _DOCKER or _is_of_conmon(unit, who.get(b"_SYSTEMD_CGROUP", b""))):
+                return True
+            if not _CONMON.fullmatch(own_unit):
+                return False
+        if user.isdigit() and self._is_asterisks(int(user)):
+            return True
+        self._refused = f"{own_unit.decode('utf-8', 'replace')} of user {user.decode('utf-8', 'replace')}"
+        return False
+
     def _detail(self) -> str:
-        return "journal" if self.counts.lines else f"journal, nothing in it from {' or '.join(UNITS)} so far"
+        if self.counts.lines:
+            return "journal"
+        if self._refused:
+            return (
+                f"journal; {printable(self._refused)} does not count: Asterisk's sockets are not known to be "
+                "of this user; fix: let AMI listen on this host at the port of [asterisk.ami]"
+            )
+        return f"journal, nothing in it from {' or '.join(UNITS)}, or such a container, so far"
 
     def _is_live(self, entry: bytes) -> bool:
         found = _TIME.search(entry)
@@ -203,6 +269,21 @@ class JournalSource(FollowedLog):
         if self._cursor is not None and self._cursor != known and (now or mono - last >= REMEMBER_EVERY):
             self._remembered = (mono, self._cursor)
             self._remember(position_key(self.id), self._cursor)
+
+
+def _is_named_asterisk(container: bytes) -> bool:
+    words = container.replace(b"_", b"-").split(b"-")
+    return (words[-2] if words[-1].isdigit() and len(words) > 1 else words[-1]) in CONTAINERS
+
+
+def _is_of_conmon(unit: bytes, group: bytes) -> bool:
+    """Whether conmon wrote in this unit, or the service that runs podman, and not a program in a container.
+
+    A container may be in the service's unit too, but in a control group of its own.
+    """
+    if _CONMON.fullmatch(unit):
+        return True
+    return unit.endswith(b".service") and group.removesuffix(b"/supervisor").endswith(b"/" + unit)
 
 
 def position_key(source: SourceId) -> str:

@@ -121,7 +121,8 @@ class Logs:
     ``positions`` returns all stored positions by key. ``sink`` is that of
     :class:`ringfence.sources.log_file.LogIngest`. ``standby`` decides which SECURITY lines count. Its
     default is for an Asterisk without AMI: all of them count. ``hurry`` is that of
-    :class:`ringfence.sources.log_file.LogFileSource`.
+    :class:`ringfence.sources.log_file.LogFileSource`, and ``is_asterisks`` that of
+    :class:`ringfence.sources.journal.JournalSource`.
 
     As long as no log is found, this object is itself a source, so that ``status`` can show it.
     """
@@ -134,6 +135,7 @@ class Logs:
         remember: Callable[[str, str], None] = lambda _key, _position: None,
         standby: Standby | None = None,
         hurry: asyncio.Event | None = None,
+        is_asterisks: Callable[[int], bool | None] = lambda _user: None,
     ) -> None:
         self.id = SourceId(plan.asterisk, "log")
         self.condition = Condition(State.CONNECTING)
@@ -146,6 +148,7 @@ class Logs:
         self._positions = positions
         self._remember = remember
         self._hurry = hurry
+        self._is_asterisks = is_asterisks
         self._standby = standby if standby is not None else Standby(sink, ami=False)
         self._files: dict[Path, LogFileSource] = {}
         self._tasks: dict[Path, asyncio.Task[None]] = {}
@@ -208,7 +211,10 @@ class Logs:
 
         source = SourceId(self._plan.asterisk, "journal")
         position = self._positions().get(position_key(source))
-        self._journal = JournalSource(source, self._ingest_of(source), position, self._remember)
+        ingest = self._ingest_of(source)
+        self._journal = JournalSource(
+            source, ingest, position, self._remember, is_asterisks=self._is_asterisks
+        )
         group.create_task(self._journal.run(), name=str(source))
 
     def _ingest_of(self, source: SourceId) -> "LogIngest":
