@@ -33,7 +33,7 @@ UNUSED_ID = 61_900
 ASTERISK_ID = 61_901
 """An id in place of Asterisk's user and group."""
 
-ATTACK = (FOLDER / "hostile-22" / "preemptive-unknown-new-call-ids.ami").read_bytes()
+ATTACK = (FOLDER / "hostile-22" / "parallel-one-call-id.ami").read_bytes()
 LOGGED = (FOLDER / "asterisk-22" / "wrong-password-register.security.log").read_bytes()  # 3 by 198.18.1.101
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _DEBIANS_PYTHON = Path("/usr/bin/python3")

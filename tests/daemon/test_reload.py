@@ -97,6 +97,7 @@ VALUES: dict[str, object] = {
     "crowdsec.password_file": "/run/other.password",
     "crowdsec.key_file": "/run/other.key",
     "crowdsec.interval": "20s",
+    "crowdsec.allow_http": True,
     "rules.enabled": False,
     "rules.attempts": 11,
     "rules.window": "11m",
@@ -139,7 +140,7 @@ VALUES: dict[str, object] = {
     "publish.max_entries": 77,
     "display.times": "local",
 }
-CROWDSEC = [f"crowdsec.{key}" for key in ("url", "machine", "password_file", "key_file", "interval")]
+CROWDSEC = [key for key in VALUES if key.startswith("crowdsec.")]
 RESTART = {
     "asterisk.wire.enabled": "[asterisk.wire]",
     "asterisk.hep.enabled": "[asterisk.hep]",

@@ -56,7 +56,7 @@ def attack(folder: Path, watch: int) -> None:
 def replay(folder: Path, watch: int) -> None:
     """Send a recording to the daemon; show the ban for ``watch`` seconds."""
     _say("No Asterisk and no kernel firewall here: a REPLAY of recorded bytes, with the memory firewall")
-    recorded = capture("hostile-22", "preemptive-unknown-new-call-ids")
+    recorded = capture("hostile-22", "parallel-one-call-id")
     _note(f"recorded from a real Asterisk 22: {recorded.attempts} guesses from {recorded.source}")
     script = Script(play=[recorded.ami.read_bytes()], chunk=0, pause=0.1)
     with ami_server(script) as server, Guard(folder, ami={"port": server.port}) as guard:

@@ -72,7 +72,7 @@ class Off:
         self.evidence = Pipeline(self.detector, effects, clock, "pbx")
 
     def day(self, number: int) -> None:
-        """Make senders guess for a day, by UDP and by TCP, each as long as rules count."""
+        """Make senders guess and ask in turn for a day, by UDP and by TCP, each as long as rules count."""
         for hour in range(24 * number, 24 * number + 24):
             for sender in range(SENDERS):
                 for guess in range(GUESSES):
@@ -111,7 +111,7 @@ def test_nothing_grows_while_it_is_off(tmp_path: Path) -> None:
         if length > days[1].get(path, 0) and length > days[2].get(path, 0)
     }
 
-    assert off.detector.counts.attempts == 4 * 24 * SENDERS * GUESSES
+    assert off.detector.counts.attempts == 4 * 24 * SENDERS * GUESSES // 2  # the others are questions
     assert {path for path in grown if not path.endswith(tuple(CACHES))} == set()
     for name, bound in CACHES.items():
         assert all(length <= bound for path, length in days[3].items() if path.endswith(name))
