@@ -11,7 +11,7 @@ from tests.support import phones
 from tests.support.first_seconds import BACKENDS, MOST, OFFICE, TRANSPORTS, guess_at_once, register_at_once
 from tests.support.lab import Lab
 
-DEMOS = 10
+DEMOS = 20
 TRIALS = 3
 """The trials with each backend and transport."""
 _ANSWERED = "answered after"

@@ -57,6 +57,18 @@ def test_alarms_are_dismissed_and_kept(tmp_path: Path) -> None:
     assert [(row["number"], row["cleared"] is not None) for row in past] == [(1, True)]
 
 
+def test_the_list_shows_the_alarms_of_the_request(tmp_path: Path) -> None:
+    """A thread that makes the list for a client does not touch the alarms, which the event loop changes."""
+    with Store.open(tmp_path / "ringfence.db", owner=True) as store:
+        alarms = Alarms(Clock().wall)
+        alarms.activate(AlarmCode.PHONE_BROKEN, "204", "fails")
+        answer = AlarmRequests(alarms, KeptAlarms(alarms, store), store, Clock()).handlers()["alarms"]({})
+        alarms.clear(AlarmCode.PHONE_BROKEN, "204")
+
+    assert isinstance(answer, Encoded)
+    assert [row["subject"] for row in json.loads(b"".join(answer.parts))] == ["204"]
+
+
 def test_a_user_database_that_hangs_delays_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

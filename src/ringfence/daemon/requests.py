@@ -4,15 +4,14 @@ The gate has checked the fields of each request against the table of requests be
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
 from pwd import getpwuid
 from typing import Any
 
 from attrs import asdict
 
 from ringfence import control
-from ringfence.alarms import AlarmRecord, Alarms
+from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import listed
 from ringfence.bans.unban import unban, unban_all
 from ringfence.clock import Clock
@@ -224,9 +223,13 @@ class AlarmRequests:
     def _list(self, request: Mapping[str, Any]) -> Encoded:
         """Return active or past alarms, of which there may be thousands."""
         if request.get("past") is not True:
-            return _encoded(self._alarms.records)
-        since = self._clock.wall() - request.get("seconds", KEEP_ALARMS)
-        return _encoded(partial(self._store.alarms.past, since, MOST_PAST))
+            records = self._alarms.records()  # in the event loop, which alone may change the alarms
+            return encoded_rows(record.as_json() for record in records)
+        return encoded_rows(self._past(self._clock.wall() - request.get("seconds", KEEP_ALARMS)))
+
+    def _past(self, since: float) -> Iterator[dict[str, Any]]:
+        for record in self._store.alarms.past(since, MOST_PAST):
+            yield record.as_json()
 
     async def _dismiss(self, request: Mapping[str, Any]) -> object:
         """Dismiss alarms; return them, and the requested numbers that no active alarm has.
@@ -250,10 +253,6 @@ class AlarmRequests:
             await asyncio.sleep(0)  # lets other tasks run, because there may be thousands of alarms
         self._kept.save()
         return {"done": done, "unknown": unknown}
-
-
-def _encoded(records: Callable[[], Iterable[AlarmRecord]]) -> Encoded:
-    return encoded_rows(record.as_json() for read in (records,) for record in read())
 
 
 def _person(request: Mapping[str, Any]) -> str:
