@@ -168,10 +168,19 @@ def test_other_values_of_an_answer_are_skipped(value: str) -> None:
 
 def test_only_so_many_brackets_are_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Values that are no decisions cost time, too."""
-    monkeypatch.setattr(lapi, "MOST_MARKS", 1_000)
+    monkeypatch.setattr(lapi, "MOST_MARKS", 1_002)
     assert parse_page(b'{"new":[],"x":[' + b"[]," * 499 + b"1]}") == DecisionPage()
     with pytest.raises(ValueError, match="too many values"):
         parse_page(b'{"new":[],"x":[' + b"[]," * 500 + b"1]}")
+
+
+@pytest.mark.parametrize("member", [b'"a":1', b'"a":"b"', b'"new":null', b'"new":[]', b'"deleted":[]'])
+def test_an_answer_has_a_maximum_number_of_members(member: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member costs time although it has no bracket, and so does a list of decisions that is empty."""
+    monkeypatch.setattr(lapi, "MOST_MARKS", 1_000)
+    assert parse_page(b'{"new":[]' + (b"," + member) * 999 + b"}") == DecisionPage()
+    with pytest.raises(ValueError, match="too many values"):
+        parse_page(b'{"new":[]' + (b"," + member) * 1_000 + b"}")
 
 
 def test_a_decision_may_have_more_than_is_needed() -> None:

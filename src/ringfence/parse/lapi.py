@@ -41,7 +41,7 @@ MAX_ROW = 8_192
 MOST_TEXTS = 8 << 20
 """The memory of all different texts in an answer, in bytes. A decision for which none is left is left out."""
 MOST_MARKS = 500_000
-"""The maximum number of brackets and texts in those values of an answer that are skipped."""
+"""The maximum number of members of an answer, and of brackets and texts in values that are skipped."""
 MAX_SKIPPED = 1 << 16
 """The longest text in a value that is skipped, in bytes."""
 
@@ -209,6 +209,7 @@ class _Reader:
         self._expect(b"{")
         more = not self._accept(b"}")
         while more:
+            self._count_mark()
             self._blank()
             name = self._text()
             self._expect(b":")
@@ -275,10 +276,10 @@ class _Reader:
             return
         depth = 0
         while True:
-            self._marks_left -= 1
+            self._count_mark()
             mark = _MARK.search(self._body, self._at)
-            if mark is None or self._marks_left < 0:
-                raise ValueError("the answer is cut, or has too many values that are no decisions")
+            if mark is None:
+                raise ValueError("the answer is cut")
             if mark[0] == b'"':
                 self._at = mark.start()
                 self._text()
@@ -287,6 +288,11 @@ class _Reader:
             depth += 1 if mark[0] in b"{[" else -1
             if not depth:
                 return
+
+    def _count_mark(self) -> None:
+        self._marks_left -= 1
+        if self._marks_left < 0:
+            raise ValueError("the answer has too many values that are no decisions")
 
     def _text(self) -> bytes:
         return self._take(_STRING)
