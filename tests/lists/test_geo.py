@@ -271,6 +271,46 @@ def test_networks_that_cannot_be_kept_are_an_alarm(tmp_path: Path) -> None:
     ]
 
 
+def test_a_lack_of_memory_is_an_alarm_and_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error that is not the database's own leaves it due; the other database counts."""
+    first = write(tmp_path / "country.mmdb", [("192.0.2.0/24", DE)])
+    second = write(tmp_path / "number.mmdb", [("203.0.113.0/24", NUMBER)])
+    databases = GeoDatabases([first, second], tmp_path / "regions")
+
+    def failing(path: Path, regions: frozenset[str]) -> Mapping[str, Prefixes]:
+        if path == first:
+            raise MemoryError
+        return networks_of(path, regions)
+
+    monkeypatch.setattr(geo, "networks_of", failing)
+    for _ in range(2):
+        assert read(databases, PLACES)["AS64496"] == prefixes("203.0.113.0/24")
+        assert [(alarm.code, alarm.subject) for alarm in databases.alarms] == [("geo.unreadable", str(first))]
+        assert databases.alarms[0].text.endswith("MemoryError")
+        assert (databases.waits, databases.failed, databases.unknown("country DE")) == (True, True, True)
+
+    monkeypatch.setattr(geo, "networks_of", networks_of)
+    assert read(databases, PLACES)["country DE"] == prefixes("192.0.2.0/24")
+    assert (databases.alarms, databases.waits, databases.failed) == ([], False, False)
+
+
+def test_a_lack_of_memory_for_the_kept_networks_is_an_alarm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The networks are in force all the same."""
+    path = write(tmp_path / "test.mmdb", [("192.0.2.0/24", DE)])
+    databases = GeoDatabases([path], tmp_path / "regions")
+
+    def failing(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(geo, "_write_kept", failing)
+    assert read(databases, PLACES)["country DE"] == prefixes("192.0.2.0/24")
+    assert [alarm.text.rpartition(": ")[2] for alarm in databases.alarms] == ["MemoryError"]
+
+
 def test_a_database_is_a_regular_file(tmp_path: Path) -> None:
     """A pipe, from which nothing ever comes, is refused and does not block."""
     os.mkfifo(tmp_path / "pipe")

@@ -268,3 +268,42 @@ def test_a_slow_database_holds_nothing_up(tmp_path: Path, monkeypatch: pytest.Mo
     assert later.load() == lists.networks
     later.read_databases()
     assert later.load() == lists.networks
+
+
+def test_a_database_is_tried_again_after_a_lack_of_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The alarm names the lack; after a pause, and not at once, the database is read again."""
+    monkeypatch.setattr(manager, "LOOK_EVERY", 3_600.0)
+    database = write(tmp_path / "geo.mmdb", [("203.0.113.0/24", {"country": {"iso_code": "DE"}})])
+    reads: list[Path] = []
+
+    def failing(path: Path, regions: frozenset[str]) -> Mapping[str, Prefixes]:
+        reads.append(path)
+        if len(reads) == 1:
+            raise MemoryError
+        return networks_of(path, regions)
+
+    monkeypatch.setattr(geo, "networks_of", failing)
+    at = At(tmp_path)
+    wanted = configured((ListKind.DENY, "country DE"), databases=(database,))
+    lists = Lists(at.store.entries, wanted, at.told.append, now=lambda: at.now)
+    lists.load()
+
+    async def script() -> None:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(lists.run())
+            await at.until(lambda: lists.alarms)
+            assert [alarm.code for alarm in lists.alarms] == ["geo.unreadable"]
+            await asyncio.sleep(0.1)
+            assert len(reads) == 1
+            monkeypatch.setattr(manager, "LOOK_EVERY", 0.02)
+            task.cancel()
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(lists.run())
+            await at.until(lambda: at.told)
+            task.cancel()
+
+    asyncio.run(script())
+    assert (lists.networks.fetched, lists.alarms) == (prefixes("203.0.113.0/24"), [])
+    assert len(reads) == 2

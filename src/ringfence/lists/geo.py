@@ -42,13 +42,15 @@ class GeoDatabases:
 
     ``kept`` is the file with the networks that were read last; None: they are not kept. A database is read
     again if it has changed, or if regions are requested that were not read. ``alarms`` are about the files
-    that could not be read in the last call of :meth:`read`.
+    that could not be read in the last call of :meth:`read`. ``failed``: that call failed for a reason other
+    than a database, such as a lack of memory, so another one may succeed without a change.
 
     One thread may call :meth:`read`, and others the other methods.
     """
 
     def __init__(self, paths: Sequence[Path], kept: Path | None = None) -> None:
         self.alarms: list[Alarm] = []
+        self.failed = False
         self._paths = tuple(paths)
         self._kept_path = kept
         self._kept: Mapping[str, Prefixes] | None = None  # None: the file was not read
@@ -86,18 +88,24 @@ class GeoDatabases:
 
         With ``keep``, write their networks to the file ``kept``.
         """
-        regions, alarms = self._wanted, []
+        regions, alarms, failed = self._wanted, [], False
         for path in self._paths if regions else ():
-            if self._is_due(path):
-                self._seen[path] = identity_of(path), regions
-                try:
-                    self._read[path] = regions, networks_of(path, regions)
-                except ListError as error:
-                    alarms.append(Alarm(AlarmCode.GEO_UNREADABLE, str(path), str(error)))
-            else:
+            if not self._is_due(path):
                 alarms += [alarm for alarm in self.alarms if alarm.subject == str(path)]
+                continue
+            identity = identity_of(path)
+            try:
+                self._read[path] = regions, networks_of(path, regions)
+            except ListError as error:
+                alarms.append(Alarm(AlarmCode.GEO_UNREADABLE, str(path), str(error)))
+            except Exception as error:  # noqa: BLE001 - reported, and tried again
+                text = f"{path} cannot be read now, and is tried again: {_named(error)}"
+                alarms.append(Alarm(AlarmCode.GEO_UNREADABLE, str(path), text))
+                failed = True
+                continue
+            self._seen[path] = identity, regions
         alarms += self._keep(regions) if keep else ()
-        self.alarms = alarms
+        self.alarms, self.failed = alarms, failed
 
     def _is_due(self, path: Path) -> bool:
         identity, regions = self._seen.get(path, (None, frozenset[str]()))
@@ -124,15 +132,21 @@ class GeoDatabases:
         """Write the networks of ``regions`` if they changed; yield an alarm if that fails."""
         if self._kept_path is None or not regions or not all(map(self._is_read, regions)):
             return
-        networks = {region: self._known(region) for region in sorted(regions)}
-        if networks == self._from_before():
-            return
         try:
-            _write_kept(self._kept_path, networks)
-            self._kept = networks
-        except OSError as error:
-            text = f"cannot be written, so a restart reads the databases again: {error.strerror}"
+            networks = {region: self._known(region) for region in sorted(regions)}
+            if networks != self._from_before():
+                _write_kept(self._kept_path, networks)
+                self._kept = networks
+        except Exception as error:  # noqa: BLE001 - reported
+            text = f"cannot be written, so a restart reads the databases again: {_named(error)}"
             yield Alarm(AlarmCode.GEO_UNREADABLE, str(self._kept_path), text)
+
+
+def _named(error: Exception) -> str:
+    """Return the reason of an OSError; of any other error its class and text."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return printable(f"{type(error).__name__} {error}".strip())
 
 
 def _write_kept(path: Path, networks: Mapping[str, Prefixes]) -> None:

@@ -510,7 +510,8 @@ class Lists:
 
         def ended() -> None:
             self._reading = False
-            self._stale.set()
+            if not databases.failed:  # otherwise run() tries again, after a pause
+                self._stale.set()
             done.set()
 
         def read() -> None:
@@ -562,9 +563,9 @@ class Lists:
             self._changed(composed.networks)
 
     def _files_changed(self) -> bool:
-        """Whether the networks of a database or of a feed have changed, or a feed has expired."""
+        """Whether the networks of a database or of a feed may have changed, or a feed has expired."""
         feeds = self._update_feeds(frozenset())
-        return self._databases.changed() or feeds
+        return self._databases.changed() or self._databases.waits or feeds
 
     def _update_feeds(self, force: frozenset[str]) -> bool:
         now = self._now()
