@@ -311,6 +311,19 @@ def test_a_lack_of_memory_for_the_kept_networks_is_an_alarm(
     assert [alarm.text.rpartition(": ")[2] for alarm in databases.alarms] == ["MemoryError"]
 
 
+def test_kept_networks_are_not_written_through_a_link(tmp_path: Path) -> None:
+    """Whatever stands where the new file is written is removed, and a link's target stays unchanged."""
+    path = write(tmp_path / "test.mmdb", [("192.0.2.0/24", DE)])
+    kept, victim = tmp_path / "regions", tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    (tmp_path / "regions.new").symlink_to(victim)
+    databases = GeoDatabases([path], kept)
+    read(databases, PLACES)
+    assert (victim.read_bytes(), databases.alarms) == (b"precious", [])
+    assert kept.is_file()
+    assert not kept.is_symlink()
+
+
 def test_a_database_is_a_regular_file(tmp_path: Path) -> None:
     """A pipe, from which nothing ever comes, is refused and does not block."""
     os.mkfifo(tmp_path / "pipe")

@@ -159,7 +159,9 @@ def _write_kept(path: Path, networks: Mapping[str, Prefixes]) -> None:
         "digest": hashlib.sha256(b"".join(parts)).hexdigest(),
     }
     partial_path = path.with_name(f"{path.name}.new")
-    with partial_path.open("wb") as file:
+    partial_path.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(partial_path, flags, 0o640), "wb") as file:
         file.write(json.dumps(head).encode() + b"\n")
         file.writelines(parts)
         file.flush()
