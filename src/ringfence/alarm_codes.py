@@ -153,6 +153,17 @@ class AlarmCode(enum.StrEnum):
         "The journal drops lines of Asterisk, so attempts that only these lines report are missed.",
         "Raise `RateLimitBurst=` of the journal.",
     )
+    LOG_JOURNAL_USER = (
+        "log.journal_user",
+        (
+            "The journal has lines of a unit or container named like Asterisk, of a user who is not in "
+            "`journal_users`. They do not count."
+        ),
+        (
+            "If Asterisk runs as this user, whom `status` names, add the user to `journal_users` in "
+            "`[asterisk.logs]`."
+        ),
+    )
     LOG_UNWRITABLE = (
         "log.unwritable",
         "The daemon cannot write its own log, so lines of it are lost; guarding continues.",

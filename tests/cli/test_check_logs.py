@@ -14,7 +14,7 @@ from attrs import evolve
 from ringfence.audit.asterisk import Asterisk
 from ringfence.cli import check_logs
 from ringfence.cli.check_logs import TAIL, log_findings
-from ringfence.config.converters import LevelName, Name, Pattern
+from ringfence.config.converters import LevelName, Name, Pattern, UserName
 from ringfence.config.loader import AsteriskSettings, CustomSettings, LogSettings
 from ringfence.host.conf_reader import Unread
 from ringfence.sources.logs import LOG_PATHS
@@ -192,11 +192,19 @@ def test_the_running_daemon_reports_its_logs(places: tuple[Path, ...], tmp_path:
 
 
 def test_the_journal_takes_journalctl(places: tuple[Path, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the journal no log file is needed; without journalctl the journal cannot be read."""
+    """With the journal no log file is needed; its users must exist, and so must journalctl."""
     monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/journalctl")
+    read = (
+        "messages of asterisk.service and freepbx.service, and of such containers, are read; of users' units"
+    )
     assert lines(places, LogSettings(journal=True)) == [
-        "ok  pbx: journal: messages of asterisk.service and freepbx.service, and of such containers, are read"
+        f"ok  pbx: journal: {read}, those of nobody (see journal_users)"
     ]
+    named = LogSettings(journal=True, journal_users=(UserName("root"), UserName("65501")))
+    assert lines(places, named) == [f"ok  pbx: journal: {read}, those of root, 65501"]
+    missing = LogSettings(journal=True, journal_users=(UserName("no-such-user"),))
+    fix = "fix: correct journal_users in [asterisk.logs], or make the user and restart ringfence"
+    assert lines(places, missing) == [f"NO  pbx: journal: this host has no user no-such-user; {fix}"]
     monkeypatch.setattr(shutil, "which", lambda _: None)
     assert lines(places, LogSettings(paths=(), journal=True)) == [
         "NO  pbx: journal: journalctl is not installed; it is part of systemd"

@@ -77,4 +77,5 @@ def test_each_increase_of_a_log_fault_is_an_alarm() -> None:
         "log.tampered",
         "log.clock",
         "log.journal_drops",
+        "log.journal_user",
     }

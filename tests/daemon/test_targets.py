@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from ringfence.config.converters import LevelName, Name, Pattern, Port, Text
+from ringfence.config.converters import LevelName, Name, Pattern, Port, Text, UserName
 from ringfence.config.loader import AmiSettings, AsteriskSettings, CustomSettings, LogSettings
 from ringfence.daemon.source_manager import logs_of, target_of
 from ringfence.errors import SourceError
@@ -66,7 +66,7 @@ def test_settings_without_their_secret_are_no_target() -> None:
 
 
 def test_logs_are_those_of_the_configuration() -> None:
-    """Paths, time zone and journal are passed on unchanged, and custom lines become compiled patterns."""
+    """Paths, time zone, journal and its users are passed on; custom lines become compiled patterns."""
     custom = CustomSettings(
         name=Name("agi"),
         level=LevelName("WARNING"),
@@ -74,12 +74,14 @@ def test_logs_are_those_of_the_configuration() -> None:
         pattern=Pattern("{any} from {address}"),
     )
     zone = ZoneInfo("UTC")
-    logs = LogSettings(paths=(Path("/a"),), timezone=zone, journal=True, custom=(custom,))
+    users = (UserName("pbx"),)
+    logs = LogSettings((Path("/a"),), zone, journal=True, journal_users=users, custom=(custom,))
 
     assert logs_of(AsteriskSettings(name=Name("office"), logs=logs)) == LogPlan(
         "office",
         paths=(Path("/a"),),
         journal=True,
+        journal_users=("pbx",),
         timezone=zone,
         customs=(Custom.compile("{any} from {address}", level="WARNING", file="res_agi.c", name="agi"),),
     )

@@ -112,11 +112,11 @@ def listen(
     then: Callable[[Recorder], Coroutine[Any, Any, None]],
     position: str | None = None,
     sink: Callable[[Sequence[SecurityEvent], float], None] | None = None,
-    user: int | None = None,
+    users: Sequence[str] = (),
 ) -> Recorder:
     """Run a source on that journalctl while ``then`` runs; no resource of it may be left.
 
-    ``user`` is that of Asterisk's sockets, None if it is unknown.
+    ``users`` are those whose own units count.
     """
     recorder = Recorder()
 
@@ -128,7 +128,7 @@ def listen(
             recorder.remember,
             Backoff(0.01, 0.02),
             [str(program)] if isinstance(program, Path) else program,
-            lambda uid: None if user is None else uid == user,
+            users,
         )
         async with asyncio.TaskGroup() as group:
             task = group.create_task(recorder.source.run())
@@ -455,21 +455,21 @@ def container_entries(name: str, identifier: str = "") -> list[bytes]:
     ids=["podman", "quadlet", "generated", "its-unit", "docker", "rootless", "rootless-quadlet"],
 )
 def test_a_container_is_read(journald: Journald, container: str, unit: str, program: str, user: int) -> None:
-    """Asterisk's container counts if root's conmon, Docker, or a conmon of Asterisk's user wrote it."""
+    """Asterisk's container counts if root's conmon, Docker, or a conmon of a named user wrote it."""
 
     async def then(recorder: Recorder) -> None:
         entries = container_entries(container)
         await asyncio.to_thread(journald.write_natively, *entries, unit=unit, program=program, user=user)
         await recorder.until(lambda: len(recorder.events) == len(LINES))
 
-    recorder = listen(journald.program, then, user=USER)
+    recorder = listen(journald.program, then, users=[str(USER)])
     assert {str(event.remote.address) for event in recorder.events} == {"198.18.1.102"}
     assert recorder.source.counts.tampered == 0
 
 
 @needs_journald
-def test_a_unit_of_asterisks_user_is_read(journald: Journald) -> None:
-    """An Asterisk in a unit of a user counts, if its sockets are of this user."""
+def test_a_unit_of_a_named_user_is_read(journald: Journald) -> None:
+    """An Asterisk in a unit of a user counts if the configuration names this user, after a missing one."""
     entries = [b"SYSLOG_IDENTIFIER=asterisk\nMESSAGE=" + line + b"\n" for line in LINES]
 
     async def then(recorder: Recorder) -> None:
@@ -477,18 +477,19 @@ def test_a_unit_of_asterisks_user_is_read(journald: Journald) -> None:
         await asyncio.to_thread(journald.write_natively, *entries, unit=unit, user=USER)
         await recorder.until(lambda: len(recorder.events) == len(LINES))
 
-    listen(journald.program, then, user=USER)
+    recorder = listen(journald.program, then, users=["no-such-user", str(USER)])
+    assert LogAlarm.JOURNAL_USER not in recorder.source.alarms
 
 
 @needs_journald
-@pytest.mark.parametrize("asterisks", [None, USER + 1], ids=["unknown", "another"])
+@pytest.mark.parametrize("users", [[], ["root", str(USER + 1)]], ids=["nobody", "others"])
 @pytest.mark.parametrize(
     "unit",
     [f"{MANAGER}/app.slice/asterisk.service", f"{MANAGER}/user.slice/libpod-conmon-{HEX}.scope"],
     ids=["unit", "podman"],
 )
-def test_a_unit_of_another_user_is_named(journald: Journald, unit: str, asterisks: int | None) -> None:
-    """Any user may have a unit or container of Asterisk's name: it does not count, and the state names it."""
+def test_a_unit_of_another_user_is_an_alarm(journald: Journald, unit: str, users: list[str]) -> None:
+    """Any user may have a unit of Asterisk's name. It does not count, and the state goes on to name it."""
 
     async def then(recorder: Recorder) -> None:
         entries = container_entries("asterisk")
@@ -499,8 +500,12 @@ def test_a_unit_of_another_user_is_named(journald: Journald, unit: str, asterisk
         await say(journald, LAST)
         await recorder.until(lambda: recorder.source.counts.lines)
 
-    recorder = listen(journald.program, then, user=asterisks)
+    recorder = listen(journald.program, then, users=users)
     assert (recorder.events, recorder.source.counts.lines) == ([], 1)
+    assert {fault: alarm.count for fault, alarm in recorder.source.alarms.items()} == {
+        LogAlarm.JOURNAL_USER: len(LINES)
+    }
+    assert f"of user {USER} does not count" in recorder.source.condition.detail
 
 
 @needs_journald
@@ -531,6 +536,6 @@ def test_a_forged_container_is_ignored(journald: Journald) -> None:
         await say(journald, LAST)
         await recorder.until(lambda: recorder.source.counts.lines)
 
-    recorder = listen(journald.program, then, user=USER)
+    recorder = listen(journald.program, then, users=[str(USER)])
     assert (recorder.events, recorder.source.counts.lines) == ([], 1)
     assert not recorder.source.alarms

@@ -19,7 +19,7 @@ from attrs import frozen
 from ringfence.audit.asterisk import DUMPING, Asterisk, Finding
 from ringfence.config.loader import AsteriskSettings, CustomSettings
 from ringfence.parse.prefix import parse_prefix
-from ringfence.sources.journal import PROGRAM, UNITS
+from ringfence.sources.journal import PROGRAM, UNITS, user_number
 from ringfence.sources.logs import LOG_PATHS, OWN, check_paths, choose
 from ringfence.sources.state import WITHOUT_LOG
 
@@ -66,7 +66,7 @@ def log_findings(
     elif not pbx.logs.paths and pbx.logs.paths is not None and not pbx.logs.journal:
         yield Finding(None, what, f"no log is configured: {WITHOUT_LOG}")
     if pbx.logs.journal:
-        yield _journal(pbx.name)
+        yield _journal(pbx)
     channels = _channels(asterisk)
     logs = []
     for path, lack in _files(pbx, report, alone=alone, places=places):
@@ -151,12 +151,16 @@ def _as_daemon() -> Iterator[str]:
         os.setgroups(before)
 
 
-def _journal(name: str) -> Finding:
+def _journal(pbx: AsteriskSettings) -> Finding:
+    what, users = f"{pbx.name}: journal", pbx.logs.journal_users
     if shutil.which(PROGRAM[0]) is None:
-        return Finding(False, f"{name}: journal", f"{PROGRAM[0]} is not installed; it is part of systemd")
-    return Finding(
-        True, f"{name}: journal", f"messages of {' and '.join(UNITS)}, and of such containers, are read"
-    )
+        return Finding(False, what, f"{PROGRAM[0]} is not installed; it is part of systemd")
+    for user in users:
+        if user_number(user) is None:
+            fix = "fix: correct journal_users in [asterisk.logs], or make the user and restart ringfence"
+            return Finding(False, what, f"this host has no user {user}; {fix}")
+    own = f"; of users' units, those of {', '.join(users) or 'nobody (see journal_users)'}"
+    return Finding(True, what, f"messages of {' and '.join(UNITS)}, and of such containers, are read{own}")
 
 
 def _channels(asterisk: Asterisk | None) -> Mapping[Path, frozenset[str]] | None:

@@ -260,12 +260,14 @@ class LogSettings:
 
     ``paths`` are log files. With None, ringfence looks for them itself; with (), no file is read.
     ``timezone`` is the time zone of the times in the logs; None means that of this host. With ``journal``,
-    systemd's journal is read too. ``custom`` are additional messages that report attempts.
+    systemd's journal is read too, and in it the units and containers of ``journal_users``: names or numbers
+    of users. ``custom`` are additional messages that report attempts.
     """
 
     paths: tuple[Path, ...] | None = None
     timezone: ZoneInfo | None = None
     journal: bool = False
+    journal_users: tuple[UserName, ...] = ()
     custom: tuple[CustomSettings, ...] = ()
 
     @property

@@ -4,7 +4,6 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from math import inf
 
 import structlog
@@ -20,7 +19,6 @@ from ringfence.daemon.pipeline import Pipeline
 from ringfence.detect.detector import Detector
 from ringfence.errors import HostError, SourceError
 from ringfence.friends.registry import FriendRegistry, SourceReadiness
-from ringfence.host.listening import find_users
 from ringfence.host.routes import follow_containers
 from ringfence.model import (
     AMI,
@@ -69,7 +67,8 @@ def target_of(pbx: AsteriskSettings) -> AmiTarget:
 def logs_of(pbx: AsteriskSettings) -> LogPlan:
     """Return which logs of ``pbx`` are read, their time zone, and the administrator's own line patterns."""
     logs = pbx.logs
-    return LogPlan(pbx.name, logs.paths, logs.journal, logs.timezone, logs.patterns)
+    users = logs.journal_users
+    return LogPlan(pbx.name, logs.paths, logs.journal, logs.timezone, logs.patterns, journal_users=users)
 
 
 def _tls(ami: AmiSettings) -> ssl.SSLContext:
@@ -140,8 +139,7 @@ EXPORT_WITHIN = 1.0
 class SocketUsers:
     """The user ids of the sockets of Asterisk, or of a configured SIP proxy too.
 
-    The wire counts only answers of these users: other programs send what strangers tell them to. In the
-    journal, only these users' own units may be Asterisk's.
+    The wire counts only answers of these users: other programs send what strangers tell them to.
 
     ``find`` looks them up, and returns the empty set if they are unknown. ``changed`` is called after each
     change, with the monotonic time.
@@ -151,7 +149,7 @@ class SocketUsers:
         self,
         find: Callable[[], frozenset[int]],
         clock: Clock,
-        changed: Callable[[float], object] = lambda _now: None,
+        changed: Callable[[float], object],
     ) -> None:
         self.users: frozenset[int] = frozenset()
         self._find = find
@@ -426,6 +424,7 @@ _CODES = {
     LogAlarm.TAMPERED: AlarmCode.LOG_TAMPERED,
     LogAlarm.CLOCK: AlarmCode.LOG_CLOCK,
     LogAlarm.JOURNAL_DROPS: AlarmCode.LOG_JOURNAL_DROPS,
+    LogAlarm.JOURNAL_USER: AlarmCode.LOG_JOURNAL_USER,
 }
 
 
@@ -589,7 +588,6 @@ class SourceManager:
                 positions.record,
                 standby=standby,
                 hurry=self._wire.hurry if self._wire is not None else None,
-                is_asterisks=SocketUsers(partial(find_users, pbx.ami.local_ports), self._clock).has,
             )
         return PbxSources(pbx, ami, logs)
 

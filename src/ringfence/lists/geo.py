@@ -67,7 +67,7 @@ class GeoDatabases:
         return {region: self._known(region) for region in regions}
 
     def unknown(self, region: str) -> bool:
-        """Whether a region may lack networks: a database was not read, and there are none from before."""
+        """Whether a region may lack networks: a database was not read, and the file ``kept`` has none."""
         return not self._is_read(region) and region not in self._from_before()
 
     @property

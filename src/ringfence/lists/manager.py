@@ -503,7 +503,7 @@ class Lists:
     async def _read_soon(self) -> None:
         """Begin to read the databases, and wait a short time for the end.
 
-        A thread of its own reads them. It may take a minute, and the process does not wait for it at its end.
+        A thread of its own reads them. It may take a minute, and the process ends without waiting for it.
         Raise StartError if the kernel refuses the thread.
         """
         loop, databases, done = asyncio.get_running_loop(), self._databases, asyncio.Event()

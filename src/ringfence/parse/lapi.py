@@ -154,7 +154,7 @@ def _number(text: str) -> float:
 
 
 def parse_page(body: bytes) -> DecisionPage:
-    """Parse an answer of the stream of decisions; raise ValueError if it is none."""
+    """Parse an answer of the stream of decisions; raise ValueError if it is another answer."""
     reader = _Reader(body)
     found = reader.lists({b'"new"': [], b'"deleted"': []})
     if not reader.has_lists:
@@ -360,7 +360,7 @@ def _parsed(value: str) -> int:
 
 
 def parse_login(body: bytes) -> Login:
-    """Parse the answer to a login; raise ValueError if it is none."""
+    """Parse the answer to a login; raise ValueError if it is another answer."""
     if len(body) > MAX_LOGIN:
         raise ValueError("the answer is too long for a login")
     whole = _json(body)

@@ -76,6 +76,7 @@ class LogAlarm(enum.StrEnum):
     TAMPERED = "text in the log imitates log lines"
     CLOCK = "the log's times are wrong: see the clock and the time zone"
     JOURNAL_DROPS = "the journal drops lines: raise its RateLimitBurst="
+    JOURNAL_USER = "Asterisk's lines of a user who is not in journal_users do not count"
 
 
 @define

@@ -15,8 +15,9 @@ So these lines count:
 
 - those of the system's units ``UNITS``.
 - those of a container that is named like them, if Docker wrote them, or root's conmon (podman).
-- the same of a user's own unit, or of a user's conmon (podman without root), if Asterisk's sockets are of
-  this user. Any user may have a unit with that name.
+- the same of a user's own unit, or of a user's conmon (podman without root), if the configuration names this
+  user (``journal_users``). Any user may have a unit with that name, and listen on a port of Asterisk. Other
+  users' lines do not count, and are an alarm.
 
 Lines from before ringfence's start are old evidence, and count at the time that the journal recorded. At the
 very first start no old lines are read.
@@ -27,9 +28,10 @@ the journal only for a PBX without log files.
 """
 
 import asyncio
+import pwd
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from itertools import groupby
 
@@ -76,21 +78,13 @@ _IS_CURSOR = re.compile(rf"s={_HEX}{{32}};i={_HEX}+;b={_HEX}{{32}};m={_HEX}+;t={
 """The form of a cursor. With any other text journalctl would fail."""
 
 
-IsAsterisks = Callable[[int], bool | None]
-"""A function that returns whether Asterisk's sockets are of this user; None if that is unknown."""
-
-
-def _unknown_user(_: int) -> None:
-    """Return None: it is unknown which users Asterisk's sockets have."""
-
-
 class JournalSource(FollowedLog):
     """A source that follows the journal. Each session runs one journalctl.
 
     ``ingest`` parses the lines and passes on their events. ``position`` is the cursor that an earlier process
     passed to ``remember`` under position_key(), None at the very first start. A text that is not a cursor
-    counts as None. ``program`` is the command of journalctl. ``is_asterisks`` decides whether the units and
-    containers of a user count.
+    counts as None. ``program`` is the command of journalctl. ``users`` are the names or numbers of the users
+    whose units and containers count.
     """
 
     good_after = WELL_AFTER
@@ -103,14 +97,14 @@ class JournalSource(FollowedLog):
         remember: Remember = lambda _key, _position: None,
         backoff: Backoff | None = None,
         program: Sequence[str] = PROGRAM,
-        is_asterisks: IsAsterisks = _unknown_user,
+        users: Iterable[str] = (),
     ) -> None:
         super().__init__(source, ingest, backoff)
         self._cursor = position if position is not None and _IS_CURSOR.fullmatch(position) else None
         self._remember = remember
         self._remembered = (0.0, self._cursor)
         self._program = tuple(program)
-        self._is_asterisks = is_asterisks
+        self._users = frozenset(str(number) for user in users if (number := user_number(user)) is not None)
         self._refused = ""
         self._began = time.time()
 
@@ -244,19 +238,20 @@ class JournalSource(FollowedLog):
                 return True
             if not _CONMON.fullmatch(own_unit):
                 return False
-        if user.isdigit() and self._is_asterisks(int(user)):
+        if user.decode("utf-8", "replace") in self._users:
             return True
+        self._ingest.alarm(LogAlarm.JOURNAL_USER, time.time())
         self._refused = f"{own_unit.decode('utf-8', 'replace')} of user {user.decode('utf-8', 'replace')}"
         return False
 
     def _detail(self) -> str:
-        if self.counts.lines:
-            return "journal"
         if self._refused:
             return (
-                f"journal; {printable(self._refused)} does not count: Asterisk's sockets are not known to be "
-                "of this user; fix: let AMI listen on this host at the port of [asterisk.ami]"
+                f"journal; {printable(self._refused)} does not count; fix: if Asterisk runs as this user, "
+                "add the user to journal_users in [asterisk.logs]"
             )
+        if self.counts.lines:
+            return "journal"
         return f"journal, nothing in it from {' or '.join(UNITS)}, or such a container, so far"
 
     def _is_live(self, entry: bytes) -> bool:
@@ -284,6 +279,14 @@ def _is_of_conmon(unit: bytes, group: bytes) -> bool:
     if _CONMON.fullmatch(unit):
         return True
     return unit.endswith(b".service") and group.removesuffix(b"/supervisor").endswith(b"/" + unit)
+
+
+def user_number(user: str) -> int | None:
+    """Return the number of a user, given by its name or number; None if this host has no such user."""
+    try:
+        return int(user) if user.isdecimal() else pwd.getpwnam(user).pw_uid
+    except KeyError:
+        return None
 
 
 def position_key(source: SourceId) -> str:

@@ -57,7 +57,8 @@ class LogPlan:
     """The logs to read of the Asterisk named ``asterisk``.
 
     ``paths`` are the configured files. If it is None, the logs are searched among ``candidates`` (in the
-    order of ``LOG_PATHS``). ``journal``: the journal is read. ``timezone`` is that of the times in the logs,
+    order of ``LOG_PATHS``). ``journal``: the journal is read, and in it the units of ``journal_users``
+    (names or numbers) too. ``timezone`` is that of the times in the logs,
     None for this host's. ``customs`` are the administrator's own patterns of messages.
     """
 
@@ -66,6 +67,7 @@ class LogPlan:
     journal: bool = False
     timezone: tzinfo | None = None
     customs: "tuple[Custom, ...]" = ()
+    journal_users: tuple[str, ...] = field(default=(), kw_only=True)
     candidates: tuple[Path, ...] = field(default=LOG_PATHS, kw_only=True)
 
 
@@ -121,8 +123,7 @@ class Logs:
     ``positions`` returns all stored positions by key. ``sink`` is that of
     :class:`ringfence.sources.log_file.LogIngest`. ``standby`` decides which SECURITY lines count. Its
     default is for an Asterisk without AMI: all of them count. ``hurry`` is that of
-    :class:`ringfence.sources.log_file.LogFileSource`, and ``is_asterisks`` that of
-    :class:`ringfence.sources.journal.JournalSource`.
+    :class:`ringfence.sources.log_file.LogFileSource`.
 
     As long as no log is found, this object is itself a source, so that ``status`` can show it.
     """
@@ -135,7 +136,6 @@ class Logs:
         remember: Callable[[str, str], None] = lambda _key, _position: None,
         standby: Standby | None = None,
         hurry: asyncio.Event | None = None,
-        is_asterisks: Callable[[int], bool | None] = lambda _user: None,
     ) -> None:
         self.id = SourceId(plan.asterisk, "log")
         self.condition = Condition(State.CONNECTING)
@@ -148,7 +148,6 @@ class Logs:
         self._positions = positions
         self._remember = remember
         self._hurry = hurry
-        self._is_asterisks = is_asterisks
         self._standby = standby if standby is not None else Standby(sink, ami=False)
         self._files: dict[Path, LogFileSource] = {}
         self._tasks: dict[Path, asyncio.Task[None]] = {}
@@ -213,7 +212,7 @@ class Logs:
         position = self._positions().get(position_key(source))
         ingest = self._ingest_of(source)
         self._journal = JournalSource(
-            source, ingest, position, self._remember, is_asterisks=self._is_asterisks
+            source, ingest, position, self._remember, users=self._plan.journal_users
         )
         group.create_task(self._journal.run(), name=str(source))
 
