@@ -4,9 +4,13 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+import pytest
+
 import ringfence
+from ringfence.daemon.process import LogStream
 
 SOURCE = Path(str(ringfence.__file__)).parent.parent
 
@@ -107,3 +111,25 @@ def test_a_field_has_an_end() -> None:
 
     assert len(line) < 4_400
     assert line.endswith('(65536 characters)"')
+
+
+def test_a_line_within_a_line_does_not_wait_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the collector runs in a write, asyncio logs a lost task in the same thread: both lines appear."""
+    reader, writer = os.pipe()
+    log = LogStream(writer)
+    write, nested = os.write, iter(["inner\n"])
+
+    def collecting(descriptor: int, data: bytes) -> int:
+        for line in nested:
+            log.write(line)
+        return write(descriptor, data)
+
+    monkeypatch.setattr(os, "write", collecting)
+    thread = threading.Thread(target=log.write, args=("outer\n",), daemon=True)
+    thread.start()
+    thread.join(10.0)
+
+    assert not thread.is_alive()
+    assert (os.read(reader, 100), log.lost) == (b"inner\nouter\n", 0)
+    os.close(reader)
+    os.close(writer)

@@ -135,7 +135,8 @@ class LogStream:
         self.descriptor = descriptor
         self._reported = 0
         self._is_cut = False
-        self._lock = threading.Lock()
+        # The collector may run in any line, and asyncio then logs a lost task in the same thread.
+        self._lock = threading.RLock()
 
     def write(self, text: str) -> int:
         """Write text that ends with a line; return its length."""
