@@ -8,6 +8,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -104,10 +105,24 @@ def test_a_newer_database_is_refused(path: Path) -> None:
 
 
 def test_other_users_cannot_read_the_database(store: Store, path: Path) -> None:
-    """Other users cannot read accounts and addresses, and the folder's owner owns the files."""
-    for file in (path, path.with_name("ringfence.db.lock")):
-        assert stat.S_IMODE(file.stat().st_mode) & 0o027 == 0
-        assert file.stat().st_uid == path.parent.stat().st_uid
+    """Only the owner of the folder can read accounts and addresses, and can lock SQLite's shared memory."""
+    store.state.set_switched_off(True)
+    for suffix in ("", "-wal", "-shm", ".lock"):
+        file = path.with_name(path.name + suffix)
+        assert (stat.S_IMODE(file.stat().st_mode), file.stat().st_uid) == (0o600, path.parent.stat().st_uid)
+
+
+@pytest.mark.parametrize("opened", [partial(Store.open, owner=True), Store.open_or_memory])
+def test_the_daemon_takes_files_from_the_group(path: Path, opened: Callable[[Path], Store]) -> None:
+    """Files that the group can read since an earlier run are the owner's alone after the start."""
+    with Store.open(path, owner=False) as command:
+        command.state.set_switched_off(True)
+        files = [path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm")]
+        for file in files:
+            file.chmod(0o640)
+        with opened(path) as store:
+            assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+            assert store.state.switched_off() is True
 
 
 def test_a_lock_that_is_a_link_is_refused(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from ringfence.store.file import (
     errors,
     lock,
     make,
+    make_private,
     owner_of,
     prepare,
     require_readable,
@@ -97,6 +98,8 @@ class Store:
         with user.acting():
             held = lock(path) if owner else None
             try:
+                if owner:
+                    make_private(path)
                 opened = _connections(path)
             except BaseException:
                 if held is not None:
@@ -125,6 +128,7 @@ class Store:
             user, source = _owner(path), path
             with user.acting():
                 held = lock(path)
+                make_private(path)
                 try:
                     opened = _checked_connections(path)
                 except StoreDamagedError as error:

@@ -170,6 +170,7 @@ _MUCH_NEWER = 100
 If it is higher by less, this ringfence is too old for the database.
 """
 
+_MODE = 0o600
 _PART = 1024 * 1024  # bytes that are read at once
 _STEPS = 10_000  # steps of SQLite's virtual machine between two checks of the time
 _DAMAGE = frozenset(
@@ -231,14 +232,29 @@ def connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
 
 
-def make(path: Path, mode: int = 0o640) -> None:
-    """Create the file ``path`` if it is missing; raise StoreError if that fails."""
+def make(path: Path) -> None:
+    """Create the file ``path`` if it is missing, for its owner only; raise StoreError if that fails."""
     try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, mode))
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, _MODE))
     except FileExistsError:
         return
     except OSError as error:
         raise cannot_make(path, error) from None
+
+
+def make_private(path: Path) -> None:
+    """Let only the owner use the existing files of the database.
+
+    Whoever can read SQLite's shared memory can lock it, and so stop every write.
+    """
+    for suffix in ("", "-wal", "-shm"):
+        with suppress(OSError):  # a file is missing, or the disk is read-only: the guard must start anyway
+            file = os.open(f"{_real(path)}{suffix}", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                if stat.S_ISREG(os.fstat(file).st_mode):
+                    os.chmod(f"/proc/self/fd/{file}", _MODE)  # noqa: PTH101 - the open file, whatever its name
+            finally:
+                os.close(file)
 
 
 def cannot_make(path: Path, error: OSError) -> StoreError:
@@ -254,7 +270,7 @@ def lock(path: Path) -> int:
     Raise StoreBusyError if another process has the lock, StoreError if the file cannot be opened.
     """
     beside = path.with_name(path.name + ".lock")
-    make(beside, 0o600)
+    make(beside)
     try:
         descriptor = os.open(beside, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError as error:
