@@ -190,3 +190,39 @@ def test_damage_stays_known_after_later_reads() -> None:
         best_effort.read(lambda: "", "")
 
     assert (best_effort.error, best_effort.damage) == ("", "malformed; fix: restart ringfence")
+
+
+def test_one_attempt_waits_at_most() -> None:
+    """Ten writes on a disk that fails wait for one attempt, and not for one each."""
+    hangs, begun, tried = threading.Event(), threading.Event(), list[int]()
+
+    def refused() -> None:
+        begun.set()
+        hangs.wait()
+        tried.append(1)
+        raise StoreError("locked") from OSError()
+
+    with capture_logs(), Writer() as writer:
+        best_effort = BestEffort(PATH, writer)
+        best_effort.write(refused)
+        begun.wait()
+        for _ in range(10):
+            best_effort.write(refused)
+            best_effort.retry()
+        waiting = writer.waiting
+        hangs.set()
+
+    assert (waiting, len(tried), best_effort.waiting) == (2, 2, 11)  # one runs, one waits
+
+
+def test_a_defect_delays_no_write_behind_it() -> None:
+    """The writes behind a defect are done at once, although they share its attempt."""
+    disk, slow = Disk(), threading.Event()
+    with capture_logs(), Writer() as writer:
+        best_effort = BestEffort(PATH, writer)
+        writer(slow.wait)
+        best_effort.write(lambda: 1 / 0)
+        best_effort.write(disk.write(1))
+        slow.set()
+
+    assert disk.written == [1]

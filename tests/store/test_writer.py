@@ -2,6 +2,7 @@
 
 import threading
 
+import pytest
 from structlog.testing import capture_logs
 
 from ringfence.store.writer import Writer
@@ -66,3 +67,18 @@ def test_writes_that_wait_are_counted() -> None:
         go.set()
 
     assert writer.waiting == 0
+
+
+def test_the_end_does_not_wait_for_every_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writes that the disk has no time for are cancelled at the end, and are no defects."""
+    monkeypatch.setattr("ringfence.store.writer.LAST", 0.0)
+    begun, slow, done = threading.Event(), threading.Event(), list[str]()
+    with capture_logs() as logs, Writer() as later:
+        running = later(lambda: [begun.set(), slow.wait()])
+        begun.wait()
+        waiting = later(lambda: done.append("late"))
+        assert running is not None
+        assert waiting is not None
+        waiting.add_done_callback(lambda _: slow.set())
+
+    assert (running.result(), waiting.cancelled(), done, logs) == ([None, True], True, [], [])

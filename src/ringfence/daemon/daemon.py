@@ -347,6 +347,7 @@ def run(path: Path, settings: Settings, trial_for: float = 0.0) -> None:
         writer = Writer()
         runtime = settings.control.socket.parent
         store = stack.enter_context(Store.open_or_memory(settings.store.path, writer, runtime=runtime))
+        stack.callback(store.best_effort.write_kept)  # a last try, when the writer has ended
         stack.enter_context(writer)  # ends before the store closes, so that the queued writes are done
         chosen = choose(settings)
         stack.callback(chosen.backend.close)

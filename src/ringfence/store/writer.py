@@ -10,7 +10,7 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from pathlib import Path
 from types import NoneType, TracebackType
 from typing import Self, TypeVar
@@ -69,6 +69,7 @@ class BestEffort:
         self.memory_reason = memory_reason
         self._kept: dict[object, _Action] = {}
         self._changing, self._writing = threading.Lock(), threading.Lock()
+        self._queued: object = None
         self._log = structlog.get_logger()
 
     @property
@@ -102,7 +103,7 @@ class BestEffort:
                 self.dropped += 1
                 self.diverged = True
             self._kept[object() if key is None else key] = action
-        return self._later(self._write_kept)
+        return self._queue()
 
     def write_once(self, action: _Action) -> object:
         """Pass to ``later`` a write that is not tried again, because nothing depends on it."""
@@ -112,19 +113,19 @@ class BestEffort:
         """Run a write in the caller's thread, before this returns. If it fails, it is tried again."""
         with self._changing:
             self._kept[object()] = action
-        self._write_kept()
+        self.write_kept()
 
     def retry(self) -> None:
         """Try the waiting writes again."""
         if self._kept:
-            self._later(self._write_kept)
+            self._queue()
 
     async def recorded(self) -> str:
         """Wait at most a second until all writes up to now are done. Return why they are not; "" if they are.
 
         So a person who commands a change learns whether it survives a restart.
         """
-        done = self._later(self._write_kept) if self._kept else None
+        done = self._queue() if self._kept else None
         if isinstance(done, Future):
             await asyncio.wait([asyncio.wrap_future(done)], timeout=WAIT)
         return self.lacks
@@ -149,8 +150,20 @@ class BestEffort:
         self.unreadable = f"{counted(number, 'ban')} in {self._path} left out as invalid"
         self._log.error("store.failed", error=self.unreadable)
 
-    def _write_kept(self) -> None:
-        """Run the waiting writes in order, until one fails that may succeed later."""
+    def _queue(self) -> object:
+        """Queue an attempt to write what waits, unless one is queued; return what ``later`` returns."""
+        queued = self._queued
+        if not isinstance(queued, Future) or queued.running() or queued.done():
+            self._queued = queued = self._later(self.write_kept)
+        return queued
+
+    def write_kept(self) -> None:
+        """Run the waiting writes in order, in the caller's thread, until one fails that may succeed later.
+
+        The daemon calls this when the queue has ended. If writes have defects, raise the first defect at the
+        end, because a defect must not stop the other writes.
+        """
+        defects: list[Exception] = []
         with self._writing:
             failed = False
             while (first := self._first()) is not None:
@@ -161,14 +174,17 @@ class BestEffort:
                     self._failed(error, "writing")
                     failed = True
                     if _may_succeed_later(error):
-                        return
+                        break
                     self.diverged = self.diverged or not self.damage
-                except BaseException:
-                    self._forget(key, action)  # a defect must not stop all other writes
-                    raise
+                except Exception as error:  # noqa: BLE001 - raised or logged below
+                    defects.append(error)
                 self._forget(key, action)
             if not failed:
                 self._errors["writing"] = ""
+        for other in defects[1:]:
+            self._log.error("writer.defect", exc_info=other)
+        if defects:
+            raise defects[0]
 
     def _first(self) -> tuple[object, _Action] | None:
         with self._changing:
@@ -206,6 +222,9 @@ def _may_succeed_later(error: StoreError) -> bool:
 MOST = 10_000
 """The maximum number of waiting writes. A write that records a ban with its attempts takes some 3 KiB."""
 
+LAST = 2.0
+"""Seconds that the end waits for the queue. Each write to a locked database takes 5 s until it fails."""
+
 
 class Writer:
     """A single-threaded, bounded FIFO executor for database writes."""
@@ -241,11 +260,15 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Wait until all queued actions are done."""
-        self.thread.shutdown()
+        """Wait until the queued actions are done. After LAST seconds, wait only for the one that runs."""
+        if self._waiting:
+            wait([self.thread.submit(lambda: None)], LAST)
+        self.thread.shutdown(cancel_futures=True)
 
     def _done(self, future: Future[object]) -> None:
         self._waiting -= 1
+        if future.cancelled():
+            return
         error = future.exception()
         if error is not None:
             self._log.error("writer.defect", exc_info=error)
