@@ -325,7 +325,7 @@ class Enforcer:
         return opened
 
     def switch_off(self) -> None:
-        """Remove all rules and sets of ringfence from the kernel, and record that enforcement is off.
+        """Remove all rules and sets of ringfence from the kernel, and queue the record that it is off.
 
         Enforcement stays off even if the kernel refuses, or if the database cannot record it. Raise
         FirewallError if the kernel refuses.

@@ -229,12 +229,13 @@ def _switch(settings: Settings, *, switched_off: bool) -> str:
         with Store.open(settings.store.path, owner=False, runtime=folder) as store:
             store.state.set_switched_off(switched_off)
             store.switch.set(switched_off)
+            failed = store.best_effort.lacks
     except StoreError as error:
         make_folder(folder)
         if not hold(folder, switched_off):
             raise
         return f"{error}; a file in {folder} has it until a reboot"
-    return ""
+    return failed
 
 
 def _off(settings: Settings, _: Arguments) -> tuple[str, bool]:

@@ -591,5 +591,5 @@ class Records:
         return self._switch.is_unrecorded
 
     def set_switched_off(self, value: bool) -> None:  # noqa: FBT001 - the value itself
-        """Record whether enforcement is switched off, before this returns. It holds even on a full disk."""
+        """Switch enforcement off or on, and queue the record. It holds at once, even on a full disk."""
         self._switch.set(value)

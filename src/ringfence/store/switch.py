@@ -1,15 +1,14 @@
 """Whether an administrator has switched enforcement off, also while the database takes no writes.
 
-``ringfence off`` is for emergencies, so it must hold on a full disk too. The database has the switch. While
-it cannot record the latest command, an empty file beside the control socket has it: that folder is on a
-tmpfs. The file survives a restart of the daemon, but not a reboot. Without such a folder, the daemon's memory
-has the command.
+``ringfence off`` is for emergencies, so it must hold at once, and on a full disk too. The database has the
+switch. Until it has recorded the latest command, an empty file beside the control socket has it: that folder
+is on a tmpfs. The file survives a restart of the daemon, but not a reboot. Without such a folder, the
+daemon's memory has the command.
 """
 
 import os
 import stat
 import threading
-from contextlib import suppress
 from pathlib import Path
 
 from ringfence.errors import StoreError
@@ -45,24 +44,11 @@ class OffSwitch:
         return self._held() is not None
 
     def set(self, value: bool) -> None:  # noqa: FBT001 - the value itself
-        """Record whether enforcement is switched off, before this returns.
-
-        If the database cannot record it, the command holds nevertheless, and is recorded later.
-        """
+        """Let a command hold at once, and queue its record. This never waits for the database."""
         with self._lock:
             self._known = value
-            try:
-                self._state.set_switched_off(value)
-            except StoreError:
-                failed = True
-            else:
-                failed = False
-            if not failed and not self._best_effort.memory_reason:
-                self._clear()
-                return
             self._in_memory = None if hold(self._folder, value) else value
-        if failed:
-            self._best_effort.write(self._record, key="switch")
+        self._best_effort.write(self._record, key="switch")
 
     def settle(self) -> None:
         """Queue a write that records a command of an earlier run that only the file has."""
@@ -70,11 +56,14 @@ class OffSwitch:
             self._best_effort.write(self._record, key="switch")
 
     def _record(self) -> None:
+        held = self._held()
+        if held is None:
+            return
+        self._state.set_switched_off(held)
         with self._lock:
-            held = self._held()
-            if held is not None:
-                self._state.set_switched_off(held)
-                self._clear()
+            # If there is a later command meanwhile, its own write follows.
+            if self._held() is held and not self._best_effort.memory_reason:
+                self._best_effort.finish_record(lambda: self._clear(held))
 
     def _held(self) -> bool | None:
         """Return the latest command if the database may lack it, otherwise None."""
@@ -82,12 +71,24 @@ class OffSwitch:
             return self._in_memory
         return _held_in(self._folder)
 
-    def _clear(self) -> None:
+    def _clear(self, value: bool) -> None:  # noqa: FBT001 - the value itself
+        """Remove the file, because the database has the command ``value``.
+
+        If that fails, let the file have ``value``. Raise StoreError if that fails, too.
+        """
+        if self._folder is not None and (old := _held_in(self._folder)) is not None:
+            try:
+                with owner_of(self._folder / _NAMES[True]).acting():
+                    for name in _NAMES.values():
+                        (self._folder / name).unlink(missing_ok=True)
+            except (OSError, StoreError) as error:
+                if not hold(self._folder, value):
+                    self._in_memory = value
+                    raise StoreError(
+                        f"{self._folder / _NAMES[old]} cannot be removed, and the next start obeys it"
+                        f" ({error}); fix: remove it, and repeat the command"
+                    ) from error
         self._in_memory = None
-        if self._folder is not None and _held_in(self._folder) is not None:
-            with suppress(OSError), owner_of(self._folder / _NAMES[True]).acting():
-                for name in _NAMES.values():
-                    (self._folder / name).unlink(missing_ok=True)
 
 
 def hold(folder: Path | None, value: bool) -> bool:  # noqa: FBT001 - the value itself

@@ -63,7 +63,7 @@ class BestEffort:
         """The number of writes that were dropped, because too many waited."""
         self.diverged = False
         """Whether a write was dropped or can never succeed, so that the recorded bans may lack some."""
-        self._errors = {"writing": "", "once": "", "reading": ""}
+        self._errors = {"writing": "", "switch": "", "once": "", "reading": ""}
         self._path = path
         self._later = later
         self.memory_reason = memory_reason
@@ -115,6 +115,10 @@ class BestEffort:
             self._kept[object()] = action
         self.write_kept()
 
+    def finish_record(self, action: _Action) -> None:
+        """Run the last step of recording the switch. Until it succeeds, the record counts as lacking."""
+        self._done(action, None, "switch")
+
     def retry(self) -> None:
         """Try the waiting writes again."""
         if self._kept:
@@ -135,7 +139,8 @@ class BestEffort:
         """The reason why the database lacks something that is in force; "" if it lacks nothing."""
         slow = f"{self._path}: the disk is slow, and the record still waits" if self._kept else ""
         dropped = f"{self._path}: too many writes waited, and some were dropped" if self.diverged else ""
-        return self.memory_reason or self.damage or self._errors["writing"] or slow or dropped
+        failed = self._errors["writing"] or self._errors["switch"]
+        return self.memory_reason or self.damage or failed or slow or dropped
 
     def read(self, action: Callable[[], _T], fallback: _T) -> _T:
         """Run a read in the caller's thread. Return its result, or ``fallback`` if it fails."""
