@@ -7,8 +7,8 @@ the caller dialled. A syslog daemon, the journal or a container's log may add te
 codes may stand between the parts.
 
 The added text names the program that wrote the line. Names of Asterisk and of container engines are accepted
-as they are. Any other name may be that of a container, or of another program with text of strangers. So it is
-accepted only if Asterisk's own date follows. The month of an added date may be in any language.
+as they are. Any other name counts only if it contains a word such as ``pbx``, and if Asterisk's own date
+follows: another program may log text of strangers. The month of an added date may be in any language.
 
 All patterns are anchored, and every part has a maximum length. So only the first few hundred bytes of a line
 are examined.
@@ -75,7 +75,7 @@ _OUTER = re.compile(
 
 # Added text of other programs, or of a container with any name; the dates of every language. Between the
 # first word and the clock are at most a weekday, a month and a day of the month.
-_WORD = rb"[^\s\[\]|\"'<>{}=]{1,40}+"
+_WORD = rb"[^\s\[\]|\"'<>{}=:]{1,40}+"  # with a colon it would be a program's name
 _ANY_STAMP = rb"(?:" + _WORD + rb" {1,2}){0,3}" + _CLOCK + rb"(?: ?+(?:Z|[+-]\d\d:?\d\d|[A-Z]{2,5}))?"
 _ANY_OUTER = re.compile(
     rb"(?:<\d{1,3}>(?:1 )?)?(?:"
@@ -89,12 +89,8 @@ _ANY_OUTER = re.compile(
     + rb"|(?P<alone>[\w.@/-]{1,128}+)(?:\[\d{1,10}+\])?: "
     + rb"|\[(?:pod|container)/[\w./-]{1,255}+\] "
 )
-_STRANGERS = frozenset(
-    b"CRON anacron apache2 apache dhclient dovecot fail2ban fail2ban-server freshclam haproxy httpd kernel "
-    b"lighttpd mysqld named nginx ntpd postfix postgres rsyslogd sendmail sshd su sudo systemd vsftpd "
-    b"xinetd".split()
-)
-"""Programs that are never Asterisk, and that log text of strangers (``postfix/smtpd`` is ``postfix``)."""
+_ASTERISKS_NAME = re.compile(rb"[\w.@/-]{0,120}?(?:asterisk|pbx|pabx|voip|issabel)", re.IGNORECASE)
+"""Names that only Asterisk, or a container with it, has: any other program may log text of strangers."""
 
 
 @frozen
@@ -150,25 +146,27 @@ def parse_prefix(line: bytes) -> Prefix | None:
 def strip_added(line: bytes) -> tuple[bytes, bool]:
     """Return a line that begins no message without the text that was added to it; and whether it is foreign.
 
-    The text of a foreign line is that of a program which may be another one than Asterisk. It is unchanged.
+    A foreign line is one of another program than Asterisk. It is unchanged, as is one that may be Asterisk's.
     """
     found = _OUTER.match(line)
     if found is not None:
         return line[found.end() :], False
     found = _ANY_OUTER.match(line)
-    return line, found is not None and found["name"] is not None
+    return line, found is not None and found["name"] is not None and not _may_be_asterisk(found)
 
 
 def end_of_added(line: bytes) -> int:
-    """Return where the text ends that another program than Asterisk may have added; 0 if there is none.
+    """Return where the text ends that another program than Asterisk may have added; 0 without such text.
 
-    Text of a program that logs text of strangers counts as a part of its message: return 0.
+    Text of a program that is not known to log for Asterisk counts as a part of its message: return 0.
     """
     found = _ANY_OUTER.match(line)
-    if found is None:
-        return 0
-    name = re.split(rb"[/.]", found["name"] or found["alone"] or b"", maxsplit=1)[0]
-    return 0 if name in _STRANGERS else found.end()
+    return found.end() if found is not None and _may_be_asterisk(found) else 0
+
+
+def _may_be_asterisk(added: re.Match[bytes]) -> bool:
+    name = added["name"] or added["alone"]
+    return name is None or _ASTERISKS_NAME.match(name) is not None
 
 
 _MOST_BRACKETS = 1  # of a prefix without date, call and colours
