@@ -11,7 +11,7 @@ from tests.parse.worst import SECURITY, is_linear
 from ringfence.model import SecurityEvent
 from ringfence.parse.custom import Custom
 from ringfence.parse.line_result import LineResult, LogAlarm, LogCounts, Reason
-from ringfence.parse.log import HOLD, LOG_CUT, MAX_LINE, MAX_MESSAGE, LogReader
+from ringfence.parse.log import HOLD, LOG_CUT, MAX_LINE, MAX_MESSAGE, MAX_TEXT, LogReader
 
 NOW = 1795154722.0
 P = b"[2026-11-20 06:05:22] "
@@ -20,6 +20,10 @@ OPEN = P + b"NOTICE[1] res_pjsip_session.c: a: Call (UDP:192.0.2.7:5060) to exte
 CLOSE = b"' rejected because extension not found in context 'public'.\n"
 DUMP = P + b"ERROR[7] pjproject: \tx.c Error processing packet from 192.0.2.7:5060: x\n"
 END = b"-- end of packet.\n"
+CONSOLE = P + b"NOTICE[1]: chan_sip.c:1 f: Registration from '' failed for '192.0.2.7' - Wrong password\n"
+READ = b"<--- SIP read from UDP:192.0.2.8:5060 --->\n"
+SHOWN = b"<--- Received SIP request (8191 bytes) from UDP:192.0.2.8:5060 --->\n"
+HEADERS = b"OPTIONS sip:x SIP/2.0\nVia: x\n"
 
 
 def named(results: list[LineResult]) -> list[str]:
@@ -169,6 +173,9 @@ UNITS = {
     "empty lines": b"\n",
     "unfinished names": P + b"WARNING[1] Ext. x\n",
     "broken objects": b"{\n",
+    "packets on a console": CONSOLE + SHOWN,
+    "packets on a console with an end": CONSOLE + READ + b"<------->\n",
+    "packets on a console without an end": CONSOLE + READ,
     "told sizes": P + b"VERBOSE[1] res_pjsip_logger.c: <--- Received SIP request (9000 bytes) from x\n",
 }
 
@@ -244,7 +251,7 @@ def test_security_messages_are_skipped_and_the_others_are_read(name: str) -> Non
     """In any wrapper, its event is neither returned nor missing from the counts, and a NOTICE is returned."""
     line = WRAPPED[name]
     assert named(LogReader(SOURCE).feed(line, NOW)) == ["192.0.2.9"]
-    names, reader = skipping(GUESS + line + GUESS + line)
+    names, reader = skipping(line + GUESS + line + GUESS)
     assert names == ["192.0.2.7", "192.0.2.7"]
     assert (reader.counts.lines, reader.counts.standby, reader.counts.events) == (4, 2, 2)
 
@@ -378,3 +385,64 @@ def test_an_end_without_a_security_message_near_revokes_nothing() -> None:
     assert named(reader.feed(EVENT, NOW)) == ["192.0.2.9"]
     results = [*reader.feed(GUESS + other + TAIL + b"\n", NOW), *reader.end(NOW)]
     assert named(results) == ["192.0.2.7"]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        P + b'VERBOSE[1][C-1] pbx.c: Executing [x\n%b@public:1] Hangup("a", "") in new stack\n',
+        P + b"WARNING[5][C-1] pbx.c: exten,priority=default,x\n%b,1\n",
+        CONSOLE + b'    -- Executing [x\n%b@public:1] Hangup("a", "") in new stack\n',
+    ],
+)
+@pytest.mark.parametrize(
+    "packet", [b"<--- Received SIP r (8191 bytes)", SHOWN[:-1], SHOWN, b"<--- SIP read from ", READ]
+)
+def test_an_extension_hides_no_evidence(call: bytes, packet: bytes) -> None:
+    """The line above a packet in an extension hides no message behind it, and no line waits for an end."""
+    reader = LogReader(SOURCE)
+    behind = CONSOLE if call.startswith(CONSOLE) else GUESS
+    found = named(reader.feed(call.replace(b"%b", packet) + behind, NOW))
+    for _ in range(100):
+        found += named(reader.feed(behind * 10, NOW))
+    assert len(found) == 1_001 + call.startswith(CONSOLE)
+    assert reader.waiting == 0
+
+
+def test_a_packet_of_chan_sip_revokes_what_it_holds() -> None:
+    """Its end mark revokes the events since its first line, if that is near; no event before it."""
+    forged = CONSOLE.replace(b"192.0.2.7", b"203.0.113.9")
+    far = b"x: y\n" * MAX_MESSAGE
+    for between, found in ((b"", 0), (far, 2)):
+        reader = LogReader(SOURCE)
+        results = reader.feed(CONSOLE + READ + HEADERS + forged * 2 + between + b"<------->\n" + CONSOLE, NOW)
+        names = named(results)
+        assert (names.count("203.0.113.9"), names.count("192.0.2.7")) == (found, 2)
+        assert reader.counts.tampered == 2 - found
+
+
+def test_a_packet_on_a_console_waits_for_its_headers() -> None:
+    """What may be a packet waits until its first lines show it, but not for long."""
+    reader = LogReader(SOURCE)
+    assert named(reader.feed(CONSOLE, NOW)) == ["192.0.2.7"]
+    assert reader.feed(SHOWN, NOW) == []
+    assert [result.reason for result in reader.feed(b"", NOW + 1)] == [Reason.NO_PREFIX]
+    assert reader.feed(SHOWN + HEADERS + CONSOLE, NOW + 2) == []
+    assert {result.reason for result in reader.feed(b"", NOW + 3)} == {Reason.RAW_DUMP}
+
+
+def test_a_message_far_behind_an_open_one_keeps_its_own_end() -> None:
+    """An end on a line with a prefix belongs to that line if a sender's text cannot reach it."""
+    call = OPEN.replace(b"192.0.2.7", b"192.0.2.8")[:-1] + CLOSE
+    quiet = P + b"NOTICE[1] cdr.c: " + b"x" * MAX_TEXT + b"\n"
+    for between, found in ((b"", ["192.0.2.7"]), (quiet, ["192.0.2.7", "192.0.2.8"])):
+        reader = LogReader(SOURCE)
+        assert named(reader.feed(OPEN + between + call, NOW) + reader.end(NOW)) == found
+
+
+def test_an_end_far_behind_a_call_revokes_nothing_on_a_console() -> None:
+    """The rest of a dialplan's step stands near its beginning."""
+    filler = (b"x" * 999 + b"\n") * (MAX_MESSAGE // 1_000 + 1)
+    for between, found in ((b"", []), (filler, ["192.0.2.7"])):
+        data = b"    -- Executing [1\n" + between + CONSOLE + b'@public:1] NoOp("a", "") in new stack\n'
+        assert named(LogReader(SOURCE).feed(data, NOW)) == found

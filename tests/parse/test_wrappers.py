@@ -11,7 +11,7 @@ from tests.parse.worst import is_linear
 
 from ringfence.parse.line_result import LineResult, LogCounts, Reason
 from ringfence.parse.log import LogReader
-from ringfence.parse.wrappers import CleanLine, JsonMessage, LineCleaner
+from ringfence.parse.wrappers import CleanLine, Form, JsonMessage, LineCleaner
 
 NOW = 1795154722.0
 CALL = (
@@ -184,36 +184,40 @@ def test_a_few_wrappers_are_removed() -> None:
 
 
 def test_json_of_others_is_foreign() -> None:
-    """An object that is no message revokes nothing."""
-    results, counts = read(DATED, b'{"level": "info"}', DATED)
+    """An object that is no message revokes nothing, in a log of objects."""
+    wrapped = json.dumps({"log": DATED.decode()}).encode()
+    results, counts = read(wrapped, b'{"level": "info"}', wrapped)
     assert (counts.events, counts.tampered, results[1].reason) == (2, 0, Reason.NO_PREFIX)
 
 
-@pytest.mark.parametrize(
-    "packet",
-    [
-        b"<--- Received SIP request (%d bytes) from UDP:192.0.2.8:5060 --->",
-        b"<--- SIP read from UDP:192.0.2.8:5060 --->",
-    ],
-)
-def test_a_packet_on_a_console_is_no_evidence(packet: bytes) -> None:
-    """Lines inside a packet that a console shows without a prefix give nothing; those after it count."""
+@pytest.mark.parametrize("end", [b"", b"\r"])
+def test_a_packet_on_a_console_is_no_evidence(end: bytes) -> None:
+    """Lines inside a packet that a console shows without a prefix give nothing; those around it count."""
     forged = DATED.replace(b"192.0.2.7", b"203.0.113.9")
-    body = [b"INVITE sip:x SIP/2.0\r", b"\r", forged]
+    body = [b"INVITE sip:x SIP/2.0\r", b"Via: x\r", b"\r", forged]
     size = sum(len(line) + 1 for line in body) - 1
-    head = packet % size if b"%" in packet else packet
-    lines = [head, *body, *([] if b"%" in packet else [b"<------------->"]), DATED]
-    for end in (b"", b"\r"):
-        results, counts = read(*(line + end for line in lines))
-        assert (counts.events, counts.tampered) == (1, 0), end
-        assert results[-1].event is not None
+    head = b"<--- Received SIP request (%d bytes) from UDP:192.0.2.8:5060 --->" % size
+    results, counts = read(*(line + end for line in (DATED, head, *body, DATED)))
+    assert (counts.events, counts.tampered) == (2, 0)
+    assert results[-1].event is not None
 
 
-def test_a_packet_without_an_end_waits() -> None:
-    """The lines after a packet's beginning wait for its end, but not for long."""
-    reader = LogReader(SOURCE)
-    assert reader.feed(b"<--- SIP read from UDP:192.0.2.8:5060 --->\nx\n" + DATED + b"\n", NOW) == []
-    assert [result.event is not None for result in reader.feed(b"", NOW + 1)] == [False, False, True]
+def test_the_first_message_shows_the_form_of_a_log() -> None:
+    """Its prefix and its objects; NULs and colours before it name no program."""
+    fields = [b"__REALTIME_TIMESTAMP=1795154722365000", b"MESSAGE=" + DATED]
+    journal = json.dumps({"MESSAGE": DATED.decode(), "SYSLOG_IDENTIFIER": "pbx"}).encode()
+    for lines, form in (
+        ([b"x", DATED, b"asterisk: " + DATED], Form(is_console=True)),
+        ([b"\x00\x00" + DATED], Form(is_console=True)),
+        ([b"asterisk: " + DATED], Form(is_console=True, is_shared=True)),
+        (fields, Form(is_console=True, is_shared=True)),
+        ([journal], Form(1, is_console=True, is_shared=True)),
+        ([b"[2026-11-20 06:05:22] NOTICE[1] manager.c: x"], Form()),
+    ):
+        cleaner = LineCleaner()
+        for line in lines:
+            cleaner.clean(line)
+        assert cleaner.form == form
 
 
 def test_the_lost_bytes_of_a_line_are_known() -> None:

@@ -9,9 +9,11 @@ lines. Callers' text can contain LF in a few fields, and can imitate messages:
 - A line without a prefix may follow a message that looked complete. If it can be the true end (its address
   stands after the sender's text), the message is parsed again up to it. If it can end an earlier message, all
   up to it is that message's text: the events are revoked.
-- All other lines without a prefix are *foreign*: a console, or another program in a shared log, writes them
-  between messages. They revoke an event only if its message may be text inside a message whose end is not
-  known: it is short, or the log is a file, in which Asterisk writes no line without a prefix.
+- All other lines without a prefix are *foreign* in the log of a console, or if another program wrote them in
+  a shared log. They revoke an event only if its message is short enough to be an extension. In a file,
+  Asterisk writes no line without a prefix: such a line always revokes the event before it.
+- A console shows packets without a prefix. A packet of PJSIP has its size, and its lines give nothing. One of
+  chan_sip has an end mark only, which revokes the events since the packet's first line.
 - A raw packet, which pjproject logs at ERROR and ``sip set debug`` at VERBOSE, may hold whole forged lines
   and its own end mark. The last end mark within the maximum length is the true end, unless the same thread
   logs another packet before it.
@@ -180,6 +182,15 @@ MAX_TEXT = security.MAX_ACCOUNT
 MAX_EXTENSION = 80
 """The size of an extension (``AST_MAX_EXTENSION``). A console's line with an event and its date is longer."""
 _NO_PREFIX = Prefix(None, b"", b"", b"", 0)
+_SHOWN = re.compile(
+    rb"<--- (?:SIP read from [\w.:\[\]]{3,80}+"
+    rb"|Received SIP (?:request|response) \((?P<size>\d{1,5}+) bytes\) from [\w.:\[\]]{3,80}+) --->"
+)
+"""The line above a packet on a console."""
+_SHOWN_START = re.compile(
+    rb"[A-Z]{3,20}+ (?:sips?|tel|urn):[^ \n]{0,8192}+ SIP/2\.0|SIP/2\.0 \d{3} [^\n]{0,512}+"
+)
+_SHOWN_HEADER = re.compile(rb"[A-Za-z][\w-]{0,40}+[ \t]{0,8}+:")
 _EXECUTING = b"Executing ["
 _EXECUTED = re.compile(rb"@[^\n@]{1,80}:\d{1,5}\] [A-Za-z]\w{0,40}\(|\"\) in new stack\Z")
 _EXECUTIONS = (_EXECUTED,)
@@ -238,6 +249,11 @@ class LogReader:
         return LogReader(self._source, timezone=self._timezone, customs=self._customs)
 
     @property
+    def is_console(self) -> bool:
+        """Whether the log is a console's, which also writes lines without a prefix."""
+        return self._cleaner.form is not None and self._cleaner.form.is_console
+
+    @property
     def waiting(self) -> int:
         """The number of lines that wait for later lines; the last of them may be incomplete."""
         return len(self._waiting) + bool(self._buffer or self._skipping)
@@ -252,13 +268,16 @@ class LogReader:
         parts = whole.split(b"\n")
         self._buffer = bytearray(parts.pop())
         clean = self._clean
+        lines: list[Line] = []
+        while self._cleaner.form is None and len(lines) < len(parts):
+            lines.append(clean(parts[len(lines)]))
         # Nearly all lines of a log file begin with Asterisk's date, and need no cleaning.
         first = b"" if any(text in whole for text in _UNCLEAN) else b"["
-        lines: list[Line] = [
+        lines += [
             part
             if part[:1] == first and part[-1:] not in UNCLEAN_ENDS and len(part) <= MAX_LINE
             else clean(part)
-            for part in parts
+            for part in (parts[len(lines) :] if lines else parts)
         ]
         if self._skipping:
             self._skipping = False
@@ -362,6 +381,8 @@ class _Batch:
         self._split_lines = 0  # the number of lines that were split off from cut lines
         self._lines_of: list[int] = []  # the index of the first line of each result
         self._entry = -1  # the index of the result of the last message; -1 if there is none or it was skipped
+        self._is_console = reader.is_console
+        self._shown_at = -1  # the line above the last packet that a console of chan_sip shows, or -1
         # By the pattern of a true end: the index of the result of the last message with this end.
         self._tailed: dict[re.Pattern[bytes], int] = {}
         # By the pattern of an end: the first lines of the last two messages that may have this end.
@@ -395,11 +416,11 @@ class _Batch:
                 at += 1
                 continue
             prefix = own_prefix(line)
-            if prefix is None and self._traces(line):
-                after = self._trace(at, line)
-            elif prefix is None:
-                self._without_prefix(at, line)
-                after = at + 1
+            if prefix is None:
+                after = self._shown_packet(at, line)
+                if after == at:
+                    self._without_prefix(at, line)
+                    after = at + 1
             else:
                 after = self._message(at, line, prefix)
             if after is None:
@@ -499,27 +520,41 @@ class _Batch:
             self._add(index, Reason.CONTINUATION)
         return end
 
-    @staticmethod
-    def _traces(line: bytes) -> bool:
-        """Whether a console begins to write a packet: it does so without a prefix."""
-        return isinstance(line, CleanLine) and line.is_foreign and _DUMP_START.match(line) is not None
+    def _shown_packet(self, at: int, line: bytes) -> int | None:
+        """Pass over a packet of PJSIP that a console shows; return the index of the line after it.
 
-    def _trace(self, at: int, line: bytes) -> int | None:
-        """Pass over the packet that a console writes from ``at`` on; return as :meth:`_message` does.
-
-        chan_sip does not state the packet's size. The first end mark counts then.
+        Return ``at`` if no packet begins there, and None if only later lines show it. An extension has no
+        room for the line above a packet, its first line and a header.
         """
-        packet = _DUMP_START.match(line)
-        stated = int(packet["size"] or 0) if packet is not None else 0
-        if stated:
-            behind = end_of_dump(self._lines, at, _NO_PREFIX, stated, MAX_MESSAGE, final=self._final)
-        else:
-            ahead = range(at + 1, min(len(self._lines), at + MAX_MESSAGE))
-            marks = (index + 1 for index in ahead if _is_end_mark(self._lines[index]))
-            behind = next(marks, at + 1 if self._final else None)
+        shown = _SHOWN.fullmatch(line) if self._is_console else None
+        if shown is None:
+            return at
+        if not shown["size"]:
+            self._shown_at = at
+            return at
+        start, header = at + 1, at + 2
+        if header >= len(self._lines) and not self._final:
+            return None
+        packet = self._lines[start : header + 1]
+        forms = _SHOWN_START.fullmatch, _SHOWN_HEADER.match
+        matches = [isinstance(text, bytes) and form(text) for form, text in zip(forms, packet, strict=False)]
+        if len(matches) < len(forms) or not all(matches):
+            return at
+        behind = end_of_dump(self._lines, at, _NO_PREFIX, int(shown["size"]), MAX_MESSAGE, final=self._final)
         for index in range(at, behind or at):
             self._add(index, Reason.RAW_DUMP)
         return behind
+
+    def _ends_shown(self, at: int, line: bytes) -> None:
+        """Revoke the events since the first line of a chan_sip packet that ends at ``at``."""
+        if self._shown_at < 0 or not _DUMP_END.fullmatch(line):
+            return
+        near = sum(map(_size, self._lines[self._shown_at : at])) <= MAX_MESSAGE
+        index = len(self.results) - 1
+        while near and self._lines_of[index] > self._shown_at:
+            self._revoke(index)
+            index -= 1
+        self._shown_at = -1
 
     def _parse(self, line: bytes, prefix: Prefix) -> Parsed:
         return self._reader.parse(prefix.level, prefix.file, line[prefix.end :], prefix.date, self._now)
@@ -563,8 +598,8 @@ class _Batch:
     def _without_prefix(self, at: int, line: bytes) -> None:
         """Handle a line without a prefix: the end of a message, or a line that Asterisk's log does not have.
 
-        Such a line revokes the event of the message before it only if that message may be a sender's text
-        within another message, and the line the rest of that other message.
+        Such a line revokes the event of the message before it if that message may be a sender's text within
+        another message, and the line the rest of that other message.
         """
         skip = not line.strip() or notices.OPENED.fullmatch(line) is not None
         foreign = isinstance(line, CleanLine) and line.is_foreign
@@ -572,6 +607,7 @@ class _Batch:
         self._add(at, Reason.NO_PREFIX if skip or first or foreign else Reason.CONTINUATION)
         if skip:
             return
+        self._ends_shown(at, line)
         again = -1
         if self._entry >= 0:
             if self._parse_again(at, line):
@@ -589,19 +625,18 @@ class _Batch:
     def _is_inside_another(self, start: int, at: int, line: bytes, *, foreign: bool) -> bool:
         """Whether the message at ``start`` may be text inside another one, whose rest is ``line``."""
         for end, indices in self._spans.items():
-            begun = next((index for index in indices if index < start), at - MAX_MESSAGE - 1)
+            begun = next((index for index in indices if 0 <= index < start), at - MAX_MESSAGE - 1)
             most = MAX_TEXT if end in notices.WEAK_ENDS else MAX_MESSAGE
             if at - begun > most or not end.search(line) or (end is _EXECUTED and _EXECUTING in line):
                 continue
             if sum(map(_size, self._lines[begun + 1 : at])) <= most:
                 return True
-        first, above = self._lines[start], self._lines[start - 1] if start else b""
-        if not isinstance(first, bytes) or not isinstance(above, bytes) or _is_evidence(above):
+        first = self._lines[start]
+        if not isinstance(first, bytes):
             return False
-        prefix = own_prefix(first)
-        of_console = prefix is not None and prefix.is_of_console
-        # The message above has no end that is known, so any line may be its end.
-        return len(first) < MAX_EXTENSION or not (foreign or of_console)
+        own = len(first) - (first.added if isinstance(first, CleanLine) else 0)
+        # Any line may be the end of a message of unknown form.
+        return own < MAX_EXTENSION or not (foreign or self._is_console)
 
     def _ends_security(self, at: int, line: bytes, again: int = -1) -> bool:
         """Revoke the events inside the SECURITY message that ends at ``at``; return whether one ends there.
@@ -683,16 +718,6 @@ class _Batch:
         self._entry = len(self.results)
         if tail is not None:
             self._tailed[tail] = self._entry
-
-
-def _is_end_mark(line: Line) -> bool:
-    return isinstance(line, bytes) and _DUMP_END.fullmatch(line) is not None
-
-
-def _is_evidence(line: bytes) -> bool:
-    """Whether a line begins a message that a parser knows, so that its end is known too."""
-    prefix = own_prefix(line)
-    return prefix is not None and prefix.file in FORMATS
 
 
 def _size(line: Line) -> int:

@@ -13,6 +13,9 @@ wraps the line in JSON. :class:`LineCleaner` removes all of it, before anything 
   Asterisk's own is missing.
 - **A terminal.** A console writes CR LF, colours, and its prompt before a line.
 - **Ends.** CR, blanks, and the escaped line ends of syslog (``#012``, ``#015``).
+
+The first message shows the form of the log. A sender's text in it cannot choose another one: no line is taken
+out of more JSON than the first message, and only a console or a shared log has foreign lines.
 """
 
 import json
@@ -20,7 +23,7 @@ import re
 
 from attrs import frozen
 
-from ringfence.parse.prefix import DIALPLAN, PLAIN, strip_added, without_added
+from ringfence.parse.prefix import DIALPLAN, PLAIN, own_prefix, parse_prefix, strip_added, without_added
 
 
 @frozen
@@ -34,22 +37,23 @@ class JsonMessage:
 
 
 class CleanLine(bytes):
-    """A line from which something was removed, or that is foreign.
+    """A line from which something was removed, or to which a date was added, or that is foreign.
 
-    ``lost`` is the number of bytes that were removed from its end. ``is_foreign``: another program wrote it,
-    or a console wrote it between Asterisk's messages.
+    ``lost`` is the number of bytes that were removed from its end, and ``added`` that of the bytes of a date
+    which is not Asterisk's. ``is_foreign``: another program wrote it, or a console wrote it between messages.
     """
 
     lost = 0
+    added = 0
     is_foreign = False
 
     @classmethod
-    def of(cls, line: bytes, lost: int, *, is_foreign: bool) -> bytes:
+    def of(cls, line: bytes, lost: int, *, added: int = 0, is_foreign: bool = False) -> bytes:
         """Return ``line`` with what is known of it; unchanged if there is nothing to know."""
-        if not lost and not is_foreign:
+        if not (lost or added or is_foreign):
             return line
         found = cls(line)
-        found.lost, found.is_foreign = lost, is_foreign
+        found.lost, found.added, found.is_foreign = lost, added, is_foreign
         return found
 
 
@@ -67,6 +71,7 @@ _LENGTH = re.compile(rb"\x00++|[^\x00]{1,3}+\x00{4,}+")
 
 A file that was truncated while Asterisk wrote to it begins with NULs too.
 """
+_NOISE = (b"\x00", b"\r", b"\x1b")  # the first bytes of text that is removed but names no program
 _FIELD = re.compile(rb"[A-Z_][A-Z0-9_]{0,63}+=")
 _MESSAGE, _TIME = b"MESSAGE=", b"__REALTIME_TIMESTAMP="
 _MICROSECONDS = 6
@@ -74,10 +79,28 @@ _CONSOLE = re.compile(rb"(?:\[[^\[\]\n]{5,48}+\])? {1,12}(?:--|==|>) |<-{2,5} |<
 """The marks of a console's verbose lines (``main/logger.c``), and of a packet's first and last line."""
 
 
+@frozen
+class Form:
+    """The form of a log, as its first message shows it.
+
+    ``objects`` is the number of JSON objects around the message. ``is_json``: the last of them is Asterisk's.
+    ``is_console``: the message has the form of a console. ``is_shared``: a prefix was added to it.
+    """
+
+    objects: int = 0
+    is_json: bool = False
+    is_console: bool = False
+    is_shared: bool = False
+
+
 class LineCleaner:
-    """The wrappers of one log. ``clean`` may be called with any bytes; a line has no LF at its end."""
+    """The wrappers of one log. ``clean`` may be called with any bytes; a line comes without its LF.
+
+    ``form`` is None before the first message.
+    """
 
     def __init__(self) -> None:
+        self.form: Form | None = None
         self._time = b""  # of the present entry in the journal's export format
 
     def clean(self, line: bytes) -> Line:
@@ -86,28 +109,47 @@ class LineCleaner:
         A line that begins a message begins with Asterisk's own prefix then. A line that Asterisk's log does
         not contain is foreign (:class:`CleanLine`).
         """
-        foreign, lost = False, 0
+        form, raw = self.form, line
+        foreign, shared, lost, objects = False, False, 0, 0
         for _ in range(_MOST_WRAPPERS):
             size = len(line)
             line = _without_end(line)
             lost = lost or size - len(line)
-            if line[:1] == b"{":
+            if line[:1] == b"{" and (form is None or objects < form.objects):
                 inner = _unwrapped(line)
+                objects += 1
                 if not isinstance(inner, bytes):
-                    return inner or CleanLine.of(line, lost, is_foreign=True)
-                if inner[:1] == b"[" and inner[-1:] not in UNCLEAN_ENDS and b"\x1b" not in inner:
-                    return inner  # nearly all lines of an attack
+                    return self._message(inner, objects) or CleanLine.of(line, lost, is_foreign=inner is None)
                 line, lost = inner, 0
-                continue
+                if inner[:1] != b"[" or inner[-1:] in UNCLEAN_ENDS or b"\x1b" in inner:
+                    continue
             found = without_added(line)
             if found is not None:
-                return CleanLine.of(found, lost, is_foreign=False)
+                if form is None:
+                    self._learn(objects, line, found, shared=shared)
+                own = found is line and not (objects or self._time)
+                return CleanLine.of(found, lost, added=0 if own else _date_added(raw, found))
             inner, foreign = self._once(line)
             if foreign or inner == line:
-                line = inner
                 break
+            shared = shared or line[:1] not in _NOISE
             line = inner
-        return CleanLine.of(line, lost, is_foreign=foreign or _CONSOLE.match(line) is not None)
+        # Behind a prefix of Asterisk, a prefix of another program is a sender's text.
+        foreign = foreign and not shared and (form is None or form.is_shared)
+        marked = (form is None or form.is_console) and _CONSOLE.match(line) is not None
+        return CleanLine.of(line, lost, is_foreign=foreign or marked)
+
+    def _learn(self, objects: int, line: bytes, clean: bytes, *, shared: bool) -> None:
+        """Record the form of the log: this line is its first message, found in ``objects`` JSON objects."""
+        prefix, own = parse_prefix(line), own_prefix(clean)
+        shared = shared or bool(self._time) or (prefix is not None and prefix.start > 0)
+        self.form = Form(objects, is_console=own is not None and own.is_of_console, is_shared=shared)
+
+    def _message(self, message: JsonMessage | None, objects: int) -> JsonMessage | None:
+        """Return a message of the ``[json]`` formatter; None if the log has another form."""
+        if message is not None and self.form is None:
+            self.form = Form(objects, is_json=True)
+        return message if self.form is not None and self.form.is_json else None
 
     def _once(self, line: bytes) -> tuple[bytes, bool]:
         """Remove one wrapper; return the rest, and whether another program wrote it."""
@@ -125,6 +167,12 @@ class LineCleaner:
                 self._time = _seconds(line[len(_TIME) :])
             return line, True
         return strip_added(line)
+
+
+def _date_added(raw: bytes, line: bytes) -> int:
+    """Return the size of a message's date if its line in the log, ``raw``, does not have it in brackets."""
+    date = line[: line.find(b"] ") + 2] if line[:1] == b"[" else b""
+    return 0 if date in raw else len(date)
 
 
 def _without_end(line: bytes) -> bytes:
