@@ -772,12 +772,13 @@ class Attribution:
 
         ``refusal`` is what it refuses; None if its request was not copied.
         """
-        if refusal is not None and refusal.asked is not None:
-            session = self._senders.find_session(sender, challenge.call_id)
-            if session is not None:
-                yield from self._on_method(session, refusal.asked.request.method)
-        if challenge.transport is _UDP:
-            self._senders.session(sender, challenge.call_id, now).challenged = now
+        method = refusal.asked.request.method if refusal is not None and refusal.asked is not None else ""
+        by_udp = challenge.transport is _UDP
+        if by_udp or weight_of(method):
+            session = self._senders.session(sender, challenge.call_id, now)
+            session.challenged = now if by_udp else session.challenged
+            yield from self._on_method(session, method)
+        if by_udp:
             question = refusal is not None and not refusal.guess
             for report in self._waiting.settle(sender, challenge.call_id, question=question):
                 self._backing.forgive(report.event.remote, now)

@@ -1,5 +1,6 @@
 """Transcripts: requests without credentials, and the guesses that follow some of them."""
 
+from attrs import evolve
 from tests.detect.transcripts.reports import (
     ATTACKER,
     NOTICE,
@@ -10,6 +11,8 @@ from tests.detect.transcripts.reports import (
     sent,
 )
 from tests.support.transcript import Entry, Player, Step, at
+
+from ringfence.model import Transport
 
 
 def pings(number: int) -> list[Step]:
@@ -95,3 +98,19 @@ def test_a_wrong_answer_of_another_account_is_no_enumeration() -> None:
         wrong = failed(call=b"call-%d" % number, nonce=b"n%d" % number)
         question = probed(call=b"call-%d" % number, account="x", method="")
         assert guard.play(at(float(number), *wire), at(number + 0.1, question, wrong)).bans == []
+
+
+def test_another_request_of_the_same_call_id_masks_no_call() -> None:
+    """An OPTIONS with the Call-ID of a call is copied last, before AMI reports both."""
+    for transport in (Transport.UDP, Transport.TCP):
+        guard = Player()
+        call = evolve(copied(sequence=1, transport=transport), method="INVITE")
+        ping = evolve(copied(sequence=2, transport=transport), method="OPTIONS")
+        wire: list[Entry] = [
+            *(call, ping),
+            sent(nonce=b"1", sequence=1, transport=transport),
+            sent(nonce=b"2", sequence=2, transport=transport),
+        ]
+        question = probed(account="100", method="", transport=transport)
+        happened = guard.play(at(0, *wire), at(0.01, question, challenged(transport=transport)))
+        assert happened.counted == 1
