@@ -331,7 +331,6 @@ _REGISTERED_WITHIN = 5.0  # AMI reports a registration at most this late (second
 # Module-level aliases: enum member lookups are slow in the per-event hot path.
 _FAILED, _HIDDEN, _REFUSED = EventKind.CHALLENGE_RESPONSE_FAILED, EventKind.HIDDEN, EventKind.REFUSED
 _CHALLENGE, _SUCCESS = EventKind.CHALLENGE_SENT, EventKind.SUCCESSFUL_AUTH
-_GUESSED = (_FAILED, _HIDDEN, _REFUSED)
 _PJSIP, _SIP, _UDP = Service.PJSIP, Service.SIP, Transport.UDP
 _CLAIMED, _NONCE, _DIRECT = Proof.CLAIMED, Proof.NONCE, Passage.DIRECT
 
@@ -426,11 +425,13 @@ class Attribution:
         attempt = self._senders.report(event, now)
         if attempt is None:
             return ()
-        if event.kind in _GUESSED:
+        is_of_client = event.session in self._relayed and role_of(event) is Role.QUESTION
+        report = self._on_report_of_client if is_of_client else self._on_report
+        found = report(attempt, event, now)
+        # The attempt names the event of its question, if its session has one.
+        if attempt.event is not event.kind and (trust_in(event) or _is_accepted(found)):
             self.questions.settle(event, attempt.account, now)
-        if event.session in self._relayed and role_of(event) is Role.QUESTION:
-            return self._on_report_of_client(attempt, event, now)
-        return self._on_report(attempt, event, now)
+        return found
 
     def _on_question(self, event: SecurityEvent, now: float) -> Sequence[Finding]:
         """Handle a question (``questions``); return the findings if it counts, or makes others count."""
@@ -441,9 +442,12 @@ class Attribution:
         seen = asked.request.method if asked is not None and asked.request.address == address else ""
         method = event.method or seen
         self.questions.record(event, method, now)
-        found = self._on_method(session, method)
-        if trust_in(event):
+        found: list[Finding] = []
+        if trust_in(event) >= (trust_in(session.question[0]) if session.question is not None else 1):
             session.question = event, now
+            session.weight = max(session.weight, weight_of(method))
+        else:
+            found = self._on_method(session, method)
         return [*found, *self._on_weighed(session, event, now)]
 
     def _on_method(self, session: Session, method: str) -> list[Finding]:
@@ -962,6 +966,14 @@ class Attribution:
     def confirms_login(self, event: SecurityEvent, now: float) -> bool:
         """Whether to believe the address in the log line of a login (:meth:`Confirmation.confirms_login`)."""
         return self._confirmation.confirms_login(event, now)
+
+
+def _is_accepted(found: Sequence[Finding]) -> bool:
+    """Whether the attempt of a report is known, or counts."""
+    return any(
+        isinstance(one, DuplicateReport) or (isinstance(one, AttributedAttempt) and one.attempt.trusted)
+        for one in found
+    )
 
 
 def _is_claim(found: AttributedAttempt) -> bool:

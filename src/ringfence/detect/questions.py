@@ -3,12 +3,12 @@
 A guess is a request with credentials. PJSIP reports each request of an account that does not exist, or that
 an ACL refuses, also one without credentials: the first REGISTER of a new phone, and each OPTIONS by which a
 carrier or a monitor tests whether Asterisk lives. AMI does not name the method. So such a report is a
-*question*. What follows decides:
+*question*. The requests after it decide:
 
     question, challenge                          nothing
     question, challenge, question, wrong answer  a guess, when the wrong answer is reported
     many questions for different accounts        an enumeration: each account is an attempt
-    a call (INVITE)                              an attempt, as nobody calls to test whether Asterisk lives
+    a call (INVITE)                              an attempt: no monitor calls to test whether Asterisk lives
 
 The *weight* of a question is what its method shows. A notice of the log names the method, and so does the
 copy of the request on the wire. A sender that asks for ``FEW_ACCOUNTS`` different accounts by REGISTER
@@ -16,11 +16,16 @@ enumerates. An SBC may have several accounts, so with any other method, or an un
 ``MANY_ACCOUNTS``. Asterisk before 13.10 writes no line of a wrong password, and its notices name no method:
 these count like calls.
 
-Questions are kept by host (IPv6: by /64) for ``WITHIN``. When a host has asked for enough accounts, all of
-them count, each once. A decoy counts at once. Nothing is lost if a question is forgotten early: PJSIP
-challenges each of them, so it shows nothing about the account.
+Questions are kept by host (IPv6: by /64) for a day. When a host has asked for enough accounts ``WITHIN`` ten
+minutes, all of them count, each once. So do those of a day, if they are ``DAILY_ACCOUNTS``, whatever their
+method. A decoy counts at once. Nothing is lost if a question is forgotten early: PJSIP challenges each of
+them, so it shows nothing about the account.
 
-Bounds: ``MOST_HOSTS`` hosts, the least recently used are forgotten first, and ``MOST_ACCOUNTS`` of each.
+Any sender can forge a weak report. So a question counts only if enough accounts have been reported as well as
+it is (:func:`trust_in`) or better, and only such a report shows that a question has weight.
+
+Bounds: ``MOST_HOSTS`` hosts that a handshake proves, and as many others; of each, the least recently used are
+forgotten first. Of each host ``MOST_ACCOUNTS``, of which the least trusted are forgotten first.
 """
 
 from collections import OrderedDict
@@ -30,22 +35,25 @@ from attrs import Factory, define
 
 from ringfence.detect.history import packed_account
 from ringfence.detect.judgement import Pinging
-from ringfence.detect.sessions import AddressKey, address_key, host_of
-from ringfence.model import UNNAMED, Address, SecurityEvent, short_account
+from ringfence.detect.sessions import AddressKey, address_key, host_of, proof_of
+from ringfence.model import UNNAMED, Address, Proof, SecurityEvent, short_account
 
 FEW_ACCOUNTS = 3
 MANY_ACCOUNTS = 10
 WITHIN = 600.0
 """The time (seconds) within which a host asks for so many accounts."""
 
+DAILY_ACCOUNTS = 20
+DAY = 86_400.0
+
 MOST_HOSTS = 2_048
 MOST_ACCOUNTS = 32
 
 CALL = 2
-"""The weight of a question that counts by itself."""
+"""The weight of a question that counts alone."""
 _WEIGHTS = {"REGISTER": 1, "INVITE": CALL, UNNAMED: CALL}
 
-_BEST = 2
+_HANDSHAKE = 3
 _FEWEST_PINGS = 5
 _MOST_PINGING = 256
 
@@ -56,23 +64,31 @@ def weight_of(method: str) -> int:
 
 
 def trust_in(event: SecurityEvent) -> int:
-    """Return how far a report is trusted: 2 for AMI, 1 for a log line, 0 if a sender can forge it."""
-    if not event.source.text:
-        return _BEST
-    return 0 if event.forgeable else 1
+    """Return how far a report is trusted.
+
+    3: a handshake proves its address; 2: AMI or the wire, for a sender that may be forged; 1: a line of the
+    log; 0: a sender can forge the report.
+    """
+    if event.forgeable or event.tampered:
+        return 0
+    if event.source.text:
+        return 1
+    return _HANDSHAKE if proof_of(event) is Proof.HANDSHAKE else 2
 
 
 @define(eq=False)
 class _Question:
-    """A question for one account: its latest event, when it arrived, and its greatest weight.
+    """A question for one account: its latest event, and when it arrived.
 
-    ``event`` is None if it has counted. ``trust`` is that of its report (:func:`trust_in`).
+    ``event`` is None if it has counted. ``trust`` is that of its best report, ``weighed`` that of the best
+    one that shows a weight, and ``counted`` that of the best one that has counted; -1 without one.
     """
 
     event: SecurityEvent | None
     at: float
-    weight: int
-    trust: int
+    trust: int = -1
+    weighed: int = -1
+    counted: int = -1
 
 
 @define(eq=False)
@@ -98,11 +114,13 @@ class Questions:
     def __init__(self, most: int = MOST_HOSTS) -> None:
         self.decoys = frozenset[bytes]()
         self._most = most
-        self._hosts: OrderedDict[AddressKey, _Host] = OrderedDict()
+        self._now = 0.0
+        self._claimed: OrderedDict[AddressKey, _Host] = OrderedDict()
+        self._proven: OrderedDict[AddressKey, _Host] = OrderedDict()
 
     def __len__(self) -> int:
         """Return the number of hosts."""
-        return len(self._hosts)
+        return len(self._claimed) + len(self._proven)
 
     def record(self, event: SecurityEvent, method: str, now: float) -> None:
         """Record that a question of ``event`` arrived at ``now``; ``method`` is "" if it is unknown."""
@@ -116,73 +134,97 @@ class Questions:
     ) -> Iterator[tuple[SecurityEvent, float]]:
         """Yield the questions that count because of ``event``, and when each has arrived."""
         host = self._host(event, now)
-        while host.accounts and now - next(iter(host.accounts.values())).at >= WITHIN:
-            host.accounts.popitem(last=False)
         trust = trust_in(event)
         account = short_account(event.account)
-        known = host.accounts.get(account)
-        if known is None:
-            known = host.accounts[account] = _Question(event, now, weight, trust)
-            if len(host.accounts) > MOST_ACCOUNTS:
-                host.accounts.popitem(last=False)
-        elif known.event is None:
+        known = host.accounts.setdefault(account, _Question(event, now))
+        if known.event is None:
             known.at = now
-            if trust > known.trust:  # a better source confirms it
-                known.trust = trust
+            if trust > known.counted:  # a better source confirms it
+                known.counted = trust
                 yield event, now
         elif trust >= known.trust:
-            known.event, known.at, known.trust = event, now, trust
-        known.weight = max(known.weight, weight)
+            known.event, known.at = event, now
+        known.trust = max(known.trust, trust)
+        if weight:
+            known.weighed = max(known.weighed, trust)
         host.accounts.move_to_end(account)
-        for one in self._due(host, known):
+        if len(host.accounts) > MOST_ACCOUNTS:
+            del host.accounts[min(host.accounts, key=lambda each: host.accounts[each].trust)]
+        for one in [known] if packed_account(account) in self.decoys else _due(host, now):
             if one.event is not None:
                 asked, one.event = one.event, None
+                one.counted = trust_in(asked)
                 yield asked, one.at
 
     def settle(self, event: SecurityEvent, account: str, now: float) -> None:
         """Record that the sender of ``event`` has guessed at ``account``: its question counts no more."""
-        host = self._hosts.get(address_key(host_of(event.remote.address)))
+        host = self._find(event.remote.address)
         known = host.accounts.get(account) if host is not None else None
-        if known is not None:
-            known.event, known.at, known.trust = None, now, _BEST
+        if host is not None and known is not None:
+            known.event, known.at, known.counted = None, now, _HANDSHAKE
+            known.trust = max(known.trust, trust_in(event))
+            host.accounts.move_to_end(account)
 
-    def _due(self, host: _Host, latest: _Question) -> list[_Question]:
-        """Return the questions of a host that count; ``latest`` is the one that has just come."""
-        every = list(host.accounts.values())
-        if len(every) >= MANY_ACCOUNTS:
-            return every
-        heavy = [one for one in every if one.weight]
-        if len(heavy) >= FEW_ACCOUNTS:
-            return heavy
-        return [latest] if packed_account(next(reversed(host.accounts))) in self.decoys else []
+    def _find(self, address: Address) -> _Host | None:
+        key = address_key(host_of(address))
+        return self._proven.get(key) or self._claimed.get(key)
 
     def _host(self, event: SecurityEvent, now: float) -> _Host:
+        """Return the host of ``event``, created if needed. It is now the one used last."""
         key = address_key(host_of(event.remote.address))
-        host = self._hosts.get(key)
+        proven = key in self._proven or trust_in(event) == _HANDSHAKE
+        host = self._claimed.pop(key, None) or self._proven.pop(key, None)
         if host is None:
-            host = self._hosts[key] = _Host(event.remote.address, event.time)
-            if len(self._hosts) > self._most:
-                self._hosts.popitem(last=False)
-        else:
-            self._hosts.move_to_end(key)
+            host = _Host(event.remote.address, event.time)
+        elif now - host.used >= WITHIN:
+            host.number, host.began = 0, event.time
+        table = self._proven if proven else self._claimed
+        table[key] = host
+        if len(table) > self._most:
+            table.popitem(last=False)
         host.used = now
         return host
 
     def expire(self, now: float) -> None:
-        """Forget the hosts that have asked nothing for ``WITHIN``."""
-        while self._hosts and now - next(iter(self._hosts.values())).used >= WITHIN:
-            self._hosts.popitem(last=False)
+        """Forget the hosts that have asked nothing for a day."""
+        self._now = now
+        for table in (self._claimed, self._proven):
+            while table and now - next(iter(table.values())).used >= DAY:
+                table.popitem(last=False)
 
     def pinging(self, address: Address | None = None) -> list[Pinging]:
         """Return the hosts that ask again and again, for few accounts; or only that of ``address``."""
         if address is None:
-            hosts = list(self._hosts.values())
+            hosts = sorted((*self._claimed.values(), *self._proven.values()), key=lambda one: one.used)
         else:
-            host = self._hosts.get(address_key(host_of(address)))
+            host = self._find(address)
             hosts = [host] if host is not None else []
         found = [
             Pinging(one.address, one.number, one.began, one.last, one.method, one.account)
             for one in hosts
-            if one.number >= _FEWEST_PINGS and all(each.event is not None for each in one.accounts.values())
+            if one.number >= _FEWEST_PINGS
+            and self._now - one.used < WITHIN
+            and all(each.event is not None for each in one.accounts.values())
         ]
         return found[-_MOST_PINGING:]
+
+
+def _due(host: _Host, now: float) -> list[_Question]:
+    """Return the questions of a host that count now."""
+    today = [one for one in host.accounts.values() if now - one.at < DAY]
+    latest = [one for one in today if now - one.at < WITHIN]
+    return [
+        one
+        for one in today
+        if sum(each.trust >= one.trust for each in today) >= DAILY_ACCOUNTS
+        or (
+            now - one.at < WITHIN
+            and (
+                sum(each.trust >= one.trust for each in latest) >= MANY_ACCOUNTS
+                or (
+                    one.weighed >= one.trust
+                    and sum(each.weighed >= one.trust for each in latest) >= FEW_ACCOUNTS
+                )
+            )
+        )
+    ]

@@ -455,7 +455,8 @@ class Session:
     - ``proven``: when a nonce proved the sender.
     - ``asked``: the kind of its latest question, and the account that it named.
     - ``weight``: the greatest weight of its questions (``questions``).
-    - ``question``: the latest report of a question that can be trusted and does not count, and its arrival.
+    - ``question``: the latest of the best reports of a question that does not count, and its arrival. No
+      sender can forge it.
 
     Most sessions need few of these, so tables are created when they are needed.
     """

@@ -1,5 +1,6 @@
 """Transcripts: requests without credentials, and the guesses that follow some of them."""
 
+import pytest
 from attrs import evolve
 from tests.detect.transcripts.reports import (
     ATTACKER,
@@ -10,9 +11,11 @@ from tests.detect.transcripts.reports import (
     probed,
     sent,
 )
-from tests.support.transcript import Entry, Player, Step, at
+from tests.support.transcript import Entry, Player, Step, at, ticks
 
-from ringfence.model import Transport
+from ringfence.model import SecurityEvent, Transport
+
+SLOW = "slow bans 192.0.2.7/32 in full after 20"
 
 
 def pings(number: int) -> list[Step]:
@@ -98,6 +101,61 @@ def test_a_wrong_answer_of_another_account_is_no_enumeration() -> None:
         wrong = failed(call=b"call-%d" % number, nonce=b"n%d" % number)
         question = probed(call=b"call-%d" % number, account="x", method="")
         assert guard.play(at(float(number), *wire), at(number + 0.1, question, wrong)).bans == []
+
+
+def by_tcp(number: int, port: int = 5062) -> SecurityEvent:
+    """Return AMI's report of a question for the account ``number`` by TCP."""
+    call = b"call-%d" % number
+    return probed(call=call, account=f"{number}", method="", transport=Transport.TCP, port=port)
+
+
+def forged(number: int, method: str = "OPTIONS") -> SecurityEvent:
+    """Return a notice about a question for the account ``number``, which anyone can have written."""
+    return probed(call=b"f%d" % number, account=f"{number}", method=method, by=NOTICE, forgeable=True)
+
+
+def test_forged_reports_make_no_questions_count() -> None:
+    """A forged notice, forged methods or forged datagrams make no proven ban of who asks by TCP."""
+    tenth = at(9, forged(9))
+    methods = at(9, *(forged(number, "REGISTER") for number in range(3)))
+    spoofed = at(9, *(probed(call=b"s%d" % n, account=f"s{n}", method="") for n in range(7)))
+    for number, forgeries in ((9, tenth), (3, methods), (3, spoofed)):
+        guard = Player()
+        happened = guard.play(at(0, *map(by_tcp, range(number))), forgeries, ticks(10, 20))
+        assert [one for one in happened.attempts if "handshake" in one] == []
+        assert [one for one in happened.bans if "in full" in one] == []
+
+
+@pytest.mark.parametrize(
+    ("pause", "ban"), [(67, "enumeration bans 192.0.2.7/32 in full after 3"), (301, SLOW), (4_000, SLOW)]
+)
+def test_a_slow_enumeration_is_banned_within_a_day(pause: float, ban: str) -> None:
+    """One account in 67 s stays below ten in ten minutes, and the twentieth counts with all before it."""
+    guard = Player(sources=("AMI",))
+    assert guard.play(*(at(pause * n, by_tcp(n)) for n in range(19))).counted == 0
+    assert guard.play(at(pause * 19, by_tcp(19))).bans == [ban]
+
+
+def test_a_forged_wrong_answer_settles_no_question() -> None:
+    """A notice of a wrong password that the sender has written itself delays no ban."""
+    guard = Player()
+    for number in range(9):
+        call = b"call-%d" % number
+        wrong = failed(call=call, account=f"{number}", by=NOTICE, forgeable=True, port=5063)
+        steps = at(float(number), by_tcp(number)), at(number + 0.3, wrong)
+        assert guard.play(*steps).bans == []
+    assert guard.play(at(9, by_tcp(9))).bans == ["enumeration bans 192.0.2.7/32 in full after 3"]
+
+
+def test_an_accepted_wrong_answer_of_a_notice_settles_its_question() -> None:
+    """If only the log reports, and connections confirm it, three guesses by REGISTER are three attempts."""
+    guard = Player(sources=("log",), connected=[(ATTACKER, 5062)])
+    for number in range(3):
+        call, account = b"call-%d" % number, f"{number}"
+        notice = probed(call=call, account=account, method="REGISTER", by=NOTICE, forgeable=True)
+        wrong = failed(call=call, account=account, by=NOTICE, forgeable=True)
+        steps = [evolve(one, remote=by_tcp(0).remote) for one in (notice, notice, wrong)]
+        assert guard.play(at(float(number), *steps)).counted == 1
 
 
 def test_another_request_of_the_same_call_id_masks_no_call() -> None:
