@@ -199,6 +199,8 @@ class SecurityEvent:
 
     ``method`` is the SIP method of the request, such as ``OPTIONS``: one of ``METHODS``, or ``UNNAMED``. Only
     PJSIP's notices name it. It is empty if it is unknown.
+
+    ``relayed`` means that ``remote`` is a client of a SIP proxy, and that the message named the proxy.
     """
 
     source: SourceId
@@ -216,6 +218,7 @@ class SecurityEvent:
     password: bool = False
     readings: "tuple[SecurityEvent, ...]" = ()
     method: str = ""
+    relayed: bool = False
 
 
 METHODS = frozenset(

@@ -271,6 +271,33 @@ def test_an_unknown_account_is_a_claim_of_its_client() -> None:
     assert attempts(pbx.reports(EventKind.CHALLENGE_SENT, b"a", NONCE)) == []
 
 
+def test_a_forged_notice_with_the_call_id_of_a_client_is_no_claim() -> None:
+    """Who asks through the proxy knows its own Call-ID, and can write it into a notice about a victim."""
+    pbx = Pbx()
+    pbx.challenges(CLIENT, b"a")
+    assert attempts(pbx.reports(UNKNOWN, b"a")) == []
+    notice = evolve(
+        pbx.event(UNKNOWN, b"a"),
+        source=SourceId("pbx", "log:full#notice"),
+        remote=Endpoint(VICTIM, PORT, UDP),
+        method="INVITE",
+        forgeable=True,
+    )
+    found = [*pbx.attribution.observe(notice, 101.0)]
+    assert [one for one in attempts(found + pbx.waits(SILENCE)) if one[1] != LISTED] == []
+
+
+def test_an_attempt_without_the_proxy_is_proven_by_its_handshake() -> None:
+    """A client that has asked through the proxy with this Call-ID calls Asterisk itself."""
+    pbx = Pbx()
+    pbx.challenges(CLIENT, b"a")
+    assert attempts(pbx.reports(UNKNOWN, b"a")) == []
+    pbx.asks(CLIENT, b"a", transport=TCP, method="INVITE")
+    direct = evolve(pbx.event(UNKNOWN, b"a"), remote=Endpoint(CLIENT, PORT, TCP))
+    found = [*pbx.attribution.observe(direct, 101.0)]
+    assert (CLIENT, (Proof.HANDSHAKE, True)) in attempts(found)
+
+
 def test_a_question_of_a_client_that_the_wire_cannot_read_is_nothing() -> None:
     """A client by TLS is unknown, and so is whether its question is a ping: it is not listed."""
     pbx = Pbx(sockets=STREAMS)

@@ -96,6 +96,7 @@ def test_the_best_report_counts() -> None:
     line, notice = evolve(ami, source=SECURITY), evolve(ami, source=NOTICES, forgeable=True)
     assert [trust_in(one) for one in (notice, line, ami, by_tcp())] == [0, 1, 2, 3]
     assert trust_in(evolve(by_tcp(), tampered=True)) == 0
+    assert trust_in(evolve(by_tcp(), relayed=True)) == 2
     questions = Questions()
     for one in (notice, line, notice):
         assert counted(questions, one) == []

@@ -368,7 +368,6 @@ class Attribution:
         self._without_client: OrderedDict[bytes, tuple[float, SecurityEvent]] = OrderedDict()
         # By Call-ID, the latest unread connection to which a proxy sent a refusal.
         self._unread_clients: OrderedDict[bytes, Endpoint] = OrderedDict()
-        self._relayed: OrderedDict[bytes, None] = OrderedDict()  # the Call-IDs of questions of clients
         self._waiting = UnconfirmedReports(self._senders)
         self._ambiguous = AmbiguousLines(self._backing)
         self._tags = count(1)
@@ -425,8 +424,7 @@ class Attribution:
         attempt = self._senders.report(event, now)
         if attempt is None:
             return ()
-        is_of_client = event.session in self._relayed and role_of(event) is Role.QUESTION
-        report = self._on_report_of_client if is_of_client else self._on_report
+        report = self._on_report_of_client if event.relayed else self._on_report
         found = report(attempt, event, now)
         # The attempt names the event of its question, if its session has one.
         if attempt.event is not event.kind and (trust_in(event) or _is_accepted(found)):
@@ -518,14 +516,8 @@ class Attribution:
 
     def _on_client(self, event: SecurityEvent, now: float) -> Sequence[Finding]:
         """Handle a report about a client of a proxy: a claim, unless its nonce proves the client."""
-        if role_of(event) is Role.QUESTION:
-            remember(self._relayed, event.session, None, MOST_AWAITED)
-            return self._on_question(event, now)
-        attempt = self._senders.report(event, now)
-        if attempt is None:
-            return ()
-        self.questions.settle(event, attempt.account, now)
-        return self._on_report_of_client(attempt, event, now)
+        event = evolve(event, relayed=True)
+        return self._on_question(event, now) if role_of(event) is Role.QUESTION else self._report(event, now)
 
     def _on_report_of_client(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
         """Handle a report of an attempt of a proxy's client."""

@@ -190,11 +190,12 @@ def proof_of(event: SecurityEvent) -> Proof:
     """Return how well one event alone verifies its address.
 
     Text verifies no address: the sender may have chosen the address in a log line, or in an AMI packet that
-    breaks Asterisk's grammar. Otherwise a handshake verifies the address, except under chan_sip, which
-    believes a Via ``maddr`` on TCP too (``channels/chan_sip.c:check_via``).
+    breaks Asterisk's grammar. A connection to a proxy of this host verifies no client. Otherwise a handshake
+    verifies the address, except under chan_sip, which believes a Via ``maddr`` on TCP too
+    (``channels/chan_sip.c:check_via``).
     """
     source = event.source
-    if event.tampered or event.forgeable or source.text:
+    if event.tampered or event.forgeable or event.relayed or source.text:
         return Proof.CLAIMED
     if source.name == WIRE and event.remote.transport is not Transport.UDP:
         return Proof.HANDSHAKE  # the answer was sent through the sender's own connection
