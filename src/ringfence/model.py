@@ -78,7 +78,8 @@ MOST_ACCOUNT = 48
 def short_account(account: str) -> str:
     """Return an account, cut to ``MOST_ACCOUNT`` bytes: senders must not choose how much memory it takes.
 
-    Whoever compares an account with one that is kept must cut it first.
+    The parsers cut the account of each event and of each copied request. Accounts from elsewhere, such as
+    decoys, are cut before they are compared.
     """
     if len(account) * 4 <= MOST_ACCOUNT or (account.isascii() and len(account) <= MOST_ACCOUNT):
         return account
@@ -184,8 +185,9 @@ class Endpoint:
 class SecurityEvent:
     r"""One parsed message of one source.
 
-    ``remote`` is the sender of the request, as the message names it. ``account`` and ``acl_name`` are hostile
-    text for display; bytes that are not UTF-8 are written as ``\xNN``. ``session`` (the Call-ID),
+    ``remote`` is the sender of the request, as the message names it. ``account`` (cut by
+    :func:`short_account`) and ``acl_name`` are hostile text for display; bytes that are not UTF-8 are written
+    as ``\xNN``. ``session`` (the Call-ID),
     ``challenge`` (the nonce) and ``response`` (the digest) are raw bytes, used only for comparison. ``time``
     is the event's own time (``EventTV``), in seconds since the epoch. ``password`` means that Asterisk
     verified a password (successes only). ``tampered`` means that text of the sender has broken the form in

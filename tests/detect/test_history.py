@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.detect.events import attempt
 
 from ringfence.detect.history import LATEST, MOST, History, fact_from, fact_of, pack_network, unpack_network
-from ringfence.model import Attempt, AttemptKind, EventKind, Proof, Service, Transport
+from ringfence.model import MOST_ACCOUNT, Attempt, AttemptKind, EventKind, Proof, Service, Transport
 
 HOUR = 3_600.0
 ONE = pack_network(ip_network("192.0.2.1"))
@@ -122,9 +122,9 @@ def test_what_is_spent_goes_before_what_is_not() -> None:
 
 
 def test_a_long_account_takes_no_room() -> None:
-    """An account takes little room, however long a name the sender writes."""
+    """The longest account that a parser returns takes little room."""
     history = History(HOUR)
-    [kept] = history.add(ONE, attempt(account="x" * 5_000), 0.0)
+    [kept] = history.add(ONE, attempt(account="x" * MOST_ACCOUNT), 0.0)
     assert len(kept) < 100
 
 

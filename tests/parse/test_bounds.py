@@ -6,7 +6,15 @@ from tests.parse.test_challenge import ORDINARY, ipv4, udp
 from tests.parse.test_requests import REQUEST
 from tests.parse.test_requests import packet as copy
 
-from ringfence.model import MOST_KEPT, MOST_SESSION, EventKind, SecurityEvent, short_session
+from ringfence.model import (
+    MOST_ACCOUNT,
+    MOST_KEPT,
+    MOST_SESSION,
+    EventKind,
+    SecurityEvent,
+    short_account,
+    short_session,
+)
 from ringfence.parse.ami import END
 from ringfence.parse.challenge import parse_answers, parse_requests
 from ringfence.parse.notices import parse_distributor
@@ -36,8 +44,18 @@ def test_every_source_keeps_the_same_of_a_long_session() -> None:
 
 
 def test_other_texts_are_cut() -> None:
-    """Of an account in an event and of a nonce in an answer the beginning is kept."""
-    assert max(len(one.account) for one in events(b"c", LONG)) <= MOST_KEPT
+    """Of an account and of a nonce the beginning is kept, of an account the same by every source."""
+    user = b'username="alice"'
+    for account in (b"x" * 60, b"\xc3\xa9" * 30):
+        asked = copy(REQUEST.replace(user, b'username="%b"' % account))
+        [request] = parse_requests(asked, RequestStreams()) or []
+        kept = {one.account for one in events(b"c", account)} | {request.account}
+        assert kept == {short_account(account.decode())}
+    [answer] = parse_answers(ipv4(udp(ORDINARY.replace(b"sip:alice@", b"sip:%b@" % (b"x" * 64)))))
+    assert answer.account == "x" * MOST_ACCOUNT
+    [event, *_] = events(b"c", b"\xff" * 20)
+    assert event.account == r"\xff" * (MOST_ACCOUNT // 4)
+    assert max(len(one.account) for one in events(b"c", LONG)) <= MOST_ACCOUNT
     nonce = b'nonce="' + LONG
     [answer] = parse_answers(ipv4(udp(ORDINARY.replace(b'nonce="', nonce))))
     assert len(answer.nonce) <= MOST_KEPT

@@ -8,7 +8,7 @@ import pytest
 from tests.parse.packets import REQUIRED, SECONDS, SOURCE, head, packet, tail
 from tests.parse.worst import is_linear_in, seconds
 
-from ringfence.model import Endpoint, EventKind, SecurityEvent, Service, Transport
+from ringfence.model import Endpoint, EventKind, SecurityEvent, Service, Transport, short_account
 from ringfence.parse.ami import END
 from ringfence.parse.security import KINDS, has_tail, parse_strict, parse_tampered, starts_security_event
 
@@ -182,7 +182,7 @@ def test_tampered_parsing_uses_the_first_head_and_the_last_tail() -> None:
         Service.PJSIP,
         SENDER,
         SECONDS,
-        forged.decode(),
+        short_account(forged.decode()),
         b"real",
         "",
         b"C",

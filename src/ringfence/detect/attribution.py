@@ -83,7 +83,6 @@ from ringfence.model import (
     Service,
     SourceId,
     Transport,
-    short_account,
 )
 
 # -- findings of the attribution: new attempts, new facts about known attempts, and logins through SIP proxies
@@ -331,6 +330,7 @@ _REGISTERED_WITHIN = 5.0  # AMI reports a registration at most this late (second
 # Module-level aliases: enum member lookups are slow in the per-event hot path.
 _FAILED, _HIDDEN, _REFUSED = EventKind.CHALLENGE_RESPONSE_FAILED, EventKind.HIDDEN, EventKind.REFUSED
 _CHALLENGE, _SUCCESS = EventKind.CHALLENGE_SENT, EventKind.SUCCESSFUL_AUTH
+_REFUSED_AT_ONCE = (EventKind.INVALID_ACCOUNT_ID, EventKind.FAILED_ACL)  # the kinds of questions
 _PJSIP, _SIP, _UDP = Service.PJSIP, Service.SIP, Transport.UDP
 _CLAIMED, _NONCE, _DIRECT = Proof.CLAIMED, Proof.NONCE, Passage.DIRECT
 
@@ -409,7 +409,7 @@ class Attribution:
                 self._record_success(event, now)
             if event.kind is _CHALLENGE and event.service is _SIP and event.remote.transport is not _UDP:
                 self._nonces.record_elsewhere(event.challenge, now)
-        if role_of(event) is Role.QUESTION:
+        if event.kind in _REFUSED_AT_ONCE and role_of(event) is Role.QUESTION:
             return self._on_question(event, now)
         found = self._report(event, now)
         if event.kind is not _FAILED or not sees_wire:
@@ -435,7 +435,7 @@ class Attribution:
         """Handle a question (``questions``); return the findings if it counts, or makes others count."""
         address = event.remote.address
         session = self._senders.session(address, session_id(event), now)
-        session.asked = event.kind, short_account(event.account)
+        session.asked = event.kind, event.account
         asked = self._conversations.latest(event.session) if event.session else None
         seen = asked.request.method if asked is not None and asked.request.address == address else ""
         method = event.method or seen

@@ -36,7 +36,6 @@ from ringfence.model import (
     SecurityEvent,
     Transport,
     printable,
-    short_account,
 )
 
 # -- phone health: detects broken phones, an outage of all phones, and passwords that may be known to others
@@ -197,7 +196,7 @@ class Phones:
 
         ``failures`` is the number of wrong passwords from this address in the last hour.
         """
-        address, account = event.remote.address, short_account(event.account)
+        address, account = event.remote.address, event.account
         phone = event.source.asterisk, address, account
         subject = f"{printable(account)} at {address}"
         self._succeeded_at[event.source.asterisk] = now

@@ -229,7 +229,6 @@ class Friends:
 
         A phone changes its temporary address each day (RFC 8981), within its /64.
         """
-        account = short_account(account)
         tables = (self._current.senders.get(account), self._former.senders.get(account))
         if tables == (None, None):
             return False

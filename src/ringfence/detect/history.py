@@ -17,7 +17,7 @@ full ban has consumed; unconfirmed attempts, if there are more than ``ASIDE``; f
 ``ASIDE``; attempts whose account occurs again in a later attempt, except the newest ``LATEST`` attempts; all
 attempts. So different accounts can still be counted if one account repeats.
 
-Of an account, the beginning is kept (``model.short_account``).
+Of an account, the beginning is kept (``model.short_account``), as the sources report it.
 """
 
 from collections import OrderedDict, deque
@@ -42,7 +42,6 @@ from ringfence.model import (
     Proof,
     Service,
     Transport,
-    short_account,
 )
 from ringfence.networks import NetworkSet, sender_of
 
@@ -532,7 +531,7 @@ class History:
         for source in attempt.sources:
             sources |= 1 << self._sources.number(source)
         delta = int((attempt.time - now - (self._ahead or 0.0)) * _MILLI)
-        rest = packed_account(attempt.account)
+        rest = attempt.account.encode("utf-8", "replace")
         event = _EVENT[attempt.event]
         if isinstance(attempt.address, IPv6Address):
             event |= _HAS_ADDRESS
@@ -557,7 +556,7 @@ class History:
 
 def packed_account(account: str) -> bytes:
     """Return an account as the history keeps it."""
-    return short_account(account).encode("utf-8", "replace")
+    return account.encode("utf-8", "replace")
 
 
 def time_of(packed: bytes) -> float:

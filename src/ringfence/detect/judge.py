@@ -246,16 +246,17 @@ class Judge:
         claimed ban already. ``claimed`` is the scope of a claimed ban.
         """
         kind = attempt.kind
-        decoy = _bytes_of(attempt) in self.decoys
+        name = attempt.account.encode("utf-8", "replace")  # as the history keeps it
+        decoy = name in self.decoys
         shared = self._distributed
-        account = attempt.asterisk, short_account(attempt.account)
+        account = attempt.asterisk, attempt.account
         is_attacked = shared is not None and account in self.attacked
         if len(kept) < self._least[kind] and not decoy and not is_attacked:
             return None
         rules = self._candidates(subject, kept, kind, now, decoy=decoy, narrowed=narrowed)
         limits = [(rule, rule.attempts) for rule in rules]
         if is_attacked and shared is not None:
-            number, proven, fresh, _ = summary(kept, _bytes_of(attempt))
+            number, proven, fresh, _ = summary(kept, name)
             claims = fresh >= shared.strangers and not narrowed and self._claims.allows(subject.key, now)
             if number >= shared.strangers and (claims or proven > 0):
                 limits.append((shared, shared.strangers))
@@ -263,7 +264,7 @@ class Judge:
         facts = [*map(fact_of, kept)] if limits else []
         for rule, number in limits:
             found = self._matching(rule, facts)
-            counted = [one for one in found if rule is not shared or one.account == _bytes_of(attempt)]
+            counted = [one for one in found if rule is not shared or one.account == name]
             if _is_full(rule, number, counted):
                 return self._full(subject, rule, found, now)
             if narrow is None and _is_claim(rule, number, counted):
@@ -485,13 +486,9 @@ def _is_claim(rule: Rule, number: int, found: Sequence[Fact]) -> bool:
 
 def _decoys_of(rule: Rule) -> frozenset[bytes]:
     """Return the accounts of a rule as the history keeps them: as every source reports them."""
-    names = rule.accounts or ()
+    names = [short_account(name) for name in rule.accounts or ()]
     cut = {packed_account(name)[:_MOST_OF_UNKNOWN] for name in names}
     return frozenset(map(packed_account, names)) | cut
-
-
-def _bytes_of(attempt: Attempt) -> bytes:
-    return packed_account(attempt.account)
 
 
 def _group_counts(rule: Rule | None) -> GroupCounts[_K]:

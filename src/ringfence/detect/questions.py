@@ -36,7 +36,7 @@ from attrs import Factory, define
 from ringfence.detect.history import packed_account
 from ringfence.detect.judgement import Pinging
 from ringfence.detect.sessions import AddressKey, address_key, host_of, proof_of
-from ringfence.model import UNNAMED, Address, Proof, SecurityEvent, short_account
+from ringfence.model import UNNAMED, Address, Proof, SecurityEvent
 
 FEW_ACCOUNTS = 3
 MANY_ACCOUNTS = 10
@@ -126,7 +126,7 @@ class Questions:
         """Record that a question of ``event`` arrived at ``now``; ``method`` is "" if it is unknown."""
         host = self._host(event, now)
         host.number += 1
-        host.last, host.account = event.time, short_account(event.account)
+        host.last, host.account = event.time, event.account
         host.method = method or host.method
 
     def counting(
@@ -135,7 +135,7 @@ class Questions:
         """Yield the questions that count because of ``event``, and when each has arrived."""
         host = self._host(event, now)
         trust = trust_in(event)
-        account = short_account(event.account)
+        account = event.account
         known = host.accounts.setdefault(account, _Question(event, now))
         if known.event is None:
             known.at = now

@@ -66,7 +66,6 @@ from typing import TypeVar
 
 from attrs import Factory, define
 
-from ringfence.event_values import evolve
 from ringfence.model import (
     AMI,
     WIRE,
@@ -79,7 +78,6 @@ from ringfence.model import (
     Service,
     SourceId,
     Transport,
-    short_account,
     short_session,
 )
 from ringfence.networks import is_one_host, sender_key
@@ -154,6 +152,8 @@ _PROBE, _SUCCESS, _NONE = Role.PROBE, Role.SUCCESS, Role.NONE
 _FAILED_ACL, _PJSIP, _SIP, _AMI = EventKind.FAILED_ACL, Service.PJSIP, Service.SIP, Service.AMI
 _NAMING = (Service.PJSIP, Service.SIP)  # services whose log lines name the account of the caller
 _STRANGER = "anonymous"
+_SESSION_BITS = 0xFFFFFFFF
+_KINDS = dict.fromkeys(Role, AttemptKind.GUESS) | {_PROBE: AttemptKind.PROBE}
 
 
 def role_of(event: SecurityEvent) -> Role:
@@ -254,30 +254,38 @@ def shared_session_id(event: SecurityEvent) -> bytes:
     return f"{event.kind}/{event.acl_name}".encode()
 
 
-def attempt_from(event: SecurityEvent, kind: AttemptKind) -> Attempt:
-    """Return the attempt that an event reports, with the facts that this event alone shows."""
+def attempt_from(
+    event: SecurityEvent, kind: AttemptKind, asked: tuple[EventKind, str] | None = None
+) -> Attempt:
+    """Return the attempt that an event reports, with the facts that this event alone shows.
+
+    ``asked`` is the question of its session. A guess is at the account of its question.
+    """
     remote, service, source = event.remote, event.service, event.source
+    reported, account = event.kind, event.account
+    if asked is not None and account in (UNKNOWN_ACCOUNT, asked[1]):
+        reported, account = asked
     return Attempt(  # keyword arguments would make each event a tenth slower
         source.asterisk,
         remote.address,
-        kind,
+        AttemptKind.MANAGER if service is _AMI else kind,
         proof_of(event),
         service,
         remote.transport,
-        short_account(event.account),
-        event.kind,
+        account,
+        reported,
         event.time,
         is_trusted(event),
         event.tampered,
         None,
-        session_number(event.session),
+        hash(event.session) & _SESSION_BITS,  # as session_number
         (source.name,),
     )
 
 
 def session_number(session: bytes) -> int:
     """Return a number for a session, valid while this process runs; 0 for no session."""
-    return hash(session) & 0xFFFFFFFF
+    return hash(session) & _SESSION_BITS
 
 
 def address_key(address: Address) -> AddressKey:
@@ -712,7 +720,7 @@ class Senders:
         misdialled = role is _PROBE and reports.challenged  # a challenged caller has an account: no probe
         if misdialled or not reports.advance(role, event):
             return None
-        return _attempt_in(session, event, role)
+        return attempt_from(event, _KINDS[role], session.asked if role is _FAILED else None)
 
     def _forgive(self, event: SecurityEvent, now: float) -> bool:
         """Whether to ignore a repeated failure, which may be a retransmission.
@@ -846,16 +854,6 @@ class Senders:
             self.forgotten_until = max(self.forgotten_until, session.used)
         del sender.sessions[session.name]
         del self._sessions[session]
-
-
-def _attempt_in(session: Session, event: SecurityEvent, role: Role) -> Attempt:
-    """Return the attempt of an event; a guess is at the account for which its session has asked."""
-    probe = AttemptKind.PROBE if role is _PROBE else AttemptKind.GUESS
-    attempt = attempt_from(event, AttemptKind.MANAGER if event.service is _AMI else probe)
-    asked = session.asked if role is _FAILED else None
-    if asked is None or attempt.account not in (UNKNOWN_ACCOUNT, asked[1]):
-        return attempt
-    return evolve(attempt, event=asked[0], account=asked[1])
 
 
 _K = TypeVar("_K")

@@ -45,6 +45,7 @@ from itertools import islice
 from typing import TypeVar
 
 from ringfence.model import (
+    MOST_ACCOUNT,
     MOST_KEPT,
     MOST_SESSION,
     Address,
@@ -53,6 +54,7 @@ from ringfence.model import (
     Service,
     Transport,
     method_of,
+    short_account,
     short_session,
 )
 from ringfence.parse.address import unmapped
@@ -301,7 +303,7 @@ def _account_in(request: bytes, reading: bytes) -> str:
     if _CREDENTIALS not in reading:
         return ""
     found = {request[slice(*one.span(1))] for one in islice(_USERNAME.finditer(reading), _MOST_LOOKED_AT)}
-    return text_of(found.pop()) if len(found) == 1 else ""
+    return short_account(text_of(found.pop())) if len(found) == 1 else ""
 
 
 _Value = TypeVar("_Value", bytes, int)
@@ -504,7 +506,7 @@ def parse_message(
             call_id,
             nonce,
             sender,
-            account=user.decode(),
+            account=user[:MOST_ACCOUNT].decode(),
             transport=transport,
             sequence=int(sequence),
             accepted=_STALE in rest,
@@ -528,7 +530,8 @@ def parse_message(
         sender, service = _sender_by_chan_sip(head, challenge=authenticate is not None), Service.SIP
     accepted = _is_accepted(head, nonce)
     call_id = call_id if len(call_id) <= MOST_SESSION else short_session(call_id)
-    nonce, account = nonce[:MOST_KEPT], account[:MOST_KEPT]
+    nonce = nonce[:MOST_KEPT]
+    account = account if len(account) <= MOST_ACCOUNT and account.isascii() else short_account(account)
     return Challenge(
         *(remote, target_port, local, source_port, call_id, nonce, sender, evasive, account, service),
         *(status, transport, is_relayed(message)),

@@ -9,13 +9,13 @@ import re
 from attrs import define, frozen
 
 from ringfence.model import (
-    MOST_KEPT,
     MOST_SESSION,
     EventKind,
     SecurityEvent,
     Service,
     SourceId,
     Transport,
+    short_account,
     short_session,
 )
 from ringfence.parse.address import parse_source
@@ -190,6 +190,6 @@ def make_event(
     remote = parse_source(address, transport, has_port=has_port)
     if remote is None:
         return Reason.NOT_AN_ADDRESS
-    account = account[:MOST_KEPT]
+    account = short_account(account)
     session = session if len(session) <= MOST_SESSION else short_session(session)
     return SecurityEvent(source, kind, service, remote, time, account, session, acl_name, forgeable=forgeable)

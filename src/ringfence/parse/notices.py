@@ -10,7 +10,6 @@ from collections import OrderedDict
 
 from ringfence.event_values import evolve
 from ringfence.model import (
-    MOST_KEPT,
     UNNAMED,
     Address,
     EventKind,
@@ -19,6 +18,7 @@ from ringfence.model import (
     SourceId,
     Transport,
     method_of,
+    short_account,
     short_session,
 )
 from ringfence.parse.address import parse_source
@@ -124,7 +124,7 @@ def _failed(
         Service.PJSIP,
         remote,
         time,
-        sip_user(header)[:MOST_KEPT],
+        short_account(sip_user(header)),
         short_session(session),
         acl_name,
         forgeable=True,

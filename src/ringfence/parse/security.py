@@ -21,12 +21,14 @@ from itertools import compress, product
 from attrs import evolve, frozen
 
 from ringfence.model import (
+    MOST_ACCOUNT,
     MOST_KEPT,
     MOST_SESSION,
     EventKind,
     SecurityEvent,
     Service,
     SourceId,
+    short_account,
     short_session,
 )
 from ringfence.parse.address import parse_endpoint
@@ -282,13 +284,14 @@ def build_event(
     seconds = event_seconds(time)
     if endpoint is None or seconds is None:
         return None
+    name = account[:MOST_KEPT].decode("utf-8", "backslashreplace")
     return SecurityEvent(
         source,
         kind,
         _SERVICES[service],
         endpoint,
         seconds,
-        account[:MOST_KEPT].decode("utf-8", "backslashreplace"),
+        name if len(name) <= MOST_ACCOUNT and name.isascii() else short_account(name),
         session if len(session) <= MOST_SESSION else short_session(session),
         acl_name.decode("utf-8", "backslashreplace") if acl_name else "",
         challenge[:MOST_KEPT],
