@@ -117,6 +117,17 @@ def test_the_work_of_all_records_is_bounded(tmp_path: Path, monkeypatch: pytest.
         monkeypatch.undo()
 
 
+def test_networks_may_share_a_record(tmp_path: Path) -> None:
+    """Each network has the regions of its record, which is read once."""
+    record = {"country": {"iso_code": "DE"}}
+    path = write(tmp_path / "x.mmdb", [("192.0.2.0/24", record), ("203.0.113.0/24", record)], version=4)
+
+    found = [*database_of(path.read_bytes()).networks(DE)]
+
+    starts = [int(ip_address("192.0.2.0")), int(ip_address("203.0.113.0"))]
+    assert found == [(DE, start, 24) for start in starts]
+
+
 def test_any_number_of_pages_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only some pages of a file are kept in memory."""
     monkeypatch.setattr(mmdb, "_MOST_PAGES", 2)
