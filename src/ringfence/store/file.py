@@ -243,16 +243,19 @@ def make(path: Path) -> None:
 
 
 def make_private(path: Path) -> None:
-    """Let only the owner use the existing files of the database.
+    """Restrict the existing files of the database to their owner.
 
-    Whoever can read SQLite's shared memory can lock it, and so stop every write.
+    Anybody who can read SQLite's shared memory can lock it, and so stop every write. Call this before SQLite
+    opens the files: closing one of them again releases SQLite's locks of this process.
     """
     for suffix in ("", "-wal", "-shm"):
         with suppress(OSError):  # a file is missing, or the disk is read-only: the guard must start anyway
-            file = os.open(f"{_real(path)}{suffix}", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+            file = os.open(
+                f"{_real(path)}{suffix}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            )
             try:
                 if stat.S_ISREG(os.fstat(file).st_mode):
-                    os.chmod(f"/proc/self/fd/{file}", _MODE)  # noqa: PTH101 - the open file, whatever its name
+                    os.fchmod(file, _MODE)
             finally:
                 os.close(file)
 
