@@ -44,7 +44,7 @@ class OffSwitch:
         return self._held() is not None
 
     def set(self, value: bool) -> None:  # noqa: FBT001 - the value itself
-        """Let a command hold at once, and queue its record. This never waits for the database."""
+        """Put a command in force at once, and queue its record. This never waits for the database."""
         with self._lock:
             self._known = value
             self._in_memory = None if hold(self._folder, value) else value
@@ -74,7 +74,7 @@ class OffSwitch:
     def _clear(self, value: bool) -> None:  # noqa: FBT001 - the value itself
         """Remove the file, because the database has the command ``value``.
 
-        If that fails, let the file have ``value``. Raise StoreError if that fails, too.
+        If that fails, record ``value`` in the file. Raise StoreError if that fails, too.
         """
         if self._folder is not None and (old := _held_in(self._folder)) is not None:
             try:
@@ -92,7 +92,7 @@ class OffSwitch:
 
 
 def hold(folder: Path | None, value: bool) -> bool:  # noqa: FBT001 - the value itself
-    """Let the file in ``folder`` have the switch; return whether that was possible.
+    """Record the switch in a file in ``folder``; return whether that was possible.
 
     The file is empty, so a full tmpfs has room for it.
     """
