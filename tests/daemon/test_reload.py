@@ -53,6 +53,7 @@ VALUES: dict[str, object] = {
     "asterisk.logs.paths": ["/var/log/other"],
     "asterisk.logs.timezone": "UTC",
     "asterisk.logs.journal": True,
+    "asterisk.logs.journal_users": ["nobody"],
     "asterisk.logs.custom.name": "voicemail",
     "asterisk.logs.custom.level": "WARNING",
     "asterisk.logs.custom.file": "app_verbose.c",
