@@ -80,7 +80,7 @@ ANSWER_TIMEOUT = 30.0  # seconds that a command waits for its answer while the d
 SIGN_EVERY = 0.5
 """Seconds between two blanks by which the daemon shows that it works on a request."""
 SILENCE = 2.0
-"""Seconds after which a client reports that the daemon hangs, if it neither sends a byte nor runs."""
+"""Seconds after which a client reports that the daemon hangs, if it sends no byte and uses no processor."""
 MOST_CONNECTIONS = 128
 """The maximum number of connections of all users except root together. Root has as many of its own."""
 MOST_OF_USER = 32
@@ -104,8 +104,8 @@ has none of them may get one longer answer. While half of the bytes are held, no
 REST = 8.0
 """A request that ran for a second keeps its place among the running requests for so many seconds more.
 
-So the requests of users other than root take only a part of the daemon's time. After a part of a list was
-made, the next part rests as long as this one took.
+So the requests of users other than root take only a part of the daemon's time. The daemon also pauses between
+two parts of a list, as long as the earlier part took.
 """
 SHORTEST_REST, LONGEST_REST = 0.005, 1.0
 _UNREAD = "too many answers wait until you read them; read them first"
@@ -242,10 +242,11 @@ def ask(
 
     ``on_unrecorded`` is called with the reason if the change is in force, but not recorded.
 
-    Wait at most ``timeout`` seconds until the answer begins, ``SILENCE`` seconds for a sign of the daemon.
+    Wait at most ``timeout`` seconds until the answer begins, and ``SILENCE`` seconds for a sign of the
+    daemon: a byte, or use of the processor.
     Raise ControlError if the daemon refuses the request, and DaemonUnreachableError if no daemon answers. Its
     subclass NoAnswerError is raised if the request was sent but no answer came. Then the daemon may have
-    carried out the request. If a daemon runs but hangs, it is a HangingError.
+    carried out the request. If a daemon exists but hangs, it is a HangingError.
     """
     return _result(_exchange(path, do, arguments, timeout), path, on_unrecorded)
 
@@ -330,7 +331,7 @@ def _process_at(connection: socket.socket) -> int:
 
 
 def _time_used(process: int) -> str:
-    """Return the processor time of a process, by which its work shows while its event loop cannot run."""
+    """Return a process's processor time. It grows during work, also while the event loop is blocked."""
     return " ".join(_fields_of(process)[11:13])
 
 
@@ -378,7 +379,10 @@ def _connect(path: Path) -> socket.socket:
 
 
 def _connected_in_time(path: Path) -> socket.socket:
-    """Connect. Raise HangingError if the daemon's queue of connections stays full, and it does not run."""
+    """Connect. Raise HangingError if the daemon's queue of connections stays full, and it does not work.
+
+    Raise it also if the queue stays full for ``ANSWER_TIMEOUT``.
+    """
     until, process = time.monotonic() + ANSWER_TIMEOUT, 0
     while True:
         try:
@@ -394,8 +398,8 @@ def _connected_in_time(path: Path) -> socket.socket:
 def _listener_at(path: Path) -> int:
     """Return the process that listens at ``path``; 0 if it is not found. Only root finds those of others."""
     with suppress(OSError):
-        rows = [line.split() for line in Path("/proc/net/unix").read_text("utf-8", "replace").splitlines()]
-        links = {f"socket:[{row[6]}]" for row in rows if row[3] == _LISTENS and row[7:] == [str(path)]}
+        rows = [line.split() for line in Path("/proc/net/unix").read_text("utf-8", "replace").split("\n")]
+        links = {f"socket:[{row[6]}]" for row in rows if row[7:] == [str(path)] and row[3] == _LISTENS}
         for file in Path("/proc").glob("[0-9]*/fd/*"):
             with suppress(OSError):
                 if str(file.readlink()) in links:
@@ -691,7 +695,7 @@ class _Connection:
     async def _line(self) -> bytes:
         """Return the next request; b"" if the client disconnects before its end, or if it is too long.
 
-        A long request stays counted until its answer is sent. Raise ConnectionError if the user's share has
+        A long request stays counted until its answer is known. Raise ConnectionError if the user's share has
         no room for it.
         """
         async with asyncio.timeout(IDLE_TIMEOUT):

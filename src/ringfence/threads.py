@@ -2,8 +2,8 @@
 
 The kernel may refuse a new thread at any moment: the limit of tasks is reached, or memory is short. Python's
 own pools start a thread when work arrives, so the refusal would end whatever asked for the work. The threads
-of :class:`Threads` are all started together: the daemon does so before it is READY. Afterwards it starts no
-thread.
+of :class:`Threads` are all started together: the daemon does so before it is READY. Afterwards it starts only
+threads whose refusal fails nothing but their own work (:func:`start_aside`).
 """
 
 import asyncio
@@ -98,7 +98,7 @@ class ThreadedLoop(asyncio.SelectorEventLoop):
         asyncio.set_child_watcher(watcher)
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109
-        """Wait for the shared threads, without starting another thread for that, as asyncio does."""
+        """Wait for the shared threads. Unlike asyncio, start no further thread for that."""
         self._shared.shutdown()
 
 

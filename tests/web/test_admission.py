@@ -158,7 +158,7 @@ def test_no_sender_is_forgotten_because_of_others() -> None:
     others = sum(tries.add(ip_address(number << 10), 1.0) for number in range(5 * MOST_SENDERS))
 
     assert not tries.add(sender, 2.0)
-    assert others < MOST_SENDERS + MOST_SHARED
+    assert others == (MOST_SENDERS - 2) // 2 + MOST_SHARED  # an entry for the sender and one for its prefix
     assert tries.add(sender, 61.0)
     assert tries.add(ip_address(7 << 20), 62.0)
 
@@ -170,7 +170,7 @@ def test_refusals_fill_no_journal(road: Road) -> None:
         road.press("z" * 43, f"198.19.{number}.1")
 
     assert road.web.log.count("event=web.admit_refused") - before <= MOST_LOGGED
-    assert road.web.log.count("event=web.admit_limited") >= 1
+    assert road.web.log.count("event=web.admit_limited") == 1
     assert road.press(road.token(), "198.19.200.1").status == 200
 
 

@@ -62,7 +62,7 @@ class _FoundBans:
             self._bytes.append(element.bytes)
 
     def newest_first(self, most: int | None) -> Iterator[int]:
-        """Yield the numbers of the bans, the newest first; at most ``most``, of those that end last."""
+        """Yield the numbers of the bans, the newest first; of too many, only the ``most`` that end last."""
         numbers: Iterable[int] = range(len(self._records))
         if most is not None and most < len(self._records):
             numbers = islice(_sorted(numbers, lambda at: -self._timeouts[at]), most)
@@ -95,7 +95,7 @@ def _text_of(key: int) -> str:
 
 
 def _sorted(numbers: Iterable[int], value: Callable[[int], float]) -> Iterator[int]:
-    """Yield ``numbers`` in ascending order of their values. Sort them in slices, and merge these."""
+    """Return ``numbers`` in ascending order of their values: sorted in slices, which are merged as needed."""
     numbers = iter(numbers)
     slices: list[array[int]] = []
     while some := sorted(islice(numbers, _SLICE), key=value):

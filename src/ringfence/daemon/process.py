@@ -181,7 +181,7 @@ class LogStream:
 
 
 _LOG_PATIENCE = 50
-"""Milliseconds that a line waits for the log's reader; none while lines are lost."""
+"""Milliseconds that each piece of a line waits for the log's reader; none while lines are lost."""
 _PIPE_PIECE, _TERMINAL_PIECE = 4_096, 256
 """Bytes that the kernel takes at once if it reports a pipe, a socket or a terminal as writable.
 
@@ -206,7 +206,7 @@ def configure(level: int = logging.INFO) -> None:
     Lower levels than ``level`` are not logged. Commands that print their result use ``logging.CRITICAL``.
     """
     while sys.stderr is None and os.open(os.devnull, os.O_RDWR) < LOG.descriptor:
-        pass  # standard error is closed: no file that is opened later may get its number, and the log's lines
+        pass  # standard error is closed: otherwise a later file gets its number, and the log is written to it
     terminal = sys.stderr is not None and sys.stderr.isatty()
     structlog.configure(
         processors=[

@@ -1,4 +1,4 @@
-"""Questions: requests that cannot succeed, of which nothing shows credentials, and when they are attempts.
+"""Questions: requests without known credentials that cannot succeed, and when they count as attempts.
 
 A guess is a request with credentials. PJSIP reports each request of an account that does not exist, or that
 an ACL refuses, also one without credentials: the first REGISTER of a new phone, and each OPTIONS by which a
@@ -16,16 +16,16 @@ enumerates. An SBC may have several accounts, so with any other method, or an un
 ``MANY_ACCOUNTS``. Asterisk before 13.10 writes no line of a wrong password, and its notices name no method:
 these count like calls.
 
-Questions are kept by host (IPv6: by /64) for a day. When a host has asked for enough accounts ``WITHIN`` ten
-minutes, all of them count, each once. So do those of a day, if they are ``DAILY_ACCOUNTS``, whatever their
-method. A decoy counts at once. Nothing is lost if a question is forgotten early: PJSIP challenges each of
-them, so it shows nothing about the account.
+Questions are kept by host (IPv6: by /64) for a day. When a host has asked for enough accounts within ten
+minutes (``WITHIN``), these accounts can count, each once. ``DAILY_ACCOUNTS`` accounts within a day are enough
+too, whatever the method. A decoy counts at once. Nothing is lost if a question is forgotten early: PJSIP
+challenges each of them, so it shows nothing about the account.
 
-Any sender can forge a weak report. So a question counts only if enough accounts have been reported as well as
-it is (:func:`trust_in`) or better, and only such a report shows that a question has weight.
+Any sender can forge a weak report. So a question counts only if enough accounts have a report that is trusted
+at least as much (:func:`trust_in`). The report that shows a weight must be trusted as much, too.
 
-Bounds: ``MOST_HOSTS`` hosts that a handshake proves, and as many others; of each, the least recently used are
-forgotten first. Of each host ``MOST_ACCOUNTS``, of which the least trusted are forgotten first.
+Bounds: ``MOST_HOSTS`` hosts that a handshake proves, and as many others; the least recently used host is
+forgotten first. ``MOST_ACCOUNTS`` accounts of a host; the least trusted account is forgotten first.
 """
 
 from collections import OrderedDict
@@ -80,8 +80,9 @@ def trust_in(event: SecurityEvent) -> int:
 class _Question:
     """A question for one account: its latest event, and when it arrived.
 
-    ``event`` is None if it has counted. ``trust`` is that of its best report, ``weighed`` that of the best
-    one that shows a weight, and ``counted`` that of the best one that has counted; -1 without one.
+    ``event`` is None once it has counted. The others are values of :func:`trust_in`, -1 if there is none:
+    ``trust`` of the best report, ``weighed`` of the best report that shows a weight, and ``counted`` of the
+    best report that has counted.
     """
 
     event: SecurityEvent | None
@@ -95,7 +96,8 @@ class _Question:
 class _Host:
     """The accounts for which a host asks, the latest last, and how often it has asked.
 
-    ``began`` and ``last`` are the times of its first and last question (seconds since the epoch).
+    ``began`` and ``last`` are the times of its first and last question (seconds since the epoch). ``began``
+    and ``number`` start again after ten minutes without a question.
     """
 
     address: Address
@@ -132,7 +134,10 @@ class Questions:
     def counting(
         self, event: SecurityEvent, weight: int, now: float
     ) -> Iterator[tuple[SecurityEvent, float]]:
-        """Yield the questions that count because of ``event``, and when each has arrived."""
+        """Record a question, and yield the questions that count because of it, and when each has arrived.
+
+        ``weight`` is what its method shows. Iterate to the end, because this records what has counted.
+        """
         host = self._host(event, now)
         trust = trust_in(event)
         account = event.account
@@ -193,7 +198,10 @@ class Questions:
                 table.popitem(last=False)
 
     def pinging(self, address: Address | None = None) -> list[Pinging]:
-        """Return the hosts that ask again and again, for few accounts; or only that of ``address``."""
+        """Return the hosts that ask again and again, and of which no account counts.
+
+        With ``address`` only its host is returned; otherwise at most 256, those that asked last.
+        """
         if address is None:
             hosts = sorted((*self._claimed.values(), *self._proven.values()), key=lambda one: one.used)
         else:

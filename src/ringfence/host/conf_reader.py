@@ -3,9 +3,10 @@
 Asterisk 16 and 22 load the same small files in the tests, and must agree with this module. Some of their
 rules surprise:
 
-- A byte order mark counts as nothing, at the very beginning of a file only.
+- A byte order mark counts as nothing, at the very beginning of a main file, and of the first file of an
+  ``#include``.
 - A parenthesis belongs to a section only if it follows ``]`` at once: ``[phones] (!)`` is no template.
-- An error ends the file that has it. Asterisk refuses the whole only if the error is in the main file.
+- An error ends the file that has it. Asterisk refuses all files only if the error is in the main file.
 - After ``#include`` the including file goes on with its own section. But an included file begins with the
   section that was *created* last.
 - ``--;`` without ``;--`` begins a comment that ends nowhere.
@@ -287,7 +288,10 @@ def _expression(text: bytes) -> re.Pattern[bytes]:
 
 @frozen
 class _Filter:
-    """A condition: ``parts`` must fit. ``templates``: templates may fit too, or (``only``) nothing else."""
+    """A condition: all ``parts`` must fit.
+
+    ``templates``: templates may fit too. ``only``: only templates may fit. ``never``: nothing fits.
+    """
 
     parts: tuple[_Condition, ...] = ()
     templates: bool = False
@@ -339,10 +343,10 @@ class ConfReader:
     """Reads a file and its includes, and collects their sections.
 
     ``planned`` are contents that files will have, whatever they have now. ``as_asterisk``: this process has
-    the rights of Asterisk, so Asterisk cannot read a file either that this process cannot read.
+    the rights of Asterisk. A file that it cannot read, Asterisk cannot read.
 
-    After :meth:`read`, ``refused`` is the error for which Asterisk refuses the whole, as ``FILE:LINE: why``;
-    "" if it accepts the files.
+    After :meth:`read`, ``refused`` is the error for which Asterisk refuses all of these files, as
+    ``FILE:LINE: why``; "" if it accepts them.
     """
 
     main: Path
@@ -380,7 +384,7 @@ class ConfReader:
     def _load(self, paths: list[Path], *, main: bool = False) -> bool:
         """Load the files of one ``#include``; return whether Asterisk could load one of them.
 
-        An error ends the loading. It belongs to the main file only if that is the file with the error.
+        An error ends the loading. Only an error in the main file itself makes Asterisk refuse all files.
         """
         if self._depth > DEEPEST:
             return False

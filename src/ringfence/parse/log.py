@@ -12,8 +12,8 @@ lines. Callers' text can contain LF in a few fields, and can imitate messages:
 - All other lines without a prefix are *foreign* in the log of a console, or if another program wrote them in
   a shared log. They revoke an event only if its message is short enough to be an extension. In a file,
   Asterisk writes no line without a prefix: such a line always revokes the event before it.
-- A console shows packets without a prefix. A packet of PJSIP has its size, and its lines give nothing. One of
-  chan_sip has an end mark only, which revokes the events since the packet's first line.
+- A console shows packets without a prefix. A packet of PJSIP has its size, and its lines produce no events.
+  One of chan_sip has an end mark only, which revokes the events since the packet's first line.
 - A raw packet, which pjproject logs at ERROR and ``sip set debug`` at VERBOSE, may hold whole forged lines
   and its own end mark. The last end mark within the maximum length is the true end, unless the same thread
   logs another packet before it.
@@ -598,8 +598,8 @@ class _Batch:
     def _without_prefix(self, at: int, line: bytes) -> None:
         """Handle a line without a prefix: the end of a message, or a line that Asterisk's log does not have.
 
-        Such a line revokes the event of the message before it if that message may be a sender's text within
-        another message, and the line the rest of that other message.
+        Such a line may be the rest of an earlier message, and the message before it that message's text. Then
+        the event of the message before it is revoked.
         """
         skip = not line.strip() or notices.OPENED.fullmatch(line) is not None
         foreign = isinstance(line, CleanLine) and line.is_foreign

@@ -4,9 +4,9 @@ The format is described in https://maxmind.github.io/MaxMind-DB/. A file has a t
 point to records, and many networks share a record. Only those fields of a record are decoded that are needed.
 All others are skipped, and no pointer in them is followed.
 
-The content is untrusted. Bounded are the nodes of the tree, the different records, the values of each record,
-and the values of all records. A file that exceeds a bound, or is damaged, raises ValueError. A file is read
-in pages and not mapped into memory: its owner may make it shorter at any moment.
+The content is untrusted. These are bounded: the nodes of the tree, the different records, the values of each
+record, and the values of all records. A file that exceeds a bound, or is damaged, raises ValueError. A file
+is read in pages and not mapped into memory: its owner may make it shorter at any moment.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -20,7 +20,7 @@ MOST_RECORDS = 500_000
 MOST_VALUES = 500
 """The maximum number of values of a record. One of GeoIP2-Enterprise has some 150."""
 MOST_WORK = 20_000_000
-"""The maximum number of values of all records that are decoded for all networks."""
+"""The maximum number of values of all records that are decoded while a database is open."""
 MAX_TEXT = 200
 """The maximum length of a text in bytes. A longer one is cut."""
 
@@ -64,7 +64,7 @@ class Location:
 
 @define
 class _File:
-    """The bytes of a file, of which the pages that were read last are kept."""
+    """The bytes of a file. Some pages are kept, and all of them are forgotten when there are too many."""
 
     _read: Read
     _pages: dict[int, bytes] = Factory(dict)
@@ -90,14 +90,14 @@ class _File:
 
 @define
 class _Values:
-    """Decodes values. ``left`` is how many more may be looked at; pointers count from ``base``."""
+    """Decodes values. ``left`` is how many values may still be decoded. Pointers count from ``base``."""
 
     _file: _File
     _base: int
     left: int
 
     def members(self, at: int, names: Collection[str]) -> dict[str, int]:
-        """Return where those values of a map begin whose keys are in ``names``, none if it is no map."""
+        """Return where the map's values of ``names`` begin, by name; empty if the value is not a map."""
         kind, pairs, at = self._target(at)
         found: dict[str, int] = {}
         for _ in range(pairs if kind == _MAP else 0):
@@ -212,7 +212,7 @@ class Database:
         return self._location(at) if at > self._count else Location()
 
     def networks(self, regions: frozenset[str]) -> Iterator[tuple[frozenset[str], int, int]]:
-        """Yield each network that is in some of ``regions``: these, its first address, its prefix length."""
+        """Yield the regions, first address and prefix length of each network in any of ``regions``."""
         known: dict[int, frozenset[str]] = {}
         shared: dict[frozenset[str], frozenset[str]] = {}
         for record, number, depth in self._leaves():

@@ -14,8 +14,8 @@ wraps the line in JSON. :class:`LineCleaner` removes all of it, before anything 
 - **A terminal.** A console writes CR LF, colours, and its prompt before a line.
 - **Ends.** CR, blanks, and the escaped line ends of syslog (``#012``, ``#015``).
 
-The first message shows the form of the log. A sender's text in it cannot choose another one: no line is taken
-out of more JSON than the first message, and only a console or a shared log has foreign lines.
+The first message shows the form of the log, and untrusted text cannot change it: no later line is taken out
+of more nested JSON objects. Only the log of a console, or a shared log, has foreign lines.
 """
 
 import json
@@ -37,10 +37,11 @@ class JsonMessage:
 
 
 class CleanLine(bytes):
-    """A line from which something was removed, or to which a date was added, or that is foreign.
+    """A line that :class:`LineCleaner` has changed, or marked as foreign.
 
-    ``lost`` is the number of bytes that were removed from its end, and ``added`` that of the bytes of a date
-    which is not Asterisk's. ``is_foreign``: another program wrote it, or a console wrote it between messages.
+    ``lost`` is the number of bytes that were removed from its end. ``added`` is the number of bytes of a date
+    that Asterisk did not write. ``is_foreign``: another program wrote it, or a console wrote it between
+    messages.
     """
 
     lost = 0
@@ -116,7 +117,7 @@ class LineCleaner:
             line = _without_end(line)
             lost = lost or size - len(line)
             if line[:1] == b"{" and (form is None or objects < form.objects):
-                inner = _unwrapped(line)
+                inner = unwrap(line)
                 objects += 1
                 if not isinstance(inner, bytes):
                     return self._message(inner, objects) or CleanLine.of(line, lost, is_foreign=inner is None)
@@ -134,7 +135,7 @@ class LineCleaner:
                 break
             shared = shared or line[:1] not in _NOISE
             line = inner
-        # Behind a prefix of Asterisk, a prefix of another program is a sender's text.
+        # After a removed prefix that names Asterisk, what looks like another program's is untrusted text.
         foreign = foreign and not shared and (form is None or form.is_shared)
         marked = (form is None or form.is_console) and _CONSOLE.match(line) is not None
         return CleanLine.of(line, lost, is_foreign=foreign or marked)
@@ -197,11 +198,6 @@ def unwrap(line: bytes) -> JsonMessage | bytes | None:
     The line of a journal entry begins with the journal's time, if there is one, and the name of its program.
     Return None for any other text.
     """
-    inner = _unwrapped(line)
-    return _without_end(inner) if isinstance(inner, bytes) else inner
-
-
-def _unwrapped(line: bytes) -> JsonMessage | bytes | None:
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):

@@ -5,7 +5,7 @@ library would be needed. journalctl runs as a child process, and ends when this 
 earlier, it is started again, and continues after the last entry that was handled. (If ringfence is killed,
 systemd ends journalctl too, because it belongs to the same unit. Without systemd, journalctl ends at the next
 line that it writes.) One entry is one line of JSON, in which line ends of a message are escaped.
-:func:`ringfence.parse.wrappers.unwrap` parses it.
+:class:`ringfence.parse.wrappers.LineCleaner` parses it.
 
 Only lines of Asterisk's *units* and containers are read. The journal itself records the unit, the user and
 the control group of each line (the fields that begin with ``_``). The name of the program, or of the
@@ -14,10 +14,11 @@ name asterisk.
 So these lines count:
 
 - those of the system's units ``UNITS``.
-- those of a container that is named like them, if Docker wrote them, or root's conmon (podman).
-- the same of a user's own unit, or of a user's conmon (podman without root), if the configuration names this
-  user (``journal_users``). Any user may have a unit with that name, and listen on a port of Asterisk. Other
-  users' lines do not count, and are an alarm.
+- those of a container whose name ends with a word of ``CONTAINERS``, if Docker or root's conmon (podman)
+  wrote them.
+- those of a user's own unit, or of such a container of a user's conmon (podman without root), if the
+  configuration names this user (``journal_users``). Any user may have a unit with that name, and listen on a
+  port of Asterisk. Other users' lines do not count, and are an alarm.
 
 Lines from before ringfence's start are old evidence, and count at the time that the journal recorded. At the
 very first start no old lines are read.

@@ -1,9 +1,9 @@
 """Whether an administrator has switched enforcement off, also while the database takes no writes.
 
-``ringfence off`` is for emergencies, so it must hold at once, and on a full disk too. The database has the
-switch. Until it has recorded the latest command, an empty file beside the control socket has it: that folder
-is on a tmpfs. The file survives a restart of the daemon, but not a reboot. Without such a folder, the
-daemon's memory has the command.
+``ringfence off`` is for emergencies, so it must hold at once, and on a full disk too. The database stores the
+switch. Until the database has recorded the latest command, an empty file beside the control socket stores
+that command. That folder is on a tmpfs, so the file survives a restart of the daemon, but not a reboot.
+Without such a folder, the daemon's memory stores the command.
 """
 
 import os
@@ -51,7 +51,7 @@ class OffSwitch:
         self._best_effort.write(self._record, key="switch")
 
     def settle(self) -> None:
-        """Queue a write that records a command of an earlier run that only the file has."""
+        """Queue a write of the command that an earlier run left in the file, if there is one."""
         if self.is_unrecorded and not self._best_effort.memory_reason:
             self._best_effort.write(self._record, key="switch")
 

@@ -21,13 +21,6 @@ from ringfence.errors import StoreDamagedError, StoreError
 from ringfence.plurals import counted
 from ringfence.threads import Threads
 
-# -- best-effort access to the database: writes are queued, errors are logged and never raised
-#
-# Writes run later, in order, in a thread of their own. An error does not affect a ban, because a ban is
-# recorded after the kernel has it. A write that fails, because the disk is full for example, is kept and
-# tried again before each later write, and by :meth:`BestEffort.retry`, until it succeeds.
-
-
 MOST_KEPT = 10_000
 """The maximum number of writes that wait. A write that records a ban with its attempts takes some 3 KiB.
 
@@ -46,7 +39,11 @@ def at_once(action: _Action) -> object:
 
 
 class BestEffort:
-    """Runs reads and writes of the database at ``path``; logs their errors, and keeps the latest.
+    """Runs reads and writes of the database at ``path``; logs their errors, and raises none.
+
+    Writes run later, in order, in a thread of their own. An error does not affect a ban, because a ban is
+    recorded after the kernel has it. A write that fails, because the disk is full for example, is kept and
+    tried again before each later write, and by :meth:`retry`, until it succeeds.
 
     ``later`` puts a write into a queue, or runs it at once. ``memory_reason`` is the reason why the database
     is in memory only, "" if it is in the file.
@@ -74,7 +71,7 @@ class BestEffort:
 
     @property
     def error(self) -> str:
-        """The error of the latest write, or if that succeeded, of the latest read; "" if both succeeded.
+        """The error of the kept writes, the switch, the latest other write, or the latest read; or "".
 
         A successful read does not clear the error of a write, because a full disk can still be read.
         """
@@ -82,7 +79,7 @@ class BestEffort:
 
     @property
     def takes_writes(self) -> bool:
-        """Whether the latest write succeeded."""
+        """Whether the latest write of each kind succeeded."""
         return not self._errors["writing"] and not self._errors["once"]
 
     @property
@@ -116,7 +113,7 @@ class BestEffort:
         self.write_kept()
 
     def finish_record(self, action: _Action) -> None:
-        """Run the last step of recording the switch. Until it succeeds, the record counts as lacking."""
+        """Run the last step of recording the switch. Until it succeeds, :attr:`lacks` has the reason."""
         self._done(action, None, "switch")
 
     def retry(self) -> None:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from http import HTTPStatus
 from ipaddress import ip_address
+from math import inf
 
 import structlog
 from starlette.requests import Request
@@ -70,12 +71,12 @@ class Tries:
     def add(self, address: Address, now: float) -> bool:
         """Count a try at ``now`` (monotonic seconds).
 
-        Return False if the sender or its prefix made too many.
+        Return False if the sender or its prefix made too many; or all further senders together, if the table
+        is full.
         """
-        counted = [
-            self._tries_of(sender_of(address), MOST_TRIES, now),
-            self._tries_of(prefix_of(address), MOST_OF_PREFIX, now),
-        ]
+        of_sender = self._tries_of(sender_of(address), MOST_TRIES, now)
+        of_prefix = self._tries_of(prefix_of(address), MOST_OF_PREFIX, now)
+        counted = [of_sender] if of_prefix is of_sender else [of_sender, of_prefix]
         if any(_is_reached(tries, now) for tries in counted):
             return False
         for tries in counted:
@@ -118,6 +119,7 @@ class Admission:
         self._mono = mono
         self._tries = Tries()
         self._logged: deque[float] = deque(maxlen=MOST_LOGGED)
+        self._limited = -inf
         self._turn = asyncio.Semaphore()
         self._waiting = 0
         self._log = structlog.get_logger()
@@ -151,13 +153,14 @@ class Admission:
         return self._page(request, HTTPStatus.OK, until=until)
 
     def _log_refusal(self, address: Address, error: ControlError) -> None:
-        """Log a refusal; when the limit is reached, log this once."""
+        """Log a refusal; when the limit is reached, log this once within TRIES_WITHIN seconds."""
         now = self._mono()
         if _is_reached(self._logged, now):
             return
         self._logged.append(now)
         self._log.warning("web.admit_refused", client=str(address), error=str(error))
-        if _is_reached(self._logged, now):
+        if _is_reached(self._logged, now) and now - self._limited >= TRIES_WITHIN:
+            self._limited = now
             self._log.warning("web.admit_limited", what="log lines about refusals")
 
     async def _redeem(self, token: str, address: Address) -> str:
