@@ -14,18 +14,13 @@ from pathlib import Path
 from tests.bench.figures import Figure, spread
 from tests.support.daemon import Guard, ServedAmi, ami_server
 from tests.support.netns import netns
-from tests.support.refusals import CHILDREN, OTHER, OURS, THREADS, refusals
+from tests.support.refusals import CHANGES, CHILDREN, OURS, THREADS, refusals
 
 BACKENDS = ("memory", "nftables", "ipset")
 SECONDS = 5.0
 """The longest time until a command returns."""
 COMMANDS = (
-    ("ban", OTHER),
-    ("unban", OURS),
-    ("unban", "all"),
-    ("deny", "add", OTHER),
-    ("allow", "add", OTHER),
-    ("reload",),
+    *CHANGES,
     ("status",),
     ("bans",),
     ("why", OURS),
@@ -38,7 +33,6 @@ COMMANDS = (
     ("check",),
 )
 """Commands while the daemon hangs. The first ones change something."""
-_CHANGES = 6
 
 
 def figures(_: Path | None) -> Iterator[Figure]:
@@ -103,7 +97,7 @@ def _hanging(folder: Path, pbx: ServedAmi, backend: str) -> Iterator[Figure]:
             began = time.monotonic()
             done = guard.command(*command)
             took.append(time.monotonic() - began)
-            if "hangs" not in done.stderr + done.stdout or (at < _CHANGES and not done.returncode):
+            if "hangs" not in done.stderr + done.stdout or (at < len(CHANGES) and not done.returncode):
                 silent.append(" ".join(command))
         stack.close()
         time.sleep(1.0)
@@ -117,7 +111,7 @@ def _hanging(folder: Path, pbx: ServedAmi, backend: str) -> Iterator[Figure]:
     )
     yield Figure(
         what=f"requests that were given up and carried out later, {backend}",
-        measured=f"{later} of {_CHANGES}",
+        measured=f"{later} of {len(CHANGES)}",
         must="0",
         reached=later == 0,
     )

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from tests.support.daemon import Guard, until
+from tests.support.refusals import CHANGES, OTHER, OURS
 
 from ringfence.errors import Exit
 
-OURS, OTHER = "198.18.0.1", "198.18.0.2"
 WITHDRAWN = "This request will not be carried out.\n"
 
 
@@ -34,18 +34,7 @@ def stopped(guard: Guard) -> Iterator[str]:
         os.kill(guard.pid, signal.SIGCONT)
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        ("ban", OTHER),
-        ("unban", OURS),
-        ("unban", "all"),
-        ("deny", "add", OTHER),
-        ("allow", "add", OTHER),
-        ("reload",),
-    ],
-    ids=" ".join,
-)
+@pytest.mark.parametrize("command", CHANGES, ids=" ".join)
 def test_a_change_is_withdrawn(guard: Guard, command: tuple[str, ...]) -> None:
     """One sentence names the process, what stands and what to do; the daemon never makes the change."""
     with stopped(guard) as hangs:

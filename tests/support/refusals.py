@@ -16,6 +16,15 @@ from tests.support.daemon import Guard, ServedAmi
 THREADS, CHILDREN = "clone3", "vfork,clone,fork"
 """The system calls that start a thread, and those that start a child process."""
 OURS, OTHER = "198.18.0.1", "198.18.0.2"
+CHANGES = (
+    ("ban", OTHER),
+    ("unban", OURS),
+    ("unban", "all"),
+    ("deny", "add", OTHER),
+    ("allow", "add", OTHER),
+    ("reload",),
+)
+"""Commands that change something."""
 _MORE = 30
 
 
