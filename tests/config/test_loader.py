@@ -139,7 +139,9 @@ def test_every_key_has_a_default_but_the_secret() -> None:
             log=False,
             max_bans=SetSize(262_144),
             limit=LimitSettings(mode=LimitMode.ENFORCE, rate=Rate(50), burst=Burst(200)),
-            ration=RationSettings(mode=LimitMode.ENFORCE, rate=Rate(2)),
+            ration=RationSettings(
+                mode=LimitMode.ENFORCE, rate=Rate(2), asking=LimitMode.ENFORCE, asking_rate=Rate(2)
+            ),
         ),
         allow=AllowSettings(networks=(), hosts=(), countries=()),
         deny=DenySettings(networks=(), countries=()),
@@ -212,6 +214,8 @@ def test_every_key_can_be_set() -> None:
         [firewall.ration]
         mode = "enforce"
         rate = 2
+        asking = "observe"
+        asking_rate = 3
         [allow]
         networks = ["198.51.100.7", "2001:db8::/32", "::ffff:192.0.2.0/120"]
         hosts = ["SIP.carrier.example.", "xn--bcher-kva.example"]
@@ -287,7 +291,7 @@ def test_every_key_can_be_set() -> None:
             log=True,
             max_bans=SetSize(1_048_576),
             limit=LimitSettings(LimitMode.ENFORCE, Rate(60), Burst(300)),
-            ration=RationSettings(LimitMode.ENFORCE, Rate(2)),
+            ration=RationSettings(LimitMode.ENFORCE, Rate(2), LimitMode.OBSERVE, Rate(3)),
         ),
         allow=AllowSettings(
             networks=(ip_network("198.51.100.7"), ip_network("2001:db8::/32"), ip_network("192.0.2.0/24")),

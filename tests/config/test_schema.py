@@ -20,6 +20,7 @@ from ringfence.config.converters import (
 )
 from ringfence.config.schema import (
     AllowSettings,
+    AmiSettings,
     AsteriskSettings,
     DenySettings,
     FirewallSettings,
@@ -29,7 +30,7 @@ from ringfence.config.schema import (
     Settings,
     WireSettings,
 )
-from ringfence.firewall.contract import BanAction, FirewallPlan, Limit, LimitMode, Ports, Ration
+from ringfence.firewall.contract import AskingRation, BanAction, FirewallPlan, Limit, LimitMode, Ports, Ration
 from ringfence.lists.entries import CONFIGURATION
 from ringfence.model import ListKind, Scope
 from ringfence.netlink.nflog import GROUP
@@ -38,7 +39,7 @@ FOUND = Ports(udp=(5060, 5160), tcp=(5060,))
 
 
 def test_the_plan_of_the_defaults() -> None:
-    """By default bans cover every port and interface, the limiter enforces, and the ration observes."""
+    """By default bans cover every port and interface, and the limiter and both rations enforce."""
     assert Settings().plan(FOUND) == FirewallPlan(
         maxelem=262_144,
         log_group=GROUP,
@@ -49,6 +50,7 @@ def test_the_plan_of_the_defaults() -> None:
         log=False,
         limit=Limit(LimitMode.ENFORCE, 50, 200),
         ration=Ration(LimitMode.ENFORCE, burst=4, rate=2),
+        asking=AskingRation(LimitMode.ENFORCE, burst=5, rate=2, wss=(8089,)),
     )
 
 
@@ -67,7 +69,7 @@ def test_the_plan_of_a_configuration() -> None:
         log=True,
         max_bans=SetSize(4_096),
         limit=LimitSettings(LimitMode.ENFORCE, Rate(60), Burst(300)),
-        ration=RationSettings(LimitMode.ENFORCE, Rate(2)),
+        ration=RationSettings(LimitMode.ENFORCE, Rate(2), LimitMode.OBSERVE, Rate(3)),
     )
 
     assert Settings(firewall=firewall).without_wire().plan(FOUND) == FirewallPlan(
@@ -80,21 +82,40 @@ def test_the_plan_of_a_configuration() -> None:
         log=True,
         limit=Limit(LimitMode.ENFORCE, 60, 300),
         ration=Ration(LimitMode.ENFORCE, burst=4, rate=2),
+        asking=AskingRation(LimitMode.OBSERVE, burst=5, rate=3, wss=(8089,)),
     )
 
 
 @pytest.mark.parametrize(("attempts", "burst"), [(3, 2), (20, 19), (1, 1)])
-def test_the_ration_follows_the_threshold_of_guesses(attempts: int, burst: int) -> None:
-    """A stranger gets one refusal fewer than the rule counts attempts, but at least one."""
+def test_the_rations_follow_the_threshold_of_guesses(attempts: int, burst: int) -> None:
+    """A stranger gets one refusal fewer than the rule counts attempts, but at least one; it asks as often."""
     guess = evolve(Settings().rules["guess"], attempts=Count(attempts))
-    assert Settings(rules={**Settings().rules, "guess": guess}).plan(None).ration.burst == burst
+    plan = Settings(rules={**Settings().rules, "guess": guess}).plan(None)
+    assert (plan.ration.burst, plan.asking.burst) == (burst, attempts)
 
 
 def test_without_the_rule_guess_there_is_no_ration() -> None:
-    """If guesses lead to no ban, the kernel rations no refusals either."""
+    """If guesses lead to no ban, the kernel rations neither refusals nor requests."""
     guess = evolve(Settings().rules["guess"], enabled=False)
     plan = Settings(rules={**Settings().rules, "guess": guess}).plan(None)
-    assert plan.ration.mode is LimitMode.OFF
+    assert (plan.ration.mode, plan.asking.mode) == (LimitMode.OFF, LimitMode.OFF)
+
+
+def test_requests_are_dropped_only_if_the_phones_are_known() -> None:
+    """The ration of questions only observes if one of the PBXs has no AMI; off stays off."""
+    blind = (AsteriskSettings(), AsteriskSettings(ami=AmiSettings(enabled=False)))
+    off = FirewallSettings(ration=RationSettings(asking=LimitMode.OFF))
+    plans = [one.plan(None) for one in (Settings(), Settings(asterisk=blind))]
+
+    assert [plan.asking.mode for plan in plans] == [LimitMode.ENFORCE, LimitMode.OBSERVE]
+    assert Settings(asterisk=blind, firewall=off).plan(None).asking.mode is LimitMode.OFF
+
+
+def test_the_ration_of_questions_knows_the_ports_without_pages() -> None:
+    """WebSocket over TLS is rationed byte by byte only where strangers read no pages."""
+    pages = AsteriskSettings(wire=WireSettings(https_pages=True))
+    assert Settings().plan(None).asking.wss == (8089,)
+    assert Settings(asterisk=(pages,)).plan(None).asking.wss == ()
 
 
 def test_who_may_read_web_pages() -> None:

@@ -113,6 +113,26 @@ def test_the_ration_does_not_wait_for_the_friends(tmp_path: Path) -> None:
         assert (after.limit.mode, after.ration.mode) == (LimitMode.ENFORCE, mode)
 
 
+def test_the_ration_of_questions_waits_for_the_friends(tmp_path: Path) -> None:
+    """Until every Asterisk sent its roster, the ration of questions observes, and reports that it waits."""
+    seen = {}
+    for mode in LimitMode:
+        firewall = FirewallSettings(backend=BackendName("memory"), ration=RationSettings(asking=mode))
+        folder = tmp_path / mode
+        folder.mkdir()
+        with kept(folder, Settings(firewall=firewall)) as made:
+            made.side.start()
+            before = made.backend.plan.asking.mode, made.side.kernel.rules.asking_waits
+            made.side.exempt.friends.startup.update([SourceReadiness(since=0.0, roster_ready=True)], 0.0)
+            made.side.kernel.rules.update()
+            seen[mode] = before, (made.backend.plan.asking.mode, made.side.kernel.rules.asking_waits)
+
+    off, observe, enforce = ((mode, False) for mode in LimitMode)
+    assert seen[LimitMode.OFF] == (off, off)
+    assert seen[LimitMode.OBSERVE] == (observe, observe)
+    assert seen[LimitMode.ENFORCE] == ((LimitMode.OBSERVE, True), enforce)
+
+
 def test_a_fence_waits_for_the_friends(tmp_path: Path) -> None:
     """The fence observes until every Asterisk sent its roster, and reports it, without a limiter too."""
     limit = LimitSettings(mode=LimitMode.OFF)

@@ -76,6 +76,8 @@ VALUES: dict[str, object] = {
     "firewall.limit.burst": 777,
     "firewall.ration.mode": "off",
     "firewall.ration.rate": 7,
+    "firewall.ration.asking": "off",
+    "firewall.ration.asking_rate": 7,
     "allow.networks": ["203.0.113.0/24"],
     "allow.hosts": ["phone.example.org"],
     "allow.countries": ["AS64496"],

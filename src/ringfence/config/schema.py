@@ -46,7 +46,16 @@ from ringfence.config.crowdsec import CrowdsecSettings
 from ringfence.config.feeds import FeedSettings
 from ringfence.config.publish import PublishSettings
 from ringfence.detect.rules import RULES, Claimed, Rule
-from ringfence.firewall.contract import BanAction, FirewallPlan, HepExport, Limit, LimitMode, Ports, Ration
+from ringfence.firewall.contract import (
+    AskingRation,
+    BanAction,
+    FirewallPlan,
+    HepExport,
+    Limit,
+    LimitMode,
+    Ports,
+    Ration,
+)
 from ringfence.lists.entries import CONFIGURATION, Configured, parse_region
 from ringfence.lists.prefixes import code_of, text_of
 from ringfence.model import (
@@ -351,14 +360,17 @@ class LimitSettings:
 
 @frozen
 class RationSettings:
-    """``[firewall.ration]``: the limit for the refusals (401, 403, 407) that one stranger gets.
+    """``[firewall.ration]``: the limits for the refusals (401, 403, 407) and the requests of one stranger.
 
     At once a stranger gets one refusal fewer than the rule ``guess`` counts attempts (4 with the default);
-    after that ``rate`` a second.
+    after that ``rate`` a second. It may send as many datagrams at once as this rule counts attempts; after
+    that ``asking_rate`` a second (``AskingRation``). ``asking`` is the mode of this second limit.
     """
 
     mode: LimitMode = LimitMode.ENFORCE
     rate: Rate = Rate(2)
+    asking: LimitMode = LimitMode.ENFORCE
+    asking_rate: Rate = Rate(2)
 
 
 @frozen
@@ -594,6 +606,7 @@ class Settings:
             log=mine.log,
             limit=Limit(mine.limit.mode, mine.limit.rate, mine.limit.burst),
             ration=self._ration(),
+            asking=self._asking(),
             hep=HepExport(self.hep_targets(), tuple(self.hep_streams())),
             new_only=bool(self.feeds) or self.crowdsec.url is not None,
             decisions=self.crowdsec.url is not None,
@@ -605,6 +618,18 @@ class Settings:
         ration, guess = self.firewall.ration, self.rules["guess"]
         mode = ration.mode if guess.enabled else LimitMode.OFF
         return Ration(mode, max(guess.attempts - 1, 1), ration.rate)
+
+    def _asking(self) -> AskingRation:
+        """Return the ration of questions: off if the rule ``guess`` is off, as the ration is.
+
+        It only observes if a PBX has no AMI, because then its phones and trunks are not known.
+        """
+        ration, guess = self.firewall.ration, self.rules["guess"]
+        mode = ration.asking if guess.enabled else LimitMode.OFF
+        if mode is LimitMode.ENFORCE and not all(pbx.ami.enabled for pbx in self.asterisk):
+            mode = LimitMode.OBSERVE
+        wss = {port for pbx in self.asterisk for port in pbx.hep.wss_ports if not self.has_pages(port)}
+        return AskingRation(mode, guess.attempts, ration.asking_rate, tuple(sorted(wss)))
 
     def lists(self) -> Configured:
         """Return the part of the configuration that concerns the allow list and the deny list.

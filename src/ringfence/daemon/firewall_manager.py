@@ -103,17 +103,19 @@ class WantedRules:
 
     @property
     def plan(self) -> FirewallPlan:
-        """The rules that are wanted now. Until the friends are known, no limit and no fence drops packets.
+        """The rules that are wanted now.
 
-        The ration does not wait. It refuses nobody: a phone whose refusal it drops asks again, and gets in.
-        Without it, a PBX whose phones ringfence does not know yet answered up to 3 000 guesses in the first
-        second, before the first ban.
+        Until the friends are known, the limiter, the ration of questions and the fence drop no packets: to
+        them, the phones and trunks would be strangers. The ration of answers does not wait. It refuses
+        nobody: a phone whose refusal it drops asks again, and gets in. Without it, a PBX whose phones
+        ringfence does not know yet answered up to 3 000 guesses in the first second, before the first ban.
         """
         plan = evolve(self.settings.plan(self.ports), containers=self.containers, fence=self.fence_mode)
         if self._startup.for_limiter:
             return plan
         limit = evolve(plan.limit, mode=_observing(plan.limit.mode))
-        return evolve(plan, limit=limit, fence=_observing(plan.fence))
+        asking = evolve(plan.asking, mode=_observing(plan.asking.mode))
+        return evolve(plan, limit=limit, asking=asking, fence=_observing(plan.fence))
 
     @property
     def fence_mode(self) -> LimitMode:
@@ -154,6 +156,12 @@ class RuleUpdates:
         """Whether the limiter only observes now, until the friends are known."""
         configured = self._wanted.settings.plan(self._wanted.ports)
         return _waits(configured.limit.mode, self._backend.plan.limit.mode)
+
+    @property
+    def asking_waits(self) -> bool:
+        """Whether the ration of questions only observes now, until the friends are known."""
+        configured = self._wanted.settings.plan(self._wanted.ports)
+        return _waits(configured.asking.mode, self._backend.plan.asking.mode)
 
     @property
     def fence_waits(self) -> bool:

@@ -22,7 +22,8 @@ The rules stand in this order:
 2. The bans and the deny list drop packets from their addresses. The lists of fetched and of decided networks
    do so too, except for packets of ``PASSING``. With ``FirewallPlan.new_only``, they do so after all other
    rules, and only what begins a new flow.
-3. The limiter drops the packets of sources that send too many, except for those of friends.
+3. The limiter drops the packets of sources that send too many, except for those of friends. Then the ration
+   of questions drops what a stranger asks the SIP ports too fast (``AskingRation``).
 4. One rule copies the packets of strangers and of observed friends to the SIP ports (not those of TLS) to
    the wire, at most ``REQUEST_RATE`` a second, and ``SENDER_RATE`` of one source.
 5. The log rules copy outgoing challenges to the wire, and all else that the SIP ports send to a stranger or
@@ -129,10 +130,21 @@ FROM_DENIED = "from denied networks"
 TO_DENIED = "to denied networks"
 """The names of the counted kinds of dropped packets (``RuleCounter.name``)."""
 
+NEAR_LENGTHS = {4: 24, 6: 48}
+"""The prefix length of a stranger's *neighbours*, by IP version: they share a ration of questions too."""
+NEAR = 8
+"""How many times the ration of questions of one stranger all its neighbours have together."""
+FLOW_SECONDS = 60
+"""Seconds that the ration of questions remembers a flow after its last packet."""
+WEBSOCKET_SECONDS = 3_600
+"""The same for a connection that Asterisk has upgraded to WebSocket."""
+
 _SIP = 5060
 _IAX2 = 4569
 _REFUSAL = 400  # bytes of a refusal in a TCP segment, with a share of the headers
 _FRAME = 1_600  # bytes: an Ethernet frame, rounded up
+_ASKED = 350  # bytes: a guess with its headers, rounded up
+_HANDSHAKE = 400  # bytes that a client sends in a TLS handshake after its first segment, rounded up
 
 MIN_TIMEOUT, MAX_TIMEOUT = 1, 2_147_483
 """The shortest and the longest timeout of a ban in seconds.
@@ -157,7 +169,7 @@ class BanAction(enum.StrEnum):
 
 
 class LimitMode(enum.StrEnum):
-    """The mode of the limiter, of the ration and of the fence: off, only count packets, or drop them."""
+    """The mode of the limiter, of the two rations and of the fence: off, only count packets, or drop them."""
 
     OFF = "off"
     OBSERVE = "observe"
@@ -204,6 +216,67 @@ class Ration:
         second, because most guessers are banned in the first one, and calls of strangers must not wait long.
         """
         return max((self.burst + 1) * _REFUSAL, _FRAME)
+
+
+@frozen
+class AskingRation:
+    """The settings of the ration of questions: what one stranger may send to the SIP ports.
+
+    A guesser needs no answer: the Contact of a guess may show that the guess was right. So the kernel counts
+    what Asterisk would check. A *stranger* is what it is for the ration. Its *neighbours* are its /24, or by
+    IPv6 its /48. All together they have ``NEAR`` times its ration, so that many addresses gain little.
+
+    By UDP, after a pause, ``burst`` datagrams pass at once, and then ``rate`` a second. Answers (``SIP/2.0``)
+    and ``ACK`` requests are free: neither can carry a guess that Asterisk checks. IAX2 has no such ration.
+
+    By TCP, TLS, WS and WSS, ``bytes_at_once`` pass, and then ``bytes_a_second``, with the headers of the
+    packets. SYNs and segments without data are free. On the ports of TLS, and on those of ``wss``,
+    ``sealed_bytes_at_once`` pass at once; the first segment of a connection is free there if it begins a
+    ClientHello, because nothing behind that can be encrypted. On the other ``Ports.web``, only the bytes of
+    connections count that were upgraded to WebSocket: Asterisk answered 101, or a segment begins with a frame
+    of a client. In ``wss`` are the ports of WebSocket over TLS that serve no pages.
+
+    A *flow* is an address with its port, in any of these transports. A stranger begins one flow at once, and
+    then ``flows_a_second``; its neighbours begin ``NEAR`` times as many. What counts of another flow is
+    dropped. Without this, the first requests of fifty new phones behind one address would use up the ration,
+    and none could answer its challenge. With it, one of them registers and makes the address a friend, and
+    the others get in when they send again.
+    """
+
+    mode: LimitMode = LimitMode.OFF
+    burst: int = 5
+    rate: int = 2
+    wss: tuple[int, ...] = ()
+
+    @property
+    def bytes_at_once(self) -> int:
+        """How many bytes of one stranger pass at once in clear: ``burst`` guesses, but at least a frame.
+
+        A whole frame must fit, because TCP would repeat a larger segment for ever. Two requests of a phone
+        have some 1 500 bytes.
+        """
+        return max(self.burst * GUESS, _FRAME)
+
+    @property
+    def sealed_bytes_at_once(self) -> int:
+        """The same by TLS, where a handshake comes first."""
+        return self.bytes_at_once + _HANDSHAKE
+
+    @property
+    def bytes_a_second(self) -> int:
+        """How many more bytes of one stranger pass in a second."""
+        return self.rate * _ASKED
+
+    @property
+    def flows_a_second(self) -> int:
+        """How many flows one stranger begins in a second."""
+        return 1
+
+    @property
+    def seconds(self) -> int:
+        """How many seconds a stranger is remembered; by then it has its whole ration again."""
+        most = max(self.burst / self.rate, self.sealed_bytes_at_once / self.bytes_a_second)
+        return max(FLOOD_SECONDS, math.ceil(most))
 
 
 @frozen
@@ -306,6 +379,7 @@ class FirewallPlan:
     log: bool = False
     limit: Limit = Limit()
     ration: Ration = Ration()
+    asking: AskingRation = AskingRation()
     sender_rate: int = SENDER_RATE
     containers: frozenset[Address] = frozenset()
     hep: HepExport = HepExport()
@@ -327,11 +401,12 @@ class FirewallPlan:
     @property
     def limits(self) -> bool:
         """Whether the plan limits each source or receiver: all these limits need the same kernel support."""
-        return self.limits_copies or {self.limit.mode, self.ration.mode} != {LimitMode.OFF}
+        modes = {self.limit.mode, self.ration.mode, self.asking.mode}
+        return self.limits_copies or modes != {LimitMode.OFF}
 
     def without_limits(self) -> "FirewallPlan":
         """Return the plan without the limits of each source and receiver."""
-        return evolve(self, limit=Limit(), ration=Ration(), sender_rate=0)
+        return evolve(self, limit=Limit(), ration=Ration(), asking=AskingRation(), sender_rate=0)
 
     def changed_keys(self, other: "FirewallPlan") -> list[str]:
         """Return the configuration keys whose values differ from those in ``other``."""
@@ -499,8 +574,9 @@ class Counters:
     it is unknown. ``limiter_drops`` is the number of packets over the limit; the mode ``observe`` does not
     drop them. ``limiter_full`` is the number of packets from sources for which the limiter had no room.
     ``rationed`` is the number of packets to strangers over the ration; the mode ``observe`` does not drop
-    them. ``ration_full`` is the number of packets to strangers for which the ration had no room. ``fenced``
-    is the number of packets from outside the fence; the mode ``observe`` does not drop them.
+    them. ``ration_full`` is the number of packets to strangers for which the ration had no room. ``asked``
+    and ``asked_full`` are the same for the ration of questions and the packets from strangers. ``fenced`` is
+    the number of packets from outside the fence; the mode ``observe`` does not drop them.
     """
 
     rules: tuple[RuleCounter, ...] = ()
@@ -510,6 +586,8 @@ class Counters:
     rationed: int = 0
     ration_full: int = 0
     fenced: int = 0
+    asked: int = 0
+    asked_full: int = 0
 
 
 @frozen
