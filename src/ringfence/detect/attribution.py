@@ -51,6 +51,7 @@ from ringfence.detect.history import remember
 from ringfence.detect.nonces import Nonces
 from ringfence.detect.proxies import Passage, Proxies
 from ringfence.detect.questions import CALL, Questions, trust_in, weight_of
+from ringfence.detect.relays import Relays
 from ringfence.detect.sessions import (
     HORIZON,
     MAX_SESSIONS,
@@ -364,6 +365,7 @@ class Attribution:
         self.questions = Questions()
         self.proxies = Proxies(sources.proxies)
         self._has_proxies = bool(sources.proxies)
+        self._relays = Relays()
         # By Call-ID, the latest event of a proxy's address whose client is unknown, and when it arrived.
         self._without_client: OrderedDict[bytes, tuple[float, SecurityEvent]] = OrderedDict()
         # By Call-ID, the latest unread connection to which a proxy sent a refusal.
@@ -586,12 +588,28 @@ class Attribution:
             else:
                 self._on_acceptance(answer, now)
         for challenge in challenges:
-            self._nonces.record(challenge, now)
+            self._nonces.record(self._if_forwarded(challenge, now), now)
         for challenge in challenges:
             found += self._proofs.on_challenge(challenge, now)
         for challenge in challenges:
             found += self._on_refusal_by_asterisk(challenge, now, wall, asterisk)
         return found
+
+    def _if_forwarded(self, answer: Challenge, now: float) -> Challenge:
+        """Return an answer of Asterisk; it stays ``relayed`` only if its receiver may forward it.
+
+        That is a relay. If chan_sip has cut the topmost Via, the receiver may also be any proxy that the
+        sender has named, unless the request came from the receiver.
+        """
+        if not answer.relayed:
+            return answer
+        receiver, sender = answer.address, sender_of_request(answer)
+        if sender is None:
+            asked = self._conversations.latest(answer.call_id)
+            if asked is None or asked.remote.transport is not _UDP or asked.request.address != receiver:
+                return answer
+            sender = receiver
+        return evolve(answer, sender=sender, relayed=self._relays.has(receiver, now))
 
     def _on_acceptance(self, answer: Challenge, now: float) -> None:
         """Handle an answer that refuses no password; record a registration that Asterisk accepts."""
@@ -726,7 +744,9 @@ class Attribution:
         client = answer.address
         if self.proxies.networks.covers(client):  # it goes to another proxy
             return ()
-        answer = self.proxies.to_client(answer)
+        answer = self.proxies.to_client(
+            evolve(answer, relayed=answer.relayed and self._relays.has(client, now))
+        )
         self._nonces.record(answer, now)
         refusal = self._conversations.answer(answer, client, now)
         if answer.status not in REFUSALS:
@@ -843,6 +863,7 @@ class Attribution:
         if event.source.name != AMI or event.tampered or event.forgeable:
             return
         if event.service in (_PJSIP, _SIP):
+            self._relays.record_login(event.remote, event.account, now)
             host = self._senders.record_proof(host_of(event.remote.address), now)
             host.succeeded = now
             host.keep(now + UNREAD_FOR)

@@ -24,8 +24,8 @@ address in an event only if it was sent to this address alone. With any other no
 claim: neither the named address nor the receiver is proven.
 
 Under chan_sip, an attempt whose nonce has several receivers or senders is attributed to none of them, because
-a sender with a forged source may have caused it. A challenge with more than one Via is forwarded by its
-receiver (RFC 3261 §16.7), so its nonce proves no address either.
+a sender with a forged source may have caused it. Neither does a nonce prove an address if its receiver may
+have forwarded it (``relays``).
 
 If the wire loses packets, a nonce with one known receiver may have had another one, the guesser. So PJSIP's
 nonces of ``AROUND`` seconds before and after the loss prove no address.
@@ -77,7 +77,7 @@ class _Sent:
     at: float = -LIFE
     receivers: tuple[Address, ...] = ()
     senders: tuple[Address | None, ...] = ()
-    relayed: bool = False  # a receiver may be unknown, because the challenge may have been forwarded
+    relayed: bool = False  # a receiver may be unknown: a relay may have forwarded the challenge
     stream: bool = True  # the nonce was sent only by TCP
     elsewhere: bool = False  # chan_sip also sent it by TCP or TLS, which the wire may miss
 

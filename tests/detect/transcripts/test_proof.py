@@ -11,6 +11,7 @@ from tests.detect.transcripts.reports import (
     challenged,
     copied,
     failed,
+    login,
     misdialled_by_notice,
     probed,
     sent,
@@ -85,12 +86,77 @@ def test_a_nonce_asked_for_by_another_address_proves_no_address() -> None:
     assert happened.attempts == ["192.0.2.7 counted, claimed"]
 
 
-def test_a_relayed_challenge_proves_no_address() -> None:
-    """A relayed challenge proves nothing, as its receiver may forward it, like a stateless proxy."""
+def phones(address: str, *accounts: str, port: int = 5060) -> Step:
+    """Return the logins of these accounts from one socket."""
+    return at(0, *(login(address, b"in-%d" % n, account=a, port=port) for n, a in enumerate(accounts)))
+
+
+def test_a_via_below_the_topmost_decides_nothing() -> None:
+    """The answer goes to the topmost Via, so five guesses whose requests have two Vias are a full ban."""
+    guard = Player()
+    steps = [
+        at(
+            number,
+            sent(ATTACKER, b"%d" % number, nonce=b"n%d" % number, relayed=True),
+            failed(ATTACKER, b"%d" % number, nonce=b"n%d" % number),
+        )
+        for number in range(5)
+    ]
+    happened = guard.play(*steps)
+    assert happened.attempts == ["192.0.2.7 counted, proven by nonce"] * 5
+    assert happened.bans == FULL
+
+
+@pytest.mark.parametrize(
+    ("accounts", "proof"),
+    [
+        (("1", "2", "3"), "claimed"),
+        (("1", "2", "3", "4", "1"), "claimed"),
+        (("1", "2", "2"), "proven by nonce"),
+    ],
+)
+def test_a_relay_is_known_by_the_phones_behind_it(accounts: tuple[str, ...], proof: str) -> None:
+    """Three accounts at one socket show a relay, which may forward a nonce by the Via below its own."""
     for later in ([], [sent(nonce=b"n")]):
-        challenges = at(0, sent(nonce=b"n", relayed=True), *later)
-        happened = Player().play(challenges, at(0.1, failed(nonce=b"n")))
-        assert happened.attempts == ["192.0.2.7 counted, claimed"]
+        guard = Player()
+        guard.play(phones(ATTACKER, *accounts))
+        challenges = at(1, sent(nonce=b"n", relayed=True), *later)
+        happened = guard.play(challenges, at(1.1, failed(nonce=b"n")))
+        assert [line.partition(", ")[2] for line in happened.attempts] == [proof]
+
+
+def test_the_sockets_of_an_office_are_no_relay() -> None:
+    """Three phones behind a NAT have a socket each, and a guesser beside them cannot hide by two Vias."""
+    guard = Player()
+    for number, account in enumerate(("1", "2", "3")):
+        guard.play(phones(ATTACKER, account, port=5060 + number))
+    happened = guard.play(at(1, sent(nonce=b"n", relayed=True)), at(1.1, failed(nonce=b"n")))
+    assert [line.partition(", ")[2] for line in happened.attempts] == ["proven by nonce"]
+
+
+def test_a_relay_without_a_login_for_two_hours_is_none() -> None:
+    """Phones register at least once an hour, so a host without them is a relay no longer."""
+    guard = Player()
+    guard.play(phones(ATTACKER, "1", "2", "3"))
+    happened = guard.play(at(7_200, sent(nonce=b"n", relayed=True)), at(7_200.1, failed(nonce=b"n")))
+    assert [line.partition(", ")[2] for line in happened.attempts] == ["proven by nonce"]
+
+
+@pytest.mark.parametrize(
+    ("asker", "attempt"),
+    [(ATTACKER, "192.0.2.7 counted, proven by nonce"), (BYSTANDER, None)],
+)
+def test_a_cut_via_of_chan_sip_above_another(asker: str, attempt: str | None) -> None:
+    """chan_sip cuts a long Via; the receiver is proven only if the request came from there.
+
+    A sender may otherwise name any proxy in the world in the Via that is cut.
+    """
+    guard = Player()
+    challenge = sent(ATTACKER, nonce=b"n", sender=None, relayed=True, service=Service.SIP)
+    guess = wrong(ATTACKER, nonce=b"n", response=b"r")
+    happened = guard.play(at(0, copied(asker)), at(0.1, challenge), at(0.2, guess))
+    blamed = [line for line in happened.attempts if line.startswith(ATTACKER)]
+    assert blamed == ([attempt] if attempt is not None else [])
 
 
 def test_a_nonce_that_went_by_tcp_proves_no_datagram() -> None:

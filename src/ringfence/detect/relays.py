@@ -1,0 +1,56 @@
+"""Relays: hosts that may forward an answer of Asterisk to somebody else.
+
+A nonce proves the address that it was sent to, because only this host can return it. One kind of host is an
+exception: a SIP proxy that forwards an answer which it did not ask for to the next Via (RFC 3261 §16.7).
+
+    attacker   REGISTER, from the proxy's address, two Vias   ->  Asterisk    a forged datagram
+               401 with a nonce                               <-  Asterisk    to the proxy, by the topmost Via
+    proxy      401 with the nonce                             ->  attacker    by the Via below
+
+The Vias do not show such a host: every sender can write a second one below its own, and the answer still goes
+to the topmost. So the proof is a thing that no sender can write. Behind a proxy are the phones of several
+accounts, and all of them log in through one socket of it. A *relay* is an address at which ``ACCOUNTS``
+accounts have logged in through one socket within ``LIFE``. Its nonces prove nothing if the answer has more
+than one Via. For anybody else, the Vias below the topmost decide nothing.
+
+An allowed proxy or a trunk needs no proof: it is never banned. The proxies of this host are in ``proxies``.
+Bounds: ``MOST`` sockets, and as many relays. The oldest are discarded first. Times are monotonic seconds.
+"""
+
+from collections import OrderedDict
+
+from ringfence.detect.history import remember
+from ringfence.model import Address, Endpoint
+
+ACCOUNTS = 3
+"""The number of accounts at one socket that makes its address a relay.
+
+A thief of one password, or of two, cannot make its own address a relay.
+"""
+
+LIFE = 7_200.0
+"""How long a login counts (seconds). Phones register at least once an hour."""
+
+MOST = 4_096
+
+
+class Relays:
+    """The hosts at which several accounts log in through one socket."""
+
+    def __init__(self) -> None:
+        self._logins: OrderedDict[Endpoint, dict[str, float]] = OrderedDict()
+        self._relays: OrderedDict[Address, float] = OrderedDict()
+
+    def record_login(self, remote: Endpoint, account: str, now: float) -> None:
+        """Record that ``account`` has logged in from the socket ``remote``."""
+        known = self._logins.get(remote, {})
+        accounts = {name: at for name, at in known.items() if now - at < LIFE and name != account}
+        if len(accounts) < ACCOUNTS:
+            accounts[account] = now
+        remember(self._logins, remote, accounts, MOST)
+        if len(accounts) >= ACCOUNTS:
+            remember(self._relays, remote.address, now, MOST)
+
+    def has(self, address: Address, now: float) -> bool:
+        """Whether ``address`` is a relay."""
+        return now - self._relays.get(address, -LIFE) < LIFE
