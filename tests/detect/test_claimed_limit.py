@@ -58,3 +58,13 @@ def test_without_room_the_oldest_address_is_forgotten() -> None:
     for key in (b"a", b"b", b"c"):
         claims.begin_ban(key, 0.0)
     assert [claims.begin_ban(key, 1.0) for key in (b"c", b"a")] == [2.0, 1.0]
+
+
+def test_proven_subjects_have_a_limit_of_their_own() -> None:
+    """Forged addresses cannot use up the room of a real one, and it is bounded too."""
+    claims = ClaimedLimit(TERMS)
+    for key in (b"a", b"b"):
+        claims.begin_ban(key, 0.0)
+    assert (claims.allows(b"c", 0.0), claims.allows(b"c", 0.0, proven=True)) == (False, True)
+    assert [claims.begin_ban(key, 0.0, proven=True) for key in (b"c", b"d")] == [600.0, 600.0]
+    assert (claims.allows(b"e", 59.9, proven=True), claims.allows(b"e", 60.0, proven=True)) == (False, True)

@@ -586,6 +586,11 @@ def summary(kept: Sequence[bytes], account: bytes = b"") -> tuple[int, int, int,
     return number, proven, fresh, unknown
 
 
+def has_proven(kept: Sequence[bytes]) -> bool:
+    """Whether one of the packed attempts is proven, also if a ban has consumed it."""
+    return any(packed[_FLAGS] & _PROVEN for packed in kept)
+
+
 def fact_from(attempt: Attempt, at: float) -> Fact:
     """Return an attempt as the rules see it; it counts at ``at`` (monotonic seconds)."""
     return Fact(

@@ -21,6 +21,7 @@ from ringfence.detect.history import (
     Subject,
     Subjects,
     fact_of,
+    has_proven,
     packed_account,
     remember,
     summary,
@@ -125,8 +126,8 @@ class GroupCounts(Generic[_Group]):
 #
 # Anyone who can forge UDP source addresses can choose whom to get banned. So these bans (*claimed* bans)
 # are short, and their number a minute is limited. Beyond the limit, only subjects with an earlier claimed ban
-# are banned, again at most so many a minute. A real guesser is nearly always proven by its nonce, and proven
-# bans have no limit.
+# are banned, again at most so many a minute. Subjects with a proven attempt have a limit of their own, of as
+# many a minute: forged addresses have none, so they cannot use it up. Full bans have no limit.
 #
 # Bounds: ``MOST`` subjects with a ban. The oldest are discarded first, and are then treated as new. Times are
 # monotonic seconds.
@@ -149,10 +150,13 @@ class ClaimedLimit:
         self._most = most
         self._new: deque[float] = deque()
         self._returning: deque[float] = deque()
+        self._proven: deque[float] = deque()
         self._before: OrderedDict[Key, tuple[int, float]] = OrderedDict()
 
-    def allows(self, key: Key, now: float) -> bool:
-        """Whether the subject with ``key`` may get a claimed ban now."""
+    def allows(self, key: Key, now: float, *, proven: bool = False) -> bool:
+        """Whether the subject with ``key`` may get a claimed ban now; ``proven``: it has a proven attempt."""
+        if proven:
+            return self._has_room(self._proven, now, self.terms.per_minute)
         if self._has_room(self._new, now, self.terms.per_minute):
             return True
         return key in self._before and self._has_room(self._returning, now, self.terms.per_minute)
@@ -168,13 +172,13 @@ class ClaimedLimit:
         self._alarm_at = now
         return (spoofing(self.terms.per_minute),)
 
-    def begin_ban(self, key: Key, now: float) -> float:
+    def begin_ban(self, key: Key, now: float, *, proven: bool = False) -> float:
         """Count a new claimed ban of the subject with ``key``; return its duration (seconds)."""
         number, last = self._before.get(key, (0, now))
         if now - last >= self.terms.returns_within:
             number = 0
         returns = key in self._before and self._has_room(self._returning, now, self.terms.per_minute)
-        (self._returning if returns else self._new).append(now)
+        (self._proven if proven else self._returning if returns else self._new).append(now)
         remember(self._before, key, (number + 1, now), self._most)
         return self.terms.ban[min(number, len(self.terms.ban) - 1)]
 
@@ -257,7 +261,7 @@ class Judge:
         limits = [(rule, rule.attempts) for rule in rules]
         if is_attacked and shared is not None:
             number, proven, fresh, _ = summary(kept, name)
-            claims = fresh >= shared.strangers and not narrowed and self._claims.allows(subject.key, now)
+            claims = fresh >= shared.strangers and not narrowed and self._allows(subject, kept, now)
             if number >= shared.strangers and (claims or proven > 0):
                 limits.append((shared, shared.strangers))
         narrow: tuple[Rule, list[Fact]] | None = None
@@ -305,10 +309,13 @@ class Judge:
             return found
         if narrowed:
             return []
-        if not self._claims.allows(subject.key, now):
+        if not self._allows(subject, kept, now):
             self._claims.refused = True
             return []
         return found
+
+    def _allows(self, subject: Subject, kept: Sequence[bytes], now: float) -> bool:
+        return self._claims.allows(subject.key, now, proven=has_proven(kept))
 
     def _matching(self, rule: Rule, facts: Sequence[Fact]) -> list[Fact]:
         """Return the attempts that a rule counts: trusted, not consumed, of its kinds, within its window.
@@ -349,10 +356,11 @@ class Judge:
         self, subject: Subject, rule: Rule, found: Sequence[Fact], now: float, scope: Scope
     ) -> Decision | None:
         """Return a claimed ban, None if the limit refuses it."""
-        if not self._claims.allows(subject.key, now):
+        proven = has_proven(self._history.packed(subject.key))
+        if not self._claims.allows(subject.key, now, proven=proven):
             self._claims.refused = True
             return None
-        seconds = self._claims.begin_ban(subject.key, now)
+        seconds = self._claims.begin_ban(subject.key, now, proven=proven)
         self._history.consume(subject.key, claimed=not rule.insists)
         if rule.scope is Scope.SIP_UDP or rule.insists:
             seconds = rule.ban_for(0)

@@ -177,12 +177,16 @@ def test_so_many_new_claimed_bans_a_minute() -> None:
     assert guard.play(*claimed([60.5] * 5, "203.0.113.101")).bans == []
 
 
-def test_a_partly_proven_guesser_meets_the_limit_of_claimed_bans() -> None:
-    """Five attempts of which one is proven are a claim, and beyond the limit they ban nothing."""
+def test_partly_proven_guessers_have_a_limit_of_their_own() -> None:
+    """Five attempts of which one is proven are a claim; it competes with other such claims only."""
     guard = Player(claimed_per_minute=1)
     assert guard.play(*claimed([0.0] * 5, BYSTANDER)).alarms == []
-    happened = guard.play(at(1, guess()), *claimed([1.0] * 4))
-    assert (happened.bans, happened.alarms) == ([], ["attack.spoofing"])
+    for address, bans, alarms in (
+        ("192.0.2.1", ["guess bans 192.0.2.1/32 by sip-udp for 600 s after 5"], []),
+        ("192.0.2.2", [], ["attack.spoofing"]),
+    ):
+        happened = guard.play(at(1, guess(address)), *claimed([1.0] * 4, address))
+        assert (happened.bans, happened.alarms) == (bans, alarms)
 
 
 def test_an_address_that_was_banned_before_needs_no_room_in_the_minute() -> None:
@@ -384,6 +388,27 @@ def test_a_banned_prefix_holds_every_address_of_it(prefix: str, inside: str, out
     assert guard.play(at(1, guess(inside), guess(outside))).of("late") == [inside]
     assert guard.play(at(99.9, guess(inside))).of("late") == [inside]
     assert guard.play(at(100, guess(inside))).of("counted") == [inside]
+
+
+@pytest.mark.parametrize("proven", [1, 3])
+def test_a_sender_that_returns_a_nonce_does_not_compete_with_forged_ones(proven: int) -> None:
+    """Eight hundred forged addresses use up the minute; a real one is still banned at its fifth guess."""
+    guard = Player()
+    forged = [f"198.51.{n // 200}.{n % 200}" for n in range(800)]
+    happened = guard.play(*(at(0.01 * n, *(guess(one, proven=False) for one in forged)) for n in range(5)))
+    assert len(happened.bans) == 600
+    assert set(happened.alarms) == {"attack.spoofing"}
+    refused = guard.play(at(1, *(guess("203.0.113.1", proven=False) for _ in range(5))))
+    real = guard.play(*(at(2 + n, guess("203.0.113.2", proven=n < proven)) for n in range(5)))
+    assert (refused.bans, real.bans) == ([], ["guess bans 203.0.113.2/32 by sip-udp for 600 s after 5"])
+
+
+def test_an_earlier_full_ban_shows_a_real_sender() -> None:
+    """Its claims need no room among the forged ones, although a ban has consumed its proven guesses."""
+    guard = Player(claimed_per_minute=1)
+    guard.play(*(at(n, guess()) for n in range(5)), at(5, Unbanned("192.0.2.7/32")))
+    guard.play(*(at(10 + n, guess(BYSTANDER, proven=False)) for n in range(5)))
+    assert len(guard.play(*claimed(20 + n for n in range(5))).bans) == 1
 
 
 # -- prefixes --------------------------------------------------------------------------------------------
