@@ -9,7 +9,7 @@ from typing import Self
 
 from attrs import frozen
 
-_EVENTS = frozenset({"attack", "evidence", "password", "phone", "phones", "source"})
+_EVENTS = frozenset({"attack", "evidence", "friend", "password", "phone", "phones", "source"})
 """The first parts (before the dot) of the codes of alarms that are not about the setup of this host.
 
 Most of these alarms report an event, such as an attack, or a phone with a wrong password.
@@ -62,6 +62,11 @@ class AlarmCode(enum.StrEnum):
         "password.elsewhere",
         "An account logs in from an address where it never was.",
         "Change its password, unless the phone moved.",
+    )
+    FRIEND_TOO_MANY = (
+        "friend.too_many",
+        "One account logs in from so many new addresses that further ones become no friends.",
+        "Change its password, unless so many of its phones move.",
     )
     ATTACK_DISTRIBUTED = (
         "attack.distributed",

@@ -50,6 +50,17 @@ def test_contact_changes_apply_at_once(world: World) -> None:
     assert world.keeping.friends.worked_at("alice", ip_address(PHONE))
 
 
+def test_contacts_of_one_account_make_few_friends_and_those_of_many_make_many(world: World) -> None:
+    """A roster of 500 accounts makes 500 friends; one account has eight, and those that it had before."""
+    many = [contact(f"10.1.{number // 250}.{number % 250 + 1}", str(number)) for number in range(500)]
+    shared = [contact(f"10.2.0.{number + 1}") for number in range(30)]
+    world.keeping.on_roster(roster(*many, *shared))
+    assert len(world.keeping.friends) == 500 + 8
+    after = world.again()
+    after.keeping.on_roster(roster(*shared))
+    assert len(after.keeping.friends) == 500 + 16
+
+
 def test_a_contact_missing_in_the_roster_ends_soon(world: World) -> None:
     """A missing contact stays a friend for a while; passwords and other Asterisks keep theirs."""
     world.keeping.on_roster(roster(contact(PHONE, left=7_200.0), contact(OTHER, left=7_200.0)))

@@ -62,6 +62,7 @@ from ringfence.detect.judgement import (
     Watched,
     distributed_cleared,
     forged_by,
+    too_many_friends,
 )
 from ringfence.detect.observation import Observation
 from ringfence.detect.rules import By, Claimed, Rule
@@ -397,6 +398,8 @@ class Detector:
         alarms = self._friend_attempts.on_success(event, now)
         if self._attribution.is_diverted(event.remote.address, now):
             return [*alarms]  # no friend: the login may come from another address than the event names
+        if not self.friends.admits(friend):
+            return [*alarms]  # its account makes too many friends, which ``tick`` reports
         return [*alarms, Login(friend)]
 
     def _is_seen(self, event: SecurityEvent, now: float) -> bool:
@@ -537,6 +540,7 @@ class Detector:
         self._history.expire(now)
         alarms = [distributed_cleared(*account) for account in self._judge.tick(now)]
         alarms += self._friend_attempts.tick(now)
+        alarms += [too_many_friends(*account) for account in self.friends.new.take_refused()]
         found = self._attribution.tick(now, wall, wire=wire, listening=listening)
         return [*alarms, *self._on_findings(found, now)]
 

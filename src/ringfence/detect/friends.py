@@ -6,6 +6,9 @@ its caller adds the reasons (:meth:`Friends.add`) and expires them (:meth:`Frien
 expired is *former* for a month: a phone with a wrong password cannot renew it, but is still a broken phone.
 When all phones fail at once, former friends count as friends during :attr:`Friends.outage_mode`.
 
+A login or a contact makes a friend only if :meth:`Friends.admits` it, because one account may make only some
+new friends (``new_friends``).
+
 Times are wall-clock seconds, because friends persist across restarts. Bounds: ``MOST`` reasons, and as many
 former ones; those seen longest ago are discarded first, and their addresses become strangers.
 """
@@ -16,6 +19,7 @@ from ipaddress import ip_network
 from itertools import islice
 from typing import Generic, TypeVar
 
+from ringfence.detect.new_friends import NewFriends
 from ringfence.event_values import evolve
 from ringfence.model import (
     Address,
@@ -39,6 +43,7 @@ FORMER_FOR = 30 * 86_400.0
 AUTHENTICATED_FOR = 7_200.0
 """How long an address is a friend after a login (seconds). Phones register at least once an hour."""
 
+_NOT_LEARNED = (FriendReason.TRUNK, FriendReason.IMPORTED)
 _PREFIX_LENGTHS = {
     4: (24,),
     6: (64, 60, 56, 52, 48),
@@ -145,6 +150,8 @@ class Friends:
         """Increases whenever an address becomes a friend or stops being one."""
         self.changed: Address | None = None
         """The address that the last change concerns; None if it may concern every address."""
+        self.new = NewFriends()
+        """The addresses that became friends within a day, by account."""
         self._most = most
         self._current: _Table[Key] = _Table()
         self._former: _Table[tuple[Address, str]] = _Table()
@@ -158,6 +165,16 @@ class Friends:
         """Begin or end outage mode."""
         self.outage_mode = on
         self._change(None)
+
+    def admits(self, friend: Friend) -> bool:
+        """Whether a login or a contact may make this friend: its account works there, or makes few new ones.
+
+        Trunks and imported friends come from the configuration, and have no limit.
+        """
+        if friend.reason in _NOT_LEARNED or self.worked_near(friend.account, friend.address):
+            return True
+        account = friend.asterisk, short_account(friend.account)
+        return self.new.admits(account, sender_of(friend.address), friend.seen)
 
     def add(self, friend: Friend) -> bool:
         """Add or renew a reason; return whether it is new.

@@ -7,6 +7,7 @@ from attrs import Factory, define, frozen
 
 from ringfence import event_values
 from ringfence.alarm_codes import AlarmCode
+from ringfence.detect.new_friends import HOUR, MOST_A_DAY, MOST_AN_HOUR
 from ringfence.detect.rules import Rule
 from ringfence.model import (
     Address,
@@ -209,6 +210,15 @@ def distributed(asterisk: str, account: str) -> AlarmChange:
 def distributed_cleared(asterisk: str, account: str) -> AlarmChange:
     """Return the change that clears the alarm of :func:`distributed`."""
     return AlarmChange(AlarmCode.ATTACK_DISTRIBUTED, _name(asterisk, account), "", cleared=True)
+
+
+def too_many_friends(asterisk: str, account: str) -> AlarmChange:
+    """Return the alarm that one account logs in from too many new addresses."""
+    text = (
+        f"{printable(account)} logs in from so many new addresses that others become no friends (at most "
+        f"{MOST_AN_HOUR} an hour, {MOST_A_DAY} a day); unless its phones move so much, change the password"
+    )
+    return AlarmChange(AlarmCode.FRIEND_TOO_MANY, _name(asterisk, account), text, lasts=HOUR)
 
 
 def spoofing(most: int) -> AlarmChange:

@@ -168,12 +168,15 @@ class RecordedFriends:
         """Record a reason why an address is a friend; return the keys of the reasons that were removed.
 
         Reasons are removed if the account has more than ``MOST_ADDRESSES`` addresses. An address that cannot
-        be a phone's is ignored: this host's own, loopback, multicast and broadcast.
+        be a phone's is ignored: this host's own, loopback, multicast and broadcast. So is a new address if
+        its account makes too many friends (:meth:`Friends.admits`).
         """
         address = friend.address
         if address.is_loopback or address.is_unspecified or address.is_multicast or self._own(address):
             return ()
         if address.version == 4 and int(address) == _BROADCAST:  # noqa: PLR2004 - IPv4
+            return ()
+        if not self._friends.admits(friend):
             return ()
         friend = evolve(friend, until=min(friend.until, self._wall() + LONGEST))
         key = identity_of(friend)

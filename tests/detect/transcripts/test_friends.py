@@ -146,6 +146,18 @@ def test_a_success_in_another_name_makes_no_friend(later: float, *, is_friend: b
     assert guard.is_friend(PHONE) is is_friend
 
 
+def test_one_account_makes_eight_new_friends_an_hour() -> None:
+    """The ninth address becomes no friend, and an alarm names the account; addresses of one /64 are one."""
+    guard = Player()
+    addresses = [f"203.0.113.{number}" for number in range(1, 12)]
+    happened = guard.play(*(at(n, login(one), Tick()) for n, one in enumerate(addresses)))
+    assert [guard.is_friend(one) for one in addresses] == [True] * 8 + [False] * 3
+    assert f"friend.too_many of 204 of {PBX}" in happened.alarms
+    guard = Player()
+    guard.play(*(at(n, login(f"2001:db8::{n:x}")) for n in range(1, 20)))
+    assert guard.is_friend("2001:db8::13")
+
+
 # -- broken phones ---------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,80 @@
+"""New friends of each account: how many an account makes in an hour and in a day."""
+
+from ipaddress import ip_address
+
+import pytest
+from tests.detect.events import PBX
+
+from ringfence.detect import new_friends
+from ringfence.detect.friends import Friends
+from ringfence.detect.new_friends import DAY, HOUR, MOST_A_DAY, MOST_AN_HOUR, NewFriends
+from ringfence.model import Friend, FriendReason
+from ringfence.networks import sender_of
+
+ALICE, BOB = (PBX.asterisk, "alice"), (PBX.asterisk, "bob")
+
+
+def sender(number: int) -> str:
+    """Return one of many IPv4 addresses."""
+    return f"203.0.113.{number}"
+
+
+def admitted(new: NewFriends, numbers: range, now: float, account: tuple[str, str] = ALICE) -> list[int]:
+    """Return which of these senders an account may make friends."""
+    return [one for one in numbers if new.admits(account, sender_of(ip_address(sender(one))), now)]
+
+
+def reason(address: str, account: str = "alice", why: FriendReason = FriendReason.AUTHENTICATED) -> Friend:
+    """Return a reason why an address is a friend."""
+    return Friend(PBX.asterisk, ip_address(address), account, why, 0.0, 0.0, 1e9)
+
+
+def test_an_account_makes_some_new_friends_an_hour_and_a_day() -> None:
+    """Eight senders an hour and twenty a day are new friends; an admitted one stays so for a day."""
+    new = NewFriends()
+    assert admitted(new, range(30), 0.0) == [*range(MOST_AN_HOUR)]
+    assert admitted(new, range(30), HOUR - 1) == [*range(MOST_AN_HOUR)]
+    assert admitted(new, range(8, 30), HOUR) == [*range(8, 16)]
+    assert admitted(new, range(16, 30), 2 * HOUR) == [*range(16, MOST_A_DAY)]
+    assert admitted(new, range(20, 30), 3 * HOUR) == []
+    assert admitted(new, range(20, 30), DAY) == [*range(20, 28)]
+
+
+def test_each_account_has_a_limit_of_its_own() -> None:
+    """What one account has used up takes nothing from another; each is reported once."""
+    new = NewFriends()
+    assert admitted(new, range(30), 0.0) == admitted(new, range(30), 0.0, BOB)
+    assert new.take_refused() == [ALICE, BOB]
+    assert new.take_refused() == []
+
+
+def test_the_accounts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the bound, the account that made a friend longest ago is forgotten."""
+    monkeypatch.setattr(new_friends, "MOST", 1)
+    new = NewFriends()
+    admitted(new, range(30), 0.0)
+    admitted(new, range(30), 0.0, BOB)
+    assert new.take_refused() == [ALICE]
+    assert admitted(new, range(100, 130), 0.0) == [*range(100, 100 + MOST_AN_HOUR)]
+
+
+def test_where_an_account_worked_it_is_not_new() -> None:
+    """A phone that comes back is a friend, also at another address of its /64, however many are new."""
+    friends = Friends()
+    friends.add(reason("198.51.100.7"))
+    friends.remember(reason("2001:db8::7"))
+    assert admitted(friends.new, range(30), 0.0) == [*range(MOST_AN_HOUR)]
+    assert friends.admits(reason("198.51.100.7"))
+    assert friends.admits(reason("2001:db8::8"))
+    assert not friends.admits(reason("2001:db8:0:1::8"))
+    assert friends.admits(reason("2001:db8:0:1::8", "bob"))
+
+
+@pytest.mark.parametrize(
+    ("why", "number"),
+    [(FriendReason.REACHABLE, 8), (FriendReason.REGISTERED, 8), (FriendReason.TRUNK, 30)],
+)
+def test_contacts_have_the_same_limit_and_trunks_have_none(why: FriendReason, number: int) -> None:
+    """A contact may name any address, so it makes no more friends than a login."""
+    friends = Friends()
+    assert sum(friends.admits(reason(sender(one), why=why)) for one in range(30)) == number
