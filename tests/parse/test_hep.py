@@ -408,7 +408,7 @@ def test_the_same_request_has_the_same_digest_wherever_it_is_read() -> None:
 
 def test_each_datagram_of_a_read_that_is_not_plain_is_another_request() -> None:
     """Of text that can be read in several ways, each datagram counts, and all of it stands for each."""
-    odd = register(b"a", b"X: 1\r\n folded\r\n" + CREDENTIALS) + register(b"b")
+    odd = register(b"a", b"X: 1\nY: 2\r\n" + CREDENTIALS) + register(b"b")
     reader = exports()
     found = [asked(reader, odd, b"a") for _ in range(3)]
     assert len({one.digest for one in found}) == 3

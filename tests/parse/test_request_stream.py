@@ -93,6 +93,47 @@ def test_a_bare_cr_within_a_line_hides_no_request(text: bytes) -> None:
 
 
 @pytest.mark.parametrize(
+    "folded",
+    [
+        b"Call-ID:\r\n c",
+        b"Call-ID\r\n\t: c",
+        b"X: a\r\n Content-Length: 5\r\n\tl: 7\r\nCall-ID: c",
+        b"X:\r\n \r\ni:c",
+    ],
+)
+def test_a_folded_line_hides_no_request(folded: bytes) -> None:
+    """No Content-Length stands in a line that begins with a blank, so all agree on where messages end."""
+    head = ASK.replace(b"Call-ID: c", folded)
+    assert read(begun(), head + CALL + BODY + ASK) == [head, CALL, ASK]
+    assert read(begun(), ASK.replace(b"\r\n", b"\r\n X: y\r\n", 1) + CALL + BODY) is not None
+    upgrade = UPGRADE.replace(b"Host: a", folded)
+    assert read(begun(), upgrade + framed(head) + framed(ASK)) == [head, ASK]
+
+
+@pytest.mark.parametrize("kinds", [(1, 0x80), (2, 0x80), (1, 0x81), (2, 0x82), (0, 0x80), (0, 0x82)])
+def test_fragments_hide_no_request(kinds: tuple[int, int]) -> None:
+    """Asterisk joins all data frames up to one with FIN, with control frames and empty ones among them."""
+    first, last = kinds
+    for cut in (0, 1, 30, len(ASK)):
+        parts = framed(ASK[:cut], first), framed(b"ping", 0x89), framed(b"", 0), framed(ASK[cut:], last)
+        assert in_pieces(UPGRADE + b"".join(parts) + framed(CALL + BODY), [cut, 200]) == [ASK, CALL]
+    assert in_pieces(UPGRADE + framed(b"\r\n", 1) + framed(b"\r\n", 0x80) + framed(ASK), []) == [ASK]
+
+
+def test_fragments_are_bounded() -> None:
+    """They count among the bytes of incomplete messages, until the message is whole or nothing is read."""
+    data = UPGRADE + framed(ASK[:40], 1)
+    streams = begun()
+    assert read(streams, data) == []
+    assert streams.pending == 40
+    assert read(streams, framed(ASK[40:], 0x80), len(data)) == [ASK]
+    assert streams.pending == 0
+    streams = begun()
+    assert read(streams, data + framed(b"x" * 20, 0) + b"\xc1\x80") is None
+    assert streams.pending == 0
+
+
+@pytest.mark.parametrize(
     "data",
     [
         ASK.replace(b"Content-Length: 0", b"X: 0"),
@@ -100,24 +141,30 @@ def test_a_bare_cr_within_a_line_hides_no_request(text: bytes) -> None:
         ASK.replace(b"Content-Length: 0", b"Content-Length: 0\r\nContent-LengthX: 0"),
         ASK.replace(b"Content-Length: 0", b"Content-Length: 0;a"),
         ASK.replace(b"Content-Length: 0", b"Content-Length:\r\n 0"),
-        ASK.replace(b"Call-ID: c", b"Call-ID:\r\n c"),
+        ASK.replace(b"Content-Length: 0", b"Content-Length\r\n : 0"),
+        ASK.replace(b"Content-Length: 0", b"Content-Length: 0\r\n 5"),
         ASK.replace(b"Call-ID: c", b"Call-ID: c\nX: d"),
         ASK.replace(b"Call-ID: c", b"Call-ID: c\r\n\rX: d"),
         ASK.replace(b"Call-ID: c", b"Call-ID: c\0"),
         b" " + ASK,
         b"\x80" + ASK,
         b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
-        UPGRADE.replace(b"Host: a", b"Host:\r\n a"),
+        UPGRADE.replace(b"WebSocket\r\n", b"WebSocket\r\n x\r\n"),
         b"x" * (MOST_MESSAGE + 1),
         CALL.replace(b": 4", b": %d" % MOST_MESSAGE),
         UPGRADE + ASK,
-        UPGRADE + b"\x01\x80",
+        UPGRADE + framed(ASK, 0xC1),
+        UPGRADE + framed(ASK, 0x83),
+        UPGRADE + framed(b"ping", 0x09),
+        UPGRADE + framed(b"x" * 3_000, 1) + framed(b"x" * 1_001, 0x80),
+        UPGRADE + framed(ASK[:9], 1) + framed(ASK[9:-2], 0x80),
         UPGRADE + b"\x81\x01a",
         UPGRADE + b"\x81\xff" + (MOST_MESSAGE + 1).to_bytes(8, "big") + b"mask",
         UPGRADE + framed(ASK + ASK),
         UPGRADE + framed(CALL + b"abc"),
         UPGRADE + framed(ASK[:-2]),
         UPGRADE + framed(ASK.replace(b"Content-Length: 0", b"l: 0\r\nl: 0")),
+        UPGRADE + framed(ASK.replace(b"Content-Length: 0", b"l:\r\n 0")),
         UPGRADE + framed(ASK.replace(b"Call-ID: c", b"Call-ID: c\0X: d")),
         UPGRADE + framed(b"x" + ASK.replace(b"REGISTER sip:a", b"")),
     ],
@@ -203,7 +250,7 @@ def test_requests_come_from_packets() -> None:
     assert parse_requests(segment(1, ASK)[:30], streams) is None
 
 
-@pytest.mark.parametrize("unit", [b"\r\n", b"x\r\n", b"l:1\r\n", ASK, b" ", b"GET "])
+@pytest.mark.parametrize("unit", [b"\r\n", b"x\r\n", b"x\r\n ", b"l:1\r\n", ASK, b" ", b"GET "])
 def test_the_time_is_linear(unit: bytes) -> None:
     """A segment holds 64 kB of it."""
 

@@ -3,10 +3,13 @@ r"""SIP requests in the TCP segments of strangers: bare, or each in a frame of a
 The stranger wrote the segments, and Asterisk may read them in another way than this module: segments that
 overlap, have a wrong checksum, or come twice with different bytes. So only the plain way is read: each
 segment continues exactly where the one before it ended, from the SYN on. Each message has a head in which
-every line ends with CR LF, no folded line, and exactly one Content-Length; within a WebSocket (RFC 7118 §5),
-each message is one whole masked frame. A message has at most ``MOST_MESSAGE`` bytes, because PJSIP discards
-what it cannot hold, and goes on in the middle. Whatever else a connection carries makes it *unread* until its
-next SYN, and :meth:`RequestStreams.read` says so once. Then its guesses are found by their answers alone.
+every line ends with CR LF, and exactly one Content-Length, which is not folded. Other lines may be folded
+(RFC 3261 §7.3.1): PJSIP and chan_sip find no Content-Length in a line that begins with a blank. Within a
+WebSocket (RFC 7118 §5), each message is in a masked frame, or in several fragments (RFC 6455 §5.4). Asterisk
+joins all data frames up to one with FIN, whatever their types (``res_http_websocket.c``), and so does this
+module. A message has at most ``MOST_MESSAGE`` bytes, because PJSIP discards what it cannot hold, and goes on
+in the middle. Whatever else a connection carries makes it *unread* until its next SYN, and
+:meth:`RequestStreams.read` says so once. Then its guesses are found by their answers, or by their bytes.
 
     SYN, seq 0                     ->  a connection begins
     "REGISTER …", seq 1            ->  a request
@@ -31,19 +34,22 @@ MOST_MESSAGE = 4_000
 
 _EOL = b"\r\n"
 _END = _EOL + _EOL
-# A head without folded lines, NUL or bare LF. A bare CR within a line is plain: PJSIP and chan_sip find the
-# end of a head and its Content-Length by LF alone (``pjsip_find_msg``, ``read_raw_content_length``).
-# Repetitions are possessive, so this takes linear time.
+# A head without NUL or bare LF, whose first line is not folded. A bare CR within a line is plain: PJSIP and
+# chan_sip find the end of a head and its Content-Length by LF alone (``pjsip_find_msg``,
+# ``read_raw_content_length``). Repetitions are possessive, so this takes linear time.
 _REST = rb"[^\r\n\0]*+(?:\r(?!\n)[^\r\n\0]*+)*+\r\n"
-_PLAIN = re.compile(rb"[^\r\n\0 \t]%b(?:[^\r\n\0 \t]%b)*+\r\n" % (_REST, _REST))
+_PLAIN = re.compile(rb"[^\r\n\0 \t]%b(?:[^\r\n\0]%b)*+\r\n" % (_REST, _REST))
 _KEEP_ALIVE = re.compile(rb"[\r\n]++")
 _FIRST_LINE = re.compile(rb"(?:[A-Za-z]{2,32}+ [^\r\n]*+(?<= SIP/2\.0)|SIP/2\.0 [^\r\n]*+)\r\n")
 _UPGRADE = re.compile(rb"GET [^\r\n]++(?<= HTTP/1\.1)\r\n")
-_TO_WEBSOCKET = re.compile(rb"\r\nupgrade[ \t]*+:[ \t]*+websocket[ \t]*+\r\n", re.IGNORECASE)
+_TO_WEBSOCKET = re.compile(rb"\r\nupgrade[ \t]*+:[ \t]*+websocket[ \t]*+\r\n(?![ \t])", re.IGNORECASE)
 _ANY_LENGTH = re.compile(rb"\r\n(?:content-length|l[ \t:])", re.IGNORECASE)
-_LENGTH = re.compile(rb"\r\n(?:content-length|l)[ \t]*+:[ \t]*+([0-9]{1,6}+)[ \t]*+(?=\r\n)", re.IGNORECASE)
-_TEXT, _BINARY = 0x81, 0x82
-_CONTROL = (0x88, 0x89, 0x8A)
+_LENGTH = re.compile(
+    rb"\r\n(?:content-length|l)[ \t]*+:[ \t]*+([0-9]{1,6}+)[ \t]*+(?=\r\n(?![ \t]))", re.IGNORECASE
+)
+_FINAL = 0x80  # FIN, in the first byte of a frame
+_DATA = (0, 1, 2)  # the types of frames with data: continuation, text, binary
+_CONTROL = (0x88, 0x89, 0x8A)  # with FIN, because they are never fragmented
 _MASKED, _MASK = 0x80, 4
 _LONG, _LONGEST_FORM = 126, 127
 _SHORTEST_FRAME = 2
@@ -57,16 +63,23 @@ class _UnreadError(Exception):
 class _Stream:
     """What has been read of one connection.
 
-    ``next`` is the sequence number of the next byte. ``pending`` is an incomplete message, ``skip`` the bytes
-    of a body that follow. ``fed``: data was read. ``unread``: nothing of this connection is read any more.
+    ``next`` is the sequence number of the next byte. ``pending`` is an incomplete message or frame, ``skip``
+    the bytes of a body that follow. ``fragments`` is the content of the frames before it, if they belong to
+    the same message. ``fed``: data was read. ``unread``: nothing of this connection is read any more.
     """
 
     next: int
     pending: bytes = b""
+    fragments: bytes = b""
     skip: int = 0
     websocket: bool = False
     fed: bool = False
     unread: bool = False
+
+    @property
+    def held(self) -> int:
+        """The bytes of its incomplete message."""
+        return len(self.pending) + len(self.fragments)
 
 
 class RequestStreams:
@@ -110,13 +123,14 @@ class RequestStreams:
             self._give_up(stream)
             return None
         stream.next, stream.fed = (sequence + len(data)) % SEQUENCES, True
-        before = len(stream.pending)
+        before = stream.held
         try:
             found = _consume(stream, data)
         except _UnreadError:
+            self._bytes += stream.held - before
             self._give_up(stream)
             return None
-        self._bytes += len(stream.pending) - before
+        self._bytes += stream.held - before
         while self._bytes > self._most_bytes:
             self._forget(next(iter(self._streams)))
         return found
@@ -131,8 +145,8 @@ class RequestStreams:
 
     def _give_up(self, stream: _Stream) -> None:
         """Make a connection unread."""
-        self._bytes -= len(stream.pending)
-        stream.pending, stream.skip, stream.unread = b"", 0, True
+        self._bytes -= stream.held
+        stream.pending, stream.fragments, stream.skip, stream.unread = b"", b"", 0, True
 
     def _add(self, connection: bytes, stream: _Stream) -> None:
         self._streams[connection] = stream
@@ -142,7 +156,7 @@ class RequestStreams:
     def _forget(self, connection: bytes) -> None:
         stream = self._streams.pop(connection, None)
         if stream is not None:
-            self._bytes -= len(stream.pending)
+            self._bytes -= stream.held
 
 
 def heads_in(text: bytes) -> list[bytes]:
@@ -166,7 +180,7 @@ def _consume(stream: _Stream, data: bytes) -> list[bytes]:
     at = min(stream.skip, len(buffer))
     stream.skip -= at
     while at < len(buffer):
-        step = _frame(buffer, at, found) if stream.websocket else _text(buffer, at, stream, found)
+        step = _frame(buffer, at, stream, found) if stream.websocket else _text(buffer, at, stream, found)
         if step is None:  # incomplete
             break
         at = step
@@ -207,18 +221,19 @@ def _body_length(head: bytes) -> int | None:
     """
     if _FIRST_LINE.match(head) is None or _PLAIN.fullmatch(head) is None:
         raise _UnreadError
-    if len(_ANY_LENGTH.findall(head)) > 1:
-        raise _UnreadError
     length = _LENGTH.search(head)
+    if len(_ANY_LENGTH.findall(head)) != (length is not None):
+        raise _UnreadError
     return int(length[1]) if length is not None else None
 
 
-def _frame(buffer: bytes, at: int, found: list[bytes]) -> int | None:
-    """Return where a client's frame ends; None if it is incomplete. It must hold one whole message."""
+def _frame(buffer: bytes, at: int, stream: _Stream, found: list[bytes]) -> int | None:
+    """Return where a client's frame ends; None if it is incomplete."""
     if len(buffer) - at < _SHORTEST_FRAME:
         return None
     kind, length = buffer[at], buffer[at + 1]
-    if kind not in (_TEXT, _BINARY, *_CONTROL) or not length & _MASKED:
+    is_data = kind & ~_FINAL in _DATA
+    if not (is_data or kind in _CONTROL) or not length & _MASKED:
         raise _UnreadError
     length &= ~_MASKED
     size = {_LONG: 2, _LONGEST_FORM: 8}.get(length, 0)
@@ -227,14 +242,15 @@ def _frame(buffer: bytes, at: int, found: list[bytes]) -> int | None:
         return None
     if size:
         length = int.from_bytes(buffer[start - size - _MASK : start - _MASK], "big")
-    if length > MOST_MESSAGE:
+    if len(stream.fragments) + length > MOST_MESSAGE:
         raise _UnreadError
     end = start + length
     if len(buffer) < end:
         return None
-    if kind in (_TEXT, _BINARY):
-        message = _unmasked(buffer[start:end], buffer[start - _MASK : start])
-        if message.strip(_EOL):
+    if is_data:
+        message = stream.fragments + _unmasked(buffer[start:end], buffer[start - _MASK : start])
+        stream.fragments = b"" if kind & _FINAL else message
+        if kind & _FINAL and message.strip(_EOL):
             found.append(_only_head(message))
     return end
 
