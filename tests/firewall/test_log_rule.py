@@ -45,6 +45,7 @@ def rules_of(version: int, *, logged: bool) -> list[str]:
     datagram, *beginnings = (f'-m u32 --u32 "{test}"' for test in TESTS[version])
     ports = "-p tcp -m multiport --sports 5038,5060,5061,8089"
     drops = wanted_rules(FirewallPlan(), version)["raw"]
+    whole = ["-A ringfence-whole -m socket"]
     out = [f"-A ringfence-out {rule.text}" for rule in drops["ringfence-out"]]
     pre = [f"-A ringfence-pre {rule.text}" for rule in drops["ringfence-pre"]]
     if logged:
@@ -106,8 +107,8 @@ def rules_of(version: int, *, logged: bool) -> list[str]:
             f"-m set --match-set ringfence-{which}{version} dst -g ringfence-answer"
             for which in ("allow", "friends")
         ]
-        return [*answers, *narrowed, *out, *pre, *known, f"-A ringfence-segment {target}"]
-    return out + pre
+        return [*answers, *narrowed, *out, *pre, *known, f"-A ringfence-segment {target}", *whole]
+    return out + pre + whole
 
 
 def saved(version: int, flavour: str = "nft") -> list[str]:

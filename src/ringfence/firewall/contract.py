@@ -22,6 +22,8 @@ The rules stand in this order:
 2. The bans and the deny list drop packets from their addresses. The lists of fetched and of decided networks
    do so too, except for packets of ``PASSING``. With ``FirewallPlan.new_only``, they do so after all other
    rules, and only what begins a new flow.
+   Then fragments of a stranger's packets to the SIP ports are dropped, but only where the kernel does not
+   reassemble packets before these rules (``FRAGMENTS``).
 3. The limiter drops the packets of sources that send too many, except for those of friends. Then the ration
    of questions drops what a stranger asks the SIP ports too fast (``AskingRation``).
 4. One rule copies the packets of strangers and of observed friends to the SIP ports (not those of TLS) to
@@ -128,7 +130,17 @@ FROM_BANNED = "from banned addresses"
 TO_BANNED = "to banned addresses"
 FROM_DENIED = "from denied networks"
 TO_DENIED = "to denied networks"
-"""The names of the counted kinds of dropped packets (``RuleCounter.name``)."""
+FRAGMENTS = "fragments of strangers"
+"""The names of the counted kinds of dropped packets (``RuleCounter.name``).
+
+The rules stand where a packet may still be in fragments (raw, priority -300). Only its first fragment has the
+ports. So the rules, and the copies to the wire, would see a part of a request: a sender could put its
+credentials into the second fragment. The kernel reassembles packets before that (nf_defrag, priority -400) if
+a rule of the network namespace needs it. Both backends have such a rule, in a chain that no packet reaches:
+the kernel then reassembles, and tracks no connections, so a packet of voice pays nothing for it. If the
+kernel cannot, the first fragments of strangers are dropped; without them Asterisk gets no packet. Friends and
+allowed networks may send large requests in any case.
+"""
 
 NEAR_LENGTHS = {4: 24, 6: 48}
 """The prefix length of a stranger's *neighbours*, by IP version: they share a ration of questions too."""
@@ -174,6 +186,14 @@ class LimitMode(enum.StrEnum):
     OFF = "off"
     OBSERVE = "observe"
     ENFORCE = "enforce"
+
+
+class Fragments(enum.StrEnum):
+    """What happens to fragments of strangers' packets to the SIP ports (``FRAGMENTS``)."""
+
+    REASSEMBLED = "reassembled"
+    DROPPED = "dropped"
+    PASSED = "passed"  # the kernel lacks what the rules need: only the first fragment is read
 
 
 @frozen
@@ -627,6 +647,25 @@ class Requirement:
     problem: str | None = None
     note: str = ""
     optional: bool = False
+
+
+def fragments_requirement(found: Fragments, fix: str, suffix: str = "") -> Requirement:
+    """Return the requirement that the kernel reassembles packets before our rules.
+
+    ``found`` is what it does, and ``fix`` what helps. ``suffix`` ends the name of the requirement.
+    """
+    name = f"fragments of packets to the SIP ports{suffix}"
+    if found is Fragments.REASSEMBLED:
+        note = f"{found}: large requests are read whole"
+        return Requirement(name, note=note, optional=True)
+    effect = (
+        "those of strangers are dropped: their requests must fit into a packet"
+        if found is Fragments.DROPPED
+        else "only the first one is read, so an attempt in another one may go uncounted"
+    )
+    return Requirement(
+        name, f"{found}: this kernel does not reassemble them first, and {effect}; {fix}", optional=True
+    )
 
 
 def not_open_error() -> FirewallError:

@@ -357,9 +357,9 @@ def test_the_requirements_of_the_plan_are_checked(
     backend: IpsetBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The requirements name what log rules and limiter lack, for each IP version, with the fix."""
-    assert [part.problem for part in backend.requirements()] == [None] * 4
+    assert [part.problem for part in backend.requirements()] == [None] * 6
     backend.plan = FirewallPlan(log_group=7, limit=Limit(LimitMode.OBSERVE))
-    assert [part.problem for part in backend.requirements()] == [None] * 8
+    assert [part.problem for part in backend.requirements()] == [None] * 10
 
     monkeypatch.setattr(iptables, "_WIRE_EXTENSIONS", ("u32", "no-such-match"))
     missing = [part for part in backend.requirements() if part.problem is not None]

@@ -7,7 +7,7 @@ from tests.support.flavours import FLAVOURS, command, rules, tools_of
 from tests.support.netns import run
 
 from ringfence.errors import FirewallError
-from ringfence.firewall.contract import BanAction, FirewallPlan, Limit, LimitMode
+from ringfence.firewall.contract import BanAction, FirewallPlan, Fragments, Limit, LimitMode
 from ringfence.firewall.ipset import iptables, iptables_rules
 from ringfence.firewall.ipset.iptables import Family, InstalledRules, rule_requirements
 from ringfence.firewall.ipset.sets import create_set, set_specs
@@ -64,7 +64,9 @@ def test_every_plan_replaces_every_other(kernel: NetlinkConnection, flavour: str
                 **{name: len(wanted) for name, wanted in chains.items()},
                 **{hook: 1 for hook, name in iptables_rules.HOOKS[table].items() if name in chains},
             }
-            for table, chains in iptables_rules.wanted_rules(plan, version).items()
+            for table, chains in iptables_rules.wanted_rules(
+                plan, version, fragments=Fragments.REASSEMBLED
+            ).items()
         }
         assert [line for line in rules(tools) if "ringfence" not in line] == before
     family.remove()
@@ -198,12 +200,12 @@ def test_the_features_of_the_plan_are_checked(
     kernel: NetlinkConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only the plan's optional features are checked; a missing extension is named with the fix."""
-    assert rule_requirements(kernel, 4, FirewallPlan()) == []
-    assert rule_requirements(kernel, 6, ALL) == [
+    [_] = rule_requirements(kernel, 4, FirewallPlan())  # of fragments
+    assert [(one.name, one.problem) for one in rule_requirements(kernel, 6, ALL)[:-1]] == [
         ("the log rule for the wire, IPv6", None),
         ("the limiter, IPv6", None),
     ]
     monkeypatch.setattr("ringfence.firewall.ipset.iptables._LIMITER_EXTENSIONS", ("hashlimit", "gone", "SET"))
-    [_, (_, problem)] = rule_requirements(kernel, 4, ALL)
-    assert problem is not None
-    assert problem.startswith("this kernel has no gone for IPv4; fix: `modprobe xt_hashlimit")
+    _, limiter, _ = rule_requirements(kernel, 4, ALL)
+    assert limiter.problem is not None
+    assert limiter.problem.startswith("this kernel has no gone for IPv4; fix: `modprobe xt_hashlimit")

@@ -440,7 +440,7 @@ backend.flush()
 
     assert done.stderr == ""
     lines = done.stdout.splitlines()
-    assert lines[0] == repr([None] * 6)
+    assert lines[0] == repr([None] * 7)
     assert lines[1] == repr(Opened(BOTH))
     assert lines[2] == "[None]"
     assert lines[3] in {f"{Health(elements=number)!r} False 1 0" for number in (1, None)}

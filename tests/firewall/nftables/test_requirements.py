@@ -32,8 +32,10 @@ def refusing(folder: Path, text: str) -> str:
 
 def test_this_kernel_lacks_nothing() -> None:
     """Each requirement of the plan is named, none is missing, and the kernel is unchanged."""
-    assert rule_requirements(find_nft(), FULL) == [Requirement(BANS), Requirement(LOG), Requirement(LIMITER)]
-    assert rule_requirements(find_nft(), FirewallPlan()) == [Requirement(BANS)]
+    *found, fragments = rule_requirements(find_nft(), FULL)
+    assert found == [Requirement(BANS), Requirement(LOG), Requirement(LIMITER)]
+    assert rule_requirements(find_nft(), FirewallPlan()) == [Requirement(BANS), fragments]
+    assert fragments.problem is None
     assert run("nft", "list", "ruleset") == ""
 
 

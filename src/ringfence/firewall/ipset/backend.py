@@ -426,10 +426,7 @@ class IpsetBackend:
         found[2:] = [evolve(one, optional=one_guarded and one.problem is not None) for one in found[2:]]
         for version, one in zip(VERSIONS, found[2:], strict=True):
             if one.problem is None:
-                found += [
-                    Requirement(name, problem, optional=True)
-                    for name, problem in rule_requirements(self._kernel, version, self.plan)
-                ]
+                found += rule_requirements(self._kernel, version, self.plan)
         return found
 
     def open(self) -> Opened:

@@ -33,7 +33,13 @@ from itertools import chain as chain_iterables
 from attrs import Factory, evolve, frozen
 
 from ringfence.errors import FirewallError
-from ringfence.firewall.contract import FirewallPlan, LimitMode
+from ringfence.firewall.contract import (
+    FirewallPlan,
+    Fragments,
+    LimitMode,
+    Requirement,
+    fragments_requirement,
+)
 from ringfence.firewall.ipset.iptables_rules import (
     AT_LIMITER,
     CHAINS,
@@ -527,6 +533,9 @@ _FENCE_FIX = "fix: `modprobe xt_conntrack xt_multiport xt_set`"
 _WIRE_EXTENSIONS = ("u32", "multiport", "rpfilter", "addrtype", "limit", "NFLOG")
 _FENCE_EXTENSIONS = ("conntrack", "multiport", "SET")
 _LIMITER_EXTENSIONS = ("hashlimit", "multiport", "length", "addrtype", "SET")
+_REASSEMBLY_FIX = "fix: `modprobe xt_socket`"
+_REASSEMBLING_EXTENSIONS = ("socket",)
+_FRAGMENT_EXTENSIONS = {4: ("u32", "addrtype"), 6: ("ipv6header", "addrtype")}
 # One write is enough, unless another program writes at the same time.
 _ATTEMPTS = 4
 
@@ -579,20 +588,26 @@ class Family:
         """
         return self._watch.check()
 
-    def install(self, plan: FirewallPlan) -> InstalledRules:
+    def install(self, plan: FirewallPlan, fragments: Fragments | None = None) -> InstalledRules:
         """Install the plan's rules, and remove all other rules of ours.
 
         If the kernel does not support the log rules or the limiter, it refuses the whole transaction. Then
-        the rules are installed without the part that it refuses.
+        the rules are installed without the part that it refuses. ``fragments``: what shall happen to
+        fragments of strangers; None: the best that the kernel has the extensions for.
         """
         asked = plan.log_group is not None, plan.limits
+        if fragments is None:
+            fragments = _fragments(self._kernel, self.version)
         refused: dict[tuple[bool, bool], FirewallError] = {}
         for way in dict.fromkeys([asked, (False, asked[1]), (asked[0], False), (False, False)]):
             wire, limiter = way
+            rules = wanted_rules(plan, self.version, wire=wire, limiter=limiter, fragments=fragments)
             try:
-                damaged = self._write(wanted_rules(plan, self.version, wire=wire, limiter=limiter))
+                damaged = self._write(rules)
             except FirewallError as error:
                 if not (wire or limiter):
+                    if fragments is not Fragments.PASSED:
+                        return self.install(plan, Fragments.PASSED)
                     if plan.new_only:  # a kernel without connection tracking
                         return self.install(evolve(plan, new_only=False))
                     raise
@@ -704,13 +719,8 @@ def _reason(refused: Mapping[tuple[bool, bool], FirewallError], alone: tuple[boo
     return f"{refused.get(alone) or refused[True, True]}; {fix}"
 
 
-def rule_requirements(
-    kernel: NetlinkConnection, version: int, plan: FirewallPlan
-) -> list[tuple[str, str | None]]:
-    """Return the name and the problem of each optional feature of the plan.
-
-    The problem is None if the kernel has every extension that the feature needs.
-    """
+def rule_requirements(kernel: NetlinkConnection, version: int, plan: FirewallPlan) -> list[Requirement]:
+    """Return each optional feature of the plan, with a problem if the kernel lacks an extension for it."""
     found = []
     for feature, configured, names, fix in (
         ("the log rule for the wire", plan.log_group is not None, _WIRE_EXTENSIONS, _WIRE_FIX),
@@ -720,5 +730,17 @@ def rule_requirements(
         if configured:
             missing = [n for n in names if not has_extension(kernel, version, n, target=n.isupper())]
             problem = f"this kernel has no {', '.join(missing)} for IPv{version}; {fix}" if missing else None
-            found.append((f"{feature}, IPv{version}", problem))
-    return found
+            found.append(Requirement(f"{feature}, IPv{version}", problem, optional=True))
+    fragments = _fragments(kernel, version)
+    return [*found, fragments_requirement(fragments, _REASSEMBLY_FIX, f", IPv{version}")]
+
+
+def _fragments(kernel: NetlinkConnection, version: int) -> Fragments:
+    """Return the best treatment of fragments that the kernel has the extensions for."""
+    for found, names in (
+        (Fragments.REASSEMBLED, _REASSEMBLING_EXTENSIONS),
+        (Fragments.DROPPED, _FRAGMENT_EXTENSIONS[version]),
+    ):
+        if all(has_extension(kernel, version, name) for name in names):
+            return found
+    return Fragments.PASSED

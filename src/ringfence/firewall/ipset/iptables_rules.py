@@ -1,6 +1,7 @@
 """The wanted iptables rules: a pure function of the plan, in the notation of iptables-save.
 
-    raw PREROUTING     -> ringfence-pre:    drop packets from banned addresses; then the limiter, then the
+    raw PREROUTING     -> ringfence-pre:    drop packets from banned addresses; then fragments of strangers;
+                                            then the limiter, then the
                                             copies of strangers' requests, then the log rules for the wire;
                                             then drop packets that are routed to banned addresses; then the
                                             ration of the containers' refusals
@@ -16,6 +17,8 @@
                           ringfence-narrow: for a narrow ban (of SIP over UDP only): copy the packet, and
                                             drop it
                           ringfence-drop:   log a few packets a second, drop all; only if a log is configured
+                          ringfence-whole:  no packet reaches it: its match ``socket`` makes the kernel
+                                            reassemble packets before raw (``contract.FRAGMENTS``)
     filter INPUT       -> ringfence-in      } only for an action that raw cannot have (reject), for new flows
     filter FORWARD     -> ringfence-fwd     } of fetched and decided networks (``new_only``) and from outside
                                               the fence, and, if interfaces are named, for packets routed
@@ -105,6 +108,7 @@ from ringfence.firewall.contract import (
     DROPPED_PREFIX,
     DROPPED_RATE,
     FLOOD_SECONDS,
+    FRAGMENTS,
     FROM_BANNED,
     FROM_DENIED,
     GUESS,
@@ -127,6 +131,7 @@ from ringfence.firewall.contract import (
     TO_DENIED,
     BanAction,
     FirewallPlan,
+    Fragments,
     Limit,
     LimitMode,
     NetworkList,
@@ -152,6 +157,7 @@ _RATION, _BYTES = "ringfence-ration", "ringfence-bytes"
 _FENCE = "ringfence-fence"
 _SEEN, _NARROW = "ringfence-seen", "ringfence-narrow"
 _SEGMENT, _ANSWER = "ringfence-segment", "ringfence-answer"
+_WHOLE = "ringfence-whole"
 # Every chain of ours that may be in a table, of this release or another.
 CHAINS: Mapping[str, Sequence[str]] = {
     "raw": (
@@ -165,13 +171,14 @@ CHAINS: Mapping[str, Sequence[str]] = {
         _NARROW,
         _SEGMENT,
         _ANSWER,
+        _WHOLE,
         _DROP,
         MADE,
     ),
     "filter": ("ringfence-in", "ringfence-fwd", _REJECT, _FENCE, _DROP, MADE),
 }
 
-REPORTED = (FROM_BANNED, TO_BANNED, FROM_DENIED, TO_DENIED)
+REPORTED = (FROM_BANNED, TO_BANNED, FROM_DENIED, TO_DENIED, FRAGMENTS)
 # Kinds of rules at the limiter. The number of packets without room in the limiter is computed from these
 # three.
 AT_LIMITER = "seen by the limiter"
@@ -224,6 +231,7 @@ _CODES, _COPIED_CODES = (
 )
 _WORD = 4  # bytes that u32 compares at once
 _DATAGRAM, _IPV6_HEADER = 8, 40  # bytes: a header of UDP, and one of IPv6
+_FRAGMENTS = {4: '-m u32 --u32 "0x4&0x3fff=0x1:0x3fff" ', 6: "-m ipv6header --header ipv6-frag --soft "}
 _FENCED = "-m conntrack --ctstate NEW,ESTABLISHED,UNTRACKED "
 _TO_THIS_HOST = "-m addrtype --dst-type LOCAL "  # without packets of bridged containers to other hosts
 # In IPv6 an address of this host is UNICAST too (net/netfilter/xt_addrtype.c), so _FORWARDED excludes LOCAL.
@@ -245,16 +253,23 @@ class IptablesRule:
 Rules = Mapping[str, Mapping[str, Sequence[IptablesRule]]]
 
 
-def wanted_rules(plan: FirewallPlan, version: int, *, wire: bool = True, limiter: bool = True) -> Rules:
+def wanted_rules(
+    plan: FirewallPlan,
+    version: int,
+    *,
+    wire: bool = True,
+    limiter: bool = True,
+    fragments: Fragments = Fragments.PASSED,
+) -> Rules:
     """Return the wanted rules of each chain of ours for IP ``version``.
 
     If ``wire`` is false, the log rules and the copies of requests are left out, although the plan contains
     them. If ``limiter`` is false, the rules of the limiter and of the ration are left out, and the limit of
-    the copies of each source.
+    the copies of each source. ``fragments``: what happens to fragments of strangers.
     """
     copies = wire and plan.log_group is not None
-    family = _Plan(plan, version, copies=copies)
-    pre = [*family.raw_in(), *(family.to_limiter() if limiter else ())]
+    family = _Plan(plan, version, copies=copies, drops_fragments=fragments is Fragments.DROPPED)
+    pre = [*family.raw_in(), *family.fragments(), *(family.to_limiter() if limiter else ())]
     out: list[IptablesRule] = []
     copying: Mapping[str, Sequence[IptablesRule]] = {}
     if copies:
@@ -268,6 +283,7 @@ def wanted_rules(plan: FirewallPlan, version: int, *, wire: bool = True, limiter
     raw: dict[str, Sequence[IptablesRule]] = {
         "ringfence-pre": [*pre, *family.raw_routed(), *(family.to_ration(forwarded=True) if limiter else ())],
         "ringfence-out": [*out, *family.raw_out(), *(family.to_ration() if limiter else ())],
+        **({_WHOLE: [IptablesRule("-m socket")]} if fragments is Fragments.REASSEMBLED else {}),
         **copying,
     }
     if limiter and plan.limit.mode is not LimitMode.OFF:
@@ -321,6 +337,8 @@ class _Plan:
     version: int
     copies: bool
     """Whether requests are copied to the wire source."""
+    drops_fragments: bool
+    """Whether fragments of strangers are dropped."""
 
     @property
     def rejects(self) -> bool:
@@ -474,6 +492,29 @@ class _Plan:
         if not option or not self.plan.interfaces:
             return [""]
         return [f"{option} {name} " for name in self.plan.interfaces]
+
+    def fragments(self) -> list[IptablesRule]:
+        """Return the rules that drop the first fragments of strangers to the SIP ports; others have no ports.
+
+        They match no packet that the kernel has reassembled.
+        """
+        plan = self.plan
+        if not self.drops_fragments:
+            return []
+        strangers = self._not_on("src", NetworkList.FRIENDS, NetworkList.UNSHIELDED, NetworkList.ALLOW)
+        containers = sorted(one for one in plan.containers if one.version == self.version)
+        return [
+            IptablesRule(
+                f"{to}{way}{packets}{_FRAGMENTS[self.version]}{where}{strangers}-j {self.target}", FRAGMENTS
+            )
+            for to, where in [
+                ("", _TO_THIS_HOST),
+                *((f"-d {one}/{one.max_prefixlen} ", "") for one in containers),
+            ]
+            for protocol, ports in (("udp", plan.sip_ports.udp), ("tcp", plan.sip_ports.tcp))
+            for packets in _port_matches(protocol, ports, "src")
+            for way in (self._interface_matches("-i") if plan.interfaces else ["! -i lo "])
+        ]
 
     def to_limiter(self) -> list[IptablesRule]:
         plan = self.plan

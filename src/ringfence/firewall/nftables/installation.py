@@ -8,13 +8,23 @@ is adopted.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 
 from attrs import evolve, frozen
 
 from ringfence.errors import FirewallError, FirewallUnsupportedError
-from ringfence.firewall.contract import FirewallPlan, LimitMode, Requirement, not_open_error
+from ringfence.firewall.contract import (
+    FirewallPlan,
+    Fragments,
+    LimitMode,
+    Requirement,
+    fragments_requirement,
+    not_open_error,
+)
 from ringfence.firewall.nftables.ruleset import (
+    DROPPING,
+    REASSEMBLING,
     TABLE,
     BanSet,
     Ruleset,
@@ -77,6 +87,7 @@ def _reason(output: str) -> str:
 
 
 LIMITER_FIX = "fix: `modprobe nft_limit nft_fib_inet`"
+REASSEMBLY_FIX = "fix: `modprobe nft_tproxy`"
 LOG_FIX = "fix: `modprobe nft_log nfnetlink_log nft_fib_inet`"
 _TABLE = "ringfence_check"
 _BANS = "sets and rules of nftables"
@@ -113,7 +124,7 @@ def variants(plan: FirewallPlan) -> Iterator[tuple[FirewallPlan, bool, bool, boo
 
 
 def rule_requirements(tool: str, plan: FirewallPlan) -> list[Requirement]:
-    """Return what the rules of ``plan`` need: support for bans, for the log rules, for limiter and ration.
+    """Return what the rules of ``plan`` need: for bans, log rules, limiter and ration, and for fragments.
 
     Each has a problem if the kernel or ``nft`` (its path is ``tool``) refuses the rules. Takes some 20 ms and
     changes nothing.
@@ -131,7 +142,17 @@ def rule_requirements(tool: str, plan: FirewallPlan) -> list[Requirement]:
         if limiter.problem is not None:
             limiter = check_requirement(_LIMITS, partial(_try, tool, quiet, inner=False))
         requirements.append(_optional(limiter, LIMITER_FIX))
-    return requirements
+    return [*requirements, fragments_requirement(_fragments(tool), REASSEMBLY_FIX)]
+
+
+def _fragments(tool: str) -> Fragments:
+    """Return the best treatment of fragments that the kernel and ``nft`` accept."""
+    for found, rule in ((Fragments.REASSEMBLED, REASSEMBLING), (Fragments.DROPPED, DROPPING)):
+        text = f"table inet {_TABLE} {{\n  chain fragments {{\n    {rule}\n  }}\n}}\n"
+        with suppress(FirewallError):
+            run_nft(tool, text, check=True)
+            return found
+    return Fragments.PASSED
 
 
 def _log_rules(tool: str, plan: FirewallPlan) -> Requirement:
@@ -170,7 +191,8 @@ class InstalledTable:
     ``asked`` is the plan of the caller. ``plan`` is the same without the features that the kernel refused.
     ``state`` is the table as it was after the installation. ``wire`` is why the kernel refused the log rules,
     and ``limiter`` why it refused the limiter; None if it did not. ``inner``: the log rules use ``@ih``, the
-    data after the TCP header (``ruleset.py``).
+    data after the TCP header (``ruleset.py``). ``fragments``: what happens to fragments of
+    strangers.
     """
 
     asked: FirewallPlan
@@ -179,6 +201,7 @@ class InstalledTable:
     wire: str | None
     limiter: str | None
     inner: bool
+    fragments: Fragments
 
 
 @frozen
@@ -291,10 +314,13 @@ class Installation:
         ``before`` is the present state of the table, None if it does not exist.
         """
         bans = default_ban_sets() if before is None else default_ban_sets() | before.bans
+        fragments = _fragments(find_nft())
         refused: FirewallError | None = None
         for tried, inner, wire, limiter in variants(plan):
             try:
-                state = self._write(ruleset(tried, bans, inner=inner, names=self.list_names))
+                state = self._write(
+                    ruleset(tried, bans, inner=inner, fragments=fragments, names=self.list_names)
+                )
             except FirewallUnsupportedError:
                 raise
             except FirewallError as error:
@@ -307,6 +333,7 @@ class Installation:
                     f"{refused}; {LOG_FIX}" if wire and refused else None,
                     f"{refused}; {LIMITER_FIX}" if limiter and refused else None,
                     inner,
+                    fragments,
                 )
         raise refused or FirewallError("no rules could be put in place")
 
@@ -320,7 +347,7 @@ class Installation:
         if damage is not None:  # not repaired here, because install() must find and report it
             self._foreign.mark_suspect()
             raise FirewallError(f"{damage}; opening the firewall again repairs it")
-        rules = ruleset(table.plan, bans, inner=table.inner, names=self.list_names)
+        rules = ruleset(table.plan, bans, inner=table.inner, fragments=table.fragments, names=self.list_names)
         self.table = evolve(table, state=self._write(rules))
 
     def _write(self, rules: Ruleset) -> TableState:

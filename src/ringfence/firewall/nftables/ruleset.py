@@ -4,8 +4,9 @@ The same text makes the table, repairs it, and replaces the rules of another pla
 ``flush table`` removes the old rules and leaves the sets with all their elements. Packets pass the old rules
 until the new ones are in place.
 
-    prerouting (raw)  from4, from6: packets from banned addresses; the limiter; the copies of strangers'
-                      requests; the log rules for the wire; to4, to6: packets routed to banned addresses
+    prerouting (raw)  from4, from6: packets from banned addresses; fragments of strangers; the limiter; the
+                      copies of strangers' requests; the log rules for the wire; to4, to6: packets routed to
+                      banned addresses
                       the ration of forwarded refusals
     output (raw)      the log rules, to4, to6; the ration of this host's refusals
 
@@ -36,6 +37,9 @@ administrator's own rules still see them.
 * **Interfaces** limit where packets are dropped. The loopback interface is always included, because the probe
   tests bans there. Prerouting does not know the output interface of a packet. Therefore, if interfaces are
   named, packets routed to banned addresses are dropped in forward.
+* **Fragments** (``contract.FRAGMENTS``). An expression ``tproxy`` makes the kernel reassemble the packets of
+  both IP versions before raw, as soon as a rule contains it. So it stands in a chain that no packet reaches
+  (``reassembly``). ``ct`` would do so too, but then the kernel tracks every packet.
 * **Reject actions.** Not every kernel permits a reject in raw. So packets from banned addresses are rejected
   in input and forward, before the administrator's filter, and not dropped in raw. (After DNAT, input and
   forward see the ports of the container.) Packets to banned addresses are dropped in output, except for the
@@ -105,6 +109,7 @@ from ringfence.firewall.contract import (
     DROPPED_PREFIX,
     DROPPED_RATE,
     FLOOD_SECONDS,
+    FRAGMENTS,
     FROM_BANNED,
     FROM_DENIED,
     GUESS,
@@ -128,6 +133,7 @@ from ringfence.firewall.contract import (
     TO_DENIED,
     BanAction,
     FirewallPlan,
+    Fragments,
     LimitMode,
     NetworkList,
     Ports,
@@ -144,6 +150,7 @@ COUNTERS: Mapping[str, str] = {
     "to_banned": TO_BANNED,
     "from_denied": FROM_DENIED,
     "to_denied": TO_DENIED,
+    "fragments": FRAGMENTS,
     "over_limit": "over the limit",
     "no_room": "without room in the limiter",
     "rationed": "over the ration of refusals",
@@ -174,6 +181,12 @@ _UDP_HEADER = 8  # bytes
 _HEADERS = (5, 8)  # TCP data offsets, in words of 32 bits
 _TO_BE_ROUTED = "fib saddr . iif oif != 0 fib daddr type unicast"
 _RAW, _BEFORE_FILTER = -300, -10
+_FRAGMENTS = {4: "ip frag-off & 0x3fff != 0", 6: "exthdr frag exists"}
+_TO_THIS_HOST = "fib daddr type local"
+REASSEMBLING = f"meta l4proto udp tproxy to :{PROBE_PORT}"
+"""A rule whose presence makes the kernel reassemble packets. No packet may reach it."""
+DROPPING = "\n".join(f"{fragment} {_TO_THIS_HOST} drop" for fragment in _FRAGMENTS.values())
+"""Rules with the expressions that drop fragments."""
 _LOG = 'limit rate 5/second burst 5 packets log prefix "ringfence: "'
 
 
@@ -268,17 +281,19 @@ def ruleset(
     bans: Iterable[BanSet],
     *,
     inner: bool = True,
+    fragments: Fragments = Fragments.REASSEMBLED,
     names: Mapping[str, str] = MappingProxyType({}),
 ) -> Ruleset:
     """Build the ruleset of ``plan`` with the sets ``bans``.
 
-    ``inner``: the log rules use ``@ih``. ``names`` maps the base name of a list set to its present name; a
-    list that is missing there has the base name.
+    ``inner``: the log rules use ``@ih``. ``fragments``: what happens to fragments of strangers.
+    ``names`` maps the base name of a list set to its present name; a list that is missing there has the base
+    name.
     """
     ordered = sorted(bans, key=lambda one: (one.scope.value, one.version, -one.length))
     lists = {first: names.get(first, first) for first in _LIST_SETS}
     sets = {one.name: _ban_set(one, plan.maxelem) for one in ordered} | _fixed_sets(plan, lists)
-    chains = tuple(_chains(plan, ordered, lists, inner=inner))
+    chains = tuple(_chains(plan, ordered, lists, inner=inner, fragments=fragments))
     mark = hashlib.sha256(repr((sorted(sets.items()), chains)).encode()).hexdigest()[:16]
     return Ruleset(sets, chains, f"{MARK}{mark}")
 
@@ -349,12 +364,13 @@ def _fixed_sets(plan: FirewallPlan, lists: Mapping[str, str]) -> dict[str, str]:
 
 
 def _chains(
-    plan: FirewallPlan, bans: list[BanSet], lists: Mapping[str, str], *, inner: bool
+    plan: FirewallPlan, bans: list[BanSet], lists: Mapping[str, str], *, inner: bool, fragments: Fragments
 ) -> Iterator[RulesetChain]:
     """Yield the chains, each after those to which it jumps.
 
     ``lists`` has the names of the list sets by list and IP version (``allow4``).
-    ``inner``: the log rules use ``@ih``, the data after the TCP header.
+    ``inner``: the log rules use ``@ih``, the data after the TCP header. ``fragments``: what happens
+    to fragments of strangers.
     """
     log = (_LOG,) if plan.log else ()
     verdict = _REJECTS.get(plan.action, ("drop",))
@@ -379,7 +395,10 @@ def _chains(
         for version in VERSIONS:
             yield from _ration_chains(plan, version, log)
     yield from _fence_chains(plan, log)
-    yield from _base_chains(plan, lists, inner=inner)
+    if fragments is Fragments.REASSEMBLED:
+        yield RulesetChain("reassembly", (REASSEMBLING,))
+    yield RulesetChain("fragments", ('counter name "fragments"', *log, "drop"))
+    yield from _base_chains(plan, lists, inner=inner, fragments=fragments)
 
 
 def _lookup_chains(
@@ -659,14 +678,16 @@ def _copied(version: int, side: str, lists: Mapping[str, str]) -> tuple[str, str
     return observed, _strangers(version, side, lists, NetworkList.OBSERVED)
 
 
-def _base_chains(plan: FirewallPlan, lists: Mapping[str, str], *, inner: bool) -> Iterator[RulesetChain]:
+def _base_chains(
+    plan: FirewallPlan, lists: Mapping[str, str], *, inner: bool, fragments: Fragments
+) -> Iterator[RulesetChain]:
     """Yield the chains with a hook (such as prerouting), and the chains that copy packets to the wire."""
     rejecting = plan.action in _REJECTS
     come = _interface_match(plan, "iifname")
     go, allow = _interface_match(plan, "oifname"), {v: lists[f"allow{v}"] for v in VERSIONS}
     entering = tuple(f"{come}{_KEYWORDS[v]} saddr != @{allow[v]} jump from{v}" for v in VERSIONS)
     leaving = tuple(f"{go}{_KEYWORDS[v]} daddr != @{allow[v]} jump to{v}" for v in VERSIONS)
-    prerouting = (*(() if rejecting else entering), *_limiter_rules(plan, come, lists))
+    prerouting = (*(() if rejecting else entering), *_rules_for_strangers(plan, come, lists, fragments))
     output = (*(f"{test} accept" for test in _REJECT_REPLIES.get(plan.action, ())), *leaving)
     if plan.log_group is not None:
         log = f"log group {plan.log_group}"
@@ -745,6 +766,32 @@ def _beginnings(*, inner: bool) -> Iterator[str]:
         yield f"{header}@{base},{begin},88 {_ANSWERS}"
         yield f"{header}{first} 0x81 {second} 126 @{base},{begin + 32},88 {_ANSWERS}"
         yield f"{header}{first} 0x81 {second} < 126 @{base},{begin + 16},88 {_ANSWERS}"
+
+
+def _rules_for_strangers(
+    plan: FirewallPlan, come: str, lists: Mapping[str, str], fragments: Fragments
+) -> Iterator[str]:
+    """Yield the rules that drop or limit packets of strangers; the arguments are as in the functions below.
+
+    ``fragments``: what happens to fragments.
+    """
+    if fragments is Fragments.DROPPED:
+        yield from _fragment_rules(plan, come, lists)
+    yield from _limiter_rules(plan, come, lists)
+
+
+def _fragment_rules(plan: FirewallPlan, come: str, lists: Mapping[str, str]) -> Iterator[str]:
+    """Yield the rules that drop the first fragments of strangers to the SIP ports; others have no ports.
+
+    The arguments are as in :func:`_limiter_rules`.
+    """
+    containers = _containers(plan, "daddr")
+    for version, fragment in _FRAGMENTS.items():
+        strangers = _strangers(version, "saddr", lists, NetworkList.UNSHIELDED)
+        targets = [f"{_TO_THIS_HOST} ", *([containers[version]] if version in containers else [])]
+        for test in _port_tests(plan.sip_ports, "dport"):
+            for target in targets:
+                yield f'{come}iifname != "lo" {fragment} {test} {target}{strangers} jump fragments'
 
 
 def _limiter_rules(plan: FirewallPlan, come: str, lists: Mapping[str, str]) -> Iterator[str]:
