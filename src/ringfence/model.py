@@ -132,6 +132,7 @@ class EventKind(_Name):
     HIDDEN = "Hidden"  # ringfence's own: the wire saw a challenge that Asterisk did not report
     REFUSED = "Refused"  # ringfence's own: the wire saw Asterisk refuse a request with credentials
     UNEXPLAINED = "Unexplained"  # ringfence's own: an answer by TLS that no event and no login explains
+    DIVERTED = "Diverted"  # ringfence's own: the wire saw a request whose answer Asterisk can send to nobody
     LIMITED = "Limited"  # ringfence's own: the sender exceeded the packet limit of the kernel's rules
 
 

@@ -12,6 +12,7 @@ from tests.detect.events import NOTICES, SECURITY, SENDER, Connected, event
 
 from ringfence.detect.confirmation import GUESS as LEAST
 from ringfence.detect.confirmation import PATIENCE, KnownSources
+from ringfence.detect.conversation import DIVERTED_SILENCE
 from ringfence.detect.judgement import Disposition
 from ringfence.detect.rules import RULES, Rule
 from ringfence.model import (
@@ -21,6 +22,7 @@ from ringfence.model import (
     Endpoint,
     EventKind,
     Proof,
+    Scope,
     SecurityEvent,
     Service,
     SourceId,
@@ -75,6 +77,23 @@ def test_what_is_evasive_counts_by_itself() -> None:
     assert (judged[4].decision is not None, judged[0].attempt.time) == (True, 7.0)
     assert (judged[0].attempt.account, judged[0].attempt.event) == ("alice", EventKind.HIDDEN)
     assert detector.counts.hidden == 5
+
+
+@pytest.mark.parametrize("credentials", [False, True])
+def test_requests_with_diverted_answers_ban_their_sender_narrowly(*, credentials: bool) -> None:
+    """Five datagrams whose answers go nowhere are claimed attempts; AMI reports none of them."""
+    detector = joining()
+    asked = CopiedRequest(ip_address(SENDER), 5062, (), (b"a",), (1,), credentials, diverted=True)
+    for number in range(5):
+        one = evolve(asked, sequences=(number,), digest=b"%d" % number)
+        assert detector.observe_requests([one], 0.0, "pbx") == []
+    judged = detector.tick(DIVERTED_SILENCE, wire=True)
+
+    assert [j.disposition for j in judged] == [Disposition.COUNTED] * 5
+    kind = EventKind.REFUSED if credentials else EventKind.DIVERTED
+    assert {(j.attempt.event, j.attempt.proof) for j in judged} == {(kind, Proof.CLAIMED)}
+    assert judged[4].decision is not None
+    assert judged[4].decision.scope is Scope.SIP_UDP
 
 
 def test_a_call_decides_once_on_a_subject() -> None:

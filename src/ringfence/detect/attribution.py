@@ -874,7 +874,7 @@ class Attribution:
         return host is not None and host.succeeded >= asked.at
 
     def _on_blind_guess(self, asked: Asked, now: float, wall: float) -> Sequence[Finding]:
-        """Handle a request with credentials that got no answer.
+        """Handle a request with credentials, or with a diverted answer, that got no answer.
 
         It is no guess if its sender has logged in since. If another source has reported its session, and so
         long ago that the reports cannot be matched, it has counted already. A TCP segment can be forged, so
@@ -897,7 +897,8 @@ class Attribution:
         by_pjsip = _PJSIP in reported if request.crowded and reported else b"/" in asked.nonce
         service = _PJSIP if by_pjsip else _SIP
         source = SourceId(self._wire_asterisk, WIRE)
-        event = SecurityEvent(source, _REFUSED, service, remote, wall, request.account, request.call_ids[0])
+        kind = _REFUSED if request.credentials else EventKind.DIVERTED
+        event = SecurityEvent(source, kind, service, remote, wall, request.account, request.call_ids[0])
         return self.observe(evolve(event, challenge=asked.nonce, response=request.digest), now)
 
     def _confirm_others(self, remote: Endpoint, now: float) -> Iterator[Finding]:

@@ -377,7 +377,7 @@ class Backing:
 
 # Module-level aliases: enum member lookups are slow in the per-event hot path.
 _PJSIP, _SIP, _UDP = Service.PJSIP, Service.SIP, Transport.UDP
-_BY_WIRE = (EventKind.HIDDEN, EventKind.REFUSED)
+_BY_WIRE = (EventKind.HIDDEN, EventKind.REFUSED, EventKind.DIVERTED)
 _CLAIMED, _NONCE, _HANDSHAKE = Proof.CLAIMED, Proof.NONCE, Proof.HANDSHAKE
 _DATAGRAMS = (Transport.UDP, Transport.UNKNOWN)
 

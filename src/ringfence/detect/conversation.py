@@ -46,9 +46,12 @@ datagram. PJSIP still checks the password, and a right one registers the attacke
 request with credentials that is not answered within ``SILENCE`` is a *blind* guess. Its nonce must be one
 that Asterisk sent, so requests of this sender do reach Asterisk. By TCP it must have gone to this sender
 alone, or the kernel must know the connection, because a TCP segment can be forged, too. And somebody who
-asked later must have been answered, so Asterisk lives, and the wire sees its answers. Neither is needed if
-the request has the answer sent elsewhere (``diverted``): no phone does that, and after ``DIVERTED_SILENCE``
-the wire would have seen an answer.
+asked later must have been answered, so Asterisk lives, and the wire sees its answers.
+
+Nothing of this is needed if the request has the answer sent elsewhere (``diverted``): no phone does that, and
+after ``DIVERTED_SILENCE`` the wire would have seen an answer. Each such datagram is an attempt, also without
+credentials, and also a retransmission: if Asterisk can send the answer to nobody (``maddr=255.255.255.255``),
+it looks up the name of its own host each time, and answers no other request until that look-up ends.
 
 Of a request only what is compared with its answer is remembered. Bounds: ``MOST`` requests of all senders
 together, and as many that wait for an answer; ``MOST_REQUESTS`` of each conversation. The oldest are
@@ -230,8 +233,10 @@ class Conversations:
                 self._note_unread(request, now)
             return
         one = Asked(evolve(request, nonces=()), nonce, now, proven)  # its nonces may take 16 kB
-        if challenged and request.credentials:
-            (self._diverted if request.diverted else self._waiting).append(one)
+        if request.diverted:
+            self._diverted.append(one)
+        elif challenged and request.credentials:
+            self._waiting.append(one)
         for session in _names(request):
             key = _key_of(request.address, request.port, request.transport, session)
             self._challenges.pop(key, None)  # a new connection of the same port is read
@@ -239,7 +244,7 @@ class Conversations:
             if request.unread:
                 known.unread = now
             if request.digest in known.requests:
-                one.answered = True  # a retransmission
+                one.answered = not request.diverted  # a retransmission
                 known.requests[request.digest].repeats += 1
                 continue
             known.requests[request.digest] = one
@@ -286,7 +291,7 @@ class Conversations:
         return not any(one.request.credentials for one in known.requests.values())
 
     def unanswered(self, now: float) -> Iterator[Asked]:
-        """Yield the requests that are blind guesses by ``now``, each once."""
+        """Yield the requests that are blind guesses by ``now``, and the diverted ones, each once."""
         while self._diverted and now - self._diverted[0].at >= DIVERTED_SILENCE:
             oldest = self._diverted.popleft()
             if not oldest.answered:

@@ -44,6 +44,7 @@ _BY_EVENT = {
     EventKind.HIDDEN: "hidden",
     EventKind.REFUSED: "wrong password or account",
     EventKind.UNEXPLAINED: "unexplained by TLS",
+    EventKind.DIVERTED: "answer sent elsewhere",
     EventKind.LIMITED: "flood",
 }
 
