@@ -83,10 +83,12 @@ def bed(
 
 
 @contextmanager
-def peer_bed(root: Path, maxretry: int = 5, log: str = "messages") -> Iterator[tuple[Lab, Fail2ban]]:
+def peer_bed(
+    root: Path, maxretry: int = 5, log: str = "messages", extra: Mapping[str, str] | None = None
+) -> Iterator[tuple[Lab, Fail2ban]]:
     """Start an Asterisk and fail2ban for one row."""
     with (
-        Lab.made("22") as lab,
+        Lab.made("22", extra) as lab,
         tempfile.TemporaryDirectory() as folder,
         Fail2ban(lab, root, Path(folder), maxretry=maxretry, log=log) as guard,
         on_cores(guard.pid, lab.asterisk.pid),

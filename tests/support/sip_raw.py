@@ -52,6 +52,7 @@ class Raw:
     to_tail: bytes = b""
     call_id: bytes = b"{}"
     contact: bytes = b"alice"
+    """The user of the Contact at the sender's own address, or ``user@host``."""
     extension: bytes = b""
     """The user of the request URI, for all methods but REGISTER."""
     user_agent: bytes = b""
@@ -73,6 +74,7 @@ class Raw:
         """Return the request's bytes; ``text`` replaces each ``{}`` and is the Via branch."""
         text = text or f"{_PROCESS}{next(_numbers)}"
         target = self.to_user if self.to_user is not None else self.extension or self.from_user
+        here = b"@" + contact.encode()
         lines = [
             self.method + b" " + self.uri + b" SIP/2.0",
             f"Via: SIP/2.0/{transport} {contact}".encode() + self.via + b";branch=z9hG4bK" + text.encode(),
@@ -82,7 +84,7 @@ class Raw:
             b"From: " + self.from_display + b"<sip:" + self.from_user + b"@" + self.from_host + b">;tag={}",
             b"To: " + self.to_display + b"<sip:" + target + b"@" + _HOST + b">" + self.to_tail,
             b"CSeq: %d " % self.cseq + self.method,
-            b"Contact: <sip:" + self.contact + b"@" + contact.encode() + b">",
+            b"Contact: <sip:" + self.contact + (b"" if b"@" in self.contact else here) + b">",
             b"Call-ID: " + self.call_id,
             *([b"User-Agent: " + self.user_agent] if self.user_agent else []),
             *([b"Expires: 3600"] if self.method == b"REGISTER" else []),

@@ -11,7 +11,7 @@ from functools import cache
 from tests.support.sip_wire import Wire, connect, must_be_in_the_laboratory, own_name
 
 _SEND_SECONDS = 0.3
-_FIN_BINARY, _MASKED = 0x82, 0x80
+_FIN, _BINARY, _CONTINUED, _MASKED = 0x80, 0x02, 0x00, 0x80
 _SHORT, _LONG = 126, 127
 _MASK = b"\0\0\0\0"
 """A mask of zeros, which leaves the payload unchanged."""
@@ -115,8 +115,9 @@ class WebSocketWire(StreamWire):
         *,
         encrypted: bool = False,
         protocol: str = "sip",
+        window: int = 0,
     ) -> None:
-        super().__init__(target, source, seconds, encrypted=encrypted)
+        super().__init__(target, source, seconds, encrypted=encrypted, window=window)
         super().send(_UPGRADE.format(host=target[0], protocol=protocol).encode())
         self._upgraded = False
         accepted = super().receive(seconds)
@@ -127,14 +128,12 @@ class WebSocketWire(StreamWire):
 
     def send(self, message: bytes) -> None:
         """Send one message in one frame."""
-        size = len(message)
-        if size < _SHORT:
-            head = struct.pack("!BB", _FIN_BINARY, _MASKED | size)
-        elif size < 1 << 16:
-            head = struct.pack("!BBH", _FIN_BINARY, _MASKED | _SHORT, size)
-        else:
-            head = struct.pack("!BBQ", _FIN_BINARY, _MASKED | _LONG, size)
-        super().send(head + _MASK + message)
+        super().send(_frame(_FIN | _BINARY, message))
+
+    def send_fragmented(self, message: bytes) -> None:
+        """Send one message in two frames."""
+        half = len(message) // 2
+        super().send(_frame(_BINARY, message[:half]) + _frame(_FIN | _CONTINUED, message[half:]))
 
     def _framed(self) -> bytes | None:
         if not self._upgraded:
@@ -152,19 +151,37 @@ class WebSocketWire(StreamWire):
         return message
 
 
+def _frame(kind: int, payload: bytes) -> bytes:
+    """Return a masked frame."""
+    size = len(payload)
+    if size < _SHORT:
+        head = struct.pack("!BB", kind, _MASKED | size)
+    elif size < 1 << 16:
+        head = struct.pack("!BBH", kind, _MASKED | _SHORT, size)
+    else:
+        head = struct.pack("!BBQ", kind, _MASKED | _LONG, size)
+    return head + _MASK + payload
+
+
 def open_wire(
-    transport: str, target: tuple[str, int], source: str, seconds: float = 2.0, *, protocol: str = "sip"
+    transport: str,
+    target: tuple[str, int],
+    source: str,
+    seconds: float = 2.0,
+    *,
+    protocol: str = "sip",
+    window: int = 0,
 ) -> Wire:
     """Return a wire by UDP, TCP, TLS, WS or WSS; refuse a target outside the laboratory.
 
-    ``protocol`` is what a WebSocket asks for.
+    ``protocol`` is what a WebSocket asks for; ``window`` is the receive buffer of a stream (0: the default).
     """
     must_be_in_the_laboratory(target[0])
     if transport in {"WS", "WSS"}:
         encrypted = transport == "WSS"
-        return WebSocketWire(target, source, seconds, encrypted=encrypted, protocol=protocol)
+        return WebSocketWire(target, source, seconds, encrypted=encrypted, protocol=protocol, window=window)
     if transport in {"TCP", "TLS"}:
-        return StreamWire(target, source, seconds, encrypted=transport == "TLS")
+        return StreamWire(target, source, seconds, encrypted=transport == "TLS", window=window)
     return connect(transport, target, source, seconds)
 
 
