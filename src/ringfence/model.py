@@ -403,6 +403,8 @@ class Scope(_Name):
     SIP_TCP = "sip-tcp"  # TCP to and from the SIP ports, including TLS and WebSocket
 
 
+WIDEST_FIRST = tuple(Scope)
+"""All scopes. None is wider than the ones before it."""
 WHOLE_SCOPES = (Scope.FULL, Scope.SIP)
 """The scopes that stop all that Asterisk sees of a sender, by any transport. No claimed ban has one."""
 CLAIMED_SCOPES = (Scope.SIP_UDP, Scope.SIP_TCP)

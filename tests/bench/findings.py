@@ -40,7 +40,7 @@ class Row:
 
     what: str
     recipe: Recipe
-    scope: str = "full"
+    scope: str = "sip"
 
 
 CLOSED_WINDOW = Row(

@@ -84,9 +84,9 @@ class Outcome:
     scopes: tuple[str, ...]
 
     def __str__(self) -> str:
-        others = sorted({scope or "none" for scope in self.scopes if scope != "full"})
+        others = sorted({scope or "none" for scope in self.scopes if scope != "sip"})
         more = f" (else {', '.join(others)})" if others else ""
-        return f"{spread(self.answered)}; {self.scopes.count('full')} full bans{more}"
+        return f"{spread(self.answered)}; {self.scopes.count('sip')} bans of SIP{more}"
 
 
 def tried(
@@ -276,7 +276,7 @@ def figures(_: Path | None) -> Iterator[Figure]:
             f"guesses answered, with an invented nonce: chan_sip, {method.decode()} by {transport}",
             tried("16", with_invented_nonce(method, transport)),
             # No nonce comes back that could prove the sender of a datagram.
-            scope="sip-udp" if transport == "UDP" else "full",
+            scope="sip-udp" if transport == "UDP" else "sip",
         )
     for which, before in FIRST_HEADERS.items():
         yield _stopped(
@@ -305,7 +305,7 @@ def _stopped(
     found: Outcome,
     *,
     most: int = THRESHOLD + 1,
-    scope: str = "full",
+    scope: str = "sip",
     sources: str = "all sources",
 ) -> Figure:
     return Figure(

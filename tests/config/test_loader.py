@@ -154,7 +154,7 @@ def test_every_key_has_a_default_but_the_secret() -> None:
                 window=Duration(600.0),
                 ban=Ladder((3_600.0, 21_600.0, 86_400.0, 604_800.0)),
                 friends=FriendCount(180),
-                scope=ScopeName("all"),
+                scope=ScopeName("sip"),
             ),
         },
         store=StoreSettings(path=Path("/var/lib/ringfence/ringfence.db")),

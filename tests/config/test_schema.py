@@ -129,13 +129,17 @@ def test_who_may_read_web_pages() -> None:
 
 def test_the_scope_of_a_rule() -> None:
     """A rule covers what the firewall covers, or Asterisk's ports; flood and unexplained have their own."""
-    guess = evolve(Settings().rules["guess"], scope=ScopeName("sip"))
-    settings = Settings(rules={**Settings().rules, "guess": guess})
+    guess = evolve(Settings().rules["guess"], scope=ScopeName("all"))
+    manager = evolve(Settings().rules["manager"], scope=ScopeName("sip"))
+    settings = Settings(rules={**Settings().rules, "guess": guess, "manager": manager})
 
     scopes = {rule.name: rule.scope for rule in settings.rule_table()}
-    assert (scopes.pop("guess"), scopes.pop("flood")) == (Scope.SIP, Scope.SIP_UDP)
-    assert scopes.pop("unexplained") is Scope.SIP_TCP
-    assert set(scopes.values()) == {Scope.FULL}
+    assert (scopes["guess"], scopes["enumeration"], scopes["flood"]) == (
+        Scope.FULL,
+        Scope.FULL,
+        Scope.SIP_UDP,
+    )
+    assert (scopes["manager"], scopes["slow"], scopes["unexplained"]) == (Scope.SIP, Scope.SIP, Scope.SIP_TCP)
     assert settings.rules["flood"].scope is None
 
 

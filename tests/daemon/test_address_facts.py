@@ -68,7 +68,9 @@ def test_an_address_near_a_ban(desk: Desk) -> None:
         rule["rule"]: (rule["have"], rule["of"], rule["proven"]) for rule in told["rules"] if rule["have"]
     }
     assert counted["guess"] == (3, 5, 3)
-    assert told["forecast"][0].startswith("2 more proven guesses within 9m 58s are a ban of 1h;")
+    assert told["forecast"][0].startswith(
+        "2 more proven guesses within 9m 58s are a ban of 1h from the SIP ports;"
+    )
     ends = next(rule["ends"] for rule in told["rules"] if rule["rule"] == "guess")
     assert ends == "2023-11-14T22:23:21Z"  # ten minutes after the first
 
@@ -82,7 +84,7 @@ def test_a_banned_address(desk: Desk) -> None:
     assert (told["verdict"], ban["rule"], ban["in_kernel"]) == ("banned", "guess", True)
     assert (ban["attempts"], ban["proven"], ban["timeout"]) == (5, 5, 3_599)
     assert [one["ban"] for one in told["attempts"]] == [ban["since"]] * 5
-    assert told["forecast"][-1] == "after that, 5 guesses within 10m are a ban of 6h"
+    assert told["forecast"][-1] == "after that, 5 guesses within 10m are a ban of 6h from the SIP ports"
 
 
 def test_past_bans_have_their_attempts(desk: Desk) -> None:

@@ -37,7 +37,8 @@ def listening(guard: Guard, pbx: ServedAmi) -> None:
 
 def sets() -> dict[str, int]:
     """Return the elements of the kernel's sets, with the seconds left."""
-    bans = ("add ringfence4 ", "add ringfence6 ", "add ringfence-64-6 ")
+    scopes = ("", "-sip", "-64-", "-sip-64-")
+    bans = tuple(f"add ringfence{scope}{version} " for scope in scopes for version in (4, 6))
     lines = (line.split() for line in run("ipset", "save").splitlines() if line.startswith(bans))
     return {words[2]: int(words[words.index("timeout") + 1]) for words in lines}
 

@@ -108,7 +108,7 @@ VALUES: dict[str, object] = {
     "rules.friends": 1_111,
     "rules.addresses": 7,
     "rules.accounts": ["trap"],
-    "rules.scope": "sip",
+    "rules.scope": "all",
     "rules.strangers": 5,
     "claimed.ban": "11m",
     "claimed.per_minute": 11,

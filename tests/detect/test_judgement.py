@@ -9,7 +9,7 @@ from ringfence.detect.detector import Detector
 from ringfence.detect.friends import Friends
 from ringfence.detect.judgement import Decision, Disposition, Judgement
 from ringfence.detect.rules import RULES
-from ringfence.model import Friend, FriendReason, Proof
+from ringfence.model import Friend, FriendReason, Proof, Scope
 
 GUESS = RULES[0]
 
@@ -20,7 +20,7 @@ def test_a_decision_carries_its_subject_rule_and_attempts() -> None:
     first, second = (attempt(time=time, proof=Proof.NONCE) for time in (1.0, 2.0))
     subject = ip_network("192.0.2.7/32")
     assert detector.judge(first, 1.0) == (Judgement(first, subject, Disposition.COUNTED),)
-    decision = Decision(subject, detector.rules[0], (first, second), 2.0)
+    decision = Decision(subject, detector.rules[0], (first, second), 2.0, Scope.SIP)
     assert detector.judge(second, 2.0) == (Judgement(second, subject, Disposition.COUNTED, decision),)
 
 

@@ -20,6 +20,7 @@ def test_guess_is_five_in_ten_minutes() -> None:
         ban=(HOUR, 6 * HOUR, DAY, 7 * DAY),
         friends=180,
         burst=(30, 15.0),
+        scope=Scope.SIP,
     )
     assert expected == GUESS
 
@@ -69,9 +70,15 @@ def test_flood_is_ten_seconds_over_the_limit_and_closes_the_sip_ports() -> None:
     assert expected == FLOOD
 
 
-def test_the_scope_of_a_rule_is_full_by_default() -> None:
-    """The scope of a ban is full by default."""
-    assert GUESS.scope is Scope.FULL
+def test_only_what_no_person_does_closes_every_port() -> None:
+    """Bans for wrong passwords and numbers close the SIP ports only, and no web page and no SSH."""
+    of = {scope: {rule.name for rule in RULES if rule.scope is scope} for scope in Scope}
+    assert of == {
+        Scope.FULL: {"enumeration", "manager"},
+        Scope.SIP: {"guess", "decoy", "probe", "slow", "prefix", "distributed"},
+        Scope.SIP_TCP: {"unexplained"},
+        Scope.SIP_UDP: {"flood"},
+    }
 
 
 @pytest.mark.parametrize(

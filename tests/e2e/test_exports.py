@@ -43,7 +43,7 @@ def test_hidden_guesses_end(lab: Lab, tmp_path: Path, transport: str, host: int,
             assert guesses(caller, Raw(call_id=HIDDEN), THRESHOLD, seconds=5.0) == [401] * THRESHOLD
             until(lambda: source in guard.banned(), "the ban")
             assert not caller.guess(Raw(call_id=HIDDEN), "wrong")
-        assert scopes(guard) == {source: "full"}
+        assert scopes(guard) == {source: "sip"}
 
 
 @BY

@@ -43,14 +43,14 @@ def test_blind_guesses_end_without_another_sender(pbx: tuple[Lab, SharedGuard]) 
     source = "198.19.2.1"
     sent = uncounted.blind(lab, source, BLIND, lambda: source in guard.banned())
     assert sent < BLIND - 1
-    assert scopes(guard)[source] == "full"
+    assert scopes(guard)[source] == "sip"
 
 
 def test_guesses_paid_by_events_end(pbx: tuple[Lab, SharedGuard]) -> None:
     """An event without a challenge does not excuse a hidden guess."""
     lab, guard = pbx
     assert uncounted.paid_by_events(lab, "198.19.3.1", MANY) <= SOON
-    until(lambda: scopes(guard).get("198.19.3.1") == "full", "the full ban")
+    until(lambda: scopes(guard).get("198.19.3.1") == "sip", "the full ban")
 
 
 @pytest.mark.parametrize("hidden", [False, True], ids=["plain", "hidden"])
@@ -59,14 +59,14 @@ def test_guesses_at_a_second_address_end(pbx: tuple[Lab, SharedGuard], *, hidden
     lab, guard = pbx
     source = f"198.19.{4 + hidden}.1"
     assert uncounted.at_second_address(lab, source, MANY, hidden=hidden) <= SOON
-    until(lambda: scopes(guard).get(source) == "full", "the full ban")
+    until(lambda: scopes(guard).get(source) == "sip", "the full ban")
 
 
 def test_guesses_in_turn_end(pbx: tuple[Lab, SharedGuard]) -> None:
     """Guesses under one Call-ID count once each, whichever sources report them."""
     lab, guard = pbx
     assert uncounted.in_turn(lab, "198.19.6.1", MANY) <= SOON
-    until(lambda: scopes(guard).get("198.19.6.1") == "full", "the full ban")
+    until(lambda: scopes(guard).get("198.19.6.1") == "sip", "the full ban")
 
 
 def test_guesses_behind_garbage_are_proven(pbx: tuple[Lab, SharedGuard]) -> None:
@@ -83,7 +83,7 @@ def test_guesses_behind_garbage_are_proven(pbx: tuple[Lab, SharedGuard]) -> None
 
 @pytest.mark.parametrize(
     ("method", "transport", "scope"),
-    [(b"REGISTER", "UDP", "sip-udp"), (b"MESSAGE", "UDP", "sip-udp"), (b"MESSAGE", "TCP", "full")],
+    [(b"REGISTER", "UDP", "sip-udp"), (b"MESSAGE", "UDP", "sip-udp"), (b"MESSAGE", "TCP", "sip")],
 )
 def test_guesses_with_an_invented_nonce_end(open16: Lab, method: bytes, transport: str, scope: str) -> None:
     """chan_sip checks them; by UDP anyone can send them in another's name, so that ban is narrow."""

@@ -41,5 +41,5 @@ def test_forged_senders_close_little_and_nothing_of_ours(
 
     assert found.guesses.stopped == "silence"
     assert [(row["address"], row["scope"], row["attempts"]) for row in found.stopped] == [
-        (ATTACKER, "full", THRESHOLD)
+        (ATTACKER, "sip", THRESHOLD)
     ]

@@ -20,4 +20,4 @@ def test_answers_within_segments_count(open22: Lab, tmp_path: Path, backend: str
         answered = answered_within_segments(open22, source)
         until(lambda: source in guard.banned(), "the ban")
         assert answered < SEGMENT_GUESSES  # how many depends on the machine's speed
-        assert scopes(guard) == {source: "full"}
+        assert scopes(guard) == {source: "sip"}

@@ -127,7 +127,7 @@ def test_a_guesser_behind_a_proxy_is_banned_alone(
         result = lab.attack("guess", *guess, *TARGET, *options)
 
         assert result.stopped == "silence"
-        scope = "full" if proxy is DATAGRAMS else "sip-tcp" if "TCP" in options else "sip-udp"
+        scope = "sip" if proxy is DATAGRAMS else "sip-tcp" if "TCP" in options else "sip-udp"
         until(lambda: (f"{net}.1", "guess", 5, scope) in rows_of(guard), "the ban")
         assert guard.banned() == {f"{net}.1"}
         account = CHAN_SIP if "bob" in options else ()

@@ -191,7 +191,7 @@ def test_guesses_at_chan_sip_end_with_a_full_ban(open16: Lab, method: bytes, tra
             statuses = guesses(caller, request, MANY, pause=PAUSE)
 
         assert len(statuses) <= SOON, statuses
-        until(lambda: scopes(guard) == {source: "full"}, "the full ban")
+        until(lambda: scopes(guard) == {source: "sip"}, "the full ban")
 
 
 def test_calls_to_unknown_extensions_by_tcp_end(open16: Lab) -> None:
@@ -203,7 +203,7 @@ def test_calls_to_unknown_extensions_by_tcp_end(open16: Lab) -> None:
             statuses = guesses(caller, request, MANY, pause=PAUSE)
 
         assert len(statuses) <= SOON, statuses
-        assert scopes(guard) == {source: "full"}
+        assert scopes(guard) == {source: "sip"}
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_hidden_guesses_end_after_a_hang_up_too(
                 statuses += guesses(caller, hidden, most, pause=PAUSE)
 
         assert len(statuses) <= SOON, statuses
-        until(lambda: scopes(guard) == {source: "full"}, "the full ban")
+        until(lambda: scopes(guard) == {source: "sip"}, "the full ban")
 
 
 def test_a_rotation_of_hidden_guesses_over_a_network_ends(open22: Lab) -> None:

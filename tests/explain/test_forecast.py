@@ -36,10 +36,14 @@ def sentences(**what: Any) -> str:  # noqa: ANN401 - whatever is known
 @pytest.mark.parametrize(
     ("counted", "proven", "claimed"),
     [
-        (None, "5 proven guesses within 10m are a ban of 1h", f"5 that {SOME}"),
-        (count(GUESS, 3, 3), "2 more proven guesses within 3m are a ban of 1h", f"2 that {SOME}"),
-        (count(GUESS, 4, 0), "4 more proven guesses within 3m are a ban of 1h", ONE),
-        (count(GUESS, 6, 3), "1 more proven guess within 3m is a ban of 1h", ""),
+        (None, "5 proven guesses within 10m are a ban of 1h from the SIP ports", f"5 that {SOME}"),
+        (
+            count(GUESS, 3, 3),
+            "2 more proven guesses within 3m are a ban of 1h from the SIP ports",
+            f"2 that {SOME}",
+        ),
+        (count(GUESS, 4, 0), "4 more proven guesses within 3m are a ban of 1h from the SIP ports", ONE),
+        (count(GUESS, 6, 3), "1 more proven guess within 3m is a ban of 1h from the SIP ports", ""),
         (
             count(RULE["enumeration"], 2, 2),
             "1 more proven account that does not exist within 3m is a ban of 1h",
@@ -61,7 +65,7 @@ def test_how_near_the_rule_for_networks_is() -> None:
     """The prefix rule counts proven attempts from several addresses, and bans the whole network."""
     assert sentences(story=story(count(PREFIX, 12, 12))) == (
         "8 more attempts of its network within 3m, from at least 3 addresses, "
-        "are a ban of all of it for 1d (prefix)"
+        "are a ban of all of it from the SIP ports for 1d (prefix)"
     )
     assert "(prefix)" not in sentences(story=story(count(PREFIX, 12, 12)), contains_exempt=True)
 
@@ -85,7 +89,7 @@ def test_an_active_ban() -> None:
     """The end, the command to unban, and the longer next ban are named."""
     assert sentences(running=(running(ban()),), offences=1) == (
         "the ban ends by itself in 59m, at 2023-11-14 23:14 UTC; now by: ringfence unban 192.0.2.1 | "
-        "after that, 5 guesses within 10m are a ban of 6h"
+        "after that, 5 guesses within 10m are a ban of 6h from the SIP ports"
     )
 
 
@@ -111,8 +115,8 @@ def test_a_narrow_ban_goes_on_counting() -> None:
 
     assert text.count("ends by itself") == 1
     assert text.startswith("the ban from the SIP ports by UDP ends by itself in 59m")
-    assert text.endswith("| 3 more proven guesses within 3m are a ban of 1h (guess)")
-    assert "from the SIP ports" not in sentences(running=(narrow, running(ban())))
+    assert text.endswith("| 3 more proven guesses within 3m are a ban of 1h from the SIP ports (guess)")
+    assert "by UDP" not in sentences(running=(narrow, running(ban())))
 
 
 def test_a_rule_with_scope_sip() -> None:

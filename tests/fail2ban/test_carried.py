@@ -231,7 +231,7 @@ def test_an_unknown_time_zone(written: str) -> None:
         (
             {"port": "5060,5061"},
             GUESS,
-            'port = 5060,5061: a ban covers every port, SSH too, unless the rule has scope = "sip"',
+            'port = 5060,5061: a ban covers only the ports of Asterisk, unless the rule has scope = "all"',
         ),
         ({"bantime.rndtime": "5m"}, GUESS, "bantime.rndtime = 5m: "),
         (

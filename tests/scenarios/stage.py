@@ -263,6 +263,8 @@ class Stage:
         if any(address in network for network in self._backend.lists[NetworkList.ALLOW]):
             return True
         scopes = [Scope.FULL]
+        if act.deed.service is not Service.AMI:
+            scopes.append(Scope.SIP)
         if act.deed.service in _SIP:
             scopes.append(Scope.SIP_UDP if act.deed.transport is Transport.UDP else Scope.SIP_TCP)
         return not any(self._finds(ip_network(address), scope) for scope in scopes)

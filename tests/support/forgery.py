@@ -32,6 +32,7 @@ ATTACKER = "198.18.1.66"
 OTHER_PORT = 7060
 GUESSES = 2_000
 _MINUTE = 60.0
+_WHOLE = ("full", "sip")
 
 
 @define
@@ -58,8 +59,8 @@ class Storm:
 
     @property
     def full(self) -> list[str]:
-        """The addresses with a full ban, except the attacker's."""
-        return [row["address"] for row in self.bans if row["scope"] == "full" and row["address"] != ATTACKER]
+        """The addresses with a full ban, of whatever scope, except the attacker's."""
+        return [row["address"] for row in self.bans if row["scope"] in _WHOLE and row["address"] != ATTACKER]
 
     @property
     def claimed(self) -> list[dict[str, Any]]:

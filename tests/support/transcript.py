@@ -214,6 +214,7 @@ class Player:
             claimed=Claimed(per_minute=claimed_per_minute),
             bounds=Bounds(sessions=sessions),
         )
+        self._detector.bans.offset = EPOCH - UPTIME
         self._wire = "wire" in sources
         self._ami_since = UPTIME - ami_for if "AMI" in sources else None
         self._now = UPTIME
@@ -315,9 +316,9 @@ class Player:
             detector.exempt = NetworkSet(ip_network(network) for network in entry.networks)
 
     def _ban(self, network: Network, seconds: float, scope: Scope) -> None:
-        bans, until = self._detector.bans, self._now + seconds
+        bans, until = self._detector.bans, self._wall + seconds
         if self._firewall:
-            ban = Ban(network, self._now, until, "guess", scope=scope)
+            ban = Ban(network, self._wall, until, "guess", scope=scope)
             bans.put(key_of(network, scope), Record.of(ban))
         else:
             bans.assume(network, scope, until)

@@ -26,6 +26,7 @@ from ringfence.detect.judgement import (
 from ringfence.detect.rules import is_proven
 from ringfence.model import (
     AMI,
+    WHOLE_SCOPES,
     AlarmChange,
     AttemptKind,
     Challenge,
@@ -179,7 +180,7 @@ class EffectHandler:
         if attempt.event is EventKind.HIDDEN:
             # One alarm for all that a forger may have sent: its addresses must leave room for real senders.
             decision = judgement.decision
-            proven = is_proven(attempt.proof) or (decision is not None and decision.scope is Scope.FULL)
+            proven = is_proven(attempt.proof) or (decision is not None and decision.scope in WHOLE_SCOPES)
             own = proven or self._friends.has(attempt.address)
             activate(AlarmCode.EVIDENCE_HIDDEN, *((address, _HIDDEN) if own else ("", _HIDDEN_UNPROVEN)))
         if disposition is Disposition.UNCONFIRMED:

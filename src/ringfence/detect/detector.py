@@ -2,9 +2,9 @@
 
 It uses no clock, no socket and no firewall. Its caller passes the time of each event, carries out the
 decisions, and records the bans in force in :attr:`Detector.bans`, which the detector only reads. An attempt
-of a banned subject is *late*: it was sent before the ban took effect, and leads to no further ban. A claimed
-ban usually blocks only the SIP ports by UDP. So it makes only attempts by UDP late, and a proven one can
-still lead to a full ban.
+of a banned subject is *late*: it was sent before the ban took effect, and leads to no further ban. A ban of
+the SIP ports makes no login at the manager interface late. A claimed ban usually blocks only the SIP ports by
+UDP. So it makes only attempts by UDP late, and a proven one can still lead to a full ban.
 
 ``attribution`` decides which events are attempts, and of which address. ``judge`` decides which ban follows,
 and ``phones`` which phones fail. A method that handles an input returns its effects, and the caller carries
@@ -15,6 +15,7 @@ administrator, a login that makes a friend, or a friend that the kernel must obs
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from math import inf
 
+from attrs import evolve as evolve_decision
 from attrs import frozen
 
 from ringfence.detect.attribution import (
@@ -106,6 +107,9 @@ _CLAIMED, _COUNTED = Proof.CLAIMED, Disposition.COUNTED
 _DATAGRAMS = (Transport.UDP, Transport.UNKNOWN)
 
 _WHOLE = frozenset(WHOLE_SCOPES)
+# For how long after a ban (seconds) attempts by TCP, and by UDP, may come from requests that wait in a queue.
+# ``daemon/ban_effectiveness.py`` has the sizes of the queues.
+_DRAINED = (15.0, 3.0)
 
 Judged = tuple[Judgement, *tuple[AlarmChange, ...]]
 """A judgement, and the alarms that follow from it."""
@@ -471,9 +475,11 @@ class Detector:
             self.counts.exempt += 1
             return (Judgement(attempt, network, Disposition.EXEMPT),)
         banned = self._scopes_of(subject, now)
-        if not _WHOLE.isdisjoint(banned):
+        # A ban of the SIP ports does not stop the manager interface: it has other ports too, such as HTTP's.
+        if Scope.FULL in banned or (Scope.SIP in banned and attempt.service is not Service.AMI):
             self.counts.late += 1
-            return (Judgement(attempt, network, Disposition.LATE),)
+            wider = None if Scope.FULL in banned else self._widened(subject, attempt, now)
+            return (Judgement(attempt, network, Disposition.LATE, wider),)
         if attempt.kind not in self._judge.kinds:
             return (Judgement(attempt, network, Disposition.NO_RULE),)
         kept = self._history.add(subject.key, attempt, now)
@@ -485,6 +491,22 @@ class Detector:
             decision, alarms = self._friend_attempts.on_attempt(subject, attempt, now)
             return (Judgement(attempt, network, Disposition.FRIEND, decision), *alarms)
         return self._judge_stranger(subject, kept, attempt, now, claimed, narrowed=claimed in banned)
+
+    def _widened(self, subject: Subject, attempt: Attempt, now: float) -> Decision | None:
+        """Return the full ban of a stranger that a ban of the SIP ports does not stop, or None.
+
+        Its attempts take a way that ringfence does not know, such as a port that a container publishes.
+        """
+        known = subject.friend or self.friends.worked_near(attempt.account, attempt.address)
+        if known or not attempt.trusted or attempt.proof is _CLAIMED:
+            return None
+        keys = self.bans.covering(subject.network, Scope.SIP, now + self.bans.offset)
+        since = max((record.since for record in map(self.bans.get, keys) if record is not None), default=inf)
+        if attempt.time <= since + _DRAINED[attempt.transport in _DATAGRAMS]:
+            return None
+        kept = self._history.add(subject.key, attempt, now)
+        decision = self._judge.decide(subject, kept, attempt, now, narrowed=True)
+        return None if decision is None else evolve_decision(decision, scope=Scope.FULL)
 
     def _judge_stranger(
         self,
@@ -514,9 +536,9 @@ class Detector:
     # -- bans -------------------------------------------------------------------------------------------
 
     def is_banned(self, address: Address, scope: Scope, now: float) -> bool:
-        """Whether the subject of ``address`` is banned with ``scope``, ``full`` or ``sip``."""
+        """Whether a ban of the subject of ``address`` drops all that a ban with ``scope`` drops."""
         banned = self._scopes_of(self._subjects.find(address), now)
-        return scope in banned or not _WHOLE.isdisjoint(banned)
+        return scope in banned or Scope.FULL in banned or (scope is not Scope.FULL and Scope.SIP in banned)
 
     def _scopes_of(self, subject: Subject, now: float) -> Collection[Scope]:
         """Return the scopes in which ``subject`` is banned."""

@@ -1,10 +1,10 @@
 """The judge: applies the rules to the history of a subject, and decides which ban follows.
 
 A *full* ban rests on proven attempts, a *claimed* ban on unproven ones (``rules``). A full ban takes
-precedence over a claimed one. Among equal bans, the first rule in the table decides. A decision consumes all
-attempts of the subject: they lead to no second ban. (After a claimed ban by a rule without ``insists``, they
-can still lead to a full ban.) Friends have their own limits (``friend_attempts``), and claimed evidence never
-bans a friend.
+precedence over a claimed one. Of several full bans, the one with the widest scope follows. Among equal bans,
+the first rule in the table decides. A decision consumes all attempts of the subject: they lead to no second
+ban. (After a claimed ban by a rule without ``insists``, they can still lead to a full ban.) Friends have
+their own limits (``friend_attempts``), and claimed evidence never bans a friend.
 """
 
 from collections import OrderedDict, deque
@@ -31,7 +31,7 @@ from ringfence.detect.history import (
 from ringfence.detect.judgement import Count, Decision, distributed, spoofing
 from ringfence.detect.rules import By, Claimed, Of, Rule
 from ringfence.detect.sessions import UNKNOWN_ACCOUNT
-from ringfence.model import AlarmChange, Attempt, AttemptKind, Network, Scope, short_account
+from ringfence.model import WIDEST_FIRST, AlarmChange, Attempt, AttemptKind, Network, Scope, short_account
 from ringfence.networks import is_one_host, narrowest, prefix_of
 
 # -- counts over several subjects: the proven attempts of one prefix, or on one account
@@ -225,6 +225,7 @@ class Judge:
         """The accounts that no phone uses, as the history keeps them."""
         self._prefix = next((rule for rule in self.rules if rule.by is By.PREFIX), None)
         self._distributed = next((rule for rule in self.rules if rule.by is By.ACCOUNT), None)
+        self._manager = next((rule for rule in mine if rule.counts == {AttemptKind.MANAGER}), None)
         self._prefixes: GroupCounts[Network] = _group_counts(self._prefix)
         # By /48: the part that was banned last, and when.
         self._customers: OrderedDict[Network, tuple[Network, float]] = OrderedDict()
@@ -264,15 +265,19 @@ class Judge:
             claims = fresh >= shared.strangers and not narrowed and self._allows(subject, kept, now)
             if number >= shared.strangers and (claims or proven > 0):
                 limits.append((shared, shared.strangers))
+        full: list[tuple[Rule, list[Fact]]] = []
         narrow: tuple[Rule, list[Fact]] | None = None
         facts = [*map(fact_of, kept)] if limits else []
         for rule, number in limits:
             found = self._matching(rule, facts)
             counted = [one for one in found if rule is not shared or one.account == name]
             if _is_full(rule, number, counted):
-                return self._full(subject, rule, found, now)
-            if narrow is None and _is_claim(rule, number, counted):
+                full.append((rule, found))
+            elif narrow is None and _is_claim(rule, number, counted):
                 narrow = rule, found
+        if full:
+            widest = min(full, key=lambda each: WIDEST_FIRST.index(self._scope_of(*each)))
+            return self._full(subject, *widest, now)
         if narrow is None or narrowed:
             return None
         return self._narrow(subject, *narrow, now, claimed)
@@ -349,8 +354,19 @@ class Judge:
         return found
 
     def _full(self, subject: Subject, rule: Rule, found: Sequence[Fact], at: float) -> Decision:
+        scope, evidence = self._scope_of(rule, found), self._evidence(subject, rule, found)
         self._history.consume(subject.key)
-        return Decision(subject.network, rule, self._evidence(subject, rule, found), at, rule.scope)
+        return Decision(subject.network, rule, evidence, at, scope)
+
+    def _scope_of(self, rule: Rule, found: Iterable[Fact] | Iterable[Attempt]) -> Scope:
+        """Return the scope of a full ban by ``rule`` for these attempts.
+
+        It is the wider one of the rule's, and of ``manager``'s if one of them is a failed manager login.
+        """
+        if self._manager is None or rule.scope is not Scope.SIP:
+            return rule.scope
+        tried = any(one.kind is AttemptKind.MANAGER for one in found)
+        return min(rule.scope, self._manager.scope, key=WIDEST_FIRST.index) if tried else rule.scope
 
     def _narrow(
         self, subject: Subject, rule: Rule, found: Sequence[Fact], now: float, scope: Scope
@@ -426,7 +442,7 @@ class Judge:
         while fact.at - next(iter(self._customers.values()))[1] >= _CUSTOMER:
             self._customers.popitem(last=False)
         evidence = self._evidence_of_prefix(count, prefix)
-        return Decision(banned, prefix, evidence, fact.at, prefix.scope)
+        return Decision(banned, prefix, evidence, fact.at, self._scope_of(prefix, evidence))
 
     def _ban_of_member(self, subject: Subject, rule: Rule, at: float) -> Decision | None:
         """Return a ban of one subject, because its prefix has reached the limit but must not be banned.

@@ -8,6 +8,10 @@ A rule counts an attempt whether or not its address is proven. The proofs decide
 *full* if all attempts that a rule needs are proven, or all but one. (The challenge of the latest attempt may
 not be answered yet. If that attempt is forged, the ban still hits only the sender of the others.) Otherwise
 the ban is *claimed*, and ``Claimed`` limits it. A single datagram never leads to a ban.
+
+A person can have a wrong password. So rules about passwords close the SIP ports only, and no web page and no
+SSH. Only an attacker tries several accounts that do not exist, or the manager interface: these rules
+close everything.
 """
 
 import enum
@@ -47,7 +51,8 @@ class Rule:
     not exist.
 
     ``ban`` holds the durations in seconds: of the first ban, of the next one, and so on; the last one
-    repeats. ``scope`` is the scope of a full ban; with ``SIP_UDP`` every ban is a claimed one. ``meaning`` is
+    repeats. ``scope`` is the scope of a full ban; with ``SIP_UDP`` every ban is a claimed one. With ``SIP``,
+    a ban for failed manager logins has the scope of the rule ``manager``, if that is wider. ``meaning`` is
     one sentence for an administrator.
 
     ``friends`` replaces ``attempts`` for friends of this PBX (0: the rule does not apply). ``burst`` is a
@@ -127,6 +132,7 @@ RULES: tuple[Rule, ...] = (
         ban=_LADDER,
         friends=180,
         burst=(30, 15.0),
+        scope=Scope.SIP,
     ),
     Rule(
         name="decoy",
@@ -136,6 +142,7 @@ RULES: tuple[Rule, ...] = (
         window=DAY,
         ban=(7 * DAY,),
         accounts=frozenset(),
+        scope=Scope.SIP,
     ),
     # For a friend, each account that never worked at its address counts.
     Rule(
@@ -156,6 +163,7 @@ RULES: tuple[Rule, ...] = (
         window=HOUR,
         ban=_LADDER,
         friends=300,
+        scope=Scope.SIP,
     ),
     Rule(
         name="manager",
@@ -174,6 +182,7 @@ RULES: tuple[Rule, ...] = (
         window=DAY,
         ban=(DAY,),
         insists=True,
+        scope=Scope.SIP,
     ),
     Rule(
         name="prefix",
@@ -184,6 +193,7 @@ RULES: tuple[Rule, ...] = (
         ban=(DAY,),
         by=By.PREFIX,
         addresses=3,
+        scope=Scope.SIP,
     ),
     Rule(
         name="distributed",
@@ -194,6 +204,7 @@ RULES: tuple[Rule, ...] = (
         ban=_LADDER,
         by=By.ACCOUNT,
         strangers=2,
+        scope=Scope.SIP,
     ),
     # An attempt is an answer by TLS that nobody can read and no event explains. It is weak evidence: Asterisk
     # reports nothing of the calls of guests. So the rule needs many, and it closes only what was misused.

@@ -359,7 +359,7 @@ def _note_not_converted(jail: Jail, notes: Notes) -> None:
     if jail.options.get("ignoreself", "true").lower() not in {"1", "on", "true", "yes"}:
         notes.add(ALLOW, "ignoreself = false: this host's own addresses are never banned")
     if jail.port not in _NO_CHOICE:
-        text = 'a ban covers every port, SSH too, unless the rule has scope = "sip"'
+        text = 'a ban covers only the ports of Asterisk, unless the rule has scope = "all"'
         notes.add(GUESS, f"port = {_shown(jail.port)}: {text}")
     for action in jail.actions:
         if not action.startswith(_FIREWALL):

@@ -52,7 +52,7 @@ def when(guard: Player, *steps: Step) -> dict[float, list[str]]:
 def test_a_full_ban_needs_all_but_one_of_its_attempts_proven() -> None:
     """The last request may not have been answered yet; with two unproven attempts the ban is narrow."""
     for number, bans in (
-        (4, ["guess bans 192.0.2.7/32 in full after 5"]),
+        (4, ["guess bans 192.0.2.7/32 by sip after 5"]),
         (3, ["guess bans 192.0.2.7/32 by sip-udp for 600 s after 5"]),
     ):
         steps = [at(n, guess(proven=n < number)) for n in range(5)]
@@ -66,7 +66,7 @@ def test_proof_of_a_narrowly_banned_address_is_a_full_ban() -> None:
     guard.play(at(5, Banned("192.0.2.7/32", 600.0, Scope.SIP_UDP)))
     assert guard.play(*claimed(range(6, 26))).of("late") == [ATTACKER] * 20
     steps = [at(30 + n, guess()) for n in range(4)]
-    assert when(guard, *steps) == {33.0: ["guess bans 192.0.2.7/32 in full after 5"]}
+    assert when(guard, *steps) == {33.0: ["guess bans 192.0.2.7/32 by sip after 5"]}
 
 
 def test_a_rule_may_close_the_ports_of_asterisk_only() -> None:
@@ -100,8 +100,8 @@ def test_the_scope_of_every_rule_reaches_its_ban() -> None:
 def test_attempts_that_led_to_a_full_ban_count_no_more() -> None:
     """The next full ban needs five new attempts."""
     assert when(Player(), *(at(n, guess()) for n in range(14))) == {
-        4.0: ["guess bans 192.0.2.7/32 in full after 5"],
-        9.0: ["guess bans 192.0.2.7/32 in full after 5"],
+        4.0: ["guess bans 192.0.2.7/32 by sip after 5"],
+        9.0: ["guess bans 192.0.2.7/32 by sip after 5"],
     }
 
 
@@ -125,7 +125,7 @@ def test_claims_that_led_to_a_narrow_ban_count_for_a_full_one() -> None:
     guard = Player()
     guard.play(*(at(n, failed(call=b"one", nonce=b"n")) for n in range(5)))
     assert guard.play(at(6, sent(call=b"one", nonce=b"n"), copied(call=b"one", nonce=b"n"))).bans == [
-        "guess bans 192.0.2.7/32 in full after 5"
+        "guess bans 192.0.2.7/32 by sip after 5"
     ]
 
 
@@ -224,19 +224,28 @@ def test_a_claim_at_an_account_does_not_replace_its_proven_attempt() -> None:
     assert Player().play(*steps).bans == ["enumeration bans 192.0.2.7/32 in full after 3"]
 
 
-@pytest.mark.parametrize("proven", [True, False])
-def test_of_two_full_rules_the_first_one_decides(*, proven: bool) -> None:
-    """Five guesses at three unknown accounts fill two rules at once, and the ban follows the first rule."""
+@pytest.mark.parametrize(
+    ("proven", "scope", "rule"),
+    [(True, "FULL", "enumeration"), (True, "SIP", "guess"), (False, "FULL", "guess")],
+)
+def test_of_two_rules_the_wider_ban_decides_and_then_the_first_rule(
+    *, proven: bool, scope: str, rule: str
+) -> None:
+    """Five guesses at three unknown accounts fill two rules at once; claimed bans are equally narrow.
+
+    ``scope`` is that of ``enumeration``.
+    """
     accounts = ["100", "100", "101", "101", "102"]
-    happened = Player().play(*(at(n, unknown(account=one, proven=proven)) for n, one in enumerate(accounts)))
-    assert [ban.split(" ")[0] for ban in happened.bans] == ["guess"]
+    guard = Player(changed={"enumeration": {"scope": Scope[scope]}})
+    happened = guard.play(*(at(n, unknown(account=one, proven=proven)) for n, one in enumerate(accounts)))
+    assert [ban.split(" ")[0] for ban in happened.bans] == [rule]
 
 
 def test_a_decoy_is_a_ban_at_once() -> None:
     """One proven attempt at a decoy is a ban; of claims, two are needed for a narrow ban."""
     guard = Player(changed={"decoy": {"accounts": frozenset({"100"})}})
     assert guard.play(at(0, unknown(account="101"))).bans == []
-    assert guard.play(at(1, unknown())).bans == ["decoy bans 192.0.2.7/32 in full after 1"]
+    assert guard.play(at(1, unknown())).bans == ["decoy bans 192.0.2.7/32 by sip after 1"]
     assert guard.play(at(2, unknown(BYSTANDER, proven=False))).bans == []
     assert guard.play(at(3, unknown(BYSTANDER, proven=False))).bans == [
         "decoy bans 203.0.113.9/32 by sip-udp for 600 s after 1"
@@ -292,15 +301,60 @@ def called() -> SecurityEvent:
 def test_calls_and_guesses_of_a_day_are_slow_together() -> None:
     """Ten guesses and ten calls to unknown extensions within a day are a ban by ``slow``."""
     steps = [at(n * 4_000, guess() if n % 2 else called()) for n in range(20)]
-    assert when(Player(), *steps) == {76_000.0: ["slow bans 192.0.2.7/32 in full after 20"]}
+    assert when(Player(), *steps) == {76_000.0: ["slow bans 192.0.2.7/32 by sip after 20"]}
 
 
 def test_manager_logins_count_for_a_prefix_and_at_a_decoy() -> None:
-    """Failed manager logins of ten addresses ban their prefix, and one at a decoy bans its address."""
+    """Failed manager logins of ten addresses ban their prefix, and one at a decoy bans its address.
+
+    These bans are as wide as those of ``manager``, if that rule is on.
+    """
     rotated = [at(n, manager(f"192.0.2.{n % 10}")) for n in range(20)]
-    assert Player(rules=("prefix",)).play(*rotated).bans == ["prefix bans 192.0.2.0/24 in full after 20"]
-    guard = Player(changed={"decoy": {"accounts": frozenset({"204"})}})
-    assert guard.play(at(0, manager())).bans == ["decoy bans 192.0.2.7/32 in full after 1"]
+    assert Player(rules=("prefix",)).play(*rotated).bans == ["prefix bans 192.0.2.0/24 by sip after 20"]
+    both = Player(rules=("prefix", "manager"))
+    assert both.play(*rotated).bans == ["prefix bans 192.0.2.0/24 in full after 20"]
+    for scope, text in ((Scope.FULL, "in full"), (Scope.SIP, "by sip")):
+        guard = Player(changed={"decoy": {"accounts": frozenset({"204"})}, "manager": {"scope": scope}})
+        assert guard.play(at(0, manager())).bans == [f"decoy bans 192.0.2.7/32 {text} after 1"]
+
+
+def test_a_ban_of_sip_stops_no_login_at_the_manager() -> None:
+    """Failed manager logins count while a ban of SIP lasts, and lead to a full ban; guesses are late."""
+    guard = Player(firewall=True)
+    guard.play(at(0, Banned("192.0.2.7/32", 3_600.0, Scope.SIP)))
+    happened = guard.play(*(at(n, guess(), manager()) for n in range(1, 4)))
+    assert happened.bans == ["manager bans 192.0.2.7/32 in full after 3"]
+    assert happened.of("late") == ["192.0.2.7"] * 3
+
+
+@pytest.mark.parametrize(
+    ("transport", "first", "bans"),
+    [
+        (Transport.TLS, 16, ["guess bans 192.0.2.7/32 in full after 5"]),
+        (Transport.TLS, 10, []),
+        (Transport.UDP, 16, []),
+    ],
+)
+def test_a_ban_of_sip_that_stops_nothing_becomes_a_full_one(
+    transport: Transport, first: float, bans: list[str]
+) -> None:
+    """Proven guesses that go on long after a ban of the SIP ports take a port that it does not cover.
+
+    Those from a queue, and those of a sender that may be forged, show nothing.
+    """
+    guard = Player(firewall=True)
+    guard.play(at(0, Banned("192.0.2.7/32", 3_600.0, Scope.SIP)))
+    happened = guard.play(*(at(first + n, guess(proven=transport is Transport.TLS)) for n in range(5)))
+    assert happened.bans == bans
+    assert happened.of("late") == ["192.0.2.7"] * 5
+
+
+def test_a_full_ban_stops_logins_at_the_manager() -> None:
+    """Failed manager logins are late while a full ban lasts."""
+    guard = Player(firewall=True)
+    happened = guard.play(at(0, Banned("192.0.2.7/32", 3_600.0)), *(at(n, manager()) for n in range(1, 4)))
+    assert happened.of("late") == ["192.0.2.7"] * 3
+    assert happened.bans == []
 
 
 def test_other_attempts_bring_no_guess_back_into_its_window() -> None:
@@ -322,7 +376,7 @@ def test_a_rule_that_is_off_does_nothing() -> None:
 def test_a_64_is_one_subject() -> None:
     """The addresses of a /64 are one subject, since a host owns its /64, and two /64s share nothing."""
     steps = [at(n, guess(f"2001:db8:0:{n % 2}::{n}")) for n in range(9)]
-    assert Player().play(*steps).bans == ["guess bans 2001:db8::/64 in full after 5"]
+    assert Player().play(*steps).bans == ["guess bans 2001:db8::/64 by sip after 5"]
 
 
 def test_with_an_exempt_address_each_address_of_a_64_is_a_subject() -> None:
@@ -331,7 +385,7 @@ def test_with_an_exempt_address_each_address_of_a_64_is_a_subject() -> None:
     guard.play(at(0, Exempt(("2001:db8::1/128",))))
     assert guard.play(*(at(n, guess(f"2001:db8::{n + 2}")) for n in range(9))).bans == []
     assert guard.play(*(at(10 + n, guess("2001:db8::2")) for n in range(4))).bans == [
-        "guess bans 2001:db8::2/128 in full after 5"
+        "guess bans 2001:db8::2/128 by sip after 5"
     ]
     assert guard.play(at(20, guess("2001:db8::1"))).attempts == ["2001:db8::1 exempt, proven by handshake"]
 
@@ -439,7 +493,7 @@ def test_twenty_proven_attempts_of_a_prefix_ban_it(addresses: list[str], prefix:
 
     Of an IPv6 /48 the network of one customer is banned: the narrowest that contains all of them.
     """
-    assert when(Player(), *rotated(addresses, 20)) == {190.0: [f"prefix bans {prefix} in full after 20"]}
+    assert when(Player(), *rotated(addresses, 20)) == {190.0: [f"prefix bans {prefix} by sip after 20"]}
 
 
 @pytest.mark.parametrize("members", [3, 4])
@@ -456,8 +510,8 @@ def test_who_goes_on_from_another_part_of_a_48_has_all_of_it() -> None:
     guard = Player()
     first = guard.play(*rotated([f"2001:db8:1:{n}0::1" for n in range(1, 6)], 20))
     second = guard.play(*rotated([f"2001:db8:1:5{n}0::1" for n in range(1, 6)], 20, begin=300))
-    assert first.bans == ["prefix bans 2001:db8:1::/56 in full after 20"]
-    assert second.bans == ["prefix bans 2001:db8:1::/48 in full after 20"]
+    assert first.bans == ["prefix bans 2001:db8:1::/56 by sip after 20"]
+    assert second.bans == ["prefix bans 2001:db8:1::/48 by sip after 20"]
 
 
 def test_another_customer_of_a_48_on_another_day_is_banned_alone() -> None:
@@ -466,7 +520,7 @@ def test_another_customer_of_a_48_on_another_day_is_banned_alone() -> None:
     guard.play(*rotated([f"2001:db8:2:{n}0::1" for n in range(1, 6)], 20))
     guard.play(*rotated([f"2001:db8:1:{n}0::1" for n in range(1, 6)], 20, begin=300))
     later = guard.play(*rotated([f"2001:db8:1:5{n}0::1" for n in range(1, 6)], 20, begin=90_000))
-    assert later.bans == ["prefix bans 2001:db8:1:500::/56 in full after 20"]
+    assert later.bans == ["prefix bans 2001:db8:1:500::/56 by sip after 20"]
 
 
 def test_attempts_that_led_to_the_ban_of_a_prefix_count_no_more() -> None:
@@ -489,7 +543,7 @@ def test_a_prefix_that_late_proofs_fill_is_banned() -> None:
     guard.play(*rotated(["192.0.2.1", "192.0.2.2"], 18, every=1.0))
     guard.play(*(at(20 + n, failed("192.0.2.3", b"one", nonce=b"n")) for n in range(4)))
     proof = at(25, sent("192.0.2.3", b"one", nonce=b"n"))
-    assert guard.play(proof).bans == ["prefix bans 192.0.2.0/24 in full after 20"]
+    assert guard.play(proof).bans == ["prefix bans 192.0.2.0/24 by sip after 20"]
 
 
 def test_the_attempts_of_a_prefix_leave_its_window_one_by_one() -> None:
@@ -513,7 +567,7 @@ def test_a_prefix_with_a_friend_or_an_exempt_address_is_not_banned(spared: str) 
     guard.play(at(0, friend("192.0.2.200") if spared == "friend" else Exempt(("192.0.2.200/32",))))
     addresses = [f"192.0.2.{n}" for n in range(1, 21)]
     assert guard.play(*rotated(addresses, 20)).bans == []
-    assert guard.play(at(200, guess("192.0.2.1"))).bans == ["prefix bans 192.0.2.1/32 in full after 2"]
+    assert guard.play(at(200, guess("192.0.2.1"))).bans == ["prefix bans 192.0.2.1/32 by sip after 2"]
     assert guard.play(at(201, guess("192.0.2.100"))).bans == []
 
 
@@ -549,7 +603,7 @@ def test_the_second_failure_of_a_stranger_during_a_distributed_attack_is_a_ban()
         at(17, guess("192.0.2.4")),
     ]
     assert when(guard, *steps) == {
-        11.0: ["distributed bans 192.0.2.1/32 in full after 2"],
+        11.0: ["distributed bans 192.0.2.1/32 by sip after 2"],
         15.0: ["distributed bans 192.0.2.3/32 by sip-udp for 600 s after 2"],
     }
 

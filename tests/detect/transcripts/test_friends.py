@@ -239,7 +239,7 @@ def test_a_friend_that_guesses_elsewhere_at_full_speed_is_banned(
 ) -> None:
     """Thirty guesses in 15 s, or 180 in ten minutes, at an account that never worked there, are a ban."""
     steps = (at(n * every, fails("205")) for n in range(number))
-    expected = (number, [f"guess bans {PHONE}/32 in full after {min(number, 64)}"]) if at_most else None
+    expected = (number, [f"guess bans {PHONE}/32 by sip after {min(number, 64)}"]) if at_most else None
     assert banned_after(with_friend(), steps) == expected
 
 
@@ -312,7 +312,7 @@ def test_a_contact_has_the_limits_of_a_friend() -> None:
     assert guard.play(*(at(n, fails("x", proven=False)) for n in range(20))).bans == []
     assert banned_after(guard, (at(20 + n * 0.1, fails("x")) for n in range(40))) == (
         30,
-        [f"guess bans {PHONE}/32 in full after 50"],
+        [f"guess bans {PHONE}/32 by sip after 50"],
     )
     assert banned_after(guard, (at(30 + n, fails("204")) for n in range(9))) is None
 
@@ -331,7 +331,7 @@ def test_a_phone_with_a_new_temporary_address_stays_a_phone() -> None:
     guard.play(at(0, friend("2001:db8::7")))
     assert guard.play(*(at(n, fails("204", f"2001:db8::a{n:x}")) for n in range(1, 10))).bans == []
     elsewhere = [at(20 + n, fails("204", "2001:db8:0:1::7")) for n in range(5)]
-    assert banned_after(guard, elsewhere) == (5, ["guess bans 2001:db8:0:1::/64 in full after 5"])
+    assert banned_after(guard, elsewhere) == (5, ["guess bans 2001:db8:0:1::/64 by sip after 5"])
 
 
 def test_the_rest_of_a_friends_64_is_one_subject() -> None:
@@ -342,7 +342,7 @@ def test_the_rest_of_a_friends_64_is_one_subject() -> None:
     guard = Player()
     guard.play(at(0, friend("2001:db8::7")))
     steps = [at(n, fails("205", f"2001:db8::{100 + n}")) for n in range(5)]
-    assert banned_after(guard, steps) == (5, ["guess bans 2001:db8::/64 in full after 5"])
+    assert banned_after(guard, steps) == (5, ["guess bans 2001:db8::/64 by sip after 5"])
     guard.play(at(6, Banned("2001:db8::/64", 600.0)))
     spared = guard.play(at(7, fails("204", "2001:db8::7"), fails("204", "2001:db8::8")))
     assert (spared.of("counted as a friend's"), spared.of("late")) == (["2001:db8::7"], ["2001:db8::8"])
@@ -591,7 +591,7 @@ def test_an_outage_bans_strangers_as_ever() -> None:
     """An outage exempts no stranger, as strangers fail for their own reasons."""
     guard, _ = outage(6, 6)
     steps = (at(130 + n, fails("300", ATTACKER)) for n in range(5))
-    assert banned_after(guard, steps) == (5, ["guess bans 192.0.2.7/32 in full after 5"])
+    assert banned_after(guard, steps) == (5, ["guess bans 192.0.2.7/32 by sip after 5"])
 
 
 def test_an_outage_is_over_when_few_fail() -> None:

@@ -24,7 +24,7 @@ from tests.support.transcript import PBX, Banned, Loss, Player, Sources, Step, a
 from ringfence.model import AMI, Challenge, CopiedRequest, SecurityEvent, Service, SourceId, Transport
 
 TWO_HOURS = 7_200.0
-FULL = ["guess bans 192.0.2.7/32 in full after 5"]
+FULL = ["guess bans 192.0.2.7/32 by sip after 5"]
 
 
 def reported(time: float = 0.0, call: bytes = b"before") -> Step:

@@ -22,7 +22,7 @@ from tests.support.transcript import Banned, Exempt, Happened, Loss, Player, Ste
 
 from ringfence.model import EventKind, SecurityEvent, Service, Transport
 
-FULL = ["guess bans 192.0.2.7/32 in full after 5"]
+FULL = ["guess bans 192.0.2.7/32 by sip after 5"]
 NARROW = ["guess bans 192.0.2.7/32 by sip-udp for 600 s after 5"]
 
 

@@ -15,7 +15,7 @@ from tests.support.transcript import Entry, Player, Step, at, ticks
 
 from ringfence.model import SecurityEvent, Transport
 
-SLOW = "slow bans 192.0.2.7/32 in full after 20"
+SLOW = "slow bans 192.0.2.7/32 by sip after 20"
 
 
 def pings(number: int) -> list[Step]:
@@ -89,7 +89,7 @@ def test_the_reason_of_a_guess_that_led_to_a_ban_changes_nothing() -> None:
     bans: list[str] = []
     for number in range(5):
         bans = guard.play(at(float(number), *guess(number, "100")[0])).bans
-    assert bans == ["guess bans 192.0.2.7/32 in full after 5"]
+    assert bans == ["guess bans 192.0.2.7/32 by sip after 5"]
     assert guard.play(at(4.1, *guess(4, "100")[1])).bans == []
 
 
