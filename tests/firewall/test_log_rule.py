@@ -9,7 +9,7 @@ from tests.support.netns import run
 from ringfence.errors import FirewallError
 from ringfence.firewall import make_backend
 from ringfence.firewall.contract import Backend, FirewallPlan, Opened
-from ringfence.firewall.ipset import iptables_rules
+from ringfence.firewall.ipset import iptables_rules, matches
 from ringfence.firewall.ipset.backend import IpsetBackend
 from ringfence.firewall.ipset.iptables_rules import wanted_rules
 
@@ -175,7 +175,7 @@ def test_without_log_rules_bans_still_drop(monkeypatch: pytest.MonkeyPatch) -> N
     backend = make_backend("ipset", FirewallPlan(log_group=GROUP))
     with monkeypatch.context() as broken:
         for version in (4, 6):
-            broken.setitem(iptables_rules._FORWARDED, version, "-m unknown-to-all ")
+            broken.setitem(matches.FORWARDED, version, "-m unknown-to-all ")
         for _ in range(2):
             opened = backend.open()
             assert opened.families == {4: None, 6: None}
@@ -196,7 +196,7 @@ def test_without_log_rules_bans_still_drop(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.usefixtures("netns")
 def test_one_ip_version_may_lack_the_log_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     """A refusal for IPv6 leaves the rules of IPv4 in number, and only IPv6 is reported."""
-    monkeypatch.setitem(iptables_rules._STREAM, 6, "no test of u32")
+    monkeypatch.setitem(matches.STREAM, 6, "no test of u32")
     backend = make_backend("ipset", FirewallPlan(log_group=GROUP))
 
     wire = backend.open().wire

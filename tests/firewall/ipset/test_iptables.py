@@ -12,7 +12,8 @@ from ringfence.firewall import requirements
 from ringfence.firewall.contract import BanAction, FirewallPlan
 from ringfence.firewall.ipset import iptables
 from ringfence.firewall.ipset.iptables import Printed, changes, parse, removals
-from ringfence.firewall.ipset.iptables_rules import IptablesRule, wanted_rules
+from ringfence.firewall.ipset.iptables_rules import wanted_rules
+from ringfence.firewall.ipset.matches import IptablesRule
 from ringfence.firewall.ipset.sets import create_set, set_specs
 from ringfence.netlink.connection import NetlinkConnection
 

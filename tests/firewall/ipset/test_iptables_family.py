@@ -123,9 +123,9 @@ def test_a_table_made_for_us_is_removed(kernel: NetlinkConnection, flavour: str)
 @pytest.mark.parametrize(
     ("broken", "wire", "limiter"),
     [
-        (["_STREAM"], True, False),
+        (["STREAM"], True, False),
         (["GUESS"], False, True),
-        (["_STREAM", "GUESS"], True, True),
+        (["STREAM", "GUESS"], True, True),
     ],
 )
 def test_refused_features_are_left_out_and_reported(
@@ -137,7 +137,7 @@ def test_refused_features_are_left_out_and_reported(
     limiter: bool,
 ) -> None:
     """Refused log rules or limiter are reported with the fix; the other one and the drops remain."""
-    values = {"_STREAM": {4: "no test of u32"}, "GUESS": 10**15}
+    values = {"STREAM": {4: "no test of u32"}, "GUESS": 10**15}
     with monkeypatch.context() as refused:
         for name in broken:
             refused.setattr(iptables_rules, name, values[name])

@@ -100,6 +100,14 @@ GOLDEN = {
         "05000400 01000000 05000500 0a000000 24000780 08000640 00000000 08000840 00000008 08001340 00004000"
         "05001400 40000000",
     ),
+    # ipset create ringfence-flows4 hash:ip,port timeout 0 counters maxelem 1000000
+    "create flows": (
+        messages.create_flows("ringfence-flows4", 4, maxelem=1_000_000),
+        "74000000 02060506 00000000 00000000"
+        + HEAD
+        + "15000200 72696e67 66656e63 652d666c 6f777334 00000000 11000300 68617368 3a69702c 706f7274 00000000"
+        "05000400 02000000 05000500 02000000 1c000780 08000640 00000000 08000840 00000008 08001340 000f4240",
+    ),
     # ipset create ringfence-new hash:net hashsize 1024 maxelem 2048
     "create without timeouts": (
         messages.create("ringfence-new", 4, hashsize=1024, maxelem=2048, timed=False),

@@ -48,6 +48,7 @@ from ringfence.firewall.contract import (
     whole_seconds,
 )
 from ringfence.firewall.ipset import iptables, messages
+from ringfence.firewall.ipset.asking import ASKING_FULL, OVER_ASKING
 from ringfence.firewall.ipset.iptables import Family, rule_requirements
 from ringfence.firewall.ipset.iptables_rules import OUTSIDE, OVER_LIMIT, OVER_RATION, RATION_FULL, REPORTED
 from ringfence.firewall.ipset.messages import Code, IpsetHeader
@@ -587,6 +588,8 @@ class IpsetBackend:
             rationed=sums.get(OVER_RATION, (0, 0))[0],
             ration_full=sums.get(RATION_FULL, (0, 0))[0],
             fenced=sums.get(OUTSIDE, (0, 0))[0],
+            asked=sums.get(OVER_ASKING, (0, 0))[0],
+            asked_full=sums.get(ASKING_FULL, (0, 0))[0],
         )
 
     def flooders(self) -> Sequence[Flooder]:

@@ -13,6 +13,7 @@
                           ringfence-answer: copy TCP segments that begin with an answer
                           ringfence-ration: count the refusals to each stranger; drop those over the ration
                           ringfence-bytes:  the same for the bytes of SIP over TCP and TLS
+                          ringfence-asked and others: the ration of questions (``asking.py``)
                           ringfence-seen:   copy requests of strangers, a limited number a second
                           ringfence-narrow: for a narrow ban (of SIP over UDP only): copy the packet, and
                                             drop it
@@ -137,6 +138,21 @@ from ringfence.firewall.contract import (
     NetworkList,
     Ration,
 )
+from ringfence.firewall.ipset import asking
+from ringfence.firewall.ipset.matches import (
+    BUCKETS,
+    DATAGRAM,
+    FORWARDED,
+    HEADER,
+    IPV6_HEADER,
+    STREAM,
+    TO_THIS_HOST,
+    IptablesRule,
+    begins,
+    not_on,
+    over_all,
+    port_matches,
+)
 from ringfence.firewall.ipset.sets import (
     FENCED,
     FLOOD,
@@ -167,6 +183,7 @@ CHAINS: Mapping[str, Sequence[str]] = {
         _OVER,
         _RATION,
         _BYTES,
+        *asking.CHAINS,
         _SEEN,
         _NARROW,
         _SEGMENT,
@@ -189,13 +206,8 @@ RATION_FULL = "without room in the ration"
 OUTSIDE = "from outside the fence"
 
 _IPV4 = 4
-# The maximum number of ports in one multiport match.
-_PORTS_A_RULE = 15
 _KIBI = 1024
 _FRAME = 2  # kilobytes: an Ethernet frame, rounded up
-_BUCKETS = 65_536
-# Rates in packets a second that iptables-save prints as they were written. It prints others rounded.
-_PRINTABLE = (50_000, 25_000, 20_000, 10_000, 5_000, 2_000, 1_000, 500, 200, 100, 50, 20, 10, 5, 2, 1)
 # Packets in a second of all strangers together, up to which the limit of the copies looks at the source.
 _MOST_COPIES = 200_000
 _LOG = '-m limit --limit 5/sec --limit-burst 10 -j LOG --log-prefix "ringfence: "'
@@ -222,32 +234,11 @@ _REJECTIONS: Mapping[tuple[int, BanAction], tuple[str, tuple[str, str]]] = {
     (4, BanAction.TCP_RESET): ("tcp-reset", ("! -p tcp ", _RST)),
     (6, BanAction.TCP_RESET): ("tcp-reset", ("! -p tcp ", _RST)),
 }
-# In iptables-save's notation of u32 tests: the offset of the transport header (an IPv4 header has options),
-# and that of the TCP payload.
-_HEADER = "0x0>>0x16&0x3c@"
-_STREAM = {4: f"{_HEADER}0xc>>0x1a&0x3c@", 6: "0x34>>0x1a&0x3c@"}
 _CODES, _COPIED_CODES = (
     ",".join(f"0x{begin[-4:].hex()}" for begin in begins) for begins in (REFUSALS, COPIED)
 )
-_WORD = 4  # bytes that u32 compares at once
-_DATAGRAM, _IPV6_HEADER = 8, 40  # bytes: a header of UDP, and one of IPv6
 _FRAGMENTS = {4: '-m u32 --u32 "0x4&0x3fff=0x1:0x3fff" ', 6: "-m ipv6header --header ipv6-frag --soft "}
 _FENCED = "-m conntrack --ctstate NEW,ESTABLISHED,UNTRACKED "
-_TO_THIS_HOST = "-m addrtype --dst-type LOCAL "  # without packets of bridged containers to other hosts
-# In IPv6 an address of this host is UNICAST too (net/netfilter/xt_addrtype.c), so _FORWARDED excludes LOCAL.
-_FORWARDED = {
-    4: "-m rpfilter -m addrtype --dst-type UNICAST ",
-    6: "-m rpfilter -m addrtype --dst-type UNICAST -m addrtype ! --dst-type LOCAL ",
-}
-
-
-@frozen
-class IptablesRule:
-    """One rule: its text after ``-A CHAIN``, and what its counter counts ("" if the counter is not used)."""
-
-    text: str
-    kind: str = ""
-
 
 # By table, by chain, in order.
 Rules = Mapping[str, Mapping[str, Sequence[IptablesRule]]]
@@ -269,22 +260,31 @@ def wanted_rules(
     """
     copies = wire and plan.log_group is not None
     family = _Plan(plan, version, copies=copies, drops_fragments=fragments is Fragments.DROPPED)
-    pre = [*family.raw_in(), *family.fragments(), *(family.to_limiter() if limiter else ())]
+    questions = asking.Asking(plan if limiter else plan.without_limits(), version, family.target)
+    pre = [
+        *family.raw_in(),
+        *family.fragments(),
+        *(family.to_limiter() if limiter else ()),
+        *questions.entries(),
+    ]
     out: list[IptablesRule] = []
     copying: Mapping[str, Sequence[IptablesRule]] = {}
     if copies:
         pre += family.to_copies()
         pre += [
-            *_answer_rules(plan, version, _FORWARDED[version]),
-            *family.other_answers(_FORWARDED[version]),
+            *_answer_rules(plan, version, FORWARDED[version]),
+            *family.other_answers(FORWARDED[version]),
         ]
         out += [*_exports(plan, version), *_answer_rules(plan, version), *family.other_answers()]
         copying = _stream_chains(plan, version)
+    pre += [*questions.upgrades(forwarded=True), *family.raw_routed()]
+    out += [*questions.upgrades(), *family.raw_out()]
     raw: dict[str, Sequence[IptablesRule]] = {
-        "ringfence-pre": [*pre, *family.raw_routed(), *(family.to_ration(forwarded=True) if limiter else ())],
-        "ringfence-out": [*out, *family.raw_out(), *(family.to_ration() if limiter else ())],
+        "ringfence-pre": [*pre, *(family.to_ration(forwarded=True) if limiter else ())],
+        "ringfence-out": [*out, *(family.to_ration() if limiter else ())],
         **({_WHOLE: [IptablesRule("-m socket")]} if fragments is Fragments.REASSEMBLED else {}),
         **copying,
+        **questions.chains(),
     }
     if limiter and plan.limit.mode is not LimitMode.OFF:
         raw[_LIMIT] = _limit(plan.limit, version)
@@ -395,7 +395,7 @@ class _Plan:
             IptablesRule(f"{to}{way}{packets}{_FENCED}{outside}-j {_FENCE}")
             for to in targets
             for protocol, ports in (("udp", plan.sip_ports.udp), ("tcp", plan.sip_ports.tcp))
-            for packets in _port_matches(protocol, ports, "src")
+            for packets in port_matches(protocol, ports, "src")
             for way in (self._interface_matches("-i") if plan.interfaces else ["! -i lo "])
         ]
 
@@ -417,7 +417,7 @@ class _Plan:
         """
         version = self.version
         full = self._full(side, allow_rejections=allow_rejections)
-        udp = _port_matches("udp", self.plan.sip_ports.udp, side)
+        udp = port_matches("udp", self.plan.sip_ports.udp, side)
         tcp = self._tcp(side, allow_rejections=allow_rejections)
         banned, denied = (FROM_BANNED, FROM_DENIED) if side == "src" else (TO_BANNED, TO_DENIED)
         matches = {
@@ -466,24 +466,24 @@ class _Plan:
         return probed + found
 
     def _not_on(self, side: str, *lists: NetworkList) -> str:
-        return "".join(f"-m set ! --match-set {list_set_name(one, self.version)} {side} " for one in lists)
+        return not_on(self.version, side, *lists)
 
     def _full(self, side: str, *, allow_rejections: bool) -> list[str]:
         """Return the matches for the packets that a full ban covers. Each needs a rule of its own."""
         plan = self.plan
         if plan.every_port:
             return list(_REJECTIONS[self.version, plan.action][1]) if allow_rejections else [""]
-        udp = _port_matches("udp", (*plan.sip_ports.udp, PROBE_PORT), side)
+        udp = port_matches("udp", (*plan.sip_ports.udp, PROBE_PORT), side)
         return [*udp, *self._tcp(side, allow_rejections=allow_rejections)]
 
     def _sip(self, side: str, *, allow_rejections: bool) -> list[str]:
         """Return the matches for packets from or to the SIP ports. Each needs a rule of its own."""
-        udp = _port_matches("udp", self.plan.sip_ports.udp, side)
+        udp = port_matches("udp", self.plan.sip_ports.udp, side)
         return [*udp, *self._tcp(side, allow_rejections=allow_rejections)]
 
     def _tcp(self, side: str, *, allow_rejections: bool) -> list[str]:
         """Return the matches for TCP from or to the SIP ports. Each needs a rule of its own."""
-        tcp = _port_matches("tcp", self.plan.sip_ports.tcp, side)
+        tcp = port_matches("tcp", self.plan.sip_ports.tcp, side)
         if allow_rejections and self.plan.action is BanAction.TCP_RESET:
             return [match.replace("-p tcp ", _RST, 1) for match in tcp]
         return tcp
@@ -522,9 +522,9 @@ class _Plan:
             return []
         strangers = self._not_on("src", NetworkList.FRIENDS, NetworkList.ALLOW)
         return [
-            IptablesRule(f"{way}{packets}{_TO_THIS_HOST}{strangers}-j {_LIMIT}", AT_LIMITER)
+            IptablesRule(f"{way}{packets}{TO_THIS_HOST}{strangers}-j {_LIMIT}", AT_LIMITER)
             for protocol, ports in (("udp", plan.sip_ports.udp), ("tcp", plan.sip_ports.tcp))
-            for packets in _port_matches(protocol, ports, "src")
+            for packets in port_matches(protocol, ports, "src")
             for way in (self._interface_matches("-i") if plan.interfaces else ["! -i lo "])
         ]
 
@@ -537,7 +537,7 @@ class _Plan:
         return [
             IptablesRule(f"! -i lo {packets}{whose}-j {_SEEN}")
             for protocol, numbers in (("udp", ports.udp), ("tcp", ports.tcp))
-            for packets in _port_matches(protocol, numbers, "src")
+            for packets in port_matches(protocol, numbers, "src")
             for whose in self._copied("src")
         ]
 
@@ -560,7 +560,7 @@ class _Plan:
         )
         return [
             IptablesRule(f"{way}{packets}{tests}{passing}{whose}{log}")
-            for packets in _port_matches("udp", self.plan.sip_ports.conversations.udp, "dst")
+            for packets in port_matches("udp", self.plan.sip_ports.conversations.udp, "dst")
             for whose in self._copied("dst")
         ]
 
@@ -571,34 +571,23 @@ class _Plan:
             return []
         own = self._interface_matches("-o") if plan.interfaces else ["! -o lo "]
         containers = sorted(one for one in plan.containers if one.version == self.version)
-        routed = [f"-s {one}/{one.max_prefixlen} {_FORWARDED[self.version]}" for one in containers]
+        routed = [f"-s {one}/{one.max_prefixlen} {FORWARDED[self.version]}" for one in containers]
         refusal = f'-m u32 --u32 "{_datagram_test(self.version, _CODES)}" '
         strangers = self._not_on("dst", NetworkList.FRIENDS, NetworkList.UNSHIELDED, NetworkList.ALLOW)
         ports = plan.sip_ports
-        udp = (f"{udp}{refusal}" for udp in _port_matches("udp", ports.udp, "dst"))
+        udp = (f"{udp}{refusal}" for udp in port_matches("udp", ports.udp, "dst"))
         web = (
             f'{web}-m u32 --u32 "{test}" '
-            for web in _port_matches("tcp", ports.web, "dst")
+            for web in port_matches("tcp", ports.web, "dst")
             for test in _status_line_tests(self.version)
         )
-        streams = _port_matches("tcp", ports.streams + ports.tls, "dst")
+        streams = port_matches("tcp", ports.streams + ports.tls, "dst")
         return [
             IptablesRule(f"{way}{packets}{strangers}-j {chain}")
             for chain, matches in ((_RATION, [*udp, *web]), (_BYTES, streams))
             for packets in matches
             for way in (routed if forwarded else own)
         ]
-
-
-def _port_matches(protocol: str, ports: Sequence[int], side: str) -> list[str]:
-    """Return the matches for packets to or from ``ports`` of this host, at most 15 ports in each.
-
-    ``side`` is where the remote address of a packet is. "src" is for packets to this host, whose target ports
-    are compared. "dst" is for packets from this host, whose source ports are compared.
-    """
-    option = "--dports" if side == "src" else "--sports"
-    parts = [ports[at : at + _PORTS_A_RULE] for at in range(0, len(ports), _PORTS_A_RULE)]
-    return [f"-p {protocol} -m multiport {option} {','.join(map(str, part))} " for part in parts]
 
 
 def _copy(plan: FirewallPlan, rate: int, prefix: str = REQUEST_PREFIX) -> IptablesRule:
@@ -625,7 +614,7 @@ def _over_copies(plan: FirewallPlan, version: int) -> list[IptablesRule]:
             f"-m hashlimit --hashlimit-upto {_MOST_COPIES}/sec --hashlimit-burst {_MOST_COPIES} "
             "--hashlimit-name ringfence-copies-all "
             f"-m hashlimit --hashlimit-above {rate}/sec --hashlimit-burst {rate} --hashlimit-mode srcip "
-            f"--hashlimit-name ringfence-copies-{rate} --hashlimit-htable-size {_BUCKETS} "
+            f"--hashlimit-name ringfence-copies-{rate} --hashlimit-htable-size {BUCKETS} "
             f"--hashlimit-htable-max {MOST_LIMITED} --hashlimit-htable-expire {SENDER_SECONDS * 1000}{mask} "
             "-j RETURN"
         )
@@ -640,7 +629,7 @@ def _answer_rules(plan: FirewallPlan, version: int, passing: str = "") -> list[I
         IptablesRule(f'-p udp -m u32 --u32 "{_datagram_test(version, _COPIED_CODES)}" {passing}{log}'),
         *(
             IptablesRule(f"{way}{ports}{passing}-j {chain}")
-            for ports in _port_matches("tcp", plan.sip_ports.tcp, "dst")
+            for ports in port_matches("tcp", plan.sip_ports.tcp, "dst")
             for way, chain in ways
         ),
     ]
@@ -651,8 +640,8 @@ def _exports(plan: FirewallPlan, version: int) -> Iterator[IptablesRule]:
     hep = plan.hep
     if not hep.streams:
         return
-    begin = _DATAGRAM if version == _IPV4 else _IPV6_HEADER + _DATAGRAM
-    way = _HEADER if version == _IPV4 else ""
+    begin = DATAGRAM if version == _IPV4 else IPV6_HEADER + DATAGRAM
+    way = HEADER if version == _IPV4 else ""
     # u32 compares the last bytes of the four that it reads.
     source, target = (
         f"{way}{begin + at - 2:#x}&0xffff={','.join(map(hex, hep.streams))}"
@@ -660,7 +649,7 @@ def _exports(plan: FirewallPlan, version: int) -> Iterator[IptablesRule]:
     )
     stream = f"{way}{begin + HEP_PROTOCOL - 3:#x}&0xff={HEP_TCP:#x}"
     log = f"-j NFLOG --nflog-prefix {HEP_PREFIX} --nflog-group {plan.log_group} --nflog-size {hep.size}"
-    for ports in _port_matches("udp", hep.targets, "src"):
+    for ports in port_matches("udp", hep.targets, "src"):
         yield IptablesRule(f'{ports}-m u32 --u32 "{stream}&&{source}" {log}')
         yield IptablesRule(f'{ports}-m u32 --u32 "{stream}&&{target}" -m u32 ! --u32 "{source}" {log}')
 
@@ -686,8 +675,8 @@ def _stream_chains(plan: FirewallPlan, version: int) -> dict[str, Sequence[Iptab
 def _datagram_test(version: int, codes: str = "") -> str:
     """Return u32's test for a status line with one of ``codes`` that begins a datagram; "": any code."""
     ipv4 = version == _IPV4
-    begin = 0 if ipv4 else _IPV6_HEADER
-    return _status_line(_HEADER if ipv4 else "", begin + _DATAGRAM, codes)
+    begin = 0 if ipv4 else IPV6_HEADER
+    return _status_line(HEADER if ipv4 else "", begin + DATAGRAM, codes)
 
 
 def _status_line_tests(version: int) -> list[str]:
@@ -695,8 +684,8 @@ def _status_line_tests(version: int) -> list[str]:
 
     They assume IPv6 packets without extension headers, as Asterisk sends them.
     """
-    begin = 0 if version == _IPV4 else _IPV6_HEADER
-    stream = _STREAM[version]
+    begin = 0 if version == _IPV4 else IPV6_HEADER
+    stream = STREAM[version]
     return [
         _status_line(stream, begin),
         f"{stream}{begin:#x}>>0x10=0x817e&&{_status_line(stream, begin + 4)}",
@@ -749,7 +738,7 @@ def _ration_chains(plan: FirewallPlan, version: int, target: str) -> dict[str, S
     ration = plan.ration
     mask = "" if version == _IPV4 else f" --hashlimit-dstmask {IPV6_SENDER}"
     table = (
-        f"--hashlimit-htable-size {_BUCKETS} --hashlimit-htable-max {MOST_LIMITED} "
+        f"--hashlimit-htable-size {BUCKETS} --hashlimit-htable-max {MOST_LIMITED} "
         f"--hashlimit-htable-expire {_expiry(ration) * 1000}{mask}"
     )
     drop = f" -j {target}" if ration.mode is LimitMode.ENFORCE else " -j RETURN"
@@ -777,38 +766,26 @@ def _unrationed_segments(plan: FirewallPlan, version: int) -> Iterator[str]:
 
     They have no data, or begin a TLS handshake or, in a frame, an answer to a call (``contract.SERVED``).
     """
-    header, begin = (20, 0) if version == _IPV4 else (_IPV6_HEADER, _IPV6_HEADER)
-    words = f"{_HEADER}0xc>>0x1c" if version == _IPV4 else "0x34>>0x1c"
+    header, begin = (20, 0) if version == _IPV4 else (IPV6_HEADER, IPV6_HEADER)
+    words = f"{HEADER}0xc>>0x1c" if version == _IPV4 else "0x34>>0x1c"
     yield "-m tcp --tcp-flags SYN SYN"
     yield f"-m length --length {header + 20}"
     yield f'-m length --length {header + 32} -m u32 --u32 "{words}=0x8"'
-    for ports in _port_matches("tcp", plan.sip_ports.tls, "dst"):
-        handshake = f"{_STREAM[version]}{begin:#x}>>0x10=0x1603"
+    for ports in port_matches("tcp", plan.sip_ports.tls, "dst"):
+        handshake = f"{STREAM[version]}{begin:#x}>>0x10=0x1603"
         yield f'{ports.removeprefix("-p tcp ")}-m u32 --u32 "{handshake}"'
-    for ports in _port_matches("tcp", plan.sip_ports.streams, "dst"):
+    for ports in port_matches("tcp", plan.sip_ports.streams, "dst"):
         for served in SERVED:
-            test = _begins(_STREAM[version], begin, served)
+            test = begins(STREAM[version], begin, served)
             yield f'{ports.removeprefix("-p tcp ")}-m length --length 0:1500 -m u32 --u32 "{test}"'
-
-
-def _begins(way: str, position: int, text: bytes) -> str:
-    """Return u32's test for ``text`` at ``position``; ``way`` skips headers, as in :func:`_status_line`."""
-    starts = [*range(0, len(text) - _WORD, _WORD), len(text) - _WORD]
-    words = ((start, text[start : start + _WORD].hex().lstrip("0")) for start in starts)
-    return "&&".join(f"{way}{position + start:#x}=0x{word}" for start, word in words)
 
 
 def _total_limit(name: str, limit: Limit | Ration) -> str:
     """Build the rule by which a packet skips a limit if all addresses together would fill its table.
 
-    A full table drops packets. At the permitted rate, a table becomes at most 60 % full, even if each packet
-    has a new address. The limiter needs the rule only in the mode observe, which must drop no packet.
+    The limiter needs the rule only in the mode observe, which must drop no packet.
     """
-    most = MOST_LIMITED * 6 // 10 // (_expiry(limit) + 1)
-    rate = next((rate for rate in _PRINTABLE if rate <= most), 1)
-    name = f"ringfence-{name}-{limit.rate}-{limit.burst}"
-    above = f"--hashlimit-above {rate}/sec --hashlimit-burst {rate}"
-    return f"-m hashlimit {above} --hashlimit-name {name} -j RETURN"
+    return f"{over_all(f'{name}-{limit.rate}-{limit.burst}', _expiry(limit))}-j RETURN"
 
 
 def _expiry(limit: Limit | Ration) -> int:
@@ -820,7 +797,7 @@ def _hashlimit(name: str, limit: Limit, version: int, above: str, burst: str) ->
     mask = "" if version == _IPV4 else f"--hashlimit-srcmask {IPV6_SENDER} "
     return (
         f"-m hashlimit --hashlimit-above {above} --hashlimit-burst {burst} --hashlimit-mode srcip "
-        f"--hashlimit-name ringfence-{name}-{limit.rate}-{limit.burst} --hashlimit-htable-size {_BUCKETS} "
+        f"--hashlimit-name ringfence-{name}-{limit.rate}-{limit.burst} --hashlimit-htable-size {BUCKETS} "
         f"--hashlimit-htable-max {MOST_LIMITED} --hashlimit-htable-expire {_expiry(limit) * 1000} {mask}"
     )
 

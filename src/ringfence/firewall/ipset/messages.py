@@ -54,6 +54,9 @@ SET_REVISION = 3
 # The set type for addresses, and its first revision with counters (kernel 3.10).
 ADDRESS_TYPE = "hash:ip"
 ADDRESS_REVISION = 1
+# The same for addresses with a protocol and a port.
+FLOW_TYPE = "hash:ip,port"
+FLOW_REVISION = 2
 MAX_ELEMENTS = 1200
 
 _LIST_HEADER = 1 << 2
@@ -188,6 +191,11 @@ def create_addresses(name: str, version: int, *, maxelem: int, prefix: int) -> b
     """
     options = _TIMED + number(_Data.MAXELEM, maxelem) + attribute(_Data.NETMASK, bytes([prefix]))
     return _create(name, ADDRESS_TYPE, ADDRESS_REVISION, version, options)
+
+
+def create_flows(name: str, version: int, *, maxelem: int) -> bytes:
+    """Build the request that makes a set of at most ``maxelem`` flows: addresses with protocol and port."""
+    return _create(name, FLOW_TYPE, FLOW_REVISION, version, _TIMED + number(_Data.MAXELEM, maxelem))
 
 
 def _create(name: str, kind: str, revision: int, version: int, options: bytes) -> bytes:

@@ -10,6 +10,9 @@
     and others                            hash:net, no timeouts
     ringfence-flood4, ringfence-flood6    sources over the limit by UDP: hash:ip (IPv6 by /64), with timeouts
     ringfence-flood-tcp-4, -tcp-6         sources over the limit by TCP, likewise, by address
+    ringfence-asked4, ringfence-asked6    strangers, with the bytes that they sent to the SIP ports, likewise
+    ringfence-flows4, ringfence-flows6    flows that strangers began: hash:ip,port, with timeouts and counters
+    ringfence-websockets4, -websockets6   connections of WebSocket from strangers, likewise
 
 The bans that exempt friends (``networks.exempts_friends``) have their own sets, because a rule cannot see
 which prefix length in a set has matched. The rule for these sets first checks whether the address is a
@@ -26,6 +29,7 @@ from attrs import frozen
 from ringfence.errors import FirewallError, FirewallUnsupportedError
 from ringfence.firewall.contract import (
     MOST_FLOODERS,
+    MOST_LIMITED,
     Add,
     Change,
     Element,
@@ -46,6 +50,7 @@ _RELEASE = 2.0
 _TYPES = (
     (messages.SET_TYPE, "ip_set_hash_net", messages.SET_REVISION),
     (messages.ADDRESS_TYPE, "ip_set_hash_ip", messages.ADDRESS_REVISION),
+    (messages.FLOW_TYPE, "ip_set_hash_ipport", messages.FLOW_REVISION),
 )
 
 
@@ -171,6 +176,11 @@ FLOOD: Mapping[tuple[int, bool], str] = {
 }
 # The names of the sets of sources outside the fence, by IP version.
 FENCED: Mapping[int, str] = {version: f"ringfence-fenced{version}" for version in VERSIONS}
+# The same for the sets of the ration of questions: strangers with their bytes, flows, and WebSockets.
+SPENT, FLOWS, WEBSOCKETS = (
+    {version: f"ringfence-{word}{version}" for version in VERSIONS}
+    for word in ("asked", "flows", "websockets")
+)
 _WORDS = {Scope.FULL: "", Scope.SIP: "-sip", Scope.SIP_UDP: "-udp", Scope.SIP_TCP: "-tcp"}
 # 128 kB of buckets: 100 000 elements are added with at most two rebuilds of the set.
 _HASHSIZE = 16_384
@@ -179,10 +189,11 @@ _SMALL = 1024
 
 @frozen
 class SetSpec:
-    """The properties of a set: it holds bans, a network list, or addresses.
+    """The properties of a set: it holds bans, a network list, addresses, or flows (addresses with ports).
 
-    A network list has neither timeouts nor counters; the other sets have both. A set of addresses has room
-    for ``size`` of them, and the kernel reduces each to the first ``prefix`` bits.
+    A network list has neither timeouts nor counters; the other sets have both. A set of addresses or flows
+    has room for ``size`` of them. The kernel reduces each address to the first ``prefix`` bits. A set of
+    flows has the ``prefix`` 0.
     """
 
     name: str
@@ -195,7 +206,9 @@ class SetSpec:
     @property
     def type_name(self) -> str:
         """The kernel's name for the set type."""
-        return messages.SET_TYPE if self.bans or self.network_list else messages.ADDRESS_TYPE
+        if self.bans or self.network_list:
+            return messages.SET_TYPE
+        return messages.ADDRESS_TYPE if self.prefix else messages.FLOW_TYPE
 
 
 def ban_set_name(version: int, scope: Scope, *, friends_exempt: bool = False) -> str:
@@ -238,6 +251,8 @@ def set_specs(version: int) -> list[SetSpec]:
         SetSpec(FLOOD[version, False], version, size=MOST_FLOODERS, prefix=SENDER_LENGTHS[version]),
         SetSpec(FLOOD[version, True], version, size=MOST_FLOODERS, prefix=BITS[version]),
         SetSpec(FENCED[version], version, size=MOST_FLOODERS, prefix=SENDER_LENGTHS[version]),
+        SetSpec(SPENT[version], version, size=MOST_LIMITED, prefix=SENDER_LENGTHS[version]),
+        *(SetSpec(names[version], version, size=MOST_LIMITED) for names in (FLOWS, WEBSOCKETS)),
     ]
 
 
@@ -256,6 +271,8 @@ def create_set(spec: SetSpec, maxelem: int) -> bytes:
     """Build the request that makes a set; ``maxelem`` is the number of bans for which it has room."""
     if spec.network_list:
         return create_list_set(spec.name, spec.version, 0)
+    if spec.type_name == messages.FLOW_TYPE:
+        return messages.create_flows(spec.name, spec.version, maxelem=spec.size)
     if not spec.bans:
         return messages.create_addresses(spec.name, spec.version, maxelem=spec.size, prefix=spec.prefix)
     return messages.create(spec.name, spec.version, hashsize=min(_HASHSIZE, maxelem), maxelem=maxelem)

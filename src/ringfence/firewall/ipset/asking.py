@@ -1,0 +1,271 @@
+"""The rules of the ration of questions (``contract.AskingRation``), in the notation of iptables-save.
+
+    raw PREROUTING     -> ringfence-asked:  leave out packets that ask nothing; send those of new flows to
+                                            ringfence-flow, and the others to ringfence-questions
+                       -> ringfence-web:    the same for the connections of WebSocket on ports of web pages
+                          ringfence-flow:   drop what begins too many flows, and remember the other flows
+                          ringfence-questions: drop datagrams and bytes over the ration
+    raw OUTPUT            remember the connections that Asterisk upgrades to WebSocket
+
+The chains call each other with goto (``-g``). So in the mode observe, a packet over the ration returns from
+all of them at once, and is counted once.
+
+The match hashlimit counts datagrams and flows. Its limit of bytes has a budget for each second, which must be
+at least a frame, or no full frame would ever pass. So a second limit keeps the average: a set counts the
+bytes of a stranger that passed (``sets.SPENT``), and forgets them after some seconds. Within that time, no
+more pass than the ration permits on average.
+
+A full hashlimit table drops packets. So packets skip the ration if all strangers together send too many, or
+begin too many flows. They are counted (``Counters.asked_full``). If a set is full, the packets of strangers
+without room in it pass the tests that need it.
+
+A sender of IPv6 may put an extension header before that of UDP or TCP, and u32 would compare its bytes. So a
+test that lets a packet pass demands that no extension header is there.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from attrs import frozen
+
+from ringfence.firewall.contract import (
+    FLOW_SECONDS,
+    MOST_LIMITED,
+    NEAR,
+    NEAR_LENGTHS,
+    WEBSOCKET_SECONDS,
+    FirewallPlan,
+    LimitMode,
+    NetworkList,
+)
+from ringfence.firewall.ipset.matches import (
+    BUCKETS,
+    DATAGRAM,
+    FORWARDED,
+    HEADER,
+    IPV6_HEADER,
+    STREAM,
+    TO_THIS_HOST,
+    IptablesRule,
+    begins,
+    not_on,
+    over_all,
+    port_matches,
+)
+from ringfence.firewall.ipset.sets import FLOWS, SPENT, WEBSOCKETS
+from ringfence.networks import SENDER_LENGTHS
+
+ASKED, WEB, FLOW, QUESTIONS = CHAINS = (
+    "ringfence-asked",
+    "ringfence-web",
+    "ringfence-flow",
+    "ringfence-questions",
+)
+OVER_ASKING = "over the ration of questions"
+ASKING_FULL = "without room in the ration of questions"
+
+_IPV4 = 4
+_UDP, _TCP = 17, 6
+_FRAME = 1_600  # bytes: an Ethernet frame, rounded up
+_CHUNK = 16  # bytes: hashlimit's unit
+_MOST = 65_535  # bytes of a packet
+# The first two bytes of a frame that a client sends (RFC 6455): text, binary or a continuation, and the mask
+# bit. No request of HTTP and no record of TLS begins so.
+_FRAMES = "&0x7c80=0x80"
+_UPGRADED = b"HTTP/1.1 101"
+
+
+@frozen
+class Asking:
+    """The ration of questions of one IP version; ``target`` is the target that drops a packet."""
+
+    plan: FirewallPlan
+    version: int
+    target: str
+
+    def entries(self) -> list[IptablesRule]:
+        """Return the rules of PREROUTING that send the packets of strangers to the ration."""
+        if self.plan.asking.mode is LimitMode.OFF:
+            return []
+        ports = self.plan.sip_ports
+        strangers = self._strangers("src")
+        sealed = self._sealed_ports()
+        pages = tuple(port for port in ports.web if port not in sealed)
+        chosen = [
+            *((ASKED, match) for match in port_matches("udp", ports.conversations.udp, "src")),
+            *((ASKED, match) for match in port_matches("tcp", ports.streams + sealed, "src")),
+            *((WEB, match) for match in port_matches("tcp", pages, "src")),
+        ]
+        ways = [f"-i {name} " for name in self.plan.interfaces] or ["! -i lo "]
+        targets = [("", TO_THIS_HOST), *((f"-d {one} ", "") for one in self._containers())]
+        return [
+            IptablesRule(f"{to}{way}{packets}{local}{strangers}-j {chain}")
+            for chain, packets in chosen
+            for to, local in targets
+            for way in ways
+        ]
+
+    def upgrades(self, *, forwarded: bool = False) -> list[IptablesRule]:
+        """Return the rules that remember the connections that Asterisk upgrades to WebSocket.
+
+        ``forwarded``: those of its containers.
+        """
+        if self.plan.asking.mode is LimitMode.OFF:
+            return []
+        sealed = self._sealed_ports()
+        pages = tuple(port for port in self.plan.sip_ports.web if port not in sealed)
+        routed = [f"-s {one} {FORWARDED[self.version]}" for one in self._containers()]
+        test = begins(STREAM[self.version], 0 if self.version == _IPV4 else IPV6_HEADER, _UPGRADED)
+        return [
+            IptablesRule(
+                f'{way}{packets}-m u32 --u32 "{test}" {self._strangers("dst")}'
+                f"-j SET --add-set {WEBSOCKETS[self.version]} dst,dst --exist --timeout {WEBSOCKET_SECONDS}"
+            )
+            for packets in port_matches("tcp", pages, "dst")
+            for way in (routed if forwarded else ["! -o lo "])
+        ]
+
+    def chains(self) -> Mapping[str, Sequence[IptablesRule]]:
+        """Return the chains of the ration; none if it is off."""
+        if self.plan.asking.mode is LimitMode.OFF:
+            return {}
+        return {
+            WEB: [*self._web()],
+            ASKED: [*self._asked()],
+            FLOW: [*self._flow()],
+            QUESTIONS: [*self._questions()],
+        }
+
+    def _web(self) -> Iterator[IptablesRule]:
+        begin = 0 if self.version == _IPV4 else IPV6_HEADER
+        sockets = WEBSOCKETS[self.version]
+        remember = f"-j SET --add-set {sockets} src,src --exist --timeout {WEBSOCKET_SECONDS}"
+        known = f"-m set --match-set {sockets} src,src"
+        yield IptablesRule(
+            f'-p tcp -m u32 --u32 "{STREAM[self.version]}{begin:#x}>>0x10{_FRAMES}" {remember}'
+        )
+        yield IptablesRule(f"{known} {remember}")
+        yield IptablesRule(f"{known} -g {ASKED}")
+
+    def _asked(self) -> Iterator[IptablesRule]:
+        flows, asking = FLOWS[self.version], self.plan.asking
+        for test in self._unasked():
+            yield IptablesRule(f"{test} -j RETURN")
+        everything = over_all(f"asked-{asking.rate}-{asking.burst}", asking.seconds)
+        yield IptablesRule(f"{everything}-j RETURN", ASKING_FULL)
+        yield IptablesRule(f"-m set ! --match-set {flows} src,src -g {FLOW}")
+        yield IptablesRule(f"-j SET --add-set {flows} src,src --exist --timeout {FLOW_SECONDS}")
+        yield IptablesRule(f"-g {QUESTIONS}")
+
+    def _unasked(self) -> Iterator[str]:
+        """Yield the matches of packets that ask nothing: answers, ACKs, and segments without data."""
+        way, header = (HEADER, 0) if self.version == _IPV4 else ("", IPV6_HEADER)
+        for text in (b"SIP/2.0 ", b"ACK "):
+            yield f'-p udp -m u32 --u32 "{self._plain(_UDP)}{begins(way, header + DATAGRAM, text)}"'
+        shortest = 20 if self.version == _IPV4 else IPV6_HEADER
+        words = f"{HEADER}0xc>>0x1c" if self.version == _IPV4 else "0x34>>0x1c"
+        yield "-p tcp -m tcp --tcp-flags SYN SYN"
+        yield f"-p tcp -m length --length {shortest + 20}"
+        yield f'-p tcp -m length --length {shortest + 32} -m u32 --u32 "{self._plain(_TCP)}{words}=0x8"'
+
+    def _flow(self) -> Iterator[IptablesRule]:
+        rate = self.plan.asking.flows_a_second
+        everything = over_all(f"asked-flows-{rate}", FLOW_SECONDS)
+        yield IptablesRule(f"{everything}-g {QUESTIONS}", ASKING_FULL)
+        yield from self._over("", f"flows-{rate}", f"{rate}/sec", f"{rate}")
+        yield from self._over("", f"flows-near-{rate}", f"{rate * NEAR}/sec", f"{rate * NEAR}", near=True)
+        yield IptablesRule(f"-j SET --add-set {FLOWS[self.version]} src,src --timeout {FLOW_SECONDS}")
+        begin = 0 if self.version == _IPV4 else IPV6_HEADER
+        stream = STREAM[self.version]
+        hello = f"{stream}{begin:#x}>>0x10=0x1603&&{stream}{begin + 2:#x}&0xff=0x1"
+        for packets in self._sealed():
+            yield IptablesRule(f'{packets}-m u32 --u32 "{self._plain(_TCP)}{hello}" -j RETURN')
+        yield IptablesRule(f"-g {QUESTIONS}")
+
+    def _questions(self) -> Iterator[IptablesRule]:
+        asking, spent = self.plan.asking, SPENT[self.version]
+        rate, burst = asking.rate, asking.burst
+        yield from self._over("-p udp ", f"udp-{rate}-{burst}", f"{rate}/sec", f"{burst}")
+        near = f"{rate * NEAR}/sec", f"{burst * NEAR}"
+        yield from self._over("-p udp ", f"udp-near-{rate}-{burst}", *near, near=True)
+        yield IptablesRule("-p udp -j RETURN")
+        average = asking.bytes_a_second * asking.seconds
+        over = f"-m set --match-set {spent} src ! --update-counters --bytes-gt {average}"
+        yield IptablesRule(f"{over}{self._dropping}", OVER_ASKING)
+        for packets in self._sealed():
+            yield from self._bytes(packets, "sealed", asking.sealed_bytes_at_once)
+        sealed = self._sealed_ports()
+        clear = [port for port in self.plan.sip_ports.tcp if port not in sealed]
+        for packets in port_matches("tcp", clear, "src"):
+            yield from self._bytes(packets, "clear", asking.bytes_at_once)
+        yield IptablesRule(f"-m set --match-set {spent} src -j RETURN")
+        yield IptablesRule(f"-j SET --add-set {spent} src --timeout {asking.seconds}")
+
+    def _bytes(self, packets: str, name: str, at_once: int) -> Iterator[IptablesRule]:
+        asking = self.plan.asking
+        limits = f"{asking.rate}-{asking.burst}"
+        budget, refills = byte_limit(at_once, asking.bytes_a_second)
+        if budget < _MOST:
+            # hashlimit takes only the budget for a larger packet, which was combined on arrival.
+            yield IptablesRule(
+                f"{packets}-m length --length {budget + 1}:{_MOST}{self._dropping}", OVER_ASKING
+            )
+        yield from self._over(packets, f"{name}-{limits}", *_in_bytes(budget, refills))
+        near = byte_limit(at_once * NEAR, asking.bytes_a_second * NEAR)
+        yield from self._over(packets, f"{name}-near-{limits}", *_in_bytes(*near), near=True)
+
+    def _over(
+        self, packets: str, name: str, above: str, burst: str, *, near: bool = False
+    ) -> Iterator[IptablesRule]:
+        """Yield the rule for packets over a limit of a stranger, or of its neighbours (``near``).
+
+        ``burst`` is "" if the limit has none.
+        """
+        length = (NEAR_LENGTHS if near else SENDER_LENGTHS)[self.version]
+        mask = "" if (self.version, length) == (_IPV4, 32) else f" --hashlimit-srcmask {length}"
+        at_once = f"--hashlimit-burst {burst} " if burst else ""
+        yield IptablesRule(
+            f"{packets}-m hashlimit --hashlimit-above {above} {at_once}"
+            f"--hashlimit-mode srcip --hashlimit-name ringfence-asked-{name} "
+            f"--hashlimit-htable-size {BUCKETS} --hashlimit-htable-max {MOST_LIMITED} "
+            f"--hashlimit-htable-expire {self.plan.asking.seconds * 1000}{mask}{self._dropping}",
+            OVER_ASKING,
+        )
+
+    @property
+    def _dropping(self) -> str:
+        return f" -j {self.target if self.plan.asking.mode is LimitMode.ENFORCE else 'RETURN'}"
+
+    def _plain(self, protocol: int) -> str:
+        """Return u32's test for a packet whose IP header is followed by ``protocol``."""
+        return "" if self.version == _IPV4 else f"0x4>>0x8&0xff={protocol:#x}&&"
+
+    def _sealed_ports(self) -> tuple[int, ...]:
+        ports, wss = self.plan.sip_ports, self.plan.asking.wss
+        return ports.tls + tuple(port for port in ports.web if port in wss)
+
+    def _sealed(self) -> list[str]:
+        return port_matches("tcp", self._sealed_ports(), "src")
+
+    def _containers(self) -> list[str]:
+        found = sorted(one for one in self.plan.containers if one.version == self.version)
+        return [f"{one}/{one.max_prefixlen}" for one in found]
+
+    def _strangers(self, side: str) -> str:
+        lists = NetworkList.FRIENDS, NetworkList.UNSHIELDED, NetworkList.ALLOW
+        return not_on(self.version, side, *lists)
+
+
+def byte_limit(at_once: int, a_second: int) -> tuple[int, int]:
+    """Return hashlimit's limit for bytes: the budget of a second, and the number of refills.
+
+    A sender may use the budget each second, and once also the refills, which return after some silent
+    seconds. The budget is at least a frame.
+    """
+    refills = max(at_once // max(a_second, _FRAME) - 1, 0)
+    return max(a_second, at_once // (refills + 1), _FRAME), refills
+
+
+def _in_bytes(budget: int, refills: int) -> tuple[str, str]:
+    """Return a limit for bytes and its burst as iptables reads them; the burst is "" without refills."""
+    rounded = -(-budget // _CHUNK) * _CHUNK
+    return f"{rounded}b/s", f"{rounded * refills}b" if refills else ""

@@ -1,0 +1,72 @@
+"""Matches of packets in the notation of iptables-save, from which the rules are built."""
+
+from collections.abc import Sequence
+
+from attrs import frozen
+
+from ringfence.firewall.contract import MOST_LIMITED, NetworkList
+from ringfence.firewall.ipset.sets import list_set_name
+
+# The maximum number of ports in one multiport match.
+_PORTS_A_RULE = 15
+BUCKETS = 65_536
+# Rates in packets a second that iptables-save prints as they were written. It prints others rounded.
+_PRINTABLE = (50_000, 25_000, 20_000, 10_000, 5_000, 2_000, 1_000, 500, 200, 100, 50, 20, 10, 5, 2, 1)
+# In iptables-save's notation of u32 tests: the offset of the transport header (an IPv4 header has options),
+# and that of the TCP payload.
+HEADER = "0x0>>0x16&0x3c@"
+STREAM = {4: f"{HEADER}0xc>>0x1a&0x3c@", 6: "0x34>>0x1a&0x3c@"}
+_WORD = 4  # bytes that u32 compares at once
+DATAGRAM, IPV6_HEADER = 8, 40  # bytes: a header of UDP, and one of IPv6
+TO_THIS_HOST = "-m addrtype --dst-type LOCAL "  # without packets of bridged containers to other hosts
+# In IPv6 an address of this host is UNICAST too (net/netfilter/xt_addrtype.c), so FORWARDED excludes LOCAL.
+FORWARDED = {
+    4: "-m rpfilter -m addrtype --dst-type UNICAST ",
+    6: "-m rpfilter -m addrtype --dst-type UNICAST -m addrtype ! --dst-type LOCAL ",
+}
+
+
+@frozen
+class IptablesRule:
+    """One rule: its text after ``-A CHAIN``, and what its counter counts ("" if the counter is not used)."""
+
+    text: str
+    kind: str = ""
+
+
+def not_on(version: int, side: str, *lists: NetworkList) -> str:
+    """Return the matches of packets whose address ``side`` ("src" or "dst") is on none of ``lists``."""
+    return "".join(f"-m set ! --match-set {list_set_name(one, version)} {side} " for one in lists)
+
+
+def port_matches(protocol: str, ports: Sequence[int], side: str) -> list[str]:
+    """Return the matches for packets to or from ``ports`` of this host, at most 15 ports in each.
+
+    ``side`` is where the remote address of a packet is. "src" is for packets to this host, whose target ports
+    are compared. "dst" is for packets from this host, whose source ports are compared.
+    """
+    option = "--dports" if side == "src" else "--sports"
+    parts = [ports[at : at + _PORTS_A_RULE] for at in range(0, len(ports), _PORTS_A_RULE)]
+    return [f"-p {protocol} -m multiport {option} {','.join(map(str, part))} " for part in parts]
+
+
+def begins(way: str, position: int, text: bytes) -> str:
+    """Return u32's test for ``text`` at ``position``.
+
+    ``way`` is the part of u32's expression that skips headers of variable length; "" if it skips none.
+    """
+    starts = [*range(0, len(text) - _WORD, _WORD), len(text) - _WORD]
+    words = ((start, text[start : start + _WORD].hex().lstrip("0")) for start in starts)
+    return "&&".join(f"{way}{position + start:#x}=0x{word}" for start, word in words)
+
+
+def over_all(name: str, seconds: int) -> str:
+    """Return the match of packets that would fill a hashlimit table.
+
+    A full table drops packets. ``seconds`` is how long it remembers an address. At the permitted rate, it
+    becomes at most 60 % full, even if each packet has a new address.
+    """
+    most = MOST_LIMITED * 6 // 10 // (seconds + 1)
+    rate = next((rate for rate in _PRINTABLE if rate <= most), 1)
+    above = f"--hashlimit-above {rate}/sec --hashlimit-burst {rate}"
+    return f"-m hashlimit {above} --hashlimit-name ringfence-{name} "

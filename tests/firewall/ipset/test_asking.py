@@ -1,0 +1,137 @@
+"""The ration of questions by iptables: its rules, and what only this backend does.
+
+tests/firewall/test_asking.py tests what every backend does.
+"""
+
+import itertools
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+from attrs import evolve
+from tests.support.cable import CABLES
+from tests.support.netns import inside
+from tests.support.packets import SIP, drained_after, ends, opened, plan
+
+from ringfence.firewall.contract import AskingRation, Backend, FirewallPlan, LimitMode, Ports
+from ringfence.firewall.ipset.asking import byte_limit
+from ringfence.firewall.ipset.iptables_rules import CHAINS, named_sets, wanted_rules
+from ringfence.firewall.ipset.sets import FLOWS, SPENT, WEBSOCKETS
+
+PLAN = FirewallPlan(
+    sip_ports=Ports(udp=(4569, SIP), tcp=(SIP, 5061, 8088, 8089)),
+    asking=AskingRation(LimitMode.ENFORCE, wss=(8089,)),
+)
+FRAME = 1_600
+
+
+@pytest.fixture(params=["nft", pytest.param("legacy", marks=pytest.mark.long)])
+def backend(request: pytest.FixtureRequest, netns: None) -> Iterator[Backend]:
+    """Yield the backend with each flavour of iptables, opened with the plan."""
+    with opened(request.param) as made:
+        plan(made, PLAN)
+        yield made
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("mode", [LimitMode.OBSERVE, LimitMode.ENFORCE])
+def test_the_chains_of_the_ration_are_whole(version: int, mode: LimitMode) -> None:
+    """Every chain is reached, ends without accepting, and is among those that are removed."""
+    wanted = wanted_rules(evolve(PLAN, asking=evolve(PLAN.asking, mode=mode)), version)["raw"]
+    texts = [rule.text for rules in wanted.values() for rule in rules]
+    words = [pair for text in texts for pair in itertools.pairwise(text.split())]
+    reached = {word for before, word in words if before in ("-j", "-g")}
+    own = {"ringfence-asked", "ringfence-web", "ringfence-flow", "ringfence-questions"}
+    assert own <= reached & {*wanted} & {*CHAINS["raw"]}
+    assert "ACCEPT" not in reached
+    assert {*named_sets({"raw": wanted})} >= {one[version] for one in (FLOWS, SPENT, WEBSOCKETS)}
+    dropping = [text for name in own for rule in wanted[name] for text in [rule.text] if "-j DROP" in text]
+    assert bool(dropping) is (mode is LimitMode.ENFORCE)
+
+
+def test_each_port_meets_its_own_part_of_the_ration() -> None:
+    """Datagrams, streams and TLS are counted; of other ports only WebSockets; IAX2 and the rest are free."""
+    entering = [rule.text for rule in wanted_rules(PLAN, 4)["raw"]["ringfence-pre"]]
+    found = [
+        (text.split("-m multiport --dports ")[1].split()[0], text.rpartition(" ")[2])
+        for text in entering
+        if text.endswith(("-j ringfence-asked", "-j ringfence-web"))
+    ]
+    assert found == [
+        ("5060", "ringfence-asked"),
+        ("5060,5061,8089", "ringfence-asked"),
+        ("8088", "ringfence-web"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("at_once", "a_second", "budget", "refills"),
+    [
+        (1_600, 700, FRAME, 0),
+        (2_000, 700, 2_000, 0),
+        (6_000, 700, 2_000, 2),
+        (1_600, 3_500, 3_500, 0),
+        (8 * 1_600, 8 * 700, 6_400, 1),
+        (300, 100, FRAME, 0),
+    ],
+)
+def test_a_limit_of_bytes_has_a_budget_and_refills(
+    at_once: int, a_second: int, budget: int, refills: int
+) -> None:
+    """A budget is at least a frame; with its refills it is no more than passes at once."""
+    assert byte_limit(at_once, a_second) == (budget, refills)
+    assert budget * (refills + 1) <= max(at_once, a_second, FRAME)
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+def test_the_average_of_bytes_is_kept(backend: Backend, far: str) -> None:
+    """A stranger that uses its frame of each second gets no more in ten seconds than ten rations."""
+    plan(backend, evolve(PLAN, asking=AskingRation(LimitMode.ENFORCE, burst=1, rate=1)))
+    cable, most = CABLES["IPv4"], 10 * 350
+    with ends(cable, far, SIP, socket.SOCK_STREAM) as (listener, there):
+        listener.listen()
+        there.connect(listener.getsockname())
+        here, _ = listener.accept()
+        with here:
+            there.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            begun, came = time.monotonic(), 0
+            here.settimeout(0.1)
+            there.settimeout(0)
+            while time.monotonic() - begun < 8.0:
+                with suppress(BlockingIOError):
+                    there.send(b"x" * 300)
+                with suppress(TimeoutError):
+                    came += len(here.recv(65_536))
+    assert FRAME - 300 <= came <= most + FRAME
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+def test_an_extension_header_makes_no_datagram_free(backend: Backend, far: str) -> None:
+    """A sender that writes an ACK into an option of IPv6 asks as every other does."""
+    cable = CABLES["IPv6"]
+    # Sixteen bytes: UDP follows; an option that no receiver knows (RFC 4727) holds the text.
+    option = bytes([17, 1, 0x1E, 12]) + b"....ACK ...."
+    with ends(cable, far, SIP) as (here, _), inside(far):
+        head = struct.pack("!HHHH", 40_000, SIP, 16, 0)
+        body = option + _summed(cable.banned, cable.here, head + b"REGISTER")
+        addresses = b"".join(socket.inet_pton(socket.AF_INET6, one) for one in (cable.banned, cable.here))
+        packet = struct.pack("!IHBB", 6 << 28, len(body), 60, 64) + addresses + body
+        with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+            for _ in range(20):
+                raw.sendto(packet, (cable.here, 0))
+        assert drained_after(here) == PLAN.asking.burst
+
+
+def _summed(source: str, target: str, datagram: bytes) -> bytes:
+    """Return a UDP datagram of IPv6 with its checksum."""
+    pseudo = b"".join(socket.inet_pton(socket.AF_INET6, a) for a in (source, target))
+    pseudo += struct.pack("!IHBB", len(datagram), 0, 0, 17)
+    total = sum(struct.unpack(f"!{len(pseudo + datagram) // 2}H", pseudo + datagram))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return datagram[:6] + struct.pack("!H", ~total & 0xFFFF) + datagram[8:]
