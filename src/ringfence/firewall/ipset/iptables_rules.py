@@ -508,11 +508,11 @@ class _Plan:
                 f"{to}{way}{packets}{_FRAGMENTS[self.version]}{where}{strangers}-j {self.target}", FRAGMENTS
             )
             for to, where in [
-                ("", _TO_THIS_HOST),
+                ("", TO_THIS_HOST),
                 *((f"-d {one}/{one.max_prefixlen} ", "") for one in containers),
             ]
             for protocol, ports in (("udp", plan.sip_ports.udp), ("tcp", plan.sip_ports.tcp))
-            for packets in _port_matches(protocol, ports, "src")
+            for packets in port_matches(protocol, ports, "src")
             for way in (self._interface_matches("-i") if plan.interfaces else ["! -i lo "])
         ]
 
