@@ -258,50 +258,39 @@ def wanted_rules(
     them. If ``limiter`` is false, the rules of the limiter and of the ration are left out, and the limit of
     the copies of each source. ``fragments``: what happens to fragments of strangers.
     """
+    plan = plan if limiter else plan.without_limits()
     copies = wire and plan.log_group is not None
     family = _Plan(plan, version, copies=copies, drops_fragments=fragments is Fragments.DROPPED)
-    questions = asking.Asking(plan if limiter else plan.without_limits(), version, family.target)
-    pre = [
-        *family.raw_in(),
-        *family.fragments(),
-        *(family.to_limiter() if limiter else ()),
-        *questions.entries(),
-    ]
+    questions = asking.Asking(plan, version, family.target)
+    pre = [*family.raw_in(), *family.fragments(), *family.to_limiter(), *questions.entries()]
     out: list[IptablesRule] = []
     copying: Mapping[str, Sequence[IptablesRule]] = {}
     if copies:
-        pre += family.to_copies()
-        pre += [
-            *_answer_rules(plan, version, FORWARDED[version]),
-            *family.other_answers(FORWARDED[version]),
-        ]
+        way = FORWARDED[version]
+        pre += [*family.to_copies(), *_answer_rules(plan, version, way), *family.other_answers(way)]
         out += [*_exports(plan, version), *_answer_rules(plan, version), *family.other_answers()]
         copying = _stream_chains(plan, version)
     pre += [*questions.upgrades(forwarded=True), *family.raw_routed()]
     out += [*questions.upgrades(), *family.raw_out()]
     raw: dict[str, Sequence[IptablesRule]] = {
-        "ringfence-pre": [*pre, *(family.to_ration(forwarded=True) if limiter else ())],
-        "ringfence-out": [*out, *(family.to_ration() if limiter else ())],
+        "ringfence-pre": [*pre, *family.to_ration(forwarded=True)],
+        "ringfence-out": [*out, *family.to_ration()],
         **({_WHOLE: [IptablesRule("-m socket")]} if fragments is Fragments.REASSEMBLED else {}),
         **copying,
         **questions.chains(),
     }
-    if limiter and plan.limit.mode is not LimitMode.OFF:
+    if plan.limit.mode is not LimitMode.OFF:
         raw[_LIMIT] = _limit(plan.limit, version)
         raw[_OVER] = _over(plan, version)
-    if limiter and plan.ration.mode is not LimitMode.OFF:
+    if plan.ration.mode is not LimitMode.OFF:
         raw |= _ration_chains(plan, version, family.target)
     if copies and (plan.sip_ports.udp or plan.sip_ports.tcp):
-        raw[_SEEN] = [*(_over_copies(plan, version) if limiter else ()), _copy(plan, REQUEST_RATE)]
+        raw[_SEEN] = [*_over_copies(plan, version), _copy(plan, REQUEST_RATE)]
         if not family.rejects:
             raw[_NARROW] = [_copy(plan, DROPPED_RATE, DROPPED_PREFIX), IptablesRule(f"-j {family.target}")]
     into = {
         "ringfence-in": [*family.filter_in(), *family.to_fence()],
-        "ringfence-fwd": [
-            *family.filter_in(),
-            *family.to_fence(forwarded=True),
-            *family.filter_forward(),
-        ],
+        "ringfence-fwd": [*family.filter_in(), *family.to_fence(forwarded=True), *family.filter_forward()],
     }
     inner: dict[str, Sequence[IptablesRule]] = {chain: rules for chain, rules in into.items() if rules}
     if family.rejects:
