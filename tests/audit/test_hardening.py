@@ -14,7 +14,7 @@ from tests.support.lab import Lab
 from tests.support.network import Network, socket_in
 
 from ringfence.audit.asterisk import Finding
-from ringfence.audit.hardening import FEW, hardening_findings, host_name_findings
+from ringfence.audit.hardening import FEW, hardening_findings, host_name_findings, overload_findings
 from ringfence.host.console import NoConsole
 
 NEVER_SHOWN = {
@@ -193,6 +193,10 @@ def test_a_default_installation_of_debian(tmp_path: Path, release: str) -> None:
         f"--  iax.conf [guest]: anyone who knows the name calls without a password, {demo}; {advice}: {KEPT}",
         "ok  nothing is wide open",
     )
+    pjsip = told.pop()
+    assert pjsip.endswith(
+        "fix: taskprocessor_overload_trigger = pjsip_only in pjsip.conf, in its section of type global"
+    )
     assert told == ([chan_sip] if release == "16" else []) + [iax2, well]
 
 
@@ -214,7 +218,15 @@ def test_a_badly_configured_asterisk(tmp_path: Path) -> None:
         ("chan_sip", f"anyone calls without an account, {out}; fix: allowguest = no in sip.conf [general]"),
         ("pjsip.conf [anonymous]", f"anyone calls without a password, {out}; fix: {REMOVE}"),
     ]
-    assert hints == ["pjsip.conf [carrier]", "passwords", "manager users", "phones", "calls at once", "TLS"]
+    assert hints == [
+        "pjsip.conf [carrier]",
+        "passwords",
+        "manager users",
+        "phones",
+        "calls at once",
+        "TLS",
+        "PJSIP",
+    ]
     _others(done)
     assert done.returncode == as_json.returncode == 1
     marks = {True: "ok", False: "NO", None: "--"}
@@ -470,3 +482,20 @@ def test_the_name_of_this_host_is_known_without_a_name_server(
 
     assert [finding.right for finding in found] == ([] if known else [None])
     assert all(f"fix: echo '127.0.1.1 pbx' >> {tmp_path}/hosts" in finding.line for finding in found)
+
+
+@pytest.mark.parametrize(
+    ("shown", "weak"),
+    [
+        ("Global Settings:\n taskprocessor_overload_trigger             : global\n", True),
+        (" taskprocessor_overload_trigger : pjsip_only\n", False),
+        ("No such command 'pjsip show settings'", False),
+        (None, False),
+    ],
+)
+def test_look_ups_of_names_may_stop_pjsip(shown: str | None, *, weak: bool) -> None:
+    """By default PJSIP refuses all requests while too many look-ups wait; the fix names the setting."""
+    found = [*overload_findings(ScriptedConsole(lambda _: shown))]
+
+    assert [finding.right for finding in found] == ([None] if weak else [])
+    assert all("fix: taskprocessor_overload_trigger = pjsip_only" in finding.line for finding in found)

@@ -1,6 +1,7 @@
 """The changes that setup plans, by layout and by what is there already."""
 
 import os
+import socket
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -76,6 +77,20 @@ def test_a_compiled_asterisk_gets_every_file(host: Host) -> None:
     assert "bindaddr = 127.0.0.1\n" in manager
     assert manager.endswith('#tryinclude "manager.d/ringfence.conf"\n')
     assert f"secret = {SECRET}\n" in files["etc/asterisk/manager.d/ringfence.conf"].content.decode()
+
+
+def test_the_name_of_this_host_needs_no_name_server(host: Host) -> None:
+    """Asterisk looks its own name up; a file that has it, or a container's Asterisk, needs no change."""
+    assert "etc/hosts" not in files_of(host)
+    host.paths.hosts.write_text("127.0.0.1 localhost", "utf-8")
+    host.paths.hosts.chmod(0o644)
+    after = files_of(host)["etc/hosts"]
+    assert after.content.decode() == f"127.0.0.1 localhost\n127.0.1.1 {socket.gethostname()}\n"
+    assert after.mode == 0o644
+    assert "etc/hosts" not in files_of(host, in_container(host.found()))
+
+    host.paths.hosts.write_bytes(after.content)
+    assert "etc/hosts" not in files_of(host)
 
 
 def test_only_asterisk_can_read_the_password(host: Host) -> None:

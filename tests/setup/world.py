@@ -52,6 +52,7 @@ class Host:
             data=self.folder / "var/lib/ringfence",
             fail2ban=self.folder / "etc/fail2ban",
             systemd=self.folder / "run/systemd/system",
+            hosts=self.folder / "etc/hosts",
         )
 
     @property

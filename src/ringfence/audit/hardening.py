@@ -561,6 +561,33 @@ def hardening_findings(folder: Path, console: "Console", user: str) -> Iterator[
         yield Finding(None if hidden else True, "hardening", seen if hidden else "nothing is wide open")
 
 
+# -- datagrams that stop Asterisk: it looks up names while it answers them
+#
+# A Via header with a ``maddr`` names where Asterisk sends its answer. Any stranger may write one, and may
+# forge the address of each datagram. So bans alone do not end this, but these settings do.
+
+
+_OVERLOAD = "taskprocessor_overload_trigger"
+
+
+def overload_findings(console: "Console") -> Iterator[Finding]:
+    """Yield a finding if look-ups of names can make PJSIP refuse all requests.
+
+    ``maddr=HOST.example`` makes Asterisk look up that name, one name after the other. If a name server does
+    not answer, each look-up takes ten seconds. With more than 500 that wait, PJSIP takes itself for
+    overloaded and ignores all requests, unless only its own queues count. On Asterisk 22, 300 datagrams did
+    so.
+    """
+    shown = (line.partition(":") for line in (console.show("pjsip show settings") or "").split("\n"))
+    if any((name.strip(), value.strip()) == (_OVERLOAD, "global") for name, _, value in shown):
+        yield Finding(
+            None,
+            "hardening",
+            "PJSIP: some hundred datagrams that name hosts (maddr) with a silent name server stop SIP for "
+            f"half an hour; fix: {_OVERLOAD} = pjsip_only in pjsip.conf, in its section of type global",
+        )
+
+
 HOSTS = Path("/etc/hosts")
 _MOST_BYTES = 1 << 20  # of such a file
 
@@ -573,17 +600,27 @@ def host_name_findings(name: str, hosts: Path, nsswitch: Path) -> Iterator[Findi
     Asterisk looks up its own name while it sends some answers, and does nothing else until the look-up ends.
     A Via header with ``maddr=255.255.255.255`` asks for such an answer.
     """
-    if "myhostname" in _words_of(nsswitch, "hosts:"):
-        return
-    known = {word.lower() for line in _lines_of(hosts) for word in line.partition("#")[0].split()[1:]}
-    if name.lower() not in known:
+    if not knows_host(name, hosts, nsswitch):
         yield Finding(
             None,
             "hardening",
             f"{printable(name)}, the name of this host, is not in {hosts}: while its name server does not "
-            "answer, some datagrams to Asterisk may stop SIP for a minute; "
-            f"fix: echo '127.0.1.1 {printable(name)}' >> {hosts}",
+            "answer, some datagrams to Asterisk may stop SIP for ten minutes; "
+            f"fix: echo '{hosts_line(printable(name))}' >> {hosts}",
         )
+
+
+def knows_host(name: str, hosts: Path, nsswitch: Path) -> bool:
+    """Whether ``name`` needs no name server; the files are those of :func:`host_name_findings`."""
+    if "myhostname" in _words_of(nsswitch, "hosts:"):
+        return True
+    known = {word.lower() for line in _lines_of(hosts) for word in line.partition("#")[0].split()[1:]}
+    return name.lower() in known
+
+
+def hosts_line(name: str) -> str:
+    """Return the line of a hosts file that makes ``name`` the name of this host."""
+    return f"127.0.1.1 {name}"
 
 
 def _words_of(path: Path, first: str) -> list[str]:

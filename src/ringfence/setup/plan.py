@@ -17,6 +17,7 @@ from pathlib import Path
 from attrs import define, field, frozen
 
 from ringfence.audit.asterisk import read_asterisk
+from ringfence.audit.hardening import hosts_line, knows_host
 from ringfence.errors import SetupError
 from ringfence.host.asterisk_conf import Conf, read_conf
 from ringfence.host.processes import PROC
@@ -91,6 +92,7 @@ def plan(found: Found, paths: HostPaths, written: Mapping[Path, FileState] | Non
     """
     planner = _Planner(found, paths, written or {}, log_path(found, paths))
     planner.own_files()
+    planner.host_name()
     planner.manager()
     planner.logger()
     asterisk, log = found.asterisk, planner.log
@@ -168,6 +170,20 @@ class _Planner:
             enforce=True,
         )
         self._rotation(self.log)
+
+    def host_name(self) -> None:
+        """Plan a line for the name of this host in its hosts file, if only a name server knows the name."""
+        name, path = socket.gethostname(), self.paths.hosts
+        now = file_state(path)
+        here = self.found.asterisk.server.same_root
+        if not here or now is None or knows_host(name, path, path.with_name("nsswitch.conf")):
+            return
+        self._file(
+            path,
+            _encoded(appended(text_of(now), f"{hosts_line(name)}\n")),
+            FolderState(now.mode, now.uid, now.gid),
+            "the name of this host: Asterisk looks it up for some datagrams, and answers nobody meanwhile",
+        )
 
     def manager(self) -> None:
         """Plan the manager user, and the settings that enable AMI."""

@@ -42,6 +42,7 @@ class HostPaths:
     data: Path = Path("/var/lib/ringfence")
     fail2ban: Path = Path("/etc/fail2ban")
     systemd: Path = Path("/run/systemd/system")
+    hosts: Path = Path("/etc/hosts")
 
 
 # -- changes to the text of Asterisk's configuration files. All other parts of the text stay as they are
