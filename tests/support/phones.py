@@ -14,7 +14,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import TypeVar
@@ -66,12 +66,17 @@ exten => 100,1,Answer()
 def configured(release: str = "22") -> dict[str, str]:
     """Return the configuration of a laboratory's Asterisk with the phones' accounts."""
     names = [f"phone{number}" for number in range(1, NUMBERS + 1)]
-
-    auth = f"nonce_lifetime = {NONCE_LASTS}\n"
-    pjsip = (pjsip_account(name, endpoint="rewrite_contact = yes\n", auth=auth, aor=_AOR) for name in names)
-    texts = {"pjsip.conf": "".join(pjsip), "extensions.conf": _EXTENSIONS}
+    texts = {"pjsip.conf": pjsip_accounts(names), "extensions.conf": _EXTENSIONS}
     chan_sip = "".join(_CHAN_SIP.format(name=name, password=PASSWORD) for name in names)
     return texts | ({"sip.conf": chan_sip} if release == "16" else {})
+
+
+def pjsip_accounts(names: Iterable[str]) -> str:
+    """Return the sections of these phones for pjsip.conf."""
+    auth = f"nonce_lifetime = {NONCE_LASTS}\n"
+    return "".join(
+        pjsip_account(name, endpoint="rewrite_contact = yes\n", auth=auth, aor=_AOR) for name in names
+    )
 
 
 @frozen
@@ -103,6 +108,8 @@ class Phone:
     where: socket.socket
     target: tuple[str, int] = (PBX_IPV4, 5060)
     password: str = PASSWORD
+    patience: float = _PATIENCE
+    """Seconds after which it gives up a request."""
     asked: int = 0
     """The number of requests that it has sent, without retransmissions."""
     answered: int = 0
@@ -190,7 +197,7 @@ class Phone:
         """Send a request repeatedly until its final answer comes; return status 0 if none comes."""
         request = self._request(method, call, headers)
         self.asked += 1
-        wait, given_up = _FIRST_WAIT, time.monotonic() + _PATIENCE
+        wait, given_up = _FIRST_WAIT, time.monotonic() + self.patience
         while time.monotonic() < given_up:
             self.where.sendto(request, self.target)
             again = time.monotonic() + wait

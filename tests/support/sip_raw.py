@@ -213,13 +213,14 @@ class Caller:
         if challenge is None:
             return status_of(first or b"")
         if request.method == b"INVITE":
-            self._acknowledge(request, first or b"")
+            self.acknowledge(request, first or b"")
         last = self.ask(request.answering(challenge, password), seconds)
         if request.method == b"INVITE":
-            self._acknowledge(request, last or b"")
+            self.acknowledge(request, last or b"")
         return status_of(last or b"")
 
-    def _acknowledge(self, request: Raw, answer: bytes) -> None:
+    def acknowledge(self, request: Raw, answer: bytes) -> None:
+        """Acknowledge the refusal of a call."""
         ack = evolve(request, method=b"ACK", extra=b"")
         self._wire.send(ack.encode(self._wire.contact, self._transport, self._text))
 

@@ -1,0 +1,96 @@
+"""What honest strangers suffer from ringfence: bans, lost calls, and phones that register late.
+
+:mod:`tests.support.honest` has their habits. There is no attack, so every ban that closes all of SIP is a
+fault, and so is every phone that is not registered soon. Guests' calls are measured after their network was
+allowed, as `setup` and `check` propose. All rules are on, ringfence reads all sources, and limiter and
+rations have their defaults.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import ip_network
+from itertools import count
+from pathlib import Path
+
+from attrs import frozen
+from tests.bench.figures import Figure
+from tests.bench.testbed import PLACED, Bed, bed
+from tests.support import honest
+from tests.support.guarded import until_rationed
+from tests.support.honest import Done, Scene
+
+from ringfence.model import WHOLE_SCOPES
+
+BACKENDS = ("ipset", "nftables")
+_WHOLE = frozenset(scope.value for scope in WHOLE_SCOPES)
+_CORES = PLACED.replace("attacker", "strangers")
+
+
+@frozen
+class Suffered:
+    """What a habit suffered: its own count, and the scopes of the bans in its network."""
+
+    done: Done
+    bans: Sequence[str]
+
+
+def figures(_: Path | None) -> Iterator[Figure]:
+    """Measure, and yield the rows."""
+    found = [_lived(backend) for backend in BACKENDS]
+    for name in honest.WITHOUT_CREDENTIALS:
+        yield _row(name, [of[name] for of in found], "requests without an answer")
+    for name in honest.WITH_PASSWORDS:
+        yield _row(name, [of[name] for of in found], f"phones not registered after {honest.SOON:.0f} s")
+    for name in honest.GUESTS_CALLS:
+        strangers = [of[name].done for of in found]
+        lost, needed = (sum(getattr(one, what) for one in strangers) for what in ("failed", "needed"))
+        yield _row(
+            _allowed(name),
+            [of[_allowed(name)] for of in found],
+            "calls lost",
+            f"not allowed: {lost} of {needed} calls lost",
+        )
+
+
+def _allowed(name: str) -> str:
+    return f"{name}, their network allowed"
+
+
+def _lived(backend: str) -> dict[str, Suffered]:
+    """Let all live with one Asterisk and one daemon: first the light habits at the same time."""
+    firewall: Mapping[str, object] = {"backend": backend, "limit": {}, "ration": {}}
+    allowed = {_allowed(name): habit for name, habit in honest.GUESTS_CALLS.items()}
+    light = {**honest.WITHOUT_CREDENTIALS, **honest.GUESTS_CALLS, **allowed}
+    with bed(extra=honest.configured(), firewall=firewall) as here:
+        until_rationed(here.guard)
+        scenes = {
+            name: Scene(here.lab, number) for name, number in zip((*light, *honest.WITH_PASSWORDS), count(1))
+        }
+        for name in allowed:
+            here.guard.must("allow", "add", scenes[name].at(1))
+        with ThreadPoolExecutor(len(light)) as pool:
+            done = dict(zip(light, pool.map(lambda name: light[name](scenes[name]), light), strict=True))
+        for name, habit in honest.WITH_PASSWORDS.items():
+            done[name] = habit(scenes[name])
+        return {name: Suffered(one, _bans(here, scenes[name])) for name, one in done.items()}
+
+
+def _bans(here: Bed, scene: Scene) -> Sequence[str]:
+    """Return the scopes of the bans that include an address of a scene."""
+    own = ip_network(f"{scene.at(0)}/24")
+    return [row["scope"] for row in here.guard.bans() if own.overlaps(ip_network(row["address"]))]
+
+
+def _row(what: str, found: Sequence[Suffered], failed: str, compared: str = "") -> Figure:
+    bans = [scope for one in found for scope in one.bans]
+    whole = sum(scope in _WHOLE for scope in bans)
+    narrow = ", ".join(sorted({scope for scope in bans if scope not in _WHOLE}))
+    failures, needed = (sum(getattr(one.done, what) for one in found) for what in ("failed", "needed"))
+    return Figure(
+        what=f"honest strangers: {what}: bans of all SIP, {failed}",
+        measured=f"{whole}, {failures} of {needed}" + (f"; narrow bans: {narrow}" if narrow else ""),
+        must="0, 0",
+        reached=(whole, failures) == (0, 0),
+        compared=compared,
+        cores=_CORES,
+    )
