@@ -269,11 +269,11 @@ def out_of_step(transport: str) -> Way:
         source = trial.address()
         challenge = trial.challenge_by_udp(source)
         with trial.open(source, transport, _SMALL_WINDOW) as wire:
-            message = FOLDED.encode(wire.contact, transport)
             if isinstance(wire, WebSocketWire):
-                wire.send_fragmented(message)
-            else:
-                wire.send(message)
+                wire.fragments = 2
+            wire.send(FOLDED.encode(wire.contact, transport))
+            if isinstance(wire, WebSocketWire):
+                wire.fragments = 1
             for _ in range(_BYES):
                 wire.send(request_of(b"BYE", b"nobody").encode(wire.contact, transport))
                 time.sleep(0.002)

@@ -11,7 +11,7 @@ from functools import cache
 from tests.support.sip_wire import Wire, connect, must_be_in_the_laboratory, own_name
 
 _SEND_SECONDS = 0.3
-_FIN, _BINARY, _CONTINUED, _MASKED = 0x80, 0x02, 0x00, 0x80
+_FIN, _FIN_BINARY, _CONTINUED, _MASKED = 0x80, 0x82, 0, 0x80
 _SHORT, _LONG = 126, 127
 _MASK = b"\0\0\0\0"
 """A mask of zeros, which leaves the payload unchanged."""
@@ -117,6 +117,8 @@ class WebSocketWire(StreamWire):
         protocol: str = "sip",
         window: int = 0,
     ) -> None:
+        self.fragments = 1
+        """The number of frames of each message."""
         super().__init__(target, source, seconds, encrypted=encrypted, window=window)
         super().send(_UPGRADE.format(host=target[0], protocol=protocol).encode())
         self._upgraded = False
@@ -127,13 +129,12 @@ class WebSocketWire(StreamWire):
             raise ConnectionError(f"no WebSocket for SIP: {accepted!r}")
 
     def send(self, message: bytes) -> None:
-        """Send one message in one frame."""
-        super().send(_frame(_FIN | _BINARY, message))
-
-    def send_fragmented(self, message: bytes) -> None:
-        """Send one message in two frames."""
-        half = len(message) // 2
-        super().send(_frame(_BINARY, message[:half]) + _frame(_FIN | _CONTINUED, message[half:]))
+        """Send one message, in one frame or several."""
+        size = -(-len(message) // self.fragments)
+        parts = [message[start : start + size] for start in range(0, len(message), size)]
+        for number, part in enumerate(parts):
+            kind = _CONTINUED if number else _FIN_BINARY & ~_FIN
+            super().send(_frame(kind | (_FIN if number == len(parts) - 1 else 0), part))
 
     def _framed(self) -> bytes | None:
         if not self._upgraded:
@@ -151,16 +152,16 @@ class WebSocketWire(StreamWire):
         return message
 
 
-def _frame(kind: int, payload: bytes) -> bytes:
-    """Return a masked frame."""
-    size = len(payload)
+def _frame(kind: int, content: bytes) -> bytes:
+    """Return a frame of a client, whose first byte is ``kind``."""
+    size = len(content)
     if size < _SHORT:
         head = struct.pack("!BB", kind, _MASKED | size)
     elif size < 1 << 16:
         head = struct.pack("!BBH", kind, _MASKED | _SHORT, size)
     else:
         head = struct.pack("!BBQ", kind, _MASKED | _LONG, size)
-    return head + _MASK + payload
+    return head + _MASK + content
 
 
 def open_wire(
