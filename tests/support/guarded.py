@@ -160,8 +160,8 @@ def guarded(lab: Lab, folder: Path, **settings: Any) -> Iterator[SharedGuard]:  
     The daemon reads all three sources. ``logs`` and ``wire`` replace those tables (NO_LOGS, NO_WIRE); ``ami``
     adds to the table of the manager interface, ``proxies`` are SIP proxies, ``hep`` is the table of
     Asterisk's export, and ``others`` are more tables ``[[asterisk]]``. The ration only observes, unless
-    ``firewall`` has one: most tests judge what the daemon itself does, and their clients give up at the first
-    silence. The block begins when all sources listen and the friends are known, unless ``listening=False``.
+    ``firewall`` has one, and that of questions unless its ``asking`` is set: most tests judge what the daemon
+    itself does, and their clients give up at the first silence. The block begins when all sources listen and the friends are known, unless ``listening=False``.
     """
     end_shared(lab)
     ami = {"username": MANAGER_USER, "secret": SECRET, "port": MANAGER_PORT, **settings.pop("ami", {})}
@@ -173,6 +173,7 @@ def guarded(lab: Lab, folder: Path, **settings: Any) -> Iterator[SharedGuard]:  
     pbx["hep"] = settings.pop("hep", {})
     pbxs = [pbx, *settings.pop("others", [])]
     firewall = {"ration": {"mode": "observe"}, **settings.pop("firewall", {"backend": "ipset"})}
+    firewall["ration"] = {"asking": "observe", **firewall["ration"]}
     guard = SharedGuard(folder, prefix=lab.network.in_pbx(), asterisk=pbxs, firewall=firewall, **settings)
     with guard:
         try:

@@ -146,10 +146,12 @@ NEAR_LENGTHS = {4: 24, 6: 48}
 """The prefix length of a stranger's *neighbours*, by IP version: they share a ration of questions too."""
 NEAR = 8
 """How many times the ration of questions of one stranger all its neighbours have together."""
-FLOW_SECONDS = 60
+FLOW_SECONDS = 30
 """Seconds that the ration of questions remembers a flow after its last packet."""
-WEBSOCKET_SECONDS = 3_600
+WEBSOCKET_SECONDS = 86_400
 """The same for a connection that Asterisk has upgraded to WebSocket."""
+MOST_WEBSOCKETS = 65_536
+"""The number of such connections that are remembered."""
 
 _SIP = 5060
 _IAX2 = 4569
@@ -291,6 +293,10 @@ class AskingRation:
     def flows_a_second(self) -> int:
         """How many flows one stranger begins in a second."""
         return 1
+
+    def sealed(self, ports: "Ports") -> tuple[int, ...]:
+        """Return those of ``ports`` that speak TLS and serve no pages: all bytes to them count."""
+        return tuple(port for port in ports.tcp if port in {*ports.tls, *self.wss})
 
     @property
     def seconds(self) -> int:

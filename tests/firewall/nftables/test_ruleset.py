@@ -6,7 +6,15 @@ import pytest
 from attrs import evolve
 
 from ringfence.errors import FirewallError
-from ringfence.firewall.contract import PROBE_PORT, BanAction, FirewallPlan, Limit, LimitMode, Ports
+from ringfence.firewall.contract import (
+    PROBE_PORT,
+    AskingRation,
+    BanAction,
+    FirewallPlan,
+    Limit,
+    LimitMode,
+    Ports,
+)
 from ringfence.firewall.nftables.ruleset import (
     DEFAULT_LENGTHS,
     BanSet,
@@ -37,6 +45,8 @@ PLANS = [
     FirewallPlan(new_only=True, decisions=True),
     FirewallPlan(decisions=True),
     FirewallPlan(sip_ports=Ports((5060,), ()), limit=Limit(LimitMode.OBSERVE, 1, 1)),
+    evolve(EVERYTHING, asking=AskingRation(LimitMode.ENFORCE, wss=(8089,))),
+    FirewallPlan(sip_ports=Ports((), ()), asking=AskingRation(LimitMode.OBSERVE, 300, 7)),
 ]
 
 

@@ -107,7 +107,7 @@ def variants(plan: FirewallPlan) -> Iterator[tuple[FirewallPlan, bool, bool, boo
     rules were left out; and whether the limiter and the ration were left out.
     """
     logging, limiting = plan.log_group is not None, plan.limits
-    rationing = plan.ration.mode is not LimitMode.OFF
+    rationing = {plan.ration.mode, plan.asking.mode} != {LimitMode.OFF}
     yield plan, True, False, False
     if logging or rationing:
         yield plan, False, False, False

@@ -5,9 +5,8 @@ The same text makes the table, repairs it, and replaces the rules of another pla
 until the new ones are in place.
 
     prerouting (raw)  from4, from6: packets from banned addresses; fragments of strangers; the limiter; the
-                      copies of strangers' requests; the log rules for the wire; to4, to6: packets routed to
-                      banned addresses
-                      the ration of forwarded refusals
+                      ration of questions; the copies of strangers' requests; the log rules for the wire; to4,
+                      to6: packets routed to banned addresses; the ration of forwarded refusals
     output (raw)      the log rules, to4, to6; the ration of this host's refusals
 
 Priority raw is before connection tracking. So a ban also stops established connections, and protects a
@@ -51,6 +50,14 @@ administrator's own rules still see them.
   guesses, and a packet of 64 kB that was combined from several segments (GRO) more than a hundred. No guess
   is shorter than 300 bytes. The limiter's tables hold a million sources for ten seconds. If a table is full
   (forged sources can fill it), packets of new sources pass without a limit, and are counted (``no_room``).
+* **The ration of questions** (``contract.AskingRation``) stands behind the limiter and before the copies, so
+  that the wire sees what Asterisk sees. Its rules compare the port first: a packet of media costs one
+  comparison for each. It counts packets to this host and to its containers, as the fence does. ``begin4``
+  lets few flows of a stranger begin, ``asking4`` counts their datagrams, and ``asking_clear4`` and
+  ``asking_sealed4`` their bytes. A connection is a WebSocket if Asterisk answered 101
+  (``asked_websocket4``). That answer may stand behind another one in its segment, if the sender delays both.
+  So segments that begin with a client's frame count too. If a table is full, packets of new strangers pass,
+  and are counted (``asked_full``).
 * **The log rules** copy SIP answers: datagrams whose payload begins with "SIP/2.0 401", 403, 404 or 407.
   (A 404 answers a call to an unknown extension.) To strangers they also copy all other answers by UDP from
   the SIP ports: a success shows that the request was no guess. Of TCP, every segment from the SIP ports to a
@@ -96,7 +103,7 @@ administrator writes into the ruleset. A name with a quote or another special ch
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from ipaddress import IPv4Network, IPv6Network
 from types import MappingProxyType
@@ -109,6 +116,7 @@ from ringfence.firewall.contract import (
     DROPPED_PREFIX,
     DROPPED_RATE,
     FLOOD_SECONDS,
+    FLOW_SECONDS,
     FRAGMENTS,
     FROM_BANNED,
     FROM_DENIED,
@@ -120,6 +128,9 @@ from ringfence.firewall.contract import (
     HEP_TCP,
     MOST_FLOODERS,
     MOST_LIMITED,
+    MOST_WEBSOCKETS,
+    NEAR,
+    NEAR_LENGTHS,
     OUTSIDE_SECONDS,
     PASSING,
     PROBE_NETWORKS,
@@ -131,6 +142,8 @@ from ringfence.firewall.contract import (
     SERVED,
     TO_BANNED,
     TO_DENIED,
+    WEBSOCKET_SECONDS,
+    AskingRation,
     BanAction,
     FirewallPlan,
     Fragments,
@@ -156,6 +169,8 @@ COUNTERS: Mapping[str, str] = {
     "rationed": "over the ration of refusals",
     "ration_full": "without room in the ration",
     "fenced": "from outside the fence",
+    "asked": "over the ration of questions",
+    "asked_full": "without room in the ration of questions",
 }
 _SCOPES = {Scope.FULL: "ban", Scope.SIP: "asterisk", Scope.SIP_UDP: "sip", Scope.SIP_TCP: "tcp"}
 _TYPES = {4: "ipv4_addr", 6: "ipv6_addr"}
@@ -187,6 +202,10 @@ REASSEMBLING = f"meta l4proto udp tproxy to :{PROBE_PORT}"
 """A rule whose presence makes the kernel reassemble packets. No packet may reach it."""
 DROPPING = "\n".join(f"{fragment} {_TO_THIS_HOST} drop" for fragment in _FRAGMENTS.values())
 """Rules with the expressions that drop fragments."""
+_ASKED = ("_begun", "", "_clear", "_sealed")  # what the ration of questions counts, in names of sets
+_UNASKED = (f"@th,64,64 {_STATUS_LINE} return", f"@th,64,32 0x{b'ACK '.hex()} return")
+_UPGRADED = b"HTTP/1.1 101"
+_CLIENT_FRAME = "& 0x7080 == 0x0080"  # the first two bytes: no reserved bit, and a mask
 _LOG = 'limit rate 5/second burst 5 packets log prefix "ringfence: "'
 
 
@@ -354,6 +373,8 @@ def _fixed_sets(plan: FirewallPlan, lists: Mapping[str, str]) -> dict[str, str]:
         if plan.ration.mode is not LimitMode.OFF:
             body = f"type {_TYPES[version]}; flags dynamic,timeout; timeout {FLOOD_SECONDS}s; size"
             sets[f"ration{version}"] = sets[f"ration_bytes{version}"] = f"{body} {MOST_LIMITED};"
+        if plan.asking.mode is not LimitMode.OFF:
+            sets |= _asking_sets(version)
         if plan.fence is not LimitMode.OFF:
             body = f"type {_TYPES[version]}; flags dynamic,timeout; timeout {OUTSIDE_SECONDS}s; size"
             sets[f"fenced{version}"] = f"{body} {MOST_FLOODERS};"
@@ -391,6 +412,7 @@ def _chains(
     if plan.limit.mode is not LimitMode.OFF:
         for version in VERSIONS:
             yield from _limiter_chains(plan, version, log)
+    yield from _asking_chains(plan, lists, log, inner=inner)
     if plan.ration.mode is not LimitMode.OFF:
         for version in VERSIONS:
             yield from _ration_chains(plan, version, log)
@@ -508,7 +530,7 @@ def _over_copies(plan: FirewallPlan) -> Iterator[str]:
 
     If the table is full, the rule does not match, and the request is copied.
     """
-    over = f"limit rate over {plan.sender_rate}/second burst {plan.sender_rate} packets"
+    over = _over(plan.sender_rate, plan.sender_rate)
     for version in VERSIONS if plan.limits_copies else ():
         yield f"update @copied{version} {{ {_counted(version, 'saddr')} {over} }} return"
 
@@ -544,7 +566,7 @@ def _limiter_chains(plan: FirewallPlan, version: int, log: tuple[str, ...]) -> I
             *dropping,
         ),
     )
-    packets = f"limit rate over {limit.rate}/second burst {limit.burst} packets"
+    packets = _over(limit.rate, limit.burst)
     octets = _over_bytes(limit.rate * GUESS, limit.burst * GUESS)
     over = f"goto over{version}"
     yield RulesetChain(
@@ -557,11 +579,150 @@ def _limiter_chains(plan: FirewallPlan, version: int, log: tuple[str, ...]) -> I
     )
 
 
+def _asking_sets(version: int) -> dict[str, str]:
+    """Return the declarations of the sets of the ration of questions."""
+    address, dynamic = _TYPES[version], "flags dynamic,timeout; timeout"
+    stranger = f"type {address}; {dynamic} {FLOOD_SECONDS}s; size {MOST_LIMITED};"
+    flow = f"type {address} . inet_service; {dynamic}"
+    return {
+        **{f"asked{near}{what}{version}": stranger for near in ("", "_near") for what in _ASKED},
+        f"asked_flows{version}": f"{flow} {FLOW_SECONDS}s; size {MOST_LIMITED};",
+        f"asked_websocket{version}": f"{flow} {WEBSOCKET_SECONDS}s; size {MOST_WEBSOCKETS};",
+    }
+
+
+def _asking_chains(
+    plan: FirewallPlan, lists: Mapping[str, str], log: tuple[str, ...], *, inner: bool
+) -> Iterator[RulesetChain]:
+    """Yield the chains of the ration of questions; none if it is off.
+
+    ``lists`` and ``inner`` are as in :func:`_chains`. A chain goes to the next one and never returns. So a
+    packet over the ration is counted once, even if it passes in the mode observe.
+    """
+    asking, containers = plan.asking, _containers(plan, "daddr")
+    if asking.mode is LimitMode.OFF:
+        return
+    dropping = (*log, "drop") if asking.mode is LimitMode.ENFORCE else ()
+    for version, keyword in _KEYWORDS.items():
+        yield RulesetChain(f"asked{version}", ('counter name "asked"', *dropping))
+        for what in _limits_of(asking):
+            yield from _asking_steps(asking, version, what, inner=inner)
+        flow, clear = f"{keyword} saddr . tcp sport", f"goto asking_clear{version}"
+        frames = (f"{begin}@{base},{at},16 {_CLIENT_FRAME} {clear}" for begin, base, at in _data(inner=inner))
+        keep = f"update @asked_websocket{version} {{ {flow} }}"
+        yield RulesetChain(
+            f"asking_web{version}", (f"{flow} @asked_websocket{version} {keep} {clear}", *frames)
+        )
+    for what in _asking_ports(plan):
+        rules = (
+            f"{to}{_strangers(version, 'saddr', lists, NetworkList.UNSHIELDED)} goto asking{what}{version}"
+            for version in VERSIONS
+            for to in ("fib daddr type local ", containers.get(version, ""))
+            if to
+        )
+        yield RulesetChain(f"asking{what}", tuple(rules))
+
+
+def _asking_steps(asking: AskingRation, version: int, what: str, *, inner: bool) -> Iterator[RulesetChain]:
+    """Yield the chains that count ``what`` strangers send: in all, in a first packet, and in any packet."""
+    protocol = "tcp" if what else "udp"
+    flow, flows = f"{_KEYWORDS[version]} saddr . {protocol} sport", f"@asked_flows{version}"
+    keep, last = f"update {flows} {{ {flow} }}", f"goto asking_more{what}{version}"
+    empty = ("tcp flags & syn == syn return", *(f"{test} return" for test in _without_data(version)))
+    hello = tuple(
+        f"{begin}@{base},{at},16 0x1603 @{base},{at + 40},8 0x01 return"
+        for begin, base, at in _data(inner=inner)
+    )
+    limits = _limits_of(asking)
+    begun = _asked(asking, version, "_begun", lambda times: _over(times * asking.flows_a_second, times))
+    yield RulesetChain(f"asking_more{what}{version}", _asked(asking, version, what, limits[what]))
+    first = (*begun, keep, *(hello if what == "_sealed" else ()), last)
+    yield RulesetChain(f"asking_first{what}{version}", first)
+    new = f"{flow} != {flows} goto asking_first{what}{version}"
+    yield RulesetChain(f"asking{what}{version}", (*(empty if what else _UNASKED), new, keep, last))
+
+
+def _limits_of(asking: AskingRation) -> Mapping[str, Callable[[int], str]]:
+    """Return the limits of datagrams (""), of bytes in clear and of bytes by TLS, for a multiple of each."""
+    rate = asking.bytes_a_second
+    return {
+        "": lambda times: _over(times * asking.rate, times * asking.burst),
+        "_clear": lambda times: _over_bytes(times * rate, times * asking.bytes_at_once),
+        "_sealed": lambda times: _over_bytes(times * rate, times * asking.sealed_bytes_at_once),
+    }
+
+
+def _asked(asking: AskingRation, version: int, what: str, over: Callable[[int], str]) -> tuple[str, ...]:
+    """Return the rules that limit ``what`` a stranger sends, and then what its neighbours do.
+
+    ``what`` is one of ``_ASKED``. ``over`` returns the match of what is over so many times the ration.
+    """
+    rules: list[str] = []
+    near = f"{_KEYWORDS[version]} saddr & {_network_of(version, NEAR_LENGTHS[version]).netmask}"
+    for name, source, times in (("", _counted(version, "saddr"), 1), ("_near", near, NEAR)):
+        strangers = f"@asked{name}{what}{version}"
+        rules += [
+            f"update {strangers} {{ {source} timeout {asking.seconds}s {over(times)} }} goto asked{version}",
+            f'{source} != {strangers} counter name "asked_full"',
+        ]
+    return tuple(rules)
+
+
+def _asking_ports(plan: FirewallPlan) -> Mapping[str, Ports]:
+    """Return the ports with a ration of questions, by what is counted there; empty if it is off."""
+    ports, sealed = plan.sip_ports, plan.asking.sealed(plan.sip_ports)
+    if plan.asking.mode is LimitMode.OFF:
+        return {}
+    return {
+        "": Ports(ports.conversations.udp, ()),
+        "_clear": Ports((), ports.streams),
+        "_sealed": Ports((), sealed),
+        "_web": Ports((), tuple(port for port in ports.web if port not in sealed)),
+    }
+
+
+def _asking_rules(plan: FirewallPlan, come: str) -> Iterator[str]:
+    """Yield the rules that send packets to the SIP ports to the ration of questions.
+
+    ``come`` is the match for the input interfaces, "" for all.
+    """
+    for what, ports in _asking_ports(plan).items():
+        for test in _port_tests(ports, "dport"):
+            yield f'{test} {come}iifname != "lo" jump asking{what}'
+
+
+def _upgrade_rules(
+    plan: FirewallPlan, lists: Mapping[str, str], ways: Mapping[int, str], *, inner: bool
+) -> Iterator[str]:
+    """Yield the rules that remember the connections of strangers that Asterisk upgrades to WebSocket.
+
+    ``lists``, ``ways`` and ``inner`` are as in :func:`_ration_rules`.
+    """
+    for version, way in ways.items():
+        strangers = _strangers(version, "daddr", lists, NetworkList.UNSHIELDED)
+        keep = f"update @asked_websocket{version} {{ {_KEYWORDS[version]} daddr . tcp dport }}"
+        for test in _port_tests(_asking_ports(plan).get("_web", Ports((), ())), "sport"):
+            for begin, base, at in _data(inner=inner):
+                upgraded = f"{begin}@{base},{at},{8 * len(_UPGRADED)} 0x{_UPGRADED.hex()}"
+                yield f"{test} {way}{upgraded} {strangers} {keep}"
+
+
+def _data(*, inner: bool) -> Iterator[tuple[str, str, int]]:
+    """Yield where the data of a TCP segment begins: a match of its header, the base, and the offset in bits.
+
+    ``inner``: it is the base ``@ih``.
+    """
+    if inner:
+        yield "", "ih", 0
+    else:
+        yield from ((f"tcp doff {words} ", "th", 32 * words) for words in _HEADERS)
+
+
 def _ration_chains(plan: FirewallPlan, version: int, log: tuple[str, ...]) -> Iterator[RulesetChain]:
     ration, target = plan.ration, _counted(version, "daddr")
     dropping = (*log, "drop") if ration.mode is LimitMode.ENFORCE else ()
     yield RulesetChain(f"rationed{version}", ('counter name "rationed"', *dropping))
-    over = f"limit rate over {ration.rate}/second burst {ration.burst} packets"
+    over = _over(ration.rate, ration.burst)
     yield RulesetChain(
         f"ration{version}",
         (
@@ -598,6 +759,11 @@ def _counted(version: int, side: str) -> str:
     return address if version == 4 else f"{address} & ffff:ffff:ffff:ffff::"  # noqa: PLR2004 - IPv4
 
 
+def _over(rate: int, burst: int) -> str:
+    """Return the limit for packets over ``rate`` a second, after ``burst`` at once."""
+    return f"limit rate over {rate}/second burst {burst} packets"
+
+
 def _over_bytes(rate: int, burst: int) -> str:
     """Return the limit for packets over ``rate`` bytes a second, after ``burst`` bytes at once.
 
@@ -623,6 +789,14 @@ def _without_data(version: int) -> Iterator[str]:
     for words in _HEADERS:
         length = f"ip length {20 + 4 * words}" if version == 4 else f"ip6 length {4 * words}"  # noqa: PLR2004
         yield f"tcp doff {words} {length}"
+
+
+def _last_rules(
+    plan: FirewallPlan, lists: Mapping[str, str], ways: Mapping[int, str], *, inner: bool
+) -> Iterator[str]:
+    """Yield the last rules for what the SIP ports send; the parameters are those of :func:`_ration_rules`."""
+    yield from _upgrade_rules(plan, lists, ways, inner=inner)
+    yield from _ration_rules(plan, lists, ways, inner=inner)
 
 
 def _ration_rules(
@@ -727,9 +901,9 @@ def _base_chains(
         )
     if not plan.interfaces:
         prerouting += leaving
-    prerouting += tuple(_ration_rules(plan, lists, _from_containers(plan), inner=inner))
+    prerouting += tuple(_last_rules(plan, lists, _from_containers(plan), inner=inner))
     leave = dict.fromkeys(VERSIONS, f'{go}oifname != "lo" ')
-    output += tuple(_ration_rules(plan, lists, leave, inner=inner))
+    output += tuple(_last_rules(plan, lists, leave, inner=inner))
     yield RulesetChain("prerouting", prerouting, "prerouting", _RAW)
     yield RulesetChain("output", output, "output", _RAW)
     inner_rules = (*(entering if rejecting else ()), *_fetched_rules(plan, come, lists))
@@ -760,8 +934,7 @@ def _exports(plan: FirewallPlan) -> Iterator[str]:
 
 def _beginnings(*, inner: bool) -> Iterator[str]:
     """Yield the matches of the segments that begin with an answer; ``inner``: they use ``@ih`` (TCP data)."""
-    starts = [("", "ih", 0)] if inner else [(f"tcp doff {words} ", "th", 32 * words) for words in _HEADERS]
-    for header, base, begin in starts:
+    for header, base, begin in _data(inner=inner):
         first, second = f"@{base},{begin},8", f"@{base},{begin + 8},8"
         yield f"{header}@{base},{begin},88 {_ANSWERS}"
         yield f"{header}{first} 0x81 {second} 126 @{base},{begin + 32},88 {_ANSWERS}"
@@ -778,6 +951,7 @@ def _rules_for_strangers(
     if fragments is Fragments.DROPPED:
         yield from _fragment_rules(plan, come, lists)
     yield from _limiter_rules(plan, come, lists)
+    yield from _asking_rules(plan, come)
 
 
 def _fragment_rules(plan: FirewallPlan, come: str, lists: Mapping[str, str]) -> Iterator[str]:

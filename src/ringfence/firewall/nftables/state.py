@@ -361,7 +361,7 @@ def _list_set(kernel: NetlinkConnection, ban: BanSet, enough: int | None) -> tup
 # -- reads the numbers that nftables counts: dropped packets, elements of sets, and sources over the limit
 
 
-_OWN_FIELDS = ("over_limit", "no_room", "rationed", "ration_full", "fenced")
+_OWN_FIELDS = ("over_limit", "no_room", "rationed", "ration_full", "fenced", "asked", "asked_full")
 """The counters with a field of their own, in the order of ``Counters``."""
 _KINDS = {
     "rate": "limiter",
@@ -370,6 +370,9 @@ _KINDS = {
     "ration": "rationed",
     "ration_bytes": "rationed",
     "fenced": "outside the fence",
+    "asked": "asking",
+    "asked_clear": "asking",
+    "asked_sealed": "asking",
 }
 
 

@@ -1,0 +1,409 @@
+"""The ration of questions: what a stranger may send to the SIP ports, with real packets."""
+
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from ipaddress import ip_address, ip_network
+
+import pytest
+from attrs import evolve
+from tests.support.cable import CABLES, WAIT, Cable
+from tests.support.lists import write_list
+from tests.support.netns import inside, run
+from tests.support.nflog import copies
+from tests.support.packets import OTHER, SIP, ban, behind, container_ends, drained_after, ends, opened, plan
+
+from ringfence.firewall.contract import (
+    NEAR,
+    AskingRation,
+    Backend,
+    FirewallPlan,
+    Limit,
+    LimitMode,
+    NetworkList,
+    Ports,
+)
+
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
+
+TLS, HTTP, HTTPS, IAX2 = 5061, 8088, 8089, 4569
+# One datagram a second after the first five: slow enough that a test sees only the first five.
+ASKING = AskingRation(LimitMode.ENFORCE, burst=5, rate=1, wss=(HTTPS,))
+PLAN = FirewallPlan(sip_ports=Ports(udp=(IAX2, SIP), tcp=(SIP, TLS, HTTP, HTTPS)), asking=ASKING)
+WITH_CONTAINER = evolve(PLAN, containers=frozenset({ip_address("10.9.9.2"), ip_address("fd00:9::2")}))
+WITHOUT_RATION = [NetworkList.FRIENDS, NetworkList.UNSHIELDED, NetworkList.ALLOW]
+GUESS = b"REGISTER sip:198.18.0.1 SIP/2.0\r\n\r\n"
+FREE = [b"SIP/2.0 200 OK\r\n\r\n", b"ACK sip:198.18.0.1 SIP/2.0\r\n\r\n"]
+HELLO = b"\x16\x03\x01\x02\x00\x01".ljust(517, b"h")
+FRAME = b"\x81\xfe\x01\x90".ljust(400, b"f")
+MANY = 50
+FREEBIND = 15  # IP_FREEBIND of linux/in.h
+PER_SECOND = ASKING.bytes_a_second
+SECONDS = 3  # a busy machine may take so long, while the ration refills
+
+
+@pytest.fixture(params=["nftables"])
+def backend(request: pytest.FixtureRequest, netns: None) -> Iterator[Backend]:
+    """Yield each backend, opened."""
+    with opened(request.param) as made:
+        yield made
+
+
+def arrived(there: socket.socket, here: socket.socket, payloads: Sequence[bytes]) -> int:
+    """Send datagrams from the far end; return how many reach ``here``."""
+    for payload in payloads:
+        there.sendto(payload, here.getsockname())
+    return drained_after(here)
+
+
+@contextmanager
+def strangers(cable: Cable, far: str, addresses: Sequence[str]) -> Iterator[list[socket.socket]]:
+    """Yield UDP sockets at addresses of the far end, of IPv4 also in 198.18.40.0/23."""
+    run("ip", "-n", far, "route", "replace", "local", "198.18.40.0/23", "dev", "lo")
+    with ExitStack() as stack:
+        found = []
+        for address in addresses:
+            with inside(far):
+                one = stack.enter_context(socket.socket(cable.family, socket.SOCK_DGRAM))
+            one.setsockopt(socket.IPPROTO_IP, FREEBIND, 1)  # for IPv6
+            one.bind((address, 0))
+            found.append(one)
+        yield found
+
+
+@contextmanager
+def stream(cable: Cable, far: str, port: int) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Yield both ends of a TCP connection from the far end to ``port`` here."""
+    with ends(cable, far, port, socket.SOCK_STREAM) as (listener, there):
+        listener.listen()
+        there.connect(listener.getsockname())
+        here, _ = listener.accept()
+        with here:
+            there.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            here.settimeout(WAIT)
+            yield here, there
+
+
+def received(here: socket.socket, least: int, patience: float = WAIT, first: float = 10.0) -> bytes:
+    """Return what arrives until ``least`` bytes are there, or nothing more comes for ``patience`` seconds.
+
+    It waits ``first`` seconds for the first bytes: a busy kernel may merge all segments to one that is over
+    the ration, and TCP sends them again after some time.
+    """
+    data = b""
+    here.settimeout(first)
+    while len(data) < least:
+        try:
+            piece = here.recv(65_536)
+        except TimeoutError:
+            break
+        if not piece:
+            break
+        data += piece
+        here.settimeout(patience)
+    return data
+
+
+# -- datagrams
+
+
+def test_a_stranger_asks_five_times_at_once_and_no_more(backend: Backend, far: str, cable: Cable) -> None:
+    """Of many datagrams at once five reach the SIP port; the counter has the others."""
+    plan(backend, PLAN)
+    with ends(cable, far, SIP) as (here, there):
+        assert arrived(there, here, [GUESS] * MANY) == 5
+    counters = backend.counters()
+    assert (counters.asked, counters.asked_full) == (MANY - 5, 0)
+
+
+def test_the_ration_refills_slowly(backend: Backend, far: str, cable: Cable) -> None:
+    """After a pause more datagrams pass, and never more than at once."""
+    plan(backend, evolve(PLAN, asking=evolve(ASKING, burst=2, rate=5)))
+    with ends(cable, far, SIP) as (here, there):
+        assert arrived(there, here, [GUESS] * MANY) == 2
+        time.sleep(1.0)
+        assert arrived(there, here, [GUESS] * MANY) == 2
+
+
+def test_answers_and_other_ports_have_no_ration(backend: Backend, far: str, cable: Cable) -> None:
+    """What can be no guess passes: answers, ACKs, and datagrams to the ports of IAX2 and of others."""
+    plan(backend, PLAN)
+    with ends(cable, far, SIP) as (here, there):
+        assert arrived(there, here, [GUESS] * 9) == 5
+        assert arrived(there, here, FREE * MANY) == 2 * MANY
+    for port in (IAX2, OTHER):
+        with ends(cable, far, port) as (here, there):
+            assert arrived(there, here, [GUESS] * MANY) == MANY
+    assert backend.counters().asked == 4
+
+
+def test_a_stranger_begins_one_flow_at_once(backend: Backend, far: str, cable: Cable) -> None:
+    """Of many ports of one address one gets through, and its next requests do."""
+    plan(backend, PLAN)
+    with ends(cable, far, SIP) as (here, _), strangers(cable, far, [cable.banned] * MANY) as phones:
+        for phone in phones:
+            phone.sendto(GUESS, here.getsockname())
+        assert drained_after(here) == 1
+        assert arrived(phones[0], here, [GUESS] * 9) == 4
+        assert arrived(phones[1], here, [GUESS] * 9) == 0
+
+
+@pytest.mark.parametrize("which", WITHOUT_RATION)
+def test_friends_and_allowed_networks_have_no_ration(
+    backend: Backend, far: str, cable: Cable, which: NetworkList
+) -> None:
+    """Datagrams of a friend or of an allowed network all pass, also at once after it was put on the list."""
+    plan(backend, PLAN)
+    with ends(cable, far, SIP) as (here, there):
+        assert arrived(there, here, [GUESS] * MANY) == 5
+        write_list(backend, which, [ip_network(cable.banned)])
+        assert arrived(there, here, [GUESS] * MANY) == MANY
+        write_list(backend, which, [])
+        assert arrived(there, here, [GUESS] * MANY) <= 5
+
+
+def test_a_ration_that_observes_only_counts(backend: Backend, far: str, cable: Cable) -> None:
+    """In the mode observe every packet passes, and each one over the ration is counted once."""
+    plan(backend, evolve(PLAN, asking=evolve(ASKING, mode=LimitMode.OBSERVE)))
+    with ends(cable, far, SIP) as (here, _), strangers(cable, far, [cable.banned] * 2) as (first, second):
+        assert arrived(first, here, [GUESS] * MANY) == MANY
+        assert arrived(second, here, [GUESS] * MANY) == MANY
+    assert backend.counters().asked == 2 * MANY - 5
+
+
+def test_no_ration_is_in_place_without_the_setting(backend: Backend, far: str, cable: Cable) -> None:
+    """With the mode off every datagram passes, and nothing is counted."""
+    plan(backend, evolve(PLAN, asking=AskingRation()))
+    with ends(cable, far, SIP) as (here, there):
+        assert arrived(there, here, [GUESS] * MANY) == MANY
+    assert backend.counters().asked == 0
+
+
+def test_the_addresses_of_a_64_share_one_ration(backend: Backend, far: str) -> None:
+    """Two addresses of one /64 together begin one flow and send five datagrams."""
+    cable = CABLES["IPv6"]
+    plan(backend, PLAN)
+    with (
+        ends(cable, far, SIP) as (here, _),
+        strangers(cable, far, [cable.banned, cable.other]) as (first, second),
+    ):
+        assert arrived(first, here, [GUESS] * MANY) == 5
+        assert arrived(second, here, [GUESS] * MANY) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern"), [("IPv4", "198.18.40.{}"), ("IPv6", "fd00:18:0:{:x}::1")], ids=["/24", "/48"]
+)
+def test_neighbours_share_a_larger_ration(backend: Backend, far: str, name: str, pattern: str) -> None:
+    """Of many addresses of a /24, or /64s of a /48, as many get through at once as its multiple says."""
+    cable = CABLES[name]
+    plan(backend, PLAN)
+    addresses = [pattern.format(number) for number in range(1, MANY + 1)]
+    with ends(cable, far, SIP) as (here, _), strangers(cable, far, addresses) as phones:
+        for phone in phones:
+            phone.sendto(GUESS, here.getsockname())
+        assert NEAR <= drained_after(here) <= NEAR * 2
+        total = sum(arrived(phone, here, [GUESS] * 9) for phone in phones[: 2 * NEAR])
+        assert 3 * NEAR <= total <= (5 + SECONDS) * NEAR
+
+
+def test_other_networks_have_their_own_ration(backend: Backend, far: str) -> None:
+    """Many strangers of one /24 take nothing from those of another."""
+    cable = CABLES["IPv4"]
+    plan(backend, PLAN)
+    crowd = [f"198.18.40.{number}" for number in range(1, MANY + 1)]
+    with ends(cable, far, SIP) as (here, _), strangers(cable, far, [*crowd, "198.18.41.1"]) as phones:
+        for phone in phones[:-1]:
+            phone.sendto(GUESS, here.getsockname())
+        assert drained_after(here) < MANY
+        assert arrived(phones[-1], here, [GUESS] * 9) == 5
+
+
+def test_a_rule_that_counts_many_attempts_has_a_ration(backend: Backend, far: str, cable: Cable) -> None:
+    """The kernel takes a large ration, and counts by it."""
+    plan(backend, evolve(PLAN, asking=evolve(ASKING, burst=200)))
+    with ends(cable, far, SIP) as (here, there):
+        assert arrived(there, here, [GUESS] * 250) == 200
+
+
+def test_new_rules_keep_what_was_asked(backend: Backend, far: str, cable: Cable) -> None:
+    """A reload of the configuration gives nobody a new ration."""
+    plan(backend, PLAN)
+    with ends(cable, far, SIP) as (here, there):
+        assert arrived(there, here, [GUESS] * MANY) == 5
+        plan(backend, evolve(PLAN, limit=Limit(LimitMode.ENFORCE, 500, 500)))
+        assert arrived(there, here, [GUESS] * MANY) <= SECONDS
+
+
+def test_the_ration_may_be_limited_to_interfaces(backend: Backend, far: str, cable: Cable) -> None:
+    """With interfaces named, packets that come by other interfaces have no ration."""
+    for interfaces, expected in ((("other0",), MANY), (("near0",), 5)):
+        plan(backend, evolve(PLAN, interfaces=interfaces))
+        with ends(cable, far, SIP) as (here, there):
+            assert arrived(there, here, [GUESS] * MANY) == expected
+
+
+def test_the_wire_sees_only_what_passes(backend: Backend, far: str, cable: Cable) -> None:
+    """What Asterisk never sees is not copied either."""
+    plan(backend, evolve(PLAN, log_group=7))
+    with copies(7) as until, ends(cable, far, SIP) as (here, there):
+        assert arrived(there, here, [GUESS] * MANY) == 5
+        assert arrived(there, here, [b"ACK the last"]) == 1
+        assert len(until(b"ACK the last")) == 5
+
+
+def test_a_banned_address_uses_up_no_ration(backend: Backend, far: str, cable: Cable) -> None:
+    """Packets of a banned address are drops of the ban, and not of the ration."""
+    plan(backend, PLAN)
+    ban(backend, cable)
+    with ends(cable, far, SIP) as (here, there):
+        assert arrived(there, here, [GUESS] * MANY) == 0
+    assert backend.counters().asked == 0
+
+
+@pytest.mark.parametrize(("wanted", "expected"), [(WITH_CONTAINER, 5), (PLAN, MANY)], ids=["ours", "other"])
+def test_questions_to_a_container_are_rationed(
+    backend: Backend, far: str, wanted: FirewallPlan, expected: int
+) -> None:
+    """What is routed to Asterisk's container has the ration; another PBX behind this host has none."""
+    plan(backend, wanted)
+    with container_ends(far) as (inner, remote):
+        assert arrived(remote, inner, [GUESS] * MANY) == expected
+
+
+# -- streams
+
+
+@pytest.mark.parametrize(("port", "at_once"), [(SIP, 1_600), (TLS, 2_000), (HTTPS, 2_000)])
+def test_a_stranger_sends_few_bytes_at_once(
+    backend: Backend, far: str, cable: Cable, port: int, at_once: int
+) -> None:
+    """Of many requests, one after the other, some bytes reach the SIP port, whatever they begin with."""
+    plan(backend, PLAN)
+    with stream(cable, far, port) as (here, there):
+        for _ in range(MANY):
+            there.sendall(b"x" * 400)
+            time.sleep(0.001)
+        assert 800 <= len(received(here, 400 * MANY)) <= at_once + SECONDS * PER_SECOND
+    assert backend.counters().asked > 0
+
+
+def test_many_guesses_in_one_segment_are_over_the_ration(backend: Backend, far: str, cable: Cable) -> None:
+    """What is sent at once arrives in pieces of a frame at most, as TCP sends it again."""
+    plan(backend, evolve(PLAN, asking=evolve(ASKING, rate=2)))
+    with stream(cable, far, SIP) as (here, there):
+        there.sendall(b"x" * 40_000)
+        # The probe for a lost tail uses up the ration; the first segment passes when it has come back.
+        assert 1_000 <= len(received(here, 1_000)) <= 3_000
+
+
+def test_a_stranger_may_open_many_connections(backend: Backend, far: str, cable: Cable) -> None:
+    """Each of many connections is accepted, and one of them sends."""
+    plan(backend, PLAN)
+    with ends(cable, far, SIP, socket.SOCK_STREAM) as (listener, _), ExitStack() as stack:
+        listener.listen(MANY)
+        accepted = []
+        for _ in range(MANY):
+            with inside(far):
+                there = stack.enter_context(socket.socket(cable.family, socket.SOCK_STREAM))
+            there.bind((cable.banned, 0))
+            there.settimeout(5.0)
+            there.connect(listener.getsockname())
+            accepted.append(stack.enter_context(listener.accept()[0]))
+            there.sendall(b"x" * 300)
+        time.sleep(0.05)
+        assert 1 <= sum(bool(received(one, 1, first=0.001)) for one in accepted) <= SECONDS
+
+
+@pytest.mark.parametrize("which", WITHOUT_RATION)
+def test_what_was_dropped_arrives_when_the_sender_is_a_friend(
+    backend: Backend, far: str, cable: Cable, which: NetworkList
+) -> None:
+    """TCP sends dropped segments again: nothing is missing afterwards."""
+    plan(backend, PLAN)
+    with stream(cable, far, SIP) as (here, there):
+        there.sendall(b"x" * 40_000)
+        first = received(here, 40_000)
+        assert len(first) < 10_000
+        write_list(backend, which, [ip_network(cable.banned)])
+        assert len(first + received(here, 40_000 - len(first), 5.0)) == 40_000
+
+
+def test_the_first_segment_of_a_tls_handshake_is_free(backend: Backend, far: str, cable: Cable) -> None:
+    """Bytes behind a ClientHello are counted as without it; so is a second ClientHello in a connection."""
+    plan(backend, PLAN)
+    requests = b"x" * 900
+    with stream(cable, far, TLS) as (here, there):
+        for part in (HELLO, requests, requests):
+            there.sendall(part)
+            assert received(here, len(part)) == part
+    assert backend.counters().asked == 0
+    with stream(cable, far, TLS) as (here, there):
+        time.sleep(1.5)  # another flow begins
+        for _ in range(MANY):
+            there.sendall(HELLO)
+            time.sleep(0.001)
+        assert len(received(here, MANY * len(HELLO))) <= 2_000 + len(HELLO) + SECONDS * PER_SECOND
+
+
+def test_pages_have_no_ration(backend: Backend, far: str, cable: Cable) -> None:
+    """Requests for pages, what they upload, and TLS at a port that serves pages pass as fast as they come."""
+    plan(backend, evolve(PLAN, asking=evolve(ASKING, wss=())))
+    for port in (HTTP, HTTPS, OTHER):
+        for begin in (b"GET / HTTP/1.1\r\n", b"\x17\x03\x03\x10\x00", b"Action: Login\r\n"):
+            with stream(cable, far, port) as (here, there):
+                for _ in range(MANY):
+                    there.sendall(begin.ljust(400, b"p"))
+                assert len(received(here, 400 * MANY)) == 400 * MANY
+    assert backend.counters().asked == 0
+
+
+def test_frames_of_a_websocket_are_rationed(backend: Backend, far: str, cable: Cable) -> None:
+    """Segments that begin with a client's frame are counted, also if no answer showed the WebSocket."""
+    plan(backend, PLAN)
+    with stream(cable, far, HTTP) as (here, there):
+        for _ in range(MANY):
+            there.sendall(FRAME)
+            time.sleep(0.001)
+        assert 800 <= len(received(here, MANY * len(FRAME))) <= 1_600 + SECONDS * PER_SECOND
+
+
+def test_everything_on_a_websocket_is_rationed(backend: Backend, far: str, cable: Cable) -> None:
+    """After Asterisk's answer 101 all bytes of the connection count, whatever they begin with."""
+    plan(backend, PLAN)
+    with stream(cable, far, HTTP) as (here, there):
+        there.sendall(b"GET /ws HTTP/1.1\r\n\r\n".ljust(900))
+        assert len(received(here, 900)) == 900
+        here.sendall(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+        assert received(there, 9)
+        for _ in range(MANY):
+            there.sendall(b"GET /".ljust(400))
+            time.sleep(0.001)
+        assert 800 <= len(received(here, MANY * 400)) <= 1_600 + SECONDS * PER_SECOND
+    with stream(cable, far, HTTP) as (here, there):
+        here.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        assert received(there, 9)
+        there.sendall(b"GET /".ljust(20_000))
+        assert len(received(here, 20_000)) == 20_000
+
+
+def test_a_containers_streams_are_rationed(backend: Backend, far: str) -> None:
+    """What a stranger sends to Asterisk's container by TCP and by WebSocket has the same ration."""
+    plan(backend, WITH_CONTAINER)
+    with behind(far) as container:
+        for port in (SIP, HTTP):
+            with ExitStack() as stack:
+                with inside(container):
+                    listener = stack.enter_context(socket.create_server(("10.9.9.2", port)))
+                with inside(far):
+                    there = stack.enter_context(socket.create_connection(("10.9.9.2", port), 5.0))
+                there.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                here = stack.enter_context(listener.accept()[0])
+                here.sendall(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+                assert received(there, 9)
+                for _ in range(MANY):
+                    there.sendall(b"x" * 400)
+                    time.sleep(0.001)
+                assert len(received(here, 400 * MANY)) <= 1_600 + SECONDS * PER_SECOND
+    assert backend.counters().asked > 0
