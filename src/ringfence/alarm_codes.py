@@ -70,7 +70,7 @@ class AlarmCode(enum.StrEnum):
     )
     ATTACK_DISTRIBUTED = (
         "attack.distributed",
-        "Many addresses try one account.",
+        "Many addresses try one account. Meanwhile a stranger's first failure there is a short ban of SIP.",
         "Make sure that its password is long.",
     )
     ATTACK_SPOOFING = (

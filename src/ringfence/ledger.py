@@ -30,7 +30,7 @@ from operator import attrgetter
 from attrs import define, evolve
 
 from ringfence.model import AttemptCounts, Ban, Network, Origin, Scope
-from ringfence.networks import BITS, PREFIX_LENGTHS, exempts_friends, overlap
+from ringfence.networks import BITS, IPV6_SENDER, exempts_friends, overlap
 
 MOST_PENDING = 1_000
 """The maximum number of refused bans that are tried again."""
@@ -144,6 +144,7 @@ class Ledger:
         self._records: dict[int, Record] = {}
         self._pending: dict[int, Ban] = {}
         self._assumed: dict[int, float] = {}
+        self._assumed_lengths: set[int] = set()  # the prefix lengths of all of these so far
         self._next_expiry = inf
         self._shapes: Counter[int] = Counter()
         # By IP version, the scopes in use, each with its bits in a key and its prefix lengths, the widest
@@ -182,12 +183,16 @@ class Ledger:
         return found
 
     def _is_unconfirmed(self, subject: int, scope: Scope, now: float) -> bool:
-        """Whether a pending or assumed ban with ``scope`` applies to a subject."""
+        """Whether a pending or assumed ban with ``scope`` applies to a subject.
+
+        A single address of a /64 is a subject if it is a friend. An assumed ban of the /64 exempts it.
+        """
         key = subject | _NUMBERS[scope] << 1
         own = key >> _KIND_BITS & _LENGTH
-        lengths = (length for length in (own, *PREFIX_LENGTHS) if length <= own)
         return key in self._pending or any(
-            self._assumed.get(_widened(key, length), now) > now for length in lengths
+            self._assumed.get(_widened(key, length), now) > now
+            for length in self._assumed_lengths
+            if length == own or (length < own and length != IPV6_SENDER)
         )
 
     # -- confirmed bans
@@ -427,6 +432,7 @@ class Ledger:
     def assume(self, subject: Network, scope: Scope, expires: float) -> None:
         """Count a subject or prefix as banned until ``expires``, although no kernel enforces it."""
         self._assumed[key_of(subject, scope)] = expires
+        self._assumed_lengths.add(subject.prefixlen)
         self._next_expiry = min(self._next_expiry, expires)
         if len(self._assumed) > MOST_ASSUMED:
             first = nsmallest(max(1, MOST_ASSUMED // 8), self._assumed.items(), key=lambda item: item[1])

@@ -161,7 +161,8 @@ def guarded(lab: Lab, folder: Path, **settings: Any) -> Iterator[SharedGuard]:  
     adds to the table of the manager interface, ``proxies`` are SIP proxies, ``hep`` is the table of
     Asterisk's export, and ``others`` are more tables ``[[asterisk]]``. The ration only observes, unless
     ``firewall`` has one, and that of questions unless its ``asking`` is set: most tests judge what the daemon
-    itself does, and their clients give up at the first silence. The block begins when all sources listen and the friends are known, unless ``listening=False``.
+    itself does, and their clients give up at the first silence. The block begins when all sources listen and
+    the friends are known, unless ``listening=False``.
     """
     end_shared(lab)
     ami = {"username": MANAGER_USER, "secret": SECRET, "port": MANAGER_PORT, **settings.pop("ami", {})}

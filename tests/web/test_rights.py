@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -102,3 +103,14 @@ def test_the_page_only_redeems_tokens(do: str, fields: Mapping[str, object], err
         return
     with pytest.raises(ControlError, match=error):
         check_request(PeerRole.PAGE, do, fields)
+
+
+@pytest.mark.parametrize("network", ["198.18.0.0/16", "2001:db8::/32"])
+def test_the_page_may_unban_what_a_rule_bans(network: str) -> None:
+    """No rule bans a wider network than a /16 or a /32; to ban, the page may name smaller ones only."""
+    check_request(PeerRole.PAGE, "unban", {"networks": [network], "allowed": False})
+    wider = str(ip_network(network).supernet())
+    with pytest.raises(ControlError, match="networks must be"):
+        check_request(PeerRole.PAGE, "unban", {"networks": [wider], "allowed": False})
+    with pytest.raises(ControlError, match="networks must be"):
+        check_request(PeerRole.PAGE, "ban", {"networks": [network], "seconds": 60.0})

@@ -34,7 +34,7 @@ from ringfence.daemon.fence_links import MOST_ADMITTED_FOR, MOST_VALID
 from ringfence.errors import ControlError
 from ringfence.lists.entries import MAX_AT_ONCE, MAX_NAME, MAX_NOTE, MAX_SECONDS, MAX_TEXT
 from ringfence.model import MASK, Network, parse_network, printable
-from ringfence.networks import PAGE_SHORTEST
+from ringfence.networks import PAGE_SHORTEST, PAGE_UNBAN_SHORTEST
 
 # -- the checks of the fields of requests: which JSON values a field accepts
 #
@@ -314,7 +314,7 @@ REQUESTS: Mapping[str, Request] = {
     "tops": _read({"kind": choice("accounts", "addresses"), "seconds": _PERIOD}),
     "unban": _only(
         {"networks": optional(networks(_MOST_NETWORKS)), "all": flag(), "allowed": flag()},
-        page={"networks": _ONE_SMALL, "allowed": flag()},
+        page={"networks": networks(1, PAGE_UNBAN_SHORTEST), "allowed": flag()},
     ),
     "why": _read({"network": network()}, page={"network": network()}),
     "why_account": _read({"account": text(_MOST_NAME, 1)}, page={"account": text(_MOST_NAME, 1)}),

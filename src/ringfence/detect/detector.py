@@ -369,20 +369,22 @@ class Detector:
         attempt = self._history.attempt_of(kept[-1], subject.network)
         decision: Decision | None = None
         alarms: list[AlarmChange] = []
-        strange = False  # whether an attempt has the limits of a stranger
+        strange: list[Attempt] = []  # the attempts that have the limits of a stranger
         for fact in raised:
             account = fact.account.decode("utf-8", "replace")
+            one = evolve(attempt, address=address, account=account, kind=fact.kind, event=fact.event)
+            one = evolve(one, proof=proof.proof)
             if subject.friend or self.friends.worked_near(account, address):
-                one = evolve(attempt, address=address, account=account, kind=fact.kind, event=fact.event)
-                one = evolve(one, proof=proof.proof)
                 ban, phones = self._friend_attempts.on_certain(subject, one, now)
             else:
-                strange = True
+                strange.append(one)
                 ban, phones = self._judge.count_proven(subject, proof.asterisk, fact)
             decision = ban or decision
             alarms += phones
         if decision is None and strange:
             decision = self._judge.decide(subject, kept, attempt, now, narrowed=bool(banned))
+        for one in strange[-1:]:
+            decision = self._judge.ban_of_attacker(subject, one, now, banned, decision)
         if decision is None:
             return [*alarms]
         return [Judgement(attempt, subject.network, Disposition.PROVEN, decision), *alarms]
@@ -490,7 +492,7 @@ class Detector:
         if worked or subject.friend:
             decision, alarms = self._friend_attempts.on_attempt(subject, attempt, now)
             return (Judgement(attempt, network, Disposition.FRIEND, decision), *alarms)
-        return self._judge_stranger(subject, kept, attempt, now, claimed, narrowed=claimed in banned)
+        return self._judge_stranger(subject, kept, attempt, now, claimed, banned)
 
     def _widened(self, subject: Subject, attempt: Attempt, now: float) -> Decision | None:
         """Return the full ban of a stranger that a ban of the SIP ports does not stop, or None.
@@ -515,17 +517,17 @@ class Detector:
         attempt: Attempt,
         now: float,
         claimed: Scope,
-        *,
-        narrowed: bool,
+        banned: Collection[Scope],
     ) -> Judged:
         decision = None
+        narrowed = claimed in banned
         alarms: Sequence[AlarmChange] = ()
         if not narrowed or attempt.proof is not _CLAIMED:  # claimed attempts do not lengthen a claimed ban
             decision = self._judge.decide(subject, kept, attempt, now, narrowed=narrowed, claimed=claimed)
         if attempt.proof is not _CLAIMED:
             fact = fact_from(attempt, now)
             ban, alarms = self._judge.count_proven(subject, attempt.asterisk, fact)
-            decision = ban or decision
+            decision = self._judge.ban_of_attacker(subject, attempt, now, banned, ban or decision)
         if self._claims.refused:
             alarms = (*alarms, *self._claims.alarms(now))
         if narrowed and decision is None and (attempt.transport in _DATAGRAMS or claimed is not _NARROW):

@@ -8,12 +8,13 @@ their own limits (``friend_attempts``), and claimed evidence never bans a friend
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from math import inf
 from typing import Generic, TypeVar
 
 from attrs import Factory, define
 
+from ringfence.detect.distributed import network_to_ban, scope_of_ban
 from ringfence.detect.history import (
     Fact,
     History,
@@ -22,6 +23,7 @@ from ringfence.detect.history import (
     Subjects,
     fact_of,
     has_proven,
+    pack_network,
     packed_account,
     remember,
     summary,
@@ -31,8 +33,9 @@ from ringfence.detect.history import (
 from ringfence.detect.judgement import Count, Decision, distributed, spoofing
 from ringfence.detect.rules import By, Claimed, Of, Rule
 from ringfence.detect.sessions import UNKNOWN_ACCOUNT
+from ringfence.event_values import evolve
 from ringfence.model import WIDEST_FIRST, AlarmChange, Attempt, AttemptKind, Network, Scope, short_account
-from ringfence.networks import is_one_host, narrowest, prefix_of
+from ringfence.networks import contains, is_one_host, narrowest, prefix_of
 
 # -- counts over several subjects: the proven attempts of one prefix, or on one account
 #
@@ -193,11 +196,20 @@ _SECOND = 2
 _IPV6 = 6
 _LEAST_OF_48 = 5
 """The number of /64s whose attempts ban a whole /48: customers share it, and some have only a /64 each."""
+_FAILURES_EACH = 2.5
+"""For each address that a distributed attack needs (eight): so many failures of fewer begin it too (20)."""
+_SEVERAL = 3  # the least number of subjects of a distributed attack
 _CUSTOMER = 86_400.0  # seconds for which it is known which part of a /48 was banned; the ban lasts as long
 _ATTEMPTS = Of.ATTEMPTS
 _UNKNOWN_ACCOUNT = UNKNOWN_ACCOUNT.encode()
 # PJSIP cuts an account that does not exist (``res/res_pjsip/pjsip_distributor.c:check_endpoint``).
 _MOST_OF_UNKNOWN = 36
+
+FIRST_FAILURE = (
+    "many addresses try one account: while they do, the first failure of a stranger on it closes SIP to the "
+    "stranger for minutes"
+)
+"""The reason of a ban by the rule ``distributed`` for a first failure."""
 
 AccountKey = tuple[str, str]
 """The name of an Asterisk, and an account there."""
@@ -230,8 +242,11 @@ class Judge:
         # By /48: the part that was banned last, and when.
         self._customers: OrderedDict[Network, tuple[Network, float]] = OrderedDict()
         self._accounts: GroupCounts[AccountKey] = _group_counts(self._distributed)
-        self.attacked: dict[AccountKey, int] = {}
-        """The accounts under a distributed attack, and the number of subjects that try each."""
+        self.attacked: dict[AccountKey, float] = {}
+        """The accounts under a distributed attack, and the time until which it lasts at least (seconds).
+
+        Then the bans have ended that it has led to.
+        """
 
     # -- strangers --------------------------------------------------------------------------------------
 
@@ -415,11 +430,66 @@ class Judge:
             return ()
         account = (asterisk, fact.account.decode("utf-8", "replace"))
         count = self._accounts.add(account, subject.key, fact.at)
-        if len(count.subjects) < rule.attempts:
+        if account in self.attacked or not self._is_attack(rule, account, count):
             return ()
-        began = account not in self.attacked
-        self.attacked[account] = len(count.subjects)
-        return (distributed(*account),) if began else ()
+        self.attacked[account] = fact.at + self._claims.terms.ban[0]
+        return (distributed(*account),)
+
+    def _is_attack(self, rule: Rule, account: AccountKey, count: GroupCount) -> bool:
+        """Whether many subjects fail on an account, or several of them so often before they are banned."""
+        subjects = len(count.subjects)
+        if subjects >= rule.attempts or subjects < _SEVERAL:
+            return subjects >= rule.attempts
+        name = packed_account(account[1])
+        failures = sum(summary(self._history.packed(key), name)[1] for key in count.subjects)
+        return failures >= _FAILURES_EACH * rule.attempts
+
+    def ban_of_attacker(
+        self,
+        subject: Subject,
+        attempt: Attempt,
+        now: float,
+        banned: Collection[Scope],
+        decision: Decision | None,
+    ) -> Decision | None:
+        """Return the ban that follows from a stranger's failure on an account under a distributed attack.
+
+        The attempt is proven and counted (:meth:`count_proven`). ``banned`` are the scopes in which the
+        subject is banned already. ``decision`` is what the other rules have decided. It is returned unless
+        the attack closes a wider network (:mod:`~ringfence.detect.distributed`).
+        """
+        rule, account = self._distributed, (attempt.asterisk, attempt.account)
+        scope = scope_of_ban(attempt.transport)
+        count = self._accounts.get(account, now) if account in self.attacked else None
+        if rule is None or count is None or scope in banned or attempt.kind not in rule.counts:
+            return decision
+        network = network_to_ban(subject, count.subjects, self._subjects)
+        if decision is not None and contains(decision.subject, network):
+            return decision
+        key = pack_network(network)
+        if not self._claims.allows(key, now, proven=True):
+            self._claims.refused = True
+            return decision
+        seconds = self._claims.begin_ban(key, now, proven=True)
+        self.attacked[account] = max(self.attacked[account], now + seconds)
+        evidence = self._evidence_of_attack(network, count, attempt)
+        return Decision(network, evolve(rule, meaning=FIRST_FAILURE), evidence, now, scope, seconds)
+
+    def _evidence_of_attack(
+        self, network: Network, count: GroupCount, attempt: Attempt
+    ) -> tuple[Attempt, ...]:
+        """Return the latest failure on the account of each subject in a network.
+
+        The attempts of these subjects lead to no other claimed ban.
+        """
+        found = []
+        for key in count.subjects:
+            if contains(network, unpack_network(key)):
+                failures = [one for one in self._history.attempts(key) if one.account == attempt.account]
+                found += failures[-1:]
+                self._history.consume(key, claimed=True)
+        found.sort(key=lambda one: one.time)
+        return tuple(found)
 
     def _count_for_prefix(self, subject: Subject, fact: Fact) -> Decision | None:
         prefix = self._prefix
@@ -469,8 +539,9 @@ class Judge:
         self._accounts.expire(now)
         over = []
         for account in list(self.attacked):
-            count = self._accounts.get(account, now)
-            if count is None or self._distributed is None or len(count.subjects) < self._distributed.attempts:
+            rule, count = self._distributed, self._accounts.get(account, now)
+            goes_on = rule is not None and count is not None and self._is_attack(rule, account, count)
+            if now >= self.attacked[account] and not goes_on:
                 del self.attacked[account]
                 over.append(account)
         return over

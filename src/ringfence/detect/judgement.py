@@ -201,8 +201,10 @@ FORGED_BY_TEXT = (
 def distributed(asterisk: str, account: str) -> AlarmChange:
     """Return the alarm that many addresses try one account."""
     text = (
-        f"many addresses try the password of {printable(account)}; until they stop, the second failure of a "
-        "stranger on this account is a ban"
+        f"many addresses try the password of {printable(account)}; until they stop, a stranger's first "
+        "failure there closes SIP for ten minutes by the transport that it used, to its whole network if "
+        "others of it fail there too; nothing changes where the account works or worked; fix: make sure that "
+        "its password is long"
     )
     return AlarmChange(AlarmCode.ATTACK_DISTRIBUTED, _name(asterisk, account), text, lasts=inf)
 

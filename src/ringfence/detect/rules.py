@@ -59,7 +59,8 @@ class Rule:
     second limit for friends, with its own window (seconds). A phone that retries by itself stays below both.
     ``addresses`` is the number of subjects of a prefix that must take part. ``accounts``: only attempts on
     these accounts count (None: on all accounts). ``strangers``: while an account is under a distributed
-    attack, this number of failures of one stranger on it leads to a ban. ``insists``: the rule also counts
+    attack, this number of failures of one stranger on it leads to a ban like that of any rule. The first
+    proven one already leads to a narrow ban (``distributed``). ``insists``: the rule also counts
     attempts that have already led to a claimed ban by a rule without ``insists``. Its claimed bans last as
     long as its first full ban.
     """

@@ -1,0 +1,333 @@
+"""A distributed attack on one account: how many guesses Asterisk checks in an hour, and who is spared.
+
+The bans are in force at once, so the figures are those of the detector alone.
+"""
+
+from collections.abc import Iterable, Iterator
+from ipaddress import ip_address, ip_network
+
+import pytest
+from attrs import evolve
+from tests.detect.driven import Driven
+from tests.detect.events import attempt
+
+from ringfence.detect.distributed import LEAST_24S, LEAST_48S, network_to_ban, scope_of_ban
+from ringfence.detect.friends import Friends
+from ringfence.detect.history import Subjects, pack_network
+from ringfence.detect.judge import FIRST_FAILURE
+from ringfence.detect.judgement import Decision
+from ringfence.detect.rules import RULES, Claimed
+from ringfence.ledger import key_of
+from ringfence.model import Friend, FriendReason, Proof, Scope, Transport
+from ringfence.networks import NetworkSet, contains, sender_of
+
+MINUTE, HOUR, DAY = 60.0, 3_600.0, 86_400.0
+MOST = 60
+"""The figure that must hold: so many guesses are checked at one account in an hour."""
+
+Guess = tuple[float, str]
+"""A time (seconds), and the address that guesses then."""
+
+
+class Attacked:
+    """A detector whose bans are in force at once; it records the guesses that Asterisk checks."""
+
+    def __init__(self, *friends: str, exempt: Iterable[str] = (), per_minute: int = 600) -> None:
+        known = Friends()
+        for address in friends:
+            tie = FriendReason.AUTHENTICATED
+            known.add(Friend("pbx", ip_address(address), "alice", tie, 0.0, 0.0, 400 * DAY))
+        exempted = NetworkSet(ip_network(one) for one in exempt)
+        claimed = Claimed(per_minute=per_minute)
+        self.detector = Driven(RULES, friends=known, exempt=exempted, claimed=claimed)
+        self.checked: list[float] = []
+        self.decisions: list[Decision] = []
+
+    def guess(
+        self,
+        time: float,
+        address: str,
+        account: str = "alice",
+        *,
+        transport: Transport = Transport.UDP,
+        proof: Proof = Proof.NONCE,
+    ) -> Decision | None:
+        """Make a guess; return the ban that follows. A banned address makes none."""
+        scopes = self.detector.bans.scopes(key_of(sender_of(ip_address(address))), time, friend=False)
+        if {Scope.FULL, Scope.SIP, scope_of_ban(transport)} & {*scopes}:
+            return None
+        self.checked.append(time)
+        one = evolve(attempt(address, time, proof=proof, account=account), transport=transport)
+        decision = self.detector.judged(one, time).decision
+        if decision is not None:
+            self.decisions.append(decision)
+            seconds = decision.seconds or decision.rule.ban_for(0)
+            self.detector.bans.assume(decision.subject, decision.scope, time + seconds)
+        return decision
+
+    def play(self, guesses: Iterable[Guess]) -> int:
+        """Make these guesses; return the greatest number that is checked within an hour."""
+        tick = 0.0
+        for time, address in sorted(guesses):
+            while tick <= time:
+                self.detector.tick(tick)
+                tick += MINUTE
+            self.guess(time, address)
+        return max(sum(first <= one < first + HOUR for one in self.checked) for first in self.checked)
+
+
+def in_turn(addresses: list[str], each: int, every: float = 1.0) -> Iterator[Guess]:
+    """Yield guesses that rotate over the addresses."""
+    for number in range(each * len(addresses)):
+        yield number * every, addresses[number % len(addresses)]
+
+
+def one_by_one(addresses: list[str], each: int, every: float = 1.0) -> Iterator[Guess]:
+    """Yield all guesses of each address before those of the next one."""
+    for number in range(each * len(addresses)):
+        yield number * every, addresses[number // each]
+
+
+def over_an_hour(addresses: list[str], each: int) -> Iterator[Guess]:
+    """Yield guesses that rotate over the addresses for an hour."""
+    return in_turn(addresses, each, HOUR / (each * len(addresses)))
+
+
+OF_A_24 = [f"203.0.113.{n}" for n in range(1, 61)]
+OF_A_48 = [f"2001:db8:1:{n:x}::1" for n in range(40)]
+SPREAD_OVER_A_48 = [f"2001:db8:1:{n * 0x647 & 0xFFFF:x}::1" for n in range(40)]
+OF_NO_32 = [f"2a{n:02x}:db8:1:2::1" for n in range(40)]
+OF_NAT64 = [f"64:ff9b::203.0.113.{n}" for n in range(1, 61)]
+OF_A_32 = [f"2001:db8:{n >> 8:x}:{n & 0xFF:x}::1" for n in range(0, 60_000, 7)]
+A_48_EACH = [f"2001:db8:{n * 0x9E37 & 0xFFFF:x}::1" for n in range(9_000)]
+OF_256_24S = [f"198.18.{n}.{host}" for host in range(1, 20) for n in range(256)]
+
+PATTERNS: dict[str, tuple[Iterable[Guess], int]] = {
+    "a /24, in turn": (in_turn(OF_A_24, 4), 8),
+    "a /24, one by one": (one_by_one(OF_A_24, 4), 20),
+    "a /24, over an hour": (over_an_hour(OF_A_24, 4), 10),
+    "a /24 by NAT64": (one_by_one(OF_NAT64, 4), 20),
+    "forty /64s of a /48, in turn": (in_turn(OF_A_48, 4), 10),
+    "forty /64s of a /48, one by one": (one_by_one(OF_A_48, 4), 24),
+    "forty /64s far apart in a /48": (one_by_one(SPREAD_OVER_A_48, 4), 24),
+    "forty /64s of no /32, in turn": (in_turn(OF_NO_32, 4), 48),
+    "forty /64s of no /32, one by one": (one_by_one(OF_NO_32, 4), 55),
+    "a /32, its /48s one by one": (in_turn(OF_A_32, 1, 0.2), 32),
+    "a /32, over an hour": (over_an_hour(OF_A_32, 1), 32),
+    "a /32, a /48 for each guess": (in_turn(A_48_EACH, 2, 0.2), 12),
+    "256 /24s, in turn over a day": (in_turn(OF_256_24S, 1, DAY / len(OF_256_24S)), 20),
+    "256 /24s, in turn, at once": (in_turn(OF_256_24S, 1, 0.1), 20),
+    "256 /24s, one by one over a day": (
+        one_by_one(sorted(OF_256_24S, key=lambda one: int(one.split(".")[2])), 1, DAY / len(OF_256_24S)),
+        28,
+    ),
+}
+"""The guesses of each attacker, and the greatest number of them that is checked in an hour."""
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_so_many_guesses_are_checked_in_an_hour(pattern: str) -> None:
+    """At one account, whatever network the attacker has."""
+    guesses, most = PATTERNS[pattern]
+    assert Attacked().play(guesses) <= most <= MOST
+
+
+@pytest.mark.parametrize(
+    ("friends", "exempt", "guesses"),
+    [
+        (["203.0.113.200"], [], in_turn([f"203.0.113.{n}" for n in range(200)], 4)),
+        (["203.0.113.100"], [], one_by_one(OF_A_24, 4)),
+        (["198.18.0.1"], [], in_turn(OF_256_24S, 1, DAY / len(OF_256_24S))),
+        (["198.18.77.200"], ["198.18.0.0/30"], in_turn(OF_256_24S, 1, 0.1)),
+        (["2001:db8:0:ffff::1", "2001:db8:77::1"], [], in_turn(OF_A_32, 1, 0.2)),
+    ],
+)
+def test_a_known_address_in_the_network_costs_few_guesses(
+    friends: list[str], exempt: list[str], guesses: Iterable[Guess]
+) -> None:
+    """The widest part without it is banned, and no packet of a known address is dropped."""
+    attacked = Attacked(*friends, exempt=exempt)
+    assert attacked.play(guesses) <= MOST
+    known = [ip_network(one) for one in (*friends, *exempt)]
+    banned = [one.subject for one in attacked.decisions]
+    assert not [(one, of) for one in banned for of in known if contains(one, of)]
+
+
+ATTACKERS = [f"192.{n}.2.1" for n in range(8)]
+
+
+def under_attack(*friends: str, per_minute: int = 600) -> Attacked:
+    """Return a detector whose account alice eight addresses without a common network have tried."""
+    attacked = Attacked(*friends, per_minute=per_minute)
+    for number, address in enumerate(ATTACKERS):
+        attacked.guess(float(number), address)
+    return attacked
+
+
+@pytest.mark.parametrize(
+    ("transport", "scope"),
+    [
+        (Transport.UDP, Scope.SIP_UDP),
+        (Transport.UNKNOWN, Scope.SIP_UDP),
+        (Transport.TCP, Scope.SIP_TCP),
+        (Transport.TLS, Scope.SIP_TCP),
+    ],
+)
+def test_a_strangers_first_failure_closes_one_transport_for_minutes(
+    transport: Transport, scope: Scope
+) -> None:
+    """The reason says why so little is enough, and a second failure closes all."""
+    attacked = under_attack()
+    first = attacked.guess(10.0, "203.0.113.7", transport=transport)
+    assert first is not None
+    assert (str(first.subject), first.scope, first.seconds) == ("203.0.113.7/32", scope, 600.0)
+    assert (first.rule.name, first.rule.meaning) == ("distributed", FIRST_FAILURE)
+    assert [str(one.address) for one in first.attempts] == ["203.0.113.7"]
+    assert attacked.guess(609.0, "203.0.113.7", transport=transport) is None
+    second = attacked.guess(610.0, "203.0.113.7", transport=transport)
+    assert second is not None
+    assert (second.seconds, len(second.attempts)) == (None, 2)
+
+
+def test_a_failure_on_another_account_is_none_of_the_attack() -> None:
+    """Neither is a failure on this account whose address nothing proves."""
+    attacked = under_attack()
+    assert attacked.guess(10.0, "203.0.113.7", "bob") is None
+    assert attacked.guess(11.0, "203.0.113.8", proof=Proof.CLAIMED) is None
+
+
+def test_a_failure_before_the_ban_took_effect_leads_to_no_second_narrow_one() -> None:
+    """Asterisk had it in its queue; being the second of the address, it closes all."""
+    attacked = under_attack()
+    attacked.guess(10.0, "203.0.113.7")
+    late = attempt("203.0.113.7", 10.1, proof=Proof.NONCE)
+    decision = attacked.detector.judged(late, 10.1).decision
+    assert decision is not None
+    assert decision.seconds is None
+    neighbour = attempt("203.0.113.7", 10.2, proof=Proof.NONCE)
+    assert attacked.detector.judged(neighbour, 10.2).decision is None
+
+
+@pytest.mark.parametrize("place", ["203.0.113.7", "2001:db8::7"])
+def test_the_known_places_of_the_account_stay(place: str) -> None:
+    """Where it works or worked, a wrong password is a broken phone, also at a neighbour of an attacker."""
+    attacked = under_attack(place)
+    neighbour = str(ip_address(place) + 1) if "." in place else "2001:db8:0:1::1"
+    for number in range(2):
+        attacked.guess(10.0 + number, str(ip_address(neighbour) + 2 * number))
+    assert attacked.guess(20.0, place) is None
+    [friend] = attacked.detector.friends.all()
+    attacked.detector.friends.remove(("pbx", friend.address, "alice", FriendReason.AUTHENTICATED), 30.0)
+    for number in range(40):
+        attacked.guess(40.0 + number, f"203.0.113.{100 + number}")
+        attacked.guess(40.0 + number, f"2001:db8:0:{100 + number}::1")
+    assert not any(contains(one.subject, ip_network(place)) for one in attacked.decisions)
+    assert attacked.guess(100.0, place) is None
+
+
+def test_twenty_failures_of_a_few_are_an_attack() -> None:
+    """Four each of five addresses, below the rule ``guess``; the sixth address is banned at its first."""
+    attacked = Attacked()
+    for number in range(20):
+        assert attacked.guess(float(number), ATTACKERS[number % 5]) is None or number == 19
+    assert [one.code for one in attacked.detector.take_alarms()] == ["attack.distributed"]
+    assert attacked.guess(20.0, "203.0.113.7") is not None
+
+
+def test_failures_that_led_to_a_full_ban_begin_no_attack() -> None:
+    """Four addresses with five guesses each are banned by the rule ``guess`` alone."""
+    attacked = Attacked()
+    for number in range(20):
+        attacked.guess(float(number), ATTACKERS[number // 5])
+    assert {one.rule.name for one in attacked.decisions} == {"guess"}
+    assert attacked.detector.take_alarms() == []
+
+
+def test_two_addresses_are_no_attack() -> None:
+    """However often they fail: at least three must take part."""
+    attacked = Attacked()
+    for number in range(60):
+        attacked.detector.judged(attempt(ATTACKERS[number % 2], 0.0, proof=Proof.NONCE), 0.0)
+    assert attacked.detector.take_alarms() == []
+
+
+def test_a_wider_network_takes_precedence_over_the_ban_of_its_member() -> None:
+    """The fifth guess of an address would ban it alone, but it is the second address of its /24 here."""
+    attacked = under_attack()
+    attacked.guess(9.0, "203.0.113.7")
+    for number in range(4):
+        attacked.guess(10.0 + number, "203.0.113.8", f"other-{number}")
+    decision = attacked.guess(20.0, "203.0.113.8")
+    assert decision is not None
+    assert str(decision.subject) == "203.0.113.0/24"
+    assert {str(one.address) for one in decision.attempts} == {"203.0.113.7", "203.0.113.8"}
+
+
+def test_so_many_first_failures_a_minute_are_bans() -> None:
+    """They count like claimed bans of proven senders."""
+    attacked = under_attack(per_minute=3)
+    bans = [attacked.guess(10.0 + number, f"203.{number}.113.7") for number in range(4)]
+    assert [one is not None for one in bans] == [True, True, False, False]  # the first one is the eighth's
+    assert "attack.spoofing" in {one.code for one in attacked.detector.alarms}
+
+
+def test_the_attack_lasts_as_long_as_its_bans() -> None:
+    """Who comes back when a ban of two hours is over finds the account attacked, and the alarm stays."""
+    attacked = under_attack()
+    for time in (10.0, 611.0, 2_412.0):
+        attacked.guess(time, f"203.0.113.{time % 200:.0f}")
+        attacked.guess(time + 0.1, f"203.0.113.{time % 200 + 1:.0f}")
+    attacked.detector.tick(9_600.0)
+    assert attacked.guess(9_612.2, "203.0.113.250") is not None
+    attacked.detector.tick(40_000.0)
+    assert [one.cleared for one in attacked.detector.take_alarms()] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("address", "members", "network"),
+    [
+        ("192.0.2.1", ["192.0.2.1"], "192.0.2.1/32"),
+        ("192.0.2.1", ["192.0.2.1", "192.0.2.2"], "192.0.2.0/24"),
+        ("192.0.2.1", [f"192.0.{n}.1" for n in range(1, LEAST_24S)], "192.0.2.1/32"),
+        ("192.0.2.1", [f"192.0.{n}.1" for n in range(LEAST_24S)], "192.0.0.0/20"),
+        ("192.0.2.1", [f"192.0.{2 * n}.1" for n in range(LEAST_24S)], "192.0.0.0/16"),
+        ("192.0.2.1", ["192.0.2.1", "2001:db8::1", *(f"192.{n}.2.1" for n in range(1, 40))], "192.0.2.1/32"),
+        ("2001:db8::1", ["2001:db8::1", "2001:db8:0:f::1"], "2001:db8::/60"),
+        ("2001:db8::1", ["2001:db8::1", "2001:db8:0:8000::1"], "2001:db8::/48"),
+        ("2001:db8::1", [f"2001:db8:{n}::1" for n in range(LEAST_48S - 1)], "2001:db8::/64"),
+        ("2001:db8::1", [f"2001:db8:{n}::1" for n in range(LEAST_48S)], "2001:db8::/44"),
+        ("2001:db8::1", [f"2001:db8:{n}000::1" for n in range(LEAST_48S)], "2001:db8::/32"),
+        ("64:ff9b::c000:201", ["64:ff9b::c000:201", "64:ff9b::c000:202"], "64:ff9b::c000:200/120"),
+        ("64:ff9b::c000:201", [f"64:ff9b::c000:{n:x}01" for n in range(LEAST_24S)], "64:ff9b::c000:0/116"),
+    ],
+)
+def test_the_network_around_a_stranger(address: str, members: list[str], network: str) -> None:
+    """It has all members that share a /24, /48 or /120, or enough of these."""
+    subjects = Subjects(Friends(), NetworkSet())
+    keys = [pack_network(sender_of(ip_address(one))) for one in members]
+    assert str(network_to_ban(subjects.find(ip_address(address)), keys, subjects)) == network
+
+
+@pytest.mark.parametrize(
+    ("friend", "network"),
+    [
+        ("192.0.200.1", "192.0.0.0/17"),
+        ("192.0.8.1", "192.0.0.0/21"),
+        ("192.0.2.200", "192.0.2.0/25"),
+        ("192.0.2.0", "192.0.2.1/32"),
+        ("198.51.100.1", "192.0.0.0/16"),
+        ("2001:db8::1", "192.0.0.0/16"),
+    ],
+)
+def test_the_network_is_the_widest_without_anybody_known(friend: str, network: str) -> None:
+    """The same is true for an exempt network."""
+    keys = [pack_network(sender_of(ip_address(f"192.0.{n}.1"))) for n in range(2, 250, 3)]
+    for exempt in (False, True):
+        friends = Friends()
+        if not exempt:
+            tie = FriendReason.AUTHENTICATED
+            friends.add(Friend("pbx", ip_address(friend), "1", tie, 0.0, 0.0, 1.0))
+            friends.expire(2.0)  # it is a former one
+        subjects = Subjects(friends, NetworkSet([ip_network(friend)] if exempt else []))
+        found = network_to_ban(subjects.find(ip_address("192.0.2.1")), keys, subjects)
+        assert str(found) == network
