@@ -366,7 +366,7 @@ class Attempt:
     text of the sender has broken the form of the message. ``forged_address`` is the address in the message,
     if another source proved that it is not the sender's; otherwise None. ``session`` is the number that
     ringfence gave to the SIP session (Call-ID), 0 if unknown. ``sources`` are the names of the sources that
-    reported the attempt.
+    reported the attempt. ``credentials`` is false if the request had none, such as a call of a stranger.
     """
 
     asterisk: str
@@ -383,6 +383,7 @@ class Attempt:
     forged_address: Address | None = None
     session: int = field(default=0, eq=False)
     sources: tuple[str, ...] = field(default=(), eq=False)
+    credentials: bool = field(default=True, eq=False)
 
 
 class Origin(enum.StrEnum):

@@ -59,7 +59,41 @@ def test_twenty_accounts_without_credentials_are_an_enumeration(
         ask(open22, source, ACCOUNTS, method=method)
 
         until(lambda: [row["address"] for row in guard.bans()] == [source], "the ban")
-        assert [row["rule"] for row in guard.bans()] == ["enumeration"]
+        assert [(row["rule"], row["scope"]) for row in guard.bans()] == [("enumeration", "sip-udp")]
+
+
+@pytest.mark.parametrize("transport", ["UDP", "TCP", "TLS"])
+def test_calls_of_an_sbc_without_identify_close_their_transport_only(open22: Lab, transport: str) -> None:
+    """After a trunk failed over, the new nodes of the carrier call, each for an account of its own.
+
+    Their /24 gets no ban, and each node a short one of the transport that it uses.
+    """
+    net = f"198.19.{150 + TRANSPORTS.index(transport)}."
+    with shared(open22) as guard:
+        for node in range(1, 5):
+            with calling(open22, f"{net}{node}", transport) as caller:
+                for number in range(6):
+                    caller.ask(Raw(method=b"INVITE", from_user=b"sbc%d%d" % (node, number), extension=b"100"))
+        until(lambda: len(guard.bans()) == 4, "the bans")
+        scope = "sip-udp" if transport == "UDP" else "sip-tcp"
+        assert {row["scope"] for row in guard.bans()} == {scope}
+        assert guard.banned() == {f"{net}{node}" for node in range(1, 5)}
+        assert "had no credentials" in " ".join(guard.ask("why", network=f"{net}1")["evidence"])
+
+
+@pytest.mark.parametrize("transport", ["TCP", "TLS"])
+def test_guesses_by_calls_at_unknown_accounts_are_no_calls(open22: Lab, transport: str) -> None:
+    """A guesser that calls, and answers the challenges, loses SIP by every transport.
+
+    The ban is that of ``guess`` if the wire reports the fifth guess before AMI reports the third reason.
+    """
+    source = f"198.19.155.{1 + TRANSPORTS.index(transport)}"
+    with shared(open22) as guard:
+        with calling(open22, source, transport) as caller:
+            for number in range(8):
+                caller.guess(Raw(method=b"INVITE", from_user=b"none%d" % number, extension=b"100"), "x")
+        until(lambda: {row["scope"] for row in guard.bans()} in ({"full"}, {"sip"}), "the full ban")
+        assert [row["address"] for row in guard.bans()] == [source]
 
 
 def test_a_guesser_that_pings_too_is_banned_for_its_guesses(open22: Lab) -> None:

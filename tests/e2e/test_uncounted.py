@@ -195,7 +195,7 @@ def test_guesses_at_chan_sip_end_with_a_full_ban(open16: Lab, method: bytes, tra
 
 
 def test_calls_to_unknown_extensions_by_tcp_end(open16: Lab) -> None:
-    """A guest of chan_sip that calls one extension after another by TCP is banned in full."""
+    """A guest of chan_sip that calls one extension after another by TCP loses SIP by TCP for some minutes."""
     source = "198.19.72.1"
     request = Raw(method=b"INVITE", from_user=b"guest", extension=b"9{}")
     with shared(open16) as guard:
@@ -203,7 +203,7 @@ def test_calls_to_unknown_extensions_by_tcp_end(open16: Lab) -> None:
             statuses = guesses(caller, request, MANY, pause=PAUSE)
 
         assert len(statuses) <= SOON, statuses
-        assert scopes(guard) == {source: "sip"}
+        assert scopes(guard) == {source: "sip-tcp"}
 
 
 @pytest.mark.parametrize(

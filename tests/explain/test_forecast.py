@@ -25,6 +25,7 @@ from ringfence.model import FriendReason, ListKind, Scope
 GUESS, SLOW, PREFIX, FLOOD = RULE["guess"], RULE["slow"], RULE["prefix"], RULE["flood"]
 CLAIMED = "a ban of 10m from the SIP ports by UDP"
 SOME = "only claim the address are one of 10m from the SIP ports by UDP"
+CALLS = "calls of extensions that do not exist"
 ONE = "1 that only claims the address is one of 10m from the SIP ports by UDP"
 
 
@@ -50,6 +51,11 @@ def sentences(**what: Any) -> str:  # noqa: ANN401 - whatever is known
             ONE,
         ),
         (count(RULE["manager"], 2, 2), "1 more proven manager login within 3m is a ban of 1d", ONE),
+        (
+            count(RULE["probe"], 1, 1),
+            f"2 more {CALLS} within 3m are a ban of 10m from the SIP ports by the transport of the calls",
+            "",
+        ),
         (count(FLOOD, 4), f"6 more seconds over the limit within 3m are {CLAIMED}", ""),
     ],
 )

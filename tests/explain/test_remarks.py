@@ -30,6 +30,17 @@ def test_attempts_that_only_the_log_names_do_not_count() -> None:
     assert single.startswith("1 of 2 attempts does not count: ")
 
 
+def test_attempts_without_credentials_name_the_fix() -> None:
+    """The sentence tells how the administrator ends short bans of a carrier that is not known yet."""
+    bare = tuple(evolve(one, credentials=False) for one in attempts(2))
+
+    [sentence] = remarks(known(story=story(made=(*bare, *proven(1)))))
+    assert sentence.startswith(
+        "2 of 3 attempts had no credentials, so a short ban of their transport follows"
+    )
+    assert "add its address to an identify in pjsip.conf" in sentence
+
+
 def test_hidden_attempts_of_a_suspect_await_their_proof() -> None:
     """The sentence explains how the address can still be proven; proven attempts have no sentence."""
     [hidden] = (evolve(one, event=EventKind.HIDDEN, proof=Proof.CLAIMED) for one in attempts(1))

@@ -151,7 +151,19 @@ class ClientLogin:
     event: SecurityEvent
 
 
-Finding = AttributedAttempt | DuplicateReport | NewProof | UnprovableGuess | ClientLogin
+@event_values.frozen
+class WrongAnswer:
+    """A wrong answer to the challenge of an attempt that was without credentials: it is a guess.
+
+    ``address`` and ``session`` (a number) identify the attempt.
+    """
+
+    asterisk: str
+    address: Address
+    session: int
+
+
+Finding = AttributedAttempt | DuplicateReport | NewProof | UnprovableGuess | ClientLogin | WrongAnswer
 
 
 def duplicate_report(attempt: Attempt, event: SecurityEvent, tag: int) -> Sequence[Finding]:
@@ -332,6 +344,8 @@ _REGISTERED_WITHIN = 5.0  # AMI reports a registration at most this late (second
 _FAILED, _HIDDEN, _REFUSED = EventKind.CHALLENGE_RESPONSE_FAILED, EventKind.HIDDEN, EventKind.REFUSED
 _CHALLENGE, _SUCCESS = EventKind.CHALLENGE_SENT, EventKind.SUCCESSFUL_AUTH
 _REFUSED_AT_ONCE = (EventKind.INVALID_ACCOUNT_ID, EventKind.FAILED_ACL)  # the kinds of questions
+_CHECKED = (EventKind.CHALLENGE_RESPONSE_FAILED, EventKind.REFUSED, EventKind.HIDDEN)
+_BY_AMI = 2  # ``trust_in`` of reports that are no text
 _PJSIP, _SIP, _UDP = Service.PJSIP, Service.SIP, Transport.UDP
 _CLAIMED, _NONCE, _DIRECT = Proof.CLAIMED, Proof.NONCE, Passage.DIRECT
 
@@ -374,6 +388,7 @@ class Attribution:
         self._ambiguous = AmbiguousLines(self._backing)
         self._tags = count(1)
         self._several = sources.several
+        self._has_bare = False  # whether an attempt without credentials was ever reported
         self._wire_asterisk = ""  # the assumed Asterisk of copied requests
 
     def configure(self, sources: KnownSources) -> None:
@@ -424,14 +439,27 @@ class Attribution:
     def _report(self, event: SecurityEvent, now: float) -> Sequence[Finding]:
         """Return the findings about the attempt that an event reports; () if it reports none."""
         attempt = self._senders.report(event, now)
+        answered = self._answered(event) if self._has_bare and event.kind in _CHECKED else ()
         if attempt is None:
-            return ()
+            return answered
         report = self._on_report_of_client if event.relayed else self._on_report
         found = report(attempt, event, now)
         # The attempt names the event of its question, if its session has one.
         if attempt.event is not event.kind and (trust_in(event) or _is_accepted(found)):
             self.questions.settle(event, attempt.account, now)
-        return found
+        return (*found, *answered) if answered else found
+
+    def _answered(self, event: SecurityEvent) -> Sequence[Finding]:
+        """Return the attempt without credentials, if any, of which ``event`` shows the wrong answer.
+
+        A line of the log does not count here: anyone can write it, and the ban stays the narrow one.
+        """
+        address = event.remote.address
+        session = self._senders.find_session(address, event.session)
+        if session is None or not session.bare or trust_in(event) < _BY_AMI:
+            return ()
+        session.bare -= 1
+        return (WrongAnswer(event.source.asterisk, address, session_number(event.session)),)
 
     def _on_question(self, event: SecurityEvent, now: float) -> Sequence[Finding]:
         """Handle a question (``questions``); return the findings if it counts, or makes others count."""
@@ -932,6 +960,9 @@ class Attribution:
     def _attributed(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
         """Return a new attempt. If its nonce also proves its session, return this proof first."""
         new = AttributedAttempt(attempt, now, port=event.remote.port)
+        if not attempt.credentials and event.service is _PJSIP:
+            self._senders.session(attempt.address, event.session, now).bare += 1
+            self._has_bare = True
         if not self._confirmation.sees_wire or attempt.proof is not _NONCE or not has_session(attempt):
             return (new,)
         return (*self._proofs.prove(attempt.asterisk, attempt.address, event.session, now), new)

@@ -27,6 +27,7 @@ from ringfence.detect.attribution import (
     Finding,
     NewProof,
     UnprovableGuess,
+    WrongAnswer,
     sender_of_request,
 )
 from ringfence.detect.confirmation import (
@@ -327,7 +328,7 @@ class Detector:
         return effects
 
     def _on_finding(
-        self, finding: DuplicateReport | NewProof | ClientLogin | UnprovableGuess, now: float
+        self, finding: DuplicateReport | NewProof | ClientLogin | UnprovableGuess | WrongAnswer, now: float
     ) -> Sequence[Effect]:
         if isinstance(finding, DuplicateReport):
             key = self._subjects.find(finding.address).key
@@ -338,6 +339,8 @@ class Detector:
             return (*alarms, *self._judge_again(finding.address, now)) if learned else alarms
         if isinstance(finding, NewProof):
             return self._on_proof(finding, now)
+        if isinstance(finding, WrongAnswer):
+            return self._on_wrong_answer(finding, now)
         if isinstance(finding, ClientLogin):
             return self._on_success(finding.event, now)
         return (self._friend_attempts.on_unprovable(finding.address, now),)
@@ -388,6 +391,23 @@ class Detector:
         if decision is None:
             return [*alarms]
         return [Judgement(attempt, subject.network, Disposition.PROVEN, decision), *alarms]
+
+    def _on_wrong_answer(self, found: WrongAnswer, now: float) -> Sequence[Effect]:
+        """Record that an attempt had credentials; return what follows for a stranger."""
+        subject = self._subjects.find(found.address)
+        fact = self._history.record_credentials(subject.key, found.session)
+        exempt = subject.exempt or subject.friend or not _WHOLE.isdisjoint(self._scopes_of(subject, now))
+        if fact is None or not fact.proven or exempt:
+            return ()
+        kept = self._history.packed(subject.key)
+        attempt = self._history.attempt_of(kept[-1], subject.network)
+        if self.friends.worked_near(fact.account.decode("utf-8", "replace"), found.address):
+            return ()
+        ban, alarms = self._judge.count_proven(subject, found.asterisk, fact)
+        decision = ban or self._judge.decide(subject, kept, attempt, now, narrowed=True)
+        if decision is None:
+            return alarms
+        return (Judgement(attempt, subject.network, Disposition.PROVEN, decision), *alarms)
 
     def _on_success(self, event: SecurityEvent, now: float) -> list[Effect]:
         """Return an alarm if a successful login is suspicious, and the login if it makes a friend."""
@@ -462,7 +482,10 @@ class Detector:
                 # A message by TCP to this phone may contain text of another sender that looks like a
                 # challenge. So the attempt must not count against the phone.
                 attempt = evolve(attempt, trusted=False)
-        return self.judge(attempt, found.at, found.claimed)
+        claimed = found.claimed
+        if not attempt.credentials and attempt.transport not in _DATAGRAMS:
+            claimed = Scope.SIP_TCP  # the handshake proves the address, and not that it is an attacker's
+        return self.judge(attempt, found.at, claimed)
 
     def judge(self, attempt: Attempt, now: float, claimed: Scope = _NARROW) -> Judged:
         """Count one attempt, unless it is exempt or late, and decide whether a ban follows.

@@ -190,7 +190,8 @@ _EVENT = {event: number for number, event in enumerate(_EVENTS)}
 _PROOFS = tuple(Proof)
 _SESSION_BITS = 0xFFFFFFFF
 _CLAIMED = Proof.CLAIMED
-_SERVICE_BITS, _EVENT_BITS, _HAS_ADDRESS = 0x70, 0x7F, 0x80
+# The field of the event also has a bit for "no credentials", and one for an address that follows.
+_SERVICE_BITS, _EVENT_BITS, _BARE, _HAS_ADDRESS = 0x70, 0x3F, 0x40, 0x80
 _UNEXPLAINED = _EVENT[EventKind.UNEXPLAINED]
 _INVALID_ACCOUNT = _EVENT[EventKind.INVALID_ACCOUNT_ID]
 
@@ -242,7 +243,8 @@ class Fact:
     ``trusted``: its address is confirmed. ``event`` is the kind of the event that reported it. ``unknown``:
     the account does not exist. ``consumed``: it counts for no further ban. ``claim_consumed``: it has led to
     a claimed ban. It still counts for full bans, and for claimed bans by the rules with ``insists``.
-    ``packed`` is the attempt as the history keeps it, empty if it comes from elsewhere.
+    ``credentials``: the request may have had some. ``packed`` is the attempt as the history keeps it, empty
+    if it comes from elsewhere.
     """
 
     at: float
@@ -255,6 +257,7 @@ class Fact:
     session: int
     consumed: bool
     claim_consumed: bool
+    credentials: bool = True
     packed: bytes = field(default=b"", eq=False, repr=False)
 
 
@@ -380,6 +383,20 @@ class History:
             self._put_back(key, kept)
         return raised
 
+    def record_credentials(self, key: Key, session: int) -> Fact | None:
+        """Record that the oldest attempt of ``session`` without credentials has some; return it, if any."""
+        kept = self.packed(key)
+        for index in [number for number, packed in enumerate(kept) if packed[_EVENT_AT] & _BARE]:
+            packed = kept[index]
+            at, delta, own, flags, how, event, *rest = _PACK.unpack_from(packed)
+            if own == session:
+                kept[index] = (
+                    _PACK.pack(at, delta, own, flags, how, event & ~_BARE, *rest) + packed[_PACK_SIZE:]
+                )
+                self._put_back(key, kept)
+                return fact_of(kept[index])
+        return None
+
     def add_source(
         self, key: Key, session: int, service: Service, source: str, reported: EventKind, now: float
     ) -> bool:
@@ -468,6 +485,7 @@ class History:
             ip_address(packed[-forged:]) if forged else None,
             session,
             tuple(name for number, name in enumerate(names) if sources >> number & 1),
+            not event & _BARE,
         )
 
     def latest(self, most: int) -> Iterator[tuple[Key, list[bytes]]]:
@@ -532,7 +550,7 @@ class History:
             sources |= 1 << self._sources.number(source)
         delta = int((attempt.time - now - (self._ahead or 0.0)) * _MILLI)
         rest = attempt.account.encode("utf-8", "replace")
-        event = _EVENT[attempt.event]
+        event = _EVENT[attempt.event] if attempt.credentials else _EVENT[attempt.event] | _BARE
         if isinstance(attempt.address, IPv6Address):
             event |= _HAS_ADDRESS
             rest += attempt.address.packed
@@ -604,6 +622,7 @@ def fact_from(attempt: Attempt, at: float) -> Fact:
         attempt.session & _SESSION_BITS,
         consumed=False,
         claim_consumed=False,
+        credentials=attempt.credentials,
     )
 
 
@@ -627,6 +646,7 @@ def fact_of(packed: bytes) -> Fact:
         session,
         bool(flags & _CONSUMED),
         bool(flags & _CLAIM_CONSUMED),
+        not event & _BARE,
         packed,
     )
 

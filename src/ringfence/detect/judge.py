@@ -34,7 +34,16 @@ from ringfence.detect.judgement import Count, Decision, distributed, spoofing
 from ringfence.detect.rules import By, Claimed, Of, Rule
 from ringfence.detect.sessions import UNKNOWN_ACCOUNT
 from ringfence.event_values import evolve
-from ringfence.model import WIDEST_FIRST, AlarmChange, Attempt, AttemptKind, Network, Scope, short_account
+from ringfence.model import (
+    WIDEST_FIRST,
+    AlarmChange,
+    Attempt,
+    AttemptKind,
+    Network,
+    Proof,
+    Scope,
+    short_account,
+)
 from ringfence.networks import contains, is_one_host, narrowest, prefix_of
 
 # -- counts over several subjects: the proven attempts of one prefix, or on one account
@@ -295,6 +304,8 @@ class Judge:
             return self._full(subject, *widest, now)
         if narrow is None or narrowed:
             return None
+        if attempt.proof is Proof.HANDSHAKE and not all(fact.credentials for fact in narrow[1]):
+            claimed = Scope.SIP_TCP  # the rule is full but for the credentials
         return self._narrow(subject, *narrow, now, claimed)
 
     def _candidates(
@@ -393,7 +404,8 @@ class Judge:
             return None
         seconds = self._claims.begin_ban(subject.key, now, proven=proven)
         self._history.consume(subject.key, claimed=not rule.insists)
-        if rule.scope is Scope.SIP_UDP or rule.insists:
+        guesses = sum(fact.credentials for fact in found)
+        if rule.scope is Scope.SIP_UDP or (rule.insists and guesses >= rule.claimed_for(rule.attempts)):
             seconds = rule.ban_for(0)
         return Decision(subject.network, rule, self._evidence(subject, rule, found), now, scope, seconds)
 
@@ -418,8 +430,11 @@ class Judge:
         """Count a stranger's proven attempt for its prefix and its account.
 
         Return the ban that follows, if any, and the alarm if a distributed attack begins. The ban is that of
-        the prefix, or of the subject alone if the prefix must not be banned.
+        the prefix, or of the subject alone if the prefix must not be banned. A request without credentials
+        counts for neither: the hosts of a carrier are in one prefix.
         """
+        if not fact.credentials:
+            return None, ()
         alarms = self._count_for_account(subject, asterisk, fact)
         return self._count_for_prefix(subject, fact), alarms
 
@@ -523,7 +538,11 @@ class Judge:
         """
         found = self._matching(rule, [fact_of(packed) for packed in self._history.packed(subject.key)])
         enough = _SECOND if is_one_host(subject.address) else 1
-        return self._full(subject, rule, found, at) if sum(fact.proven for fact in found) >= enough else None
+        return (
+            self._full(subject, rule, found, at)
+            if sum(fact.proven and fact.credentials for fact in found) >= enough
+            else None
+        )
 
     def _evidence_of_prefix(self, count: GroupCount, rule: Rule) -> tuple[Attempt, ...]:
         found: list[Attempt] = []
@@ -564,7 +583,7 @@ class Judge:
         if rule.by is By.ACCOUNT:
             attacked = {account.encode() for _, account in self.attacked}
             found = [fact for fact in found if fact.account in attacked]
-        proven = sum(fact.proven for fact in found)
+        proven = sum(fact.proven and fact.credentials for fact in found)
         ends = _end([fact.at for fact in found], rule)
         return Count(rule, number, len(found), proven, ends, rule.window)
 
@@ -572,11 +591,12 @@ class Judge:
 def _is_full(rule: Rule, number: int, found: Sequence[Fact]) -> bool:
     if len(found) < number or rule.scope is Scope.SIP_UDP:
         return False
-    return sum(fact.proven for fact in found) >= rule.proven_for(number)
+    return sum(fact.proven and fact.credentials for fact in found) >= rule.proven_for(number)
 
 
 def _is_claim(rule: Rule, number: int, found: Sequence[Fact]) -> bool:
-    return sum(rule.insists or not fact.claim_consumed for fact in found) >= rule.claimed_for(number)
+    needed = number if any(fact.proven for fact in found) else rule.claimed_for(number)
+    return sum(rule.insists or not fact.claim_consumed for fact in found) >= needed
 
 
 def _decoys_of(rule: Rule) -> frozenset[bytes]:

@@ -45,9 +45,9 @@ class Count:
     """How near a rule is to a ban.
 
     The rule needs ``number`` attempts. ``have`` is the number that count for it at present, ``proven`` the
-    number of proven ones among these. ``ends`` is the time when the oldest attempt leaves the window
-    (monotonic seconds), None without attempts. ``within`` is the window in seconds. (A rule may have two
-    limits for friends, each with its own window.)
+    number of proven ones with credentials among these. ``ends`` is the time when the oldest attempt leaves
+    the window (monotonic seconds), None without attempts. ``within`` is the window in seconds. (A rule may
+    have two limits for friends, each with its own window.)
     """
 
     rule: Rule

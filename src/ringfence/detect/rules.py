@@ -5,9 +5,12 @@ A new rule needs a row in ``RULES``, a scenario for the tests (``tests/scenarios
 applies the rules.
 
 A rule counts an attempt whether or not its address is proven. The proofs decide which ban follows. A ban is
-*full* if all attempts that a rule needs are proven, or all but one. (The challenge of the latest attempt may
-not be answered yet. If that attempt is forged, the ban still hits only the sender of the others.) Otherwise
-the ban is *claimed*, and ``Claimed`` limits it. A single datagram never leads to a ban.
+*full* if all attempts that a rule needs are proven and had credentials, or all but one. (The challenge of the
+latest attempt may not be answered yet. If that attempt is forged, the ban still hits only the sender of the
+others.) Otherwise the ban is *claimed*, and ``Claimed`` limits it. A single datagram never leads to a ban.
+
+A request without credentials shows no attacker: the calls of a carrier that no ``identify`` matches look the
+same. So it leads to claimed bans only, of the transport by which it came, and counts for no prefix.
 
 A person can have a wrong password. So rules about passwords close the SIP ports only, and no web page and no
 SSH. Only an attacker tries several accounts that do not exist, or the manager interface: these rules

@@ -257,17 +257,21 @@ def shared_session_id(event: SecurityEvent) -> bytes:
 
 
 def attempt_from(
-    event: SecurityEvent, kind: AttemptKind, asked: tuple[EventKind, str] | None = None
+    event: SecurityEvent,
+    kind: AttemptKind,
+    asked: tuple[EventKind, str] | None = None,
+    credentials: bool = True,  # noqa: FBT001, FBT002 - keyword arguments would make each event a tenth slower
 ) -> Attempt:
     """Return the attempt that an event reports, with the facts that this event alone shows.
 
-    ``asked`` is the question of its session. A guess is at the account of its question.
+    ``asked`` is the question of its session. A guess is at the account of its question. ``credentials``: the
+    request may have had some.
     """
     remote, service, source = event.remote, event.service, event.source
     reported, account = event.kind, event.account
     if asked is not None and account in (UNKNOWN_ACCOUNT, asked[1]):
         reported, account = asked
-    return Attempt(  # keyword arguments would make each event a tenth slower
+    return Attempt(
         source.asterisk,
         remote.address,
         AttemptKind.MANAGER if service is _AMI else kind,
@@ -282,6 +286,7 @@ def attempt_from(
         None,
         hash(event.session) & _SESSION_BITS,  # as session_number
         (source.name,),
+        credentials,
     )
 
 
@@ -468,6 +473,7 @@ class Session:
     - ``weight``: the greatest weight of its questions (``questions``).
     - ``question``: the latest of the best reports of a question that does not count, and its arrival. No
       sender can forge it.
+    - ``bare``: the number of its attempts without credentials that no wrong answer has followed.
 
     Most sessions need few of these, so tables are created when they are needed.
     """
@@ -483,6 +489,7 @@ class Session:
     asked: tuple[EventKind, str] | None = None
     weight: int = 0
     question: tuple[SecurityEvent, float] | None = None
+    bare: int = 0
 
 
 # -- the facts about each remote address, and the one table of senders and their sessions
@@ -722,7 +729,8 @@ class Senders:
         misdialled = role is _PROBE and reports.challenged  # a challenged caller has an account: no probe
         if misdialled or not reports.advance(role, event):
             return None
-        return attempt_from(event, _KINDS[role], session.asked if role is _FAILED else None)
+        bare = role is _PROBE or (role is _OPENER and event.kind is not EventKind.HIDDEN)
+        return attempt_from(event, _KINDS[role], session.asked if role is _FAILED else None, not bare)
 
     def _forgive(self, event: SecurityEvent, now: float) -> bool:
         """Whether to ignore a repeated failure, which may be a retransmission.

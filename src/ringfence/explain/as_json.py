@@ -304,6 +304,10 @@ def _more(known: NetworkFacts, count: Count) -> str:
         number = max(1, rule.claimed_for(count.number) - count.have)
         what = _number(number, more, rule)
         return f"{what} within {time} {_verb(number)} a ban of {length}{narrowed} ({rule.name})"
+    if rule.counts == {AttemptKind.PROBE}:
+        number, short = max(1, count.number - count.have), format_duration(known.claimed.ban[0])
+        what = f"{_number(number, more, rule)} within {time} {_verb(number)} a ban of {short}"
+        return f"{what} from the SIP ports by the transport of the calls ({rule.name})"
     proven = max(1, count.number - count.have, rule.proven_for(count.number) - count.proven)
     if rule.by is By.PREFIX:
         return (
@@ -355,7 +359,18 @@ def remarks(known: NetworkFacts) -> list[str]:
     reasons = Counter(why_unconfirmed(attempt) for attempt in attempts if not attempt.trusted)
     found = [_line(number, len(attempts), why) for why, number in reasons.items()]
     pings = known.story.pinging if known.story is not None else ()
-    return [*found, *_hidden(attempts), *(one.sentence for one in pings)]
+    return [*found, *_hidden(attempts), *_bare(attempts), *(one.sentence for one in pings)]
+
+
+def _bare(attempts: list[Attempt]) -> Iterator[str]:
+    """Yield the sentence about proven attempts without credentials, if there are any."""
+    bare = sum(not one.credentials and one.trusted for one in attempts)
+    if bare:
+        of = counted(len(attempts), "attempt", "attempts")
+        yield (
+            f"{bare} of {of} had no credentials, so a short ban of their transport follows at most; "
+            "fix: if you know the sender, add its address to an identify in pjsip.conf, or allow it"
+        )
 
 
 def _line(number: int, of: int, why: str) -> str:

@@ -1,11 +1,14 @@
 """Transcripts: which attempts lead to which ban."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
+from attrs import evolve
 from tests.detect.transcripts.reports import (
+    AMI,
     ATTACKER,
     BYSTANDER,
+    NOTICE,
     PHONE,
     copied,
     failed,
@@ -30,9 +33,21 @@ def guess(address: str = ATTACKER, account: str = "204", *, proven: bool = True)
     return failed(address, b"%d" % next(_CALLS), account=account, transport=transport)
 
 
-def unknown(address: str = ATTACKER, account: str = "100", *, proven: bool = True) -> SecurityEvent:
-    """Return a guess at an account that does not exist."""
+def unknown(
+    address: str = ATTACKER, account: str = "100", *, proven: bool = True
+) -> tuple[SecurityEvent, SecurityEvent]:
+    """Return a guess at an account that does not exist: a request without credentials, and a wrong answer."""
     transport = Transport.TLS if proven else Transport.UDP
+    call = b"%d" % next(_CALLS)
+    return (
+        probed(address, call, account=account, method="", transport=transport),
+        failed(address, call, account="<unknown>", transport=transport),
+    )
+
+
+def calls(address: str = ATTACKER, account: str = "100", *, proven: bool = True) -> SecurityEvent:
+    """Return a call of a stranger that no ``identify`` matches, without credentials."""
+    transport = Transport.TCP if proven else Transport.UDP
     return probed(address, b"%d" % next(_CALLS), account=account, transport=transport)
 
 
@@ -210,17 +225,17 @@ def test_three_unknown_accounts_are_an_enumeration() -> None:
     A repeated account, or one that exists, does not count.
     """
     accounts = ["100", "100", "101", "102"]
-    assert Player().play(*(at(n, unknown(account=one)) for n, one in enumerate(accounts))).bans == [
+    assert Player().play(*(at(n, *unknown(account=one)) for n, one in enumerate(accounts))).bans == [
         "enumeration bans 192.0.2.7/32 in full after 3"
     ]
     assert Player().play(*(at(n, guess(account=str(100 + n))) for n in range(4))).bans == []
-    assert Player().play(*(at(n, unknown(account="<unknown>")) for n in range(4))).bans == []
+    assert Player().play(*(at(n, *unknown(account="<unknown>")) for n in range(4))).bans == []
 
 
 def test_a_claim_at_an_account_does_not_replace_its_proven_attempt() -> None:
     """If a claim follows a proven attempt at the same unknown account, the proven one counts."""
     attempts = [("100", True), ("101", True), ("100", False), ("102", False)]
-    steps = [at(n, unknown(account=one, proven=proven)) for n, (one, proven) in enumerate(attempts)]
+    steps = [at(n, *unknown(account=one, proven=proven)) for n, (one, proven) in enumerate(attempts)]
     assert Player().play(*steps).bans == ["enumeration bans 192.0.2.7/32 in full after 3"]
 
 
@@ -237,17 +252,23 @@ def test_of_two_rules_the_wider_ban_decides_and_then_the_first_rule(
     """
     accounts = ["100", "100", "101", "101", "102"]
     guard = Player(changed={"enumeration": {"scope": Scope[scope]}})
-    happened = guard.play(*(at(n, unknown(account=one, proven=proven)) for n, one in enumerate(accounts)))
+    happened = guard.play(*(at(n, *unknown(account=one, proven=proven)) for n, one in enumerate(accounts)))
     assert [ban.split(" ")[0] for ban in happened.bans] == [rule]
 
 
 def test_a_decoy_is_a_ban_at_once() -> None:
-    """One proven attempt at a decoy is a ban; of claims, two are needed for a narrow ban."""
+    """One proven attempt at a decoy is a ban; of claims, two are needed for a narrow ban.
+
+    A call at a decoy had no credentials. If it is proven, one is a narrow ban.
+    """
     guard = Player(changed={"decoy": {"accounts": frozenset({"100"})}})
-    assert guard.play(at(0, unknown(account="101"))).bans == []
-    assert guard.play(at(1, unknown())).bans == ["decoy bans 192.0.2.7/32 by sip after 1"]
-    assert guard.play(at(2, unknown(BYSTANDER, proven=False))).bans == []
-    assert guard.play(at(3, unknown(BYSTANDER, proven=False))).bans == [
+    assert guard.play(at(0, *unknown(account="101"))).bans == []
+    assert guard.play(at(1, *unknown())).bans == [
+        "decoy bans 192.0.2.7/32 by sip-tcp for 600 s after 1",
+        "decoy bans 192.0.2.7/32 by sip after 1",
+    ]
+    assert guard.play(at(2, *unknown(BYSTANDER, proven=False))).bans == []
+    assert guard.play(at(3, *unknown(BYSTANDER, proven=False))).bans == [
         "decoy bans 203.0.113.9/32 by sip-udp for 600 s after 1"
     ]
 
@@ -256,7 +277,7 @@ def test_only_attempts_at_a_decoy_count_by_its_rule() -> None:
     """A claimed guess at another account does not count towards the rule ``decoy``."""
     guard = Player(changed={"decoy": {"accounts": frozenset({"100"})}})
     assert guard.play(*claimed([0.0])).bans == []
-    assert guard.play(at(1, unknown(proven=False))).bans == []
+    assert guard.play(at(1, *unknown(proven=False))).bans == []
 
 
 def test_twenty_claims_in_a_day_are_slow() -> None:
@@ -299,9 +320,113 @@ def called() -> SecurityEvent:
 
 
 def test_calls_and_guesses_of_a_day_are_slow_together() -> None:
-    """Ten guesses and ten calls to unknown extensions within a day are a ban by ``slow``."""
+    """Ten guesses and ten calls to unknown extensions within a day are a ban by ``slow``.
+
+    It is narrow, because the calls had no credentials.
+    """
     steps = [at(n * 4_000, guess() if n % 2 else called()) for n in range(20)]
-    assert when(Player(), *steps) == {76_000.0: ["slow bans 192.0.2.7/32 by sip after 20"]}
+    assert when(Player(), *steps) == {76_000.0: ["slow bans 192.0.2.7/32 by sip-tcp for 600 s after 20"]}
+
+
+# -- requests without credentials
+
+
+@pytest.mark.parametrize(
+    ("request_of", "number", "rule"), [(calls, 5, "guess"), (lambda **_: called(), 3, "probe")]
+)
+def test_calls_of_a_stranger_close_only_their_transport(
+    request_of: Callable[..., SecurityEvent], number: int, rule: str
+) -> None:
+    """Calls that no ``identify`` matches lead to a short ban of their transport, although it proves them."""
+    guard = Player(firewall=True)
+    happened = guard.play(*(at(n, request_of()) for n in range(number)))
+    assert happened.bans == [f"{rule} bans 192.0.2.7/32 by sip-tcp for 600 s after {number}"]
+    guard.play(at(number, Banned("192.0.2.7/32", 600.0, Scope.SIP_TCP)))
+    happened = guard.play(*(at(number + n, request_of()) for n in range(9)))
+    assert (happened.bans, happened.of("late")) == ([], ["192.0.2.7"] * 9)
+
+
+def test_calls_of_a_stranger_by_udp_close_udp() -> None:
+    """By UDP the ban for calls without credentials is the one for claimed evidence."""
+    happened = Player().play(*(at(n, calls(proven=False)) for n in range(5)))
+    assert happened.bans == ["guess bans 192.0.2.7/32 by sip-udp for 600 s after 5"]
+
+
+def test_the_nodes_of_a_carrier_are_no_prefix_that_attacks() -> None:
+    """Calls of many hosts of a /24 ban neither the /24, nor a host that calls twice, nor raise an alarm."""
+    for rules in (("prefix", "distributed"), ("prefix",)):
+        guard = Player(rules=rules)
+        happened = guard.play(*(at(n, calls(f"192.0.2.{n % 10}")) for n in range(60)))
+        assert (happened.bans, happened.alarms) == ([], [])
+    happened = guard.play(at(61, *(guess(f"192.0.2.{n}") for n in range(20))))
+    assert happened.bans == ["prefix bans 192.0.2.0/24 by sip after 20"]
+
+
+def test_a_stranger_with_a_friend_in_its_prefix_is_not_banned_for_calls() -> None:
+    """A host whose prefix must not be banned gets no ban of its own for calls without credentials."""
+    guard = Player(rules=("prefix",))
+    steps = at(0, friend("192.0.2.99")), at(1, calls("192.0.2.3"), calls("192.0.2.3"))
+    guesses = [at(2 + n, guess(f"192.0.2.{n % 3}")) for n in range(21)]
+    bans = guard.play(*steps, *guesses).bans
+    assert {ban.split(" ")[2] for ban in bans} == {"192.0.2.1/32", "192.0.2.2/32"}
+    assert guard.play(at(30, guess("192.0.2.3"))).bans == []
+
+
+def wrong_call(account: str, *, by: str = AMI) -> Step:
+    """Return a guess by INVITE at an account that does not exist: the call, and its wrong answer."""
+    call = b"%d" % next(_CALLS)
+    invite = probed(call=call, account=account, transport=Transport.TCP)
+    answer = failed(call=call, account="<unknown>", transport=Transport.TCP, by=by, forgeable=by != AMI)
+    return at(float(call), invite, answer)
+
+
+def test_a_call_with_a_wrong_password_is_a_guess() -> None:
+    """A call counts at once, and as a guess when a wrong answer follows; a line of the log shows none."""
+    guard = Player(rules=("enumeration", "guess"))
+    happened = guard.play(*(wrong_call(account) for account in ("100", "101", "102")))
+    assert (happened.counted, happened.bans) == (3, ["enumeration bans 192.0.2.7/32 in full after 3"])
+    guard = Player(rules=("enumeration",))
+    happened = guard.play(*(wrong_call(account, by=NOTICE) for account in ("100", "101", "102")))
+    assert (happened.counted, happened.bans) == (
+        3,
+        ["enumeration bans 192.0.2.7/32 by sip-tcp for 600 s after 3"],
+    )
+
+
+def test_the_wrong_answer_to_a_call_at_the_last_guess_makes_the_ban_full() -> None:
+    """Three guesses and two calls are a narrow ban; the wrong answer after a call makes it full."""
+    guard = Player(rules=("guess",))
+    call = calls()
+    guard.play(*(at(n, guess()) for n in range(3)), at(3, calls()))
+    answer = evolve(failed(call=call.session, account="<unknown>"), remote=call.remote)
+    assert guard.play(at(4, call)).bans == ["guess bans 192.0.2.7/32 by sip-tcp for 600 s after 5"]
+    assert guard.play(at(5, answer)).bans == ["guess bans 192.0.2.7/32 by sip after 5"]
+
+
+def test_the_wrong_answer_of_an_exempt_address_bans_nothing() -> None:
+    """Calls and guesses of an exempt address are no attempts that count."""
+    guard = Player(rules=("guess",))
+    guard.play(at(0, Exempt(("192.0.2.7/32",))))
+    assert guard.play(*(wrong_call("100") for _ in range(9))).bans == []
+
+
+def test_the_wrong_answer_of_a_phone_to_a_call_bans_nothing() -> None:
+    """A phone with a new temporary address whose account is unknown for now stays a phone."""
+    guard = Player(rules=("guess",))
+    near, call = "2001:db8::5", b"call"
+    guard.play(at(0, friend("2001:db8::4", account="204")))
+    invite = probed(near, call, account="204", transport=Transport.TCP)
+    answer = failed(near, call, account="<unknown>", transport=Transport.TCP)
+    assert guard.play(*(at(n, invite, answer) for n in range(9))).bans == []
+
+
+def test_the_wrong_answer_to_a_call_by_udp_proves_nothing() -> None:
+    """Calls by UDP whose answers are wrong are claimed guesses."""
+    guard = Player(sources=("AMI",), rules=("guess",))
+    invites = [calls(proven=False) for _ in range(5)]
+    answers = [evolve(failed(call=one.session, account="<unknown>"), remote=one.remote) for one in invites]
+    steps = [at(n, *pair) for n, pair in enumerate(zip(invites, answers, strict=True))]
+    assert guard.play(*steps).bans == ["guess bans 192.0.2.7/32 by sip-udp for 600 s after 5"]
 
 
 def test_manager_logins_count_for_a_prefix_and_at_a_decoy() -> None:
@@ -617,7 +742,7 @@ def test_the_second_failure_of_a_stranger_during_a_distributed_attack_is_a_ban()
 def test_an_account_that_does_not_exist_is_not_under_distributed_attack(account: str) -> None:
     """A missing account is not under attack: every scanner tries 100, and PJSIP writes ``<unknown>``."""
     assert Player().play(*distributed_attack(account)).alarms == []
-    steps = [at(n, unknown(f"198.51.{n}.1")) for n in range(20)]
+    steps = [at(n, *unknown(f"198.51.{n}.1")) for n in range(20)]
     assert Player().play(*steps).alarms == []
 
 

@@ -49,12 +49,13 @@ class Model:
         return network
 
 
-def attempt(index: int, address: str, unknown: str) -> SecurityEvent:
-    """Return a proven attempt, under a Call-ID of its own."""
+def attempt(index: int, address: str, unknown: str) -> tuple[SecurityEvent, ...]:
+    """Return the events of a proven attempt, under a Call-ID of its own."""
     call = b"%d" % index
     if unknown:
-        return probed(address, call, account=unknown, transport=Transport.TLS)
-    return failed(address, call, transport=Transport.TLS)
+        question = probed(address, call, account=unknown, method="", transport=Transport.TLS)
+        return question, failed(address, call, account="<unknown>", transport=Transport.TLS)
+    return (failed(address, call, transport=Transport.TLS),)
 
 
 ADDRESSES = [
@@ -75,7 +76,7 @@ def played(rule: str, waits: list[tuple[float, str, str]]) -> tuple[list[str | N
     modelled = []
     for index, (wait, address, unknown) in enumerate(waits):
         now += wait
-        bans = guard.play(at(now, attempt(index, address, unknown))).bans
+        bans = guard.play(at(now, *attempt(index, address, unknown))).bans
         assert len(bans) <= 1
         guarded.append(bans[0].split(" ")[2] if bans else None)
         modelled.append(model.bans(now, address, unknown))
@@ -116,7 +117,9 @@ def test_an_attempt_leaves_its_window_after_exactly_its_length(rule: str, number
     senders = 3 if rule == "prefix" else 1
     for last, bans in ((window - 0.25, 1), (window, 0)):
         times = [0.0, *[1.0] * (number - 2), last]
-        steps = [at(time, attempt(n, f"192.0.2.{n % senders}", str(100 + n))) for n, time in enumerate(times)]
+        steps = [
+            at(time, *attempt(n, f"192.0.2.{n % senders}", str(100 + n))) for n, time in enumerate(times)
+        ]
         assert len(Player(rules=(rule,)).play(*steps).bans) == bans
 
 
@@ -142,6 +145,6 @@ def test_an_attempt_that_waited_counts_from_its_report() -> None:
 def test_an_attempt_is_kept_for_the_whole_of_the_longest_window() -> None:
     """An attempt within the window counts, although an older one of another address is discarded."""
     guard = Player(rules=("slow",))
-    mine = [at(14_000 + n, attempt(n, "192.0.2.7", "")) for n in range(19)]
-    guard.play(at(0, attempt(100, "192.0.2.8", "")), *mine, at(86_500, Tick()))
-    assert len(guard.play(at(99_000, attempt(19, "192.0.2.7", ""))).bans) == 1
+    mine = [at(14_000 + n, *attempt(n, "192.0.2.7", "")) for n in range(19)]
+    guard.play(at(0, *attempt(100, "192.0.2.8", "")), *mine, at(86_500, Tick()))
+    assert len(guard.play(at(99_000, *attempt(19, "192.0.2.7", ""))).bans) == 1
