@@ -15,7 +15,7 @@ from pathlib import Path
 from attrs import frozen
 from tests.bench.figures import Figure
 from tests.bench.testbed import PLACED, Bed, bed
-from tests.support import honest
+from tests.support import honest, victims
 from tests.support.guarded import until_rationed
 from tests.support.honest import Done, Scene
 
@@ -41,6 +41,7 @@ def figures(_: Path | None) -> Iterator[Figure]:
         yield _row(name, [of[name] for of in found], "requests without an answer")
     for name in honest.WITH_PASSWORDS:
         yield _row(name, [of[name] for of in found], f"phones not registered after {honest.SOON:.0f} s")
+    yield from _victims()
     for name in honest.GUESTS_CALLS:
         strangers = [of[name].done for of in found]
         lost, needed = (sum(getattr(one, what) for one in strangers) for what in ("failed", "needed"))
@@ -73,6 +74,22 @@ def _lived(backend: str) -> dict[str, Suffered]:
         for name, habit in honest.WITH_PASSWORDS.items():
             done[name] = habit(scenes[name])
         return {name: Suffered(one, _bans(here, scenes[name])) for name, one in done.items()}
+
+
+def _victims() -> Iterator[Figure]:
+    """Attack friends, an office and an administrator through ringfence."""
+    firewall: Mapping[str, object] = {"backend": "nftables", "limit": {}, "ration": {}}
+    with bed(extra=honest.configured(), firewall=firewall) as here:
+        until_rationed(here.guard)
+        for number, (name, attack) in enumerate(victims.ATTACKS.items(), 1):
+            done = attack(Scene(here.lab, number), here.guard)
+            yield Figure(
+                what=f"victims of an attack through ringfence: {name}: what fails for them",
+                measured=f"{done.failed} of {done.needed}",
+                must="0",
+                reached=not done.failed,
+                cores=_CORES,
+            )
 
 
 def _bans(here: Bed, scene: Scene) -> Sequence[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from tests.support import honest
+from tests.support import honest, victims
 from tests.support.honest import Done, Habit, Scene
 from tests.support.lab import Lab
 
@@ -43,3 +43,9 @@ def test_a_drop_of_all_packets_is_counted(lab: Lab, number: int, habit: Habit, n
     scene = Scene(lab, number)
     lab.run("iptables", "-I", "INPUT", "-s", f"{scene.at(0)}/24", "-j", "DROP")
     assert habit(scene) == Done(needed, failed=needed)
+
+
+@pytest.mark.parametrize(("number", "name"), [*enumerate(victims.ATTACKS, 21)])
+def test_without_a_guard_the_victims_go_on(lab: Lab, number: int, name: str) -> None:
+    """The attacks use ringfence against their victims: without it nothing fails."""
+    assert victims.ATTACKS[name](Scene(lab, number), None).failed == 0
