@@ -207,7 +207,7 @@ FAULTS_OF_SITES = (
         _first_come,
         (
             *(
-                Act("hides", str(ip_address("10.0.0.1") + 256 * one), transport="TCP", wait=0.01)
+                Act("hides", f"10.{one >> 8}.{one & 0xFF}.1", account=str(one), transport="TCP", wait=0.01)
                 for one in range(_MOST_ALARMS)
             ),
             *(Act("hides", _A, transport="TCP") for _ in range(3)),

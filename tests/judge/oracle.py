@@ -29,6 +29,8 @@ FRIEND_HURRY, HURRY_WINDOW = 30, 15.0
 FRIEND_ACCOUNTS = 20
 FULL_AT_LEAST = 2
 """The fewest attempts of any rule that bans without a decoy: ``distributed`` bans at a second failure."""
+ATTACKERS, FAILURES, SEVERAL, ATTACK_WINDOW = 8, 20, 3, 3_600.0
+"""So many addresses, or failures of several, are a distributed attack: then one failure is a narrow ban."""
 
 # -- docs/evidence.md
 FOLLOWED_WITHIN = 60.0
@@ -232,6 +234,8 @@ class Judge:
             own = [request for request in inside if not request.forged]
             forged = [request for request in inside if request.forged and request.transport == "UDP"]
             ban = f"{network} has a ban ({scope})"
+            if scope in (SIP_UDP, SIP_TCP) and any(map(self._is_in_attack, own)):
+                continue
             if scope == SIP_UDP and len(own) + len(forged) < FULL_AT_LEAST:
                 yield Violation("F", f"{ban} after {len(own)} attempts and {len(forged)} forged ones")
             elif scope != SIP_UDP and not own:
@@ -246,6 +250,16 @@ class Judge:
             said = sum(address in (one.blames, one.source * one.forged) for one in self._sent)
             if number > said:
                 yield Violation("F", f"{number} reports about {address} are called forged; {said} may be")
+
+    def _is_in_attack(self, attempt: Sent) -> bool:
+        """Whether many addresses tried the account of an attempt within the hour around it."""
+        tries = [
+            one.source
+            for one in self._attempts
+            if one.account == attempt.account and abs(one.time - attempt.time) < ATTACK_WINDOW
+        ]
+        number = len({*tries})
+        return number >= ATTACKERS or (number >= SEVERAL and len(tries) >= FAILURES)
 
     # -- C
 
@@ -333,9 +347,15 @@ class Judge:
             yield Violation("A", f"{first} hid {most} times, and the alarm does not show it")
 
     def _too_many_claims(self, view: View, now: float) -> Iterator[Violation]:
-        """Yield that more claimed bans began within a minute than new ones, returning ones and a few more."""
+        """Yield that more claimed bans began within a minute than new ones, returning ones and a few more.
+
+        Those of networks with a proven attempt have a limit of their own.
+        """
         claimed = frozenset(one for one in view.kernel if one[1] in (SIP_UDP, SIP_TCP))
-        self._claimed_at += [now] * len(claimed - self._claimed)
+        for network, _ in claimed - self._claimed:
+            inside = (one for one in self._attempts if _inside(one.source, network))
+            if not any(not one.forged and self._is_proven(one) for one in inside):
+                self._claimed_at.append(now)
         self._claimed = claimed
         began = sum(now - at < MINUTE for at in self._claimed_at)
         if began > 2 * self._claims + max(1, self._claims // 10):

@@ -165,13 +165,15 @@ class ClaimedLimit:
         self._proven: deque[float] = deque()
         self._before: OrderedDict[Key, tuple[int, float]] = OrderedDict()
 
-    def allows(self, key: Key, now: float, *, proven: bool = False) -> bool:
-        """Whether the subject with ``key`` may get a claimed ban now; ``proven``: it has a proven attempt."""
-        if proven:
-            return self._has_room(self._proven, now, self.terms.per_minute)
+    def allows(self, key: Key, now: float) -> bool:
+        """Whether the subject with ``key`` may get a claimed ban now, although it has no proven attempt."""
         if self._has_room(self._new, now, self.terms.per_minute):
             return True
         return key in self._before and self._has_room(self._returning, now, self.terms.per_minute)
+
+    def allows_proven(self, now: float) -> bool:
+        """Whether a subject with a proven attempt may get a claimed ban now."""
+        return self._has_room(self._proven, now, self.terms.per_minute)
 
     def alarms(self, now: float) -> Sequence[AlarmChange]:
         """Return the alarm that bans were refused, or () if none was refused since the last call.
@@ -286,7 +288,7 @@ class Judge:
         limits = [(rule, rule.attempts) for rule in rules]
         if is_attacked and shared is not None:
             number, proven, fresh, _ = summary(kept, name)
-            claims = fresh >= shared.strangers and not narrowed and self._allows(subject, kept, now)
+            claims = fresh >= shared.strangers and not narrowed and self._allows(subject, now)
             if number >= shared.strangers and (claims or proven > 0):
                 limits.append((shared, shared.strangers))
         full: list[tuple[Rule, list[Fact]]] = []
@@ -340,13 +342,16 @@ class Judge:
             return found
         if narrowed:
             return []
-        if not self._allows(subject, kept, now):
+        if not self._allows(subject, now):
             self._claims.refused = True
             return []
         return found
 
-    def _allows(self, subject: Subject, kept: Sequence[bytes], now: float) -> bool:
-        return self._claims.allows(subject.key, now, proven=has_proven(kept))
+    def _allows(self, subject: Subject, now: float) -> bool:
+        """Whether the subject may get a claimed ban now."""
+        if has_proven(self._history.packed(subject.key)):
+            return self._claims.allows_proven(now)
+        return self._claims.allows(subject.key, now)
 
     def _matching(self, rule: Rule, facts: Sequence[Fact]) -> list[Fact]:
         """Return the attempts that a rule counts: trusted, not consumed, of its kinds, within its window.
@@ -398,10 +403,10 @@ class Judge:
         self, subject: Subject, rule: Rule, found: Sequence[Fact], now: float, scope: Scope
     ) -> Decision | None:
         """Return a claimed ban, None if the limit refuses it."""
-        proven = has_proven(self._history.packed(subject.key))
-        if not self._claims.allows(subject.key, now, proven=proven):
+        if not self._allows(subject, now):
             self._claims.refused = True
             return None
+        proven = has_proven(self._history.packed(subject.key))
         seconds = self._claims.begin_ban(subject.key, now, proven=proven)
         self._history.consume(subject.key, claimed=not rule.insists)
         guesses = sum(fact.credentials for fact in found)
@@ -482,7 +487,7 @@ class Judge:
         if decision is not None and contains(decision.subject, network):
             return decision
         key = pack_network(network)
-        if not self._claims.allows(key, now, proven=True):
+        if not self._claims.allows_proven(now):
             self._claims.refused = True
             return decision
         seconds = self._claims.begin_ban(key, now, proven=True)
