@@ -132,7 +132,7 @@ class EventKind(_Name):
     HIDDEN = "Hidden"  # ringfence's own: the wire saw a challenge that Asterisk did not report
     REFUSED = "Refused"  # ringfence's own: the wire saw Asterisk refuse a request with credentials
     UNEXPLAINED = "Unexplained"  # ringfence's own: an answer by TLS that no event and no login explains
-    DIVERTED = "Diverted"  # ringfence's own: the wire saw a request whose answer Asterisk can send to nobody
+    DIVERTED = "Diverted"  # ringfence's own: the wire saw a request whose answer goes to nobody
     LIMITED = "Limited"  # ringfence's own: the sender exceeded the packet limit of the kernel's rules
 
 
@@ -299,7 +299,8 @@ class CopiedRequest:
     and this is no request. ``account`` is the user name of its credentials. ``method`` is one of ``METHODS``,
     "" for another. ``transport`` is TCP also for a WebSocket. ``crowded``: it has more nonces, Call-IDs or
     numbers than are kept, so the true ones may be missing. ``diverted``: a datagram whose answer may go
-    elsewhere or nowhere, because of a ``maddr``. A request can be forged. But if it repeats a nonce that
+    elsewhere or nowhere, because of a ``maddr`` somewhere in it. ``redirected``: a datagram whose Via has the
+    answer sent to another address than its sender's. A request can be forged. But if it repeats a nonce that
     Asterisk sent only to this address, its sender receives packets there: the address is proven.
     """
 
@@ -317,6 +318,7 @@ class CopiedRequest:
     method: str = ""
     crowded: bool = False
     diverted: bool = False
+    redirected: bool = False
 
 
 @event_values.frozen

@@ -80,10 +80,10 @@ def test_what_is_evasive_counts_by_itself() -> None:
 
 
 @pytest.mark.parametrize("credentials", [False, True])
-def test_requests_with_diverted_answers_ban_their_sender_narrowly(*, credentials: bool) -> None:
+def test_requests_with_redirected_answers_ban_their_sender_narrowly(*, credentials: bool) -> None:
     """Five datagrams whose answers go nowhere are claimed attempts; AMI reports none of them."""
     detector = joining()
-    asked = CopiedRequest(ip_address(SENDER), 5062, (), (b"a",), (1,), credentials, diverted=True)
+    asked = CopiedRequest(ip_address(SENDER), 5062, (), (b"a",), (1,), credentials, redirected=True)
     for number in range(5):
         one = evolve(asked, sequences=(number,), digest=b"%d" % number)
         assert detector.observe_requests([one], 0.0, "pbx") == []

@@ -199,12 +199,12 @@ def test_a_guess_with_a_diverted_answer_is_blind_soon() -> None:
     assert blind(talk, SILENCE + 1.0) == []
 
 
-def test_each_diverted_datagram_without_an_answer_is_found() -> None:
+def test_each_redirected_datagram_without_an_answer_is_found() -> None:
     """Also one without credentials, with an invented nonce, or sent again: Asterisk works for each."""
     talk = Conversations()
-    question = evolve(asks(1, credentials=False), diverted=True)
-    invented = evolve(asks(2), diverted=True)
-    for request in (question, invented, question):
+    question = evolve(asks(1, credentials=False), redirected=True)
+    invented = evolve(asks(2), redirected=True)
+    for request in (question, evolve(asks(3), diverted=True), invented, question):
         talk.ask(request, 0.0)
     assert blind(talk, DIVERTED_SILENCE) == [1, 2, 1]
     assert blind(talk, SILENCE) == []

@@ -17,7 +17,7 @@ from tests.support.lab import Lab
 from tests.support.open_pbx import configured
 from tests.support.sip_raw import OWN_CHALLENGE, Digest, Raw, calling
 
-from ringfence.audit.hardening import host_name_findings, overload_findings
+from ringfence.audit.hardening import host_name_findings, look_up_findings
 
 pytestmark = pytest.mark.asterisk
 
@@ -79,7 +79,7 @@ def test_check_names_the_setting_by_which_other_names_stop_asterisk(tmp_path: Pa
         calling(lab, "198.19.7.8") as attacker,
         calling(lab, "198.19.7.7") as phone,
     ):
-        assert len([*overload_findings(ScriptedConsole(lab.asterisk.cli))]) == (not pjsip)
+        assert len([*look_up_findings(ScriptedConsole(lab.asterisk.cli))]) == (not pjsip)
         for number in range(_NAMES):
             attacker.send(Raw(via=b";maddr=h%d.example.net" % number))
         until(lambda: _waiting_look_ups(lab) > 500, "look-ups that wait")

@@ -133,6 +133,27 @@ def test_an_answer_is_diverted_by_a_maddr(name: bytes) -> None:
     assert observed(REQUEST.replace(b";rport", b";rport;" + name + b"=240.0.0.1")).diverted
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "redirected"),
+    [
+        (b";rport", b";rport;maddr=255.255.255.255", True),
+        (b";rport", b";rport\r\n ;M%61ddr\t= h.example", True),
+        (b"\r\nVia:", b"\r\nv\t: SIP/2.0/UDP h;maddr=1\r\nVia:", True),
+        (b";rport", b";rport;maddr=SENDER", False),
+        (b";rport", b";rport;maddr=SENDER;maddr=h", True),
+        (b"\r\nVia:", b"\r\nContact: <sip:a@b;maddr=198.18.0.9>\r\nVia:", False),
+        (b"\r\nVia:", b"\r\nX-Via: maddr=1\r\n\t;maddr=1\r\nVia:", False),
+    ],
+)
+def test_a_via_may_redirect_the_answer(old: bytes, new: bytes, *, redirected: bool) -> None:
+    """A ``maddr`` of the sender's own address, or in another header, redirects nothing; nor does an ACK."""
+    text = REQUEST.replace(old, new.replace(b"SENDER", b"198.18.1.1"), 1)
+    assert observed(text).redirected is redirected
+    _, _, behind = text.partition(b" ")
+    assert not observed(b"ACK " + behind).redirected
+    assert not observed(b"SIP/2.0 " + behind).redirected
+
+
 def test_a_digest_shows_the_same_datagram() -> None:
     """The same bytes have the same digest, and other bytes another one."""
     digests = [observed(text).digest for text in (REQUEST, REQUEST, REQUEST + b" ", REQUEST[:-1])]
@@ -360,9 +381,12 @@ def test_a_call_id_is_returned_unchanged(raw: bytes) -> None:
         b" ",
         b"&i",
         b'"',
+        b"\nv",
+        b"maddr",
+        b"maddr=",
     ],
 )
-@pytest.mark.parametrize("start", [b"x\r\ni", b"x\r\ni:", b"x nonce=", b'x nonce="'])
+@pytest.mark.parametrize("start", [b"x\r\ni", b"x\r\ni:", b"x nonce=", b'x nonce="', b"x\r\nv:maddr"])
 def test_the_worst_request_takes_linear_time(start: bytes, unit: bytes) -> None:
     """A datagram holds 64 kB of it."""
 

@@ -561,23 +561,31 @@ def hardening_findings(folder: Path, console: "Console", user: str) -> Iterator[
         yield Finding(None if hidden else True, "hardening", seen if hidden else "nothing is wide open")
 
 
-# -- datagrams that stop Asterisk: it looks up names while it answers them
+# -- datagrams that stop Asterisk: it looks up the names in them, and serves nobody until the look-up ends
 #
-# A Via header with a ``maddr`` names where Asterisk sends its answer. Any stranger may write one, and may
-# forge the address of each datagram. So bans alone do not end this, but these settings do.
+# A Via header names the host of its sender, and its ``maddr`` where Asterisk sends the answer. Any stranger
+# may write one, and may forge the address of each datagram. So bans alone do not end this, but these settings
+# do.
 
 
 _OVERLOAD = "taskprocessor_overload_trigger"
 
 
-def overload_findings(console: "Console") -> Iterator[Finding]:
-    """Yield a finding if look-ups of names can make PJSIP refuse all requests.
+def look_up_findings(console: "Console") -> Iterator[Finding]:
+    """Yield a finding for each running channel driver that look-ups of names can stop.
 
-    ``maddr=HOST.example`` makes Asterisk look up that name, one name after the other. If a name server does
-    not answer, each look-up takes ten seconds. With more than 500 that wait, PJSIP takes itself for
-    overloaded and ignores all requests, unless only its own queues count. On Asterisk 22, 300 datagrams did
-    so.
+    ``maddr=HOST.example`` makes PJSIP look up that name in the background, one name after the other. If a
+    name server does not answer, each look-up takes ten seconds. With more than 500 that wait, PJSIP takes
+    itself for overloaded and ignores all requests, unless only its own queues count. On Asterisk 22, 300
+    datagrams did so. chan_sip has one thread, which waits for each look-up of any host in a Via.
     """
+    if _is_running("chan_sip", console.show("module show like chan_sip.so") or ""):
+        yield Finding(
+            None,
+            "hardening",
+            "chan_sip: one datagram that names a host with a silent name server (Via) stops SIP for 18 s; "
+            "fix: use PJSIP; until then, options timeout:1 attempts:1 in /etc/resolv.conf makes it 2 s",
+        )
     shown = (line.partition(":") for line in (console.show("pjsip show settings") or "").split("\n"))
     if any((name.strip(), value.strip()) == (_OVERLOAD, "global") for name, _, value in shown):
         yield Finding(
@@ -671,7 +679,13 @@ def _is_loaded(folder: Path, console: "Console", module: str) -> bool:
     if shown is None:
         modules = read_modules(folder)
         return is_loaded(modules, module) or bool(modules and modules.unread)
-    return any(line.startswith(f"{module}.so ") and " Running " in line for line in shown.split("\n"))
+    return _is_running(module, shown)
+
+
+def _is_running(module: str, shown: str) -> bool:
+    """Whether the module runs, as the console has ``shown`` by ``module show``."""
+    lines = (line for line in shown.split("\n") if line.startswith(f"{module}.so "))
+    return any(" Running " in line and " Not Running " not in line for line in lines)
 
 
 def _readable_files(folder: Path) -> Iterator[Finding]:

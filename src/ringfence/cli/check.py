@@ -20,7 +20,7 @@ from ringfence.audit.hardening import (
     accounts_in_force,
     hardening_findings,
     host_name_findings,
-    overload_findings,
+    look_up_findings,
     read_services,
 )
 from ringfence.cli.check_friends import allowed_of, decoy_findings, trunk_findings
@@ -330,7 +330,7 @@ def _account_findings(
         yield from decoy_findings(decoys.accounts, (account.name for account in accounts))
     if hosts is not None:
         yield from hardening_findings(files, console, user)
-        yield from overload_findings(console)
+        yield from look_up_findings(console)
         yield from host_name_findings(socket.gethostname(), hosts, hosts.with_name("nsswitch.conf"))
 
 

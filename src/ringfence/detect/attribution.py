@@ -902,7 +902,7 @@ class Attribution:
         return host is not None and host.succeeded >= asked.at
 
     def _on_blind_guess(self, asked: Asked, now: float, wall: float) -> Sequence[Finding]:
-        """Handle a request with credentials, or with a diverted answer, that got no answer.
+        """Handle a request with credentials, or a redirected one, that got no answer.
 
         It is no guess if its sender has logged in since. If another source has reported its session, and so
         long ago that the reports cannot be matched, it has counted already. A TCP segment can be forged, so

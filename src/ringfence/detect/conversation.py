@@ -48,10 +48,13 @@ that Asterisk sent, so requests of this sender do reach Asterisk. By TCP it must
 alone, or the kernel must know the connection, because a TCP segment can be forged, too. And somebody who
 asked later must have been answered, so Asterisk lives, and the wire sees its answers.
 
-Nothing of this is needed if the request has the answer sent elsewhere (``diverted``): no phone does that, and
-after ``DIVERTED_SILENCE`` the wire would have seen an answer. Each such datagram is an attempt, also without
-credentials, and also a retransmission: if Asterisk can send the answer to nobody (``maddr=255.255.255.255``),
-it looks up the name of its own host each time, and answers no other request until that look-up ends.
+Neither is needed if the request may have the answer sent elsewhere (``diverted``): after ``DIVERTED_SILENCE``
+the wire would have seen an answer.
+
+If a Via has the answer sent to another address (``redirected``), which no phone does, each datagram without
+an answer is an attempt, also without credentials, and also a retransmission. For each one, Asterisk may look
+up a name: that of its own host for ``maddr=255.255.255.255``, to which it can send nothing, and it serves
+nobody until this look-up ends.
 
 Of a request only what is compared with its answer is remembered. Bounds: ``MOST`` requests of all senders
 together, and as many that wait for an answer; ``MOST_REQUESTS`` of each conversation. The oldest are
@@ -233,9 +236,10 @@ class Conversations:
                 self._note_unread(request, now)
             return
         one = Asked(evolve(request, nonces=()), nonce, now, proven)  # its nonces may take 16 kB
-        if request.diverted:
+        guess = challenged and request.credentials
+        if request.redirected or (guess and request.diverted):
             self._diverted.append(one)
-        elif challenged and request.credentials:
+        elif guess:
             self._waiting.append(one)
         for session in _names(request):
             key = _key_of(request.address, request.port, request.transport, session)
@@ -244,7 +248,7 @@ class Conversations:
             if request.unread:
                 known.unread = now
             if request.digest in known.requests:
-                one.answered = not request.diverted  # a retransmission
+                one.answered = not request.redirected  # a retransmission
                 known.requests[request.digest].repeats += 1
                 continue
             known.requests[request.digest] = one
@@ -291,7 +295,7 @@ class Conversations:
         return not any(one.request.credentials for one in known.requests.values())
 
     def unanswered(self, now: float) -> Iterator[Asked]:
-        """Yield the requests that are blind guesses by ``now``, and the diverted ones, each once."""
+        """Yield the requests that are blind guesses by ``now``, and the redirected ones, each once."""
         while self._diverted and now - self._diverted[0].at >= DIVERTED_SILENCE:
             oldest = self._diverted.popleft()
             if not oldest.answered:

@@ -191,6 +191,8 @@ _SEQUENCES = re.compile(
 )
 # PJSIP resolves the escapes of a parameter's name.
 _MADDR = re.compile(rb"(?:m|%[46]d)(?:a|%[46]1)(?:d|%[46]4)(?:d|%[46]4)(?:r|%[57]2)")
+_MADDR_VALUE = re.compile(_MADDR.pattern + rb"[ \t\r\n]*+=[ \t\r\n]*+\[?+([0-9a-f.:]*+)")
+_VIAS = re.compile(rb"[\r\n](?:via|v)(?:[ \t]|[\r\n]++[ \t])*+:((?:[^\r\n\0]|\r(?=\n[ \t])|\n[ \t])*+)")
 _CREDENTIALS = b"authorization"
 _ACK = b"ACK "
 _LONGEST_METHOD = 16
@@ -277,6 +279,7 @@ def parse_request(
     nonces, more_nonces = _first(_nonces(different), MOST_NONCES)
     call_ids, more_call_ids = _first(_call_ids((request, by_chan_sip), readings), MOST_CALL_IDS)
     sequences, more_sequences = _first(_sequences(different), MOST_SEQUENCES)
+    diverted = transport is Transport.UDP and _MADDR.search(readings[1]) is not None
     return CopiedRequest(
         address,
         port,
@@ -291,7 +294,24 @@ def parse_request(
         transport,
         method_of(start.partition(b" ")[0]),
         more_nonces or more_call_ids or more_sequences,
-        transport is Transport.UDP and _MADDR.search(readings[1]) is not None,
+        diverted,
+        diverted and answerable and _redirects(different, address),
+    )
+
+
+def _redirects(readings: list[bytes], address: Address) -> bool:
+    """Whether a request's Via has the answer sent to another address than the sender's, ``address``.
+
+    ``readings`` are the ways to read the request, in lower case. A ``maddr`` in another header, such as a
+    Contact or a Route, is usual and changes nothing. An answer has the Vias of whom it answers.
+    """
+    own = str(address).encode()
+    return any(
+        value[1] != own
+        for reading in readings
+        if not reading.lstrip(_EOL).startswith(_SIP.lower())
+        for via in _VIAS.finditer(reading)
+        for value in _MADDR_VALUE.finditer(via[1])
     )
 
 
