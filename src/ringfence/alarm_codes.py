@@ -268,6 +268,11 @@ class AlarmCode(enum.StrEnum):
         "The ration has no room for more strangers, so refusals to new ones pass.",
         "Find out who makes Asterisk refuse so many addresses; ask your provider for help.",
     )
+    ASKING_FULL = (
+        "asking.full",
+        "The ration of questions has no room for more strangers, so what new ones ask passes.",
+        "Ask your provider for help against the flood.",
+    )
     LIMITER_UNREADABLE = (
         "limiter.unreadable",
         "The sources that exceed the limiter's rate cannot be read, so the rule `flood` bans nothing.",
@@ -275,7 +280,7 @@ class AlarmCode(enum.StrEnum):
     )
     LIMITER_ABSENT = (
         "limiter.absent",
-        "The limiter and the ration could not be put in place; bans work.",
+        "The limiter and the rations could not be put in place; bans work.",
         "Remove the cause, which the text names.",
     )
     STORE_DAMAGED = (

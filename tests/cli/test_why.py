@@ -20,7 +20,7 @@ from ringfence.cli import why
 from ringfence.cli.screen import Screen
 from ringfence.explain.as_json import document
 from ringfence.explain.facts import FenceFacts
-from ringfence.firewall.contract import LimitMode, Ration
+from ringfence.firewall.contract import AskingRation, LimitMode, Ration
 from ringfence.model import FriendReason, ListKind
 from ringfence.store.bans import RecordedBan
 
@@ -59,6 +59,7 @@ def test_why_for_people(guard: Guard) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert lines[:3] == [f"{GUESSER} is not banned", "", "friend    no"]
     assert lines[3].startswith("ration    4 refusals at once, then 2 a second; the kernel ")
+    assert lines[4].startswith("asking    5 datagrams at once, then 2 a second; the kernel ")
     [outlook] = [line for line in lines if line.startswith("next")]
     assert outlook.startswith("next      4 more proven guesses within ")
     [attempts] = [line for line in lines if " alice " in line]
@@ -162,10 +163,11 @@ def test_every_fact_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_the_ration_of_a_stranger(monkeypatch: pytest.MonkeyPatch, mode: LimitMode, what: str) -> None:
-    """One line says how many refusals reach the address, and whether the kernel drops the others."""
-    text = " ".join(" ".join(shown(monkeypatch, ration=Ration(mode, burst=4, rate=2))).split())
-    line = f"4 refusals at once, then 2 a second; the kernel {what} the others"
-    assert f"ration {line}" in text
+    """A line for each ration says how much of what passes, and whether the kernel drops the others."""
+    ration, asking = Ration(mode, burst=4, rate=2), AskingRation(mode, burst=5, rate=2)
+    text = " ".join(" ".join(shown(monkeypatch, ration=ration, asking=asking)).split())
+    rest = f"at once, then 2 a second; the kernel {what} the others"
+    assert f"ration 4 refusals {rest} asking 5 datagrams {rest}" in text
 
 
 def test_the_fence_before_a_stranger(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ class Flooded:
 
     def __init__(self, made: Kept) -> None:
         self.flooders: Sequence[Flooder] = ()
-        self.full = self.ration_full = 0
+        self.full = self.ration_full = self.asked_full = 0
         self.error: FirewallError | None = None
         made.backend.flooders = self.flooding  # type: ignore[method-assign]  # no kernel limits here
         made.backend.counters = self.usage  # type: ignore[method-assign]
@@ -31,7 +31,8 @@ class Flooded:
         """Return the counters, or raise the error."""
         if self.error is not None:
             raise self.error
-        return Counters(limiter_full=self.full, ration_full=self.ration_full)
+        counters = Counters(limiter_full=self.full, ration_full=self.ration_full)
+        return evolve(counters, asked_full=self.asked_full)
 
 
 def test_a_flooder_is_reported_for_each_second(kept: Kept) -> None:
@@ -88,6 +89,16 @@ def test_a_full_ration_is_an_alarm(kept: Kept) -> None:
     limiter.ration_full = 9
     asyncio.run(kept.side.kernel.limiter.counters())
     assert [alarm.code for alarm in kept.alarms.active] == ["ration.full"]
+
+
+def test_a_full_ration_of_questions_is_an_alarm(kept: Kept) -> None:
+    """So is what strangers asked without room in the ration of questions, each time that more came."""
+    limiter = Flooded(kept)
+    kept.side.start()
+    for full in (9, 9, 12):
+        limiter.asked_full = full
+        asyncio.run(kept.side.kernel.limiter.counters())
+    assert [(alarm.code, alarm.times) for alarm in kept.alarms.active] == [("asking.full", 2)]
 
 
 def test_counters_that_cannot_be_read_are_an_alarm(kept: Kept) -> None:

@@ -15,7 +15,7 @@ SHOWN = [
     "\n".join(pages.blocks_of(pages.text_of(page), "text"))
     for page in ("README.md", "docs/operating.md", "docs/lists-and-friends.md")
 ]
-RARE = {"probe", "repaired", "limiter", "ration", "fence", "dropped", "evidence"}
+RARE = {"probe", "repaired", "limiter", "ration", "asking", "fence", "dropped", "evidence"}
 """Labels that a dry run without special events does not print."""
 
 

@@ -11,7 +11,7 @@ from ringfence.bans.exempt import ITSELF
 from ringfence.explain.as_json import document
 from ringfence.explain.facts import FenceFacts
 from ringfence.explain.headlines import address_headline
-from ringfence.firewall.contract import LimitMode, Ration
+from ringfence.firewall.contract import AskingRation, LimitMode, Ration
 from ringfence.lists.locations import UNKNOWN
 from ringfence.model import FriendReason, ListKind
 from ringfence.store.bans import RecordedBan
@@ -29,6 +29,7 @@ KEYS = [
         "lists",
         "kernel_lists",
         "ration",
+        "asking",
         "fence",
         "protected",
     ),
@@ -75,6 +76,17 @@ def test_the_ration_of_a_stranger() -> None:
     ]
     assert told == [{"mode": "enforce", "burst": 4, "rate": 2}] * 2 + [None] * 2
     assert document(known())["ration"] is None
+
+
+def test_what_a_stranger_may_ask() -> None:
+    """A stranger has the ration of questions of the kernel's rules; a friend and a banned one have none."""
+    rules = AskingRation(LimitMode.OBSERVE, burst=5, rate=2)
+    told = [
+        document(known(asking=rules, **more))["asking"]
+        for more in ({}, {"friends": (friend(),)}, {"running": (running(ban()),)})
+    ]
+    assert told == [{"mode": "observe", "burst": 5, "rate": 2}, None, None]
+    assert document(known())["asking"] is None
 
 
 def test_an_active_ban() -> None:
@@ -218,7 +230,7 @@ def test_an_address_outside_the_fence() -> None:
     outside = FenceFacts(LimitMode.ENFORCE, inside=False, packets=3)
     told = document(known(fence=outside, location={**UNKNOWN, "country": "XX"}))
     assert told["fence"] == {"mode": "enforce", "inside": False, "outside": True, "packets": 3}
-    assert told["ration"] is None
+    assert (told["ration"], told["asking"]) == (None, None)
     [sentence] = told["forecast"]
     assert "outside the fence (XX), so its packets to the SIP ports are dropped" in sentence
     assert "ringfence fence admit 192.0.2.1" in sentence

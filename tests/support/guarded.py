@@ -45,6 +45,11 @@ def until_rationed(guard: Guard) -> None:
     until(lambda: guard.ask("status")["firewall"]["ration"] == "enforce", "the ration")
 
 
+def until_asking(guard: Guard) -> None:
+    """Wait until the ration of questions drops packets."""
+    until(lambda: guard.ask("status")["firewall"]["asking"] == "enforce", "the ration of questions")
+
+
 def passing(lab: Lab, backend: str) -> set[str]:
     """Return the addresses in the kernel's list of friends (IPv4)."""
     command = ["nft", "list", "set", "inet", "ringfence", "friends4"]

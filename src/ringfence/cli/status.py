@@ -136,13 +136,15 @@ def _print_firewall(screen: Screen, report: dict[str, Any]) -> None:
         restored = counted(firewall["restored"], "ban")
         screen.show(f"repaired  {counted(firewall['repaired'], 'time')}, {restored} restored")
     limits = (
-        ("limiter", _UNTIL_KNOWN if report["limiter_waits"] else "", "limiter_drops", "", "over the limit"),
-        ("ration", "", "rationed", " to strangers", "over the ration"),
+        ("limiter", report["limiter_waits"], "limiter_drops", "", "over the limit"),
+        ("ration", False, "rationed", " to strangers", "over the ration"),
+        ("asking", report["asking_waits"], "asked", " from strangers", "over the ration"),
     )
-    for name, waits, counter, which, why in limits:
+    for name, wait, counter, which, why in limits:
         if firewall[name] != "off" and firewall["enforcing"]:
             verb = "dropped" if firewall[name] == "enforce" else f"{why}, but passed"
             packets = f"{counted(report[counter], 'packet')}{which}"
+            waits = _UNTIL_KNOWN if wait else ""
             screen.show(f"{name:10}{firewall[name]}{waits}: {packets} {verb}", indent=_LABEL)
     if report["fence"]["configured"] != "off":
         screen.show(f"fence     {_fence(report)}", indent=_LABEL)

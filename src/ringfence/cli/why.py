@@ -175,7 +175,9 @@ def _lines(found: Document) -> Iterator[tuple[str, str]]:
     if effects:
         yield "kernel", ", ".join(effects)
     if found["ration"]:
-        yield "ration", _ration(found["ration"])
+        yield "ration", _passing(found["ration"], "refusal")
+    if found["asking"]:
+        yield "asking", _passing(found["asking"], "datagram")
     if found["fence"]:
         yield "fence", _fence(found["fence"])
     yield from (("before", _past(ban, found)) for ban in found["past"][:_MAX_SHOWN])
@@ -183,8 +185,8 @@ def _lines(found: Document) -> Iterator[tuple[str, str]]:
     yield from (("next", sentence) for sentence in found["forecast"])
 
 
-def _ration(ration: Document) -> str:
-    passing = f"{counted(ration['burst'], 'refusal')} at once, then {ration['rate']} a second"
+def _passing(ration: Document, what: str) -> str:
+    passing = f"{counted(ration['burst'], what)} at once, then {ration['rate']} a second"
     rest = "drops" if ration["mode"] == "enforce" else "only counts"
     return f"{passing}; the kernel {rest} the others"
 

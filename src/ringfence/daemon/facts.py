@@ -283,6 +283,7 @@ class AddressFacts:
             contains_exempt=detector.friends.any_in(around) or detector.exempt.overlaps(around),
             claimed=side.kernel.wanted_rules.settings.claims(),
             ration=side.kernel.backend.plan.ration,
+            asking=side.kernel.backend.plan.asking,
             fence=self._fence(network),
             alarms=tuple(alarm for alarm in side.common.alarms.active if is_about(alarm.subject, network)),
             enforcing=side.kernel.enforcer.enforcing,

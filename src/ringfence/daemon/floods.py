@@ -35,7 +35,7 @@ from ringfence.model import (
 class LimiterWatch:
     """Reads the sources that exceed the limit, and the counters of the firewall's rules.
 
-    An alarm is activated if either cannot be read, or if the limiter or the ration had no room.
+    An alarm is activated if either cannot be read, or if the limiter or a ration had no room.
     """
 
     def __init__(self, backend: Backend, enforcer: Enforcer, alarms: Alarms) -> None:
@@ -45,7 +45,7 @@ class LimiterWatch:
         self.latest: Counters | None = None
         """The counters that were read last; None if nothing is enforced, or if they could not be read."""
         self._packets: dict[tuple[Network, bool], int] = {}
-        self._full = self._ration_full = 0
+        self._full = self._ration_full = self._asked_full = 0
         self._failed = False
 
     def new_flooders(self) -> Sequence[Flooder]:
@@ -74,7 +74,7 @@ class LimiterWatch:
         """Return the counters of the firewall's rules. A thread reads them.
 
         Return empty counters if nothing is enforced, or if reading fails. A failure activates an alarm.
-        Another alarm is activated if the limiter or the ration had no room since the last call.
+        Another alarm is activated if the limiter or a ration had no room since the last call.
         """
         self.latest = await self._read()
         return self.latest if self.latest is not None else Counters()
@@ -94,6 +94,9 @@ class LimiterWatch:
         before, self._ration_full = self._ration_full, counters.ration_full
         if counters.ration_full > before:
             self._alarms.activate(AlarmCode.RATION_FULL, "", _RATION_FULL)
+        before, self._asked_full = self._asked_full, counters.asked_full
+        if counters.asked_full > before:
+            self._alarms.activate(AlarmCode.ASKING_FULL, "", _ASKING_FULL)
         return counters
 
 
@@ -104,6 +107,10 @@ _FULL = (
 _RATION_FULL = (
     "the ration has no room for more strangers: Asterisk refuses many thousand addresses a second, "
     "most of them forged. Refusals to new strangers pass without a ration; bans work"
+)
+_ASKING_FULL = (
+    "the ration of questions has no room for more strangers: packets come from a million addresses, most of "
+    "them forged. What new strangers ask passes without a ration; bans work"
 )
 
 

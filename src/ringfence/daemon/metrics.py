@@ -214,6 +214,10 @@ class DaemonMetrics(Collector):
         yield _counter("rationed", text, value=latest.rationed)
         text = "Refusals and TCP segments to strangers for which the ration had no room: they passed."
         yield _counter("ration_full", text, value=latest.ration_full)
+        text = "Packets from strangers over the ration of questions: dropped, or passed if it only observes."
+        yield _counter("asked", text, value=latest.asked)
+        text = "Packets from strangers for which the ration of questions had no room: they passed."
+        yield _counter("asked_full", text, value=latest.asked_full)
         text = "Packets from outside the fence: dropped, or passed if it only observes."
         yield _counter("fenced", text, value=latest.fenced)
 

@@ -128,6 +128,7 @@ class RequestHandlers:
             "watched": await self._side.common.locations.with_countries(watched, "address"),
             "friends": friends,
             "limiter_waits": self._side.kernel.rules.limiter_waits,
+            "asking_waits": self._side.kernel.rules.asking_waits,
             "fence_waits": self._side.kernel.rules.fence_waits,
             "notify": self._side.common.notifier.as_json(),
             "feeds": await self._list_requests.feeds({}),

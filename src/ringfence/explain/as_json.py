@@ -20,7 +20,7 @@ from ringfence.explain.facts import (
     sources_of,
 )
 from ringfence.explain.groups import ALIKE, grouped
-from ringfence.firewall.contract import LimitMode, Ration
+from ringfence.firewall.contract import AskingRation, LimitMode, Ration
 from ringfence.friends.exchange import as_json
 from ringfence.lists.entries import CONFIGURATION, DECISION, FEED
 from ringfence.lists.manager import Holder
@@ -408,6 +408,7 @@ def document(known: NetworkFacts) -> Document:
         "lists": [_entry(holder) for holder in known.holders],
         "kernel_lists": _kernel_lists(known),
         "ration": None if known.rationed is None else _ration(known.rationed),
+        "asking": None if known.may_ask is None else _ration(known.may_ask),
         "fence": None if known.fence is None else _fence(known, known.fence),
         "protected": [{"network": format_network(kept), "why": why} for kept, why in known.reasons.items()],
         "friend": bool(known.friends),
@@ -442,7 +443,7 @@ def _kernel_lists(known: NetworkFacts) -> dict[str, bool]:
     }
 
 
-def _ration(ration: Ration) -> dict[str, Any]:
+def _ration(ration: Ration | AskingRation) -> dict[str, Any]:
     return {"mode": str(ration.mode), "burst": ration.burst, "rate": ration.rate}
 
 

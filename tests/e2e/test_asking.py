@@ -1,0 +1,83 @@
+"""The ration of questions on a real Asterisk: it checks no guess beyond the fifth, and phones get in."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+from tests.support import phones, pipelined
+from tests.support.asterisk_files import PASSWORD
+from tests.support.daemon import until
+from tests.support.guarded import SharedGuard, shared, until_asking
+from tests.support.lab import Lab
+from tests.support.sip_raw import PORTS, calling, request_of
+
+pytestmark = pytest.mark.asterisk
+
+STRANGERS = {
+    **{transport: f"198.19.58.{number}" for number, transport in enumerate(PORTS, 1)},
+    "UDP by IPv6": "fd00:19::58:1",
+}
+NUMBER = 250
+
+
+@contextmanager
+def rationed(lab: Lab) -> Iterator[SharedGuard]:
+    """Guard the laboratory's Asterisk; the block begins when the ration of questions enforces.
+
+    The rule ``prefix`` is off: the senders of all tests are neighbours.
+    """
+    firewall = {"backend": "nftables", "ration": {"asking": "enforce"}}
+    with shared(lab, firewall=firewall, rules={"prefix": {"enabled": False}}) as guard:
+        until_asking(guard)
+        yield guard
+
+
+@pytest.mark.parametrize(("transport", "source"), STRANGERS.items(), ids=[*PORTS, "IPv6"])
+def test_a_right_guess_behind_the_fifth_is_never_checked(open22: Lab, transport: str, source: str) -> None:
+    """By each transport, of all guesses sent at once five are checked at most."""
+    transport, _, _ = transport.partition(" ")
+    with rationed(open22) as guard:
+        before = guard.ask("status")["asked"]
+        pipelined.guess_at_once(open22, source, transport, NUMBER, range(6, NUMBER + 1))
+        assert pipelined.registered(open22) == []
+        assert 1 <= pipelined.checked(open22, source) <= 5
+        assert guard.ask("status")["asked"] > before
+
+
+def test_a_guesser_is_banned_when_its_ration_is_used_up(open22: Lab) -> None:
+    """The five guesses that are checked lead to a ban, as without the ration."""
+    with rationed(open22) as guard:
+        pipelined.guess_at_once(open22, "198.19.58.9", "UDP", NUMBER, [])
+        until(lambda: guard.banned() == {"198.19.58.9"}, "the ban")
+
+
+@pytest.mark.parametrize("transport", PORTS)
+def test_a_new_phone_meets_no_ration(open22: Lab, transport: str) -> None:
+    """A phone that registers for the first time loses no packet to the ration."""
+    with rationed(open22) as guard:
+        before = guard.ask("status")["asked"]
+        with calling(open22, f"198.19.57.{1 + [*PORTS].index(transport)}", transport) as caller:
+            assert caller.guess(request_of(b"REGISTER", b"phone1"), PASSWORD, 5.0) == 200
+        assert guard.ask("status")["asked"] == before
+
+
+def test_new_phones_behind_one_address_get_in(open22: Lab) -> None:
+    """Of fifty phones that register at the same moment by UDP from an unknown address all do."""
+    accounts = [f"phone{number}" for number in range(1, phones.OFFICE + 1)]
+    with rationed(open22) as guard, phones.phones_at(open22, "198.19.56.9", accounts) as office:
+        assert set(phones.together(office, phones.Phone.register)) == {200}
+        assert guard.banned() == set()
+
+
+@pytest.mark.parametrize("transport", ["TCP", "TLS", "WS", "WSS"])
+def test_new_phones_by_streams_behind_one_address_get_in(open22: Lab, transport: str) -> None:
+    """The same by each other transport: TCP sends again what was dropped."""
+
+    def register(number: int) -> int:
+        with calling(open22, f"198.19.56.{1 + [*PORTS].index(transport)}", transport) as caller:
+            return caller.guess(request_of(b"REGISTER", b"phone%d" % number), PASSWORD, 20.0)
+
+    with rationed(open22) as guard, ThreadPoolExecutor(phones.OFFICE) as pool:
+        assert set(pool.map(register, range(1, phones.OFFICE + 1))) == {200}
+        assert guard.banned() == set()
