@@ -7,11 +7,12 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 from attrs import evolve
+from structlog.testing import capture_logs
 from tests.support.recorded import recorded_bans
 from tests.support.world import OTHER, START, SUBJECT, World, said
 
 from ringfence.bans.enforcer import CHUNK
-from ringfence.bans.unban import UnbanResult, unban, unban_all, unban_friends
+from ringfence.bans.unban import UnbanResult, unban, unban_all, unban_friends, unban_known
 from ringfence.detect.rules import HOUR
 from ringfence.errors import ControlError, FirewallError, SetFullError
 from ringfence.ledger import key_of
@@ -252,6 +253,32 @@ def test_a_new_friend_loses_claimed_bans(world: World) -> None:
     unban_friends(world.enforcer, [friend, ip_address("198.51.100.1"), ip_address("203.0.113.1")])
 
     assert set(world.in_kernel()) == {str(other), "198.51.100.1/32", "203.0.113.0/24"}
+
+
+def test_a_new_trunk_loses_its_full_bans_too(world: World) -> None:
+    """If the name of a registrar leads to a banned address, every ban by a rule ends there, and no other."""
+    trunk = ip_address("192.0.2.1")
+    for scope in (Scope.FULL, Scope.SIP, Scope.SIP_UDP):
+        world.decide(ip_network(trunk), scope=scope)
+    world.decide(ip_network("198.51.100.1"))
+    world.enforcer.ban([ip_network("203.0.113.0/24")], HOUR, "by hand")
+    friends = [trunk, ip_address("198.51.100.1"), ip_address("203.0.113.1")]
+    unban_friends(world.enforcer, friends, {trunk, friends[-1]})
+
+    assert set(world.in_kernel()) == {"198.51.100.1/32", "203.0.113.0/24"}
+
+
+def test_bans_that_a_reload_ends(world: World) -> None:
+    """Only the bans that are named end, and the log has the reason."""
+    for address in ("192.0.2.1", "192.0.2.2"):
+        world.decide(ip_network(address), scope=Scope.SIP_TCP, seconds=600.0)
+    with capture_logs() as logs:
+        unban_known(world.enforcer, [(ip_network("192.0.2.1"), Scope.SIP_TCP)])
+        unban_known(world.enforcer, [])
+
+    assert set(world.in_kernel()) == {"192.0.2.2/32"}
+    [line] = [one for one in logs if one["event"] == "ban.reloaded"]
+    assert line["why"].startswith("Asterisk has read its trunks again")
 
 
 def test_the_64_of_a_friend_stays_banned(world: World) -> None:

@@ -81,6 +81,22 @@ def test_calls_of_an_sbc_without_identify_close_their_transport_only(open22: Lab
         assert "had no credentials" in " ".join(guard.ask("why", network=f"{net}1")["evidence"])
 
 
+def test_a_reload_frees_a_carrier_and_no_guesser(open22: Lab) -> None:
+    """When Asterisk has read its trunks again, an ``identify`` may match who called: its ban ends."""
+    carrier, guesser = "198.19.156.1", "198.19.156.2"
+    with shared(open22) as guard:
+        with calling(open22, carrier, "TCP") as caller:
+            for number in range(6):
+                caller.ask(Raw(method=b"INVITE", from_user=b"sbc%d" % number, extension=b"100"))
+        with calling(open22, guesser, "TCP") as caller:
+            guesses(caller, Raw(from_user=b"alice"), 20, pause=0.1)
+        until(lambda: guard.banned() == {carrier, guesser}, "the bans")
+        open22.asterisk.cli("module reload res_pjsip_endpoint_identifier_ip.so")
+        until(lambda: guard.banned() == {guesser}, "the end of the ban")
+        with calling(open22, carrier, "TCP") as caller:
+            assert caller.ask(Raw(method=b"OPTIONS", from_user=b"sbc", extension=b"100"))
+
+
 @pytest.mark.parametrize("transport", ["TCP", "TLS"])
 def test_guesses_by_calls_at_unknown_accounts_are_no_calls(open22: Lab, transport: str) -> None:
     """A guesser that calls, and answers the challenges, loses SIP by every transport.

@@ -4,6 +4,7 @@ import json
 from ipaddress import ip_address
 
 import pytest
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.parse import rosters
@@ -18,6 +19,7 @@ from ringfence.parse.roster import (
     means_empty,
     parse_roster_event,
     plan_questions,
+    reloads_accounts,
 )
 
 GRANTED = {
@@ -321,3 +323,22 @@ def test_a_contact_that_is_no_object_is_none(text: str) -> None:
     recorded = item(rosters.TREE)
     event = RosterEvent(recorded.name, recorded.action, {**recorded.headers, "Val": text})
     assert entries("DBGetTree", event) == ()
+
+
+@pytest.mark.parametrize(
+    ("module", "status", "reads"),
+    [
+        (b"All", b"0", True),
+        (b"res_pjsip.so", b"0", True),
+        (b"chan_sip.so", b"0", True),
+        (b"chan_sip.so", b"1", False),
+        (b"app_queue.so", b"0", False),
+    ],
+)
+def test_a_reload_of_accounts(module: bytes, status: bytes, *, reads: bool) -> None:
+    """Only a reload that worked, of a SIP module or of all, makes Asterisk read its accounts again."""
+    packet = b"Event: Reload\r\nPrivilege: system,all\r\nModule: %b\r\nStatus: %b" % (module, status)
+    event = parse_roster_event(packet)
+    assert event is not None
+    assert reloads_accounts(event) is reads
+    assert not reloads_accounts(evolve(event, name="ContactStatus"))

@@ -57,11 +57,16 @@ class Reports:
     contacts: list[Contact] = field(factory=list)
     events: list[SecurityEvent] = field(factory=list)
     logs: list[Mapping[str, Any]] = field(factory=list)
+    reloads: int = 0
     source: AmiSource = field(init=False)
 
     def sink(self, events: Sequence[SecurityEvent], _now: float) -> None:
         """Record events, as the source's sink."""
         self.events += events
+
+    def on_reload(self) -> None:
+        """Count a reload of Asterisk's accounts and trunks."""
+        self.reloads += 1
 
 
 @contextlib.contextmanager
@@ -90,6 +95,7 @@ async def listen(port: int, reports: Reports, then: Callable[[], Awaitable[objec
             Backoff(0.01, 0.02),
             roster=reports.rosters.append,
             contact=reports.contacts.append,
+            reloaded=reports.on_reload,
         )
         async with asyncio.timeout(30), asyncio.TaskGroup() as group:
             task = group.create_task(reports.source.run())
@@ -320,6 +326,27 @@ def test_changes_are_reported_at_once() -> None:
 
     assert reports.contacts == [CAROL]
     assert [roster.contacts for roster in reports.rosters] == [(), (CAROL,)]
+
+
+RELOAD = b"Event: Reload\r\nPrivilege: system,all\r\nModule: %b\r\nStatus: %d\r\n\r\n"
+
+
+def test_a_reload_of_accounts_is_reported_and_asks_again() -> None:
+    """A reload that failed, and one of another module, changes no account and no trunk."""
+
+    async def main() -> Reports:
+        reports = Reports()
+        async with AmiServer(Script(play=[GRANTED])) as server:
+
+            async def then() -> None:
+                await until(lambda: reports.rosters)
+                await server.send(RELOAD % (b"res_pjsip.so", 1) + RELOAD % (b"app_queue.so", 0))
+                await server.send(RELOAD % (b"res_pjsip_endpoint_identifier_ip.so", 0))
+                await until(lambda: len(reports.rosters) == 2)
+
+            return await listen(server.port, reports, then)
+
+    assert asyncio.run(main()).reloads == 1
 
 
 def test_reports_are_forgotten_with_their_connection() -> None:

@@ -240,6 +240,10 @@ class Player:
         """Whether an address is a friend."""
         return self._detector.friends.has(ip_address(address))
 
+    def unidentified(self) -> list[str]:
+        """Return the claimed bans of strangers that may be carriers: their networks and scopes."""
+        return [f"{network} {scope}" for network, scope in self._detector.unidentified()]
+
     def pinging(self) -> list[Pinging]:
         """Return the hosts that ask again and again without credentials."""
         return self._detector.pinging()

@@ -7,17 +7,18 @@ banned as a whole.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from ipaddress import ip_network
 from itertools import chain
 
+import structlog
 from attrs import evolve, frozen
 
 from ringfence.bans.enforcer import CHUNK, Enforcer, failure_lines, listed
 from ringfence.errors import ControlError
 from ringfence.firewall.contract import Outcome
 from ringfence.ledger import key_of, network_of, parts_of
-from ringfence.model import CLAIMED_SCOPES, WHOLE_SCOPES, Address, Network, Origin
+from ringfence.model import CLAIMED_SCOPES, WHOLE_SCOPES, Address, Network, Origin, Scope
 from ringfence.networks import PREFIX_LENGTHS, exempts_friends, overlap, whole_sender, without
 
 
@@ -30,20 +31,33 @@ class UnbanResult:
     not_banned: tuple[str, ...] = ()
 
 
-def unban_friends(enforcer: Enforcer, friends: Iterable[Address]) -> None:
-    """Remove two kinds of rules' bans that cover the addresses of new friends.
+def unban_known(enforcer: Enforcer, bans: Iterable[tuple[Network, Scope]]) -> None:
+    """Remove bans of strangers that Asterisk may know since a reload, and log the reason."""
+    keys = [key_of(network, scope) for network, scope in bans]
+    if keys:
+        structlog.get_logger().info("ban.reloaded", number=len(keys), why=_RELOADED)
+        enforcer.unban_with_retry(keys)
+
+
+_RELOADED = (
+    "Asterisk has read its trunks again, and may know these senders now: none of them tried a password"
+)
+
+
+def unban_friends(enforcer: Enforcer, friends: Iterable[Address], trunks: Container[Address] = ()) -> None:
+    """Remove the rules' bans that cover the addresses of new friends, except their own full bans.
 
     The first kind are the bans of the scopes SIP_UDP and SIP_TCP: senders may have forged the friend's
     address. The second are the bans of a prefix around the address (with a length of ``PREFIX_LENGTHS``).
-    All other bans stay, for example one of the address itself for proven attempts. A ban of a /64 need not be
-    removed, because the kernel does not apply it to friends.
+    A ban of the address itself for proven attempts stays, unless ``trunks`` has the address: no rule bans a
+    trunk. A ban of a /64 need not be removed, because the kernel does not apply it to friends.
     """
     now, freed, ledger = enforcer.clock.wall(), set[int](), enforcer.ledger
     for address in friends if len(ledger) else ():
         network = ip_network(address)
         around = [key for scope in CLAIMED_SCOPES for key in ledger.covering(network, scope, now)]
         wide = [key for scope in WHOLE_SCOPES for key in ledger.covering(network, scope, now)]
-        around += [key for key in wide if parts_of(key)[2] in PREFIX_LENGTHS]
+        around += [key for key in wide if address in trunks or parts_of(key)[2] in PREFIX_LENGTHS]
         for key in around:
             record = ledger.get(key)
             spared = exempts_friends(network_of(key)[0])

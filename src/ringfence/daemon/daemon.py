@@ -26,6 +26,7 @@ from attrs import asdict, frozen
 
 from ringfence import control
 from ringfence.alarms import Alarms
+from ringfence.bans.unban import unban_known
 from ringfence.clock import Clock
 from ringfence.config.schema import Settings
 from ringfence.daemon import process, trial
@@ -312,6 +313,7 @@ def build_daemon(
         settings.asterisk[0].name,
         side.common.feed.on_events,
         connections.refresh,
+        partial(unban_known, side.kernel.enforcer),
     )
     floods = FloodJudge(
         side.kernel.limiter, side.detector, partial(_had_connection, connections, clock), effects, clock

@@ -25,7 +25,7 @@ from ringfence.host.routes import follow_addresses, read_addresses
 from ringfence.ledger import Ledger
 from ringfence.lists.manager import ListNetworks, Lists
 from ringfence.lists.prefixes import Prefixes
-from ringfence.model import Address, Network, Scope
+from ringfence.model import Address, FriendReason, Network, Scope
 from ringfence.networks import NetworkSet, contains, sender_of
 from ringfence.store.database import Store
 
@@ -272,7 +272,8 @@ class KernelFriends:
                 # The stale lists are first: ADMITTED has a friend before and after any other list changes.
                 lists = NetworkList.FRIENDS, NetworkList.UNSHIELDED, NetworkList.OBSERVED
                 self._enforcer.fill(*self._lists.stale(), *lists)
-                unban_friends(self._enforcer, set(self._passing.addresses) - set(self._freed))
+                new = set(self._passing.addresses) - set(self._freed)
+                unban_friends(self._enforcer, new, {one for one in new if self._is_trunk(one)})
                 self._freed = self._passing.addresses
             await asyncio.sleep(max(WRITE_EVERY, 20 * (time.thread_time() - began)))
 
@@ -287,6 +288,9 @@ class KernelFriends:
                 async with asyncio.timeout(LOOK_EVERY):
                     await self._registry.changed.wait()
         self._registry.changed.clear()
+
+    def _is_trunk(self, address: Address) -> bool:
+        return any(one.reason is FriendReason.TRUNK for one in self._detector.friends.reasons(address))
 
     def _unshielded(self) -> Collection[Address]:
         return self._detector.unshielded(self._clock.mono())

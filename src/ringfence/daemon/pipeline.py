@@ -222,7 +222,7 @@ class Pipeline:
 
     The packets of the wire source count for the Asterisk with the name ``wire_asterisk``. ``watch`` is called
     with the events of every other source, before they are judged. ``refresh`` brings the detector's table of
-    TCP connections up to date: for one remote end and a number of bytes, or as a whole.
+    TCP connections up to date: for one remote end and a number of bytes, or as a whole. ``unban`` ends bans.
     """
 
     def __init__(
@@ -233,6 +233,7 @@ class Pipeline:
         wire_asterisk: str,
         watch: Callable[[Sequence[SecurityEvent]], object] = lambda _: None,
         refresh: Callable[[Endpoint | None, int], object] = lambda _remote, _bytes: None,
+        unban: Callable[[Sequence[tuple[Network, Scope]]], object] = lambda _: None,
     ) -> None:
         self.wire_asterisk = wire_asterisk
         self.chan_sip_tls: set[str] = set()
@@ -246,6 +247,7 @@ class Pipeline:
         self._clock = clock
         self._watch = watch
         self._refresh = refresh
+        self._unban = unban
         self._reporting: float | None = None  # since when all AMIs deliver events
         self._read = -inf  # up to when the events of all AMIs have been read
 
@@ -318,6 +320,10 @@ class Pipeline:
     def on_contact(self, contact: Contact, now: float) -> None:
         """Handle the change of a phone's contact at ``now`` (monotonic seconds)."""
         self._effects.carry_out(self._detector.observe_contact(contact, now))
+
+    def on_reload(self) -> None:
+        """End the bans of strangers that Asterisk may know, since it has read its trunks again."""
+        self._unban(self._detector.unidentified())
 
     def tick(self, *, wire: bool, listening: Mapping[str, float], all_report: bool = True) -> None:
         """Judge the attempts that have waited long enough for a report of another source.

@@ -575,6 +575,7 @@ class SourceManager:
                 standby.on_ami_events,
                 roster=self._friends.on_roster,
                 contact=self._on_contact,
+                reloaded=self._pipeline.on_reload,
                 coverage=standby.coverage,
                 read=self._on_read,
             )

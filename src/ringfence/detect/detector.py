@@ -71,9 +71,10 @@ from ringfence.detect.rules import By, Claimed, Rule
 from ringfence.detect.sessions import MAX_SESSIONS
 from ringfence.detect.unexplained import ENCRYPTED, Exchanges
 from ringfence.event_values import evolve
-from ringfence.ledger import Ledger, key_of
+from ringfence.ledger import Ledger, key_of, network_of
 from ringfence.model import (
     AMI,
+    CLAIMED_SCOPES,
     WHOLE_SCOPES,
     WIRE,
     Address,
@@ -88,6 +89,7 @@ from ringfence.model import (
     Exchange,
     FriendReason,
     Network,
+    Origin,
     Proof,
     Scope,
     SecurityEvent,
@@ -97,6 +99,7 @@ from ringfence.model import (
 from ringfence.networks import NetworkSet, contains, is_one_host, sender_of
 
 _MOST_SEARCHED = 200
+_MOST_NARROW = 20_000
 _PHONES = (Service.PJSIP, Service.SIP)
 
 
@@ -575,6 +578,22 @@ class Detector:
     def record_unban(self, subject: Network) -> None:
         """Record that a ban of ``subject`` was removed. Its attempts so far are kept, but lead to no ban."""
         self._history.consume(pack_network(subject))
+
+    def unidentified(self) -> list[tuple[Network, Scope]]:
+        """Return the claimed bans whose senders made no attempt with credentials.
+
+        Such a sender may be a carrier that no ``identify`` matched. At most the latest ``_MOST_NARROW`` bans
+        are looked at.
+        """
+        found = []
+        for key, record in self.bans.latest(_MOST_NARROW):
+            network, scope = network_of(key)
+            if scope in CLAIMED_SCOPES and record.origin is Origin.RULE:
+                facts = map(fact_of, self._history.packed(pack_network(network)))
+                counted = [fact.credentials for fact in facts if fact.trusted]
+                if counted and not any(counted):
+                    found.append((network, scope))
+        return found
 
     def tick(
         self, now: float, wall: float = 0.0, *, wire: bool = False, listening: Listening = NOT_CONNECTED

@@ -337,7 +337,7 @@ def _as_forgeable(items: Iterable[AmiItem]) -> Iterator[AmiItem]:
 PRIVILEGE = b"\r\nPrivilege: security,"
 SYSTEM = b"\r\nPrivilege: system,all\r\n"
 UNREQUESTED = tuple(
-    b"Event: %s%s" % (name, SYSTEM) for name in (b"ContactStatus", b"PeerStatus", b"FullyBooted")
+    b"Event: %s%s" % (name, SYSTEM) for name in (b"ContactStatus", b"PeerStatus", b"FullyBooted", b"Reload")
 )
 """The first lines of the events that are returned although no action asked for them."""
 AUTH_DETAIL = b"Event: AuthDetail\r\n"

@@ -336,6 +336,8 @@ def plan_questions(commands: Collection[str]) -> RosterPlan:
 
 MOST = 20_000
 BOOTED = "FullyBooted"
+RELOADED = "Reload"
+_OF_SIP = ("All", "res_pjsip", "chan_sip", "chan_iax2")
 
 _CHANNELS = {"SIP": Service.SIP, "IAX2": Service.IAX2}
 _UNCHANGED = frozenset({"Created", "Updated", "Registered"})
@@ -353,6 +355,12 @@ class _KnownContact:
 
     contact: Contact
     from_event: bool
+
+
+def reloads_accounts(event: RosterEvent) -> bool:
+    """Whether Asterisk has read its accounts and trunks again; it names the module that it reloaded."""
+    done = event.name == RELOADED and event.headers.get("Status") == "0"
+    return done and event.headers.get("Module", "").startswith(_OF_SIP)
 
 
 class ContactTracker:

@@ -223,7 +223,8 @@ class AmiSource(SupervisedSource):
     The argument ``sink`` is called with the security events of each read and their monotonic arrival time. It
     is called directly in the callback of the connection, so that a ban is not delayed. ``roster`` is called
     with all phones and trunks of this Asterisk, at the login and every minute, and ``contact`` with each
-    change of a phone in between. ``coverage`` records in which period AMI delivers events without
+    change of a phone in between. ``reloaded`` is called when Asterisk has read its accounts and trunks again.
+    ``coverage`` records in which period AMI delivers events without
     interruption. ``read`` is called when :attr:`reading` has found out how far the events have been read.
 
     The attribute ``roster_ready`` is set once this connection's first roster was passed on. ``http_checked``
@@ -239,6 +240,7 @@ class AmiSource(SupervisedSource):
         *,
         roster: RosterSink = ignore,
         contact: ContactSink = ignore,
+        reloaded: Callable[[], object] = lambda: None,
         coverage: Coverage | None = None,
         read: Callable[[], object] = lambda: None,
     ) -> None:
@@ -254,7 +256,7 @@ class AmiSource(SupervisedSource):
         self.version = ""
         self._target = target
         self._sink = sink
-        self._queries = RosterQueries(target.asterisk, target.username, roster, contact)
+        self._queries = RosterQueries(target.asterisk, target.username, roster, contact, reloaded)
         self._decoder = AmiDecoder(self.id)
         self._past, self._garbled = AmiCounts(), 0
         self._greeted = asyncio.Event()
@@ -388,7 +390,7 @@ class AmiSource(SupervisedSource):
     async def _keep_roster(self, protocol: _Protocol) -> None:
         """Ask for phones and trunks at once, and then every minute, but not during a flood of events.
 
-        Ask earlier if Asterisk has just finished its start.
+        Ask earlier if Asterisk has just finished its start, or a reload.
         """
         await self._logged_in.wait()
         queries = self._queries

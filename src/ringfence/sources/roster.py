@@ -22,6 +22,7 @@ from ringfence.errors import SourceError
 from ringfence.model import Contact, Roster, TrunkHost, printable
 from ringfence.parse.roster import (
     BOOTED,
+    RELOADED,
     ContactTracker,
     Entry,
     ListedContact,
@@ -30,6 +31,7 @@ from ringfence.parse.roster import (
     RosterPlan,
     means_empty,
     plan_questions,
+    reloads_accounts,
 )
 
 MOST_ENTRIES = 20_000
@@ -94,22 +96,29 @@ class RosterQueries:
     """The queries about phones and trunks of one Asterisk. They begin again after each new AMI connection.
 
     A round sends all queries once. The argument ``roster`` is called with the result of each round, and
-    ``contact`` with each change of a phone that Asterisk reports between rounds. The attribute ``token``
+    ``contact`` with each change of a phone that Asterisk reports between rounds. ``reloaded`` is called after
+    each reload of accounts and trunks. The attribute ``token``
     begins the ActionID of every query, and is secret. ``refused`` has a line for each list that the last
     round could not get, with the reason.
     """
 
     def __init__(
-        self, asterisk: str, username: str, roster: RosterSink = ignore, contact: ContactSink = ignore
+        self,
+        asterisk: str,
+        username: str,
+        roster: RosterSink = ignore,
+        contact: ContactSink = ignore,
+        reloaded: Callable[[], object] = lambda: None,
     ) -> None:
         self.token = secrets.token_hex(8)
         self.refused: tuple[str, ...] = ()
         self.due = asyncio.Event()
-        """Set when the next round is due early, because Asterisk has just finished its start."""
+        """Set when the next round is due early, because Asterisk has just finished its start, or a reload."""
         self._asterisk = asterisk
         self._username = username
         self._roster = roster
         self._contact = contact
+        self._reloaded = reloaded
         self._tracker = ContactTracker(asterisk)
         self._booted = False
         self._rounds = 0
@@ -131,6 +140,10 @@ class RosterQueries:
         elif event.name == BOOTED:
             self._booted = True
             self.due.set()
+        elif event.name == RELOADED:
+            if reloads_accounts(event):
+                self.due.set()
+                self._reloaded()
         else:
             change = self._tracker.on_event(event)
             if change is not None:

@@ -373,6 +373,22 @@ def test_a_stranger_with_a_friend_in_its_prefix_is_not_banned_for_calls() -> Non
     assert guard.play(at(30, guess("192.0.2.3"))).bans == []
 
 
+def test_strangers_that_may_be_carriers_are_known() -> None:
+    """Of the banned senders, those may be carriers that made no attempt with credentials."""
+    guard = Player(firewall=True)
+    for number, (address, guesses) in enumerate([(ATTACKER, 0), (BYSTANDER, 1), ("192.0.2.8", 0)]):
+        guard.play(at(10 * number, *(calls(address) for _ in range(5))))
+        guard.play(at(10 * number + 1, *(guess(address) for _ in range(guesses))))
+    guard.play(
+        *(
+            at(40 + n, Banned(f"{address}/32", 600.0, Scope.SIP_TCP))
+            for n, address in enumerate((ATTACKER, BYSTANDER, "192.0.2.9"))
+        )
+    )
+    guard.play(at(50, Banned("192.0.2.8/32", 600.0)))
+    assert guard.unidentified() == [f"{ATTACKER}/32 sip-tcp"]
+
+
 def wrong_call(account: str, *, by: str = AMI) -> Step:
     """Return a guess by INVITE at an account that does not exist: the call, and its wrong answer."""
     call = b"%d" % next(_CALLS)
