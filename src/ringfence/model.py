@@ -298,10 +298,12 @@ class CopiedRequest:
     does not get it. ``unread``: only its beginning was copied; by TCP, the connection is not read any more,
     and this is no request. ``account`` is the user name of its credentials. ``method`` is one of ``METHODS``,
     "" for another. ``transport`` is TCP also for a WebSocket. ``crowded``: it has more nonces, Call-IDs or
-    numbers than are kept, so the true ones may be missing. ``diverted``: a datagram whose answer may go
-    elsewhere or nowhere, because of a ``maddr`` somewhere in it. ``redirected``: a datagram whose Via has the
-    answer sent to another address than its sender's. A request can be forged. But if it repeats a nonce that
-    Asterisk sent only to this address, its sender receives packets there: the address is proven.
+    numbers than are kept, so the true ones may be missing. ``diverted``: its answer may go elsewhere or
+    nowhere, because of a ``maddr`` somewhere in a datagram, or because its sender's receive window is closed
+    by TCP; without a Call-ID, this is so for the earlier requests of its connection. ``redirected``: a
+    datagram whose Via has the answer sent to another address than its sender's. A request can be forged. But
+    if it repeats a nonce that Asterisk sent only to this address, its sender receives packets there: the
+    address is proven.
     """
 
     address: Address
@@ -323,16 +325,21 @@ class CopiedRequest:
 
 @event_values.frozen
 class Exchange:
-    """Answers to a stranger by TLS, which the wire cannot read: ``number`` of them in one packet.
+    """What one packet of this host shows of a stranger's stream that the wire cannot read.
 
-    ``address`` and ``port`` are their destination. The kernel has completed a handshake with it.
-    ``local_port`` is the port that sent them.
+    ``number`` answers begin in it, and it acknowledges ``asked`` bytes of the stranger. ``address`` and
+    ``port`` are its destination. The kernel has completed a handshake with it. ``local_port`` is the port
+    that sent it. ``opens``: bytes before belonged to a handshake. ``transport`` is TLS, also for WSS; or TCP,
+    also for WS, if the stranger's requests are unread. The wire reads the answers to these.
     """
 
     address: Address
     port: int
     number: int
     local_port: int
+    asked: int = 0
+    opens: bool = False
+    transport: Transport = Transport.TLS
 
 
 class Proof(enum.IntEnum):

@@ -210,6 +210,27 @@ def test_each_redirected_datagram_without_an_answer_is_found() -> None:
     assert blind(talk, SILENCE) == []
 
 
+def test_a_closed_window_diverts_what_came_before_it() -> None:
+    """The open guesses of the connection are blind soon, each once; questions and UDP are left out."""
+    talk = Conversations()
+    stream = evolve(asks(1), transport=Transport.TCP)
+    closed = evolve(stream, call_ids=(), sequences=(), credentials=False, digest=b"", diverted=True)
+    talk.ask(closed, 0.0)
+    for sequence in (1, 2):
+        talk.ask(evolve(asks(sequence), transport=Transport.TCP), 0.0, challenged=True)
+    talk.ask(evolve(asks(3, credentials=False), transport=Transport.TCP), 0.0, challenged=True)
+    talk.ask(evolve(asks(4), transport=Transport.TCP), 0.0)
+    talk.ask(evolve(asks(5), transport=Transport.TCP, port=9), 0.0, challenged=True)
+    talk.ask(asks(6), 0.0, challenged=True)
+    assert answered(talk, evolve(refusal(1), transport=Transport.TCP), ONE, 0.1) is not None
+    talk.ask(evolve(closed, transport=Transport.UDP, port=5062), 0.1)
+    assert blind(talk, 1.0) == []
+    talk.ask(closed, 1.0)
+    talk.ask(evolve(asks(7), transport=Transport.TCP, diverted=True), 1.0, challenged=True)
+    assert blind(talk, 1.0) == [2]
+    assert blind(talk, 1.0 + DIVERTED_SILENCE) == [7]
+
+
 def test_nobody_is_answered_for_long() -> None:
     """What waits longer than a conversation is remembered is forgotten."""
     talk = Conversations()

@@ -17,7 +17,12 @@ from ringfence.detect.unexplained import (
     EARLY,
     FEW,
     MOST_EARLY,
+    MOST_REQUEST,
     MOST_WAITING,
+    OPENING,
+    PART,
+    SILENCE,
+    SLOW,
     WAIT,
     Exchanges,
 )
@@ -44,6 +49,7 @@ A = ip_address("203.0.113.7")
 B = ip_address("198.51.100.1")
 PORT = 40_000
 ONE = Exchange(A, PORT, 1, 5061)
+REMOTE = Endpoint(A, PORT, Transport.TLS)
 EVENT = SecurityEvent(
     SourceId("pbx", "ami"),
     EventKind.CHALLENGE_SENT,
@@ -61,7 +67,7 @@ def test_an_exchange_that_nothing_explains() -> None:
     exchanges = Exchanges()
     exchanges.observe(ONE, 10.0)
     assert exchanges.unexplained(10.0 + WAIT - 0.01, 0.0) == []
-    assert exchanges.unexplained(10.0 + WAIT, 0.0) == [A]
+    assert exchanges.unexplained(10.0 + WAIT, 0.0) == [REMOTE]
     assert exchanges.unexplained(20.0, 0.0) == []
 
 
@@ -73,9 +79,9 @@ def test_many_of_an_address_wait_until_ami_is_read() -> None:
     exchanges.observe(evolve(ONE, port=0, number=2), 10.5)
     assert exchanges.unexplained(10.1, 0.0) == []
     assert exchanges.unexplained(10.1, 0.0, 9.9) == []
-    assert exchanges.unexplained(10.01 + BUSY / 2, 0.0, 10.2) == [A]
-    assert exchanges.unexplained(10.1, 0.0, 10.011) == [A]
-    assert exchanges.unexplained(10.1, 0.0, 10.1) == [A] * 3
+    assert [one.port for one in exchanges.unexplained(10.01 + BUSY / 2, 0.0, 10.2)] == [0]
+    assert [one.port for one in exchanges.unexplained(10.1, 0.0, 10.011)] == [1]
+    assert [one.port for one in exchanges.unexplained(10.1, 0.0, 10.1)] == [2, 3, 4]
 
 
 def test_few_of_an_address_wait_for_their_time() -> None:
@@ -103,13 +109,13 @@ def test_an_event_explains_one_exchange() -> None:
     exchanges = Exchanges()
     exchanges.observe(evolve(ONE, number=2), 10.0)
     exchanges.explain(EVENT, 10.1)
-    assert exchanges.unexplained(12.0, 0.0) == [A]
+    assert exchanges.unexplained(12.0, 0.0) == [REMOTE]
     exchanges.explain(EVENT, 20.0)
     exchanges.observe(evolve(ONE, number=2), 20.0 + EARLY)
-    assert exchanges.unexplained(30.0, 0.0) == [A]
+    assert exchanges.unexplained(30.0, 0.0) == [REMOTE]
     exchanges.explain(EVENT, 40.0)
     exchanges.observe(ONE, 40.1 + EARLY)
-    assert exchanges.unexplained(50.0, 0.0) == [A]
+    assert exchanges.unexplained(50.0, 0.0) == [REMOTE]
 
 
 @pytest.mark.parametrize("before", [True, False])
@@ -121,7 +127,7 @@ def test_a_login_explains_its_connection(*, before: bool) -> None:
     exchanges.explain(LOGIN, 10.0)
     exchanges.observe(evolve(ONE, number=9), 10.1)
     exchanges.observe(evolve(ONE, port=PORT + 1), 10.1)
-    assert exchanges.unexplained(20.0, 0.0) == [A]
+    assert exchanges.unexplained(20.0, 0.0) == [evolve(REMOTE, port=PORT + 1)]
 
 
 @pytest.mark.parametrize(
@@ -139,7 +145,7 @@ def test_what_does_not_explain(event: SecurityEvent) -> None:
     exchanges = Exchanges()
     exchanges.observe(ONE, 10.0)
     exchanges.explain(event, 10.0)
-    assert exchanges.unexplained(20.0, 0.0) == [A]
+    assert exchanges.unexplained(20.0, 0.0) == [REMOTE]
 
 
 GUESS = Attempt(
@@ -155,7 +161,7 @@ def test_a_guess_that_the_export_shows_explains_one_exchange() -> None:
     exchanges.explain_guess(GUESS, PORT, 10.0)
     exchanges.explain(evolve(EVENT, kind=EventKind.CHALLENGE_RESPONSE_FAILED), 10.0, repeated=True)
     exchanges.explain(EVENT, 10.0)
-    assert exchanges.unexplained(20.0, 0.0) == [A]
+    assert exchanges.unexplained(20.0, 0.0) == [REMOTE]
 
 
 def test_a_reported_guess_after_a_hidden_one_counts_once() -> None:
@@ -183,7 +189,7 @@ def test_which_attempts_explain_nothing(attempt: Attempt, port: int) -> None:
     exchanges = Exchanges()
     exchanges.observe(ONE, 10.0)
     exchanges.explain_guess(attempt, port, 10.0)
-    assert exchanges.unexplained(20.0, 0.0) == [A]
+    assert exchanges.unexplained(20.0, 0.0) == [REMOTE]
 
 
 def test_an_exported_guess_counts_once() -> None:
@@ -215,7 +221,7 @@ def test_all_is_bounded() -> None:
     for _ in range(5 * MOST_EARLY):
         exchanges.explain(EVENT, 30.0)
     exchanges.observe(evolve(ONE, number=MOST_EARLY + 1), 30.0)
-    assert exchanges.unexplained(40.0, 0.0) == [A]
+    assert exchanges.unexplained(40.0, 0.0) == [REMOTE]
 
 
 STEPS = st.lists(st.sampled_from(["exchange", "event", "login", "judge"]), max_size=40)
@@ -242,6 +248,147 @@ def test_each_exchange_counts_at_most_once(steps: list[str]) -> None:
     assert found <= seen
     if not login and "judge" not in steps:
         assert found >= seen - explained
+
+
+# -- what was asked without an answer
+
+SIZE = 330
+ASKED = evolve(ONE, number=0, asked=SIZE)
+
+
+def counted(exchanges: Exchanges, now: float) -> int:
+    """Return how many exchanges are unexplained, a second after ``now``."""
+    return sum(len(exchanges.unexplained(now + later, 0.0, now)) for later in (0.0, BUSY, WAIT))
+
+
+def test_guesses_without_answers_count_by_their_bytes() -> None:
+    """A sender that closes its window: more than the longest request waits, so all of it counts."""
+    exchanges = Exchanges()
+    found = [0]
+    for number in range(60):
+        now = 10.0 + number / 28
+        exchanges.observe(ASKED, now)
+        found.append(found[-1] + len(exchanges.unexplained(now + BUSY, 0.0, now)))
+    first = next(number for number, count in enumerate(found) if count)
+    assert first == MOST_REQUEST // SIZE + 1
+    assert found[first] >= 20
+    assert 60 * SIZE // PART - FEW - 1 <= found[60] <= 60 * SIZE // PART
+
+
+def test_one_burst_counts_when_it_has_waited() -> None:
+    """Many guesses at once may be an answer away; the next bytes, or eight seconds, show that none leaves."""
+    burst = evolve(ASKED, asked=40 * SIZE)
+    exchanges = Exchanges()
+    exchanges.observe(burst, 10.0)
+    exchanges.observe(evolve(ASKED, asked=1), 10.0 + SLOW / 2)
+    assert counted(exchanges, 10.0 + SLOW / 2) == 0
+    exchanges.observe(evolve(ASKED, asked=1), 10.0 + SLOW)
+    assert counted(exchanges, 10.0 + SLOW) == 40 * SIZE // PART
+
+    exchanges = Exchanges()
+    exchanges.observe(burst, 10.0)
+    assert counted(exchanges, 9.0 + SILENCE - WAIT) == 0
+    assert counted(exchanges, 10.0 + SILENCE) == 40 * SIZE // PART
+
+
+@pytest.mark.parametrize("size", [PART, 2_000, MOST_REQUEST])
+def test_an_answer_settles_one_request_of_any_size(size: int) -> None:
+    """It is one exchange, however long the request is, and however slow Asterisk."""
+    exchanges = Exchanges()
+    for number in range(30):
+        now = 10.0 + 20 * number
+        exchanges.observe(evolve(ASKED, asked=size), now)
+        exchanges.observe(evolve(ONE, number=1), now + SILENCE / 2)
+    assert counted(exchanges, 2_000.0) == 30
+
+
+def test_answers_of_a_closed_connection_settle_little() -> None:
+    """A guesser that reads one answer now and then pays for its other guesses; none counts twice."""
+    exchanges = Exchanges()
+    for number in range(100):
+        now = 10.0 + number / 28
+        exchanges.observe(ASKED, now)
+        if number % 5 == 4:
+            exchanges.observe(evolve(ONE, number=1), now)
+    exchanges.observe(evolve(ONE, number=80), 20.0)
+    assert 100 <= counted(exchanges, 20.0) <= 100 * SIZE // PART + 1
+
+
+def test_a_flood_of_answered_requests_settles_a_part_each() -> None:
+    """If more was asked than one request has, an answer does not show that all were answered."""
+    exchanges = Exchanges()
+    exchanges.observe(evolve(ASKED, asked=40 * PART), 10.0)
+    exchanges.observe(evolve(ONE, number=10), 10.0)
+    exchanges.observe(evolve(ASKED, asked=1), 11.0)
+    assert counted(exchanges, 11.0) == 40
+
+
+def test_a_request_without_an_answer_counts_if_later_ones_have_theirs() -> None:
+    """Or after eight seconds; until then, Asterisk may be slow."""
+    later = evolve(ONE, address=B, asked=SIZE)
+    for after, found in ((WAIT - 0.1, 1), (WAIT, 2)):
+        exchanges = Exchanges()
+        exchanges.observe(ASKED, 10.0)
+        exchanges.observe(later, 10.0 + after)
+        assert counted(exchanges, 12.0) == found
+    exchanges = Exchanges()
+    exchanges.observe(ASKED, 10.0)
+    assert counted(exchanges, 9.0 + SILENCE - WAIT) == 0
+    assert counted(exchanges, 10.0 + SILENCE) == 1
+
+
+def test_short_messages_are_no_guesses() -> None:
+    """Keep-alives add up to a part only after a while."""
+    exchanges = Exchanges()
+    for number in range(8):
+        exchanges.observe(evolve(ASKED, asked=30), 10.0 + 30 * number)
+        assert counted(exchanges, 20.0 + 30 * number) == 0
+    assert len(exchanges) == 1
+
+
+def test_a_handshake_is_no_guess() -> None:
+    """What a client sends to open TLS or a WebSocket is left out, but no more than it may have."""
+    exchanges = Exchanges()
+    exchanges.observe(evolve(ASKED, asked=OPENING), 10.0)
+    exchanges.observe(evolve(ASKED, asked=2 * PART, opens=True), 10.0)
+    assert counted(exchanges, 20.0) == 2
+
+
+def test_events_and_logins_explain_what_has_no_answer() -> None:
+    """An event explains one part, early or late, and a login all."""
+    exchanges = Exchanges()
+    exchanges.explain(EVENT, 10.0)
+    exchanges.observe(evolve(ASKED, asked=MOST_REQUEST), 10.0)
+    exchanges.observe(evolve(ASKED, asked=PART), 10.0 + SLOW)
+    exchanges.explain(EVENT, 10.0 + SLOW)
+    assert counted(exchanges, 11.0) == MOST_REQUEST // PART + 1 - 2
+    exchanges.observe(evolve(ASKED, port=1), 20.0)
+    exchanges.explain(evolve(LOGIN, remote=evolve(REMOTE, port=1)), 20.1)
+    assert counted(exchanges, 40.0) == 0
+
+
+def test_unread_streams_in_clear_text() -> None:
+    """Their answers are read, so only bytes without one count; events of other connections are left out."""
+    exchanges = Exchanges()
+    clear = evolve(ASKED, transport=Transport.TCP, local_port=5060)
+    remote = evolve(REMOTE, transport=Transport.TCP)
+    exchanges.explain(evolve(EVENT, remote=remote), 10.0)
+    assert len(exchanges) == 0
+    for number in range(20):
+        exchanges.observe(evolve(clear, number=1), 10.0 + number)
+    assert exchanges.unexplained(40.0, 0.0) == []
+    exchanges.observe(evolve(clear, asked=2 * PART), 50.0)
+    exchanges.explain(evolve(EVENT, remote=remote), 50.0)
+    assert exchanges.unexplained(50.0 + SILENCE, 0.0) == []
+    assert exchanges.unexplained(60.0 + SILENCE, 0.0) == [remote, remote]
+
+
+def test_connections_without_an_answer_are_bounded() -> None:
+    """The oldest is forgotten, with what it asked."""
+    exchanges = Exchanges(most=2)
+    for port in (1, 2, 3):
+        exchanges.observe(evolve(ASKED, port=port), 10.0)
+    assert counted(exchanges, 20.0) == 2
 
 
 def judged(detector: Detector, number: int, at: float) -> list[Judgement]:

@@ -393,7 +393,7 @@ def test_a_reply_is_returned_as_text() -> None:
 
 def test_other_events_are_counted_and_ignored() -> None:
     """An event of another class is no security event, even if its text names one."""
-    stream = b"Event: Reload\r\nPrivilege: system,all\r\nModule: All" + END
+    stream = b"Event: Hangup\r\nPrivilege: call,all\r\nChannel: x" + END
     stream += b"Event: PeerStatus\r\nPrivilege: system,all\r\nPeer: x\r\nPrivilege: security,all" + END
     returned, decoder = read(stream + GOOD)
     assert returned == [GOOD_EVENT]

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringfence.parse.packet import ip_payload, packed_address, source_of, tcp_segment, udp_datagram
+from ringfence.parse.packet import (
+    ip_payload,
+    packed_address,
+    source_of,
+    tcp_scale,
+    tcp_segment,
+    tcp_window,
+    udp_datagram,
+)
 
 IPV4 = bytes.fromhex("4500001f60d8400040114ccfc6120001c6120101") + bytes.fromhex("13c413c6000b8d43534950")
 TCP = bytes.fromhex("13c4ec1000001000000020006018020000000000") + b"\1\1\1\0"
@@ -90,3 +98,23 @@ def test_the_source_of_a_packet() -> None:
     assert source_of(IPV4[:20]) == ip_address("198.18.0.1")
     assert source_of(ipv6) == ip_address("fd00:18::1")
     assert [source_of(packet) for packet in (b"", IPV4[:19], ipv6[:39], b"\x55" + IPV4[1:])] == [None] * 4
+
+
+@pytest.mark.parametrize(
+    ("options", "scale"),
+    [
+        (b"", 0),
+        (b"\x02\x04\x05\xb4\x01\x03\x03\x07", 7),
+        (b"\x01\x01\x00\x03\x03\x07\x01\x01", 0),
+        (b"\x03\x03\xff\x00", 14),
+        (b"\x01\x01\x01\x03", 0),
+        (b"\x01\x01\x03\x03", 0),
+        (b"\x08\x00\x03\x03\x07\x00\x00\x00", 7),
+    ],
+)
+def test_the_window_of_a_segment(options: bytes, scale: int) -> None:
+    """A SYN may name a scale; options that are cut off or have no length end or are skipped."""
+    words = 5 + len(options) // 4
+    head = bytes(12) + bytes((words << 4, 2)) + b"\x12\x34" + bytes(4)
+    assert tcp_window(head + options + b"data") == 0x1234
+    assert tcp_scale(head + options + b"\x03\x03\x09") == scale

@@ -9,7 +9,14 @@ from tests.parse.worst import is_linear_in, seconds
 from ringfence.model import Transport
 from ringfence.parse.challenge import parse_requests
 from ringfence.parse.packet import SEQUENCES
-from ringfence.parse.request_stream import MOST_MESSAGE, RequestStreams
+from ringfence.parse.request_stream import (
+    KEPT,
+    LEAST_ROOM,
+    MOST_EARLY,
+    MOST_EARLY_BYTES,
+    MOST_MESSAGE,
+    RequestStreams,
+)
 
 KEY = b"connection"
 FIRST = SEQUENCES - 100  # the numbers wrap soon
@@ -179,14 +186,92 @@ def test_what_can_be_read_in_several_ways_is_not_read(data: bytes) -> None:
     assert read(streams, ASK) == [ASK]
 
 
-@pytest.mark.parametrize("at", [-1, 1, len(ASK) - 1, len(ASK) + 1, 1 << 31])
-def test_only_the_next_byte_is_read(at: int) -> None:
-    """A segment that begins earlier or later makes the connection unread, also a repeated one."""
+@pytest.mark.parametrize("at", [0, 10, len(ASK) - 1, len(ASK)])
+def test_a_segment_that_comes_again_is_read_once(at: int) -> None:
+    """It may hold new bytes too. With other bytes, it is unknown which of the two Asterisk got."""
+    data = ASK + CALL + BODY
     streams = begun()
     assert read(streams, ASK) == [ASK]
-    assert read(streams, b"", at) == []
+    assert read(streams, b"", 5) == []
+    assert read(streams, data[at:], at) == [CALL]
+    assert read(streams, data[at:], at) == []
+    assert read(streams, b"x" + data[at + 1 :], at) is None
+    assert read(streams, ASK, len(data)) == []
+
+
+@pytest.mark.parametrize("at", [-1, (1 << 31) + 100, -KEPT])
+def test_what_cannot_be_compared_makes_a_connection_unread(at: int) -> None:
+    """These are segments from before the connection, and much older ones."""
+    streams = begun()
+    assert read(streams, ASK) == [ASK]
     assert read(streams, ASK, at) is None
     assert read(streams, ASK, len(ASK)) == []
+
+
+@given(st.permutations(range(6)), st.integers(1, 9))
+def test_segments_in_any_order_give_the_messages(order: list[int], overlap: int) -> None:
+    """A segment that comes too early waits for those before it, and may overlap them."""
+    data = (ASK + CALL + BODY) * 3
+    size = -(-len(data) // 6)
+    streams, found = begun(), list[bytes]()
+    for number in order:
+        start = max(0, number * size - overlap)
+        found += read(streams, data[start : (number + 1) * size], start) or []
+    assert found == [ASK, CALL] * 3
+    assert streams.pending == 0
+
+
+@pytest.mark.parametrize(
+    "segments",
+    [
+        [(5, b"x"), (5, b"y")],
+        [(5, b"x"), (0, b"REGISTER")],
+        [(10 + 2 * number, b"x") for number in range(MOST_EARLY + 1)],
+        [(10, b"x" * MOST_EARLY_BYTES), (MOST_EARLY_BYTES + 10, b"x")],
+    ],
+)
+def test_early_segments_are_bounded_and_compared(segments: list[tuple[int, bytes]]) -> None:
+    """Too many, or others in their place, make the connection unread."""
+    streams = begun()
+    *others, last = segments
+    for at, data in others:
+        assert read(streams, data, at) == []
+    assert read(streams, last[1], last[0]) is None
+    assert streams.pending == 0
+
+
+@pytest.mark.parametrize(("scale", "window"), [(0, LEAST_ROOM), (7, LEAST_ROOM >> 7)])
+def test_the_room_for_answers(scale: int, window: int) -> None:
+    """The window of each segment shows it, multiplied as the SYN says; an unread connection shows nothing."""
+    streams = RequestStreams()
+    assert streams.room(KEY, 0) == (True, False)
+    streams.begin(KEY, (FIRST - 1) % SEQUENCES, scale)
+    found = [streams.room(KEY, size) for size in (window, window - 1, 0, window)]
+    assert found == [(True, False), (False, True), (False, False), (True, True)]
+    streams.lose(KEY)
+    assert streams.room(KEY, 0) == (True, False)
+
+
+def test_what_this_host_acknowledges() -> None:
+    """Of an unread connection its bytes are counted once, from where reading ended."""
+    streams = begun()
+    assert streams.acknowledge(b"other", 0) == (None, False)
+    assert read(streams, ASK + b"OPTI") == [ASK]
+    assert streams.acknowledge(KEY, (FIRST + len(ASK) + 5) % SEQUENCES) == (None, False)
+    assert read(streams, b"\0\r\n\r\n", len(ASK) + 4) is None
+    found = [streams.acknowledge(KEY, (FIRST + len(ASK) + at) % SEQUENCES) for at in (0, 9, 5, 20)]
+    assert found == [(0, False), (9, False), (0, False), (11, False)]
+    streams.lose(b"other")
+    assert [streams.acknowledge(b"other", at) for at in (700, 900)] == [(0, False), (200, False)]
+
+
+def test_bytes_of_which_no_copy_came() -> None:
+    """If this host has got them, nothing more is read, and they are counted."""
+    streams = begun()
+    assert read(streams, ASK) == [ASK]
+    assert read(streams, b"x" * 9, len(ASK) + 50) == []
+    assert streams.acknowledge(KEY, (FIRST + len(ASK) + 59) % SEQUENCES) == (59, True)
+    assert (read(streams, ASK, len(ASK) + 59), streams.pending) == ([], 0)
 
 
 def test_a_connection_without_a_syn_is_unread() -> None:
@@ -243,11 +328,35 @@ def test_requests_come_from_packets() -> None:
     assert parse_requests(segment(1, ASK), streams, dropped=True) == []
     [asked] = parse_requests(segment(1, ANSWER + ASK), streams) or []
     assert (str(asked.address), asked.port, asked.transport) == ("192.0.2.7", 5062, Transport.TCP)
-    assert (asked.call_ids, asked.sequences, asked.unread) == ((b"c",), (1,), False)
-    for again in (segment(1, ASK), syn, segment(0, ASK, 0x02), segment(1, ASK)[:-1], segment(1, ASK, 0x38)):
+    assert (asked.call_ids, asked.sequences, asked.unread, asked.diverted) == ((b"c",), (1,), False, False)
+    other = segment(1, ASK + ASK)
+    for again in (other, syn, segment(0, ASK, 0x02), segment(1, ASK)[:-1], segment(1, ASK, 0x38)):
         [unread] = parse_requests(again, streams) or []
         assert (unread.unread, unread.call_ids, unread.transport) == (True, (), Transport.TCP)
     assert parse_requests(segment(1, ASK)[:30], streams) is None
+
+
+def test_requests_of_a_sender_without_room_are_diverted() -> None:
+    """The window in their segment shows it; one that closes later says so once, for those before it."""
+    syn, _ = syns("192.0.2.7", 5062, "198.18.0.1")
+    streams = RequestStreams()
+
+    def segment(number: int, data: bytes, window: int) -> list[bool]:
+        packet = bytearray(syn + data)
+        packet[2:4] = len(packet).to_bytes(2, "big")
+        packet[24:28], packet[33], packet[34:36] = number.to_bytes(4, "big"), 0x18, window.to_bytes(2, "big")
+        found = parse_requests(bytes(packet), streams)
+        assert found is not None
+        assert [bool(one.call_ids) for one in found] == [bool(data)] * len(found)
+        return [one.diverted for one in found]
+
+    assert parse_requests(syn, streams) == []
+    assert segment(1, ASK, LEAST_ROOM) == [False]
+    assert segment(1 + len(ASK), b"", 0) == [True]
+    assert segment(1 + len(ASK), b"", 0) == []
+    assert segment(1 + len(ASK), ASK + ASK, 9) == [True, True]
+    assert segment(1 + 3 * len(ASK), b"", LEAST_ROOM) == []
+    assert segment(1 + 3 * len(ASK), ASK, LEAST_ROOM - 1) == [True]
 
 
 @pytest.mark.parametrize("unit", [b"\r\n", b"x\r\n", b"x\r\n ", b"l:1\r\n", ASK, b" ", b"GET "])

@@ -10,11 +10,21 @@ from hypothesis import strategies as st
 from tests.judge.packets import syns
 from tests.parse.worst import is_linear
 
-from ringfence.model import Exchange
+from ringfence.model import CopiedRequest, Exchange, Transport
 from ringfence.parse.packet import SEQUENCES
-from ringfence.parse.tls_records import LEAST_ANSWER, LEAST_ASKED, TlsStreams, parse_exchange
+from ringfence.parse.request_stream import RequestStreams
+from ringfence.parse.tls_records import (
+    FREE,
+    LEAST_ANSWER,
+    LEAST_ASKED,
+    MOST_FLIGHTS,
+    Flow,
+    TlsStreams,
+    parse_exchange,
+)
 
 KEY = b"connection"
+A = ip_address("198.18.1.1")
 FIRST = SEQUENCES - 100  # the numbers wrap soon
 ACKNOWLEDGED = SEQUENCES - 300
 ANSWER = 540
@@ -76,7 +86,7 @@ def segments(sent: list[Sent], cuts: list[int]) -> list[tuple[int, int, bytes]]:
 def read(parts: list[tuple[int, int, bytes]], *, pages: bool = False) -> int:
     """Read segments, and return the number of answers."""
     streams = TlsStreams()
-    return sum(streams.read(KEY, *part, pages=pages) for part in parts)
+    return sum(streams.read(KEY, *part, pages=pages).answers for part in parts)
 
 
 HELLOS = st.builds(hello, st.sampled_from([0x13, 0xC0]), st.integers(0, 32)).map(lambda data: Sent(300, data))
@@ -116,7 +126,7 @@ def test_any_bytes_can_be_read(first: bytes, others: list[tuple[int, bytes]]) ->
     streams = TlsStreams()
     streams.read(KEY, 0, 0, first, pages=False)
     for at, data in others:
-        assert streams.read(KEY, at, at * 200, data, pages=False) <= 60 // 5 + 1
+        assert streams.read(KEY, at, at * 200, data, pages=False).answers <= 60 // 5 + 1
 
 
 @pytest.mark.parametrize("cuts", [[], [*range(5_000)]])
@@ -164,11 +174,11 @@ def test_a_hole_and_an_old_acknowledgement() -> None:
     """After lost bytes, reading goes on at a record; a segment that acknowledges less adds nothing."""
     streams, one = TlsStreams(), record(0x17, ANSWER)
     at = len(hello())
-    assert streams.read(KEY, 0, 1_000, hello(), pages=False) == 0
-    assert streams.read(KEY, at + 700, 1_450, one, pages=False) == 1
-    assert streams.read(KEY, at + 700 + len(one), 900, one, pages=False) == 1
-    assert streams.read(KEY, at + 700 + 2 * len(one), 1_500, one, pages=False) == 0
-    assert streams.read(KEY, at + 9_000, 2_700, b"x", pages=False) == 0
+    assert streams.read(KEY, 0, 1_000, hello(), pages=False).answers == 0
+    assert streams.read(KEY, at + 700, 1_450, one, pages=False).answers == 1
+    assert streams.read(KEY, at + 700 + len(one), 900, one, pages=False).answers == 1
+    assert streams.read(KEY, at + 700 + 2 * len(one), 1_500, one, pages=False).answers == 0
+    assert streams.read(KEY, at + 9_000, 2_700, b"x", pages=False).answers == 0
 
 
 def test_one_segment_holds_several_answers() -> None:
@@ -182,16 +192,16 @@ def test_a_segment_that_overlaps_is_read_once() -> None:
     """A retransmission that also holds new bytes gives these."""
     streams = TlsStreams()
     one = record(0x17, ANSWER)
-    assert streams.read(KEY, 0, 0, hello(), pages=False) == 0
-    assert streams.read(KEY, len(hello()), 500, one, pages=False) == 1
-    assert streams.read(KEY, len(hello()), 1_000, one + one, pages=False) == 1
-    assert streams.read(KEY, 0, 1_500, b"", pages=False) == 0
+    assert streams.read(KEY, 0, 0, hello(), pages=False).answers == 0
+    assert streams.read(KEY, len(hello()), 500, one, pages=False).answers == 1
+    assert streams.read(KEY, len(hello()), 1_000, one + one, pages=False).answers == 1
+    assert streams.read(KEY, 0, 1_500, b"", pages=False).answers == 0
 
 
 def test_what_is_no_tls_is_not_remembered() -> None:
     """A connection in clear text takes no room."""
     streams = TlsStreams()
-    assert streams.read(KEY, 0, 0, b"SIP/2.0 200 OK\r\n", pages=False) == 0
+    assert streams.read(KEY, 0, 0, b"SIP/2.0 200 OK\r\n", pages=False).answers == 0
     assert len(streams) == 0
 
 
@@ -208,7 +218,9 @@ def test_a_connection_that_was_open_before() -> None:
     """Its first answer shows where to count from; later ones count."""
     streams = TlsStreams()
     one = record(0x17, ANSWER)
-    counts = [streams.read(KEY, index * len(one), index * 600, one, pages=False) for index in range(3)]
+    counts = [
+        streams.read(KEY, index * len(one), index * 600, one, pages=False).answers for index in range(3)
+    ]
     assert counts == [0, 1, 1]
 
 
@@ -221,10 +233,10 @@ def test_what_is_no_record_is_skipped(header: bytes) -> None:
     one = record(0x17, ANSWER)
     streams.read(KEY, 0, 0, hello(), pages=False)
     at = len(hello())
-    assert streams.read(KEY, at, 600, header + one, pages=False) == 0
+    assert streams.read(KEY, at, 600, header + one, pages=False).answers == 0
     at += len(header + one)
-    assert streams.read(KEY, at, 1_200, b"x" + one, pages=False) == 0
-    assert streams.read(KEY, at + 1 + len(one), 1_800, one, pages=False) == 1
+    assert streams.read(KEY, at, 1_200, b"x" + one, pages=False).answers == 0
+    assert streams.read(KEY, at + 1 + len(one), 1_800, one, pages=False).answers == 1
 
 
 def test_the_number_of_connections_is_bounded() -> None:
@@ -233,34 +245,119 @@ def test_the_number_of_connections_is_bounded() -> None:
     for key in (b"a", b"b", b"a", b"c"):
         streams.read(key, 0, 0, hello(), pages=False)
     assert len(streams) == 2
-    assert streams.read(b"a", len(hello()), 600, record(0x17, ANSWER), pages=False) == 1
+    assert streams.read(b"a", len(hello()), 600, record(0x17, ANSWER), pages=False).answers == 1
 
 
 def test_reading_takes_linear_time() -> None:
     """Many short records in one segment take no more time each."""
 
     def read_all(data: bytes) -> int:
-        return TlsStreams().read(KEY, 0, 0, data, pages=False)
+        return TlsStreams().read(KEY, 0, 0, data, pages=False).answers
 
     assert is_linear(read_all, hello(), record(0x17, 0))
 
 
-def packet(data: bytes, sequence: int, acknowledged: int) -> bytes:
-    """Return an IPv4 packet of this host with a TCP segment, from port 5061 to port 4000."""
+def flows(sent: list[Sent], *, pages: bool = False) -> list[Flow]:
+    """Read what was sent, a segment for each, and return what each one shows."""
+    streams = TlsStreams()
+    return [streams.read(KEY, *part, pages=pages) for part in _whole(sent)]
+
+
+def _whole(sent: list[Sent]) -> list[tuple[int, int, bytes]]:
+    """Return a segment for each, also for those without data."""
+    found, at, acknowledged = list[tuple[int, int, bytes]](), FIRST, ACKNOWLEDGED
+    for one in sent:
+        acknowledged = (acknowledged + one.asked) % SEQUENCES
+        found.append((at, acknowledged, one.data))
+        at = (at + len(one.data)) % SEQUENCES
+    return found
+
+
+def test_what_a_client_asks_without_an_answer() -> None:
+    """Segments without data acknowledge it too; the end of the handshake is left out, and an old number."""
+    sent = [Sent(300, hello()), Sent(80, b""), Sent(20 + 330, b""), Sent(330, b""), Sent(0, b"")]
+    assert [flow.asked for flow in flows(sent)] == [0, 0, 330, 330, 0]
+    assert flows([*sent, Sent(-330, b""), Sent(430, record(0x17, ANSWER))])[5:] == [Flow(), Flow(1, 100)]
+
+
+def test_a_handshake_of_an_older_version() -> None:
+    """The client's key comes after our hello, and our next handshake record shows that it was one."""
+    sent = [Sent(300, hello(0xC0)), Sent(330, record(0x14, 1) + record(0x16, 40)), Sent(500, b"")]
+    assert flows(sent) == [Flow(), Flow(0, 330 - FREE, opens=True), Flow(0, 500)]
+    again = [sent[0], *[Sent(400, record(0x16, 40))] * (MOST_FLIGHTS + 2)]
+    assert sum(flow.opens for flow in flows(again)) == MOST_FLIGHTS
+
+
+@pytest.mark.parametrize("pages", [False, True])
+def test_the_request_for_a_websocket_opens_it(*, pages: bool) -> None:
+    """Its bytes are no guess. At a port with pages, nothing before it counts, and all after it does."""
+    sent = [Sent(300, hello()), Sent(600, b""), Sent(0, record(0x17, UPGRADE)), Sent(500, b"")]
+    found = flows([*sent, Sent(500, record(0x17, UPGRADE))], pages=pages)
+    assert found[1:] == [
+        Flow(0, 0 if pages else 600 - FREE),
+        Flow(0, 0, opens=True),
+        Flow(0, 500),
+        Flow(0, 500),
+    ]
+
+
+def test_a_segment_without_data_begins_no_connection() -> None:
+    """Nothing shows that it carries TLS."""
+    assert TlsStreams().read(KEY, 0, 500, b"", pages=False) == Flow()
+
+
+def packet(data: bytes, sequence: int, acknowledged: int, port: int = 5061) -> bytes:
+    """Return an IPv4 packet of this host with a TCP segment, from ``port`` to port 4000."""
     ends = ip_address("198.18.0.1").packed + ip_address("198.18.1.1").packed
-    tcp = struct.pack("!HHIIBBHHH", 5061, 4000, sequence, acknowledged, 5 << 4, 0x18, 1024, 0, 0) + data
+    tcp = struct.pack("!HHIIBBHHH", port, 4000, sequence, acknowledged, 5 << 4, 0x18, 1024, 0, 0) + data
     return struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(tcp), 0, 0, 64, 6, 0) + ends + tcp
 
 
 def test_exchanges_in_packets() -> None:
     """An answer names its destination; other packets give nothing."""
-    streams, one = TlsStreams(), record(0x17, ANSWER)
-    assert parse_exchange(syns("198.18.1.1", 4000, "198.18.0.1")[1], streams, lambda _: False) is None
-    assert parse_exchange(packet(hello(), 0, 300), streams, lambda port: port != 5061) is None
-    found = parse_exchange(packet(one, len(hello()), 900), streams, lambda port: port != 5061)
-    assert found == Exchange(ip_address("198.18.1.1"), 4000, 1, 5061)
+    streams, one, requests = TlsStreams(), record(0x17, ANSWER), RequestStreams()
+
+    def parsed(data: bytes) -> list[Exchange | CopiedRequest]:
+        return parse_exchange(data, streams, requests, lambda port: port != 5061)
+
+    assert parsed(syns("198.18.1.1", 4000, "198.18.0.1")[1]) == []
+    assert parsed(packet(hello(), 0, 300)) == []
+    assert parsed(packet(one, len(hello()), 900)) == [Exchange(A, 4000, 1, 5061, 600 - FREE)]
+    assert parsed(packet(b"", 0, 1_200)) == [Exchange(A, 4000, 0, 5061, 300)]
     whole = packet(one, 0, 0)
-    assert all(
-        parse_exchange(whole[:end], TlsStreams(), lambda _: False) is None for end in range(len(whole))
-    )
-    assert parse_exchange(whole[:9] + b"\x11" + whole[10:], streams, lambda _: False) is None
+    streams = TlsStreams()
+    assert all(parsed(whole[:end]) == [] for end in range(len(whole)))
+    assert parsed(whole[:9] + b"\x11" + whole[10:]) == []
+
+
+def test_unread_connections_in_clear_text() -> None:
+    """From where the requests cannot be read on, what this host acknowledges counts, and its answers do."""
+    back = A.packed + ip_address("198.18.0.1").packed + struct.pack("!HH", 4000, 5060)
+    streams, requests = TlsStreams(), RequestStreams()
+
+    def parsed(data: bytes, acknowledged: int) -> list[Exchange | CopiedRequest]:
+        return parse_exchange(packet(data, 1, acknowledged, 5060), streams, requests, lambda _: False)
+
+    assert parsed(b"SIP/2.0 200 OK", 900) == []
+    requests.begin(back, 99)
+    assert requests.read(back, 100, b"REGISTER") == []
+    assert parsed(b"", 108) == []
+    assert requests.read(back, 108, b"\0\r\n\r\n") is None
+    one = Exchange(A, 4000, 0, 5060, 13, transport=Transport.TCP)
+    assert parsed(b"", 113) == [one]
+    assert parsed(b"", 113) == []
+    assert parsed(b"x" * LEAST_ASKED, 613) == [Exchange(A, 4000, 1, 5060, 500, transport=Transport.TCP)]
+    assert parsed(b"x" * LEAST_ASKED, 600) == [Exchange(A, 4000, 1, 5060, 0, transport=Transport.TCP)]
+
+
+def test_a_missing_copy_makes_a_connection_unread() -> None:
+    """If this host acknowledges what no copy showed, the requests are not all known; a FIN is no byte."""
+    back = A.packed + ip_address("198.18.0.1").packed + struct.pack("!HH", 4000, 5060)
+    streams, requests = TlsStreams(), RequestStreams()
+    requests.begin(back, 99)
+    assert parse_exchange(packet(b"", 1, 101, 5060), streams, requests, lambda _: False) == []
+    found = parse_exchange(packet(b"", 1, 400, 5060), streams, requests, lambda _: False)
+    assert found == [
+        CopiedRequest(A, 4000, (), (), unread=True, transport=Transport.TCP),
+        Exchange(A, 4000, 0, 5060, 300, transport=Transport.TCP),
+    ]

@@ -276,8 +276,8 @@ class Pipeline:
     def on_challenges(self, seen: Sequence[Challenge | CopiedRequest | Exchange], now: float) -> None:
         """Judge what the wire source has read, in order, at ``now`` (monotonic seconds).
 
-        ``seen`` has answers, requests of strangers, and their exchanges by TLS. An empty ``seen`` only shows
-        the detector that the wire is read.
+        ``seen`` has answers, requests of strangers, and their exchanges that cannot be read. An empty
+        ``seen`` only shows the detector that the wire is read.
         """
         for kind, group in groupby(seen, type):
             if kind is CopiedRequest:

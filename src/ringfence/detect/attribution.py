@@ -861,6 +861,8 @@ class Attribution:
             if any(self._nonces.proves(nonce, request.address, now) for nonce in request.nonces):
                 for call_id in request.call_ids:
                     found += self._proofs.prove(asterisk, request.address, call_id, now)
+        for unheard in self._conversations.unheard(now):
+            found += self._on_blind_guess(unheard, now, now + self._confirmation.ahead)
         return found
 
     def observe_loss(self, now: float) -> None:

@@ -48,8 +48,9 @@ that Asterisk sent, so requests of this sender do reach Asterisk. By TCP it must
 alone, or the kernel must know the connection, because a TCP segment can be forged, too. And somebody who
 asked later must have been answered, so Asterisk lives, and the wire sees its answers.
 
-Neither is needed if the request may have the answer sent elsewhere (``diverted``): after ``DIVERTED_SILENCE``
-the wire would have seen an answer.
+Neither is needed if the request may have the answer sent elsewhere, or closes its receive window by TCP
+(``diverted``): no phone does that, and after ``DIVERTED_SILENCE`` the wire would have seen an answer. A
+window that closes also makes the open requests diverted that came before it on its connection.
 
 If a Via has the answer sent to another address (``redirected``), which no phone does, each datagram without
 an answer is an attempt, also without credentials, and also a retransmission. For each one, Asterisk may look
@@ -108,15 +109,18 @@ _Key = tuple[AddressKey, int, bytes]  # of UDP: a sender, 0, a Call-ID; of TCP: 
 class Asked:
     """A copied request that came at ``at``, the nonce that it repeats, and whether it is answered.
 
-    ``proven``: Asterisk has sent this nonce to its sender alone. ``served``: a 1xx has answered it, so more
-    answers follow. ``repeats``: how many retransmissions are not answered. ``shared``: when its Call-ID was
-    last taken over from another address.
+    ``proven``: Asterisk has sent this nonce to its sender alone. ``challenged``: Asterisk has sent it.
+    ``diverted``: its answer goes elsewhere or nowhere. ``served``: a 1xx has answered it, so more answers
+    follow. ``repeats``: how many retransmissions are not answered. ``shared``: when its Call-ID was last
+    taken over from another address.
     """
 
     request: CopiedRequest
     nonce: bytes
     at: float
     proven: bool
+    challenged: bool = False
+    diverted: bool = False
     answered: bool = False
     served: bool = False
     repeats: int = 0
@@ -234,13 +238,16 @@ class Conversations:
         if not request.call_ids:
             if request.unread:
                 self._note_unread(request, now)
+            self._divert(request)
             return
-        one = Asked(evolve(request, nonces=()), nonce, now, proven)  # its nonces may take 16 kB
+        one = Asked(evolve(request, nonces=()), nonce, now, proven, challenged)  # its nonces may take 16 kB
         guess = challenged and request.credentials
         if request.redirected or (guess and request.diverted):
+            one.diverted = True
             self._diverted.append(one)
         elif guess:
             self._waiting.append(one)
+        self._divert(request)
         for session in _names(request):
             key = _key_of(request.address, request.port, request.transport, session)
             self._challenges.pop(key, None)  # a new connection of the same port is read
@@ -294,13 +301,17 @@ class Conversations:
             return False
         return not any(one.request.credentials for one in known.requests.values())
 
-    def unanswered(self, now: float) -> Iterator[Asked]:
-        """Yield the requests that are blind guesses by ``now``, and the redirected ones, each once."""
+    def unheard(self, now: float) -> Iterator[Asked]:
+        """Yield the diverted blind guesses by ``now``, and the redirected requests, each once."""
         while self._diverted and now - self._diverted[0].at >= DIVERTED_SILENCE:
             oldest = self._diverted.popleft()
             if not oldest.answered:
                 oldest.answered = True
                 yield oldest
+
+    def unanswered(self, now: float) -> Iterator[Asked]:
+        """Yield the requests that are blind guesses by ``now``, each once."""
+        yield from self.unheard(now)
         while self._waiting and now - self._waiting[0].at >= SILENCE:
             oldest = self._waiting[0]
             if not oldest.answered and self._answered <= oldest.at and now - oldest.at < LIFE:
@@ -361,6 +372,16 @@ class Conversations:
         is_question = answer.status in _CHALLENGES
         self._challenges[key] = int(is_question)
         return is_question and challenges > 0
+
+    def _divert(self, request: CopiedRequest) -> None:
+        """Make the open guesses diverted that came before on this connection, if its window is closed."""
+        if not request.diverted or request.transport is Transport.UDP:
+            return
+        known = self._known.get(_key_of(request.address, request.port, request.transport, b""))
+        for one in known.requests.values() if known is not None else ():
+            if one.may_be_guess and one.challenged and not one.diverted:
+                one.diverted = True
+                self._diverted.append(one)
 
     def _note_unread(self, request: CopiedRequest, now: float) -> None:
         """Record that a conversation became unread; forget the oldest TCP connections beyond the bounds."""

@@ -69,7 +69,7 @@ from ringfence.detect.judgement import (
 from ringfence.detect.observation import Observation
 from ringfence.detect.rules import By, Claimed, Rule
 from ringfence.detect.sessions import MAX_SESSIONS
-from ringfence.detect.unexplained import ENCRYPTED, Exchanges
+from ringfence.detect.unexplained import STREAMS, Exchanges
 from ringfence.event_values import evolve
 from ringfence.ledger import Ledger, key_of, network_of
 from ringfence.model import (
@@ -228,7 +228,7 @@ class Detector:
         login = event.kind is _SUCCESS and not self._attribution.proxies.names(event)
         effects = self._on_success(event, now) if login else []
         found = self._attribution.observe(event, now)
-        if event.remote.transport in ENCRYPTED:
+        if event.remote.transport in STREAMS:
             repeated = any(isinstance(one, DuplicateReport) for one in found)
             self._exchanges.explain(event, now, repeated=repeated)
         return [*effects, *self._on_findings(found, now)] if found else effects
@@ -259,7 +259,7 @@ class Detector:
         return self._on_findings(self._attribution.observe_requests(requests, now, asterisk), now)
 
     def observe_exchange(self, exchange: Exchange, now: float) -> None:
-        """Record answers by TLS; :meth:`judge_exchanges` then judges those that nothing explains.
+        """Record an exchange; :meth:`judge_exchanges` then judges those that nothing explains.
 
         Those of a proxy are left out: no event names its client, so none would be explained.
         """
@@ -270,7 +270,7 @@ class Detector:
     def judge_exchanges(
         self, now: float, wall: float, asterisk: str, since: float | None, read: float = -inf
     ) -> Sequence[Effect]:
-        """Judge the exchanges by TLS that have waited long enough for an event.
+        """Judge the exchanges that have waited long enough for an event.
 
         ``since`` is when the last AMI began to deliver events, None if some AMI does not. ``read`` is the
         time up to which every AMI's events have been read.
@@ -289,14 +289,14 @@ class Detector:
 
         It is a generator, so that a ban which follows from one attempt applies to the next one.
         """
-        for address in self._exchanges.unexplained(now, since, read):
-            subject = self._subjects.find(address)
+        for remote in self._exchanges.unexplained(now, since, read):
+            subject = self._subjects.find(remote.address)
             banned = self._scopes_of(subject, now)
             if subject.friend or Scope.SIP_TCP in banned or not _WHOLE.isdisjoint(banned):
-                continue  # it was answered before the ban, or before the login
+                continue  # it was asked before the ban, or before the login
             attempt = Attempt(
-                *(asterisk, address, AttemptKind.UNEXPLAINED, Proof.HANDSHAKE, Service.PJSIP, Transport.TLS),
-                *("", EventKind.UNEXPLAINED, wall),
+                *(asterisk, remote.address, AttemptKind.UNEXPLAINED, Proof.HANDSHAKE, Service.PJSIP),
+                *(remote.transport, "", EventKind.UNEXPLAINED, wall),
                 trusted=True,
                 sources=(WIRE,),
             )
@@ -317,7 +317,7 @@ class Detector:
         try:
             for finding in found:
                 if isinstance(finding, AttributedAttempt):
-                    if finding.attempt.transport in ENCRYPTED:
+                    if finding.attempt.transport in STREAMS:
                         self._exchanges.explain_guess(finding.attempt, finding.port, now)
                     follows = self._on_attempt(finding)
                 else:

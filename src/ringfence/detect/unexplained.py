@@ -1,14 +1,30 @@
-"""Exchanges by TLS that nothing explains: what the wire cannot read, and AMI does not report.
+"""Exchanges that nothing explains: what the wire cannot read, and AMI does not report.
 
-A stranger's request by TLS and its answer are an *exchange* (``parse/tls_records.py``). Asterisk reports a
-challenge, a wrong password and a login as a security event with the address and port of the connection. So
-each event explains one exchange, and a login explains all of its connection. What no event explains is an
-attempt of the kind ``unexplained``: the text of the request has suppressed the event, or the request is one
-that Asterisk never reports. The second is why the rule needs many of them.
+A stranger's request by TLS is an *exchange* (``parse/tls_records.py``), whether or not its answer leaves
+this host. So is one by plain TCP or WS, if its connection is unread (``parse/request_stream.py``). Asterisk
+reports a challenge, a wrong password and a login as a security event with the address and port of the
+connection. So each event explains one exchange, and a login explains all of its connection. What no event
+explains is an attempt of the kind ``unexplained``: the text of the request has suppressed the event, or the
+request is one that Asterisk never reports. The second is why the rule needs many of them.
 
     exchange, event ChallengeSent      explained
     exchange                           unexplained after ``WAIT``
     five exchanges, AMI is read on     all unexplained
+
+Answers that leave are counted. What a stranger asks without an answer is counted in bytes: each ``PART`` of
+them is an exchange, because no guess is shorter. The answers leave in the order of the requests. So usually
+an answer settles all that was asked before it: phones wait for the answer to one request before they send
+another. It does not if more has been asked than the longest request has. Bytes without an answer count:
+
+- at once, if there are more than ``MOST_REQUEST``, and the oldest have waited for ``SLOW``: their sender
+  closes its receive window, so that no answer can leave. From then on, each answer settles one part only.
+- after ``WAIT``, if somebody who asked later was answered
+- after ``SILENCE``
+
+If an answer to counted bytes leaves later, it does not count again. The bytes of a handshake do not count.
+
+    660 bytes, an answer                                one exchange
+    20 times 330 bytes, no answer                       26 exchanges
 
 Nearly always AMI reports an event within some milliseconds. A busy Asterisk is slower, so an exchange waits
 for ``WAIT``. A guesser must not use that time, on one connection or on many. So if an address has more than
@@ -29,6 +45,8 @@ an attempt already. AMI's report of this guess then explains nothing.
 Nothing else explains: the log repeats events, and each repetition would pay for a hidden guess. Unless
 every AMI has delivered events since before an exchange, nothing is concluded of it.
 
+The answers of an unread connection by plain TCP are read (``conversation.py``), so they only settle bytes.
+
 Bounds: ``MOST`` connections, of which the least recently used are forgotten first, ``MOST_WAITING`` exchanges
 and ``MOST_EARLY`` early events of each. Times are monotonic seconds.
 """
@@ -39,7 +57,17 @@ from math import inf
 from attrs import Factory, define
 
 from ringfence.detect.sessions import AddressKey, Role, address_key, role_of
-from ringfence.model import AMI, Address, Attempt, EventKind, Exchange, SecurityEvent, Service, Transport
+from ringfence.model import (
+    AMI,
+    Address,
+    Attempt,
+    Endpoint,
+    EventKind,
+    Exchange,
+    SecurityEvent,
+    Service,
+    Transport,
+)
 
 MOST = 16_384
 MOST_WAITING = 128
@@ -51,7 +79,17 @@ FEW = 4
 EARLY = 1.0
 """The time (seconds) within which an exchange may follow the event that explains it."""
 
-ENCRYPTED = frozenset({Transport.TLS, Transport.WS, Transport.WSS})
+PART = 250
+"""Bytes: the shortest guess has 278, with two letters for each name."""
+MOST_REQUEST = 6_000
+"""Bytes: the longest request of a phone, a call of a browser, has some 5 000."""
+OPENING = 1_500
+"""Bytes: the longest part of a handshake, such as the request for a WebSocket with cookies."""
+SLOW = 0.25
+SILENCE = 8.0
+_SEARCHED = 0.25  # how often connections without an answer are searched for (seconds)
+
+STREAMS = frozenset({Transport.TCP, Transport.TLS, Transport.WS, Transport.WSS})
 """The transports of the events that may explain an exchange."""
 
 _Key = tuple[AddressKey, int]
@@ -62,14 +100,28 @@ _SHOWN, _EXPORTED = (EventKind.HIDDEN, EventKind.REFUSED), (Transport.TLS, Trans
 class _Connection:
     """A connection: when its waiting exchanges came, and the events that came before their exchange.
 
-    ``shown``: the guesses that the export has shown, and that AMI has not reported yet.
+    ``shown``: the guesses that the export has shown, and that AMI has not reported yet. ``asked`` bytes have
+    no answer; the first of them came at ``since``, and the last at ``last``. ``owed`` exchanges were counted
+    by their bytes, and have no answer yet. ``closed``: no answer can leave.
     """
 
     address: Address
+    port: int
+    transport: Transport = Transport.TLS
     waiting: deque[float] = Factory(lambda: deque(maxlen=MOST_WAITING))
     early: deque[float] = Factory(lambda: deque(maxlen=MOST_EARLY))
     explained: bool = False
     shown: int = 0
+    asked: int = 0
+    since: float = 0.0
+    last: float = 0.0
+    owed: int = 0
+    closed: bool = False
+
+    @property
+    def remote(self) -> Endpoint:
+        """The address and port of the stranger."""
+        return Endpoint(self.address, self.port, self.transport)
 
     def explain_one(self, now: float) -> None:
         """Explain the oldest exchange that waits; if none does, the next one."""
@@ -78,14 +130,27 @@ class _Connection:
         else:
             self.early.append(now)
 
+    def add(self, now: float) -> bool:
+        """Add an exchange; return whether it waits, because no early event explains it."""
+        while self.early and now - self.early[0] > EARLY:
+            self.early.popleft()
+        if self.early:
+            self.early.popleft()
+            return False
+        self.waiting.append(now)
+        return True
+
 
 class Exchanges:
-    """The exchanges of strangers by TLS, and what explains them."""
+    """The exchanges of strangers that cannot be read, and what explains them."""
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
         self._known: OrderedDict[_Key, _Connection] = OrderedDict()
         self._waiting: dict[_Key, None] = {}
+        self._asking: OrderedDict[_Key, None] = OrderedDict()  # with bytes that have no answer, by ``last``
+        self._answered = -inf  # when the latest bytes came that have an answer
+        self._searched = -inf
 
     def __len__(self) -> int:
         """Return the number of connections."""
@@ -97,14 +162,63 @@ class Exchanges:
         known = self._connection(key, exchange.address)
         if known.explained:
             return
+        known.transport = exchange.transport
+        if exchange.asked:
+            self._ask(key, known, exchange.asked, now)
+        if exchange.opens:
+            known.asked = max(0, known.asked - OPENING)
         for _ in range(min(exchange.number, MOST_WAITING)):
-            while known.early and now - known.early[0] > EARLY:
-                known.early.popleft()
-            if known.early:
-                known.early.popleft()
-            else:
-                known.waiting.append(now)
+            self._answer(key, known, now)
+
+    def _ask(self, key: _Key, known: _Connection, asked: int, now: float) -> None:
+        """Record bytes of a stranger; those of a closed connection count at once."""
+        if not known.asked:
+            known.since = now
+        known.asked, known.last = known.asked + asked, now
+        self._asking[key] = None
+        self._asking.move_to_end(key)
+        if known.asked > MOST_REQUEST and now - known.since >= SLOW:
+            known.closed = True
+        if known.closed:
+            self._count_asked(key, known, now)
+
+    def _answer(self, key: _Key, known: _Connection, now: float) -> None:
+        """Record an answer, which settles bytes that were asked before."""
+        if known.owed:
+            known.owed -= 1  # its exchange has been counted
+            return
+        if known.closed or known.asked > MOST_REQUEST:
+            known.asked = max(0, known.asked - PART)
+        elif known.asked:
+            self._answered = max(self._answered, known.last)
+            known.asked = 0
+        if known.transport is Transport.TLS and known.add(now):
+            self._waiting[key] = None
+
+    def _count_asked(self, key: _Key, known: _Connection, now: float) -> None:
+        """Make exchanges of the bytes that have no answer."""
+        parts, known.asked = divmod(known.asked, PART)
+        known.since = now
+        known.owed += parts
+        for _ in range(min(parts, MOST_WAITING)):
+            if known.add(now):
                 self._waiting[key] = None
+
+    def _count_silent(self, now: float) -> None:
+        """Make exchanges of the bytes that have waited too long for an answer."""
+        if now - self._searched < _SEARCHED:
+            return
+        self._searched = now
+        for key in list(self._asking):
+            known = self._known[key]
+            waited = now - known.last
+            if waited < WAIT:
+                return
+            if known.asked < PART:
+                del self._asking[key]
+            elif waited >= SILENCE or self._answered - known.last >= WAIT:
+                self._count_asked(key, known, now)
+                del self._asking[key]
 
     def explain(self, event: SecurityEvent, now: float, *, repeated: bool = False) -> None:
         """Record that ``event`` explains an exchange of its connection, or all if it is a login.
@@ -112,12 +226,16 @@ class Exchanges:
         ``repeated``: another source has reported the same attempt before.
         """
         remote = event.remote
-        if event.source.name != AMI or remote.transport not in ENCRYPTED or event.tampered:
+        if event.source.name != AMI or remote.transport not in STREAMS or event.tampered:
             return
-        known = self._connection((address_key(remote.address), remote.port), remote.address)
+        key = address_key(remote.address), remote.port
+        if remote.transport is Transport.TCP and key not in self._known:
+            return  # the wire reads this connection
+        known = self._connection(key, remote.address)
         if event.kind is EventKind.SUCCESSFUL_AUTH:
             known.explained = True
             known.waiting.clear()
+            known.asked = 0
         elif role_of(event) is Role.QUESTION:
             return  # the event of its challenge, or of its refusal, follows
         elif event.service is Service.SIP and event.kind is not EventKind.CHALLENGE_SENT:
@@ -144,13 +262,14 @@ class Exchanges:
                 return True
         return False
 
-    def unexplained(self, now: float, since: float | None, read: float = -inf) -> list[Address]:
-        """Return the address of each exchange that has waited long enough, and forget it.
+    def unexplained(self, now: float, since: float | None, read: float = -inf) -> list[Endpoint]:
+        """Return the stranger of each exchange that has waited long enough, and forget it.
 
         ``since`` is when the last AMI began to deliver events. None: some AMI does not, so nothing is
         concluded. ``read``: every AMI's events have been read up to this time.
         """
-        found: list[Address] = []
+        self._count_silent(now)
+        found: list[Endpoint] = []
         together: Counter[AddressKey] = Counter()
         for key in self._waiting:
             together[key[0]] += len(self._known[key].waiting)
@@ -161,7 +280,7 @@ class Exchanges:
             while waiting and waiting[0] <= end:
                 came = waiting.popleft()
                 if since is not None and since < came:
-                    found.append(known.address)
+                    found.append(known.remote)
             if not waiting:
                 del self._waiting[key]
         return found
@@ -169,10 +288,11 @@ class Exchanges:
     def _connection(self, key: _Key, address: Address) -> _Connection:
         known = self._known.get(key)
         if known is None:
-            known = self._known[key] = _Connection(address)
+            known = self._known[key] = _Connection(address, key[1])
             if len(self._known) > self._most:
                 oldest, _ = self._known.popitem(last=False)
                 self._waiting.pop(oldest, None)
+                self._asking.pop(oldest, None)
         else:
             self._known.move_to_end(key)
         return known

@@ -59,7 +59,17 @@ from ringfence.model import (
 )
 from ringfence.parse.address import unmapped
 from ringfence.parse.line_result import sip_user, text_of
-from ringfence.parse.packet import TCP, UDP, ip_payload, is_urgent, packed_address, tcp_segment, udp_datagram
+from ringfence.parse.packet import (
+    TCP,
+    UDP,
+    ip_payload,
+    is_urgent,
+    packed_address,
+    tcp_scale,
+    tcp_segment,
+    tcp_window,
+    udp_datagram,
+)
 from ringfence.parse.request_stream import RequestStreams
 from ringfence.parse.stream import Streams
 
@@ -175,6 +185,8 @@ def received_address(text: bytes) -> Address | None:
 # tracking reassembles the request.
 
 
+_Segment = tuple[int, int, int, bool, bytes]  # as :func:`tcp_segment` returns it
+
 MOST_NONCES = 64
 MOST_CALL_IDS = 4
 MOST_SEQUENCES = 4
@@ -212,7 +224,8 @@ def parse_requests(
     """Parse the requests in a copied packet, from its IP header on; None for a packet that is not valid.
 
     A later fragment is not valid. ``streams`` puts the segments of a TCP connection together. If that fails,
-    return a request that is ``unread``. ``dropped``: a ban drops the packet.
+    return a request that is ``unread``. If its sender has no more room for answers, return one that is
+    ``diverted``. ``dropped``: a ban drops the packet.
     """
     whole = ip_payload(packet)
     if whole is None:
@@ -227,33 +240,52 @@ def parse_requests(
     segment = tcp_segment(payload) if protocol == TCP else None
     if segment is None or dropped:
         return None if segment is None else []
-    address, port = packed_address(source), segment[0]
-    # Asterisk does not get an urgent byte, so it reads another text.
-    odd = may_be_cut or is_urgent(payload)
-    heads = _heads_in(segment, b"".join((source, target, payload[:_PORTS])), streams, odd=odd)
+    connection = b"".join((source, target, payload[:_PORTS]))
+    return _requests_in(payload, segment, connection, packed_address(source), streams, may_be_cut=may_be_cut)
+
+
+def _requests_in(
+    payload: bytes,
+    segment: _Segment,
+    connection: bytes,
+    address: Address,
+    streams: RequestStreams,
+    *,
+    may_be_cut: bool,
+) -> list[CopiedRequest]:
+    """Parse the requests that a TCP segment of ``address`` completes."""
+    port, by_tcp = segment[0], Transport.TCP
+    heads = _heads_in(payload, segment, connection, streams, may_be_cut=may_be_cut)
     if heads is None:
-        return [CopiedRequest(address, port, (), (), unread=True, transport=Transport.TCP)]
+        return [CopiedRequest(address, port, (), (), unread=True, transport=by_tcp)]
+    room, changed = (True, False) if segment[3] else streams.room(connection, tcp_window(payload))
+    if changed and not (room or heads):
+        return [CopiedRequest(address, port, (), (), diverted=True, transport=by_tcp)]
     return [
-        parse_request(address, port, head, transport=Transport.TCP)
+        parse_request(address, port, head, transport=by_tcp, closed=not room)
         for head in heads
         if not head.startswith(_SIP)
     ]
 
 
 def _heads_in(
-    segment: tuple[int, int, int, bool, bytes],
+    payload: bytes,
+    segment: _Segment,
     connection: bytes,
     streams: RequestStreams,
     *,
-    odd: bool,
+    may_be_cut: bool,
 ) -> list[bytes] | None:
-    """Return the heads of the messages that a segment completes; None if its connection becomes unread."""
+    """Return the heads of the messages that a segment completes; None if its connection becomes unread.
+
+    Asterisk does not get an urgent byte, so it reads another text.
+    """
     _, _, sequence, begins, data = segment
-    if odd or (begins and data):
+    if may_be_cut or is_urgent(payload) or (begins and data):
         streams.lose(connection)
         return None
     if begins:
-        return None if streams.begin(connection, sequence) else []
+        return None if streams.begin(connection, sequence, tcp_scale(payload)) else []
     return streams.read(connection, sequence, data) if data else []
 
 
@@ -265,10 +297,12 @@ def parse_request(
     dropped: bool = False,
     unread: bool = False,
     transport: Transport = Transport.UDP,
+    closed: bool = False,
 ) -> CopiedRequest:
     """Parse one request.
 
-    An ACK has no number and no credentials here: it repeats those of its INVITE, and nothing answers it.
+    ``closed``: its sender has no room for an answer by TCP. An ACK has no number and no credentials here: it
+    repeats those of its INVITE, and nothing answers it.
     """
     by_chan_sip = request.replace(b"\r", b"")
     readings = [request.lower(), by_chan_sip.lower()]
@@ -294,7 +328,7 @@ def parse_request(
         transport,
         method_of(start.partition(b" ")[0]),
         more_nonces or more_call_ids or more_sequences,
-        diverted,
+        diverted or closed,
         diverted and answerable and _redirects(different, address),
     )
 

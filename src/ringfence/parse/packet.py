@@ -18,6 +18,8 @@ _UDP_HEADER = 8
 _TCP_HEADER = 20
 _SYN = 0x02
 _URG = 0x20
+_END_OF_OPTIONS, _NO_OPERATION, _SCALE = 0, 1, 3  # kinds of TCP options
+_MOST_SCALE = 14
 _IPV4_HEADER = 20
 _IPV6_HEADER = 40
 _IPV6_FRAGMENT = 44
@@ -117,6 +119,24 @@ def tcp_segment(payload: bytes) -> tuple[int, int, int, bool, bytes] | None:
 def is_urgent(payload: bytes) -> bool:
     """Whether a TCP segment has urgent data, which its receiver does not find in the stream."""
     return bool(payload[13] & _URG)
+
+
+def tcp_window(payload: bytes) -> int:
+    """Return the receive window in a TCP segment, which the scale of its connection multiplies."""
+    return int.from_bytes(payload[14:16], "big")
+
+
+def tcp_scale(payload: bytes) -> int:
+    """Return the scale of the windows that a SYN names (RFC 7323 §2.2); 0 if it names none."""
+    at, end = _TCP_HEADER, min((payload[12] >> 4) * 4, len(payload))
+    while at + 1 < end and payload[at] != _END_OF_OPTIONS:
+        if payload[at] == _NO_OPERATION:
+            at += 1
+            continue
+        if payload[at] == _SCALE and at + 2 < end:
+            return min(payload[at + 2], _MOST_SCALE)
+        at += max(payload[at + 1], 2)
+    return 0
 
 
 @lru_cache(maxsize=4096)

@@ -1,8 +1,9 @@
 r"""SIP requests in the TCP segments of strangers: bare, or each in a frame of a WebSocket.
 
 The stranger wrote the segments, and Asterisk may read them in another way than this module: segments that
-overlap, have a wrong checksum, or come twice with different bytes. So only the plain way is read: each
-segment continues exactly where the one before it ended, from the SYN on. Each message has a head in which
+have a wrong checksum, or come twice with different bytes. So only the plain way is read, from the SYN on. A
+segment that comes too early waits for those before it: the network loses some, and so does the kernel, if its
+sender asks too much. A segment that comes again must have the same bytes. Each message has a head in which
 every line ends with CR LF, and exactly one Content-Length, which is not folded. Other lines may be folded
 (RFC 3261 §7.3.1): PJSIP and chan_sip find no Content-Length in a line that begins with a blank. Within a
 WebSocket (RFC 7118 §5), each message is in a masked frame, or in several fragments (RFC 6455 §5.4). Asterisk
@@ -13,25 +14,43 @@ in the middle. Whatever else a connection carries makes it *unread* until its ne
 
     SYN, seq 0                     ->  a connection begins
     "REGISTER …", seq 1            ->  a request
-    "REGISTER …", seq 1 again      ->  unread: which of the two Asterisk got is unknown
+    "REGISTER …", seq 1 again      ->  nothing
+    "OPTIONS …", seq 1             ->  unread: which of the two Asterisk got is unknown
+
+What this host has acknowledged shows two things (:meth:`RequestStreams.acknowledge`): whether its kernel has
+got segments of which no copy came, and how much an unread connection carries.
+
+Each segment also names the room that its sender has for answers: its receive window. If that is less than
+``LEAST_ROOM``, answers stay in Asterisk's socket (:meth:`RequestStreams.room`).
 
 Every step takes linear time. Bounds: ``MOST_STREAMS`` connections, of which the least recently used are
-forgotten first, ``MOST_MESSAGE`` bytes of a message, and ``MOST_BYTES`` bytes of all incomplete ones. A
-connection of which this module did not see the beginning, or that it has forgotten, is unread.
+forgotten first, ``MOST_MESSAGE`` bytes of a message, ``MOST_EARLY`` early segments with ``MOST_EARLY_BYTES``
+bytes, and ``MOST_BYTES`` bytes of all incomplete messages and early segments. Of each connection the last
+``KEPT`` bytes are kept to compare. A connection of which this module did not see the beginning, or that it
+has forgotten, is unread.
 """
 
 import re
 from collections import OrderedDict
 
-from attrs import define
+from attrs import Factory, define
 
 from ringfence.parse.packet import SEQUENCES
 
 MOST_STREAMS = 4_096
-MOST_BYTES = 4 << 20
+MOST_BYTES = 8 << 20
 MOST_MESSAGE = 4_000
 """The greatest length of a message that PJSIP reads in every version (``PJSIP_MAX_PKT_LEN``)."""
 
+MOST_EARLY = 64
+MOST_EARLY_BYTES = 32_768
+"""The greatest numbers of early segments of one connection, and of their bytes."""
+KEPT = 2_048
+"""The bytes of a connection that are kept to compare them with a segment that comes again."""
+LEAST_ROOM = 1_024
+"""Bytes. A refusal has some 500, and no phone's receive window is so small that two do not fit."""
+
+_HALF = SEQUENCES // 2
 _EOL = b"\r\n"
 _END = _EOL + _EOL
 # A head without NUL or bare LF, whose first line is not folded. A bare CR within a line is plain: PJSIP and
@@ -65,7 +84,10 @@ class _Stream:
 
     ``next`` is the sequence number of the next byte. ``pending`` is an incomplete message or frame, ``skip``
     the bytes of a body that follow. ``fragments`` is the content of the frames before it, if they belong to
-    the same message. ``fed``: data was read. ``unread``: nothing of this connection is read any more.
+    the same message. ``read`` are the last bytes that were read, and ``early`` the segments that wait, by
+    their numbers. ``scale``: windows are multiplied with two to this power. ``room``: the last window was not
+    too small. ``fed``: data was read. ``unread``: nothing of this connection is read any more.
+    ``acknowledged`` is the number up to which its unread bytes were counted, None if that is unknown.
     """
 
     next: int
@@ -73,13 +95,32 @@ class _Stream:
     fragments: bytes = b""
     skip: int = 0
     websocket: bool = False
+    read: bytes = b""
+    early: dict[int, bytes] = Factory(dict)
+    scale: int = 0
+    room: bool = True
     fed: bool = False
     unread: bool = False
+    acknowledged: int | None = None
 
     @property
     def held(self) -> int:
-        """The bytes of its incomplete message."""
-        return len(self.pending) + len(self.fragments)
+        """The bytes of its incomplete message, and of its early segments."""
+        return len(self.pending) + len(self.fragments) + sum(map(len, self.early.values()))
+
+    @property
+    def first(self) -> int:
+        """The number of the first byte of its incomplete message."""
+        return (self.next - len(self.pending) - len(self.fragments)) % SEQUENCES
+
+    def unread_part(self, sequence: int, data: bytes) -> bytes | None:
+        """Return the bytes of a segment that were not read yet; None if others were read in their place."""
+        old = (self.next - sequence) % SEQUENCES
+        again = data[:old]
+        start = len(self.read) - old
+        if old and (start < 0 or self.read[start : start + len(again)] != again):
+            return None
+        return data[old:]
 
 
 class RequestStreams:
@@ -96,16 +137,28 @@ class RequestStreams:
         """The bytes of all incomplete messages."""
         return self._bytes
 
-    def begin(self, connection: bytes, sequence: int) -> bool:
+    def begin(self, connection: bytes, sequence: int, scale: int = 0) -> bool:
         """Record a SYN with this sequence number; return whether it makes the connection unread.
 
-        A new connection may use the ports of an old one. But a sender may also forge a SYN within its
-        connection: Asterisk goes on, and this module would misread what follows.
+        ``scale``: later segments name their window divided by two to this power. A new connection may use the
+        ports of an old one. But a sender may also forge a SYN within its connection: Asterisk goes on, and
+        this module would misread what follows.
         """
         known = self._streams.get(connection)
         self._forget(connection)
-        self._add(connection, _Stream((sequence + 1) % SEQUENCES))
+        self._add(connection, _Stream((sequence + 1) % SEQUENCES, scale=scale))
         return known is not None and known.fed
+
+    def room(self, connection: bytes, window: int) -> tuple[bool, bool]:
+        """Record the window in a segment; return whether it has room for an answer, and whether that is new.
+
+        Nothing is known of an unread connection, so it counts as having room.
+        """
+        stream = self._streams.get(connection)
+        if stream is None or stream.unread:
+            return True, False
+        before, stream.room = stream.room, window << stream.scale >= LEAST_ROOM
+        return stream.room, stream.room != before
 
     def read(self, connection: bytes, sequence: int, data: bytes) -> list[bytes] | None:
         """Return the heads of the messages that a segment completes; None if the connection becomes unread.
@@ -119,16 +172,13 @@ class RequestStreams:
         self._streams.move_to_end(connection)
         if stream.unread or not data:
             return []
-        if sequence != stream.next:
-            self._give_up(stream)
-            return None
-        stream.next, stream.fed = (sequence + len(data)) % SEQUENCES, True
-        before = stream.held
+        stream.fed = True
+        before, first = stream.held, stream.first
         try:
-            found = _consume(stream, data)
+            found = _extend(stream, sequence, data)
         except _UnreadError:
             self._bytes += stream.held - before
-            self._give_up(stream)
+            self._give_up(stream, first)
             return None
         self._bytes += stream.held - before
         while self._bytes > self._most_bytes:
@@ -139,14 +189,41 @@ class RequestStreams:
         """Record that a part of this connection is not known, so that it is unread."""
         stream = self._streams.get(connection)
         if stream is not None:
-            self._give_up(stream)
+            self._give_up(stream, stream.first)
         else:
             self._add(connection, _Stream(0, unread=True))
 
-    def _give_up(self, stream: _Stream) -> None:
-        """Make a connection unread."""
+    def acknowledge(self, connection: bytes, number: int) -> tuple[int | None, bool]:
+        """Record the acknowledgement number in a segment of this host.
+
+        Return how many unread bytes it acknowledges that were not counted yet, None for a connection that is
+        not unread. Return also whether the connection becomes unread: this host has got bytes of which no
+        copy came.
+        """
+        stream = self._streams.get(connection)
+        if stream is None:
+            return None, False
+        # A FIN takes a number, but is no byte.
+        lost = not stream.unread and 1 < (number - stream.next) % SEQUENCES < _HALF
+        if lost:
+            self._give_up(stream, stream.first)
+        if not stream.unread:
+            return None, False
+        if stream.acknowledged is None:
+            stream.acknowledged = number
+        newly = (number - stream.acknowledged) % SEQUENCES
+        if newly >= _HALF:
+            return 0, lost
+        stream.acknowledged = number
+        return newly, lost
+
+    def _give_up(self, stream: _Stream, first: int) -> None:
+        """Make a connection unread from the byte with the number ``first`` on."""
+        if not stream.unread:
+            stream.acknowledged = first
         self._bytes -= stream.held
-        stream.pending, stream.fragments, stream.skip, stream.unread = b"", b"", 0, True
+        stream.pending, stream.fragments, stream.read, stream.skip, stream.unread = b"", b"", b"", 0, True
+        stream.early.clear()
 
     def _add(self, connection: bytes, stream: _Stream) -> None:
         self._streams[connection] = stream
@@ -168,6 +245,32 @@ def heads_in(text: bytes) -> list[bytes]:
         return _consume(_Stream(0), text)
     except _UnreadError:
         return []
+
+
+def _extend(stream: _Stream, sequence: int, data: bytes) -> list[bytes]:
+    """Read a segment, and the early ones that follow it; return the heads of the messages that are complete.
+
+    Raise _UnreadError if it is unknown which bytes Asterisk gets.
+    """
+    if 0 < (sequence - stream.next) % SEQUENCES < _HALF:
+        if stream.early.setdefault(sequence, data) != data or len(stream.early) > MOST_EARLY:
+            raise _UnreadError
+        if sum(map(len, stream.early.values())) > MOST_EARLY_BYTES:
+            raise _UnreadError
+        return []
+    found: list[bytes] = []
+    while True:
+        new = stream.unread_part(sequence, data)
+        if new is None:
+            raise _UnreadError
+        stream.next = (stream.next + len(new)) % SEQUENCES
+        stream.read = (stream.read + new)[-KEPT:]
+        found += _consume(stream, new)
+        follows = (one for one in stream.early if not 0 < (one - stream.next) % SEQUENCES < _HALF)
+        sequence = next(follows, -1)
+        if sequence < 0:
+            return found
+        data = stream.early.pop(sequence)
 
 
 def _consume(stream: _Stream, data: bytes) -> list[bytes]:

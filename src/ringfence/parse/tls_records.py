@@ -1,4 +1,4 @@
-"""Exchanges by TLS: which records that this host sends may be SIP answers. Nothing is decrypted.
+"""Exchanges that cannot be read: answers by TLS, and how much a stranger asked. Nothing is decrypted.
 
 The clear part of a record is its header: a type, a version and a length (RFC 8446 §5.1). Asterisk writes each
 SIP message, and each frame of a WebSocket, into one record of application data (tried with PJSIP and
@@ -20,6 +20,11 @@ answers to requests:
   tell what follows from pages: these have any length, and a pong before each answer looks like the header
   before a page.
 
+A sender can also keep the answers from leaving: it closes its receive window. So what it asks is reported
+too, in bytes: of TLS without the handshake, and of plain TCP from where ``parse/request_stream.py`` cannot
+read on. ``detect/unexplained.py`` decides what these bytes are. At a port with web pages, the bytes of a
+connection count only after such a record, like its answers.
+
 A lost segment makes fewer answers, never more: reading goes on at a segment that begins with a record of
 application data. What was sent before the reader saw the connection is not known: its first answer then only
 shows where to count from, and a WebSocket among pages that was open before is not counted.
@@ -34,11 +39,13 @@ data of this host to be remembered, so forged SYNs push none out. PJSIP holds 5 
 
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import NamedTuple
 
 from attrs import define
 
-from ringfence.model import Exchange
+from ringfence.model import CopiedRequest, Exchange, Transport
 from ringfence.parse.packet import SEQUENCES, TCP, ip_payload, packed_address, tcp_segment
+from ringfence.parse.request_stream import RequestStreams
 
 MOST_STREAMS = 16_384
 LEAST_ANSWER = 336
@@ -46,14 +53,20 @@ LEAST_ANSWER = 336
 LEAST_ASKED = 200
 """Bytes of a client for each answer. No guess is shorter."""
 
+FREE = 100
+"""Bytes that a client sends after our hello before its first request: its part of TLS 1.3's handshake."""
+MOST_FLIGHTS = 3
+"""How often our records of the handshake may follow bytes of the client. More are a renegotiation."""
+
 _HANDSHAKE, _DATA = 0x16, 0x17
 _FIRST, _LAST = 0x14, 0x18  # the types of records
 _MAJOR = 3
 _HEADER = 5
 _MOST_RECORD = (1 << 14) + 2048
+_GREETING = b"\x16"
 _APPLICATION = b"\x17\x03\x03"
 _HALF = SEQUENCES // 2
-_PORTS = 4  # bytes of both ports in a TCP header
+_PORT, _PORTS = 2, 4  # bytes of one port and of both in a TCP header
 _ACKNOWLEDGED = slice(8, 12)
 # A server's hello: type, length, version, random; then the length of the session id, the id, and the cipher.
 _SESSION_LENGTH = 4 + 2 + 32
@@ -74,6 +87,7 @@ class _Stream:
     ``hello`` is the beginning of our hello, until it shows ``modern``: this is TLS 1.3. ``flight`` is the
     acknowledgement number of our last handshake record. ``acknowledged`` is the latest such number, and
     ``asked`` how many bytes of the client no answer has used up. ``upgraded``: it may be a WebSocket.
+    ``free`` more bytes of the client belong to the handshake, and ``flights`` counts our answers to these.
     """
 
     next: int
@@ -87,6 +101,22 @@ class _Stream:
     flight: int | None = None
     asked: int = 0
     upgraded: bool = False
+    free: int = FREE
+    flights: int = 0
+
+
+class Flow(NamedTuple):
+    """What a segment shows: the answers that begin in it, and the bytes of the client that it acknowledges.
+
+    ``opens``: bytes before belonged to the handshake of TLS, or to the request for a WebSocket.
+    """
+
+    answers: int = 0
+    asked: int = 0
+    opens: bool = False
+
+
+_NOTHING = Flow()
 
 
 class TlsStreams:
@@ -104,32 +134,43 @@ class TlsStreams:
         """Record that a new connection begins, which may have the ports of an old one."""
         self._streams.pop(connection, None)
 
-    def read(self, connection: bytes, sequence: int, acknowledged: int, data: bytes, *, pages: bool) -> int:
-        """Return how many answers begin in a segment of this host.
+    def read(self, connection: bytes, sequence: int, acknowledged: int, data: bytes, *, pages: bool) -> Flow:
+        """Return what a segment of this host shows.
 
         ``pages``: strangers may read web pages at its port. ``acknowledged`` is the segment's acknowledgement
         number.
         """
-        if not data:
-            return 0
         stream = self._streams.get(connection)
         if stream is None:
-            greets = data[0] == _HANDSHAKE
+            greets = data.startswith(_GREETING)
             if not greets and not data.startswith(_APPLICATION):
-                return 0
+                return _NOTHING
             stream = self._streams[connection] = _Stream(sequence, acknowledged, greets=greets)
             if len(self._streams) > self._most:
                 self._streams.popitem(last=False)
         self._streams.move_to_end(connection)
+        newly = (acknowledged - stream.acknowledged) % SEQUENCES
+        if newly >= _HALF:
+            newly = 0
+        else:
+            stream.acknowledged, stream.asked = acknowledged, stream.asked + newly
+        free = min(newly, stream.free)
+        stream.free -= free
+        upgraded, flights = stream.upgraded, stream.flights
+        answers = self._answers(stream, sequence, acknowledged, data, pages=pages)
+        opens = stream.flights > flights or (stream.upgraded and not upgraded)
+        return Flow(answers, 0 if pages and not stream.upgraded else newly - free, opens)
+
+    def _answers(self, stream: _Stream, sequence: int, acknowledged: int, data: bytes, *, pages: bool) -> int:
+        """Return how many answers begin in the data of a segment."""
+        if not data:
+            return 0
         ahead = (sequence - stream.next) % SEQUENCES
         if ahead >= _HALF:  # it begins before the next byte
             data = data[SEQUENCES - ahead :]
         elif ahead:
             stream.synced, stream.left, stream.head, stream.next = False, 0, b"", sequence
         stream.next = (stream.next + len(data)) % SEQUENCES
-        newly = (acknowledged - stream.acknowledged) % SEQUENCES
-        if newly < _HALF:
-            stream.acknowledged, stream.asked = acknowledged, stream.asked + newly
         if not stream.synced and not data.startswith(_APPLICATION):
             return 0
         stream.synced = True
@@ -158,6 +199,8 @@ def _count(stream: _Stream, acknowledged: int, data: bytes, *, pages: bool) -> i
             break
         stream.left, stream.head = length, b""
         if kind == _HANDSHAKE:
+            if stream.flight not in (None, acknowledged) and stream.flights < MOST_FLIGHTS:
+                stream.flights += 1
             stream.flight = acknowledged
         elif kind == _DATA:
             found += _is_answer(stream, acknowledged, length, pages=pages)
@@ -187,21 +230,40 @@ def _is_answer(stream: _Stream, acknowledged: int, length: int, *, pages: bool) 
     return True
 
 
-def parse_exchange(packet: bytes, streams: TlsStreams, has_pages: Callable[[int], bool]) -> Exchange | None:
-    """Return the answers by TLS that begin in a packet of this host, from its IP header on; None without any.
+def parse_exchange(
+    packet: bytes,
+    streams: TlsStreams,
+    requests: RequestStreams,
+    has_pages: Callable[[int], bool],
+) -> list[Exchange | CopiedRequest]:
+    """Return what a packet of this host shows of a stream that cannot be read, from its IP header on.
 
-    ``has_pages``: whether strangers may read web pages at a port.
+    ``has_pages``: whether strangers may read web pages at a port. If this host has got a segment by plain TCP
+    of which no copy came, return a request that is ``unread`` too.
     """
     whole = ip_payload(packet)
     segment = tcp_segment(whole[3]) if whole is not None and whole[0] == TCP else None
     if whole is None or segment is None:
-        return None
+        return []
     _, source, target, payload, _ = whole
     local_port, port, sequence, begins, data = segment
     connection = b"".join((source, target, payload[:_PORTS]))
     if begins:
         streams.begin(connection)
-        return None
+        return []
+    address = packed_address(target)
     acknowledged = int.from_bytes(payload[_ACKNOWLEDGED], "big")
-    number = streams.read(connection, sequence, acknowledged, data, pages=has_pages(local_port))
-    return Exchange(packed_address(target), port, number, local_port) if number else None
+    answers, asked, opens = streams.read(
+        connection, sequence, acknowledged, data, pages=has_pages(local_port)
+    )
+    if answers or asked or opens:
+        return [Exchange(address, port, answers, local_port, asked, opens)]
+    back = b"".join((target, source, payload[_PORT:_PORTS], payload[:_PORT]))
+    unread, lost = requests.acknowledge(back, acknowledged)
+    found: list[Exchange | CopiedRequest] = []
+    if lost:
+        found.append(CopiedRequest(address, port, (), (), unread=True, transport=Transport.TCP))
+    number = int(len(data) >= LEAST_ASKED)
+    if unread is not None and (unread or number):
+        found.append(Exchange(address, port, number, local_port, unread, transport=Transport.TCP))
+    return found

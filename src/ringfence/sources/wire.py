@@ -304,7 +304,7 @@ class WireSource(SupervisedSource):
             return
         unread = sum(one.unread and one.transport is Transport.TCP for one in requests)
         self.counts.unread += unread
-        self.counts.requests += len(requests) - unread
+        self.counts.requests += sum(bool(one.digest) for one in requests)
         seen += requests
 
     def _add_export(self, message: Logged, seen: list[WireItem], now: float) -> None:
@@ -328,19 +328,21 @@ class WireSource(SupervisedSource):
         if not (self._is_own(message, now) if message.own else self._is_containers(message, now)):
             return
         answers = parse_answers(message.payload, self._streams)
-        if not answers and is_segment(message.payload):
+        if is_segment(message.payload):
             self._add_exchange(message.payload, seen)
         elif not answers:
             self.counts.unreadable += 1
         self._add_challenges(answers, seen)
 
     def _add_exchange(self, segment: bytes, seen: list[WireItem]) -> None:
-        """Count the answers by TLS in a segment without a readable answer."""
-        exchange = parse_exchange(segment, self._tls, self._has_pages)
-        if exchange is not None:
-            self.counts.exchanges += exchange.number
-            self._exchanged()
-            seen.append(exchange)
+        """Handle what a segment shows of a stream that cannot be read."""
+        for one in parse_exchange(segment, self._tls, self._requests, self._has_pages):
+            if isinstance(one, CopiedRequest):
+                self.counts.unread += 1
+            else:
+                self.counts.exchanges += one.number
+                self._exchanged()
+            seen.append(one)
 
     def _add_challenges(self, challenges: Sequence[Challenge], seen: list[WireItem]) -> None:
         self.counts.challenges += len(challenges)
