@@ -43,7 +43,7 @@ PER_SECOND = ASKING.bytes_a_second
 SECONDS = 3  # a busy machine may take so long, while the ration refills
 
 
-@pytest.fixture(params=["nftables"])
+@pytest.fixture(params=["nft", pytest.param("legacy", marks=pytest.mark.long), "nftables"])
 def backend(request: pytest.FixtureRequest, netns: None) -> Iterator[Backend]:
     """Yield each backend, opened."""
     with opened(request.param) as made:

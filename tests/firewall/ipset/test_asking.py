@@ -4,6 +4,7 @@ tests/firewall/test_asking.py tests what every backend does.
 """
 
 import itertools
+import re
 import socket
 import struct
 import time
@@ -16,7 +17,7 @@ from tests.support.cable import CABLES
 from tests.support.netns import inside
 from tests.support.packets import SIP, drained_after, ends, opened, plan
 
-from ringfence.firewall.contract import AskingRation, Backend, FirewallPlan, LimitMode, Ports
+from ringfence.firewall.contract import AskingRation, Backend, FirewallPlan, Limit, LimitMode, Ports, Ration
 from ringfence.firewall.ipset.asking import byte_limit
 from ringfence.firewall.ipset.iptables_rules import CHAINS, named_sets, wanted_rules
 from ringfence.firewall.ipset.sets import FLOWS, SPENT, WEBSOCKETS
@@ -50,6 +51,17 @@ def test_the_chains_of_the_ration_are_whole(version: int, mode: LimitMode) -> No
     assert {*named_sets({"raw": wanted})} >= {one[version] for one in (FLOWS, SPENT, WEBSOCKETS)}
     dropping = [text for name in own for rule in wanted[name] for text in [rule.text] if "-j DROP" in text]
     assert bool(dropping) is (mode is LimitMode.ENFORCE)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_each_limit_has_a_table_of_its_own(version: int) -> None:
+    """No two limits share a name: the second would have the table of the first, and so its rate."""
+    limits = evolve(PLAN, limit=Limit(LimitMode.OBSERVE), ration=Ration(LimitMode.ENFORCE), log_group=7)
+    texts = (rule.text for rules in wanted_rules(limits, version)["raw"].values() for rule in rules)
+    found = {limit for text in texts for limit in re.findall("-m hashlimit (.*?) (?=-[mjg] )", text)}
+    names = [limit.split("--hashlimit-name ")[1].split()[0] for limit in found]
+    assert len(names) > 12
+    assert sorted(names) == sorted({*names})
 
 
 def test_each_port_meets_its_own_part_of_the_ration() -> None:
@@ -89,9 +101,9 @@ def test_a_limit_of_bytes_has_a_budget_and_refills(
 @pytest.mark.kernel
 @pytest.mark.usefixtures("netns")
 def test_the_average_of_bytes_is_kept(backend: Backend, far: str) -> None:
-    """A stranger that uses its frame of each second gets no more in ten seconds than ten rations."""
+    """A stranger that uses its frame of each second gets no more in eight seconds than eight rations."""
     plan(backend, evolve(PLAN, asking=AskingRation(LimitMode.ENFORCE, burst=1, rate=1)))
-    cable, most = CABLES["IPv4"], 10 * 350
+    cable, most = CABLES["IPv4"], 8 * 350
     with ends(cable, far, SIP, socket.SOCK_STREAM) as (listener, there):
         listener.listen()
         there.connect(listener.getsockname())
@@ -101,12 +113,12 @@ def test_the_average_of_bytes_is_kept(backend: Backend, far: str) -> None:
             begun, came = time.monotonic(), 0
             here.settimeout(0.1)
             there.settimeout(0)
-            while time.monotonic() - begun < 8.0:
+            while time.monotonic() - begun < 6.0:
                 with suppress(BlockingIOError):
                     there.send(b"x" * 300)
                 with suppress(TimeoutError):
                     came += len(here.recv(65_536))
-    assert FRAME - 300 <= came <= most + FRAME
+    assert FRAME - 300 <= came <= most
 
 
 @pytest.mark.kernel

@@ -13,7 +13,8 @@ all of them at once, and is counted once.
 The match hashlimit counts datagrams and flows. Its limit of bytes has a budget for each second, which must be
 at least a frame, or no full frame would ever pass. So a second limit keeps the average: a set counts the
 bytes of a stranger that passed (``sets.SPENT``), and forgets them after some seconds. Within that time, no
-more pass than the ration permits on average.
+more pass than the ration permits on average. A rule compares what passed before the packet. So two rules, for
+small and for large packets, leave room for the packet itself.
 
 A full hashlimit table drops packets. So packets skip the ration if all strangers together send too many, or
 begin too many flows. They are counted (``Counters.asked_full``). If a set is full, the packets of strangers
@@ -66,6 +67,7 @@ ASKING_FULL = "without room in the ration of questions"
 _IPV4 = 4
 _UDP, _TCP = 17, 6
 _FRAME = 1_600  # bytes: an Ethernet frame, rounded up
+_SMALL = _FRAME // 2
 _CHUNK = 16  # bytes: hashlimit's unit
 _MOST = 65_535  # bytes of a packet
 # The first two bytes of a frame that a client sends (RFC 6455): text, binary or a continuation, and the mask
@@ -150,7 +152,7 @@ class Asking:
         flows, asking = FLOWS[self.version], self.plan.asking
         for test in self._unasked():
             yield IptablesRule(f"{test} -j RETURN")
-        everything = over_all(f"asked-{asking.rate}-{asking.burst}", asking.seconds)
+        everything = over_all(f"asked-all-{asking.rate}-{asking.burst}", asking.seconds)
         yield IptablesRule(f"{everything}-j RETURN", ASKING_FULL)
         yield IptablesRule(f"-m set ! --match-set {flows} src,src -g {FLOW}")
         yield IptablesRule(f"-j SET --add-set {flows} src,src --exist --timeout {FLOW_SECONDS}")
@@ -169,7 +171,7 @@ class Asking:
 
     def _flow(self) -> Iterator[IptablesRule]:
         rate = self.plan.asking.flows_a_second
-        everything = over_all(f"asked-flows-{rate}", FLOW_SECONDS)
+        everything = over_all(f"asked-all-flows-{rate}", FLOW_SECONDS)
         yield IptablesRule(f"{everything}-g {QUESTIONS}", ASKING_FULL)
         yield from self._over("", f"flows-{rate}", f"{rate}/sec", f"{rate}")
         yield from self._over("", f"flows-near-{rate}", f"{rate * NEAR}/sec", f"{rate * NEAR}", near=True)
@@ -188,9 +190,12 @@ class Asking:
         near = f"{rate * NEAR}/sec", f"{burst * NEAR}"
         yield from self._over("-p udp ", f"udp-near-{rate}-{burst}", *near, near=True)
         yield IptablesRule("-p udp -j RETURN")
-        average = asking.bytes_a_second * asking.seconds
-        over = f"-m set --match-set {spent} src ! --update-counters --bytes-gt {average}"
-        yield IptablesRule(f"{over}{self._dropping}", OVER_ASKING)
+        seconds = -(-(asking.sealed_bytes_at_once + _SMALL) // asking.bytes_a_second)
+        average = asking.bytes_a_second * seconds
+        for shortest, longest in ((0, _SMALL), (_SMALL + 1, _MOST)):
+            room = average - min(longest, _FRAME)
+            over = f"-m set --match-set {spent} src ! --update-counters --bytes-gt {room}"
+            yield IptablesRule(f"-m length --length {shortest}:{longest} {over}{self._dropping}", OVER_ASKING)
         for packets in self._sealed():
             yield from self._bytes(packets, "sealed", asking.sealed_bytes_at_once)
         sealed = self._sealed_ports()
@@ -198,7 +203,7 @@ class Asking:
         for packets in port_matches("tcp", clear, "src"):
             yield from self._bytes(packets, "clear", asking.bytes_at_once)
         yield IptablesRule(f"-m set --match-set {spent} src -j RETURN")
-        yield IptablesRule(f"-j SET --add-set {spent} src --timeout {asking.seconds}")
+        yield IptablesRule(f"-j SET --add-set {spent} src --timeout {seconds}")
 
     def _bytes(self, packets: str, name: str, at_once: int) -> Iterator[IptablesRule]:
         asking = self.plan.asking
@@ -240,8 +245,7 @@ class Asking:
         return "" if self.version == _IPV4 else f"0x4>>0x8&0xff={protocol:#x}&&"
 
     def _sealed_ports(self) -> tuple[int, ...]:
-        ports, wss = self.plan.sip_ports, self.plan.asking.wss
-        return ports.tls + tuple(port for port in ports.web if port in wss)
+        return self.plan.asking.sealed(self.plan.sip_ports)
 
     def _sealed(self) -> list[str]:
         return port_matches("tcp", self._sealed_ports(), "src")

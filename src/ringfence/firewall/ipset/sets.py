@@ -30,6 +30,7 @@ from ringfence.errors import FirewallError, FirewallUnsupportedError
 from ringfence.firewall.contract import (
     MOST_FLOODERS,
     MOST_LIMITED,
+    MOST_WEBSOCKETS,
     Add,
     Change,
     Element,
@@ -252,7 +253,8 @@ def set_specs(version: int) -> list[SetSpec]:
         SetSpec(FLOOD[version, True], version, size=MOST_FLOODERS, prefix=BITS[version]),
         SetSpec(FENCED[version], version, size=MOST_FLOODERS, prefix=SENDER_LENGTHS[version]),
         SetSpec(SPENT[version], version, size=MOST_LIMITED, prefix=SENDER_LENGTHS[version]),
-        *(SetSpec(names[version], version, size=MOST_LIMITED) for names in (FLOWS, WEBSOCKETS)),
+        SetSpec(FLOWS[version], version, size=MOST_LIMITED),
+        SetSpec(WEBSOCKETS[version], version, size=MOST_WEBSOCKETS),
     ]
 
 
