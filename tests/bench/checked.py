@@ -16,6 +16,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from attrs import evolve
 from tests.bench.figures import Figure, spread
 from tests.bench.testbed import PLACED, Bed, bed, only, peer_bed
 from tests.support import checked
@@ -36,6 +37,7 @@ MOST_UNSEEN = 25
 MOST_OUT_OF_STEP = 6
 MOST_OF_LOGINS = 30
 MOST_OF_NETWORKS = 60
+_HALF_PLACED = f"{PLACED}; with {BACKENDS[1]} all share all"
 _ONE = only(guess={}, unexplained={})
 _MANY = only(guess={}, unexplained={}, slow={}, prefix={}, distributed={})
 
@@ -71,6 +73,9 @@ NETWORKS: Mapping[str, Way] = {
 def _guarded(
     backend: str,
     rules: Mapping[str, object],
+    *,
+    release: str = "22",
+    placed: bool = True,
     **sources: Any,  # noqa: ANN401 - whatever TOML holds
 ) -> Iterator[tuple[Bed, Trace]]:
     """Yield a bed with the default limiter and rations, and the trace of its Asterisk.
@@ -78,8 +83,11 @@ def _guarded(
     ``sources`` are ringfence's tables of sources; by default it reads all.
     """
     firewall: Mapping[str, object] = {"backend": backend, "limit": {}, "ration": {}}
-    extra = checked.configured()
-    with bed(rules, extra=extra, firewall=firewall, **sources) as here, traced(here.lab) as trace:
+    asterisk: Mapping[str, Any] = {"release": release, "extra": checked.configured(release)}
+    with (
+        bed(rules, **asterisk, placed=placed, firewall=firewall, **sources) as here,
+        traced(here.lab) as trace,
+    ):
         until_rationed(here.guard)
         checked.route(here.lab)
         yield here, trace
@@ -95,17 +103,21 @@ def figures(root: Path | None) -> Iterator[Figure]:
     theirs = _theirs(root) if root is not None else {}
     for name in AT_ONCE:
         compared = f"fail2ban: {_text(theirs[name])}" if theirs else ""
-        yield _row(name, [one for found in ours for one in found[name]], MOST_AT_ONCE, compared)
+        found = [one for of in ours for one in of[name]]
+        yield evolve(_row(name, found, MOST_AT_ONCE, compared), cores=_HALF_PLACED)
     yield from _one_stranger()
     for name, way in NETWORKS.items():
         yield _row(f"at one account, {name}", _networks(way), MOST_OF_NETWORKS)
 
 
 def _at_once(backend: str, turn: int = 0) -> dict[str, list[Checked]]:
-    """Try the ways that send everything at once, one trial after the other."""
+    """Try the ways that send everything at once, one trial after the other.
+
+    With the second backend all processes share all cores.
+    """
     found: dict[str, list[Checked]] = {name: [] for name in AT_ONCE}
     numbers = count(1)
-    with _guarded(backend, _ONE) as (here, trace):
+    with _guarded(backend, _ONE, placed=not turn) as (here, trace):
         for name, way in AT_ONCE.items():
             for number in range(AT_ONCE_TRIALS):
                 right_at = RIGHT_AT[(turn * AT_ONCE_TRIALS + number) % len(RIGHT_AT)]
@@ -141,13 +153,20 @@ def _one_stranger() -> Iterator[Figure]:
         trials = (Trial(here.lab, number, LATE, _is_banned(here.guard)) for number in count(1))
         for name, without in _hidden(trace, trials).items():
             yield _row(f"{name}, without the log", without, MOST_UNSEEN)
+    with _guarded("ipset", _ONE, release="16") as (here, trace):
+        banned = _is_banned(here.guard)
+        trials = (Trial(here.lab, number, LATE, banned, ports=checked.PORTS_16) for number in count(1))
+        for name, older in _hidden(trace, trials, ("TLS", "TCP")).items():
+            yield _row(f"{name}, PJSIP of Asterisk 16", older, HIDDEN[name][1])
 
 
-def _hidden(trace: Trace, trials: Iterator[Trial]) -> dict[str, list[Checked]]:
-    """Try all hidden ways at the same time."""
-    attacks = [(way, next(trials)) for way, _ in HIDDEN.values() for _ in range(TRIALS)]
-    found = trace.count(*attacks)
-    return {name: found[at * TRIALS : (at + 1) * TRIALS] for at, name in enumerate(HIDDEN)}
+def _hidden(
+    trace: Trace, trials: Iterator[Trial], transports: Sequence[str] = ("TLS", "TCP", "WS")
+) -> dict[str, list[Checked]]:
+    """Try all hidden ways by these transports at the same time."""
+    ways = {name: way for name, (way, _) in HIDDEN.items() if name.split(", ")[1] in transports}
+    found = trace.count(*((way, next(trials)) for way in ways.values() for _ in range(TRIALS)))
+    return {name: found[at * TRIALS : (at + 1) * TRIALS] for at, name in enumerate(ways)}
 
 
 def _networks(way: Way) -> list[Checked]:

@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +61,14 @@ def bed(
     release: str = "22",
     extra: Mapping[str, str] | None = None,
     priority: bool = True,
+    placed: bool = True,
     **settings: Any,  # noqa: ANN401 - whatever TOML holds
 ) -> Iterator[Bed]:
     """Start an Asterisk and ringfence for one row; ``rules`` and ``settings`` are ringfence's tables.
 
     By default the backend is ipset, and the limiter drops nothing; ``firewall`` changes that. ``priority``
-    gives the daemon the priority of the systemd unit.
+    gives the daemon the priority of the systemd unit. ``placed`` gives each process its cores; otherwise all
+    share all cores.
     """
     tables = {**settings, **({"rules": rules} if rules is not None else {})}
     tables["firewall"] = {"backend": "ipset", "limit": OBSERVE, **settings.get("firewall", {})}
@@ -78,7 +80,7 @@ def bed(
         if priority:
             preferred(guard)
         time.sleep(_PLANNED)
-        with on_cores(guard.pid, lab.asterisk.pid):
+        with on_cores(guard.pid, lab.asterisk.pid) if placed else nullcontext():
             yield Bed(lab, guard)
 
 

@@ -15,7 +15,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,11 +81,16 @@ VICTIMS = tuple(b"victim%d" % number for number in range(1, 31))
 """Accounts to guess at: a rule that counts by account begins with none."""
 
 
-def configured() -> dict[str, str]:
-    """Return the configuration of an Asterisk 22 that answers by every transport, by TLS over IPv6 too."""
-    texts = blames.configured("22")
+PORTS_16 = {"UDP": 5080, "TCP": 5080, "TLS": 5081}
+"""The ports of PJSIP in a laboratory of Asterisk 16."""
+
+
+def configured(release: str = "22") -> dict[str, str]:
+    """Return the configuration of an Asterisk that answers by every transport, 22 by TLS over IPv6 too."""
+    texts = blames.configured(release)
     more = "".join(pjsip_account(account.decode(), aor="max_contacts = 2\n") for account in VICTIMS)
-    return {**texts, "pjsip.conf": texts["pjsip.conf"] + _MORE_TRANSPORTS + more}
+    transports = _MORE_TRANSPORTS if release == "22" else ""
+    return {**texts, "pjsip.conf": texts["pjsip.conf"] + transports + more}
 
 
 def route(lab: Lab) -> None:
@@ -107,6 +112,7 @@ class Trial:
     right_at: int
     is_banned: Callable[[str], bool] = lambda _: False
     account: bytes = b"alice"
+    ports: Mapping[str, int] = PORTS
 
     @property
     def elsewhere(self) -> str:
@@ -137,7 +143,7 @@ class Trial:
         """Yield a socket that accepts everything to be sent, however slowly it leaves."""
         host = PBX_IPV6 if ":" in source else PBX_IPV4
         with netns.inside(self.lab.network.attacker):
-            wire = open_wire(transport, (host, PORTS[transport]), source, 5.0, window=window)
+            wire = open_wire(transport, (host, self.ports[transport]), source, 5.0, window=window)
         try:
             with socket.socket(fileno=os.dup(wire.fileno())) as same:
                 same.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SEND_BUFFER)
