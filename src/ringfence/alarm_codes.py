@@ -63,6 +63,16 @@ class AlarmCode(enum.StrEnum):
         "An account logs in from an address where it never was.",
         "Change its password, unless the phone moved.",
     )
+    FRIEND_BANNED = (
+        "friend.banned",
+        "Guesses at other accounts come from a friend's address; SIP from there is banned by one transport.",
+        "Correct the phones there that have old passwords, then end the ban with `ringfence unban`.",
+    )
+    FRIEND_GUESSING = (
+        "friend.guessing",
+        "Guesses at other accounts come from new addresses where one account logs in.",
+        "Change the password of that account: somebody may have it.",
+    )
     FRIEND_TOO_MANY = (
         "friend.too_many",
         "One account logs in from so many new addresses that further ones become no friends.",

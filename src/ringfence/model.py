@@ -433,6 +433,11 @@ class AttemptCounts(NamedTuple):
     accounts: int = 0
     account: str = ""
 
+    @property
+    def are_proven(self) -> bool:
+        """Whether all attempts are proven, or all but one. No sender can then have forged the address."""
+        return self.proven >= max(1, self.attempts - 1)
+
     @classmethod
     def of(cls, attempts: Sequence[Attempt]) -> "AttemptCounts":
         """Return the counts of ``attempts``."""

@@ -8,15 +8,17 @@ from ipaddress import ip_address, ip_network
 import pytest
 from attrs import evolve
 from structlog.testing import capture_logs
+from tests.support.attempts import attempts
 from tests.support.recorded import recorded_bans
-from tests.support.world import OTHER, START, SUBJECT, World, said
+from tests.support.world import OTHER, RULE, START, SUBJECT, World, said
 
 from ringfence.bans.enforcer import CHUNK
 from ringfence.bans.unban import UnbanResult, unban, unban_all, unban_friends, unban_known
+from ringfence.detect.judgement import Decision
 from ringfence.detect.rules import HOUR
 from ringfence.errors import ControlError, FirewallError, SetFullError
 from ringfence.ledger import key_of
-from ringfence.model import BanEnd, Network, Origin, Scope
+from ringfence.model import BanEnd, Friend, FriendReason, Network, Origin, Proof, Scope
 from ringfence.store.writer import Writer
 
 PARTS_OF_24 = {
@@ -279,6 +281,19 @@ def test_bans_that_a_reload_ends(world: World) -> None:
     assert set(world.in_kernel()) == {"192.0.2.2/32"}
     [line] = [one for one in logs if one["event"] == "ban.reloaded"]
     assert line["why"].startswith("Asterisk has read its trunks again")
+
+
+def test_a_friends_ban_for_proven_guesses_stays(world: World) -> None:
+    """Neither a login nor a new start ends a narrow ban on proven attempts; it ends one on claims."""
+    for last, proof in ((1, Proof.NONCE), (2, Proof.CLAIMED)):
+        subject = ip_network(f"192.0.2.{last}")
+        made = tuple(evolve(one, proof=proof) for one in attempts(5, f"192.0.2.{last}"))
+        world.enforcer.carry_out(Decision(subject, RULE, made, world.now, Scope.SIP_UDP, 600.0))
+    friends = [ip_address("192.0.2.1"), ip_address("192.0.2.2")]
+    unban_friends(world.enforcer, friends[:1])
+    for one in friends:
+        world.enforcer.on_login(Friend("pbx", one, "204", FriendReason.AUTHENTICATED, 0.0, 0.0, 1e12))
+    assert set(world.in_kernel()) == {"192.0.2.1/32"}
 
 
 def test_the_64_of_a_friend_stays_banned(world: World) -> None:

@@ -550,7 +550,7 @@ def test_a_rule_keeps_what_it_does_not_set() -> None:
         ("[rules.guess]\nban = ['1h', 2]", [f"rules.guess.ban: {DURATION}"]),
         ("[rules.guess]\nenabled = 1", ["rules.guess.enabled: must be true or false"]),
         ("[rules.guess]\nfriends = -1", ["rules.guess.friends: must be a whole number from 0 to 100000"]),
-        ("[rules.slow]\nfriends = 1", ["rules.slow.friends: unknown key"]),
+        ("[rules.flood]\nfriends = 1", ["rules.flood.friends: unknown key"]),
         ("[rules.guess]\naccounts = ['a']", ["rules.guess.accounts: unknown key"]),
         ("[rules.decoy]\naccounts = 'a'", ["rules.decoy.accounts: must be a list"]),
         ("[rules.decoy]\naccounts = ['']", [f"rules.decoy.accounts[0]: {TEXT}"]),

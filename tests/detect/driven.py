@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from ringfence.detect.confirmation import NOT_CONNECTED, Listening
 from ringfence.detect.detector import Detector
-from ringfence.detect.judgement import Effect, Judgement, Login, Observe
+from ringfence.detect.judgement import Effect, Estranged, Judgement, Login, Observe
 from ringfence.detect.rules import Rule
 from ringfence.model import (
     AlarmChange,
@@ -71,6 +71,6 @@ class Driven(Detector):
                 judgements.append(effect)
             elif isinstance(effect, Login):
                 self.friends.add(effect.friend)
-            elif not isinstance(effect, Observe):
+            elif not isinstance(effect, (Observe, Estranged)):
                 self.alarms.append(effect)
         return judgements

@@ -181,7 +181,7 @@ def test_new_rules_hold_for_friends_too() -> None:
     detector.friends.add(Friend("pbx", ip_address(SENDER), "204", FriendReason.REACHABLE, 0.0, 0.0, 1e9))
     detector.configure((evolve(GUESS, friends=2),))
     play(detector, "0 192.0.2.7 -> friend")
-    play(detector, "1 192.0.2.7 -> friend; guess bans 192.0.2.7/32 for 2")
+    play(detector, "1 192.0.2.7 -> friend; guess bans 192.0.2.7/32 for 2, 3600 s of sip-udp")
 
 
 def test_what_is_forgotten_for_want_of_room_is_counted() -> None:

@@ -7,8 +7,8 @@ from tests.detect.events import PBX
 
 from ringfence.detect import new_friends
 from ringfence.detect.friends import Friends
-from ringfence.detect.new_friends import DAY, HOUR, MOST_A_DAY, MOST_AN_HOUR, NewFriends
-from ringfence.model import Friend, FriendReason
+from ringfence.detect.new_friends import DAY, GUILTY_FOR, HOUR, MOST_A_DAY, MOST_AN_HOUR, NewFriends
+from ringfence.model import Friend, FriendReason, Network
 from ringfence.networks import sender_of
 
 ALICE, BOB = (PBX.asterisk, "alice"), (PBX.asterisk, "bob")
@@ -78,3 +78,66 @@ def test_contacts_have_the_same_limit_and_trunks_have_none(why: FriendReason, nu
     """A contact may name any address, so it makes no more friends than a login."""
     friends = Friends()
     assert sum(friends.admits(reason(sender(one), why=why)) for one in range(30)) == number
+
+
+# -- guesses that come from new friends
+
+
+def network(number: int) -> Network:
+    """Return the sender of an address."""
+    return sender_of(ip_address(sender(number)))
+
+
+def blamed(new: NewFriends, *numbers: int, every: float = 1.0) -> list[bool]:
+    """Blame ALICE for guesses from these senders, one after the other; return when she becomes guilty."""
+    return [new.blame(ALICE, network(one), 100.0 + every * index) for index, one in enumerate(numbers)]
+
+
+def test_guesses_from_two_new_senders_make_their_account_guilty() -> None:
+    """Twenty guesses within an hour from two senders are many; from one they may be a phone's."""
+    new = NewFriends()
+    admitted(new, range(2), 0.0)
+    assert blamed(new, *[0] * 30) == [False] * 30
+    assert blamed(new, *[1] * 2) == [True] * 2
+    assert not new.blame(BOB, network(0), 100.0)
+    slow = NewFriends()
+    admitted(slow, range(2), 0.0)
+    assert not any(blamed(slow, *[0, 1] * 15, every=HOUR / 18))
+
+
+def test_a_guilty_account_makes_no_new_friends_for_an_hour() -> None:
+    """Neither a new sender nor one of the last day is admitted, and both are tainted; an old one is."""
+    new = NewFriends()
+    admitted(new, range(2), 0.0)
+    assert new.convict(ALICE, 100.0) == [network(0), network(1)]
+    assert admitted(new, range(4), 101.0) == []
+    assert new.admits(ALICE, network(9), 101.0, known=True)
+    assert [new.is_tainted(network(one), 102.0) for one in (0, 3, 9)] == [True, True, False]
+    assert not any(blamed(new, *[0, 1] * 15))
+    assert not new.is_tainted(network(0), 100.0 + GUILTY_FOR)
+    assert admitted(new, range(2, 4), 100.0 + GUILTY_FOR) == [2, 3]
+    assert new.convict(BOB, 100.0) == []
+
+
+def test_the_friends_that_a_guilty_account_alone_made_today_become_strangers() -> None:
+    """An address with another account, and one where it worked before, stay friends."""
+    friends = Friends()
+    friends.add(reason("198.51.100.7"))
+    for number in range(2):
+        assert friends.admits(reason(sender(number)))
+        friends.add(reason(sender(number)))
+    friends.add(reason(sender(1), "bob"))
+    assert friends.accounts_at(ip_address(sender(1))) == {ALICE, BOB}
+    estranged = [*friends.estrange(ALICE, 10.0)]
+    assert estranged == [(reason(sender(0)),)]
+    assert [*map(str, friends.addresses())] == ["198.51.100.7", sender(1)]
+    assert not friends.admits(reason(sender(0)))
+
+
+def test_the_tainted_senders_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the bound, the sender that was tainted longest ago is forgotten."""
+    monkeypatch.setattr(new_friends, "MOST", 1)
+    new = NewFriends()
+    new.taint(network(0), 10.0)
+    new.taint(network(1), 10.0)
+    assert [new.is_tainted(network(one), 0.0) for one in (0, 1)] == [False, True]

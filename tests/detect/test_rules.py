@@ -2,7 +2,7 @@
 
 import pytest
 
-from ringfence.detect.rules import DAY, HOUR, MINUTE, RETURN_WITHIN, RULES, Rule, is_proven
+from ringfence.detect.rules import DAY, HOUR, MINUTE, RETURN_WITHIN, RULES, FriendLimit, Rule, is_proven
 from ringfence.model import AttemptKind, Proof, Scope
 
 BY_NAME = {rule.name: rule for rule in RULES}
@@ -19,7 +19,7 @@ def test_guess_is_five_in_ten_minutes() -> None:
         window=10 * MINUTE,
         ban=(HOUR, 6 * HOUR, DAY, 7 * DAY),
         friends=180,
-        burst=(30, 15.0),
+        limits=(FriendLimit(20, MINUTE), FriendLimit(20, 10 * MINUTE, 3)),
         scope=Scope.SIP,
     )
     assert expected == GUESS

@@ -46,6 +46,17 @@ def test_other_reports_make_no_friend(strange: dict[str, Any]) -> None:
     assert friend_from(event_of(PHONE, **strange)) is None
 
 
+def test_an_estranged_friend_is_forgotten(world: World) -> None:
+    """Detection has ended the reasons of one address; they are forgotten in the store and by the contacts."""
+    world.keeping.on_login(success(PHONE))
+    world.keeping.on_contact(contact(PHONE))
+    world.keeping.write()
+    [gone] = world.keeping.friends.estrange(("pbx", "alice"), world.now)
+    world.keeping.on_estranged(gone)
+    world.keeping.write()
+    assert (len(gone), world.ties(PHONE), world.again().ties(PHONE)) == (2, {}, {})
+
+
 def test_an_old_login_makes_no_friend(world: World) -> None:
     """A log that is read late may report it."""
     world.keeping.on_login(success(PHONE, time=NOW - AUTHENTICATED_FOR))

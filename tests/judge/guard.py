@@ -97,6 +97,7 @@ class Guard:
             self._alarms,
             self._detector.friends,
             learn=(friends.on_login, self._enforcer.on_login),
+            estrange=friends.on_estranged,
             watch=[self._record],
         )
         self._pipeline = Pipeline(self._detector, effects, clock, PBX)

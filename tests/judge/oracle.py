@@ -25,12 +25,17 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 WINDOW = 600.0
 GUESSES = 5
 FRIEND_GUESSES = 180
-FRIEND_HURRY, HURRY_WINDOW = 30, 15.0
+FRIEND_HURRY, HURRY_WINDOW = 20, 60.0
 FRIEND_ACCOUNTS = 20
+SEVERAL, OF_SEVERAL = 3, 20
+NEW_FRIENDS, GUILTY = 8, 20
 FULL_AT_LEAST = 2
-"""The fewest attempts of any rule that bans without a decoy: ``distributed`` bans at a second failure."""
-ATTACKERS, FAILURES, SEVERAL, ATTACK_WINDOW = 8, 20, 3, 3_600.0
-"""So many addresses, or failures of several, are a distributed attack: then one failure is a narrow ban."""
+"""The fewest attempts of any rule that bans without a decoy: ``distributed`` bans at a second failure.
+
+Where a guilty account logs in, one guess is a ban.
+"""
+ATTACKERS, FAILURES, ATTACK_WINDOW = 8, 20, 3_600.0
+"""So many addresses, or failures of SEVERAL, are a distributed attack: then one failure is a narrow ban."""
 
 # -- docs/evidence.md
 FOLLOWED_WITHIN = 60.0
@@ -231,16 +236,17 @@ class Judge:
     def _framed(self, view: View) -> Iterator[Violation]:
         for network, scope in sorted(view.kernel):
             inside = [one for one in self._attempts if _inside(one.source, network)]
+            least = 1 if any(self._has_guilty_account(one.source) for one in inside) else FULL_AT_LEAST
             own = [request for request in inside if not request.forged]
             forged = [request for request in inside if request.forged and request.transport == "UDP"]
             ban = f"{network} has a ban ({scope})"
             if scope in (SIP_UDP, SIP_TCP) and any(map(self._is_in_attack, own)):
                 continue
-            if scope == SIP_UDP and len(own) + len(forged) < FULL_AT_LEAST:
+            if scope == SIP_UDP and len(own) + len(forged) < least:
                 yield Violation("F", f"{ban} after {len(own)} attempts and {len(forged)} forged ones")
             elif scope != SIP_UDP and not own:
                 yield Violation("F", f"{ban} and made no attempt; {len(forged)} were forged")
-            elif scope != SIP_UDP and len(inside) < FULL_AT_LEAST:
+            elif scope != SIP_UDP and len(inside) < least:
                 yield Violation(
                     "F", f"{ban} after {len(own)} attempts of its own and {len(forged)} forged ones"
                 )
@@ -330,12 +336,31 @@ class Judge:
         all_own = [one for one in self._attempts_of.get(address, ()) if not one.forged]
         if any(request.time < self._logins[address] for request in all_own):
             return False
+        if self._has_guilty_account(address):
+            return False
         own = [request for request in all_own if request.account not in self._worked[_host(address)]]
+        others = [one for one in own if one.known]
+        several = len({one.account for one in others}) >= SEVERAL or any(one.hides for one in others)
+        if several and len(others) >= OF_SEVERAL:
+            return False
         recent = [one for one in own if now - one.time < 2 * WINDOW]
         times = [one.time for one in recent]
         hurried = max((sum(0 <= one - first < HURRY_WINDOW for one in times) for first in times), default=0)
         accounts = {one.account for one in recent if not one.known}
         return len(recent) < FRIEND_GUESSES and hurried < FRIEND_HURRY and len(accounts) < FRIEND_ACCOUNTS
+
+    def _has_guilty_account(self, address: str) -> bool:
+        """Whether an account at this address makes many friends, or guesses come from its friends."""
+        for account in self._worked[_host(address)]:
+            hosts = {host for host, accounts in self._worked.items() if account in accounts}
+            guesses = [
+                one
+                for one in self._attempts
+                if _host(one.source) in hosts and one.account not in self._worked[_host(one.source)]
+            ]
+            if len(hosts) > NEW_FRIENDS or len(guesses) >= GUILTY:
+                return True
+        return False
 
     # -- A and B
 

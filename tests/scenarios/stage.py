@@ -152,6 +152,7 @@ class Stage:
             self.alarms,
             self._detector.friends,
             learn=(self._friends.on_login, self._enforcer.on_login),
+            estrange=self._friends.on_estranged,
         )
         self._pipeline = Pipeline(self._detector, self._effects, clock, PBX)
         limiter: Any = None  # the scenarios pass on what it would report

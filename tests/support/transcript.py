@@ -16,7 +16,7 @@ from tests.support.listening import connected
 
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Bounds, Detector
-from ringfence.detect.judgement import Disposition, Effect, Judgement, Login, Observe, Pinging
+from ringfence.detect.judgement import Disposition, Effect, Estranged, Judgement, Login, Observe, Pinging
 from ringfence.detect.rules import RULES, Claimed
 from ringfence.detect.sessions import MAX_SESSIONS
 from ringfence.ledger import Record, key_of
@@ -339,7 +339,7 @@ class Player:
                 self._judged(effect)
             elif isinstance(effect, Login):
                 self._detector.friends.add(effect.friend)
-            elif not isinstance(effect, Observe):
+            elif not isinstance(effect, (Observe, Estranged)):
                 self._alarmed(effect)
 
     def _judged(self, judgement: Judgement) -> None:

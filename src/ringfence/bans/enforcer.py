@@ -627,12 +627,16 @@ class Enforcer:
         """End the claimed bans of an address from which a phone has logged in.
 
         Their evidence may be forged, and such a ban never affects a friend. A ban of a /64 stays: the kernel
-        lets its friends pass.
+        lets its friends pass. So does a ban on proven attempts: a login does not undo a friend's guesses.
         """
         network = sender_of(friend.address)
         keys = [key_of(network, scope) for scope in CLAIMED_SCOPES] if is_one_host(friend.address) else []
         records = {key: record for key in keys if (record := self.ledger.get(key)) is not None}
-        claimed = [key for key, record in records.items() if record.origin is Origin.RULE]
+        claimed = [
+            key
+            for key, record in records.items()
+            if record.origin is Origin.RULE and not record.counts.are_proven
+        ]
         if claimed:
             self.unban_with_retry(claimed)
 

@@ -45,12 +45,13 @@ _RELOADED = (
 
 
 def unban_friends(enforcer: Enforcer, friends: Iterable[Address], trunks: Container[Address] = ()) -> None:
-    """Remove the rules' bans that cover the addresses of new friends, except their own full bans.
+    """Remove two kinds of rules' bans that cover the addresses of new friends.
 
-    The first kind are the bans of the scopes SIP_UDP and SIP_TCP: senders may have forged the friend's
-    address. The second are the bans of a prefix around the address (with a length of ``PREFIX_LENGTHS``).
-    A ban of the address itself for proven attempts stays, unless ``trunks`` has the address: no rule bans a
-    trunk. A ban of a /64 need not be removed, because the kernel does not apply it to friends.
+    The first kind are the claimed bans of the scopes SIP_UDP and SIP_TCP: senders may have forged the
+    friend's address. The second are the bans of a prefix around the address (with a length of
+    ``PREFIX_LENGTHS``). All other bans stay, for example one of the address itself for proven attempts,
+    unless ``trunks`` has the address: no rule bans a trunk. A ban of a /64 need not be removed, because the
+    kernel does not apply it to friends.
     """
     now, freed, ledger = enforcer.clock.wall(), set[int](), enforcer.ledger
     for address in friends if len(ledger) else ():
@@ -60,8 +61,10 @@ def unban_friends(enforcer: Enforcer, friends: Iterable[Address], trunks: Contai
         around += [key for key in wide if address in trunks or parts_of(key)[2] in PREFIX_LENGTHS]
         for key in around:
             record = ledger.get(key)
-            spared = exempts_friends(network_of(key)[0])
-            if record is not None and record.origin is Origin.RULE and not spared:
+            banned, scope = network_of(key)
+            if record is None or record.origin is not Origin.RULE or exempts_friends(banned):
+                continue
+            if address in trunks or scope in WHOLE_SCOPES or not record.counts.are_proven:
                 freed.add(key)
     if freed:
         enforcer.unban_with_retry(freed)

@@ -303,6 +303,7 @@ def build_daemon(
         side.exempt.friends.friends,
         unaffected=side.kernel.effectiveness.on_judgement,
         learn=(side.exempt.friends.on_login, side.kernel.enforcer.on_login),
+        estrange=side.exempt.friends.on_estranged,
         update_friends=side.exempt.friends.changed.set,
         watch=(failures.on_judgement, tops.on_judgement, side.common.feed.on_judgement),
     )

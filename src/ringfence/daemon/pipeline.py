@@ -19,6 +19,7 @@ from ringfence.detect.judgement import (
     Decision,
     Disposition,
     Effect,
+    Estranged,
     Judgement,
     Login,
     Observe,
@@ -69,11 +70,12 @@ class EffectHandler:
     - ``ban`` with each decision to ban.
     - ``unaffected`` with each attempt of a banned or exempt address, except floods.
     - Each function in ``learn`` with every login that makes its sender a friend.
+    - ``estrange`` with each friend that is a stranger from now on.
     - ``update_friends`` when the kernel must treat a friend in another way: it is observed from now on, or
       it loses its exemption from the limiter, because guesses name its address and cannot be proven.
     - Each function in ``watch`` with every judgement, after the ban that follows from it.
 
-    There are seven parameters because each kind of effect has a receiver of its own.
+    There are eight parameters because each kind of effect has a receiver of its own.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class EffectHandler:
         *,
         unaffected: Callable[[Judgement], object] = lambda _: None,
         learn: Sequence[Callable[[Friend], object]] = (),
+        estrange: Callable[[Sequence[Friend]], object] = lambda _: None,
         update_friends: Callable[[], object] = lambda: None,
         watch: Sequence[Callable[[Judgement], object]] = (),
     ) -> None:
@@ -92,6 +95,7 @@ class EffectHandler:
         self._friends = friends
         self._unaffected = unaffected
         self._learn = learn
+        self._estrange = estrange
         self._update_friends = update_friends
         self._watch = watch
         self._held: dict[tuple[Network, Scope], Decision] | None = None
@@ -116,6 +120,8 @@ class EffectHandler:
                 for learn in self._learn:
                     learn(effect.friend)
                 self._clear_broken_phone(effect.friend)
+            elif isinstance(effect, Estranged):
+                self._estrange(effect.reasons)
             elif isinstance(effect, Observe):
                 self._update_friends()
             else:

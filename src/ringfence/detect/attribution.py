@@ -97,7 +97,8 @@ class AttributedAttempt:
 
     ``forged``: a sender forged the log line: the wire saw no challenge, but would have seen a true one.
     ``claimed`` is the scope of the ban if this attempt leads to a claimed ban: SIP_TCP if the attempt came
-    through a SIP proxy by TCP or TLS, otherwise SIP_UDP. ``port`` is the sender's, 0 if unknown.
+    through a SIP proxy by TCP or TLS, otherwise SIP_UDP. ``port`` is the sender's, 0 if unknown. ``asked``:
+    the kernel copied its request with credentials, so its sender has written the guess.
     """
 
     attempt: Attempt
@@ -105,6 +106,7 @@ class AttributedAttempt:
     forged: bool = False
     claimed: Scope = Scope.SIP_UDP
     port: int = field(default=0, eq=False)
+    asked: bool = field(default=False, eq=False)
 
 
 @event_values.frozen
@@ -711,7 +713,8 @@ class Attribution:
         """Return the event of the wire for an answer to a request that was copied; None if it is no guess.
 
         A question without credentials is an attempt only if it is evasive: no phone sends such bytes. If the
-        sender has logged in since it asked, its request was accepted.
+        sender has logged in since it asked, its request was accepted. No phone names several users in one
+        request: only Asterisk knows which it checks, so such a guess is hidden.
         """
         asked = refusal.asked
         if (
@@ -720,7 +723,8 @@ class Attribution:
             or not (refusal.guess or (challenge.evasive and not challenge.accepted))
         ):
             return None
-        kind = _HIDDEN if challenge.evasive else _REFUSED
+        hides = challenge.evasive or (refusal.guess and not asked.request.account)
+        kind = _HIDDEN if hides else _REFUSED
         event = _wire_event(kind, challenge, sender, source, wall)
         if not refusal.guess:
             return event
@@ -961,7 +965,8 @@ class Attribution:
 
     def _attributed(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
         """Return a new attempt. If its nonce also proves its session, return this proof first."""
-        new = AttributedAttempt(attempt, now, port=event.remote.port)
+        asked = bool(event.response) and event.source.name == WIRE
+        new = AttributedAttempt(attempt, now, port=event.remote.port, asked=asked)
         if not attempt.credentials and event.service is _PJSIP:
             self._senders.session(attempt.address, event.session, now).bare += 1
             self._has_bare = True

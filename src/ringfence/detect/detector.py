@@ -37,10 +37,12 @@ from ringfence.detect.confirmation import (
     Listening,
     Query,
 )
-from ringfence.detect.friend_attempts import HOUR, FriendAttempts
+from ringfence.detect.distributed import scope_of_ban
+from ringfence.detect.friend_attempts import HOUR, FriendAttempts, is_guess_elsewhere
 from ringfence.detect.friends import Friends, friend_from
 from ringfence.detect.history import (
     MAX_ATTEMPTS,
+    Fact,
     History,
     Subject,
     Subjects,
@@ -57,6 +59,7 @@ from ringfence.detect.judgement import (
     Decision,
     Disposition,
     Effect,
+    Estranged,
     Judgement,
     Login,
     Observe,
@@ -115,8 +118,8 @@ _WHOLE = frozenset(WHOLE_SCOPES)
 # ``daemon/ban_effectiveness.py`` has the sizes of the queues.
 _DRAINED = (15.0, 3.0)
 
-Judged = tuple[Judgement, *tuple[AlarmChange, ...]]
-"""A judgement, and the alarms that follow from it."""
+Judged = tuple[Judgement, *tuple[AlarmChange | Estranged, ...]]
+"""A judgement, and the alarms and strangers that follow from it."""
 
 
 @frozen
@@ -374,19 +377,22 @@ class Detector:
         kept = self._history.packed(subject.key)
         attempt = self._history.attempt_of(kept[-1], subject.network)
         decision: Decision | None = None
-        alarms: list[AlarmChange] = []
+        alarms: list[AlarmChange | Estranged] = []
+        if subject.friend and scope_of_ban(attempt.transport) in banned:
+            return []
         strange: list[Attempt] = []  # the attempts that have the limits of a stranger
         for fact in raised:
             account = fact.account.decode("utf-8", "replace")
             one = evolve(attempt, address=address, account=account, kind=fact.kind, event=fact.event)
             one = evolve(one, proof=proof.proof)
-            if subject.friend or self.friends.worked_near(account, address):
-                ban, phones = self._friend_attempts.on_certain(subject, one, now)
+            if subject.friend or self._works_near(one):
+                ban, follows = self._friend_attempts.on_certain(subject, one, now)
+                alarms += self._count_friend(subject, one, fact)
             else:
                 strange.append(one)
-                ban, phones = self._judge.count_proven(subject, proof.asterisk, fact)
+                ban, follows = self._judge.count_proven(subject, proof.asterisk, fact)
             decision = ban or decision
-            alarms += phones
+            alarms += follows
         if decision is None and strange:
             decision = self._judge.decide(subject, kept, attempt, now, narrowed=bool(banned))
         for one in strange[-1:]:
@@ -429,7 +435,14 @@ class Detector:
             return [*alarms]  # no friend: the login may come from another address than the event names
         if not self.friends.admits(friend):
             return [*alarms]  # its account makes too many friends, which ``tick`` reports
-        return [*alarms, Login(friend)]
+        return [*alarms, Login(friend), *self._observe_if_new(friend.account, friend.address, now)]
+
+    def _observe_if_new(self, account: str, address: Address, now: float) -> Sequence[Observe]:
+        """Return that a friend is observed from now on, because ``account`` has not worked there before."""
+        if self.friends.worked_near(account, address):
+            return ()
+        self._observation.on_new_friend(address, now)
+        return (Observe(address),)
 
     def _is_seen(self, event: SecurityEvent, now: float) -> bool:
         """Whether the address in a login at chan_sip is proven: the wire sees this login, or saw an earlier.
@@ -448,7 +461,10 @@ class Detector:
 
         The contact may come from a login with a guessed password that the events do not show.
         """
-        return () if contact.gone else self._friend_attempts.on_contact(contact, now)
+        if contact.gone:
+            return ()
+        alarms = self._friend_attempts.on_contact(contact, now)
+        return [*alarms, *self._observe_if_new(contact.account, contact.address, now)]
 
     def unshielded(self, now: float) -> frozenset[Address]:
         """Return the friends that the limiter must not exempt now, because they made unprovable guesses.
@@ -481,9 +497,10 @@ class Detector:
                 return (Judgement(attempt, subject.network, Disposition.FORGED),)
         if attempt.event is _HIDDEN:
             self.counts.hidden += 1
-            if attempt.transport is not Transport.UDP and self._subjects.find(attempt.address).friend:
+            by_stream = attempt.transport is not Transport.UDP and not found.asked
+            if by_stream and self._subjects.find(attempt.address).friend:
                 # A message by TCP to this phone may contain text of another sender that looks like a
-                # challenge. So the attempt must not count against the phone.
+                # challenge. So the attempt counts against the phone only if its own guess was copied.
                 attempt = evolve(attempt, trusted=False)
         claimed = found.claimed
         if not attempt.credentials and attempt.transport not in _DATAGRAMS:
@@ -514,10 +531,8 @@ class Detector:
         if not attempt.trusted:
             self.counts.unconfirmed += 1
             return (Judgement(attempt, network, Disposition.UNCONFIRMED),)
-        worked = self.friends.worked_near(attempt.account, attempt.address)
-        if worked or subject.friend:
-            decision, alarms = self._friend_attempts.on_attempt(subject, attempt, now)
-            return (Judgement(attempt, network, Disposition.FRIEND, decision), *alarms)
+        if subject.friend or self._works_near(attempt):
+            return self._judge_friend(subject, attempt, now, banned)
         return self._judge_stranger(subject, kept, attempt, now, claimed, banned)
 
     def _widened(self, subject: Subject, attempt: Attempt, now: float) -> Decision | None:
@@ -525,7 +540,7 @@ class Detector:
 
         Its attempts take a way that ringfence does not know, such as a port that a container publishes.
         """
-        known = subject.friend or self.friends.worked_near(attempt.account, attempt.address)
+        known = subject.friend or self._works_near(attempt)
         if known or not attempt.trusted or attempt.proof is _CLAIMED:
             return None
         keys = self.bans.covering(subject.network, Scope.SIP, now + self.bans.offset)
@@ -535,6 +550,35 @@ class Detector:
         kept = self._history.add(subject.key, attempt, now)
         decision = self._judge.decide(subject, kept, attempt, now, narrowed=True)
         return None if decision is None else evolve_decision(decision, scope=Scope.FULL)
+
+    def _works_near(self, attempt: Attempt) -> bool:
+        """Whether the account of an attempt works at its address or, for IPv6, in its /64.
+
+        The account of a hidden attempt is text of its sender, and no phone hides.
+        """
+        hidden = attempt.event is _HIDDEN
+        return not hidden and self.friends.worked_near(attempt.account, attempt.address)
+
+    def _judge_friend(
+        self, subject: Subject, attempt: Attempt, now: float, banned: Collection[Scope]
+    ) -> Judged:
+        """Judge an attempt of a friend. Its guesses at other accounts count for these and its prefix too."""
+        if subject.friend and scope_of_ban(attempt.transport) in banned:
+            self.counts.late += 1
+            return (Judgement(attempt, subject.network, Disposition.LATE),)
+        decision, follows = self._friend_attempts.on_attempt(subject, attempt, now)
+        follows = (*follows, *self._count_friend(subject, attempt, fact_from(attempt, now)))
+        return (Judgement(attempt, subject.network, Disposition.FRIEND, decision), *follows)
+
+    def _count_friend(self, subject: Subject, attempt: Attempt, fact: Fact) -> Sequence[AlarmChange]:
+        """Count a friend's proven guess at another account for this account, and for its prefix."""
+        if (
+            not fact.proven
+            or not is_guess_elsewhere(attempt)
+            or self._friend_attempts.works(subject, attempt)
+        ):
+            return ()
+        return self._judge.count_friend(subject, attempt.asterisk, fact)
 
     def _judge_stranger(
         self,
@@ -547,7 +591,12 @@ class Detector:
     ) -> Judged:
         decision = None
         narrowed = claimed in banned
-        alarms: Sequence[AlarmChange] = ()
+        alarms: Sequence[AlarmChange | Estranged] = ()
+        tainted = self.friends.new.is_tainted(sender_of(attempt.address), attempt.time)
+        if tainted and scope_of_ban(attempt.transport) not in banned:
+            decision, alarms = self._friend_attempts.on_tainted(subject, attempt, now)
+            if decision is not None:
+                return (Judgement(attempt, subject.network, _COUNTED, decision), *alarms)
         if not narrowed or attempt.proof is not _CLAIMED:  # claimed attempts do not lengthen a claimed ban
             decision = self._judge.decide(subject, kept, attempt, now, narrowed=narrowed, claimed=claimed)
         if attempt.proof is not _CLAIMED:
@@ -578,6 +627,7 @@ class Detector:
     def record_unban(self, subject: Network) -> None:
         """Record that a ban of ``subject`` was removed. Its attempts so far are kept, but lead to no ban."""
         self._history.consume(pack_network(subject))
+        self._friend_attempts.forget(subject)
 
     def unidentified(self) -> list[tuple[Network, Scope]]:
         """Return the claimed bans whose senders made no attempt with credentials.

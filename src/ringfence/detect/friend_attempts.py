@@ -5,6 +5,9 @@ the kernel) can prove addresses, only proven attempts count. Otherwise claimed a
 proven attempt leads to a ban. A failure on an account that works at the address is a broken phone
 (``phones``).
 
+A friend's ban covers SIP by the transport that was misused, UDP or TCP, lasts as long as a first ban, and is
+an alarm (``friend.banned``): other phones may be at that address, and perhaps only some have old passwords.
+
 Asterisk checks the password of a request even if the request contains a nonce that Asterisk never sent, and
 answers ``stale`` if the password is right. Nothing can prove such a guess. A phone that answers with an old
 nonce makes one such failure. ``UNPROVEN`` of them in an hour indicate an attacker that uses the friend's
@@ -15,16 +18,25 @@ Bounds: ``MOST`` friends in each table, the oldest are discarded first. Times ar
 """
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import inf
 
 from attrs import Factory, define
 
 from ringfence.alarm_codes import AlarmCode
+from ringfence.detect.distributed import scope_of_ban
 from ringfence.detect.friends import Friends
-from ringfence.detect.history import Fact, History, Key, Subject, Subjects, remember
-from ringfence.detect.judgement import Count, Counts, Decision, unprovable
-from ringfence.detect.rules import By, Of, Rule, is_proven
+from ringfence.detect.history import Fact, History, Key, Subject, Subjects, pack_network, remember
+from ringfence.detect.judgement import (
+    Count,
+    Counts,
+    Decision,
+    Estranged,
+    friend_banned,
+    guessing,
+    unprovable,
+)
+from ringfence.detect.rules import By, FriendLimit, Of, Rule, is_proven
 from ringfence.model import (
     Address,
     AlarmChange,
@@ -33,10 +45,13 @@ from ringfence.model import (
     Contact,
     EventKind,
     FriendReason,
+    Network,
+    Scope,
     SecurityEvent,
     Transport,
     printable,
 )
+from ringfence.networks import sender_of
 
 # -- phone health: detects broken phones, an outage of all phones, and passwords that may be known to others
 #
@@ -278,6 +293,7 @@ PROVEN_WITHIN = 2.0
 
 MOST = 1_024
 _MOST_ACCOUNTS = 256
+_MOST_BANNED = 16
 
 CHECKED = frozenset(
     {
@@ -289,20 +305,44 @@ CHECKED = frozenset(
 )
 """Kinds of events after which Asterisk has, or may have, checked a password."""
 
-Consequence = tuple[Decision | None, Sequence[AlarmChange]]
-"""The ban that follows from an attempt, or None, and the alarms."""
+Consequence = tuple[Decision | None, Sequence[AlarmChange | Estranged]]
+"""The ban that follows from an attempt, or None, and what else follows."""
 
 
 @define
 class _Failures:
     """The failures of a friend.
 
-    ``times`` has the times of the latest failures for each limit. A limit is identified by the name of its
-    rule and its number of attempts. ``accounts`` has the time of the latest failure on each account.
+    ``latest`` has the latest failures for each limit of each rule: their times and accounts, None for a
+    hidden one. ``accounts`` has the time of the latest failure on each account, ``banned`` that of the latest
+    ban of each address and scope.
     """
 
-    times: dict[tuple[str, int], deque[float]] = Factory(dict)
+    latest: dict[tuple[str, FriendLimit], deque[tuple[float, str | None]]] = Factory(dict)
     accounts: OrderedDict[str, float] = Factory(OrderedDict)
+    banned: OrderedDict[tuple[Address, Scope], float] = Factory(OrderedDict)
+
+    def begin_ban(self, address: Address, scope: Scope, now: float) -> None:
+        """Record a ban; what it covers counts from nothing again."""
+        self.latest.clear()
+        self.accounts.clear()
+        remember(self.banned, (address, scope), now, _MOST_BANNED)
+
+    def goes_on(self, address: Address, scope: Scope, now: float) -> bool:
+        """Whether the sender was banned within an hour, and not in this scope at this address."""
+        lately = any(now - at < HOUR for at in self.banned.values())
+        return lately and now - self.banned.get((address, scope), -inf) >= HOUR
+
+
+def is_guess_elsewhere(attempt: Attempt) -> bool:
+    """Whether an attempt is a guess at the password of an account that may exist."""
+    return attempt.kind is AttemptKind.GUESS and attempt.event is not EventKind.INVALID_ACCOUNT_ID
+
+
+def _accounts_of(latest: Iterable[tuple[float, str | None]]) -> int:
+    """Return the number of different accounts. Each hidden attempt is at one of its own."""
+    accounts = [account for _, account in latest]
+    return len({*accounts} - {None}) + accounts.count(None)
 
 
 class FriendAttempts:
@@ -326,7 +366,7 @@ class FriendAttempts:
 
     def configure(self, rules: Sequence[Rule]) -> None:
         """Use the limits of these rules; counts start again."""
-        self._rules = [rule for rule in rules if rule.enabled and rule.by is By.SUBJECT and rule.friends]
+        self._rules = [rule for rule in rules if rule.enabled and rule.by is By.SUBJECT and rule.for_friends]
         self._failures.clear()
 
     # -- attempts ---------------------------------------------------------------------------------------
@@ -352,14 +392,56 @@ class FriendAttempts:
 
         Either the phone is broken, or there is an attacker at that address.
         """
-        works = self._friends.worked_at(attempt.account, subject.address)
-        alarms: list[AlarmChange] = []
+        works = self.works(subject, attempt)
+        follows: list[AlarmChange | Estranged] = []
         if attempt.kind is AttemptKind.GUESS:
             failed = self._phones.on_failure if works else self._phones.on_failure_elsewhere
-            alarms += failed(attempt, now)
+            follows += failed(attempt, now)
         if self._is_forgiven(subject, attempt):
-            return None, alarms
-        return self._decide(subject, attempt, now, works=works), alarms
+            return None, follows
+        decision = self._decide(subject, attempt, now, works=works)
+        if decision is not None:
+            follows.append(friend_banned(subject.address, decision))
+        if self._is_trunk(subject) or not is_proven(attempt.proof):
+            return decision, follows
+        if decision is not None or (is_guess_elsewhere(attempt) and not works):
+            follows += self._blame(subject, attempt, banned=decision is not None)
+        return decision, follows
+
+    def works(self, subject: Subject, attempt: Attempt) -> bool:
+        """Whether the account of an attempt works at its address.
+
+        The account of a hidden attempt is text of its sender, and no phone hides: it never works.
+        """
+        hidden = attempt.event is EventKind.HIDDEN
+        return not hidden and self._friends.worked_at(attempt.account, subject.address)
+
+    def _blame(
+        self, subject: Subject, attempt: Attempt, *, banned: bool
+    ) -> Iterator[AlarmChange | Estranged]:
+        """Count a guess at another account against the accounts that made its address a friend.
+
+        ``banned``: a ban of the address follows. Yield what follows for an account that becomes guilty: an
+        alarm, and the friends that are strangers from now on.
+        """
+        new, sender = self._friends.new, sender_of(subject.address)
+        accounts = self._friends.accounts_at(subject.address)
+        recent = [one for one in accounts if new.is_new(one, sender, attempt.time)]
+        for account in recent:
+            many = new.blame(account, sender, attempt.time)
+            if many or (banned and len(accounts) == 1):
+                yield guessing(*account)
+                yield from map(Estranged, self._friends.estrange(account, attempt.time))
+
+    def on_tainted(self, subject: Subject, attempt: Attempt, now: float) -> Consequence:
+        """Return what follows from a guess where a guilty account works: a ban, if it is proven."""
+        if not is_guess_elsewhere(attempt) or not is_proven(attempt.proof):
+            return None, ()
+        rule = next((one for one in self._rules if attempt.kind in one.counts), None)
+        if rule is None:
+            return None, ()
+        decision = self._ban(subject, rule, attempt, now)
+        return decision, (friend_banned(subject.address, decision),)
 
     def _is_forgiven(self, subject: Subject, attempt: Attempt) -> bool:
         """Whether an attempt does not count, because all phones fail at once (outage mode).
@@ -369,7 +451,7 @@ class FriendAttempts:
         if not self._friends.outage_mode:
             return False
         unknown = attempt.event is EventKind.INVALID_ACCOUNT_ID
-        return unknown or self._friends.worked_at(attempt.account, subject.address)
+        return unknown or self.works(subject, attempt)
 
     def _decide(self, subject: Subject, attempt: Attempt, now: float, *, works: bool) -> Decision | None:
         """Return the ban that follows; ``works``: the account works at that address.
@@ -385,40 +467,63 @@ class FriendAttempts:
                 continue  # no guess of a password: all phones fail so if Asterisk cannot read its accounts
             elif works and attempt.kind is AttemptKind.GUESS:
                 continue  # a broken phone, which leads to an alarm and no ban
+            elif attempt.kind is AttemptKind.PROBE and rule.accounts_of_friend > 1:
+                continue  # a wrong number is at no account
             else:
-                full = self._exceeds_limit(subject, rule, now)
+                full = self._exceeds_limit(subject, rule, attempt, now)
             if full and is_proven(attempt.proof) and not self._is_trunk(subject):
-                self._failures.pop(subject.key, None)
-                attempts = self._history.attempts(subject.key)
-                self._history.consume(subject.key)
-                return Decision(subject.network, rule, attempts, now, rule.scope)
+                return self._ban(subject, rule, attempt, now)
         return None
+
+    def _ban(self, subject: Subject, rule: Rule, attempt: Attempt, now: float) -> Decision:
+        """Return the ban of a friend, which covers the transport of its latest attempt.
+
+        If the friend goes on by the other transport, or from another address of its /64, the first guess is a
+        ban there.
+        """
+        self._of(subject).begin_ban(subject.address, scope_of_ban(attempt.transport), now)
+        attempts = self._history.attempts(subject.key)
+        proven = tuple(one for one in attempts if one.trusted and is_proven(one.proof))
+        self._history.consume(subject.key)
+        shown = proven if self.sees_wire else attempts
+        return Decision(subject.network, rule, shown, now, scope_of_ban(attempt.transport), rule.ban_for(0))
+
+    def forget(self, subject: Network) -> None:
+        """Forget the failures of a friend, because an administrator has ended its ban."""
+        self._failures.pop(pack_network(sender_of(subject.network_address)), None)
 
     def _is_trunk(self, subject: Subject) -> bool:
         reasons = self._friends.reasons(subject.address)
         return any(friend.reason is FriendReason.TRUNK for friend in reasons)
 
-    def _exceeds_limit(self, subject: Subject, rule: Rule, now: float) -> bool:
-        full = False
-        table = self._of(subject).times
-        for number, window in rule.for_friends:
-            times = table.setdefault((rule.name, number), deque(maxlen=number))
-            times.append(now)
-            full = full or (len(times) == number and now - times[0] < window)
+    def _exceeds_limit(self, subject: Subject, rule: Rule, attempt: Attempt, now: float) -> bool:
+        failures = self._of(subject)
+        table = failures.latest
+        full = attempt.kind is AttemptKind.GUESS and failures.goes_on(
+            subject.address, scope_of_ban(attempt.transport), now
+        )
+        account = None if attempt.event is EventKind.HIDDEN else attempt.account
+        for limit in rule.for_friends:
+            latest = table.setdefault((rule.name, limit), deque(maxlen=limit.number))
+            latest.append((now, account))
+            enough = len(latest) == limit.number and now - latest[0][0] < limit.window
+            full = full or (enough and _accounts_of(latest) >= limit.accounts)
         return full
 
     def _tries_many_accounts(self, subject: Subject, rule: Rule, attempt: Attempt, now: float) -> bool:
-        number, window = rule.for_friends[0]
+        limit = rule.for_friends[0]
         tried = self._of(subject).accounts
         tried[attempt.account] = now
         tried.move_to_end(attempt.account)
-        while len(tried) > _MOST_ACCOUNTS or now - next(iter(tried.values())) >= window:
+        while len(tried) > _MOST_ACCOUNTS or now - next(iter(tried.values())) >= limit.window:
             tried.popitem(last=False)
-        return len(tried) >= number
+        return len(tried) >= limit.number
 
     def _of(self, subject: Subject) -> _Failures:
-        failures = self._failures.get(subject.key) or _Failures()
-        remember(self._failures, subject.key, failures, MOST)
+        """Return the failures of a friend. All addresses of an IPv6 /64 share them."""
+        key = pack_network(sender_of(subject.address))
+        failures = self._failures.get(key) or _Failures()
+        remember(self._failures, key, failures, MOST)
         return failures
 
     def nearest(self, rule: Rule, subject: Subject, now: float) -> Count:
@@ -426,14 +531,17 @@ class FriendAttempts:
 
         The count is 0 of 0 if the rule does not apply to friends.
         """
-        failures = self._failures.get(subject.key) or _Failures()
+        failures = self._failures.get(pack_network(sender_of(subject.address))) or _Failures()
         counts = []
-        for number, window in rule.for_friends:
-            unknown = rule.of is Of.UNKNOWN_ACCOUNTS
-            times = failures.accounts.values() if unknown else failures.times.get((rule.name, number), ())
-            lately = [at for at in times if now - at < window]
-            ends = min(lately) + window if lately else None
-            counts.append(Count(rule, number, len(lately), len(lately), ends, window))
+        for limit in rule.for_friends:
+            latest = failures.latest.get((rule.name, limit), ())
+            times = [at for at, _ in latest] if _accounts_of(latest) >= limit.accounts else []
+            if rule.of is Of.UNKNOWN_ACCOUNTS:
+                times = [*failures.accounts.values()]
+            lately = [at for at in times if now - at < limit.window]
+            ends = min(lately) + limit.window if lately else None
+            number, have, window = limit.number, len(lately), limit.window
+            counts.append(Count(rule, number, have, have, ends, window, limit.accounts))
         none = Count(rule, 0, 0, 0, None, rule.window)
         return max(counts, key=lambda count: count.have / max(count.number, 1), default=none)
 

@@ -14,12 +14,12 @@ former ones; those seen longest ago are discarded first, and their addresses bec
 """
 
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from ipaddress import ip_network
 from itertools import islice
 from typing import Generic, TypeVar
 
-from ringfence.detect.new_friends import NewFriends
+from ringfence.detect.new_friends import GUILTY_FOR, AccountKey, NewFriends
 from ringfence.event_values import evolve
 from ringfence.model import (
     Address,
@@ -59,6 +59,11 @@ Key = tuple[str, Address, str, FriendReason]
 def identity_of(friend: Friend) -> Key:
     """Return the identity of a reason. A renewed reason has the same identity as before."""
     return friend.asterisk, friend.address, friend.account, friend.reason
+
+
+def account_of(friend: Friend) -> AccountKey:
+    """Return the account by which an address is a friend."""
+    return friend.asterisk, short_account(friend.account)
 
 
 def friend_from(event: SecurityEvent, *, seen: bool = False) -> Friend | None:
@@ -171,10 +176,29 @@ class Friends:
 
         Trunks and imported friends come from the configuration, and have no limit.
         """
-        if friend.reason in _NOT_LEARNED or self.worked_near(friend.account, friend.address):
+        if friend.reason in _NOT_LEARNED:
             return True
-        account = friend.asterisk, short_account(friend.account)
-        return self.new.admits(account, sender_of(friend.address), friend.seen)
+        known = self.worked_near(friend.account, friend.address)
+        return self.new.admits(account_of(friend), sender_of(friend.address), friend.seen, known=known)
+
+    def accounts_at(self, address: Address) -> set[AccountKey]:
+        """Return the accounts that made ``address`` a friend by a login or a contact."""
+        return {account_of(one) for one in self.reasons(address) if one.reason not in _NOT_LEARNED}
+
+    def estrange(self, account: AccountKey, now: float) -> Iterator[tuple[Friend, ...]]:
+        """Convict ``account``, and make those friends strangers that it alone has made within a day.
+
+        Yield the reasons of each of these friends, which are former ones from now on.
+        """
+        for sender in self.new.convict(account, now):
+            mine = self._current.accounts.get(account[1], ())
+            for address in [one for one in mine if sender_of(one) == sender]:
+                reasons = self.reasons(address)
+                if {account_of(one) for one in reasons} == {account}:
+                    self.new.taint(sender, now + GUILTY_FOR)
+                    for one in reasons:
+                        self.remove(identity_of(one), now)
+                    yield reasons
 
     def add(self, friend: Friend) -> bool:
         """Add or renew a reason; return whether it is new.

@@ -443,6 +443,16 @@ class Judge:
         alarms = self._count_for_account(subject, asterisk, fact)
         return self._count_for_prefix(subject, fact), alarms
 
+    def count_friend(self, subject: Subject, asterisk: str, fact: Fact) -> Sequence[AlarmChange]:
+        """Count a friend's proven guess at another account for this account, and for its prefix.
+
+        Return the alarm if a distributed attack begins. The strangers of the prefix may be banned earlier,
+        and never the friend itself.
+        """
+        if self._prefix is not None and fact.kind in self._prefix.counts:
+            self._prefixes.add(prefix_of(subject.address), subject.key, fact.at)
+        return self._count_for_account(subject, asterisk, fact)
+
     def _count_for_account(self, subject: Subject, asterisk: str, fact: Fact) -> Sequence[AlarmChange]:
         rule = self._distributed
         real = bool(fact.account) and fact.account != _UNKNOWN_ACCOUNT and not fact.unknown

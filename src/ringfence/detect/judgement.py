@@ -47,7 +47,8 @@ class Count:
     The rule needs ``number`` attempts. ``have`` is the number that count for it at present, ``proven`` the
     number of proven ones with credentials among these. ``ends`` is the time when the oldest attempt leaves
     the window (monotonic seconds), None without attempts. ``within`` is the window in seconds. (A rule may
-    have two limits for friends, each with its own window.)
+    have several limits for friends, each with its own window.) The limit counts attempts at ``accounts``
+    different accounts at least.
     """
 
     rule: Rule
@@ -56,6 +57,7 @@ class Count:
     proven: int
     ends: float | None
     within: float
+    accounts: int = 1
 
 
 class Disposition(enum.StrEnum):
@@ -95,7 +97,17 @@ class Observe:
     address: Address
 
 
-Effect = Judgement | AlarmChange | Login | Observe
+@frozen
+class Estranged:
+    """A friend that is a stranger from now on, and the reasons why it was a friend.
+
+    All were by one account, and guesses at other accounts come from where that account logs in.
+    """
+
+    reasons: tuple[Friend, ...]
+
+
+Effect = Judgement | AlarmChange | Login | Observe | Estranged
 """One result of the detector: its caller carries it out."""
 
 
@@ -192,6 +204,9 @@ class Counts:
 # -- alarms of the detector: distributed attacks, forged addresses, and guesses that cannot be proven
 
 
+_MOST_NAMED = 6
+"""The greatest number of accounts that the text of an alarm names."""
+
 FORGED_BY_TEXT = (
     "its requests name {at} as their sender, by a Via header or a forged source address; they count as "
     "attempts of its own"
@@ -212,6 +227,30 @@ def distributed(asterisk: str, account: str) -> AlarmChange:
 def distributed_cleared(asterisk: str, account: str) -> AlarmChange:
     """Return the change that clears the alarm of :func:`distributed`."""
     return AlarmChange(AlarmCode.ATTACK_DISTRIBUTED, _name(asterisk, account), "", cleared=True)
+
+
+def friend_banned(address: Address, decision: Decision) -> AlarmChange:
+    """Return the alarm that SIP from a friend's address is banned by one transport."""
+    accounts = [*dict.fromkeys(one.account for one in decision.attempts if one.account)]
+    named = ", ".join(map(printable, accounts[-_MOST_NAMED:])) or "unknown accounts"
+    by = "UDP" if decision.scope is Scope.SIP_UDP else "TCP"
+    text = (
+        f"guesses at other accounts ({named}) come from there, so SIP by {by} from this address is banned; "
+        "are these phones with old passwords? correct them, and end the ban by "
+        f"`ringfence unban {address}`; `ringfence allow add {address}` prevents further ones"
+    )
+    lasts = decision.seconds if decision.seconds is not None else HOUR
+    return AlarmChange(AlarmCode.FRIEND_BANNED, str(address), text, lasts=lasts)
+
+
+def guessing(asterisk: str, account: str) -> AlarmChange:
+    """Return the alarm that guesses at other accounts come from new addresses of one account."""
+    name = printable(account)
+    text = (
+        f"guesses at other accounts come from where {name} logs in: somebody may have its password; for an "
+        "hour its new addresses are no friends; change the password"
+    )
+    return AlarmChange(AlarmCode.FRIEND_GUESSING, _name(asterisk, account), text, lasts=HOUR)
 
 
 def too_many_friends(asterisk: str, account: str) -> AlarmChange:

@@ -1,4 +1,4 @@
-"""New friends of each account: how many addresses an account may make friends in an hour and in a day.
+"""New friends of each account: how many addresses it makes friends, and the guesses that come from these.
 
 A right password makes its address a friend. A person with one password and many addresses must not make each
 of them a friend: friends have higher limits, no ration and no limiter. So one account makes at most
@@ -9,11 +9,21 @@ stranger.
 What counts is the *sender*: an IPv4 address, or an IPv6 /64. A sender at which the account worked within a
 month is not new (``Friends.worked_near``), so phones that come back have no limit.
 
-Bounds: ``MOST`` accounts, of which those that made a friend longest ago are forgotten first. An account needs
-a right password to be here. Times are wall-clock seconds, as those of all friends.
+Guesses at other accounts that come from new friends count against the account that made them friends. An
+account is *guilty* for ``GUILTY_FOR`` after ``MOST_GUESSES`` of them within an hour, if they come from more
+than one sender: one new phone with a wrong password, in an office that is new, is at one. It is also guilty
+if a new friend that it alone made is banned for guesses. A guilty account makes no new friends, and those
+that it alone has made become strangers (:attr:`NewFriends.tainted`).
+
+Bounds: ``MOST`` accounts, of which those that made a friend longest ago are forgotten first, and as many
+tainted senders. An account needs a right password to be here. Times are wall-clock seconds, as those of all
+friends.
 """
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from typing import TypeVar
+
+from attrs import Factory, define
 
 from ringfence.model import Network
 
@@ -21,39 +31,57 @@ HOUR = 3_600.0
 DAY = 86_400.0
 MOST_AN_HOUR = 8
 MOST_A_DAY = 20
+MOST_GUESSES = 20
+GUILTY_FOR = HOUR
 MOST = 4_096
 
 AccountKey = tuple[str, str]
 """The name of an Asterisk, and an account there."""
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+
+@define(eq=False)
+class _Account:
+    """The new senders of an account, each since when; and the latest guesses that came from them.
+
+    ``guilty``: until when the account is guilty.
+    """
+
+    senders: OrderedDict[Network, float] = Factory(OrderedDict)
+    guesses: deque[tuple[float, Network]] = Factory(lambda: deque(maxlen=MOST_GUESSES))
+    guilty: float = 0.0
 
 
 class NewFriends:
     """The senders that became friends within a day, by the account that made them friends."""
 
     def __init__(self) -> None:
-        self._since: OrderedDict[AccountKey, OrderedDict[Network, float]] = OrderedDict()
+        self._accounts: OrderedDict[AccountKey, _Account] = OrderedDict()
         self._refused: dict[AccountKey, None] = {}
+        self._tainted: OrderedDict[Network, float] = OrderedDict()
 
-    def admits(self, account: AccountKey, sender: Network, now: float) -> bool:
-        """Record that ``account`` works at a new sender; return whether it is admitted.
+    # -- how many friends an account makes ---------------------------------------------------------------
 
-        A sender that was admitted stays so for a day.
+    def admits(self, account: AccountKey, sender: Network, now: float, *, known: bool = False) -> bool:
+        """Record that ``account`` works at a sender; return whether the sender is admitted as a friend.
+
+        ``known``: the account worked there within a month. A new sender that was admitted stays so for a day.
         """
-        senders = self._senders(account, now)
-        if sender in senders:
+        mine = self._accounts.get(account) or _Account()
+        senders = _pruned(mine, now)
+        if now < mine.guilty and (sender in senders or not known):
+            self.taint(sender, mine.guilty)
+            return False
+        if known or sender in senders:
             return True
-        if (
-            len(senders) >= MOST_A_DAY
-            or sum(now - since < HOUR for since in senders.values()) >= MOST_AN_HOUR
-        ):
+        if len(senders) >= MOST_A_DAY or sum(now - at < HOUR for at in senders.values()) >= MOST_AN_HOUR:
             if len(self._refused) < MOST:
                 self._refused[account] = None
             return False
         senders[sender] = now
-        self._since[account] = senders
-        self._since.move_to_end(account)
-        if len(self._since) > MOST:
-            self._since.popitem(last=False)
+        _remember(self._accounts, account, mine)
         return True
 
     def take_refused(self) -> list[AccountKey]:
@@ -61,8 +89,54 @@ class NewFriends:
         refused, self._refused = self._refused, {}
         return [*refused]
 
-    def _senders(self, account: AccountKey, now: float) -> OrderedDict[Network, float]:
-        senders = self._since.get(account, OrderedDict())
-        while senders and now - next(iter(senders.values())) >= DAY:
-            senders.popitem(last=False)
-        return senders
+    # -- guesses that come from new friends --------------------------------------------------------------
+
+    def is_new(self, account: AccountKey, sender: Network, now: float) -> bool:
+        """Whether ``account`` made this sender a friend within a day."""
+        mine = self._accounts.get(account)
+        return mine is not None and sender in _pruned(mine, now)
+
+    def blame(self, account: AccountKey, sender: Network, now: float) -> bool:
+        """Record a guess at another account by a friend that ``account`` made.
+
+        Return whether so many came from several senders that the account becomes guilty.
+        """
+        mine = self._accounts.get(account)
+        if mine is None or now < mine.guilty:
+            return False
+        mine.guesses.append((now, sender))
+        many = len(mine.guesses) == MOST_GUESSES and now - mine.guesses[0][0] < HOUR
+        return many and len({one for _, one in mine.guesses}) > 1
+
+    def convict(self, account: AccountKey, now: float) -> list[Network]:
+        """Make ``account`` guilty; return the senders that it made friends within a day."""
+        mine = self._accounts.get(account)
+        if mine is None:
+            return []
+        mine.guilty = now + GUILTY_FOR
+        mine.guesses.clear()
+        return [*_pruned(mine, now)]
+
+    def taint(self, sender: Network, until: float) -> None:
+        """Record that a guilty account works at ``sender``: one guess at another account is then a ban."""
+        _remember(self._tainted, sender, until)
+
+    def is_tainted(self, sender: Network, now: float) -> bool:
+        """Whether a guilty account works at ``sender``."""
+        return now < self._tainted.get(sender, 0.0)
+
+
+def _pruned(account: _Account, now: float) -> OrderedDict[Network, float]:
+    """Return the senders that an account made friends within a day."""
+    senders = account.senders
+    while senders and now - next(iter(senders.values())) >= DAY:
+        senders.popitem(last=False)
+    return senders
+
+
+def _remember(table: OrderedDict[_K, _V], key: _K, value: _V) -> None:
+    """Store ``value`` as the latest entry; discard the oldest if there are more than ``MOST``."""
+    table[key] = value
+    table.move_to_end(key)
+    if len(table) > MOST:
+        table.popitem(last=False)

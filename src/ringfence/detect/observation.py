@@ -8,17 +8,23 @@ the logins of a phone pay for no guess of an attacker at its address. With more 
 the friend is *observed* for ``OBSERVED_FOR``: the kernel copies its conversation like that of a stranger, and
 its guesses are seen.
 
+A *new* friend, where an account has not worked before, is observed for ``NEW_FOR`` from the beginning: an
+attacker with one password may log in and hide its guesses at other accounts, also by TLS and where no refusal
+is copied.
+
 Nothing else follows from being observed, so it harms no phone. Some phones that work are observed too: PJSIP
 challenges the OPTIONS by which a phone keeps its NAT mapping open, and chan_sip reports no success of a
 SUBSCRIBE (the lamps of a phone). So the number may be small: at most ``MANY`` guesses a day that Asterisk
 does not report remain uncounted. It is not smaller, because a phone that registers, calls and subscribes at
 once gets some refusals before the first success.
 
-Bounds: ``MOST_COUNTED`` friends and as many Call-IDs are counted, and ``MOST`` friends observed. Those
-refused longest ago are discarded first. Times are monotonic seconds.
+Bounds: ``MOST_COUNTED`` friends and as many Call-IDs are counted, and ``MOST`` friends observed for each
+reason. Those refused longest ago, and those that are new for longest, are discarded first. Times are
+monotonic seconds.
 """
 
 from collections import OrderedDict
+from collections.abc import Set as AbstractSet
 
 from ringfence.detect.history import remember
 from ringfence.model import Address
@@ -26,6 +32,7 @@ from ringfence.model import Address
 MANY = 20
 WITHIN = 86_400.0
 OBSERVED_FOR = 600.0
+NEW_FOR = 86_400.0
 MOST = 1_024
 MOST_COUNTED = 16_384
 
@@ -37,6 +44,7 @@ class Observation:
         self._refused: OrderedDict[Address, tuple[float, int]] = OrderedDict()  # since when, and how many
         self._by_session: OrderedDict[tuple[Address, bytes], int] = OrderedDict()
         self._observed: OrderedDict[Address, float] = OrderedDict()  # by friend, its latest refusal
+        self._new: OrderedDict[Address, float] = OrderedDict()  # by friend, since when it is new
 
     def on_refusal(self, friend: Address, session: bytes, now: float) -> bool:
         """Record that Asterisk refused a request of ``friend`` with the Call-ID ``session``.
@@ -65,8 +73,13 @@ class Observation:
         if number and answered:
             self._refused[address] = since, max(0, number - answered)
 
-    def addresses(self, now: float) -> OrderedDict[Address, float]:
-        """Return the observed friends, each with the time of its latest refusal."""
-        while self._observed and now - next(iter(self._observed.values())) >= OBSERVED_FOR:
-            self._observed.popitem(last=False)
-        return self._observed
+    def on_new_friend(self, friend: Address, now: float) -> None:
+        """Record that an account works at ``friend``, where it did not before."""
+        remember(self._new, friend, now, MOST)
+
+    def addresses(self, now: float) -> AbstractSet[Address]:
+        """Return the observed friends."""
+        for table, seconds in ((self._observed, OBSERVED_FOR), (self._new, NEW_FOR)):
+            while table and now - next(iter(table.values())) >= seconds:
+                table.popitem(last=False)
+        return self._observed.keys() | self._new.keys()

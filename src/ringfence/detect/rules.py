@@ -47,6 +47,19 @@ class Of(enum.Enum):
 
 
 @frozen
+class FriendLimit:
+    """``number`` attempts of a friend within ``window`` seconds, at ``accounts`` or more accounts."""
+
+    number: int
+    window: float
+    accounts: int = 1
+
+
+SEVERAL = 3
+"""Accounts. One new phone with a wrong password fails on one account, and an attacker on many."""
+
+
+@frozen
 class Rule:
     """``attempts`` attempts of the kinds ``counts`` within ``window`` seconds lead to a ban.
 
@@ -58,8 +71,9 @@ class Rule:
     a ban for failed manager logins has the scope of the rule ``manager``, if that is wider. ``meaning`` is
     one sentence for an administrator.
 
-    ``friends`` replaces ``attempts`` for friends of this PBX (0: the rule does not apply). ``burst`` is a
-    second limit for friends, with its own window (seconds). A phone that retries by itself stays below both.
+    ``friends`` replaces ``attempts`` for friends of this PBX (0: the rule does not apply). They count only if
+    they are at ``accounts_of_friend`` different accounts. ``limits`` are further limits for friends. A phone
+    that retries by itself stays below all.
     ``addresses`` is the number of subjects of a prefix that must take part. ``accounts``: only attempts on
     these accounts count (None: on all accounts). ``strangers``: while an account is under a distributed
     attack, this number of failures of one stranger on it leads to a ban like that of any rule. The first
@@ -77,7 +91,8 @@ class Rule:
     by: By = By.SUBJECT
     of: Of = Of.ATTEMPTS
     friends: int = 0
-    burst: tuple[int, float] | None = None
+    accounts_of_friend: int = 1
+    limits: tuple[FriendLimit, ...] = ()
     addresses: int = 0
     accounts: frozenset[str] | None = None
     strangers: int = 0
@@ -86,11 +101,11 @@ class Rule:
     enabled: bool = True
 
     @property
-    def for_friends(self) -> tuple[tuple[int, float], ...]:
-        """The limits for friends: each has a number of attempts and a window (seconds)."""
+    def for_friends(self) -> tuple[FriendLimit, ...]:
+        """The limits for friends."""
         if not self.friends:
             return ()
-        return ((self.friends, self.window), *([self.burst] if self.burst is not None else []))
+        return FriendLimit(self.friends, self.window, self.accounts_of_friend), *self.limits
 
     def ban_for(self, bans_before: int) -> float:
         """Return the duration of a ban of a subject with ``bans_before`` bans within RETURN_WITHIN."""
@@ -123,10 +138,11 @@ GUESSES = frozenset({AttemptKind.GUESS})
 _LADDER = (HOUR, 6 * HOUR, DAY, 7 * DAY)
 
 RULES: tuple[Rule, ...] = (
-    # For a friend, only attempts on accounts that never worked at its address count. A phone or program with
-    # a wrong password retries every few seconds, so friends have higher limits. Here these are two guesses a
-    # second (for 15 s), or one every three seconds (for ten minutes). ``probe`` allows a friend a wrong
-    # number every twelve seconds, ``manager`` a failed login every two seconds.
+    # For a friend, only attempts on accounts that never worked at its address count. A new phone with a wrong
+    # password retries every few seconds, so friends have higher limits at one account: a guess every three
+    # seconds. A program is faster, and an attacker tries several accounts: twenty guesses, as ``slow`` allows
+    # a stranger. ``probe`` allows a friend a wrong number every twelve seconds, ``manager`` a failed login
+    # every two seconds.
     Rule(
         name="guess",
         meaning="somebody tries passwords or accounts",
@@ -135,7 +151,7 @@ RULES: tuple[Rule, ...] = (
         window=10 * MINUTE,
         ban=_LADDER,
         friends=180,
-        burst=(30, 15.0),
+        limits=(FriendLimit(20, MINUTE), FriendLimit(20, 10 * MINUTE, SEVERAL)),
         scope=Scope.SIP,
     ),
     Rule(
@@ -186,6 +202,8 @@ RULES: tuple[Rule, ...] = (
         window=DAY,
         ban=(DAY,),
         insists=True,
+        friends=60,
+        accounts_of_friend=SEVERAL,
         scope=Scope.SIP,
     ),
     Rule(
@@ -222,6 +240,7 @@ RULES: tuple[Rule, ...] = (
         window=9 * MINUTE,
         ban=_LADDER,
         scope=Scope.SIP_TCP,
+        friends=20,
     ),
     # One attempt is one second in which a sender sends more packets than the kernel's limit allows. The ban
     # covers only the SIP ports, for ten minutes, because the address of a datagram may be forged.

@@ -242,7 +242,8 @@ def _by_friend(counts: list[Count]) -> str:
         )
         so_far = f" ({count.have} so far)" if count.have else ""
         each.append(
-            f"{count.number} {what} within {format_duration(count.within)}{so_far}{_other_limit(count)}"
+            f"{count.number} {what}{_at(count.accounts)} within {format_duration(count.within)}"
+            f"{so_far}{_other_limit(count)}"
         )
     if not each:
         return "a friend: no rule bans it"
@@ -252,12 +253,20 @@ def _by_friend(counts: list[Count]) -> str:
 
 
 def _other_limit(count: Count) -> str:
-    """Return the rule's other limit for friends as text (``or 30 within 1d``); "" if it has only one.
+    """Return the rule's other limits for friends as text (``or 20 within 1m``); "" if it has only one.
 
     ``count`` is about one of the limits.
     """
-    others = [one for one in count.rule.for_friends if one[1] != count.within]
-    return "".join(f" or {number} within {format_duration(window)}" for number, window in others)
+    mine = count.within, count.accounts
+    others = [one for one in count.rule.for_friends if (one.window, one.accounts) != mine]
+    return "".join(
+        f" or {one.number}{_at(one.accounts)} within {format_duration(one.window)}" for one in others
+    )
+
+
+def _at(accounts: int) -> str:
+    """Return on how many accounts the attempts of a friend must be, as text; "" for one."""
+    return f" on {accounts} or more accounts" if accounts > 1 else ""
 
 
 def _stranger(known: NetworkFacts, counts: list[Count]) -> Iterator[str]:

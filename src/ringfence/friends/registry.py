@@ -208,6 +208,11 @@ class RecordedFriends:
         self._write(partial(self._table.forget, address))
         return keys
 
+    def discard(self, keys: Iterable[Key]) -> None:
+        """Discard reasons that have ended elsewhere."""
+        for key in keys:
+            self._drop(key)
+
     def expire(self) -> list[Key]:
         """Remove each reason to be a friend whose time is over; return the keys of these reasons."""
         gone = [identity_of(friend) for friend in self._friends.expire(self._wall())]
@@ -541,6 +546,15 @@ class FriendRegistry:
         """Add a friend whose phone has logged in, unless the login is too old."""
         if friend.until > self._wall():
             self.add([friend])
+
+    def on_estranged(self, reasons: Sequence[Friend]) -> None:
+        """Forget these reasons, which are all those of one address: detection made it a stranger."""
+        keys = [identity_of(friend) for friend in reasons]
+        for address in {friend.address for friend in reasons}:
+            self._recorded.forget(address)
+        self._recorded.discard(keys)
+        self._contacts.discard(keys)
+        self._signal_changes()
 
     def on_roster(self, roster: Roster) -> None:
         """Handle a roster, an Asterisk's list of its contacts and trunks.

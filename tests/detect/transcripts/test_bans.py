@@ -100,7 +100,7 @@ def test_a_rule_may_close_the_ports_of_asterisk_only() -> None:
 
 
 def test_the_scope_of_every_rule_reaches_its_ban() -> None:
-    """Bans of a prefix and of a friend have the scope of their rule too."""
+    """A ban of a prefix has the scope of its rule too; that of a friend covers what it misused."""
     sip = {"scope": Scope.SIP}
     guard = Player(rules=["prefix"], changed={"prefix": sip})
     bans = guard.play(*(at(n, guess(f"192.0.2.{n % 4}")) for n in range(20))).bans
@@ -109,7 +109,7 @@ def test_the_scope_of_every_rule_reaches_its_ban() -> None:
     guard = Player(rules=["guess"], changed={"guess": sip})
     guard.play(at(0, friend(PHONE)))
     bans = guard.play(*(at(1 + n / 10, guess(PHONE, "999")) for n in range(30))).bans
-    assert [ban.split(" after")[0] for ban in bans] == [f"guess bans {PHONE}/32 by sip"]
+    assert [ban.split(" after")[0] for ban in bans] == [f"guess bans {PHONE}/32 by sip-tcp for 3600 s"]
 
 
 def test_attempts_that_led_to_a_full_ban_count_no_more() -> None:

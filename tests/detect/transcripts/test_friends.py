@@ -19,7 +19,7 @@ from tests.detect.transcripts.reports import (
     report,
     sent,
 )
-from tests.support.transcript import PBX, Banned, Player, Sources, Step, Tick, at, ticks
+from tests.support.transcript import PBX, Banned, Player, Sources, Step, Tick, Unbanned, at, ticks
 
 from ringfence.model import (
     Contact,
@@ -48,10 +48,13 @@ def unknown(account: str, address: str = PHONE, *, proven: bool = True) -> Secur
     return probed(address, b"u%d" % next(_CALLS), account=account, transport=transport)
 
 
-def with_friend(*accounts: str, tie: FriendReason = FriendReason.REACHABLE, **more: object) -> Player:
-    """Return a guard that knows these accounts at PHONE as friends."""
+def with_friend(
+    *accounts: str, tie: FriendReason = FriendReason.REACHABLE, until: float | None = None, **more: object
+) -> Player:
+    """Return a guard that knows these accounts at PHONE as friends, ``until`` when."""
     guard = Player(**more)  # type: ignore[arg-type]
-    guard.play(at(0, *(friend(PHONE, account, tie) for account in accounts or ("204",))))
+    known = [friend(PHONE, account, tie) for account in accounts or ("204",)]
+    guard.play(at(0, *(one if until is None else evolve(one, until=until) for one in known)))
     return guard
 
 
@@ -232,33 +235,108 @@ def test_a_friend_is_not_suspected_where_a_stranger_would_be_banned() -> None:
 
 @pytest.mark.parametrize(
     ("number", "every", "at_most"),
-    [(30, 0.5, True), (30, 0.518, False), (180, 3.35, True), (180, 3.353, False)],
+    [(20, 3.15, True), (20, 3.16, False), (180, 3.35, True), (180, 3.353, False)],
 )
 def test_a_friend_that_guesses_elsewhere_at_full_speed_is_banned(
     number: int, every: float, *, at_most: bool
 ) -> None:
-    """Thirty guesses in 15 s, or 180 in ten minutes, at an account that never worked there, are a ban."""
+    """Twenty guesses in a minute, or 180 in ten, at an account that never worked there, are a ban of TCP."""
     steps = (at(n * every, fails("205")) for n in range(number))
-    expected = (number, [f"guess bans {PHONE}/32 by sip after {min(number, 64)}"]) if at_most else None
-    assert banned_after(with_friend(), steps) == expected
+    ban = f"guess bans {PHONE}/32 by sip-tcp for 3600 s after {min(number, 64)}"
+    assert banned_after(with_friend(), steps) == ((number, [ban]) if at_most else None)
 
 
 def test_a_friend_that_tries_twenty_other_accounts_is_banned() -> None:
-    """Twenty other accounts within ten minutes are a ban.
+    """Twenty unknown accounts within ten minutes are a ban, and a repeated account counts once.
 
-    Accounts that work there do not count, and a repeated account counts once.
+    Accounts that work there do not count.
     """
-    accounts = [*[f"x{n}" for n in range(19)], "204", "x3", "x19"]
-    steps = (at(n * 10.0, fails(account)) for n, account in enumerate(accounts))
-    assert banned_after(with_friend(), steps) == (22, [f"enumeration bans {PHONE}/32 in full after 22"])
-    slowly = (at(n * 31.6, fails(f"x{n}")) for n in range(40))
+    accounts = [*[f"x{n}" for n in range(19)], "x3", "x19"]
+    steps = [at(n * 10.0, unknown(account)) for n, account in enumerate(accounts)]
+    ban = f"enumeration bans {PHONE}/32 by sip-tcp for 3600 s after 22"
+    assert banned_after(with_friend(), [at(0, fails("204")), *steps]) == (22, [ban])
+    slowly = (at(n * 31.6, unknown(f"x{n}")) for n in range(40))
     assert banned_after(with_friend(), slowly) is None
+
+
+@pytest.mark.parametrize(("accounts", "number"), [(1, None), (2, None), (3, 20), (20, 20)])
+def test_guesses_at_several_accounts_are_no_new_phone(accounts: int, number: int | None) -> None:
+    """Twenty guesses at three or more accounts within ten minutes are a ban; a new phone fails on its own."""
+    steps = [at(n * 30.0, fails(f"x{n % accounts}")) for n in range(100)]
+    banned = banned_after(with_friend(), steps)
+    assert (banned[0] if banned is not None else None) == number
+
+
+def test_slow_guesses_at_several_accounts_are_a_ban() -> None:
+    """Sixty guesses of a friend at three accounts within a day are a ban by ``slow``."""
+    steps = [at(n * 600.0, fails(f"x{n % 3}")) for n in range(100)]
+    ban = f"slow bans {PHONE}/32 by sip-tcp for 86400 s after 60"
+    assert banned_after(with_friend(until=1e9), steps) == (60, [ban])
+
+
+def test_a_banned_friend_that_goes_on_by_the_other_transport_is_banned_there_at_once() -> None:
+    """A friend's ban covers the transport of its guesses, and its failures count for both."""
+    guard = with_friend()
+    assert banned_after(guard, (at(n, fails("205")) for n in range(20))) is not None
+    guard.play(at(20, Banned(f"{PHONE}/32", HOUR, Scope.SIP_TCP)))
+    assert guard.play(at(21, fails("205"))).of("late") == [PHONE]
+    guess = failed(PHONE, b"by-udp", nonce=b"1/udp", account="205")
+    happened = guard.play(at(22, sent(PHONE, b"by-udp", nonce=b"1/udp")), at(23, guess))
+    assert happened.bans == [f"guess bans {PHONE}/32 by sip-udp for 3600 s after 22"]
+
+
+def test_a_friends_guesses_count_for_the_account_that_they_try() -> None:
+    """A friend is one of the addresses that try an account; a distributed attack bans strangers only."""
+    guard = with_friend()
+    happened = guard.play(
+        *(at(n, fails("300", f"192.0.2.{n}")) for n in range(7)), at(8, fails("300")), at(9, fails("204"))
+    )
+    assert happened.alarms[-2:-1] == [f"attack.distributed of 300 of {PBX}"]
+    assert guard.play(at(10, fails("300")), at(11, fails("300"))).bans == []
+    assert len(guard.play(at(12, fails("300", "192.0.2.1"))).bans) == 1
+
+
+def test_a_friends_guesses_count_for_its_prefix_and_ban_only_others() -> None:
+    """Strangers of a /24 in which a friend guesses too reach the limit of ``prefix`` earlier."""
+    guard = with_friend()
+    guard.play(*(at(n * 30.0, fails("300")) for n in range(18)))
+    neighbour = PHONE.rpartition(".")[0]
+    assert guard.play(at(600, fails("301", f"{neighbour}.90"))).bans == []
+    happened = guard.play(at(601, fails("301", f"{neighbour}.91")), at(602, fails("301", f"{neighbour}.91")))
+    assert [ban.split()[2] for ban in happened.bans] == [f"{neighbour}.91/32"]
+
+
+def test_one_guess_where_a_guilty_account_logs_in_is_a_ban() -> None:
+    """A stranger's other attempts there, and claims, are judged as those of any stranger."""
+    guard = Player()
+    guard.play(at(0, login(transport=Transport.TLS)))
+    assert banned_after(guard, (at(n, fails("205")) for n in range(20))) is not None
+    assert not guard.is_friend(PHONE)
+    guard.play(at(21, login(ATTACKER, transport=Transport.TLS)))
+    assert guard.play(at(22, unknown("x", ATTACKER), fails("205", ATTACKER, proven=False))).bans == []
+    happened = guard.play(at(23, fails("205", ATTACKER)))
+    assert happened.bans == [f"guess bans {ATTACKER}/32 by sip-tcp for 3600 s after 2"]
+    assert (
+        guard.play(at(24, Banned(f"{ATTACKER}/32", 60.0, Scope.SIP_TCP), fails("206", ATTACKER))).bans == []
+    )
+    without = Player(rules=["probe"])
+    without.play(at(0, login(transport=Transport.TLS)))
+    assert without.play(*(at(n, fails("205")) for n in range(20))).bans == []
+
+
+def test_the_addresses_of_a_64_share_what_they_may_guess() -> None:
+    """A second address of a /64 that has logged in is banned at its first guess after the other one's ban."""
+    phones = ["2001:db8::7", "2001:db8::8"]
+    guard = Player()
+    guard.play(at(0, *map(friend, phones)))
+    assert banned_after(guard, (at(n, fails("205", phones[0])) for n in range(20))) is not None
+    assert len(guard.play(at(21, fails("205", phones[1]))).bans) == 1
 
 
 def test_accounts_leave_a_friends_window_one_by_one() -> None:
     """An account that is tried again keeps no other account in the window."""
-    tried = [at(n, fails(f"x{n}")) for n in range(19)]
-    again = [at(599, fails("x0")), at(650, fails("x19"))]
+    tried = [at(n, unknown(f"x{n}")) for n in range(19)]
+    again = [at(599, unknown("x0")), at(650, unknown("x19"))]
     assert banned_after(with_friend(), [*tried, *again]) is None
 
 
@@ -269,10 +347,12 @@ def test_a_friend_may_fail_on_one_unknown_account_for_ever() -> None:
 
 
 def test_after_a_friends_ban_its_attempts_count_from_nothing() -> None:
-    """After a friend's ban, the next ban needs thirty guesses again."""
+    """After a friend's ban, the next ban of the same transport needs twenty guesses again."""
     guard = with_friend()
     assert banned_after(guard, (at(n * 0.1, fails("205")) for n in range(50))) is not None
-    assert banned_after(guard, (at(6 + n * 0.1, fails("205")) for n in range(29))) is None
+    assert banned_after(guard, (at(6 + n * 0.1, fails("205")) for n in range(19))) is None
+    guard.play(at(9, Unbanned(f"{PHONE}/32")))
+    assert banned_after(guard, (at(10 + n * 0.1, fails("205")) for n in range(19))) is None
 
 
 def test_a_claimed_attempt_in_a_friends_name_leads_to_nothing() -> None:
@@ -311,8 +391,8 @@ def test_a_contact_has_the_limits_of_a_friend() -> None:
     guard = with_friend(tie=FriendReason.REGISTERED)
     assert guard.play(*(at(n, fails("x", proven=False)) for n in range(20))).bans == []
     assert banned_after(guard, (at(20 + n * 0.1, fails("x")) for n in range(40))) == (
-        30,
-        [f"guess bans {PHONE}/32 by sip after 50"],
+        20,
+        [f"guess bans {PHONE}/32 by sip-tcp for 3600 s after 20"],
     )
     assert banned_after(guard, (at(30 + n, fails("204")) for n in range(9))) is None
 
@@ -577,7 +657,7 @@ def test_an_outage_exempts_only_accounts_that_worked() -> None:
     assert guard.play(*(at(110 + n * 0.01, fails("200")) for n in range(1_000))).bans == []
     assert banned_after(guard, (at(130, fails(f"x{n}")) for n in range(20))) == (
         20,
-        [f"enumeration bans {PHONE}/32 in full after 64"],
+        [f"guess bans {PHONE}/32 by sip-tcp for 3600 s after 64"],
     )
 
 

@@ -21,7 +21,16 @@ from tests.detect.transcripts.reports import (
 )
 from tests.support.transcript import PBX, Banned, Loss, Player, Sources, Step, at, ticks
 
-from ringfence.model import AMI, Challenge, CopiedRequest, SecurityEvent, Service, SourceId, Transport
+from ringfence.model import (
+    AMI,
+    Challenge,
+    Contact,
+    CopiedRequest,
+    SecurityEvent,
+    Service,
+    SourceId,
+    Transport,
+)
 
 TWO_HOURS = 7_200.0
 FULL = ["guess bans 192.0.2.7/32 by sip after 5"]
@@ -92,6 +101,47 @@ def test_what_a_friend_is_sent_by_tcp_is_no_guess_of_it() -> None:
     by_tcp = guard.play(at(1, sent(PHONE, evasive=True, transport=Transport.TCP)))
     assert by_tcp.attempts == [f"{PHONE} unconfirmed, proven by handshake"]
     assert guard.play(at(2, sent(PHONE, b"other", evasive=True))).of("counted as a friend's") == [PHONE]
+
+
+def test_a_hidden_guess_of_a_friend_by_tcp_counts_if_its_request_was_copied() -> None:
+    """The friend has written the request, so twenty of them within a minute are a ban of TCP.
+
+    The account in a hidden request is text of its sender: it cannot be the account that works there.
+    """
+    guard = Player()
+    guard.play(at(0, friend()))
+    tries = [copied(PHONE, b"%d" % n, nonce=b"1/n", transport=Transport.TCP) for n in range(20)]
+    tries = [evolve(one, account="204", digest=b"%d" % n) for n, one in enumerate(tries)]
+    hidden = [
+        at(1 + n, one, sent(PHONE, one.call_ids[0], sequence=2, evasive=True, transport=Transport.TCP))
+        for n, one in enumerate(tries)
+    ]
+    happened = guard.play(*hidden)
+    assert happened.of("counted as a friend's") == [PHONE] * 20
+    assert happened.bans == [f"guess bans {PHONE}/32 by sip-tcp for 3600 s after 20"]
+
+
+def test_a_request_that_names_several_users_is_hidden() -> None:
+    """No phone does that, and the answer names a user of the sender's choice: here the friend's own."""
+    guard = Player()
+    guard.play(at(0, friend()))
+    asked = copied(PHONE, b"two", nonce=b"1/n", transport=Transport.TCP)
+    happened = guard.play(at(1, asked, sent(PHONE, b"two", sequence=2, transport=Transport.TCP)))
+    assert happened.of("counted as a friend's") == [PHONE]
+    assert not [alarm for alarm in happened.alarms if alarm.startswith("phone.broken")]
+
+
+def test_a_new_friend_is_observed_for_a_day() -> None:
+    """The kernel copies the conversation where an account works for the first time."""
+    guard = Player()
+    guard.play(at(0, login()), at(1, login()))
+    assert guard.observed() == {PHONE}
+    guard.play(at(2, Contact(PBX, Service.PJSIP, "300", ip_address(BYSTANDER))), at(3, friend(BYSTANDER)))
+    assert guard.observed() == {PHONE, BYSTANDER}
+    guard.play(at(7_000, login(BYSTANDER)), at(86_399, login(BYSTANDER)), at(86_399, login()))
+    assert guard.observed() == {PHONE, BYSTANDER}
+    guard.play(at(86_403, login()))
+    assert guard.observed() == set()
 
 
 # -- log lines -------------------------------------------------------------------------------------------
@@ -711,7 +761,7 @@ def test_only_a_login_that_ami_reports_explains_a_refusal(success: SecurityEvent
     """Neither a line of the log nor a packet outside the grammar explains a refusal."""
     guard = Player()
     guard.play(at(0, friend()), friend_refused(20, 1), at(2, success), friend_refused(1, 3))
-    assert guard.observed() == {PHONE}
+    assert PHONE in guard.observed()
 
 
 def test_refusals_of_a_day_are_counted_together() -> None:
