@@ -204,6 +204,7 @@ class SecurityEvent:
     PJSIP's notices name it. It is empty if it is unknown.
 
     ``relayed`` means that ``remote`` is a client of a SIP proxy, and that the message named the proxy.
+    ``copied``: the kernel has copied the request, so ``remote`` has written it (events of the wire only).
     """
 
     source: SourceId
@@ -222,6 +223,7 @@ class SecurityEvent:
     readings: "tuple[SecurityEvent, ...]" = ()
     method: str = ""
     relayed: bool = False
+    copied: bool = False
 
 
 METHODS = frozenset(

@@ -14,7 +14,7 @@ from tests.support.sip_raw import OTHER_REALM, Digest, Raw, calling, guesses, re
 pytestmark = pytest.mark.asterisk
 
 UNCOUNTED = 20  # refusals before a friend is observed
-FRIEND = 30  # a friend's guesses in 15 seconds
+FRIEND = 20  # a friend's guesses in a minute
 PAUSE = 0.05
 
 

@@ -385,7 +385,7 @@ def test_a_burst_of_a_stranger_ends(backend: Backend, far: str, cable: Cable) ->
         assert (counters.limiter_drops, counters.limiter_full) == (MANY - arrived, 0)
         assert backend.flooders() == [Flooder(source_of(cable), MANY - arrived)]
 
-        for which in (NetworkList.FRIENDS, NetworkList.ALLOW):
+        for which in (NetworkList.FRIENDS, NetworkList.UNSHIELDED, NetworkList.ALLOW):
             write_list(backend, which, [ip_network(cable.network)])
             assert flood(here, there, MANY)[0] == MANY
             write_list(backend, which, [])

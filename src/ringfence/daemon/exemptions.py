@@ -119,7 +119,7 @@ WRITE_EVERY = 0.1
 """Minimum seconds between two updates of the list of friends in the kernel."""
 
 LOOK_EVERY = 1.0
-"""Seconds between two checks for friends that lose or regain their exemption from the limiter."""
+"""Seconds between two checks for friends whose unprovable guesses are copied, or no longer."""
 
 
 FENCE_LISTS = NetworkList.ADMITTED, NetworkList.INSIDE
@@ -130,11 +130,11 @@ class KernelLists:
     """The wanted contents of the kernel's lists: allowed, denied, fetched and decided networks, and friends.
 
     ``networks`` has the networks of the allow list and of the deny list; the first ``most`` of each set are
-    used. ``networks.guarded`` are the networks that this host needs. They go to the list of allowed networks,
-    too, except those that an administrator has banned by force (``ringfence ban --force``). ``passing`` has
-    the friends. Those that it leaves out of the kernel's list of friends go to that of unshielded friends:
-    they lose the exemption from the limiter, but they still have no ration, and pass fetched and decided
-    networks. ``fenced`` is whether there is a fence, whose networks are otherwise not written. ``admitted``
+    used. ``networks.guarded`` are the networks that this host needs. They go to the list of allowed
+    networks, too, except those that an administrator has banned by force (``ringfence ban --force``).
+    ``passing`` has the friends. Those that it leaves out of the kernel's list of friends go to that of
+    unshielded friends, whose conversations are copied. The kernel drops no more of them than of other
+    friends. ``fenced`` is whether there is a fence, whose networks are otherwise not written. ``admitted``
     are the networks that an administrator admits for a time.
     """
 
@@ -251,8 +251,8 @@ class KernelFriends:
     def select(self) -> bool:
         """Select the friends for the kernel's lists; return whether the selection changed.
 
-        At most ``KernelLists.most`` friends are selected. The list exempts friends from the limiter. Left out
-        are the friends that the limiter must not exempt now (:meth:`Detector.unshielded`).
+        At most ``KernelLists.most`` friends are selected. Left out are the unshielded friends
+        (:meth:`Detector.unshielded`), which have a list of their own.
         """
         observed = self._observed()
         changes = observed != self._lists.observed

@@ -72,7 +72,7 @@ class EffectHandler:
     - Each function in ``learn`` with every login that makes its sender a friend.
     - ``estrange`` with each friend that is a stranger from now on.
     - ``update_friends`` when the kernel must treat a friend in another way: it is observed from now on, or
-      it loses its exemption from the limiter, because guesses name its address and cannot be proven.
+      its conversation is copied because guesses name its address and cannot be proven.
     - Each function in ``watch`` with every judgement, after the ban that follows from it.
 
     There are eight parameters because each kind of effect has a receiver of its own.

@@ -97,8 +97,8 @@ class AttributedAttempt:
 
     ``forged``: a sender forged the log line: the wire saw no challenge, but would have seen a true one.
     ``claimed`` is the scope of the ban if this attempt leads to a claimed ban: SIP_TCP if the attempt came
-    through a SIP proxy by TCP or TLS, otherwise SIP_UDP. ``port`` is the sender's, 0 if unknown. ``asked``:
-    the kernel copied its request with credentials, so its sender has written the guess.
+    through a SIP proxy by TCP or TLS, otherwise SIP_UDP. ``port`` is the sender's, 0 if unknown. ``copied``:
+    the kernel has copied its request, so its sender has written it.
     """
 
     attempt: Attempt
@@ -106,7 +106,7 @@ class AttributedAttempt:
     forged: bool = False
     claimed: Scope = Scope.SIP_UDP
     port: int = field(default=0, eq=False)
-    asked: bool = field(default=False, eq=False)
+    copied: bool = field(default=False, eq=False)
 
 
 @event_values.frozen
@@ -725,7 +725,7 @@ class Attribution:
             return None
         hides = challenge.evasive or (refusal.guess and not asked.request.account)
         kind = _HIDDEN if hides else _REFUSED
-        event = _wire_event(kind, challenge, sender, source, wall)
+        event = evolve(_wire_event(kind, challenge, sender, source, wall), copied=True)
         if not refusal.guess:
             return event
         account = asked.request.account or event.account
@@ -933,7 +933,8 @@ class Attribution:
         source = SourceId(self._wire_asterisk, WIRE)
         kind = _REFUSED if request.credentials else EventKind.DIVERTED
         event = SecurityEvent(source, kind, service, remote, wall, request.account, request.call_ids[0])
-        return self.observe(evolve(event, challenge=asked.nonce, response=request.digest), now)
+        event = evolve(event, challenge=asked.nonce, response=request.digest, copied=True)
+        return self.observe(event, now)
 
     def _confirm_others(self, remote: Endpoint, now: float) -> Iterator[Finding]:
         """Yield the findings about waiting lines that name the address and port ``remote``.
@@ -965,8 +966,7 @@ class Attribution:
 
     def _attributed(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
         """Return a new attempt. If its nonce also proves its session, return this proof first."""
-        asked = bool(event.response) and event.source.name == WIRE
-        new = AttributedAttempt(attempt, now, port=event.remote.port, asked=asked)
+        new = AttributedAttempt(attempt, now, port=event.remote.port, copied=event.copied)
         if not attempt.credentials and event.service is _PJSIP:
             self._senders.session(attempt.address, event.session, now).bare += 1
             self._has_bare = True

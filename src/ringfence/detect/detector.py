@@ -467,11 +467,10 @@ class Detector:
         return [*alarms, *self._observe_if_new(contact.account, contact.address, now)]
 
     def unshielded(self, now: float) -> frozenset[Address]:
-        """Return the friends that the limiter must not exempt now, because they made unprovable guesses.
+        """Return the friends whose unprovable guesses the kernel must copy now.
 
-        The limiter is the kernel's limit of packets for each source address. One list in the kernel exempts
-        friends from it, and also from bans of their /64. So a friend in a banned /64 is not returned: without
-        the list, the ban would drop its packets.
+        The kernel's list of friends exempts them from these copies, and also from bans of their /64. So a
+        friend in a banned /64 is not returned: without the list, the ban would drop its packets.
         """
         return frozenset(
             address
@@ -497,10 +496,10 @@ class Detector:
                 return (Judgement(attempt, subject.network, Disposition.FORGED),)
         if attempt.event is _HIDDEN:
             self.counts.hidden += 1
-            by_stream = attempt.transport is not Transport.UDP and not found.asked
+            by_stream = attempt.transport is not Transport.UDP and not found.copied
             if by_stream and self._subjects.find(attempt.address).friend:
                 # A message by TCP to this phone may contain text of another sender that looks like a
-                # challenge. So the attempt counts against the phone only if its own guess was copied.
+                # challenge. So the attempt counts against the phone only if its own request was copied.
                 attempt = evolve(attempt, trusted=False)
         claimed = found.claimed
         if not attempt.credentials and attempt.transport not in _DATAGRAMS:

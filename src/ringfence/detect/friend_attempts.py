@@ -11,8 +11,9 @@ an alarm (``friend.banned``): other phones may be at that address, and perhaps o
 Asterisk checks the password of a request even if the request contains a nonce that Asterisk never sent, and
 answers ``stale`` if the password is right. Nothing can prove such a guess. A phone that answers with an old
 nonce makes one such failure. ``UNPROVEN`` of them in an hour indicate an attacker that uses the friend's
-address, or forges it. This raises an alarm. Also, the limiter (the kernel's limit of packets for each
-address) does not exempt the friend for ``UNSHIELDED_FOR``.
+address, or forges it. This raises an alarm. Also, the friend is *unshielded* for ``UNSHIELDED_FOR``: the
+kernel copies its conversation like that of a stranger. Nothing of the friend is dropped, because forged
+datagrams would then end its registration.
 
 Bounds: ``MOST`` friends in each table, the oldest are discarded first. Times are monotonic seconds.
 """
@@ -283,7 +284,7 @@ def _guessed(account: str, address: Address, failures: int) -> AlarmChange:
 HOUR = 3_600.0
 
 UNSHIELDED_FOR = 600.0
-"""For this time after a friend's unprovable guess (seconds), the kernel's limit of packets applies to it."""
+"""For this time after a friend's unprovable guess (seconds), the kernel copies its conversation."""
 
 UNPROVEN = 4
 """The number of unproven guesses of a friend in an hour that raises an alarm."""
@@ -574,7 +575,7 @@ class FriendAttempts:
     def on_unprovable(self, address: Address, now: float) -> AlarmChange:
         """Return the alarm that guesses come from ``address`` which nothing can prove.
 
-        If the address is a friend, the limiter stops exempting it for ``UNSHIELDED_FOR``.
+        If the address is a friend, it is unshielded for ``UNSHIELDED_FOR``.
         """
         friend = self._subjects.find(address).friend
         if friend:
@@ -582,7 +583,7 @@ class FriendAttempts:
         return unprovable(address, friend=friend)
 
     def unshielded(self, now: float) -> Sequence[Address]:
-        """Return the friends to which the limiter (the kernel's limit of packets) must apply now."""
+        """Return the friends that are unshielded now."""
         while self._unshielded and now - next(iter(self._unshielded.values())) >= UNSHIELDED_FOR:
             self._unshielded.popitem(last=False)
         return [*self._unshielded]

@@ -282,7 +282,7 @@ def unprovable(address: Address, *, friend: bool) -> AlarmChange:
         "nothing proves that they came from this address"
     )
     if friend:
-        text += "; it is a friend and not banned for them, but the limiter no longer exempts it"
+        text += "; it is a friend and not banned for them: look at the devices there"
     return AlarmChange(AlarmCode.EVIDENCE_UNPROVABLE, str(address), text)
 
 

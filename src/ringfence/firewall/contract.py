@@ -24,8 +24,9 @@ The rules stand in this order:
    rules, and only what begins a new flow.
    Then fragments of a stranger's packets to the SIP ports are dropped, but only where the kernel does not
    reassemble packets before these rules (``FRAGMENTS``).
-3. The limiter drops the packets of sources that send too many, except for those of friends. Then the ration
-   of questions drops what a stranger asks the SIP ports too fast (``AskingRation``).
+3. The limiter drops the packets of sources that send too many, except for those of friends. (Those that are
+   unshielded have this exemption too: forged packets must not use up the registrations of a phone.) Then the
+   ration of questions drops what a stranger asks the SIP ports too fast (``AskingRation``).
 4. One rule copies the packets of strangers and of observed friends to the SIP ports (not those of TLS) to
    the wire, at most ``REQUEST_RATE`` a second, and ``SENDER_RATE`` of one source.
 5. The log rules copy outgoing challenges to the wire, and all else that the SIP ports send to a stranger or
@@ -464,11 +465,11 @@ class NetworkList(enum.StrEnum):
     except for packets of ``PASSING``. ``DECIDED`` has the networks that other hosts have banned. They are
     dropped likewise, but only to the SIP ports.
 
-    The limiter does not apply to ``FRIENDS`` and ``ALLOW``. Some bans do not apply to ``FRIENDS``
-    (:func:`~ringfence.networks.exempts_friends`). ``UNSHIELDED`` are friends that lost these exemptions,
-    because somebody else seems to guess from their address. The ration applies to none of the three: forged
-    senders must not make a phone's calls slow. The conversations of ``OBSERVED`` friends are copied to the
-    wire like those of strangers; nothing else changes for them.
+    The limiter and the ration do not apply to ``FRIENDS``, ``UNSHIELDED`` and ``ALLOW``: forged senders must
+    not end a phone's registration, nor make its calls slow. Some bans do not apply to ``FRIENDS``
+    (:func:`~ringfence.networks.exempts_friends`). ``UNSHIELDED`` are friends from whose address somebody else
+    seems to guess. Their conversations are copied to the wire like those of strangers, and so are those of
+    ``OBSERVED`` friends; nothing else changes for these.
 
     ``ADMITTED`` are all friends and former friends, each with its /64, and what an administrator admits for a
     time. So a friend that moves between two other lists never leaves ``PASSING``. ``INSIDE`` are the networks

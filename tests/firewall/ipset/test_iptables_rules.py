@@ -260,6 +260,7 @@ def test_the_limiter_applies_to_strangers_at_the_sip_ports() -> None:
     assert first == (
         "! -i lo -p udp -m multiport --dports 4569,5060 -m addrtype --dst-type LOCAL "
         "-m set ! --match-set ringfence-friends6 src "
+        "-m set ! --match-set ringfence-unshielded6 src "
         "-m set ! --match-set ringfence-allow6 src -j ringfence-limit"
     )
     assert "-p tcp -m multiport --dports 5038,5060,5061,8089" in second
@@ -328,7 +329,7 @@ def test_references_are_counted() -> None:
         "ringfence-fetched4": 3,
         "ringfence-allow4": 23,
         "ringfence-friends4": 5,
-        "ringfence-unshielded4": 3,
+        "ringfence-unshielded4": 5,
         "ringfence-admitted4": 3,
         "ringfence-flood4": 2,
         "ringfence-flood-tcp-4": 2,

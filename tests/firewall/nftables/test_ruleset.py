@@ -309,7 +309,7 @@ def test_the_limiter_counts_packets_and_bytes_of_strangers() -> None:
 
     assert chains["prerouting"].rules[2] == (
         'iifname != "lo" udp dport { 5060 } fib daddr type local '
-        "ip saddr != @allow4 ip saddr != @friends4 jump limit4"
+        "ip saddr != @allow4 ip saddr != @friends4 ip saddr != @unshielded4 jump limit4"
     )
     source, octets = "ip6 saddr & ffff:ffff:ffff:ffff::", "15000 bytes/second burst 45000 bytes"
     assert chains["limit6"].rules == (

@@ -509,7 +509,7 @@ class _Plan:
         plan = self.plan
         if plan.limit.mode is LimitMode.OFF:
             return []
-        strangers = self._not_on("src", NetworkList.FRIENDS, NetworkList.ALLOW)
+        strangers = self._not_on("src", NetworkList.FRIENDS, NetworkList.UNSHIELDED, NetworkList.ALLOW)
         return [
             IptablesRule(f"{way}{packets}{TO_THIS_HOST}{strangers}-j {_LIMIT}", AT_LIMITER)
             for protocol, ports in (("udp", plan.sip_ports.udp), ("tcp", plan.sip_ports.tcp))

@@ -971,14 +971,14 @@ def _fragment_rules(plan: FirewallPlan, come: str, lists: Mapping[str, str]) -> 
 def _limiter_rules(plan: FirewallPlan, come: str, lists: Mapping[str, str]) -> Iterator[str]:
     """Yield the rules that send packets to the limiter; none if the limiter is off.
 
-    These are the packets to SIP ports of this host, except over loopback, from friends and from allowed
-    networks. ``come`` is the match for the input interfaces, "" for all. ``lists`` has the names of the list
-    sets by list and IP version (``allow4``).
+    These are the packets to SIP ports of this host, except over loopback, from friends (unshielded ones too)
+    and from allowed networks. ``come`` is the match for the input interfaces, "" for all. ``lists`` has the
+    names of the list sets by list and IP version (``allow4``).
     """
     if plan.limit.mode is LimitMode.OFF:
         return
     for version in VERSIONS:
-        strangers = _strangers(version, "saddr", lists)
+        strangers = _strangers(version, "saddr", lists, NetworkList.UNSHIELDED)
         for test in _port_tests(plan.sip_ports, "dport"):
             yield f'{come}iifname != "lo" {test} fib daddr type local {strangers} jump limit{version}'
 
