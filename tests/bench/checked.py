@@ -18,11 +18,11 @@ from typing import Any
 
 from attrs import evolve
 from tests.bench.figures import Figure, spread
-from tests.bench.testbed import PLACED, Bed, bed, only, peer_bed
+from tests.bench.testbed import PLACED, Bed, bed, defended, only, peer_bed, until_defended
 from tests.support import checked
 from tests.support.checked import Checked, Trace, Trial, Way, traced
 from tests.support.daemon import Guard
-from tests.support.guarded import NO_LOGS, until_rationed
+from tests.support.guarded import NO_LOGS
 
 TRIALS = 3
 AT_ONCE_TRIALS = 2
@@ -82,13 +82,12 @@ def _guarded(
 
     ``sources`` are ringfence's tables of sources; by default it reads all.
     """
-    firewall: Mapping[str, object] = {"backend": backend, "limit": {}, "ration": {}}
     asterisk: Mapping[str, Any] = {"release": release, "extra": checked.configured(release)}
     with (
-        bed(rules, **asterisk, placed=placed, firewall=firewall, **sources) as here,
+        bed(rules, **asterisk, placed=placed, firewall=defended(backend), **sources) as here,
         traced(here.lab) as trace,
     ):
-        until_rationed(here.guard)
+        until_defended(here.guard)
         checked.route(here.lab)
         yield here, trace
 

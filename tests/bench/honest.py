@@ -6,7 +6,7 @@ allowed, as `setup` and `check` propose. All rules are on, ringfence reads all s
 rations have their defaults.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_network
 from itertools import count
@@ -14,9 +14,8 @@ from pathlib import Path
 
 from attrs import frozen
 from tests.bench.figures import Figure
-from tests.bench.testbed import PLACED, Bed, bed
+from tests.bench.testbed import PLACED, Bed, bed, defended, until_defended
 from tests.support import honest, victims
-from tests.support.guarded import until_rationed
 from tests.support.honest import Done, Scene
 
 from ringfence.model import WHOLE_SCOPES
@@ -59,11 +58,10 @@ def _allowed(name: str) -> str:
 
 def _lived(backend: str) -> dict[str, Suffered]:
     """Let all live with one Asterisk and one daemon: first the light habits at the same time."""
-    firewall: Mapping[str, object] = {"backend": backend, "limit": {}, "ration": {}}
     allowed = {_allowed(name): habit for name, habit in honest.GUESTS_CALLS.items()}
     light = {**honest.WITHOUT_CREDENTIALS, **honest.GUESTS_CALLS, **allowed}
-    with bed(extra=honest.configured(), firewall=firewall) as here:
-        until_rationed(here.guard)
+    with bed(extra=honest.configured(), firewall=defended(backend)) as here:
+        until_defended(here.guard)
         scenes = {
             name: Scene(here.lab, number) for name, number in zip((*light, *honest.WITH_PASSWORDS), count(1))
         }
@@ -78,9 +76,8 @@ def _lived(backend: str) -> dict[str, Suffered]:
 
 def _victims() -> Iterator[Figure]:
     """Attack friends, an office and an administrator through ringfence."""
-    firewall: Mapping[str, object] = {"backend": "nftables", "limit": {}, "ration": {}}
-    with bed(extra=honest.configured(), firewall=firewall) as here:
-        until_rationed(here.guard)
+    with bed(extra=honest.configured(), firewall=defended("nftables")) as here:
+        until_defended(here.guard)
         for number, (name, attack) in enumerate(victims.ATTACKS.items(), 1):
             done = attack(Scene(here.lab, number), here.guard)
             yield Figure(

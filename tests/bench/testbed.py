@@ -13,12 +13,13 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from attrs import asdict, frozen
 from tests.bench.fail2ban import Fail2ban
-from tests.support.daemon import Guard
+from tests.support.daemon import Guard, until
 from tests.support.guarded import guarded, preferred
 from tests.support.lab import Lab
 
+from ringfence.config.schema import RationSettings
 from ringfence.detect.rules import RULES
 
 CORES = sorted(os.sched_getaffinity(0))
@@ -30,6 +31,25 @@ _PLANNED = 3.0
 """Seconds until the daemon has found Asterisk's ports and added the rules for them."""
 _PREFIX = "fd00:20:0"
 _ROUTER = "fd00:18::fffe"
+
+
+def defended(backend: str) -> dict[str, object]:
+    """Return the table ``firewall`` with the default limiter and rations, which a bed does not have."""
+    ration = {
+        name: str(value) if isinstance(value, str) else value
+        for name, value in asdict(RationSettings()).items()
+    }
+    return {"backend": backend, "limit": {}, "ration": ration}
+
+
+def until_defended(guard: Guard) -> None:
+    """Wait until every ration drops packets."""
+
+    def drop() -> bool:
+        state = guard.ask("status")["firewall"]
+        return {state[name] for name in ("ration", "asking") if name in state} == {"enforce"}
+
+    until(drop, "the rations")
 
 
 @frozen
