@@ -35,7 +35,9 @@ def test_alarms_about_the_setup_are_known_by_their_codes() -> None:
     assert {code for code in AlarmCode if not is_about_setup(code)} == {
         code
         for code in AlarmCode
-        if code.startswith(("attack.", "evidence.", "friend.", "password.", "phone.", "phones.", "source."))
+        if code.startswith(
+            ("attack.", "evidence.", "friend.", "office.", "password.", "phone.", "phones.", "source.")
+        )
     }
     assert is_about_setup("firewall.damaged")
     assert is_about_setup("unknown.code")

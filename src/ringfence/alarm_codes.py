@@ -9,7 +9,7 @@ from typing import Self
 
 from attrs import frozen
 
-_EVENTS = frozenset({"attack", "evidence", "friend", "password", "phone", "phones", "source"})
+_EVENTS = frozenset({"attack", "evidence", "friend", "office", "password", "phone", "phones", "source"})
 """The first parts (before the dot) of the codes of alarms that are not about the setup of this host.
 
 Most of these alarms report an event, such as an attack, or a phone with a wrong password.
@@ -82,6 +82,14 @@ class AlarmCode(enum.StrEnum):
         "attack.distributed",
         "Many addresses try one account. Meanwhile a stranger's first failure there is a short ban of SIP.",
         "Make sure that its password is long.",
+    )
+    OFFICE_BANNED = (
+        "office.banned",
+        (
+            "A banned address had wrong passwords for several accounts that exist: perhaps an office "
+            "whose phones have old passwords. The ban covers the SIP ports only."
+        ),
+        "If it is yours, run the two commands of the text, and correct the passwords. Otherwise do nothing.",
     )
     ATTACK_SPOOFING = (
         "attack.spoofing",

@@ -20,7 +20,7 @@ def test_a_decision_carries_its_subject_rule_and_attempts() -> None:
     first, second = (attempt(time=time, proof=Proof.NONCE) for time in (1.0, 2.0))
     subject = ip_network("192.0.2.7/32")
     assert detector.judge(first, 1.0) == (Judgement(first, subject, Disposition.COUNTED),)
-    decision = Decision(subject, detector.rules[0], (first, second), 2.0, Scope.SIP)
+    decision = Decision(subject, detector.rules[0], (first, second), 2.0, Scope.SIP, accounts=1)
     assert detector.judge(second, 2.0) == (Judgement(second, subject, Disposition.COUNTED, decision),)
 
 

@@ -38,7 +38,7 @@ from ringfence.host.names import Names
 from ringfence.host.routes import missing_interfaces
 from ringfence.lists.locations import Locations
 from ringfence.lists.manager import Lists
-from ringfence.model import Ban, BanEnd, Network, Scope
+from ringfence.model import WHOLE_SCOPES, Ban, BanEnd, Network, Scope, format_network
 from ringfence.notify.notifier import Notifier
 from ringfence.store.database import Store
 from ringfence.store.writer import MOST_KEPT
@@ -315,6 +315,13 @@ class Watchers:
         self.notifier.on_alarm(event)
 
 
+def _on_ban_end(watchers: Watchers, alarms: Alarms, network: Network, scope: Scope, how: BanEnd) -> None:
+    """Pass on the end of a ban, and clear the alarm about it."""
+    watchers.on_ban_end(network, scope, how)
+    if scope in WHOLE_SCOPES:
+        alarms.clear(AlarmCode.OFFICE_BANNED, format_network(network))
+
+
 def _common(
     settings: Settings, store: Store, watchers: Watchers, alarms: Alarms, clock: Clock
 ) -> CommonParts:
@@ -346,7 +353,7 @@ def build_firewall_side(
     protected, names = ProtectedNetworks(settings.proxies()), Names(store.names.load())
     passing = Passing(detector.friends)
     kernel_lists = KernelLists(passing, detector.bans, clock, settings.firewall.max_bans)
-    watch = BanWatch(watchers.on_bans, watchers.on_ban_end)
+    watch = BanWatch(watchers.on_bans, partial(_on_ban_end, watchers, alarms))
     enforcer = Enforcer(backend, store.records, detector, clock, kernel_lists.contents, watch)
     fence = Fence(settings.fence, store, kernel_lists, enforcer, names, clock)
     friends = FriendRegistry(

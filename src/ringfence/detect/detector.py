@@ -51,8 +51,9 @@ from ringfence.detect.history import (
     pack_network,
     unpack_network,
 )
-from ringfence.detect.judge import ClaimedLimit, Judge
+from ringfence.detect.judge import ClaimedLimit, Judge, existing_accounts
 from ringfence.detect.judgement import (
+    OFFICE,
     AddressSummary,
     Count,
     Counts,
@@ -67,6 +68,7 @@ from ringfence.detect.judgement import (
     Watched,
     distributed_cleared,
     forged_by,
+    office_banned,
     too_many_friends,
 )
 from ringfence.detect.observation import Observation
@@ -103,6 +105,7 @@ from ringfence.networks import NetworkSet, contains, is_one_host, sender_of
 
 _MOST_SEARCHED = 200
 _MOST_NARROW = 20_000
+_MOST_UNNAMED = 1_024
 _PHONES = (Service.PJSIP, Service.SIP)
 
 
@@ -173,6 +176,8 @@ class Detector:
         self._observation = Observation()
         # The bans that the present call returns, by network and scope: they are not in force yet.
         self._decided: set[tuple[Network, Scope]] = set()
+        # By subject, the latest bans whose attempts were not all named when they were decided.
+        self._unnamed: dict[Network, Decision] = {}
 
     def configure(
         self, rules: tuple[Rule, ...], sources: KnownSources | None = None, claimed: Claimed | None = None
@@ -326,23 +331,46 @@ class Detector:
                 else:
                     follows = self._on_finding(finding, now)
                 for effect in follows:
-                    if isinstance(effect, Judgement) and effect.decision is not None:
-                        self._decided.add((effect.decision.subject, effect.decision.scope))
                     effects.append(effect)
+                    if isinstance(effect, Judgement) and effect.decision is not None:
+                        decision = effect.decision
+                        self._decided.add((decision.subject, decision.scope))
+                        if decision.accounts >= OFFICE:
+                            effects.append(office_banned(decision.subject, decision.accounts))
+                        elif decision.scope in _WHOLE:
+                            self._unnamed[decision.subject] = decision
         finally:
             self._decided.clear()
         return effects
+
+    def _on_reason(self, subject: Subject) -> Sequence[AlarmChange]:
+        """Return the alarm about an office, if the reason of an attempt shows that its ban is that of one.
+
+        The wire names no reason, and AMI may report it after the ban.
+        """
+        decision = self._unnamed.get(subject.network)
+        if decision is None:
+            return ()
+        since = decision.at - decision.rule.window
+        facts = [fact for fact in map(fact_of, self._history.packed(subject.key)) if fact.at >= since]
+        accounts = existing_accounts(facts)
+        if accounts < OFFICE:
+            return ()
+        del self._unnamed[subject.network]
+        return (office_banned(subject.network, accounts),)
 
     def _on_finding(
         self, finding: DuplicateReport | NewProof | ClientLogin | UnprovableGuess | WrongAnswer, now: float
     ) -> Sequence[Effect]:
         if isinstance(finding, DuplicateReport):
-            key = self._subjects.find(finding.address).key
+            subject = self._subjects.find(finding.address)
             reported = finding.source, finding.event
-            learned = self._history.add_source(key, finding.session, finding.service, *reported, now)
+            learned = self._history.add_source(subject.key, finding.session, finding.service, *reported, now)
             forged = finding.forged_address
             alarms = () if forged is None else (forged_by(finding.address, forged),)
-            return (*alarms, *self._judge_again(finding.address, now)) if learned else alarms
+            if not learned:
+                return alarms
+            return (*alarms, *self._on_reason(subject), *self._judge_again(finding.address, now))
         if isinstance(finding, NewProof):
             return self._on_proof(finding, now)
         if isinstance(finding, WrongAnswer):
@@ -653,6 +681,8 @@ class Detector:
         ``wire`` and ``listening`` are as in :meth:`Attribution.tick`.
         """
         self._history.expire(now)
+        for subject in [*self._unnamed][:-_MOST_UNNAMED]:
+            del self._unnamed[subject]
         alarms = [distributed_cleared(*account) for account in self._judge.tick(now)]
         alarms += self._friend_attempts.tick(now)
         alarms += [too_many_friends(*account) for account in self.friends.new.take_refused()]

@@ -30,7 +30,7 @@ from ringfence.detect.history import (
     time_of,
     unpack_network,
 )
-from ringfence.detect.judgement import Count, Decision, distributed, spoofing
+from ringfence.detect.judgement import OFFICE, Count, Decision, distributed, spoofing
 from ringfence.detect.rules import By, Claimed, Of, Rule
 from ringfence.detect.sessions import UNKNOWN_ACCOUNT
 from ringfence.event_values import evolve
@@ -39,6 +39,7 @@ from ringfence.model import (
     AlarmChange,
     Attempt,
     AttemptKind,
+    EventKind,
     Network,
     Proof,
     Scope,
@@ -203,6 +204,10 @@ class ClaimedLimit:
 
 
 _K = TypeVar("_K")
+# A wrong password for an account that does not exist has the event of its question (``attempt_from``).
+_WRONG = (EventKind.CHALLENGE_RESPONSE_FAILED, EventKind.INVALID_PASSWORD)
+_NO_ACCOUNT = {b"", UNKNOWN_ACCOUNT.encode()}
+_GUESS = AttemptKind.GUESS
 _SECOND = 2
 _IPV6 = 6
 _LEAST_OF_48 = 5
@@ -386,8 +391,11 @@ class Judge:
 
     def _full(self, subject: Subject, rule: Rule, found: Sequence[Fact], at: float) -> Decision:
         scope, evidence = self._scope_of(rule, found), self._evidence(subject, rule, found)
+        accounts = existing_accounts(found)
+        if scope is Scope.FULL and accounts >= OFFICE and all(one.kind is _GUESS for one in found):
+            scope = Scope.SIP  # perhaps an office whose phones have old passwords
         self._history.consume(subject.key)
-        return Decision(subject.network, rule, evidence, at, scope)
+        return Decision(subject.network, rule, evidence, at, scope, accounts=accounts)
 
     def _scope_of(self, rule: Rule, found: Iterable[Fact] | Iterable[Attempt]) -> Scope:
         """Return the scope of a full ban by ``rule`` for these attempts.
@@ -601,6 +609,11 @@ class Judge:
         proven = sum(fact.proven and fact.credentials for fact in found)
         ends = _end([fact.at for fact in found], rule)
         return Count(rule, number, len(found), proven, ends, rule.window)
+
+
+def existing_accounts(found: Iterable[Fact]) -> int:
+    """Return the number of existing accounts with a proven wrong password, as far as Asterisk named them."""
+    return len({one.account for one in found if one.proven and one.event in _WRONG} - _NO_ACCOUNT)
 
 
 def _is_full(rule: Rule, number: int, found: Sequence[Fact]) -> bool:

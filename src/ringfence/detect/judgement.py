@@ -7,8 +7,8 @@ from attrs import Factory, define, frozen
 
 from ringfence import event_values
 from ringfence.alarm_codes import AlarmCode
-from ringfence.detect.new_friends import HOUR, MOST_A_DAY, MOST_AN_HOUR
-from ringfence.detect.rules import Rule
+from ringfence.detect.new_friends import MOST_A_DAY, MOST_AN_HOUR
+from ringfence.detect.rules import DAY, HOUR, Rule
 from ringfence.model import (
     Address,
     AlarmChange,
@@ -18,6 +18,7 @@ from ringfence.model import (
     Network,
     Proof,
     Scope,
+    format_network,
     printable,
     rfc3339,
 )
@@ -29,7 +30,8 @@ class Decision:
 
     The ban begins at ``at``, the time of the last attempt (monotonic seconds), even if the attempt was read
     late. ``seconds`` is the duration of a claimed ban. None means the duration of the rule, which is longer
-    for repeated bans.
+    for repeated bans. ``accounts`` is the number of existing accounts for which the subject had wrong
+    passwords, as far as it was known at the decision; 0 for a claimed ban.
     """
 
     subject: Network
@@ -38,6 +40,7 @@ class Decision:
     at: float
     scope: Scope = Scope.FULL
     seconds: float | None = None
+    accounts: int = 0
 
 
 @frozen
@@ -260,6 +263,21 @@ def too_many_friends(asterisk: str, account: str) -> AlarmChange:
         f"{MOST_AN_HOUR} an hour, {MOST_A_DAY} a day); unless its phones move so much, change the password"
     )
     return AlarmChange(AlarmCode.FRIEND_TOO_MANY, _name(asterisk, account), text, lasts=HOUR)
+
+
+OFFICE = 3
+"""The number of existing accounts with wrong passwords from which a banned address looks like an office."""
+
+
+def office_banned(subject: Network, accounts: int) -> AlarmChange:
+    """Return the alarm that a banned address had wrong passwords for ``accounts`` accounts that exist."""
+    address = format_network(subject)
+    text = (
+        f"{accounts} or more phones with old passwords? Its ban covers the SIP ports only, for wrong "
+        f"passwords of so many accounts that exist. If it is yours: ringfence allow add {address}, then "
+        f"ringfence unban {address}, and correct the passwords"
+    )
+    return AlarmChange(AlarmCode.OFFICE_BANNED, address, text, lasts=DAY)
 
 
 def spoofing(most: int) -> AlarmChange:

@@ -19,7 +19,7 @@ from tests.detect.transcripts.reports import (
     wrong,
     wrong_by_notice,
 )
-from tests.support.transcript import Banned, Exempt, Player, Step, Unbanned, at, ticks
+from tests.support.transcript import Banned, Entry, Exempt, Player, Step, Unbanned, at, ticks
 
 from ringfence.model import EventKind, Scope, SecurityEvent, Service, Transport
 
@@ -326,6 +326,55 @@ def test_calls_and_guesses_of_a_day_are_slow_together() -> None:
     """
     steps = [at(n * 4_000, guess() if n % 2 else called()) for n in range(20)]
     assert when(Player(), *steps) == {76_000.0: ["slow bans 192.0.2.7/32 by sip-tcp for 600 s after 20"]}
+
+
+# -- offices whose phones have old passwords
+
+
+def test_an_office_with_old_passwords_is_named() -> None:
+    """A ban for wrong passwords of three existing accounts raises an alarm, and closes SIP only."""
+    for scope in (Scope.SIP, Scope.FULL):
+        guard = Player(changed={"guess": {"scope": scope}})
+        happened = guard.play(*(at(n, guess(account=str(204 + n % 3))) for n in range(5)))
+        assert happened.bans == ["guess bans 192.0.2.7/32 by sip after 5"]
+        assert happened.alarms == ["office.banned of 192.0.2.7"]
+
+
+@pytest.mark.parametrize(("accounts", "scope"), [(2, Scope.SIP), (2, Scope.FULL)])
+def test_a_guesser_at_two_accounts_is_no_office(accounts: int, scope: Scope) -> None:
+    """A ban for wrong passwords of fewer accounts, or of accounts that do not exist, raises no alarm."""
+    guard = Player(changed={"guess": {"scope": scope}})
+    happened = guard.play(*(at(n, guess(account=str(204 + n % accounts))) for n in range(5)))
+    text = "in full" if scope is Scope.FULL else "by sip"
+    assert (happened.bans, happened.alarms) == ([f"guess bans 192.0.2.7/32 {text} after 5"], [])
+    unknowns = [at(10 + n, *unknown(BYSTANDER, str(n))) for n in range(3)]
+    assert guard.play(*unknowns).alarms == []
+
+
+def refused(number: int) -> list[Entry]:
+    """Return what the wire sees of a guess of an office's phone: no reason, and no account that exists."""
+    call, nonce = b"office-%d" % number, b"n%d" % number
+    return [
+        copied(call=call, sequence=1, transport=Transport.TCP),
+        sent(call=call, nonce=nonce, sequence=1, transport=Transport.TCP),
+        copied(call=call, nonce=nonce, sequence=2, transport=Transport.TCP, registers=str(204 + number)),
+        sent(call=call, nonce=b"m%d" % number, sequence=2, transport=Transport.TCP),
+    ]
+
+
+def test_an_office_is_named_when_ami_names_its_accounts_later() -> None:
+    """The wire reports five guesses, which is a ban, and AMI then names the accounts of three."""
+    guard = Player()
+    happened = guard.play(*(at(0.01 * n, *refused(n)) for n in range(5)))
+    assert (happened.bans, happened.alarms) == (["guess bans 192.0.2.7/32 by sip after 5"], [])
+    alarms = []
+    for number in range(5):
+        call, nonce = b"office-%d" % number, b"n%d" % number
+        report = failed(
+            call=call, nonce=nonce, account=str(204 + number), transport=Transport.TCP, response=b"r"
+        )
+        alarms.append(guard.play(at(1 + number, report)).alarms)
+    assert alarms == [[], [], ["office.banned of 192.0.2.7"], [], []]
 
 
 # -- requests without credentials
