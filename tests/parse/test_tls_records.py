@@ -350,6 +350,18 @@ def test_unread_connections_in_clear_text() -> None:
     assert parsed(b"x" * LEAST_ASKED, 600) == [Exchange(A, 4000, 1, 5060, 0, transport=Transport.TCP)]
 
 
+def test_tls_at_a_port_whose_requests_are_copied() -> None:
+    """The requests by WSS are copied and unread too, so their bytes must not count a second time."""
+    back = A.packed + ip_address("198.18.0.1").packed + struct.pack("!HH", 4000, 8089)
+    streams, requests = TlsStreams(), RequestStreams()
+    requests.lose(back)
+    found = [
+        parse_exchange(packet(data, at, acknowledged, 8089), streams, requests, lambda _: False)
+        for data, at, acknowledged in ((hello(), 0, 300), (b"", len(hello()), 900), (b"", len(hello()), 900))
+    ]
+    assert found == [[], [Exchange(A, 4000, 0, 8089, 600 - FREE)], []]
+
+
 def test_a_missing_copy_makes_a_connection_unread() -> None:
     """If this host acknowledges what no copy showed, the requests are not all known; a FIN is no byte."""
     back = A.packed + ip_address("198.18.0.1").packed + struct.pack("!HH", 4000, 5060)

@@ -60,13 +60,16 @@ class Guesser:
         pause: float = 1 / 28,
         request: Raw = HIDDEN,
         stopped: Callable[[], bool] = lambda: False,
+        *,
+        right: bool = True,
     ) -> None:
-        """Guess ``most`` times, unless ``stopped``; the last guess is right."""
+        """Guess ``most`` times, unless ``stopped``; the last guess is right, unless ``right`` is false."""
         for number in range(1, most + 1):
             if stopped():
                 return
-            one = evolve(request, contact=self.contact) if number == most else request
-            password = PASSWORD if number == most else f"wrong-{number}"
+            last = right and number == most
+            one = evolve(request, contact=self.contact) if last else request
+            password = PASSWORD if last else f"wrong-{number}"
             self.caller.send(one.answering(self.challenge, password))
             time.sleep(pause)
 

@@ -18,7 +18,7 @@ another. It does not if more has been asked than the longest request has. Bytes 
 
 - at once, if there are more than ``MOST_REQUEST``, and the oldest have waited for ``SLOW``: their sender
   closes its receive window, so that no answer can leave. From then on, each answer settles one part only.
-- after ``WAIT``, if somebody who asked later was answered
+- once somebody is answered who asked at least ``LATER`` seconds later
 - after ``SILENCE``
 
 If an answer to counted bytes leaves later, it does not count again. The bytes of a handshake do not count.
@@ -86,6 +86,7 @@ MOST_REQUEST = 6_000
 OPENING = 1_500
 """Bytes: the longest part of a handshake, such as the request for a WebSocket with cookies."""
 SLOW = 0.25
+LATER = 0.5
 SILENCE = 8.0
 _SEARCHED = 0.25  # how often connections without an answer are searched for (seconds)
 
@@ -122,6 +123,11 @@ class _Connection:
     def remote(self) -> Endpoint:
         """The address and port of the stranger."""
         return Endpoint(self.address, self.port, self.transport)
+
+    def close_if_unread(self, now: float) -> None:
+        """Record that no answer can leave, if more waits than one request has, and for too long."""
+        if self.asked > MOST_REQUEST and now - self.since >= SLOW:
+            self.closed = True
 
     def explain_one(self, now: float) -> None:
         """Explain the oldest exchange that waits; if none does, the next one."""
@@ -177,8 +183,7 @@ class Exchanges:
         known.asked, known.last = known.asked + asked, now
         self._asking[key] = None
         self._asking.move_to_end(key)
-        if known.asked > MOST_REQUEST and now - known.since >= SLOW:
-            known.closed = True
+        known.close_if_unread(now)
         if known.closed:
             self._count_asked(key, known, now)
 
@@ -211,13 +216,11 @@ class Exchanges:
         self._searched = now
         for key in list(self._asking):
             known = self._known[key]
-            waited = now - known.last
-            if waited < WAIT:
-                return
-            if known.asked < PART:
-                del self._asking[key]
-            elif waited >= SILENCE or self._answered - known.last >= WAIT:
+            known.close_if_unread(now)
+            lasts = self._answered - known.last >= LATER or now - known.last >= SILENCE
+            if known.closed or (lasts and known.asked >= PART):
                 self._count_asked(key, known, now)
+            if known.asked < PART and now - known.last >= WAIT:
                 del self._asking[key]
 
     def explain(self, event: SecurityEvent, now: float, *, repeated: bool = False) -> None:

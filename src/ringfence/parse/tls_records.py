@@ -130,6 +130,10 @@ class TlsStreams:
         """Return the number of connections."""
         return len(self._streams)
 
+    def __contains__(self, connection: bytes) -> bool:
+        """Whether a connection is known to carry TLS."""
+        return connection in self._streams
+
     def begin(self, connection: bytes) -> None:
         """Record that a new connection begins, which may have the ports of an old one."""
         self._streams.pop(connection, None)
@@ -256,8 +260,9 @@ def parse_exchange(
     answers, asked, opens = streams.read(
         connection, sequence, acknowledged, data, pages=has_pages(local_port)
     )
-    if answers or asked or opens:
-        return [Exchange(address, port, answers, local_port, asked, opens)]
+    if connection in streams:
+        shows = answers or asked or opens
+        return [Exchange(address, port, answers, local_port, asked, opens)] if shows else []
     back = b"".join((target, source, payload[_PORT:_PORTS], payload[:_PORT]))
     unread, lost = requests.acknowledge(back, acknowledged)
     found: list[Exchange | CopiedRequest] = []
