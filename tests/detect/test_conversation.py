@@ -206,6 +206,7 @@ def test_each_redirected_datagram_without_an_answer_is_found() -> None:
     invented = evolve(asks(2), redirected=True)
     for request in (question, evolve(asks(3), diverted=True), invented, question):
         talk.ask(request, 0.0)
+    talk.forget_silence()  # nobody who is honest waits for an answer elsewhere
     assert blind(talk, DIVERTED_SILENCE) == [1, 2, 1]
     assert blind(talk, SILENCE) == []
 

@@ -322,9 +322,11 @@ class Conversations:
                 yield oldest
 
     def forget_silence(self) -> None:
-        """Forget which requests wait for an answer, because answers were lost."""
+        """Forget which requests wait for an answer, because answers were lost; keep the redirected ones."""
         self._waiting.clear()
+        redirected = [one for one in self._diverted if one.request.redirected]
         self._diverted.clear()
+        self._diverted.extend(redirected)
 
     def answer(self, answer: Challenge, sender: Address, now: float) -> Answered | None:
         """Record an answer to ``sender``; return to what it belongs, None if its request is unknown."""
