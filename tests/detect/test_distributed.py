@@ -8,17 +8,24 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 from attrs import evolve
-from tests.detect.driven import Driven
 from tests.detect.events import attempt
 
-from ringfence.detect.distributed import LEAST_24S, LEAST_48S, network_to_ban, scope_of_ban
+from ringfence.detect.detector import Detector
+from ringfence.detect.distributed import (
+    LEAST_24S,
+    LEAST_48S,
+    MOST_KNOWN,
+    MOST_PARTS,
+    networks_to_ban,
+    scope_of_ban,
+)
 from ringfence.detect.friends import Friends
 from ringfence.detect.history import Subjects, pack_network
 from ringfence.detect.judge import FIRST_FAILURE
-from ringfence.detect.judgement import Decision
+from ringfence.detect.judgement import Decision, Judgement
 from ringfence.detect.rules import RULES, Claimed
 from ringfence.ledger import key_of
-from ringfence.model import Friend, FriendReason, Proof, Scope, Transport
+from ringfence.model import AlarmChange, Friend, FriendReason, Proof, Scope, Transport
 from ringfence.networks import NetworkSet, contains, sender_of
 
 MINUTE, HOUR, DAY = 60.0, 3_600.0, 86_400.0
@@ -39,9 +46,10 @@ class Attacked:
             known.add(Friend("pbx", ip_address(address), "alice", tie, 0.0, 0.0, 400 * DAY))
         exempted = NetworkSet(ip_network(one) for one in exempt)
         claimed = Claimed(per_minute=per_minute)
-        self.detector = Driven(RULES, friends=known, exempt=exempted, claimed=claimed)
+        self.detector = Detector(RULES, friends=known, exempt=exempted, claimed=claimed)
         self.checked: list[float] = []
         self.decisions: list[Decision] = []
+        self.alarms: list[AlarmChange] = []
 
     def guess(
         self,
@@ -58,19 +66,25 @@ class Attacked:
             return None
         self.checked.append(time)
         one = evolve(attempt(address, time, proof=proof, account=account), transport=transport)
-        decision = self.detector.judged(one, time).decision
-        if decision is not None:
+        first, *_ = effects = self.detector.judge(one, time)
+        self.alarms += [effect for effect in effects if isinstance(effect, AlarmChange)]
+        decisions = [effect.decision for effect in effects if isinstance(effect, Judgement)]
+        for decision in filter(None, decisions):
             self.decisions.append(decision)
             seconds = decision.seconds or decision.rule.ban_for(0)
             self.detector.bans.assume(decision.subject, decision.scope, time + seconds)
-        return decision
+        return first.decision
+
+    def tick(self, time: float) -> None:
+        """Let time pass."""
+        self.alarms += [one for one in self.detector.tick(time) if isinstance(one, AlarmChange)]
 
     def play(self, guesses: Iterable[Guess]) -> int:
         """Make these guesses; return the greatest number that is checked within an hour."""
         tick = 0.0
         for time, address in sorted(guesses):
             while tick <= time:
-                self.detector.tick(tick)
+                self.tick(tick)
                 tick += MINUTE
             self.guess(time, address)
         return max(sum(first <= one < first + HOUR for one in self.checked) for first in self.checked)
@@ -190,8 +204,10 @@ def test_a_strangers_first_failure_closes_one_transport_for_minutes(
 
 
 def test_a_failure_on_another_account_is_none_of_the_attack() -> None:
-    """Neither is a failure on this account whose address nothing proves."""
+    """Neither is a failure on this account whose address nothing proves, or a request without credentials."""
     attacked = under_attack()
+    bare = evolve(attempt("203.0.113.9", 9.0, proof=Proof.NONCE), credentials=False)
+    assert attacked.detector.judge(bare, 9.0)[0].decision is None
     assert attacked.guess(10.0, "203.0.113.7", "bob") is None
     assert attacked.guess(11.0, "203.0.113.8", proof=Proof.CLAIMED) is None
 
@@ -201,11 +217,11 @@ def test_a_failure_before_the_ban_took_effect_leads_to_no_second_narrow_one() ->
     attacked = under_attack()
     attacked.guess(10.0, "203.0.113.7")
     late = attempt("203.0.113.7", 10.1, proof=Proof.NONCE)
-    decision = attacked.detector.judged(late, 10.1).decision
+    decision = attacked.detector.judge(late, 10.1)[0].decision
     assert decision is not None
     assert decision.seconds is None
     neighbour = attempt("203.0.113.7", 10.2, proof=Proof.NONCE)
-    assert attacked.detector.judged(neighbour, 10.2).decision is None
+    assert attacked.detector.judge(neighbour, 10.2)[0].decision is None
 
 
 @pytest.mark.parametrize("place", ["203.0.113.7", "2001:db8::7"])
@@ -230,7 +246,7 @@ def test_twenty_failures_of_a_few_are_an_attack() -> None:
     attacked = Attacked()
     for number in range(20):
         assert attacked.guess(float(number), ATTACKERS[number % 5]) is None or number == 19
-    assert [one.code for one in attacked.detector.take_alarms()] == ["attack.distributed"]
+    assert [one.code for one in attacked.alarms] == ["attack.distributed"]
     assert attacked.guess(20.0, "203.0.113.7") is not None
 
 
@@ -240,15 +256,15 @@ def test_failures_that_led_to_a_full_ban_begin_no_attack() -> None:
     for number in range(20):
         attacked.guess(float(number), ATTACKERS[number // 5])
     assert {one.rule.name for one in attacked.decisions} == {"guess"}
-    assert attacked.detector.take_alarms() == []
+    assert attacked.alarms == []
 
 
 def test_two_addresses_are_no_attack() -> None:
     """However often they fail: at least three must take part."""
     attacked = Attacked()
     for number in range(60):
-        attacked.detector.judged(attempt(ATTACKERS[number % 2], 0.0, proof=Proof.NONCE), 0.0)
-    assert attacked.detector.take_alarms() == []
+        attacked.detector.judge(attempt(ATTACKERS[number % 2], 0.0, proof=Proof.NONCE), 0.0)
+    assert attacked.alarms == []
 
 
 def test_a_wider_network_takes_precedence_over_the_ban_of_its_member() -> None:
@@ -268,7 +284,7 @@ def test_so_many_first_failures_a_minute_are_bans() -> None:
     attacked = under_attack(per_minute=3)
     bans = [attacked.guess(10.0 + number, f"203.{number}.113.7") for number in range(4)]
     assert [one is not None for one in bans] == [True, True, False, False]  # the first one is the eighth's
-    assert "attack.spoofing" in {one.code for one in attacked.detector.alarms}
+    assert "attack.spoofing" in {one.code for one in attacked.alarms}
 
 
 def test_the_attack_lasts_as_long_as_its_bans() -> None:
@@ -277,10 +293,10 @@ def test_the_attack_lasts_as_long_as_its_bans() -> None:
     for time in (10.0, 611.0, 2_412.0):
         attacked.guess(time, f"203.0.113.{time % 200:.0f}")
         attacked.guess(time + 0.1, f"203.0.113.{time % 200 + 1:.0f}")
-    attacked.detector.tick(9_600.0)
+    attacked.tick(9_600.0)
     assert attacked.guess(9_612.2, "203.0.113.250") is not None
-    attacked.detector.tick(40_000.0)
-    assert [one.cleared for one in attacked.detector.take_alarms()] == [False, True]
+    attacked.tick(40_000.0)
+    assert [one.cleared for one in attacked.alarms] == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -289,45 +305,83 @@ def test_the_attack_lasts_as_long_as_its_bans() -> None:
         ("192.0.2.1", ["192.0.2.1"], "192.0.2.1/32"),
         ("192.0.2.1", ["192.0.2.1", "192.0.2.2"], "192.0.2.0/24"),
         ("192.0.2.1", [f"192.0.{n}.1" for n in range(1, LEAST_24S)], "192.0.2.1/32"),
-        ("192.0.2.1", [f"192.0.{n}.1" for n in range(LEAST_24S)], "192.0.0.0/20"),
-        ("192.0.2.1", [f"192.0.{2 * n}.1" for n in range(LEAST_24S)], "192.0.0.0/16"),
+        ("192.0.2.1", [f"192.0.{n}.1" for n in range(LEAST_24S)], "192.0.0.0/16"),
         ("192.0.2.1", ["192.0.2.1", "2001:db8::1", *(f"192.{n}.2.1" for n in range(1, 40))], "192.0.2.1/32"),
         ("2001:db8::1", ["2001:db8::1", "2001:db8:0:f::1"], "2001:db8::/60"),
         ("2001:db8::1", ["2001:db8::1", "2001:db8:0:8000::1"], "2001:db8::/48"),
+        ("2001:db8::1", [f"2001:db8:0:{n}::1" for n in range(4)], "2001:db8::/60"),
+        ("2001:db8::1", [f"2001:db8:0:{n}::1" for n in range(5)], "2001:db8::/48"),
         ("2001:db8::1", [f"2001:db8:{n}::1" for n in range(LEAST_48S - 1)], "2001:db8::/64"),
-        ("2001:db8::1", [f"2001:db8:{n}::1" for n in range(LEAST_48S)], "2001:db8::/44"),
-        ("2001:db8::1", [f"2001:db8:{n}000::1" for n in range(LEAST_48S)], "2001:db8::/32"),
+        ("2001:db8::1", [f"2001:db8:{n}::1" for n in range(LEAST_48S)], "2001:db8::/32"),
         ("64:ff9b::c000:201", ["64:ff9b::c000:201", "64:ff9b::c000:202"], "64:ff9b::c000:200/120"),
-        ("64:ff9b::c000:201", [f"64:ff9b::c000:{n:x}01" for n in range(LEAST_24S)], "64:ff9b::c000:0/116"),
+        ("64:ff9b::c000:201", [f"64:ff9b::c000:{n:x}01" for n in range(LEAST_24S)], "64:ff9b::c000:0/112"),
     ],
 )
 def test_the_network_around_a_stranger(address: str, members: list[str], network: str) -> None:
     """It has all members that share a /24, /48 or /120, or enough of these."""
-    subjects = Subjects(Friends(), NetworkSet())
+    assert banned_around(address, members, Friends()) == [network]
+
+
+WIDE = [f"192.0.{n}.1" for n in range(2, 250, 3)]
+
+
+def banned_around(
+    address: str, members: list[str], friends: Friends, exempt: Iterable[str] = ()
+) -> list[str]:
+    """Return the networks to ban around an address."""
+    subjects = Subjects(friends, NetworkSet(ip_network(one) for one in exempt))
     keys = [pack_network(sender_of(ip_address(one))) for one in members]
-    assert str(network_to_ban(subjects.find(ip_address(address)), keys, subjects)) == network
+    return [str(one) for one in networks_to_ban(subjects.find(ip_address(address)), keys, subjects)]
+
+
+def former(*addresses: str) -> Friends:
+    """Return former friends."""
+    friends = Friends()
+    for number, address in enumerate(addresses):
+        tie = FriendReason.AUTHENTICATED
+        friends.add(Friend("pbx", ip_address(address), str(number), tie, 0.0, 0.0, 1.0))
+    friends.expire(2.0)
+    return friends
 
 
 @pytest.mark.parametrize(
-    ("friend", "network"),
+    ("known", "networks"),
     [
-        ("192.0.200.1", "192.0.0.0/17"),
-        ("192.0.8.1", "192.0.0.0/21"),
-        ("192.0.2.200", "192.0.2.0/25"),
-        ("192.0.2.0", "192.0.2.1/32"),
-        ("198.51.100.1", "192.0.0.0/16"),
-        ("2001:db8::1", "192.0.0.0/16"),
+        ("198.51.100.1", ["192.0.0.0/16"]),
+        ("2001:db8::1", ["192.0.0.0/16"]),
+        (
+            "192.0.200.1",
+            [
+                *("192.0.0.0/17", "192.0.128.0/18", "192.0.224.0/19", "192.0.208.0/20"),
+                *("192.0.192.0/21", "192.0.204.0/22", "192.0.202.0/23", "192.0.201.0/24"),
+            ],
+        ),
+        (
+            "192.0.2.200",
+            [
+                *("192.0.2.0/25", "192.0.128.0/17", "192.0.64.0/18", "192.0.32.0/19", "192.0.16.0/20"),
+                *("192.0.8.0/21", "192.0.4.0/22", "192.0.0.0/23", "192.0.3.0/24"),
+            ],
+        ),
     ],
 )
-def test_the_network_is_the_widest_without_anybody_known(friend: str, network: str) -> None:
-    """The same is true for an exempt network."""
-    keys = [pack_network(sender_of(ip_address(f"192.0.{n}.1"))) for n in range(2, 250, 3)]
-    for exempt in (False, True):
-        friends = Friends()
-        if not exempt:
-            tie = FriendReason.AUTHENTICATED
-            friends.add(Friend("pbx", ip_address(friend), "1", tie, 0.0, 0.0, 1.0))
-            friends.expire(2.0)  # it is a former one
-        subjects = Subjects(friends, NetworkSet([ip_network(friend)] if exempt else []))
-        found = network_to_ban(subjects.find(ip_address("192.0.2.1")), keys, subjects)
-        assert str(found) == network
+def test_the_parts_without_anybody_known_are_banned(known: str, networks: list[str]) -> None:
+    """A former friend and an exempt address are known alike; the stranger's part comes first."""
+    assert banned_around("192.0.2.1", WIDE, former(known)) == networks
+    assert banned_around("192.0.2.1", WIDE, Friends(), [known]) == networks
+
+
+def test_a_stranger_beside_a_known_address_is_banned_alone() -> None:
+    """The next address of a friend, and one within an exempt network."""
+    assert banned_around("192.0.2.1", WIDE, former("192.0.2.0"))[0] == "192.0.2.1/32"
+    assert banned_around("192.0.2.1", WIDE, Friends(), ["192.0.2.0/24"])[0] == "192.0.2.1/32"
+
+
+def test_the_parts_of_a_network_are_bounded() -> None:
+    """The widest come first; with too many known addresses, only the /24 around the stranger is banned."""
+    addresses = [f"192.0.{n}.{m}" for m in range(10) for n in range(10, 250, 2)]
+    found = banned_around("192.0.2.1", WIDE, former(*addresses[:120]))
+    assert len(found) == MOST_PARTS
+    lengths = [int(one.split("/")[1]) for one in found[1:]]
+    assert lengths == sorted(lengths)
+    assert banned_around("192.0.2.1", WIDE, former(*addresses[: MOST_KNOWN + 1])) == ["192.0.2.0/24"]

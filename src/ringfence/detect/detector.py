@@ -121,8 +121,8 @@ _WHOLE = frozenset(WHOLE_SCOPES)
 # ``daemon/ban_effectiveness.py`` has the sizes of the queues.
 _DRAINED = (15.0, 3.0)
 
-Judged = tuple[Judgement, *tuple[AlarmChange | Estranged, ...]]
-"""A judgement, and the alarms and strangers that follow from it."""
+Judged = tuple[Judgement, *tuple[AlarmChange | Estranged | Judgement, ...]]
+"""A judgement, and the alarms, strangers and further bans that follow from it."""
 
 
 @frozen
@@ -417,17 +417,17 @@ class Detector:
                 ban, follows = self._friend_attempts.on_certain(subject, one, now)
                 alarms += self._count_friend(subject, one, fact)
             else:
-                strange.append(one)
+                strange.append(evolve(one, credentials=fact.credentials))
                 ban, follows = self._judge.count_proven(subject, proof.asterisk, fact)
             decision = ban or decision
             alarms += follows
         if decision is None and strange:
             decision = self._judge.decide(subject, kept, attempt, now, narrowed=bool(banned))
-        for one in strange[-1:]:
-            decision = self._judge.ban_of_attacker(subject, one, now, banned, decision)
-        if decision is None:
-            return [*alarms]
-        return [Judgement(attempt, subject.network, Disposition.PROVEN, decision), *alarms]
+        more: Sequence[Decision] = ()
+        if strange:
+            decision, more = self._judge.bans_of_attacker(subject, strange[-1], now, banned, decision)
+        bans = [one for one in (decision, *more) if one is not None]
+        return [*(Judgement(attempt, subject.network, Disposition.PROVEN, one) for one in bans), *alarms]
 
     def _on_wrong_answer(self, found: WrongAnswer, now: float) -> Sequence[Effect]:
         """Record that an attempt had credentials; return what follows for a stranger."""
@@ -617,6 +617,7 @@ class Detector:
         banned: Collection[Scope],
     ) -> Judged:
         decision = None
+        more: Sequence[Decision] = ()
         narrowed = claimed in banned
         alarms: Sequence[AlarmChange | Estranged] = ()
         tainted = self.friends.new.is_tainted(sender_of(attempt.address), attempt.time)
@@ -629,13 +630,15 @@ class Detector:
         if attempt.proof is not _CLAIMED:
             fact = fact_from(attempt, now)
             ban, alarms = self._judge.count_proven(subject, attempt.asterisk, fact)
-            decision = self._judge.ban_of_attacker(subject, attempt, now, banned, ban or decision)
+            decision, more = self._judge.bans_of_attacker(subject, attempt, now, banned, ban or decision)
         if self._claims.refused:
             alarms = (*alarms, *self._claims.alarms(now))
         if narrowed and decision is None and (attempt.transport in _DATAGRAMS or claimed is not _NARROW):
             self.counts.late += 1
             return (Judgement(attempt, subject.network, Disposition.LATE), *alarms)
-        return (Judgement(attempt, subject.network, _COUNTED, decision), *alarms)
+        others = [Judgement(attempt, subject.network, Disposition.PROVEN, one) for one in more]
+        follows: list[AlarmChange | Estranged | Judgement] = [*others, *alarms]
+        return (Judgement(attempt, subject.network, _COUNTED, decision), *follows)
 
     # -- bans -------------------------------------------------------------------------------------------
 

@@ -5,14 +5,13 @@ account is under a distributed attack (``judge``), the first proven failure of a
 SIP, by the transport that it used. It closes SIP to the *network around the stranger* as soon as others of
 this network have failed there within the hour:
 
-- two subjects of a /24 or /48: the /24, or of the /48 the narrowest /60, /56, /52 or /48 that has them all
-- subjects of sixteen /24s within a /16, or of eight /48s within a /32: the narrowest of these networks that
-  has them all, in steps of four bits
+- two subjects of a /24 or /48: the /24, or of the /48 the narrowest /60, /56 or /52 that has them all; five
+  subjects: the whole /48
+- subjects of sixteen /24s of a /16, or of eight /48s of a /32: the whole /16 or /32
 
-In this network may be an address that is known: exempt, or a friend now or in the last month. Then the ban is
-for the widest part that contains the stranger and nobody known. So the known places of an account can always
-log in. Each such part costs one more guess: at most eight for each known address of a /16 outside the /24s of
-the attacker, and sixteen in a /32. The bans last minutes, and longer on return: they are those of claimed
+In this network may be addresses that are known: exempt, or a friend now or in the last month. Then each part
+of it without them is banned (of a /16 or /32, down to a /24 or /48), at most ``MOST_PARTS``. So the known
+places of an account can always log in. The bans last minutes, and longer on return: they are those of claimed
 evidence (``rules.Claimed``).
 
 **How many guesses Asterisk checks** at one account in an hour. The attack begins for the judge with the
@@ -23,34 +22,39 @@ the attacker has                         what ends it                           
 =======================================  ==========================================================  =======
 60 addresses of a /24, in turn           the eighth address bans the /24                             8
 the same, four guesses of each           the twentieth failure (also by the rule ``prefix``)         20
-forty /64s of a /48, four of each        the twentieth failure bans a /60; then at most one more     24
-                                         for each wider network, up to the /48
+forty /64s of a /48, four of each        the twentieth failure, of the fifth /64                     20
 forty /64s that share no /32, the same   twenty, and one of each of the others                       55
-a /32, a new /48 for each guess          the eighth /48 bans their network; then at most one more    12
-                                         for each wider one, in steps of four bits, up to the /32
-a /32, a new /64 for each guess          the same; before it, at most four in each of seven /48s     32
-256 /24s of a /16, in turn               the sixteenth /24; then the same, up to the /16             20
+a /32, a new /48 for each guess          the eighth /48 bans the /32                                 8
+a /32, a new /64 for each guess          at most five in each of eight /48s, without what the rule   26
+                                         ``prefix`` bans before
+256 /24s of a /16, in turn               the sixteenth /24 bans the /16                              16
 256 /24s, one after the other            eight of the first, and two of each other one; 19 of each   28
                                          in a day are eleven /24s an hour
 =======================================  ==========================================================  =======
 
 When a ban ends, the first guess from this network renews it: after 10 and 40 minutes, and then each two
-hours.
+hours. So two or three more are checked in an hour.
 
 Not bounded is an attacker with many networks that have nothing in common: each can guess once.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 from ringfence.detect.history import Key, Subject, Subjects, unpack_network
 from ringfence.model import Address, Network, Scope, Transport
-from ringfence.networks import BITS, is_one_host
+from ringfence.networks import contains, is_one_host, narrowest
 
-LEAST_24S, LEAST_48S = 16, 8
-"""The number of /24s of a /16, or of /48s of a /32, whose failures lead to a ban of a network around them."""
+LEAST_24S, LEAST_48S, LEAST_64S = 16, 8, 5
+"""The number of /24s of a /16, of /48s of a /32, and of /64s of a /48 whose failures ban all of it."""
+
+MOST_PARTS = 64
+"""The greatest number of bans of one network with known addresses. The widest parts come first."""
+
+MOST_KNOWN = 1_024
+"""If more friends are in a /16 or /32, only the /24 or /48 is banned: the search for its parts takes long."""
 
 _SUBJECTS = 2
-_STEP = 4  # bits
 _IPV4 = 4
 _DATAGRAMS = (Transport.UDP, Transport.UNKNOWN)
 
@@ -60,49 +64,52 @@ def scope_of_ban(transport: Transport) -> Scope:
     return Scope.SIP_UDP if transport in _DATAGRAMS else Scope.SIP_TCP
 
 
-def network_to_ban(subject: Subject, members: Iterable[Key], subjects: Subjects) -> Network:
-    """Return the network around a stranger to ban; its subject alone if nobody else takes part there.
+def networks_to_ban(subject: Subject, members: Iterable[Key], subjects: Subjects) -> Sequence[Network]:
+    """Return the networks to ban around a stranger, the one with the stranger first.
 
     ``members`` are the strangers that have failed on the account within the hour, including this one.
     """
     own = subject.network
-    length = _common_length(subject, members)
-    if length >= own.prefixlen:
+    whole = _network_of_attack(subject, [unpack_network(key) for key in members])
+    if whole == own:
+        return (own,)
+    near = own.supernet(new_prefix=_lengths_around(subject.address)[1])
+    known = _known_in(whole, subjects)
+    if len(known) > MOST_KNOWN:
+        whole, known = near, _known_in(near, subjects)
+    longest = own.prefixlen if contains(near, whole) else near.prefixlen
+    parts = [*_parts_without(whole, known, longest, subjects)]
+    first = next((part for part in parts if contains(part, own)), None)
+    if first is None:
+        near_parts = _parts_without(near, _known_in(near, subjects), own.prefixlen, subjects)
+        first = next((part for part in near_parts if contains(part, own)), own)
+    others = sorted((part for part in parts if part != first), key=lambda part: part.prefixlen)
+    return (first, *others[: MOST_PARTS - 1])
+
+
+def _known_in(network: Network, subjects: Subjects) -> list[Address]:
+    """Return the present and former friends in a network. Only numbers are compared, as they may be many."""
+    bits = network.max_prefixlen - network.prefixlen
+    prefix, friends = int(network.network_address) >> bits, subjects.friends
+    return [
+        one
+        for one in chain(friends.addresses(), friends.former_addresses())
+        if one.version == network.version and int(one) >> bits == prefix
+    ]
+
+
+def _network_of_attack(subject: Subject, members: Sequence[Network]) -> Network:
+    """Return the network around a stranger in which others fail too; its own subject if there are none."""
+    own, alone = subject.network, is_one_host(subject.address)
+    wide, near = (own.supernet(new_prefix=length) for length in _lengths_around(subject.address))
+    around = [one for one in members if contains(wide, one)]
+    parts = {one.supernet(new_prefix=near.prefixlen) for one in around}
+    if len(parts) >= (LEAST_24S if alone else LEAST_48S):
+        return wide
+    together = [one for one in around if contains(near, one)]
+    if len(together) < _SUBJECTS:
         return own
-    length = max(length, _unknown_from(subject.address, subjects))
-    while length < own.prefixlen:
-        network = own.supernet(new_prefix=length)
-        if not subjects.exempt.overlaps(network):
-            return network
-        length += 1
-    return own
-
-
-def _common_length(subject: Subject, members: Iterable[Key]) -> int:
-    """Return the prefix length of the network that the members around a stranger have in common."""
-    address, own = subject.address, subject.network
-    wide, near = _lengths_around(address)
-    bits = BITS[address.version]
-    number = int(own.network_address)
-    around: set[int] = set()
-    for key in members:
-        network = unpack_network(key)
-        other = int(network.network_address)
-        if network.version == address.version and not (number ^ other) >> (bits - wide):
-            around.add(other)
-    together = {other for other in around if not (number ^ other) >> (bits - near)}
-    least = LEAST_24S if is_one_host(address) else LEAST_48S
-    if len({other >> (bits - near) for other in around}) >= least:
-        return max(wide, _shared(number, around, bits))
-    if len(together) >= _SUBJECTS:
-        return near if is_one_host(address) else max(near, _shared(number, together, bits))
-    return own.prefixlen
-
-
-def _shared(number: int, others: Collection[int], bits: int) -> int:
-    """Return the number of first bits that ``others`` share with ``number``, in steps of four."""
-    longest = max((number ^ other).bit_length() for other in others)
-    return (bits - longest) // _STEP * _STEP
+    return near if alone or len(together) >= LEAST_64S else narrowest(near, together)
 
 
 def _lengths_around(address: Address) -> tuple[int, int]:
@@ -112,17 +119,12 @@ def _lengths_around(address: Address) -> tuple[int, int]:
     return (112, 120) if is_one_host(address) else (32, 48)
 
 
-def _unknown_from(address: Address, subjects: Subjects) -> int:
-    """Return the shortest prefix length of a network around ``address`` without a friend, or a former one.
-
-    A former friend's phone may log in again. All friends are compared once, because a search in each network
-    of another length would take as long for each.
-    """
-    number, bits = int(address), BITS[address.version]
-    friends = subjects.friends
-    nearest = bits + 1
-    for known in (friends.addresses(), friends.former_addresses()):
-        for one in known:
-            if one.version == address.version:
-                nearest = min(nearest, (number ^ int(one)).bit_length())
-    return bits + 1 - nearest
+def _parts_without(
+    network: Network, known: Sequence[Address], longest: int, subjects: Subjects
+) -> Iterator[Network]:
+    """Yield the parts of a network without known or exempt addresses, of at most the length ``longest``."""
+    if not known and not subjects.exempt.overlaps(network):
+        yield network
+    elif network.prefixlen < longest:
+        for half in network.subnets():
+            yield from _parts_without(half, [one for one in known if one in half], longest, subjects)

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 from attrs import Factory, define
 
-from ringfence.detect.distributed import network_to_ban, scope_of_ban
+from ringfence.detect.distributed import networks_to_ban, scope_of_ban
 from ringfence.detect.history import (
     Fact,
     History,
@@ -222,8 +222,8 @@ _UNKNOWN_ACCOUNT = UNKNOWN_ACCOUNT.encode()
 _MOST_OF_UNKNOWN = 36
 
 FIRST_FAILURE = (
-    "many addresses try one account: while they do, the first failure of a stranger on it closes SIP to the "
-    "stranger for minutes"
+    "many addresses try one account: while they do, the first failure of a stranger on it closes SIP for "
+    "minutes, to the stranger or to its network"
 )
 """The reason of a ban by the rule ``distributed`` for a first failure."""
 
@@ -482,36 +482,40 @@ class Judge:
         failures = sum(summary(self._history.packed(key), name)[1] for key in count.subjects)
         return failures >= _FAILURES_EACH * rule.attempts
 
-    def ban_of_attacker(
+    def bans_of_attacker(
         self,
         subject: Subject,
         attempt: Attempt,
         now: float,
         banned: Collection[Scope],
         decision: Decision | None,
-    ) -> Decision | None:
+    ) -> tuple[Decision | None, Sequence[Decision]]:
         """Return the ban that follows from a stranger's failure on an account under a distributed attack.
 
         The attempt is proven and counted (:meth:`count_proven`). ``banned`` are the scopes in which the
         subject is banned already. ``decision`` is what the other rules have decided. It is returned unless
-        the attack closes a wider network (:mod:`~ringfence.detect.distributed`).
+        the attack closes a wider network (:mod:`~ringfence.detect.distributed`). The bans of the other parts
+        of this network come second.
         """
         rule, account = self._distributed, (attempt.asterisk, attempt.account)
         scope = scope_of_ban(attempt.transport)
         count = self._accounts.get(account, now) if account in self.attacked else None
-        if rule is None or count is None or scope in banned or attempt.kind not in rule.counts:
-            return decision
-        network = network_to_ban(subject, count.subjects, self._subjects)
-        if decision is not None and contains(decision.subject, network):
-            return decision
-        key = pack_network(network)
+        guessed = rule is not None and attempt.kind in rule.counts and attempt.credentials
+        if rule is None or count is None or scope in banned or not guessed:
+            return decision, ()
+        networks = networks_to_ban(subject, count.subjects, self._subjects)
+        if decision is not None and contains(decision.subject, networks[0]):
+            return decision, ()
+        key = pack_network(networks[0])
         if not self._claims.allows_proven(now):
             self._claims.refused = True
-            return decision
+            return decision, ()
         seconds = self._claims.begin_ban(key, now, proven=True)
         self.attacked[account] = max(self.attacked[account], now + seconds)
-        evidence = self._evidence_of_attack(network, count, attempt)
-        return Decision(network, evolve(rule, meaning=FIRST_FAILURE), evidence, now, scope, seconds)
+        rule = evolve(rule, meaning=FIRST_FAILURE)
+        evidence = self._evidence_of_attack(networks[0], count, attempt)
+        first, *others = (Decision(one, rule, evidence, now, scope, seconds) for one in networks)
+        return first, others
 
     def _evidence_of_attack(
         self, network: Network, count: GroupCount, attempt: Attempt
