@@ -102,12 +102,13 @@ def test_without_the_rule_guess_there_is_no_ration() -> None:
 
 
 def test_requests_are_dropped_only_if_the_phones_are_known() -> None:
-    """The ration of questions only observes if one of the PBXs has no AMI; off stays off."""
+    """The ration of questions only observes if one of the PBXs has no AMI, or a proxy; off stays off."""
     blind = (AsteriskSettings(), AsteriskSettings(ami=AmiSettings(enabled=False)))
+    behind = (AsteriskSettings(proxies=(ip_network("127.0.0.1"),)),)
     off = FirewallSettings(ration=RationSettings(asking=LimitMode.OFF))
-    plans = [one.plan(None) for one in (Settings(), Settings(asterisk=blind))]
+    plans = [one.plan(None) for one in (Settings(), Settings(asterisk=blind), Settings(asterisk=behind))]
 
-    assert [plan.asking.mode for plan in plans] == [LimitMode.ENFORCE, LimitMode.OBSERVE]
+    assert [plan.asking.mode for plan in plans] == [LimitMode.ENFORCE, *[LimitMode.OBSERVE] * 2]
     assert Settings(asterisk=blind, firewall=off).plan(None).asking.mode is LimitMode.OFF
 
 

@@ -1,11 +1,11 @@
 """The ration of questions on a real Asterisk: it checks no guess beyond the fifth, and phones get in."""
 
+import math
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
-from tests.support import phones, pipelined
+from tests.support import newcomers, pipelined
 from tests.support.asterisk_files import PASSWORD
 from tests.support.daemon import until
 from tests.support.guarded import SharedGuard, shared, until_asking
@@ -62,22 +62,10 @@ def test_a_new_phone_meets_no_ration(open22: Lab, transport: str) -> None:
         assert guard.ask("status")["asked"] == before
 
 
-def test_new_phones_behind_one_address_get_in(open22: Lab) -> None:
-    """Of fifty phones that register at the same moment by UDP from an unknown address all do."""
-    accounts = [f"phone{number}" for number in range(1, phones.OFFICE + 1)]
-    with rationed(open22) as guard, phones.phones_at(open22, "198.19.56.9", accounts) as office:
-        assert set(phones.together(office, phones.Phone.register)) == {200}
-        assert guard.banned() == set()
-
-
-@pytest.mark.parametrize("transport", ["TCP", "TLS", "WS", "WSS"])
-def test_new_phones_by_streams_behind_one_address_get_in(open22: Lab, transport: str) -> None:
-    """The same by each other transport: TCP sends again what was dropped."""
-
-    def register(number: int) -> int:
-        with calling(open22, f"198.19.56.{1 + [*PORTS].index(transport)}", transport) as caller:
-            return caller.guess(request_of(b"REGISTER", b"phone%d" % number), PASSWORD, 20.0)
-
-    with rationed(open22) as guard, ThreadPoolExecutor(phones.OFFICE) as pool:
-        assert set(pool.map(register, range(1, phones.OFFICE + 1))) == {200}
+@pytest.mark.parametrize("transport", PORTS)
+def test_new_phones_behind_one_address_get_in(open22: Lab, transport: str) -> None:
+    """Of fifty phones that register at the same moment from an unknown address all do, by each transport."""
+    with rationed(open22) as guard:
+        times = newcomers.seconds_to_register(open22, f"198.19.56.{1 + [*PORTS].index(transport)}", transport)
+        assert math.inf not in times
         assert guard.banned() == set()

@@ -50,7 +50,7 @@ def _both(tmp_path: Path) -> Iterator[Both]:
         Asterisk(tree_of("22"), lab.network.pbx, Kind.PJSIP, extra=_OTHER) as first,
     ):
         tables = [_table("first", OTHER_AMI, first), _table("second", MANAGER_PORT, lab.asterisk)]
-        firewall = {"backend": "ipset", "ration": {"mode": "observe"}}
+        firewall = {"backend": "ipset", "ration": {"mode": "observe", "asking": "observe"}}
         with Guard(tmp_path, prefix=lab.network.in_pbx(), asterisk=tables, firewall=firewall) as guard:
             until(lambda: guard.source_is("listening"), "all sources")
             until(lambda: "friends.known" in guard.log, "the friends to be known")

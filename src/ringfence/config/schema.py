@@ -622,11 +622,12 @@ class Settings:
     def _asking(self) -> AskingRation:
         """Return the ration of questions: off if the rule ``guess`` is off, as the ration is.
 
-        It only observes if a PBX has no AMI, because then its phones and trunks are not known.
+        It only observes if the phones of a PBX may be unknown: without AMI, and behind a proxy, where those
+        of chan_sip and those by TLS never become friends.
         """
         ration, guess = self.firewall.ration, self.rules["guess"]
         mode = ration.asking if guess.enabled else LimitMode.OFF
-        if mode is LimitMode.ENFORCE and not all(pbx.ami.enabled for pbx in self.asterisk):
+        if mode is LimitMode.ENFORCE and any(pbx.proxies or not pbx.ami.enabled for pbx in self.asterisk):
             mode = LimitMode.OBSERVE
         wss = {port for pbx in self.asterisk for port in pbx.hep.wss_ports if not self.has_pages(port)}
         return AskingRation(mode, guess.attempts, ration.asking_rate, tuple(sorted(wss)))

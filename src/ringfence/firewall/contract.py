@@ -151,6 +151,8 @@ FLOW_SECONDS = 30
 """Seconds that the ration of questions remembers a flow after its last packet."""
 WEBSOCKET_SECONDS = 86_400
 """The same for a connection that Asterisk has upgraded to WebSocket."""
+MOST_HELLO = 3_000
+"""The length of the longest ClientHello that is free, as a packet: two frames, which the kernel may merge."""
 MOST_WEBSOCKETS = 65_536
 """The number of such connections that are remembered."""
 
@@ -254,10 +256,10 @@ class AskingRation:
 
     By TCP, TLS, WS and WSS, ``bytes_at_once`` pass, and then ``bytes_a_second``, with the headers of the
     packets. SYNs and segments without data are free. On the ports of TLS, and on those of ``wss``,
-    ``sealed_bytes_at_once`` pass at once; the first segment of a connection is free there if it begins a
-    ClientHello, because nothing behind that can be encrypted. On the other ``Ports.web``, only the bytes of
-    connections count that were upgraded to WebSocket: Asterisk answered 101, or a segment begins with a frame
-    of a client. In ``wss`` are the ports of WebSocket over TLS that serve no pages.
+    ``sealed_bytes_at_once`` pass at once; the first segment of a flow is free there if it begins a
+    ClientHello and is short, because nothing behind that can be encrypted. On the other ``Ports.web``, only
+    the bytes of connections count that were upgraded to WebSocket: Asterisk answered 101, or a segment begins
+    with a frame of a client. In ``wss`` are the ports of WebSocket over TLS that serve no pages.
 
     A *flow* is an address with its port, in any of these transports. A stranger begins one flow at once, and
     then ``flows_a_second``; its neighbours begin ``NEAR`` times as many. What counts of another flow is

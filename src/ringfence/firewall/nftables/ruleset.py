@@ -127,6 +127,7 @@ from ringfence.firewall.contract import (
     HEP_TARGET_PORT,
     HEP_TCP,
     MOST_FLOODERS,
+    MOST_HELLO,
     MOST_LIMITED,
     MOST_WEBSOCKETS,
     NEAR,
@@ -629,8 +630,9 @@ def _asking_steps(asking: AskingRation, version: int, what: str, *, inner: bool)
     flow, flows = f"{_KEYWORDS[version]} saddr . {protocol} sport", f"@asked_flows{version}"
     keep, last = f"update {flows} {{ {flow} }}", f"goto asking_more{what}{version}"
     empty = ("tcp flags & syn == syn return", *(f"{test} return" for test in _without_data(version)))
+    short = f"ip{'' if version == VERSIONS[0] else '6'} length <= {MOST_HELLO}"
     hello = tuple(
-        f"{begin}@{base},{at},16 0x1603 @{base},{at + 40},8 0x01 return"
+        f"{short} {begin}@{base},{at},16 0x1603 @{base},{at + 40},8 0x01 return"
         for begin, base, at in _data(inner=inner)
     )
     limits = _limits_of(asking)
