@@ -14,30 +14,42 @@ from tests.support.sip_raw import PORTS, calling, request_of
 
 pytestmark = pytest.mark.asterisk
 
-STRANGERS = {
-    **{transport: f"198.19.58.{number}" for number, transport in enumerate(PORTS, 1)},
-    "UDP by IPv6": "fd00:19::58:1",
-}
+STRANGERS = {**{transport: f"8.{number}" for number, transport in enumerate(PORTS, 1)}, "UDP by IPv6": "8:1"}
+NETWORKS = {"nftables": ("198.19.5", "fd00:19::5"), "ipset": ("198.19.10", "fd00:19::10")}
 NUMBER = 250
 
 
+@pytest.fixture(params=NETWORKS)
+def backend(request: pytest.FixtureRequest) -> str:
+    """Return the name of each backend."""
+    return str(request.param)
+
+
 @contextmanager
-def rationed(lab: Lab) -> Iterator[SharedGuard]:
+def rationed(lab: Lab, backend: str) -> Iterator[SharedGuard]:
     """Guard the laboratory's Asterisk; the block begins when the ration of questions enforces.
 
     The rule ``prefix`` is off: the senders of all tests are neighbours.
     """
-    firewall = {"backend": "nftables", "ration": {"asking": "enforce"}}
+    firewall = {"backend": backend, "ration": {"asking": "enforce"}}
     with shared(lab, firewall=firewall, rules={"prefix": {"enabled": False}}) as guard:
         until_asking(guard)
         yield guard
 
 
+def address(backend: str, rest: str) -> str:
+    """Return an address that only the tests of a backend use; ``rest`` is its end."""
+    return f"{NETWORKS[backend][':' in rest]}{rest}"
+
+
 @pytest.mark.parametrize(("transport", "source"), STRANGERS.items(), ids=[*PORTS, "IPv6"])
-def test_a_right_guess_behind_the_fifth_is_never_checked(open22: Lab, transport: str, source: str) -> None:
+def test_a_right_guess_behind_the_fifth_is_never_checked(
+    open22: Lab, backend: str, transport: str, source: str
+) -> None:
     """By each transport, of all guesses sent at once five are checked at most."""
     transport, _, _ = transport.partition(" ")
-    with rationed(open22) as guard:
+    source = address(backend, source)
+    with rationed(open22, backend) as guard:
         before = guard.ask("status")["asked"]
         pipelined.guess_at_once(open22, source, transport, NUMBER, range(6, NUMBER + 1))
         assert pipelined.registered(open22) == []
@@ -45,27 +57,28 @@ def test_a_right_guess_behind_the_fifth_is_never_checked(open22: Lab, transport:
         assert guard.ask("status")["asked"] > before
 
 
-def test_a_guesser_is_banned_when_its_ration_is_used_up(open22: Lab) -> None:
+def test_a_guesser_is_banned_when_its_ration_is_used_up(open22: Lab, backend: str) -> None:
     """The five guesses that are checked lead to a ban, as without the ration."""
-    with rationed(open22) as guard:
-        pipelined.guess_at_once(open22, "198.19.58.9", "UDP", NUMBER, [])
-        until(lambda: guard.banned() == {"198.19.58.9"}, "the ban")
+    with rationed(open22, backend) as guard:
+        source = address(backend, "8.9")
+        pipelined.guess_at_once(open22, source, "UDP", NUMBER, [])
+        until(lambda: guard.banned() == {source}, "the ban")
 
 
 @pytest.mark.parametrize("transport", PORTS)
-def test_a_new_phone_meets_no_ration(open22: Lab, transport: str) -> None:
+def test_a_new_phone_meets_no_ration(open22: Lab, backend: str, transport: str) -> None:
     """A phone that registers for the first time loses no packet to the ration."""
-    with rationed(open22) as guard:
+    with rationed(open22, backend) as guard:
         before = guard.ask("status")["asked"]
-        with calling(open22, f"198.19.57.{1 + [*PORTS].index(transport)}", transport) as caller:
+        with calling(open22, address(backend, f"7.{1 + [*PORTS].index(transport)}"), transport) as caller:
             assert caller.guess(request_of(b"REGISTER", b"phone1"), PASSWORD, 5.0) == 200
         assert guard.ask("status")["asked"] == before
 
 
 @pytest.mark.parametrize("transport", PORTS)
-def test_new_phones_behind_one_address_get_in(open22: Lab, transport: str) -> None:
+def test_new_phones_behind_one_address_get_in(open22: Lab, backend: str, transport: str) -> None:
     """Of fifty phones that register at the same moment from an unknown address all do, by each transport."""
-    with rationed(open22) as guard:
-        times = newcomers.seconds_to_register(open22, f"198.19.56.{1 + [*PORTS].index(transport)}", transport)
-        assert math.inf not in times
+    source = address(backend, f"6.{1 + [*PORTS].index(transport)}")
+    with rationed(open22, backend) as guard:
+        assert math.inf not in newcomers.seconds_to_register(open22, source, transport)
         assert guard.banned() == set()

@@ -11,10 +11,10 @@ The chains call each other with goto (``-g``). So in the mode observe, a packet 
 all of them at once, and is counted once.
 
 The match hashlimit counts datagrams and flows. Its limit of bytes has a budget for each second, which must be
-at least a frame, or no full frame would ever pass. So a second limit keeps the average: a set counts the
-bytes of a stranger that passed (``sets.SPENT``), and forgets them after some seconds. Within that time, no
-more pass than the ration permits on average. A rule compares what passed before the packet. So two rules, for
-small and for large packets, leave room for the packet itself.
+at least a frame, or no full frame would ever pass. That suits the neighbours of a stranger, who have eight
+times its ration. A stranger has less than a frame in a second. So its bytes are counted in units of ``UNIT``:
+one rule compares each unit of a packet, with the same table. A packet passes if the table has a unit for
+every rule. One that does not pass has used up the units before.
 
 A full hashlimit table drops packets. So packets skip the ration if all strangers together send too many, or
 begin too many flows. They are counted (``Counters.asked_full``). If a set is full, the packets of strangers
@@ -52,7 +52,7 @@ from ringfence.firewall.ipset.matches import (
     over_all,
     port_matches,
 )
-from ringfence.firewall.ipset.sets import FLOWS, SPENT, WEBSOCKETS
+from ringfence.firewall.ipset.sets import FLOWS, WEBSOCKETS
 from ringfence.networks import SENDER_LENGTHS
 
 ASKED, WEB, FLOW, QUESTIONS = CHAINS = (
@@ -66,8 +66,8 @@ ASKING_FULL = "without room in the ration of questions"
 
 _IPV4 = 4
 _UDP, _TCP = 17, 6
-_FRAME = 1_600  # bytes: an Ethernet frame, rounded up
-_SMALL = _FRAME // 2
+FRAME = 1_600  # bytes: an Ethernet frame, rounded up
+UNIT = 160  # bytes
 _CHUNK = 16  # bytes: hashlimit's unit
 _MOST = 65_535  # bytes of a packet
 # The first two bytes of a frame that a client sends (RFC 6455): text, binary or a continuation, and the mask
@@ -184,37 +184,29 @@ class Asking:
         yield IptablesRule(f"-g {QUESTIONS}")
 
     def _questions(self) -> Iterator[IptablesRule]:
-        asking, spent = self.plan.asking, SPENT[self.version]
+        asking = self.plan.asking
         rate, burst = asking.rate, asking.burst
         yield from self._over("-p udp ", f"udp-{rate}-{burst}", f"{rate}/sec", f"{burst}")
         near = f"{rate * NEAR}/sec", f"{burst * NEAR}"
         yield from self._over("-p udp ", f"udp-near-{rate}-{burst}", *near, near=True)
         yield IptablesRule("-p udp -j RETURN")
-        seconds = -(-(asking.sealed_bytes_at_once + _SMALL) // asking.bytes_a_second)
-        average = asking.bytes_a_second * seconds
-        for shortest, longest in ((0, _SMALL), (_SMALL + 1, _MOST)):
-            room = average - min(longest, _FRAME)
-            over = f"-m set --match-set {spent} src ! --update-counters --bytes-gt {room}"
-            yield IptablesRule(f"-m length --length {shortest}:{longest} {over}{self._dropping}", OVER_ASKING)
-        for packets in self._sealed():
-            yield from self._bytes(packets, "sealed", asking.sealed_bytes_at_once)
+        # A larger packet was combined on arrival: TCP sends its contents again in smaller ones.
+        yield IptablesRule(f"-m length --length {FRAME + 1}:{_MOST}{self._dropping}", OVER_ASKING)
         sealed = self._sealed_ports()
         clear = [port for port in self.plan.sip_ports.tcp if port not in sealed]
+        for packets in self._sealed():
+            yield from self._bytes(packets, "sealed", asking.sealed_bytes_at_once)
         for packets in port_matches("tcp", clear, "src"):
             yield from self._bytes(packets, "clear", asking.bytes_at_once)
-        yield IptablesRule(f"-m set --match-set {spent} src -j RETURN")
-        yield IptablesRule(f"-j SET --add-set {spent} src --timeout {seconds}")
 
     def _bytes(self, packets: str, name: str, at_once: int) -> Iterator[IptablesRule]:
+        """Yield the rules for bytes: one for each unit of a stranger's packet, and one for its neighbours."""
         asking = self.plan.asking
         limits = f"{asking.rate}-{asking.burst}"
-        budget, refills = byte_limit(at_once, asking.bytes_a_second)
-        if budget < _MOST:
-            # hashlimit takes only the budget for a larger packet, which was combined on arrival.
-            yield IptablesRule(
-                f"{packets}-m length --length {budget + 1}:{_MOST}{self._dropping}", OVER_ASKING
-            )
-        yield from self._over(packets, f"{name}-{limits}", *_in_bytes(budget, refills))
+        rate, burst = max(asking.bytes_a_second // UNIT, 1), at_once // UNIT
+        for shortest in (0, *range(UNIT + UNIT // 2, FRAME + 1, UNIT)):
+            length = f"-m length --length {shortest}:{FRAME} " if shortest else ""
+            yield from self._over(f"{packets}{length}", f"{name}-{limits}", f"{rate}/sec", f"{burst}")
         near = byte_limit(at_once * NEAR, asking.bytes_a_second * NEAR)
         yield from self._over(packets, f"{name}-near-{limits}", *_in_bytes(*near), near=True)
 
@@ -265,8 +257,8 @@ def byte_limit(at_once: int, a_second: int) -> tuple[int, int]:
     A sender may use the budget each second, and once also the refills, which return after some silent
     seconds. The budget is at least a frame.
     """
-    refills = max(at_once // max(a_second, _FRAME) - 1, 0)
-    return max(a_second, at_once // (refills + 1), _FRAME), refills
+    refills = max(at_once // max(a_second, FRAME) - 1, 0)
+    return max(a_second, at_once // (refills + 1), FRAME), refills
 
 
 def _in_bytes(budget: int, refills: int) -> tuple[str, str]:

@@ -10,7 +10,6 @@
     and others                            hash:net, no timeouts
     ringfence-flood4, ringfence-flood6    sources over the limit by UDP: hash:ip (IPv6 by /64), with timeouts
     ringfence-flood-tcp-4, -tcp-6         sources over the limit by TCP, likewise, by address
-    ringfence-asked4, ringfence-asked6    strangers, with the bytes that they sent to the SIP ports, likewise
     ringfence-flows4, ringfence-flows6    flows that strangers began: hash:ip,port, with timeouts and counters
     ringfence-websockets4, -websockets6   connections of WebSocket from strangers, likewise
 
@@ -177,10 +176,9 @@ FLOOD: Mapping[tuple[int, bool], str] = {
 }
 # The names of the sets of sources outside the fence, by IP version.
 FENCED: Mapping[int, str] = {version: f"ringfence-fenced{version}" for version in VERSIONS}
-# The same for the sets of the ration of questions: strangers with their bytes, flows, and WebSockets.
-SPENT, FLOWS, WEBSOCKETS = (
-    {version: f"ringfence-{word}{version}" for version in VERSIONS}
-    for word in ("asked", "flows", "websockets")
+# The same for the sets of the ration of questions: flows, and WebSockets.
+FLOWS, WEBSOCKETS = (
+    {version: f"ringfence-{word}{version}" for version in VERSIONS} for word in ("flows", "websockets")
 )
 _WORDS = {Scope.FULL: "", Scope.SIP: "-sip", Scope.SIP_UDP: "-udp", Scope.SIP_TCP: "-tcp"}
 # 128 kB of buckets: 100 000 elements are added with at most two rebuilds of the set.
@@ -252,7 +250,6 @@ def set_specs(version: int) -> list[SetSpec]:
         SetSpec(FLOOD[version, False], version, size=MOST_FLOODERS, prefix=SENDER_LENGTHS[version]),
         SetSpec(FLOOD[version, True], version, size=MOST_FLOODERS, prefix=BITS[version]),
         SetSpec(FENCED[version], version, size=MOST_FLOODERS, prefix=SENDER_LENGTHS[version]),
-        SetSpec(SPENT[version], version, size=MOST_LIMITED, prefix=SENDER_LENGTHS[version]),
         SetSpec(FLOWS[version], version, size=MOST_LIMITED),
         SetSpec(WEBSOCKETS[version], version, size=MOST_WEBSOCKETS),
     ]
