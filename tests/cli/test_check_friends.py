@@ -8,10 +8,11 @@ from attrs import evolve
 from tests.support.console import ScriptedConsole
 
 from ringfence.cli.check import page_findings, rights_findings
-from ringfence.cli.check_friends import allowed_of, trunk_findings, unchecked
+from ringfence.cli.check_friends import allowed_of, guest_findings, trunk_findings, unchecked
 from ringfence.config.converters import HostName
 from ringfence.config.loader import AllowSettings, AsteriskSettings, Settings, WireSettings
-from ringfence.config.schema import HepSettings
+from ringfence.config.schema import FirewallSettings, HepSettings, RationSettings
+from ringfence.firewall.contract import LimitMode
 from ringfence.host.console import NoConsole
 
 IDENTIFIES = """
@@ -47,6 +48,22 @@ def test_trunks_are_suggested_with_the_command() -> None:
     [carrier] = found[2:]
     assert carrier.startswith("--  trunk carrier: is known by its address, which no event shows, ")
     assert carrier.endswith("; if it is yours: ringfence allow add 203.0.113.64/28 --note carrier")
+
+
+def test_calls_without_a_password_need_room_in_the_ration() -> None:
+    """With such calls the key is named, with the key all is well, and the key alone is for nothing."""
+    ration = RationSettings()
+    cases = [
+        (ration, "sip.conf [x]", ["--  guests: Asterisk takes calls without a password (sip.conf [x]), and"]),
+        (evolve(ration, guests=True), "sip.conf [x]", ["ok  guests: strangers may call (sip.conf [x]), and"]),
+        (evolve(ration, guests=True), "", ["--  guests: strangers may ask 8 times as much, but no account"]),
+        (ration, "", []),
+        (RationSettings(asking=LimitMode.OFF), "sip.conf [x]", []),
+    ]
+    for rationed, by, expected in cases:
+        settings = Settings(firewall=FirewallSettings(ration=rationed))
+        found = [finding.line for finding in guest_findings(settings, by)]
+        assert [line[: len(begin)] for line, begin in zip(found, expected, strict=True)] == expected
 
 
 def test_all_is_well() -> None:

@@ -140,7 +140,11 @@ def test_every_key_has_a_default_but_the_secret() -> None:
             max_bans=SetSize(262_144),
             limit=LimitSettings(mode=LimitMode.ENFORCE, rate=Rate(50), burst=Burst(200)),
             ration=RationSettings(
-                mode=LimitMode.ENFORCE, rate=Rate(2), asking=LimitMode.ENFORCE, asking_rate=Rate(2)
+                mode=LimitMode.ENFORCE,
+                rate=Rate(2),
+                asking=LimitMode.ENFORCE,
+                asking_rate=Rate(2),
+                guests=False,
             ),
         ),
         allow=AllowSettings(networks=(), hosts=(), countries=()),
@@ -216,6 +220,7 @@ def test_every_key_can_be_set() -> None:
         rate = 2
         asking = "observe"
         asking_rate = 3
+        guests = true
         [allow]
         networks = ["198.51.100.7", "2001:db8::/32", "::ffff:192.0.2.0/120"]
         hosts = ["SIP.carrier.example.", "xn--bcher-kva.example"]
@@ -291,7 +296,7 @@ def test_every_key_can_be_set() -> None:
             log=True,
             max_bans=SetSize(1_048_576),
             limit=LimitSettings(LimitMode.ENFORCE, Rate(60), Burst(300)),
-            ration=RationSettings(LimitMode.ENFORCE, Rate(2), LimitMode.OBSERVE, Rate(3)),
+            ration=RationSettings(LimitMode.ENFORCE, Rate(2), LimitMode.OBSERVE, Rate(3), guests=True),
         ),
         allow=AllowSettings(
             networks=(ip_network("198.51.100.7"), ip_network("2001:db8::/32"), ip_network("192.0.2.0/24")),

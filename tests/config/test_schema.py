@@ -30,7 +30,16 @@ from ringfence.config.schema import (
     Settings,
     WireSettings,
 )
-from ringfence.firewall.contract import AskingRation, BanAction, FirewallPlan, Limit, LimitMode, Ports, Ration
+from ringfence.firewall.contract import (
+    GUESTS,
+    AskingRation,
+    BanAction,
+    FirewallPlan,
+    Limit,
+    LimitMode,
+    Ports,
+    Ration,
+)
 from ringfence.lists.entries import CONFIGURATION
 from ringfence.model import ListKind, Scope
 from ringfence.netlink.nflog import GROUP
@@ -110,6 +119,15 @@ def test_requests_are_dropped_only_if_the_phones_are_known() -> None:
 
     assert [plan.asking.mode for plan in plans] == [LimitMode.ENFORCE, *[LimitMode.OBSERVE] * 2]
     assert Settings(asterisk=blind, firewall=off).plan(None).asking.mode is LimitMode.OFF
+
+
+def test_strangers_of_a_pbx_with_guests_may_ask_more() -> None:
+    """With guests, a stranger begins more flows, and sends more datagrams and bytes."""
+    guests = FirewallSettings(ration=RationSettings(guests=True))
+    few, many = (one.plan(None).asking for one in (Settings(), Settings(firewall=guests)))
+    assert many == evolve(few, burst=GUESTS * few.burst, rate=GUESTS * few.rate)
+    assert many.bytes_a_second == GUESTS * few.bytes_a_second
+    assert (few.flows_a_second, many.flows_a_second) == (1, GUESTS)
 
 
 def test_the_ration_of_questions_knows_the_ports_without_pages() -> None:

@@ -78,6 +78,7 @@ VALUES: dict[str, object] = {
     "firewall.ration.rate": 7,
     "firewall.ration.asking": "off",
     "firewall.ration.asking_rate": 7,
+    "firewall.ration.guests": True,
     "allow.networks": ["203.0.113.0/24"],
     "allow.hosts": ["phone.example.org"],
     "allow.countries": ["AS64496"],

@@ -279,6 +279,7 @@ def test_the_status_of_a_quiet_guard(enforcer: Enforcer) -> None:
         "alarms": [],
         "unseen": [],
         "pinging": [],
+        "guests": [],
     }
 
 

@@ -85,6 +85,28 @@ def test_guests_call_by_tcp_without_a_delay(open22: Lab, firewall: dict[str, obj
         assert guard.banned() == set()
 
 
+@pytest.mark.parametrize("transport", ["UDP", "TCP"])
+def test_guests_are_named_and_lose_no_call(open22: Lab, firewall: dict[str, object], transport: str) -> None:
+    """If the PBX takes calls of strangers, twenty at once all get in, and the status names the caller."""
+    for step in ("1,Answer", "2,Wait(5)"):
+        open22.asterisk.cli(f"dialplan add extension 701,{step} into public replace")
+    call = Raw(method=b"INVITE", from_user=b"guest", from_host=open_pbx.GUESTS.encode(), extension=b"701")
+    source = f"{network_of(firewall)}.{41 + ['UDP', 'TCP'].index(transport)}"
+    asking = firewall | {"ration": {"asking": "enforce", "guests": True}}
+    with rationed(open22, asking) as guard, calling(open22, source, transport) as caller:
+        for _ in range(20):
+            answer = caller.ask(call, 5.0)
+            assert answer is not None
+            assert status_of(answer) == 200
+        until(lambda: named(guard, source) == 20, "twenty calls of the guest")
+        assert guard.banned() == set()
+
+
+def named(guard: SharedGuard, address: str) -> int:
+    """Return the number of calls of a guest that the status names; 0 if it names no such guest."""
+    return next((one["number"] for one in guard.status()["guests"] if one["address"] == address), 0)
+
+
 def test_new_phones_behind_one_address_get_in(open22: Lab, firewall: dict[str, object]) -> None:
     """Of fifty phones that register at the same moment from an unknown address every one is registered.
 

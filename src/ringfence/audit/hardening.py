@@ -530,6 +530,16 @@ def accounts_in_force(folder: Path, console: "Console") -> "AsteriskAccounts":
     return _in_force(read_accounts(folder, **drivers), console)
 
 
+def open_to_strangers(accounts: "AsteriskAccounts") -> str:
+    """Return a text that names by what strangers may call by SIP without a password; "" if by nothing."""
+    files: dict[str, list[str]] = {}
+    for account in accounts.accounts:
+        if account.passwordless and account.file != "iax.conf":
+            files.setdefault(account.file, []).append(account.name)
+    guests = ["allowguest in sip.conf"] if accounts.guest_context else []
+    return ", ".join([*guests, *(f"{file} [{_names(names, FEW)}]" for file, names in files.items())])
+
+
 def hardening_findings(folder: Path, console: "Console", user: str) -> Iterator[Finding]:
     """Yield the findings about the files in ``folder`` and what the console shows.
 

@@ -21,9 +21,10 @@ from ringfence.audit.hardening import (
     hardening_findings,
     host_name_findings,
     look_up_findings,
+    open_to_strangers,
     read_services,
 )
-from ringfence.cli.check_friends import allowed_of, decoy_findings, trunk_findings
+from ringfence.cli.check_friends import allowed_of, decoy_findings, guest_findings, trunk_findings
 from ringfence.cli.check_logs import log_findings
 from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, alarm_text, ask, settings_from
 from ringfence.cli.import_fail2ban import FAIL2BAN
@@ -324,10 +325,11 @@ def _account_findings(
         _list_from_daemon(settings, "friends") if report else None,
     )
     yield from trunk_findings(console, known)
+    accounts = accounts_in_force(files, console)
+    yield from guest_findings(settings, open_to_strangers(accounts))
     decoys = settings.rules["decoy"]
     if decoys.enabled and decoys.accounts:
-        accounts = accounts_in_force(files, console).accounts
-        yield from decoy_findings(decoys.accounts, (account.name for account in accounts))
+        yield from decoy_findings(decoys.accounts, (account.name for account in accounts.accounts))
     if hosts is not None:
         yield from hardening_findings(files, console, user)
         yield from look_up_findings(console)
@@ -374,8 +376,9 @@ def _daemon_findings(settings: Settings) -> tuple[Mapping[str, Any] | None, list
     ]
     alarms = [alarm_text(alarm) for alarm in report["alarms"] if is_about_setup(alarm["code"])]
     found = [Finding(False, "daemon", text) for text in (*alarms, *disconnected)]
-    pings = [Finding(None, one["address"], one["text"]) for one in report.get("pinging", ())]
-    return report, [*(found or [Finding(True, "daemon", "running, and every source is connected")]), *pings]
+    hosts = [*report.get("pinging", ()), *report.get("guests", ())]
+    named = [Finding(None, one["address"], one["text"]) for one in hosts]
+    return report, [*(found or [Finding(True, "daemon", "running, and every source is connected")]), *named]
 
 
 # -- findings of ``ringfence check`` about fail2ban, another program that may ban senders by Asterisk's logs

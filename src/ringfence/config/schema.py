@@ -47,6 +47,7 @@ from ringfence.config.feeds import FeedSettings
 from ringfence.config.publish import PublishSettings
 from ringfence.detect.rules import RULES, Claimed, Rule
 from ringfence.firewall.contract import (
+    GUESTS,
     AskingRation,
     BanAction,
     FirewallPlan,
@@ -364,13 +365,15 @@ class RationSettings:
 
     At once a stranger gets one refusal fewer than the rule ``guess`` counts attempts (4 with the default);
     after that ``rate`` a second. It may send as many datagrams at once as this rule counts attempts; after
-    that ``asking_rate`` a second (``AskingRation``). ``asking`` is the mode of this second limit.
+    that ``asking_rate`` a second (``AskingRation``). ``asking`` is the mode of this second limit. ``guests``:
+    the PBX takes calls from strangers, so each has ``GUESTS`` times as much.
     """
 
     mode: LimitMode = LimitMode.ENFORCE
     rate: Rate = Rate(2)
     asking: LimitMode = LimitMode.ENFORCE
     asking_rate: Rate = Rate(2)
+    guests: bool = False
 
 
 @frozen
@@ -630,7 +633,8 @@ class Settings:
         if mode is LimitMode.ENFORCE and any(pbx.proxies or not pbx.ami.enabled for pbx in self.asterisk):
             mode = LimitMode.OBSERVE
         wss = {port for pbx in self.asterisk for port in pbx.hep.wss_ports if not self.has_pages(port)}
-        return AskingRation(mode, guess.attempts, ration.asking_rate, tuple(sorted(wss)))
+        times = GUESTS if ration.guests else 1
+        return AskingRation(mode, guess.attempts * times, ration.asking_rate * times, tuple(sorted(wss)))
 
     def lists(self) -> Configured:
         """Return the part of the configuration that concerns the allow list and the deny list.

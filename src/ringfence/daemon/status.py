@@ -17,7 +17,7 @@ from ringfence.daemon.firewall_side import FirewallSide
 from ringfence.daemon.reload import Reloader
 from ringfence.daemon.source_manager import SourceManager
 from ringfence.detect.detector import Detector
-from ringfence.detect.judgement import Pinging, Watched
+from ringfence.detect.judgement import Guest, Pinging, Watched
 from ringfence.detect.rules import Rule
 from ringfence.firewall.contract import Counters
 from ringfence.host.connections import ConnectionTable
@@ -98,6 +98,17 @@ def status_report(enforcer: Enforcer, seen: StatusData) -> dict[str, object]:
         "alarms": [alarm.as_json() for alarm in seen.alarms],
         "unseen": [*seen.unseen],
         "pinging": [_pinging(one) for one in detector.pinging()],
+        "guests": [_guest(one) for one in detector.guests(seen.now)],
+    }
+
+
+def _guest(one: Guest) -> dict[str, object]:
+    return {
+        "address": str(one.address),
+        "number": one.number,
+        "since": rfc3339(one.began),
+        "last": rfc3339(one.last),
+        "text": one.sentence,
     }
 
 

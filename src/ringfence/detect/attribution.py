@@ -47,6 +47,7 @@ from ringfence.detect.confirmation import (
     has_session,
 )
 from ringfence.detect.conversation import Answered, Asked, Conversations
+from ringfence.detect.guests import Guests
 from ringfence.detect.history import remember
 from ringfence.detect.nonces import Nonces
 from ringfence.detect.proxies import Passage, Proxies
@@ -379,6 +380,7 @@ class Attribution:
             sources,
         )
         self.questions = Questions()
+        self.guests = Guests()
         self.proxies = Proxies(sources.proxies)
         self._has_proxies = bool(sources.proxies)
         self._relays = Relays()
@@ -616,7 +618,7 @@ class Attribution:
             elif answer.status in REFUSALS or (answer.status == _NOT_FOUND and answer.transport is _UDP):
                 challenges.append(answer)
             else:
-                self._on_acceptance(answer, now)
+                self._on_acceptance(answer, now, wall)
         for challenge in challenges:
             self._nonces.record(self._if_forwarded(challenge, now), now)
         for challenge in challenges:
@@ -641,11 +643,13 @@ class Attribution:
             sender = receiver
         return evolve(answer, sender=sender, relayed=self._relays.has(receiver, now))
 
-    def _on_acceptance(self, answer: Challenge, now: float) -> None:
-        """Handle an answer that refuses no password; record a registration that Asterisk accepts."""
+    def _on_acceptance(self, answer: Challenge, now: float, wall: float) -> None:
+        """Handle an answer that refuses no password; record a call or registration that Asterisk accepts."""
         sender = sender_of_request(answer) or answer.address
         found = self._conversations.answer(answer, sender, now)
         asked = found.asked if found is not None else None
+        if asked is not None:
+            self.guests.record(asked, answer.status, now, wall)
         if asked is None or not asked.proven or answer.status != _OK:
             return
         if asked.request.method == _REGISTER and asked.request.credentials:

@@ -61,6 +61,7 @@ from ringfence.detect.judgement import (
     Disposition,
     Effect,
     Estranged,
+    Guest,
     Judgement,
     Login,
     Observe,
@@ -716,6 +717,12 @@ class Detector:
     def pinging(self) -> list[Pinging]:
         """Return the hosts that ask again and again without credentials, the latest last."""
         return self._attribution.questions.pinging()
+
+    def guests(self, now: float) -> list[Guest]:
+        """Return the strangers whose calls Asterisk took within the last day, the latest last."""
+        found = self._attribution.guests.within_a_day(now)
+        subjects = ((one, self._subjects.find(one.address)) for one in found)
+        return [one for one, subject in subjects if not (subject.exempt or subject.friend)]
 
     def _counts(self, subject: Subject, now: float) -> list[Count]:
         """Return how near each rule is to a ban of a subject.

@@ -158,6 +158,28 @@ class Pinging:
 
 
 @frozen
+class Guest:
+    """A stranger whose calls Asterisk takes without a password: perhaps a carrier.
+
+    It made ``number`` calls since ``began``, the last one at ``last`` (seconds since the epoch).
+    """
+
+    address: Address
+    number: int
+    began: float
+    last: float
+
+    @property
+    def sentence(self) -> str:
+        """What the stranger does, and what to do, for an administrator."""
+        return (
+            f"calls without a password, and Asterisk takes its calls ({self.number} since "
+            f"{rfc3339(self.began)}): a carrier? fix: if you know it: ringfence allow add {self.address}; "
+            "if anybody may call: guests = true in [firewall.ration]"
+        )
+
+
+@frozen
 class AddressSummary:
     """All that is known about an address: its subject, its attempts, and how near each rule is to a ban.
 

@@ -147,6 +147,8 @@ NEAR_LENGTHS = {4: 24, 6: 48}
 """The prefix length of a stranger's *neighbours*, by IP version: they share a ration of questions too."""
 NEAR = 8
 """How many times the ration of questions of one stranger all its neighbours have together."""
+GUESTS = 8
+"""How many times the ration of questions a stranger has if the PBX takes calls from strangers."""
 FLOW_SECONDS = 30
 """Seconds that the ration of questions remembers a flow after its last packet."""
 WEBSOCKET_SECONDS = 86_400
@@ -294,8 +296,8 @@ class AskingRation:
 
     @property
     def flows_a_second(self) -> int:
-        """How many flows one stranger begins in a second."""
-        return 1
+        """How many flows one stranger begins in a second: one for each two datagrams, as a phone does."""
+        return max(self.rate // 2, 1)
 
     def sealed(self, ports: "Ports") -> tuple[int, ...]:
         """Return those of ``ports`` that speak TLS and serve no pages: all bytes to them count."""
