@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Detector
 from ringfence.detect.friends import Friends
-from ringfence.detect.judgement import Judgement
+from ringfence.detect.judgement import Judgement, Login
 from ringfence.detect.rules import RULES
 from ringfence.detect.unexplained import (
     BUSY,
@@ -61,6 +61,7 @@ EVENT = SecurityEvent(
     b"call",
 )
 LOGIN = evolve(EVENT, kind=EventKind.SUCCESSFUL_AUTH, password=True)
+BY_CHAN_SIP = evolve(LOGIN, service=Service.SIP)
 
 
 def test_an_exchange_that_nothing_explains() -> None:
@@ -120,15 +121,65 @@ def test_an_event_explains_one_exchange() -> None:
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_a_login_explains_its_connection(*, before: bool) -> None:
-    """Whatever the connection carries before or after the login is a phone's."""
+def test_a_login_at_chan_sip_explains_its_connection(*, before: bool) -> None:
+    """Whatever the connection carries before or after the login is a phone's: lamps have no events."""
     exchanges = Exchanges()
     if before:
         exchanges.observe(evolve(ONE, number=9), 10.0)
-    exchanges.explain(LOGIN, 10.0)
+    exchanges.explain(BY_CHAN_SIP, 10.0)
     exchanges.observe(evolve(ONE, number=9), 10.1)
     exchanges.observe(evolve(ONE, port=PORT + 1), 10.1)
     assert exchanges.unexplained(20.0, 0.0) == [evolve(REMOTE, port=PORT + 1)]
+
+
+def excused(exchanges: Exchanges, number: int, start: float, every: float) -> list[int]:
+    """Observe exchanges of ONE; return the numbers of those after which some count, with how many."""
+    found = []
+    for index in range(number):
+        now = start + index * every
+        exchanges.observe(ONE, now)
+        if exchanges.unexplained(now + WAIT, 0.0):
+            found.append(index + 1)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("logins", "every", "first"), [(1, 0.05, 11), (1, 8.5, 61), (1, 9.1, None), (3, 0.05, 15), (3, 6.0, 81)]
+)
+def test_a_login_excuses_a_phones_own_requests(logins: int, every: float, first: int | None) -> None:
+    """Ten within a second and sixty within nine minutes, more for each dialog that a login has begun."""
+    exchanges = Exchanges()
+    for number in range(2 * logins):
+        exchanges.observe(ONE, 10.0)
+        exchanges.explain(evolve(LOGIN, session=b"%d" % (number % logins)), 10.0)
+    assert exchanges.unexplained(20.0, 0.0) == []
+    counted = excused(exchanges, 100, 20.0, every)
+    assert (counted[0] if counted else None) == first
+    assert len(counted) == (0 if first is None else 101 - first)
+
+
+def test_when_too_many_follow_a_login_all_of_them_count() -> None:
+    """The eleventh within a second counts with the ten before it, and each later one counts."""
+    exchanges = Exchanges()
+    exchanges.explain(LOGIN, 9.0)
+    exchanges.observe(evolve(ONE, number=11), 11.0)
+    assert exchanges.unexplained(11.0 + WAIT, 0.0) == [REMOTE] * 11
+    exchanges.observe(ONE, 20.0)
+    assert exchanges.unexplained(30.0, 0.0) == [REMOTE]
+
+
+def test_the_logins_of_a_connection_are_bounded() -> None:
+    """However many dialogs begin, a connection excuses only so many exchanges."""
+    exchanges = Exchanges()
+    for number in range(200):
+        exchanges.explain(evolve(LOGIN, session=b"%d" % number), 0.0)
+    exchanges.observe(evolve(ONE, number=MOST_WAITING), 10.0)
+    exchanges.observe(evolve(ONE, number=MOST_WAITING), 10.0)
+    assert exchanges.unexplained(20.0, 0.0) == []
+    exchanges.observe(evolve(ONE, number=MOST_WAITING), 20.0)
+    exchanges.unexplained(30.0, 0.0)
+    exchanges.observe(evolve(ONE, number=20), 20.5)
+    assert len(exchanges.unexplained(40.0, 0.0)) > 20
 
 
 @pytest.mark.parametrize(
@@ -241,7 +292,7 @@ def test_each_exchange_counts_at_most_once(steps: list[str]) -> None:
             exchanges.explain(EVENT, now)
             explained += 1
         elif step == "login":
-            exchanges.explain(LOGIN, now)
+            exchanges.explain(BY_CHAN_SIP, now)
             login = True
         else:
             found += len(exchanges.unexplained(now, -1.0))
@@ -422,11 +473,23 @@ def test_what_was_answered_before_the_ban_is_no_attempt() -> None:
     assert len(judged(detector, 30, 10.0)) == 20
 
 
-def test_the_answers_to_a_friend_are_not_counted() -> None:
-    """The kernel copies no answers to friends, except those that left before it knew the friend."""
+def test_the_answers_to_an_old_friend_are_not_counted() -> None:
+    """The logins of its connections may have been before the start of the daemon."""
     friends = Friends()
     friends.add(Friend("pbx", A, "200", FriendReason.AUTHENTICATED, 0.0, 0.0, 9_000.0))
     assert judged(Detector(RULES, friends=friends), 30, 10.0) == []
+
+
+def test_twelve_answers_to_a_new_friend_are_a_ban_of_tcp() -> None:
+    """An attacker that has logged in hides its guesses on other connections."""
+    detector = Detector(RULES)
+    [login, _] = [one for one in detector.observe(LOGIN, 5.0) if not isinstance(one, Judgement)]
+    assert isinstance(login, Login)
+    detector.friends.add(login.friend)
+    assert all(one.decision is None for one in judged(detector, 11, 10.0))
+    [last] = judged(detector, 1, 20.0)
+    assert last.decision is not None
+    assert (last.decision.scope, last.decision.rule.name) == (Scope.SIP_TCP, "unexplained")
 
 
 def test_the_answers_of_a_proxy_are_not_counted() -> None:

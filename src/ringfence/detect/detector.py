@@ -270,10 +270,12 @@ class Detector:
     def observe_exchange(self, exchange: Exchange, now: float) -> None:
         """Record an exchange; :meth:`judge_exchanges` then judges those that nothing explains.
 
-        Those of a proxy are left out: no event names its client, so none would be explained.
+        Those of a proxy are left out: no event names its client, so none would be explained. So are those of
+        friends, except new ones: the login of their connection may have been before this daemon's start.
         """
         proxied = self._attribution.proxies.serves(exchange.local_port)
-        if not proxied and not self._subjects.find(exchange.address).friend:
+        friend = self._subjects.find(exchange.address).friend
+        if not proxied and (not friend or self._observation.is_new(exchange.address, now)):
             self._exchanges.observe(exchange, now)
 
     def judge_exchanges(
@@ -294,15 +296,15 @@ class Detector:
     def _unexplained(
         self, now: float, wall: float, asterisk: str, since: float | None, read: float
     ) -> Iterator[AttributedAttempt]:
-        """Yield an attempt for each exchange that nothing explains, except of friends and banned addresses.
+        """Yield an attempt for each exchange that nothing explains, except of banned addresses.
 
         It is a generator, so that a ban which follows from one attempt applies to the next one.
         """
         for remote in self._exchanges.unexplained(now, since, read):
             subject = self._subjects.find(remote.address)
             banned = self._scopes_of(subject, now)
-            if subject.friend or Scope.SIP_TCP in banned or not _WHOLE.isdisjoint(banned):
-                continue  # it was asked before the ban, or before the login
+            if Scope.SIP_TCP in banned or not _WHOLE.isdisjoint(banned):
+                continue  # it was asked before the ban
             attempt = Attempt(
                 *(asterisk, remote.address, AttemptKind.UNEXPLAINED, Proof.HANDSHAKE, Service.PJSIP),
                 *(remote.transport, "", EventKind.UNEXPLAINED, wall),

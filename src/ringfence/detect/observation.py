@@ -25,6 +25,7 @@ monotonic seconds.
 
 from collections import OrderedDict
 from collections.abc import Set as AbstractSet
+from math import inf
 
 from ringfence.detect.history import remember
 from ringfence.model import Address
@@ -76,6 +77,10 @@ class Observation:
     def on_new_friend(self, friend: Address, now: float) -> None:
         """Record that an account works at ``friend``, where it did not before."""
         remember(self._new, friend, now, MOST)
+
+    def is_new(self, friend: Address, now: float) -> bool:
+        """Whether an account works at ``friend`` since less than ``NEW_FOR``."""
+        return now - self._new.get(friend, -inf) < NEW_FOR
 
     def addresses(self, now: float) -> AbstractSet[Address]:
         """Return the observed friends."""

@@ -232,6 +232,7 @@ RULES: tuple[Rule, ...] = (
     # reports nothing of the calls of guests. So the rule needs many, and it closes only what was misused.
     # The handshake proves the address, so the ban lasts as long as for guesses. Asterisk does not report an
     # OPTIONS by TLS at chan_sip, or of a carrier with an identify: pings each 29 s stay below the limit.
+    # For a friend, its own requests are excused (``unexplained``), so fewer are enough.
     Rule(
         name="unexplained",
         meaning="Asterisk answers a stranger by TLS and reports nothing about it",
@@ -240,7 +241,7 @@ RULES: tuple[Rule, ...] = (
         window=9 * MINUTE,
         ban=_LADDER,
         scope=Scope.SIP_TCP,
-        friends=20,
+        friends=12,
     ),
     # One attempt is one second in which a sender sends more packets than the kernel's limit allows. The ban
     # covers only the SIP ports, for ten minutes, because the address of a datagram may be forged.

@@ -3,9 +3,15 @@
 A stranger's request by TLS is an *exchange* (``parse/tls_records.py``), whether or not its answer leaves
 this host. So is one by plain TCP or WS, if its connection is unread (``parse/request_stream.py``). Asterisk
 reports a challenge, a wrong password and a login as a security event with the address and port of the
-connection. So each event explains one exchange, and a login explains all of its connection. What no event
-explains is an attempt of the kind ``unexplained``: the text of the request has suppressed the event, or the
-request is one that Asterisk never reports. The second is why the rule needs many of them.
+connection. So each event explains one exchange. What no event explains is an attempt of the kind
+``unexplained``: the text of the request has suppressed the event, or the request is one that Asterisk never
+reports. The second is why the rule needs many of them.
+
+On a connection with a login, Asterisk also sends requests to the phone, and reports nothing of what belongs
+to a dialog. So a login excuses some exchanges of its connection (:class:`_OwnRequests`), and more if it has
+begun many dialogs, such as the lamps of a phone. It does not excuse the pace of a program: an attacker with
+one password may log in, and hide guesses at other accounts. A login at chan_sip explains all of its
+connection, because chan_sip does not report the success of a SUBSCRIBE.
 
     exchange, event ChallengeSent      explained
     exchange                           unexplained after ``WAIT``
@@ -90,6 +96,14 @@ LATER = 0.5
 SILENCE = 8.0
 _SEARCHED = 0.25  # how often connections without an answer are searched for (seconds)
 
+OWN = ((1.0, 10, 2), (540.0, 60, 10))
+"""How many exchanges a login excuses within so many seconds, and how many more each further dialog does.
+
+Asterisk may ask a phone for its state every 20 s, and a lamp changes twice with each call.
+"""
+MOST_LOGINS = 64
+_MOST_EXCUSED = 60 + 10 * MOST_LOGINS
+
 STREAMS = frozenset({Transport.TCP, Transport.TLS, Transport.WS, Transport.WSS})
 """The transports of the events that may explain an exchange."""
 
@@ -98,12 +112,43 @@ _SHOWN, _EXPORTED = (EventKind.HIDDEN, EventKind.REFUSED), (Transport.TLS, Trans
 
 
 @define
+class _OwnRequests:
+    """The exchanges of a connection that its logins excuse; ``sessions`` are the logins' Call-IDs.
+
+    ``excused`` has the times of the latest exchanges. ``over``: there were too many, so none is excused now.
+    """
+
+    sessions: set[bytes] = Factory(set)
+    excused: deque[float] = Factory(lambda: deque(maxlen=_MOST_EXCUSED))
+    over: bool = False
+
+    def log_in(self, session: bytes) -> None:
+        """Record a login."""
+        if len(self.sessions) < MOST_LOGINS:
+            self.sessions.add(session)
+
+    def count(self, came: float) -> int:
+        """Record an exchange that nothing explains; return how many of the connection count now."""
+        if self.over:
+            return 1
+        self.excused.append(came)
+        others = len(self.sessions) - 1
+        for seconds, most, more in OWN:
+            lately = sum(came - at < seconds for at in self.excused)
+            if lately > most + more * others:
+                self.over = True
+                return lately
+        return 0
+
+
+@define
 class _Connection:
     """A connection: when its waiting exchanges came, and the events that came before their exchange.
 
     ``shown``: the guesses that the export has shown, and that AMI has not reported yet. ``asked`` bytes have
     no answer; the first of them came at ``since``, and the last at ``last``. ``owed`` exchanges were counted
-    by their bytes, and have no answer yet. ``closed``: no answer can leave.
+    by their bytes, and have no answer yet. ``closed``: no answer can leave. ``own``: what its logins at PJSIP
+    excuse, None without a login.
     """
 
     address: Address
@@ -118,6 +163,7 @@ class _Connection:
     last: float = 0.0
     owed: int = 0
     closed: bool = False
+    own: _OwnRequests | None = None
 
     @property
     def remote(self) -> Endpoint:
@@ -224,7 +270,7 @@ class Exchanges:
                 del self._asking[key]
 
     def explain(self, event: SecurityEvent, now: float, *, repeated: bool = False) -> None:
-        """Record that ``event`` explains an exchange of its connection, or all if it is a login.
+        """Record that ``event`` explains an exchange of its connection, or all if it is a login at chan_sip.
 
         ``repeated``: another source has reported the same attempt before.
         """
@@ -235,7 +281,11 @@ class Exchanges:
         if remote.transport is Transport.TCP and key not in self._known:
             return  # the wire reads this connection
         known = self._connection(key, remote.address)
-        if event.kind is EventKind.SUCCESSFUL_AUTH:
+        if event.kind is EventKind.SUCCESSFUL_AUTH and event.service is Service.PJSIP:
+            known.own = known.own or _OwnRequests()
+            known.own.log_in(event.session)
+            known.explain_one(now)
+        elif event.kind is EventKind.SUCCESSFUL_AUTH:
             known.explained = True
             known.waiting.clear()
             known.asked = 0
@@ -283,7 +333,7 @@ class Exchanges:
             while waiting and waiting[0] <= end:
                 came = waiting.popleft()
                 if since is not None and since < came:
-                    found.append(known.remote)
+                    found += [known.remote] * (known.own.count(came) if known.own is not None else 1)
             if not waiting:
                 del self._waiting[key]
         return found
