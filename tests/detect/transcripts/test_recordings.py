@@ -40,8 +40,11 @@ ANOTHER_CALL_ID = {"esc-forges-security"}
 REPEATED = {"retransmitted-answer"}
 """A notice does not show which digest failed, so it forgives no repetition."""
 
-CROSSED = {"interleaved-one-call-id"}
-"""Two guesses cross under one Call-ID, so a source that loses a line between them may report one more."""
+CROSSED = {"interleaved-one-call-id", "user-carries-crlf-event", "user-carries-crlf-header"}
+"""Two guesses cross under one Call-ID, or the notices write the account otherwise than AMI does.
+
+A source that loses a line between two of its reports may then report one attempt more.
+"""
 
 UNSETTLED = {"chan-sip-acl", "chan-sip-wrong-password-invite", "cs-acl-no-answer", "cs-invite-maddr"}
 """chan_sip has no notice of it, or one that an ESC can forge, so only the nonce on the wire settles it."""
