@@ -14,7 +14,16 @@ from ringfence.alarms import MOST
 from ringfence.detect.confirmation import GUESS
 from ringfence.detect.rules import RULES
 from ringfence.detect.unexplained import BUSY, FEW
-from ringfence.model import CopiedRequest, EventKind, Exchange, Friend, FriendReason, Service, Transport
+from ringfence.model import (
+    CopiedRequest,
+    Endpoint,
+    EventKind,
+    Exchange,
+    Friend,
+    FriendReason,
+    Service,
+    Transport,
+)
 
 
 def test_a_decision_is_carried_out_at_once(bench: Bench) -> None:
@@ -111,6 +120,15 @@ def test_reports_that_wait_are_counted(bench: Bench) -> None:
 
     bench.tend()
     assert bench.detector.waiting == 0
+
+
+def test_the_connection_of_a_sender_that_reads_nothing_is_refreshed(bench: Bench) -> None:
+    """Its guess counts without an answer if the kernel knows its connection; by UDP there is none."""
+    remote = Endpoint(ip_address(SENDER), 5062, Transport.TCP)
+    request = CopiedRequest(remote.address, remote.port, (b"n",), (b"call-1",), transport=Transport.TCP)
+    closed = evolve(request, diverted=True)
+    bench.pipeline.on_challenges([request, closed, evolve(closed, transport=Transport.UDP)], bench.now)
+    assert bench.refreshed == [(remote, GUESS)]
 
 
 def test_answers_by_tls_count_as_soon_as_ami_is_read(bench: Bench) -> None:

@@ -24,6 +24,7 @@ from ringfence.detect.unexplained import (
     PART,
     SILENCE,
     SLOW,
+    USUAL,
     WAIT,
     Exchanges,
 )
@@ -344,27 +345,32 @@ def test_one_burst_counts_when_it_has_waited() -> None:
     assert counted(exchanges, 10.0 + 2 * SLOW) == 40 * SIZE // PART
 
 
-@pytest.mark.parametrize("size", [PART, 2_000, MOST_REQUEST])
-def test_an_answer_settles_one_request_of_any_size(size: int) -> None:
-    """It is one exchange, however long the request is, and however slow Asterisk."""
+@pytest.mark.parametrize(("size", "after"), [(PART, 5.0), (USUAL, 5.0), (2_000, 0.2), (MOST_REQUEST, 0.2)])
+def test_an_answer_settles_one_request_of_any_size(size: int, after: float) -> None:
+    """It is one exchange, however slow Asterisk is; a longer one must be answered soon."""
     exchanges = Exchanges()
     for number in range(30):
         now = 10.0 + 20 * number
         exchanges.observe(evolve(ASKED, asked=size), now)
-        exchanges.observe(evolve(ONE, number=1), now + SILENCE / 2)
+        exchanges.observe(evolve(ONE, number=1), now + after)
     assert counted(exchanges, 2_000.0) == 30
 
 
-def test_answers_of_a_closed_connection_settle_little() -> None:
-    """A guesser that reads one answer now and then pays for its other guesses; none counts twice."""
+@pytest.mark.parametrize("rate", [2, 5, 28])
+def test_answers_that_are_read_slowly_settle_little(rate: int) -> None:
+    """A guesser that reads one answer a second pays for its other guesses, and none counts twice."""
     exchanges = Exchanges()
-    for number in range(100):
-        now = 10.0 + number / 28
-        exchanges.observe(ASKED, now)
-        if number % 5 == 4:
+    found, sent, now = 0, 0, 10.0
+    while found < 20:
+        sent += 1
+        now = 10.0 + sent / rate
+        exchanges.observe(evolve(ASKED, asked=600), now)
+        if sent % rate == 0:
             exchanges.observe(evolve(ONE, number=1), now)
-    exchanges.observe(evolve(ONE, number=80), 20.0)
-    assert 100 <= counted(exchanges, 20.0) <= 100 * SIZE // PART + 1
+        found += len(exchanges.unexplained(now + BUSY, 0.0, now))
+    assert sent <= 25
+    exchanges.observe(evolve(ONE, number=9), now + 0.1)
+    assert len(exchanges.unexplained(now + WAIT, 0.0, now)) <= FEW
 
 
 def test_a_flood_of_answered_requests_settles_a_part_each() -> None:

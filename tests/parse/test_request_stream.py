@@ -157,6 +157,7 @@ def test_fragments_are_bounded() -> None:
         b"\x80" + ASK,
         b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
         UPGRADE.replace(b"WebSocket\r\n", b"WebSocket\r\n x\r\n"),
+        UPGRADE.replace(b"Host: a", b"Host: a\0"),
         b"x" * (MOST_MESSAGE + 1),
         CALL.replace(b": 4", b": %d" % MOST_MESSAGE),
         UPGRADE + ASK,

@@ -288,6 +288,9 @@ class Pipeline:
         for kind, group in groupby(seen, type):
             if kind is CopiedRequest:
                 copied = [one for one in group if isinstance(one, CopiedRequest)]
+                for request in copied:
+                    if request.diverted and request.transport is not _UDP:
+                        self._refresh(Endpoint(request.address, request.port, request.transport), GUESS)
                 effects = self._detector.observe_requests(copied, now, self.wire_asterisk)
                 self._effects.carry_out(effects)
             elif kind is Exchange:

@@ -20,7 +20,8 @@ connection, because chan_sip does not report the success of a SUBSCRIBE.
 Answers that leave are counted. What a stranger asks without an answer is counted in bytes: each ``PART`` of
 them is an exchange, because no guess is shorter. The answers leave in the order of the requests. So usually
 an answer settles all that was asked before it: phones wait for the answer to one request before they send
-another. It does not if more has been asked than the longest request has. Bytes without an answer count:
+another. It settles one part only if more has been asked than ``MOST_REQUEST``, or more than ``USUAL`` and the
+oldest has waited for ``SLOW``. Bytes without an answer count:
 
 - at once, if there are more than ``MOST_REQUEST``, and the oldest have waited for ``SLOW``: their sender
   closes its receive window, so that no answer can leave. From then on, each answer settles one part only.
@@ -87,6 +88,8 @@ EARLY = 1.0
 
 PART = 250
 """Bytes: the shortest guess has 278, with two letters for each name."""
+USUAL = 1_000
+"""Bytes: most requests are shorter, so more of them are several, if their first answer is late."""
 MOST_REQUEST = 6_000
 """Bytes: the longest request of a phone, a call of a browser, has some 5 000."""
 OPENING = 1_500
@@ -238,7 +241,8 @@ class Exchanges:
         if known.owed:
             known.owed -= 1  # its exchange has been counted
             return
-        if known.closed or known.asked > MOST_REQUEST:
+        late = known.asked > USUAL and now - known.since >= SLOW
+        if known.closed or late or known.asked > MOST_REQUEST:
             known.asked = max(0, known.asked - PART)
         elif known.asked:
             self._answered = max(self._answered, known.last)

@@ -460,6 +460,22 @@ def test_a_blind_guess_counts_once(told: bool) -> None:  # noqa: FBT001 - a para
     assert happened.bans == FULL
 
 
+@pytest.mark.parametrize("closes", [False, True])
+def test_guesses_of_a_sender_that_reads_no_answer_count_soon(closes: bool) -> None:  # noqa: FBT001 - as above
+    """By TCP they count although nobody else is answered, also if their window closes after them."""
+    tcp = Transport.TCP
+    asked = copied(sequence=1, transport=tcp)
+    closed = evolve(asked, call_ids=(), sequences=(), digest=b"", diverted=True)
+    steps = [*ticks(0, 0), at(1, asked, sent(nonce=b"1/n", sequence=1, transport=tcp))]
+    for number in range(1, 6):
+        guess = copied(call=b"call-%d" % number, nonce=b"1/n", transport=tcp, sequence=number + 5)
+        steps.append(at(1.1 + number / 10, evolve(guess, diverted=not closes)))
+    steps.append(at(1.7, *([closed] if closes else [])))
+    happened = Player(connected=[(ATTACKER, asked.port)] * 5).play(*steps, *ticks(2, 3))
+    assert happened.attempts == ["192.0.2.7 counted, proven by handshake"] * 5
+    assert happened.bans == FULL
+
+
 @pytest.mark.parametrize("told", [False, True])
 def test_a_blind_guess_with_too_many_nonces_counts_once(told: bool) -> None:  # noqa: FBT001 - a parameter
     """Its true nonce is not among those that are kept, so it proves nothing."""
