@@ -9,7 +9,7 @@ has the rules for one stranger alone; a row of many networks has those for netwo
 of hidden ways run at the same time, each from its own network.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from ipaddress import ip_address, ip_network
 from itertools import count
@@ -21,7 +21,6 @@ from tests.bench.figures import Figure, spread
 from tests.bench.testbed import PLACED, Bed, bed, defended, only, peer_bed, until_defended
 from tests.support import checked
 from tests.support.checked import Checked, Trace, Trial, Way, traced
-from tests.support.daemon import Guard
 from tests.support.guarded import NO_LOGS
 
 TRIALS = 3
@@ -92,8 +91,21 @@ def _guarded(
         yield here, trace
 
 
-def _is_banned(guard: Guard) -> Callable[[str], bool]:
-    return lambda address: any(ip_address(address) in ip_network(network) for network in guard.banned())
+def _trial(here: Bed, trace: Trace, number: int, right_at: int, **more: Any) -> Trial:  # noqa: ANN401 - as above
+    """Return a trial that is over when ringfence bans it, or when all its guesses were checked."""
+
+    def is_over(address: str) -> bool:
+        banned = map(ip_network, here.guard.banned())
+        return trace.total(number) >= checked.MANY or any(ip_address(address) in one for one in banned)
+
+    return Trial(here.lab, number, right_at, is_over, **more)
+
+
+def _is_banned(here: Bed, trial: Trial) -> bool:
+    """Whether an address of a trial is banned."""
+    own = [ip_network(f"{trial.address(0)}/24"), ip_network(f"{trial.address(0, 6)}/48")]
+    bans = [ip_network(network) for network in here.guard.banned()]
+    return any(ban.version == one.version and one.overlaps(ban) for ban in bans for one in own)
 
 
 def figures(root: Path | None) -> Iterator[Figure]:
@@ -120,7 +132,7 @@ def _at_once(backend: str, turn: int = 0) -> dict[str, list[Checked]]:
         for name, way in AT_ONCE.items():
             for number in range(AT_ONCE_TRIALS):
                 right_at = RIGHT_AT[(turn * AT_ONCE_TRIALS + number) % len(RIGHT_AT)]
-                trial = Trial(here.lab, next(numbers), right_at, _is_banned(here.guard))
+                trial = _trial(here, trace, next(numbers), right_at)
                 found[name] += trace.count((way, trial))
     return found
 
@@ -140,39 +152,55 @@ def _theirs(root: Path) -> dict[str, list[Checked]]:
 
 
 def _one_stranger() -> Iterator[Figure]:
-    """Try the ways of one stranger, and the hidden ones without the log too."""
+    """Try the ways of one stranger, and the hidden ones without the log and at Asterisk 16 too."""
     with _guarded("nftables", _ONE) as (here, trace):
-        trials = (Trial(here.lab, number, LATE, _is_banned(here.guard)) for number in count(1))
-        found = _hidden(trace, trials)
-        for name, (_, most) in HIDDEN.items():
-            yield _row(name, found[name], most)
+        trials = (_trial(here, trace, number, LATE) for number in count(1))
+        yield from _hidden(here, trace, trials)
         for name, (way, most) in ALONE.items():
             yield _row(name, [one for _ in range(TRIALS) for one in trace.count((way, next(trials)))], most)
     with _guarded("nftables", _ONE, logs=NO_LOGS) as (here, trace):
-        trials = (Trial(here.lab, number, LATE, _is_banned(here.guard)) for number in count(1))
-        for name, without in _hidden(trace, trials).items():
-            yield _row(f"{name}, without the log", without, MOST_UNSEEN)
+        trials = (_trial(here, trace, number, LATE) for number in count(1))
+        for row in _hidden(here, trace, trials, most=MOST_UNSEEN):
+            yield evolve(row, what=f"{row.what}, without the log")
     with _guarded("ipset", _ONE, release="16") as (here, trace):
-        banned = _is_banned(here.guard)
-        trials = (Trial(here.lab, number, LATE, banned, ports=checked.PORTS_16) for number in count(1))
-        for name, older in _hidden(trace, trials, ("TLS", "TCP")).items():
-            yield _row(f"{name}, PJSIP of Asterisk 16", older, HIDDEN[name][1])
+        trials = (_trial(here, trace, number, LATE, ports=checked.PORTS_16) for number in count(1))
+        for row in _hidden(here, trace, trials, transports=("TLS", "TCP")):
+            yield evolve(row, what=f"{row.what}, PJSIP of Asterisk 16")
 
 
 def _hidden(
-    trace: Trace, trials: Iterator[Trial], transports: Sequence[str] = ("TLS", "TCP", "WS")
-) -> dict[str, list[Checked]]:
-    """Try all hidden ways by these transports at the same time."""
-    ways = {name: way for name, (way, _) in HIDDEN.items() if name.split(", ")[1] in transports}
-    found = trace.count(*((way, next(trials)) for way in ways.values() for _ in range(TRIALS)))
-    return {name: found[at * TRIALS : (at + 1) * TRIALS] for at, name in enumerate(ways)}
+    here: Bed,
+    trace: Trace,
+    trials: Iterator[Trial],
+    *,
+    most: int = 0,
+    transports: Sequence[str] = ("TLS", "TCP", "WS"),
+) -> Iterator[Figure]:
+    """Try all hidden ways by these transports at the same time; each trial must end with a ban.
+
+    ``most`` replaces the limits of the ways.
+    """
+    ways = {name: row for name, row in HIDDEN.items() if name.split(", ")[1] in transports}
+    attacks = [(way, next(trials)) for way, _ in ways.values() for _ in range(TRIALS)]
+    found = trace.count(*attacks)
+    free = [not _is_banned(here, trial) for _, trial in attacks]
+    for at, (name, (_, limit)) in enumerate(ways.items()):
+        part = slice(at * TRIALS, (at + 1) * TRIALS)
+        row = _row(name, found[part], most or limit)
+        yield evolve(
+            row,
+            what=f"guesses checked, no answer needed; the right one registered; not banned: {name}",
+            measured=f"{row.measured}; {sum(free[part])}",
+            must=f"{row.must}; 0",
+            reached=row.reached and not any(free[part]),
+        )
 
 
 def _networks(way: Way) -> list[Checked]:
     """Try one of the ways of many networks; each trial has an account of its own."""
     with _guarded("nftables", _MANY) as (here, trace):
         trials = [
-            Trial(here.lab, 1 + number, MOST_OF_NETWORKS + 1, account=checked.VICTIMS[number])
+            _trial(here, trace, 1 + number, MOST_OF_NETWORKS + 1, account=checked.VICTIMS[number])
             for number in range(TRIALS)
         ]
         return [one for trial in trials for one in trace.count((way, trial))]

@@ -20,7 +20,7 @@ def trace() -> Iterator[Trace]:
 
 def all_checked(trace: Trace, number: int) -> Trial:
     """Return a trial whose guesser stops when Asterisk has checked sixty guesses."""
-    return Trial(trace.lab, number, right_at=40, is_banned=lambda _: trace.total(number) == 60)
+    return Trial(trace.lab, number, right_at=40, is_over=lambda _: trace.total(number) == 60)
 
 
 @pytest.mark.parametrize(

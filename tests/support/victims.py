@@ -23,7 +23,7 @@ from tests.support.sip_raw import Raw, calling, request_of
 REGISTRATIONS = 9
 RATE = 3_000.0
 _FORGED_GUESSES = 6
-_FLOOD_SECONDS = 60
+_FLOOD_SECONDS = 120
 _NOTICED = 2.0
 """Seconds after which the daemon has judged the forged guesses."""
 _OF_A_PAGE = "sip\r\nOrigin: http://page.example"
