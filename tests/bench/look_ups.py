@@ -2,8 +2,8 @@
 
 The datagrams redirect their answer to nobody (``maddr=255.255.255.255``), with hidden credentials in the
 second fragment, or to hosts of other names. The settings are those that setup writes, or that
-`check --hardening` recommends. For comparison, the same datagrams meet an Asterisk without them and without
-ringfence.
+`check --hardening` recommends. For comparison, the same datagrams meet an Asterisk without these settings,
+with ringfence and without it.
 """
 
 import tempfile
@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.bench.figures import Figure
-from tests.support.guarded import guarded
+from tests.support.guarded import guarded, until_asking
 from tests.support.lab import Lab
 from tests.support.look_ups import PJSIP_ONLY, hidden_guess, seconds_without_sip, with_silent_names
 from tests.support.sip_raw import Raw, calling
 
 _DATAGRAMS = 300
 _WATCHED = 15.0
+_NO_NAME = "127.0.0.1 localhost\n"
 _ATTACKER, _PHONE = "198.19.7.8", "198.19.9.7"
 
 
@@ -28,16 +29,11 @@ def figures(_: Path | None) -> Iterator[Figure]:
 
 
 def _row(what: str, datagram: Callable[[int], Raw]) -> Figure:
+    silent, scopes = _guarded(datagram, recommended=True)
+    without, _ = _guarded(datagram, recommended=False)
     with tempfile.TemporaryDirectory() as folder, with_silent_names(Path(folder)) as (lab, etc):
-        (etc / "hosts").write_text("127.0.0.1 localhost\n", "utf-8")
-        without = _attacked(lab, datagram)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        with_silent_names(Path(folder), PJSIP_ONLY) as (lab, _),
-        guarded(lab, Path(folder), firewall={"backend": "nftables"}) as guard,
-    ):
-        silent = _attacked(lab, datagram)
-        scopes = [row["scope"] for row in guard.bans() if row["address"] == _ATTACKER]
+        (etc / "hosts").write_text(_NO_NAME, "utf-8")
+        alone = _attacked(lab, datagram)
     return Figure(
         what=(
             f"{_DATAGRAMS} datagrams with {what}, silent name server: "
@@ -46,8 +42,26 @@ def _row(what: str, datagram: Callable[[int], Raw]) -> Figure:
         measured=f"{silent}; {', '.join(scopes) or 'none'}",
         must="0; sip-udp",
         reached=silent == 0 and scopes == ["sip-udp"],
-        compared=f"Asterisk alone, its own name not in /etc/hosts: {without}",
+        compared=f"without the settings: {without}; without ringfence too: {alone}",
     )
+
+
+def _guarded(datagram: Callable[[int], Raw], *, recommended: bool) -> tuple[int, list[str]]:
+    """Return the seconds without SIP with every ration, and the scopes of the sender's bans.
+
+    ``recommended``: Asterisk has the settings that setup writes and `check --hardening` recommends.
+    """
+    rations = {"mode": "enforce", "asking": "enforce"}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        with_silent_names(Path(folder), PJSIP_ONLY if recommended else "") as (lab, etc),
+        guarded(lab, Path(folder), firewall={"backend": "nftables", "ration": rations}) as guard,
+    ):
+        if not recommended:
+            (etc / "hosts").write_text(_NO_NAME, "utf-8")
+        until_asking(guard)
+        silent = _attacked(lab, datagram)
+        return silent, [row["scope"] for row in guard.bans() if row["address"] == _ATTACKER]
 
 
 def _attacked(lab: Lab, datagram: Callable[[int], Raw]) -> int:
