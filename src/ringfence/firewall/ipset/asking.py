@@ -30,6 +30,7 @@ from attrs import frozen
 
 from ringfence.firewall.contract import (
     FLOW_SECONDS,
+    MOST_HELLO,
     MOST_LIMITED,
     NEAR,
     NEAR_LENGTHS,
@@ -180,7 +181,8 @@ class Asking:
         stream = STREAM[self.version]
         hello = f"{stream}{begin:#x}>>0x10=0x1603&&{stream}{begin + 2:#x}&0xff=0x1"
         for packets in self._sealed():
-            yield IptablesRule(f'{packets}-m u32 --u32 "{self._plain(_TCP)}{hello}" -j RETURN')
+            test = f'-m length --length 0:{MOST_HELLO} -m u32 --u32 "{self._plain(_TCP)}{hello}"'
+            yield IptablesRule(f"{packets}{test} -j RETURN")
         yield IptablesRule(f"-g {QUESTIONS}")
 
     def _questions(self) -> Iterator[IptablesRule]:
