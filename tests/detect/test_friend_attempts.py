@@ -12,7 +12,7 @@ from ringfence.detect.friends import Friends
 from ringfence.detect.history import History, Subjects
 from ringfence.detect.judgement import Counts
 from ringfence.detect.rules import HOUR, RULES
-from ringfence.model import Attempt, EventKind, Friend, FriendReason, Proof, Transport
+from ringfence.model import Attempt, AttemptKind, EventKind, Friend, FriendReason, Proof, Transport
 from ringfence.networks import NetworkSet
 
 GUESS = evolve(
@@ -99,6 +99,21 @@ def test_twenty_proven_guesses_in_a_minute_are_a_ban_except_for_a_trunk() -> Non
     assert [office.fails(PROVEN, 0.1 * number) for number in range(21)] == [None] * 19 + ["guess", None]
     trunk = Office(reason=FriendReason.TRUNK)
     assert {trunk.fails(PROVEN, 0.1 * number) for number in range(60)} == {None}
+
+
+def test_wrong_numbers_of_a_friend_are_no_slow_guesses() -> None:
+    """A wrong number is at no account; only its own rule counts it."""
+    office = Office()
+    probes = [evolve(PROVEN, kind=AttemptKind.PROBE, account=f"x{number}") for number in range(100)]
+    assert {office.fails(one, 100.0 * number) for number, one in enumerate(probes)} == {None}
+
+
+def test_without_a_rule_a_guess_where_a_guilty_account_works_is_no_ban() -> None:
+    """The administrator has switched off the rules that count guesses."""
+    office = Office()
+    subject = office.subjects.find(GUESS.address)
+    office.attempts.configure([rule for rule in RULES if rule.name == "probe"])
+    assert office.attempts.on_tainted(subject, PROVEN, 0.0) == (None, ())
 
 
 def test_the_tables_are_bounded() -> None:

@@ -110,6 +110,16 @@ def test_which_accounts_work_where_is_known_while_they_do() -> None:
     assert not friends.knows_account("205")
 
 
+def test_a_revoked_reason_is_not_remembered() -> None:
+    """The account never worked there, because Asterisk refused its login."""
+    friends = Friends()
+    friends.add(PHONE)
+    friends.revoke(identity_of(PHONE))
+    friends.revoke(identity_of(PHONE))
+    assert not friends.has(PHONE.address)
+    assert not friends.worked_at("204", PHONE.address)
+
+
 def test_an_account_that_moved_is_one_account() -> None:
     """An account that works at one address, and worked at another, is counted once."""
     friends = Friends()

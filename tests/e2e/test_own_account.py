@@ -91,6 +91,23 @@ def test_one_account_at_five_addresses_guesses_few_times_in_all(open22: Lab, tmp
     assert checked <= LIMIT + 4 + UNDER_WAY
 
 
+@pytest.mark.parametrize(("transport", "host"), [("UDP", 31), ("TLS", 32)])
+def test_a_login_that_asterisk_refuses_makes_no_friend(
+    open22: Lab, tmp_path: Path, transport: str, host: int
+) -> None:
+    """The password is right, and the account has no such AOR; then it registers, and is a friend."""
+    source = f"198.19.80.{host}"
+    with guarded(open22, tmp_path, logs=NO_LOGS) as guard, calling(open22, source, transport) as caller:
+        statuses = [
+            caller.guess(Raw(from_user=b"phone5", to_user=b"nobody"), PASSWORD, 2.0) for _ in range(3)
+        ]
+        print("statuses", statuses)
+        assert set(statuses) <= {403, 404}
+        time.sleep(1.0)
+        assert source not in friends(guard)
+        log_in(caller, guard, b"phone5", source)
+
+
 @contextmanager
 def flooding(lab: Lab, address: str, rate: int) -> Iterator[None]:
     """Send datagrams of one byte with this source address, so many a second, until the block ends."""

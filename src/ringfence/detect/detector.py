@@ -39,7 +39,7 @@ from ringfence.detect.confirmation import (
 )
 from ringfence.detect.distributed import scope_of_ban
 from ringfence.detect.friend_attempts import HOUR, FriendAttempts, is_guess_elsewhere
-from ringfence.detect.friends import Friends, friend_from
+from ringfence.detect.friends import Friends, friend_from, identity_of
 from ringfence.detect.history import (
     MAX_ATTEMPTS,
     Fact,
@@ -73,6 +73,7 @@ from ringfence.detect.judgement import (
     too_many_friends,
 )
 from ringfence.detect.observation import Observation
+from ringfence.detect.refused_logins import RefusedLogins, is_refused_login
 from ringfence.detect.rules import By, Claimed, Rule
 from ringfence.detect.sessions import MAX_SESSIONS
 from ringfence.detect.unexplained import STREAMS, Exchanges
@@ -114,6 +115,7 @@ _PHONES = (Service.PJSIP, Service.SIP)
 _SUCCESS, _HIDDEN = EventKind.SUCCESSFUL_AUTH, EventKind.HIDDEN
 _AUTHENTICATED = FriendReason.AUTHENTICATED
 _NARROW = Scope.SIP_UDP
+_FORBIDDEN = 403
 _CLAIMED, _COUNTED = Proof.CLAIMED, Disposition.COUNTED
 _DATAGRAMS = (Transport.UDP, Transport.UNKNOWN)
 
@@ -175,6 +177,7 @@ class Detector:
         self._friend_attempts = FriendAttempts(self._subjects, self._history, self.counts)
         self._friend_attempts.configure(rules)
         self._observation = Observation()
+        self._refusals = RefusedLogins(self.friends)
         # The bans that the present call returns, by network and scope: they are not in force yet.
         self._decided: set[tuple[Network, Scope]] = set()
         # By subject, the latest bans whose attempts were not all named when they were decided.
@@ -236,6 +239,8 @@ class Detector:
         """Handle an event that arrived at ``now`` (monotonic seconds)."""
         login = event.kind is _SUCCESS and not self._attribution.proxies.names(event)
         effects = self._on_success(event, now) if login else []
+        if is_refused_login(event):
+            effects += self._on_refusal(event.remote.address, event.session, now)
         found = self._attribution.observe(event, now)
         if event.remote.transport in STREAMS:
             repeated = any(isinstance(one, DuplicateReport) for one in found)
@@ -251,10 +256,15 @@ class Detector:
         found = self._attribution.observe_challenges(challenges, now, wall, asterisk)
         return [*self._on_findings(found, now), *self._observe_friends(challenges, now)]
 
-    def _observe_friends(self, challenges: Iterable[Challenge], now: float) -> Iterator[Observe]:
-        """Yield the friends that are observed from now on, because of refusals among ``challenges``."""
+    def _observe_friends(self, challenges: Iterable[Challenge], now: float) -> Iterator[Observe | Estranged]:
+        """Yield what follows for friends from refusals among ``challenges``.
+
+        These are the friends that are observed from now on, and those whose login was refused after all.
+        """
         for answer in challenges:
             sender = sender_of_request(answer)
+            if sender is not None and answer.status == _FORBIDDEN:
+                yield from self._on_refusal(sender, answer.call_id, now)
             if sender is None or answer.status not in REFUSALS or answer.accepted:
                 continue
             if self.friends.has(sender) and self._observation.on_refusal(sender, answer.call_id, now):
@@ -464,9 +474,17 @@ class Detector:
         alarms = self._friend_attempts.on_success(event, now)
         if self._attribution.is_diverted(event.remote.address, now):
             return [*alarms]  # no friend: the login may come from another address than the event names
-        if not self.friends.admits(friend):
-            return [*alarms]  # its account makes too many friends, which ``tick`` reports
+        if not self._refusals.permit(friend, event.session, now) or not self.friends.admits(friend):
+            return [*alarms]  # ``tick`` reports an account that makes too many friends
         return [*alarms, Login(friend), *self._observe_if_new(friend.account, friend.address, now)]
+
+    def _on_refusal(self, address: Address, session: bytes, now: float) -> Sequence[Estranged]:
+        """Handle that Asterisk refused a request after its login; return the friend that the login made."""
+        friend = self._refusals.refuse(address, session, now)
+        if friend is None:
+            return ()
+        self.friends.revoke(identity_of(friend))
+        return (Estranged((friend,)),)
 
     def _observe_if_new(self, account: str, address: Address, now: float) -> Sequence[Observe]:
         """Return that a friend is observed from now on, because ``account`` has not worked there before."""

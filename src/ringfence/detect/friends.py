@@ -225,6 +225,11 @@ class Friends:
         self.remember(evolve(friend, until=now))
         return friend
 
+    def revoke(self, key: Key) -> None:
+        """Remove a reason without a trace: Asterisk has refused its login. An unknown key is ignored."""
+        if key in self._current.entries:
+            self._drop(key)
+
     def expire(self, now: float) -> list[Friend]:
         """Remove and return the reasons that have expired."""
         if now < self._next:

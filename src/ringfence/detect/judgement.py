@@ -102,9 +102,10 @@ class Observe:
 
 @frozen
 class Estranged:
-    """A friend that is a stranger from now on, and the reasons why it was a friend.
+    """Reasons of one friend that have ended. Without others, the friend is a stranger from now on.
 
-    All were by one account, and guesses at other accounts come from where that account logs in.
+    They were by one account, and guesses at other accounts come from where that account logs in. Or there is
+    one reason, a login, and Asterisk has refused its request afterwards.
     """
 
     reasons: tuple[Friend, ...]

@@ -548,12 +548,13 @@ class FriendRegistry:
             self.add([friend])
 
     def on_estranged(self, reasons: Sequence[Friend]) -> None:
-        """Forget these reasons, which are all those of one address: detection made it a stranger."""
+        """Forget these reasons, which detection has ended."""
         keys = [identity_of(friend) for friend in reasons]
-        for address in {friend.address for friend in reasons}:
-            self._recorded.forget(address)
         self._recorded.discard(keys)
         self._contacts.discard(keys)
+        for address in {friend.address for friend in reasons}:
+            if not self.friends.reasons(address):
+                self._recorded.forget(address)
         self._signal_changes()
 
     def on_roster(self, roster: Roster) -> None:

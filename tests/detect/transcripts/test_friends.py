@@ -324,6 +324,14 @@ def test_one_guess_where_a_guilty_account_logs_in_is_a_ban() -> None:
     assert without.play(*(at(n, fails("205")) for n in range(20))).bans == []
 
 
+def test_a_proof_that_comes_after_a_friends_ban_bans_no_more() -> None:
+    """The guesses were under way when the ban of their transport began."""
+    guard = with_friend()
+    claims = [failed(PHONE, b"one", nonce=b"late", account=f"x{n}") for n in range(30)]
+    guard.play(at(0, *claims), at(0.05, Banned(f"{PHONE}/32", HOUR, Scope.SIP_UDP)))
+    assert guard.play(at(0.1, sent(PHONE, b"one", nonce=b"late")), *ticks(1, 3)).bans == []
+
+
 def test_the_addresses_of_a_64_share_what_they_may_guess() -> None:
     """A second address of a /64 that has logged in is banned at its first guess after the other one's ban."""
     phones = ["2001:db8::7", "2001:db8::8"]

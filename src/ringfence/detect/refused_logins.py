@@ -1,0 +1,63 @@
+"""Logins whose requests Asterisk refuses after all: they make no friend.
+
+PJSIP reports a right password before it handles the request. Then it may refuse it: the account has no such
+AOR, or too many contacts, or the dialplan forbids the call. A person with a password could so make any number
+of addresses friends, without a registration that an administrator sees. The refusal is another security event
+with the same Call-ID, or a 403 on the wire, which may be read before the event of the login.
+
+    SuccessfulAuth, then FailedACL registrar_attempt_exceeds_maximum_configured_contacts    no friend
+    403 on the wire, then SuccessfulAuth                                                    no friend
+
+A login at an address where the account works anyway is not undone. Bounds: ``MOST`` logins and as many
+refusals, the oldest are forgotten first. Times are monotonic seconds.
+"""
+
+from collections import OrderedDict
+from math import inf
+
+from ringfence.detect.friends import Friends
+from ringfence.detect.history import remember
+from ringfence.model import AMI, Address, EventKind, Friend, SecurityEvent, Service
+
+MOST = 1_024
+WITHIN = 2.0
+"""The longest time (seconds) between a login and the refusal of its request, in any order."""
+
+_REGISTRAR = "registrar_"
+
+
+def is_refused_login(event: SecurityEvent) -> bool:
+    """Whether AMI reports that PJSIP refuses a request with a right password.
+
+    These events come only after the login (``res/res_pjsip_registrar.c``).
+    """
+    if event.source.name != AMI or event.service is not Service.PJSIP or event.tampered:
+        return False
+    by_acl = event.kind is EventKind.FAILED_ACL and event.acl_name.startswith(_REGISTRAR)
+    return by_acl or event.kind is EventKind.REQUEST_NOT_SUPPORTED
+
+
+class RefusedLogins:
+    """The latest logins that made a friend, and the latest refusals."""
+
+    def __init__(self, friends: Friends) -> None:
+        self._friends = friends
+        self._logins: OrderedDict[tuple[Address, bytes], tuple[float, Friend]] = OrderedDict()
+        self._refused: OrderedDict[tuple[Address, bytes], float] = OrderedDict()
+
+    def permit(self, friend: Friend, session: bytes, now: float) -> bool:
+        """Record a login; return whether it may make a friend, because no refusal was seen yet."""
+        if self._friends.worked_near(friend.account, friend.address):
+            return True
+        key = friend.address, session
+        if now - self._refused.get(key, -inf) < WITHIN:
+            return False
+        remember(self._logins, key, (now, friend), MOST)
+        return True
+
+    def refuse(self, address: Address, session: bytes, now: float) -> Friend | None:
+        """Record a refusal; return the friend that the login before it made, if any."""
+        key = address, session
+        remember(self._refused, key, now, MOST)
+        at, friend = self._logins.pop(key, (-inf, None))
+        return friend if now - at < WITHIN else None
