@@ -357,6 +357,16 @@ def test_the_first_segment_of_a_tls_handshake_is_free(backend: Backend, far: str
         assert len(received(here, MANY * len(HELLO))) <= 2_000 + len(HELLO) + SECONDS * PER_SECOND
 
 
+def test_a_long_segment_that_begins_like_a_handshake_is_counted(
+    backend: Backend, far: str, cable: Cable
+) -> None:
+    """In an old session a record may look like a ClientHello, and the kernel may merge guesses with it."""
+    plan(backend, evolve(PLAN, asking=evolve(ASKING, rate=2)))
+    with stream(cable, far, TLS) as (here, there):
+        there.sendall(HELLO.ljust(20_000, b"x"))
+        assert 1_000 <= len(received(here, 1_000)) <= 3_000
+
+
 def test_pages_have_no_ration(backend: Backend, far: str, cable: Cable) -> None:
     """Requests for pages, what they upload, and TLS at a port that serves pages pass as fast as they come."""
     plan(backend, evolve(PLAN, asking=evolve(ASKING, wss=())))
