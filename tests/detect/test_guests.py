@@ -46,6 +46,7 @@ def test_other_requests_and_answers_are_no_calls(request_: CopiedRequest, status
     """Nobody is a guest by another method, with credentials, or by a call that Asterisk does not take."""
     guests = Guests()
     recorded(guests, request_, status)
+    guests.record(None, status, 0.0, 0.0)
     assert guests.within_a_day(0.0) == []
 
 

@@ -16,7 +16,16 @@ from tests.support.listening import connected
 
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Bounds, Detector
-from ringfence.detect.judgement import Disposition, Effect, Estranged, Judgement, Login, Observe, Pinging
+from ringfence.detect.judgement import (
+    Disposition,
+    Effect,
+    Estranged,
+    Guest,
+    Judgement,
+    Login,
+    Observe,
+    Pinging,
+)
 from ringfence.detect.rules import RULES, Claimed
 from ringfence.detect.sessions import MAX_SESSIONS
 from ringfence.ledger import Record, key_of
@@ -247,6 +256,10 @@ class Player:
     def pinging(self) -> list[Pinging]:
         """Return the hosts that ask again and again without credentials."""
         return self._detector.pinging()
+
+    def guests(self) -> list[Guest]:
+        """Return the strangers whose calls Asterisk takes without a password."""
+        return self._detector.guests(self._now)
 
     def not_passed(self) -> set[str]:
         """Return the friends that the limiter must not pass now."""

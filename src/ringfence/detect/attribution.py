@@ -648,8 +648,7 @@ class Attribution:
         sender = sender_of_request(answer) or answer.address
         found = self._conversations.answer(answer, sender, now)
         asked = found.asked if found is not None else None
-        if asked is not None:
-            self.guests.record(asked, answer.status, now, wall)
+        self.guests.record(asked, answer.status, now, wall)
         if asked is None or not asked.proven or answer.status != _OK:
             return
         if asked.request.method == _REGISTER and asked.request.credentials:

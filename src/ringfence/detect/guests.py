@@ -46,13 +46,15 @@ class Guests:
     def __init__(self) -> None:
         self._calls: OrderedDict[Address, _Calls] = OrderedDict()
 
-    def record(self, asked: Asked, status: int, now: float, wall: float) -> None:
-        """Record that Asterisk answered a request with ``status`` at ``now``.
+    def record(self, asked: Asked | None, status: int, now: float, wall: float) -> None:
+        """Record that Asterisk answered a request with ``status`` at ``now``; None is an unknown request.
 
         ``wall`` is the same moment in seconds since the epoch.
         """
+        if asked is None or status >= _REFUSED:
+            return
         request = asked.request
-        if request.method != _INVITE or request.credentials or status >= _REFUSED:
+        if request.method != _INVITE or request.credentials:
             return
         known = self._calls.get(request.address)
         if known is None or now - known.at >= DAY:
