@@ -3,14 +3,23 @@
 import asyncio
 import threading
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ringfence import control
+from ringfence.detect.judgement import Guest
 from ringfence.errors import SetupError
-from ringfence.setup.proof import ManagerTarget, SipListener, is_reachable, prove, wait_for_sources
+from ringfence.setup.proof import (
+    ManagerTarget,
+    SipListener,
+    guest_lines,
+    is_reachable,
+    prove,
+    wait_for_sources,
+)
 
 TARGET = SipListener("127.0.0.1", 5060, udp=True)
 AMI, LOG, WIRE = "asterisk/ami", "asterisk/log:/var/log/ringfence/ringfence", "wire"
@@ -22,11 +31,12 @@ def source(name: str, state: str = "listening", detail: str = "") -> dict[str, A
 
 
 class Daemon:
-    """A control socket that answers ``status`` with the present ``sources``."""
+    """A control socket that answers ``status`` with the present ``sources`` and ``guests``."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "control.sock"
         self.sources = [source(AMI), source(LOG), source(WIRE)]
+        self.guests: list[dict[str, Any]] = []
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         up = threading.Event()
@@ -41,7 +51,9 @@ class Daemon:
         self._loop.close()
 
     async def _serve(self, up: threading.Event) -> None:
-        handlers: dict[str, control.Handler] = {"status": lambda _: {"sources": self.sources}}
+        handlers: dict[str, control.Handler] = {
+            "status": lambda _: {"sources": self.sources, "guests": self.guests}
+        }
         async with control.serve(self.path, handlers):
             up.set()
             await self._stop.wait()
@@ -58,6 +70,16 @@ def test_a_daemon_is_reachable_if_it_answers(daemon: Daemon, tmp_path: Path) -> 
     """Without a socket no daemon runs."""
     assert is_reachable(daemon.path)
     assert not is_reachable(tmp_path / "gone.sock")
+
+
+def test_strangers_that_call_are_proposed(daemon: Daemon, tmp_path: Path) -> None:
+    """A later run of setup names them with the command that allows them; without a daemon none is known."""
+    guest = Guest(ip_address("192.0.2.7"), 3, 0.0, 9.0)
+    daemon.guests = [{"address": str(guest.address), "text": guest.sentence}]
+    [line] = guest_lines(daemon.path)
+    assert line.startswith("note      192.0.2.7 calls without a password, and Asterisk takes its calls (3 ")
+    assert "ringfence allow add 192.0.2.7" in line
+    assert guest_lines(tmp_path / "gone.sock") == []
 
 
 def test_each_source_that_reports_is_proven(daemon: Daemon) -> None:

@@ -39,6 +39,7 @@ from ringfence.setup.proof import (
     SipListener,
     failed_login,
     failed_manager_login,
+    guest_lines,
     is_reachable,
     prove,
     sharing_finding,
@@ -137,6 +138,8 @@ class SetupRun:
         planned = plan(found, self._paths, _last_written(record))
         joining = self._joining(record)
         echo(*found_lines(found))
+        if self._is_reachable():  # an earlier run has started the daemon
+            echo(*guest_lines(settings_from(self._paths.config).control.socket))
         if record.changes and not record.complete:
             echo("An earlier setup was interrupted: this run goes on.")
         self._show(found, planned, joining)

@@ -211,6 +211,18 @@ def is_reachable(path: Path) -> bool:
     return True
 
 
+def guest_lines(path: Path) -> list[str]:
+    """Return a line for each stranger whose calls Asterisk takes, with the command that allows it.
+
+    The daemon at the control socket ``path`` has seen them; none if no daemon answers.
+    """
+    try:
+        report: Report = control.ask(path, "status")
+    except ControlError:
+        return []
+    return [f"note      {one['address']} {one['text']}" for one in report.get("guests", ())]
+
+
 def wait_for_sources(path: Path, *, log: bool, wait: float = SETTLE) -> Report:
     """Wait at most ``wait`` seconds until every source listens, and return the daemon's status.
 
