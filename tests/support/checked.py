@@ -366,7 +366,8 @@ def _abreast(trial: Trial, sources: Sequence[str], before: int, each: int, reque
         for number in range(each):
             for at, (wire, challenge) in enumerate(zip(wires, challenges, strict=True)):
                 if challenge is not None:
-                    _send(trial, wire, "UDP", challenge, [before + at * each + number + 1], request)
+                    place = before + number * len(wires) + at + 1  # in the order of time
+                    _send(trial, wire, "UDP", challenge, [place], request)
             time.sleep(0.05)
     finally:
         for wire in wires:
