@@ -145,18 +145,40 @@ def excused(exchanges: Exchanges, number: int, start: float, every: float) -> li
 
 
 @pytest.mark.parametrize(
-    ("logins", "every", "first"), [(1, 0.05, 11), (1, 8.5, 61), (1, 9.1, None), (3, 0.05, 15), (3, 6.0, 81)]
+    ("logins", "every", "first"), [(1, 0.05, 11), (1, 3.3, 161), (1, 3.4, None), (3, 0.05, 15), (3, 2.9, 181)]
 )
 def test_a_login_excuses_a_phones_own_requests(logins: int, every: float, first: int | None) -> None:
-    """Ten within a second and sixty within nine minutes, more for each dialog that a login has begun."""
+    """Ten within a second and 160 within nine minutes, more for each dialog that a login has begun."""
     exchanges = Exchanges()
     for number in range(2 * logins):
         exchanges.observe(ONE, 10.0)
         exchanges.explain(evolve(LOGIN, session=b"%d" % (number % logins)), 10.0)
     assert exchanges.unexplained(20.0, 0.0) == []
-    counted = excused(exchanges, 100, 20.0, every)
+    counted = excused(exchanges, 200, 20.0, every)
     assert (counted[0] if counted else None) == first
-    assert len(counted) == (0 if first is None else 101 - first)
+    assert len(counted) == (0 if first is None else 201 - first)
+
+
+@pytest.mark.parametrize("login", [LOGIN, evolve(LOGIN, remote=evolve(REMOTE, transport=Transport.WSS))])
+def test_what_a_phone_answers_to_asterisk_is_no_question(login: SecurityEvent) -> None:
+    """A phone that rings sends bytes without an answer; more than phones send are a closed window."""
+    exchanges = Exchanges()
+    exchanges.explain(login, 9.0)
+    for number in range(20):
+        exchanges.observe(evolve(ONE, number=0, asked=3_000), 10.0 + number / 5)
+    exchanges.observe(ONE, 15.0)
+    assert exchanges.unexplained(30.0, 0.0) == []
+    for number in range(33):
+        exchanges.observe(evolve(ONE, number=0, asked=2_000), 40.0 + number / 10)
+    assert len(exchanges.unexplained(50.0, 0.0)) > 20
+
+
+def test_a_login_by_a_websocket_explains_its_connection() -> None:
+    """The wire reads the requests of a WebSocket, and those of an unread one are counted by their bytes."""
+    exchanges = Exchanges()
+    exchanges.explain(evolve(LOGIN, remote=evolve(REMOTE, transport=Transport.WS)), 9.0)
+    exchanges.observe(evolve(ONE, number=100), 10.0)
+    assert exchanges.unexplained(30.0, 0.0) == []
 
 
 def test_when_too_many_follow_a_login_all_of_them_count() -> None:

@@ -281,11 +281,12 @@ class Detector:
         """Record an exchange; :meth:`judge_exchanges` then judges those that nothing explains.
 
         Those of a proxy are left out: no event names its client, so none would be explained. So are those of
-        friends, except new ones: the login of their connection may have been before this daemon's start.
+        friends, except new ones by TLS: the login of their connection may have been before it was unread, or
+        before this daemon's start.
         """
         proxied = self._attribution.proxies.serves(exchange.local_port)
-        friend = self._subjects.find(exchange.address).friend
-        if not proxied and (not friend or self._observation.is_new(exchange.address, now)):
+        new = exchange.transport is Transport.TLS and self._observation.is_new(exchange.address, now)
+        if not proxied and (new or not self._subjects.find(exchange.address).friend):
             self._exchanges.observe(exchange, now)
 
     def judge_exchanges(

@@ -11,7 +11,8 @@ On a connection with a login, Asterisk also sends requests to the phone, and rep
 to a dialog. So a login excuses some exchanges of its connection (:class:`_OwnRequests`), and more if it has
 begun many dialogs, such as the lamps of a phone. It does not excuse the pace of a program: an attacker with
 one password may log in, and hide guesses at other accounts. A login at chan_sip explains all of its
-connection, because chan_sip does not report the success of a SUBSCRIBE.
+connection, because chan_sip does not report the success of a SUBSCRIBE. So does one by TCP or WS. Of what the
+phone sends without an answer, only more than ``MOST_OF_PHONE`` counts: it also answers Asterisk's requests.
 
     exchange, event ChallengeSent      explained
     exchange                           unexplained after ``WAIT``
@@ -92,6 +93,8 @@ USUAL = 1_000
 """Bytes: most requests are shorter, so more of them are several, if their first answer is late."""
 MOST_REQUEST = 6_000
 """Bytes: the longest request of a phone, a call of a browser, has some 5 000."""
+MOST_OF_PHONE = 65_536
+"""Bytes: more than the answers of a phone to the changes of 128 lamps at once, or to several calls."""
 OPENING = 1_500
 """Bytes: the longest part of a handshake, such as the request for a WebSocket with cookies."""
 SLOW = 0.25
@@ -99,13 +102,14 @@ LATER = 0.5
 SILENCE = 8.0
 _SEARCHED = 0.25  # how often connections without an answer are searched for (seconds)
 
-OWN = ((1.0, 10, 2), (540.0, 60, 10))
+OWN = ((1.0, 10, 2), (540.0, 160, 10))
 """How many exchanges a login excuses within so many seconds, and how many more each further dialog does.
 
-Asterisk may ask a phone for its state every 20 s, and a lamp changes twice with each call.
+A phone of a queue may ring every 20 s, with three messages of Asterisk each, and a lamp changes twice with
+each call. At one other account, a friend may make as many guesses in the clear (``rules``).
 """
 MOST_LOGINS = 64
-_MOST_EXCUSED = 60 + 10 * MOST_LOGINS
+_MOST_EXCUSED = 160 + 10 * MOST_LOGINS
 
 STREAMS = frozenset({Transport.TCP, Transport.TLS, Transport.WS, Transport.WSS})
 """The transports of the events that may explain an exchange."""
@@ -174,8 +178,12 @@ class _Connection:
         return Endpoint(self.address, self.port, self.transport)
 
     def close_if_unread(self, now: float) -> None:
-        """Record that no answer can leave, if more waits than one request has, and for too long."""
-        if self.asked > MOST_REQUEST and now - self.since >= SLOW:
+        """Record that no answer can leave, if more waits than one request has, and for too long.
+
+        A phone with a login also sends its answers to Asterisk's requests, such as calls.
+        """
+        most = MOST_REQUEST if self.own is None else MOST_OF_PHONE
+        if self.asked > most and now - self.since >= SLOW:
             self.closed = True
 
     def explain_one(self, now: float) -> None:
@@ -242,7 +250,8 @@ class Exchanges:
             known.owed -= 1  # its exchange has been counted
             return
         late = known.asked > USUAL and now - known.since >= SLOW
-        if known.closed or late or known.asked > MOST_REQUEST:
+        unread = known.own is None and (late or known.asked > MOST_REQUEST)
+        if known.closed or unread:
             known.asked = max(0, known.asked - PART)
         elif known.asked:
             self._answered = max(self._answered, known.last)
@@ -268,13 +277,13 @@ class Exchanges:
             known = self._known[key]
             known.close_if_unread(now)
             lasts = self._answered - known.last >= LATER or now - known.last >= SILENCE
-            if known.closed or (lasts and known.asked >= PART):
+            if known.closed or (known.own is None and lasts and known.asked >= PART):
                 self._count_asked(key, known, now)
             if known.asked < PART and now - known.last >= WAIT:
                 del self._asking[key]
 
     def explain(self, event: SecurityEvent, now: float, *, repeated: bool = False) -> None:
-        """Record that ``event`` explains an exchange of its connection, or all if it is a login at chan_sip.
+        """Record that ``event`` explains an exchange of its connection, or all of it (see above).
 
         ``repeated``: another source has reported the same attempt before.
         """
@@ -285,14 +294,15 @@ class Exchanges:
         if remote.transport is Transport.TCP and key not in self._known:
             return  # the wire reads this connection
         known = self._connection(key, remote.address)
-        if event.kind is EventKind.SUCCESSFUL_AUTH and event.service is Service.PJSIP:
-            known.own = known.own or _OwnRequests()
-            known.own.log_in(event.session)
-            known.explain_one(now)
-        elif event.kind is EventKind.SUCCESSFUL_AUTH:
-            known.explained = True
-            known.waiting.clear()
+        if event.kind is EventKind.SUCCESSFUL_AUTH:
             known.asked = 0
+            if event.service is Service.PJSIP and remote.transport in _EXPORTED:
+                known.own = known.own or _OwnRequests()
+                known.own.log_in(event.session)
+                known.explain_one(now)
+            else:
+                known.explained = True
+                known.waiting.clear()
         elif role_of(event) is Role.QUESTION:
             return  # the event of its challenge, or of its refusal, follows
         elif event.service is Service.SIP and event.kind is not EventKind.CHALLENGE_SENT:
