@@ -2,7 +2,7 @@
 
 The datagrams redirect their answer to nobody (``maddr=255.255.255.255``), with hidden credentials in the
 second fragment, or to hosts of other names. The settings are those that setup writes, or that
-`check --hardening` recommends. For comparison, the same datagrams meet an Asterisk without these settings,
+`check` recommends. For comparison, the same datagrams meet an Asterisk without these settings,
 with ringfence and without it.
 """
 
@@ -49,7 +49,7 @@ def _row(what: str, datagram: Callable[[int], Raw]) -> Figure:
 def _guarded(datagram: Callable[[int], Raw], *, recommended: bool) -> tuple[int, list[str]]:
     """Return the seconds without SIP with every ration, and the scopes of the sender's bans.
 
-    ``recommended``: Asterisk has the settings that setup writes and `check --hardening` recommends.
+    ``recommended``: Asterisk has the settings that setup writes and `check` recommends.
     """
     rations = {"mode": "enforce", "asking": "enforce"}
     with (

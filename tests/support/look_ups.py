@@ -15,7 +15,7 @@ from tests.support.sip_raw import OWN_CHALLENGE, Caller, Digest, Raw
 
 OWN_NAME = os.uname().nodename
 PJSIP_ONLY = "\n[global]\ntype = global\ntaskprocessor_overload_trigger = pjsip_only\n"
-"""A section of pjsip.conf with the setting that `check --hardening` recommends."""
+"""A section of pjsip.conf with the setting that `check` recommends."""
 PHONE = Raw(via=b";rport")
 """A request of a phone, to which Asterisk answers at once."""
 BROADCAST = Raw(via=b";maddr=255.255.255.255")

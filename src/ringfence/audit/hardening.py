@@ -578,6 +578,7 @@ def hardening_findings(folder: Path, console: "Console", user: str) -> Iterator[
 # do.
 
 
+_LOOK_UPS = "look-ups of names"
 _OVERLOAD = "taskprocessor_overload_trigger"
 
 
@@ -592,7 +593,7 @@ def look_up_findings(console: "Console") -> Iterator[Finding]:
     if _is_running("chan_sip", console.show("module show like chan_sip.so") or ""):
         yield Finding(
             None,
-            "hardening",
+            _LOOK_UPS,
             "chan_sip: one datagram that names a host with a silent name server (Via) stops SIP for 18 s; "
             "fix: use PJSIP; until then, options timeout:1 attempts:1 in /etc/resolv.conf makes it 2 s",
         )
@@ -600,7 +601,7 @@ def look_up_findings(console: "Console") -> Iterator[Finding]:
     if any((name.strip(), value.strip()) == (_OVERLOAD, "global") for name, _, value in shown):
         yield Finding(
             None,
-            "hardening",
+            _LOOK_UPS,
             "PJSIP: some hundred datagrams that name hosts (maddr) with a silent name server stop SIP for "
             f"half an hour; fix: {_OVERLOAD} = pjsip_only in pjsip.conf, in its section of type global",
         )
@@ -621,7 +622,7 @@ def host_name_findings(name: str, hosts: Path, nsswitch: Path) -> Iterator[Findi
     if not knows_host(name, hosts, nsswitch):
         yield Finding(
             None,
-            "hardening",
+            _LOOK_UPS,
             f"{printable(name)}, the name of this host, is not in {hosts}: while its name server does not "
             "answer, some datagrams to Asterisk may stop SIP for ten minutes; "
             f"fix: echo '{hosts_line(printable(name))}' >> {hosts}",

@@ -330,10 +330,11 @@ def _account_findings(
     decoys = settings.rules["decoy"]
     if decoys.enabled and decoys.accounts:
         yield from decoy_findings(decoys.accounts, (account.name for account in accounts.accounts))
+    yield from look_up_findings(console)
+    names = hosts or HOSTS
+    yield from host_name_findings(socket.gethostname(), names, names.with_name("nsswitch.conf"))
     if hosts is not None:
         yield from hardening_findings(files, console, user)
-        yield from look_up_findings(console)
-        yield from host_name_findings(socket.gethostname(), hosts, hosts.with_name("nsswitch.conf"))
 
 
 def _list_from_daemon(settings: Settings, do: str, side: str = "") -> list[Mapping[str, Any]] | None:
