@@ -306,6 +306,8 @@ class CopiedRequest:
     datagram whose Via has the answer sent to another address than its sender's. A request can be forged. But
     if it repeats a nonce that Asterisk sent only to this address, its sender receives packets there: the
     address is proven.
+
+    ``page``: a browser opens a WebSocket for a web page of another site; this is no request.
     """
 
     address: Address
@@ -323,6 +325,7 @@ class CopiedRequest:
     crowded: bool = False
     diverted: bool = False
     redirected: bool = False
+    page: bool = False
 
 
 @event_values.frozen
@@ -378,6 +381,7 @@ class Attempt:
     if another source proved that it is not the sender's; otherwise None. ``session`` is the number that
     ringfence gave to the SIP session (Call-ID), 0 if unknown. ``sources`` are the names of the sources that
     reported the attempt. ``credentials`` is false if the request had none, such as a call of a stranger.
+    ``page``: a web page of another site made a browser send it.
     """
 
     asterisk: str
@@ -395,6 +399,7 @@ class Attempt:
     session: int = field(default=0, eq=False)
     sources: tuple[str, ...] = field(default=(), eq=False)
     credentials: bool = field(default=True, eq=False)
+    page: bool = field(default=False, eq=False)
 
 
 class Origin(enum.StrEnum):

@@ -41,6 +41,14 @@ def test_attempts_without_credentials_name_the_fix() -> None:
     assert "add its address to an identify in pjsip.conf" in sentence
 
 
+def test_attempts_of_a_web_page_are_named() -> None:
+    """The sentence tells that the user of a browser may not know what its page does."""
+    pages = tuple(evolve(one, page=True) for one in attempts(2))
+
+    [sentence] = remarks(known(story=story(made=(*pages, *proven(1)))))
+    assert sentence.startswith("2 of 3 attempts came from a browser, by WebSocket")
+
+
 def test_hidden_attempts_of_a_suspect_await_their_proof() -> None:
     """The sentence explains how the address can still be proven; proven attempts have no sentence."""
     [hidden] = (evolve(one, event=EventKind.HIDDEN, proof=Proof.CLAIMED) for one in attempts(1))

@@ -27,6 +27,9 @@ BODY = b"\0\r\n\xff"
 UPGRADE = b"GET /ws HTTP/1.1\r\nHost: a\r\nUPGRADE: WebSocket\r\nSec-WebSocket-Key: x\r\n\r\n"
 
 
+PAGE = UPGRADE.replace(b"Host: a\r\n", b"Host: a\r\nORIGIN:  %b \r\n")
+
+
 def framed(content: bytes, kind: int = 0x81, mask: bytes = b"\x01\x02\x03\xf4") -> bytes:
     """Return a frame of a client."""
     size = len(content)
@@ -312,17 +315,22 @@ def test_a_segment_that_was_copied_in_part_makes_its_connection_unread() -> None
     assert streams.read(b"other", 0, ASK) == []
 
 
+def segment_like(syn: bytes, number: int, data: bytes, flags: int = 0x18) -> bytes:
+    """Return a segment of the connection that a packet with a SYN begins."""
+    packet = bytearray(syn + data)
+    packet[2:4] = len(packet).to_bytes(2, "big")
+    packet[24:28], packet[33] = number.to_bytes(4, "big"), flags
+    assert packet[4:24] == syn[4:24]
+    return bytes(packet)
+
+
 def test_requests_come_from_packets() -> None:
     """A SYN begins a connection; its answers are no requests, and what is not plain gives an unread one."""
     syn, _ = syns("192.0.2.7", 5062, "198.18.0.1")
-    head, streams = syn[:32], RequestStreams()
+    streams = RequestStreams()
 
     def segment(number: int, data: bytes, flags: int = 0x18) -> bytes:
-        packet = bytearray(syn + data)
-        packet[2:4] = len(packet).to_bytes(2, "big")
-        packet[24:28], packet[33] = number.to_bytes(4, "big"), flags
-        assert packet[4:24] == head[4:24]
-        return bytes(packet)
+        return segment_like(syn, number, data, flags)
 
     assert parse_requests(syn, streams) == []
     assert parse_requests(segment(1, b"", 0x10), streams) == []
@@ -368,3 +376,28 @@ def test_the_time_is_linear(unit: bytes) -> None:
         return seconds(lambda data: begun().read(KEY, FIRST, data), unit * (size // len(unit)) + b"\r\n\r\n")
 
     assert is_linear_in(took, 60_000)
+
+
+@pytest.mark.parametrize(
+    ("origin", "is_page"),
+    [
+        (b"http://evil.example", True),
+        (b"null", True),
+        (b"https://198.18.0.9:8443", True),
+        (b"http://198.18.0.1:8088", False),
+        (b"http://198.18.0.1", False),
+        (b"http://[::ffff:198.18.0.1]:8088", False),
+        (b"http://[::1]", True),
+        (b"http://[", True),
+        (b"", False),
+    ],
+)
+def test_a_websocket_of_a_page(origin: bytes, *, is_page: bool) -> None:
+    """A browser names the page that opens a WebSocket; a page of this host has this host's address."""
+    syn, _ = syns("192.0.2.7", 5062, "198.18.0.1")
+    streams = RequestStreams()
+    assert parse_requests(syn, streams) == []
+    found = parse_requests(segment_like(syn, 1, PAGE % origin + framed(ASK)), streams)
+    assert found is not None
+    assert [one.page for one in found] == ([True, False] if is_page else [False])
+    assert found[-1].method == "REGISTER"

@@ -248,12 +248,13 @@ def calling(
     port: int | None = None,
     host: str = PBX_IPV4,
     protocol: str = "sip",
+    origin: str = "",
 ) -> Iterator[Caller]:
     """Yield a caller at ``source`` on the attacker's side; ``port`` defaults to the transport's port.
 
-    ``protocol`` is what a WebSocket asks for.
+    ``protocol`` is what a WebSocket asks for, and ``origin`` the web page that opens it; "" for no browser.
     """
-    caller = caller_at(lab, source, transport, port, host, protocol)
+    caller = caller_at(lab, source, transport, port, host, protocol, origin)
     try:
         yield caller
     finally:
@@ -270,10 +271,13 @@ def caller_at(
     port: int | None = None,
     host: str = PBX_IPV4,
     protocol: str = "sip",
+    origin: str = "",
 ) -> Caller:
     """Return a caller, which the test must close."""
     with netns.inside(lab.network.attacker):
-        wire = open_wire(transport, (host, port or PORTS[transport]), source, protocol=protocol)
+        wire = open_wire(
+            transport, (host, port or PORTS[transport]), source, protocol=protocol, origin=origin
+        )
         return Caller(wire, transport)
 
 

@@ -18,7 +18,7 @@ _MASK = b"\0\0\0\0"
 _UPGRADE = (
     "GET /ws HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-    "Sec-WebSocket-Protocol: {protocol}\r\n\r\n"
+    "Sec-WebSocket-Protocol: {protocol}\r\n{more}\r\n"
 )
 LONGER = "x," + " " * 40 + "sip"
 """Protocols of which Asterisk takes the second, and repeats its blanks in a longer answer."""
@@ -116,11 +116,13 @@ class WebSocketWire(StreamWire):
         encrypted: bool = False,
         protocol: str = "sip",
         window: int = 0,
+        origin: str = "",
     ) -> None:
         self.fragments = 1
         """The number of frames of each message."""
         super().__init__(target, source, seconds, encrypted=encrypted, window=window)
-        super().send(_UPGRADE.format(host=target[0], protocol=protocol).encode())
+        more = f"Origin: {origin}\r\n" if origin else ""
+        super().send(_UPGRADE.format(host=target[0], protocol=protocol, more=more).encode())
         self._upgraded = False
         accepted = super().receive(seconds)
         self._upgraded = accepted is not None and accepted.startswith(b"HTTP/1.1 101")
@@ -172,15 +174,18 @@ def open_wire(
     *,
     protocol: str = "sip",
     window: int = 0,
+    origin: str = "",
 ) -> Wire:
     """Return a wire by UDP, TCP, TLS, WS or WSS; refuse a target outside the laboratory.
 
-    ``protocol`` is what a WebSocket asks for; ``window`` is the receive buffer of a stream (0: the default).
+    ``protocol`` is what a WebSocket asks for, and ``origin`` the web page that opens it; "" for no browser.
+    ``window`` is the receive buffer of a stream (0: the default).
     """
     must_be_in_the_laboratory(target[0])
     if transport in {"WS", "WSS"}:
         encrypted = transport == "WSS"
-        return WebSocketWire(target, source, seconds, encrypted=encrypted, protocol=protocol, window=window)
+        more = {"protocol": protocol, "origin": origin}
+        return WebSocketWire(target, source, seconds, encrypted=encrypted, window=window, **more)
     if transport in {"TCP", "TLS"}:
         return StreamWire(target, source, seconds, encrypted=transport == "TLS", window=window)
     return connect(transport, target, source, seconds)

@@ -12,6 +12,7 @@ them out in this order. An effect is a judged attempt with the ban that follows,
 administrator, a login that makes a friend, or a friend that the kernel must observe.
 """
 
+from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from math import inf
 
@@ -49,6 +50,7 @@ from ringfence.detect.history import (
     fact_from,
     fact_of,
     pack_network,
+    remember,
     unpack_network,
 )
 from ringfence.detect.judge import ClaimedLimit, Judge, existing_accounts
@@ -181,7 +183,7 @@ class Detector:
         # The bans that the present call returns, by network and scope: they are not in force yet.
         self._decided: set[tuple[Network, Scope]] = set()
         # By subject, the latest bans whose attempts were not all named when they were decided.
-        self._unnamed: dict[Network, Decision] = {}
+        self._unnamed: OrderedDict[Network, Decision] = OrderedDict()
 
     def configure(
         self, rules: tuple[Rule, ...], sources: KnownSources | None = None, claimed: Claimed | None = None
@@ -352,7 +354,7 @@ class Detector:
                         if decision.accounts >= OFFICE:
                             effects.append(office_banned(decision.subject, decision.accounts))
                         elif decision.scope in _WHOLE:
-                            self._unnamed[decision.subject] = decision
+                            remember(self._unnamed, decision.subject, decision, _MOST_UNNAMED)
         finally:
             self._decided.clear()
         return effects
@@ -552,7 +554,7 @@ class Detector:
                 # challenge. So the attempt counts against the phone only if its own request was copied.
                 attempt = evolve(attempt, trusted=False)
         claimed = found.claimed
-        if not attempt.credentials and attempt.transport not in _DATAGRAMS:
+        if attempt.page or (not attempt.credentials and attempt.transport not in _DATAGRAMS):
             claimed = Scope.SIP_TCP  # the handshake proves the address, and not that it is an attacker's
         return self.judge(attempt, found.at, claimed)
 
@@ -647,7 +649,8 @@ class Detector:
             decision, alarms = self._friend_attempts.on_tainted(subject, attempt, now)
             if decision is not None:
                 return (Judgement(attempt, subject.network, _COUNTED, decision), *alarms)
-        if not narrowed or attempt.proof is not _CLAIMED:  # claimed attempts do not lengthen a claimed ban
+        # Claimed attempts do not lengthen a claimed ban, and those of a web page do not widen its ban.
+        if not narrowed or not (attempt.proof is _CLAIMED or attempt.page):
             decision = self._judge.decide(subject, kept, attempt, now, narrowed=narrowed, claimed=claimed)
         if attempt.proof is not _CLAIMED:
             fact = fact_from(attempt, now)
@@ -706,8 +709,6 @@ class Detector:
         ``wire`` and ``listening`` are as in :meth:`Attribution.tick`.
         """
         self._history.expire(now)
-        for subject in [*self._unnamed][:-_MOST_UNNAMED]:
-            del self._unnamed[subject]
         alarms = [distributed_cleared(*account) for account in self._judge.tick(now)]
         alarms += self._friend_attempts.tick(now)
         alarms += [too_many_friends(*account) for account in self.friends.new.take_refused()]

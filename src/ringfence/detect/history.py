@@ -190,8 +190,8 @@ _EVENT = {event: number for number, event in enumerate(_EVENTS)}
 _PROOFS = tuple(Proof)
 _SESSION_BITS = 0xFFFFFFFF
 _CLAIMED = Proof.CLAIMED
-# The field of the event also has a bit for "no credentials", and one for an address that follows.
-_SERVICE_BITS, _EVENT_BITS, _BARE, _HAS_ADDRESS = 0x70, 0x3F, 0x40, 0x80
+# The field of the event also has bits: by a web page, without credentials, and an address follows.
+_SERVICE_BITS, _EVENT_BITS, _PAGE, _BARE, _HAS_ADDRESS = 0x70, 0x1F, 0x20, 0x40, 0x80
 _UNEXPLAINED = _EVENT[EventKind.UNEXPLAINED]
 _INVALID_ACCOUNT = _EVENT[EventKind.INVALID_ACCOUNT_ID]
 
@@ -244,7 +244,7 @@ class Fact:
     the account does not exist. ``consumed``: it counts for no further ban. ``claim_consumed``: it has led to
     a claimed ban. It still counts for full bans, and for claimed bans by the rules with ``insists``.
     ``credentials``: the request may have had some. ``packed`` is the attempt as the history keeps it, empty
-    if it comes from elsewhere.
+    if it comes from elsewhere. ``page``: a web page of another site made a browser send it.
     """
 
     at: float
@@ -258,6 +258,7 @@ class Fact:
     consumed: bool
     claim_consumed: bool
     credentials: bool = True
+    page: bool = False
     packed: bytes = field(default=b"", eq=False, repr=False)
 
 
@@ -486,6 +487,7 @@ class History:
             session,
             tuple(name for number, name in enumerate(names) if sources >> number & 1),
             not event & _BARE,
+            bool(event & _PAGE),
         )
 
     def latest(self, most: int) -> Iterator[tuple[Key, list[bytes]]]:
@@ -551,6 +553,7 @@ class History:
         delta = int((attempt.time - now - (self._ahead or 0.0)) * _MILLI)
         rest = attempt.account.encode("utf-8", "replace")
         event = _EVENT[attempt.event] if attempt.credentials else _EVENT[attempt.event] | _BARE
+        event |= _PAGE if attempt.page else 0
         if isinstance(attempt.address, IPv6Address):
             event |= _HAS_ADDRESS
             rest += attempt.address.packed
@@ -623,6 +626,7 @@ def fact_from(attempt: Attempt, at: float) -> Fact:
         consumed=False,
         claim_consumed=False,
         credentials=attempt.credentials,
+        page=attempt.page,
     )
 
 
@@ -647,6 +651,7 @@ def fact_of(packed: bytes) -> Fact:
         bool(flags & _CONSUMED),
         bool(flags & _CLAIM_CONSUMED),
         not event & _BARE,
+        bool(event & _PAGE),
         packed,
     )
 

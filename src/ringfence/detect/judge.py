@@ -397,11 +397,14 @@ class Judge:
         self._history.consume(subject.key)
         return Decision(subject.network, rule, evidence, at, scope, accounts=accounts)
 
-    def _scope_of(self, rule: Rule, found: Iterable[Fact] | Iterable[Attempt]) -> Scope:
+    def _scope_of(self, rule: Rule, found: Sequence[Fact] | Sequence[Attempt]) -> Scope:
         """Return the scope of a full ban by ``rule`` for these attempts.
 
-        It is the wider one of the rule's, and of ``manager``'s if one of them is a failed manager login.
+        It is the wider one of the rule's, and of ``manager``'s if one of them is a failed manager login. If a
+        web page made a browser send all of them, the user of the browser is no attacker.
         """
+        if rule.by is not By.PREFIX and all(one.page for one in found):
+            return Scope.SIP_TCP
         if self._manager is None or rule.scope is not Scope.SIP:
             return rule.scope
         tried = any(one.kind is AttemptKind.MANAGER for one in found)

@@ -368,14 +368,20 @@ def remarks(known: NetworkFacts) -> list[str]:
     reasons = Counter(why_unconfirmed(attempt) for attempt in attempts if not attempt.trusted)
     found = [_line(number, len(attempts), why) for why, number in reasons.items()]
     pings = known.story.pinging if known.story is not None else ()
-    return [*found, *_hidden(attempts), *_bare(attempts), *(one.sentence for one in pings)]
+    return [*found, *_hidden(attempts), *_of_honest_hosts(attempts), *(one.sentence for one in pings)]
 
 
-def _bare(attempts: list[Attempt]) -> Iterator[str]:
-    """Yield the sentence about proven attempts without credentials, if there are any."""
+def _of_honest_hosts(attempts: list[Attempt]) -> Iterator[str]:
+    """Yield the sentences about attempts of browsers for web pages, and about those without credentials."""
     bare = sum(not one.credentials and one.trusted for one in attempts)
+    pages = sum(one.page and one.trusted for one in attempts)
+    of = counted(len(attempts), "attempt", "attempts")
+    if pages:
+        yield (
+            f"{pages} of {of} came from a browser, by WebSocket, for a web page of another site: its user may"
+            " not know it, so at most the SIP ports by TCP are closed"
+        )
     if bare:
-        of = counted(len(attempts), "attempt", "attempts")
         yield (
             f"{bare} of {of} had no credentials, so a short ban of their transport follows at most; "
             "fix: if you know the sender, add its address to an identify in pjsip.conf, or allow it"

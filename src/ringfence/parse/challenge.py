@@ -209,6 +209,8 @@ _CREDENTIALS = b"authorization"
 _ACK = b"ACK "
 _LONGEST_METHOD = 16
 _SIP = b"SIP/2.0 "  # an answer begins with it
+_GET = b"GET "
+_ORIGIN = re.compile(rb"\r\norigin[ \t]*+:[ \t]*+([^\r\n \t]++)", re.IGNORECASE)
 _USERNAME = re.compile(rb'username[ \t]*+=[ \t]*+"([^"\r\n]{0,128}+)"')
 _CALL_ID_OF_CHAN_SIP = re.compile(
     rb"\n(?:call-id|i)(?:[\x01-\t\x0b-\x20]|\n[ \t])*+:([^\n\0]*+(?:\n[ \t][^\n\0]*+)*)"
@@ -261,11 +263,32 @@ def _requests_in(
     room, changed = (True, False) if segment[3] else streams.room(connection, tcp_window(payload))
     if changed and not (room or heads):
         return [CopiedRequest(address, port, (), (), diverted=True, transport=by_tcp)]
-    return [
+    size = (len(connection) - _PORTS) // 2
+    local = packed_address(connection[size : 2 * size])
+    pages = [head for head in heads if head.startswith(_GET) and _is_of_page(head, local)]
+    opened = [CopiedRequest(address, port, (), (), transport=by_tcp, page=True) for _ in pages]
+    return opened + [
         parse_request(address, port, head, transport=by_tcp, closed=not room)
         for head in heads
-        if not head.startswith(_SIP)
+        if not head.startswith((_SIP, _GET))
     ]
+
+
+def _is_of_page(head: bytes, local: Address) -> bool:
+    """Whether a request for a WebSocket names a web page of another site (RFC 6454 §7, RFC 6455 §4.1).
+
+    Browsers always name it, and the page cannot change that. A page of this host has its address. A name
+    proves nothing: its owner decides to which address it leads.
+    """
+    origin = _ORIGIN.search(head)
+    if origin is None:
+        return False
+    host = origin[1].decode("latin-1").rpartition("//")[2]
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    try:
+        return unmapped(ip_address(name)) != local
+    except ValueError:
+        return True
 
 
 def _heads_in(

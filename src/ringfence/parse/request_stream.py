@@ -23,6 +23,8 @@ got segments of which no copy came, and how much an unread connection carries.
 Each segment also names the room that its sender has for answers: its receive window. If that is less than
 ``LEAST_ROOM``, answers stay in Asterisk's socket (:meth:`RequestStreams.room`).
 
+The request of HTTP for a WebSocket is returned like a message if a browser names the web page that opens it.
+
 Every step takes linear time. Bounds: ``MOST_STREAMS`` connections, of which the least recently used are
 forgotten first, ``MOST_MESSAGE`` bytes of a message, ``MOST_EARLY`` early segments with ``MOST_EARLY_BYTES``
 bytes, and ``MOST_BYTES`` bytes of all incomplete messages and early segments. Of each connection the last
@@ -62,6 +64,7 @@ _KEEP_ALIVE = re.compile(rb"[\r\n]++")
 _FIRST_LINE = re.compile(rb"(?:[A-Za-z]{2,32}+ [^\r\n]*+(?<= SIP/2\.0)|SIP/2\.0 [^\r\n]*+)\r\n")
 _UPGRADE = re.compile(rb"GET [^\r\n]++(?<= HTTP/1\.1)\r\n")
 _TO_WEBSOCKET = re.compile(rb"\r\nupgrade[ \t]*+:[ \t]*+websocket[ \t]*+\r\n(?![ \t])", re.IGNORECASE)
+_ORIGIN = re.compile(rb"\r\norigin[ \t]*+:", re.IGNORECASE)
 _ANY_LENGTH = re.compile(rb"\r\n(?:content-length|l[ \t:])", re.IGNORECASE)
 _LENGTH = re.compile(
     rb"\r\n(?:content-length|l)[ \t]*+:[ \t]*+([0-9]{1,6}+)[ \t]*+(?=\r\n(?![ \t]))", re.IGNORECASE
@@ -309,6 +312,8 @@ def _text(buffer: bytes, at: int, stream: _Stream, found: list[bytes]) -> int | 
         if _PLAIN.fullmatch(head) is None:
             raise _UnreadError
         stream.websocket = True
+        if _ORIGIN.search(head):
+            found.append(head)
         return end
     length = _body_length(head)
     if length is None or len(head) + length > MOST_MESSAGE:

@@ -1,6 +1,7 @@
 """Transcripts: which attempts lead to which ban."""
 
 from collections.abc import Callable, Iterable
+from ipaddress import ip_address
 
 import pytest
 from attrs import evolve
@@ -21,7 +22,7 @@ from tests.detect.transcripts.reports import (
 )
 from tests.support.transcript import Banned, Entry, Exempt, Player, Step, Unbanned, at, ticks
 
-from ringfence.model import EventKind, Scope, SecurityEvent, Service, Transport
+from ringfence.model import CopiedRequest, EventKind, Scope, SecurityEvent, Service, Transport
 
 MINUTE, HOUR, DAY = 60.0, 3_600.0, 86_400.0
 _CALLS = iter(range(1_000_000))
@@ -375,6 +376,49 @@ def test_an_office_is_named_when_ami_names_its_accounts_later() -> None:
         )
         alarms.append(guard.play(at(1 + number, report)).alarms)
     assert alarms == [[], [], ["office.banned of 192.0.2.7"], [], []]
+
+
+# -- web pages that make a browser guess
+
+
+def opened(port: int = 5062, address: str = ATTACKER) -> CopiedRequest:
+    """Return the request for a WebSocket by a browser that shows a page of another site."""
+    return CopiedRequest(ip_address(address), port, (), (), transport=Transport.TCP, page=True)
+
+
+def by_page(account: str = "204", port: int = 5062) -> SecurityEvent:
+    """Return a guess by WebSocket."""
+    return failed(call=b"%d" % next(_CALLS), account=account, transport=Transport.WS, port=port)
+
+
+def test_the_guesses_of_a_page_close_tcp_only() -> None:
+    """A browser that guesses for a page loses the SIP ports by TCP, and is no attacker elsewhere."""
+    guard = Player(firewall=True)
+    happened = guard.play(at(0, opened()), *(at(n, by_page()) for n in range(5)))
+    assert happened.bans == ["guess bans 192.0.2.7/32 by sip-tcp after 5"]
+    guard.play(at(5, Banned("192.0.2.7/32", 600.0, Scope.SIP_TCP)))
+    happened = guard.play(*(at(6 + n, by_page()) for n in range(9)))
+    assert (happened.bans, happened.of("late")) == ([], [ATTACKER] * 9)
+
+
+def test_guesses_beside_those_of_a_page_are_the_senders_own() -> None:
+    """An attacker that sends one of five guesses without a browser is banned from all SIP ports."""
+    guard = Player()
+    happened = guard.play(
+        at(0, opened()), at(1, by_page(port=5063)), *(at(2 + n, by_page()) for n in range(4))
+    )
+    assert happened.bans == ["guess bans 192.0.2.7/32 by sip after 5"]
+
+
+def test_pages_hide_no_rotation() -> None:
+    """Guesses of pages count for their prefix, because many browsers of one network guess for an attacker."""
+    guard = Player(rules=("prefix",))
+    pages = at(0, *(opened(address=f"192.0.2.{n}") for n in range(10)))
+    guesses = [
+        at(1 + n, failed(f"192.0.2.{n % 10}", b"%d" % next(_CALLS), transport=Transport.WS))
+        for n in range(20)
+    ]
+    assert guard.play(pages, *guesses).bans == ["prefix bans 192.0.2.0/24 by sip after 20"]
 
 
 # -- requests without credentials
