@@ -4,7 +4,7 @@ from attrs import evolve
 from tests.detect.driven import Driven
 from tests.detect.events import NOTICES, SENDER, Connected, event
 
-from ringfence.detect.attribution import MOST_LINES, PATIENCE, AmbiguousLines
+from ringfence.detect.ambiguous import MOST_LINES, PATIENCE, AmbiguousLines
 from ringfence.detect.confirmation import UNBACKED, Backing, KnownSources
 from ringfence.detect.judgement import Disposition
 from ringfence.detect.rules import RULES
