@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from tests.support import newcomers, pipelined
+from tests.support import honest, phones, pipelined
 from tests.support.asterisk_files import PASSWORD
 from tests.support.daemon import until
 from tests.support.guarded import SharedGuard, shared, until_asking
@@ -17,6 +17,7 @@ pytestmark = pytest.mark.asterisk
 STRANGERS = {**{transport: f"8.{number}" for number, transport in enumerate(PORTS, 1)}, "UDP by IPv6": "8:1"}
 NETWORKS = {"nftables": ("198.19.5", "fd00:19::5"), "ipset": ("198.19.10", "fd00:19::10")}
 NUMBER = 250
+ACCOUNTS = [f"phone{number}" for number in range(1, phones.OFFICE + 1)]
 
 
 @pytest.fixture(params=NETWORKS)
@@ -78,7 +79,7 @@ def test_a_new_phone_meets_no_ration(open22: Lab, backend: str, transport: str) 
 @pytest.mark.parametrize("transport", PORTS)
 def test_new_phones_behind_one_address_get_in(open22: Lab, backend: str, transport: str) -> None:
     """Of fifty phones that register at the same moment from an unknown address all do, by each transport."""
-    source = address(backend, f"6.{1 + [*PORTS].index(transport)}")
+    scene = honest.Scene(open22, {"nftables": 50, "ipset": 60}[backend] + [*PORTS].index(transport))
     with rationed(open22, backend) as guard:
-        assert math.inf not in newcomers.seconds_to_register(open22, source, transport)
+        assert math.inf not in honest.seconds_to_register(scene, transport, ACCOUNTS, patience=30.0)
         assert guard.banned() == set()

@@ -156,6 +156,17 @@ def test_a_stranger_begins_one_flow_at_once(backend: Backend, far: str, cable: C
         assert arrived(phones[1], here, [GUESS] * 9) == 0
 
 
+def test_one_flow_leaves_room_for_the_next_one(backend: Backend, far: str, cable: Cable) -> None:
+    """A phone with a wrong password that asks without end leaves half of the ration to others."""
+    plan(backend, evolve(PLAN, asking=evolve(ASKING, rate=4)))
+    with ends(cable, far, SIP) as (here, _), strangers(cable, far, [cable.banned] * 2) as (wrong, right):
+        assert arrived(wrong, here, [GUESS] * MANY) >= 5
+        for _ in range(10):
+            time.sleep(0.15)
+            arrived(wrong, here, [GUESS] * MANY)
+        assert arrived(right, here, [GUESS] * 2) == 2
+
+
 @pytest.mark.parametrize("which", WITHOUT_RATION)
 def test_friends_and_allowed_networks_have_no_ration(
     backend: Backend, far: str, cable: Cable, which: NetworkList

@@ -216,12 +216,12 @@ def _renewed(office: Sequence[Phone]) -> list[int]:
     return together(office, lambda phone: phone.register(expires=600))
 
 
-def _registered(phone: Phone) -> float:
+def _registered(phone: Phone, patience: float = 2 * SOON) -> float:
     """Register; return the seconds, or infinity. A phone with an old password tries some times."""
     if phone.password == OLD:
         _try_again(phone, _OLD_TRIES)
         return math.inf
-    began, phone.patience = time.monotonic(), 2 * SOON
+    began, phone.patience = time.monotonic(), patience
     return time.monotonic() - began if phone.register(expires=600) == 200 else math.inf
 
 
@@ -234,19 +234,25 @@ def _try_again(phone: Phone, times: int) -> None:
 
 def _together(scene: Scene, transport: str, accounts: Sequence[str]) -> Done:
     """Register phones behind one address together; each must be registered soon."""
-    with ThreadPoolExecutor(len(accounts)) as pool:
-        if transport == "UDP":
-            with phones_at(scene.lab, scene.at(1), accounts) as office:
-                seconds = list(pool.map(_registered, office))
-        else:
-            seconds = list(pool.map(lambda account: _by_stream(scene, transport, account), accounts))
+    seconds = seconds_to_register(scene, transport, accounts)
     return Done(len(seconds), sum(one > SOON for one in seconds))
 
 
-def _by_stream(scene: Scene, transport: str, account: str) -> float:
-    """Register on new connections until it works; return the seconds, or infinity after some time."""
+def seconds_to_register(
+    scene: Scene, transport: str, accounts: Sequence[str], patience: float = 2 * SOON
+) -> list[float]:
+    """Register phones behind one address together; return the seconds of each, infinity if it gives up."""
+    with ThreadPoolExecutor(len(accounts)) as pool:
+        if transport == "UDP":
+            with phones_at(scene.lab, scene.at(1), accounts) as office:
+                return list(pool.map(lambda phone: _registered(phone, patience), office))
+        return list(pool.map(lambda account: _by_stream(scene, transport, account, patience), accounts))
+
+
+def _by_stream(scene: Scene, transport: str, account: str, patience: float) -> float:
+    """Register on new connections until it works; return the seconds, or infinity after ``patience``."""
     began = time.monotonic()
-    while time.monotonic() - began < 2 * SOON:
+    while time.monotonic() - began < patience:
         with suppress(ConnectionError):
             with netns.inside(scene.lab.network.attacker):
                 wire = open_wire(transport, (PBX_IPV4, PORTS[transport]), scene.at(1), SOON)

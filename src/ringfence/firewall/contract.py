@@ -267,7 +267,8 @@ class AskingRation:
     then ``flows_a_second``; its neighbours begin ``NEAR`` times as many. What counts of another flow is
     dropped. Without this, the first requests of fifty new phones behind one address would use up the ration,
     and none could answer its challenge. With it, one of them registers and makes the address a friend, and
-    the others get in when they send again.
+    the others get in when they send again. Nor does one flow get more than ``flow_rate`` datagrams a second:
+    if the first phone has a wrong password, the next one finds room.
     """
 
     mode: LimitMode = LimitMode.OFF
@@ -293,6 +294,11 @@ class AskingRation:
     def bytes_a_second(self) -> int:
         """How many more bytes of one stranger pass in a second."""
         return self.rate * _ASKED
+
+    @property
+    def flow_rate(self) -> int:
+        """How many datagrams of one flow pass in a second, after ``burst`` at once."""
+        return max(self.rate // 2, 1)
 
     @property
     def flows_a_second(self) -> int:

@@ -188,6 +188,8 @@ class Asking:
     def _questions(self) -> Iterator[IptablesRule]:
         asking = self.plan.asking
         rate, burst = asking.rate, asking.burst
+        each = f"each-{asking.flow_rate}-{burst}", f"{asking.flow_rate}/sec", f"{burst}"
+        yield from self._over("-p udp ", *each, mode="srcip,srcport")
         yield from self._over("-p udp ", f"udp-{rate}-{burst}", f"{rate}/sec", f"{burst}")
         near = f"{rate * NEAR}/sec", f"{burst * NEAR}"
         yield from self._over("-p udp ", f"udp-near-{rate}-{burst}", *near, near=True)
@@ -213,18 +215,18 @@ class Asking:
         yield from self._over(packets, f"{name}-near-{limits}", *_in_bytes(*near), near=True)
 
     def _over(
-        self, packets: str, name: str, above: str, burst: str, *, near: bool = False
+        self, packets: str, name: str, above: str, burst: str, *, near: bool = False, mode: str = "srcip"
     ) -> Iterator[IptablesRule]:
         """Yield the rule for packets over a limit of a stranger, or of its neighbours (``near``).
 
-        ``burst`` is "" if the limit has none.
+        ``burst`` is "" if the limit has none. ``mode`` is what hashlimit counts by.
         """
         length = (NEAR_LENGTHS if near else SENDER_LENGTHS)[self.version]
         mask = "" if (self.version, length) == (_IPV4, 32) else f" --hashlimit-srcmask {length}"
         at_once = f"--hashlimit-burst {burst} " if burst else ""
         yield IptablesRule(
             f"{packets}-m hashlimit --hashlimit-above {above} {at_once}"
-            f"--hashlimit-mode srcip --hashlimit-name ringfence-asked-{name} "
+            f"--hashlimit-mode {mode} --hashlimit-name ringfence-asked-{name} "
             f"--hashlimit-htable-size {BUCKETS} --hashlimit-htable-max {MOST_LIMITED} "
             f"--hashlimit-htable-expire {self.plan.asking.seconds * 1000}{mask}{self._dropping}",
             OVER_ASKING,

@@ -588,6 +588,7 @@ def _asking_sets(version: int) -> dict[str, str]:
     return {
         **{f"asked{near}{what}{version}": stranger for near in ("", "_near") for what in _ASKED},
         f"asked_flows{version}": f"{flow} {FLOW_SECONDS}s; size {MOST_LIMITED};",
+        f"asked_each{version}": f"{flow} {FLOOD_SECONDS}s; size {MOST_LIMITED};",
         f"asked_websocket{version}": f"{flow} {WEBSOCKET_SECONDS}s; size {MOST_WEBSOCKETS};",
     }
 
@@ -637,7 +638,10 @@ def _asking_steps(asking: AskingRation, version: int, what: str, *, inner: bool)
     )
     limits = _limits_of(asking)
     begun = _asked(asking, version, "_begun", lambda times: _over(times * asking.flows_a_second, times))
-    yield RulesetChain(f"asking_more{what}{version}", _asked(asking, version, what, limits[what]))
+    one = f"{flow} timeout {asking.seconds}s {_over(asking.flow_rate, asking.burst)}"
+    each = () if what else (f"update @asked_each{version} {{ {one} }} goto asked{version}",)
+    more = (*each, *_asked(asking, version, what, limits[what]))
+    yield RulesetChain(f"asking_more{what}{version}", more)
     first = (*begun, keep, *(hello if what == "_sealed" else ()), last)
     yield RulesetChain(f"asking_first{what}{version}", first)
     new = f"{flow} != {flows} goto asking_first{what}{version}"
