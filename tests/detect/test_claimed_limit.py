@@ -68,3 +68,26 @@ def test_proven_subjects_have_a_limit_of_their_own() -> None:
     assert (claims.allows(b"c", 0.0), claims.allows_proven(0.0)) == (False, True)
     assert [claims.begin_ban(key, 0.0, proven=True) for key in (b"c", b"d")] == [600.0, 600.0]
     assert (claims.allows_proven(59.9), claims.allows_proven(60.0)) == (False, True)
+
+
+def test_subjects_that_returned_a_nonce_have_a_limit_of_their_own() -> None:
+    """Within a day after they did. They use it only if the common one has no room."""
+    claims = ClaimedLimit(TERMS)
+    for key in (b"c", b"d", b"e"):
+        claims.record_nonce(key, 0.0)
+    for key in (b"a", b"b", b"c", b"d"):
+        assert claims.allows(key, 1.0)
+        claims.begin_ban(key, 1.0)
+    assert (claims.allows(b"e", 1.0), claims.allows(b"f", 1.0)) == (False, False)
+    claims.begin_ban(b"a", DAY)
+    claims.begin_ban(b"b", DAY)
+    assert [claims.allows(key, DAY) for key in (b"e", b"f")] == [True, True]
+
+
+def test_a_nonce_of_yesterday_needs_the_common_room() -> None:
+    """The subject competes with new ones again."""
+    claims = ClaimedLimit(TERMS)
+    claims.record_nonce(b"c", 0.0)
+    for key in (b"a", b"b"):
+        claims.begin_ban(key, DAY - 1.0)
+    assert (claims.allows(b"c", DAY - 1.0), claims.allows(b"c", DAY)) == (True, False)

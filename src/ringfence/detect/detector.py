@@ -393,6 +393,7 @@ class Detector:
             return self._on_wrong_answer(finding, now)
         if isinstance(finding, ClientLogin):
             return self._on_success(finding.event, now)
+        self._judge.record_nonce(self._subjects.find(finding.address), now)
         return (self._friend_attempts.on_unprovable(finding.address, now),)
 
     def _judge_again(self, address: Address, now: float) -> Iterator[Judgement]:

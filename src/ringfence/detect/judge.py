@@ -140,7 +140,9 @@ class GroupCounts(Generic[_Group]):
 # Anyone who can forge UDP source addresses can choose whom to get banned. So these bans (*claimed* bans)
 # are short, and their number a minute is limited. Beyond the limit, only subjects with an earlier claimed ban
 # are banned, again at most so many a minute. Subjects with a proven attempt have a limit of their own, of as
-# many a minute: forged addresses have none, so they cannot use it up. Full bans have no limit.
+# many a minute: forged addresses have none, so they cannot use it up. So have subjects that returned a nonce
+# which proves nothing, because it was sent elsewhere too: a forger must receive one for each. Full bans have
+# no limit.
 #
 # Bounds: ``MOST`` subjects with a ban. The oldest are discarded first, and are then treated as new. Times are
 # monotonic seconds.
@@ -164,13 +166,27 @@ class ClaimedLimit:
         self._new: deque[float] = deque()
         self._returning: deque[float] = deque()
         self._proven: deque[float] = deque()
+        self._unprovable: deque[float] = deque()
         self._before: OrderedDict[Key, tuple[int, float]] = OrderedDict()
+        self._returned: OrderedDict[Key, float] = OrderedDict()  # when a subject returned a nonce
+
+    def record_nonce(self, key: Key, now: float) -> None:
+        """Record that a subject has returned a nonce, although nothing proves its address."""
+        remember(self._returned, key, now, self._most)
 
     def allows(self, key: Key, now: float) -> bool:
         """Whether the subject with ``key`` may get a claimed ban now, although it has no proven attempt."""
-        if self._has_room(self._new, now, self.terms.per_minute):
-            return True
-        return key in self._before and self._has_room(self._returning, now, self.terms.per_minute)
+        return self._room_for(key, now) is not None
+
+    def _room_for(self, key: Key, now: float) -> deque[float] | None:
+        """Return the bans of the last minute among which one of ``key`` counts; None if there is no room."""
+        most = self.terms.per_minute
+        if key in self._before and self._has_room(self._returning, now, most):
+            return self._returning
+        if self._has_room(self._new, now, most):
+            return self._new
+        lately = now - self._returned.get(key, -inf) < self.terms.returns_within
+        return self._unprovable if lately and self._has_room(self._unprovable, now, most) else None
 
     def allows_proven(self, now: float) -> bool:
         """Whether a subject with a proven attempt may get a claimed ban now."""
@@ -192,8 +208,8 @@ class ClaimedLimit:
         number, last = self._before.get(key, (0, now))
         if now - last >= self.terms.returns_within:
             number = 0
-        returns = key in self._before and self._has_room(self._returning, now, self.terms.per_minute)
-        (self._proven if proven else self._returning if returns else self._new).append(now)
+        room = self._proven if proven else self._room_for(key, now)
+        (self._new if room is None else room).append(now)
         remember(self._before, key, (number + 1, now), self._most)
         return self.terms.ban[min(number, len(self.terms.ban) - 1)]
 
@@ -357,6 +373,10 @@ class Judge:
         if has_proven(self._history.packed(subject.key)):
             return self._claims.allows_proven(now)
         return self._claims.allows(subject.key, now)
+
+    def record_nonce(self, subject: Subject, now: float) -> None:
+        """Record that a subject has returned a nonce that proves nothing."""
+        self._claims.record_nonce(subject.key, now)
 
     def _matching(self, rule: Rule, facts: Sequence[Fact]) -> list[Fact]:
         """Return the attempts that a rule counts: trusted, not consumed, of its kinds, within its window.

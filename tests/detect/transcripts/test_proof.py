@@ -7,6 +7,7 @@ from tests.detect.transcripts.reports import (
     ATTACKER,
     BYSTANDER,
     NOTICE,
+    PHONE,
     SECURITY,
     challenged,
     copied,
@@ -63,6 +64,14 @@ def test_a_nonce_sent_to_two_receivers_proves_no_address() -> None:
     assert happened.attempts == ["192.0.2.7 counted, claimed"] * 5
     assert happened.bans == NARROW
     assert set(happened.alarms) == {"evidence.unprovable of 192.0.2.7"}
+
+
+def test_an_unprovable_guesser_does_not_compete_with_forged_ones() -> None:
+    """The minute's claimed bans are used up, but it has returned nonces that this host sent."""
+    guard = Player(claimed_per_minute=1)
+    guard.play(*(at(0, failed(PHONE, b"forged-%d" % n, nonce=b"invented")) for n in range(5)))
+    steps = guesses(ATTACKER, BYSTANDER)
+    assert guard.play(*steps).bans == NARROW
 
 
 def test_a_nonce_that_two_addresses_asked_for_proves_no_address() -> None:
