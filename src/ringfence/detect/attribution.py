@@ -253,9 +253,6 @@ _REGISTER = "REGISTER"
 REFUSALS = (*_CHALLENGES, 403)
 """The statuses of the answers by which Asterisk refuses a password, or asks for one."""
 
-MOST_PAGES = 4_096
-"""The number of connections of web pages that are remembered."""
-
 MOST_UNEXPLAINED = 20
 """The number of refusals of a sender's unknown requests that do not count by themselves."""
 
@@ -313,8 +310,6 @@ class Attribution:
         self._ambiguous = AmbiguousLines(self._backing)
         self._tags = count(1)
         self._several = sources.several
-        # The connections that web pages of other sites have opened: the address and port of the browser.
-        self._pages: OrderedDict[tuple[Address, int], float] = OrderedDict()
         self._has_bare = False  # whether an attempt without credentials was ever reported
         self._wire_asterisk = ""  # the assumed Asterisk of copied requests
 
@@ -772,9 +767,6 @@ class Attribution:
         self._wire_asterisk = asterisk
         found: list[Finding] = []
         for request in requests:
-            if request.page:
-                remember(self._pages, (request.address, request.port), now, MOST_PAGES)
-                continue
             if request.unread and request.transport is not _UDP:
                 sender = self._senders.sender_at(request.address, now)
                 sender.unread = now
@@ -895,10 +887,7 @@ class Attribution:
 
     def _attributed(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
         """Return a new attempt. If its nonce also proves its session, return this proof first."""
-        remote = event.remote
-        if self._pages and remote.transport is not _UDP and (remote.address, remote.port) in self._pages:
-            attempt = evolve(attempt, page=True)
-        new = AttributedAttempt(attempt, now, port=remote.port, copied=event.copied)
+        new = AttributedAttempt(attempt, now, port=event.remote.port, copied=event.copied)
         if not attempt.credentials and event.service is _PJSIP:
             self._senders.session(attempt.address, event.session, now).bare += 1
             self._has_bare = True

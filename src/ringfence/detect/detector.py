@@ -75,6 +75,7 @@ from ringfence.detect.judgement import (
     too_many_friends,
 )
 from ringfence.detect.observation import Observation
+from ringfence.detect.pages import Pages
 from ringfence.detect.refused_logins import RefusedLogins, is_refused_login
 from ringfence.detect.rules import By, Claimed, Rule
 from ringfence.detect.sessions import MAX_SESSIONS
@@ -179,6 +180,7 @@ class Detector:
         self._friend_attempts = FriendAttempts(self._subjects, self._history, self.counts)
         self._friend_attempts.configure(rules)
         self._observation = Observation()
+        self._pages = Pages()
         self._refusals = RefusedLogins(self.friends)
         # The bans that the present call returns, by network and scope: they are not in force yet.
         self._decided: set[tuple[Network, Scope]] = set()
@@ -277,7 +279,8 @@ class Detector:
     ) -> Sequence[Effect]:
         """Handle requests of strangers, which the kernel copied (:meth:`Attribution.observe_requests`)."""
         self._friend_attempts.sees_wire = True
-        return self._on_findings(self._attribution.observe_requests(requests, now, asterisk), now)
+        others = self._pages.take(requests)
+        return self._on_findings(self._attribution.observe_requests(others, now, asterisk), now)
 
     def observe_exchange(self, exchange: Exchange, now: float) -> None:
         """Record an exchange; :meth:`judge_exchanges` then judges those that nothing explains.
@@ -555,6 +558,8 @@ class Detector:
                 # challenge. So the attempt counts against the phone only if its own request was copied.
                 attempt = evolve(attempt, trusted=False)
         claimed = found.claimed
+        if self._pages.opened and self._pages.sent(attempt, found.port):
+            attempt = evolve(attempt, page=True)
         if attempt.page or (not attempt.credentials and attempt.transport not in _DATAGRAMS):
             claimed = Scope.SIP_TCP  # the handshake proves the address, and not that it is an attacker's
         return self.judge(attempt, found.at, claimed)

@@ -1,0 +1,38 @@
+"""The WebSockets that web pages of other sites have opened in the browsers of strangers.
+
+A page can make the browser of each reader guess. So its guesses show no attacker at the browser's address.
+Browsers name the page in the request for the WebSocket, and the page cannot change that.
+
+Bound: ``MOST`` connections; the oldest are forgotten first, and their guesses then count as the sender's own.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from ringfence.detect.history import remember
+from ringfence.detect.sessions import AddressKey, address_key
+from ringfence.model import Attempt, CopiedRequest, Transport
+
+MOST = 4_096
+
+
+class Pages:
+    """The connections of pages: ``opened`` has the addresses and ports of the browsers."""
+
+    def __init__(self) -> None:
+        self.opened: OrderedDict[tuple[AddressKey, int], None] = OrderedDict()
+
+    def take(self, requests: Iterable[CopiedRequest]) -> list[CopiedRequest]:
+        """Record the connections that pages open; return the other requests."""
+        others = []
+        for request in requests:
+            if request.page:
+                remember(self.opened, (address_key(request.address), request.port), None, MOST)
+            else:
+                others.append(request)
+        return others
+
+    def sent(self, attempt: Attempt, port: int) -> bool:
+        """Whether an attempt came over the connection of a page; ``port`` is its sender's."""
+        by_stream = attempt.transport is not Transport.UDP
+        return by_stream and (address_key(attempt.address), port) in self.opened
