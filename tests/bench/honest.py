@@ -21,7 +21,8 @@ from tests.support.honest import Done, Scene
 from ringfence.model import WHOLE_SCOPES
 
 BACKENDS = ("ipset", "nftables")
-_WHOLE = frozenset(scope.value for scope in WHOLE_SCOPES)
+_WHOLE = frozenset({"wide", *(scope.value for scope in WHOLE_SCOPES)})
+"""The bans that no honest stranger may cause: of all of SIP, or of more than one address."""
 _CORES = PLACED.replace("attacker", "strangers")
 
 
@@ -36,8 +37,10 @@ class Suffered:
 def figures(_: Path | None) -> Iterator[Figure]:
     """Measure, and yield the rows."""
     found = [_lived(backend) for backend in BACKENDS]
-    for name in honest.WITHOUT_CREDENTIALS:
+    for name in honest.PINGS:
         yield _row(name, [of[name] for of in found], "requests without an answer")
+    for name in honest.REFUSED_CALLS:
+        yield _row(name, [of[name] for of in found])
     for name in honest.WITH_PASSWORDS:
         yield _row(name, [of[name] for of in found], f"phones not registered after {honest.SOON:.0f} s")
     yield from _victims()
@@ -59,7 +62,7 @@ def _allowed(name: str) -> str:
 def _lived(backend: str) -> dict[str, Suffered]:
     """Let all live with one Asterisk and one daemon: first the light habits at the same time."""
     allowed = {_allowed(name): habit for name, habit in honest.GUESTS_CALLS.items()}
-    light = {**honest.WITHOUT_CREDENTIALS, **honest.GUESTS_CALLS, **allowed}
+    light = {**honest.PINGS, **honest.REFUSED_CALLS, **honest.GUESTS_CALLS, **allowed}
     with bed(extra=honest.configured(), firewall=defended(backend)) as here:
         until_defended(here.guard)
         scenes = {
@@ -90,21 +93,28 @@ def _victims() -> Iterator[Figure]:
 
 
 def _bans(here: Bed, scene: Scene) -> Sequence[str]:
-    """Return the scopes of the bans that include an address of a scene."""
+    """Return the scopes of the bans that include an address of a scene; a wide one counts as of all SIP."""
     own = ip_network(f"{scene.at(0)}/24")
-    return [row["scope"] for row in here.guard.bans() if own.overlaps(ip_network(row["address"]))]
+    bans = {ip_network(row["address"]): row["scope"] for row in here.guard.bans()}
+    return ["wide" if one.num_addresses > 1 else scope for one, scope in bans.items() if own.overlaps(one)]
 
 
-def _row(what: str, found: Sequence[Suffered], failed: str, compared: str = "") -> Figure:
+def _row(what: str, found: Sequence[Suffered], failed: str = "", compared: str = "") -> Figure:
+    """Return a row; ``failed`` names the failures, unless they do not count."""
     bans = [scope for one in found for scope in one.bans]
-    whole = sum(scope in _WHOLE for scope in bans)
-    narrow = ", ".join(sorted({scope for scope in bans if scope not in _WHOLE}))
-    failures, needed = (sum(getattr(one.done, what) for one in found) for what in ("failed", "needed"))
+    narrow = sorted({scope for scope in bans if scope not in _WHOLE})
+    measured = [len([scope for scope in bans if scope in _WHOLE])]
+    of = ""
+    if failed:
+        measured.append(sum(one.done.failed for one in found))
+        of = f" of {sum(one.done.needed for one in found)}"
     return Figure(
-        what=f"honest strangers: {what}: bans of all SIP, {failed}",
-        measured=f"{whole}, {failures} of {needed}" + (f"; narrow bans: {narrow}" if narrow else ""),
-        must="0, 0",
-        reached=(whole, failures) == (0, 0),
+        what=f"honest strangers: {what}: bans of all SIP or of a network{failed and f', {failed}'}",
+        measured=", ".join(map(str, measured))
+        + of
+        + (f"; narrow bans: {', '.join(narrow)}" if narrow else ""),
+        must=", ".join("0" for _ in measured),
+        reached=not any(measured),
         compared=compared,
         cores=_CORES,
     )

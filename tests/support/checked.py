@@ -77,8 +77,8 @@ method = tlsv1_2
 """
 
 
-VICTIMS = tuple(b"victim%d" % number for number in range(1, 31))
-"""Accounts to guess at: a rule that counts by account begins with none."""
+VICTIM = b"victim"
+"""The account to guess at."""
 _NONCE_LASTS = 600
 """Seconds; a guesser could also ask for another nonce."""
 
@@ -91,7 +91,7 @@ def configured(release: str = "22") -> dict[str, str]:
     """Return the configuration of an Asterisk that answers by every transport, 22 by TLS over IPv6 too."""
     texts = blames.configured(release)
     auth, aor = f"nonce_lifetime = {_NONCE_LASTS}\n", "max_contacts = 2\n"
-    more = "".join(pjsip_account(account.decode(), auth=auth, aor=aor) for account in VICTIMS)
+    more = pjsip_account(VICTIM.decode(), auth=auth, aor=aor)
     transports = _MORE_TRANSPORTS if release == "22" else ""
     return {**texts, "pjsip.conf": texts["pjsip.conf"] + transports + more}
 
@@ -114,7 +114,7 @@ class Trial:
     number: int
     right_at: int
     is_over: Callable[[str], bool] = lambda _: False
-    account: bytes = VICTIMS[0]
+    account: bytes = VICTIM
     ports: Mapping[str, int] = PORTS
 
     @property

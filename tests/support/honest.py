@@ -264,8 +264,10 @@ def _by_stream(scene: Scene, transport: str, account: str, patience: float) -> f
     return math.inf
 
 
-WITHOUT_CREDENTIALS: Mapping[str, Habit] = {
-    **{f"a monitor's {_PINGS} OPTIONS, {name}": monitor(name) for name in ("UDP", "TCP")},
+PINGS: Mapping[str, Habit] = {
+    f"a monitor's {_PINGS} OPTIONS, {name}": monitor(name) for name in ("UDP", "TCP")
+}
+REFUSED_CALLS: Mapping[str, Habit] = {
     **{f"{_TRUNK_CALLS} calls of an SBC without identify, {name}": failover(name) for name in ("UDP", "TCP")},
     "the same from four nodes of a /24, TCP": four_nodes("TCP"),
 }

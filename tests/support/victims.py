@@ -4,6 +4,7 @@ with Lab.made("22", honest.configured()) as lab, guarded(lab, folder) as guard:
     assert victims.friend_under_forged_datagrams(Scene(lab, 1), guard).failed == 0
 """
 
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -34,7 +35,7 @@ SSH = 22
 def friend_under_forged_datagrams(scene: Scene, guard: Guard | None) -> Done:
     """Renew a friend's registration while 3 000 datagrams of one byte a second come from its address.
 
-    Six guesses with its address and invented nonces come first: the kernel then copies what it sends.
+    Six guesses with its address and invented nonces come before each: the kernel then copies what it sends.
     """
     address = scene.at(1)
     quiet(scene.lab)
@@ -47,7 +48,7 @@ def friend_under_forged_datagrams(scene: Scene, guard: Guard | None) -> Done:
         try:
             statuses = []
             for _ in range(REGISTRATIONS):
-                time.sleep(0.5)
+                _forge_guesses(scene, address)
                 phone.reboot()
                 statuses.append(phone.register(expires=600))
             if not forger.at_work:
@@ -64,7 +65,8 @@ def _forge_guesses(scene: Scene, address: str) -> None:
         raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
     with raw:
         for number in range(_FORGED_GUESSES):
-            raw.sendto(datagram(sender, request(sender, 3 * number + 1, f"victim{number}")), (PBX_IPV4, 0))
+            forged = request(sender, 3 * number + 1, os.urandom(3).hex())
+            raw.sendto(datagram(sender, forged), (PBX_IPV4, 0))
             time.sleep(0.1)
 
 
