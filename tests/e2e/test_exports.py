@@ -109,5 +109,6 @@ def test_a_suppressed_export_is_reported(lab: Lab) -> None:
     request = evolve(Raw(), call_id=b"x" * 33_000 + b"{}")
     with shared(lab, logs=NO_LOGS, hep=HEP) as guard:
         with calling(lab, source, "TLS") as caller:
-            assert caller.guess(request, "wrong", 3.0) == 401
+            # So long a request counts like many. Its sender may be banned before the second answer.
+            assert caller.guess(request, "wrong", 3.0) in (0, 401)
         until(lambda: "hep.missing" in {one["code"] for one in guard.status()["alarms"]}, "the alarm")

@@ -21,13 +21,16 @@ phone sends without an answer, only more than ``MOST_OF_PHONE`` counts: it also 
 Answers that leave are counted. What a stranger asks without an answer is counted in bytes: each ``PART`` of
 them is an exchange, because no guess is shorter. The answers leave in the order of the requests. So usually
 an answer settles all that was asked before it: phones wait for the answer to one request before they send
-another. It settles one part only if more has been asked than ``MOST_REQUEST``, or more than ``USUAL`` and the
-oldest has waited for ``SLOW``. Bytes without an answer count:
+another. It settles one part only if more has been asked than one request has, or more than ``USUAL`` within
+more than ``SLOW``. Bytes without an answer count:
 
-- at once, if there are more than ``MOST_REQUEST``, and the oldest have waited for ``SLOW``: their sender
+- at once, if there are more than one request has, and the oldest have waited for ``SLOW``: their sender
   closes its receive window, so that no answer can leave. From then on, each answer settles one part only.
 - once somebody is answered who asked at least ``LATER`` seconds later
 - after ``SILENCE``
+
+In the last two cases, what came within ``SLOW`` may be one long request, such as a call that waits. So at
+most ``MOST_PARTS`` of it count.
 
 If an answer to counted bytes leaves later, it does not count again. The bytes of a handshake do not count.
 
@@ -92,7 +95,13 @@ PART = 250
 USUAL = 1_000
 """Bytes: most requests are shorter, so more of them are several, if their first answer is late."""
 MOST_REQUEST = 6_000
-"""Bytes: the longest request of a phone, a call of a browser, has some 5 000."""
+MOST_AT_ONCE = 12_000
+"""Bytes that may be one request; the second number is for those that come at once.
+
+The longest request is a browser's call with video, of some 8 000 bytes.
+"""
+MOST_PARTS = 10
+"""The greatest number of parts of what came at once, as long as it may be one call that waits."""
 MOST_OF_PHONE = 65_536
 """Bytes: more than the answers of a phone to the changes of 128 lamps at once, or to several calls."""
 OPENING = 1_500
@@ -182,9 +191,19 @@ class _Connection:
 
         A phone with a login also sends its answers to Asterisk's requests, such as calls.
         """
-        most = MOST_REQUEST if self.own is None else MOST_OF_PHONE
+        most = self.most_of_request if self.own is None else MOST_OF_PHONE
         if self.asked > most and now - self.since >= SLOW:
             self.closed = True
+
+    @property
+    def came_at_once(self) -> bool:
+        """Whether the bytes without an answer came within ``SLOW``, as those of one request do."""
+        return self.last - self.since < SLOW
+
+    @property
+    def most_of_request(self) -> int:
+        """The greatest number of bytes that may be one request: more of those that came at once."""
+        return MOST_AT_ONCE if self.came_at_once else MOST_REQUEST
 
     def explain_one(self, now: float) -> None:
         """Explain the oldest exchange that waits; if none does, the next one."""
@@ -249,8 +268,8 @@ class Exchanges:
         if known.owed:
             known.owed -= 1  # its exchange has been counted
             return
-        late = known.asked > USUAL and now - known.since >= SLOW
-        unread = known.own is None and (late or known.asked > MOST_REQUEST)
+        late = known.asked > USUAL and not known.came_at_once
+        unread = known.own is None and (late or known.asked > known.most_of_request)
         if known.closed or unread:
             known.asked = max(0, known.asked - PART)
         elif known.asked:
@@ -278,6 +297,8 @@ class Exchanges:
             known.close_if_unread(now)
             lasts = self._answered - known.last >= LATER or now - known.last >= SILENCE
             if known.closed or (known.own is None and lasts and known.asked >= PART):
+                if known.came_at_once and not known.closed:
+                    known.asked = min(known.asked, MOST_PARTS * PART)
                 self._count_asked(key, known, now)
             if known.asked < PART and now - known.last >= WAIT:
                 del self._asking[key]
