@@ -301,7 +301,7 @@ class Attribution:
         self.guests = Guests()
         self.proxies = Proxies(sources.proxies)
         self._has_proxies = bool(sources.proxies)
-        self._relays = Relays()
+        self._relays = Relays(self._conversations)
         # By Call-ID, the latest event of a proxy's address whose client is unknown, and when it arrived.
         self._without_client: OrderedDict[bytes, tuple[float, SecurityEvent]] = OrderedDict()
         # By Call-ID, the latest unread connection to which a proxy sent a refusal.
@@ -538,28 +538,12 @@ class Attribution:
             else:
                 self._on_acceptance(answer, now, wall)
         for challenge in challenges:
-            self._nonces.record(self._if_forwarded(challenge, now), now)
+            self._nonces.record(self._relays.mark(challenge, now), now)
         for challenge in challenges:
             found += self._proofs.on_challenge(challenge, now)
         for challenge in challenges:
             found += self._on_refusal_by_asterisk(challenge, now, wall, asterisk)
         return found
-
-    def _if_forwarded(self, answer: Challenge, now: float) -> Challenge:
-        """Return an answer of Asterisk; it stays ``relayed`` only if its receiver may forward it.
-
-        That is a relay. If chan_sip has cut the topmost Via, the receiver may also be any proxy that the
-        sender has named, unless the request came from the receiver.
-        """
-        if not answer.relayed:
-            return answer
-        receiver, sender = answer.address, sender_of_request(answer)
-        if sender is None:
-            asked = self._conversations.latest(answer.call_id)
-            if asked is None or asked.remote.transport is not _UDP or asked.request.address != receiver:
-                return answer
-            sender = receiver
-        return evolve(answer, sender=sender, relayed=self._relays.has(receiver, now))
 
     def _on_acceptance(self, answer: Challenge, now: float, wall: float) -> None:
         """Handle an answer that refuses no password; record a call or registration that Asterisk accepts."""

@@ -19,8 +19,10 @@ Bounds: ``MOST`` sockets, and as many relays. The oldest are discarded first. Ti
 
 from collections import OrderedDict
 
+from ringfence.detect.conversation import Conversations
 from ringfence.detect.history import remember
-from ringfence.model import Address, Endpoint
+from ringfence.event_values import evolve
+from ringfence.model import Address, Challenge, Endpoint, Transport
 
 ACCOUNTS = 3
 """The number of accounts at one socket that makes its address a relay.
@@ -35,9 +37,13 @@ MOST = 4_096
 
 
 class Relays:
-    """The hosts at which several accounts log in through one socket."""
+    """The hosts at which several accounts log in through one socket.
 
-    def __init__(self) -> None:
+    ``conversations`` are the copied requests of strangers.
+    """
+
+    def __init__(self, conversations: Conversations) -> None:
+        self._conversations = conversations
         self._logins: OrderedDict[Endpoint, dict[str, float]] = OrderedDict()
         self._relays: OrderedDict[Address, float] = OrderedDict()
 
@@ -54,3 +60,24 @@ class Relays:
     def has(self, address: Address, now: float) -> bool:
         """Whether ``address`` is a relay."""
         return now - self._relays.get(address, -LIFE) < LIFE
+
+    def mark(self, answer: Challenge, now: float) -> Challenge:
+        """Return an answer of Asterisk; it stays ``relayed`` only if its receiver may forward it.
+
+        That is a relay. If chan_sip has cut the topmost Via, the receiver may also be any proxy that the
+        sender has named, unless the request came from the receiver.
+        """
+        if not answer.relayed:
+            return answer
+        receiver = answer.address
+        sender = answer.sender if answer.transport is Transport.UDP else receiver
+        if sender is None:
+            asked = self._conversations.latest(answer.call_id)
+            if (
+                asked is None
+                or asked.remote.transport is not Transport.UDP
+                or asked.remote.address != receiver
+            ):
+                return answer
+            sender = receiver
+        return evolve(answer, sender=sender, relayed=self.has(receiver, now))
