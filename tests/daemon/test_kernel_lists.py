@@ -58,7 +58,7 @@ def test_bans_are_looked_up_for_new_friends_alone(kept: Kept, monkeypatch: pytes
     friends = kept.side.exempt.friends
     asked: list[set[str]] = []
     monkeypatch.setattr(
-        "ringfence.daemon.exemptions.unban_friends", lambda _, new: asked.append(set(map(str, new)))
+        "ringfence.daemon.exemptions.unban_friends", lambda _, new, _trunks: asked.append(set(map(str, new)))
     )
     others = [evolve(PHONE, address=ip_address(f"198.18.7.{last}")) for last in (1, 2)]
 

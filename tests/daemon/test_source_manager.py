@@ -52,6 +52,7 @@ class Managed:
         self.pipeline = SimpleNamespace(
             on_events=lambda _events, _now: self.order.append("judged"),
             on_read=lambda read: self.order.append(f"read up to {read}"),
+            on_reload=None,
             chan_sip_tls={"two"},
         )
         pretended = SimpleNamespace(
