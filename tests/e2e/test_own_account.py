@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
@@ -76,13 +77,19 @@ def test_a_friend_guesses_twenty_times_at_another_account(
 
 
 def test_one_account_at_five_addresses_guesses_few_times_in_all(open22: Lab, tmp_path: Path) -> None:
-    """After the ban of the first address, the others are no friends, and are banned at their first guess."""
+    """After the ban of the first address, the others are no friends, and are banned at their first guess.
+
+    If some guess more often until then, because the machine is busy, their whole network may be banned.
+    """
     checked = 0
     with guarded(open22, tmp_path) as guard:
         for host in range(11, 16):
             source = f"198.19.80.{host}"
             with calling(open22, source, "TCP") as caller:
-                assert caller.guess(Raw(from_user=b"phone5"), PASSWORD, 2.0) == 200
+                status = caller.guess(Raw(from_user=b"phone5"), PASSWORD, 10.0)
+                if not status and any(ip_address(source) in ip_network(one) for one in guard.banned()):
+                    break
+                assert status == 200
                 if host == 11:
                     until(lambda source=source: source in friends(guard), "the friend")  # type: ignore[misc]
                 checked += tries(caller, b"phone6", 29)
