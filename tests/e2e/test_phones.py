@@ -25,7 +25,7 @@ def test_phones_are_neither_banned_nor_cut_off(
 
     The limiter drops none of their packets. The ration may delay one, and every step succeeds.
     """
-    firewall = {"backend": backend, "limit": {"mode": "enforce"}, "ration": {}}
+    firewall = {"backend": backend, "limit": {"mode": "enforce"}, "ration": {"asking": "enforce"}}
     with guarded(open_lab, tmp_path, firewall=firewall) as guard:
         day = a_day(open_lab, "198.19.90", port)
 
