@@ -112,3 +112,21 @@ def test_a_coroutine_is_run(result: object) -> None:
 
     run: Callable[..., object] = threads.run
     assert run(work()) is result
+
+
+def test_another_loop_waits_for_children_afterwards() -> None:
+    """After the loop has ended, another kind of loop still starts child processes."""
+
+    async def nothing() -> None:
+        pass
+
+    async def child() -> int:
+        started = await asyncio.create_subprocess_exec(sys.executable, "-c", "")
+        return await started.wait()
+
+    threads.run(nothing())
+    other = asyncio.new_event_loop()
+    try:
+        assert other.run_until_complete(child()) == 0
+    finally:
+        other.close()

@@ -97,6 +97,12 @@ class ThreadedLoop(asyncio.SelectorEventLoop):
         watcher.attach_loop(self)
         asyncio.set_child_watcher(watcher)
 
+    def close(self) -> None:
+        """Close the loop; later loops of this process wait for children as Python does."""
+        super().close()
+        if sys.version_info < (3, 12):
+            asyncio.set_child_watcher(None)
+
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109
         """Wait for the shared threads. Unlike asyncio, start no further thread for that."""
         self._shared.shutdown()
