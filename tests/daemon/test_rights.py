@@ -138,16 +138,21 @@ def test_the_user_of_the_page_is_that_of_its_unit() -> None:
 
 
 def test_the_page_cannot_switch_off(guard: Guard) -> None:
-    """The page cannot allow, unban or deny large networks, several at once, or by another kind of entry."""
-    wide = ("0.0.0.0/1", "128.0.0.0/1", "198.18.0.0/23", "2000::/3", "2001:db8::/47", "::ffff:0:0/97")
+    """The page cannot allow, unban or deny large networks, several at once, or by another kind of entry.
+
+    It unbans every network that a rule can ban; these are larger than those that it bans, allows or denies.
+    """
+    widest = ("0.0.0.0/1", "128.0.0.0/1", "198.18.0.0/15", "2000::/3", "2001:d00::/31", "::ffff:0:0/97")
+    wide = (*widest, "198.18.0.0/23", "2001:db8::/47")
     for do in ("allow_add", "deny_add"):
         for what in (*wide, "DE", "AS64496", "name.example"):
             assert "must be a list of 1 to 1 addresses or networks" in refusal(guard, PAGE, do, what=[what])
         assert refusal(guard, PAGE, do, what=["198.18.1.1", "198.18.1.2"])
         assert refusal(guard, PAGE, do, what=["198.18.1.1"], force=True)
         assert refusal(guard, PAGE, do, what=["198.18.1.1"], seconds=1)
-    for network in wide:
+    for network in widest:
         assert refusal(guard, PAGE, "unban", networks=[network])
+    for network in wide:
         assert refusal(guard, PAGE, "ban", networks=[network], seconds=60)
     assert refusal(guard, PAGE, "unban", all=True)
     for do in ("allow_remove", "deny_remove"):
