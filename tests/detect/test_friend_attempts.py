@@ -93,10 +93,10 @@ def test_an_attempt_is_uncounted_once(one: Attempt, *, sees_wire: bool) -> None:
     assert (office.counts.friends, office.counts.uncounted) == (1, 1)
 
 
-def test_twenty_proven_guesses_in_a_minute_are_a_ban_except_for_a_trunk() -> None:
-    """The twentieth fast guess at foreign accounts is a ban, and counting starts again; a trunk has none."""
+def test_a_programs_pace_of_proven_guesses_is_a_ban_except_for_a_trunk() -> None:
+    """The 22nd fast guess at foreign accounts is a ban, and counting starts again; a trunk has none."""
     office = Office()
-    assert [office.fails(PROVEN, 0.1 * number) for number in range(21)] == [None] * 19 + ["guess", None]
+    assert [office.fails(PROVEN, 0.1 * number) for number in range(23)] == [None] * 21 + ["guess", None]
     trunk = Office(reason=FriendReason.TRUNK)
     assert {trunk.fails(PROVEN, 0.1 * number) for number in range(60)} == {None}
 

@@ -34,7 +34,7 @@ def test_a_friend_is_watched_by_its_own_numbers() -> None:
     for number in range(3):
         detector.judge(attempt("192.0.2.2", account="x", proof=Proof.NONCE), 120.0 + number)
     found = {str(one.subject): (one.rule, one.have, one.of) for one in detector.watched(123.0)}
-    assert found == {"192.0.2.1/32": ("guess", 14, 20), "192.0.2.2/32": ("guess", 3, 5)}
+    assert found == {"192.0.2.1/32": ("guess", 6, 22), "192.0.2.2/32": ("guess", 3, 5)}
 
 
 def test_a_stranger_is_watched_by_rules_that_count_it_alone() -> None:

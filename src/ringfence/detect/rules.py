@@ -140,8 +140,8 @@ _LADDER = (HOUR, 6 * HOUR, DAY, 7 * DAY)
 RULES: tuple[Rule, ...] = (
     # For a friend, only attempts on accounts that never worked at its address count. A new phone with a wrong
     # password retries every few seconds, so friends have higher limits at one account: a guess every three
-    # seconds. A program is faster, and an attacker tries several accounts: twenty guesses, as ``slow`` allows
-    # a stranger. ``probe`` allows a friend a wrong number every twelve seconds, ``manager`` a failed login
+    # seconds. A program is faster (three guesses in four seconds), and an attacker tries several accounts:
+    # some twenty guesses, as ``slow`` allows a stranger. ``probe`` allows a friend a wrong number every twelve seconds, ``manager`` a failed login
     # every two seconds.
     Rule(
         name="guess",
@@ -151,7 +151,7 @@ RULES: tuple[Rule, ...] = (
         window=10 * MINUTE,
         ban=_LADDER,
         friends=180,
-        limits=(FriendLimit(20, MINUTE), FriendLimit(20, 10 * MINUTE, SEVERAL)),
+        limits=(FriendLimit(22, 30.0), FriendLimit(20, 10 * MINUTE, SEVERAL)),
         scope=Scope.SIP,
     ),
     Rule(

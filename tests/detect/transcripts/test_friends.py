@@ -235,12 +235,12 @@ def test_a_friend_is_not_suspected_where_a_stranger_would_be_banned() -> None:
 
 @pytest.mark.parametrize(
     ("number", "every", "at_most"),
-    [(20, 3.15, True), (20, 3.16, False), (180, 3.35, True), (180, 3.353, False)],
+    [(22, 1.42, True), (22, 1.43, False), (180, 3.35, True), (180, 3.353, False)],
 )
 def test_a_friend_that_guesses_elsewhere_at_full_speed_is_banned(
     number: int, every: float, *, at_most: bool
 ) -> None:
-    """Twenty guesses in a minute, or 180 in ten, at an account that never worked there, are a ban of TCP."""
+    """22 guesses in 30 s, or 180 in ten minutes, at an account that never worked there, are a ban of TCP."""
     steps = (at(n * every, fails("205")) for n in range(number))
     ban = f"guess bans {PHONE}/32 by sip-tcp for 3600 s after {min(number, 64)}"
     assert banned_after(with_friend(), steps) == ((number, [ban]) if at_most else None)
@@ -277,12 +277,12 @@ def test_slow_guesses_at_several_accounts_are_a_ban() -> None:
 def test_a_banned_friend_that_goes_on_by_the_other_transport_is_banned_there_at_once() -> None:
     """A friend's ban covers the transport of its guesses, and its failures count for both."""
     guard = with_friend()
-    assert banned_after(guard, (at(n, fails("205")) for n in range(20))) is not None
+    assert banned_after(guard, (at(n * 0.9, fails("205")) for n in range(22))) is not None
     guard.play(at(20, Banned(f"{PHONE}/32", HOUR, Scope.SIP_TCP)))
     assert guard.play(at(21, fails("205"))).of("late") == [PHONE]
     guess = failed(PHONE, b"by-udp", nonce=b"1/udp", account="205")
     happened = guard.play(at(22, sent(PHONE, b"by-udp", nonce=b"1/udp")), at(23, guess))
-    assert happened.bans == [f"guess bans {PHONE}/32 by sip-udp for 3600 s after 22"]
+    assert happened.bans == [f"guess bans {PHONE}/32 by sip-udp for 3600 s after 24"]
 
 
 def test_a_friends_guesses_count_for_the_account_that_they_try() -> None:
@@ -310,7 +310,7 @@ def test_one_guess_where_a_guilty_account_logs_in_is_a_ban() -> None:
     """A stranger's other attempts there, and claims, are judged as those of any stranger."""
     guard = Player()
     guard.play(at(0, login(transport=Transport.TLS)))
-    assert banned_after(guard, (at(n, fails("205")) for n in range(20))) is not None
+    assert banned_after(guard, (at(n * 0.9, fails("205")) for n in range(22))) is not None
     assert not guard.is_friend(PHONE)
     guard.play(at(21, login(ATTACKER, transport=Transport.TLS)))
     assert guard.play(at(22, unknown("x", ATTACKER), fails("205", ATTACKER, proven=False))).bans == []
@@ -337,7 +337,7 @@ def test_the_addresses_of_a_64_share_what_they_may_guess() -> None:
     phones = ["2001:db8::7", "2001:db8::8"]
     guard = Player()
     guard.play(at(0, *map(friend, phones)))
-    assert banned_after(guard, (at(n, fails("205", phones[0])) for n in range(20))) is not None
+    assert banned_after(guard, (at(n * 0.9, fails("205", phones[0])) for n in range(22))) is not None
     assert len(guard.play(at(21, fails("205", phones[1]))).bans) == 1
 
 
@@ -399,8 +399,8 @@ def test_a_contact_has_the_limits_of_a_friend() -> None:
     guard = with_friend(tie=FriendReason.REGISTERED)
     assert guard.play(*(at(n, fails("x", proven=False)) for n in range(20))).bans == []
     assert banned_after(guard, (at(20 + n * 0.1, fails("x")) for n in range(40))) == (
-        20,
-        [f"guess bans {PHONE}/32 by sip-tcp for 3600 s after 20"],
+        22,
+        [f"guess bans {PHONE}/32 by sip-tcp for 3600 s after 22"],
     )
     assert banned_after(guard, (at(30 + n, fails("204")) for n in range(9))) is None
 
