@@ -6,6 +6,7 @@ import pytest
 from tests.support.daemon import Completed, Guard
 from typer.testing import CliRunner
 
+from ringfence.cli import output
 from ringfence.cli.app import app
 
 
@@ -34,6 +35,7 @@ def _command(guard: Guard, *arguments: str, text: str | None = None) -> Complete
     if guard._prefix or replaces_itself or changed.keys() - {"PYTHONPATH", "COLUMNS"}:
         return _started(guard, *arguments, text=text)
     line = [*arguments, "--config", str(guard.config)]
+    output._unrecorded.clear()  # as in a process of its own; a command that failed may have left something
     done = CliRunner().invoke(app, line, input=text or "", env={"COLUMNS": guard._environ["COLUMNS"]})
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
