@@ -141,8 +141,8 @@ RULES: tuple[Rule, ...] = (
     # For a friend, only attempts on accounts that never worked at its address count. A new phone with a wrong
     # password retries every few seconds, so friends have higher limits at one account: a guess every three
     # seconds. A program is faster (three guesses in four seconds), and an attacker tries several accounts:
-    # some twenty guesses, as ``slow`` allows a stranger. ``probe`` allows a friend a wrong number every twelve seconds, ``manager`` a failed login
-    # every two seconds.
+    # some twenty guesses, as ``slow`` allows a stranger. ``probe`` allows a friend a wrong number every
+    # twelve seconds, ``manager`` a failed login every two seconds.
     Rule(
         name="guess",
         meaning="somebody tries passwords or accounts",
