@@ -116,4 +116,4 @@ def test_a_repeat_ban_is_longer(tmp_path: Path) -> None:
                         pause=0.1,
                     )
             row_of_it = guard.must("bans").split("\n")[1].split()
-            assert row_of_it[:7] == [ONE, "guess", "alice", "3", "of", "3", "2."]
+            assert row_of_it[:8] == [ONE, "guess", "(sip)", "alice", "3", "of", "3", "2."]

@@ -147,7 +147,7 @@ class Door:
 
     def _received(self, door: socket.socket, number: int) -> set[str]:
         data, (sender, *_) = door.recvfrom(100)
-        if data == b"%d" % number:
+        if data == _packet(number):
             return {str(sender)}
         if sender not in NEVER_BANNED.values():
             self._late.append(str(sender))
@@ -159,7 +159,12 @@ class Door:
             sender = socket_in(self._network.attacker, _family(version), socket.SOCK_DGRAM)
             sender.bind((address, 0))
             self._senders[address] = sender
-        sender.sendto(b"%d" % number, ((PBX_IPV4 if version == 4 else PBX_IPV6), self._port))
+        sender.sendto(_packet(number), ((PBX_IPV4 if version == 4 else PBX_IPV6), self._port))
+
+
+def _packet(number: int) -> bytes:
+    """Return a SIP answer: it cannot carry a guess, so it has no ration of questions."""
+    return b"SIP/2.0 %d" % number
 
 
 def _family(version: int) -> socket.AddressFamily:
