@@ -55,9 +55,9 @@ def test_a_ban_is_measured(asterisk22: Lab, tmp_path: Path, backend: str) -> Non
 
     later = values["ringfence_attempts_proven_later_total guess"]
     assert values["ringfence_attempts_total guess nonce"] + later >= 4
-    assert values["ringfence_bans_total guess full"] == 1
+    assert values["ringfence_bans_total guess sip"] == 1
     assert values["ringfence_bans_expected"] == 1
-    bans = 1 + values["ringfence_bans_total guess sip-udp"]  # a claimed ban may come before the full one
+    bans = 1 + values["ringfence_bans_total guess sip-udp"]  # a claimed ban may come before the proven one
     assert values["ringfence_ban_delay_seconds_count"] == bans
     assert values["ringfence_ban_delay_seconds_sum"] < bans
     assert values["ringfence_enforcing"] == 1
