@@ -51,9 +51,12 @@ def proven(output: str) -> list[str]:
     return [line.removeprefix("ok  ").partition(": reported")[0] for line in lines]
 
 
-def guess(network: Network, number: int = 12) -> None:
-    """Guess passwords from the attacker's side; go on after guesses that the ration leaves unanswered."""
-    every = ("--number", str(number), "--silences", str(number))
+def guess(network: Network, number: int = 20) -> None:
+    """Guess passwords from the attacker's side; go on after guesses that a ration drops or leaves unanswered.
+
+    Each guess is one datagram: of two, sent together, the ration of questions drops the second.
+    """
+    every = ("--number", str(number), "--silences", str(number), "--reuse-nonce")
     Attack(network.attacker, "guess", *every, "--sources", ATTACKER).result()
 
 
