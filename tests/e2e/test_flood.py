@@ -48,7 +48,10 @@ def test_only_the_sender_of_a_flood_is_stopped(asterisk22: Lab, tmp_path: Path, 
         allowed = asterisk22.attack(*STEADY, "--number", FEW, "--sources", friend)
         assert (allowed.answered, guard.ask("status")["limiter_drops"]) == (allowed.sent, dropped)
 
-        observing = {"limit": {"mode": "observe", **limit}, "ration": {"mode": "observe"}}
+        observing = {
+            "limit": {"mode": "observe", **limit},
+            "ration": {"mode": "observe", "asking": "observe"},
+        }
         guard.configure(firewall={**firewall, **observing})
         guard.reload()
         until(lambda: guard.ask("status")["firewall"]["limiter"] == "observe", "the new rules")

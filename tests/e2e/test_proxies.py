@@ -157,7 +157,7 @@ def test_a_guesser_at_the_address_of_a_phone_is_banned(asterisk22: Lab, front: F
         guess = ("--number", MANY, "--silences", "3", "--sources", source, "--account", "nobody{}")
         assert asterisk22.attack("guess", *guess, *TARGET).stopped == "silence"
         until(lambda: source in guard.banned(), "the ban")
-        assert {row["scope"] for row in guard.bans()} == {"full"}
+        assert {row["scope"] for row in guard.bans()} == {"sip"}
 
 
 def test_requests_without_an_answer_are_claims(asterisk22: Lab, front: Front) -> None:

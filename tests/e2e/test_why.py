@@ -88,7 +88,7 @@ def test_why_explains_an_unconfirmed_attempt(asterisk22: Lab, tmp_path: Path) ->
 
 
 def _drops_packets(answer: dict[str, Any]) -> bool:
-    return any(ban["scope"] == "full" and ban["packets"] > 0 for ban in answer["bans"])
+    return any(ban["scope"] == "sip" and ban["packets"] > 0 for ban in answer["bans"])
 
 
 def _has_all_sources(answer: dict[str, Any]) -> bool:

@@ -76,7 +76,7 @@ from ringfence.detect.judgement import (
 )
 from ringfence.detect.observation import Observation
 from ringfence.detect.pages import Pages
-from ringfence.detect.refused_logins import RefusedLogins, is_refused_login
+from ringfence.detect.refused_logins import LATE_REFUSALS, RefusedLogins, is_refused_login
 from ringfence.detect.rules import By, Claimed, Rule
 from ringfence.detect.sessions import MAX_SESSIONS
 from ringfence.detect.unexplained import STREAMS, Exchanges
@@ -243,7 +243,7 @@ class Detector:
         """Handle an event that arrived at ``now`` (monotonic seconds)."""
         login = event.kind is _SUCCESS and not self._attribution.proxies.names(event)
         effects = self._on_success(event, now) if login else []
-        if is_refused_login(event):
+        if event.kind in LATE_REFUSALS and is_refused_login(event):
             effects += self._on_refusal(event.remote.address, event.session, now)
         found = self._attribution.observe(event, now)
         if event.remote.transport in STREAMS:
@@ -650,7 +650,8 @@ class Detector:
         more: Sequence[Decision] = ()
         narrowed = claimed in banned
         alarms: Sequence[AlarmChange | Estranged] = ()
-        tainted = self.friends.new.is_tainted(sender_of(attempt.address), attempt.time)
+        new = self.friends.new
+        tainted = bool(new.tainted) and new.is_tainted(sender_of(attempt.address), attempt.time)
         if tainted and scope_of_ban(attempt.transport) not in banned:
             decision, alarms = self._friend_attempts.on_tainted(subject, attempt, now)
             if decision is not None:

@@ -174,9 +174,9 @@ class ClaimedLimit:
         """Record that a subject has returned a nonce, although nothing proves its address."""
         remember(self._returned, key, now, self._most)
 
-    def allows(self, key: Key, now: float) -> bool:
-        """Whether the subject with ``key`` may get a claimed ban now, although it has no proven attempt."""
-        return self._room_for(key, now) is not None
+    def allows(self, key: Key, now: float, *, proven: bool = False) -> bool:
+        """Whether the subject with ``key`` may get a claimed ban now; ``proven``: it has a proven attempt."""
+        return self.allows_proven(now) if proven else self._room_for(key, now) is not None
 
     def _room_for(self, key: Key, now: float) -> deque[float] | None:
         """Return the bans of the last minute among which one of ``key`` counts; None if there is no room."""
@@ -309,7 +309,8 @@ class Judge:
         limits = [(rule, rule.attempts) for rule in rules]
         if is_attacked and shared is not None:
             number, proven, fresh, _ = summary(kept, name)
-            claims = fresh >= shared.strangers and not narrowed and self._allows(subject, now)
+            claims = fresh >= shared.strangers and not narrowed
+            claims = claims and self._claims.allows(subject.key, now, proven=has_proven(kept))
             if number >= shared.strangers and (claims or proven > 0):
                 limits.append((shared, shared.strangers))
         full: list[tuple[Rule, list[Fact]]] = []
@@ -329,7 +330,7 @@ class Judge:
             return None
         if attempt.proof is Proof.HANDSHAKE and not all(fact.credentials for fact in narrow[1]):
             claimed = Scope.SIP_TCP  # the rule is full but for the credentials
-        return self._narrow(subject, *narrow, now, claimed)
+        return self._narrow(subject, *narrow, now, claimed, proven=has_proven(kept))
 
     def _candidates(
         self,
@@ -363,16 +364,10 @@ class Judge:
             return found
         if narrowed:
             return []
-        if not self._allows(subject, now):
+        if not self._claims.allows(subject.key, now, proven=has_proven(kept)):
             self._claims.refused = True
             return []
         return found
-
-    def _allows(self, subject: Subject, now: float) -> bool:
-        """Whether the subject may get a claimed ban now."""
-        if has_proven(self._history.packed(subject.key)):
-            return self._claims.allows_proven(now)
-        return self._claims.allows(subject.key, now)
 
     def record_nonce(self, subject: Subject, now: float) -> None:
         """Record that a subject has returned a nonce that proves nothing."""
@@ -431,13 +426,19 @@ class Judge:
         return min(rule.scope, self._manager.scope, key=WIDEST_FIRST.index) if tried else rule.scope
 
     def _narrow(
-        self, subject: Subject, rule: Rule, found: Sequence[Fact], now: float, scope: Scope
+        self,
+        subject: Subject,
+        rule: Rule,
+        found: Sequence[Fact],
+        now: float,
+        scope: Scope,
+        *,
+        proven: bool,
     ) -> Decision | None:
-        """Return a claimed ban, None if the limit refuses it."""
-        if not self._allows(subject, now):
+        """Return a claimed ban, None if the limit refuses it; ``proven``: it has room for proven subjects."""
+        if not self._claims.allows(subject.key, now, proven=proven):
             self._claims.refused = True
             return None
-        proven = has_proven(self._history.packed(subject.key))
         seconds = self._claims.begin_ban(subject.key, now, proven=proven)
         self._history.consume(subject.key, claimed=not rule.insists)
         guesses = sum(fact.credentials for fact in found)

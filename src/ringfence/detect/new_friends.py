@@ -60,7 +60,8 @@ class NewFriends:
     def __init__(self) -> None:
         self._accounts: OrderedDict[AccountKey, _Account] = OrderedDict()
         self._refused: dict[AccountKey, None] = {}
-        self._tainted: OrderedDict[Network, float] = OrderedDict()
+        self.tainted: OrderedDict[Network, float] = OrderedDict()
+        """The senders at which a guilty account works, each until when."""
 
     # -- how many friends an account makes ---------------------------------------------------------------
 
@@ -119,11 +120,11 @@ class NewFriends:
 
     def taint(self, sender: Network, until: float) -> None:
         """Record that a guilty account works at ``sender``: one guess at another account is then a ban."""
-        _remember(self._tainted, sender, until)
+        _remember(self.tainted, sender, until)
 
     def is_tainted(self, sender: Network, now: float) -> bool:
         """Whether a guilty account works at ``sender``."""
-        return now < self._tainted.get(sender, 0.0)
+        return now < self.tainted.get(sender, 0.0)
 
 
 def _pruned(account: _Account, now: float) -> OrderedDict[Network, float]:

@@ -23,18 +23,21 @@ MOST = 1_024
 WITHIN = 2.0
 """The longest time (seconds) between a login and the refusal of its request, in any order."""
 
+LATE_REFUSALS = frozenset({EventKind.FAILED_ACL, EventKind.REQUEST_NOT_SUPPORTED})
+"""The kinds of events that may be such a refusal (:func:`is_refused_login`)."""
+
 _REGISTRAR = "registrar_"
 
 
 def is_refused_login(event: SecurityEvent) -> bool:
     """Whether AMI reports that PJSIP refuses a request with a right password.
 
+    ``event`` is of one of the kinds of :data:`LATE_REFUSALS`.
     These events come only after the login (``res/res_pjsip_registrar.c``).
     """
     if event.source.name != AMI or event.service is not Service.PJSIP or event.tampered:
         return False
-    by_acl = event.kind is EventKind.FAILED_ACL and event.acl_name.startswith(_REGISTRAR)
-    return by_acl or event.kind is EventKind.REQUEST_NOT_SUPPORTED
+    return event.kind is EventKind.REQUEST_NOT_SUPPORTED or event.acl_name.startswith(_REGISTRAR)
 
 
 class RefusedLogins:

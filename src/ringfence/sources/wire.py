@@ -328,7 +328,8 @@ class WireSource(SupervisedSource):
         if not (self._is_own(message, now) if message.own else self._is_containers(message, now)):
             return
         answers = parse_answers(message.payload, self._streams)
-        if is_segment(message.payload):
+        datagram = bool(answers) and answers[0].transport is Transport.UDP
+        if not datagram and is_segment(message.payload):
             self._add_exchange(message.payload, seen)
         elif not answers:
             self.counts.unreadable += 1

@@ -43,7 +43,8 @@ REPEATED = {"retransmitted-answer"}
 CROSSED = {"interleaved-one-call-id", "user-carries-crlf-event", "user-carries-crlf-header"}
 """Two guesses cross under one Call-ID, or the notices write the account otherwise than AMI does.
 
-A source that loses a line between two of its reports may then report one attempt more.
+A source that loses a line between two of its reports, or that another source overtakes between them, may then
+report one attempt more.
 """
 
 UNSETTLED = {"chan-sip-acl", "chan-sip-wrong-password-invite", "cs-acl-no-answer", "cs-invite-maddr"}
@@ -160,7 +161,9 @@ def test_any_interleaving_counts_the_same(seed: int, turn: int) -> None:
         twice = name in ANOTHER_CALL_ID and {AMI, SECURITY} <= tellers
         again = name in REPEATED and NOTICES in tellers
         truth = (capture.attempts or 0) * (1 + twice) + again
-        assert happened.counted == (truth if tellers else 0), case
+        more = happened.counted - (truth if tellers else 0)
+        crossed = name in CROSSED and {AMI, NOTICES} <= tellers
+        assert more == 0 or (more == 1 and crossed), case
 
 
 SHARES = st.tuples(st.floats(0.0, 1.0), st.floats(0.0, 1.0))
