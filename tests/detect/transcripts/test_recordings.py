@@ -40,7 +40,13 @@ ANOTHER_CALL_ID = {"esc-forges-security"}
 REPEATED = {"retransmitted-answer"}
 """A notice does not show which digest failed, so it forgives no repetition."""
 
-CROSSED = {"interleaved-one-call-id", "user-carries-crlf-event", "user-carries-crlf-header"}
+REWRITTEN = {"user-carries-crlf-event", "user-carries-crlf-header"}
+"""The notices write the account otherwise than AMI does.
+
+If all sources are read, and another one overtakes the notices between two lines, one attempt more may count.
+"""
+
+CROSSED = {"interleaved-one-call-id", *REWRITTEN}
 """Two guesses cross under one Call-ID, or the notices write the account otherwise than AMI does.
 
 A source that loses a line between two of its reports, or that another source overtakes between them, may then
@@ -162,8 +168,8 @@ def test_any_interleaving_counts_the_same(seed: int, turn: int) -> None:
         again = name in REPEATED and NOTICES in tellers
         truth = (capture.attempts or 0) * (1 + twice) + again
         more = happened.counted - (truth if tellers else 0)
-        crossed = name in CROSSED and {AMI, NOTICES} <= tellers
-        assert more == 0 or (more == 1 and crossed), case
+        overtaken = name in REWRITTEN and not lost
+        assert more == 0 or (more == 1 and overtaken), case
 
 
 SHARES = st.tuples(st.floats(0.0, 1.0), st.floats(0.0, 1.0))
