@@ -101,7 +101,7 @@ class ThreadedLoop(asyncio.SelectorEventLoop):
         """Close the loop; later loops of this process wait for children as Python does."""
         super().close()
         if sys.version_info < (3, 12):
-            asyncio.set_child_watcher(None)  # type: ignore[arg-type]  # typeshed omits None
+            asyncio.set_child_watcher(asyncio.ThreadedChildWatcher())  # the default
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109
         """Wait for the shared threads. Unlike asyncio, start no further thread for that."""
