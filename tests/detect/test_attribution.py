@@ -92,6 +92,7 @@ def test_requests_with_redirected_answers_ban_their_sender_narrowly(*, credentia
     assert [j.disposition for j in judged] == [Disposition.COUNTED] * 5
     kind = EventKind.REFUSED if credentials else EventKind.DIVERTED
     assert {(j.attempt.event, j.attempt.proof) for j in judged} == {(kind, Proof.CLAIMED)}
+    assert {j.attempt.credentials for j in judged} == {credentials}
     assert judged[4].decision is not None
     assert judged[4].decision.scope is Scope.SIP_UDP
 

@@ -262,6 +262,18 @@ def test_memory_is_bounded() -> None:
     assert len(talk) == 0
 
 
+def test_a_conversation_of_open_guesses_ends_before_its_latest_question() -> None:
+    """Behind as many open guesses as are kept, a question is forgotten at once; its age comes later."""
+    talk = Conversations()
+    for number in range(MOST_REQUESTS):
+        talk.ask(asks(number), 0.0)
+    talk.ask(asks(MOST_REQUESTS, credentials=False), 1.0)
+    talk.expire(LIFE)
+    talk.expire(LIFE + 1.0)
+    assert len(talk) == 0
+    assert answered(talk, refusal(1), ONE, LIFE + 1.0) is None
+
+
 def test_questions_behind_a_guess_do_not_push_it_out() -> None:
     """Of a conversation, the oldest requests that are no open guesses are forgotten first."""
     for credentials in (False, True):

@@ -403,10 +403,10 @@ class Conversations:
             if len(self._order) <= self._most and now - oldest.at < LIFE:
                 return
             self._order.popleft()
-            requests = self._known[key].requests
-            if requests.get(oldest.request.digest) is oldest:
-                del requests[oldest.request.digest]
-            if not requests:
+            known = self._known.get(key)  # None if its latest request was forgotten before the others
+            if known is not None and known.requests.get(oldest.request.digest) is oldest:
+                del known.requests[oldest.request.digest]
+            if known is not None and not known.requests:
                 del self._known[key]
             for call_id in oldest.request.call_ids:
                 if self._by_call_id.get(call_id) is oldest:

@@ -595,9 +595,10 @@ class Detector:
     def _widened(self, subject: Subject, attempt: Attempt, now: float) -> Decision | None:
         """Return the full ban of a stranger that a ban of the SIP ports does not stop, or None.
 
-        Its attempts take a way that ringfence does not know, such as a port that a container publishes.
+        Its attempts take a way that ringfence does not know, such as a port that a container publishes. An
+        office and a browser keep their ban of the SIP ports: Asterisk may only be slow.
         """
-        known = subject.friend or self._works_near(attempt)
+        known = subject.friend or attempt.page or self._works_near(attempt)
         if known or not attempt.trusted or attempt.proof is _CLAIMED:
             return None
         keys = self.bans.covering(subject.network, Scope.SIP, now + self.bans.offset)
@@ -606,7 +607,9 @@ class Detector:
             return None
         kept = self._history.add(subject.key, attempt, now)
         decision = self._judge.decide(subject, kept, attempt, now, narrowed=True)
-        return None if decision is None else evolve_decision(decision, scope=Scope.FULL)
+        if decision is None or decision.accounts >= OFFICE:
+            return None
+        return evolve_decision(decision, scope=Scope.FULL)
 
     def _works_near(self, attempt: Attempt) -> bool:
         """Whether the account of an attempt works at its address or, for IPv6, in its /64.

@@ -468,12 +468,13 @@ class Judge:
 
         Return the ban that follows, if any, and the alarm if a distributed attack begins. The ban is that of
         the prefix, or of the subject alone if the prefix must not be banned. A request without credentials
-        counts for neither: the hosts of a carrier are in one prefix.
+        counts for neither: the hosts of a carrier are in one prefix. What a web page made browsers send does
+        not count for the prefix: its readers are no attackers.
         """
         if not fact.credentials:
             return None, ()
         alarms = self._count_for_account(subject, asterisk, fact)
-        return self._count_for_prefix(subject, fact), alarms
+        return None if fact.page else self._count_for_prefix(subject, fact), alarms
 
     def count_friend(self, subject: Subject, asterisk: str, fact: Fact) -> Sequence[AlarmChange]:
         """Count a friend's proven guess at another account for this account, and for its prefix.
@@ -527,14 +528,13 @@ class Judge:
         guessed = rule is not None and attempt.kind in rule.counts and attempt.credentials
         if rule is None or count is None or scope in banned or not guessed:
             return decision, ()
-        networks = networks_to_ban(subject, count.subjects, self._subjects)
-        if decision is not None and contains(decision.subject, networks[0]):
-            return decision, ()
-        key = pack_network(networks[0])
         if not self._claims.allows_proven(now):
             self._claims.refused = True
             return decision, ()
-        seconds = self._claims.begin_ban(key, now, proven=True)
+        networks = networks_to_ban(subject, count.subjects, self._subjects)
+        if decision is not None and contains(decision.subject, networks[0]):
+            return decision, ()
+        seconds = self._claims.begin_ban(pack_network(networks[0]), now, proven=True)
         self.attacked[account] = max(self.attacked[account], now + seconds)
         rule = evolve(rule, meaning=FIRST_FAILURE)
         evidence = self._evidence_of_attack(networks[0], count, attempt)

@@ -729,7 +729,11 @@ class Senders:
         misdialled = role is _PROBE and reports.challenged  # a challenged caller has an account: no probe
         if misdialled or not reports.advance(role, event):
             return None
-        bare = role is _PROBE or (role is _OPENER and event.kind is not EventKind.HIDDEN)
+        bare = (
+            role is _PROBE
+            or event.kind is EventKind.DIVERTED
+            or (role is _OPENER and event.kind is not EventKind.HIDDEN)
+        )
         return attempt_from(event, _KINDS[role], session.asked if role is _FAILED else None, not bare)
 
     def _forgive(self, event: SecurityEvent, now: float) -> bool:
