@@ -212,7 +212,7 @@ def test_a_friend_has_numbers_of_its_own() -> None:
     counts[list(RULE).index("guess")] = count(GUESS, 40, 40, number=600)
 
     assert sentences(friends=(friend(),), story=story(*counts)) == (
-        "a friend: 600 guesses within 10m (40 so far) or 20 within 1m or 20 on 3 or more accounts within "
+        "a friend: 600 guesses within 10m (40 so far) or 22 within 30s or 20 on 3 or more accounts within "
         "10m, or 20 accounts that never worked there within 10m are a ban; an account that works or worked "
         "there only raises alarms"
     )

@@ -78,10 +78,10 @@ def _first_come(_right: Any) -> Any:
 
 
 def _returning_is_free(right: Any) -> Any:
-    def allows(self: Any, key: Any, now: float) -> bool:
-        return key in self._before or right(self, key, now)
+    def room_for(self: Any, key: Any, now: float) -> Any:
+        return self._returning if key in self._before else right(self, key, now)
 
-    return allows
+    return room_for
 
 
 def _forgets_that_it_forgot(_right: Any) -> Any:
@@ -216,7 +216,7 @@ FAULTS_OF_SITES = (
     Fault(
         "u1",
         "Bans on forged evidence are renewed for ever, outside the limit of claimed bans.",
-        "ringfence.detect.judge:ClaimedLimit.allows",
+        "ringfence.detect.judge:ClaimedLimit._room_for",
         _returning_is_free,
         (
             *_forged(7, "192.0.2.1", guesses=5, wait=7.0),
