@@ -16,6 +16,7 @@ from ringfence.errors import FirewallError, SetFullError
 from ringfence.firewall import BACKENDS, make_backend
 from ringfence.firewall.contract import (
     Add,
+    AskingRation,
     Backend,
     BanAction,
     Change,
@@ -462,3 +463,11 @@ def test_changed_keys_are_named_as_in_the_configuration() -> None:
 def test_timeouts_are_limited_to_the_kernels_range(asked: float, expected_seconds: int) -> None:
     """A timeout is rounded up, never 0 (no timeout), and never above the kernel's maximum."""
     assert whole_seconds(asked) == expected_seconds
+
+
+@pytest.mark.parametrize(("burst", "rate", "seconds"), [(5, 2, 10), (40, 1, 40), (1_000, 1, 60)])
+def test_strangers_are_forgotten_when_they_have_their_ration_again(
+    burst: int, rate: int, seconds: int
+) -> None:
+    """A large ration is remembered for a minute, so that the tables have room for other strangers."""
+    assert AskingRation(burst=burst, rate=rate).seconds == seconds

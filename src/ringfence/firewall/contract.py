@@ -153,6 +153,8 @@ FLOW_SECONDS = 30
 """Seconds that the ration of questions remembers a flow after its last packet."""
 WEBSOCKET_SECONDS = 86_400
 """The same for a connection that Asterisk has upgraded to WebSocket."""
+MOST_SECONDS = 60
+"""The longest time that the ration of questions remembers a stranger without questions."""
 MOST_HELLO = 3_000
 """The length of the longest ClientHello that is free, as a packet: two frames, which the kernel may merge."""
 MOST_WEBSOCKETS = 65_536
@@ -311,9 +313,12 @@ class AskingRation:
 
     @property
     def seconds(self) -> int:
-        """How many seconds a stranger is remembered; by then it has its whole ration again."""
+        """How many seconds a stranger is remembered; by then it has its whole ration again, if it is usual.
+
+        At most ``MOST_SECONDS``: the tables must have room for all strangers of that time.
+        """
         most = max(self.burst / self.rate, self.sealed_bytes_at_once / self.bytes_a_second)
-        return max(FLOOD_SECONDS, math.ceil(most))
+        return min(max(FLOOD_SECONDS, math.ceil(most)), MOST_SECONDS)
 
 
 @frozen
