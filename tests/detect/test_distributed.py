@@ -114,6 +114,8 @@ OF_NO_32 = [f"2a{n:02x}:db8:1:2::1" for n in range(40)]
 OF_NAT64 = [f"64:ff9b::203.0.113.{n}" for n in range(1, 61)]
 OF_A_32 = [f"2001:db8:{n >> 8:x}:{n & 0xFF:x}::1" for n in range(0, 60_000, 7)]
 A_48_EACH = [f"2001:db8:{n * 0x9E37 & 0xFFFF:x}::1" for n in range(9_000)]
+OF_65_24S = [f"198.{n}.{n}.{host}" for host in range(1, 21) for n in range(20, 85)]
+OF_FIVE_16S = [f"198.{n}.{part}.7" for part in range(256) for n in range(20, 25)]
 OF_256_24S = [f"198.18.{n}.{host}" for host in range(1, 20) for n in range(256)]
 
 PATTERNS: dict[str, tuple[Iterable[Guess], int]] = {
@@ -144,6 +146,12 @@ def test_so_many_guesses_are_checked_in_an_hour(pattern: str) -> None:
     """At one account, whatever network the attacker has."""
     guesses, most = PATTERNS[pattern]
     assert Attacked().play(guesses) <= most <= MOST
+
+
+@pytest.mark.parametrize(("addresses", "most"), [(OF_65_24S, 195), (OF_FIVE_16S, 85)])
+def test_the_networks_of_an_attack_are_remembered(addresses: list[str], most: int) -> None:
+    """Also of 65 networks in turn, each has three guesses an hour at most."""
+    assert Attacked().play(in_turn(addresses, 1)) <= most
 
 
 @pytest.mark.parametrize(

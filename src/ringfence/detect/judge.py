@@ -52,11 +52,14 @@ from ringfence.networks import contains, is_one_host, narrowest, prefix_of
 # Each prefix and each account has a count: of its attempts, and of the subjects that made them. Only proven
 # attempts count, so forged addresses cannot fill the tables. Bounds: ``MOST`` counts, of which those with
 # the oldest last attempt are discarded first. Each count keeps the times of the last ``attempts`` attempts
-# and the last ``MOST_SUBJECTS`` subjects. Times are monotonic seconds.
+# and the last subjects, ``MOST_SUBJECTS`` of a prefix and ``MOST_OF_ACCOUNT`` of an account: a distributed
+# attack may rotate over many networks, and an account that exists is not an attacker's choice. Times are
+# monotonic seconds.
 
 
 MOST_GROUPS = 16_384
 MOST_SUBJECTS = 64
+MOST_OF_ACCOUNT = 1_024
 _Group = TypeVar("_Group", bound=Hashable)
 
 
@@ -72,13 +75,16 @@ class GroupCounts(Generic[_Group]):
     """The counts of attempts within ``seconds``, by prefix or by account.
 
     ``evicted`` is the number of counts that were discarded because there were more than ``most``.
+    ``subjects`` is the greatest number of subjects of one count.
     """
 
-    def __init__(self, attempts: int, seconds: float, most: int = MOST_GROUPS) -> None:
+    def __init__(
+        self, attempts: int, seconds: float, most: int = MOST_GROUPS, subjects: int = MOST_SUBJECTS
+    ) -> None:
         self.attempts = attempts
         self.seconds = seconds
         self.evicted = 0
-        self._most = most
+        self._most, self._most_subjects = most, subjects
         self._group_counts: OrderedDict[_Group, GroupCount] = OrderedDict()
 
     def __len__(self) -> int:
@@ -101,7 +107,7 @@ class GroupCounts(Generic[_Group]):
         count.times.append(now)
         count.subjects[subject] = now
         count.subjects.move_to_end(subject)
-        if len(count.subjects) > MOST_SUBJECTS:
+        if len(count.subjects) > self._most_subjects:
             count.subjects.popitem(last=False)
         self._prune(count, now)
         return count
@@ -270,10 +276,10 @@ class Judge:
         self._prefix = next((rule for rule in self.rules if rule.by is By.PREFIX), None)
         self._distributed = next((rule for rule in self.rules if rule.by is By.ACCOUNT), None)
         self._manager = next((rule for rule in mine if rule.counts == {AttemptKind.MANAGER}), None)
-        self._prefixes: GroupCounts[Network] = _group_counts(self._prefix)
+        self._prefixes: GroupCounts[Network] = _group_counts(self._prefix, MOST_SUBJECTS)
         # By /48: the part that was banned last, and when.
         self._customers: OrderedDict[Network, tuple[Network, float]] = OrderedDict()
-        self._accounts: GroupCounts[AccountKey] = _group_counts(self._distributed)
+        self._accounts: GroupCounts[AccountKey] = _group_counts(self._distributed, MOST_OF_ACCOUNT)
         self.attacked: dict[AccountKey, float] = {}
         """The accounts under a distributed attack, and the time until which it lasts at least (seconds).
 
@@ -662,8 +668,9 @@ def _decoys_of(rule: Rule) -> frozenset[bytes]:
     return frozenset(map(packed_account, names)) | cut
 
 
-def _group_counts(rule: Rule | None) -> GroupCounts[_K]:
-    return GroupCounts(rule.attempts if rule is not None else 1, rule.window if rule is not None else 1.0)
+def _group_counts(rule: Rule | None, subjects: int) -> GroupCounts[_K]:
+    attempts, seconds = (rule.attempts, rule.window) if rule is not None else (1, 1.0)
+    return GroupCounts(attempts, seconds, subjects=subjects)
 
 
 def _end(times: Iterable[float], rule: Rule) -> float | None:
