@@ -14,6 +14,7 @@ from ringfence.bans.enforcer import Enforcer
 from ringfence.clock import Clock
 from ringfence.daemon.pipeline import EffectHandler, Pipeline
 from ringfence.detect.confirmation import KnownSources
+from ringfence.detect.detector import _MOST_UNNAMED as MOST_UNNAMED
 from ringfence.detect.detector import Detector
 from ringfence.detect.history import _MOST_KNOWN as MOST_SUBJECTS
 from ringfence.detect.judge import MOST_CLAIMS
@@ -25,7 +26,11 @@ from ringfence.store.database import Store
 WALL = 1_800_000_000.0
 SENDERS = 20  # new ones each hour
 GUESSES = 6
-CACHES = {"claims._before": MOST_CLAIMS, "subjects._known": MOST_SUBJECTS}
+CACHES = {
+    "claims._before": MOST_CLAIMS,
+    "subjects._known": MOST_SUBJECTS,
+    "detector._unnamed": MOST_UNNAMED,
+}
 """Tables that fill up to a bound and then drop the oldest entry, whatever its age."""
 
 

@@ -91,7 +91,7 @@ def check(
     with errors_reported():
         settings = settings_from(config, secrets=True)
     findings = []
-    for finding in _findings(config, settings, files, hosts if hardening else None):
+    for finding in _findings(config, settings, files, hosts, weaknesses=hardening):
         findings.append(finding)
         if not as_json:
             echo(finding.line, indent=_INDENT)
@@ -103,8 +103,13 @@ def check(
         raise typer.Exit(Exit.PROBLEM)
 
 
-def _findings(path: Path, settings: Settings, files: Path, hosts: Path | None) -> Iterator[Finding]:
-    """Yield all findings. With ``hosts``, the file with the names of hosts, also yield weaknesses."""
+def _findings(
+    path: Path, settings: Settings, files: Path, hosts: Path, *, weaknesses: bool
+) -> Iterator[Finding]:
+    """Yield all findings; ``weaknesses``: also those of Asterisk's settings.
+
+    ``hosts`` is the file with the names of hosts.
+    """
     configure_logging(logging.CRITICAL)  # errors are printed as findings: do not log them too
     yield Finding(True, "configuration", str(path))
     yield from _secret_findings(path)
@@ -118,7 +123,7 @@ def _findings(path: Path, settings: Settings, files: Path, hosts: Path | None) -
                 "is not used (enabled = false): attempts are seen only in the logs, and later, and no failed"
             )
             yield Finding(None, what, f"{unused} manager login can be confirmed; fix: enabled = true")
-    yield from _asterisk_findings(settings, report, files, hosts)
+    yield from _asterisk_findings(settings, report, files, hosts, weaknesses=weaknesses)
     wire = asyncio.run(_wire_finding(settings, report))
     yield wire
     if settings.hep_targets():
@@ -283,11 +288,11 @@ async def _open_wire() -> tuple[str, str]:
 
 
 def _asterisk_findings(
-    settings: Settings, report: Mapping[str, Any] | None, files: Path, hosts: Path | None
+    settings: Settings, report: Mapping[str, Any] | None, files: Path, hosts: Path, *, weaknesses: bool
 ) -> Iterator[Finding]:
-    """Check the logs of each Asterisk, and the settings and accounts of the one on this host.
+    """Check the logs of each Asterisk, and the settings, accounts and look-ups of the one on this host.
 
-    With ``hosts``, report weaknesses too (see :func:`_findings`).
+    The arguments are as in :func:`_findings`.
     """
     alone = len(settings.asterisk) == 1
     # With several PBXs, or a remote one, it is unknown to which of them the files in /etc/asterisk belong.
@@ -298,8 +303,10 @@ def _asterisk_findings(
     console = local_console(files) if here else NoConsole(_NOT_HERE)
     yield from asterisk_findings(asterisk, console)
     if here:
-        yield from _account_findings(settings, report, files, console, hosts)
-    elif hosts is not None:
+        yield from _account_findings(settings, report, files, console, weaknesses=weaknesses)
+        yield from look_up_findings(console)
+        yield from host_name_findings(socket.gethostname(), hosts, hosts.with_name("nsswitch.conf"))
+    elif weaknesses:
         yield Finding(None, "hardening", f"not checked: {_NOT_HERE}")
 
 
@@ -308,12 +315,13 @@ def _account_findings(
     report: Mapping[str, Any] | None,
     files: Path,
     console: Console,
-    hosts: Path | None,
+    *,
+    weaknesses: bool,
 ) -> Iterator[Finding]:
     """Check the Asterisk of this host by its console and its files.
 
     Report which rights our manager user lacks, which trunks are neither friends nor allowed, and which decoys
-    are real accounts. With ``hosts``, report weaknesses of Asterisk's settings too (see :func:`_findings`).
+    are real accounts, and ``weaknesses`` of Asterisk's settings.
     ``report`` is the daemon's status; None if the daemon does not answer.
     """
     user = str(settings.asterisk[0].ami.username)
@@ -330,10 +338,7 @@ def _account_findings(
     decoys = settings.rules["decoy"]
     if decoys.enabled and decoys.accounts:
         yield from decoy_findings(decoys.accounts, (account.name for account in accounts.accounts))
-    yield from look_up_findings(console)
-    names = hosts or HOSTS
-    yield from host_name_findings(socket.gethostname(), names, names.with_name("nsswitch.conf"))
-    if hosts is not None:
+    if weaknesses:
         yield from hardening_findings(files, console, user)
 
 
