@@ -63,7 +63,10 @@ def alarms(guard: Guard) -> set[str]:
 def test_a_friend_guesses_twenty_times_at_another_account(
     open22: Lab, tmp_path: Path, transport: str, call_id: bytes, host: int
 ) -> None:
-    """It logs in with its own account, then guesses at another one: SIP by that transport is banned."""
+    """It logs in with its own account, then guesses at another one: SIP by that transport is banned.
+
+    If more guesses were under way, because the machine is busy, those of a stranger follow: all of SIP is.
+    """
     source = f"198.19.80.{host}"
     with guarded(open22, tmp_path, logs=NO_LOGS) as guard, calling(open22, source, transport) as caller:
         log_in(caller, guard, b"phone5", source)
@@ -73,7 +76,7 @@ def test_a_friend_guesses_twenty_times_at_another_account(
         until(lambda: {"friend.banned", "friend.guessing"} <= alarms(guard), "the alarms")
     print("checked", checked)
     assert checked <= LIMIT + UNDER_WAY
-    assert ban["scope"] == ("sip-udp" if transport == "UDP" else "sip-tcp")
+    assert ban["scope"] in {"sip-udp" if transport == "UDP" else "sip-tcp", "sip"}
 
 
 def test_one_account_at_five_addresses_guesses_few_times_in_all(open22: Lab, tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ MOST_OF_PHONE = 65_536
 OPENING = 1_500
 """Bytes: the longest part of a handshake, such as the request for a WebSocket with cookies."""
 SLOW = 0.25
-LATER = 0.5
+LATER = 1.0
 SILENCE = 8.0
 _SEARCHED = 0.25  # how often connections without an answer are searched for (seconds)
 
