@@ -6,8 +6,9 @@ import pytest
 from attrs import evolve
 
 from ringfence.detect.conversation import Asked
-from ringfence.detect.guests import DAY, MOST, Guests
+from ringfence.detect.guests import MOST, Guests
 from ringfence.detect.judgement import Guest
+from ringfence.detect.rules import DAY
 from ringfence.model import CopiedRequest
 
 CARRIER = ip_address("192.0.2.7")

@@ -7,7 +7,8 @@ from tests.detect.events import PBX
 
 from ringfence.detect import new_friends
 from ringfence.detect.friends import Friends
-from ringfence.detect.new_friends import DAY, GUILTY_FOR, HOUR, MOST_A_DAY, MOST_AN_HOUR, NewFriends
+from ringfence.detect.new_friends import GUILTY_FOR, MOST_A_DAY, MOST_AN_HOUR, NewFriends
+from ringfence.detect.rules import DAY, HOUR
 from ringfence.model import Friend, FriendReason, Network
 from ringfence.networks import sender_of
 

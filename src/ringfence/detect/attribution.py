@@ -35,6 +35,7 @@ from attrs import field
 
 from ringfence import event_values
 from ringfence.detect.ambiguous import AmbiguousLines
+from ringfence.detect.bounded import remember
 from ringfence.detect.confirmation import (
     Answers,
     Backing,
@@ -49,7 +50,6 @@ from ringfence.detect.confirmation import (
 )
 from ringfence.detect.conversation import Answered, Asked, Conversations
 from ringfence.detect.guests import Guests
-from ringfence.detect.history import remember
 from ringfence.detect.nonces import Nonces
 from ringfence.detect.proxies import Passage, Proxies
 from ringfence.detect.questions import CALL, Questions, trust_in, weight_of

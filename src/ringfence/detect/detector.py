@@ -31,6 +31,7 @@ from ringfence.detect.attribution import (
     WrongAnswer,
     sender_of_request,
 )
+from ringfence.detect.bounded import remember
 from ringfence.detect.confirmation import (
     NOT_CONNECTED,
     Connections,
@@ -50,7 +51,6 @@ from ringfence.detect.history import (
     fact_from,
     fact_of,
     pack_network,
-    remember,
     unpack_network,
 )
 from ringfence.detect.judge import ClaimedLimit, Judge, existing_accounts

@@ -25,9 +25,10 @@ from math import inf
 from attrs import Factory, define
 
 from ringfence.alarm_codes import AlarmCode
+from ringfence.detect.bounded import remember
 from ringfence.detect.distributed import scope_of_ban
 from ringfence.detect.friends import Friends
-from ringfence.detect.history import Fact, History, Key, Subject, Subjects, pack_network, remember
+from ringfence.detect.history import Fact, History, Key, Subject, Subjects, pack_network
 from ringfence.detect.judgement import (
     Count,
     Counts,

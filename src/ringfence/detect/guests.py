@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 
 from attrs import define
 
+from ringfence.detect.bounded import remember
 from ringfence.detect.conversation import Asked
-from ringfence.detect.history import remember
 from ringfence.detect.judgement import Guest
+from ringfence.detect.rules import DAY
 
 if TYPE_CHECKING:
     from ringfence.model import Address
 
 MOST = 256
-DAY = 86_400.0
 _INVITE = "INVITE"
 _REFUSED = 300  # the lowest status by which Asterisk takes no call
 

@@ -20,7 +20,7 @@ attempts. So different accounts can still be counted if one account repeats.
 Of an account, the beginning is kept (``model.short_account``), as the sources report it.
 """
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from itertools import chain, islice
@@ -44,18 +44,6 @@ from ringfence.model import (
     Transport,
 )
 from ringfence.networks import NetworkSet, sender_of
-
-_K = TypeVar("_K")
-_V = TypeVar("_V")
-
-
-def remember(table: OrderedDict[_K, _V], key: _K, value: _V, most: int) -> None:
-    """Store ``value`` as the latest entry. Discard the oldest if ``table`` then has more than ``most``."""
-    table[key] = value
-    table.move_to_end(key)
-    if len(table) > most:
-        table.popitem(last=False)
-
 
 # -- A compact table for subjects (addresses or networks counted as one) with a single attempt
 #

@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 
 from attrs import Factory, define
 
+from ringfence.detect.bounded import remember
 from ringfence.detect.distributed import networks_to_ban, scope_of_ban
 from ringfence.detect.history import (
     Fact,
@@ -25,12 +26,12 @@ from ringfence.detect.history import (
     has_proven,
     pack_network,
     packed_account,
-    remember,
     summary,
     time_of,
     unpack_network,
 )
 from ringfence.detect.judgement import OFFICE, Count, Decision, distributed, spoofing
+from ringfence.detect.new_friends import AccountKey
 from ringfence.detect.rules import By, Claimed, Of, Rule
 from ringfence.detect.sessions import UNKNOWN_ACCOUNT
 from ringfence.event_values import evolve
@@ -228,7 +229,8 @@ class ClaimedLimit:
 _K = TypeVar("_K")
 # A wrong password for an account that does not exist has the event of its question (``attempt_from``).
 _WRONG = (EventKind.CHALLENGE_RESPONSE_FAILED, EventKind.INVALID_PASSWORD)
-_NO_ACCOUNT = {b"", UNKNOWN_ACCOUNT.encode()}
+_UNKNOWN_ACCOUNT = UNKNOWN_ACCOUNT.encode()
+_NO_ACCOUNT = {b"", _UNKNOWN_ACCOUNT}
 _GUESS = AttemptKind.GUESS
 _SECOND = 2
 _IPV6 = 6
@@ -239,7 +241,6 @@ _FAILURES_EACH = 2.5
 _SEVERAL = 3  # the least number of subjects of a distributed attack
 _CUSTOMER = 86_400.0  # seconds for which it is known which part of a /48 was banned; the ban lasts as long
 _ATTEMPTS = Of.ATTEMPTS
-_UNKNOWN_ACCOUNT = UNKNOWN_ACCOUNT.encode()
 # PJSIP cuts an account that does not exist (``res/res_pjsip/pjsip_distributor.c:check_endpoint``).
 _MOST_OF_UNKNOWN = 36
 
@@ -248,9 +249,6 @@ FIRST_FAILURE = (
     "minutes, to the stranger or to its network"
 )
 """The reason of a ban by the rule ``distributed`` for a first failure."""
-
-AccountKey = tuple[str, str]
-"""The name of an Asterisk, and an account there."""
 
 
 class Judge:
@@ -494,7 +492,7 @@ class Judge:
 
     def _count_for_account(self, subject: Subject, asterisk: str, fact: Fact) -> Sequence[AlarmChange]:
         rule = self._distributed
-        real = bool(fact.account) and fact.account != _UNKNOWN_ACCOUNT and not fact.unknown
+        real = fact.account not in _NO_ACCOUNT and not fact.unknown
         if rule is None or fact.kind not in rule.counts or not real:
             return ()
         account = (asterisk, fact.account.decode("utf-8", "replace"))

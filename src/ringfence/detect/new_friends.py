@@ -21,14 +21,13 @@ friends.
 """
 
 from collections import OrderedDict, deque
-from typing import TypeVar
 
 from attrs import Factory, define
 
+from ringfence.detect.bounded import remember
+from ringfence.detect.rules import DAY, HOUR
 from ringfence.model import Network
 
-HOUR = 3_600.0
-DAY = 86_400.0
 MOST_AN_HOUR = 8
 MOST_A_DAY = 20
 MOST_GUESSES = 20
@@ -37,9 +36,6 @@ MOST = 4_096
 
 AccountKey = tuple[str, str]
 """The name of an Asterisk, and an account there."""
-
-_K = TypeVar("_K")
-_V = TypeVar("_V")
 
 
 @define(eq=False)
@@ -82,7 +78,7 @@ class NewFriends:
                 self._refused[account] = None
             return False
         senders[sender] = now
-        _remember(self._accounts, account, mine)
+        remember(self._accounts, account, mine, MOST)
         return True
 
     def take_refused(self) -> list[AccountKey]:
@@ -120,7 +116,7 @@ class NewFriends:
 
     def taint(self, sender: Network, until: float) -> None:
         """Record that a guilty account works at ``sender``: one guess at another account is then a ban."""
-        _remember(self.tainted, sender, until)
+        remember(self.tainted, sender, until, MOST)
 
     def is_tainted(self, sender: Network, now: float) -> bool:
         """Whether a guilty account works at ``sender``."""
@@ -133,11 +129,3 @@ def _pruned(account: _Account, now: float) -> OrderedDict[Network, float]:
     while senders and now - next(iter(senders.values())) >= DAY:
         senders.popitem(last=False)
     return senders
-
-
-def _remember(table: OrderedDict[_K, _V], key: _K, value: _V) -> None:
-    """Store ``value`` as the latest entry; discard the oldest if there are more than ``MOST``."""
-    table[key] = value
-    table.move_to_end(key)
-    if len(table) > MOST:
-        table.popitem(last=False)

@@ -15,8 +15,8 @@ refusals, the oldest are forgotten first. Times are monotonic seconds.
 from collections import OrderedDict
 from math import inf
 
+from ringfence.detect.bounded import remember
 from ringfence.detect.friends import Friends
-from ringfence.detect.history import remember
 from ringfence.model import AMI, Address, EventKind, Friend, SecurityEvent, Service
 
 MOST = 1_024
@@ -32,8 +32,8 @@ _REGISTRAR = "registrar_"
 def is_refused_login(event: SecurityEvent) -> bool:
     """Whether AMI reports that PJSIP refuses a request with a right password.
 
-    ``event`` is of one of the kinds of :data:`LATE_REFUSALS`.
-    These events come only after the login (``res/res_pjsip_registrar.c``).
+    ``event`` is of one of the kinds of :data:`LATE_REFUSALS`. PJSIP's registrar reports them only after the
+    login (``res/res_pjsip_registrar.c``).
     """
     if event.source.name != AMI or event.service is not Service.PJSIP or event.tampered:
         return False

@@ -163,7 +163,7 @@ MOST_WEBSOCKETS = 65_536
 _SIP = 5060
 _IAX2 = 4569
 _REFUSAL = 400  # bytes of a refusal in a TCP segment, with a share of the headers
-_FRAME = 1_600  # bytes: an Ethernet frame, rounded up
+FRAME = 1_600  # bytes: an Ethernet frame, rounded up
 _ASKED = 350  # bytes: a guess with its headers, rounded up
 _HANDSHAKE = 400  # bytes that a client sends in a TLS handshake after its first segment, rounded up
 
@@ -244,7 +244,7 @@ class Ration:
         A whole frame must fit, because TCP would repeat a larger segment for ever. They are the same in each
         second, because most guessers are banned in the first one, and calls of strangers must not wait long.
         """
-        return max((self.burst + 1) * _REFUSAL, _FRAME)
+        return max((self.burst + 1) * _REFUSAL, FRAME)
 
 
 @frozen
@@ -285,7 +285,7 @@ class AskingRation:
         A whole frame must fit, because TCP would repeat a larger segment for ever. Two requests of a phone
         have some 1 500 bytes.
         """
-        return max(self.burst * GUESS, _FRAME)
+        return max(self.burst * GUESS, FRAME)
 
     @property
     def sealed_bytes_at_once(self) -> int:
@@ -310,6 +310,11 @@ class AskingRation:
     def sealed(self, ports: "Ports") -> tuple[int, ...]:
         """Return those of ``ports`` that speak TLS and serve no pages: all bytes to them count."""
         return tuple(port for port in ports.tcp if port in {*ports.tls, *self.wss})
+
+    def pages(self, ports: "Ports") -> tuple[int, ...]:
+        """Return those of ``ports`` that serve web pages: only the bytes of a WebSocket count."""
+        sealed = self.sealed(ports)
+        return tuple(port for port in ports.web if port not in sealed)
 
     @property
     def seconds(self) -> int:

@@ -17,8 +17,17 @@ from tests.support.cable import CABLES
 from tests.support.netns import inside
 from tests.support.packets import SIP, drained_after, ends, opened, plan
 
-from ringfence.firewall.contract import AskingRation, Backend, FirewallPlan, Limit, LimitMode, Ports, Ration
-from ringfence.firewall.ipset.asking import FRAME, byte_limit
+from ringfence.firewall.contract import (
+    FRAME,
+    AskingRation,
+    Backend,
+    FirewallPlan,
+    Limit,
+    LimitMode,
+    Ports,
+    Ration,
+)
+from ringfence.firewall.ipset.asking import byte_limit
 from ringfence.firewall.ipset.iptables_rules import CHAINS, named_sets, wanted_rules
 from ringfence.firewall.ipset.sets import FLOWS, WEBSOCKETS
 

@@ -30,6 +30,7 @@ from attrs import frozen
 
 from ringfence.firewall.contract import (
     FLOW_SECONDS,
+    FRAME,
     MOST_HELLO,
     MOST_LIMITED,
     NEAR,
@@ -52,6 +53,7 @@ from ringfence.firewall.ipset.matches import (
     not_on,
     over_all,
     port_matches,
+    without_data,
 )
 from ringfence.firewall.ipset.sets import FLOWS, WEBSOCKETS
 from ringfence.networks import SENDER_LENGTHS
@@ -67,7 +69,6 @@ ASKING_FULL = "without room in the ration of questions"
 
 _IPV4 = 4
 _UDP, _TCP = 17, 6
-FRAME = 1_600  # bytes: an Ethernet frame, rounded up
 UNIT = 160  # bytes
 _CHUNK = 16  # bytes: hashlimit's unit
 _MOST = 65_535  # bytes of a packet
@@ -91,11 +92,10 @@ class Asking:
             return []
         ports = self.plan.sip_ports
         strangers = self._strangers("src")
-        sealed = self._sealed_ports()
-        pages = tuple(port for port in ports.web if port not in sealed)
+        pages = self.plan.asking.pages(ports)
         chosen = [
             *((ASKED, match) for match in port_matches("udp", ports.conversations.udp, "src")),
-            *((ASKED, match) for match in port_matches("tcp", ports.streams + sealed, "src")),
+            *((ASKED, match) for match in port_matches("tcp", ports.streams + self._sealed_ports(), "src")),
             *((WEB, match) for match in port_matches("tcp", pages, "src")),
         ]
         ways = [f"-i {name} " for name in self.plan.interfaces] or ["! -i lo "]
@@ -114,8 +114,7 @@ class Asking:
         """
         if self.plan.asking.mode is LimitMode.OFF:
             return []
-        sealed = self._sealed_ports()
-        pages = tuple(port for port in self.plan.sip_ports.web if port not in sealed)
+        pages = self.plan.asking.pages(self.plan.sip_ports)
         routed = [f"-s {one} {FORWARDED[self.version]}" for one in self._containers()]
         test = begins(STREAM[self.version], 0 if self.version == _IPV4 else IPV6_HEADER, _UPGRADED)
         return [
@@ -164,11 +163,7 @@ class Asking:
         way, header = (HEADER, 0) if self.version == _IPV4 else ("", IPV6_HEADER)
         for text in (b"SIP/2.0 ", b"ACK "):
             yield f'-p udp -m u32 --u32 "{self._plain(_UDP)}{begins(way, header + DATAGRAM, text)}"'
-        shortest = 20 if self.version == _IPV4 else IPV6_HEADER
-        words = f"{HEADER}0xc>>0x1c" if self.version == _IPV4 else "0x34>>0x1c"
-        yield "-p tcp -m tcp --tcp-flags SYN SYN"
-        yield f"-p tcp -m length --length {shortest + 20}"
-        yield f'-p tcp -m length --length {shortest + 32} -m u32 --u32 "{self._plain(_TCP)}{words}=0x8"'
+        yield from (f"-p tcp {test}" for test in without_data(self.version, self._plain(_TCP)))
 
     def _flow(self) -> Iterator[IptablesRule]:
         rate = self.plan.asking.flows_a_second

@@ -152,6 +152,7 @@ from ringfence.firewall.ipset.matches import (
     not_on,
     over_all,
     port_matches,
+    without_data,
 )
 from ringfence.firewall.ipset.sets import (
     FENCED,
@@ -755,11 +756,8 @@ def _unrationed_segments(plan: FirewallPlan, version: int) -> Iterator[str]:
 
     They have no data, or begin a TLS handshake or, in a frame, an answer to a call (``contract.SERVED``).
     """
-    header, begin = (20, 0) if version == _IPV4 else (IPV6_HEADER, IPV6_HEADER)
-    words = f"{HEADER}0xc>>0x1c" if version == _IPV4 else "0x34>>0x1c"
-    yield "-m tcp --tcp-flags SYN SYN"
-    yield f"-m length --length {header + 20}"
-    yield f'-m length --length {header + 32} -m u32 --u32 "{words}=0x8"'
+    yield from without_data(version)
+    begin = 0 if version == _IPV4 else IPV6_HEADER
     for ports in port_matches("tcp", plan.sip_ports.tls, "dst"):
         handshake = f"{STREAM[version]}{begin:#x}>>0x10=0x1603"
         yield f'{ports.removeprefix("-p tcp ")}-m u32 --u32 "{handshake}"'

@@ -1,6 +1,6 @@
 """Matches of packets in the notation of iptables-save, from which the rules are built."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from attrs import frozen
 
@@ -16,6 +16,7 @@ _PRINTABLE = (50_000, 25_000, 20_000, 10_000, 5_000, 2_000, 1_000, 500, 200, 100
 # and that of the TCP payload.
 HEADER = "0x0>>0x16&0x3c@"
 STREAM = {4: f"{HEADER}0xc>>0x1a&0x3c@", 6: "0x34>>0x1a&0x3c@"}
+_IPV4 = 4
 _WORD = 4  # bytes that u32 compares at once
 DATAGRAM, IPV6_HEADER = 8, 40  # bytes: a header of UDP, and one of IPv6
 TO_THIS_HOST = "-m addrtype --dst-type LOCAL "  # without packets of bridged containers to other hosts
@@ -58,6 +59,17 @@ def begins(way: str, position: int, text: bytes) -> str:
     starts = [*range(0, len(text) - _WORD, _WORD), len(text) - _WORD]
     words = ((start, text[start : start + _WORD].hex().lstrip("0")) for start in starts)
     return "&&".join(f"{way}{position + start:#x}=0x{word}" for start, word in words)
+
+
+def without_data(version: int, plain: str = "") -> Iterator[str]:
+    """Yield the matches of TCP segments without data: SYNs, and both usual lengths of TCP's header.
+
+    ``plain`` is u32's test for a packet without extension headers, "" if none is needed.
+    """
+    header, words = (20, f"{HEADER}0xc>>0x1c") if version == _IPV4 else (IPV6_HEADER, "0x34>>0x1c")
+    yield "-m tcp --tcp-flags SYN SYN"
+    yield f"-m length --length {header + 20}"
+    yield f'-m length --length {header + 32} -m u32 --u32 "{plain}{words}=0x8"'
 
 
 def over_all(name: str, seconds: int) -> str:

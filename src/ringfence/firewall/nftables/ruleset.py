@@ -676,14 +676,14 @@ def _asked(asking: AskingRation, version: int, what: str, over: Callable[[int], 
 
 def _asking_ports(plan: FirewallPlan) -> Mapping[str, Ports]:
     """Return the ports with a ration of questions, by what is counted there; empty if it is off."""
-    ports, sealed = plan.sip_ports, plan.asking.sealed(plan.sip_ports)
+    ports, asking = plan.sip_ports, plan.asking
     if plan.asking.mode is LimitMode.OFF:
         return {}
     return {
         "": Ports(ports.conversations.udp, ()),
         "_clear": Ports((), ports.streams),
-        "_sealed": Ports((), sealed),
-        "_web": Ports((), tuple(port for port in ports.web if port not in sealed)),
+        "_sealed": Ports((), asking.sealed(ports)),
+        "_web": Ports((), asking.pages(ports)),
     }
 
 

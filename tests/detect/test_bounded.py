@@ -1,8 +1,8 @@
-"""Recent: a table keeps what was used last."""
+"""Bounded: a table keeps what was used last."""
 
 from collections import OrderedDict
 
-from ringfence.detect.history import remember
+from ringfence.detect.bounded import remember
 
 
 def test_the_oldest_goes_where_there_are_too_many() -> None:
