@@ -45,7 +45,7 @@ class LimiterWatch:
         self.latest: Counters | None = None
         """The counters that were read last; None if nothing is enforced, or if they could not be read."""
         self._packets: dict[tuple[Network, bool], int] = {}
-        self._full = self._ration_full = self._asked_full = 0
+        self._full: dict[AlarmCode, int] = {}  # by alarm, how many packets had no room by the last call
         self._failed = False
 
     def new_flooders(self) -> Sequence[Flooder]:
@@ -88,15 +88,14 @@ class LimiterWatch:
             self._alarms.activate(AlarmCode.FIREWALL_COUNTERS, "", f"the counters cannot be read: {error}")
             return None
         self._alarms.clear(AlarmCode.FIREWALL_COUNTERS, "")
-        before, self._full = self._full, counters.limiter_full
-        if counters.limiter_full > before:
-            self._alarms.activate(AlarmCode.LIMITER_FULL, "", _FULL)
-        before, self._ration_full = self._ration_full, counters.ration_full
-        if counters.ration_full > before:
-            self._alarms.activate(AlarmCode.RATION_FULL, "", _RATION_FULL)
-        before, self._asked_full = self._asked_full, counters.asked_full
-        if counters.asked_full > before:
-            self._alarms.activate(AlarmCode.ASKING_FULL, "", _ASKING_FULL)
+        for code, packets, text in (
+            (AlarmCode.LIMITER_FULL, counters.limiter_full, _FULL),
+            (AlarmCode.RATION_FULL, counters.ration_full, _RATION_FULL),
+            (AlarmCode.ASKING_FULL, counters.asked_full, _ASKING_FULL),
+        ):
+            if packets > self._full.get(code, 0):
+                self._alarms.activate(code, "", text)
+            self._full[code] = packets
         return counters
 
 

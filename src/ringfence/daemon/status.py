@@ -97,29 +97,21 @@ def status_report(enforcer: Enforcer, seen: StatusData) -> dict[str, object]:
         "watched": [_watched(entry) for entry in detector.watched(seen.now)],
         "alarms": [alarm.as_json() for alarm in seen.alarms],
         "unseen": [*seen.unseen],
-        "pinging": [_pinging(one) for one in detector.pinging()],
-        "guests": [_guest(one) for one in detector.guests(seen.now)],
+        "pinging": [
+            _host(one, method=one.method, account=printable(one.account)) for one in detector.pinging()
+        ],
+        "guests": [_host(one) for one in detector.guests(seen.now)],
     }
 
 
-def _guest(one: Guest) -> dict[str, object]:
+def _host(one: Pinging | Guest, **more: str) -> dict[str, object]:
+    """Return a host that an administrator may know; ``more`` are the fields of its kind."""
     return {
         "address": str(one.address),
         "number": one.number,
         "since": rfc3339(one.began),
         "last": rfc3339(one.last),
-        "text": one.sentence,
-    }
-
-
-def _pinging(one: Pinging) -> dict[str, object]:
-    return {
-        "address": str(one.address),
-        "number": one.number,
-        "since": rfc3339(one.began),
-        "last": rfc3339(one.last),
-        "method": one.method,
-        "account": printable(one.account),
+        **more,
         "text": one.sentence,
     }
 
