@@ -35,7 +35,6 @@ from attrs import field
 
 from ringfence import event_values
 from ringfence.detect.ambiguous import AmbiguousLines
-from ringfence.detect.bounded import remember
 from ringfence.detect.confirmation import (
     Answers,
     Backing,
@@ -65,6 +64,7 @@ from ringfence.detect.sessions import (
     attempt_from,
     host_of,
     is_trusted,
+    remember,
     role_of,
     session_id,
     session_number,

@@ -69,8 +69,7 @@ from math import inf
 
 from attrs import Factory, define, frozen
 
-from ringfence.detect.bounded import remember
-from ringfence.detect.sessions import AddressKey, address_key
+from ringfence.detect.sessions import AddressKey, address_key, remember
 from ringfence.event_values import evolve
 from ringfence.model import Address, Challenge, CopiedRequest, Endpoint, Transport
 

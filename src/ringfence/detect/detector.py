@@ -31,7 +31,6 @@ from ringfence.detect.attribution import (
     WrongAnswer,
     sender_of_request,
 )
-from ringfence.detect.bounded import remember
 from ringfence.detect.confirmation import (
     NOT_CONNECTED,
     Connections,
@@ -78,7 +77,7 @@ from ringfence.detect.observation import Observation
 from ringfence.detect.pages import Pages
 from ringfence.detect.refused_logins import LATE_REFUSALS, RefusedLogins, is_refused_login
 from ringfence.detect.rules import By, Claimed, Rule
-from ringfence.detect.sessions import MAX_SESSIONS
+from ringfence.detect.sessions import MAX_SESSIONS, remember
 from ringfence.detect.unexplained import STREAMS, Exchanges
 from ringfence.event_values import evolve
 from ringfence.ledger import Ledger, key_of, network_of

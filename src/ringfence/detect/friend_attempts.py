@@ -25,7 +25,6 @@ from math import inf
 from attrs import Factory, define
 
 from ringfence.alarm_codes import AlarmCode
-from ringfence.detect.bounded import remember
 from ringfence.detect.distributed import scope_of_ban
 from ringfence.detect.friends import Friends
 from ringfence.detect.history import Fact, History, Key, Subject, Subjects, pack_network
@@ -39,6 +38,7 @@ from ringfence.detect.judgement import (
     unprovable,
 )
 from ringfence.detect.rules import By, FriendLimit, Of, Rule, is_proven
+from ringfence.detect.sessions import remember
 from ringfence.model import (
     Address,
     AlarmChange,

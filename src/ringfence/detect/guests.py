@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from attrs import define
 
-from ringfence.detect.bounded import remember
 from ringfence.detect.conversation import Asked
 from ringfence.detect.judgement import Guest
 from ringfence.detect.rules import DAY
+from ringfence.detect.sessions import remember
 
 if TYPE_CHECKING:
     from ringfence.model import Address

@@ -14,7 +14,6 @@ from typing import Generic, TypeVar
 
 from attrs import Factory, define
 
-from ringfence.detect.bounded import remember
 from ringfence.detect.distributed import networks_to_ban, scope_of_ban
 from ringfence.detect.history import (
     Fact,
@@ -33,7 +32,7 @@ from ringfence.detect.history import (
 from ringfence.detect.judgement import OFFICE, Count, Decision, distributed, spoofing
 from ringfence.detect.new_friends import AccountKey
 from ringfence.detect.rules import By, Claimed, Of, Rule
-from ringfence.detect.sessions import UNKNOWN_ACCOUNT
+from ringfence.detect.sessions import UNKNOWN_ACCOUNT, remember
 from ringfence.event_values import evolve
 from ringfence.model import (
     WIDEST_FIRST,

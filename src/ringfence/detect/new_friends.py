@@ -24,8 +24,8 @@ from collections import OrderedDict, deque
 
 from attrs import Factory, define
 
-from ringfence.detect.bounded import remember
 from ringfence.detect.rules import DAY, HOUR
+from ringfence.detect.sessions import remember
 from ringfence.model import Network
 
 MOST_AN_HOUR = 8

@@ -27,7 +27,7 @@ from collections import OrderedDict
 from collections.abc import Set as AbstractSet
 from math import inf
 
-from ringfence.detect.bounded import remember
+from ringfence.detect.sessions import remember
 from ringfence.model import Address
 
 MANY = 20

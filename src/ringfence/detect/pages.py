@@ -9,8 +9,7 @@ Bound: ``MOST`` connections; the oldest are forgotten first, and their guesses t
 from collections import OrderedDict
 from collections.abc import Iterable
 
-from ringfence.detect.bounded import remember
-from ringfence.detect.sessions import AddressKey, address_key
+from ringfence.detect.sessions import AddressKey, address_key, remember
 from ringfence.model import Attempt, CopiedRequest, Transport
 
 MOST = 4_096

@@ -15,8 +15,8 @@ refusals, the oldest are forgotten first. Times are monotonic seconds.
 from collections import OrderedDict
 from math import inf
 
-from ringfence.detect.bounded import remember
 from ringfence.detect.friends import Friends
+from ringfence.detect.sessions import remember
 from ringfence.model import AMI, Address, EventKind, Friend, SecurityEvent, Service
 
 MOST = 1_024

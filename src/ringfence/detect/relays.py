@@ -19,8 +19,8 @@ Bounds: ``MOST`` sockets, and as many relays. The oldest are discarded first. Ti
 
 from collections import OrderedDict
 
-from ringfence.detect.bounded import remember
 from ringfence.detect.conversation import Conversations
+from ringfence.detect.sessions import remember
 from ringfence.event_values import evolve
 from ringfence.model import Address, Challenge, Endpoint, Transport
 

@@ -91,6 +91,9 @@ UNKNOWN_ACCOUNT = "<unknown>"
 AddressKey = int | bytes
 """An address as a dictionary key: :func:`address_key`."""
 
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
 
 class Role(enum.Enum):
     """The role of an event in its session; the head of this file explains how roles become attempts."""
@@ -302,6 +305,14 @@ def address_key(address: Address) -> AddressKey:
     IPv6 address is bytes.
     """
     return int(address) if isinstance(address, IPv4Address) else address.packed
+
+
+def remember(table: OrderedDict[_K, _V], key: _K, value: _V, most: int) -> None:
+    """Store ``value`` as the latest entry. Discard the oldest if ``table`` then has more than ``most``."""
+    table[key] = value
+    table.move_to_end(key)
+    if len(table) > most:
+        table.popitem(last=False)
 
 
 # -- reports of one source, and the attempts of a session
@@ -869,8 +880,6 @@ class Senders:
         del sender.sessions[session.name]
         del self._sessions[session]
 
-
-_K = TypeVar("_K")
 
 _ANY = ""
 """Stands for the Asterisk of an attempt that the wire reported: the wire names none."""

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 
-from ringfence.detect.bounded import remember
+from ringfence.detect.sessions import remember
 
 
 def test_the_oldest_goes_where_there_are_too_many() -> None:
