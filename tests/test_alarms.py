@@ -32,7 +32,7 @@ class Bench:
     def __init__(self, logged: list[EventDict]) -> None:
         self.now = 1_000.0
         self.changes: list[AlarmEvent] = []
-        self.alarms = Alarms(lambda: self.now, self.changes.append)
+        self.alarms = Alarms(lambda: self.now, (self.changes.append,))
         self.logged = logged
 
     def changed(self) -> list[tuple[AlarmCode, str, str, str]]:
@@ -259,7 +259,7 @@ def test_a_restart_keeps_alarms(bench: Bench) -> None:
 
     bench.now += 100.0
     changes: list[AlarmEvent] = []
-    again = Alarms(lambda: bench.now, changes.append)
+    again = Alarms(lambda: bench.now, (changes.append,))
     again.restore(records, 5)
     again.hold(held)
 
@@ -275,7 +275,7 @@ def test_a_restart_keeps_alarms(bench: Bench) -> None:
 def restored(bench: Bench, *records: AlarmRecord, following: int | None = 100) -> Alarms:
     """Return the alarms of the next run; its changes are in ``bench.changes``."""
     bench.changes.clear()
-    alarms = Alarms(lambda: bench.now, bench.changes.append)
+    alarms = Alarms(lambda: bench.now, (bench.changes.append,))
     alarms.restore(records, following)
     return alarms
 

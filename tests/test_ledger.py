@@ -286,7 +286,7 @@ def test_a_clock_that_is_set_moves_every_ban() -> None:
     ledger.shift(3_600.0)
     moved = ledger.get(key_of(ONE))
     assert moved is not None
-    assert [moved.expires, ledger.pending[0].expires] == [NOW + 3_660.0] * 2
+    assert [moved.expires, ledger.pending[0].ban.expires] == [NOW + 3_660.0] * 2
     assert dropped(ledger, NOW + 3_659.0) == [1, 2, 3]
     assert dropped(ledger, NOW + 3_660.0) == [2]
 

@@ -24,7 +24,7 @@ Each alarm has a number. Changes are kept for the database (:meth:`Alarms.take_c
 restores the alarms that had not cleared (:meth:`Alarms.restore`).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from heapq import nlargest
 from math import inf, isfinite
 
@@ -155,14 +155,14 @@ class _State:
 class Alarms:
     """The active alarms.
 
-    ``clock`` returns wall-clock seconds. ``watch`` is called with each change of an alarm.
+    ``clock`` returns wall-clock seconds. Each of ``listeners`` is called with each change of an alarm.
     """
 
     def __init__(
-        self, clock: Callable[[], float], watch: Callable[[AlarmEvent], object] = lambda _: None
+        self, clock: Callable[[], float], listeners: Sequence[Callable[[AlarmEvent], object]] = ()
     ) -> None:
         self._clock = clock
-        self._watch = watch
+        self._listeners = listeners
         self._up: dict[AlarmCode, dict[str, _State]] = {}
         # By code: the latest minute in which alarms of this code were logged, and the number of these lines.
         self._logged: dict[AlarmCode, tuple[int, int]] = {}
@@ -390,7 +390,9 @@ class Alarms:
     def _change(self, state: _State, change: str, now: float, by: str = "") -> None:
         self._keep(state, now)
         record = state.record
-        self._watch(AlarmEvent(record.code, record.subject, record.text, change, now, by))
+        event = AlarmEvent(record.code, record.subject, record.text, change, now, by)
+        for listener in self._listeners:
+            listener(event)
 
     def _keep(self, state: _State, now: float) -> None:
         number = state.record.number

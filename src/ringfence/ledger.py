@@ -26,9 +26,11 @@ from ipaddress import IPv4Network, IPv6Network
 from itertools import islice
 from math import inf, isfinite
 from operator import attrgetter
+from typing import NamedTuple
 
 from attrs import define, evolve
 
+from ringfence.ban_facts import News
 from ringfence.model import AttemptCounts, Ban, Network, Origin, Scope
 from ringfence.networks import BITS, IPV6_SENDER, exempts_friends, overlap
 
@@ -132,6 +134,13 @@ def parts_of(key: int) -> tuple[int, int, int]:
     return 6 if key & 1 else 4, key >> _KIND_BITS + _LENGTH_BITS, key >> _KIND_BITS & _LENGTH
 
 
+class PendingBan(NamedTuple):
+    """A ban that the kernel has refused, and what is known of it."""
+
+    ban: Ban
+    news: News
+
+
 class Ledger:
     """All bans in force. Times are in seconds since the epoch, except those of :meth:`scopes`.
 
@@ -142,7 +151,7 @@ class Ledger:
     def __init__(self) -> None:
         self.offset = 0.0
         self._records: dict[int, Record] = {}
-        self._pending: dict[int, Ban] = {}
+        self._pending: dict[int, PendingBan] = {}
         self._assumed: dict[int, float] = {}
         self._assumed_lengths: set[int] = set()  # the prefix lengths of all of these so far
         self._next_expiry = inf
@@ -258,8 +267,9 @@ class Ledger:
         self._slot = 0
         for record in self._records.values():
             self._ends[_slot(record.expires)] += 1
-        for key, ban in self._pending.items():
-            self._pending[key] = evolve(ban, since=ban.since + seconds, expires=ban.expires + seconds)
+        for key, (ban, news) in self._pending.items():
+            moved = evolve(ban, since=ban.since + seconds, expires=ban.expires + seconds)
+            self._pending[key] = PendingBan(moved, news)
         self._assumed = {key: expires + seconds for key, expires in self._assumed.items()}
 
     def alive(self, now: float) -> int:
@@ -373,7 +383,10 @@ class Ledger:
         A confirmed ban is returned without its attempts, a pending one as it was when the kernel refused it.
         """
         record = self._records.get(key)
-        return ban_of(key, record) if record is not None else self._pending.get(key)
+        if record is not None:
+            return ban_of(key, record)
+        pending = self._pending.get(key)
+        return pending.ban if pending is not None else None
 
     def all_keys(self) -> list[int]:
         """Return the keys of all confirmed and pending bans."""
@@ -389,8 +402,10 @@ class Ledger:
 
     def is_forced(self, key: int) -> bool:
         """Whether an administrator forced a ban."""
-        record = self._records.get(key) or self._pending.get(key)
-        return record is not None and record.forced
+        record, pending = self._records.get(key), self._pending.get(key)
+        if record is not None:
+            return record.forced
+        return pending is not None and pending.ban.forced
 
     def discard(self, key: int) -> None:
         """Forget the ban with that key, confirmed or pending."""
@@ -400,7 +415,7 @@ class Ledger:
     # -- pending bans
 
     @property
-    def pending(self) -> Sequence[Ban]:
+    def pending(self) -> Sequence[PendingBan]:
         """The bans that the kernel has refused and that are tried again."""
         return list(self._pending.values())
 
@@ -408,12 +423,12 @@ class Ledger:
         """Return the keys of the pending bans."""
         return self._pending.keys()
 
-    def refuse(self, ban: Ban) -> bool:
+    def refuse(self, ban: Ban, news: News = News.NEW) -> bool:
         """Record as pending a ban that the kernel has refused; return False if too many are pending."""
         key = key_of(ban.network, ban.scope)
         if key not in self._pending and len(self._pending) >= MOST_PENDING:
             return False
-        self._pending[key] = ban
+        self._pending[key] = PendingBan(ban, news)
         return True
 
     def discard_pending(self, key: int) -> None:
@@ -422,7 +437,7 @@ class Ledger:
 
     def expire_pending(self, now: float) -> bool:
         """Forget the pending bans whose time is over; return whether there were any."""
-        over = [key for key, ban in self._pending.items() if ban.expires <= now]
+        over = [key for key, (ban, _) in self._pending.items() if ban.expires <= now]
         for key in over:
             del self._pending[key]
         return bool(over)

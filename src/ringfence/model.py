@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import blake2b
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol, Self, TypeAlias
 from urllib.parse import urlsplit
 
 from attrs import Factory, field, frozen
@@ -460,12 +460,24 @@ _NO_ATTEMPTS = AttemptCounts()
 
 
 class BanEnd(enum.StrEnum):
-    """How a ban ended."""
+    """How a ban ended, with a sentence, and whether other hosts must then end it too."""
 
-    EXPIRED = "expired"
-    REMOVED = "removed"
-    REPLACED = "replaced"  # by another ban of the same network
-    DISPLACED = "displaced"  # by a ban of another network, because the kernel's set was full
+    def __new__(cls, value: str, sentence: str = "", is_everywhere: bool = False) -> Self:  # noqa: FBT001, FBT002 - a table
+        """Return the member of a row of the table below."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.sentence, member.is_everywhere = sentence, is_everywhere
+        return member
+
+    sentence: str
+    is_everywhere: bool
+
+    # With other hosts, a ban ends by itself when its time is over. If it only made room for another ban, its
+    # sender is no less guilty.
+    EXPIRED = "expired", "its time was over", False
+    REMOVED = "removed", "it was removed", True
+    REPLACED = "replaced", "another ban of the same network replaced it", False
+    DISPLACED = "displaced", "the kernel's set was full, and a longer ban took its place", False
 
 
 @frozen

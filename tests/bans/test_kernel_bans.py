@@ -7,6 +7,7 @@ import pytest
 from tests.support.world import OTHER, START, SUBJECT, World, said
 
 from ringfence import ledger
+from ringfence.ban_facts import Placed
 from ringfence.bans.unban import unban
 from ringfence.detect.rules import DAY, HOUR, RULES
 from ringfence.errors import FirewallError, SetFullError
@@ -55,6 +56,50 @@ def test_new_bans_are_passed_on_when_the_kernel_has_them(world: World) -> None:
     asyncio.run(unban(world.enforcer, [ip_network("203.0.113.1")]))
     world.enforcer.adopt({key_of(ip_network("203.0.113.77"), Scope.FULL): HOUR})
     assert [str(ban.network) for ban in world.placed] == ["192.0.2.1/32", "203.0.113.0/24"]
+
+
+def test_a_restored_ban_is_no_news(world: World) -> None:
+    """A ban that a reboot removed is restored in silence, even if the kernel refuses it at first."""
+    world.decide()
+    world.backend.refuses[SUBJECT] = SetFullError("the set is full")
+    world.restart(reboot=True)
+    assert (len(world.enforcer.ledger.pending), world.in_kernel()) == (1, {})
+
+    world.backend.refuses.clear()
+    with said() as names:
+        world.wait(5)
+    left = {"192.0.2.1/32": round(HOUR) - 5}
+    assert (names, world.facts, world.in_kernel(), world.in_store()) == ([], [], left, left)
+    assert world.enforcer.counts.placed == 0
+
+
+def test_a_lost_ban_is_no_news(world: World) -> None:
+    """A ban that the kernel lost and refuses at first is put back in silence."""
+    world.decide()
+    world.facts.clear()
+    world.backend.lose()
+    world.backend.refuses[SUBJECT] = SetFullError("the set is full")
+    world.enforcer.restore([key_of(SUBJECT)])
+
+    world.backend.refuses.clear()
+    world.wait(5)
+    assert (world.facts, world.enforcer.counts.placed) == ([], 1)
+    assert world.in_kernel() == {"192.0.2.1/32": round(HOUR) - 5}
+
+
+def test_nobody_is_notified_of_the_rest_of_a_ban(world: World) -> None:
+    """The parts of a network that stay banned are passed on, but announced to nobody, also after a retry."""
+    world.enforcer.ban([ip_network("203.0.113.0/30")], HOUR, "a reason")
+    world.facts.clear()
+    refused = ip_network("203.0.113.2/31")
+    world.backend.refuses[refused] = SetFullError("the set is full")
+    asyncio.run(unban(world.enforcer, [ip_network("203.0.113.0")]))
+    world.backend.refuses.clear()
+    world.wait(5)
+
+    placed = [fact for fact in world.facts if isinstance(fact, Placed)]
+    assert [str(ban.network) for fact in placed for ban in fact.bans] == ["203.0.113.1/32", str(refused)]
+    assert not any(fact.announced for fact in placed)
 
 
 def test_a_firewall_that_cannot_speak_is_a_refusal_of_all(world: World) -> None:
@@ -110,6 +155,10 @@ def test_a_full_ban_takes_the_place_of_a_narrow_one(world: World) -> None:
     ]
     assert world.in_store() == {"192.0.2.1/32": HOUR}
     assert list(world.enforcer.ledger.all_keys()) == [key_of(SUBJECT)]
+    assert world.ended == [
+        (SUBJECT, Scope.SIP_UDP, BanEnd.REPLACED),
+        (SUBJECT, Scope.SIP_TCP, BanEnd.REPLACED),
+    ]
     world.restart()
     assert world.in_kernel() == {"192.0.2.1/32": HOUR}
 

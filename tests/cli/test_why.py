@@ -21,7 +21,7 @@ from ringfence.cli.screen import Screen
 from ringfence.explain.as_json import document
 from ringfence.explain.facts import FenceFacts
 from ringfence.firewall.contract import AskingRation, LimitMode, Ration
-from ringfence.model import FriendReason, ListKind
+from ringfence.model import BanEnd, FriendReason, ListKind
 from ringfence.store.bans import RecordedBan
 
 GUESSES = capture("asterisk-22", "wrong-password-register").ami.read_bytes()
@@ -135,7 +135,7 @@ def test_every_fact_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = shown(
         monkeypatch,
         running=(running(ban(made=proven(5), offence=2)),),
-        past=(RecordedBan(ban("192.0.2.0/24", since=NOW - 9_000), NOW - 8_000),),
+        past=(RecordedBan(ban("192.0.2.0/24", since=NOW - 9_000), NOW - 8_000, BanEnd.REMOVED),),
         holders=(holder(ListKind.DENY, "192.0.2.0/24", note="bad people", origin="feed voipbl"),),
         friends=(friend(FriendReason.REGISTERED, "205"),),
         former=(friend(until=NOW - 10),),
@@ -151,6 +151,7 @@ def test_every_fact_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "was       204 (authenticated) until 2023-11-14 22:14" in text
     assert "kernel    drops all it sends\n" in text
     assert "before    guess of 192.0.2.0/24, somebody tries; since 2023-11-14 19:45, ended" in text
+    assert ": it was removed" in text
     assert lines[-1].split() == ["slow", "3", "of", "20", "2", "1d", "3m"]
     assert max(map(len, lines)) <= 80
 

@@ -13,6 +13,7 @@ from tests.support.attempts import ATTEMPT, attempts, ban_of
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import AlarmEvent
+from ringfence.ban_facts import Over, Placed
 from ringfence.control import LINE_KINDS, PEER, Peer
 from ringfence.daemon import feed as module
 from ringfence.daemon.feed import Feed
@@ -49,8 +50,8 @@ def test_every_kind_is_one_line() -> None:
             await asyncio.sleep(0)
             feed.on_events([event(EventKind.INVALID_PASSWORD, account=HOSTILE)])
             feed.on_judgement(judged(HOSTILE))
-            feed.on_bans([ban_of("192.0.2.1", made=attempts(1, account=HOSTILE))])
-            feed.on_ban_end(NETWORK, Scope.FULL, BanEnd.EXPIRED)
+            feed.on_fact(Placed([ban_of("192.0.2.1", made=attempts(1, account=HOSTILE))], announced=True))
+            feed.on_fact(Over(NETWORK, Scope.FULL, BanEnd.EXPIRED))
             feed.on_alarm(AlarmEvent(AlarmCode.PHONE_BROKEN, HOSTILE, HOSTILE, "began", 1.0))
         return waiting.result()
 
@@ -146,7 +147,7 @@ def test_the_ends_of_many_bans_displace_no_attempt(monkeypatch: pytest.MonkeyPat
     feed = Feed(lambda: 60.0)
     feed.on_judgement(judged())
     for _ in range(9):
-        feed.on_ban_end(NETWORK, Scope.FULL, BanEnd.EXPIRED)
+        feed.on_fact(Over(NETWORK, Scope.FULL, BanEnd.EXPIRED))
     feed.on_alarm(AlarmEvent(AlarmCode.PHONE_BROKEN, "204", "wrong", "began", 1.0))
 
     found = [row["what"] for row in feed.latest(LINE_KINDS)]
@@ -179,7 +180,7 @@ def test_the_latest_are_kept_without_a_follower() -> None:
     for how in (Disposition.COUNTED, Disposition.PROVEN, Disposition.FORGED):
         feed.on_judgement(judged(how=how))
     feed.on_alarm(AlarmEvent(AlarmCode.PHONE_BROKEN, "204", "wrong", "began", 1.0))
-    feed.on_bans([ban_of("192.0.2.1")])
+    feed.on_fact(Placed([ban_of("192.0.2.1")], announced=True))
 
     assert [row["what"] for row in feed.latest(["attempt", "ban"])] == ["attempt", "attempt", "ban"]
     assert [row["standing"] for row in feed.latest(["attempt"])] == ["counted", "forged"]

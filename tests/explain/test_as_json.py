@@ -13,7 +13,7 @@ from ringfence.explain.facts import FenceFacts
 from ringfence.explain.headlines import address_headline
 from ringfence.firewall.contract import AskingRation, LimitMode, Ration
 from ringfence.lists.locations import UNKNOWN
-from ringfence.model import FriendReason, ListKind
+from ringfence.model import BanEnd, FriendReason, ListKind
 from ringfence.store.bans import RecordedBan
 
 KEYS = [
@@ -130,13 +130,14 @@ def test_a_ban_without_record_or_element() -> None:
 
 
 def test_past_bans() -> None:
-    """Each past ban has its expiry, and the time of an unban."""
-    over, lifted = RecordedBan(ban(), None), RecordedBan(ban("192.0.2.0/24"), NOW - 30)
+    """Each past ban has its expiry, the time of an unban, and how it ended."""
+    over = RecordedBan(ban(), None)
+    lifted = RecordedBan(ban("192.0.2.0/24"), NOW - 30, BanEnd.REMOVED)
     told = document(known(past=(over, lifted)))["past"]
 
-    assert [(one["network"], one["ended"]) for one in told] == [
-        ("192.0.2.1", None),
-        ("192.0.2.0/24", "2023-11-14T22:14:30Z"),
+    assert [(one["network"], one["ended"], one["end"], one["why_ended"]) for one in told] == [
+        ("192.0.2.1", None, "expired", "its time was over"),
+        ("192.0.2.0/24", "2023-11-14T22:14:30Z", "removed", "it was removed"),
     ]
 
 

@@ -13,6 +13,7 @@ from tests.fleet.server import KEY, MACHINE, PASSWORD, FakeApi, Fault, fake_api
 from tests.support.attempts import attempts, ban_of
 
 from ringfence.alarm_codes import Alarm, AlarmCode
+from ringfence.ban_facts import Over, Placed
 from ringfence.clock import Clock
 from ringfence.fleet import fleet as module
 from ringfence.fleet.fleet import Decisions, Fleet, refusal_of
@@ -95,12 +96,17 @@ def test_bans_go_out_and_decisions_come_in(server: FakeApi, store: Store, versio
     async def play() -> None:
         async with host(server, store) as made:
             server.add(OTHER[1], OTHER[0], origin="CAPI")
-            made.fleet.on_bans([ban("198.51.100.7"), ban("198.51.100.8", Scope.SIP_UDP), ban("198.51.100.9")])
+            made.fleet.on_fact(
+                Placed(
+                    [ban("198.51.100.7"), ban("198.51.100.8", Scope.SIP_UDP), ban("198.51.100.9")],
+                    announced=True,
+                )
+            )
             await until(lambda: len(server.alerts) == 2)
             await until(lambda: made.applied == {OTHER[1]})
-            made.fleet.on_ban_end(ip_network("198.51.100.8"), Scope.SIP_UDP, BanEnd.REMOVED)
-            made.fleet.on_ban_end(ip_network("198.51.100.9"), Scope.FULL, BanEnd.EXPIRED)
-            made.fleet.on_ban_end(ip_network("198.51.100.7"), Scope.FULL, BanEnd.REMOVED)
+            made.fleet.on_fact(Over(ip_network("198.51.100.8"), Scope.SIP_UDP, BanEnd.REMOVED))
+            made.fleet.on_fact(Over(ip_network("198.51.100.9"), Scope.FULL, BanEnd.EXPIRED))
+            made.fleet.on_fact(Over(ip_network("198.51.100.7"), Scope.FULL, BanEnd.REMOVED))
             await until(lambda: server.values() == {("ringfence/guess", "198.51.100.9"), OTHER})
             mine = {"origin": "ringfence", "node": MACHINE, "decisions": 1}
             await until(lambda: made.fleet.report()["origins"][1:] == [mine])
@@ -123,11 +129,11 @@ def test_a_ban_that_gave_way_at_this_host_stays_at_the_others(server: FakeApi, s
 
     async def play() -> None:
         async with host(server, store) as one:
-            one.fleet.on_bans(made)
+            one.fleet.on_fact(Placed(made, announced=True))
             await until(lambda: len(server.values()) == 2)
             for network, how in ((kept, BanEnd.DISPLACED), (made[1].network, BanEnd.REMOVED)):
                 store.records.end([(network, Scope.FULL)], time.time(), how)
-                one.fleet.on_ban_end(network, Scope.FULL, how)
+                one.fleet.on_fact(Over(network, Scope.FULL, how))
             await until(lambda: server.values() == {there})
             await until(lambda: [gone.network for gone in store.records.still_shared(time.time())] == [kept])
         async with host(server, store) as again:
@@ -162,12 +168,12 @@ def test_a_restart_loses_no_unban(server: FakeApi, store: Store) -> None:
 
     async def play() -> None:
         async with host(server, store) as one:
-            one.fleet.on_bans(made)
+            one.fleet.on_fact(Placed(made, announced=True))
             await until(lambda: len(server.values()) == 4)
             server.always = Fault(status=500)
             for unbanned in made[:2]:
                 store.records.end([(unbanned.network, unbanned.scope)], time.time())
-                one.fleet.on_ban_end(unbanned.network, Scope.FULL, BanEnd.REMOVED)
+                one.fleet.on_fact(Over(unbanned.network, Scope.FULL, BanEnd.REMOVED))
             await until(lambda: one.fleet.report()["push"]["problem"])
         server.forget_tokens()  # a request of this host may arrive late, and must end no ban any more
         server.always = None
@@ -201,15 +207,15 @@ def test_an_unban_ends_a_ban_that_was_extended_by_hand(server: FakeApi, store: S
 
     def unban(one: Host) -> None:
         store.records.end([(made.network, made.scope)], time.time())
-        one.fleet.on_ban_end(made.network, made.scope, BanEnd.REMOVED)
+        one.fleet.on_fact(Over(made.network, made.scope, BanEnd.REMOVED))
 
     async def play() -> None:
         store.records.ban([made])
         async with host(server, store) as one:
-            one.fleet.on_bans([made])
+            one.fleet.on_fact(Placed([made], announced=True))
             await until(server.values)
             store.records.ban([by_hand])
-            one.fleet.on_bans([by_hand])
+            one.fleet.on_fact(Placed([by_hand], announced=True))
             server.always = Fault(status=500)
             if before:
                 unban(one)
@@ -246,7 +252,7 @@ def test_faults_lose_nothing(server: FakeApi, store: Store, faults: list[Fault])
             await until(lambda: len(made.applied) == 20)
             server.faults = [*faults]
             for number in range(30):
-                made.fleet.on_bans([ban(f"198.51.100.{number}")])
+                made.fleet.on_fact(Placed([ban(f"198.51.100.{number}")], announced=True))
                 await asyncio.sleep(0.01)
                 assert len(made.applied) == 20
             await until(lambda: not server.faults and len(server.values()) == 50)
@@ -304,7 +310,7 @@ def test_a_hanging_api_delays_nothing(server: FakeApi, store: Store, monkeypatch
         async with host(server, store) as made:
             await until(lambda: server.requests)
             began = time.monotonic()
-            made.fleet.on_bans([ban("198.51.100.7")])
+            made.fleet.on_fact(Placed([ban("198.51.100.7")], announced=True))
             assert time.monotonic() - began < 0.1
             server.always = Fault(status=500)
             await until(lambda: len(made.fleet.alarms) == 2)
@@ -348,12 +354,14 @@ def test_an_unban_that_always_fails_stops_nothing(
     async def play() -> None:
         async with host(server, store) as made:
             first = [ban(f"198.51.100.{number}") for number in (7, 8)]
-            made.fleet.on_bans(first)
+            made.fleet.on_fact(Placed(first, announced=True))
             await until(lambda: len(server.values()) == 2)
             server.always = Fault(status=status, only="/v1/decisions?value=198.51.100.7")
             for one in first:
-                made.fleet.on_ban_end(one.network, Scope.FULL, BanEnd.REMOVED)
-            made.fleet.on_bans([ban(f"198.51.100.{number}") for number in range(20, 40)])
+                made.fleet.on_fact(Over(one.network, Scope.FULL, BanEnd.REMOVED))
+            made.fleet.on_fact(
+                Placed([ban(f"198.51.100.{number}") for number in range(20, 40)], announced=True)
+            )
             await until(lambda: len(server.values()) == 21)
             if status == 400:
                 await until(lambda: [alarm.code for alarm in made.fleet.alarms] == [AlarmCode.FLEET_FULL])
@@ -378,7 +386,7 @@ def test_a_token_that_ends_is_replaced(server: FakeApi, store: Store) -> None:
     async def play() -> None:
         async with host(server, store) as made:
             for number in range(3):
-                made.fleet.on_bans([ban(f"198.51.100.{number}")])
+                made.fleet.on_fact(Placed([ban(f"198.51.100.{number}")], announced=True))
                 await until(lambda: len(server.alerts) == number + 1)  # noqa: B023 - it is awaited here
                 server.forget_tokens()
             assert server.logins == 3
@@ -398,7 +406,7 @@ def test_a_pause_that_the_api_asks_for_is_kept(
         async with host(server, store) as made:
             await until(lambda: made.fleet.report()["push"]["last"])
             server.faults = [Fault(status=429, pause="1", only=path)]
-            made.fleet.on_bans([ban("198.51.100.7")])
+            made.fleet.on_fact(Placed([ban("198.51.100.7")], announced=True))
             await until(lambda: not server.faults)
             began, number = time.monotonic(), sum(path in one for one in server.requests)
             await until(lambda: sum(path in one for one in server.requests) > number)
@@ -427,8 +435,8 @@ def test_decisions_that_cover_too_much_are_an_alarm(server: FakeApi, store: Stor
 def test_without_an_api_nothing_happens(store: Store) -> None:
     """Without the table in the configuration there is no request, no alarm, and no report."""
     fleet = Fleet(None, store.records, Clock())
-    fleet.on_bans([ban("198.51.100.7")])
-    fleet.on_ban_end(ip_network("198.51.100.7"), Scope.FULL, BanEnd.REMOVED)
+    fleet.on_fact(Placed([ban("198.51.100.7")], announced=True))
+    fleet.on_fact(Over(ip_network("198.51.100.7"), Scope.FULL, BanEnd.REMOVED))
     asyncio.run(fleet.run(Ledger(), Host(fleet).apply))
 
     assert (fleet.alarms, fleet.report()) == ([], {})
@@ -440,7 +448,7 @@ def test_what_is_not_shared_is_an_alarm(server: FakeApi, store: Store) -> None:
 
     async def play() -> None:
         async with host(server, store) as made:
-            made.fleet.on_bans([ban("198.51.100.7")])
+            made.fleet.on_fact(Placed([ban("198.51.100.7")], announced=True))
             await until(lambda: made.fleet.alarms)
             [alarm] = made.fleet.alarms
             assert alarm.code is AlarmCode.FLEET_FULL

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from tests.notify.samples import WALL, alarm, ban
 
 from ringfence.alarm_codes import AlarmCode
+from ringfence.ban_facts import Placed
 from ringfence.clock import Clock
 from ringfence.config.converters import Duration, MailAddress, Name, ReportName, Text
 from ringfence.config.schema import ChannelSettings, HookSettings, MailSettings, NotifySettings
@@ -87,7 +88,7 @@ def test_each_event_reaches_each_channel() -> None:
 
     async def act() -> None:
         desk.notifier.on_start("nftables")
-        desk.notifier.on_bans([ban(1), ban(2)])
+        desk.notifier.on_fact(Placed([ban(1), ban(2)], announced=True))
         desk.notifier.on_unban(["198.18.0.1"], "")
         desk.notifier.on_alarm(alarm())
         await desk.until(2)
@@ -108,7 +109,7 @@ def test_a_channel_that_hangs_delays_no_other() -> None:
 
     async def act() -> None:
         for at in range(3):
-            desk.notifier.on_bans([ban(at)])
+            desk.notifier.on_fact(Placed([ban(at)], announced=True))
             await desk.until(2 + at)
 
     desk.run(act)
@@ -124,7 +125,7 @@ def test_a_failure_is_logged_and_becomes_an_alarm(monkeypatch: pytest.MonkeyPatc
     desk.answers["one"] = REFUSED
 
     async def act() -> None:
-        desk.notifier.on_bans([ban()])
+        desk.notifier.on_fact(Placed([ban()], announced=True))
         await desk.until(2)
         await asyncio.sleep(0)
         assert [one.code for one in desk.notifier.alarms] == [AlarmCode.NOTIFY_FAILING]
@@ -143,7 +144,7 @@ def test_a_failure_is_logged_and_becomes_an_alarm(monkeypatch: pytest.MonkeyPatc
 def test_the_stop_sends_what_waits() -> None:
     """The last message has the stop, and does not wait for the digest."""
     desk = Desk("one", digest=3_600.0)
-    desk.notifier.on_bans([ban()])
+    desk.notifier.on_fact(Placed([ban()], announced=True))
 
     asyncio.run(desk.notifier.finish())
 
@@ -174,7 +175,7 @@ def test_a_late_event_at_the_stop_is_logged() -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(desk.notifier.finish())
             await asyncio.sleep(0.05)
-            desk.notifier.on_bans([ban()])
+            desk.notifier.on_fact(Placed([ban()], announced=True))
 
     with capture_logs() as logged:
         asyncio.run(stop())
@@ -189,7 +190,7 @@ def test_the_stop_does_not_interrupt_a_message() -> None:
     desk.slow = 0.1
 
     async def act() -> None:
-        desk.notifier.on_bans([ban()])
+        desk.notifier.on_fact(Placed([ban()], announced=True))
         await desk.until(1)
 
     desk.run(act)
@@ -204,7 +205,7 @@ def test_an_interrupted_message_is_sent_again_at_the_stop() -> None:
     desk.hanging = {"one"}
 
     async def act() -> None:
-        desk.notifier.on_bans([ban()])
+        desk.notifier.on_fact(Placed([ban()], announced=True))
         await desk.until(1)
 
     desk.run(act)
@@ -221,7 +222,7 @@ def test_an_interrupted_message_is_sent_again_at_the_stop() -> None:
 def test_a_reload_keeps_what_a_channel_has_collected() -> None:
     """A channel with the same settings goes on; a new one begins, and a removed one ends."""
     desk = Desk("one", "two", digest=3_600.0)
-    desk.notifier.on_bans([ban()])
+    desk.notifier.on_fact(Placed([ban()], announced=True))
     kept = desk.settings.hook[0]
     desk.notifier.configure(NotifySettings(hook=(kept, hook("three"))), ())
 
@@ -237,8 +238,8 @@ def test_a_changed_channel_keeps_what_waits() -> None:
     desk.answers["one"] = REFUSED
 
     async def act() -> None:
-        desk.notifier.on_bans([ban()])
-        desk.notifier.on_bans([ban()])
+        desk.notifier.on_fact(Placed([ban()], announced=True))
+        desk.notifier.on_fact(Placed([ban()], announced=True))
         desk.notifier.configure(NotifySettings(hook=(hook("one"),)), ())
         await desk.until(1)
         await asyncio.sleep(0.05)  # the failure is recorded
@@ -253,7 +254,7 @@ def test_a_changed_channel_keeps_what_waits() -> None:
 def test_a_removed_channel_reports_what_it_drops() -> None:
     """The log has the number of events that were not sent."""
     desk = Desk("one", "two", digest=3_600.0)
-    desk.notifier.on_bans([ban()])
+    desk.notifier.on_fact(Placed([ban()], announced=True))
     with capture_logs() as logged:
         desk.notifier.configure(NotifySettings(), ())
 
@@ -297,7 +298,7 @@ def test_taking_an_event_costs_little() -> None:
     def taken() -> float:
         began = time.thread_time()
         for one in bans:
-            desk.notifier.on_bans([one])
+            desk.notifier.on_fact(Placed([one], announced=True))
         return time.thread_time() - began
 
     assert any(taken() < 0.3 for _ in range(5))
@@ -342,7 +343,7 @@ def test_a_report_that_hangs_delays_no_other_channel() -> None:
     async def act() -> None:
         for name in desk.notifier.report_channels:
             desk.notifier.on_report(name, {}, lambda: None)
-        desk.notifier.on_bans([ban()])
+        desk.notifier.on_fact(Placed([ban()], announced=True))
         await desk.until(3)
 
     desk.run(act)

@@ -23,6 +23,7 @@ from attrs import Factory, asdict, define
 from tests.support.attempts import attempts, ban_of
 from tests.support.crowdsec import KEY_OF, PASSWORD_OF
 
+from ringfence.ban_facts import Placed
 from ringfence.clock import Clock
 from ringfence.fleet.fleet import Decisions, Fleet
 from ringfence.fleet.sharing import Access, Sharing
@@ -87,7 +88,9 @@ class Nodes:
                 self.nodes[turn],
             )
             node.began[address] = time.monotonic()
-            node.fleet.on_bans([ban_of(address, time.time(), LASTS, made=attempts(5, address))])
+            node.fleet.on_fact(
+                Placed([ban_of(address, time.time(), LASTS, made=attempts(5, address))], announced=True)
+            )
 
     def count(self) -> dict[str, int]:
         """Return how many hosts have had an answer, and how many decisions are applied in all."""

@@ -12,7 +12,8 @@ from tests.support.attempts import attempts
 from tests.support.recorded import active
 
 from ringfence.alarms import Alarms
-from ringfence.bans.enforcer import BanWatch, Enforcer
+from ringfence.ban_facts import Fact, Over, Placed
+from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.exempt import ITSELF, Exempt
 from ringfence.bans.reconcile import Reconciler
 from ringfence.clock import Clock
@@ -147,25 +148,31 @@ class World:
             wall=lambda: self.now + self.ahead, mono=lambda: self.now - START, boot=lambda: str(self.boots)
         )
         self.records = self.store.records
-        self.placed: list[Ban] = []
-        self.ended: list[tuple[Network, Scope, BanEnd]] = []
-        """What the enforcer reported of bans that ended."""
+        self.facts: list[Fact] = []
+        """What the enforcer told its listeners."""
         self.enforcer = Enforcer(
             self.backend,
             self.records,
             self.detector,
             self.clock,
             self._contents,
-            watch=BanWatch(self._on_placed, lambda *ended: self.ended.append(ended)),
+            (self.facts.append,),
         )
         self.alarms = Alarms(self.clock.wall)
         self.reconciler = Reconciler(self.enforcer, self.alarms)
         self.allow()
         self.enforcer.start()
 
-    def _on_placed(self, bans: Sequence[Ban], announce: bool) -> None:  # noqa: FBT001 - as BanWatch has it
-        if announce:
-            self.placed += bans
+    @property
+    def placed(self) -> list[Ban]:
+        """The bans of which people are notified."""
+        placed = [fact for fact in self.facts if isinstance(fact, Placed)]
+        return [ban for fact in placed if fact.announced for ban in fact.bans]
+
+    @property
+    def ended(self) -> list[tuple[Network, Scope, BanEnd]]:
+        """The bans that ended."""
+        return [(fact.network, fact.scope, fact.how) for fact in self.facts if isinstance(fact, Over)]
 
     def _contents(self, target: NetworkList) -> Sequence[Network]:
         return self.wanted.get(target, ())

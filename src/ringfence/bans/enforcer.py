@@ -16,6 +16,7 @@ from math import isfinite
 import structlog
 from attrs import Factory, define, evolve, frozen
 
+from ringfence.ban_facts import Fact, News, Over, Placed
 from ringfence.bans.exempt import Exempt, too_wide
 from ringfence.bans.filling import Filler
 from ringfence.clock import Clock
@@ -201,19 +202,6 @@ _NARROWER = {
 """For each scope, the narrower scopes. A ban of the scope also drops what a ban of a narrower one drops."""
 
 
-@frozen
-class BanWatch:
-    """Functions that are called after a change; they must not wait.
-
-    ``placed`` is called with new bans that the kernel has acknowledged, and with True if people are to be
-    notified of them. (False if bans of parts of a network replace a ban of the whole.) ``ended`` is called
-    with the network and the scope of a ban that has ended, and how it ended.
-    """
-
-    placed: Callable[[Sequence[Ban], bool], object] = lambda _bans, _announce: None
-    ended: Callable[[Network, Scope, BanEnd], object] = lambda _network, _scope, _how: None
-
-
 class Enforcer:
     """Places and removes bans in the kernel, and records the kernel's answers in the ledger and the store.
 
@@ -224,8 +212,8 @@ class Enforcer:
 
     Call :meth:`start` or :meth:`attach` first. ``list_contents`` returns the networks that one of the
     kernel's lists must contain. ``opened`` is the result of the last :meth:`reopen`. ``verification`` is the
-    result of the test packets of :meth:`start`, None if it sent none. ``watch`` has functions that are called
-    with new and ended bans; they must not wait.
+    result of the test packets of :meth:`start`, None if it sent none. Each of ``listeners`` is called with
+    each fact; it must not wait.
     """
 
     def __init__(
@@ -235,7 +223,7 @@ class Enforcer:
         detector: Detector,
         clock: Clock,
         list_contents: Callable[[NetworkList], Iterable[Network]] = lambda _: (),
-        watch: BanWatch | None = None,
+        listeners: Sequence[Callable[[Fact], object]] = (),
     ) -> None:
         self.backend = backend
         self.records = records
@@ -243,7 +231,7 @@ class Enforcer:
         self.clock = clock
         self.ledger = detector.bans
         self.ledger.offset = clock.wall() - clock.mono()
-        self.watch = watch if watch is not None else BanWatch()
+        self._listeners = listeners
         self.counts = BanCounts()
         self.error = ""
         """The latest error of the kernel; "" if it has accepted all bans."""
@@ -468,34 +456,18 @@ class Enforcer:
             self.error = ""
         return outcomes
 
-    def add(
-        self,
-        bans: Sequence[Ban],
-        *,
-        record: bool = True,
-        announce: bool = True,
-    ) -> list[Outcome]:
-        """Add ``bans`` to the kernel, record its answers, and return its last answer to each ban.
-
-        ``record`` is false if the bans are not new: then they are neither written into the store nor counted
-        as placed. ``announce`` is false if bans of parts of a network replace a ban of the whole.
-        """
+    def add(self, bans: Sequence[Ban], news: News = News.NEW) -> list[Outcome]:
+        """Add ``bans`` to the kernel, record its answers, and return its last answer to each ban."""
         now = self.clock.wall()
         outcomes = self.apply([Add(ban.network, ban.expires - now, ban.scope) for ban in bans])
-        return self.record_outcomes(bans, outcomes, record=record, announce=announce)
+        return self.record_outcomes(bans, outcomes, news)
 
     def record_outcomes(
-        self,
-        bans: Sequence[Ban],
-        outcomes: Sequence[Outcome],
-        *,
-        record: bool = True,
-        announce: bool = True,
+        self, bans: Sequence[Ban], outcomes: Sequence[Outcome], news: News = News.NEW
     ) -> list[Outcome]:
         """Record the kernel's answers (``outcomes``) to ``bans``, and return its last answer to each ban.
 
-        If a set was full, a ban that ends earlier is removed, and the new ban is added again. For the other
-        arguments see :meth:`add`.
+        If a set was full, a ban that ends earlier is removed, and the new ban is added again.
         """
         now = self.clock.wall()
         taken, final = [], []
@@ -503,17 +475,21 @@ class Enforcer:
             outcome = self._make_room(ban, first, now) if isinstance(first.error, SetFullError) else first
             final.append(outcome)
             if outcome.error is not None:
-                self._record_refusal(ban, outcome.error)
+                self._record_refusal(ban, outcome.error, news)
                 continue
             self.record_active(ban, now, outcome.timeout)
             taken.append(ban)
-        if record and taken:
+        if taken and news is not News.KNOWN:
             self.records.ban(taken)
-            self.watch.placed(taken, announce)
+            self._report(Placed(taken, news is News.NEW))
             for ban in taken:
                 self.counts.placed_by[ban.rule, ban.scope] += 1
                 self._log.warning("ban.placed", **ban_fields(ban))
         return final
+
+    def _report(self, fact: Fact) -> None:
+        for listener in self._listeners:
+            listener(fact)
 
     def record_active(self, ban: Ban, now: float, granted: float) -> None:
         """Record in the ledger that the kernel has a ban; ``granted`` is its timeout there in seconds."""
@@ -531,11 +507,11 @@ class Enforcer:
         self.counts.displaced += 1
         return self.apply([Add(ban.network, ban.expires - now, ban.scope)])[0]
 
-    def _record_refusal(self, ban: Ban, error: FirewallError) -> None:
+    def _record_refusal(self, ban: Ban, error: FirewallError, news: News) -> None:
         if key_of(ban.network, ban.scope) not in self.ledger.pending_keys():
             self.counts.failed += 1
             self._log.error("ban.failed", error=str(error), **ban_fields(ban))
-        if not self.ledger.refuse(ban):
+        if not self.ledger.refuse(ban, news):
             # Too many bans are pending, so this one is not tried again. The detector forgets it, and
             # decides on another ban after enough new attempts.
             self.detector.record_unban(ban.network)
@@ -564,7 +540,7 @@ class Enforcer:
         for (key, record), outcome in zip(bans, self.apply(changes), strict=True):
             if outcome.error is not None:
                 ledger.pop(key)
-                self._record_refusal(ban_of(key, record), outcome.error)
+                self._record_refusal(ban_of(key, record), outcome.error, News.KNOWN)
                 continue
             record.renew_at = renew_at(record.expires, now, outcome.timeout)
             taken += 1
@@ -576,7 +552,9 @@ class Enforcer:
             self.unban_with_retry(self._failed_unbans)
         if self.ledger.expire_pending(self.clock.wall()):
             self.error = ""  # set again if a ban is still refused
-        self.add(self.ledger.pending)
+        pending = self.ledger.pending
+        for news in News:
+            self.add([one.ban for one in pending if one.news is news], news)
 
     def begin_comparison(self) -> int:
         """Begin a comparison of the kernel with the ledger; return its number, for :attr:`Record.seen`."""
@@ -610,7 +588,7 @@ class Enforcer:
             self._discard(key_of(network, scope))
             self.detector.record_unban(network)
             lifted.append((network, scope))
-            self.watch.ended(network, scope, how)
+            self._report(Over(network, scope, how))
         if failed:
             self.records.resume([(out.change.network, out.change.scope) for out in failed], when)
         if lifted:
@@ -669,11 +647,12 @@ class Enforcer:
             if self.apply([Remove(subject, scope)])[0].error is None:
                 self._discard(narrow)
                 self.records.end([(subject, scope)], self.clock.wall(), BanEnd.REPLACED)
+                self._report(Over(subject, scope, BanEnd.REPLACED))
 
     def _forget_bans(self) -> None:
         """Forget all bans, because the kernel no longer has any."""
-        for ban in self.ledger.pending:
-            self.detector.record_unban(ban.network)
+        for pending in self.ledger.pending:
+            self.detector.record_unban(pending.ban.network)
         self.ledger.clear()
         self._failed_unbans.clear()
         self._giving_way.clear()
@@ -728,7 +707,7 @@ class Enforcer:
             self.records.expire([network_of(key) for key in over], now)
         for key in over:
             self.ledger.pop(key)
-            self.watch.ended(*network_of(key), BanEnd.EXPIRED)
+            self._report(Over(*network_of(key), BanEnd.EXPIRED))
         if self.enforcing:
             self.retry()
             self.renew(renew)
@@ -800,10 +779,10 @@ def restore_bans(enforcer: Enforcer) -> Restored:
             continue
         missing.append(ban)
         if len(missing) >= CHUNK:
-            enforcer.add(missing, record=False)
+            enforcer.add(missing, News.KNOWN)
             put_back += len(missing)
             missing = []
-    enforcer.add(missing, record=False)
+    enforcer.add(missing, News.KNOWN)
     put_back += len(missing)
     ended = unbanned_keys(found, records.removed_early(began) if found else (), began, enforcer.clock.wall())
     enforcer.apply([Remove(*network_of(key)) for key in ended])

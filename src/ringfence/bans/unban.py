@@ -14,6 +14,7 @@ from itertools import chain
 import structlog
 from attrs import evolve, frozen
 
+from ringfence.ban_facts import News
 from ringfence.bans.enforcer import CHUNK, Enforcer, failure_lines, listed
 from ringfence.errors import ControlError
 from ringfence.firewall.contract import Outcome
@@ -157,5 +158,5 @@ def _split(enforcer: Enforcer, key: int, parts: Sequence[Network]) -> list[Outco
         there = enforcer.ledger.get(key_of(ban.network, ban.scope))
         if there is None or there.expires < ban.expires:
             shorter.append(ban)
-    added = enforcer.add(shorter, announce=False)
+    added = enforcer.add(shorter, News.PART)
     return [outcome for outcome in added if outcome.error is not None]

@@ -235,7 +235,7 @@ def _by(ban: Document, found: Document) -> str:
 
 def _past(ban: Document, found: Document) -> str:
     end = f"ended {short_time(ban['ended'])}" if ban["ended"] else f"until {short_time(ban['expires'])}"
-    return f"{_by(ban, found)}; since {short_time(ban['since'])}, {end}"
+    return f"{_by(ban, found)}; since {short_time(ban['since'])}, {end}: {ban['why_ended']}"
 
 
 def _entry(entry: Document) -> str:

@@ -23,15 +23,13 @@ from typing import Any
 from attrs import define
 
 from ringfence.alarms import AlarmEvent
+from ringfence.ban_facts import Fact, Over, Placed
 from ringfence.control import LINE_KINDS, PEER, Stream
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.errors import ControlError
 from ringfence.explain.account import reason_of
 from ringfence.model import (
     Ban,
-    BanEnd,
-    Network,
-    Scope,
     SecurityEvent,
     ban_json,
     format_network,
@@ -131,15 +129,13 @@ class Feed:
         if judgement.disposition is not Disposition.PROVEN:
             self._add("attempt", lambda: _attempt(judgement))
 
-    def on_bans(self, bans: Sequence[Ban]) -> None:
-        """Pass on bans that the kernel acknowledged."""
-        for ban in bans:
-            self._add("ban", partial(_ban, ban))
-
-    def on_ban_end(self, network: Network, scope: Scope, how: BanEnd) -> None:
-        """Pass on the end of a ban; ``how`` is ``removed``, ``displaced`` or ``expired``."""
-        moment = self._wall()
-        self._add("ban", lambda: _ban_end(network, scope, how, moment))
+    def on_fact(self, fact: Fact) -> None:
+        """Pass on bans that the kernel acknowledged, and the end of a ban."""
+        if isinstance(fact, Placed):
+            for ban in fact.bans:
+                self._add("ban", partial(_ban, ban))
+        else:
+            self._add("ban", partial(_ban_end, fact, self._wall()))
 
     def on_alarm(self, event: AlarmEvent) -> None:
         """Pass on a change of an alarm."""
@@ -253,10 +249,10 @@ def _ban(ban: Ban) -> dict[str, object]:
     }
 
 
-def _ban_end(network: Network, scope: Scope, how: BanEnd, moment: float) -> dict[str, object]:
+def _ban_end(fact: Over, moment: float) -> dict[str, object]:
     return {
         "time": rfc3339(moment),
-        "change": str(how),
-        "address": format_network(network),
-        "scope": str(scope),
+        "change": str(fact.how),
+        "address": format_network(fact.network),
+        "scope": str(fact.scope),
     }

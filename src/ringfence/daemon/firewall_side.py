@@ -4,15 +4,16 @@ The daemon's other side are the sources, which report attempts.
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 
 import structlog
 from attrs import frozen
 
 from ringfence.alarm_codes import Alarm, AlarmCode
-from ringfence.alarms import MOST_UNWRITTEN, AlarmEvent, AlarmRecord, Alarms
-from ringfence.bans.enforcer import BanWatch, Enforcer
+from ringfence.alarms import MOST_UNWRITTEN, AlarmRecord, Alarms
+from ringfence.ban_facts import Fact, Over
+from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.reconcile import Reconciler
 from ringfence.clock import Clock
 from ringfence.config.schema import NotifySettings, Settings
@@ -38,7 +39,7 @@ from ringfence.host.names import Names
 from ringfence.host.routes import missing_interfaces
 from ringfence.lists.locations import Locations
 from ringfence.lists.manager import Lists
-from ringfence.model import WHOLE_SCOPES, Ban, BanEnd, Network, Scope, format_network
+from ringfence.model import WHOLE_SCOPES, BanEnd, format_network
 from ringfence.notify.notifier import Notifier
 from ringfence.store.database import Store
 from ringfence.store.writer import MOST_KEPT
@@ -285,56 +286,25 @@ def choose(settings: Settings) -> ChosenBackend:
     return ChosenBackend(make_backend(settings.firewall.backend, plan), "the configuration says so")
 
 
-@frozen
-class Watchers:
-    """Passes new bans and changes of alarms on to the live feed, the notifications, and other hosts."""
-
-    feed: Feed
-    notifier: Notifier
-    fleet: Fleet
-
-    def on_bans(self, bans: Sequence[Ban], announce: bool) -> None:  # noqa: FBT001 - as BanWatch has it
-        """Pass on bans that the kernel acknowledged.
-
-        With ``announce`` false, no notification is sent. If only a part of a banned network is unbanned, the
-        other parts get new bans. These need no notification, because the first ban had one.
-        """
-        self.feed.on_bans(bans)
-        self.fleet.on_bans(bans)
-        if announce:
-            self.notifier.on_bans(bans)
-
-    def on_ban_end(self, network: Network, scope: Scope, how: BanEnd) -> None:
-        """Pass on the end of a ban."""
-        self.feed.on_ban_end(network, scope, how)
-        self.fleet.on_ban_end(network, scope, how)
-
-    def on_alarm(self, event: AlarmEvent) -> None:
-        """Pass on a change of an alarm."""
-        self.feed.on_alarm(event)
-        self.notifier.on_alarm(event)
+def _clear_office(alarms: Alarms, fact: Fact) -> None:
+    """Clear the alarm about a banned office when its ban is over."""
+    if isinstance(fact, Over) and fact.scope in WHOLE_SCOPES and fact.how is not BanEnd.REPLACED:
+        alarms.clear(AlarmCode.OFFICE_BANNED, format_network(fact.network))
 
 
-def _on_ban_end(watchers: Watchers, alarms: Alarms, network: Network, scope: Scope, how: BanEnd) -> None:
-    """Pass on the end of a ban, and clear the alarm about it."""
-    watchers.on_ban_end(network, scope, how)
-    if scope in WHOLE_SCOPES:
-        alarms.clear(AlarmCode.OFFICE_BANNED, format_network(network))
-
-
-def _common(
-    settings: Settings, store: Store, watchers: Watchers, alarms: Alarms, clock: Clock
-) -> CommonParts:
+def _common(settings: Settings, store: Store, clock: Clock, notifier: Notifier | None) -> CommonParts:
+    feed, notifier = Feed(clock.wall), notifier or Notifier(NotifySettings(), (), clock)
+    alarms = Alarms(clock.wall, (feed.on_alarm, notifier.on_alarm))
     return CommonParts(
         clock,
         store,
         StoreWatch(store, clock),
         alarms,
         KeptAlarms(alarms, store),
-        watchers.feed,
-        watchers.notifier,
+        feed,
+        notifier,
         Locations(settings.geo.database or ()),
-        watchers.fleet,
+        Fleet(settings.crowdsec.sharing, store.records, clock, settings.firewall.max_bans),
     )
 
 
@@ -347,14 +317,18 @@ def build_firewall_side(
     notifier: Notifier | None = None,
 ) -> FirewallSide:
     """Build the firewall's side on the chosen backend. Without ``notifier``, no notifications are sent."""
-    fleet = Fleet(settings.crowdsec.sharing, store.records, clock, settings.firewall.max_bans)
-    watchers = Watchers(Feed(clock.wall), notifier or Notifier(NotifySettings(), (), clock), fleet)
-    backend, alarms = chosen.backend, Alarms(clock.wall, watchers.on_alarm)
+    common = _common(settings, store, clock, notifier)
+    backend, alarms = chosen.backend, common.alarms
     protected, names = ProtectedNetworks(settings.proxies()), Names(store.names.load())
     passing = Passing(detector.friends)
     kernel_lists = KernelLists(passing, detector.bans, clock, settings.firewall.max_bans)
-    watch = BanWatch(watchers.on_bans, partial(_on_ban_end, watchers, alarms))
-    enforcer = Enforcer(backend, store.records, detector, clock, kernel_lists.contents, watch)
+    listeners = (
+        common.feed.on_fact,
+        common.fleet.on_fact,
+        common.notifier.on_fact,
+        partial(_clear_office, alarms),
+    )
+    enforcer = Enforcer(backend, store.records, detector, clock, kernel_lists.contents, listeners)
     fence = Fence(settings.fence, store, kernel_lists, enforcer, names, clock)
     friends = FriendRegistry(
         store.friends,
@@ -371,7 +345,6 @@ def build_firewall_side(
     lists = Lists(store.entries, settings.lists(), exemptions.on_lists_changed, now=clock.wall, follow=follow)
     kernel_friends = KernelFriends(friends, passing, kernel_lists, enforcer, detector, clock)
     networks = NetworkFollower(protected, names, lists, friends, exemptions, store)
-    common = _common(settings, store, watchers, alarms, clock)
     kernel = KernelParts(
         backend=backend,
         why=chosen.why,

@@ -495,6 +495,8 @@ def _past(one: RecordedBan) -> Document:
         **ban_json(one.ban),
         "expires": rfc3339(one.ban.expires),
         "ended": None if one.removed is None else rfc3339(one.removed),
+        "end": str(one.end),
+        "why_ended": one.end.sentence,
     }
 
 

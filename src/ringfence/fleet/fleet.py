@@ -5,7 +5,7 @@ Requests run in one thread, one after the other, so a hanging API delays nothing
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from ringfence.alarm_codes import Alarm, AlarmCode
+from ringfence.ban_facts import Fact, Placed
 from ringfence.clock import Clock
 from ringfence.errors import FleetError
 from ringfence.fleet.channel import Channel
@@ -22,7 +23,7 @@ from ringfence.fleet.sync import OwnBan, Pull, Push, Request, Sync, Withdraw
 from ringfence.ledger import Ledger, ban_of
 from ringfence.lists.feeds import SHORTEST_FED
 from ringfence.lists.texts import overlaps_local
-from ringfence.model import WHOLE_SCOPES, Ban, BanEnd, Network, Scope, printable, rfc3339
+from ringfence.model import WHOLE_SCOPES, Ban, printable, rfc3339
 from ringfence.networks import code_from, pack
 from ringfence.parse.lapi import DecisionPage
 from ringfence.plurals import counted
@@ -79,18 +80,18 @@ class Fleet:
 
     # -- what the daemon reports
 
-    def on_bans(self, bans: Sequence[Ban]) -> None:
-        """Share new bans that the kernel has acknowledged, if they are proven."""
-        if self._sharing is not None:
-            for ban in filter(is_shared, bans):
+    def on_fact(self, fact: Fact) -> None:
+        """Share new bans that are proven, and end a ban at the API too if it ends everywhere."""
+        if self._sharing is None:
+            return
+        if isinstance(fact, Placed):
+            for ban in filter(is_shared, fact.bans):
                 self._sync.on_ban(self._own(ban))
-            self._wake.set()
-
-    def on_ban_end(self, network: Network, scope: Scope, how: BanEnd) -> None:
-        """End a ban at the API too, if it ended before its time."""
-        if self._sharing is not None and how is BanEnd.REMOVED and scope in WHOLE_SCOPES:
-            self._sync.on_unban(network, self._clock.mono())
-            self._wake.set()
+        elif fact.how.is_everywhere and fact.scope in WHOLE_SCOPES:
+            self._sync.on_unban(fact.network, self._clock.mono())
+        else:
+            return
+        self._wake.set()
 
     def _own(self, ban: Ban) -> OwnBan:
         now = self._clock.mono()

@@ -22,6 +22,7 @@ from attrs import Factory, asdict, define, evolve, frozen
 
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.alarms import BEGAN, CLEARED, AlarmEvent
+from ringfence.ban_facts import Fact, Placed
 from ringfence.clock import Backoff, Clock, until_tick
 from ringfence.config.schema import (
     AppriseSettings,
@@ -31,7 +32,7 @@ from ringfence.config.schema import (
     NotifySettings,
 )
 from ringfence.errors import ControlError
-from ringfence.model import Ban, Secret, Severity, Topic, printable, rfc3339
+from ringfence.model import Secret, Severity, Topic, printable, rfc3339
 from ringfence.notify import notifications
 from ringfence.notify.notifications import Notification
 from ringfence.plurals import counted
@@ -525,11 +526,11 @@ class Notifier:
 
     # -- events
 
-    def on_bans(self, bans: Sequence[Ban]) -> None:
-        """Record bans that the kernel has acknowledged."""
-        if self._outboxes:
+    def on_fact(self, fact: Fact) -> None:
+        """Record new bans."""
+        if self._outboxes and isinstance(fact, Placed) and fact.announced:
             now = self._clock.wall()
-            for ban in bans:
+            for ban in fact.bans:
                 self._add(notifications.of_ban(ban, now))
 
     def on_unban(self, networks: Sequence[str], result: str) -> None:

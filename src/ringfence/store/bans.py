@@ -313,8 +313,9 @@ class BanTable:
         active = "SELECT 1 FROM bans WHERE network = gone.network AND rule = gone.rule AND ended IS NULL"
         which = f"shared = 1 AND ended IS NOT NULL AND expires > ? AND NOT EXISTS ({active} AND expires > ?)"
         # A ban by hand or by another rule may have replaced it, and was removed.
-        last = f"SELECT 1 FROM bans WHERE network = gone.network AND end = '{BanEnd.REMOVED}'"  # noqa: S608 - ours
-        removed = f"end = '{BanEnd.REMOVED}' OR EXISTS ({last} AND ended >= gone.ended)"
+        everywhere = ", ".join(f"'{end}'" for end in BanEnd if end.is_everywhere)
+        last = f"SELECT 1 FROM bans WHERE network = gone.network AND end IN ({everywhere})"  # noqa: S608 - ours
+        removed = f"end IN ({everywhere}) OR EXISTS ({last} AND ended >= gone.ended)"
         wanted = f"network, rule, max(expires), max({removed})"
         found = []
         with self._connection.reading() as execute:
