@@ -1,6 +1,7 @@
 """The shape of the code: sizes and docstrings of each file. `make lint` runs this file."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,6 +128,20 @@ def test_no_file_changes_owner_by_its_name(path: Path) -> None:
     """Owners and modes are set by descriptor, since the owner of a folder may replace a name by a link."""
     used = {ast.unparse(node) for node in ast.walk(tree_of(path)) if isinstance(node, ast.Attribute)}
     assert not {name for name in used if name.endswith((".chown", ".lchown", ".chmod", ".lchmod"))}
+
+
+def test_a_citation_names_another_module_that_exists() -> None:
+    """No docstring or comment cites its own module, or a module that is gone."""
+    wrong, names = [], {path.name for path in sources()}
+    for path in sources():
+        own = ".".join(path.relative_to(ROOT / "src").with_suffix("").parts).removesuffix(".__init__")
+        for cited in re.findall(r":mod:`~?(ringfence[\w.]*)`", path.read_text("utf-8")):
+            there = (ROOT / "src").joinpath(*cited.split("."))
+            if cited == own or not (there.is_dir() or there.with_suffix(".py").exists()):
+                wrong.append(f"{own}: {cited}")
+        files = re.findall(r"``([a-z_]+\.py)``", path.read_text("utf-8"))
+        wrong += [f"{own}: {file}" for file in files if file not in names]
+    assert wrong == []
 
 
 def test_the_schedule_names_files_that_exist() -> None:

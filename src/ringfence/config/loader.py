@@ -5,7 +5,7 @@ Every key has a default, except the AMI secret and some keys of tables that are 
 that an administrator can fix all of them together. Therefore values are checked while they are read, by the
 hooks of ``converters``, and not by the constructors of the settings, which would stop at the first problem.
 
-Variables of the environment override keys of the file (:mod:`ringfence.config.loader`).
+Variables of the environment override keys of the file (:func:`overridden`).
 
 Secrets come from the file itself, from a separate file (``secret_file``), or, if neither is set, from the
 systemd credential ``NAME.secret``, with the Asterisk's NAME. They are read here, once, and passed on as

@@ -14,9 +14,9 @@ name the address in the Via header. Such a report counts only if its address is 
   forges lines can guess ports. So the connections of an address no longer count if most lines with this
   address have none (``confirmation``).
 
-A report that nothing confirms waits ``PATIENCE`` seconds. Then it is *unconfirmed*: it is listed, but leads
-to no ban. If the wire would have seen the challenge of a true attempt and saw none, the report is a forgery
-and is not listed.
+A report that nothing confirms waits ``confirmation.PATIENCE`` seconds. Then it is *unconfirmed*: it is
+listed, but leads to no ban. If the wire would have seen the challenge of a true attempt and saw none, the
+report is a forgery and is not listed.
 
 A busy machine may read a report so late that its attempt cannot be found any more. Such a report is left
 out if a faster source has reported the attempt (``Confirmation.is_overdue``). So no attempt counts twice.

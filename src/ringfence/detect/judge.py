@@ -50,11 +50,11 @@ from ringfence.networks import contains, is_one_host, narrowest, prefix_of
 # -- counts over several subjects: the proven attempts of one prefix, or on one account
 #
 # Each prefix and each account has a count: of its attempts, and of the subjects that made them. Only proven
-# attempts count, so forged addresses cannot fill the tables. Bounds: ``MOST`` counts, of which those with
-# the oldest last attempt are discarded first. Each count keeps the times of the last ``attempts`` attempts
-# and the last subjects, ``MOST_SUBJECTS`` of a prefix and ``MOST_OF_ACCOUNT`` of an account: a distributed
-# attack may rotate over many networks, and an account that exists is not an attacker's choice. Times are
-# monotonic seconds.
+# attempts count, so forged addresses cannot fill the tables. Bounds: ``MOST_GROUPS`` counts, of which those
+# with the oldest last attempt are discarded first. Each count keeps the times of the last ``attempts``
+# attempts and the last subjects, ``MOST_SUBJECTS`` of a prefix and ``MOST_OF_ACCOUNT`` of an account: a
+# distributed attack may rotate over many networks, and an account that exists is not an attacker's choice.
+# Times are monotonic seconds.
 
 
 MOST_GROUPS = 16_384
@@ -150,8 +150,8 @@ class GroupCounts(Generic[_Group]):
 # which proves nothing, because it was sent elsewhere too: a forger must receive one for each. Full bans have
 # no limit.
 #
-# Bounds: ``MOST`` subjects with a ban. The oldest are discarded first, and are then treated as new. Times are
-# monotonic seconds.
+# Bounds: ``MOST_CLAIMS`` subjects with a ban. The oldest are discarded first, and are then treated as new.
+# Times are monotonic seconds.
 
 
 MOST_CLAIMS = 32_768

@@ -1,6 +1,6 @@
 """The *protected* addresses, whose ban would hurt this host: its gateways, DNS resolvers and remote logins.
 
-The host's own addresses are followed separately (``addresses.py``). The kernel reports changes of gateways.
+The host's own addresses are followed separately (``routes.py``). The kernel reports changes of gateways.
 Resolvers and logins are read every two seconds, because their files are few and short (0.06 ms for each
 login, 0.02 ms for the resolvers). They are read in a thread, because a file or a user's name may come from a
 server on the network.

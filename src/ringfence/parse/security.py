@@ -320,7 +320,7 @@ def event_seconds(text: bytes) -> float | None:
 
 # -- SECURITY lines: ``SecurityEvent="InvalidPassword",EventTV="…",…`` (``res/res_security_log.c``)
 #
-# The names and their order are those of ``main/security_events.c``, as in :mod:`ringfence.parse.security`.
+# The names and their order are those of ``main/security_events.c``, as in the packets of AMI above.
 # Values are not escaped. The account and the session (a Call-ID) are the sender's text and stand before the
 # true address. They may hold quotes, whole forged fields and, in the account, line feeds. After the address
 # every quote is escaped. So the true address follows the last ``oteAddress="``. This is only the end of the

@@ -11,7 +11,7 @@ all earlier ones were delivered.
 - If AMI is back, the log is still parsed up to ``OVERLAP`` seconds after the first event that AMI delivered.
   Lines from before that event count, because no other source reports them.
 
-During these two transitions both sources are read, and :mod:`ringfence.sources.standby` counts each event
+During these two transitions both sources are read, and :class:`Deliveries` lets each event count
 once. While AMI delivers steadily, only the identities of its events are stored for the next transition.
 
 If more than ``MOST_HELD`` bytes wait for AMI, they are parsed at once, so nothing is lost.
