@@ -24,7 +24,8 @@ from ringfence.model import (
     ListKind,
     Scope,
 )
-from ringfence.store.database import Store
+from ringfence.store import database, file
+from ringfence.store.database import SCHEMA, Store
 from ringfence.store.file import VERSION
 
 NOBODY = 65_534
@@ -102,6 +103,70 @@ def test_a_newer_database_is_refused(path: Path) -> None:
             Store.open(path, owner=owner)
 
     assert path.read_bytes() == before
+
+
+def rewritten(path: Path) -> None:
+    """Write the definitions of all tables with other spaces, as another editor would."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("UPDATE sqlite_schema SET sql = replace(sql, '    ', '  ')")
+        connection.commit()
+
+
+def test_the_layout_of_a_definition_means_nothing(path: Path) -> None:
+    """A database whose definitions have other spaces is not damaged."""
+    with Store.open_or_memory(path) as store:
+        store.bans.record([ban_of("192.0.2.1")])
+    rewritten(path)
+    with Store.open_or_memory(path) as store:
+        assert (store.damage(), store.memory_reason) == ("", "")
+        assert recorded_bans(store, 1_000.0) == [ban_of("192.0.2.1")]
+
+
+def test_a_database_of_an_earlier_version_keeps_its_rows(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new table, index and column are added; a command does not add them, but says what to do."""
+    with Store.open_or_memory(path) as store:
+        store.bans.record([ban_of("192.0.2.1", made=attempts(5))])
+    later = SCHEMA.replace(
+        "sources TEXT NOT NULL\n", "sources TEXT NOT NULL,\n        colour TEXT NOT NULL DEFAULT 'red'\n"
+    )
+    assert later != SCHEMA
+    later += "CREATE TABLE more (name TEXT PRIMARY KEY) STRICT; CREATE INDEX colours ON attempts (colour);"
+    monkeypatch.setattr(database, "SCHEMA", later)
+    monkeypatch.setattr(file, "VERSION", VERSION + 1)
+    with pytest.raises(StoreError, match="fix: systemctl restart ringfence"):
+        Store.open(path, owner=False)
+
+    for _ in range(2):
+        with Store.open_or_memory(path) as store:
+            assert (store.damage(), store.memory_reason) == ("", "")
+            assert len(recorded_bans(store, 1_000.0)) == 1
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (VERSION + 1,)
+        assert connection.execute("SELECT DISTINCT colour FROM attempts").fetchall() == [("red",)]
+        assert connection.execute("SELECT count(*) FROM more").fetchone() == (0,)
+
+
+def test_an_upgrade_that_fails_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A column without a default cannot be added: the database stays as it was."""
+    with Store.open_or_memory(path) as store:
+        store.bans.record([ban_of("192.0.2.1", made=attempts(5))])
+    before = shape_of(path)
+    broken = "CREATE TABLE aaa (name TEXT PRIMARY KEY) STRICT;" + SCHEMA.replace(
+        "sources TEXT NOT NULL\n", "sources TEXT NOT NULL,\n        colour TEXT NOT NULL\n"
+    )
+    monkeypatch.setattr(database, "SCHEMA", broken)
+    monkeypatch.setattr(file, "VERSION", VERSION + 1)
+    with pytest.raises(StoreError, match="Cannot add a NOT NULL column"):
+        Store.open(path, owner=True)
+    assert shape_of(path) == before
+
+
+def shape_of(path: Path) -> list[tuple[object, ...]]:
+    """Return the version and the definitions of a database."""
+    with closing(sqlite3.connect(path)) as connection:
+        version = connection.execute("PRAGMA user_version").fetchall()
+        return version + connection.execute("SELECT name, sql FROM sqlite_schema ORDER BY name").fetchall()
 
 
 def test_other_users_cannot_read_the_database(store: Store, path: Path) -> None:

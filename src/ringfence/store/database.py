@@ -100,7 +100,7 @@ class Store:
             try:
                 if owner:
                     make_private(path)
-                opened = _connections(path)
+                opened = _connections(path, upgrades=owner)
             except BaseException:
                 if held is not None:
                     os.close(held)
@@ -213,16 +213,17 @@ def _checked_connections(path: Path) -> OpenConnections:
         return _connections(path, checked=True)
 
 
-def _connections(path: Path, *, checked: bool = False) -> OpenConnections:
+def _connections(path: Path, *, checked: bool = False, upgrades: bool = False) -> OpenConnections:
     """Open the database at ``path``; create it first if needed.
 
-    With ``checked``, read all of it, and raise StoreDamagedError if it is damaged.
+    With ``checked``, read all of it, and raise StoreDamagedError if it is damaged. With ``upgrades`` or
+    ``checked``, a database of an earlier version becomes one of this version.
     """
     with errors(path):
         make(path)
         with ExitStack() as stack:
             writer = stack.enter_context(closing(connect(path)))
-            prepare(writer, SCHEMA)
+            prepare(writer, SCHEMA, upgrades=upgrades or checked)
             if checked:
                 check(writer, SCHEMA)
             reader = stack.enter_context(closing(connect(path)))

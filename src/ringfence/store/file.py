@@ -140,8 +140,9 @@ def _is_open(folder: os.stat_result) -> bool:
 VERSION = 1
 """The version of the schema, as the database has it in ``user_version``.
 
-The tables are those of :mod:`~ringfence.store.bans` and :mod:`~ringfence.store.tables`. Whoever changes them
-after a release also converts the databases of the earlier versions.
+The tables are those of :mod:`~ringfence.store.bans` and :mod:`~ringfence.store.tables`. Whoever adds a table,
+an index or a column raises the version: :func:`upgrade` adds it to databases of earlier versions. A column
+comes last in its table, and has a default or may be NULL.
 """
 
 MOST_ASIDE = 5
@@ -288,11 +289,12 @@ def lock(path: Path) -> int:
     return descriptor
 
 
-def prepare(connection: sqlite3.Connection, schema: str) -> None:
+def prepare(connection: sqlite3.Connection, schema: str, *, upgrades: bool = False) -> None:
     """Set SQLite's modes, and create the tables of ``schema`` in a new database, whose version is 0.
 
-    Raise StoreNewerError if the schema is of a later version, StoreDamagedError if the version is a number
-    that ringfence cannot have written.
+    With ``upgrades``, add to a database of an earlier version what it lacks. Raise StoreError if such a
+    database is not to be upgraded, StoreNewerError if it is of a later version, and StoreDamagedError if its
+    version is a number that ringfence cannot have written.
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if VERSION < version <= VERSION + _MUCH_NEWER:
@@ -308,6 +310,34 @@ def prepare(connection: sqlite3.Connection, schema: str) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
     if version == 0:
         connection.executescript(f"BEGIN; {schema} PRAGMA user_version = {VERSION}; COMMIT;")
+    elif version < VERSION and not upgrades:
+        raise StoreError("the database is of an earlier ringfence; fix: systemctl restart ringfence")
+    elif version < VERSION:
+        upgrade(connection, schema)
+
+
+def upgrade(connection: sqlite3.Connection, schema: str) -> None:
+    """Add to a database of an earlier version the tables, indexes and columns of ``schema`` that it lacks.
+
+    Every row stays. A crash in between changes nothing.
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        there = {name for _, name, _ in _definitions(connection)}
+        with closing(_in_memory(schema)) as wanted:
+            for kind, name, sql in _definitions(wanted):
+                if name not in there:
+                    connection.execute(sql)
+                elif kind == "table":
+                    known = {column.name for column in _columns_of(connection, name)}
+                    for column in _columns_of(wanted, name):
+                        if column.name not in known:
+                            connection.execute(f"ALTER TABLE {name} ADD COLUMN {column.definition}")
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute("COMMIT")
+    except sqlite3.Error:
+        connection.execute("ROLLBACK")
+        raise
 
 
 def check(connection: sqlite3.Connection, schema: str) -> None:
@@ -343,15 +373,55 @@ def require_readable(path: Path) -> None:
             ) from None
 
 
+class _Column(NamedTuple):
+    """A column of a table, as SQLite describes it. ``key`` is its place in the primary key, 0 for none."""
+
+    name: str
+    kind: str
+    required: int
+    default: str | None
+    key: int
+
+    @property
+    def definition(self) -> str:
+        """The column as ``CREATE TABLE`` has it."""
+        required = " NOT NULL" if self.required else ""
+        default = "" if self.default is None else f" DEFAULT {self.default}"
+        return f"{self.name} {self.kind}{required}{default}"
+
+
+def _definitions(connection: sqlite3.Connection) -> list[tuple[str, str, str]]:
+    """Return the type, the name and the definition of each table and index, the tables first."""
+    wanted = "SELECT type, name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY type DESC, name"
+    return connection.execute(wanted).fetchall()
+
+
+def _columns_of(connection: sqlite3.Connection, table: str) -> list[_Column]:
+    rows = connection.execute("SELECT * FROM pragma_table_info(?)", (table,))
+    return [_Column(*row[1:]) for row in rows]
+
+
 def _shape(connection: sqlite3.Connection) -> list[tuple[object, ...]]:
-    return connection.execute(
-        "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name"
-    ).fetchall()
+    """Return the tables with their columns and keys, and the indexes, however they are written."""
+    shape: list[tuple[object, ...]] = []
+    for kind, name, sql in _definitions(connection):
+        if kind == "table":
+            options = connection.execute("SELECT wr, strict FROM pragma_table_list(?)", (name,)).fetchall()
+            others = connection.execute("SELECT * FROM pragma_foreign_key_list(?)", (name,)).fetchall()
+            shape.append((kind, name, *options, *others, *_columns_of(connection, name)))
+        else:
+            shape.append((kind, name, "".join(sql.split())))
+    return shape
+
+
+def _in_memory(schema: str) -> sqlite3.Connection:
+    memory = sqlite3.connect(":memory:", isolation_level=None)
+    prepare(memory, schema)
+    return memory
 
 
 def _wanted_shape(schema: str) -> list[tuple[object, ...]]:
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as memory:
-        prepare(memory, schema)
+    with closing(_in_memory(schema)) as memory:
         return _shape(memory)
 
 
