@@ -218,5 +218,5 @@ def _row(how: str, found: Sequence[Checked], most: int, compared: str = "") -> F
 
 
 def _text(found: Sequence[Checked]) -> str:
-    registered = sum(one.registered for one in found)
+    registered = sum(one.registered > 0 for one in found)
     return f"{spread([one.number for one in found])}; {registered} of {len(found)}"

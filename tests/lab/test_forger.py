@@ -22,9 +22,12 @@ def test_a_datagram_seems_to_come_from_its_sender() -> None:
 
 def test_every_sender_sends_once_before_any_sends_again() -> None:
     """Each turn has one packet of each sender, so that all come near a threshold at the same time."""
-    senders = [ip_address(packet[12:16]) for packet in datagrams(SENDER, 3, 2)]
 
-    assert senders == 2 * [SENDER, SENDER + 1, SENDER + 2]
+    def senders(step: int) -> list[object]:
+        return [ip_address(packet[12:16]) for packet in datagrams(SENDER, 3, 2, step=step)]
+
+    assert senders(1) == 2 * [SENDER, SENDER + 1, SENDER + 2]
+    assert senders(32) == 2 * [SENDER, SENDER + 32, SENDER + 64]
 
 
 def test_requests_differ() -> None:
@@ -40,10 +43,11 @@ def test_requests_differ() -> None:
     [
         ("--senders", "203.0.113.9,1"),
         ("--senders", "198.19.255.250,100"),
+        ("--senders", "198.19.250.0,100", "--step", "32"),
         ("--senders", "198.19.0.1,50000", "--each", "100"),
         ("--senders", "198.19.0.1,50000", "--each", "6", "--rate", "10"),
     ],
-    ids=["elsewhere", "beyond", "too-many", "too-long"],
+    ids=["elsewhere", "beyond", "beyond-by-steps", "too-many", "too-long"],
 )
 def test_it_refuses_what_it_must_not_do(arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     """It forges no address outside the laboratory, and its number of packets and its time are limited."""

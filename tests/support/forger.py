@@ -75,20 +75,27 @@ def datagram(sender: IPv4Address, payload: bytes, port: int = 5060) -> bytes:
     return header + _UDP.pack(FROM_PORT, port, _UDP.size + len(payload), 0) + payload
 
 
-def datagrams(first: IPv4Address, senders: int, each: int, *, one_byte: bool = False) -> Iterator[bytes]:
+def datagrams(
+    first: IPv4Address, senders: int, each: int, *, step: int = 1, one_byte: bool = False
+) -> Iterator[bytes]:
     """Yield all datagrams: the first one of each sender, then the second one of each sender, and so on."""
     mark = os.urandom(3).hex()
     for number in range(each):
         for offset in range(senders):
-            sender = first + offset
+            sender = first + offset * step
             yield datagram(sender, b"x" if one_byte else request(sender, number, mark))
 
 
-def send(first: IPv4Address, senders: int, each: int, rate: float, *, one_byte: bool = False) -> Sent:
-    """Send all datagrams, ``rate`` per second; ``one_byte``: no requests, but one byte in each."""
+def send(
+    first: IPv4Address, senders: int, each: int, rate: float, *, step: int = 1, one_byte: bool = False
+) -> Sent:
+    """Send all datagrams, ``rate`` per second; ``one_byte``: no requests, but one byte in each.
+
+    ``step`` is the distance between two senders.
+    """
     sent, began = 0, time.monotonic()
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
-        for packet in datagrams(first, senders, each, one_byte=one_byte):
+        for packet in datagrams(first, senders, each, step=step, one_byte=one_byte):
             early = began + sent / rate - time.monotonic()
             if early > 0.002:  # the kernel does not sleep for less
                 time.sleep(early)
@@ -109,12 +116,20 @@ class Forger:
     """A forger that runs in the attacker's namespace while the test continues."""
 
     def __init__(
-        self, lab: Lab, first: str, senders: int, each: int, rate: float, *, one_byte: bool = False
+        self,
+        lab: Lab,
+        first: str,
+        senders: int,
+        each: int,
+        rate: float,
+        *,
+        step: int = 1,
+        one_byte: bool = False,
     ) -> None:
         command = inside(
             lab.network.attacker, sys.executable, "-m", "tests.support.forger",
             "--senders", f"{first},{senders}", "--each", str(each), "--rate", str(rate),
-            *(["--one-byte"] if one_byte else []),
+            "--step", str(step), *(["--one-byte"] if one_byte else []),
         )  # fmt: skip
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
@@ -147,15 +162,17 @@ def main() -> None:
     parser.add_argument("--senders", type=_senders, required=True, help="FIRST,NUMBER")
     parser.add_argument("--each", type=int, default=6, help="requests of each")
     parser.add_argument("--rate", type=float, default=2_000.0, help="so many a second")
+    parser.add_argument("--step", type=int, default=1, help="the distance between two senders")
     parser.add_argument("--one-byte", action="store_true", help="no requests, but one byte in each datagram")
     options = parser.parse_args()
     first, senders = options.senders
     packets = senders * options.each
-    if first not in _NETWORK or first + (senders - 1) not in _NETWORK:
+    if first not in _NETWORK or first + (senders - 1) * options.step not in _NETWORK:
         raise ValueError(f"the forger only forges addresses of the laboratory: {_NETWORK}")
     if packets > MOST_PACKETS or packets / options.rate > MOST_SECONDS:
         raise ValueError(f"at most {MOST_PACKETS} packets in at most {MOST_SECONDS:.0f} s")
-    print(json.dumps(asdict(send(first, senders, options.each, options.rate, one_byte=options.one_byte))))
+    more = {"step": options.step, "one_byte": options.one_byte}
+    print(json.dumps(asdict(send(first, senders, options.each, options.rate, **more))))
 
 
 if __name__ == "__main__":
