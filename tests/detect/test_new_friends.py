@@ -91,7 +91,8 @@ def network(number: int) -> Network:
 
 def blamed(new: NewFriends, *numbers: int, every: float = 1.0) -> list[bool]:
     """Blame ALICE for guesses from these senders, one after the other; return when she becomes guilty."""
-    return [new.blame(ALICE, network(one), 100.0 + every * index) for index, one in enumerate(numbers)]
+    times = [100.0 + every * index for index in range(len(numbers))]
+    return [new.blame(ALICE, network(one), at, "205") for one, at in zip(numbers, times, strict=True)]
 
 
 def test_guesses_from_two_new_senders_make_their_account_guilty() -> None:
@@ -100,10 +101,34 @@ def test_guesses_from_two_new_senders_make_their_account_guilty() -> None:
     admitted(new, range(2), 0.0)
     assert blamed(new, *[0] * 30) == [False] * 30
     assert blamed(new, *[1] * 2) == [True] * 2
-    assert not new.blame(BOB, network(0), 100.0)
+    assert not new.blame(BOB, network(0), 100.0, "205")
     slow = NewFriends()
     admitted(slow, range(2), 0.0)
     assert not any(blamed(slow, *[0, 1] * 15, every=HOUR / 18))
+
+
+@pytest.mark.parametrize(
+    ("every", "accounts", "senders", "alone", "guilty"),
+    [
+        (0.22, 1, 1, True, True),
+        (0.23, 1, 1, True, False),
+        (0.02, 2, 1, True, False),
+        (0.02, 1, 2, True, False),
+        (0.02, 1, 1, False, False),
+    ],
+    ids=["a program", "slower", "two accounts", "two senders", "an office"],
+)
+def test_a_program_at_full_speed_makes_its_account_guilty_sooner(
+    every: float, accounts: int, senders: int, *, alone: bool, guilty: bool
+) -> None:
+    """It is guilty at the twelfth guess within two and a half seconds, where it alone made the friend."""
+    new = NewFriends()
+    admitted(new, range(2), 0.0)
+    found = [
+        new.blame(ALICE, network(n % senders), 100.0 + n * every, f"{n % accounts}", alone=alone)
+        for n in range(12)
+    ]
+    assert found == [False] * 11 + [guilty]
 
 
 def test_a_guilty_account_makes_no_new_friends_for_an_hour() -> None:

@@ -29,6 +29,7 @@ FRIEND_HURRY, HURRY_WINDOW = 22, 30.0
 FRIEND_ACCOUNTS = 20
 SEVERAL, OF_SEVERAL = 3, 20
 NEW_FRIENDS, GUILTY = 8, 20
+HURRIED, HURRIED_WINDOW = 12, 2.5
 FULL_AT_LEAST = 2
 """The fewest attempts of any rule that bans without a decoy: ``distributed`` bans at a second failure.
 
@@ -358,7 +359,9 @@ class Judge:
                 for one in self._attempts
                 if _host(one.source) in hosts and one.account not in self._worked[_host(one.source)]
             ]
-            if len(hosts) > NEW_FRIENDS or len(guesses) >= GUILTY:
+            times = [one.time for one in guesses]
+            fast = any(sum(0 <= one - first < HURRIED_WINDOW for one in times) >= HURRIED for first in times)
+            if len(hosts) > NEW_FRIENDS or len(guesses) >= GUILTY or fast:
                 return True
         return False
 

@@ -428,10 +428,11 @@ class Detector:
         if subject.friend and scope_of_ban(attempt.transport) in banned:
             return []
         strange: list[Attempt] = []  # the attempts that have the limits of a stranger
+        latest = fact_of(kept[-1]).at
         for fact in raised:
             account = fact.account.decode("utf-8", "replace")
             one = evolve(attempt, address=address, account=account, kind=fact.kind, event=fact.event)
-            one = evolve(one, proof=proof.proof)
+            one = evolve(one, proof=proof.proof, time=attempt.time - (latest - fact.at))
             if subject.friend or self._works_near(one):
                 ban, follows = self._friend_attempts.on_certain(subject, one, now)
                 alarms += self._count_friend(subject, one, fact)

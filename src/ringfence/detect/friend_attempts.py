@@ -430,8 +430,9 @@ class FriendAttempts:
         accounts = self._friends.accounts_at(subject.address)
         recent = [one for one in accounts if new.is_new(one, sender, attempt.time)]
         for account in recent:
-            many = new.blame(account, sender, attempt.time)
-            if many or (banned and len(accounts) == 1):
+            alone = len(accounts) == 1
+            guilty = new.blame(account, sender, attempt.time, attempt.account, alone=alone)
+            if guilty or (banned and alone):
                 yield guessing(*account)
                 yield from map(Estranged, self._friends.estrange(account, attempt.time))
 

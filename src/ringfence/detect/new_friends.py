@@ -12,8 +12,10 @@ month is not new (``Friends.worked_near``), so phones that come back have no lim
 Guesses at other accounts that come from new friends count against the account that made them friends. An
 account is *guilty* for ``GUILTY_FOR`` after ``MOST_GUESSES`` of them within an hour, if they come from more
 than one sender: one new phone with a wrong password, in an office that is new, is at one. It is also guilty
-if a new friend that it alone made is banned for guesses. A guilty account makes no new friends, and those
-that it alone has made become strangers (:attr:`NewFriends.tainted`).
+if a new friend that it alone made is banned for guesses, or is *hurried*: it makes ``HURRIED`` guesses at one
+account within ``HURRIED_WITHIN``. The ban comes some packets later than the guess that leads to it. So a
+program at full speed must be found sooner than a phone that tries again twice a second. A guilty account
+makes no new friends, and those that it alone has made become strangers (:attr:`NewFriends.tainted`).
 
 Bounds: ``MOST`` accounts, of which those that made a friend longest ago are forgotten first, and as many
 tainted senders. An account needs a right password to be here. Times are wall-clock seconds, as those of all
@@ -21,6 +23,7 @@ friends.
 """
 
 from collections import OrderedDict, deque
+from itertools import islice
 
 from attrs import Factory, define
 
@@ -31,6 +34,7 @@ from ringfence.model import Network
 MOST_AN_HOUR = 8
 MOST_A_DAY = 20
 MOST_GUESSES = 20
+HURRIED, HURRIED_WITHIN = 12, 2.5
 GUILTY_FOR = HOUR
 MOST = 4_096
 
@@ -42,11 +46,12 @@ AccountKey = tuple[str, str]
 class _Account:
     """The new senders of an account, each since when; and the latest guesses that came from them.
 
-    ``guilty``: until when the account is guilty.
+    Of each guess are kept its time, its sender, and the account that it tried. ``guilty``: until when the
+    account is guilty.
     """
 
     senders: OrderedDict[Network, float] = Factory(OrderedDict)
-    guesses: deque[tuple[float, Network]] = Factory(lambda: deque(maxlen=MOST_GUESSES))
+    guesses: deque[tuple[float, Network, str]] = Factory(lambda: deque(maxlen=MOST_GUESSES))
     guilty: float = 0.0
 
 
@@ -93,17 +98,21 @@ class NewFriends:
         mine = self._accounts.get(account)
         return mine is not None and sender in _pruned(mine, now)
 
-    def blame(self, account: AccountKey, sender: Network, now: float) -> bool:
-        """Record a guess at another account by a friend that ``account`` made.
+    def blame(
+        self, account: AccountKey, sender: Network, now: float, tried: str, *, alone: bool = False
+    ) -> bool:
+        """Record a guess at the account ``tried`` by a friend that ``account`` made.
 
-        Return whether so many came from several senders that the account becomes guilty.
+        ``alone``: no other account made it a friend. Return whether the account becomes guilty: so many came
+        from several senders, or so fast from this one.
         """
         mine = self._accounts.get(account)
         if mine is None or now < mine.guilty:
             return False
-        mine.guesses.append((now, sender))
+        mine.guesses.append((now, sender, tried))
         many = len(mine.guesses) == MOST_GUESSES and now - mine.guesses[0][0] < HOUR
-        return many and len({one for _, one in mine.guesses}) > 1
+        several = len({one for _, one, _ in mine.guesses}) > 1
+        return (many and several) or (alone and _is_hurried(mine.guesses))
 
     def convict(self, account: AccountKey, now: float) -> list[Network]:
         """Make ``account`` guilty; return the senders that it made friends within a day."""
@@ -121,6 +130,13 @@ class NewFriends:
     def is_tainted(self, sender: Network, now: float) -> bool:
         """Whether a guilty account works at ``sender``."""
         return now < self.tainted.get(sender, 0.0)
+
+
+def _is_hurried(guesses: deque[tuple[float, Network, str]]) -> bool:
+    """Whether the latest guesses came from one sender at one account, faster than a phone tries again."""
+    latest = [*islice(reversed(guesses), HURRIED)]
+    fast = len(latest) == HURRIED and abs(latest[0][0] - latest[-1][0]) < HURRIED_WITHIN
+    return fast and len({(sender, tried) for _, sender, tried in latest}) == 1
 
 
 def _pruned(account: _Account, now: float) -> OrderedDict[Network, float]:
