@@ -42,16 +42,16 @@ def test_the_evidence_of_a_full_ban_leaves_out_claims_first() -> None:
 def test_how_near_a_friend_is_names_the_window_of_the_nearer_number() -> None:
     """The count names the window that is nearer to its number.
 
-    Ten guesses at once are nearer to 22 within 30 s; later they are ten of 180 within 10 min.
+    Ten guesses at one account are nearest to 22 within 30 s. Later two of them count, of 20 within 10 min.
     """
     detector = friendly()
     for _ in range(10):
         detector.judged(made("192.0.2.7", "guess", "777"), 0.0)
 
-    for now, number, window in ((1.0, 22, 30.0), (60.0, 180, 600.0)):
+    for now, have, number, window in ((1.0, 10, 22, 30.0), (60.0, 2, 20, 600.0)):
         counts = detector.summary_of(ip_address("192.0.2.7"), now).counts
         [guess] = [count for count in counts if count.rule.name == "guess"]
-        assert (guess.have, guess.number, guess.within) == (10, number, window)
+        assert (guess.have, guess.number, guess.within) == (have, number, window)
 
 
 def test_how_near_each_rule_is_can_be_asked() -> None:
@@ -78,7 +78,7 @@ def test_a_friends_counts_are_those_for_friends() -> None:
     counts = {
         c.rule.name: (c.have, c.number) for c in detector.summary_of(ip_address("192.0.2.7"), 1.0).counts
     }
-    assert (counts["guess"], counts["enumeration"]) == ((2, 22), (2, 20))
+    assert (counts["guess"], counts["enumeration"]) == ((2, 20), (2, 20))
 
 
 def test_claims_decide_on_no_second_claimed_ban() -> None:

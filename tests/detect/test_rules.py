@@ -19,7 +19,7 @@ def test_guess_is_five_in_ten_minutes() -> None:
         window=10 * MINUTE,
         ban=(HOUR, 6 * HOUR, DAY, 7 * DAY),
         friends=180,
-        limits=(FriendLimit(22, 30.0), FriendLimit(20, 10 * MINUTE, 3)),
+        limits=(FriendLimit(20, 30.0, more=2), FriendLimit(20, 10 * MINUTE, each=2)),
         scope=Scope.SIP,
     )
     assert expected == GUESS

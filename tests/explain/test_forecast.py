@@ -212,9 +212,9 @@ def test_a_friend_has_numbers_of_its_own() -> None:
     counts[list(RULE).index("guess")] = count(GUESS, 40, 40, number=600)
 
     assert sentences(friends=(friend(),), story=story(*counts)) == (
-        "a friend: 600 guesses within 10m (40 so far) or 22 within 30s or 20 on 3 or more accounts within "
-        "10m, or 20 accounts that never worked there within 10m are a ban; an account that works or worked "
-        "there only raises alarms"
+        "a friend: 600 guesses within 10m (40 so far) or 22 (and 2 for each further account) within "
+        "30s or 20 (at most 2 on each account) within 10m, or 20 accounts that never worked there within 10m "
+        "are a ban; an account that works or worked there only raises alarms"
     )
     none = [count(rule, 0, number=0) for rule in RULE.values()]
     assert sentences(friends=(friend(),), story=story(*none)) == "a friend: no rule bans it"

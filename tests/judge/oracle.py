@@ -25,9 +25,10 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 WINDOW = 600.0
 GUESSES = 5
 FRIEND_GUESSES = 180
-FRIEND_HURRY, HURRY_WINDOW = 22, 30.0
+FRIEND_HURRY, HURRY_HIDDEN, HURRY_WINDOW = 22, 20, 30.0
 FRIEND_ACCOUNTS = 20
-SEVERAL, OF_SEVERAL = 3, 20
+EACH, OF_EACH = 2, 20
+"""Each account of a friend counts at most so often for the limit over ten minutes."""
 NEW_FRIENDS, GUILTY = 8, 20
 HURRIED, HURRIED_WINDOW = 12, 2.5
 FULL_AT_LEAST = 2
@@ -35,7 +36,7 @@ FULL_AT_LEAST = 2
 
 Where a guilty account logs in, one guess is a ban.
 """
-ATTACKERS, FAILURES, ATTACK_WINDOW = 8, 20, 3_600.0
+ATTACKERS, SEVERAL, FAILURES, ATTACK_WINDOW = 8, 3, 20, 3_600.0
 """So many addresses, or failures of SEVERAL, are a distributed attack: then one failure is a narrow ban."""
 
 # -- docs/evidence.md
@@ -341,14 +342,16 @@ class Judge:
             return False
         own = [request for request in all_own if request.account not in self._worked[_host(address)]]
         others = [one for one in own if one.known]
-        several = len({one.account for one in others}) >= SEVERAL or any(one.hides for one in others)
-        if several and len(others) >= OF_SEVERAL:
+        hidden = sum(one.hides for one in others)
+        shown = Counter(one.account for one in others if not one.hides)
+        if hidden + sum(min(number, EACH) for number in shown.values()) >= OF_EACH:
             return False
         recent = [one for one in own if now - one.time < 2 * WINDOW]
         times = [one.time for one in recent]
         hurried = max((sum(0 <= one - first < HURRY_WINDOW for one in times) for first in times), default=0)
         accounts = {one.account for one in recent if not one.known}
-        return len(recent) < FRIEND_GUESSES and hurried < FRIEND_HURRY and len(accounts) < FRIEND_ACCOUNTS
+        most = HURRY_HIDDEN if hidden else FRIEND_HURRY
+        return len(recent) < FRIEND_GUESSES and hurried < most and len(accounts) < FRIEND_ACCOUNTS
 
     def _has_guilty_account(self, address: str) -> bool:
         """Whether an account at this address makes many friends, or guesses come from its friends."""

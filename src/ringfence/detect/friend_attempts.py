@@ -37,7 +37,7 @@ from ringfence.detect.judgement import (
     guessing,
     unprovable,
 )
-from ringfence.detect.rules import By, FriendLimit, Of, Rule, is_proven
+from ringfence.detect.rules import MOST_ADDING, By, FriendLimit, Of, Rule, is_proven
 from ringfence.detect.sessions import remember
 from ringfence.model import (
     Address,
@@ -311,16 +311,19 @@ Consequence = tuple[Decision | None, Sequence[AlarmChange | Estranged]]
 """The ban that follows from an attempt, or None, and what else follows."""
 
 
+_Failure = tuple[float, str | None]
+"""The time of an attempt and its account, None for a hidden one."""
+
+
 @define
 class _Failures:
     """The failures of a friend.
 
-    ``latest`` has the latest failures for each limit of each rule: their times and accounts, None for a
-    hidden one. ``accounts`` has the time of the latest failure on each account, ``banned`` that of the latest
-    ban of each address and scope.
+    ``latest`` has the latest failures for each limit of each rule. ``accounts`` has the time of the latest
+    failure on each account, ``banned`` that of the latest ban of each address and scope.
     """
 
-    latest: dict[tuple[str, FriendLimit], deque[tuple[float, str | None]]] = Factory(dict)
+    latest: dict[tuple[str, FriendLimit], deque[_Failure]] = Factory(dict)
     accounts: OrderedDict[str, float] = Factory(OrderedDict)
     banned: OrderedDict[tuple[Address, Scope], float] = Factory(OrderedDict)
 
@@ -341,10 +344,19 @@ def is_guess_elsewhere(attempt: Attempt) -> bool:
     return attempt.kind is AttemptKind.GUESS and attempt.event is not EventKind.INVALID_ACCOUNT_ID
 
 
-def _accounts_of(latest: Iterable[tuple[float, str | None]]) -> int:
-    """Return the number of different accounts. Each hidden attempt is at one of its own."""
-    accounts = [account for _, account in latest]
-    return len({*accounts} - {None}) + accounts.count(None)
+def _needed(limit: FriendLimit, latest: Iterable[_Failure]) -> int:
+    """Return how many attempts reach a limit. A hidden one is at no account that is known."""
+    return limit.needed(len({account for _, account in latest} - {None}))
+
+
+def _add(limit: FriendLimit, latest: deque[_Failure], now: float, account: str | None) -> None:
+    """Add an attempt to those that count for a limit. Each hidden one counts."""
+    while latest and now - latest[0][0] >= limit.window:
+        latest.popleft()
+    mine = [one for one in latest if one[1] == account] if limit.each and account is not None else []
+    if mine and len(mine) >= limit.each:
+        latest.remove(mine[0])
+    latest.append((now, account))
 
 
 class FriendAttempts:
@@ -470,7 +482,7 @@ class FriendAttempts:
                 continue  # no guess of a password: all phones fail so if Asterisk cannot read its accounts
             elif works and attempt.kind is AttemptKind.GUESS:
                 continue  # a broken phone, which leads to an alarm and no ban
-            elif attempt.kind is AttemptKind.PROBE and rule.accounts_of_friend > 1:
+            elif attempt.kind is AttemptKind.PROBE and rule.each_of_friend:
                 continue  # a wrong number is at no account
             else:
                 full = self._exceeds_limit(subject, rule, attempt, now)
@@ -507,10 +519,10 @@ class FriendAttempts:
         )
         account = None if attempt.event is EventKind.HIDDEN else attempt.account
         for limit in rule.for_friends:
-            latest = table.setdefault((rule.name, limit), deque(maxlen=limit.number))
-            latest.append((now, account))
-            enough = len(latest) == limit.number and now - latest[0][0] < limit.window
-            full = full or (enough and _accounts_of(latest) >= limit.accounts)
+            most = limit.needed(MOST_ADDING)
+            latest = table.setdefault((rule.name, limit), deque(maxlen=most))
+            _add(limit, latest, now, account)
+            full = full or len(latest) >= _needed(limit, latest)
         return full
 
     def _tries_many_accounts(self, subject: Subject, rule: Rule, attempt: Attempt, now: float) -> bool:
@@ -538,13 +550,13 @@ class FriendAttempts:
         counts = []
         for limit in rule.for_friends:
             latest = failures.latest.get((rule.name, limit), ())
-            times = [at for at, _ in latest] if _accounts_of(latest) >= limit.accounts else []
+            latest = [(at, account) for at, account in latest if now - at < limit.window]
+            times = [at for at, _ in latest]
             if rule.of is Of.UNKNOWN_ACCOUNTS:
-                times = [*failures.accounts.values()]
-            lately = [at for at in times if now - at < limit.window]
-            ends = min(lately) + limit.window if lately else None
-            number, have, window = limit.number, len(lately), limit.window
-            counts.append(Count(rule, number, have, have, ends, window, limit.accounts))
+                times = [at for at in failures.accounts.values() if now - at < limit.window]
+            ends = min(times) + limit.window if times else None
+            number, have = _needed(limit, latest), len(times)
+            counts.append(Count(rule, number, have, have, ends, limit.window, limit.each))
         none = Count(rule, 0, 0, 0, None, rule.window)
         return max(counts, key=lambda count: count.have / max(count.number, 1), default=none)
 

@@ -50,8 +50,8 @@ class Count:
     The rule needs ``number`` attempts. ``have`` is the number that count for it at present, ``proven`` the
     number of proven ones with credentials among these. ``ends`` is the time when the oldest attempt leaves
     the window (monotonic seconds), None without attempts. ``within`` is the window in seconds. (A rule may
-    have several limits for friends, each with its own window.) The limit counts attempts at ``accounts``
-    different accounts at least.
+    have several limits for friends, each with its own window.) An account of a friend counts at most
+    ``each`` times (0: each attempt counts).
     """
 
     rule: Rule
@@ -60,7 +60,7 @@ class Count:
     proven: int
     ends: float | None
     within: float
-    accounts: int = 1
+    each: int = 0
 
 
 class Disposition(enum.StrEnum):

@@ -242,7 +242,7 @@ def _by_friend(counts: list[Count]) -> str:
         )
         so_far = f" ({count.have} so far)" if count.have else ""
         each.append(
-            f"{count.number} {what}{_at(count.accounts)} within {format_duration(count.within)}"
+            f"{count.number} {what}{_counted(count.each)} within {format_duration(count.within)}"
             f"{so_far}{_other_limit(count)}"
         )
     if not each:
@@ -257,16 +257,22 @@ def _other_limit(count: Count) -> str:
 
     ``count`` is about one of the limits.
     """
-    mine = count.within, count.accounts
-    others = [one for one in count.rule.for_friends if (one.window, one.accounts) != mine]
+    mine = count.within, count.each
+    others = [one for one in count.rule.for_friends if (one.window, one.each) != mine]
     return "".join(
-        f" or {one.number}{_at(one.accounts)} within {format_duration(one.window)}" for one in others
+        f" or {one.needed(1)}{_counted(one.each)}{_added(one.more)} within {format_duration(one.window)}"
+        for one in others
     )
 
 
-def _at(accounts: int) -> str:
-    """Return on how many accounts the attempts of a friend must be, as text; "" for one."""
-    return f" on {accounts} or more accounts" if accounts > 1 else ""
+def _counted(each: int) -> str:
+    """Return how often an account of a friend counts, as text; "" for always."""
+    return f" (at most {each} on each account)" if each else ""
+
+
+def _added(more: int) -> str:
+    """Return what a further account adds to a limit, as text; "" for nothing."""
+    return f" (and {more} for each further account)" if more else ""
 
 
 def _stranger(known: NetworkFacts, counts: list[Count]) -> Iterator[str]:

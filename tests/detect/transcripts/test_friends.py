@@ -259,17 +259,34 @@ def test_a_friend_that_tries_twenty_other_accounts_is_banned() -> None:
     assert banned_after(with_friend(), slowly) is None
 
 
-@pytest.mark.parametrize(("accounts", "number"), [(1, None), (2, None), (3, 20), (20, 20)])
-def test_guesses_at_several_accounts_are_no_new_phone(accounts: int, number: int | None) -> None:
-    """Twenty guesses at three or more accounts within ten minutes are a ban; a new phone fails on its own."""
+@pytest.mark.parametrize(("accounts", "number"), [(1, None), (9, None), (10, 20), (20, 20)])
+def test_guesses_at_many_accounts_are_no_new_phones(accounts: int, number: int | None) -> None:
+    """Ten accounts twice within ten minutes are a ban, or twenty once; fewer phones only repeat theirs."""
     steps = [at(n * 30.0, fails(f"x{n % accounts}")) for n in range(100)]
     banned = banned_after(with_friend(), steps)
     assert (banned[0] if banned is not None else None) == number
 
 
-def test_slow_guesses_at_several_accounts_are_a_ban() -> None:
-    """Sixty guesses of a friend at three accounts within a day are a ban by ``slow``."""
-    steps = [at(n * 600.0, fails(f"x{n % 3}")) for n in range(100)]
+def test_offices_behind_one_address_with_old_passwords_are_not_banned() -> None:
+    """Six phones try an old password four times in eight seconds, and then each half minute for two hours."""
+    guard = with_friend(until=1e9)
+    soon = [at(8.0 * n / 24, fails(f"old{n % 6}")) for n in range(24)]
+    later = [at(30.0 + 5.0 * n, fails(f"old{n % 6}")) for n in range(1_440)]
+    assert banned_after(guard, [*soon, *later]) is None
+
+
+@pytest.mark.parametrize(("accounts", "number"), [(1, 22), (3, 26), (9, 38)])
+def test_each_account_adds_two_guesses_to_a_programs_pace(accounts: int, number: int) -> None:
+    """A program at a friend's address gains two guesses by each account that it tries, up to nine."""
+    banned = banned_after(with_friend(), (at(n / 28, fails(f"x{n % accounts}")) for n in range(60)))
+    assert banned == (number, [f"guess bans {PHONE}/32 by sip-tcp for 3600 s after {number}"])
+
+
+def test_slow_guesses_at_many_accounts_are_a_ban() -> None:
+    """Thirty accounts within a day, twice each, are a ban of a friend by ``slow``."""
+    few = (at(n * 600.0, fails(f"x{n % 29}")) for n in range(140))
+    assert banned_after(with_friend(until=1e9), few) is None
+    steps = [at(n * 600.0, fails(f"x{n % 30}")) for n in range(100)]
     ban = f"slow bans {PHONE}/32 by sip-tcp for 86400 s after 60"
     assert banned_after(with_friend(until=1e9), steps) == (60, [ban])
 
