@@ -549,8 +549,8 @@ class FriendAttempts:
         failures = self._failures.get(pack_network(sender_of(subject.address))) or _Failures()
         counts = []
         for limit in rule.for_friends:
-            latest = failures.latest.get((rule.name, limit), ())
-            latest = [(at, account) for at, account in latest if now - at < limit.window]
+            kept = failures.latest.get((rule.name, limit), ())
+            latest = [one for one in kept if now - one[0] < limit.window]
             times = [at for at, _ in latest]
             if rule.of is Of.UNKNOWN_ACCOUNTS:
                 times = [at for at in failures.accounts.values() if now - at < limit.window]

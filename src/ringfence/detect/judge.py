@@ -415,14 +415,19 @@ class Judge:
         self._history.consume(subject.key)
         return Decision(subject.network, rule, evidence, at, scope, accounts=accounts)
 
-    def _scope_of(self, rule: Rule, found: Sequence[Fact] | Sequence[Attempt]) -> Scope:
-        """Return the scope of a full ban by ``rule`` for these attempts.
+    def _scope_of(self, rule: Rule, found: Sequence[Fact]) -> Scope:
+        """Return the scope of a full ban of a subject by ``rule`` for these attempts.
 
-        It is the wider one of the rule's, and of ``manager``'s if one of them is a failed manager login. If a
-        web page made a browser send all of them, the user of the browser is no attacker.
+        If a web page made a browser send some of them, and the others are too few for a full ban, the user of
+        the browser is no attacker: a page may guess beside somebody's own mistake.
         """
-        if rule.by is not By.PREFIX and all(one.page for one in found):
+        own = [one for one in found if not one.page]
+        if len(own) < len(found) and not _is_full(rule, _number_of(rule), own):
             return Scope.SIP_TCP
+        return self._scope_by_kinds(rule, found)
+
+    def _scope_by_kinds(self, rule: Rule, found: Sequence[Fact] | Sequence[Attempt]) -> Scope:
+        """Return the wider scope of the rule's, and of ``manager``'s if an attempt is a manager login."""
         if self._manager is None or rule.scope is not Scope.SIP:
             return rule.scope
         tried = any(one.kind is AttemptKind.MANAGER for one in found)
@@ -444,14 +449,14 @@ class Judge:
             return None
         seconds = self._claims.begin_ban(subject.key, now, proven=proven)
         self._history.consume(subject.key, claimed=not rule.insists)
-        guesses = sum(fact.credentials for fact in found)
-        if rule.scope is Scope.SIP_UDP or (rule.insists and guesses >= rule.claimed_for(rule.attempts)):
+        guesses = sum(fact.proven and fact.credentials for fact in found)
+        if rule.scope is Scope.SIP_UDP or (rule.insists and 2 * guesses > rule.attempts):
             seconds = rule.ban_for(0)
         return Decision(subject.network, rule, self._evidence(subject, rule, found), now, scope, seconds)
 
     def _evidence(self, subject: Subject, rule: Rule, found: Sequence[Fact]) -> tuple[Attempt, ...]:
         """Return the attempts to show for a ban: of those that the rule counts, as many as it needs."""
-        number = rule.strangers if rule.by is By.ACCOUNT else rule.attempts
+        number = _number_of(rule)
         # Proven attempts decide on a full ban, so claims are the first to be left out of the evidence.
         spare = len(found) - number
         shown = []
@@ -581,7 +586,7 @@ class Judge:
         while fact.at - next(iter(self._customers.values()))[1] >= _CUSTOMER:
             self._customers.popitem(last=False)
         evidence = self._evidence_of_prefix(count, prefix)
-        return Decision(banned, prefix, evidence, fact.at, self._scope_of(prefix, evidence))
+        return Decision(banned, prefix, evidence, fact.at, self._scope_by_kinds(prefix, evidence))
 
     def _ban_of_member(self, subject: Subject, rule: Rule, at: float) -> Decision | None:
         """Return a ban of one subject, because its prefix has reached the limit but must not be banned.
@@ -632,7 +637,7 @@ class Judge:
             count = self._prefixes.get(prefix_of(subject.address), now)
             times = count.times if count is not None else ()
             return Count(rule, rule.attempts, len(times), len(times), _end(times, rule), rule.window)
-        number = rule.strangers if rule.by is By.ACCOUNT else rule.attempts
+        number = _number_of(rule)
         found = [fact for fact in self._matching(rule, facts) if now - fact.at < rule.window] if facts else []
         if rule.by is By.ACCOUNT:
             attacked = {account.encode() for _, account in self.attacked}
@@ -645,6 +650,11 @@ class Judge:
 def existing_accounts(found: Iterable[Fact]) -> int:
     """Return the number of existing accounts with a proven wrong password, as far as Asterisk named them."""
     return len({one.account for one in found if one.proven and one.event in _WRONG} - _NO_ACCOUNT)
+
+
+def _number_of(rule: Rule) -> int:
+    """Return how many attempts of one subject a rule needs."""
+    return rule.strangers if rule.by is By.ACCOUNT else rule.attempts
 
 
 def _is_full(rule: Rule, number: int, found: Sequence[Fact]) -> bool:

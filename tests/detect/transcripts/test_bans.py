@@ -282,11 +282,19 @@ def test_only_attempts_at_a_decoy_count_by_its_rule() -> None:
 
 
 def test_twenty_claims_in_a_day_are_slow() -> None:
-    """Claims that led to claimed bans count for ``slow``, whose ban has the rule's own length."""
+    """Claims that led to claimed bans count for ``slow``. Its ban is short too: the address may be forged."""
     steps = [at(n * HOUR + m, guess(proven=False)) for n in range(4) for m in range(5)]
     bans = when(Player(), *steps, at(4 * HOUR, guess(proven=False)))
     assert [*bans] == [4.0, HOUR + 4, 2 * HOUR + 4, 3 * HOUR + 4, 4 * HOUR]
-    assert bans[4 * HOUR] == ["slow bans 192.0.2.7/32 by sip-udp for 86400 s after 20"]
+    assert bans[4 * HOUR] == ["slow bans 192.0.2.7/32 by sip-udp for 7200 s after 20"]
+
+
+@pytest.mark.parametrize(("proven", "seconds"), [(10, 600), (11, 86_400), (18, 86_400)])
+def test_mostly_proven_guesses_are_a_slow_ban_of_a_day(proven: int, seconds: int) -> None:
+    """If more than half of the guesses are proven, the sender is no forged address."""
+    steps = [at(n * HOUR, guess(proven=n < proven)) for n in range(20)]
+    bans = [f"slow bans 192.0.2.7/32 by sip-udp for {seconds} s after 20"]
+    assert when(Player(rules=("slow",)), *steps) == {19 * HOUR: bans}
 
 
 def test_claims_that_led_to_a_slow_ban_count_no_more() -> None:
@@ -401,12 +409,30 @@ def test_the_guesses_of_a_page_close_tcp_only() -> None:
     assert (happened.bans, happened.of("late")) == ([], [ATTACKER] * 9)
 
 
-def test_guesses_beside_those_of_a_page_are_the_senders_own() -> None:
-    """An attacker that sends one of five guesses without a browser is banned from all SIP ports."""
+def test_an_own_mistake_beside_the_guesses_of_a_page_closes_tcp_only() -> None:
+    """Four own guesses and one of a page close TCP; the sender's next five close all SIP ports."""
     guard = Player()
-    happened = guard.play(
-        at(0, opened()), at(1, by_page(port=5063)), *(at(2 + n, by_page()) for n in range(4))
-    )
+    own = [at(1 + n, by_page(port=5063)) for n in range(4)]
+    happened = guard.play(at(0, opened()), *own, at(5, by_page()))
+    assert happened.bans == ["guess bans 192.0.2.7/32 by sip-tcp after 5"]
+    happened = guard.play(*(at(6 + n, by_page(port=5063)) for n in range(5)))
+    assert happened.bans == ["guess bans 192.0.2.7/32 by sip after 5"]
+
+
+def test_forged_claims_beside_the_guesses_of_a_page_close_tcp_only() -> None:
+    """Claims are nobody's own guesses. So somebody that forges them does not widen the ban of a page."""
+    guard = Player(rules=("guess",))
+    guard.play(*claimed(range(5)))
+    happened = guard.play(at(9, opened()), *(at(10 + n, by_page()) for n in range(4)))
+    assert happened.bans == ["guess bans 192.0.2.7/32 by sip-tcp after 5"]
+
+
+def test_enough_own_guesses_beside_those_of_a_page_close_all_sip_ports() -> None:
+    """Five own guesses are proven late, when a page has guessed too: they are enough by themselves."""
+    guard = Player(rules=("guess",))
+    own = [at(n, failed(call=b"own", nonce=b"late", account=f"20{n}")) for n in range(5)]
+    guard.play(*own, at(9, opened()), *(at(10 + n, by_page()) for n in range(3)))
+    happened = guard.play(at(14, sent(ATTACKER, b"own", nonce=b"late")))
     assert happened.bans == ["guess bans 192.0.2.7/32 by sip after 5"]
 
 
