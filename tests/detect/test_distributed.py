@@ -26,7 +26,7 @@ from ringfence.detect.judgement import Decision, Judgement
 from ringfence.detect.rules import RULES, Claimed
 from ringfence.ledger import key_of
 from ringfence.model import AlarmChange, Friend, FriendReason, Proof, Scope, Transport
-from ringfence.networks import NetworkSet, contains, sender_of
+from ringfence.networks import NetworkSet, contains, exempts_friends, sender_of
 
 MINUTE, HOUR, DAY = 60.0, 3_600.0, 86_400.0
 MOST = 60
@@ -340,6 +340,19 @@ def banned_around(
     subjects = Subjects(friends, NetworkSet(ip_network(one) for one in exempt))
     keys = [pack_network(sender_of(ip_address(one))) for one in members]
     return [str(one) for one in networks_to_ban(subjects.find(ip_address(address)), keys, subjects)]
+
+
+@pytest.mark.parametrize("others", [0, 1, 5])
+def test_no_ban_of_a_64_closes_it_to_the_friend_in_it(others: int) -> None:
+    """The kernel exempts friends from the bans of a /64. A wider one leaves the /64 out."""
+    friends, friend = Friends(), ip_address("2001:db8::1")
+    friends.add(Friend("pbx", friend, "alice", FriendReason.AUTHENTICATED, 0.0, 0.0, 9.0))
+    members = ["2001:db8::5", *(f"2001:db8:0:{number:x}::5" for number in range(1, others + 1))]
+    first, *more = map(ip_network, banned_around("2001:db8::5", members, friends))
+    assert str(first) == "2001:db8::/64"
+    assert exempts_friends(first)
+    assert bool(more) == bool(others)
+    assert not any(friend in network for network in more)
 
 
 def former(*addresses: str) -> Friends:

@@ -533,6 +533,20 @@ def test_twelve_answers_to_a_new_friend_are_a_ban_of_tcp() -> None:
     assert (last.decision.scope, last.decision.rule.name) == (Scope.SIP_TCP, "unexplained")
 
 
+def test_where_guests_may_call_their_answers_by_tls_are_not_counted() -> None:
+    """Calls and hidden guesses look the same by TLS. Unread bytes by TCP and new friends still count."""
+    detector = Detector(RULES, sources=KnownSources(guests=True))
+    assert judged(detector, 30, 10.0) == []
+    detector.observe_exchange(evolve(ONE, transport=Transport.TCP, number=0, asked=20 * PART), 20.0)
+    assert detector.judge_exchanges(20.0 + SILENCE, 1_000.0, "pbx", 0.0) == []
+    assert len(detector.judge_exchanges(30.0 + SILENCE, 1_000.0, "pbx", 0.0)) == MOST_PARTS
+    login = next(iter(detector.observe(evolve(LOGIN, remote=Endpoint(B, PORT, Transport.TLS)), 50.0)))
+    assert isinstance(login, Login)
+    detector.friends.add(login.friend)
+    detector.observe_exchange(evolve(ONE, address=B, port=PORT + 1), 51.0)
+    assert len(detector.judge_exchanges(60.0, 1_000.0, "pbx", 0.0)) == 1
+
+
 def test_the_answers_of_a_proxy_are_not_counted() -> None:
     """Nothing by TLS counts while a proxy's sockets are unknown; then what leaves its ports does not."""
     sources = KnownSources(frozenset({"pbx"}), proxies=NetworkSet([ip_network("127.0.0.1")]))

@@ -220,7 +220,12 @@ def known_sources(settings: Settings) -> KnownSources:
 
     It must know which PBXs have several sources, and which have AMI or the wire as a source.
     """
-    return KnownSources(settings.several_sources(), settings.corroborated(), proxies=settings.proxies())
+    return KnownSources(
+        settings.several_sources(),
+        settings.corroborated(),
+        proxies=settings.proxies(),
+        guests=settings.firewall.ration.guests,
+    )
 
 
 class Pipeline:

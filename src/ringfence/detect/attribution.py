@@ -321,6 +321,11 @@ class Attribution:
         self._has_proxies = bool(sources.proxies)
 
     @property
+    def takes_guests(self) -> bool:
+        """Whether strangers may call without a password."""
+        return self._confirmation.sources.guests
+
+    @property
     def waiting(self) -> int:
         """The number of reports that wait for a confirmation."""
         return len(self._waiting)

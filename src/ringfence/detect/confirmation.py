@@ -391,13 +391,14 @@ class KnownSources:
     a source: their log lines need confirmation. None means the same Asterisks as ``several``. ``assumed`` is
     for a replay of logs, which has no wire to prove addresses: each claimed attempt gets this proof instead.
     Outside of replays it is CLAIMED. ``proxies`` are the addresses of SIP proxies on this host; Asterisk's
-    events name them instead of their clients.
+    events name them instead of their clients. ``guests``: strangers may call without a password.
     """
 
     several: frozenset[str] = frozenset()
     corroborated: frozenset[str] | None = None
     assumed: Proof = Proof.CLAIMED
     proxies: NetworkSet = Factory(NetworkSet)
+    guests: bool = False
 
 
 class Confirmation:

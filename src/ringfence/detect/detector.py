@@ -286,11 +286,18 @@ class Detector:
 
         Those of a proxy are left out: no event names its client, so none would be explained. So are those of
         friends, except new ones by TLS: the login of their connection may have been before it was unread, or
-        before this daemon's start.
+        before this daemon's start. If strangers may call without a password, theirs by TLS are left out too:
+        nobody can tell their calls from guesses.
         """
-        proxied = self._attribution.proxies.serves(exchange.local_port)
-        new = exchange.transport is Transport.TLS and self._observation.is_new(exchange.address, now)
-        if not proxied and (new or not self._subjects.find(exchange.address).friend):
+        if self._attribution.proxies.serves(exchange.local_port):
+            return
+        by_tls = exchange.transport is Transport.TLS
+        if by_tls and self._observation.is_new(exchange.address, now):
+            counts = True
+        else:
+            guest = by_tls and self._attribution.takes_guests
+            counts = not (guest or self._subjects.find(exchange.address).friend)
+        if counts:
             self._exchanges.observe(exchange, now)
 
     def judge_exchanges(
