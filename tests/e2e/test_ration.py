@@ -27,6 +27,9 @@ pytestmark = pytest.mark.asterisk
 INSISTENT = ("--number", "20000", "--silences", "16", "--timeout", "0.3")
 """Goes on through five seconds of silence: the ration lets an answer through each half second."""
 IPV6 = ("--target", "[fd00:18::1]:5060")
+_CALLS_BY_TLS = 30
+_JUDGED = 3.0
+"""Seconds after which what nothing explains is judged."""
 
 
 @pytest.fixture(scope="module", params=["ipset", "nftables"])
@@ -100,6 +103,25 @@ def test_guests_are_named_and_lose_no_call(open22: Lab, firewall: dict[str, obje
             assert status_of(answer) == 200
         until(lambda: named(guard, source) == 20, "twenty calls of the guest")
         assert guard.banned() == set()
+
+
+@pytest.mark.parametrize("guests", [True, False])
+def test_guests_by_tls_are_banned_only_if_strangers_may_not_call(
+    open22: Lab, firewall: dict[str, object], *, guests: bool
+) -> None:
+    """Asterisk reports nothing of thirty calls by TLS, so they look like hidden guesses."""
+    for step in ("1,Answer", "2,Wait(5)"):
+        open22.asterisk.cli(f"dialplan add extension 702,{step} into public replace")
+    call = Raw(method=b"INVITE", from_user=b"guest", from_host=open_pbx.GUESTS.encode(), extension=b"702")
+    source = f"{network_of(firewall)}.{45 + guests}"
+    open_ration = firewall | {"ration": {"mode": "observe", "asking": "observe", "guests": guests}}
+    with shared(open22, firewall=open_ration) as guard, calling(open22, source, "TLS") as caller:
+        statuses = {status_of(caller.ask(call, 5.0) or b"") for _ in range(_CALLS_BY_TLS)}
+        if guests:
+            time.sleep(_JUDGED)
+            assert (statuses, guard.banned()) == ({200}, set())
+        else:
+            until(lambda: guard.banned() == {source}, "the ban of what nothing explains")
 
 
 def named(guard: SharedGuard, address: str) -> int:
