@@ -149,6 +149,13 @@ NEAR = 8
 """How many times the ration of questions of one stranger all its neighbours have together."""
 GUESTS = 8
 """How many times the ration of questions a stranger has if the PBX takes calls from strangers."""
+SEGMENT = 640
+"""Bytes: the maximum segment that strangers are asked for, if the ration of questions drops packets.
+
+When TCP sends again what was dropped, it fills segments. In longer ones the fifth and the sixth guess would
+arrive together, before any ban. So there is room for one guess of usual length (some 500 bytes, and 30 more
+by TLS), and not for two. Every host must be able to send 536 bytes (RFC 9293).
+"""
 FLOW_SECONDS = 30
 """Seconds that the ration of questions remembers a flow after its last packet."""
 WEBSOCKET_SECONDS = 86_400
@@ -263,7 +270,8 @@ class AskingRation:
     ``sealed_bytes_at_once`` pass at once; the first segment of a flow is free there if it begins a
     ClientHello and is short, because nothing behind that can be encrypted. On the other ``Ports.web``, only
     the bytes of connections count that were upgraded to WebSocket: Asterisk answered 101, or a segment begins
-    with a frame of a client. In ``wss`` are the ports of WebSocket over TLS that serve no pages.
+    with a frame of a client. In ``wss`` are the ports of WebSocket over TLS that serve no pages. If packets
+    are dropped, the SYN-ACKs of all TCP ports ask strangers for segments of ``SEGMENT`` bytes at most.
 
     A *flow* is an address with its port, in any of these transports. A stranger begins one flow at once, and
     then ``flows_a_second``; its neighbours begin ``NEAR`` times as many. What counts of another flow is

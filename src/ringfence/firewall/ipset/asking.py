@@ -5,7 +5,8 @@
                        -> ringfence-web:    the same for the connections of WebSocket on ports of web pages
                           ringfence-flow:   drop what begins too many flows, and remember the other flows
                           ringfence-questions: drop datagrams and bytes over the ration
-    raw OUTPUT            remember the connections that Asterisk upgrades to WebSocket
+    raw OUTPUT            ask strangers for short segments; remember the connections that Asterisk upgrades
+                          to WebSocket
 
 The chains call each other with goto (``-g``). So in the mode observe, a packet over the ration returns from
 all of them at once, and is counted once.
@@ -35,6 +36,7 @@ from ringfence.firewall.contract import (
     MOST_LIMITED,
     NEAR,
     NEAR_LENGTHS,
+    SEGMENT,
     WEBSOCKET_SECONDS,
     FirewallPlan,
     LimitMode,
@@ -107,15 +109,27 @@ class Asking:
             for way in ways
         ]
 
-    def upgrades(self, *, forwarded: bool = False) -> list[IptablesRule]:
-        """Return the rules that remember the connections that Asterisk upgrades to WebSocket.
-
-        ``forwarded``: those of its containers.
-        """
+    def outgoing(self, *, forwarded: bool = False) -> list[IptablesRule]:
+        """Return the rules for what Asterisk sends to strangers; ``forwarded``: what its containers send."""
         if self.plan.asking.mode is LimitMode.OFF:
             return []
-        pages = self.plan.asking.pages(self.plan.sip_ports)
         routed = [f"-s {one} {FORWARDED[self.version]}" for one in self._containers()]
+        ways = routed if forwarded else ["! -o lo "]
+        return [*self._segments(ways), *self._upgrades(ways)]
+
+    def _segments(self, ways: Sequence[str]) -> Iterator[IptablesRule]:
+        """Yield the rules that ask strangers for short segments."""
+        if self.plan.asking.mode is not LimitMode.ENFORCE:
+            return
+        strangers = self._strangers("dst")
+        for packets in port_matches("tcp", self.plan.sip_ports.tcp, "dst"):
+            for way in ways:
+                answers = f"{way}{packets}-m tcp --tcp-flags SYN,ACK SYN,ACK {strangers}"
+                yield IptablesRule(f"{answers}-j TCPMSS --set-mss {SEGMENT}")
+
+    def _upgrades(self, ways: Sequence[str]) -> list[IptablesRule]:
+        """Return the rules that remember the connections that Asterisk upgrades to WebSocket."""
+        pages = self.plan.asking.pages(self.plan.sip_ports)
         test = begins(STREAM[self.version], 0 if self.version == _IPV4 else IPV6_HEADER, _UPGRADED)
         return [
             IptablesRule(
@@ -123,7 +137,7 @@ class Asking:
                 f"-j SET --add-set {WEBSOCKETS[self.version]} dst,dst --exist --timeout {WEBSOCKET_SECONDS}"
             )
             for packets in port_matches("tcp", pages, "dst")
-            for way in (routed if forwarded else ["! -o lo "])
+            for way in ways
         ]
 
     def chains(self) -> Mapping[str, Sequence[IptablesRule]]:

@@ -527,12 +527,12 @@ def _run(command: list[str], text: str) -> str:
 
 
 _WIRE_FIX = "fix: `modprobe xt_u32 xt_multiport xt_NFLOG xt_limit xt_addrtype ipt_rpfilter ip6t_rpfilter`"
-_LIMITER_FIX = "fix: `modprobe xt_hashlimit xt_multiport xt_length xt_addrtype xt_set xt_u32`"
+_LIMITER_FIX = "fix: `modprobe xt_hashlimit xt_multiport xt_length xt_addrtype xt_set xt_u32 xt_TCPMSS`"
 _FENCE_FIX = "fix: `modprobe xt_conntrack xt_multiport xt_set`"
 # Kernel extensions that the rules need in addition to DROP. Names in capitals are targets, as in iptables.
 _WIRE_EXTENSIONS = ("u32", "multiport", "rpfilter", "addrtype", "limit", "NFLOG")
 _FENCE_EXTENSIONS = ("conntrack", "multiport", "SET")
-_LIMITER_EXTENSIONS = ("hashlimit", "multiport", "length", "addrtype", "SET", "u32")
+_LIMITER_EXTENSIONS = ("hashlimit", "multiport", "length", "addrtype", "SET", "u32", "TCPMSS")
 _REASSEMBLY_FIX = "fix: `modprobe xt_socket`"
 _REASSEMBLING_EXTENSIONS = ("socket",)
 _FRAGMENT_EXTENSIONS = {4: ("u32", "addrtype"), 6: ("ipv6header", "addrtype")}

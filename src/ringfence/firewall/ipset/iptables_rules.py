@@ -271,8 +271,8 @@ def wanted_rules(
         pre += [*family.to_copies(), *_answer_rules(plan, version, way), *family.other_answers(way)]
         out += [*_exports(plan, version), *_answer_rules(plan, version), *family.other_answers()]
         copying = _stream_chains(plan, version)
-    pre += [*questions.upgrades(forwarded=True), *family.raw_routed()]
-    out += [*questions.upgrades(), *family.raw_out()]
+    pre += [*questions.outgoing(forwarded=True), *family.raw_routed()]
+    out += [*questions.outgoing(), *family.raw_out()]
     raw: dict[str, Sequence[IptablesRule]] = {
         "ringfence-pre": [*pre, *family.to_ration(forwarded=True)],
         "ringfence-out": [*out, *family.to_ration()],

@@ -56,8 +56,9 @@ administrator's own rules still see them.
   lets few flows of a stranger begin, ``asking4`` counts their datagrams, and ``asking_clear4`` and
   ``asking_sealed4`` their bytes. A connection is a WebSocket if Asterisk answered 101
   (``asked_websocket4``). That answer may stand behind another one in its segment, if the sender delays both.
-  So segments that begin with a client's frame count too. If a table is full, packets of new strangers pass,
-  and are counted (``asked_full``).
+  So segments that begin with a client's frame count too. SYN-ACKs to strangers ask for short segments, if
+  the ration drops packets: few guesses fit into one (``contract.SEGMENT``). If a table is full, packets of
+  new strangers pass, and are counted (``asked_full``).
 * **The log rules** copy SIP answers: datagrams whose payload begins with "SIP/2.0 401", 403, 404 or 407.
   (A 404 answers a call to an unknown extension.) To strangers they also copy all other answers by UDP from
   the SIP ports: a success shows that the request was no guess. Of TCP, every segment from the SIP ports to a
@@ -139,6 +140,7 @@ from ringfence.firewall.contract import (
     REFUSALS,
     REQUEST_PREFIX,
     REQUEST_RATE,
+    SEGMENT,
     SENDER_SECONDS,
     SERVED,
     TO_BANNED,
@@ -713,6 +715,17 @@ def _upgrade_rules(
                 yield f"{test} {way}{upgraded} {strangers} {keep}"
 
 
+def _segment_rules(plan: FirewallPlan, lists: Mapping[str, str], ways: Mapping[int, str]) -> Iterator[str]:
+    """Yield the rules that ask strangers for short segments; for the parameters see :func:`_ration_rules`."""
+    if plan.asking.mode is not LimitMode.ENFORCE:
+        return
+    for version, way in ways.items():
+        strangers = _strangers(version, "daddr", lists, NetworkList.UNSHIELDED)
+        for test in _port_tests(Ports((), plan.sip_ports.tcp), "sport"):
+            begin = f"{test} {way}tcp flags & (syn | ack) == syn | ack {strangers}"
+            yield f"{begin} tcp option maxseg size set {SEGMENT}"
+
+
 def _data(*, inner: bool) -> Iterator[tuple[str, str, int]]:
     """Yield where the data of a TCP segment begins: a match of its header, the base, and the offset in bits.
 
@@ -801,6 +814,7 @@ def _last_rules(
     plan: FirewallPlan, lists: Mapping[str, str], ways: Mapping[int, str], *, inner: bool
 ) -> Iterator[str]:
     """Yield the last rules for what the SIP ports send; the parameters are those of :func:`_ration_rules`."""
+    yield from _segment_rules(plan, lists, ways)
     yield from _upgrade_rules(plan, lists, ways, inner=inner)
     yield from _ration_rules(plan, lists, ways, inner=inner)
 
