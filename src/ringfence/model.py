@@ -519,7 +519,8 @@ class Friend:
     """One of the reasons why an address is a friend, that is, a known phone or trunk of this PBX.
 
     ``account`` is the account that is used there, or the trunk's name. ``since`` is the time when the reason
-    was first seen, ``seen`` when it was last seen, and ``until`` when it ends (seconds since the epoch).
+    was first seen, also if it ended within a month and began again. ``seen`` is when it was last seen, and
+    ``until`` when it ends (seconds since the epoch).
     """
 
     asterisk: str

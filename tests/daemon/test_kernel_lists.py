@@ -13,6 +13,7 @@ from tests.support.world import START
 
 from ringfence.config.converters import SetSize
 from ringfence.detect.friends import identity_of
+from ringfence.detect.judgement import guessing
 from ringfence.detect.observation import MANY
 from ringfence.firewall.contract import PASSING, ListSteps, NetworkList
 from ringfence.lists.prefixes import Prefixes
@@ -225,3 +226,19 @@ def test_an_observed_friend_is_on_two_lists(kept: Kept) -> None:
     kept.enforcer.fill(NetworkList.FRIENDS, NetworkList.OBSERVED)
     for one in (NetworkList.FRIENDS, NetworkList.OBSERVED):
         assert kept.backend.lists[one] == {ip_network(PHONE.address)}
+
+
+def test_a_guilty_account_is_known_after_a_restart(tmp_path: Path) -> None:
+    """Its alarm is in the store, and so are the friends that it has made: it makes no more of them."""
+    alarm = guessing(PHONE.asterisk, PHONE.account)
+    others = [evolve(PHONE, address=ip_address(f"198.18.7.{last}")) for last in (1, 2)]
+    for which in range(2):
+        with kept(tmp_path) as made:
+            made.side.start()
+            friends = made.side.exempt.friends
+            friends.add([PHONE, others[which]])
+            known = [friends.friends.has(one) for one in (PHONE.address, others[which].address)]
+            assert known == [True, which == 0]
+            made.alarms.activate(alarm.code, alarm.subject, alarm.text, alarm.lasts)
+            made.side.common.kept_alarms.save()
+            friends.write()

@@ -3,12 +3,16 @@
 from ipaddress import ip_address
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.detect.events import PBX
 
 from ringfence.detect import new_friends
+from ringfence.detect.detector import Detector
 from ringfence.detect.friends import Friends
-from ringfence.detect.new_friends import GUILTY_FOR, MOST_A_DAY, MOST_AN_HOUR, NewFriends
-from ringfence.detect.rules import DAY, HOUR
+from ringfence.detect.judgement import guessing
+from ringfence.detect.new_friends import GUILTY_FOR, MOST_A_DAY, MOST_AN_HOUR, YOUNG_FOR, NewFriends
+from ringfence.detect.rules import DAY, HOUR, RULES
 from ringfence.model import Friend, FriendReason, Network
 from ringfence.networks import sender_of
 
@@ -25,9 +29,16 @@ def admitted(new: NewFriends, numbers: range, now: float, account: tuple[str, st
     return [one for one in numbers if new.admits(account, sender_of(ip_address(sender(one))), now)]
 
 
-def reason(address: str, account: str = "alice", why: FriendReason = FriendReason.AUTHENTICATED) -> Friend:
+def reason(
+    address: str,
+    account: str = "alice",
+    why: FriendReason = FriendReason.AUTHENTICATED,
+    *,
+    since: float = 0.0,
+    until: float = 1e9,
+) -> Friend:
     """Return a reason why an address is a friend."""
-    return Friend(PBX.asterisk, ip_address(address), account, why, 0.0, 0.0, 1e9)
+    return Friend(PBX.asterisk, ip_address(address), account, why, since, since, until)
 
 
 def test_an_account_makes_some_new_friends_an_hour_and_a_day() -> None:
@@ -167,3 +178,70 @@ def test_the_tainted_senders_are_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
     new.taint(network(0), 10.0)
     new.taint(network(1), 10.0)
     assert [new.is_tainted(network(one), 0.0) for one in (0, 1)] == [False, True]
+
+
+# -- after a restart
+
+PAUSES = st.sampled_from([60.0, HOUR / 3, HOUR, DAY / 3])
+STEPS = st.lists(st.tuples(PAUSES, st.integers(0, 40), st.booleans()), max_size=80)
+
+
+@given(steps=STEPS)
+def test_a_restart_changes_nothing_for_an_account(steps: list[tuple[float, int, bool]]) -> None:
+    """Restarts in between or not, an account makes the friends that a naive model says."""
+    friends, now = Friends(), 0.0
+    made: dict[int, float] = {}
+    for pause, number, restarts in steps:
+        now += pause
+        if restarts:
+            stored, friends = friends.all(), Friends()
+            for one in stored:
+                friends.add(one)
+            friends.restore_new(now)
+        today, lately = (sum(now - at < span for at in made.values()) for span in (DAY, HOUR))
+        free = today < MOST_A_DAY and lately < MOST_AN_HOUR
+        login = reason(sender(number), since=now)
+        assert friends.admits(login) == (number in made or free)
+        if number in made or free:
+            made.setdefault(number, now)
+            friends.add(login)
+            new = friends.new.is_new(ALICE, network(number), now)
+            assert new == (now - made[number] < YOUNG_FOR)
+
+
+def test_an_account_is_new_at_a_sender_since_its_first_reason_there() -> None:
+    """An earlier address of a /64, an import, and a reason that has ended count; a trunk is no account."""
+    friends, now = Friends(), 10 * DAY
+    friends.remember(reason("2001:db8::1", since=DAY, until=2 * DAY))
+    friends.add(reason("2001:db8::2", since=now - 1))
+    friends.add(reason(sender(1), why=FriendReason.IMPORTED, since=now - 2))
+    friends.add(reason(sender(1), since=now - 1))
+    friends.add(reason(sender(2), "carrier", FriendReason.TRUNK, since=now - 1))
+    friends.add(reason(sender(3), "bob", FriendReason.REACHABLE, since=now - 1))
+    friends.add(reason(sender(3), "bob", since=now - 3))
+    friends.add(reason(sender(4), "carol"))
+    assert friends.restore_new(now) == [reason(sender(3), "bob", since=now - 3)]
+
+
+def test_a_reason_that_comes_back_began_when_it_did_first() -> None:
+    """A phone that returns is not new, however often it has gone."""
+    friends = Friends()
+    friends.remember(reason(sender(1), since=100.0, until=200.0))
+    friends.remember(reason(sender(1), why=FriendReason.REACHABLE, since=150.0, until=300.0))
+    back = reason(sender(1), since=400.0)
+    assert (friends.began(back), friends.began(reason(sender(2), since=400.0))) == (100.0, 400.0)
+
+
+def test_a_guilty_account_is_guilty_after_a_restart() -> None:
+    """The alarm says so: it makes no friend, and its senders without a friend are tainted."""
+    friends, now = Friends(), 1_000.0
+    friends.remember(reason(sender(1), since=900.0, until=950.0))
+    friends.add(reason(sender(2), since=900.0))
+    friends.add(reason(sender(3), "bob", since=900.0))
+    detector = Detector(RULES, friends=friends)
+    detector.restore_friends({guessing(*ALICE).subject}, 5.0, now)
+    assert [friends.new.is_tainted(network(one), now) for one in (1, 2, 3)] == [True, False, False]
+    assert not friends.admits(reason(sender(4), since=now))
+    assert friends.admits(reason(sender(4), "bob", since=now))
+    assert detector.observed(5.0) == {ip_address(sender(2)), ip_address(sender(3))}
+    assert detector.observed(5.0 + DAY - 100.0) == set()

@@ -20,6 +20,8 @@ from tests.support.lab import Lab
 from tests.support.network import PBX_IPV4
 from tests.support.sip_raw import OWN_CHALLENGE, Caller, Raw, calling, udp_socket
 
+from ringfence.detect.new_friends import MOST_AN_HOUR
+
 pytestmark = pytest.mark.asterisk
 
 LIMIT, UNDER_WAY = 20, 10
@@ -99,6 +101,21 @@ def test_one_account_at_five_addresses_guesses_few_times_in_all(open22: Lab, tmp
         assert not {one for one in friends(guard) if one.startswith("198.19.80.")}
     print("checked", checked)
     assert checked <= LIMIT + 4 + UNDER_WAY
+
+
+def test_a_restart_gives_an_account_no_more_friends(open22: Lab, tmp_path: Path) -> None:
+    """Eight new addresses an hour are friends; after a restart a ninth one is still none."""
+    sources = [f"198.19.81.{host}" for host in range(1, MOST_AN_HOUR + 2)]
+    with guarded(open22, tmp_path) as guard:
+        for source in sources[:-1]:
+            with calling(open22, source, "TCP") as caller:
+                log_in(caller, guard, b"phone7", source)
+        guard.stop()
+        guard.start()
+        with calling(open22, sources[-1], "TCP") as caller:
+            assert caller.guess(Raw(from_user=b"phone7"), PASSWORD, 10.0) == 200
+        until(lambda: "friend.too_many" in alarms(guard), "the alarm")
+        assert sources[-1] not in friends(guard)
 
 
 @pytest.mark.parametrize(("transport", "host"), [("UDP", 31), ("TLS", 32)])

@@ -14,7 +14,7 @@ from tests.friends.world import (
     success,
 )
 
-from ringfence.detect.friends import AUTHENTICATED_FOR, friend_from
+from ringfence.detect.friends import AUTHENTICATED_FOR, friend_from, identity_of
 from ringfence.model import Address, EventKind, Friend, FriendReason, Service
 
 PHONE, OTHER = "192.0.2.7", "192.0.2.8"
@@ -46,15 +46,44 @@ def test_other_reports_make_no_friend(strange: dict[str, Any]) -> None:
     assert friend_from(event_of(PHONE, **strange)) is None
 
 
-def test_an_estranged_friend_is_forgotten(world: World) -> None:
-    """Detection has ended the reasons of one address; they are forgotten in the store and by the contacts."""
+def test_an_estranged_friend_is_a_former_one(world: World) -> None:
+    """Detection has ended the reasons of one address; they have ended in the store and for the contacts."""
     world.keeping.on_login(success(PHONE))
     world.keeping.on_contact(contact(PHONE))
     world.keeping.write()
     [gone] = world.keeping.friends.estrange(("pbx", "alice"), world.now)
     world.keeping.on_estranged(gone)
     world.keeping.write()
-    assert (len(gone), world.ties(PHONE), world.again().ties(PHONE)) == (2, {}, {})
+    after = world.again()
+    assert (len(gone), world.ties(PHONE), after.ties(PHONE)) == (2, {}, {})
+    assert after.keeping.friends.worked_at("alice", ip_address(PHONE))
+    assert [one.account for one in after.keeping.friends.restore_new(world.now)] == ["alice"]
+
+
+def test_a_login_that_asterisk_refused_leaves_no_trace(world: World) -> None:
+    """Its address did not work, so the next daemon does not know it; another reason there stays."""
+    world.keeping.on_login(success(PHONE, "bob"))
+    for address in (PHONE, "192.0.2.9"):
+        refused = success(address)
+        world.keeping.on_login(refused)
+        world.keeping.write()
+        world.keeping.friends.revoke(identity_of(refused))
+        world.keeping.on_estranged((refused,))
+    after = world.again().keeping.friends
+    assert [str(one) for one in after.addresses()] == [PHONE]
+    assert [one.account for one in after.reasons(ip_address(PHONE))] == ["bob"]
+    assert not after.worked_at("alice", ip_address("192.0.2.9"))
+
+
+def test_a_phone_that_comes_back_is_not_new_after_a_restart(world: World) -> None:
+    """Its reason ends and begins again: the stored one began when the phone came first."""
+    world.keeping.on_login(success(PHONE))
+    world.wait(2 * AUTHENTICATED_FOR)
+    world.now += 8 * 86_400.0
+    world.keeping.on_login(success(PHONE, time=world.now))
+    world.keeping.on_login(success("192.0.2.9", time=world.now))
+    after = world.again()
+    assert [str(one.address) for one in after.keeping.friends.restore_new(after.now)] == ["192.0.2.9"]
 
 
 def test_an_old_login_makes_no_friend(world: World) -> None:

@@ -40,7 +40,7 @@ from ringfence.detect.confirmation import (
 )
 from ringfence.detect.distributed import scope_of_ban
 from ringfence.detect.friend_attempts import HOUR, FriendAttempts, is_guess_elsewhere
-from ringfence.detect.friends import Friends, friend_from, identity_of
+from ringfence.detect.friends import Friends, account_of, friend_from, identity_of
 from ringfence.detect.history import (
     MAX_ATTEMPTS,
     Fact,
@@ -70,6 +70,7 @@ from ringfence.detect.judgement import (
     Watched,
     distributed_cleared,
     forged_by,
+    guessing,
     office_banned,
     too_many_friends,
 )
@@ -506,6 +507,18 @@ class Detector:
             return ()
         self._observation.on_new_friend(address, now)
         return (Observe(address),)
+
+    def restore_friends(self, guilty: Collection[str], now: float, wall: float) -> None:
+        """Restore at the start which friends are new, and the accounts that are guilty (``new_friends``).
+
+        ``guilty`` has the subjects of the alarms ``friend.guessing`` that are active.
+        """
+        new = self.friends.restore_new(wall)
+        for friend in new:
+            self._observation.on_new_friend(friend.address, now - max(0.0, wall - friend.since))
+        for account in {account_of(friend) for friend in new}:
+            if guessing(*account).subject in guilty:
+                self.friends.restore_guilt(account, wall)
 
     def _is_seen(self, event: SecurityEvent, now: float) -> bool:
         """Whether the address in a login at chan_sip is proven: the wire sees this login, or saw an earlier.

@@ -19,7 +19,7 @@ from ipaddress import ip_network
 from itertools import islice
 from typing import Generic, TypeVar
 
-from ringfence.detect.new_friends import GUILTY_FOR, AccountKey, NewFriends
+from ringfence.detect.new_friends import GUILTY_FOR, YOUNG_FOR, AccountKey, NewFriends
 from ringfence.event_values import evolve
 from ringfence.model import (
     Address,
@@ -156,7 +156,7 @@ class Friends:
         self.changed: Address | None = None
         """The address that the last change concerns; None if it may concern every address."""
         self.new = NewFriends()
-        """The addresses that became friends within a day, by account."""
+        """The addresses that became friends lately, by account."""
         self._most = most
         self._current: _Table[Key] = _Table()
         self._former: _Table[tuple[Address, str]] = _Table()
@@ -186,7 +186,7 @@ class Friends:
         return {account_of(one) for one in self.reasons(address) if one.reason not in _NOT_LEARNED}
 
     def estrange(self, account: AccountKey, now: float) -> Iterator[tuple[Friend, ...]]:
-        """Convict ``account``, and make those friends strangers that it alone has made within a day.
+        """Convict ``account``, and make those friends strangers that it alone has made lately.
 
         Yield the reasons of each of these friends, which are former ones from now on.
         """
@@ -199,6 +199,38 @@ class Friends:
                     for one in reasons:
                         self.remove(identity_of(one), now)
                     yield reasons
+
+    def restore_new(self, now: float) -> list[Friend]:
+        """Restore :attr:`new` from the reasons, at the start; return the first reason of each new sender.
+
+        An account is new at a sender if its first reason there began within ``YOUNG_FOR``, and is none of the
+        configuration. The oldest of these reasons comes first.
+        """
+        every = [*self._former.entries.values(), *self._current.entries.values()]
+        young = {short_account(one.account) for one in every if now - one.since < YOUNG_FOR}
+        first: dict[tuple[str, Network], Friend] = {}
+        for one in every:
+            account = short_account(one.account)
+            if account in young:
+                key = account, sender_of(one.address)
+                if key not in first or one.since < first[key].since:
+                    first[key] = one
+        new = [one for one in first.values() if now - one.since < YOUNG_FOR]
+        new = sorted((one for one in new if one.reason not in _NOT_LEARNED), key=lambda one: one.since)
+        for one in new:
+            self.new.restore(account_of(one), sender_of(one.address), one.since)
+        return new
+
+    def restore_guilt(self, account: AccountKey, now: float) -> None:
+        """Convict ``account`` again, at the start: its recent senders without a friend are tainted."""
+        for sender in self.new.convict(account, now):
+            if not self.any_in(sender):
+                self.new.taint(sender, now + GUILTY_FOR)
+
+    def began(self, friend: Friend) -> float:
+        """Return when the account of a reason first worked at its address, within a month."""
+        former = self._former.entries.get((friend.address, friend.account))
+        return friend.since if former is None else min(friend.since, former.since)
 
     def add(self, friend: Friend) -> bool:
         """Add or renew a reason; return whether it is new.
@@ -244,7 +276,7 @@ class Friends:
         return over
 
     def remember(self, friend: Friend) -> None:
-        """Add a former reason, which ended at its ``until``.
+        """Add a former reason, which ended at its ``until``. It keeps the ``since`` of an earlier one.
 
         Ignore the reason if its address is new and the account already has ``MOST_FORMER`` former addresses.
         """
@@ -254,7 +286,7 @@ class Friends:
             and len(former.accounts.get(short_account(friend.account), ())) >= MOST_FORMER
         ):
             return
-        former.put(key, friend)
+        former.put(key, evolve(friend, since=self.began(friend)))
         if len(former.entries) > self._most:
             former.drop(next(iter(former.entries)))
 

@@ -9,13 +9,16 @@ stranger.
 What counts is the *sender*: an IPv4 address, or an IPv6 /64. A sender at which the account worked within a
 month is not new (``Friends.worked_near``), so phones that come back have no limit.
 
-Guesses at other accounts that come from new friends count against the account that made them friends. An
-account is *guilty* for ``GUILTY_FOR`` after ``MOST_GUESSES`` of them within an hour, if they come from more
-than one sender: one new phone with a wrong password, in an office that is new, is at one. It is also guilty
-if a new friend that it alone made is banned for guesses, or is *hurried*: it makes ``HURRIED`` guesses at one
-account within ``HURRIED_WITHIN``. The ban comes some packets later than the guess that leads to it. So a
-program at full speed must be found sooner than a phone that tries again twice a second. A guilty account
-makes no new friends, and those that it alone has made become strangers (:attr:`NewFriends.tainted`).
+Guesses at other accounts count against the account that made their sender a friend within ``YOUNG_FOR``: to
+wait a day gains nothing. An account is *guilty* for ``GUILTY_FOR`` after ``MOST_GUESSES`` of them within an
+hour, if they come from more than one sender: one new phone with a wrong password, in an office that is new,
+is at one. It is also guilty if a new friend that it alone made is banned for guesses, or is *hurried*: it makes
+``HURRIED`` guesses at one account within ``HURRIED_WITHIN``. The ban comes some packets later than the guess
+that leads to it. So a program at full speed must be found sooner than a phone that tries again twice a second.
+A guilty account makes no new friends, and those that it alone has made become strangers
+(:attr:`NewFriends.tainted`).
+
+After a restart the stored friends give the same senders (``Friends.restore_new``).
 
 Bounds: ``MOST`` accounts, of which those that made a friend longest ago are forgotten first, and as many
 tainted senders. An account needs a right password to be here. Times are wall-clock seconds, as those of all
@@ -36,6 +39,7 @@ MOST_A_DAY = 20
 MOST_GUESSES = 20
 HURRIED, HURRIED_WITHIN = 12, 2.5
 GUILTY_FOR = HOUR
+YOUNG_FOR = 7 * DAY
 MOST = 4_096
 
 AccountKey = tuple[str, str]
@@ -56,7 +60,7 @@ class _Account:
 
 
 class NewFriends:
-    """The senders that became friends within a day, by the account that made them friends."""
+    """The senders that became friends within ``YOUNG_FOR``, by the account that made them friends."""
 
     def __init__(self) -> None:
         self._accounts: OrderedDict[AccountKey, _Account] = OrderedDict()
@@ -69,7 +73,8 @@ class NewFriends:
     def admits(self, account: AccountKey, sender: Network, now: float, *, known: bool = False) -> bool:
         """Record that ``account`` works at a sender; return whether the sender is admitted as a friend.
 
-        ``known``: the account worked there within a month. A new sender that was admitted stays so for a day.
+        ``known``: the account worked there within a month. A new sender that was admitted stays so for
+        ``YOUNG_FOR``.
         """
         mine = self._accounts.get(account) or _Account()
         senders = _pruned(mine, now)
@@ -78,13 +83,23 @@ class NewFriends:
             return False
         if known or sender in senders:
             return True
-        if len(senders) >= MOST_A_DAY or sum(now - at < HOUR for at in senders.values()) >= MOST_AN_HOUR:
+        ages = [now - since for since in senders.values()]
+        if sum(age < DAY for age in ages) >= MOST_A_DAY or sum(age < HOUR for age in ages) >= MOST_AN_HOUR:
             if len(self._refused) < MOST:
                 self._refused[account] = None
             return False
         senders[sender] = now
         remember(self._accounts, account, mine, MOST)
         return True
+
+    def restore(self, account: AccountKey, sender: Network, since: float) -> None:
+        """Record that ``account`` works at a sender since ``since``, as a stored friend shows.
+
+        Call this at the start, for the sender of the longest-known friend first.
+        """
+        mine = self._accounts.get(account) or _Account()
+        mine.senders[sender] = since
+        remember(self._accounts, account, mine, MOST)
 
     def take_refused(self) -> list[AccountKey]:
         """Return the accounts that made too many friends since the last call, each once."""
@@ -94,7 +109,7 @@ class NewFriends:
     # -- guesses that come from new friends --------------------------------------------------------------
 
     def is_new(self, account: AccountKey, sender: Network, now: float) -> bool:
-        """Whether ``account`` made this sender a friend within a day."""
+        """Whether ``account`` made this sender a friend within ``YOUNG_FOR``."""
         mine = self._accounts.get(account)
         return mine is not None and sender in _pruned(mine, now)
 
@@ -115,7 +130,7 @@ class NewFriends:
         return (many and several) or (alone and _is_hurried(mine.guesses))
 
     def convict(self, account: AccountKey, now: float) -> list[Network]:
-        """Make ``account`` guilty; return the senders that it made friends within a day."""
+        """Make ``account`` guilty; return the senders that it made friends within ``YOUNG_FOR``."""
         mine = self._accounts.get(account)
         if mine is None:
             return []
@@ -140,8 +155,8 @@ def _is_hurried(guesses: deque[tuple[float, Network, str]]) -> bool:
 
 
 def _pruned(account: _Account, now: float) -> OrderedDict[Network, float]:
-    """Return the senders that an account made friends within a day."""
+    """Return the senders that an account made friends within ``YOUNG_FOR``."""
     senders = account.senders
-    while senders and now - next(iter(senders.values())) >= DAY:
+    while senders and now - next(iter(senders.values())) >= YOUNG_FOR:
         senders.popitem(last=False)
     return senders

@@ -178,7 +178,8 @@ class RecordedFriends:
             return ()
         if not self._friends.admits(friend):
             return ()
-        friend = evolve(friend, until=min(friend.until, self._wall() + LONGEST))
+        until = min(friend.until, self._wall() + LONGEST)
+        friend = evolve(friend, since=self._friends.began(friend), until=until)
         key = identity_of(friend)
         if not self.renews(key, friend.seen, friend.until):
             self._friends.add(friend)
@@ -208,10 +209,20 @@ class RecordedFriends:
         self._write(partial(self._table.forget, address))
         return keys
 
-    def discard(self, keys: Iterable[Key]) -> None:
-        """Discard reasons that have ended elsewhere."""
-        for key in keys:
-            self._drop(key)
+    def end(self, reasons: Iterable[Friend]) -> None:
+        """End reasons that detection has ended: they are former ones in the store too.
+
+        A login that Asterisk has refused leaves no trace at an address that has no other reason.
+        """
+        ended, now = [], self._wall()
+        for one in reasons:
+            self._drop(identity_of(one))
+            if self._friends.worked_at(one.account, one.address) or self._friends.reasons(one.address):
+                ended.append(evolve(one, until=now))
+            else:
+                self._write(partial(self._table.forget, one.address))
+        if ended:
+            self._write(partial(self._table.add, ended))
 
     def expire(self) -> list[Key]:
         """Remove each reason to be a friend whose time is over; return the keys of these reasons."""
@@ -548,13 +559,9 @@ class FriendRegistry:
             self.add([friend])
 
     def on_estranged(self, reasons: Sequence[Friend]) -> None:
-        """Forget these reasons, which detection has ended."""
-        keys = [identity_of(friend) for friend in reasons]
-        self._recorded.discard(keys)
-        self._contacts.discard(keys)
-        for address in {friend.address for friend in reasons}:
-            if not self.friends.reasons(address):
-                self._recorded.forget(address)
+        """End these reasons, which detection has ended."""
+        self._recorded.end(reasons)
+        self._contacts.discard(identity_of(friend) for friend in reasons)
         self._signal_changes()
 
     def on_roster(self, roster: Roster) -> None:
