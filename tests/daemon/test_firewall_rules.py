@@ -162,10 +162,10 @@ def test_the_ports_of_a_proxy_join_those_of_asterisk(monkeypatch: pytest.MonkeyP
     pbx = evolve(AsteriskSettings(), proxies=(ip_network("127.0.0.1"),))
     behind = evolve(settings(), asterisk=(pbx,))
 
-    monkeypatch.setattr(firewall_manager, "find_ports", lambda _: ListeningPorts((5080,), ()))
+    monkeypatch.setattr(firewall_manager, "find_ports", lambda *_, **__: ListeningPorts((5080,), ()))
     assert find_sip_sockets(behind) == SipSockets(Ports((5070, 5080), Ports().tcp), sockets)
     assert find_sip_sockets(settings()) == SipSockets(Ports((5080,), Ports().tcp), frozenset(), unnamed=True)
-    monkeypatch.setattr(firewall_manager, "find_ports", lambda _: None)
+    monkeypatch.setattr(firewall_manager, "find_ports", lambda *_, **__: None)
     assert find_sip_sockets(behind) == SipSockets(
         Ports(tuple(sorted({5070, *Ports().udp})), Ports().tcp), sockets
     )

@@ -596,7 +596,8 @@ class Settings:
         mine = self.firewall
         ports = found_ports if found_ports is not None else Ports()
         if mine.sip_ports is not None:
-            ports = Ports(
+            ports = evolve(
+                ports,
                 udp=tuple(sorted({port.number for port in mine.sip_ports if port.udp})),
                 tcp=tuple(sorted({port.number for port in mine.sip_ports if port.tcp})),
             )

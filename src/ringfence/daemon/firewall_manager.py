@@ -31,6 +31,7 @@ from ringfence.host.listening import (
     find_proxy_users,
     find_users,
 )
+from ringfence.host.speech import Speeches
 from ringfence.model import Address, Endpoint, Transport
 
 # -- the firewall's rules: which ones are wanted now, and their changes while the daemon runs
@@ -38,9 +39,8 @@ from ringfence.model import Address, Endpoint, Transport
 
 LOOK_EVERY = 1.0  # seconds between two checks whether the limiter and the fence may drop packets
 RETRY_EVERY = 30.0  # seconds until a failed change of the rules is tried again
-PORTS_EVERY = 60.0  # seconds between two look-ups of the SIP ports
-PROXY_EVERY = 5.0
-"""Seconds between two look-ups of the SIP ports while a SIP proxy is configured, but none listens."""
+PORTS_EVERY = 5.0
+"""Seconds between two look-ups of the SIP ports: a reload of Asterisk may open one at any time."""
 
 
 class SipSockets(NamedTuple):
@@ -55,12 +55,13 @@ class SipSockets(NamedTuple):
     unnamed: bool = False
 
 
-def find_sip_sockets(settings: Settings) -> SipSockets:
+def find_sip_sockets(settings: Settings, speeches: Speeches | None = None) -> SipSockets:
     """Look up the SIP ports of Asterisk and of its proxies, and the proxies' sockets.
 
-    If a proxy is found, but Asterisk is not, Asterisk's default ports are used.
+    If a proxy is found, but Asterisk is not, Asterisk's default ports are used. ``speeches`` asks Asterisk's
+    sockets what they speak; None: their numbers decide.
     """
-    found = find_ports(next(iter(settings.manager_ports()), None))
+    found = find_ports(next(iter(settings.manager_ports()), None), speeches=speeches)
     listening = find_proxy_sockets()
     proxies = listening if settings.proxies() else frozenset()
     if found is None and not proxies:
@@ -73,6 +74,9 @@ def find_sip_sockets(settings: Settings) -> SipSockets:
     ports = Ports(
         tuple(sorted(udp.union(asterisk.udp or Ports().udp))),
         tuple(sorted(tcp.union(asterisk.tcp or Ports().tcp))),
+        asterisk.sip,
+        asterisk.sips,
+        asterisk.other,
     )
     return SipSockets(ports, proxies, unnamed=bool(listening - proxies))
 
@@ -216,11 +220,11 @@ class RuleUpdates:
             self.update()
 
     async def _follow_ports(self) -> None:
-        """Look up the SIP ports periodically, and more often at the start or while a proxy is missing."""
-        for pause in chain((1.0, 4.0, 10.0), repeat(PORTS_EVERY)):
-            found = await asyncio.to_thread(find_sip_sockets, self._wanted.settings)
-            self.use(found)
-            await asyncio.sleep(min(pause, PROXY_EVERY) if self._misses_proxy(found) else pause)
+        """Look up the SIP ports periodically, and what they speak."""
+        speeches = Speeches()
+        for pause in chain((1.0,), repeat(PORTS_EVERY)):
+            self.use(await asyncio.to_thread(find_sip_sockets, self._wanted.settings, speeches))
+            await asyncio.sleep(pause)
 
     def use(self, found: SipSockets) -> None:
         """Use the SIP ports in ``found`` for the rules, and pass the proxies' sockets to ``on_proxies``.
@@ -254,8 +258,8 @@ class RuleUpdates:
     def _set_ports(self, ports: Ports) -> None:
         if ports != self._wanted.ports:
             self._wanted.ports = ports
-            self._log.info("asterisk.ports", udp=ports.udp, tcp=ports.tcp)
             self.update()
+            self._log.info("asterisk.ports", udp=ports.udp, tcp=ports.streams, tls=ports.tls, other=ports.web)
 
 
 def _observing(mode: LimitMode) -> LimitMode:

@@ -338,11 +338,16 @@ class AskingRation:
 class Ports:
     """The ports of Asterisk, in ascending order.
 
-    ``tcp`` includes the ports of SIP over TLS, WS and WSS, and those of the manager interface.
+    ``tcp`` includes the ports of SIP over TLS, WS and WSS, and those of the manager interface. ``sip``,
+    ``sips`` and ``other`` are those TCP ports that answered in SIP, in SIP by TLS, and otherwise. The
+    protocol of the rest is guessed from their numbers.
     """
 
     udp: tuple[int, ...] = (_IAX2, 5060)
     tcp: tuple[int, ...] = (5038, 5060, 5061, 8089)
+    sip: tuple[int, ...] = ()
+    sips: tuple[int, ...] = ()
+    other: tuple[int, ...] = ()
 
     @property
     def conversations(self) -> "Ports":
@@ -355,17 +360,19 @@ class Ports:
 
     @property
     def streams(self) -> tuple[int, ...]:
-        """The ports of plain SIP over TCP: 5060, and those that have a UDP port of the same number.
+        """The ports of plain SIP over TCP; by number 5060, and those that have a UDP port of the same number.
 
         The other TCP ports may serve more than SIP: web pages, ARI, the manager interface.
         """
-        return tuple(port for port in self.tcp if port in {_SIP, *self.udp} and port not in self.tls)
+        guessed = {_SIP, *self.udp}.difference(self.tls, self.other)
+        return tuple(port for port in self.tcp if port in guessed.union(self.sip))
 
     @property
     def tls(self) -> tuple[int, ...]:
-        """The ports of SIP over TLS: 5061, and the number after each UDP port, if no UDP port has it."""
+        """The ports of SIP over TLS; by number 5061, and the one after each UDP port that is no UDP port."""
         after = {_SIP + 1} | {port + 1 for port in self.udp} - {*self.udp}
-        return tuple(port for port in self.tcp if port in after)
+        guessed = after.difference(self.sip, self.other)
+        return tuple(port for port in self.tcp if port in guessed.union(self.sips))
 
     @property
     def web(self) -> tuple[int, ...]:

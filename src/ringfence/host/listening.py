@@ -9,7 +9,9 @@ these count, because Asterisk's user may run other programs too (as on FreePBX).
 Ports of calls (RTP) do not count. A call with frames of 20 ms sends 50 packets a second, and the limiter
 treats more than that as a flood. A socket of a call differs from a SIP socket only by its port. So SIP's
 standard ports 5060 and 5061 always count. Any other UDP port counts if it is outside of the range of calls
-and below 32768. From 32768 on, the kernel assigns ports to sockets for outgoing requests.
+and below 32768. From 32768 on, the kernel assigns ports to sockets for outgoing requests. A port that these
+rules leave out counts if it answers a SIP request (``speech.py``). Sockets of calls are not asked: they come
+in pairs, an even port and the one after it.
 
 The range of calls is in ``rtp.conf``. If that file cannot be read (usually only Asterisk may read it), the
 range is taken to begin at 10000, as in Asterisk's sample file. If the file does not exist, Asterisk uses 5000
@@ -32,6 +34,7 @@ from typing import NamedTuple
 
 from ringfence.host.asterisk_conf import FOLDER, read_conf
 from ringfence.host.processes import PROC, processes, sockets_of
+from ringfence.host.speech import Listener, Speech, Speeches
 from ringfence.model import Endpoint, Transport
 from ringfence.netlink.sock_diag import CLOSED, LISTENING, Socket, address_of, port_of, sockets
 
@@ -40,7 +43,7 @@ ASSIGNED = 32_768
 """The first port that the kernel assigns to a socket by default (``net.ipv4.ip_local_port_range``)."""
 
 _NAME = "asterisk"
-_FAMILIES = (socket.AF_INET, 4), (socket.AF_INET6, 16)  # each with the length of its addresses (bytes)
+_WIDTHS = {socket.AF_INET: 4, socket.AF_INET6: 16}  # bytes of an address
 _PROTOCOLS = (socket.IPPROTO_UDP, Transport.UDP), (socket.IPPROTO_TCP, Transport.TCP)
 _SIP = frozenset({5060, 5061})
 _CALLS_BEGIN = 10_000
@@ -52,20 +55,26 @@ _NUMBER = re.compile(r"[0-9]{1,5}")
 class ListeningPorts(NamedTuple):
     """The ports that Asterisk listens on, separately for UDP and TCP, each sorted.
 
-    Either tuple may be empty, for example if Asterisk has not loaded all modules yet.
+    Either tuple may be empty, for example if Asterisk has not loaded all modules yet. ``sip``, ``sips`` and
+    ``other`` are those TCP ports that answered in SIP, in SIP by TLS, and otherwise. No port is in two.
     """
 
     udp: tuple[int, ...]
     tcp: tuple[int, ...]
+    sip: tuple[int, ...] = ()
+    sips: tuple[int, ...] = ()
+    other: tuple[int, ...] = ()
 
 
-def find_ports(ami_port: int | None, folder: Path = FOLDER, proc: Path = PROC) -> ListeningPorts | None:
+def find_ports(
+    ami_port: int | None, folder: Path = FOLDER, proc: Path = PROC, speeches: Speeches | None = None
+) -> ListeningPorts | None:
     """Return the ports that Asterisk listens on now, in this network namespace.
 
     Return None if that cannot be determined: Asterisk does not run here (in a container, on another host), it
     runs as root and ``/proc`` is hidden, or only the manager interface listens yet. ``ami_port`` is the port
     of the manager interface on this host, None if it is elsewhere. ``folder`` has Asterisk's configuration
-    files.
+    files. ``speeches`` asks the sockets what they speak; None: they are not asked.
     """
     try:
         tcp, udp = listening_sockets(socket.IPPROTO_TCP), listening_sockets(socket.IPPROTO_UDP)
@@ -80,13 +89,47 @@ def find_ports(ami_port: int | None, folder: Path = FOLDER, proc: Path = PROC) -
             return None
         tcp, udp = ([row for row in rows if row.uid in users] for rows in (tcp, udp))
     first, last = _calls(folder)
-    found = ListeningPorts(
-        udp=tuple(
-            port for port in _ports(udp) if port in _SIP or not (first <= port <= last or port >= ASSIGNED)
-        ),
-        tcp=_ports(tcp),
+    left_out = {port for port in _ports(udp) if first <= port <= last or port >= ASSIGNED} - _SIP
+    found = ListeningPorts(tuple(port for port in _ports(udp) if port not in left_out), _ports(tcp))
+    if not found.udp and not set(found.tcp) - {ami_port}:
+        return None
+    return found if speeches is None else _asked(found, udp, tcp, ami_port, left_out, speeches)
+
+
+def _asked(
+    found: ListeningPorts,
+    udp: Iterable[Socket],
+    tcp: Iterable[Socket],
+    ami_port: int | None,
+    left_out: set[int],
+    speeches: Speeches,
+) -> ListeningPorts:
+    """Return the ports with what they speak, and with those of ``left_out`` (UDP) that speak SIP."""
+    alone = {port for port in left_out if port ^ 1 not in left_out}
+    listeners = [
+        *(_listener(row, Transport.TCP) for row in tcp if port_of(row.local_port) != ami_port),
+        *(_listener(row, Transport.UDP) for row in udp if port_of(row.local_port) in alone),
+    ]
+    heard = speeches.look(listeners, {*_SIP, *found.udp} - {port + 1 for port in found.udp})
+    more = {one.port for one in heard if one.transport is Transport.UDP and heard[one] is Speech.SIP}
+    spoken: dict[int, set[Speech]] = {}
+    for one, speech in heard.items():
+        if one.transport is Transport.TCP:
+            spoken.setdefault(one.port, set()).add(speech)
+    # One number may have different servers at two addresses.
+    kinds = {port: next(one for one in _STRICTEST if one in spoken[port]) for port in sorted(spoken)}
+    sip, sips, other = (
+        tuple(port for port in kinds if kinds[port] is kind)
+        for kind in (Speech.SIP, Speech.SIPS, Speech.OTHER)
     )
-    return found if found.udp or set(found.tcp) - {ami_port} else None
+    return ListeningPorts(tuple(sorted({*found.udp, *more})), found.tcp, sip, sips, other)
+
+
+def _listener(row: Socket, transport: Transport) -> Listener:
+    return Listener(address_of(row.local), port_of(row.local_port), transport, row.inode)
+
+
+_STRICTEST = (Speech.SIPS, Speech.SIP, Speech.OTHER)
 
 
 def find_users(ami_ports: Iterable[int], proc: Path = PROC) -> frozenset[int]:
@@ -134,22 +177,18 @@ def find_proxy_sockets(proc: Path = PROC) -> frozenset[Endpoint]:
 
 
 def _proxy_rows(proc: Path) -> list[tuple[Transport, Socket]]:
-    """Return the listening sockets of SIP proxies; each address has the width of its IP version."""
+    """Return the listening sockets of SIP proxies."""
     own = {
         inode for name in PROXIES for process in processes(name, proc) for inode in sockets_of(process, proc)
     }
     users = {user for name in PROXIES if (user := _user(name)) is not None}
     found = []
-    for (family, width), (protocol, transport) in product(_FAMILIES, _PROTOCOLS):
+    for family, (protocol, transport) in product(_WIDTHS, _PROTOCOLS):
         try:
             rows = _listening(family, protocol)
         except OSError:  # a kernel without the modules for this list
             return []
-        found += [
-            (transport, row._replace(local=row.local[:width]))
-            for row in rows
-            if row.inode in own or row.uid in users
-        ]
+        found += [(transport, row) for row in rows if row.inode in own or row.uid in users]
     return found
 
 
@@ -165,14 +204,15 @@ def listening_sockets(
 ) -> list[Socket]:
     """Return the sockets of these IP versions that listen (TCP), or are not connected (UDP).
 
+    The local address has the length of its IP version.
     Raise OSError if the kernel has no list of this protocol.
     """
     return [row for family in families for row in _listening(family, protocol)]
 
 
 def _listening(family: socket.AddressFamily, protocol: int) -> list[Socket]:
-    state = LISTENING if protocol == socket.IPPROTO_TCP else CLOSED
-    return list(sockets(family, protocol, 1 << state))
+    state, width = LISTENING if protocol == socket.IPPROTO_TCP else CLOSED, _WIDTHS[family]
+    return [row._replace(local=row.local[:width]) for row in sockets(family, protocol, 1 << state)]
 
 
 def _ports(rows: Iterable[Socket]) -> tuple[int, ...]:

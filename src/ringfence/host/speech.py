@@ -1,0 +1,200 @@
+"""The protocol of each port that Asterisk listens on: SIP, SIP by TLS, or another one.
+
+The number of a port is no proof: a TLS transport may listen on 5080, and a UDP transport among the ports of
+calls. Neither the kernel nor AMI reports the protocol. So ringfence asks each new socket, from this host,
+with a BYE of no call. PJSIP and chan_sip answer 481 before they look at the sender, without an event and
+without a line in a log. Asterisk's web server answers ``HTTP/1.1``, and the manager interface speaks first.
+
+    sip 5060    BYE ...      ->  SIP/2.0 481 Call/Transaction Does Not Exist
+    tls 5080    TLS, BYE ... ->  SIP/2.0 481 Call/Transaction Does Not Exist
+    http 8088   BYE ...      ->  HTTP/1.1 404 Not Found
+
+The datagram of a question begins with empty lines. PJSIP ignores them, and a socket of a call takes it for a
+STUN packet (its first two bits are 0, ``res_rtp_asterisk.c``) and ignores it, too. chan_sip does not.
+"""
+
+import enum
+import os
+import socket
+import ssl
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack, suppress
+from typing import NamedTuple
+
+from attrs import define, field
+
+from ringfence.model import Address, Transport
+
+BANNER_SECONDS = 0.1
+"""Seconds in which the manager interface speaks first."""
+ANSWER_SECONDS = 1.0
+DATAGRAM_SECONDS = 0.3
+MOST_ASKED = 32
+"""The number of sockets of a protocol that are asked in one look."""
+MOST_KNOWN = 4_096
+_LONGEST_PAUSE = 7
+"""A socket that did not answer is asked again after 1, 2, 4 … 128 looks: Asterisk may be starting."""
+
+_BYE = (
+    "BYE sip:ringfence@{host} SIP/2.0\r\nVia: SIP/2.0/{transport} {here};rport;branch=z9hG4bK{text}\r\n"
+    "Max-Forwards: 1\r\nFrom: <sip:ringfence@{host}>;tag={text}\r\nTo: <sip:ringfence@{host}>;tag=none\r\n"
+    "Call-ID: {text}\r\nCSeq: 1 BYE\r\nContent-Length: 0\r\n\r\n"
+)
+_IPV4 = 4
+_SIP, _OTHERS = b"SIP/2.0 ", (b"HTTP/", b"Asterisk Call Manager")
+_WANTS_CERTIFICATE = {"SSLV3_ALERT_HANDSHAKE_FAILURE", "TLSV13_ALERT_CERTIFICATE_REQUIRED"}
+"""How a server ends a handshake without the certificate that it demands of clients. No web server does so."""
+
+
+class Speech(enum.Enum):
+    """The protocol in which a socket answered a BYE."""
+
+    SIP = "SIP"
+    SIPS = "SIP by TLS"
+    OTHER = "HTTP or AMI, in clear or by TLS"
+
+
+class Listener(NamedTuple):
+    """A socket that listens; ``inode`` distinguishes it from an earlier one at the same address."""
+
+    address: Address
+    port: int
+    transport: Transport
+    inode: int
+
+
+@define
+class _Asked:
+    """The protocol of a socket, if it is known, and the number of the look that asks the socket again."""
+
+    inode: int
+    speech: Speech | None = None
+    tries: int = 0
+    due: int = 0
+
+
+@define
+class Speeches:
+    """The protocols of the sockets of this host. Each socket is asked until it has answered."""
+
+    _heard: dict[tuple[Address, int, Transport], _Asked] = field(factory=dict)
+    _look: int = 0
+
+    def look(self, listeners: Iterable[Listener], clear: Iterable[int]) -> dict[Listener, Speech]:
+        """Ask the sockets that have not answered yet, and return what each one speaks, if that is known.
+
+        A socket that took the place of another one counts as the earlier one until it answers. ``clear`` are
+        the ports that are asked in clear first. This takes some seconds if a socket does not answer.
+        """
+        self._look += 1
+        present, first = list(listeners), set(clear)
+        due = [one for one in present if self._is_due(one)]
+        for one in [one for one in due if one.transport is Transport.TCP][:MOST_ASKED]:
+            self._keep(one, _ask_stream(one, clear_first=one.port in first))
+        datagrams = [one for one in due if one.transport is Transport.UDP][:MOST_ASKED]
+        for one, speech in _ask_datagrams(datagrams):
+            self._keep(one, speech)
+        self._forget(present)
+        return {one: heard for one in present if (heard := self._heard[one[:3]].speech) is not None}
+
+    def _is_due(self, one: Listener) -> bool:
+        heard = self._heard.setdefault(one[:3], _Asked(one.inode))
+        if heard.inode != one.inode:
+            heard.inode, heard.tries, heard.due = one.inode, 0, 0
+            return True
+        return (heard.speech is None or heard.tries > 0) and heard.due <= self._look
+
+    def _keep(self, one: Listener, speech: Speech | None) -> None:
+        heard = self._heard[one[:3]]
+        if speech is not None:
+            heard.speech, heard.tries = speech, 0
+            return
+        heard.tries += 1
+        heard.due = self._look + (1 << min(heard.tries - 1, _LONGEST_PAUSE))
+
+    def _forget(self, present: Iterable[Listener]) -> None:
+        """Forget the sockets of ended calls, and all that are gone if there are too many."""
+        here = {one[:3] for one in present}
+        full = len(self._heard) > MOST_KNOWN
+        for key in [key for key in self._heard if key not in here]:
+            if full or key[2] is Transport.UDP:
+                del self._heard[key]
+
+
+def _ask_stream(one: Listener, *, clear_first: bool) -> Speech | None:
+    """Ask a TCP socket in clear and by TLS; return None if it answers neither.
+
+    The right way comes first if possible: Asterisk logs a wrong one.
+    """
+    for sealed in (False, True) if clear_first else (True, False):
+        with suppress(OSError), socket.create_connection(_target(one), ANSWER_SECONDS) as connection:
+            speech = _over_tls(connection) if sealed else _of(_answer(connection, "TCP"), Speech.SIP)
+            if speech is not None:
+                return speech
+    return None
+
+
+def _over_tls(connection: socket.socket) -> Speech | None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # the server is this host, and gets no secret
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    try:
+        with context.wrap_socket(connection) as sealed:
+            return _of(_answer(sealed, "TLS"), Speech.SIPS)
+    except ssl.SSLError as error:
+        return Speech.SIPS if error.reason in _WANTS_CERTIFICATE else None
+
+
+def _answer(connection: socket.socket, transport: str) -> bytes:
+    """Return the banner of a server that speaks first, or else the beginning of its answer to a BYE."""
+    connection.settimeout(BANNER_SECONDS)
+    with suppress(TimeoutError):
+        return connection.recv(64)
+    connection.settimeout(ANSWER_SECONDS)
+    connection.sendall(_bye(connection, transport))
+    return connection.recv(64)
+
+
+def _of(answer: bytes, sip: Speech) -> Speech | None:
+    if answer.startswith(_SIP):
+        return sip
+    return Speech.OTHER if answer.startswith(_OTHERS) else None
+
+
+def _ask_datagrams(listeners: Iterable[Listener]) -> list[tuple[Listener, Speech | None]]:
+    """Ask all these UDP sockets, and return what each one answered within ``DATAGRAM_SECONDS``."""
+    found: list[tuple[Listener, Speech | None]] = []
+    with ExitStack() as stack:
+        asked = []
+        for one in listeners:
+            family = socket.AF_INET if one.address.version == _IPV4 else socket.AF_INET6
+            asking = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+            asking.settimeout(0.0)
+            with suppress(OSError):
+                asking.connect(_target(one))
+                asking.send(b"\r\n\r\n" + _bye(asking, "UDP"))
+            asked.append((one, asking))
+        if asked:
+            time.sleep(DATAGRAM_SECONDS)
+        for one, asking in asked:
+            answer = b""
+            with suppress(OSError):
+                answer = asking.recv(64)
+            found.append((one, _of(answer, Speech.SIP)))
+    return found
+
+
+def _target(one: Listener) -> tuple[str, int]:
+    """Return where the socket can be reached from this host."""
+    if not one.address.is_unspecified:
+        return str(one.address), one.port
+    return ("127.0.0.1" if one.address.version == _IPV4 else "::1"), one.port
+
+
+def _bye(connection: socket.socket, transport: str) -> bytes:
+    here, port = connection.getsockname()[:2]
+    host = f"[{here}]" if ":" in here else here
+    text = f"ringfence-{os.urandom(8).hex()}"
+    return _BYE.format(host=host, here=f"{host}:{port}", transport=transport, text=text).encode()
