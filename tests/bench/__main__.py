@@ -3,6 +3,8 @@
 It prints each part's rows and time. If the laboratory has fail2ban, that is measured too. Run it on a machine
 that does nothing else. Parts can be chosen (``python -m tests.bench costs``); only a run of all parts writes
 RESULTS.md beside this file. A part that fails becomes a row that is not reached, and the others continue.
+After each part, a run of all parts keeps its rows in build/bench.json. If it was interrupted,
+``python -m tests.bench --resume`` measures what is missing or failed, if commit and files are the same.
 """
 
 import argparse
@@ -12,7 +14,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -42,6 +44,7 @@ from tests.bench import (
     hostile,
     installation,
     judgement,
+    kept,
     kills,
     large_lists,
     look_ups,
@@ -60,11 +63,11 @@ from tests.bench import (
     web,
 )
 from tests.bench.figures import Figure, table
+from tests.bench.kept import RESULTS, Measured
 from tests.bench.testbed import CORES
 from tests.support.fail2ban import tree, why_no_fail2ban
 from tests.support.lab import RELEASES, Lab, why_no_asterisk
 
-RESULTS = Path(__file__).with_name("RESULTS.md")
 Part = Callable[[Path | None], Iterable[Figure]]
 PARTS: Mapping[str, Part] = {
     "first_seconds": first_seconds.figures,
@@ -110,41 +113,55 @@ PARTS: Mapping[str, Part] = {
 """A part is called with fail2ban's folder, or with None if fail2ban is missing."""
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Measure the chosen parts; return 1 if a figure was not reached."""
     parser = argparse.ArgumentParser(prog="make bench", description="Measure ringfence.")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
     parser.add_argument("--base", metavar="COMMIT", help="compare the costs with those of this commit")
-    arguments = parser.parse_args()
+    parser.add_argument("--resume", action="store_true", help="go on with the last run of all parts")
+    arguments = parser.parse_args(words)
     chosen = arguments.parts or list(PARTS)
+    if arguments.resume and arguments.parts:
+        parser.error("--resume is for a run of all parts")
     if unknown := set(chosen) - PARTS.keys():
         parser.error(f"there is no part {', '.join(sorted(unknown))}; the parts are {', '.join(PARTS)}")
     if reason := why_no_asterisk():
         print(f"The figures need a real Asterisk: {reason}", file=sys.stderr)
         return 1
+    of = f"{kept.sources()} {arguments.base or ''}".strip() if not arguments.parts else ""
+    try:
+        done = kept.read(of) if arguments.resume else {}
+    except ValueError as error:
+        parser.error(str(error))
     with _tree(arguments.base) as base:
-        return _measured(chosen, {**PARTS, "costs": partial(costs.figures, base=base)}, arguments.base)
+        found = _measured(chosen, {**PARTS, "costs": partial(costs.figures, base=base)}, of, done)
+    print(f"in all: {sum(part.seconds for part in found.values()):.0f} s", flush=True)
+    if of:
+        head = _head() + (f" Compared with commit {arguments.base}." if arguments.base else "")
+        RESULTS.write_text(_page(head, found, resumed=bool(done)), "utf-8")
+    return 0 if all(row.reached is not False for part in found.values() for row in part.rows) else 1
 
 
-def _measured(chosen: list[str], parts: Mapping[str, Part], base: str | None) -> int:
-    """Measure the chosen parts; return 1 if a figure was not reached."""
+def _measured(
+    chosen: list[str], parts: Mapping[str, Part], of: str, done: Mapping[str, Measured]
+) -> dict[str, Measured]:
+    """Measure the chosen parts except for those that are done; keep all so far if ``of`` is a whole run's."""
     other = _fail2ban()
-    head = _head() + (f" Compared with commit {base}." if base else "")
-    figures: list[Figure] = []
-    took: dict[str, float] = {}
+    found = dict(done)
     for name in chosen:
-        began = time.monotonic()
+        if name in done:
+            continue
+        at, began = f"{datetime.now(UTC):%Y-%m-%d %H:%M}", time.monotonic()
         rows = []
         for row in _rows(name, parts[name], other):
             rows.append(row)
             print(f"{time.monotonic() - began:5.0f} s  {row.what}", file=sys.stderr, flush=True)
-        took[name] = time.monotonic() - began
-        print(f"{table(rows)}\n{name}: {took[name]:.0f} s\n", flush=True)
-        figures += rows
-    print(f"in all: {sum(took.values()):.0f} s", flush=True)
-    if set(chosen) == set(PARTS):
-        RESULTS.write_text(_page(head, figures, took), "utf-8")
-    return 0 if all(figure.reached is not False for figure in figures) else 1
+        took, whole = time.monotonic() - began, all(row.what != _rest(name) for row in rows)
+        found[name] = Measured(at, took, tuple(rows), whole)
+        print(f"{table(rows)}\n{name}: {took:.0f} s\n", flush=True)
+        if of:
+            kept.write(of, found)
+    return {name: found[name] for name in chosen}
 
 
 @contextmanager
@@ -169,11 +186,16 @@ def _rows(name: str, part: Part, other: Path | None) -> Iterator[Figure]:
     except Exception as error:  # noqa: BLE001 - the other parts are measured all the same
         traceback.print_exc()
         yield Figure(
-            what=f"the rest of part `{name}`",
+            what=_rest(name),
             measured=f"not measured: {str(error)[:300]}",
             must="measured",
             reached=False,
         )
+
+
+def _rest(name: str) -> str:
+    """Return what stands for the rows that a part could not yield."""
+    return f"the rest of part `{name}`"
 
 
 def _fail2ban() -> Path | None:
@@ -215,22 +237,24 @@ def _processor() -> str:
     return next(models, platform.machine())
 
 
-def _page(head: str, figures: list[Figure], took: Mapping[str, float]) -> str:
-    seconds = "\n".join(f"| {name} | {part:.0f} |" for name, part in took.items())
+def _page(head: str, found: Mapping[str, Measured], *, resumed: bool) -> str:
+    figures = [row for part in found.values() for row in part.rows]
+    times = "\n".join(f"| {name} | {part.began} | {part.seconds:.0f} |" for name, part in found.items())
+    run = "one run, which was interrupted and resumed" if resumed else "one run"
     return f"""# What was measured
 
 {head}
-All rows are of one run. Each row has its own Asterisk, network and guard, and rules that it does not measure
+All rows are of {run}. Each row has its own Asterisk, network and guard, and rules that it does not measure
 are off. Guards ban at a threshold of 5. Where the column `cores` is empty, all processes share all cores.
 
 {table(figures)}
 
 ## Time
 
-| part | seconds |
-|---|---|
-{seconds}
-| in all | {sum(took.values()):.0f} |
+| part | began (UTC) | seconds |
+|---|---|---|
+{times}
+| in all | | {sum(part.seconds for part in found.values()):.0f} |
 """
 
 
