@@ -5,8 +5,13 @@ A limit of answers does not stop such a guesser: its Contact shows which guess w
 among wrong ones. It must not register, and few may be checked before the ban.
 
 ringfence reads all sources, and limiter and rations have their defaults. A row that measures one stranger
-has the rules for one stranger alone; a row of many networks has those for networks and accounts too. Trials
-of hidden ways run at the same time, each from its own network.
+has the rules for one stranger alone; a row of many networks has those for networks and accounts too.
+
+Each row of one stranger has ten trials, each from its own network, half of them with each backend: with one
+each process has its cores, with the other all share all. They share an Asterisk and a daemon, and each begins
+a second after the last one, which then only waits for its ban. Fewer are the trials that use up what others
+need: the claimed bans of a minute (after forged senders), and an account (many networks, each trial of which
+has its own Asterisk and daemon).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,13 +27,16 @@ from tests.bench.testbed import PLACED, Bed, bed, defended, only, peer_bed, unti
 from tests.support import checked
 from tests.support.checked import Checked, Trace, Trial, Way, traced
 from tests.support.guarded import NO_LOGS
+from tests.support.sip_raw import PORTS
 
-TRIALS = 3
-AT_ONCE_TRIALS = 2
-"""The trials with each backend of the ways that nothing hides."""
+TRIALS = 5
+"""The trials with each backend."""
+ALONE_TRIALS = 2
+"""The same of the ways that are tried alone."""
 NETWORK_TRIALS = 2
 OTHERS_TRIALS = 2
 BACKENDS = ("ipset", "nftables")
+"""All share all cores with the second one."""
 RIGHT_AT = (6, 40, 12, 25)
 """The number of the right guess, by turns: at the first one that may not be checked, and later."""
 LATE = 40
@@ -38,6 +46,8 @@ MOST_OUT_OF_STEP = 6
 MOST_OF_LOGINS = 30
 MOST_OF_NETWORKS = 60
 _HALF_PLACED = f"{PLACED}; with {BACKENDS[1]} all share all"
+_APART = 1.1
+"""Seconds between the begins of two trials: PJSIP gives all that ask in one second the same nonce."""
 _ONE = only(guess={}, unexplained={})
 _MANY = only(guess={}, unexplained={}, slow={}, prefix={}, distributed={})
 
@@ -56,11 +66,11 @@ HIDDEN: Mapping[str, tuple[Way, int]] = {
     "hidden, TLS, after a login with another account": (checked.as_friend("TLS"), MOST_UNSEEN),
     "hidden, TCP, after a login with another account": (checked.as_friend("TCP"), MOST_UNSEEN),
 }
-ALONE: Mapping[str, tuple[Way, int]] = {
+LOGINS: Mapping[str, tuple[Way, int]] = {
     "29 after a login at each of six addresses of a /64": (checked.new_friends(6, 6), MOST_OF_LOGINS),
     "29 after a login at each of five IPv4 addresses": (checked.new_friends(4, 5), MOST_OF_LOGINS),
-    f"two Vias, after {checked.FORGED} forged senders": (checked.after_forged, MOST_OUT_OF_STEP),
 }
+ALONE: Mapping[str, Way] = {f"two Vias, after {checked.FORGED} forged senders": checked.after_forged}
 NETWORKS: Mapping[str, Way] = {
     "4 from each of sixty addresses of a /24, two Vias": checked.rotating(checked.of_a_24, 4),
     "4 from each of forty /64s, two Vias": checked.rotating(checked.of_64s, 4),
@@ -111,30 +121,43 @@ def _is_banned(here: Bed, trial: Trial) -> bool:
 
 def figures(root: Path | None) -> Iterator[Figure]:
     """Measure, and yield the rows."""
-    ours = [_at_once(backend, turn) for turn, backend in enumerate(BACKENDS)]
     theirs = _theirs(root) if root is not None else {}
-    for name in AT_ONCE:
+    for name, found in _tried(AT_ONCE, RIGHT_AT).items():
         compared = f"fail2ban: {_text(theirs[name])}" if theirs else ""
-        found = [one for of in ours for one in of[name]]
-        yield evolve(_row(name, found, MOST_AT_ONCE, compared), cores=_HALF_PLACED)
+        yield _row(name, [one for one, _ in found], MOST_AT_ONCE, compared)
     yield from _one_stranger()
     for name, way in NETWORKS.items():
-        yield _row(f"at one account, {name}", _networks(way), MOST_OF_NETWORKS)
+        yield evolve(_row(f"at one account, {name}", _networks(way), MOST_OF_NETWORKS), cores=PLACED)
 
 
-def _at_once(backend: str, turn: int = 0) -> dict[str, list[Checked]]:
-    """Try the ways that send everything at once, one trial after the other.
+def _tried(
+    ways: Mapping[str, Way],
+    places: Sequence[int],
+    *,
+    alone: Mapping[str, Way] | None = None,
+    ports: Mapping[str, int] = PORTS,
+    **settings: Any,  # noqa: ANN401 - as above
+) -> dict[str, list[tuple[Checked, bool]]]:
+    """Try each way, ``alone`` one trial after another; return what was checked and whether a ban came.
 
-    With the second backend all processes share all cores.
+    The right password is at these ``places`` by turns.
     """
-    found: dict[str, list[Checked]] = {name: [] for name in AT_ONCE}
-    numbers = count(1)
-    with _guarded(backend, _ONE, placed=not turn) as (here, trace):
-        for name, way in AT_ONCE.items():
-            for number in range(AT_ONCE_TRIALS):
-                right_at = RIGHT_AT[(turn * AT_ONCE_TRIALS + number) % len(RIGHT_AT)]
-                trial = _trial(here, trace, next(numbers), right_at)
-                found[name] += trace.count((way, trial))
+    found: dict[str, list[tuple[Checked, bool]]] = {}
+    for turn, backend in enumerate(BACKENDS):
+        with _guarded(backend, _ONE, placed=not turn, **settings) as (here, trace):
+            numbers = count(1)
+            attacks = [
+                (name, way, _trial(here, trace, next(numbers), places[at % len(places)], ports=ports))
+                for at in range(turn * TRIALS, (turn + 1) * TRIALS)
+                for name, way in ways.items()
+            ]
+            counted = trace.count(*((way, trial) for _, way, trial in attacks), apart=_APART)
+            for name, way in (alone or {}).items():
+                for _ in range(ALONE_TRIALS):
+                    attacks.append((name, way, _trial(here, trace, next(numbers), LATE)))
+                    counted += trace.count(attacks[-1][1:])
+            for (name, _, trial), one in zip(attacks, counted, strict=True):
+                found.setdefault(name, []).append((one, _is_banned(here, trial)))
     return found
 
 
@@ -154,46 +177,33 @@ def _theirs(root: Path) -> dict[str, list[Checked]]:
 
 def _one_stranger() -> Iterator[Figure]:
     """Try the ways of one stranger, and the hidden ones without the log and at Asterisk 16 too."""
-    with _guarded("nftables", _ONE) as (here, trace):
-        trials = (_trial(here, trace, number, LATE) for number in count(1))
-        yield from _hidden(here, trace, trials)
-        for name, (way, most) in ALONE.items():
-            yield _row(name, [one for _ in range(TRIALS) for one in trace.count((way, next(trials)))], most)
-    with _guarded("nftables", _ONE, logs=NO_LOGS) as (here, trace):
-        trials = (_trial(here, trace, number, LATE) for number in count(1))
-        for row in _hidden(here, trace, trials, most=MOST_UNSEEN):
-            yield evolve(row, what=f"{row.what}, without the log")
-    with _guarded("ipset", _ONE, release="16") as (here, trace):
-        trials = (_trial(here, trace, number, LATE, ports=checked.PORTS_16) for number in count(1))
-        for row in _hidden(here, trace, trials, transports=("TLS", "TCP")):
-            yield evolve(row, what=f"{row.what}, PJSIP of Asterisk 16")
+    every = {name: way for name, (way, _) in {**HIDDEN, **LOGINS}.items()}
+    found = _tried(every, (LATE,), alone=ALONE)
+    yield from _hidden(found, "")
+    for name, (_, most) in LOGINS.items():
+        yield _row(name, [one for one, _ in found[name]], most)
+    for name in ALONE:
+        yield _row(name, [one for one, _ in found[name]], MOST_OUT_OF_STEP)
+    ways = {name: way for name, (way, _) in HIDDEN.items()}
+    yield from _hidden(_tried(ways, (LATE,), logs=NO_LOGS), ", without the log", MOST_UNSEEN)
+    ways = {name: way for name, way in ways.items() if name.split(", ")[1] != "WS"}
+    found = _tried(ways, (LATE,), release="16", ports=checked.PORTS_16)
+    yield from _hidden(found, ", PJSIP of Asterisk 16")
 
 
 def _hidden(
-    here: Bed,
-    trace: Trace,
-    trials: Iterator[Trial],
-    *,
-    most: int = 0,
-    transports: Sequence[str] = ("TLS", "TCP", "WS"),
+    tried: Mapping[str, Sequence[tuple[Checked, bool]]], where: str, most: int = 0
 ) -> Iterator[Figure]:
-    """Try all hidden ways by these transports at the same time; each trial must end with a ban.
-
-    ``most`` replaces the limits of the ways.
-    """
-    ways = {name: row for name, row in HIDDEN.items() if name.split(", ")[1] in transports}
-    attacks = [(way, next(trials)) for way, _ in ways.values() for _ in range(TRIALS)]
-    found = trace.count(*attacks)
-    free = [not _is_banned(here, trial) for _, trial in attacks]
-    for at, (name, (_, limit)) in enumerate(ways.items()):
-        part = slice(at * TRIALS, (at + 1) * TRIALS)
-        row = _row(name, found[part], most or limit)
+    """Yield the rows of the hidden ways, whose trials end with a ban; ``most`` replaces their limits."""
+    for name in [name for name in HIDDEN if name in tried]:
+        row = _row(name, [one for one, _ in tried[name]], most or HIDDEN[name][1])
+        free = sum(not banned for _, banned in tried[name])
         yield evolve(
             row,
-            what=f"guesses checked, no answer needed; the right one registered; not banned: {name}",
-            measured=f"{row.measured}; {sum(free[part])}",
+            what=f"guesses checked, no answer needed; the right one registered; not banned: {name}{where}",
+            measured=f"{row.measured}; {free}",
             must=f"{row.must}; 0",
-            reached=row.reached and not any(free[part]),
+            reached=row.reached and not free,
         )
 
 
@@ -213,7 +223,7 @@ def _row(how: str, found: Sequence[Checked], most: int, compared: str = "") -> F
         must=f"≤ {most} in every trial; never",
         reached=max(one.number for one in found) <= most and not any(one.registered for one in found),
         compared=compared,
-        cores=PLACED,
+        cores=_HALF_PLACED,
     )
 
 

@@ -5,9 +5,9 @@ from its guard. Asterisk may use every core.
 """
 
 import os
+import re
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -27,8 +27,8 @@ GUARD, ATTACKER = CORES[0], CORES[-1]
 PLACED = f"guard {GUARD}, attacker {ATTACKER}, Asterisk {', '.join(map(str, CORES))}"
 """The cores of a row, as the table shows them."""
 
-_PLANNED = 3.0
-"""Seconds until the daemon has found Asterisk's ports and added the rules for them."""
+_PORTS, _CONTAINERS = 3.0, 1.5
+"""Seconds after which the daemon has found Asterisk's ports, and then containers if there are any."""
 _PREFIX = "fd00:20:0"
 _ROUTER = "fd00:18::fffe"
 
@@ -99,9 +99,17 @@ def bed(
     ):
         if priority:
             preferred(guard)
-        time.sleep(_PLANNED)
+        _until_planned(guard)
         with on_cores(guard.pid, lab.asterisk.pid) if placed else nullcontext():
             yield Bed(lab, guard)
+
+
+def _until_planned(guard: Guard) -> None:
+    """Wait until the daemon has added the rules for Asterisk's ports and for containers."""
+    for what, seconds in ("sip_ports", _PORTS), ("containers", _CONTAINERS):
+        changed = re.compile(rf"event=firewall\.changed what=\S*{what}")
+        with suppress(AssertionError):  # it found none
+            until(lambda changed=changed: changed.search(guard.log), what, seconds, 0.05)  # type: ignore[misc]
 
 
 @contextmanager

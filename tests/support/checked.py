@@ -447,10 +447,18 @@ class Trace:
         self._next()
         self.lab.asterisk.cli("pjsip set logger on")
 
-    def count(self, *attacks: tuple[Way, Trial]) -> list[Checked]:
-        """Make these trials at the same time, and return what Asterisk checked of each."""
+    def count(self, *attacks: tuple[Way, Trial], apart: float = 0.0) -> list[Checked]:
+        """Make these trials side by side, and return what Asterisk checked of each.
+
+        ``apart`` are the seconds between their begins. No trial waits for the end of another one.
+        """
+
+        def made(way: Way, trial: Trial, after: float) -> None:
+            time.sleep(after)
+            way(trial)
+
         with ThreadPoolExecutor(len(attacks)) as pool:
-            running = [pool.submit(way, trial) for way, trial in attacks]
+            running = [pool.submit(made, *attack, at * apart) for at, attack in enumerate(attacks)]
             while not all(future.done() for future in running):
                 self._read()
                 time.sleep(_REST / 2)
