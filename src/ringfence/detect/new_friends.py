@@ -12,10 +12,10 @@ month is not new (``Friends.worked_near``), so phones that come back have no lim
 Guesses at other accounts count against the account that made their sender a friend within ``YOUNG_FOR``: to
 wait a day gains nothing. An account is *guilty* for ``GUILTY_FOR`` after ``MOST_GUESSES`` of them within an
 hour, if they come from more than one sender: one new phone with a wrong password, in an office that is new,
-is at one. It is also guilty if a new friend that it alone made is banned for guesses, or is *hurried*: it makes
-``HURRIED`` guesses at one account within ``HURRIED_WITHIN``. The ban comes some packets later than the guess
-that leads to it. So a program at full speed must be found sooner than a phone that tries again twice a second.
-A guilty account makes no new friends, and those that it alone has made become strangers
+is at one. It is also guilty if a new friend that it alone made is banned for guesses, or is *hurried*: it
+makes ``HURRIED`` guesses at one account within ``HURRIED_WITHIN``. The ban comes some packets later than
+the guess that leads to it. So a program at full speed must be found sooner than a phone that tries again
+twice a second. A guilty account makes no new friends, and those that it alone has made become strangers
 (:attr:`NewFriends.tainted`).
 
 After a restart the stored friends give the same senders (``Friends.restore_new``).
