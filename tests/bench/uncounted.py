@@ -8,12 +8,13 @@
 - Guesses with two Authorization headers, of which the first hides the second from Asterisk's events.
 - Guesses whose answers go nowhere.
 
-ringfence reads all sources, unless a row says otherwise. Each row has its own Asterisk and daemon,
-and each trial its own network.
+ringfence reads all sources, unless a row says otherwise. Each trial has its own network. Rows with the same
+Asterisk, sources and rules share an Asterisk and a daemon, and their trials run one after the other.
 """
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -91,25 +92,33 @@ class Outcome:
 
 def tried(
     release: str,
-    trial: Trial,
+    ways: Mapping[str, Trial],
     rules: Mapping[str, object] = GUESS,
     trials: int = TRIALS,
     asterisk: Mapping[str, str] | None = None,
     **settings: Any,  # noqa: ANN401 - whatever TOML holds
-) -> Outcome:
-    """Run the attack several times, each from its own network.
+) -> dict[str, Outcome]:
+    """Run each attack several times, each time from its own network.
 
     ``asterisk`` is its configuration, ``settings`` are tables of ringfence.
     """
-    senders = [f"198.19.{number}.9" for number in range(1, trials + 1)]
     extra = open_pbx.configured(release) if asterisk is None else asterisk
+    found, networks = {}, count(1)
     with bed(rules, release=release, extra=extra, **settings) as here:
-        answered = tuple(trial(here.lab, sender) for sender in senders)
-        end = time.monotonic() + _BANNED_WITHIN
-        while len(here.guard.bans()) < trials and time.monotonic() < end:
-            time.sleep(0.1)
+        for name, trial in ways.items():
+            senders = [f"198.19.{next(networks)}.9" for _ in range(trials)]
+            answered = tuple(trial(here.lab, sender) for sender in senders)
+            found[name] = Outcome(answered, _scopes(here, senders))
+    return found
+
+
+def _scopes(here: Bed, senders: Sequence[str]) -> tuple[str, ...]:
+    """Return the scope of each sender's ban, which may come a little later."""
+    end, scopes = time.monotonic() + _BANNED_WITHIN, dict[str, str]()
+    while not scopes.keys() >= {*senders} and time.monotonic() < end:
         scopes = {row["address"]: row["scope"] for row in here.guard.bans()}
-    return Outcome(answered, tuple(scopes.get(sender, "") for sender in senders))
+        time.sleep(0.1)
+    return tuple(scopes.get(sender, "") for sender in senders)
 
 
 def hidden(transport: str, protocol: str = "sip") -> Trial:
@@ -226,68 +235,63 @@ def figures(_: Path | None) -> Iterator[Figure]:
             neighbours(account),
             most,
         )
-    for transport in ("UDP", "TCP", "TLS", "WS"):
-        yield _stopped(
-            f"hidden guesses answered, one hang-up first: PJSIP of Asterisk 22, {transport}",
-            tried("22", hidden(transport)),
+    yield from _hidden_rows()
+    yield from _chan_sip_rows()
+    ways = {
+        f"guesses answered, with a Call-ID of 512 bytes behind an Authorization header {which}": two_headers(
+            before
         )
-    yield _stopped(
-        "hidden guesses answered, without a log, after a longer answer to a WebSocket: WSS",
-        tried("22", hidden("WSS", LONGER), only(unexplained={}), UNREAD_TRIALS, logs=NO_LOGS),
-        most=MOST_UNREAD,
-        scope="sip-tcp",
-        sources="AMI and the wire",
-    )
+        for which, before in FIRST_HEADERS.items()
+    }
+    for how, call_id in (("reported", b"{}"), ("hidden", b"\xff{}")):
+        ways[f"guesses at Asterisk whose answers go nowhere, one a second, {how}"] = blind(call_id)
+    for what, outcome in tried("22", ways).items():
+        yield _stopped(what, outcome)
+
+
+def _hidden_rows() -> Iterator[Figure]:
+    """Yield the rows of hidden guesses, with all sources and without a log."""
+    what = "hidden guesses answered, one hang-up first: PJSIP of Asterisk 22"
+    ways = {f"{what}, {transport}": hidden(transport) for transport in ("UDP", "TCP", "TLS", "WS")}
+    for name, outcome in tried("22", ways).items():
+        yield _stopped(name, outcome)
+    what = "hidden guesses answered, without a log"
+    ways = {f"{what}, after a longer answer to a WebSocket: WSS": hidden("WSS", LONGER)}
+    exported = {}
     for transport in ("TLS", "WSS"):
-        yield _stopped(
-            f"hidden guesses answered, without a log: PJSIP of Asterisk 22, {transport}",
-            tried("22", hidden(transport), only(unexplained={}), UNREAD_TRIALS, logs=NO_LOGS),
-            most=MOST_UNREAD,
-            scope="sip-tcp",
-            sources="AMI and the wire",
-        )
-        yield _stopped(
-            f"hidden guesses answered, without a log, a new connection for each at full speed: {transport}",
-            tried("22", hurried(transport), only(unexplained={}), UNREAD_TRIALS, logs=NO_LOGS),
-            most=MOST_UNREAD,
-            scope="sip-tcp",
-            sources="AMI and the wire",
-        )
-        yield _stopped(
-            f"hidden guesses answered, without a log: PJSIP of Asterisk 22, {transport}",
-            tried(
-                *("22", hidden(transport), GUESS, EXPORTED_TRIALS),
-                asterisk=open_pbx.exporting("22"),
-                logs=NO_LOGS,
-                hep={"enabled": True},
-            ),
-            sources="AMI, the wire and Asterisk's export",
-        )
+        ways[f"{what}: PJSIP of Asterisk 22, {transport}"] = hidden(transport)
+        ways[f"{what}, a new connection for each at full speed: {transport}"] = hurried(transport)
+        exported[f"{what}: PJSIP of Asterisk 22, {transport}"] = hidden(transport)
+    for name, outcome in tried("22", ways, only(unexplained={}), UNREAD_TRIALS, logs=NO_LOGS).items():
+        yield _stopped(name, outcome, most=MOST_UNREAD, scope="sip-tcp", sources="AMI and the wire")
+    hep: Mapping[str, Any] = {"logs": NO_LOGS, "hep": {"enabled": True}}
+    exporting = open_pbx.exporting("22")
+    for name, outcome in tried("22", exported, GUESS, EXPORTED_TRIALS, exporting, **hep).items():
+        yield _stopped(name, outcome, sources="AMI, the wire and Asterisk's export")
     yield _answered(
         "hidden guesses answered to a rotation over 40 addresses of a /24: UDP", rotations(), MOST_OF_ROTATION
     )
-    for method, transport in CHAN_SIP:
-        yield _stopped(
-            f"guesses answered: chan_sip of Asterisk 16, {method.decode()} by {transport}",
-            tried("16", at_chan_sip(method, transport)),
+
+
+def _chan_sip_rows() -> Iterator[Figure]:
+    """Yield the rows of guesses at chan_sip."""
+    ways = {
+        f"guesses answered: chan_sip of Asterisk 16, {method.decode()} by {transport}": at_chan_sip(
+            method, transport
         )
-    for method, transport in INVENTED:
-        yield _stopped(
-            f"guesses answered, with an invented nonce: chan_sip, {method.decode()} by {transport}",
-            tried("16", with_invented_nonce(method, transport)),
-            # No nonce comes back that could prove the sender of a datagram.
-            scope="sip-udp" if transport == "UDP" else "sip",
+        for method, transport in CHAN_SIP
+    }
+    for name, outcome in tried("16", ways).items():
+        yield _stopped(name, outcome)
+    ways = {
+        f"guesses answered, with an invented nonce: chan_sip, {method.decode()} by {transport}": (
+            with_invented_nonce(method, transport)
         )
-    for which, before in FIRST_HEADERS.items():
-        yield _stopped(
-            f"guesses answered, with a Call-ID of 512 bytes behind an Authorization header {which}",
-            tried("22", two_headers(before)),
-        )
-    for how, call_id in (("reported", b"{}"), ("hidden", b"\xff{}")):
-        yield _stopped(
-            f"guesses at Asterisk whose answers go nowhere, one a second, {how}",
-            tried("22", blind(call_id)),
-        )
+        for method, transport in INVENTED
+    }
+    for name, outcome in tried("16", ways).items():
+        # No nonce comes back that could prove the sender of a datagram.
+        yield _stopped(name, outcome, scope="sip-udp" if name.endswith("UDP") else "sip")
 
 
 def _answered(what: str, found: Sequence[int], most: int) -> Figure:
