@@ -1,7 +1,8 @@
 """The guesses that a real Asterisk answers with and without the ration, and what it costs phones.
 
 Each way of guessing has its trials with ipset and with nftables; each trial has its own network. An attacker
-goes on through more than two seconds of silence. Without the ration the limiter and the daemon alone stop it.
+goes on through more than two seconds of silence, in which the next trial begins. Without the ration the
+limiter and the daemon alone stop it.
 """
 
 import math
@@ -12,7 +13,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from tests.bench.attacks import PIPELINED, THRESHOLD, one_prefix
@@ -39,6 +42,8 @@ PHONE_SECONDS = 5
 REGISTRATIONS = 2_000
 """So many that the CPU, which the kernel tells in hundredths of a second, can be compared."""
 _LOOPS = 4
+_APART = 1.1
+"""Seconds between two trials of one way; an attacker gets its answers in the first tenths of one."""
 _REST = 1.0
 """Seconds after the trials of one way, in which Asterisk answers what still waits."""
 _INSISTENT = ("--number", "3000", "--silences", "8", "--timeout", "0.3", "--reuse-nonce")
@@ -102,14 +107,10 @@ def _busy(here: Bed, number: int) -> int:
 
 def _stopped(here: Bed, number: int) -> int:
     """Guess while the daemon stands still."""
-    os.kill(here.guard.pid, signal.SIGSTOP)
-    try:
-        return here.lab.attack(
-            *("guess", "--number", "20000", "--seconds", str(STOPPED), "--timeout", "0.2", "--reuse-nonce"),
-            *("--silences", "1000", "--sources", f"198.19.{120 + number}.1"),
-        ).answered
-    finally:
-        os.kill(here.guard.pid, signal.SIGCONT)
+    return here.lab.attack(
+        *("guess", "--number", "20000", "--seconds", str(STOPPED), "--timeout", "0.2", "--reuse-nonce"),
+        *("--silences", "1000", "--sources", f"198.19.{170 + number}.1"),
+    ).answered
 
 
 WAYS: Mapping[str, Trial] = {
@@ -124,8 +125,10 @@ WAYS: Mapping[str, Trial] = {
     f"{ATTACKERS} addresses at once, to each": _crowd,
     "4 from each of 1 000 addresses of one /64, in all": lambda here, number: one_prefix(here.lab, number),
     f"{_LOOPS} busy loops on the machine, UDP": _busy,
-    f"the daemon stopped for {STOPPED} s, UDP": _stopped,
 }
+_STOPPED = f"the daemon stopped for {STOPPED} s, UDP"
+_ONE_BY_ONE = frozenset(name for name in WAYS if "addresses" in name or "busy" in name or "at once" in name)
+"""The ways that keep the machine busy: each trial waits for the end of the last one."""
 
 
 @contextmanager
@@ -145,7 +148,7 @@ def figures(_: Path | None) -> Iterator[Figure]:
     """Measure, and yield the rows."""
     on = [_tried(backend, ON, TRIALS) for backend in BACKENDS]
     off = _tried(BACKENDS[0], OFF, TRIALS_WITHOUT)
-    for name in WAYS:
+    for name in (*WAYS, _STOPPED):
         yield _answered(name, [count for found in on for count in found[name]], off[name])
     yield from _registration()
     for backend in BACKENDS:
@@ -157,10 +160,29 @@ def _tried(backend: str, ration: Mapping[str, object], trials: int) -> dict[str,
     found: dict[str, list[int]] = {}
     with rationed(backend, ration) as here:
         for at, (name, trial) in enumerate(WAYS.items()):
-            first = at * TRIALS + 1
-            found[name] = [trial(here, number) for number in range(first, first + trials)]
+            numbers = range(at * TRIALS + 1, at * TRIALS + trials + 1)
+            apart = 0.0 if name in _ONE_BY_ONE else _APART
+            found[name] = _in_turn(partial(trial, here), numbers, apart)
             time.sleep(_REST)
+        first = len(WAYS) * TRIALS + 1
+        os.kill(here.guard.pid, signal.SIGSTOP)
+        try:
+            found[_STOPPED] = _in_turn(partial(_stopped, here), range(first, first + trials), _APART)
+        finally:
+            os.kill(here.guard.pid, signal.SIGCONT)
     return found
+
+
+def _in_turn(trial: Callable[[int], int], numbers: Sequence[int], apart: float) -> list[int]:
+    """Make these trials one after the other, or each ``apart`` seconds after the begin of the last one."""
+    if not apart:
+        return [trial(number) for number in numbers]
+    with ThreadPoolExecutor(len(numbers)) as pool:
+        running = []
+        for number in numbers:
+            running.append(pool.submit(trial, number))
+            time.sleep(apart)
+        return [one.result() for one in running]
 
 
 def _answered(name: str, on: Sequence[int], off: Sequence[int]) -> Figure:
