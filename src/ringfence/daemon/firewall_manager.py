@@ -221,6 +221,8 @@ class RuleUpdates:
 
     async def _follow_ports(self) -> None:
         """Look up the SIP ports periodically, and what they speak."""
+        # Asking the ports takes seconds, so the rules first follow the numbers, and the proxies are known.
+        self.use(await asyncio.to_thread(find_sip_sockets, self._wanted.settings))
         speeches = Speeches()
         for pause in chain((1.0,), repeat(PORTS_EVERY)):
             self.use(await asyncio.to_thread(find_sip_sockets, self._wanted.settings, speeches))
