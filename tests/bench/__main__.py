@@ -244,8 +244,9 @@ def _page(head: str, found: Mapping[str, Measured], *, resumed: bool) -> str:
     return f"""# What was measured
 
 {head}
-All rows are of {run}. Each row has its own Asterisk, network and guard, and rules that it does not measure
-are off. Guards ban at a threshold of 5. Where the column `cores` is empty, all processes share all cores.
+All rows are of {run}. Each trial has its own network; rows with the same settings may share an Asterisk and
+a guard. Rules that a row does not measure are off. Guards ban at a threshold of 5. Where the column `cores`
+is empty, all processes share all cores.
 
 {table(figures)}
 
