@@ -149,7 +149,8 @@ def test_a_friend_and_why(desk: Desk) -> None:
     assert (told["verdict"], told["kernel_lists"]["friends"]) == ("friend", True)
     assert [(one["reason"], one["account"]) for one in told["friends"]] == [("authenticated", "204")]
     assert told["forecast"][0].startswith(
-        f"a friend: {RULE['guess'].friends} guesses within 10m or 22 within 30s or 20 on 3 or more "
+        f"a friend: {RULE['guess'].friends} guesses within 10m or 22 (and 2 for each further account) "
+        "within 30s or 20 (at most 2 on each account) "
     )
     assert desk.ask("2001:db8::7")["subject"] == "2001:db8::7"
     assert desk.ask("2001:db8::/48")["forecast"] == [

@@ -232,6 +232,14 @@ def test_a_reason_that_comes_back_began_when_it_did_first() -> None:
     assert (friends.began(back), friends.began(reason(sender(2), since=400.0))) == (100.0, 400.0)
 
 
+def test_after_a_week_a_sender_is_no_longer_new() -> None:
+    """Its guesses then do not count against the account."""
+    new = NewFriends()
+    admitted(new, range(1), 0.0)
+    assert new.is_new(ALICE, network(0), YOUNG_FOR - 1.0)
+    assert not new.is_new(ALICE, network(0), YOUNG_FOR)
+
+
 def test_a_guilty_account_is_guilty_after_a_restart() -> None:
     """The alarm says so: it makes no friend, and its senders without a friend are tainted."""
     friends, now = Friends(), 1_000.0

@@ -449,8 +449,8 @@ class Judge:
             return None
         seconds = self._claims.begin_ban(subject.key, now, proven=proven)
         self._history.consume(subject.key, claimed=not rule.insists)
-        guesses = sum(fact.proven and fact.credentials for fact in found)
-        if rule.scope is Scope.SIP_UDP or (rule.insists and 2 * guesses > rule.attempts):
+        guesses = sum(fact.credentials for fact in found)
+        if rule.scope is Scope.SIP_UDP or (rule.insists and guesses >= rule.claimed_for(rule.attempts)):
             seconds = rule.ban_for(0)
         return Decision(subject.network, rule, self._evidence(subject, rule, found), now, scope, seconds)
 

@@ -90,8 +90,7 @@ class Rule:
     attack, this number of failures of one stranger on it leads to a ban like that of any rule. The first
     proven one already leads to a narrow ban (``distributed``). ``insists``: the rule also counts
     attempts that have already led to a claimed ban by a rule without ``insists``. Its claimed bans last as
-    long as its first full ban if more than half of the attempts are proven guesses: a forged address must not
-    be banned for long.
+    long as its first full ban.
     """
 
     name: str
