@@ -172,6 +172,26 @@ def test_the_ports_of_a_proxy_join_those_of_asterisk(monkeypatch: pytest.MonkeyP
     assert find_sip_sockets(settings()) == SipSockets(None, frozenset(), unnamed=True)
 
 
+def test_ports_that_answer_as_their_numbers_say_change_no_rule(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rules are written again only if a port speaks something else than its number says."""
+    kept.side.start()
+    kept.side.kernel.rules.use(SipSockets(Ports(), frozenset()))
+    opened, written = kept.backend.open, list[str]()
+
+    def open_again() -> Opened:
+        written.append("rules")
+        return opened()
+
+    monkeypatch.setattr(kept.backend, "open", open_again)
+    answered = evolve(Ports(), sip=(5060,), sips=(5061,), other=(8089,))
+    kept.side.kernel.rules.use(SipSockets(answered, frozenset()))
+    assert written == []
+    kept.side.kernel.rules.use(SipSockets(evolve(Ports(), sip=(5060, 8089)), frozenset()))
+    assert written == ["rules"]
+
+
 def test_a_missing_proxy_is_an_alarm(kept: Kept) -> None:
     """If proxies are configured and none listens, an alarm says so until one is found."""
     rules = kept.side.kernel.rules

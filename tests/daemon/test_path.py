@@ -156,7 +156,7 @@ def test_a_guess_by_ami_enters_few_rooms(tmp_path: Path, netns: None) -> None:
         guard = Guard(tmp_path, ami={"port": server.port}, firewall={"backend": "nftables"})
         with traced(guard, "_Protocol.buffer_updated", "NetlinkConnection.transact") as found:
             trace = read_trace(found)
-    assert_at_most(trace, files=22, functions=104, changes=48)
+    assert_at_most(trace, files=22, functions=105, changes=48)
 
 
 def test_a_guess_by_the_log_enters_few_rooms(tmp_path: Path, netns: None) -> None:

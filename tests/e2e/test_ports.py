@@ -8,7 +8,7 @@ from tests.support import checked
 from tests.support.asterisk_files import CERTIFICATE_NAME
 from tests.support.checked import Trial, pipelined, traced
 from tests.support.daemon import until
-from tests.support.guarded import SharedGuard, shared, until_asking
+from tests.support.guarded import SharedGuard, shared, until_asking, until_known
 from tests.support.lab import Lab
 from tests.support.network import PBX_IPV4, PBX_IPV6
 from tests.support.sip_raw import Raw, calling
@@ -23,8 +23,6 @@ CHAN_SIP_TLS = 5_099
 RIGHT_AT = 40
 MOST = {"UDP": 5, "TCP": 6, "TLS": 6}
 """Guesses. Six short ones fit into a frame, and a whole frame passes."""
-LOOKS = 15.0
-"""Seconds in which ringfence finds a new port, on a busy machine."""
 
 
 def transport(protocol: str, host: str, port: int) -> str:
@@ -73,17 +71,6 @@ def rationed(lab: Lab, backend: str, *ports: int) -> Iterator[SharedGuard]:
         until_asking(guard)
         until_known(guard, *ports)
         yield guard
-
-
-def until_known(guard: SharedGuard, *ports: int) -> None:
-    """Wait until the rules know what is spoken at these ports."""
-
-    def known() -> bool:
-        [*_, line] = ["", *(line for line in guard.log.splitlines() if "event=asterisk.ports" in line)]
-        sip, _, _ = line.partition(" other=")
-        return {*map(str, ports)} <= {*sip.replace("=", ",").replace(" ", ",").split(",")}
-
-    until(known, "the ports", seconds=LOOKS)
 
 
 def is_bounded(lab: Lab, protocol: str, trial: Trial, version: int = 4) -> None:

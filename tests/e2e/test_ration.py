@@ -16,8 +16,8 @@ from tests.support import open_pbx, phones
 from tests.support.asterisk_files import PASSWORD
 from tests.support.daemon import until
 from tests.support.forger import Forger
-from tests.support.guarded import SharedGuard, guarded, shared, until_rationed
-from tests.support.kamailio import TARGET, Kamailio, why_no_kamailio
+from tests.support.guarded import SharedGuard, guarded, shared, until_known, until_rationed
+from tests.support.kamailio import PORT, TARGET, Kamailio, why_no_kamailio
 from tests.support.lab import Lab
 from tests.support.sip_raw import PORTS, Raw, answered_within_segments, calling, guesses, request_of
 from tests.support.sip_wire import status_of
@@ -243,6 +243,7 @@ def test_a_guesser_behind_a_proxy_gets_four_answers_at_most(
         guarded(open22, tmp_path, firewall=firewall, proxies=["127.0.0.1"]) as guard,
     ):
         until_rationed(guard)
+        until_known(guard, PORT)
         for source, options in ways.items():
             result = open22.attack("guess", *INSISTENT, *TARGET, *options, "--sources", source)
             assert 0 < result.answered <= 4

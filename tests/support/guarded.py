@@ -50,6 +50,17 @@ def until_asking(guard: Guard) -> None:
     until(lambda: guard.ask("status")["firewall"]["asking"] == "enforce", "the ration of questions")
 
 
+def until_known(guard: Guard, *ports: int) -> None:
+    """Wait until the rules know what is spoken at these ports."""
+
+    def known() -> bool:
+        [*_, line] = ["", *(line for line in guard.log.splitlines() if "event=asterisk.ports" in line)]
+        sip, _, _ = line.partition(" other=")
+        return {*map(str, ports)} <= {*sip.replace("=", ",").replace(" ", ",").split(",")}
+
+    until(known, "the ports")
+
+
 def passing(lab: Lab, backend: str) -> set[str]:
     """Return the addresses in the kernel's list of friends (IPv4)."""
     command = ["nft", "list", "set", "inet", "ringfence", "friends4"]

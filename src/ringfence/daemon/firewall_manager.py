@@ -258,7 +258,8 @@ class RuleUpdates:
         return bool(self._wanted.settings.proxies()) and not found.proxies
 
     def _set_ports(self, ports: Ports) -> None:
-        if ports != self._wanted.ports:
+        present = self._wanted.ports
+        if present is None or not ports.is_like(present):
             self._wanted.ports = ports
             self.update()
             self._log.info("asterisk.ports", udp=ports.udp, tcp=ports.streams, tls=ports.tls, other=ports.web)

@@ -374,6 +374,16 @@ class Ports:
         guessed = after.difference(self.sip, self.other)
         return tuple(port for port in self.tcp if port in guessed.union(self.sips))
 
+    def is_like(self, other: "Ports") -> bool:
+        """Whether the rules for these ports are those for ``other``: an answer may confirm a guess."""
+        pairs = (
+            (self.udp, other.udp),
+            (self.tcp, other.tcp),
+            (self.streams, other.streams),
+            (self.tls, other.tls),
+        )
+        return all(mine == its for mine, its in pairs)
+
     @property
     def web(self) -> tuple[int, ...]:
         """The other TCP ports, such as those of HTTP (which carries WS too) and of the manager interface."""
