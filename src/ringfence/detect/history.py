@@ -21,7 +21,7 @@ Of an account, the beginning is kept (``model.short_account``), as the sources r
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from itertools import chain, islice
 from struct import Struct
@@ -414,12 +414,18 @@ class History:
                 return refused
         return False
 
-    def consume(self, key: Key, *, claimed: bool = False) -> None:
-        """Mark all attempts of a subject as consumed (``claimed``: they may still lead to a full ban)."""
-        bit = _CLAIM_CONSUMED if claimed else _CONSUMED
+    def consume(self, key: Key, *, claimed: bool = False, only: Iterable[Fact] | None = None) -> None:
+        """Mark attempts of a subject as consumed (``claimed``: they may still lead to a full ban).
+
+        ``only`` are the attempts to mark; by default all.
+        """
+        bit, present = _CLAIM_CONSUMED if claimed else _CONSUMED, self.packed(key)
+        marked = present if only is None else {fact.packed for fact in only}
         kept = [
             packed[:_FLAGS] + bytes((packed[_FLAGS] | bit,)) + packed[_FLAGS + 1 :]
-            for packed in self.packed(key)
+            if packed in marked
+            else packed
+            for packed in present
         ]
         if kept:
             self._put_back(key, kept)

@@ -448,7 +448,8 @@ class Judge:
             self._claims.refused = True
             return None
         seconds = self._claims.begin_ban(subject.key, now, proven=proven)
-        self._history.consume(subject.key, claimed=not rule.insists)
+        # What the rule does not count, such as guesses by UDP beside calls by TCP, still counts for others.
+        self._history.consume(subject.key, claimed=not rule.insists, only=None if rule.insists else found)
         guesses = sum(fact.credentials for fact in found)
         if rule.scope is Scope.SIP_UDP or (rule.insists and guesses >= rule.claimed_for(rule.attempts)):
             seconds = rule.ban_for(0)

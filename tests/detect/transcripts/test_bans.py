@@ -419,6 +419,15 @@ def test_forged_claims_beside_the_guesses_of_a_page_close_tcp_only() -> None:
     assert happened.bans == ["guess bans 192.0.2.7/32 by sip-tcp after 5"]
 
 
+def test_a_claimed_ban_consumes_only_what_its_rule_counts() -> None:
+    """Whoever calls three unknown extensions by TCP between its guesses by UDP gets no more guesses."""
+    steps = [*claimed(range(4)), *(at(5 + n, called()) for n in range(3)), *claimed([9])]
+    assert when(Player(rules=("guess", "probe")), *steps) == {
+        7: ["probe bans 192.0.2.7/32 by sip-tcp for 600 s after 3"],
+        9: ["guess bans 192.0.2.7/32 by sip-udp for 1800 s after 5"],
+    }
+
+
 def test_enough_own_guesses_beside_those_of_a_page_close_all_sip_ports() -> None:
     """Five own guesses are proven late, when a page has guessed too: they are enough by themselves."""
     guard = Player(rules=("guess",))
