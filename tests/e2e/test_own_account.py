@@ -112,6 +112,7 @@ def test_a_restart_gives_an_account_no_more_friends(open22: Lab, tmp_path: Path)
                 log_in(caller, guard, b"phone7", source)
         guard.stop()
         guard.start()
+        until(lambda: guard.source_is("listening"), "all sources")
         with calling(open22, sources[-1], "TCP") as caller:
             assert caller.guess(Raw(from_user=b"phone7"), PASSWORD, 10.0) == 200
         until(lambda: "friend.too_many" in alarms(guard), "the alarm")
