@@ -1,4 +1,4 @@
-"""What became of bans: facts that the enforcer of bans tells its listeners, such as the live feed.
+"""What became of bans: facts that the enforcer of bans reports to its listeners, such as the live feed.
 
 A ban becomes a fact when the kernel has acknowledged it, and its end when the kernel no longer has it.
 """
@@ -12,10 +12,10 @@ from ringfence.model import Ban, BanEnd, Network, Scope
 
 
 class News(enum.Enum):
-    """What is known of a ban before the kernel has acknowledged it."""
+    """Whether a ban is news when the kernel acknowledges it."""
 
     NEW = enum.auto()
-    """Nothing: it is recorded, counted and passed on, and people are notified."""
+    """Nobody knows it: it is recorded, counted and passed on, and people are notified."""
     PART = enum.auto()
     """It continues a part of a ban of a wider network: as NEW, but nobody is notified again."""
     KNOWN = enum.auto()

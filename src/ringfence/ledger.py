@@ -402,10 +402,8 @@ class Ledger:
 
     def is_forced(self, key: int) -> bool:
         """Whether an administrator forced a ban."""
-        record, pending = self._records.get(key), self._pending.get(key)
-        if record is not None:
-            return record.forced
-        return pending is not None and pending.ban.forced
+        ban = self.ban(key)
+        return ban is not None and ban.forced
 
     def discard(self, key: int) -> None:
         """Forget the ban with that key, confirmed or pending."""

@@ -12,7 +12,7 @@ import pytest
 from tests.support.certificate import certificate_in
 
 from ringfence.host import speech
-from ringfence.host.speech import Listener, Speech, Speeches
+from ringfence.host.speech import ListeningSocket, Speech, Speeches
 from ringfence.model import Transport
 
 Server = Callable[[socket.socket], None]
@@ -58,7 +58,7 @@ def sealed(folder: Path, inner: Server, *, demanding: bool = False, newest: bool
 
 
 @contextmanager
-def listening(server: Server, host: str = "127.0.0.1") -> Iterator[Listener]:
+def listening(server: Server, host: str = "127.0.0.1") -> Iterator[ListeningSocket]:
     """Yield a TCP socket whose connections ``server`` gets, one after the other."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, 0), family=family) as door:
@@ -73,7 +73,7 @@ def listening(server: Server, host: str = "127.0.0.1") -> Iterator[Listener]:
         thread = Thread(target=run)
         thread.start()
         try:
-            yield Listener(ip_address(host), door.getsockname()[1], Transport.TCP, 1)
+            yield ListeningSocket(ip_address(host), door.getsockname()[1], Transport.TCP, 1)
         finally:
             door.shutdown(socket.SHUT_RDWR)
             thread.join()
@@ -171,8 +171,8 @@ def test_datagrams_are_asked_together() -> None:
     ):
         sip.bind(("127.0.0.1", 0))
         silent.bind(("::1", 0))
-        one = Listener(ip_address("127.0.0.1"), sip.getsockname()[1], Transport.UDP, 1)
-        other = Listener(ip_address("::1"), silent.getsockname()[1], Transport.UDP, 2)
+        one = ListeningSocket(ip_address("127.0.0.1"), sip.getsockname()[1], Transport.UDP, 1)
+        other = ListeningSocket(ip_address("::1"), silent.getsockname()[1], Transport.UDP, 2)
 
         def serve() -> None:
             request, sender = sip.recvfrom(4_096)
@@ -194,7 +194,7 @@ def test_sockets_that_are_gone_are_forgotten(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(speech, "_ask_stream", lambda *_, **__: Speech.SIP)
     monkeypatch.setattr(speech, "_ask_datagrams", lambda these: [(one, None) for one in these])
     many = [
-        Listener(ip_address("127.0.0.1"), 5060 + number, kind, number)
+        ListeningSocket(ip_address("127.0.0.1"), 5060 + number, kind, number)
         for number in range(2)
         for kind in (Transport.UDP, Transport.TCP)
     ]

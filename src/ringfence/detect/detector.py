@@ -293,12 +293,9 @@ class Detector:
         if self._attribution.proxies.serves(exchange.local_port):
             return
         by_tls = exchange.transport is Transport.TLS
-        if by_tls and self._observation.is_new(exchange.address, now):
-            counts = True
-        else:
-            guest = by_tls and self._attribution.takes_guests
-            counts = not (guest or self._subjects.find(exchange.address).friend)
-        if counts:
+        new = by_tls and self._observation.is_new(exchange.address, now)
+        guest = by_tls and self._attribution.takes_guests
+        if new or not (guest or self._subjects.find(exchange.address).friend):
             self._exchanges.observe(exchange, now)
 
     def judge_exchanges(

@@ -375,14 +375,9 @@ class Ports:
         return tuple(port for port in self.tcp if port in guessed.union(self.sips))
 
     def is_like(self, other: "Ports") -> bool:
-        """Whether the rules for these ports are those for ``other``: an answer may confirm a guess."""
-        pairs = (
-            (self.udp, other.udp),
-            (self.tcp, other.tcp),
-            (self.streams, other.streams),
-            (self.tls, other.tls),
-        )
-        return all(mine == its for mine, its in pairs)
+        """Whether both need the same rules: the answer of a port may confirm what its number says."""
+        mine = self.udp, self.tcp, self.streams, self.tls
+        return mine == (other.udp, other.tcp, other.streams, other.tls)
 
     @property
     def web(self) -> tuple[int, ...]:

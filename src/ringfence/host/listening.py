@@ -34,7 +34,7 @@ from typing import NamedTuple
 
 from ringfence.host.asterisk_conf import FOLDER, read_conf
 from ringfence.host.processes import PROC, processes, sockets_of
-from ringfence.host.speech import Listener, Speech, Speeches
+from ringfence.host.speech import ListeningSocket, Speech, Speeches
 from ringfence.model import Endpoint, Transport
 from ringfence.netlink.sock_diag import CLOSED, LISTENING, Socket, address_of, port_of, sockets
 
@@ -107,8 +107,8 @@ def _asked(
     """Return the ports with what they speak, and with those of ``left_out`` (UDP) that speak SIP."""
     alone = {port for port in left_out if port ^ 1 not in left_out}
     listeners = [
-        *(_listener(row, Transport.TCP) for row in tcp if port_of(row.local_port) != ami_port),
-        *(_listener(row, Transport.UDP) for row in udp if port_of(row.local_port) in alone),
+        *(_listening_socket(row, Transport.TCP) for row in tcp if port_of(row.local_port) != ami_port),
+        *(_listening_socket(row, Transport.UDP) for row in udp if port_of(row.local_port) in alone),
     ]
     heard = speeches.look(listeners, {*_SIP, *found.udp} - {port + 1 for port in found.udp})
     more = {one.port for one in heard if one.transport is Transport.UDP and heard[one] is Speech.SIP}
@@ -125,8 +125,8 @@ def _asked(
     return ListeningPorts(tuple(sorted({*found.udp, *more})), found.tcp, sip, sips, other)
 
 
-def _listener(row: Socket, transport: Transport) -> Listener:
-    return Listener(address_of(row.local), port_of(row.local_port), transport, row.inode)
+def _listening_socket(row: Socket, transport: Transport) -> ListeningSocket:
+    return ListeningSocket(address_of(row.local), port_of(row.local_port), transport, row.inode)
 
 
 _STRICTEST = (Speech.SIPS, Speech.SIP, Speech.OTHER)

@@ -55,7 +55,7 @@ class Speech(enum.Enum):
     OTHER = "HTTP or AMI, in clear or by TLS"
 
 
-class Listener(NamedTuple):
+class ListeningSocket(NamedTuple):
     """A socket that listens; ``inode`` distinguishes it from an earlier one at the same address."""
 
     address: Address
@@ -81,7 +81,9 @@ class Speeches:
     _heard: dict[tuple[Address, int, Transport], _Asked] = field(factory=dict)
     _look: int = 0
 
-    def look(self, listeners: Iterable[Listener], clear: Iterable[int]) -> dict[Listener, Speech]:
+    def look(
+        self, listeners: Iterable[ListeningSocket], clear: Iterable[int]
+    ) -> dict[ListeningSocket, Speech]:
         """Ask the sockets that have not answered yet, and return what each one speaks, if that is known.
 
         A socket that took the place of another one counts as the earlier one until it answers. ``clear`` are
@@ -98,14 +100,14 @@ class Speeches:
         self._forget(present)
         return {one: heard for one in present if (heard := self._heard[one[:3]].speech) is not None}
 
-    def _is_due(self, one: Listener) -> bool:
+    def _is_due(self, one: ListeningSocket) -> bool:
         heard = self._heard.setdefault(one[:3], _Asked(one.inode))
         if heard.inode != one.inode:
             heard.inode, heard.tries, heard.due = one.inode, 0, 0
             return True
         return (heard.speech is None or heard.tries > 0) and heard.due <= self._look
 
-    def _keep(self, one: Listener, speech: Speech | None) -> None:
+    def _keep(self, one: ListeningSocket, speech: Speech | None) -> None:
         heard = self._heard[one[:3]]
         if speech is not None:
             heard.speech, heard.tries = speech, 0
@@ -113,7 +115,7 @@ class Speeches:
         heard.tries += 1
         heard.due = self._look + (1 << min(heard.tries - 1, _LONGEST_PAUSE))
 
-    def _forget(self, present: Iterable[Listener]) -> None:
+    def _forget(self, present: Iterable[ListeningSocket]) -> None:
         """Forget the sockets of ended calls, and all that are gone if there are too many."""
         here = {one[:3] for one in present}
         full = len(self._heard) > MOST_KNOWN
@@ -122,7 +124,7 @@ class Speeches:
                 del self._heard[key]
 
 
-def _ask_stream(one: Listener, *, clear_first: bool) -> Speech | None:
+def _ask_stream(one: ListeningSocket, *, clear_first: bool) -> Speech | None:
     """Ask a TCP socket in clear and by TLS; return None if it answers neither.
 
     The right way comes first if possible: Asterisk logs a wrong one.
@@ -163,9 +165,9 @@ def _of(answer: bytes, sip: Speech) -> Speech | None:
     return Speech.OTHER if answer.startswith(_OTHERS) else None
 
 
-def _ask_datagrams(listeners: Iterable[Listener]) -> list[tuple[Listener, Speech | None]]:
+def _ask_datagrams(listeners: Iterable[ListeningSocket]) -> list[tuple[ListeningSocket, Speech | None]]:
     """Ask all these UDP sockets, and return what each one answered within ``DATAGRAM_SECONDS``."""
-    found: list[tuple[Listener, Speech | None]] = []
+    found: list[tuple[ListeningSocket, Speech | None]] = []
     with ExitStack() as stack:
         asked = []
         for one in listeners:
@@ -186,7 +188,7 @@ def _ask_datagrams(listeners: Iterable[Listener]) -> list[tuple[Listener, Speech
     return found
 
 
-def _target(one: Listener) -> tuple[str, int]:
+def _target(one: ListeningSocket) -> tuple[str, int]:
     """Return where the socket can be reached from this host."""
     if not one.address.is_unspecified:
         return str(one.address), one.port
