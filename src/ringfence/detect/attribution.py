@@ -767,9 +767,11 @@ class Attribution:
                 nonces = request.nonces
                 sent = next((nonce for nonce in nonces if self._nonces.receivers(nonce, now)), None)
                 proven = sent is not None and self._nonces.proves(sent, request.address, now)
-                asked = sent is not None or request.crowded
-                # A proxy may forward the answer over a connection of another client.
-                waits = proven if request.transport is not _UDP and self._has_proxies else asked
+                if request.transport is _UDP:
+                    waits = sent is not None or request.crowded
+                else:
+                    # A proxy may forward the answer over a connection of another client.
+                    waits = proven or not self._has_proxies
                 nonce = sent or b"".join(nonces[:1])
                 self._conversations.ask(request, now, nonce, challenged=waits, proven=proven)
             if any(self._nonces.proves(nonce, request.address, now) for nonce in request.nonces):

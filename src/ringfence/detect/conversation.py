@@ -43,13 +43,14 @@ answered yet.
 
 A guess may also get no answer: its Via names an unroutable address, or the answer would be longer than a
 datagram. PJSIP still checks the password, and a right one registers the attacker (tried on 22.10.1). So a
-request with credentials that is not answered within ``SILENCE`` is a *blind* guess. Its nonce must be one
-that Asterisk sent, so requests of this sender do reach Asterisk. By TCP it must have gone to this sender
-alone, or the kernel must know the connection, because a TCP segment can be forged, too. And somebody who
-asked later must have been answered, so Asterisk lives, and the wire sees its answers.
+request with credentials that is not answered within ``SILENCE`` is a *blind* guess. By UDP its nonce must be
+one that Asterisk sent, so requests of this sender do reach Asterisk. By TCP, where a segment can be forged
+too, the kernel must know the connection, or the nonce must have gone to this sender alone. There the nonce
+may be older than is remembered: ``nonce_lifetime`` may be long. And somebody who asked later must have been
+answered, so Asterisk lives, and the wire sees its answers.
 
-Neither is needed if the request may have the answer sent elsewhere, or closes its receive window by TCP
-(``diverted``): no phone does that, and after ``DIVERTED_SILENCE`` the wire would have seen an answer. A
+No later answer is needed if the request may have the answer sent elsewhere, or closes its receive window by
+TCP (``diverted``): no phone does that, and after ``DIVERTED_SILENCE`` the wire would have seen an answer. A
 window that closes also makes the open requests diverted that came before it on its connection.
 
 If a Via has the answer sent to another address (``redirected``), which no phone does, each datagram without
@@ -108,10 +109,10 @@ _Key = tuple[AddressKey, int, bytes]  # of UDP: a sender, 0, a Call-ID; of TCP: 
 class Asked:
     """A copied request that came at ``at``, the nonce that it repeats, and whether it is answered.
 
-    ``proven``: Asterisk has sent this nonce to its sender alone. ``challenged``: Asterisk has sent it.
-    ``diverted``: its answer goes elsewhere or nowhere. ``served``: a 1xx has answered it, so more answers
-    follow. ``repeats``: how many retransmissions are not answered. ``shared``: when its Call-ID was last
-    taken over from another address.
+    ``proven``: Asterisk has sent this nonce to its sender alone. ``challenged``: it is a guess if nothing
+    answers it. ``diverted``: its answer goes elsewhere or nowhere. ``served``: a 1xx has answered it, so more
+    answers follow. ``repeats``: how many retransmissions are not answered. ``shared``: when its Call-ID was
+    last taken over from another address.
     """
 
     request: CopiedRequest
@@ -231,8 +232,8 @@ class Conversations:
     ) -> None:
         """Record a request. A datagram that can be read in several ways belongs to several conversations.
 
-        ``nonce`` is the one that it repeats. ``challenged``: Asterisk has sent this nonce. ``proven``: it has
-        sent it to this sender alone.
+        ``nonce`` is the one that it repeats. ``challenged``: with credentials, it is a guess if nothing
+        answers it. ``proven``: Asterisk has sent the nonce to this sender alone.
         """
         if not request.call_ids:
             if request.unread:

@@ -121,6 +121,23 @@ def test_a_hidden_guess_of_a_friend_by_tcp_counts_if_its_request_was_copied() ->
     assert happened.bans == [f"guess bans {PHONE}/32 by sip-tcp for 3600 s after 20"]
 
 
+@pytest.mark.parametrize(
+    ("connected", "transport", "attempts"),
+    [([(ATTACKER, 5062)], Transport.TCP, 5), ([], Transport.TCP, 0), ([(ATTACKER, 5062)], Transport.UDP, 0)],
+    ids=["a connection", "forged segments", "datagrams"],
+)
+def test_a_closed_window_hides_no_guess_with_an_old_nonce(
+    connected: list[tuple[str, int]], transport: Transport, attempts: int
+) -> None:
+    """By TCP the kernel's connection shows the sender, so a long ``nonce_lifetime`` is no way around."""
+    guard = Player(connected=connected)
+    asked = [copied(call=b"c%d" % n, nonce=b"1/old%d" % n, transport=transport) for n in range(5)]
+    guesses = [at(100 + n, evolve(one, diverted=True)) for n, one in enumerate(asked)]
+    happened = guard.play(*guesses, *ticks(105, 115))
+    assert happened.attempts == ["192.0.2.7 counted, proven by handshake"] * attempts
+    assert happened.bans == FULL[:attempts]
+
+
 def test_a_request_that_names_several_users_is_hidden() -> None:
     """No phone does that, and the answer names a user of the sender's choice: here the friend's own."""
     guard = Player()
