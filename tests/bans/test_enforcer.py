@@ -160,7 +160,7 @@ def test_an_unreadable_row_does_not_stop_the_start(world: World) -> None:
     """An unreadable row is logged; the ban that the kernel still has is kept, and new bans are placed."""
     world.decide()
     world.decide(OTHER)
-    world.store._connection._writer.execute(
+    world.store.connection._writer.execute(
         "UPDATE bans SET network = 'broken' WHERE network = '192.0.2.1/32'"
     )
     with said() as names:

@@ -226,7 +226,7 @@ def test_unreadable_facts_are_problems(desk: Desk) -> None:
 
     desk.guess(2)
     desk.kept.backend.list = broken  # type: ignore[method-assign,assignment] # a fault
-    desk.kept.store._connection._scanner.close()
+    desk.kept.store.connection._scanner.close()
     told = desk.ask("192.0.2.1")
 
     assert told["problems"][0] == "the kernel's bans are unknown: gone"

@@ -18,9 +18,10 @@ from tests.support.users import VALID
 from ringfence import control
 from ringfence.control import Peer
 from ringfence.daemon.facts import FailureMemory
-from ringfence.daemon.request_table import REQUESTS, PeerRole, RequestGate, Rights, check_request
+from ringfence.daemon.feature import build_features, handlers_of
+from ringfence.daemon.request_fields import PeerRole
+from ringfence.daemon.request_table import REQUESTS, RequestGate, Rights, check_request
 from ringfence.daemon.requests import RequestHandlers
-from ringfence.daemon.tops import TopCounts, TopRequests
 from ringfence.errors import ControlError, RingfenceError
 
 TEXTS = st.one_of(
@@ -98,11 +99,9 @@ def _handlers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, co
     with kept(folder, configured()) as made:
         made.side.start()
         side = made.side
-        tops = TopRequests(
-            side, TopCounts(side.common.store.tops, side.common.store.best_effort, side.common.clock.wall)
-        )
         memory = FailureMemory(side.exempt.friends.friends)
-        plain = RequestHandlers(side, lambda _: pytest.fail("no status here"), memory, tops).handlers()
+        plain = RequestHandlers(side, lambda _: pytest.fail("no status here"), memory).handlers()
+        plain = {**plain, **handlers_of(build_features(side))}
         wanted = {do: handler for do, handler in plain.items() if do not in {"status", "follow", "off", "on"}}
         gate = RequestGate(
             wanted,

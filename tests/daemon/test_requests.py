@@ -15,10 +15,10 @@ from tests.support.recorded import active
 
 from ringfence.control import Encoded
 from ringfence.daemon.facts import FailureMemory
-from ringfence.daemon.request_table import PeerRole, check_request
+from ringfence.daemon.request_fields import PeerRole
+from ringfence.daemon.request_table import check_request
 from ringfence.daemon.requests import RequestHandlers
 from ringfence.daemon.status import StatusData
-from ringfence.daemon.tops import TopCounts, TopRequests
 from ringfence.errors import ControlError, StoreError
 from ringfence.firewall.contract import Counters
 from ringfence.model import Ban, parse_network
@@ -32,11 +32,8 @@ class Office:
         self.kept = made
         made.side.start()
         side = made.side
-        tops = TopRequests(
-            side, TopCounts(side.common.store.tops, side.common.store.best_effort, side.common.clock.wall)
-        )
         self.handlers = RequestHandlers(
-            side, self._seen, FailureMemory(side.exempt.friends.friends), tops
+            side, self._seen, FailureMemory(side.exempt.friends.friends)
         ).handlers()
 
     def _seen(self, usage: Counters) -> StatusData:

@@ -21,7 +21,8 @@ from tests.support.programs import program_service
 from tests.support.users import ALICE, PAGE, READER, VALID, as_user, guard_with_users
 
 from ringfence import control
-from ringfence.daemon.request_table import PAGE_CHANGES, REQUESTS, WEB_USER, PeerRole, Rights
+from ringfence.daemon.request_fields import PeerRole
+from ringfence.daemon.request_table import PAGE_CHANGES, REQUESTS, WEB_USER, Rights
 from ringfence.errors import ControlError
 
 pytestmark = pytest.mark.kernel

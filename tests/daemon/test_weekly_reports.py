@@ -26,8 +26,7 @@ from ringfence.alarm_codes import AlarmCode
 from ringfence.bans.unban import unban
 from ringfence.config.converters import Duration, MailAddress, Name, ReportName
 from ringfence.config.schema import ChannelSettings, MailSettings, NotifySettings
-from ringfence.daemon.timeline import TimelineRecorder
-from ringfence.daemon.tops import TopCounts, TopRequests
+from ringfence.daemon.feature import build_features, handlers_of
 from ringfence.daemon.weekly_reports import RETRY_AFTER, WEEK, ReportCollector, WeeklyReports, next_report
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.errors import StoreError
@@ -197,16 +196,12 @@ def test_without_a_writable_database_there_is_no_report(
 def collected(kept: Kept, names: Sequence[str]) -> dict[str, Any]:
     """Return the report of guesses at these accounts, of which each has a phone that needs a person."""
     side = kept.side
-    counts = TopCounts(side.common.store.tops, side.common.store.best_effort, side.common.clock.wall)
-    timeline = TimelineRecorder(kept.detector, kept.enforcer, kept.store, kept.clock)
-    handlers = {
-        **Requests(kept).handlers,
-        **TopRequests(side, counts).handlers(),
-        "history": timeline.answer,
-    }
+    features = build_features(side)
+    handlers = {**Requests(kept).handlers, **handlers_of(features)}
     for name in names:
         attempt = evolve(ATTEMPT, account=name)
-        counts.on_judgement(Judgement(attempt, ip_network(GUESSER), Disposition.COUNTED))
+        for feature in features:
+            feature.on_judgement(Judgement(attempt, ip_network(GUESSER), Disposition.COUNTED))
         kept.alarms.activate(AlarmCode.PHONE_BROKEN, name, f"{name} fails")
     kept.ban(GUESSER)
     kept.now += 60.0

@@ -44,6 +44,6 @@ def test_a_hostile_subject_and_an_unknown_code(store: Store) -> None:
     [found] = store.alarms.active()
     assert found.subject.startswith("\\ud800\\x1bx")
     assert len(found.subject) == tables.MAX_SUBJECT
-    with store._connection.transaction() as execute:
+    with store.connection.transaction() as execute:
         execute("UPDATE alarms SET code = 'alarm.of_the_future'")
     assert store.alarms.active() == []

@@ -200,7 +200,7 @@ def test_bans_with_the_same_end_cost_no_more_than_others(store: Store) -> None:
         store.bans.end([(ban.network, ban.scope) for ban in bans], 2_000.0)
         return steps
 
-    store._connection._writer.set_progress_handler(count, 10)
+    store.connection._writer.set_progress_handler(count, 10)
     many = cost([ban_of(str(net), 1_000.0, 3_600.0 + n) for n, net in enumerate(networks)])
     one = cost([ban_of(str(net), 1_500.0) for net in networks])
 

@@ -36,10 +36,10 @@ def test_a_long_query_of_a_thread_delays_no_other(store: Store) -> None:
         return int(over.wait(30))
 
     def scan() -> list[tuple[int]]:
-        with store._connection.scanning() as execute:
+        with store.connection.scanning() as execute:
             return execute("SELECT hold()").fetchall()
 
-    store._connection._scanner.create_function("hold", 0, hold)
+    store.connection._scanner.create_function("hold", 0, hold)
     with ThreadPoolExecutor(1) as thread:
         scanned = thread.submit(scan)
         assert began.wait(20)
@@ -54,20 +54,20 @@ def test_a_long_query_of_a_thread_delays_no_other(store: Store) -> None:
 def test_a_full_disk_is_an_error_until_there_is_room(store: Store) -> None:
     """A write without room raises StoreError; the content stays, and writes succeed again with room."""
     store.bans.record([ban_of("192.0.2.1")])
-    (pages,) = store._connection._writer.execute("PRAGMA page_count").fetchone()
-    store._connection._writer.execute(f"PRAGMA max_page_count = {pages}")
+    (pages,) = store.connection._writer.execute("PRAGMA page_count").fetchone()
+    store.connection._writer.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(StoreError, match="full"):
         store.bans.record([ban_of("192.0.2.2", made=attempts(50, account="x" * 4_096))])
     assert recorded_bans(store, 1_000.0) == [ban_of("192.0.2.1")]
 
-    store._connection._writer.execute("PRAGMA max_page_count = 100000")
+    store.connection._writer.execute("PRAGMA max_page_count = 100000")
     store.bans.record([ban_of("192.0.2.2")])
     assert len(recorded_bans(store, 1_000.0)) == 2
 
 
 def test_a_locked_database_is_an_error(store: Store, path: Path) -> None:
     """A write raises StoreError if another process holds the lock for longer than the timeout."""
-    store._connection._writer.execute("PRAGMA busy_timeout = 50")
+    store.connection._writer.execute("PRAGMA busy_timeout = 50")
     with closing(sqlite3.connect(path)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreError, match="locked"):

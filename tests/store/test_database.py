@@ -25,7 +25,7 @@ from ringfence.model import (
     Scope,
 )
 from ringfence.store import database, file
-from ringfence.store.database import SCHEMA, Store
+from ringfence.store.database import schema, Store
 from ringfence.store.file import VERSION
 
 NOBODY = 65_534
@@ -127,12 +127,12 @@ def test_a_database_of_an_earlier_version_keeps_its_rows(path: Path, monkeypatch
     """A new table, index and column are added; a command does not add them, but says what to do."""
     with Store.open_or_memory(path) as store:
         store.bans.record([ban_of("192.0.2.1", made=attempts(5))])
-    later = SCHEMA.replace(
+    later = schema().replace(
         "sources TEXT NOT NULL\n", "sources TEXT NOT NULL,\n        colour TEXT NOT NULL DEFAULT 'red'\n"
     )
-    assert later != SCHEMA
+    assert later != schema()
     later += "CREATE TABLE more (name TEXT PRIMARY KEY) STRICT; CREATE INDEX colours ON attempts (colour);"
-    monkeypatch.setattr(database, "SCHEMA", later)
+    monkeypatch.setattr(database, "schema", lambda: later)
     monkeypatch.setattr(file, "VERSION", VERSION + 1)
     with pytest.raises(StoreError, match="fix: systemctl restart ringfence"):
         Store.open(path, owner=False)
@@ -152,10 +152,10 @@ def test_an_upgrade_that_fails_changes_nothing(path: Path, monkeypatch: pytest.M
     with Store.open_or_memory(path) as store:
         store.bans.record([ban_of("192.0.2.1", made=attempts(5))])
     before = shape_of(path)
-    broken = "CREATE TABLE aaa (name TEXT PRIMARY KEY) STRICT;" + SCHEMA.replace(
+    broken = "CREATE TABLE aaa (name TEXT PRIMARY KEY) STRICT;" + schema().replace(
         "sources TEXT NOT NULL\n", "sources TEXT NOT NULL,\n        colour TEXT NOT NULL\n"
     )
-    monkeypatch.setattr(database, "SCHEMA", broken)
+    monkeypatch.setattr(database, "schema", lambda: broken)
     monkeypatch.setattr(file, "VERSION", VERSION + 1)
     with pytest.raises(StoreError, match="Cannot add a NOT NULL column"):
         Store.open(path, owner=True)

@@ -61,7 +61,7 @@ def test_an_invalid_row_is_left_out(store: Store) -> None:
     store.bans.record(
         [ban_of("192.0.2.1/32", since=1.0, made=attempts(2)), ban_of("192.0.2.0/24", since=2.0)]
     )
-    store._connection._writer.execute("UPDATE bans SET scope = 'everything' WHERE network = '192.0.2.0/24'")
+    store.connection._writer.execute("UPDATE bans SET scope = 'everything' WHERE network = '192.0.2.0/24'")
 
     assert [one.ban.since for one in store.bans.past(ip_network("192.0.2.1"), 0.0, MOST)] == [1.0]
 

@@ -46,7 +46,7 @@ def test_an_unreadable_ban_is_left_out_and_reported(store: Store) -> None:
     bans = [ban_of(f"192.0.2.{last}", 1_000.0 + last) for last in (1, 2, 3)]
     records.ban(bans)
     assert list(records.running(2_000.0)) == bans
-    store._connection._writer.execute("UPDATE bans SET origin = 'nobody' WHERE network = '192.0.2.2/32'")
+    store.connection._writer.execute("UPDATE bans SET origin = 'nobody' WHERE network = '192.0.2.2/32'")
     with capture_logs() as logs:
         assert list(records.running(2_000.0)) == [bans[0], bans[2]]
 

@@ -38,7 +38,7 @@ def test_a_command_does_not_wait_for_the_database(
     store: Store, runtime: Path, waiting: list[Callable[[], object]]
 ) -> None:
     """While another thread writes, `off` holds at once in a file; it is recorded afterwards."""
-    with store._connection.transaction():
+    with store.connection.transaction():
         command = threading.Thread(target=store.switch.set, args=(True,), daemon=True)
         command.start()
         command.join(10.0)

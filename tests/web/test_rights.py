@@ -10,7 +10,8 @@ from tests.support.daemon import Guard
 from tests.support.web import Browser, daemon_in_thread, web_server
 
 from ringfence import control
-from ringfence.daemon.request_table import PeerRole, check_request
+from ringfence.daemon.request_fields import PeerRole
+from ringfence.daemon.request_table import check_request
 from ringfence.errors import ControlError
 
 

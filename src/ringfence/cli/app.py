@@ -13,10 +13,12 @@ from typing import Annotated, Any, ClassVar
 import typer
 
 import ringfence
-from ringfence.cli.groups import LazyCommand, LazyGroup
+from ringfence import street
+from ringfence.cli.groups import LazyGroup
 from ringfence.cli.output import echo, echo_stderr, exit_if_unrecorded
 from ringfence.errors import Exit, report_defect
 from ringfence.model import printable
+from ringfence.street import Command
 
 
 class Commands(LazyGroup):
@@ -26,70 +28,63 @@ class Commands(LazyGroup):
     """
 
     lazy: ClassVar = {
-        "setup": LazyCommand(
-            "setup",
+        "setup": Command(
+            ".setup",
             "Connect ringfence to the local Asterisk, start ringfence, and test it with a harmless failed "
             "login.",
         ),
-        "run": LazyCommand("daemon", "Guard the PBX until stopped. Bans stay in place when it ends."),
-        "reload": LazyCommand(
-            "daemon", "Reload the daemon's configuration; print its errors if it is invalid."
-        ),
-        "restore": LazyCommand(
-            "daemon",
+        "run": Command(".daemon", "Guard the PBX until stopped. Bans stay in place when it ends."),
+        "reload": Command(".daemon", "Reload the daemon's configuration; print its errors if it is invalid."),
+        "restore": Command(
+            ".daemon",
             "Restore rules and bans in the kernel, and exit. For boot, before the network is up.",
         ),
-        "confirm": LazyCommand("daemon", "Keep rules and bans after the trial of `ringfence run --trial`."),
-        "bans": LazyCommand(
-            "bans", "List current bans, as read from the kernel, with the daemon up or down."
-        ),
-        "ban": LazyCommand("bans", "Ban addresses or networks by hand."),
-        "unban": LazyCommand(
-            "bans",
+        "confirm": Command(".daemon", "Keep rules and bans after the trial of `ringfence run --trial`."),
+        "bans": Command(".bans", "List current bans, as read from the kernel, with the daemon up or down."),
+        "ban": Command(".bans", "Ban addresses or networks by hand."),
+        "unban": Command(
+            ".bans",
             "End bans of addresses or networks, or all bans. Works with the daemon up or down.",
         ),
-        "allow": LazyCommand("lists", "Show and change the allow list: addresses that are never banned."),
-        "deny": LazyCommand("lists", "Show and change the deny list: addresses that are always dropped."),
-        "feeds": LazyCommand("feeds", "Show and change the feeds: block lists that others publish."),
-        "fence": LazyCommand(
-            "fence", "Show, start and keep the fence: only phones, trunks and named networks reach SIP."
+        "allow": Command(".lists", "Show and change the allow list: addresses that are never banned."),
+        "deny": Command(".lists", "Show and change the deny list: addresses that are always dropped."),
+        "feeds": Command(".feeds", "Show and change the feeds: block lists that others publish."),
+        "fence": Command(
+            ".fence", "Show, start and keep the fence: only phones, trunks and named networks reach SIP."
         ),
-        "fleet": LazyCommand(
-            "fleet", "Show and test the bans that are shared with other hosts by CrowdSec's local API."
+        "fleet": Command(
+            ".fleet", "Show and test the bans that are shared with other hosts by CrowdSec's local API."
         ),
-        "friends": LazyCommand(
-            "friends",
+        "friends": Command(
+            ".friends",
             "Show the known phones and trunks of this PBX; copy them to a second server.",
         ),
-        "off": LazyCommand(
-            "switch",
+        "off": Command(
+            ".switch",
             "Remove every rule and set of ringfence, with the daemon up or down, until `ringfence on`.",
         ),
-        "on": LazyCommand("switch", "Enforce again, after `ringfence off`."),
-        "status": LazyCommand("status", "Show alarms, sources, attempts, bans, and addresses near a ban."),
-        "history": LazyCommand("report", "Show attempts and bans over time, up to a year back."),
-        "report": LazyCommand(
-            "report", "Report what happened: attempts, who made them, bans, and broken phones."
+        "on": Command(".switch", "Enforce again, after `ringfence off`."),
+        "status": Command(".status", "Show alarms, sources, attempts, bans, and addresses near a ban."),
+        "report": Command(
+            ".report", "Report what happened: attempts, who made them, bans, and broken phones."
         ),
-        "events": LazyCommand("events", "Show the latest attempts, bans and alarms, one line each."),
-        "top": LazyCommand("top", "Show attempts and bans live; list the busiest accounts and addresses."),
-        "alarms": LazyCommand("alarms", "List alarms and their history, or dismiss them."),
-        "why": LazyCommand(
-            "why", "Explain an address or an account: its attempts, its bans, and what to do."
-        ),
-        "check": LazyCommand("check", "Check the setup, and suggest fixes. Changes nothing."),
-        "notify": LazyCommand("notify", "Test the notifications."),
-        "web": LazyCommand("web", "Serve the live page, and print links to log in to it."),
-        "config": LazyCommand("config", "Show and check the configuration. Changes nothing."),
-        "parse": LazyCommand("parse", "Show line by line how ringfence parses a log. Changes nothing."),
-        "replay": LazyCommand(
-            "replay",
+        "events": Command(".events", "Show the latest attempts, bans and alarms, one line each."),
+        "alarms": Command(".alarms", "List alarms and their history, or dismiss them."),
+        "why": Command(".why", "Explain an address or an account: its attempts, its bans, and what to do."),
+        "check": Command(".check", "Check the setup, and suggest fixes. Changes nothing."),
+        "notify": Command(".notify", "Test the notifications."),
+        "web": Command(".web", "Serve the live page, and print links to log in to it."),
+        "config": Command(".config", "Show and check the configuration. Changes nothing."),
+        "parse": Command(".parse", "Show line by line how ringfence parses a log. Changes nothing."),
+        "replay": Command(
+            ".replay",
             "Show which addresses would have been banned in past logs and AMI recordings. Changes nothing.",
         ),
-        "import-fail2ban": LazyCommand(
-            "import_fail2ban",
+        "import-fail2ban": Command(
+            ".import_fail2ban",
             "Print fail2ban's asterisk jail as a configuration, or take over its bans.",
         ),
+        **street.commands(),
     }
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - typer's own copies of click's types

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import typer.core
 import typer.main
+
+from ringfence.street import Command
 
 
 class HintingGroup(typer.core.TyperGroup):
@@ -23,13 +25,6 @@ class HintingGroup(typer.core.TyperGroup):
         return super().resolve_command(ctx, args)
 
 
-class LazyCommand(NamedTuple):
-    """A command that is not loaded yet: its module in ``ringfence.cli``, and its line in the list."""
-
-    module: str
-    help: str
-
-
 class LazyGroup(HintingGroup):
     """A group that loads the module of a command when this command runs.
 
@@ -37,7 +32,7 @@ class LazyGroup(HintingGroup):
     module has a function or a :class:`typer.Typer` (for a group) with the name of the command.
     """
 
-    lazy: ClassVar[Mapping[str, LazyCommand]]
+    lazy: ClassVar[Mapping[str, Command]]
     """The commands by their names, in the order of the list that ``--help`` prints."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401, ARG002 - see above
@@ -48,7 +43,7 @@ class LazyGroup(HintingGroup):
         """Return the command with this name; None if there is none."""
         if cmd_name in self.lazy and cmd_name not in self.commands:
             lazy, part = self.lazy[cmd_name], typer.Typer(rich_markup_mode=None, add_completion=False)
-            found = getattr(import_module(f"ringfence.cli.{lazy.module}"), cmd_name.replace("-", "_"))
+            found = getattr(import_module(lazy.module, "ringfence.cli"), cmd_name.replace("-", "_"))
             if isinstance(found, typer.Typer):
                 part.add_typer(found, name=cmd_name, help=lazy.help)
             else:

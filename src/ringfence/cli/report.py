@@ -19,37 +19,13 @@ from ringfence.cli.common import (
     duration_from,
     settings_from,
 )
-from ringfence.cli.output import JsonOption, echo, echo_json, echo_stderr, errors_reported
+from ringfence.cli.output import JsonOption, echo_json, echo_stderr, errors_reported
 from ringfence.cli.screen import Screen
 from ringfence.errors import WebError
 from ringfence.report.summary import ReportAnswers, locations_by_name, summary_of
-from ringfence.report.text import TextForm, has_blocks, history_lines, report_lines
-
-# -- ``ringfence history``: show how many attempts, bans and unbans there were over time
-
+from ringfence.report.text import TextForm, has_blocks, report_lines
 
 RECORDED_ONLY = "The daemon does not answer: this is what it has recorded."
-
-
-def history(
-    config: ConfigOption = DEFAULT_CONFIG,
-    since: Annotated[
-        str, typer.Option("--since", metavar="TIME", help="How far to look back, such as 6h, 7d or 52w.")
-    ] = "24h",
-    local: output.LocalOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Show attempts and bans over time, up to a year back."""
-    output.choose(local=local)
-    seconds = duration_from("--since", since)
-    with errors_reported():
-        found, absent = ask_or_read(config, "history", seconds=seconds)
-    if as_json:
-        echo_json(found)
-    else:
-        echo(*history_lines(found, text_form()))
-    if absent:
-        echo_stderr(RECORDED_ONLY)
 
 
 def text_form(width: int = 80) -> TextForm:

@@ -15,22 +15,23 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
-from attrs import asdict, frozen
+from attrs import asdict
 
 from ringfence import control
-from ringfence.alarms import Alarms
 from ringfence.bans.unban import unban_known
 from ringfence.clock import Clock
 from ringfence.config.schema import Settings
 from ringfence.daemon import process, trial
 from ringfence.daemon.facts import FailureMemory
+from ringfence.daemon.feature import Feature, build_features, handlers_of
 from ringfence.daemon.firewall_manager import find_answer_users
 from ringfence.daemon.firewall_side import FirewallSide, build_firewall_side, choose
 from ringfence.daemon.floods import FloodJudge
@@ -48,8 +49,6 @@ from ringfence.daemon.request_table import RequestGate, Rights
 from ringfence.daemon.requests import RequestHandlers
 from ringfence.daemon.source_manager import LogPositions, SourceManager, SourceWatchdog, WireReader
 from ringfence.daemon.status import StatusCollector
-from ringfence.daemon.timeline import TimelineRecorder
-from ringfence.daemon.tops import TopCounts, TopRequests
 from ringfence.daemon.weekly_reports import ReportCollector, WeeklyReports
 from ringfence.detect.detector import Detector
 from ringfence.friends.registry import FriendRegistry
@@ -116,32 +115,13 @@ FRIENDS_EVERY = 0.05
 ALARMS_EVERY = 2.0
 RETRY_EVERY = 30.0
 COUNTERS_EVERY = 30.0
-TOPS_EVERY = 300.0
 PURGE_EVERY = 3_600.0
-
-
-@frozen
-class Recorders:
-    """The parts that record numbers over time.
-
-    ``timeline`` records the numbers of attempts and bans, ``tops`` the accounts and addresses with the most
-    attempts. ``metrics`` serves the metrics; None if the configuration does not ask for them.
-    """
-
-    timeline: TimelineRecorder
-    tops: TopCounts
-    metrics: "MetricsServer | None"
-
-    def jobs(self, alarms: Alarms) -> list[Coroutine[None, None, None]]:
-        """Return the coroutines that run until the daemon stops."""
-        metrics = [self.metrics.run()] if self.metrics is not None else []
-        return [self.timeline.run(), every(TOPS_EVERY, "tops", self.tops.save, alarms), *metrics]
 
 
 class Daemon:
     """The running daemon. The firewall is in place when :meth:`serve` begins.
 
-    There are ten parameters because :func:`build_daemon` constructs the parts and passes each of them.
+    There are eleven parameters because :func:`build_daemon` constructs the parts and passes each of them.
     """
 
     def __init__(
@@ -154,7 +134,8 @@ class Daemon:
         connections: ConnectionTable,
         status: StatusCollector,
         requests: RequestHandlers,
-        recorders: Recorders,
+        features: Sequence[Feature],
+        metrics: "MetricsServer | None",
         reports: WeeklyReports,
     ) -> None:
         self._side = side
@@ -165,7 +146,8 @@ class Daemon:
         self._connections = connections
         self._status = status
         self._requests = requests
-        self._recorders = recorders
+        self._features = features
+        self._metrics = metrics
         self._reports = reports
         self._stopped = asyncio.Event()
         self._log = structlog.get_logger()
@@ -196,7 +178,8 @@ class Daemon:
             for task in tasks:
                 task.cancel()
         self._side.common.kept_alarms.save()
-        self._recorders.tops.save()
+        for feature in self._features:
+            feature.finish()
         self._log.info("daemon.stopped", bans="left in place")
 
     async def _send_last(self, messages: "asyncio.Task[None]") -> None:
@@ -240,7 +223,8 @@ class Daemon:
             side.kernel.changes.run(),
             side.kernel.rules.run(),
             self._reports.run(),
-            *self._recorders.jobs(side.common.alarms),
+            *([self._metrics.run()] if self._metrics is not None else []),
+            *chain.from_iterable(feature.jobs() for feature in self._features),
             _feed_watchdog(),
         ]
 
@@ -259,7 +243,7 @@ class Daemon:
     def _handlers(self) -> Mapping[str, control.Handler]:
         handlers = {
             **self._requests.handlers(),
-            "history": self._recorders.timeline.answer,
+            **handlers_of(self._features),
             "reload": lambda _: asdict(self._reloader.reload()),
         }
         side, admins = self._side, self._reloader.settings.control.admins
@@ -296,7 +280,7 @@ def build_daemon(
     """
     clock = side.common.clock
     failures = FailureMemory(side.exempt.friends.friends)
-    tops = TopCounts(side.common.store.tops, side.common.store.best_effort, clock.wall)
+    features = build_features(side)
     effects = EffectHandler(
         side.kernel.enforcer.carry_out,
         side.common.alarms,
@@ -305,7 +289,11 @@ def build_daemon(
         learn=(side.exempt.friends.on_login, side.kernel.enforcer.on_login),
         estrange=side.exempt.friends.on_estranged,
         update_friends=side.exempt.friends.changed.set,
-        watch=(failures.on_judgement, tops.on_judgement, side.common.feed.on_judgement),
+        watch=(
+            failures.on_judgement,
+            *(feature.on_judgement for feature in features),
+            side.common.feed.on_judgement,
+        ),
     )
     pipeline = Pipeline(
         side.detector,
@@ -329,14 +317,13 @@ def build_daemon(
     metrics = _metrics(settings, side, pipeline, sources, wire)
     status = StatusCollector(side, sources, wire, reloader, connections, metrics)
     startup = StartupWait(side.exempt.friends, sources, effects, reloader, clock)
-    recorders = Recorders(
-        TimelineRecorder(side.detector, side.kernel.enforcer, side.common.store, clock), tops, metrics
-    )
-    requests = RequestHandlers(side, status.collect, failures, TopRequests(side, tops))
-    answers = {**requests.handlers(), "history": recorders.timeline.answer}
+    requests = RequestHandlers(side, status.collect, failures)
+    answers = {**requests.handlers(), **handlers_of(features)}
     collector = ReportCollector(side, answers, lambda: reloader.settings.geo.database or ())
     reports = WeeklyReports(side.common.notifier, side.common.store, collector.collect, clock)
-    return Daemon(side, startup, floods, sources, reloader, connections, status, requests, recorders, reports)
+    return Daemon(
+        side, startup, floods, sources, reloader, connections, status, requests, features, metrics, reports
+    )
 
 
 def run(path: Path, settings: Settings, trial_for: float = 0.0) -> None:

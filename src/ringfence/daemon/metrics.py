@@ -22,7 +22,7 @@ from ringfence.bans.enforcer import BOUNDS
 from ringfence.daemon.firewall_side import FirewallSide
 from ringfence.daemon.pipeline import Pipeline
 from ringfence.daemon.source_manager import SourceManager
-from ringfence.daemon.timeline import BANNED_BY, counted_rule
+from ringfence.detect.rules import BANNED_BY, counted_rule
 from ringfence.model import WIRE, EventKind, Proof, Scope
 from ringfence.sources.state import State
 

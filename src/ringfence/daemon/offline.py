@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from attrs import asdict, evolve
 
+from ringfence import street
 from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.unban import unban, unban_all
 from ringfence.clock import Clock
@@ -31,8 +32,6 @@ from ringfence.daemon.firewall_manager import find_sip_sockets
 from ringfence.daemon.firewall_side import MOST_PAST, build_firewall_side, choose
 from ringfence.daemon.process import claim_sets, collector_paused, make_folder
 from ringfence.daemon.process import configure as configure_logging
-from ringfence.daemon.timeline import read_history
-from ringfence.daemon.tops import recorded_tops
 from ringfence.detect.detector import Detector
 from ringfence.detect.friends import MOST
 from ringfence.errors import (
@@ -175,14 +174,10 @@ def _past_bans(settings: Settings, arguments: Arguments) -> list[dict[str, Any]]
         return [*past_bans(store.bans, since_from(arguments, now), now, _networks(arguments))]
 
 
-def _history(settings: Settings, arguments: Arguments) -> dict[str, Any]:
+def _read(read: Callable[[Store, Arguments, float], Any], settings: Settings, arguments: Arguments) -> Any:  # noqa: ANN401 - the daemon's JSON
+    """Answer a request of a feature from what is recorded."""
     with _recorded(settings) as store:
-        return read_history(store.timeline, arguments["seconds"], time.time())
-
-
-def _tops(settings: Settings, arguments: Arguments) -> list[dict[str, Any]]:
-    with _recorded(settings) as store:
-        return recorded_tops(store.tops, arguments["kind"], time.time() - arguments["seconds"])
+        return read(store, arguments, time.time())
 
 
 @_empty_if_unused
@@ -270,14 +265,15 @@ ANSWERS: Mapping[str, Callable[[Settings, Arguments], Any]] = {
     "alarms": _alarms,
     "bans": _bans,
     "friends": _friends,
-    "history": _history,
     "off": _off,
     "on": _on,
     "past_bans": _past_bans,
-    "tops": _tops,
     "unban": _unban,
     "why": _why,
     "why_account": _why_account,
+    **{
+        do: partial(_read, read) for module in street.modules("guard") for do, read in module.RECORDED.items()
+    },
     **{
         do: partial(_on_lists, do)
         for do in ("lists", "feeds", "allow_add", "allow_remove", "deny_add", "deny_remove")

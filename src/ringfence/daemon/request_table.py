@@ -1,21 +1,9 @@
-"""The table of all requests on the control socket: their fields, and which users may send them.
+"""The table of all requests on the control socket, and the gate that each request passes.
 
-The kernel reports the user of each client. A user has one role:
-
-- ``administrator``: root, and the users that ``admins`` in ``[control]`` of the configuration names. They may
-  send every request.
-- ``page``: the user of the live page, ``ringfence-web``. Somebody may take this process over. So it may read,
-  and change one small network at a time. It cannot switch ringfence off, or cut off a friend.
-- ``daemon``: the user of the daemon itself. Programs that the daemon starts may have this user, too. It may
-  only reload the configuration, which ``systemctl reload`` does.
-- ``reader``: every other user who can reach the socket, by the group of the daemon. It may only read.
-
-The table denies by default: a role that a request does not name may not send it, and a field that is not
-named is refused. The bounds of a role may be tighter than those of an administrator.
+The table has the guard's requests, and those of each feature (``street.py``).
 """
 
 import asyncio
-import enum
 import inspect
 import json
 from collections import deque
@@ -27,161 +15,37 @@ from typing import Any
 import structlog
 from attrs import Factory, evolve, frozen
 
-from ringfence import control
+from ringfence import control, street
 from ringfence.config.converters import MAX_DURATION
 from ringfence.control import LINE_KINDS, MOST_LISTED, Peer
 from ringfence.daemon.fence_links import MOST_ADMITTED_FOR, MOST_VALID
+from ringfence.daemon.request_fields import (
+    NONE,
+    PERIOD,
+    Fields,
+    PeerRole,
+    Request,
+    check_fields,
+    choice,
+    choices,
+    flag,
+    network,
+    networks,
+    nullable,
+    numbers,
+    objects,
+    only,
+    optional,
+    read,
+    seconds,
+    text,
+    texts,
+    whole,
+)
 from ringfence.errors import ControlError
 from ringfence.lists.entries import MAX_AT_ONCE, MAX_NAME, MAX_NOTE, MAX_SECONDS, MAX_TEXT
 from ringfence.model import MASK, Network, parse_network, printable
 from ringfence.networks import PAGE_SHORTEST, PAGE_UNBAN_SHORTEST
-
-# -- the checks of the fields of requests: which JSON values a field accepts
-#
-# A check never raises an exception, whatever the value is. The texts say what the value must be.
-
-
-MOST_NETWORK = 64  # characters of an address or a network
-_LONGEST_NAME = 40  # characters of a field's name in an error
-
-
-@frozen
-class Field:
-    """What a field of a request accepts.
-
-    ``accepts`` returns whether it accepts a value. ``form`` completes the sentence "the field must be …".
-    The value of a field that ``is_secret`` is not logged.
-    """
-
-    accepts: Callable[[Any], bool]
-    form: str
-    is_required: bool = True
-    is_secret: bool = False
-
-
-def check_fields(do: str, fields: Mapping[str, Field], request: Mapping[str, object]) -> None:
-    """Raise ControlError unless the request ``do`` has valid fields: all that are required, and no other."""
-    for name, value in request.items():
-        field = fields.get(name)
-        if field is None:
-            raise ControlError(f"{do}: there is no field {printable(name[:_LONGEST_NAME])}")
-        if not field.accepts(value):
-            raise ControlError(f"{do}: {name} must be {field.form}")
-    for name, field in fields.items():
-        if field.is_required and name not in request:
-            raise ControlError(f"{do}: {name} is missing; it must be {field.form}")
-
-
-def optional(field: Field) -> Field:
-    """Return ``field`` for a value that may be missing."""
-    return evolve(field, is_required=False)
-
-
-def nullable(field: Field) -> Field:
-    """Return ``field`` for a value that may be null or missing."""
-    accepts = field.accepts
-    return Field(lambda value: value is None or accepts(value), f"null or {field.form}", is_required=False)
-
-
-def flag() -> Field:
-    """Return a field for true or false, which may be missing."""
-    return Field(lambda value: isinstance(value, bool), "true or false", is_required=False)
-
-
-def whole(least: int, most: int) -> Field:
-    """Return a field for a whole number."""
-    return Field(lambda value: _is_whole(value, least, most), f"a whole number from {least} to {most}")
-
-
-def seconds(most: float) -> Field:
-    """Return a field for a number of seconds above 0."""
-
-    def accepts(value: object) -> bool:
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            return False
-        return 0 < value <= most  # false for NaN
-
-    return Field(accepts, f"a number of seconds, above 0 and at most {most:.0f}")
-
-
-def text(most: int, least: int = 0) -> Field:
-    """Return a field for a text with ``least`` to ``most`` characters."""
-    return Field(lambda value: _is_text(value, least, most), f"a text of {least} to {most} characters")
-
-
-def texts(most: int, longest: int) -> Field:
-    """Return a field for a list of 1 to ``most`` texts, each with at most ``longest`` characters."""
-    form = f"a list of 1 to {most} texts, each of 1 to {longest} characters"
-    return Field(_each(lambda value: _is_text(value, 1, longest), most), form)
-
-
-def choices(allowed: tuple[str, ...]) -> Field:
-    """Return a field for a list of some of the texts in ``allowed``."""
-    form = f"a list of some of: {', '.join(allowed)}"
-    return Field(_each(lambda value: isinstance(value, str) and value in allowed, len(allowed)), form)
-
-
-def choice(*allowed: str) -> Field:
-    """Return a field for one of the texts in ``allowed``."""
-    return Field(lambda value: isinstance(value, str) and value in allowed, f"one of: {', '.join(allowed)}")
-
-
-def numbers(most: int) -> Field:
-    """Return a field for a list of at most ``most`` whole numbers from 0."""
-    form = f"a list of at most {most} whole numbers"
-    return Field(_each(lambda value: _is_whole(value, 0, 2**53), most, least=0), form)
-
-
-def objects(most: int) -> Field:
-    """Return a field for a list of at most ``most`` JSON objects."""
-    form = f"a list of at most {most} objects"
-    return Field(_each(lambda value: isinstance(value, dict), most, least=0), form)
-
-
-def network(shortest: Mapping[int, int] | None = None) -> Field:
-    """Return a field for an address or a network.
-
-    ``shortest`` has the shortest prefix length that is accepted, by IP version; None for any length.
-    """
-    return Field(lambda value: _is_network(value, shortest), f"an address or network{_lengths(shortest)}")
-
-
-def networks(most: int, shortest: Mapping[int, int] | None = None) -> Field:
-    """Return a field for a list of 1 to ``most`` addresses or networks."""
-    form = f"a list of 1 to {most} addresses or networks{_lengths(shortest)}"
-    return Field(_each(lambda value: _is_network(value, shortest), most), form)
-
-
-def _lengths(shortest: Mapping[int, int] | None) -> str:
-    return "" if shortest is None else f", each a /{shortest[4]} (IPv6: /{shortest[6]}) or smaller"
-
-
-def _each(accepts: Callable[[object], bool], most: int, least: int = 1) -> Callable[[object], bool]:
-    return lambda value: (
-        isinstance(value, list) and least <= len(value) <= most and all(accepts(one) for one in value)
-    )
-
-
-def _is_whole(value: object, least: int, most: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
-
-
-def _is_text(value: object, least: int, most: int) -> bool:
-    """Whether a value is a text of this length that UTF-8, and so the database, can represent."""
-    if not isinstance(value, str) or not least <= len(value) <= most:
-        return False
-    return not any("\ud800" <= character <= "\udfff" for character in value)
-
-
-def _is_network(value: object, shortest: Mapping[int, int] | None) -> bool:
-    if not isinstance(value, str) or not 0 < len(value) <= MOST_NETWORK:
-        return False
-    try:
-        found = parse_network(value)
-    except ValueError:
-        return False
-    return shortest is None or found.prefixlen >= shortest[found.version]
-
 
 WEB_USER = "ringfence-web"
 """The user of the live page's systemd unit, ``ringfence-web.service``."""
@@ -193,53 +57,6 @@ _MOST_LOCATED = 200  # networks whose country one request asks for
 _MOST_REASON = 1_000
 _MOST_NAME = 256
 
-Fields = Mapping[str, Field]
-
-
-class PeerRole(enum.StrEnum):
-    """What the user of a client may do."""
-
-    ADMINISTRATOR = "administrator"
-    PAGE = "page"
-    DAEMON = "daemon"
-    READER = "reader"
-
-
-@frozen
-class Request:
-    """A row of the table: the fields that each role may send.
-
-    A role without an entry may not send the request. ``changes``: the request changes something.
-    ``records``: a person relies on it that the database has the change.
-    """
-
-    fields: Mapping[PeerRole, Fields]
-    changes: bool = False
-    records: bool = False
-
-
-def _only(
-    fields: Fields, page: Fields | None = None, *, daemon: bool = False, records: bool = True
-) -> Request:
-    """Return a request that changes something: administrators may send it, the page with ``page``."""
-    found = {PeerRole.ADMINISTRATOR: fields}
-    if page is not None:
-        found[PeerRole.PAGE] = page
-    if daemon:
-        found[PeerRole.DAEMON] = fields
-    return Request(found, changes=True, records=records)
-
-
-def _read(fields: Fields, page: Fields | None = None, reader: Fields | None = None) -> Request:
-    """Return a request that only reads: administrators and readers may send it, the page with ``page``."""
-    found = {PeerRole.ADMINISTRATOR: fields, PeerRole.READER: fields if reader is None else reader}
-    if page is not None:
-        found[PeerRole.PAGE] = page
-    return Request(found)
-
-
-_NONE: Fields = {}
-_PERIOD = optional(seconds(MAX_DURATION))
 _FILTER = optional(networks(_MOST_FILTER))
 _NOTE = optional(text(MAX_NOTE))
 _BY = optional(text(_MOST_NAME))
@@ -261,12 +78,12 @@ _REDEEM: Fields = {
 }
 _KINDS: Fields = {"kinds": optional(choices(LINE_KINDS))}
 
-REQUESTS: Mapping[str, Request] = {
-    "alarms": _read({"past": flag(), "seconds": _PERIOD}, page={"past": flag(), "seconds": _PERIOD}),
-    "alarms_dismiss": _only(_DISMISS, page=_PAGE_DISMISS),
-    "allow_add": _only(_ADD, page=_PAGE_ADD),
-    "allow_remove": _only(_REMOVE, page=_PAGE_REMOVE),
-    "ban": _only(
+_OF_THE_GUARD: Mapping[str, Request] = {
+    "alarms": read({"past": flag(), "seconds": PERIOD}, page={"past": flag(), "seconds": PERIOD}),
+    "alarms_dismiss": only(_DISMISS, page=_PAGE_DISMISS),
+    "allow_add": only(_ADD, page=_PAGE_ADD),
+    "allow_remove": only(_REMOVE, page=_PAGE_REMOVE),
+    "ban": only(
         {
             "networks": networks(_MOST_NETWORKS),
             "seconds": seconds(MAX_DURATION),
@@ -275,51 +92,50 @@ REQUESTS: Mapping[str, Request] = {
         },
         page={"networks": _ONE_SMALL, "seconds": seconds(_PAGE_BAN), "reason": optional(text(MAX_NOTE))},
     ),
-    "bans": _read(
+    "bans": read(
         {"most": whole(1, MOST_LISTED), "networks": _FILTER}, page={"most": whole(1, MOST_BANS_OF_PAGE)}
     ),
-    "confirm": _only(_NONE),
-    "deny_add": _only(_ADD, page=_PAGE_ADD),
-    "deny_remove": _only(_REMOVE, page=_PAGE_REMOVE),
-    "feeds": _read({"networks": _FILTER}, page=_NONE),
-    "feeds_refresh": _only(
-        {"names": optional(texts(_MOST_FILTER, MAX_NAME)), "force": flag()}, records=False
-    ),
-    "fence": _read({"networks": _FILTER}, page=_NONE),
-    "fence_admit": _only({"what": text(MAX_TEXT, 1), "seconds": seconds(MAX_SECONDS)}),
-    "fence_confirm": _only(_NONE),
-    "fence_enforce": _only({"seconds": optional(seconds(MAX_SECONDS)), "force": flag()}),
-    "fence_link": _only({"seconds": seconds(MOST_ADMITTED_FOR), "valid": seconds(MOST_VALID)}, records=False),
-    "fence_redeem": _only(_REDEEM, page=_REDEEM),
-    "fleet": _read(_NONE, page=_NONE),
-    "follow": _read(_KINDS),
-    "friends": _read(
+    "confirm": only(NONE),
+    "deny_add": only(_ADD, page=_PAGE_ADD),
+    "deny_remove": only(_REMOVE, page=_PAGE_REMOVE),
+    "feeds": read({"networks": _FILTER}, page=NONE),
+    "feeds_refresh": only({"names": optional(texts(_MOST_FILTER, MAX_NAME)), "force": flag()}, records=False),
+    "fence": read({"networks": _FILTER}, page=NONE),
+    "fence_admit": only({"what": text(MAX_TEXT, 1), "seconds": seconds(MAX_SECONDS)}),
+    "fence_confirm": only(NONE),
+    "fence_enforce": only({"seconds": optional(seconds(MAX_SECONDS)), "force": flag()}),
+    "fence_link": only({"seconds": seconds(MOST_ADMITTED_FOR), "valid": seconds(MOST_VALID)}, records=False),
+    "fence_redeem": only(_REDEEM, page=_REDEEM),
+    "fleet": read(NONE, page=NONE),
+    "follow": read(_KINDS),
+    "friends": read(
         {"networks": optional(networks(_MOST_NETWORKS))},
         reader={"networks": _FILTER},
         page={"networks": networks(1)},
     ),
-    "friends_forget": _only({"address": text(MAX_TEXT, 1)}),
-    "friends_import": _only({"friends": objects(10_000), "transfer": text(MAX_TEXT), "more": flag()}),
-    "history": _read({"seconds": _PERIOD}, page={"seconds": _PERIOD}),
-    "latest": _read(_KINDS, page=_KINDS),
-    "lists": _read({"side": choice("allow", "deny")}, page={"side": choice("allow", "deny")}),
-    "locations": _read({"networks": networks(_MOST_LOCATED)}, page={"networks": networks(_MOST_LOCATED)}),
-    "notify_test": _only({"channel": nullable(text(MAX_TEXT))}, records=False),
-    "off": _only(_NONE),
-    "on": _only(_NONE),
-    "past_bans": _read({"networks": _FILTER, "seconds": _PERIOD}, page={"seconds": _PERIOD}),
-    "reload": _only(_NONE, daemon=True, records=False),
-    "status": _read(_NONE, page=_NONE),
-    "top": _read(_NONE, page=_NONE),
-    "tops": _read({"kind": choice("accounts", "addresses"), "seconds": _PERIOD}),
-    "unban": _only(
+    "friends_forget": only({"address": text(MAX_TEXT, 1)}),
+    "friends_import": only({"friends": objects(10_000), "transfer": text(MAX_TEXT), "more": flag()}),
+    "latest": read(_KINDS, page=_KINDS),
+    "lists": read({"side": choice("allow", "deny")}, page={"side": choice("allow", "deny")}),
+    "locations": read({"networks": networks(_MOST_LOCATED)}, page={"networks": networks(_MOST_LOCATED)}),
+    "notify_test": only({"channel": nullable(text(MAX_TEXT))}, records=False),
+    "off": only(NONE),
+    "on": only(NONE),
+    "past_bans": read({"networks": _FILTER, "seconds": PERIOD}, page={"seconds": PERIOD}),
+    "reload": only(NONE, daemon=True, records=False),
+    "status": read(NONE, page=NONE),
+    "unban": only(
         {"networks": optional(networks(_MOST_NETWORKS)), "all": flag(), "allowed": flag()},
         page={"networks": networks(1, PAGE_UNBAN_SHORTEST), "allowed": flag()},
     ),
-    "why": _read({"network": network()}, page={"network": network()}),
-    "why_account": _read({"account": text(_MOST_NAME, 1)}, page={"account": text(_MOST_NAME, 1)}),
+    "why": read({"network": network()}, page={"network": network()}),
+    "why_account": read({"account": text(_MOST_NAME, 1)}, page={"account": text(_MOST_NAME, 1)}),
 }
+
+REQUESTS = dict(_OF_THE_GUARD)
 """Every request, by its name (``do``)."""
+for _feature in street.modules("guard"):
+    REQUESTS |= _feature.REQUESTS
 
 _REFUSALS = {
     PeerRole.PAGE: "the live page may not send the request {}; use the command line",

@@ -23,7 +23,6 @@ from ringfence.daemon.fence_links import AdmitLinks
 from ringfence.daemon.fence_requests import FenceRequests
 from ringfence.daemon.firewall_side import MOST_PAST, FirewallSide, KeptAlarms
 from ringfence.daemon.status import StatusData, status_report
-from ringfence.daemon.tops import TopRequests
 from ringfence.errors import ControlError
 from ringfence.firewall.contract import Counters, NetworkList
 from ringfence.friends.exchange import FriendRequests
@@ -40,7 +39,7 @@ class RequestHandlers:
     """Handles the requests about bans, lists, friends, alarms and the state of the firewall.
 
     ``seen`` gets the counters of the firewall's rules, and returns the data for the status. ``failures``
-    remembers failed attempts by account. ``tops`` handles the requests of ``ringfence top``.
+    remembers failed attempts by account.
     """
 
     def __init__(
@@ -48,7 +47,6 @@ class RequestHandlers:
         side: FirewallSide,
         seen: Callable[[Counters], StatusData],
         failures: FailureMemory,
-        tops: TopRequests,
     ) -> None:
         self._side = side
         self._store = side.common.store
@@ -56,7 +54,6 @@ class RequestHandlers:
         self._clock = side.common.clock
         self._seen = seen
         self._failures = failures
-        self._tops = tops
         self._fence_requests = FenceRequests(side, AdmitLinks(side.common.clock.mono))
         self._friend_requests = FriendRequests(side.exempt.friends, side.common.clock.wall)
         self._list_requests = ListRequests(
@@ -81,7 +78,6 @@ class RequestHandlers:
             **self._friend_requests.handlers(),
             **self._fence_requests.handlers(),
             **side.common.feed.handlers(),
-            **self._tops.handlers(),
             **AlarmRequests(
                 side.common.alarms, side.common.kept_alarms, side.common.store, side.common.clock
             ).handlers(),

@@ -21,7 +21,7 @@ import enum
 
 from attrs import field, frozen
 
-from ringfence.model import AttemptKind, Proof, Scope
+from ringfence.model import AttemptKind, Origin, Proof, Scope
 
 MINUTE = 60.0
 HOUR = 60 * MINUTE
@@ -274,3 +274,24 @@ RULES: tuple[Rule, ...] = (
 def is_proven(proof: Proof) -> bool:
     """Whether this is a proof of an address, and not only a claim."""
     return proof is not Proof.CLAIMED
+
+
+# -- the names under which bans are counted
+
+
+OTHER_RULE = "other"
+"""The name under which a new ban is counted if this version of ringfence does not have its rule.
+
+Example: an earlier version banned a network by a rule that has been removed since. Now a part of the network
+is unbanned. The other parts then get new bans by the old rule.
+"""
+BANNED_BY = frozenset({*(rule.name for rule in RULES), str(Origin.ADMIN)})
+"""The names under which new bans are counted, besides ``OTHER_RULE``.
+
+These are the names of the rules, and one name for the bans by administrators.
+"""
+
+
+def counted_rule(rule: str) -> str:
+    """Return the name under which the bans of ``rule`` are counted."""
+    return rule if rule in BANNED_BY else OTHER_RULE

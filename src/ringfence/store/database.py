@@ -14,12 +14,14 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Self
 
+from ringfence import street
 from ringfence.errors import StoreBusyError, StoreDamagedError, StoreError
 from ringfence.store.bans import BANS, BanTable, Records
 from ringfence.store.file import (
     Connection,
     FileOwner,
     OpenConnections,
+    Tables,
     cannot_make,
     check,
     connect,
@@ -45,17 +47,24 @@ from ringfence.store.tables import (
     SavedNames,
     SavedReports,
     SavedState,
-    Timeline,
-    TopTable,
 )
 from ringfence.store.writer import BestEffort, at_once
 
-SCHEMA = BANS + TABLES
+
+def _of_features() -> list[Tables]:
+    """Return the tables of the features that this copy has."""
+    return [module.TABLES for module in street.modules("table")]
+
+
+def schema() -> str:
+    """Return all tables as SQL: those of the guard, and then those of each feature."""
+    return TABLES + BANS + "".join(one.schema for one in _of_features())
 
 
 class Store:
-    """An open database, with an object for each of its tables.
+    """An open database, with an object for each of the guard's tables.
 
+    The tables of a feature use its ``connection``.
     ``later`` queues the writes that the caller does not wait for, or runs them at once. ``memory_reason`` is
     the reason why the content is in memory only, "" if it is in the file. ``damage`` is a message about
     damage found when the database was opened, "" if there was none. ``runtime`` is the folder of the control
@@ -76,15 +85,13 @@ class Store:
         self.bans = BanTable(connection)
         self.entries = EntryTable(connection)
         self.friends = FriendTable(connection)
-        self.tops = TopTable(connection)
         self.state = SavedState(connection)
-        self.timeline = Timeline(connection)
         self.best_effort = BestEffort(connection.path, later, memory_reason)
         self.switch = OffSwitch(self.state, self.best_effort, runtime)
         self.records = Records(self.bans, self.switch, self.best_effort)
         self.names = SavedNames(self.state, self.best_effort)
         self.reports = SavedReports(self.state, self.best_effort)
-        self._connection = connection
+        self.connection = connection
         self._damage = damage
 
     @classmethod
@@ -146,7 +153,7 @@ class Store:
             raise
         except StoreError as error:
             memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-            prepare(memory, SCHEMA)
+            prepare(memory, schema())
             if source is not None:
                 with user.acting():
                     salvage(source, memory)
@@ -164,7 +171,7 @@ class Store:
         """
         if self.best_effort.damage:
             return self.best_effort.damage
-        aside = set_aside_before(self._connection.path)
+        aside = set_aside_before(self.connection.path)
         if not aside:
             return ""
         names = ", ".join(map(str, aside))
@@ -173,17 +180,18 @@ class Store:
 
     def size(self) -> int:
         """Return the size of the database's files in bytes; 0 if it is in memory only."""
-        return 0 if self.memory_reason else size_of(self._connection.path)
+        return 0 if self.memory_reason else size_of(self.connection.path)
 
     def purge(self, now: float) -> None:
         """Remove the rows that are too old or too many at ``now``, from each table that grows."""
-        for table in (self.alarms, self.bans, self.entries, self.friends, self.tops):
+        for table in (self.alarms, self.bans, self.entries, self.friends):
             table.purge(now)
-        self.timeline.purge()
+        for tables in _of_features():
+            tables.purge(self.connection, now)
 
     def close(self) -> None:
         """Close the database. May be called again."""
-        self._connection.close()
+        self.connection.close()
 
     def __enter__(self) -> Self:
         return self
@@ -223,9 +231,9 @@ def _connections(path: Path, *, checked: bool = False, upgrades: bool = False) -
         make(path)
         with ExitStack() as stack:
             writer = stack.enter_context(closing(connect(path)))
-            prepare(writer, SCHEMA, upgrades=upgrades or checked)
+            prepare(writer, schema(), upgrades=upgrades or checked)
             if checked:
-                check(writer, SCHEMA)
+                check(writer, schema())
             reader = stack.enter_context(closing(connect(path)))
             opened = OpenConnections(writer, reader, connect(path))
             stack.pop_all()

@@ -4,11 +4,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import groupby
-from operator import itemgetter
-from typing import Any, NamedTuple
-
-from attrs import frozen
+from typing import Any
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import AlarmRecord
@@ -64,34 +60,11 @@ TABLES = """    CREATE TABLE switches (name TEXT PRIMARY KEY, value INTEGER NOT 
         dismissed_by TEXT NOT NULL
     ) STRICT;
     CREATE INDEX alarms_active ON alarms (number) WHERE cleared IS NULL;
-    CREATE TABLE tops (
-        hour INTEGER NOT NULL,
-        kind TEXT NOT NULL,
-        name TEXT NOT NULL,
-        attempts INTEGER NOT NULL,
-        PRIMARY KEY (hour, kind, name)
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE timeline (
-        length INTEGER NOT NULL,
-        start INTEGER NOT NULL,
-        watched REAL NOT NULL,
-        turn INTEGER NOT NULL,
-        PRIMARY KEY (length, start)
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE timeline_counts (
-        length INTEGER NOT NULL,
-        start INTEGER NOT NULL,
-        name TEXT NOT NULL,
-        number INTEGER NOT NULL,
-        PRIMARY KEY (length, start, name),
-        FOREIGN KEY (length, start) REFERENCES timeline ON DELETE CASCADE
-    ) STRICT, WITHOUT ROWID;
 """
 """The tables of this module.
 
 Some columns have short names. ``entries.side`` is the kind of the list, and ``entries.what`` the value of the
-entry. ``friends.tie`` is the reason why an address is a friend. The writes to the timeline are numbered, and
-``timeline.turn`` is the number of the latest write to a slot.
+entry. ``friends.tie`` is the reason why an address is a friend.
 """
 
 # -- values that a restart must not lose: whether enforcement is switched off, facts, positions in logs
@@ -289,170 +262,6 @@ class FriendTable:
                 key = "address, asterisk, account, tie"
                 oldest = f"SELECT {key} FROM friends ORDER BY seen LIMIT ?"  # noqa: S608 - ours
                 execute(f"DELETE FROM friends WHERE ({key}) IN ({oldest})", (number - MOST_FRIENDS,))  # noqa: S608 - ours
-
-
-# -- counts of attempts and bans: for each minute of a day, each hour of a month, and each day of a year
-#
-# A *slot* is one such minute, hour or day of UTC. It has the numbers that the daemon has counted, each
-# under a *name*. It also has the seconds in which the daemon ran (*watched*), so a quiet hour differs from
-# an hour without a daemon.
-#
-# The size is bounded by the number of slots (``KEPT``) and of names: 3 MB with 21 names. The slots that
-# were written longest ago are removed first. This does not depend on the clock, so a wrong clock removes
-# nothing.
-
-
-MINUTE, HOUR, DAY = 60, 3_600, 86_400
-KEPT = {MINUTE: 1_440, HOUR: 744, DAY: 366}
-"""The number of slots that are kept, by their length in seconds."""
-
-
-@frozen
-class Slot:
-    """One slot: the counts by name; a missing name has the count 0.
-
-    ``start`` is its begin (seconds since the epoch), ``watched`` the seconds in which the daemon ran.
-    """
-
-    start: int
-    watched: float
-    counts: Mapping[str, int]
-
-
-def slot_length(seconds: float) -> int:
-    """Return the length (seconds) of the shortest slots that are kept for a period of ``seconds``.
-
-    If no slots are kept for so long, return the length of the longest slots.
-    """
-    return next((length for length, number in KEPT.items() if seconds <= length * number), DAY)
-
-
-class Timeline:
-    """The tables of slots. Every method raises StoreError if the database cannot be read or written."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def add(self, at: float, watched: float, counts: Mapping[str, int]) -> None:
-        """Add counts and watched seconds to the minute, hour and day that contain ``at``, all or none."""
-        with self._connection.transaction() as execute:
-            (turn,) = execute("SELECT coalesce(max(turn), 0) + 1 FROM timeline").fetchone()
-            for length in KEPT:
-                start = int(at // length) * length
-                execute(_ADD_SLOT, (length, start, watched, turn, length))
-                for name, number in counts.items():
-                    if number:
-                        execute(_ADD_COUNT, (length, start, name, number))
-
-    def read(self, length: int, since: float, until: float) -> list[Slot]:
-        """Return the slots of this length whose start is from ``since`` to ``until``, oldest first."""
-        with self._connection.scanning() as execute:
-            rows = execute(_READ, (length, since, until)).fetchall()
-        found = []
-        for (start, watched), group in groupby(rows, itemgetter(0, 1)):
-            found.append(Slot(start, watched, {name: number for _, _, name, number in group if name}))
-        return found
-
-    def purge(self) -> None:
-        """Keep ``KEPT`` slots of each length, and remove the others: those that were written longest ago."""
-        with self._connection.transaction() as execute:
-            for length, number in KEPT.items():
-                execute(_PURGE, (length, length, number))
-
-
-_ADD_SLOT = (
-    "INSERT INTO timeline (length, start, watched, turn) VALUES (?, ?, ?, ?)"
-    " ON CONFLICT DO UPDATE SET watched = min(?, watched + excluded.watched), turn = excluded.turn"
-)
-_ADD_COUNT = (
-    "INSERT INTO timeline_counts (length, start, name, number) VALUES (?, ?, ?, ?)"
-    " ON CONFLICT DO UPDATE SET number = number + excluded.number"
-)
-_READ = (
-    "SELECT start, watched, name, number FROM timeline LEFT JOIN timeline_counts USING (length, start)"
-    " WHERE length = ? AND start >= ? AND start <= ? ORDER BY start"
-)
-_PURGE = (
-    "DELETE FROM timeline WHERE length = ? AND turn <="
-    " (SELECT turn FROM timeline WHERE length = ? ORDER BY turn DESC LIMIT 1 OFFSET ?)"
-)
-
-
-# -- the accounts and addresses with the most attempts of each hour
-
-
-HOUR = 3_600
-KEEP_HOURS = 31 * 24
-MOST_OF_HOUR = 50
-"""The maximum number of accounts that are kept for each past hour. The same number holds for addresses.
-
-In 31 days that is 74,000 rows, or 5 MB with names of 48 bytes.
-"""
-
-
-class Top(NamedTuple):
-    """An account or address, and the number of its attempts.
-
-    ``last`` is the begin of the last hour with an attempt (seconds since the epoch).
-    """
-
-    name: str
-    attempts: int
-    last: float
-
-
-class TopTable:
-    """The numbers of attempts by hour and name. ``kind`` is ``accounts`` or ``addresses``.
-
-    Every method raises StoreError if the database cannot be read or written.
-    """
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def add(self, kind: str, hour: int, counts: Iterable[tuple[str, int]]) -> None:
-        """Add numbers of attempts, by name, to an hour. ``hour`` is the number of hours since the epoch."""
-        with self._connection.transaction() as execute:
-            for name, attempts in counts:
-                execute(
-                    "INSERT INTO tops VALUES (?, ?, ?, ?)"
-                    " ON CONFLICT DO UPDATE SET attempts = attempts + excluded.attempts",
-                    (hour, kind, name, attempts),
-                )
-
-    def top(self, kind: str, since: float, most: int) -> list[Top]:
-        """Return the ``most`` names with the most attempts, the highest number first.
-
-        Attempts count from the hour that contains ``since`` (seconds since the epoch).
-        """
-        sql = (
-            "SELECT name, sum(attempts), max(hour) FROM tops WHERE kind = ? AND hour >= ?"
-            " GROUP BY name ORDER BY 2 DESC, name LIMIT ?"
-        )
-        with self._connection.scanning() as execute:
-            rows = execute(sql, (kind, int(since // HOUR), most)).fetchall()
-        return [Top(str(name), int(attempts), float(hour * HOUR)) for name, attempts, hour in rows]
-
-    def purge(self, now: float) -> None:
-        """Remove the hours that are older than KEEP_HOURS.
-
-        Of each other hour before the present one, keep the MOST_OF_HOUR accounts with the most attempts, and
-        as many addresses.
-        """
-        hour = int(now // HOUR)
-        with self._connection.transaction() as execute:
-            execute("DELETE FROM tops WHERE hour < ?", (hour - KEEP_HOURS,))
-            execute(_TRIM, (hour, MOST_OF_HOUR))
-
-
-_TRIM = """
-    DELETE FROM tops WHERE (hour, kind, name) IN (
-        SELECT hour, kind, name FROM (
-            SELECT *, row_number() OVER (PARTITION BY hour, kind ORDER BY attempts DESC) AS place
-            FROM tops WHERE hour < ?
-        ) WHERE place > ?
-    )
-"""
 
 
 # -- the last known addresses of each host name, for a start at which no DNS server answers

@@ -10,6 +10,7 @@ from tests.support.daemon import Guard
 
 from ringfence.cli import output
 from ringfence.cli.report import text_form
+from ringfence.features.history.table import Timeline
 from ringfence.report.text import history_lines
 from ringfence.store.database import Store
 
@@ -33,7 +34,7 @@ def test_the_command_asks_the_daemon_or_the_database(tmp_path: Path) -> None:
     """With the daemon down, the command shows what it has recorded, and says so."""
     guard = Guard(tmp_path)
     with Store.open(tmp_path / "ringfence.db", owner=True) as store:
-        store.timeline.add(time.time() - 600, 60.0, {"bans.guess": 3})
+        Timeline(store.connection).add(time.time() - 600, 60.0, {"bans.guess": 3})
     down = guard.command("history", "--json")
     with guard:
         up = guard.command("history", "--json")

@@ -1,24 +1,24 @@
-"""The timeline: counts of attempts and bans by minute, hour and day, recorded once a minute, and as JSON."""
+"""The history: counts of attempts and bans by minute, hour and day, recorded once a minute, and as JSON."""
 
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from ringfence.bans.enforcer import Enforcer
-from ringfence.clock import Clock
-from ringfence.control import Encoded
-from ringfence.detect.detector import Detector
-from ringfence.detect.rules import RULES
-from ringfence.model import AttemptKind, Origin, Proof, rfc3339
+from ringfence.control import Encoded, Handler
+from ringfence.daemon.feature import Feature
+from ringfence.daemon.firewall_side import FirewallSide
+from ringfence.daemon.request_fields import PERIOD, read
+from ringfence.detect.rules import counted_rule
+from ringfence.features.history.table import DAY, MINUTE, Slot, Timeline, slot_length
+from ringfence.model import AttemptKind, Proof, rfc3339
 from ringfence.store.database import Store
-from ringfence.store.tables import DAY, MINUTE, Slot, Timeline, slot_length
 
 # -- the history of a period, as JSON: the numbers of attempts, bans and unbans over time
 #
-# A *slot* is a minute, an hour or a day, with the counts of that time (``store/tables.py``). ``watched`` is
+# A *slot* is a minute, an hour or a day, with the counts of that time (``table.py``). ``watched`` is
 # the number of seconds of it in which the daemon ran.
 #
 # The keys are an interface for scripts: keys may be added, but not changed or removed.
@@ -90,35 +90,29 @@ def _nested(counts: Mapping[str, int]) -> dict[str, Any]:
 # -- records once a minute, for the timeline in the database, how much the daemon's counters have grown
 
 
-OTHER_RULE = "other"
-"""The name under which a new ban is counted if this version of ringfence does not have its rule.
-
-Example: an earlier version banned a network by a rule that has been removed since. Now a part of the network
-is unbanned. The other parts then get new bans by the old rule.
-"""
-BANNED_BY = frozenset({*(rule.name for rule in RULES), str(Origin.ADMIN)})
-"""The names under which new bans are counted, besides ``OTHER_RULE``.
-
-These are the names of the rules, and one name for the bans by administrators.
-"""
+REQUESTS = {"history": read({"seconds": PERIOD}, page={"seconds": PERIOD})}
 
 
-def counted_rule(rule: str) -> str:
-    """Return the name under which the bans of ``rule`` are counted."""
-    return rule if rule in BANNED_BY else OTHER_RULE
-
-
-class TimelineRecorder:
+class History(Feature):
     """Records how much the counters of the detector and the enforcer have grown since the last record."""
 
-    def __init__(self, detector: Detector, enforcer: Enforcer, store: Store, clock: Clock) -> None:
-        self._detector = detector
-        self._enforcer = enforcer
-        self._store = store
-        self._clock = clock
+    def __init__(self, side: FirewallSide) -> None:
+        self._detector = side.detector
+        self._enforcer = side.kernel.enforcer
+        self._timeline = Timeline(side.common.store.connection)
+        self._best_effort = side.common.store.best_effort
+        self._clock = side.common.clock
         self._records = 0
         self._recorded = self._counts()
-        self._until = clock.mono()
+        self._until = self._clock.mono()
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """Return the handler of each request."""
+        return {"history": self.answer}
+
+    def jobs(self) -> list[Coroutine[None, None, None]]:
+        """Return the coroutine that records."""
+        return [self.run()]
 
     async def run(self) -> None:
         """Record at the end of each minute, and when cancelled."""
@@ -135,8 +129,8 @@ class TimelineRecorder:
         self._records += 1
         self._recorded.update(new.counts)
         self._until += new.watched
-        add = partial(self._store.timeline.add, new.start, new.watched, new.counts)
-        self._store.best_effort.write_once(add)
+        add = partial(self._timeline.add, new.start, new.watched, new.counts)
+        self._best_effort.write_once(add)
 
     def unrecorded(self) -> Slot:
         """Return the counts since the last record as one slot.
@@ -163,7 +157,7 @@ class TimelineRecorder:
                 return encoded
 
     def _encoded(self, seconds: float, new: Slot) -> Encoded:
-        found = read_history(self._store.timeline, seconds, self._clock.wall(), new)
+        found = read_history(self._timeline, seconds, self._clock.wall(), new)
         return Encoded((json.dumps(found).encode(),))
 
     def _counts(self) -> Counter[str]:
@@ -177,3 +171,13 @@ class TimelineRecorder:
         for (rule, _), number in bans.placed_by.items():
             found[f"{BANS}.{counted_rule(rule)}"] += number
         return found
+
+
+build = History
+
+
+def _recorded(store: Store, arguments: Mapping[str, Any], now: float) -> dict[str, Any]:
+    return read_history(Timeline(store.connection), arguments["seconds"], now)
+
+
+RECORDED = {"history": _recorded}

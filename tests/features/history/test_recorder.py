@@ -17,9 +17,9 @@ from tests.support.kept import Kept
 from tests.support.world import START
 
 from ringfence.control import Encoded
-from ringfence.daemon.timeline import TimelineRecorder
+from ringfence.features.history.guard import History
+from ringfence.features.history.table import DAY, MINUTE, Slot, Timeline
 from ringfence.model import AttemptKind, Ban, EventKind
-from ringfence.store.tables import DAY, MINUTE, Slot
 
 GUESSES = capture("asterisk-22", "wrong-password-register").ami.read_bytes()
 
@@ -36,7 +36,7 @@ class Recorded:
     def begin(self) -> None:
         """Begin with a new recorder, as a new daemon does."""
         kept = self.kept
-        self.recorder = TimelineRecorder(kept.detector, kept.enforcer, kept.store, kept.clock)
+        self.recorder = History(kept.side)
 
     def guess(self) -> None:
         """Let the detector judge an attempt with an unproven address."""
@@ -49,7 +49,7 @@ class Recorded:
 
     def minutes(self) -> dict[int, dict[str, int]]:
         """Return the counts of each recorded minute, by its distance from the begin in seconds."""
-        slots = self.kept.store.timeline.read(MINUTE, 0, START * 2)
+        slots = Timeline(self.kept.store.connection).read(MINUTE, 0, START * 2)
         return {slot.start - int(START // 60 * 60): dict(slot.counts) for slot in slots}
 
     def ask(self, **request: object) -> Any:  # noqa: ANN401 - whatever JSON holds
@@ -114,7 +114,7 @@ def test_a_restart_counts_nothing_twice(recorded: Recorded) -> None:
     recorded.wait(20)
 
     assert recorded.minutes() == {0: {"attempts.guess.total": 2}}
-    [slot] = recorded.kept.store.timeline.read(MINUTE, 0, START * 2)
+    [slot] = Timeline(recorded.kept.store.connection).read(MINUTE, 0, START * 2)
     assert slot.watched == 40
 
 
@@ -158,7 +158,7 @@ def test_it_records_at_the_end_of_each_minute_and_at_the_end(
         if len(pauses) == 3:
             raise asyncio.CancelledError
 
-    monkeypatch.setattr("ringfence.daemon.timeline.asyncio.sleep", sleep)
+    monkeypatch.setattr("ringfence.features.history.guard.asyncio.sleep", sleep)
     recorded.kept.now += 12.5
     with contextlib.suppress(asyncio.CancelledError):
         asyncio.run(recorded.recorder.run())

@@ -9,20 +9,24 @@ attempts are shown.
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Coroutine, Mapping
 from concurrent.futures import Future
 from functools import partial
 from ipaddress import ip_network
 from typing import Any
 
+from ringfence.control import Handler
+from ringfence.daemon.feature import Feature
 from ringfence.daemon.firewall_side import FirewallSide
+from ringfence.daemon.process import every
+from ringfence.daemon.request_fields import NONE, PERIOD, choice, read
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.explain.groups import SENDER, grouped
+from ringfence.features.tops.table import HOUR, KEEP_HOURS, TopTable
 from ringfence.ledger import Record, network_of
 from ringfence.model import SETUP_ACCOUNT, Scope, ban_json, format_network, printable, rfc3339
+from ringfence.store.database import Store
 from ringfence.store.rows import shortened
-from ringfence.store.tables import HOUR, KEEP_HOURS, TopTable
-from ringfence.store.writer import BestEffort
 
 LISTS = ("accounts", "addresses")
 MOST = 4_096
@@ -32,22 +36,39 @@ MOST_BANS = 200  # latest bans in the data of ``ringfence top``
 MOST_ALARMS = 50  # in the data of ``ringfence top``
 MINUTES = 60
 MAX_NAME = 48  # bytes of an account
+SAVE_EVERY = 300.0
 _WAIT = 1.0  # the longest wait until counts are in the database (seconds)
 
 
-class TopCounts:
-    """The attempts since the last save, by account and by address, and the attempts of each recent minute.
+REQUESTS = {
+    "top": read(NONE, page=NONE),
+    "tops": read({"kind": choice(*LISTS), "seconds": PERIOD}),
+}
 
-    ``wall`` returns wall-clock seconds.
-    """
 
-    def __init__(self, table: TopTable, best_effort: BestEffort, wall: Callable[[], float]) -> None:
-        self._table = table
-        self._best_effort = best_effort
-        self._wall = wall
+class Tops(Feature):
+    """Counts the attempts by account, by address and by minute, and answers the requests about them."""
+
+    def __init__(self, side: FirewallSide) -> None:
+        self._side = side
+        self._table = TopTable(side.common.store.connection)
+        self._best_effort = side.common.store.best_effort
+        self._clock = side.common.clock
         self._counts: dict[str, Counter[str]] = {kind: Counter() for kind in LISTS}
         self._hour = 0
         self._minutes: deque[tuple[int, int]] = deque(maxlen=MINUTES)  # a minute, and its number of attempts
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """Return the handler of each request."""
+        return {"top": self._overview, "tops": self._list}
+
+    def jobs(self) -> list[Coroutine[None, None, None]]:
+        """Return the coroutine that saves the counts."""
+        return [every(SAVE_EVERY, "tops", self.save, self._side.common.alarms)]
+
+    def finish(self) -> None:
+        """Save the counts."""
+        self.save()
 
     def on_judgement(self, judgement: Judgement) -> None:
         """Count an attempt.
@@ -60,7 +81,7 @@ class TopCounts:
             return
         if how is Disposition.EXEMPT and judgement.attempt.account == SETUP_ACCOUNT:
             return
-        now = self._wall()
+        now = self._clock.wall()
         self._count_minute(int(now // 60))
         hour = int(now // HOUR)
         if hour != self._hour:
@@ -85,7 +106,7 @@ class TopCounts:
 
     def minutes(self) -> list[int]:
         """Return the number of attempts in each of the last ``MINUTES`` minutes, the present one last."""
-        now, counts = int(self._wall() // 60), dict(self._minutes)
+        now, counts = int(self._clock.wall() // 60), dict(self._minutes)
         return [counts.get(minute, 0) for minute in range(now - MINUTES + 1, now + 1)]
 
     def save(self) -> list[object]:
@@ -109,47 +130,16 @@ class TopCounts:
         if waiting:
             await asyncio.wait(waiting, timeout=_WAIT)
 
-
-def recorded_tops(table: TopTable, kind: str, since: float) -> list[dict[str, Any]]:
-    """Return the names with the most attempts, for commands that run without a daemon.
-
-    Only the database is read. ``kind`` is ``accounts`` or ``addresses``. Attempts since ``since`` (seconds
-    since the epoch) count. In each row the keys ``known`` and ``banned`` are false, because only a daemon
-    knows the friends and the bans. Raise StoreError if the database cannot be read.
-    """
-    return [
-        {
-            "name": printable(one.name),
-            "attempts": one.attempts,
-            "last": rfc3339(one.last),
-            "known": False,
-            "banned": False,
-        }
-        for one in table.top(kind, since, MOST_LISTED)
-    ]
-
-
-class TopRequests:
-    """Handles the requests of ``ringfence top``."""
-
-    def __init__(self, side: FirewallSide, counts: TopCounts) -> None:
-        self._side = side
-        self._counts = counts
-
-    def handlers(self) -> dict[str, Callable[[Mapping[str, Any]], object]]:
-        """Return the handler of each request."""
-        return {"top": self._overview, "tops": self._list}
-
     async def _list(self, request: Mapping[str, Any]) -> object:
         """Return the accounts or addresses with the most attempts in the last ``seconds``.
 
         ``known``: the account works here, or a friend has the address.
         """
         kind, seconds = request["kind"], request.get("seconds", 86_400.0)
-        await self._counts.save_and_wait()
+        await self.save_and_wait()
         side, now = self._side, self._side.common.clock.wall()
         since = now - min(seconds, KEEP_HOURS * HOUR)
-        found = await asyncio.to_thread(side.common.store.tops.top, kind, since, MOST_LISTED)
+        found = await asyncio.to_thread(self._table.top, kind, since, MOST_LISTED)
         known = self._is_known_account if kind == "accounts" else self._has_friend
         rows: list[dict[str, Any]] = [
             {
@@ -187,7 +177,7 @@ class TopRequests:
             "bans": side.kernel.enforcer.ledger.alive(now),
             "friends": len(side.exempt.friends.friends),
             "alarms": [alarm.as_json() for alarm in side.common.alarms.active[:MOST_ALARMS]],
-            "minutes": self._counts.minutes(),
+            "minutes": self.minutes(),
             "senders": senders,
             "latest_bans": [_ban(key, record, now) for key, record in latest if record.expires > now],
         }
@@ -201,3 +191,33 @@ def _ban(key: int, record: Record, now: float) -> dict[str, object]:
         **ban_json(record),
         "left": round(record.expires - now),
     }
+
+
+build = Tops
+
+
+def recorded_tops(table: TopTable, kind: str, since: float) -> list[dict[str, Any]]:
+    """Return the names with the most attempts, for commands that run without a daemon.
+
+    Only the database is read. ``kind`` is ``accounts`` or ``addresses``. Attempts since ``since`` (seconds
+    since the epoch) count. In each row the keys ``known`` and ``banned`` are false, because only a daemon
+    knows the friends and the bans. Raise StoreError if the database cannot be read.
+    """
+    return [
+        {
+            "name": printable(one.name),
+            "attempts": one.attempts,
+            "last": rfc3339(one.last),
+            "known": False,
+            "banned": False,
+        }
+        for one in table.top(kind, since, MOST_LISTED)
+    ]
+
+
+def _recorded(store: Store, arguments: Mapping[str, Any], now: float) -> list[dict[str, Any]]:
+    since = now - arguments["seconds"]
+    return recorded_tops(TopTable(store.connection), arguments["kind"], since)
+
+
+RECORDED = {"tops": _recorded}

@@ -19,7 +19,7 @@ from tests.support.captures import capture
 from tests.support.daemon import GRANTED, Guard, ami_server, until
 
 from ringfence.cli.screen import cropped
-from ringfence.cli.top import frame
+from ringfence.features.tops.command import frame
 
 GUESSES = capture("asterisk-22", "wrong-password-register").ami.read_bytes()
 GUESSER = "198.18.1.101"

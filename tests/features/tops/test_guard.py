@@ -10,9 +10,10 @@ from attrs import evolve
 from tests.support.attempts import ATTEMPT
 from tests.support.kept import PHONE, kept, settings
 
-from ringfence.daemon import tops as module
-from ringfence.daemon.tops import TopCounts, TopRequests
 from ringfence.detect.judgement import Disposition, Judgement
+from ringfence.features.tops import guard as module
+from ringfence.features.tops.guard import Tops
+from ringfence.features.tops.table import TopTable
 from ringfence.model import SETUP_ACCOUNT
 
 HERE = ip_network("192.0.2.1")
@@ -29,12 +30,12 @@ def test_the_tops_of_a_period(tmp_path: Path) -> None:
     with kept(tmp_path, settings()) as made:
         side = made.side
         side.start()
-        counts = TopCounts(side.common.store.tops, side.common.store.best_effort, side.common.clock.wall)
+        counts = Tops(side)
         for account in (HOSTILE, "204", "204", ""):
             counts.on_judgement(judged(account))
         counts.on_judgement(judged("204", Disposition.FORGED))
         side.kernel.enforcer.ban([HERE], 60.0, "by hand")
-        handlers = TopRequests(side, counts).handlers()
+        handlers = counts.handlers()
 
         def ask(**request: object) -> Any:  # noqa: ANN401 - any JSON value
             answer: Any = handlers["tops"](request)
@@ -54,9 +55,7 @@ def test_the_tops_of_a_period(tmp_path: Path) -> None:
 def test_attempts_are_counted_by_minute(tmp_path: Path) -> None:
     """The graph of the last hour has the attempts that the lists have: no later proof and no forged name."""
     with kept(tmp_path, settings()) as made:
-        counts = TopCounts(
-            made.side.common.store.tops, made.side.common.store.best_effort, made.side.common.clock.wall
-        )
+        counts = Tops(made.side)
         for how in (Disposition.COUNTED, Disposition.PROVEN, Disposition.FORGED):
             counts.on_judgement(judged("204", how))
         made.now += 120.0
@@ -74,11 +73,11 @@ def test_ipv6_is_counted_as_the_rules_count_it(tmp_path: Path) -> None:
     with kept(tmp_path, settings()) as made:
         side = made.side
         side.exempt.friends.add([evolve(PHONE, address=ip_address("2001:db8::7"))])
-        counts = TopCounts(side.common.store.tops, side.common.store.best_effort, side.common.clock.wall)
+        counts = Tops(side)
         for number in range(3):
             attempt = evolve(ATTEMPT, address=ip_address("2001:db8::") + number)
             counts.on_judgement(Judgement(attempt, ip_network("2001:db8::/64"), Disposition.COUNTED))
-        answer: Any = TopRequests(side, counts).handlers()["tops"]({"kind": "addresses"})
+        answer: Any = counts.handlers()["tops"]({"kind": "addresses"})
         found = asyncio.run(answer)
 
     assert [(one["name"], one["attempts"], one["known"]) for one in found] == [("2001:db8::/64", 3, True)]
@@ -88,14 +87,14 @@ def test_setups_own_login_is_no_attack(tmp_path: Path) -> None:
     """From an exempt address it is left out. A stranger who uses the same account name is counted."""
     with kept(tmp_path, settings()) as made:
         side = made.side
-        counts = TopCounts(side.common.store.tops, side.common.store.best_effort, side.common.clock.wall)
+        counts = Tops(side)
         for account, how in (
             (SETUP_ACCOUNT, Disposition.EXEMPT),
             ("204", Disposition.EXEMPT),
             (SETUP_ACCOUNT, Disposition.COUNTED),
         ):
             counts.on_judgement(judged(account, how))
-        handlers: Any = TopRequests(side, counts).handlers()
+        handlers: Any = counts.handlers()
         accounts = asyncio.run(handlers["tops"]({"kind": "accounts"}))
 
     assert {(one["name"], one["attempts"]) for one in accounts} == {("204", 1), (SETUP_ACCOUNT, 1)}
@@ -105,11 +104,11 @@ def test_names_are_short(tmp_path: Path) -> None:
     """A name of control characters takes no more room than another one."""
     with kept(tmp_path, settings()) as made:
         side = made.side
-        counts = TopCounts(side.common.store.tops, side.common.store.best_effort, lambda: 7_200.0)
+        counts = Tops(side)
         counts.on_judgement(judged("\U000e0001" * 128))
         counts.on_judgement(judged("\U0001f600" * 128))
         counts.save()
-        found = side.common.store.tops.top("accounts", 0.0, 9)
+        found = TopTable(side.common.store.connection).top("accounts", 0.0, 9)
 
     assert [len(one.name.encode()) for one in found] == [module.MAX_NAME] * 2
 
@@ -119,12 +118,12 @@ def test_names_with_few_attempts_are_dropped(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(module, "MOST", 10)
     with kept(tmp_path, settings()) as made:
         side = made.side
-        counts = TopCounts(side.common.store.tops, side.common.store.best_effort, lambda: 7_200.0)
+        counts = Tops(side)
         for number in range(100):
             counts.on_judgement(judged("204"))
             counts.on_judgement(judged(str(number)))
         counts.save()
-        found = side.common.store.tops.top("accounts", 0.0, 99)
+        found = TopTable(side.common.store.connection).top("accounts", 0.0, 99)
 
     assert found[0][:2] == ("204", 100)
     assert len(found) <= 10

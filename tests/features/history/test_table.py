@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from ringfence.errors import StoreError
+from ringfence.features.history.table import DAY, HOUR, KEPT, MINUTE, Slot, Timeline, slot_length
 from ringfence.store.database import Store
 from ringfence.store.file import VERSION
-from ringfence.store.tables import DAY, HOUR, KEPT, MINUTE, Slot, Timeline, slot_length
 
 NOON = 1_795_262_400.0  # 2026-11-21 12:00 UTC
 NAMES = [f"attempts.a-rather-long-name.{number}" for number in range(30)]
@@ -19,7 +19,7 @@ MOST = 20_000_000  # bytes
 @pytest.fixture(name="timeline")
 def _timeline(store: Store) -> Timeline:
     """Return an empty timeline."""
-    return store.timeline
+    return Timeline(store.connection)
 
 
 def test_counts_are_added_to_the_minute_the_hour_and_the_day(timeline: Timeline) -> None:
@@ -55,10 +55,10 @@ def test_the_timeline_outlasts_a_restart(path: Path) -> None:
     """Two runs of the daemon within a minute add to the same slot."""
     for _ in range(2):
         with Store.open(path, owner=True) as store:
-            store.timeline.add(NOON, 10.0, {"unbans": 1})
+            Timeline(store.connection).add(NOON, 10.0, {"unbans": 1})
 
     with Store.open(path, owner=False) as store:
-        assert store.timeline.read(MINUTE, NOON, NOON) == [Slot(int(NOON), 20.0, {"unbans": 2})]
+        assert Timeline(store.connection).read(MINUTE, NOON, NOON) == [Slot(int(NOON), 20.0, {"unbans": 2})]
 
 
 def test_the_slots_are_bounded(timeline: Timeline) -> None:
@@ -101,7 +101,7 @@ def test_a_full_timeline_is_small(path: Path) -> None:
     with Store.open(path, owner=True) as store:
         for length, number in KEPT.items():
             for slot in range(number):
-                store.timeline.add(NOON + length * slot, 60.0, counts)
+                Timeline(store.connection).add(NOON + length * slot, 60.0, counts)
         store.purge(NOON)
         size = store.size()
 
@@ -132,10 +132,10 @@ def test_years_are_shown_in_days() -> None:
 def test_the_timeline_is_copied_from_a_damaged_or_newer_database(path: Path) -> None:
     """What can be read of an unusable database includes the timeline."""
     with Store.open(path, owner=True) as store:
-        store.timeline.add(NOON, 60.0, {"unbans": 1})
+        Timeline(store.connection).add(NOON, 60.0, {"unbans": 1})
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(f"PRAGMA user_version = {VERSION + 1}")
 
     with Store.open_or_memory(path) as store:
         assert store.memory_reason
-        assert store.timeline.read(MINUTE, NOON, NOON) == [Slot(int(NOON), 60.0, {"unbans": 1})]
+        assert Timeline(store.connection).read(MINUTE, NOON, NOON) == [Slot(int(NOON), 60.0, {"unbans": 1})]

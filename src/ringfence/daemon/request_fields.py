@@ -1,0 +1,224 @@
+"""The rows of the table of requests: the fields of a request, and which users may send it.
+
+The kernel reports the user of each client. A user has one role:
+
+- ``administrator``: root, and the users that ``admins`` in ``[control]`` of the configuration names. They may
+  send every request.
+- ``page``: the user of the live page, ``ringfence-web``. Somebody may take this process over. So it may read,
+  and change one small network at a time. It cannot switch ringfence off, or cut off a friend.
+- ``daemon``: the user of the daemon itself. Programs that the daemon starts may have this user, too. It may
+  only reload the configuration, which ``systemctl reload`` does.
+- ``reader``: every other user who can reach the socket, by the group of the daemon. It may only read.
+
+The table denies by default: a role that a request does not name may not send it, and a field that is not
+named is refused. The bounds of a role may be tighter than those of an administrator.
+"""
+
+import enum
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from attrs import evolve, frozen
+
+from ringfence.config.converters import MAX_DURATION
+from ringfence.errors import ControlError
+from ringfence.model import parse_network, printable
+
+# -- the checks of the fields of requests: which JSON values a field accepts
+#
+# A check never raises an exception, whatever the value is. The texts say what the value must be.
+
+
+MOST_NETWORK = 64  # characters of an address or a network
+_LONGEST_NAME = 40  # characters of a field's name in an error
+
+
+@frozen
+class Field:
+    """What a field of a request accepts.
+
+    ``accepts`` returns whether it accepts a value. ``form`` completes the sentence "the field must be …".
+    The value of a field that ``is_secret`` is not logged.
+    """
+
+    accepts: Callable[[Any], bool]
+    form: str
+    is_required: bool = True
+    is_secret: bool = False
+
+
+def check_fields(do: str, fields: Mapping[str, Field], request: Mapping[str, object]) -> None:
+    """Raise ControlError unless the request ``do`` has valid fields: all that are required, and no other."""
+    for name, value in request.items():
+        field = fields.get(name)
+        if field is None:
+            raise ControlError(f"{do}: there is no field {printable(name[:_LONGEST_NAME])}")
+        if not field.accepts(value):
+            raise ControlError(f"{do}: {name} must be {field.form}")
+    for name, field in fields.items():
+        if field.is_required and name not in request:
+            raise ControlError(f"{do}: {name} is missing; it must be {field.form}")
+
+
+def optional(field: Field) -> Field:
+    """Return ``field`` for a value that may be missing."""
+    return evolve(field, is_required=False)
+
+
+def nullable(field: Field) -> Field:
+    """Return ``field`` for a value that may be null or missing."""
+    accepts = field.accepts
+    return Field(lambda value: value is None or accepts(value), f"null or {field.form}", is_required=False)
+
+
+def flag() -> Field:
+    """Return a field for true or false, which may be missing."""
+    return Field(lambda value: isinstance(value, bool), "true or false", is_required=False)
+
+
+def whole(least: int, most: int) -> Field:
+    """Return a field for a whole number."""
+    return Field(lambda value: _is_whole(value, least, most), f"a whole number from {least} to {most}")
+
+
+def seconds(most: float) -> Field:
+    """Return a field for a number of seconds above 0."""
+
+    def accepts(value: object) -> bool:
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return False
+        return 0 < value <= most  # false for NaN
+
+    return Field(accepts, f"a number of seconds, above 0 and at most {most:.0f}")
+
+
+def text(most: int, least: int = 0) -> Field:
+    """Return a field for a text with ``least`` to ``most`` characters."""
+    return Field(lambda value: _is_text(value, least, most), f"a text of {least} to {most} characters")
+
+
+def texts(most: int, longest: int) -> Field:
+    """Return a field for a list of 1 to ``most`` texts, each with at most ``longest`` characters."""
+    form = f"a list of 1 to {most} texts, each of 1 to {longest} characters"
+    return Field(_each(lambda value: _is_text(value, 1, longest), most), form)
+
+
+def choices(allowed: tuple[str, ...]) -> Field:
+    """Return a field for a list of some of the texts in ``allowed``."""
+    form = f"a list of some of: {', '.join(allowed)}"
+    return Field(_each(lambda value: isinstance(value, str) and value in allowed, len(allowed)), form)
+
+
+def choice(*allowed: str) -> Field:
+    """Return a field for one of the texts in ``allowed``."""
+    return Field(lambda value: isinstance(value, str) and value in allowed, f"one of: {', '.join(allowed)}")
+
+
+def numbers(most: int) -> Field:
+    """Return a field for a list of at most ``most`` whole numbers from 0."""
+    form = f"a list of at most {most} whole numbers"
+    return Field(_each(lambda value: _is_whole(value, 0, 2**53), most, least=0), form)
+
+
+def objects(most: int) -> Field:
+    """Return a field for a list of at most ``most`` JSON objects."""
+    form = f"a list of at most {most} objects"
+    return Field(_each(lambda value: isinstance(value, dict), most, least=0), form)
+
+
+def network(shortest: Mapping[int, int] | None = None) -> Field:
+    """Return a field for an address or a network.
+
+    ``shortest`` has the shortest prefix length that is accepted, by IP version; None for any length.
+    """
+    return Field(lambda value: _is_network(value, shortest), f"an address or network{_lengths(shortest)}")
+
+
+def networks(most: int, shortest: Mapping[int, int] | None = None) -> Field:
+    """Return a field for a list of 1 to ``most`` addresses or networks."""
+    form = f"a list of 1 to {most} addresses or networks{_lengths(shortest)}"
+    return Field(_each(lambda value: _is_network(value, shortest), most), form)
+
+
+def _lengths(shortest: Mapping[int, int] | None) -> str:
+    return "" if shortest is None else f", each a /{shortest[4]} (IPv6: /{shortest[6]}) or smaller"
+
+
+def _each(accepts: Callable[[object], bool], most: int, least: int = 1) -> Callable[[object], bool]:
+    return lambda value: (
+        isinstance(value, list) and least <= len(value) <= most and all(accepts(one) for one in value)
+    )
+
+
+def _is_whole(value: object, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _is_text(value: object, least: int, most: int) -> bool:
+    """Whether a value is a text of this length that UTF-8, and so the database, can represent."""
+    if not isinstance(value, str) or not least <= len(value) <= most:
+        return False
+    return not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def _is_network(value: object, shortest: Mapping[int, int] | None) -> bool:
+    if not isinstance(value, str) or not 0 < len(value) <= MOST_NETWORK:
+        return False
+    try:
+        found = parse_network(value)
+    except ValueError:
+        return False
+    return shortest is None or found.prefixlen >= shortest[found.version]
+
+
+# -- the rows
+
+
+Fields = Mapping[str, Field]
+
+
+class PeerRole(enum.StrEnum):
+    """What the user of a client may do."""
+
+    ADMINISTRATOR = "administrator"
+    PAGE = "page"
+    DAEMON = "daemon"
+    READER = "reader"
+
+
+@frozen
+class Request:
+    """A row of the table: the fields that each role may send.
+
+    A role without an entry may not send the request. ``changes``: the request changes something.
+    ``records``: a person relies on it that the database has the change.
+    """
+
+    fields: Mapping[PeerRole, Fields]
+    changes: bool = False
+    records: bool = False
+
+
+def only(
+    fields: Fields, page: Fields | None = None, *, daemon: bool = False, records: bool = True
+) -> Request:
+    """Return a request that changes something: administrators may send it, the page with ``page``."""
+    found = {PeerRole.ADMINISTRATOR: fields}
+    if page is not None:
+        found[PeerRole.PAGE] = page
+    if daemon:
+        found[PeerRole.DAEMON] = fields
+    return Request(found, changes=True, records=records)
+
+
+def read(fields: Fields, page: Fields | None = None, reader: Fields | None = None) -> Request:
+    """Return a request that only reads: administrators and readers may send it, the page with ``page``."""
+    found = {PeerRole.ADMINISTRATOR: fields, PeerRole.READER: fields if reader is None else reader}
+    if page is not None:
+        found[PeerRole.PAGE] = page
+    return Request(found)
+
+
+NONE: Fields = {}
+PERIOD = optional(seconds(MAX_DURATION))
+"""How far to look back; the request has a default."""

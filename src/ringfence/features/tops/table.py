@@ -1,0 +1,92 @@
+"""The accounts and addresses with the most attempts of each hour."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from ringfence.store.file import Connection, Tables
+
+HOUR = 3_600
+KEEP_HOURS = 31 * 24
+MOST_OF_HOUR = 50
+"""The maximum number of accounts that are kept for each past hour. The same number holds for addresses.
+
+In 31 days that is 74,000 rows, or 5 MB with names of 48 bytes.
+"""
+
+
+class Top(NamedTuple):
+    """An account or address, and the number of its attempts.
+
+    ``last`` is the begin of the last hour with an attempt (seconds since the epoch).
+    """
+
+    name: str
+    attempts: int
+    last: float
+
+
+class TopTable:
+    """The numbers of attempts by hour and name. ``kind`` is ``accounts`` or ``addresses``.
+
+    Every method raises StoreError if the database cannot be read or written.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add(self, kind: str, hour: int, counts: Iterable[tuple[str, int]]) -> None:
+        """Add numbers of attempts, by name, to an hour. ``hour`` is the number of hours since the epoch."""
+        with self._connection.transaction() as execute:
+            for name, attempts in counts:
+                execute(
+                    "INSERT INTO tops VALUES (?, ?, ?, ?)"
+                    " ON CONFLICT DO UPDATE SET attempts = attempts + excluded.attempts",
+                    (hour, kind, name, attempts),
+                )
+
+    def top(self, kind: str, since: float, most: int) -> list[Top]:
+        """Return the ``most`` names with the most attempts, the highest number first.
+
+        Attempts count from the hour that contains ``since`` (seconds since the epoch).
+        """
+        sql = (
+            "SELECT name, sum(attempts), max(hour) FROM tops WHERE kind = ? AND hour >= ?"
+            " GROUP BY name ORDER BY 2 DESC, name LIMIT ?"
+        )
+        with self._connection.scanning() as execute:
+            rows = execute(sql, (kind, int(since // HOUR), most)).fetchall()
+        return [Top(str(name), int(attempts), float(hour * HOUR)) for name, attempts, hour in rows]
+
+    def purge(self, now: float) -> None:
+        """Remove the hours that are older than KEEP_HOURS.
+
+        Of each other hour before the present one, keep the MOST_OF_HOUR accounts with the most attempts, and
+        as many addresses.
+        """
+        hour = int(now // HOUR)
+        with self._connection.transaction() as execute:
+            execute("DELETE FROM tops WHERE hour < ?", (hour - KEEP_HOURS,))
+            execute(_TRIM, (hour, MOST_OF_HOUR))
+
+
+_TRIM = """
+    DELETE FROM tops WHERE (hour, kind, name) IN (
+        SELECT hour, kind, name FROM (
+            SELECT *, row_number() OVER (PARTITION BY hour, kind ORDER BY attempts DESC) AS place
+            FROM tops WHERE hour < ?
+        ) WHERE place > ?
+    )
+"""
+
+TABLES = Tables(
+    """
+    CREATE TABLE tops (
+        hour INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        name TEXT NOT NULL,
+        attempts INTEGER NOT NULL,
+        PRIMARY KEY (hour, kind, name)
+    ) STRICT, WITHOUT ROWID;
+    """,
+    purge=lambda connection, now: TopTable(connection).purge(now),
+)
