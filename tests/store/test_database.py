@@ -25,7 +25,7 @@ from ringfence.model import (
     Scope,
 )
 from ringfence.store import database, file
-from ringfence.store.database import schema, Store
+from ringfence.store.database import Store, schema
 from ringfence.store.file import VERSION
 
 NOBODY = 65_534

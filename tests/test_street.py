@@ -1,0 +1,99 @@
+"""The street: a copy of ringfence without a feature does the rest, and the guard runs without any."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from tests.support.amiserver import Script
+from tests.support.captures import capture
+from tests.support.daemon import GRANTED, Guard, ami_server, until
+
+import ringfence
+from ringfence import street
+from ringfence.errors import ControlError
+
+GUESSES = capture("asterisk-22", "wrong-password-register").ami.read_bytes()
+GUESSER = "198.18.1.101"
+COPIES = [[name] for name in street.STREET] + [[*street.STREET]]
+
+pytestmark = pytest.mark.usefixtures("cold")
+
+
+def copy_without(features: Sequence[str], folder: Path) -> Path:
+    """Copy the package without the folders of these features; return the folder of the copy."""
+    copied = folder / "copy"
+    away = [f"features/{name}" for name in features] if len(features) < len(street.STREET) else ["features"]
+    shutil.copytree(
+        Path(str(ringfence.__file__)).parent,
+        copied / "ringfence",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    for name in away:
+        shutil.rmtree(copied / "ringfence" / name)
+    return copied
+
+
+@pytest.mark.parametrize("features", COPIES, ids="+".join)
+def test_a_copy_without_a_feature_imports(features: Sequence[str], tmp_path: Path) -> None:
+    """Every other module imports, so none of them names the feature."""
+    copied = copy_without(features, tmp_path)
+    program = (
+        "import importlib, pkgutil, ringfence\n"
+        "for one in pkgutil.walk_packages(ringfence.__path__, 'ringfence.'):\n"
+        "    if not one.name.endswith(('__main__', '.service', '.entry')):\n"
+        "        importlib.import_module(one.name)\n"
+        "from ringfence import street\n"
+        "print(*street.present())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(copied)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == [name for name in street.STREET if name not in features]
+
+
+@pytest.mark.parametrize("features", COPIES, ids="+".join)
+def test_a_copy_without_a_feature_guards(features: Sequence[str], tmp_path: Path) -> None:
+    """It bans a guesser and shows it. The feature's requests and commands are unknown, and no row is lost."""
+    rules = {"guess": {"attempts": 3}}
+    with Guard(tmp_path) as whole:
+        whole.must("ban", "192.0.2.9", "--for", "1h")
+    copied = {"PYTHONPATH": str(copy_without(features, tmp_path))}
+    with (
+        ami_server(Script(play=[GRANTED, GUESSES])) as pbx,
+        Guard(tmp_path, ami={"port": pbx.port}, rules=rules, environ=copied) as guard,
+    ):
+        until(lambda: guard.banned() == {GUESSER, "192.0.2.9"}, "the ban")
+        assert GUESSER in guard.must("bans")
+        assert GUESSER in guard.must("events")
+        assert "2 of 2 would be in force" in guard.must("status")
+        assert "is banned" in guard.must("why", GUESSER)
+        for do in requests_of(features):
+            with pytest.raises(ControlError, match="does not know this request"):
+                guard.ask(do)
+        for command in commands_of(features):
+            assert "No such command" in guard.command(command).stderr
+        assert [one["code"] for one in guard.status()["alarms"]] == ["firewall.dry_run"]
+    with Guard(tmp_path) as whole:
+        assert whole.banned() == {GUESSER, "192.0.2.9"}
+        assert json.loads(whole.must("history", "--json"))["totals"]["bans"]["admin"] == 1
+
+
+def requests_of(features: Sequence[str]) -> list[str]:
+    """Return the requests of these features."""
+    modules = [one for one in street.modules("guard") if one.__name__.split(".")[2] in features]
+    return [do for module in modules for do in module.REQUESTS]
+
+
+def commands_of(features: Sequence[str]) -> list[str]:
+    """Return the commands of these features."""
+    return [name for name, command in street.commands().items() if command.module.split(".")[2] in features]
