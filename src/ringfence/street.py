@@ -5,8 +5,8 @@ It names no feature. A feature is the folder ``features/NAME``. The package has 
 brings modules with fixed names, each of which is loaded only where it is needed:
 
 - ``table``: ``TABLES``, its tables in the database
-- ``guard``: ``REQUESTS``, its requests on the control socket; ``build``, which returns its part in the
-  running daemon; ``RECORDED``, the requests that a command answers from the database, without a daemon
+- ``guard``: ``build``, which returns its part in the running daemon; ``REQUESTS``, if it has requests on the
+  control socket; ``RECORDED``, those that a command answers from the database, without a daemon
 
 A copy of ringfence without the folder of a feature does the rest.
 """
@@ -19,6 +19,9 @@ from typing import Any, NamedTuple
 STREET = {
     "history": "attempts and bans over time",
     "tops": "the accounts and addresses with the most attempts, and the live display",
+    "report": "what happened in a period, as a command and by mail each week",
+    "publish": "the list of banned networks for routers",
+    "metrics": "numbers for Prometheus, and the server of the list for routers",
 }
 """The features by name, and what each of them is."""
 

@@ -18,11 +18,12 @@ from tests.support.users import VALID
 from ringfence import control
 from ringfence.control import Peer
 from ringfence.daemon.facts import FailureMemory
-from ringfence.daemon.feature import build_features, handlers_of
 from ringfence.daemon.request_fields import PeerRole
 from ringfence.daemon.request_table import REQUESTS, RequestGate, Rights, check_request
 from ringfence.daemon.requests import RequestHandlers
 from ringfence.errors import ControlError, RingfenceError
+from ringfence.features.history.guard import History
+from ringfence.features.tops.guard import Tops
 
 TEXTS = st.one_of(
     st.text(max_size=20),
@@ -101,7 +102,7 @@ def _handlers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, co
         side = made.side
         memory = FailureMemory(side.exempt.friends.friends)
         plain = RequestHandlers(side, lambda _: pytest.fail("no status here"), memory).handlers()
-        plain = {**plain, **handlers_of(build_features(side))}
+        plain |= {**History(side).handlers(), **Tops(side).handlers()}
         wanted = {do: handler for do, handler in plain.items() if do not in {"status", "follow", "off", "on"}}
         gate = RequestGate(
             wanted,

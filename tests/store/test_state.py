@@ -63,26 +63,3 @@ def test_names_edited_by_hand_are_reported(store: Store, text: str) -> None:
     with capture_logs():
         assert store.names.load() == {}
     assert "the recorded addresses of names are invalid" in store.best_effort.error
-
-
-# -- when each channel sent its last weekly report
-
-
-def test_times_are_read_as_they_were_recorded(store: Store) -> None:
-    """The latest times of all channels are returned; at first, and after the last channel, there are none."""
-    assert store.reports.load() == {}
-    for times in ({"mail": 1.5}, {"mail": 2.5, "oncall": 3.0}):
-        store.reports.save(times)
-        assert store.reports.load() == times
-
-    store.reports.save({})
-    assert store.state.fact("reports") is None
-
-
-@pytest.mark.parametrize("text", ["nonsense", "[]", '{"a": "soon"}', '{"a": []}', '{"a": -1e15}'])
-def test_times_edited_by_hand_are_reported(store: Store, text: str) -> None:
-    """Invalid text counts as no times, and the error is shown."""
-    store.state.set_fact("reports", text)
-    with capture_logs():
-        assert store.reports.load() == {}
-    assert "the recorded times of reports are invalid" in store.best_effort.error

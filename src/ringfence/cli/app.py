@@ -65,9 +65,6 @@ class Commands(LazyGroup):
         ),
         "on": Command(".switch", "Enforce again, after `ringfence off`."),
         "status": Command(".status", "Show alarms, sources, attempts, bans, and addresses near a ban."),
-        "report": Command(
-            ".report", "Report what happened: attempts, who made them, bans, and broken phones."
-        ),
         "events": Command(".events", "Show the latest attempts, bans and alarms, one line each."),
         "alarms": Command(".alarms", "List alarms and their history, or dismiss them."),
         "why": Command(".why", "Explain an address or an account: its attempts, its bans, and what to do."),

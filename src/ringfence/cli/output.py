@@ -13,13 +13,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from textwrap import wrap
-from typing import IO, Annotated
+from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 from attrs import define
 
 from ringfence.errors import Exit, RingfenceError, error_lines
 from ringfence.model import printable
+
+if TYPE_CHECKING:
+    from ringfence.report.text import TextForm
 
 # -- line wrapping for terminals: lines break between words, and continuation lines are indented
 #
@@ -198,3 +201,17 @@ def short_time(moment: str | None, unknown: str = "?", *, seconds: bool = False)
     if _choice.local:
         moment = datetime.fromisoformat(moment).astimezone().isoformat()
     return moment.replace("T", " ").removesuffix("Z")[: 19 if seconds else 16]
+
+
+RECORDED_ONLY = "The daemon does not answer: this is what it has recorded."
+
+
+def text_form(width: int = 80) -> "TextForm":
+    """Return how a report is written to standard output, with lines of ``width`` columns.
+
+    Charts use block characters if the encoding of standard output has them. Times are in UTC or local, as the
+    user chose.
+    """
+    from ringfence.report.text import TextForm, has_blocks  # noqa: PLC0415 - loaded by a few commands
+
+    return TextForm(has_blocks(sys.stdout.encoding), width, zone(), short_time)

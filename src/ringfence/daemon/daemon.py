@@ -15,12 +15,11 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping
 from contextlib import ExitStack
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import structlog
 from attrs import asdict
@@ -31,7 +30,7 @@ from ringfence.clock import Clock
 from ringfence.config.schema import Settings
 from ringfence.daemon import process, trial
 from ringfence.daemon.facts import FailureMemory
-from ringfence.daemon.feature import Feature, build_features, handlers_of
+from ringfence.daemon.feature import Features, Given
 from ringfence.daemon.firewall_manager import find_answer_users
 from ringfence.daemon.firewall_side import FirewallSide, build_firewall_side, choose
 from ringfence.daemon.floods import FloodJudge
@@ -49,7 +48,6 @@ from ringfence.daemon.request_table import RequestGate, Rights
 from ringfence.daemon.requests import RequestHandlers
 from ringfence.daemon.source_manager import LogPositions, SourceManager, SourceWatchdog, WireReader
 from ringfence.daemon.status import StatusCollector
-from ringfence.daemon.weekly_reports import ReportCollector, WeeklyReports
 from ringfence.detect.detector import Detector
 from ringfence.friends.registry import FriendRegistry
 from ringfence.host.connections import ConnectionTable
@@ -59,10 +57,6 @@ from ringfence.parse.hep import Exports
 from ringfence.store.database import Store
 from ringfence.store.writer import Writer
 from ringfence.threads import ThreadedLoop
-
-if TYPE_CHECKING:
-    from ringfence.daemon.metrics_server import MetricsServer
-
 
 # -- the wait at the start, until the friends of this PBX are known
 
@@ -121,7 +115,7 @@ PURGE_EVERY = 3_600.0
 class Daemon:
     """The running daemon. The firewall is in place when :meth:`serve` begins.
 
-    There are eleven parameters because :func:`build_daemon` constructs the parts and passes each of them.
+    There are nine parameters because :func:`build_daemon` constructs the parts and passes each of them.
     """
 
     def __init__(
@@ -134,9 +128,7 @@ class Daemon:
         connections: ConnectionTable,
         status: StatusCollector,
         requests: RequestHandlers,
-        features: Sequence[Feature],
-        metrics: "MetricsServer | None",
-        reports: WeeklyReports,
+        features: Features,
     ) -> None:
         self._side = side
         self._startup = startup
@@ -147,8 +139,6 @@ class Daemon:
         self._status = status
         self._requests = requests
         self._features = features
-        self._metrics = metrics
-        self._reports = reports
         self._stopped = asyncio.Event()
         self._log = structlog.get_logger()
 
@@ -178,7 +168,7 @@ class Daemon:
             for task in tasks:
                 task.cancel()
         self._side.common.kept_alarms.save()
-        for feature in self._features:
+        for feature in self._features.all:
             feature.finish()
         self._log.info("daemon.stopped", bans="left in place")
 
@@ -222,9 +212,7 @@ class Daemon:
             side.kernel.enforcer.filler.run(),
             side.kernel.changes.run(),
             side.kernel.rules.run(),
-            self._reports.run(),
-            *([self._metrics.run()] if self._metrics is not None else []),
-            *chain.from_iterable(feature.jobs() for feature in self._features),
+            *chain.from_iterable(feature.jobs() for feature in self._features.all),
             _feed_watchdog(),
         ]
 
@@ -243,7 +231,7 @@ class Daemon:
     def _handlers(self) -> Mapping[str, control.Handler]:
         handlers = {
             **self._requests.handlers(),
-            **handlers_of(self._features),
+            **self._features.handlers(),
             "reload": lambda _: asdict(self._reloader.reload()),
         }
         side, admins = self._side, self._reloader.settings.control.admins
@@ -280,7 +268,7 @@ def build_daemon(
     """
     clock = side.common.clock
     failures = FailureMemory(side.exempt.friends.friends)
-    features = build_features(side)
+    features = Features()
     effects = EffectHandler(
         side.kernel.enforcer.carry_out,
         side.common.alarms,
@@ -291,7 +279,7 @@ def build_daemon(
         update_friends=side.exempt.friends.changed.set,
         watch=(
             failures.on_judgement,
-            *(feature.on_judgement for feature in features),
+            features.on_judgement,
             side.common.feed.on_judgement,
         ),
     )
@@ -314,16 +302,13 @@ def build_daemon(
     )
     sources = SourceManager(pipeline, side.exempt.friends, positions, watchdog, wire, clock)
     reloader = Reloader(path, settings, pipeline, side, sources)
-    metrics = _metrics(settings, side, pipeline, sources, wire)
-    status = StatusCollector(side, sources, wire, reloader, connections, metrics)
+    status = StatusCollector(side, sources, wire, reloader, connections, features.all)
     startup = StartupWait(side.exempt.friends, sources, effects, reloader, clock)
     requests = RequestHandlers(side, status.collect, failures)
-    answers = {**requests.handlers(), **handlers_of(features)}
-    collector = ReportCollector(side, answers, lambda: reloader.settings.geo.database or ())
-    reports = WeeklyReports(side.common.notifier, side.common.store, collector.collect, clock)
-    return Daemon(
-        side, startup, floods, sources, reloader, connections, status, requests, features, metrics, reports
-    )
+    answers = requests.handlers()
+    features.build(Given(side, pipeline, sources, wire, reloader, features.all, answers))
+    answers |= features.handlers()
+    return Daemon(side, startup, floods, sources, reloader, connections, status, requests, features)
 
 
 def run(path: Path, settings: Settings, trial_for: float = 0.0) -> None:
@@ -414,31 +399,6 @@ def _wire(settings: Settings, pipeline: Pipeline, side: FirewallSide) -> WireRea
         has_pages,
         exports,
     )
-
-
-def _metrics(
-    settings: Settings,
-    side: FirewallSide,
-    pipeline: Pipeline,
-    sources: SourceManager,
-    wire: WireReader | None,
-) -> "MetricsServer | None":
-    """Return the server of the metrics, and of the list for routers; None if it is not configured.
-
-    Its library is only loaded if it is needed, because it takes 4 MB of memory.
-    """
-    if settings.metrics.listen is None:
-        return None
-    from ringfence.daemon.metrics import DaemonMetrics  # noqa: PLC0415 - loaded where it is asked for
-    from ringfence.daemon.metrics_server import MetricsServer  # noqa: PLC0415 - the same
-    from ringfence.daemon.publish import Publisher  # noqa: PLC0415 - the same
-
-    token = settings.publish.token
-    source = wire.source if wire is not None else None
-    published = Publisher(side, token, settings.publish.max_entries) if token is not None else None
-    metrics = DaemonMetrics(side, pipeline, sources, source, published)
-    pages = published.pages() if published is not None else {}
-    return MetricsServer(settings.metrics.listen, metrics.render, settings.metrics.hosts, pages)
 
 
 def _had_connection(connections: ConnectionTable, clock: Clock, address: Address) -> bool | None:

@@ -1,15 +1,32 @@
-"""A feature's part in the running daemon: what the daemon collects from it, and what it tells it.
+"""A feature's part in the running daemon: the parts that the daemon collects, and the news that it passes on.
 
-The module ``guard`` of a feature has a function ``build``. It gets the firewall's side, and returns a
-:class:`Feature`.
+The module ``guard`` of a feature has a function ``build``. It gets the daemon's parts, and returns a
+:class:`Feature`, or None if the configuration does not ask for it.
 """
 
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from attrs import frozen
 
 from ringfence import street
+from ringfence.alarm_codes import Alarm
 from ringfence.control import Handler
 from ringfence.daemon.firewall_side import FirewallSide
+from ringfence.daemon.http_page import Page
+from ringfence.daemon.pipeline import Pipeline
+from ringfence.daemon.reload import Reloader
+from ringfence.daemon.source_manager import SourceManager, WireReader
 from ringfence.detect.judgement import Judgement
+
+
+class Number(NamedTuple):
+    """A number that a feature shows: its name in the metrics, and what it counts."""
+
+    name: str
+    text: str
+    value: float
+    only_grows: bool = False
 
 
 class Feature:
@@ -19,22 +36,64 @@ class Feature:
         """Return the handlers of its requests, by name."""
         return {}
 
-    def jobs(self) -> list[Coroutine[None, None, None]]:
+    def jobs(self) -> Sequence[Coroutine[None, None, None]]:
         """Return the coroutines that run until the daemon stops."""
-        return []
+        return ()
+
+    def pages(self) -> Mapping[bytes, Page]:
+        """Return its pages by HTTP, by their paths."""
+        return {}
+
+    def numbers(self) -> Iterable[Number]:
+        """Return its numbers for the metrics."""
+        return ()
+
+    def alarms(self) -> Sequence[Alarm]:
+        """Return its present alarms."""
+        return ()
 
     def on_judgement(self, judgement: Judgement) -> object:
-        """Take note of a judgement; must not wait."""
+        """Record a judgement; must not wait."""
 
     def finish(self) -> None:
         """Do the last work, when all jobs have ended."""
 
 
-def build_features(side: FirewallSide) -> list[Feature]:
-    """Build the features that this copy of ringfence has, in the order of the street."""
-    return [module.build(side) for module in street.modules("guard")]
+@frozen
+class Given:
+    """The parts of the daemon that a feature may use.
+
+    ``wire`` is None if the wire is not read. ``others`` are the features before it in the street, and
+    ``answers`` the handlers of all requests.
+    """
+
+    side: FirewallSide
+    pipeline: Pipeline
+    sources: SourceManager
+    wire: WireReader | None
+    reloader: Reloader
+    others: Sequence[Feature]
+    answers: Mapping[str, Handler]
 
 
-def handlers_of(features: Iterable[Feature]) -> dict[str, Handler]:
-    """Return the handlers of all requests of the features."""
-    return {do: handler for feature in features for do, handler in feature.handlers().items()}
+class Features:
+    """The features of the running daemon, in the order of the street. Their list is empty before :meth:`build`."""
+
+    def __init__(self) -> None:
+        self.all: list[Feature] = []
+
+    def build(self, given: Given) -> None:
+        """Build each feature that this copy of ringfence has. ``given.others`` is the list that grows."""
+        for module in street.modules("guard"):
+            feature = module.build(given)
+            if feature is not None:
+                self.all.append(feature)
+
+    def handlers(self) -> dict[str, Handler]:
+        """Return the handlers of all their requests."""
+        return {do: handler for feature in self.all for do, handler in feature.handlers().items()}
+
+    def on_judgement(self, judgement: Judgement) -> None:
+        """Pass a judgement on to each of them."""
+        for feature in self.all:
+            feature.on_judgement(judgement)

@@ -272,7 +272,9 @@ ANSWERS: Mapping[str, Callable[[Settings, Arguments], Any]] = {
     "why": _why,
     "why_account": _why_account,
     **{
-        do: partial(_read, read) for module in street.modules("guard") for do, read in module.RECORDED.items()
+        do: partial(_read, read)
+        for module in street.modules("guard")
+        for do, read in getattr(module, "RECORDED", {}).items()
     },
     **{
         do: partial(_on_lists, do)

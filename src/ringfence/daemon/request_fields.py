@@ -26,7 +26,7 @@ from ringfence.model import parse_network, printable
 
 # -- the checks of the fields of requests: which JSON values a field accepts
 #
-# A check never raises an exception, whatever the value is. The texts say what the value must be.
+# A check never raises an exception, whatever the value is. The texts describe the value.
 
 
 MOST_NETWORK = 64  # characters of an address or a network
@@ -35,7 +35,7 @@ _LONGEST_NAME = 40  # characters of a field's name in an error
 
 @frozen
 class Field:
-    """What a field of a request accepts.
+    """A field of a request, and the values that it accepts.
 
     ``accepts`` returns whether it accepts a value. ``form`` completes the sentence "the field must be …".
     The value of a field that ``is_secret`` is not logged.
@@ -178,7 +178,7 @@ Fields = Mapping[str, Field]
 
 
 class PeerRole(enum.StrEnum):
-    """What the user of a client may do."""
+    """The role of a client's user."""
 
     ADMINISTRATOR = "administrator"
     PAGE = "page"

@@ -135,7 +135,7 @@ _OF_THE_GUARD: Mapping[str, Request] = {
 REQUESTS = dict(_OF_THE_GUARD)
 """Every request, by its name (``do``)."""
 for _feature in street.modules("guard"):
-    REQUESTS |= _feature.REQUESTS
+    REQUESTS |= getattr(_feature, "REQUESTS", {})
 
 _REFUSALS = {
     PeerRole.PAGE: "the live page may not send the request {}; use the command line",

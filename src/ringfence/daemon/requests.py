@@ -60,7 +60,7 @@ class RequestHandlers:
             side.exempt.lists, side.common.store.entries, side.common.clock.wall
         )
 
-    def handlers(self) -> Mapping[str, control.Handler]:
+    def handlers(self) -> dict[str, control.Handler]:
         """Return the handler of each request."""
         side = self._side
         return {

@@ -13,6 +13,7 @@ from ringfence.alarms import AlarmRecord
 from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.reconcile import Reconciler
 from ringfence.daemon import process
+from ringfence.daemon.feature import Feature
 from ringfence.daemon.firewall_side import FirewallSide
 from ringfence.daemon.reload import Reloader
 from ringfence.daemon.source_manager import SourceManager
@@ -25,7 +26,6 @@ from ringfence.model import Network, format_network, printable, rfc3339
 from ringfence.sources.ami import AmiSource
 
 if TYPE_CHECKING:
-    from ringfence.daemon.metrics_server import MetricsServer
     from ringfence.daemon.source_manager import WireReader
     from ringfence.sources.logs import LogSource
     from ringfence.sources.wire import WireSource
@@ -207,7 +207,7 @@ def _watched(entry: Watched) -> dict[str, object]:
 class StatusCollector:
     """Collects the state of all parts.
 
-    ``wire`` and ``metrics`` are None if they are not configured.
+    ``wire`` is None if it is not configured.
     """
 
     def __init__(
@@ -217,14 +217,14 @@ class StatusCollector:
         wire: "WireReader | None",
         reloader: Reloader,
         connections: ConnectionTable,
-        metrics: "MetricsServer | None" = None,
+        features: Sequence[Feature] = (),
     ) -> None:
         self._side = side
         self._sources = sources
         self._wire = wire
         self._reloader = reloader
         self._connections = connections
-        self._metrics = metrics
+        self._features = features
 
     def collect(self, counters: Counters) -> StatusData:
         """Update the alarms, and return the present state. ``counters`` are those of the firewall's rules."""
@@ -263,8 +263,8 @@ class StatusCollector:
         )
 
     def _others(self) -> Iterator[Alarm]:
-        if self._metrics is not None:
-            yield from self._metrics.alarms
+        for feature in self._features:
+            yield from feature.alarms()
         if self._connections.error:
             yield Alarm(AlarmCode.HOST_UNREADABLE, "connections", self._connections.error)
         if process.LOG.error:

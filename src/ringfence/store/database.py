@@ -45,7 +45,6 @@ from ringfence.store.tables import (
     EntryTable,
     FriendTable,
     SavedNames,
-    SavedReports,
     SavedState,
 )
 from ringfence.store.writer import BestEffort, at_once
@@ -90,7 +89,6 @@ class Store:
         self.switch = OffSwitch(self.state, self.best_effort, runtime)
         self.records = Records(self.bans, self.switch, self.best_effort)
         self.names = SavedNames(self.state, self.best_effort)
-        self.reports = SavedReports(self.state, self.best_effort)
         self.connection = connection
         self._damage = damage
 

@@ -9,7 +9,7 @@ from tests.report.test_history import history
 from tests.support.daemon import Guard
 
 from ringfence.cli import output
-from ringfence.cli.report import text_form
+from ringfence.cli.output import text_form
 from ringfence.features.history.table import Timeline
 from ringfence.report.text import history_lines
 from ringfence.store.database import Store

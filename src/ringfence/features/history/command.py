@@ -6,8 +6,15 @@ import typer
 
 from ringfence.cli import output
 from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, ask_or_read, duration_from
-from ringfence.cli.output import JsonOption, echo, echo_json, echo_stderr, errors_reported
-from ringfence.cli.report import RECORDED_ONLY, text_form
+from ringfence.cli.output import (
+    RECORDED_ONLY,
+    JsonOption,
+    echo,
+    echo_json,
+    echo_stderr,
+    errors_reported,
+    text_form,
+)
 from ringfence.report.text import history_lines
 
 

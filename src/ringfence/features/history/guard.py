@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from ringfence.control import Encoded, Handler
-from ringfence.daemon.feature import Feature
+from ringfence.daemon.feature import Feature, Given
 from ringfence.daemon.firewall_side import FirewallSide
 from ringfence.daemon.request_fields import PERIOD, read
 from ringfence.detect.rules import counted_rule
@@ -173,7 +173,9 @@ class History(Feature):
         return found
 
 
-build = History
+def build(given: Given) -> History:
+    """Return what records the history."""
+    return History(given.side)
 
 
 def _recorded(store: Store, arguments: Mapping[str, Any], now: float) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ipaddress import ip_network
 from typing import Any
 
 from ringfence.control import Handler
-from ringfence.daemon.feature import Feature
+from ringfence.daemon.feature import Feature, Given
 from ringfence.daemon.firewall_side import FirewallSide
 from ringfence.daemon.process import every
 from ringfence.daemon.request_fields import NONE, PERIOD, choice, read
@@ -193,7 +193,9 @@ def _ban(key: int, record: Record, now: float) -> dict[str, object]:
     }
 
 
-build = Tops
+def build(given: Given) -> Tops:
+    """Return what counts by name."""
+    return Tops(given.side)
 
 
 def recorded_tops(table: TopTable, kind: str, since: float) -> list[dict[str, Any]]:

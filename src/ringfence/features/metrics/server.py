@@ -14,14 +14,15 @@ again. The daemon keeps running.
 import asyncio
 import re
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from ipaddress import ip_address
 
 import structlog
-from attrs import frozen
 
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.config.converters import ListenAddress
+from ringfence.daemon.feature import Feature
+from ringfence.daemon.http_page import Answer, Page, values_of
 
 MOST_HEAD = 8 * 1024
 MOST_CONNECTIONS = 64
@@ -37,34 +38,7 @@ _REQUEST = re.compile(rb"([A-Z]{1,16}) (/[!-~]{0,1000}) HTTP/1\.([01])")
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]{2,45})\]|([A-Za-z0-9._-]{1,253}))(?::[0-9]{0,5})?")
 
 
-@frozen
-class Answer:
-    """An answer to a request: the status, the body and its type. ``more`` are further lines of its head."""
-
-    status: str
-    body: bytes = b""
-    kind: str = "text/plain"
-    more: str = ""
-
-    def encoded(self, *, body: bool = True) -> bytes:
-        """Return the answer as HTTP/1.1 writes it, to a HEAD without the ``body``.
-
-        An answer 304 has no body, and so no length (RFC 9110).
-        """
-        described = f"Content-Type: {self.kind}\r\nContent-Length: {len(self.body)}\r\n"
-        if self.status == NOT_MODIFIED:
-            described = ""
-        head = f"HTTP/1.1 {self.status}\r\n{described}{self.more}Connection: close\r\n\r\n".encode()
-        return head + self.body if body else head
-
-
-NOT_MODIFIED = "304 Not Modified"
-
-Page = Callable[[bytes], Awaitable[Answer]]
-"""A function that returns the answer to a GET or HEAD. Its argument is the head of the request."""
-
-
-class MetricsServer:
+class MetricsServer(Feature):
     """Serves the page that ``render`` returns, on the address ``where``.
 
     ``hosts`` are more names that the Host header of a request may have. ``pages`` are further pages, by their
@@ -86,9 +60,12 @@ class MetricsServer:
         self._clients: dict[asyncio.StreamWriter, None] = {}  # the oldest one first
         self._log = structlog.get_logger()
 
-    @property
+    def jobs(self) -> list[Coroutine[None, None, None]]:
+        """Return the coroutine that serves."""
+        return [self.run()]
+
     def alarms(self) -> list[Alarm]:
-        """The alarm that the metrics cannot be served; [] if there is no such error."""
+        """Return the alarm that the metrics cannot be served; [] if there is no such error."""
         return [Alarm(AlarmCode.METRICS_UNAVAILABLE, str(self._where), self._error)] if self._error else []
 
     async def run(self) -> None:
@@ -177,12 +154,6 @@ class MetricsServer:
             return False
         name = (parts[1] or parts[2]).lower()
         return name in self._hosts or _is_address(name)
-
-
-def values_of(head: bytes, name: bytes) -> list[bytes]:
-    """Return the values of each line with this name (in lower case) in the head of a request."""
-    lines = [line.partition(b":") for line in head.split(b"\r\n")[1:]]
-    return [value.strip() for found, _, value in lines if found.lower() == name]
 
 
 def _is_address(text: str) -> bool:

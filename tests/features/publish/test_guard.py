@@ -22,9 +22,10 @@ from tests.support.web import free_port
 
 from ringfence.clock import Clock
 from ringfence.config.converters import ListenAddress
-from ringfence.daemon import metrics_server, publish
-from ringfence.daemon.metrics_server import MetricsServer
-from ringfence.daemon.publish import FRESH, NOBODY, Publisher, outermost
+from ringfence.features.metrics import server as metrics_server
+from ringfence.features.metrics.server import MetricsServer
+from ringfence.features.publish import guard as publish
+from ringfence.features.publish.guard import FRESH, NOBODY, Publisher, outermost
 from ringfence.friends.registry import SourceReadiness
 from ringfence.ledger import Record, key_of
 from ringfence.model import Ban, Network, Origin, Proof, Scope, Secret

@@ -1,6 +1,6 @@
 """The list of banned networks for routers that fetch it: plain text by HTTP, one network on each line.
 
-The server of the metrics serves it (``metrics_server``), and only to requests with the token. A router drops
+The server of the metrics serves it, and only to requests with the token. A router drops
 all packets of a network on the list, and it asks seldom. So the list is narrower than the kernel's bans:
 
 - It has no claimed ban, because the address of a claimed attempt may be forged; and no ban that was found in
@@ -26,8 +26,9 @@ from math import inf
 from attrs import define, frozen
 
 from ringfence.clock import Clock
+from ringfence.daemon.feature import Feature, Given, Number
 from ringfence.daemon.firewall_side import FirewallSide
-from ringfence.daemon.metrics_server import NOT_MODIFIED, Answer, Page, values_of
+from ringfence.daemon.http_page import NOT_MODIFIED, Answer, Page, values_of
 from ringfence.ledger import Record, network_of, parts_of, scope_of
 from ringfence.model import WHOLE_SCOPES, Network, Origin, Secret, format_network
 from ringfence.networks import BITS, VERSIONS, NetworkSet
@@ -74,7 +75,7 @@ class PublishCounts:
     refused: int = 0
 
 
-class Publisher:
+class Publisher(Feature):
     """Makes the lists, and answers the requests of routers that have the token."""
 
     def __init__(self, side: FirewallSide, token: Secret, most: int) -> None:
@@ -91,6 +92,14 @@ class Publisher:
     def pages(self) -> dict[bytes, Page]:
         """Return the page of each path."""
         return {path: self._page(versions) for path, versions in PATHS.items()}
+
+    def numbers(self) -> Iterator[Number]:
+        """Yield the numbers of the list and of its requests."""
+        yield Number("published_networks", "Networks on the latest list for routers.", self.counts.published)
+        text = "Networks for which the latest list for routers had no room."
+        yield Number("published_left_out", text, self.counts.left_out)
+        text = "Requests for the list for routers without the right token."
+        yield Number("publish_refused", text, self.counts.refused, only_grows=True)
 
     def _page(self, versions: tuple[int, ...]) -> Page:
         async def answer(head: bytes) -> Answer:
@@ -252,3 +261,11 @@ def _is_known(head: bytes, tag: bytes) -> bool:
     """Whether the client has the list with this entity tag already (RFC 9110 section 13.1.2)."""
     known = [one.strip() for value in values_of(head, b"if-none-match") for one in value.split(b",")]
     return any(one.removeprefix(b"W/") == tag or one == b"*" for one in known)
+
+
+def build(given: Given) -> Publisher | None:
+    """Return the publisher; None without a token, or without the server of the metrics."""
+    publish = given.reloader.settings.publish
+    if publish.token is None or given.reloader.settings.metrics.listen is None:
+        return None
+    return Publisher(given.side, publish.token, publish.max_entries)

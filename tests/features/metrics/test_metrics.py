@@ -20,11 +20,11 @@ from tests.support.kept import PHONE, Kept
 from tests.support.web import free_port
 
 from ringfence.alarm_codes import AlarmCode
-from ringfence.daemon.metrics import FRESH, DaemonMetrics
 from ringfence.daemon.pipeline import EffectHandler, Pipeline
-from ringfence.daemon.publish import Publisher
 from ringfence.detect.judgement import Decision
 from ringfence.detect.rules import RULES
+from ringfence.features.metrics.collector import FRESH, DaemonMetrics
+from ringfence.features.publish.guard import Publisher
 from ringfence.firewall.contract import Counters, RuleCounter
 from ringfence.ledger import Record, key_of
 from ringfence.model import Ban, EventKind, Scope, Secret, SourceId
@@ -59,7 +59,7 @@ class Scraped:
         effort.dropped = 9
         effort._kept = dict.fromkeys(range(8), int)
         self.publisher = Publisher(kept.side, Secret("0123456789abcdef"), 10)
-        self.metrics = DaemonMetrics(kept.side, self.pipeline, sources, wire, self.publisher)
+        self.metrics = DaemonMetrics(kept.side, self.pipeline, sources, wire, [self.publisher])
 
     def values(self) -> dict[str, float]:
         """Return the value of each sample by its name and its label values."""

@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 import ringfence
 from ringfence.alarm_codes import AlarmCode
 from ringfence.bans.enforcer import BOUNDS
+from ringfence.daemon.feature import Feature
 from ringfence.daemon.firewall_side import FirewallSide
 from ringfence.daemon.pipeline import Pipeline
 from ringfence.daemon.source_manager import SourceManager
@@ -27,7 +28,6 @@ from ringfence.model import WIRE, EventKind, Proof, Scope
 from ringfence.sources.state import State
 
 if TYPE_CHECKING:
-    from ringfence.daemon.publish import Publisher
     from ringfence.sources.wire import WireSource
 
 FRESH = 1.0
@@ -44,8 +44,8 @@ Labelled = Iterable[tuple[Sequence[str], float]]
 class DaemonMetrics(Collector):
     """Reads the metrics from all parts of the daemon.
 
-    ``wire`` is the source that reads outgoing SIP challenges; None if they are not read. ``publisher`` serves
-    the list for routers; None if it is off.
+    ``wire`` is the source that reads outgoing SIP challenges; None if they are not read. ``features``
+    have numbers of their own.
     """
 
     def __init__(
@@ -54,13 +54,13 @@ class DaemonMetrics(Collector):
         pipeline: Pipeline,
         sources: SourceManager,
         wire: "WireSource | None",
-        publisher: "Publisher | None" = None,
+        features: Sequence[Feature] = (),
     ) -> None:
         self._side = side
         self._pipeline = pipeline
         self._sources = sources
         self._wire = wire
-        self._publisher = publisher
+        self._features = features
         self._clock = side.common.clock
         self._started = self._clock.wall()
         self._registry = CollectorRegistry()
@@ -85,7 +85,9 @@ class DaemonMetrics(Collector):
         yield from self._attempt_metrics()
         yield from self._ban_metrics()
         yield from self._firewall_metrics()
-        yield from self._publish_metrics()
+        for feature in self._features:
+            for one in feature.numbers():
+                yield (_counter if one.only_grows else _gauge)(one.name, one.text, value=one.value)
         yield from self._store_metrics()
         alarms = self._side.common.alarms.count()
         numbers = {(str(code),): alarms.get(code, 0) for code in AlarmCode}
@@ -220,17 +222,6 @@ class DaemonMetrics(Collector):
         yield _counter("asked_full", text, value=latest.asked_full)
         text = "Packets from outside the fence: dropped, or passed if it only observes."
         yield _counter("fenced", text, value=latest.fenced)
-
-    def _publish_metrics(self) -> Iterator[Metric]:
-        """Yield the numbers of the list for routers, if it is served."""
-        if self._publisher is None:
-            return
-        counts = self._publisher.counts
-        yield _gauge("published_networks", "Networks on the latest list for routers.", value=counts.published)
-        text = "Networks for which the latest list for routers had no room."
-        yield _gauge("published_left_out", text, value=counts.left_out)
-        text = "Requests for the list for routers without the right token."
-        yield _counter("publish_refused", text, value=counts.refused)
 
     def _store_metrics(self) -> Iterator[Metric]:
         """Yield how many writes, bans and attempts wait, and the size of the database."""

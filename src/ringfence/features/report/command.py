@@ -2,7 +2,6 @@
 
 import os
 import stat
-import sys
 from contextlib import suppress
 from pathlib import Path
 from tempfile import mkstemp
@@ -19,23 +18,11 @@ from ringfence.cli.common import (
     duration_from,
     settings_from,
 )
-from ringfence.cli.output import JsonOption, echo_json, echo_stderr, errors_reported
+from ringfence.cli.output import RECORDED_ONLY, JsonOption, echo_json, echo_stderr, errors_reported, text_form
 from ringfence.cli.screen import Screen
 from ringfence.errors import WebError
 from ringfence.report.summary import ReportAnswers, locations_by_name, summary_of
-from ringfence.report.text import TextForm, has_blocks, report_lines
-
-RECORDED_ONLY = "The daemon does not answer: this is what it has recorded."
-
-
-def text_form(width: int = 80) -> TextForm:
-    """Return how a report is written to standard output, with lines of ``width`` columns.
-
-    Charts use block characters if the encoding of standard output has them. Times are in UTC or local, as the
-    user chose.
-    """
-    return TextForm(has_blocks(sys.stdout.encoding), width, output.zone(), output.short_time)
-
+from ringfence.report.text import report_lines
 
 # -- files that a command writes for its user alone
 

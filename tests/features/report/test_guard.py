@@ -26,10 +26,18 @@ from ringfence.alarm_codes import AlarmCode
 from ringfence.bans.unban import unban
 from ringfence.config.converters import Duration, MailAddress, Name, ReportName
 from ringfence.config.schema import ChannelSettings, MailSettings, NotifySettings
-from ringfence.daemon.feature import build_features, handlers_of
-from ringfence.daemon.weekly_reports import RETRY_AFTER, WEEK, ReportCollector, WeeklyReports, next_report
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.errors import StoreError
+from ringfence.features.history.guard import History
+from ringfence.features.report.guard import (
+    RETRY_AFTER,
+    WEEK,
+    ReportCollector,
+    SavedReports,
+    WeeklyReports,
+    next_report,
+)
+from ringfence.features.tops.guard import Tops
 from ringfence.notify.mail import compose_report, page_of
 from ringfence.notify.notifier import TRIES, Delivery, Notifier
 from ringfence.store.database import Store
@@ -150,7 +158,7 @@ def test_each_channel_has_its_own_time(office: Office) -> None:
     office.notifier.configure(NotifySettings(), ())
     office.look(MONDAY + WEEK + 60)
 
-    assert office.kept.store.reports.load() == {}
+    assert saved(office.kept.store).load() == {}
 
 
 @pytest.mark.parametrize("error", [StoreError("disk I/O error"), ZeroDivisionError()])
@@ -182,7 +190,7 @@ def test_without_a_writable_database_there_is_no_report(
         raise StoreError("database or disk is full")
 
     with monkeypatch.context() as broken, capture_logs() as logged:
-        broken.setattr(office.kept.store.reports._state, "set_fact", full)
+        broken.setattr(office.kept.store.state, "set_fact", full)
         for second in range(20):
             office.start()
             office.look(MONDAY + 10.0 * second)
@@ -193,11 +201,16 @@ def test_without_a_writable_database_there_is_no_report(
     assert office.sent == [("mail", MONDAY + 600.0)]
 
 
+def saved(store: Store) -> SavedReports:
+    """Return when each channel sent its last report."""
+    return SavedReports(store.state, store.best_effort)
+
+
 def collected(kept: Kept, names: Sequence[str]) -> dict[str, Any]:
     """Return the report of guesses at these accounts, of which each has a phone that needs a person."""
     side = kept.side
-    features = build_features(side)
-    handlers = {**Requests(kept).handlers, **handlers_of(features)}
+    features = (History(side), Tops(side))
+    handlers = {**Requests(kept).handlers, **features[0].handlers(), **features[1].handlers()}
     for name in names:
         attempt = evolve(ATTEMPT, account=name)
         for feature in features:
@@ -258,7 +271,7 @@ def test_a_mail_of_a_running_daemon(tmp_path: Path) -> None:
             until(lambda: guard.banned() == {GUESSER}, "the ban")
         began = time.time()
         with Store.open(tmp_path / "ringfence.db", owner=True) as store:
-            store.reports.save({"mail": began - WEEK - DAY})
+            saved(store).save({"mail": began - WEEK - DAY})
         with guard:
             until(lambda: box.mails, "the report", seconds=60)
             until(lambda: guard.status()["notify"][0]["sent"] == 1, "the answer")
@@ -271,4 +284,4 @@ def test_a_mail_of_a_running_daemon(tmp_path: Path) -> None:
         assert "alice" in part
     assert "limiter dropped 0 packets" in text
     with Store.open(tmp_path / "ringfence.db", owner=True) as store:
-        assert store.reports.load()["mail"] >= began
+        assert saved(store).load()["mail"] >= began

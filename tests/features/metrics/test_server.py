@@ -9,8 +9,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from ringfence.config.converters import ListenAddress
-from ringfence.daemon import metrics_server
-from ringfence.daemon.metrics_server import MOST_CONNECTIONS, MOST_HEAD, MetricsServer
+from ringfence.features.metrics import server as module
+from ringfence.features.metrics.server import MOST_CONNECTIONS, MOST_HEAD, MetricsServer
 
 PAGE = b"ringfence_friends 3.0\n"
 GET = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -107,7 +107,7 @@ def test_an_answer_to_head_has_no_body(where: ListenAddress, path: str, status: 
 
 def test_a_slow_client_is_cut_off(where: ListenAddress, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that does not finish its request in time is disconnected without an answer."""
-    monkeypatch.setattr(metrics_server, "EXCHANGE_WITHIN", 0.2)
+    monkeypatch.setattr(module, "EXCHANGE_WITHIN", 0.2)
 
     async def client() -> None:
         reader, writer = await asyncio.open_connection(str(where.address), where.port)
@@ -122,7 +122,7 @@ def test_a_client_that_does_not_read_is_cut_off(
     where: ListenAddress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client that does not read its answer in time is disconnected, and its connection is free again."""
-    monkeypatch.setattr(metrics_server, "EXCHANGE_WITHIN", 0.2)
+    monkeypatch.setattr(module, "EXCHANGE_WITHIN", 0.2)
     server = MetricsServer(where, lambda: b"x" * 50_000_000)
 
     async def client() -> None:
@@ -198,17 +198,17 @@ def test_a_busy_port_is_an_alarm_until_it_is_free(
     where: ListenAddress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If another program has the port, there is an alarm, and the server tries again."""
-    monkeypatch.setattr(metrics_server, "RETRY_EVERY", 0.1)
+    monkeypatch.setattr(module, "RETRY_EVERY", 0.1)
     server = MetricsServer(where, lambda: PAGE)
     other = socket.create_server((str(where.address), where.port))
 
     async def client() -> None:
-        assert [(alarm.code, alarm.subject) for alarm in server.alarms] == [
+        assert [(alarm.code, alarm.subject) for alarm in server.alarms()] == [
             ("metrics.unavailable", str(where))
         ]
         other.close()
         await asyncio.sleep(0.3)
-        assert server.alarms == []
+        assert server.alarms() == []
         assert (await exchange(where, GET))[1] == PAGE
 
     serving(server, client)

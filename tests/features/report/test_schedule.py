@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from ringfence.daemon.weekly_reports import WEEK, WeeklySchedule, next_report
+from ringfence.features.report.guard import WEEK, WeeklySchedule, next_report
 
 BERLIN = ZoneInfo("Europe/Berlin")
 MINUTE, DAY = 60.0, 86_400.0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.support.web import ENVIRON
 
-from ringfence.cli.report import write_private
+from ringfence.features.report.command import write_private
 
 
 def test_a_file_is_private_and_replaced(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_standard_output_is_written(tmp_path: Path, name: str, kind: str) -> Non
     """The text is written into a pipe or a file, and the name of the device stays what it was."""
     before = Path("/dev/stdout").readlink()
     code = (
-        "import sys\nfrom pathlib import Path\nfrom ringfence.cli.report import write_private\n"
+        "import sys\nfrom pathlib import Path\nfrom ringfence.features.report.command import write_private\n"
         "write_private(Path(sys.argv[1]), 'x')"
     )
     with (tmp_path / "out").open("wb") as out:

@@ -8,7 +8,7 @@ recorded as that of the channel's last report.
 import asyncio
 import inspect
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime, time, timedelta, tzinfo
 from functools import partial
@@ -22,11 +22,15 @@ from ringfence.alarms import AlarmRecord
 from ringfence.clock import Clock
 from ringfence.control import Encoded
 from ringfence.daemon.facts import past_bans
+from ringfence.daemon.feature import Feature, Given
 from ringfence.daemon.firewall_side import MOST_PAST, FirewallSide
 from ringfence.errors import RingfenceError, StoreError
 from ringfence.notify.notifications import MAX_TEXT, shown
 from ringfence.notify.notifier import Notifier
 from ringfence.store.database import Store
+from ringfence.store.rows import times
+from ringfence.store.tables import SavedState
+from ringfence.store.writer import BestEffort
 
 # -- when a weekly report is due: each Monday at 06:00 local time
 
@@ -76,6 +80,40 @@ class WeeklySchedule:
     def done(self, now: float) -> None:
         """Record that a report was sent at ``now``, or was dropped after several failures."""
         self.last, self._begun_again = now, None
+
+
+# -- the time of the last weekly report of each channel, so that a restart neither repeats nor loses one
+#
+# A channel is one way in which the configuration sends notifications. Only channels by mail send reports.
+
+
+_REPORTS = "reports"
+
+
+class SavedReports:
+    """Loads and saves the time of each channel's last report. Errors are logged and not raised."""
+
+    def __init__(self, state: SavedState, best_effort: BestEffort) -> None:
+        self._state = state
+        self._best_effort = best_effort
+
+    def load(self) -> dict[str, float]:
+        """Return the time of each channel's last report, by name; {} if none are saved or readable."""
+        try:
+            found = json.loads(self._best_effort.read(lambda: self._state.fact(_REPORTS), None) or "{}")
+            times(*found.values())
+            return {name: float(time) for name, time in found.items()}
+        except (ValueError, TypeError, AttributeError) as error:  # the recorded text was edited by hand
+            self._best_effort.report(StoreError(f"the recorded times of reports are invalid: {error}"))
+            return {}
+
+    def save(self, last: Mapping[str, float]) -> object:
+        """Queue a write that records the time of each channel's last report. {} removes the record.
+
+        Return what :meth:`BestEffort.write` returns.
+        """
+        text = json.dumps(dict(last)) if last else None
+        return self._best_effort.write(lambda: self._state.set_fact(_REPORTS, text), key=_REPORTS)
 
 
 LOOK_EVERY = 5.0
@@ -157,7 +195,7 @@ def _shortened(row: Document) -> Document:
     return row | {key: shown(row[key], MAX_TEXT) for key in ("subject", "text")}
 
 
-class WeeklyReports:
+class WeeklyReports(Feature):
     """Makes the report when it is due for a channel, and passes it to the notifier.
 
     ``collect`` returns the report.
@@ -171,12 +209,17 @@ class WeeklyReports:
         clock: Clock,
     ) -> None:
         self._notifier = notifier
+        self._saved = SavedReports(store.state, store.best_effort)
         self._store = store
         self._collect = collect
         self._clock = clock
-        self._schedules = {name: WeeklySchedule(last) for name, last in store.reports.load().items()}
+        self._schedules = {name: WeeklySchedule(last) for name, last in self._saved.load().items()}
         self._retry_at = clock.mono()
         self._log = structlog.get_logger()
+
+    def jobs(self) -> list[Coroutine[None, None, None]]:
+        """Return the coroutine that makes reports."""
+        return [self.run()]
 
     async def run(self) -> None:
         """Check every few seconds whether a report is due, until cancelled."""
@@ -240,4 +283,11 @@ class WeeklyReports:
             self._save()
 
     def _save(self) -> object:
-        return self._store.reports.save({name: schedule.last for name, schedule in self._schedules.items()})
+        return self._saved.save({name: schedule.last for name, schedule in self._schedules.items()})
+
+
+def build(given: Given) -> WeeklyReports:
+    """Return what makes the weekly reports."""
+    side = given.side
+    collector = ReportCollector(side, given.answers, lambda: given.reloader.settings.geo.database or ())
+    return WeeklyReports(side.common.notifier, side.common.store, collector.collect, side.common.clock)

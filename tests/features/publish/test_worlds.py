@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from tests.support.kept import PHONE
 
 from ringfence.clock import Clock
-from ringfence.daemon.publish import NOBODY, Publisher
 from ringfence.detect.detector import Detector
 from ringfence.detect.rules import RULES
+from ringfence.features.publish.guard import NOBODY, Publisher
 from ringfence.ledger import Record, key_of
 from ringfence.model import Address, AttemptCounts, Ban, Network, Origin, Scope, Secret
 from ringfence.networks import NetworkSet

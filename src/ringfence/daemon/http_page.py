@@ -1,0 +1,38 @@
+"""Pages that features serve by HTTP: their answers to a request. The metrics' server serves them."""
+
+from collections.abc import Awaitable, Callable
+
+from attrs import frozen
+
+
+@frozen
+class Answer:
+    """An answer to a request: the status, the body and its type. ``more`` are further lines of its head."""
+
+    status: str
+    body: bytes = b""
+    kind: str = "text/plain"
+    more: str = ""
+
+    def encoded(self, *, body: bool = True) -> bytes:
+        """Return the answer as HTTP/1.1 writes it, to a HEAD without the ``body``.
+
+        An answer 304 has no body, and so no length (RFC 9110).
+        """
+        described = f"Content-Type: {self.kind}\r\nContent-Length: {len(self.body)}\r\n"
+        if self.status == NOT_MODIFIED:
+            described = ""
+        head = f"HTTP/1.1 {self.status}\r\n{described}{self.more}Connection: close\r\n\r\n".encode()
+        return head + self.body if body else head
+
+
+NOT_MODIFIED = "304 Not Modified"
+
+Page = Callable[[bytes], Awaitable[Answer]]
+"""A function that returns the answer to a GET or HEAD. Its argument is the head of the request."""
+
+
+def values_of(head: bytes, name: bytes) -> list[bytes]:
+    """Return the values of each line with this name (in lower case) in the head of a request."""
+    lines = [line.partition(b":") for line in head.split(b"\r\n")[1:]]
+    return [value.strip() for found, _, value in lines if found.lower() == name]
