@@ -1,8 +1,8 @@
 """The street: the features of ringfence, one row each, and what the guard collects from them.
 
 The guard is what the product is for: sources, detection, bans, firewall, with list, ``why`` and ``status``.
-It names no feature. A feature is the folder ``features/NAME``. The package has ``COMMANDS``, its commands. It
-brings modules with fixed names, each of which is loaded only where it is needed:
+It names no feature. A feature is the folder ``features/NAME``. The package has ``COMMANDS``, if it has
+commands. It brings modules with fixed names, each of which is loaded only where it is needed:
 
 - ``table``: ``TABLES``, its tables in the database
 - ``guard``: ``build``, which returns its part in the running daemon; ``REQUESTS``, if it has requests on the
@@ -52,5 +52,5 @@ def commands() -> dict[str, Command]:
     """Return the commands of the features that this copy has, by name."""
     found: dict[str, Command] = {}
     for name in present():
-        found |= import_module(f"{_FOLDER}.{name}").COMMANDS
+        found |= getattr(import_module(f"{_FOLDER}.{name}"), "COMMANDS", {})
     return found

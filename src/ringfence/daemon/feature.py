@@ -77,7 +77,7 @@ class Given:
 
 
 class Features:
-    """The features of the running daemon, in the order of the street. Their list is empty before :meth:`build`."""
+    """The features of the running daemon, in the order of the street; empty before :meth:`build`."""
 
     def __init__(self) -> None:
         self.all: list[Feature] = []

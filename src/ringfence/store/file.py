@@ -142,7 +142,8 @@ VERSION = 1
 
 The tables are those of :mod:`~ringfence.store.bans`, of :mod:`~ringfence.store.tables` and of each feature.
 A new table, index or column is added to an older database when the daemon opens it. A column comes last in
-its table, and has a default or may be NULL. A change that an earlier ringfence cannot read raises the version.
+its table, and has a default or may be NULL. A change that an earlier ringfence cannot read raises the
+version.
 """
 
 MOST_ASIDE = 5
