@@ -21,7 +21,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help venv system lab lint test test-all coverage prove bench demo attack replay demo-lab docs lock deb deb-source clean
+.PHONY: help venv system lab lint test test-all coverage prove bench demo attack replay demo-lab docs rulesets lock deb deb-source clean
 
 export RINGFENCE_LAB := $(abspath $(LAB))
 # Without compiled files each start of Python compiles everything that it imports.
@@ -96,6 +96,9 @@ replay: $(RUNTIME)
 
 docs: venv ## Write docs/configuration.md and docs/cli.md
 	$(PYTHON) -m tests.docs
+
+rulesets: venv ## Write the pinned rules of both firewalls (tests/firewall/rulesets)
+	$(PYTHON) -m tests.support.rulesets
 
 lock: venv ## Pin the Python dependencies of the Debian package (with Python 3.11)
 	$(PYTHON) -m debian.lock

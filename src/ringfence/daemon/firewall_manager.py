@@ -90,6 +90,29 @@ def find_answer_users(settings: Settings) -> frozenset[int]:
     return users | find_proxy_users() if users and settings.proxies() else users
 
 
+def wanted_plan(
+    settings: Settings,
+    ports: Ports | None,
+    containers: frozenset[Address],
+    fence: LimitMode,
+    *,
+    friends_known: bool,
+) -> FirewallPlan:
+    """Return the plan for the SIP ports ``ports``, the Asterisks ``containers`` and the mode of the fence.
+
+    Until the friends are known, the limiter, the ration of questions and the fence drop no packets: to
+    them, the phones and trunks would be strangers. The ration of answers does not wait. It refuses
+    nobody: a phone whose refusal it drops asks again, and gets in. Without it, a PBX whose phones
+    ringfence does not know yet answered up to 3 000 guesses in the first second, before the first ban.
+    """
+    plan = evolve(settings.plan(ports), containers=containers, fence=fence)
+    if friends_known:
+        return plan
+    limit = evolve(plan.limit, mode=_observing(plan.limit.mode))
+    asking = evolve(plan.asking, mode=_observing(plan.asking.mode))
+    return evolve(plan, limit=limit, asking=asking, fence=_observing(plan.fence))
+
+
 class WantedRules:
     """The rules that are wanted now. They depend on the configuration, the SIP ports and the friends.
 
@@ -107,19 +130,9 @@ class WantedRules:
 
     @property
     def plan(self) -> FirewallPlan:
-        """The rules that are wanted now.
-
-        Until the friends are known, the limiter, the ration of questions and the fence drop no packets: to
-        them, the phones and trunks would be strangers. The ration of answers does not wait. It refuses
-        nobody: a phone whose refusal it drops asks again, and gets in. Without it, a PBX whose phones
-        ringfence does not know yet answered up to 3 000 guesses in the first second, before the first ban.
-        """
-        plan = evolve(self.settings.plan(self.ports), containers=self.containers, fence=self.fence_mode)
-        if self._startup.for_limiter:
-            return plan
-        limit = evolve(plan.limit, mode=_observing(plan.limit.mode))
-        asking = evolve(plan.asking, mode=_observing(plan.asking.mode))
-        return evolve(plan, limit=limit, asking=asking, fence=_observing(plan.fence))
+        """The rules that are wanted now."""
+        known = self._startup.for_limiter
+        return wanted_plan(self.settings, self.ports, self.containers, self.fence_mode, friends_known=known)
 
     @property
     def fence_mode(self) -> LimitMode:

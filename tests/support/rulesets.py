@@ -1,0 +1,158 @@
+"""The pinned rules: the folders of tests/firewall/rulesets, and the rules that both backends make of them.
+
+The README there explains the files of a folder. ``python -m tests.support.rulesets`` writes the expected
+texts again. They depend on no kernel, no program and no clock.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Iterator, Mapping
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any
+
+from attrs import evolve, frozen
+
+from ringfence.config import loader
+from ringfence.daemon.firewall_manager import wanted_plan
+from ringfence.firewall.contract import FirewallPlan, Fragments, LimitMode, Ports
+from ringfence.firewall.ipset import iptables
+from ringfence.firewall.ipset.iptables_rules import Rules, wanted_rules
+from ringfence.firewall.ipset.messages import Command, _Attr, _Data
+from ringfence.firewall.ipset.sets import create_set, set_specs
+from ringfence.firewall.nftables.installation import variants
+from ringfence.firewall.nftables.ruleset import BanSet, Ruleset, default_ban_sets, ruleset, ruleset_text
+from ringfence.model import Scope
+from ringfence.netlink.connection import integer, nested, parse, string
+
+ROOT = Path(__file__).parent.parent / "firewall" / "rulesets"
+Texts = Mapping[str, str | None]
+"""The text of each file by its name; None: the file must not exist."""
+
+
+@frozen
+class Found:
+    """What the daemon finds on a host, as ``found.toml`` states it.
+
+    ``fence`` is the mode that the fence may have now; None: the configured one. ``refuses`` names the parts
+    of the rules that the kernel refuses: "inner", "wire", "limits" and "tracking".
+    """
+
+    ports: Ports | None = None
+    containers: tuple[str, ...] = ()
+    friends_known: bool = True
+    fence: str | None = None
+    banned: tuple[str, ...] = ()
+    versions: tuple[int, ...] = (4, 6)
+    fragments: str = Fragments.REASSEMBLED
+    refuses: tuple[str, ...] = ()
+
+
+@frozen
+class Pinned:
+    """The configuration in a folder, and the host for which its rules are."""
+
+    folder: Path
+
+    @property
+    def found(self) -> Found:
+        """What the daemon finds on this host."""
+        path = self.folder / "found.toml"
+        tree: dict[str, Any] = tomllib.loads(path.read_text("utf-8")) if path.exists() else {}
+        if "ports" in tree:
+            tree["ports"] = Ports(**{name: tuple(numbers) for name, numbers in tree["ports"].items()})
+        return Found(**tree)
+
+    @property
+    def plan(self) -> FirewallPlan:
+        """The plan of a daemon with this configuration on this host."""
+        settings = loader.load(self.folder / "ringfence.toml", {}, secrets=False)
+        found = self.found
+        containers = frozenset(map(ip_address, found.containers))
+        mode = LimitMode(found.fence or settings.fence.mode)
+        return wanted_plan(settings, found.ports, containers, mode, friends_known=found.friends_known)
+
+    def nftables(self) -> Ruleset:
+        """Return the rules of nftables: the first variant without the parts that the kernel refuses."""
+        found = self.found
+        banned = map(ip_network, found.banned)
+        bans = {BanSet(scope, one.version, one.prefixlen) for one in banned for scope in Scope}
+        plan, inner = next(
+            (plan, inner)
+            for plan, inner, *_ in variants(self.plan)
+            if not {
+                "inner": inner,
+                "wire": plan.log_group is not None,
+                "limits": plan.limits,
+                "tracking": plan.new_only,
+            }.items()
+            & {(part, True) for part in found.refuses}
+        )
+        return ruleset(plan, default_ban_sets() | bans, inner=inner, fragments=Fragments(found.fragments))
+
+    def iptables(self, version: int) -> Rules:
+        """Return the rules of iptables for IP ``version``, without the parts that the kernel refuses."""
+        found, plan = self.found, self.plan
+        return wanted_rules(
+            evolve(plan, new_only=plan.new_only and "tracking" not in found.refuses),
+            version,
+            wire="wire" not in found.refuses,
+            limiter="limits" not in found.refuses,
+            fragments=Fragments(found.fragments),
+        )
+
+    def nftables_texts(self) -> Texts:
+        """Return the text for nft. The mark is a hash, which another order of the same code would change."""
+        rules = self.nftables()
+        return {"nftables.txt": ruleset_text(rules).replace(rules.mark, "ringfence MARK")}
+
+    def ipset_texts(self) -> Texts:
+        """Return the texts for both iptables-restore programs, and the sets as ``ipset save`` prints them."""
+        versions, most = self.found.versions, self.plan.maxelem
+        sets = (_set_text(create_set(spec, most)) for version in versions for spec in set_specs(version))
+        texts = {
+            version: "".join(iptables.changes({}, self.iptables(version))) if version in versions else None
+            for version in (4, 6)
+        }
+        return {"ipset.txt": "".join(sets), "iptables.txt": texts[4], "ip6tables.txt": texts[6]}
+
+    def difference(self, texts: Texts) -> str:
+        """Return the difference between the pinned files and ``texts``, empty if there is none."""
+        return "".join(line for name, text in texts.items() for line in self._difference(name, text))
+
+    def _difference(self, name: str, text: str | None) -> Iterator[str]:
+        path = self.folder / name
+        pinned = path.read_text("utf-8") if path.exists() else ""
+        where = str(path.relative_to(ROOT.parent.parent.parent))
+        before, after = (one.splitlines(keepends=True) for one in (pinned, text or ""))
+        return difflib.unified_diff(before, after, where, f"{where} (now)")
+
+    def write(self) -> None:
+        """Write the texts as the expected ones."""
+        for name, text in {**self.nftables_texts(), **self.ipset_texts()}.items():
+            path = self.folder / name
+            if text is None:
+                path.unlink(missing_ok=True)
+            else:
+                path.write_text(text, "utf-8")
+
+
+def _set_text(request: bytes) -> str:
+    """Return a request that makes a set as a line of ``ipset save``."""
+    top = parse(request, Command.CREATE)
+    data = nested(top, _Attr.DATA)
+    family = {2: "inet", 10: "inet6"}[integer(top, _Attr.FAMILY)]
+    words = [f"create {string(top, _Attr.SETNAME)} {string(top, _Attr.TYPENAME)} family {family}"]
+    words += [
+        f"{key.name.lower()} {integer(data, key)}"
+        for key in (_Data.HASHSIZE, _Data.MAXELEM, _Data.NETMASK, _Data.TIMEOUT)
+        if key in data
+    ]
+    return " ".join([*words, *(["counters"] if _Data.CADT_FLAGS in data else []), "\n"]).replace(" \n", "\n")
+
+
+FOLDERS = {path.parent.name: Pinned(path.parent) for path in sorted(ROOT.glob("*/ringfence.toml"))}
+
+if __name__ == "__main__":
+    for one in FOLDERS.values():
+        one.write()
