@@ -20,7 +20,6 @@ from ringfence.firewall.ipset import iptables
 from ringfence.firewall.ipset.iptables_rules import Rules, wanted_rules
 from ringfence.firewall.ipset.messages import Command, _Attr, _Data
 from ringfence.firewall.ipset.sets import create_set, set_specs
-from ringfence.firewall.nftables.installation import variants
 from ringfence.firewall.nftables.ruleset import BanSet, Ruleset, default_ban_sets, ruleset, ruleset_text
 from ringfence.model import Scope
 from ringfence.netlink.connection import integer, nested, parse, string
@@ -34,8 +33,8 @@ Texts = Mapping[str, str | None]
 class Found:
     """What the daemon finds on a host, as ``found.toml`` states it.
 
-    ``fence`` is the mode that the fence may have now; None: the configured one. ``refuses`` names the parts
-    of the rules that the kernel refuses: "inner", "wire", "limits" and "tracking".
+    ``fence`` is the mode that the fence may have now; None: the configured one. ``inner`` and ``tracking``:
+    the kernel has ``@ih`` and connection tracking.
     """
 
     ports: Ports | None = None
@@ -45,7 +44,8 @@ class Found:
     banned: tuple[str, ...] = ()
     versions: tuple[int, ...] = (4, 6)
     fragments: str = Fragments.REASSEMBLED
-    refuses: tuple[str, ...] = ()
+    inner: bool = True
+    tracking: bool = True
 
 
 @frozen
@@ -65,41 +65,24 @@ class Pinned:
 
     @property
     def plan(self) -> FirewallPlan:
-        """The plan of a daemon with this configuration on this host."""
-        settings = loader.load(self.folder / "ringfence.toml", {}, secrets=False)
-        found = self.found
+        """The plan of a daemon with this configuration on this host, without what the kernel refuses."""
+        settings, found = loader.load(self.folder / "ringfence.toml", {}, secrets=False), self.found
         containers = frozenset(map(ip_address, found.containers))
         mode = LimitMode(found.fence or settings.fence.mode)
-        return wanted_plan(settings, found.ports, containers, mode, friends_known=found.friends_known)
+        plan = wanted_plan(settings, found.ports, containers, mode, friends_known=found.friends_known)
+        return evolve(plan, new_only=plan.new_only and found.tracking)
 
     def nftables(self) -> Ruleset:
-        """Return the rules of nftables: the first variant without the parts that the kernel refuses."""
+        """Return the rules of nftables."""
         found = self.found
         banned = map(ip_network, found.banned)
         bans = {BanSet(scope, one.version, one.prefixlen) for one in banned for scope in Scope}
-        plan, inner = next(
-            (plan, inner)
-            for plan, inner, *_ in variants(self.plan)
-            if not {
-                "inner": inner,
-                "wire": plan.log_group is not None,
-                "limits": plan.limits,
-                "tracking": plan.new_only,
-            }.items()
-            & {(part, True) for part in found.refuses}
-        )
-        return ruleset(plan, default_ban_sets() | bans, inner=inner, fragments=Fragments(found.fragments))
+        fragments = Fragments(found.fragments)
+        return ruleset(self.plan, default_ban_sets() | bans, inner=found.inner, fragments=fragments)
 
     def iptables(self, version: int) -> Rules:
-        """Return the rules of iptables for IP ``version``, without the parts that the kernel refuses."""
-        found, plan = self.found, self.plan
-        return wanted_rules(
-            evolve(plan, new_only=plan.new_only and "tracking" not in found.refuses),
-            version,
-            wire="wire" not in found.refuses,
-            limiter="limits" not in found.refuses,
-            fragments=Fragments(found.fragments),
-        )
+        """Return the rules of iptables for IP ``version``."""
+        return wanted_rules(self.plan, version, fragments=Fragments(self.found.fragments))
 
     def nftables_texts(self) -> Texts:
         """Return the text for nft. The mark is a hash, which another order of the same code would change."""
