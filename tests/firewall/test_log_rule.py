@@ -1,114 +1,24 @@
 """The log rules for challenges: before the drops of outgoing and routed packets, and never required."""
 
-import re
-
 import pytest
 from tests.support.flavours import FLAVOURS, command, finder, tools_of
 from tests.support.netns import run
 
 from ringfence.errors import FirewallError
 from ringfence.firewall import make_backend
-from ringfence.firewall.contract import Backend, FirewallPlan, Opened
+from ringfence.firewall.contract import Backend, FirewallPlan, Fragments, Opened
 from ringfence.firewall.ipset import iptables_rules, matches
 from ringfence.firewall.ipset.backend import IpsetBackend
 from ringfence.firewall.ipset.iptables_rules import wanted_rules
 
 GROUP = 21063
-UDP, TCP = "-p udp -m multiport", "-p tcp -m multiport"
-CODES = "0x20343031,0x20343033,0x20343037"
-DATAGRAMS = f"{CODES},0x20343034"
-IPV4 = "0x0>>0x16&0x3c@"  # the end of the IPv4 header
-TCP4, TCP6 = f"{IPV4}0xc>>0x1a&0x3c@", "0x34>>0x1a&0x3c@"  # and of the TCP header
-TESTS = {
-    4: [
-        f"{IPV4}0x8=0x5349502f&&{IPV4}0xc=0x322e3020&&{IPV4}0xf={DATAGRAMS}",
-        f"{TCP4}0x0=0x5349502f&&{TCP4}0x4=0x322e3020&&{TCP4}0x7={CODES}",
-        f"{TCP4}0x0>>0x10=0x817e&&{TCP4}0x4=0x5349502f&&{TCP4}0x8=0x322e3020&&{TCP4}0xb={CODES}",
-        f"{TCP4}0x0>>0x10=0x8100:0x817d&&{TCP4}0x2=0x5349502f&&{TCP4}0x6=0x322e3020&&{TCP4}0x9={CODES}",
-    ],
-    6: [
-        f"0x30=0x5349502f&&0x34=0x322e3020&&0x37={DATAGRAMS}",
-        f"{TCP6}0x28=0x5349502f&&{TCP6}0x2c=0x322e3020&&{TCP6}0x2f={CODES}",
-        f"{TCP6}0x28>>0x10=0x817e&&{TCP6}0x2c=0x5349502f&&{TCP6}0x30=0x322e3020&&{TCP6}0x33={CODES}",
-        f"{TCP6}0x28>>0x10=0x8100:0x817d&&{TCP6}0x2a=0x5349502f&&{TCP6}0x2e=0x322e3020&&{TCP6}0x31={CODES}",
-    ],
-}
-ROUTED = {
-    4: "-m rpfilter -m addrtype --dst-type UNICAST",
-    6: "-m rpfilter -m addrtype --dst-type UNICAST -m addrtype ! --dst-type LOCAL",
-}
 
 
 def rules_of(version: int, *, logged: bool) -> list[str]:
-    """Return our rules as iptables-save must print them."""
-    target = f"-j NFLOG --nflog-group {GROUP}"
-    datagram, *beginnings = (f'-m u32 --u32 "{test}"' for test in TESTS[version])
-    ports = "-p tcp -m multiport --sports 5038,5060,5061,8089"
-    drops = wanted_rules(FirewallPlan(), version)["raw"]
-    whole = ["-A ringfence-whole -m socket"]
-    out = [f"-A ringfence-out {rule.text}" for rule in drops["ringfence-out"]]
-    pre = [f"-A ringfence-pre {rule.text}" for rule in drops["ringfence-pre"]]
-    if logged:
-        any_status, copied = TESTS[version][0].rsplit("&&", 1)[0], TESTS[version][0]
-        both = f'-m u32 --u32 "{any_status}" -m u32 ! --u32 "{copied}"'
-        whose = {
-            side: (
-                f"-m set --match-set ringfence-observed{version} {side}",
-                " ".join(
-                    f"-m set ! --match-set ringfence-{which}{version} {side}"
-                    for which in ("friends", "allow", "observed")
-                ),
-            )
-            for side in ("src", "dst")
-        }
-        out = [
-            f"-A ringfence-out -p udp {datagram} {target}",
-            f"-A ringfence-out -o lo {ports} -j ringfence-answer",
-            f"-A ringfence-out ! -o lo {ports} -j ringfence-segment",
-            *(f"-A ringfence-out ! -o lo {UDP} --sports 5060 {both} {one} {target}" for one in whose["dst"]),
-            *out,
-        ]
-        pre = [
-            *(rule for rule in pre if " src " in rule),
-            *(
-                f"-A ringfence-pre ! -i lo {ports} {one} -j ringfence-seen"
-                for ports in (f"{UDP} --dports 5060", f"{TCP} --dports 5038,5060,8089")
-                for one in whose["src"]
-            ),
-            f"-A ringfence-pre -p udp {datagram} {ROUTED[version]} {target}",
-            f"-A ringfence-pre {ports} {ROUTED[version]} -j ringfence-segment",
-            *(
-                f"-A ringfence-pre {UDP} --sports 5060 {both} {ROUTED[version]} {one} {target}"
-                for one in whose["dst"]
-            ),
-            *(rule for rule in pre if " dst " in rule),
-        ]
-        seen, narrow = (
-            f"-m limit --limit {rate}/sec --limit-burst {rate} -j NFLOG --nflog-prefix {prefix} "
-            f"--nflog-group {GROUP}"
-            for rate, prefix in ((10_000, "request"), (500, "dropped"))
-        )
-        pre = [re.sub(r"(-udp\S* src) -j DROP$", r"\1 -j ringfence-narrow", rule) for rule in pre]
-        mask = " --hashlimit-srcmask 64" if version == 6 else ""
-        pre += [
-            (
-                "-A ringfence-seen -m hashlimit --hashlimit-upto 200000/sec --hashlimit-burst 200000 "
-                "--hashlimit-name ringfence-copies-all -m hashlimit --hashlimit-above 5000/sec "
-                "--hashlimit-burst 5000 --hashlimit-mode srcip --hashlimit-name ringfence-copies-5000 "
-                "--hashlimit-htable-size 65536 --hashlimit-htable-max 1000000 --hashlimit-htable-expire 2000"
-                f"{mask} -j RETURN"
-            ),
-            f"-A ringfence-seen {seen}",
-        ]
-        narrowed = [f"-A ringfence-narrow {narrow}", "-A ringfence-narrow -j DROP"]
-        answers = [f"-A ringfence-answer -p tcp {test} {target}" for test in beginnings]
-        known = [
-            f"-A ringfence-segment -m set ! --match-set ringfence-observed{version} dst "
-            f"-m set --match-set ringfence-{which}{version} dst -g ringfence-answer"
-            for which in ("allow", "friends")
-        ]
-        return [*answers, *narrowed, *out, *pre, *known, f"-A ringfence-segment {target}", *whole]
-    return out + pre + whole
+    """Return our rules as iptables-save must print them, chain by chain."""
+    plan = FirewallPlan(log_group=GROUP if logged else None)
+    chains = wanted_rules(plan, version, fragments=Fragments.REASSEMBLED)["raw"]
+    return [f"-A {name} {rule.text}" for name in sorted(chains) for rule in chains[name]]
 
 
 def saved(version: int, flavour: str = "nft") -> list[str]:

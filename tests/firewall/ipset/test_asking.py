@@ -1,10 +1,8 @@
-"""The ration of questions by iptables: its rules, and what only this backend does.
+"""The ration of questions by iptables: what only this backend does.
 
 tests/firewall/test_asking.py tests what every backend does.
 """
 
-import itertools
-import re
 import socket
 import struct
 import time
@@ -22,14 +20,10 @@ from ringfence.firewall.contract import (
     AskingRation,
     Backend,
     FirewallPlan,
-    Limit,
     LimitMode,
     Ports,
-    Ration,
 )
 from ringfence.firewall.ipset.asking import byte_limit
-from ringfence.firewall.ipset.iptables_rules import CHAINS, named_sets, wanted_rules
-from ringfence.firewall.ipset.sets import FLOWS, WEBSOCKETS
 
 PLAN = FirewallPlan(
     sip_ports=Ports(udp=(4569, SIP), tcp=(SIP, 5061, 8088, 8089)),
@@ -43,48 +37,6 @@ def backend(request: pytest.FixtureRequest, netns: None) -> Iterator[Backend]:
     with opened(request.param) as made:
         plan(made, PLAN)
         yield made
-
-
-@pytest.mark.parametrize("version", [4, 6])
-@pytest.mark.parametrize("mode", [LimitMode.OBSERVE, LimitMode.ENFORCE])
-def test_the_chains_of_the_ration_are_whole(version: int, mode: LimitMode) -> None:
-    """Every chain is reached, ends without accepting, and is among those that are removed."""
-    wanted = wanted_rules(evolve(PLAN, asking=evolve(PLAN.asking, mode=mode)), version)["raw"]
-    texts = [rule.text for rules in wanted.values() for rule in rules]
-    words = [pair for text in texts for pair in itertools.pairwise(text.split())]
-    reached = {word for before, word in words if before in ("-j", "-g")}
-    own = {"ringfence-asked", "ringfence-web", "ringfence-flow", "ringfence-questions"}
-    assert own <= reached & {*wanted} & {*CHAINS["raw"]}
-    assert "ACCEPT" not in reached
-    assert {*named_sets({"raw": wanted})} >= {one[version] for one in (FLOWS, WEBSOCKETS)}
-    dropping = [text for name in own for rule in wanted[name] for text in [rule.text] if "-j DROP" in text]
-    assert bool(dropping) is (mode is LimitMode.ENFORCE)
-
-
-@pytest.mark.parametrize("version", [4, 6])
-def test_each_limit_has_a_table_of_its_own(version: int) -> None:
-    """No two limits share a name: the second would have the table of the first, and so its rate."""
-    limits = evolve(PLAN, limit=Limit(LimitMode.OBSERVE), ration=Ration(LimitMode.ENFORCE), log_group=7)
-    texts = (rule.text for rules in wanted_rules(limits, version)["raw"].values() for rule in rules)
-    found = {limit for text in texts for limit in re.findall("-m hashlimit (.*?) (?=-[mjg] )", text)}
-    names = [limit.split("--hashlimit-name ")[1].split()[0] for limit in found]
-    assert len(names) > 12
-    assert sorted(names) == sorted({*names})
-
-
-def test_each_port_meets_its_own_part_of_the_ration() -> None:
-    """Datagrams, streams and TLS are counted; of other ports only WebSockets; IAX2 and the rest are free."""
-    entering = [rule.text for rule in wanted_rules(PLAN, 4)["raw"]["ringfence-pre"]]
-    found = [
-        (text.split("-m multiport --dports ")[1].split()[0], text.rpartition(" ")[2])
-        for text in entering
-        if text.endswith(("-j ringfence-asked", "-j ringfence-web"))
-    ]
-    assert found == [
-        ("5060", "ringfence-asked"),
-        ("5060,5061,8089", "ringfence-asked"),
-        ("8088", "ringfence-web"),
-    ]
 
 
 @pytest.mark.parametrize(
