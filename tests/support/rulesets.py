@@ -15,9 +15,9 @@ from attrs import evolve, frozen
 
 from ringfence.config import loader
 from ringfence.daemon.firewall_manager import wanted_plan
-from ringfence.firewall.contract import FirewallPlan, Fragments, LimitMode, Ports
-from ringfence.firewall.ipset import iptables
-from ringfence.firewall.ipset.iptables_rules import Rules, wanted_rules
+from ringfence.firewall.contract import FirewallPlan, Fragments, Ports
+from ringfence.firewall.ipset.iptables import changes
+from ringfence.firewall.ipset.iptables_rules import wanted_rules
 from ringfence.firewall.ipset.messages import Command, _Attr, _Data
 from ringfence.firewall.ipset.sets import create_set, set_specs
 from ringfence.firewall.nftables.ruleset import BanSet, Ruleset, default_ban_sets, ruleset, ruleset_text
@@ -31,16 +31,11 @@ Texts = Mapping[str, str | None]
 
 @frozen
 class Found:
-    """What the daemon finds on a host, as ``found.toml`` states it.
-
-    ``fence`` is the mode that the fence may have now; None: the configured one. ``inner`` and ``tracking``:
-    the kernel has ``@ih`` and connection tracking.
-    """
+    """What the daemon finds on a host, as ``found.toml`` states it."""
 
     ports: Ports | None = None
     containers: tuple[str, ...] = ()
     friends_known: bool = True
-    fence: str | None = None
     banned: tuple[str, ...] = ()
     versions: tuple[int, ...] = (4, 6)
     fragments: str = Fragments.REASSEMBLED
@@ -68,8 +63,8 @@ class Pinned:
         """The plan of a daemon with this configuration on this host, without what the kernel refuses."""
         settings, found = loader.load(self.folder / "ringfence.toml", {}, secrets=False), self.found
         containers = frozenset(map(ip_address, found.containers))
-        mode = LimitMode(found.fence or settings.fence.mode)
-        plan = wanted_plan(settings, found.ports, containers, mode, friends_known=found.friends_known)
+        known, fence = found.friends_known, settings.fence.mode
+        plan = wanted_plan(settings, found.ports, containers, fence, friends_known=known)
         return evolve(plan, new_only=plan.new_only and found.tracking)
 
     def nftables(self) -> Ruleset:
@@ -80,23 +75,23 @@ class Pinned:
         fragments = Fragments(found.fragments)
         return ruleset(self.plan, default_ban_sets() | bans, inner=found.inner, fragments=fragments)
 
-    def iptables(self, version: int) -> Rules:
-        """Return the rules of iptables for IP ``version``."""
-        return wanted_rules(self.plan, version, fragments=Fragments(self.found.fragments))
-
     def nftables_texts(self) -> Texts:
         """Return the text for nft. The mark is a hash, which another order of the same code would change."""
         rules = self.nftables()
         return {"nftables.txt": ruleset_text(rules).replace(rules.mark, "ringfence MARK")}
 
     def ipset_texts(self) -> Texts:
-        """Return the texts for both iptables-restore programs, and the sets as ``ipset save`` prints them."""
-        versions, most = self.found.versions, self.plan.maxelem
-        sets = (_set_text(create_set(spec, most)) for version in versions for spec in set_specs(version))
-        texts = {
-            version: "".join(iptables.changes({}, self.iptables(version))) if version in versions else None
-            for version in (4, 6)
-        }
+        """Return the texts for both iptables-restore programs, and the sets."""
+        found, plan = self.found, self.plan
+        sets = (
+            _set_text(create_set(spec, plan.maxelem))
+            for version in found.versions
+            for spec in set_specs(version)
+        )
+        texts: dict[int, str | None] = {4: None, 6: None}
+        for version in found.versions:
+            rules = wanted_rules(plan, version, fragments=Fragments(found.fragments))
+            texts[version] = "".join(changes({}, rules))
         return {"ipset.txt": "".join(sets), "iptables.txt": texts[4], "ip6tables.txt": texts[6]}
 
     def difference(self, texts: Texts) -> str:
@@ -121,7 +116,7 @@ class Pinned:
 
 
 def _set_text(request: bytes) -> str:
-    """Return a request that makes a set as a line of ``ipset save``."""
+    """Return a request that makes a set in the notation of ``ipset save``."""
     top = parse(request, Command.CREATE)
     data = nested(top, _Attr.DATA)
     family = {2: "inet", 10: "inet6"}[integer(top, _Attr.FAMILY)]
@@ -131,7 +126,8 @@ def _set_text(request: bytes) -> str:
         for key in (_Data.HASHSIZE, _Data.MAXELEM, _Data.NETMASK, _Data.TIMEOUT)
         if key in data
     ]
-    return " ".join([*words, *(["counters"] if _Data.CADT_FLAGS in data else []), "\n"]).replace(" \n", "\n")
+    words += ["counters"] if _Data.CADT_FLAGS in data else []
+    return f"{' '.join(words)}\n"
 
 
 FOLDERS = {path.parent.name: Pinned(path.parent) for path in sorted(ROOT.glob("*/ringfence.toml"))}
