@@ -21,6 +21,7 @@ STREET = {
     "tops": "the accounts and addresses with the most attempts, and the live display",
     "report": "what happened in a period, as a command and by mail each week",
     "publish": "the list of banned networks for routers",
+    "replay": "past logs played to the rules, and how their lines are read",
     "metrics": "numbers for Prometheus, and the server of the list for routers",
 }
 """The features by name, and what each of them is."""

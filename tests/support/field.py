@@ -26,12 +26,12 @@ from tests.support.open_pbx import GUESTS
 from tests.support.sip_raw import Raw, calling, guesses
 
 from ringfence.detect.rules import RULES
+from ringfence.features.replay.files import ReplayInput, inspect
+from ringfence.features.replay.run import replay
 from ringfence.model import SourceId
 from ringfence.networks import NetworkSet
-from ringfence.replay.files import ReplayInput, inspect
-from ringfence.replay.run import replay
 
-FOLDER = Path(__file__).parents[1] / "replay/field"
+FOLDER = Path(__file__).parents[1] / "features/replay/field"
 
 
 _EXEMPT = NetworkSet([ip_network("127.0.0.0/8")])

@@ -52,7 +52,7 @@ _LONGEST = (
     "e2e/test_setup_container.py",
     "e2e/test_names.py",
     "firewall/test_copied_packets.py",
-    "cli/test_replay.py",
+    "features/replay/test_command.py",
     "e2e/test_setup_fail2ban.py",
     "sources/test_roster.py",
     "e2e/test_repaired.py",

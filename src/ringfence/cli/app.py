@@ -72,11 +72,6 @@ class Commands(LazyGroup):
         "notify": Command(".notify", "Test the notifications."),
         "web": Command(".web", "Serve the live page, and print links to log in to it."),
         "config": Command(".config", "Show and check the configuration. Changes nothing."),
-        "parse": Command(".parse", "Show line by line how ringfence parses a log. Changes nothing."),
-        "replay": Command(
-            ".replay",
-            "Show which addresses would have been banned in past logs and AMI recordings. Changes nothing.",
-        ),
         "import-fail2ban": Command(
             ".import_fail2ban",
             "Print fail2ban's asterisk jail as a configuration, or take over its bans.",

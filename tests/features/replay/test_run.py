@@ -9,7 +9,7 @@ import pytest
 from attrs import evolve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.replay.logs import (
+from tests.features.replay.logs import (
     FAILED,
     START,
     SUCCESS,
@@ -23,9 +23,9 @@ from tests.replay.logs import (
 from tests.support.captures import Capture, captures
 
 from ringfence.detect.rules import DAY, HOUR, RULES, Rule
+from ringfence.features.replay.files import ReplayInput
+from ringfence.features.replay.run import AddressOutcome, Replay, replay
 from ringfence.networks import NetworkSet
-from ringfence.replay.files import ReplayInput
-from ringfence.replay.run import AddressOutcome, Replay, replay
 
 NOBODY = NetworkSet()
 APART = {

@@ -4,7 +4,7 @@ import gzip
 from collections import Counter
 from pathlib import Path
 
-from tests.replay.logs import (
+from tests.features.replay.logs import (
     CHALLENGE,
     FAILED,
     START,
@@ -17,9 +17,9 @@ from tests.replay.logs import (
 )
 from tests.support.captures import capture
 
+from ringfence.features.replay.files import BLOCK, Batch, ReplayInput, read_batches
 from ringfence.model import SecurityEvent
 from ringfence.parse.custom import Custom
-from ringfence.replay.files import BLOCK, Batch, ReplayInput, read_batches
 
 
 def events(batches: list[Batch]) -> list[SecurityEvent]:

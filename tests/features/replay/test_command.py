@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.replay.logs import (
+from tests.features.replay.logs import (
     FAILED,
     START,
     SUCCESS,
@@ -25,10 +25,10 @@ from tests.support.captures import capture
 from typer.testing import CliRunner
 
 from ringfence.bans.exempt import ITSELF
-from ringfence.cli import replay as command
 from ringfence.cli.app import app
+from ringfence.features.replay import command
+from ringfence.features.replay.run import MAX_OUTCOMES
 from ringfence.model import parse_network
-from ringfence.replay.run import MAX_OUTCOMES
 
 CONFIG = """
 [[asterisk]]

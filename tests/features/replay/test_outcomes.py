@@ -6,8 +6,8 @@ from tests.detect.events import attempt
 
 from ringfence.detect.judgement import Decision, Disposition, Judgement
 from ringfence.detect.rules import DAY, HOUR, RULES
+from ringfence.features.replay.run import AddressOutcome, Outcomes
 from ringfence.model import Network
-from ringfence.replay.run import AddressOutcome, Outcomes
 
 NETWORK = ip_network("192.0.2.7/32")
 

@@ -12,11 +12,11 @@ from datetime import UTC
 from pathlib import Path
 
 import pytest
-from tests.replay.logs import FAILED, START, file, inspected, security
+from tests.features.replay.logs import FAILED, START, file, inspected, security
 from tests.support.captures import capture
 
 from ringfence.errors import SourceError
-from ringfence.replay.files import in_order, inspect, open_file, original
+from ringfence.features.replay.files import in_order, inspect, open_file, original
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "": bytes,

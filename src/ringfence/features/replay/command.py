@@ -19,12 +19,12 @@ from ringfence.cli.output import JsonOption, echo, echo_stderr, errors_reported,
 from ringfence.cli.screen import Screen, table_of
 from ringfence.detect.rules import RULES
 from ringfence.errors import Exit, SourceError
+from ringfence.features.replay.files import File, ReplayInput, in_order, inspect, original
+from ringfence.features.replay.run import AddressOutcome, Replay
+from ringfence.features.replay.run import replay as run
 from ringfence.model import AMI, SourceId, parse_network, rfc3339
 from ringfence.networks import NetworkSet
 from ringfence.plurals import counted
-from ringfence.replay.files import File, ReplayInput, in_order, inspect, original
-from ringfence.replay.run import AddressOutcome, Replay
-from ringfence.replay.run import replay as run
 
 if TYPE_CHECKING:
     from datetime import tzinfo
