@@ -22,6 +22,7 @@ STREET = {
     "report": "what happened in a period, as a command and by mail each week",
     "publish": "the list of banned networks for routers",
     "replay": "past logs played to the rules, and how their lines are read",
+    "web": "the live page",
     "metrics": "numbers for Prometheus, and the server of the list for routers",
 }
 """The features by name, and what each of them is."""

@@ -23,7 +23,7 @@ from tests.support.daemon import Guard
 from tests.support.process import resident
 from tests.support.web import free_port, web_server
 
-from ringfence.web.pages import REFRESH
+from ringfence.features.web.pages import REFRESH
 
 VIEWS = (
     *("", "bans", "past", "log", "alarms", "lists", "why?about=10.0.0.9", "why?about=204"),

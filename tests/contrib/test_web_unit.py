@@ -5,9 +5,9 @@ from pathlib import Path
 from tests.contrib import unit
 
 from ringfence.cli.page import DEFAULT_LOGINS
-from ringfence.cli.web import DEFAULT_CONTROL
 from ringfence.config.schema import ControlSettings
 from ringfence.control import ANSWER_TIMEOUT
+from ringfence.features.web.command import DEFAULT_CONTROL
 
 FILE = unit.FILE.with_name("ringfence-web.service")
 MOST_EXPOSED = 1.7

@@ -17,9 +17,9 @@ from tests.support.lab import Lab
 from tests.support.mmdb import write
 from tests.support.web import WebServer, free_port, web_in_thread, web_server
 
+from ringfence.features.web.entrance import IDLE_LIFE, SESSION_LIFE
 from ringfence.firewall.ipset.sets import ban_set_name
 from ringfence.model import Scope
-from ringfence.web.entrance import IDLE_LIFE, SESSION_LIFE
 
 pytestmark = pytest.mark.skipif(bool(why_no_chromium()), reason=why_no_chromium())
 

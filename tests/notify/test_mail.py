@@ -109,7 +109,9 @@ def test_a_report_has_its_page(box: Mailbox) -> None:
 
 def test_a_page_needs_no_package_of_the_live_page(box: Mailbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where Starlette and uvicorn are missing, the report has its page all the same."""
-    for name in [name for name in sys.modules if name.startswith(("ringfence.web", "ringfence.report"))]:
+    for name in [
+        name for name in sys.modules if name.startswith(("ringfence.features.web", "ringfence.report"))
+    ]:
         monkeypatch.delitem(sys.modules, name)
     for name in ("starlette", "uvicorn"):
         monkeypatch.setitem(sys.modules, name, None)

@@ -57,7 +57,7 @@ _LONGEST = (
     "sources/test_roster.py",
     "e2e/test_repaired.py",
     "e2e/test_prefixes.py",
-    "web/test_pages.py",
+    "features/web/test_pages.py",
     "cli/test_import_fail2ban.py",
 )
 """The longest groups and files as measured, the longest first."""

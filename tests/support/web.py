@@ -22,10 +22,10 @@ from tests.support.warm import Process, start
 
 import ringfence
 from ringfence import control
-from ringfence.web.app import Site, make_app
-from ringfence.web.daemon_client import DaemonClient
-from ringfence.web.entrance import Person, WebSessions
-from ringfence.web.server import config_of
+from ringfence.features.web.app import Site, make_app
+from ringfence.features.web.daemon_client import DaemonClient
+from ringfence.features.web.entrance import Person, WebSessions
+from ringfence.features.web.server import config_of
 
 SITE = "http://localhost"
 ENVIRON = {**os.environ, "PYTHONPATH": str(Path(str(ringfence.__file__)).parent.parent), "COLUMNS": "80"}

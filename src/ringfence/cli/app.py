@@ -70,7 +70,6 @@ class Commands(LazyGroup):
         "why": Command(".why", "Explain an address or an account: its attempts, its bans, and what to do."),
         "check": Command(".check", "Check the setup, and suggest fixes. Changes nothing."),
         "notify": Command(".notify", "Test the notifications."),
-        "web": Command(".web", "Serve the live page, and print links to log in to it."),
         "config": Command(".config", "Show and check the configuration. Changes nothing."),
         "import-fail2ban": Command(
             ".import_fail2ban",

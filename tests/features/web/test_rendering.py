@@ -7,9 +7,9 @@ import pytest
 from markupsafe import Markup
 from starlette.requests import Request
 
+from ringfence.features.web.entrance import Person, WebSession
+from ringfence.features.web.rendering import NONCE, SESSION, Renderer, url_of
 from ringfence.report.page import MOST_TEXT, moment, short, visible
-from ringfence.web.entrance import Person, WebSession
-from ringfence.web.rendering import NONCE, SESSION, Renderer, url_of
 
 HOSTILE = "<script>alert(1)</script>\"'\x1b[2J\u202e&"
 

@@ -23,11 +23,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from ringfence import control
 from ringfence.clock import Clock
 from ringfence.errors import ControlError, WebError
+from ringfence.features.web.app import Site, make_app
+from ringfence.features.web.daemon_client import DaemonClient
+from ringfence.features.web.entrance import Person, WebSessions
 from ringfence.model import Address, printable
 from ringfence.threads import run
-from ringfence.web.app import Site, make_app
-from ringfence.web.daemon_client import DaemonClient
-from ringfence.web.entrance import Person, WebSessions
 
 # -- the HTTP connections of the live page, with a limit of their number and of the time for a request
 #

@@ -10,10 +10,10 @@ from typing import Any
 from attrs import evolve, frozen
 
 from ringfence.errors import ControlError, RingfenceError
+from ringfence.features.web.daemon_client import UNRECORDED, DaemonClient
 from ringfence.model import Network, format_network, parse_network, printable
 from ringfence.networks import PAGE_SHORTEST, SHORTEST
 from ringfence.plurals import counted
-from ringfence.web.daemon_client import UNRECORDED, DaemonClient
 
 LENGTHS = {
     "10 minutes": 600,

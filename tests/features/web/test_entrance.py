@@ -3,10 +3,10 @@
 from urllib.parse import urlsplit
 
 import pytest
+from tests.features.web.conftest import Served
 from tests.support.web import Browser
-from tests.web.conftest import Served
 
-from ringfence.web.entrance import MOST_FORM, Cookie
+from ringfence.features.web.entrance import MOST_FORM, Cookie
 
 PAGES = (
     "/",

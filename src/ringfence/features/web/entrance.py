@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from ringfence.errors import WebError
-from ringfence.web.rendering import SESSION, Renderer
+from ringfence.features.web.rendering import SESSION, Renderer
 
 # -- one-time login links, sessions, and the limit for failed logins. Time is an argument (monotonic seconds)
 #

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.support.web import Browser, WebServer, web_server
 
-from ringfence.web.server import BACKLOG, MOST_CONNECTIONS, REQUEST_TIME
+from ringfence.features.web.server import BACKLOG, MOST_CONNECTIONS, REQUEST_TIME
 
 HEAD = b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n"
 
@@ -120,7 +120,7 @@ def test_a_stranger_writes_no_lines_into_the_log(web: WebServer) -> None:
 
 def test_the_limit_fits_the_descriptors_of_a_service() -> None:
     """The limit is below the 1,024 file descriptors that systemd gives a service by default."""
-    unit = Path(__file__).parents[2] / "contrib/systemd/ringfence-web.service"
+    unit = Path(__file__).parents[3] / "contrib/systemd/ringfence-web.service"
 
     assert "LimitNOFILE" not in unit.read_text("utf-8")
     assert MOST_CONNECTIONS + 5 * BACKLOG < 1_024

@@ -17,11 +17,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ringfence.errors import ControlError, DaemonUnreachableError
+from ringfence.features.web.daemon_client import DaemonClient
+from ringfence.features.web.entrance import form_of, is_own
+from ringfence.features.web.rendering import Renderer
 from ringfence.model import Address, Network, parse_network
 from ringfence.networks import prefix_of, sender_of
-from ringfence.web.daemon_client import DaemonClient
-from ringfence.web.entrance import form_of, is_own
-from ringfence.web.rendering import Renderer
 
 MOST_TRIES = 10
 TRIES_WITHIN = 60.0

@@ -8,12 +8,12 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from tests.features.web.conftest import GUESSES, Served
 from tests.support.amiserver import Script
 from tests.support.daemon import GRANTED, Guard, ami_server, until
 from tests.support.web import Browser, daemon_in_thread, web_server
-from tests.web.conftest import GUESSES, Served
 
-from ringfence.web.pages import MOST_BANS
+from ringfence.features.web.pages import MOST_BANS
 
 GUESSER = "198.18.1.101"
 HOSTILE = "<img src=x onerror=alert(1)>\"'\u202e\x1b[2J"

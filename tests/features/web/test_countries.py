@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 
 import pytest
+from tests.features.web.conftest import GUESSES
 from tests.support.amiserver import Script
 from tests.support.daemon import GRANTED, Guard, ami_server, until
 from tests.support.mmdb import write
 from tests.support.web import Browser, web_server
-from tests.web.conftest import GUESSES
 
 GUESSER = "198.18.1.101"
 

@@ -9,7 +9,14 @@ from attrs import frozen
 from tests.support.daemon import Completed, Guard
 from tests.support.web import Answer, Browser, WebServer, web_server
 
-from ringfence.web.admission import MOST_LOGGED, MOST_OF_PREFIX, MOST_SENDERS, MOST_SHARED, MOST_TRIES, Tries
+from ringfence.features.web.admission import (
+    MOST_LOGGED,
+    MOST_OF_PREFIX,
+    MOST_SENDERS,
+    MOST_SHARED,
+    MOST_TRIES,
+    Tries,
+)
 
 SITE = "https://pbx.example.com"
 HEADER = "X-Real-IP"

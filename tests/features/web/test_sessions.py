@@ -1,6 +1,6 @@
 """Login links, sessions, and the limit of failed logins."""
 
-from ringfence.web.entrance import (
+from ringfence.features.web.entrance import (
     FAILURES_WITHIN,
     IDLE_LIFE,
     LINK_LIFE,

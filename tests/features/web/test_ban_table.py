@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ringfence.web.pages import KEYS, ROWS, Query, page_of, query_from
+from ringfence.features.web.pages import KEYS, ROWS, Query, page_of, query_from
 
 
 def row(address: str, **changed: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON

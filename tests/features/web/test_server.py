@@ -14,9 +14,9 @@ from tests.support.web import ENVIRON, SITE, command, free_port, web_server
 
 from ringfence import control
 from ringfence.errors import ControlError
-from ringfence.web.app import Site
-from ringfence.web.entrance import WebSessions
-from ringfence.web.server import LoginLinks
+from ringfence.features.web.app import Site
+from ringfence.features.web.entrance import WebSessions
+from ringfence.features.web.server import LoginLinks
 
 
 def test_it_listens_on_loopback(tmp_path: Path) -> None:
@@ -39,8 +39,8 @@ def test_it_listens_on_loopback(tmp_path: Path) -> None:
 STOPPED_AT_ONCE = """
 import os, signal, sys
 from pathlib import Path
-from ringfence.web.app import Site
-from ringfence.web.server import WebSettings, serve
+from ringfence.features.web.app import Site
+from ringfence.features.web.server import WebSettings, serve
 
 folder = Path(sys.argv[1])
 settings = WebSettings(folder / "web.sock", Site(sys.argv[2]), folder / "control.sock", folder / "login.sock")
@@ -109,7 +109,7 @@ def test_only_root_gets_a_link(user: int | None) -> None:
 def test_it_loads_no_part_of_the_daemon() -> None:
     """The process of the page has neither the detection nor the firewall nor the database in memory."""
     code = (
-        "import sys, ringfence.web.server\n"
+        "import sys, ringfence.features.web.server\n"
         "heavy = [name for name in sys.modules if name.startswith(('ringfence.detect', 'ringfence.firewall', "
         "'ringfence.store', 'ringfence.daemon', 'ringfence.config', 'sqlite3', 'pyroute2'))]\n"
         "print(heavy)"

@@ -9,7 +9,7 @@ import pytest
 
 from ringfence import control
 from ringfence.errors import ControlError, DaemonUnreachableError, NoAnswerError
-from ringfence.web.daemon_client import LATELY, DaemonClient
+from ringfence.features.web.daemon_client import LATELY, DaemonClient
 
 
 class _Daemon:
@@ -103,7 +103,7 @@ def test_a_slow_answer_is_kept_for_longer(tmp_path: Path) -> None:
 
 def test_a_daemon_that_hangs_fails_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages that wait for one answer fail together, and not one after the other."""
-    monkeypatch.setattr("ringfence.web.daemon_client.PATIENCE", 0.5)
+    monkeypatch.setattr("ringfence.features.web.daemon_client.PATIENCE", 0.5)
     asked = []
 
     async def hang(request: Mapping[str, Any]) -> None:
@@ -149,7 +149,7 @@ def test_a_page_that_leaves_takes_no_answer_away(tmp_path: Path) -> None:
 
 def test_costly_requests_are_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At most two costly requests run at the same time, and others do not wait for ever."""
-    monkeypatch.setattr("ringfence.web.daemon_client.PATIENCE", 20.0)
+    monkeypatch.setattr("ringfence.features.web.daemon_client.PATIENCE", 20.0)
     running, most = 0, 0
 
     async def explain(request: Mapping[str, Any]) -> bool:
@@ -166,7 +166,7 @@ def test_costly_requests_are_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             quick = (client.ask_costly("why", seconds=0.05) for _ in range(10))
             assert await asyncio.gather(*quick) == [True] * 10
             assert most == 2
-            monkeypatch.setattr("ringfence.web.daemon_client.PATIENCE", 1.0)
+            monkeypatch.setattr("ringfence.features.web.daemon_client.PATIENCE", 1.0)
             hanging = (client.ask_costly("why", seconds=60) for _ in range(20))
             async with asyncio.timeout(20):
                 failures = await asyncio.gather(*hanging, return_exceptions=True)

@@ -17,7 +17,7 @@ from ringfence.config.converters import HOOKS, ListenAddress
 from ringfence.daemon.process import configure as configure_logging
 from ringfence.daemon.process import notify
 from ringfence.errors import WebError
-from ringfence.web import LOOPBACK
+from ringfence.features.web import LOOPBACK
 
 DEFAULT_LISTEN = "127.0.0.1:8721"
 DEFAULT_CONTROL = Path("/run/ringfence/control.sock")
@@ -126,8 +126,8 @@ def _checked_url(text: str) -> str:
 def _serve(where: ListenAddress | Path, url: str, client_header: str, control: Path, logins: Path) -> None:
     configure_logging(logging.INFO)
     try:  # a plain installation lacks the packages of the page
-        from ringfence.web.app import Site  # noqa: PLC0415
-        from ringfence.web.server import WebSettings, serve  # noqa: PLC0415
+        from ringfence.features.web.app import Site  # noqa: PLC0415
+        from ringfence.features.web.server import WebSettings, serve  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise WebError(
             f"the live page needs the Python package {error.name}; fix: pip install 'ringfence[web]'"

@@ -21,13 +21,21 @@ from ringfence.explain.headlines import (
     is_account,
     location_text,
 )
+from ringfence.features.web.commands import (
+    COMMANDS,
+    LENGTHS,
+    Order,
+    WebCommand,
+    is_small,
+    run_command,
+    warnings_of,
+)
+from ringfence.features.web.daemon_client import DaemonClient
+from ringfence.features.web.entrance import Form, WebSession, require_change
+from ringfence.features.web.rendering import Renderer
 from ringfence.model import Network, parse_network
 from ringfence.report.page import MOST_TEXT, PERIODS, Column, chart_of, columns_of, ticks_of
 from ringfence.report.ticks import Tick
-from ringfence.web.commands import COMMANDS, LENGTHS, Order, WebCommand, is_small, run_command, warnings_of
-from ringfence.web.daemon_client import DaemonClient
-from ringfence.web.entrance import Form, WebSession, require_change
-from ringfence.web.rendering import Renderer
 
 # -- the table of bans: searches and sorts the daemon's list, and divides it into pages. No side effects
 

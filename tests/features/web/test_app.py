@@ -4,11 +4,11 @@ import re
 from pathlib import Path
 
 import pytest
+from tests.features.web.conftest import Served
 from tests.support.daemon import Guard
 from tests.support.web import web_server
-from tests.web.conftest import Served
 
-from ringfence.web.app import Site
+from ringfence.features.web.app import Site
 
 PAGES = ("/", "/bans", "/past", "/log", "/alarms", "/lists", "/why?about=alice", "/why?about=198.18.1.101")
 

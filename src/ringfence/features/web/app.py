@@ -14,12 +14,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ringfence.errors import DaemonUnreachableError, RingfenceError, WebError
-from ringfence.web import LOOPBACK
-from ringfence.web.admission import Admission
-from ringfence.web.daemon_client import DaemonClient
-from ringfence.web.entrance import Cookie, Entrance, WebSessions
-from ringfence.web.pages import Pages
-from ringfence.web.rendering import NONCE, Renderer
+from ringfence.features.web import LOOPBACK
+from ringfence.features.web.admission import Admission
+from ringfence.features.web.daemon_client import DaemonClient
+from ringfence.features.web.entrance import Cookie, Entrance, WebSessions
+from ringfence.features.web.pages import Pages
+from ringfence.features.web.rendering import NONCE, Renderer
 
 _NO_HOST = frozenset("@/?#\\")
 """Characters that no valid Host header has. ``urlsplit`` might find a wrong host in a header that has one."""

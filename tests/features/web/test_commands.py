@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.features.web.conftest import Served
 from tests.support.daemon import until
 from tests.support.web import daemon_in_thread, web_server
-from tests.web.conftest import Served
 
 from ringfence import control
 from ringfence.errors import ControlError
-from ringfence.web.commands import COMMANDS, LENGTHS, CommandResult, Order
-from ringfence.web.daemon_client import DaemonClient
+from ringfence.features.web.commands import COMMANDS, LENGTHS, CommandResult, Order
+from ringfence.features.web.daemon_client import DaemonClient
 
 
 def entries(served: Served, side: str) -> dict[str, str]:
@@ -195,7 +195,7 @@ def test_the_log_has_a_command_before_the_daemon(tmp_path: Path) -> None:
 
 def test_a_slow_command_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A command waits longer than a page."""
-    monkeypatch.setattr("ringfence.web.daemon_client.PATIENCE", 0.1)
+    monkeypatch.setattr("ringfence.features.web.daemon_client.PATIENCE", 0.1)
 
     async def ban(_: Mapping[str, Any]) -> list[str]:
         await asyncio.sleep(0.5)
