@@ -12,6 +12,7 @@ import pytest
 from tests.support.amiserver import Script
 from tests.support.captures import capture
 from tests.support.daemon import GRANTED, Guard, ami_server, until
+from tests.support.users import VALID
 
 import ringfence
 from ringfence import street
@@ -19,9 +20,9 @@ from ringfence.errors import ControlError
 
 GUESSES = capture("asterisk-22", "wrong-password-register").ami.read_bytes()
 GUESSER = "198.18.1.101"
-COPIES = [[name] for name in street.STREET] + [[*street.STREET]]
+REMOVED = [[name] for name in street.STREET] + [[*street.STREET]]
 
-pytestmark = pytest.mark.usefixtures("cold")
+pytestmark = pytest.mark.usefixtures("cold")  # a copy needs processes of its own
 
 
 def copy_without(features: Sequence[str], folder: Path) -> Path:
@@ -38,9 +39,9 @@ def copy_without(features: Sequence[str], folder: Path) -> Path:
     return copied
 
 
-@pytest.mark.parametrize("features", COPIES, ids="+".join)
+@pytest.mark.parametrize("features", REMOVED, ids="+".join)
 def test_a_copy_without_a_feature_imports(features: Sequence[str], tmp_path: Path) -> None:
-    """Every other module imports, so none of them names the feature."""
+    """Every other module imports, so none of them needs the feature to be loaded."""
     copied = copy_without(features, tmp_path)
     program = (
         "import importlib, pkgutil, ringfence\n"
@@ -61,7 +62,7 @@ def test_a_copy_without_a_feature_imports(features: Sequence[str], tmp_path: Pat
     assert done.stdout.split() == [name for name in street.STREET if name not in features]
 
 
-@pytest.mark.parametrize("features", COPIES, ids="+".join)
+@pytest.mark.parametrize("features", REMOVED, ids="+".join)
 def test_a_copy_without_a_feature_guards(features: Sequence[str], tmp_path: Path) -> None:
     """It bans a guesser and shows it. The feature's requests and commands are unknown, and no row is lost."""
     rules = {"guess": {"attempts": 3}}
@@ -86,6 +87,13 @@ def test_a_copy_without_a_feature_guards(features: Sequence[str], tmp_path: Path
     with Guard(tmp_path) as whole:
         assert whole.banned() == {GUESSER, "192.0.2.9"}
         assert json.loads(whole.must("history", "--json"))["totals"]["bans"]["admin"] == 1
+
+
+def test_each_request_has_its_handler(tmp_path: Path) -> None:
+    """A running daemon answers every request of every feature."""
+    with Guard(tmp_path) as guard:
+        for do in requests_of([*street.STREET]):
+            assert guard.ask(do, **VALID.get(do, {})) is not None
 
 
 def requests_of(features: Sequence[str]) -> list[str]:

@@ -1,14 +1,18 @@
 """The street: the features of ringfence, one row each, and what the guard collects from them.
 
 The guard is what the product is for: sources, detection, bans, firewall, with list, ``why`` and ``status``.
-It names no feature. A feature is the folder ``features/NAME``. The package has ``COMMANDS``, if it has
-commands. It brings modules with fixed names, each of which is loaded only where it is needed:
+It imports no feature by its name. A feature is the folder ``features/NAME``. It brings what it has, under
+fixed names. The guard loads each module where it needs it:
 
-- ``table``: ``TABLES``, its tables in the database
-- ``guard``: ``build``, which returns its part in the running daemon; ``REQUESTS``, if it has requests on the
-  control socket; ``RECORDED``, those that a command answers from the database, without a daemon
+- in the package itself: ``COMMANDS``, its commands
+- in the module ``table``: ``TABLES``, its tables in the database
+- in the module ``guard``: ``build``, a function that gets the daemon's parts (``daemon/feature.py``) and
+  returns the feature's own; ``REQUESTS``, the fields of each of its requests on the control socket;
+  ``RECORDED``, by the name of a request the function of the store, the arguments and the time that answers it
+  without a daemon
 
-A copy of ringfence without the folder of a feature does the rest.
+A copy of ringfence without the folder of a feature does the rest. Some features need others
+(``docs/architecture.md``).
 """
 
 from collections.abc import Iterator
@@ -25,13 +29,16 @@ STREET = {
     "web": "the live page",
     "metrics": "numbers for Prometheus, and the server of the list for routers",
 }
-"""The features by name, and what each of them is."""
+"""The features by name, with a description. The daemon builds them in this order."""
 
 _FOLDER = "ringfence.features"
 
 
 class Command(NamedTuple):
-    """A command of the command line that is not loaded yet: its module, and its line in the list."""
+    """A command of the command line that is not loaded yet: its module, and its text in ``ringfence --help``.
+
+    The module has a function, or a typer.Typer, with the name of the command.
+    """
 
     module: str
     help: str

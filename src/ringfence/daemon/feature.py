@@ -1,4 +1,4 @@
-"""A feature's part in the running daemon: the parts that the daemon collects, and the news that it passes on.
+"""The work of a feature in the running daemon: what it adds, and the judgements that it is told of.
 
 The module ``guard`` of a feature has a function ``build``. It gets the daemon's parts, and returns a
 :class:`Feature`, or None if the configuration does not ask for it.
@@ -21,7 +21,10 @@ from ringfence.detect.judgement import Judgement
 
 
 class Number(NamedTuple):
-    """A number that a feature shows: its name in the metrics, and what it counts."""
+    """A number that a feature shows: its name in the metrics (without the prefix), and what it counts.
+
+    With ``only_grows`` it is a counter of Prometheus, otherwise a gauge.
+    """
 
     name: str
     text: str
@@ -37,7 +40,7 @@ class Feature:
         return {}
 
     def jobs(self) -> Sequence[Coroutine[None, None, None]]:
-        """Return the coroutines that run until the daemon stops."""
+        """Return the coroutines that run until the daemon stops. An exception of one ends the daemon."""
         return ()
 
     def pages(self) -> Mapping[bytes, Page]:
@@ -53,18 +56,18 @@ class Feature:
         return ()
 
     def on_judgement(self, judgement: Judgement) -> object:
-        """Record a judgement; must not wait."""
+        """Note a judgement. The event loop calls this for each one, so it must not wait."""
 
     def finish(self) -> None:
-        """Do the last work, when all jobs have ended."""
+        """Queue the last writes to the database, when all jobs have ended."""
 
 
 @frozen
 class Given:
     """The parts of the daemon that a feature may use.
 
-    ``wire`` is None if the wire is not read. ``others`` are the features before it in the street, and
-    ``answers`` the handlers of all requests.
+    ``wire`` reads the challenges that leave; None if they are not read. ``others`` and ``answers`` are all
+    features and the handlers of all requests, once all features are built: use them later.
     """
 
     side: FirewallSide
@@ -83,7 +86,7 @@ class Features:
         self.all: list[Feature] = []
 
     def build(self, given: Given) -> None:
-        """Build each feature that this copy of ringfence has. ``given.others`` is the list that grows."""
+        """Build each feature that this copy of ringfence has; ``given.others`` is :attr:`all`."""
         for module in street.modules("guard"):
             feature = module.build(given)
             if feature is not None:

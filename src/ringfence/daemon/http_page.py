@@ -7,7 +7,10 @@ from attrs import frozen
 
 @frozen
 class Answer:
-    """An answer to a request: the status, the body and its type. ``more`` are further lines of its head."""
+    """An answer to a request: the status, the body and its type.
+
+    ``more`` are further lines of its head, each with its end.
+    """
 
     status: str
     body: bytes = b""

@@ -140,7 +140,8 @@ def _is_open(folder: os.stat_result) -> bool:
 VERSION = 1
 """The version of the schema, as the database has it in ``user_version``.
 
-The tables are those of :mod:`~ringfence.store.bans`, of :mod:`~ringfence.store.tables` and of each feature.
+The tables are those of :mod:`~ringfence.store.bans`, of :mod:`~ringfence.store.tables` and of each feature
+that this copy has.
 A new table, index or column is added to an older database when the daemon opens it. A column comes last in
 its table, and has a default or may be NULL. A change that an earlier ringfence cannot read raises the
 version.
@@ -358,7 +359,7 @@ def check(connection: sqlite3.Connection, schema: str) -> None:
     This takes 0.3 s for 60 MB (100,000 bans). After CHECK_SECONDS the check ends without a result.
     """
     if not _wanted_shape(schema) <= _shape(connection):
-        raise StoreDamagedError("its tables are not those of its version")
+        raise StoreDamagedError("its tables are not those of ringfence")
     with _bounded(connection):
         try:
             found = connection.execute("PRAGMA integrity_check(1)").fetchone()

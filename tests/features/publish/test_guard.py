@@ -55,7 +55,7 @@ class Router:
 
     def run(self, client: Callable[[], Awaitable[None]]) -> None:
         """Run ``client`` while the list is served."""
-        server = MetricsServer(self.where, lambda: b"ringfence_friends 3.0\n", (), self.publisher.pages())
+        server = MetricsServer(self.where, lambda: b"ringfence_friends 3.0\n", (), [self.publisher])
 
         async def both() -> None:
             async with asyncio.TaskGroup() as group:

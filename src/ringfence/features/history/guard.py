@@ -174,7 +174,7 @@ class History(Feature):
 
 
 def build(given: Given) -> History:
-    """Return what records the history."""
+    """Return the recorder of the history."""
     return History(given.side)
 
 

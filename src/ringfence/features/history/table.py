@@ -111,4 +111,4 @@ TABLES = Tables(
     """,
     purge=lambda connection, _: Timeline(connection).purge(),
 )
-"""The writes to the timeline are numbered; ``timeline.turn`` is the number of the latest write to a slot."""
+"""Each write to the timeline has the next number. ``timeline.turn`` is that of the last one to the slot."""

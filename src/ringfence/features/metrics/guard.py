@@ -16,5 +16,4 @@ def build(given: Given) -> Feature | None:
 
     wire = given.wire.source if given.wire is not None else None
     found = DaemonMetrics(given.side, given.pipeline, given.sources, wire, given.others)
-    pages = {path: page for feature in given.others for path, page in feature.pages().items()}
-    return MetricsServer(metrics.listen, found.render, metrics.hosts, pages)
+    return MetricsServer(metrics.listen, found.render, metrics.hosts, given.others)

@@ -14,8 +14,9 @@ again. The daemon keeps running.
 import asyncio
 import re
 import socket
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from ipaddress import ip_address
+from itertools import chain
 
 import structlog
 
@@ -41,8 +42,8 @@ _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]{2,45})\]|([A-Za-z0-9._-]{1,253}))(?::[0
 class MetricsServer(Feature):
     """Serves the page that ``render`` returns, on the address ``where``.
 
-    ``hosts`` are more names that the Host header of a request may have. ``pages`` are further pages, by their
-    paths.
+    ``hosts`` are more names that the Host header of a request may have. ``features`` have
+    further pages.
     """
 
     def __init__(
@@ -50,10 +51,10 @@ class MetricsServer(Feature):
         where: ListenAddress,
         render: Callable[[], bytes],
         hosts: Iterable[str] = (),
-        pages: Mapping[bytes, Page] | None = None,
+        features: Sequence[Feature] = (),
     ) -> None:
         self._where = where
-        self._pages: Mapping[bytes, Page] = {b"/metrics": self._metrics, **(pages or {})}
+        self._features = features
         self._render = render
         self._hosts = {"localhost", socket.gethostname().lower(), *hosts}
         self._error = ""
@@ -130,7 +131,7 @@ class MetricsServer(Feature):
         return await self._answer_for(method, target, head)
 
     async def _answer_for(self, method: bytes, target: bytes, head: bytes) -> Answer:
-        page = self._pages.get(target.partition(b"?")[0])
+        page = self._all_pages().get(target.partition(b"?")[0])
         if page is None:
             return Answer("404 Not Found", b"The metrics are at /metrics.\n")
         if method not in {b"GET", b"HEAD"}:
@@ -140,6 +141,10 @@ class MetricsServer(Feature):
         except Exception:  # noqa: BLE001 - a defect is logged in full, and does not stop the daemon
             self._log.exception("metrics.defect")
             return Answer("500 Internal Server Error")
+
+    def _all_pages(self) -> dict[bytes, Page]:
+        others = (feature.pages().items() for feature in self._features)
+        return {b"/metrics": self._metrics, **dict(chain.from_iterable(others))}
 
     async def _metrics(self, _: bytes) -> Answer:
         return Answer("200 OK", self._render(), kind=_CONTENT_TYPE)

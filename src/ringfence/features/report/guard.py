@@ -24,7 +24,7 @@ from ringfence.control import Encoded
 from ringfence.daemon.facts import past_bans
 from ringfence.daemon.feature import Feature, Given
 from ringfence.daemon.firewall_side import MOST_PAST, FirewallSide
-from ringfence.errors import RingfenceError, StoreError
+from ringfence.errors import ControlError, RingfenceError, StoreError
 from ringfence.notify.notifications import MAX_TEXT, shown
 from ringfence.notify.notifier import Notifier
 from ringfence.store.database import Store
@@ -126,8 +126,8 @@ Document = dict[str, Any]
 class ReportCollector:
     """Makes the report of the last seven days.
 
-    ``handlers`` handle the requests of commands. The report is made from their answers, too. ``databases``
-    returns the paths of the databases in ``[geo]`` of the configuration.
+    ``handlers`` are those of the requests of commands: the report is made from the same answers.
+    ``databases`` returns the paths of the databases in ``[geo]`` of the configuration.
     """
 
     def __init__(
@@ -153,7 +153,10 @@ class ReportCollector:
         return await asyncio.to_thread(self._summary, history, addresses, accounts, active, status)
 
     async def _answer(self, do: str, **request: object) -> Any:  # noqa: ANN401 - as the daemon answers
-        found = self._handlers[do](request)
+        handler = self._handlers.get(do)
+        if handler is None:
+            raise ControlError(f"the report needs the request {do}, and this copy of ringfence lacks it")
+        found = handler(request)
         if inspect.isawaitable(found):
             found = await found
         if isinstance(found, Encoded):
@@ -287,7 +290,7 @@ class WeeklyReports(Feature):
 
 
 def build(given: Given) -> WeeklyReports:
-    """Return what makes the weekly reports."""
+    """Return the sender of the weekly reports."""
     side = given.side
     collector = ReportCollector(side, given.answers, lambda: given.reloader.settings.geo.database or ())
     return WeeklyReports(side.common.notifier, side.common.store, collector.collect, side.common.clock)

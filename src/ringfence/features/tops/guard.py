@@ -194,7 +194,7 @@ def _ban(key: int, record: Record, now: float) -> dict[str, object]:
 
 
 def build(given: Given) -> Tops:
-    """Return what counts by name."""
+    """Return the counter of names."""
     return Tops(given.side)
 
 
