@@ -1,6 +1,6 @@
 """The histogram of the times until a ban."""
 
-from ringfence.bans.enforcer import BOUNDS, OLD, BanDelays
+from ringfence.bans.delays import BOUNDS, OLD, BanDelays
 
 
 def test_a_delay_counts_in_each_bucket_that_is_as_long() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_network
 
-from ringfence.bans.enforcer import listed
+from ringfence.bans.listing import listed
 from ringfence.errors import FirewallIncompleteError
 from ringfence.firewall.contract import Element
 from ringfence.firewall.memory import MemoryBackend

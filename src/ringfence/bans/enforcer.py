@@ -6,30 +6,28 @@ All functions are synchronous, and called from one event loop. So nothing else r
 leads to a ban and the netlink exchange that places it.
 """
 
-from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from itertools import accumulate
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isfinite
 
 import structlog
 from attrs import Factory, define, evolve, frozen
 
 from ringfence.ban_facts import Fact, News, Over, Placed
+from ringfence.bans.delays import BanDelays
 from ringfence.bans.exempt import Exempt, too_wide
 from ringfence.bans.filling import Filler
+from ringfence.bans.listing import listed
 from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
 from ringfence.detect.judgement import Decision
 from ringfence.detect.rules import RETURN_WITHIN
-from ringfence.errors import ControlError, FirewallError, FirewallIncompleteError, SetFullError
+from ringfence.errors import ControlError, FirewallError, SetFullError
 from ringfence.firewall.contract import (
     MAX_TIMEOUT,
     Add,
     Backend,
     Change,
-    Element,
     LimitMode,
     NetworkList,
     Opened,
@@ -42,34 +40,6 @@ from ringfence.model import CLAIMED_SCOPES, Ban, BanEnd, Friend, Network, Origin
 from ringfence.networks import NetworkSet, is_one_host, sender_of
 from ringfence.store.bans import Records
 from ringfence.store.rows import Ended
-
-# -- the times from the report of an attempt to the kernel's acknowledgement of its ban, as a histogram
-
-
-BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""The upper bounds of the buckets, in seconds; one more bucket has no bound."""
-
-OLD = 60.0
-"""Seconds. A longer delay is not counted: ringfence read the report late, for example in an old log."""
-
-
-class BanDelays:
-    """A histogram of delays, in seconds."""
-
-    def __init__(self) -> None:
-        self.sum = 0.0
-        """The sum of all delays."""
-        self._numbers = [0] * (len(BOUNDS) + 1)
-
-    def record(self, seconds: float) -> None:
-        """Count a delay. A delay of ``OLD`` seconds or more is ignored: its evidence was read late."""
-        if seconds < OLD:
-            self._numbers[bisect_left(BOUNDS, seconds)] += 1
-            self.sum += max(0.0, seconds)
-
-    def cumulative(self) -> list[int]:
-        """Return the number of delays up to each of ``BOUNDS``. The last item is the number of all delays."""
-        return list(accumulate(self._numbers))
 
 
 @define
@@ -90,25 +60,6 @@ class BanCounts:
     def placed(self) -> int:
         """The number of placed bans."""
         return self.placed_by.total()
-
-
-# -- lists the kernel's bans completely, even if they change meanwhile
-
-
-def listed(backend: Backend, known: Iterable[int] | None) -> Iterator[Element]:
-    """Yield every ban of the kernel. May be called in another thread.
-
-    ``known`` are the keys of the bans that the caller knows; None if it knows none, as at the start. The
-    kernel's listing may lack bans if the sets change meanwhile. Known bans that it lacks are looked up one by
-    one. So only a ban that another program has just added may be missing. The next comparison of the kernel
-    with the ledger, within a minute, adopts it.
-    """
-    found: set[int] = set()
-    with suppress(FirewallIncompleteError):
-        missing = None if known is None else (network_of(key) for key in known if key not in found)
-        for element in backend.list(missing):
-            found.add(key_of(element.network, element.scope))
-            yield element
 
 
 # -- selects the bans that are removed early if a set is full: those with the least time left

@@ -15,7 +15,8 @@ import structlog
 from attrs import evolve, frozen
 
 from ringfence.ban_facts import News
-from ringfence.bans.enforcer import CHUNK, Enforcer, failure_lines, listed
+from ringfence.bans.enforcer import CHUNK, Enforcer, failure_lines
+from ringfence.bans.listing import listed
 from ringfence.errors import ControlError
 from ringfence.firewall.contract import Outcome
 from ringfence.ledger import key_of, network_of, parts_of

@@ -12,7 +12,7 @@ from attrs import asdict
 
 from ringfence import control
 from ringfence.alarms import Alarms
-from ringfence.bans.enforcer import listed
+from ringfence.bans.listing import listed
 from ringfence.bans.unban import unban, unban_all
 from ringfence.clock import Clock
 from ringfence.control import PEER, Encoded, encoded_rows

@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 
 import ringfence
 from ringfence.alarm_codes import AlarmCode
-from ringfence.bans.enforcer import BOUNDS
+from ringfence.bans.delays import BOUNDS
 from ringfence.daemon.feature import Feature
 from ringfence.daemon.firewall_side import FirewallSide
 from ringfence.daemon.pipeline import Pipeline

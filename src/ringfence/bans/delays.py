@@ -1,0 +1,29 @@
+"""The times from the report of an attempt to the kernel's acknowledgement of its ban, as a histogram."""
+
+from bisect import bisect_left
+from itertools import accumulate
+
+BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""The upper bounds of the buckets, in seconds; one more bucket has no bound."""
+
+OLD = 60.0
+"""Seconds. A longer delay is not counted: ringfence read the report late, for example in an old log."""
+
+
+class BanDelays:
+    """A histogram of delays, in seconds."""
+
+    def __init__(self) -> None:
+        self.sum = 0.0
+        """The sum of all delays."""
+        self._numbers = [0] * (len(BOUNDS) + 1)
+
+    def record(self, seconds: float) -> None:
+        """Count a delay. A delay of ``OLD`` seconds or more is ignored: its evidence was read late."""
+        if seconds < OLD:
+            self._numbers[bisect_left(BOUNDS, seconds)] += 1
+            self.sum += max(0.0, seconds)
+
+    def cumulative(self) -> list[int]:
+        """Return the number of delays up to each of ``BOUNDS``. The last item is the number of all delays."""
+        return list(accumulate(self._numbers))

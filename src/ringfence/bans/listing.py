@@ -1,0 +1,24 @@
+"""Lists the kernel's bans completely, even if they change meanwhile."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+
+from ringfence.errors import FirewallIncompleteError
+from ringfence.firewall.contract import Backend, Element
+from ringfence.ledger import key_of, network_of
+
+
+def listed(backend: Backend, known: Iterable[int] | None) -> Iterator[Element]:
+    """Yield every ban of the kernel. May be called in another thread.
+
+    ``known`` are the keys of the bans that the caller knows; None if it knows none, as at the start. The
+    kernel's listing may lack bans if the sets change meanwhile. Known bans that it lacks are looked up one by
+    one. So only a ban that another program has just added may be missing. The next comparison of the kernel
+    with the ledger, within a minute, adopts it.
+    """
+    found: set[int] = set()
+    with suppress(FirewallIncompleteError):
+        missing = None if known is None else (network_of(key) for key in known if key not in found)
+        for element in backend.list(missing):
+            found.add(key_of(element.network, element.scope))
+            yield element
