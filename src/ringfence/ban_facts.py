@@ -1,6 +1,8 @@
-"""What became of bans: facts that the enforcer of bans reports to its listeners, such as the live feed.
+"""What became of bans: the facts that ``bans.book`` reports to its listeners, such as the live feed.
 
-A ban becomes a fact when the kernel has acknowledged it, and its end when the kernel no longer has it.
+A ban becomes a fact when the kernel has acknowledged it, and its end when the kernel no longer has it. No ban
+is placed twice, and each placed ban is over exactly once, unless it is forgotten. When enforcement is
+switched off, its bans are not over: those with time left are restored when it is switched on.
 """
 
 import enum
@@ -8,6 +10,7 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
+from ringfence.errors import FirewallError
 from ringfence.model import Ban, BanEnd, Network, Scope
 
 
@@ -34,6 +37,45 @@ class Placed:
 
 
 @frozen
+class Adopted:
+    """Bans that were found in the kernel without a record. They are no news."""
+
+    bans: Sequence[Ban]
+
+
+@frozen
+class Restored:
+    """Recorded bans that the kernel still has, or has again. They are no news."""
+
+    bans: Sequence[Ban]
+
+
+@frozen
+class Refused:
+    """The kernel refuses a ban for the first time. It is tried again. If it is KNOWN, the kernel lost it."""
+
+    ban: Ban
+    news: News
+    error: FirewallError
+
+
+@frozen
+class Forgotten:
+    """A ban of this network and scope is not in the kernel, and is not tried any more."""
+
+    network: Network
+    scope: Scope
+
+
+@frozen
+class NotRemoved:
+    """The kernel refuses for the first time to remove the bans of these networks. It is tried again."""
+
+    networks: Sequence[Network]
+    error: FirewallError
+
+
+@frozen
 class Over:
     """A ban of this network and scope has ended."""
 
@@ -42,4 +84,4 @@ class Over:
     how: BanEnd
 
 
-Fact = Placed | Over
+Fact = Placed | Adopted | Restored | Refused | Forgotten | NotRemoved | Over

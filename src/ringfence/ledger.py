@@ -405,10 +405,10 @@ class Ledger:
         ban = self.ban(key)
         return ban is not None and ban.forced
 
-    def discard(self, key: int) -> None:
-        """Forget the ban with that key, confirmed or pending."""
-        self.pop(key)
-        self._pending.pop(key, None)
+    def discard(self, key: int) -> bool:
+        """Forget the ban with that key, confirmed or pending; return whether there was one."""
+        confirmed = self.pop(key) is not None
+        return self.discard_pending(key) or confirmed
 
     # -- pending bans
 
@@ -421,6 +421,10 @@ class Ledger:
         """Return the keys of the pending bans."""
         return self._pending.keys()
 
+    def get_pending(self, key: int) -> PendingBan | None:
+        """Return the pending ban with that key, or None."""
+        return self._pending.get(key)
+
     def refuse(self, ban: Ban, news: News = News.NEW) -> bool:
         """Record as pending a ban that the kernel has refused; return False if too many are pending."""
         key = key_of(ban.network, ban.scope)
@@ -429,16 +433,14 @@ class Ledger:
         self._pending[key] = PendingBan(ban, news)
         return True
 
-    def discard_pending(self, key: int) -> None:
-        """Forget the pending ban with that key. A confirmed ban with this key stays."""
-        self._pending.pop(key, None)
+    def discard_pending(self, key: int) -> bool:
+        """Forget the pending ban with that key; return whether there was one. A confirmed ban stays."""
+        return self._pending.pop(key, None) is not None
 
-    def expire_pending(self, now: float) -> bool:
-        """Forget the pending bans whose time is over; return whether there were any."""
+    def expire_pending(self, now: float) -> list[PendingBan]:
+        """Forget the pending bans whose time is over, and return them."""
         over = [key for key, (ban, _) in self._pending.items() if ban.expires <= now]
-        for key in over:
-            del self._pending[key]
-        return bool(over)
+        return [self._pending.pop(key) for key in over]
 
     # -- assumed bans
 
@@ -452,9 +454,9 @@ class Ledger:
             for key, _ in first:
                 del self._assumed[key]
 
-    def assumed(self, now: float) -> set[Network]:
-        """Return the subjects and prefixes with an assumed ban that has time left."""
-        return {network_of(key)[0] for key, expires in self._assumed.items() if expires > now}
+    def assumed(self, now: float) -> set[tuple[Network, Scope]]:
+        """Return the subjects and prefixes with an assumed ban that has time left, each with its scope."""
+        return {network_of(key) for key, expires in self._assumed.items() if expires > now}
 
     def discard_assumed(self, subject: Network) -> None:
         """Forget the assumed bans of a subject or prefix, whatever their scope."""

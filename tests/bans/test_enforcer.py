@@ -45,7 +45,7 @@ def test_a_decision_becomes_a_ban(world: World) -> None:
             "accounts": ["alice"],
         }
     ]
-    assert (world.enforcer.counts.placed, world.enforcer.counts.failed) == (1, 0)
+    assert (world.enforcer.book.counts.placed, world.enforcer.book.counts.failed) == (1, 0)
 
 
 def test_a_hostile_account_is_made_printable_in_the_log(world: World) -> None:
@@ -361,7 +361,7 @@ def test_a_failed_unban_is_retried_after_another_change(world: World) -> None:
     world.backend.refuses[SUBJECT] = FirewallError("no answer")
     world.allow(SUBJECT)
     world.allow(SUBJECT, OTHER)
-    world.enforcer.adopt({key_of(ip_network("192.0.2.3")): 60.0})
+    world.adopt(ip_network("192.0.2.3"), 60.0)
     del world.backend.refuses[SUBJECT]
     world.backend.put(ip_network("192.0.2.3"), START + 60)
     world.wait(1)
@@ -415,7 +415,7 @@ def test_a_roll_that_cannot_be_written_stops_no_ban(world: World) -> None:
     )
 
     world.backend.unfillable = None
-    world.enforcer.fill(*world.enforcer.filler.unfilled)
+    world.enforcer.filler.fill(*world.enforcer.filler.unfilled)
     world.decide(OTHER)
     assert (world.enforcer.filler.unfilled, world.enforcer.firewall_error) == (set(), "")
 

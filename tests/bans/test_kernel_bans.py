@@ -29,7 +29,7 @@ def test_a_refused_ban_is_pending_and_tried_until_it_is_done(world: World) -> No
     assert names == ["ban.failed"]
     assert (world.in_kernel(), world.in_store(), len(world.enforcer.ledger.pending)) == ({}, {}, 1)
     assert world.enforcer.firewall_error == "the set is full"
-    assert (world.enforcer.counts.placed, world.enforcer.counts.failed) == (0, 1)
+    assert (world.enforcer.book.counts.placed, world.enforcer.book.counts.failed) == (0, 1)
     assert world.held()
 
     world.backend.refuses.clear()
@@ -40,7 +40,7 @@ def test_a_refused_ban_is_pending_and_tried_until_it_is_done(world: World) -> No
     left = {"192.0.2.1/32": round(HOUR) - 15}
     assert (world.in_kernel(), world.in_store(), len(world.enforcer.ledger.pending)) == (left, left, 0)
     assert world.enforcer.firewall_error == ""
-    assert world.enforcer.counts.placed == 1
+    assert world.enforcer.book.counts.placed == 1
 
 
 def test_new_bans_are_passed_on_when_the_kernel_has_them(world: World) -> None:
@@ -54,7 +54,7 @@ def test_new_bans_are_passed_on_when_the_kernel_has_them(world: World) -> None:
 
     world.enforcer.ban([ip_network("203.0.113.0/24")], HOUR, "a reason")
     asyncio.run(unban(world.enforcer, [ip_network("203.0.113.1")]))
-    world.enforcer.adopt({key_of(ip_network("203.0.113.77"), Scope.FULL): HOUR})
+    world.adopt(ip_network("203.0.113.77"), HOUR)
     assert [str(ban.network) for ban in world.placed] == ["192.0.2.1/32", "203.0.113.0/24"]
 
 
@@ -69,8 +69,8 @@ def test_a_restored_ban_is_no_news(world: World) -> None:
     with said() as names:
         world.wait(5)
     left = {"192.0.2.1/32": round(HOUR) - 5}
-    assert (names, world.facts, world.in_kernel(), world.in_store()) == ([], [], left, left)
-    assert world.enforcer.counts.placed == 0
+    assert (names, world.news, world.in_kernel(), world.in_store()) == ([], [], left, left)
+    assert world.enforcer.book.counts.placed == 0
 
 
 def test_a_lost_ban_is_no_news(world: World) -> None:
@@ -79,11 +79,11 @@ def test_a_lost_ban_is_no_news(world: World) -> None:
     world.facts.clear()
     world.backend.lose()
     world.backend.refuses[SUBJECT] = SetFullError("the set is full")
-    world.enforcer.restore([key_of(SUBJECT)])
+    world.enforcer.apply(world.enforcer.book.restore([key_of(SUBJECT)], world.now))
 
     world.backend.refuses.clear()
     world.wait(5)
-    assert (world.facts, world.enforcer.counts.placed) == ([], 1)
+    assert (world.news, world.enforcer.book.counts.placed) == ([], 1)
     assert world.in_kernel() == {"192.0.2.1/32": round(HOUR) - 5}
 
 
@@ -121,7 +121,7 @@ def test_what_is_pending_is_bounded(world: World, monkeypatch: pytest.MonkeyPatc
     world.decide()
     world.decide(OTHER)
 
-    assert (len(world.enforcer.ledger.pending), world.enforcer.counts.failed) == (1, 2)
+    assert (len(world.enforcer.ledger.pending), world.enforcer.book.counts.failed) == (1, 2)
     assert (world.held(), world.held(OTHER)) == (True, False)
 
 
@@ -205,7 +205,7 @@ def test_a_ban_longer_than_the_kernel_counts_is_renewed(world: World) -> None:
     assert max(seen) <= 100
     assert world.now == START + HOUR
     assert world.store.bans.count_offences(SUBJECT, 0.0) == 1
-    assert world.enforcer.counts.placed == 1
+    assert world.enforcer.book.counts.placed == 1
 
 
 def test_a_renewal_that_fails_is_tried_again(world: World) -> None:
@@ -232,7 +232,7 @@ def test_in_a_full_set_the_first_ban_to_end_is_removed(world: World) -> None:
     assert names == ["ban.removed", "ban.placed"]
     assert set(world.in_kernel()) == {"192.0.2.2/32", "192.0.2.3/32", "2001:db8::/64"}
     assert world.in_kernel() == world.in_store()
-    assert (world.enforcer.counts.displaced, len(world.enforcer.ledger.pending)) == (1, 0)
+    assert (world.enforcer.book.counts.displaced, len(world.enforcer.ledger.pending)) == (1, 0)
     assert not world.held()
 
 
@@ -272,7 +272,7 @@ def test_a_shorter_ban_waits_until_the_set_has_room(world: World) -> None:
         world.wait(5)
 
     assert (set(world.in_kernel()), len(world.enforcer.ledger.pending)) == ({"192.0.2.2/32"}, 1)
-    assert world.enforcer.counts.displaced == 0
+    assert world.enforcer.book.counts.displaced == 0
     asyncio.run(unban(world.enforcer, [OTHER]))
     world.wait(5)
     assert set(world.in_kernel()) == {"192.0.2.1/32"}
@@ -298,7 +298,7 @@ def test_as_many_give_way_as_there_is_need(world: World) -> None:
     world.enforcer.ban([ip_network((0xCB007100 + n, 32)) for n in range(290)], HOUR, "")
 
     assert {network for network in old if world.backend._ends.get((network, Scope.FULL))} == set(old[290:])
-    assert world.enforcer.counts.displaced == 290
+    assert world.enforcer.book.counts.displaced == 290
 
 
 def test_the_record_ends_before_the_kernel_lets_go(world: World) -> None:
@@ -307,7 +307,7 @@ def test_the_record_ends_before_the_kernel_lets_go(world: World) -> None:
     seen: list[dict[str, int]] = []
     world.backend.before_batch = lambda: seen.append(world.in_store())
     world.backend.refuses[SUBJECT] = FirewallError("no answer")
-    assert len(world.enforcer.unban([key_of(SUBJECT)])) == 1
+    assert len(world.unban(SUBJECT)) == 1
 
     assert seen == [{}]
     assert set(world.in_store()) == {"192.0.2.1/32"}

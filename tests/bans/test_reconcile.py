@@ -13,7 +13,8 @@ from tests.support.recorded import recorded_bans
 from tests.support.world import OTHER, RULE, START, SUBJECT, World, said
 
 from ringfence.alarms import Alarms
-from ringfence.bans.enforcer import CHUNK, Enforcer
+from ringfence.bans.book import CHUNK
+from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.reconcile import SLACK, ReconcileCounts, Reconciler
 from ringfence.bans.unban import unban, unban_all
 from ringfence.clock import Clock
@@ -585,7 +586,7 @@ def test_a_width_that_is_full_gives_way_to_its_like(nft_host: Host) -> None:
 
     assert nft_host.enforcer.ban([newcomer], 7_200.0, "") == []
     assert nft_host.banned() == {*many, newcomer, *NETWORKS[1:]}
-    assert nft_host.enforcer.counts.displaced == 1
+    assert nft_host.enforcer.book.counts.displaced == 1
 
 
 def test_comparisons_after_damage_take_a_fifth_of_the_time(

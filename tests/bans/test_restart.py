@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 from tests.support.recorded import recorded_bans
 from tests.support.world import OTHER, RULE, START, SUBJECT, World
 
-from ringfence.bans.enforcer import unbanned_keys
+from ringfence.bans.restore import unbanned_keys
 from ringfence.detect.rules import DAY, HOUR
 from ringfence.errors import SetFullError
 from ringfence.ledger import key_of
@@ -132,10 +132,10 @@ def test_an_element_without_an_end_is_given_one(world: World) -> None:
 def test_exempt_elements_are_removed_at_the_start(world: World) -> None:
     """At the start, kernel elements that must not be banned are removed, and the others are adopted."""
     world.allow(OTHER, _203_0_113_1="the gateway")
-    exempt = world.enforcer.exempt
+    exempt = world.enforcer.book.exempt
     for text in ("192.0.2.2", "203.0.113.0/24", "192.0.2.1"):
         world.backend.put(ip_network(text), START + 60)
-    world.enforcer.exempt = exempt
+    world.enforcer.book.exempt = exempt
     world.enforcer.start()
 
     assert set(world.in_kernel()) == set(world.in_store()) == {"192.0.2.1/32"}
@@ -171,12 +171,12 @@ def test_a_ban_after_an_unban_outlasts_a_restart_without_its_record(world: World
     for again in (HOUR, HOUR / 2, 2 * HOUR):
         world.decide()
         world.now += 10
-        world.enforcer.unban([key_of(SUBJECT)])
+        world.unban(SUBJECT)
         world.backend.put(SUBJECT, world.now + again)
         world.restart()
 
         assert world.in_kernel() == {"192.0.2.1/32": again}
-        world.enforcer.unban([key_of(SUBJECT)])
+        world.unban(SUBJECT)
 
 
 @pytest.mark.parametrize("running", [False, True])

@@ -12,8 +12,8 @@ from tests.support.attempts import attempts
 from tests.support.recorded import recorded_bans
 from tests.support.world import OTHER, RULE, START, SUBJECT, World, said
 
-from ringfence.bans.enforcer import CHUNK
-from ringfence.bans.unban import UnbanResult, unban, unban_all, unban_friends, unban_known
+from ringfence.bans.book import CHUNK
+from ringfence.bans.unban import UnbanResult, unban, unban_all, unban_claims, unban_friends, unban_known
 from ringfence.detect.judgement import Decision
 from ringfence.detect.rules import HOUR
 from ringfence.errors import ControlError, FirewallError, SetFullError
@@ -54,7 +54,7 @@ def test_unban_ends_exactly_the_named_bans(world: World) -> None:
     whole = "2001:db8::/64: unbanned as a whole, since one sender has all of it"
     assert lifted == UnbanResult((), (whole,), ("203.0.113.1/32",))
     assert set(world.in_kernel()) == set(world.in_store()) == {"192.0.2.2/32", "2001:db8:0:1::/64"}
-    assert world.enforcer.counts.unbanned == 2
+    assert world.enforcer.book.counts.unbanned == 2
 
 
 def test_an_address_within_a_banned_network_is_let_in_alone(world: World) -> None:
@@ -232,9 +232,9 @@ def test_while_everybody_is_let_in_new_bans_are_placed(world: World) -> None:
     async def main() -> None:
         async with asyncio.TaskGroup() as group:
             lifting = group.create_task(unban_all(world.enforcer))
-            while not world.enforcer.counts.unbanned:  # noqa: ASYNC110 - between two parts, wherever that is
+            while not world.enforcer.book.counts.unbanned:  # noqa: ASYNC110 - between two parts, wherever that is
                 await asyncio.sleep(0)
-            assert world.enforcer.counts.unbanned < len(many)
+            assert world.enforcer.book.counts.unbanned < len(many)
             world.decide()
         assert lifting.result() == len(many)
 
@@ -292,7 +292,7 @@ def test_a_friends_ban_for_proven_guesses_stays(world: World) -> None:
     friends = [ip_address("192.0.2.1"), ip_address("192.0.2.2")]
     unban_friends(world.enforcer, friends[:1])
     for one in friends:
-        world.enforcer.on_login(Friend("pbx", one, "204", FriendReason.AUTHENTICATED, 0.0, 0.0, 1e12))
+        unban_claims(world.enforcer, Friend("pbx", one, "204", FriendReason.AUTHENTICATED, 0.0, 0.0, 1e12))
     assert set(world.in_kernel()) == {"192.0.2.1/32"}
 
 

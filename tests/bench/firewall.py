@@ -22,7 +22,7 @@ from tests.bench.figures import Figure, spread
 from tests.support.manybans import addresses, mixed
 from tests.support.netns import netns, run
 
-from ringfence.bans.enforcer import CHUNK
+from ringfence.bans.book import CHUNK
 from ringfence.daemon.process import tune_collector
 from ringfence.firewall import make_backend
 from ringfence.firewall.contract import Add, Backend

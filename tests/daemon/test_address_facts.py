@@ -90,7 +90,7 @@ def test_a_banned_address(desk: Desk) -> None:
 def test_past_bans_have_their_attempts(desk: Desk) -> None:
     """The answer keeps past bans and all attempts of a returning address, and its next ban is longer."""
     desk.guess(5)
-    desk.kept.enforcer.unban(desk.kept.enforcer.ledger.all_keys())
+    desk.kept.enforcer.apply(desk.kept.enforcer.book.unban(desk.kept.enforcer.ledger.all_keys()))
     desk.kept.now += 86_400
     desk.guess(2)
     told = desk.ask("192.0.2.1")

@@ -313,11 +313,11 @@ def test_a_refused_list_only_observes(made: Kept) -> None:
     """While the kernel refuses a list of those who are let in, the fence drops nothing."""
     enforced(made)
     made.backend.unfillable = FirewallError("no memory")
-    made.enforcer.fill(NetworkList.INSIDE)
+    made.enforcer.filler.fill(NetworkList.INSIDE)
     second(made)
     assert (mode(made), alarms(made)) == (LimitMode.OBSERVE, ["fence.incomplete"])
     made.backend.unfillable = None
-    made.enforcer.fill(NetworkList.INSIDE)
+    made.enforcer.filler.fill(NetworkList.INSIDE)
     second(made)
     assert (mode(made), alarms(made)) == (LimitMode.ENFORCE, [])
 

@@ -125,7 +125,7 @@ def test_an_unshielded_friend_is_on_a_list_of_its_own(kept: Kept) -> None:
     for unshielded in (True, False):
         side.exempt.kernel_friends._passing.refresh(1_000, {friend.network_address} if unshielded else ())
         lists = (NetworkList.FRIENDS, NetworkList.UNSHIELDED)
-        kept.enforcer.fill(*lists)
+        kept.enforcer.filler.fill(*lists)
         assert [friend in kept.backend.lists[one] for one in lists] == [not unshielded, unshielded]
 
 
@@ -141,7 +141,7 @@ def test_a_friend_never_leaves_the_lists_that_pass(kept: Kept) -> None:
 
     def written() -> None:
         kernel_friends.select()
-        kept.enforcer.fill(*kernel_friends._lists.stale(), NetworkList.FRIENDS, NetworkList.UNSHIELDED)
+        kept.enforcer.filler.fill(*kernel_friends._lists.stale(), NetworkList.FRIENDS, NetworkList.UNSHIELDED)
 
     kernel_friends = side.exempt.kernel_friends
     side.start()
@@ -150,7 +150,7 @@ def test_a_friend_never_leaves_the_lists_that_pass(kept: Kept) -> None:
     kept.backend.replace_list_in_steps = watched  # type: ignore[method-assign]
     for unshielded in ({friend.network_address}, set()):
         kernel_friends._passing.refresh(1_000, unshielded)
-        kept.enforcer.fill(NetworkList.FRIENDS, NetworkList.UNSHIELDED)
+        kept.enforcer.filler.fill(NetworkList.FRIENDS, NetworkList.UNSHIELDED)
     friends.remove(identity_of(PHONE), kept.now)
     written()
     side.exempt.friends.add([PHONE])
@@ -223,7 +223,7 @@ def test_an_observed_friend_is_on_two_lists(kept: Kept) -> None:
     assert not friends.select()
     refuse(1)
     assert friends.select()
-    kept.enforcer.fill(NetworkList.FRIENDS, NetworkList.OBSERVED)
+    kept.enforcer.filler.fill(NetworkList.FRIENDS, NetworkList.OBSERVED)
     for one in (NetworkList.FRIENDS, NetworkList.OBSERVED):
         assert kept.backend.lists[one] == {ip_network(PHONE.address)}
 

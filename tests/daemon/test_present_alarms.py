@@ -12,7 +12,7 @@ def test_a_firewall_that_refuses_or_lacks_something(kept: Kept) -> None:
     """A firewall that refuses bans, and a missing limiter, are alarms; a dry run needs no limiter."""
     enforcer = kept.enforcer
     kept.side.start()
-    enforcer.error = "the set is full"
+    enforcer.book.error = "the set is full"
     enforcer.opened = Opened({4: None, 6: "no IPv6"}, limiter="no hashlimit")
     assert [(alarm.code, alarm.text) for alarm in firewall_alarms(enforcer)] == [
         ("firewall.dry_run", "the memory firewall drops nothing"),

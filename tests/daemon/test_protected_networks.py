@@ -20,7 +20,7 @@ def test_a_proxy_is_never_banned(kept: Kept) -> None:
     kept.side.configure(evolve(settings(), asterisk=(pbx,)))
 
     assert kept.side.detector.exempt.covers(ip_address("198.18.7.2"))
-    reason = kept.side.kernel.enforcer.exempt.refusal(ip_network("198.18.7.2"))
+    reason = kept.side.kernel.enforcer.book.exempt.refusal(ip_network("198.18.7.2"))
     assert (
         reason == "is never banned: 198.18.7.0/30, a SIP proxy ([asterisk] proxies); --force bans it anyway"
     )

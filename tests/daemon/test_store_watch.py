@@ -79,7 +79,7 @@ def test_dropped_writes_are_made_good_by_the_bans_in_force(
         patch.setattr(bans, "end", full)
         for number in range(3, 6):
             kept.ban(f"203.0.113.{number}")
-        kept.enforcer.unban([key_of(ip_network("203.0.113.1"))])
+        kept.enforcer.apply(kept.enforcer.book.unban([key_of(ip_network("203.0.113.1"))]))
         watch.retry(kept.enforcer)
         codes = [alarm.code for alarm in watch.alarms]
         assert codes == [AlarmCode.STORE_NOT_RECORDED, AlarmCode.STORE_SLOW]

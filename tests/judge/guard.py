@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC
+from functools import partial
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +22,7 @@ from tests.scenarios.stage import MIDNIGHT, UP_FOR, _Streams
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
+from ringfence.bans.unban import unban_claims
 from ringfence.clock import Clock
 from ringfence.config.loader import parse
 from ringfence.daemon.ban_list import bans_report
@@ -96,7 +98,7 @@ class Guard:
             self._enforcer.carry_out,
             self._alarms,
             self._detector.friends,
-            learn=(friends.on_login, self._enforcer.on_login),
+            learn=(friends.on_login, partial(unban_claims, self._enforcer)),
             estrange=friends.on_estranged,
             watch=[self._record],
         )

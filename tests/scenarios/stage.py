@@ -6,6 +6,7 @@ allow list pass. So a scenario shows how many answers a sender gets, and not onl
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from ipaddress import ip_address, ip_network
 from itertools import groupby
 from math import inf
@@ -22,6 +23,7 @@ from tests.support.listening import connected
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.exempt import ITSELF, Exempt
+from ringfence.bans.unban import unban_claims
 from ringfence.clock import Clock
 from ringfence.config.loader import parse
 from ringfence.daemon.floods import FloodJudge
@@ -151,7 +153,7 @@ class Stage:
             self._enforcer.carry_out,
             self.alarms,
             self._detector.friends,
-            learn=(self._friends.on_login, self._enforcer.on_login),
+            learn=(self._friends.on_login, partial(unban_claims, self._enforcer)),
             estrange=self._friends.on_estranged,
         )
         self._pipeline = Pipeline(self._detector, self._effects, clock, PBX)
@@ -242,9 +244,8 @@ class Stage:
         elif deed.verb in (Verb.HAS_CONTACT, Verb.LOSES_CONTACT):
             self._contact(deed)
         elif deed.verb is Verb.UNBANS:
-            self._enforcer.unban_with_retry(
-                key_of(ip_network(address), scope) for address in deed.addresses for scope in Scope
-            )
+            keys = (key_of(ip_network(address), scope) for address in deed.addresses for scope in Scope)
+            self._enforcer.apply(self._enforcer.book.unban_with_retry(keys))
         self._look()
 
     def _contact(self, deed: Deed) -> None:

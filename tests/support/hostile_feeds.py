@@ -140,7 +140,7 @@ def guarded_parts(folder: Path, wanted: Settings) -> Iterator[Kept]:
         made.side.exempt.friends.add([evolve(PHONE, address=ip_address(UNSHIELDED))])
         made.detector.friends.remember(evolve(PHONE, address=ip_address(FORMER)))
         made.side.exempt.kernel_friends._passing.refresh(1_000, {ip_address(UNSHIELDED)})
-        made.enforcer.fill(*PASSING)
+        made.enforcer.filler.fill(*PASSING)
         yield made
 
 

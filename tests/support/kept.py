@@ -9,6 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 from tests.support.world import START, Faulty
 
+from ringfence.ban_facts import News
 from ringfence.clock import Clock
 from ringfence.config.converters import BackendName
 from ringfence.config.schema import AllowSettings, DenySettings, FirewallSettings, LimitSettings, Settings
@@ -16,7 +17,7 @@ from ringfence.daemon.firewall_side import ChosenBackend, build_firewall_side
 from ringfence.detect.detector import Detector
 from ringfence.detect.rules import RULES
 from ringfence.firewall.contract import LimitMode
-from ringfence.model import Friend, FriendReason
+from ringfence.model import Ban, Friend, FriendReason
 from ringfence.store.database import Store
 
 OFFICE, OTHER = "198.51.100.0/24", "192.0.2.1"
@@ -60,6 +61,11 @@ class Kept:
     def ban(self, *texts: str, force: bool = False) -> list[str]:
         """Place a ban by hand for an hour; return the problems."""
         return self.enforcer.ban([ip_network(text) for text in texts], 3_600.0, "", force=force)
+
+    def add(self, ban: Ban) -> None:
+        """Place a ban, which the firewall accepts."""
+        [outcome] = self.enforcer.apply(self.enforcer.book.add([ban], News.NEW, self.now))
+        assert outcome.error is None
 
     def banned(self) -> set[str]:
         """Return the addresses and networks in the firewall."""

@@ -22,6 +22,7 @@ from ringfence.detect.judgement import Decision, Disposition
 from ringfence.detect.rules import RULES, Rule
 from ringfence.firewall.contract import Add, Change, Element, Health, ListSteps, NetworkList, Opened, Outcome
 from ringfence.firewall.memory import MemoryBackend
+from ringfence.ledger import key_of
 from ringfence.model import Ban, BanEnd, Network, Scope
 from ringfence.networks import NetworkSet
 from ringfence.store.database import Store
@@ -164,6 +165,11 @@ class World:
         self.enforcer.start()
 
     @property
+    def news(self) -> list[Fact]:
+        """The facts that are news, and the ends of bans."""
+        return [fact for fact in self.facts if isinstance(fact, Placed | Over)]
+
+    @property
     def placed(self) -> list[Ban]:
         """The bans of which people are notified."""
         placed = [fact for fact in self.facts if isinstance(fact, Placed)]
@@ -200,6 +206,14 @@ class World:
         """Carry out the decision of a rule to ban ``subject``."""
         made = attempts(5, str(subject.network_address))
         self.enforcer.carry_out(Decision(subject, rule, made, self.clock.mono(), scope, seconds))
+
+    def adopt(self, network: Network, left: float) -> None:
+        """Adopt a ban of the kernel with ``left`` seconds."""
+        self.enforcer.apply(self.enforcer.book.adopt({key_of(network): left}, self.now))
+
+    def unban(self, network: Network) -> list[Outcome]:
+        """Remove the full ban of a network; return the changes that the kernel refused."""
+        return self.enforcer.apply(self.enforcer.book.unban([key_of(network)]))
 
     def wait(self, seconds: float) -> None:
         """Let time pass, and do the periodic work afterwards."""

@@ -1,9 +1,10 @@
 """Turns decisions into bans in the kernel, and records these bans.
 
-``enforcer`` places and removes bans in the kernel, records the kernel's answers in the ledger
-(``ringfence.ledger``) and in the database, and restores the bans at the start. ``exempt`` has the
-networks that are not banned. ``filling`` writes the kernel's lists. ``unban`` removes bans by command.
-``reconcile`` compares the kernel with the ledger.
+``book`` is pure: decisions and the kernel's answers go in, and changes for the kernel and facts
+(``ringfence.ban_facts``) come out. It writes the ledger (``ringfence.ledger``). ``enforcer`` applies the
+changes to the kernel, and the facts to the database, the listeners and the log. ``restore`` restores the bans
+at the start. ``exempt`` has the networks that are not banned. ``filling`` writes the kernel's lists.
+``unban`` removes bans by command. ``reconcile`` compares the kernel with the ledger.
 
 Words of this package: the *store* is the daemon's database. The *scope* of a ban is the traffic that it drops
 (:class:`~ringfence.model.Scope`). The *key* of a ban is a number that encodes its network and its scope

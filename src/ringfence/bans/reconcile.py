@@ -23,7 +23,8 @@ from attrs import define, frozen
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
-from ringfence.bans.enforcer import CHUNK, Enforcer
+from ringfence.bans.book import CHUNK
+from ringfence.bans.enforcer import Enforcer
 from ringfence.errors import FirewallError, FirewallIncompleteError, StoreError
 from ringfence.firewall.contract import Element
 from ringfence.ledger import key_of, network_of
@@ -176,7 +177,7 @@ class Reconciler:
         enforcer = self._enforcer
         if not enforcer.enforcing:
             return
-        look = self._enforcer.begin_comparison()
+        look = enforcer.book.begin_comparison()
         began = enforcer.clock.wall()
         known = [*self._ledger.keys()]
         found = await asyncio.to_thread(self._read, known, look, began)
@@ -194,15 +195,16 @@ class Reconciler:
         ]
         self._missing = len(missing)
         for start in range(0, len(unknown), CHUNK):
-            part = {key: unknown[key] for key in list(unknown)[start : start + CHUNK]}
-            self._adopt(part)
+            self._adopt({key: unknown[key] for key in list(unknown)[start : start + CHUNK]})
             await asyncio.sleep(0)
         for start in range(0, len(missing), CHUNK):
-            self.counts.restored += self._enforcer.restore(missing[start : start + CHUNK])
+            lost = enforcer.book.restore(missing[start : start + CHUNK], enforcer.clock.wall())
+            self.counts.restored += enforcer.apply(lost)
             self._missing = max(0, self._missing - CHUNK)  # refused bans are pending, not missing
             await asyncio.sleep(0)
         for start in range(0, len(found.mistimed), CHUNK):
-            self._enforcer.renew(found.mistimed[start : start + CHUNK])
+            part = found.mistimed[start : start + CHUNK]
+            enforcer.apply(enforcer.book.renew(part, enforcer.clock.wall()))
             await asyncio.sleep(0)
         if missing or unknown:
             self._log.warning("bans.reconciled", put_back=len(missing), adopted=len(unknown))
@@ -216,10 +218,10 @@ class Reconciler:
         left = {
             key: seconds
             for key, seconds in found.items()
-            if enforcer.enforcing and not enforcer.was_unbanned(key) and key not in self._ledger
+            if enforcer.enforcing and not enforcer.book.was_unbanned(key) and key not in self._ledger
         }
         if left:
-            enforcer.adopt(left)
+            enforcer.apply(enforcer.book.adopt(left, enforcer.clock.wall()))
             self.counts.adopted += len(left)
 
     def _listed(self, known: Sequence[int], look: int) -> Iterator[Element]:

@@ -15,13 +15,14 @@ import structlog
 from attrs import evolve, frozen
 
 from ringfence.ban_facts import News
-from ringfence.bans.enforcer import CHUNK, Enforcer, failure_lines
+from ringfence.bans.book import CHUNK, failure_lines
+from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.listing import listed
 from ringfence.errors import ControlError
 from ringfence.firewall.contract import Outcome
 from ringfence.ledger import key_of, network_of, parts_of
-from ringfence.model import CLAIMED_SCOPES, WHOLE_SCOPES, Address, Network, Origin, Scope
-from ringfence.networks import PREFIX_LENGTHS, exempts_friends, overlap, whole_sender, without
+from ringfence.model import CLAIMED_SCOPES, WHOLE_SCOPES, Address, Friend, Network, Origin, Scope
+from ringfence.networks import PREFIX_LENGTHS, exempts_friends, is_one_host, overlap, whole_sender, without
 
 
 @frozen
@@ -38,7 +39,7 @@ def unban_known(enforcer: Enforcer, bans: Iterable[tuple[Network, Scope]]) -> No
     keys = [key_of(network, scope) for network, scope in bans]
     if keys:
         structlog.get_logger().info("ban.reloaded", number=len(keys), why=_RELOADED)
-        enforcer.unban_with_retry(keys)
+        enforcer.apply(enforcer.book.unban_with_retry(keys))
 
 
 _RELOADED = (
@@ -69,7 +70,22 @@ def unban_friends(enforcer: Enforcer, friends: Iterable[Address], trunks: Contai
             if address in trunks or scope in WHOLE_SCOPES or not record.counts.are_proven:
                 freed.add(key)
     if freed:
-        enforcer.unban_with_retry(freed)
+        enforcer.apply(enforcer.book.unban_with_retry(freed))
+
+
+def unban_claims(enforcer: Enforcer, friend: Friend) -> None:
+    """Remove the claimed bans of an address from which a phone has logged in.
+
+    Their evidence may be forged, and such a ban never affects a friend. A ban of a /64 stays: the kernel lets
+    its friends pass. So does a ban on proven attempts: a login does not undo a friend's guesses.
+    """
+    if not is_one_host(friend.address):
+        return
+    keys = [key_of(ip_network(friend.address), scope) for scope in CLAIMED_SCOPES]
+    records = [(key, record) for key in keys if (record := enforcer.ledger.get(key)) is not None]
+    claimed = [key for key, one in records if one.origin is Origin.RULE and not one.counts.are_proven]
+    if claimed:
+        enforcer.apply(enforcer.book.unban_with_retry(claimed))
 
 
 async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
@@ -86,7 +102,7 @@ async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
         found = dict.fromkeys(enforcer.ledger.overlapping(network, enforcer.clock.wall()))
         if not found:
             foreign = _known_to_the_kernel(enforcer, network)
-            enforcer.adopt(foreign)
+            enforcer.apply(enforcer.book.adopt(foreign, enforcer.clock.wall()))
             found = dict.fromkeys(foreign)
         if not found:
             not_banned.append(str(network))
@@ -135,7 +151,8 @@ async def _unban_recorded(enforcer: Enforcer, keys: Sequence[int]) -> list[Outco
     if not enforcer.enforcing:  # enforcement was switched off while the store was written
         return []
     records = ((key, enforcer.ledger.get(key)) for key in keys)
-    return enforcer.unban([key for key, one in records if one is None or one.since <= when], recorded=when)
+    old = [key for key, one in records if one is None or one.since <= when]
+    return enforcer.apply(enforcer.book.unban(old, recorded=when))
 
 
 def _known_to_the_kernel(enforcer: Enforcer, network: Network) -> dict[int, float]:
@@ -159,5 +176,5 @@ def _split(enforcer: Enforcer, key: int, parts: Sequence[Network]) -> list[Outco
         there = enforcer.ledger.get(key_of(ban.network, ban.scope))
         if there is None or there.expires < ban.expires:
             shorter.append(ban)
-    added = enforcer.add(shorter, News.PART)
+    added = enforcer.apply(enforcer.book.add(shorter, News.PART, enforcer.clock.wall()))
     return [outcome for outcome in added if outcome.error is not None]

@@ -25,7 +25,7 @@ import structlog
 from attrs import asdict
 
 from ringfence import control
-from ringfence.bans.unban import unban_known
+from ringfence.bans.unban import unban_claims, unban_known
 from ringfence.clock import Clock
 from ringfence.config.schema import Settings
 from ringfence.daemon import process, trial
@@ -274,7 +274,7 @@ def build_daemon(
         side.common.alarms,
         side.exempt.friends.friends,
         unaffected=side.kernel.effectiveness.on_judgement,
-        learn=(side.exempt.friends.on_login, side.kernel.enforcer.on_login),
+        learn=(side.exempt.friends.on_login, partial(unban_claims, side.kernel.enforcer)),
         estrange=side.exempt.friends.on_estranged,
         update_friends=side.exempt.friends.changed.set,
         watch=(

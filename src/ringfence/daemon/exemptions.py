@@ -271,7 +271,7 @@ class KernelFriends:
             if self.select() and self._enforcer.enforcing:
                 # The stale lists are first: ADMITTED has a friend before and after any other list changes.
                 lists = NetworkList.FRIENDS, NetworkList.UNSHIELDED, NetworkList.OBSERVED
-                self._enforcer.fill(*self._lists.stale(), *lists)
+                self._enforcer.filler.fill(*self._lists.stale(), *lists)
                 new = set(self._passing.addresses) - set(self._freed)
                 unban_friends(self._enforcer, new, {one for one in new if self._is_trunk(one)})
                 self._freed = self._passing.addresses
@@ -330,14 +330,14 @@ class ExemptionTracker:
         before, self._kernel_lists.most = self._kernel_lists.most, most
         if most != before and self._enforcer.enforcing:
             lists = NetworkList.ALLOW, NetworkList.DENY, NetworkList.FETCHED, NetworkList.DECIDED
-            self._enforcer.fill(*lists)
+            self._enforcer.filler.fill(*lists)
 
     def on_lists_changed(self, networks: ListNetworks) -> None:
         """Use the networks of changed lists: exempt the allowed ones, and write the lists to the kernel."""
         self._kernel_lists.networks = networks
         self.apply()
         if self._enforcer.enforcing:
-            self._enforcer.fill(*self._kernel_lists.stale())
+            self._enforcer.filler.fill(*self._kernel_lists.stale())
 
 
 class NetworkFollower:

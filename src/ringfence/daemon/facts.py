@@ -274,7 +274,7 @@ class AddressFacts:
             past=tuple(past for past in found.past if not past.runs(wall)),
             offences=side.common.store.records.offences(subject, wall - RETURN_WITHIN),
             holders=tuple(holders),
-            protected=side.kernel.enforcer.exempt.protected,
+            protected=side.kernel.enforcer.book.exempt.protected,
             friends=story.friends if story is not None else (),
             former=story.former if story is not None else (),
             passes=side.exempt.exemptions.passes(network),

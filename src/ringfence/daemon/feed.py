@@ -134,7 +134,7 @@ class Feed:
         if isinstance(fact, Placed):
             for ban in fact.bans:
                 self._add("ban", partial(_ban, ban))
-        else:
+        elif isinstance(fact, Over):
             self._add("ban", partial(_ban_end, fact, self._wall()))
 
     def on_alarm(self, event: AlarmEvent) -> None:

@@ -306,7 +306,7 @@ class Fence:
         self._lists.admitted = self._admitted()
         stale = self._lists.stale(FENCE_LISTS)
         if stale and self._enforcer.enforcing:
-            self._enforcer.fill(*stale)
+            self._enforcer.filler.fill(*stale)
 
     def _admitted(self) -> frozenset[Network]:
         answers: Mapping[str, Collection[Network]] = {**self._known, **self._names.answers}

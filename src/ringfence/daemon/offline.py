@@ -307,7 +307,7 @@ def _enforcer(settings: Settings) -> Iterator[Enforcer]:
         _load(enforcer)
         yield enforcer
         failed = store.best_effort.lacks
-        if enforcer.counts.unbanned and failed:
+        if enforcer.book.counts.unbanned and failed:
             raise NotRecordedError(
                 f"removed from the kernel, but the next start bans again: this is not recorded: {failed}"
             )

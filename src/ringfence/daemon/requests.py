@@ -151,7 +151,7 @@ class RequestHandlers:
         # The kernel's allow list may contain the network, because this host needs it. So the list is written
         # again, without the networks that are banned by force.
         if force:
-            self._enforcer.fill(NetworkList.ALLOW)
+            self._enforcer.filler.fill(NetworkList.ALLOW)
         return problems
 
     async def _unban(self, request: Mapping[str, Any]) -> object:

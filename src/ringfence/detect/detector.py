@@ -19,6 +19,7 @@ from math import inf
 from attrs import evolve as evolve_decision
 from attrs import frozen
 
+from ringfence import ban_facts
 from ringfence.detect.attribution import (
     REFUSALS,
     AttributedAttempt,
@@ -91,6 +92,7 @@ from ringfence.model import (
     AlarmChange,
     Attempt,
     AttemptKind,
+    BanEnd,
     Challenge,
     Contact,
     CopiedRequest,
@@ -705,6 +707,12 @@ class Detector:
         if self._decided:
             found += [scope for network, scope in self._decided if contains(network, subject.network)]
         return found
+
+    def on_fact(self, fact: ban_facts.Fact) -> None:
+        """Record the early end of a ban, unless another ban of the same network replaced it."""
+        match fact:
+            case ban_facts.Forgotten(network) | ban_facts.Over(network, _, BanEnd.REMOVED | BanEnd.DISPLACED):
+                self.record_unban(network)
 
     def record_unban(self, subject: Network) -> None:
         """Record that a ban of ``subject`` was removed. Its attempts so far are kept, but lead to no ban."""

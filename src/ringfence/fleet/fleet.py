@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from ringfence.alarm_codes import Alarm, AlarmCode
-from ringfence.ban_facts import Fact, Placed
+from ringfence.ban_facts import Fact, Over, Placed
 from ringfence.clock import Clock
 from ringfence.errors import FleetError
 from ringfence.fleet.channel import Channel
@@ -87,7 +87,7 @@ class Fleet:
         if isinstance(fact, Placed):
             for ban in filter(is_shared, fact.bans):
                 self._sync.on_ban(self._own(ban))
-        elif fact.how.is_everywhere and fact.scope in WHOLE_SCOPES:
+        elif isinstance(fact, Over) and fact.how.is_everywhere and fact.scope in WHOLE_SCOPES:
             self._sync.on_unban(fact.network, self._clock.mono())
         else:
             return

@@ -85,7 +85,8 @@ def test_each_minute_has_what_happened_in_it(recorded: Recorded) -> None:
     recorded.wait(60)
     recorded.guess()
     recorded.guess()
-    recorded.kept.enforcer.unban(list(recorded.kept.side.kernel.enforcer.ledger.all_keys()))
+    enforcer = recorded.kept.enforcer
+    enforcer.apply(enforcer.book.unban(enforcer.ledger.all_keys()))
     recorded.wait(60)
     recorded.wait(60)
 
@@ -99,7 +100,7 @@ def test_each_minute_has_what_happened_in_it(recorded: Recorded) -> None:
 def test_a_rule_of_another_version_has_no_name_of_its_own(recorded: Recorded) -> None:
     """The number of names is bounded, whatever the database calls a rule."""
     now = recorded.kept.now
-    recorded.kept.enforcer.add([Ban(ip_network("203.0.113.8"), now, now + 60, "unknown rule")])
+    recorded.kept.add(Ban(ip_network("203.0.113.8"), now, now + 60, "unknown rule"))
     recorded.wait(60)
 
     assert recorded.minutes() == {0: {"bans.other": 1}}

@@ -103,7 +103,7 @@ def test_attempts_and_bans_are_measured(scraped: Scraped) -> None:
     kept.detector.counts.unconfirmed, kept.detector.counts.hidden, kept.detector.counts.forged = 1, 2, 3
     kept.enforcer.carry_out(Decision(SUBJECT, RULES[0], attempts(5), kept.clock.mono() - 0.02))
     kept.ban("203.0.113.9")
-    kept.enforcer.add([Ban(ip_network("203.0.113.8"), kept.now, kept.now + 60, 'x"} 1\nfake 1', "")])
+    kept.add(Ban(ip_network("203.0.113.8"), kept.now, kept.now + 60, 'x"} 1\nfake 1', ""))
     kept.detector.friends.add(PHONE)
     values = scraped.values()
 

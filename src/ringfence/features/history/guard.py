@@ -162,7 +162,7 @@ class History(Feature):
 
     def _counts(self) -> Counter[str]:
         """Return the present values of the counters, by their names in the database."""
-        counts, bans = self._detector.counts, self._enforcer.counts
+        counts, bans = self._detector.counts, self._enforcer.book.counts
         found = Counter({UNBANS: bans.unbanned, UNCONFIRMED: counts.unconfirmed})
         for kind, by_proof in counts.by_kind.items():
             number, later = sum(by_proof), counts.proven_later[kind]

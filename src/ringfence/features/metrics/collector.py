@@ -165,7 +165,7 @@ class DaemonMetrics(Collector):
 
     def _ban_metrics(self) -> Iterator[Metric]:
         """Yield the numbers of bans: placed, refused, ended early, and in force; and the delays of bans."""
-        side, counts = self._side, self._side.kernel.enforcer.counts
+        side, counts = self._side, self._side.kernel.enforcer.book.counts
         placed: dict[tuple[str, ...], float] = {
             (rule, str(scope)): 0 for rule in sorted(BANNED_BY) for scope in Scope
         }

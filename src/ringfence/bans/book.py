@@ -1,0 +1,410 @@
+"""The book of bans: decisions, the kernel's answers and the time in, commands and facts out.
+
+It knows no kernel, store, clock or log. What changes bans is a generator, its *steps*. Steps yield batches of
+changes for the kernel, and each receives the kernel's answers. In between they yield the facts that follow
+(``ban_facts``). ``Enforcer.apply`` carries steps out. Times are in seconds since the epoch.
+"""
+
+from collections import Counter
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from math import isfinite
+from typing import TypeVar
+
+from attrs import Factory, define, frozen
+
+from ringfence.ban_facts import Adopted, Fact, Forgotten, News, NotRemoved, Over, Placed, Refused, Restored
+from ringfence.bans.exempt import Exempt, too_wide
+from ringfence.bans.giving_way import GivingWay
+from ringfence.detect.judgement import Decision
+from ringfence.errors import FirewallError, SetFullError
+from ringfence.firewall.contract import Add, Change, Outcome, Remove
+from ringfence.ledger import Ledger, Record, ban_of, key_of, network_of, parts_of, renew_at, scope_of
+from ringfence.model import CLAIMED_SCOPES, Ban, BanEnd, Network, Origin, Scope
+from ringfence.networks import NetworkSet
+
+CHUNK = 2_000
+"""The maximum number of bans in one call to the kernel, which takes some ten milliseconds."""
+
+CLOCK_STEP = 5.0
+"""Seconds. If the wall clock moves further than this against the monotonic clock, it counts as set.
+
+A suspended host has the same effect, because its monotonic clock stops.
+"""
+
+ADOPTED_FOR = 86_400.0
+"""Seconds after which an adopted ban ends if it has no end in the kernel. Each ban of ringfence must end.
+
+An adopted ban was found in the kernel, and the database does not have it.
+"""
+
+_NARROWER = {
+    Scope.FULL: (Scope.SIP, *CLAIMED_SCOPES),
+    Scope.SIP: CLAIMED_SCOPES,
+}
+"""For each scope, the narrower scopes. A ban of the scope also drops what a ban of a narrower one drops."""
+
+
+@define
+class BanCounts:
+    """Numbers of bans since the start.
+
+    ``placed_by`` counts the placed bans, by the name of their rule (or their origin) and their scope.
+    ``failed`` counts the bans that the kernel refused, and ``unbanned`` the bans that were removed before
+    their end. ``displaced`` is the part of ``unbanned`` that was removed because a set was full.
+    """
+
+    placed_by: Counter[tuple[str, Scope]] = Factory(Counter)
+    failed: int = 0
+    unbanned: int = 0
+    displaced: int = 0
+
+    @property
+    def placed(self) -> int:
+        """The number of placed bans."""
+        return self.placed_by.total()
+
+
+@frozen
+class Batch:
+    """Changes for the kernel, in one exchange.
+
+    ``how`` is how the bans that it removes end; None if that is recorded already, or if it removes none. The
+    store records the end before the kernel is asked. If the caller has recorded it there, ``recorded`` is the
+    recorded time, otherwise 0.
+    """
+
+    changes: Sequence[Change]
+    how: BanEnd | None = None
+    recorded: float = 0.0
+
+
+T = TypeVar("T")
+Steps = Generator[Batch | Fact, Sequence[Outcome], T]
+
+
+def decided_ban(decision: Decision, since: float, seconds: float, offence: int) -> Ban:
+    """Return the ban of a decision, for ``seconds`` from ``since`` on."""
+    network, rule, made, scope = decision.subject, decision.rule, decision.attempts, decision.scope
+    expires, origin = since + seconds, Origin.RULE
+    return Ban(network, since, expires, rule.name, rule.meaning, origin, made, scope, offence)
+
+
+def _adopted(key: int, now: float, left: float) -> Ban:
+    network, scope = network_of(key)
+    rule, reason, origin = str(Origin.ADOPTED), "found in the kernel", Origin.ADOPTED
+    return Ban(network, now, now + left, rule, reason, origin, scope=scope)
+
+
+def failure_lines(failed: Iterable[Outcome]) -> list[str]:
+    """Return a line for each failed change."""
+    return [f"{outcome.change.network}: {outcome.error}" for outcome in failed]
+
+
+class Book:
+    """The bans that are wanted, and the kernel's answers to them.
+
+    A ban is recorded in the ``ledger`` only after the kernel has acknowledged it. A ban that the kernel
+    refuses is kept as *pending*: :meth:`retry` tries it again until it succeeds or its time is over. If a set
+    is full, the bans with the least time left are removed early. If a ban is longer than the longest timeout
+    in the kernel, its timeout is renewed while it lasts.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.counts = BanCounts()
+        self.error = ""
+        """The latest error of the kernel; "" if it has accepted all bans."""
+        self.exempt = Exempt()
+        self._comparison = 0
+        self._recently_unbanned: set[int] = set()
+        self._failed_unbans: set[int] = set()
+        self._giving_way = GivingWay()
+
+    def ask(self, batch: Batch) -> Steps[Sequence[Outcome]]:
+        """Pass a batch to the kernel, and return its answers. Neither bans nor ends are recorded."""
+        if not batch.changes:
+            return []
+        outcomes = yield batch
+        self._note_error(outcomes)
+        return outcomes
+
+    def _note_error(self, outcomes: Sequence[Outcome]) -> None:
+        errors = [str(outcome.error) for outcome in outcomes if outcome.error is not None]
+        if errors:
+            self.error = errors[0]
+        elif self.error and self.ledger.pending_keys() <= {_key(outcome.change) for outcome in outcomes}:
+            self.error = ""
+
+    # -- place bans
+
+    def add_decided(self, ban: Ban, early: Outcome | None, now: float) -> Steps[None]:
+        """Place a rule's ban. Narrower bans of the network end.
+
+        ``early`` is the kernel's answer to the ban, if it was asked before; None if it is to be asked now.
+        """
+        answers = [early] if early is not None else (yield from self.ask(_adding([ban], now)))
+        self._note_error(answers)
+        yield from self._record([ban], answers, News.NEW, now)
+        yield from self._supersede(ban)
+
+    def ban(
+        self, networks: Sequence[Network], seconds: float, reason: str, now: float, *, force: bool = False
+    ) -> Steps[list[str]]:
+        """Ban networks for an administrator; return a line with the reason for each that was not banned."""
+        refused, bans, rule = [], [], str(Origin.ADMIN)
+        for network in networks:
+            why = self.exempt.refusal(network, force=force) or (None if force else too_wide(network))
+            if why is not None:
+                refused.append(f"{network}: {why}")
+                continue
+            bans.append(Ban(network, now, now + seconds, rule, reason, Origin.ADMIN, forced=force))
+        outcomes = yield from self.add(bans, News.NEW, now)
+        return refused + failure_lines(outcome for outcome in outcomes if outcome.error is not None)
+
+    def add(self, bans: Sequence[Ban], news: News, now: float) -> Steps[list[Outcome]]:
+        """Add bans to the kernel, record its answers, and return its last answer to each ban."""
+        answers = yield from self.ask(_adding(bans, now))
+        return (yield from self._record(bans, answers, news, now))
+
+    def _record(
+        self, bans: Sequence[Ban], answers: Sequence[Outcome], news: News, now: float
+    ) -> Steps[list[Outcome]]:
+        """Record the kernel's answers to bans, and return its last answer to each ban.
+
+        If a set was full, a ban that ends earlier is removed, and the new ban is added again.
+        """
+        final, pairs = [*answers], [*zip(bans, answers, strict=True)]
+        full = [number for number, one in enumerate(answers) if isinstance(one.error, SetFullError)]
+        others = [pair for pair in pairs if not isinstance(pair[1].error, SetFullError)]
+        yield from self._settle(others, news, now)
+        for number in full:
+            final[number] = yield from self._make_room(*pairs[number], now)
+            yield from self._settle([(bans[number], final[number])], news, now)
+        return final
+
+    def _settle(self, answered: Iterable[tuple[Ban, Outcome]], news: News, now: float) -> Steps[None]:
+        """Record bans with the kernel's last answer to each."""
+        taken = []
+        for ban, answer in answered:
+            if answer.error is not None:
+                yield from self._refuse(ban, answer.error, news)
+            else:
+                self._confirm(ban, now, answer.timeout)
+                taken.append(ban)
+        if taken and news is News.KNOWN:
+            yield Restored(taken)
+        elif taken:
+            self.counts.placed_by.update((ban.rule, ban.scope) for ban in taken)
+            yield Placed(taken, news is News.NEW)
+
+    def _confirm(self, ban: Ban, now: float, granted: float) -> None:
+        """Record in the ledger that the kernel has a ban; ``granted`` is its timeout there in seconds."""
+        again = renew_at(ban.expires, now, granted)
+        self.ledger.put(_key(ban), Record.of(ban, again, self._comparison))
+
+    def _make_room(self, ban: Ban, refused: Outcome, now: float) -> Steps[Outcome]:
+        """Remove a ban that ends before ``ban`` from the full set, and add ``ban`` again.
+
+        Return the kernel's answer. ``refused`` is its first answer, and is returned if no ban was removed.
+        """
+        key = self._giving_way.next(self.ledger, ban)
+        if key is None or (yield from self.unban([key], how=BanEnd.DISPLACED)):
+            return refused
+        self.counts.displaced += 1
+        [answer] = yield from self.ask(_adding([ban], now))
+        return answer
+
+    def _refuse(self, ban: Ban, error: FirewallError, news: News) -> Steps[None]:
+        """Keep a refused ban as pending. If too many are pending, forget it: new attempts lead to a ban."""
+        earlier = self.ledger.get_pending(_key(ban))
+        if earlier is None:
+            self.counts.failed += 1
+            yield Refused(ban, news, error)
+        elif earlier.news is News.KNOWN is not news:
+            yield Over(ban.network, ban.scope, BanEnd.REPLACED)
+        if not self.ledger.refuse(ban, news):
+            yield Forgotten(ban.network, ban.scope)
+
+    def _supersede(self, ban: Ban) -> Steps[None]:
+        """Remove the bans of the same network that have a narrower scope than ``ban``, a new ban.
+
+        So listings show the network once. A ban of scope ``SIP`` stays if it lasts longer than ``ban``. Bans
+        of ``SIP_UDP`` and ``SIP_TCP``, whose evidence may be forged, are removed in any case.
+        """
+        scopes = _NARROWER.get(ban.scope, ()) if _key(ban) in self.ledger else ()
+        keys = [key_of(ban.network, scope) for scope in scopes]
+        records = [(key, record) for key in keys if (record := self.ledger.get(key)) is not None]
+        over = [key for key, one in records if scope_of(key) is not Scope.SIP or one.expires <= ban.expires]
+        yield from self.unban(over, how=BanEnd.REPLACED)
+
+    # -- bans of the kernel
+
+    def keep(self, found: Sequence[tuple[Ban, float]], now: float) -> Steps[None]:
+        """Record stored bans that the kernel has, each with the seconds that it has left there."""
+        for ban, left in found:
+            self._confirm(ban, now, left)
+        if found:
+            yield Restored([ban for ban, _ in found])
+
+    def adopt(self, found: Mapping[int, float], now: float) -> Steps[None]:
+        """Record bans that the kernel has, but the ledger lacks. Bans of exempt networks are removed instead.
+
+        ``found`` has their keys, and the seconds that each has left (infinity if a ban has no end). A ban
+        without an end gets one, in ``ADOPTED_FOR`` seconds.
+        """
+        bans = [_adopted(key, now, left if isfinite(left) else ADOPTED_FOR) for key, left in found.items()]
+        endless = [ban for ban in bans if not isfinite(found[_key(ban)])]
+        for start in range(0, len(endless), CHUNK):
+            yield from self.ask(_adding(endless[start : start + CHUNK], now))
+        for ban in bans:
+            self._confirm(ban, now, ban.expires - now)
+        if bans:
+            yield Adopted(bans)
+        exempt = [_key(ban) for ban in bans if self.exempt.refusal(ban.network) is not None]
+        yield from self.unban_with_retry(exempt)
+
+    def renew(self, keys: Iterable[int], now: float) -> Steps[None]:
+        """Set the kernel's timeouts of these bans to the time that they have left."""
+        bans = [ban_of(key, record) for key in keys if (record := self.ledger.get(key)) is not None]
+        self._renewed(bans, (yield from self.ask(_adding(bans, now))), now)
+
+    def restore(self, keys: Iterable[int], now: float) -> Steps[int]:
+        """Add bans again that the kernel has lost. Return how many it accepted; the others are pending."""
+        records = [(key, record) for key in keys if (record := self.ledger.get(key)) is not None]
+        bans = [ban_of(key, record) for key, record in records if record.expires > now]
+        answers = yield from self.ask(_adding(bans, now))
+        self._renewed(bans, answers, now)
+        refused = [(ban, one.error) for ban, one in zip(bans, answers, strict=True) if one.error is not None]
+        for ban, error in refused:
+            self.ledger.pop(_key(ban))
+            if self.ledger.get_pending(_key(ban)) is not None:  # a newer ban of the network waits already
+                yield Over(ban.network, ban.scope, BanEnd.REPLACED)
+            else:
+                yield from self._refuse(ban, error, News.KNOWN)
+        return len(bans) - len(refused)
+
+    def _renewed(self, bans: Iterable[Ban], answers: Iterable[Outcome], now: float) -> None:
+        """Record the timeouts that the kernel has granted to bans of the ledger."""
+        for ban, outcome in zip(bans, answers, strict=True):
+            record = self.ledger.get(_key(ban))
+            if record is not None and outcome.error is None:
+                record.renew_at = renew_at(ban.expires, now, outcome.timeout)
+
+    def begin_comparison(self) -> int:
+        """Begin a comparison of the kernel with the ledger; return its number, for :attr:`Record.seen`."""
+        self._comparison += 1
+        self._recently_unbanned.clear()
+        return self._comparison
+
+    def was_unbanned(self, key: int) -> bool:
+        """Whether a ban was removed from the kernel since the latest comparison began."""
+        return key in self._recently_unbanned
+
+    # -- remove bans
+
+    def unban(
+        self, keys: Iterable[int], *, recorded: float = 0.0, how: BanEnd = BanEnd.REMOVED
+    ) -> Steps[list[Outcome]]:
+        """Remove bans; return the changes that the kernel refused. ``recorded`` is that of :class:`Batch`.
+
+        The kernel may also have bans that the ledger lacks. Of these, no end is reported.
+        """
+        asked = [*dict.fromkeys(keys)]
+        removals = [Remove(*network_of(key)) for key in asked]
+        answers = yield from self.ask(Batch(removals, how, recorded))
+        failed = [outcome for outcome in answers if outcome.error is not None]
+        if how is not BanEnd.REPLACED:
+            self.counts.unbanned += len(asked) - len(failed)
+        for key, outcome in zip(asked, answers, strict=True):
+            if outcome.error is None:
+                self._recently_unbanned.add(key)
+                if self.ledger.discard(key):
+                    yield Over(*network_of(key), how)
+        return failed
+
+    def unban_with_retry(self, keys: Iterable[int]) -> Steps[None]:
+        """Remove bans. If the kernel refuses, that is reported once, and :meth:`retry` tries again."""
+        asked = set(keys)
+        failed = yield from self.unban(asked)
+        left = {_key(outcome.change): outcome for outcome in failed}
+        for key in left:  # if a ban to remove stayed pending, ``retry`` would place it again
+            if self.ledger.discard_pending(key) and key not in self.ledger:
+                yield Over(*network_of(key), BanEnd.REMOVED)
+        new = left.keys() - self._failed_unbans
+        self._failed_unbans = self._failed_unbans - asked | left.keys()
+        if new and failed[0].error is not None:
+            yield NotRemoved([outcome.change.network for outcome in failed], failed[0].error)
+
+    def exclude(self, exempt: Exempt, now: float, *, restored: bool = False) -> Steps[None]:
+        """Set the exempt networks, and remove the bans of those that were not exempt before.
+
+        ``restored``: bans were just restored from the store, so the bans of all exempt networks are removed.
+        If the kernel does not remove a ban, that is reported, and tried again.
+        """
+        before, self.exempt = Exempt() if restored else self.exempt, exempt
+        allowed = NetworkSet(exempt.allowed.networks - before.allowed.networks)
+        keys = self.ledger.all_keys() if allowed else ()
+        freed = {key for key in keys if allowed.contains_prefix(*parts_of(key))}
+        for network in exempt.protected.keys() - before.protected.keys():
+            overlapping = self.ledger.overlapping(network, now)
+            freed.update(key for key in overlapping if not self.ledger.is_forced(key))
+        yield from self.unban_with_retry(freed)
+
+    # -- time, and enforcement off and on
+
+    def follow_clock(self, offset: float) -> float:
+        """If the wall clock was set, move the times of all bans, so that the time left stays the same.
+
+        ``offset`` is the wall clock minus the monotonic clock. Return by how much it was set, otherwise 0.
+        """
+        step, self.ledger.offset = offset - self.ledger.offset, offset
+        if abs(step) <= CLOCK_STEP:
+            return 0.0
+        self.ledger.shift(step)
+        return step
+
+    def expire(self, now: float) -> Steps[tuple[list[int], list[int]]]:
+        """End the bans whose time is over. Return their keys, and those of bans to renew."""
+        self.ledger.expire_assumed(now)
+        over, to_renew = self.ledger.due(now)
+        for key in over:
+            self.ledger.pop(key)
+        pending = self.ledger.expire_pending(now)
+        if pending:
+            self.error = ""  # set again if a ban is still refused
+        over += [_key(one.ban) for one in pending if one.news is News.KNOWN]
+        for key in over:
+            yield Over(*network_of(key), BanEnd.EXPIRED)
+        return over, to_renew
+
+    def retry(self, now: float) -> Steps[None]:
+        """Try again the changes that the kernel has refused: first the removals, then the pending bans."""
+        yield from self.unban_with_retry(self._failed_unbans)
+        for news in News:
+            pending = [one.ban for one in self.ledger.pending if one.news is news]
+            yield from self.add(pending, news, now)
+
+    def forget(self) -> Steps[None]:
+        """Forget all bans, because the kernel no longer has any."""
+        pending = self.ledger.pending
+        self.ledger.clear()
+        self._failed_unbans.clear()
+        self._giving_way = GivingWay()
+        self.error = ""
+        for one in pending:
+            yield Forgotten(one.ban.network, one.ban.scope)
+
+    def forget_assumed(self, now: float) -> Steps[None]:
+        """Forget the bans that rules have decided while enforcement was off."""
+        for network, scope in self.ledger.assumed(now):
+            self.ledger.discard_assumed(network)
+            yield Forgotten(network, scope)
+
+
+def _key(one: Ban | Change) -> int:
+    return key_of(one.network, one.scope)
+
+
+def _adding(bans: Iterable[Ban], now: float) -> Batch:
+    """Return the batch that adds bans to the kernel, each for the time that it has left."""
+    return Batch([Add(ban.network, ban.expires - now, ban.scope) for ban in bans])

@@ -1,0 +1,103 @@
+"""Reconciles the kernel with the store when the daemon starts, after a restart or a reboot.
+
+An *element* is the entry of a ban in a set of the kernel. The kernel counts down its timeout even without a
+daemon. So an element and its ban in the database end at the same time of the wall clock. If their ends
+differ, the element belongs to another ban, or the clock was set in between.
+
+A stored ban that the kernel's listing lacks is added at once, even if the kernel may have it. After a reboot
+all bans are missing, and it takes 2 s to look up 100,000 bans one by one.
+"""
+
+from collections.abc import Iterable, Mapping
+from itertools import islice
+
+from ringfence.ban_facts import News
+from ringfence.bans.book import CHUNK, CLOCK_STEP, Batch, Book, Steps
+from ringfence.bans.listing import listed
+from ringfence.clock import Clock
+from ringfence.firewall.contract import MAX_TIMEOUT, Backend, Remove
+from ringfence.ledger import key_of, network_of
+from ringfence.model import Ban
+from ringfence.store.bans import Records
+from ringfence.store.rows import Ended
+
+EARLY = 1.0
+LATE = 2.0
+"""``EARLY`` and ``LATE`` are the seconds by which an element may end before its ban, and after it.
+
+If it ends still earlier or later, it belongs to another ban. ipset rounds timeouts up to whole seconds.
+"""
+
+
+def restore_bans(book: Book, backend: Backend, records: Records, clock: Clock) -> Steps[dict[str, int]]:
+    """Compare the store's bans with the kernel's when the daemon starts.
+
+    Bans that only the store has are added to the kernel. Bans that only the kernel has are adopted. If an
+    unban was recorded, but the last daemon ended before the kernel removed the ban, the ban is removed now.
+
+    Return the numbers of bans that both had, that only the store had, and that only the kernel had.
+    """
+    began = clock.wall()
+    found = {key_of(one.network, one.scope): one.timeout for one in listed(backend, None)}
+    follow_clock(records, found, book.ledger.offset, clock.boot(), began)
+    inside, put_back, recorded = len(found), 0, records.running(began)
+    while bans := list(islice(recorded, CHUNK)):
+        kept, missing = list[tuple[Ban, float]](), list[Ban]()
+        for ban in bans:
+            left = found.pop(key_of(ban.network, ban.scope), None)
+            if left is None:
+                missing.append(ban)
+            else:
+                kept.append((ban, left))
+        yield from book.keep(kept, began)
+        yield from book.add(missing, News.KNOWN, clock.wall())
+        put_back += len(missing)
+    ended = unbanned_keys(found, records.removed_early(began) if found else (), began, clock.wall())
+    yield from book.ask(Batch([Remove(*network_of(key)) for key in ended]))
+    unknown = {key: left for key, left in found.items() if key not in ended}
+    yield from book.adopt(unknown, clock.wall())
+    return {"kept": inside - len(unknown), "put_back": put_back, "adopted": len(unknown)}
+
+
+def unbanned_keys(found: Mapping[int, float], ended: Iterable[Ended], began: float, now: float) -> set[int]:
+    """Return the keys of the bans that the kernel still has although their unban is recorded in the store.
+
+    ``found`` has the keys of the kernel's bans and the seconds left, as listed between ``began`` and ``now``.
+    ``ended`` are the bans that the store records as ended early. If an element ends at another time than such
+    a ban, it belongs to a later ban whose record was lost. Then its key is not returned.
+    """
+    keys = set()
+    for network, scope, expires in ended:
+        key = key_of(network, scope)
+        left = found.get(key)
+        if left is None:
+            continue
+        same_end = began + left - LATE <= expires <= now + left + EARLY
+        # A ban may be longer than MAX_TIMEOUT, the longest timeout in the kernel. Then its timeout is renewed
+        # when half of it is left, and its element may end before the ban.
+        renewed = expires - now > MAX_TIMEOUT / 2 and began + left - LATE <= expires
+        if same_end or renewed:
+            keys.add(key)
+    return keys
+
+
+def follow_clock(records: Records, found: Mapping[int, float], offset: float, boot: str, now: float) -> None:
+    """If the wall clock was set since bans were recorded in the database, move the times of these bans.
+
+    ``offset`` is the wall clock minus the monotonic clock, now. The database has an earlier offset. If the
+    two differ, the clock was set, or the host was booted again. If ``boot``, the identity of this boot, is
+    the recorded one, the clock was set. Otherwise a ban in the kernel shows which: if the clock was set, the
+    end of this ban in the kernel differs from its end in the database by as much.
+    ``found`` has the keys of the kernel's bans, each with the seconds left.
+    """
+    known, booted = records.clock()
+    step = offset - known if known is not None else 0.0
+    confirmed = abs(step) > CLOCK_STEP and (
+        (boot and boot == booted)
+        or any(
+            abs(now + left - step - expires) <= CLOCK_STEP
+            for network, scope, expires in (records.not_removed() if found else ())
+            if (left := found.get(key_of(network, scope))) is not None
+        )
+    )
+    records.record_clock(offset, boot, step if confirmed else 0.0, now)

@@ -1,0 +1,338 @@
+"""The book of bans against a plain model: the same bans, and facts that tell each of them once."""
+
+from collections.abc import Callable, Iterable, Sequence
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ringfence import ledger as ledgers
+from ringfence.ban_facts import Adopted, Fact, Forgotten, News, Over, Placed, Refused, Restored
+from ringfence.bans.book import Batch, Book, Steps, T
+from ringfence.bans.exempt import Exempt
+from ringfence.errors import FirewallError, SetFullError
+from ringfence.firewall.contract import Add, Change, Outcome
+from ringfence.ledger import Ledger, key_of, network_of
+from ringfence.model import CLAIMED_SCOPES, Ban, BanEnd, Network, Scope
+from ringfence.networks import NetworkSet, overlap
+
+Key = tuple[Network, Scope]
+
+ROOM = 2
+"""The number of bans in a set of the kernel: one for each IP version and scope."""
+MOST_PENDING = 2
+FOREVER = 1e9
+NARROWER = {Scope.FULL: [Scope.SIP, *CLAIMED_SCOPES], Scope.SIP: [*CLAIMED_SCOPES]}
+
+TEXTS = "192.0.2.0", "192.0.2.1", "192.0.2.0/31", "2001:db8::/64"
+NETWORKS = st.sampled_from([ip_network(text) for text in TEXTS])
+SOME = st.lists(NETWORKS, max_size=3, unique=True)
+SCOPES = st.sampled_from([Scope.FULL, Scope.FULL, Scope.SIP, Scope.SIP_UDP])
+SECONDS = st.sampled_from([20.0, 40.0, 60.0, 600.0])
+STEPS = st.one_of(
+    st.tuples(st.just("decide"), NETWORKS, SCOPES, SECONDS, st.sampled_from([None, 20.0])),
+    st.tuples(st.just("ban"), SOME, SECONDS),
+    st.tuples(st.just("part"), NETWORKS, SECONDS),
+    st.tuples(st.just("unban"), NETWORKS),
+    st.tuples(st.just("unban_keys"), st.lists(st.tuples(NETWORKS, SCOPES), unique=True), st.booleans()),
+    st.tuples(st.just("exempt"), st.lists(NETWORKS, max_size=1)),
+    st.tuples(st.just("refuse"), SOME),
+    st.tuples(st.just("wait"), st.sampled_from([1.0, 10.0, 30.0])),
+    st.tuples(st.just("lose"), SOME),
+    st.tuples(st.just("adopt"), NETWORKS, SCOPES, SECONDS),
+    st.tuples(st.just("switch")),
+)
+
+
+def room_for(key: Key, bans: Iterable[Key]) -> bool:
+    """Whether the set of a ban can take it."""
+    like = [one for one in bans if (one[0].version, one[1]) == (key[0].version, key[1])]
+    return key in like or len(like) < ROOM
+
+
+class Kernel:
+    """A kernel with sets of a few bans. It refuses each change of some networks."""
+
+    def __init__(self) -> None:
+        self.bans: dict[Key, float] = {}
+        self.refused: set[Network] = set()
+
+    def answer(self, change: Change, now: float) -> Outcome:
+        """Carry out a change, unless it is refused."""
+        self.bans = {key: end for key, end in self.bans.items() if end > now}
+        key = (change.network, change.scope)
+        if change.network in self.refused:
+            return Outcome(change, error=FirewallError("refused"))
+        if not isinstance(change, Add):
+            self.bans.pop(key, None)
+            return Outcome(change)
+        if not room_for(key, self.bans):
+            return Outcome(change, error=SetFullError("the set is full"))
+        self.bans[key] = now + change.timeout
+        return Outcome(change, timeout=change.timeout)
+
+
+class Told:
+    """What a listener knows that hears every fact, and nothing else."""
+
+    def __init__(self) -> None:
+        self.bans: dict[Key, float] = {}
+        self.running: dict[Key, Ban] = {}
+        """The bans that were placed and are not over: what the store has."""
+        self.pending: set[Key] = set()
+        self.news: set[str] = set()
+        self.facts: list[Fact] = []
+        """The facts of the present step."""
+
+    def hear(self, fact: Fact) -> None:
+        """Apply a fact."""
+        self.facts.append(fact)
+        if isinstance(fact, Placed):
+            ids = [f"{ban.network} {ban.reason}" for ban in fact.bans]
+            assert not self.news & {*ids}, "it is news twice"
+            self.news |= {*ids}
+        if isinstance(fact, Placed | Adopted | Restored):
+            for ban in fact.bans:
+                self.bans[ban.network, ban.scope] = ban.expires
+                self.running[ban.network, ban.scope] = ban
+        elif isinstance(fact, Refused):
+            self.pending.add((fact.ban.network, fact.ban.scope))
+            if fact.news is News.KNOWN:
+                self.bans.pop((fact.ban.network, fact.ban.scope), None)
+        elif isinstance(fact, Over):
+            key = (fact.network, fact.scope)
+            assert key in self.running or key in self.pending, "it is over twice"
+            self.running.pop(key, None)
+            self.bans.pop(key, None)
+        elif isinstance(fact, Forgotten) and (fact.network, fact.scope) not in self.bans:
+            self.running.pop((fact.network, fact.scope), None)
+
+
+class World:
+    """The book, a kernel, a listener, and a model: which bans there must be, and which are pending."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+        self.number = 0
+        self.on = True
+        self.kernel, self.told, self.book = Kernel(), Told(), Book(Ledger())
+        self.displaced: list[Key] = []
+        """The bans that gave way in this step, and that the model still has."""
+        self.bans: dict[Key, float] = {}
+        self.pending: dict[Key, tuple[float, News]] = {}
+        self.insisted: set[Key] = set()
+        self.exempt: list[Network] = []
+
+    def apply(self, steps: Steps[T]) -> T:
+        """Carry out steps of the book."""
+        answers: Sequence[Outcome] | None = None
+        while True:
+            try:
+                step = steps.send(answers)  # type: ignore[arg-type]
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            answers = ()
+            if isinstance(step, Batch):
+                answers = [self.kernel.answer(change, self.now) for change in step.changes]
+            else:
+                self.told.hear(step)
+                if isinstance(step, Over) and step.how is BanEnd.DISPLACED:
+                    self.displaced.append((step.network, step.scope))
+
+    def agree(self) -> None:
+        """Check that the book, the listener and the kernel have the bans of the model."""
+        ledger = self.book.ledger
+        assert {network_of(key): record.expires for key, record in ledger.items()} == self.bans
+        assert self.told.bans == self.bans
+        assert self.kernel.bans == self.bans
+        found = [(one.ban.network, one.ban.scope, one.ban.expires, one.news) for one in ledger.pending]
+        assert found == [(*key, *value) for key, value in self.pending.items()]
+        self.told.pending = {*self.pending}
+        assert self.displaced == []
+
+    # -- the model
+
+    def placed(self, wanted: Iterable[tuple[Key, float]], news: News) -> None:
+        """Model an order to place bans. Which ban of a full set gives way is read in the facts."""
+        made = [fact.bans for fact in self.told.facts if isinstance(fact, Placed | Restored)]
+        taken = {(ban.network, ban.scope) for bans in made for ban in bans}
+        late = []
+        for key, end in wanted:
+            if key[0] in self.kernel.refused:
+                self.refused(key, end, news)
+            elif room_for(key, self.bans):
+                self.accepted(key, end)
+            else:
+                late.append((key, end))
+        for key, end in late:
+            if key not in taken:
+                self.refused(key, end, news)
+                continue
+            gone = self.displaced.pop(0)
+            assert self.bans.pop(gone) < end
+            assert (gone[0].version, gone[1]) == (key[0].version, key[1])
+            self.pending.pop(gone, None)
+            self.accepted(key, end)
+
+    def accepted(self, key: Key, end: float) -> None:
+        """Model a ban that the kernel accepts."""
+        self.bans[key] = end
+        self.pending.pop(key, None)
+
+    def refused(self, key: Key, end: float, news: News) -> None:
+        """Model a ban that the kernel refuses."""
+        if key in self.pending or len(self.pending) < MOST_PENDING:
+            self.pending[key] = (end, news)
+
+    def removed(self, keys: Iterable[Key]) -> None:
+        """Model an order to remove bans."""
+        for key in keys:
+            if key[0] not in self.kernel.refused:
+                self.bans.pop(key, None)
+                self.pending.pop(key, None)
+
+    def removed_for_good(self, keys: Iterable[Key]) -> None:
+        """Model an order to remove bans that is repeated until it succeeds."""
+        asked = {*keys}
+        self.removed(asked)
+        left = {key for key in asked if key[0] in self.kernel.refused}
+        for key in left:
+            self.pending.pop(key, None)
+        self.insisted = self.insisted - asked | left
+
+    # -- the steps
+
+    def do(self, name: str, *arguments: Any) -> None:  # noqa: ANN401 - those of each step
+        """Do one step, and compare. While enforcement is off, only time passes."""
+        self.told.facts.clear()
+        if self.on or name in ("switch", "wait", "refuse"):
+            step: Callable[..., None] = getattr(self, f"do_{name}")
+            step(*arguments)
+        self.agree()
+
+    def a_ban(self, network: Network, scope: Scope, seconds: float) -> Ban:
+        """Return a new ban. Its reason is unique."""
+        self.number += 1
+        return Ban(network, self.now, self.now + seconds, "guess", str(self.number), scope=scope)
+
+    def do_decide(self, network: Network, scope: Scope, seconds: float, early: float | None) -> None:
+        """Place a rule's ban. The kernel may have been asked before, for the same or another length."""
+        answer = None
+        if early is not None:
+            answer = self.kernel.answer(Add(network, early, scope), self.now)
+            if answer.error is None and early != seconds:
+                answer = None
+        ban, key = self.a_ban(network, scope, seconds), (network, scope)
+        self.apply(self.book.add_decided(ban, answer, self.now))
+        self.placed([(key, ban.expires)], News.NEW)
+        if key in self.bans:
+            narrower = [(network, one) for one in NARROWER.get(scope, ()) if (network, one) in self.bans]
+            self.removed(one for one in narrower if one[1] is not Scope.SIP or self.bans[one] <= ban.expires)
+
+    def do_ban(self, networks: list[Network], seconds: float) -> None:
+        """Ban networks for an administrator."""
+        self.number += 1
+        self.apply(self.book.ban(networks, seconds, str(self.number), self.now))
+        wanted = [one for one in networks if not NetworkSet(self.exempt).contains(one)]
+        self.placed([((one, Scope.FULL), self.now + seconds) for one in wanted], News.NEW)
+
+    def do_part(self, network: Network, seconds: float) -> None:
+        """Place the rest of a wider ban."""
+        ban = self.a_ban(network, Scope.FULL, seconds)
+        self.apply(self.book.add([ban], News.PART, self.now))
+        self.placed([((network, Scope.FULL), ban.expires)], News.PART)
+
+    def do_unban(self, network: Network) -> None:
+        """Unban a network with all bans that overlap it."""
+        keys = [one for one in {**self.bans, **self.pending} if overlap(one[0], network)]
+        assert {key_of(*key) for key in keys} == {*self.book.ledger.overlapping(network, self.now)}
+        self.do_unban_keys(keys, retry=False)
+
+    def do_unban_keys(self, keys: list[Key], retry: bool) -> None:  # noqa: FBT001 - a field of the step
+        """Unban a list of bans, some of which may not exist."""
+        if retry:
+            self.apply(self.book.unban_with_retry(key_of(*key) for key in keys))
+            self.removed_for_good(keys)
+        else:
+            failed = self.apply(self.book.unban(key_of(*key) for key in keys))
+            assert len(failed) == sum(network in self.kernel.refused for network, _ in keys)
+            self.removed(keys)
+
+    def do_exempt(self, networks: list[Network]) -> None:
+        """Allow a network, or none."""
+        new = NetworkSet(one for one in networks if one not in self.exempt)
+        self.exempt = networks
+        self.apply(self.book.exclude(Exempt(NetworkSet(networks)), self.now))
+        self.removed_for_good(key for key in {**self.bans, **self.pending} if new.contains(key[0]))
+
+    def do_refuse(self, networks: list[Network]) -> None:
+        """From now on the kernel refuses the changes of these networks, and of no others."""
+        self.kernel.refused = {*networks}
+
+    def do_wait(self, seconds: float) -> None:
+        """Let time pass, and do the periodic work."""
+        self.now += seconds
+        self.apply(self.book.expire(self.now))
+        self.kernel.bans = {key: end for key, end in self.kernel.bans.items() if end > self.now}
+        self.bans = {key: end for key, end in self.bans.items() if end > self.now}
+        self.pending = {key: one for key, one in self.pending.items() if one[0] > self.now}
+        if self.on:
+            self.apply(self.book.retry(self.now))
+            self.removed_for_good(self.insisted)
+            for news in News:
+                self.placed([(key, end) for key, (end, one) in self.pending.items() if one is news], news)
+
+    def do_lose(self, networks: list[Network]) -> None:
+        """Let the kernel lose the bans of these networks, and restore them."""
+        lost = [key for key in self.bans if key[0] in networks]
+        self.kernel.bans = {key: end for key, end in self.kernel.bans.items() if key not in lost}
+        self.apply(self.book.restore([key_of(*key) for key in lost], self.now))
+        for key in lost:
+            if key[0] in self.kernel.refused:
+                end = self.bans.pop(key)
+                if key not in self.pending:
+                    self.refused(key, end, News.KNOWN)
+
+    def do_adopt(self, network: Network, scope: Scope, seconds: float) -> None:
+        """Adopt a ban that another program has added."""
+        key = (network, scope)
+        if key in self.bans or not room_for(key, self.bans):
+            return
+        self.kernel.bans[key] = self.now + seconds
+        self.apply(self.book.adopt({key_of(*key): seconds}, self.now))
+        self.accepted(key, self.now + seconds)
+        if NetworkSet(self.exempt).contains(network):
+            self.removed_for_good([key])
+
+    def do_switch(self) -> None:
+        """Switch enforcement off, or on: then the recorded bans with time left are restored."""
+        self.on = not self.on
+        if not self.on:
+            kept = {**self.told.running}
+            self.apply(self.book.forget())
+            for bans in (self.kernel.bans, self.told.bans, self.bans, self.pending, self.insisted):
+                bans.clear()
+            self.told.running = kept
+            return
+        self.told.running = {key: ban for key, ban in self.told.running.items() if ban.expires > self.now}
+        stored = [*self.told.running.values()]
+        self.apply(self.book.add(stored, News.KNOWN, self.now))
+        self.placed([((ban.network, ban.scope), ban.expires) for ban in stored], News.KNOWN)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(STEPS, min_size=10, max_size=60))
+def test_the_book_agrees_with_a_plain_model(steps: list[tuple[Any, ...]]) -> None:
+    """Book, kernel, facts and model agree after each step; no ban is news twice, and each is over once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ledgers, "MOST_PENDING", MOST_PENDING)
+        world = World()
+        for step in steps:
+            world.do(*step)
+        if not world.on:
+            world.do("switch")
+        world.do("wait", FOREVER)
+        assert world.told.running == {}
