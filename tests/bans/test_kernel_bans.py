@@ -7,7 +7,7 @@ import pytest
 from tests.support.world import OTHER, START, SUBJECT, World, said
 
 from ringfence import ledger
-from ringfence.ban_facts import Placed
+from ringfence.ban_facts import Over, Placed
 from ringfence.bans.unban import unban
 from ringfence.detect.rules import DAY, HOUR, RULES
 from ringfence.errors import FirewallError, SetFullError
@@ -85,6 +85,47 @@ def test_a_lost_ban_is_no_news(world: World) -> None:
     world.wait(5)
     assert (world.news, world.enforcer.book.counts.placed) == ([], 1)
     assert world.in_kernel() == {"192.0.2.1/32": round(HOUR) - 5}
+
+
+def test_a_lost_ban_that_stays_refused_ends_with_its_time(world: World) -> None:
+    """The end of a ban that the kernel lost, and never took again, is reported and recorded."""
+    world.decide()
+    world.backend.lose()
+    world.backend.refuses[SUBJECT] = SetFullError("the set is full")
+    asyncio.run(world.reconciler.compare())
+    world.wait(HOUR)
+
+    assert world.ended == [(SUBJECT, Scope.FULL, BanEnd.EXPIRED)]
+    assert world.in_store() == {}
+
+
+def test_a_ban_that_expires_before_its_removal_is_over_once(world: World) -> None:
+    """If the kernel refuses to remove a ban until the ban has expired, only that end is reported."""
+    world.decide()
+    world.backend.refuses[SUBJECT] = FirewallError("no answer")
+    world.allow(SUBJECT)
+    world.wait(HOUR)
+    world.backend.refuses.clear()
+    world.wait(1)
+
+    assert world.ended == [(SUBJECT, Scope.FULL, BanEnd.EXPIRED)]
+
+
+def test_a_ban_that_gives_way_in_its_own_batch_stays_ended(world: World) -> None:
+    """Of two pending bans for a full set, the shorter one is placed first, and then makes room."""
+    world.backend.plan = FirewallPlan(maxelem=1)
+    world.backend.gone = FirewallError("the socket is gone")
+    world.decide()
+    world.enforcer.ban([OTHER], 2 * HOUR, "")
+    world.backend.gone = None
+    world.wait(5)
+
+    assert set(world.in_kernel()) == set(world.in_store()) == {"192.0.2.2/32"}
+    assert [fact.how if isinstance(fact, Over) else None for fact in world.news] == [
+        None,
+        BanEnd.DISPLACED,
+        None,
+    ]
 
 
 def test_nobody_is_notified_of_the_rest_of_a_ban(world: World) -> None:
