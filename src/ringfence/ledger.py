@@ -20,7 +20,7 @@ may be too high (at most by :attr:`Ledger.uncertainty`).
 """
 
 from collections import Counter
-from collections.abc import Iterable, KeysView, Sequence
+from collections.abc import Iterable, Mapping
 from heapq import nsmallest
 from ipaddress import IPv4Network, IPv6Network
 from itertools import islice
@@ -413,17 +413,9 @@ class Ledger:
     # -- pending bans
 
     @property
-    def pending(self) -> Sequence[PendingBan]:
-        """The bans that the kernel has refused and that are tried again."""
-        return list(self._pending.values())
-
-    def pending_keys(self) -> KeysView[int]:
-        """Return the keys of the pending bans."""
-        return self._pending.keys()
-
-    def get_pending(self, key: int) -> PendingBan | None:
-        """Return the pending ban with that key, or None."""
-        return self._pending.get(key)
+    def pending(self) -> Mapping[int, PendingBan]:
+        """The bans that the kernel has refused and that are tried again, by their keys."""
+        return self._pending
 
     def refuse(self, ban: Ban, news: News = News.NEW) -> bool:
         """Record as pending a ban that the kernel has refused; return False if too many are pending."""

@@ -148,7 +148,9 @@ class World:
         assert {network_of(key): record.expires for key, record in ledger.items()} == self.bans
         assert self.told.bans == self.bans
         assert self.kernel.bans == self.bans
-        found = [(one.ban.network, one.ban.scope, one.ban.expires, one.news) for one in ledger.pending]
+        found = [
+            (one.ban.network, one.ban.scope, one.ban.expires, one.news) for one in ledger.pending.values()
+        ]
         assert found == [(*key, *value) for key, value in self.pending.items()]
         self.told.pending = {*self.pending}
         assert self.displaced == []

@@ -15,7 +15,6 @@ from attrs import Factory, define, frozen
 from ringfence.ban_facts import Adopted, Fact, Forgotten, News, NotRemoved, Over, Placed, Refused, Restored
 from ringfence.bans.exempt import Exempt, too_wide
 from ringfence.bans.giving_way import GivingWay
-from ringfence.detect.judgement import Decision
 from ringfence.errors import FirewallError, SetFullError
 from ringfence.firewall.contract import Add, Change, Outcome, Remove
 from ringfence.ledger import Ledger, Record, ban_of, key_of, network_of, parts_of, renew_at, scope_of
@@ -82,13 +81,6 @@ T = TypeVar("T")
 Steps = Generator[Batch | Fact, Sequence[Outcome], T]
 
 
-def decided_ban(decision: Decision, since: float, seconds: float, offence: int) -> Ban:
-    """Return the ban of a decision, for ``seconds`` from ``since`` on."""
-    network, rule, made, scope = decision.subject, decision.rule, decision.attempts, decision.scope
-    expires, origin = since + seconds, Origin.RULE
-    return Ban(network, since, expires, rule.name, rule.meaning, origin, made, scope, offence)
-
-
 def _adopted(key: int, now: float, left: float) -> Ban:
     network, scope = network_of(key)
     rule, reason, origin = str(Origin.ADOPTED), "found in the kernel", Origin.ADOPTED
@@ -132,7 +124,7 @@ class Book:
         errors = [str(outcome.error) for outcome in outcomes if outcome.error is not None]
         if errors:
             self.error = errors[0]
-        elif self.error and self.ledger.pending_keys() <= {_key(outcome.change) for outcome in outcomes}:
+        elif self.error and self.ledger.pending.keys() <= {_key(one.change) for one in outcomes}:
             self.error = ""
 
     # -- place bans
@@ -216,7 +208,7 @@ class Book:
 
     def _refuse(self, ban: Ban, error: FirewallError, news: News) -> Steps[None]:
         """Keep a refused ban as pending. If too many are pending, forget it: new attempts lead to a ban."""
-        earlier = self.ledger.get_pending(_key(ban))
+        earlier = self.ledger.pending.get(_key(ban))
         if earlier is None:
             self.counts.failed += 1
             yield Refused(ban, news, error)
@@ -277,7 +269,7 @@ class Book:
         refused = [(ban, one.error) for ban, one in zip(bans, answers, strict=True) if one.error is not None]
         for ban, error in refused:
             self.ledger.pop(_key(ban))
-            if self.ledger.get_pending(_key(ban)) is not None:  # a newer ban of the network waits already
+            if _key(ban) in self.ledger.pending:  # a newer ban of the network waits already
                 yield Over(ban.network, ban.scope, BanEnd.REPLACED)
             else:
                 yield from self._refuse(ban, error, News.KNOWN)
@@ -381,12 +373,12 @@ class Book:
         """Try again the changes that the kernel has refused: first the removals, then the pending bans."""
         yield from self.unban_with_retry(self._failed_unbans)
         for news in News:
-            pending = [one.ban for one in self.ledger.pending if one.news is news]
+            pending = [one.ban for one in self.ledger.pending.values() if one.news is news]
             yield from self.add(pending, news, now)
 
     def forget(self) -> Steps[None]:
         """Forget all bans, because the kernel no longer has any."""
-        pending = self.ledger.pending
+        pending = [*self.ledger.pending.values()]
         self.ledger.clear()
         self._failed_unbans.clear()
         self._giving_way = GivingWay()

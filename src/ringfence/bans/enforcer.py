@@ -12,7 +12,7 @@ import structlog
 from attrs import evolve
 
 from ringfence.ban_facts import Adopted, Fact, NotRemoved, Placed, Refused
-from ringfence.bans.book import Batch, Book, Steps, T, decided_ban
+from ringfence.bans.book import Batch, Book, Steps, T
 from ringfence.bans.delays import BanDelays
 from ringfence.bans.exempt import Exempt
 from ringfence.bans.filling import Filler
@@ -25,7 +25,7 @@ from ringfence.errors import ControlError, FirewallError
 from ringfence.firewall.contract import Add, Backend, LimitMode, NetworkList, Opened, Outcome
 from ringfence.firewall.probe import Verification, verify
 from ringfence.ledger import Record, ban_of, key_of, network_of
-from ringfence.model import Ban, BanEnd, Network, printable
+from ringfence.model import Ban, BanEnd, Network, Origin, printable
 from ringfence.store.bans import Records
 
 
@@ -169,24 +169,26 @@ class Enforcer:
         now = self.clock.wall()
         # The ban starts at the last attempt. If a log was read after a restart, the ban may already be over.
         age = max(0.0, self.clock.mono() - decision.at)
-        subject, rule, answer, before = decision.subject, decision.rule, None, 0
+        subject, rule, scope, answer, before = decision.subject, decision.rule, decision.scope, None, 0
         seconds = first = decision.seconds or rule.ban_for(0)
         if self.enforcing and first > age:
-            [answer] = self._exchange(Batch([Add(subject, first - age, decision.scope)]))
+            [answer] = self._exchange(Batch([Add(subject, first - age, scope)]))
             if answer.error is None:
                 self.delays.record(self.clock.mono() - decision.at)
         if decision.seconds is None:
             before = self.records.offences(subject, now - RETURN_WITHIN)
             seconds = rule.ban_for(before)
+        since, expires = now - age, now - age + seconds
         if seconds <= age:
             self._log.info("ban.expired", address=str(subject), rule=rule.name, seconds_ago=round(age))
         elif not self.enforcing:
-            self.ledger.assume(subject, decision.scope, now - age + seconds)
+            self.ledger.assume(subject, scope, expires)
             self._log.warning("ban.not_enforced", address=str(subject), rule=rule.name, why="switched off")
         else:
             if seconds != first and answer is not None and answer.error is None:
                 answer = None  # the kernel has accepted the ban, but must have it for longer
-            ban = decided_ban(decision, now - age, seconds, before + 1)
+            made, origin, offence = decision.attempts, Origin.RULE, before + 1
+            ban = Ban(subject, since, expires, rule.name, rule.meaning, origin, made, scope, offence)
             self.apply(self.book.add_decided(ban, answer, now))
 
     def ban(
@@ -211,11 +213,7 @@ class Enforcer:
         try:
             step = next(steps)
             while True:
-                if isinstance(step, Batch):
-                    step = steps.send(self._exchange(step))
-                else:
-                    self._report(step)
-                    step = next(steps)
+                step = steps.send(self._exchange(step) if isinstance(step, Batch) else self._report(step))
         except StopIteration as end:
             result: T = end.value
             return result
@@ -239,7 +237,8 @@ class Enforcer:
             self._log.info("ban.removed", addresses=removed[:20], number=len(removed))
         return outcomes
 
-    def _report(self, fact: Fact) -> None:
+    def _report(self, fact: Fact) -> Sequence[Outcome]:
+        """Pass a fact to the store, the listeners and the log. Return no answer: a fact asks nothing."""
         if isinstance(fact, Placed | Adopted):
             self.records.ban(fact.bans)
         for listener in self._listeners:
@@ -252,6 +251,7 @@ class Enforcer:
         elif isinstance(fact, NotRemoved):
             addresses = sorted(map(str, fact.networks))[:20]
             self._log.error("unban.failed", addresses=addresses, error=str(fact.error))
+        return ()
 
     # -- exemptions and lists
 
@@ -268,7 +268,7 @@ class Enforcer:
     def record_all(self) -> None:
         """Let the store record exactly the bans in force, because it may lack some and have ended ones."""
         kept = dict(self.ledger.items())
-        pending = frozenset(map(network_of, self.ledger.pending_keys()))
+        pending = frozenset(map(network_of, self.ledger.pending))
         self.records.replace(lambda: (ban_of(*item) for item in kept.items()), pending, self.clock.wall())
 
     # -- periodic work

@@ -14,7 +14,7 @@ minute, and after damage, all bans of the kernel are read and compared with the 
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from math import inf, isfinite
 
@@ -25,10 +25,9 @@ from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
 from ringfence.bans.book import CHUNK
 from ringfence.bans.enforcer import Enforcer
-from ringfence.errors import FirewallError, FirewallIncompleteError, StoreError
-from ringfence.firewall.contract import Element
-from ringfence.ledger import key_of, network_of
-from ringfence.model import Network, Scope
+from ringfence.bans.listing import listed
+from ringfence.errors import FirewallError, StoreError
+from ringfence.ledger import key_of
 
 COMPARE_EVERY = 60.0
 LOOKED_UP = 2_000
@@ -85,7 +84,7 @@ class Reconciler:
     def expected(self) -> int:
         """The number of bans that should be in the kernel now, including the pending ones."""
         now = self._enforcer.clock.wall()
-        return self._ledger.alive(now) + len(self._ledger.pending_keys())
+        return self._ledger.alive(now) + len(self._ledger.pending)
 
     @property
     def enforced(self) -> int:
@@ -224,23 +223,6 @@ class Reconciler:
             enforcer.apply(enforcer.book.adopt(left, enforcer.clock.wall()))
             self.counts.adopted += len(left)
 
-    def _listed(self, known: Sequence[int], look: int) -> Iterator[Element]:
-        """Yield the kernel's bans.
-
-        If its listing lacks at most ``LOOKED_UP`` known bans, these are looked up one by one. ``known`` are
-        the keys of the known bans. ``look`` is the number of this comparison: a known ban whose ``seen`` is
-        another number has not been found yet.
-        """
-
-        def unseen() -> Iterator[tuple[Network, Scope]]:
-            get = self._ledger.get
-            keys = [key for key in known if (record := get(key)) is not None and record.seen != look]
-            if len(keys) <= LOOKED_UP:
-                yield from map(network_of, keys)
-
-        with suppress(FirewallIncompleteError):
-            yield from self._enforcer.backend.list(unseen())
-
     def _read(self, known: Sequence[int], look: int, now: float) -> _Found:
         """Read the kernel's bans, and return the differences from the ledger.
 
@@ -248,7 +230,7 @@ class Reconciler:
         run in a thread, because it changes nothing but these marks.
         """
         unknown, mistimed = {}, []
-        for element in self._listed(known, look):
+        for element in listed(self._enforcer.backend, known, LOOKED_UP):
             key = key_of(element.network, element.scope)
             record = self._ledger.get(key)
             if record is None:

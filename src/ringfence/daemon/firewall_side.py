@@ -61,7 +61,7 @@ def firewall_alarms(enforcer: Enforcer) -> Iterator[Alarm]:
     elif not backend.enforces:
         yield Alarm(AlarmCode.FIREWALL_DRY_RUN, "", f"the {backend.name} firewall drops nothing")
     if enforcer.firewall_error:
-        pending = len(enforcer.ledger.pending_keys())
+        pending = len(enforcer.ledger.pending)
         text = f"the firewall refuses bans ({pending} pending): {enforcer.firewall_error}"
         yield Alarm(AlarmCode.FIREWALL_REFUSED, "", text)
     if opened is not None and opened.limiter and backend.enforces:

@@ -92,7 +92,7 @@ def status_report(enforcer: Enforcer, seen: StatusData) -> dict[str, object]:
         "fenced": seen.usage.fenced,
         "placed": enforcer.book.counts.placed,
         "failed": enforcer.book.counts.failed,
-        "pending": len(enforcer.ledger.pending_keys()),
+        "pending": len(enforcer.ledger.pending),
         "displaced": enforcer.book.counts.displaced,
         "watched": [_watched(entry) for entry in detector.watched(seen.now)],
         "alarms": [alarm.as_json() for alarm in seen.alarms],

@@ -227,7 +227,7 @@ class DaemonMetrics(Collector):
         """Yield how many writes, bans and attempts wait, and the size of the database."""
         lengths = {
             ("database",): self._side.common.store.best_effort.waiting,
-            ("pending_bans",): len(self._side.kernel.enforcer.ledger.pending_keys()),
+            ("pending_bans",): len(self._side.kernel.enforcer.ledger.pending),
             ("unconfirmed",): self._side.detector.waiting,
         }
         yield _gauge("queue_length", "Entries that wait, by queue.", ["queue"], lengths.items())
