@@ -354,21 +354,6 @@ def test_a_failed_unban_of_an_allowed_address_is_retried(world: World) -> None:
     assert (world.in_kernel(), world.in_store(), world.enforcer.firewall_error) == ({}, {}, "")
 
 
-def test_a_failed_unban_is_retried_after_another_change(world: World) -> None:
-    """A failed unban is retried even if another list change and another adoption follow."""
-    world.decide()
-    world.decide(OTHER)
-    world.backend.refuses[SUBJECT] = FirewallError("no answer")
-    world.allow(SUBJECT)
-    world.allow(SUBJECT, OTHER)
-    world.adopt(ip_network("192.0.2.3"), 60.0)
-    del world.backend.refuses[SUBJECT]
-    world.backend.put(ip_network("192.0.2.3"), START + 60)
-    world.wait(1)
-
-    assert set(world.in_kernel()) == {"192.0.2.3/32"}
-
-
 def test_a_friend_is_not_put_back(world: World) -> None:
     """A stored ban of an address that is allowed by now is ended when the daemon starts."""
     world.decide()

@@ -73,20 +73,6 @@ def test_a_restored_ban_is_no_news(world: World) -> None:
     assert world.enforcer.book.counts.placed == 0
 
 
-def test_a_lost_ban_is_no_news(world: World) -> None:
-    """A ban that the kernel lost and refuses at first is put back in silence."""
-    world.decide()
-    world.facts.clear()
-    world.backend.lose()
-    world.backend.refuses[SUBJECT] = SetFullError("the set is full")
-    world.enforcer.apply(world.enforcer.book.restore([key_of(SUBJECT)], world.now))
-
-    world.backend.refuses.clear()
-    world.wait(5)
-    assert (world.news, world.enforcer.book.counts.placed) == ([], 1)
-    assert world.in_kernel() == {"192.0.2.1/32": round(HOUR) - 5}
-
-
 def test_a_lost_ban_that_stays_refused_ends_with_its_time(world: World) -> None:
     """The end of a ban that the kernel lost, and never took again, is reported and recorded."""
     world.decide()
@@ -202,19 +188,6 @@ def test_a_full_ban_takes_the_place_of_a_narrow_one(world: World) -> None:
     ]
     world.restart()
     assert world.in_kernel() == {"192.0.2.1/32": HOUR}
-
-
-def test_a_wider_ban_takes_the_place_of_a_shorter_one(world: World) -> None:
-    """A ban of Asterisk's ports replaces claimed bans; a full ban replaces it, unless it ends earlier."""
-    world.decide(scope=Scope.SIP_UDP, seconds=600.0)
-    world.decide(scope=Scope.SIP, seconds=2 * HOUR)
-    assert {element.scope for element in world.backend.list()} == {Scope.SIP}
-    world.decide(seconds=HOUR)
-    assert {element.scope for element in world.backend.list()} == {Scope.SIP, Scope.FULL}
-    world.decide(seconds=3 * HOUR)
-
-    assert {element.scope for element in world.backend.list()} == {Scope.FULL}
-    assert world.in_store() == {"192.0.2.1/32": 3 * HOUR}
 
 
 def test_a_ban_of_the_ports_of_asterisk_survives_a_restart(world: World) -> None:

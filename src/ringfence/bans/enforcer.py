@@ -224,7 +224,6 @@ class Enforcer:
         when = batch.recorded or self.clock.wall()
         if batch.how is not None and not batch.recorded:
             self.records.end(bans, when, batch.how)
-        outcomes: Sequence[Outcome]
         try:
             outcomes = self.backend.apply(batch.changes)
         except FirewallError as error:

@@ -69,8 +69,7 @@ def unban_friends(enforcer: Enforcer, friends: Iterable[Address], trunks: Contai
                 continue
             if address in trunks or scope in WHOLE_SCOPES or not record.counts.are_proven:
                 freed.add(key)
-    if freed:
-        enforcer.apply(enforcer.book.unban_with_retry(freed))
+    enforcer.apply(enforcer.book.unban_with_retry(freed))
 
 
 def unban_claims(enforcer: Enforcer, friend: Friend) -> None:
@@ -84,8 +83,7 @@ def unban_claims(enforcer: Enforcer, friend: Friend) -> None:
     keys = [key_of(ip_network(friend.address), scope) for scope in CLAIMED_SCOPES]
     records = [(key, record) for key in keys if (record := enforcer.ledger.get(key)) is not None]
     claimed = [key for key, one in records if one.origin is Origin.RULE and not one.counts.are_proven]
-    if claimed:
-        enforcer.apply(enforcer.book.unban_with_retry(claimed))
+    enforcer.apply(enforcer.book.unban_with_retry(claimed))
 
 
 async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
