@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,10 +10,10 @@ from pathlib import Path
 import pytest
 from tests.support.amiserver import Script
 from tests.support.captures import capture
+from tests.support.copies import copy_without
 from tests.support.daemon import GRANTED, Guard, ami_server, until
 from tests.support.users import VALID
 
-import ringfence
 from ringfence import street
 from ringfence.errors import ControlError
 
@@ -23,20 +22,6 @@ GUESSER = "198.18.1.101"
 REMOVED = [[name] for name in street.STREET] + [[*street.STREET]]
 
 pytestmark = pytest.mark.usefixtures("cold")  # a copy needs processes of its own
-
-
-def copy_without(features: Sequence[str], folder: Path) -> Path:
-    """Copy the package without the folders of these features; return the folder of the copy."""
-    copied = folder / "copy"
-    away = [f"features/{name}" for name in features] if len(features) < len(street.STREET) else ["features"]
-    shutil.copytree(
-        Path(str(ringfence.__file__)).parent,
-        copied / "ringfence",
-        ignore=shutil.ignore_patterns("__pycache__"),
-    )
-    for name in away:
-        shutil.rmtree(copied / "ringfence" / name)
-    return copied
 
 
 @pytest.mark.parametrize("features", REMOVED, ids="+".join)

@@ -1,0 +1,22 @@
+"""Copies of ringfence without some features, or without any."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import ringfence
+from ringfence import street
+
+
+def copy_without(features: Sequence[str], folder: Path) -> Path:
+    """Copy the package without the folders of these features; return the folder of the copy."""
+    copied = folder / "copy"
+    away = [f"features/{name}" for name in features] if len(features) < len(street.STREET) else ["features"]
+    shutil.copytree(
+        Path(str(ringfence.__file__)).parent,
+        copied / "ringfence",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    for name in away:
+        shutil.rmtree(copied / "ringfence" / name)
+    return copied
