@@ -84,6 +84,7 @@ class Features:
 
     def __init__(self) -> None:
         self.all: list[Feature] = []
+        self._told: list[Feature] = []  # those that are told of judgements: there are many
 
     def build(self, given: Given) -> None:
         """Build each feature that this copy of ringfence has; ``given.others`` is :attr:`all`."""
@@ -91,12 +92,14 @@ class Features:
             feature = module.build(given)
             if feature is not None:
                 self.all.append(feature)
+                if type(feature).on_judgement is not Feature.on_judgement:
+                    self._told.append(feature)
 
     def handlers(self) -> dict[str, Handler]:
         """Return the handlers of all their requests."""
         return {do: handler for feature in self.all for do, handler in feature.handlers().items()}
 
     def on_judgement(self, judgement: Judgement) -> None:
-        """Pass a judgement on to each of them."""
-        for feature in self.all:
+        """Pass a judgement on to each of them that has something to do then."""
+        for feature in self._told:
             feature.on_judgement(judgement)
