@@ -16,6 +16,7 @@ A copy of ringfence without the folder of a feature does the rest. Some features
 """
 
 from collections.abc import Iterator
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -44,9 +45,10 @@ class Command(NamedTuple):
     help: str
 
 
-def present() -> list[str]:
+@cache
+def present() -> tuple[str, ...]:
     """Return the names of the features that this copy has."""
-    return [name for name in STREET if find_spec(_FOLDER) and find_spec(f"{_FOLDER}.{name}")]
+    return tuple(name for name in STREET if find_spec(_FOLDER) and find_spec(f"{_FOLDER}.{name}"))
 
 
 def modules(kind: str) -> Iterator[Any]:

@@ -2,7 +2,7 @@
 
 from ipaddress import ip_network
 
-from ringfence.bans.giving_way import GivingWay
+from ringfence.bans.book import GivingWay
 from ringfence.ledger import Ledger, Record, key_of
 from ringfence.model import Ban, Scope
 

@@ -127,7 +127,7 @@ class Daemon:
         reloader: Reloader,
         connections: ConnectionTable,
         status: StatusCollector,
-        requests: RequestHandlers,
+        answers: Mapping[str, control.Handler],
         features: Features,
     ) -> None:
         self._side = side
@@ -137,7 +137,7 @@ class Daemon:
         self._reloader = reloader
         self._connections = connections
         self._status = status
-        self._requests = requests
+        self._answers = answers
         self._features = features
         self._stopped = asyncio.Event()
         self._log = structlog.get_logger()
@@ -230,8 +230,7 @@ class Daemon:
 
     def _handlers(self) -> Mapping[str, control.Handler]:
         handlers = {
-            **self._requests.handlers(),
-            **self._features.handlers(),
+            **self._answers,
             "reload": lambda _: asdict(self._reloader.reload()),
         }
         side, admins = self._side, self._reloader.settings.control.admins
@@ -304,11 +303,10 @@ def build_daemon(
     reloader = Reloader(path, settings, pipeline, side, sources)
     status = StatusCollector(side, sources, wire, reloader, connections, features.all)
     startup = StartupWait(side.exempt.friends, sources, effects, reloader, clock)
-    requests = RequestHandlers(side, status.collect, failures)
-    answers = requests.handlers()
+    answers = RequestHandlers(side, status.collect, failures).handlers()
     features.build(Given(side, pipeline, sources, wire, reloader, features.all, answers))
     answers |= features.handlers()
-    return Daemon(side, startup, floods, sources, reloader, connections, status, requests, features)
+    return Daemon(side, startup, floods, sources, reloader, connections, status, answers, features)
 
 
 def run(path: Path, settings: Settings, trial_for: float = 0.0) -> None:
