@@ -7,16 +7,19 @@ the address is proven.
 from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
 
+import pytest
 from attrs import evolve
 from tests.detect.driven import Driven
 from tests.detect.events import SENDER, attempt, event
 from tests.support.listening import connected
 
+from ringfence.ban_facts import Fact, Forgotten, NotRemoved, Over
 from ringfence.detect.attribution import AttributedAttempt, Finding, NewProof
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Bounds
 from ringfence.detect.judgement import Counts, Disposition, Judgement, Watched
 from ringfence.detect.rules import RULES, By, Rule
+from ringfence.errors import FirewallError
 from ringfence.ledger import Record, key_of
 from ringfence.model import (
     WHOLE_SCOPES,
@@ -24,6 +27,7 @@ from ringfence.model import (
     Attempt,
     AttemptKind,
     Ban,
+    BanEnd,
     Challenge,
     EventKind,
     Friend,
@@ -36,6 +40,7 @@ from ringfence.networks import NetworkSet
 
 GUESS = next(rule for rule in RULES if rule.name == "guess")
 PROBE = Rule("probe", "m", frozenset({AttemptKind.PROBE}), 2, 60.0, (60.0,))
+NETWORK = ip_network(f"{SENDER}/32")
 OWN = NetworkSet([ip_network("192.0.2.128/25"), ip_network("2001:db8:0:1::1/128")])
 
 
@@ -104,6 +109,25 @@ def test_attempts_of_a_banned_subject_are_late() -> None:
     detector.record_unban(ip_network("192.0.2.7/32"))
     play(detector, "13 192.0.2.7 -> counted")
     assert detector.counts == counts(guess=8, late=3)
+
+
+@pytest.mark.parametrize(
+    ("fact", "begins_again"),
+    [
+        (Forgotten(NETWORK, Scope.FULL), True),
+        (Over(NETWORK, Scope.FULL, BanEnd.REMOVED), True),
+        (Over(NETWORK, Scope.FULL, BanEnd.DISPLACED), True),
+        (Over(NETWORK, Scope.FULL, BanEnd.EXPIRED), False),
+        (NotRemoved([NETWORK], FirewallError("busy")), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_early_end_of_a_ban_lets_the_count_begin_again(fact: Fact, *, begins_again: bool) -> None:
+    """A ban that was removed, displaced or forgotten clears the count; one that expired does not."""
+    detector = Driven((evolve(GUESS, attempts=2),))
+    play(detector, "0 192.0.2.7 -> counted")
+    detector.on_fact(fact)
+    play(detector, f"1 192.0.2.7 -> counted{'' if begins_again else '; guess bans 192.0.2.7/32 for 2'}")
 
 
 def test_those_never_banned_are_not_counted() -> None:

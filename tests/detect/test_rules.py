@@ -2,7 +2,17 @@
 
 import pytest
 
-from ringfence.detect.rules import DAY, HOUR, MINUTE, RETURN_WITHIN, RULES, FriendLimit, Rule, is_proven
+from ringfence.detect.rules import (
+    DAY,
+    HOUR,
+    MINUTE,
+    RETURN_WITHIN,
+    RULES,
+    FriendLimit,
+    Rule,
+    counted_rule,
+    is_proven,
+)
 from ringfence.model import AttemptKind, Proof, Scope
 
 BY_NAME = {rule.name: rule for rule in RULES}
@@ -110,3 +120,8 @@ def test_every_rule_can_be_used(rule: Rule) -> None:
     assert list(rule.ban) == sorted(rule.ban)
     assert rule.ban[0] > 0
     assert rule.meaning
+
+
+def test_bans_are_counted_under_the_names_of_the_rules() -> None:
+    """A ban is counted under its rule or the administrator, and under ``other`` if its rule is unknown."""
+    assert [counted_rule(rule) for rule in ("guess", "admin", "removed")] == ["guess", "admin", "other"]
