@@ -97,8 +97,9 @@ replay: $(RUNTIME)
 docs: venv ## Write docs/configuration.md and docs/cli.md
 	$(PYTHON) -m tests.docs
 
-rulesets: venv ## Write the pinned rules of both firewalls (tests/firewall/rulesets)
+rulesets: venv ## Write the pinned rules of both firewalls and the fates of packets (tests/firewall, as root)
 	$(PYTHON) -m tests.support.rulesets
+	$(PYTHON) -m tests.support.fates
 
 lock: venv ## Pin the Python dependencies of the Debian package (with Python 3.11)
 	$(PYTHON) -m debian.lock
