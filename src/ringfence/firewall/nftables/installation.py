@@ -229,6 +229,7 @@ class Installation:
         """
         self._kernel = kernel
         self._foreign = foreign
+        self._fragments = Fragments.PASSED  # the best treatment that was found so far
 
     def install(self, plan: FirewallPlan) -> InstallResult:
         """Write the table for ``plan``, and repair changes by other programs.
@@ -314,13 +315,14 @@ class Installation:
         ``before`` is the present state of the table, None if it does not exist.
         """
         bans = default_ban_sets() if before is None else default_ban_sets() | before.bans
-        fragments = _fragments(find_nft())
+        if self._fragments is Fragments.PASSED:
+            self._fragments = _fragments(find_nft())
+        fragments = self._fragments
         refused: FirewallError | None = None
         for tried, inner, wire, limiter in variants(plan):
             try:
-                state = self._write(
-                    ruleset(tried, bans, inner=inner, fragments=fragments, names=self.list_names)
-                )
+                rules = ruleset(tried, bans, inner=inner, fragments=fragments, names=self.list_names)
+                state = self._write(rules, before)
             except FirewallUnsupportedError:
                 raise
             except FirewallError as error:
@@ -342,22 +344,22 @@ class Installation:
 
         Raise FirewallError if another program has changed the table: only :meth:`install` repairs it.
         """
-        table = self.require()
-        damage = difference(table.state, read_state(self._kernel))
+        table, before = self.require(), read_state(self._kernel)
+        damage = difference(table.state, before)
         if damage is not None:  # not repaired here, because install() must find and report it
             self._foreign.mark_suspect()
             raise FirewallError(f"{damage}; opening the firewall again repairs it")
         rules = ruleset(table.plan, bans, inner=table.inner, fragments=table.fragments, names=self.list_names)
-        self.table = evolve(table, state=self._write(rules))
+        self.table = evolve(table, state=self._write(rules, before))
 
-    def _write(self, rules: Ruleset) -> TableState:
-        """Write ``rules`` and return the new state of the table.
+    def _write(self, rules: Ruleset, before: TableState | None) -> TableState:
+        """Write ``rules`` and return the new state of the table; ``before`` is its present state.
 
         If another program changes the table meanwhile, try again; raise FirewallError after three attempts.
         """
         tool = find_nft()
         for _ in range(_TRIES):
-            before, ports = read_state(self._kernel), []
+            ports: list[int] = []
             if before is not None and before.table.dormant:
                 # The kernel refuses chain changes in the transaction that wakes a dormant table. So another
                 # transaction wakes it first.
@@ -369,6 +371,7 @@ class Installation:
             self._foreign.read(*ports)
             if state is not None and state.matches(rules):
                 return state
+            before = state
         raise FirewallError(
             f"another program changes the rules of table inet {TABLE} as soon as they stand; "
             "see `nft monitor`"

@@ -259,8 +259,9 @@ def rules_of(answers: Iterable[bytes]) -> list[NftRule]:
     return [_rule(attributes_of(answer, MessageType.NEWRULE)) for answer in answers]
 
 
-# The rules are read again after each transaction of another program, and most of them are unchanged.
-@lru_cache(maxsize=256)
+# The rules are read again after each transaction of another program, and most of them are unchanged. A plan
+# has some 350 rules and 150 sets: a cache with less room would find none of them again.
+@lru_cache(maxsize=2048)
 def _rule(found: bytes) -> NftRule:
     top, empty = dict(attributes(memoryview(found))), memoryview(b"")
     return NftRule(
@@ -277,7 +278,7 @@ def sets_of(answers: Iterable[bytes]) -> list[NftSetHeader]:
     return [_set(attributes_of(answer, MessageType.NEWSET)) for answer in answers]
 
 
-@lru_cache(maxsize=128)  # the sets are read every second, and most of them are unchanged
+@lru_cache(maxsize=1024)  # the sets are read every second, and most of them are unchanged
 def _set(found: bytes) -> NftSetHeader:
     top = dict(attributes(memoryview(found)))
     described = nested(top, 9)
