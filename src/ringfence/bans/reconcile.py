@@ -47,11 +47,12 @@ class _Found:
     """The differences found in the kernel.
 
     ``unknown`` has the keys of bans without a record, each with the seconds left. ``mistimed`` are the keys
-    of bans with a wrong timeout.
+    of bans with a wrong timeout, and ``missing`` those of bans that the kernel lacks.
     """
 
     unknown: dict[int, float]
     mistimed: list[int]
+    missing: list[int]
 
 
 @define
@@ -180,18 +181,13 @@ class Reconciler:
         began = enforcer.clock.wall()
         known = [*self._ledger.keys()]
         found = await asyncio.to_thread(self._read, known, look, began)
-        await self._apply_differences(found, look, began)
+        await self._apply_differences(found)
 
-    async def _apply_differences(self, found: _Found, look: int, began: float) -> None:
-        enforcer = self._enforcer
+    async def _apply_differences(self, found: _Found) -> None:
+        enforcer, missing = self._enforcer, found.missing
         if not enforcer.enforcing:  # enforcement was switched off during the comparison
             return
         unknown = {key: left for key, left in found.unknown.items() if left > SLACK}
-        missing = [
-            key
-            for key, record in self._ledger.items()
-            if record.seen != look and record.expires > began + SLACK
-        ]
         self._missing = len(missing)
         for start in range(0, len(unknown), CHUNK):
             self._adopt({key: unknown[key] for key in list(unknown)[start : start + CHUNK]})
@@ -224,10 +220,11 @@ class Reconciler:
             self.counts.adopted += len(left)
 
     def _read(self, known: Sequence[int], look: int, now: float) -> _Found:
-        """Read the kernel's bans, and return the differences from the ledger.
+        """Read the kernel's bans, and return the differences from the bans ``known``.
 
         ``look`` is the number of this comparison. Each record whose ban is found is marked with it. This may
-        run in a thread, because it changes nothing but these marks.
+        run in a thread, because it changes nothing but these marks, and goes through no collection that
+        may change meanwhile.
         """
         unknown, mistimed = {}, []
         for element in listed(self._enforcer.backend, known, LOOKED_UP):
@@ -240,7 +237,14 @@ class Reconciler:
             early = record.expires - now - element.timeout  # minus infinity if the element has no end
             if early < -SLACK or (early > SLACK and not isfinite(record.renew_at)):
                 mistimed.append(key)
-        return _Found(unknown, mistimed)
+        missing = [
+            key
+            for key in known
+            if (record := self._ledger.get(key)) is not None
+            and record.seen != look
+            and record.expires > now + SLACK
+        ]
+        return _Found(unknown, mistimed, missing)
 
 
 async def _within(seconds: float, event: asyncio.Event) -> None:
