@@ -65,7 +65,7 @@ def _row(who: str, guard: Guard, attacks: dict[str, AbstractContextManager[None]
         found[name] = noticed(guard, attack, SECONDS)
         if found[name].ended:
             break
-    answers = [seconds for one in found.values() for seconds in one.answers]
+    answers = [seconds for one in found.values() for seconds, _ in one.answers]
     bad = {
         "ends": sum(one.ended for one in found.values()),
         "hangs": sum(seconds > HANG for seconds in answers),
@@ -74,11 +74,12 @@ def _row(who: str, guard: Guard, attacks: dict[str, AbstractContextManager[None]
     }
     largest = max(found, key=lambda name: found[name].memory)
     slowest = max(found, key=lambda name: found[name].slowest)
+    seconds, request = found[slowest].slowest
     counts = ", ".join(f"{number} {what}" for what, number in bad.items())
     return Figure(
         what=f"{len(found)} attacks by {who} on a daemon with {NUMBER} bans, {SECONDS:.0f} s each: ends, "
         f"root's answers over {HANG:.0f} s, memory over 300 MB, root's answers over {LATE} s",
-        measured=f"{counts}; {len(answers)} answers, the slowest {found[slowest].slowest:.2f} s ({slowest}), "
+        measured=f"{counts}; {len(answers)} answers, the slowest {seconds:.2f} s ({request}, {slowest}), "
         f"most memory {found[largest].memory / 1e6:.0f} MB ({largest})",
         must="0",
         reached=not any(bad.values()),

@@ -169,15 +169,18 @@ def _child(action: Callable[[Callable[[], bool]], None], shared: mmap.mmap) -> i
 
 @define
 class Noticed:
-    """What root and the daemon noticed of an attack: seconds of root's answers, and the largest memory."""
+    """What root and the daemon noticed of an attack: root's answers, and the largest memory.
 
-    answers: list[float] = field(factory=list)
+    An answer is the seconds that it took, and the request.
+    """
+
+    answers: list[tuple[float, str]] = field(factory=list)
     memory: int = 0
     ended: bool = False
 
     @property
-    def slowest(self) -> float:
-        """The seconds of the slowest answer."""
+    def slowest(self) -> tuple[float, str]:
+        """The slowest answer."""
         return max(self.answers)
 
 
@@ -194,7 +197,7 @@ def noticed(guard: Guard, attack: AbstractContextManager[None], seconds: float) 
                     control.ask(path, do, **fields)
                 except ControlError:
                     found.ended = not guard.running
-                found.answers.append(time.monotonic() - began)
+                found.answers.append((time.monotonic() - began, do))
             time.sleep(0.05)
         found.memory = peak_memory(guard.pid)
     found.ended = found.ended or not guard.running
