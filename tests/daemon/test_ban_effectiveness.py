@@ -8,7 +8,7 @@ from tests.support.kept import OTHER, Kept
 
 from ringfence.daemon.ban_effectiveness import ENOUGH, GRACE
 from ringfence.detect.judgement import Disposition, Judgement
-from ringfence.model import Attempt
+from ringfence.model import Attempt, AttemptKind
 
 
 def late(attempt: Attempt) -> Judgement:
@@ -40,3 +40,14 @@ def test_of_exempt_addresses_only_this_hosts_own_are_an_alarm(kept: Kept) -> Non
             kept.side.kernel.effectiveness.on_judgement(evolve(late(attempt), disposition=Disposition.EXEMPT))
 
     assert [alarm.subject for alarm in kept.alarms.active] == ["198.18.0.1"]
+
+
+def test_floods_of_a_banned_address_are_no_alarm(kept: Kept) -> None:
+    """Floods after a ban are no sign that it has no effect: the limiter sees packets before a reject."""
+    kept.side.start()
+    kept.ban(OTHER)
+    for number, attempt in enumerate(attempts(ENOUGH, OTHER)):
+        flood = evolve(attempt, kind=AttemptKind.FLOOD, time=kept.now + GRACE + 1.0 + number)
+        kept.side.kernel.effectiveness.on_judgement(late(flood))
+
+    assert kept.alarms.active == []

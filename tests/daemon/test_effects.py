@@ -78,17 +78,17 @@ def test_hearsay_of_ami_raises_the_alarm_with_its_fix(bench: Bench) -> None:
 
 
 def test_attempts_of_banned_addresses_are_reported(bench: Bench) -> None:
-    """Attempts of banned and of exempt addresses reach their observers; other attempts do not."""
+    """Attempts of banned and of exempt addresses reach the observers as such."""
     guess = event(EventKind.CHALLENGE_RESPONSE_FAILED, session=b"a")
     bench.pipeline.on_events([guess], 0.0)
-    assert bench.unaffected == []
     bench.detector.bans.assume(ip_network(SENDER), Scope.FULL, 100.0)
     bench.pipeline.on_events([evolve(guess, session=b"b")], 1.0)
     bench.detector.bans.discard_assumed(ip_network(SENDER))
     bench.detector.exempt = NetworkSet([ip_network(SENDER)])
     bench.pipeline.on_events([evolve(guess, session=b"c")], 2.0)
 
-    assert [(str(one.attempt.address), one.disposition) for one in bench.unaffected] == [
+    assert [(str(one.attempt.address), one.disposition) for one in bench.judged] == [
+        (SENDER, Disposition.COUNTED),
         (SENDER, Disposition.LATE),
         (SENDER, Disposition.EXEMPT),
     ]

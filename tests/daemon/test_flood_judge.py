@@ -79,12 +79,3 @@ def test_an_exempt_address_may_flood(bench: Bench) -> None:
         bench.flood([ip_network("192.0.2.7")], at=bench.now + second)
 
     assert bench.banned == []
-
-
-def test_a_flood_of_a_banned_address_is_not_late(bench: Bench) -> None:
-    """A flood from a banned address is not late: the limiter can see packets that a later rule rejects."""
-    bench.detector.bans.assume(ip_network("192.0.2.7"), Scope.FULL, inf)
-    for second in range(20):
-        bench.flood([ip_network("192.0.2.7")], at=bench.now + second)
-
-    assert bench.unaffected == []

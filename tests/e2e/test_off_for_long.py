@@ -20,6 +20,7 @@ from ringfence.detect.history import _MOST_KNOWN as MOST_SUBJECTS
 from ringfence.detect.judge import MOST_CLAIMS
 from ringfence.detect.rules import RULES
 from ringfence.firewall.memory import MemoryBackend
+from ringfence.friends.registry import FriendRegistry
 from ringfence.model import EventKind, Transport
 from ringfence.store.database import Store
 
@@ -73,7 +74,8 @@ class Off:
         self.enforcer = Enforcer(MemoryBackend(clock=clock.mono), store.records, self.detector, clock)
         self.enforcer.start()
         self.alarms = Alarms(clock.wall)
-        effects = EffectHandler(self.enforcer.carry_out, self.alarms, self.detector.friends)
+        friends = FriendRegistry(store.friends, clock.wall, friends=self.detector.friends)
+        effects = EffectHandler(self.enforcer, self.alarms, friends)
         self.evidence = Pipeline(self.detector, effects, clock, "pbx")
 
     def day(self, number: int) -> None:

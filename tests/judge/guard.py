@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC
-from functools import partial
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +21,6 @@ from tests.scenarios.stage import MIDNIGHT, UP_FOR, _Streams
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
-from ringfence.bans.unban import unban_claims
 from ringfence.clock import Clock
 from ringfence.config.loader import parse
 from ringfence.daemon.ban_list import bans_report
@@ -94,14 +92,7 @@ class Guard:
         )
         self._enforcer.start(verified=False)
         self._alarms = Alarms(clock.wall)
-        effects = EffectHandler(
-            self._enforcer.carry_out,
-            self._alarms,
-            self._detector.friends,
-            learn=(friends.on_login, partial(unban_claims, self._enforcer)),
-            estrange=friends.on_estranged,
-            watch=[self._record],
-        )
+        effects = EffectHandler(self._enforcer, self._alarms, friends, [self._record])
         self._pipeline = Pipeline(self._detector, effects, clock, PBX)
         hosts = tuple(
             TrunkHost(PBX, Service.PJSIP, "carrier", address, 5060, Transport.UDP) for address in site.trunks

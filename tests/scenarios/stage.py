@@ -6,7 +6,6 @@ allow list pass. So a scenario shows how many answers a sender gets, and not onl
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from ipaddress import ip_address, ip_network
 from itertools import groupby
 from math import inf
@@ -23,7 +22,6 @@ from tests.support.listening import connected
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.exempt import ITSELF, Exempt
-from ringfence.bans.unban import unban_claims
 from ringfence.clock import Clock
 from ringfence.config.loader import parse
 from ringfence.daemon.floods import FloodJudge
@@ -149,13 +147,7 @@ class Stage:
         self._enforcer.allow(Exempt(allowed, {**ITSELF, **scenario.protected}))
         self._enforcer.start(verified=False)
         self.alarms = Alarms(clock.wall)
-        self._effects = EffectHandler(
-            self._enforcer.carry_out,
-            self.alarms,
-            self._detector.friends,
-            learn=(self._friends.on_login, partial(unban_claims, self._enforcer)),
-            estrange=self._friends.on_estranged,
-        )
+        self._effects = EffectHandler(self._enforcer, self.alarms, self._friends)
         self._pipeline = Pipeline(self._detector, self._effects, clock, PBX)
         limiter: Any = None  # the scenarios pass on what it would report
         self._floods = FloodJudge(limiter, self._detector, lambda _: None, self._effects, clock)

@@ -1,5 +1,6 @@
 """A pipeline with all its parts, without sources and without a firewall."""
 
+import asyncio
 from collections.abc import Sequence
 from ipaddress import ip_address
 from types import SimpleNamespace
@@ -29,14 +30,14 @@ RULE = evolve(BY_NAME["guess"], attempts=2)
 
 
 class Bench:
-    """A pipeline with its parts. ``banned`` and ``unaffected`` hold what it passes on.
+    """A pipeline with its parts. ``banned`` has the decisions that it carries out, ``judged`` all judgements.
 
     ``connected`` are the addresses with a TCP connection, ``logged`` the log.
     """
 
     def __init__(self, logged: list[EventDict]) -> None:
         self.banned: list[Decision] = []
-        self.unaffected: list[Judgement] = []
+        self.judged: list[Judgement] = []
         self.connected: dict[Address, bool | None] = {}
         self.logged = logged
         self.now = 1_000.0
@@ -45,12 +46,9 @@ class Bench:
             (RULE, BY_NAME["flood"]), sources=KnownSources(frozenset({"pbx"})), connections=Connected()
         )
         self.alarms = Alarms(lambda: self.now)
-        self.effects = EffectHandler(
-            self.banned.append,
-            self.alarms,
-            self.detector.friends,
-            unaffected=self.unaffected.append,
-        )
+        enforcer: Any = SimpleNamespace(carry_out=self.banned.append)
+        friends: Any = SimpleNamespace(friends=self.detector.friends, changed=asyncio.Event())
+        self.effects = EffectHandler(enforcer, self.alarms, friends, [self.judged.append])
         self.refreshed: list[tuple[Endpoint | None, int]] = []
         self.pipeline = Pipeline(
             self.detector, self.effects, clock, "pbx", refresh=lambda *asked: self.refreshed.append(asked)

@@ -11,7 +11,7 @@ from ringfence.clock import Clock
 from ringfence.daemon.exemptions import ProtectedNetworks
 from ringfence.detect.detector import Detector
 from ringfence.detect.judgement import Disposition, Judgement
-from ringfence.model import Address, Attempt, Scope
+from ringfence.model import Address, Attempt, AttemptKind, Scope
 
 # -- detects ineffective bans: attempts that keep arriving from a banned address
 #
@@ -91,8 +91,14 @@ class BanEffectiveness:
         self._ineffective = Ineffective()
 
     def on_judgement(self, judgement: Judgement) -> None:
-        """Count an attempt from a banned address, or from an address of this host; ignore others."""
+        """Count an attempt from a banned address, or from an address of this host; ignore others.
+
+        A flood does not show that a ban has no effect: if bans reject packets instead of dropping them, the
+        limiter still counts the packets of banned senders.
+        """
         attempt = judgement.attempt
+        if attempt.kind is AttemptKind.FLOOD:
+            return
         if judgement.disposition is Disposition.LATE:
             self._on_late(attempt)
         elif judgement.disposition is Disposition.EXEMPT and self._protected.is_own(attempt.address):

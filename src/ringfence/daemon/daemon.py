@@ -25,7 +25,6 @@ import structlog
 from attrs import asdict
 
 from ringfence import control
-from ringfence.bans.unban import unban_claims, unban_known
 from ringfence.clock import Clock
 from ringfence.config.schema import Settings
 from ringfence.daemon import process, trial
@@ -269,17 +268,14 @@ def build_daemon(
     failures = FailureMemory(side.exempt.friends.friends)
     features = Features()
     effects = EffectHandler(
-        side.kernel.enforcer.carry_out,
+        side.kernel.enforcer,
         side.common.alarms,
-        side.exempt.friends.friends,
-        unaffected=side.kernel.effectiveness.on_judgement,
-        learn=(side.exempt.friends.on_login, partial(unban_claims, side.kernel.enforcer)),
-        estrange=side.exempt.friends.on_estranged,
-        update_friends=side.exempt.friends.changed.set,
-        watch=(
+        side.exempt.friends,
+        (
             failures.on_judgement,
             features.on_judgement,
             side.common.feed.on_judgement,
+            side.kernel.effectiveness.on_judgement,
         ),
     )
     pipeline = Pipeline(
@@ -289,7 +285,6 @@ def build_daemon(
         settings.asterisk[0].name,
         side.common.feed.on_events,
         connections.refresh,
-        partial(unban_known, side.kernel.enforcer),
     )
     floods = FloodJudge(
         side.kernel.limiter, side.detector, partial(_had_connection, connections, clock), effects, clock

@@ -9,11 +9,12 @@ from math import inf
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
+from ringfence.bans.enforcer import Enforcer
+from ringfence.bans.unban import unban_claims, unban_known
 from ringfence.clock import Clock
 from ringfence.config.schema import Settings
 from ringfence.detect.confirmation import GUESS, KnownSources, why_unconfirmed
 from ringfence.detect.detector import Detector
-from ringfence.detect.friends import Friends
 from ringfence.detect.judgement import (
     FORGED_BY_TEXT,
     Decision,
@@ -25,11 +26,11 @@ from ringfence.detect.judgement import (
     Observe,
 )
 from ringfence.detect.rules import is_proven
+from ringfence.friends.registry import FriendRegistry
 from ringfence.model import (
     AMI,
     WHOLE_SCOPES,
     AlarmChange,
-    AttemptKind,
     Challenge,
     Contact,
     CopiedRequest,
@@ -64,39 +65,20 @@ Only the latest decision is kept for each subject and scope. The scope is the tr
 class EffectHandler:
     """Carries out the effects that the detector returns.
 
-    It updates ``alarms``. ``friends`` are needed when the kept decisions are carried out. The others are
-    functions that are called:
-
-    - ``ban`` with each decision to ban.
-    - ``unaffected`` with each attempt of a banned or exempt address, except floods.
-    - Each function in ``learn`` with every login that makes its sender a friend.
-    - ``estrange`` with each friend that is a stranger from now on.
-    - ``update_friends`` when the kernel must treat a friend in another way: it is observed from now on, or
-      its conversation is copied because guesses name its address and cannot be proven.
-    - Each function in ``watch`` with every judgement, after the ban that follows from it.
-
-    There are eight parameters because each kind of effect has a receiver of its own.
+    ``enforcer`` places bans, and ``friends`` keeps the friends and the reasons for them. Each function in
+    ``watch`` is called with every judgement, after the ban that follows from it.
     """
 
     def __init__(
         self,
-        ban: Callable[[Decision], object],
+        enforcer: Enforcer,
         alarms: Alarms,
-        friends: Friends,
-        *,
-        unaffected: Callable[[Judgement], object] = lambda _: None,
-        learn: Sequence[Callable[[Friend], object]] = (),
-        estrange: Callable[[Sequence[Friend]], object] = lambda _: None,
-        update_friends: Callable[[], object] = lambda: None,
+        friends: FriendRegistry,
         watch: Sequence[Callable[[Judgement], object]] = (),
     ) -> None:
-        self._ban = ban
+        self._enforcer = enforcer
         self._alarms = alarms
         self._friends = friends
-        self._unaffected = unaffected
-        self._learn = learn
-        self._estrange = estrange
-        self._update_friends = update_friends
         self._watch = watch
         self._held: dict[tuple[Network, Scope], Decision] | None = None
 
@@ -108,24 +90,29 @@ class EffectHandler:
         """Carry out the kept decisions. Drop those that would ban a network with a friend in it."""
         held, self._held = self._held or {}, None
         for decision in held.values():
-            if not self._friends.any_in(decision.subject):
-                self._ban(decision)
+            if not self._friends.friends.any_in(decision.subject):
+                self._enforcer.carry_out(decision)
 
     def carry_out(self, effects: Iterable[Effect]) -> None:
         """Carry out effects, in their order."""
         for effect in effects:
-            if isinstance(effect, Judgement):
-                self._apply(effect)
-            elif isinstance(effect, Login):
-                for learn in self._learn:
-                    learn(effect.friend)
-                self._clear_broken_phone(effect.friend)
-            elif isinstance(effect, Estranged):
-                self._estrange(effect.reasons)
-            elif isinstance(effect, Observe):
-                self._update_friends()
-            else:
-                self._change_alarm(effect)
+            match effect:
+                case Judgement():
+                    self._apply(effect)
+                case Login(friend):
+                    self._friends.on_login(friend)
+                    unban_claims(self._enforcer, friend)
+                    self._clear_broken_phone(friend)
+                case Estranged(reasons):
+                    self._friends.on_estranged(reasons)
+                case Observe():
+                    self._friends.changed.set()
+                case AlarmChange():
+                    self._change_alarm(effect)
+
+    def end_claims(self, bans: Sequence[tuple[Network, Scope]]) -> None:
+        """End claimed ``bans`` of strangers, now that Asterisk may know these."""
+        unban_known(self._enforcer, bans)
 
     def _clear_broken_phone(self, friend: Friend) -> None:
         """Clear the alarm about a phone that works again, because it has logged in.
@@ -151,17 +138,11 @@ class EffectHandler:
         decision = judgement.decision
         if decision is not None:
             if self._held is None:
-                self._ban(decision)
+                self._enforcer.carry_out(decision)
             elif len(self._held) < MOST_WAITING:  # else drop it: if attempts go on, there is another decision
                 self._held[decision.subject, decision.scope] = decision
         for watch in self._watch:
             watch(judgement)
-        attempt = judgement.attempt
-        late = judgement.disposition in (Disposition.LATE, Disposition.EXEMPT)
-        # A flood does not show that a ban has no effect: if bans reject packets instead of dropping them, the
-        # limiter still counts the packets of banned senders.
-        if late and attempt.kind is not AttemptKind.FLOOD:
-            self._unaffected(judgement)
         self._warn_of_attempt(judgement)
 
     def _change_alarm(self, change: AlarmChange) -> None:
@@ -169,8 +150,8 @@ class EffectHandler:
             self._alarms.clear(change.code, change.subject)
         else:
             self._alarms.activate(change.code, change.subject, change.text, change.lasts)
-        if change.code is AlarmCode.EVIDENCE_UNPROVABLE:
-            self._update_friends()
+        if change.code is AlarmCode.EVIDENCE_UNPROVABLE:  # the kernel copies its conversation from now on
+            self._friends.changed.set()
 
     def _warn_of_attempt(self, judgement: Judgement) -> None:
         attempt, disposition = judgement.attempt, judgement.disposition
@@ -187,7 +168,7 @@ class EffectHandler:
             # One alarm for all that a forger may have sent: its addresses must leave room for real senders.
             decision = judgement.decision
             proven = is_proven(attempt.proof) or (decision is not None and decision.scope in WHOLE_SCOPES)
-            own = proven or self._friends.has(attempt.address)
+            own = proven or self._friends.friends.has(attempt.address)
             activate(AlarmCode.EVIDENCE_HIDDEN, *((address, _HIDDEN) if own else ("", _HIDDEN_UNPROVEN)))
         if disposition is Disposition.UNCONFIRMED:
             activate(AlarmCode.EVIDENCE_UNCONFIRMED, address, _LISTED.format(why=why_unconfirmed(attempt)))
@@ -233,7 +214,7 @@ class Pipeline:
 
     The packets of the wire source count for the Asterisk with the name ``wire_asterisk``. ``watch`` is called
     with the events of every other source, before they are judged. ``refresh`` brings the detector's table of
-    TCP connections up to date: for one remote end and a number of bytes, or as a whole. ``unban`` ends bans.
+    TCP connections up to date: for one remote end and a number of bytes, or as a whole.
     """
 
     def __init__(
@@ -244,7 +225,6 @@ class Pipeline:
         wire_asterisk: str,
         watch: Callable[[Sequence[SecurityEvent]], object] = lambda _: None,
         refresh: Callable[[Endpoint | None, int], object] = lambda _remote, _bytes: None,
-        unban: Callable[[Sequence[tuple[Network, Scope]]], object] = lambda _: None,
     ) -> None:
         self.wire_asterisk = wire_asterisk
         self.chan_sip_tls: set[str] = set()
@@ -258,7 +238,6 @@ class Pipeline:
         self._clock = clock
         self._watch = watch
         self._refresh = refresh
-        self._unban = unban
         self._reporting: float | None = None  # since when all AMIs deliver events
         self._read = -inf  # up to when the events of all AMIs have been read
 
@@ -337,7 +316,7 @@ class Pipeline:
 
     def on_reload(self) -> None:
         """End the bans of strangers that Asterisk may know, since it has read its trunks again."""
-        self._unban(self._detector.unidentified())
+        self._effects.end_claims(self._detector.unidentified())
 
     def tick(self, *, wire: bool, listening: Mapping[str, float], all_report: bool = True) -> None:
         """Judge the attempts that have waited long enough for a report of another source.

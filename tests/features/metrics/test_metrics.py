@@ -40,7 +40,7 @@ class Scraped:
 
     def __init__(self, kept: Kept) -> None:
         self.kept = kept
-        effects = EffectHandler(kept.enforcer.carry_out, kept.alarms, kept.detector.friends)
+        effects = EffectHandler(kept.enforcer, kept.alarms, kept.side.exempt.friends)
         self.pipeline = Pipeline(kept.detector, effects, kept.clock, "pbx")
         counts = SimpleNamespace(tampered=1, garbled=2)
         log = SimpleNamespace(
