@@ -460,24 +460,29 @@ _NO_ATTEMPTS = AttemptCounts()
 
 
 class BanEnd(enum.StrEnum):
-    """How a ban ended, with a sentence, and whether other hosts must then end it too."""
+    """How a ban ended, with a sentence.
 
-    def __new__(cls, value: str, sentence: str = "", is_everywhere: bool = False) -> Self:  # noqa: FBT001, FBT002 - a table
+    ``is_everywhere``: other hosts must then end it too. ``is_early``: the attempts before it count no more.
+    """
+
+    def __new__(cls, value: str, sentence: str = "", *flags: bool) -> Self:
         """Return the member of a row of the table below."""
         member = str.__new__(cls, value)
         member._value_ = value
-        member.sentence, member.is_everywhere = sentence, is_everywhere
+        member.sentence = sentence
+        member.is_everywhere, member.is_early = flags
         return member
 
     sentence: str
     is_everywhere: bool
+    is_early: bool
 
     # With other hosts, a ban ends by itself when its time is over. If it only made room for another ban, its
     # sender is no less guilty.
-    EXPIRED = "expired", "its time was over", False
-    REMOVED = "removed", "it was removed", True
-    REPLACED = "replaced", "another ban of the same network replaced it", False
-    DISPLACED = "displaced", "the kernel's set was full, and a longer ban took its place", False
+    EXPIRED = "expired", "its time was over", False, False
+    REMOVED = "removed", "it was removed", True, True
+    REPLACED = "replaced", "another ban of the same network replaced it", False, False
+    DISPLACED = "displaced", "the kernel's set was full, and a longer ban took its place", False, True
 
 
 @frozen

@@ -25,7 +25,7 @@ from ringfence.errors import ControlError, FirewallError
 from ringfence.firewall.contract import Add, Backend, LimitMode, NetworkList, Opened, Outcome
 from ringfence.firewall.probe import Verification, verify
 from ringfence.ledger import Record, ban_of, key_of, network_of
-from ringfence.model import Ban, BanEnd, Network, Origin, printable
+from ringfence.model import Ban, Network, Origin, printable
 from ringfence.store.bans import Records
 
 
@@ -231,7 +231,7 @@ class Enforcer:
         failed = [ban for ban, one in zip(bans, outcomes, strict=True) if one.error is not None]
         if batch.how is not None and failed:
             self.records.resume(failed, when)
-        if batch.how in (BanEnd.REMOVED, BanEnd.DISPLACED) and len(failed) < len(bans):
+        if batch.how is not None and batch.how.is_early and len(failed) < len(bans):
             removed = [str(one.change.network) for one in outcomes if one.error is None]
             self._log.info("ban.removed", addresses=removed[:20], number=len(removed))
         return outcomes

@@ -92,7 +92,6 @@ from ringfence.model import (
     AlarmChange,
     Attempt,
     AttemptKind,
-    BanEnd,
     Challenge,
     Contact,
     CopiedRequest,
@@ -711,7 +710,9 @@ class Detector:
     def on_fact(self, fact: ban_facts.Fact) -> None:
         """Record the early end of a ban, unless another ban of the same network replaced it."""
         match fact:
-            case ban_facts.Forgotten(network) | ban_facts.Over(network, _, BanEnd.REMOVED | BanEnd.DISPLACED):
+            case ban_facts.Forgotten(network):
+                self.record_unban(network)
+            case ban_facts.Over(network, _, how) if how.is_early:
                 self.record_unban(network)
 
     def record_unban(self, subject: Network) -> None:
