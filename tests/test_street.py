@@ -20,6 +20,7 @@ from ringfence.errors import ControlError
 GUESSES = capture("asterisk-22", "wrong-password-register").ami.read_bytes()
 GUESSER = "198.18.1.101"
 REMOVED = [[name] for name in street.STREET] + [[*street.STREET]]
+WITH_TABLES = [features for features in REMOVED if {*features} & {*street.SETTINGS.values()}]
 
 pytestmark = pytest.mark.usefixtures("cold")  # a copy needs processes of its own
 
@@ -72,6 +73,33 @@ def test_a_copy_without_a_feature_guards(features: Sequence[str], tmp_path: Path
     with Guard(tmp_path) as whole:
         assert whole.banned() == {GUESSER, "192.0.2.9"}
         assert json.loads(whole.must("history", "--json"))["totals"]["bans"]["admin"] == 1
+
+
+@pytest.mark.parametrize("features", WITH_TABLES, ids="+".join)
+def test_a_table_of_a_missing_feature_is_one_clear_error(features: Sequence[str], tmp_path: Path) -> None:
+    """The check of a configuration names each table and each variable with the feature that it needs."""
+    tables = sorted(table for table, name in street.SETTINGS.items() if name in features)
+    variables = {f"RINGFENCE_{table.upper()}__KEY": table for table in tables}
+    file = tmp_path / "ringfence.toml"
+    file.write_text("".join(f"[{table}]\n" for table in tables), "utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "ringfence", "config", "check", "--without-secrets", str(file)],
+        env={**os.environ, **variables, "PYTHONPATH": str(copy_without(features, tmp_path))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    fix = "is not installed; fix: install all of ringfence, or remove"
+    assert (done.returncode, done.stderr.splitlines()) == (
+        2,
+        [
+            f"{file}:",
+            *(
+                f"  {where}: {street.SETTINGS[table]} {fix} [{table}]"
+                for where, table in [*variables.items(), *zip(tables, tables, strict=True)]
+            ),
+        ],
+    )
 
 
 def test_each_request_has_its_handler(tmp_path: Path) -> None:

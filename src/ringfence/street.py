@@ -5,6 +5,12 @@ It imports no feature by its name. A feature is the folder ``features/NAME``. It
 fixed names. The guard loads each module where it needs it:
 
 - in the package itself: ``COMMANDS``, its commands
+- in the module ``settings``, if it has a table in ringfence.toml: ``TABLE``, the type of the table;
+  ``RESTART``, whether a change needs a restart of the daemon; ``problems``, a function that gets the table
+  and the whole document, and returns a line for each mistake that the check of single values does not find.
+  If the table has secrets: its property ``secrets``, each with the file that may contain it instead; and
+  ``with_secrets``, a function that returns the table with the secrets of these files, and a line for each
+  file that it cannot use
 - in the module ``table``: ``TABLES``, its tables in the database
 - in the module ``guard``: ``build``, a function that gets the daemon's parts (``daemon/feature.py``) and
   returns the feature's own; ``REQUESTS``, the fields of each of its requests on the control socket;
@@ -31,6 +37,9 @@ STREET = {
     "metrics": "numbers for Prometheus, and the server of the list for routers",
 }
 """The features by name, with a description. The daemon builds them in this order."""
+
+SETTINGS = {"metrics": "metrics", "publish": "publish"}
+"""The tables of ringfence.toml that features have: the feature of each, in the order of ``config show``."""
 
 _FOLDER = "ringfence.features"
 
@@ -65,3 +74,10 @@ def commands() -> dict[str, Command]:
     for name in present():
         found |= getattr(import_module(f"{_FOLDER}.{name}"), "COMMANDS", {})
     return found
+
+
+@cache
+def settings() -> dict[str, Any]:
+    """Return the module ``settings`` of each feature that this copy has, by its table in ringfence.toml."""
+    folders = {table: f"{_FOLDER}.{name}" for table, name in SETTINGS.items() if name in present()}
+    return {table: import_module(f"{folder}.settings") for table, folder in folders.items()}

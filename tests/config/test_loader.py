@@ -926,17 +926,3 @@ def test_what_is_right_in_a_table_counts(tmp_path: Path) -> None:
 
     assert (settings.firewall.backend, settings.firewall.scope) == ("nftables", "all")
     assert settings.store.path == Path("/x")
-
-
-@pytest.mark.parametrize("listen", ["192.0.2.1:9721", "0.0.0.0:9721", "[::]:9721"])
-def test_metrics_are_for_this_host_unless_the_administrator_asks_for_more(listen: str) -> None:
-    """An address that other hosts may reach needs ``remote``; loopback does not."""
-    with pytest.raises(ConfigError, match="remote = true") as error:
-        parse({"metrics": {"listen": listen}}, "here", {}, secrets=False)
-    assert [problem.partition(":")[0] for problem in error.value.problems] == ["metrics.listen"]
-
-    found = parse({"metrics": {"listen": listen, "remote": True}}, "here", {}, secrets=False)
-    assert str(found.metrics.listen) == listen
-    for loopback in ("127.0.0.1:9721", "127.1.2.3:80", "[::1]:9721"):
-        found = parse({"metrics": {"listen": loopback}}, "here", {}, secrets=False)
-        assert str(found.metrics.listen) == loopback

@@ -7,7 +7,7 @@ reload applies it.
 import asyncio
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin
 
 import attrs
 import pytest
@@ -15,7 +15,7 @@ from tests.support.asterisk import SECRET
 from tests.support.daemon import toml
 
 from ringfence.clock import Clock
-from ringfence.config import loader, schema
+from ringfence.config import loader
 from ringfence.config.schema import RuleSettings, Settings
 from ringfence.daemon.daemon import build_daemon
 from ringfence.daemon.firewall_side import ChosenBackend, build_firewall_side
@@ -168,7 +168,8 @@ ONLY_OTHERS = {"display.times", "feeds.every"}
 
 def keys(kind: type, path: str = "") -> Iterator[str]:
     """Yield the path of every key below a class of settings."""
-    for name, hint in get_type_hints(kind, vars(schema)).items():
+    for field in attrs.fields(kind):
+        name, hint = field.name, field.type
         below = next(
             (one for one in (hint, *inner(hint)) if getattr(one, "__name__", "").endswith("Settings")), None
         )

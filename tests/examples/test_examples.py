@@ -8,6 +8,7 @@ from pathlib import Path
 import attrs
 import pytest
 
+from ringfence import street
 from ringfence.config.crowdsec import CrowdsecSettings
 from ringfence.config.feeds import FeedSettings
 from ringfence.config.loader import (
@@ -33,12 +34,10 @@ from ringfence.config.loader import (
     WireSettings,
     load,
 )
-from ringfence.config.publish import PublishSettings
 from ringfence.config.schema import (
     DisplaySettings,
     FenceSettings,
     HepSettings,
-    MetricsSettings,
     default_rules,
 )
 from ringfence.detect.rules import RULES
@@ -68,8 +67,7 @@ TABLES = {
     "notify.hook": HookSettings,
     "store": StoreSettings,
     "control": ControlSettings,
-    "metrics": MetricsSettings,
-    "publish": PublishSettings,
+    **{table: module.TABLE for table, module in street.settings().items()},
     "display": DisplaySettings,
 }
 _HEAD = re.compile(r"#?\[{1,2}([a-z_.]+)\]{1,2}")

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ringfence import control
+from ringfence import control, street
 from ringfence.alarm_codes import is_about_setup
 from ringfence.audit.asterisk import Finding, asterisk_findings, read_asterisk
 from ringfence.audit.hardening import (
@@ -190,7 +190,8 @@ def _secret_findings(path: Path) -> Iterator[Finding]:
     # settings_from() reads no secret files here. So a secret is set only if the configuration itself has it.
     settings = settings_from(path)
     secrets = [(pbx.ami.secret, pbx.ami.secret_file) for pbx in settings.asterisk]
-    secrets.append((settings.publish.token, settings.publish.token_file))
+    for table in street.settings():
+        secrets += getattr(getattr(settings, table), "secrets", [])
     files = [path] if any(secret is not None for secret, _ in secrets) else []
     files += [file for _, file in secrets if file is not None]
     for file in dict.fromkeys([path, *files]):

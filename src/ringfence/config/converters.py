@@ -73,8 +73,6 @@ MAX_RATE = 10_000
 """The highest packet limit that can be set (packets per second). Above it, the kernel limits inexactly."""
 
 MAX_SET = 4_194_304
-MAX_PUBLISHED = 50_000
-"""The highest number of networks of an IP version in the list for routers: a page of 0.8 MB."""
 _IPV6 = 6
 MAX_DURATION = 10 * 365 * 86_400.0
 
@@ -98,7 +96,6 @@ ReportName = NewType("ReportName", str)
 Rate = NewType("Rate", int)
 Burst = NewType("Burst", int)
 SetSize = NewType("SetSize", int)
-PublishSize = NewType("PublishSize", int)
 Paths = NewType("Paths", tuple[Path, ...])
 MailAddress = NewType("MailAddress", str)
 RuleName = NewType("RuleName", str)
@@ -190,7 +187,9 @@ def _truth(value: object, _: object) -> bool:
     return value
 
 
-def _whole(lowest: int, highest: int) -> Callable[[object, object], int]:
+def whole_number(lowest: int, highest: int) -> Callable[[object, object], int]:
+    """Return the hook that accepts the whole numbers from ``lowest`` to ``highest``."""
+
     def hook(value: object, _: object) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
             raise ValueError(f"must be a whole number from {lowest} to {highest}")
@@ -400,10 +399,10 @@ def _user(value: object, _: Any) -> UserName:  # noqa: ANN401 - a type
 HOOKS: dict[Any, Callable[[Any, Any], Any]] = {
     Text: text_from,
     Name: _name,
-    Port: _whole(1, MAX_PORT),
-    Count: _whole(1, MAX_ATTEMPTS),
-    FriendCount: _whole(0, MAX_FRIENDS_ATTEMPTS),
-    PerMinute: _whole(0, MAX_PER_MINUTE),
+    Port: whole_number(1, MAX_PORT),
+    Count: whole_number(1, MAX_ATTEMPTS),
+    FriendCount: whole_number(0, MAX_FRIENDS_ATTEMPTS),
+    PerMinute: whole_number(0, MAX_PER_MINUTE),
     Duration: lambda value, _: parse_duration(value),
     Ladder: _ladder,
     BackendName: _one_of(BACKENDS),
@@ -412,10 +411,9 @@ HOOKS: dict[Any, Callable[[Any, Any], Any]] = {
     ReportName | None: _one_of(("weekly",)),
     BanAction: lambda value, kind: BanAction(_one_of(tuple(BanAction))(value, kind)),
     LimitMode: lambda value, kind: LimitMode(_one_of(tuple(LimitMode))(value, kind)),
-    Rate: _whole(1, MAX_RATE),
-    Burst: _whole(1, MAX_RATE),
-    SetSize: _whole(1_024, MAX_SET),
-    PublishSize: _whole(1, MAX_PUBLISHED),
+    Rate: whole_number(1, MAX_RATE),
+    Burst: whole_number(1, MAX_RATE),
+    SetSize: whole_number(1_024, MAX_SET),
     SipPort: _sip_port,
     Interface: _interface,
     HostName: lambda value, _: HostName(parse_host(text_from(value)).text),
@@ -445,4 +443,4 @@ HOOKS: dict[Any, Callable[[Any, Any], Any]] = {
     ListenAddress | None: _listen,
     Secret | None: lambda value, _: Secret(text_from(value)),
 }
-"""The hook for each type of a setting."""
+"""The hook for each type of a setting. A feature adds those of its own types in its module ``settings``."""

@@ -29,6 +29,7 @@ from attrs import AttrsInstance, evolve, fields, frozen, has
 from cattrs import AttributeValidationNote, ClassValidationError, Converter, IterableValidationError
 from cattrs.errors import ForbiddenExtraKeysError
 
+from ringfence import street
 from ringfence.config.converters import (
     HOOKS,
     MAX_SECRET_BYTES,
@@ -48,7 +49,6 @@ from ringfence.config.converters import (
 from ringfence.config.crowdsec import crowdsec_problems
 from ringfence.config.feeds import feed_problems
 from ringfence.config.hook_variables import HOOK_VARIABLES
-from ringfence.config.publish import publish_problems, with_token
 from ringfence.config.schema import (
     ROOT,
     AllowSettings,
@@ -67,7 +67,6 @@ from ringfence.config.schema import (
     LimitSettings,
     LogSettings,
     MailSettings,
-    MetricsSettings,
     NotifySettings,
     RationSettings,
     RuleSettings,
@@ -152,7 +151,9 @@ def overridden(tree: Mapping[str, object], environ: Mapping[str, str]) -> Overri
             continue
         key = key_of(name)
         if key is None:
-            problems.append(f"{name}: sets no key of the configuration; fix: {_fix(name)}")
+            first = name.removeprefix(PREFIX).partition("__")[0].lower()
+            reason = _absent(first) or f"sets no key of the configuration; fix: {_fix(name)}"
+            problems.append(f"{name}: {reason}")
         elif key.path in variables:
             problems.append(f"{name}: sets the same key as {variables[key.path]}; fix: unset one of them")
         else:
@@ -190,6 +191,13 @@ def key_of(variable: str) -> Key | None:
 def variable_of(path: KeyPath) -> str:
     """Return the name of the variable that sets a key. The index 0 of a repeated table is left out."""
     return PREFIX + "__".join(str(part).upper() for part in path if part != 0)
+
+
+def _absent(table: str) -> str:
+    """Return the problem with a table whose feature this copy lacks; "" for every other table."""
+    if table not in street.SETTINGS or table in street.settings():
+        return ""
+    return f"{street.SETTINGS[table]} is not installed; fix: install all of ringfence, or remove [{table}]"
 
 
 def _fix(name: str) -> str:
@@ -280,7 +288,6 @@ __all__ = [
     "LimitSettings",
     "LogSettings",
     "MailSettings",
-    "MetricsSettings",
     "NotifySettings",
     "RationSettings",
     "RuleSettings",
@@ -393,20 +400,35 @@ def parse(
     problems += _shared_logs(settings.asterisk)
     problems += _unheard(settings)
     problems += _without_a_map(settings, tree)
-    problems += _exposed(settings)
     problems += channel_problems(settings.notify)
     problems += feed_problems(settings.feeds)
     problems += crowdsec_problems(settings.crowdsec)
     problems += _report_without_mail(settings, tree)
-    problems += publish_problems(settings.publish, listens=_names_an_address(tree))
     found, missing = _secrets(entries, environ) if secrets else ([], [])
-    problems += missing
     notify, unreadable = with_passwords(settings.notify) if secrets else (settings.notify, [])
-    publish, faults = with_token(settings.publish) if secrets else (settings.publish, [])
-    problems += [*unreadable, *faults]
+    settings, faults = _check_features(evolve(settings, notify=notify), tree, secrets=secrets)
+    problems += [*missing, *unreadable, *faults]
     if problems:
         raise ConfigError(where, [changed.named(problem) for problem in problems])
-    return _with_secrets(evolve(settings, notify=notify, publish=publish), found) if secrets else settings
+    return _with_secrets(settings, found) if secrets else settings
+
+
+def _check_features(
+    settings: Settings, tree: Mapping[str, object], *, secrets: bool
+) -> tuple[Settings, list[str]]:
+    """Check the tables of the features; return ``settings`` with the secrets in them, and the problems.
+
+    With ``secrets`` false, no file with a secret is read.
+    """
+    problems: list[str] = []
+    for table, module in street.settings().items():
+        mine = getattr(settings, table)
+        problems += module.problems(mine, tree)
+        if secrets and hasattr(module, "with_secrets"):
+            mine, faults = module.with_secrets(mine)
+            problems += faults
+            settings = evolve(settings, **{table: mine})
+    return settings, problems
 
 
 def _rules(converter: Converter) -> Callable[[object, object], Mapping[str, RuleSettings]]:
@@ -509,9 +531,10 @@ def _problems(error: Exception, path: str = "") -> list[str]:
         return [line for fault, note in placed for line in _problems(fault, f"{path}[{note.index}]")]
     if isinstance(error, ForbiddenExtraKeysError):
         known = [attribute.name for attribute in fields(error.cl)] if has(error.cl) else []
+        unknown = {f"{path}.{key}".lstrip("."): key for key in sorted(error.extra_fields)}
         return [
-            f"{f'{path}.{key}'.lstrip('.')}: unknown key{_perhaps(key, known)}"
-            for key in sorted(error.extra_fields)
+            f"{where}: {_absent(where) or f'unknown key{_perhaps(key, known)}'}"
+            for where, key in unknown.items()
         ]
     if isinstance(error, KeyError):
         return [f"{path}: is missing"]
@@ -693,21 +716,6 @@ def _report_without_mail(settings: Settings, tree: Mapping[str, object]) -> list
     if settings.notify.report is None or (isinstance(notify, Mapping) and notify.get("mail")):
         return []
     return ["notify.report: is sent by mail only, and there is no mail channel; fix: add [[notify.mail]]"]
-
-
-def _names_an_address(tree: Mapping[str, object]) -> bool:
-    """Whether ``[metrics]`` has an address, also an invalid one, because that is reported elsewhere."""
-    metrics = tree.get("metrics")
-    return isinstance(metrics, Mapping) and "listen" in metrics
-
-
-def _exposed(settings: Settings) -> list[str]:
-    """Return a problem if other hosts could read the metrics and the configuration does not ask for it."""
-    listen, remote = settings.metrics.listen, settings.metrics.remote
-    if listen is None or listen.address.is_loopback or remote:
-        return []
-    risk = f"every host that reaches {listen.address} could read the metrics without a login"
-    return [f"metrics.listen: {risk}; fix: 127.0.0.1 or [::1], or remote = true in [metrics]"]
 
 
 def _secret(entry: _Entry, environ: Mapping[str, str]) -> Secret:

@@ -6,11 +6,12 @@ This module reads no file; ``loader`` does.
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin
 from zoneinfo import ZoneInfo
 
 from attrs import Attribute, Factory, evolve, fields, frozen, has
 
+from ringfence import street
 from ringfence.config.converters import (
     HOOKS,
     BackendName,
@@ -22,7 +23,6 @@ from ringfence.config.converters import (
     Interface,
     Ladder,
     LevelName,
-    ListenAddress,
     MailAddress,
     MailSecurity,
     Name,
@@ -44,7 +44,6 @@ from ringfence.config.converters import (
 )
 from ringfence.config.crowdsec import CrowdsecSettings
 from ringfence.config.feeds import FeedSettings
-from ringfence.config.publish import PublishSettings
 from ringfence.detect.rules import RULES, Claimed, Rule
 from ringfence.firewall.contract import (
     GUESTS,
@@ -534,19 +533,6 @@ class ControlSettings:
 
 
 @frozen
-class MetricsSettings:
-    """``[metrics]``: the address on which Prometheus can read metrics, None for none.
-
-    With ``remote`` it may be an address that other hosts reach. ``hosts`` are host names by which Prometheus
-    reaches it.
-    """
-
-    listen: ListenAddress | None = None
-    remote: bool = False
-    hosts: tuple[HostName, ...] = ()
-
-
-@frozen
 class DisplaySettings:
     """``[display]``: how commands show what they find. ``times`` is the time zone: "utc", or "local"."""
 
@@ -558,9 +544,24 @@ def default_rules() -> dict[str, RuleSettings]:
     return {rule.name: RuleSettings.of(rule) for rule in RULES}
 
 
-@frozen
+def _with_features(_: type, own: "list[Attribute[Any]]") -> "list[Attribute[Any]]":
+    """Add the tables of the features that this copy has.
+
+    The guard's last table, ``[display]``, stays the last one.
+    """
+    brought = [
+        own[-1].evolve(name=table, alias=table, type=module.TABLE, default=Factory(module.TABLE))
+        for table, module in street.settings().items()
+    ]
+    return [*own[:-1], *brought, own[-1]]
+
+
+_Table = TypeVar("_Table")
+
+
+@frozen(field_transformer=_with_features)
 class Settings:
-    """All settings. ``rules`` has an entry for every rule."""
+    """All settings. ``rules`` has an entry for every rule. Each feature adds its table (:meth:`of`)."""
 
     asterisk: tuple[AsteriskSettings, ...] = (AsteriskSettings(),)
     firewall: FirewallSettings = Factory(FirewallSettings)
@@ -575,9 +576,12 @@ class Settings:
     notify: NotifySettings = Factory(NotifySettings)
     store: StoreSettings = Factory(StoreSettings)
     control: ControlSettings = Factory(ControlSettings)
-    metrics: MetricsSettings = Factory(MetricsSettings)
-    publish: PublishSettings = Factory(PublishSettings)
     display: DisplaySettings = Factory(DisplaySettings)
+
+    def of(self, kind: type[_Table]) -> _Table:
+        """Return the table of a feature; ``kind`` is its type."""
+        found: _Table = getattr(self, next(field.name for field in fields(Settings) if field.type == kind))
+        return found
 
     def rule_table(self) -> tuple[Rule, ...]:
         """Return the rules with the settings of this configuration."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import structlog
 from attrs import evolve, frozen
 
+from ringfence import street
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.config import loader
 from ringfence.config.schema import Settings
@@ -120,6 +121,11 @@ class Reloader:
         return decoy_alarms(self.settings.rule_table(), self._side.exempt.friends.friends.knows_account)
 
 
-_FIXED = ("store", "control", "metrics", "publish", "crowdsec")
+_FIXED = (
+    "store",
+    "control",
+    *(table for table, module in street.settings().items() if module.RESTART),
+    "crowdsec",
+)
 """Tables of the configuration that take effect only at the start of the daemon."""
 _CHANGED = "changed: restart ringfence"

@@ -1,6 +1,7 @@
 """The metrics in the daemon: their server, which serves the pages of other features too."""
 
 from ringfence.daemon.feature import Feature, Given
+from ringfence.features.metrics.settings import MetricsSettings
 
 
 def build(given: Given) -> Feature | None:
@@ -8,7 +9,7 @@ def build(given: Given) -> Feature | None:
 
     Its library is only loaded if it is needed, because it takes 4 MB of memory.
     """
-    metrics = given.reloader.settings.metrics
+    metrics = given.reloader.settings.of(MetricsSettings)
     if metrics.listen is None:
         return None
     from ringfence.features.metrics.collector import DaemonMetrics  # noqa: PLC0415 - loaded where it is asked for

@@ -29,6 +29,7 @@ from ringfence.clock import Clock
 from ringfence.daemon.feature import Feature, Given, Number
 from ringfence.daemon.firewall_side import FirewallSide
 from ringfence.daemon.http_page import NOT_MODIFIED, Answer, Page, values_of
+from ringfence.features.publish.settings import PublishSettings
 from ringfence.ledger import Record, network_of, parts_of, scope_of
 from ringfence.model import WHOLE_SCOPES, Network, Origin, Secret, format_network
 from ringfence.networks import BITS, VERSIONS, NetworkSet
@@ -264,8 +265,8 @@ def _is_known(head: bytes, tag: bytes) -> bool:
 
 
 def build(given: Given) -> Publisher | None:
-    """Return the publisher; None without a token, or without the server of the metrics."""
-    publish = given.reloader.settings.publish
-    if publish.token is None or given.reloader.settings.metrics.listen is None:
+    """Return the publisher; None without a token."""
+    publish = given.reloader.settings.of(PublishSettings)
+    if publish.token is None:
         return None
     return Publisher(given.side, publish.token, publish.max_entries)

@@ -8,6 +8,7 @@ import pytest
 from ringfence.config.loader import parse
 from ringfence.config.schema import Settings
 from ringfence.errors import ConfigError
+from ringfence.features.publish.settings import PublishSettings
 from ringfence.model import Secret
 
 TOKEN = "0123456789abcdef"
@@ -30,11 +31,11 @@ def problems(publish: dict[str, Any], metrics: dict[str, Any] = LISTEN) -> list[
 
 def test_the_list_is_off_by_default() -> None:
     """Without a token nothing is published, whatever else is set."""
-    found = read({"max_entries": 50_000}).publish
+    found = read({"max_entries": 50_000}).of(PublishSettings)
 
     assert not found.wanted
     assert found.max_entries == 50_000
-    assert read({}).publish.max_entries == 4_000
+    assert read({}).of(PublishSettings).max_entries == 4_000
 
 
 def test_the_token_is_masked(tmp_path: Path) -> None:
@@ -47,10 +48,10 @@ def test_the_token_is_masked(tmp_path: Path) -> None:
         read({"token_file": str(file)}, RINGFENCE_PUBLISH__TOKEN=TOKEN),
     ]
 
-    assert [settings.publish.token for settings in tokens] == [Secret(TOKEN)] * 3
+    assert [settings.of(PublishSettings).token for settings in tokens] == [Secret(TOKEN)] * 3
     assert TOKEN not in repr(tokens)
     without = {"asterisk": AMI, "metrics": LISTEN, "publish": {"token_file": str(file)}}
-    assert parse(without, "here", {}, secrets=False).publish.token is None
+    assert parse(without, "here", {}, secrets=False).of(PublishSettings).token is None
 
 
 @pytest.mark.parametrize(

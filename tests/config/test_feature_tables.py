@@ -1,0 +1,76 @@
+"""The tables that features bring: each is read, shown and documented like a table of the guard."""
+
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from tests.docs.pages import rows_of, section_of, text_of
+
+from ringfence import street
+from ringfence.config.converters import toml_of
+from ringfence.config.effective import Value, ValueOrigin, effective
+from ringfence.config.loader import variable_of
+from ringfence.config.schema import Settings
+from ringfence.errors import ConfigError
+
+VALUES: dict[str, dict[str, Any]] = {
+    "metrics": {"listen": "127.0.0.1:9721", "remote": True, "hosts": ["pbx.example.org"]},
+    "publish": {"token_file": "/run/token", "max_entries": 77},
+}
+"""Valid values of each table; none is the default."""
+LISTEN = {"RINGFENCE_METRICS__LISTEN": "127.0.0.1:9721"}
+
+
+def shown(folder: Path, text: str, environ: dict[str, str], table: str) -> dict[str, Value]:
+    """Return the values of a table that ``config show`` shows, by key."""
+    file = folder / "ringfence.toml"
+    file.write_text(text, "utf-8")
+    return {str(value.path[1]): value for value in effective(file, environ) if value.path[0] == table}
+
+
+def test_every_feature_with_settings_has_its_row() -> None:
+    """The street knows the table of each feature that has one, and each table has values here."""
+    assert {module.__name__.split(".")[2] for module in street.modules("settings")} == {
+        *street.SETTINGS.values()
+    }
+    assert VALUES.keys() == street.SETTINGS.keys()
+
+
+@pytest.mark.parametrize("table", VALUES)
+def test_a_table_is_read_from_the_file(tmp_path: Path, table: str) -> None:
+    """Each value is in force, and is shown with its line; the other keys have their defaults."""
+    lines = [f"[{table}]", *(f"{key} = {toml_of(value)}" for key, value in VALUES[table].items())]
+    text = "\n".join(lines)
+    found = shown(tmp_path, text, {} if table == "metrics" else LISTEN, table)
+
+    assert {
+        key: (value.value, value.line) for key, value in found.items() if value.origin is ValueOrigin.FILE
+    } == {key: (value, line) for line, (key, value) in enumerate(VALUES[table].items(), 2)}
+    kind = street.settings()[table].TABLE
+    assert [*found] == [field.name for field in attrs.fields(kind)]
+    assert Settings().of(kind) == kind()
+
+
+@pytest.mark.parametrize("table", VALUES)
+def test_a_table_is_read_from_the_environment(tmp_path: Path, table: str) -> None:
+    """Each key has a variable, which a mistake names."""
+    texts = {key: str(value).strip("[]'").lower() for key, value in VALUES[table].items()}
+    environ = LISTEN | {variable_of((table, key)): text for key, text in texts.items()}
+    found = shown(tmp_path, "", environ, table)
+
+    assert {key: value.value for key, value in found.items() if value.variable} == VALUES[table]
+    for key in VALUES[table]:
+        with pytest.raises(ConfigError) as caught:
+            shown(tmp_path, "", {variable_of((table, key)): "["}, table)
+        assert caught.value.problems[0].startswith(f"{variable_of((table, key))}: ")
+
+
+@pytest.mark.parametrize("table", VALUES)
+def test_a_table_is_documented(table: str) -> None:
+    """The page of the configuration has a row for each key."""
+    rows = rows_of(section_of(text_of("docs/configuration.md"), f"## [{table}]"))
+
+    assert [row[0] for row in rows] == [
+        f"`{field.name}`" for field in attrs.fields(street.settings()[table].TABLE)
+    ]
