@@ -8,7 +8,7 @@ from attrs import evolve
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from ringfence.alarm_codes import Alarm, AlarmCode
+from ringfence.alarm_codes import Alarm, AlarmCode, AnyAlarmCode
 from ringfence.alarms import (
     LASTS,
     MINUTE,
@@ -35,7 +35,7 @@ class Bench:
         self.alarms = Alarms(lambda: self.now, (self.changes.append,))
         self.logged = logged
 
-    def changed(self) -> list[tuple[AlarmCode, str, str, str]]:
+    def changed(self) -> list[tuple[AnyAlarmCode, str, str, str]]:
         """Return the changes since the last call."""
         found = [(one.code, one.subject, one.text, one.change) for one in self.changes]
         self.changes.clear()

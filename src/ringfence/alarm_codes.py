@@ -1,13 +1,16 @@
-"""The codes of all alarms, each with its meaning and what to do, and the class of reported alarms.
+"""The codes of the guard's alarms, each with its meaning and what to do, and the class of reported alarms.
 
-A code is a dotted name. Commands and scripts decide by codes, never by texts. The table in docs/operating.md
-contains the same sentences; a test compares them.
+A code is a dotted name. Commands and scripts decide by codes, never by texts. A feature has codes of its own.
+The table in docs/operating.md contains the same sentences; a test compares them.
 """
 
 import enum
+from functools import cache
 from typing import Self
 
 from attrs import frozen
+
+from ringfence import street
 
 _EVENTS = frozenset({"attack", "evidence", "friend", "office", "password", "phone", "phones", "source"})
 """The first parts (before the dot) of the codes of alarms that are not about the setup of this host.
@@ -24,7 +27,7 @@ def is_about_setup(code: str) -> bool:
     return code.partition(".")[0] not in _EVENTS
 
 
-class AlarmCode(enum.StrEnum):
+class AnyAlarmCode(enum.StrEnum):
     """The code of an alarm, with its meaning and what the administrator should do (``action``)."""
 
     meaning: str
@@ -37,6 +40,10 @@ class AlarmCode(enum.StrEnum):
         member.meaning = meaning
         member.action = action
         return member
+
+
+class AlarmCode(AnyAlarmCode):
+    """The codes of the guard's alarms. A feature has its own, in its module ``alarms``."""
 
     PHONE_BROKEN = (
         "phone.broken",
@@ -337,11 +344,6 @@ class AlarmCode(enum.StrEnum):
         "Periodic work of the daemon failed; ringfence goes on and tries again.",
         "Remove the cause, which the text names; the log has the details (`task.failed`).",
     )
-    METRICS_UNAVAILABLE = (
-        "metrics.unavailable",
-        "The metrics cannot be served.",
-        "Free the address and port, or change `listen` in `[metrics]`.",
-    )
     TRIAL_NOT_ENDED = (
         "trial.not_ended",
         "A trial has ended, but not everything could be removed.",
@@ -479,6 +481,12 @@ class AlarmCode(enum.StrEnum):
     )
 
 
+@cache
+def every_code() -> tuple[AnyAlarmCode, ...]:
+    """Return the codes of the guard, and of the features that this copy has."""
+    return (*AlarmCode, *(code for module in street.modules("alarms") for code in module.CODES))
+
+
 @frozen
 class Alarm:
     """A problem that a part of ringfence reports: a code, a subject and a text.
@@ -486,7 +494,7 @@ class Alarm:
     ``subject`` is the address, the account or the part that the alarm is about, or "" if there is none.
     """
 
-    code: AlarmCode
+    code: AnyAlarmCode
     subject: str
     text: str
 

@@ -31,7 +31,7 @@ from math import inf, isfinite
 import structlog
 from attrs import define, evolve, frozen
 
-from ringfence.alarm_codes import Alarm, AlarmCode
+from ringfence.alarm_codes import Alarm, AlarmCode, AnyAlarmCode
 from ringfence.model import printable, rfc3339
 
 LASTS = 600.0  # seconds after which an alarm clears, unless activate() gets another time
@@ -72,7 +72,7 @@ CHANGES = BEGAN, UPDATED, CLEARED, DISMISSED = (
     "dismissed",
 )
 
-_Key = tuple[AlarmCode, str]
+_Key = tuple[AnyAlarmCode, str]
 
 
 @frozen
@@ -85,7 +85,7 @@ class AlarmRecord:
     """
 
     number: int
-    code: AlarmCode
+    code: AnyAlarmCode
     subject: str
     text: str
     since: float
@@ -120,7 +120,7 @@ class AlarmEvent:
     ``change`` is one of ``CHANGES``, such as "began". ``by`` is the administrator who made it; "" if none.
     """
 
-    code: AlarmCode
+    code: AnyAlarmCode
     subject: str
     text: str
     change: str
@@ -163,11 +163,11 @@ class Alarms:
     ) -> None:
         self._clock = clock
         self._listeners = listeners
-        self._up: dict[AlarmCode, dict[str, _State]] = {}
+        self._up: dict[AnyAlarmCode, dict[str, _State]] = {}
         # By code: the latest minute in which alarms of this code were logged, and the number of these lines.
-        self._logged: dict[AlarmCode, tuple[int, int]] = {}
+        self._logged: dict[AnyAlarmCode, tuple[int, int]] = {}
         # By code: how often each alarm was activated for which there was no room, the latest ones.
-        self._outside: dict[AlarmCode, dict[str, int]] = {}
+        self._outside: dict[AnyAlarmCode, dict[str, int]] = {}
         self._held: set[_Key] = set()
         # Restored held alarms of KNOWN_LATE that no part has reported since the restart.
         self._unconfirmed: set[_Key] = set()
@@ -179,12 +179,14 @@ class Alarms:
 
     # -- alarms begin and end
 
-    def activate(self, code: AlarmCode, subject: str, text: str, lasts: float = LASTS) -> None:
+    def activate(self, code: AnyAlarmCode, subject: str, text: str, lasts: float = LASTS) -> None:
         """Activate an alarm for ``lasts`` seconds from now; if it is active already, count a repeat."""
         if self._record(code, subject, text, lasts) and self._may_log(code, self._clock()):
             self._log.error(f"alarm.{code}", subject=subject, text=text)
 
-    def _record(self, code: AlarmCode, subject: str, text: str, lasts: float, *, held: bool = False) -> bool:
+    def _record(
+        self, code: AnyAlarmCode, subject: str, text: str, lasts: float, *, held: bool = False
+    ) -> bool:
         """Activate an alarm, or count a repeat; return whether to log it.
 
         Return True if the alarm is new, was dismissed, or has a new text. Return False for a new alarm if
@@ -224,7 +226,7 @@ class Alarms:
             self._keep(known, now)
         return returns or before.text != text
 
-    def _make_room(self, code: AlarmCode, subject: str, of_code: dict[str, _State]) -> int:
+    def _make_room(self, code: AnyAlarmCode, subject: str, of_code: dict[str, _State]) -> int:
         """Return how often a new alarm was activated by now; 0 if there is no room for it.
 
         It gets the place of the one that was activated least often, if that was less often than the new one.
@@ -252,7 +254,7 @@ class Alarms:
         of_code[state.record.subject] = self._numbered[state.record.number] = state
         return state
 
-    def _may_log(self, code: AlarmCode, now: float) -> bool:
+    def _may_log(self, code: AnyAlarmCode, now: float) -> bool:
         """Count a log line about this code. Return False if this minute has ``MOST_LOGGED`` lines already."""
         minute, number = self._logged.get(code, (0, 0))
         if int(now / MINUTE) != minute:
@@ -260,7 +262,7 @@ class Alarms:
         self._logged[code] = minute, number + 1
         return number < MOST_LOGGED
 
-    def clear(self, code: AlarmCode, subject: str) -> None:
+    def clear(self, code: AnyAlarmCode, subject: str) -> None:
         """End an alarm; do nothing if it is not active."""
         state = self._up.get(code, {}).pop(subject, None)
         if state is not None:
@@ -296,7 +298,7 @@ class Alarms:
                     self._log.warning(f"alarm.{code}", subject=subject, text=text)
         self._held = held.keys() | self._unconfirmed
 
-    def count(self) -> dict[AlarmCode, int]:
+    def count(self) -> dict[AnyAlarmCode, int]:
         """Return the number of active alarms for each code that has any; dismissed ones do not count."""
         self.expire()
         numbers = {code: sum(1 for _ in _shown(of_code)) for code, of_code in self._up.items()}

@@ -12,6 +12,7 @@ fixed names. The guard loads each module where it needs it:
   ``with_secrets``, a function that returns the table with the secrets of these files, and a line for each
   file that it cannot use
 - in the module ``table``: ``TABLES``, its tables in the database
+- in the module ``alarms``: ``CODES``, the codes of its alarms (``alarm_codes.py``)
 - in the module ``guard``: ``build``, a function that gets the daemon's parts (``daemon/feature.py``) and
   returns the feature's own; ``REQUESTS``, the fields of each of its requests on the control socket;
   ``RECORDED``, by the name of a request the function of the store, the arguments and the time that answers it

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
-from ringfence.alarm_codes import AlarmCode
+from ringfence.alarm_codes import AlarmCode, AnyAlarmCode
 from ringfence.alarms import CLEARED, AlarmEvent
 from ringfence.model import Ban, Severity, Topic, format_network, printable, rfc3339
 
@@ -114,7 +114,7 @@ def of_alarm(event: AlarmEvent) -> Notification:
     return Notification(topic, severity, event.time, str(event.code), event.subject, event.text)
 
 
-def severity_of(code: AlarmCode) -> Severity:
+def severity_of(code: AnyAlarmCode) -> Severity:
     """Return how urgent an alarm is."""
     if code in _CRITICAL:
         return Severity.CRITICAL

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from ringfence.alarm_codes import AlarmCode
+from ringfence.alarm_codes import every_code
 from ringfence.alarms import AlarmRecord
 from ringfence.errors import StoreError
 from ringfence.model import (
@@ -314,7 +314,7 @@ _DELETE_OLDEST = """
     DELETE FROM alarms WHERE cleared IS NOT NULL AND number NOT IN
         (SELECT number FROM alarms WHERE cleared IS NOT NULL ORDER BY cleared DESC LIMIT ?)
 """
-_CODES = {str(code): code for code in AlarmCode}
+_CODES = {str(code): code for code in every_code()}
 
 
 class AlarmTable:

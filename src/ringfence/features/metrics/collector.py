@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 import ringfence
-from ringfence.alarm_codes import AlarmCode
+from ringfence.alarm_codes import every_code
 from ringfence.bans.delays import BOUNDS
 from ringfence.daemon.feature import Feature
 from ringfence.daemon.firewall_side import FirewallSide
@@ -90,7 +90,7 @@ class DaemonMetrics(Collector):
                 yield (_counter if one.only_grows else _gauge)(one.name, one.text, value=one.value)
         yield from self._store_metrics()
         alarms = self._side.common.alarms.count()
-        numbers = {(str(code),): alarms.get(code, 0) for code in AlarmCode}
+        numbers = {(str(code),): alarms.get(code, 0) for code in every_code()}
         yield _gauge("alarms", "Active alarms by code, without dismissed ones.", ["code"], numbers.items())
         yield from self._process_metrics()
 

@@ -20,10 +20,11 @@ from itertools import chain
 
 import structlog
 
-from ringfence.alarm_codes import Alarm, AlarmCode
+from ringfence.alarm_codes import Alarm
 from ringfence.config.converters import ListenAddress
 from ringfence.daemon.feature import Feature
 from ringfence.daemon.http_page import Answer, Page, values_of
+from ringfence.features.metrics.alarms import MetricsAlarmCode
 
 MOST_HEAD = 8 * 1024
 MOST_CONNECTIONS = 64
@@ -67,7 +68,8 @@ class MetricsServer(Feature):
 
     def alarms(self) -> list[Alarm]:
         """Return the alarm that the metrics cannot be served; [] if there is no such error."""
-        return [Alarm(AlarmCode.METRICS_UNAVAILABLE, str(self._where), self._error)] if self._error else []
+        code = MetricsAlarmCode.METRICS_UNAVAILABLE
+        return [Alarm(code, str(self._where), self._error)] if self._error else []
 
     async def run(self) -> None:
         """Serve until cancelled."""

@@ -1,0 +1,16 @@
+"""The alarm of the metrics."""
+
+from ringfence.alarm_codes import AnyAlarmCode
+
+
+class MetricsAlarmCode(AnyAlarmCode):
+    """The code of the alarm that the metrics raise."""
+
+    METRICS_UNAVAILABLE = (
+        "metrics.unavailable",
+        "The metrics cannot be served.",
+        "Free the address and port, or change `listen` in `[metrics]`.",
+    )
+
+
+CODES = MetricsAlarmCode
