@@ -16,7 +16,7 @@ import os
 import re
 import ssl
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from functools import partial
@@ -30,22 +30,7 @@ from cattrs import AttributeValidationNote, ClassValidationError, Converter, Ite
 from cattrs.errors import ForbiddenExtraKeysError
 
 from ringfence import street
-from ringfence.config.converters import (
-    HOOKS,
-    MAX_SECRET_BYTES,
-    HostName,
-    Interface,
-    MailAddress,
-    Paths,
-    Region,
-    RuleName,
-    SipPort,
-    Text,
-    UserName,
-    is_there,
-    list_only,
-    read_secret,
-)
+from ringfence.config.converters import HOOKS, MAX_SECRET_BYTES, Paths, is_there, list_only, read_secret
 from ringfence.config.crowdsec import crowdsec_problems
 from ringfence.config.feeds import feed_problems
 from ringfence.config.hook_variables import HOOK_VARIABLES
@@ -81,7 +66,7 @@ from ringfence.config.schema import (
     with_passwords,
 )
 from ringfence.errors import ConfigError
-from ringfence.model import Network, Secret, Topic
+from ringfence.model import Secret
 
 # -- environment variables that set keys of the configuration, for containers
 #
@@ -484,31 +469,21 @@ def _converter() -> Converter:
             converter.register_structure_hook(kind, hook)
         else:
             converter.register_structure_hook_func(partial(eq, kind), hook)
-    for kind in (
-        tuple[AsteriskSettings, ...],
-        tuple[CustomSettings, ...],
-        tuple[Network, ...],
-        tuple[HostName, ...],
-        tuple[Region, ...],
-        tuple[Interface, ...],
-        tuple[Path, ...],
-        tuple[SipPort, ...],
-        tuple[Text, ...],
-        tuple[MailSettings, ...],
-        tuple[AppriseSettings, ...],
-        tuple[HookSettings, ...],
-        tuple[MailAddress, ...],
-        tuple[RuleName, ...],
-        tuple[UserName, ...],
-        tuple[Topic, ...],
-    ):
+    for kind in dict.fromkeys(_lists_in(Settings)):
         listed = list_only(converter.get_structure_hook(kind))
         converter.register_structure_hook_func(partial(eq, kind), listed)
-    # Some keys have one of these types or None. The type with None needs a hook of its own.
-    for kind in (tuple[Path, ...], tuple[SipPort, ...], tuple[Text, ...]):
+        # A list that may be None needs a hook of its own.
         converter.register_structure_hook_func(partial(eq, kind | None), _given(converter, kind))
     converter.register_structure_hook_func(partial(eq, Paths | None), HOOKS[Paths])
     return converter
+
+
+def _lists_in(kind: Any) -> Iterator[Any]:  # noqa: ANN401 - a type
+    """Yield the types of the lists in a table or a type, those of inner tables first."""
+    for inner in (field.type for field in fields(kind)) if has(kind) else get_args(kind):
+        yield from _lists_in(inner)
+    if get_origin(kind) is tuple:
+        yield kind
 
 
 def _given(converter: Converter, kind: Any) -> Callable[[object, object], object]:  # noqa: ANN401 - a type
