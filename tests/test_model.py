@@ -14,7 +14,7 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringfence.config.loader import AmiSettings, AsteriskSettings, Settings
+from ringfence.config.schema import AmiSettings, AsteriskSettings, Settings
 from ringfence.model import Secret, SourceId, parse_network, printable
 from ringfence.sources.ami import AmiTarget
 

@@ -10,8 +10,15 @@ from tests.support.console import ScriptedConsole
 from ringfence.cli.check import page_findings, rights_findings
 from ringfence.cli.check_friends import allowed_of, guest_findings, trunk_findings, unchecked
 from ringfence.config.converters import HostName
-from ringfence.config.loader import AllowSettings, AsteriskSettings, Settings, WireSettings
-from ringfence.config.schema import FirewallSettings, HepSettings, RationSettings
+from ringfence.config.schema import (
+    AllowSettings,
+    AsteriskSettings,
+    FirewallSettings,
+    HepSettings,
+    RationSettings,
+    Settings,
+    WireSettings,
+)
 from ringfence.firewall.contract import LimitMode
 from ringfence.host.console import NoConsole
 

@@ -15,7 +15,7 @@ from ringfence.audit.asterisk import Asterisk
 from ringfence.cli import check_logs
 from ringfence.cli.check_logs import TAIL, log_findings
 from ringfence.config.converters import LevelName, Name, Pattern, UserName
-from ringfence.config.loader import AsteriskSettings, CustomSettings, LogSettings
+from ringfence.config.schema import AsteriskSettings, CustomSettings, LogSettings
 from ringfence.host.conf_reader import Unread
 from ringfence.sources.logs import LOG_PATHS
 from ringfence.sources.state import WITHOUT_LOG

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tests.support.unprivileged import unprivileged
 
 from ringfence.config.converters import (
+    MAX_SECRET_BYTES,
     BackendName,
     Burst,
     Count,
@@ -37,8 +38,8 @@ from ringfence.config.converters import (
     SipPort,
     Text,
 )
-from ringfence.config.loader import (
-    MAX_SECRET_BYTES,
+from ringfence.config.loader import load, load_what_is_right, parse
+from ringfence.config.schema import (
     AllowSettings,
     AmiSettings,
     AsteriskSettings,
@@ -54,11 +55,8 @@ from ringfence.config.loader import (
     RuleSettings,
     Settings,
     StoreSettings,
-    load,
-    load_what_is_right,
-    parse,
+    default_rules,
 )
-from ringfence.config.schema import default_rules
 from ringfence.detect.rules import RULES
 from ringfence.errors import ConfigError
 from ringfence.firewall import BACKENDS

@@ -25,7 +25,7 @@ from tests.support.daemon import PATIENCE, ami_server, toml, until
 from tests.support.peers import Mailbox, mail_server
 
 from ringfence import control
-from ringfence.config.loader import Settings
+from ringfence.config.schema import Settings
 
 ROOT = Path(__file__).parents[2]
 UNUSED_ID = 61_900

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from ringfence.config.converters import LevelName, Name, Pattern, Port, Text, UserName
-from ringfence.config.loader import AmiSettings, AsteriskSettings, CustomSettings, LogSettings
+from ringfence.config.schema import AmiSettings, AsteriskSettings, CustomSettings, LogSettings
 from ringfence.daemon.source_manager import logs_of, target_of
 from ringfence.errors import SourceError
 from ringfence.model import Secret

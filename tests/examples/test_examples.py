@@ -11,7 +11,8 @@ import pytest
 from ringfence import street
 from ringfence.config.crowdsec import CrowdsecSettings
 from ringfence.config.feeds import FeedSettings
-from ringfence.config.loader import (
+from ringfence.config.loader import load
+from ringfence.config.schema import (
     AllowSettings,
     AmiSettings,
     AppriseSettings,
@@ -20,8 +21,11 @@ from ringfence.config.loader import (
     ControlSettings,
     CustomSettings,
     DenySettings,
+    DisplaySettings,
+    FenceSettings,
     FirewallSettings,
     GeoSettings,
+    HepSettings,
     HookSettings,
     LimitSettings,
     LogSettings,
@@ -32,12 +36,6 @@ from ringfence.config.loader import (
     Settings,
     StoreSettings,
     WireSettings,
-    load,
-)
-from ringfence.config.schema import (
-    DisplaySettings,
-    FenceSettings,
-    HepSettings,
     default_rules,
 )
 from ringfence.detect.rules import RULES

@@ -8,7 +8,8 @@ from zoneinfo import ZoneInfo
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringfence.config.loader import Settings, parse
+from ringfence.config.loader import parse
+from ringfence.config.schema import Settings
 from ringfence.fail2ban.carried import (
     GUESS,
     LOGS,

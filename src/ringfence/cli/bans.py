@@ -42,7 +42,7 @@ from ringfence.cli.output import (
 from ringfence.cli.screen import Screen, escaped_text, fitting, show_list, table_of, without
 from ringfence.clock import format_duration
 from ringfence.config.converters import parse_duration
-from ringfence.config.loader import Settings
+from ringfence.config.schema import Settings
 from ringfence.control import MOST_LISTED
 from ringfence.errors import DaemonUnreachableError, Exit
 from ringfence.model import format_network

@@ -29,7 +29,7 @@ from ringfence.cli.check_logs import log_findings
 from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, alarm_text, ask, settings_from
 from ringfence.cli.import_fail2ban import FAIL2BAN
 from ringfence.cli.output import JsonOption, echo, echo_json, echo_stderr, errors_reported
-from ringfence.config.loader import AsteriskSettings, Settings
+from ringfence.config.schema import AsteriskSettings, Settings
 from ringfence.daemon.process import USER, may_read
 from ringfence.daemon.process import configure as configure_logging
 from ringfence.daemon.source_manager import NO_EXPORT, target_of

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ringfence.audit.asterisk import Finding, Trunk, identifies_from, peers_from
-from ringfence.config.loader import Settings
+from ringfence.config.schema import Settings
 from ringfence.firewall.contract import GUESTS, LimitMode
 from ringfence.host.console import Console
 from ringfence.lists.entries import parse_entry

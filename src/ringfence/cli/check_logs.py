@@ -17,7 +17,7 @@ from typing import Any
 from attrs import frozen
 
 from ringfence.audit.asterisk import DUMPING, Asterisk, Finding
-from ringfence.config.loader import AsteriskSettings, CustomSettings
+from ringfence.config.schema import AsteriskSettings, CustomSettings
 from ringfence.parse.prefix import parse_prefix
 from ringfence.sources.journal import PROGRAM, UNITS, user_number
 from ringfence.sources.logs import LOG_PATHS, OWN, check_paths, choose

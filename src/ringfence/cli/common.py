@@ -18,7 +18,7 @@ from ringfence.cli import output
 from ringfence.cli.output import echo_stderr
 from ringfence.config import loader
 from ringfence.config.converters import parse_duration
-from ringfence.config.loader import Settings
+from ringfence.config.schema import Settings
 from ringfence.errors import (
     ConfigError,
     DaemonUnreachableError,

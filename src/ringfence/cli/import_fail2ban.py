@@ -25,7 +25,7 @@ from ringfence.cli.common import (
 from ringfence.cli.output import echo, echo_document, echo_stderr, errors_reported
 from ringfence.clock import format_duration
 from ringfence.config.converters import MAX_DURATION
-from ringfence.config.loader import Settings
+from ringfence.config.schema import Settings
 from ringfence.control import MOST_LISTED
 from ringfence.errors import Exit, StoreError
 from ringfence.fail2ban.carried import bantime_of, convert, document_of

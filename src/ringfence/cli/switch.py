@@ -12,7 +12,7 @@ from ringfence.cli.common import (
     settings_or_defaults,
 )
 from ringfence.cli.output import echo, echo_stderr, errors_reported, note_unrecorded
-from ringfence.config.loader import Settings
+from ringfence.config.schema import Settings
 from ringfence.errors import DaemonUnreachableError, Exit
 from ringfence.firewall.cleanup import flush_other_backends
 

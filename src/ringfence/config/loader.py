@@ -30,34 +30,18 @@ from cattrs import AttributeValidationNote, ClassValidationError, Converter, Ite
 from cattrs.errors import ForbiddenExtraKeysError
 
 from ringfence import street
-from ringfence.config.converters import HOOKS, MAX_SECRET_BYTES, Paths, is_there, list_only, read_secret
+from ringfence.config.converters import HOOKS, Paths, is_there, list_only, read_secret
 from ringfence.config.crowdsec import crowdsec_problems
 from ringfence.config.feeds import feed_problems
 from ringfence.config.hook_variables import HOOK_VARIABLES
 from ringfence.config.schema import (
     ROOT,
-    AllowSettings,
     AmiSettings,
-    AppriseSettings,
     AsteriskSettings,
-    ClaimedSettings,
-    ControlSettings,
-    CustomSettings,
-    DenySettings,
-    FirewallSettings,
-    GeoSettings,
-    HookSettings,
     Key,
     KeyPath,
-    LimitSettings,
-    LogSettings,
-    MailSettings,
-    NotifySettings,
-    RationSettings,
     RuleSettings,
     Settings,
-    StoreSettings,
-    WireSettings,
     channel_problems,
     children_of,
     default_rules,
@@ -255,34 +239,6 @@ def _remove(tree: dict[str, Any], path: KeyPath) -> None:
             return
     if isinstance(node, dict):
         node.pop(path[-1], None)
-
-
-__all__ = [
-    "MAX_SECRET_BYTES",
-    "AllowSettings",
-    "AmiSettings",
-    "AppriseSettings",
-    "AsteriskSettings",
-    "ClaimedSettings",
-    "ControlSettings",
-    "CustomSettings",
-    "DenySettings",
-    "FirewallSettings",
-    "GeoSettings",
-    "HookSettings",
-    "LimitSettings",
-    "LogSettings",
-    "MailSettings",
-    "NotifySettings",
-    "RationSettings",
-    "RuleSettings",
-    "Settings",
-    "StoreSettings",
-    "WireSettings",
-    "load",
-    "load_what_is_right",
-    "parse",
-]
 
 
 def load(path: Path, environ: Mapping[str, str] = os.environ, *, secrets: bool = True) -> Settings:

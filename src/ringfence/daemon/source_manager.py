@@ -13,8 +13,7 @@ from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
 from ringfence.clock import Clock
-from ringfence.config.loader import AmiSettings
-from ringfence.config.schema import AsteriskSettings
+from ringfence.config.schema import AmiSettings, AsteriskSettings
 from ringfence.daemon.pipeline import Pipeline
 from ringfence.detect.detector import Detector
 from ringfence.errors import HostError, SourceError

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from ringfence.config.loader import Settings
+    from ringfence.config.schema import Settings
     from ringfence.parse.custom import Custom
 
 MAX_SHOWN = 50
