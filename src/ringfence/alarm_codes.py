@@ -27,18 +27,32 @@ def is_about_setup(code: str) -> bool:
     return code.partition(".")[0] not in _EVENTS
 
 
+class Mark(enum.Enum):
+    """How the alarms of a code differ from others."""
+
+    CRITICAL = enum.auto()
+    INFO = enum.auto()
+    """An administrator need not act on it."""
+    KNOWN_LATE = enum.auto()
+    """Its part can report it only some time after a restart, so a restored one stays for a while."""
+    ENDED_BY_RESTART = enum.auto()
+    """It clears at a restart, because the state that it reports is only in memory."""
+
+
 class AnyAlarmCode(enum.StrEnum):
-    """The code of an alarm, with its meaning and what the administrator should do (``action``)."""
+    """The code of an alarm: its meaning, what the administrator should do (``action``), and its marks."""
 
     meaning: str
     action: str
+    marks: frozenset[Mark]
 
-    def __new__(cls, code: str, meaning: str, action: str) -> Self:
-        """Make a member: its value is ``code``, and it has the texts ``meaning`` and ``action``."""
+    def __new__(cls, code: str, meaning: str, action: str, *marks: Mark) -> Self:
+        """Make a member: its value is ``code``, and it has the texts and the marks."""
         member = str.__new__(cls, code)
         member._value_ = code
         member.meaning = meaning
         member.action = action
+        member.marks = frozenset(marks)
         return member
 
 
@@ -59,11 +73,14 @@ class AlarmCode(AnyAlarmCode):
         "phones.all_failing",
         "Half of the phones fail at once; until this clears, ringfence bans no known phone.",
         "Look at Asterisk's database and at its last reload.",
+        Mark.CRITICAL,
+        Mark.ENDED_BY_RESTART,
     )
     PASSWORD_GUESSED = (
         "password.guessed",
         "A correct password followed three wrong ones from the same address.",
         "Change the password, unless a new phone was set up there.",
+        Mark.CRITICAL,
     )
     PASSWORD_ELSEWHERE = (
         "password.elsewhere",
@@ -110,6 +127,7 @@ class AlarmCode(AnyAlarmCode):
         "evidence.hidden",
         "A sender hides its attempts from Asterisk's events; ringfence counts them.",
         "There is nothing to do.",
+        Mark.INFO,
     )
     EVIDENCE_TAMPERED = (
         "evidence.tampered",
@@ -118,6 +136,7 @@ class AlarmCode(AnyAlarmCode):
             "true sender."
         ),
         "There is nothing to do.",
+        Mark.INFO,
     )
     EVIDENCE_FORGED_BY = (
         "evidence.forged_by",
@@ -126,16 +145,19 @@ class AlarmCode(AnyAlarmCode):
             "counts them for the sender."
         ),
         "There is nothing to do.",
+        Mark.INFO,
     )
     EVIDENCE_FORGED = (
         "evidence.forged",
         "A log line names an address to which Asterisk sent nothing; the line does not count.",
         "Do nothing about that address.",
+        Mark.INFO,
     )
     EVIDENCE_UNCONFIRMED = (
         "evidence.unconfirmed",
         "Attempts are unconfirmed, so they ban nothing; the text gives the reason.",
         "If the address is an attacker, ban it with `ringfence ban`, or switch on the missing source.",
+        Mark.INFO,
     )
     EVIDENCE_UNPROVABLE = (
         "evidence.unprovable",
@@ -144,6 +166,7 @@ class AlarmCode(AnyAlarmCode):
             "guesses stay claimed."
         ),
         "If the address is a friend, look at the devices there.",
+        Mark.INFO,
     )
     EVIDENCE_FORGEABLE = (
         "evidence.forgeable",
@@ -154,6 +177,7 @@ class AlarmCode(AnyAlarmCode):
         "source.silent",
         "A source has not been listening for 5 seconds; the text gives the reason.",
         "Remove the cause; ringfence connects again by itself.",
+        Mark.CRITICAL,
     )
     LOG_LOST = (
         "log.lost",
@@ -167,11 +191,13 @@ class AlarmCode(AnyAlarmCode):
             "a request."
         ),
         "There is nothing to do: the wire and the log show the attempt.",
+        Mark.INFO,
     )
     LOG_TAMPERED = (
         "log.tampered",
         "A log contains text of a sender that imitates log lines; such text bans nothing.",
         "There is nothing to do.",
+        Mark.INFO,
     )
     LOG_CLOCK = (
         "log.clock",
@@ -209,11 +235,13 @@ class AlarmCode(AnyAlarmCode):
         "firewall.not_enforced",
         "ringfence is switched on, but could not put its rules in place; no address is banned.",
         "Remove the cause, which the text names; ringfence tries again every 30 seconds.",
+        Mark.CRITICAL,
     )
     FIREWALL_DAMAGED = (
         "firewall.damaged",
         "The rules or sets cannot be checked or repaired, so bans may have no effect.",
         "Remove the cause, which the text names; ringfence tries again every second.",
+        Mark.CRITICAL,
     )
     FIREWALL_NOT_COMPARED = (
         "firewall.not_compared",
@@ -249,6 +277,7 @@ class AlarmCode(AnyAlarmCode):
         "firewall.off",
         "Someone ran `ringfence off`, so no address is banned.",
         "Run `ringfence on`.",
+        Mark.CRITICAL,
     )
     FIREWALL_DRY_RUN = (
         "firewall.dry_run",
@@ -259,6 +288,7 @@ class AlarmCode(AnyAlarmCode):
         "firewall.refused",
         "The kernel refuses bans; ringfence keeps them and tries again.",
         "Remove the cause, which the text names.",
+        Mark.CRITICAL,
     )
     FIREWALL_INTERFACES = (
         "firewall.interfaces",
@@ -269,6 +299,7 @@ class AlarmCode(AnyAlarmCode):
         "wire.blind",
         "The wire is on, but shows no challenges.",
         "Remove the cause, which the text names.",
+        Mark.KNOWN_LATE,
     )
     WIRE_USER = (
         "wire.user",
@@ -277,6 +308,7 @@ class AlarmCode(AnyAlarmCode):
             "answer of this host, or of containers: another program could have sent it."
         ),
         "Let AMI listen at the port in `[asterisk.ami]`, on this host or at the container's address.",
+        Mark.KNOWN_LATE,
     )
     HEP_MISSING = (
         "hep.missing",
@@ -312,6 +344,7 @@ class AlarmCode(AnyAlarmCode):
         "store.damaged",
         "The database was damaged.",
         "Follow the text.",
+        Mark.CRITICAL,
     )
     STORE_IN_MEMORY = (
         "store.in_memory",
@@ -320,6 +353,7 @@ class AlarmCode(AnyAlarmCode):
             "stop."
         ),
         "Follow the text, and restart ringfence.",
+        Mark.CRITICAL,
     )
     STORE_NOT_RECORDED = (
         "store.not_recorded",
@@ -348,11 +382,13 @@ class AlarmCode(AnyAlarmCode):
         "trial.not_ended",
         "A trial has ended, but not everything could be removed.",
         "Run `ringfence off`.",
+        Mark.CRITICAL,
     )
     TRIAL_RUNNING = (
         "trial.running",
         "A trial runs, and removes everything at its end.",
         "Run `ringfence confirm` to keep everything in place.",
+        Mark.INFO,
     )
     FENCE_WAITS = (
         "fence.waits",
@@ -388,11 +424,13 @@ class AlarmCode(AnyAlarmCode):
         "host.unreadable",
         "Facts about this host, which the subject names, cannot be read; the last known ones count.",
         "Remove the cause, which the text names.",
+        Mark.KNOWN_LATE,
     )
     NAME_UNRESOLVED = (
         "name.unresolved",
         "A name of the configuration or of a trunk cannot be resolved; its last addresses stay.",
         "Correct the name or the DNS.",
+        Mark.KNOWN_LATE,
     )
     NAME_TOO_MANY_ADDRESSES = (
         "name.too_many_addresses",
@@ -473,11 +511,13 @@ class AlarmCode(AnyAlarmCode):
         "notify.failing",
         "A channel of `[notify]` does not deliver messages; ringfence tries again.",
         "Remove the cause, which the text names, and run `ringfence notify test`.",
+        Mark.KNOWN_LATE,
     )
     NOTIFY_DROPPED = (
         "notify.dropped",
         "A channel of `[notify]` failed for so long that messages were dropped.",
         "Remove the cause of its failures; the alarm clears with the next message that is delivered.",
+        Mark.KNOWN_LATE,
     )
 
 

@@ -31,7 +31,7 @@ from math import inf, isfinite
 import structlog
 from attrs import define, evolve, frozen
 
-from ringfence.alarm_codes import Alarm, AlarmCode, AnyAlarmCode
+from ringfence.alarm_codes import Alarm, AnyAlarmCode, Mark
 from ringfence.model import printable, rfc3339
 
 LASTS = 600.0  # seconds after which an alarm clears, unless activate() gets another time
@@ -42,25 +42,9 @@ MINUTE = 60.0
 RESTORED_FOR = 600.0
 """Seconds after a restart for which some restored alarms stay although no part has reported them again.
 
-These are the alarms of :data:`KNOWN_LATE`, and alarms that neither last as long as a part reports them (the
-*held* ones) nor clear at a set time.
+These are the alarms with the mark ``KNOWN_LATE``, and alarms that neither last as long as a part reports
+them (the *held* ones) nor clear at a set time.
 """
-KNOWN_LATE = frozenset(
-    {
-        AlarmCode.HOST_UNREADABLE,
-        AlarmCode.NAME_UNRESOLVED,
-        AlarmCode.NOTIFY_DROPPED,
-        AlarmCode.NOTIFY_FAILING,
-        AlarmCode.WIRE_BLIND,
-        AlarmCode.WIRE_USER,
-    }
-)
-"""Codes of held alarms that their part can report only some time after a restart.
-
-After a restart, such an alarm stays for ``RESTORED_FOR`` seconds even if the part does not report it.
-"""
-ENDED_BY_RESTART = frozenset({AlarmCode.PHONES_ALL_FAILING})
-"""Codes of alarms that clear at a restart, because the state that they report is only in memory."""
 REWRITE_AFTER = 30.0
 """Minimum seconds between two writes of an alarm to the database, if only its time and its count change."""
 MOST_UNWRITTEN = 10_000
@@ -169,7 +153,7 @@ class Alarms:
         # By code: how often each alarm was activated for which there was no room, the latest ones.
         self._outside: dict[AnyAlarmCode, dict[str, int]] = {}
         self._held: set[_Key] = set()
-        # Restored held alarms of KNOWN_LATE that no part has reported since the restart.
+        # Restored held alarms with the mark KNOWN_LATE that no part has reported since the restart.
         self._unconfirmed: set[_Key] = set()
         self._unconfirmed_until = -inf
         self._numbered: dict[int, _State] = {}
@@ -278,7 +262,8 @@ class Alarms:
     def hold(self, alarms: Iterable[Alarm]) -> None:
         """Make ``alarms`` the held alarms: begin the new ones, and clear all other held alarms.
 
-        A restored alarm of ``KNOWN_LATE`` that is not in ``alarms`` stays for ``RESTORED_FOR`` seconds.
+        A restored alarm that is not in ``alarms`` stays for ``RESTORED_FOR`` seconds if its code has the mark
+        ``KNOWN_LATE``.
         """
         held = {(alarm.code, alarm.subject): alarm.text for alarm in alarms}
         self._unconfirmed -= held.keys()
@@ -356,7 +341,7 @@ class Alarms:
     def restore(self, records: Iterable[AlarmRecord], following: int | None) -> None:
         """Restore the alarms that were active when the daemon last ended. Nothing is logged.
 
-        A record is cleared, and not restored, in any of these cases: its time is over, its code is in
+        A record is cleared, and not restored, in any of these cases: its time is over, its code has the mark
         ``ENDED_BY_RESTART``, a later record has the same code and subject, or there are ``MOST`` alarms of
         its code already.
 
@@ -374,13 +359,13 @@ class Alarms:
                 continue
             end = _end_of(record, now)
             state = _State(record, end - record.last, now)
-            if record.code in ENDED_BY_RESTART or end <= now:
+            if Mark.ENDED_BY_RESTART in record.code.marks or end <= now:
                 self._end(state)
                 continue
             self._add(of_code, state)
             if record.held:
                 self._held.add((record.code, record.subject))
-        self._unconfirmed = {key for key in self._held if key[0] in KNOWN_LATE}
+        self._unconfirmed = {key for key in self._held if Mark.KNOWN_LATE in key[0].marks}
         self._unconfirmed_until = now + RESTORED_FOR
 
     def take_changes(self) -> list[AlarmRecord]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
-from ringfence.alarm_codes import AlarmCode, AnyAlarmCode
+from ringfence.alarm_codes import AnyAlarmCode, Mark
 from ringfence.alarms import CLEARED, AlarmEvent
 from ringfence.model import Ban, Severity, Topic, format_network, printable, rfc3339
 
@@ -13,34 +13,6 @@ MAX_TEXT = 500
 """Text from outside is cut: an account name after ``MAX_NAME`` characters, any other after ``MAX_TEXT``."""
 
 _ACCOUNTS = 5
-_CRITICAL = frozenset(
-    {
-        AlarmCode.FIREWALL_NOT_ENFORCED,
-        AlarmCode.FIREWALL_DAMAGED,
-        AlarmCode.FIREWALL_REFUSED,
-        AlarmCode.FIREWALL_OFF,
-        AlarmCode.PASSWORD_GUESSED,
-        AlarmCode.PHONES_ALL_FAILING,
-        AlarmCode.SOURCE_SILENT,
-        AlarmCode.STORE_DAMAGED,
-        AlarmCode.STORE_IN_MEMORY,
-        AlarmCode.TRIAL_NOT_ENDED,
-    }
-)
-_INFORMING = frozenset(
-    {
-        AlarmCode.EVIDENCE_FORGED,
-        AlarmCode.EVIDENCE_FORGED_BY,
-        AlarmCode.EVIDENCE_HIDDEN,
-        AlarmCode.EVIDENCE_TAMPERED,
-        AlarmCode.EVIDENCE_UNCONFIRMED,
-        AlarmCode.EVIDENCE_UNPROVABLE,
-        AlarmCode.LOG_SILENCED,
-        AlarmCode.LOG_TAMPERED,
-        AlarmCode.TRIAL_RUNNING,
-    }
-)
-"""Alarms that an administrator need not act on."""
 
 
 @frozen
@@ -116,6 +88,6 @@ def of_alarm(event: AlarmEvent) -> Notification:
 
 def severity_of(code: AnyAlarmCode) -> Severity:
     """Return how urgent an alarm is."""
-    if code in _CRITICAL:
+    if Mark.CRITICAL in code.marks:
         return Severity.CRITICAL
-    return Severity.INFO if code in _INFORMING else Severity.WARNING
+    return Severity.INFO if Mark.INFO in code.marks else Severity.WARNING
