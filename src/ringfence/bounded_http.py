@@ -21,7 +21,7 @@ import ringfence
 from ringfence.model import Address, printable
 
 AGENT = f"ringfence/{ringfence.__version__}"
-"""The User-Agent of requests. CrowdSec demands exactly this form: name/version."""
+"""The User-Agent of requests: name/version."""
 DATE = "%a, %d %b %Y %H:%M:%S GMT"
 """The form of a date that servers write today (RFC 9110, 5.6.7)."""
 _PART = 65_536

@@ -80,20 +80,6 @@ class FetchError(RingfenceError):
     """A list cannot be fetched from its server."""
 
 
-class FleetError(RingfenceError):
-    """A request to CrowdSec's local API failed.
-
-    ``status`` is the status of its answer, 0 without an answer. ``pause`` is how many seconds the API asks to
-    wait. ``refused``: it will never accept this request.
-    """
-
-    def __init__(self, text: str, status: int = 0, pause: float = 0.0, refused: bool = False) -> None:  # noqa: FBT001, FBT002
-        super().__init__(text)
-        self.status = status
-        self.pause = pause
-        self.refused = refused
-
-
 class SetupError(RingfenceError):
     """``ringfence setup`` cannot continue. The message names the reason and the fix."""
 

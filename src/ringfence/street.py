@@ -17,6 +17,9 @@ fixed names. The guard loads each module where it needs it:
   returns the feature's own; ``REQUESTS``, the fields of each of its requests on the control socket;
   ``RECORDED``, by the name of a request the function of the store, the arguments and the time that answers it
   without a daemon
+- in the module ``status``: ``lines``, a function that gets the status as JSON and yields its lines of it for
+  the terminal, each with whether all is well
+- in the module ``api``: ``Api``, the client of CrowdSec's local API, which ``ringfence setup`` tries
 
 A copy of ringfence without the folder of a feature does the rest. Some features need others
 (``docs/architecture.md``).
@@ -31,6 +34,7 @@ from typing import Any, NamedTuple
 STREET = {
     "history": "attempts and bans over time",
     "tops": "the accounts and addresses with the most attempts, and the live display",
+    "fleet": "bans shared with other hosts by CrowdSec's local API",
     "report": "what happened in a period, as a command and by mail each week",
     "publish": "the list of banned networks for routers",
     "replay": "past logs played to the rules, and how their lines are read",

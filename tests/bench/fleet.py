@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.bench.feeds import nobody_dropped
 from tests.bench.figures import Figure
-from tests.fleet.server import KEY, MACHINE, PASSWORD, FakeApi, Fault, fake_api
+from tests.features.fleet.server import KEY, MACHINE, PASSWORD, FakeApi, Fault, fake_api
 from tests.support.daemon import Guard, ami_server, until
 from tests.support.fleet import RULES, Hosts, denied, guesses, hosts
 from tests.support.hostile_feeds import play_decisions

@@ -18,14 +18,14 @@ from typing import Any
 
 from attrs import define
 from tests.bench.figures import Figure
-from tests.fleet.server import KEY, MACHINE, PASSWORD, FakeApi, fake_api
+from tests.features.fleet.server import KEY, MACHINE, PASSWORD, FakeApi, fake_api
 from tests.support.daemon import Guard, until
 from tests.support.mmdb import endless
 from tests.support.netns import netns
 from tests.support.process import most_resident
 
 from ringfence.errors import ControlError
-from ringfence.fleet.api import MAX_BODY
+from ringfence.features.fleet.api import MAX_BODY
 from ringfence.parse.feeds import MAX_LIST
 from ringfence.parse.packet import SEQUENCES
 from ringfence.parse.stream import Streams

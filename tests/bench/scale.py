@@ -24,9 +24,9 @@ from tests.support.netns import inside, neighbour, netns
 from tests.support.process import cpu_seconds
 
 from ringfence.clock import Clock
-from ringfence.fleet.api import Api
-from ringfence.fleet.sharing import Access
-from ringfence.fleet.sync import OwnBan, Pull, Push, Request
+from ringfence.config.crowdsec import Access
+from ringfence.features.fleet.api import Api
+from ringfence.features.fleet.sync import OwnBan, Pull, Push, Request
 from ringfence.model import Secret
 
 NODES, PROCESSES = 200, 4

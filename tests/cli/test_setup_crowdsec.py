@@ -17,8 +17,8 @@ from tests.support.pbx_machine import differing
 from ringfence.cli import setup as setup_command
 from ringfence.cli.setup import SetupRun
 from ringfence.config import loader
+from ringfence.config.crowdsec import Access
 from ringfence.errors import SetupError
-from ringfence.fleet.sharing import Access
 from ringfence.model import Secret
 from ringfence.setup import session
 from ringfence.setup.crowdsec import Cscli, Wanted, prove_access

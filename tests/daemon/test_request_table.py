@@ -22,6 +22,7 @@ from ringfence.daemon.request_fields import PeerRole
 from ringfence.daemon.request_table import REQUESTS, RequestGate, Rights, check_request
 from ringfence.daemon.requests import RequestHandlers
 from ringfence.errors import ControlError, RingfenceError
+from ringfence.features.fleet.guard import Fleet
 from ringfence.features.history.guard import History
 from ringfence.features.tops.guard import Tops
 
@@ -102,7 +103,9 @@ def _handlers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, co
         side = made.side
         memory = FailureMemory(side.exempt.friends.friends)
         plain = RequestHandlers(side, lambda _: pytest.fail("no status here"), memory).handlers()
-        plain |= {**History(side).handlers(), **Tops(side).handlers()}
+        store, clock, apply = made.store, made.clock, side.exempt.lists.use_decisions
+        fleet = Fleet(None, store.records, side.detector.bans, clock, apply, 1_000)
+        plain |= {**History(side).handlers(), **Tops(side).handlers(), **fleet.handlers()}
         wanted = {do: handler for do, handler in plain.items() if do not in {"status", "follow", "off", "on"}}
         gate = RequestGate(
             wanted,

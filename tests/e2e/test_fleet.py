@@ -12,9 +12,9 @@ from tests.support.fleet import CLAIMED, denied, guesses, hosts
 from tests.support.packets import OTHER, SIP, datagram
 
 from ringfence.clock import Clock
-from ringfence.fleet.api import Api
-from ringfence.fleet.sharing import Access
-from ringfence.fleet.sync import OwnBan, Pull, Push
+from ringfence.config.crowdsec import Access
+from ringfence.features.fleet.api import Api
+from ringfence.features.fleet.sync import OwnBan, Pull, Push
 from ringfence.model import Secret
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]

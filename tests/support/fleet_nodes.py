@@ -19,20 +19,20 @@ from pathlib import Path
 from typing import Any, Self
 
 import structlog
-from attrs import Factory, asdict, define
+from attrs import Factory, asdict, define, field
 from tests.support.attempts import attempts, ban_of
 from tests.support.crowdsec import KEY_OF, PASSWORD_OF
 
 from ringfence.ban_facts import Placed
 from ringfence.clock import Clock
-from ringfence.fleet.fleet import Decisions, Fleet
-from ringfence.fleet.sharing import Access, Sharing
+from ringfence.config.crowdsec import Access, Sharing
+from ringfence.features.fleet.guard import Decisions, Fleet
 from ringfence.ledger import Ledger
 from ringfence.model import Secret
 from ringfence.networks import unpack
 from ringfence.store.database import Store
 
-INTERVAL = 10.0
+INTERVAL, MOST = 10.0, 262_144  # seconds; decisions
 STARTS = 60.0
 """Seconds in which the hosts start: a login takes a tenth of a second of CrowdSec's CPU."""
 LASTS = 6 * 3_600.0
@@ -50,7 +50,7 @@ class Node:
     """
 
     name: str
-    fleet: Fleet
+    fleet: Fleet = field(init=False)
     began: dict[str, float] = Factory(dict)
     first: dict[str, float] = Factory(dict)
     present: set[str] = Factory(set)
@@ -114,7 +114,9 @@ async def _play(folder: Path, url: str, first: int, end: int) -> None:
             access = Access(
                 url, name, partial(_secret, PASSWORD_OF, name_of(0)), partial(_secret, KEY_OF, name)
             )
-            nodes.append(Node(name, Fleet(Sharing(access, INTERVAL), store.records, Clock())))
+            node = Node(name)
+            node.fleet = Fleet(Sharing(access, INTERVAL), store.records, Ledger(), Clock(), node.apply, MOST)
+            nodes.append(node)
         here = Nodes(nodes, first)
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(_run(here))]
@@ -132,7 +134,7 @@ async def _run(here: Nodes) -> None:
     """Run the tasks of all hosts, which start one after the other."""
     async with asyncio.TaskGroup() as group:
         for node in here.nodes:
-            group.create_task(node.fleet.run(Ledger(), node.apply))
+            group.create_task(node.fleet.run())
             await asyncio.sleep(STARTS / len(here.nodes))
 
 

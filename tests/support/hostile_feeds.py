@@ -19,9 +19,9 @@ from tests.support.kept import PHONE, Kept, kept, settings
 from ringfence.config.converters import Name
 from ringfence.config.feeds import FeedSettings
 from ringfence.config.schema import Settings, StoreSettings
+from ringfence.features.fleet.guard import refusal_of
+from ringfence.features.fleet.sync import Pull, Sync
 from ringfence.firewall.contract import PASSING, NetworkList
-from ringfence.fleet.fleet import refusal_of
-from ringfence.fleet.sync import Pull, Sync
 from ringfence.model import Address, FriendReason, Network
 from ringfence.parse.feeds import FeedFormat
 from ringfence.parse.lapi import parse_page

@@ -54,7 +54,7 @@ class Enforcer:
         self.ledger = detector.bans
         self.ledger.offset = clock.wall() - clock.mono()
         self.book = Book(self.ledger)
-        self._listeners = (detector.on_fact, *listeners)
+        self._listeners = listeners
         self.filler = Filler(backend, list_contents)
         self.delays = BanDelays()
         self.enforcing = False
@@ -240,7 +240,7 @@ class Enforcer:
         """Pass a fact to the store, the listeners and the log. Return no answer: a fact asks nothing."""
         if isinstance(fact, Placed | Adopted):
             self.records.ban(fact.bans)
-        for listener in self._listeners:
+        for listener in (self.detector.on_fact, *self._listeners):
             listener(fact)
         if isinstance(fact, Placed):
             for ban in fact.bans:

@@ -52,9 +52,6 @@ class Commands(LazyGroup):
         "fence": Command(
             ".fence", "Show, start and keep the fence: only phones, trunks and named networks reach SIP."
         ),
-        "fleet": Command(
-            ".fleet", "Show and test the bans that are shared with other hosts by CrowdSec's local API."
-        ),
         "friends": Command(
             ".friends",
             "Show the known phones and trunks of this PBX; copy them to a second server.",

@@ -5,14 +5,9 @@ from typing import Any
 
 from rich.table import Table
 
+from ringfence import street
 from ringfence.alarm_codes import AlarmCode
-from ringfence.cli.common import (
-    DEFAULT_CONFIG,
-    ConfigOption,
-    alarm_line,
-    ask_daemon,
-    print_config_errors,
-)
+from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, alarm_line, ask_daemon, print_config_errors
 from ringfence.cli.output import JsonOption, echo_json, errors_reported, short_time
 from ringfence.cli.screen import Screen, table_of
 from ringfence.plurals import counted
@@ -125,10 +120,9 @@ def _print_firewall(screen: Screen, report: dict[str, Any]) -> None:
     on = f"{len(rules['on'])} of {len(rules['on']) + len(rules['off'])} on"
     screen.show(f"rules     {on}{off}{decoys}", indent=_LABEL)
     screen.show(f"friends   {counted(report['friends'], 'address', 'addresses')}")
-    if report["fleet"]:
-        problem = _fleet_problem(report["fleet"])
-        style = "bold red" if problem else ""
-        screen.show(f"fleet     {_fleet(report['fleet'])}{problem}", style=style, indent=_LABEL)
+    for module in street.modules("status"):
+        for line, good in module.lines(report):
+            screen.show(line, style="" if good else "bold red", indent=_LABEL)
     for feed in report["feeds"]:
         style = "" if feed["state"] == "in force" and not feed["problem"] else "bold red"
         screen.show(f"feed      {_feed(feed)}", style=style, indent=_LABEL)
@@ -174,21 +168,6 @@ def _fence(report: Mapping[str, Any]) -> str:
         packets = f"{counted(report['fenced'], 'packet')} {verb}"
     outside = counted(len(fence["outside"]), "friend")
     return f"{fence['mode']}{waits}{trial}: {packets}; {outside} outside"
-
-
-def _fleet(fleet: Mapping[str, Any]) -> str:
-    """Return when bans were shared last, how late they are elsewhere, and what waits."""
-    lag = "unknown" if fleet["lag"] is None else f"{fleet['lag']} s"
-    times = (f"{way} {short_time(fleet[way]['last'], 'never')}" for way in ("pull", "push"))
-    known = fleet["pull"]["last"] is not None
-    applied = counted(fleet["in_force"], "decision") if known else "unknown decisions"
-    return f"{', '.join(times)}; lag {lag}; {fleet['waiting']} waiting; {applied} of others applied"
-
-
-def _fleet_problem(fleet: Mapping[str, Any]) -> str:
-    """Return what fails in either direction, as the end of a line; "" if nothing does."""
-    problems = dict.fromkeys(fleet[way]["problem"] for way in ("pull", "push"))
-    return "".join(f"; now it fails: {problem}" for problem in problems if problem)
 
 
 def _count(entry: dict[str, Any]) -> str:

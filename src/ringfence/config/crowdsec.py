@@ -1,15 +1,33 @@
 """``[crowdsec]``: CrowdSec's local API, by which bans are shared with other hosts."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 from attrs import frozen
 
 from ringfence.config.converters import ApiUrl, Duration, Name, crosses_in_clear, read_secret
-from ringfence.fleet.sharing import Access, Sharing
+from ringfence.model import Secret
 
 MIN_INTERVAL = 1.0  # seconds
+
+
+@frozen
+class Access:
+    """Where the API is, and the credentials. ``password`` and ``key`` read a file; they raise ValueError."""
+
+    url: str
+    machine: str
+    password: Callable[[], Secret]
+    key: Callable[[], Secret]
+
+
+@frozen
+class Sharing:
+    """The API with its credentials, and the time between two requests for decisions in seconds."""
+
+    access: Access
+    interval: float
 
 
 @frozen

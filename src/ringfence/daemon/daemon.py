@@ -137,7 +137,7 @@ class Daemon:
         self._connections = connections
         self._status = status
         self._answers = answers
-        self._features = features
+        self.features = features
         self._stopped = asyncio.Event()
         self._log = structlog.get_logger()
 
@@ -167,7 +167,7 @@ class Daemon:
             for task in tasks:
                 task.cancel()
         self._side.common.kept_alarms.save()
-        for feature in self._features.all:
+        for feature in self.features.all:
             feature.finish()
         self._log.info("daemon.stopped", bans="left in place")
 
@@ -204,14 +204,13 @@ class Daemon:
             *(every(seconds, name, action, side.common.alarms) for seconds, name, action in periodic),
             side.exempt.networks.run(),
             side.exempt.lists.run(),
-            side.common.fleet.run(side.detector.bans, side.exempt.lists.use_decisions),
             side.exempt.friends.run(),
             side.exempt.kernel_friends.run(),
             side.kernel.reconciler.run(),
             side.kernel.enforcer.filler.run(),
             side.kernel.changes.run(),
             side.kernel.rules.run(),
-            *chain.from_iterable(feature.jobs() for feature in self._features.all),
+            *chain.from_iterable(feature.jobs() for feature in self.features.all),
             _feed_watchdog(),
         ]
 
@@ -331,7 +330,7 @@ def run(path: Path, settings: Settings, trial_for: float = 0.0) -> None:
         notifier = Notifier(settings.notify, settings.geo.database or (), clock)
         side = build_firewall_side(settings, store, detector, chosen, clock, notifier)
         daemon = build_daemon(path, settings, side, connections)
-        runner = _start_threads(writer, side)
+        runner = _start_threads(writer, side, daemon.features)
         stack.callback(runner.close)
         if trial_for:
             trial.begin(store.state, clock.wall() + trial_for)
@@ -350,14 +349,14 @@ def run(path: Path, settings: Settings, trial_for: float = 0.0) -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it would end the process before the last writes
 
 
-def _start_threads(writer: Writer, side: FirewallSide) -> asyncio.Runner:
+def _start_threads(writer: Writer, side: FirewallSide, features: Features) -> asyncio.Runner:
     """Start every thread of the daemon, before it changes anything; return the runner of its event loop.
 
     Raise StartError if the kernel refuses a thread.
     """
     share_memory_between_threads()
-    fleet = [side.common.fleet.thread] if side.common.fleet.is_configured else []
-    for thread in (writer.thread, side.kernel.enforcer.filler.thread, side.exempt.lists.thread, *fleet):
+    threads = [writer.thread, side.kernel.enforcer.filler.thread, side.exempt.lists.thread]
+    for thread in chain(threads, *(feature.threads() for feature in features.all)):
         thread.start()
     runner = asyncio.Runner(loop_factory=_moderated_loop)
     runner.get_loop()  # the loop has the shared threads

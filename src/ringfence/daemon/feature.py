@@ -1,4 +1,4 @@
-"""The work of a feature in the running daemon: what it adds, and the judgements that it is told of.
+"""The work of a feature in the running daemon: what it adds, and the judgements and facts that it gets.
 
 The module ``guard`` of a feature has a function ``build``. It gets the daemon's parts, and returns a
 :class:`Feature`, or None if the configuration does not ask for it.
@@ -11,6 +11,7 @@ from attrs import frozen
 
 from ringfence import street
 from ringfence.alarm_codes import Alarm
+from ringfence.ban_facts import Fact
 from ringfence.control import Handler
 from ringfence.daemon.firewall_side import FirewallSide
 from ringfence.daemon.http_page import Page
@@ -18,6 +19,7 @@ from ringfence.daemon.pipeline import Pipeline
 from ringfence.daemon.reload import Reloader
 from ringfence.daemon.source_manager import SourceManager, WireReader
 from ringfence.detect.judgement import Judgement
+from ringfence.threads import Threads
 
 
 class Number(NamedTuple):
@@ -43,8 +45,16 @@ class Feature:
         """Return the coroutines that run until the daemon stops. An exception of one ends the daemon."""
         return ()
 
+    def threads(self) -> Sequence[Threads]:
+        """Return its threads. The daemon starts them before it changes anything."""
+        return ()
+
     def pages(self) -> Mapping[bytes, Page]:
         """Return its pages by HTTP, by their paths."""
+        return {}
+
+    def status(self) -> Mapping[str, object]:
+        """Return its part of the status, by key."""
         return {}
 
     def numbers(self) -> Iterable[Number]:
@@ -54,6 +64,9 @@ class Feature:
     def alarms(self) -> Sequence[Alarm]:
         """Return its present alarms."""
         return ()
+
+    def on_fact(self, fact: Fact) -> object:
+        """Handle a fact about bans. The event loop calls this for each one, so it must not wait."""
 
     def on_judgement(self, judgement: Judgement) -> object:
         """Note a judgement. The event loop calls this for each one, so it must not wait."""
@@ -87,11 +100,15 @@ class Features:
         self._told: list[Feature] = []  # those that are told of judgements: there are many
 
     def build(self, given: Given) -> None:
-        """Build each feature that this copy of ringfence has; ``given.others`` is :attr:`all`."""
+        """Build each feature that this copy of ringfence has; ``given.others`` is :attr:`all`.
+
+        Each gets facts from now on.
+        """
         for module in street.modules("guard"):
             feature = module.build(given)
             if feature is not None:
                 self.all.append(feature)
+                given.side.common.listeners.append(feature.on_fact)
                 if type(feature).on_judgement is not Feature.on_judgement:
                     self._told.append(feature)
 

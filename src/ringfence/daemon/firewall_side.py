@@ -4,7 +4,7 @@ The daemon's other side are the sources, which report attempts.
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import structlog
@@ -33,7 +33,6 @@ from ringfence.daemon.trial import TrialWatch
 from ringfence.detect.detector import Detector
 from ringfence.firewall import choose_backend, make_backend
 from ringfence.firewall.contract import Backend
-from ringfence.fleet.fleet import Fleet
 from ringfence.friends.registry import FriendRegistry, Passing
 from ringfence.host.names import Names
 from ringfence.host.routes import missing_interfaces
@@ -162,8 +161,8 @@ class StoreWatch:
 class CommonParts:
     """What each part of the daemon may use: the clock, the database, the alarms, the feed, the notifications.
 
-    ``feed`` passes changes on to the live page, and ``fleet`` to other hosts. ``locations`` looks up the
-    countries of addresses.
+    ``feed`` passes changes on to the live page. ``locations`` looks up the countries of addresses. Each of
+    ``listeners`` is called with each fact about bans. More may be added before the start.
     """
 
     clock: Clock
@@ -174,7 +173,7 @@ class CommonParts:
     feed: Feed
     notifier: Notifier
     locations: Locations
-    fleet: Fleet
+    listeners: list[Callable[[Fact], object]]
 
 
 @frozen
@@ -252,7 +251,6 @@ class FirewallSide:
             *self.exempt.protected.alarms,
             *self.exempt.names.alarms,
             *self.exempt.lists.alarms,
-            *self.common.fleet.alarms,
             *self.common.notifier.alarms,
         ]
 
@@ -307,7 +305,7 @@ def _common(settings: Settings, store: Store, clock: Clock, notifier: Notifier |
         feed,
         notifier,
         Locations(settings.geo.database or ()),
-        Fleet(settings.crowdsec.sharing, store.records, clock, settings.firewall.max_bans),
+        [feed.on_fact, notifier.on_fact, partial(_clear_office, alarms)],
     )
 
 
@@ -325,13 +323,7 @@ def build_firewall_side(
     protected, names = ProtectedNetworks(settings.proxies()), Names(store.names.load())
     passing = Passing(detector.friends)
     kernel_lists = KernelLists(passing, detector.bans, clock, settings.firewall.max_bans)
-    listeners = (
-        common.feed.on_fact,
-        common.fleet.on_fact,
-        common.notifier.on_fact,
-        partial(_clear_office, alarms),
-    )
-    enforcer = Enforcer(backend, store.records, detector, clock, kernel_lists.contents, listeners)
+    enforcer = Enforcer(backend, store.records, detector, clock, kernel_lists.contents, common.listeners)
     fence = Fence(settings.fence, store, kernel_lists, enforcer, names, clock)
     friends = FriendRegistry(
         store.friends,

@@ -106,7 +106,6 @@ _OF_THE_GUARD: Mapping[str, Request] = {
     "fence_enforce": only({"seconds": optional(seconds(MAX_SECONDS)), "force": flag()}),
     "fence_link": only({"seconds": seconds(MOST_ADMITTED_FOR), "valid": seconds(MOST_VALID)}, records=False),
     "fence_redeem": only(_REDEEM, page=_REDEEM),
-    "fleet": read(NONE, page=NONE),
     "follow": read(_KINDS),
     "friends": read(
         {"networks": optional(networks(_MOST_NETWORKS))},

@@ -73,7 +73,6 @@ class RequestHandlers:
             "on": self._on,
             "confirm": self._confirm,
             **self._list_requests.handlers(),
-            "fleet": lambda _: side.common.fleet.report(),
             "friends": self._friends,
             **self._friend_requests.handlers(),
             **self._fence_requests.handlers(),
@@ -129,7 +128,6 @@ class RequestHandlers:
             "notify": self._side.common.notifier.as_json(),
             "feeds": await self._list_requests.feeds({}),
             "fence": self._fence_requests.state(),
-            "fleet": self._side.common.fleet.state(),
         }
 
     async def _locations(self, request: Mapping[str, Any]) -> object:

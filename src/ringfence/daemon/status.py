@@ -6,7 +6,7 @@ The keys are an interface for scripts: keys may be added, but not changed or rem
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import Factory, frozen
 
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.alarms import AlarmRecord
@@ -39,7 +39,7 @@ class StatusData:
     ``usage`` are the counters of the firewall's rules. ``why`` is the reason why the firewall backend was
     chosen. ``unseen`` has a line for each kind of attempt that the present sources cannot report. ``rules``
     are the rules of the configuration, including those that are off. ``proxies`` are the SIP proxies of the
-    configuration.
+    configuration. ``features`` are the parts that features add, by key.
     """
 
     now: float
@@ -53,6 +53,7 @@ class StatusData:
     unseen: Sequence[str] = ()
     rules: Sequence[Rule] = ()
     proxies: Sequence[Network] = ()
+    features: Mapping[str, object] = Factory(dict)
 
 
 def status_report(enforcer: Enforcer, seen: StatusData) -> dict[str, object]:
@@ -101,6 +102,7 @@ def status_report(enforcer: Enforcer, seen: StatusData) -> dict[str, object]:
             _host(one, method=one.method, account=printable(one.account)) for one in detector.pinging()
         ],
         "guests": [_host(one) for one in detector.guests(seen.now)],
+        **seen.features,
     }
 
 
@@ -242,6 +244,7 @@ class StatusCollector:
             unseen=self._sources.coverage_gaps(),
             rules=self._reloader.settings.rule_table(),
             proxies=[network for pbx in self._reloader.settings.asterisk for network in pbx.proxies],
+            features={key: part for one in self._features for key, part in one.status().items()},
         )
 
     def update_alarms(self) -> None:

@@ -19,11 +19,11 @@ from typing import Any
 
 from attrs import frozen
 
+from ringfence import street
 from ringfence.clock import Clock
 from ringfence.config.converters import HOOKS, ApiUrl, Name, crosses_in_clear, read_secret
-from ringfence.errors import FleetError, SetupError
-from ringfence.fleet.api import Api
-from ringfence.fleet.sharing import Access
+from ringfence.config.crowdsec import Access
+from ringfence.errors import RingfenceError, SetupError
 from ringfence.host.owned_files import opened_parent
 from ringfence.model import Secret, printable
 from ringfence.setup.changes import FileChange, FileState, file_state
@@ -61,7 +61,9 @@ class Wanted:
     key_file: Path | None = None
 
     def require_valid(self) -> None:
-        """Raise SetupError if the configuration would refuse the address or the name."""
+        """Raise SetupError without the fleet, or if the configuration would refuse the address or name."""
+        if "fleet" not in street.present():
+            raise SetupError("--crowdsec: the fleet is not installed")
         for kind, option, text in (
             (ApiUrl | None, "--crowdsec", self.url),
             (Name | None, "--crowdsec-machine", self.machine),
@@ -295,8 +297,9 @@ def plan_joining(wanted: Wanted, paths: HostPaths, registered: tuple[Registratio
 def prove_access(access: Access) -> None:
     """Send a test decision to the API, and read it back; raise SetupError if that fails."""
     try:
-        Api(access, Clock()).prove()
-    except FleetError as error:
+        for api in street.modules("api"):
+            api.Api(access, Clock()).prove()
+    except RingfenceError as error:
         raise SetupError(
             f"CrowdSec's local API at {access.url}: {error}; if it runs on another host, register this host "
             "there and name the files: --crowdsec-password-file, --crowdsec-key-file"

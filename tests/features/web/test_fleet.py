@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from attrs import frozen
-from tests.fleet.server import KEY, MACHINE, PASSWORD, FakeApi, Fault, fake_api
+from tests.features.fleet.server import KEY, MACHINE, PASSWORD, FakeApi, Fault, fake_api
 from tests.support.daemon import Guard, until
 from tests.support.web import Browser, web_server
 

@@ -14,10 +14,10 @@ from urllib.parse import quote, urlsplit
 
 from ringfence.bounded_http import AGENT, DATE, Deadline, date_from, open_connection, read_body, text_of
 from ringfence.clock import Clock
-from ringfence.errors import FleetError
-from ringfence.fleet.messages import alert, login_body
-from ringfence.fleet.sharing import Access
-from ringfence.fleet.sync import Beat, OwnBan, Pull, Push, Request, Withdraw
+from ringfence.config.crowdsec import Access
+from ringfence.features.fleet.channel import FleetError
+from ringfence.features.fleet.messages import alert, login_body
+from ringfence.features.fleet.sync import Beat, OwnBan, Pull, Push, Request, Withdraw
 from ringfence.model import Secret, format_network, printable
 from ringfence.parse.lapi import DecisionPage, parse_decisions, parse_login, parse_page
 
@@ -158,6 +158,7 @@ class Api:
                 self._check_running()
                 sock.settimeout(self._seconds)
                 content = {"Content-Type": "application/json"} if body is not None else {}
+                # CrowdSec demands exactly this form of the agent: name/version.
                 agent = {"User-Agent": AGENT, "Accept-Encoding": "identity"}
                 connection.request(method, base + path, body, {**agent, **content, **headers})
                 response = connection.getresponse()

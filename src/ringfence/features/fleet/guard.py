@@ -5,7 +5,7 @@ Requests run in one thread, one after the other, so a hanging API delays nothing
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,11 +15,13 @@ import structlog
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.ban_facts import Fact, Over, Placed
 from ringfence.clock import Clock
-from ringfence.errors import FleetError
-from ringfence.fleet.channel import Channel
-from ringfence.fleet.messages import ORIGIN, facts_of, is_shared, rule_of, scenario_of
-from ringfence.fleet.sharing import Sharing
-from ringfence.fleet.sync import OwnBan, Pull, Push, Request, Sync, Withdraw
+from ringfence.config.crowdsec import Sharing
+from ringfence.control import Handler
+from ringfence.daemon.feature import Feature, Given
+from ringfence.daemon.request_fields import NONE, read
+from ringfence.features.fleet.channel import Channel, FleetError
+from ringfence.features.fleet.messages import ORIGIN, facts_of, is_shared, rule_of, scenario_of
+from ringfence.features.fleet.sync import OwnBan, Pull, Push, Request, Sync, Withdraw
 from ringfence.ledger import Ledger, ban_of
 from ringfence.lists.feeds import SHORTEST_FED
 from ringfence.lists.texts import overlaps_local
@@ -31,7 +33,7 @@ from ringfence.store.bans import Records
 from ringfence.threads import Threads
 
 if TYPE_CHECKING:
-    from ringfence.fleet.api import Api
+    from ringfence.features.fleet.api import Api
 
 QUIET_FOR = 30.0
 """Seconds without a successful request, although one was sent, after which there is an alarm."""
@@ -46,6 +48,7 @@ MOST_ORIGINS = 1_000
 
 Decisions = tuple[tuple[int, str], ...]
 """Packed networks that other hosts have banned, each with the scenario."""
+Apply = Callable[[Decisions], Awaitable[None]]
 
 
 def refusal_of(packed: int) -> str:
@@ -56,27 +59,37 @@ def refusal_of(packed: int) -> str:
     return "a local network" if overlaps_local(version, code) else ""
 
 
-class Fleet:
+REQUESTS = {"fleet": read(NONE, page=NONE)}
+
+
+class Fleet(Feature):
     """Shares bans with other hosts while :meth:`run` runs; without ``sharing`` it does nothing.
 
-    ``most`` is the maximum number of decisions. ``records`` keeps which bans the API may have, so that a
-    restart loses no unban.
+    ``ledger`` has the bans of this host. ``records`` keeps which of them the API may have, so that a restart
+    loses no unban. ``apply`` puts the decisions of others into the kernel, ``most`` is their maximum number.
     """
 
-    def __init__(self, sharing: Sharing | None, records: Records, clock: Clock, most: int = 262_144) -> None:
+    def __init__(
+        self, sharing: Sharing | None, records: Records, ledger: Ledger, clock: Clock, apply: Apply, most: int
+    ) -> None:
         self._sharing = sharing
         self._records = records
+        self._ledger = ledger
         self._clock = clock
+        self._apply = apply
         self._sync = Sync(sharing.interval if sharing else 0.0, most, refusal_of, choose=random.uniform)
         self._applied: Decisions = ()
-        self.thread = Threads(1, "fleet")
+        self._thread = Threads(1, "fleet")
         self._wake = asyncio.Event()
         self._log = structlog.get_logger()
 
-    @property
-    def is_configured(self) -> bool:
-        """Whether there is a local API."""
-        return self._sharing is not None
+    def handlers(self) -> Mapping[str, Handler]:
+        """Return the handler of each request."""
+        return {"fleet": lambda _: self.report()}
+
+    def threads(self) -> list[Threads]:
+        """Return the thread that sends requests; none without a local API."""
+        return [] if self._sharing is None else [self._thread]
 
     # -- what the daemon reports
 
@@ -99,16 +112,17 @@ class Fleet:
 
     # -- the task
 
-    async def run(self, ledger: Ledger, apply: Callable[[Decisions], Awaitable[None]]) -> None:
-        """Share bans until cancelled. Return at once without a local API.
+    def jobs(self) -> list[Coroutine[None, None, None]]:
+        """Return the coroutine that shares bans."""
+        return [self.run()]
 
-        ``ledger`` has the bans of this host. ``apply`` puts the decisions of others into the kernel.
-        """
+    async def run(self) -> None:
+        """Share bans until cancelled. Return at once without a local API."""
         if self._sharing is None:
             return
-        from ringfence.fleet.api import Api  # noqa: PLC0415 - HTTP and TLS take memory, and few use them
+        from ringfence.features.fleet.api import Api  # noqa: PLC0415 - HTTP and TLS take memory, and few use them
 
-        running = (ban_of(key, record) for key, record in ledger.items())
+        running = (ban_of(key, record) for key, record in self._ledger.items())
         self._sync.on_restored(self._own(ban) for ban in running if is_shared(ban))
         wall, ahead = self._clock.wall(), self._clock.mono() - self._clock.wall()
         ended = self._records.still_shared(wall)
@@ -124,10 +138,10 @@ class Fleet:
             while True:
                 if await self._step(api):
                     self._applied = self._sync.in_force()
-                    await apply(self._applied)
+                    await self._apply(self._applied)
         finally:
             api.stop()
-            self.thread.shutdown(wait=False, cancel_futures=True)
+            self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _step(self, api: "Api") -> bool:
         """Send the next request, or wait until one is due; return whether other decisions apply now."""
@@ -156,7 +170,7 @@ class Fleet:
         if isinstance(request, Push):  # even a failed request may have arrived
             self._records.share((ban.network, ban.rule) for ban in request.bans)
         try:
-            page = await loop.run_in_executor(self.thread, partial(api.send, request, now))
+            page = await loop.run_in_executor(self._thread, partial(api.send, request, now))
         except FleetError as error:
             self._sync.on_failed(request, str(error), self._clock.mono(), error.pause, refused=error.refused)
             if str(error) not in known:
@@ -177,9 +191,8 @@ class Fleet:
 
     # -- what people see
 
-    @property
     def alarms(self) -> list[Alarm]:
-        """The present alarms."""
+        """Return the present alarms."""
         return [] if self._sharing is None else [*self._alarms()]
 
     def _alarms(self) -> Iterator[Alarm]:
@@ -200,12 +213,15 @@ class Fleet:
             text = f"{sync.left.crowded} decisions of others found no room; left out, among others: {named}"
             yield Alarm(AlarmCode.FLEET_FULL, "decisions", text)
 
+    def status(self) -> Mapping[str, object]:
+        """Return its part of the status."""
+        return {"fleet": self.state()}
+
     def report(self) -> dict[str, Any]:
         """Return :meth:`state` with the origins of the decisions; an empty object without a local API."""
-        if self._sharing is None:
-            return {}
-        origins = self._sync.origins().most_common(MOST_ORIGINS)
-        return self.state() | {"origins": [_origin(name) | {"decisions": number} for name, number in origins]}
+        state, origins = self.state(), self._sync.origins().most_common(MOST_ORIGINS)
+        rows = [_origin(name) | {"decisions": number} for name, number in origins]
+        return state and state | {"origins": rows}
 
     def state(self) -> dict[str, Any]:
         """Return the state as JSON, with times as RFC 3339 texts in UTC; an empty one without a local API."""
@@ -239,3 +255,11 @@ def _origin(name: str) -> dict[str, str]:
     if name.startswith(ORIGIN):
         return {"origin": ORIGIN[:-1], "node": printable(name.removeprefix(ORIGIN))}
     return {"origin": printable(name), "node": ""}
+
+
+def build(given: Given) -> Fleet:
+    """Return the task that shares bans, with or without a local API."""
+    side, settings = given.side, given.reloader.settings
+    records, ledger, clock = side.common.store.records, side.detector.bans, side.common.clock
+    apply, most = side.exempt.lists.use_decisions, settings.firewall.max_bans
+    return Fleet(settings.crowdsec.sharing, records, ledger, clock, apply, most)

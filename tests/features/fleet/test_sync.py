@@ -10,10 +10,10 @@ from attrs import define, evolve, field, frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringfence.fleet import sync as sync_module
-from ringfence.fleet.channel import FIRST_PAUSE, LONGEST_PAUSE, Channel
-from ringfence.fleet.messages import scenario_of
-from ringfence.fleet.sync import (
+from ringfence.features.fleet import sync as sync_module
+from ringfence.features.fleet.channel import FIRST_PAUSE, LONGEST_PAUSE, Channel
+from ringfence.features.fleet.messages import scenario_of
+from ringfence.features.fleet.sync import (
     AGAIN_AFTER,
     AT_ONCE,
     BEAT_EVERY,

@@ -24,12 +24,11 @@ from heapq import heapify, heappop, heappush
 from itertools import chain, count, islice
 from math import inf
 from sys import getsizeof
-from typing import Generic, TypeVar
 
 from attrs import Factory, define, field, frozen
 
-from ringfence.fleet.channel import Channel
-from ringfence.fleet.messages import Facts, scenario_of
+from ringfence.features.fleet.channel import Channel
+from ringfence.features.fleet.messages import Facts, scenario_of
 from ringfence.model import Network, format_network
 from ringfence.networks import BITS, code_from, pack, unpack
 from ringfence.parse.lapi import DecisionPage, LapiDecision
@@ -137,14 +136,11 @@ The garbage collector passes over plain tuples of numbers and texts, of which th
 """
 
 
-_T = TypeVar("_T")
-
-
-class _Ends(Generic[_T]):
+class _Ends:
     """Items by their ends. An item may have several ends; the caller checks which one counts."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, _T]] = []
+        self._heap: list[tuple[float, int, Key]] = []
         self._serial = count()
 
     def __len__(self) -> int:
@@ -155,17 +151,17 @@ class _Ends(Generic[_T]):
         """The earliest end; infinity if there is none."""
         return self._heap[0][0] if self._heap else inf
 
-    def add(self, ends: float, item: _T) -> None:
+    def add(self, ends: float, item: Key) -> None:
         """Add an end of an item."""
         heappush(self._heap, (ends, next(self._serial), item))
 
-    def pop(self, now: float, most: int) -> Iterator[_T]:
+    def pop(self, now: float, most: int) -> Iterator[Key]:
         """Remove and yield each item with an end that has passed, at most so many."""
         while most > 0 and self.next <= now:
             most -= 1
             yield heappop(self._heap)[2]
 
-    def rebuild(self, ends: Iterable[tuple[float, _T]]) -> None:
+    def rebuild(self, ends: Iterable[tuple[float, Key]]) -> None:
         """Replace all ends."""
         self._heap = [(end, next(self._serial), item) for end, item in ends]
         heapify(self._heap)
@@ -273,8 +269,8 @@ class Sync:
         self._came = 0  # how many decisions were ever kept
         self._wide = Counter[int]()  # the addresses of kept wide networks, by IP version
         self._origins: Counter[str] = Counter()
-        self._ends: _Ends[Key] = _Ends()
-        self._own_ends: _Ends[Key] = _Ends()
+        self._ends = _Ends()
+        self._own_ends = _Ends()
         self._at_once = AT_ONCE
         self._next_pull = self._next_full = self._next_beat = -inf
 
@@ -640,7 +636,7 @@ class Sync:
         """Make the ends again in steps if too many of them are outdated; yield ``changed`` after each."""
         if len(self._ends) <= self._number * 3 // 2 + SPARE:
             return
-        fresh: _Ends[Key] = _Ends()
+        fresh = _Ends()
         for number, key in enumerate([*self._kept]):
             if not number % STEP:
                 yield changed

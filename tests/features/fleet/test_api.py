@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from tests.fleet.server import KEY, MACHINE, PASSWORD, FakeApi, Fault, fake_api
+from tests.features.fleet.server import KEY, MACHINE, PASSWORD, FakeApi, Fault, fake_api
 from tests.support.attempts import attempts, ban_of
 
 import ringfence
 from ringfence.bounded_http import Deadline, open_connection
 from ringfence.clock import Clock
-from ringfence.errors import FleetError
-from ringfence.fleet.api import Api
-from ringfence.fleet.messages import facts_of
-from ringfence.fleet.sharing import Access
-from ringfence.fleet.sync import Beat, OwnBan, Pull, Push, Withdraw
+from ringfence.config.crowdsec import Access
+from ringfence.features.fleet.api import Api
+from ringfence.features.fleet.channel import FleetError
+from ringfence.features.fleet.messages import facts_of
+from ringfence.features.fleet.sync import Beat, OwnBan, Pull, Push, Withdraw
 from ringfence.model import Secret
 
 ONE = ip_network("198.51.100.7")
@@ -330,7 +330,7 @@ def test_a_client_stopped_while_it_connects_closes_its_socket(
         api.stop()
         return sock
 
-    monkeypatch.setattr("ringfence.fleet.api.open_connection", connect)
+    monkeypatch.setattr("ringfence.features.fleet.api.open_connection", connect)
 
     assert str(failure(api, Pull(full=True))) == "stopped"
     assert [sock.fileno() for sock in opened] == [-1]
@@ -340,6 +340,6 @@ def test_a_client_stopped_while_it_connects_closes_its_socket(
 @pytest.mark.parametrize("body", [b"", b"no JSON", b"[]", b'{"new": 7}'])
 def test_an_answer_of_something_else(server: FakeApi, body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer of another program is an error."""
-    monkeypatch.setattr("ringfence.fleet.api._body_of", lambda _: body)
+    monkeypatch.setattr("ringfence.features.fleet.api._body_of", lambda _: body)
 
     assert str(failure(client(server), Pull(full=True)))

@@ -9,21 +9,22 @@ from pathlib import Path
 
 import pytest
 from attrs import define, evolve, field
-from tests.fleet.server import KEY, MACHINE, PASSWORD, FakeApi, Fault, fake_api
+from tests.features.fleet.server import KEY, MACHINE, PASSWORD, FakeApi, Fault, fake_api
 from tests.support.attempts import attempts, ban_of
 
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.ban_facts import Over, Placed
 from ringfence.clock import Clock
-from ringfence.fleet import fleet as module
-from ringfence.fleet.fleet import Decisions, Fleet, refusal_of
-from ringfence.fleet.sharing import Access, Sharing
+from ringfence.config.crowdsec import Access, Sharing
+from ringfence.features.fleet import guard as module
+from ringfence.features.fleet.guard import Decisions, Fleet, refusal_of
 from ringfence.ledger import Ledger, Record, key_of
 from ringfence.model import Ban, BanEnd, Origin, Scope, Secret
 from ringfence.networks import pack, unpack
 from ringfence.store.database import Store
 
 OTHER = ("crowdsecurity/ssh-bf", "203.0.113.9")
+MOST = 262_144  # decisions
 
 
 @pytest.fixture(name="server")
@@ -49,7 +50,7 @@ def sharing(server: FakeApi) -> Sharing:
 class Host:
     """A host without a firewall: its task, and the decisions that it applies."""
 
-    fleet: Fleet
+    fleet: Fleet = field(init=False)
     applied: set[str] = field(factory=set)
     applications: int = 0
 
@@ -62,9 +63,10 @@ class Host:
 @asynccontextmanager
 async def host(server: FakeApi, store: Store, ledger: Ledger | None = None) -> AsyncIterator[Host]:
     """Run the task until the block ends."""
-    made = Host(Fleet(sharing(server), store.records, Clock()))
+    made = Host()
+    made.fleet = Fleet(sharing(server), store.records, ledger or Ledger(), Clock(), made.apply, MOST)
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(made.fleet.run(ledger or Ledger(), made.apply))
+        task = group.create_task(made.fleet.run())
         yield made
         task.cancel()
 
@@ -84,8 +86,8 @@ def ban(network: str, scope: Scope = Scope.FULL) -> Ban:
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Try again soon after a failure."""
-    monkeypatch.setattr("ringfence.fleet.channel.FIRST_PAUSE", 0.01)
-    monkeypatch.setattr("ringfence.fleet.channel.LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr("ringfence.features.fleet.channel.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("ringfence.features.fleet.channel.LONGEST_PAUSE", 0.05)
 
 
 @pytest.mark.parametrize("version", ["1.4.6", "1.7"])
@@ -116,7 +118,7 @@ def test_bans_go_out_and_decisions_come_in(server: FakeApi, store: Store, versio
             assert report["pull"]["last"]
             assert report["push"]["last"]
             assert report["lag"] >= 0.0
-            assert made.fleet.alarms == []
+            assert made.fleet.alarms() == []
 
     asyncio.run(play())
 
@@ -285,7 +287,7 @@ def test_what_an_answer_left_out_comes_soon_after_news(
     server: FakeApi, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A decision that an answer lost is applied soon after another one has come, and nothing is twice."""
-    monkeypatch.setattr("ringfence.fleet.sync.AGAIN_AFTER", 0.3)
+    monkeypatch.setattr("ringfence.features.fleet.sync.AGAIN_AFTER", 0.3)
 
     async def play() -> None:
         async with host(server, store) as made:
@@ -303,7 +305,7 @@ def test_what_an_answer_left_out_comes_soon_after_news(
 def test_a_hanging_api_delays_nothing(server: FakeApi, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a request hangs, the event loop goes on, there is an alarm, and the task ends at once."""
     monkeypatch.setattr(module, "QUIET_FOR", 0.1)
-    monkeypatch.setattr("ringfence.fleet.api.SECONDS", 0.2)
+    monkeypatch.setattr("ringfence.features.fleet.api.SECONDS", 0.2)
     server.always = Fault(silent=True)
 
     async def play() -> float:
@@ -313,8 +315,8 @@ def test_a_hanging_api_delays_nothing(server: FakeApi, store: Store, monkeypatch
             made.fleet.on_fact(Placed([ban("198.51.100.7")], announced=True))
             assert time.monotonic() - began < 0.1
             server.always = Fault(status=500)
-            await until(lambda: len(made.fleet.alarms) == 2)
-            assert {alarm.code for alarm in made.fleet.alarms} == {AlarmCode.FLEET_FAILED}
+            await until(lambda: len(made.fleet.alarms()) == 2)
+            assert {alarm.code for alarm in made.fleet.alarms()} == {AlarmCode.FLEET_FAILED}
             server.always = Fault(silent=True)
             await asyncio.sleep(0.1)
             began = time.monotonic()
@@ -328,18 +330,18 @@ def test_a_request_that_hangs_is_an_alarm_while_it_hangs(
 ) -> None:
     """The alarm does not wait for the end of the request, and ends with the next one that succeeds."""
     monkeypatch.setattr(module, "QUIET_FOR", 0.2)
-    monkeypatch.setattr("ringfence.fleet.api.SECONDS", 1.5)
+    monkeypatch.setattr("ringfence.features.fleet.api.SECONDS", 1.5)
 
     async def play() -> None:
         async with host(server, store) as made:
             await until(lambda: made.fleet.report()["pull"]["last"])
             server.always = Fault(silent=True)
-            await until(lambda: made.fleet.alarms)
-            [alarm] = made.fleet.alarms
+            await until(made.fleet.alarms)
+            [alarm] = made.fleet.alarms()
             assert (alarm.code, alarm.text) == (AlarmCode.FLEET_FAILED, "no answer yet")
             assert made.fleet.report()[alarm.subject]["problem"] == "no answer yet"
             server.always = None
-            await until(lambda: not made.fleet.alarms)
+            await until(lambda: not made.fleet.alarms())
 
     asyncio.run(play())
 
@@ -364,18 +366,18 @@ def test_an_unban_that_always_fails_stops_nothing(
             )
             await until(lambda: len(server.values()) == 21)
             if status == 400:
-                await until(lambda: [alarm.code for alarm in made.fleet.alarms] == [AlarmCode.FLEET_FULL])
+                await until(lambda: [alarm.code for alarm in made.fleet.alarms()] == [AlarmCode.FLEET_FULL])
                 await until(lambda: made.fleet.report()["waiting"] == 0)
                 assert made.fleet.report()["lost"] == 1
                 return
             text = "1 ban or unban fails again and again: status 500: Internal Server Error"
             alarm = Alarm(AlarmCode.FLEET_FAILED, "retry", text)
-            await until(lambda: made.fleet.alarms == [alarm])
+            await until(lambda: made.fleet.alarms() == [alarm])
             report = made.fleet.report()
             assert (report["waiting"], report["failing"]) == (1, 1)
             server.always = None
             await until(lambda: len(server.values()) == 20)
-            await until(lambda: not made.fleet.alarms)
+            await until(lambda: not made.fleet.alarms())
 
     asyncio.run(play())
 
@@ -400,7 +402,7 @@ def test_a_pause_that_the_api_asks_for_is_kept(
     server: FakeApi, store: Store, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     """After a 429, no request of that direction is sent before the time that it names is over."""
-    monkeypatch.setattr("ringfence.fleet.channel.LONGEST_PAUSE", 1.0)
+    monkeypatch.setattr("ringfence.features.fleet.channel.LONGEST_PAUSE", 1.0)
 
     async def play() -> None:
         async with host(server, store) as made:
@@ -423,8 +425,8 @@ def test_decisions_that_cover_too_much_are_an_alarm(server: FakeApi, store: Stor
 
     async def play() -> None:
         async with host(server, store) as made:
-            await until(lambda: made.fleet.alarms)
-            [alarm] = made.fleet.alarms
+            await until(made.fleet.alarms)
+            [alarm] = made.fleet.alarms()
             assert (alarm.code, alarm.subject) == (AlarmCode.FLEET_FULL, "decisions")
             assert alarm.text.endswith("among others: 15.0.0.0/8 (no room)")
             await until(lambda: len(made.applied) == 4)
@@ -434,12 +436,12 @@ def test_decisions_that_cover_too_much_are_an_alarm(server: FakeApi, store: Stor
 
 def test_without_an_api_nothing_happens(store: Store) -> None:
     """Without the table in the configuration there is no request, no alarm, and no report."""
-    fleet = Fleet(None, store.records, Clock())
+    fleet = Fleet(None, store.records, Ledger(), Clock(), Host().apply, MOST)
     fleet.on_fact(Placed([ban("198.51.100.7")], announced=True))
     fleet.on_fact(Over(ip_network("198.51.100.7"), Scope.FULL, BanEnd.REMOVED))
-    asyncio.run(fleet.run(Ledger(), Host(fleet).apply))
+    asyncio.run(fleet.run())
 
-    assert (fleet.alarms, fleet.report()) == ([], {})
+    assert (fleet.threads(), fleet.alarms(), fleet.report()) == ([], [], {})
 
 
 def test_what_is_not_shared_is_an_alarm(server: FakeApi, store: Store) -> None:
@@ -449,8 +451,8 @@ def test_what_is_not_shared_is_an_alarm(server: FakeApi, store: Store) -> None:
     async def play() -> None:
         async with host(server, store) as made:
             made.fleet.on_fact(Placed([ban("198.51.100.7")], announced=True))
-            await until(lambda: made.fleet.alarms)
-            [alarm] = made.fleet.alarms
+            await until(made.fleet.alarms)
+            [alarm] = made.fleet.alarms()
             assert alarm.code is AlarmCode.FLEET_FULL
 
     asyncio.run(play())

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from tests.fleet.server import KEY, MACHINE, PASSWORD, Fault, fake_api
+from tests.features.fleet.server import KEY, MACHINE, PASSWORD, Fault, fake_api
 from tests.support.daemon import Guard, until
 
 

@@ -1,12 +1,28 @@
-"""One direction of the connection to the local API: when it worked, and when it is due again. No I/O."""
+"""One direction of the connection to the local API: when it worked, when it is due, its errors. No I/O."""
 
 from collections.abc import Callable
 from math import inf
 
 from attrs import define
 
+from ringfence.errors import RingfenceError
+
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 """The shortest and the longest pause in seconds after failed requests."""
+
+
+class FleetError(RingfenceError):
+    """A request to CrowdSec's local API failed.
+
+    ``status`` is the status of its answer, 0 without an answer. ``pause`` is how many seconds the API asks to
+    wait. ``refused``: it will never accept this request.
+    """
+
+    def __init__(self, text: str, status: int = 0, pause: float = 0.0, refused: bool = False) -> None:  # noqa: FBT001, FBT002
+        super().__init__(text)
+        self.status = status
+        self.pause = pause
+        self.refused = refused
 
 
 @define

@@ -10,8 +10,9 @@ from ringfence.cli.groups import HintingGroup
 from ringfence.cli.output import JsonOption, echo, echo_json, errors_reported, short_time
 from ringfence.cli.screen import Screen, show_list
 from ringfence.clock import Clock
-from ringfence.errors import Exit, FleetError
-from ringfence.fleet.api import Api
+from ringfence.errors import Exit
+from ringfence.features.fleet.api import Api
+from ringfence.features.fleet.channel import FleetError
 from ringfence.model import printable
 from ringfence.plurals import counted
 

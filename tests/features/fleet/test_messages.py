@@ -6,7 +6,7 @@ import pytest
 from attrs import evolve
 from tests.support.attempts import attempts, ban_of
 
-from ringfence.fleet.messages import MOST_EVENTS, alert, facts_of, is_shared
+from ringfence.features.fleet.messages import MOST_EVENTS, alert, facts_of, is_shared
 from ringfence.model import Origin, Scope
 
 

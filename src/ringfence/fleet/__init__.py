@@ -1,6 +1,0 @@
-"""The fleet: bans shared with other hosts by CrowdSec's local API.
-
-``sync.py`` decides what to send and what to apply, without any I/O, with ``channel.py`` for the pauses.
-``messages.py`` builds the requests, ``api.py`` sends them, and ``fleet.py`` is the task that connects all of
-them with the daemon.
-"""
