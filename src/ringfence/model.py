@@ -710,6 +710,11 @@ def printable(text: str) -> str:
     return "".join(map(_visible, text))
 
 
+def shown(text: str, most: int) -> str:
+    """Return a text that an attacker may have written, cut after ``most`` characters and escaped."""
+    return printable(text if len(text) <= most else f"{text[:most]}…")
+
+
 def _visible(character: str) -> str:
     if character.isprintable() and not _INVISIBLE.match(character):
         return character

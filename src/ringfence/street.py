@@ -35,13 +35,17 @@ STREET = {
     "history": "attempts and bans over time",
     "tops": "the accounts and addresses with the most attempts, and the live display",
     "fleet": "bans shared with other hosts by CrowdSec's local API",
+    "notify": "bans, alarms and reports, sent to administrators by mail, by Apprise or by a command",
     "report": "what happened in a period, as a command and by mail each week",
     "publish": "the list of banned networks for routers",
     "replay": "past logs played to the rules, and how their lines are read",
     "web": "the live page",
     "metrics": "numbers for Prometheus, and the server of the list for routers",
 }
-"""The features by name, with a description. The daemon builds them in this order."""
+"""The features by name, with a description. The daemon builds them in this order.
+
+The feature that sends reports stands before the one that makes them.
+"""
 
 SETTINGS = {"metrics": "metrics", "publish": "publish"}
 """The tables of ringfence.toml that features have: the feature of each, in the order of ``config show``."""

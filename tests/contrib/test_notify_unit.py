@@ -7,7 +7,7 @@ from tests.contrib import unit
 
 from ringfence.config.converters import Text
 from ringfence.config.schema import ControlSettings, HookSettings
-from ringfence.notify.runner import LONGEST
+from ringfence.features.notify.runner import LONGEST
 
 SERVICE = unit.FILE.with_name("ringfence-notify@.service")
 SOCKET = unit.FILE.with_name("ringfence-notify.socket")

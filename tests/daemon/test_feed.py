@@ -52,7 +52,7 @@ def test_every_kind_is_one_line() -> None:
             feed.on_judgement(judged(HOSTILE))
             feed.on_fact(Placed([ban_of("192.0.2.1", made=attempts(1, account=HOSTILE))], announced=True))
             feed.on_fact(Over(NETWORK, Scope.FULL, BanEnd.EXPIRED))
-            feed.on_alarm(AlarmEvent(AlarmCode.PHONE_BROKEN, HOSTILE, HOSTILE, "began", 1.0))
+            feed.on_fact(AlarmEvent(AlarmCode.PHONE_BROKEN, HOSTILE, HOSTILE, "began", 1.0))
         return waiting.result()
 
     found = asyncio.run(run())
@@ -148,7 +148,7 @@ def test_the_ends_of_many_bans_displace_no_attempt(monkeypatch: pytest.MonkeyPat
     feed.on_judgement(judged())
     for _ in range(9):
         feed.on_fact(Over(NETWORK, Scope.FULL, BanEnd.EXPIRED))
-    feed.on_alarm(AlarmEvent(AlarmCode.PHONE_BROKEN, "204", "wrong", "began", 1.0))
+    feed.on_fact(AlarmEvent(AlarmCode.PHONE_BROKEN, "204", "wrong", "began", 1.0))
 
     found = [row["what"] for row in feed.latest(LINE_KINDS)]
     assert found == ["attempt", "ban", "ban", "ban", "alarm"]
@@ -179,7 +179,7 @@ def test_the_latest_are_kept_without_a_follower() -> None:
     feed = Feed(lambda: 60.0 * 100)
     for how in (Disposition.COUNTED, Disposition.PROVEN, Disposition.FORGED):
         feed.on_judgement(judged(how=how))
-    feed.on_alarm(AlarmEvent(AlarmCode.PHONE_BROKEN, "204", "wrong", "began", 1.0))
+    feed.on_fact(AlarmEvent(AlarmCode.PHONE_BROKEN, "204", "wrong", "began", 1.0))
     feed.on_fact(Placed([ban_of("192.0.2.1")], announced=True))
 
     assert [row["what"] for row in feed.latest(["attempt", "ban"])] == ["attempt", "attempt", "ban"]

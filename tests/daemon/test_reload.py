@@ -20,6 +20,7 @@ from ringfence.config.schema import RuleSettings, Settings
 from ringfence.daemon.daemon import build_daemon
 from ringfence.daemon.firewall_side import ChosenBackend, build_firewall_side
 from ringfence.detect.detector import Detector
+from ringfence.features.notify.guard import Notifier
 from ringfence.firewall.memory import MemoryBackend
 from ringfence.host.connections import ConnectionTable
 from ringfence.store.database import Store
@@ -260,6 +261,7 @@ class Reloading:
     def state(self) -> Mapping[str, object]:
         """Return the settings that each part works with."""
         daemon, side = self.daemon, self.side
+        [notifier] = [one for one in daemon.features.all if isinstance(one, Notifier)]
         return {
             "rules": side.detector.rules,
             "claims": side.detector._claims.terms,
@@ -268,8 +270,8 @@ class Reloading:
             "lists": side.exempt.lists._configured,
             "sources": [pbx.settings for pbx in daemon._sources._pbxs.values()],
             "wire": daemon._reloader._pipeline.wire_asterisk,
-            "channels": [outbox.settings for outbox in side.common.notifier._outboxes],
-            "reports": side.common.notifier.report_channels,
+            "channels": [outbox.settings for outbox in notifier._outboxes],
+            "reports": notifier.report_channels(),
         }
 
 

@@ -16,6 +16,7 @@ from tests.support.kept import settings as configured
 from tests.support.users import VALID
 
 from ringfence import control
+from ringfence.config.schema import Settings
 from ringfence.control import Peer
 from ringfence.daemon.facts import FailureMemory
 from ringfence.daemon.request_fields import PeerRole
@@ -24,6 +25,7 @@ from ringfence.daemon.requests import RequestHandlers
 from ringfence.errors import ControlError, RingfenceError
 from ringfence.features.fleet.guard import Fleet
 from ringfence.features.history.guard import History
+from ringfence.features.notify.guard import Notifier
 from ringfence.features.tops.guard import Tops
 
 TEXTS = st.one_of(
@@ -105,13 +107,14 @@ def _handlers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, co
         plain = RequestHandlers(side, lambda _: pytest.fail("no status here"), memory).handlers()
         store, clock, apply = made.store, made.clock, side.exempt.lists.use_decisions
         fleet = Fleet(None, store.records, side.detector.bans, clock, apply, 1_000)
-        plain |= {**History(side).handlers(), **Tops(side).handlers(), **fleet.handlers()}
+        for feature in (History(side), Tops(side), fleet, Notifier(Settings(), clock)):
+            plain |= feature.handlers()
         wanted = {do: handler for do, handler in plain.items() if do not in {"status", "follow", "off", "on"}}
         gate = RequestGate(
             wanted,
             Rights(999),
             side.exempt.friends.friends.any_in,
-            lambda *_: None,
+            (),
             side.common.clock.mono,
             side.common.store.best_effort.recorded,
         )

@@ -93,18 +93,6 @@ def test_bans_are_placed_listed_and_ended(office: Office) -> None:
     assert office.listed() == set()
 
 
-def test_an_unban_of_allowed_addresses_is_passed_on(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The allow list may have ended their bans already; otherwise an unban of nothing is no news."""
-    seen: list[list[str]] = []
-    monkeypatch.setattr(
-        office.kept.side.common.notifier, "on_unban", lambda names, _result: seen.append(names)
-    )
-    for allowed in (False, True):
-        office.ask("unban", networks=["192.0.2.9"], allowed=allowed)
-
-    assert seen == [["192.0.2.9"]]
-
-
 def test_a_list_may_be_of_some(office: Office) -> None:
     """A filtered list has the bans that lie in the given networks or cover them."""
     office.ask("ban", networks=["192.0.2.1", "203.0.113.0/24", "2001:db8::/64"], seconds=60)
@@ -194,23 +182,6 @@ def test_friends_are_listed_counted_taken_and_forgotten(office: Office) -> None:
     assert office.ask("friends", networks=["198.51.100.0/24", "2001:db8::/32"]) == []
     assert office.ask("friends_forget", address="192.0.2.7") == 1
     assert office.ask("friends") == []
-
-
-def test_an_unban_is_passed_to_the_notifications(office: Office) -> None:
-    """Only an unban that ended something is one: of addresses with its notes, or of all with their number."""
-    passed: list[tuple[list[str], str]] = []
-    office.kept.side.common.notifier.on_unban = lambda networks, result: passed.append(([*networks], result))  # type: ignore[method-assign]
-    office.ask("ban", networks=["192.0.2.1", "203.0.113.0/24"], seconds=60, reason="")
-    office.ask("unban", networks=["192.0.2.9"])
-    office.ask("unban", networks=["192.0.2.1"])
-    office.ask("unban", networks=["203.0.113.1"])
-    office.ask("unban", all=True)
-
-    assert passed == [
-        (["192.0.2.1"], ""),
-        (["203.0.113.1"], "203.0.113.0/24: the rest of it stays banned, in 8 parts"),
-        (["all"], "8 bans ended"),
-    ]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from ringfence.config.loader import parse
 from ringfence.config.schema import Settings
 from ringfence.detect.rules import RULES
 from ringfence.errors import Exit
-from ringfence.notify.notifications import severity_of
+from ringfence.features.notify.notifications import severity_of
 
 
 def test_the_rules_have_their_numbers() -> None:

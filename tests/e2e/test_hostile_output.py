@@ -105,7 +105,7 @@ ARGUMENTS: dict[str, list[list[str]]] = {
         ["{fail2ban}", "--bans", "--dry-run", "--jail", "asterisk", "--database", "{bans}"],
         ["{fail2ban}", "--bans", "--jail", "asterisk", "--database", "{bans}"],
     ],
-    "notify run": [],  # the service that runs programs; tests/notify/test_programs.py has hostile output
+    "notify run": [],  # runs programs; tests/features/notify/test_programs.py has hostile output
     "notify test": [[], [HOSTILE]],
     "off": [[]],
     "on": [[]],

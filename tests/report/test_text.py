@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from tests.notify.samples import HOSTILE
+from tests.features.notify.samples import HOSTILE
 from tests.report.test_summary import HISTORY, alarm, answers, ended, top
 
 from ringfence.model import printable

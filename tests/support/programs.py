@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 # Here the program may run as the user of the test. tests/e2e/test_notify_service.py has the real users.
-_RUNNER = "import ringfence.notify.runner as r; r.refuse_wrong_user = lambda _: None; r.main()"
+_RUNNER = "import ringfence.features.notify.runner as r; r.refuse_wrong_user = lambda _: None; r.main()"
 
 
 @contextmanager

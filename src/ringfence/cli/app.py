@@ -66,7 +66,6 @@ class Commands(LazyGroup):
         "alarms": Command(".alarms", "List alarms and their history, or dismiss them."),
         "why": Command(".why", "Explain an address or an account: its attempts, its bans, and what to do."),
         "check": Command(".check", "Check the setup, and suggest fixes. Changes nothing."),
-        "notify": Command(".notify", "Test the notifications."),
         "config": Command(".config", "Show and check the configuration. Changes nothing."),
         "import-fail2ban": Command(
             ".import_fail2ban",

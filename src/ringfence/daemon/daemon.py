@@ -51,7 +51,6 @@ from ringfence.detect.detector import Detector
 from ringfence.friends.registry import FriendRegistry
 from ringfence.host.connections import ConnectionTable
 from ringfence.model import Address
-from ringfence.notify.notifier import Notifier
 from ringfence.parse.hep import Exports
 from ringfence.store.database import Store
 from ringfence.store.writer import Writer
@@ -156,26 +155,19 @@ class Daemon:
             self._startup.begin()
             self._sources.configure(settings.asterisk_with_logs())
             tasks = [group.create_task(work) for work in self._work()]
-            messages = group.create_task(self._side.common.notifier.run())
             process.notify("READY=1")
             release_freed_memory()
             self._log.info("daemon.ready", firewall=self._side.kernel.backend.name)
-            self._side.common.notifier.on_start(self._side.kernel.backend.name)
             await self._stopped.wait()
             process.stopping()
-            await self._send_last(messages)  # this may take seconds, in which all other parts keep running
+            for feature in self.features.all:
+                await feature.stop()
             for task in tasks:
                 task.cancel()
         self._side.common.kept_alarms.save()
         for feature in self.features.all:
             feature.finish()
         self._log.info("daemon.stopped", bans="left in place")
-
-    async def _send_last(self, messages: "asyncio.Task[None]") -> None:
-        """End ``messages``, the task that sends notifications. Then send notifications that still wait."""
-        messages.cancel()
-        await asyncio.wait([messages])
-        await self._side.common.notifier.finish()
 
     def _work(self) -> list[Coroutine[None, None, None]]:
         """Return the coroutines that run until the daemon stops."""
@@ -236,7 +228,7 @@ class Daemon:
             handlers,
             Rights(os.geteuid(), frozenset(admins)),
             side.exempt.friends.friends.any_in,
-            side.common.notifier.on_list_change,
+            side.common.listeners,
             side.common.clock.mono,
             side.common.store.best_effort.recorded,
         ).handlers()
@@ -327,8 +319,7 @@ def run(path: Path, settings: Settings, trial_for: float = 0.0) -> None:
             claimed=settings.claims(),
             sources=known_sources(settings),
         )
-        notifier = Notifier(settings.notify, settings.geo.database or (), clock)
-        side = build_firewall_side(settings, store, detector, chosen, clock, notifier)
+        side = build_firewall_side(settings, store, detector, chosen, clock)
         daemon = build_daemon(path, settings, side, connections)
         runner = _start_threads(writer, side, daemon.features)
         stack.callback(runner.close)

@@ -4,14 +4,15 @@ The module ``guard`` of a feature has a function ``build``. It gets the daemon's
 :class:`Feature`, or None if the configuration does not ask for it.
 """
 
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from attrs import frozen
 
-from ringfence import street
+from ringfence import ban_facts, street
 from ringfence.alarm_codes import Alarm
-from ringfence.ban_facts import Fact
+from ringfence.alarms import AlarmEvent
+from ringfence.config.schema import Settings
 from ringfence.control import Handler
 from ringfence.daemon.firewall_side import FirewallSide
 from ringfence.daemon.http_page import Page
@@ -32,6 +33,20 @@ class Number(NamedTuple):
     text: str
     value: float
     only_grows: bool = False
+
+
+@frozen
+class Changed:
+    """A request that changes something was answered with ``result``; ``who`` is its user and process."""
+
+    do: str
+    request: Mapping[str, Any]
+    result: Any
+    who: str
+
+
+Fact = ban_facts.Fact | AlarmEvent | Changed | Settings
+"""The facts that a feature gets: about bans and alarms, changes by requests, and a new configuration."""
 
 
 class Feature:
@@ -66,13 +81,30 @@ class Feature:
         return ()
 
     def on_fact(self, fact: Fact) -> object:
-        """Handle a fact about bans. The event loop calls this for each one, so it must not wait."""
+        """Handle a fact. The event loop calls this for each one, so it must not wait."""
 
     def on_judgement(self, judgement: Judgement) -> object:
         """Note a judgement. The event loop calls this for each one, so it must not wait."""
 
+    async def stop(self) -> None:
+        """Finish what may take seconds, before the daemon stops. All other parts keep running."""
+
     def finish(self) -> None:
         """Queue the last writes to the database, when all jobs have ended."""
+
+
+@runtime_checkable
+class ReportSender(Protocol):
+    """A feature that sends reports by mail."""
+
+    def report_channels(self) -> list[str]:
+        """Return the names of all channels that send reports."""
+
+    def has_report(self, name: str) -> bool:
+        """Whether the channel ``name`` has a report that it has neither delivered nor dropped yet."""
+
+    def on_report(self, name: str, report: Mapping[str, object], ended: Callable[[], None]) -> None:
+        """Send a report by the channel ``name``; ``ended`` is called when it is delivered or dropped."""
 
 
 @frozen
@@ -80,7 +112,8 @@ class Given:
     """The parts of the daemon that a feature may use.
 
     ``wire`` reads the challenges that leave; None if they are not read. ``others`` and ``answers`` are all
-    features and the handlers of all requests, once all features are built: use them later.
+    features and the handlers of all requests, once all features are built: use them later. While a feature is
+    built, ``others`` are those before it in the street.
     """
 
     side: FirewallSide

@@ -129,17 +129,15 @@ class Feed:
         if judgement.disposition is not Disposition.PROVEN:
             self._add("attempt", lambda: _attempt(judgement))
 
-    def on_fact(self, fact: Fact) -> None:
-        """Pass on bans that the kernel acknowledged, and the end of a ban."""
+    def on_fact(self, fact: Fact | AlarmEvent) -> None:
+        """Pass on bans that the kernel acknowledged, the end of a ban, and a change of an alarm."""
         if isinstance(fact, Placed):
             for ban in fact.bans:
                 self._add("ban", partial(_ban, ban))
         elif isinstance(fact, Over):
             self._add("ban", partial(_ban_end, fact, self._wall()))
-
-    def on_alarm(self, event: AlarmEvent) -> None:
-        """Pass on a change of an alarm."""
-        self._add("alarm", event.as_json)
+        elif isinstance(fact, AlarmEvent):
+            self._add("alarm", fact.as_json)
 
     def _add(self, kind: str, fields: Callable[[], dict[str, object]]) -> None:
         self._number += 1

@@ -6,17 +6,18 @@ The daemon's other side are the sources, which report attempts.
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import structlog
 from attrs import frozen
 
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.alarms import MOST_UNWRITTEN, AlarmRecord, Alarms
-from ringfence.ban_facts import Fact, Over
+from ringfence.ban_facts import Over
 from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.reconcile import Reconciler
 from ringfence.clock import Clock
-from ringfence.config.schema import NotifySettings, Settings
+from ringfence.config.schema import Settings
 from ringfence.daemon.ban_effectiveness import BanEffectiveness
 from ringfence.daemon.exemptions import (
     ExemptionTracker,
@@ -39,7 +40,6 @@ from ringfence.host.routes import missing_interfaces
 from ringfence.lists.locations import Locations
 from ringfence.lists.manager import Lists
 from ringfence.model import WHOLE_SCOPES, BanEnd, format_network
-from ringfence.notify.notifier import Notifier
 from ringfence.store.database import Store
 from ringfence.store.writer import MOST_KEPT
 
@@ -159,10 +159,11 @@ class StoreWatch:
 
 @frozen
 class CommonParts:
-    """What each part of the daemon may use: the clock, the database, the alarms, the feed, the notifications.
+    """What each part of the daemon may use: the clock, the database, the alarms, the feed, the listeners.
 
     ``feed`` passes changes on to the live page. ``locations`` looks up the countries of addresses. Each of
-    ``listeners`` is called with each fact about bans. More may be added before the start.
+    ``listeners`` is called with each fact: about bans, alarms and requests, and a new configuration. More may
+    be added before the start.
     """
 
     clock: Clock
@@ -171,9 +172,8 @@ class CommonParts:
     alarms: Alarms
     kept_alarms: KeptAlarms
     feed: Feed
-    notifier: Notifier
     locations: Locations
-    listeners: list[Callable[[Fact], object]]
+    listeners: list[Callable[[Any], object]]
 
 
 @frozen
@@ -251,7 +251,6 @@ class FirewallSide:
             *self.exempt.protected.alarms,
             *self.exempt.names.alarms,
             *self.exempt.lists.alarms,
-            *self.common.notifier.alarms,
         ]
 
     def configure(self, settings: Settings) -> None:
@@ -263,12 +262,13 @@ class FirewallSide:
             self.exempt.protected.proxies = settings.proxies()
             self.exempt.networks.on_protected()
         self.exempt.lists.configure(settings.lists())
-        self.common.notifier.configure(settings.notify, settings.geo.database or ())
         self.common.locations.configure(settings.geo.database or ())
         self.kernel.wanted_rules.settings = settings
         self.kernel.fence.configure(settings.fence)
         self.kernel.rules.update()
         self.exempt.exemptions.set_most(settings.firewall.max_bans)
+        for listener in self.common.listeners:
+            listener(settings)
 
 
 @frozen
@@ -287,38 +287,27 @@ def choose(settings: Settings) -> ChosenBackend:
     return ChosenBackend(make_backend(settings.firewall.backend, plan), "the configuration says so")
 
 
-def _clear_office(alarms: Alarms, fact: Fact) -> None:
+def _clear_office(alarms: Alarms, fact: object) -> None:
     """Clear the alarm about a banned office when its ban is over."""
     if isinstance(fact, Over) and fact.scope in WHOLE_SCOPES and fact.how is not BanEnd.REPLACED:
         alarms.clear(AlarmCode.OFFICE_BANNED, format_network(fact.network))
 
 
-def _common(settings: Settings, store: Store, clock: Clock, notifier: Notifier | None) -> CommonParts:
-    feed, notifier = Feed(clock.wall), notifier or Notifier(NotifySettings(), (), clock)
-    alarms = Alarms(clock.wall, (feed.on_alarm, notifier.on_alarm))
-    return CommonParts(
-        clock,
-        store,
-        StoreWatch(store, clock),
-        alarms,
-        KeptAlarms(alarms, store),
-        feed,
-        notifier,
-        Locations(settings.geo.database or ()),
-        [feed.on_fact, notifier.on_fact, partial(_clear_office, alarms)],
-    )
+def _common(settings: Settings, store: Store, clock: Clock) -> CommonParts:
+    feed = Feed(clock.wall)
+    listeners: list[Callable[[Any], object]] = [feed.on_fact]
+    alarms = Alarms(clock.wall, listeners)
+    listeners.append(partial(_clear_office, alarms))
+    watch, kept = StoreWatch(store, clock), KeptAlarms(alarms, store)
+    locations = Locations(settings.geo.database or ())
+    return CommonParts(clock, store, watch, alarms, kept, feed, locations, listeners)
 
 
 def build_firewall_side(
-    settings: Settings,
-    store: Store,
-    detector: Detector,
-    chosen: ChosenBackend,
-    clock: Clock,
-    notifier: Notifier | None = None,
+    settings: Settings, store: Store, detector: Detector, chosen: ChosenBackend, clock: Clock
 ) -> FirewallSide:
-    """Build the firewall's side on the chosen backend. Without ``notifier``, no notifications are sent."""
-    common = _common(settings, store, clock, notifier)
+    """Build the firewall's side on the chosen backend."""
+    common = _common(settings, store, clock)
     backend, alarms = chosen.backend, common.alarms
     protected, names = ProtectedNetworks(settings.proxies()), Names(store.names.load())
     passing = Passing(detector.friends)

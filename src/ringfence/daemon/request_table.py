@@ -7,7 +7,7 @@ import asyncio
 import inspect
 import json
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from pwd import getpwuid
 from typing import Any
@@ -18,6 +18,7 @@ from attrs import Factory, evolve, frozen
 from ringfence import control, street
 from ringfence.config.converters import MAX_DURATION
 from ringfence.control import LINE_KINDS, MOST_LISTED, Peer
+from ringfence.daemon.feature import Changed
 from ringfence.daemon.fence_links import MOST_ADMITTED_FOR, MOST_VALID
 from ringfence.daemon.request_fields import (
     NONE,
@@ -78,7 +79,7 @@ _REDEEM: Fields = {
 }
 _KINDS: Fields = {"kinds": optional(choices(LINE_KINDS))}
 
-_OF_THE_GUARD: Mapping[str, Request] = {
+REQUESTS: dict[str, Request] = {
     "alarms": read({"past": flag(), "seconds": PERIOD}, page={"past": flag(), "seconds": PERIOD}),
     "alarms_dismiss": only(_DISMISS, page=_PAGE_DISMISS),
     "allow_add": only(_ADD, page=_PAGE_ADD),
@@ -117,7 +118,6 @@ _OF_THE_GUARD: Mapping[str, Request] = {
     "latest": read(_KINDS, page=_KINDS),
     "lists": read({"side": choice("allow", "deny")}, page={"side": choice("allow", "deny")}),
     "locations": read({"networks": networks(_MOST_LOCATED)}, page={"networks": networks(_MOST_LOCATED)}),
-    "notify_test": only({"channel": nullable(text(MAX_TEXT))}, records=False),
     "off": only(NONE),
     "on": only(NONE),
     "past_bans": read({"networks": _FILTER, "seconds": PERIOD}, page={"seconds": PERIOD}),
@@ -130,9 +130,7 @@ _OF_THE_GUARD: Mapping[str, Request] = {
     "why": read({"network": network()}, page={"network": network()}),
     "why_account": read({"account": text(_MOST_NAME, 1)}, page={"account": text(_MOST_NAME, 1)}),
 }
-
-REQUESTS = dict(_OF_THE_GUARD)
-"""Every request, by its name (``do``)."""
+"""Every request, by its name (``do``): those of the guard, then those of each feature."""
 for _feature in street.modules("guard"):
     REQUESTS |= getattr(_feature, "REQUESTS", {})
 
@@ -175,8 +173,8 @@ class Rights:
 # -- the gate of the control socket: every request passes it before a handler sees it
 #
 # The gate looks up the role of the client's user, checks the request against the table of requests, and
-# logs each change with the user and the process of the client. Changes of the allow list and the deny list
-# are also notified. The live page may make a limited number of changes, none of which may block a friend.
+# logs each change with the user and the process of the client. The live page may make a limited number of
+# changes, none of which may block a friend.
 
 
 PAGE_CHANGES = 200
@@ -189,15 +187,9 @@ MOST_NAMES = 256  # users whose names are kept
 _MOST_SHOWN = 10  # values of a list that a log line has
 _MOST_LOGGED = 500  # characters of the fields of a request in a log line
 
-Announce = Callable[[str, Sequence[str], str], object]
-"""A function that notifies administrators of a change of a list.
-
-It gets the request (such as ``allow_add``), the changed entries, and who changed them.
-"""
-
 
 class RequestGate:
-    """Handlers of requests that check each request, and log each change.
+    """Handlers of requests that check each request, and log each change and pass it on to ``listeners``.
 
     They pass valid requests to ``handlers``. ``has_friend`` returns whether a network contains a friend.
     ``mono`` returns monotonic seconds. ``recorded`` waits until the database has a change, and returns why it
@@ -209,7 +201,7 @@ class RequestGate:
         handlers: Mapping[str, control.Handler],
         rights: Rights,
         has_friend: Callable[[Network], bool],
-        announce: Announce,
+        listeners: Iterable[Callable[[Changed], object]],
         mono: Callable[[], float],
         recorded: Callable[[], Awaitable[str]],
     ) -> None:
@@ -217,7 +209,7 @@ class RequestGate:
         self._handlers = handlers
         self._rights = rights
         self._has_friend = has_friend
-        self._announce = announce
+        self._listeners = listeners
         self._mono = mono
         self._names: dict[int, str] = {}
         self._page_changes: deque[float] = deque(maxlen=PAGE_CHANGES)
@@ -286,16 +278,13 @@ class RequestGate:
         self._log.warning("control.refused", do=do, by=_author(peer, name), error=printable(error))
 
     def _report_change(self, do: str, request: Mapping[str, Any], result: object, who: str) -> None:
-        """Log a change. Notify administrators if it is a change of a list."""
+        """Log a change, and pass it on."""
         known = REQUESTS[do].fields[PeerRole.ADMINISTRATOR]
         fields = {key: MASK if known[key].is_secret else _shortened(value) for key, value in request.items()}
         text = json.dumps(fields, ensure_ascii=False)
         self._log.info("control.changed", do=do, by=who, fields=printable(text[:_MOST_LOGGED]))
-        if do in _LIST_CHANGES and isinstance(result, Mapping) and result["done"]:
-            self._announce(do, result["done"], who)
-
-
-_LIST_CHANGES = frozenset({"allow_add", "allow_remove", "deny_add", "deny_remove"})
+        for listener in self._listeners:
+            listener(Changed(do, request, result, who))
 
 
 def _shortened(value: object) -> object:

@@ -27,9 +27,8 @@ from ringfence.errors import ControlError
 from ringfence.firewall.contract import Counters, NetworkList
 from ringfence.friends.exchange import FriendRequests
 from ringfence.lists.handlers import ListRequests
-from ringfence.model import Network, format_network, parse_network, printable
+from ringfence.model import Network, parse_network, printable
 from ringfence.networks import NetworkSet
-from ringfence.plurals import counted
 from ringfence.store.database import Store
 from ringfence.store.rows import shortened
 from ringfence.store.tables import KEEP_ALARMS
@@ -77,13 +76,10 @@ class RequestHandlers:
             **self._friend_requests.handlers(),
             **self._fence_requests.handlers(),
             **side.common.feed.handlers(),
-            **AlarmRequests(
-                side.common.alarms, side.common.kept_alarms, side.common.store, side.common.clock
-            ).handlers(),
+            **AlarmRequests(side.common.alarms, side.common.kept_alarms, self._store, self._clock).handlers(),
             "locations": self._locations,
             "why": self._why,
             "why_account": AccountFactsReader(self._side, self._failures).answer,
-            "notify_test": self._notify_test,
         }
 
     async def _why(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -125,7 +121,6 @@ class RequestHandlers:
             "limiter_waits": self._side.kernel.rules.limiter_waits,
             "asking_waits": self._side.kernel.rules.asking_waits,
             "fence_waits": self._side.kernel.rules.fence_waits,
-            "notify": self._side.common.notifier.as_json(),
             "feeds": await self._list_requests.feeds({}),
             "fence": self._fence_requests.state(),
         }
@@ -154,23 +149,10 @@ class RequestHandlers:
 
     async def _unban(self, request: Mapping[str, Any]) -> object:
         if request.get("all") is True:
-            number = await unban_all(self._enforcer)
-            self._side.common.notifier.on_unban(["all"], f"{counted(number, 'ban')} ended")
-            return number
+            return await unban_all(self._enforcer)
         if "networks" not in request:
             raise ControlError("unban: name networks, or all")
-        networks = _networks(request)
-        result = await unban(self._enforcer, networks)
-        # ``allowed``: the command has added the networks to the allow list just before, and this has already
-        # ended their bans. So the notification is sent even if this request ends no ban.
-        ended = len(result.problems) + len(result.not_banned) < len(networks)
-        if ended or request.get("allowed") is True:
-            names = [format_network(network) for network in networks]
-            self._side.common.notifier.on_unban(names, "; ".join([*result.problems, *result.notes]))
-        return asdict(result)
-
-    async def _notify_test(self, request: Mapping[str, Any]) -> object:
-        return await self._side.common.notifier.test(request.get("channel"))
+        return asdict(await unban(self._enforcer, _networks(request)))
 
     def _off(self, _: Mapping[str, Any]) -> object:
         self._enforcer.switch_off()

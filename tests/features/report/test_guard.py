@@ -13,7 +13,7 @@ import pytest
 from attrs import evolve
 from structlog.testing import capture_logs
 from tests.daemon.test_requests import Office as Requests
-from tests.notify.samples import HOSTILE
+from tests.features.notify.samples import HOSTILE
 from tests.support.amiserver import Script
 from tests.support.attempts import ATTEMPT
 from tests.support.captures import capture
@@ -25,10 +25,12 @@ from tests.support.world import START
 from ringfence.alarm_codes import AlarmCode
 from ringfence.bans.unban import unban
 from ringfence.config.converters import Duration, MailAddress, Name, ReportName
-from ringfence.config.schema import ChannelSettings, MailSettings, NotifySettings
+from ringfence.config.schema import ChannelSettings, MailSettings, NotifySettings, Settings
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.errors import StoreError
 from ringfence.features.history.guard import History
+from ringfence.features.notify.guard import TRIES, Delivery, Notifier
+from ringfence.features.notify.mail import compose_report, page_of
 from ringfence.features.report.guard import (
     RETRY_AFTER,
     WEEK,
@@ -38,8 +40,6 @@ from ringfence.features.report.guard import (
     next_report,
 )
 from ringfence.features.tops.guard import Tops
-from ringfence.notify.mail import compose_report, page_of
-from ringfence.notify.notifier import TRIES, Delivery, Notifier
 from ringfence.store.database import Store
 
 GUESSER = "198.18.1.101"
@@ -67,7 +67,7 @@ class Office:
 
     def start(self) -> None:
         """Begin as after a start of the daemon."""
-        self.notifier = Notifier(self.settings, (), self.kept.clock, sender=self._send)
+        self.notifier = Notifier(Settings(notify=self.settings), self.kept.clock, sender=self._send)
         self.reports = WeeklyReports(self.notifier, self.kept.store, self._collect, self.kept.clock)
 
     async def _collect(self) -> dict[str, Any]:
@@ -144,18 +144,18 @@ def test_a_report_that_is_dropped_is_not_made_again(office: Office) -> None:
             office.look(MONDAY + number * 700)
 
     assert office.sent == [("mail", MONDAY)] * TRIES
-    assert "notify.dropped" in {str(alarm.code) for alarm in office.notifier.alarms}
+    assert "notify.dropped" in {str(alarm.code) for alarm in office.notifier.alarms()}
 
 
 def test_each_channel_has_its_own_time(office: Office) -> None:
     """A channel that is added gets its first report on its first Monday; one that is removed is forgotten."""
     office.look(START)
     office.look(MONDAY)
-    office.notifier.configure(weekly("mail", "oncall"), ())
+    office.notifier.configure(Settings(notify=weekly("mail", "oncall")))
     office.look(MONDAY + 60)
     office.look(MONDAY + WEEK)
     assert office.sent[1:] == [("mail", MONDAY + WEEK), ("oncall", MONDAY + WEEK)]
-    office.notifier.configure(NotifySettings(), ())
+    office.notifier.configure(Settings(notify=NotifySettings()))
     office.look(MONDAY + WEEK + 60)
 
     assert saved(office.kept.store).load() == {}

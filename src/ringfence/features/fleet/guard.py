@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from ringfence.alarm_codes import Alarm, AlarmCode
-from ringfence.ban_facts import Fact, Over, Placed
+from ringfence.ban_facts import Over, Placed
 from ringfence.clock import Clock
 from ringfence.config.crowdsec import Sharing
 from ringfence.control import Handler
-from ringfence.daemon.feature import Feature, Given
+from ringfence.daemon.feature import Fact, Feature, Given
 from ringfence.daemon.request_fields import NONE, read
 from ringfence.features.fleet.channel import Channel, FleetError
 from ringfence.features.fleet.messages import ORIGIN, facts_of, is_shared, rule_of, scenario_of

@@ -22,11 +22,10 @@ from ringfence.alarms import AlarmRecord
 from ringfence.clock import Clock
 from ringfence.control import Encoded
 from ringfence.daemon.facts import past_bans
-from ringfence.daemon.feature import Feature, Given
+from ringfence.daemon.feature import Feature, Given, ReportSender
 from ringfence.daemon.firewall_side import MOST_PAST, FirewallSide
 from ringfence.errors import ControlError, RingfenceError, StoreError
-from ringfence.notify.notifications import MAX_TEXT, shown
-from ringfence.notify.notifier import Notifier
+from ringfence.model import shown
 from ringfence.store.database import Store
 from ringfence.store.rows import times
 from ringfence.store.tables import SavedState
@@ -84,7 +83,7 @@ class WeeklySchedule:
 
 # -- the time of the last weekly report of each channel, so that a restart neither repeats nor loses one
 #
-# A channel is one way in which the configuration sends notifications. Only channels by mail send reports.
+# A channel is one way to send messages. Only channels by mail send reports.
 
 
 _REPORTS = "reports"
@@ -117,6 +116,7 @@ class SavedReports:
 
 
 LOOK_EVERY = 5.0
+MOST_TEXT = 500  # characters of the subject and the text of an alarm
 RETRY_AFTER = 3_600.0
 """Seconds until the next try after a report could not be made."""
 
@@ -195,23 +195,19 @@ class ReportCollector:
 
 def _shortened(row: Document) -> Document:
     """Return an alarm with shortened texts, because the name of an account in them may have 64 KB."""
-    return row | {key: shown(row[key], MAX_TEXT) for key in ("subject", "text")}
+    return row | {key: shown(row[key], MOST_TEXT) for key in ("subject", "text")}
 
 
 class WeeklyReports(Feature):
-    """Makes the report when it is due for a channel, and passes it to the notifier.
+    """Makes the report when it is due for a channel, and passes it to the feature that sends it.
 
     ``collect`` returns the report.
     """
 
     def __init__(
-        self,
-        notifier: Notifier,
-        store: Store,
-        collect: Callable[[], Awaitable[Document]],
-        clock: Clock,
+        self, sender: ReportSender, store: Store, collect: Callable[[], Awaitable[Document]], clock: Clock
     ) -> None:
-        self._notifier = notifier
+        self._sender = sender
         self._saved = SavedReports(store.state, store.best_effort)
         self._store = store
         self._collect = collect
@@ -235,16 +231,14 @@ class WeeklyReports(Feature):
 
         If it cannot be made, the next try is ``RETRY_AFTER`` later.
         """
-        names, now = self._notifier.report_channels, self._clock.wall()
+        names, now = self._sender.report_channels(), self._clock.wall()
         self._follow(names, now)
         due = [
-            name
-            for name in names
-            if self._schedules[name].is_due(now) and not self._notifier.has_report(name)
+            name for name in names if self._schedules[name].is_due(now) and not self._sender.has_report(name)
         ]
         if due and self._clock.mono() >= self._retry_at and (report := await self._collected()) is not None:
             for name in due:
-                self._notifier.on_report(name, report, partial(self._ended, name))
+                self._sender.on_report(name, report, partial(self._ended, name))
 
     async def _require_writes(self) -> None:
         """Raise StoreError if the database takes no writes.
@@ -289,8 +283,11 @@ class WeeklyReports(Feature):
         return self._saved.save({name: schedule.last for name, schedule in self._schedules.items()})
 
 
-def build(given: Given) -> WeeklyReports:
-    """Return the sender of the weekly reports."""
+def build(given: Given) -> WeeklyReports | None:
+    """Return the maker of the weekly reports; None if no feature sends them."""
+    sender = next((one for one in given.others if isinstance(one, ReportSender)), None)
+    if sender is None:
+        return None
     side = given.side
     collector = ReportCollector(side, given.answers, lambda: given.reloader.settings.geo.database or ())
-    return WeeklyReports(side.common.notifier, side.common.store, collector.collect, side.common.clock)
+    return WeeklyReports(sender, side.common.store, collector.collect, side.common.clock)

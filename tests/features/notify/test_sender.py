@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.notify.samples import WALL, ban, content, report_content
+from tests.features.notify.samples import WALL, ban, content, report_content
 from tests.support.mmdb import Record, write
 from tests.support.peers import Mailbox, free_port, mail_server, raw_server
 from tests.support.programs import program_service
 
-from ringfence.notify import notifications
-from ringfence.notify.sender import add_locations
+from ringfence.features.notify import notifications
+from ringfence.features.notify.sender import add_locations
 
 CONTENT = content(notifications.of_ban(ban(7), WALL))
 DE: Record = {"country": {"iso_code": "DE"}}
@@ -27,7 +27,7 @@ NUMBER: Record = {
 def send(request: object, *prefix: str) -> dict[str, Any]:
     """Run the child with a request, and return its result."""
     done = subprocess.run(
-        [*prefix, sys.executable, "-m", "ringfence.notify.sender"],
+        [*prefix, sys.executable, "-m", "ringfence.features.notify.sender"],
         input=json.dumps(request).encode(),
         capture_output=True,
         check=True,
@@ -76,7 +76,7 @@ def test_a_report_is_sent_by_the_child() -> None:
 def test_the_child_does_not_load_the_page_or_rich() -> None:
     """An ordinary message needs neither the live page nor the library of the terminal."""
     heavy = {"rich", "jinja2", "starlette", "statistics"}
-    code = f"import ringfence.notify.sender, sys; print({heavy} & {{*sys.modules}})"
+    code = f"import ringfence.features.notify.sender, sys; print({heavy} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
 
     assert done.stdout == "set()\n"

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from tests.support.programs import program_service
 
-from ringfence.notify import runner
-from ringfence.notify.programs import MAX_RESULT, run
-from ringfence.notify.runner import MAX_OUTPUT, RunnerError
+from ringfence.features.notify import runner
+from ringfence.features.notify.programs import MAX_RESULT, run
+from ringfence.features.notify.runner import MAX_OUTPUT, RunnerError
 
 
 @pytest.fixture(name="channel")

@@ -15,8 +15,8 @@ from email.utils import formatdate, make_msgid
 from textwrap import wrap
 from typing import Any
 
+from ringfence.features.notify.message import Message, compose, dropped_lines, without_links
 from ringfence.model import printable
-from ringfence.notify.message import Message, compose, dropped_lines, without_links
 from ringfence.report.text import Line, TextForm, report_lines
 
 # -- the report of a week as a mail: the text that ``ringfence report`` prints, and its page of HTML

@@ -1,6 +1,6 @@
-"""The child process that sends one message: ``python -m ringfence.notify.sender``.
+"""The child process that sends one message: ``python -m ringfence.features.notify.sender``.
 
-It reads a request of :mod:`ringfence.notify.notifier` from standard input and prints its result.
+It reads a request of :mod:`ringfence.features.notify.guard` from standard input and prints its result.
 """
 
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ringfence.notify import mail, programs
+from ringfence.features.notify import mail, programs
 
 Content = dict[str, Any]
 CHANNELS: Mapping[str, Callable[[Mapping[str, Any], Content, str], str]] = {

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.notify.samples import HOSTILE, WALL, alarm, ban, content, hostile_content
+from tests.features.notify.samples import HOSTILE, WALL, alarm, ban, content, hostile_content
 from tests.support.programs import program_service
 
 from ringfence.config.hook_variables import HOOK_VARIABLES
 from ringfence.config.loader import overridden
-from ringfence.notify import notifications, programs
+from ringfence.features.notify import notifications, programs
 
 CONTENT = content(notifications.of_ban(ban(7), WALL))
 

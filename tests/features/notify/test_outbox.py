@@ -3,14 +3,14 @@
 from typing import Any
 
 import pytest
-from tests.notify.samples import WALL, alarm, ban
+from tests.features.notify.samples import WALL, alarm, ban
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.config.converters import MailAddress, Name, RuleName, Text
 from ringfence.config.schema import HookSettings, MailSettings
+from ringfence.features.notify import notifications
+from ringfence.features.notify.guard import KEPT, PROMPT, TRIES, Outbox
 from ringfence.model import QuietHours, Severity, Topic
-from ringfence.notify import notifications
-from ringfence.notify.notifier import KEPT, PROMPT, TRIES, Outbox
 
 NOON = 12 * 60
 NIGHT = 3 * 60

@@ -8,12 +8,12 @@ import threading
 from pathlib import Path
 
 import pytest
-from tests.notify.samples import WALL, ban, content
+from tests.features.notify.samples import WALL, ban, content
 from tests.support.peers import raw_server
 
-from ringfence.notify import notifications
+from ringfence.features.notify import notifications
 
-CHILD = (sys.executable, "-P", "-m", "ringfence.notify.unprivileged")
+CHILD = (sys.executable, "-P", "-m", "ringfence.features.notify.unprivileged")
 AMBIENT = ("setpriv", "--inh-caps=-all,+net_admin", "--ambient-caps=-all,+net_admin")
 
 # capset, setpriority and chown fail as in the unit (SystemCallFilter=~@privileged @resources).

@@ -8,6 +8,8 @@ from tests.report.test_summary import answers, ended, top
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import BEGAN, AlarmEvent
+from ringfence.features.notify import notifications
+from ringfence.features.notify.guard import Digest
 from ringfence.model import (
     Attempt,
     AttemptKind,
@@ -18,8 +20,6 @@ from ringfence.model import (
     Transport,
     printable,
 )
-from ringfence.notify import notifications
-from ringfence.notify.notifier import Digest
 from ringfence.report.summary import summary_of
 
 WALL = 1_795_154_701.0

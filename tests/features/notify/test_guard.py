@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 from attrs import evolve
 from structlog.testing import capture_logs
-from tests.notify.samples import WALL, alarm, ban
+from tests.features.notify.samples import WALL, alarm, ban
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.ban_facts import Placed
 from ringfence.clock import Clock
 from ringfence.config.converters import Duration, MailAddress, Name, ReportName, Text
-from ringfence.config.schema import ChannelSettings, HookSettings, MailSettings, NotifySettings
+from ringfence.config.schema import ChannelSettings, HookSettings, MailSettings, NotifySettings, Settings
 from ringfence.errors import ControlError
-from ringfence.notify import notifier as module
-from ringfence.notify.notifier import MAX_NAMED, Delivery, Notifier
+from ringfence.features.notify import guard as module
+from ringfence.features.notify.guard import MAX_NAMED, Delivery, Notifier
 
 OK = Delivery(ok=True, text="ok")
 REFUSED = Delivery(ok=False, text="refused")
@@ -40,7 +40,7 @@ class Desk:
         self.slow = 0.0
         self.settings = NotifySettings(hook=tuple(hook(name, digest) for name in names))
         self.notifier = Notifier(
-            self.settings, (), Clock(wall=lambda: WALL, mono=time.monotonic), sender=self._send
+            Settings(notify=self.settings), Clock(wall=lambda: WALL, mono=time.monotonic), sender=self._send
         )
 
     async def _send(
@@ -90,7 +90,7 @@ def test_each_event_reaches_each_channel() -> None:
         desk.notifier.on_start("nftables")
         desk.notifier.on_fact(Placed([ban(1), ban(2)], announced=True))
         desk.notifier.on_unban(["198.18.0.1"], "")
-        desk.notifier.on_alarm(alarm())
+        desk.notifier.on_fact(alarm())
         await desk.until(2)
 
     with capture_logs() as logged:
@@ -120,7 +120,7 @@ def test_a_channel_that_hangs_delays_no_other() -> None:
 
 def test_a_failure_is_logged_and_becomes_an_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
     """The message is tried again; the alarm clears when it arrives."""
-    monkeypatch.setattr("ringfence.notify.notifier.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("ringfence.features.notify.guard.FIRST_PAUSE", 0.01)
     desk = Desk("one")
     desk.answers["one"] = REFUSED
 
@@ -128,13 +128,13 @@ def test_a_failure_is_logged_and_becomes_an_alarm(monkeypatch: pytest.MonkeyPatc
         desk.notifier.on_fact(Placed([ban()], announced=True))
         await desk.until(2)
         await asyncio.sleep(0)
-        assert [one.code for one in desk.notifier.alarms] == [AlarmCode.NOTIFY_FAILING]
-        [state] = desk.notifier.as_json()
+        assert [one.code for one in desk.notifier.alarms()] == [AlarmCode.NOTIFY_FAILING]
+        [state] = desk.notifier.status()["notify"]
         assert (state["channel"], state["failed"], state["waiting"]) == ("one", 2, 1)
         desk.answers.clear()
         await desk.until(3)
         await asyncio.sleep(0.01)
-        assert desk.notifier.alarms == []
+        assert desk.notifier.alarms() == []
 
     with capture_logs() as logged:
         desk.run(act)
@@ -146,7 +146,7 @@ def test_the_stop_sends_what_waits() -> None:
     desk = Desk("one", digest=3_600.0)
     desk.notifier.on_fact(Placed([ban()], announced=True))
 
-    asyncio.run(desk.notifier.finish())
+    asyncio.run(desk.notifier.stop())
 
     [(_, content)] = desk.sent
     assert content["counts"] == {"ban": {"guess": 1}, "stop": {"": 1}}
@@ -159,7 +159,7 @@ def test_the_stop_waits_for_no_channel_that_hangs() -> None:
     began = time.monotonic()
 
     with capture_logs() as logged:
-        asyncio.run(desk.notifier.finish())
+        asyncio.run(desk.notifier.stop())
 
     assert time.monotonic() - began < 20
     dropped = {entry["channel"] for entry in logged if entry["event"] == "notify.dropped"}
@@ -173,7 +173,7 @@ def test_a_late_event_at_the_stop_is_logged() -> None:
 
     async def stop() -> None:
         async with asyncio.TaskGroup() as group:
-            group.create_task(desk.notifier.finish())
+            group.create_task(desk.notifier.stop())
             await asyncio.sleep(0.05)
             desk.notifier.on_fact(Placed([ban()], announced=True))
 
@@ -194,7 +194,7 @@ def test_the_stop_does_not_interrupt_a_message() -> None:
         await desk.until(1)
 
     desk.run(act)
-    asyncio.run(desk.notifier.finish())
+    asyncio.run(desk.notifier.stop())
 
     assert [content["counts"] for _, content in desk.sent] == [{"ban": {"guess": 1}}, {"stop": {"": 1}}]
 
@@ -210,7 +210,7 @@ def test_an_interrupted_message_is_sent_again_at_the_stop() -> None:
 
     desk.run(act)
     desk.hanging = set()
-    asyncio.run(desk.notifier.finish())
+    asyncio.run(desk.notifier.stop())
 
     assert [content["counts"] for _, content in desk.sent] == [
         {"ban": {"guess": 1}},
@@ -224,9 +224,9 @@ def test_a_reload_keeps_what_a_channel_has_collected() -> None:
     desk = Desk("one", "two", digest=3_600.0)
     desk.notifier.on_fact(Placed([ban()], announced=True))
     kept = desk.settings.hook[0]
-    desk.notifier.configure(NotifySettings(hook=(kept, hook("three"))), ())
+    desk.notifier.on_fact(Settings(notify=NotifySettings(hook=(kept, hook("three")))))
 
-    assert [(state["channel"], state["waiting"]) for state in desk.notifier.as_json()] == [
+    assert [(state["channel"], state["waiting"]) for state in desk.notifier.status()["notify"]] == [
         ("one", 1),
         ("three", 0),
     ]
@@ -240,11 +240,11 @@ def test_a_changed_channel_keeps_what_waits() -> None:
     async def act() -> None:
         desk.notifier.on_fact(Placed([ban()], announced=True))
         desk.notifier.on_fact(Placed([ban()], announced=True))
-        desk.notifier.configure(NotifySettings(hook=(hook("one"),)), ())
+        desk.notifier.on_fact(Settings(notify=NotifySettings(hook=(hook("one"),))))
         await desk.until(1)
         await asyncio.sleep(0.05)  # the failure is recorded
         desk.answers.clear()
-        desk.notifier.configure(NotifySettings(hook=(hook("one", 0.02),)), ())
+        desk.notifier.on_fact(Settings(notify=NotifySettings(hook=(hook("one", 0.02),))))
         await desk.until(2)
 
     desk.run(act)
@@ -256,7 +256,7 @@ def test_a_removed_channel_reports_what_it_drops() -> None:
     desk = Desk("one", "two", digest=3_600.0)
     desk.notifier.on_fact(Placed([ban()], announced=True))
     with capture_logs() as logged:
-        desk.notifier.configure(NotifySettings(), ())
+        desk.notifier.on_fact(Settings(notify=NotifySettings()))
 
     assert [(entry["event"], entry["channel"], entry["events"]) for entry in logged] == [
         ("notify.dropped", "one", 1),
@@ -284,7 +284,7 @@ def test_an_unban_of_many_names_the_first() -> None:
     """A command may name thousands of addresses."""
     desk = Desk("one", digest=3_600.0)
     desk.notifier.on_unban([f"198.18.0.{at}" for at in range(MAX_NAMED + 5)], "")
-    asyncio.run(desk.notifier.finish())
+    asyncio.run(desk.notifier.stop())
 
     [event] = [event for event in desk.sent[0][1]["events"] if event["event"] == "unban"]
     assert event["subject"].endswith("198.18.0.9, and 5 more")
@@ -316,15 +316,15 @@ def weekly(*names: str) -> NotifySettings:
 def test_reports_go_by_mail_only() -> None:
     """Each mail channel sends a report, and no other channel; without the key there are none."""
     desk = Desk()
-    assert desk.notifier.report_channels == []
-    desk.notifier.configure(evolve(weekly("one", "two"), report=None), ())
-    assert desk.notifier.report_channels == []
-    desk.notifier.configure(weekly("one", "two"), ())
-    assert desk.notifier.report_channels == ["one", "two"]
+    assert desk.notifier.report_channels() == []
+    desk.notifier.on_fact(Settings(notify=evolve(weekly("one", "two"), report=None)))
+    assert desk.notifier.report_channels() == []
+    desk.notifier.on_fact(Settings(notify=weekly("one", "two")))
+    assert desk.notifier.report_channels() == ["one", "two"]
     ended: list[str] = []
 
     async def act() -> None:
-        for name in desk.notifier.report_channels:
+        for name in desk.notifier.report_channels():
             desk.notifier.on_report(name, {"since": "x"}, partial(ended.append, name))
             assert desk.notifier.has_report(name)
         await desk.until(2)
@@ -337,11 +337,11 @@ def test_reports_go_by_mail_only() -> None:
 def test_a_report_that_hangs_delays_no_other_channel() -> None:
     """Each channel has a task of its own, and the report of one is sent once."""
     desk = Desk()
-    desk.notifier.configure(weekly("slow", "fast"), ())
+    desk.notifier.on_fact(Settings(notify=weekly("slow", "fast")))
     desk.hanging = {"slow"}
 
     async def act() -> None:
-        for name in desk.notifier.report_channels:
+        for name in desk.notifier.report_channels():
             desk.notifier.on_report(name, {}, lambda: None)
         desk.notifier.on_fact(Placed([ban()], announced=True))
         await desk.until(3)
@@ -356,9 +356,9 @@ def test_a_report_is_cancelled_with_its_key() -> None:
     without = evolve(weekly("one"), report=None)
     other = NotifySettings(report=ReportName("weekly"), hook=(hook("one"),))
     for settings in (without, other):
-        desk.notifier.configure(weekly("one"), ())
+        desk.notifier.on_fact(Settings(notify=weekly("one")))
         desk.notifier.on_report("one", {}, lambda: None)
-        desk.notifier.configure(settings, ())
+        desk.notifier.on_fact(Settings(notify=settings))
         assert not desk.notifier.has_report("one")
         desk.notifier.on_report("one", {}, lambda: None)  # it was made meanwhile
         assert not desk.notifier.has_report("one")
@@ -367,11 +367,11 @@ def test_a_report_is_cancelled_with_its_key() -> None:
 def test_a_report_that_the_stop_could_not_send_is_not_dropped() -> None:
     """The next start makes it again, so the log does not count it."""
     desk = Desk()
-    desk.notifier.configure(weekly("one"), ())
+    desk.notifier.on_fact(Settings(notify=weekly("one")))
     desk.answers = {"one": REFUSED}
     desk.notifier.on_report("one", {}, lambda: None)
     with capture_logs() as logged:
-        asyncio.run(desk.notifier.finish())
+        asyncio.run(desk.notifier.stop())
 
     dropped = {entry["channel"]: entry["events"] for entry in logged if entry["event"] == "notify.dropped"}
     assert dropped == {"one": 1}  # the event of the stop

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.notify.samples import HOSTILE, WALL, alarm, ban, content, hostile_content
+from tests.features.notify.samples import HOSTILE, WALL, alarm, ban, content, hostile_content
 from tests.support.peers import free_port, web_server
 from tests.support.programs import program_service
 
 from ringfence.alarm_codes import AlarmCode
-from ringfence.notify import notifications, programs
+from ringfence.features.notify import notifications, programs
 
 COMMAND = str(Path(sys.executable).with_name("apprise"))
 

@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from tests.notify.samples import HOSTILE, WALL, alarm, ban
+from tests.features.notify.samples import HOSTILE, WALL, alarm, ban
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import CLEARED, AlarmEvent
-from ringfence.model import Severity, Topic
-from ringfence.notify.notifications import MAX_TEXT, of_alarm, of_ban, of_unban, severity_of, shown
+from ringfence.features.notify.notifications import MAX_TEXT, of_alarm, of_ban, of_unban, severity_of
+from ringfence.model import Severity, Topic, shown
 
 
 def test_a_ban_has_its_rule_length_and_accounts() -> None:

@@ -2,12 +2,12 @@
 
 import pytest
 from attrs import evolve
-from tests.notify.samples import HOSTILE, WALL, alarm, ban, content, hostile_content
+from tests.features.notify.samples import HOSTILE, WALL, alarm, ban, content, hostile_content
 
+from ringfence.features.notify import notifications
+from ringfence.features.notify.message import SHOWN, compose, without_links, without_markup
+from ringfence.features.notify.notifications import Notification
 from ringfence.model import Severity, Topic
-from ringfence.notify import notifications
-from ringfence.notify.message import SHOWN, compose, without_links, without_markup
-from ringfence.notify.notifications import Notification
 
 
 def test_a_single_ban_is_in_the_title() -> None:

@@ -22,31 +22,29 @@ from attrs import Factory, asdict, define, evolve, frozen
 
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.alarms import BEGAN, CLEARED, AlarmEvent
-from ringfence.ban_facts import Fact, Placed
+from ringfence.ban_facts import Placed
 from ringfence.clock import Backoff, Clock, until_tick
-from ringfence.config.schema import (
-    AppriseSettings,
-    ChannelSettings,
-    HookSettings,
-    MailSettings,
-    NotifySettings,
-)
+from ringfence.config.schema import AppriseSettings, ChannelSettings, HookSettings, MailSettings, Settings
+from ringfence.control import Handler
+from ringfence.daemon.feature import Changed, Fact, Feature, Given
+from ringfence.daemon.request_fields import nullable, only, text
 from ringfence.errors import ControlError
-from ringfence.model import Secret, Severity, Topic, printable, rfc3339
-from ringfence.notify import notifications
-from ringfence.notify.notifications import Notification
+from ringfence.features.notify import notifications
+from ringfence.features.notify.notifications import Notification
+from ringfence.lists.entries import MAX_TEXT
+from ringfence.model import Secret, Severity, Topic, format_network, parse_network, printable, rfc3339
 from ringfence.plurals import counted
 
 # -- sends one message by a child process, so that no server and no program can delay the daemon
 #
 # The child (``sender``) gets the message and the settings of the channel as JSON on its standard input, so
 # that no secret is in its arguments. It prints its result as JSON. It runs no program of a channel itself:
-# see :mod:`ringfence.notify.programs`. It is killed at the end, and has none of the daemon's capabilities
-# (``unprivileged``). No thread waits for the child: the event loop reads the result until the child closes
-# its socket.
+# see :mod:`ringfence.features.notify.programs`. It is killed at the end, and has none of the daemon's
+# capabilities (``unprivileged``). No thread waits for the child: the event loop reads the result until the
+# child closes its socket.
 
 
-COMMAND = (sys.executable, "-P", "-m", "ringfence.notify.unprivileged")
+COMMAND = (sys.executable, "-P", "-m", "ringfence.features.notify.unprivileged")
 GRACE = 5.0
 """Seconds that a child has in addition to the channel's timeout, to start and to report."""
 MAX_RESULT = 64 * 1024  # bytes of the child's result
@@ -482,70 +480,90 @@ Sender = Callable[
 ]
 
 
-class Notifier:
-    """Collects and sends the events for each channel.
+REQUESTS = {"notify_test": only({"channel": nullable(text(MAX_TEXT))}, records=False)}
+_LIST_CHANGES = frozenset({"allow_add", "allow_remove", "deny_add", "deny_remove"})
 
-    ``databases`` are the country databases of ``[geo]``.
-    """
 
-    def __init__(
-        self,
-        settings: NotifySettings,
-        databases: Sequence[Path],
-        clock: Clock,
-        sender: Sender = send,
-    ) -> None:
+class Notifier(Feature):
+    """Collects and sends the events for each channel. ``firewall`` is the name of the firewall's backend."""
+
+    def __init__(self, settings: Settings, clock: Clock, sender: Sender = send, firewall: str = "") -> None:
         self._clock = clock
+        self._firewall = firewall
         self._send = sender
         self._host = socket.gethostname()
-        self._databases = tuple(databases)
-        self._sends_reports = settings.report is not None
-        self._outboxes = [Outbox(channel) for channel in settings.channels]
+        self._outboxes: list[Outbox] = []
+        self._job: asyncio.Task[None] | None = None
         self._stop_by: float | None = None
         self._log = structlog.get_logger()
+        self.configure(settings)
 
-    def configure(self, settings: NotifySettings, databases: Sequence[Path]) -> None:
+    def handlers(self) -> Mapping[str, Handler]:
+        """Return the handler of each request."""
+        return {"notify_test": lambda request: self.test(request.get("channel"))}
+
+    def jobs(self) -> list[Coroutine[None, None, None]]:
+        """Return the coroutine that sends messages."""
+        return [self._work()]
+
+    async def _work(self) -> None:
+        """Record that the daemon has started, and send messages."""
+        self._job = asyncio.current_task()
+        self.on_start(self._firewall)
+        await self.run()
+
+    def configure(self, settings: Settings) -> None:
         """Apply a new configuration.
 
         A channel that keeps its name keeps its waiting events. The events of a removed channel are dropped
         and logged.
         """
+        channels = settings.notify.channels
         before = {outbox.settings.name: outbox for outbox in self._outboxes}
-        self._databases = tuple(databases)
-        self._outboxes = [
-            before.pop(channel.name) if channel.name in before else Outbox(channel)
-            for channel in settings.channels
-        ]
-        for outbox, channel in zip(self._outboxes, settings.channels, strict=True):
+        self._databases = tuple(settings.geo.database or ())
+        self._sends_reports = settings.notify.report is not None
+        self._outboxes = [before.pop(one.name) if one.name in before else Outbox(one) for one in channels]
+        for outbox, channel in zip(self._outboxes, channels, strict=True):
             outbox.configure(channel, self._clock.mono())
-        self._sends_reports = settings.report is not None
-        for outbox in self._outboxes:
-            if outbox.settings.name not in self.report_channels:
+            if channel.name not in self.report_channels():
                 outbox.cancel_report()
         self._log_dropped(before.values())
 
     # -- events
 
     def on_fact(self, fact: Fact) -> None:
-        """Record new bans."""
-        if self._outboxes and isinstance(fact, Placed) and fact.announced:
-            now = self._clock.wall()
-            for ban in fact.bans:
-                self._add(notifications.of_ban(ban, now))
+        """Record new bans, alarms and changes by commands, and apply a new configuration."""
+        match fact:
+            case Settings():
+                self.configure(fact)
+            case Placed(announced=True) if self._outboxes:
+                now = self._clock.wall()
+                for ban in fact.bans:
+                    self._add(notifications.of_ban(ban, now))
+            case AlarmEvent() if fact.change in (BEGAN, CLEARED):
+                self._add(notifications.of_alarm(fact))
+            case Changed():
+                self._on_change(fact)
+
+    def _on_change(self, change: Changed) -> None:
+        """Record an unban or a change of a list, if it has changed something."""
+        do, request, result = change.do, change.request, change.result
+        if do in _LIST_CHANGES and result["done"]:
+            what, entries = do.replace("_", " "), _first(result["done"])
+            self._add(notifications.of_list_change(what, entries, change.who, self._clock.wall()))
+        elif do == "unban" and request.get("all") is True:
+            self.on_unban(["all"], f"{counted(result, 'ban')} ended")
+        elif do == "unban":
+            names = [format_network(parse_network(name)) for name in request["networks"]]
+            # ``allowed``: the command has added the networks to the allow list just before, and this has
+            # already ended their bans. So this is recorded even if the request ends no ban.
+            ended = len(result["problems"]) + len(result["not_banned"]) < len(names)
+            if ended or request.get("allowed") is True:
+                self.on_unban(names, "; ".join([*result["problems"], *result["notes"]]))
 
     def on_unban(self, networks: Sequence[str], result: str) -> None:
         """Record an unban by a command; ``result`` is its result as text."""
         self._add(notifications.of_unban(_first(networks), result, self._clock.wall()))
-
-    def on_list_change(self, do: str, entries: Sequence[str], who: str) -> None:
-        """Record that ``who`` changed a list by the request ``do``, such as ``allow_add``."""
-        change = do.replace("_", " ")
-        self._add(notifications.of_list_change(change, _first(entries), who, self._clock.wall()))
-
-    def on_alarm(self, event: AlarmEvent) -> None:
-        """Record an alarm that began or cleared; ignore other changes of alarms."""
-        if self._outboxes and event.change in (BEGAN, CLEARED):
-            self._add(notifications.of_alarm(event))
 
     def on_start(self, firewall: str) -> None:
         """Record that the daemon has started; ``firewall`` is the name of its backend."""
@@ -558,9 +576,8 @@ class Notifier:
 
     # -- reports
 
-    @property
     def report_channels(self) -> list[str]:
-        """The names of all mail channels; [] if the configuration does not ask for reports."""
+        """Return the names of all mail channels; [] if the configuration does not ask for reports."""
         if not self._sends_reports:
             return []
         return [box.settings.name for box in self._outboxes if isinstance(box.settings, MailSettings)]
@@ -578,7 +595,7 @@ class Notifier:
         head = {"severity": str(Severity.INFO), "first": moment, "last": moment, "total": 1}
         content = {**head, "counts": {"report": {"": 1}}, "events": [], "report": report}
         for outbox in self._outboxes:
-            if outbox.settings.name == name and name in self.report_channels:
+            if outbox.settings.name == name and name in self.report_channels():
                 outbox.add_report(content, ended)
 
     # -- sending
@@ -609,12 +626,15 @@ class Notifier:
             if (content := outbox.take(self._clock.mono(), minute)) is not None:
                 yield outbox, content
 
-    async def finish(self) -> None:
-        """Record the daemon's stop, and send all waiting events.
+    async def stop(self) -> None:
+        """End :meth:`run`, record the daemon's stop, and send all waiting events.
 
         Give up ``STOP_PATIENCE`` seconds after :meth:`run` was cancelled, but not before ``LAST_PATIENCE``
-        seconds have passed here. Then log how many events were not sent.
+        seconds have passed since its end. Then log how many events were not sent.
         """
+        if self._job is not None:
+            self._job.cancel()
+            await asyncio.wait([self._job])
         text = "bans stay in place"
         self._add(Notification(Topic.STOP, Severity.INFO, self._clock.wall(), text=text))
         left = STOP_PATIENCE if self._stop_by is None else self._stop_by - self._clock.mono()
@@ -679,14 +699,13 @@ class Notifier:
 
     # -- state
 
-    @property
     def alarms(self) -> list[Alarm]:
-        """The present alarms about the channels."""
+        """Return the present alarms about the channels."""
         return [alarm for outbox in self._outboxes for alarm in outbox.alarms]
 
-    def as_json(self) -> list[dict[str, object]]:
-        """Return the state of each channel, for ``status``."""
-        return [outbox.as_json() for outbox in self._outboxes]
+    def status(self) -> dict[str, list[dict[str, object]]]:
+        """Return its part of the status: the state of each channel."""
+        return {"notify": [outbox.as_json() for outbox in self._outboxes]}
 
 
 def _first(names: Sequence[str]) -> list[str]:
@@ -708,3 +727,9 @@ def _test_content(wall: float) -> dict[str, object]:
 
 
 _TEST = "somebody ran: ringfence notify test"
+
+
+def build(given: Given) -> Notifier:
+    """Return the notifier, with or without channels."""
+    firewall = given.side.kernel.backend.name
+    return Notifier(given.reloader.settings, given.side.common.clock, firewall=firewall)

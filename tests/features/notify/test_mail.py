@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.notify.samples import HOSTILE, WALL, ban, content, hostile_content, report_content
+from tests.features.notify.samples import HOSTILE, WALL, ban, content, hostile_content, report_content
 from tests.support.certificate import certificate_in
 from tests.support.peers import PASSWORD, Mailbox, free_port, mail_server, raw_server
 
 from ringfence.config.converters import MailAddress, MailSecurity, Port, Text
 from ringfence.config.schema import MailSettings
+from ringfence.features.notify import mail, notifications
+from ringfence.features.notify.guard import channel_as_json
+from ringfence.features.notify.mail import page_of
 from ringfence.model import Secret
-from ringfence.notify import mail, notifications
-from ringfence.notify.mail import page_of
-from ringfence.notify.notifier import channel_as_json
 
 CONTENT = content(notifications.of_ban(ban(7), WALL))
 pytestmark = pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")  # it is SMTPS

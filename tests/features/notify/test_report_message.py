@@ -1,8 +1,8 @@
 """The report of a week as a mail."""
 
-from tests.notify.samples import HOSTILE, report_content
+from tests.features.notify.samples import HOSTILE, report_content
 
-from ringfence.notify.mail import compose_report, page_of
+from ringfence.features.notify.mail import compose_report, page_of
 
 
 def test_the_text_is_that_of_the_command() -> None:

@@ -11,15 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.notify.samples import WALL, ban, content
+from tests.features.notify.samples import WALL, ban, content
 from tests.support.daemon import until
 from tests.support.programs import program_service
 
 from ringfence.config.converters import Duration, MailAddress, Text
 from ringfence.config.schema import AppriseSettings, ChannelSettings, HookSettings, MailSettings
+from ringfence.features.notify import guard, notifications
+from ringfence.features.notify.guard import Delivery, channel_as_json, send
 from ringfence.model import QuietHours, Secret
-from ringfence.notify import notifications, notifier
-from ringfence.notify.notifier import Delivery, channel_as_json, send
 
 CONTENT = content(notifications.of_ban(ban(7), WALL))
 PYTHON = (sys.executable, "-c")
@@ -42,7 +42,7 @@ def hook(*command: str, timeout: float = 5.0) -> HookSettings:
 
 def sent(channel: ChannelSettings, *command: str) -> Delivery:
     """Send a message; with ``command`` by another child."""
-    return asyncio.run(send(channel, CONTENT, "h", command=command or notifier.COMMAND))
+    return asyncio.run(send(channel, CONTENT, "h", command=command or guard.COMMAND))
 
 
 def test_the_result_of_the_channel_is_returned() -> None:
@@ -108,7 +108,7 @@ def test_a_child_that_fails_is_a_failure(command: tuple[str, ...], text: str) ->
 
 def test_a_child_that_ignores_its_time_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The daemon itself bounds the time, a little later than the child should."""
-    monkeypatch.setattr(notifier, "GRACE", 0.3)
+    monkeypatch.setattr(guard, "GRACE", 0.3)
     began = time.monotonic()
 
     found = sent(hook("/bin/true", timeout=0.2), *PYTHON, "import time; time.sleep(60)")

@@ -37,12 +37,12 @@ print(time.monotonic() - began)
 
 _SEND = """\
 import socket, time
-from tests.notify.samples import WALL, ban, content
+from tests.features.notify.samples import WALL, ban, content
 from tests.support.peers import raw_server
 from ringfence.config.schema import MailSettings
 from ringfence.config.converters import MailAddress, Port
-from ringfence.notify import mail, notifications
-from ringfence.notify.notifier import channel_as_json
+from ringfence.features.notify import mail, notifications
+from ringfence.features.notify.guard import channel_as_json
 
 said = []
 def serve(connection):
@@ -69,7 +69,7 @@ def unknown_host(folder: Path, name: str, program: str) -> list[str]:
             *("unshare", "--net", "--mount", "--uts", "--propagation", "private"),
             *("sh", "-c", _UNKNOWN_HOST, "sh", name, str(folder), sys.executable, "-c", program),
         ],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
         capture_output=True,
         text=True,
         check=True,

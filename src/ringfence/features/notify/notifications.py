@@ -6,7 +6,7 @@ from attrs import frozen
 
 from ringfence.alarm_codes import AnyAlarmCode, Mark
 from ringfence.alarms import CLEARED, AlarmEvent
-from ringfence.model import Ban, Severity, Topic, format_network, printable, rfc3339
+from ringfence.model import Ban, Severity, Topic, format_network, rfc3339, shown
 
 MAX_NAME = 64
 MAX_TEXT = 500
@@ -56,11 +56,6 @@ class Notification:
                 "accounts": [shown(account, MAX_NAME) for account in list(accounts)[:_ACCOUNTS]],
             }
         return found
-
-
-def shown(text: str, most: int) -> str:
-    """Return a text that an attacker may have written, cut after ``most`` characters and escaped."""
-    return printable(text if len(text) <= most else f"{text[:most]}…")
 
 
 def of_ban(ban: Ban, now: float) -> Notification:

@@ -8,7 +8,7 @@ from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, ask, settings_or_
 from ringfence.cli.groups import HintingGroup
 from ringfence.cli.output import echo, errors_reported
 from ringfence.errors import Exit
-from ringfence.notify.runner import main
+from ringfence.features.notify.runner import main
 
 notify = typer.Typer(cls=HintingGroup, no_args_is_help=True, add_completion=False)
 

@@ -1,4 +1,4 @@
-"""Runs a program of a channel by the service ``ringfence-notify`` (:mod:`ringfence.notify.runner`).
+"""Runs a program of a channel by the service ``ringfence-notify`` (:mod:`ringfence.features.notify.runner`).
 
 The daemon's own user runs no program of a channel: that user owns the control socket, the secrets and the
 database. The service gets a secret that a program needs with the job, so it may read none of the daemon's
@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ringfence.config.hook_variables import HOOK_VARIABLES
-from ringfence.notify.message import compose, without_markup
+from ringfence.features.notify.message import compose, without_markup
 
 MAX_RESULT = 4096  # bytes
 _NEED = "ringfence-notify.socket must run; without systemd, see docs/notify.md"

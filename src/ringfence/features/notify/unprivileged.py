@@ -16,7 +16,7 @@ def main() -> None:
     """Drop the ambient capabilities and become the sender."""
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0):
         sys.exit(f"the capabilities cannot be dropped: {os.strerror(ctypes.get_errno())}")
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "ringfence.notify.sender"])  # noqa: S606 - no shell
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "ringfence.features.notify.sender"])  # noqa: S606 - no shell
 
 
 if __name__ == "__main__":
