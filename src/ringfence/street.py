@@ -16,7 +16,8 @@ fixed names. The guard loads each module where it needs it:
 - in the module ``guard``: ``build``, a function that gets the daemon's parts (``daemon/feature.py``) and
   returns the feature's own; ``REQUESTS``, the fields of each of its requests on the control socket;
   ``RECORDED``, by the name of a request the function of the store, the arguments and the time that answers it
-  without a daemon
+  without a daemon; ``keeps_off``, a function of the store that returns why ``ringfence restore`` must put
+  nothing in place, or ""
 - in the module ``status``: ``lines``, a function that gets the status as JSON and yields its lines of it for
   the terminal, each with whether all is well
 - in the module ``api``: ``Api``, the client of CrowdSec's local API, which ``ringfence setup`` tries
@@ -32,6 +33,7 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 STREET = {
+    "trial": "rules and bans that are removed again, unless an administrator confirms them in time",
     "history": "attempts and bans over time",
     "tops": "the accounts and addresses with the most attempts, and the live display",
     "fleet": "bans shared with other hosts by CrowdSec's local API",

@@ -235,7 +235,7 @@ class Reloading:
         chosen = ChosenBackend(MemoryBackend(), "")
         detector = Detector(found.rule_table())
         self.side = build_firewall_side(found, store, detector, chosen, clock)
-        self.daemon = build_daemon(self.file, found, self.side, ConnectionTable())
+        self.daemon = build_daemon(self.file, found, self.side, ConnectionTable(), {})
 
     def write(self) -> None:
         """Write the configuration."""

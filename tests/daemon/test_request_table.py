@@ -27,6 +27,7 @@ from ringfence.features.fleet.guard import Fleet
 from ringfence.features.history.guard import History
 from ringfence.features.notify.guard import Notifier
 from ringfence.features.tops.guard import Tops
+from ringfence.features.trial.guard import TrialWatch
 
 TEXTS = st.one_of(
     st.text(max_size=20),
@@ -107,7 +108,14 @@ def _handlers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, co
         plain = RequestHandlers(side, lambda _: pytest.fail("no status here"), memory).handlers()
         store, clock, apply = made.store, made.clock, side.exempt.lists.use_decisions
         fleet = Fleet(None, store.records, side.detector.bans, clock, apply, 1_000)
-        for feature in (History(side), Tops(side), fleet, Notifier(Settings(), clock)):
+        features = (
+            History(side),
+            Tops(side),
+            fleet,
+            Notifier(Settings(), clock),
+            TrialWatch(side, folder),
+        )
+        for feature in features:
             plain |= feature.handlers()
         wanted = {do: handler for do, handler in plain.items() if do not in {"status", "follow", "off", "on"}}
         gate = RequestGate(

@@ -158,11 +158,6 @@ def test_the_status_is_of_now(office: Office) -> None:
     assert (status["enforced"], status["expected"]) == (1, 2)
 
 
-def test_a_trial_is_confirmed_once(office: Office) -> None:
-    """`confirm` returns whether a trial was running."""
-    assert office.ask("confirm") is False
-
-
 def test_friends_are_listed_counted_taken_and_forgotten(office: Office) -> None:
     """Imported friends count at once, can be listed and forgotten, and the status counts their addresses."""
     assert (office.ask("friends"), office.ask("status")["friends"]) == ([], 0)

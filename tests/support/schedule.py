@@ -38,7 +38,7 @@ _LONGEST = (
     "e2e/test_friends.py",
     "setup/test_interrupted.py",
     "contrib/test_unit.py",
-    "daemon/test_trial.py",
+    "features/trial/test_trial.py",
     "scenarios/test_scenarios.py",
     "detect/transcripts/test_recordings.py",
     "daemon/test_rights.py",

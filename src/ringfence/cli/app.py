@@ -39,7 +39,6 @@ class Commands(LazyGroup):
             ".daemon",
             "Restore rules and bans in the kernel, and exit. For boot, before the network is up.",
         ),
-        "confirm": Command(".daemon", "Keep rules and bans after the trial of `ringfence run --trial`."),
         "bans": Command(".bans", "List current bans, as read from the kernel, with the daemon up or down."),
         "ban": Command(".bans", "Ban addresses or networks by hand."),
         "unban": Command(

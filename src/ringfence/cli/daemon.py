@@ -1,4 +1,4 @@
-"""``ringfence run``, ``reload``, ``restore``, ``confirm``: run the daemon, restore bans, end a trial."""
+"""``ringfence run``, ``reload``, ``restore``: run the daemon, restore bans."""
 
 import logging
 import os
@@ -8,14 +8,12 @@ from typing import Annotated
 
 import typer
 
-from ringfence import SERVICE
-from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, ask, ask_daemon, duration_from, settings_from
+from ringfence import SERVICE, street
+from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, ask_daemon, duration_from, settings_from
 from ringfence.cli.output import echo, echo_stderr, errors_reported
-from ringfence.daemon import trial
 from ringfence.daemon.offline import restore_bans
 from ringfence.daemon.process import configure as configure_logging
-from ringfence.errors import ConfigError, DaemonUnreachableError
-from ringfence.store.database import Store
+from ringfence.errors import ConfigError
 
 
 def run(
@@ -30,10 +28,12 @@ def run(
     ] = "",
 ) -> None:
     """Guard the PBX until stopped. Bans stay in place when it ends."""
-    seconds = duration_from("--trial", trial) if trial else 0.0
+    options = [f"trial={duration_from('--trial', trial)}"] if trial else []
+    if trial and "trial" not in street.present():
+        raise typer.BadParameter("--trial: the feature trial is not installed")
     level = logging.DEBUG if verbose else logging.INFO
     # The daemon replaces this process (exec), which frees the memory that the command line's libraries use.
-    arguments = [*SERVICE, str(config), str(level), *([str(seconds)] if seconds else [])]
+    arguments = [*SERVICE, str(config), str(level), *options]
     # The daemon starts with SIGHUP ignored. Otherwise a reload (SIGHUP) during its start would end it.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606 - no shell is wanted
@@ -56,15 +56,3 @@ def restore(config: ConfigOption = DEFAULT_CONFIG) -> None:
         settings = settings_from(config)
         configure_logging(logging.WARNING)
         echo(restore_bans(settings))
-
-
-def confirm(config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Keep rules and bans after the trial of `ringfence run --trial`."""
-    with errors_reported():
-        settings = settings_from(config)
-        try:
-            pending = ask(settings, "confirm")
-        except DaemonUnreachableError:
-            with Store.open(settings.store.path, owner=False) as store:
-                pending = trial.confirm(store.state)
-    echo("confirmed: rules and bans stay in place" if pending else "no trial is running: nothing to confirm")

@@ -23,7 +23,8 @@ from ringfence.cli.output import (
 from ringfence.cli.page import DEFAULT_LOGINS, LoginsOption, ask_page
 from ringfence.cli.screen import Screen, show_list
 from ringfence.clock import format_duration
-from ringfence.daemon.trial import start_standby
+from ringfence.daemon import fence_state
+from ringfence.daemon.standby import start_standby
 from ringfence.errors import Exit, StartError, WebError
 from ringfence.host.asterisk_conf import FOLDER
 from ringfence.host.console import Console, local_console
@@ -85,7 +86,7 @@ def enforce(
         echo_stderr(*unchecked(console))
         answer = ask_daemon(config, "fence_enforce", seconds=seconds, force=force)
         try:
-            start_standby(config, answer["end"])
+            start_standby(fence_state.__name__, config, answer["end"])
         except StartError as error:  # the trial runs: only the daemon ends it now
             echo_stderr(str(error))
         echo(

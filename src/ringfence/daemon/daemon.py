@@ -27,7 +27,7 @@ from attrs import asdict
 from ringfence import control
 from ringfence.clock import Clock
 from ringfence.config.schema import Settings
-from ringfence.daemon import process, trial
+from ringfence.daemon import process
 from ringfence.daemon.facts import FailureMemory
 from ringfence.daemon.feature import Features, Given
 from ringfence.daemon.firewall_manager import find_answer_users
@@ -177,7 +177,6 @@ class Daemon:
             (SECOND, "containers", self._look_at_containers),
             (SECOND, "enforcer", side.kernel.enforcer.tick),
             (SECOND, "floods", self._floods.check),
-            (SECOND, "trial", side.kernel.trial.check),
             (SECOND, "fence", side.kernel.fence.check),
             (ALARMS_EVERY, "alarms", self._status.update_alarms),
             (ALARMS_EVERY, "saved alarms", side.common.kept_alarms.save),
@@ -250,10 +249,12 @@ def build_daemon(
     settings: Settings,
     side: FirewallSide,
     connections: ConnectionTable,
+    options: Mapping[str, str],
 ) -> Daemon:
     """Build the daemon: all parts except the firewall's ``side``, and their connections with it.
 
-    ``settings`` is the configuration that was read from the file ``path``.
+    ``settings`` is the configuration that was read from the file ``path``. ``options`` are those of the
+    command line that features read.
     """
     clock = side.common.clock
     failures = FailureMemory(side.exempt.friends.friends)
@@ -290,16 +291,15 @@ def build_daemon(
     status = StatusCollector(side, sources, wire, reloader, connections, features.all)
     startup = StartupWait(side.exempt.friends, sources, effects, reloader, clock)
     answers = RequestHandlers(side, status.collect, failures).handlers()
-    features.build(Given(side, pipeline, sources, wire, reloader, features.all, answers))
+    features.build(Given(side, pipeline, sources, wire, reloader, features.all, answers, options))
     answers |= features.handlers()
     return Daemon(side, startup, floods, sources, reloader, connections, status, answers, features)
 
 
-def run(path: Path, settings: Settings, trial_for: float = 0.0) -> None:
+def run(path: Path, settings: Settings, options: Mapping[str, str]) -> None:
     """Run the daemon until SIGTERM or SIGINT. Raise RingfenceError if the firewall cannot be put in place.
 
-    ``trial_for`` is the length of a trial in seconds, 0 for no trial. When the trial ends, the daemon removes
-    all rules and bans, unless an administrator has confirmed the trial.
+    ``options`` are those of the command line that features read.
     """
     clock, connections = Clock(), ConnectionTable()
     with ExitStack() as stack:
@@ -320,17 +320,14 @@ def run(path: Path, settings: Settings, trial_for: float = 0.0) -> None:
             sources=known_sources(settings),
         )
         side = build_firewall_side(settings, store, detector, chosen, clock)
-        daemon = build_daemon(path, settings, side, connections)
+        daemon = build_daemon(path, settings, side, connections, options)
         runner = _start_threads(writer, side, daemon.features)
         stack.callback(runner.close)
-        if trial_for:
-            trial.begin(store.state, clock.wall() + trial_for)
-        end = side.kernel.trial.until
-        if end is not None:
-            trial.start_standby(path, end)
-            stack.callback(side.kernel.trial.end)  # a trial ends when the daemon stops, too
+        for feature in daemon.features.all:
+            feature.begin()
+            stack.callback(feature.end)
         stack.callback(_end_fence_trial, side)
-        stack.callback(runner.close)  # again: the work in threads ends before the trial does
+        stack.callback(runner.close)  # again: the work in threads ends before the features do
         gc.disable()  # loading 100,000 bans leaves no reference cycles to collect
         side.start()
         tune_collector()

@@ -56,6 +56,12 @@ class Feature:
         """Return the handlers of its requests, by name."""
         return {}
 
+    def begin(self) -> object:
+        """Do what must be done before the firewall is put in place."""
+
+    def end(self) -> object:
+        """Do what must be done when the daemon has stopped, even because of a defect."""
+
     def jobs(self) -> Sequence[Coroutine[None, None, None]]:
         """Return the coroutines that run until the daemon stops. An exception of one ends the daemon."""
         return ()
@@ -113,7 +119,8 @@ class Given:
 
     ``wire`` reads the challenges that leave; None if they are not read. ``others`` and ``answers`` are all
     features and the handlers of all requests, once all features are built: use them later. While a feature is
-    built, ``others`` are those before it in the street.
+    built, ``others`` are those before it in the street. ``options`` are those of the command line that
+    features read.
     """
 
     side: FirewallSide
@@ -123,6 +130,7 @@ class Given:
     reloader: Reloader
     others: Sequence[Feature]
     answers: Mapping[str, Handler]
+    options: Mapping[str, str]
 
 
 class Features:

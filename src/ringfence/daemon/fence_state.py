@@ -4,6 +4,8 @@ import json
 
 from attrs import define, field, frozen
 
+from ringfence.firewall.cleanup import flush_everything
+from ringfence.store.database import Store
 from ringfence.store.tables import SavedState
 
 FACT = "fence"
@@ -58,6 +60,15 @@ class FenceState:
             )
         except (ValueError, TypeError, KeyError, AttributeError):
             return cls()
+
+
+def end(store: Store, finish: float) -> None:
+    """Remove everything from the kernel if the trial of the fence ends at ``finish``, and no daemon ended it.
+
+    The next start of the daemon puts back all but the fence.
+    """
+    if trial_of(store.state) == finish:
+        flush_everything()
 
 
 def trial_of(state: SavedState) -> float | None:

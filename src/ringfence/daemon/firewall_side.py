@@ -30,7 +30,6 @@ from ringfence.daemon.feed import Feed
 from ringfence.daemon.fence import Fence
 from ringfence.daemon.firewall_manager import ChangeWatch, FirewallManager, RuleUpdates, WantedRules
 from ringfence.daemon.floods import LimiterWatch
-from ringfence.daemon.trial import TrialWatch
 from ringfence.detect.detector import Detector
 from ringfence.firewall import choose_backend, make_backend
 from ringfence.firewall.contract import Backend
@@ -206,7 +205,6 @@ class KernelParts:
     changes: ChangeWatch
     limiter: LimiterWatch
     effectiveness: BanEffectiveness
-    trial: TrialWatch
     fence: Fence
 
 
@@ -246,7 +244,6 @@ class FirewallSide:
             *firewall_alarms(self.kernel.enforcer),
             *missing_interfaces(self.kernel.wanted_rules.settings.firewall.interfaces),
             *self.common.store_watch.alarms,
-            *self.kernel.trial.running,
             *self.kernel.fence.alarms,
             *self.exempt.protected.alarms,
             *self.exempt.names.alarms,
@@ -340,7 +337,6 @@ def build_firewall_side(
         changes=ChangeWatch(backend, enforcer, reconciler),
         limiter=LimiterWatch(backend, enforcer, alarms),
         effectiveness=BanEffectiveness(detector, reconciler, protected, alarms, clock),
-        trial=TrialWatch(store, enforcer, alarms, clock),
         fence=fence,
     )
     exempt = ExemptionParts(protected, names, friends, lists, networks, exemptions, kernel_friends)

@@ -25,7 +25,6 @@ from ringfence.bans.unban import unban, unban_all
 from ringfence.clock import Clock
 from ringfence.config.schema import Settings
 from ringfence.control import Encoded
-from ringfence.daemon import trial
 from ringfence.daemon.ban_list import bans_report
 from ringfence.daemon.facts import past_bans, since_from
 from ringfence.daemon.firewall_manager import find_sip_sockets
@@ -70,17 +69,17 @@ from ringfence.threads import run
 def restore_bans(settings: Settings) -> str:
     """Restore rules, lists and bans in the kernel. Return a summary as text for people.
 
-    Do nothing if ringfence is switched off, or if a trial (``trial.py``) has begun and was not confirmed. No
-    test packet is sent, because the loopback interface may not be up yet. Raise RingfenceError if the restore
-    fails.
+    Do nothing if ringfence is switched off, or if a feature keeps it off (``keeps_off``). No test packet is
+    sent, because the loopback interface may not be up yet. Raise RingfenceError if the restore fails.
     """
     with ExitStack() as stack:
         runtime = settings.control.socket.parent
         store = stack.enter_context(Store.open_or_memory(settings.store.path, runtime=runtime))
         if store.records.switched_off:
             return "ringfence is switched off: nothing was put in place"
-        if store.best_effort.read(lambda: trial.until(store.state), None) is not None:
-            return "a trial was not confirmed: nothing was put in place"
+        for module in street.modules("guard"):
+            if hasattr(module, "keeps_off") and (why := module.keeps_off(store)):
+                return f"{why}: nothing was put in place"
         settings = settings.without_wire()  # nothing reads it until the daemon starts
         chosen = choose(settings)
         stack.callback(chosen.backend.close)

@@ -60,7 +60,7 @@ class Reloader:
         sources: SourceManager,
     ) -> None:
         self.settings = settings
-        self._path = path
+        self.path = path
         self._pipeline = pipeline
         self._side = side
         self._sources = sources
@@ -83,7 +83,7 @@ class Reloader:
         Some settings take effect only after a restart. The result and alarms name those that changed.
         """
         try:
-            new = loader.load(self._path)
+            new = loader.load(self.path)
         except ConfigError as error:
             return self._refuse(error)
         kept = [key for key in _FIXED if getattr(new, key) != getattr(self.settings, key)]
@@ -98,7 +98,7 @@ class Reloader:
         self._sources.configure(new.asterisk_with_logs())
         self._log.info("configuration.loaded", restart_for=later)
         notes = [f"{', '.join(later)} {_CHANGED}"] if later else []
-        return Reloaded(str(self._path), notes=(*notes, *self.warn_of_decoys()))
+        return Reloaded(str(self.path), notes=(*notes, *self.warn_of_decoys()))
 
     def _refuse(self, error: ConfigError) -> Reloaded:
         text = "the new configuration is refused, the old one stays: " + "; ".join(error.problems)

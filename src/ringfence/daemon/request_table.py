@@ -96,7 +96,6 @@ REQUESTS: dict[str, Request] = {
     "bans": read(
         {"most": whole(1, MOST_LISTED), "networks": _FILTER}, page={"most": whole(1, MOST_BANS_OF_PAGE)}
     ),
-    "confirm": only(NONE),
     "deny_add": only(_ADD, page=_PAGE_ADD),
     "deny_remove": only(_REMOVE, page=_PAGE_REMOVE),
     "feeds": read({"networks": _FILTER}, page=NONE),

@@ -16,7 +16,6 @@ from ringfence.bans.listing import listed
 from ringfence.bans.unban import unban, unban_all
 from ringfence.clock import Clock
 from ringfence.control import PEER, Encoded, encoded_rows
-from ringfence.daemon import trial
 from ringfence.daemon.ban_list import bans_report
 from ringfence.daemon.facts import AccountFactsReader, FailureMemory, past_bans, since_from
 from ringfence.daemon.fence_links import AdmitLinks
@@ -70,7 +69,6 @@ class RequestHandlers:
             "unban": self._unban,
             "off": self._off,
             "on": self._on,
-            "confirm": self._confirm,
             **self._list_requests.handlers(),
             "friends": self._friends,
             **self._friend_requests.handlers(),
@@ -161,9 +159,6 @@ class RequestHandlers:
     def _on(self, _: Mapping[str, Any]) -> object:
         self._side.kernel.manager.switch_on()
         return True
-
-    def _confirm(self, _: Mapping[str, Any]) -> object:
-        return trial.confirm(self._store.state)
 
 
 def _networks(request: Mapping[str, Any]) -> list[Network]:

@@ -1,8 +1,7 @@
 """The daemon's process: ``ringfence run`` becomes ``python -m ringfence.daemon.service FILE LEVEL``.
 
-``FILE`` is the configuration, ``LEVEL`` the number of a log level. An optional third argument begins a
-trial of that many seconds: then the daemon removes all rules and bans, unless an administrator has confirmed
-the trial.
+``FILE`` is the configuration, ``LEVEL`` the number of a log level. Further arguments (``NAME=VALUE``) are
+options that features read.
 
 The command line's libraries take a quarter of a process's memory (15 of 54 MiB when measured), and the daemon
 needs none of them. So the command replaces itself with this module and keeps its process id.
@@ -31,11 +30,11 @@ from ringfence.errors import (  # noqa: E402 - as above
 from ringfence.model import printable  # noqa: E402 - as above
 
 
-def main(config: str, level: str, trial: str = "0") -> int:
+def main(config: str, level: str, *options: str) -> int:
     """Run the daemon until it is stopped. Return the exit code.
 
     The parameters are the arguments of the command: the configuration file, the number of a log level, and
-    the length of a trial in seconds (0 for no trial).
+    the options of features.
     """
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # SIGHUP would end the process before the daemon handles it
     sys.excepthook = report_defect
@@ -45,7 +44,7 @@ def main(config: str, level: str, trial: str = "0") -> int:
         settings = load(path)
         for file in (settings.store.path, settings.control.socket):
             make_folder(file.parent)
-        run(path, settings, float(trial))
+        run(path, settings, dict(option.split("=", 1) for option in options))
     except RingfenceError as error:
         lines, code = error_lines(error)
         print(*map(printable, lines), sep="\n", file=sys.stderr)  # noqa: T201 - the final error, for the terminal

@@ -1,40 +1,49 @@
 """The trial of a running daemon: its end, and an end that fails."""
 
+from pathlib import Path
+
+import pytest
 from tests.support.kept import OTHER, Kept
 
 from ringfence.clock import Clock
-from ringfence.daemon import trial
 from ringfence.errors import FirewallError
+from ringfence.features.trial import guard as trial
+from ringfence.features.trial.guard import TrialWatch
 
 
-def test_a_trial_ends_in_time_unless_it_is_confirmed(kept: Kept) -> None:
-    """When its time is over everything is removed; a confirmed trial does not end."""
+@pytest.fixture(name="watch")
+def _watch(kept: Kept) -> TrialWatch:
+    """Return the watch over the trial of a started firewall."""
     kept.side.start()
+    return TrialWatch(kept.side, Path("ringfence.toml"))
+
+
+def test_a_trial_ends_in_time_unless_it_is_confirmed(kept: Kept, watch: TrialWatch) -> None:
+    """When its time is over everything is removed; a confirmed trial does not end."""
     kept.ban(OTHER)
     trial.begin(kept.store.state, kept.now + 10.0)
-    kept.side.kernel.trial.check()
-    [alarm] = kept.side.kernel.trial.running
+    watch.check()
+    [alarm] = watch.alarms()
     assert alarm.code == "trial.running"
     assert alarm.text.startswith("everything is removed at 2023-")
     assert kept.banned() == {f"{OTHER}/32"}
 
     kept.now += 10.0
-    kept.side.kernel.trial.check()
-    assert (kept.banned(), kept.side.kernel.trial.until) == (set(), None)
+    watch.check()
+    assert (kept.banned(), watch.until) == (set(), None)
 
     kept.side.kernel.manager.switch_on()
     trial.begin(kept.store.state, kept.now + 10.0)
     assert trial.confirm(kept.store.state)
     kept.now += 10.0
-    kept.side.kernel.trial.check()
-    kept.side.kernel.trial.end()
+    watch.check()
+    watch.end()
     assert kept.banned() == {f"{OTHER}/32"}
 
 
-def test_a_set_clock_makes_a_trial_no_longer(kept: Kept) -> None:
+def test_a_set_clock_makes_a_trial_no_longer(kept: Kept, watch: TrialWatch) -> None:
     """A wall clock that is set back during the trial does not delay its end."""
-    kept.side.start()
-    watch, mono = kept.side.kernel.trial, kept.clock.mono
+    mono = kept.clock.mono
     trial.begin(kept.store.state, kept.now + 10.0)
     watch.check()
     watch._clock = Clock(wall=lambda: kept.now - 3_600, mono=mono)
@@ -46,17 +55,23 @@ def test_a_set_clock_makes_a_trial_no_longer(kept: Kept) -> None:
     assert watch.until is None
 
 
-def test_an_end_that_fails_is_an_alarm(kept: Kept) -> None:
+def test_an_end_that_fails_is_an_alarm(kept: Kept, watch: TrialWatch) -> None:
     """If not everything can be removed, an alarm names the fix."""
 
     def fail() -> None:
         raise FirewallError("no answer")
 
-    kept.side.start()
     kept.backend.flush = fail  # type: ignore[method-assign]
     trial.begin(kept.store.state, kept.now)
-    kept.side.kernel.trial.check()
+    watch.check()
 
     [alarm] = kept.alarms.active
     assert alarm.code == "trial.not_ended"
     assert alarm.text.endswith("no answer; fix: ringfence off")
+
+
+def test_a_trial_is_confirmed_once(kept: Kept, watch: TrialWatch) -> None:
+    """The request `confirm` returns whether a trial was running."""
+    confirm = watch.handlers()["confirm"]
+    trial.begin(kept.store.state, kept.now + 10.0)
+    assert (confirm({}), confirm({})) == (True, False)

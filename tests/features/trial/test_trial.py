@@ -8,10 +8,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from tests.support.copies import copy_without
 from tests.support.daemon import Guard, until
 from tests.support.netns import run
 
-from ringfence.daemon import trial
+from ringfence.daemon import standby
+from ringfence.features.trial import guard as trial
 from ringfence.store.database import Store
 
 LASTS = 10
@@ -98,7 +100,7 @@ def test_a_confirmed_trial_removes_nothing(guard: Guard) -> None:
     """After a confirmation, neither the daemon nor the standby process removes anything."""
     begin(guard)
     said = [guard.command("confirm").stdout for _ in range(2)]
-    time.sleep(LASTS + trial.GRACE + 1)
+    time.sleep(LASTS + standby.GRACE + 1)
 
     assert said == [
         "confirmed: rules and bans stay in place\n",
@@ -128,6 +130,25 @@ def test_a_trial_is_confirmed_without_a_daemon(tmp_path: Path) -> None:
         assert trial.until(store.state) is None
 
 
+def test_restore_puts_nothing_in_place_during_a_trial(tmp_path: Path) -> None:
+    """At boot, `restore` leaves out what nobody has confirmed, and prints the reason."""
+    with Store.open(tmp_path / "ringfence.db", owner=False) as store:
+        trial.begin(store.state, time.time() + 60)
+    done = Guard(tmp_path).command("restore")
+
+    assert (done.returncode, done.stdout) == (0, "a trial was not confirmed: nothing was put in place\n")
+
+
+@pytest.mark.usefixtures("cold")
+def test_a_copy_without_the_feature_refuses_a_trial(tmp_path: Path) -> None:
+    """`run --trial` starts nothing if nothing would end the trial."""
+    copied = {"PYTHONPATH": str(copy_without(["trial"], tmp_path))}
+    done = Guard(tmp_path, environ=copied).command("run", "--trial", "15m")
+
+    assert done.returncode == 2
+    assert "the feature trial is not installed" in done.stderr
+
+
 def test_a_length_that_is_none_is_refused(tmp_path: Path) -> None:
     """`run --trial soon` is a usage error, and nothing is started."""
     done = Guard(tmp_path).command("run", "--trial", "soon")
@@ -139,10 +160,10 @@ def test_a_length_that_is_none_is_refused(tmp_path: Path) -> None:
 def test_the_standby_process_ends_only_its_own_trial(tmp_path: Path) -> None:
     """The standby process leaves a trial alone that was confirmed or replaced by another one."""
     guard = Guard(tmp_path)
-    end = time.time() - trial.GRACE
+    end = time.time() - standby.GRACE
     with Store.open(tmp_path / "ringfence.db", owner=False) as store:
         trial.begin(store.state, end + 3_600)
-        assert trial.main(str(guard.config), repr(end)) == 0
+        assert standby.main(trial.__name__, str(guard.config), repr(end)) == 0
         assert trial.until(store.state) == end + 3_600
         assert store.state.switched_off() is False
 
@@ -155,7 +176,7 @@ def test_the_standby_process_is_detached(tmp_path: Path) -> None:
     guard = Guard(tmp_path)
     before = subprocess.run(["pgrep", "-f", str(guard.config)], capture_output=True, text=True, check=False)
     with Store.open(tmp_path / "ringfence.db", owner=False):
-        trial.start_standby(guard.config, time.time() + 10 - trial.GRACE)
+        standby.start_standby(trial.__name__, guard.config, time.time() + 10 - standby.GRACE)
     after = subprocess.run(["pgrep", "-f", str(guard.config)], capture_output=True, text=True, check=True)
     [pid] = set(after.stdout.split()) - set(before.stdout.split())
     until(lambda: os.getsid(int(pid)) == int(pid), "its own session")

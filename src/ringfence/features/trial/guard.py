@@ -1,0 +1,139 @@
+"""A trial: all rules and bans are removed again, unless an administrator confirms the trial in time.
+
+It is for administrators who try a firewall remotely and could lock themselves out. The trial is recorded in
+the database, so a daemon that restarts continues it. If the daemon does not end the trial, the standby
+process does (``standby.py``).
+
+The end of an unconfirmed trial does the same as ``ringfence off``: enforcement stays off until ``ringfence
+on``.
+"""
+
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
+
+import structlog
+
+from ringfence.alarm_codes import Alarm, AlarmCode
+from ringfence.control import Handler
+from ringfence.daemon.feature import Feature, Given
+from ringfence.daemon.firewall_side import FirewallSide
+from ringfence.daemon.process import every
+from ringfence.daemon.request_fields import NONE, only
+from ringfence.daemon.standby import start_standby
+from ringfence.errors import FirewallError, StoreError
+from ringfence.firewall.cleanup import flush_everything
+from ringfence.model import rfc3339
+from ringfence.store.database import Store
+from ringfence.store.rows import LAST
+from ringfence.store.tables import SavedState
+
+REQUESTS = {"confirm": only(NONE)}
+_FACT = "trial"
+
+
+def begin(state: SavedState, until: float) -> None:
+    """Record a trial that ends at ``until`` (wall-clock seconds) unless it is confirmed before."""
+    state.set_fact(_FACT, repr(until))
+
+
+def until(state: SavedState) -> float | None:
+    """Return the end of the trial (wall-clock seconds); None without a trial, or if its record is invalid."""
+    value = state.fact(_FACT)
+    try:
+        end = float(value) if value is not None else None
+    except ValueError:
+        return None
+    return end if end is not None and 0.0 <= end <= LAST else None
+
+
+def confirm(state: SavedState) -> bool:
+    """End the trial and keep rules and bans; return whether there was a trial."""
+    if until(state) is None:
+        return False
+    state.set_fact(_FACT, None)
+    return True
+
+
+def end(store: Store, finish: float) -> None:
+    """Do what ``ringfence off`` does if a trial ends at ``finish``: the daemon has ended or hangs."""
+    if until(store.state) == finish:
+        # This is recorded first. Otherwise a daemon that hangs now would put the rules in place again later.
+        store.switch.set(True)
+        flush_everything()
+        store.state.set_fact(_FACT, None)
+
+
+def keeps_off(store: Store) -> str:
+    """Return why ``ringfence restore`` must put nothing in place; "" without a trial."""
+    running = store.best_effort.read(lambda: until(store.state), None)
+    return "" if running is None else "a trial was not confirmed"
+
+
+class TrialWatch(Feature):
+    """Begins the trial, and ends it at its time or when the daemon stops, unless it is confirmed.
+
+    ``config`` is the configuration file. ``seconds`` is the length of a new trial; 0 for none.
+    """
+
+    def __init__(self, side: FirewallSide, config: Path, seconds: float = 0.0) -> None:
+        self._config = config
+        self._seconds = seconds
+        self._store = side.common.store
+        self._enforcer = side.kernel.enforcer
+        self._alarms = side.common.alarms
+        self._clock = side.common.clock
+        self._last: tuple[float, float] | None = None  # a trial, and its end by the monotonic clock
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """Return the handler of the request ``confirm``."""
+        return {"confirm": lambda _: confirm(self._store.state)}
+
+    def jobs(self) -> list[Coroutine[None, None, None]]:
+        """Return the coroutine that ends the trial at its time."""
+        return [every(1.0, "trial", self.check, self._alarms)]
+
+    def begin(self) -> None:
+        """Begin the new trial, or continue the recorded one."""
+        if self._seconds:
+            begin(self._store.state, self._clock.wall() + self._seconds)
+        if (finish := self.until) is not None:
+            start_standby(__name__, self._config, finish)
+
+    @property
+    def until(self) -> float | None:
+        """The end of the trial (wall-clock seconds); None without a trial."""
+        return self._store.best_effort.read(lambda: until(self._store.state), None)
+
+    def alarms(self) -> list[Alarm]:
+        """Return the alarm about the trial that is running; [] without a trial."""
+        if (finish := self.until) is None:
+            return []
+        text = f"everything is removed at {rfc3339(finish)}, unless: ringfence confirm"
+        return [Alarm(AlarmCode.TRIAL_RUNNING, "", text)]
+
+    def check(self) -> None:
+        """End the trial if its time is over. A wall clock that was set back makes it no longer."""
+        finish, wall, mono = self.until, self._clock.wall(), self._clock.mono()
+        if finish is None:
+            return
+        if self._last is None or self._last[0] != finish:
+            self._last = finish, mono + finish - wall
+        if finish <= wall or self._last[1] <= mono:
+            self.end()
+
+    def end(self) -> None:
+        """Remove all rules and bans if there is an unconfirmed trial. A failure activates an alarm."""
+        if self.until is None:
+            return
+        structlog.get_logger().warning("trial.ended", fix="ringfence on")
+        try:
+            self._enforcer.switch_off()
+            confirm(self._store.state)
+        except (FirewallError, StoreError) as error:
+            text = f"the trial has ended, but not everything is removed: {error}; fix: ringfence off"
+            self._alarms.activate(AlarmCode.TRIAL_NOT_ENDED, "", text)
+
+
+def build(given: Given) -> TrialWatch:
+    """Return the watch over the trial, whose length the command line may name."""
+    return TrialWatch(given.side, given.reloader.path, float(given.options.get("trial", 0)))
