@@ -18,6 +18,8 @@ fixed names. The guard loads each module where it needs it:
   ``RECORDED``, by the name of a request the function of the store, the arguments and the time that answers it
   without a daemon; ``keeps_off``, a function of the store that returns why ``ringfence restore`` must put
   nothing in place, or ""
+- in the module ``firewall``: ``build``, a function that gets the firewall's side in the daemon and in
+  ``ringfence restore`` (``daemon/firewall_side.py``), and returns the feature's part of it
 - in the module ``status``: ``lines``, a function that gets the status as JSON and yields its lines of it for
   the terminal, each with whether all is well
 - in the module ``api``: ``Api``, the client of CrowdSec's local API, which ``ringfence setup`` tries
@@ -34,6 +36,7 @@ from typing import Any, NamedTuple
 
 STREET = {
     "trial": "rules and bans that are removed again, unless an administrator confirms them in time",
+    "fence": "who may reach the SIP ports: only friends, the allow list, and named networks and countries",
     "history": "attempts and bans over time",
     "tops": "the accounts and addresses with the most attempts, and the live display",
     "fleet": "bans shared with other hosts by CrowdSec's local API",

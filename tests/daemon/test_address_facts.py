@@ -14,10 +14,9 @@ from tests.support.kept import Kept, kept, settings
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.config.converters import Ladder
-from ringfence.config.schema import ClaimedSettings, FenceSettings
+from ringfence.config.schema import ClaimedSettings
 from ringfence.daemon.facts import AddressFacts
 from ringfence.errors import FirewallError
-from ringfence.firewall.contract import LimitMode, Outsider
 from ringfence.model import Friend, FriendReason, ListEntry, ListKind, Proof
 
 
@@ -235,21 +234,3 @@ def test_unreadable_facts_are_problems(desk: Desk) -> None:
         "which list holds it is not known",
     ]
     assert len(told["attempts"]) == 2
-
-
-def test_the_fence_and_what_it_dropped(desk: Desk) -> None:
-    """The answer has the mode of the fence, whether it lets in the address, and how many packets came."""
-    assert desk.ask("192.0.2.1")["fence"] is None
-    desk.kept.side.configure(evolve(settings("198.51.100.0/24"), fence=FenceSettings(mode=LimitMode.OBSERVE)))
-    seen = [Outsider(ip_network("192.0.2.1"), 7), Outsider(ip_network("192.0.2.2"), 1)]
-    desk.kept.backend.outsiders = lambda: seen  # type: ignore[method-assign]
-    assert desk.ask("192.0.2.1")["fence"] == {
-        "mode": "observe",
-        "inside": False,
-        "outside": True,
-        "packets": 7,
-    }
-    assert desk.ask("192.0.2.0/24")["fence"]["packets"] == 8
-    assert desk.ask("198.51.100.7")["fence"]["inside"]
-    desk.kept.enforcer.switch_off()
-    assert desk.ask("192.0.2.1")["fence"] is None

@@ -17,10 +17,10 @@ from ringfence.config.schema import (
     Settings,
 )
 from ringfence.daemon import firewall_manager
-from ringfence.daemon.firewall_manager import SipSockets, find_sip_sockets
+from ringfence.daemon.firewall_manager import SipSockets, WantedRules, find_sip_sockets
 from ringfence.errors import FirewallError
 from ringfence.firewall.contract import LimitMode, NetworkList, Opened, Ports
-from ringfence.friends.registry import SourceReadiness
+from ringfence.friends.registry import SourceReadiness, StartupGate
 from ringfence.host.listening import ListeningPorts
 from ringfence.model import Endpoint, Transport
 
@@ -122,10 +122,10 @@ def test_the_ration_of_questions_waits_for_the_friends(tmp_path: Path) -> None:
         folder.mkdir()
         with kept(folder, Settings(firewall=firewall)) as made:
             made.side.start()
-            before = made.backend.plan.asking.mode, made.side.kernel.rules.asking_waits
+            before = made.backend.plan.asking.mode, "asking" in made.side.kernel.rules.waiting
             made.side.exempt.friends.startup.update([SourceReadiness(since=0.0, roster_ready=True)], 0.0)
             made.side.kernel.rules.update()
-            seen[mode] = before, (made.backend.plan.asking.mode, made.side.kernel.rules.asking_waits)
+            seen[mode] = before, (made.backend.plan.asking.mode, "asking" in made.side.kernel.rules.waiting)
 
     off, observe, enforce = ((mode, False) for mode in LimitMode)
     assert seen[LimitMode.OFF] == (off, off)
@@ -133,23 +133,10 @@ def test_the_ration_of_questions_waits_for_the_friends(tmp_path: Path) -> None:
     assert seen[LimitMode.ENFORCE] == ((LimitMode.OBSERVE, True), enforce)
 
 
-def test_a_fence_waits_for_the_friends(tmp_path: Path) -> None:
-    """The fence observes until every Asterisk sent its roster, and reports it, without a limiter too."""
-    limit = LimitSettings(mode=LimitMode.OFF)
-    fence = FenceSettings(mode=LimitMode.ENFORCE, networks=(ip_network(OFFICE),))
-    fenced = evolve(settings(limit=limit), fence=fence)
-    with kept(tmp_path, fenced) as made:
-        made.side.start()
-        made.side.kernel.fence.start(60.0, force=True)
-        rules = made.side.kernel.rules
-        rules.update()
-        before = made.backend.plan.fence, rules.limiter_waits, rules.fence_waits
-        made.side.exempt.friends.startup.update([SourceReadiness(since=0.0, roster_ready=True)], 0.0)
-        rules.update()
-        after = made.backend.plan.fence, rules.limiter_waits, rules.fence_waits
-
-    assert before == (LimitMode.OBSERVE, False, True)
-    assert after == (LimitMode.ENFORCE, False, False)
+def test_a_fence_needs_its_feature() -> None:
+    """A fence that is configured, but that no feature adds, has no rule."""
+    configured = evolve(settings(), fence=FenceSettings(mode=LimitMode.ENFORCE))
+    assert WantedRules(configured, StartupGate(), ()).plan.fence is LimitMode.OFF
 
 
 def test_the_ports_of_a_proxy_join_those_of_asterisk(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from ringfence.daemon.request_fields import PeerRole
 from ringfence.daemon.request_table import REQUESTS, RequestGate, Rights, check_request
 from ringfence.daemon.requests import RequestHandlers
 from ringfence.errors import ControlError, RingfenceError
+from ringfence.features.fence.guard import FenceRequests
 from ringfence.features.fleet.guard import Fleet
 from ringfence.features.history.guard import History
 from ringfence.features.notify.guard import Notifier
@@ -109,6 +110,7 @@ def _handlers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, co
         store, clock, apply = made.store, made.clock, side.exempt.lists.use_decisions
         fleet = Fleet(None, store.records, side.detector.bans, clock, apply, 1_000)
         features = (
+            FenceRequests(side),
             History(side),
             Tops(side),
             fleet,

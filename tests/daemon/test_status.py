@@ -270,7 +270,6 @@ def test_the_status_of_a_quiet_guard(enforcer: Enforcer) -> None:
         "limiter_drops": 0,
         "rationed": 0,
         "asked": 0,
-        "fenced": 0,
         "placed": 0,
         "failed": 0,
         "pending": 0,

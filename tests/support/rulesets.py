@@ -14,7 +14,6 @@ from typing import Any
 from attrs import evolve, frozen
 
 from ringfence.config import loader
-from ringfence.daemon.firewall_manager import wanted_plan
 from ringfence.firewall.contract import FirewallPlan, Fragments, Ports
 from ringfence.firewall.ipset.iptables import changes
 from ringfence.firewall.ipset.iptables_rules import wanted_rules
@@ -63,8 +62,8 @@ class Pinned:
         """The plan of a daemon with this configuration on this host, without what the kernel refuses."""
         settings, found = loader.load(self.folder / "ringfence.toml", {}, secrets=False), self.found
         containers = frozenset(map(ip_address, found.containers))
-        known, fence = found.friends_known, settings.fence.mode
-        plan = wanted_plan(settings, found.ports, containers, fence, friends_known=known)
+        plan = evolve(settings.plan(found.ports), containers=containers)
+        plan = plan if found.friends_known else plan.observing()
         return evolve(plan, new_only=plan.new_only and found.tracking)
 
     def nftables(self) -> Ruleset:

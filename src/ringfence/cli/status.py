@@ -20,7 +20,7 @@ _MIN_ACCOUNTS = 20
 """The minimum width (columns) of the column ACCOUNTS."""
 _OPTIONAL_COLUMNS = ("PROOF", "STATUS", "COUNTRY")
 """Columns that are left out one after the other, in this order, until the table fits the screen."""
-_UNTIL_KNOWN = " until friends are known"
+UNTIL_KNOWN = " until friends are known"
 
 
 def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
@@ -138,10 +138,8 @@ def _print_firewall(screen: Screen, report: dict[str, Any]) -> None:
         if firewall[name] != "off" and firewall["enforcing"]:
             verb = "dropped" if firewall[name] == "enforce" else f"{why}, but passed"
             packets = f"{counted(report[counter], 'packet')}{which}"
-            waits = _UNTIL_KNOWN if wait else ""
+            waits = UNTIL_KNOWN if wait else ""
             screen.show(f"{name:10}{firewall[name]}{waits}: {packets} {verb}", indent=_LABEL)
-    if report["fence"]["configured"] != "off":
-        screen.show(f"fence     {_fence(report)}", indent=_LABEL)
     for use in firewall["rules"]:
         if use["packets"]:
             traffic = f"{counted(use['packets'], 'packet')}, {counted(use['bytes'], 'byte')}"
@@ -155,19 +153,6 @@ def _feed(feed: Mapping[str, Any]) -> str:
     problem = f": {feed['problem']}" if feed["problem"] else ""
     networks = counted(feed["networks"], "network")
     return f"{feed['name']}: {feed['state']}, {networks}{left}{checked}{problem}"
-
-
-def _fence(report: Mapping[str, Any]) -> str:
-    """Return the mode of the fence, its trial, what it dropped, and how many friends were outside."""
-    fence = report["fence"]
-    waits = _UNTIL_KNOWN if report["fence_waits"] else ""
-    trial = "" if fence["trial"] is None else f", a trial until {short_time(fence['trial'])}"
-    packets = "unknown, as nothing is dropped or counted"
-    if fence["counts"]:
-        verb = "dropped" if fence["mode"] == "enforce" else "from outside, but passed"
-        packets = f"{counted(report['fenced'], 'packet')} {verb}"
-    outside = counted(len(fence["outside"]), "friend")
-    return f"{fence['mode']}{waits}{trial}: {packets}; {outside} outside"
 
 
 def _count(entry: dict[str, Any]) -> str:

@@ -177,7 +177,6 @@ class Daemon:
             (SECOND, "containers", self._look_at_containers),
             (SECOND, "enforcer", side.kernel.enforcer.tick),
             (SECOND, "floods", self._floods.check),
-            (SECOND, "fence", side.kernel.fence.check),
             (ALARMS_EVERY, "alarms", self._status.update_alarms),
             (ALARMS_EVERY, "saved alarms", side.common.kept_alarms.save),
             (ALARMS_EVERY, "records", self._retry_records),
@@ -326,7 +325,6 @@ def run(path: Path, settings: Settings, options: Mapping[str, str]) -> None:
         for feature in daemon.features.all:
             feature.begin()
             stack.callback(feature.end)
-        stack.callback(_end_fence_trial, side)
         stack.callback(runner.close)  # again: the work in threads ends before the features do
         gc.disable()  # loading 100,000 bans leaves no reference cycles to collect
         side.start()
@@ -349,14 +347,6 @@ def _start_threads(writer: Writer, side: FirewallSide, features: Features) -> as
     runner = asyncio.Runner(loop_factory=_moderated_loop)
     runner.get_loop()  # the loop has the shared threads
     return runner
-
-
-def _end_fence_trial(side: FirewallSide) -> None:
-    """Let the fence only observe from now on if its trial was not confirmed: nobody is left to end it."""
-    if side.kernel.fence.end_trial():
-        side.kernel.rules.update()
-        if side.kernel.rules.has_succeeded:  # otherwise the standby process needs the record
-            side.kernel.fence.save()
 
 
 def _wire(settings: Settings, pipeline: Pipeline, side: FirewallSide) -> WireReader:

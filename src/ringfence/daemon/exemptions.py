@@ -122,8 +122,8 @@ LOOK_EVERY = 1.0
 """Seconds between two checks for friends whose unprovable guesses are copied, or no longer."""
 
 
-FENCE_LISTS = NetworkList.ADMITTED, NetworkList.INSIDE
-_COMPARED = *FENCE_LISTS, NetworkList.DENY, NetworkList.FETCHED, NetworkList.DECIDED
+LET_IN = NetworkList.ADMITTED, NetworkList.INSIDE
+_COMPARED = *LET_IN, NetworkList.DENY, NetworkList.FETCHED, NetworkList.DECIDED
 
 
 class KernelLists:
@@ -134,8 +134,8 @@ class KernelLists:
     networks, too, except those that an administrator has banned by force (``ringfence ban --force``).
     ``passing`` has the friends. Those that it leaves out of the kernel's list of friends go to that of
     unshielded friends, whose conversations are copied. The kernel drops no more of them than of other
-    friends. ``fenced`` is whether there is a fence, whose networks are otherwise not written. ``admitted``
-    are the networks that an administrator admits for a time.
+    friends. ``uses_inside``: the kernel has a rule for the list ``INSIDE``, which is otherwise empty.
+    ``admitted`` are the networks that an administrator admits for a time.
     """
 
     def __init__(self, passing: Passing, ledger: Ledger, clock: Clock, most: int) -> None:
@@ -143,7 +143,7 @@ class KernelLists:
         self.most = most
         self.observed: Collection[Address] = frozenset()
         """The friends whose conversations the kernel copies (:meth:`Detector.observed`)."""
-        self.fenced = False
+        self.uses_inside = False
         self.admitted: frozenset[Network] = frozenset()
         self._written: dict[NetworkList, object] = {}
         self._passing = passing
@@ -172,22 +172,9 @@ class KernelLists:
         return [one for one in among if one not in self._written or self._origin(one) != self._written[one]]
 
     @property
-    def cut(self) -> bool:
-        """Whether the allow list is too long for the kernel, which then has only a part of it."""
-        return len(self.networks.allow) > self.most
-
-    @property
     def around_friends(self) -> frozenset[Network]:
         """All friends and former friends, each with its /64."""
         return self._passing.around
-
-    def admits(self, network: Network) -> bool:
-        """Whether the fence admits the whole of ``network``."""
-        return (
-            self.passes(network)
-            or any(one.containing(network) is not None for one in (self.networks.allow, self.networks.inside))
-            or any(contains(one, network) for one in self.networks.guarded)
-        )
 
     def passes(self, network: Network) -> bool:
         """Whether the whole of ``network`` passes what machines deny, as friends do."""
@@ -200,7 +187,7 @@ class KernelLists:
         return networks if len(networks) <= self.most else islice(networks, self.most)
 
     def _inside(self) -> Prefixes:
-        return self.networks.inside if self.fenced else Prefixes()
+        return self.networks.inside if self.uses_inside else Prefixes()
 
     def _origin(self, target: NetworkList) -> object:
         """Return everything from which the contents of a list are made."""
@@ -320,10 +307,6 @@ class ExemptionTracker:
         """
         allowed = NetworkSet(self._kernel_lists.networks.allow)
         self._enforcer.allow(Exempt(allowed, {**ITSELF, **self._protected.reasons}), restored=restored)
-
-    def passes(self, network: Network) -> bool:
-        """Whether the whole of ``network`` passes what machines deny, as friends do."""
-        return self._kernel_lists.passes(network)
 
     def set_most(self, most: int) -> None:
         """Set the maximum number of networks of each list in the kernel; write the lists if it changed."""

@@ -29,13 +29,11 @@ from ringfence.explain.as_json import Document, document
 from ringfence.explain.facts import (
     ActiveBan,
     BanRecords,
-    FenceFacts,
     NetworkFacts,
     is_about,
     read_bans,
     running_of,
 )
-from ringfence.firewall.contract import LimitMode
 from ringfence.ledger import network_of
 from ringfence.lists.manager import Holder
 from ringfence.model import (
@@ -50,7 +48,7 @@ from ringfence.model import (
     rfc3339,
     short_account,
 )
-from ringfence.networks import IPV6_SENDER, NetworkSet, is_one_host, overlap, prefix_of
+from ringfence.networks import IPV6_SENDER, NetworkSet, is_one_host, prefix_of
 from ringfence.report import MOST_ENDED
 from ringfence.store.bans import KEEP, BanTable, RecordedBan
 
@@ -277,29 +275,19 @@ class AddressFacts:
             protected=side.kernel.enforcer.book.exempt.protected,
             friends=story.friends if story is not None else (),
             former=story.former if story is not None else (),
-            passes=side.exempt.exemptions.passes(network),
+            passes=side.kernel.lists.passes(network),
             story=story,
             ahead=wall - mono,
             contains_exempt=detector.friends.any_in(around) or detector.exempt.overlaps(around),
             claimed=side.kernel.wanted_rules.settings.claims(),
             ration=side.kernel.backend.plan.ration,
             asking=side.kernel.backend.plan.asking,
-            fence=self._fence(network),
             alarms=tuple(alarm for alarm in side.common.alarms.active if is_about(alarm.subject, network)),
             enforcing=side.kernel.enforcer.enforcing,
             problems=(*found.problems, *problems),
             location=location,
+            **{key: fact for part in side.parts for key, fact in part.facts_about(network).items()},
         )
-
-    def _fence(self, network: Network) -> FenceFacts | None:
-        kernel = self._side.kernel
-        mode = kernel.fence.in_force
-        if mode is LimitMode.OFF:
-            return None
-        if not kernel.fence.left_out([network]):
-            return FenceFacts(mode, inside=True)
-        seen = (one.packets for one in kernel.backend.outsiders() if overlap(one.network, network))
-        return FenceFacts(mode, inside=False, packets=sum(seen))
 
     async def _holding(self, network: Network, problems: list[str]) -> list[Holder]:
         try:

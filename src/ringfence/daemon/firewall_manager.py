@@ -1,12 +1,12 @@
 """Puts the firewall in place, switches it on again, and watches it for changes by other programs."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import chain, repeat
 from math import inf
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import structlog
 from attrs import evolve
@@ -17,7 +17,6 @@ from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.reconcile import Reconciler
 from ringfence.config.schema import Settings
 from ringfence.daemon.exemptions import ExemptionTracker, KernelFriends
-from ringfence.daemon.fence import Fence
 from ringfence.daemon.process import claim_sets, every
 from ringfence.errors import FirewallBusyError, FirewallError, StoreError
 from ringfence.firewall.cleanup import flush_other_backends
@@ -32,12 +31,12 @@ from ringfence.host.listening import (
     find_users,
 )
 from ringfence.host.speech import Speeches
-from ringfence.model import Address, Endpoint, Transport
+from ringfence.model import Address, Endpoint, Friend, Network, Transport
 
 # -- the firewall's rules: which ones are wanted now, and their changes while the daemon runs
 
 
-LOOK_EVERY = 1.0  # seconds between two checks whether the limiter and the fence may drop packets
+LOOK_EVERY = 1.0  # seconds between two checks whether other packets may be dropped
 RETRY_EVERY = 30.0  # seconds until a failed change of the rules is tried again
 PORTS_EVERY = 5.0
 """Seconds between two look-ups of the SIP ports: a reload of Asterisk may open one at any time."""
@@ -90,37 +89,32 @@ def find_answer_users(settings: Settings) -> frozenset[int]:
     return users | find_proxy_users() if users and settings.proxies() else users
 
 
-def wanted_plan(
-    settings: Settings,
-    ports: Ports | None,
-    containers: frozenset[Address],
-    fence: LimitMode,
-    *,
-    friends_known: bool,
-) -> FirewallPlan:
-    """Return the plan for the SIP ports ``ports``, the Asterisks ``containers`` and the mode of the fence.
+class RulePart:
+    """What a feature does at the firewall, in the daemon and at boot. By default it does nothing."""
 
-    Until the friends are known, the limiter, the ration of questions and the fence drop no packets: to
-    them, the phones and trunks would be strangers. The ration of answers does not wait. It refuses
-    nobody: a phone whose refusal it drops asks again, and gets in. Without it, a PBX whose phones
-    ringfence does not know yet answered up to 3 000 guesses in the first second, before the first ban.
-    """
-    plan = evolve(settings.plan(ports), containers=containers, fence=fence)
-    if friends_known:
+    def plan(self, plan: FirewallPlan) -> FirewallPlan:
+        """Return ``plan``, the rules that are wanted now, with its own."""
         return plan
-    limit = evolve(plan.limit, mode=_observing(plan.limit.mode))
-    asking = evolve(plan.asking, mode=_observing(plan.asking.mode))
-    return evolve(plan, limit=limit, asking=asking, fence=_observing(plan.fence))
+
+    def configure(self, settings: Settings) -> object:
+        """Apply a new configuration, before the rules follow it."""
+
+    def on_friend(self, friend: Friend) -> object:
+        """Note a reason why an address is a friend, before it is added."""
+
+    def facts_about(self, network: Network) -> Mapping[str, Any]:  # noqa: ARG002 - for those that do something
+        """Return what it does with ``network``, as fields of ``NetworkFacts`` (``explain/facts.py``)."""
+        return {}
 
 
 class WantedRules:
     """The rules that are wanted now. They depend on the configuration, the SIP ports and the friends.
 
-    ``startup`` decides whether the friends are known. ``fence`` decides whether the fence may drop packets.
+    ``startup`` decides whether the friends are known. ``parts`` may be added until the start.
     """
 
-    def __init__(self, settings: Settings, startup: StartupGate, fence: Fence) -> None:
-        self._fence = fence
+    def __init__(self, settings: Settings, startup: StartupGate, parts: Sequence[RulePart]) -> None:
+        self._parts = parts
         self.settings = settings
         self.ports: Ports | None = None
         """The SIP ports of Asterisk and of its proxies; None if unknown."""
@@ -131,18 +125,16 @@ class WantedRules:
     @property
     def plan(self) -> FirewallPlan:
         """The rules that are wanted now."""
-        known = self._startup.for_limiter
-        return wanted_plan(self.settings, self.ports, self.containers, self.fence_mode, friends_known=known)
+        return self.final if self._startup.for_limiter else self.final.observing()
 
     @property
-    def fence_mode(self) -> LimitMode:
-        """The mode of the fence, without the wait for the friends."""
-        return self._fence.mode
-
-    @property
-    def manager_ports(self) -> list[int]:
-        """The ports of the manager interfaces on this host."""
-        return self.settings.manager_ports()
+    def final(self) -> FirewallPlan:
+        """The rules that are wanted when the friends are known."""
+        plan = self.settings.plan(self.ports)
+        plan = evolve(plan, containers=self.containers, fence=LimitMode.OFF)  # a feature adds the fence
+        for part in self._parts:
+            plan = part.plan(plan)
+        return plan
 
 
 class RuleUpdates:
@@ -169,21 +161,10 @@ class RuleUpdates:
         self._log = structlog.get_logger()
 
     @property
-    def limiter_waits(self) -> bool:
-        """Whether the limiter only observes now, until the friends are known."""
-        configured = self._wanted.settings.plan(self._wanted.ports)
-        return _waits(configured.limit.mode, self._backend.plan.limit.mode)
-
-    @property
-    def asking_waits(self) -> bool:
-        """Whether the ration of questions only observes now, until the friends are known."""
-        configured = self._wanted.settings.plan(self._wanted.ports)
-        return _waits(configured.asking.mode, self._backend.plan.asking.mode)
-
-    @property
-    def fence_waits(self) -> bool:
-        """Whether the fence only observes now, until the friends are known."""
-        return _waits(self._wanted.fence_mode, self._backend.plan.fence)
+    def waiting(self) -> set[str]:
+        """The limits (:attr:`FirewallPlan.modes`) that only observe now, until the friends are known."""
+        final, present = self._wanted.final.modes, self._backend.plan.modes
+        return {one for one in final if final[one] is LimitMode.ENFORCE and present[one] is LimitMode.OBSERVE}
 
     @property
     def has_succeeded(self) -> bool:
@@ -226,10 +207,8 @@ class RuleUpdates:
             group.create_task(self._follow_ports())
 
     def _check(self) -> None:
-        """Update the rules if other parts may drop packets now: the friends have become known, say."""
-        present, wanted = self._backend.plan, self._wanted.plan
-        modes = ((one.limit.mode, one.fence) for one in (present, wanted))
-        if len({*modes}) > 1:
+        """Update the rules if others are wanted now: the friends have become known, say."""
+        if self._backend.plan != self._wanted.plan:
             self.update()
 
     async def _follow_ports(self) -> None:
@@ -276,15 +255,6 @@ class RuleUpdates:
             self._wanted.ports = ports
             self.update()
             self._log.info("asterisk.ports", udp=ports.udp, tcp=ports.streams, tls=ports.tls, other=ports.web)
-
-
-def _observing(mode: LimitMode) -> LimitMode:
-    """Return the mode that only counts where ``mode`` would drop packets."""
-    return LimitMode.OBSERVE if mode is LimitMode.ENFORCE else mode
-
-
-def _waits(configured: LimitMode, present: LimitMode) -> bool:
-    return configured is LimitMode.ENFORCE and present is LimitMode.OBSERVE
 
 
 LOOK_EVERY = 1.0  # seconds between two checks of rules and sets

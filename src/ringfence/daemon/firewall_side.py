@@ -4,13 +4,14 @@ The daemon's other side are the sources, which report attempts.
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import structlog
 from attrs import frozen
 
+from ringfence import street
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.alarms import MOST_UNWRITTEN, AlarmRecord, Alarms
 from ringfence.ban_facts import Over
@@ -27,8 +28,7 @@ from ringfence.daemon.exemptions import (
     ProtectedNetworks,
 )
 from ringfence.daemon.feed import Feed
-from ringfence.daemon.fence import Fence
-from ringfence.daemon.firewall_manager import ChangeWatch, FirewallManager, RuleUpdates, WantedRules
+from ringfence.daemon.firewall_manager import ChangeWatch, FirewallManager, RulePart, RuleUpdates, WantedRules
 from ringfence.daemon.floods import LimiterWatch
 from ringfence.detect.detector import Detector
 from ringfence.firewall import choose_backend, make_backend
@@ -192,7 +192,8 @@ class ExemptionParts:
 class KernelParts:
     """The parts that change or watch the kernel's rules and bans.
 
-    ``why`` is the reason why ``backend`` was chosen, as text for people.
+    ``why`` is the reason why ``backend`` was chosen, as text for people. ``lists`` are the wanted contents of
+    the kernel's lists.
     """
 
     backend: Backend
@@ -205,20 +206,21 @@ class KernelParts:
     changes: ChangeWatch
     limiter: LimiterWatch
     effectiveness: BanEffectiveness
-    fence: Fence
+    lists: KernelLists
 
 
 @frozen
 class FirewallSide:
     """All parts of the firewall's side, connected with each other.
 
-    They change nothing in the kernel before :meth:`start`.
+    They change nothing in the kernel before :meth:`start`. ``parts`` are those of features.
     """
 
     common: CommonParts
     exempt: ExemptionParts
     detector: Detector
     kernel: KernelParts
+    parts: Sequence[RulePart]
 
     def start(self, *, verified: bool = True) -> None:
         """Restore the alarms. Put the firewall in place, and every ban that has not ended yet.
@@ -234,7 +236,7 @@ class FirewallSide:
         self.exempt.kernel_friends.select()
         self.kernel.rules.update()
         self.kernel.manager.start(verified=verified)
-        self.kernel.rules.update()  # the lists are written, so the fence may drop packets
+        self.kernel.rules.update()  # the lists are written, so more packets may be dropped
         structlog.get_logger().info("firewall.chosen", backend=self.kernel.backend.name, why=self.kernel.why)
 
     @property
@@ -244,7 +246,6 @@ class FirewallSide:
             *firewall_alarms(self.kernel.enforcer),
             *missing_interfaces(self.kernel.wanted_rules.settings.firewall.interfaces),
             *self.common.store_watch.alarms,
-            *self.kernel.fence.alarms,
             *self.exempt.protected.alarms,
             *self.exempt.names.alarms,
             *self.exempt.lists.alarms,
@@ -261,7 +262,8 @@ class FirewallSide:
         self.exempt.lists.configure(settings.lists())
         self.common.locations.configure(settings.geo.database or ())
         self.kernel.wanted_rules.settings = settings
-        self.kernel.fence.configure(settings.fence)
+        for part in self.parts:
+            part.configure(settings)
         self.kernel.rules.update()
         self.exempt.exemptions.set_most(settings.firewall.max_bans)
         for listener in self.common.listeners:
@@ -310,7 +312,7 @@ def build_firewall_side(
     passing = Passing(detector.friends)
     kernel_lists = KernelLists(passing, detector.bans, clock, settings.firewall.max_bans)
     enforcer = Enforcer(backend, store.records, detector, clock, kernel_lists.contents, common.listeners)
-    fence = Fence(settings.fence, store, kernel_lists, enforcer, names, clock)
+    parts: list[RulePart] = []
     friends = FriendRegistry(
         store.friends,
         clock.wall,
@@ -318,9 +320,9 @@ def build_firewall_side(
         remember=store.best_effort.write,
         follow=partial(names.want, by="friends"),
         own=protected.is_own,
-        arrives=fence.on_new_friend,
+        arrives=lambda friend: [part.on_friend(friend) for part in parts],
     )
-    wanted = WantedRules(settings, friends.startup, fence)
+    wanted = WantedRules(settings, friends.startup, parts)
     reconciler, exemptions = Reconciler(enforcer, alarms), ExemptionTracker(protected, kernel_lists, enforcer)
     follow, folder = partial(names.want, by="lists"), settings.control.socket.parent
     lists = Lists(store.entries, settings.lists(), exemptions.on_lists_changed, now=clock.wall, follow=follow)
@@ -337,7 +339,9 @@ def build_firewall_side(
         changes=ChangeWatch(backend, enforcer, reconciler),
         limiter=LimiterWatch(backend, enforcer, alarms),
         effectiveness=BanEffectiveness(detector, reconciler, protected, alarms, clock),
-        fence=fence,
+        lists=kernel_lists,
     )
     exempt = ExemptionParts(protected, names, friends, lists, networks, exemptions, kernel_friends)
-    return FirewallSide(common, exempt, detector, kernel)
+    side = FirewallSide(common, exempt, detector, kernel, parts)
+    parts += [module.build(side) for module in street.modules("firewall")]
+    return side

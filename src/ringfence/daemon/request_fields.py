@@ -191,12 +191,14 @@ class Request:
     """A row of the table: the fields that each role may send.
 
     A role without an entry may not send the request. ``changes``: the request changes something.
-    ``records``: a person relies on it that the database has the change.
+    ``records``: a person relies on it that the database has the change. ``limited``: it counts as one of the
+    changes of which the live page may make only some in an hour.
     """
 
     fields: Mapping[PeerRole, Fields]
     changes: bool = False
     records: bool = False
+    limited: bool = False
 
 
 def only(
@@ -208,7 +210,7 @@ def only(
         found[PeerRole.PAGE] = page
     if daemon:
         found[PeerRole.DAEMON] = fields
-    return Request(found, changes=True, records=records)
+    return Request(found, changes=True, records=records, limited=True)
 
 
 def read(fields: Fields, page: Fields | None = None, reader: Fields | None = None) -> Request:

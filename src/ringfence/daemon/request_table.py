@@ -13,13 +13,12 @@ from pwd import getpwuid
 from typing import Any
 
 import structlog
-from attrs import Factory, evolve, frozen
+from attrs import Factory, frozen
 
 from ringfence import control, street
 from ringfence.config.converters import MAX_DURATION
 from ringfence.control import LINE_KINDS, MOST_LISTED, Peer
 from ringfence.daemon.feature import Changed
-from ringfence.daemon.fence_links import MOST_ADMITTED_FOR, MOST_VALID
 from ringfence.daemon.request_fields import (
     NONE,
     PERIOD,
@@ -73,10 +72,6 @@ _REMOVE: Fields = {"what": texts(MAX_AT_ONCE, MAX_TEXT)}
 _PAGE_REMOVE: Fields = {"what": _ONE_SMALL}
 _DISMISS: Fields = {"numbers": optional(numbers(100_000)), "all": flag(), "by": _BY}
 _PAGE_DISMISS: Fields = {"numbers": numbers(1), "by": _BY}
-_REDEEM: Fields = {
-    "token": evolve(text(64, 1), is_secret=True),
-    "address": network({4: 32, 6: 128}),
-}
 _KINDS: Fields = {"kinds": optional(choices(LINE_KINDS))}
 
 REQUESTS: dict[str, Request] = {
@@ -100,12 +95,6 @@ REQUESTS: dict[str, Request] = {
     "deny_remove": only(_REMOVE, page=_PAGE_REMOVE),
     "feeds": read({"networks": _FILTER}, page=NONE),
     "feeds_refresh": only({"names": optional(texts(_MOST_FILTER, MAX_NAME)), "force": flag()}, records=False),
-    "fence": read({"networks": _FILTER}, page=NONE),
-    "fence_admit": only({"what": text(MAX_TEXT, 1), "seconds": seconds(MAX_SECONDS)}),
-    "fence_confirm": only(NONE),
-    "fence_enforce": only({"seconds": optional(seconds(MAX_SECONDS)), "force": flag()}),
-    "fence_link": only({"seconds": seconds(MOST_ADMITTED_FOR), "valid": seconds(MOST_VALID)}, records=False),
-    "fence_redeem": only(_REDEEM, page=_REDEEM),
     "follow": read(_KINDS),
     "friends": read(
         {"networks": optional(networks(_MOST_NETWORKS))},
@@ -227,8 +216,7 @@ class RequestGate:
         role = self._rights.role_of(peer.user, name)
         try:
             check_request(role, do, request)
-            # Strangers make the page send fence_redeem. Its token decides, and it uses up no other change.
-            if role is PeerRole.PAGE and REQUESTS[do].changes and do != "fence_redeem":
+            if role is PeerRole.PAGE and REQUESTS[do].limited:
                 self._check_page(do, request)
         except ControlError as error:
             self._log_refusal(do, peer, name, str(error))

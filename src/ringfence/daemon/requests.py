@@ -17,9 +17,7 @@ from ringfence.bans.unban import unban, unban_all
 from ringfence.clock import Clock
 from ringfence.control import PEER, Encoded, encoded_rows
 from ringfence.daemon.ban_list import bans_report
-from ringfence.daemon.facts import AccountFactsReader, FailureMemory, past_bans, since_from
-from ringfence.daemon.fence_links import AdmitLinks
-from ringfence.daemon.fence_requests import FenceRequests
+from ringfence.daemon.facts import AccountFactsReader, AddressFacts, FailureMemory, past_bans, since_from
 from ringfence.daemon.firewall_side import MOST_PAST, FirewallSide, KeptAlarms
 from ringfence.daemon.status import StatusData, status_report
 from ringfence.errors import ControlError
@@ -52,7 +50,6 @@ class RequestHandlers:
         self._clock = side.common.clock
         self._seen = seen
         self._failures = failures
-        self._fence_requests = FenceRequests(side, AdmitLinks(side.common.clock.mono))
         self._friend_requests = FriendRequests(side.exempt.friends, side.common.clock.wall)
         self._list_requests = ListRequests(
             side.exempt.lists, side.common.store.entries, side.common.clock.wall
@@ -72,19 +69,12 @@ class RequestHandlers:
             **self._list_requests.handlers(),
             "friends": self._friends,
             **self._friend_requests.handlers(),
-            **self._fence_requests.handlers(),
             **side.common.feed.handlers(),
             **AlarmRequests(side.common.alarms, side.common.kept_alarms, self._store, self._clock).handlers(),
             "locations": self._locations,
-            "why": self._why,
+            "why": AddressFacts(self._side).answer,
             "why_account": AccountFactsReader(self._side, self._failures).answer,
         }
-
-    async def _why(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return all facts about one address or network."""
-        from ringfence.daemon.facts import AddressFacts  # noqa: PLC0415 - loaded when a command asks
-
-        return await AddressFacts(self._side).answer(request)
 
     def _bans(self, request: Mapping[str, Any]) -> Encoded:
         """Return at most ``most`` of the kernel's bans: those that end last.
@@ -112,15 +102,13 @@ class RequestHandlers:
         self._side.kernel.reconciler.check()
         report = status_report(self._enforcer, self._seen(usage))
         watched: Any = report["watched"]
-        friends = len(self._side.exempt.friends.friends)
+        friends, waiting = len(self._side.exempt.friends.friends), self._side.kernel.rules.waiting
         return report | {
             "watched": await self._side.common.locations.with_countries(watched, "address"),
             "friends": friends,
-            "limiter_waits": self._side.kernel.rules.limiter_waits,
-            "asking_waits": self._side.kernel.rules.asking_waits,
-            "fence_waits": self._side.kernel.rules.fence_waits,
+            "limiter_waits": "limiter" in waiting,
+            "asking_waits": "asking" in waiting,
             "feeds": await self._list_requests.feeds({}),
-            "fence": self._fence_requests.state(),
         }
 
     async def _locations(self, request: Mapping[str, Any]) -> object:

@@ -471,9 +471,31 @@ class FirewallPlan:
         modes = {self.limit.mode, self.ration.mode, self.asking.mode}
         return self.limits_copies or modes != {LimitMode.OFF}
 
+    @property
+    def modes(self) -> Mapping[str, LimitMode]:
+        """The modes of the limiter, of the rations of answers and of questions, and of the fence."""
+        return {
+            "limiter": self.limit.mode,
+            "ration": self.ration.mode,
+            "asking": self.asking.mode,
+            "fence": self.fence,
+        }
+
     def without_limits(self) -> "FirewallPlan":
         """Return the plan without the limits of each source and receiver."""
         return evolve(self, limit=Limit(), ration=Ration(), asking=AskingRation(), sender_rate=0)
+
+    def observing(self) -> "FirewallPlan":
+        """Return the plan until the friends are known: what would drop their packets only counts them.
+
+        To the limiter, the ration of questions and the fence, the phones and trunks would be strangers. The
+        ration of answers stays. It refuses nobody: a phone whose refusal it drops asks again, and gets in.
+        Without it, a PBX whose phones ringfence does not know yet answered up to 3 000 guesses in the first
+        second, before the first ban.
+        """
+        limit = evolve(self.limit, mode=_observing(self.limit.mode))
+        asking = evolve(self.asking, mode=_observing(self.asking.mode))
+        return evolve(self, limit=limit, asking=asking, fence=_observing(self.fence))
 
     def changed_keys(self, other: "FirewallPlan") -> list[str]:
         """Return the configuration keys whose values differ from those in ``other``."""
@@ -490,6 +512,11 @@ class FirewallPlan:
             for field in fields(FirewallPlan)
             if getattr(self, field.name) != getattr(other, field.name)
         ]
+
+
+def _observing(mode: LimitMode) -> LimitMode:
+    """Return the mode that only counts where ``mode`` would drop packets."""
+    return LimitMode.OBSERVE if mode is LimitMode.ENFORCE else mode
 
 
 ListSteps = Generator[Callable[[], None] | None, None, None]

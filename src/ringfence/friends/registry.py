@@ -426,11 +426,11 @@ def _address(trunk: TrunkHost) -> Address | None:
         return None
 
 
-# -- the start-up gate: until the friends are known, no rule bans, and limiter and fence only observe
+# -- the start-up gate: until the friends are known, no rule bans, and what limits strangers only observes
 #
 # The *limiter* is a firewall rule that drops the packets of a source that sends too many. The *ration*, which
 # drops refusals to strangers, does not wait: it ends no registration and no call
-# (``WantedRules.plan``).
+# (``FirewallPlan.observing``).
 #
 # Phones that are already registered are friends as soon as every Asterisk has sent its roster (its phones
 # and trunks), some tenths of a second after the login. The wait is limited, because ringfence bans nothing

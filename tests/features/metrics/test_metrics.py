@@ -23,6 +23,7 @@ from ringfence.alarm_codes import AlarmCode
 from ringfence.daemon.pipeline import EffectHandler, Pipeline
 from ringfence.detect.judgement import Decision
 from ringfence.detect.rules import RULES
+from ringfence.features.fence.guard import FenceRequests
 from ringfence.features.metrics.collector import FRESH, DaemonMetrics
 from ringfence.features.publish.guard import Publisher
 from ringfence.firewall.contract import Counters, RuleCounter
@@ -59,7 +60,8 @@ class Scraped:
         effort.dropped = 9
         effort._kept = dict.fromkeys(range(8), int)
         self.publisher = Publisher(kept.side, Secret("0123456789abcdef"), 10)
-        self.metrics = DaemonMetrics(kept.side, self.pipeline, sources, wire, [self.publisher])
+        features = [FenceRequests(kept.side), self.publisher]
+        self.metrics = DaemonMetrics(kept.side, self.pipeline, sources, wire, features)
 
     def values(self) -> dict[str, float]:
         """Return the value of each sample by its name and its label values."""

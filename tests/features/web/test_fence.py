@@ -1,9 +1,11 @@
 """The fence on the live page."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from tests.support.captures import capture
+from tests.support.copies import copy_without
 from tests.support.daemon import Guard, ami_server, until
 from tests.support.mmdb import write
 from tests.support.web import Browser, web_server
@@ -58,3 +60,11 @@ def test_without_a_fence(tmp_path_factory: pytest.TempPathFactory) -> None:
         assert "No ban is shared with other hosts" in browser.get("/fleet").words
         assert browser.get("/").links().count("/fence") == browser.get("/").links().count("/fleet") == 1
         assert not {"fence", "fleet"} & {line.split()[0] for line in guard.must("status").split("\n") if line}
+
+
+@pytest.mark.usefixtures("cold")
+def test_a_daemon_without_the_feature(tmp_path: Path) -> None:
+    """The overview is complete if the daemon's copy of ringfence has no fence at all."""
+    copied = {"PYTHONPATH": str(copy_without(["fence"], tmp_path))}
+    with Guard(tmp_path, environ=copied), web_server(tmp_path / "web", tmp_path / "control.sock") as web:
+        assert "Source State Events Detail" in web.browser().get("/").words

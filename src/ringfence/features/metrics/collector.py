@@ -220,8 +220,6 @@ class DaemonMetrics(Collector):
         yield _counter("asked", text, value=latest.asked)
         text = "Packets from strangers for which the ration of questions had no room: they passed."
         yield _counter("asked_full", text, value=latest.asked_full)
-        text = "Packets from outside the fence: dropped, or passed if it only observes."
-        yield _counter("fenced", text, value=latest.fenced)
 
     def _store_metrics(self) -> Iterator[Metric]:
         """Yield how many writes, bans and attempts wait, and the size of the database."""

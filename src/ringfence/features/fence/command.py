@@ -2,7 +2,7 @@
 
 import math
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +23,6 @@ from ringfence.cli.output import (
 from ringfence.cli.page import DEFAULT_LOGINS, LoginsOption, ask_page
 from ringfence.cli.screen import Screen, show_list
 from ringfence.clock import format_duration
-from ringfence.daemon import fence_state
 from ringfence.daemon.standby import start_standby
 from ringfence.errors import Exit, StartError, WebError
 from ringfence.host.asterisk_conf import FOLDER
@@ -86,7 +85,7 @@ def enforce(
         echo_stderr(*unchecked(console))
         answer = ask_daemon(config, "fence_enforce", seconds=seconds, force=force)
         try:
-            start_standby(fence_state.__name__, config, answer["end"])
+            start_standby(f"{__package__}.firewall", config, answer["end"])
         except StartError as error:  # the trial runs: only the daemon ends it now
             echo_stderr(str(error))
         echo(
@@ -180,25 +179,21 @@ def _print(found: Mapping[str, Any], trunks: list[str]) -> None:
         screen.show(f"missing   {gap}")
     for one in found["admitted"]:
         screen.show(f"admitted  {one['what']} until {short_time(one['until'])}")
-    if found["countries"]:
-        screen.show("")
-        columns = {
-            "COUNTRY (LAST HOUR)": [row["country"] for row in found["countries"]],
-            "SOURCES": [str(row["sources"]) for row in found["countries"]],
-            "PACKETS": [str(row["packets"]) for row in found["countries"]],
-        }
-        show_list(columns, (), screen, right=["SOURCES", "PACKETS"], wrapped=[])
-    if found["outside"]:
-        screen.show("")
-        columns = {
-            "CAME FROM OUTSIDE": [row["account"] for row in found["outside"]],
-            "ADDRESS": [row["address"] for row in found["outside"]],
-            "BY": [row["reason"] for row in found["outside"]],
-            "SINCE": [short_time(row["since"]) for row in found["outside"]],
-        }
-        show_list(columns, (), screen, right=[], wrapped=["CAME FROM OUTSIDE"])
+    countries = {"COUNTRY (LAST HOUR)": "country", "SOURCES": "sources", "PACKETS": "packets"}
+    _show_table(screen, found["countries"], countries)
+    outside = [row | {"since": short_time(row["since"])} for row in found["outside"]]
+    columns = {"CAME FROM OUTSIDE": "account", "ADDRESS": "address", "BY": "reason", "SINCE": "since"}
+    _show_table(screen, outside, columns)
     for line in trunks:
         screen.show(line)
+
+
+def _show_table(screen: Screen, rows: Sequence[Mapping[str, Any]], keys: Mapping[str, str]) -> None:
+    """Show a table after an empty line, unless it has no rows. ``keys`` has the key of each column."""
+    if rows:
+        screen.show("")
+        columns = {title: [str(row[key]) for row in rows] for title, key in keys.items()}
+        show_list(columns, (), screen, right=["SOURCES", "PACKETS"], wrapped=["CAME FROM OUTSIDE"])
 
 
 def _why(found: Mapping[str, Any]) -> str:

@@ -1,8 +1,10 @@
 """The fence in the daemon: when it drops, whom it records as outside, and whom it lets in for a time."""
 
+import asyncio
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -11,10 +13,11 @@ from tests.support.kept import OFFICE, PHONE, Kept, kept, settings
 
 from ringfence.clock import Clock
 from ringfence.config.converters import Paths, Region, SetSize
-from ringfence.config.schema import FenceSettings, GeoSettings, Settings
-from ringfence.daemon.fence_requests import UNKNOWN, by_country
-from ringfence.daemon.fence_state import FenceState, trial_of
+from ringfence.config.schema import FenceSettings, GeoSettings, LimitSettings, Settings
+from ringfence.daemon.facts import AddressFacts
 from ringfence.errors import ControlError, FirewallError
+from ringfence.features.fence.firewall import FenceState, fence_of, trial_of
+from ringfence.features.fence.guard import UNKNOWN, FenceRequests, by_country
 from ringfence.firewall.contract import LimitMode, NetworkList, Opened, Outsider
 from ringfence.friends.registry import SourceReadiness
 from ringfence.model import FriendReason
@@ -45,21 +48,21 @@ def begin(made: Kept) -> None:
 
 def second(made: Kept) -> None:
     """Do what the daemon does each second."""
-    made.side.kernel.fence.check()
+    fence_of(made.side).check()
     made.side.kernel.rules.update()
 
 
 def enforced(made: Kept) -> None:
     """Start the fence, and keep it."""
-    made.side.kernel.fence.start(60.0, force=True)
-    made.side.kernel.fence.confirm()
+    fence_of(made.side).start(60.0, force=True)
+    fence_of(made.side).confirm()
     second(made)
     assert mode(made) is LimitMode.ENFORCE
 
 
 def alarms(made: Kept) -> list[str]:
     """Return the codes of the present alarms of the fence."""
-    return [str(alarm.code) for alarm in made.side.kernel.fence.alarms]
+    return [str(alarm.code) for alarm in fence_of(made.side).alarms]
 
 
 def mode(made: Kept) -> LimitMode:
@@ -69,7 +72,7 @@ def mode(made: Kept) -> LimitMode:
 
 def test_it_observes_a_day_before_it_drops(made: Kept) -> None:
     """A fence that shall enforce only observes; it can be started after a day, or by force."""
-    fence = made.side.kernel.fence
+    fence = fence_of(made.side)
     assert (mode(made), alarms(made)) == (LimitMode.OBSERVE, ["fence.waits"])
     made.now += DAY - 1
     with pytest.raises(ControlError, match="must for a day"):
@@ -81,7 +84,7 @@ def test_it_observes_a_day_before_it_drops(made: Kept) -> None:
 
 def test_a_trial_ends_by_itself(made: Kept) -> None:
     """Unless it is confirmed, the fence only observes after the trial, and can be started again."""
-    fence = made.side.kernel.fence
+    fence = fence_of(made.side)
     made.now += DAY
     assert fence.start(60.0, force=False) == made.now + 60
     second(made)
@@ -100,7 +103,7 @@ def test_a_trial_ends_by_itself(made: Kept) -> None:
 
 def test_a_set_clock_makes_no_trial_longer(made: Kept) -> None:
     """A trial has its length although the wall clock was set back; an earlier end is no harm."""
-    fence, mono = made.side.kernel.fence, made.clock.mono
+    fence, mono = fence_of(made.side), made.clock.mono
     for step in (-7_200.0, 7_200.0):
 
         def wall(step: float = step) -> float:
@@ -118,7 +121,7 @@ def test_a_set_clock_makes_no_trial_longer(made: Kept) -> None:
 
 def test_a_day_is_that_of_the_daemon(made: Kept) -> None:
     """A set wall clock and time without enforcement make no day; a restart keeps the time."""
-    fence, mono = made.side.kernel.fence, made.clock.mono
+    fence, mono = fence_of(made.side), made.clock.mono
     made.now += 7_200
     fence._clock = Clock(wall=lambda: made.now + 10 * DAY, mono=mono)
     second(made)
@@ -130,12 +133,12 @@ def test_a_day_is_that_of_the_daemon(made: Kept) -> None:
     again = Kept(made.store, fenced())
     made.store.state.set_switched_off(False)
     begin(again)
-    assert again.side.kernel.fence.summary()["watched"] == 7_200
+    assert fence_of(again.side).summary()["watched"] == 7_200
 
 
 def test_a_restart_continues(made: Kept, tmp_path: Path) -> None:
     """A confirmed fence drops after a restart, as soon as the friends are known; a trial does not."""
-    fence = made.side.kernel.fence
+    fence = fence_of(made.side)
     fence.start(60.0, force=True)
     fence.confirm()
     again = Kept(made.store, fenced())
@@ -144,16 +147,16 @@ def test_a_restart_continues(made: Kept, tmp_path: Path) -> None:
     begin(again)
     assert mode(again) is LimitMode.ENFORCE
 
-    end = again.side.kernel.fence.start(60.0, force=True)
+    end = fence_of(again.side).start(60.0, force=True)
     killed = Kept(made.store, fenced())
     begin(killed)
     assert mode(killed) is LimitMode.OBSERVE
-    assert trial_of(made.store.state) is None
+    assert trial_of(made.store) is None
 
-    again.side.kernel.fence.start(90.0, force=True)
-    assert again.side.kernel.fence.end_trial()
-    assert not again.side.kernel.fence.end_trial()
-    assert (trial_of(made.store.state) or 0.0) >= end  # for the standby process, until the rules are in place
+    fence_of(again.side).start(90.0, force=True)
+    assert fence_of(again.side).end_trial()
+    assert not fence_of(again.side).end_trial()
+    assert (trial_of(made.store) or 0.0) >= end  # for the standby process, until the rules are in place
     last = Kept(made.store, fenced())
     begin(last)
     assert mode(last) is LimitMode.OBSERVE
@@ -161,8 +164,8 @@ def test_a_restart_continues(made: Kept, tmp_path: Path) -> None:
 
 def test_another_mode_ends_it(made: Kept) -> None:
     """A fence that is switched to observe must be started again; a fence that is off has no lists."""
-    made.side.kernel.fence.start(60.0, force=True)
-    made.side.kernel.fence.confirm()
+    fence_of(made.side).start(60.0, force=True)
+    fence_of(made.side).confirm()
     made.side.configure(fenced(LimitMode.OBSERVE))
     made.side.configure(fenced())
     assert mode(made) is LimitMode.OBSERVE
@@ -171,8 +174,8 @@ def test_another_mode_ends_it(made: Kept) -> None:
     assert mode(made) is LimitMode.OFF
     assert made.backend.lists[NetworkList.INSIDE] == frozenset()
     with pytest.raises(ControlError, match='mode = "enforce"'):
-        made.side.kernel.fence.start(60.0, force=True)
-    assert made.side.kernel.fence.summary()["observed"] is None
+        fence_of(made.side).start(60.0, force=True)
+    assert fence_of(made.side).summary()["observed"] is None
 
 
 def test_phones_from_outside_are_recorded(made: Kept) -> None:
@@ -185,7 +188,7 @@ def test_phones_from_outside_are_recorded(made: Kept) -> None:
     add([evolve(PHONE, address=ip_address("198.51.100.9"))])
     add([evolve(PHONE, address=ip_address("192.0.2.77"), reason=FriendReason.TRUNK)])
 
-    [found] = made.side.kernel.fence.summary()["outside"]
+    [found] = fence_of(made.side).summary()["outside"]
     assert (found["account"], found["address"], found["reason"]) == ("alice", "192.0.2.1", "authenticated")
 
 
@@ -198,7 +201,7 @@ def test_former_friends_are_let_in(made: Kept) -> None:
     second(made)
     assert made.backend.lists[NetworkList.ADMITTED] == {ip_network("192.0.2.1")}
     friends.add([evolve(PHONE, account="bob", since=made.now, seen=made.now, until=made.now + 60)])
-    assert [one["account"] for one in made.side.kernel.fence.summary()["outside"]] == ["alice"]
+    assert [one["account"] for one in fence_of(made.side).summary()["outside"]] == ["alice"]
 
 
 def test_a_phone_may_change_its_address_within_its_64(made: Kept) -> None:
@@ -207,18 +210,18 @@ def test_a_phone_may_change_its_address_within_its_64(made: Kept) -> None:
         made.side.exempt.friends.add([evolve(PHONE, address=ip_address(f"2001:db8:1:2::{last}"))])
     second(made)
     assert made.backend.lists[NetworkList.ADMITTED] == {ip_network("2001:db8:1:2::/64")}
-    assert [one["address"] for one in made.side.kernel.fence.summary()["outside"]] == ["2001:db8:1:2::1"]
+    assert [one["address"] for one in fence_of(made.side).summary()["outside"]] == ["2001:db8:1:2::1"]
 
 
 def test_an_address_is_admitted_for_a_time(made: Kept) -> None:
     """An address and the addresses of a host name are let in until their end."""
-    fence = made.side.kernel.fence
+    fence = fence_of(made.side)
     assert fence.admit("192.0.2.55", 3600.0) == made.now + 3600
     fence.admit("road.example.net", 7200.0)
     made.side.exempt.names._answers["road.example.net"] = frozenset({ip_network("192.0.2.66")})
     second(made)
     assert made.backend.lists[NetworkList.ADMITTED] == {ip_network("192.0.2.55"), ip_network("192.0.2.66")}
-    assert fence.left_out([ip_network("192.0.2.55"), ip_network("192.0.2.56")]) == [ip_network("192.0.2.56")]
+    assert [fence.admits(ip_network(f"192.0.2.{last}")) for last in (55, 56)] == [True, False]
     made.now += 3600
     second(made)
     assert made.backend.lists[NetworkList.ADMITTED] == {ip_network("192.0.2.66")}
@@ -250,10 +253,10 @@ def test_a_country_without_networks_only_observes(tmp_path: Path) -> None:
         begin(made)
         assert alarms(made) == ["fence.waits", "fence.incomplete"]
         with pytest.raises(ControlError, match="has no networks"):
-            made.side.kernel.fence.start(60.0, force=True)
+            fence_of(made.side).start(60.0, force=True)
         mmdb.write(path, [("192.0.2.0/24", {"country": {"iso_code": "DE"}})])
         reread(made)
-        made.side.kernel.fence.start(60.0, force=True)
+        fence_of(made.side).start(60.0, force=True)
         second(made)
 
         assert (mode(made), alarms(made)) == (LimitMode.ENFORCE, ["fence.trial"])
@@ -275,7 +278,7 @@ def test_a_cut_database_only_observes(tmp_path: Path) -> None:
     with kept(tmp_path, wanted) as made:
         begin(made)
         with pytest.raises(ControlError, match="a database is unreadable"):
-            made.side.kernel.fence.start(60.0, force=True)
+            fence_of(made.side).start(60.0, force=True)
         cut.write_bytes(content)
         reread(made)
         enforced(made)
@@ -302,7 +305,7 @@ def test_damaged_lists_are_written_before_it_drops(made: Kept) -> None:
     second(made)
     made.enforcer.switch_off()
     with pytest.raises(ControlError, match="ringfence on"):
-        made.side.kernel.fence.start(60.0, force=True)
+        fence_of(made.side).start(60.0, force=True)
     made.side.kernel.manager.switch_on()
     second(made)
     assert [mode for mode, _ in found] == [LimitMode.OBSERVE, LimitMode.ENFORCE] * 2
@@ -329,27 +332,80 @@ def test_a_cut_allow_list_only_observes(tmp_path: Path) -> None:
     with kept(tmp_path, wanted) as made:
         begin(made)
         with pytest.raises(ControlError, match="raise max_bans"):
-            made.side.kernel.fence.start(60.0, force=True)
-        found = made.side.kernel.fence.summary()
+            fence_of(made.side).start(60.0, force=True)
+        found = fence_of(made.side).summary()
         assert (found["whole"], len(found["gaps"])) == (False, 1)
         made.side.configure(evolve(wanted, firewall=few.firewall))
-        made.side.kernel.fence.start(60.0, force=True)
+        fence_of(made.side).start(60.0, force=True)
         second(made)
-        assert (mode(made), made.side.kernel.fence.summary()["whole"]) == (LimitMode.ENFORCE, True)
+        assert (mode(made), fence_of(made.side).summary()["whole"]) == (LimitMode.ENFORCE, True)
 
 
 def test_the_summary_has_the_mode_and_the_rest_of_a_trial(made: Kept) -> None:
     """A trial of ten minutes has 600 seconds left at its start; switched off, the mode is off."""
     made.now += 0.123
-    made.side.kernel.fence.start(600.0, force=True)
+    fence_of(made.side).start(600.0, force=True)
     second(made)
-    found = made.side.kernel.fence.summary()
+    found = fence_of(made.side).summary()
     assert (found["mode"], found["enforcing"], found["left"]) == ("enforce", True, 600)
     made.now += 0.25
-    assert made.side.kernel.fence.summary()["left"] == 600
+    assert fence_of(made.side).summary()["left"] == 600
     made.enforcer.switch_off()
-    found = made.side.kernel.fence.summary()
+    found = fence_of(made.side).summary()
     assert (found["mode"], found["enforcing"]) == ("off", False)
+
+
+def test_a_fence_waits_for_the_friends(tmp_path: Path) -> None:
+    """The fence observes until every Asterisk sent its roster, and reports it, without a limiter too."""
+    unlimited = settings(limit=LimitSettings(mode=LimitMode.OFF)).firewall
+    with kept(tmp_path, evolve(fenced(), firewall=unlimited)) as made:
+        made.side.start()
+        rules = made.side.kernel.rules
+        fence_of(made.side).start(60.0, force=True)
+        rules.update()
+        before = mode(made), rules.waiting
+        made.side.exempt.friends.startup.update([SourceReadiness(since=0.0, roster_ready=True)], 0.0)
+        rules.update()
+        after = mode(made), rules.waiting
+
+    assert before == (LimitMode.OBSERVE, {"asking", "fence"})
+    assert after == (LimitMode.ENFORCE, set())
+
+
+def test_without_a_fence_an_address_is_admitted_too(tmp_path: Path) -> None:
+    """While the fence is off, an admitted address is in the kernel, to pass what machines deny."""
+    with kept(tmp_path) as made:
+        made.side.start()
+        fence_of(made.side).admit("203.0.113.7", 60.0)
+        assert made.backend.lists[NetworkList.ADMITTED] == {ip_network("203.0.113.7")}
+
+
+def test_why_has_the_fence_and_what_it_dropped(tmp_path: Path) -> None:
+    """The answer has the mode of the fence, whether it lets in the address, and how many packets came."""
+    with kept(tmp_path, settings(OFFICE)) as made:
+        made.side.start()
+
+        def ask(network: str) -> Any:  # noqa: ANN401 - the JSON of an answer
+            return asyncio.run(AddressFacts(made.side).answer({"network": network}))["fence"]
+
+        assert ask("192.0.2.1") is None
+        made.side.configure(fenced(LimitMode.OBSERVE))
+        seen = [Outsider(ip_network("192.0.2.1"), 7), Outsider(ip_network("192.0.2.2"), 1)]
+        made.backend.outsiders = lambda: seen  # type: ignore[method-assign]
+        assert ask("192.0.2.1") == {"mode": "observe", "inside": False, "outside": True, "packets": 7}
+        assert ask("192.0.2.0/24")["packets"] == 8
+        assert ask("198.51.100.7")["inside"]
+        made.enforcer.switch_off()
+        assert ask("192.0.2.1") is None
+
+
+def test_the_status_has_the_fence(made: Kept) -> None:
+    """Its part are its state, whether it waits for the friends, and the number of packets from outside."""
+    assert FenceRequests(made.side).status() == {
+        "fenced": 0,
+        "fence_waits": False,
+        "fence": fence_of(made.side).summary() | {"counts": False},
+    }
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]", '{"trial": "x"}', '{"outside": [{"a": 1}]}'])

@@ -1,4 +1,4 @@
-"""The fence in the running daemon: whether it drops, whom it admits for a time, and who came from outside.
+"""The fence at the firewall: whether it drops, whom it admits for a time, and who came from outside.
 
 The fence drops what strangers send to the SIP ports (``firewall/contract.py``). It must not cut off the
 phones of this PBX, so it drops nothing before it has observed for a day (``OBSERVED_FOR``). While it runs, it
@@ -9,26 +9,27 @@ The state is one fact of the database, so a daemon that restarts continues; only
 
 import json
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from ipaddress import ip_network
 from typing import Any
 
 import structlog
-from attrs import asdict
+from attrs import asdict, define, evolve, field, frozen
 
 from ringfence.alarm_codes import Alarm, AlarmCode
-from ringfence.bans.enforcer import Enforcer
-from ringfence.clock import Clock, format_duration
-from ringfence.config.schema import FenceSettings
-from ringfence.daemon.exemptions import FENCE_LISTS, KernelLists
-from ringfence.daemon.fence_state import FACT, Admitted, FenceState, Outside
+from ringfence.clock import format_duration
+from ringfence.config.schema import Settings
+from ringfence.daemon.exemptions import LET_IN
+from ringfence.daemon.firewall_manager import RulePart
+from ringfence.daemon.firewall_side import FirewallSide
 from ringfence.errors import ControlError
-from ringfence.firewall.contract import PASSING, LimitMode, NetworkList
-from ringfence.host.names import Names
-from ringfence.lists.entries import EntryKind, parse_entry
+from ringfence.explain.facts import FenceFacts
+from ringfence.firewall.cleanup import flush_everything
+from ringfence.firewall.contract import PASSING, FirewallPlan, LimitMode, NetworkList
+from ringfence.lists.entries import EntryKind, EntryValue, parse_entry
 from ringfence.model import Friend, FriendReason, Network, printable, rfc3339
-from ringfence.networks import SHORTEST
+from ringfence.networks import SHORTEST, contains, overlap
 from ringfence.store.database import Store
 
 OBSERVED_FOR = 86_400.0
@@ -42,43 +43,136 @@ _ADMITTING = frozenset({NetworkList.ALLOW, NetworkList.INSIDE, *PASSING})
 """The lists that the kernel must have completely before it may drop everybody else."""
 _CAME = {FriendReason.AUTHENTICATED, FriendReason.REGISTERED, FriendReason.REACHABLE}
 """The reasons of friends that have sent a packet to a SIP port."""
+_FACT = "fence"
+
+# -- the state that a restart must not lose: one fact of the database, as JSON
 
 
-class Fence:
-    """Decides whether the fence drops packets, and keeps its list of admitted networks.
+@frozen
+class Outside:
+    """An account that worked at an address outside the fence: why it is a friend, and since when."""
 
-    ``names`` follows the addresses of admitted host names.
+    account: str
+    address: str
+    reason: str
+    since: float
+
+
+@frozen
+class Admitted:
+    """An address, a network or a host name that the fence admits until a time (seconds since the epoch)."""
+
+    what: str
+    until: float
+
+
+@define
+class FenceState:
+    """What a restart must not lose.
+
+    ``observed`` is when the fence began to observe, ``trial`` the end of the trial; None if there is none.
+    ``watched``: for how many seconds it has observed or dropped since then, while the daemon ran.
     """
 
-    def __init__(
-        self,
-        settings: FenceSettings,
-        store: Store,
-        lists: KernelLists,
-        enforcer: Enforcer,
-        names: Names,
-        clock: Clock,
-    ) -> None:
-        self.settings = settings
-        self._store = store
-        self._lists = lists
-        self._enforcer = enforcer
-        self._names = names
-        self._clock = clock
-        self._looked_at = clock.mono()
+    observed: float | None = None
+    watched: float = 0.0
+    trial: float | None = None
+    confirmed: bool = False
+    outside: list[Outside] = field(factory=list)
+    admitted: list[Admitted] = field(factory=list)
+
+    @classmethod
+    def parse(cls, text: str | None) -> "FenceState":
+        """Parse the recorded state; a new one if there is none, or if it is damaged."""
+        try:
+            found = json.loads(text or "{}")
+            return cls(
+                None if found.get("observed") is None else float(found["observed"]),
+                float(found.get("watched", 0.0)),
+                None if found.get("trial") is None else float(found["trial"]),
+                found.get("confirmed") is True,
+                [Outside(**one) for one in found.get("outside", [])],
+                [Admitted(str(one["what"]), float(one["until"])) for one in found.get("admitted", [])],
+            )
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return cls()
+
+
+def trial_of(store: Store) -> float | None:
+    """Return the end of the recorded trial of the fence; None if there is none."""
+    return FenceState.parse(store.state.fact(_FACT)).trial
+
+
+def end(store: Store, finish: float) -> None:
+    """Remove everything from the kernel if the trial of the fence ends at ``finish``, and no daemon ended it.
+
+    The next start of the daemon puts back all but the fence.
+    """
+    if trial_of(store) == finish:
+        flush_everything()
+
+
+# -- the fence
+
+
+class Fence(RulePart):
+    """Decides whether the fence drops packets, and keeps its list of admitted networks."""
+
+    def __init__(self, side: FirewallSide) -> None:
+        self.settings = side.kernel.wanted_rules.settings.fence
+        store = self._store = side.common.store
+        self._lists = side.kernel.lists
+        self._enforcer = side.kernel.enforcer
+        self._names = side.exempt.names  # follows the addresses of admitted host names
+        self._clock = side.common.clock
+        self._looked_at = self._clock.mono()
         self._trial_ends = 0.0  # by the monotonic clock, because somebody may set the wall clock
         self._log = structlog.get_logger()
-        self._state = FenceState.parse(store.best_effort.read(lambda: store.state.fact(FACT), None))
+        self._state = FenceState.parse(store.best_effort.read(lambda: store.state.fact(_FACT), None))
         self._written = self._text()
         # A trial does not outlive the daemon that began it: phones that it locked out may have been restarted
         # with the host. The record stays until the rules without the fence are in place (:meth:`check`); so
         # the standby process ends what the kernel still has.
         self._state.trial = None
-        self._lists.fenced = settings.mode is not LimitMode.OFF
+        self._lists.uses_inside = self.settings.mode is not LimitMode.OFF
         # The names forget these when another part of the daemon wants its own names.
-        self._known = names.answers
+        self._known = self._names.answers
         self._followed: list[str] = []
         self._lists.admitted = self._admitted()
+
+    # -- at the firewall -------------------------------------------------------------------------------
+
+    def plan(self, plan: FirewallPlan) -> FirewallPlan:
+        """Return ``plan`` with the fence."""
+        return evolve(plan, fence=self.mode)
+
+    def configure(self, settings: Settings) -> None:
+        """Apply a new configuration."""
+        self.settings = settings.fence
+        self._lists.uses_inside = self.settings.mode is not LimitMode.OFF
+        self.check()
+
+    def on_friend(self, friend: Friend) -> None:
+        """Record a friend that is new, if the fence would not have let it in."""
+        state, address = self._state, str(friend.address)
+        came = self.settings.mode is not LimitMode.OFF and friend.reason in _CAME
+        if not came or self.admits(ip_network(friend.address)):
+            return
+        account = printable(friend.account)
+        if any((one.account, one.address) == (account, address) for one in state.outside):
+            return
+        self._log.warning("fence.outside", account=account, address=address, reason=str(friend.reason))
+        one = Outside(account, address, str(friend.reason), self._clock.wall())
+        state.outside = [*state.outside[-MOST_OUTSIDE + 1 :], one]
+
+    def facts_about(self, network: Network) -> dict[str, FenceFacts]:
+        """Return whether the fence admits ``network``, and how many of its packets came from outside."""
+        if self.in_force is LimitMode.OFF:
+            return {}
+        if self.admits(network):
+            return {"fence": FenceFacts(self.in_force, inside=True)}
+        seen = (one.packets for one in self._enforcer.backend.outsiders() if overlap(one.network, network))
+        return {"fence": FenceFacts(self.in_force, inside=False, packets=sum(seen))}
 
     # -- what is in force ------------------------------------------------------------------------------
 
@@ -103,7 +197,7 @@ class Fence:
                 "a country of [fence] has no networks, or a database is unreadable or not read yet; "
                 "fix: countries, or [geo]"
             )
-        if self._lists.cut:
+        if len(self._lists.networks.allow) > self._lists.most:
             found.append("the allow list is cut; fix: raise max_bans in [firewall]")
         late = self._enforcer.filler.incomplete & _ADMITTING if self._enforcer.enforcing else ()
         if late:
@@ -111,23 +205,19 @@ class Fence:
         return found
 
     @property
-    def alarms(self) -> list[Alarm]:
+    def alarms(self) -> Iterator[Alarm]:
         """The present alarms about the fence."""
         if self.settings.mode is not LimitMode.ENFORCE:
-            return []
-        found = []
+            return
         if not self._started:
             text = "the fence only observes; to start it: ringfence fence enforce"
-            found.append(Alarm(AlarmCode.FENCE_WAITS, "", text))
+            yield Alarm(AlarmCode.FENCE_WAITS, "", text)
         elif not self._state.confirmed:
-            text = (
-                f"it only observes after {rfc3339(self._state.trial or 0.0)}, unless: ringfence fence confirm"
-            )
-            found.append(Alarm(AlarmCode.FENCE_TRIAL, "", text))
+            until = rfc3339(self._state.trial or 0.0)
+            text = f"it only observes after {until}, unless: ringfence fence confirm"
+            yield Alarm(AlarmCode.FENCE_TRIAL, "", text)
         if gaps := self.gaps:
-            text = f"the fence only observes: {'; '.join(gaps)}"
-            found.append(Alarm(AlarmCode.FENCE_INCOMPLETE, "", text))
-        return found
+            yield Alarm(AlarmCode.FENCE_INCOMPLETE, "", f"the fence only observes: {'; '.join(gaps)}")
 
     @property
     def _started(self) -> bool:
@@ -140,9 +230,14 @@ class Fence:
             return 0.0
         return min(self._state.trial - self._clock.wall(), self._trial_ends - self._clock.mono())
 
-    def left_out(self, networks: Iterable[Network]) -> list[Network]:
-        """Return those of ``networks`` that the fence does not admit as a whole."""
-        return [one for one in networks if not self._lists.admits(one)]
+    def admits(self, network: Network) -> bool:
+        """Whether the fence admits the whole of ``network``."""
+        lists, known = self._lists, self._lists.networks
+        return (
+            lists.passes(network)
+            or any(one.containing(network) is not None for one in (known.allow, known.inside))
+            or any(contains(one, network) for one in known.guarded)
+        )
 
     def summary(self) -> dict[str, Any]:
         """Return the state as the request ``fence`` has it.
@@ -228,29 +323,7 @@ class Fence:
         self._use_admitted()
         return until
 
-    def on_new_friend(self, friend: Friend) -> None:
-        """Record a friend that is new, if the fence would not have let it in."""
-        state, address = self._state, str(friend.address)
-        if (
-            self.settings.mode is LimitMode.OFF
-            or friend.reason not in _CAME
-            or self._lists.admits(ip_network(friend.address))
-        ):
-            return
-        account = printable(friend.account)
-        if any((one.account, one.address) == (account, address) for one in state.outside):
-            return
-        self._log.warning("fence.outside", account=account, address=address, reason=str(friend.reason))
-        one = Outside(account, address, str(friend.reason), self._clock.wall())
-        state.outside = [*state.outside[-MOST_OUTSIDE + 1 :], one]
-
     # -- periodic work ---------------------------------------------------------------------------------
-
-    def configure(self, settings: FenceSettings) -> None:
-        """Apply a new configuration."""
-        self.settings = settings
-        self._lists.fenced = settings.mode is not LimitMode.OFF
-        self.check()
 
     def check(self) -> None:
         """End a trial and the time of admitted entries, and record what changed."""
@@ -265,9 +338,7 @@ class Fence:
         if state.trial is not None and self._left <= 0.0:
             state.trial = None
             self._log.warning("fence.trial_ended", fix="ringfence fence enforce")
-        left = [one for one in state.admitted if one.until > now]
-        if len(left) != len(state.admitted):
-            state.admitted = left
+        state.admitted = [one for one in state.admitted if one.until > now]
         self._use_admitted()
         self.save()
 
@@ -276,17 +347,15 @@ class Fence:
 
         Call :meth:`save` when the kernel has the rules without the fence.
         """
-        if self._state.trial is None:
-            return False
-        self._state.trial = None
-        return True
+        ended, self._state.trial = self._state.trial is not None, None
+        return ended
 
     def save(self) -> None:
         """Write the state into the database, if it has changed."""
         text = self._text()
         if text != self._written:
             self._written = text
-            self._store.best_effort.write(lambda: self._store.state.set_fact(FACT, text), key=FACT)
+            self._store.best_effort.write(lambda: self._store.state.set_fact(_FACT, text), key=_FACT)
 
     def _watch(self) -> None:
         """Add the time since the last call to that which the fence has observed.
@@ -299,22 +368,25 @@ class Fence:
 
     def _use_admitted(self) -> None:
         """Follow the admitted names, and write the changed lists of the fence into the kernel."""
-        hosts = _hosts(self._state.admitted)
+        hosts = [value.text for value in self._entries() if value.kind is EntryKind.HOST]
         if hosts != self._followed:
             self._followed = hosts
             self._names.want(hosts, by="fence")
         self._lists.admitted = self._admitted()
-        stale = self._lists.stale(FENCE_LISTS)
+        stale = self._lists.stale(LET_IN)
         if stale and self._enforcer.enforcing:
             self._enforcer.filler.fill(*stale)
+
+    def _entries(self) -> Iterator[EntryValue]:
+        for one in self._state.admitted:
+            with suppress(ValueError):
+                yield parse_entry(one.what)
 
     def _admitted(self) -> frozenset[Network]:
         answers: Mapping[str, Collection[Network]] = {**self._known, **self._names.answers}
         found: set[Network] = set()
-        for one in self._state.admitted:
-            with suppress(ValueError):
-                value = parse_entry(one.what)
-                found |= {value.network} if value.network is not None else set(answers.get(value.text, ()))
+        for value in self._entries():
+            found |= {value.network} if value.network is not None else set(answers.get(value.text, ()))
         return frozenset(found)
 
     def _text(self) -> str:
@@ -322,10 +394,11 @@ class Fence:
         return json.dumps(asdict(self._state) | {"watched": watched})
 
 
-def _hosts(admitted: Iterable[Admitted]) -> list[str]:
-    found = []
-    for one in admitted:
-        with suppress(ValueError):
-            value = parse_entry(one.what)
-            found += [value.text] if value.kind is EntryKind.HOST else []
-    return found
+def fence_of(side: FirewallSide) -> Fence:
+    """Return the fence of ``side``."""
+    return next(part for part in side.parts if isinstance(part, Fence))
+
+
+def build(side: FirewallSide) -> Fence:
+    """Return the fence, whose rules and lists are those of ``side``."""
+    return Fence(side)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from ringfence.daemon.fence_links import MOST_LINKS, AdmitLinks
 from ringfence.errors import ControlError
+from ringfence.features.fence.links import MOST_LINKS, AdmitLinks
 from ringfence.model import Secret
 
 

@@ -1,0 +1,151 @@
+"""The fence in the running daemon: the requests about it, its part of the status, and the end of a trial."""
+
+from collections import Counter
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from typing import Any
+
+from attrs import evolve
+
+from ringfence.alarm_codes import Alarm
+from ringfence.control import Handler
+from ringfence.daemon.feature import Feature, Given, Number
+from ringfence.daemon.firewall_side import FirewallSide
+from ringfence.daemon.process import every
+from ringfence.daemon.request_fields import NONE, flag, network, networks, only, optional, read, seconds, text
+from ringfence.errors import ControlError
+from ringfence.features.fence.firewall import TRIAL_FOR, fence_of
+from ringfence.features.fence.links import MOST_ADMITTED_FOR, MOST_VALID, AdmitLinks
+from ringfence.firewall.contract import LimitMode, Outsider
+from ringfence.lists.entries import MAX_SECONDS, MAX_TEXT
+from ringfence.model import Secret, format_network, parse_network, printable, rfc3339
+
+UNKNOWN = "unknown"
+"""The country of an address that no database has."""
+
+_REDEEM = {"token": evolve(text(64, 1), is_secret=True), "address": network({4: 32, 6: 128})}
+REQUESTS = {
+    "fence": read({"networks": optional(networks(64))}, page=NONE),  # each is compared with every list
+    "fence_admit": only({"what": text(MAX_TEXT, 1), "seconds": seconds(MAX_SECONDS)}),
+    "fence_confirm": only(NONE),
+    "fence_enforce": only({"seconds": optional(seconds(MAX_SECONDS)), "force": flag()}),
+    "fence_link": only({"seconds": seconds(MOST_ADMITTED_FOR), "valid": seconds(MOST_VALID)}, records=False),
+    # Strangers make the page send this one. Its token decides.
+    "fence_redeem": evolve(only(_REDEEM, page=_REDEEM), limited=False),
+}
+
+
+class FenceRequests(Feature):
+    """Handles the requests about the fence of ``side``, and keeps it up to date."""
+
+    def __init__(self, side: FirewallSide) -> None:
+        self._side = side
+        self._fence = fence_of(side)
+        self._links = AdmitLinks(side.common.clock.mono)
+
+    def handlers(self) -> dict[str, Handler]:
+        """Return the handler of each request."""
+        return {
+            "fence": self._answer,
+            "fence_enforce": self._enforce,
+            "fence_confirm": lambda _: self._fence.confirm(),
+            "fence_admit": self._admit,
+            "fence_link": self._link,
+            "fence_redeem": self._redeem,
+        }
+
+    def end(self) -> None:
+        """Let the fence only observe if its trial was not confirmed: nobody is left to end it."""
+        if self._fence.end_trial():
+            self._side.kernel.rules.update()
+            if self._side.kernel.rules.has_succeeded:  # otherwise the standby process needs the record
+                self._fence.save()
+
+    def jobs(self) -> list[Coroutine[None, None, None]]:
+        """Return the coroutine that ends a trial and the time of admitted entries."""
+        return [every(1.0, "fence", self._fence.check, self._side.common.alarms)]
+
+    def status(self) -> dict[str, object]:
+        """Return the state of the fence, and how many packets came from outside."""
+        latest = self._side.kernel.limiter.latest
+        return {
+            "fenced": 0 if latest is None else latest.fenced,
+            "fence_waits": "fence" in self._side.kernel.rules.waiting,
+            "fence": self._state(),
+        }
+
+    def numbers(self) -> Iterator[Number]:
+        """Yield the number of packets from outside, if it is known."""
+        latest = self._side.kernel.limiter.latest
+        if latest is not None:
+            what = "Packets from outside the fence: dropped, or passed if it only observes."
+            yield Number("fenced", what, latest.fenced, only_grows=True)
+
+    def alarms(self) -> list[Alarm]:
+        """Return the present alarms about the fence."""
+        return [*self._fence.alarms]
+
+    def _state(self) -> dict[str, Any]:
+        """Return the state that the status has too. With ``counts`` false, nothing is dropped or counted."""
+        kernel = self._side.kernel
+        return self._fence.summary() | {"counts": kernel.enforcer.enforcing and kernel.backend.enforces}
+
+    async def _answer(self, request: Mapping[str, Any]) -> object:
+        """Return the state of the fence, and who came from outside in the last hour, by country.
+
+        ``left_out`` are those networks of the request that the fence does not admit.
+        """
+        kernel, settings = self._side.kernel, self._fence.settings
+        asked = map(parse_network, request.get("networks", ()))
+        usage = await kernel.limiter.counters()
+        outsiders = kernel.backend.outsiders() if kernel.enforcer.enforcing else ()
+        found = await self._side.common.locations.of([one.network.network_address for one in outsiders])
+        return self._state() | {
+            "named_countries": [printable(one) for one in settings.countries],
+            "named_networks": [format_network(one) for one in settings.networks],
+            "packets": usage.fenced,
+            "left_out": [format_network(one) for one in asked if not self._fence.admits(one)],
+            "countries": by_country(outsiders, found),
+        }
+
+    def _enforce(self, request: Mapping[str, Any]) -> object:
+        until = self._fence.start(request.get("seconds", TRIAL_FOR), force=request.get("force") is True)
+        self._side.kernel.rules.update()
+        return {"until": rfc3339(until), "end": until, "mode": str(self._fence.in_force)}
+
+    def _admit(self, request: Mapping[str, Any]) -> object:
+        return rfc3339(self._fence.admit(request["what"], request["seconds"]))
+
+    def _link(self, request: Mapping[str, Any]) -> object:
+        """Make a link that admits the address that opens it; return its token."""
+        if self._fence.settings.mode is LimitMode.OFF:
+            raise ControlError("the fence is off, so all senders are admitted; fix: set mode in [fence]")
+        return self._links.make(request["seconds"], request["valid"]).reveal()
+
+    def _redeem(self, request: Mapping[str, Any]) -> object:
+        """Admit the address of the request by the link of its token; return until when."""
+        address = format_network(parse_network(request["address"]))
+        return self._links.use(
+            Secret(request["token"]),
+            lambda duration: rfc3339(self._fence.admit(address, duration, shorten=False)),
+        )
+
+
+def by_country(outsiders: Sequence[Outsider], locations: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    """Return the sources and packets of each country, the one with the most packets first.
+
+    ``locations`` has what the databases know of each outsider.
+    """
+    sources, packets = Counter[str](), Counter[str]()
+    for outsider, location in zip(outsiders, locations, strict=True):
+        country = location.get("country") or UNKNOWN
+        sources[country] += 1
+        packets[country] += outsider.packets
+    return [
+        {"country": country, "sources": sources[country], "packets": number}
+        for country, number in packets.most_common()
+    ]
+
+
+def build(given: Given) -> FenceRequests:
+    """Return the fence's part of the daemon."""
+    return FenceRequests(given.side)
