@@ -76,10 +76,6 @@ class ListError(RingfenceError):
     """A list of networks, or a database of countries and networks, cannot be read, written or used."""
 
 
-class FetchError(RingfenceError):
-    """A list cannot be fetched from its server."""
-
-
 class SetupError(RingfenceError):
     """``ringfence setup`` cannot continue. The message names the reason and the fix."""
 

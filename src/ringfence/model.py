@@ -616,7 +616,7 @@ class ListEntry:
     """One entry of the administrator's lists, as it was written.
 
     ``value`` is a network, a host name, a country (``country DE``) or an autonomous system (``AS64496``).
-    ``origin`` is ``command`` or ``configuration``, or else names the feed, or the ban of another host, that
+    ``origin`` is ``command`` or ``configuration``, or else names the list, or the ban of another host, that
     denies the network (``lists/entries.py``). ``until`` is when the entry ends (seconds since the epoch),
     None for never. ``forced`` means that the entry may deny an address that is otherwise protected.
     """

@@ -16,12 +16,16 @@ fixed names. The guard loads each module where it needs it:
 - in the module ``guard``: ``build``, a function that gets the daemon's parts (``daemon/feature.py``) and
   returns the feature's own; ``REQUESTS``, the fields of each of its requests on the control socket;
   ``RECORDED``, by the name of a request the function of the store, the arguments and the time that answers it
-  without a daemon; ``keeps_off``, a function of the store that returns why ``ringfence restore`` must put
-  nothing in place, or ""
+  without a daemon; ``OFFLINE``, the same with functions of the settings and the arguments; ``keeps_off``, a
+  function of the store that returns why ``ringfence restore`` must put nothing in place, or ""
 - in the module ``firewall``: ``build``, a function that gets the firewall's side in the daemon and in
   ``ringfence restore`` (``daemon/firewall_side.py``), and returns the feature's part of it
+- in the module ``denied``: ``build``, a function that gets the settings and returns networks that the feature
+  denies (``OtherNetworks`` of ``lists/manager.py``)
 - in the module ``status``: ``lines``, a function that gets the status as JSON and yields its lines of it for
   the terminal, each with whether all is well
+- in the module ``bans``: ``notes``, a function that gets the configuration's file and the networks that the
+  user asked for, and yields lines below the list of ``ringfence bans``
 - in the module ``api``: ``Api``, the client of CrowdSec's local API, which ``ringfence setup`` tries
 
 A copy of ringfence without the folder of a feature does the rest. Some features need others
@@ -39,6 +43,7 @@ STREET = {
     "fence": "who may reach the SIP ports: only friends, the allow list, and named networks and countries",
     "history": "attempts and bans over time",
     "tops": "the accounts and addresses with the most attempts, and the live display",
+    "feeds": "networks to deny, from lists that others publish",
     "fleet": "bans shared with other hosts by CrowdSec's local API",
     "notify": "bans, alarms and reports, sent to administrators by mail, by Apprise or by a command",
     "report": "what happened in a period, as a command and by mail each week",

@@ -6,7 +6,7 @@ from tests.contrib import unit
 
 from ringfence.config.feeds import FETCHED
 from ringfence.config.schema import ControlSettings, StoreSettings
-from ringfence.fetch.https import SECONDS
+from ringfence.features.feeds.https import SECONDS
 
 FILE = unit.FILE.with_name("ringfence-feeds.service")
 MOST_EXPOSED = 2.5

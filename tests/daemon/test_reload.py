@@ -20,6 +20,7 @@ from ringfence.config.schema import RuleSettings, Settings
 from ringfence.daemon.daemon import build_daemon
 from ringfence.daemon.firewall_side import ChosenBackend, build_firewall_side
 from ringfence.detect.detector import Detector
+from ringfence.features.feeds.denied import Feeds
 from ringfence.features.notify.guard import Notifier
 from ringfence.firewall.memory import MemoryBackend
 from ringfence.host.connections import ConnectionTable
@@ -268,6 +269,12 @@ class Reloading:
             "several": side.detector._attribution._several,
             "plan": side.kernel.backend.plan,
             "lists": side.exempt.lists._configured,
+            "feeds": [
+                feed.source
+                for other in side.exempt.lists.others
+                if isinstance(other, Feeds)
+                for feed in other._settings.feeds
+            ],
             "sources": [pbx.settings for pbx in daemon._sources._pbxs.values()],
             "wire": daemon._reloader._pipeline.wire_asterisk,
             "channels": [outbox.settings for outbox in notifier._outboxes],

@@ -23,6 +23,8 @@ from ringfence.daemon.request_fields import PeerRole
 from ringfence.daemon.request_table import REQUESTS, RequestGate, Rights, check_request
 from ringfence.daemon.requests import RequestHandlers
 from ringfence.errors import ControlError, RingfenceError
+from ringfence.features.feeds.denied import Feeds
+from ringfence.features.feeds.guard import FeedReporter
 from ringfence.features.fence.guard import FenceRequests
 from ringfence.features.fleet.guard import Fleet
 from ringfence.features.history.guard import History
@@ -107,10 +109,12 @@ def _handlers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, co
         side = made.side
         memory = FailureMemory(side.exempt.friends.friends)
         plain = RequestHandlers(side, lambda _: pytest.fail("no status here"), memory).handlers()
+        [feeds] = (other for other in side.exempt.lists.others if isinstance(other, Feeds))
         store, clock, apply = made.store, made.clock, side.exempt.lists.use_decisions
         fleet = Fleet(None, store.records, side.detector.bans, clock, apply, 1_000)
         features = (
             FenceRequests(side),
+            FeedReporter(side.exempt.lists, feeds, clock.wall),
             History(side),
             Tops(side),
             fleet,

@@ -82,7 +82,7 @@ ARGUMENTS: dict[str, list[list[str]]] = {
         ["two", "--file", "{page}", "--format", HOSTILE],
         ["two", "--file", "{log}", "--format", "csv", "--key", "EVIL[red]"],
     ],
-    "feeds fetch": [],  # the service that fetches; tests/fetch has hostile servers
+    "feeds fetch": [],  # the service that fetches; tests/features/feeds has hostile servers
     "feeds list": [[]],
     "feeds plan": [],  # what systemd runs before that service
     "feeds refresh": [[], [HOSTILE]],

@@ -128,14 +128,14 @@ def test_a_store_that_cannot_be_read_changes_nothing(tmp_path: Path, monkeypatch
         raise StoreError("disk gone")
 
     monkeypatch.setattr(at.store.entries, "current", failing)
-    at.ask("feeds_refresh")
+    asyncio.run(at.lists.refresh())
     assert at.lists.networks.deny == prefixes("203.0.113.9")
     assert [(alarm.code, alarm.text) for alarm in at.lists.alarms] == [
         ("list.unreadable", "the lists stay as they are: disk gone")
     ]
 
     monkeypatch.setattr(at.store.entries, "current", entries)
-    at.ask("feeds_refresh")
+    asyncio.run(at.lists.refresh())
     assert (at.lists.alarms, at.told) == ([], [])
 
 

@@ -1,8 +1,9 @@
 """Lists over a database in a folder, with a clock that the test sets."""
 
 import asyncio
+import inspect
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ringfence.control import Encoded
 from ringfence.lists.entries import CONFIGURATION, Configured
 from ringfence.lists.handlers import ListRequests
-from ringfence.lists.manager import Lists
+from ringfence.lists.manager import Lists, OtherNetworks
 from ringfence.lists.prefixes import Prefixes
 from ringfence.model import ListEntry, ListKind
 from ringfence.store.database import Store
@@ -24,7 +25,9 @@ PATIENCE = 20.0
 class At:
     """Lists with a database in a folder, a clock that the test sets, and the networks that they reported."""
 
-    def __init__(self, folder: Path, configured: Configured | None = None) -> None:
+    def __init__(
+        self, folder: Path, configured: Configured | None = None, others: Sequence[OtherNetworks] = ()
+    ) -> None:
         self.now = 1_000.0
         self.told: list[ListNetworks] = []
         self.followed: list[frozenset[str]] = []
@@ -35,20 +38,23 @@ class At:
             self.told.append,
             now=lambda: self.now,
             follow=self.followed.append,
+            others=others,
         )
         self.lists.load()
         if configured is not None and configured.databases:
             self.lists.read_databases()
             self.lists.load()
-        self.requests = ListRequests(self.lists, self.store.entries, lambda: self.now)
+        self.handlers = ListRequests(self.lists, self.store.entries, lambda: self.now).handlers()
 
     def ask(self, do: str, **arguments: object) -> Any:  # noqa: ANN401 - as JSON has it
         """Send a request as a command does."""
         return asyncio.run(self._answer(do, arguments))
 
     async def _answer(self, do: str, arguments: Mapping[str, object]) -> object:
-        answer = self.requests.handlers()[do](arguments)
-        return json.loads(b"".join(answer.parts)) if isinstance(answer, Encoded) else await answer
+        answer = self.handlers[do](arguments)
+        if isinstance(answer, Encoded):
+            return json.loads(b"".join(answer.parts))
+        return await answer if inspect.isawaitable(answer) else answer
 
     def run(self, script: Callable[[], Awaitable[None]]) -> None:
         """Run the lists in the background while the script runs."""

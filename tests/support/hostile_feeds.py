@@ -19,6 +19,7 @@ from tests.support.kept import PHONE, Kept, kept, settings
 from ringfence.config.converters import Name
 from ringfence.config.feeds import FeedSettings
 from ringfence.config.schema import Settings, StoreSettings
+from ringfence.features.feeds.denied import Feeds
 from ringfence.features.fleet.guard import refusal_of
 from ringfence.features.fleet.sync import Pull, Sync
 from ringfence.firewall.contract import PASSING, NetworkList
@@ -173,7 +174,7 @@ async def _play_decisions(made: Kept, sync: Sync, number: int, rng: random.Rando
 
 async def _play(made: Kept, paths: Sequence[Path], number: int, rng: random.Random, played: Played) -> None:
     lists = made.side.exempt.lists
-    names = frozenset(feed.source.name for feed in lists.feeds)
+    [feeds] = (other for other in lists.others if isinstance(other, Feeds))
     for _ in range(number):
         path = rng.choice(paths)
         new = path.with_name("new")
@@ -182,7 +183,9 @@ async def _play(made: Kept, paths: Sequence[Path], number: int, rng: random.Rand
         os.utime(new, (1, 1))
         new.replace(path)
         before = lists.networks.fetched
-        await lists.refresh(names if rng.random() < 0.5 else frozenset())
+        if rng.random() < 0.5:
+            await lists.in_thread(feeds.accept, frozenset(feeds.all))
+        await lists.refresh()
         played.lists += 1
         played.taken += lists.networks.fetched != before
         for text in EVERYBODY:

@@ -47,7 +47,6 @@ class Commands(LazyGroup):
         ),
         "allow": Command(".lists", "Show and change the allow list: addresses that are never banned."),
         "deny": Command(".lists", "Show and change the deny list: addresses that are always dropped."),
-        "feeds": Command(".feeds", "Show and change the feeds: block lists that others publish."),
         "friends": Command(
             ".friends",
             "Show the known phones and trunks of this PBX; copy them to a second server.",

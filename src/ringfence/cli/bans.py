@@ -13,6 +13,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 
+from ringfence import street
 from ringfence.cli import output
 from ringfence.cli.common import (
     DEFAULT_CONFIG,
@@ -105,7 +106,7 @@ def bans(
             rows = json.loads(encoded)
             _print(rows, _no_bans_text(addresses))
             if not note:
-                _print_feeds(config, wanted)
+                _print_notes(config, wanted)
             if not rows and not note:
                 _explain_no_bans(config, wanted)
         elif len(encoded) < _MAX_INDENTED:
@@ -200,16 +201,10 @@ def _print_outcome(
         raise typer.Exit(Exit.PROBLEM)
 
 
-def _print_feeds(path: Path, wanted: list[str] | None) -> None:
-    """Print which feeds deny the networks that the user asked for; without any, how many all feeds deny."""
-    asked: dict[str, Any] = {"networks": wanted} if wanted else {}
-    rows = ask_daemon(path, "feeds", **asked)
-    if wanted:
-        echo_stderr(*(f"{one} is denied by the feed {row['name']}" for row in rows for one in row["denies"]))
-    elif names := [row["name"] for row in rows if row["state"] == "in force"]:
-        total = sum(row["networks"] for row in rows if row["state"] == "in force")
-        more = counted(total, "more network")
-        echo_stderr(f"Feeds deny {more}: {', '.join(names)}; see: ringfence feeds list")
+def _print_notes(path: Path, wanted: list[str] | None) -> None:
+    """Print what features say about the networks that the user asked for; without any, about all."""
+    for module in street.modules("bans"):
+        echo_stderr(*module.notes(path, wanted))
 
 
 def _explain_no_bans(path: Path, wanted: list[str] | None) -> None:

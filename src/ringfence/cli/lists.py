@@ -1,7 +1,7 @@
 """``ringfence allow`` and ``deny``: show and change the administrator's lists.
 
 Changes are sent to the daemon. If no daemon runs, they are written to its database, and take effect when it
-starts. Block lists are feeds (:mod:`ringfence.cli.feeds`).
+starts.
 """
 
 import time

@@ -8,7 +8,7 @@ from rich.table import Table
 from ringfence import street
 from ringfence.alarm_codes import AlarmCode
 from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, alarm_line, ask_daemon, print_config_errors
-from ringfence.cli.output import JsonOption, echo_json, errors_reported, short_time
+from ringfence.cli.output import JsonOption, echo_json, errors_reported
 from ringfence.cli.screen import Screen, table_of
 from ringfence.plurals import counted
 
@@ -123,9 +123,6 @@ def _print_firewall(screen: Screen, report: dict[str, Any]) -> None:
     for module in street.modules("status"):
         for line, good in module.lines(report):
             screen.show(line, style="" if good else "bold red", indent=_LABEL)
-    for feed in report["feeds"]:
-        style = "" if feed["state"] == "in force" and not feed["problem"] else "bold red"
-        screen.show(f"feed      {_feed(feed)}", style=style, indent=_LABEL)
     if firewall["repaired"]:
         restored = counted(firewall["restored"], "ban")
         screen.show(f"repaired  {counted(firewall['repaired'], 'time')}, {restored} restored")
@@ -144,15 +141,6 @@ def _print_firewall(screen: Screen, report: dict[str, Any]) -> None:
         if use["packets"]:
             traffic = f"{counted(use['packets'], 'packet')}, {counted(use['bytes'], 'byte')}"
             screen.show(f"dropped   {use['rule']}: {traffic}", indent=_LABEL)
-
-
-def _feed(feed: Mapping[str, Any]) -> str:
-    """Return the state of a feed: its networks, how many are left out, and what is wrong with it."""
-    left = f" ({feed['left_out']} left out)" if feed["left_out"] else ""
-    checked = f", checked {short_time(feed['checked'], 'never')}"
-    problem = f": {feed['problem']}" if feed["problem"] else ""
-    networks = counted(feed["networks"], "network")
-    return f"{feed['name']}: {feed['state']}, {networks}{left}{checked}{problem}"
 
 
 def _count(entry: dict[str, Any]) -> str:

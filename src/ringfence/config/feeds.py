@@ -7,10 +7,9 @@ from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
-from attrs import frozen
+from attrs import Factory, frozen
 
 from ringfence.config.converters import Duration, Name, Text, toml_of
-from ringfence.lists.entries import FeedSource
 from ringfence.model import SecretUrl
 from ringfence.parse.feeds import FeedFormat, FeedLayout, identity_of
 
@@ -20,6 +19,34 @@ FETCHED = Path("/var/lib/ringfence-feeds")
 MAX_AGE = 7 * 86_400.0
 """Seconds after which a fetched list expires, unless ``max_age`` says otherwise."""
 MIN_EVERY = 60.0  # seconds: no publisher permits more
+SETTLED = 2.0
+"""Seconds without a change after which an administrator's program has probably written its whole file."""
+
+
+@frozen
+class FeedSource:
+    """A feed as the daemon needs it: a block list that others publish.
+
+    ``path`` is the file with the list. If ``fetched``, the fetcher writes it, otherwise an administrator's
+    program does. ``shown`` is the URL, with keys masked, or the path. ``published`` identifies what the
+    fetcher requests (:func:`ringfence.parse.feeds.identity_of`), "" for a file. After ``max_age`` seconds
+    without a new or a confirmed list, the feed expires; None: never. ``keyed``: the publisher knows this host
+    by a key, which an error page instead of a list may repeat. So no line of it is shown.
+    """
+
+    name: str
+    path: Path
+    layout: FeedLayout = Factory(FeedLayout)
+    fetched: bool = False
+    max_age: float | None = None
+    shown: str = ""
+    published: str = ""
+    keyed: bool = False
+
+    @property
+    def identity(self) -> str:
+        """A digest that changes if the lists of this source have nothing to do with the earlier ones."""
+        return identity_of(str(self.path), self.layout.format, self.layout.key, self.published)
 
 
 @frozen(kw_only=True)

@@ -646,7 +646,7 @@ class Settings:
         """Return the part of the configuration that concerns the allow list and the deny list.
 
         It has the entries of both lists, the paths of the databases with the networks of countries, the
-        maximum number of networks in a set of the kernel, and the feeds.
+        maximum number of networks in a set of the kernel, and the folder for what was read last.
         """
         said = [
             *((ListKind.ALLOW, text_of(*code_of(network))) for network in self.allow.networks),
@@ -659,7 +659,6 @@ class Settings:
             entries=tuple(ListEntry(side, what, "", 0.0, None, CONFIGURATION) for side, what in said),
             databases=tuple(self.geo.database or ()),
             most=self.firewall.max_bans,
-            feeds=tuple(feed.source for feed in self.feeds),
             kept=self.store.path.parent / "feeds",
             inside=(
                 *(text_of(*code_of(network)) for network in self.fence.networks),

@@ -259,6 +259,8 @@ class FirewallSide:
         if settings.proxies().networks != self.exempt.protected.proxies.networks:
             self.exempt.protected.proxies = settings.proxies()
             self.exempt.networks.on_protected()
+        for other in self.exempt.lists.others:
+            other.configure(settings)
         self.exempt.lists.configure(settings.lists())
         self.common.locations.configure(settings.geo.database or ())
         self.kernel.wanted_rules.settings = settings
@@ -325,7 +327,9 @@ def build_firewall_side(
     wanted = WantedRules(settings, friends.startup, parts)
     reconciler, exemptions = Reconciler(enforcer, alarms), ExemptionTracker(protected, kernel_lists, enforcer)
     follow, folder = partial(names.want, by="lists"), settings.control.socket.parent
-    lists = Lists(store.entries, settings.lists(), exemptions.on_lists_changed, now=clock.wall, follow=follow)
+    others = [module.build(settings) for module in street.modules("denied")]
+    changed = exemptions.on_lists_changed
+    lists = Lists(store.entries, settings.lists(), changed, now=clock.wall, follow=follow, others=others)
     kernel_friends = KernelFriends(friends, passing, kernel_lists, enforcer, detector, clock)
     networks = NetworkFollower(protected, names, lists, friends, exemptions, store)
     kernel = KernelParts(

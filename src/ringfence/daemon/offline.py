@@ -200,9 +200,7 @@ def _on_lists(do: str, settings: Settings, arguments: Arguments) -> object:
     """Carry out a request about the lists by the daemon's own code, on its database."""
     make_folder(settings.store.path.parent)  # the daemon may never have run
     with Store.open(settings.store.path, owner=False) as store:
-        configured = settings.lists()
-        if do != "feeds":  # a change composes the lists again, but only the daemon may take over feeds
-            configured = evolve(configured, feeds=(), kept=None)
+        configured = evolve(settings.lists(), kept=None)
         lists = Lists(store.entries, configured, lambda _networks: None, now=time.time)
         lists.load()
         lists.read_databases()
@@ -276,8 +274,12 @@ ANSWERS: Mapping[str, Callable[[Settings, Arguments], Any]] = {
         for do, read in getattr(module, "RECORDED", {}).items()
     },
     **{
-        do: partial(_on_lists, do)
-        for do in ("lists", "feeds", "allow_add", "allow_remove", "deny_add", "deny_remove")
+        do: answer
+        for module in street.modules("guard")
+        for do, answer in getattr(module, "OFFLINE", {}).items()
+    },
+    **{
+        do: partial(_on_lists, do) for do in ("lists", "allow_add", "allow_remove", "deny_add", "deny_remove")
     },
 }
 """The requests that a command can answer itself, by their names."""

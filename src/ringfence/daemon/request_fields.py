@@ -222,5 +222,7 @@ def read(fields: Fields, page: Fields | None = None, reader: Fields | None = Non
 
 
 NONE: Fields = {}
+MOST_FILTER = 64  # networks of a filter: each is compared with each ban
+FILTER = optional(networks(MOST_FILTER))
 PERIOD = optional(seconds(MAX_DURATION))
 """How far to look back; the request has a default."""

@@ -20,6 +20,7 @@ from ringfence.config.converters import MAX_DURATION
 from ringfence.control import LINE_KINDS, MOST_LISTED, Peer
 from ringfence.daemon.feature import Changed
 from ringfence.daemon.request_fields import (
+    FILTER,
     NONE,
     PERIOD,
     Fields,
@@ -43,7 +44,7 @@ from ringfence.daemon.request_fields import (
     whole,
 )
 from ringfence.errors import ControlError
-from ringfence.lists.entries import MAX_AT_ONCE, MAX_NAME, MAX_NOTE, MAX_SECONDS, MAX_TEXT
+from ringfence.lists.entries import MAX_AT_ONCE, MAX_NOTE, MAX_SECONDS, MAX_TEXT
 from ringfence.model import MASK, Network, parse_network, printable
 from ringfence.networks import PAGE_SHORTEST, PAGE_UNBAN_SHORTEST
 
@@ -52,12 +53,10 @@ WEB_USER = "ringfence-web"
 MOST_BANS_OF_PAGE = 20_000
 _PAGE_BAN = 30 * 86_400.0
 _MOST_NETWORKS = 20_000  # networks that one request bans or unbans
-_MOST_FILTER = 64  # networks of a filter: each is compared with each ban
 _MOST_LOCATED = 200  # networks whose country one request asks for
 _MOST_REASON = 1_000
 _MOST_NAME = 256
 
-_FILTER = optional(networks(_MOST_FILTER))
 _NOTE = optional(text(MAX_NOTE))
 _BY = optional(text(_MOST_NAME))
 _ONE_SMALL = networks(1, PAGE_SHORTEST)
@@ -89,16 +88,14 @@ REQUESTS: dict[str, Request] = {
         page={"networks": _ONE_SMALL, "seconds": seconds(_PAGE_BAN), "reason": optional(text(MAX_NOTE))},
     ),
     "bans": read(
-        {"most": whole(1, MOST_LISTED), "networks": _FILTER}, page={"most": whole(1, MOST_BANS_OF_PAGE)}
+        {"most": whole(1, MOST_LISTED), "networks": FILTER}, page={"most": whole(1, MOST_BANS_OF_PAGE)}
     ),
     "deny_add": only(_ADD, page=_PAGE_ADD),
     "deny_remove": only(_REMOVE, page=_PAGE_REMOVE),
-    "feeds": read({"networks": _FILTER}, page=NONE),
-    "feeds_refresh": only({"names": optional(texts(_MOST_FILTER, MAX_NAME)), "force": flag()}, records=False),
     "follow": read(_KINDS),
     "friends": read(
         {"networks": optional(networks(_MOST_NETWORKS))},
-        reader={"networks": _FILTER},
+        reader={"networks": FILTER},
         page={"networks": networks(1)},
     ),
     "friends_forget": only({"address": text(MAX_TEXT, 1)}),
@@ -108,7 +105,7 @@ REQUESTS: dict[str, Request] = {
     "locations": read({"networks": networks(_MOST_LOCATED)}, page={"networks": networks(_MOST_LOCATED)}),
     "off": only(NONE),
     "on": only(NONE),
-    "past_bans": read({"networks": _FILTER, "seconds": PERIOD}, page={"seconds": PERIOD}),
+    "past_bans": read({"networks": FILTER, "seconds": PERIOD}, page={"seconds": PERIOD}),
     "reload": only(NONE, daemon=True, records=False),
     "status": read(NONE, page=NONE),
     "unban": only(

@@ -51,9 +51,6 @@ class RequestHandlers:
         self._seen = seen
         self._failures = failures
         self._friend_requests = FriendRequests(side.exempt.friends, side.common.clock.wall)
-        self._list_requests = ListRequests(
-            side.exempt.lists, side.common.store.entries, side.common.clock.wall
-        )
 
     def handlers(self) -> dict[str, control.Handler]:
         """Return the handler of each request."""
@@ -66,7 +63,7 @@ class RequestHandlers:
             "unban": self._unban,
             "off": self._off,
             "on": self._on,
-            **self._list_requests.handlers(),
+            **ListRequests(side.exempt.lists, self._store.entries, self._clock.wall).handlers(),
             "friends": self._friends,
             **self._friend_requests.handlers(),
             **side.common.feed.handlers(),
@@ -108,7 +105,6 @@ class RequestHandlers:
             "friends": friends,
             "limiter_waits": "limiter" in waiting,
             "asking_waits": "asking" in waiting,
-            "feeds": await self._list_requests.feeds({}),
         }
 
     async def _locations(self, request: Mapping[str, Any]) -> object:

@@ -22,7 +22,7 @@ from ringfence.explain.facts import (
 from ringfence.explain.groups import ALIKE, grouped
 from ringfence.firewall.contract import AskingRation, LimitMode, Ration
 from ringfence.friends.exchange import as_json
-from ringfence.lists.entries import CONFIGURATION, DECISION, FEED
+from ringfence.lists.entries import CONFIGURATION, DECISION, OWN_ORIGINS
 from ringfence.lists.manager import Holder
 from ringfence.model import (
     UNRECORDED,
@@ -117,18 +117,17 @@ def _allowed(holder: Holder) -> str:
 def _denied(known: NetworkFacts, holder: Holder) -> str:
     own, origin = format_network(known.network), holder.entry.origin
     rest = f"; to end that, {_removal(holder)}, or for it alone: ringfence allow add {own}"
-    if origin.startswith((FEED, DECISION)):
-        what = "traffic" if origin.startswith(FEED) else "traffic to the SIP ports"
+    if origin not in OWN_ORIGINS:
+        what = "traffic to the SIP ports" if origin.startswith(DECISION) else "traffic"
         return f"its new {what} is dropped: the {printable(origin)} contains {holder.entry.value}{rest}"
     return f"dropped permanently: the deny list contains {_by_entry(holder)}{rest}"
 
 
 def _passed(holder: Holder) -> str:
     entry, but = holder.entry, "but friends, former friends and admitted addresses pass it"
-    if entry.origin.startswith(FEED):
-        return f"the {printable(entry.origin)} contains {entry.value}, {but}"
-    if entry.origin.startswith(DECISION):
-        return f"the {printable(entry.origin)} of another host contains {entry.value}, {but}"
+    if entry.origin not in OWN_ORIGINS:
+        of = " of another host" if entry.origin.startswith(DECISION) else ""
+        return f"the {printable(entry.origin)}{of} contains {entry.value}, {but}"
     return f"the deny list contains {_by_entry(holder)}, {but}, because it was found by country"
 
 
@@ -162,8 +161,8 @@ def _by_entry(holder: Holder) -> str:
 
 def _removal(holder: Holder) -> str:
     entry = holder.entry
-    if entry.origin.startswith(FEED):
-        return f"ringfence feeds remove {printable(entry.origin.removeprefix(FEED))}"
+    if holder.removal:
+        return holder.removal
     if entry.origin.startswith(DECISION):
         what = f"{'--range' if '/' in entry.value else '--ip'} {printable(entry.value)}"
         return f"cscli decisions delete {what}, where CrowdSec's local API runs"

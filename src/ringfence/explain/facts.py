@@ -8,6 +8,7 @@ from functools import partial
 
 from attrs import Factory, evolve, frozen
 
+from ringfence import street
 from ringfence.alarms import AlarmRecord
 from ringfence.bans.exempt import ITSELF
 from ringfence.config.schema import Settings
@@ -89,7 +90,7 @@ class NetworkFacts:
     length of the next ban depends. ``holders`` are the entries of the allow and deny lists that contain
     ``network``. ``protected`` has all networks that this host needs, each with the reason. ``friends`` are
     the present reasons why ``network`` is a friend, and ``former`` those that have ended. ``passes``: it
-    passes feeds, denied countries and the decisions of other hosts.
+    passes block lists, denied countries and the decisions of other hosts.
 
     ``story`` is what the detector remembers about the sender. It is None without a daemon, and for a network
     of many senders. The detector's times are from the monotonic clock; add ``ahead`` (seconds) to get seconds
@@ -370,7 +371,8 @@ def _holders(settings: Settings, store: Store | None, network: Network, now: flo
     configured = settings.lists()
     if store is None:
         return list(holders(network, configured.entries, {}, lambda _place, _network: None))
-    lists = Lists(store.entries, configured, lambda _rolls: None, now=lambda: now)
+    others = [module.build(settings) for module in street.modules("denied")]
+    lists = Lists(store.entries, configured, lambda _rolls: None, now=lambda: now, others=others)
     lists.on_resolved(store.names.load())
     lists.load()
     lists.read_databases()

@@ -18,14 +18,14 @@ from ringfence.errors import ControlError
 from ringfence.lists.prefixes import code_of, text_of
 from ringfence.model import ListEntry, ListKind, Network, parse_network, printable
 from ringfence.networks import SHORTEST, contains
-from ringfence.parse.feeds import FeedLayout, identity_of
 
 COMMAND = "command"
 CONFIGURATION = "configuration"
-FEED = "feed "
 DECISION = "decision "
-"""The origin of an entry: ``COMMAND``, ``CONFIGURATION``, FEED and a name, or DECISION and the scenario of
-another host's ban."""
+"""The origin of an entry: ``COMMAND``, ``CONFIGURATION``, DECISION and the scenario of another host's ban, or
+the name of a list of others, from a feature."""
+OWN_ORIGINS = frozenset({COMMAND, CONFIGURATION})
+"""The origins of the administrator's own entries."""
 
 MAX_NAME = 253
 
@@ -51,44 +51,18 @@ class EntryValue:
 
 
 @frozen
-class FeedSource:
-    """A feed of the configuration: a block list that others publish.
-
-    ``path`` is the file with the list. If ``fetched``, the fetcher writes it, otherwise an administrator's
-    program does. ``shown`` is the URL, with keys masked, or the path. ``published`` identifies what the
-    fetcher requests (:attr:`ringfence.fetch.plan.PlannedFeed.identity`), "" for a file. After ``max_age``
-    seconds without a new or a confirmed list, the feed expires; None: never. ``keyed``: the publisher knows
-    this host by a key, which an error page instead of a list may repeat. So no line of it is shown.
-    """
-
-    name: str
-    path: Path
-    layout: FeedLayout = Factory(FeedLayout)
-    fetched: bool = False
-    max_age: float | None = None
-    shown: str = ""
-    published: str = ""
-    keyed: bool = False
-
-    @property
-    def identity(self) -> str:
-        """A digest that changes if the lists of this source have nothing to do with the earlier ones."""
-        return identity_of(str(self.path), self.layout.format, self.layout.key, self.published)
-
-
-@frozen
 class Configured:
     """The part of the configuration that concerns the lists.
 
     ``databases`` are the files with the networks of countries and autonomous systems. ``most`` is the maximum
-    number of networks in a set of the kernel. ``kept`` is the folder with the last good list of each feed;
-    None: they are not kept. ``inside`` are the networks, countries and autonomous systems of the fence.
+    number of networks in a set of the kernel. ``kept`` is the folder with the networks of regions that were
+    read last; None: they are not kept. ``inside`` are the networks, countries and autonomous systems of the
+    fence.
     """
 
     entries: tuple[ListEntry, ...] = ()
     databases: tuple[Path, ...] = ()
     most: int = 262_144
-    feeds: tuple[FeedSource, ...] = ()
     kept: Path | None = None
     inside: tuple[str, ...] = ()
 

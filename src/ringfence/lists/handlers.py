@@ -20,7 +20,7 @@ from ringfence.lists.entries import (
     texts_of,
 )
 from ringfence.lists.manager import Lists, PresentLists
-from ringfence.model import ListEntry, ListKind, Network, parse_network, printable
+from ringfence.model import ListEntry, ListKind, Network
 from ringfence.store.tables import EntryTable
 
 
@@ -43,8 +43,6 @@ class ListRequests:
             "deny_add": lambda request: self.add(ListKind.DENY, request),
             "deny_remove": lambda request: self.remove(ListKind.DENY, request),
             "lists": self.report,
-            "feeds": self.feeds,
-            "feeds_refresh": self.refresh_feeds,
         }
 
     async def add(self, kind: ListKind, request: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -100,23 +98,6 @@ class ListRequests:
         for entry in self._lists.entries(self._now()):
             if entry.kind is kind:
                 yield _row(lists, entry).as_json()
-
-    async def feeds(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Return the feeds; ``denies`` of each are the networks of the request that it denies."""
-        now, networks = self._now(), [parse_network(text) for text in request.get("networks", ())]
-        return [feed.as_json(now, networks) for feed in self._lists.feeds]
-
-    async def refresh_feeds(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Read the files of all feeds now, and return the feeds.
-
-        With ``force``, accept any size of the feeds ``names``. Raise ControlError if one does not exist.
-        """
-        names = frozenset(request.get("names", ()))
-        unknown = names - {feed.source.name for feed in self._lists.feeds}
-        if unknown:
-            raise ControlError(f"no feed has the name {printable(min(unknown))}; see: ringfence feeds list")
-        await self._lists.refresh(names if request.get("force") else frozenset())
-        return await self.feeds({})
 
     def _remove(self, kind: ListKind, request: Mapping[str, Any]) -> Answer:
         answer, lists = Answer(), self._lists.present

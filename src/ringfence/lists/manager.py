@@ -3,7 +3,7 @@
 The lists change with the configuration, by commands, with the addresses of host names, and with the networks
 that this host needs.
 
-All networks are composed again after each change. With long feeds that takes a second, so it
+All networks are composed again after each change. With long block lists that takes a second, so it
 runs in a thread, and bans continue. Only the resulting networks are kept in memory, eight bytes each; the
 entries are in the store.
 """
@@ -13,22 +13,20 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import suppress
 from functools import partial
 from itertools import chain
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from attrs import Factory, define, evolve, frozen
 
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.errors import RingfenceError, StoreError
 from ringfence.lists.entries import (
-    COMMAND,
-    CONFIGURATION,
     DECISION,
+    OWN_ORIGINS,
     Configured,
     EntryKind,
     parse_entry,
     protection_refusal,
 )
-from ringfence.lists.feeds import Feeds, ListFeed
 from ringfence.lists.geo import GeoDatabases
 from ringfence.lists.prefixes import Gatherer, Prefixes, code_of, text_of
 from ringfence.model import ListEntry, ListKind, Network
@@ -57,9 +55,9 @@ ListAlarm = tuple[ListKind, Alarm]
 class ListNetworks:
     """The networks that are never dropped (``allow``), and those that are denied, stored compactly.
 
-    ``deny`` are the networks that an administrator denied by hand. ``fetched`` are those of feeds and of
-    regions, and ``decided`` those that other hosts have banned. Their contents come from others, so friends
-    pass them.
+    ``deny`` are the networks that an administrator denied by hand. ``fetched`` are those of regions and
+    of features, and ``decided`` those that other hosts have banned. Their contents come from others, so
+    friends pass them.
 
     ``guarded`` are networks that the host itself needs (gateway, resolvers, the administrator's login),
     except those denied by force. The kernel's allow list must contain them too. Otherwise an administrator
@@ -100,7 +98,7 @@ class ComposedLists:
 class _Found:
     """The networks, host names and regions that were found for one list so far.
 
-    ``fetched`` are the networks of feeds and of regions, for the deny list.
+    ``fetched`` are the networks of regions and of features, for the deny list.
     """
 
     networks: Gatherer = Factory(Gatherer)
@@ -114,14 +112,14 @@ def compose(
     answers: Answers,
     regions: RegionLookup,
     protected: Mapping[Network, str],
-    feeds: Iterable[Prefixes] = (),
+    others: Iterable[Prefixes] = (),
     inside: Iterable[str] = (),
 ) -> ComposedLists:
     """Compose the networks of ``entries``. An entry that cannot be used is left out, and adds an alarm.
 
     ``answers`` has the addresses of host names, and ``regions`` returns the networks of countries and
     autonomous systems. ``protected`` maps networks that must stay reachable to their role, such as ``the
-    default gateway``. ``feeds`` are the networks of each feed. ``inside`` are the entries of the fence.
+    default gateway``. ``others`` are networks that features deny. ``inside`` are the entries of the fence.
     """
     fence = _inside(inside)
     found = {kind: _Found() for kind in ListKind}
@@ -145,8 +143,8 @@ def compose(
             text = f"deny list: {reason}, so it is not denied; remove it, or add it with --force"
             alarms.append((entry.kind, Alarm(AlarmCode.LIST_NOT_DENIED, entry.value, text)))
     counts = _add_resolved(found, answers, regions, alarms, fence)
-    for feed in feeds:
-        found[ListKind.DENY].fetched.extend(feed)
+    for networks in others:
+        found[ListKind.DENY].fetched.extend(networks)
     rolls = ListNetworks(
         found[ListKind.ALLOW].networks.prefixes(),
         found[ListKind.DENY].networks.prefixes(),
@@ -245,20 +243,22 @@ class Holder:
     """An entry that contains the network that was looked up.
 
     ``network`` is the part of the entry that contains the other network: the entry's own network, an address
-    of its host name, or a network of its country or autonomous system.
+    of its host name, or a network of its country or autonomous system. ``removal`` is the command that
+    removes an entry of a feature.
     """
 
     entry: ListEntry
     network: Network
+    removal: str = ""
 
     @property
     def by_hand(self) -> bool:
         """Whether an administrator named the network itself.
 
-        The networks of feeds and of regions come from others, so friends pass them.
+        The networks of features and of regions come from others, so friends pass them.
         """
-        hand = {COMMAND, CONFIGURATION}
-        return self.entry.origin in hand and parse_entry(self.entry.value).kind is not EntryKind.REGION
+        mine = self.entry.origin in OWN_ORIGINS
+        return mine and parse_entry(self.entry.value).kind is not EntryKind.REGION
 
 
 def holders(
@@ -288,8 +288,6 @@ T = TypeVar("T")
 
 LOOK_EVERY = 60.0
 """Seconds between two checks of the databases' files. (The end of an entry has its own timer.)"""
-FEEDS_EVERY = 5.0
-"""Seconds between two checks of the feeds' files, if there are feeds."""
 RETRY_EVERY = 5.0
 """Seconds until an unreadable store is tried again."""
 READ_WITHIN = 1.0
@@ -326,13 +324,39 @@ def _is_about(alarm: Alarm, unknown: Collection[str]) -> bool:
     return alarm.code is AlarmCode.LIST_UNKNOWN_REGION and alarm.subject in unknown
 
 
+class OtherNetworks(Protocol):
+    """Networks of others that a feature denies, beside the entries of the deny list.
+
+    The thread of the lists calls all methods except :meth:`configure`, one at a time.
+    """
+
+    @property
+    def look_every(self) -> float | None:
+        """Seconds between two calls of :meth:`update`; None if it has nothing to look at."""
+
+    def configure(self, settings: Any) -> None:  # noqa: ANN401 - ``config`` imports this package
+        """Use these settings from the next call of another method on."""
+
+    def update(self, protected: Mapping[Network, str], most: int, now: float) -> bool:
+        """Take over what changed; return whether other networks are in force than :meth:`compose` returned.
+
+        ``protected`` are networks that this host needs, and ``most`` is the maximum number of networks.
+        """
+
+    def compose(self, now: float) -> Iterable[Prefixes]:
+        """Return the networks in force."""
+
+    def holding(self, network: Network, now: float) -> Iterable[Holder]:
+        """Return an entry for each list in force that contains ``network``."""
+
+
 class Lists:
     """The allow list and the deny list of a running daemon.
 
     ``changed`` is called in the event loop when the networks have changed, and gets the new ones. ``follow``
     is called with the host names whose addresses are needed; pass the addresses to :meth:`on_resolved`.
-    ``now`` returns wall-clock seconds. Call :meth:`load` at the start, before there is an event loop. After
-    that, :meth:`run` is a task of the daemon.
+    ``now`` returns wall-clock seconds. ``others`` are networks that features deny. Call :meth:`load` at the
+    start, before there is an event loop. After that, :meth:`run` is a task of the daemon.
     """
 
     def __init__(
@@ -343,12 +367,13 @@ class Lists:
         *,
         now: Callable[[], float],
         follow: Callable[[frozenset[str]], None] = lambda _names: None,
+        others: Sequence[OtherNetworks] = (),
     ) -> None:
+        self.others = others
         self._table = table
         self._configured = configured
         self._databases = _databases_of(configured)
         self._reading = False
-        self._feeds = Feeds()
         self._decisions: tuple[tuple[int, str], ...] = ()
         self._changed = changed
         self._follow = follow
@@ -385,18 +410,11 @@ class Lists:
         hosts = (host for host in sorted(self._composed.hosts) if not self._answers.get(host))
         text = f"{ListKind.ALLOW} list: does not resolve yet"
         unresolved = (Alarm(AlarmCode.LIST_UNRESOLVED, host, text) for host in hosts)
-        now = self._now()
-        feeds = (alarm for feed in self._feeds.all.values() for alarm in feed.alarms(now))
         error = [Alarm(AlarmCode.LIST_UNREADABLE, "", self._error)] if self._error else []
         rolls = self.networks
         numbers = {"deny": len(rolls.deny), "fetched": len(rolls.fetched), "decided": len(rolls.decided)}
         deny = self._alarms_of(ListKind.DENY, **numbers)
-        return [*self._databases.alarms, *error, *deny, *allow, *unresolved, *feeds]
-
-    @property
-    def feeds(self) -> tuple[ListFeed, ...]:
-        """The feeds of the configuration, as they are now."""
-        return tuple(self._feeds.all.values())
+        return [*self._databases.alarms, *error, *deny, *allow, *unresolved]
 
     def _alarms_of(self, kind: ListKind, **numbers: int) -> Iterator[Alarm]:
         """Yield the alarms about the entries of a list, and about the sizes of its sets in the kernel.
@@ -421,7 +439,7 @@ class Lists:
             self._error = f"only the configured entries of the lists are in force: {error}"
             self._composed = self._composed_from(self._configured.entries)
         self._known = True
-        if self._configured.feeds or self._databases.waits:
+        if self._databases.waits or any(other.look_every for other in self.others):
             self._stale.set()  # so run() reads their files now
         self._follow(self._composed.hosts)
         return self.networks
@@ -479,15 +497,15 @@ class Lists:
                     continue
             await self.refresh()
 
-    async def refresh(self, force: frozenset[str] = frozenset()) -> None:
+    async def refresh(self) -> None:
         """Compose both lists again from configuration and database, and write what changed to the kernel.
 
-        If the store cannot be read, the lists stay as they are. The feeds ``force`` may have any size.
+        If the store cannot be read, the lists stay as they are.
         """
         async with self._turn:
             self._stale.clear()
             try:
-                composed = await self.in_thread(self._renewed, force)
+                composed = await self.in_thread(self._renewed)
                 if not self._reading and await self.in_thread(lambda: self._databases.waits):
                     await self._read_soon()
                     composed = await self.in_thread(self._compose)
@@ -548,7 +566,7 @@ class Lists:
     def _pause(self) -> float:
         if self._error:
             return RETRY_EVERY
-        look_every = FEEDS_EVERY if self._configured.feeds else LOOK_EVERY
+        look_every = min([LOOK_EVERY, *filter(None, (other.look_every for other in self.others))])
         if self._composed.ends is None:
             return look_every
         return min(look_every, max(0.0, self._composed.ends - self._now()) + 0.01)
@@ -563,23 +581,20 @@ class Lists:
             self._changed(composed.networks)
 
     def _files_changed(self) -> bool:
-        """Whether the networks of a database or of a feed may have changed, or a feed has expired."""
-        feeds = self._update_feeds(frozenset())
-        return self._databases.changed() or self._databases.waits or feeds
+        """Whether the networks of a database or of a feature may have changed."""
+        return self._update_others() or self._databases.changed() or self._databases.waits
 
-    def _update_feeds(self, force: frozenset[str]) -> bool:
-        now = self._now()
-        self._feeds.configure(self._configured.feeds, self._configured.kept, now)
-        return self._feeds.update(self._protected, self._configured.most, now, force)
+    def _update_others(self) -> bool:
+        most, now = self._configured.most, self._now()
+        changed = [other.update(self._protected, most, now) for other in self.others]
+        return any(changed)
 
-    def _renewed(self, force: frozenset[str]) -> ComposedLists:
-        self._update_feeds(force)
+    def _renewed(self) -> ComposedLists:
+        self._update_others()
         return self._compose()
 
     def _compose(self) -> ComposedLists:
-        now = self._now()
-        self._feeds.configure(self._configured.feeds, self._configured.kept, now)
-        return self._composed_from(self.entries(now))
+        return self._composed_from(self.entries(self._now()))
 
     def _composed_from(self, entries: Iterable[ListEntry]) -> ComposedLists:
         found = compose(
@@ -587,7 +602,7 @@ class Lists:
             self._answers,
             self._databases.networks,
             self._protected,
-            self._feeds.compose(self._now()),
+            chain.from_iterable(other.compose(self._now()) for other in self.others),
             self._configured.inside,
         )
         unknown = {region for region in found.regions if self._databases.unknown(region)}
@@ -612,8 +627,8 @@ class Lists:
     def _holding(self, network: Network) -> list[Holder]:
         now = self._now()
         found = list(holders(network, self.entries(now), self._answers, self._databases.around))
-        found += [Holder(*held) for held in self._feeds.holding(network, now)]
-        return [*found, *self._deciding(network, now)]
+        others = chain.from_iterable(other.holding(network, now) for other in self.others)
+        return [*found, *others, *self._deciding(network, now)]
 
     def _deciding(self, network: Network, now: float) -> Iterator[Holder]:
         """Yield an entry for each decision of another host that contains ``network``."""

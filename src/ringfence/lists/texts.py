@@ -5,7 +5,7 @@ the phones in the building, so they are left out.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_network
 from itertools import repeat
 from socket import AF_INET, inet_pton
@@ -33,6 +33,9 @@ LOCAL = tuple(
     )
 )
 """Networks that no block list denies: they are used locally and never come from the internet."""
+
+SHORTEST_FED: Mapping[int, int] = {4: 8, 6: 19}
+"""The shortest prefix length in a block list, by IP version. IANA assigns no wider network to a registry."""
 
 _STANDING_FOR_IPV4 = tuple(
     ip_network(text) for text in ("::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16")

@@ -23,8 +23,7 @@ from ringfence.features.fleet.channel import Channel, FleetError
 from ringfence.features.fleet.messages import ORIGIN, facts_of, is_shared, rule_of, scenario_of
 from ringfence.features.fleet.sync import OwnBan, Pull, Push, Request, Sync, Withdraw
 from ringfence.ledger import Ledger, ban_of
-from ringfence.lists.feeds import SHORTEST_FED
-from ringfence.lists.texts import overlaps_local
+from ringfence.lists.texts import SHORTEST_FED, overlaps_local
 from ringfence.model import WHOLE_SCOPES, Ban, printable, rfc3339
 from ringfence.networks import code_from, pack
 from ringfence.parse.lapi import DecisionPage

@@ -13,6 +13,7 @@ from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from ringfence import street
 from ringfence.errors import ControlError, HangingError, NoAnswerError, RingfenceError
 from ringfence.explain.headlines import (
     BAD_VERDICTS,
@@ -279,7 +280,8 @@ class Pages:
     async def lists(self, request: Request, _: WebSession) -> Response:
         """Show the allow list, the deny list and the feeds."""
         sides = {side: await self._client.recent(_BANS_FOR, "lists", side=side) for side in ("allow", "deny")}
-        feeds = await self._client.recent(_NEWS_FOR, "feeds")
+        present = "feeds" in street.present()
+        feeds = await self._client.recent(_NEWS_FOR, "feeds") if present else None
         return self._page(request, "lists.html", sides=sides, feeds=feeds, is_small=is_small)
 
     async def fence(self, request: Request, _: WebSession) -> Response:

@@ -14,7 +14,7 @@ from urllib.parse import urljoin, urlsplit
 from attrs import frozen
 
 from ringfence.bounded_http import AGENT, Deadline, open_connection, read_body, text_of
-from ringfence.errors import FetchError
+from ringfence.features.feeds.plan import FetchError
 from ringfence.model import Address
 from ringfence.parse.feeds import MAX_LIST
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from attrs import Factory, define, evolve
-from tests.fetch.server import Reply, publisher
+from tests.features.feeds.server import Reply, publisher
 
-from ringfence.errors import FetchError
-from ringfence.fetch.fetcher import (
+from ringfence.features.feeds.denied import read_state
+from ringfence.features.feeds.fetcher import (
     APIBAN_KEEPS,
     APIBAN_PAGES,
     APIBAN_PAUSE,
@@ -23,9 +23,8 @@ from ringfence.fetch.fetcher import (
     load_state,
     save_state,
 )
-from ringfence.fetch.https import HttpAnswer, get
-from ringfence.fetch.plan import PlannedFeed, encode_plan, read_plan
-from ringfence.lists.feeds import read_state
+from ringfence.features.feeds.https import HttpAnswer, get
+from ringfence.features.feeds.plan import FetchError, PlannedFeed, encode_plan, read_plan
 from ringfence.parse.feeds import STATE_SUFFIX, FeedFormat
 
 START = 1_700_000_000.0
@@ -328,7 +327,7 @@ def test_apiban_is_asked_at_most_eleven_times_in_two_minutes(tmp_path: Path) -> 
 
 def test_apiban_has_a_maximum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that names ever more addresses takes no more memory, and the list stays."""
-    monkeypatch.setattr("ringfence.fetch.fetcher.APIBAN_MOST", 2)
+    monkeypatch.setattr("ringfence.features.feeds.fetcher.APIBAN_MOST", 2)
     world = World(tmp_path, FeedFormat.APIBAN)
     world.answers = [page("200", "198.51.100.1"), page("300", "198.51.100.2", "198.51.100.3"), END]
     fetcher = world.made()
@@ -388,7 +387,7 @@ def test_no_error_of_the_protocol_repeats_the_path(monkeypatch: pytest.MonkeyPat
     def broken(*_: object) -> None:
         raise BadStatusLine("/api/key-0123456789/banned")
 
-    monkeypatch.setattr("ringfence.fetch.https._request", broken)
+    monkeypatch.setattr("ringfence.features.feeds.https._request", broken)
 
     with pytest.raises(FetchError) as caught:
         get("https://lists.example/api/key-0123456789", {}, ssl.create_default_context())

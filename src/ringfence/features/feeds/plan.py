@@ -10,10 +10,14 @@ from pathlib import Path
 
 from attrs import asdict, field, frozen
 
-from ringfence.errors import FetchError
+from ringfence.errors import RingfenceError
 from ringfence.parse.feeds import FeedFormat, identity_of
 
 MAX_PLAN = 1_048_576  # bytes
+
+
+class FetchError(RingfenceError):
+    """A list cannot be fetched from its server."""
 
 
 @frozen

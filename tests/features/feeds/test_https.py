@@ -6,10 +6,10 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
-from tests.fetch.server import Publisher, Reply, publisher
+from tests.features.feeds.server import Publisher, Reply, publisher
 
-from ringfence.errors import FetchError
-from ringfence.fetch.https import HttpAnswer, Limits, get, is_public
+from ringfence.features.feeds.https import HttpAnswer, Limits, get, is_public
+from ringfence.features.feeds.plan import FetchError
 from ringfence.model import Address
 
 BODY = b"198.51.100.1\n"

@@ -28,9 +28,8 @@ import structlog
 from attrs import asdict, evolve, frozen
 
 from ringfence.bounded_http import DATE, date_from
-from ringfence.errors import FetchError
-from ringfence.fetch.https import HttpAnswer, get
-from ringfence.fetch.plan import PlannedFeed, read_plan
+from ringfence.features.feeds.https import HttpAnswer, get
+from ringfence.features.feeds.plan import FetchError, PlannedFeed, read_plan
 from ringfence.parse.feeds import (
     MAX_CURSOR,
     MAX_STATE,

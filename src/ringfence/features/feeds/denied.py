@@ -23,21 +23,28 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import structlog
-from attrs import Factory, define, evolve, frozen
+from attrs import define, evolve, frozen
 
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.clock import format_duration
+from ringfence.config.feeds import SETTLED, FeedSource
+from ringfence.config.schema import Settings
 from ringfence.errors import ListError
-from ringfence.lists.entries import FEED, FeedSource
+from ringfence.lists.manager import Holder
 from ringfence.lists.prefixes import Coded, Gatherer, Prefixes, code_of, text_of
-from ringfence.lists.texts import host_codes, networks_in, overlaps_local, stands_for_ipv4
-from ringfence.model import ListEntry, ListKind, Network, format_network, printable, rfc3339
+from ringfence.lists.texts import SHORTEST_FED, host_codes, networks_in, overlaps_local, stands_for_ipv4
+from ringfence.model import (
+    ListEntry,
+    ListKind,
+    Network,
+    format_network,
+    parse_network,
+    printable,
+    rfc3339,
+)
 from ringfence.networks import BITS, VERSIONS
 from ringfence.parse.feeds import MAX_LIST, MAX_STATE, STATE_SUFFIX, FeedEntry, FeedParser
 from ringfence.plurals import counted
-
-SHORTEST_FED: Mapping[int, int] = {4: 8, 6: 19}
-"""The shortest prefix length in a feed, by IP version. IANA assigns no wider network to a registry."""
 
 MOST_BAD = 1_000
 """The number of bad lines after which the rest of a list is not read."""
@@ -45,11 +52,11 @@ MOST_READ = 4
 """A list may name at most so many times the networks that may be denied: some may be repeated, or local."""
 MOST_COMMENTS = 100_000
 """A list may have so many lines without a network, besides one for each network that it may name."""
+LOOK_EVERY = 5.0
+"""Seconds between two checks of the feeds' files."""
 MAX_HEAD = 16_384  # bytes: the first line of a kept list
 NAMED = 20
 """The maximum number of networks that are named as left out. The others are only counted."""
-SETTLED = 2.0
-"""Seconds without a change after which an administrator's program has probably written its whole file."""
 
 _TEMPORARY = Path("/tmp"), Path("/var/tmp")  # noqa: S108 - folders of which a service has its own
 
@@ -57,12 +64,18 @@ _PART = 65_536  # bytes
 _MAX_TEXT = 300
 
 
-@frozen
+@define
 class LeftOut:
     """The networks of a list that were left out: how many, and the first ones with the reason."""
 
     number: int = 0
     named: tuple[str, ...] = ()
+
+    def add(self, one: Coded, reason: str) -> None:
+        """Count a network, and name it if it is one of the first."""
+        self.number += 1
+        if len(self.named) < NAMED:
+            self.named += (f"{text_of(*one)} ({reason})",)
 
 
 @frozen
@@ -93,7 +106,7 @@ def read_feed(file: BinaryIO, source: FeedSource, protected: Iterable[Network], 
     Raise ListError, with all reasons, if a line is bad, if the list has no network, or more than ``most``.
     """
     parser = FeedParser(source.layout, 2 * MOST_READ * most + MOST_COMMENTS)
-    gatherer, left, number_read = Gatherer(), _LeftOut(), 0
+    gatherer, left, number_read = Gatherer(), LeftOut(), 0
     for entries in _parsed(file, parser):
         number_read += _gather(entries, parser, gatherer, left, MOST_READ * most - number_read)
         _check_work(number_read, most, parser, source)
@@ -105,11 +118,11 @@ def read_feed(file: BinaryIO, source: FeedSource, protected: Iterable[Network], 
     if not len(networks):
         raise ListError("the list has no network that can be denied")
     _check_room(len(networks), most)
-    return TakenFeed(networks, LeftOut(left.number, tuple(left.named)), 0.0)
+    return TakenFeed(networks, left, 0.0)
 
 
 def _gather(
-    entries: Sequence[FeedEntry], parser: FeedParser, gatherer: Gatherer, left: "_LeftOut", most: int
+    entries: Sequence[FeedEntry], parser: FeedParser, gatherer: Gatherer, left: LeftOut, most: int
 ) -> int:
     """Add the networks of a part of a list to ``gatherer`` or ``left``; return their number.
 
@@ -189,23 +202,12 @@ def _digest(file: BinaryIO) -> bytes:
     return digest.digest()
 
 
-@define
-class _LeftOut:
-    number: int = 0
-    named: list[str] = Factory(list)
-
-    def add(self, one: Coded, reason: str) -> None:
-        self.number += 1
-        if len(self.named) < NAMED:
-            self.named.append(f"{text_of(*one)} ({reason})")
-
-
 def _check_room(number: int, most: int) -> None:
     if number > most:
         raise ListError(f"the list has more than {most} networks; fix: raise [firewall] max_bans, and reload")
 
 
-def _without(gatherer: Gatherer, protected: Iterable[Network], left: _LeftOut) -> Prefixes:
+def _without(gatherer: Gatherer, protected: Iterable[Network], left: LeftOut) -> Prefixes:
     """Return the collected networks, merged, without those that have an address of ``protected``."""
     merged = gatherer.prefixes()
     own = [_range_of(*code_of(network)) for network in protected if merged.overlaps(network)]
@@ -373,11 +375,6 @@ class ListFeed:
         limit = self.source.max_age
         return limit is not None and self.taken is not None and now - (self.checked or 0.0) > limit
 
-    @property
-    def origin(self) -> str:
-        """How other parts name the feed as the origin of a network."""
-        return f"{FEED}{self.source.name}"
-
     def as_json(self, now: float, networks: Iterable[Network] = ()) -> dict[str, Any]:
         """Return the JSON form, with times as RFC 3339 texts in UTC.
 
@@ -482,27 +479,38 @@ def _unreadable(path: Path, error: OSError) -> str:
 
 
 class Feeds:
-    """The feeds of the configuration. All methods run in the thread of the lists, one at a time.
+    """The feeds of the configuration, as :class:`ringfence.lists.manager.OtherNetworks`.
 
-    ``all`` may be read in any thread: it is replaced, and never changed.
+    The thread of the lists calls the methods, one at a time; any thread may call :meth:`configure` and
+    :meth:`report`, and read ``all``: it is replaced, and never changed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.all: Mapping[str, ListFeed] = {}
-        self._folder: Path | None = None
+        self._settings = settings
+        self._used: Settings | None = None
+        self._accepted: frozenset[str] = frozenset()
         self._in_force: tuple[Prefixes, ...] = ()
         self._log = structlog.get_logger()
 
-    def configure(self, sources: Iterable[FeedSource], folder: Path | None, now: float) -> None:
-        """Use the feeds of a configuration; ``folder`` has the last good lists. Forget all other feeds.
+    @property
+    def look_every(self) -> float | None:
+        """Seconds between two checks of the feeds' files; None without feeds."""
+        return LOOK_EVERY if self._settings.feeds else None
+
+    def configure(self, settings: Settings) -> None:
+        """Use the feeds of a configuration from the next call of another method on."""
+        self._settings = settings
+
+    def _use_settings(self, now: float) -> None:
+        """Use the feeds of the present configuration, and forget all other feeds.
 
         A feed with another source than before (:attr:`FeedSource.identity`) has no list yet.
-        Do nothing if these are the present ones.
         """
-        wanted = {source.name: source for source in sources}
-        if folder == self._folder and wanted == {name: feed.source for name, feed in self.all.items()}:
+        if self._used is self._settings:
             return
-        before, self._folder = self.all, folder
+        before, self._used = self.all, self._settings
+        wanted = {feed.name: feed.source for feed in self._used.feeds}
         for name in before.keys() - wanted.keys():
             self._forget(name)
         self.all = {
@@ -512,13 +520,17 @@ class Feeds:
             for name, source in wanted.items()
         }
 
-    def update(
-        self, protected: Mapping[Network, str], most: int, now: float, force: frozenset[str] = frozenset()
-    ) -> bool:
+    def accept(self, names: frozenset[str]) -> None:
+        """Accept any size of the lists of the feeds ``names`` in the next update."""
+        self._accepted |= names
+
+    def update(self, protected: Mapping[Network, str], most: int, now: float) -> bool:
         """Take over the lists that changed; return whether other networks are in force than before.
 
-        ``protected`` are networks that this host needs. Of the feeds ``force``, any size is accepted.
+        ``protected`` are networks that this host needs.
         """
+        self._use_settings(now)
+        force, self._accepted = self._accepted, frozenset()
         self.all = {
             name: self._updated(feed, protected, most, now, force=name in force)
             for name, feed in self.all.items()
@@ -535,25 +547,31 @@ class Feeds:
 
     def compose(self, now: float) -> tuple[Prefixes, ...]:
         """Return the networks of each feed that is in force, and remember them for :meth:`update`."""
+        self._use_settings(now)
         self._in_force = self.in_force(now)
         return self._in_force
 
-    def holding(self, network: Network, now: float) -> Iterator[tuple[ListEntry, Network]]:
-        """Yield an entry for each feed in force that contains ``network``, and the network that does so."""
+    def holding(self, network: Network, now: float) -> Iterator[Holder]:
+        """Yield an entry for each feed in force that contains ``network``."""
         for feed in self.all.values():
             if feed.taken is None or feed.expired(now):
                 continue
             around = feed.taken.networks.containing(network)
             if around is not None:
                 text = text_of(*code_of(around))
-                yield ListEntry(ListKind.DENY, text, "", feed.taken.taken, None, feed.origin), around
+                entry = ListEntry(ListKind.DENY, text, "", feed.taken.taken, None, f"feed {feed.source.name}")
+                yield Holder(entry, around, f"ringfence feeds remove {feed.source.name}")
 
-    def _kept_path(self, name: str) -> Path | None:
-        return self._folder / f"{name}.list" if self._folder is not None else None
+    def report(self, request: Mapping[str, Any], now: float) -> list[dict[str, Any]]:
+        """Return the feeds as JSON; ``denies`` of each are the networks of the request that it denies."""
+        networks = [parse_network(text) for text in request.get("networks", ())]
+        return [feed.as_json(now, networks) for feed in self.all.values()]
+
+    def _kept_path(self, name: str) -> Path:
+        return self._settings.store.path.parent / "feeds" / f"{name}.list"
 
     def _kept(self, source: FeedSource, now: float) -> ListFeed:
-        path = self._kept_path(source.name)
-        taken = _read_kept(path, source.identity) if path is not None else None
+        taken = _read_kept(self._kept_path(source.name), source.identity)
         feed = ListFeed(source, taken, checked=taken.taken if taken is not None else None)
         try:
             return _checked(feed, *_looked_at(source, now), now)
@@ -561,10 +579,8 @@ class Feeds:
             return feed
 
     def _forget(self, name: str) -> None:
-        path = self._kept_path(name)
-        if path is not None:
-            with suppress(OSError):  # a list that stays is not read again
-                path.unlink(missing_ok=True)
+        with suppress(OSError):  # a list that stays is not read again
+            self._kept_path(name).unlink(missing_ok=True)
 
     def _updated(
         self, feed: ListFeed, protected: Mapping[Network, str], most: int, now: float, *, force: bool
@@ -604,11 +620,15 @@ class Feeds:
             self._log.info("feed.taken", feed=name, networks=number, left_out=left)
 
     def _keep(self, feed: ListFeed) -> ListFeed:
-        path = self._kept_path(feed.source.name)
-        if path is None or feed.taken is None:
+        if feed.taken is None:
             return feed
+        path = self._kept_path(feed.source.name)
         try:
             _write_kept(path, feed.taken, feed.source.identity)
         except OSError as error:
             return evolve(feed, error=f"{path}: cannot be written, so a restart loses it: {error.strerror}")
         return feed
+
+
+build = Feeds
+"""The networks that this feature denies, for the lists."""

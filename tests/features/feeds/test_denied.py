@@ -11,15 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attrs import evolve
+from attrs import evolve, frozen
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.lists.world import At
 
+from ringfence.config.converters import Name
+from ringfence.config.feeds import FeedSettings, FeedSource
+from ringfence.config.schema import Settings, StoreSettings
 from ringfence.errors import ControlError, ListError
-from ringfence.lists import feeds
-from ringfence.lists.entries import Configured, FeedSource
-from ringfence.lists.feeds import NAMED, TakenFeed, read_feed
+from ringfence.features.feeds import denied
+from ringfence.features.feeds.denied import NAMED, Feeds, TakenFeed, read_feed
+from ringfence.features.feeds.guard import FeedReporter
+from ringfence.lists.entries import Configured
 from ringfence.lists.prefixes import Prefixes
 from ringfence.model import ListKind, Network, format_network
 from ringfence.parse.feeds import STATE_SUFFIX, FeedFormat, FeedLayout
@@ -45,15 +49,49 @@ def texts(taken: TakenFeed) -> list[str]:
     return [format_network(network) for network in taken.networks]
 
 
+@frozen(kw_only=True)
+class AnyFeed(FeedSettings):
+    """The settings of a feed with any source."""
+
+    made: FeedSource
+
+    @property
+    def source(self) -> FeedSource:
+        """The feed as the daemon needs it."""
+        return self.made
+
+
+def settings_of(folder: Path, *sources: FeedSource) -> Settings:
+    """Return a configuration with these feeds, whose database is in a folder."""
+    feeds = tuple(AnyFeed(name=Name(one.name), made=one) for one in sources)
+    return Settings(feeds=feeds, store=StoreSettings(path=folder / "db"))
+
+
 class Feed(At):
     """Lists with one feed, whose file the test writes."""
 
-    def __init__(self, folder: Path, *, fetched: bool = False, max_age: float | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        one: FeedSource | None = None,
+        *,
+        fetched: bool = False,
+        max_age: float | None = None,
+    ) -> None:
+        self.folder = folder
         self.path = folder / "feed.txt"
-        self.kept = folder / "kept"
-        one = source(self.path, fetched=fetched, max_age=max_age)
-        super().__init__(folder, Configured((), (), 1_000, (one,), self.kept))
+        self.kept = folder / "feeds"
+        one = one or source(self.path, fetched=fetched, max_age=max_age)
+        feeds = Feeds(settings_of(folder, one))
+        super().__init__(folder, Configured(most=1_000), [feeds])
+        self.reporter = FeedReporter(self.lists, feeds, lambda: self.now)
+        self.handlers |= self.reporter.handlers()
         self.lists.protect(ROLES)
+
+    def use(self, *sources: FeedSource) -> None:
+        """Use these feeds instead, as after a reload."""
+        for other in self.lists.others:
+            other.configure(settings_of(self.folder, *sources))
 
     def write(self, *lines: str, checked: float | None = None, error: str = "") -> None:
         """Write the file, and for a fetched feed the fetcher's report."""
@@ -84,7 +122,7 @@ class Feed(At):
     @property
     def codes(self) -> list[str]:
         """The alarms about feeds."""
-        return [str(alarm.code) for alarm in self.lists.alarms]
+        return [str(alarm.code) for alarm in (*self.lists.alarms, *self.reporter.alarms())]
 
 
 def test_networks_are_merged() -> None:
@@ -175,7 +213,7 @@ def test_a_list_counts_whole_or_not_at_all(data: bytes, reason: str) -> None:
 
 def test_a_list_has_a_maximum_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file without an end is not read to the end."""
-    monkeypatch.setattr("ringfence.lists.feeds.MAX_LIST", 100_000)
+    monkeypatch.setattr("ringfence.features.feeds.denied.MAX_LIST", 100_000)
 
     with pytest.raises(ListError, match="more than 100000 bytes"):
         read(b"# \n" * 100_000)
@@ -213,6 +251,7 @@ def test_a_file_feed_is_taken_over_and_denied(tmp_path: Path) -> None:
     async def holding() -> None:
         [holder] = await at.lists.holding(ip_network("198.51.100.9/32"))
         assert (holder.entry.origin, holder.entry.kind, holder.by_hand) == ("feed one", ListKind.DENY, False)
+        assert holder.removal == "ringfence feeds remove one"
         assert await at.lists.holding(ip_network("198.51.101.9/32")) == []
 
     at.run(holding)
@@ -222,7 +261,7 @@ def test_a_file_feed_is_taken_over_and_denied(tmp_path: Path) -> None:
 
 def test_a_changed_file_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The daemon looks at the file every few seconds."""
-    monkeypatch.setattr("ringfence.lists.manager.FEEDS_EVERY", 0.02)
+    monkeypatch.setattr("ringfence.features.feeds.denied.LOOK_EVERY", 0.02)
     at = Feed(tmp_path)
 
     async def script() -> None:
@@ -276,8 +315,9 @@ def test_a_file_that_the_daemon_may_not_read(tmp_path: Path, part: str) -> None:
         (folder / "lists").mkdir()
         at = Feed(folder)
         at.path = folder / "lists" / "feed.txt"
-        one = source(at.path)
-        at.lists.configure(Configured((), (), 1_000, (one,), None))
+        at.use(source(at.path))
+        at.kept.mkdir()
+        at.kept.chmod(0o777)
         at.write("198.51.100.1")
         assert at.refreshed()["state"] == "in force"
         closed = at.path if part == "file" else at.path.parent
@@ -336,7 +376,7 @@ def test_a_list_that_covers_much_needs_force(tmp_path: Path) -> None:
 def test_the_error_page_of_a_publisher_shows_no_key(tmp_path: Path) -> None:
     """A server may repeat the key of the request, which people see who may not have it."""
     at = Feed(tmp_path)
-    at.lists.configure(Configured((), (), 1_000, (source(at.path, keyed=True),), at.kept))
+    at.use(source(at.path, keyed=True))
     at.write("<p>/api/0123456789abcdef is unknown</p>")
 
     problem = str(at.refreshed()["problem"])
@@ -382,10 +422,10 @@ def test_a_feed_of_another_source_starts_afresh(
     at = Feed(tmp_path)
     at.write("198.51.100.1")
     at.refreshed()
-    changed = Configured((), (), 1_000, (source(**{"path": at.path, **changes}),), at.kept)
-    after = At(tmp_path, changed) if restart else at
+    changed = source(**{"path": at.path, **changes})
+    after = Feed(tmp_path, changed) if restart else at
 
-    after.lists.configure(changed)
+    after.use(changed)
     [row] = after.ask("feeds_refresh")
 
     assert (row["state"], row["networks"]) == ("waiting", 0)
@@ -399,7 +439,7 @@ def test_another_max_age_keeps_the_list(tmp_path: Path) -> None:
     at.refreshed()
     at.path.unlink()
 
-    at.lists.configure(Configured((), (), 1_000, (source(at.path, max_age=2_000.0),), at.kept))
+    at.use(source(at.path, max_age=2_000.0))
 
     assert at.refreshed()["state"] == "in force"
 
@@ -421,8 +461,8 @@ def test_a_fetched_list_of_another_source_is_none(tmp_path: Path) -> None:
 )
 def test_a_damaged_copy_is_no_list(tmp_path: Path, content: str) -> None:
     """A copy that another program damaged is read as none, and the next list replaces it."""
-    (tmp_path / "kept").mkdir()
-    (tmp_path / "kept" / "one.list").write_text(content)
+    (tmp_path / "feeds").mkdir()
+    (tmp_path / "feeds" / "one.list").write_text(content)
 
     at = Feed(tmp_path)
 
@@ -463,7 +503,7 @@ def test_a_list_of_endless_work_is_given_up(tmp_path: Path, line: str, reason: s
 
 def test_a_copy_that_cannot_be_written_is_a_problem(tmp_path: Path) -> None:
     """The list is in force, and the administrator learns that a restart loses it."""
-    (tmp_path / "kept").write_text("no folder")
+    (tmp_path / "feeds").write_text("no folder")
     at = Feed(tmp_path)
     at.write("198.51.100.1")
 
@@ -536,8 +576,8 @@ def test_a_file_that_grows_while_it_is_read_is_not_read_to_its_end(
     """A file may grow after its size was checked. The next good list is taken over."""
     at = Feed(tmp_path, fetched=True)
     at.write("198.51.100.1")
-    monkeypatch.setattr(feeds, "MAX_LIST", 200_000)
-    monkeypatch.setattr(feeds, "_opened", lambda path, **_: Growing(io.FileIO(path, "r+")))
+    monkeypatch.setattr(denied, "MAX_LIST", 200_000)
+    monkeypatch.setattr(denied, "_opened", lambda path, **_: Growing(io.FileIO(path, "r+")))
     assert (at.refreshed()["state"], at.denied) == ("waiting", [])
     assert 200_000 < Growing.read_so_far <= 200_000 + 65_536
 
@@ -588,9 +628,9 @@ def test_a_removed_feed_denies_nothing(tmp_path: Path) -> None:
     at.refreshed()
     changed = source(at.path, layout=FeedLayout(FeedFormat.CSV, "1"))
 
-    at.lists.configure(Configured((), (), 1_000, (changed,), at.kept))
+    at.use(changed)
     assert at.refreshed()["state"] == "in force"
-    at.lists.configure(Configured((), (), 1_000, (), at.kept))
+    at.use()
     assert at.ask("feeds_refresh") == []
     assert at.denied == []
     assert [*at.kept.iterdir()] == []

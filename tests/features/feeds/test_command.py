@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.fetch.server import Reply, publisher
+from tests.cli.conftest import _commands  # noqa: F401 - a fixture
+from tests.features.feeds.server import Reply, publisher
 from tests.support.daemon import Guard, until
 from tests.support.lab import Lab
 

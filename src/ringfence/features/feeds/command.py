@@ -26,12 +26,11 @@ from ringfence.cli.output import JsonOption, echo, echo_json, echo_stderr, error
 from ringfence.cli.screen import Screen, show_list
 from ringfence.config import loader
 from ringfence.config.converters import read_secret
-from ringfence.config.feeds import PRESETS, FeedSettings, feed_table, without_feed
-from ringfence.errors import ConfigError, DaemonUnreachableError, Exit, FetchError, ListError
-from ringfence.fetch.plan import PlannedFeed, encode_plan
+from ringfence.config.feeds import PRESETS, SETTLED, FeedSettings, feed_table, without_feed
+from ringfence.errors import ConfigError, DaemonUnreachableError, Exit, ListError
+from ringfence.features.feeds.plan import FetchError, PlannedFeed, encode_plan
 from ringfence.host.asterisk_conf import FOLDER
 from ringfence.host.console import local_console
-from ringfence.lists.feeds import SETTLED
 from ringfence.model import format_network, printable
 from ringfence.parse.feeds import FeedFormat
 from ringfence.setup.changes import FileState, file_state, write_file
@@ -248,7 +247,7 @@ def fetch(
     plan: Annotated[Path, typer.Argument(metavar="FILE", help="The file that `feeds plan` wrote.")],
 ) -> None:
     """Fetch the lists of a plan until stopped (for systemd)."""
-    from ringfence.fetch.fetcher import run  # noqa: PLC0415 - HTTP and TLS, which no other command needs
+    from ringfence.features.feeds.fetcher import run  # noqa: PLC0415 - only this command needs TLS
 
     with errors_reported():
         run(plan)

@@ -1,0 +1,82 @@
+"""The feeds in the running daemon: their requests, their part of the status, and their alarms."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ringfence.alarm_codes import Alarm
+from ringfence.config.schema import Settings
+from ringfence.control import Handler
+from ringfence.daemon.feature import Feature, Given
+from ringfence.daemon.process import make_folder
+from ringfence.daemon.request_fields import FILTER, MOST_FILTER, NONE, flag, only, optional, read, texts
+from ringfence.errors import ControlError
+from ringfence.features.feeds.denied import Feeds
+from ringfence.lists.entries import MAX_NAME
+from ringfence.lists.manager import Lists
+from ringfence.model import printable
+from ringfence.store.database import Store
+
+REQUESTS = {
+    "feeds": read({"networks": FILTER}, page=NONE),
+    "feeds_refresh": only({"names": optional(texts(MOST_FILTER, MAX_NAME)), "force": flag()}, records=False),
+}
+
+
+class FeedReporter(Feature):
+    """Shows the feeds, and lets the lists read them again. ``wall`` returns seconds since the epoch."""
+
+    def __init__(self, lists: Lists, feeds: Feeds, wall: Callable[[], float]) -> None:
+        self._lists = lists
+        self._feeds = feeds
+        self._wall = wall
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """Return the handler of each request."""
+        return {"feeds": self.report, "feeds_refresh": self.refresh}
+
+    def status(self) -> Mapping[str, object]:
+        """Return the feeds."""
+        return {"feeds": self.report({})}
+
+    def alarms(self) -> list[Alarm]:
+        """Return the present alarms about feeds."""
+        now = self._wall()
+        return [alarm for feed in self._feeds.all.values() for alarm in feed.alarms(now)]
+
+    def report(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return the feeds."""
+        return self._feeds.report(request, self._wall())
+
+    async def refresh(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Read the files of all feeds now, and return the feeds.
+
+        With ``force``, accept any size of the feeds ``names``. Raise ControlError if one does not exist.
+        """
+        names = frozenset(request.get("names", ()))
+        unknown = names - self._feeds.all.keys()
+        if unknown:
+            raise ControlError(f"no feed has the name {printable(min(unknown))}; see: ringfence feeds list")
+        if request.get("force"):
+            await self._lists.in_thread(self._feeds.accept, names)
+        await self._lists.refresh()
+        return self.report({})
+
+
+def build(given: Given) -> FeedReporter:
+    """Return the reporter of the feeds that the lists use."""
+    lists = given.side.exempt.lists
+    [feeds] = (other for other in lists.others if isinstance(other, Feeds))
+    return FeedReporter(lists, feeds, given.side.common.clock.wall)
+
+
+def _offline(settings: Settings, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the last lists that a daemon took over. Raise StoreError if the database cannot be opened."""
+    make_folder(settings.store.path.parent)  # the daemon may never have run
+    with Store.open(settings.store.path, owner=False):  # a user without its rights has none for the lists
+        feeds, now = Feeds(settings), time.time()
+        feeds.compose(now)
+    return feeds.report(arguments, now)
+
+
+OFFLINE = {"feeds": _offline}
