@@ -306,7 +306,7 @@ def test_a_lack_of_memory_for_the_kept_networks_is_an_alarm(
     def failing(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(geo, "_write_kept", failing)
+    monkeypatch.setattr("ringfence.lists.kept.write", failing)
     assert read(databases, PLACES)["country DE"] == prefixes("192.0.2.0/24")
     assert [alarm.text.rpartition(": ")[2] for alarm in databases.alarms] == ["MemoryError"]
 

@@ -9,10 +9,7 @@ A network belongs to the country where it is used (``country``), or where it is 
 IPv6 networks that stand for IPv4 addresses are left out, because the IPv4 part has these addresses.
 """
 
-import hashlib
-import json
 import os
-import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from ipaddress import IPv6Address, IPv6Network
@@ -20,6 +17,7 @@ from pathlib import Path
 
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.errors import ListError
+from ringfence.lists import kept
 from ringfence.lists.prefixes import V4_BITS, V6_BITS, Gatherer, Prefixes
 from ringfence.model import Address, Network, printable
 from ringfence.parse.mmdb import Database
@@ -33,8 +31,6 @@ _NOT_ITS_OWN = tuple(IPv6Network(text) for text in ("::/8", "2002::/16", "2001::
 _FIX = "[geo] database names a file in MaxMind's format, such as GeoLite2-Country.mmdb"
 _MAX_NAME = 64
 _V4_DEPTH = V6_BITS - V4_BITS
-_MAX_HEAD = 1 << 20
-_MAX_KEPT = 64 << 20
 
 
 class GeoDatabases:
@@ -135,7 +131,7 @@ class GeoDatabases:
         try:
             networks = {region: self._known(region) for region in sorted(regions)}
             if networks != self._from_before():
-                _write_kept(self._kept_path, networks)
+                kept.write(self._kept_path, {"regions": [*networks]}, networks.values())
                 self._kept = networks
         except Exception as error:  # noqa: BLE001 - reported
             text = f"cannot be written, so a restart reads the databases again: {_named(error)}"
@@ -149,61 +145,20 @@ def _named(error: Exception) -> str:
     return printable(f"{type(error).__name__} {error}".strip())
 
 
-def _write_kept(path: Path, networks: Mapping[str, Prefixes]) -> None:
-    """Write the networks of regions. Raise OSError. A crash leaves the old file or the new one."""
-    path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-    parts = [part for prefixes in networks.values() for part in prefixes.packed]
-    head = {
-        "regions": [*networks],
-        "sizes": [len(part) for part in parts],
-        "digest": hashlib.sha256(b"".join(parts)).hexdigest(),
-    }
-    partial_path = path.with_name(f"{path.name}.new")
-    partial_path.unlink(missing_ok=True)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with os.fdopen(os.open(partial_path, flags, 0o640), "wb") as file:
-        file.write(json.dumps(head).encode() + b"\n")
-        file.writelines(parts)
-        file.flush()
-        os.fsync(file.fileno())
-    partial_path.replace(path)
-
-
 def _read_kept(path: Path) -> Mapping[str, Prefixes]:
     """Read the networks of regions; none if the file is missing or damaged."""
+    head, networks = kept.read(path)
     try:
-        with _opened(path, follow=False) as descriptor, os.fdopen(os.dup(descriptor), "rb") as file:
-            head = json.loads(file.readline(_MAX_HEAD))
-            content = file.read(_MAX_KEPT)
-        if hashlib.sha256(content).hexdigest() != head["digest"]:
-            return {}
-        found, at = {}, 0
-        sizes = iter(head["sizes"])
-        for region, v4, v6 in zip(head["regions"], sizes, sizes, strict=True):
-            found[str(region)] = Prefixes.unpacked(content[at : at + v4], content[at + v4 : at + v4 + v6])
-            at += v4 + v6
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return dict(zip(map(str, head["regions"]), networks, strict=True))
+    except (KeyError, TypeError, ValueError):
         return {}
-    return found
-
-
-@contextmanager
-def _opened(path: Path, *, follow: bool = True) -> Iterator[int]:
-    """Open a regular file, and yield its descriptor. Raise OSError."""
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
-    descriptor = os.open(path, flags)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(0, "is not a regular file")
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
 def _database(path: Path) -> Iterator[Database]:
     """Open a database. Raise OSError, and ValueError if it is broken."""
-    with _opened(path) as descriptor:
+    with kept.opened(path, follow=True) as file:
+        descriptor = file.fileno()
 
         def read(at: int, size: int) -> bytes:
             return os.pread(descriptor, size, at)

@@ -577,7 +577,7 @@ def test_a_file_that_grows_while_it_is_read_is_not_read_to_its_end(
     at = Feed(tmp_path, fetched=True)
     at.write("198.51.100.1")
     monkeypatch.setattr(denied, "MAX_LIST", 200_000)
-    monkeypatch.setattr(denied, "_opened", lambda path, **_: Growing(io.FileIO(path, "r+")))
+    monkeypatch.setattr("ringfence.lists.kept.opened", lambda path, **_: Growing(io.FileIO(path, "r+")))
     assert (at.refreshed()["state"], at.denied) == ("waiting", [])
     assert 200_000 < Growing.read_so_far <= 200_000 + 65_536
 

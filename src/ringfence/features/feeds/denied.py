@@ -15,10 +15,8 @@ it is older than ``max_age``.
 import hashlib
 import json
 import os
-import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,6 +28,7 @@ from ringfence.clock import format_duration
 from ringfence.config.feeds import SETTLED, FeedSource
 from ringfence.config.schema import Settings
 from ringfence.errors import ListError
+from ringfence.lists import kept
 from ringfence.lists.manager import Holder
 from ringfence.lists.prefixes import Coded, Gatherer, Prefixes, code_of, text_of
 from ringfence.lists.texts import SHORTEST_FED, host_codes, networks_in, overlaps_local, stands_for_ipv4
@@ -54,7 +53,6 @@ MOST_COMMENTS = 100_000
 """A list may have so many lines without a network, besides one for each network that it may name."""
 LOOK_EVERY = 5.0
 """Seconds between two checks of the feeds' files."""
-MAX_HEAD = 16_384  # bytes: the first line of a kept list
 NAMED = 20
 """The maximum number of networks that are named as left out. The others are only counted."""
 
@@ -284,19 +282,10 @@ def _signature(path: Path) -> Signature | None:
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
-def _opened(path: Path, *, follow: bool) -> BufferedReader:
-    """Open a regular file; raise OSError. The fetcher's files are never followed as links."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(0, "is not a regular file")
-    return os.fdopen(descriptor, "rb")
-
-
 def read_state(list_path: Path, now: float) -> FetchState:
     """Return the fetcher's report on the feed that it writes to ``list_path``; empty if it is invalid."""
     try:
-        with _opened(list_path.with_name(list_path.name + STATE_SUFFIX), follow=False) as file:
+        with kept.opened(list_path.with_name(list_path.name + STATE_SUFFIX)) as file:
             found = json.loads(file.read(MAX_STATE))
     except (OSError, ValueError, RecursionError):
         return FetchState()
@@ -312,41 +301,25 @@ def read_state(list_path: Path, now: float) -> FetchState:
 
 
 def _write_kept(path: Path, taken: TakenFeed, identity: str) -> None:
-    """Write the last good list of the source ``identity``. Raise OSError.
-
-    A crash leaves the old or the new one.
-    """
-    path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-    v4, v6 = taken.networks.packed
+    """Write the last good list of the source ``identity``. Raise OSError."""
     head = {
         "source": identity,
         "taken": taken.taken,
         "left_out": taken.left_out.number,
         "named": taken.left_out.named,
-        "sizes": [len(v4), len(v6)],
-        "digest": hashlib.sha256(v4 + v6).hexdigest(),
     }
-    partial = path.with_name(f"{path.name}.new")
-    with partial.open("wb") as file:
-        file.write(json.dumps(head).encode() + b"\n")
-        file.write(v4)
-        file.write(v6)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    kept.write(path, head, [taken.networks])
 
 
 def _read_kept(path: Path, identity: str) -> TakenFeed | None:
     """Read the last good list; None if there is none of the source ``identity``, or if it is damaged."""
+    head, lists = kept.read(path)
+    if head.get("source") != identity:
+        return None
     try:
-        with _opened(path, follow=False) as file:  # root reads it too: a command while the daemon is down
-            head = json.loads(file.readline(MAX_HEAD))
-            v4, v6 = (file.read(min(max(int(size), 0), MAX_LIST)) for size in head["sizes"])
-        if head["source"] != identity or hashlib.sha256(v4 + v6).hexdigest() != head["digest"]:
-            return None
         left = LeftOut(int(head["left_out"]), tuple(map(str, head["named"])))
-        return TakenFeed(Prefixes.unpacked(v4, v6), left, float(head["taken"]))
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return TakenFeed(lists[0], left, float(head["taken"]))
+    except (ValueError, KeyError, TypeError, IndexError, OverflowError):
         return None
 
 
@@ -419,7 +392,7 @@ def _judged(
 ) -> ListFeed:
     """Return ``feed`` with its present file taken over or refused; raise OSError if it cannot be read."""
     source, before = feed.source, feed.taken
-    with _opened(source.path, follow=not source.fetched) as file:
+    with kept.opened(source.path, follow=not source.fetched) as file:
         digest = b""
         try:
             digest = _digest(file)

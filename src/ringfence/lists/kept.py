@@ -1,0 +1,62 @@
+"""Networks in a file of this host: they survive a restart, and are read without their source.
+
+The file has a line of JSON, the *head*, and then the packed networks of each list.
+"""
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+from ringfence.lists.prefixes import Prefixes
+
+_MAX_HEAD = 1 << 20  # bytes
+_MAX_CONTENT = 128 << 20
+
+
+def opened(path: Path, *, follow: bool = False) -> BufferedReader:
+    """Open a regular file; raise OSError. A file of another user is never followed as a link."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(0, "is not a regular file")
+    return os.fdopen(descriptor, "rb")
+
+
+def write(path: Path, head: Mapping[str, object], lists: Iterable[Prefixes]) -> None:
+    """Write lists of networks. Raise OSError. A crash leaves the old file or the new one."""
+    path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+    parts = [part for networks in lists for part in networks.packed]
+    digest = hashlib.sha256(b"".join(parts)).hexdigest()
+    whole_head = {**head, "sizes": [len(part) for part in parts], "digest": digest}
+    partial_path = path.with_name(f"{path.name}.new")
+    partial_path.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(partial_path, flags, 0o640), "wb") as file:
+        file.write(json.dumps(whole_head).encode() + b"\n")
+        file.writelines(parts)
+        file.flush()
+        os.fsync(file.fileno())
+    partial_path.replace(path)
+
+
+def read(path: Path) -> tuple[Mapping[str, Any], list[Prefixes]]:
+    """Return the head and the lists of networks; nothing if the file is missing or damaged."""
+    try:
+        with opened(path) as file:  # root reads it too: a command while the daemon is down
+            head = json.loads(file.readline(_MAX_HEAD))
+            content = file.read(_MAX_CONTENT)
+        if hashlib.sha256(content).hexdigest() != head["digest"]:
+            return {}, []
+        found, at = [], 0
+        sizes = iter(head["sizes"])
+        for v4, v6 in zip(sizes, sizes, strict=True):
+            found.append(Prefixes.unpacked(content[at : at + v4], content[at + v4 : at + v4 + v6]))
+            at += v4 + v6
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}, []
+    return head, found
