@@ -27,6 +27,10 @@ fixed names. The guard loads each module where it needs it:
 - in the module ``bans``: ``notes``, a function that gets the configuration's file and the networks that the
   user asked for, and yields lines below the list of ``ringfence bans``
 - in the module ``api``: ``Api``, the client of CrowdSec's local API, which ``ringfence setup`` tries
+- in the module ``check``: ``findings``, a function that gets the settings and yields findings of
+  ``ringfence check``
+- in the module ``other_guard``: ``OtherGuard``, a program that guards Asterisk until ``ringfence setup``
+  replaces it
 
 A copy of ringfence without the folder of a feature does the rest. Some features need others
 (``docs/architecture.md``).
@@ -41,6 +45,7 @@ from typing import Any, NamedTuple
 STREET = {
     "trial": "rules and bans that are removed again, unless an administrator confirms them in time",
     "fence": "who may reach the SIP ports: only friends, the allow list, and named networks and countries",
+    "fail2ban": "its settings and bans taken over, and its jails replaced",
     "history": "attempts and bans over time",
     "tops": "the accounts and addresses with the most attempts, and the live display",
     "feeds": "networks to deny, from lists that others publish",

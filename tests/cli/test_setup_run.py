@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from attrs import evolve
 from tests.setup.world import SECRET, Host, allow_any_reader, make_host
 from tests.support.console import ScriptedConsole
 from tests.support.fail2ban import configure
@@ -13,7 +12,8 @@ from ringfence.audit.asterisk import Finding
 from ringfence.cli import setup as setup_command
 from ringfence.cli.setup import SetupRun
 from ringfence.errors import ConfigError, SetupError
-from ringfence.setup import fail2ban_jails, session
+from ringfence.features.fail2ban import other_guard
+from ringfence.setup import session
 
 pytestmark = pytest.mark.kernel  # a host in a folder has files of several users
 
@@ -89,11 +89,11 @@ def test_jails_are_named_before_the_question(
     host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The administrator sees that fail2ban's jail is disabled; without a proof it stays."""
-    monkeypatch.setattr(setup_command, "find", lambda _paths: evolve(host.found(), jails=("asterisk",)))
+    monkeypatch.setattr(setup_command, "find", lambda _paths: host.found_with_a_jail())
     assert setup(host)
 
     assert "  fail2ban: take over the bans of asterisk, then disable it\n" in capsys.readouterr().out
-    assert not host.paths.fail2ban.exists()
+    assert not host.fail2ban.exists()
 
 
 def test_undo_names_what_it_restores(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,14 +115,14 @@ def test_undo_names_what_it_restores(host: Host, capsys: pytest.CaptureFixture[s
 @pytest.fixture(name="proven")
 def _proven(host: Host, monkeypatch: pytest.MonkeyPatch, fail2ban_client: None) -> None:
     """Pretend that a daemon answers and that every source was proven, with an enabled jail of fail2ban."""
-    configure(host.paths.fail2ban, {"jail.local": "[asterisk]\nenabled = true\n"})
-    monkeypatch.setattr(setup_command, "find", lambda _paths: evolve(host.found(), jails=("asterisk",)))
+    configure(host.fail2ban, {"jail.local": "[asterisk]\nenabled = true\n"})
+    monkeypatch.setattr(setup_command, "find", lambda _paths: host.found_with_a_jail())
     monkeypatch.setattr(setup_command, "is_reachable", lambda _path: True)
     monkeypatch.setattr(setup_command, "wait_for_sources", lambda _path, **_options: {})
     monkeypatch.setattr(
         setup_command, "prove", lambda *_arguments, **_options: [Finding(right=True, what="wire")]
     )
-    monkeypatch.setattr(fail2ban_jails, "reload", lambda: "")
+    monkeypatch.setattr(other_guard, "reload", lambda: "")
 
 
 @pytest.mark.usefixtures("proven")
@@ -131,11 +131,11 @@ def test_a_fail2ban_that_has_never_run_has_no_bans_to_take_over(
 ) -> None:
     """Without a database the jail is disabled at once."""
     database = f"[Definition]\ndbfile = {host.folder.parent}/gone.sqlite3\n"
-    (host.paths.fail2ban / "fail2ban.local").write_text(database, "utf-8")
+    (host.fail2ban / "fail2ban.local").write_text(database, "utf-8")
 
     assert setup(host)
     assert "ok  fail2ban: jail asterisk is disabled" in capsys.readouterr().out
-    assert (host.paths.fail2ban / "jail.d/zz-ringfence.local").exists()
+    assert (host.fail2ban / "jail.d/zz-ringfence.local").exists()
 
 
 @pytest.mark.usefixtures("proven")
@@ -144,14 +144,14 @@ def test_bans_that_cannot_be_taken_over_keep_the_jail(host: Host, capsys: pytest
     broken = host.folder.parent / "fail2ban.sqlite3"
     broken.write_bytes(b"no database")
     text = f"[Definition]\ndbfile = {broken}\n"
-    (host.paths.fail2ban / "fail2ban.local").write_text(text, "utf-8")
+    (host.fail2ban / "fail2ban.local").write_text(text, "utf-8")
 
     assert not setup(host)
     assert (
         "NO  fail2ban: jail asterisk stays, because its bans cannot be taken over: "
         in capsys.readouterr().out
     )
-    assert not (host.paths.fail2ban / "jail.d/zz-ringfence.local").exists()
+    assert not (host.fail2ban / "jail.d/zz-ringfence.local").exists()
     assert (host.etc / "manager.d/ringfence.conf").exists()
 
 
@@ -166,4 +166,4 @@ def test_a_source_that_is_not_proven_keeps_the_jail(
 
     assert not setup(host)
     assert "fail2ban's jail asterisk stays, until every source works" in capsys.readouterr().err
-    assert not (host.paths.fail2ban / "jail.d/zz-ringfence.local").exists()
+    assert not (host.fail2ban / "jail.d/zz-ringfence.local").exists()

@@ -300,9 +300,11 @@ CLIENT = """\
 """fail2ban's client, as far as the package uses it: it records each request, and the state meanwhile."""
 DISABLE = """\
 from pathlib import Path
-from ringfence.setup.fail2ban_jails import disabling
+from ringfence.features.fail2ban.other_guard import OtherGuard
 from ringfence.setup.journal import open_journal
-change = disabling(Path("/etc/fail2ban"), ("asterisk",))
+other = OtherGuard(Path("/etc"))
+other.jails = ("asterisk",)
+change = other.disabling()
 with open_journal(Path("/var/lib/ringfence-setup")) as journal:
     journal.begin((), ())
     journal.add(change)

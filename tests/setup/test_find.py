@@ -5,25 +5,10 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 from tests.setup.world import allow_any_reader, make_host
-from tests.support.fail2ban import configure
 
 from ringfence.errors import SetupError
 from ringfence.setup import find
-from ringfence.setup.find import Owner, asterisk_jails, found_lines, service_owner
-
-_JAILS = "[sshd]\nenabled = true\n[asterisk]\nenabled = {on}\n[pbx]\nfilter = asterisk\nenabled = true\n"
-
-
-@pytest.mark.usefixtures("fail2ban_client")
-def test_enabled_jails_for_asterisk_are_found(tmp_path: Path) -> None:
-    """The name or the filter shows it; without fail2ban, or if it cannot use its files, there is none."""
-    assert asterisk_jails(tmp_path / "gone") == ()
-    assert asterisk_jails(tmp_path) == ()
-
-    configure(tmp_path, {"jail.local": _JAILS.format(on="true")})
-    assert asterisk_jails(tmp_path) == ("asterisk", "pbx")
-    configure(tmp_path, {"jail.local": _JAILS.format(on="false")})
-    assert asterisk_jails(tmp_path) == ("pbx",)
+from ringfence.setup.find import Owner, found_lines, service_owner
 
 
 def test_the_user_of_the_service_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,7 +27,7 @@ def test_the_user_of_the_service_is_needed(monkeypatch: pytest.MonkeyPatch) -> N
 def test_each_finding_is_a_line(tmp_path: Path) -> None:
     """The lines name the Asterisk, its layout, AMI, the firewall and fail2ban."""
     host = make_host(tmp_path)
-    found = evolve(host.found(), firewall="nftables (x)", jails=("asterisk",), notes=("a note",))
+    found = evolve(host.found_with_a_jail(), firewall="nftables (x)", notes=("a note",))
 
     assert [*found_lines(found)] == [
         "Asterisk  22.1.0, process 1, PJSIP",
@@ -65,10 +50,9 @@ def test_everything_is_found_together(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(find, "networks_to_exempt", lambda _asterisk: ({}, ["a note"]))
     found = find.find(host.paths)
 
-    assert (found.layout.name, found.manager.enabled, found.jails, found.notes) == (
-        *("FreePBX or Issabel", True, ()),
-        ("a note",),
-    )
+    assert (found.layout.name, found.manager.enabled) == ("FreePBX or Issabel", True)
+    assert found.notes == ("a note",)
+    assert not any(other.jails for other in found.others)
     (host.etc / "logger.conf").write_text("[", "utf-8")
     with pytest.raises(SetupError, match="Asterisk would refuse"):
         find.find(host.paths)

@@ -7,8 +7,9 @@ from tests.setup.world import Host, allow_any_reader, make_host, with_exempt
 from tests.support.pbx_machine import differing
 
 from ringfence.errors import FirewallError, SetupError
+from ringfence.features.fail2ban import other_guard
 from ringfence.host.console import NoConsole
-from ringfence.setup import fail2ban_jails, session
+from ringfence.setup import session
 from ringfence.setup.changes import FileState
 from ringfence.setup.journal import open_journal, read_journal
 from ringfence.setup.plan import Plan, plan
@@ -98,7 +99,7 @@ def test_a_daemon_that_was_started_by_hand_is_named(host: Host, monkeypatch: pyt
 
 def test_fail2ban_is_restored_first(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """The jail's file is removed and fail2ban reloads before the other files are restored."""
-    (host.paths.fail2ban / "jail.d").mkdir(parents=True)
+    (host.fail2ban / "jail.d").mkdir(parents=True)
     before = host.digest()
     reloads = []
 
@@ -106,9 +107,9 @@ def test_fail2ban_is_restored_first(host: Host, monkeypatch: pytest.MonkeyPatch)
         reloads.append((host.etc / "manager.d/ringfence.conf").exists())
         return "it does not run"
 
-    monkeypatch.setattr(fail2ban_jails, "reload", reload)
+    monkeypatch.setattr(other_guard, "reload", reload)
     planned = plan(host.found(), host.paths)
-    jail = fail2ban_jails.disabling(host.paths.fail2ban, ("asterisk",))
+    jail = other_guard.OtherGuard(host.paths.etc).disabling()
     run(host, Plan((*planned.changes, jail), (), planned.log))
 
     assert undo(host) == ["fail2ban did not reload (it does not run); fix: fail2ban-client reload"]

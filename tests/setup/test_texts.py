@@ -3,12 +3,11 @@
 from ipaddress import ip_network
 from pathlib import Path
 
-import pytest
 from tests.docs.pages import text_of
 
 from ringfence.host.asterisk_conf import Section, read_conf
 from ringfence.model import Secret
-from ringfence.setup.texts import jails_disabled, log_channel, logrotate, manager_user
+from ringfence.setup.texts import log_channel, logrotate, manager_user
 
 LOG = Path("/var/log/ringfence/ringfence")
 
@@ -63,12 +62,3 @@ def test_the_rotation_is_the_documented_one() -> None:
 
 def _lines(text: str) -> list[str]:
     return [line for line in text.split("\n") if not line.lstrip().startswith("#")]
-
-
-@pytest.mark.parametrize("names", [("asterisk",), ("asterisk", "asterisk-security")])
-def test_each_jail_is_disabled(names: tuple[str, ...]) -> None:
-    """Each jail has a section, as docs/fail2ban.md has it."""
-    lines = jails_disabled(names).split("\n")
-
-    assert [line for line in lines if line.startswith("[")] == [f"[{name}]" for name in names]
-    assert lines.count("enabled = false") == len(names)

@@ -11,6 +11,7 @@ from tests.support.console import ScriptedConsole
 from tests.support.pbx_layouts import LAYOUTS
 from tests.support.pbx_machine import Digest, digest_of
 
+from ringfence.features.fail2ban.other_guard import OtherGuard
 from ringfence.host.console import Console, Server
 from ringfence.host.owned_files import may_change
 from ringfence.model import Network
@@ -38,6 +39,11 @@ class Host:
         return self.folder / "etc/asterisk"
 
     @property
+    def fail2ban(self) -> Path:
+        """The folder of fail2ban's configuration."""
+        return self.folder / "etc/fail2ban"
+
+    @property
     def paths(self) -> HostPaths:
         """The paths of ringfence on this host."""
         return HostPaths(
@@ -50,7 +56,7 @@ class Host:
             logrotate=self.folder / "etc/logrotate.d/ringfence",
             state=self.folder / "var/lib/ringfence-setup",
             data=self.folder / "var/lib/ringfence",
-            fail2ban=self.folder / "etc/fail2ban",
+            etc=self.folder / "etc",
             systemd=self.folder / "run/systemd/system",
             hosts=self.folder / "etc/hosts",
         )
@@ -82,6 +88,12 @@ class Host:
         texts = {"manager.conf": manager.text, "logger.conf": text_of(logger)}
         layout = layout_of(self.etc, lambda path: texts[path.name], may_change)
         return Found(self.asterisk(), layout, manager, logger, SERVICE, (), "memory", EXEMPT)
+
+    def found_with_a_jail(self) -> Found:
+        """Return what setup finds here if fail2ban's jail for Asterisk is enabled."""
+        other = OtherGuard(self.paths.etc)
+        other.jails = ("asterisk",)
+        return evolve(self.found(), others=(other,))
 
     def digest(self) -> Digest:
         """Return content, mode and owners of every file."""

@@ -58,7 +58,7 @@ _LONGEST = (
     "e2e/test_repaired.py",
     "e2e/test_prefixes.py",
     "features/web/test_pages.py",
-    "cli/test_import_fail2ban.py",
+    "features/fail2ban/test_command.py",
 )
 """The longest groups and files as measured, the longest first."""
 

@@ -62,10 +62,6 @@ class Commands(LazyGroup):
         "why": Command(".why", "Explain an address or an account: its attempts, its bans, and what to do."),
         "check": Command(".check", "Check the setup, and suggest fixes. Changes nothing."),
         "config": Command(".config", "Show and check the configuration. Changes nothing."),
-        "import-fail2ban": Command(
-            ".import_fail2ban",
-            "Print fail2ban's asterisk jail as a configuration, or take over its bans.",
-        ),
         **street.commands(),
     }
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import shutil
 import socket
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
@@ -27,28 +26,17 @@ from ringfence.audit.hardening import (
 from ringfence.cli.check_friends import allowed_of, decoy_findings, guest_findings, trunk_findings
 from ringfence.cli.check_logs import log_findings
 from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, alarm_text, ask, settings_from
-from ringfence.cli.import_fail2ban import FAIL2BAN
 from ringfence.cli.output import JsonOption, echo, echo_json, echo_stderr, errors_reported
 from ringfence.config.schema import AsteriskSettings, Settings
 from ringfence.daemon.process import USER, may_read
 from ringfence.daemon.process import configure as configure_logging
 from ringfence.daemon.source_manager import NO_EXPORT, target_of
-from ringfence.errors import (
-    ConfigError,
-    ControlError,
-    DaemonUnreachableError,
-    Exit,
-    FirewallError,
-    HostError,
-    error_lines,
-)
-from ringfence.fail2ban.jails import CLIENT, read_configuration
+from ringfence.errors import ControlError, DaemonUnreachableError, Exit, FirewallError, HostError
 from ringfence.firewall import make_backend
 from ringfence.host.asterisk_conf import FOLDER
 from ringfence.host.connections import ClosedSockets
 from ringfence.host.console import Console, NoConsole, local_console
 from ringfence.host.listening import find_proxy_sockets
-from ringfence.host.processes import PROC, network_of, processes
 from ringfence.host.protected import why_no_logins
 from ringfence.model import format_network, printable
 from ringfence.plurals import counted
@@ -132,7 +120,8 @@ def _findings(
     yield from _firewall_findings(settings, report)
     yield _closed_connections()
     yield _logins()
-    yield from fail2ban_findings()
+    for feature in street.modules("check"):
+        yield from feature.findings(settings)
     for database in settings.geo.database or ():
         if not Path(database).is_file():
             yield Finding(False, "geo", f"{database} does not exist; see [geo] database")
@@ -386,66 +375,6 @@ def _daemon_findings(settings: Settings) -> tuple[Mapping[str, Any] | None, list
     hosts = [*report.get("pinging", ()), *report.get("guests", ())]
     named = [Finding(None, one["address"], one["text"]) for one in hosts]
     return report, [*(found or [Finding(True, "daemon", "running, and every source is connected")]), *named]
-
-
-# -- findings of ``ringfence check`` about fail2ban, another program that may ban senders by Asterisk's logs
-#
-# FreePBX's "Intrusion Detection" is fail2ban with configuration files that FreePBX writes.
-
-
-FREEPBX = Path("/etc/freepbx.conf")
-"""A file by which a host with FreePBX is recognized: every FreePBX has it."""
-_PROGRAM = "fail2ban-server"
-_UNLISTED = "`ringfence bans` does not list its bans"
-_FREEPBX_FIX = (
-    "in FreePBX, stop Intrusion Detection (Connectivity > Firewall, or Admin > System Admin); FreePBX may "
-    "start it again after an upgrade"
-)
-
-
-def fail2ban_findings(
-    folder: Path = FAIL2BAN, freepbx: Path = FREEPBX, proc: Path = PROC
-) -> Iterator[Finding]:
-    """Report whether fail2ban guards Asterisk on this host.
-
-    Yield nothing if fail2ban neither runs nor is installed. ``folder`` has this configuration. The
-    file ``freepbx`` exists only on a host with FreePBX. ``proc`` is the folder /proc.
-    """
-    runs = _runs(proc)
-    if not runs and not (folder.is_dir() and shutil.which(CLIENT)):
-        return
-    try:
-        jails = read_configuration(folder).jails
-    except ConfigError as error:
-        why = "; ".join(line.strip() for line in error_lines(error)[0])
-        yield Finding(None, "fail2ban", f"its jails are not known: {why}")
-        return
-    names = [jail.name for jail in jails if jail.guards_asterisk]
-    if not names:
-        yield Finding(True, "fail2ban", "no jail of it bans for Asterisk")
-        return
-    whose = f"{'jail' if len(names) == 1 else 'jails'} {', '.join(map(printable, names))}"
-    fix = _FREEPBX_FIX if freepbx.exists() else _fix(names)
-    if runs:
-        yield Finding(False, "fail2ban", f"its {whose} bans for Asterisk too, and {_UNLISTED}; fix: {fix}")
-    else:
-        later = f"it does not run, but when it starts, its {whose} bans for Asterisk too"
-        yield Finding(None, "fail2ban", f"{later}; fix: {fix}")
-
-
-def _fix(names: list[str]) -> str:
-    """Return a shell command that disables the jails ``names``, also after a restart of fail2ban."""
-    text = "".join(rf"[{printable(name)}]\nenabled = false\n" for name in names)
-    return f"printf '{text}' > {FAIL2BAN}/jail.d/zz-ringfence.local; fail2ban-client reload"
-
-
-def _runs(proc: Path) -> bool:
-    """Whether a fail2ban server runs in this network namespace.
-
-    A server whose namespace this user may not read counts too.
-    """
-    here = network_of(proc=proc)
-    return any(network_of(process, proc) in {"", here} for process in processes(_PROGRAM, proc))
 
 
 def page_findings(settings: Settings, folder: Path) -> Iterator[Finding]:

@@ -14,12 +14,10 @@ import typer
 
 from ringfence.audit.asterisk import Finding
 from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, settings_from
-from ringfence.cli.import_fail2ban import take_over_from
 from ringfence.cli.output import echo, echo_document, echo_stderr, errors_reported
 from ringfence.daemon.process import configure as configure_logging
-from ringfence.errors import ConfigError, ControlError, Exit, RingfenceError, SetupError, StoreError
+from ringfence.errors import ConfigError, Exit, RingfenceError, SetupError
 from ringfence.model import Secret
-from ringfence.setup import fail2ban_jails
 from ringfence.setup.changes import FileChange, FileState
 from ringfence.setup.crowdsec import (
     Credentials,
@@ -210,8 +208,7 @@ class SetupRun:
         steps = ["asterisk -rx 'manager reload'", "asterisk -rx 'logger reload'"] if planned.changes else []
         steps += [START] if self._systemd.runs else []
         steps.append("one failed SIP login from this host, which every source must report")
-        if found.jails:
-            steps.append(f"fail2ban: take over the bans of {', '.join(found.jails)}, then disable it")
+        steps += [step for other in found.others for step in other.steps()]
         echo("Then:", *(f"  {step}" for step in steps), "")
 
     def _joining(self, record: JournalRecord) -> Joining | None:
@@ -270,31 +267,9 @@ class SetupRun:
         for finding in findings:
             echo(finding.line, indent=_INDENT)
         if any(finding.right is False for finding in findings):
-            if found.jails:
-                echo_stderr(f"fail2ban's jail {', '.join(found.jails)} stays, until every source works")
+            echo_stderr(*(line for other in found.others for line in other.unproven()))
             return False
-        return not found.jails or self._hand_over(session, found)
-
-    def _hand_over(self, session: SetupSession, found: Found) -> bool:
-        """Take over fail2ban's bans, then disable its jails for Asterisk; return whether this succeeded.
-
-        If the bans cannot be read or sent to the daemon, the jails stay enabled. If the daemon refuses some
-        of them, the jails are disabled, and False is returned.
-        """
-        name = ", ".join(found.jails)
-        try:
-            problems = take_over_from(self._paths.fail2ban, found.jails, self._paths.config)
-        except (StoreError, ControlError) as error:
-            text = f"jail {name} stays, because its bans cannot be taken over: {error}"
-            echo(Finding(False, "fail2ban", text).line, indent=_INDENT)
-            return False
-        session.apply(fail2ban_jails.disabling(self._paths.fail2ban, found.jails))
-        problem = fail2ban_jails.reload()
-        text = f"jail {name} is disabled, its bans are taken over; the other jails stay"
-        if problem:
-            text = f"jail {name} still runs: {problem}; fix: fail2ban-client reload"
-        echo(Finding(not problem, "fail2ban", text).line, indent=_INDENT)
-        return not problem and not problems
+        return all(other.hand_over(self._paths.config, session.apply) for other in found.others)
 
     def _is_reachable(self) -> bool:
         try:

@@ -4,6 +4,5 @@
 write them so that each step can be undone. ``proof`` causes a failed login that every source must report.
 
 *AMI* is Asterisk's manager interface. The *manager user* is ringfence's user there, a section of
-``manager.conf``. A *log channel* is a line of ``logger.conf``: a log file, and the levels of its messages. A
-*jail* is a section of fail2ban's configuration: a log, and how to ban senders because of it.
+``manager.conf``. A *log channel* is a line of ``logger.conf``: a log file, and the levels of its messages.
 """

@@ -160,7 +160,7 @@ def folder_state(path: Path) -> FolderState | None:
 def temporary(name: str) -> str:
     """Return the name under which the new version of a file or folder is prepared, in the same folder.
 
-    Asterisk (which includes ``*.conf``), logrotate and fail2ban do not read files of this name.
+    Programs that read all files of a folder, such as ``*.conf``, do not read files of this name.
     """
     return f".{name}.ringfence-new"
 

@@ -1,4 +1,4 @@
-"""Inspects this host: Asterisk with its configuration, fail2ban, the firewall, and networks to exempt."""
+"""Inspects this host: Asterisk with its configuration, other guards, the firewall, and networks to exempt."""
 
 import getopt
 import os
@@ -7,13 +7,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_address, ip_network
 from pathlib import Path
+from typing import Any
 
 from attrs import frozen
 
 from ringfence.audit.asterisk import Trunk, identifies_from, peers_from, settings_from
 from ringfence.audit.hardening import accounts_in_force, open_to_strangers
-from ringfence.errors import ConfigError, HostError, SetupError
-from ringfence.fail2ban.jails import read_configuration
+from ringfence.errors import HostError, SetupError
 from ringfence.file_rights import FileUser
 from ringfence.firewall import choose_backend
 from ringfence.host.console import (
@@ -33,6 +33,7 @@ from ringfence.model import Network, printable
 from ringfence.networks import contains
 from ringfence.setup.changes import FileState
 from ringfence.setup.manager import ManagerConf, checked_state, read_manager, text_of
+from ringfence.setup.other_guards import other_guards
 from ringfence.setup.texts import LOGGER, MANAGER, HostPaths, Layout, layout_of
 
 # -- the Asterisk that runs on this host: its process, its console, and the paths of its folders on this host
@@ -337,10 +338,9 @@ class Owner:
 class Found:
     """All that setup needs to know about this host.
 
-    ``logger`` is the state of logger.conf; None if there is no such file. ``jails`` are the names of
-    fail2ban's enabled jails that guard Asterisk. ``firewall`` is a text that describes the firewall.
-    ``exempt`` has the networks that setup proposes for the allow list, with the reasons. ``notes`` are lines
-    about what could not be found.
+    ``logger`` is the state of logger.conf; None if there is no such file. ``others`` are programs that may
+    guard Asterisk. ``firewall`` is a text that describes the firewall. ``exempt`` has the networks that setup
+    proposes for the allow list, with the reasons. ``notes`` are lines about what could not be found.
     """
 
     asterisk: FoundAsterisk
@@ -348,7 +348,7 @@ class Found:
     manager: ManagerConf
     logger: FileState | None
     owner: Owner
-    jails: tuple[str, ...]
+    others: tuple[Any, ...]
     firewall: str
     exempt: Mapping[Network, str]
     notes: tuple[str, ...] = ()
@@ -370,7 +370,7 @@ def find(paths: HostPaths) -> Found:
         manager,
         logger,
         owner,
-        asterisk_jails(paths.fail2ban),
+        other_guards(paths.etc),
         "; ".join([_backend(), *_firewalls()]),
         exempt,
         tuple(notes),
@@ -389,21 +389,6 @@ def service_owner() -> Owner:
     return Owner(found.pw_uid, found.pw_gid)
 
 
-def asterisk_jails(folder: Path) -> tuple[str, ...]:
-    """Return the names of fail2ban's enabled jails that guard Asterisk.
-
-    ``folder`` has fail2ban's configuration. Return () if this folder does not exist, or if fail2ban is not
-    installed or cannot use it.
-    """
-    if not folder.is_dir():
-        return ()
-    try:
-        found = read_configuration(folder)
-    except ConfigError:
-        return ()
-    return tuple(jail.name for jail in found.jails if jail.guards_asterisk)
-
-
 def found_lines(found: Found) -> Iterator[str]:
     """Yield the lines that describe what was found."""
     asterisk, manager = found.asterisk, found.manager
@@ -414,15 +399,9 @@ def found_lines(found: Found) -> Iterator[str]:
     state = f"on {manager.bindaddr or 'every address'}, port {manager.port}" if manager.enabled else "off"
     yield f"AMI       {state}"
     yield f"firewall  {found.firewall}"
-    yield f"fail2ban  {_jails(found.jails)}"
+    yield from (other.found for other in found.others)
     for note in found.notes:
         yield f"note      {note}"
-
-
-def _jails(jails: tuple[str, ...]) -> str:
-    if not jails:
-        return "no enabled jail guards Asterisk"
-    return f"{', '.join(printable(jail) for jail in jails)} guards Asterisk, and is disabled after the proof"
 
 
 def _backend() -> str:

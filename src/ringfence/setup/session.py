@@ -9,12 +9,12 @@ from ringfence.firewall.cleanup import flush_everything
 from ringfence.host.console import Console
 from ringfence.host.owned_files import names_in
 from ringfence.model import Secret, printable
-from ringfence.setup import fail2ban_jails
 from ringfence.setup.changes import Change, FileChange, file_state, folder_state
 from ringfence.setup.crowdsec import Credentials, Cscli, registrations_of, withdraw
 from ringfence.setup.find import FoundAsterisk, find_asterisk
 from ringfence.setup.journal import Journal, JournalRecord, Produced, Registration, Unit, restore_files
 from ringfence.setup.manager import USER, checked_state
+from ringfence.setup.other_guards import give_back, other_guards
 from ringfence.setup.plan import Plan
 from ringfence.setup.texts import LOGGER, MANAGER, HostPaths
 
@@ -187,12 +187,14 @@ class SetupSession:
         changes = record.changes[kept:]
         units = record.units if whole else ()
         was_active = any(unit.active for unit in units if unit.name == SERVICE)
-        yield from fail2ban_jails.restore(changes)
+        others = other_guards(self._paths.etc)
+        yield from give_back(others, changes)
         if whole:
             self._systemd.restore(units)
             if not was_active:
                 yield from self._remove_rules()
-        rest = tuple(change for change in changes if not fail2ban_jails.is_disabling(change))
+        disabling = {other.file for other in others}
+        rest = tuple(change for change in changes if change.path not in disabling)
         yield from restore_files(JournalRecord(rest, record.produced if whole else (), units))
         if rest:
             yield from _reload_restored()

@@ -28,7 +28,8 @@ class HostPaths:
 
     ``state`` has setup's journal, and the originals of all changed files. It belongs to root alone. It is not
     in ``data``, the folder of the service's user: that user could write a false journal there, and
-    ``setup --undo``, which runs as root, would then overwrite any file.
+    ``setup --undo``, which runs as root, would then overwrite any file. ``etc`` has the configurations of
+    other programs that guard Asterisk.
     """
 
     config: Path = Path("/etc/ringfence/ringfence.toml")
@@ -40,7 +41,7 @@ class HostPaths:
     logrotate: Path = Path("/etc/logrotate.d/ringfence")
     state: Path = Path("/var/lib/ringfence-setup")
     data: Path = Path("/var/lib/ringfence")
-    fail2ban: Path = Path("/etc/fail2ban")
+    etc: Path = Path("/etc")
     systemd: Path = Path("/run/systemd/system")
     hosts: Path = Path("/etc/hosts")
 
@@ -264,12 +265,6 @@ def logrotate(file: Path, user: str, command: Sequence[str]) -> str:
         lines += ["    postrotate", script, "    endscript"]
     lines.append("}")
     return "\n".join(lines) + "\n"
-
-
-def jails_disabled(names: Sequence[str]) -> str:
-    """Return a configuration file for fail2ban that disables these jails."""
-    sections = [f"[{name}]\nenabled = false\n" for name in names]
-    return "\n".join(["# Made by `ringfence setup`; `ringfence setup --undo` removes it.", *sections])
 
 
 def _with_mask(network: Network) -> str:

@@ -15,7 +15,7 @@ from attrs import Factory, define, field, frozen
 
 from ringfence.config.converters import MAX_ATTEMPTS, MAX_DURATION
 from ringfence.detect.rules import RULES
-from ringfence.fail2ban.jails import Jail
+from ringfence.features.fail2ban.jails import Jail
 from ringfence.model import Network, parse_network, printable
 
 # -- the length of a jail's bans

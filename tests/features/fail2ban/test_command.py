@@ -17,8 +17,8 @@ from tests.support.fail2ban import Fail2ban, configure
 from typer.testing import CliRunner
 
 from ringfence.cli.app import app
-from ringfence.cli.import_fail2ban import BATCH
 from ringfence.config.loader import parse
+from ringfence.features.fail2ban.command import BATCH
 from ringfence.model import Friend, FriendReason
 from ringfence.sources import logs
 from ringfence.store.database import Store

@@ -18,6 +18,7 @@ from attrs import define, field, frozen
 from ringfence.errors import ConfigError
 from ringfence.model import printable
 
+FOLDER = Path("/etc/fail2ban")
 DATABASE = "/var/lib/fail2ban/fail2ban.sqlite3"
 CLIENT = "fail2ban-client"
 
@@ -112,14 +113,7 @@ def read_configuration(folder: Path) -> Configuration:
     if not folder.is_dir():
         raise ConfigError(str(folder), ["is no folder; fix: give fail2ban's folder, such as /etc/fail2ban"])
     try:
-        done = subprocess.run(  # noqa: S603 - as found in root's own PATH
-            [CLIENT, "-c", str(folder), "-d"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
-            timeout=_SECONDS,
-            env={**os.environ, "LC_ALL": "C.UTF-8", "PYTHONIOENCODING": "utf-8"},
-        )
+        done = run_client("-c", str(folder), "-d")
     except FileNotFoundError:
         fix = f"fix: run this where fail2ban is installed, because its program {CLIENT} reads its files"
         raise ConfigError(str(folder), [f"fail2ban is not installed; {fix}"]) from None
@@ -133,6 +127,18 @@ def read_configuration(folder: Path) -> Configuration:
         dump.add(line)
     jails = tuple(jail.complete() for jail in dump.jails.values())
     return Configuration(folder, jails, dump.database, (*errors, *dump.problems[:_MAX_PROBLEMS]))
+
+
+def run_client(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """Run fail2ban's client; raise FileNotFoundError, another OSError, ValueError or TimeoutExpired."""
+    return subprocess.run(  # noqa: S603 - as found in root's own PATH
+        [CLIENT, *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        timeout=_SECONDS,
+        env={**os.environ, "LC_ALL": "C.UTF-8", "PYTHONIOENCODING": "utf-8"},
+    )
 
 
 def _errors(output: bytes) -> list[str]:

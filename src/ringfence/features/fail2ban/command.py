@@ -15,27 +15,20 @@ from typing import Annotated, Any
 
 import typer
 
-from ringfence.cli.common import (
-    DEFAULT_CONFIG,
-    ConfigOption,
-    ask,
-    ask_or_read,
-    settings_or_defaults,
-)
+from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, ask, ask_or_read, settings_or_defaults
 from ringfence.cli.output import echo, echo_document, echo_stderr, errors_reported
 from ringfence.clock import format_duration
 from ringfence.config.converters import MAX_DURATION
 from ringfence.config.schema import Settings
 from ringfence.control import MOST_LISTED
 from ringfence.errors import Exit, StoreError
-from ringfence.fail2ban.carried import bantime_of, convert, document_of
-from ringfence.fail2ban.database import Fail2banBan, read_bans
-from ringfence.fail2ban.jails import Configuration, Jail, read_configuration
+from ringfence.features.fail2ban.carried import bantime_of, convert, document_of
+from ringfence.features.fail2ban.database import Fail2banBan, read_bans
+from ringfence.features.fail2ban.jails import FOLDER, Configuration, Jail, read_configuration
 from ringfence.model import Address, Network, format_network, parse_network, printable
 from ringfence.plurals import counted
 from ringfence.sources import logs
 
-FAIL2BAN = Path("/etc/fail2ban")
 BATCH = 1_000
 """The maximum number of bans in one request, because a request has at most 64 KiB."""
 
@@ -45,7 +38,7 @@ DEFAULT_BANTIME = 600.0
 
 
 def import_fail2ban(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="fail2ban's folder.")] = FAIL2BAN,
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="fail2ban's folder.")] = FOLDER,
     jail: Annotated[
         list[str] | None,
         typer.Option("--jail", metavar="NAME", help="Import this enabled jail; may be repeated."),
@@ -73,7 +66,8 @@ def import_fail2ban(
                 f"jail {name} reads a log of Asterisk too, and is left out; to import it: --jail {name}"
             )
         if not bans:
-            _print(jails)
+            own = next((str(path) for path in logs.OWN if path.exists()), "")
+            echo_document(document_of(convert(jails, own)))
         else:
             problems += take_over(jails, _database(found, database), config, dry_run=dry_run, force=force)
     if problems:
@@ -84,14 +78,6 @@ def _print_problems(problems: Sequence[str]) -> int:
     """Print problems; return their number."""
     echo_stderr(*problems)
     return len(problems)
-
-
-def _print(jails: Sequence[Jail]) -> None:
-    echo_document(document_of(convert(jails, _own_log())))
-
-
-def _own_log() -> str:
-    return next((str(path) for path in logs.OWN if path.exists()), "")
 
 
 def take_over_from(folder: Path, names: Sequence[str], config: Path) -> int:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.support.fail2ban import PYTHON, environment, why_no_fail2ban
 
 from ringfence.config.converters import MAX_DURATION, parse_duration
-from ringfence.fail2ban.carried import length_of, seconds_from
+from ringfence.features.fail2ban.carried import length_of, seconds_from
 
 WRITTEN = {
     "600": 600,

@@ -7,7 +7,7 @@ import pytest
 from tests.support.fail2ban import configure
 
 from ringfence.errors import ConfigError
-from ringfence.fail2ban.jails import DATABASE, Configuration, Jail, read_configuration
+from ringfence.features.fail2ban.jails import DATABASE, Configuration, Jail, read_configuration
 
 pytestmark = pytest.mark.usefixtures("fail2ban_client")
 

@@ -6,7 +6,7 @@ from ipaddress import ip_network
 import pytest
 
 from ringfence.config.converters import MAX_DURATION
-from ringfence.fail2ban.carried import (
+from ringfence.features.fail2ban.carried import (
     ALLOW,
     GUESS,
     LOGS,
@@ -16,7 +16,7 @@ from ringfence.fail2ban.carried import (
     convert,
     document_of,
 )
-from ringfence.fail2ban.jails import Jail
+from ringfence.features.fail2ban.jails import Jail
 
 USUAL = {"maxretry": "5", "findtime": "10m", "bantime": "1h"}
 

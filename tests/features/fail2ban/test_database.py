@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from tests.support.unprivileged import unprivileged
 
 from ringfence.errors import StoreError
-from ringfence.fail2ban import database
-from ringfence.fail2ban.database import Fail2banBans, read_bans
+from ringfence.features.fail2ban import database
+from ringfence.features.fail2ban.database import Fail2banBans, read_bans
 
 NOW = 1_800_000_000.0
 NEW = """

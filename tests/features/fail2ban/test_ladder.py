@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ringfence.config.converters import MAX_DURATION
-from ringfence.fail2ban.carried import OWN, ladder_of
-from ringfence.fail2ban.jails import Jail
+from ringfence.features.fail2ban.carried import OWN, ladder_of
+from ringfence.features.fail2ban.jails import Jail
 
 
 def ladder(**options: str) -> tuple[tuple[float, ...], list[str]]:

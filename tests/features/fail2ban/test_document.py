@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ringfence.config.loader import parse
 from ringfence.config.schema import Settings
-from ringfence.fail2ban.carried import (
+from ringfence.features.fail2ban.carried import (
     GUESS,
     LOGS,
     WIDTH,
@@ -20,7 +20,7 @@ from ringfence.fail2ban.carried import (
     convert,
     document_of,
 )
-from ringfence.fail2ban.jails import Jail
+from ringfence.features.fail2ban.jails import Jail
 
 OPTIONS = (
     "ignorecommand", "ignoreself", "logtimezone", "backend", "maxretry", "findtime", "bantime",

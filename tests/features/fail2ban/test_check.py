@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tests.support.fail2ban import configure
 
-from ringfence.cli.check import fail2ban_findings
+from ringfence.features.fail2ban.check import findings
 
 pytestmark = pytest.mark.usefixtures("fail2ban_client")
 
@@ -38,7 +38,7 @@ def found(
         configure(etc, {"jail.local": text})
     if freepbx:
         marker.touch()
-    return [finding.line for finding in fail2ban_findings(etc, marker, proc)]
+    return [finding.line for finding in findings(None, etc, marker, proc)]
 
 
 def test_a_running_jail_is_a_problem(tmp_path: Path) -> None:

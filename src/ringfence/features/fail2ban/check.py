@@ -1,0 +1,68 @@
+"""Findings of ``ringfence check`` about fail2ban, which may ban senders by Asterisk's logs.
+
+FreePBX's "Intrusion Detection" is fail2ban with configuration files that FreePBX writes.
+"""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from ringfence.audit.asterisk import Finding
+from ringfence.errors import ConfigError, error_lines
+from ringfence.features.fail2ban.jails import CLIENT, FOLDER, read_configuration
+from ringfence.host.processes import PROC, network_of, processes
+from ringfence.model import printable
+
+FREEPBX = Path("/etc/freepbx.conf")
+"""A file by which a host with FreePBX is recognized: every FreePBX has it."""
+_PROGRAM = "fail2ban-server"
+_UNLISTED = "`ringfence bans` does not list its bans"
+_FREEPBX_FIX = (
+    "in FreePBX, stop Intrusion Detection (Connectivity > Firewall, or Admin > System Admin); FreePBX may "
+    "start it again after an upgrade"
+)
+
+
+def findings(
+    _settings: object, folder: Path = FOLDER, freepbx: Path = FREEPBX, proc: Path = PROC
+) -> Iterator[Finding]:
+    """Report whether fail2ban guards Asterisk on this host.
+
+    Yield nothing if fail2ban neither runs nor is installed. ``folder`` has its configuration. The
+    file ``freepbx`` exists only on a host with FreePBX. ``proc`` is the folder /proc.
+    """
+    runs = _runs(proc)
+    if not runs and not (folder.is_dir() and shutil.which(CLIENT)):
+        return
+    try:
+        jails = read_configuration(folder).jails
+    except ConfigError as error:
+        why = "; ".join(line.strip() for line in error_lines(error)[0])
+        yield Finding(None, "fail2ban", f"its jails are not known: {why}")
+        return
+    names = [jail.name for jail in jails if jail.guards_asterisk]
+    if not names:
+        yield Finding(True, "fail2ban", "no jail of it bans for Asterisk")
+        return
+    whose = f"{'jail' if len(names) == 1 else 'jails'} {', '.join(map(printable, names))}"
+    fix = _FREEPBX_FIX if freepbx.exists() else _fix(names)
+    if runs:
+        yield Finding(False, "fail2ban", f"its {whose} bans for Asterisk too, and {_UNLISTED}; fix: {fix}")
+    else:
+        later = f"it does not run, but when it starts, its {whose} bans for Asterisk too"
+        yield Finding(None, "fail2ban", f"{later}; fix: {fix}")
+
+
+def _fix(names: list[str]) -> str:
+    """Return a shell command that disables the jails ``names``, also after a restart of fail2ban."""
+    text = "".join(rf"[{printable(name)}]\nenabled = false\n" for name in names)
+    return f"printf '{text}' > {FOLDER}/jail.d/zz-ringfence.local; fail2ban-client reload"
+
+
+def _runs(proc: Path) -> bool:
+    """Whether a fail2ban server runs in this network namespace.
+
+    A server whose namespace this user may not read counts too.
+    """
+    here = network_of(proc=proc)
+    return any(network_of(process, proc) in {"", here} for process in processes(_PROGRAM, proc))

@@ -1,0 +1,112 @@
+"""fail2ban as a guard that ``ringfence setup`` replaces: an additional file disables its jails for Asterisk.
+
+If the file is removed, the jails are enabled again.
+"""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+
+from ringfence.audit.asterisk import Finding
+from ringfence.cli.output import echo
+from ringfence.errors import ConfigError, ControlError, StoreError
+from ringfence.features.fail2ban.command import take_over_from
+from ringfence.features.fail2ban.jails import CLIENT, read_configuration, run_client
+from ringfence.model import printable
+from ringfence.setup.changes import FileChange, FileState, file_state
+
+_INDENT = 4
+
+
+class OtherGuard:
+    """fail2ban on this host. ``file`` disables its jails. The texts are lines for the administrator."""
+
+    def __init__(self, etc: Path) -> None:
+        self._folder = etc / "fail2ban"
+        self.file = self._folder / "jail.d" / "zz-ringfence.local"
+
+    @cached_property
+    def jails(self) -> tuple[str, ...]:
+        """The names of fail2ban's enabled jails that guard Asterisk.
+
+        There are none without its folder, or if fail2ban is not installed or cannot use the folder.
+        """
+        try:
+            found = read_configuration(self._folder)
+        except ConfigError:
+            return ()
+        return tuple(jail.name for jail in found.jails if jail.guards_asterisk)
+
+    @property
+    def found(self) -> str:
+        """What was found on this host."""
+        if not self.jails:
+            return "fail2ban  no enabled jail guards Asterisk"
+        names = ", ".join(map(printable, self.jails))
+        return f"fail2ban  {names} guards Asterisk, and is disabled after the proof"
+
+    def steps(self) -> Iterator[str]:
+        """Yield what setup does with the jails when each source of ringfence works."""
+        if self.jails:
+            yield f"fail2ban: take over the bans of {', '.join(self.jails)}, then disable it"
+
+    def unproven(self) -> Iterator[str]:
+        """Yield that the jails stay, because a source of ringfence does not work."""
+        if self.jails:
+            yield f"fail2ban's jail {', '.join(self.jails)} stays, until every source works"
+
+    def hand_over(self, config: Path, apply: Callable[[FileChange], None]) -> bool:
+        """Take over fail2ban's bans, then disable its jails for Asterisk; return whether this succeeded.
+
+        If the bans cannot be read or sent to the daemon, the jails stay enabled. If the daemon refuses some
+        of them, the jails are disabled, and False is returned. ``config`` is the daemon's configuration, and
+        ``apply`` makes a change that an undo takes back.
+        """
+        if not self.jails:
+            return True
+        name = ", ".join(self.jails)
+        try:
+            problems = take_over_from(self._folder, self.jails, config)
+        except (StoreError, ControlError) as error:
+            return _print(False, f"jail {name} stays, because its bans cannot be taken over: {error}")
+        apply(self.disabling())
+        if problem := reload():
+            return _print(False, f"jail {name} still runs: {problem}; fix: {CLIENT} reload")
+        _print(True, f"jail {name} is disabled, its bans are taken over; the other jails stay")
+        return not problems
+
+    def disabling(self) -> FileChange:
+        """Return the change that disables the jails: a file that fail2ban reads last."""
+        sections = [f"[{name}]\nenabled = false\n" for name in self.jails]
+        text = "\n".join(["# Made by `ringfence setup`; `ringfence setup --undo` removes it.", *sections])
+        after = FileState(text.encode(), 0o644, 0, 0)
+        why = "fail2ban's jail would ban for Asterisk as well"
+        return FileChange(self.file, file_state(self.file), after, why)
+
+    def enable(self) -> Iterator[str]:
+        """Make fail2ban read its restored files; yield a line if it does not."""
+        if problem := reload():
+            yield f"fail2ban did not reload ({problem}); fix: {CLIENT} reload"
+
+    def still_disabled(self) -> Iterator[str]:
+        """Yield a line if the file still disables the jails."""
+        if self.file.exists():
+            yield f"{self.file} still disables fail2ban's jails; fix: remove it, and run: {CLIENT} reload"
+
+
+def _print(right: bool, text: str) -> bool:
+    """Print a finding, and return whether it is right."""
+    echo(Finding(right, "fail2ban", text).line, indent=_INDENT)
+    return right
+
+
+def reload() -> str:
+    """Make fail2ban read its files again; return "" on success, else the reason."""
+    try:
+        done = run_client("reload")
+    except FileNotFoundError:
+        return f"the program {CLIENT} is not installed"
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{CLIENT} reload: {error}"
+    return printable(done.stderr.decode("utf-8", "replace").strip()) if done.returncode else ""

@@ -1,0 +1,68 @@
+"""fail2ban as a guard that setup replaces: which jails are found, the file that disables them, the reload."""
+
+from pathlib import Path
+
+import pytest
+from tests.support.fail2ban import configure
+
+from ringfence.features.fail2ban import other_guard
+from ringfence.features.fail2ban.jails import read_configuration
+from ringfence.features.fail2ban.other_guard import OtherGuard
+
+_JAILS = "[sshd]\nenabled = true\n[asterisk]\nenabled = {on}\n[pbx]\nfilter = asterisk\nenabled = true\n"
+
+
+@pytest.mark.usefixtures("fail2ban_client")
+def test_enabled_jails_for_asterisk_are_found(tmp_path: Path) -> None:
+    """The name or the filter shows it; without fail2ban, or if it cannot use its files, there is none."""
+    etc = tmp_path / "fail2ban"
+    assert OtherGuard(tmp_path).jails == ()
+    etc.mkdir()
+    assert OtherGuard(tmp_path).jails == ()
+
+    configure(etc, {"jail.local": _JAILS.format(on="true")})
+    assert OtherGuard(tmp_path).jails == ("asterisk", "pbx")
+    configure(etc, {"jail.local": _JAILS.format(on="false")})
+    assert OtherGuard(tmp_path).jails == ("pbx",)
+
+
+@pytest.mark.usefixtures("fail2ban_client")
+def test_fail2ban_reads_the_file_last(tmp_path: Path) -> None:
+    """The jail is disabled, also if jail.local and another file of jail.d enable it; the others stay."""
+    etc = tmp_path / "fail2ban"
+    files = {
+        "jail.local": "[sshd]\nenabled = true\n[asterisk]\nenabled = true\n",
+        "jail.d/local.local": "[asterisk]\nenabled = true\n",
+    }
+    configure(etc, files)
+    other = OtherGuard(tmp_path)
+    change = other.disabling()
+    change.path.write_bytes(change.after.content)
+    found = read_configuration(etc)
+
+    assert [jail.name for jail in found.jails] == ["sshd"]
+    assert change.path == other.file
+
+
+@pytest.mark.parametrize("names", [("asterisk",), ("asterisk", "asterisk-security")])
+def test_each_jail_is_disabled(tmp_path: Path, names: tuple[str, ...]) -> None:
+    """Each jail has a section, as docs/fail2ban.md has it."""
+    (tmp_path / "fail2ban/jail.d").mkdir(parents=True)
+    other = OtherGuard(tmp_path)
+    other.jails = names
+    lines = other.disabling().after.content.decode().split("\n")
+
+    assert [line for line in lines if line.startswith("[")] == [f"[{name}]" for name in names]
+    assert lines.count("enabled = false") == len(names)
+
+
+def test_a_reload_that_fails_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing program and an error of the program have their reason; success has none."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert other_guard.reload() == "the program fail2ban-client is not installed"
+
+    program = tmp_path / "fail2ban-client"
+    for script, problem in (("exit 0", ""), ("echo 'no socket' >&2; exit 255", "no socket")):
+        program.write_text(f"#!/bin/sh\n{script}\n", "utf-8")
+        program.chmod(0o755)
+        assert other_guard.reload() == problem
