@@ -27,8 +27,10 @@ fixed names. The guard loads each module where it needs it:
 - in the module ``bans``: ``notes``, a function that gets the configuration's file and the networks that the
   user asked for, and yields lines below the list of ``ringfence bans``
 - in the module ``api``: ``Api``, the client of CrowdSec's local API, which ``ringfence setup`` tries
-- in the module ``check``: ``findings``, a function that gets the settings and yields findings of
-  ``ringfence check``
+- in the module ``check``: ``findings``, a function that gets what is checked (``cli/check.py``) and yields
+  lines of ``ringfence check``
+- in the module ``setup``: ``notes``, a function that gets the folder of Asterisk's files and its console, and
+  yields lines of ``ringfence setup``
 - in the module ``other_guard``: ``OtherGuard``, a program that guards Asterisk until ``ringfence setup``
   replaces it
 
@@ -45,6 +47,7 @@ from typing import Any, NamedTuple
 STREET = {
     "trial": "rules and bans that are removed again, unless an administrator confirms them in time",
     "fence": "who may reach the SIP ports: only friends, the allow list, and named networks and countries",
+    "audit": "accounts, services and weaknesses in Asterisk's own settings, as `check` prints them",
     "fail2ban": "its settings and bans taken over, and its jails replaced",
     "history": "attempts and bans over time",
     "tops": "the accounts and addresses with the most attempts, and the live display",

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from ringfence.audit.asterisk import Asterisk
 from ringfence.cli import check_logs
 from ringfence.cli.check_logs import TAIL, log_findings
 from ringfence.config.converters import LevelName, Name, Pattern, UserName
 from ringfence.config.schema import AsteriskSettings, CustomSettings, LogSettings
+from ringfence.host.asterisk_logging import Asterisk
 from ringfence.host.conf_reader import Unread
 from ringfence.sources.logs import LOG_PATHS
 from ringfence.sources.state import WITHOUT_LOG

@@ -8,11 +8,11 @@ from tests.support.console import ScriptedConsole
 from tests.support.fail2ban import configure
 from tests.support.pbx_machine import differing
 
-from ringfence.audit.asterisk import Finding
 from ringfence.cli import setup as setup_command
 from ringfence.cli.setup import SetupRun
 from ringfence.errors import ConfigError, SetupError
 from ringfence.features.fail2ban import other_guard
+from ringfence.findings import Finding
 from ringfence.setup import session
 
 pytestmark = pytest.mark.kernel  # a host in a folder has files of several users

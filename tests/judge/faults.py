@@ -12,6 +12,6 @@ NOTHING_TO_PUT_BACK = {
     "u: nginx before WSS": "What proves a client depends only on the sockets of Kamailio or OpenSIPS. "
     "The judge has no proxy: tests/detect/test_proxies.py tests this.",
     "v": "ringfence sees no look-up of Asterisk. `ringfence check` reports the name of the host that no file "
-    "knows: tests/audit has its test.",
+    "knows: tests/features/audit has its test.",
 }
 """Findings whose mechanism was deleted, or was never in the code that the judge drives, with the reason."""

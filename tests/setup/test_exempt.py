@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from tests.setup.world import make_host
 
-from ringfence.audit.asterisk import Trunk
 from ringfence.errors import HostError
+from ringfence.host.console_tables import Trunk
 from ringfence.setup import find
-from ringfence.setup.find import guest_notes, networks_to_exempt, ssh_client, trunks_in, without_parts
+from ringfence.setup.find import networks_to_exempt, ssh_client, trunks_in, without_parts
 
 
 @pytest.mark.parametrize(
@@ -46,19 +46,6 @@ def test_a_network_within_another_one_is_left_out() -> None:
         "192.0.2.1/32",
         "fd00::/64",
     ]
-
-
-@pytest.mark.kernel
-def test_calls_without_a_password_are_noted(tmp_path: Path) -> None:
-    """If strangers may call, setup names what lets them, and the key; otherwise it is silent."""
-    host = make_host(tmp_path)
-    assert [*guest_notes(host.asterisk())] == []
-    endpoints = "[anonymous]\ntype = endpoint\ncontext = public\n[100]\ntype = endpoint\nauth = 100\n"
-    (host.etc / "pjsip.conf").write_text(endpoints, "utf-8")
-    (host.etc / "modules.conf").write_text("[modules]\nautoload = yes\n", "utf-8")
-    first, *others = guest_notes(host.asterisk())
-    assert first.startswith("Asterisk takes calls without a password (pjsip.conf [anonymous]): ")
-    assert "guests = true in [firewall.ration]" in others[-1]
 
 
 @pytest.mark.kernel

@@ -19,9 +19,9 @@ from tests.setup.world import (
     with_exempt,
 )
 
-from ringfence.audit.asterisk import read_asterisk
 from ringfence.errors import SetupError
 from ringfence.host.asterisk_conf import fault_of
+from ringfence.host.asterisk_logging import read_asterisk
 from ringfence.model import Secret
 from ringfence.setup.changes import FileChange, FileState, FolderChange, FolderState
 from ringfence.setup.find import Found

@@ -36,19 +36,24 @@ Request = dict[str, Any]
 def _load() -> None:
     """Import what the daemon, the commands and the SIP client import."""
     importlib.import_module("ringfence.daemon.service")
-    for package in ("audit", "daemon", "firewall", "report", "sources", "store"):
-        root = importlib.import_module(f"ringfence.{package}")
-        for module in pkgutil.walk_packages(root.__path__, f"{root.__name__}."):
-            importlib.import_module(module.name)
+    for package in ("daemon", "firewall", "report", "sources", "store"):
+        _load_all(package)
     for hidden in ("rich", "greenlet"):  # the daemon hides them from its own imports
         del sys.modules[hidden]
     importlib.import_module("rich.table")
     importlib.import_module("ringfence.cli.app")
-    for module in pkgutil.iter_modules(importlib.import_module("ringfence.cli").__path__, "ringfence.cli."):
-        importlib.import_module(module.name)
+    for package in ("cli", "features.audit", "features.fail2ban"):
+        _load_all(package)
     # typer imports more when it converts the first argument.
     with redirect_stderr(io.StringIO()), suppress(SystemExit):
         sys.modules["ringfence.cli.app"].app(["status", "--config", f"{os.devnull}/none"])
+
+
+def _load_all(package: str) -> None:
+    """Import every module of a package."""
+    root = importlib.import_module(f"ringfence.{package}")
+    for module in pkgutil.walk_packages(root.__path__, f"{root.__name__}."):
+        importlib.import_module(module.name)
 
 
 def serve(control: socket.socket) -> None:

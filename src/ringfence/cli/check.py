@@ -2,29 +2,17 @@
 
 import asyncio
 import logging
-import socket
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
 from ringfence import control, street
 from ringfence.alarm_codes import is_about_setup
-from ringfence.audit.asterisk import Finding, asterisk_findings, read_asterisk
-from ringfence.audit.hardening import (
-    HOSTS,
-    HTTP,
-    accounts_in_force,
-    hardening_findings,
-    host_name_findings,
-    look_up_findings,
-    open_to_strangers,
-    read_services,
-)
-from ringfence.cli.check_friends import allowed_of, decoy_findings, guest_findings, trunk_findings
-from ringfence.cli.check_logs import log_findings
+from ringfence.cli.check_friends import allowed_of, trunk_findings
+from ringfence.cli.check_logs import asterisk_findings, log_findings
 from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, alarm_text, ask, settings_from
 from ringfence.cli.output import JsonOption, echo, echo_json, echo_stderr, errors_reported
 from ringfence.config.schema import AsteriskSettings, Settings
@@ -32,13 +20,16 @@ from ringfence.daemon.process import USER, may_read
 from ringfence.daemon.process import configure as configure_logging
 from ringfence.daemon.source_manager import NO_EXPORT, target_of
 from ringfence.errors import ControlError, DaemonUnreachableError, Exit, FirewallError, HostError
+from ringfence.findings import Finding
 from ringfence.firewall import make_backend
 from ringfence.host.asterisk_conf import FOLDER
+from ringfence.host.asterisk_logging import read_asterisk
 from ringfence.host.connections import ClosedSockets
 from ringfence.host.console import Console, NoConsole, local_console
+from ringfence.host.hosts_file import HOSTS
 from ringfence.host.listening import find_proxy_sockets
 from ringfence.host.protected import why_no_logins
-from ringfence.model import format_network, printable
+from ringfence.model import format_network
 from ringfence.plurals import counted
 from ringfence.sources.ami import AmiSource
 from ringfence.sources.state import WITHOUT_CLIENTS, WITHOUT_WIRE, State
@@ -54,9 +45,6 @@ UNPROVEN = (
 )
 """A text for findings: what follows if outgoing challenges are not captured (the source "wire")."""
 
-_RIGHTS = (("read", "security"), ("read", "system"), ("write", "reporting"))
-"""The rights with which our manager user learns about phones and trunks, also at the daemon's start."""
-
 HardeningOption = Annotated[
     bool, typer.Option("--hardening", help="Also check Asterisk's own settings for weaknesses.")
 ]
@@ -68,6 +56,21 @@ HostsOption = Annotated[
 ]
 
 
+class Checked(NamedTuple):
+    """What is checked, for the checks of features.
+
+    ``files`` has the configuration files of the Asterisk on this host, and ``console`` is its console. With
+    several Asterisks, or a remote one, ``files`` is None: it is unknown to which of them the files belong.
+    ``hosts`` is the file with the names of hosts. ``weaknesses``: also report those of Asterisk's settings.
+    """
+
+    settings: Settings
+    files: Path | None
+    console: Console
+    hosts: Path
+    weaknesses: bool
+
+
 def check(
     config: ConfigOption = DEFAULT_CONFIG,
     hardening: HardeningOption = False,
@@ -76,10 +79,15 @@ def check(
     hosts: HostsOption = HOSTS,
 ) -> None:
     """Check the setup, and suggest fixes. Changes nothing."""
+    if hardening and "audit" not in street.present():
+        raise typer.BadParameter("audit is not installed", param_hint="--hardening")
     with errors_reported():
         settings = settings_from(config, secrets=True)
+    here = len(settings.asterisk) == 1 and _is_here(settings.asterisk[0].ami.host)
+    console = local_console(files) if here else NoConsole(_NOT_HERE)
+    checked = Checked(settings, files if here else None, console, hosts, weaknesses=hardening)
     findings = []
-    for finding in _findings(config, settings, files, hosts, weaknesses=hardening):
+    for finding in _findings(config, checked):
         findings.append(finding)
         if not as_json:
             echo(finding.line, indent=_INDENT)
@@ -91,13 +99,9 @@ def check(
         raise typer.Exit(Exit.PROBLEM)
 
 
-def _findings(
-    path: Path, settings: Settings, files: Path, hosts: Path, *, weaknesses: bool
-) -> Iterator[Finding]:
-    """Yield all findings; ``weaknesses``: also those of Asterisk's settings.
-
-    ``hosts`` is the file with the names of hosts.
-    """
+def _findings(path: Path, checked: Checked) -> Iterator[Finding]:
+    """Yield all findings; ``path`` is the configuration."""
+    settings = checked.settings
     configure_logging(logging.CRITICAL)  # errors are printed as findings: do not log them too
     yield Finding(True, "configuration", str(path))
     yield from _secret_findings(path)
@@ -111,7 +115,7 @@ def _findings(
                 "is not used (enabled = false): attempts are seen only in the logs, and later, and no failed"
             )
             yield Finding(None, what, f"{unused} manager login can be confirmed; fix: enabled = true")
-    yield from _asterisk_findings(settings, report, files, hosts, weaknesses=weaknesses)
+    yield from _asterisk_findings(checked, report)
     wire = asyncio.run(_wire_finding(settings, report))
     yield wire
     if settings.hep_targets():
@@ -121,7 +125,7 @@ def _findings(
     yield _closed_connections()
     yield _logins()
     for feature in street.modules("check"):
-        yield from feature.findings(settings)
+        yield from feature.findings(checked)
     for database in settings.geo.database or ():
         if not Path(database).is_file():
             yield Finding(False, "geo", f"{database} does not exist; see [geo] database")
@@ -277,59 +281,23 @@ async def _open_wire() -> tuple[str, str]:
     return str(source.condition.state), source.condition.detail
 
 
-def _asterisk_findings(
-    settings: Settings, report: Mapping[str, Any] | None, files: Path, hosts: Path, *, weaknesses: bool
-) -> Iterator[Finding]:
-    """Check the logs of each Asterisk, and the settings, accounts and look-ups of the one on this host.
+def _asterisk_findings(checked: Checked, report: Mapping[str, Any] | None) -> Iterator[Finding]:
+    """Check the logs of each Asterisk, and the settings and trunks of the one on this host.
 
-    The arguments are as in :func:`_findings`.
-    """
-    alone = len(settings.asterisk) == 1
-    # With several PBXs, or a remote one, it is unknown to which of them the files in /etc/asterisk belong.
-    here = alone and _is_here(settings.asterisk[0].ami.host)
-    asterisk = read_asterisk(files) if here else None
-    for pbx in settings.asterisk:
-        yield from log_findings(pbx, report, asterisk, alone=alone)
-    console = local_console(files) if here else NoConsole(_NOT_HERE)
-    yield from asterisk_findings(asterisk, console)
-    if here:
-        yield from _account_findings(settings, report, files, console, weaknesses=weaknesses)
-        yield from look_up_findings(console)
-        yield from host_name_findings(socket.gethostname(), hosts, hosts.with_name("nsswitch.conf"))
-    elif weaknesses:
-        yield Finding(None, "hardening", f"not checked: {_NOT_HERE}")
-
-
-def _account_findings(
-    settings: Settings,
-    report: Mapping[str, Any] | None,
-    files: Path,
-    console: Console,
-    *,
-    weaknesses: bool,
-) -> Iterator[Finding]:
-    """Check the Asterisk of this host by its console and its files.
-
-    Report which rights our manager user lacks, which trunks are neither friends nor allowed, and which decoys
-    are real accounts, and ``weaknesses`` of Asterisk's settings.
     ``report`` is the daemon's status; None if the daemon does not answer.
     """
-    user = str(settings.asterisk[0].ami.username)
-    yield from rights_findings(files, user)
-    yield from page_findings(settings, files)
-    known = allowed_of(
-        settings,
-        _list_from_daemon(settings, "lists", side="allow") if report else None,
-        _list_from_daemon(settings, "friends") if report else None,
-    )
-    yield from trunk_findings(console, known)
-    accounts = accounts_in_force(files, console)
-    yield from guest_findings(settings, open_to_strangers(accounts))
-    decoys = settings.rules["decoy"]
-    if decoys.enabled and decoys.accounts:
-        yield from decoy_findings(decoys.accounts, (account.name for account in accounts.accounts))
-    if weaknesses:
-        yield from hardening_findings(files, console, user)
+    settings = checked.settings
+    asterisk = read_asterisk(checked.files) if checked.files else None
+    for pbx in settings.asterisk:
+        yield from log_findings(pbx, report, asterisk, alone=len(settings.asterisk) == 1)
+    yield from asterisk_findings(asterisk, checked.console)
+    if checked.files:
+        known = allowed_of(
+            settings,
+            _list_from_daemon(settings, "lists", side="allow") if report else None,
+            _list_from_daemon(settings, "friends") if report else None,
+        )
+        yield from trunk_findings(checked.console, known)
 
 
 def _list_from_daemon(settings: Settings, do: str, side: str = "") -> list[Mapping[str, Any]] | None:
@@ -375,37 +343,3 @@ def _daemon_findings(settings: Settings) -> tuple[Mapping[str, Any] | None, list
     hosts = [*report.get("pinging", ()), *report.get("guests", ())]
     named = [Finding(None, one["address"], one["text"]) for one in hosts]
     return report, [*(found or [Finding(True, "daemon", "running, and every source is connected")]), *named]
-
-
-def page_findings(settings: Settings, folder: Path) -> Iterator[Finding]:
-    """Report what answers of Asterisk's HTTPS server to strangers count, if other hosts may reach it.
-
-    ``folder`` has Asterisk's configuration files.
-    """
-    doors = [door for door in read_services(folder).open_listeners(HTTP) if door.tls] if settings.wire else []
-    for door in doors:
-        what = f"wire: HTTPS on port {door.port}"
-        if not settings.has_pages(door.port):
-            counted = "strangers may read no pages: each answer without an event counts (rule unexplained)"
-            fix = "if they should (provisioning, ARI): https_pages = true in [asterisk.wire], or allow them"
-            yield Finding(True, what, f"{counted}; {fix}")
-        elif not settings.hep_targets():
-            hidden = "strangers may read pages, and guesses by WSS can hide among them from AMI and the wire"
-            yield Finding(None, what, f"{hidden}; fix: https_pages = false, or [asterisk.hep]")
-
-
-def rights_findings(folder: Path, user: str) -> Iterator[Finding]:
-    """Report the rights that our manager user lacks. ``user`` is its name.
-
-    ``folder`` has Asterisk's configuration files. Yield nothing if the user has all rights that it needs, or
-    if its rights are unknown.
-    """
-    own = read_services(folder).manager(user)
-    lacking = [f"{side} = {name}" for side, name in _RIGHTS if own and not own.may(side, name)]
-    if lacking:
-        yield Finding(
-            None,
-            f"asterisk's settings: manager user {printable(user)}",
-            f"lacks {', '.join(lacking)}: phones and trunks become friends at their first event, not at "
-            "the start; fix: read = security,system and write = reporting there, then manager reload",
-        )

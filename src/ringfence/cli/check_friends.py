@@ -9,10 +9,10 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ringfence.audit.asterisk import Finding, Trunk, identifies_from, peers_from
 from ringfence.config.schema import Settings
-from ringfence.firewall.contract import GUESTS, LimitMode
+from ringfence.findings import Finding
 from ringfence.host.console import Console
+from ringfence.host.console_tables import Trunk, identifies_from, peers_from
 from ringfence.lists.entries import parse_entry
 from ringfence.model import FriendReason, ListKind, Network, printable
 
@@ -76,45 +76,6 @@ def trunk_findings(console: Console, allowed: Sequence[Network]) -> Iterator[Fin
             else "no trunk is known by its address alone"
         )
         yield Finding(True, "trunks", seen)
-
-
-def decoy_findings(decoys: Iterable[str], accounts: Iterable[str]) -> Iterator[Finding]:
-    """Report the decoys that are real accounts.
-
-    A decoy is an account name in the settings of the rule ``decoy``. A real account must not be one, because
-    then one mistyped password of its phone causes a ban.
-    """
-    for name in sorted({*decoys} & {*accounts}):
-        why = "is an account in Asterisk's files, so a mistyped password of it leads to a ban"
-        fix = "fix: remove it from accounts in [rules.decoy]"
-        yield Finding(False, f"decoy {printable(name)}", f"{why}; {fix}")
-
-
-def guest_findings(settings: Settings, by: str) -> Iterator[Finding]:
-    """Report whether calls of strangers fit the ration of questions.
-
-    ``by`` is what lets strangers call without a password, "" if nothing is known that does.
-    """
-    ration = settings.firewall.ration
-    if ration.asking is LimitMode.OFF:
-        return
-    if by and not ration.guests:
-        yield Finding(
-            None,
-            "guests",
-            f"Asterisk takes calls without a password ({by}), and a stranger may ask little in a second; "
-            "fix: allow the networks of your carriers, or, if anybody may call: guests = true in "
-            "[firewall.ration]",
-        )
-    elif by:
-        yield Finding(True, "guests", f"strangers may call ({by}), and each may ask {GUESTS} times as much")
-    elif ration.guests:
-        yield Finding(
-            None,
-            "guests",
-            f"strangers may ask {GUESTS} times as much, but no account is known that takes calls without a "
-            "password; fix: if there is none, remove guests from [firewall.ration]",
-        )
 
 
 def _too_wide(trunk: Trunk) -> Finding:

@@ -1,4 +1,4 @@
-"""Findings of ``ringfence check`` about Asterisk's logs: which are read, and which levels they contain.
+"""Findings of ``ringfence check`` about Asterisk's logs: which are read, their levels, what hides attempts.
 
 A running daemon reports which files it reads. Without a daemon, the command searches for them as the daemon
 does. If root runs the command, it searches with the rights of the daemon's user. The levels of a log (such as
@@ -9,19 +9,23 @@ import os
 import pwd
 import shutil
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from attrs import frozen
 
-from ringfence.audit.asterisk import DUMPING, Asterisk, Finding
 from ringfence.config.schema import AsteriskSettings, CustomSettings
+from ringfence.findings import Finding
+from ringfence.host.asterisk_logging import DUMPING, Asterisk
+from ringfence.host.conf_reader import Unread
+from ringfence.host.console import Console
+from ringfence.host.console_tables import settings_from
 from ringfence.parse.prefix import parse_prefix
 from ringfence.sources.journal import PROGRAM, UNITS, user_number
 from ringfence.sources.logs import LOG_PATHS, OWN, check_paths, choose
-from ringfence.sources.state import WITHOUT_LOG
+from ringfence.sources.state import CHAN_SIP_TLS, WITHOUT_LOG
 
 USER = "ringfence"
 """The user that the daemon runs as, by its systemd unit."""
@@ -263,3 +267,72 @@ def _in_none(
         if custom.level.lower() not in seen:
             why = f"no log that is read contains the level {custom.level}"
             yield Finding(False, f"{name}: lines of your own ({custom.name})", why)
+
+
+# -- findings of ``check`` about settings of Asterisk that hide attempts from all its logs
+
+
+ELSEWHERE = (
+    'asterisk -rx "logger show channels", asterisk -rx "pjsip show settings", and authdebug in iax.conf'
+)
+"""Where an administrator finds the settings that ``check`` could not read: commands and a file."""
+
+
+def asterisk_findings(asterisk: Asterisk | None, console: Console) -> Iterator[Finding]:
+    """Yield a finding for each setting that hides attempts; if there is none, a finding that says so.
+
+    ``asterisk`` is None if Asterisk's files cannot be read here. In this case, and if only a part of the
+    files can be read, yield a finding with the commands that show such settings to the administrator.
+    """
+    what = "asterisk's settings"
+    if asterisk is None:
+        yield Finding(None, what, f"cannot be read from here; on its host, see: {ELSEWHERE}")
+        return
+    closed = [one.text for one in asterisk.unread if one.closed]
+    if closed:
+        names = ", ".join(closed)
+        yield Finding(
+            None, what, f"not all files can be read ({names}); fix: run this as root, or see: {ELSEWHERE}"
+        )
+    yield from unknown_findings(what, asterisk.unread)
+    if asterisk.iax_silent:
+        yield Finding(
+            None,
+            f"{what}: IAX2",
+            "failed logins are logged nowhere; fix: authdebug = yes in iax.conf [general]",
+        )
+    gate = asterisk.gate
+    if gate is not None:
+        yield Finding(
+            None,
+            f"{what}: PJSIP",
+            f"unknown callers are reported only from request {gate.count} within {gate.period} s on, "
+            f"and then not at all for up to {gate.mute} s (unidentified_request_count, _period, "
+            "_prune_interval); fix: remove auth_username from endpoint_identifier_order, unless needed",
+        )
+    chan_sip_tls = _chan_sip_tls(asterisk, console)
+    if chan_sip_tls:
+        yield Finding(None, f"{what}: chan_sip", CHAN_SIP_TLS)
+    if not asterisk.unread and not asterisk.iax_silent and gate is None and not chan_sip_tls:
+        yield Finding(True, what, "no setting hides attempts from its logs")
+
+
+def unknown_findings(what: str, unread: Iterable[Unread]) -> Iterator[Finding]:
+    """Yield a finding for each part of Asterisk's files that is not understood, though it may be read.
+
+    Asterisk refuses most of these parts too. But it may still have other settings from before, and it refuses
+    the file at its next start.
+    """
+    for one in dict.fromkeys(unread):
+        if not one.closed:
+            yield Finding(False, f"{what}: {one.file}", f"{one.text}; fix: correct this, then check again")
+
+
+def _chan_sip_tls(asterisk: Asterisk, console: Console) -> bool:
+    """Whether chan_sip serves TLS: the console's answer, or else what sip.conf configures.
+
+    The file decides only if the console cannot be used. A new Asterisk has no chan_sip, but often still a
+    sip.conf. Its console does not know the command; then the result is False.
+    """
+    shown = settings_from(console.show("sip show settings") or "").get("tls sip bindaddress")
+    return shown != "Disabled" if shown else bool(console.problem) and asterisk.chan_sip_tls

@@ -12,11 +12,11 @@ from typing import Annotated
 
 import typer
 
-from ringfence.audit.asterisk import Finding
 from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, settings_from
 from ringfence.cli.output import echo, echo_document, echo_stderr, errors_reported
 from ringfence.daemon.process import configure as configure_logging
 from ringfence.errors import ConfigError, Exit, RingfenceError, SetupError
+from ringfence.findings import Finding
 from ringfence.model import Secret
 from ringfence.setup.changes import FileChange, FileState
 from ringfence.setup.crowdsec import (

@@ -11,8 +11,7 @@ from typing import Any
 
 from attrs import frozen
 
-from ringfence.audit.asterisk import Trunk, identifies_from, peers_from, settings_from
-from ringfence.audit.hardening import accounts_in_force, open_to_strangers
+from ringfence import street
 from ringfence.errors import HostError, SetupError
 from ringfence.file_rights import FileUser
 from ringfence.firewall import choose_backend
@@ -26,6 +25,7 @@ from ringfence.host.console import (
     names_of,
     owner_of,
 )
+from ringfence.host.console_tables import Trunk, identifies_from, peers_from, settings_from
 from ringfence.host.owned_files import exists, may_change
 from ringfence.host.processes import PROC, processes
 from ringfence.host.routes import read_local_networks
@@ -282,14 +282,6 @@ def networks_to_exempt(
     return without_parts(found), problems
 
 
-def guest_notes(asterisk: FoundAsterisk) -> Iterator[str]:
-    """Yield a line if strangers may call without a password: which networks to allow, or which key to set."""
-    if by := open_to_strangers(accounts_in_force(asterisk.conf, asterisk.console)):
-        yield f"Asterisk takes calls without a password ({by}): a stranger may ask little in a second"
-        yield "allow the networks of carriers that call so; `ringfence check` names who does"
-        yield "if anybody may call, set guests = true in [firewall.ration]"
-
-
 def trunks_in(trunks: Iterable[Trunk]) -> dict[Network, str]:
     """Return the networks of the first ``MOST`` trunks, each with the trunk's name as its reason.
 
@@ -363,7 +355,8 @@ def find(paths: HostPaths) -> Found:
     texts = {MANAGER: manager.text, LOGGER: text_of(logger)}
     layout = layout_of(asterisk.conf, lambda path: texts[path.name], may_change)
     exempt, notes = networks_to_exempt(asterisk)
-    notes += guest_notes(asterisk)
+    for feature in street.modules("setup"):
+        notes += feature.notes(asterisk.conf, asterisk.console)
     return Found(
         asterisk,
         layout,

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from attrs import define, field, frozen
 
-from ringfence.audit.asterisk import read_asterisk
-from ringfence.audit.hardening import hosts_line, knows_host
 from ringfence.errors import SetupError
 from ringfence.host.asterisk_conf import Conf, read_conf
+from ringfence.host.asterisk_logging import read_asterisk
+from ringfence.host.hosts_file import hosts_line, knows_host
 from ringfence.host.processes import PROC
 from ringfence.model import Network, Secret, parse_network
 from ringfence.networks import contains

@@ -17,8 +17,8 @@ from typing import Any, TypeAlias
 from attrs import frozen
 
 from ringfence import control
-from ringfence.audit.asterisk import Finding
 from ringfence.errors import ControlError, DaemonUnreachableError, SetupError
+from ringfence.findings import Finding
 from ringfence.host.listening import find_ports, listening_sockets
 from ringfence.host.processes import sockets_of
 from ringfence.model import SETUP_ACCOUNT

@@ -7,9 +7,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from ringfence.audit.asterisk import Finding
 from ringfence.errors import ConfigError, error_lines
 from ringfence.features.fail2ban.jails import CLIENT, FOLDER, read_configuration
+from ringfence.findings import Finding
 from ringfence.host.processes import PROC, network_of, processes
 from ringfence.model import printable
 
@@ -24,7 +24,7 @@ _FREEPBX_FIX = (
 
 
 def findings(
-    _settings: object, folder: Path = FOLDER, freepbx: Path = FREEPBX, proc: Path = PROC
+    _checked: object, folder: Path = FOLDER, freepbx: Path = FREEPBX, proc: Path = PROC
 ) -> Iterator[Finding]:
     """Report whether fail2ban guards Asterisk on this host.
 

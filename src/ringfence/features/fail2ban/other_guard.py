@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 
-from ringfence.audit.asterisk import Finding
 from ringfence.cli.output import echo
 from ringfence.errors import ConfigError, ControlError, StoreError
 from ringfence.features.fail2ban.command import take_over_from
 from ringfence.features.fail2ban.jails import CLIENT, read_configuration, run_client
+from ringfence.findings import Finding
 from ringfence.model import printable
 from ringfence.setup.changes import FileChange, FileState, file_state
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tests.support.lab import Lab
 
-from ringfence.audit.asterisk import LEVELS, Asterisk, Gate, read_asterisk
+from ringfence.host.asterisk_logging import LEVELS, Asterisk, Gate, read_asterisk
 
 AUTOLOAD = "[modules]\nautoload = yes\n"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ringfence.audit.asterisk import Finding
+from ringfence.findings import Finding
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.audit.accounts import Account, AsteriskAccounts, read_accounts
+from ringfence.features.audit.accounts import Account, AsteriskAccounts, read_accounts
 
 STRONG = "f3Q9zLw27vTk"
 

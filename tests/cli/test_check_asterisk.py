@@ -4,7 +4,8 @@ import pytest
 from attrs import evolve
 from tests.support.console import ScriptedConsole
 
-from ringfence.audit.asterisk import Asterisk, Gate, asterisk_findings
+from ringfence.cli.check_logs import asterisk_findings
+from ringfence.host.asterisk_logging import Asterisk, Gate
 from ringfence.host.conf_reader import Unread
 from ringfence.host.console import Console
 from ringfence.sources.state import CHAN_SIP_TLS

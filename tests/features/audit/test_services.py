@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.audit.hardening import AMI, HTTP, Manager, listening_at, read_services
+from ringfence.features.audit.services import AMI, HTTP, Manager, listening_at, read_services
 
 STRONG = "f3Q9zLw27vTk"
 

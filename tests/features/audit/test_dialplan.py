@@ -3,8 +3,8 @@
 import pytest
 from tests.support.console import ScriptedConsole
 
-from ringfence.audit import hardening
-from ringfence.audit.hardening import Dialplan, Reach
+from ringfence.features.audit import dialplan
+from ringfence.features.audit.dialplan import Dialplan, Reach
 
 
 class Shown:
@@ -140,7 +140,7 @@ def test_loops_end(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Dialplan(ring).reach("in") == Reach()
     assert sorted(ring.asked) == ["dialplan show b", "dialplan show in"]
 
-    monkeypatch.setattr(hardening, "MAX_CONTEXTS", 10)
+    monkeypatch.setattr(dialplan, "MAX_CONTEXTS", 10)
     chain = Shown({"in": [("include", f"c{n}") for n in range(50)], "c1": [("include", "in")]})
     assert Dialplan(chain).reach("in").unclear == ("more than 10 contexts",)
     deep = "${" * 2000 + "EXTEN" + "}" * 2000

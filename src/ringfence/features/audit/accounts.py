@@ -1,4 +1,4 @@
-"""Accounts in Asterisk's files, and what each permits: chan_sip, IAX2, PJSIP and its wizard.
+"""Accounts of Asterisk, and what each permits: chan_sip, IAX2, PJSIP and its wizard.
 
 A password is checked while the file is read. Only the result is kept, not the password. Accounts that
 Asterisk reads from a database are not checked, because the files do not contain them.
@@ -7,11 +7,13 @@ Asterisk reads from a database are not checked, because the files do not contain
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from ringfence.audit.asterisk import unread_of
 from ringfence.host.asterisk_conf import Conf, Section, is_true, joined, read_conf
+from ringfence.host.asterisk_logging import is_loaded, read_modules, unread_of
 from ringfence.host.conf_reader import Unread
+from ringfence.host.console import Console
+from ringfence.host.console_tables import settings_from
 from ringfence.model import Secret
 
 # -- passwords that can be guessed at once. A password is checked here, and only the result is returned
@@ -124,15 +126,8 @@ _WANTED = frozenset(
     {
         *("type", "context", "deny", "acl", "host", "username", "defaultuser", "insecure"),
         *("allowguest", "alwaysauthreject", "autocreatepeer", "tlsclientmethod", "call-limit", "busylevel"),
-        *("hassip", "hasiax", "auth", "inkeys"),
-        *(
-            "aors",
-            "max_contacts",
-            "endpoint_identifier_order",
-            "identify_by",
-            "device_state_busy_at",
-            "method",
-        ),
+        *("hassip", "hasiax", "auth", "inkeys", "aors", "method"),
+        *("max_contacts", "endpoint_identifier_order", "identify_by", "device_state_busy_at"),
         *("accepts_auth", "accepts_registrations", "inbound_auth/username"),
     }
 )
@@ -362,3 +357,45 @@ def _named(conf: Conf, counts: Callable[[Section], bool]) -> Iterator[Section]:
 
 def _list(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+_DRIVERS = {"chan_sip": "chan_sip", "iax2": "chan_iax2", "pjsip": "res_pjsip"}
+
+
+def accounts_in_force(folder: Path, console: Console) -> AsteriskAccounts:
+    """Return the accounts of the loaded drivers, from the files in ``folder``.
+
+    If the console shows the settings of chan_sip that are in force, these count: the file may have changed
+    since Asterisk read it.
+    """
+    drivers = {name: _is_loaded(folder, console, module) for name, module in _DRIVERS.items()}
+    accounts = read_accounts(folder, **drivers)
+    shown = settings_from(console.show("sip show settings") or "")
+    guest_context = shown.get("allow unknown access")
+    if guest_context is None:
+        return accounts
+    return evolve(
+        accounts,
+        guest_context=shown.get("context", "default") if guest_context == "Yes" else "",
+        reveals_accounts=shown.get("always auth rejects") == "No",
+        autocreates=shown.get("autocreate peer", "Off") != "Off",
+    )
+
+
+def _is_loaded(folder: Path, console: Console, module: str) -> bool:
+    """Whether Asterisk has loaded ``module``.
+
+    The console decides, or modules.conf if the console does not answer. If a part of modules.conf cannot be
+    read, the module counts as loaded.
+    """
+    shown = console.show(f"module show like {module}.so")
+    if shown is None:
+        modules = read_modules(folder)
+        return is_loaded(modules, module) or bool(modules and modules.unread)
+    return is_running(module, shown)
+
+
+def is_running(module: str, shown: str) -> bool:
+    """Whether the module runs, as the console has ``shown`` by ``module show``."""
+    lines = (line for line in shown.split("\n") if line.startswith(f"{module}.so "))
+    return any(" Running " in line and " Not Running " not in line for line in lines)

@@ -5,16 +5,7 @@ from ipaddress import ip_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringfence.audit.asterisk import (
-    Context,
-    Step,
-    Trunk,
-    context_from,
-    globals_from,
-    identifies_from,
-    peers_from,
-    settings_from,
-)
+from ringfence.host.console_tables import Trunk, identifies_from, peers_from, settings_from
 
 IDENTIFIES = """\
 
@@ -46,21 +37,6 @@ trunk/user                203.0.113.77                                Auto (No) 
 nowhere                   (null)                                      Auto (No)  No             0        Unmonitored
 4 sip peers [Monitored: 0 online, 0 offline Unmonitored: 2 online, 2 offline]
 """  # noqa: E501 - as it is printed
-DIALPLAN = """\
-[ Context 'demo' created by 'pbx_lua' ]
-  '#' =>            1. Playback(demo-thanks)                      [extensions.conf:595]
-                    2. Hangup()                                   [extensions.conf:596]
-  '1000' =>         hint: SIP/1000                                [pbx_lua]
-                    1. Goto(default,s,1)                          [extensions.conf:577]
-  's' =>            1. Wait(1)                                    [extensions.conf:563]
-     [restart]      2. BackGround(demo [x])                       [extensions.conf:567]
-  '_7XXX' =>        50000. Gosub(page,s,1(SIP/${EXTEN}))          [extensions.conf:616]
-  Include =>        'stdexten'                                    [pbx_config]
-  Ignore pattern => '9'                                           [pbx_config]
-  Alt. Switch =>    'Lua/'                                        [pbx_lua]
-
--= 4 extensions (6 priorities) in 1 context. =-
-"""
 
 
 def test_identifies_name_networks() -> None:
@@ -91,37 +67,9 @@ def test_settings_are_by_their_names() -> None:
     assert settings_from(text + "  Context:   b\n") == {"allow unknown access": "Yes", "context": "a"}
 
 
-def test_a_context_has_steps_includes_and_switches() -> None:
-    """Labels, hints and the origin of a step are left out; brackets in arguments are kept."""
-    assert context_from(DIALPLAN) == Context(
-        steps=(
-            Step("#", 1, "Playback(demo-thanks)"),
-            Step("#", 2, "Hangup()"),
-            Step("1000", 1, "Goto(default,s,1)"),
-            Step("s", 1, "Wait(1)"),
-            Step("s", 2, "BackGround(demo [x])"),
-            Step("_7XXX", 50000, "Gosub(page,s,1(SIP/${EXTEN}))"),
-        ),
-        includes=("stdexten",),
-        switches=("Lua/",),
-    )
-    assert context_from("There is no existence of 'x' context\n") is None
-
-
-def test_globals() -> None:
-    """Each variable has its value, which may contain "="."""
-    assert globals_from("   TRUNK=DAHDI/G2\n   A=b=c\n\n    -- 2 variable(s)\n") == {
-        "TRUNK": "DAHDI/G2",
-        "A": "b=c",
-    }
-
-
 @settings(max_examples=2 * settings().max_examples)
 @given(st.text(alphabet="\n []'=>.()/:0129abIncludeMatch", max_size=400))
 def test_whatever_is_printed_is_read(text: str) -> None:
     """Unknown or missing tables give fewer results and raise nothing."""
-    heading = "[ Context 'x' created by 'y' ]\n"
-
-    assert isinstance(context_from(heading + text), Context)
     assert all(trunk.name for trunk in identifies_from(text) + peers_from(text))
     assert all(name == name.lower() for name in settings_from(text))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ringfence.audit.accounts import is_weak
+from ringfence.features.audit.accounts import is_weak
 from ringfence.model import Secret
 
 

@@ -1,1 +1,0 @@
-"""Audit of Asterisk's files and of this host: settings that make attacks easier, and how to fix them."""

@@ -1,0 +1,114 @@
+"""Findings of ``ringfence check`` about the Asterisk of this host: rights, pages, guests, decoys."""
+
+import socket
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ringfence.cli.check import Checked
+from ringfence.config.schema import Settings
+from ringfence.features.audit.accounts import accounts_in_force
+from ringfence.features.audit.hardening import hardening_findings, open_to_strangers
+from ringfence.features.audit.look_ups import host_name_findings, look_up_findings
+from ringfence.features.audit.services import HTTP, read_services
+from ringfence.findings import Finding
+from ringfence.firewall.contract import GUESTS, LimitMode
+from ringfence.model import printable
+
+_RIGHTS = (("read", "security"), ("read", "system"), ("write", "reporting"))
+"""The rights with which our manager user learns about phones and trunks, also at the daemon's start."""
+
+
+def findings(checked: Checked) -> Iterator[Finding]:
+    """Yield the findings about the Asterisk on this host, and about its weaknesses if these are wanted."""
+    files, console, settings = checked.files, checked.console, checked.settings
+    if files is None:
+        if checked.weaknesses:
+            yield Finding(None, "hardening", f"not checked: {console.problem}")
+        return
+    user = str(settings.asterisk[0].ami.username)
+    yield from rights_findings(files, user)
+    yield from page_findings(settings, files)
+    accounts = accounts_in_force(files, console)
+    yield from guest_findings(settings, open_to_strangers(accounts))
+    decoys = settings.rules["decoy"]
+    if decoys.enabled and decoys.accounts:
+        yield from decoy_findings(decoys.accounts, (account.name for account in accounts.accounts))
+    if checked.weaknesses:
+        yield from hardening_findings(files, console, user)
+    yield from look_up_findings(console)
+    yield from host_name_findings(
+        socket.gethostname(), checked.hosts, checked.hosts.with_name("nsswitch.conf")
+    )
+
+
+def page_findings(settings: Settings, folder: Path) -> Iterator[Finding]:
+    """Report what answers of Asterisk's HTTPS server to strangers count, if other hosts may reach it.
+
+    ``folder`` has Asterisk's configuration files.
+    """
+    doors = [door for door in read_services(folder).open_listeners(HTTP) if door.tls] if settings.wire else []
+    for door in doors:
+        what = f"wire: HTTPS on port {door.port}"
+        if not settings.has_pages(door.port):
+            counted = "strangers may read no pages: each answer without an event counts (rule unexplained)"
+            fix = "if they should (provisioning, ARI): https_pages = true in [asterisk.wire], or allow them"
+            yield Finding(True, what, f"{counted}; {fix}")
+        elif not settings.hep_targets():
+            hidden = "strangers may read pages, and guesses by WSS can hide among them from AMI and the wire"
+            yield Finding(None, what, f"{hidden}; fix: https_pages = false, or [asterisk.hep]")
+
+
+def rights_findings(folder: Path, user: str) -> Iterator[Finding]:
+    """Report the rights that our manager user lacks. ``user`` is its name.
+
+    ``folder`` has Asterisk's configuration files. Yield nothing if the user has all rights that it needs, or
+    if its rights are unknown.
+    """
+    own = read_services(folder).manager(user)
+    lacking = [f"{side} = {name}" for side, name in _RIGHTS if own and not own.may(side, name)]
+    if lacking:
+        yield Finding(
+            None,
+            f"asterisk's settings: manager user {printable(user)}",
+            f"lacks {', '.join(lacking)}: phones and trunks become friends at their first event, not at "
+            "the start; fix: read = security,system and write = reporting there, then manager reload",
+        )
+
+
+def decoy_findings(decoys: Iterable[str], accounts: Iterable[str]) -> Iterator[Finding]:
+    """Report the decoys that are real accounts.
+
+    A decoy is an account name in the settings of the rule ``decoy``. A real account must not be one, because
+    then one mistyped password of its phone causes a ban.
+    """
+    for name in sorted({*decoys} & {*accounts}):
+        why = "is an account in Asterisk's files, so a mistyped password of it leads to a ban"
+        fix = "fix: remove it from accounts in [rules.decoy]"
+        yield Finding(False, f"decoy {printable(name)}", f"{why}; {fix}")
+
+
+def guest_findings(settings: Settings, by: str) -> Iterator[Finding]:
+    """Report whether calls of strangers fit the ration of questions.
+
+    ``by`` is what lets strangers call without a password, "" if nothing is known that does.
+    """
+    ration = settings.firewall.ration
+    if ration.asking is LimitMode.OFF:
+        return
+    if by and not ration.guests:
+        yield Finding(
+            None,
+            "guests",
+            f"Asterisk takes calls without a password ({by}), and a stranger may ask little in a second; "
+            "fix: allow the networks of your carriers, or, if anybody may call: guests = true in "
+            "[firewall.ration]",
+        )
+    elif by:
+        yield Finding(True, "guests", f"strangers may call ({by}), and each may ask {GUESTS} times as much")
+    elif ration.guests:
+        yield Finding(
+            None,
+            "guests",
+            f"strangers may ask {GUESTS} times as much, but no account is known that takes calls without a "
+            "password; fix: if there is none, remove guests from [firewall.ration]",
+        )

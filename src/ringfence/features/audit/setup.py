@@ -1,0 +1,19 @@
+"""What ``ringfence setup`` notes about Asterisk's accounts."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ringfence.features.audit.accounts import accounts_in_force
+from ringfence.features.audit.hardening import open_to_strangers
+from ringfence.host.console import Console
+
+
+def notes(folder: Path, console: Console) -> Iterator[str]:
+    """Yield lines if strangers may call without a password: which networks to allow, or which key to set.
+
+    ``folder`` has Asterisk's files.
+    """
+    if by := open_to_strangers(accounts_in_force(folder, console)):
+        yield f"Asterisk takes calls without a password ({by}): a stranger may ask little in a second"
+        yield "allow the networks of carriers that call so; `ringfence check` names who does"
+        yield "if anybody may call, set guests = true in [firewall.ration]"

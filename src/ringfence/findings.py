@@ -1,0 +1,26 @@
+"""Findings: the lines of ``ringfence check``, and of the proof of ``ringfence setup``."""
+
+from attrs import frozen
+
+
+@frozen
+class Finding:
+    """One line of ``check``: the subject, its state, and a detail or fix.
+
+    ``right`` is True if the state is right, False if it is wrong, None if it is unknown or may be intended.
+    """
+
+    right: bool | None
+    what: str
+    detail: str = ""
+
+    @property
+    def line(self) -> str:
+        """The finding as a line for people."""
+        mark = {True: "ok", False: "NO", None: "--"}[self.right]
+        return ": ".join(filter(None, [f"{mark:3} {self.what}", self.detail]))
+
+    @property
+    def as_json(self) -> dict[str, bool | str | None]:
+        """The finding as an object for scripts."""
+        return {"right": self.right, "what": self.what, "detail": self.detail}

@@ -1,0 +1,168 @@
+"""Asterisk's logging according to its own files: its log files, and settings that hide attempts from them.
+
+The result only informs the administrator about gaps; ringfence works without it. The files may have changed
+since Asterisk read them.
+"""
+
+import platform
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from attrs import frozen
+
+from ringfence.host.asterisk_conf import FOLDER, Conf, Section, Wanted, is_true, read_conf
+from ringfence.host.conf_reader import Unread
+
+LEVELS = frozenset({"debug", "notice", "warning", "error", "verbose", "dtmf", "fax", "security"})
+DUMPING = frozenset({"debug", "warning", "error", "verbose"})
+"""Levels that log packets of callers unchanged, with their line ends. So callers can forge log lines."""
+
+_LOGS = "/var/log/asterisk"
+_FORMATTER = re.compile(r"\[[a-z]*\]")
+_NUMBER = re.compile(r"[0-9]{1,9}")
+_NO_FILES = ("console", "syslog")
+
+
+@frozen
+class Gate:
+    """PJSIP's limit for reports about unknown callers.
+
+    It is in force if ``endpoint_identifier_order`` contains auth_username. Asterisk then counts the requests
+    of each unknown caller. It reports them from number ``count`` on, but only in the first ``period`` seconds
+    after the caller's first request. Later requests are not reported until Asterisk forgets the caller. Every
+    ``prune`` seconds it forgets the callers whose first request was more than four periods ago.
+    """
+
+    count: int = 5
+    period: int = 5
+    prune: int = 30
+
+    @property
+    def mute(self) -> int:
+        """The longest time (seconds) from a caller's first request until Asterisk forgets the caller.
+
+        Asterisk reports nothing about it in this time, except in its first ``period`` seconds.
+        """
+        return 4 * self.period + self.prune
+
+
+@frozen
+class Asterisk:
+    """Settings about logging, as Asterisk's files configure them.
+
+    ``channels``: each log file with its levels. ``security``: the module that logs security events is loaded.
+    ``iax_silent``: failed IAX2 logins are not logged. ``gate``: PJSIP's limit for reports about unknown
+    callers, None if it is not in force. ``chan_sip_tls``: chan_sip is configured to serve TLS. ``unread``:
+    parts of the files that are not known.
+    """
+
+    channels: Mapping[Path, frozenset[str]]
+    security: bool
+    iax_silent: bool
+    gate: Gate | None
+    chan_sip_tls: bool
+    unread: tuple[Unread, ...]
+
+
+def read_asterisk(folder: Path = FOLDER) -> Asterisk | None:
+    """Return the settings about logging in the files of ``folder``; None if it contains no asterisk.conf."""
+    asterisk = read_conf(folder / "asterisk.conf", _options("astlogdir"))
+    if asterisk is None:
+        return None
+    read = {
+        "asterisk.conf": asterisk,
+        "logger.conf": read_conf(
+            folder / "logger.conf", lambda section, name: section == "logfiles" or name == "appendhostname"
+        ),
+        "modules.conf": read_modules(folder),
+        "iax.conf": read_conf(folder / "iax.conf", _options("authdebug")),
+        "sip.conf": read_conf(folder / "sip.conf", _options("tlsenable")),
+        "pjsip.conf": read_conf(
+            folder / "pjsip.conf", _options("type", "endpoint_identifier_order", *_GATE.values())
+        ),
+    }
+    modules = read["modules.conf"]
+    drivers = (("iax.conf", "chan_iax2"), ("sip.conf", "chan_sip"), ("pjsip.conf", "res_pjsip"))
+    iax, sip, pjsip = (read[name] if is_loaded(modules, module) else None for name, module in drivers)
+    return Asterisk(
+        channels=_channels(read["logger.conf"], asterisk.section("directories").last("astlogdir", _LOGS)),
+        security=is_loaded(modules, "res_security_log"),
+        iax_silent=iax is not None and not is_true(iax.section("general").last("authdebug")),
+        gate=None if pjsip is None else _gate(pjsip),
+        chan_sip_tls=sip is not None and is_true(sip.section("general").last("tlsenable")),
+        unread=unread_of(read.values()),
+    )
+
+
+def unread_of(read: Iterable[Conf | None]) -> tuple[Unread, ...]:
+    """Return the parts of these files that are not known."""
+    return tuple(one for conf in read if conf is not None for one in conf.unread)
+
+
+def read_modules(folder: Path) -> Conf | None:
+    """Read the options of modules.conf that decide which modules are loaded.
+
+    Return None if there is no such file.
+    """
+    return read_conf(folder / "modules.conf", _options("autoload", "noload", *_LOADING))
+
+
+_LOADING = ("load", "require", "preload", "preload-require")
+_GATE = {
+    "count": "unidentified_request_count",
+    "period": "unidentified_request_period",
+    "prune": "unidentified_request_prune_interval",
+}
+
+
+def _options(*names: str) -> Wanted:
+    """Return a filter for options with these names, in any section."""
+    return lambda _, name: name in names
+
+
+def is_loaded(modules: Conf | None, module: str) -> bool:
+    """Whether Asterisk loads ``module``; ``modules`` is modules.conf, None if the file does not exist."""
+    section = modules.section("modules") if modules is not None else Section("modules")
+
+    def named(*options: str) -> bool:
+        given = [value for option in options for value in section.values(option)]
+        return module in [value.removesuffix(".so") for value in given]
+
+    return not named("noload") and (is_true(section.first("autoload")) or named(*_LOADING))
+
+
+def _channels(logger: Conf | None, logs: str) -> dict[Path, frozenset[str]]:
+    """Return the log files, with the levels of each. Relative names are relative to the folder ``logs``."""
+    if logger is None:
+        return {}
+    named = is_true(logger.section("general").first("appendhostname"))
+    channels = {}
+    for name, levels in logger.section("logfiles").options:
+        if not name.startswith(_NO_FILES):
+            channels[Path(logs, f"{name}.{platform.node()}" if named else name)] = _levels(levels)
+    return channels
+
+
+def _levels(text: str) -> frozenset[str]:
+    """Return the level names in a text such as ``[json]notice,verbose(3)``; ``*`` means all levels.
+
+    The format in brackets and the number in parentheses are left out.
+    """
+    names = {name.partition("(")[0].strip() for name in _FORMATTER.sub("", text.lower()).split(",")}
+    return LEVELS if "*" in names else frozenset(names - {""})
+
+
+def _gate(pjsip: Conf) -> Gate | None:
+    settings = [section for section in pjsip.sections if section.last("type").lower() == "global"]
+    if not settings:
+        return None
+    order = settings[-1].last("endpoint_identifier_order").split(",")
+    if "auth_username" not in [name.strip() for name in order]:
+        return None
+    numbers = {
+        name: int(text)
+        for name, option in _GATE.items()
+        if _NUMBER.fullmatch(text := settings[-1].last(option))
+    }
+    return Gate(**numbers)
