@@ -1,14 +1,17 @@
-"""Processes of other programs, as far as ``/proc`` shows them.
+"""Processes of other programs: those that ``/proc`` shows, and those that commands start.
 
 The daemon's systemd unit hides other processes from it (``ProtectProc=invisible``), and only root sees the
 open files and namespaces of other users' processes. So callers must handle missing answers.
 """
 
 import re
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 PROC = Path("/proc")
+SECONDS = 60
+"""The longest time that a program of :func:`run_program` may run."""
 
 _LONGEST = 15  # characters: the kernel cuts a process's name (TASK_COMM_LEN)
 _SOCKET = re.compile(r"socket:\[([0-9]{1,20})\]")
@@ -52,3 +55,13 @@ def sockets_of(process: int, proc: Path = PROC) -> frozenset[int]:
     except OSError:
         pass
     return frozenset(found)
+
+
+def run_program(*command: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[bytes]:
+    """Run a program without input, with a limit of time; raise OSError or TimeoutExpired.
+
+    A program without a folder is searched in PATH, so only commands that root types may name one.
+    """
+    return subprocess.run(  # noqa: S603 - no shell
+        [*command], env=env, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=SECONDS
+    )

@@ -25,12 +25,12 @@ from ringfence.config.converters import HOOKS, ApiUrl, Name, crosses_in_clear, r
 from ringfence.config.crowdsec import Access
 from ringfence.errors import RingfenceError, SetupError
 from ringfence.host.owned_files import opened_parent
+from ringfence.host.processes import SECONDS, run_program
 from ringfence.model import Secret, printable
 from ringfence.setup.changes import FileChange, FileState, file_state
 from ringfence.setup.journal import Registration
 from ringfence.setup.texts import HostPaths, appended, crowdsec_text
 
-_SECONDS = 60
 _MOST = 200
 """The maximum number of characters of an error of ``cscli`` that a message has."""
 _MACHINE_PASSWORD = re.compile(r"password: ([A-Za-z0-9]{16,256})")
@@ -136,15 +136,9 @@ class Cscli:
 
     def _run(self, *arguments: str) -> str:
         try:
-            done = subprocess.run(  # noqa: S603 - a program and a configuration of root
-                [str(self._program), "--config", str(self._config), *arguments],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                check=False,
-                timeout=_SECONDS,
-            )
+            done = run_program(str(self._program), "--config", str(self._config), *arguments)
         except (OSError, subprocess.TimeoutExpired) as error:
-            why = error.strerror if isinstance(error, OSError) else f"no end after {_SECONDS} seconds"
+            why = error.strerror if isinstance(error, OSError) else f"no end after {SECONDS} seconds"
             raise SetupError(f"cscli {arguments[0]} {arguments[1]}: {why}") from None
         if done.returncode:
             why = printable(done.stderr.decode("utf-8", "replace").strip())[:_MOST] or "it failed"

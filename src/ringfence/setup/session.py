@@ -8,6 +8,7 @@ from ringfence.errors import FirewallError, SetupError
 from ringfence.firewall.cleanup import flush_everything
 from ringfence.host.console import Console
 from ringfence.host.owned_files import names_in
+from ringfence.host.processes import run_program
 from ringfence.model import Secret, printable
 from ringfence.setup.changes import Change, FileChange, file_state, folder_state
 from ringfence.setup.crowdsec import Credentials, Cscli, registrations_of, withdraw
@@ -24,7 +25,6 @@ from ringfence.setup.texts import LOGGER, MANAGER, HostPaths
 EARLY, SERVICE = "ringfence-early.service", "ringfence.service"
 NAMES = (EARLY, SERVICE)
 START = "systemctl enable --now ringfence-early ringfence"
-_SECONDS = 60
 _LINES = 5
 """The number of lines of the service's log in an error message."""
 
@@ -86,13 +86,7 @@ class Systemd:
     def _run(self, verb: str, *names: str) -> str:
         """Run systemctl; return "" if it succeeded, else the reason."""
         try:
-            done = subprocess.run(  # noqa: S603 - names of our own units
-                ["systemctl", "--quiet", verb, *names],  # noqa: S607 - as found in root's own PATH
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                check=False,
-                timeout=_SECONDS,
-            )
+            done = run_program("systemctl", "--quiet", verb, *names)
         except (OSError, subprocess.TimeoutExpired) as error:
             return f"systemctl {verb}: {error}"
         if not done.returncode:
@@ -102,9 +96,7 @@ class Systemd:
 
 def _lines(*command: str) -> list[str]:
     try:
-        done = subprocess.run(  # noqa: S603 - a command of our own
-            command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_SECONDS
-        )
+        done = run_program(*command)
     except (OSError, subprocess.TimeoutExpired):
         return []
     return [printable(line) for line in done.stdout.decode("utf-8", "replace").split("\n") if line]

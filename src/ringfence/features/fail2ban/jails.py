@@ -16,13 +16,13 @@ from typing import Any
 from attrs import define, field, frozen
 
 from ringfence.errors import ConfigError
+from ringfence.host.processes import run_program
 from ringfence.model import printable
 
 FOLDER = Path("/etc/fail2ban")
 DATABASE = "/var/lib/fail2ban/fail2ban.sqlite3"
 CLIENT = "fail2ban-client"
 
-_SECONDS = 60
 _MAX_PROBLEMS = 20
 _FOR_MANAGER = ("failed to authenticate as", "authenticate with nonexistent user")
 """Words of Asterisk's lines about failed logins to the manager interface (``main/manager.c``)."""
@@ -113,7 +113,8 @@ def read_configuration(folder: Path) -> Configuration:
     if not folder.is_dir():
         raise ConfigError(str(folder), ["is no folder; fix: give fail2ban's folder, such as /etc/fail2ban"])
     try:
-        done = run_client("-c", str(folder), "-d")
+        english = {**os.environ, "LC_ALL": "C.UTF-8", "PYTHONIOENCODING": "utf-8"}
+        done = run_program(CLIENT, "-c", str(folder), "-d", env=english)
     except FileNotFoundError:
         fix = f"fix: run this where fail2ban is installed, because its program {CLIENT} reads its files"
         raise ConfigError(str(folder), [f"fail2ban is not installed; {fix}"]) from None
@@ -127,18 +128,6 @@ def read_configuration(folder: Path) -> Configuration:
         dump.add(line)
     jails = tuple(jail.complete() for jail in dump.jails.values())
     return Configuration(folder, jails, dump.database, (*errors, *dump.problems[:_MAX_PROBLEMS]))
-
-
-def run_client(*arguments: str) -> subprocess.CompletedProcess[bytes]:
-    """Run fail2ban's client; raise FileNotFoundError, another OSError, ValueError or TimeoutExpired."""
-    return subprocess.run(  # noqa: S603 - as found in root's own PATH
-        [CLIENT, *arguments],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
-        timeout=_SECONDS,
-        env={**os.environ, "LC_ALL": "C.UTF-8", "PYTHONIOENCODING": "utf-8"},
-    )
 
 
 def _errors(output: bytes) -> list[str]:

@@ -11,8 +11,9 @@ from pathlib import Path
 from ringfence.cli.output import echo
 from ringfence.errors import ConfigError, ControlError, StoreError
 from ringfence.features.fail2ban.command import take_over_from
-from ringfence.features.fail2ban.jails import CLIENT, read_configuration, run_client
+from ringfence.features.fail2ban.jails import CLIENT, read_configuration
 from ringfence.findings import Finding
+from ringfence.host.processes import run_program
 from ringfence.model import printable
 from ringfence.setup.changes import FileChange, FileState, file_state
 
@@ -104,7 +105,7 @@ def _print(right: bool, text: str) -> bool:
 def reload() -> str:
     """Make fail2ban read its files again; return "" on success, else the reason."""
     try:
-        done = run_client("reload")
+        done = run_program(CLIENT, "reload")
     except FileNotFoundError:
         return f"the program {CLIENT} is not installed"
     except (OSError, subprocess.TimeoutExpired) as error:
