@@ -13,14 +13,14 @@ from attrs import frozen
 from ringfence import street
 
 _EVENTS = frozenset({"attack", "evidence", "friend", "office", "password", "phone", "phones", "source"})
-"""The first parts (before the dot) of the codes of alarms that are not about the setup of this host.
+"""The first parts (before the dot) of the codes of alarms that are not about how this host is set up.
 
 Most of these alarms report an event, such as an attack, or a phone with a wrong password.
 """
 
 
 def is_about_setup(code: str) -> bool:
-    """Whether ``ringfence check`` reports an alarm with this code: it is about the setup of this host.
+    """Whether ``ringfence check`` reports an alarm with this code: it is about how this host is set up.
 
     Alarms about silent sources are not reported there, because ``check`` tests the sources itself.
     """

@@ -77,7 +77,7 @@ class ListError(RingfenceError):
 
 
 class SetupError(RingfenceError):
-    """``ringfence setup`` cannot continue. The message names the reason and the fix."""
+    """Files or services of this host cannot be changed. The message names the reason and the fix."""
 
 
 class StoreError(RingfenceError):

@@ -1,11 +1,11 @@
-"""Findings: the lines of ``ringfence check``, and of the proof of ``ringfence setup``."""
+"""Findings: lines that state what is right, wrong or unknown on this host."""
 
 from attrs import frozen
 
 
 @frozen
 class Finding:
-    """One line of ``check``: the subject, its state, and a detail or fix.
+    """One line: the subject, its state, and a detail or fix.
 
     ``right`` is True if the state is right, False if it is wrong, None if it is unknown or may be intended.
     """

@@ -47,6 +47,7 @@ from typing import Any, NamedTuple
 STREET = {
     "trial": "rules and bans that are removed again, unless an administrator confirms them in time",
     "fence": "who may reach the SIP ports: only friends, the allow list, and named networks and countries",
+    "setup": "connects ringfence to the Asterisk of this host, and undoes this",
     "audit": "accounts, services and weaknesses in Asterisk's own settings, as `check` prints them",
     "fail2ban": "its settings and bans taken over, and its jails replaced",
     "history": "attempts and bans over time",

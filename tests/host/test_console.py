@@ -18,10 +18,10 @@ from tests.support.daemon import until
 from tests.support.network import Network
 
 from ringfence.errors import SetupError
+from ringfence.features.setup.find import find_asterisk, inspect
 from ringfence.file_rights import FileUser
 from ringfence.host.console import MAX_BYTES, SocketConsole, control_socket, local_console, servers
 from ringfence.host.processes import processes
-from ringfence.setup.find import find_asterisk, inspect
 
 pytestmark = [pytest.mark.kernel, pytest.mark.asterisk]
 

@@ -301,7 +301,7 @@ CLIENT = """\
 DISABLE = """\
 from pathlib import Path
 from ringfence.features.fail2ban.other_guard import OtherGuard
-from ringfence.setup.journal import open_journal
+from ringfence.features.setup.journal import open_journal
 other = OtherGuard(Path("/etc"))
 other.jails = ("asterisk",)
 change = other.disabling()

@@ -36,7 +36,7 @@ _LONGEST = (
     "e2e/test_notify_service.py",
     "e2e/test_notify.py",
     "e2e/test_friends.py",
-    "setup/test_interrupted.py",
+    "features/setup/test_interrupted.py",
     "contrib/test_unit.py",
     "features/trial/test_trial.py",
     "scenarios/test_scenarios.py",

@@ -25,8 +25,8 @@ def hook(event, arguments):
         count += 1
         if count == int(sys.argv[1]):
             os.kill(os.getpid(), signal.SIGKILL)
-from ringfence.cli.setup import SetupRun
-from ringfence.setup.texts import HostPaths
+from ringfence.features.setup.command import SetupRun
+from ringfence.features.setup.texts import HostPaths
 sys.addaudithook(hook)
 SetupRun(HostPaths(), dry_run=False, yes=True).setup()
 print(f"writes {count}")

@@ -42,7 +42,7 @@ def _load() -> None:
         del sys.modules[hidden]
     importlib.import_module("rich.table")
     importlib.import_module("ringfence.cli.app")
-    for package in ("cli", "features.audit", "features.fail2ban"):
+    for package in ("cli", "features.audit", "features.fail2ban", "features.setup"):
         _load_all(package)
     # typer imports more when it converts the first argument.
     with redirect_stderr(io.StringIO()), suppress(SystemExit):

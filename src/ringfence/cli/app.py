@@ -28,11 +28,6 @@ class Commands(LazyGroup):
     """
 
     lazy: ClassVar = {
-        "setup": Command(
-            ".setup",
-            "Connect ringfence to the local Asterisk, start ringfence, and test it with a harmless failed "
-            "login.",
-        ),
         "run": Command(".daemon", "Guard the PBX until stopped. Bans stay in place when it ends."),
         "reload": Command(".daemon", "Reload the daemon's configuration; print its errors if it is invalid."),
         "restore": Command(

@@ -1,7 +1,7 @@
 """Coming from fail2ban: its settings, its active bans, and its jails that still guard Asterisk.
 
 ``ringfence import-fail2ban`` only reads fail2ban's files and its database. It converts each option that has a
-counterpart in ringfence, and reports the others. ``other_guard`` disables the jails for ``ringfence setup``.
+counterpart in ringfence, and reports the others. ``other_guard`` disables the jails when ringfence works.
 
 A *jail* is a section of fail2ban's configuration: a log, and how to ban senders because of it.
 """

@@ -13,9 +13,9 @@ from ringfence.errors import ConfigError, ControlError, StoreError
 from ringfence.features.fail2ban.command import take_over_from
 from ringfence.features.fail2ban.jails import CLIENT, read_configuration
 from ringfence.findings import Finding
+from ringfence.host.file_changes import FileChange, FileState, file_state
 from ringfence.host.processes import run_program
 from ringfence.model import printable
-from ringfence.setup.changes import FileChange, FileState, file_state
 
 _INDENT = 4
 

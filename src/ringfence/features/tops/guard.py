@@ -73,8 +73,8 @@ class Tops(Feature):
     def on_judgement(self, judgement: Judgement) -> None:
         """Count an attempt.
 
-        Ignore forged reports, judgements that only prove the address of an earlier attempt, and setup's own
-        failed login from an exempt address.
+        Ignore forged reports, judgements that only prove the address of an earlier attempt, and the failed
+        login by which ringfence tests its sources, from an exempt address.
         """
         how = judgement.disposition
         if how in (Disposition.PROVEN, Disposition.FORGED):

@@ -1,0 +1,392 @@
+"""``ringfence setup``: connect ringfence to the Asterisk of this host and test this, or undo the changes."""
+
+import logging
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, settings_from
+from ringfence.cli.output import echo, echo_document, echo_stderr, errors_reported
+from ringfence.daemon.process import configure as configure_logging
+from ringfence.errors import ConfigError, Exit, RingfenceError, SetupError
+from ringfence.features.setup.crowdsec import (
+    Credentials,
+    Joining,
+    Wanted,
+    commands_of,
+    plan_joining,
+    prove_access,
+)
+from ringfence.features.setup.find import Found, FoundAsterisk, find, found_lines
+from ringfence.features.setup.journal import JournalRecord, open_journal, read_journal
+from ringfence.features.setup.manager import text_of
+from ringfence.features.setup.plan import Plan, ami_host, plan
+from ringfence.features.setup.proof import (
+    LoginTarget,
+    ManagerTarget,
+    SipListener,
+    failed_login,
+    failed_manager_login,
+    guest_lines,
+    is_reachable,
+    prove,
+    sharing_finding,
+    targets_of,
+    wait_for_sources,
+)
+from ringfence.features.setup.session import (
+    START,
+    SetupSession,
+    Systemd,
+    reload_asterisk,
+    require_manager_user,
+    require_valid_files,
+)
+from ringfence.features.setup.texts import HostPaths, is_untouched
+from ringfence.findings import Finding
+from ringfence.host.file_changes import FileChange, FileState
+from ringfence.model import Secret
+
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show the changes, and make none.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Make the changes without a question.")]
+UndoOption = Annotated[bool, typer.Option("--undo", help="Restore every file that setup has changed.")]
+CrowdsecOption = Annotated[
+    str, typer.Option("--crowdsec", metavar="URL", help="Share bans by CrowdSec's local API at this address.")
+]
+MachineOption = Annotated[
+    str, typer.Option("--crowdsec-machine", metavar="NAME", help="The name of this host at that API.")
+]
+PasswordOption = Annotated[
+    Path | None,
+    typer.Option("--crowdsec-password-file", metavar="FILE", help="The password of a registered machine."),
+]
+KeyOption = Annotated[
+    Path | None, typer.Option("--crowdsec-key-file", metavar="FILE", help="The key of a registered bouncer.")
+]
+
+
+def setup(
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
+    undo: UndoOption = False,
+    crowdsec: CrowdsecOption = "",
+    crowdsec_machine: MachineOption = "",
+    crowdsec_password_file: PasswordOption = None,
+    crowdsec_key_file: KeyOption = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Connect ringfence to the local Asterisk, start ringfence, and test it with a harmless failed login."""
+    if (crowdsec_machine or crowdsec_password_file or crowdsec_key_file) and not crowdsec:
+        raise typer.BadParameter("is missing", param_hint="--crowdsec")
+    if undo and crowdsec:
+        raise typer.BadParameter("it takes back everything, --crowdsec too", param_hint="--undo")
+    machine = crowdsec_machine or socket.gethostname()
+    wanted = Wanted(crowdsec, machine, crowdsec_password_file, crowdsec_key_file) if crowdsec else None
+    with errors_reported():
+        run = SetupRun(HostPaths(config=config), dry_run=dry_run, yes=yes, wanted=wanted)
+        right = run.undo() if undo else run.setup()
+    if not right:
+        raise typer.Exit(Exit.PROBLEM)
+
+
+# -- the steps of ``ringfence setup``: show the changes, ask, make them, and test the result; or undo them
+#
+# The test is a harmless failed login, which every source of ringfence must report.
+
+
+_INDENT = 4
+_SIP_PORT = 5060
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The signals that end a run: for Ctrl-C, for ``kill``, and for a lost SSH connection."""
+
+
+class SetupRun:
+    """One run of the command. Its methods return whether everything succeeded.
+
+    ``dry_run``: changes are shown and not made. ``yes``: changes are made without a question. ``wanted``: how
+    bans are shared; None to leave that as it is.
+    """
+
+    def __init__(self, paths: HostPaths, *, dry_run: bool, yes: bool, wanted: Wanted | None = None) -> None:
+        self._paths = paths
+        self._wanted = wanted
+        self._dry_run = dry_run
+        self._yes = yes
+        self._systemd = Systemd(paths.systemd)
+        configure_logging(logging.CRITICAL)  # the command prints the results itself
+
+    def setup(self) -> bool:
+        """Show the changes, make them if the administrator agrees, and test the result by a failed login.
+
+        If an error or a signal ends the run, the state before the run is restored. If only the test fails,
+        the changes stay, and False is returned.
+        """
+        if self._paths.config.exists():
+            settings_from(self._paths.config)  # raises ConfigError if the configuration is invalid
+        _require_root()
+        record = read_journal(self._paths.state)
+        found = find(self._paths)
+        planned = plan(found, self._paths, _last_written(record))
+        joining = self._joining(record)
+        echo(*found_lines(found))
+        if self._is_reachable():  # an earlier run has started the daemon
+            echo(*guest_lines(settings_from(self._paths.config).control.socket))
+        if record.changes and not record.complete:
+            echo("An earlier setup was interrupted: this run goes on.")
+        self._show(found, planned, joining)
+        if self._dry_run:
+            return True
+        if not self._yes and not typer.confirm("Make these changes?"):
+            echo("Nothing was changed.")
+            return True
+        with ExitStack() as stack:
+            with _signals_wait():  # one that kills the run here would leave the folder of an empty journal
+                journal = stack.enter_context(open_journal(self._paths.state))
+                session = SetupSession(self._paths, journal, self._systemd, self._is_reachable)
+                stack.enter_context(_taken_back_on_error(session))
+            session.begin(planned)
+            for change in planned.changes:
+                session.apply(change)
+            if self._wanted is not None:
+                self._join(session, joining, found.owner.gid)
+            self._activate(found.asterisk, planned, restart=bool(planned.changes or joining))
+            right = self._prove(session, found, planned)
+            session.complete()
+        return right
+
+    def undo(self) -> bool:
+        """Restore the files, folders and systemd units that setup has changed to their state before it."""
+        _require_root()
+        record = read_journal(self._paths.state)
+        if record == JournalRecord():
+            if self._paths.state.exists() and not self._dry_run:
+                # An earlier run was killed before its first change. It left the folder of an empty journal.
+                # Opening and closing this journal removes the folder.
+                with open_journal(self._paths.state):
+                    pass
+            echo("There is nothing to undo: setup has changed nothing on this host.")
+            return True
+        paths = list(dict.fromkeys(str(change.path) for change in reversed(record.changes)))
+        for one in reversed(record.registrations):
+            echo(f"This registration at CrowdSec ends: {one.kind} {one.name}")
+        echo("These files and folders become as they were before setup:", *(f"  {path}" for path in paths))
+        if self._dry_run:
+            return True
+        if not self._yes and not typer.confirm("Undo setup?"):
+            echo("Nothing was changed.")
+            return True
+        with open_journal(self._paths.state) as journal, _uninterrupted():
+            problems = [*SetupSession(self._paths, journal, self._systemd, self._is_reachable).undo()]
+        echo_stderr(*problems)
+        echo("Setup is undone." if not problems else "Setup is undone, except for the lines above.")
+        return not problems
+
+    def _show(self, found: Found, planned: Plan, joining: Joining | None) -> None:
+        for number, change in enumerate(planned.changes, 1):
+            echo("", f"{number}. {change.path}: {change.reason}", indent=3)
+            echo_document("\n".join([*change.shown(), ""]))
+        echo("")
+        for note in planned.notes:
+            echo(f"note: {note}", indent=_INDENT)
+        if not planned.changes and joining is None:
+            echo("No file has to be changed.")
+        if joining is not None and joining.source is None:
+            echo(
+                "This host cannot register itself. Run these where CrowdSec's local API runs; they print the "
+                "password and the key:",
+                *(f"  {command}" for command in commands_of(joining.machine)),
+            )
+        if joining is not None:
+            echo("To share bans:", *(f"  {step}" for step in joining.steps))
+        steps = ["asterisk -rx 'manager reload'", "asterisk -rx 'logger reload'"] if planned.changes else []
+        steps += [START] if self._systemd.runs else []
+        steps.append("one failed SIP login from this host, which every source must report")
+        steps += [step for other in found.others for step in other.steps()]
+        echo("Then:", *(f"  {step}" for step in steps), "")
+
+    def _joining(self, record: JournalRecord) -> Joining | None:
+        """Return how this host begins to share its bans; None if it already does, or need not."""
+        if self._wanted is None:
+            return None
+        joining = plan_joining(self._wanted, self._paths, record.registrations)
+        if joining is not None and joining.source is None and self._yes and not self._dry_run:
+            raise SetupError(f"no cscli is on this host; fix: {joining.by_hand}")
+        return joining
+
+    def _join(self, session: SetupSession, joining: Joining | None, group: int) -> None:
+        """Join the local API, or try the access that the configuration has. ``group`` is the service's."""
+        if joining is None:
+            sharing = settings_from(self._paths.config).crowdsec.sharing
+            if sharing is None:
+                raise SetupError(f"[crowdsec] of {self._paths.config} is not in force")
+            access = sharing.access
+        else:
+            source = _asked() if joining.source is None else joining.source
+            known = source if isinstance(source, Credentials) else session.register(source, joining.machine)
+            for change in joining.credential_files(known, group):
+                session.apply(change)
+            access = joining.access(known)
+        prove_access(access)
+        text = f"{access.url} stores and returns decisions of {access.machine}"
+        echo(Finding(True, "crowdsec", text).line, indent=_INDENT)
+        if joining is not None:
+            session.apply(joining.configuration())
+
+    def _activate(self, asterisk: FoundAsterisk, planned: Plan, *, restart: bool) -> None:
+        """Make Asterisk read the files, and start the daemon. With ``restart``, restart one that runs."""
+        if planned.changes:
+            require_valid_files(asterisk)
+            reload_asterisk(asterisk.console)
+        require_manager_user(asterisk.console)
+        echo(Finding(True, "files", f"{len(planned.changes)} changed").line)
+        if self._systemd.runs:
+            self._systemd.start(restart=restart)
+
+    def _prove(self, session: SetupSession, found: Found, planned: Plan) -> bool:
+        if not self._is_reachable():
+            if self._systemd.runs:
+                raise SetupError("the daemon does not answer; see: journalctl -u ringfence")
+            start = "systemd does not run here; start it: ringfence run; then prove it: ringfence setup"
+            echo(Finding(None, "daemon", start).line, indent=_INDENT)
+            return True
+        control = settings_from(self._paths.config).control.socket
+        wait_for_sources(control, log=planned.log is not None)
+        echo(Finding(True, "daemon", "ready, and logged in to AMI").line)
+        findings = prove(
+            control, lambda: _failed_login(found), contained=not found.asterisk.server.same_network
+        )
+        if self._wanted is not None:
+            findings.append(sharing_finding(control))
+        for finding in findings:
+            echo(finding.line, indent=_INDENT)
+        if any(finding.right is False for finding in findings):
+            echo_stderr(*(line for other in found.others for line in other.unproven()))
+            return False
+        return all(other.hand_over(self._paths.config, session.apply) for other in found.others)
+
+    def _is_reachable(self) -> bool:
+        try:
+            return is_reachable(settings_from(self._paths.config).control.socket)
+        except ConfigError:
+            return False
+
+
+def _asked() -> Credentials:
+    """Ask for the credentials at the terminal."""
+    return Credentials(
+        Secret(typer.prompt("The password that the first command printed", hide_input=True)),
+        Secret(typer.prompt("The key that the second command printed", hide_input=True)),
+    )
+
+
+def _failed_login(found: Found) -> LoginTarget | None:
+    """Cause a failed login at Asterisk by SIP, or by AMI if SIP is not answered.
+
+    Return the target that answered; None if none did. The login by SIP comes from a loopback address. If
+    Asterisk is in another network namespace (a container), such packets do not reach it. Then the kernel
+    chooses the source address.
+    """
+    asterisk = found.asterisk
+    host = ami_host(found)
+    if asterisk.server.same_network:
+        done = failed_login(targets_of(asterisk.server.pid, found.manager.port))
+    else:
+        targets = [SipListener(host, _SIP_PORT, udp=True), SipListener(host, _SIP_PORT, udp=False)]
+        done = failed_login(targets, source="")
+    return done or failed_manager_login(ManagerTarget(host, found.manager.port))
+
+
+def _last_written(record: JournalRecord) -> dict[Path, FileState]:
+    """Return for each file that setup has written as a whole, by path, the state as it was written last.
+
+    Such a file was new, the one of the package, or setup's own before. To others setup has only added lines.
+    """
+    written: dict[Path, FileState] = {}
+    for change in record.changes:
+        if not isinstance(change, FileChange):
+            continue
+        before, path = change.before, change.path
+        if before is None or before == written.get(path) or is_untouched(text_of(before)):
+            written[path] = change.after
+        else:
+            written.pop(path, None)
+    return written
+
+
+def _require_root() -> None:
+    if os.geteuid() != 0:
+        raise SetupError("setup reads and changes files of root and of Asterisk; fix: run it as root (sudo)")
+
+
+@contextmanager
+def _taken_back_on_error(session: SetupSession) -> Iterator[None]:
+    """If the block fails or is interrupted, restore the state before this run, and raise the error again.
+
+    After a signal, a SetupError is raised instead of KeyboardInterrupt.
+    """
+    with _interruptible():
+        try:
+            yield
+        except (Exception, KeyboardInterrupt) as error:
+            with _uninterrupted():
+                echo_stderr("setup did not come to its end: restoring everything as it was")
+                try:
+                    problems = [*session.take_back()]
+                except RingfenceError as second:
+                    problems = [f"{second}; fix this, then run: ringfence setup --undo"]
+                echo_stderr(*problems)
+            if isinstance(error, KeyboardInterrupt):
+                kept = "all but the lines above" if problems else "everything"
+                raise SetupError(f"interrupted: {kept} is as before") from None
+            raise
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Raise KeyboardInterrupt in the block when a signal arrives that ends a run (one of _SIGNALS).
+
+    So the caller can restore the files before the run ends.
+    """
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    with _handled(interrupt):
+        yield
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ignore the signals that end a run while the block runs.
+
+    The block restores files, and must not be interrupted.
+    """
+    with _handled(signal.SIG_IGN):
+        yield
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Let the signals that end a run wait until the end of the block."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+
+@contextmanager
+def _handled(handler: "signal._HANDLER") -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)

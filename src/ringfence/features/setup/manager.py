@@ -1,0 +1,217 @@
+"""Reads Asterisk's ``manager.conf``: the settings of AMI, and whether ringfence's user exists.
+
+Also checks whether Asterisk would accept its files.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+from attrs import field, frozen
+
+from ringfence.errors import SetupError
+from ringfence.features.setup.texts import LOGGER, MANAGER
+from ringfence.host.asterisk_conf import Conf, Section, fault_of, is_true, read_conf
+from ringfence.host.console import Server
+from ringfence.host.file_changes import FileState, file_state
+from ringfence.model import Network, Secret, printable
+from ringfence.networks import contains
+
+USER = "ringfence"
+PORT = 5038
+READ, WRITE = frozenset({"security", "system"}), frozenset({"reporting"})
+"""The classes of AMI that ringfence's user needs."""
+_RIGHTS = frozenset({"read", "write", "permit", "deny"})
+_EVERYWHERE = (ip_network("0.0.0.0/0"), ip_network("::/0"))
+LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1"))
+_GENERAL = frozenset({"enabled", "bindaddr", "port", "webenabled"})
+
+
+@frozen
+class ManagerConf:
+    """The settings of AMI in the file ``path``. ``state`` is the state of the file; None if there is no file.
+
+    ``bindaddr`` is the address on which AMI listens; None if it listens on every address, or if the file has
+    no valid address. ``web``: AMI is also served over HTTP. ``user``: ringfence's user exists already.
+    ``secret`` is that user's password, None if it has none. ``rights`` are its options about what it may do,
+    and from where. ``general``: there is a section ``[general]``, in the file itself or in an included one.
+    """
+
+    path: Path
+    state: FileState | None
+    enabled: bool = False
+    bindaddr: str | None = None
+    port: int = PORT
+    web: bool = False
+    user: bool = False
+    secret: Secret | None = None
+    rights: Section = field(factory=lambda: Section(USER))
+    general: bool = False
+
+    @property
+    def text(self) -> str:
+        """The text of the file; "" without a file. See :func:`text_of` for bytes that are not UTF-8."""
+        return text_of(self.state)
+
+    @property
+    def host(self) -> str:
+        """The address at which a program in Asterisk's network namespace reaches AMI."""
+        return self.bindaddr or "127.0.0.1"
+
+
+def text_of(state: FileState | None) -> str:
+    """Return the content of a file as text; "" without a file.
+
+    Bytes that are not UTF-8 become surrogates, so that they can be written back unchanged.
+    """
+    return state.content.decode("utf-8", "surrogateescape") if state is not None else ""
+
+
+def read_manager(folder: Path, reader: Server | None = None) -> ManagerConf:
+    """Read ``manager.conf`` in ``folder``.
+
+    Raise SetupError if Asterisk would refuse the file (see :func:`checked_state`). ``reader`` is
+    the process of Asterisk; with None, the file is checked with the rights of this process.
+    """
+    path = folder / "manager.conf"
+    state = checked_state(path, reader)
+    conf = read_conf(
+        path,
+        lambda section, name: (
+            (section == "general" and name in _GENERAL) or (section == USER and name in _RIGHTS)
+        ),
+        lambda section, name: section == USER and name == "secret",
+    )
+    if state is None or conf is None:
+        return ManagerConf(path, None)
+    general, own = conf.section("general"), conf.all_of(USER)
+    port = general.last("port")
+    return ManagerConf(
+        path,
+        state,
+        is_true(general.last("enabled")),
+        _specific(general.last("bindaddr")),
+        int(port) if port.isdecimal() and len(port) <= len("65535") else PORT,
+        is_true(general.last("webenabled")),
+        any(section.name.lower() == USER for section in conf.sections),
+        own.secret("secret"),
+        own,
+        conf.has("general"),
+    )
+
+
+def require_effect(
+    folder: Path, planned: Mapping[Path, bytes], log: Path | None, reader: Server | None = None
+) -> None:
+    """Raise SetupError unless Asterisk accepts the planned files, and reads from them what setup adds.
+
+    An error in an included file, for example, hides all that is added after it. ``folder`` has Asterisk's
+    configuration. ``planned`` are the contents of files after setup's changes. ``log`` is ringfence's log,
+    None without one. For ``reader`` see :func:`read_manager`.
+    """
+    manager, logger = folder / MANAGER, folder / LOGGER
+    with _acting_as(reader):
+        users = read_conf(manager, lambda *_: True, lambda _, name: name == "secret", planned) or Conf()
+        channels = read_conf(logger, lambda *_: True, planned=planned) or Conf()
+        faults = [fault_of(manager, planned), fault_of(logger, planned) if log is not None else ""]
+    for path, fault in zip((manager, logger), faults, strict=True):
+        if fault:
+            raise SetupError(f"Asterisk would refuse {path} after setup's changes: {fault}; fix this first")
+    lost = {
+        "the manager user": (manager, users, users.all_of(USER).secret("secret") is not None),
+        "that AMI is enabled": (manager, users, is_true(users.section("general").last("enabled"))),
+        "the log channel": (
+            logger,
+            channels,
+            log is None or str(log) in [name for name, _ in channels.section("logfiles").options],
+        ),
+    }
+    for what, (path, conf, works) in lost.items():
+        if not works:
+            why = (
+                "; ".join(one.text for one in conf.unread)
+                or "an included file or a later section prevents it"
+            )
+            raise SetupError(f"Asterisk would not read {what} from {path}: {why}; fix this first")
+
+
+def excess_of(manager: ManagerConf, permit: Sequence[Network]) -> Iterator[str]:
+    """Yield a text for each right of the existing user that ringfence does not need.
+
+    ``permit`` are the networks besides loopback from which ringfence logs in.
+    """
+    for option, needed in (("read", READ), ("write", WRITE)):
+        classes = {one.strip().lower() for one in manager.rights.last(option).split(",")} - {""}
+        if classes - needed:
+            yield f"{option} = {printable(manager.rights.last(option))}"
+    denied = [_network(value) for value in manager.rights.values("deny")]
+    if any(every not in denied for every in _EVERYWHERE):
+        yield "it may log in from everywhere (deny = 0.0.0.0/0.0.0.0 and deny = ::/0 are missing)"
+    for value in manager.rights.values("permit"):
+        network = _network(value)
+        if network is None or not any(contains(one, network) for one in (*LOOPBACK, *permit)):
+            yield f"permit = {printable(value)}"
+
+
+def _network(text: str) -> Network | None:
+    try:
+        return ip_network(text.strip(), strict=False)
+    except ValueError:
+        return None
+
+
+def checked_state(path: Path, reader: Server | None = None) -> FileState | None:
+    """Return the state of a configuration file of Asterisk; None if it does not exist.
+
+    Raise SetupError if Asterisk would refuse the file. It is checked with the rights of ``reader``,
+    the process of Asterisk, because Asterisk reads it with these rights at the next reload. If Asterisk
+    cannot read the file then, it loses the settings of this file (for manager.conf, AMI).
+    """
+    state = file_state(path)
+    if state is None:
+        return None
+    with _acting_as(reader):
+        fault = fault_of(path)
+    if fault:
+        raise SetupError(f"Asterisk would refuse {path}: {fault}; fix this first")
+    return state
+
+
+@contextmanager
+def _acting_as(reader: Server | None) -> Iterator[None]:
+    """Run the block with the rights of ``reader``.
+
+    The rights stay unchanged if ``reader`` is None, or if this process does not run as root.
+    """
+    if reader is None or os.geteuid() != 0:
+        yield
+        return
+    groups, gid = os.getgroups(), os.getegid()
+    os.setgroups(reader.groups)
+    os.setegid(reader.gid)
+    os.seteuid(reader.uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(gid)
+        os.setgroups(groups)
+
+
+def _specific(text: str) -> str | None:
+    """Return the address in the text of ``bindaddr``, without its port.
+
+    Return None if the text means every address (``0.0.0.0``, ``::``), or is not a valid address.
+    """
+    host = text.strip()
+    if host.startswith("["):
+        host = host[1:].partition("]")[0]
+    elif host.count(":") == 1:
+        host = host.partition(":")[0]
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return None
+    return None if address.is_unspecified else str(address)

@@ -1,0 +1,265 @@
+"""One run of setup on this host: records each change in the journal before it is made, and can restore it."""
+
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from ringfence.errors import FirewallError, SetupError
+from ringfence.features.setup.crowdsec import Credentials, Cscli, registrations_of, withdraw
+from ringfence.features.setup.find import FoundAsterisk, find_asterisk
+from ringfence.features.setup.journal import (
+    Journal,
+    JournalRecord,
+    Produced,
+    Registration,
+    Unit,
+    restore_files,
+)
+from ringfence.features.setup.manager import USER, checked_state
+from ringfence.features.setup.other_guards import give_back, other_guards
+from ringfence.features.setup.plan import Plan
+from ringfence.features.setup.texts import LOGGER, MANAGER, HostPaths
+from ringfence.firewall.cleanup import flush_everything
+from ringfence.host.console import Console
+from ringfence.host.file_changes import Change, FileChange, file_state, folder_state
+from ringfence.host.owned_files import names_in
+from ringfence.host.processes import run_program
+from ringfence.model import Secret, printable
+
+# -- enables and starts ringfence's systemd units with ``systemctl``, and restores their state before setup
+
+
+EARLY, SERVICE = "ringfence-early.service", "ringfence.service"
+NAMES = (EARLY, SERVICE)
+START = "systemctl enable --now ringfence-early ringfence"
+_LINES = 5
+"""The number of lines of the service's log in an error message."""
+
+
+class Systemd:
+    """systemd on this host. The folder ``marker`` exists if systemd manages the host (see sd_booted(3))."""
+
+    def __init__(self, marker: Path) -> None:
+        self._marker = marker
+
+    @property
+    def runs(self) -> bool:
+        """Whether systemd manages this host."""
+        return self._marker.is_dir()
+
+    def states(self) -> tuple[Unit, ...]:
+        """Return the present state of each unit; none without systemd."""
+        return tuple(self._state(name) for name in NAMES) if self.runs else ()
+
+    def start(self, *, restart: bool) -> None:
+        """Enable both units and start them. Return when the daemon has reported that it is ready.
+
+        With ``restart``, a daemon that runs already is restarted. If the daemon does not start, raise
+        SetupError with the last lines of its log.
+        """
+        active = restart and self._state(SERVICE).active
+        problem = self._run("enable", "--now", *NAMES)
+        if active and not problem:
+            problem = self._run("restart", SERVICE)
+        if problem:
+            log = _lines(
+                "journalctl", "--unit", SERVICE, "--lines", str(_LINES), "--output", "cat", "--no-pager"
+            )
+            why = "; ".join([problem, *log])
+            raise SetupError(f"the service does not start: {why}; see: journalctl -u ringfence")
+
+    def restore(self, units: Sequence[Unit]) -> None:
+        """Restore the states of units.
+
+        Stop each unit that was not active before setup, and disable each one that was not enabled.
+        """
+        if not self.runs:
+            return
+        for unit in reversed(units):
+            if not unit.active:
+                self._run("stop", unit.name)
+            if not unit.enabled:
+                self._run("disable", unit.name)
+            self._run("reset-failed", unit.name)
+
+    def restart(self) -> None:
+        """Restart the daemon, so that it reads a restored configuration."""
+        if self.runs:
+            self._run("restart", SERVICE)
+
+    def _state(self, name: str) -> Unit:
+        return Unit(name, not self._run("is-enabled", name), not self._run("is-active", name))
+
+    def _run(self, verb: str, *names: str) -> str:
+        """Run systemctl; return "" if it succeeded, else the reason."""
+        try:
+            done = run_program("systemctl", "--quiet", verb, *names)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return f"systemctl {verb}: {error}"
+        if not done.returncode:
+            return ""
+        return printable(done.stderr.decode("utf-8", "replace").strip()) or f"systemctl {verb} failed"
+
+
+def _lines(*command: str) -> list[str]:
+    try:
+        done = run_program(*command)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [printable(line) for line in done.stdout.decode("utf-8", "replace").split("\n") if line]
+
+
+_DATABASE = "ringfence.db"
+_NO_USER = "There is no manager called "
+
+
+class SetupSession:
+    """One run of setup. ``reachable`` returns whether a daemon answers now."""
+
+    def __init__(
+        self, paths: HostPaths, journal: Journal, systemd: Systemd, reachable: Callable[[], bool]
+    ) -> None:
+        self._paths = paths
+        self._journal = journal
+        self._systemd = systemd
+        self._reachable = reachable
+        # The number of changes that take_back() leaves in place: those of earlier, complete runs. It is 0
+        # after an interrupted run, which must be completed or undone as a whole. Likewise the registrations.
+        self._kept = 0 if journal.interrupted else len(journal.record.changes)
+        self._kept_registrations = 0 if journal.interrupted else len(journal.record.registrations)
+
+    def begin(self, plan: Plan) -> None:
+        """Record in the journal that the run starts, and the present state of what others will change.
+
+        These are the systemd units, and the files that Asterisk and the daemon will write.
+        """
+        folders = [(self._paths.data, _DATABASE)]
+        if plan.log is not None:
+            folders.append((plan.log.file.parent, plan.log.file.name))
+        self._journal.begin(
+            [self._produced(folder, prefix) for folder, prefix in folders], self._systemd.states()
+        )
+
+    def apply(self, change: Change) -> None:
+        """Make a change, after it is in the journal. Raise SetupError if others have changed the file."""
+        now = file_state(change.path) if isinstance(change, FileChange) else folder_state(change.path)
+        if now != change.before:
+            raise SetupError(f"{change.path} was changed by somebody else just now; fix: run setup again")
+        self._journal.add(change)
+        change.apply()
+
+    def register(self, cscli: Cscli, name: str) -> Credentials:
+        """Register this host at CrowdSec as a machine and a bouncer.
+
+        A registration of an interrupted run is made again, because its password is lost. Raise SetupError if
+        somebody else has made one of this name.
+        """
+        return Credentials(*(self._registered(cscli, one) for one in registrations_of(name)))
+
+    def _registered(self, cscli: Cscli, one: Registration) -> Secret:
+        if one in self._journal.record.registrations:
+            cscli.remove(one)
+        else:
+            cscli.require_free(one)
+            self._journal.add_registration(one)
+        return cscli.add(one)
+
+    def complete(self) -> None:
+        """Record that the run has ended without an interruption."""
+        self._journal.complete()
+
+    def take_back(self) -> Iterator[str]:
+        """Restore the state before this run.
+
+        If an earlier run was interrupted, restore the state before the first run instead. Yield a line for
+        each thing that could not be restored completely.
+        """
+        yield from self._take_back(self._kept, self._kept_registrations)
+
+    def undo(self) -> Iterator[str]:
+        """Restore the state before the first run; yield lines as :meth:`take_back` does."""
+        yield from self._take_back(0, 0)
+
+    def _take_back(self, kept: int, registered: int) -> Iterator[str]:
+        record = self._journal.record
+        whole = kept == 0
+        changes = record.changes[kept:]
+        units = record.units if whole else ()
+        was_active = any(unit.active for unit in units if unit.name == SERVICE)
+        others = other_guards(self._paths.etc)
+        yield from give_back(others, changes)
+        if whole:
+            self._systemd.restore(units)
+            if not was_active:
+                yield from self._remove_rules()
+        disabling = {other.file for other in others}
+        rest = tuple(change for change in changes if change.path not in disabling)
+        yield from restore_files(JournalRecord(rest, record.produced if whole else (), units))
+        if rest:
+            yield from _reload_restored()
+        if was_active or (not whole and changes and self._systemd.runs):
+            self._systemd.restart()
+        yield from withdraw(record.registrations[registered:], self._paths.crowdsec)
+        if whole:
+            self._journal.remove()
+        else:
+            self._journal.keep(kept, registered)
+
+    def _remove_rules(self) -> Iterator[str]:
+        """Remove ringfence's rules and bans from the kernel, unless a daemon still runs.
+
+        The daemon that systemd started is stopped already. So a daemon that still runs was started by hand.
+        Yield a line if rules and bans stay.
+        """
+        if self._reachable():
+            yield "a ringfence that was started by hand still runs; fix: stop it, then run: ringfence off"
+            return
+        try:
+            flush_everything()
+        except FirewallError as error:
+            yield f"the rules of ringfence stay in the kernel until a reboot: {error}"
+
+    @staticmethod
+    def _produced(folder: Path, prefix: str) -> Produced:
+        try:
+            names = tuple(name for name in names_in(folder) if name.startswith(prefix))
+        except FileNotFoundError:
+            return Produced(folder, prefix, existed=False, names=())
+        except OSError as error:
+            raise SetupError(f"cannot read {folder}: {error.strerror}") from None
+        return Produced(folder, prefix, existed=True, names=names)
+
+
+def require_valid_files(asterisk: FoundAsterisk) -> None:
+    """Raise SetupError if Asterisk would refuse manager.conf or logger.conf at the next reload.
+
+    Asterisk would then lose the settings of the refused file: AMI, or the log channels.
+    """
+    for name in (MANAGER, LOGGER):
+        checked_state(asterisk.conf / name, asterisk.reader)
+
+
+def reload_asterisk(console: Console) -> None:
+    """Make Asterisk read its manager users and log channels again; raise SetupError if it does not answer."""
+    for module in ("manager", "logger"):
+        if console.show(f"{module} reload") is None:
+            raise SetupError(f"Asterisk does not reload its {module}: {console.problem or 'unknown command'}")
+
+
+def require_manager_user(console: Console) -> None:
+    """Raise SetupError unless Asterisk now knows the manager user."""
+    shown = console.show(f"manager show user {USER}") or ""
+    if shown.startswith(_NO_USER) or f"username: {USER}" not in shown:
+        raise SetupError(
+            f"Asterisk did not accept the manager user {USER}; its log has the reason (Unable to open AMI "
+            "configuration, if it may not read a file)"
+        )
+
+
+def _reload_restored() -> Iterator[str]:
+    """Make Asterisk read the restored files. If that fails, yield a line with the reason."""
+    try:
+        asterisk = find_asterisk()
+        reload_asterisk(asterisk.console)
+    except SetupError as error:
+        yield f"Asterisk reads the restored files at its next start ({error})"

@@ -1,0 +1,57 @@
+"""Changes to the text of Asterisk's files: every other byte stays."""
+
+import pytest
+
+from ringfence.features.setup.texts import MARK, appended, includes, with_general, with_include
+
+SAMPLE = "; a comment\n[general]\nenabled = no ; as delivered\nport = 5038\n\n[admin]\nenabled = no\n"
+
+
+def test_includes_are_those_that_asterisk_reads() -> None:
+    """Both commands and both kinds of brackets count; comments do not."""
+    text = '#include "a.conf"\n#tryinclude <b/*.conf>\n;#include c.conf\n#exec d\n;--\n#include e.conf\n--;\n'
+
+    assert includes(text) == ["a.conf", "b/*.conf"]
+
+
+def test_an_option_of_the_general_section_is_replaced() -> None:
+    """Only the line in section [general] changes."""
+    assert with_general(SAMPLE, "enabled", "yes") == SAMPLE.replace(
+        "enabled = no ; as delivered", "enabled = yes"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "result"),
+    [
+        ("[general]\nport = 1\n", "[general]\nbindaddr = ::1\nport = 1\n"),
+        ("", "\n[general]\nbindaddr = ::1\n"),
+        ("[a]\nbindaddr = 1\n;[general]", "[a]\nbindaddr = 1\n;[general]\n\n[general]\nbindaddr = ::1\n"),
+        ("[general]\nbindaddr = 1\nBindAddr = 2\n", "[general]\nbindaddr = 1\nbindaddr = ::1\n"),
+        ("\ufeff[General]\n", "\ufeff[General]\nbindaddr = ::1\n"),
+        ("[general]\n[general]\nbindaddr = 1\n", "[general]\nbindaddr = ::1\n[general]\nbindaddr = 1\n"),
+        ("[general]\n[a]\n[general](+)\nbindaddr = 1\n", "[general]\n[a]\n[general](+)\nbindaddr = ::1\n"),
+        ("[general](!)\nbindaddr = 1\n", "[general](!)\nbindaddr = 1\n\n[general]\nbindaddr = ::1\n"),
+    ],
+)
+def test_an_option_that_is_missing_is_added(text: str, result: str) -> None:
+    """It is added after the section's head, or with a section; of several lines the last one counts."""
+    assert with_general(text, "bindaddr", "::1") == result
+
+
+def test_an_option_of_an_included_section_is_added_to_it() -> None:
+    """A second section of the same name would be ignored."""
+    text = with_general("#include own.conf\n", "bindaddr", "::1", included=True)
+    assert with_general(text, "enabled", "yes", included=True) == (
+        "#include own.conf\n\n[general](+)\nenabled = yes\nbindaddr = ::1\n"
+    )
+
+
+def test_an_include_is_a_line_at_the_end() -> None:
+    """The line is optional for Asterisk, and a comment names its origin."""
+    assert with_include("[general]", "x.conf") == f'[general]\n\n{MARK}\n#tryinclude "x.conf"\n'
+
+
+def test_an_addition_begins_a_new_line() -> None:
+    """A last line without an end gets one."""
+    assert [appended(text, "b\n") for text in ("", "a", "a\n")] == ["b\n", "a\nb\n", "a\nb\n"]

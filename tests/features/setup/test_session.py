@@ -1,0 +1,147 @@
+"""A run of setup on a host in a folder: its changes, and what is taken back after an error."""
+
+from pathlib import Path
+
+import pytest
+from tests.features.setup.world import Host, allow_any_reader, make_host, with_exempt
+from tests.support.pbx_machine import differing
+
+from ringfence.errors import FirewallError, SetupError
+from ringfence.features.fail2ban import other_guard
+from ringfence.features.setup import session
+from ringfence.features.setup.journal import open_journal, read_journal
+from ringfence.features.setup.plan import Plan, plan
+from ringfence.features.setup.session import SetupSession, Systemd, reload_asterisk, require_manager_user
+from ringfence.host.console import NoConsole
+from ringfence.host.file_changes import FileState
+
+pytestmark = pytest.mark.kernel  # a host in a folder has files of several users
+
+
+@pytest.fixture(name="host")
+def _host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    host = make_host(tmp_path)
+    allow_any_reader(monkeypatch)
+    monkeypatch.setattr(session, "flush_everything", lambda: None)
+    monkeypatch.setattr(session, "find_asterisk", host.asterisk)
+    return host
+
+
+def run(host: Host, planned: Plan, *, fail: bool = False) -> list[str]:
+    """Run setup with these changes; return what could not be taken back if it fails at the end."""
+    with open_journal(host.paths.state) as journal:
+        current = SetupSession(host.paths, journal, Systemd(host.paths.systemd), lambda: False)
+        current.begin(planned)
+        for change in planned.changes:
+            current.apply(change)
+        if fail:
+            return [*current.take_back()]
+        current.complete()
+    return []
+
+
+def undo(host: Host, *, reachable: bool = False) -> list[str]:
+    """Undo everything."""
+    with open_journal(host.paths.state) as journal:
+        return [*SetupSession(host.paths, journal, Systemd(host.paths.systemd), lambda: reachable).undo()]
+
+
+def test_a_run_and_its_undo(host: Host) -> None:
+    """After the undo, no file differs, and files that the daemon and Asterisk wrote are gone."""
+    before = host.digest()
+    run(host, plan(host.found(), host.paths))
+    assert read_journal(host.paths.state).complete
+    (host.paths.logs / "ringfence").write_bytes(b"a line")
+    (host.paths.data / "ringfence.db").write_bytes(b"")
+    (host.paths.data / "ringfence.db-wal").write_bytes(b"")
+
+    assert undo(host) == []
+    assert differing(before, host.digest()) == []
+
+
+def test_a_failed_second_run_restores_the_first(host: Host) -> None:
+    """Only the changes of the failed run are taken back."""
+    first = plan(host.found(), host.paths)
+    run(host, first)
+    complete = host.digest()
+    written = {change.path: change.after for change in first.changes if isinstance(change.after, FileState)}
+    second = plan(with_exempt(host.found(), "10.0.0.0/24"), host.paths, written)
+    assert second.changes
+
+    assert run(host, second, fail=True) == []
+    assert [name for name in differing(complete, host.digest()) if "ringfence-setup" not in name] == []
+    assert read_journal(host.paths.state).complete
+
+
+def test_a_file_that_changes_during_the_question_is_an_error(host: Host) -> None:
+    """The administrator agreed to another change."""
+    planned = plan(host.found(), host.paths)
+    planned.changes[0].path.write_text("another program", "utf-8")
+
+    with pytest.raises(SetupError, match="was changed by somebody else just now; fix: run setup again"):
+        run(host, planned)
+
+
+def test_a_daemon_that_was_started_by_hand_is_named(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its rules would come back at once, so they are left, and the fix is named."""
+    run(host, plan(host.found(), host.paths))
+    assert undo(host, reachable=True) == [
+        "a ringfence that was started by hand still runs; fix: stop it, then run: ringfence off"
+    ]
+
+    def fail() -> None:
+        raise FirewallError("no right")
+
+    run(host, plan(host.found(), host.paths))
+    monkeypatch.setattr(session, "flush_everything", fail)
+    assert undo(host) == ["the rules of ringfence stay in the kernel until a reboot: no right"]
+
+
+def test_fail2ban_is_restored_first(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The jail's file is removed and fail2ban reloads before the other files are restored."""
+    (host.fail2ban / "jail.d").mkdir(parents=True)
+    before = host.digest()
+    reloads = []
+
+    def reload() -> str:
+        reloads.append((host.etc / "manager.d/ringfence.conf").exists())
+        return "it does not run"
+
+    monkeypatch.setattr(other_guard, "reload", reload)
+    planned = plan(host.found(), host.paths)
+    jail = other_guard.OtherGuard(host.paths.etc).disabling()
+    run(host, Plan((*planned.changes, jail), (), planned.log))
+
+    assert undo(host) == ["fail2ban did not reload (it does not run); fix: fail2ban-client reload"]
+    assert reloads == [True]
+    assert differing(before, host.digest()) == []
+
+
+def test_without_asterisk_the_files_are_restored_nevertheless(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asterisk reads them at its next start, and this is reported."""
+    run(host, plan(host.found(), host.paths))
+
+    def fail() -> None:
+        raise SetupError("no running Asterisk is visible here")
+
+    monkeypatch.setattr(session, "find_asterisk", fail)
+    [line] = undo(host)
+    assert line == "Asterisk reads the restored files at its next start (no running Asterisk is visible here)"
+
+
+def test_asterisk_must_know_the_manager_user(host: Host) -> None:
+    """Asterisk's console shows whether it accepted the file."""
+    reload_asterisk(host.console)
+    with pytest.raises(SetupError, match="Asterisk did not accept the manager user ringfence"):
+        require_manager_user(host.console)
+
+    run(host, plan(host.found(), host.paths))
+    require_manager_user(host.console)
+
+
+def test_an_asterisk_that_ended_cannot_reload() -> None:
+    """The message has the console's reason."""
+    with pytest.raises(SetupError, match="Asterisk does not reload its manager: it has no control socket"):
+        reload_asterisk(NoConsole("it has no control socket"))
