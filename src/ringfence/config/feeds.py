@@ -142,26 +142,19 @@ PRESETS: Mapping[str, Preset] = {
         "Terms of blocklist.de; ask at most every 30 minutes.",
         {"url": "https://lists.blocklist.de/lists/sip.txt", "every": "1h", "max_age": "3d"},
     ),
-    "spamhaus-drop-v4": Preset(
-        "Free of charge under spamhaus.org/blocklists/drop-fair-use-policy; ask at most once an hour.",
-        {
-            "url": "https://www.spamhaus.org/drop/drop_v4.json",
-            "format": "json",
-            "key": "cidr",
-            "every": "12h",
-            "max_age": "7d",
-        },
-    ),
-    "spamhaus-drop-v6": Preset(
-        "Free of charge under spamhaus.org/blocklists/drop-fair-use-policy; ask at most once an hour.",
-        {
-            "url": "https://www.spamhaus.org/drop/drop_v6.json",
-            "format": "json",
-            "key": "cidr",
-            "every": "12h",
-            "max_age": "7d",
-        },
-    ),
+    **{
+        f"spamhaus-drop-v{version}": Preset(
+            "Free of charge under spamhaus.org/blocklists/drop-fair-use-policy; ask at most once an hour.",
+            {
+                "url": f"https://www.spamhaus.org/drop/drop_v{version}.json",
+                "format": "json",
+                "key": "cidr",
+                "every": "12h",
+                "max_age": "7d",
+            },
+        )
+        for version in (4, 6)
+    },
 }
 """The feeds that `ringfence feeds add NAME` knows. None is on by default."""
 

@@ -109,33 +109,6 @@ def _any_address(_: Address) -> bool:
     return True
 
 
-class _Connection(http.client.HTTPSConnection):
-    """A connection to the first address of a host that is allowed and answers."""
-
-    def __init__(
-        self,
-        host: str,
-        port: int,
-        context: ssl.SSLContext,
-        seconds: float,
-        allowed: Callable[[Address], bool],
-        deadline: Deadline,
-    ) -> None:
-        super().__init__(host, port, timeout=seconds, context=context)
-        self._tls = context
-        self._allowed = allowed
-        self._deadline = deadline
-
-    def connect(self) -> None:
-        """Connect, and verify the server's certificate."""
-        found = open_connection(
-            self.host, self.port, self.timeout or SECONDS, self._deadline, self._tls, self._allowed
-        )
-        if found is None:
-            raise FetchError("a redirect leads to an address that is not public")
-        self.sock = found
-
-
 def _request(
     url: str,
     headers: Mapping[str, str],
@@ -145,11 +118,14 @@ def _request(
 ) -> HttpAnswer:
     parts = urlsplit(url)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    host, port = parts.hostname or "", parts.port or _PORT
     with Deadline(limits.seconds) as deadline:
-        connection = _Connection(
-            parts.hostname or "", parts.port or _PORT, context, limits.seconds, allowed, deadline
-        )
+        connection = http.client.HTTPSConnection(host, port, context=context)
         try:
+            sock = open_connection(host, port, limits.seconds, deadline, context, allowed)
+            if sock is None:
+                raise FetchError("a redirect leads to an address that is not public")
+            connection.sock = sock  # from now on, closing the connection closes the socket
             connection.request(
                 "GET", path, headers={"User-Agent": AGENT, "Accept-Encoding": "identity", **headers}
             )
