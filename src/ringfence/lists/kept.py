@@ -9,6 +9,7 @@ import os
 import stat
 from collections.abc import Iterable, Mapping
 from io import BufferedReader
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,7 @@ def read(path: Path) -> tuple[Mapping[str, Any], list[Prefixes]]:
             content = file.read(_MAX_CONTENT)
         if hashlib.sha256(content).hexdigest() != head["digest"]:
             return {}, []
-        found, at = [], 0
-        sizes = iter(head["sizes"])
-        for v4, v6 in zip(sizes, sizes, strict=True):
-            found.append(Prefixes.unpacked(content[at : at + v4], content[at + v4 : at + v4 + v6]))
-            at += v4 + v6
+        parts = (content[begin:end] for begin, end in pairwise(accumulate(head["sizes"], initial=0)))
+        return head, [Prefixes.unpacked(*both) for both in zip(parts, parts, strict=True)]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}, []
-    return head, found

@@ -300,17 +300,6 @@ def read_state(list_path: Path, now: float) -> FetchState:
     )
 
 
-def _write_kept(path: Path, taken: TakenFeed, identity: str) -> None:
-    """Write the last good list of the source ``identity``. Raise OSError."""
-    head = {
-        "source": identity,
-        "taken": taken.taken,
-        "left_out": taken.left_out.number,
-        "named": taken.left_out.named,
-    }
-    kept.write(path, head, [taken.networks])
-
-
 def _read_kept(path: Path, identity: str) -> TakenFeed | None:
     """Read the last good list; None if there is none of the source ``identity``, or if it is damaged."""
     head, lists = kept.read(path)
@@ -595,9 +584,10 @@ class Feeds:
     def _keep(self, feed: ListFeed) -> ListFeed:
         if feed.taken is None:
             return feed
-        path = self._kept_path(feed.source.name)
+        path, left = self._kept_path(feed.source.name), feed.taken.left_out
+        head = {"taken": feed.taken.taken, "left_out": left.number, "named": left.named}
         try:
-            _write_kept(path, feed.taken, feed.source.identity)
+            kept.write(path, {"source": feed.source.identity, **head}, [feed.taken.networks])
         except OSError as error:
             return evolve(feed, error=f"{path}: cannot be written, so a restart loses it: {error.strerror}")
         return feed
