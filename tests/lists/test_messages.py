@@ -1,11 +1,13 @@
 """Requests to the lists, as the control socket carries them."""
 
 from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
+from tests.lists.world import At
 
 from ringfence.errors import ControlError
-from ringfence.lists.entries import MAX_AT_ONCE, Addition, Answer, ListRow, addresses, network_text
+from ringfence.lists.entries import MAX_AT_ONCE, Addition, Answer, addresses, network_text
 
 
 def test_an_addition_is_read() -> None:
@@ -44,10 +46,14 @@ def test_an_invalid_request_is_refused(request_: dict[str, object]) -> None:
         Addition.of(request_)
 
 
-def test_answers_and_rows_are_json() -> None:
+def test_answers_and_rows_are_json(tmp_path: Path) -> None:
     """Times have the same format as in every listing."""
     assert Answer(done=["a"]).as_json() == {"done": ["a"], "problems": [], "notes": []}
-    assert ListRow(entry="192.0.2.1", source="command", added=0.0, networks=1).as_json() == {
+    at = At(tmp_path)
+    at.now = 0.0
+    at.ask("allow_add", what=["192.0.2.1"])
+    [row] = at.ask("lists", side="allow")
+    assert row == {
         "entry": "192.0.2.1",
         "source": "command",
         "note": "",

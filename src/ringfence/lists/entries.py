@@ -8,7 +8,6 @@ deny list had a name, its owner could have any address denied.
 import enum
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -239,33 +238,6 @@ def texts_of(request: Mapping[str, Any], key: str) -> list[str]:
     ):
         raise ControlError(f"{key}: must be 1 to {MAX_AT_ONCE} texts")
     return texts
-
-
-@define
-class ListRow:
-    """A row of a listing: an entry.
-
-    ``source`` is the origin. ``added`` and ``ends`` are seconds since the epoch. ``added`` is None if
-    unknown, and ``ends`` is None if the entry does not end. ``networks`` is the number of networks in the
-    kernel for this row (None: unknown). ``leads_to`` are the addresses of a host name.
-    """
-
-    entry: str
-    source: str
-    note: str = ""
-    added: float | None = None
-    ends: float | None = None
-    forced: bool = False
-    networks: int | None = 0
-    leads_to: list[str] = Factory(list)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the JSON form, with times as RFC 3339 texts in UTC."""
-        return asdict(self) | {"added": _moment(self.added), "ends": _moment(self.ends)}
-
-
-def _moment(seconds: float | None) -> str | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def addresses(networks: frozenset[Network]) -> list[str]:

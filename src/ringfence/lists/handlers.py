@@ -12,7 +12,6 @@ from ringfence.lists.entries import (
     Answer,
     EntryKind,
     EntryValue,
-    ListRow,
     addresses,
     entry_refusal,
     network_text,
@@ -20,7 +19,7 @@ from ringfence.lists.entries import (
     texts_of,
 )
 from ringfence.lists.manager import Lists, PresentLists
-from ringfence.model import ListEntry, ListKind, Network
+from ringfence.model import ListEntry, ListKind, Network, rfc3339
 from ringfence.store.tables import EntryTable
 
 
@@ -97,7 +96,7 @@ class ListRequests:
         lists = self._lists.present
         for entry in self._lists.entries(self._now()):
             if entry.kind is kind:
-                yield _row(lists, entry).as_json()
+                yield _row(lists, entry)
 
     def _remove(self, kind: ListKind, request: Mapping[str, Any]) -> Answer:
         answer, lists = Answer(), self._lists.present
@@ -156,7 +155,12 @@ def _not_there(lists: PresentLists, kind: ListKind, text: str, network: Network 
     return f"{text} is not on the {kind} list itself, but within {network_text(around)}, which is"
 
 
-def _row(lists: PresentLists, entry: ListEntry) -> ListRow:
+def _row(lists: PresentLists, entry: ListEntry) -> dict[str, Any]:
+    """Return an entry as JSON.
+
+    ``added`` is null if it is unknown, and ``ends`` if the entry does not end. ``networks`` is the number of
+    networks in the kernel (null: unknown). ``leads_to`` are the addresses of a host name.
+    """
     value = parse_entry(entry.value)
     networks: int | None = 1
     leads_to: list[str] = []
@@ -165,13 +169,13 @@ def _row(lists: PresentLists, entry: ListEntry) -> ListRow:
         networks, leads_to = (None, []) if answer is None else (len(answer), addresses(answer))
     elif value.kind is EntryKind.REGION:
         networks = lists.composed.regions.get(value.text)
-    return ListRow(
-        entry=entry.value,
-        note=entry.note,
-        source=entry.origin,
-        added=None if entry.origin == CONFIGURATION else entry.added,
-        ends=entry.until,
-        forced=entry.forced,
-        networks=networks,
-        leads_to=leads_to,
-    )
+    return {
+        "entry": entry.value,
+        "source": entry.origin,
+        "note": entry.note,
+        "added": None if entry.origin == CONFIGURATION else rfc3339(entry.added),
+        "ends": None if entry.until is None else rfc3339(entry.until),
+        "forced": entry.forced,
+        "networks": networks,
+        "leads_to": leads_to,
+    }
