@@ -11,7 +11,7 @@ from tests.support.lab import Lab
 from tests.support.look_ups import BROADCAST, OWN_NAME, PHONE, PJSIP_ONLY, hidden_guess, with_silent_names
 from tests.support.sip_raw import Raw, calling
 
-from ringfence.features.audit.look_ups import host_name_findings, look_up_findings
+from ringfence.features.audit.check import host_name_findings, look_up_findings
 
 pytestmark = pytest.mark.asterisk
 

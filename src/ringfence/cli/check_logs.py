@@ -288,12 +288,9 @@ def asterisk_findings(asterisk: Asterisk | None, console: Console) -> Iterator[F
     if asterisk is None:
         yield Finding(None, what, f"cannot be read from here; on its host, see: {ELSEWHERE}")
         return
-    closed = [one.text for one in asterisk.unread if one.closed]
-    if closed:
-        names = ", ".join(closed)
-        yield Finding(
-            None, what, f"not all files can be read ({names}); fix: run this as root, or see: {ELSEWHERE}"
-        )
+    if closed := ", ".join(one.text for one in asterisk.unread if one.closed):
+        fix = f"fix: run this as root, or see: {ELSEWHERE}"
+        yield Finding(None, what, f"not all files can be read ({closed}); {fix}")
     yield from unknown_findings(what, asterisk.unread)
     if asterisk.iax_silent:
         yield Finding(
@@ -301,8 +298,7 @@ def asterisk_findings(asterisk: Asterisk | None, console: Console) -> Iterator[F
             f"{what}: IAX2",
             "failed logins are logged nowhere; fix: authdebug = yes in iax.conf [general]",
         )
-    gate = asterisk.gate
-    if gate is not None:
+    if (gate := asterisk.gate) is not None:
         yield Finding(
             None,
             f"{what}: PJSIP",
@@ -310,8 +306,7 @@ def asterisk_findings(asterisk: Asterisk | None, console: Console) -> Iterator[F
             f"and then not at all for up to {gate.mute} s (unidentified_request_count, _period, "
             "_prune_interval); fix: remove auth_username from endpoint_identifier_order, unless needed",
         )
-    chan_sip_tls = _chan_sip_tls(asterisk, console)
-    if chan_sip_tls:
+    if chan_sip_tls := _chan_sip_tls(asterisk, console):
         yield Finding(None, f"{what}: chan_sip", CHAN_SIP_TLS)
     if not asterisk.unread and not asterisk.iax_silent and gate is None and not chan_sip_tls:
         yield Finding(True, what, "no setting hides attempts from its logs")

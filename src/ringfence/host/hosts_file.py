@@ -11,10 +11,9 @@ def knows_host(name: str, hosts: Path, nsswitch: Path) -> bool:
 
     ``hosts`` has the names that are known without a name server. ``nsswitch`` has the ways of a look-up.
     """
-    if "myhostname" in _words_of(nsswitch, "hosts:"):
-        return True
-    known = {word.lower() for line in _lines_of(hosts) for word in line.partition("#")[0].split()[1:]}
-    return name.lower() in known
+    ways = next((words for words in _words_in(nsswitch) if words[:1] == ["hosts:"]), [])
+    known = {word.lower() for words in _words_in(hosts) for word in words[1:]}
+    return "myhostname" in ways or name.lower() in known
 
 
 def hosts_line(name: str) -> str:
@@ -22,16 +21,11 @@ def hosts_line(name: str) -> str:
     return f"127.0.1.1 {name}"
 
 
-def _words_of(path: Path, first: str) -> list[str]:
-    """Return the words of the line that begins with ``first``; none if there is no such line."""
-    found = (line.partition("#")[0].split() for line in _lines_of(path))
-    return next((words[1:] for words in found if words and words[0] == first), [])
-
-
-def _lines_of(path: Path) -> list[str]:
-    """Return the lines of a small file of this host; none if it cannot be read."""
+def _words_in(path: Path) -> list[list[str]]:
+    """Return the words of each line of a small file, without comments; none if it cannot be read."""
     try:
         with path.open("rb") as file:
-            return file.read(_MOST_BYTES).decode("utf-8", "replace").split("\n")
+            text = file.read(_MOST_BYTES).decode("utf-8", "replace")
     except OSError:
         return []
+    return [line.partition("#")[0].split() for line in text.split("\n")]

@@ -13,8 +13,8 @@ from tests.support.debian import DebianAsterisk
 from tests.support.lab import Lab
 from tests.support.network import Network, socket_in
 
+from ringfence.features.audit.check import host_name_findings, look_up_findings
 from ringfence.features.audit.hardening import FEW, hardening_findings
-from ringfence.features.audit.look_ups import host_name_findings, look_up_findings
 from ringfence.findings import Finding
 from ringfence.host.console import NoConsole
 
