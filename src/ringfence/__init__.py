@@ -25,7 +25,7 @@ __all__ = ["__version__"]
 
 DEFAULT_CONFIG = "/etc/ringfence/ringfence.toml"
 
-SERVICE = ("-P", "-X", "no_debug_ranges", "-m", "ringfence.daemon.service")
+SERVICE = ("-P", "-X", "no_debug_ranges", "-m", "ringfence.guard.service")
 """Python's arguments for the daemon.
 
 ``-P``: Python imports nothing from the current folder. ``no_debug_ranges`` saves 0.6 MB of memory.

@@ -13,13 +13,13 @@ fixed names. The guard loads each module where it needs it:
   file that it cannot use
 - in the module ``table``: ``TABLES``, its tables in the database
 - in the module ``alarms``: ``CODES``, the codes of its alarms (``alarm_codes.py``)
-- in the module ``guard``: ``build``, a function that gets the daemon's parts (``daemon/feature.py``) and
+- in the module ``guard``: ``build``, a function that gets the daemon's parts (``guard/feature.py``) and
   returns the feature's own; ``REQUESTS``, the fields of each of its requests on the control socket;
   ``RECORDED``, by the name of a request the function of the store, the arguments and the time that answers it
   without a daemon; ``OFFLINE``, the same with functions of the settings and the arguments; ``keeps_off``, a
   function of the store that returns why ``ringfence restore`` must put nothing in place, or ""
 - in the module ``firewall``: ``build``, a function that gets the firewall's side in the daemon and in
-  ``ringfence restore`` (``daemon/firewall_side.py``), and returns the feature's part of it
+  ``ringfence restore`` (``guard/firewall_side.py``), and returns the feature's part of it
 - in the module ``denied``: ``build``, a function that gets the settings and returns networks that the feature
   denies (``OtherNetworks`` of ``lists/manager.py``)
 - in the module ``status``: ``lines``, a function that gets the status as JSON and yields its lines of it for

@@ -18,11 +18,11 @@ from itertools import islice
 from attrs import evolve
 from tests.support.process import resident
 
-from ringfence.daemon.process import tune_collector
 from ringfence.detect.detector import Detector
 from ringfence.detect.friends import Friends
 from ringfence.detect.judgement import Effect, Judgement
 from ringfence.detect.rules import RULES, Rule
+from ringfence.guard.process import tune_collector
 from ringfence.model import Address, Friend, FriendReason, SecurityEvent, SourceId
 from ringfence.parse.ami import AmiDecoder
 
@@ -108,7 +108,7 @@ class Crowd:
 
 def hour() -> Crowd:
     """Run the hour."""
-    for name in ("ringfence.daemon.service", "ringfence.daemon.daemon"):  # every module of the daemon
+    for name in ("ringfence.guard.service", "ringfence.guard.daemon"):  # every module of the daemon
         importlib.import_module(name)
     tune_collector()
     decoder = AmiDecoder(SourceId("pbx", "ami"))

@@ -23,9 +23,9 @@ from tests.support.manybans import addresses, mixed
 from tests.support.netns import netns, run
 
 from ringfence.bans.book import CHUNK
-from ringfence.daemon.process import tune_collector
 from ringfence.firewall import make_backend
 from ringfence.firewall.contract import Add, Backend
+from ringfence.guard.process import tune_collector
 from ringfence.model import Network
 
 NUMBER = 100_000

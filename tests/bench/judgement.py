@@ -41,11 +41,11 @@ from tests.support.captures import Capture, captures
 from tests.support.daemon import Guard, ami_server, until
 from tests.support.process import resident
 
-from ringfence.daemon.process import tune_collector
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Detector
 from ringfence.detect.judgement import Effect, Judgement
 from ringfence.detect.rules import Rule
+from ringfence.guard.process import tune_collector
 from ringfence.model import Challenge, Network, SecurityEvent, Service, SourceId
 from ringfence.parse.ami import END, AmiDecoder
 from ringfence.parse.log import LogReader

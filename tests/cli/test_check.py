@@ -24,7 +24,7 @@ from tests.support.lab import Lab
 from tests.support.netns import run
 
 from ringfence.cli.check import UNPROVEN, _closed_connections, _export_finding, _logins
-from ringfence.daemon.source_manager import NO_EXPORT
+from ringfence.guard.source_manager import NO_EXPORT
 from ringfence.netlink.nflog import GROUP, bind_request
 from ringfence.sources.state import WITHOUT_CLIENTS, WITHOUT_LOG, WITHOUT_WIRE
 

@@ -12,7 +12,6 @@ from tests.support.listening import connected
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
 from ringfence.clock import Clock
-from ringfence.daemon.pipeline import EffectHandler, Pipeline
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import _MOST_UNNAMED as MOST_UNNAMED
 from ringfence.detect.detector import Detector
@@ -21,6 +20,7 @@ from ringfence.detect.judge import MOST_CLAIMS
 from ringfence.detect.rules import RULES
 from ringfence.firewall.memory import MemoryBackend
 from ringfence.friends.registry import FriendRegistry
+from ringfence.guard.pipeline import EffectHandler, Pipeline
 from ringfence.model import EventKind, Transport
 from ringfence.store.database import Store
 

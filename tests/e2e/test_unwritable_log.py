@@ -10,7 +10,7 @@ from tests.support.daemon import Guard, ami_server, until
 from tests.support.faults import LOGS
 from tests.support.recorded import active
 
-from ringfence.daemon.process import LogStream
+from ringfence.guard.process import LogStream
 from ringfence.store.database import Store
 
 CLAIMED = capture("asterisk-22", "wrong-password-register").ami.read_bytes()  # 3 by 198.18.1.101

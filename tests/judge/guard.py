@@ -23,13 +23,13 @@ from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
 from ringfence.clock import Clock
 from ringfence.config.loader import parse
-from ringfence.daemon.ban_list import bans_report
-from ringfence.daemon.pipeline import EffectHandler, Pipeline
 from ringfence.detect.confirmation import KnownSources, NoConnections
 from ringfence.detect.detector import Bounds, Detector
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.firewall.memory import MemoryBackend
 from ringfence.friends.registry import FriendRegistry
+from ringfence.guard.ban_list import bans_report
+from ringfence.guard.pipeline import EffectHandler, Pipeline
 from ringfence.model import (
     AMI,
     Contact,

@@ -24,13 +24,13 @@ from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.exempt import ITSELF, Exempt
 from ringfence.clock import Clock
 from ringfence.config.loader import parse
-from ringfence.daemon.floods import FloodJudge
-from ringfence.daemon.pipeline import EffectHandler, Pipeline
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Detector
 from ringfence.firewall.contract import Flooder, NetworkList
 from ringfence.firewall.memory import MemoryBackend
 from ringfence.friends.registry import FriendRegistry
+from ringfence.guard.floods import FloodJudge
+from ringfence.guard.pipeline import EffectHandler, Pipeline
 from ringfence.ledger import key_of
 from ringfence.model import (
     Address,

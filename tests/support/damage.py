@@ -90,8 +90,8 @@ def start(path: Path) -> tuple[str, str]:
     """Start like the daemon and check that it bans; return the damage, and why the store is temporary."""
     store = Store.open_or_memory(path)
     with store, capture_logs(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ringfence.daemon.exemptions.read_addresses", frozenset)
-        patch.setattr("ringfence.daemon.exemptions.read_protected", lambda _: {})
+        patch.setattr("ringfence.guard.exemptions.read_addresses", frozenset)
+        patch.setattr("ringfence.guard.exemptions.read_protected", lambda _: {})
         guard = Kept(store, kept_settings())
         guard.backend.put(IN_KERNEL, START + 600)
         guard.side.start()

@@ -13,12 +13,12 @@ from tests.support.listening import connected
 
 from ringfence.alarms import Alarms
 from ringfence.clock import Clock
-from ringfence.daemon.floods import FloodJudge
-from ringfence.daemon.pipeline import EffectHandler, Pipeline
 from ringfence.detect.confirmation import PATIENCE, KnownSources
 from ringfence.detect.detector import Detector
 from ringfence.detect.rules import RULES
 from ringfence.firewall.contract import Flooder
+from ringfence.guard.floods import FloodJudge
+from ringfence.guard.pipeline import EffectHandler, Pipeline
 from ringfence.model import Address, Challenge, Endpoint, Network
 
 if TYPE_CHECKING:

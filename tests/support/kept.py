@@ -13,10 +13,10 @@ from ringfence.ban_facts import News
 from ringfence.clock import Clock
 from ringfence.config.converters import BackendName
 from ringfence.config.schema import AllowSettings, DenySettings, FirewallSettings, LimitSettings, Settings
-from ringfence.daemon.firewall_side import ChosenBackend, build_firewall_side
 from ringfence.detect.detector import Detector
 from ringfence.detect.rules import RULES
 from ringfence.firewall.contract import LimitMode
+from ringfence.guard.firewall_side import ChosenBackend, build_firewall_side
 from ringfence.model import Ban, Friend, FriendReason
 from ringfence.store.database import Store
 
@@ -81,8 +81,8 @@ def kept(folder: Path, wanted: Settings | None = None, own: str = "198.18.0.1") 
         Store.open(folder / "ringfence.db", owner=True) as store,
     ):
         # The machine's real addresses could be among those that a test bans.
-        patch.setattr("ringfence.daemon.exemptions.read_addresses", lambda: frozenset({ip_network(own)}))
-        patch.setattr("ringfence.daemon.exemptions.read_protected", lambda _: {})
+        patch.setattr("ringfence.guard.exemptions.read_addresses", lambda: frozenset({ip_network(own)}))
+        patch.setattr("ringfence.guard.exemptions.read_protected", lambda _: {})
         yield Kept(store, wanted if wanted is not None else settings())
 
 

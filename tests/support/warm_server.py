@@ -35,7 +35,7 @@ Request = dict[str, Any]
 
 def _load() -> None:
     """Import what the daemon, the commands and the SIP client import."""
-    importlib.import_module("ringfence.daemon.service")
+    importlib.import_module("ringfence.guard.service")
     for package in ("daemon", "firewall", "report", "sources", "store"):
         _load_all(package)
     for hidden in ("rich", "greenlet"):  # the daemon hides them from its own imports
@@ -165,7 +165,7 @@ def _run(arguments: list[str]) -> int:
 
     config = plain_run(rest, os.environ)
     if config is not None:
-        from ringfence.daemon.service import main  # noqa: PLC0415 - as above
+        from ringfence.guard.service import main  # noqa: PLC0415 - as above
 
         sys.modules["rich"] = sys.modules["greenlet"] = None  # type: ignore[assignment]
         return main(config, "20")

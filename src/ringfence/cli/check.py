@@ -16,12 +16,12 @@ from ringfence.cli.check_logs import asterisk_findings, log_findings
 from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, alarm_text, ask, settings_from
 from ringfence.cli.output import JsonOption, echo, echo_json, echo_stderr, errors_reported
 from ringfence.config.schema import AsteriskSettings, Settings
-from ringfence.daemon.process import USER, may_read
-from ringfence.daemon.process import configure as configure_logging
-from ringfence.daemon.source_manager import NO_EXPORT, target_of
 from ringfence.errors import ControlError, DaemonUnreachableError, Exit, FirewallError, HostError
 from ringfence.findings import Finding
 from ringfence.firewall import make_backend
+from ringfence.guard.process import USER, may_read
+from ringfence.guard.process import configure as configure_logging
+from ringfence.guard.source_manager import NO_EXPORT, target_of
 from ringfence.host.asterisk_conf import FOLDER
 from ringfence.host.asterisk_logging import read_asterisk
 from ringfence.host.connections import ClosedSockets

@@ -259,7 +259,7 @@ def answer_without_daemon(settings: Settings, do: str, **arguments: object) -> A
 
     Raise DaemonUnreachableError if there is no database.
     """
-    from ringfence.daemon import offline  # noqa: PLC0415 - slow to load, and only needed without the daemon
+    from ringfence.guard import offline  # noqa: PLC0415 - slow to load, and only needed without the daemon
 
     return offline.ANSWERS[do](settings, arguments)
 
@@ -269,7 +269,7 @@ def answer_instead(error: DaemonUnreachableError, settings: Settings, do: str, *
 
     If the daemon hangs, print that. Raise ``error`` about a change that the daemon may have got.
     """
-    from ringfence.daemon.offline import CHANGES  # noqa: PLC0415 - as above
+    from ringfence.guard.offline import CHANGES  # noqa: PLC0415 - as above
 
     if isinstance(error, NoAnswerError) and do in CHANGES:
         raise error

@@ -11,9 +11,9 @@ import typer
 from ringfence import SERVICE, street
 from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, ask_daemon, duration_from, settings_from
 from ringfence.cli.output import echo, echo_stderr, errors_reported
-from ringfence.daemon.offline import restore_bans
-from ringfence.daemon.process import configure as configure_logging
 from ringfence.errors import ConfigError
+from ringfence.guard.offline import restore_bans
+from ringfence.guard.process import configure as configure_logging
 
 
 def run(

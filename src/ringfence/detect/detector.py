@@ -125,7 +125,7 @@ _DATAGRAMS = (Transport.UDP, Transport.UNKNOWN)
 
 _WHOLE = frozenset(WHOLE_SCOPES)
 # For how long after a ban (seconds) attempts by TCP, and by UDP, may come from requests that wait in a queue.
-# ``daemon/ban_effectiveness.py`` has the sizes of the queues.
+# ``guard/ban_effectiveness.py`` has the sizes of the queues.
 _DRAINED = (15.0, 3.0)
 
 Judged = tuple[Judgement, *tuple[AlarmChange | Estranged | Judgement, ...]]

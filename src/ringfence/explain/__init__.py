@@ -1,6 +1,6 @@
 """Explains an address, a network or an account: the known facts, and what would cause or end a ban.
 
-The facts of an address or a network are ``facts.NetworkFacts``. ``daemon/facts.py`` collects them if a daemon
+The facts of an address or a network are ``facts.NetworkFacts``. ``guard/facts.py`` collects them if a daemon
 runs, and ``facts.facts_offline`` those that are known without it. ``as_json`` derives from them what
 would happen next, and encodes everything. The facts of an account are ``account.AccountFacts``, from
 the same file or ``account.account_offline``; ``account.account_document`` encodes them.

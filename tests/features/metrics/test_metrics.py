@@ -20,13 +20,13 @@ from tests.support.kept import PHONE, Kept
 from tests.support.web import free_port
 
 from ringfence.alarm_codes import AlarmCode
-from ringfence.daemon.pipeline import EffectHandler, Pipeline
 from ringfence.detect.judgement import Decision
 from ringfence.detect.rules import RULES
 from ringfence.features.fence.guard import FenceRequests
 from ringfence.features.metrics.collector import FRESH, DaemonMetrics
 from ringfence.features.publish.guard import Publisher
 from ringfence.firewall.contract import Counters, RuleCounter
+from ringfence.guard.pipeline import EffectHandler, Pipeline
 from ringfence.ledger import Record, key_of
 from ringfence.model import Ban, EventKind, Scope, Secret, SourceId
 from ringfence.sources.state import Condition, State

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.daemon.test_requests import Office
+from tests.guard.test_requests import Office
 from tests.support.kept import kept, settings
 
 from ringfence import control
 from ringfence.config.converters import Duration, Text
 from ringfence.config.schema import HookSettings, NotifySettings, Settings
 from ringfence.control import Peer
-from ringfence.daemon.request_table import RequestGate, Rights
 from ringfence.features.notify.guard import Notifier
+from ringfence.guard.request_table import RequestGate, Rights
 
 ROOT = "by user 0 (root), process 1"
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from attrs import evolve
 from structlog.testing import capture_logs
-from tests.daemon.test_requests import Office as Requests
 from tests.features.notify.samples import HOSTILE
+from tests.guard.test_requests import Office as Requests
 from tests.support.amiserver import Script
 from tests.support.attempts import ATTEMPT
 from tests.support.captures import capture

@@ -12,8 +12,8 @@ from tests.support.copies import copy_without
 from tests.support.daemon import Guard, until
 from tests.support.netns import run
 
-from ringfence.daemon import standby
 from ringfence.features.trial import guard as trial
+from ringfence.guard import standby
 from ringfence.store.database import Store
 
 LASTS = 10

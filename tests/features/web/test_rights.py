@@ -10,9 +10,9 @@ from tests.support.daemon import Guard
 from tests.support.web import Browser, daemon_in_thread, web_server
 
 from ringfence import control
-from ringfence.daemon.request_fields import PeerRole
-from ringfence.daemon.request_table import check_request
 from ringfence.errors import ControlError
+from ringfence.guard.request_fields import PeerRole
+from ringfence.guard.request_table import check_request
 
 
 @pytest.fixture(name="limited", scope="module")

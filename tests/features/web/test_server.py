@@ -111,7 +111,7 @@ def test_it_loads_no_part_of_the_daemon() -> None:
     code = (
         "import sys, ringfence.features.web.server\n"
         "heavy = [name for name in sys.modules if name.startswith(('ringfence.detect', 'ringfence.firewall', "
-        "'ringfence.store', 'ringfence.daemon', 'ringfence.config', 'sqlite3', 'pyroute2'))]\n"
+        "'ringfence.store', 'ringfence.guard', 'ringfence.config', 'sqlite3', 'pyroute2'))]\n"
         "print(heavy)"
     )
     done = subprocess.run(

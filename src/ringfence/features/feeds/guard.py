@@ -7,11 +7,11 @@ from typing import Any
 from ringfence.alarm_codes import Alarm
 from ringfence.config.schema import Settings
 from ringfence.control import Handler
-from ringfence.daemon.feature import Feature, Given
-from ringfence.daemon.process import make_folder
-from ringfence.daemon.request_fields import FILTER, MOST_FILTER, NONE, flag, only, optional, read, texts
 from ringfence.errors import ControlError
 from ringfence.features.feeds.denied import Feeds
+from ringfence.guard.feature import Feature, Given
+from ringfence.guard.process import make_folder
+from ringfence.guard.request_fields import FILTER, MOST_FILTER, NONE, flag, only, optional, read, texts
 from ringfence.lists.entries import MAX_NAME
 from ringfence.lists.manager import Lists
 from ringfence.model import printable

@@ -23,8 +23,8 @@ from ringfence.cli.output import (
 from ringfence.cli.page import DEFAULT_LOGINS, LoginsOption, ask_page
 from ringfence.cli.screen import Screen, show_list
 from ringfence.clock import format_duration
-from ringfence.daemon.standby import start_standby
 from ringfence.errors import Exit, StartError, WebError
+from ringfence.guard.standby import start_standby
 from ringfence.host.asterisk_conf import FOLDER
 from ringfence.host.console import Console, local_console
 from ringfence.model import format_network, printable

@@ -20,13 +20,13 @@ from attrs import asdict, define, evolve, field, frozen
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.clock import format_duration
 from ringfence.config.schema import Settings
-from ringfence.daemon.exemptions import LET_IN
-from ringfence.daemon.firewall_manager import RulePart
-from ringfence.daemon.firewall_side import FirewallSide
 from ringfence.errors import ControlError
 from ringfence.explain.facts import FenceFacts
 from ringfence.firewall.cleanup import flush_everything
 from ringfence.firewall.contract import PASSING, FirewallPlan, LimitMode, NetworkList
+from ringfence.guard.exemptions import LET_IN
+from ringfence.guard.firewall_manager import RulePart
+from ringfence.guard.firewall_side import FirewallSide
 from ringfence.lists.entries import EntryKind, EntryValue, parse_entry
 from ringfence.model import Friend, FriendReason, Network, printable, rfc3339
 from ringfence.networks import SHORTEST, contains, overlap

@@ -8,14 +8,14 @@ from attrs import evolve
 
 from ringfence.alarm_codes import Alarm
 from ringfence.control import Handler
-from ringfence.daemon.feature import Feature, Given, Number
-from ringfence.daemon.firewall_side import FirewallSide
-from ringfence.daemon.process import every
-from ringfence.daemon.request_fields import NONE, flag, network, networks, only, optional, read, seconds, text
 from ringfence.errors import ControlError
 from ringfence.features.fence.firewall import TRIAL_FOR, fence_of
 from ringfence.features.fence.links import MOST_ADMITTED_FOR, MOST_VALID, AdmitLinks
 from ringfence.firewall.contract import LimitMode, Outsider
+from ringfence.guard.feature import Feature, Given, Number
+from ringfence.guard.firewall_side import FirewallSide
+from ringfence.guard.process import every
+from ringfence.guard.request_fields import NONE, flag, network, networks, only, optional, read, seconds, text
 from ringfence.lists.entries import MAX_SECONDS, MAX_TEXT
 from ringfence.model import Secret, format_network, parse_network, printable, rfc3339
 

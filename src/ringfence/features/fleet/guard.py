@@ -17,11 +17,11 @@ from ringfence.ban_facts import Over, Placed
 from ringfence.clock import Clock
 from ringfence.config.crowdsec import Sharing
 from ringfence.control import Handler
-from ringfence.daemon.feature import Fact, Feature, Given
-from ringfence.daemon.request_fields import NONE, read
 from ringfence.features.fleet.channel import Channel, FleetError
 from ringfence.features.fleet.messages import ORIGIN, facts_of, is_shared, rule_of, scenario_of
 from ringfence.features.fleet.sync import OwnBan, Pull, Push, Request, Sync, Withdraw
+from ringfence.guard.feature import Fact, Feature, Given
+from ringfence.guard.request_fields import NONE, read
 from ringfence.ledger import Ledger, ban_of
 from ringfence.lists.texts import SHORTEST_FED, overlaps_local
 from ringfence.model import WHOLE_SCOPES, Ban, printable, rfc3339

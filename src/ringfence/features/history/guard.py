@@ -8,11 +8,11 @@ from functools import partial
 from typing import Any
 
 from ringfence.control import Encoded, Handler
-from ringfence.daemon.feature import Feature, Given
-from ringfence.daemon.firewall_side import FirewallSide
-from ringfence.daemon.request_fields import PERIOD, read
 from ringfence.detect.rules import counted_rule
 from ringfence.features.history.table import DAY, MINUTE, Slot, Timeline, slot_length
+from ringfence.guard.feature import Feature, Given
+from ringfence.guard.firewall_side import FirewallSide
+from ringfence.guard.request_fields import PERIOD, read
 from ringfence.model import AttemptKind, Proof, rfc3339
 from ringfence.store.database import Store
 

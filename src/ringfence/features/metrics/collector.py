@@ -19,11 +19,11 @@ from prometheus_client.registry import Collector
 import ringfence
 from ringfence.alarm_codes import every_code
 from ringfence.bans.delays import BOUNDS
-from ringfence.daemon.feature import Feature
-from ringfence.daemon.firewall_side import FirewallSide
-from ringfence.daemon.pipeline import Pipeline
-from ringfence.daemon.source_manager import SourceManager
 from ringfence.detect.rules import BANNED_BY, counted_rule
+from ringfence.guard.feature import Feature
+from ringfence.guard.firewall_side import FirewallSide
+from ringfence.guard.pipeline import Pipeline
+from ringfence.guard.source_manager import SourceManager
 from ringfence.model import WIRE, EventKind, Proof, Scope
 from ringfence.sources.state import State
 

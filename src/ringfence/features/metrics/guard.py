@@ -1,7 +1,7 @@
 """The metrics in the daemon: their server, which serves the pages of other features too."""
 
-from ringfence.daemon.feature import Feature, Given
 from ringfence.features.metrics.settings import MetricsSettings
+from ringfence.guard.feature import Feature, Given
 
 
 def build(given: Given) -> Feature | None:

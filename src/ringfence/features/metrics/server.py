@@ -22,9 +22,9 @@ import structlog
 
 from ringfence.alarm_codes import Alarm
 from ringfence.config.converters import ListenAddress
-from ringfence.daemon.feature import Feature
-from ringfence.daemon.http_page import Answer, Page, values_of
 from ringfence.features.metrics.alarms import MetricsAlarmCode
+from ringfence.guard.feature import Feature
+from ringfence.guard.http_page import Answer, Page, values_of
 
 MOST_HEAD = 8 * 1024
 MOST_CONNECTIONS = 64

@@ -26,11 +26,11 @@ from ringfence.ban_facts import Placed
 from ringfence.clock import Backoff, Clock, until_tick
 from ringfence.config.schema import AppriseSettings, ChannelSettings, HookSettings, MailSettings, Settings
 from ringfence.control import Handler
-from ringfence.daemon.feature import Changed, Fact, Feature, Given
-from ringfence.daemon.request_fields import nullable, only, text
 from ringfence.errors import ControlError
 from ringfence.features.notify import notifications
 from ringfence.features.notify.notifications import Notification
+from ringfence.guard.feature import Changed, Fact, Feature, Given
+from ringfence.guard.request_fields import nullable, only, text
 from ringfence.lists.entries import MAX_TEXT
 from ringfence.model import Secret, Severity, Topic, format_network, parse_network, printable, rfc3339
 from ringfence.plurals import counted

@@ -26,10 +26,10 @@ from math import inf
 from attrs import define, frozen
 
 from ringfence.clock import Clock
-from ringfence.daemon.feature import Feature, Given, Number
-from ringfence.daemon.firewall_side import FirewallSide
-from ringfence.daemon.http_page import NOT_MODIFIED, Answer, Page, values_of
 from ringfence.features.publish.settings import PublishSettings
+from ringfence.guard.feature import Feature, Given, Number
+from ringfence.guard.firewall_side import FirewallSide
+from ringfence.guard.http_page import NOT_MODIFIED, Answer, Page, values_of
 from ringfence.ledger import Record, network_of, parts_of, scope_of
 from ringfence.model import WHOLE_SCOPES, Network, Origin, Secret, format_network
 from ringfence.networks import BITS, VERSIONS, NetworkSet

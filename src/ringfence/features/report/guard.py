@@ -21,10 +21,10 @@ from ringfence import control
 from ringfence.alarms import AlarmRecord
 from ringfence.clock import Clock
 from ringfence.control import Encoded
-from ringfence.daemon.facts import past_bans
-from ringfence.daemon.feature import Feature, Given, ReportSender
-from ringfence.daemon.firewall_side import MOST_PAST, FirewallSide
 from ringfence.errors import ControlError, RingfenceError, StoreError
+from ringfence.guard.facts import past_bans
+from ringfence.guard.feature import Feature, Given, ReportSender
+from ringfence.guard.firewall_side import MOST_PAST, FirewallSide
 from ringfence.model import shown
 from ringfence.store.database import Store
 from ringfence.store.rows import times

@@ -14,7 +14,6 @@ import typer
 
 from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, settings_from
 from ringfence.cli.output import echo, echo_document, echo_stderr, errors_reported
-from ringfence.daemon.process import configure as configure_logging
 from ringfence.errors import ConfigError, Exit, RingfenceError, SetupError
 from ringfence.features.setup.crowdsec import (
     Credentials,
@@ -51,6 +50,7 @@ from ringfence.features.setup.session import (
 )
 from ringfence.features.setup.texts import HostPaths, is_untouched
 from ringfence.findings import Finding
+from ringfence.guard.process import configure as configure_logging
 from ringfence.host.file_changes import FileChange, FileState
 from ringfence.model import Secret
 

@@ -16,13 +16,13 @@ from ipaddress import ip_network
 from typing import Any
 
 from ringfence.control import Handler
-from ringfence.daemon.feature import Feature, Given
-from ringfence.daemon.firewall_side import FirewallSide
-from ringfence.daemon.process import every
-from ringfence.daemon.request_fields import NONE, PERIOD, choice, read
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.explain.groups import SENDER, grouped
 from ringfence.features.tops.table import HOUR, KEEP_HOURS, TopTable
+from ringfence.guard.feature import Feature, Given
+from ringfence.guard.firewall_side import FirewallSide
+from ringfence.guard.process import every
+from ringfence.guard.request_fields import NONE, PERIOD, choice, read
 from ringfence.ledger import Record, network_of
 from ringfence.model import SETUP_ACCOUNT, Scope, ban_json, format_network, printable, rfc3339
 from ringfence.store.database import Store

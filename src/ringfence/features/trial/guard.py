@@ -15,13 +15,13 @@ import structlog
 
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.control import Handler
-from ringfence.daemon.feature import Feature, Given
-from ringfence.daemon.firewall_side import FirewallSide
-from ringfence.daemon.process import every
-from ringfence.daemon.request_fields import NONE, only
-from ringfence.daemon.standby import start_standby
 from ringfence.errors import FirewallError, StoreError
 from ringfence.firewall.cleanup import flush_everything
+from ringfence.guard.feature import Feature, Given
+from ringfence.guard.firewall_side import FirewallSide
+from ringfence.guard.process import every
+from ringfence.guard.request_fields import NONE, only
+from ringfence.guard.standby import start_standby
 from ringfence.model import rfc3339
 from ringfence.store.database import Store
 from ringfence.store.rows import LAST

@@ -14,10 +14,10 @@ from ringfence.cli.groups import HintingGroup
 from ringfence.cli.output import echo, echo_stderr, errors_reported
 from ringfence.cli.page import DEFAULT_LOGINS, LoginsOption, ask_page
 from ringfence.config.converters import HOOKS, ListenAddress
-from ringfence.daemon.process import configure as configure_logging
-from ringfence.daemon.process import notify
 from ringfence.errors import WebError
 from ringfence.features.web import LOOPBACK
+from ringfence.guard.process import configure as configure_logging
+from ringfence.guard.process import notify
 
 DEFAULT_LISTEN = "127.0.0.1:8721"
 DEFAULT_CONTROL = Path("/run/ringfence/control.sock")

@@ -1,0 +1,163 @@
+"""The work of a feature in the running daemon: what it adds, and the judgements and facts that it gets.
+
+The module ``guard`` of a feature has a function ``build``. It gets the daemon's parts, and returns a
+:class:`Feature`, or None if the configuration does not ask for it.
+"""
+
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from attrs import frozen
+
+from ringfence import ban_facts, street
+from ringfence.alarm_codes import Alarm
+from ringfence.alarms import AlarmEvent
+from ringfence.config.schema import Settings
+from ringfence.control import Handler
+from ringfence.detect.judgement import Judgement
+from ringfence.guard.firewall_side import FirewallSide
+from ringfence.guard.http_page import Page
+from ringfence.guard.pipeline import Pipeline
+from ringfence.guard.reload import Reloader
+from ringfence.guard.source_manager import SourceManager, WireReader
+from ringfence.threads import Threads
+
+
+class Number(NamedTuple):
+    """A number that a feature shows: its name in the metrics (without the prefix), and what it counts.
+
+    With ``only_grows`` it is a counter of Prometheus, otherwise a gauge.
+    """
+
+    name: str
+    text: str
+    value: float
+    only_grows: bool = False
+
+
+@frozen
+class Changed:
+    """A request that changes something was answered with ``result``; ``who`` is its user and process."""
+
+    do: str
+    request: Mapping[str, Any]
+    result: Any
+    who: str
+
+
+Fact = ban_facts.Fact | AlarmEvent | Changed | Settings
+"""The facts that a feature gets: about bans and alarms, changes by requests, and a new configuration."""
+
+
+class Feature:
+    """A part of the running daemon. By default it does nothing."""
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """Return the handlers of its requests, by name."""
+        return {}
+
+    def begin(self) -> object:
+        """Do what must be done before the firewall is put in place."""
+
+    def end(self) -> object:
+        """Do what must be done when the daemon has stopped, even because of a defect."""
+
+    def jobs(self) -> Sequence[Coroutine[None, None, None]]:
+        """Return the coroutines that run until the daemon stops. An exception of one ends the daemon."""
+        return ()
+
+    def threads(self) -> Sequence[Threads]:
+        """Return its threads. The daemon starts them before it changes anything."""
+        return ()
+
+    def pages(self) -> Mapping[bytes, Page]:
+        """Return its pages by HTTP, by their paths."""
+        return {}
+
+    def status(self) -> Mapping[str, object]:
+        """Return its part of the status, by key."""
+        return {}
+
+    def numbers(self) -> Iterable[Number]:
+        """Return its numbers for the metrics."""
+        return ()
+
+    def alarms(self) -> Sequence[Alarm]:
+        """Return its present alarms."""
+        return ()
+
+    def on_fact(self, fact: Fact) -> object:
+        """Handle a fact. The event loop calls this for each one, so it must not wait."""
+
+    def on_judgement(self, judgement: Judgement) -> object:
+        """Note a judgement. The event loop calls this for each one, so it must not wait."""
+
+    async def stop(self) -> None:
+        """Finish what may take seconds, before the daemon stops. All other parts keep running."""
+
+    def finish(self) -> None:
+        """Queue the last writes to the database, when all jobs have ended."""
+
+
+@runtime_checkable
+class ReportSender(Protocol):
+    """A feature that sends reports by mail."""
+
+    def report_channels(self) -> list[str]:
+        """Return the names of all channels that send reports."""
+
+    def has_report(self, name: str) -> bool:
+        """Whether the channel ``name`` has a report that it has neither delivered nor dropped yet."""
+
+    def on_report(self, name: str, report: Mapping[str, object], ended: Callable[[], None]) -> None:
+        """Send a report by the channel ``name``; ``ended`` is called when it is delivered or dropped."""
+
+
+@frozen
+class Given:
+    """The parts of the daemon that a feature may use.
+
+    ``wire`` reads the challenges that leave; None if they are not read. ``others`` and ``answers`` are all
+    features and the handlers of all requests, once all features are built: use them later. While a feature is
+    built, ``others`` are those before it in the street. ``options`` are those of the command line that
+    features read.
+    """
+
+    side: FirewallSide
+    pipeline: Pipeline
+    sources: SourceManager
+    wire: WireReader | None
+    reloader: Reloader
+    others: Sequence[Feature]
+    answers: Mapping[str, Handler]
+    options: Mapping[str, str]
+
+
+class Features:
+    """The features of the running daemon, in the order of the street; empty before :meth:`build`."""
+
+    def __init__(self) -> None:
+        self.all: list[Feature] = []
+        self._told: list[Feature] = []  # those that are told of judgements: there are many
+
+    def build(self, given: Given) -> None:
+        """Build each feature that this copy of ringfence has; ``given.others`` is :attr:`all`.
+
+        Each gets facts from now on.
+        """
+        for module in street.modules("guard"):
+            feature = module.build(given)
+            if feature is not None:
+                self.all.append(feature)
+                given.side.common.listeners.append(feature.on_fact)
+                if type(feature).on_judgement is not Feature.on_judgement:
+                    self._told.append(feature)
+
+    def handlers(self) -> dict[str, Handler]:
+        """Return the handlers of all their requests."""
+        return {do: handler for feature in self.all for do, handler in feature.handlers().items()}
+
+    def on_judgement(self, judgement: Judgement) -> None:
+        """Pass a judgement on to each of them that has something to do then."""
+        for feature in self._told:
+            feature.on_judgement(judgement)

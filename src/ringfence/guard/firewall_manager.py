@@ -1,0 +1,404 @@
+"""Puts the firewall in place, switches it on again, and watches it for changes by other programs."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from itertools import chain, repeat
+from math import inf
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import structlog
+from attrs import evolve
+
+from ringfence.alarm_codes import AlarmCode
+from ringfence.alarms import Alarms
+from ringfence.bans.enforcer import Enforcer
+from ringfence.bans.reconcile import Reconciler
+from ringfence.config.schema import Settings
+from ringfence.errors import FirewallBusyError, FirewallError, StoreError
+from ringfence.firewall.cleanup import flush_other_backends
+from ringfence.firewall.contract import Backend, FirewallPlan, LimitMode, Ports
+from ringfence.friends.registry import StartupGate
+from ringfence.guard.exemptions import ExemptionTracker, KernelFriends
+from ringfence.guard.process import claim_sets, every
+from ringfence.host.listening import (
+    ASSIGNED,
+    ListeningPorts,
+    find_ports,
+    find_proxy_sockets,
+    find_proxy_users,
+    find_users,
+)
+from ringfence.host.speech import Speeches
+from ringfence.model import Address, Endpoint, Friend, Network, Transport
+
+# -- the firewall's rules: which ones are wanted now, and their changes while the daemon runs
+
+
+LOOK_EVERY = 1.0  # seconds between two checks whether other packets may be dropped
+RETRY_EVERY = 30.0  # seconds until a failed change of the rules is tried again
+PORTS_EVERY = 5.0
+"""Seconds between two look-ups of the SIP ports: a reload of Asterisk may open one at any time."""
+
+
+class SipSockets(NamedTuple):
+    """The SIP ports of Asterisk and of its SIP proxies, and the sockets on which the proxies listen.
+
+    ``ports`` is None if neither Asterisk's ports nor a proxy are found. ``unnamed``: a proxy listens, but the
+    configuration names none.
+    """
+
+    ports: Ports | None
+    proxies: frozenset[Endpoint]
+    unnamed: bool = False
+
+
+def find_sip_sockets(settings: Settings, speeches: Speeches | None = None) -> SipSockets:
+    """Look up the SIP ports of Asterisk and of its proxies, and the proxies' sockets.
+
+    If a proxy is found, but Asterisk is not, Asterisk's default ports are used. ``speeches`` asks Asterisk's
+    sockets what they speak; None: their numbers decide.
+    """
+    found = find_ports(next(iter(settings.manager_ports()), None), speeches=speeches)
+    listening = find_proxy_sockets()
+    proxies = listening if settings.proxies() else frozenset()
+    if found is None and not proxies:
+        return SipSockets(None, proxies, unnamed=bool(listening - proxies))
+    # Leave out UDP ports that the kernel assigned: a proxy does not serve SIP there, but uses them to send
+    # requests to other services.
+    udp = {one.port for one in proxies if one.transport is Transport.UDP and one.port < ASSIGNED}
+    tcp = {one.port for one in proxies if one.transport is Transport.TCP}
+    asterisk = found if found is not None else ListeningPorts((), ())
+    ports = Ports(
+        tuple(sorted(udp.union(asterisk.udp or Ports().udp))),
+        tuple(sorted(tcp.union(asterisk.tcp or Ports().tcp))),
+        asterisk.sip,
+        asterisk.sips,
+        asterisk.other,
+    )
+    return SipSockets(ports, proxies, unnamed=bool(listening - proxies))
+
+
+def find_answer_users(settings: Settings) -> frozenset[int]:
+    """Look up the users of the sockets from which Asterisk and the configured proxies send answers.
+
+    Return the empty set if those of Asterisk are unknown.
+    """
+    users = find_users(settings.manager_ports())
+    return users | find_proxy_users() if users and settings.proxies() else users
+
+
+class RulePart:
+    """What a feature does at the firewall, in the daemon and at boot. By default it does nothing."""
+
+    def plan(self, plan: FirewallPlan) -> FirewallPlan:
+        """Return ``plan``, the rules that are wanted now, with its own."""
+        return plan
+
+    def configure(self, settings: Settings) -> object:
+        """Apply a new configuration, before the rules follow it."""
+
+    def on_friend(self, friend: Friend) -> object:
+        """Note a reason why an address is a friend, before it is added."""
+
+    def facts_about(self, network: Network) -> Mapping[str, Any]:  # noqa: ARG002 - for those that do something
+        """Return what it does with ``network``, as fields of ``NetworkFacts`` (``explain/facts.py``)."""
+        return {}
+
+
+class WantedRules:
+    """The rules that are wanted now. They depend on the configuration, the SIP ports and the friends.
+
+    ``startup`` decides whether the friends are known. ``parts`` may be added until the start.
+    """
+
+    def __init__(self, settings: Settings, startup: StartupGate, parts: Sequence[RulePart]) -> None:
+        self._parts = parts
+        self.settings = settings
+        self.ports: Ports | None = None
+        """The SIP ports of Asterisk and of its proxies; None if unknown."""
+        self.containers: frozenset[Address] = frozenset()
+        """The addresses of Asterisks in containers."""
+        self._startup = startup
+
+    @property
+    def plan(self) -> FirewallPlan:
+        """The rules that are wanted now."""
+        return self.final if self._startup.for_limiter else self.final.observing()
+
+    @property
+    def final(self) -> FirewallPlan:
+        """The rules that are wanted when the friends are known."""
+        plan = self.settings.plan(self.ports)
+        plan = evolve(plan, containers=self.containers, fence=LimitMode.OFF)  # a feature adds the fence
+        for part in self._parts:
+            plan = part.plan(plan)
+        return plan
+
+
+class RuleUpdates:
+    """Puts the wanted rules in place whenever they change.
+
+    The backend stays the one that was chosen at the start, even if a reloaded configuration names another.
+    Whenever listening SIP proxies are found, ``on_proxies`` is called with their sockets.
+    """
+
+    def __init__(
+        self,
+        wanted: WantedRules,
+        backend: Backend,
+        enforcer: Enforcer,
+        alarms: Alarms,
+        on_proxies: Callable[[frozenset[Endpoint]], None],
+    ) -> None:
+        self._on_proxies = on_proxies
+        self._wanted = wanted
+        self._backend = backend
+        self._enforcer = enforcer
+        self._alarms = alarms
+        self._failed = False
+        self._log = structlog.get_logger()
+
+    @property
+    def waiting(self) -> set[str]:
+        """The limits (:attr:`FirewallPlan.modes`) that only observe now, until the friends are known."""
+        final, present = self._wanted.final.modes, self._backend.plan.modes
+        return {one for one in final if final[one] is LimitMode.ENFORCE and present[one] is LimitMode.OBSERVE}
+
+    @property
+    def has_succeeded(self) -> bool:
+        """Whether the kernel has the rules that were wanted at the last :meth:`update`."""
+        return self._enforcer.enforcing and not self._failed
+
+    def update(self) -> None:
+        """Put the wanted rules in place if they have changed, or if the last call failed.
+
+        A failure activates an alarm, and :meth:`run` tries again. If enforcement is off, the kernel is not
+        changed: the backend only keeps the wanted rules for later.
+        """
+        before, plan = self._backend.plan, self._wanted.plan
+        if plan == before and not self._failed:
+            return
+        self._backend.plan = plan
+        if not self._enforcer.enforcing:
+            return
+        try:
+            # Damage may have emptied the lists, so they are written again when it is repaired. This is also
+            # done after a failed change: it may have repaired damage without writing the lists.
+            opened = self._enforcer.reopen()
+            if opened is None:  # `ringfence off` could not reach this daemon
+                return
+            if opened.repaired or self._failed:
+                self._enforcer.filler.refill()
+        except (FirewallError, StoreError) as error:
+            self._failed = True
+            self._alarms.activate(AlarmCode.FIREWALL_NOT_CHANGED, "", f"the new rules are missing: {error}")
+        else:
+            self._failed = False
+            self._alarms.clear(AlarmCode.FIREWALL_NOT_CHANGED, "")
+            self._log.info("firewall.changed", what=plan.changed_keys(before))
+
+    async def run(self) -> None:
+        """Update the rules after changes of the SIP ports and when the friends are known, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(every(LOOK_EVERY, "rules", self._check, self._alarms))
+            group.create_task(every(RETRY_EVERY, "rules again", self.update, self._alarms))
+            group.create_task(self._follow_ports())
+
+    def _check(self) -> None:
+        """Update the rules if others are wanted now: the friends have become known, say."""
+        if self._backend.plan != self._wanted.plan:
+            self.update()
+
+    async def _follow_ports(self) -> None:
+        """Look up the SIP ports periodically, and what they speak."""
+        # Asking the ports takes seconds, so the rules first follow the numbers, and the proxies are known.
+        self.use(await asyncio.to_thread(find_sip_sockets, self._wanted.settings))
+        speeches = Speeches()
+        for pause in chain((1.0,), repeat(PORTS_EVERY)):
+            self.use(await asyncio.to_thread(find_sip_sockets, self._wanted.settings, speeches))
+            await asyncio.sleep(pause)
+
+    def use(self, found: SipSockets) -> None:
+        """Use the SIP ports in ``found`` for the rules, and pass the proxies' sockets to ``on_proxies``.
+
+        Activate an alarm if a SIP proxy is configured, but none was found, and another one if a proxy was
+        found, but none is configured; otherwise clear these alarms.
+        """
+        if found.unnamed:
+            self._alarms.activate(AlarmCode.PROXY_UNNAMED, "", "Kamailio or OpenSIPS listens here")
+        else:
+            self._alarms.clear(AlarmCode.PROXY_UNNAMED, "")
+        if found.proxies:  # else keep the last ones: a proxy that starts again has the same sockets
+            self._on_proxies(found.proxies)
+        if self._misses_proxy(found):
+            self._alarms.activate(AlarmCode.PROXY_MISSING, "", "no Kamailio or OpenSIPS listens here")
+        else:
+            self._alarms.clear(AlarmCode.PROXY_MISSING, "")
+        if found.ports is not None:
+            self._set_ports(found.ports)
+
+    def use_containers(self, addresses: frozenset[Address]) -> None:
+        """Use ``addresses`` as those of Asterisks in containers from now on."""
+        if addresses != self._wanted.containers:
+            self._wanted.containers = addresses
+            self._log.info("asterisk.containers", addresses=sorted(map(str, addresses)))
+            self.update()
+
+    def _misses_proxy(self, found: SipSockets) -> bool:
+        return bool(self._wanted.settings.proxies()) and not found.proxies
+
+    def _set_ports(self, ports: Ports) -> None:
+        present = self._wanted.ports
+        if present is None or not ports.is_like(present):
+            self._wanted.ports = ports
+            self.update()
+            self._log.info("asterisk.ports", udp=ports.udp, tcp=ports.streams, tls=ports.tls, other=ports.web)
+
+
+LOOK_EVERY = 1.0  # seconds between two checks of rules and sets
+RULES_EVERY = 0.2  # seconds between two checks of the rules alone
+SETTLED = 2.0
+"""A change is checked at once if other programs changed nothing in this many seconds before it."""
+
+
+class FirewallManager:
+    """Puts the firewall in place and switches it on.
+
+    ``folder`` is the folder of the control socket. A dry run may need it for the lock that it holds
+    while it removes the rules of other backends.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        enforcer: Enforcer,
+        exemptions: ExemptionTracker,
+        friends: KernelFriends,
+        alarms: Alarms,
+        folder: Path,
+    ) -> None:
+        self._backend = backend
+        self._enforcer = enforcer
+        self._exemptions = exemptions
+        self._friends = friends
+        self._alarms = alarms
+        self._folder = folder
+        self._log = structlog.get_logger()
+
+    def start(self, *, verified: bool = True) -> None:
+        """Put the rules in place, and every ban that has not ended yet.
+
+        With ``verified``, a test packet checks that the rules drop packets of banned senders. If enforcement
+        is switched off, the kernel is not changed. Raise FirewallError; ProbeError if the packet passed.
+        """
+        self._enforcer.start(verified=verified)
+        # The wanted rules are in place, so clear the alarms that an earlier run of the daemon activated.
+        self._alarms.clear(AlarmCode.FIREWALL_NOT_ENFORCED, "")
+        self._alarms.clear(AlarmCode.FIREWALL_NOT_CHANGED, "")
+        self._exemptions.apply(restored=True)
+        self._flush_other_backends()
+
+    def switch_on(self) -> None:
+        """Put rules and bans in place again after enforcement was off. Raise FirewallError or StoreError."""
+        self._enforcer.switch_on()
+        self._alarms.clear(AlarmCode.FIREWALL_NOT_ENFORCED, "")
+        self._friends.renew()
+        self._exemptions.apply(restored=True)
+        self._flush_other_backends()
+
+    def retry_switch_on(self) -> None:
+        """Put rules and bans in place again if an earlier try failed. A failure activates an alarm.
+
+        Do nothing if they are in place, or if an administrator has switched enforcement off.
+        """
+        if self._enforcer.enforcing or self._enforcer.records.switched_off:
+            return
+        try:
+            self.switch_on()
+        except (FirewallError, StoreError) as error:
+            self._alarms.activate(AlarmCode.FIREWALL_NOT_ENFORCED, "", f"nothing is enforced: {error}")
+
+    def _flush_other_backends(self) -> None:
+        """Remove the sets and rules of other backends from the kernel.
+
+        The kernel has some if another backend was in use before. Call this when the rules of the present
+        backend are in place. A failure activates an alarm.
+        """
+        if not self._enforcer.enforcing:
+            return
+        # A daemon that enforces has the lock already. A dry run has none, so it takes the lock here: it must
+        # not remove the rules of another daemon.
+        claim = nullcontext() if self._backend.enforces else claim_sets(self._folder)
+        try:
+            with claim:
+                others = flush_other_backends(self._backend.name)
+        except FirewallBusyError:
+            return
+        except FirewallError as error:
+            text = f"another backend's rules stay: {error}; fix, as root: ringfence off, ringfence on"
+            self._alarms.activate(AlarmCode.FIREWALL_LEFTOVERS, "", text)
+        else:
+            self._alarms.clear(AlarmCode.FIREWALL_LEFTOVERS, "")
+            if others:
+                self._log.warning("firewall.taken_over", before=others, now=self._backend.name)
+
+
+class ChangeWatch:
+    """Checks whether other programs have damaged ringfence's rules and sets; the checks repair the damage.
+
+    Rules and sets are checked each second. With a backend whose changes the kernel reports, they are also
+    checked at once after a change. If another change follows within two seconds (``SETTLED``), it waits for
+    the next check: a program that changes its own table five times a second would multiply the checks. With
+    other backends, the rules alone are also checked five times a second.
+
+    A check that repairs damage starts processes and blocks the event loop. The pause after it is twice as
+    long as the check. So checks take at most a third of the time, even if another program always removes the
+    rules.
+    """
+
+    def __init__(self, backend: Backend, enforcer: Enforcer, reconciler: Reconciler) -> None:
+        self._backend = backend
+        self._enforcer = enforcer
+        self._reconciler = reconciler
+
+    async def run(self) -> None:
+        """Check and repair until cancelled."""
+        now = asyncio.get_running_loop().time
+        full, pause, reported_at = now() + LOOK_EVERY, RULES_EVERY, -inf
+        while True:
+            await asyncio.sleep(pause)
+            reported = await self._is_reported(full - now())
+            if reported:
+                before, reported_at = reported_at, now()
+                if reported_at - before <= SETTLED:
+                    await asyncio.sleep(full - now())
+            began = now()
+            if reported or began >= full:
+                full = began + LOOK_EVERY
+                self._reconciler.check()
+            else:
+                self._reconciler.check_rules()
+            pause = max(RULES_EVERY, 2 * (now() - began))
+
+    async def _is_reported(self, seconds: float) -> bool:
+        """Wait until the kernel reports a change by another program; return whether it did.
+
+        Return False after ``seconds`` without a change. Return False at once if nothing is enforced, or if
+        the kernel does not report changes of this backend.
+        """
+        # The backend may have opened another descriptor since the last call.
+        descriptor = self._backend.watch_fd() if self._enforcer.enforcing else None
+        if descriptor is None:
+            return False
+        loop, reported = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(descriptor, reported.set)
+        try:
+            async with asyncio.timeout(max(0.0, seconds)):
+                await reported.wait()
+        except TimeoutError:
+            return False
+        finally:
+            loop.remove_reader(descriptor)
+        return True

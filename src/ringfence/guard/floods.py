@@ -1,0 +1,244 @@
+"""Floods: sources that send more packets than the limiter allows become attempts."""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from ipaddress import ip_address
+
+from attrs import evolve
+
+from ringfence.alarm_codes import AlarmCode
+from ringfence.alarms import Alarms
+from ringfence.bans.enforcer import Enforcer
+from ringfence.clock import Clock
+from ringfence.detect.detector import Detector
+from ringfence.detect.judgement import Decision, Disposition, Effect, Judgement
+from ringfence.detect.rules import Rule
+from ringfence.errors import FirewallError
+from ringfence.firewall.contract import Backend, Counters, Flooder, LimitMode
+from ringfence.guard.pipeline import EffectHandler
+from ringfence.model import (
+    Address,
+    Attempt,
+    AttemptKind,
+    EventKind,
+    Network,
+    Proof,
+    Scope,
+    Service,
+    Transport,
+)
+
+# -- reads from the kernel which sources send more than the limiter allows, and the counters of all rules
+
+
+class LimiterWatch:
+    """Reads the sources that exceed the limit, and the counters of the firewall's rules.
+
+    An alarm is activated if either cannot be read, or if the limiter or a ration had no room.
+    """
+
+    def __init__(self, backend: Backend, enforcer: Enforcer, alarms: Alarms) -> None:
+        self._backend = backend
+        self._enforcer = enforcer
+        self._alarms = alarms
+        self.latest: Counters | None = None
+        """The counters that were read last; None if nothing is enforced, or if they could not be read."""
+        self._packets: dict[tuple[Network, bool], int] = {}
+        self._full: dict[AlarmCode, int] = {}  # by alarm, how many packets had no room by the last call
+        self._failed = False
+
+    def new_flooders(self) -> Sequence[Flooder]:
+        """Return the sources that exceeded the limit since the last call.
+
+        Return [] if nothing is enforced, if the limiter is off or only observes, or if the sources cannot be
+        read. The second failure in a row activates an alarm. A first failure does not, because it may come
+        from damage that is repaired at once.
+        """
+        if not self._enforcer.enforcing or self._backend.plan.limit.mode is not LimitMode.ENFORCE:
+            return []
+        try:
+            found = self._backend.flooders()
+        except FirewallError as error:
+            if self._failed:
+                self._alarms.activate(AlarmCode.LIMITER_UNREADABLE, "", f"floods cannot be read: {error}")
+            self._failed = True
+            return []
+        self._failed = False
+        self._alarms.clear(AlarmCode.LIMITER_UNREADABLE, "")
+        before = self._packets
+        self._packets = {(flooder.network, flooder.tcp): flooder.packets for flooder in found}
+        return [one for one in found if one.packets != before.get((one.network, one.tcp), 0)]
+
+    async def counters(self) -> Counters:
+        """Return the counters of the firewall's rules. A thread reads them.
+
+        Return empty counters if nothing is enforced, or if reading fails. A failure activates an alarm.
+        Another alarm is activated if the limiter or a ration had no room since the last call.
+        """
+        self.latest = await self._read()
+        return self.latest if self.latest is not None else Counters()
+
+    async def _read(self) -> Counters | None:
+        if not self._enforcer.enforcing:
+            return None
+        try:
+            counters = await asyncio.to_thread(self._backend.counters)
+        except FirewallError as error:
+            self._alarms.activate(AlarmCode.FIREWALL_COUNTERS, "", f"the counters cannot be read: {error}")
+            return None
+        self._alarms.clear(AlarmCode.FIREWALL_COUNTERS, "")
+        for code, packets, text in (
+            (AlarmCode.LIMITER_FULL, counters.limiter_full, _FULL),
+            (AlarmCode.RATION_FULL, counters.ration_full, _RATION_FULL),
+            (AlarmCode.ASKING_FULL, counters.asked_full, _ASKING_FULL),
+        ):
+            if packets > self._full.get(code, 0):
+                self._alarms.activate(code, "", text)
+            self._full[code] = packets
+        return counters
+
+
+_FULL = (
+    "the limiter has no room for more sources: packets come from a million addresses, most of them forged. "
+    "With nftables new sources pass unlimited, with ipset they are dropped until there is room"
+)
+_RATION_FULL = (
+    "the ration has no room for more strangers: Asterisk refuses many thousand addresses a second, "
+    "most of them forged. Refusals to new strangers pass without a ration; bans work"
+)
+_ASKING_FULL = (
+    "the ration of questions has no room for more strangers: packets come from a million addresses, most of "
+    "them forged. What new strangers ask passes without a ration; bans work"
+)
+
+
+# -- TCP floods of the SIP ports: seconds in which a subject sent more TCP packets than the limiter allows
+#
+# They are counted separately from UDP floods, because the source addresses of UDP packets are easily
+# forged. An attacker could send such packets with the address of a sender that has a TCP connection. They
+# must not count against this sender.
+
+
+_MOST = 4_096
+
+
+class TcpFloods:
+    """Remembers the latest seconds over the limit, for at most 4,096 subjects.
+
+    If there are more, the subject that has been within the limit for the longest time is discarded.
+    """
+
+    def __init__(self) -> None:
+        self._seconds: OrderedDict[Network, deque[tuple[float, Attempt]]] = OrderedDict()
+
+    def add(self, subject: Network, attempt: Attempt, rule: Rule, now: float) -> tuple[Attempt, ...]:
+        """Record that ``subject`` was over the limit for one second at ``now`` (monotonic), as ``attempt``.
+
+        If the subject now has enough attempts for a ban by ``rule``, return and forget them. Otherwise return
+        ().
+        """
+        seconds = self._seconds.setdefault(subject, deque())
+        self._seconds.move_to_end(subject)
+        seconds.append((now, attempt))
+        while now - seconds[0][0] >= rule.window:
+            seconds.popleft()
+        if len(seconds) >= rule.attempts:
+            del self._seconds[subject]
+            return tuple(one for _, one in seconds)
+        if len(self._seconds) > _MOST:
+            self._seconds.popitem(last=False)
+        return ()
+
+
+# -- judges the sources of packets that exceed the limiter's rate, over UDP or over TCP
+
+
+class FloodJudge:
+    """Judges the sources that sent more packets than the limiter allows.
+
+    :meth:`look` is called once a second. Each second over the limit counts as one attempt of the source. Over
+    TCP, it counts only if the address has, or recently had, a TCP connection. ``had_connection`` returns
+    whether an address has or had one; None if that is unknown.
+    """
+
+    def __init__(
+        self,
+        limiter: LimiterWatch,
+        detector: Detector,
+        had_connection: Callable[[Address], bool | None],
+        effects: EffectHandler,
+        clock: Clock,
+    ) -> None:
+        self._limiter = limiter
+        self._effects = effects
+        self._detector = detector
+        self._had_connection = had_connection
+        self._clock = clock
+        self._tcp_floods = TcpFloods()
+
+    def check(self) -> None:
+        """Judge the sources that exceeded the limit in the last second."""
+        self._effects.carry_out(self.judge(self._limiter.new_flooders(), self._clock.mono()))
+
+    def judge(self, flooders: Sequence[Flooder], now: float) -> Iterator[Effect]:
+        """Judge the sources that exceeded the limit for one second, and yield the effects.
+
+        ``now`` is the end of this second (monotonic seconds).
+        """
+        yield from self._by_udp([one.network for one in flooders if not one.tcp], now)
+        yield from self._by_tcp([one.network for one in flooders if one.tcp], now)
+
+    def _by_udp(self, networks: Iterable[Network], now: float) -> Iterator[Effect]:
+        for network in networks:
+            address = network.network_address
+            # A /64 that contains an exempt address is no subject. Such a /64 is not judged.
+            if self._detector.subject_of(address) == network:
+                attempt = evolve(_OVER_THE_LIMIT, address=address, time=self._clock.wall())
+                yield from self._detector.judge(attempt, now)
+
+    def _by_tcp(self, networks: Iterable[Network], now: float) -> Iterator[Effect]:
+        """Count one second over the limit for each source whose address has, or recently had, a connection.
+
+        The source addresses of single TCP packets can be forged. A connection proves that a sender has the
+        address, so only addresses with a connection are banned. Nothing is counted for an address if its
+        connections are unknown, if it is exempt or a friend, or if it is banned already.
+        """
+        rules = (rule for rule in self._detector.rules if rule.enabled and AttemptKind.FLOOD in rule.counts)
+        rule = next(rules, None)
+        if rule is None:
+            return
+        counted = set[Network]()
+        for network in networks:
+            address = network.network_address
+            subject = self._detector.subject_of(address)
+            if subject not in counted and self._may_be_banned_by_tcp(address, now):
+                counted.add(subject)
+                yield from self._count_tcp(subject, address, rule, now)
+
+    def _count_tcp(self, subject: Network, address: Address, rule: Rule, now: float) -> Iterator[Effect]:
+        attempt = evolve(_OVER_THE_LIMIT, address=address, time=self._clock.wall(), transport=Transport.TCP)
+        attempts = self._tcp_floods.add(subject, attempt, rule, now)
+        if attempts:
+            decision = Decision(subject, rule, attempts, now, Scope.SIP_TCP, rule.ban_for(0))
+            yield Judgement(attempt, subject, Disposition.COUNTED, decision)
+
+    def _may_be_banned_by_tcp(self, address: Address, now: float) -> bool:
+        detector = self._detector
+        exempt = detector.exempt.covers(address) or detector.friends.has(address)
+        banned = detector.is_banned(address, Scope.SIP_TCP, now)
+        return not exempt and not banned and self._had_connection(address) is True
+
+
+_OVER_THE_LIMIT = Attempt(
+    asterisk="",
+    address=ip_address("0.0.0.0"),  # noqa: S104 - replaced by the address of the source
+    kind=AttemptKind.FLOOD,
+    proof=Proof.CLAIMED,
+    service=Service.KERNEL,
+    transport=Transport.UNKNOWN,
+    account="",
+    event=EventKind.LIMITED,
+    time=0.0,
+    trusted=True,
+)

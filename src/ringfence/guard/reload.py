@@ -1,0 +1,131 @@
+"""Loads the configuration of a running daemon again, on request."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import structlog
+from attrs import evolve, frozen
+
+from ringfence import street
+from ringfence.alarm_codes import Alarm, AlarmCode
+from ringfence.config import loader
+from ringfence.config.schema import Settings
+from ringfence.detect.rules import Rule
+from ringfence.errors import ConfigError
+from ringfence.guard.firewall_side import FirewallSide
+from ringfence.guard.pipeline import Pipeline
+from ringfence.guard.source_manager import SourceManager
+from ringfence.model import printable
+
+
+@frozen
+class Reloaded:
+    """The result of reloading the configuration file ``where``.
+
+    ``refused`` are the errors in the file. If there are any, the old configuration stays in force, and there
+    are no ``notes``. Notes are remarks on the new configuration.
+    """
+
+    where: str
+    refused: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def decoy_alarms(rules: Iterable[Rule], knew: Callable[[str], bool]) -> list[Alarm]:
+    """Return an alarm for each decoy that is a real account.
+
+    A decoy is an account in the list of a rule such as ``decoy``. One attempt on it causes a ban, so no phone
+    may use it. ``knew`` returns whether an account is real: whether it has ever authenticated.
+    """
+    named = {account for rule in rules if rule.enabled for account in rule.accounts or ()}
+    text = (
+        "is a real account, so one mistyped password is a ban; fix: take it out of accounts in [rules.decoy]"
+    )
+    return [
+        Alarm(AlarmCode.CONFIGURATION_DECOY, printable(account), text)
+        for account in sorted(named)
+        if knew(account)
+    ]
+
+
+class Reloader:
+    """Loads the configuration file ``path`` again, and applies it. ``settings`` are in force now."""
+
+    def __init__(
+        self,
+        path: Path,
+        settings: Settings,
+        pipeline: Pipeline,
+        side: FirewallSide,
+        sources: SourceManager,
+    ) -> None:
+        self.settings = settings
+        self.path = path
+        self._pipeline = pipeline
+        self._side = side
+        self._sources = sources
+        self._reads_wire = settings.wire
+        self._exports = settings.hep_targets(), settings.hep_streams()
+        self._latest: tuple[Alarm, ...] = ()
+        self._log = structlog.get_logger()
+
+    @property
+    def alarms(self) -> list[Alarm]:
+        """The alarms about the latest load, and about decoys that are real accounts.
+
+        A decoy is an account in the configuration on which one attempt causes a ban.
+        """
+        return [*self._latest, *self._decoys()]
+
+    def reload(self) -> Reloaded:
+        """Load the configuration again and apply it; if it is invalid, keep the old one. Return the result.
+
+        Some settings take effect only after a restart. The result and alarms name those that changed.
+        """
+        try:
+            new = loader.load(self.path)
+        except ConfigError as error:
+            return self._refuse(error)
+        kept = [key for key in _FIXED if getattr(new, key) != getattr(self.settings, key)]
+        later = [f"[{key}]" for key in kept]
+        later += ["[asterisk.wire]"] if new.wire is not self._reads_wire else []
+        later += ["[asterisk.hep]"] if (new.hep_targets(), new.hep_streams()) != self._exports else []
+        later += ["[firewall] backend"] if new.firewall.backend != self.settings.firewall.backend else []
+        self._latest = tuple(Alarm(AlarmCode.CONFIGURATION_RESTART, key, _CHANGED) for key in later)
+        self.settings = evolve(new, **{key: getattr(self.settings, key) for key in kept})
+        self._pipeline.configure(self.settings)
+        self._side.configure(self.settings)
+        self._sources.configure(new.asterisk_with_logs())
+        self._log.info("configuration.loaded", restart_for=later)
+        notes = [f"{', '.join(later)} {_CHANGED}"] if later else []
+        return Reloaded(str(self.path), notes=(*notes, *self.warn_of_decoys()))
+
+    def _refuse(self, error: ConfigError) -> Reloaded:
+        text = "the new configuration is refused, the old one stays: " + "; ".join(error.problems)
+        self._latest = (Alarm(AlarmCode.CONFIGURATION_REFUSED, error.where, text),)
+        for problem in error.problems:
+            self._log.error("configuration.refused", problem=problem)
+        return Reloaded(where=error.where, refused=tuple(error.problems))
+
+    def warn_of_decoys(self) -> Sequence[str]:
+        """Log a warning about each decoy that is a real account, and return the warnings.
+
+        One attempt on a decoy causes a ban, so no phone may use it.
+        """
+        found = [f"decoy {alarm.subject} {alarm.text}" for alarm in self._decoys()]
+        for text in found:
+            self._log.warning("configuration.decoy", problem=text)
+        return found
+
+    def _decoys(self) -> list[Alarm]:
+        return decoy_alarms(self.settings.rule_table(), self._side.exempt.friends.friends.knows_account)
+
+
+_FIXED = (
+    "store",
+    "control",
+    *(table for table, module in street.settings().items() if module.RESTART),
+    "crowdsec",
+)
+"""Tables of the configuration that take effect only at the start of the daemon."""
+_CHANGED = "changed: restart ringfence"

@@ -1,0 +1,226 @@
+"""The handlers of the requests on the control socket.
+
+The gate has checked the fields of each request against the table of requests before a handler gets it.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from pwd import getpwuid
+from typing import Any
+
+from attrs import asdict
+
+from ringfence import control
+from ringfence.alarms import Alarms
+from ringfence.bans.listing import listed
+from ringfence.bans.unban import unban, unban_all
+from ringfence.clock import Clock
+from ringfence.control import PEER, Encoded, encoded_rows
+from ringfence.errors import ControlError
+from ringfence.firewall.contract import Counters, NetworkList
+from ringfence.friends.exchange import FriendRequests
+from ringfence.guard.ban_list import bans_report
+from ringfence.guard.facts import AccountFactsReader, AddressFacts, FailureMemory, past_bans, since_from
+from ringfence.guard.firewall_side import MOST_PAST, FirewallSide, KeptAlarms
+from ringfence.guard.status import StatusData, status_report
+from ringfence.lists.handlers import ListRequests
+from ringfence.model import Network, parse_network, printable
+from ringfence.networks import NetworkSet
+from ringfence.store.database import Store
+from ringfence.store.rows import shortened
+from ringfence.store.tables import KEEP_ALARMS
+
+
+class RequestHandlers:
+    """Handles the requests about bans, lists, friends, alarms and the state of the firewall.
+
+    ``seen`` gets the counters of the firewall's rules, and returns the data for the status. ``failures``
+    remembers failed attempts by account.
+    """
+
+    def __init__(
+        self,
+        side: FirewallSide,
+        seen: Callable[[Counters], StatusData],
+        failures: FailureMemory,
+    ) -> None:
+        self._side = side
+        self._store = side.common.store
+        self._enforcer = side.kernel.enforcer
+        self._clock = side.common.clock
+        self._seen = seen
+        self._failures = failures
+        self._friend_requests = FriendRequests(side.exempt.friends, side.common.clock.wall)
+
+    def handlers(self) -> dict[str, control.Handler]:
+        """Return the handler of each request."""
+        side = self._side
+        return {
+            "bans": self._bans,
+            "past_bans": self._past_bans,
+            "status": self._status,
+            "ban": self._ban,
+            "unban": self._unban,
+            "off": self._off,
+            "on": self._on,
+            **ListRequests(side.exempt.lists, self._store.entries, self._clock.wall).handlers(),
+            "friends": self._friends,
+            **self._friend_requests.handlers(),
+            **side.common.feed.handlers(),
+            **AlarmRequests(side.common.alarms, side.common.kept_alarms, self._store, self._clock).handlers(),
+            "locations": self._locations,
+            "why": AddressFacts(self._side).answer,
+            "why_account": AccountFactsReader(self._side, self._failures).answer,
+        }
+
+    def _bans(self, request: Mapping[str, Any]) -> Encoded:
+        """Return at most ``most`` of the kernel's bans: those that end last.
+
+        If the request has ``networks``, return only the bans that overlap one of them.
+        """
+        wanted = NetworkSet(_networks(request)) if "networks" in request else None
+        return Encoded(self._listing(wanted, request["most"]))
+
+    def _listing(self, wanted: NetworkSet | None, most: int) -> Iterator[bytes]:
+        """Yield the parts of the list of bans. A thread reads the kernel, so that no new ban waits."""
+        ledger = self._side.kernel.enforcer.ledger
+        elements = listed(self._side.kernel.backend, ledger.all_keys())
+        if wanted is not None:
+            elements = (element for element in elements if wanted.overlaps(element.network))
+        yield from bans_report(elements, ledger, self._clock.wall(), most)
+
+    def _past_bans(self, request: Mapping[str, Any]) -> Encoded:
+        """Return the list of ended bans."""
+        wanted, now = _networks(request) if "networks" in request else None, self._clock.wall()
+        return encoded_rows(past_bans(self._store.bans, since_from(request, now), now, wanted))
+
+    async def _status(self, _: Mapping[str, Any]) -> object:
+        usage = await self._side.kernel.limiter.counters()
+        self._side.kernel.reconciler.check()
+        report = status_report(self._enforcer, self._seen(usage))
+        watched: Any = report["watched"]
+        friends, waiting = len(self._side.exempt.friends.friends), self._side.kernel.rules.waiting
+        return report | {
+            "watched": await self._side.common.locations.with_countries(watched, "address"),
+            "friends": friends,
+            "limiter_waits": "limiter" in waiting,
+            "asking_waits": "asking" in waiting,
+        }
+
+    async def _locations(self, request: Mapping[str, Any]) -> object:
+        """Return for each of the ``networks`` where its first address is: its country and its operator."""
+        addresses = [network.network_address for network in _networks(request)]
+        return [{**one} for one in await self._side.common.locations.of(addresses)]
+
+    def _friends(self, request: Mapping[str, Any]) -> Encoded:
+        """Return the list of friends, of which there may be tens of thousands."""
+        wanted = _networks(request) if "networks" in request else None
+        return Encoded(self._friend_requests.listed(wanted))
+
+    def _ban(self, request: Mapping[str, Any]) -> object:
+        """Ban networks; return a line for each that was not banned."""
+        force = request.get("force") is True
+        problems = self._enforcer.ban(
+            _networks(request), request["seconds"], request.get("reason", ""), force=force
+        )
+        # The kernel's allow list may contain the network, because this host needs it. So the list is written
+        # again, without the networks that are banned by force.
+        if force:
+            self._enforcer.filler.fill(NetworkList.ALLOW)
+        return problems
+
+    async def _unban(self, request: Mapping[str, Any]) -> object:
+        if request.get("all") is True:
+            return await unban_all(self._enforcer)
+        if "networks" not in request:
+            raise ControlError("unban: name networks, or all")
+        return asdict(await unban(self._enforcer, _networks(request)))
+
+    def _off(self, _: Mapping[str, Any]) -> object:
+        self._enforcer.switch_off()
+        return True
+
+    def _on(self, _: Mapping[str, Any]) -> object:
+        self._side.kernel.manager.switch_on()
+        return True
+
+
+def _networks(request: Mapping[str, Any]) -> list[Network]:
+    return [parse_network(text) for text in request["networks"]]
+
+
+# -- requests about alarms
+#
+# The request ``{"do": "alarms"}`` returns the active alarms. With ``"past": true`` it returns the alarms that
+# cleared in the last ``seconds``. The request ``alarms_dismiss`` has the arguments ``numbers`` (or
+# ``"all": true``) and ``by``, the name of the person. The kernel reports which user sent a request. The
+# daemon records this user's name, too.
+
+
+_MAX_NAME = 64  # bytes of the name that a person gives
+
+
+class AlarmRequests:
+    """Handles requests about alarms."""
+
+    def __init__(self, alarms: Alarms, kept: KeptAlarms, store: Store, clock: Clock) -> None:
+        self._alarms = alarms
+        self._kept = kept
+        self._store = store
+        self._clock = clock
+
+    def handlers(self) -> dict[str, Callable[[Mapping[str, Any]], object]]:
+        """Return the handler of each request."""
+        return {
+            "alarms": self._list,
+            "alarms_dismiss": self._dismiss,
+        }
+
+    def _list(self, request: Mapping[str, Any]) -> Encoded:
+        """Return active or past alarms, of which there may be thousands."""
+        if request.get("past") is not True:
+            records = self._alarms.records()  # in the event loop, which alone may change the alarms
+            return encoded_rows(record.as_json() for record in records)
+        return encoded_rows(self._past(self._clock.wall() - request.get("seconds", KEEP_ALARMS)))
+
+    def _past(self, since: float) -> Iterator[dict[str, Any]]:
+        for record in self._store.alarms.past(since, MOST_PAST):
+            yield record.as_json()
+
+    async def _dismiss(self, request: Mapping[str, Any]) -> object:
+        """Dismiss alarms; return them, and the requested numbers that no active alarm has.
+
+        Raise ControlError if the request names no alarm.
+        """
+        by = await asyncio.to_thread(_person, request)  # users' names may be on a slow server (LDAP)
+        if request.get("all") is True:
+            numbers = [record.number for record in self._alarms.records() if record.dismissed is None]
+        elif "numbers" in request:
+            numbers = request["numbers"]
+        else:
+            raise ControlError("alarms are named by their numbers")
+        done, unknown = [], []
+        for number in dict.fromkeys(numbers):
+            record = self._alarms.dismiss(number, by)
+            if record is None:
+                unknown.append(number)
+            else:
+                done.append(record.as_json())
+            await asyncio.sleep(0)  # lets other tasks run, because there may be thousands of alarms
+        self._kept.save()
+        return {"done": done, "unknown": unknown}
+
+
+def _person(request: Mapping[str, Any]) -> str:
+    """Return who sent a request, as text such as ``Ann (as root)``.
+
+    ``Ann`` is the name in the request, ``root`` the user who sent the request. If one of them is missing, or
+    both are equal, return one name alone. If both are missing, return "unknown".
+    """
+    peer, by = PEER.get(), request.get("by", "")
+    try:
+        name = getpwuid(peer.user).pw_name if peer is not None else ""
+    except KeyError:
+        name = str(peer.user) if peer is not None else ""
+    by = shortened(printable(by), _MAX_NAME)
+    return f"{by} (as {name})" if by and name and by != name else by or name or "unknown"

@@ -1,0 +1,618 @@
+"""Runs the sources of all PBXs, replaces them after a reload, and checks them."""
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from math import inf
+
+import structlog
+from attrs import define
+
+from ringfence.alarm_codes import Alarm, AlarmCode
+from ringfence.alarms import Alarms
+from ringfence.bans.enforcer import Enforcer
+from ringfence.clock import Clock
+from ringfence.config.schema import AmiSettings, AsteriskSettings
+from ringfence.detect.detector import Detector
+from ringfence.errors import HostError, SourceError
+from ringfence.friends.registry import FriendRegistry, SourceReadiness
+from ringfence.guard.pipeline import Pipeline
+from ringfence.host.routes import follow_containers
+from ringfence.model import (
+    AMI,
+    Address,
+    Contact,
+    Endpoint,
+    Network,
+    SecurityEvent,
+    Service,
+    Transport,
+    printable,
+)
+from ringfence.parse.hep import Exports
+from ringfence.parse.line_result import LogAlarm
+from ringfence.sources.ami import AmiSource, AmiTarget
+from ringfence.sources.logs import LogPlan, Logs, LogSource
+from ringfence.sources.standby import Standby
+from ringfence.sources.state import WITHOUT_WIRE, Condition, State, coverage_gaps
+from ringfence.sources.wire import WireSource
+from ringfence.store.tables import SavedState
+from ringfence.store.writer import BestEffort
+
+# -- the parameters of the sources (addresses, logins, paths of logs), from the configuration
+#
+# The daemon and ``ringfence check`` both use this module, so that both connect in the same way.
+
+
+def target_of(pbx: AsteriskSettings) -> AmiTarget:
+    """Return the address of the manager interface (AMI) of ``pbx``, with the login and the TLS settings.
+
+    Raise SourceError if the configuration was loaded without its secrets.
+    """
+    ami = pbx.ami
+    if ami.secret is None:
+        raise SourceError(f"{pbx.name}: the configuration was loaded without its secrets")
+    return AmiTarget(
+        asterisk=pbx.name,
+        host=ami.host,
+        port=ami.port,
+        username=ami.username,
+        secret=ami.secret,
+        tls=_tls(ami) if ami.tls else None,
+    )
+
+
+def logs_of(pbx: AsteriskSettings) -> LogPlan:
+    """Return which logs of ``pbx`` are read, their time zone, and the administrator's own line patterns."""
+    logs = pbx.logs
+    users = logs.journal_users
+    return LogPlan(pbx.name, logs.paths, logs.journal, logs.timezone, logs.patterns, journal_users=users)
+
+
+def _tls(ami: AmiSettings) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=ami.tls_ca)
+    if not ami.tls_verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+# -- the positions up to which logs were read
+
+
+class LogPositions:
+    """Reads and records the positions of logs. A position can be read before it is in the database.
+
+    A log's key is a text that identifies the log: the name of its source, and its path or ``journal``.
+    """
+
+    def __init__(self, state: SavedState, best_effort: BestEffort) -> None:
+        self._state = state
+        self._best_effort = best_effort
+        self._latest: dict[str, str] = {}
+
+    def read(self) -> Mapping[str, str]:
+        """Return the latest position in each log, by the log's key."""
+        return {**self._best_effort.read(self._state.positions, {}), **self._latest}
+
+    def record(self, key: str, position: str) -> None:
+        """Queue the position in the log with this key, to be written to the database."""
+        self._latest[key] = position
+        self._best_effort.write(lambda: self._state.set_positions({key: position}), key=("position", key))
+
+
+# -- the wire source in a running daemon: it reads the SIP challenges that this host or its containers send
+
+
+_UNKNOWN_USER = (
+    "the user of Asterisk's sockets is unknown, so answers of this host do not count; fix: let AMI listen on "
+    "this host with its own port"
+)
+_UNKNOWN_ADDRESS = (
+    "the address of Asterisk's container is unknown, so answers of containers do not count; fix: host of "
+    "[asterisk.ami] = the container's address"
+)
+RENEW = 60.0
+"""Seconds after which the users of Asterisk's sockets are looked up again."""
+RENEW_FOREIGN = 2.0
+"""The same for an answer of another user: Asterisk may have started again, under another user."""
+
+
+NO_EXPORT = (
+    "Asterisk exports nothing; fix: in hep.conf enabled = yes and capture_address = 127.0.0.1:9060, then in "
+    "Asterisk's console: module reload res_hep.so, module load res_hep_pjsip.so; see: module show like hep"
+)
+"""What is wrong if AMI reports messages of TLS or WSS, and no export arrives."""
+_SUPPRESSED = (
+    "a sender by TLS or WSS keeps Asterisk from exporting its messages, or some were lost: attempts that AMI "
+    "does not report count only if the log reports them"
+)
+_ENCRYPTED = (Transport.TLS, Transport.WSS)
+MOST_REPORTED = 4_096
+"""The greatest number of reports of AMI that wait for their exported message."""
+EXPORT_WITHIN = 1.0
+"""Seconds between AMI's event of a message and its export, at most; on a real Asterisk below 2 ms."""
+
+
+class SocketUsers:
+    """The user ids of the sockets of Asterisk, or of a configured SIP proxy too.
+
+    The wire counts only answers of these users: other programs send what strangers tell them to.
+
+    ``find`` looks them up, and returns the empty set if they are unknown. ``changed`` is called after each
+    change, with the monotonic time.
+    """
+
+    def __init__(
+        self,
+        find: Callable[[], frozenset[int]],
+        clock: Clock,
+        changed: Callable[[float], object],
+    ) -> None:
+        self.users: frozenset[int] = frozenset()
+        self._find = find
+        self._changed = changed
+        self._clock = clock
+        self._found_at = -RENEW
+
+    def has(self, user: int) -> bool | None:
+        """Whether sockets of Asterisk have this user id; None if its users are unknown."""
+        now = self._clock.mono()
+        age = now - self._found_at
+        if age >= RENEW or (age >= RENEW_FOREIGN and user not in self.users):
+            found = self._find()
+            self._found_at = now
+            if found != self.users:
+                self.users = found
+                self._changed(now)
+        return user in self.users if self.users else None
+
+
+class ExportWatch:
+    """Checks whether Asterisk's export (HEP) has the messages of TLS and WSS that AMI reports.
+
+    A sender can suppress the export of its messages (``parse/hep.py``). A missing message proves nothing
+    else, so this only leads to an alarm.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._reported: deque[tuple[float, Endpoint]] = deque(maxlen=MOST_REPORTED)
+        self._suppressed = -inf
+        self._unasked = 0
+
+    def on_events(self, events: Iterable[SecurityEvent], now: float) -> None:
+        """Note the connections of TLS and WSS from which AMI reports messages at PJSIP."""
+        for event in events:
+            if (
+                event.remote.transport in _ENCRYPTED
+                and event.service is Service.PJSIP
+                and event.source.name == AMI
+            ):
+                self._reported.append((now, event.remote))
+
+    def alarm(self, source: WireSource) -> Alarm | None:
+        """Return the alarm about missing messages; None if none was missing within a day."""
+        now = self._clock.mono()
+        while self._reported and now - self._reported[0][0] >= EXPORT_WITHIN:
+            at, remote = self._reported.popleft()
+            if (
+                source.condition.state is State.LISTENING
+                and source.exported.get(remote, -inf) < at - EXPORT_WITHIN
+            ):
+                self._suppressed = now
+        if source.counts.unasked > self._unasked:
+            self._suppressed, self._unasked = now, source.counts.unasked
+        if now - self._suppressed >= DAY:
+            return None
+        return Alarm(AlarmCode.HEP_MISSING, "", _SUPPRESSED if source.counts.exported else NO_EXPORT)
+
+
+CALM = 60.0
+"""Seconds after a stranger's exchange by TLS in which no log lets its lines gather."""
+
+
+class WireReader:
+    """Runs the wire source, and keeps its list of the networks of containers up to date.
+
+    ``hurry`` is set while a log may report what the wire cannot read: the wire does not see everything, or a
+    stranger has an exchange by TLS.
+
+    ``find_answer_users`` returns the users of the sockets of Asterisk and of the configured SIP proxies.
+    ``has_pages``: whether strangers may read web pages at a port by TLS.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        detector: Detector,
+        enforcer: Enforcer,
+        clock: Clock,
+        find_answer_users: Callable[[], frozenset[int]],
+        has_pages: Callable[[int], bool] = lambda _: True,
+        exports: Exports | None = None,
+    ) -> None:
+        self.users = SocketUsers(find_answer_users, clock, self._on_users)
+        self.exports = ExportWatch(clock) if exports is not None else None
+        self.hurry = asyncio.Event()
+        self.hurry.set()
+        self._exchanged_at = -inf
+        self.source = WireSource(
+            pipeline.on_challenges,
+            detector.observe_loss,
+            is_asterisks=self.users.has,
+            is_container=self._is_container,
+            has_pages=has_pages,
+            exports=exports,
+            exchanged=self._on_exchange,
+        )
+        self._amis: Sequence[AmiSource | None] = ()
+        self._detector = detector
+        self._pipeline = pipeline
+        pipeline.ask_amis = self.ask_amis
+        self._enforcer = enforcer
+        self._clock = clock
+        self._error = ""
+        self._log = structlog.get_logger()
+
+    async def run(self) -> None:
+        """Read challenges, and follow the networks of containers, until cancelled."""
+        # This call without challenges shows the detector that the wire is read. Otherwise an event of AMI
+        # that arrives before the first challenge would be judged as if there were no wire.
+        self._pipeline.on_challenges((), self._clock.mono())
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.source.run(), name="wire")
+            group.create_task(follow_containers(self.set_containers, self._failed))
+
+    def ask_amis(self) -> None:
+        """Ask every AMI how far its events have been read."""
+        for ami in self._amis:
+            if ami is not None:
+                ami.reading.ask()
+
+    def drain(self) -> None:
+        """Read the packets that have arrived, so that they count before the next events of other sources."""
+        self.source.drain()
+
+    def check(self) -> None:
+        """Decide whether there is a hurry."""
+        if self.sees_all and self._clock.mono() - self._exchanged_at >= CALM:
+            self.hurry.clear()
+        else:
+            self.hurry.set()
+
+    def _on_exchange(self) -> None:
+        self._exchanged_at = self._clock.mono()
+        self.hurry.set()
+
+    @property
+    def condition(self) -> Condition:
+        """The state of the wire source, such as ``listening``, with a detail."""
+        return self.source.condition
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether the wire source reads challenges now."""
+        return self.condition.state is State.LISTENING
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether the wire source reads every challenge over UDP now.
+
+        The wire source must be listening. The firewall must guard both IP versions, and have the rules that
+        copy challenges to the wire source. The list of the containers' networks must be readable.
+        """
+        opened = self._enforcer.opened
+        return (
+            self.is_listening
+            and opened is not None
+            and not opened.wire
+            and all(trouble is None for trouble in opened.families.values())
+            and not self._error
+        )
+
+    @property
+    def alarms(self) -> list[Alarm]:
+        """The alarms about the wire source, and about the networks of containers."""
+        found = [Alarm(AlarmCode.HOST_UNREADABLE, "containers", self._error)] if self._error else []
+        opened = self._enforcer.opened
+        if opened is not None and opened.wire:
+            text = f"the wire sees nothing: {opened.wire}; {WITHOUT_WIRE}"
+            found.append(Alarm(AlarmCode.WIRE_BLIND, "", text))
+        elif self.source.counts.unowned and not self.users.users:
+            found.append(Alarm(AlarmCode.WIRE_USER, "", _UNKNOWN_USER))
+        elif self.source.counts.unnamed and any(ami is None or ami.addresses is None for ami in self._amis):
+            found.append(Alarm(AlarmCode.WIRE_USER, "containers", _UNKNOWN_ADDRESS))
+        elif self.condition.state not in (State.LISTENING, State.CONNECTING):
+            why = printable(self.condition.detail) or str(self.condition.state)
+            found.append(Alarm(AlarmCode.WIRE_BLIND, "", f"the wire is not seen: {why}; {WITHOUT_WIRE}"))
+        missing = self.exports.alarm(self.source) if self.exports is not None else None
+        return found if missing is None else [*found, missing]
+
+    def set_asterisks(self, amis: "Sequence[AmiSource | None]") -> None:
+        """Use ``amis`` as the AMI sources of all Asterisks from now on; None for one without AMI."""
+        self._amis = amis
+
+    def _is_container(self, address: Address) -> bool | None:
+        """Whether a container's address is Asterisk's; None if AMI names no address of some Asterisk."""
+        found = [ami.addresses if ami is not None else None for ami in self._amis]
+        if any(address in one for one in found if one is not None):
+            return True
+        return None if not found or None in found else False
+
+    def _on_users(self, now: float) -> None:
+        """Record that the users of Asterisk's sockets have changed: answers in between did not count."""
+        self._detector.observe_loss(now)
+        self._log.info("wire.users", users=sorted(self.users.users))
+
+    def set_containers(self, networks: frozenset[Network]) -> None:
+        """Use ``networks`` as the networks of containers from now on."""
+        self._error = ""
+        if networks != frozenset(self.source.containers):
+            self.source.set_containers(networks)
+            self._log.info("host.containers", networks=[str(network) for network in self.source.containers])
+
+    def _failed(self, error: HostError) -> None:
+        self._error = str(error)
+        self._log.error("host.failed", error=str(error))
+
+
+# -- alarms about sources that have stopped, and about logs with faults, such as missing lines
+#
+# While a source is down, attempts that only this source reports are missed. A source that has not been
+# listening for ``PATIENCE`` has an alarm, with the reason, until it listens again. A log causes no such
+# alarm if it was missing at the daemon's start and has not appeared since.
+
+
+PATIENCE = 5.0
+"""Seconds that a source may take to start, or to listen again, before there is an alarm."""
+
+DAY = 86_400.0
+"""Seconds that an alarm about a fault of a log lasts."""
+
+
+class SourceWatchdog:
+    """Activates and clears the alarms about sources. :meth:`check` is called twice a second."""
+
+    def __init__(self, alarms: Alarms) -> None:
+        self._alarms = alarms
+        self._quiet_since: dict[str, float] = {}
+        self._listened: set[str] = set()
+        self._lost: dict[tuple[str, LogAlarm], int] = {}
+
+    def check(self, conditions: Mapping[str, Condition], now: float) -> None:
+        """Activate or clear the alarm of each source, by its condition at ``now`` (monotonic seconds).
+
+        ``conditions`` has the condition of each source by its name. The alarm of a source that is no longer
+        there is cleared.
+        """
+        for name, condition in conditions.items():
+            if condition.state is State.LISTENING:
+                self._listened.add(name)
+            if condition.state is State.LISTENING or self._is_waited_for(name, condition):
+                self._quiet_since.pop(name, None)
+                # An earlier run of the daemon may have activated the alarm, even if this run has not.
+                self._alarms.clear(AlarmCode.SOURCE_SILENT, name)
+            elif now - self._quiet_since.setdefault(name, now) >= PATIENCE:
+                detail = printable(condition.detail)
+                text = f"reports nothing for {PATIENCE:.0f} s and more: {condition.state}, {detail}"
+                self._alarms.activate(AlarmCode.SOURCE_SILENT, name, text)
+        for name in self._quiet_since.keys() - conditions.keys():
+            del self._quiet_since[name]
+            self._alarms.clear(AlarmCode.SOURCE_SILENT, name)
+
+    def _is_waited_for(self, name: str, condition: Condition) -> bool:
+        return condition.state is State.WAITING and name not in self._listened
+
+    def on_log_alarms(self, name: str, counts: Iterable[tuple[LogAlarm, int]]) -> None:
+        """Activate an alarm for each fault of the log ``name`` that has occurred again since the last call.
+
+        ``counts`` has each fault with the number of its occurrences so far.
+        """
+        for fault, count in counts:
+            if count > self._lost.get((name, fault), 0):
+                self._lost[name, fault] = count
+                self._alarms.activate(_CODES[fault], name, fault, lasts=DAY)
+
+
+_CODES = {
+    LogAlarm.QUEUE_FULL: AlarmCode.LOG_LOST,
+    LogAlarm.QUEUE_RESUMED: AlarmCode.LOG_LOST,
+    LogAlarm.SILENCED: AlarmCode.LOG_SILENCED,
+    LogAlarm.TAMPERED: AlarmCode.LOG_TAMPERED,
+    LogAlarm.CLOCK: AlarmCode.LOG_CLOCK,
+    LogAlarm.JOURNAL_DROPS: AlarmCode.LOG_JOURNAL_DROPS,
+    LogAlarm.JOURNAL_USER: AlarmCode.LOG_JOURNAL_USER,
+}
+
+
+@define(eq=False)
+class PbxSources:
+    """The sources of one PBX, and the settings from which they were built."""
+
+    settings: AsteriskSettings
+    ami: AmiSource | None
+    logs: Logs | None
+
+    @property
+    def active(self) -> "Iterator[AmiSource | LogSource]":
+        """The AMI source, if it is enabled, and the sources of the logs that are read now."""
+        if self.ami is not None:
+            yield self.ami
+        if self.logs is not None:
+            yield from self.logs.sources
+
+    async def run(self) -> None:
+        """Run the sources until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for source in (self.ami, self.logs):
+                if source is not None:
+                    group.create_task(source.run(), name=str(source.id))
+
+
+class SourceManager:
+    """Runs the sources of the PBXs that :meth:`configure` was called with.
+
+    ``wire`` reads the SIP challenges that leave this host; None if they are not read.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        friends: FriendRegistry,
+        positions: LogPositions,
+        watchdog: SourceWatchdog,
+        wire: "WireReader | None",
+        clock: Clock,
+    ) -> None:
+        self._pipeline = pipeline
+        self._friends = friends
+        self._positions = positions
+        self._watchdog = watchdog
+        self._wire = wire
+        self._clock = clock
+        self._pbxs: dict[str, PbxSources] = {}
+        self._changed = asyncio.Event()
+
+    def configure(self, wanted: Sequence[AsteriskSettings]) -> None:
+        """Replace the sources of the PBXs whose settings changed.
+
+        :meth:`run` then stops the old ones and starts the new ones.
+        """
+        kept = {name: pbx for name, pbx in self._pbxs.items() if pbx.settings in wanted}
+        self._pbxs = {pbx.name: kept.get(pbx.name) or self._sources_of(pbx) for pbx in wanted}
+        if self._wire is not None:
+            self._wire.set_asterisks([pbx.ami for pbx in self._pbxs.values()])
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Run the sources until cancelled."""
+        tasks: dict[PbxSources, asyncio.Task[None]] = {}
+        async with asyncio.TaskGroup() as group:
+            if self._wire is not None:
+                group.create_task(self._wire.run())
+            while True:
+                self._changed.clear()
+                ended = [tasks.pop(pbx) for pbx in [*tasks] if pbx not in self._pbxs.values()]
+                for task in ended:
+                    task.cancel()
+                if ended:  # wait for their end: two readers of one log would report every event twice
+                    await asyncio.wait(ended)
+                for pbx in self._pbxs.values():
+                    if pbx not in tasks:
+                        tasks[pbx] = group.create_task(pbx.run(), name=pbx.settings.name)
+                await self._changed.wait()
+
+    @property
+    def active(self) -> "list[AmiSource | LogSource]":
+        """The sources of all PBXs that are active now, without the wire."""
+        return [source for pbx in self._pbxs.values() for source in pbx.active]
+
+    @property
+    def addresses(self) -> frozenset[Address]:
+        """The addresses of all Asterisks outside of loopback, as far as AMI names them."""
+        known = (pbx.ami.addresses for pbx in self._pbxs.values() if pbx.ami is not None)
+        return frozenset().union(*(found for found in known if found is not None))
+
+    def readiness(self) -> list[SourceReadiness]:
+        """Return for each manager interface (AMI) whether it is ready. The wait at the start needs this.
+
+        ``since`` is the time since which it delivers events (monotonic seconds); None if it delivers none
+        now. ``roster_ready``: the list of this Asterisk's phones (roster) has arrived.
+        """
+        amis = [pbx.ami for pbx in self._pbxs.values() if pbx.ami is not None]
+        return [
+            SourceReadiness(since=ami.listening_since, roster_ready=ami.roster_ready.is_set()) for ami in amis
+        ]
+
+    def check(self) -> None:
+        """Judge the reports that have waited long enough for confirmation; update the alarms of sources."""
+        sees_all = self._wire is not None and self._wire.sees_all
+        listening = self._listening
+        self._pipeline.tick(
+            wire=sees_all, listening=listening, all_report=listening.keys() >= self._pbxs.keys()
+        )
+        sources = self.active
+        conditions = {str(source.id): source.condition for source in sources}
+        if self._wire is not None:
+            self._wire.check()
+            conditions["wire"] = self._wire.condition
+        self._watchdog.check(conditions, self._clock.mono())
+        for source in sources:
+            if not isinstance(source, AmiSource):
+                counts = ((fault, alarm.count) for fault, alarm in source.alarms.items())
+                self._watchdog.on_log_alarms(str(source.id), counts)
+
+    def coverage_gaps(self) -> list[str]:
+        """Return a line for each PBX and each kind of attempt that its present sources cannot report."""
+        wire = self._wire is not None and self._wire.is_listening
+        found = []
+        for name, pbx in self._pbxs.items():
+            logs = pbx.logs.sources if pbx.logs is not None else ()
+            log = any(source.condition.state is State.LISTENING for source in logs)
+            tls = name in self._pipeline.chan_sip_tls
+            proxies = bool(pbx.settings.proxies)
+            gaps = coverage_gaps(
+                ami=pbx.ami is not None, log=log, wire=wire, chan_sip_tls=tls, proxies=proxies
+            )
+            found += [f"{name}: {gap}" for gap in gaps]
+        return found
+
+    @property
+    def _listening(self) -> dict[str, float]:
+        """Since when each AMI that delivers events has been connected, by the name of its Asterisk."""
+        amis = {name: pbx.ami.listening_since for name, pbx in self._pbxs.items() if pbx.ami is not None}
+        return {name: since for name, since in amis.items() if since is not None}
+
+    def _sources_of(self, pbx: AsteriskSettings) -> PbxSources:
+        standby = Standby(self._on_events, self._on_events, ami=pbx.ami.enabled)
+        ami = None
+        if pbx.ami.enabled:
+            ami = AmiSource(
+                target_of(pbx),
+                standby.on_ami_events,
+                roster=self._friends.on_roster,
+                contact=self._on_contact,
+                reloaded=self._pipeline.on_reload,
+                coverage=standby.coverage,
+                read=self._on_read,
+            )
+        logs = None
+        if pbx.logs.wanted:
+            positions = self._positions
+            logs = Logs(
+                logs_of(pbx),
+                self._on_events,
+                positions.read,
+                positions.record,
+                standby=standby,
+                hurry=self._wire.hurry if self._wire is not None else None,
+            )
+        return PbxSources(pbx, ami, logs)
+
+    def _on_read(self) -> None:
+        """Judge the answers by TLS that no AMI's events explain, as far as all have been read."""
+        amis = [pbx.ami for pbx in self._pbxs.values()]
+        self._pipeline.on_read(min(-inf if ami is None else ami.reading.until for ami in amis))
+
+    def _on_contact(self, contact: Contact) -> None:
+        """Handle the change of a phone's contact: first in the detector, then in the list of friends.
+
+        The order matters, because the detector checks whether the account worked at that address before.
+        """
+        self._pipeline.on_contact(contact, self._clock.mono())
+        self._friends.on_contact(contact)
+
+    def _on_events(self, events: Sequence[SecurityEvent], now: float) -> None:
+        """Judge events of AMI or a log, after the challenges that Asterisk sent before them.
+
+        So the wire source is read first. The order matters, because a challenge contains a nonce, and the
+        sender's answer repeats it. This proves the sender's address only if the nonce was sent to no other
+        address, and the challenges show to which addresses it was sent.
+        """
+        if self._wire is not None:
+            self._wire.drain()
+            if self._wire.exports is not None:
+                self._wire.exports.on_events(events, now)
+        self._pipeline.on_events(events, now)

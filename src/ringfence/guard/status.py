@@ -1,0 +1,270 @@
+"""The present state of all parts: the status as JSON, and the alarms that follow from it.
+
+The keys are an interface for scripts: keys may be added, but not changed or removed.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from attrs import Factory, frozen
+
+from ringfence.alarm_codes import Alarm, AlarmCode
+from ringfence.alarms import AlarmRecord
+from ringfence.bans.enforcer import Enforcer
+from ringfence.bans.reconcile import Reconciler
+from ringfence.detect.detector import Detector
+from ringfence.detect.judgement import Guest, Pinging, Watched
+from ringfence.detect.rules import Rule
+from ringfence.firewall.contract import Counters
+from ringfence.guard import process
+from ringfence.guard.feature import Feature
+from ringfence.guard.firewall_side import FirewallSide
+from ringfence.guard.reload import Reloader
+from ringfence.guard.source_manager import SourceManager
+from ringfence.host.connections import ConnectionTable
+from ringfence.model import Network, format_network, printable, rfc3339
+from ringfence.sources.ami import AmiSource
+
+if TYPE_CHECKING:
+    from ringfence.guard.source_manager import WireReader
+    from ringfence.sources.logs import LogSource
+    from ringfence.sources.wire import WireSource
+
+
+@frozen
+class StatusData:
+    """The data of a status report at ``now`` (monotonic seconds), except what the enforcer of bans knows.
+
+    ``sources`` are all sources except the wire. ``wire`` is the wire source; None if it is not configured.
+    ``usage`` are the counters of the firewall's rules. ``why`` is the reason why the firewall backend was
+    chosen. ``unseen`` has a line for each kind of attempt that the present sources cannot report. ``rules``
+    are the rules of the configuration, including those that are off. ``proxies`` are the SIP proxies of the
+    configuration. ``features`` are the parts that features add, by key.
+    """
+
+    now: float
+    sources: "Sequence[AmiSource | LogSource]"
+    wire: "WireSource | None"
+    detector: Detector
+    reconciler: Reconciler
+    usage: Counters
+    why: str
+    alarms: Sequence[AlarmRecord]
+    unseen: Sequence[str] = ()
+    rules: Sequence[Rule] = ()
+    proxies: Sequence[Network] = ()
+    features: Mapping[str, object] = Factory(dict)
+
+
+def status_report(enforcer: Enforcer, seen: StatusData) -> dict[str, object]:
+    """Return the status that ``ringfence status`` shows, as values that JSON can represent."""
+    counts = [source.counts for source in seen.sources]
+    detector = seen.detector
+    return {
+        "sources": [
+            *(_source(source) for source in seen.sources),
+            *([_wire(seen.wire)] if seen.wire else []),
+        ],
+        "events": sum(count.events for count in counts),
+        "attempts": detector.counts.attempts,
+        "tampered": sum(count.tampered for count in counts),
+        "garbled": sum(count.garbled for count in counts),
+        "bans": seen.reconciler.enforced,
+        "enforced": seen.reconciler.enforced,
+        "expected": seen.reconciler.expected,
+        "exempt": detector.counts.exempt,
+        "unconfirmed": detector.counts.unconfirmed,
+        "late": detector.counts.late,
+        "hidden": detector.counts.hidden,
+        "forged": detector.counts.forged,
+        "evicted": detector.evicted,
+        "firewall": _firewall(enforcer, seen),
+        "rules": {
+            "on": [rule.name for rule in seen.rules if rule.enabled],
+            "off": [rule.name for rule in seen.rules if not rule.enabled],
+            "decoys": sorted(
+                printable(account) for rule in seen.rules if rule.enabled for account in rule.accounts or ()
+            ),
+        },
+        "proxies": [format_network(network) for network in seen.proxies],
+        "limiter_drops": seen.usage.limiter_drops,
+        "rationed": seen.usage.rationed,
+        "asked": seen.usage.asked,
+        "placed": enforcer.book.counts.placed,
+        "failed": enforcer.book.counts.failed,
+        "pending": len(enforcer.ledger.pending),
+        "displaced": enforcer.book.counts.displaced,
+        "watched": [_watched(entry) for entry in detector.watched(seen.now)],
+        "alarms": [alarm.as_json() for alarm in seen.alarms],
+        "unseen": [*seen.unseen],
+        "pinging": [
+            _host(one, method=one.method, account=printable(one.account)) for one in detector.pinging()
+        ],
+        "guests": [_host(one) for one in detector.guests(seen.now)],
+        **seen.features,
+    }
+
+
+def _host(one: Pinging | Guest, **more: str) -> dict[str, object]:
+    """Return a host that an administrator may know; ``more`` are the fields of its kind."""
+    return {
+        "address": str(one.address),
+        "number": one.number,
+        "since": rfc3339(one.began),
+        "last": rfc3339(one.last),
+        **more,
+        "text": one.sentence,
+    }
+
+
+def _source(source: "AmiSource | LogSource") -> dict[str, object]:
+    """Return the state of a source other than the wire.
+
+    Logs have two more values. ``standing_by``: the log's SECURITY lines are skipped now, because AMI delivers
+    the same events. ``skipped`` is the number of skipped lines.
+    """
+    counts = source.counts
+    standby = {}
+    if not isinstance(source, AmiSource):
+        standby = {"standing_by": source.standing_by, "skipped": source.counts.standby}
+    return {
+        "name": str(source.id),
+        "state": str(source.condition.state),
+        "detail": printable(source.condition.detail),
+        "events": counts.events,
+        "tampered": counts.tampered,
+        "garbled": counts.garbled,
+        "dropped_bytes": counts.dropped_bytes,
+        **standby,
+    }
+
+
+def _wire(source: "WireSource") -> dict[str, object]:
+    counts = source.counts
+    return {
+        "name": "wire",
+        "state": str(source.condition.state),
+        "detail": source.condition.detail,
+        "events": counts.challenges,
+        "tampered": 0,
+        "garbled": counts.unreadable,
+        "dropped_bytes": 0,
+        "lost": counts.lost,
+        "passing": counts.passing,
+        "foreign": counts.foreign,
+        "unnamed": counts.unnamed,
+        "unread": counts.unread,
+        "exchanges": counts.exchanges,
+        "exported": counts.exported,
+        "containers": [format_network(network) for network in source.containers],
+    }
+
+
+def _firewall(enforcer: Enforcer, seen: StatusData) -> dict[str, object]:
+    opened, verification, usage = enforcer.opened, enforcer.verification, seen.usage
+    families: Mapping[int, str | None] = opened.families if opened else {}
+    counts = seen.reconciler.counts
+    return {
+        "backend": enforcer.backend.name,
+        "why": seen.why,
+        "enforcing": enforcer.enforcing and enforcer.backend.enforces,
+        "verified": bool(verification and verification.verified),
+        "untried": [
+            {"version": check.version, "direction": str(check.direction), "why": check.note}
+            for check in (verification.untried if verification else ())
+        ],
+        "families": {str(version): why or "guarded" for version, why in families.items()},
+        **{name: str(mode) for name, mode in enforcer.backend.plan.modes.items()},
+        "repaired": counts.repaired,
+        "restored": counts.restored,
+        "adopted": counts.adopted,
+        "rules": [{"rule": use.name, "packets": use.packets, "bytes": use.bytes} for use in usage.rules],
+        "sets": dict(usage.sets),
+    }
+
+
+def _watched(entry: Watched) -> dict[str, object]:
+    last = entry.attempts[-1]
+    return {
+        "address": format_network(entry.subject),
+        "rule": entry.rule,
+        "attempts": len(entry.attempts),
+        "have": entry.have,
+        "of": entry.of,
+        "standing": str(entry.disposition),
+        "proof": last.proof.name.lower(),
+        "service": str(last.service),
+        "accounts": [printable(account) for account in dict.fromkeys(a.account for a in entry.attempts)][:5],
+        "last": rfc3339(last.time),
+    }
+
+
+# -- the present state of all parts, for the status and for the alarms
+
+
+class StatusCollector:
+    """Collects the state of all parts.
+
+    ``wire`` is None if it is not configured.
+    """
+
+    def __init__(
+        self,
+        side: FirewallSide,
+        sources: SourceManager,
+        wire: "WireReader | None",
+        reloader: Reloader,
+        connections: ConnectionTable,
+        features: Sequence[Feature] = (),
+    ) -> None:
+        self._side = side
+        self._sources = sources
+        self._wire = wire
+        self._reloader = reloader
+        self._connections = connections
+        self._features = features
+
+    def collect(self, counters: Counters) -> StatusData:
+        """Update the alarms, and return the present state. ``counters`` are those of the firewall's rules."""
+        side = self._side
+        self.update_alarms()
+        return StatusData(
+            now=side.common.clock.mono(),
+            sources=self._sources.active,
+            wire=self._wire.source if self._wire is not None else None,
+            detector=side.detector,
+            reconciler=side.kernel.reconciler,
+            usage=counters,
+            why=side.kernel.why,
+            alarms=side.common.alarms.active,
+            unseen=self._sources.coverage_gaps(),
+            rules=self._reloader.settings.rule_table(),
+            proxies=[network for pbx in self._reloader.settings.asterisk for network in pbx.proxies],
+            features={key: part for one in self._features for key, part in one.status().items()},
+        )
+
+    def update_alarms(self) -> None:
+        """Activate the alarms that follow from the present state of all parts.
+
+        Clear those that no longer follow from it, and all alarms whose time has ended.
+        """
+        alarms = self._side.common.alarms
+        alarms.expire()
+        if not self._connections.error:  # clear the alarm: an earlier run of the daemon may have set it
+            alarms.clear(AlarmCode.HOST_UNREADABLE, "connections")
+        alarms.hold(
+            [
+                *self._reloader.alarms,
+                *(self._wire.alarms if self._wire is not None else ()),
+                *self._side.present_alarms,
+                *self._others(),
+            ]
+        )
+
+    def _others(self) -> Iterator[Alarm]:
+        for feature in self._features:
+            yield from feature.alarms()
+        if self._connections.error:
+            yield Alarm(AlarmCode.HOST_UNREADABLE, "connections", self._connections.error)
+        if process.LOG.error:
+            yield Alarm(AlarmCode.LOG_UNWRITABLE, "", process.LOG.error)

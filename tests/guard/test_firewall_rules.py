@@ -1,0 +1,194 @@
+"""The rules of the firewall: which ones are wanted, and their changes."""
+
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+from tests.support.kept import ENFORCED, OFFICE, Kept, kept, settings, waits
+
+from ringfence.config.converters import BackendName
+from ringfence.config.schema import (
+    AsteriskSettings,
+    FenceSettings,
+    FirewallSettings,
+    LimitSettings,
+    RationSettings,
+    Settings,
+)
+from ringfence.errors import FirewallError
+from ringfence.firewall.contract import LimitMode, NetworkList, Opened, Ports
+from ringfence.friends.registry import SourceReadiness, StartupGate
+from ringfence.guard import firewall_manager
+from ringfence.guard.firewall_manager import SipSockets, WantedRules, find_sip_sockets
+from ringfence.host.listening import ListeningPorts
+from ringfence.model import Endpoint, Transport
+
+
+def test_rules_that_cannot_be_put_in_place_are_an_alarm(kept: Kept) -> None:
+    """Rules that the firewall refuses are an alarm with the firewall's error, until they are in place."""
+    kept.side.start()
+    kept.backend.gone = FirewallError("no answer")
+    kept.side.configure(settings(OFFICE, limit=LimitSettings(mode=LimitMode.OFF)))
+    assert "firewall.not_changed" in {alarm.code for alarm in kept.alarms.active}
+
+    kept.backend.gone = None
+    kept.side.configure(settings(OFFICE, limit=LimitSettings(mode=LimitMode.OBSERVE)))
+    assert kept.alarms.active == []
+
+
+def test_new_rules_do_not_undo_an_off_that_the_daemon_has_not_seen(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If `ringfence off` could not reach the daemon, a change of the rules puts nothing in place again."""
+    kept.side.start()
+    written: list[str] = []
+    monkeypatch.setattr(kept.backend, "open", lambda: written.append("rules"))
+    kept.enforcer.records.set_switched_off(True)
+    kept.side.configure(settings(OFFICE, limit=LimitSettings(mode=LimitMode.OFF)))
+
+    assert (kept.enforcer.enforcing, written) == (False, [])
+
+
+def test_an_off_that_comes_while_rules_are_written_removes_them(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If `ringfence off` is recorded while the daemon writes rules, the daemon removes them again."""
+    kept.side.start()
+    opened = kept.backend.open
+
+    def off_meanwhile() -> Opened:
+        kept.enforcer.records.set_switched_off(True)
+        return opened()
+
+    monkeypatch.setattr(kept.backend, "open", off_meanwhile)
+    kept.side.configure(settings(OFFICE, limit=LimitSettings(mode=LimitMode.OFF)))
+
+    assert not kept.enforcer.enforcing
+    assert kept.backend.lists[NetworkList.ALLOW] == frozenset()
+
+
+def test_lists_that_were_emptied_are_filled_with_the_new_rules(tmp_path: Path) -> None:
+    """A change of the rules that finds damage repairs the lists too: no later check would see it."""
+    with kept(tmp_path, settings(OFFICE)) as made:
+        made.side.start()
+        made.backend.lists[NetworkList.ALLOW] = frozenset()
+        made.backend.trouble = "a list was emptied"
+        made.side.configure(settings(OFFICE, limit=LimitSettings(mode=LimitMode.OFF)))
+
+        assert ip_network(OFFICE) in made.backend.lists[NetworkList.ALLOW]
+
+
+def test_the_limiter_drops_nothing_before_friends_are_known(tmp_path: Path) -> None:
+    """The limiter observes and reports a wait until every Asterisk sent its roster; off stays off."""
+    with kept(tmp_path, ENFORCED) as made:
+        made.side.start()
+        assert waits(made) == (LimitMode.OBSERVE, True, True)
+        startup = made.side.exempt.friends.startup
+        startup.update([SourceReadiness(since=0.0, roster_ready=False)], 0.0)
+        made.side.kernel.rules.update()
+        assert waits(made) == (LimitMode.OBSERVE, True, True)
+        startup.update([SourceReadiness(since=0.0, roster_ready=True)], 0.0)
+        made.side.kernel.rules.update()
+
+        assert waits(made) == (LimitMode.ENFORCE, False, False)
+        made.side.configure(settings(limit=LimitSettings(mode=LimitMode.OFF)))
+        assert waits(made) == (LimitMode.OFF, False, False)
+
+
+def test_the_ration_does_not_wait_for_the_friends(tmp_path: Path) -> None:
+    """Before any friend is known, the ration drops already what is over it; off and observe stay."""
+    for mode in LimitMode:
+        firewall = FirewallSettings(backend=BackendName("memory"), ration=RationSettings(mode=mode))
+        folder = tmp_path / mode
+        folder.mkdir()
+        with kept(folder, Settings(firewall=firewall)) as made:
+            made.side.start()
+            before = made.backend.plan
+            made.side.exempt.friends.startup.update([SourceReadiness(since=0.0, roster_ready=True)], 0.0)
+            made.side.kernel.rules.update()
+            after = made.backend.plan
+
+        assert (before.limit.mode, before.ration.mode) == (LimitMode.OBSERVE, mode)
+        assert (after.limit.mode, after.ration.mode) == (LimitMode.ENFORCE, mode)
+
+
+def test_the_ration_of_questions_waits_for_the_friends(tmp_path: Path) -> None:
+    """Until every Asterisk sent its roster, the ration of questions observes, and reports that it waits."""
+    seen = {}
+    for mode in LimitMode:
+        firewall = FirewallSettings(backend=BackendName("memory"), ration=RationSettings(asking=mode))
+        folder = tmp_path / mode
+        folder.mkdir()
+        with kept(folder, Settings(firewall=firewall)) as made:
+            made.side.start()
+            before = made.backend.plan.asking.mode, "asking" in made.side.kernel.rules.waiting
+            made.side.exempt.friends.startup.update([SourceReadiness(since=0.0, roster_ready=True)], 0.0)
+            made.side.kernel.rules.update()
+            seen[mode] = before, (made.backend.plan.asking.mode, "asking" in made.side.kernel.rules.waiting)
+
+    off, observe, enforce = ((mode, False) for mode in LimitMode)
+    assert seen[LimitMode.OFF] == (off, off)
+    assert seen[LimitMode.OBSERVE] == (observe, observe)
+    assert seen[LimitMode.ENFORCE] == ((LimitMode.OBSERVE, True), enforce)
+
+
+def test_a_fence_needs_its_feature() -> None:
+    """A fence that is configured, but that no feature adds, has no rule."""
+    configured = evolve(settings(), fence=FenceSettings(mode=LimitMode.ENFORCE))
+    assert WantedRules(configured, StartupGate(), ()).plan.fence is LimitMode.OFF
+
+
+def test_the_ports_of_a_proxy_join_those_of_asterisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rules guard the ports of both; if Asterisk's are unknown, its standard ports.
+
+    A UDP port that the kernel assigned to the proxy is none of them.
+    """
+    sockets = frozenset(Endpoint(ip_address("127.0.0.1"), port, Transport.UDP) for port in (5070, 40_000))
+    monkeypatch.setattr(firewall_manager, "find_proxy_sockets", lambda: sockets)
+    pbx = evolve(AsteriskSettings(), proxies=(ip_network("127.0.0.1"),))
+    behind = evolve(settings(), asterisk=(pbx,))
+
+    monkeypatch.setattr(firewall_manager, "find_ports", lambda *_, **__: ListeningPorts((5080,), ()))
+    assert find_sip_sockets(behind) == SipSockets(Ports((5070, 5080), Ports().tcp), sockets)
+    assert find_sip_sockets(settings()) == SipSockets(Ports((5080,), Ports().tcp), frozenset(), unnamed=True)
+    monkeypatch.setattr(firewall_manager, "find_ports", lambda *_, **__: None)
+    assert find_sip_sockets(behind) == SipSockets(
+        Ports(tuple(sorted({5070, *Ports().udp})), Ports().tcp), sockets
+    )
+    assert find_sip_sockets(settings()) == SipSockets(None, frozenset(), unnamed=True)
+
+
+def test_ports_that_answer_as_their_numbers_say_change_no_rule(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rules are written again only if a port speaks something else than its number says."""
+    kept.side.start()
+    kept.side.kernel.rules.use(SipSockets(Ports(), frozenset()))
+    opened, written = kept.backend.open, list[str]()
+
+    def open_again() -> Opened:
+        written.append("rules")
+        return opened()
+
+    monkeypatch.setattr(kept.backend, "open", open_again)
+    answered = evolve(Ports(), sip=(5060,), sips=(5061,), other=(8089,))
+    kept.side.kernel.rules.use(SipSockets(answered, frozenset()))
+    assert written == []
+    kept.side.kernel.rules.use(SipSockets(evolve(Ports(), sip=(5060, 8089)), frozenset()))
+    assert written == ["rules"]
+
+
+def test_a_missing_proxy_is_an_alarm(kept: Kept) -> None:
+    """If proxies are configured and none listens, an alarm says so until one is found."""
+    rules = kept.side.kernel.rules
+    missing, found = SipSockets(None, frozenset()), Endpoint(ip_address("127.0.0.1"), 5070, Transport.UDP)
+    rules.use(missing)
+    assert kept.alarms.active == []
+
+    pbx = evolve(AsteriskSettings(), proxies=(ip_network("127.0.0.1"),))
+    kept.side.configure(evolve(settings(), asterisk=(pbx,)))
+    rules.use(missing)
+    assert [str(alarm.code) for alarm in kept.alarms.active] == ["proxy.missing"]
+    rules.use(SipSockets(None, frozenset([found])))
+    assert kept.alarms.active == []

@@ -1,0 +1,157 @@
+"""The pipeline of evidence: decisions are carried out at once, in the order of the reports."""
+
+from collections.abc import Sequence
+from ipaddress import ip_address, ip_network
+from math import inf
+
+import pytest
+from attrs import evolve
+from tests.detect.events import SENDER, event
+from tests.support.evidence import Bench, challenge
+
+from ringfence.alarm_codes import AlarmCode
+from ringfence.alarms import MOST
+from ringfence.config.schema import FirewallSettings, RationSettings, Settings
+from ringfence.detect.confirmation import GUESS
+from ringfence.detect.rules import RULES
+from ringfence.detect.unexplained import BUSY, FEW
+from ringfence.guard.pipeline import known_sources
+from ringfence.model import (
+    CopiedRequest,
+    Endpoint,
+    EventKind,
+    Exchange,
+    Friend,
+    FriendReason,
+    Service,
+    Transport,
+)
+
+
+def test_the_detector_knows_whether_strangers_may_call() -> None:
+    """The setting ``guests`` of the ration reaches it."""
+    allowed = Settings(firewall=FirewallSettings(ration=RationSettings(guests=True)))
+    assert (known_sources(allowed).guests, known_sources(Settings()).guests) == (True, False)
+
+
+def test_a_decision_is_carried_out_at_once(bench: Bench) -> None:
+    """The event that completes a rule bans at once, from whichever source it is."""
+    bench.pipeline.on_events([event(EventKind.CHALLENGE_RESPONSE_FAILED)], 0.0)
+    assert bench.banned == []
+    bench.pipeline.on_challenges([challenge(b"\xff", evasive=True)], 0.0)
+    assert [decision.subject for decision in bench.banned] == [ip_network(SENDER)]
+    assert bench.alarm_codes() == ["evidence.hidden"]
+
+
+def test_forged_senders_leave_room_for_a_real_one_that_hides(bench: Bench) -> None:
+    """Senders that are not proven share one alarm; one that is, and a friend, have their own."""
+    hidden = challenge(b"\xff", evasive=True)
+    for number in range(2 * MOST):
+        forged = ip_address("198.19.0.0") + number
+        bench.pipeline.on_challenges([evolve(hidden, address=forged, sender=forged)] * 3, bench.now)
+    real, phone = ip_address("203.0.113.1"), ip_address("203.0.113.2")
+    bench.detector.friends.add(Friend("pbx", phone, "alice", FriendReason.REGISTERED, 0.0, 0.0, inf))
+    by_tcp = evolve(hidden, transport=Transport.TCP, address=real, sender=real)
+    bench.pipeline.on_challenges([by_tcp, evolve(hidden, address=phone, sender=phone)], bench.now)
+
+    found = {one.subject: one.times for one in bench.alarms.active if one.code is AlarmCode.EVIDENCE_HIDDEN}
+    assert found.keys() == {"", str(real), str(phone)}
+    assert found[""] >= 2 * MOST
+
+
+def test_what_the_wire_saw_is_judged_in_its_order(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wire's packets are judged in order: nonce, then request, then the answer to the request."""
+    given: list[list[object]] = []
+
+    def take(seen: Sequence[object], *_: object) -> list[object]:
+        given.append(list(seen))
+        return []
+
+    monkeypatch.setattr(bench.detector, "observe_challenges", take)
+    monkeypatch.setattr(bench.detector, "observe_requests", take)
+    first, last = challenge(), evolve(challenge(), status=403)
+    request = CopiedRequest(ip_address(SENDER), 5062, (b"n",), (b"call-1",))
+
+    bench.pipeline.on_challenges([first, request, request, last], 0.0)
+    bench.pipeline.on_challenges([], 0.0)
+    assert given == [[first], [request, request], [last], []]
+
+
+def test_an_event_by_tls_marks_chan_sip_of_its_asterisk(bench: Bench) -> None:
+    """An event of chan_sip by TLS marks its Asterisk; events of PJSIP or by UDP do not."""
+    one = event(EventKind.CHALLENGE_SENT, transport=Transport.TLS)
+    bench.pipeline.on_events([one, event(EventKind.CHALLENGE_SENT, service=Service.SIP)], 0.0)
+    assert bench.pipeline.chan_sip_tls == set()
+    bench.pipeline.on_events([evolve(one, service=Service.SIP)], 0.0)
+    assert bench.pipeline.chan_sip_tls == {"pbx"}
+
+
+def test_an_event_by_secure_websocket_marks_chan_sip_too(bench: Bench) -> None:
+    """An event of chan_sip by secure WebSocket marks its Asterisk; one by plain WebSocket does not."""
+    for transport, marked in ((Transport.WS, set[str]()), (Transport.WSS, {"pbx"})):
+        one = event(EventKind.CHALLENGE_SENT, transport=transport, service=Service.SIP)
+        bench.pipeline.on_events([one], 0.0)
+        assert bench.pipeline.chan_sip_tls == marked
+
+
+def test_connections_are_refreshed_before_they_are_looked_up(bench: Bench) -> None:
+    """A report that needs a connection refreshes it, and each tick refreshes what it looks up."""
+    reported = event(EventKind.CHALLENGE_RESPONSE_FAILED)
+    bench.pipeline.on_events([reported], bench.now)
+    bench.pipeline.on_challenges([challenge()], bench.now)
+    assert bench.refreshed == []
+
+    remote = evolve(reported.remote, transport=Transport.TCP)
+    bench.pipeline.on_events([evolve(reported, remote=remote, session=b"tcp")], bench.now)
+    by_phone = evolve(challenge(b"phone"), transport=Transport.TCP)
+    bench.pipeline.on_challenges([by_phone], bench.now)
+    assert bench.refreshed == [(remote, GUESS)]
+    bench.pipeline.on_challenges([evolve(by_phone, evasive=True)], bench.now)
+    assert bench.refreshed == [(remote, GUESS)] * 2
+    bench.tend()
+    assert bench.refreshed[2:] == [(None, 0)]
+
+
+def test_events_are_counted_by_source_and_kind(bench: Bench) -> None:
+    """Each event of a source counts under its kind, whether or not it is an attempt."""
+    one = event(EventKind.CHALLENGE_SENT)
+    bench.pipeline.on_events([one, one, event(EventKind.CHALLENGE_RESPONSE_FAILED)], 0.0)
+
+    numbers = {kind: number for kind, number in bench.pipeline.events[one.source].items() if number}
+    assert numbers == {EventKind.CHALLENGE_SENT: 2, EventKind.CHALLENGE_RESPONSE_FAILED: 1}
+
+
+def test_reports_that_wait_are_counted(bench: Bench) -> None:
+    """An event of chan_sip waits for a confirmation of its address."""
+    bench.pipeline.on_events([event(EventKind.CHALLENGE_RESPONSE_FAILED, service=Service.SIP)], bench.now)
+    assert bench.detector.waiting == 1
+
+    bench.tend()
+    assert bench.detector.waiting == 0
+
+
+def test_the_connection_of_a_sender_that_reads_nothing_is_refreshed(bench: Bench) -> None:
+    """Its guess counts without an answer if the kernel knows its connection; by UDP there is none."""
+    remote = Endpoint(ip_address(SENDER), 5062, Transport.TCP)
+    request = CopiedRequest(remote.address, remote.port, (b"n",), (b"call-1",), transport=Transport.TCP)
+    closed = evolve(request, diverted=True)
+    bench.pipeline.on_challenges([request, closed, evolve(closed, transport=Transport.UDP)], bench.now)
+    assert bench.refreshed == [(remote, GUESS)]
+
+
+def test_answers_by_tls_count_as_soon_as_ami_is_read(bench: Bench) -> None:
+    """Many that wait make the pipeline ask; they count when every AMI has been read beyond them."""
+    bench.detector.configure(RULES)
+    bench.pipeline.tick(wire=True, listening={"pbx": 0.0})
+    sender = ip_address(SENDER)
+    asked: list[float] = []
+    bench.pipeline.ask_amis = lambda: asked.append(bench.now)
+    for port in range(FEW + 1):
+        assert asked == []
+        bench.pipeline.on_challenges([Exchange(sender, port, 1, 5061)], bench.now)
+    bench.now += 2 * BUSY
+    for read in (-inf, bench.now):
+        assert asked.pop()
+        bench.pipeline.on_read(read)
+    assert asked == []
+    assert len(bench.detector.summary_of(sender, bench.now).attempts) == FEW + 1

@@ -1,0 +1,150 @@
+"""The sources of all PBXs: what a reload replaces, their order, and what they cannot show."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from attrs import evolve
+from structlog.testing import capture_logs
+
+from ringfence.alarms import Alarms
+from ringfence.clock import Clock
+from ringfence.config.converters import Name
+from ringfence.config.schema import AmiSettings, AsteriskSettings, LogSettings
+from ringfence.guard.source_manager import SourceManager, SourceWatchdog
+from ringfence.model import Secret
+
+ONE = AsteriskSettings(
+    name=Name("one"), ami=AmiSettings(enabled=False), logs=LogSettings(paths=(Path("/one"),))
+)
+TWO = evolve(ONE, name=Name("two"))
+
+
+class Reader:
+    """A log in place of a real one: it records when it is read, and by whom it was built."""
+
+    def __init__(self, order: list[str], plan: Any, sink: Callable[[Sequence[object], float], None]) -> None:  # noqa: ANN401
+        self.id = plan.asterisk
+        self.sources = ()
+        self.sink = sink
+        self._order = order
+
+    async def run(self) -> None:
+        """Run until cancelled, and end a moment later."""
+        self._order.append(f"{self.id} begins")
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.01)
+            self._order.append(f"{self.id} has ended")
+
+
+class Managed:
+    """A manager with readers that record what happens, and a wire that does."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, *, wire: bool = False) -> None:
+        self.order: list[str] = []
+        self.readers: list[Reader] = []
+        patch.setattr("ringfence.guard.source_manager.Logs", self._logs)
+        self.pipeline = SimpleNamespace(
+            on_events=lambda _events, _now: self.order.append("judged"),
+            on_read=lambda read: self.order.append(f"read up to {read}"),
+            on_reload=None,
+            chan_sip_tls={"two"},
+        )
+        pretended = SimpleNamespace(
+            drain=lambda: self.order.append("drained"),
+            is_listening=True,
+            set_asterisks=lambda _: None,
+            exports=None,
+            hurry=None,
+        )
+        anything: Any = SimpleNamespace(read=dict, record=None, on_roster=None, on_contact=None)
+        watchdog = SourceWatchdog(Alarms(lambda: 0.0))
+        given: Any = pretended if wire else None
+        pipeline: Any = self.pipeline
+        self.manager = SourceManager(pipeline, anything, anything, watchdog, given, Clock())
+
+    async def until(self, line: str, times: int = 1) -> None:
+        """Wait until ``order`` contains ``line`` this many times."""
+        while self.order.count(line) < times:  # noqa: ASYNC110 - a list cannot be awaited
+            await asyncio.sleep(0.005)
+
+    def _logs(self, plan: Any, sink: Any, *_: object, **__: object) -> Reader:  # noqa: ANN401
+        self.readers.append(Reader(self.order, plan, sink))
+        return self.readers[-1]
+
+
+@pytest.fixture(name="managed")
+def _managed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Managed]:
+    """Return a manager without sources and without the wire."""
+    with capture_logs():
+        yield Managed(monkeypatch)
+
+
+def test_only_what_changed_is_replaced_and_after_it_has_ended(managed: Managed) -> None:
+    """A reload ends the sources of changed and removed PBXs before it starts new ones; others go on."""
+
+    async def session() -> None:
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            managed.manager.configure([ONE, TWO])
+            task = group.create_task(managed.manager.run())
+            await managed.until("two begins")
+            managed.manager.configure([ONE, evolve(TWO, logs=LogSettings(paths=(Path("/other"),)))])
+            await managed.until("two begins", times=2)
+            managed.order.append("removed")
+            managed.manager.configure([ONE])
+            await managed.until("two has ended", times=2)
+            task.cancel()
+
+    asyncio.run(session())
+    assert managed.order == [
+        "one begins",
+        "two begins",
+        "two has ended",
+        "two begins",
+        "removed",
+        "two has ended",
+        "one has ended",
+    ]
+
+
+def test_the_wire_is_read_before_a_log_line_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wire is read before a SECURITY line, because the line's nonce may have other receivers."""
+    managed = Managed(monkeypatch, wire=True)
+    managed.manager.configure([ONE])
+    managed.readers[0].sink([], 0.0)
+
+    assert managed.order == ["drained", "judged"]
+
+
+def test_each_pbx_has_its_gaps(managed: Managed) -> None:
+    """What no source of a PBX shows is named with the PBX, also a chan_sip that serves TLS."""
+    managed.manager.configure([ONE, TWO])
+    found = managed.manager.coverage_gaps()
+
+    assert {gap.partition(":")[0] for gap in found} == {"one", "two"}
+    assert [gap.partition(":")[0] for gap in found if "tlsenable" in gap] == ["two"]
+    assert all(
+        any(gap.startswith(f"{name}: without {part}") for gap in found)
+        for name in ("one", "two")
+        for part in ("AMI", "a log", "the wire")
+    )
+
+
+def test_events_are_read_as_far_as_those_of_every_ami(managed: Managed) -> None:
+    """The slowest AMI counts; an Asterisk without AMI has no events, so nothing is read."""
+    with_ami = evolve(ONE, ami=AmiSettings(enabled=True, secret=Secret("s")))
+    manager = managed.manager
+    manager.configure([with_ami, evolve(with_ami, name=Name("two"))])
+    first, second = (pbx.ami for pbx in manager._pbxs.values())
+    assert first is not None
+    assert second is not None
+    first.reading.until, second.reading.until = 7.0, 5.0
+    manager._on_read()
+    manager.configure([with_ami, TWO])
+    manager._on_read()
+    assert managed.order == ["read up to 5.0", "read up to -inf"]

@@ -1,0 +1,222 @@
+"""The wire in a running daemon: when it sees everything, and which containers count."""
+
+from ipaddress import ip_address, ip_network
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from attrs import evolve
+from tests.detect.events import event
+from tests.support.kept import Kept
+
+from ringfence.errors import HostError
+from ringfence.firewall.contract import Opened
+from ringfence.guard.source_manager import (
+    CALM,
+    DAY,
+    EXPORT_WITHIN,
+    NO_EXPORT,
+    ExportWatch,
+    SocketUsers,
+    WireReader,
+)
+from ringfence.model import Endpoint, EventKind, SecurityEvent, Service, SourceId, Transport
+from ringfence.sources.state import WITHOUT_WIRE, Condition, State
+from ringfence.sources.wire import WireCounts
+
+
+class Judge:
+    """A pipeline that judges nothing."""
+
+    def on_challenges(self, *_: object) -> None:
+        """Judge nothing."""
+
+
+@pytest.fixture(name="wire")
+def _wire(kept: Kept) -> WireReader:
+    """Return the wire of a guard that is in place, listening."""
+    pipeline: Any = Judge()
+    kept.side.start()
+    wire = WireReader(pipeline, kept.detector, kept.enforcer, kept.clock, lambda: frozenset({0}))
+    wire.source.condition = Condition(State.LISTENING)
+    return wire
+
+
+def test_the_wire_sees_all_if_it_listens_and_every_rule_is_in_place(kept: Kept, wire: WireReader) -> None:
+    """Without a binding, a rule, a guarded IP version or the list of containers, something is not seen."""
+    assert wire.sees_all
+    whole = kept.enforcer.opened
+    assert whole is not None
+    for lacking in (evolve(whole, wire="no NFLOG"), evolve(whole, families={4: None, 6: "off"}), None):
+        kept.enforcer.opened = lacking
+        assert not wire.sees_all
+    kept.enforcer.opened = whole
+    wire.source.condition = Condition(State.CONNECTING)
+    assert not wire.sees_all
+
+
+def test_a_log_hurries_if_the_wire_cannot_read_everything(kept: Kept, wire: WireReader) -> None:
+    """At first, if the wire does not see all, and for a minute after a stranger's exchange by TLS."""
+    assert wire.hurry.is_set()
+    wire.check()
+    assert not wire.hurry.is_set()
+    wire.source._exchanged()
+    wire.check()
+    assert wire.hurry.is_set()
+    kept.now += CALM
+    wire.check()
+    assert not wire.hurry.is_set()
+    wire.source.condition = Condition(State.CONNECTING)
+    wire.check()
+    assert wire.hurry.is_set()
+
+
+def test_containers_that_cannot_be_found_are_an_alarm_until_they_are(wire: WireReader) -> None:
+    """An error of the look for containers is an alarm, until the next look succeeds."""
+    wire._failed(HostError("no rtnetlink"))
+    [alarm] = wire.alarms
+    assert (alarm.code, alarm.subject, alarm.text) == ("host.unreadable", "containers", "no rtnetlink")
+    assert not wire.sees_all
+    wire.set_containers(frozenset({ip_network("172.17.0.0/16")}))
+
+    assert (wire.alarms, wire.sees_all) == ([], True)
+    assert wire.source.containers == (ip_network("172.17.0.0/16"),)
+
+
+def test_a_wire_that_is_not_seen_is_an_alarm(kept: Kept, wire: WireReader) -> None:
+    """A wire that shows nothing is an alarm with its consequence; a wire that still connects is not."""
+    for state, codes in ((State.CONNECTING, []), (State.ABSENT, ["wire.blind"])):
+        wire.source.condition = Condition(state, "this kernel has no packet log")
+        assert [alarm.code for alarm in wire.alarms] == codes
+    assert wire.alarms[0].text == f"the wire is not seen: this kernel has no packet log; {WITHOUT_WIRE}"
+    kept.enforcer.opened = Opened({4: None}, wire="no NFLOG")
+    assert [alarm.text for alarm in wire.alarms] == [f"the wire sees nothing: no NFLOG; {WITHOUT_WIRE}"]
+
+
+class Time:
+    """A clock that the test sets."""
+
+    now = 0.0
+
+    def mono(self) -> float:
+        """Return the time."""
+        return self.now
+
+
+REMOTE = Endpoint(ip_address("192.0.2.7"), 40_000, Transport.TLS)
+REPORTED = evolve(event(EventKind.CHALLENGE_SENT), remote=REMOTE)
+
+
+class Watched:
+    """A watch of Asterisk's export, its clock, and the source that it asks."""
+
+    def __init__(self) -> None:
+        self.clock = Time()
+        clock: Any = self.clock
+        self.watch = ExportWatch(clock)
+        self.source: Any = SimpleNamespace(
+            condition=Condition(State.LISTENING), exported={}, counts=WireCounts()
+        )
+
+    def alarm_after(self, seconds: float) -> str:
+        """Return the text of the alarm after this time; "" if there is none."""
+        self.clock.now += seconds
+        alarm = self.watch.alarm(self.source)
+        return alarm.text if alarm is not None else ""
+
+
+def test_a_message_that_is_not_exported_is_an_alarm_for_a_day() -> None:
+    """The text says what to do if nothing arrives at all, and otherwise that a sender suppresses it."""
+    for exported, text in ((0, NO_EXPORT), (7, "keeps Asterisk from exporting")):
+        here = Watched()
+        here.source.counts.exported = exported
+        here.watch.on_events([REPORTED], 0.0)
+        assert here.alarm_after(EXPORT_WITHIN - 0.1) == ""
+        assert text in here.alarm_after(0.1)
+        assert text in here.alarm_after(DAY - 1.0)
+        assert here.alarm_after(1.0) == ""
+
+
+@pytest.mark.parametrize("exported", [-EXPORT_WITHIN, 0.0, 0.5])
+def test_an_exported_message_is_no_alarm(exported: float) -> None:
+    """It may come before or after AMI's report."""
+    here = Watched()
+    here.source.exported[REMOTE] = exported
+    here.watch.on_events([REPORTED], 0.0)
+    assert here.alarm_after(EXPORT_WITHIN) == ""
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        evolve(REPORTED, service=Service.SIP),
+        evolve(REPORTED, source=SourceId("pbx", "log:full")),
+        evolve(REPORTED, remote=evolve(REMOTE, transport=Transport.WS)),
+    ],
+)
+def test_which_messages_need_no_export(other: SecurityEvent) -> None:
+    """Those of chan_sip, of other transports, and those that only a log reports."""
+    here = Watched()
+    here.watch.on_events([other], 0.0)
+    assert here.alarm_after(EXPORT_WITHIN) == ""
+
+
+def test_nothing_is_missed_while_the_wire_is_not_read() -> None:
+    """A message of that time is forgotten, but a refusal without its request is an alarm."""
+    here = Watched()
+    here.source.condition = Condition(State.LOST)
+    here.watch.on_events([REPORTED], 0.0)
+    assert here.alarm_after(EXPORT_WITHIN) == ""
+    here.source.counts.unasked += 1
+    assert here.alarm_after(1.0) == NO_EXPORT
+
+
+def test_the_users_of_asterisk_are_looked_up_again_for_a_foreign_answer() -> None:
+    """Asterisk may start again under another user; a relay causes a look-up every two seconds at most."""
+    clock, found, looked, changes = Time(), {5}, list[float](), list[float]()
+
+    def find() -> frozenset[int]:
+        looked.append(clock.now)
+        return frozenset(found)
+
+    users = SocketUsers(find, clock, changes.append)  # type: ignore[arg-type]
+    assert users.has(5)
+    found = {6}
+    for now, user, counts in (
+        (1.0, 6, False),
+        (1.5, 5, True),
+        (2.5, 6, True),
+        (3.0, 5, False),
+        (59.0, 6, True),
+    ):
+        clock.now = now
+        assert users.has(user) is counts
+    found = {7}
+    clock.now = 62.6
+    assert users.has(6) is False
+    assert (looked, changes) == ([0.0, 2.5, 62.6], [0.0, 2.5, 62.6])
+    found = set()
+    clock.now = 130.0
+    assert users.has(7) is None
+
+
+def test_an_unknown_user_of_asterisk_is_an_alarm(kept: Kept) -> None:
+    """While it is unknown whose an answer is, no answer of this host counts, and an alarm says so."""
+    made = WireReader(Judge(), kept.detector, kept.enforcer, kept.clock, frozenset)  # type: ignore[arg-type]
+    kept.side.start()
+    made.source.condition = Condition(State.LISTENING)
+    assert made.alarms == []
+    assert made.users.has(0) is None
+    made.source.counts.unowned += 1
+    assert [str(alarm.code) for alarm in made.alarms] == ["wire.user"]
+
+
+def test_every_ami_is_asked_how_far_its_events_have_been_read(kept: Kept) -> None:
+    """The pipeline causes it; an Asterisk without AMI is left out."""
+    pipeline: Any = Judge()
+    made = WireReader(pipeline, kept.detector, kept.enforcer, kept.clock, frozenset)
+    asked: list[int] = []
+    amis: Any = [SimpleNamespace(reading=SimpleNamespace(ask=lambda: asked.append(1))), None]
+    made.set_asterisks(amis)
+    pipeline.ask_amis()
+    assert asked == [1]
