@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from ringfence import ledger as ledgers
 from ringfence.ledger import SLOT, Ledger, Record, ban_of, key_of, network_of, parts_of
-from ringfence.model import Address, AttemptCounts, Ban, Network, Origin, Scope
-from ringfence.networks import overlap
+from ringfence.values.attempt import AttemptCounts
+from ringfence.values.ban import Ban, Origin, Scope
+from ringfence.values.network import Address, Network, overlap
 
 NOW = 1_700_000_000.0
 NET = ip_network("192.0.2.0/24")

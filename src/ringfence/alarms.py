@@ -32,7 +32,7 @@ import structlog
 from attrs import define, evolve, frozen
 
 from ringfence.alarm_codes import Alarm, AnyAlarmCode, Mark
-from ringfence.model import printable, rfc3339
+from ringfence.values.text import printable, rfc3339
 
 LASTS = 600.0  # seconds after which an alarm clears, unless activate() gets another time
 MOST = 1_000

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from attrs import frozen
 
 from ringfence.errors import FirewallError
-from ringfence.model import Ban, BanEnd, Network, Scope
+from ringfence.values.ban import Ban, BanEnd, Scope
+from ringfence.values.network import Network
 
 
 class News(enum.Enum):

@@ -18,7 +18,8 @@ from types import TracebackType
 from typing import Any, Self
 
 import ringfence
-from ringfence.model import Address, printable
+from ringfence.values.network import Address
+from ringfence.values.text import printable
 
 AGENT = f"ringfence/{ringfence.__version__}"
 """The User-Agent of requests: name/version."""

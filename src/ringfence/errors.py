@@ -157,7 +157,7 @@ def report_defect(kind: type[BaseException], error: BaseException, trace: "Trace
     """
     import traceback  # noqa: PLC0415 - loaded when it is needed
 
-    from ringfence.model import printable  # noqa: PLC0415 - loaded when it is needed
+    from ringfence.values.text import printable  # noqa: PLC0415 - loaded when it is needed
 
     text = "".join(traceback.format_exception(kind, error, trace)).rstrip("\n")
     sys.stderr.write("\n  ".join(map(printable, text.split("\n"))) + "\n")

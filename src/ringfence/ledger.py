@@ -31,8 +31,9 @@ from typing import NamedTuple
 from attrs import define, evolve
 
 from ringfence.ban_facts import News
-from ringfence.model import AttemptCounts, Ban, Network, Origin, Scope
-from ringfence.networks import BITS, IPV6_SENDER, exempts_friends, overlap
+from ringfence.values.attempt import AttemptCounts
+from ringfence.values.ban import Ban, Origin, Scope
+from ringfence.values.network import BITS, IPV6_SENDER, Network, exempts_friends, overlap
 
 MOST_PENDING = 1_000
 """The maximum number of refused bans that are tried again."""
@@ -64,7 +65,7 @@ _SHAPE = (1 << _KIND_BITS + _LENGTH_BITS) - 1
 class Record:
     """One ban. Its times are in seconds since the epoch.
 
-    ``since`` to ``counts`` are those of :class:`ringfence.model.Ban`. ``renew_at`` is when the kernel's
+    ``since`` to ``counts`` are those of :class:`ringfence.values.ban.Ban`. ``renew_at`` is when the kernel's
     timeout must be renewed because it ends before the ban; infinity if it need not be. ``seen`` is the number
     of the latest comparison that found the ban in the kernel.
     """

@@ -15,8 +15,8 @@ from ringfence.bans.exempt import Exempt
 from ringfence.errors import FirewallError, SetFullError
 from ringfence.firewall.contract import Add, Change, Outcome
 from ringfence.ledger import Ledger, key_of, network_of
-from ringfence.model import CLAIMED_SCOPES, Ban, BanEnd, Network, Scope
-from ringfence.networks import NetworkSet, overlap
+from ringfence.values.ban import CLAIMED_SCOPES, Ban, BanEnd, Scope
+from ringfence.values.network import Network, NetworkSet, overlap
 
 Key = tuple[Network, Scope]
 

@@ -16,7 +16,8 @@ from ringfence.detect.rules import DAY, HOUR, RETURN_WITHIN, RULES
 from ringfence.errors import ControlError, FirewallError, ProbeError, SetFullError, StoreError
 from ringfence.firewall.contract import Add, NetworkList
 from ringfence.ledger import key_of
-from ringfence.model import Ban, Friend, FriendReason, Origin, Scope
+from ringfence.values.ban import Ban, Origin, Scope
+from ringfence.values.friend import Friend, FriendReason
 
 FLOOD = next(rule for rule in RULES if rule.name == "flood")
 

@@ -5,7 +5,7 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from ringfence.bans.exempt import ITSELF, Exempt, too_wide, without_reserved
-from ringfence.networks import NetworkSet
+from ringfence.values.network import NetworkSet
 
 EXEMPT = Exempt(
     NetworkSet([ip_network("198.51.100.0/24"), ip_network("2001:db8:1::/48")]),

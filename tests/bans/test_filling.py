@@ -14,7 +14,7 @@ from ringfence.bans.filling import SHORT, Filler
 from ringfence.errors import FirewallError
 from ringfence.firewall.contract import ListSteps, NetworkList
 from ringfence.firewall.memory import MemoryBackend
-from ringfence.model import Network
+from ringfence.values.network import Network
 
 FEW = [ip_network("192.0.2.1")]
 MANY = [ip_network((0x0A000000 + n, 32)) for n in range(SHORT + 1)]

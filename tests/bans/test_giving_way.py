@@ -4,7 +4,7 @@ from ipaddress import ip_network
 
 from ringfence.bans.book import GivingWay
 from ringfence.ledger import Ledger, Record, key_of
-from ringfence.model import Ban, Scope
+from ringfence.values.ban import Ban, Scope
 
 
 def ban(address: str, expires: float) -> Ban:

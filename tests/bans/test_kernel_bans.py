@@ -13,7 +13,7 @@ from ringfence.detect.rules import DAY, HOUR, RULES
 from ringfence.errors import FirewallError, SetFullError
 from ringfence.firewall.contract import Add, FirewallPlan
 from ringfence.ledger import key_of, network_of
-from ringfence.model import BanEnd, Scope
+from ringfence.values.ban import BanEnd, Scope
 
 FLOOD = next(rule for rule in RULES if rule.name == "flood")
 

@@ -8,7 +8,8 @@ from ringfence.errors import FirewallIncompleteError
 from ringfence.firewall.contract import Element
 from ringfence.firewall.memory import MemoryBackend
 from ringfence.ledger import key_of
-from ringfence.model import Network, Scope
+from ringfence.values.ban import Scope
+from ringfence.values.network import Network
 
 KNOWN = (ip_network("192.0.2.1"), Scope.SIP_UDP)
 

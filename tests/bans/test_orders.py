@@ -8,7 +8,7 @@ from ringfence.bans.book import failure_lines
 from ringfence.bans.enforcer import ban_fields
 from ringfence.errors import FirewallError
 from ringfence.firewall.contract import Outcome, Remove
-from ringfence.model import Ban
+from ringfence.values.ban import Ban
 
 ONE = ip_network("192.0.2.1")
 

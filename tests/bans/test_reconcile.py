@@ -24,8 +24,9 @@ from ringfence.errors import FirewallError, SetFullError
 from ringfence.firewall import make_backend
 from ringfence.firewall.contract import Backend, FirewallPlan, NetworkList
 from ringfence.ledger import key_of
-from ringfence.model import Network, Origin, Scope
 from ringfence.store.database import Store
+from ringfence.values.ban import Origin, Scope
+from ringfence.values.network import Network
 
 THIRD = ip_network("192.0.2.3")
 MANY = [ip_network((0xC6120000 + number, 32)) for number in range(CHUNK + 10)]

@@ -11,7 +11,7 @@ from ringfence.bans.restore import unbanned_keys
 from ringfence.detect.rules import DAY, HOUR
 from ringfence.errors import SetFullError
 from ringfence.ledger import key_of
-from ringfence.model import Origin, Scope
+from ringfence.values.ban import Origin, Scope
 
 NETWORK = ip_network("192.0.2.1")
 

@@ -18,8 +18,11 @@ from ringfence.detect.judgement import Decision
 from ringfence.detect.rules import HOUR
 from ringfence.errors import ControlError, FirewallError, SetFullError
 from ringfence.ledger import key_of
-from ringfence.model import BanEnd, Friend, FriendReason, Network, Origin, Proof, Scope
 from ringfence.store.writer import Writer
+from ringfence.values.attempt import Proof
+from ringfence.values.ban import BanEnd, Origin, Scope
+from ringfence.values.friend import Friend, FriendReason
+from ringfence.values.network import Network
 
 PARTS_OF_24 = {
     "192.0.2.0/32",

@@ -23,8 +23,8 @@ from tests.support.guarded import NO_LOGS, NO_WIRE
 from tests.support.lab import Lab
 from tests.support.process import cpu_seconds, resident
 
-from ringfence.model import SourceId
 from ringfence.parse.ami import END, AmiDecoder
+from ringfence.values.event import SourceId
 
 SOURCES = 20
 GUESSES = 500

@@ -23,8 +23,10 @@ from ringfence.detect.friends import Friends
 from ringfence.detect.judgement import Effect, Judgement
 from ringfence.detect.rules import RULES, Rule
 from ringfence.guard.process import tune_collector
-from ringfence.model import Address, Friend, FriendReason, SecurityEvent, SourceId
 from ringfence.parse.ami import AmiDecoder
+from ringfence.values.event import SecurityEvent, SourceId
+from ringfence.values.friend import Friend, FriendReason
+from ringfence.values.network import Address
 
 MILLION = 1_000_000
 HOUR = 3_600.0

@@ -26,7 +26,7 @@ from ringfence.bans.book import CHUNK
 from ringfence.firewall import make_backend
 from ringfence.firewall.contract import Add, Backend
 from ringfence.guard.process import tune_collector
-from ringfence.model import Network
+from ringfence.values.network import Network
 
 NUMBER = 100_000
 ROUNDS = 3

@@ -18,7 +18,7 @@ from tests.bench.testbed import PLACED, Bed, bed, defended, until_defended
 from tests.support import honest, victims
 from tests.support.honest import Done, Scene
 
-from ringfence.model import WHOLE_SCOPES
+from ringfence.values.ban import WHOLE_SCOPES
 
 BACKENDS = ("ipset", "nftables")
 _WHOLE = frozenset({"wide", *(scope.value for scope in WHOLE_SCOPES)})

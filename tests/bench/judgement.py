@@ -46,9 +46,11 @@ from ringfence.detect.detector import Detector
 from ringfence.detect.judgement import Effect, Judgement
 from ringfence.detect.rules import Rule
 from ringfence.guard.process import tune_collector
-from ringfence.model import Challenge, Network, SecurityEvent, Service, SourceId
 from ringfence.parse.ami import END, AmiDecoder
 from ringfence.parse.log import LogReader
+from ringfence.values.event import SecurityEvent, Service, SourceId
+from ringfence.values.network import Network
+from ringfence.values.packet import Challenge
 
 MEBIBYTE = 2**20
 MEGABYTE = 1_000_000

@@ -32,7 +32,7 @@ from ringfence.firewall.nftables import messages as nft_messages
 from ringfence.netlink.connection import NetlinkConnection
 
 if TYPE_CHECKING:
-    from ringfence.model import Network
+    from ringfence.values.network import Network
 
 BANS = 50_000
 NETWORKS = 250_000

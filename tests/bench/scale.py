@@ -27,7 +27,7 @@ from ringfence.clock import Clock
 from ringfence.config.crowdsec import Access
 from ringfence.features.fleet.api import Api
 from ringfence.features.fleet.sync import OwnBan, Pull, Push, Request
-from ringfence.model import Secret
+from ringfence.values.secret import Secret
 
 NODES, PROCESSES = 200, 4
 RATE, SECONDS = 20.0, 60.0

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from ringfence.cli.app import app
 from ringfence.friends.exchange import as_json, lines_of
-from ringfence.model import Friend, FriendReason
 from ringfence.store.database import Store
+from ringfence.values.friend import Friend, FriendReason
 
 KEYS = ["address", "accounts", "reasons", "since", "seen", "until", "details"]
 NOW = time.time()

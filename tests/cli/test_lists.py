@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from ringfence.cli.app import app
 from ringfence.friends.exchange import as_json, lines_of
-from ringfence.model import Friend, FriendReason
+from ringfence.values.friend import Friend, FriendReason
 
 COMMANDS = [tuple(name.split()) for name, _ in commands() if name.startswith(("allow ", "deny "))]
 DOWN = "this takes effect when the daemon starts: no daemon listens at "

@@ -12,8 +12,8 @@ from tests.support.daemon import GRANTED, Guard, ami_server, until
 
 from ringfence.cli.status import _alarms, _watched
 from ringfence.friends.exchange import as_json, lines_of
-from ringfence.model import Friend, FriendReason
 from ringfence.sources.state import CHAN_SIP_TLS
+from ringfence.values.friend import Friend, FriendReason
 
 BY_CHAN_SIP = capture("hostile-16", "cs-retransmit").ami.read_bytes()
 GUESSES = capture("asterisk-22", "wrong-password-register").ami.read_bytes()

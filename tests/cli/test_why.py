@@ -21,8 +21,10 @@ from ringfence.cli.screen import Screen
 from ringfence.explain.as_json import document
 from ringfence.explain.facts import FenceFacts
 from ringfence.firewall.contract import AskingRation, LimitMode, Ration
-from ringfence.model import BanEnd, FriendReason, ListKind
 from ringfence.store.bans import RecordedBan
+from ringfence.values.ban import BanEnd
+from ringfence.values.entry import ListKind
+from ringfence.values.friend import FriendReason
 
 GUESSES = capture("asterisk-22", "wrong-password-register").ami.read_bytes()
 GUESSER = "198.18.1.101"

@@ -9,7 +9,8 @@ from ringfence.config.converters import MailSecurity
 from ringfence.config.loader import parse
 from ringfence.config.schema import NotifySettings
 from ringfence.errors import ConfigError
-from ringfence.model import QuietHours, Secret, Severity, Topic
+from ringfence.values.notification import QuietHours, Severity, Topic
+from ringfence.values.secret import Secret
 
 MAIL = "[[notify.mail]]\nto = ['admin@example.com']\n"
 ADDRESS = 'must be a mail address such as "admin@example.com"'

@@ -8,7 +8,7 @@ import pytest
 from ringfence.config.effective import Value, ValueOrigin, effective
 from ringfence.config.schema import keys_of, text_of_key
 from ringfence.errors import ConfigError
-from ringfence.model import MASK
+from ringfence.values.secret import MASK
 
 CLEAR = "hunter2-correct-horse"
 

@@ -16,7 +16,7 @@ from ringfence.config.hook_variables import HOOK_VARIABLES
 from ringfence.config.loader import PREFIX, key_of, load_what_is_right, overridden, parse, variable_of
 from ringfence.config.schema import Settings, keys_of
 from ringfence.errors import ConfigError
-from ringfence.model import Secret
+from ringfence.values.secret import Secret
 
 CLEAR = "hunter2-correct-horse"
 UNCLOSED = "Unclosed array (at end of document)"

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from ringfence.config.feeds import PRESETS, FeedSettings, feed_table, without_feed
 from ringfence.config.loader import parse
 from ringfence.errors import ConfigError
-from ringfence.model import SecretUrl
 from ringfence.parse.feeds import FeedFormat
+from ringfence.values.secret import SecretUrl
 
 HEAD = "[[asterisk]]\nami.enabled = false\n"
 URL = 'must be an address such as "https://lists.example/sip.txt"'

@@ -61,7 +61,7 @@ from ringfence.detect.rules import RULES
 from ringfence.errors import ConfigError
 from ringfence.firewall import BACKENDS
 from ringfence.firewall.contract import BanAction, LimitMode
-from ringfence.model import Secret
+from ringfence.values.secret import Secret
 
 CLEAR = "hunter2-correct-horse"
 MISSING = (

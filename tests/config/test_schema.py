@@ -41,8 +41,9 @@ from ringfence.firewall.contract import (
     Ration,
 )
 from ringfence.lists.entries import CONFIGURATION
-from ringfence.model import ListKind, Scope
 from ringfence.netlink.nflog import GROUP
+from ringfence.values.ban import Scope
+from ringfence.values.entry import ListKind
 
 FOUND = Ports(udp=(5060, 5160), tcp=(5060,))
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ringfence.config.converters import is_there, read_secret
-from ringfence.model import Secret
+from ringfence.values.secret import Secret
 
 
 def test_a_secret_is_read_without_its_line_end(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from tests.support.lab import RELEASES
 from tests.support.netns import inside
 from tests.support.network import Network, socket_in
 
-from ringfence.model import Roster, Secret
 from ringfence.sources.ami import AmiSource, AmiTarget
+from ringfence.values.friend import Roster
+from ringfence.values.secret import Secret
 
 FRAGMENT = (Path(__file__).parents[2] / "contrib/asterisk/ringfence.manager.conf").read_text("utf-8")
 PLACEHOLDER = "CHANGE-THIS-SECRET"

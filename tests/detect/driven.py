@@ -6,14 +6,11 @@ from ringfence.detect.confirmation import NOT_CONNECTED, Listening
 from ringfence.detect.detector import Detector
 from ringfence.detect.judgement import Effect, Estranged, Judgement, Login, Observe
 from ringfence.detect.rules import Rule
-from ringfence.model import (
-    AlarmChange,
-    Attempt,
-    Challenge,
-    Contact,
-    CopiedRequest,
-    SecurityEvent,
-)
+from ringfence.values.alarm import AlarmChange
+from ringfence.values.attempt import Attempt
+from ringfence.values.event import SecurityEvent
+from ringfence.values.friend import Contact
+from ringfence.values.packet import Challenge, CopiedRequest
 
 
 class Driven(Detector):

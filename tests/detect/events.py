@@ -3,18 +3,9 @@
 from ipaddress import ip_address
 
 from ringfence.detect.sessions import Role
-from ringfence.model import (
-    Address,
-    Attempt,
-    AttemptKind,
-    Endpoint,
-    EventKind,
-    Proof,
-    SecurityEvent,
-    Service,
-    SourceId,
-    Transport,
-)
+from ringfence.values.attempt import Attempt, AttemptKind, Proof
+from ringfence.values.event import Endpoint, EventKind, SecurityEvent, Service, SourceId, Transport
+from ringfence.values.network import Address
 
 PBX = SourceId("pbx", "ami")
 NOTICES = SourceId("pbx", "log:full#notice")

@@ -9,7 +9,8 @@ from ringfence.detect.confirmation import UNBACKED, Backing, KnownSources
 from ringfence.detect.judgement import Disposition
 from ringfence.detect.rules import RULES
 from ringfence.detect.sessions import Senders
-from ringfence.model import EventKind, Proof, SecurityEvent, Service, Transport
+from ringfence.values.attempt import Proof
+from ringfence.values.event import EventKind, SecurityEvent, Service, Transport
 
 VICTIM = "203.0.113.9"
 

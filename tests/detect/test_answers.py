@@ -8,7 +8,9 @@ from tests.detect.events import NOTICES, SENDER, event
 
 from ringfence.detect.confirmation import LIFE, Answers
 from ringfence.detect.sessions import Senders
-from ringfence.model import Address, Challenge, EventKind, SecurityEvent, Service
+from ringfence.values.event import EventKind, SecurityEvent, Service
+from ringfence.values.network import Address
+from ringfence.values.packet import Challenge
 
 BY: Address = ip_address(SENDER)
 ASKED = Challenge(BY, 5062, ip_address("198.18.0.1"), 5060, b"call-1", b"n", BY, service=Service.SIP)

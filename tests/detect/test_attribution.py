@@ -15,19 +15,10 @@ from ringfence.detect.confirmation import PATIENCE, KnownSources
 from ringfence.detect.conversation import DIVERTED_SILENCE
 from ringfence.detect.judgement import Disposition
 from ringfence.detect.rules import RULES, Rule
-from ringfence.model import (
-    AttemptKind,
-    Challenge,
-    CopiedRequest,
-    Endpoint,
-    EventKind,
-    Proof,
-    Scope,
-    SecurityEvent,
-    Service,
-    SourceId,
-    Transport,
-)
+from ringfence.values.attempt import AttemptKind, Proof
+from ringfence.values.ban import Scope
+from ringfence.values.event import Endpoint, EventKind, SecurityEvent, Service, SourceId, Transport
+from ringfence.values.packet import Challenge, CopiedRequest
 
 GUESS = RULES[0]
 HERE = ip_address("198.18.0.1")

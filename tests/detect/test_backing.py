@@ -6,7 +6,7 @@ from tests.detect.events import SENDER, Connected
 
 from ringfence.detect.confirmation import GUESS, LOGIN, UNBACKED, WITHIN, Backing, NoConnections
 from ringfence.detect.sessions import Senders
-from ringfence.model import Endpoint, Service, Transport
+from ringfence.values.event import Endpoint, Service, Transport
 
 HERE = Endpoint(ip_address(SENDER), 5062, Transport.UNKNOWN)
 

@@ -18,7 +18,9 @@ from ringfence.detect.confirmation import (
 from ringfence.detect.conversation import Conversations
 from ringfence.detect.nonces import Nonces
 from ringfence.detect.sessions import Senders, attempt_from
-from ringfence.model import AttemptKind, Challenge, EventKind, Proof, SecurityEvent, Transport
+from ringfence.values.attempt import AttemptKind, Proof
+from ringfence.values.event import EventKind, SecurityEvent, Transport
+from ringfence.values.packet import Challenge
 
 BY, HERE = ip_address(SENDER), ip_address("198.18.0.1")
 ASKED = Challenge(BY, 5062, HERE, 5060, b"call-1", b"1/x", BY)

@@ -15,7 +15,9 @@ from ringfence.detect.conversation import (
     SILENCE,
     Conversations,
 )
-from ringfence.model import Address, Challenge, CopiedRequest, Endpoint, Transport
+from ringfence.values.event import Endpoint, Transport
+from ringfence.values.network import Address
+from ringfence.values.packet import Challenge, CopiedRequest
 
 HERE, ONE, OTHER = ip_address("198.18.0.1"), ip_address("192.0.2.7"), ip_address("192.0.2.8")
 

@@ -21,22 +21,13 @@ from ringfence.detect.judgement import Counts, Disposition, Judgement, Watched
 from ringfence.detect.rules import RULES, By, Rule
 from ringfence.errors import FirewallError
 from ringfence.ledger import Record, key_of
-from ringfence.model import (
-    WHOLE_SCOPES,
-    AlarmChange,
-    Attempt,
-    AttemptKind,
-    Ban,
-    BanEnd,
-    Challenge,
-    EventKind,
-    Friend,
-    FriendReason,
-    Proof,
-    Scope,
-    Service,
-)
-from ringfence.networks import NetworkSet
+from ringfence.values.alarm import AlarmChange
+from ringfence.values.attempt import Attempt, AttemptKind, Proof
+from ringfence.values.ban import WHOLE_SCOPES, Ban, BanEnd, Scope
+from ringfence.values.event import EventKind, Service
+from ringfence.values.friend import Friend, FriendReason
+from ringfence.values.network import NetworkSet
+from ringfence.values.packet import Challenge
 
 GUESS = next(rule for rule in RULES if rule.name == "guess")
 PROBE = Rule("probe", "m", frozenset({AttemptKind.PROBE}), 2, 60.0, (60.0,))

@@ -25,8 +25,12 @@ from ringfence.detect.judge import FIRST_FAILURE
 from ringfence.detect.judgement import Decision, Judgement
 from ringfence.detect.rules import RULES, Claimed
 from ringfence.ledger import key_of
-from ringfence.model import AlarmChange, Friend, FriendReason, Proof, Scope, Transport
-from ringfence.networks import NetworkSet, contains, exempts_friends, sender_of
+from ringfence.values.alarm import AlarmChange
+from ringfence.values.attempt import Proof
+from ringfence.values.ban import Scope
+from ringfence.values.event import Transport
+from ringfence.values.friend import Friend, FriendReason
+from ringfence.values.network import NetworkSet, contains, exempts_friends, sender_of
 
 MINUTE, HOUR, DAY = 60.0, 3_600.0, 86_400.0
 MOST = 60

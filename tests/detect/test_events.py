@@ -5,7 +5,8 @@ from attrs import evolve
 from tests.detect.events import NOTICES, PBX, ROLES, SECURITY, event
 
 from ringfence.detect.sessions import Role, is_trusted, proof_of, role_of
-from ringfence.model import WIRE, EventKind, Proof, SecurityEvent, Service, SourceId, Transport
+from ringfence.values.attempt import Proof
+from ringfence.values.event import WIRE, EventKind, SecurityEvent, Service, SourceId, Transport
 
 
 @pytest.mark.parametrize("forgeable", [False, True])

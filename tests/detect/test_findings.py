@@ -13,7 +13,9 @@ from ringfence.detect.attribution import (
     duplicate_report,
 )
 from ringfence.detect.confirmation import KnownSources
-from ringfence.model import Challenge, EventKind, Proof, Service
+from ringfence.values.attempt import Proof
+from ringfence.values.event import EventKind, Service
+from ringfence.values.packet import Challenge
 
 FAILED = EventKind.CHALLENGE_RESPONSE_FAILED
 HERE = ip_address("198.18.0.1")

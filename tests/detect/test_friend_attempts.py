@@ -12,8 +12,10 @@ from ringfence.detect.friends import Friends
 from ringfence.detect.history import History, Subjects
 from ringfence.detect.judgement import Counts
 from ringfence.detect.rules import HOUR, RULES
-from ringfence.model import Attempt, AttemptKind, EventKind, Friend, FriendReason, Proof, Transport
-from ringfence.networks import NetworkSet
+from ringfence.values.attempt import Attempt, AttemptKind, Proof
+from ringfence.values.event import EventKind, Transport
+from ringfence.values.friend import Friend, FriendReason
+from ringfence.values.network import NetworkSet
 
 GUESS = evolve(
     attempt(SENDER, account="201"), event=EventKind.CHALLENGE_RESPONSE_FAILED, transport=Transport.UDP

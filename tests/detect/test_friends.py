@@ -13,16 +13,8 @@ from ringfence.detect.friends import (
     friend_from,
     identity_of,
 )
-from ringfence.model import (
-    Endpoint,
-    EventKind,
-    Friend,
-    FriendReason,
-    SecurityEvent,
-    Service,
-    SourceId,
-    Transport,
-)
+from ringfence.values.event import Endpoint, EventKind, SecurityEvent, Service, SourceId, Transport
+from ringfence.values.friend import Friend, FriendReason
 
 PHONE = Friend(
     "pbx", ip_address("192.0.2.7"), "204", FriendReason.AUTHENTICATED, since=10.0, seen=10.0, until=100.0

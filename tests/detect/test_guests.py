@@ -9,7 +9,7 @@ from ringfence.detect.conversation import Asked
 from ringfence.detect.guests import MOST, Guests
 from ringfence.detect.judgement import Guest
 from ringfence.detect.rules import DAY
-from ringfence.model import CopiedRequest
+from ringfence.values.packet import CopiedRequest
 
 CARRIER = ip_address("192.0.2.7")
 CALL = CopiedRequest(CARRIER, 5060, (), (b"one",), method="INVITE")

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tests.detect.events import attempt
 
 from ringfence.detect.history import LATEST, MOST, History, fact_from, fact_of, pack_network, unpack_network
-from ringfence.model import MOST_ACCOUNT, Attempt, AttemptKind, EventKind, Proof, Service, Transport
+from ringfence.values.attempt import Attempt, AttemptKind, Proof
+from ringfence.values.event import MOST_ACCOUNT, EventKind, Service, Transport
 
 HOUR = 3_600.0
 ONE = pack_network(ip_network("192.0.2.1"))

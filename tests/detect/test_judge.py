@@ -10,7 +10,8 @@ from tests.detect.events import attempt
 
 from ringfence.detect.friends import Friends
 from ringfence.detect.rules import RULES
-from ringfence.model import Attempt, AttemptKind, Friend, FriendReason, Proof
+from ringfence.values.attempt import Attempt, AttemptKind, Proof
+from ringfence.values.friend import Friend, FriendReason
 
 
 def made(address: str, what: str, account: str, time: float = 0.0) -> Attempt:

@@ -9,7 +9,9 @@ from ringfence.detect.detector import Detector
 from ringfence.detect.friends import Friends
 from ringfence.detect.judgement import Decision, Disposition, Judgement
 from ringfence.detect.rules import RULES
-from ringfence.model import Friend, FriendReason, Proof, Scope
+from ringfence.values.attempt import Proof
+from ringfence.values.ban import Scope
+from ringfence.values.friend import Friend, FriendReason
 
 GUESS = RULES[0]
 

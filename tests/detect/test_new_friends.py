@@ -13,8 +13,8 @@ from ringfence.detect.friends import Friends
 from ringfence.detect.judgement import guessing
 from ringfence.detect.new_friends import GUILTY_FOR, MOST_A_DAY, MOST_AN_HOUR, YOUNG_FOR, NewFriends
 from ringfence.detect.rules import DAY, HOUR, RULES
-from ringfence.model import Friend, FriendReason, Network
-from ringfence.networks import sender_of
+from ringfence.values.friend import Friend, FriendReason
+from ringfence.values.network import Network, sender_of
 
 ALICE, BOB = (PBX.asterisk, "alice"), (PBX.asterisk, "bob")
 

@@ -7,7 +7,9 @@ from attrs import evolve
 from tests.detect.events import SENDER, attempt
 
 from ringfence.detect.nonces import AROUND, LIFE, PJSIP_LIFE, Nonces
-from ringfence.model import Attempt, Challenge, Proof, Service, Transport
+from ringfence.values.attempt import Attempt, Proof
+from ringfence.values.event import Service, Transport
+from ringfence.values.packet import Challenge
 
 STRANGER = "203.0.113.9"
 NONCE = b"1e479481"

@@ -9,7 +9,9 @@ from tests.detect.events import PBX, attempt, event
 from ringfence.detect import friend_attempts as phones_module
 from ringfence.detect.friend_attempts import AT_LEAST, FAILURES, QUIET, WITHIN, Phones
 from ringfence.detect.friends import Friends
-from ringfence.model import AlarmChange, EventKind, Friend, FriendReason, SecurityEvent
+from ringfence.values.alarm import AlarmChange
+from ringfence.values.event import EventKind, SecurityEvent
+from ringfence.values.friend import Friend, FriendReason
 
 BROKEN, FAILING, ALL_FAILING = "phone.broken", "phone.failing", "phones.all_failing"
 GUESSED, ELSEWHERE = "password.guessed", "password.elsewhere"

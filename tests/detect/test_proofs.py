@@ -8,7 +8,9 @@ from tests.detect.events import SENDER, event
 from ringfence.detect.attribution import MOST_AWAITED, NewProof, Proofs, UnprovableGuess
 from ringfence.detect.nonces import Nonces
 from ringfence.detect.sessions import Senders
-from ringfence.model import Challenge, EventKind, Proof, Transport
+from ringfence.values.attempt import Proof
+from ringfence.values.event import EventKind, Transport
+from ringfence.values.packet import Challenge
 
 BY, OTHER, HERE = ip_address(SENDER), ip_address("203.0.113.9"), ip_address("198.18.0.1")
 ASKED = Challenge(BY, 5062, HERE, 5060, b"call-1", b"1/x", BY)

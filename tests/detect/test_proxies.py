@@ -18,21 +18,11 @@ from ringfence.detect.nonces import LIFE
 from ringfence.detect.proxies import Proxies
 from ringfence.detect.rules import RULES
 from ringfence.detect.sessions import HORIZON, SESSION_LIFE
-from ringfence.model import (
-    AMI,
-    Address,
-    Challenge,
-    CopiedRequest,
-    Endpoint,
-    EventKind,
-    Proof,
-    Scope,
-    SecurityEvent,
-    Service,
-    SourceId,
-    Transport,
-)
-from ringfence.networks import NetworkSet
+from ringfence.values.attempt import Proof
+from ringfence.values.ban import Scope
+from ringfence.values.event import AMI, Endpoint, EventKind, SecurityEvent, Service, SourceId, Transport
+from ringfence.values.network import Address, NetworkSet
+from ringfence.values.packet import Challenge, CopiedRequest
 
 CLIENT, VICTIM, PROXY, HOST = map(ip_address, ("198.18.1.1", "198.18.1.2", "127.0.0.1", "198.18.0.1"))
 EDGE = ip_address("198.18.0.2")

@@ -18,7 +18,7 @@ from ringfence.detect.questions import (
     trust_in,
     weight_of,
 )
-from ringfence.model import EventKind, SecurityEvent, Transport
+from ringfence.values.event import EventKind, SecurityEvent, Transport
 
 OPTIONS, REGISTER = weight_of("OPTIONS"), weight_of("REGISTER")
 

@@ -11,7 +11,7 @@ from tests.support.transcript import Player, at
 from ringfence.detect import refused_logins
 from ringfence.detect.friends import Friends
 from ringfence.detect.refused_logins import RefusedLogins, is_refused_login
-from ringfence.model import EventKind, SecurityEvent, Service
+from ringfence.values.event import EventKind, SecurityEvent, Service
 
 CONTACTS = "registrar_attempt_exceeds_maximum_configured_contacts"
 NO_AOR = report(EventKind.REQUEST_NOT_SUPPORTED, PHONE)

@@ -13,7 +13,8 @@ from ringfence.detect.rules import (
     counted_rule,
     is_proven,
 )
-from ringfence.model import AttemptKind, Proof, Scope
+from ringfence.values.attempt import AttemptKind, Proof
+from ringfence.values.ban import Scope
 
 BY_NAME = {rule.name: rule for rule in RULES}
 GUESS, FLOOD = BY_NAME["guess"], BY_NAME["flood"]

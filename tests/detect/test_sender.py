@@ -13,18 +13,10 @@ from tests.detect.events import NOTICES, PBX, ROLES, SENDER, event
 from tests.support.captures import Capture, captures
 
 from ringfence.detect.sessions import HORIZON, MOST_ATTEMPTS, Role, Senders
-from ringfence.model import (
-    Address,
-    Attempt,
-    AttemptKind,
-    EventKind,
-    Proof,
-    SecurityEvent,
-    Service,
-    SourceId,
-    Transport,
-)
 from ringfence.parse.ami import AmiDecoder
+from ringfence.values.attempt import Attempt, AttemptKind, Proof
+from ringfence.values.event import EventKind, SecurityEvent, Service, SourceId, Transport
+from ringfence.values.network import Address
 
 
 def fed(senders: Senders, events: Iterable[SecurityEvent]) -> list[Attempt]:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tests.detect.events import event
 
 from ringfence.detect.sessions import HORIZON, MOST_ATTEMPTS, Attempts, Senders
-from ringfence.model import EventKind, SecurityEvent, Service, SourceId
+from ringfence.values.event import EventKind, SecurityEvent, Service, SourceId
 
 AMI, LOG, WIRE = "ami", "log:messages#notice", "wire"
 SOURCES = (AMI, LOG, WIRE)

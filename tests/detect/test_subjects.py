@@ -4,8 +4,8 @@ from ipaddress import ip_address, ip_network
 
 from ringfence.detect.friends import Friends, identity_of
 from ringfence.detect.history import Subjects
-from ringfence.model import Friend, FriendReason
-from ringfence.networks import NetworkSet
+from ringfence.values.friend import Friend, FriendReason
+from ringfence.values.network import NetworkSet
 
 PHONE = Friend("pbx", ip_address("2001:db8::7"), "204", FriendReason.REGISTERED, 0.0, 0.0, 100.0)
 

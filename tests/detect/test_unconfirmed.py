@@ -9,7 +9,7 @@ from tests.support.attempts import attempts
 
 from ringfence.detect.confirmation import PATIENCE, UnconfirmedReports, why_unconfirmed
 from ringfence.detect.sessions import Senders, UnconfirmedReport
-from ringfence.model import EventKind, Service
+from ringfence.values.event import EventKind, Service
 
 _LOG = "log:/var/log/ringfence/ringfence#notice"
 

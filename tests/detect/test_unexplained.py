@@ -31,23 +31,12 @@ from ringfence.detect.unexplained import (
     Exchanges,
 )
 from ringfence.ledger import Ledger
-from ringfence.model import (
-    Attempt,
-    AttemptKind,
-    Challenge,
-    Endpoint,
-    EventKind,
-    Exchange,
-    Friend,
-    FriendReason,
-    Proof,
-    Scope,
-    SecurityEvent,
-    Service,
-    SourceId,
-    Transport,
-)
-from ringfence.networks import NetworkSet
+from ringfence.values.attempt import Attempt, AttemptKind, Proof
+from ringfence.values.ban import Scope
+from ringfence.values.event import Endpoint, EventKind, SecurityEvent, Service, SourceId, Transport
+from ringfence.values.friend import Friend, FriendReason
+from ringfence.values.network import NetworkSet
+from ringfence.values.packet import Challenge, Exchange
 
 A = ip_address("203.0.113.7")
 B = ip_address("198.51.100.1")

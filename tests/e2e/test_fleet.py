@@ -15,7 +15,7 @@ from ringfence.clock import Clock
 from ringfence.config.crowdsec import Access
 from ringfence.features.fleet.api import Api
 from ringfence.features.fleet.sync import OwnBan, Pull, Push
-from ringfence.model import Secret
+from ringfence.values.secret import Secret
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 

@@ -11,7 +11,7 @@ from tests.support.guarded import guarded, passing
 from tests.support.lab import Lab
 from tests.support.phones import Phone, configured, phones_at
 
-from ringfence.model import FriendReason
+from ringfence.values.friend import FriendReason
 
 pytestmark = pytest.mark.asterisk
 

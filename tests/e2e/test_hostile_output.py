@@ -28,21 +28,12 @@ from typer.testing import CliRunner
 
 from ringfence.cli.app import app
 from ringfence.host import console
-from ringfence.model import (
-    Attempt,
-    AttemptKind,
-    Ban,
-    EventKind,
-    Friend,
-    FriendReason,
-    ListEntry,
-    ListKind,
-    Origin,
-    Proof,
-    Service,
-    Transport,
-)
 from ringfence.store.database import Store
+from ringfence.values.attempt import Attempt, AttemptKind, Proof
+from ringfence.values.ban import Ban, Origin
+from ringfence.values.entry import ListEntry, ListKind
+from ringfence.values.event import EventKind, Service, Transport
+from ringfence.values.friend import Friend, FriendReason
 
 EVIL = "EVIL"
 HOSTILE = (

@@ -16,7 +16,7 @@ from tests.support.nameserver import NameServer
 from tests.support.netns import inside
 from tests.support.network import Network
 
-from ringfence.model import FriendReason
+from ringfence.values.friend import FriendReason
 
 pytestmark = pytest.mark.kernel
 

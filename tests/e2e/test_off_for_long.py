@@ -21,8 +21,8 @@ from ringfence.detect.rules import RULES
 from ringfence.firewall.memory import MemoryBackend
 from ringfence.friends.registry import FriendRegistry
 from ringfence.guard.pipeline import EffectHandler, Pipeline
-from ringfence.model import EventKind, Transport
 from ringfence.store.database import Store
+from ringfence.values.event import EventKind, Transport
 
 WALL = 1_800_000_000.0
 SENDERS = 20  # new ones each hour

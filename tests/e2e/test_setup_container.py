@@ -11,7 +11,7 @@ from tests.support.network import Network
 from tests.support.pbx_machine import Installation, PbxMachine, differing, digest_of, pbx_machine
 from tests.support.setup_commands import ATTACKER, WATCHED, guess, proven
 
-from ringfence.model import SETUP_ACCOUNT
+from ringfence.values.event import SETUP_ACCOUNT
 
 pytestmark = [pytest.mark.asterisk, pytest.mark.kernel]
 

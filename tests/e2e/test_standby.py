@@ -16,12 +16,13 @@ from tests.support.lab import Lab
 from tests.support.relay import Relay
 
 from ringfence.clock import Backoff
-from ringfence.model import Secret, SecurityEvent, Service, SourceId
 from ringfence.parse.log import LogReader
 from ringfence.sources.ami import AmiSource, AmiTarget
 from ringfence.sources.log_file import LogFileSource, LogIngest
 from ringfence.sources.standby import Standby, StandbyLog
 from ringfence.sources.state import State
+from ringfence.values.event import SecurityEvent, Service, SourceId
+from ringfence.values.secret import Secret
 
 pytestmark = pytest.mark.asterisk
 

@@ -19,7 +19,7 @@ from tests.support.web import WebServer, free_port, web_in_thread, web_server
 
 from ringfence.features.web.entrance import IDLE_LIFE, SESSION_LIFE
 from ringfence.firewall.ipset.sets import ban_set_name
-from ringfence.model import Scope
+from ringfence.values.ban import Scope
 
 pytestmark = pytest.mark.skipif(bool(why_no_chromium()), reason=why_no_chromium())
 

@@ -24,8 +24,9 @@ from ringfence.explain.account import (
     latest_of,
     merged,
 )
-from ringfence.model import EventKind, FriendReason
 from ringfence.store.database import Store
+from ringfence.values.event import EventKind
+from ringfence.values.friend import FriendReason
 
 AWAY = ip_address("198.51.100.9")
 HERE = evolve(ATTEMPT, address=ADDRESS, account="204", time=NOW - 10.0)

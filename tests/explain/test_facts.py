@@ -9,8 +9,10 @@ from tests.explain.world import ban, friend, holder, known, proven, running, sto
 from tests.support.attempts import attempts
 
 from ringfence.explain.facts import AddressVerdict, is_about, sources_of
-from ringfence.model import EventKind, ListKind, Proof
 from ringfence.store.bans import RecordedBan
+from ringfence.values.attempt import Proof
+from ringfence.values.entry import ListKind
+from ringfence.values.event import EventKind
 
 GATEWAY = {ip_network("192.0.2.1"): "the gateway"}
 BAN = running(ban())

@@ -20,7 +20,9 @@ from tests.explain.world import (
 
 from ringfence.detect.judgement import Count
 from ringfence.explain.as_json import forecast
-from ringfence.model import FriendReason, ListKind, Scope
+from ringfence.values.ban import Scope
+from ringfence.values.entry import ListKind
+from ringfence.values.friend import FriendReason
 
 GUESS, SLOW, PREFIX, FLOOD = RULE["guess"], RULE["slow"], RULE["prefix"], RULE["flood"]
 CLAIMED = "a ban of 10m from the SIP ports by UDP"

@@ -8,8 +8,8 @@ from tests.support.world import START, Faulty
 
 from ringfence.explain.facts import read_bans, running_of
 from ringfence.firewall.contract import Add
-from ringfence.model import Scope
 from ringfence.store.database import Store
+from ringfence.values.ban import Scope
 
 HERE = ip_network("192.0.2.1")
 

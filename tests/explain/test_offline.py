@@ -12,8 +12,9 @@ from ringfence.config.schema import Settings, StoreSettings
 from ringfence.errors import HostError
 from ringfence.explain.as_json import document
 from ringfence.explain.facts import AddressVerdict, facts_offline
-from ringfence.model import FriendReason, ListEntry, ListKind
 from ringfence.store.database import Store
+from ringfence.values.entry import ListEntry, ListKind
+from ringfence.values.friend import FriendReason
 
 HERE = ip_network("192.0.2.1")
 

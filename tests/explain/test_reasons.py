@@ -5,7 +5,8 @@ from attrs import evolve
 from tests.support.attempts import ATTEMPT
 
 from ringfence.explain.account import reason_of
-from ringfence.model import AttemptKind, EventKind, Service
+from ringfence.values.attempt import AttemptKind
+from ringfence.values.event import EventKind, Service
 
 
 @pytest.mark.parametrize(

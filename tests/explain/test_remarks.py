@@ -5,7 +5,8 @@ from tests.explain.world import known, proven, story
 from tests.support.attempts import attempts
 
 from ringfence.explain.as_json import remarks
-from ringfence.model import EventKind, Proof
+from ringfence.values.attempt import Proof
+from ringfence.values.event import EventKind
 
 _LOG = ("log:/var/log/ringfence/ringfence#notice",)
 

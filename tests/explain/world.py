@@ -11,7 +11,10 @@ from ringfence.detect.rules import RULES, Rule
 from ringfence.explain.facts import ActiveBan, NetworkFacts
 from ringfence.firewall.contract import Element
 from ringfence.lists.manager import Holder
-from ringfence.model import Attempt, Ban, Friend, FriendReason, ListEntry, ListKind, Proof, Scope
+from ringfence.values.attempt import Attempt, Proof
+from ringfence.values.ban import Ban, Scope
+from ringfence.values.entry import ListEntry, ListKind
+from ringfence.values.friend import Friend, FriendReason
 
 NOW = 1_700_000_100.0
 HERE = ip_network("192.0.2.1")

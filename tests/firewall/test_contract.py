@@ -33,7 +33,8 @@ from ringfence.firewall.contract import (
     whole_seconds,
 )
 from ringfence.firewall.ipset.backend import IpsetBackend
-from ringfence.model import Network, Scope
+from ringfence.values.ban import Scope
+from ringfence.values.network import Network
 
 MAXELEM = 64
 PLAN = FirewallPlan(maxelem=MAXELEM)

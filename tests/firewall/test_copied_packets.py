@@ -31,7 +31,7 @@ from ringfence.firewall.ipset import iptables_rules
 from ringfence.firewall.nftables import installation as nft_installation
 from ringfence.firewall.nftables import installation as nft_requirements
 from ringfence.firewall.nftables import ruleset
-from ringfence.model import Scope
+from ringfence.values.ban import Scope
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 GROUP = 7

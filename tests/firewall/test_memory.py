@@ -16,7 +16,8 @@ from ringfence.firewall.contract import (
     Opened,
 )
 from ringfence.firewall.memory import MemoryBackend
-from ringfence.model import Network, Scope
+from ringfence.values.ban import Scope
+from ringfence.values.network import Network
 
 
 def test_bans_end_by_the_clock() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from ipaddress import ip_network
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import pytest
 from attrs import evolve
@@ -46,7 +47,10 @@ from ringfence.firewall.contract import (
     Remove,
 )
 from ringfence.firewall.ipset import iptables_rules
-from ringfence.model import Network, Scope
+from ringfence.values.ban import Scope
+
+if TYPE_CHECKING:
+    from ringfence.values.network import Network
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 

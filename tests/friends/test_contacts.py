@@ -14,7 +14,7 @@ from tests.friends.world import (
 
 from ringfence.detect.friends import AUTHENTICATED_FOR
 from ringfence.friends.registry import KEEP
-from ringfence.model import Roster
+from ringfence.values.friend import Roster
 
 PHONE, OTHER = "192.0.2.7", "192.0.2.8"
 

@@ -19,7 +19,7 @@ from ringfence.friends.exchange import (
     lines_of,
     parse_document,
 )
-from ringfence.model import Friend, FriendReason
+from ringfence.values.friend import Friend, FriendReason
 
 ALICE = Friend(
     "pbx", ip_address("192.0.2.7"), "alice", FriendReason.AUTHENTICATED, NOW - 900, NOW - 60, NOW + 3_600

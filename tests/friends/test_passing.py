@@ -4,7 +4,7 @@ from ipaddress import ip_address, ip_network
 
 from ringfence.detect.friends import Friends
 from ringfence.friends.registry import Passing
-from ringfence.model import Friend, FriendReason
+from ringfence.values.friend import Friend, FriendReason
 
 ONE, OTHER = ip_address("192.0.2.1"), ip_address("2001:db8::1")
 

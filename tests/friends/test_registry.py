@@ -2,7 +2,7 @@
 
 import asyncio
 from ipaddress import ip_address
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.friends.world import (
@@ -15,7 +15,11 @@ from tests.friends.world import (
 )
 
 from ringfence.detect.friends import AUTHENTICATED_FOR, friend_from, identity_of
-from ringfence.model import Address, EventKind, Friend, FriendReason, Service
+from ringfence.values.event import EventKind, Service
+from ringfence.values.friend import Friend, FriendReason
+
+if TYPE_CHECKING:
+    from ringfence.values.network import Address
 
 PHONE, OTHER = "192.0.2.7", "192.0.2.8"
 

@@ -6,22 +6,10 @@ from ipaddress import ip_address, ip_network
 
 from ringfence.detect.friends import Key, friend_from, identity_of
 from ringfence.friends.registry import FriendRegistry
-from ringfence.model import (
-    Address,
-    Contact,
-    Endpoint,
-    EventKind,
-    Friend,
-    FriendReason,
-    Network,
-    Roster,
-    SecurityEvent,
-    Service,
-    SourceId,
-    Transport,
-    TrunkHost,
-)
 from ringfence.store.tables import FriendTable
+from ringfence.values.event import Endpoint, EventKind, SecurityEvent, Service, SourceId, Transport
+from ringfence.values.friend import Contact, Friend, FriendReason, Roster, TrunkHost
+from ringfence.values.network import Address, Network
 
 NOW = 1_700_000_000.0
 HERE = ip_address("198.51.100.1")

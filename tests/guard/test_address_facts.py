@@ -17,7 +17,9 @@ from ringfence.config.converters import Ladder
 from ringfence.config.schema import ClaimedSettings
 from ringfence.errors import FirewallError
 from ringfence.guard.facts import AddressFacts
-from ringfence.model import Friend, FriendReason, ListEntry, ListKind, Proof
+from ringfence.values.attempt import Proof
+from ringfence.values.entry import ListEntry, ListKind
+from ringfence.values.friend import Friend, FriendReason
 
 
 class Desk:

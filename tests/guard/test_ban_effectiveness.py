@@ -8,7 +8,7 @@ from tests.support.kept import OTHER, Kept
 
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.guard.ban_effectiveness import ENOUGH, GRACE
-from ringfence.model import Attempt, AttemptKind
+from ringfence.values.attempt import Attempt, AttemptKind
 
 
 def late(attempt: Attempt) -> Judgement:

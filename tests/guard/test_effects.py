@@ -9,8 +9,10 @@ from tests.detect.transcripts.reports import sent
 from tests.support.evidence import STRANGER, Bench, challenge
 
 from ringfence.detect.judgement import Disposition
-from ringfence.model import EventKind, Friend, FriendReason, Scope, Service
-from ringfence.networks import NetworkSet
+from ringfence.values.ban import Scope
+from ringfence.values.event import EventKind, Service
+from ringfence.values.friend import Friend, FriendReason
+from ringfence.values.network import NetworkSet
 
 
 def test_a_tampered_event_is_an_alarm(bench: Bench) -> None:

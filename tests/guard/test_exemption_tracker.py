@@ -6,7 +6,8 @@ from pathlib import Path
 from attrs import evolve
 from tests.support.kept import OTHER, PHONE, Kept, kept, settings
 
-from ringfence.model import FriendReason, Roster, Service, Transport, TrunkHost
+from ringfence.values.event import Service, Transport
+from ringfence.values.friend import FriendReason, Roster, TrunkHost
 
 
 def test_own_addresses_are_followed(kept: Kept) -> None:

@@ -19,7 +19,8 @@ from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.errors import ControlError
 from ringfence.guard import feed as module
 from ringfence.guard.feed import Feed
-from ringfence.model import BanEnd, EventKind, Scope
+from ringfence.values.ban import BanEnd, Scope
+from ringfence.values.event import EventKind
 
 HOSTILE = "2\x1b[2J\u202e04\n" + "x" * 65_536
 NETWORK = ip_network("192.0.2.1")

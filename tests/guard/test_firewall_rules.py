@@ -22,7 +22,7 @@ from ringfence.friends.registry import SourceReadiness, StartupGate
 from ringfence.guard import firewall_manager
 from ringfence.guard.firewall_manager import SipSockets, WantedRules, find_sip_sockets
 from ringfence.host.listening import ListeningPorts
-from ringfence.model import Endpoint, Transport
+from ringfence.values.event import Endpoint, Transport
 
 
 def test_rules_that_cannot_be_put_in_place_are_an_alarm(kept: Kept) -> None:

@@ -14,7 +14,8 @@ from ringfence.config.converters import Interface
 from ringfence.config.schema import LimitSettings
 from ringfence.errors import StoreError
 from ringfence.firewall.contract import LimitMode, NetworkList
-from ringfence.model import Ban, Friend, Origin
+from ringfence.values.ban import Ban, Origin
+from ringfence.values.friend import Friend
 
 
 def test_the_guard_is_mounted_with_its_lists(kept: Kept) -> None:

@@ -6,8 +6,10 @@ from math import inf
 import pytest
 from tests.support.evidence import RULE, Bench
 
-from ringfence.model import EventKind, Proof, Scope, Service, Transport
-from ringfence.networks import NetworkSet
+from ringfence.values.attempt import Proof
+from ringfence.values.ban import Scope
+from ringfence.values.event import EventKind, Service, Transport
+from ringfence.values.network import NetworkSet
 
 
 def test_a_flood_of_ten_seconds_is_a_ban_of_the_sip_ports(bench: Bench) -> None:

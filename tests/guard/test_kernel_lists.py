@@ -17,7 +17,8 @@ from ringfence.detect.judgement import guessing
 from ringfence.detect.observation import MANY
 from ringfence.firewall.contract import PASSING, ListSteps, NetworkList
 from ringfence.lists.prefixes import Prefixes
-from ringfence.model import Challenge, Network
+from ringfence.values.network import Network
+from ringfence.values.packet import Challenge
 
 
 def test_a_new_friend_is_in_the_kernel_soon(kept: Kept) -> None:

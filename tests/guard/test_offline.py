@@ -21,7 +21,7 @@ from ringfence.errors import (
 )
 from ringfence.guard import offline
 from ringfence.guard.process import claim_sets
-from ringfence.model import Network
+from ringfence.values.network import Network
 
 ADDRESS = ip_network("203.0.113.1")
 OTHER = ip_network("203.0.113.2")

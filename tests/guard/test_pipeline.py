@@ -16,16 +16,9 @@ from ringfence.detect.confirmation import GUESS
 from ringfence.detect.rules import RULES
 from ringfence.detect.unexplained import BUSY, FEW
 from ringfence.guard.pipeline import known_sources
-from ringfence.model import (
-    CopiedRequest,
-    Endpoint,
-    EventKind,
-    Exchange,
-    Friend,
-    FriendReason,
-    Service,
-    Transport,
-)
+from ringfence.values.event import Endpoint, EventKind, Service, Transport
+from ringfence.values.friend import Friend, FriendReason
+from ringfence.values.packet import CopiedRequest, Exchange
 
 
 def test_the_detector_knows_whether_strangers_may_call() -> None:

@@ -10,7 +10,7 @@ from tests.support.world import START
 
 from ringfence.config.schema import AsteriskSettings
 from ringfence.errors import HostError
-from ringfence.model import Network
+from ringfence.values.network import Network
 
 
 def test_a_proxy_is_never_banned(kept: Kept) -> None:

@@ -21,8 +21,9 @@ from ringfence.guard.request_fields import PeerRole
 from ringfence.guard.request_table import check_request
 from ringfence.guard.requests import RequestHandlers
 from ringfence.guard.status import StatusData
-from ringfence.model import Ban, parse_network
 from ringfence.store.writer import Writer
+from ringfence.values.ban import Ban
+from ringfence.values.network import parse_network
 
 
 class Office:

@@ -11,8 +11,10 @@ from tests.support.netns import inside, neighbour, netns, run
 
 from ringfence.firewall.contract import NetworkList
 from ringfence.firewall.ipset.sets import list_set_name
-from ringfence.model import Ban, Friend, FriendReason, Network, Origin
 from ringfence.store.database import Store
+from ringfence.values.ban import Ban, Origin
+from ringfence.values.friend import Friend, FriendReason
+from ringfence.values.network import Network
 
 FIREWALLS = ["ipset", "nftables"]
 BANNED, FREE = "198.18.0.7", "198.18.0.8"

@@ -15,7 +15,7 @@ from ringfence.clock import Clock
 from ringfence.config.converters import Name
 from ringfence.config.schema import AmiSettings, AsteriskSettings, LogSettings
 from ringfence.guard.source_manager import SourceManager, SourceWatchdog
-from ringfence.model import Secret
+from ringfence.values.secret import Secret
 
 ONE = AsteriskSettings(
     name=Name("one"), ami=AmiSettings(enabled=False), logs=LogSettings(paths=(Path("/one"),))

@@ -25,12 +25,16 @@ from ringfence.guard.ban_list import bans_report
 from ringfence.guard.reload import decoy_alarms
 from ringfence.guard.status import StatusData, status_report
 from ringfence.ledger import Ledger, Record, key_of
-from ringfence.model import AttemptCounts, Ban, Origin, Scope, Secret, format_network, printable, rfc3339
 from ringfence.sources.ami import AmiSource, AmiTarget
 from ringfence.sources.logs import LogPlan, Logs, LogSource
 from ringfence.sources.state import Condition, State
 from ringfence.sources.wire import WireCounts, WireSource
 from ringfence.store.database import Store
+from ringfence.values.attempt import AttemptCounts
+from ringfence.values.ban import Ban, Origin, Scope
+from ringfence.values.network import format_network
+from ringfence.values.secret import Secret
+from ringfence.values.text import printable, rfc3339
 
 NOW = 1_700_000_000.0
 

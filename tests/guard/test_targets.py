@@ -11,10 +11,10 @@ from ringfence.config.converters import LevelName, Name, Pattern, Port, Text, Us
 from ringfence.config.schema import AmiSettings, AsteriskSettings, CustomSettings, LogSettings
 from ringfence.errors import SourceError
 from ringfence.guard.source_manager import logs_of, target_of
-from ringfence.model import Secret
 from ringfence.parse.custom import Custom
 from ringfence.sources.ami import AmiTarget
 from ringfence.sources.logs import LogPlan
+from ringfence.values.secret import Secret
 
 SECRET = Secret("hunter2")
 

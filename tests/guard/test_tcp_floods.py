@@ -5,7 +5,8 @@ from ipaddress import ip_address, ip_network
 from ringfence.detect.rules import RULES
 from ringfence.guard.floods import _MOST as MOST_SUBJECTS
 from ringfence.guard.floods import TcpFloods
-from ringfence.model import Attempt, AttemptKind, EventKind, Proof, Service, Transport
+from ringfence.values.attempt import Attempt, AttemptKind, Proof
+from ringfence.values.event import EventKind, Service, Transport
 
 ADDRESS, SUBJECT = ip_address("192.0.2.1"), ip_network("192.0.2.1")
 RULE = next(rule for rule in RULES if rule.name == "flood")

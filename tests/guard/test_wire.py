@@ -20,9 +20,9 @@ from ringfence.guard.source_manager import (
     SocketUsers,
     WireReader,
 )
-from ringfence.model import Endpoint, EventKind, SecurityEvent, Service, SourceId, Transport
 from ringfence.sources.state import WITHOUT_WIRE, Condition, State
 from ringfence.sources.wire import WireCounts
+from ringfence.values.event import Endpoint, EventKind, SecurityEvent, Service, SourceId, Transport
 
 
 class Judge:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ringfence.host import conf_reader
 from ringfence.host.asterisk_conf import Conf, Section, is_true, read_conf
 from ringfence.host.conf_reader import Unread
-from ringfence.model import Secret
+from ringfence.values.secret import Secret
 
 NOBODY = 65_534
 UNREADABLE = "it is not a file that can be read"

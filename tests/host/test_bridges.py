@@ -11,7 +11,7 @@ from tests.support.netns import neighbour, run
 from ringfence.errors import HostError
 from ringfence.host import routes
 from ringfence.host.routes import follow_containers
-from ringfence.model import Network
+from ringfence.values.network import Network
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 

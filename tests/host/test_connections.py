@@ -23,7 +23,8 @@ from ringfence.host.connections import (
     ConnectionTable,
     _Past,
 )
-from ringfence.model import Address, Endpoint, Transport, parse_network
+from ringfence.values.event import Endpoint, Transport
+from ringfence.values.network import Address, parse_network
 
 LENGTH = 250
 

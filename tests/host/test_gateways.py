@@ -10,7 +10,7 @@ from tests.support.netns import run
 from ringfence.errors import HostError
 from ringfence.host import routes
 from ringfence.host.routes import follow_gateways, read_gateways
-from ringfence.model import Network
+from ringfence.values.network import Network
 
 pytestmark = pytest.mark.kernel
 

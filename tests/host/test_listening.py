@@ -21,7 +21,7 @@ from ringfence.host.listening import (
     find_proxy_users,
     find_users,
 )
-from ringfence.model import Endpoint, Transport
+from ringfence.values.event import Endpoint, Transport
 
 UDP, TCP = socket.SOCK_DGRAM, socket.SOCK_STREAM
 ASTERISK, OTHER = 65_534, 65_533

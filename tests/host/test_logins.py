@@ -11,7 +11,8 @@ from tests.support.netns import run
 
 from ringfence.host.connections import ConnectionTable
 from ringfence.host.protected import SESSIONS, read_logins, why_no_logins
-from ringfence.model import Endpoint, Transport, parse_network
+from ringfence.values.event import Endpoint, Transport
+from ringfence.values.network import parse_network
 
 IMPORTS = "import json; from ringfence.host.protected import read_logins, why_no_logins"
 READ = "print(json.dumps({str(network): reason for network, reason in read_logins().items()}))"

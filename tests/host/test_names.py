@@ -11,7 +11,7 @@ from tests.support.nameserver import NameServer, Zone, name_server
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.host import names
 from ringfence.host.names import MOST_ADDRESSES, MOST_NAMES, Answers, Names
-from ringfence.model import Network
+from ringfence.values.network import Network
 
 PATIENCE = 20.0
 SHORT = 0.3

@@ -12,7 +12,7 @@ from tests.support.netns import run
 from ringfence.errors import HostError
 from ringfence.host import protected, routes
 from ringfence.host.protected import follow_protected, read_protected, read_resolvers
-from ringfence.model import Network
+from ringfence.values.network import Network
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 

@@ -8,7 +8,7 @@ from tests.support.unprivileged import unprivileged
 
 from ringfence.errors import HostError
 from ringfence.host.protected import read_resolvers
-from ringfence.model import Network
+from ringfence.values.network import Network
 
 RESOLVED = """\
 # This is /run/systemd/resolve/stub-resolv.conf managed by man:systemd-resolved(8).

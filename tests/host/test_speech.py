@@ -13,7 +13,7 @@ from tests.support.certificate import certificate_in
 
 from ringfence.host import speech
 from ringfence.host.speech import ListeningSocket, Speech, Speeches
-from ringfence.model import Transport
+from ringfence.values.event import Transport
 
 Server = Callable[[socket.socket], None]
 

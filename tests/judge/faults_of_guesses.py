@@ -9,7 +9,8 @@ from tests.judge.asterisk import Act
 from tests.judge.fault import Change, Fault
 from tests.judge.worlds import ATTACKERS, LAMPS, VICTIM
 
-from ringfence.model import Proof, Service, Transport
+from ringfence.values.attempt import Proof
+from ringfence.values.event import Service, Transport
 
 _A = ATTACKERS[0]
 _CONVERSATIONS = "ringfence.detect.conversation:Conversations"

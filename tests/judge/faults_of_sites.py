@@ -9,8 +9,8 @@ from tests.judge.asterisk import HERE, HERE_BY_IPV6, HERE_TOO, SECOND, Act
 from tests.judge.fault import Change, Fault
 from tests.judge.worlds import ATTACKERS, LAMPS, OFFICE, VICTIM, Site
 
-from ringfence.event_values import evolve
-from ringfence.model import WIRE
+from ringfence.values.event import WIRE
+from ringfence.values.fast import evolve
 
 _A = ATTACKERS[0]
 _CONVERSATIONS = "ringfence.detect.conversation:Conversations"

@@ -30,19 +30,6 @@ from ringfence.firewall.memory import MemoryBackend
 from ringfence.friends.registry import FriendRegistry
 from ringfence.guard.ban_list import bans_report
 from ringfence.guard.pipeline import EffectHandler, Pipeline
-from ringfence.model import (
-    AMI,
-    Contact,
-    Network,
-    Roster,
-    Scope,
-    SecurityEvent,
-    Service,
-    SourceId,
-    Transport,
-    TrunkHost,
-    format_network,
-)
 from ringfence.netlink.nflog import Logged
 from ringfence.parse.ami import AmiDecoder
 from ringfence.parse.challenge import parse_answers, parse_requests
@@ -51,6 +38,10 @@ from ringfence.parse.request_stream import RequestStreams
 from ringfence.parse.stream import Streams
 from ringfence.sources.wire import WireItem, WireSource
 from ringfence.store.database import Store
+from ringfence.values.ban import Scope
+from ringfence.values.event import AMI, SecurityEvent, Service, SourceId, Transport
+from ringfence.values.friend import Contact, Roster, TrunkHost
+from ringfence.values.network import Network, format_network
 
 _ASTERISKS = frozenset({PBX, SECOND})
 _USERS = {OUR_ASTERISK: 100, RELAY: 65_534}

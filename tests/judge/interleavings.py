@@ -31,20 +31,15 @@ from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Detector
 from ringfence.detect.history import SingleAttempts
 from ringfence.detect.judgement import Counts, Disposition, Judgement, Login
-from ringfence.model import (
-    AMI,
-    Friend,
-    FriendReason,
-    Scope,
-    SecurityEvent,
-    SourceId,
-    format_network,
-)
 from ringfence.parse.ami import AmiDecoder
 from ringfence.parse.challenge import parse_answers, parse_requests
 from ringfence.parse.log import LogReader
 from ringfence.parse.request_stream import RequestStreams
 from ringfence.parse.stream import Streams
+from ringfence.values.ban import Scope
+from ringfence.values.event import AMI, SecurityEvent, SourceId
+from ringfence.values.friend import Friend, FriendReason
+from ringfence.values.network import format_network
 
 UP_FOR = 100_000.0
 """The monotonic clock at the start."""

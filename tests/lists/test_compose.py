@@ -9,7 +9,7 @@ from ringfence.alarm_codes import AlarmCode
 from ringfence.lists.entries import COMMAND, CONFIGURATION
 from ringfence.lists.manager import ComposedLists, ListNetworks, compose
 from ringfence.lists.prefixes import Prefixes
-from ringfence.model import ListEntry, ListKind
+from ringfence.values.entry import ListEntry, ListKind
 
 GATEWAY = ip_network("192.0.2.1")
 PROTECTED = {GATEWAY: "the default gateway"}

@@ -13,7 +13,7 @@ from ringfence.lists.entries import (
     parse_region,
     protection_refusal,
 )
-from ringfence.model import ListKind
+from ringfence.values.entry import ListKind
 
 
 @pytest.mark.parametrize(

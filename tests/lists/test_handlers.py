@@ -9,7 +9,7 @@ from tests.support.mmdb import write
 
 from ringfence.errors import ControlError
 from ringfence.lists.manager import ListNetworks
-from ringfence.model import ListKind
+from ringfence.values.entry import ListKind
 
 GATEWAY = ip_network("192.0.2.1")
 PROTECTED = {GATEWAY: "the default gateway"}

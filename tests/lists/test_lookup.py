@@ -6,7 +6,8 @@ import pytest
 
 from ringfence.lists.entries import CONFIGURATION
 from ringfence.lists.manager import holders
-from ringfence.model import ListEntry, ListKind, Network
+from ringfence.values.entry import ListEntry, ListKind
+from ringfence.values.network import Network
 
 ANSWERS = {"sip.carrier.example": frozenset({ip_network("192.0.2.9"), ip_network("2001:db8::9")})}
 

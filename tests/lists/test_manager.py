@@ -17,8 +17,8 @@ from ringfence.lists import geo, manager
 from ringfence.lists.geo import networks_of
 from ringfence.lists.manager import ListNetworks, Lists
 from ringfence.lists.prefixes import Prefixes
-from ringfence.model import ListEntry, ListKind, Network
-from ringfence.networks import pack
+from ringfence.values.entry import ListEntry, ListKind
+from ringfence.values.network import Network, pack
 
 GATEWAY = ip_network("192.0.2.1")
 PROTECTED = {GATEWAY: "the default gateway"}

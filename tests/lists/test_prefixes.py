@@ -26,7 +26,7 @@ from ringfence.lists.prefixes import (
     summarized,
     text_of,
 )
-from ringfence.model import Network, parse_network
+from ringfence.values.network import Network, parse_network
 
 V4 = st.builds(
     lambda number, length: IPv4Network((number >> (32 - length) << (32 - length), length)),

@@ -13,8 +13,8 @@ from ringfence.lists.entries import CONFIGURATION, Configured
 from ringfence.lists.handlers import ListRequests
 from ringfence.lists.manager import Lists, OtherNetworks
 from ringfence.lists.prefixes import Prefixes
-from ringfence.model import ListEntry, ListKind
 from ringfence.store.database import Store
+from ringfence.values.entry import ListEntry, ListKind
 
 if TYPE_CHECKING:
     from ringfence.lists.manager import ListNetworks

@@ -14,7 +14,7 @@ from tests.support.network import Network
 from tests.support.overlay import overlaid
 
 from ringfence.config.loader import load
-from ringfence.model import Secret
+from ringfence.values.secret import Secret
 
 FOLDER = lock.ROOT / "contrib/container"
 FILE = (FOLDER / "Containerfile").read_text("utf-8")

@@ -9,9 +9,9 @@ from zoneinfo import ZoneInfo
 
 from attrs import define, evolve
 
-from ringfence.model import SecurityEvent, SourceId
 from ringfence.parse.line_result import LineResult
 from ringfence.parse.log import LogReader
+from ringfence.values.event import SecurityEvent, SourceId
 
 FOLDER = Path(__file__).parent.parent / "corpus"
 FILES = sorted(FOLDER.glob("*.txt"))

@@ -3,8 +3,8 @@
 import random
 from collections.abc import Sequence
 
-from ringfence.model import EventKind, SecurityEvent, Service, SourceId
 from ringfence.parse.ami import END, AmiDecoder, AmiItem, Banner
+from ringfence.values.event import EventKind, SecurityEvent, Service, SourceId
 
 SOURCE = SourceId("pbx", "ami")
 SPEAKING = (Service.PJSIP, Service.SIP, Service.AMI)

@@ -4,8 +4,8 @@ import pytest
 from tests.parse.corpus import SOURCE
 
 from ringfence.detect.sessions import Role, role_of
-from ringfence.model import SecurityEvent
 from ringfence.parse.notices import parse_ha
+from ringfence.values.event import SecurityEvent
 
 CALLERS = (b"SIP ACL: ", b"SIP Peer ACL: ", b"IAX2 user ACL: ", b"IAX2 Peer ACL: ", b"Manager User ACL: ")
 

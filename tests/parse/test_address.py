@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringfence.model import Address, Endpoint, Transport
 from ringfence.parse.address import parse_endpoint, parse_source, unmapped
+from ringfence.values.event import Endpoint, Transport
+from ringfence.values.network import Address
 
 TOKENS = [b"UDP", b"TCP", b"TLS", b"WS", b"WSS"]
 

@@ -26,7 +26,6 @@ from tests.parse.packets import (
 )
 from tests.support.captures import FORGED, capture
 
-from ringfence.model import Endpoint, EventKind, SecurityEvent, Service, Transport
 from ringfence.parse.ami import (
     END,
     HOLD,
@@ -40,6 +39,7 @@ from ringfence.parse.ami import (
 )
 from ringfence.parse.roster import RosterEvent
 from ringfence.parse.security import KINDS
+from ringfence.values.event import Endpoint, EventKind, SecurityEvent, Service, Transport
 
 SENDER = Endpoint(ip_address("192.0.2.7"), 5062, Transport.UDP)
 EVENT = SecurityEvent(

@@ -6,7 +6,6 @@ import pytest
 from attrs import evolve
 from tests.parse.packets import BANNER, BY_TCP, SOURCE, head, packet, tail
 
-from ringfence.model import EventKind, SecurityEvent, Service
 from ringfence.parse import ami
 from ringfence.parse.ami import (
     END,
@@ -20,6 +19,7 @@ from ringfence.parse.ami import (
     Reply,
 )
 from ringfence.parse.roster import RosterEvent
+from ringfence.values.event import EventKind, SecurityEvent, Service
 
 TOKEN = "5f1d"
 VICTIM = b"IPV4/TLS/203.0.113.9/5061"

@@ -6,7 +6,12 @@ from tests.parse.test_challenge import ORDINARY, ipv4, udp
 from tests.parse.test_requests import REQUEST
 from tests.parse.test_requests import packet as copy
 
-from ringfence.model import (
+from ringfence.parse.ami import END
+from ringfence.parse.challenge import parse_answers, parse_requests
+from ringfence.parse.notices import parse_distributor
+from ringfence.parse.request_stream import RequestStreams
+from ringfence.parse.security import parse_strict, parse_tampered
+from ringfence.values.event import (
     MOST_ACCOUNT,
     MOST_KEPT,
     MOST_SESSION,
@@ -15,11 +20,6 @@ from ringfence.model import (
     short_account,
     short_session,
 )
-from ringfence.parse.ami import END
-from ringfence.parse.challenge import parse_answers, parse_requests
-from ringfence.parse.notices import parse_distributor
-from ringfence.parse.request_stream import RequestStreams
-from ringfence.parse.security import parse_strict, parse_tampered
 
 LONG = b"x" * 60_000
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from tests.support.captures import FORGED, Capture, captures
 
 from ringfence.detect.sessions import Role, Senders, role_of
-from ringfence.model import Address, SecurityEvent, SourceId
 from ringfence.parse.line_result import LineResult, LogAlarm
 from ringfence.parse.log import LogReader
+from ringfence.values.event import SecurityEvent, SourceId
+from ringfence.values.network import Address
 
 NOW = 1795154400.0
 

@@ -10,9 +10,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.parse.worst import is_linear_in, seconds
 
-from ringfence.model import Challenge, Service, Transport, short_session
 from ringfence.parse.challenge import continues, is_segment, parse_answers
 from ringfence.parse.stream import Streams
+from ringfence.values.event import Service, Transport, short_session
+from ringfence.values.packet import Challenge
 
 # As recorded from Asterisk 22.10.1: To and Via hold a bare CR, the display name ESC and NUL.
 PJSIP = (

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from tests.parse.corpus import SOURCE
 from tests.support.captures import FORGED
 
-from ringfence.model import SecurityEvent
 from ringfence.parse.line_result import OpenMessage
 from ringfence.parse.notices import parse_chan_sip
+from ringfence.values.event import SecurityEvent
 
 END = b"' rejected because extension not found in context 'c'."
 PLANTS = st.sampled_from(

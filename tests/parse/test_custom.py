@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from tests.parse.corpus import SOURCE
 from tests.parse.worst import FILLERS, is_linear
 
-from ringfence.model import SecurityEvent
 from ringfence.parse.custom import Custom
 from ringfence.parse.line_result import Reason
+from ringfence.values.event import SecurityEvent
 
 
 def read(pattern: str, message: bytes, file: bytes = b"app_x.c", wanted: str = "app_x.c") -> str:

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.parse.corpus import SOURCE
 
-from ringfence.model import SecurityEvent
 from ringfence.parse.notices import parse_dialplan
+from ringfence.values.event import SecurityEvent
 
 MESSAGES = (
     b': "Rejecting unknown SIP connection from %s"',

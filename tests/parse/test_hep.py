@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ringfence.firewall.contract import HepExport
-from ringfence.model import Address, Challenge, CopiedRequest, Endpoint, Service, Transport, short_session
 from ringfence.parse.challenge import parse_request
 from ringfence.parse.hep import MOST_CONNECTIONS, Exported, Exports
 from ringfence.parse.request_stream import heads_in
+from ringfence.values.event import Endpoint, Service, Transport, short_session
+from ringfence.values.network import Address
+from ringfence.values.packet import Challenge, CopiedRequest
 
 PORTS = {5061: Transport.TLS, 8089: Transport.WSS}
 HERE = {4: "198.51.100.1", 6: "2001:db8::1"}

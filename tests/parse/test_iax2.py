@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.parse.corpus import SOURCE
 
-from ringfence.model import SecurityEvent
 from ringfence.parse.line_result import OpenMessage
 from ringfence.parse.notices import parse_iax2
+from ringfence.values.event import SecurityEvent
 
 LINES = (
     b"No registration for peer '%s' (from 192.0.2.7)",

@@ -4,7 +4,6 @@ import pytest
 from attrs import evolve
 from tests.parse.corpus import SOURCE
 
-from ringfence.model import EventKind, SecurityEvent, Service
 from ringfence.parse.line_result import (
     NOT_UNDERSTOOD,
     LineResult,
@@ -15,6 +14,7 @@ from ringfence.parse.line_result import (
     sip_user,
     text_of,
 )
+from ringfence.values.event import EventKind, SecurityEvent, Service
 
 
 @pytest.mark.parametrize(

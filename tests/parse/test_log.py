@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from tests.parse.corpus import FILES, SOURCE, samples
 from tests.parse.worst import SECURITY, is_linear
 
-from ringfence.model import SecurityEvent
 from ringfence.parse.custom import Custom
 from ringfence.parse.line_result import LineResult, LogAlarm, LogCounts, Reason
 from ringfence.parse.log import HOLD, LOG_CUT, MAX_LINE, MAX_MESSAGE, MAX_TEXT, LogReader
+from ringfence.values.event import SecurityEvent
 
 NOW = 1795154722.0
 P = b"[2026-11-20 06:05:22] "

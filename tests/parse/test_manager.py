@@ -5,9 +5,9 @@ from ipaddress import IPv4Address
 from attrs import evolve
 from tests.parse.corpus import SOURCE
 
-from ringfence.model import EventKind, SecurityEvent
 from ringfence.parse.line_result import Reason
 from ringfence.parse.notices import LoginDeduplicator, parse_manager
+from ringfence.values.event import EventKind, SecurityEvent
 
 
 def event(text: bytes, time: float = 0.0) -> SecurityEvent:

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.parse.corpus import SOURCE
 
-from ringfence.event_values import evolve
-from ringfence.model import SecurityEvent
 from ringfence.parse.line_result import OpenMessage, Reason
 from ringfence.parse.notices import parse_distributor, parse_session
+from ringfence.values.event import SecurityEvent
+from ringfence.values.fast import evolve
 
 PLANTS = st.sampled_from(
     [

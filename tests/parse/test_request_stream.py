@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 from tests.judge.packets import syns
 from tests.parse.worst import is_linear_in, seconds
 
-from ringfence.model import Transport
 from ringfence.parse.challenge import parse_requests
 from ringfence.parse.packet import SEQUENCES
 from ringfence.parse.request_stream import (
@@ -17,6 +16,7 @@ from ringfence.parse.request_stream import (
     MOST_MESSAGE,
     RequestStreams,
 )
+from ringfence.values.event import Transport
 
 KEY = b"connection"
 FIRST = SEQUENCES - 100  # the numbers wrap soon

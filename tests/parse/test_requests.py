@@ -15,9 +15,10 @@ from tests.support.asterisk_files import PASSWORD, Kind
 from tests.support.lab import Lab
 from tests.support.network import PBX_IPV4, socket_in
 
-from ringfence.model import CopiedRequest, short_session
 from ringfence.parse.challenge import parse_requests
 from ringfence.parse.request_stream import RequestStreams
+from ringfence.values.event import short_session
+from ringfence.values.packet import CopiedRequest
 
 NONCE = b"1795214124/e553aed184885575fe347bc9a8e5d70e"
 REQUEST = (

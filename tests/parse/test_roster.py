@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from tests.parse import rosters
 from tests.parse.rosters import item
 
-from ringfence.model import Contact, Service, Transport, TrunkHost
 from ringfence.parse.roster import (
     Entry,
     ListedContact,
@@ -21,6 +20,8 @@ from ringfence.parse.roster import (
     plan_questions,
     reloads_accounts,
 )
+from ringfence.values.event import Service, Transport
+from ringfence.values.friend import Contact, TrunkHost
 
 GRANTED = {
     22: ["CoreStatus", "DBGetTree", "PJSIPQualify", "PJSIPShowRegistrationsOutbound", "Ping"],

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from tests.parse import rosters
 from tests.parse.rosters import item
 
-from ringfence.model import Contact, Service
 from ringfence.parse.roster import ContactTracker, ListedContact, RosterEvent
+from ringfence.values.event import Service
+from ringfence.values.friend import Contact
 
 CAROL = Contact("pbx", Service.PJSIP, "carol", ip_address("198.18.1.13"), reachable=True)
 CAROL_URI = "sip:carol@198.18.1.13:50244;x-ast-orig-host=10.0.0.5:5060"

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringfence.model import Transport
 from ringfence.parse.roster import SipTarget, address_of, target_of
+from ringfence.values.event import Transport
 
 
 @pytest.mark.parametrize(

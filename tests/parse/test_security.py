@@ -8,9 +8,9 @@ import pytest
 from tests.parse.packets import REQUIRED, SECONDS, SOURCE, head, packet, tail
 from tests.parse.worst import is_linear_in, seconds
 
-from ringfence.model import Endpoint, EventKind, SecurityEvent, Service, Transport, short_account
 from ringfence.parse.ami import END
 from ringfence.parse.security import KINDS, has_tail, parse_strict, parse_tampered, starts_security_event
+from ringfence.values.event import Endpoint, EventKind, SecurityEvent, Service, Transport, short_account
 
 SENDER = Endpoint(ip_address("192.0.2.7"), 5062, Transport.UDP)
 EVENT = SecurityEvent(

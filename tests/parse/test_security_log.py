@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from tests.parse.corpus import SOURCE
 from tests.support.captures import FORGED
 
-from ringfence.model import SecurityEvent
 from ringfence.parse.line_result import Reason
 from ringfence.parse.security import ends_message, is_whole, parse_line, time_of
+from ringfence.values.event import SecurityEvent
 
 HEAD = (
     b'SecurityEvent="InvalidAccountID",EventTV="2026-11-20T06:05:22.090+0000",Severity="Error",'

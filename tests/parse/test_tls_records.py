@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from tests.judge.packets import syns
 from tests.parse.worst import is_linear
 
-from ringfence.model import CopiedRequest, Exchange, Transport
 from ringfence.parse.packet import SEQUENCES
 from ringfence.parse.request_stream import RequestStreams
 from ringfence.parse.tls_records import (
@@ -22,6 +21,8 @@ from ringfence.parse.tls_records import (
     TlsStreams,
     parse_exchange,
 )
+from ringfence.values.event import Transport
+from ringfence.values.packet import CopiedRequest, Exchange
 
 KEY = b"connection"
 A = ip_address("198.18.1.1")

@@ -6,9 +6,9 @@ import pytest
 from tests.features.notify.samples import HOSTILE
 from tests.report.test_summary import HISTORY, alarm, answers, ended, top
 
-from ringfence.model import printable
 from ringfence.report.summary import summary_of
 from ringfence.report.text import Line, TextForm, has_blocks, report_lines, sparkline
+from ringfence.values.text import printable
 
 STATUS = {"limiter_drops": 7, "firewall": {"rules": [{"rule": "from banned", "packets": 1, "bytes": 1}]}}
 

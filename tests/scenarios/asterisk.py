@@ -11,18 +11,9 @@ from ipaddress import ip_address
 from attrs import evolve, frozen
 from tests.scenarios.deeds import Deed, Verb
 
-from ringfence.model import (
-    AMI,
-    Address,
-    Challenge,
-    CopiedRequest,
-    Endpoint,
-    EventKind,
-    SecurityEvent,
-    Service,
-    SourceId,
-    Transport,
-)
+from ringfence.values.event import AMI, Endpoint, EventKind, SecurityEvent, Service, SourceId, Transport
+from ringfence.values.network import Address
+from ringfence.values.packet import Challenge, CopiedRequest
 
 PBX = "pbx"
 HERE = ip_address("192.0.2.1")

@@ -16,7 +16,8 @@ from tests.scenarios.words import (
     number_from,
 )
 
-from ringfence.model import Address, Network, Service, Transport
+from ringfence.values.event import Service, Transport
+from ringfence.values.network import Address, Network
 
 
 class Verb(enum.Enum):

@@ -16,7 +16,7 @@ from tests.scenarios.deeds import Deed, DeedReader
 from tests.scenarios.outcomes import Outcome, outcome_from
 from tests.scenarios.words import accounts_from, network_from
 
-from ringfence.model import Address, Network
+from ringfence.values.network import Address, Network
 
 SOURCES = ("AMI", "log", "wire")
 """The sources of a PBX."""

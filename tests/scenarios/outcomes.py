@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from attrs import frozen
 from tests.scenarios.words import DURATION, NUMBER, duration_from, network_from, number_from
 
-from ringfence.model import Network, format_network
+from ringfence.values.network import Network, format_network
 
 
 class What(enum.Enum):

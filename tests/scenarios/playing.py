@@ -18,7 +18,7 @@ from tests.scenarios.outcomes import Outcome, What
 from tests.scenarios.stage import SETTLES, Counted, Happened, Stage
 from tests.scenarios.words import clock_text, duration_text
 
-from ringfence.model import format_network
+from ringfence.values.network import format_network
 
 _MOST_SHOWN = 10
 

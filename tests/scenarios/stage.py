@@ -32,24 +32,12 @@ from ringfence.friends.registry import FriendRegistry
 from ringfence.guard.floods import FloodJudge
 from ringfence.guard.pipeline import EffectHandler, Pipeline
 from ringfence.ledger import key_of
-from ringfence.model import (
-    Address,
-    Ban,
-    Challenge,
-    Contact,
-    CopiedRequest,
-    Endpoint,
-    Exchange,
-    Network,
-    Roster,
-    Scope,
-    SecurityEvent,
-    Service,
-    Transport,
-    TrunkHost,
-)
-from ringfence.networks import NetworkSet, exempts_friends
 from ringfence.store.database import Store
+from ringfence.values.ban import Ban, Scope
+from ringfence.values.event import Endpoint, SecurityEvent, Service, Transport
+from ringfence.values.friend import Contact, Roster, TrunkHost
+from ringfence.values.network import Address, Network, NetworkSet, exempts_friends
+from ringfence.values.packet import Challenge, CopiedRequest, Exchange
 
 MIDNIGHT = 1_700_006_400.0
 """The start of the first day of every scenario (seconds since the epoch)."""

@@ -8,18 +8,10 @@ from tests.scenarios.deeds import Deed, Verb
 from tests.scenarios.language import read
 from tests.support.captures import capture
 
-from ringfence.model import (
-    AMI,
-    Challenge,
-    CopiedRequest,
-    EventKind,
-    SecurityEvent,
-    Service,
-    SourceId,
-    Transport,
-)
 from ringfence.parse.ami import AmiDecoder
 from ringfence.parse.log import LogReader
+from ringfence.values.event import AMI, EventKind, SecurityEvent, Service, SourceId, Transport
+from ringfence.values.packet import Challenge, CopiedRequest
 
 Shape = tuple[Service, EventKind, Transport, str, str, bool, bool, bool]
 

@@ -8,7 +8,7 @@ from tests.scenarios.language import Scenario, TranscriptError, read
 from tests.scenarios.playing import DivergenceError, play
 from tests.scenarios.words import clock_text, duration_from, duration_text
 
-from ringfence.model import Service, Transport
+from ringfence.values.event import Service, Transport
 
 HEAD = "accounts: 200 to 249\nattacker is 203.0.113.5\n"
 A_GUESS = "10:00:00  attacker fails as 204, 6 times\n"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_network
 
-from ringfence.model import Network
+from ringfence.values.network import Network
 
 MOST_DEEDS = 200_000
 """The most repetitions that one line may ask for: a typing error must not overload the machine."""

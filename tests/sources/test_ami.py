@@ -30,11 +30,12 @@ from tests.support.network import PBX_IPV4
 
 from ringfence.clock import Backoff
 from ringfence.detect.sessions import Senders
-from ringfence.model import EventKind, Secret, SecurityEvent, Service
 from ringfence.parse import ami as parse_ami
 from ringfence.sources import ami
 from ringfence.sources.ami import AmiSource, AmiTarget
 from ringfence.sources.state import Condition, EndError, State
+from ringfence.values.event import EventKind, SecurityEvent, Service
+from ringfence.values.secret import Secret
 
 if TYPE_CHECKING:
     from ringfence.sources.standby import Period

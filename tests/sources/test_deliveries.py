@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.detect.events import PBX, event
 
-from ringfence.model import EventKind, SecurityEvent, SourceId
 from ringfence.sources.standby import Deliveries
+from ringfence.values.event import EventKind, SecurityEvent, SourceId
 
 SOURCES = (PBX, SourceId("pbx", "log:a#security"), SourceId("pbx", "log:b#security"))
 EVENTS = [

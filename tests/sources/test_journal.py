@@ -18,12 +18,12 @@ from tests.support.captures import FOLDER
 from tests.support.journal import Journald, why_no_journald
 
 from ringfence.clock import Backoff
-from ringfence.model import SecurityEvent, SourceId
 from ringfence.parse.line_result import LogAlarm
 from ringfence.parse.log import LogReader
 from ringfence.sources import journal
 from ringfence.sources.journal import JournalSource, position_key
 from ringfence.sources.state import State
+from ringfence.values.event import SecurityEvent, SourceId
 
 ID = SourceId("pbx", "journal")
 CURSOR = f"s={0:032x};i={{:x}};b={1:032x};m=2ba;t=660b28;x=4f"

@@ -14,11 +14,11 @@ from tests.sources.logs import ROTATIONS, Log, Numbers
 from tests.support.daemon import until as wait_until
 from tests.support.netns import run as run_command
 
-from ringfence.model import SourceId
 from ringfence.parse.line_result import LogCounts
 from ringfence.sources import log_file as follow
 from ringfence.sources.log_file import LogFileSource
 from ringfence.sources.state import Condition, State
+from ringfence.values.event import SourceId
 
 NOBODY = 65_534
 START = '{"device": 0, "inode": 0, "offset": 0, "mark": "", "done": []}'

@@ -11,11 +11,11 @@ from tests.detect.events import event
 from tests.sources.logs import ingest_of
 from tests.sources.test_standby import START, line
 
-from ringfence.model import EventKind, SecurityEvent, SourceId
 from ringfence.parse.line_result import LineResult, LogAlarm, LogCounts
 from ringfence.parse.log import LogReader
 from ringfence.sources.log_file import ANCIENT, AlarmCount, LogIngest, effective_time
 from ringfence.sources.standby import Standby, StandbyLog
+from ringfence.values.event import EventKind, SecurityEvent, SourceId
 
 HOUR = 3_600.0
 

@@ -15,10 +15,10 @@ from tests.support.captures import FOLDER
 from tests.support.lab import Lab
 
 from ringfence.clock import Backoff
-from ringfence.model import SecurityEvent, SourceId
 from ringfence.parse.log import LogReader
 from ringfence.sources.log_file import LogFileSource
 from ringfence.sources.state import State
+from ringfence.values.event import SecurityEvent, SourceId
 
 ID = SourceId("pbx", "log")
 CAPTURE = (FOLDER / "asterisk-22" / "unknown-account-register.security.log").read_bytes()

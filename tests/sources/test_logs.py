@@ -13,11 +13,11 @@ from attrs import define, evolve, field
 from structlog.testing import capture_logs
 from tests.support.captures import FOLDER
 
-from ringfence.model import SecurityEvent
 from ringfence.parse.custom import Custom
 from ringfence.sources import logs
 from ringfence.sources.logs import LOG_PATHS, LogPlan, Logs, check_paths, choose
 from ringfence.sources.state import State
+from ringfence.values.event import SecurityEvent
 
 CAPTURE = (FOLDER / "asterisk-22" / "unknown-account-register.security.log").read_bytes()
 EVENTS = CAPTURE.count(b"SECURITY[")

@@ -24,11 +24,13 @@ from tests.support.netns import inside
 from tests.support.network import socket_in
 
 from ringfence.clock import Backoff
-from ringfence.model import Contact, Roster, Secret, SecurityEvent, Service, Transport, TrunkHost
 from ringfence.sources import ami
 from ringfence.sources import roster as rosters_of
 from ringfence.sources.ami import AmiSource, AmiTarget
 from ringfence.sources.state import State
+from ringfence.values.event import SecurityEvent, Service, Transport
+from ringfence.values.friend import Contact, Roster, TrunkHost
+from ringfence.values.secret import Secret
 
 ALICE = Contact("pbx", Service.PJSIP, "alice", ip_address("198.18.1.10"), until=1795193107.0)
 CAROL = Contact("pbx", Service.PJSIP, "carol", ip_address("198.18.1.13"), reachable=True)

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.detect.events import event
 
-from ringfence.model import EventKind, SecurityEvent, SourceId
 from ringfence.parse.log import LogReader
 from ringfence.sources import standby as module
 from ringfence.sources.standby import CAUGHT_UP, LOOK_EVERY, STALLED, Standby, StandbyLog
+from ringfence.values.event import EventKind, SecurityEvent, SourceId
 
 START = 1_795_154_722.0
 """The wall clock when the monotonic one shows 0."""

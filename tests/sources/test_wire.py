@@ -22,11 +22,12 @@ from tests.support.network import PBX_IPV4, PBX_IPV6, Network, socket_in
 from ringfence.clock import Backoff
 from ringfence.firewall.contract import DROPPED_PREFIX, REQUEST_PREFIX, Add, FirewallPlan, Ports, Remove
 from ringfence.firewall.ipset.backend import IpsetBackend
-from ringfence.model import Challenge, CopiedRequest, Service, Transport
 from ringfence.netlink.nflog import GROUP
 from ringfence.sources import wire
 from ringfence.sources.state import EndError, State
 from ringfence.sources.wire import WireItem, WireSource
+from ringfence.values.event import Service, Transport
+from ringfence.values.packet import Challenge, CopiedRequest
 
 SECONDS = 10.0
 QUIET = 0.2

@@ -11,18 +11,11 @@ from tests.support.attempts import ATTEMPT, attempts, ban_of
 from tests.support.recorded import recorded_bans
 
 from ringfence.errors import StoreError
-from ringfence.model import (
-    AttemptCounts,
-    Ban,
-    EventKind,
-    Origin,
-    Proof,
-    Scope,
-    Service,
-    Transport,
-)
 from ringfence.store.bans import KEEP, StillShared
 from ringfence.store.database import Store
+from ringfence.values.attempt import AttemptCounts, Proof
+from ringfence.values.ban import Ban, Origin, Scope
+from ringfence.values.event import EventKind, Service, Transport
 
 
 def test_a_ban_is_read_as_it_was_recorded(store: Store, path: Path) -> None:

@@ -19,14 +19,11 @@ from tests.support.unprivileged import unprivileged
 
 import ringfence
 from ringfence.errors import StoreBusyError, StoreError
-from ringfence.model import (
-    ListEntry,
-    ListKind,
-    Scope,
-)
 from ringfence.store import database, file
 from ringfence.store.database import Store, schema
 from ringfence.store.file import VERSION
+from ringfence.values.ban import Scope
+from ringfence.values.entry import ListEntry, ListKind
 
 NOBODY = 65_534
 

@@ -4,11 +4,8 @@ from pathlib import Path
 
 from attrs import evolve
 
-from ringfence.model import (
-    ListEntry,
-    ListKind,
-)
 from ringfence.store.database import Store
+from ringfence.values.entry import ListEntry, ListKind
 
 
 def test_entries_keep_their_list_and_expire(store: Store, path: Path) -> None:

@@ -31,10 +31,10 @@ from tests.support.recorded import recorded_bans
 from tests.support.world import START
 
 from ringfence.errors import Exit, StoreDamagedError, StoreError
-from ringfence.model import ListKind
 from ringfence.store import file
 from ringfence.store.database import Store
 from ringfence.store.file import VERSION
+from ringfence.values.entry import ListKind
 
 
 @pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.long)])

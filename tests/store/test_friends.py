@@ -8,12 +8,9 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from ringfence.model import (
-    Friend,
-    FriendReason,
-)
 from ringfence.store.database import Store
 from ringfence.store.tables import KEEP_FRIENDS
+from ringfence.values.friend import Friend, FriendReason
 
 
 def friend(

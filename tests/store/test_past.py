@@ -5,8 +5,9 @@ from ipaddress import ip_network
 from attrs import evolve
 from tests.support.attempts import attempts, ban_of
 
-from ringfence.model import AttemptCounts, BanEnd, Proof, Scope
 from ringfence.store.database import Store
+from ringfence.values.attempt import AttemptCounts, Proof
+from ringfence.values.ban import BanEnd, Scope
 
 MOST = 10
 

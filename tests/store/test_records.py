@@ -8,10 +8,10 @@ from structlog.testing import capture_logs
 from tests.support.attempts import ban_of
 from tests.support.recorded import active
 
-from ringfence.model import Scope
 from ringfence.store.bans import KEEP, Records
 from ringfence.store.database import Store
 from ringfence.store.writer import BestEffort
+from ringfence.values.ban import Scope
 
 Action = Callable[[], object]
 SUBJECT = ip_network("192.0.2.1")

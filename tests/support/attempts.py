@@ -4,7 +4,9 @@ from ipaddress import ip_address, ip_network
 
 from attrs import evolve
 
-from ringfence.model import Attempt, AttemptKind, Ban, EventKind, Origin, Proof, Service, Transport
+from ringfence.values.attempt import Attempt, AttemptKind, Proof
+from ringfence.values.ban import Ban, Origin
+from ringfence.values.event import EventKind, Service, Transport
 
 ATTEMPT = Attempt(
     asterisk="pbx",

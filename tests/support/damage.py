@@ -16,8 +16,9 @@ from tests.support.kept import settings as kept_settings
 from tests.support.recorded import active
 from tests.support.world import START
 
-from ringfence.model import Friend, FriendReason, ListEntry, ListKind
 from ringfence.store.database import Store
+from ringfence.values.entry import ListEntry, ListKind
+from ringfence.values.friend import Friend, FriendReason
 
 PAGE = 4_096
 IN_KERNEL = ip_network("198.18.0.99")

@@ -19,10 +19,12 @@ from ringfence.detect.rules import RULES
 from ringfence.firewall.contract import Flooder
 from ringfence.guard.floods import FloodJudge
 from ringfence.guard.pipeline import EffectHandler, Pipeline
-from ringfence.model import Address, Challenge, Endpoint, Network
+from ringfence.values.network import Address, Network
+from ringfence.values.packet import Challenge
 
 if TYPE_CHECKING:
     from ringfence.detect.judgement import Decision, Judgement
+    from ringfence.values.event import Endpoint
 
 STRANGER = "203.0.113.9"
 BY_NAME = {rule.name: rule for rule in RULES}

@@ -35,7 +35,7 @@ from ringfence.firewall.contract import (
     Ports,
     Ration,
 )
-from ringfence.model import Scope
+from ringfence.values.ban import Scope
 
 FOLDER = Path(__file__).parent.parent / "firewall" / "fates"
 SENT = 12

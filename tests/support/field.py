@@ -28,8 +28,8 @@ from tests.support.sip_raw import Raw, calling, guesses
 from ringfence.detect.rules import RULES
 from ringfence.features.replay.files import ReplayInput, inspect
 from ringfence.features.replay.run import replay
-from ringfence.model import SourceId
-from ringfence.networks import NetworkSet
+from ringfence.values.event import SourceId
+from ringfence.values.network import NetworkSet
 
 FOLDER = Path(__file__).parents[1] / "features/replay/field"
 

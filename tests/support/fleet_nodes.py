@@ -28,9 +28,9 @@ from ringfence.clock import Clock
 from ringfence.config.crowdsec import Access, Sharing
 from ringfence.features.fleet.guard import Decisions, Fleet
 from ringfence.ledger import Ledger
-from ringfence.model import Secret
-from ringfence.networks import unpack
 from ringfence.store.database import Store
+from ringfence.values.network import unpack
+from ringfence.values.secret import Secret
 
 INTERVAL, MOST = 10.0, 262_144  # seconds; decisions
 STARTS = 60.0

@@ -21,7 +21,7 @@ from tests.support.flavours import command
 from tests.support.netns import run
 from tests.support.network import Network
 
-from ringfence.networks import VERSIONS
+from ringfence.values.network import VERSIONS
 
 KINDS: Mapping[str, tuple[str, str]] = {
     "nftables": ("nftables", "nft"),

@@ -23,9 +23,10 @@ from ringfence.features.feeds.denied import Feeds
 from ringfence.features.fleet.guard import refusal_of
 from ringfence.features.fleet.sync import Pull, Sync
 from ringfence.firewall.contract import PASSING, NetworkList
-from ringfence.model import Address, FriendReason, Network
 from ringfence.parse.feeds import FeedFormat
 from ringfence.parse.lapi import parse_page
+from ringfence.values.friend import FriendReason
+from ringfence.values.network import Address, Network
 
 OWN = "198.18.0.1"
 LOGIN, GATEWAY = "203.0.113.77", "192.0.2.254"

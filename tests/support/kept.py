@@ -17,8 +17,9 @@ from ringfence.detect.detector import Detector
 from ringfence.detect.rules import RULES
 from ringfence.firewall.contract import LimitMode
 from ringfence.guard.firewall_side import ChosenBackend, build_firewall_side
-from ringfence.model import Ban, Friend, FriendReason
 from ringfence.store.database import Store
+from ringfence.values.ban import Ban
+from ringfence.values.friend import Friend, FriendReason
 
 OFFICE, OTHER = "198.51.100.0/24", "192.0.2.1"
 PHONE = Friend("pbx", ip_address(OTHER), "alice", FriendReason.AUTHENTICATED, START, START, START + 7_200)

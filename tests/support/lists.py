@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from ringfence.firewall.contract import Backend, NetworkList
 from ringfence.firewall.nftables import messages
-from ringfence.model import Network
 from ringfence.netlink.connection import NetlinkConnection
+from ringfence.values.network import Network
 
 
 def write_list(backend: Backend, which: NetworkList, networks: Iterable[Network]) -> None:

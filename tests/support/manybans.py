@@ -12,8 +12,9 @@ from pathlib import Path
 from attrs import evolve, frozen
 from tests.support.attempts import ATTEMPT
 
-from ringfence.model import Ban, Network, Origin, Scope
 from ringfence.store.database import Store
+from ringfence.values.ban import Ban, Origin, Scope
+from ringfence.values.network import Network
 
 ATTEMPTS = 5
 SECONDS = 86_400.0

@@ -16,7 +16,8 @@ from tests.support.netns import inside, neighbour, run
 from ringfence.firewall.contract import Add, Backend, BanAction, FirewallPlan, Limit, LimitMode, Ports
 from ringfence.firewall.ipset.backend import IpsetBackend
 from ringfence.firewall.nftables.backend import NftablesBackend
-from ringfence.model import Network, Scope
+from ringfence.values.ban import Scope
+from ringfence.values.network import Network
 
 SIP, OTHER = 5060, 7060
 MANY = 2000

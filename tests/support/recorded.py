@@ -1,7 +1,7 @@
 """The bans that a database records, for comparison with those that a test placed."""
 
-from ringfence.model import Ban
 from ringfence.store.database import Store
+from ringfence.values.ban import Ban
 
 
 def active(store: Store, now: float) -> list[Ban]:

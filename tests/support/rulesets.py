@@ -20,8 +20,8 @@ from ringfence.firewall.ipset.iptables_rules import wanted_rules
 from ringfence.firewall.ipset.messages import Command, _Attr, _Data
 from ringfence.firewall.ipset.sets import create_set, set_specs
 from ringfence.firewall.nftables.ruleset import BanSet, Ruleset, default_ban_sets, ruleset, ruleset_text
-from ringfence.model import Scope
 from ringfence.netlink.connection import integer, nested, parse, string
+from ringfence.values.ban import Scope
 
 ROOT = Path(__file__).parent.parent / "firewall" / "rulesets"
 Texts = Mapping[str, str | None]

@@ -29,22 +29,13 @@ from ringfence.detect.judgement import (
 from ringfence.detect.rules import RULES, Claimed
 from ringfence.detect.sessions import MAX_SESSIONS
 from ringfence.ledger import Record, key_of
-from ringfence.model import (
-    Address,
-    AlarmChange,
-    Ban,
-    Challenge,
-    Contact,
-    CopiedRequest,
-    Endpoint,
-    EventKind,
-    Friend,
-    Network,
-    Proof,
-    Scope,
-    SecurityEvent,
-)
-from ringfence.networks import NetworkSet
+from ringfence.values.alarm import AlarmChange
+from ringfence.values.attempt import Proof
+from ringfence.values.ban import Ban, Scope
+from ringfence.values.event import Endpoint, EventKind, SecurityEvent
+from ringfence.values.friend import Contact, Friend
+from ringfence.values.network import Address, Network, NetworkSet
+from ringfence.values.packet import Challenge, CopiedRequest
 
 PBX = "pbx"
 EPOCH = 1_700_006_400.0

@@ -23,9 +23,9 @@ from ringfence.detect.rules import RULES, Rule
 from ringfence.firewall.contract import Add, Change, Element, Health, ListSteps, NetworkList, Opened, Outcome
 from ringfence.firewall.memory import MemoryBackend
 from ringfence.ledger import key_of
-from ringfence.model import Ban, BanEnd, Network, Scope
-from ringfence.networks import NetworkSet
 from ringfence.store.database import Store
+from ringfence.values.ban import Ban, BanEnd, Scope
+from ringfence.values.network import Network, NetworkSet
 
 if TYPE_CHECKING:
     from ringfence.errors import FirewallError

@@ -17,8 +17,8 @@ from ringfence.bans.exempt import Exempt, too_wide
 from ringfence.errors import FirewallError, SetFullError
 from ringfence.firewall.contract import Add, Change, Outcome, Remove
 from ringfence.ledger import Ledger, Record, ban_of, key_of, network_of, parts_of, renew_at, scope_of
-from ringfence.model import CLAIMED_SCOPES, Ban, BanEnd, Network, Origin, Scope
-from ringfence.networks import NetworkSet
+from ringfence.values.ban import CLAIMED_SCOPES, Ban, BanEnd, Origin, Scope
+from ringfence.values.network import Network, NetworkSet
 
 CHUNK = 2_000
 """The maximum number of bans in one call to the kernel, which takes some ten milliseconds."""

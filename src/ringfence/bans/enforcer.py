@@ -25,8 +25,10 @@ from ringfence.errors import ControlError, FirewallError
 from ringfence.firewall.contract import Add, Backend, LimitMode, NetworkList, Opened, Outcome
 from ringfence.firewall.probe import Verification, verify
 from ringfence.ledger import Record, ban_of, key_of, network_of
-from ringfence.model import Ban, Network, Origin, printable
 from ringfence.store.bans import Records
+from ringfence.values.ban import Ban, Origin
+from ringfence.values.network import Network
+from ringfence.values.text import printable
 
 
 class Enforcer:

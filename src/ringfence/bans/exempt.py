@@ -5,8 +5,7 @@ from ipaddress import ip_network
 
 from attrs import field, frozen
 
-from ringfence.model import Network, format_network
-from ringfence.networks import SHORTEST, NetworkSet, overlap, without
+from ringfence.values.network import SHORTEST, Network, NetworkSet, format_network, overlap, without
 
 ITSELF: Mapping[Network, str] = {
     ip_network("127.0.0.0/8"): "this host itself",

@@ -19,9 +19,8 @@ import structlog
 from ringfence.clock import Backoff
 from ringfence.errors import FirewallError
 from ringfence.firewall.contract import Backend, ListSteps, NetworkList
-from ringfence.model import Network
-from ringfence.networks import RangedNetworks
 from ringfence.threads import Threads
+from ringfence.values.network import Network, RangedNetworks
 
 SHORT = 2_000
 """A list of up to this many networks is written on the event loop, a longer one by :meth:`Filler.run`."""

@@ -7,7 +7,8 @@ from math import inf
 from ringfence.errors import FirewallIncompleteError
 from ringfence.firewall.contract import Backend, Element
 from ringfence.ledger import key_of, network_of
-from ringfence.model import Network, Scope
+from ringfence.values.ban import Scope
+from ringfence.values.network import Network
 
 
 def listed(backend: Backend, known: Iterable[int] | None, most: float = inf) -> Iterator[Element]:

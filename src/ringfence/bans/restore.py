@@ -17,9 +17,9 @@ from ringfence.bans.listing import listed
 from ringfence.clock import Clock
 from ringfence.firewall.contract import MAX_TIMEOUT, Backend, Remove
 from ringfence.ledger import key_of, network_of
-from ringfence.model import Ban
 from ringfence.store.bans import Records
 from ringfence.store.rows import Ended
+from ringfence.values.ban import Ban
 
 EARLY = 1.0
 LATE = 2.0

@@ -21,8 +21,18 @@ from ringfence.bans.listing import listed
 from ringfence.errors import ControlError
 from ringfence.firewall.contract import Outcome
 from ringfence.ledger import key_of, network_of, parts_of
-from ringfence.model import CLAIMED_SCOPES, WHOLE_SCOPES, Address, Friend, Network, Origin, Scope
-from ringfence.networks import PREFIX_LENGTHS, exempts_friends, is_one_host, overlap, whole_sender, without
+from ringfence.values.ban import CLAIMED_SCOPES, WHOLE_SCOPES, Origin, Scope
+from ringfence.values.friend import Friend
+from ringfence.values.network import (
+    PREFIX_LENGTHS,
+    Address,
+    Network,
+    exempts_friends,
+    is_one_host,
+    overlap,
+    whole_sender,
+    without,
+)
 
 
 @frozen

@@ -17,8 +17,8 @@ from ringfence import street
 from ringfence.cli.groups import LazyGroup
 from ringfence.cli.output import echo, echo_stderr, exit_if_unrecorded
 from ringfence.errors import Exit, report_defect
-from ringfence.model import printable
 from ringfence.street import Command
+from ringfence.values.text import printable
 
 
 class Commands(LazyGroup):

@@ -46,8 +46,8 @@ from ringfence.config.converters import parse_duration
 from ringfence.config.schema import Settings
 from ringfence.control import MOST_LISTED
 from ringfence.errors import DaemonUnreachableError, Exit
-from ringfence.model import format_network
 from ringfence.plurals import counted
+from ringfence.values.network import format_network
 
 REFRESH = 1.0  # seconds between two updates of the live list
 WITHOUT_DAEMON = "the daemon does not answer: removed from the kernel directly"

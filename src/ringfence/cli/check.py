@@ -29,11 +29,11 @@ from ringfence.host.console import Console, NoConsole, local_console
 from ringfence.host.hosts_file import HOSTS
 from ringfence.host.listening import find_proxy_sockets
 from ringfence.host.protected import why_no_logins
-from ringfence.model import format_network
 from ringfence.plurals import counted
 from ringfence.sources.ami import AmiSource
 from ringfence.sources.state import WITHOUT_CLIENTS, WITHOUT_WIRE, State
 from ringfence.sources.wire import WireSource
+from ringfence.values.network import format_network
 
 _UNREACHED = "is Asterisk running, and does its manager.conf have enabled = yes in [general]?"
 _INDENT = 4  # columns of the mark (``ok``, ``NO`` or ``--``) before a finding

@@ -14,7 +14,10 @@ from ringfence.findings import Finding
 from ringfence.host.console import Console
 from ringfence.host.console_tables import Trunk, identifies_from, peers_from
 from ringfence.lists.entries import parse_entry
-from ringfence.model import FriendReason, ListKind, Network, printable
+from ringfence.values.entry import ListKind
+from ringfence.values.friend import FriendReason
+from ringfence.values.network import Network
+from ringfence.values.text import printable
 
 WIDEST = {4: 16, 6: 32}
 """The shortest prefix length of a suggested network, by IP version. No carrier needs a wider network."""

@@ -27,8 +27,8 @@ from ringfence.errors import (
     NoAnswerError,
     error_lines,
 )
-from ringfence.model import Network, parse_network
 from ringfence.plurals import counted
+from ringfence.values.network import Network, parse_network
 
 _T = TypeVar("_T")
 

@@ -28,7 +28,7 @@ from ringfence.cli.screen import Screen, escaped_text, table_of
 from ringfence.clock import format_duration
 from ringfence.errors import Exit
 from ringfence.lists.entries import EntryKind, parse_entry, parse_region
-from ringfence.model import printable
+from ringfence.values.text import printable
 
 _SHOWN_ADDRESSES = 4
 _OPTIONAL_COLUMNS = ("ADDED", "FROM", "ENDS")

@@ -1,8 +1,8 @@
 """Plain output of all commands. Only this module writes plain text to standard output and standard error.
 
 Text from outside (an account, a message of a SIP peer, a DNS name, a log line) may contain any character.
-Each argument is printed as one line: :func:`ringfence.model.printable` escapes line ends and other control
-characters. Tables and colours are printed by ``screen``.
+Each argument is printed as one line: :func:`~ringfence.values.text.printable` escapes line ends and other
+control characters. Tables and colours are printed by ``screen``.
 """
 
 import json
@@ -19,7 +19,7 @@ import typer
 from attrs import define
 
 from ringfence.errors import Exit, RingfenceError, error_lines
-from ringfence.model import printable
+from ringfence.values.text import printable
 
 if TYPE_CHECKING:
     from ringfence.report.text import TextForm

@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ringfence.cli.output import echo, width_of, wrapped
-from ringfence.model import printable
 from ringfence.report.text import cut
+from ringfence.values.text import printable
 
 _T = TypeVar("_T")
 

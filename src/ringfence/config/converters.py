@@ -20,18 +20,11 @@ from ringfence.detect.rules import RULES
 from ringfence.firewall import BACKENDS
 from ringfence.firewall.contract import BanAction, LimitMode
 from ringfence.lists.entries import parse_entry, parse_host, parse_region
-from ringfence.model import (
-    Address,
-    Network,
-    Origin,
-    QuietHours,
-    Secret,
-    SecretUrl,
-    Severity,
-    Topic,
-    parse_network,
-)
 from ringfence.parse.feeds import FeedFormat
+from ringfence.values.ban import Origin
+from ringfence.values.network import Address, Network, parse_network
+from ringfence.values.notification import QuietHours, Severity, Topic
+from ringfence.values.secret import Secret, SecretUrl
 
 # -- files that contain a secret
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from attrs import frozen
 
 from ringfence.config.converters import ApiUrl, Duration, Name, crosses_in_clear, read_secret
-from ringfence.model import Secret
+from ringfence.values.secret import Secret
 
 MIN_INTERVAL = 1.0  # seconds
 

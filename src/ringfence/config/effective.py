@@ -15,7 +15,7 @@ from ringfence.config.converters import SipPort, text_of_duration
 from ringfence.config.loader import overridden
 from ringfence.config.schema import ROOT, Key, KeyPath, children_of
 from ringfence.errors import ConfigError
-from ringfence.model import MASK, Secret, SecretUrl
+from ringfence.values.secret import MASK, Secret, SecretUrl
 
 # -- the line of each key in a TOML file, which tomllib does not report
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from attrs import Factory, frozen
 
 from ringfence.config.converters import Duration, Name, Text, toml_of
-from ringfence.model import SecretUrl
 from ringfence.parse.feeds import FeedFormat, FeedLayout, identity_of
+from ringfence.values.secret import SecretUrl
 
 FETCHED = Path("/var/lib/ringfence-feeds")
 """The folder of the fetcher, with the lists that it fetched."""

@@ -9,7 +9,7 @@ Variables of the environment override keys of the file (:func:`overridden`).
 
 Secrets come from the file itself, from a separate file (``secret_file``), or, if neither is set, from the
 systemd credential ``NAME.secret``, with the Asterisk's NAME. They are read here, once, and passed on as
-:class:`ringfence.model.Secret`.
+:class:`ringfence.values.secret.Secret`.
 """
 
 import os
@@ -50,7 +50,7 @@ from ringfence.config.schema import (
     with_passwords,
 )
 from ringfence.errors import ConfigError
-from ringfence.model import Secret
+from ringfence.values.secret import Secret
 
 # -- environment variables that set keys of the configuration, for containers
 #

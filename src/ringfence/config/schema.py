@@ -58,19 +58,13 @@ from ringfence.firewall.contract import (
 )
 from ringfence.lists.entries import CONFIGURATION, Configured, parse_region
 from ringfence.lists.prefixes import code_of, text_of
-from ringfence.model import (
-    ListEntry,
-    ListKind,
-    Network,
-    QuietHours,
-    Scope,
-    Secret,
-    Severity,
-    Topic,
-    Transport,
-)
 from ringfence.netlink.nflog import GROUP
-from ringfence.networks import NetworkSet, is_loopback
+from ringfence.values.ban import Scope
+from ringfence.values.entry import ListEntry, ListKind
+from ringfence.values.event import Transport
+from ringfence.values.network import Network, NetworkSet, is_loopback
+from ringfence.values.notification import QuietHours, Severity, Topic
+from ringfence.values.secret import Secret
 
 if TYPE_CHECKING:
     from ringfence.parse.custom import Custom

@@ -18,7 +18,8 @@ from collections.abc import Iterator, Sequence
 from attrs import frozen
 
 from ringfence.detect.confirmation import Backing
-from ringfence.model import Address, SecurityEvent
+from ringfence.values.event import SecurityEvent
+from ringfence.values.network import Address
 
 PATIENCE = 0.1
 MOST_LINES = 256

@@ -33,7 +33,6 @@ from itertools import count
 
 from attrs import field
 
-from ringfence import event_values
 from ringfence.detect.ambiguous import AmbiguousLines
 from ringfence.detect.confirmation import (
     Answers,
@@ -69,31 +68,20 @@ from ringfence.detect.sessions import (
     session_id,
     session_number,
 )
-from ringfence.event_values import evolve
-from ringfence.model import (
-    AMI,
-    WIRE,
-    Address,
-    Attempt,
-    AttemptKind,
-    Challenge,
-    CopiedRequest,
-    Endpoint,
-    EventKind,
-    Proof,
-    Scope,
-    SecurityEvent,
-    Service,
-    SourceId,
-    Transport,
-)
+from ringfence.values import fast
+from ringfence.values.attempt import Attempt, AttemptKind, Proof
+from ringfence.values.ban import Scope
+from ringfence.values.event import AMI, WIRE, Endpoint, EventKind, SecurityEvent, Service, SourceId, Transport
+from ringfence.values.fast import evolve
+from ringfence.values.network import Address
+from ringfence.values.packet import Challenge, CopiedRequest
 
 # -- findings of the attribution: new attempts, new facts about known attempts, and logins through SIP proxies
 #
 # A finding is what ``attribution`` concludes from one input of a source. The detector handles each finding.
 
 
-@event_values.frozen
+@fast.frozen
 class AttributedAttempt:
     """An attempt, and the time at which it counts (monotonic seconds).
 
@@ -111,7 +99,7 @@ class AttributedAttempt:
     copied: bool = field(default=False, eq=False)
 
 
-@event_values.frozen
+@fast.frozen
 class DuplicateReport:
     """A report by ``source`` of an attempt that another source has already reported.
 
@@ -128,7 +116,7 @@ class DuplicateReport:
     forged_address: Address | None
 
 
-@event_values.frozen
+@fast.frozen
 class NewProof:
     """A proof that ``address`` really sent all attempts in ``session`` at ``asterisk`` that name it."""
 
@@ -138,7 +126,7 @@ class NewProof:
     proof: Proof
 
 
-@event_values.frozen
+@fast.frozen
 class UnprovableGuess:
     """A guess of ``address`` that nothing can prove.
 
@@ -148,14 +136,14 @@ class UnprovableGuess:
     address: Address
 
 
-@event_values.frozen
+@fast.frozen
 class ClientLogin:
     """A login through a SIP proxy; ``event`` names the client of the proxy as its sender."""
 
     event: SecurityEvent
 
 
-@event_values.frozen
+@fast.frozen
 class WrongAnswer:
     """A wrong answer to the challenge of an attempt that was without credentials: it is a guess.
 

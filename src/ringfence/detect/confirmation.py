@@ -24,21 +24,11 @@ from ringfence.detect.sessions import (
     UnconfirmedReport,
     role_of,
 )
-from ringfence.event_values import evolve
-from ringfence.model import (
-    AMI,
-    WIRE,
-    Address,
-    Attempt,
-    Challenge,
-    Endpoint,
-    EventKind,
-    Proof,
-    SecurityEvent,
-    Service,
-    Transport,
-)
-from ringfence.networks import NetworkSet
+from ringfence.values.attempt import Attempt, Proof
+from ringfence.values.event import AMI, WIRE, Endpoint, EventKind, SecurityEvent, Service, Transport
+from ringfence.values.fast import evolve
+from ringfence.values.network import Address, NetworkSet
+from ringfence.values.packet import Challenge
 
 # -- unconfirmed attempts: reports that wait for a confirmation, because their address may be forged
 #

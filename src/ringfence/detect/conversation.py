@@ -71,8 +71,10 @@ from math import inf
 from attrs import Factory, define, frozen
 
 from ringfence.detect.sessions import AddressKey, address_key, remember
-from ringfence.event_values import evolve
-from ringfence.model import Address, Challenge, CopiedRequest, Endpoint, Transport
+from ringfence.values.event import Endpoint, Transport
+from ringfence.values.fast import evolve
+from ringfence.values.network import Address
+from ringfence.values.packet import Challenge, CopiedRequest
 
 MOST = 16_384
 """The greatest number of requests that are remembered. They take 18 MB."""

@@ -81,33 +81,15 @@ from ringfence.detect.refused_logins import LATE_REFUSALS, RefusedLogins, is_ref
 from ringfence.detect.rules import By, Claimed, Rule
 from ringfence.detect.sessions import MAX_SESSIONS, remember
 from ringfence.detect.unexplained import STREAMS, Exchanges
-from ringfence.event_values import evolve
 from ringfence.ledger import Ledger, key_of, network_of
-from ringfence.model import (
-    AMI,
-    CLAIMED_SCOPES,
-    WHOLE_SCOPES,
-    WIRE,
-    Address,
-    AlarmChange,
-    Attempt,
-    AttemptKind,
-    Challenge,
-    Contact,
-    CopiedRequest,
-    Endpoint,
-    EventKind,
-    Exchange,
-    FriendReason,
-    Network,
-    Origin,
-    Proof,
-    Scope,
-    SecurityEvent,
-    Service,
-    Transport,
-)
-from ringfence.networks import NetworkSet, contains, is_one_host, sender_of
+from ringfence.values.alarm import AlarmChange
+from ringfence.values.attempt import Attempt, AttemptKind, Proof
+from ringfence.values.ban import CLAIMED_SCOPES, WHOLE_SCOPES, Origin, Scope
+from ringfence.values.event import AMI, WIRE, Endpoint, EventKind, SecurityEvent, Service, Transport
+from ringfence.values.fast import evolve
+from ringfence.values.friend import Contact, FriendReason
+from ringfence.values.network import Address, Network, NetworkSet, contains, is_one_host, sender_of
+from ringfence.values.packet import Challenge, CopiedRequest, Exchange
 
 _MOST_SEARCHED = 200
 _MOST_NARROW = 20_000

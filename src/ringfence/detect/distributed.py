@@ -42,8 +42,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
 from ringfence.detect.history import Key, Subject, Subjects, unpack_network
-from ringfence.model import Address, Network, Scope, Transport
-from ringfence.networks import contains, is_one_host, narrowest
+from ringfence.values.ban import Scope
+from ringfence.values.event import Transport
+from ringfence.values.network import Address, Network, contains, is_one_host, narrowest
 
 LEAST_24S, LEAST_48S, LEAST_64S = 16, 8, 5
 """The number of /24s of a /16, of /48s of a /32, and of /64s of a /48 whose failures ban all of it."""

@@ -39,21 +39,13 @@ from ringfence.detect.judgement import (
 )
 from ringfence.detect.rules import MOST_ADDING, By, FriendLimit, Of, Rule, is_proven
 from ringfence.detect.sessions import remember
-from ringfence.model import (
-    Address,
-    AlarmChange,
-    Attempt,
-    AttemptKind,
-    Contact,
-    EventKind,
-    FriendReason,
-    Network,
-    Scope,
-    SecurityEvent,
-    Transport,
-    printable,
-)
-from ringfence.networks import sender_of
+from ringfence.values.alarm import AlarmChange
+from ringfence.values.attempt import Attempt, AttemptKind
+from ringfence.values.ban import Scope
+from ringfence.values.event import EventKind, SecurityEvent, Transport
+from ringfence.values.friend import Contact, FriendReason
+from ringfence.values.network import Address, Network, sender_of
+from ringfence.values.text import printable
 
 # -- phone health: detects broken phones, an outage of all phones, and passwords that may be known to others
 #

@@ -1,9 +1,10 @@
 """The friends of this PBX: addresses of its phones and trunks, and the accounts that work there.
 
 (A friend is not chan_sip's ``type=friend``.) An address may have several *reasons* to be a friend, such as a
-login and a contact. Each :class:`~ringfence.model.Friend` object is one reason. This module performs no I/O:
-its caller adds the reasons (:meth:`Friends.add`) and expires them (:meth:`Friends.expire`). A reason that has
-expired is *former* for a month: a phone with a wrong password cannot renew it, but is still a broken phone.
+login and a contact. Each :class:`~ringfence.values.friend.Friend` object is one reason. This module performs
+no I/O: its caller adds the reasons (:meth:`Friends.add`) and expires them (:meth:`Friends.expire`). A reason
+that has expired is *former* for a month: a phone with a wrong password cannot renew it, but is still a broken
+phone.
 When all phones fail at once, former friends count as friends during :attr:`Friends.outage_mode`.
 
 A login or a contact makes a friend only if :meth:`Friends.admits` it, because one account may make only some
@@ -20,18 +21,10 @@ from itertools import islice
 from typing import Generic, TypeVar
 
 from ringfence.detect.new_friends import GUILTY_FOR, YOUNG_FOR, AccountKey, NewFriends
-from ringfence.event_values import evolve
-from ringfence.model import (
-    Address,
-    EventKind,
-    Friend,
-    FriendReason,
-    Network,
-    SecurityEvent,
-    Service,
-    short_account,
-)
-from ringfence.networks import sender_of
+from ringfence.values.event import EventKind, SecurityEvent, Service, short_account
+from ringfence.values.fast import evolve
+from ringfence.values.friend import Friend, FriendReason
+from ringfence.values.network import Address, Network, sender_of
 
 MOST = 65_536
 MOST_FORMER = 256

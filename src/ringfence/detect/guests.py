@@ -19,7 +19,7 @@ from ringfence.detect.rules import DAY
 from ringfence.detect.sessions import remember
 
 if TYPE_CHECKING:
-    from ringfence.model import Address
+    from ringfence.values.network import Address
 
 MOST = 256
 _INVITE = "INVITE"

@@ -29,21 +29,13 @@ from typing import Any, TypeVar
 
 from attrs import Factory, define, field, frozen
 
-from ringfence import event_values
 from ringfence.detect.friends import Friends
 from ringfence.detect.sessions import AddressKey, address_key
 from ringfence.ledger import key_of
-from ringfence.model import (
-    Address,
-    Attempt,
-    AttemptKind,
-    EventKind,
-    Network,
-    Proof,
-    Service,
-    Transport,
-)
-from ringfence.networks import NetworkSet, sender_of
+from ringfence.values import fast
+from ringfence.values.attempt import Attempt, AttemptKind, Proof
+from ringfence.values.event import EventKind, Service, Transport
+from ringfence.values.network import Address, Network, NetworkSet, sender_of
 
 # -- A compact table for subjects (addresses or networks counted as one) with a single attempt
 #
@@ -224,7 +216,7 @@ def unpack_network(key: Key) -> Network:
     return made((key[:-1], key[-1]))
 
 
-@event_values.frozen
+@fast.frozen
 class Fact:
     """An attempt as the rules see it; ``at`` is its time (monotonic seconds).
 
@@ -683,7 +675,7 @@ def _size_of(generation: _Generation) -> int:
 
 # -- subjects: the network that is counted and banned for an address, its exemption and its status as friend
 #
-# The subject is the address for IPv4 and the /64 for IPv6, because a host owns its /64 (``networks.py`` has
+# The subject is the address for IPv4 and the /64 for IPv6, because a host owns its /64 (``network.py`` has
 # the exception of NAT64). A friend in a /64 is a subject of its own. The rest of that /64 is one subject. A
 # ban of it names the whole /64, and the kernel exempts the friend. If an exempt network (such as the PBX's
 # own) lies in a /64, each address of this /64 is a subject of its own. The prefix is the /24 or /48 around

@@ -33,19 +33,12 @@ from ringfence.detect.judgement import OFFICE, Count, Decision, distributed, spo
 from ringfence.detect.new_friends import AccountKey
 from ringfence.detect.rules import By, Claimed, Of, Rule
 from ringfence.detect.sessions import UNKNOWN_ACCOUNT, remember
-from ringfence.event_values import evolve
-from ringfence.model import (
-    WIDEST_FIRST,
-    AlarmChange,
-    Attempt,
-    AttemptKind,
-    EventKind,
-    Network,
-    Proof,
-    Scope,
-    short_account,
-)
-from ringfence.networks import contains, is_one_host, narrowest, prefix_of
+from ringfence.values.alarm import AlarmChange
+from ringfence.values.attempt import Attempt, AttemptKind, Proof
+from ringfence.values.ban import WIDEST_FIRST, Scope
+from ringfence.values.event import EventKind, short_account
+from ringfence.values.fast import evolve
+from ringfence.values.network import Network, contains, is_one_host, narrowest, prefix_of
 
 # -- counts over several subjects: the proven attempts of one prefix, or on one account
 #

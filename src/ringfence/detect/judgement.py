@@ -5,23 +5,16 @@ from math import inf
 
 from attrs import Factory, define, frozen
 
-from ringfence import event_values
 from ringfence.alarm_codes import AlarmCode
 from ringfence.detect.new_friends import MOST_A_DAY, MOST_AN_HOUR
 from ringfence.detect.rules import DAY, HOUR, Rule
-from ringfence.model import (
-    Address,
-    AlarmChange,
-    Attempt,
-    AttemptKind,
-    Friend,
-    Network,
-    Proof,
-    Scope,
-    format_network,
-    printable,
-    rfc3339,
-)
+from ringfence.values import fast
+from ringfence.values.alarm import AlarmChange
+from ringfence.values.attempt import Attempt, AttemptKind, Proof
+from ringfence.values.ban import Scope
+from ringfence.values.friend import Friend
+from ringfence.values.network import Address, Network, format_network
+from ringfence.values.text import printable, rfc3339
 
 
 @frozen
@@ -76,7 +69,7 @@ class Disposition(enum.StrEnum):
     PROVEN = "proven"  # not a new attempt: the address of an earlier one is proven now
 
 
-@event_values.frozen
+@fast.frozen
 class Judgement:
     """An attempt, how it was treated, and the ban that follows, if any."""
 

@@ -32,7 +32,7 @@ from attrs import Factory, define
 
 from ringfence.detect.rules import DAY, HOUR
 from ringfence.detect.sessions import remember
-from ringfence.model import Network
+from ringfence.values.network import Network
 
 MOST_AN_HOUR = 8
 MOST_A_DAY = 20

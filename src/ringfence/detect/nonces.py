@@ -39,8 +39,11 @@ from collections import OrderedDict
 
 from attrs import frozen
 
-from ringfence.event_values import evolve
-from ringfence.model import Address, Attempt, Challenge, Proof, Service, Transport
+from ringfence.values.attempt import Attempt, Proof
+from ringfence.values.event import Service, Transport
+from ringfence.values.fast import evolve
+from ringfence.values.network import Address
+from ringfence.values.packet import Challenge
 
 LIFE = 600.0
 """How long a nonce of chan_sip is remembered (seconds).

@@ -28,7 +28,7 @@ from collections.abc import Set as AbstractSet
 from math import inf
 
 from ringfence.detect.sessions import remember
-from ringfence.model import Address
+from ringfence.values.network import Address
 
 MANY = 20
 WITHIN = 86_400.0

@@ -10,7 +10,9 @@ from collections import OrderedDict
 from collections.abc import Iterable
 
 from ringfence.detect.sessions import AddressKey, address_key, remember
-from ringfence.model import Attempt, CopiedRequest, Transport
+from ringfence.values.attempt import Attempt
+from ringfence.values.event import Transport
+from ringfence.values.packet import CopiedRequest
 
 MOST = 4_096
 

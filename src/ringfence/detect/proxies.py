@@ -35,9 +35,10 @@ import enum
 from collections import OrderedDict
 
 from ringfence.detect.nonces import LIFE
-from ringfence.event_values import evolve
-from ringfence.model import Address, Challenge, Endpoint, SecurityEvent, Service, Transport
-from ringfence.networks import NetworkSet
+from ringfence.values.event import Endpoint, SecurityEvent, Service, Transport
+from ringfence.values.fast import evolve
+from ringfence.values.network import Address, NetworkSet
+from ringfence.values.packet import Challenge
 
 MOST = 16_384
 """The greatest number of nonces that Asterisk has sent to a proxy and that are remembered."""

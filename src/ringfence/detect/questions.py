@@ -36,7 +36,9 @@ from attrs import Factory, define
 from ringfence.detect.history import packed_account
 from ringfence.detect.judgement import Pinging
 from ringfence.detect.sessions import AddressKey, address_key, host_of, proof_of
-from ringfence.model import UNNAMED, Address, Proof, SecurityEvent
+from ringfence.values.attempt import Proof
+from ringfence.values.event import UNNAMED, SecurityEvent
+from ringfence.values.network import Address
 
 FEW_ACCOUNTS = 3
 MANY_ACCOUNTS = 10

@@ -17,7 +17,9 @@ from math import inf
 
 from ringfence.detect.friends import Friends
 from ringfence.detect.sessions import remember
-from ringfence.model import AMI, Address, EventKind, Friend, SecurityEvent, Service
+from ringfence.values.event import AMI, EventKind, SecurityEvent, Service
+from ringfence.values.friend import Friend
+from ringfence.values.network import Address
 
 MOST = 1_024
 WITHIN = 2.0

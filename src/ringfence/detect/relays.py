@@ -21,8 +21,10 @@ from collections import OrderedDict
 
 from ringfence.detect.conversation import Conversations
 from ringfence.detect.sessions import remember
-from ringfence.event_values import evolve
-from ringfence.model import Address, Challenge, Endpoint, Transport
+from ringfence.values.event import Endpoint, Transport
+from ringfence.values.fast import evolve
+from ringfence.values.network import Address
+from ringfence.values.packet import Challenge
 
 ACCOUNTS = 3
 """The number of accounts at one socket that makes its address a relay.

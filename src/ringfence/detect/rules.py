@@ -21,7 +21,8 @@ import enum
 
 from attrs import field, frozen
 
-from ringfence.model import AttemptKind, Origin, Proof, Scope
+from ringfence.values.attempt import AttemptKind, Proof
+from ringfence.values.ban import Origin, Scope
 
 MINUTE = 60.0
 HOUR = 60 * MINUTE

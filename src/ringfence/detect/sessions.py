@@ -66,21 +66,18 @@ from typing import TypeVar
 
 from attrs import Factory, define
 
-from ringfence.model import (
+from ringfence.values.attempt import Attempt, AttemptKind, Proof
+from ringfence.values.event import (
     AMI,
     WIRE,
-    Address,
-    Attempt,
-    AttemptKind,
     EventKind,
-    Proof,
     SecurityEvent,
     Service,
     SourceId,
     Transport,
     short_session,
 )
-from ringfence.networks import is_one_host, sender_key
+from ringfence.values.network import Address, is_one_host, sender_key
 
 # -- what a single event shows: its role in a session, its attempt, and how sure its address is
 

@@ -68,17 +68,10 @@ from math import inf
 from attrs import Factory, define
 
 from ringfence.detect.sessions import AddressKey, Role, address_key, role_of
-from ringfence.model import (
-    AMI,
-    Address,
-    Attempt,
-    Endpoint,
-    EventKind,
-    Exchange,
-    SecurityEvent,
-    Service,
-    Transport,
-)
+from ringfence.values.attempt import Attempt
+from ringfence.values.event import AMI, Endpoint, EventKind, SecurityEvent, Service, Transport
+from ringfence.values.network import Address
+from ringfence.values.packet import Exchange
 
 MOST = 16_384
 MOST_WAITING = 128

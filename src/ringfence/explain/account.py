@@ -14,23 +14,15 @@ from ringfence.config.schema import Settings
 from ringfence.detect.friends import MOST
 from ringfence.errors import StoreError
 from ringfence.lists.locations import Locations
-from ringfence.model import (
-    Address,
-    Attempt,
-    AttemptKind,
-    Ban,
-    EventKind,
-    Friend,
-    FriendReason,
-    Service,
-    format_network,
-    printable,
-    rfc3339,
-    short_account,
-)
 from ringfence.plurals import counted
 from ringfence.store.bans import KEEP
 from ringfence.store.database import Store
+from ringfence.values.attempt import Attempt, AttemptKind
+from ringfence.values.ban import Ban
+from ringfence.values.event import EventKind, Service, short_account
+from ringfence.values.friend import Friend, FriendReason
+from ringfence.values.network import Address, format_network
+from ringfence.values.text import printable, rfc3339
 
 # -- words for the reasons why Asterisk refused attempts
 

@@ -24,23 +24,15 @@ from ringfence.firewall.contract import AskingRation, LimitMode, Ration
 from ringfence.friends.exchange import as_json
 from ringfence.lists.entries import CONFIGURATION, DECISION, OWN_ORIGINS
 from ringfence.lists.manager import Holder
-from ringfence.model import (
-    UNRECORDED,
-    Attempt,
-    AttemptKind,
-    EventKind,
-    Friend,
-    FriendReason,
-    ListKind,
-    Proof,
-    Scope,
-    ban_json,
-    format_network,
-    printable,
-    rfc3339,
-)
 from ringfence.plurals import counted
 from ringfence.store.bans import RecordedBan
+from ringfence.values.attempt import Attempt, AttemptKind, Proof
+from ringfence.values.ban import UNRECORDED, Scope, ban_json
+from ringfence.values.entry import ListKind
+from ringfence.values.event import EventKind
+from ringfence.values.friend import Friend, FriendReason
+from ringfence.values.network import format_network
+from ringfence.values.text import printable, rfc3339
 
 # -- sentences about an address: why it is banned or exempt, what would end that, and what would cause a ban
 #

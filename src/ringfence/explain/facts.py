@@ -22,11 +22,15 @@ from ringfence.host.protected import read_protected
 from ringfence.host.routes import read_addresses
 from ringfence.lists.locations import UNKNOWN, Location, Locations
 from ringfence.lists.manager import Holder, Lists, holders
-from ringfence.model import WIRE, Attempt, Ban, Friend, ListKind, Network, Proof, Scope, format_network
-from ringfence.networks import contains, overlap
 from ringfence.store.bans import KEEP, BanTable, RecordedBan
 from ringfence.store.database import Store
 from ringfence.store.tables import FriendTable
+from ringfence.values.attempt import Attempt, Proof
+from ringfence.values.ban import Ban, Scope
+from ringfence.values.entry import ListKind
+from ringfence.values.event import WIRE
+from ringfence.values.friend import Friend
+from ringfence.values.network import Network, contains, format_network, overlap
 
 
 class AddressVerdict(enum.StrEnum):

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ringfence.model import parse_network
+from ringfence.values.network import parse_network
 
 _LIKE_ADDRESS = re.compile(r"[0-9]+(?:\.[0-9]+){2,}(?:/.*)?|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:[/%].*)?")
 """A text that is meant as an address or a network, valid or not.

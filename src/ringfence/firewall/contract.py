@@ -51,9 +51,10 @@ from typing import Protocol
 
 from attrs import evolve, fields, frozen
 
-from ringfence import event_values
 from ringfence.errors import FirewallError
-from ringfence.model import Address, Network, Scope
+from ringfence.values import fast
+from ringfence.values.ban import Scope
+from ringfence.values.network import Address, Network
 
 PROBE_PORT = 21_063
 """The UDP port on which ``probe.py`` tests bans if ``FirewallPlan.every_port`` is false.
@@ -534,9 +535,9 @@ class NetworkList(enum.StrEnum):
 
     The limiter and the ration do not apply to ``FRIENDS``, ``UNSHIELDED`` and ``ALLOW``: forged senders must
     not end a phone's registration, nor make its calls slow. Some bans do not apply to ``FRIENDS``
-    (:func:`~ringfence.networks.exempts_friends`). ``UNSHIELDED`` are friends from whose address somebody else
-    seems to guess. Their conversations are copied to the wire like those of strangers, and so are those of
-    ``OBSERVED`` friends; nothing else changes for these.
+    (:func:`~ringfence.values.network.exempts_friends`). ``UNSHIELDED`` are friends from whose address
+    somebody else seems to guess. Their conversations are copied to the wire like those of strangers, and so
+    are those of ``OBSERVED`` friends; nothing else changes for these.
 
     ``ADMITTED`` are all friends and former friends, each with its /64, and what an administrator admits for a
     time. So a friend that moves between two other lists never leaves ``PASSING``. ``INSIDE`` are the networks
@@ -582,7 +583,7 @@ class Remove:
 Change = Add | Remove
 
 
-@event_values.frozen
+@fast.frozen
 class Outcome:
     """The result of one change.
 
@@ -600,7 +601,7 @@ UNKNOWN_OUTCOME = Outcome(Remove(ip_network("0.0.0.0/0")), error=FirewallError("
 """A placeholder in a backend's list of outcomes, until the backend knows the outcome of the change."""
 
 
-@event_values.frozen
+@fast.frozen
 class Element:
     """One ban in the kernel, with the packets and bytes that it dropped.
 

@@ -28,7 +28,8 @@ from ringfence.firewall.contract import (
     Requirement,
     whole_seconds,
 )
-from ringfence.model import Network, Scope
+from ringfence.values.ban import Scope
+from ringfence.values.network import Network
 
 _DRY_RUN = "a dry run puts no rule into the kernel"
 

@@ -34,7 +34,8 @@ from attrs import evolve, frozen
 
 from ringfence.errors import FirewallError, ProbeError
 from ringfence.firewall.contract import PROBE_NETWORKS, PROBE_PORT, Add, Backend, Remove
-from ringfence.model import Network, Scope
+from ringfence.values.ban import Scope
+from ringfence.values.network import Network
 
 _IPV6_TRANSPARENT = 75  # <linux/in6.h>; Python has no name for it
 _WAIT = 0.1  # seconds for a datagram that is on its way within this host

@@ -22,8 +22,9 @@ from attrs import Factory, define, evolve
 from ringfence.detect.friends import MOST
 from ringfence.errors import ControlError
 from ringfence.friends.registry import FriendRegistry
-from ringfence.model import Friend, FriendReason, Network, rfc3339
-from ringfence.networks import NetworkSet
+from ringfence.values.friend import Friend, FriendReason
+from ringfence.values.network import Network, NetworkSet
+from ringfence.values.text import rfc3339
 
 FORMAT = "ringfence friends"
 VERSION = 1

@@ -18,10 +18,10 @@ from attrs import evolve, frozen
 
 from ringfence.clock import until_tick
 from ringfence.detect.friends import MOST, Friends, Key, identity_of
-from ringfence.model import Address, Contact, Friend, FriendReason, Network, Roster, TrunkHost
-from ringfence.networks import sender_of
 from ringfence.store.tables import FriendTable
 from ringfence.store.writer import at_once
+from ringfence.values.friend import Contact, Friend, FriendReason, Roster, TrunkHost
+from ringfence.values.network import Address, Network, sender_of
 
 # -- the friends whose packets the kernel does not drop by its limiter or by a ban of the friend's /64
 #

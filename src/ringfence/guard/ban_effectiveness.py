@@ -11,7 +11,9 @@ from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.guard.exemptions import ProtectedNetworks
-from ringfence.model import Address, Attempt, AttemptKind, Scope
+from ringfence.values.attempt import Attempt, AttemptKind
+from ringfence.values.ban import Scope
+from ringfence.values.network import Address
 
 # -- detects ineffective bans: attempts that keep arriving from a banned address
 #

@@ -15,8 +15,9 @@ from socket import inet_ntoa
 
 from ringfence.firewall.contract import Element
 from ringfence.ledger import Ledger, Record, key_of, network_of, parts_of, scope_of
-from ringfence.model import UNRECORDED, ban_json, format_network, rfc3339
-from ringfence.networks import BITS, VERSIONS
+from ringfence.values.ban import UNRECORDED, ban_json
+from ringfence.values.network import BITS, VERSIONS, format_network
+from ringfence.values.text import rfc3339
 
 _ROWS = 500  # the number of bans in one part of the list, some 120 kB
 _SLICE = 5_000  # the number of bans that are sorted at once, which takes a millisecond

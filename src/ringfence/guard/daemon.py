@@ -50,11 +50,11 @@ from ringfence.guard.requests import RequestHandlers
 from ringfence.guard.source_manager import LogPositions, SourceManager, SourceWatchdog, WireReader
 from ringfence.guard.status import StatusCollector
 from ringfence.host.connections import ConnectionTable
-from ringfence.model import Address
 from ringfence.parse.hep import Exports
 from ringfence.store.database import Store
 from ringfence.store.writer import Writer
 from ringfence.threads import ThreadedLoop
+from ringfence.values.network import Address
 
 # -- the wait at the start, until the friends of this PBX are known
 

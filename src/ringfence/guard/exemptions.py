@@ -25,9 +25,10 @@ from ringfence.host.routes import follow_addresses, read_addresses
 from ringfence.ledger import Ledger
 from ringfence.lists.manager import ListNetworks, Lists
 from ringfence.lists.prefixes import Prefixes
-from ringfence.model import Address, FriendReason, Network, Scope
-from ringfence.networks import NetworkSet, contains, sender_of
 from ringfence.store.database import Store
+from ringfence.values.ban import Scope
+from ringfence.values.friend import FriendReason
+from ringfence.values.network import Address, Network, NetworkSet, contains, sender_of
 
 # -- the networks that this host needs: its own addresses, gateways, resolvers, remote logins, SIP proxies
 

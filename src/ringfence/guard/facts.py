@@ -36,21 +36,22 @@ from ringfence.explain.facts import (
 from ringfence.guard.firewall_side import FirewallSide
 from ringfence.ledger import network_of
 from ringfence.lists.manager import Holder
-from ringfence.model import (
-    Address,
-    Ban,
-    ListKind,
-    Network,
-    Scope,
-    ban_json,
-    format_network,
-    parse_network,
-    rfc3339,
-    short_account,
-)
-from ringfence.networks import IPV6_SENDER, NetworkSet, is_one_host, prefix_of
 from ringfence.report import MOST_ENDED
 from ringfence.store.bans import KEEP, BanTable, RecordedBan
+from ringfence.values.ban import Ban, Scope, ban_json
+from ringfence.values.entry import ListKind
+from ringfence.values.event import short_account
+from ringfence.values.network import (
+    IPV6_SENDER,
+    Address,
+    Network,
+    NetworkSet,
+    format_network,
+    is_one_host,
+    parse_network,
+    prefix_of,
+)
+from ringfence.values.text import rfc3339
 
 # -- the facts about one account, collected in a running daemon, and the daemon's memory of failures
 #

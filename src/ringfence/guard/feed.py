@@ -28,14 +28,10 @@ from ringfence.control import LINE_KINDS, PEER, Stream
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.errors import ControlError
 from ringfence.explain.account import reason_of
-from ringfence.model import (
-    Ban,
-    SecurityEvent,
-    ban_json,
-    format_network,
-    printable,
-    rfc3339,
-)
+from ringfence.values.ban import Ban, ban_json
+from ringfence.values.event import SecurityEvent
+from ringfence.values.network import format_network
+from ringfence.values.text import printable, rfc3339
 
 MOST_WAITING = 1_000
 MOST_FOLLOWERS = 16

@@ -31,7 +31,9 @@ from ringfence.host.listening import (
     find_users,
 )
 from ringfence.host.speech import Speeches
-from ringfence.model import Address, Endpoint, Friend, Network, Transport
+from ringfence.values.event import Endpoint, Transport
+from ringfence.values.friend import Friend
+from ringfence.values.network import Address, Network
 
 # -- the firewall's rules: which ones are wanted now, and their changes while the daemon runs
 

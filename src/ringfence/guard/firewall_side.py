@@ -38,9 +38,10 @@ from ringfence.host.names import Names
 from ringfence.host.routes import missing_interfaces
 from ringfence.lists.locations import Locations
 from ringfence.lists.manager import Lists
-from ringfence.model import WHOLE_SCOPES, BanEnd, format_network
 from ringfence.store.database import Store
 from ringfence.store.writer import MOST_KEPT
+from ringfence.values.ban import WHOLE_SCOPES, BanEnd
+from ringfence.values.network import format_network
 
 # -- the alarms: those about the present state of the firewall, and those that a restart keeps
 

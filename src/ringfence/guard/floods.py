@@ -17,17 +17,10 @@ from ringfence.detect.rules import Rule
 from ringfence.errors import FirewallError
 from ringfence.firewall.contract import Backend, Counters, Flooder, LimitMode
 from ringfence.guard.pipeline import EffectHandler
-from ringfence.model import (
-    Address,
-    Attempt,
-    AttemptKind,
-    EventKind,
-    Network,
-    Proof,
-    Scope,
-    Service,
-    Transport,
-)
+from ringfence.values.attempt import Attempt, AttemptKind, Proof
+from ringfence.values.ban import Scope
+from ringfence.values.event import EventKind, Service, Transport
+from ringfence.values.network import Address, Network
 
 # -- reads from the kernel which sources send more than the limiter allows, and the counters of all rules
 

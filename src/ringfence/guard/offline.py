@@ -52,13 +52,12 @@ from ringfence.guard.process import configure as configure_logging
 from ringfence.ledger import Ledger, Record, key_of, network_of
 from ringfence.lists.handlers import ListRequests
 from ringfence.lists.manager import Lists
-from ringfence.model import Network, parse_network
-from ringfence.networks import overlap
 from ringfence.plurals import counted
 from ringfence.store.database import Store
 from ringfence.store.switch import hold
 from ringfence.store.tables import KEEP_ALARMS
 from ringfence.threads import run
+from ringfence.values.network import Network, overlap, parse_network
 
 # -- the restore at boot, before the network is up: bans that have not ended are added to the kernel again
 #

@@ -27,26 +27,22 @@ from ringfence.detect.judgement import (
 )
 from ringfence.detect.rules import is_proven
 from ringfence.friends.registry import FriendRegistry
-from ringfence.model import (
+from ringfence.values.alarm import AlarmChange
+from ringfence.values.ban import WHOLE_SCOPES, Scope
+from ringfence.values.event import (
     AMI,
-    WHOLE_SCOPES,
-    AlarmChange,
-    Challenge,
-    Contact,
-    CopiedRequest,
     Endpoint,
     EventKind,
-    Exchange,
-    Friend,
-    Network,
-    Scope,
     SecurityEvent,
     Service,
     SourceId,
     Transport,
-    printable,
     short_account,
 )
+from ringfence.values.friend import Contact, Friend
+from ringfence.values.network import Network
+from ringfence.values.packet import Challenge, CopiedRequest, Exchange
+from ringfence.values.text import printable
 
 # -- carries out what the detector concludes: bans, alarms and new friends
 #

@@ -15,7 +15,7 @@ from ringfence.errors import ConfigError
 from ringfence.guard.firewall_side import FirewallSide
 from ringfence.guard.pipeline import Pipeline
 from ringfence.guard.source_manager import SourceManager
-from ringfence.model import printable
+from ringfence.values.text import printable
 
 
 @frozen

@@ -22,7 +22,8 @@ from attrs import evolve, frozen
 
 from ringfence.config.converters import MAX_DURATION
 from ringfence.errors import ControlError
-from ringfence.model import parse_network, printable
+from ringfence.values.network import parse_network
+from ringfence.values.text import printable
 
 # -- the checks of the fields of requests: which JSON values a field accepts
 #

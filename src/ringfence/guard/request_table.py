@@ -45,8 +45,9 @@ from ringfence.guard.request_fields import (
     whole,
 )
 from ringfence.lists.entries import MAX_AT_ONCE, MAX_NOTE, MAX_SECONDS, MAX_TEXT
-from ringfence.model import MASK, Network, parse_network, printable
-from ringfence.networks import PAGE_SHORTEST, PAGE_UNBAN_SHORTEST
+from ringfence.values.network import PAGE_SHORTEST, PAGE_UNBAN_SHORTEST, Network, parse_network
+from ringfence.values.secret import MASK
+from ringfence.values.text import printable
 
 WEB_USER = "ringfence-web"
 """The user of the live page's systemd unit, ``ringfence-web.service``."""

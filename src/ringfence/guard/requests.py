@@ -24,11 +24,11 @@ from ringfence.guard.facts import AccountFactsReader, AddressFacts, FailureMemor
 from ringfence.guard.firewall_side import MOST_PAST, FirewallSide, KeptAlarms
 from ringfence.guard.status import StatusData, status_report
 from ringfence.lists.handlers import ListRequests
-from ringfence.model import Network, parse_network, printable
-from ringfence.networks import NetworkSet
 from ringfence.store.database import Store
 from ringfence.store.rows import shortened
 from ringfence.store.tables import KEEP_ALARMS
+from ringfence.values.network import Network, NetworkSet, parse_network
+from ringfence.values.text import printable
 
 
 class RequestHandlers:

@@ -19,17 +19,6 @@ from ringfence.errors import HostError, SourceError
 from ringfence.friends.registry import FriendRegistry, SourceReadiness
 from ringfence.guard.pipeline import Pipeline
 from ringfence.host.routes import follow_containers
-from ringfence.model import (
-    AMI,
-    Address,
-    Contact,
-    Endpoint,
-    Network,
-    SecurityEvent,
-    Service,
-    Transport,
-    printable,
-)
 from ringfence.parse.hep import Exports
 from ringfence.parse.line_result import LogAlarm
 from ringfence.sources.ami import AmiSource, AmiTarget
@@ -39,6 +28,10 @@ from ringfence.sources.state import WITHOUT_WIRE, Condition, State, coverage_gap
 from ringfence.sources.wire import WireSource
 from ringfence.store.tables import SavedState
 from ringfence.store.writer import BestEffort
+from ringfence.values.event import AMI, Endpoint, SecurityEvent, Service, Transport
+from ringfence.values.friend import Contact
+from ringfence.values.network import Address, Network
+from ringfence.values.text import printable
 
 # -- the parameters of the sources (addresses, logins, paths of logs), from the configuration
 #

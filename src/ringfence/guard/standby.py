@@ -20,8 +20,8 @@ from importlib import import_module
 from pathlib import Path
 
 from ringfence.errors import RingfenceError, StartError
-from ringfence.model import printable
 from ringfence.store.database import Store
+from ringfence.values.text import printable
 
 GRACE = 3.0
 """Seconds that the standby process waits after the end of the trial, so that the daemon acts first."""

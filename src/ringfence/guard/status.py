@@ -22,8 +22,9 @@ from ringfence.guard.firewall_side import FirewallSide
 from ringfence.guard.reload import Reloader
 from ringfence.guard.source_manager import SourceManager
 from ringfence.host.connections import ConnectionTable
-from ringfence.model import Network, format_network, printable, rfc3339
 from ringfence.sources.ami import AmiSource
+from ringfence.values.network import Network, format_network
+from ringfence.values.text import printable, rfc3339
 
 if TYPE_CHECKING:
     from ringfence.guard.source_manager import WireReader

@@ -17,7 +17,7 @@ from attrs import frozen
 
 from ringfence.host.conf_reader import ConfReader, LoadedSection, Unread
 from ringfence.host.owned_files import opened_parent
-from ringfence.model import Secret
+from ringfence.values.secret import Secret
 
 FOLDER = Path("/etc/asterisk")
 Wanted = Callable[[str, str], bool]

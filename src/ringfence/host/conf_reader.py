@@ -24,7 +24,7 @@ from pathlib import Path
 from attrs import Factory, define, field, frozen
 
 from ringfence.host.owned_files import matching, names_in, read_file
-from ringfence.model import printable
+from ringfence.values.text import printable
 
 MOST_FILES = 500
 MOST_BYTES = 8 * 1024 * 1024

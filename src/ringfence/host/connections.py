@@ -46,7 +46,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ringfence.errors import HostError
-from ringfence.model import Address, Endpoint
 from ringfence.netlink.connection import NetlinkMessageError, frames, open_listener
 from ringfence.netlink.sock_diag import (
     ATTRIBUTES,
@@ -59,6 +58,8 @@ from ringfence.netlink.sock_diag import (
     tcp_info,
     unmapped,
 )
+from ringfence.values.event import Endpoint
+from ringfence.values.network import Address
 
 # -- closed TCP connections, as the kernel reports them (NETLINK_SOCK_DIAG, the destroy groups of TCP)
 #

@@ -26,7 +26,7 @@ from attrs import frozen
 from ringfence.file_rights import FileUser, acting_as
 from ringfence.host.owned_files import opened_parent
 from ringfence.host.processes import PROC, network_of, processes, sockets_of
-from ringfence.model import printable
+from ringfence.values.text import printable
 
 # -- the processes of Asterisk servers on this host, and of other programs that only have its name
 

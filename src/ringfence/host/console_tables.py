@@ -11,7 +11,7 @@ from itertools import islice
 
 from attrs import frozen
 
-from ringfence.model import Network
+from ringfence.values.network import Network
 
 MAX_ROWS = 100_000
 

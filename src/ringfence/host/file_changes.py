@@ -26,7 +26,7 @@ from attrs import frozen
 
 from ringfence.errors import SetupError
 from ringfence.host.owned_files import Folder, opened_folder, opened_parent, read_file
-from ringfence.model import printable
+from ringfence.values.text import printable
 
 MAX_BYTES = 8 * 1024 * 1024
 _SECRET_NAME = re.compile(r"secret|token|passw|pwd|\bpass|pass\b", re.IGNORECASE)

@@ -35,8 +35,8 @@ from typing import NamedTuple
 from ringfence.host.asterisk_conf import FOLDER, read_conf
 from ringfence.host.processes import PROC, processes, sockets_of
 from ringfence.host.speech import ListeningSocket, Speech, Speeches
-from ringfence.model import Endpoint, Transport
 from ringfence.netlink.sock_diag import CLOSED, LISTENING, Socket, address_of, port_of, sockets
+from ringfence.values.event import Endpoint, Transport
 
 PROXIES = ("kamailio", "opensips")
 ASSIGNED = 32_768

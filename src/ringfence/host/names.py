@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 from attrs import define, frozen
 
 from ringfence.alarm_codes import Alarm, AlarmCode
-from ringfence.model import Network, printable
+from ringfence.values.network import Network
+from ringfence.values.text import printable
 
 if TYPE_CHECKING:
     from dns.asyncresolver import Resolver

@@ -18,7 +18,7 @@ from typing import TypeAlias
 from ringfence.clock import until_tick
 from ringfence.errors import HostError
 from ringfence.host.routes import follow_gateways, read_gateways
-from ringfence.model import Address, Network
+from ringfence.values.network import Address, Network
 
 # -- the DNS resolvers of this host
 #

@@ -23,8 +23,7 @@ from pyroute2.netlink.rtnl import (
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.clock import Backoff
 from ringfence.errors import HostError
-from ringfence.model import Network
-from ringfence.networks import contains
+from ringfence.values.network import Network, contains
 
 # -- follows the kernel's links, addresses and routes by rtnetlink, with the library pyroute2
 #

@@ -24,7 +24,8 @@ from typing import NamedTuple
 
 from attrs import define, field
 
-from ringfence.model import Address, Transport
+from ringfence.values.event import Transport
+from ringfence.values.network import Address
 
 BANNER_SECONDS = 0.1
 """Seconds in which the manager interface speaks first."""

@@ -15,8 +15,9 @@ from attrs import Factory, asdict, define, frozen
 
 from ringfence.errors import ControlError
 from ringfence.lists.prefixes import code_of, text_of
-from ringfence.model import ListEntry, ListKind, Network, parse_network, printable
-from ringfence.networks import SHORTEST, contains
+from ringfence.values.entry import ListEntry, ListKind
+from ringfence.values.network import SHORTEST, Network, contains, parse_network
+from ringfence.values.text import printable
 
 COMMAND = "command"
 CONFIGURATION = "configuration"

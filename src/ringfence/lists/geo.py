@@ -19,8 +19,9 @@ from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.errors import ListError
 from ringfence.lists import kept
 from ringfence.lists.prefixes import V4_BITS, V6_BITS, Gatherer, Prefixes
-from ringfence.model import Address, Network, printable
 from ringfence.parse.mmdb import Database
+from ringfence.values.network import Address, Network
+from ringfence.values.text import printable
 
 MOST_NETWORKS = 600_000
 """The maximum number of networks of all regions in a database, after they are merged."""

@@ -19,8 +19,10 @@ from ringfence.lists.entries import (
     texts_of,
 )
 from ringfence.lists.manager import Lists, PresentLists
-from ringfence.model import ListEntry, ListKind, Network, rfc3339
 from ringfence.store.tables import EntryTable
+from ringfence.values.entry import ListEntry, ListKind
+from ringfence.values.network import Network
+from ringfence.values.text import rfc3339
 
 
 class ListRequests:

@@ -8,7 +8,7 @@ from threading import Lock
 from typing import Any
 
 from ringfence.lists.geo import identity_of, locations_of
-from ringfence.model import Address
+from ringfence.values.network import Address
 
 MOST = 4_096
 """The maximum number of addresses that are remembered."""

@@ -29,10 +29,10 @@ from ringfence.lists.entries import (
 )
 from ringfence.lists.geo import GeoDatabases
 from ringfence.lists.prefixes import Gatherer, Prefixes, code_of, text_of
-from ringfence.model import ListEntry, ListKind, Network
-from ringfence.networks import BITS, SHORTEST, contains, unpack
 from ringfence.store.tables import EntryTable
 from ringfence.threads import Threads, start_aside
+from ringfence.values.entry import ListEntry, ListKind
+from ringfence.values.network import BITS, SHORTEST, Network, contains, unpack
 
 # -- conversion of entries to networks for the kernel: those that are never dropped, and those that are denied
 #

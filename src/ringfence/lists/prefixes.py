@@ -13,8 +13,7 @@ from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from itertools import chain, islice
 
-from ringfence.model import Network, parse_network
-from ringfence.networks import BITS, code_from, contains
+from ringfence.values.network import BITS, Network, code_from, contains, parse_network
 
 V4_BITS = 32
 V6_BITS = 128
@@ -37,7 +36,7 @@ Coded = tuple[int, int]
 
 
 def coded(text: str) -> Coded:
-    """Parse an address or a network as :func:`ringfence.model.parse_network` does.
+    """Parse an address or a network as :func:`ringfence.values.network.parse_network` does.
 
     Raise ValueError if it is neither. Plain IPv4, which is nearly every line of a block list, is parsed here;
     the rest is left to ``ipaddress``.
@@ -182,7 +181,7 @@ class Prefixes:
 
     @classmethod
     def of_packed(cls, networks: Iterable[int]) -> "Prefixes":
-        """Return the merged networks of :func:`ringfence.networks.pack`."""
+        """Return the merged networks of :func:`ringfence.values.network.pack`."""
         gatherer = Gatherer()
         for packed in networks:
             gatherer.add_code(*code_from(packed))

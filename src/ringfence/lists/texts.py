@@ -11,7 +11,7 @@ from itertools import repeat
 from socket import AF_INET, inet_pton
 
 from ringfence.lists.prefixes import V4_BITS, V6_BITS, Coded, code_of, coded, network_of, summarized
-from ringfence.networks import overlap
+from ringfence.values.network import overlap
 
 _WHOLE_INTERNET = "is the whole internet"
 

@@ -11,7 +11,6 @@ from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
-from ringfence.model import Address
 from ringfence.netlink.connection import (
     FRAME,
     NLM_F_DUMP,
@@ -24,6 +23,7 @@ from ringfence.netlink.connection import (
     frames,
     result_of,
 )
+from ringfence.values.network import Address
 
 CLOSED, LISTENING = 7, 10
 """States of a socket (``include/net/tcp_states.h``). A UDP socket that is not connected is ``CLOSED``."""

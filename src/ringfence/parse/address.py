@@ -10,7 +10,8 @@ prints as ``(null)``. IPv6 has no brackets, and link-local addresses have a ``%z
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from ringfence.model import Address, Endpoint, Transport
+from ringfence.values.event import Endpoint, Transport
+from ringfence.values.network import Address
 
 _VERSIONS = {b"IPV4": 4, b"IPV6": 6}
 _TRANSPORTS = {str(t).encode(): t for t in Transport if t is not Transport.UNKNOWN}

@@ -27,11 +27,10 @@ exception.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import astuple, define, evolve, frozen
 
-from ringfence.model import Address, EventKind, SecurityEvent, Service, SourceId
 from ringfence.parse.address import parse_endpoint
 from ringfence.parse.roster import RosterEvent, parse_roster_event
 from ringfence.parse.security import (
@@ -41,6 +40,10 @@ from ringfence.parse.security import (
     parse_tampered,
     starts_security_event,
 )
+from ringfence.values.event import EventKind, SecurityEvent, Service, SourceId
+
+if TYPE_CHECKING:
+    from ringfence.values.network import Address
 
 # -- values that the decoder of an AMI connection returns, apart from security events and entries of lists
 

@@ -1,7 +1,7 @@
 r"""Parser of SIP answers in IP packets that leave this host, and of the requests of strangers.
 
 Of UDP it parses all answers, and those of a TCP connection or WebSocket that was copied from its beginning.
-Of other connections it parses the refusals 401, 403 and 407. :class:`ringfence.model.Challenge` stands for
+Of other connections it parses the refusals 401, 403 and 407. :class:`~ringfence.values.packet.Challenge` is
 any of these answers.
 
 This host wrote the packet, but much of it is the sender's own text: Asterisk copies Via, From, To, Call-ID
@@ -44,19 +44,6 @@ from ipaddress import ip_address
 from itertools import islice
 from typing import TypeVar
 
-from ringfence.model import (
-    MOST_ACCOUNT,
-    MOST_KEPT,
-    MOST_SESSION,
-    Address,
-    Challenge,
-    CopiedRequest,
-    Service,
-    Transport,
-    method_of,
-    short_account,
-    short_session,
-)
 from ringfence.parse.address import unmapped
 from ringfence.parse.line_result import sip_user, text_of
 from ringfence.parse.packet import (
@@ -72,6 +59,18 @@ from ringfence.parse.packet import (
 )
 from ringfence.parse.request_stream import RequestStreams
 from ringfence.parse.stream import Streams
+from ringfence.values.event import (
+    MOST_ACCOUNT,
+    MOST_KEPT,
+    MOST_SESSION,
+    Service,
+    Transport,
+    method_of,
+    short_account,
+    short_session,
+)
+from ringfence.values.network import Address
+from ringfence.values.packet import Challenge, CopiedRequest
 
 # -- the Vias of Asterisk's own answer: which address sent the request, and whether the answer is relayed
 #

@@ -17,10 +17,10 @@ from collections.abc import Iterator
 
 from attrs import frozen
 
-from ringfence.model import Endpoint, EventKind, SecurityEvent, Service, SourceId
 from ringfence.parse.address import parse_source
 from ringfence.parse.line_result import Reason
 from ringfence.parse.prefix import DIALPLAN
+from ringfence.values.event import Endpoint, EventKind, SecurityEvent, Service, SourceId
 
 _ADDRESS = re.compile(rb"[0-9A-Fa-f:.\[\]%]{2,80}+")
 _MARK = re.compile(r"\{(address|any)\}")

@@ -18,7 +18,7 @@ from typing import Any
 
 from attrs import Factory, define, frozen
 
-from ringfence.model import printable
+from ringfence.values.text import printable
 
 MAX_LINE = 4_096  # bytes
 NAMED = 20

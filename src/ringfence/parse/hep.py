@@ -38,11 +38,13 @@ from struct import Struct
 
 from attrs import define, frozen
 
-from ringfence.event_values import evolve
-from ringfence.model import Address, Challenge, CopiedRequest, Endpoint, Transport, short_session
 from ringfence.parse.challenge import parse_message, parse_request
 from ringfence.parse.packet import UDP, ip_payload, packed_address
 from ringfence.parse.request_stream import heads_in
+from ringfence.values.event import Endpoint, Transport, short_session
+from ringfence.values.fast import evolve
+from ringfence.values.network import Address
+from ringfence.values.packet import Challenge, CopiedRequest
 
 MOST_CONNECTIONS = 4_096
 

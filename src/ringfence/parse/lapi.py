@@ -24,8 +24,7 @@ from typing import Any
 
 from attrs import Factory, define, field, frozen
 
-from ringfence.model import Network, parse_network
-from ringfence.networks import pack, unpack
+from ringfence.values.network import Network, pack, parse_network, unpack
 
 MAX_TEXT = 200
 """The maximum length of an origin and of a scenario."""
@@ -60,7 +59,7 @@ def _packed(network: Network | int) -> int:
 class LapiDecision:
     """A decision to ban a network. ``seconds`` is the time that it has left, not positive if it has ended.
 
-    An answer has up to 300 000 of them, so the network is kept as an integer (``ringfence.networks.pack``).
+    An answer has up to 300 000 of them, so the network is kept as an integer (``values.network.pack``).
     """
 
     number: int

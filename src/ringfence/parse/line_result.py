@@ -8,7 +8,8 @@ import re
 
 from attrs import define, frozen
 
-from ringfence.model import (
+from ringfence.parse.address import parse_source
+from ringfence.values.event import (
     MOST_SESSION,
     EventKind,
     SecurityEvent,
@@ -18,7 +19,6 @@ from ringfence.model import (
     short_account,
     short_session,
 )
-from ringfence.parse.address import parse_source
 
 
 class Level(enum.StrEnum):

@@ -35,7 +35,6 @@ from datetime import tzinfo
 
 from attrs import evolve, frozen
 
-from ringfence.model import SecurityEvent, SourceId
 from ringfence.parse import notices, security
 from ringfence.parse.custom import Custom
 from ringfence.parse.dates import DateReader
@@ -53,6 +52,7 @@ from ringfence.parse.line_result import (
 from ringfence.parse.notices import LoginDeduplicator
 from ringfence.parse.prefix import DIALPLAN, PLAIN, Prefix, own_prefix
 from ringfence.parse.wrappers import UNCLEAN_ENDS, CleanLine, JsonMessage, Line, LineCleaner
+from ringfence.values.event import SecurityEvent, SourceId
 
 # -- raw SIP packets in a log: pjproject writes them at ERROR, ``sip set debug`` at VERBOSE
 

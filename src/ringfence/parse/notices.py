@@ -7,11 +7,12 @@ line may come from the sender's text, so each section says what the sender can w
 
 import re
 from collections import OrderedDict
+from typing import TYPE_CHECKING
 
-from ringfence.event_values import evolve
-from ringfence.model import (
+from ringfence.parse.address import parse_source
+from ringfence.parse.line_result import LogAlarm, OpenMessage, Parsed, Reason, make_event, sip_user, text_of
+from ringfence.values.event import (
     UNNAMED,
-    Address,
     EventKind,
     SecurityEvent,
     Service,
@@ -21,8 +22,10 @@ from ringfence.model import (
     short_account,
     short_session,
 )
-from ringfence.parse.address import parse_source
-from ringfence.parse.line_result import LogAlarm, OpenMessage, Parsed, Reason, make_event, sip_user, text_of
+from ringfence.values.fast import evolve
+
+if TYPE_CHECKING:
+    from ringfence.values.network import Address
 
 # -- NOTICE and WARNING lines of res_pjsip: the distributor, the session, the registrar, the ACLs
 #

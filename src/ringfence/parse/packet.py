@@ -9,7 +9,7 @@ cut off. The kernel logs a TCP segment before the network card splits it (GSO), 
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
-from ringfence.model import Address
+from ringfence.values.network import Address
 
 UDP = 17
 TCP = 6

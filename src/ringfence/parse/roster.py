@@ -16,8 +16,10 @@ from ipaddress import ip_address
 
 from attrs import evolve, frozen
 
-from ringfence.model import Address, Contact, Service, Transport, TrunkHost
 from ringfence.parse.address import parse_source, unmapped
+from ringfence.values.event import Service, Transport
+from ringfence.values.friend import Contact, TrunkHost
+from ringfence.values.network import Address
 
 # -- the host to which Asterisk sends requests for a SIP URI (``pjsip/src/pjsip/sip_parser.c``)
 #

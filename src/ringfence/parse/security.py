@@ -20,7 +20,10 @@ from itertools import compress, product
 
 from attrs import evolve, frozen
 
-from ringfence.model import (
+from ringfence.parse.address import parse_endpoint
+from ringfence.parse.line_result import OpenMessage, Parsed, Reason
+from ringfence.parse.prefix import parse_prefix
+from ringfence.values.event import (
     MOST_ACCOUNT,
     MOST_KEPT,
     MOST_SESSION,
@@ -31,9 +34,6 @@ from ringfence.model import (
     short_account,
     short_session,
 )
-from ringfence.parse.address import parse_endpoint
-from ringfence.parse.line_result import OpenMessage, Parsed, Reason
-from ringfence.parse.prefix import parse_prefix
 
 EOL = b"\r\n"
 

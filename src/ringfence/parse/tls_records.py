@@ -43,9 +43,10 @@ from typing import NamedTuple
 
 from attrs import define
 
-from ringfence.model import CopiedRequest, Exchange, Transport
 from ringfence.parse.packet import SEQUENCES, TCP, ip_payload, packed_address, tcp_segment
 from ringfence.parse.request_stream import RequestStreams
+from ringfence.values.event import Transport
+from ringfence.values.packet import CopiedRequest, Exchange
 
 MOST_STREAMS = 16_384
 LEAST_ANSWER = 336

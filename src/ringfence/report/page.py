@@ -11,9 +11,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ringfence.clock import column_length, format_duration
-from ringfence.model import printable, rfc3339
 from ringfence.plurals import counted
 from ringfence.report.ticks import Tick, ticks_between
+from ringfence.values.text import printable, rfc3339
 
 TEMPLATES = Path(__file__).parent / "templates"
 STYLE = TEMPLATES / "style.css"

@@ -17,8 +17,8 @@ from typing import Any
 from attrs import frozen
 
 from ringfence.lists.geo import locations_of
-from ringfence.model import format_network
 from ringfence.report import MOST_ENDED
+from ringfence.values.network import format_network
 
 # -- country and network number of the addresses of a report, from the databases of ``[geo]``
 

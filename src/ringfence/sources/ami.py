@@ -38,7 +38,6 @@ from panoramisk.ami_protocol import AMIProtocol
 from panoramisk.message import Message
 
 from ringfence.clock import Backoff
-from ringfence.model import AMI, Address, Secret, SecurityEvent, Service, SourceId
 from ringfence.parse.address import unmapped
 from ringfence.parse.ami import AmiCounts, AmiDecoder, AmiItem, Banner, Reply
 from ringfence.parse.roster import RosterEvent
@@ -46,6 +45,9 @@ from ringfence.sources import roster
 from ringfence.sources.roster import ContactSink, RosterQueries, RosterSink, ignore, reason_of
 from ringfence.sources.standby import Coverage
 from ringfence.sources.state import Condition, EndError, State, SupervisedSource
+from ringfence.values.event import AMI, SecurityEvent, Service, SourceId
+from ringfence.values.network import Address
+from ringfence.values.secret import Secret
 
 CONNECT_WITHIN = 10.0
 GREET_WITHIN = 5.0

@@ -37,10 +37,11 @@ from contextlib import suppress
 from itertools import groupby
 
 from ringfence.clock import Backoff
-from ringfence.model import SourceId, printable
 from ringfence.parse.line_result import LogAlarm
 from ringfence.sources.log_file import FollowedLog, LogIngest, Remember
 from ringfence.sources.state import Condition, EndError, State
+from ringfence.values.event import SourceId
+from ringfence.values.text import printable
 
 PROGRAM = ("journalctl",)
 UNITS = ("asterisk.service", "freepbx.service")

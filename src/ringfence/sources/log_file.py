@@ -25,10 +25,10 @@ from asyncinotify import Inotify, Mask, Watch
 from attrs import asdict, evolve, frozen
 
 from ringfence.clock import Backoff
-from ringfence.model import SecurityEvent, SourceId
 from ringfence.parse.line_result import LogAlarm, LogCounts
 from ringfence.sources.standby import LogPart, Sink, StandbyLog
 from ringfence.sources.state import Condition, State, SupervisedSource
+from ringfence.values.event import SecurityEvent, SourceId
 
 # -- conversion of a log's bytes to events, with the time at which they count, and to alarms
 #

@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import field, frozen
 
-from ringfence.model import SourceId
 from ringfence.parse.line_result import LogAlarm, LogCounts
 from ringfence.sources.standby import Sink, Standby, StandbyLog
 from ringfence.sources.state import Condition, State
+from ringfence.values.event import SourceId
 
 if TYPE_CHECKING:
     from ringfence.parse.custom import Custom

@@ -19,7 +19,6 @@ import structlog
 from attrs import define, field
 
 from ringfence.errors import SourceError
-from ringfence.model import Contact, Roster, TrunkHost, printable
 from ringfence.parse.roster import (
     BOOTED,
     RELOADED,
@@ -33,6 +32,8 @@ from ringfence.parse.roster import (
     plan_questions,
     reloads_accounts,
 )
+from ringfence.values.friend import Contact, Roster, TrunkHost
+from ringfence.values.text import printable
 
 MOST_ENTRIES = 20_000
 MOST_CHARACTERS = 32 * 2**20

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING
 
 from attrs import define, evolve
 
-from ringfence.model import AMI, SecurityEvent
 from ringfence.parse.line_result import Level, LineResult, LogCounts, Reason
 from ringfence.parse.security import time_of
+from ringfence.values.event import AMI, SecurityEvent
 
 if TYPE_CHECKING:
     from ringfence.parse.log import LogReader

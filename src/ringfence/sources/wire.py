@@ -59,7 +59,6 @@ import structlog
 from attrs import define
 
 from ringfence.clock import Backoff
-from ringfence.model import Address, Challenge, CopiedRequest, Endpoint, Exchange, Network, Transport
 from ringfence.netlink.connection import NETLINK_NETFILTER, open_listener
 from ringfence.netlink.nflog import GROUP, Acknowledged, Logged, bind_request, missing, read_datagram
 from ringfence.parse.challenge import continues, is_segment, parse_answers, parse_cut, parse_requests
@@ -69,6 +68,9 @@ from ringfence.parse.request_stream import RequestStreams
 from ringfence.parse.stream import Streams
 from ringfence.parse.tls_records import TlsStreams, parse_exchange
 from ringfence.sources.state import Condition, EndError, State, SupervisedSource
+from ringfence.values.event import Endpoint, Transport
+from ringfence.values.network import Address, Network
+from ringfence.values.packet import Challenge, CopiedRequest, Exchange
 
 REQUEST = b"request"
 """The NFLOG prefix of the rule that copies packets of strangers."""

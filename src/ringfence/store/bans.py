@@ -16,11 +16,13 @@ from typing import Any
 from attrs import evolve, frozen
 
 from ringfence.errors import StoreError
-from ringfence.model import Attempt, AttemptCounts, Ban, BanEnd, Network, Origin, Scope
 from ringfence.store.file import Connection
 from ringfence.store.rows import ATTEMPT, INVALID_ROW, Ended, Execute, add_attempt, attempts_in, times
 from ringfence.store.switch import OffSwitch
 from ringfence.store.writer import BestEffort
+from ringfence.values.attempt import Attempt, AttemptCounts
+from ringfence.values.ban import Ban, BanEnd, Origin, Scope
+from ringfence.values.network import Network
 
 # -- the bans as rows
 

@@ -7,17 +7,10 @@ from socket import AF_INET, AF_INET6, inet_pton
 from sqlite3 import Cursor
 from typing import Any
 
-from ringfence.model import (
-    Address,
-    Attempt,
-    AttemptKind,
-    EventKind,
-    Network,
-    Proof,
-    Scope,
-    Service,
-    Transport,
-)
+from ringfence.values.attempt import Attempt, AttemptKind, Proof
+from ringfence.values.ban import Scope
+from ringfence.values.event import EventKind, Service, Transport
+from ringfence.values.network import Address, Network
 
 Execute = Callable[..., Cursor]
 

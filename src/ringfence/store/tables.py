@@ -9,19 +9,13 @@ from typing import Any
 from ringfence.alarm_codes import every_code
 from ringfence.alarms import AlarmRecord
 from ringfence.errors import StoreError
-from ringfence.model import (
-    Address,
-    Friend,
-    FriendReason,
-    ListEntry,
-    ListKind,
-    Network,
-    parse_network,
-    printable,
-)
 from ringfence.store.file import Connection
 from ringfence.store.rows import INVALID_ROW, Execute, address_of, shortened, times
 from ringfence.store.writer import BestEffort
+from ringfence.values.entry import ListEntry, ListKind
+from ringfence.values.friend import Friend, FriendReason
+from ringfence.values.network import Address, Network, parse_network
+from ringfence.values.text import printable
 
 TABLES = """    CREATE TABLE switches (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
     CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;

@@ -6,18 +6,9 @@ from typing import TypedDict, Unpack
 from attrs import evolve
 from tests.support.transcript import PBX
 
-from ringfence.model import (
-    Challenge,
-    CopiedRequest,
-    Endpoint,
-    EventKind,
-    Friend,
-    FriendReason,
-    SecurityEvent,
-    Service,
-    SourceId,
-    Transport,
-)
+from ringfence.values.event import Endpoint, EventKind, SecurityEvent, Service, SourceId, Transport
+from ringfence.values.friend import Friend, FriendReason
+from ringfence.values.packet import Challenge, CopiedRequest
 
 ATTACKER, BYSTANDER, PHONE = "192.0.2.7", "203.0.113.9", "198.51.100.4"
 AMI, SECURITY, NOTICE = "ami", "log:full#security", "log:full#notice"

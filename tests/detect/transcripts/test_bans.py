@@ -22,7 +22,9 @@ from tests.detect.transcripts.reports import (
 )
 from tests.support.transcript import Banned, Entry, Exempt, Player, Step, Unbanned, at, ticks
 
-from ringfence.model import CopiedRequest, EventKind, Scope, SecurityEvent, Service, Transport
+from ringfence.values.ban import Scope
+from ringfence.values.event import EventKind, SecurityEvent, Service, Transport
+from ringfence.values.packet import CopiedRequest
 
 MINUTE, HOUR, DAY = 60.0, 3_600.0, 86_400.0
 _CALLS = iter(range(1_000_000))

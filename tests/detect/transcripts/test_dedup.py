@@ -20,7 +20,7 @@ from tests.detect.transcripts.reports import (
 )
 from tests.support.transcript import Loss, Player, Sources, at, ticks
 
-from ringfence.model import EventKind, SecurityEvent, Service, SourceId, Transport
+from ringfence.values.event import EventKind, SecurityEvent, Service, SourceId, Transport
 
 
 def test_every_source_of_one_attempt_is_known() -> None:

@@ -21,16 +21,9 @@ from tests.detect.transcripts.reports import (
 )
 from tests.support.transcript import PBX, Banned, Player, Sources, Step, Tick, Unbanned, at, ticks
 
-from ringfence.model import (
-    Contact,
-    EventKind,
-    FriendReason,
-    Scope,
-    SecurityEvent,
-    Service,
-    SourceId,
-    Transport,
-)
+from ringfence.values.ban import Scope
+from ringfence.values.event import EventKind, SecurityEvent, Service, SourceId, Transport
+from ringfence.values.friend import Contact, FriendReason
 
 HOUR, DAY = 3_600.0, 86_400.0
 _CALLS = iter(range(1_000_000))

@@ -4,7 +4,7 @@ from attrs import evolve
 from tests.detect.transcripts.reports import ATTACKER, PHONE, copied, friend, sent
 from tests.support.transcript import Player, Step, at
 
-from ringfence.model import Transport
+from ringfence.values.event import Transport
 
 
 def call(address: str, number: int, status: int, transport: Transport = Transport.UDP) -> Step:

@@ -21,16 +21,9 @@ from tests.detect.transcripts.reports import (
 )
 from tests.support.transcript import PBX, Banned, Loss, Player, Sources, Step, at, ticks
 
-from ringfence.model import (
-    AMI,
-    Challenge,
-    Contact,
-    CopiedRequest,
-    SecurityEvent,
-    Service,
-    SourceId,
-    Transport,
-)
+from ringfence.values.event import AMI, SecurityEvent, Service, SourceId, Transport
+from ringfence.values.friend import Contact
+from ringfence.values.packet import Challenge, CopiedRequest
 
 TWO_HOURS = 7_200.0
 FULL = ["guess bans 192.0.2.7/32 by sip after 5"]

@@ -21,7 +21,7 @@ from tests.detect.transcripts.reports import (
 )
 from tests.support.transcript import Banned, Exempt, Happened, Loss, Player, Step, at, ticks
 
-from ringfence.model import EventKind, SecurityEvent, Service, Transport
+from ringfence.values.event import EventKind, SecurityEvent, Service, Transport
 
 FULL = ["guess bans 192.0.2.7/32 by sip after 5"]
 NARROW = ["guess bans 192.0.2.7/32 by sip-udp for 600 s after 5"]

@@ -13,7 +13,7 @@ from tests.detect.transcripts.reports import (
 )
 from tests.support.transcript import Entry, Player, Step, at, ticks
 
-from ringfence.model import SecurityEvent, Transport
+from ringfence.values.event import SecurityEvent, Transport
 
 SLOW = "slow bans 192.0.2.7/32 by sip-tcp for 600 s after 20"
 ENUMERATION = "enumeration bans 192.0.2.7/32 by sip-tcp for 600 s after 3"

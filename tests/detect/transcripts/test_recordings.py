@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from tests.support.captures import FORGED, Capture, captures
 from tests.support.transcript import Happened, Player, Sources, Step, Tick, at
 
-from ringfence.model import Challenge, EventKind, SecurityEvent, Service, SourceId, Transport
 from ringfence.parse.ami import AmiDecoder
 from ringfence.parse.log import LogReader
+from ringfence.values.event import EventKind, SecurityEvent, Service, SourceId, Transport
+from ringfence.values.packet import Challenge
 
 AMI, SECURITY, NOTICES = range(3)
 BANNER = b"Asterisk Call Manager/11.0.0\r\n"

@@ -16,7 +16,7 @@ from tests.detect.transcripts.reports import (
 )
 from tests.support.transcript import Player, Step, at, ticks
 
-from ringfence.model import EventKind, SecurityEvent, Service, Transport
+from ringfence.values.event import EventKind, SecurityEvent, Service, Transport
 
 
 def alone() -> Player:

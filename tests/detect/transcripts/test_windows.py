@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.detect.transcripts.reports import failed, probed, wrong, wrong_by_notice
 from tests.support.transcript import Player, Step, Tick, at
 
-from ringfence.model import SecurityEvent, Transport
+from ringfence.values.event import SecurityEvent, Transport
 
 NUMBERS = {"guess": (5, 600.0), "enumeration": (3, 600.0), "slow": (20, 86_400.0), "prefix": (20, 3_600.0)}
 """The number of attempts that each rule needs, and its window in seconds."""

@@ -3,7 +3,7 @@
 import pytest
 
 from ringfence.features.audit.accounts import is_weak
-from ringfence.model import Secret
+from ringfence.values.secret import Secret
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 from ringfence.cli.app import app
 from ringfence.config.loader import parse
 from ringfence.features.fail2ban.command import BATCH
-from ringfence.model import Friend, FriendReason
 from ringfence.sources import logs
 from ringfence.store.database import Store
+from ringfence.values.friend import Friend, FriendReason
 
 JAIL = """
 [DEFAULT]

@@ -25,8 +25,9 @@ from ringfence.features.feeds.denied import NAMED, Feeds, TakenFeed, read_feed
 from ringfence.features.feeds.guard import FeedReporter
 from ringfence.lists.entries import Configured
 from ringfence.lists.prefixes import Prefixes
-from ringfence.model import ListKind, Network, format_network
 from ringfence.parse.feeds import STATE_SUFFIX, FeedFormat, FeedLayout
+from ringfence.values.entry import ListKind
+from ringfence.values.network import Network, format_network
 
 OWN = ip_network("203.0.113.7/32")
 ROLES = {OWN: "this host", ip_network("192.0.2.0/24"): "the network of the gateway"}

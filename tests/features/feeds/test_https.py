@@ -10,7 +10,7 @@ from tests.features.feeds.server import Publisher, Reply, publisher
 
 from ringfence.features.feeds.https import HttpAnswer, Limits, get, is_public
 from ringfence.features.feeds.plan import FetchError
-from ringfence.model import Address
+from ringfence.values.network import Address
 
 BODY = b"198.51.100.1\n"
 

@@ -20,7 +20,7 @@ from ringfence.features.fence.guard import UNKNOWN, FenceRequests, by_country
 from ringfence.firewall.contract import LimitMode, NetworkList, Opened, Outsider
 from ringfence.friends.registry import SourceReadiness
 from ringfence.guard.facts import AddressFacts
-from ringfence.model import FriendReason
+from ringfence.values.friend import FriendReason
 
 DAY = 86_400.0
 

@@ -4,7 +4,7 @@ import pytest
 
 from ringfence.errors import ControlError
 from ringfence.features.fence.links import MOST_LINKS, AdmitLinks
-from ringfence.model import Secret
+from ringfence.values.secret import Secret
 
 
 class Links:

@@ -22,7 +22,7 @@ from ringfence.features.fleet.api import Api
 from ringfence.features.fleet.channel import FleetError
 from ringfence.features.fleet.messages import facts_of
 from ringfence.features.fleet.sync import Beat, OwnBan, Pull, Push, Withdraw
-from ringfence.model import Secret
+from ringfence.values.secret import Secret
 
 ONE = ip_network("198.51.100.7")
 BAN = OwnBan(ONE, "guess", 3_600.0, facts_of(ban_of("198.51.100.7", made=attempts(3))))

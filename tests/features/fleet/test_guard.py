@@ -19,9 +19,10 @@ from ringfence.config.crowdsec import Access, Sharing
 from ringfence.features.fleet import guard as module
 from ringfence.features.fleet.guard import Decisions, Fleet, refusal_of
 from ringfence.ledger import Ledger, Record, key_of
-from ringfence.model import Ban, BanEnd, Origin, Scope, Secret
-from ringfence.networks import pack, unpack
 from ringfence.store.database import Store
+from ringfence.values.ban import Ban, BanEnd, Origin, Scope
+from ringfence.values.network import pack, unpack
+from ringfence.values.secret import Secret
 
 OTHER = ("crowdsecurity/ssh-bf", "203.0.113.9")
 MOST = 262_144  # decisions

@@ -7,7 +7,7 @@ from attrs import evolve
 from tests.support.attempts import attempts, ban_of
 
 from ringfence.features.fleet.messages import MOST_EVENTS, alert, facts_of, is_shared
-from ringfence.model import Origin, Scope
+from ringfence.values.ban import Origin, Scope
 
 
 @pytest.mark.parametrize(

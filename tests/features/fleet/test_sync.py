@@ -34,9 +34,8 @@ from ringfence.features.fleet.sync import (
     Sync,
     Withdraw,
 )
-from ringfence.model import Network
-from ringfence.networks import pack, unpack
 from ringfence.parse.lapi import DecisionPage, LapiDecision, parse_page
+from ringfence.values.network import Network, pack, unpack
 
 NETWORKS = [ip_network(text) for text in ("198.51.100.7", "198.51.100.8", "203.0.113.0/24", "2001:db8::/64")]
 ONE = NETWORKS[0]

@@ -19,7 +19,9 @@ from tests.support.world import START
 from ringfence.control import Encoded
 from ringfence.features.history.guard import History
 from ringfence.features.history.table import DAY, MINUTE, Slot, Timeline
-from ringfence.model import AttemptKind, Ban, EventKind
+from ringfence.values.attempt import AttemptKind
+from ringfence.values.ban import Ban
+from ringfence.values.event import EventKind
 
 GUESSES = capture("asterisk-22", "wrong-password-register").ami.read_bytes()
 

@@ -28,8 +28,10 @@ from ringfence.features.publish.guard import Publisher
 from ringfence.firewall.contract import Counters, RuleCounter
 from ringfence.guard.pipeline import EffectHandler, Pipeline
 from ringfence.ledger import Record, key_of
-from ringfence.model import Ban, EventKind, Scope, Secret, SourceId
 from ringfence.sources.state import Condition, State
+from ringfence.values.ban import Ban, Scope
+from ringfence.values.event import EventKind, SourceId
+from ringfence.values.secret import Secret
 
 SUBJECT = ip_network("203.0.113.1/32")
 GUESSES = capture("asterisk-22", "wrong-password-register").ami.read_bytes()

@@ -10,17 +10,11 @@ from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import BEGAN, AlarmEvent
 from ringfence.features.notify import notifications
 from ringfence.features.notify.guard import Digest
-from ringfence.model import (
-    Attempt,
-    AttemptKind,
-    Ban,
-    EventKind,
-    Proof,
-    Service,
-    Transport,
-    printable,
-)
 from ringfence.report.summary import summary_of
+from ringfence.values.attempt import Attempt, AttemptKind, Proof
+from ringfence.values.ban import Ban
+from ringfence.values.event import EventKind, Service, Transport
+from ringfence.values.text import printable
 
 WALL = 1_795_154_701.0
 """2026-11-20 06:05:01 UTC."""

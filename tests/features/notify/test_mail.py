@@ -20,7 +20,7 @@ from ringfence.config.schema import MailSettings
 from ringfence.features.notify import mail, notifications
 from ringfence.features.notify.guard import channel_as_json
 from ringfence.features.notify.mail import page_of
-from ringfence.model import Secret
+from ringfence.values.secret import Secret
 
 CONTENT = content(notifications.of_ban(ban(7), WALL))
 pytestmark = pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")  # it is SMTPS

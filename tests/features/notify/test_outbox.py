@@ -10,7 +10,7 @@ from ringfence.config.converters import MailAddress, Name, RuleName, Text
 from ringfence.config.schema import HookSettings, MailSettings
 from ringfence.features.notify import notifications
 from ringfence.features.notify.guard import KEPT, PROMPT, TRIES, Outbox
-from ringfence.model import QuietHours, Severity, Topic
+from ringfence.values.notification import QuietHours, Severity, Topic
 
 NOON = 12 * 60
 NIGHT = 3 * 60

@@ -19,7 +19,8 @@ from ringfence.config.converters import Duration, MailAddress, Text
 from ringfence.config.schema import AppriseSettings, ChannelSettings, HookSettings, MailSettings
 from ringfence.features.notify import guard, notifications
 from ringfence.features.notify.guard import Delivery, channel_as_json, send
-from ringfence.model import QuietHours, Secret
+from ringfence.values.notification import QuietHours
+from ringfence.values.secret import Secret
 
 CONTENT = content(notifications.of_ban(ban(7), WALL))
 PYTHON = (sys.executable, "-c")

@@ -28,8 +28,10 @@ from ringfence.features.publish import guard as publish
 from ringfence.features.publish.guard import FRESH, NOBODY, Publisher, outermost
 from ringfence.friends.registry import SourceReadiness
 from ringfence.ledger import Record, key_of
-from ringfence.model import Ban, Network, Origin, Proof, Scope, Secret
-from ringfence.networks import contains
+from ringfence.values.attempt import Proof
+from ringfence.values.ban import Ban, Origin, Scope
+from ringfence.values.network import Network, contains
+from ringfence.values.secret import Secret
 
 TOKEN = "0123456789abcdef"
 BEARER = f"Authorization: Bearer {TOKEN}\r\n"

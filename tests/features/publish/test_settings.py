@@ -9,7 +9,7 @@ from ringfence.config.loader import parse
 from ringfence.config.schema import Settings
 from ringfence.errors import ConfigError
 from ringfence.features.publish.settings import PublishSettings
-from ringfence.model import Secret
+from ringfence.values.secret import Secret
 
 TOKEN = "0123456789abcdef"
 NEEDED = 'must have 16 to 128 letters, digits and characters of "-._~"; make one with: openssl rand -hex 16'

@@ -15,8 +15,10 @@ from ringfence.detect.detector import Detector
 from ringfence.detect.rules import RULES
 from ringfence.features.publish.guard import NOBODY, Publisher
 from ringfence.ledger import Record, key_of
-from ringfence.model import Address, AttemptCounts, Ban, Network, Origin, Scope, Secret
-from ringfence.networks import NetworkSet
+from ringfence.values.attempt import AttemptCounts
+from ringfence.values.ban import Ban, Origin, Scope
+from ringfence.values.network import Address, Network, NetworkSet
+from ringfence.values.secret import Secret
 
 NOW = 1_000_000.0
 FIRST = int(ip_address("192.0.2.0"))

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ringfence.features.replay.files import File, ReplayInput, inspect
-from ringfence.model import SourceId
+from ringfence.values.event import SourceId
 
 START = 1795154722.0  # 2026-11-20 06:05:22 UTC
 UNKNOWN = "InvalidAccountID"

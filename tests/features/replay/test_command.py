@@ -28,7 +28,7 @@ from ringfence.bans.exempt import ITSELF
 from ringfence.cli.app import app
 from ringfence.features.replay import command
 from ringfence.features.replay.run import MAX_OUTCOMES
-from ringfence.model import parse_network
+from ringfence.values.network import parse_network
 
 CONFIG = """
 [[asterisk]]

@@ -7,7 +7,7 @@ from tests.detect.events import attempt
 from ringfence.detect.judgement import Decision, Disposition, Judgement
 from ringfence.detect.rules import DAY, HOUR, RULES
 from ringfence.features.replay.run import AddressOutcome, Outcomes
-from ringfence.model import Network
+from ringfence.values.network import Network
 
 NETWORK = ip_network("192.0.2.7/32")
 

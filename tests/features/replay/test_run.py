@@ -25,7 +25,7 @@ from tests.support.captures import Capture, captures
 from ringfence.detect.rules import DAY, HOUR, RULES, Rule
 from ringfence.features.replay.files import ReplayInput
 from ringfence.features.replay.run import AddressOutcome, Replay, replay
-from ringfence.networks import NetworkSet
+from ringfence.values.network import NetworkSet
 
 NOBODY = NetworkSet()
 APART = {

@@ -18,8 +18,8 @@ from tests.features.replay.logs import (
 from tests.support.captures import capture
 
 from ringfence.features.replay.files import BLOCK, Batch, ReplayInput, read_batches
-from ringfence.model import SecurityEvent
 from ringfence.parse.custom import Custom
+from ringfence.values.event import SecurityEvent
 
 
 def events(batches: list[Batch]) -> list[SecurityEvent]:

@@ -22,7 +22,7 @@ from ringfence.features.setup import session
 from ringfence.features.setup.command import SetupRun
 from ringfence.features.setup.crowdsec import Cscli, Wanted, prove_access
 from ringfence.features.setup.journal import Registration
-from ringfence.model import Secret
+from ringfence.values.secret import Secret
 
 pytestmark = pytest.mark.kernel
 

@@ -15,7 +15,7 @@ from ringfence.features.setup.proof import (
     failed_manager_login,
     targets_of,
 )
-from ringfence.model import SETUP_ACCOUNT
+from ringfence.values.event import SETUP_ACCOUNT
 
 _CHALLENGE = (
     b"SIP/2.0 401 Unauthorized\r\n"

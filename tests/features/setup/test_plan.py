@@ -27,7 +27,7 @@ from ringfence.features.setup.texts import manager_user
 from ringfence.host.asterisk_conf import fault_of
 from ringfence.host.asterisk_logging import read_asterisk
 from ringfence.host.file_changes import FileChange, FileState, FolderChange, FolderState
-from ringfence.model import Secret
+from ringfence.values.secret import Secret
 
 pytestmark = pytest.mark.kernel  # a host in a folder has files of several users
 

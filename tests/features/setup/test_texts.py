@@ -7,7 +7,7 @@ from tests.docs.pages import text_of
 
 from ringfence.features.setup.texts import log_channel, logrotate, manager_user
 from ringfence.host.asterisk_conf import Section, read_conf
-from ringfence.model import Secret
+from ringfence.values.secret import Secret
 
 LOG = Path("/var/log/ringfence/ringfence")
 

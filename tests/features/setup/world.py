@@ -18,7 +18,7 @@ from ringfence.features.setup.texts import HostPaths, layout_of
 from ringfence.host.console import Console, Server
 from ringfence.host.file_changes import file_state
 from ringfence.host.owned_files import may_change
-from ringfence.model import Network
+from ringfence.values.network import Network
 
 UID, GID = 4242, 4243
 """Asterisk's user and group."""

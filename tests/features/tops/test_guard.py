@@ -14,7 +14,7 @@ from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.features.tops import guard as module
 from ringfence.features.tops.guard import Tops
 from ringfence.features.tops.table import TopTable
-from ringfence.model import SETUP_ACCOUNT
+from ringfence.values.event import SETUP_ACCOUNT
 
 HERE = ip_network("192.0.2.1")
 HOSTILE = "2\x1b[2J\u202e04\ud800" + "x" * 100

@@ -32,7 +32,7 @@ from ringfence.firewall.ipset import iptables
 from ringfence.firewall.ipset import sets as ipset_kernel
 from ringfence.firewall.ipset.backend import IpsetBackend
 from ringfence.firewall.probe import verify
-from ringfence.model import Scope
+from ringfence.values.ban import Scope
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 

@@ -18,8 +18,8 @@ from ringfence.firewall.ipset.sets import (
     replace,
     require_ipset,
 )
-from ringfence.model import Scope
 from ringfence.netlink.connection import NetlinkConnection
+from ringfence.values.ban import Scope
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 

@@ -18,8 +18,8 @@ from tests.support.netns import run
 
 from ringfence.firewall.contract import Element
 from ringfence.firewall.ipset import messages
-from ringfence.model import Scope
 from ringfence.netlink.connection import NetlinkConnection, NetlinkMessageError, parse
+from ringfence.values.ban import Scope
 
 HEAD = "02000000 05000100 07000000 "
 SET4 = "0f000200 72696e67 66656e63 65340000 "

@@ -15,7 +15,7 @@ from ringfence.firewall.ipset.sets import (
     set_specs,
     temporary_name,
 )
-from ringfence.model import Scope
+from ringfence.values.ban import Scope
 
 HEAD = IpsetHeader(
     "ringfence4", "hash:net", 4, timeout=True, counters=True, maxelem=1, elements=0, references=0

@@ -14,8 +14,8 @@ from ringfence.firewall.contract import Flooder, NetworkList
 from ringfence.firewall.ipset import messages
 from ringfence.firewall.ipset.backend import FloodCounts, by_version, replace_list_in_steps
 from ringfence.firewall.ipset.sets import WrittenList, create_set, list_elements, set_specs
-from ringfence.model import Network
 from ringfence.netlink.connection import NetlinkConnection, NetlinkError
+from ringfence.values.network import Network
 
 pytestmark = [pytest.mark.kernel]
 

@@ -8,8 +8,8 @@ from tests.support.netns import run
 
 from ringfence.firewall.contract import Add, Remove
 from ringfence.firewall.ipset.sets import SampleBans, SetSpec, WrittenList, check_set
-from ringfence.model import Network
 from ringfence.netlink.connection import NetlinkConnection
+from ringfence.values.network import Network
 
 NAME = "ringfence4"
 

@@ -42,8 +42,9 @@ from ringfence.firewall.nftables import messages as nft_messages
 from ringfence.firewall.nftables.backend import NftablesBackend
 from ringfence.firewall.nftables.state import read_generation, read_sets
 from ringfence.firewall.probe import verify
-from ringfence.model import Network, Scope
 from ringfence.netlink.connection import NetlinkConnection, NetlinkError, NetlinkInterruptedError
+from ringfence.values.ban import Scope
+from ringfence.values.network import Network
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 

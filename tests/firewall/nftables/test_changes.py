@@ -13,8 +13,8 @@ from ringfence.firewall.contract import Add, Change, Element, Outcome, Remove
 from ringfence.firewall.nftables import messages as nft_elements
 from ringfence.firewall.nftables.backend import Changes
 from ringfence.firewall.nftables.ruleset import BanSet
-from ringfence.model import Scope
 from ringfence.netlink.connection import NetlinkConnection, NetlinkLostError, NetlinkTooLongError, Refusal
+from ringfence.values.ban import Scope
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 

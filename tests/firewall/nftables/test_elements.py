@@ -12,8 +12,9 @@ from tests.support.netns import run
 from ringfence.firewall.contract import Element, Flooder
 from ringfence.firewall.nftables import messages as nft_elements
 from ringfence.firewall.nftables import messages as nft_messages
-from ringfence.model import Network, Scope
 from ringfence.netlink.connection import NetlinkConnection, NetlinkMessageError
+from ringfence.values.ban import Scope
+from ringfence.values.network import Network
 
 TABLE = """\
 table inet ringfence {

@@ -7,8 +7,8 @@ import pytest
 from tests.support.netns import run
 
 from ringfence.firewall.nftables import state
-from ringfence.model import Scope
 from ringfence.netlink.connection import NetlinkConnection, NetlinkInterruptedError
+from ringfence.values.ban import Scope
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 

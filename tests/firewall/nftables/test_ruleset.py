@@ -6,7 +6,7 @@ from tests.support.rulesets import FOLDERS
 from ringfence.errors import FirewallError
 from ringfence.firewall.contract import FirewallPlan
 from ringfence.firewall.nftables.ruleset import DEFAULT_LENGTHS, BanSet, default_ban_sets, ruleset
-from ringfence.model import Scope
+from ringfence.values.ban import Scope
 
 
 @pytest.mark.parametrize("name", ["", 'a"b', "a b", "a{", "a\nb", "a\\"])

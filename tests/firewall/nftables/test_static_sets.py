@@ -21,7 +21,6 @@ from ringfence.firewall.nftables import static_sets
 from ringfence.firewall.nftables.backend import NftablesBackend
 from ringfence.firewall.nftables.state import read_sets, read_state
 from ringfence.firewall.nftables.static_sets import Difference, Ranges
-from ringfence.model import Network
 from ringfence.netlink.connection import (
     NetlinkConnection,
     NetlinkError,
@@ -29,6 +28,7 @@ from ringfence.netlink.connection import (
     NetlinkTooLongError,
     Refusal,
 )
+from ringfence.values.network import Network
 
 BASE = 0x0A000000
 

@@ -14,7 +14,7 @@ from ringfence.host.asterisk_logging import is_loaded, read_modules, unread_of
 from ringfence.host.conf_reader import Unread
 from ringfence.host.console import Console
 from ringfence.host.console_tables import settings_from
-from ringfence.model import Secret
+from ringfence.values.secret import Secret
 
 # -- passwords that can be guessed at once. A password is checked here, and only the result is returned
 #

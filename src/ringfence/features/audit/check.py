@@ -13,7 +13,7 @@ from ringfence.findings import Finding
 from ringfence.firewall.contract import GUESTS, LimitMode
 from ringfence.host.console import Console
 from ringfence.host.hosts_file import hosts_line, knows_host
-from ringfence.model import printable
+from ringfence.values.text import printable
 
 _RIGHTS = (("read", "security"), ("read", "system"), ("write", "reporting"))
 """The rights with which our manager user learns about phones and trunks, also at the daemon's start."""

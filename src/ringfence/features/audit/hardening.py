@@ -15,7 +15,7 @@ from ringfence.features.audit.dialplan import Dialplan
 from ringfence.features.audit.services import AMI, HTTP, Services, read_services
 from ringfence.findings import Finding
 from ringfence.host.console import Console
-from ringfence.model import printable
+from ringfence.values.text import printable
 
 FEW, MANY = 5, 60
 """The maximum number of names (such as accounts) in one finding.

@@ -17,8 +17,8 @@ from ringfence.features.audit.accounts import is_weak
 from ringfence.host.asterisk_conf import Conf, Section, is_true, joined, read_conf
 from ringfence.host.asterisk_logging import unread_of
 from ringfence.host.conf_reader import Unread
-from ringfence.model import Address
 from ringfence.netlink.sock_diag import LISTENING, address_of, port_of, sockets
+from ringfence.values.network import Address
 
 POWERS = ("all", "command", "originate", "system", "config")
 """Write classes of manager users that permit them to control this host or to call any number."""

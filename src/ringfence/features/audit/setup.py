@@ -1,4 +1,4 @@
-"""What ``ringfence setup`` notes about Asterisk's accounts."""
+"""The notes of ``ringfence setup`` about Asterisk's accounts."""
 
 from collections.abc import Iterator
 from pathlib import Path

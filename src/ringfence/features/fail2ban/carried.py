@@ -16,7 +16,8 @@ from attrs import Factory, define, field, frozen
 from ringfence.config.converters import MAX_ATTEMPTS, MAX_DURATION
 from ringfence.detect.rules import RULES
 from ringfence.features.fail2ban.jails import Jail
-from ringfence.model import Network, parse_network, printable
+from ringfence.values.network import Network, parse_network
+from ringfence.values.text import printable
 
 # -- the length of a jail's bans
 #

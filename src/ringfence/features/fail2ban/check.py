@@ -11,7 +11,7 @@ from ringfence.errors import ConfigError, error_lines
 from ringfence.features.fail2ban.jails import CLIENT, FOLDER, read_configuration
 from ringfence.findings import Finding
 from ringfence.host.processes import PROC, network_of, processes
-from ringfence.model import printable
+from ringfence.values.text import printable
 
 FREEPBX = Path("/etc/freepbx.conf")
 """A file by which a host with FreePBX is recognized: every FreePBX has it."""

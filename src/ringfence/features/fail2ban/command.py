@@ -25,9 +25,10 @@ from ringfence.errors import Exit, StoreError
 from ringfence.features.fail2ban.carried import bantime_of, convert, document_of
 from ringfence.features.fail2ban.database import Fail2banBan, read_bans
 from ringfence.features.fail2ban.jails import FOLDER, Configuration, Jail, read_configuration
-from ringfence.model import Address, Network, format_network, parse_network, printable
 from ringfence.plurals import counted
 from ringfence.sources import logs
+from ringfence.values.network import Address, Network, format_network, parse_network
+from ringfence.values.text import printable
 
 BATCH = 1_000
 """The maximum number of bans in one request, because a request has at most 64 KiB."""

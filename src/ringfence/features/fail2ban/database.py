@@ -22,7 +22,8 @@ from urllib.parse import quote
 from attrs import define, field, frozen
 
 from ringfence.errors import StoreError
-from ringfence.model import Network, parse_network, printable
+from ringfence.values.network import Network, parse_network
+from ringfence.values.text import printable
 
 LOCK_TIMEOUT = 5.0
 """Seconds to wait while fail2ban has locked the database. After that, reading fails."""

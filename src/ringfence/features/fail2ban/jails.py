@@ -17,7 +17,7 @@ from attrs import define, field, frozen
 
 from ringfence.errors import ConfigError
 from ringfence.host.processes import run_program
-from ringfence.model import printable
+from ringfence.values.text import printable
 
 FOLDER = Path("/etc/fail2ban")
 DATABASE = "/var/lib/fail2ban/fail2ban.sqlite3"
@@ -179,7 +179,7 @@ class _Draft:
 
 @define
 class _Dump:
-    """What the commands say so far."""
+    """The results of the commands so far."""
 
     jails: dict[str, _Draft] = field(factory=dict)
     database: str = DATABASE

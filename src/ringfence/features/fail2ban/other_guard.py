@@ -15,7 +15,7 @@ from ringfence.features.fail2ban.jails import CLIENT, read_configuration
 from ringfence.findings import Finding
 from ringfence.host.file_changes import FileChange, FileState, file_state
 from ringfence.host.processes import run_program
-from ringfence.model import printable
+from ringfence.values.text import printable
 
 _INDENT = 4
 
@@ -41,7 +41,7 @@ class OtherGuard:
 
     @property
     def found(self) -> str:
-        """What was found on this host."""
+        """The configuration that was found on this host."""
         if not self.jails:
             return "fail2ban  no enabled jail guards Asterisk"
         names = ", ".join(map(printable, self.jails))

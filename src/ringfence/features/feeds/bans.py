@@ -1,4 +1,4 @@
-"""What ``ringfence bans`` says about feeds, below its list."""
+"""The notes of ``ringfence bans`` about feeds, below its list."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

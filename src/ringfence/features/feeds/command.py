@@ -32,8 +32,9 @@ from ringfence.features.feeds.plan import FetchError, PlannedFeed, encode_plan
 from ringfence.host.asterisk_conf import FOLDER
 from ringfence.host.console import local_console
 from ringfence.host.file_changes import FileState, file_state, write_file
-from ringfence.model import format_network, printable
 from ringfence.parse.feeds import FeedFormat
+from ringfence.values.network import format_network
+from ringfence.values.text import printable
 
 feeds = typer.Typer(cls=HintingGroup, no_args_is_help=True, add_completion=False)
 

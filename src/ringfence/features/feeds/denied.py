@@ -32,18 +32,11 @@ from ringfence.lists import kept
 from ringfence.lists.manager import Holder
 from ringfence.lists.prefixes import Coded, Gatherer, Prefixes, code_of, text_of
 from ringfence.lists.texts import SHORTEST_FED, host_codes, networks_in, overlaps_local, stands_for_ipv4
-from ringfence.model import (
-    ListEntry,
-    ListKind,
-    Network,
-    format_network,
-    parse_network,
-    printable,
-    rfc3339,
-)
-from ringfence.networks import BITS, VERSIONS
 from ringfence.parse.feeds import MAX_LIST, MAX_STATE, STATE_SUFFIX, FeedEntry, FeedParser
 from ringfence.plurals import counted
+from ringfence.values.entry import ListEntry, ListKind
+from ringfence.values.network import BITS, VERSIONS, Network, format_network, parse_network
+from ringfence.values.text import printable, rfc3339
 
 MOST_BAD = 1_000
 """The number of bad lines after which the rest of a list is not read."""

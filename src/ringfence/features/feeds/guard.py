@@ -14,8 +14,8 @@ from ringfence.guard.process import make_folder
 from ringfence.guard.request_fields import FILTER, MOST_FILTER, NONE, flag, only, optional, read, texts
 from ringfence.lists.entries import MAX_NAME
 from ringfence.lists.manager import Lists
-from ringfence.model import printable
 from ringfence.store.database import Store
+from ringfence.values.text import printable
 
 REQUESTS = {
     "feeds": read({"networks": FILTER}, page=NONE),

@@ -15,8 +15,8 @@ from attrs import frozen
 
 from ringfence.bounded_http import AGENT, Deadline, open_connection, read_body, text_of
 from ringfence.features.feeds.plan import FetchError
-from ringfence.model import Address
 from ringfence.parse.feeds import MAX_LIST
+from ringfence.values.network import Address
 
 SECONDS = 60.0
 """The maximum duration of a request, from the connection to the last byte."""

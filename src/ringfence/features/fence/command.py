@@ -27,8 +27,9 @@ from ringfence.errors import Exit, StartError, WebError
 from ringfence.guard.standby import start_standby
 from ringfence.host.asterisk_conf import FOLDER
 from ringfence.host.console import Console, local_console
-from ringfence.model import format_network, printable
 from ringfence.plurals import counted
+from ringfence.values.network import format_network
+from ringfence.values.text import printable
 
 _LABEL = 10
 """The width (columns) of the label at the beginning of each line."""
@@ -36,7 +37,7 @@ _OFF = (
     "A fence admits only friends, the allow list, and the networks and countries that you name there.",
     'To begin: set mode = "observe" in [fence], then: ringfence reload',
 )
-"""What the fence is for and how to begin, while it is off."""
+"""The purpose of the fence, and the command to begin, while it is off."""
 _NOT_COUNTED = "unknown: nothing is dropped or counted"
 
 fence = typer.Typer(cls=HintingGroup, no_args_is_help=True, add_completion=False)

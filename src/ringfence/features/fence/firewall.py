@@ -28,9 +28,10 @@ from ringfence.guard.exemptions import LET_IN
 from ringfence.guard.firewall_manager import RulePart
 from ringfence.guard.firewall_side import FirewallSide
 from ringfence.lists.entries import EntryKind, EntryValue, parse_entry
-from ringfence.model import Friend, FriendReason, Network, printable, rfc3339
-from ringfence.networks import SHORTEST, contains, overlap
 from ringfence.store.database import Store
+from ringfence.values.friend import Friend, FriendReason
+from ringfence.values.network import SHORTEST, Network, contains, overlap
+from ringfence.values.text import printable, rfc3339
 
 OBSERVED_FOR = 86_400.0
 """Seconds that the fence must have observed before it may drop packets: a day of this PBX."""
@@ -68,7 +69,7 @@ class Admitted:
 
 @define
 class FenceState:
-    """What a restart must not lose.
+    """The state that outlives a restart.
 
     ``observed`` is when the fence began to observe, ``trial`` the end of the trial; None if there is none.
     ``watched``: for how many seconds it has observed or dropped since then, while the daemon ran.
@@ -185,7 +186,7 @@ class Fence(RulePart):
 
     @property
     def in_force(self) -> LimitMode:
-        """What the kernel's rules do now."""
+        """The mode of the kernel's present rules."""
         return self._enforcer.backend.plan.fence if self._enforcer.enforcing else LimitMode.OFF
 
     @property

@@ -17,7 +17,9 @@ from ringfence.guard.firewall_side import FirewallSide
 from ringfence.guard.process import every
 from ringfence.guard.request_fields import NONE, flag, network, networks, only, optional, read, seconds, text
 from ringfence.lists.entries import MAX_SECONDS, MAX_TEXT
-from ringfence.model import Secret, format_network, parse_network, printable, rfc3339
+from ringfence.values.network import format_network, parse_network
+from ringfence.values.secret import Secret
+from ringfence.values.text import printable, rfc3339
 
 UNKNOWN = "unknown"
 """The country of an address that no database has."""

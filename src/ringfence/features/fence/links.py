@@ -12,7 +12,7 @@ from hmac import compare_digest
 from attrs import frozen
 
 from ringfence.errors import ControlError
-from ringfence.model import Secret
+from ringfence.values.secret import Secret
 
 MOST_LINKS = 32
 """The maximum number of links that are neither used nor expired."""

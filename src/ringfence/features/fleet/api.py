@@ -18,8 +18,10 @@ from ringfence.config.crowdsec import Access
 from ringfence.features.fleet.channel import FleetError
 from ringfence.features.fleet.messages import alert, login_body
 from ringfence.features.fleet.sync import Beat, OwnBan, Pull, Push, Request, Withdraw
-from ringfence.model import Secret, format_network, printable
 from ringfence.parse.lapi import DecisionPage, parse_decisions, parse_login, parse_page
+from ringfence.values.network import format_network
+from ringfence.values.secret import Secret
+from ringfence.values.text import printable
 
 SECONDS = 10.0
 """The longest time that a request may take, the whole answer included."""

@@ -13,8 +13,8 @@ from ringfence.clock import Clock
 from ringfence.errors import Exit
 from ringfence.features.fleet.api import Api
 from ringfence.features.fleet.channel import FleetError
-from ringfence.model import printable
 from ringfence.plurals import counted
+from ringfence.values.text import printable
 
 MOST_ROWS = 50
 """The maximum number of rows of the table, those with the most decisions."""

@@ -24,12 +24,13 @@ from ringfence.guard.feature import Fact, Feature, Given
 from ringfence.guard.request_fields import NONE, read
 from ringfence.ledger import Ledger, ban_of
 from ringfence.lists.texts import SHORTEST_FED, overlaps_local
-from ringfence.model import WHOLE_SCOPES, Ban, printable, rfc3339
-from ringfence.networks import code_from, pack
 from ringfence.parse.lapi import DecisionPage
 from ringfence.plurals import counted
 from ringfence.store.bans import Records
 from ringfence.threads import Threads
+from ringfence.values.ban import WHOLE_SCOPES, Ban
+from ringfence.values.network import code_from, pack
+from ringfence.values.text import printable, rfc3339
 
 if TYPE_CHECKING:
     from ringfence.features.fleet.api import Api

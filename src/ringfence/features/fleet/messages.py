@@ -7,12 +7,14 @@ from typing import Any
 
 from attrs import frozen
 
-from ringfence.model import WHOLE_SCOPES, Ban, Network, Origin, format_network, printable, rfc3339
+from ringfence.values.ban import WHOLE_SCOPES, Ban, Origin
+from ringfence.values.network import Network, format_network
+from ringfence.values.text import printable, rfc3339
 
 SCENARIOS = "ringfence/"
-"""What the scenarios of ringfence begin with; the name of a rule follows."""
+"""The beginning of ringfence's scenarios; the name of a rule follows."""
 ORIGIN = "ringfence:"
-"""What the origins of ringfence begin with; the name of the machine follows."""
+"""The beginning of ringfence's origins; the name of the machine follows."""
 MOST_EVENTS = 10
 """The maximum number of attempts that the API is told about one ban."""
 

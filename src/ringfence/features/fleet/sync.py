@@ -29,9 +29,8 @@ from attrs import Factory, define, field, frozen
 
 from ringfence.features.fleet.channel import Channel
 from ringfence.features.fleet.messages import Facts, scenario_of
-from ringfence.model import Network, format_network
-from ringfence.networks import BITS, code_from, pack, unpack
 from ringfence.parse.lapi import DecisionPage, LapiDecision
+from ringfence.values.network import BITS, Network, code_from, format_network, pack, unpack
 
 FULL_EVERY = 600.0
 """Seconds between two requests for all decisions."""
@@ -71,7 +70,7 @@ MOST_SEEN = 65_536
 """The maximum number of decisions that are recognised of those that are left out. More count each time."""
 
 Key = tuple[int, str]
-"""The packed network (``ringfence.networks``) and the scenario of a decision."""
+"""The packed network (``ringfence.values.network``) and the scenario of a decision."""
 
 
 @frozen

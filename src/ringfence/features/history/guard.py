@@ -13,8 +13,9 @@ from ringfence.features.history.table import DAY, MINUTE, Slot, Timeline, slot_l
 from ringfence.guard.feature import Feature, Given
 from ringfence.guard.firewall_side import FirewallSide
 from ringfence.guard.request_fields import PERIOD, read
-from ringfence.model import AttemptKind, Proof, rfc3339
 from ringfence.store.database import Store
+from ringfence.values.attempt import AttemptKind, Proof
+from ringfence.values.text import rfc3339
 
 # -- the history of a period, as JSON: the numbers of attempts, bans and unbans over time
 #

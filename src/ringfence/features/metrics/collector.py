@@ -24,8 +24,10 @@ from ringfence.guard.feature import Feature
 from ringfence.guard.firewall_side import FirewallSide
 from ringfence.guard.pipeline import Pipeline
 from ringfence.guard.source_manager import SourceManager
-from ringfence.model import WIRE, EventKind, Proof, Scope
 from ringfence.sources.state import State
+from ringfence.values.attempt import Proof
+from ringfence.values.ban import Scope
+from ringfence.values.event import WIRE, EventKind
 
 if TYPE_CHECKING:
     from ringfence.sources.wire import WireSource

@@ -32,8 +32,11 @@ from ringfence.features.notify.notifications import Notification
 from ringfence.guard.feature import Changed, Fact, Feature, Given
 from ringfence.guard.request_fields import nullable, only, text
 from ringfence.lists.entries import MAX_TEXT
-from ringfence.model import Secret, Severity, Topic, format_network, parse_network, printable, rfc3339
 from ringfence.plurals import counted
+from ringfence.values.network import format_network, parse_network
+from ringfence.values.notification import Severity, Topic
+from ringfence.values.secret import Secret
+from ringfence.values.text import printable, rfc3339
 
 # -- sends one message by a child process, so that no server and no program can delay the daemon
 #

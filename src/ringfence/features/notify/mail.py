@@ -16,8 +16,8 @@ from textwrap import wrap
 from typing import Any
 
 from ringfence.features.notify.message import Message, compose, dropped_lines, without_links
-from ringfence.model import printable
 from ringfence.report.text import Line, TextForm, report_lines
+from ringfence.values.text import printable
 
 # -- the report of a week as a mail: the text that ``ringfence report`` prints, and its page of HTML
 

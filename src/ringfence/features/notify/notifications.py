@@ -6,7 +6,10 @@ from attrs import frozen
 
 from ringfence.alarm_codes import AnyAlarmCode, Mark
 from ringfence.alarms import CLEARED, AlarmEvent
-from ringfence.model import Ban, Severity, Topic, format_network, rfc3339, shown
+from ringfence.values.ban import Ban
+from ringfence.values.network import format_network
+from ringfence.values.notification import Severity, Topic
+from ringfence.values.text import rfc3339, shown
 
 MAX_NAME = 64
 MAX_TEXT = 500

@@ -31,8 +31,9 @@ from ringfence.guard.feature import Feature, Given, Number
 from ringfence.guard.firewall_side import FirewallSide
 from ringfence.guard.http_page import NOT_MODIFIED, Answer, Page, values_of
 from ringfence.ledger import Record, network_of, parts_of, scope_of
-from ringfence.model import WHOLE_SCOPES, Network, Origin, Secret, format_network
-from ringfence.networks import BITS, VERSIONS, NetworkSet
+from ringfence.values.ban import WHOLE_SCOPES, Origin
+from ringfence.values.network import BITS, VERSIONS, Network, NetworkSet, format_network
+from ringfence.values.secret import Secret
 
 FRESH = 10.0
 """Seconds for which a list is served again."""

@@ -8,7 +8,7 @@ from typing import NewType
 from attrs import evolve, frozen
 
 from ringfence.config.converters import HOOKS, read_secret, whole_number
-from ringfence.model import Secret
+from ringfence.values.secret import Secret
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~-]{16,128}")
 """The characters that a URL may contain as they are (RFC 3986 section 2.3)."""

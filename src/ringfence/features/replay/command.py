@@ -22,9 +22,10 @@ from ringfence.errors import Exit, SourceError
 from ringfence.features.replay.files import File, ReplayInput, in_order, inspect, original
 from ringfence.features.replay.run import AddressOutcome, Replay
 from ringfence.features.replay.run import replay as run
-from ringfence.model import AMI, SourceId, parse_network, rfc3339
-from ringfence.networks import NetworkSet
 from ringfence.plurals import counted
+from ringfence.values.event import AMI, SourceId
+from ringfence.values.network import NetworkSet, parse_network
+from ringfence.values.text import rfc3339
 
 if TYPE_CHECKING:
     from datetime import tzinfo

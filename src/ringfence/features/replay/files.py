@@ -22,12 +22,12 @@ from typing import BinaryIO, Protocol
 from attrs import frozen
 
 from ringfence.errors import SourceError
-from ringfence.model import SecurityEvent, SourceId
 from ringfence.parse.ami import AmiDecoder
 from ringfence.parse.custom import Custom
 from ringfence.parse.dates import DateReader
 from ringfence.parse.log import LogReader
 from ringfence.parse.prefix import parse_prefix
+from ringfence.values.event import SecurityEvent, SourceId
 
 BLOCK = 256 * 1024
 """The maximum number of bytes in one read."""

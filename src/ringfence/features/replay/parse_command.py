@@ -16,11 +16,11 @@ from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, settings_from, zo
 from ringfence.cli.output import JsonOption, echo, echo_stderr, errors_reported
 from ringfence.errors import Exit, SourceError
 from ringfence.features.replay.files import TRUNCATED, open_file
-from ringfence.model import SecurityEvent, SourceId
 from ringfence.parse.custom import Custom
 from ringfence.parse.line_result import NOT_UNDERSTOOD, LineResult, Reason
 from ringfence.parse.log import LogReader
 from ringfence.plurals import counted
+from ringfence.values.event import SecurityEvent, SourceId
 
 CHUNK = 256 * 1024
 PATTERN = "pattern"

@@ -24,8 +24,9 @@ from ringfence.detect.friends import Friends
 from ringfence.detect.judgement import Decision, Disposition, Effect, Judgement, Login
 from ringfence.detect.rules import RETURN_WITHIN, Rule
 from ringfence.features.replay.files import Batch, ReplayInput, read_batches
-from ringfence.model import Address, EventKind, Network, Proof, SecurityEvent
-from ringfence.networks import NetworkSet, sender_of
+from ringfence.values.attempt import Proof
+from ringfence.values.event import EventKind, SecurityEvent
+from ringfence.values.network import Address, Network, NetworkSet, sender_of
 
 # -- outcomes of a replay: one for each subject, in a bounded table
 #

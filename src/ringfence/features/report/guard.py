@@ -25,11 +25,11 @@ from ringfence.errors import ControlError, RingfenceError, StoreError
 from ringfence.guard.facts import past_bans
 from ringfence.guard.feature import Feature, Given, ReportSender
 from ringfence.guard.firewall_side import MOST_PAST, FirewallSide
-from ringfence.model import shown
 from ringfence.store.database import Store
 from ringfence.store.rows import times
 from ringfence.store.tables import SavedState
 from ringfence.store.writer import BestEffort
+from ringfence.values.text import shown
 
 # -- when a weekly report is due: each Monday at 06:00 local time
 

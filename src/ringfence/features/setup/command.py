@@ -52,7 +52,7 @@ from ringfence.features.setup.texts import HostPaths, is_untouched
 from ringfence.findings import Finding
 from ringfence.guard.process import configure as configure_logging
 from ringfence.host.file_changes import FileChange, FileState
-from ringfence.model import Secret
+from ringfence.values.secret import Secret
 
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show the changes, and make none.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Make the changes without a question.")]

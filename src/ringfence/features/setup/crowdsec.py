@@ -29,7 +29,8 @@ from ringfence.features.setup.texts import HostPaths, appended, crowdsec_text
 from ringfence.host.file_changes import FileChange, FileState, file_state
 from ringfence.host.owned_files import opened_parent
 from ringfence.host.processes import SECONDS, run_program
-from ringfence.model import Secret, printable
+from ringfence.values.secret import Secret
+from ringfence.values.text import printable
 
 _MOST = 200
 """The maximum number of characters of an error of ``cscli`` that a message has."""
@@ -49,7 +50,7 @@ class Credentials:
 
 @frozen
 class Wanted:
-    """What the administrator asks for: the address of the API, the name of this host there, and credentials.
+    """The wishes of the administrator: the address of the API, the name of this host there, and credentials.
 
     The files have the password and the key of registrations that exist already. They are None if setup makes
     the registrations, or asks for both.
@@ -216,7 +217,7 @@ class Joining:
 
     @property
     def steps(self) -> Iterator[str]:
-        """What setup will do, as lines for the administrator."""
+        """The changes that setup will make, as lines for the administrator."""
         if isinstance(self.source, Cscli):
             yield from commands_of(self.machine)
         for path, what in ((self.paths.crowdsec_password, "password"), (self.paths.crowdsec_key, "key")):

@@ -33,8 +33,8 @@ from ringfence.host.file_changes import FileState
 from ringfence.host.owned_files import exists, may_change
 from ringfence.host.processes import PROC, processes
 from ringfence.host.routes import read_local_networks
-from ringfence.model import Network, printable
-from ringfence.networks import contains
+from ringfence.values.network import Network, contains
+from ringfence.values.text import printable
 
 # -- the Asterisk that runs on this host: its process, its console, and the paths of its folders on this host
 #

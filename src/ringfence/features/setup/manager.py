@@ -16,8 +16,9 @@ from ringfence.features.setup.texts import LOGGER, MANAGER
 from ringfence.host.asterisk_conf import Conf, Section, fault_of, is_true, read_conf
 from ringfence.host.console import Server
 from ringfence.host.file_changes import FileState, file_state
-from ringfence.model import Network, Secret, printable
-from ringfence.networks import contains
+from ringfence.values.network import Network, contains
+from ringfence.values.secret import Secret
+from ringfence.values.text import printable
 
 USER = "ringfence"
 PORT = 5038

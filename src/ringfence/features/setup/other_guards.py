@@ -15,7 +15,7 @@ from ringfence.errors import SetupError
 from ringfence.features.setup.journal import JournalRecord, read_journal, restore_files
 from ringfence.features.setup.texts import HostPaths
 from ringfence.host.file_changes import Change
-from ringfence.model import printable
+from ringfence.values.text import printable
 
 
 def other_guards(etc: Path) -> tuple[Any, ...]:

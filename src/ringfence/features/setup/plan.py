@@ -47,8 +47,8 @@ from ringfence.host.file_changes import (
 )
 from ringfence.host.hosts_file import hosts_line, knows_host
 from ringfence.host.processes import PROC
-from ringfence.model import Network, Secret, parse_network
-from ringfence.networks import contains
+from ringfence.values.network import Network, contains, parse_network
+from ringfence.values.secret import Secret
 
 LOG = "ringfence"
 _ROOT = 0
@@ -72,7 +72,7 @@ class LogPath:
 
 @frozen
 class Plan:
-    """What setup will do.
+    """The changes that setup will make.
 
     ``changes`` are in the order in which setup makes them. ``notes`` are lines for the administrator. ``log``
     is the log that Asterisk will write for ringfence; None if there is no folder for it that this host can

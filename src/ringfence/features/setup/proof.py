@@ -21,8 +21,8 @@ from ringfence.errors import ControlError, DaemonUnreachableError, SetupError
 from ringfence.findings import Finding
 from ringfence.host.listening import find_ports, listening_sockets
 from ringfence.host.processes import sockets_of
-from ringfence.model import SETUP_ACCOUNT
 from ringfence.netlink.sock_diag import port_of
+from ringfence.values.event import SETUP_ACCOUNT
 
 # -- causes one harmless failed login: a SIP REGISTER from a loopback address, for an account that no PBX has
 #

@@ -24,7 +24,8 @@ from ringfence.host.console import Console
 from ringfence.host.file_changes import Change, FileChange, file_state, folder_state
 from ringfence.host.owned_files import names_in
 from ringfence.host.processes import run_program
-from ringfence.model import Secret, printable
+from ringfence.values.secret import Secret
+from ringfence.values.text import printable
 
 # -- enables and starts ringfence's systemd units with ``systemctl``, and restores their state before setup
 

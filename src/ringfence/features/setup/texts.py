@@ -17,7 +17,8 @@ from attrs import frozen
 from ringfence.config.converters import toml_of
 from ringfence.errors import SetupError
 from ringfence.host.conf_reader import conf_lines, directive_of
-from ringfence.model import Network, Secret
+from ringfence.values.network import Network
+from ringfence.values.secret import Secret
 
 # -- the files and folders of the host that setup reads and writes, except those of Asterisk
 

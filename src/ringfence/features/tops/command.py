@@ -31,9 +31,9 @@ from ringfence.cli.groups import HintingGroup
 from ringfence.cli.output import JsonOption, echo, echo_json, errors_reported, short_time
 from ringfence.cli.screen import Screen, cropped, table_of
 from ringfence.clock import format_duration
-from ringfence.model import printable
 from ringfence.plurals import counted
 from ringfence.report.text import columns_of, cut, has_blocks, sparkline
+from ringfence.values.text import printable
 
 REFRESH = 1.0  # seconds between two updates of the display
 _SLOW_REFRESH = 5.0  # seconds between two updates on a terminal that cannot move its cursor

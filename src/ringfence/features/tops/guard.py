@@ -24,9 +24,12 @@ from ringfence.guard.firewall_side import FirewallSide
 from ringfence.guard.process import every
 from ringfence.guard.request_fields import NONE, PERIOD, choice, read
 from ringfence.ledger import Record, network_of
-from ringfence.model import SETUP_ACCOUNT, Scope, ban_json, format_network, printable, rfc3339
 from ringfence.store.database import Store
 from ringfence.store.rows import shortened
+from ringfence.values.ban import Scope, ban_json
+from ringfence.values.event import SETUP_ACCOUNT
+from ringfence.values.network import format_network
+from ringfence.values.text import printable, rfc3339
 
 LISTS = ("accounts", "addresses")
 MOST = 4_096

@@ -22,10 +22,10 @@ from ringfence.guard.firewall_side import FirewallSide
 from ringfence.guard.process import every
 from ringfence.guard.request_fields import NONE, only
 from ringfence.guard.standby import start_standby
-from ringfence.model import rfc3339
 from ringfence.store.database import Store
 from ringfence.store.rows import LAST
 from ringfence.store.tables import SavedState
+from ringfence.values.text import rfc3339
 
 REQUESTS = {"confirm": only(NONE)}
 _FACT = "trial"

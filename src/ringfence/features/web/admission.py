@@ -20,8 +20,7 @@ from ringfence.errors import ControlError, DaemonUnreachableError
 from ringfence.features.web.daemon_client import DaemonClient
 from ringfence.features.web.entrance import form_of, is_own
 from ringfence.features.web.rendering import Renderer
-from ringfence.model import Address, Network, parse_network
-from ringfence.networks import prefix_of, sender_of
+from ringfence.values.network import Address, Network, parse_network, prefix_of, sender_of
 
 MOST_TRIES = 10
 TRIES_WITHIN = 60.0

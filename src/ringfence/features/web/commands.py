@@ -11,9 +11,9 @@ from attrs import evolve, frozen
 
 from ringfence.errors import ControlError, RingfenceError
 from ringfence.features.web.daemon_client import UNRECORDED, DaemonClient
-from ringfence.model import Network, format_network, parse_network, printable
-from ringfence.networks import PAGE_SHORTEST, SHORTEST
 from ringfence.plurals import counted
+from ringfence.values.network import PAGE_SHORTEST, SHORTEST, Network, format_network, parse_network
+from ringfence.values.text import printable
 
 LENGTHS = {
     "10 minutes": 600,

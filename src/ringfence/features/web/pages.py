@@ -34,9 +34,9 @@ from ringfence.features.web.commands import (
 from ringfence.features.web.daemon_client import DaemonClient
 from ringfence.features.web.entrance import Form, WebSession, require_change
 from ringfence.features.web.rendering import Renderer
-from ringfence.model import Network, parse_network
 from ringfence.report.page import MOST_TEXT, PERIODS, Column, chart_of, columns_of, ticks_of
 from ringfence.report.ticks import Tick
+from ringfence.values.network import Network, parse_network
 
 # -- the table of bans: searches and sorts the daemon's list, and divides it into pages. No side effects
 

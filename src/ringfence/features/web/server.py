@@ -26,8 +26,9 @@ from ringfence.errors import ControlError, WebError
 from ringfence.features.web.app import Site, make_app
 from ringfence.features.web.daemon_client import DaemonClient
 from ringfence.features.web.entrance import Person, WebSessions
-from ringfence.model import Address, printable
 from ringfence.threads import run
+from ringfence.values.network import Address
+from ringfence.values.text import printable
 
 # -- the HTTP connections of the live page, with a limit of their number and of the time for a request
 #

@@ -58,7 +58,7 @@ from ringfence.firewall.ipset.matches import (
     without_data,
 )
 from ringfence.firewall.ipset.sets import FLOWS, WEBSOCKETS
-from ringfence.networks import SENDER_LENGTHS
+from ringfence.values.network import SENDER_LENGTHS
 
 ASKED, WEB, FLOW, QUESTIONS = CHAINS = (
     "ringfence-asked",

@@ -77,9 +77,9 @@ from ringfence.firewall.ipset.sets import (
     temporary_name,
 )
 from ringfence.firewall.requirements import check_requirement, require_capabilities, why_no_ipv6
-from ringfence.model import Network, Scope
 from ringfence.netlink.connection import NetlinkConnection, NetlinkError
-from ringfence.networks import SENDER_LENGTHS, VERSIONS, exempts_friends
+from ringfence.values.ban import Scope
+from ringfence.values.network import SENDER_LENGTHS, VERSIONS, Network, exempts_friends
 
 # -- carries out changes of bans in the sets of ipset, and returns an outcome for each
 #

@@ -161,8 +161,8 @@ from ringfence.firewall.ipset.sets import (
     friends_exempt_values,
     list_set_name,
 )
-from ringfence.model import Scope
-from ringfence.networks import IPV6_SENDER
+from ringfence.values.ban import Scope
+from ringfence.values.network import IPV6_SENDER
 
 HOOKS: Mapping[str, Mapping[str, str]] = {
     "raw": {"PREROUTING": "ringfence-pre", "OUTPUT": "ringfence-out"},

@@ -24,7 +24,6 @@ from socket import AF_INET
 from attrs import frozen
 
 from ringfence.firewall.contract import Element
-from ringfence.model import Network, Scope
 from ringfence.netlink.connection import (
     ATTRIBUTE,
     BIG_ENDIAN,
@@ -46,6 +45,8 @@ from ringfence.netlink.connection import (
     string,
     text,
 )
+from ringfence.values.ban import Scope
+from ringfence.values.network import Network
 
 PROTOCOL_VERSION = 7  # Linux 5.0 (2019) and later
 SET_TYPE = "hash:net"

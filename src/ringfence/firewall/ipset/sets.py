@@ -38,9 +38,9 @@ from ringfence.firewall.contract import (
 )
 from ringfence.firewall.ipset import messages
 from ringfence.firewall.ipset.messages import Code, Command, IpsetHeader
-from ringfence.model import Network, Scope
 from ringfence.netlink.connection import NetlinkConnection, NetlinkError
-from ringfence.networks import BITS, SENDER_LENGTHS, VERSIONS, exempts_friends
+from ringfence.values.ban import Scope
+from ringfence.values.network import BITS, SENDER_LENGTHS, VERSIONS, Network, exempts_friends
 
 # -- reads, looks up, replaces and destroys a set of ipset in the kernel
 

@@ -51,7 +51,6 @@ from ringfence.firewall.nftables.state import (
 from ringfence.firewall.nftables.static_sets import NetworkListSets, by_version
 from ringfence.firewall.nftables.watch import ForeignChanges
 from ringfence.firewall.requirements import check_requirement, require_capabilities, why_no_ipv6
-from ringfence.model import Network, Scope
 from ringfence.netlink.connection import (
     NetlinkConnection,
     NetlinkError,
@@ -59,6 +58,8 @@ from ringfence.netlink.connection import (
     NetlinkTooLongError,
     Refusal,
 )
+from ringfence.values.ban import Scope
+from ringfence.values.network import Network
 
 # -- bans by netlink: batches of changes as transactions, and an outcome for each change
 #

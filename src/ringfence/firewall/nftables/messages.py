@@ -26,7 +26,6 @@ from typing import Any
 from attrs import frozen
 
 from ringfence.firewall.contract import Element, Flooder
-from ringfence.model import Network, Scope
 from ringfence.netlink.connection import (
     ATTRIBUTE,
     FAMILIES,
@@ -48,7 +47,8 @@ from ringfence.netlink.connection import (
     string,
     text,
 )
-from ringfence.networks import BITS, SENDER_LENGTHS
+from ringfence.values.ban import Scope
+from ringfence.values.network import BITS, SENDER_LENGTHS, Network
 
 INET = 1  # NFPROTO_INET: a table for both IP versions
 _SUBSYSTEM = 10

@@ -154,8 +154,8 @@ from ringfence.firewall.contract import (
     NetworkList,
     Ports,
 )
-from ringfence.model import Network, Scope
-from ringfence.networks import BITS, VERSIONS, exempts_friends
+from ringfence.values.ban import Scope
+from ringfence.values.network import BITS, VERSIONS, Network, exempts_friends
 
 TABLE = "ringfence"
 MARK = "ringfence "

@@ -26,9 +26,9 @@ from ringfence.firewall.nftables.ruleset import (
     alternate_name,
     base_name,
 )
-from ringfence.model import Network, Scope
 from ringfence.netlink.connection import NetlinkConnection, NetlinkError, NetlinkInterruptedError
-from ringfence.networks import BITS, VERSIONS
+from ringfence.values.ban import Scope
+from ringfence.values.network import BITS, VERSIONS, Network
 
 _OURS = f"{TABLE}\0".encode()
 _HOOKS = ("prerouting", "input", "forward", "output")

@@ -43,7 +43,6 @@ from ringfence.firewall.nftables.messages import NftSetHeader
 from ringfence.firewall.nftables.ruleset import TABLE, alternate_name, base_name
 from ringfence.firewall.nftables.state import read_sets
 from ringfence.firewall.nftables.watch import ForeignChanges
-from ringfence.model import Network
 from ringfence.netlink.connection import (
     NetlinkConnection,
     NetlinkError,
@@ -51,7 +50,7 @@ from ringfence.netlink.connection import (
     NetlinkTooLongError,
     Refusal,
 )
-from ringfence.networks import BITS, VERSIONS, RangedNetworks
+from ringfence.values.network import BITS, VERSIONS, Network, RangedNetworks
 
 Range = tuple[int, int]
 

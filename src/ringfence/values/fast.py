@@ -9,6 +9,7 @@ With ``attrs.frozen``, handling an event, from its bytes to the decision, takes 
 rule on".
 """
 
+import enum
 from collections.abc import Callable
 from functools import cache
 from operator import attrgetter
@@ -45,4 +46,10 @@ def _fields_of(kind: type[Any]) -> tuple[Callable[[object], tuple[object, ...]],
     return attrgetter(*names), {name: position for position, name in enumerate(names)}
 
 
-__all__ = ["evolve", "frozen"]
+class KeyEnum(enum.StrEnum):
+    """An enum for dictionary keys. Its members have the hash of str, because Enum's own hash is slow."""
+
+    __hash__ = str.__hash__
+
+
+__all__ = ["KeyEnum", "evolve", "frozen"]

@@ -16,10 +16,34 @@ That is better than a wider prefix, which could contain unrelated hosts.
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
-from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
-from typing import Protocol, runtime_checkable
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Protocol, TypeAlias, runtime_checkable
 
-from ringfence.model import Address, Network
+Address: TypeAlias = IPv4Address | IPv6Address
+
+Network: TypeAlias = IPv4Network | IPv6Network
+
+_IPV4_IN_IPV6 = IPv6Network("::ffff:0:0/96")
+
+
+def parse_network(text: str) -> Network:
+    """Parse an address or a network; raise ValueError if ``text`` is neither, or has a zone (``%eth0``).
+
+    IPv4-mapped IPv6 addresses are converted to IPv4, because packets carry the IPv4 address.
+    """
+    if "%" in text:
+        raise ValueError(f"{text!r} has a zone; leave it out")
+    network = ip_network(text)
+    if isinstance(network, IPv6Network) and network.subnet_of(_IPV4_IN_IPV6):
+        return IPv4Network((int(network.network_address) & 0xFFFFFFFF, network.prefixlen - 96))
+    return network
+
+
+def format_network(network: Network) -> str:
+    """Return the text of a network; a single address is written without its prefix length."""
+    single = network.prefixlen == network.max_prefixlen
+    return str(network.network_address if single else network)
+
 
 _CUSTOMERS = (60, 56, 52)
 _LENGTH_BITS = 8  # bits of a number that hold a prefix length

@@ -15,8 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ringfence.config.schema import AmiSettings, AsteriskSettings, Settings
-from ringfence.model import Secret, SourceId, parse_network, printable
 from ringfence.sources.ami import AmiTarget
+from ringfence.values.event import SourceId
+from ringfence.values.network import parse_network
+from ringfence.values.secret import Secret
+from ringfence.values.text import printable
 
 CLEAR = "hunter2-correct-horse"
 SECRET = Secret(CLEAR)

@@ -1,4 +1,4 @@
-"""``event_values``: values that compare, hash and copy; the type checker keeps them unchanged."""
+"""``values.fast``: values that compare, hash and copy; the type checker keeps them unchanged."""
 
 import subprocess
 import sys
@@ -8,11 +8,11 @@ import attrs
 import pytest
 from attrs import fields
 
-from ringfence import event_values
-from ringfence.event_values import evolve
+from ringfence.values import fast
+from ringfence.values.fast import evolve
 
 
-@event_values.frozen
+@fast.frozen
 class Pair:
     """A class with two values, one of them with a default."""
 
@@ -32,7 +32,8 @@ def test_the_type_checker_keeps_it_from_being_changed(tmp_path: Path) -> None:
     """Code that changes such a value is an error of mypy, in this project and in its users."""
     code = tmp_path / "changes.py"
     code.write_text(
-        "from ringfence.model import SecurityEvent\n\ndef f(e: SecurityEvent) -> None:\n    e.time = 1.0\n"
+        "from ringfence.values.event import SecurityEvent\n\n"
+        "def f(e: SecurityEvent) -> None:\n    e.time = 1.0\n"
     )
     command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), str(code)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

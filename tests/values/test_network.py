@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringfence.model import Address, Network
-from ringfence.networks import (
+from ringfence.values.network import (
     PREFIX_LENGTHS,
+    Address,
+    Network,
     NetworkSet,
     contains,
     is_loopback,

@@ -1,0 +1,98 @@
+"""Attempts: what remote parties did, and how well their addresses are proven."""
+
+import enum
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from attrs import field
+
+from ringfence.values import fast
+from ringfence.values.event import EventKind, Service, Transport
+from ringfence.values.network import Address
+
+
+class Proof(enum.IntEnum):
+    """How well an attempt's source address is verified; a greater value is a better proof.
+
+    ``CLAIMED``: not verified, as for a single UDP packet, and for chan_sip with any transport: ``maddr`` in a
+    Via makes chan_sip report another address. ``NONCE``: the sender answered a challenge that the wire saw
+    leave for that address. ``HANDSHAKE``: the kernel completed a TCP handshake with the address (TCP, TLS, WS
+    or WSS under PJSIP, or AMI).
+    """
+
+    CLAIMED = 0
+    NONCE = 1
+    HANDSHAKE = 2
+
+
+class AttemptKind(fast.KeyEnum):
+    """The kind of an attempt, which decides the rules that count it."""
+
+    GUESS = "guess"  # of a password or an account
+    PROBE = "probe"  # such as a call of an extension that does not exist
+    MANAGER = "manager"  # a failed login at the manager interface
+    FLOOD = "flood"  # one second in which the sender exceeded the kernel's packet limit
+    UNEXPLAINED = "unexplained"  # a request by TLS was answered, and no event and no login explains it
+
+
+@fast.frozen
+class Attempt:
+    """One thing the remote party did. ``time`` is the wall-clock time of the event that reported it.
+
+    ``trusted`` is false if the sender may have written the address (in a log line, or in a Via header to
+    chan_sip) and no other source confirms it. Such an attempt is listed, but leads to no ban. ``tampered``:
+    text of the sender has broken the form of the message. ``forged_address`` is the address in the message,
+    if another source proved that it is not the sender's; otherwise None. ``session`` is the number that
+    ringfence gave to the SIP session (Call-ID), 0 if unknown. ``sources`` are the names of the sources that
+    reported the attempt. ``credentials`` is false if the request had none, such as a call of a stranger.
+    ``page``: a web page of another site made a browser send it.
+    """
+
+    asterisk: str
+    address: Address
+    kind: AttemptKind
+    proof: Proof
+    service: Service
+    transport: Transport
+    account: str
+    event: EventKind
+    time: float
+    trusted: bool
+    tampered: bool = False
+    forged_address: Address | None = None
+    session: int = field(default=0, eq=False)
+    sources: tuple[str, ...] = field(default=(), eq=False)
+    credentials: bool = field(default=True, eq=False)
+    page: bool = field(default=False, eq=False)
+
+
+class AttemptCounts(NamedTuple):
+    """The number of attempts that led to a ban, and the number of them with a proven address.
+
+    ``accounts`` is the number of different accounts. ``account`` is the one that was tried most often, "" if
+    no attempt names an account.
+    """
+
+    attempts: int = 0
+    proven: int = 0
+    accounts: int = 0
+    account: str = ""
+
+    @property
+    def are_proven(self) -> bool:
+        """Whether all attempts are proven, or all but one. No sender can then have forged the address."""
+        return self.proven >= max(1, self.attempts - 1)
+
+    @classmethod
+    def of(cls, attempts: Sequence[Attempt]) -> "AttemptCounts":
+        """Return the counts of ``attempts``."""
+        if not attempts:
+            return _NO_ATTEMPTS
+        accounts = Counter(attempt.account for attempt in attempts if attempt.account)
+        account = accounts.most_common(1)[0][0] if accounts else ""
+        proven = sum(attempt.proof is not Proof.CLAIMED for attempt in attempts)
+        return cls(len(attempts), proven, len(accounts), account)
+
+
+_NO_ATTEMPTS = AttemptCounts()

@@ -1,0 +1,138 @@
+"""Bans: their scopes, their ends, and what every list shows of them."""
+
+import enum
+from collections.abc import Mapping
+from ipaddress import IPv4Network
+from typing import Protocol, Self
+
+from attrs import Factory, frozen
+
+from ringfence.values import fast
+from ringfence.values.attempt import Attempt, AttemptCounts
+from ringfence.values.network import Network
+from ringfence.values.text import printable, rfc3339
+
+
+class Origin(enum.StrEnum):
+    """The origin of a ban."""
+
+    RULE = "rule"
+    ADMIN = "admin"
+    ADOPTED = "adopted"  # found in the kernel, but not in the database
+
+
+class Scope(fast.KeyEnum):
+    """The traffic that a ban drops: all of it, that of the SIP ports, or only the UDP or TCP part of that."""
+
+    FULL = "full"
+    SIP = "sip"  # to and from all ports of Asterisk (here called the SIP ports), by any transport
+    # A ban on evidence that may be forged has the scope SIP_UDP or SIP_TCP.
+    SIP_UDP = "sip-udp"  # UDP to and from the SIP ports
+    SIP_TCP = "sip-tcp"  # TCP to and from the SIP ports, including TLS and WebSocket
+
+
+WIDEST_FIRST = tuple(Scope)
+"""All scopes. None is wider than the ones before it."""
+
+WHOLE_SCOPES = (Scope.FULL, Scope.SIP)
+"""The scopes that stop all that Asterisk sees of a sender, by any transport. No claimed ban has one."""
+
+CLAIMED_SCOPES = (Scope.SIP_UDP, Scope.SIP_TCP)
+"""The scopes that a claimed ban can have."""
+
+
+class BanEnd(enum.StrEnum):
+    """How a ban ended, with a sentence.
+
+    ``is_everywhere``: other hosts must then end it too. ``is_early``: the attempts before it count no more.
+    """
+
+    def __new__(cls, value: str, sentence: str = "", *flags: bool) -> Self:
+        """Return the member of a row of the table below."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.sentence = sentence
+        member.is_everywhere, member.is_early = flags
+        return member
+
+    sentence: str
+    is_everywhere: bool
+    is_early: bool
+
+    # With other hosts, a ban ends by itself when its time is over. If it only made room for another ban, its
+    # sender is no less guilty.
+    EXPIRED = "expired", "its time was over", False, False
+    REMOVED = "removed", "it was removed", True, True
+    REPLACED = "replaced", "another ban of the same network replaced it", False, False
+    DISPLACED = "displaced", "the kernel's set was full, and a longer ban took its place", False, True
+
+
+@frozen
+class Ban:
+    """A ban of a network: its start and end (seconds since the epoch), and its reason.
+
+    ``rule`` is the name of the rule for a ban by a rule, otherwise the origin's name. ``attempts`` are the
+    attempts that led to the ban, oldest first, at most as many as the rule needs, and ``counts`` are their
+    numbers. (A ban that was read from the database has the numbers, but not always the attempts.) ``offence``
+    is the ordinal of this ban among the bans of the network within 30 days: 2 for the second ban, and so on.
+    ``forced`` means that an administrator overrode the protection of the network.
+    """
+
+    network: Network
+    since: float
+    expires: float
+    rule: str
+    reason: str = ""
+    origin: Origin = Origin.RULE
+    attempts: tuple[Attempt, ...] = ()
+    scope: Scope = Scope.FULL
+    offence: int = 1
+    forced: bool = False
+    counts: AttemptCounts = Factory(lambda ban: AttemptCounts.of(ban.attempts), takes_self=True)
+
+
+class BanFacts(Protocol):
+    """What :class:`Ban`, and the ledger's ``Record`` of it, know besides its network and scope."""
+
+    @property
+    def since(self) -> float: ...  # noqa: D102 - as in Ban, also the others
+    @property
+    def rule(self) -> str: ...  # noqa: D102
+    @property
+    def reason(self) -> str: ...  # noqa: D102
+    @property
+    def origin(self) -> Origin: ...  # noqa: D102
+    @property
+    def offence(self) -> int: ...  # noqa: D102
+    @property
+    def counts(self) -> AttemptCounts: ...  # noqa: D102
+
+
+_MOST_TEXT = 500  # characters
+
+
+def ban_json(ban: BanFacts) -> dict[str, object]:
+    """Return what every list of bans shows of a ban, as JSON.
+
+    The keys are an interface for scripts: keys may be added, but not changed or removed.
+    """
+    counts = ban.counts
+    return {
+        "since": rfc3339(ban.since),
+        "rule": printable(ban.rule),
+        "reason": _shown(ban.reason),
+        "origin": str(ban.origin),
+        "offence": ban.offence,
+        "attempts": counts.attempts,
+        "proven": counts.proven,
+        "account": _shown(counts.account),
+        "accounts": counts.accounts,
+    }
+
+
+def _shown(text: str) -> str:
+    return printable(text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}…")
+
+
+UNRECORDED: Mapping[str, None] = dict.fromkeys(ban_json(Ban(IPv4Network(0), 0.0, 0.0, "")))
+"""What the lists show of a ban that is in the kernel and has no record."""
