@@ -36,13 +36,14 @@ Request = dict[str, Any]
 def _load() -> None:
     """Import what the daemon, the commands and the SIP client import."""
     importlib.import_module("ringfence.guard.service")
-    for package in ("daemon", "firewall", "report", "sources", "store"):
+    for package in ("guard", "firewall", "report", "sources", "store"):
         _load_all(package)
     for hidden in ("rich", "greenlet"):  # the daemon hides them from its own imports
         del sys.modules[hidden]
     importlib.import_module("rich.table")
     importlib.import_module("ringfence.cli.app")
-    for package in ("cli", "features.audit", "features.fail2ban", "features.setup"):
+    present = importlib.import_module("ringfence.street").present()
+    for package in ("cli", *(f"features.{one}" for one in ("audit", "fail2ban", "setup") if one in present)):
         _load_all(package)
     # typer imports more when it converts the first argument.
     with redirect_stderr(io.StringIO()), suppress(SystemExit):
