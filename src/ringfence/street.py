@@ -66,8 +66,18 @@ STREET = {
 The feature that sends reports stands before the one that makes them.
 """
 
-SETTINGS = {"metrics": "metrics", "publish": "publish"}
-"""The tables of ringfence.toml that features have: the feature of each, in the order of ``config show``."""
+SETTINGS = {
+    "metrics": "metrics",
+    "publish": "publish",
+    "fence": "fence",
+    "feeds": "feeds",
+    "crowdsec": "fleet",
+    "notify": "notify",
+}
+"""The tables of ringfence.toml that features have: the feature of each, in the order of ``config show``.
+
+The types of those without a module ``settings`` are still in ``config/schema.py``.
+"""
 
 _FOLDER = "ringfence.features"
 
@@ -107,5 +117,5 @@ def commands() -> dict[str, Command]:
 @cache
 def settings() -> dict[str, Any]:
     """Return the module ``settings`` of each feature that this copy has, by its table in ringfence.toml."""
-    folders = {table: f"{_FOLDER}.{name}" for table, name in SETTINGS.items() if name in present()}
-    return {table: import_module(f"{folder}.settings") for table, folder in folders.items()}
+    names = {table: f"{_FOLDER}.{name}.settings" for table, name in SETTINGS.items() if name in present()}
+    return {table: import_module(name) for table, name in names.items() if find_spec(name)}

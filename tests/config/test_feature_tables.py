@@ -30,11 +30,9 @@ def shown(folder: Path, text: str, environ: dict[str, str], table: str) -> dict[
 
 
 def test_every_feature_with_settings_has_its_row() -> None:
-    """The street knows the table of each feature that has one, and each table has values here."""
-    assert {module.__name__.split(".")[2] for module in street.modules("settings")} == {
-        *street.SETTINGS.values()
-    }
-    assert VALUES.keys() == street.SETTINGS.keys()
+    """The street knows the table of each feature that brings one, and each of these has values here."""
+    assert {*street.modules("settings")} == {*street.settings().values()}
+    assert VALUES.keys() == street.settings().keys()
 
 
 @pytest.mark.parametrize("table", VALUES)

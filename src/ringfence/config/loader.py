@@ -119,10 +119,10 @@ def overridden(tree: Mapping[str, object], environ: Mapping[str, str]) -> Overri
         if not name.startswith(PREFIX) or name in _OTHER_VARIABLES:
             continue
         key = key_of(name)
-        if key is None:
-            first = name.removeprefix(PREFIX).partition("__")[0].lower()
-            reason = _absent(first) or f"sets no key of the configuration; fix: {_fix(name)}"
+        if reason := _absent(name.removeprefix(PREFIX).partition("__")[0].lower()):
             problems.append(f"{name}: {reason}")
+        elif key is None:
+            problems.append(f"{name}: sets no key of the configuration; fix: {_fix(name)}")
         elif key.path in variables:
             problems.append(f"{name}: sets the same key as {variables[key.path]}; fix: unset one of them")
         else:
@@ -164,9 +164,10 @@ def variable_of(path: KeyPath) -> str:
 
 def _absent(table: str) -> str:
     """Return the problem with a table whose feature this copy lacks; "" for every other table."""
-    if table not in street.SETTINGS or table in street.settings():
+    feature = street.SETTINGS.get(table)
+    if feature is None or feature in street.present():
         return ""
-    return f"{street.SETTINGS[table]} is not installed; fix: install all of ringfence, or remove [{table}]"
+    return f"{feature} is not installed; fix: install all of ringfence, or remove [{table}]"
 
 
 def _fix(name: str) -> str:
@@ -330,7 +331,9 @@ def parse(
         tree = {**tree, "asterisk": [single]}  # so that the keys in this table are checked, too
     changed = overridden(tree, environ)
     problems += changed.problems
-    tree = changed.tree
+    absent = {table: reason for table in changed.tree if (reason := _absent(table))}
+    problems += [f"{table}: {reason}" for table, reason in absent.items()]
+    tree = {table: values for table, values in changed.tree.items() if table not in absent}
     try:
         settings = _CONVERTER.structure(tree, Settings)
     except Exception as error:  # noqa: BLE001 - cattrs gathers what the hooks raise into groups of its own
@@ -463,10 +466,7 @@ def _problems(error: Exception, path: str = "") -> list[str]:
     if isinstance(error, ForbiddenExtraKeysError):
         known = [attribute.name for attribute in fields(error.cl)] if has(error.cl) else []
         unknown = {f"{path}.{key}".lstrip("."): key for key in sorted(error.extra_fields)}
-        return [
-            f"{where}: {_absent(where) or f'unknown key{_perhaps(key, known)}'}"
-            for where, key in unknown.items()
-        ]
+        return [f"{where}: unknown key{_perhaps(key, known)}" for where, key in unknown.items()]
     if isinstance(error, KeyError):
         return [f"{path}: is missing"]
     return [f"{path}: {error if isinstance(error, ValueError) else 'must be a table'}"]
