@@ -48,6 +48,20 @@ def test_a_copy_without_a_feature_imports(features: Sequence[str], tmp_path: Pat
     assert done.stdout.split() == [name for name in street.STREET if name not in features]
 
 
+def test_a_folder_of_bytecode_is_no_feature(tmp_path: Path) -> None:
+    """A folder in which an upgrade has left nothing but bytecode counts as missing."""
+    copy = copy_without(["trial"], tmp_path)
+    (copy / "ringfence" / "features" / "trial" / "__pycache__").mkdir(parents=True)
+    done = subprocess.run(
+        [sys.executable, "-c", "from ringfence import street; print(*street.present())"],
+        env={**os.environ, "PYTHONPATH": str(copy)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [name for name in street.STREET if name != "trial"]
+
+
 @pytest.mark.parametrize("features", REMOVED, ids="+".join)
 def test_a_copy_without_a_feature_guards(features: Sequence[str], tmp_path: Path) -> None:
     """It bans a guesser and shows it. The feature's requests and commands are unknown, and no row is lost."""

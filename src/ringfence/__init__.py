@@ -7,16 +7,16 @@ The arrows show what each package passes to the next one::
 
     sources/ ──bytes──▶ parse/ ──SecurityEvent──▶ detect/ ──Decision──▶ bans/ ──▶ firewall/
                           ▲                         ▲                     │
-                          └──────── replay/ ────────┘                     ▼ acknowledged by the kernel
+                          └──── features/replay ────┘                     ▼ acknowledged by the kernel
                                                                        store/
 
 ``sources`` reads the bytes, ``parse`` makes events of them, and ``detect`` decides whom to ban. ``bans``
 keeps the bans, and ``firewall`` puts them into the kernel. When the kernel has acknowledged a ban, ``store``
 saves it in the database. ``features/replay`` reads old logs, and shows what the rules would have banned.
 
-``model`` and ``errors`` hold the values and exceptions that all packages share. ``parse`` and ``detect`` have
-no side effects outside their objects: bytes and the time are arguments, values are results. ``daemon`` builds
-and connects all parts. ``cli`` has the commands, which talk to the daemon over the control socket.
+``values`` and ``errors`` hold the values and exceptions that all packages share. ``parse`` and ``detect``
+have no side effects outside their objects: bytes and the time are arguments, values are results. ``guard``
+builds and connects all parts. ``cli`` has the commands, which talk to the daemon over the control socket.
 import-linter (in pyproject.toml) checks which package may import which.
 """
 

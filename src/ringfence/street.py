@@ -1,8 +1,8 @@
-"""The street: the features of ringfence, one row each, and what the guard collects from them.
+"""The features of ringfence, one row each, and what the guard collects from them (the *street*).
 
-The guard is what the product is for: sources, detection, bans, firewall, with list, ``why`` and ``status``.
-It imports no feature by its name. A feature is the folder ``features/NAME``. It brings what it has, under
-fixed names. The guard loads each module where it needs it:
+The guard is every package outside ``features``: sources, detection, bans, firewall, lists, and commands such
+as ``why`` and ``status``. It imports no feature by its name. A feature is the package ``features/NAME``. What
+it adds has fixed names, and each of these modules is optional. The guard loads a module where it needs it:
 
 - in the package itself: ``COMMANDS``, its commands
 - in the module ``settings``, if it has a table in ringfence.toml: ``TABLE``, the type of the table;
@@ -14,10 +14,11 @@ fixed names. The guard loads each module where it needs it:
 - in the module ``table``: ``TABLES``, its tables in the database
 - in the module ``alarms``: ``CODES``, the codes of its alarms (``alarm_codes.py``)
 - in the module ``guard``: ``build``, a function that gets the daemon's parts (``guard/feature.py``) and
-  returns the feature's own; ``REQUESTS``, the fields of each of its requests on the control socket;
-  ``RECORDED``, by the name of a request the function of the store, the arguments and the time that answers it
-  without a daemon; ``OFFLINE``, the same with functions of the settings and the arguments; ``keeps_off``, a
-  function of the store that returns why ``ringfence restore`` must put nothing in place, or ""
+  returns the feature's own; ``REQUESTS``, the fields of each of its requests on the control socket, by name.
+  ``RECORDED`` and ``OFFLINE`` have the requests that a command answers without a daemon, by name: a function
+  of ``RECORDED`` gets the store, the arguments and the time, one of ``OFFLINE`` the settings and the
+  arguments. ``keeps_off`` is a function that gets the store, and returns why ``ringfence restore`` must put
+  nothing in place, or ""
 - in the module ``firewall``: ``build``, a function that gets the firewall's side in the daemon and in
   ``ringfence restore`` (``guard/firewall_side.py``), and returns the feature's part of it
 - in the module ``denied``: ``build``, a function that gets the settings and returns networks that the feature
@@ -95,7 +96,13 @@ class Command(NamedTuple):
 @cache
 def present() -> tuple[str, ...]:
     """Return the names of the features that this copy has."""
-    return tuple(name for name in STREET if find_spec(_FOLDER) and find_spec(f"{_FOLDER}.{name}"))
+    return tuple(name for name in STREET if _is_package(_FOLDER) and _is_package(f"{_FOLDER}.{name}"))
+
+
+def _is_package(name: str) -> bool:
+    """Whether a package has its ``__init__.py``: Python leaves folders with nothing but bytecode."""
+    spec = find_spec(name)
+    return spec is not None and spec.origin is not None
 
 
 def modules(kind: str) -> Iterator[Any]:

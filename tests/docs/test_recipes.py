@@ -1,4 +1,4 @@
-"""The recipes of the architecture page: an example of each stands in the files that the recipe names."""
+"""Recipes of the architecture page: a recipe names exactly the files in which its example occurs."""
 
 import re
 

@@ -166,7 +166,7 @@ class Cell(NamedTuple):
 
     @property
     def payload(self) -> bytes:
-        """The datagram, which ends with the cell's name."""
+        """The datagram, which ends with the mark of the cell."""
         assert self.kind.payload is not None
         return self.kind.payload + self.mark
 
@@ -229,14 +229,14 @@ class Fates:
             write_list(backend, which, [ip_network(one.address) for one in CELLS if which in one.place.lists])
         with ExitStack() as stack:
             until = stack.enter_context(copies(_GROUP)) if wanted.log_group is not None else None
-            passed = self._sent(stack)
+            passed = self._arrived(stack)
             copied = [] if until is None else until(_last())
         prefixes: dict[bytes, Counter[str]] = {}
         for prefix, payload in copied:
             prefixes.setdefault(b"#" + payload.rpartition(b"#")[2], Counter())[prefix] += 1
         return {one: _fate(one, passed[one], prefixes.get(one.mark, Counter())) for one in CELLS}
 
-    def _sent(self, stack: ExitStack) -> Counter[Cell]:
+    def _arrived(self, stack: ExitStack) -> Counter[Cell]:
         """Send all packets; return how many of each cell arrive, or whether its connection opens (1)."""
         here = self._here(stack)
         there = {cell: self._there(stack, cell) for cell in CELLS}

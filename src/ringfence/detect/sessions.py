@@ -401,7 +401,7 @@ class Reports:
 
 
 Reporter = SourceId | str
-"""A source as the reporter of an attempt: one of an Asterisk, or the wire (``model.WIRE``)."""
+"""A source as the reporter of an attempt: one of an Asterisk, or the wire (``values.event.WIRE``)."""
 
 
 @define

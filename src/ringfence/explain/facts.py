@@ -376,7 +376,7 @@ def _holders(settings: Settings, store: Store | None, network: Network, now: flo
     if store is None:
         return list(holders(network, configured.entries, {}, lambda _place, _network: None))
     others = [module.build(settings) for module in street.modules("denied")]
-    lists = Lists(store.entries, configured, lambda _rolls: None, now=lambda: now, others=others)
+    lists = Lists(store.entries, configured, lambda _networks: None, now=lambda: now, others=others)
     lists.on_resolved(store.names.load())
     lists.load()
     lists.read_databases()

@@ -14,7 +14,7 @@ its requests to the SIP ports, and all answers to them. So a guess is seen, and 
 An *observed* friend is copied like a stranger, because Asterisk refuses it again and again.
 
 *Friends* are the known phones and trunks of this PBX. The *scope* of a ban is the traffic that it drops: all
-(a full ban), or that of the SIP ports, by any transport or only by UDP or TCP (``model.Scope``).
+(a full ban), or that of the SIP ports, by any transport or only by UDP or TCP (``values.ban.Scope``).
 
 The rules stand in this order:
 

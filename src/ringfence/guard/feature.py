@@ -90,7 +90,7 @@ class Feature:
         """Handle a fact. The event loop calls this for each one, so it must not wait."""
 
     def on_judgement(self, judgement: Judgement) -> object:
-        """Note a judgement. The event loop calls this for each one, so it must not wait."""
+        """Record a judgement. The event loop calls this for each one, so it must not wait."""
 
     async def stop(self) -> None:
         """Finish what may take seconds, before the daemon stops. All other parts keep running."""
@@ -117,10 +117,10 @@ class ReportSender(Protocol):
 class Given:
     """The parts of the daemon that a feature may use.
 
-    ``wire`` reads the challenges that leave; None if they are not read. ``others`` and ``answers`` are all
-    features and the handlers of all requests, once all features are built: use them later. While a feature is
-    built, ``others`` are those before it in the street. ``options`` are those of the command line that
-    features read.
+    ``wire`` reads the challenges that leave; None if they are not read. ``others`` has the features: while a
+    feature is built, those before it in the street; later, all. ``answers`` has the handlers of requests, by
+    name; those of features are added when all features are built. ``options`` are those of the command line
+    that features read.
     """
 
     side: FirewallSide
@@ -138,7 +138,7 @@ class Features:
 
     def __init__(self) -> None:
         self.all: list[Feature] = []
-        self._told: list[Feature] = []  # those that are told of judgements: there are many
+        self._judging: list[Feature] = []  # those that use judgements: there are too many to call the others
 
     def build(self, given: Given) -> None:
         """Build each feature that this copy of ringfence has; ``given.others`` is :attr:`all`.
@@ -151,7 +151,7 @@ class Features:
                 self.all.append(feature)
                 given.side.common.listeners.append(feature.on_fact)
                 if type(feature).on_judgement is not Feature.on_judgement:
-                    self._told.append(feature)
+                    self._judging.append(feature)
 
     def handlers(self) -> dict[str, Handler]:
         """Return the handlers of all their requests."""
@@ -159,5 +159,5 @@ class Features:
 
     def on_judgement(self, judgement: Judgement) -> None:
         """Pass a judgement on to each of them that has something to do then."""
-        for feature in self._told:
+        for feature in self._judging:
             feature.on_judgement(judgement)

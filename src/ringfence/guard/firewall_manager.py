@@ -1,4 +1,4 @@
-"""Puts the firewall in place, switches it on again, and watches it for changes by other programs."""
+"""The firewall's rules: which are wanted now, how they get into the kernel, and how damage is repaired."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -35,10 +35,7 @@ from ringfence.values.event import Endpoint, Transport
 from ringfence.values.friend import Friend
 from ringfence.values.network import Address, Network
 
-# -- the firewall's rules: which ones are wanted now, and their changes while the daemon runs
-
-
-LOOK_EVERY = 1.0  # seconds between two checks whether other packets may be dropped
+WANTED_EVERY = 1.0  # seconds between two checks whether other rules are wanted
 RETRY_EVERY = 30.0  # seconds until a failed change of the rules is tried again
 PORTS_EVERY = 5.0
 """Seconds between two look-ups of the SIP ports: a reload of Asterisk may open one at any time."""
@@ -92,17 +89,17 @@ def find_answer_users(settings: Settings) -> frozenset[int]:
 
 
 class RulePart:
-    """What a feature does at the firewall, in the daemon and at boot. By default it does nothing."""
+    """The part of a feature at the firewall, in the daemon and at boot. By default it adds nothing."""
 
     def plan(self, plan: FirewallPlan) -> FirewallPlan:
-        """Return ``plan``, the rules that are wanted now, with its own."""
+        """Return ``plan``, the rules that are wanted now, with the rules of this feature."""
         return plan
 
     def configure(self, settings: Settings) -> object:
         """Apply a new configuration, before the rules follow it."""
 
     def on_friend(self, friend: Friend) -> object:
-        """Note a reason why an address is a friend, before it is added."""
+        """Record a reason why an address is a friend, before the friend is added."""
 
     def facts_about(self, network: Network) -> Mapping[str, Any]:  # noqa: ARG002 - for those that do something
         """Return what it does with ``network``, as fields of ``NetworkFacts`` (``explain/facts.py``)."""
@@ -204,7 +201,7 @@ class RuleUpdates:
     async def run(self) -> None:
         """Update the rules after changes of the SIP ports and when the friends are known, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(every(LOOK_EVERY, "rules", self._check, self._alarms))
+            group.create_task(every(WANTED_EVERY, "rules", self._check, self._alarms))
             group.create_task(every(RETRY_EVERY, "rules again", self.update, self._alarms))
             group.create_task(self._follow_ports())
 

@@ -178,7 +178,7 @@ class CommonParts:
 
 @frozen
 class ExemptionParts:
-    """The parts that know who must not be banned, and keep the kernel's lists of them up to date."""
+    """The parts that know which networks must not be banned, and keep the kernel's lists of them current."""
 
     protected: ProtectedNetworks
     names: Names

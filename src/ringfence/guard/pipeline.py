@@ -44,11 +44,7 @@ from ringfence.values.network import Network
 from ringfence.values.packet import Challenge, CopiedRequest, Exchange
 from ringfence.values.text import printable
 
-# -- carries out what the detector concludes: bans, alarms and new friends
-#
-# At the start, decisions to ban are kept until the friends of this PBX are known
-# (:meth:`EffectHandler.hold`). Otherwise a rule could ban a phone that registered before the daemon started
-# and now fails.
+# -- carries out what the detector returns: bans, alarms and new friends
 
 
 MOST_WAITING = 1_000
@@ -79,7 +75,11 @@ class EffectHandler:
         self._held: dict[tuple[Network, Scope], Decision] | None = None
 
     def hold(self) -> None:
-        """Keep decisions to ban instead of carrying them out, until :meth:`release`."""
+        """Keep decisions to ban until :meth:`release`, instead of carrying them out.
+
+        This is for the start, until the friends of this PBX are known. Otherwise a rule could ban a phone
+        that registered before the daemon started and now fails.
+        """
         self._held = {}
 
     def release(self) -> None:
@@ -107,7 +107,7 @@ class EffectHandler:
                     self._change_alarm(effect)
 
     def end_claims(self, bans: Sequence[tuple[Network, Scope]]) -> None:
-        """End claimed ``bans`` of strangers, now that Asterisk may know these."""
+        """Remove claimed bans: Asterisk has read its trunks again, and may know the banned senders now."""
         unban_known(self._enforcer, bans)
 
     def _clear_broken_phone(self, friend: Friend) -> None:
@@ -228,7 +228,7 @@ class Pipeline:
         self.events: dict[SourceId, dict[EventKind, int]] = {}
         """The number of events that each source except the wire has reported, by kind."""
         self.ask_amis: Callable[[], object] = lambda: None
-        """Called if many answers by TLS wait for an event: how far have AMI's events been read?"""
+        """Asks every AMI how far its events have been read, when many answers by TLS wait for an event."""
         self._detector = detector
         self._effects = effects
         self._clock = clock
@@ -311,7 +311,7 @@ class Pipeline:
         self._effects.carry_out(self._detector.observe_contact(contact, now))
 
     def on_reload(self) -> None:
-        """End the bans of strangers that Asterisk may know, since it has read its trunks again."""
+        """Unban the senders that Asterisk may know, since it has read its trunks again."""
         self._effects.end_claims(self._detector.unidentified())
 
     def tick(self, *, wire: bool, listening: Mapping[str, float], all_report: bool = True) -> None:

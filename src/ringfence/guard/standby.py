@@ -1,14 +1,14 @@
 """The standby process, which ends a trial if the daemon does not: because it was killed, for example.
 
-A *trial* drops packets until its end, unless an administrator confirms it before. Normally the daemon ends
-it. The standby process goes on if the daemon ends, and acts ``GRACE`` seconds after the end of the trial. Its
-command is:
+At the end of a *trial*, rules that drop packets are removed again, unless an administrator has confirmed the
+trial before. Normally the daemon removes them. The standby process keeps running if the daemon ends, and acts
+``GRACE`` seconds after the end of the trial. Its command is:
 
     python -m ringfence.guard.standby MODULE FILE UNTIL
 
-``MODULE`` has a function ``end``. It gets the database and ``UNTIL``, and ends the recorded trial with this
-end: there is none if it was confirmed, if the daemon has ended it, or if another trial has begun. ``FILE`` is
-the configuration.
+``MODULE`` has a function ``end``, which gets the database and ``UNTIL``. It does nothing unless the database
+still has a trial that ends at ``UNTIL``: an administrator may have confirmed the trial, the daemon may have
+ended it, or another trial may have begun. ``FILE`` is the configuration.
 """
 
 import subprocess
@@ -19,7 +19,7 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from ringfence.errors import RingfenceError, StartError
+from ringfence.errors import StartError
 from ringfence.store.database import Store
 from ringfence.values.text import printable
 
@@ -53,21 +53,24 @@ def start_standby(module: str, config: Path, end: float) -> None:
 
 
 def main(module: str, config: str, end: str, *, sleep: Callable[[float], None] = time.sleep) -> int:
-    """Run the standby process: wait until the trial ends, and then end it. Return the exit code."""
-    from ringfence.config.loader import load_what_is_right  # noqa: PLC0415 - loaded when the time has come
+    """Run the standby process: wait until the trial ends, and then end it. Return the exit code.
 
-    finish = float(end)
+    All code is loaded before the wait: an upgrade may replace the files meanwhile.
+    """
+    from ringfence.config.loader import load_what_is_right  # noqa: PLC0415 - the daemon does not need it here
+
+    act, finish = import_module(module).end, float(end)
     # Somebody may set the wall clock meanwhile: that may end the trial earlier, but never later.
     last = time.monotonic() + finish + GRACE - time.time()
     while (left := min(finish + GRACE - time.time(), last - time.monotonic())) > 0:
         sleep(min(left, 60.0))
-    settings = load_what_is_right(Path(config))
     try:
+        settings = load_what_is_right(Path(config))
         with Store.open(settings.store.path, owner=False, runtime=settings.control.socket.parent) as store:
-            import_module(module).end(store, finish)
-    except RingfenceError as error:
+            act(store, finish)
+    except Exception as error:  # noqa: BLE001 - nobody else reports it, and its output goes nowhere
         syslog.openlog("ringfence", syslog.LOG_PID, syslog.LOG_DAEMON)
-        syslog.syslog(syslog.LOG_ERR, f"the trial's end: {printable(str(error))}")
+        syslog.syslog(syslog.LOG_ERR, f"the trial's end: {printable(str(error) or repr(error))}")
         return 1
     return 0
 

@@ -20,7 +20,10 @@ _MAX_CONTENT = 128 << 20
 
 
 def opened(path: Path, *, follow: bool = False) -> BufferedReader:
-    """Open a regular file; raise OSError. A file of another user is never followed as a link."""
+    """Open a regular file; raise OSError. A symbolic link is refused, unless ``follow`` is true.
+
+    Do not follow links in folders into which another user writes: root or the daemon would read their target.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -48,7 +51,7 @@ def write(path: Path, head: Mapping[str, object], lists: Iterable[Prefixes]) -> 
 def read(path: Path) -> tuple[Mapping[str, Any], list[Prefixes]]:
     """Return the head and the lists of networks; nothing if the file is missing or damaged."""
     try:
-        with opened(path) as file:  # root reads it too: a command while the daemon is down
+        with opened(path) as file:  # root reads it too (a command without the daemon), so follow no link
             head = json.loads(file.readline(_MAX_HEAD))
             content = file.read(_MAX_CONTENT)
         if hashlib.sha256(content).hexdigest() != head["digest"]:

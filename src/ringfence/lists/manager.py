@@ -4,8 +4,8 @@ The lists change with the configuration, by commands, with the addresses of host
 that this host needs.
 
 All networks are composed again after each change. With long block lists that takes a second, so it
-runs in a thread, and bans continue. Only the resulting networks are kept in memory, eight bytes each; the
-entries are in the store.
+runs in a thread, and bans continue. Only the resulting networks are kept in memory, eight bytes for each
+IPv4 network and 17 for each IPv6 network; the entries are in the store.
 """
 
 import asyncio
@@ -145,7 +145,7 @@ def compose(
     counts = _add_resolved(found, answers, regions, alarms, fence)
     for networks in others:
         found[ListKind.DENY].fetched.extend(networks)
-    rolls = ListNetworks(
+    composed = ListNetworks(
         found[ListKind.ALLOW].networks.prefixes(),
         found[ListKind.DENY].networks.prefixes(),
         found[ListKind.DENY].fetched.prefixes(),
@@ -153,9 +153,9 @@ def compose(
         inside=fence.networks.prefixes(),
         whole=all(counts[region] for region in fence.regions),
     )
-    alarms += _wide_allow_list(rolls.allow)
+    alarms += _wide_allow_list(composed.allow)
     hosts = frozenset(found[ListKind.ALLOW].hosts)
-    return ComposedLists(rolls, hosts, counts, tuple(forced), ends, tuple(alarms))
+    return ComposedLists(composed, hosts, counts, tuple(forced), ends, tuple(alarms))
 
 
 def _wide_allow_list(allow: Prefixes) -> Iterator[ListAlarm]:
@@ -327,7 +327,8 @@ def _is_about(alarm: Alarm, unknown: Collection[str]) -> bool:
 class OtherNetworks(Protocol):
     """Networks of others that a feature denies, beside the entries of the deny list.
 
-    The thread of the lists calls all methods except :meth:`configure`, one at a time.
+    The thread of the lists calls ``update``, ``compose`` and ``holding``, one at a time. Before the event
+    loop runs, the main thread calls ``compose``. Any thread may read ``look_every`` and call ``configure``.
     """
 
     @property
@@ -411,8 +412,12 @@ class Lists:
         text = f"{ListKind.ALLOW} list: does not resolve yet"
         unresolved = (Alarm(AlarmCode.LIST_UNRESOLVED, host, text) for host in hosts)
         error = [Alarm(AlarmCode.LIST_UNREADABLE, "", self._error)] if self._error else []
-        rolls = self.networks
-        numbers = {"deny": len(rolls.deny), "fetched": len(rolls.fetched), "decided": len(rolls.decided)}
+        networks = self.networks
+        numbers = {
+            "deny": len(networks.deny),
+            "fetched": len(networks.fetched),
+            "decided": len(networks.decided),
+        }
         deny = self._alarms_of(ListKind.DENY, **numbers)
         return [*self._databases.alarms, *error, *deny, *allow, *unresolved]
 
@@ -477,8 +482,8 @@ class Lists:
         # run() then composes the lists and their alarms again, because an alarm may name a protected network.
         self._stale.set()
         if self._known:
-            rolls = evolve(self.networks, guarded=guarded(self._protected, self._composed.forced))
-            self._apply(evolve(self._composed, networks=rolls))
+            networks = evolve(self.networks, guarded=guarded(self._protected, self._composed.forced))
+            self._apply(evolve(self._composed, networks=networks))
 
     async def run(self) -> None:
         """Compose the lists again after each change, until cancelled.
@@ -515,8 +520,8 @@ class Lists:
                 return
             # The protected networks may have changed during the composition.
             still = guarded(self._protected, composed.forced)
-            rolls = evolve(composed.networks, guarded=still, decided=self.networks.decided)
-            self._apply(evolve(composed, networks=rolls))
+            networks = evolve(composed.networks, guarded=still, decided=self.networks.decided)
+            self._apply(evolve(composed, networks=networks))
 
     async def _read_soon(self) -> None:
         """Begin to read the databases, and wait a short time for the end.

@@ -6,5 +6,5 @@ between values and rows. ``writer`` runs queued writes in a thread of its own: t
 raised.
 
 A *friend* is a known phone or trunk of this PBX. The source address of an attempt is *proven* if it was
-verified, by a TCP handshake for example; otherwise it is only *claimed* (``model.Proof``).
+verified, by a TCP handshake for example; otherwise it is only *claimed* (``values.attempt.Proof``).
 """

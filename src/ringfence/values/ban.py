@@ -10,7 +10,7 @@ from attrs import Factory, frozen
 from ringfence.values import fast
 from ringfence.values.attempt import Attempt, AttemptCounts
 from ringfence.values.network import Network
-from ringfence.values.text import printable, rfc3339
+from ringfence.values.text import printable, rfc3339, shown
 
 
 class Origin(enum.StrEnum):
@@ -59,8 +59,8 @@ class BanEnd(enum.StrEnum):
     is_everywhere: bool
     is_early: bool
 
-    # With other hosts, a ban ends by itself when its time is over. If it only made room for another ban, its
-    # sender is no less guilty.
+    # Other hosts know the end of a ban that they got, so an expired one is not withdrawn there. Nor is a
+    # displaced one: only this host lacked room for it.
     EXPIRED = "expired", "its time was over", False, False
     REMOVED = "removed", "it was removed", True, True
     REPLACED = "replaced", "another ban of the same network replaced it", False, False
@@ -120,18 +120,14 @@ def ban_json(ban: BanFacts) -> dict[str, object]:
     return {
         "since": rfc3339(ban.since),
         "rule": printable(ban.rule),
-        "reason": _shown(ban.reason),
+        "reason": shown(ban.reason, _MOST_TEXT),
         "origin": str(ban.origin),
         "offence": ban.offence,
         "attempts": counts.attempts,
         "proven": counts.proven,
-        "account": _shown(counts.account),
+        "account": shown(counts.account, _MOST_TEXT),
         "accounts": counts.accounts,
     }
-
-
-def _shown(text: str) -> str:
-    return printable(text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}…")
 
 
 UNRECORDED: Mapping[str, None] = dict.fromkeys(ban_json(Ban(IPv4Network(0), 0.0, 0.0, "")))

@@ -141,14 +141,15 @@ class SecurityEvent:
 
     ``remote`` is the sender of the request, as the message names it. ``account`` (cut by
     :func:`short_account`) and ``acl_name`` are hostile text for display; bytes that are not UTF-8 are written
-    as ``\xNN``. ``session`` (the Call-ID),
-    ``challenge`` (the nonce) and ``response`` (the digest) are raw bytes, used only for comparison. ``time``
-    is the event's own time (``EventTV``), in seconds since the epoch. ``password`` means that Asterisk
-    verified a password (successes only). ``tampered`` means that text of the sender has broken the form in
-    which Asterisk writes the message. The event counts, raises an alarm, and is never accepted as a success.
-    ``forgeable`` means that the sender may have written the address in the message. For example, an ESC in a
-    SIP header can make a well-formed log line name another address. The line does not show the ESC, because
-    ``main/term.c:term_strip`` removes everything from an ESC to the next ``m``.
+    as ``\xNN``. ``session`` (the Call-ID), ``challenge`` (the nonce) and ``response`` (the digest) are raw
+    bytes, used only for comparison.
+
+    ``time`` is the event's own time (``EventTV``), in seconds since the epoch. ``password`` means that
+    Asterisk verified a password (successes only). ``tampered`` means that text of the sender has broken the
+    form in which Asterisk writes the message. Such an event counts, raises an alarm, and is never accepted as
+    a success. ``forgeable`` means that the sender may have written the address in the message. For example,
+    an ESC in a SIP header can make a well-formed log line name another address. The line does not show the
+    ESC, because ``main/term.c:term_strip`` removes everything from an ESC to the next ``m``.
 
     ``readings`` is () unless a log line can be read in several ways. Then it has one event for each address
     that the line may name; the first one is a copy of this event.

@@ -58,17 +58,19 @@ class CopiedRequest:
     ``nonces``, ``call_ids`` and ``sequences`` (the numbers in CSeq headers) are the first few of the request,
     in every way in which an Asterisk may read it. ``credentials``: it may answer a challenge. ``digest`` is a
     hash of the request, by which a retransmission is recognized. ``dropped``: a ban drops it, so Asterisk
-    does not get it. ``unread``: only its beginning was copied; by TCP, the connection is not read any more,
-    and this is no request. ``account`` is the user name of its credentials. ``method`` is one of ``METHODS``,
-    "" for another. ``transport`` is TCP also for a WebSocket. ``crowded``: it has more nonces, Call-IDs or
-    numbers than are kept, so the true ones may be missing. ``diverted``: its answer may go elsewhere or
-    nowhere, because of a ``maddr`` somewhere in a datagram, or because its sender's receive window is closed
-    by TCP; without a Call-ID, this is so for the earlier requests of its connection. ``redirected``: a
-    datagram whose Via has the answer sent to another address than its sender's. A request can be forged. But
-    if it repeats a nonce that Asterisk sent only to this address, its sender receives packets there: the
-    address is proven.
+    does not get it. ``account`` is the user name of its credentials. ``method`` is one of ``METHODS``, "" for
+    another. ``transport`` is TCP also for a WebSocket. ``crowded``: it has more nonces, Call-IDs or numbers
+    than are kept, so the true ones may be missing. A request can be forged. But if it repeats a nonce that
+    Asterisk sent only to this address, its sender receives packets there: the address is proven.
 
-    ``page``: a browser opens a WebSocket for a web page of another site; this is no request.
+    ``unread``: only the beginning of a datagram was copied. ``diverted``: its answer may not reach its
+    sender, because the datagram has a ``maddr`` somewhere, or because the sender has closed its receive
+    window (TCP). ``redirected``: the Via of a datagram has the answer sent to another address than its
+    sender's.
+
+    Some values are no request, but facts about a TCP connection; they have no Call-ID. ``unread``: the wire
+    cannot read the connection any more. ``diverted``: the sender's window is closed, so the answers to its
+    earlier requests may not reach it. ``page``: a browser opens a WebSocket for a web page of another site.
     """
 
     address: Address
@@ -95,8 +97,9 @@ class Exchange:
 
     ``number`` answers begin in it, and it acknowledges ``asked`` bytes of the stranger. ``address`` and
     ``port`` are its destination. The kernel has completed a handshake with it. ``local_port`` is the port
-    that sent it. ``opens``: bytes before belonged to a handshake. ``transport`` is TLS, also for WSS; or TCP,
-    also for WS, if the stranger's requests are unread. The wire reads the answers to these.
+    that sent it. ``opens``: bytes acknowledged before belonged to the TLS handshake, not to a request.
+    ``transport`` is TLS (also for WSS), or TCP (also for WS) if the stranger's requests are unread: then the
+    wire reads the answers, but not the requests.
     """
 
     address: Address

@@ -35,9 +35,10 @@ class Secret:
 
 
 class SecretUrl(Secret):
-    """An URL that may have a key. Its text masks the user, the query, and what may be a key in the path.
+    """A URL that may have a key. Its text masks the user, the query, and what may be a key in the path.
 
-    Publishers write keys into the path too. A part of it is masked if it is long, or has digits and no dot.
+    Publishers write keys into the path too. A part of the path is masked if it has 40 characters or more.
+    Without a dot, 20 are enough, or 8 with a digit among them.
     """
 
     __slots__ = ()
@@ -54,7 +55,7 @@ class SecretUrl(Secret):
 
     @property
     def has_key(self) -> bool:
-        """Whether a part of it is masked."""
+        """Whether any part of the URL is masked."""
         return str(self) != self.reveal()
 
 

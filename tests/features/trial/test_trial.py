@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -166,6 +167,27 @@ def test_the_standby_process_ends_only_its_own_trial(tmp_path: Path) -> None:
         assert standby.main(trial.__name__, str(guard.config), repr(end)) == 0
         assert trial.until(store.state) == end + 3_600
         assert store.state.switched_off() is False
+
+
+def test_the_standby_process_loads_its_code_before_it_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upgrade may replace the files while it waits; a defect at the end of the trial reaches the log."""
+    guard, end = Guard(tmp_path), time.time() + 60.0
+    logged: list[str] = []
+    monkeypatch.setattr("syslog.syslog", lambda _priority, text: logged.append(text))
+    loaded: list[bool] = []
+
+    def wait(_: float) -> None:
+        loaded.append("later_trial" in sys.modules)
+        monkeypatch.setattr("time.time", lambda: end + 2 * standby.GRACE)
+
+    (tmp_path / "later_trial.py").write_text("def end(store, until):\n    1 / 0\n", "utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with Store.open(tmp_path / "ringfence.db", owner=False):
+        assert standby.main("later_trial", str(guard.config), repr(end), sleep=wait) == 1
+    assert loaded == [True]
+    assert logged == ["the trial's end: division by zero"]
 
 
 def test_the_standby_process_is_detached(tmp_path: Path) -> None:

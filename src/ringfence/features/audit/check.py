@@ -43,8 +43,9 @@ def findings(checked: Checked) -> Iterator[Finding]:
 
 
 def page_findings(settings: Settings, folder: Path) -> Iterator[Finding]:
-    """Report what answers of Asterisk's HTTPS server to strangers count, if other hosts may reach it.
+    """Report, for each HTTPS port that other hosts may reach, whether the answers to strangers count.
 
+    An answer counts as an attempt (rule ``unexplained``), unless strangers may read pages there.
     ``folder`` has Asterisk's configuration files.
     """
     doors = [door for door in read_services(folder).open_listeners(HTTP) if door.tls] if settings.wire else []

@@ -44,12 +44,13 @@ def findings(
     if not names:
         yield Finding(True, "fail2ban", "no jail of it bans for Asterisk")
         return
-    whose = f"{'jail' if len(names) == 1 else 'jails'} {', '.join(map(printable, names))}"
+    jails_text = ", ".join(map(printable, names))
+    whose = f"jail {jails_text} bans" if len(names) == 1 else f"jails {jails_text} ban"
     fix = _FREEPBX_FIX if freepbx.exists() else _fix(names)
     if runs:
-        yield Finding(False, "fail2ban", f"its {whose} bans for Asterisk too, and {_UNLISTED}; fix: {fix}")
+        yield Finding(False, "fail2ban", f"its {whose} for Asterisk too, and {_UNLISTED}; fix: {fix}")
     else:
-        later = f"it does not run, but when it starts, its {whose} bans for Asterisk too"
+        later = f"it does not run, but when it starts, its {whose} for Asterisk too"
         yield Finding(None, "fail2ban", f"{later}; fix: {fix}")
 
 

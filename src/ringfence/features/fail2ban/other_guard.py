@@ -45,7 +45,8 @@ class OtherGuard:
         if not self.jails:
             return "fail2ban  no enabled jail guards Asterisk"
         names = ", ".join(map(printable, self.jails))
-        return f"fail2ban  {names} guards Asterisk, and is disabled after the proof"
+        verbs = "guards Asterisk, and is" if len(self.jails) == 1 else "guard Asterisk, and are"
+        return f"fail2ban  {names} {verbs} disabled after the proof"
 
     def steps(self) -> Iterator[str]:
         """Yield what setup does with the jails when each source of ringfence works."""

@@ -4,8 +4,8 @@ The daemon reads a feed from a file. An administrator's program writes the file,
 (``ringfence feeds fetch``), which has no rights. So the content is untrusted, however it came here:
 
 * A list counts whole or not at all. A line that cannot be parsed refuses it.
-* Left out, counted and named are networks that no list of attackers has: local ones, very wide ones, and
-  those that this host needs.
+* Networks that no list of attackers should have are left out, counted and named: local networks, very wide
+  ones, and those that this host needs.
 * A list that grew or shrank more than tenfold is refused until an administrator forces it.
 
 The last good list is kept in a file of the daemon's own. So it survives a restart and a dead server, until
@@ -56,7 +56,7 @@ _MAX_TEXT = 300
 
 
 @define
-class LeftOut:
+class LeftOutNetworks:
     """The networks of a list that were left out: how many, and the first ones with the reason."""
 
     number: int = 0
@@ -74,7 +74,7 @@ class TakenFeed:
     """A list that was taken over at ``taken`` (seconds since the epoch)."""
 
     networks: Prefixes
-    left_out: LeftOut
+    left_out: LeftOutNetworks
     taken: float
 
 
@@ -97,7 +97,7 @@ def read_feed(file: BinaryIO, source: FeedSource, protected: Iterable[Network], 
     Raise ListError, with all reasons, if a line is bad, if the list has no network, or more than ``most``.
     """
     parser = FeedParser(source.layout, 2 * MOST_READ * most + MOST_COMMENTS)
-    gatherer, left, number_read = Gatherer(), LeftOut(), 0
+    gatherer, left, number_read = Gatherer(), LeftOutNetworks(), 0
     for entries in _parsed(file, parser):
         number_read += _gather(entries, parser, gatherer, left, MOST_READ * most - number_read)
         _check_work(number_read, most, parser, source)
@@ -113,7 +113,7 @@ def read_feed(file: BinaryIO, source: FeedSource, protected: Iterable[Network], 
 
 
 def _gather(
-    entries: Sequence[FeedEntry], parser: FeedParser, gatherer: Gatherer, left: LeftOut, most: int
+    entries: Sequence[FeedEntry], parser: FeedParser, gatherer: Gatherer, left: LeftOutNetworks, most: int
 ) -> int:
     """Add the networks of a part of a list to ``gatherer`` or ``left``; return their number.
 
@@ -198,7 +198,7 @@ def _check_room(number: int, most: int) -> None:
         raise ListError(f"the list has more than {most} networks; fix: raise [firewall] max_bans, and reload")
 
 
-def _without(gatherer: Gatherer, protected: Iterable[Network], left: LeftOut) -> Prefixes:
+def _without(gatherer: Gatherer, protected: Iterable[Network], left: LeftOutNetworks) -> Prefixes:
     """Return the collected networks, merged, without those that have an address of ``protected``."""
     merged = gatherer.prefixes()
     own = [_range_of(*code_of(network)) for network in protected if merged.overlaps(network)]
@@ -299,7 +299,7 @@ def _read_kept(path: Path, identity: str) -> TakenFeed | None:
     if head.get("source") != identity:
         return None
     try:
-        left = LeftOut(int(head["left_out"]), tuple(map(str, head["named"])))
+        left = LeftOutNetworks(int(head["left_out"]), tuple(map(str, head["named"])))
         return TakenFeed(lists[0], left, float(head["taken"]))
     except (ValueError, KeyError, TypeError, IndexError, OverflowError):
         return None
@@ -391,11 +391,11 @@ def _judged(
 
 
 def _looked_at(source: FeedSource, now: float) -> tuple[Signature | None, FetchState]:
-    """Return what changes with the list of a source, and the fetcher's report on it.
+    """Return the signature of a source's file, and the fetcher's report on the source.
 
-    A list that the fetcher got from another source is none. The fetcher removes it, and says which source it
-    requests, before it writes a list of that. So the signature is taken before the report is read.
-    Raise OSError as :func:`_signature` does.
+    A file that the fetcher got from another source counts as missing. The fetcher removes such a file, then
+    reports which source it requests, and then writes the new list. So the signature is taken before the
+    report is read. Raise OSError as :func:`_signature` does.
     """
     signature = _signature(source.path)
     if not source.fetched:
@@ -436,8 +436,8 @@ def _unreadable(path: Path, error: OSError) -> str:
 class Feeds:
     """The feeds of the configuration, as :class:`ringfence.lists.manager.OtherNetworks`.
 
-    The thread of the lists calls the methods, one at a time; any thread may call :meth:`configure` and
-    :meth:`report`, and read ``all``: it is replaced, and never changed.
+    The thread of the lists calls the methods, one at a time. Any thread may call :meth:`configure` and
+    :meth:`report`, and read ``look_every`` and ``all``. ``all`` is replaced, and never changed.
     """
 
     def __init__(self, settings: Settings) -> None:

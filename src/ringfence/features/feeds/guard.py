@@ -71,9 +71,13 @@ def build(given: Given) -> FeedReporter:
 
 
 def _offline(settings: Settings, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the last lists that a daemon took over. Raise StoreError if the database cannot be opened."""
+    """Return the feeds as JSON, with the lists that a daemon took over last.
+
+    Raise StoreError if the database cannot be opened.
+    """
     make_folder(settings.store.path.parent)  # the daemon may never have run
-    with Store.open(settings.store.path, owner=False):  # a user without its rights has none for the lists
+    # Opened only to check the rights: without them, the files of the lists would seem to be missing.
+    with Store.open(settings.store.path, owner=False):
         feeds, now = Feeds(settings), time.time()
         feeds.compose(now)
     return feeds.report(arguments, now)

@@ -3,8 +3,9 @@
 The fence drops what strangers send to the SIP ports (``firewall/contract.py``). It must not cut off the
 phones of this PBX, so it drops nothing before it has observed for a day (``OBSERVED_FOR``). While it runs, it
 records each phone that became a friend although the fence would have dropped its packets: it came from
-*outside*. Then an administrator starts it, as a trial: unless it is confirmed, it only observes afterwards.
-The state is one fact of the database, so a daemon that restarts continues; only a trial ends.
+*outside*. An administrator then starts the fence, as a trial: without a confirmation before the end of the
+trial, the fence only observes again. The state is one fact of the database, so it survives a restart of the
+daemon. Only an unconfirmed trial does not: it ends when the daemon stops.
 """
 
 import json
@@ -154,7 +155,7 @@ class Fence(RulePart):
         self.check()
 
     def on_friend(self, friend: Friend) -> None:
-        """Record a friend that is new, if the fence would not have let it in."""
+        """Record a new friend that the fence would not have admitted."""
         state, address = self._state, str(friend.address)
         came = self.settings.mode is not LimitMode.OFF and friend.reason in _CAME
         if not came or self.admits(ip_network(friend.address)):

@@ -9,7 +9,10 @@ from ringfence.plurals import counted
 
 
 def lines(report: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
-    """Yield the mode of the fence, its trial, what it dropped, and how many friends were outside."""
+    """Yield the line of the fence; nothing if the fence is off. It is never a problem (True).
+
+    It has the mode, the trial, the packets from outside, and the number of friends that were outside.
+    """
     fence = report["fence"]
     if fence["configured"] == "off":
         return

@@ -184,7 +184,7 @@ def _delivery(answer: bytes) -> Delivery:
 # other messages are sent before the next try. Perhaps the server refuses only the report, because of its
 # size.
 #
-# Nothing here reads a clock: the argument ``now`` is in monotonic seconds.
+# ``Digest``, ``Tries`` and ``Outbox`` read no clock: the argument ``now`` is in monotonic seconds.
 
 
 KEPT = 50  # events of each topic that a digest keeps; it only counts the others
@@ -477,7 +477,7 @@ LAST_PATIENCE = 1.0
 MAX_NAMED = 10
 """The maximum number of networks or entries that a notification names."""
 
-Sender = Callable[
+Send = Callable[
     [ChannelSettings, Mapping[str, object], str, tuple[Path, ...]],
     Coroutine[None, None, Delivery],
 ]
@@ -490,7 +490,7 @@ _LIST_CHANGES = frozenset({"allow_add", "allow_remove", "deny_add", "deny_remove
 class Notifier(Feature):
     """Collects and sends the events for each channel. ``firewall`` is the name of the firewall's backend."""
 
-    def __init__(self, settings: Settings, clock: Clock, sender: Sender = send, firewall: str = "") -> None:
+    def __init__(self, settings: Settings, clock: Clock, sender: Send = send, firewall: str = "") -> None:
         self._clock = clock
         self._firewall = firewall
         self._send = sender

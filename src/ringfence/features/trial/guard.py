@@ -1,8 +1,8 @@
 """A trial: all rules and bans are removed again, unless an administrator confirms the trial in time.
 
-It is for administrators who try a firewall remotely and could lock themselves out. The trial is recorded in
-the database, so a daemon that restarts continues it. If the daemon does not end the trial, the standby
-process does (``standby.py``).
+It is for administrators who try a firewall remotely and could lock themselves out. A daemon that stops ends
+the trial. The trial is recorded in the database, so a daemon that was killed continues it at its next start.
+If no daemon ends the trial, the standby process does (``guard/standby.py``).
 
 The end of an unconfirmed trial does the same as ``ringfence off``: enforcement stays off until ``ringfence
 on``.

@@ -229,7 +229,7 @@ class Installation:
         """
         self._kernel = kernel
         self._foreign = foreign
-        self._fragments = Fragments.PASSED  # the best treatment that was found so far
+        self._fragments: Fragments | None = None  # what the kernel accepted; None: not asked since then
 
     def install(self, plan: FirewallPlan) -> InstallResult:
         """Write the table for ``plan``, and repair changes by other programs.
@@ -260,7 +260,7 @@ class Installation:
 
     def forget(self) -> None:
         """Record that the table was removed."""
-        self.table = None
+        self.table = self._fragments = None
 
     def damage(self) -> str | None:
         """Return a message about what another program has changed in our table, None if nothing.
@@ -315,7 +315,7 @@ class Installation:
         ``before`` is the present state of the table, None if it does not exist.
         """
         bans = default_ban_sets() if before is None else default_ban_sets() | before.bans
-        if self._fragments is Fragments.PASSED:
+        if self._fragments is not Fragments.REASSEMBLED:
             self._fragments = _fragments(find_nft())
         fragments = self._fragments
         refused: FirewallError | None = None
@@ -326,7 +326,7 @@ class Installation:
             except FirewallUnsupportedError:
                 raise
             except FirewallError as error:
-                refused = refused or error
+                refused, before = refused or error, read_state(self._kernel)
             else:
                 return InstalledTable(
                     plan,
@@ -337,6 +337,7 @@ class Installation:
                     inner,
                     fragments,
                 )
+        self._fragments = None  # perhaps the kernel accepts less than before
         raise refused or FirewallError("no rules could be put in place")
 
     def _rewrite(self, bans: frozenset[BanSet]) -> None:
