@@ -398,6 +398,22 @@ def proven_in_one_call(detector: Driven, addresses: Iterable[str], number: int) 
     return judged
 
 
+@pytest.mark.parametrize("proof", [Proof.CLAIMED, Proof.NONCE])
+def test_late_guesses_where_a_guilty_account_works_widen_no_ban(proof: Proof) -> None:
+    """The ban of one transport stays as it is, though the phone there is a friend no more."""
+    detector = Driven((GUESS,))
+    detector.friends.new.taint(NETWORK, 100.0)
+    detector.bans.assume(NETWORK, Scope.SIP_UDP, 100.0)
+    findings: list[Finding] = []
+    for session in range(1, 11):
+        findings.append(AttributedAttempt(evolve(attempt(proof=proof), session=session), 0.0))
+        if proof is Proof.CLAIMED:
+            findings.append(NewProof("pbx", ip_address(SENDER), session, Proof.NONCE))
+    judged = [one for one in detector._on_findings(findings, 0.0) if isinstance(one, Judgement)]
+
+    assert [(one.disposition, one.decision) for one in judged] == [(Disposition.LATE, None)] * 10
+
+
 def test_a_proof_adds_no_second_claimed_ban() -> None:
     """After a claimed ban, the proof of one of ten attempts may only lead to a full ban."""
     judged = proven_in_one_call(Driven((GUESS,)), [SENDER], 10)

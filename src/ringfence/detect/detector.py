@@ -413,7 +413,8 @@ class Detector:
         attempt = self._history.attempt_of(kept[-1], subject.network)
         decision: Decision | None = None
         alarms: list[AlarmChange | Estranged] = []
-        if subject.friend and scope_of_ban(attempt.transport) in banned:
+        known = subject.friend or self._is_tainted(address, attempt.time)
+        if known and scope_of_ban(attempt.transport) in banned:
             return []
         strange: list[Attempt] = []  # the attempts that have the limits of a stranger
         latest = fact_of(kept[-1]).at
@@ -619,6 +620,11 @@ class Detector:
         hidden = attempt.event is _HIDDEN
         return not hidden and self.friends.worked_near(attempt.account, attempt.address)
 
+    def _is_tainted(self, address: Address, now: float) -> bool:
+        """Whether a guilty account works at ``address`` (``new_friends``)."""
+        new = self.friends.new
+        return bool(new.tainted) and new.is_tainted(sender_of(address), now)
+
     def _judge_friend(
         self, subject: Subject, attempt: Attempt, now: float, banned: Collection[Scope]
     ) -> Judged:
@@ -653,9 +659,10 @@ class Detector:
         more: Sequence[Decision] = ()
         narrowed = claimed in banned
         alarms: Sequence[AlarmChange | Estranged] = ()
-        new = self.friends.new
-        tainted = bool(new.tainted) and new.is_tainted(sender_of(attempt.address), attempt.time)
-        if tainted and scope_of_ban(attempt.transport) not in banned:
+        if self._is_tainted(attempt.address, attempt.time):
+            if scope_of_ban(attempt.transport) in banned:  # as of a friend: its office keeps the rest
+                self.counts.late += 1
+                return (Judgement(attempt, subject.network, Disposition.LATE),)
             decision, alarms = self._friend_attempts.on_tainted(subject, attempt, now)
             if decision is not None:
                 return (Judgement(attempt, subject.network, _COUNTED, decision), *alarms)
