@@ -4,7 +4,7 @@ A line is ``TIME ADDRESS [KIND] [untrusted] -> STANDING[; BAN]``. By default the
 the address is proven.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -14,7 +14,7 @@ from tests.detect.events import SENDER, attempt, event
 from tests.support.listening import connected
 
 from ringfence.ban_facts import Fact, Forgotten, NotRemoved, Over
-from ringfence.detect.attribution import AttributedAttempt, Finding, NewProof
+from ringfence.detect.attribution import AttributedAttempt, DuplicateReport, Finding, NewProof, WrongAnswer
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Bounds
 from ringfence.detect.judgement import Counts, Disposition, Judgement, Watched
@@ -412,6 +412,47 @@ def test_late_guesses_where_a_guilty_account_works_widen_no_ban(proof: Proof) ->
     judged = [one for one in detector._on_findings(findings, 0.0) if isinstance(one, Judgement)]
 
     assert [(one.disposition, one.decision) for one in judged] == [(Disposition.LATE, None)] * 10
+
+
+def reason_learned(session: int) -> Finding:
+    """Return that the log names an attempt's reason: its account does not exist."""
+    unknown = EventKind.INVALID_ACCOUNT_ID
+    return DuplicateReport(ip_address(SENDER), session, Service.PJSIP, "pbx/log", unknown, None)
+
+
+def proof_learned(session: int) -> Finding:
+    """Return that a nonce proves the address of an attempt."""
+    return NewProof("pbx", ip_address(SENDER), session, Proof.NONCE)
+
+
+def answer_learned(session: int) -> Finding:
+    """Return that an attempt had credentials."""
+    return WrongAnswer("pbx", ip_address(SENDER), session)
+
+
+@pytest.mark.parametrize(
+    ("proof", "learned"),
+    [(Proof.NONCE, reason_learned), (Proof.CLAIMED, proof_learned), (Proof.NONCE, answer_learned)],
+)
+@pytest.mark.parametrize("banned", [True, False], ids=["banned", "free"])
+def test_what_is_learned_later_bans_one_transport_where_a_guilty_account_works(
+    proof: Proof, learned: Callable[[int], Finding], *, banned: bool
+) -> None:
+    """Such an address loses the transport that was misused, whichever report completes the attempts."""
+    detector = Driven(RULES)
+    findings: list[Finding] = []
+    for session in range(1, 31):
+        one = evolve(
+            attempt(proof=proof, account=f"nobody{session}"), session=session, event=EventKind.REFUSED
+        )
+        findings.append(AttributedAttempt(evolve(one, credentials=learned is not answer_learned), 0.0))
+    detector.friends.new.taint(NETWORK, 100.0)
+    if banned:
+        detector.bans.assume(NETWORK, Scope.SIP_UDP, 100.0)
+    judged = detector._on_findings([*findings, *map(learned, range(1, 31))], 0.0)
+    scopes = {one.decision.scope for one in judged if isinstance(one, Judgement) and one.decision}
+
+    assert scopes == (set() if banned else {Scope.SIP_UDP})
 
 
 def test_a_proof_adds_no_second_claimed_ban() -> None:

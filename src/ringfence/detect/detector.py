@@ -392,6 +392,7 @@ class Detector:
         kept = self._history.packed(subject.key)
         attempt = self._history.attempt_of(kept[-1], subject.network)
         known = subject.friend or self.friends.worked_near(attempt.account, address)
+        known = known or self._is_tainted(address, attempt.time)
         if known or subject.exempt or attempt.event is not EventKind.INVALID_ACCOUNT_ID:
             return
         narrowed = bool(self._scopes_of(subject, now))
@@ -413,8 +414,8 @@ class Detector:
         attempt = self._history.attempt_of(kept[-1], subject.network)
         decision: Decision | None = None
         alarms: list[AlarmChange | Estranged] = []
-        known = subject.friend or self._is_tainted(address, attempt.time)
-        if known and scope_of_ban(attempt.transport) in banned:
+        tainted = self._is_tainted(address, attempt.time)
+        if (subject.friend or tainted) and scope_of_ban(attempt.transport) in banned:
             return []
         strange: list[Attempt] = []  # the attempts that have the limits of a stranger
         latest = fact_of(kept[-1]).at
@@ -425,6 +426,8 @@ class Detector:
             if subject.friend or self._works_near(one):
                 ban, follows = self._friend_attempts.on_certain(subject, one, now)
                 alarms += self._count_friend(subject, one, fact)
+            elif tainted:
+                ban, follows = self._friend_attempts.on_tainted(subject, one, now)
             else:
                 strange.append(evolve(one, credentials=fact.credentials))
                 ban, follows = self._judge.count_proven(subject, proof.asterisk, fact)
@@ -448,6 +451,8 @@ class Detector:
         kept = self._history.packed(subject.key)
         attempt = self._history.attempt_of(kept[-1], subject.network)
         if self.friends.worked_near(fact.account.decode("utf-8", "replace"), found.address):
+            return ()
+        if self._is_tainted(found.address, attempt.time):
             return ()
         ban, alarms = self._judge.count_proven(subject, found.asterisk, fact)
         decision = ban or self._judge.decide(subject, kept, attempt, now, narrowed=True)
