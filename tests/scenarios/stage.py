@@ -217,7 +217,7 @@ class Stage:
             self._exists.update(self._scenario.accounts)
         elif deed.verb is Verb.FLOODS:
             flooders = [Flooder(_limited(address), 1) for address in deed.addresses]
-            self._effects.carry_out(self._floods.judge(flooders, UP_FOR + self.now))
+            self._effects.carry_out([*self._floods.judge(flooders, UP_FOR + self.now)])
         elif deed.verb is Verb.UNREAD:
             answers = [Exchange(address, _PORT, 1, 5061) for address in deed.addresses]
             self._pipeline.on_challenges(answers, UP_FOR + self.now)

@@ -161,22 +161,35 @@ class Enforcer:
 
     # -- bans
 
-    def carry_out(self, decision: Decision) -> None:
-        """Place the ban that a rule has decided. Never raises: a failure is logged, and the ban tried again.
+    def carry_out(self, *decisions: Decision) -> None:
+        """Place the bans that rules have decided. Never raises: a failure is logged, and the ban tried again.
 
-        The ban is added to the kernel within 0.3 ms. If the decision has a length, the ban has this length.
-        Otherwise it first has the length of a first ban. Then the earlier bans of this network are counted in
-        the database, which may take longer. If there are any, the ban is made longer.
+        The kernel gets all of them in one batch, so that it writes rules for new prefix lengths once. One
+        ban is added within 0.3 ms. If a decision has a length, its ban has this length. Otherwise it first
+        has the length of a first ban. Then the earlier bans of this network are counted in the database,
+        which may take longer. If there are any, the ban is made longer. It starts at the last attempt.
+        """
+        now, adds, asked = self.clock.mono(), [], []
+        for decision in decisions:
+            age = max(0.0, now - decision.at)  # if a log was read after a restart, the ban may be over
+            left = (decision.seconds or decision.rule.ban_for(0)) - age
+            asked.append((decision, age, self.enforcing and left > 0))
+            if self.enforcing and left > 0:
+                adds.append(Add(decision.subject, left, decision.scope))
+        answers = iter(self._exchange(Batch(adds)) if adds else ())
+        for decision, age, is_asked in asked:
+            self._record_decision(decision, age, next(answers) if is_asked else None)
+
+    def _record_decision(self, decision: Decision, age: float, answer: Outcome | None) -> None:
+        """Record the ban of a decision, ``age`` seconds after its last attempt.
+
+        ``answer`` is that of the kernel; None if it was not asked.
         """
         now = self.clock.wall()
-        # The ban starts at the last attempt. If a log was read after a restart, the ban may already be over.
-        age = max(0.0, self.clock.mono() - decision.at)
-        subject, rule, scope, answer, before = decision.subject, decision.rule, decision.scope, None, 0
+        if answer is not None and answer.error is None:
+            self.delays.record(self.clock.mono() - decision.at)
+        subject, rule, scope, before = decision.subject, decision.rule, decision.scope, 0
         seconds = first = decision.seconds or rule.ban_for(0)
-        if self.enforcing and first > age:
-            [answer] = self._exchange(Batch([Add(subject, first - age, scope)]))
-            if answer.error is None:
-                self.delays.record(self.clock.mono() - decision.at)
         if decision.seconds is None:
             before = self.records.offences(subject, now - RETURN_WITHIN)
             seconds = rule.ban_for(before)

@@ -172,7 +172,7 @@ class FloodJudge:
 
     def check(self) -> None:
         """Judge the sources that exceeded the limit in the last second."""
-        self._effects.carry_out(self.judge(self._limiter.new_flooders(), self._clock.mono()))
+        self._effects.carry_out([*self.judge(self._limiter.new_flooders(), self._clock.mono())])
 
     def judge(self, flooders: Sequence[Flooder], now: float) -> Iterator[Effect]:
         """Judge the sources that exceeded the limit for one second, and yield the effects.

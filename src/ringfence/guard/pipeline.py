@@ -3,7 +3,7 @@
 No function here is async, so reports are handled completely, one after the other.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from math import inf
 
@@ -85,16 +85,23 @@ class EffectHandler:
     def release(self) -> None:
         """Carry out the kept decisions. Drop those that would ban a network with a friend in it."""
         held, self._held = self._held or {}, None
-        for decision in held.values():
-            if not self._friends.friends.any_in(decision.subject):
-                self._enforcer.carry_out(decision)
+        friends = self._friends.friends
+        self._enforcer.carry_out(*(one for one in held.values() if not friends.any_in(one.subject)))
 
-    def carry_out(self, effects: Iterable[Effect]) -> None:
-        """Carry out effects, in their order."""
+    def carry_out(self, effects: Sequence[Effect]) -> None:
+        """Carry out effects: first all bans at once, then everything else in its order."""
+        decisions = [
+            one.decision for one in effects if isinstance(one, Judgement) and one.decision is not None
+        ]
+        if decisions and self._held is None:
+            self._enforcer.carry_out(*decisions)
+        elif self._held is not None:
+            for decision in decisions[: MOST_WAITING - len(self._held)]:  # if attempts go on, others follow
+                self._held[decision.subject, decision.scope] = decision
         for effect in effects:
             match effect:
                 case Judgement():
-                    self._apply(effect)
+                    self._report(effect)
                 case Login(friend):
                     self._friends.on_login(friend)
                     unban_claims(self._enforcer, friend)
@@ -129,18 +136,6 @@ class EffectHandler:
         if event.forgeable and event.source.name == AMI:
             self._alarms.activate(AlarmCode.EVIDENCE_FORGEABLE, str(event.source), _FORGEABLE)
 
-    def _apply(self, judgement: Judgement) -> None:
-        """Carry out the judgement's decision, if it has one, and then its other effects."""
-        decision = judgement.decision
-        if decision is not None:
-            if self._held is None:
-                self._enforcer.carry_out(decision)
-            elif len(self._held) < MOST_WAITING:  # else drop it: if attempts go on, there is another decision
-                self._held[decision.subject, decision.scope] = decision
-        for watch in self._watch:
-            watch(judgement)
-        self._warn_of_attempt(judgement)
-
     def _change_alarm(self, change: AlarmChange) -> None:
         if change.cleared:
             self._alarms.clear(change.code, change.subject)
@@ -149,7 +144,10 @@ class EffectHandler:
         if change.code is AlarmCode.EVIDENCE_UNPROVABLE:  # the kernel copies its conversation from now on
             self._friends.changed.set()
 
-    def _warn_of_attempt(self, judgement: Judgement) -> None:
+    def _report(self, judgement: Judgement) -> None:
+        """Tell the watchers of a judgement, and activate an alarm if its attempt is suspicious."""
+        for watch in self._watch:
+            watch(judgement)
         attempt, disposition = judgement.attempt, judgement.disposition
         suspicious = attempt.event is EventKind.HIDDEN or attempt.forged_address is not None
         if not suspicious and disposition not in (Disposition.FORGED, Disposition.UNCONFIRMED):

@@ -472,18 +472,26 @@ class NftablesBackend:
             else:
                 possible[ban] = numbers
         adding = {ban for ban, numbers in possible.items() if any(isinstance(batch[n], Add) for n in numbers)}
+        new = {ban: possible.pop(ban) for ban in possible.keys() - existing}
+        self._change(batch, possible, outcomes)
         failed = None
-        if adding - existing:
+        if adding - existing:  # these wait for new rules, which take tens of milliseconds
             failed = self._installation.add_sets(adding)
             existing = self._installation.require().state.bans
-        for ban in possible.keys() - existing:
-            _set_outcomes(batch, outcomes, possible.pop(ban), failed)
+            self._change(batch, {ban: new.pop(ban) for ban in new.keys() & existing}, outcomes)
+        for numbers in new.values():
+            _set_outcomes(batch, outcomes, numbers, failed)
+        return outcomes
+
+    def _change(
+        self, batch: Sequence[Change], by_set: Mapping[BanSet, Sequence[int]], outcomes: list[Outcome]
+    ) -> None:
+        """Carry out changes of sets that exist (:class:`Changes`), and store their outcomes."""
         changes = Changes(self._kernel, batch, outcomes, modern=self._modern)
         many = len(batch) > messages.CHUNK
         with self._foreign.unmonitored() if many else nullcontext():
-            changes.apply(possible)
+            changes.apply(by_set)
             self._foreign.commits += changes.commits
-        return outcomes
 
     def replace_list_in_steps(self, which: NetworkList, networks: Iterable[Network]) -> ListSteps:
         """Replace a network list. The first step computes the changes; each later one is a transaction.
