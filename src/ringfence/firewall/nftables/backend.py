@@ -474,13 +474,11 @@ class NftablesBackend:
         adding = {ban for ban, numbers in possible.items() if any(isinstance(batch[n], Add) for n in numbers)}
         new = {ban: possible.pop(ban) for ban in possible.keys() - existing}
         self._change(batch, possible, outcomes)
-        failed = None
-        if adding - existing:  # these wait for new rules, which take tens of milliseconds
-            failed = self._installation.add_sets(adding)
-            existing = self._installation.require().state.bans
-            self._change(batch, {ban: new.pop(ban) for ban in new.keys() & existing}, outcomes)
-        for numbers in new.values():
-            _set_outcomes(batch, outcomes, numbers, failed)
+        failed, made = None, {ban: new[ban] for ban in new.keys() & adding}
+        if made:  # these wait for new rules, which take tens of milliseconds
+            failed = self._installation.add_sets(adding, partial(self._change, batch, made, outcomes))
+        for ban in new if failed is not None else new.keys() - made.keys():
+            _set_outcomes(batch, outcomes, new[ban], failed)
         return outcomes
 
     def _change(

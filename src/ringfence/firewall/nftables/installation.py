@@ -7,7 +7,7 @@ start a process. When rules are replaced, the sets keep all their elements. A ta
 is adopted.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 
@@ -184,6 +184,10 @@ def _try(tool: str, plan: FirewallPlan, *, inner: bool = True) -> None:
 _TRIES = 3
 
 
+def _nothing() -> None:
+    """Put nothing into new sets."""
+
+
 @frozen
 class InstalledTable:
     """The last installation.
@@ -275,13 +279,15 @@ class Installation:
             self._foreign.confirm_rules()
         return damage
 
-    def add_sets(self, wanted: set[BanSet]) -> FirewallError | None:
+    def add_sets(self, wanted: set[BanSet], fill: Callable[[], object]) -> FirewallError | None:
         """Make those of the sets ``wanted`` that do not exist, with their rules.
 
-        Return None if all of them exist now, else the error.
+        ``fill`` puts bans into them. It is called as soon as they stand, before the table is read and
+        compared, which takes as long as to write it; and again if it must be written again. Return None if
+        all of the sets exist now, else the error.
         """
         try:
-            self._rewrite(self.require().state.bans | wanted)
+            self._rewrite(self.require().state.bans | wanted, fill)
         except FirewallError as error:
             return error
         return None
@@ -340,8 +346,8 @@ class Installation:
         self._fragments = None  # perhaps the kernel accepts less than before
         raise refused or FirewallError("no rules could be put in place")
 
-    def _rewrite(self, bans: frozenset[BanSet]) -> None:
-        """Write the rules of the installed plan again, for the sets ``bans``.
+    def _rewrite(self, bans: frozenset[BanSet], fill: Callable[[], object] = _nothing) -> None:
+        """Write the rules of the installed plan again, for the sets ``bans``; then call ``fill``.
 
         Raise FirewallError if another program has changed the table: only :meth:`install` repairs it.
         """
@@ -351,10 +357,14 @@ class Installation:
             self._foreign.mark_suspect()
             raise FirewallError(f"{damage}; opening the firewall again repairs it")
         rules = ruleset(table.plan, bans, inner=table.inner, fragments=table.fragments, names=self.list_names)
-        self.table = evolve(table, state=self._write(rules, before))
+        self.table = evolve(table, state=self._write(rules, before, fill))
 
-    def _write(self, rules: Ruleset, before: TableState | None) -> TableState:
+    def _write(
+        self, rules: Ruleset, before: TableState | None, fill: Callable[[], object] = _nothing
+    ) -> TableState:
         """Write ``rules`` and return the new state of the table; ``before`` is its present state.
+
+        ``fill`` is called each time that they are written.
 
         If another program changes the table meanwhile, try again; raise FirewallError after three attempts.
         """
@@ -368,6 +378,7 @@ class Installation:
             stale = before.stale_chains(rules) if before is not None else ()
             unused = {*before.names.values(), *before.unused} if before is not None else ()
             ports.append(self._run(tool, ruleset_text(rules, stale=stale, unused=unused)))
+            fill()
             state = read_state(self._kernel)
             self._foreign.read(*ports)
             if state is not None and state.matches(rules):
