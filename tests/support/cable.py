@@ -3,20 +3,22 @@
 The addresses are of 198.18.0.0/15 (reserved for benchmarks by RFC 2544) and fd00::/8. No route leads out.
 """
 
+import itertools
 import socket
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 from attrs import frozen
-from tests.support.daemon import PATIENCE, until
+from tests.support.daemon import until
 from tests.support.netns import inside, neighbour, run
 
 WAIT = 0.5
 """How long a test waits for a packet that arrives at once, or never (seconds)."""
 LATE = 0.02
 """Seconds until a packet has come that a mark overtook on another core (:func:`received`)."""
-_MARK = b"the mark"
+_MARK, _marks = b"the mark", itertools.count()
+_LONGEST = 65_535
 
 
 @frozen
@@ -124,18 +126,24 @@ def received(end: socket.socket) -> bytes | None:
     The socket sends itself a mark. The kernel carries packets of one core in order, those between namespaces
     too. So nothing that was sent before comes behind the mark, and no test waits for what never comes.
     """
-    patience = end.gettimeout()
-    end.sendto(_MARK, end.getsockname())
-    try:
-        end.settimeout(PATIENCE)
-        first = end.recv(65_535)
-        while first != _MARK and end.recv(65_535) != _MARK:
-            pass
-        if first != _MARK:
-            return first
+    patience, found = end.gettimeout(), list[bytes]()
+    mark = b"%s %d" % (_MARK, next(_marks))
+    end.settimeout(WAIT)
+    until(lambda: _marked(end, mark, found), "the mark")  # one is lost if the address is not complete yet
+    if not found:
         end.settimeout(LATE)
-        return end.recv(65_535)
-    except TimeoutError:
-        return None
-    finally:
-        end.settimeout(patience)
+        with suppress(TimeoutError):
+            found.append(end.recv(_LONGEST))
+    end.settimeout(patience)
+    return found[0] if found else None
+
+
+def _marked(end: socket.socket, mark: bytes, found: list[bytes]) -> bool:
+    """Send a mark; whether it comes. Add the datagrams before it to those found."""
+    end.sendto(mark, end.getsockname())
+    with suppress(TimeoutError):
+        while (came := end.recv(_LONGEST)) != mark:
+            if not came.startswith(_MARK):
+                found.append(came)
+        return True
+    return False
