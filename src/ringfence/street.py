@@ -6,8 +6,10 @@ it adds has fixed names, and each of these modules is optional. The guard loads 
 
 - in the package itself: ``COMMANDS``, its commands
 - in the module ``settings``, if it has a table in ringfence.toml: ``TABLE``, the type of the table;
-  ``RESTART``, whether a change needs a restart of the daemon; ``problems``, a function that gets the table
-  and the whole document, and returns a line for each mistake that the check of single values does not find.
+  ``RESTART``, whether a change needs a restart of the daemon. The rest is optional: ``problems``, a function
+  that gets the table and the whole document, and returns a line for each mistake that the check of single
+  values does not find; ``plan`` and ``lists``, functions that get the table, and the plan of the firewall's
+  rules or the configured part of the lists, and return it with what this table adds.
   If the table has secrets: its property ``secrets``, each with the file that may contain it instead; and
   ``with_secrets``, a function that returns the table with the secrets of these files, and a line for each
   file that it cannot use
@@ -27,7 +29,8 @@ it adds has fixed names, and each of these modules is optional. The guard loads 
   the terminal, each with whether all is well
 - in the module ``bans``: ``notes``, a function that gets the configuration's file and the networks that the
   user asked for, and yields lines below the list of ``ringfence bans``
-- in the module ``api``: ``Api``, the client of CrowdSec's local API, which ``ringfence setup`` tries
+- in the module ``api``: ``Api``, the client of CrowdSec's local API, which ``ringfence setup`` tries, and
+  ``Access``, what it needs for that
 - in the module ``check``: ``findings``, a function that gets what is checked (``cli/check.py``) and yields
   lines of ``ringfence check``
 - in the module ``setup``: ``notes``, a function that gets the folder of Asterisk's files and its console, and
@@ -68,17 +71,14 @@ The feature that sends reports stands before the one that makes them.
 """
 
 SETTINGS = {
-    "metrics": "metrics",
-    "publish": "publish",
     "fence": "fence",
     "feeds": "feeds",
     "crowdsec": "fleet",
     "notify": "notify",
+    "metrics": "metrics",
+    "publish": "publish",
 }
-"""The tables of ringfence.toml that features have: the feature of each, in the order of ``config show``.
-
-The types of those without a module ``settings`` are still in ``config/schema.py``.
-"""
+"""The tables of ringfence.toml that features have: the feature of each, in the order of ``config show``."""
 
 _FOLDER = "ringfence.features"
 
@@ -124,5 +124,5 @@ def commands() -> dict[str, Command]:
 @cache
 def settings() -> dict[str, Any]:
     """Return the module ``settings`` of each feature that this copy has, by its table in ringfence.toml."""
-    names = {table: f"{_FOLDER}.{name}.settings" for table, name in SETTINGS.items() if name in present()}
-    return {table: import_module(name) for table, name in names.items() if find_spec(name)}
+    here = {table: name for table, name in SETTINGS.items() if name in present()}
+    return {table: import_module(f"{_FOLDER}.{name}.settings") for table, name in here.items()}

@@ -31,8 +31,6 @@ from cattrs.errors import ForbiddenExtraKeysError
 
 from ringfence import street
 from ringfence.config.converters import HOOKS, Paths, is_there, list_only, read_secret
-from ringfence.config.crowdsec import crowdsec_problems
-from ringfence.config.feeds import feed_problems
 from ringfence.config.hook_variables import HOOK_VARIABLES
 from ringfence.config.schema import (
     ROOT,
@@ -42,12 +40,10 @@ from ringfence.config.schema import (
     KeyPath,
     RuleSettings,
     Settings,
-    channel_problems,
     children_of,
     default_rules,
     keys_of,
     text_of_key,
-    with_passwords,
 )
 from ringfence.errors import ConfigError
 from ringfence.values.secret import Secret
@@ -344,14 +340,9 @@ def parse(
     problems += _shared_logs(settings.asterisk)
     problems += _unheard(settings)
     problems += _without_a_map(settings, tree)
-    problems += channel_problems(settings.notify)
-    problems += feed_problems(settings.feeds)
-    problems += crowdsec_problems(settings.crowdsec)
-    problems += _report_without_mail(settings, tree)
     found, missing = _secrets(entries, environ) if secrets else ([], [])
-    notify, unreadable = with_passwords(settings.notify) if secrets else (settings.notify, [])
-    settings, faults = _check_features(evolve(settings, notify=notify), tree, secrets=secrets)
-    problems += [*missing, *unreadable, *faults]
+    settings, faults = _check_features(settings, tree, secrets=secrets)
+    problems += [*faults, *missing]
     if problems:
         raise ConfigError(where, [changed.named(problem) for problem in problems])
     return _with_secrets(settings, found) if secrets else settings
@@ -367,7 +358,7 @@ def _check_features(
     problems: list[str] = []
     for table, module in street.settings().items():
         mine = getattr(settings, table)
-        problems += module.problems(mine, tree)
+        problems += module.problems(mine, tree) if hasattr(module, "problems") else ()
         if secrets and hasattr(module, "with_secrets"):
             mine, faults = module.with_secrets(mine)
             problems += faults
@@ -629,24 +620,9 @@ def _without_a_map(settings: Settings, tree: Mapping[str, object]) -> list[str]:
         return []
     return [
         f"{side}.countries: need a database of networks; fix: name one in [geo] database"
-        for side, countries in (
-            ("allow", settings.allow.countries),
-            ("deny", settings.deny.countries),
-            ("fence", settings.fence.countries),
-        )
-        if countries
+        for side in (field.name for field in fields(Settings))
+        if getattr(getattr(settings, side), "countries", ())
     ]
-
-
-def _report_without_mail(settings: Settings, tree: Mapping[str, object]) -> list[str]:
-    """Return a problem if reports are wanted and there is no mail channel.
-
-    A mail channel with mistakes counts as one, because its mistakes are reported elsewhere.
-    """
-    notify = tree.get("notify")
-    if settings.notify.report is None or (isinstance(notify, Mapping) and notify.get("mail")):
-        return []
-    return ["notify.report: is sent by mail only, and there is no mail channel; fix: add [[notify.mail]]"]
 
 
 def _secret(entry: _Entry, environ: Mapping[str, str]) -> Secret:

@@ -125,7 +125,6 @@ _FIXED = (
     "store",
     "control",
     *(table for table, module in street.settings().items() if module.RESTART),
-    "crowdsec",
 )
 """Tables of the configuration that take effect only at the start of the daemon."""
 _CHANGED = "changed: restart ringfence"

@@ -15,9 +15,9 @@ from tests.support.attempts import attempts, ban_of
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.ban_facts import Over, Placed
 from ringfence.clock import Clock
-from ringfence.config.crowdsec import Access, Sharing
 from ringfence.features.fleet import guard as module
 from ringfence.features.fleet.guard import Decisions, Fleet, refusal_of
+from ringfence.features.fleet.settings import Access, Sharing
 from ringfence.ledger import Ledger, Record, key_of
 from ringfence.store.database import Store
 from ringfence.values.ban import Ban, BanEnd, Origin, Scope

@@ -6,10 +6,10 @@ import pytest
 from tests.features.notify.samples import WALL, alarm, ban
 
 from ringfence.alarm_codes import AlarmCode
-from ringfence.config.converters import MailAddress, Name, RuleName, Text
-from ringfence.config.schema import HookSettings, MailSettings
+from ringfence.config.converters import Name, Text
 from ringfence.features.notify import notifications
 from ringfence.features.notify.guard import KEPT, PROMPT, TRIES, Outbox
+from ringfence.features.notify.settings import HookSettings, MailAddress, MailSettings, RuleName
 from ringfence.values.notification import QuietHours, Severity, Topic
 
 NOON = 12 * 60

@@ -15,10 +15,16 @@ from tests.features.notify.samples import WALL, ban, content
 from tests.support.daemon import until
 from tests.support.programs import program_service
 
-from ringfence.config.converters import Duration, MailAddress, Text
-from ringfence.config.schema import AppriseSettings, ChannelSettings, HookSettings, MailSettings
+from ringfence.config.converters import Duration, Text
 from ringfence.features.notify import guard, notifications
 from ringfence.features.notify.guard import Delivery, channel_as_json, send
+from ringfence.features.notify.settings import (
+    AppriseSettings,
+    ChannelSettings,
+    HookSettings,
+    MailAddress,
+    MailSettings,
+)
 from ringfence.values.notification import QuietHours
 from ringfence.values.secret import Secret
 

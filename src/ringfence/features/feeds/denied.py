@@ -25,9 +25,9 @@ from attrs import define, evolve, frozen
 
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.clock import format_duration
-from ringfence.config.feeds import SETTLED, FeedSource
 from ringfence.config.schema import Settings
 from ringfence.errors import ListError
+from ringfence.features.feeds.settings import SETTLED, TABLE, FeedSource
 from ringfence.lists import kept
 from ringfence.lists.manager import Holder
 from ringfence.lists.prefixes import Coded, Gatherer, Prefixes, code_of, text_of
@@ -451,7 +451,7 @@ class Feeds:
     @property
     def look_every(self) -> float | None:
         """Seconds between two checks of the feeds' files; None without feeds."""
-        return LOOK_EVERY if self._settings.feeds else None
+        return LOOK_EVERY if self._settings.of(TABLE) else None
 
     def configure(self, settings: Settings) -> None:
         """Use the feeds of a configuration from the next call of another method on."""
@@ -465,7 +465,7 @@ class Feeds:
         if self._used is self._settings:
             return
         before, self._used = self.all, self._settings
-        wanted = {feed.name: feed.source for feed in self._used.feeds}
+        wanted = {feed.name: feed.source for feed in self._used.of(TABLE)}
         for name in before.keys() - wanted.keys():
             self._forget(name)
         self.all = {

@@ -23,6 +23,7 @@ from ringfence.clock import format_duration
 from ringfence.config.schema import Settings
 from ringfence.errors import ControlError
 from ringfence.explain.facts import FenceFacts
+from ringfence.features.fence.settings import FenceSettings
 from ringfence.firewall.cleanup import flush_everything
 from ringfence.firewall.contract import PASSING, FirewallPlan, LimitMode, NetworkList
 from ringfence.guard.exemptions import LET_IN
@@ -121,7 +122,7 @@ class Fence(RulePart):
     """Decides whether the fence drops packets, and keeps its list of admitted networks."""
 
     def __init__(self, side: FirewallSide) -> None:
-        self.settings = side.kernel.wanted_rules.settings.fence
+        self.settings = side.kernel.wanted_rules.settings.of(FenceSettings)
         store = self._store = side.common.store
         self._lists = side.kernel.lists
         self._enforcer = side.kernel.enforcer
@@ -150,7 +151,7 @@ class Fence(RulePart):
 
     def configure(self, settings: Settings) -> None:
         """Apply a new configuration."""
-        self.settings = settings.fence
+        self.settings = settings.of(FenceSettings)
         self._lists.uses_inside = self.settings.mode is not LimitMode.OFF
         self.check()
 

@@ -15,10 +15,10 @@ import structlog
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.ban_facts import Over, Placed
 from ringfence.clock import Clock
-from ringfence.config.crowdsec import Sharing
 from ringfence.control import Handler
 from ringfence.features.fleet.channel import Channel, FleetError
 from ringfence.features.fleet.messages import ORIGIN, facts_of, is_shared, rule_of, scenario_of
+from ringfence.features.fleet.settings import CrowdsecSettings, Sharing
 from ringfence.features.fleet.sync import OwnBan, Pull, Push, Request, Sync, Withdraw
 from ringfence.guard.feature import Fact, Feature, Given
 from ringfence.guard.request_fields import NONE, read
@@ -262,4 +262,4 @@ def build(given: Given) -> Fleet:
     side, settings = given.side, given.reloader.settings
     records, ledger, clock = side.common.store.records, side.detector.bans, side.common.clock
     apply, most = side.exempt.lists.use_decisions, settings.firewall.max_bans
-    return Fleet(settings.crowdsec.sharing, records, ledger, clock, apply, most)
+    return Fleet(settings.of(CrowdsecSettings).sharing, records, ledger, clock, apply, most)

@@ -24,11 +24,18 @@ from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.alarms import BEGAN, CLEARED, AlarmEvent
 from ringfence.ban_facts import Placed
 from ringfence.clock import Backoff, Clock, until_tick
-from ringfence.config.schema import AppriseSettings, ChannelSettings, HookSettings, MailSettings, Settings
+from ringfence.config.schema import Settings
 from ringfence.control import Handler
 from ringfence.errors import ControlError
 from ringfence.features.notify import notifications
 from ringfence.features.notify.notifications import Notification
+from ringfence.features.notify.settings import (
+    AppriseSettings,
+    ChannelSettings,
+    HookSettings,
+    MailSettings,
+    NotifySettings,
+)
 from ringfence.guard.feature import Changed, Fact, Feature, Given
 from ringfence.guard.request_fields import nullable, only, text
 from ringfence.lists.entries import MAX_TEXT
@@ -521,10 +528,11 @@ class Notifier(Feature):
         A channel that keeps its name keeps its waiting events. The events of a removed channel are dropped
         and logged.
         """
-        channels = settings.notify.channels
+        mine = settings.of(NotifySettings)
+        channels = mine.channels
         before = {outbox.settings.name: outbox for outbox in self._outboxes}
         self._databases = tuple(settings.geo.database or ())
-        self._sends_reports = settings.notify.report is not None
+        self._sends_reports = mine.report is not None
         self._outboxes = [before.pop(one.name) if one.name in before else Outbox(one) for one in channels]
         for outbox, channel in zip(self._outboxes, channels, strict=True):
             outbox.configure(channel, self._clock.mono())
