@@ -13,12 +13,12 @@ from structlog.testing import capture_logs
 from tests.features.notify.samples import WALL, alarm, ban
 from tests.support.tables import with_tables
 
-from ringfence.alarm_codes import AlarmCode
 from ringfence.ban_facts import Placed
 from ringfence.clock import Clock
 from ringfence.config.converters import Duration, Name, Text
 from ringfence.errors import ControlError
 from ringfence.features.notify import guard as module
+from ringfence.features.notify.alarms import NotifyAlarmCode
 from ringfence.features.notify.guard import MAX_NAMED, Delivery, Notifier
 from ringfence.features.notify.settings import (
     ChannelSettings,
@@ -138,7 +138,7 @@ def test_a_failure_is_logged_and_becomes_an_alarm(monkeypatch: pytest.MonkeyPatc
         desk.notifier.on_fact(Placed([ban()], announced=True))
         await desk.until(2)
         await asyncio.sleep(0)
-        assert [one.code for one in desk.notifier.alarms()] == [AlarmCode.NOTIFY_FAILING]
+        assert [one.code for one in desk.notifier.alarms()] == [NotifyAlarmCode.NOTIFY_FAILING]
         [state] = desk.notifier.status()["notify"]
         assert (state["channel"], state["failed"], state["waiting"]) == ("one", 2, 1)
         desk.answers.clear()

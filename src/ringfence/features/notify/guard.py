@@ -20,7 +20,7 @@ from typing import Any
 import structlog
 from attrs import Factory, asdict, define, evolve, frozen
 
-from ringfence.alarm_codes import Alarm, AlarmCode
+from ringfence.alarm_codes import Alarm
 from ringfence.alarms import BEGAN, CLEARED, AlarmEvent
 from ringfence.ban_facts import Placed
 from ringfence.clock import Backoff, Clock, until_tick
@@ -28,6 +28,7 @@ from ringfence.config.schema import Settings
 from ringfence.control import Handler
 from ringfence.errors import ControlError
 from ringfence.features.notify import notifications
+from ringfence.features.notify.alarms import NotifyAlarmCode
 from ringfence.features.notify.notifications import Notification
 from ringfence.features.notify.settings import (
     AppriseSettings,
@@ -202,7 +203,7 @@ LONGEST_PAUSE = 600.0  # seconds: each pause is twice the one before, up to this
 FAILING_AFTER = 2
 """The number of failures in a row after which the channel has an alarm."""
 
-OWN_ALARMS = frozenset({str(AlarmCode.NOTIFY_FAILING), str(AlarmCode.NOTIFY_DROPPED)})
+OWN_ALARMS = frozenset({str(NotifyAlarmCode.NOTIFY_FAILING), str(NotifyAlarmCode.NOTIFY_DROPPED)})
 
 
 class Digest:
@@ -453,13 +454,13 @@ class Outbox:
         found = []
         if max(self._tries.failures, self._report_tries.failures) >= FAILING_AFTER:
             text = f"{self.settings.name} does not deliver messages: {printable(self.error)}"
-            found.append(Alarm(AlarmCode.NOTIFY_FAILING, name, text))
+            found.append(Alarm(NotifyAlarmCode.NOTIFY_FAILING, name, text))
         if self.dropped_messages:
             one = self.dropped_messages == 1
             messages = counted(self.dropped_messages, "message")
             events = counted(self.dropped_events, "event")
             text = f"{messages} with {events} {'was' if one else 'were'} dropped"
-            found.append(Alarm(AlarmCode.NOTIFY_DROPPED, name, text))
+            found.append(Alarm(NotifyAlarmCode.NOTIFY_DROPPED, name, text))
         return found
 
     def as_json(self) -> dict[str, object]:
