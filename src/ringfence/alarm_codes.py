@@ -430,11 +430,6 @@ class AlarmCode(AnyAlarmCode):
         "A name on the allow list has no known address yet, so nothing is allowed for it.",
         "Correct the name or the DNS.",
     )
-    LIST_UNKNOWN_REGION = (
-        "list.unknown_region",
-        "No database has a network of a country or autonomous system on a list.",
-        "Correct the entry, or update the database of `[geo]`.",
-    )
     LIST_FULL = (
         "list.full",
         "A list has more networks than fit into the kernel; the rest is not in force.",
@@ -449,11 +444,6 @@ class AlarmCode(AnyAlarmCode):
         "list.unreadable",
         "The lists cannot be read from the database, so changes are not in force.",
         "Remove the cause, which the text names.",
-    )
-    GEO_UNREADABLE = (
-        "geo.unreadable",
-        "A database of countries cannot be read; its last content counts.",
-        "Correct `database` in `[geo]`, or replace the file.",
     )
 
 

@@ -25,6 +25,8 @@ it adds has fixed names, and each of these modules is optional. The guard loads 
   ``ringfence restore`` (``guard/firewall_side.py``), and returns the feature's part of it
 - in the module ``denied``: ``build``, a function that gets the settings and returns networks that the feature
   denies (``OtherNetworks`` of ``lists/manager.py``)
+- in the module ``regions``, if it knows the networks of countries and autonomous systems: ``build``,
+  ``files_of``, ``locations_of`` and ``UNKNOWN`` (``lists/regions.py`` uses these)
 - in the module ``status``: ``lines``, a function that gets the status as JSON and yields its lines of it for
   the terminal, each with whether all is well
 - in the module ``bans``: ``notes``, a function that gets the configuration's file and the networks that the
@@ -56,6 +58,7 @@ STREET = {
     "fail2ban": "its settings and bans taken over, and its jails replaced",
     "history": "attempts and bans over time",
     "tops": "the accounts and addresses with the most attempts, and the live display",
+    "geo": "countries and autonomous systems: on the lists, and of the addresses that are shown",
     "feeds": "networks to deny, from lists that others publish",
     "fleet": "bans shared with other hosts by CrowdSec's local API",
     "notify": "bans, alarms and reports, sent to administrators by mail, by Apprise or by a command",
@@ -72,6 +75,7 @@ The feature that sends reports stands before the one that makes them.
 
 SETTINGS = {
     "fence": "fence",
+    "geo": "geo",
     "feeds": "feeds",
     "crowdsec": "fleet",
     "notify": "notify",
@@ -79,6 +83,9 @@ SETTINGS = {
     "publish": "publish",
 }
 """The tables of ringfence.toml that features have: the feature of each, in the order of ``config show``."""
+
+NEEDS = dict.fromkeys(("allow.countries", "deny.countries", "fence.countries"), "geo")
+"""The keys of other tables that need a feature, with this feature."""
 
 _FOLDER = "ringfence.features"
 
@@ -103,6 +110,11 @@ def _is_package(name: str) -> bool:
     """Whether a package has its ``__init__.py``: Python leaves folders with nothing but bytecode."""
     spec = find_spec(name)
     return spec is not None and spec.origin is not None
+
+
+def reason(feature: str) -> str:
+    """Return why something does not work without a feature, and what to do."""
+    return f"{feature} is not installed; fix: install all of ringfence"
 
 
 def modules(kind: str) -> Iterator[Any]:

@@ -366,7 +366,7 @@ HOOKS: dict[Any, Callable[[Any, Any], Any]] = {
     SipPort: _sip_port,
     Interface: _interface,
     HostName: lambda value, _: HostName(parse_host(text_from(value)).text),
-    Region: lambda value, _: Region(parse_region(text_from(value)).text.removeprefix("country ")),
+    Region: lambda value, _: Region(parse_region(text_from(value)).text.rpartition(" ")[2]),
     Paths: _paths,
     LevelName: _level,
     UserName: _user,

@@ -163,7 +163,16 @@ def _absent(table: str) -> str:
     feature = street.SETTINGS.get(table)
     if feature is None or feature in street.present():
         return ""
-    return f"{feature} is not installed; fix: install all of ringfence, or remove [{table}]"
+    return f"{street.reason(feature)}, or remove [{table}]"
+
+
+def _needing(tree: Mapping[str, object]) -> Iterator[str]:
+    """Yield a problem for each key that needs a feature which this copy lacks."""
+    for key, feature in street.NEEDS.items():
+        name, _, inner = key.partition(".")
+        table = tree.get(name)
+        if feature not in street.present() and isinstance(table, Mapping) and inner in table:
+            yield f"{key}: {street.reason(feature)}, or remove it"
 
 
 def _fix(name: str) -> str:
@@ -339,7 +348,7 @@ def parse(
     problems += _clashes(entries, none=tree.get("asterisk") == [])
     problems += _shared_logs(settings.asterisk)
     problems += _unheard(settings)
-    problems += _without_a_map(settings, tree)
+    problems += _needing(tree)
     found, missing = _secrets(entries, environ) if secrets else ([], [])
     settings, faults = _check_features(settings, tree, secrets=secrets)
     problems += [*faults, *missing]
@@ -607,21 +616,6 @@ def _unheard(settings: Settings) -> list[str]:
         f"asterisk[{index}]: it has no source; fix: ami.enabled = true, or logs.paths"
         for index, pbx in enumerate(settings.asterisk_with_logs())
         if not pbx.ami.enabled and not pbx.logs.wanted
-    ]
-
-
-def _without_a_map(settings: Settings, tree: Mapping[str, object]) -> list[str]:
-    """Return a problem for each table that has countries if ``[geo]`` has no database.
-
-    A database with an invalid path counts, too, because the path is reported elsewhere.
-    """
-    geo = tree.get("geo")
-    if isinstance(geo, Mapping) and "database" in geo:
-        return []
-    return [
-        f"{side}.countries: need a database of networks; fix: name one in [geo] database"
-        for side in (field.name for field in fields(Settings))
-        if getattr(getattr(settings, side), "countries", ())
     ]
 
 

@@ -24,7 +24,6 @@ from ringfence.config.converters import (
     Ladder,
     LevelName,
     Name,
-    Paths,
     Pattern,
     PerMinute,
     Port,
@@ -260,13 +259,6 @@ class DenySettings:
     countries: tuple[Region, ...] = ()
 
 
-@frozen
-class GeoSettings:
-    """``[geo]``: the files that list the networks of countries and of autonomous systems; None for none."""
-
-    database: Paths | None = None
-
-
 _MANAGER_TLS = 5039
 """Asterisk's default port of the manager interface by TLS."""
 _SCOPES = {ScopeName("all"): Scope.FULL, ScopeName("sip"): Scope.SIP}
@@ -394,7 +386,6 @@ class Settings:
     firewall: FirewallSettings = Factory(FirewallSettings)
     allow: AllowSettings = Factory(AllowSettings)
     deny: DenySettings = Factory(DenySettings)
-    geo: GeoSettings = Factory(GeoSettings)
     rules: Mapping[str, RuleSettings] = Factory(default_rules)
     claimed: ClaimedSettings = Factory(ClaimedSettings)
     store: StoreSettings = Factory(StoreSettings)
@@ -466,7 +457,7 @@ class Settings:
     def lists(self) -> Configured:
         """Return the part of the configuration that concerns the allow list and the deny list.
 
-        It has the entries of both lists, the paths of the databases with the networks of countries, the
+        It has the entries of both lists, what features add, the
         maximum number of networks in a set of the kernel, and the folder for what was read last.
         """
         said = [
@@ -478,7 +469,6 @@ class Settings:
         ]
         configured = Configured(
             entries=tuple(ListEntry(side, what, "", 0.0, None, CONFIGURATION) for side, what in said),
-            databases=tuple(self.geo.database or ()),
             most=self.firewall.max_bans,
             kept=self.store.path.parent / "feeds",
         )

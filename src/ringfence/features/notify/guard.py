@@ -40,6 +40,7 @@ from ringfence.features.notify.settings import (
 from ringfence.guard.feature import Changed, Fact, Feature, Given
 from ringfence.guard.request_fields import nullable, only, text
 from ringfence.lists.entries import MAX_TEXT
+from ringfence.lists.regions import files_of
 from ringfence.plurals import counted
 from ringfence.values.network import format_network, parse_network
 from ringfence.values.notification import Severity, Topic
@@ -92,7 +93,7 @@ async def send(
 ) -> Delivery:
     """Send the message about ``content`` by ``channel``, in a child process. Raise only if cancelled.
 
-    ``host`` is the name of this host. ``databases`` are the country databases of the configuration.
+    ``host`` is the name of this host. ``databases`` are the files from which locations are read.
     ``command`` starts the child.
     """
     request = {
@@ -532,7 +533,7 @@ class Notifier(Feature):
         mine = settings.of(NotifySettings)
         channels = mine.channels
         before = {outbox.settings.name: outbox for outbox in self._outboxes}
-        self._databases = tuple(settings.geo.database or ())
+        self._databases = files_of(settings)
         self._sends_reports = mine.report is not None
         self._outboxes = [before.pop(one.name) if one.name in before else Outbox(one) for one in channels]
         for outbox, channel in zip(self._outboxes, channels, strict=True):
