@@ -5,11 +5,12 @@ as ``why`` and ``status``. It imports no feature by its name. A feature is the p
 it adds has fixed names, and each of these modules is optional. The guard loads a module where it needs it:
 
 - in the package itself: ``COMMANDS``, its commands
-- in the module ``settings``, if it has a table in ringfence.toml: ``TABLE``, the type of the table;
-  ``RESTART``, whether a change needs a restart of the daemon. The rest is optional: ``problems``, a function
-  that gets the table and the whole document, and returns a line for each mistake that the check of single
-  values does not find; ``plan`` and ``lists``, functions that get the table, and the plan of the firewall's
-  rules or the configured part of the lists, and return it with what this table adds.
+- in the module ``settings``, if it has a table in ringfence.toml: ``TABLE``, its type. The rest is
+  optional: ``RESTART``, whether a change needs a restart of the daemon; ``VARIABLES``, the variables of the
+  environment that begin with RINGFENCE_ and set no key; ``problems``, a function that gets the table and the
+  whole document, and returns a line for each mistake that the check of single values does not find; ``plan``
+  and ``lists``, functions that get the table, and the plan of the firewall's rules or the configured part of
+  the lists, and return it with what this table adds.
   If the table has secrets: its property ``secrets``, each with the file that may contain it instead; and
   ``with_secrets``, a function that returns the table with the secrets of these files, and a line for each
   file that it cannot use

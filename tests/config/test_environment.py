@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from tests.support.daemon import Guard
 
 from ringfence.config.converters import Paths, SipPort
-from ringfence.config.hook_variables import HOOK_VARIABLES
 from ringfence.config.loader import PREFIX, key_of, load_what_is_right, overridden, parse, variable_of
 from ringfence.config.schema import Settings, keys_of
 from ringfence.errors import ConfigError
 from ringfence.features.geo.settings import GeoSettings
+from ringfence.features.notify.hook_variables import HOOK_VARIABLES
 from ringfence.values.secret import Secret
 
 CLEAR = "hunter2-correct-horse"

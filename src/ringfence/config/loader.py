@@ -31,7 +31,6 @@ from cattrs.errors import ForbiddenExtraKeysError
 
 from ringfence import street
 from ringfence.config.converters import HOOKS, Paths, is_there, list_only, read_secret
-from ringfence.config.hook_variables import HOOK_VARIABLES
 from ringfence.config.schema import (
     ROOT,
     AmiSettings,
@@ -62,7 +61,9 @@ from ringfence.values.secret import Secret
 PREFIX = "RINGFENCE_"
 FILE_VARIABLE = "RINGFENCE_CONFIG"
 """The variable with the path of the configuration."""
-_OTHER_VARIABLES = frozenset({FILE_VARIABLE, "RINGFENCE_LAB", *HOOK_VARIABLES})
+_OTHER_VARIABLES = frozenset(
+    name for module in street.settings().values() for name in getattr(module, "VARIABLES", ())
+) | {FILE_VARIABLE, "RINGFENCE_LAB"}
 """Variables that begin with PREFIX but set no key. Only the project's tests use RINGFENCE_LAB."""
 
 _NUMBER = re.compile(r"[0-9]{1,3}")

@@ -11,7 +11,7 @@ from ringfence.features.notify import notifications
 from ringfence.features.notify.alarms import NotifyAlarmCode
 from ringfence.features.notify.guard import KEPT, PROMPT, TRIES, Outbox
 from ringfence.features.notify.settings import HookSettings, MailAddress, MailSettings, RuleName
-from ringfence.values.notification import QuietHours, Severity, Topic
+from ringfence.features.notify.topics import QuietHours, Severity, Topic
 
 NOON = 12 * 60
 NIGHT = 3 * 60

@@ -25,7 +25,7 @@ from ringfence.features.notify.settings import (
     MailAddress,
     MailSettings,
 )
-from ringfence.values.notification import QuietHours
+from ringfence.features.notify.topics import QuietHours
 from ringfence.values.secret import Secret
 
 CONTENT = content(notifications.of_ban(ban(7), WALL))

@@ -8,7 +8,7 @@ import pytest
 from ringfence.config.loader import parse
 from ringfence.errors import ConfigError
 from ringfence.features.notify.settings import MailSecurity, NotifySettings
-from ringfence.values.notification import QuietHours, Severity, Topic
+from ringfence.features.notify.topics import QuietHours, Severity, Topic
 from ringfence.values.secret import Secret
 
 MAIL = "[[notify.mail]]\nto = ['admin@example.com']\n"

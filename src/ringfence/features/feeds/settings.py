@@ -104,7 +104,6 @@ class FeedSettings:
 
 
 TABLE = tuple[FeedSettings, ...]
-RESTART = False
 
 
 def plan(feeds: Sequence[FeedSettings], plan: FirewallPlan) -> FirewallPlan:

@@ -22,7 +22,6 @@ class FenceSettings:
 
 
 TABLE = FenceSettings
-RESTART = False
 
 
 def plan(fence: FenceSettings, plan: FirewallPlan) -> FirewallPlan:

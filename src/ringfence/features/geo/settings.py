@@ -16,7 +16,6 @@ class GeoSettings:
 
 
 TABLE = GeoSettings
-RESTART = False
 
 
 def lists(geo: GeoSettings, configured: Configured) -> Configured:

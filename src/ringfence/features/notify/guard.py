@@ -37,13 +37,13 @@ from ringfence.features.notify.settings import (
     MailSettings,
     NotifySettings,
 )
+from ringfence.features.notify.topics import Severity, Topic
 from ringfence.guard.feature import Changed, Fact, Feature, Given
 from ringfence.guard.request_fields import nullable, only, text
 from ringfence.lists.entries import MAX_TEXT
 from ringfence.lists.regions import files_of
 from ringfence.plurals import counted
 from ringfence.values.network import format_network, parse_network
-from ringfence.values.notification import Severity, Topic
 from ringfence.values.secret import Secret
 from ringfence.values.text import printable, rfc3339
 

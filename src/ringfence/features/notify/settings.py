@@ -10,9 +10,10 @@ from attrs import Factory, evolve, frozen
 
 from ringfence.config.converters import HOOKS, Duration, Name, Port, Text, one_of, read_secret
 from ringfence.detect.rules import RULES
+from ringfence.features.notify.hook_variables import HOOK_VARIABLES
+from ringfence.features.notify.topics import QuietHours, Severity, Topic
 from ringfence.values.ban import Origin
 from ringfence.values.network import is_loopback
-from ringfence.values.notification import QuietHours, Severity, Topic
 from ringfence.values.secret import Secret
 
 ReportName = NewType("ReportName", str)
@@ -146,7 +147,7 @@ class NotifySettings:
 
 
 TABLE = NotifySettings
-RESTART = False
+VARIABLES = HOOK_VARIABLES
 
 
 def problems(notify: NotifySettings, tree: Mapping[str, object]) -> list[str]:
