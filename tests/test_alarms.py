@@ -20,6 +20,7 @@ from ringfence.alarms import (
     AlarmRecord,
     Alarms,
 )
+from ringfence.features.notify.alarms import NotifyAlarmCode
 
 RULES = AlarmCode.FIREWALL_DAMAGED, "rules"
 FULL = AlarmCode.LIMITER_FULL, ""
@@ -285,7 +286,7 @@ def test_a_state_that_is_known_late_stays_after_a_restart(bench: Bench) -> None:
 
     Other held alarms clear at once. An alarm that is never reported again clears after ``RESTORED_FOR``.
     """
-    late = [Alarm(AlarmCode.NOTIFY_FAILING, "mail", "fails"), Alarm(AlarmCode.WIRE_BLIND, "", "blind")]
+    late = [Alarm(NotifyAlarmCode.NOTIFY_FAILING, "mail", "fails"), Alarm(AlarmCode.WIRE_BLIND, "", "blind")]
     bench.alarms.hold([*late, Alarm(AlarmCode.FIREWALL_OFF, "", "off")])
     bench.alarms.dismiss(1, "alice")
 

@@ -119,6 +119,26 @@ def test_a_table_of_a_missing_feature_is_one_clear_error(features: Sequence[str]
     )
 
 
+def test_countries_without_their_feature_are_one_clear_error(tmp_path: Path) -> None:
+    """Each key that names countries is refused, and so is a command that does."""
+    file = tmp_path / "ringfence.toml"
+    tables = "allow", "deny", "fence"
+    file.write_text("".join(f"[{table}]\ncountries = ['DE', 'FR']\n" for table in tables), "utf-8")
+    environ = {"PYTHONPATH": str(copy_without(["geo"], tmp_path))}
+    done = subprocess.run(
+        [sys.executable, "-m", "ringfence", "config", "check", "--without-secrets", str(file)],
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    why = "geo is not installed; fix: install all of ringfence"
+    lines = [f"  {table}.countries: {why}, or remove it" for table in tables]
+    assert (done.returncode, done.stderr.splitlines()) == (2, [f"{file}:", *lines])
+    with Guard(tmp_path, environ=environ) as guard:
+        assert f"country DE: {why}" in guard.command("allow", "country", "DE").stderr
+
+
 def test_each_request_has_its_handler(tmp_path: Path) -> None:
     """A running daemon answers every request of every feature."""
     with Guard(tmp_path, fence={"mode": "enforce"}, notify={"hook": [{"command": ["/bin/true"]}]}) as guard:

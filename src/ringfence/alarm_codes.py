@@ -378,33 +378,6 @@ class AlarmCode(AnyAlarmCode):
         "Periodic work of the daemon failed; ringfence goes on and tries again.",
         "Remove the cause, which the text names; the log has the details (`task.failed`).",
     )
-    TRIAL_NOT_ENDED = (
-        "trial.not_ended",
-        "A trial has ended, but not everything could be removed.",
-        "Run `ringfence off`.",
-        Mark.CRITICAL,
-    )
-    TRIAL_RUNNING = (
-        "trial.running",
-        "A trial runs, and removes everything at its end.",
-        "Run `ringfence confirm` to keep everything in place.",
-        Mark.INFO,
-    )
-    FENCE_WAITS = (
-        "fence.waits",
-        "The fence is configured to drop packets, but nobody has started it, so it only counts.",
-        "Look at `ringfence fence status`, and run `ringfence fence enforce`.",
-    )
-    FENCE_TRIAL = (
-        "fence.trial",
-        "The fence drops packets as a trial, and only counts after its end.",
-        "Run `ringfence fence confirm` to keep it.",
-    )
-    FENCE_INCOMPLETE = (
-        "fence.incomplete",
-        "The kernel may lack somebody whom the fence admits, so the fence only counts.",
-        "Correct what the text names: `[fence] countries`, `[geo] database` or `[firewall] max_bans`.",
-    )
     CONFIGURATION_REFUSED = (
         "configuration.refused",
         "The configuration file has mistakes, so the old configuration stays in force.",
@@ -457,11 +430,6 @@ class AlarmCode(AnyAlarmCode):
         "A name on the allow list has no known address yet, so nothing is allowed for it.",
         "Correct the name or the DNS.",
     )
-    LIST_UNKNOWN_REGION = (
-        "list.unknown_region",
-        "No database has a network of a country or autonomous system on a list.",
-        "Correct the entry, or update the database of `[geo]`.",
-    )
     LIST_FULL = (
         "list.full",
         "A list has more networks than fit into the kernel; the rest is not in force.",
@@ -472,52 +440,10 @@ class AlarmCode(AnyAlarmCode):
         "The allow list covers a large part of the Internet, from where nothing is banned.",
         "Remove the entries that you do not need; the log has who added them (`control.changed`).",
     )
-    FEED_REFUSED = (
-        "feed.refused",
-        "A feed's new list is damaged, or its size changed more than tenfold; the last good list stays.",
-        "Look at the list. `ringfence feeds refresh --force NAME` accepts any size.",
-    )
-    FEED_FAILED = (
-        "feed.failed",
-        "A feed has no list yet, or has not been fetched for half of its `max_age`.",
-        "Look at `systemctl status ringfence-feeds`, or at the program that writes the file.",
-    )
-    FEED_EXPIRED = (
-        "feed.expired",
-        "A feed's list is older than its `max_age`; it denies nothing until there is a new one.",
-        "Look at `systemctl status ringfence-feeds`, or remove the feed.",
-    )
-    FLEET_FAILED = (
-        "fleet.failed",
-        "CrowdSec's local API does not answer, or refuses requests; the bans of this host go on.",
-        "Remove the cause, which the text names; see `ringfence fleet status`.",
-    )
-    FLEET_FULL = (
-        "fleet.full",
-        "Bans are not shared or not applied: a table was full, the API refused them, or it bans too much.",
-        "See `ringfence fleet status`; delete wide decisions, or raise `max_bans` in `[firewall]`.",
-    )
     LIST_UNREADABLE = (
         "list.unreadable",
         "The lists cannot be read from the database, so changes are not in force.",
         "Remove the cause, which the text names.",
-    )
-    GEO_UNREADABLE = (
-        "geo.unreadable",
-        "A database of countries cannot be read; its last content counts.",
-        "Correct `database` in `[geo]`, or replace the file.",
-    )
-    NOTIFY_FAILING = (
-        "notify.failing",
-        "A channel of `[notify]` does not deliver messages; ringfence tries again.",
-        "Remove the cause, which the text names, and run `ringfence notify test`.",
-        Mark.KNOWN_LATE,
-    )
-    NOTIFY_DROPPED = (
-        "notify.dropped",
-        "A channel of `[notify]` failed for so long that messages were dropped.",
-        "Remove the cause of its failures; the alarm clears with the next message that is delivered.",
-        Mark.KNOWN_LATE,
     )
 
 

@@ -73,7 +73,7 @@ class HostError(RingfenceError):
 
 
 class ListError(RingfenceError):
-    """A list of networks, or a database of countries and networks, cannot be read, written or used."""
+    """A list of networks, or a database of networks, cannot be read, written or used."""
 
 
 class SetupError(RingfenceError):

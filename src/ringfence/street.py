@@ -5,9 +5,12 @@ as ``why`` and ``status``. It imports no feature by its name. A feature is the p
 it adds has fixed names, and each of these modules is optional. The guard loads a module where it needs it:
 
 - in the package itself: ``COMMANDS``, its commands
-- in the module ``settings``, if it has a table in ringfence.toml: ``TABLE``, the type of the table;
-  ``RESTART``, whether a change needs a restart of the daemon; ``problems``, a function that gets the table
-  and the whole document, and returns a line for each mistake that the check of single values does not find.
+- in the module ``settings``, if it has a table in ringfence.toml: ``TABLE``, its type. The rest is
+  optional: ``RESTART``, whether a change needs a restart of the daemon; ``VARIABLES``, the variables of the
+  environment that begin with RINGFENCE_ and set no key; ``problems``, a function that gets the table and the
+  whole document, and returns a line for each mistake that the check of single values does not find; ``plan``
+  and ``lists``, functions that get the table, and the plan of the firewall's rules or the configured part of
+  the lists, and return it with what this table adds.
   If the table has secrets: its property ``secrets``, each with the file that may contain it instead; and
   ``with_secrets``, a function that returns the table with the secrets of these files, and a line for each
   file that it cannot use
@@ -23,11 +26,14 @@ it adds has fixed names, and each of these modules is optional. The guard loads 
   ``ringfence restore`` (``guard/firewall_side.py``), and returns the feature's part of it
 - in the module ``denied``: ``build``, a function that gets the settings and returns networks that the feature
   denies (``OtherNetworks`` of ``lists/manager.py``)
+- in the module ``regions``, if it knows the networks of countries and autonomous systems: ``build``,
+  ``files_of``, ``locations_of`` and ``UNKNOWN`` (``lists/regions.py`` uses these)
 - in the module ``status``: ``lines``, a function that gets the status as JSON and yields its lines of it for
   the terminal, each with whether all is well
 - in the module ``bans``: ``notes``, a function that gets the configuration's file and the networks that the
   user asked for, and yields lines below the list of ``ringfence bans``
-- in the module ``api``: ``Api``, the client of CrowdSec's local API, which ``ringfence setup`` tries
+- in the module ``api``: ``Api``, the client of CrowdSec's local API, which ``ringfence setup`` tries, and
+  ``Access``, what it needs for that
 - in the module ``check``: ``findings``, a function that gets what is checked (``cli/check.py``) and yields
   lines of ``ringfence check``
 - in the module ``setup``: ``notes``, a function that gets the folder of Asterisk's files and its console, and
@@ -53,6 +59,7 @@ STREET = {
     "fail2ban": "its settings and bans taken over, and its jails replaced",
     "history": "attempts and bans over time",
     "tops": "the accounts and addresses with the most attempts, and the live display",
+    "geo": "countries and autonomous systems: on the lists, and of the addresses that are shown",
     "feeds": "networks to deny, from lists that others publish",
     "fleet": "bans shared with other hosts by CrowdSec's local API",
     "notify": "bans, alarms and reports, sent to administrators by mail, by Apprise or by a command",
@@ -68,17 +75,18 @@ The feature that sends reports stands before the one that makes them.
 """
 
 SETTINGS = {
-    "metrics": "metrics",
-    "publish": "publish",
     "fence": "fence",
+    "geo": "geo",
     "feeds": "feeds",
     "crowdsec": "fleet",
     "notify": "notify",
+    "metrics": "metrics",
+    "publish": "publish",
 }
-"""The tables of ringfence.toml that features have: the feature of each, in the order of ``config show``.
+"""The tables of ringfence.toml that features have: the feature of each, in the order of ``config show``."""
 
-The types of those without a module ``settings`` are still in ``config/schema.py``.
-"""
+NEEDS = dict.fromkeys(("allow.countries", "deny.countries", "fence.countries"), "geo")
+"""The keys of other tables that need a feature, with this feature."""
 
 _FOLDER = "ringfence.features"
 
@@ -105,6 +113,11 @@ def _is_package(name: str) -> bool:
     return spec is not None and spec.origin is not None
 
 
+def reason(feature: str) -> str:
+    """Return why something does not work without a feature, and what to do."""
+    return f"{feature} is not installed; fix: install all of ringfence"
+
+
 def modules(kind: str) -> Iterator[Any]:
     """Yield the module ``kind`` of each feature that this copy has, if the feature has one."""
     for name in present():
@@ -124,5 +137,5 @@ def commands() -> dict[str, Command]:
 @cache
 def settings() -> dict[str, Any]:
     """Return the module ``settings`` of each feature that this copy has, by its table in ringfence.toml."""
-    names = {table: f"{_FOLDER}.{name}.settings" for table, name in SETTINGS.items() if name in present()}
-    return {table: import_module(name) for table, name in names.items() if find_spec(name)}
+    here = {table: name for table, name in SETTINGS.items() if name in present()}
+    return {table: import_module(f"{_FOLDER}.{name}.settings") for table, name in here.items()}

@@ -24,8 +24,8 @@ from tests.support.netns import inside, neighbour, netns
 from tests.support.process import cpu_seconds
 
 from ringfence.clock import Clock
-from ringfence.config.crowdsec import Access
 from ringfence.features.fleet.api import Api
+from ringfence.features.fleet.settings import Access
 from ringfence.features.fleet.sync import OwnBan, Pull, Push, Request
 from ringfence.values.secret import Secret
 

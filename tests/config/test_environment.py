@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from tests.support.daemon import Guard
 
 from ringfence.config.converters import Paths, SipPort
-from ringfence.config.hook_variables import HOOK_VARIABLES
 from ringfence.config.loader import PREFIX, key_of, load_what_is_right, overridden, parse, variable_of
 from ringfence.config.schema import Settings, keys_of
 from ringfence.errors import ConfigError
+from ringfence.features.geo.settings import GeoSettings
+from ringfence.features.notify.hook_variables import HOOK_VARIABLES
 from ringfence.values.secret import Secret
 
 CLEAR = "hunter2-correct-horse"
@@ -74,7 +75,7 @@ def test_a_variable_overrides_the_file() -> None:
     assert settings.firewall.sip_ports == (SipPort(5060, tcp=False), SipPort(5080))
     assert settings.firewall.limit.rate == 60
     assert settings.allow.networks == (ip_network("198.51.100.0/24"), ip_network("2001:db8::/32"))
-    assert settings.geo.database == Paths((Path("/srv/a.mmdb"), Path("/srv/b.mmdb")))
+    assert settings.of(GeoSettings).database == Paths((Path("/srv/a.mmdb"), Path("/srv/b.mmdb")))
     assert settings.rules["guess"].attempts == 7
     assert (settings.rules["guess"].window, settings.rules["guess"].ban) == (90.0, (3_600.0, 86_400.0))
     assert settings.rules["decoy"].accounts == ("a,b", "c")

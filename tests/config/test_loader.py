@@ -13,6 +13,7 @@ from attrs import evolve
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from tests.support.tables import with_tables
 from tests.support.unprivileged import unprivileged
 
 from ringfence.config.converters import (
@@ -48,7 +49,6 @@ from ringfence.config.schema import (
     CustomSettings,
     DenySettings,
     FirewallSettings,
-    GeoSettings,
     LimitSettings,
     LogSettings,
     RationSettings,
@@ -59,6 +59,7 @@ from ringfence.config.schema import (
 )
 from ringfence.detect.rules import RULES
 from ringfence.errors import ConfigError
+from ringfence.features.geo.settings import GeoSettings
 from ringfence.firewall import BACKENDS
 from ringfence.firewall.contract import BanAction, LimitMode
 from ringfence.values.secret import Secret
@@ -110,7 +111,7 @@ def test_every_key_has_a_default_but_the_secret() -> None:
     """A file that contains only the secret results in these settings."""
     settings = read(f'[[asterisk]]\nami.secret = "{CLEAR}"', secrets=True)
 
-    assert settings == Settings(
+    assert settings == with_tables(
         asterisk=(
             AsteriskSettings(
                 name=Name("asterisk"),
@@ -252,7 +253,7 @@ def test_every_key_can_be_set() -> None:
         secrets=True,
     )
 
-    assert settings == Settings(
+    assert settings == with_tables(
         asterisk=(
             AsteriskSettings(
                 name=Name("office"),
@@ -372,9 +373,9 @@ def test_a_database_may_be_several() -> None:
     """The database is one path or a list of paths."""
     one, two = Path("/srv/one.mmdb"), Path("/srv/two.mmdb")
 
-    assert read(f"geo.database = '{one}'").geo.database == (one,)
-    assert read(f"geo.database = ['{one}', '{two}']").geo.database == (one, two)
-    assert read("geo.database = []").geo.database == ()
+    assert read(f"geo.database = '{one}'").of(GeoSettings).database == (one,)
+    assert read(f"geo.database = ['{one}', '{two}']").of(GeoSettings).database == (one, two)
+    assert read("geo.database = []").of(GeoSettings).database == ()
 
 
 def test_a_rule_keeps_what_it_does_not_set() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
+from tests.support.tables import with_tables
 
 from ringfence.config.converters import (
     Burst,
@@ -24,12 +25,12 @@ from ringfence.config.schema import (
     AsteriskSettings,
     DenySettings,
     FirewallSettings,
-    GeoSettings,
     LimitSettings,
     RationSettings,
     Settings,
     WireSettings,
 )
+from ringfence.features.geo.settings import GeoSettings
 from ringfence.firewall.contract import (
     GUESTS,
     AskingRation,
@@ -165,7 +166,7 @@ def test_the_scope_of_a_rule() -> None:
 
 def test_the_lists_of_a_configuration() -> None:
     """Every entry of the lists has its side, its normalized form, and its origin."""
-    settings = Settings(
+    settings = with_tables(
         allow=AllowSettings((ip_network("192.0.2.1"),), (HostName("sip.carrier.example"),), (Region("DE"),)),
         deny=DenySettings((ip_network("2001:db8::/32"),), (Region("AS64496"),)),
         geo=GeoSettings(Paths((Path("/srv/geo.mmdb"),))),

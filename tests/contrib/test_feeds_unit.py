@@ -4,9 +4,9 @@ from pathlib import Path
 
 from tests.contrib import unit
 
-from ringfence.config.feeds import FETCHED
 from ringfence.config.schema import ControlSettings, StoreSettings
 from ringfence.features.feeds.https import SECONDS
+from ringfence.features.feeds.settings import FETCHED
 
 FILE = unit.FILE.with_name("ringfence-feeds.service")
 MOST_EXPOSED = 2.5

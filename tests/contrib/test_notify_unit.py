@@ -6,8 +6,9 @@ from pathlib import Path
 from tests.contrib import unit
 
 from ringfence.config.converters import Text
-from ringfence.config.schema import ControlSettings, HookSettings
+from ringfence.config.schema import ControlSettings
 from ringfence.features.notify.runner import LONGEST
+from ringfence.features.notify.settings import HookSettings
 
 SERVICE = unit.FILE.with_name("ringfence-notify@.service")
 SOCKET = unit.FILE.with_name("ringfence-notify.socket")

@@ -12,8 +12,8 @@ from tests.support.fleet import CLAIMED, denied, guesses, hosts
 from tests.support.packets import OTHER, SIP, datagram
 
 from ringfence.clock import Clock
-from ringfence.config.crowdsec import Access
 from ringfence.features.fleet.api import Api
+from ringfence.features.fleet.settings import Access
 from ringfence.features.fleet.sync import OwnBan, Pull, Push
 from ringfence.values.secret import Secret
 

@@ -9,28 +9,20 @@ import attrs
 import pytest
 
 from ringfence import street
-from ringfence.config.crowdsec import CrowdsecSettings
-from ringfence.config.feeds import FeedSettings
 from ringfence.config.loader import load
 from ringfence.config.schema import (
     AllowSettings,
     AmiSettings,
-    AppriseSettings,
     AsteriskSettings,
     ClaimedSettings,
     ControlSettings,
     CustomSettings,
     DenySettings,
     DisplaySettings,
-    FenceSettings,
     FirewallSettings,
-    GeoSettings,
     HepSettings,
-    HookSettings,
     LimitSettings,
     LogSettings,
-    MailSettings,
-    NotifySettings,
     RationSettings,
     RuleSettings,
     Settings,
@@ -39,6 +31,8 @@ from ringfence.config.schema import (
     default_rules,
 )
 from ringfence.detect.rules import RULES
+from ringfence.features.feeds.settings import FeedSettings
+from ringfence.features.notify.settings import AppriseSettings, HookSettings, MailSettings
 
 FOLDER = Path(__file__).parents[2] / "examples"
 TABLES = {
@@ -53,19 +47,15 @@ TABLES = {
     "firewall.ration": RationSettings,
     "allow": AllowSettings,
     "deny": DenySettings,
-    "feeds": FeedSettings,
-    "fence": FenceSettings,
-    "geo": GeoSettings,
-    "crowdsec": CrowdsecSettings,
     **{f"rules.{rule.name}": RuleSettings for rule in RULES},
     "claimed": ClaimedSettings,
-    "notify": NotifySettings,
     "notify.mail": MailSettings,
     "notify.apprise": AppriseSettings,
     "notify.hook": HookSettings,
     "store": StoreSettings,
     "control": ControlSettings,
     **{table: module.TABLE for table, module in street.settings().items()},
+    "feeds": FeedSettings,
     "display": DisplaySettings,
 }
 _HEAD = re.compile(r"#?\[{1,2}([a-z_.]+)\]{1,2}")

@@ -12,11 +12,11 @@ from ringfence.explain.as_json import document
 from ringfence.explain.facts import FenceFacts
 from ringfence.explain.headlines import address_headline
 from ringfence.firewall.contract import AskingRation, LimitMode, Ration
-from ringfence.lists.locations import UNKNOWN
 from ringfence.store.bans import RecordedBan
 from ringfence.values.ban import BanEnd
 from ringfence.values.entry import ListKind
 from ringfence.values.friend import FriendReason
+from ringfence.values.location import UNKNOWN
 
 KEYS = [
     *(

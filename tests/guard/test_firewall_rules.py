@@ -6,17 +6,18 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 from tests.support.kept import ENFORCED, OFFICE, Kept, kept, settings, waits
+from tests.support.tables import with_tables
 
 from ringfence.config.converters import BackendName
 from ringfence.config.schema import (
     AsteriskSettings,
-    FenceSettings,
     FirewallSettings,
     LimitSettings,
     RationSettings,
     Settings,
 )
 from ringfence.errors import FirewallError
+from ringfence.features.fence.settings import FenceSettings
 from ringfence.firewall.contract import LimitMode, NetworkList, Opened, Ports
 from ringfence.friends.registry import SourceReadiness, StartupGate
 from ringfence.guard import firewall_manager
@@ -135,7 +136,7 @@ def test_the_ration_of_questions_waits_for_the_friends(tmp_path: Path) -> None:
 
 def test_a_fence_needs_its_feature() -> None:
     """A fence that is configured, but that no feature adds, has no rule."""
-    configured = evolve(settings(), fence=FenceSettings(mode=LimitMode.ENFORCE))
+    configured = with_tables(settings(), fence=FenceSettings(mode=LimitMode.ENFORCE))
     assert WantedRules(configured, StartupGate(), ()).plan.fence is LimitMode.OFF
 
 

@@ -19,6 +19,7 @@ from ringfence.config import loader
 from ringfence.config.schema import RuleSettings, Settings
 from ringfence.detect.detector import Detector
 from ringfence.features.feeds.denied import Feeds
+from ringfence.features.feeds.settings import TABLE
 from ringfence.features.notify.guard import Notifier
 from ringfence.firewall.memory import MemoryBackend
 from ringfence.guard.daemon import build_daemon
@@ -273,7 +274,7 @@ class Reloading:
                 feed.source
                 for other in side.exempt.lists.others
                 if isinstance(other, Feeds)
-                for feed in other._settings.feeds
+                for feed in other._settings.of(TABLE)
             ],
             "sources": [pbx.settings for pbx in daemon._sources._pbxs.values()],
             "wire": daemon._reloader._pipeline.wire_asterisk,

@@ -13,8 +13,9 @@ from tests.support.mmdb import write
 
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.errors import StoreError
-from ringfence.lists import geo, manager
-from ringfence.lists.geo import networks_of
+from ringfence.features.geo import regions as geo
+from ringfence.features.geo.regions import networks_of
+from ringfence.lists import manager
 from ringfence.lists.manager import ListNetworks, Lists
 from ringfence.lists.prefixes import Prefixes
 from ringfence.values.entry import ListEntry, ListKind

@@ -15,11 +15,12 @@ from pathlib import Path
 
 from attrs import Factory, define, evolve
 from tests.support.kept import PHONE, Kept, kept, settings
+from tests.support.tables import with_tables
 
 from ringfence.config.converters import Name
-from ringfence.config.feeds import FeedSettings
 from ringfence.config.schema import Settings, StoreSettings
 from ringfence.features.feeds.denied import Feeds
+from ringfence.features.feeds.settings import FeedSettings
 from ringfence.features.fleet.guard import refusal_of
 from ringfence.features.fleet.sync import Pull, Sync
 from ringfence.firewall.contract import PASSING, NetworkList
@@ -121,7 +122,7 @@ def play(folder: Path, number: int, seed: int = 0) -> Played:
         for form, key in layouts
     )
     store = StoreSettings(path=folder / "store" / "db")
-    with guarded_parts(folder, evolve(settings(*ALLOWED), feeds=feeds, store=store)) as made:
+    with guarded_parts(folder, with_tables(settings(*ALLOWED), feeds=feeds, store=store)) as made:
         asyncio.run(_play(made, [feed.path for feed in feeds], number, random.Random(seed), played))  # noqa: S311 - a game
     return played
 

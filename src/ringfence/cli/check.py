@@ -126,9 +126,6 @@ def _findings(path: Path, checked: Checked) -> Iterator[Finding]:
     yield _logins()
     for feature in street.modules("check"):
         yield from feature.findings(checked)
-    for database in settings.geo.database or ():
-        if not Path(database).is_file():
-            yield Finding(False, "geo", f"{database} does not exist; see [geo] database")
     yield from daemon
 
 

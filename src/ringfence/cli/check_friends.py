@@ -125,7 +125,7 @@ def allowed_of(
 
 
 def _network(text: str) -> Network | None:
-    """Return the network that a list entry names; None if it is a host name, a country, or no entry."""
+    """Return the network that a list entry names; None if it is a host name, a region, or no entry."""
     try:
         return parse_entry(text).network
     except ValueError:

@@ -83,5 +83,5 @@ def _suggestion(path: str, name: str, word: str) -> str:
     except ValueError:
         return ""
     if name in {"allow", "deny"}:
-        return f"{path} {'country' if what.kind is EntryKind.REGION else 'add'} {word}"
+        return f"{path} {what.command} {word}"
     return f"ringfence why {word}" if what.kind is EntryKind.NETWORK else ""

@@ -11,6 +11,7 @@ from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, alarm_line, ask_d
 from ringfence.cli.output import JsonOption, echo_json, errors_reported
 from ringfence.cli.screen import Screen, table_of
 from ringfence.plurals import counted
+from ringfence.values.location import column_of
 
 _MAX_OF_ONE_CODE = 5
 """The maximum number of alarms with the same code that are shown."""
@@ -160,10 +161,8 @@ def _watched(entries: list[dict[str, Any]], width: int) -> Table:
         "ATTEMPTS": [_count(entry) for entry in entries],
         "STATUS": [entry["standing"] for entry in entries],
         "PROOF": [entry["proof"] for entry in entries],
-        "COUNTRY": [entry["country"] for entry in entries],
+        **column_of(entries),
     }
-    if not any(columns["COUNTRY"]):
-        del columns["COUNTRY"]
     optional = [*_OPTIONAL_COLUMNS]
     while (
         room := width - sum(max(map(len, (name, *columns[name]))) + 2 for name in columns)

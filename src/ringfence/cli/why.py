@@ -22,6 +22,7 @@ from ringfence.explain.headlines import (
     location_text,
 )
 from ringfence.plurals import counted
+from ringfence.values.location import column_of
 
 # -- ``ringfence why ACCOUNT``: show everything known about an account, and advice
 
@@ -69,7 +70,7 @@ def _account_lines(found: Document) -> Iterator[tuple[str, str]]:
 def _failures(failures: list[Document]) -> dict[str, list[str]]:
     return {
         "FAILED AT": [one["address"] for one in failures],
-        "COUNTRY": [one["country"] for one in failures],
+        **column_of(failures),
         "REASON": [one["reason"] for one in failures],
         "TIMES": [str(one["times"]) for one in failures],
         "FIRST": [short_time(one["first"]) for one in failures],

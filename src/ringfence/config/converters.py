@@ -7,7 +7,6 @@ such as "must be true or false". cattrs passes the wanted type as the second arg
 import json
 import re
 from collections.abc import Callable, Collection, Sequence
-from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NewType
@@ -16,15 +15,11 @@ from zoneinfo import ZoneInfo
 
 from attrs import frozen
 
-from ringfence.detect.rules import RULES
 from ringfence.firewall import BACKENDS
 from ringfence.firewall.contract import BanAction, LimitMode
 from ringfence.lists.entries import parse_entry, parse_host, parse_region
-from ringfence.parse.feeds import FeedFormat
-from ringfence.values.ban import Origin
 from ringfence.values.network import Address, Network, parse_network
-from ringfence.values.notification import QuietHours, Severity, Topic
-from ringfence.values.secret import Secret, SecretUrl
+from ringfence.values.secret import Secret
 
 # -- files that contain a secret
 
@@ -85,13 +80,10 @@ Region = NewType("Region", str)
 Interface = NewType("Interface", str)
 ScopeName = NewType("ScopeName", str)
 TimesName = NewType("TimesName", str)
-ReportName = NewType("ReportName", str)
 Rate = NewType("Rate", int)
 Burst = NewType("Burst", int)
 SetSize = NewType("SetSize", int)
 Paths = NewType("Paths", tuple[Path, ...])
-MailAddress = NewType("MailAddress", str)
-RuleName = NewType("RuleName", str)
 UserName = NewType("UserName", str)
 ApiUrl = NewType("ApiUrl", str)
 
@@ -115,14 +107,6 @@ class ListenAddress:
     def __str__(self) -> str:
         host = f"[{self.address}]" if self.address.version == _IPV6 else str(self.address)
         return f"{host}:{self.port}"
-
-
-class MailSecurity(StrEnum):
-    """How a connection to a mail server is encrypted: not, after STARTTLS, or from its beginning."""
-
-    NONE = "none"
-    STARTTLS = "starttls"
-    TLS = "tls"
 
 
 def parse_duration(text: object) -> float:
@@ -231,7 +215,9 @@ def _is_host(text: str) -> bool:
     return True
 
 
-def _one_of(names: Collection[str]) -> Callable[[object, object], str]:
+def one_of(names: Collection[str]) -> Callable[[object, object], str]:
+    """Return the hook that accepts one of the texts ``names``."""
+
     def hook(value: object, _: object) -> str:
         if not isinstance(value, str) or value not in names:
             raise ValueError("must be one of " + ", ".join(f'"{name}"' for name in names))
@@ -278,40 +264,11 @@ def _paths(value: object, _: object) -> tuple[Path, ...]:
     return tuple(_path(one, Path) for one in (value if isinstance(value, list) else [value]))
 
 
-_QUIET = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]):([0-5][0-9])")
-
-
-def _quiet_hours(value: object, _: object) -> QuietHours:
-    match = _QUIET.fullmatch(value) if isinstance(value, str) else None
-    numbers = [int(number) for number in match.groups()] if match else [0, 0, 0, 0]
-    start, end = numbers[0] * 60 + numbers[1], numbers[2] * 60 + numbers[3]
-    if match is None or start == end:
-        raise ValueError('must be two different times of the day such as "22:00-07:00"')
-    return QuietHours(start, end)
-
-
-_MAILBOX = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+=-]{0,63}(@[A-Za-z0-9][A-Za-z0-9.-]{0,252})?")
-
-
-def _mail_address(value: object, _: object) -> MailAddress:
-    """Parse a mail address that is safe as an argument of a command and in a header."""
-    if not isinstance(value, str) or not _MAILBOX.fullmatch(value):
-        raise ValueError('must be a mail address such as "admin@example.com"')
-    return MailAddress(value)
-
-
-def _url(value: object, _: object) -> SecretUrl:
-    text = text_from(value)
-    if not _is_url(text):
-        raise ValueError('must be an address such as "https://lists.example/sip.txt"')
-    return SecretUrl(text)
-
-
 def _api_url(value: object, _: object) -> str:
     text = text_from(value)
     if "?" in text or "#" in text:  # requests would not have it
         raise ValueError('must have no query ("?...") and no fragment ("#...")')
-    if not _is_url(text, ("http", "https")):
+    if not is_url(text, ("http", "https")):
         raise ValueError('must be an address such as "http://127.0.0.1:8080"')
     return text
 
@@ -327,7 +284,7 @@ def crosses_in_clear(url: str) -> bool:
     return parts.scheme == "http" and not local
 
 
-def _is_url(text: str, schemes: tuple[str, ...] = ("https",)) -> bool:
+def is_url(text: str, schemes: tuple[str, ...] = ("https",)) -> bool:
     """Whether a text is a plain address, without a user, a fragment and special characters."""
     try:
         parts = urlsplit(text)
@@ -398,34 +355,24 @@ HOOKS: dict[Any, Callable[[Any, Any], Any]] = {
     PerMinute: whole_number(0, MAX_PER_MINUTE),
     Duration: lambda value, _: parse_duration(value),
     Ladder: _ladder,
-    BackendName: _one_of(BACKENDS),
-    ScopeName: _one_of(("all", "sip")),
-    TimesName: _one_of(("utc", "local")),
-    ReportName | None: _one_of(("weekly",)),
-    BanAction: lambda value, kind: BanAction(_one_of(tuple(BanAction))(value, kind)),
-    LimitMode: lambda value, kind: LimitMode(_one_of(tuple(LimitMode))(value, kind)),
+    BackendName: one_of(BACKENDS),
+    ScopeName: one_of(("all", "sip")),
+    TimesName: one_of(("utc", "local")),
+    BanAction: lambda value, kind: BanAction(one_of(tuple(BanAction))(value, kind)),
+    LimitMode: lambda value, kind: LimitMode(one_of(tuple(LimitMode))(value, kind)),
     Rate: whole_number(1, MAX_RATE),
     Burst: whole_number(1, MAX_RATE),
     SetSize: whole_number(1_024, MAX_SET),
     SipPort: _sip_port,
     Interface: _interface,
     HostName: lambda value, _: HostName(parse_host(text_from(value)).text),
-    Region: lambda value, _: Region(parse_region(text_from(value)).text.removeprefix("country ")),
+    Region: lambda value, _: Region(parse_region(text_from(value)).text.rpartition(" ")[2]),
     Paths: _paths,
     LevelName: _level,
-    Topic: lambda value, kind: Topic(_one_of(tuple(Topic))(value, kind)),
-    Severity: lambda value, kind: Severity(_one_of(tuple(Severity))(value, kind)),
-    MailSecurity: lambda value, kind: MailSecurity(_one_of(tuple(MailSecurity))(value, kind)),
-    MailAddress: _mail_address,
-    MailAddress | None: _mail_address,
-    RuleName: _one_of((*(rule.name for rule in RULES), Origin.ADMIN)),
     UserName: _user,
-    SecretUrl | None: _url,
     ApiUrl | None: _api_url,
     Name | None: _name,
-    FeedFormat: lambda value, kind: FeedFormat(_one_of(tuple(FeedFormat))(value, kind)),
     Duration | None: lambda value, _: parse_duration(value),
-    QuietHours | None: _quiet_hours,
     Text | None: text_from,
     Pattern: _pattern,
     bool: _truth,

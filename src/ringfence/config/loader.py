@@ -31,9 +31,6 @@ from cattrs.errors import ForbiddenExtraKeysError
 
 from ringfence import street
 from ringfence.config.converters import HOOKS, Paths, is_there, list_only, read_secret
-from ringfence.config.crowdsec import crowdsec_problems
-from ringfence.config.feeds import feed_problems
-from ringfence.config.hook_variables import HOOK_VARIABLES
 from ringfence.config.schema import (
     ROOT,
     AmiSettings,
@@ -42,12 +39,10 @@ from ringfence.config.schema import (
     KeyPath,
     RuleSettings,
     Settings,
-    channel_problems,
     children_of,
     default_rules,
     keys_of,
     text_of_key,
-    with_passwords,
 )
 from ringfence.errors import ConfigError
 from ringfence.values.secret import Secret
@@ -66,7 +61,9 @@ from ringfence.values.secret import Secret
 PREFIX = "RINGFENCE_"
 FILE_VARIABLE = "RINGFENCE_CONFIG"
 """The variable with the path of the configuration."""
-_OTHER_VARIABLES = frozenset({FILE_VARIABLE, "RINGFENCE_LAB", *HOOK_VARIABLES})
+_OTHER_VARIABLES = frozenset(
+    name for module in street.settings().values() for name in getattr(module, "VARIABLES", ())
+) | {FILE_VARIABLE, "RINGFENCE_LAB"}
 """Variables that begin with PREFIX but set no key. Only the project's tests use RINGFENCE_LAB."""
 
 _NUMBER = re.compile(r"[0-9]{1,3}")
@@ -167,7 +164,16 @@ def _absent(table: str) -> str:
     feature = street.SETTINGS.get(table)
     if feature is None or feature in street.present():
         return ""
-    return f"{feature} is not installed; fix: install all of ringfence, or remove [{table}]"
+    return f"{street.reason(feature)}, or remove [{table}]"
+
+
+def _needing(tree: Mapping[str, object]) -> Iterator[str]:
+    """Yield a problem for each key that needs a feature which this copy lacks."""
+    for key, feature in street.NEEDS.items():
+        name, _, inner = key.partition(".")
+        table = tree.get(name)
+        if feature not in street.present() and isinstance(table, Mapping) and inner in table:
+            yield f"{key}: {street.reason(feature)}, or remove it"
 
 
 def _fix(name: str) -> str:
@@ -343,15 +349,10 @@ def parse(
     problems += _clashes(entries, none=tree.get("asterisk") == [])
     problems += _shared_logs(settings.asterisk)
     problems += _unheard(settings)
-    problems += _without_a_map(settings, tree)
-    problems += channel_problems(settings.notify)
-    problems += feed_problems(settings.feeds)
-    problems += crowdsec_problems(settings.crowdsec)
-    problems += _report_without_mail(settings, tree)
+    problems += _needing(tree)
     found, missing = _secrets(entries, environ) if secrets else ([], [])
-    notify, unreadable = with_passwords(settings.notify) if secrets else (settings.notify, [])
-    settings, faults = _check_features(evolve(settings, notify=notify), tree, secrets=secrets)
-    problems += [*missing, *unreadable, *faults]
+    settings, faults = _check_features(settings, tree, secrets=secrets)
+    problems += [*faults, *missing]
     if problems:
         raise ConfigError(where, [changed.named(problem) for problem in problems])
     return _with_secrets(settings, found) if secrets else settings
@@ -367,7 +368,7 @@ def _check_features(
     problems: list[str] = []
     for table, module in street.settings().items():
         mine = getattr(settings, table)
-        problems += module.problems(mine, tree)
+        problems += module.problems(mine, tree) if hasattr(module, "problems") else ()
         if secrets and hasattr(module, "with_secrets"):
             mine, faults = module.with_secrets(mine)
             problems += faults
@@ -617,36 +618,6 @@ def _unheard(settings: Settings) -> list[str]:
         for index, pbx in enumerate(settings.asterisk_with_logs())
         if not pbx.ami.enabled and not pbx.logs.wanted
     ]
-
-
-def _without_a_map(settings: Settings, tree: Mapping[str, object]) -> list[str]:
-    """Return a problem for each table that has countries if ``[geo]`` has no database.
-
-    A database with an invalid path counts, too, because the path is reported elsewhere.
-    """
-    geo = tree.get("geo")
-    if isinstance(geo, Mapping) and "database" in geo:
-        return []
-    return [
-        f"{side}.countries: need a database of networks; fix: name one in [geo] database"
-        for side, countries in (
-            ("allow", settings.allow.countries),
-            ("deny", settings.deny.countries),
-            ("fence", settings.fence.countries),
-        )
-        if countries
-    ]
-
-
-def _report_without_mail(settings: Settings, tree: Mapping[str, object]) -> list[str]:
-    """Return a problem if reports are wanted and there is no mail channel.
-
-    A mail channel with mistakes counts as one, because its mistakes are reported elsewhere.
-    """
-    notify = tree.get("notify")
-    if settings.notify.report is None or (isinstance(notify, Mapping) and notify.get("mail")):
-        return []
-    return ["notify.report: is sent by mail only, and there is no mail channel; fix: add [[notify.mail]]"]
 
 
 def _secret(entry: _Entry, environ: Mapping[str, str]) -> Secret:

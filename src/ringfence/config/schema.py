@@ -3,7 +3,7 @@
 This module reads no file; ``loader`` does.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin
@@ -23,27 +23,19 @@ from ringfence.config.converters import (
     Interface,
     Ladder,
     LevelName,
-    MailAddress,
-    MailSecurity,
     Name,
-    Paths,
     Pattern,
     PerMinute,
     Port,
     Rate,
     Region,
-    ReportName,
-    RuleName,
     ScopeName,
     SetSize,
     SipPort,
     Text,
     TimesName,
     UserName,
-    read_secret,
 )
-from ringfence.config.crowdsec import CrowdsecSettings
-from ringfence.config.feeds import FeedSettings
 from ringfence.detect.rules import RULES, Claimed, Rule
 from ringfence.firewall.contract import (
     GUESTS,
@@ -62,159 +54,11 @@ from ringfence.netlink.nflog import GROUP
 from ringfence.values.ban import Scope
 from ringfence.values.entry import ListEntry, ListKind
 from ringfence.values.event import Transport
-from ringfence.values.network import Network, NetworkSet, is_loopback
-from ringfence.values.notification import QuietHours, Severity, Topic
+from ringfence.values.network import Network, NetworkSet
 from ringfence.values.secret import Secret
 
 if TYPE_CHECKING:
     from ringfence.parse.custom import Custom
-
-# -- ``[notify]``: the channels that notify administrators, and the checks that concern several of its keys
-
-
-@frozen(kw_only=True)
-class ChannelSettings:
-    """The keys that every channel has: its name, what it sends, and when.
-
-    The channel sends events of the kinds ``events``, except those less urgent than ``severity``. Of bans, it
-    sends those by the rules ``rules``, or all if ``rules`` is empty.
-
-    The channel collects bans for ``digest`` seconds, and other events for at most a few seconds, and sends
-    them as one message. During ``quiet`` it sends only messages with a critical event; None means no quiet
-    hours. One try to send takes at most ``timeout`` seconds.
-    """
-
-    name: Name
-    events: tuple[Topic, ...] = tuple(Topic)
-    rules: tuple[RuleName, ...] = ()
-    severity: Severity = Severity.INFO
-    quiet: QuietHours | None = None
-    digest: Duration = Duration(60.0)
-    timeout: Duration = Duration(30.0)
-
-
-@frozen(kw_only=True)
-class MailSettings(ChannelSettings):
-    """``[[notify.mail]]``: mail by an SMTP server."""
-
-    name: Name = Name("mail")
-    to: tuple[MailAddress, ...]
-    sender: MailAddress | None = None
-    host: Text = Text("127.0.0.1")
-    port: Port = Port(25)
-    security: MailSecurity = MailSecurity.NONE
-    tls_ca: Path | None = None
-    tls_verify: bool = True
-    username: Text | None = None
-    password: Secret | None = None
-    password_file: Path | None = None
-
-
-@frozen(kw_only=True)
-class ProgramSettings(ChannelSettings):
-    """The key of the channels that run a program: ``socket`` is that of the service which runs it."""
-
-    socket: Path = Path("/run/ringfence-notify.socket")
-
-
-@frozen(kw_only=True)
-class AppriseSettings(ProgramSettings):
-    """``[[notify.apprise]]``: any service of Apprise, by its command and its configuration file."""
-
-    name: Name = Name("apprise")
-    config: Path
-    tag: Text | None = None
-    command: Path = Path("/usr/bin/apprise")
-
-
-@frozen(kw_only=True)
-class HookSettings(ProgramSettings):
-    """``[[notify.hook]]``: a command of the administrator."""
-
-    name: Name = Name("hook")
-    command: tuple[Text, ...]
-
-
-@frozen
-class NotifySettings:
-    """``[notify]``: all channels, and the settings for their messages.
-
-    If ``report`` is not None, all mail channels send a report once a week.
-    """
-
-    report: ReportName | None = None
-    mail: tuple[MailSettings, ...] = Factory(tuple)
-    apprise: tuple[AppriseSettings, ...] = Factory(tuple)
-    hook: tuple[HookSettings, ...] = Factory(tuple)
-
-    @property
-    def channels(self) -> tuple[ChannelSettings, ...]:
-        """All channels: those by mail, then those by Apprise, then the commands."""
-        return (*self.mail, *self.apprise, *self.hook)
-
-
-def channel_problems(notify: NotifySettings) -> list[str]:
-    """Return a line for each mistake in ``[notify]`` that the check of single values did not find.
-
-    A line begins with the path of the key.
-    """
-    return [
-        *_taken_names(notify),
-        *(f"notify.mail[{at}].{problem}" for at, mail in enumerate(notify.mail) for problem in _mail(mail)),
-        *(
-            f"notify.hook[{at}].command: must begin with an absolute path"
-            for at, hook in enumerate(notify.hook)
-            if not hook.command or not hook.command[0].startswith("/")
-        ),
-    ]
-
-
-def with_passwords(notify: NotifySettings) -> tuple[NotifySettings, list[str]]:
-    """Return ``notify`` with the passwords that are in password files, and a list of problems.
-
-    The list has a line for each password file that cannot be used.
-    """
-    problems: list[str] = []
-    mails: list[MailSettings] = []
-    for at, mail in enumerate(notify.mail):
-        found = mail.password
-        if mail.password_file is not None and found is None:
-            try:
-                found = read_secret(mail.password_file, "password_file")
-            except ValueError as error:
-                problems.append(f"notify.mail[{at}].{error}")
-        mails.append(evolve(mail, password=found))
-    return evolve(notify, mail=tuple(mails)), problems
-
-
-def _taken_names(notify: NotifySettings) -> Iterator[str]:
-    kinds: Sequence[tuple[str, Sequence[ChannelSettings]]] = (
-        ("mail", notify.mail),
-        ("apprise", notify.apprise),
-        ("hook", notify.hook),
-    )
-    names: set[str] = set()
-    for kind, channels in kinds:
-        for at, channel in enumerate(channels):
-            if channel.name in names:
-                yield f'notify.{kind}[{at}].name: "{channel.name}" is taken; give each channel its own name'
-            names.add(channel.name)
-
-
-def _mail(mail: MailSettings) -> Iterator[str]:
-    has_password = mail.password is not None or mail.password_file is not None
-    if not mail.to:
-        yield "to: must have at least one address"
-    if mail.sender is not None and "@" not in mail.sender:
-        yield 'sender: must be a mail address with a domain, such as "ringfence@example.com"'
-    if mail.password is not None and mail.password_file is not None:
-        yield "password: is given twice, here and by password_file; keep one"
-    if mail.username is not None and not has_password:
-        yield "username: needs a password; name a file that holds it with password_file"
-    if has_password and mail.username is None:
-        yield "password: needs a username"
-    if has_password and mail.security is MailSecurity.NONE and not is_loopback(mail.host):
-        yield 'security: must be "starttls" or "tls", because the password would be sent in clear'
 
 
 @frozen
@@ -415,25 +259,6 @@ class DenySettings:
     countries: tuple[Region, ...] = ()
 
 
-@frozen
-class FenceSettings:
-    """``[fence]``: who may reach the SIP ports at all, besides friends and the allow list.
-
-    With the mode ``observe``, the fence drops nothing, and counts and records who is outside.
-    """
-
-    mode: LimitMode = LimitMode.OFF
-    networks: tuple[Network, ...] = ()
-    countries: tuple[Region, ...] = ()
-
-
-@frozen
-class GeoSettings:
-    """``[geo]``: the files that list the networks of countries and of autonomous systems; None for none."""
-
-    database: Paths | None = None
-
-
 _MANAGER_TLS = 5039
 """Asterisk's default port of the manager interface by TLS."""
 _SCOPES = {ScopeName("all"): Scope.FULL, ScopeName("sip"): Scope.SIP}
@@ -550,7 +375,7 @@ def _with_features(_: type, own: "list[Attribute[Any]]") -> "list[Attribute[Any]
     return [*own[:-1], *brought, own[-1]]
 
 
-_Table = TypeVar("_Table")
+_T = TypeVar("_T")
 
 
 @frozen(field_transformer=_with_features)
@@ -561,20 +386,15 @@ class Settings:
     firewall: FirewallSettings = Factory(FirewallSettings)
     allow: AllowSettings = Factory(AllowSettings)
     deny: DenySettings = Factory(DenySettings)
-    fence: FenceSettings = Factory(FenceSettings)
-    geo: GeoSettings = Factory(GeoSettings)
-    feeds: tuple[FeedSettings, ...] = ()
-    crowdsec: CrowdsecSettings = Factory(CrowdsecSettings)
     rules: Mapping[str, RuleSettings] = Factory(default_rules)
     claimed: ClaimedSettings = Factory(ClaimedSettings)
-    notify: NotifySettings = Factory(NotifySettings)
     store: StoreSettings = Factory(StoreSettings)
     control: ControlSettings = Factory(ControlSettings)
     display: DisplaySettings = Factory(DisplaySettings)
 
-    def of(self, kind: type[_Table]) -> _Table:
+    def of(self, kind: type[_T]) -> _T:
         """Return the table of a feature; ``kind`` is its type."""
-        found: _Table = getattr(self, next(field.name for field in fields(Settings) if field.type == kind))
+        found: _T = getattr(self, next(field.name for field in fields(Settings) if field.type == kind))
         return found
 
     def rule_table(self) -> tuple[Rule, ...]:
@@ -599,7 +419,7 @@ class Settings:
                 udp=tuple(sorted({port.number for port in mine.sip_ports if port.udp})),
                 tcp=tuple(sorted({port.number for port in mine.sip_ports if port.tcp})),
             )
-        return FirewallPlan(
+        plan = FirewallPlan(
             maxelem=mine.max_bans,
             log_group=GROUP if self.wire else None,
             every_port=mine.scope == "all",
@@ -611,10 +431,8 @@ class Settings:
             ration=self._ration(),
             asking=self._asking(),
             hep=HepExport(self.hep_targets(), tuple(self.hep_streams())),
-            new_only=bool(self.feeds) or self.crowdsec.url is not None,
-            decisions=self.crowdsec.url is not None,
-            fence=self.fence.mode,
         )
+        return self._by_features("plan", plan)
 
     def _ration(self) -> Ration:
         """Return the ration: off if the rule ``guess`` is off, because then guesses lead to no ban."""
@@ -639,7 +457,7 @@ class Settings:
     def lists(self) -> Configured:
         """Return the part of the configuration that concerns the allow list and the deny list.
 
-        It has the entries of both lists, the paths of the databases with the networks of countries, the
+        It has the entries of both lists, what features add, the
         maximum number of networks in a set of the kernel, and the folder for what was read last.
         """
         said = [
@@ -649,16 +467,19 @@ class Settings:
             *((ListKind.DENY, text_of(*code_of(network))) for network in self.deny.networks),
             *((ListKind.DENY, parse_region(region).text) for region in self.deny.countries),
         ]
-        return Configured(
+        configured = Configured(
             entries=tuple(ListEntry(side, what, "", 0.0, None, CONFIGURATION) for side, what in said),
-            databases=tuple(self.geo.database or ()),
             most=self.firewall.max_bans,
             kept=self.store.path.parent / "feeds",
-            inside=(
-                *(text_of(*code_of(network)) for network in self.fence.networks),
-                *(parse_region(region).text for region in self.fence.countries),
-            ),
         )
+        return self._by_features("lists", configured)
+
+    def _by_features(self, kind: str, value: _T) -> _T:
+        """Return ``value`` as the functions ``kind`` of the features' modules ``settings`` change it."""
+        for table, module in street.settings().items():
+            if hasattr(module, kind):
+                value = getattr(module, kind)(getattr(self, table), value)
+        return value
 
     @property
     def wire(self) -> bool:

@@ -13,7 +13,8 @@ from ringfence.alarms import AlarmRecord
 from ringfence.config.schema import Settings
 from ringfence.detect.friends import MOST
 from ringfence.errors import StoreError
-from ringfence.lists.locations import Locations
+from ringfence.lists.locator import Locator
+from ringfence.lists.regions import files_of
 from ringfence.plurals import counted
 from ringfence.store.bans import KEEP
 from ringfence.store.database import Store
@@ -21,6 +22,7 @@ from ringfence.values.attempt import Attempt, AttemptKind
 from ringfence.values.ban import Ban
 from ringfence.values.event import EventKind, Service, short_account
 from ringfence.values.friend import Friend, FriendReason
+from ringfence.values.location import UNKNOWN, Location, row_of
 from ringfence.values.network import Address, format_network
 from ringfence.values.text import printable, rfc3339
 
@@ -105,7 +107,7 @@ class AccountFacts:
 
     ``live``: the facts are from a daemon. Without a daemon, ``denied`` and ``alarms`` are empty, and
     ``outage_mode`` is False, because they are unknown. ``problems`` has a line for each fact that could not
-    be read. ``countries`` has the country of each address in ``failures``; "" if it is unknown.
+    be read. ``locations`` has the location of each address in ``failures`` (``values/location.py``).
     """
 
     account: str
@@ -119,7 +121,7 @@ class AccountFacts:
     outage_mode: bool = False
     live: bool = True
     problems: tuple[str, ...] = ()
-    countries: Mapping[Address, str] = Factory(dict)
+    locations: Mapping[Address, Location] = Factory(dict)
 
     @property
     def homes(self) -> dict[Address, Friend]:
@@ -298,7 +300,7 @@ def _failures(one: Failures, known: AccountFacts) -> Document:
     last = one.last
     return {
         "address": str(last.address),
-        "country": known.countries.get(last.address, ""),
+        **row_of(known.locations.get(last.address, UNKNOWN)),
         "reason": reason_of(last),
         "times": one.times,
         "first": rfc3339(one.first),
@@ -342,12 +344,12 @@ def account_offline(settings: Settings, account: str, now: float) -> AccountFact
         return AccountFacts(account, now, live=False)
     try:
         with Store.open(path, owner=False) as store:
-            return _known(store, account, now, Locations(settings.geo.database or ()))
+            return _known(store, account, now, Locator(files_of(settings)))
     except StoreError as error:
         return AccountFacts(account, now, live=False, problems=(str(error),))
 
 
-def _known(store: Store, account: str, now: float, locations: Locations) -> AccountFacts:
+def _known(store: Store, account: str, now: float, known_locations: Locator) -> AccountFacts:
     friends = latest_of(one for one in store.friends.current(now, MOST) if one.account == account)
     former = latest_of(one for one in store.friends.former(now, MOST) if one.account == account)
     failures = merged((), failures_of(store.bans.attempts_on(account, now - KEEP, MOST_ATTEMPTS)))
@@ -359,7 +361,5 @@ def _known(store: Store, account: str, now: float, locations: Locations) -> Acco
         for address in addresses
     }
     failed_at = [one.last.address for one in failures]
-    countries = {
-        address: place["country"] for address, place in zip(failed_at, locations.read(failed_at), strict=True)
-    }
-    return AccountFacts(account, now, friends, former, failures, bans, live=False, countries=countries)
+    found = dict(zip(failed_at, known_locations.read(failed_at), strict=True))
+    return AccountFacts(account, now, friends, former, failures, bans, live=False, locations=found)

@@ -22,7 +22,7 @@ from ringfence.explain.facts import (
 from ringfence.explain.groups import ALIKE, grouped
 from ringfence.firewall.contract import AskingRation, LimitMode, Ration
 from ringfence.friends.exchange import as_json
-from ringfence.lists.entries import CONFIGURATION, DECISION, OWN_ORIGINS
+from ringfence.lists.entries import BY_REGION, CONFIGURATION, DECISION, OWN_ORIGINS
 from ringfence.lists.manager import Holder
 from ringfence.plurals import counted
 from ringfence.store.bans import RecordedBan
@@ -31,6 +31,7 @@ from ringfence.values.ban import UNRECORDED, Scope, ban_json
 from ringfence.values.entry import ListKind
 from ringfence.values.event import EventKind
 from ringfence.values.friend import Friend, FriendReason
+from ringfence.values.location import where
 from ringfence.values.network import format_network
 from ringfence.values.text import printable, rfc3339
 
@@ -120,14 +121,14 @@ def _passed(holder: Holder) -> str:
     if entry.origin not in OWN_ORIGINS:
         of = " of another host" if entry.origin.startswith(DECISION) else ""
         return f"the {printable(entry.origin)}{of} contains {entry.value}, {but}"
-    return f"the deny list contains {_by_entry(holder)}, {but}, because it was found by country"
+    return f"the deny list contains {_by_entry(holder)}, {but}, because {BY_REGION}"
 
 
 def _outside(known: NetworkFacts, fence: FenceFacts) -> str:
-    own, country = format_network(known.network), known.location["country"] or "its country is unknown"
+    own, location = format_network(known.network), where(known.location)
     drops = "are" if fence.mode is LimitMode.ENFORCE else "would be"
     then = f"to let it in: ringfence fence admit {own}, or for ever: ringfence allow add {own}"
-    return f"it is outside the fence ({country}), so its packets to the SIP ports {drops} dropped; {then}"
+    return f"it is outside the fence ({location}), so its packets to the SIP ports {drops} dropped; {then}"
 
 
 def _protected(known: NetworkFacts) -> str:

@@ -20,8 +20,9 @@ from ringfence.firewall import make_backend
 from ringfence.firewall.contract import AskingRation, Backend, Element, LimitMode, Ration
 from ringfence.host.protected import read_protected
 from ringfence.host.routes import read_addresses
-from ringfence.lists.locations import UNKNOWN, Location, Locations
+from ringfence.lists.locator import Locator
 from ringfence.lists.manager import Holder, Lists, holders
+from ringfence.lists.regions import files_of
 from ringfence.store.bans import KEEP, BanTable, RecordedBan
 from ringfence.store.database import Store
 from ringfence.store.tables import FriendTable
@@ -30,6 +31,7 @@ from ringfence.values.ban import Ban, Scope
 from ringfence.values.entry import ListKind
 from ringfence.values.event import WIRE
 from ringfence.values.friend import Friend
+from ringfence.values.location import UNKNOWN, Location
 from ringfence.values.network import Network, contains, format_network, overlap
 
 
@@ -94,7 +96,7 @@ class NetworkFacts:
     length of the next ban depends. ``holders`` are the entries of the allow and deny lists that contain
     ``network``. ``protected`` has all networks that this host needs, each with the reason. ``friends`` are
     the present reasons why ``network`` is a friend, and ``former`` those that have ended. ``passes``: it
-    passes block lists, denied countries and the decisions of other hosts.
+    passes block lists, denied regions and the decisions of other hosts.
 
     ``story`` is what the detector remembers about the sender. It is None without a daemon, and for a network
     of many senders. The detector's times are from the monotonic clock; add ``ahead`` (seconds) to get seconds
@@ -357,7 +359,7 @@ def _known(
         enforcing=store is None or not store.switch.is_off,
         live=False,
         problems=(*found.problems, *problems),
-        location=Locations(settings.geo.database or ()).read([network.network_address])[0],
+        location=Locator(files_of(settings)).read([network.network_address])[0],
     )
 
 
@@ -370,7 +372,7 @@ def _holders(settings: Settings, store: Store | None, network: Network, now: flo
     """Return the entries of the allow and deny lists that contain ``network``.
 
     ``store`` is the daemon's database. Without it, only the networks that the configuration lists are
-    searched. Its host names and countries are not.
+    searched. Its host names and regions are not.
     """
     configured = settings.lists()
     if store is None:

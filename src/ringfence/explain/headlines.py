@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ringfence.values.location import text_of
 from ringfence.values.network import parse_network
 
 _LIKE_ADDRESS = re.compile(r"[0-9]+(?:\.[0-9]+){2,}(?:/.*)?|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:[/%].*)?")
@@ -36,13 +37,11 @@ def is_account(text: str) -> bool:
 
 
 def location_text(found: Mapping[str, Any]) -> str:
-    """Return where an address is: its country, and the number and name of its network's operator.
+    """Return where an address is, in words.
 
-    ``found`` is the result of ``as_json.document``. Return "" if no database has the address.
+    ``found`` is the result of ``as_json.document``. Return "" if it is unknown.
     """
-    location = found["location"]
-    operator = " ".join(filter(None, (location["asn"], location["organisation"])))
-    return ", ".join(filter(None, (location["country"], operator)))
+    return text_of(found["location"])
 
 
 def account_headline(found: Mapping[str, Any]) -> str:

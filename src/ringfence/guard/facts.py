@@ -164,7 +164,7 @@ class AccountFactsReader:
         friends, former = map(latest_of, known.of_account(account))
         failures = merged(self._failures.failures_of(account), recorded)
         failed_at = [one.last.address for one in failures]
-        places = await side.common.locations.of(failed_at)
+        locations = await side.common.locator.of(failed_at)
         homes = dict.fromkeys(friend.address for friend in (*friends, *former))
         addresses = dict.fromkeys([*homes, *(one.last.address for one in failures)])
         return AccountFacts(
@@ -178,7 +178,7 @@ class AccountFactsReader:
             tuple(alarm for alarm in side.common.alarms.active if is_about_account(alarm, account)),
             known.outage_mode,
             problems=tuple(problems),
-            countries={address: place["country"] for address, place in zip(failed_at, places, strict=True)},
+            locations=dict(zip(failed_at, locations, strict=True)),
         )
 
     def _bans(self, address: Address, now: float) -> tuple[Ban, ...]:
@@ -259,7 +259,7 @@ class AddressFacts:
         subject = detector.subject_of(network.network_address) if _is_sender(network) else network
         found = await in_thread(read_bans, side.kernel.backend, side.common.store.bans, network, wall)
         holders = await self._holding(network, problems)
-        [location] = await side.common.locations.of([network.network_address])
+        [location] = await side.common.locator.of([network.network_address])
         mono = side.common.clock.mono()
         story = None
         if _is_sender(network) and (_is_single(network) or subject == network):

@@ -36,8 +36,9 @@ from ringfence.guard.firewall_manager import ChangeWatch, FirewallManager, RuleP
 from ringfence.guard.floods import LimiterWatch
 from ringfence.host.names import Names
 from ringfence.host.routes import missing_interfaces
-from ringfence.lists.locations import Locations
+from ringfence.lists.locator import Locator
 from ringfence.lists.manager import Lists
+from ringfence.lists.regions import files_of
 from ringfence.store.database import Store
 from ringfence.store.writer import MOST_KEPT
 from ringfence.values.ban import WHOLE_SCOPES, BanEnd
@@ -161,7 +162,7 @@ class StoreWatch:
 class CommonParts:
     """What each part of the daemon may use: the clock, the database, the alarms, the feed, the listeners.
 
-    ``feed`` passes changes on to the live page. ``locations`` looks up the countries of addresses. Each of
+    ``feed`` passes changes on to the live page. ``locator`` looks up the locations of addresses. Each of
     ``listeners`` is called with each fact: about bans, alarms and requests, and a new configuration. More may
     be added before the start.
     """
@@ -172,7 +173,7 @@ class CommonParts:
     alarms: Alarms
     kept_alarms: KeptAlarms
     feed: Feed
-    locations: Locations
+    locator: Locator
     listeners: list[Callable[[Any], object]]
 
 
@@ -263,7 +264,7 @@ class FirewallSide:
         for other in self.exempt.lists.others:
             other.configure(settings)
         self.exempt.lists.configure(settings.lists())
-        self.common.locations.configure(settings.geo.database or ())
+        self.common.locator.configure(files_of(settings))
         self.kernel.wanted_rules.settings = settings
         for part in self.parts:
             part.configure(settings)
@@ -301,8 +302,8 @@ def _common(settings: Settings, store: Store, clock: Clock) -> CommonParts:
     alarms = Alarms(clock.wall, listeners)
     listeners.append(partial(_clear_office, alarms))
     watch, kept = StoreWatch(store, clock), KeptAlarms(alarms, store)
-    locations = Locations(settings.geo.database or ())
-    return CommonParts(clock, store, watch, alarms, kept, feed, locations, listeners)
+    locator = Locator(files_of(settings))
+    return CommonParts(clock, store, watch, alarms, kept, feed, locator, listeners)
 
 
 def build_firewall_side(

@@ -124,8 +124,7 @@ class Reloader:
 _FIXED = (
     "store",
     "control",
-    *(table for table, module in street.settings().items() if module.RESTART),
-    "crowdsec",
+    *(table for table, module in street.settings().items() if getattr(module, "RESTART", False)),
 )
 """Tables of the configuration that take effect only at the start of the daemon."""
 _CHANGED = "changed: restart ringfence"

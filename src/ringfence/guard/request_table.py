@@ -54,7 +54,7 @@ WEB_USER = "ringfence-web"
 MOST_BANS_OF_PAGE = 20_000
 _PAGE_BAN = 30 * 86_400.0
 _MOST_NETWORKS = 20_000  # networks that one request bans or unbans
-_MOST_LOCATED = 200  # networks whose country one request asks for
+_MOST_LOCATED = 200  # networks whose locations one request asks for
 _MOST_REASON = 1_000
 _MOST_NAME = 256
 

@@ -101,16 +101,16 @@ class RequestHandlers:
         watched: Any = report["watched"]
         friends, waiting = len(self._side.exempt.friends.friends), self._side.kernel.rules.waiting
         return report | {
-            "watched": await self._side.common.locations.with_countries(watched, "address"),
+            "watched": await self._side.common.locator.add_to(watched, "address"),
             "friends": friends,
             "limiter_waits": "limiter" in waiting,
             "asking_waits": "asking" in waiting,
         }
 
     async def _locations(self, request: Mapping[str, Any]) -> object:
-        """Return for each of the ``networks`` where its first address is: its country and its operator."""
+        """Return for each of the ``networks`` where its first address is (``values/location.py``)."""
         addresses = [network.network_address for network in _networks(request)]
-        return [{**one} for one in await self._side.common.locations.of(addresses)]
+        return [{**one} for one in await self._side.common.locator.of(addresses)]
 
     def _friends(self, request: Mapping[str, Any]) -> Encoded:
         """Return the list of friends, of which there may be tens of thousands."""

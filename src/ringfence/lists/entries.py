@@ -1,8 +1,8 @@
 """The entries of the lists, and which of them are refused.
 
-An entry is a network, a host name, a country or an autonomous system. A name must have a dot, so ``DE`` is
-always a country. Only the allow list accepts names, because the owner of a name decides its addresses. If the
-deny list had a name, its owner could have any address denied.
+An entry is a network, a host name or a *region*: a country or an autonomous system. A name must have a dot,
+so ``DE`` is always a country. Only the allow list accepts names, because the owner of a name decides its
+addresses. If the deny list had a name, its owner could have any address denied.
 """
 
 import enum
@@ -13,6 +13,7 @@ from typing import Any
 
 from attrs import Factory, asdict, define, frozen
 
+from ringfence import street
 from ringfence.errors import ControlError
 from ringfence.lists.prefixes import code_of, text_of
 from ringfence.values.entry import ListEntry, ListKind
@@ -26,6 +27,10 @@ DECISION = "decision "
 the name of a list of others, from a feature."""
 OWN_ORIGINS = frozenset({COMMAND, CONFIGURATION})
 """The origins of the administrator's own entries."""
+NO_REGIONS = street.reason("geo")
+"""Why a copy of ringfence without the feature has no networks of regions."""
+BY_REGION = "it was found by country"
+"""Why friends pass the networks of a region on the deny list."""
 
 MAX_NAME = 253
 
@@ -49,14 +54,19 @@ class EntryValue:
     text: str
     network: Network | None = None
 
+    @property
+    def command(self) -> str:
+        """The command of ``ringfence allow`` and ``ringfence deny`` that adds such an entry."""
+        return "country" if self.kind is EntryKind.REGION else "add"
+
 
 @frozen
 class Configured:
     """The part of the configuration that concerns the lists.
 
-    ``databases`` are the files with the networks of countries and autonomous systems. ``most`` is the maximum
+    ``databases`` are the files with the networks of regions. ``most`` is the maximum
     number of networks in a set of the kernel. ``kept`` is the folder with the networks of regions that were
-    read last; None: they are not kept. ``inside`` are the networks, countries and autonomous systems of the
+    read last; None: they are not kept. ``inside`` are the networks and regions of the
     fence.
     """
 

@@ -124,8 +124,8 @@ class ListRequests:
 
 def _refusal(lists: PresentLists, kind: ListKind, value: EntryValue) -> str | None:
     """Return why a list refuses an entry unless it is forced; None if it accepts the entry."""
-    if value.kind is EntryKind.REGION and not lists.configured.databases:
-        return f"{value.text}: its networks come from a database; name it in [geo] database, and reload"
+    if value.kind is EntryKind.REGION and lists.refused:
+        return f"{value.text}: {lists.refused}"
     return entry_refusal(kind, value, lists.protected)
 
 
@@ -144,7 +144,7 @@ def _notes(lists: PresentLists, kind: ListKind, values: Iterable[EntryValue]) ->
         if value.kind is EntryKind.REGION and not number:
             why = "no database has a network of it, so nothing changes"
             why = "the databases are not read yet" if number is None else why
-            yield "; ".join([f"{value.text}: {why}", *(alarm.text for alarm in lists.geo_alarms)])
+            yield "; ".join([f"{value.text}: {why}", *(alarm.text for alarm in lists.region_alarms)])
 
 
 def _not_there(lists: PresentLists, kind: ListKind, text: str, network: Network | None) -> str:

@@ -60,3 +60,12 @@ def read(path: Path) -> tuple[Mapping[str, Any], list[Prefixes]]:
         return head, [Prefixes.unpacked(*both) for both in zip(parts, parts, strict=True)]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}, []
+
+
+def identity_of(path: Path) -> object:
+    """Return a value that changes if the file is changed or replaced, or can no longer be read."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        return error.errno
+    return status.st_ino, status.st_size, status.st_mtime_ns

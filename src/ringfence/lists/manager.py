@@ -27,8 +27,8 @@ from ringfence.lists.entries import (
     parse_entry,
     protection_refusal,
 )
-from ringfence.lists.geo import GeoDatabases
 from ringfence.lists.prefixes import Gatherer, Prefixes, code_of, text_of
+from ringfence.lists.regions import Regions, code_of_unknown, regions_of
 from ringfence.store.tables import EntryTable
 from ringfence.threads import Threads, start_aside
 from ringfence.values.entry import ListEntry, ListKind
@@ -44,7 +44,7 @@ Answers = Mapping[str, frozenset[Network]]
 """The addresses of each host name."""
 
 RegionLookup = Callable[[frozenset[str]], Mapping[str, Prefixes]]
-"""A function that takes regions (countries and autonomous systems), and returns the networks of each."""
+"""A function that takes regions (``lists/entries.py``), and returns the networks of each."""
 
 
 ListAlarm = tuple[ListKind, Alarm]
@@ -63,7 +63,7 @@ class ListNetworks:
     except those denied by force. The kernel's allow list must contain them too. Otherwise an administrator
     who denies a larger network could cut them off by accident.
 
-    ``inside`` are the networks and countries of the fence. ``whole``: each of these countries has networks,
+    ``inside`` are the networks and regions of the fence. ``whole``: each of these regions has networks,
     and every database was read.
     """
 
@@ -80,7 +80,7 @@ class ListNetworks:
 class ComposedLists:
     """The networks of some entries, and facts about them.
 
-    ``hosts`` are the host names to resolve. ``regions`` are the countries and autonomous systems, each with
+    ``hosts`` are the host names to resolve. ``regions`` are the regions, each with
     its number of networks. ``forced`` are networks that are denied even if protected. ``ends`` is the
     earliest end of an entry (seconds since the epoch), None if no entry ends. ``alarms`` are about entries
     without effect.
@@ -117,8 +117,8 @@ def compose(
 ) -> ComposedLists:
     """Compose the networks of ``entries``. An entry that cannot be used is left out, and adds an alarm.
 
-    ``answers`` has the addresses of host names, and ``regions`` returns the networks of countries and
-    autonomous systems. ``protected`` maps networks that must stay reachable to their role, such as ``the
+    ``answers`` has the addresses of host names, and ``regions`` returns the networks of
+    regions. ``protected`` maps networks that must stay reachable to their role, such as ``the
     default gateway``. ``others`` are networks that features deny. ``inside`` are the entries of the fence.
     """
     fence = _inside(inside)
@@ -219,12 +219,12 @@ def _add_resolved(
                 (mine.networks if kind is ListKind.ALLOW else mine.fetched).extend(known[region])
             else:
                 text = f"{kind} list: no database has a network of it"
-                alarms.append((kind, Alarm(AlarmCode.LIST_UNKNOWN_REGION, region, text)))
+                alarms.append((kind, Alarm(code_of_unknown(), region, text)))
     for region in sorted(fence.regions):
         fence.networks.extend(known[region])
         if not known[region]:
             text = "fence: no database has a network of it"
-            alarms.append((ListKind.ALLOW, Alarm(AlarmCode.LIST_UNKNOWN_REGION, region, text)))
+            alarms.append((ListKind.ALLOW, Alarm(code_of_unknown(), region, text)))
     return {region: len(networks) for region, networks in known.items()}
 
 
@@ -243,7 +243,7 @@ class Holder:
     """An entry that contains the network that was looked up.
 
     ``network`` is the part of the entry that contains the other network: the entry's own network, an address
-    of its host name, or a network of its country or autonomous system. ``removal`` is the command that
+    of its host name, or a network of its region. ``removal`` is the command that
     removes an entry of a feature.
     """
 
@@ -299,29 +299,30 @@ class PresentLists:
     """The lists at one moment, and everything that they are made of.
 
     ``configured`` is the configuration, and ``composed`` the result. ``answers`` are the addresses of host
-    names. ``protected`` are the networks that must stay reachable, each with its role. ``geo_alarms`` are the
-    alarms about the databases of countries and autonomous systems.
+    names. ``protected`` are the networks that must stay reachable, each with its role. ``region_alarms``
+    are about the files of regions, and ``refused`` is why no region can be added, "" if one can.
     """
 
     configured: Configured
     composed: ComposedLists
     answers: Answers
     protected: Mapping[Network, str]
-    geo_alarms: tuple[Alarm, ...]
+    region_alarms: tuple[Alarm, ...]
+    refused: str
 
     def by_hand(self, kind: ListKind) -> Prefixes:
         """Return the networks of one list; of the deny list, those that were denied by hand."""
         return self.composed.networks.allow if kind is ListKind.ALLOW else self.composed.networks.deny
 
 
-def _databases_of(configured: Configured) -> GeoDatabases:
+def _regions_of(configured: Configured) -> Regions:
     kept = configured.kept / "regions" if configured.kept is not None else None
-    return GeoDatabases(configured.databases, kept)
+    return regions_of(configured.databases, kept)
 
 
 def _is_about(alarm: Alarm, unknown: Collection[str]) -> bool:
     """Whether an alarm states that no database has a region that is only unknown yet."""
-    return alarm.code is AlarmCode.LIST_UNKNOWN_REGION and alarm.subject in unknown
+    return alarm.code is code_of_unknown() and alarm.subject in unknown
 
 
 class OtherNetworks(Protocol):
@@ -373,7 +374,7 @@ class Lists:
         self.others = others
         self._table = table
         self._configured = configured
-        self._databases = _databases_of(configured)
+        self._regions = _regions_of(configured)
         self._reading = False
         self._decisions: tuple[tuple[int, str], ...] = ()
         self._changed = changed
@@ -401,7 +402,8 @@ class Lists:
             self._composed,
             self._answers,
             self._protected,
-            tuple(self._databases.alarms),
+            tuple(self._regions.alarms),
+            self._regions.refusal,
         )
 
     @property
@@ -419,7 +421,7 @@ class Lists:
             "decided": len(networks.decided),
         }
         deny = self._alarms_of(ListKind.DENY, **numbers)
-        return [*self._databases.alarms, *error, *deny, *allow, *unresolved]
+        return [*self._regions.alarms, *error, *deny, *allow, *unresolved]
 
     def _alarms_of(self, kind: ListKind, **numbers: int) -> Iterator[Alarm]:
         """Yield the alarms about the entries of a list, and about the sizes of its sets in the kernel.
@@ -436,7 +438,7 @@ class Lists:
         """Compose the lists now, in this thread, and return the networks; ``changed`` is not called.
 
         If the store cannot be read, only the configured entries are in force, and :meth:`run` tries again.
-        No database is read: of countries, those networks are in force that were read before.
+        No database is read: of regions, those networks are in force that were read before.
         """
         try:
             self._composed = self._compose()
@@ -444,22 +446,22 @@ class Lists:
             self._error = f"only the configured entries of the lists are in force: {error}"
             self._composed = self._composed_from(self._configured.entries)
         self._known = True
-        if self._databases.waits or any(other.look_every for other in self.others):
+        if self._regions.waits or any(other.look_every for other in self.others):
             self._stale.set()  # so run() reads their files now
         self._follow(self._composed.hosts)
         return self.networks
 
     def read_databases(self) -> None:
-        """Read the databases of countries now, in this thread, for a command without a daemon.
+        """Read the databases of regions now, in this thread, for a command without a daemon.
 
         Call :meth:`load` before and after it.
         """
-        self._databases.read(keep=False)
+        self._regions.read(keep=False)
 
     def configure(self, configured: Configured) -> None:
         """Apply a new configuration."""
         if configured.databases != self._configured.databases:
-            self._databases = _databases_of(configured)
+            self._regions = _regions_of(configured)
         self._configured = configured
         self._stale.set()
 
@@ -511,7 +513,7 @@ class Lists:
             self._stale.clear()
             try:
                 composed = await self.in_thread(self._renewed)
-                if not self._reading and await self.in_thread(lambda: self._databases.waits):
+                if not self._reading and await self.in_thread(lambda: self._regions.waits):
                     await self._read_soon()
                     composed = await self.in_thread(self._compose)
                 self._error = ""
@@ -529,17 +531,17 @@ class Lists:
         A thread of its own reads them. It may take a minute, and the process ends without waiting for it.
         Raise StartError if the kernel refuses the thread.
         """
-        loop, databases, done = asyncio.get_running_loop(), self._databases, asyncio.Event()
+        loop, regions, done = asyncio.get_running_loop(), self._regions, asyncio.Event()
 
         def ended() -> None:
             self._reading = False
-            if not databases.failed:  # otherwise run() tries again, after a pause
+            if not regions.failed:  # otherwise run() tries again, after a pause
                 self._stale.set()
             done.set()
 
         def read() -> None:
             try:
-                databases.read()
+                regions.read()
             finally:
                 with suppress(RuntimeError):  # the daemon has ended meanwhile
                     loop.call_soon_threadsafe(ended)
@@ -587,7 +589,7 @@ class Lists:
 
     def _files_changed(self) -> bool:
         """Whether the networks of a database or of a feature may have changed."""
-        return self._update_others() or self._databases.changed() or self._databases.waits
+        return self._update_others() or self._regions.changed() or self._regions.waits
 
     def _update_others(self) -> bool:
         most, now = self._configured.most, self._now()
@@ -605,12 +607,12 @@ class Lists:
         found = compose(
             entries,
             self._answers,
-            self._databases.networks,
+            self._regions.networks,
             self._protected,
             chain.from_iterable(other.compose(self._now()) for other in self.others),
             self._configured.inside,
         )
-        unknown = {region for region in found.regions if self._databases.unknown(region)}
+        unknown = {region for region in found.regions if self._regions.unknown(region)}
         if not unknown:
             return found
         alarms = (one for one in found.alarms if not _is_about(one[1], unknown))
@@ -631,7 +633,7 @@ class Lists:
 
     def _holding(self, network: Network) -> list[Holder]:
         now = self._now()
-        found = list(holders(network, self.entries(now), self._answers, self._databases.around))
+        found = list(holders(network, self.entries(now), self._answers, self._regions.around))
         others = chain.from_iterable(other.holding(network, now) for other in self.others)
         return [*found, *others, *self._deciding(network, now)]
 

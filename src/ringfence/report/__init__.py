@@ -7,5 +7,10 @@ reads the same data from the database. ``text`` writes the report as text, for t
 A *row* is one entry of a table in a report or in the daemon's answers, a mapping of names to values.
 """
 
+from ringfence.values.location import AREAS
+
 MOST_ENDED = 10_000
 """The maximum number of ended bans in the daemon's answer: those that ended last."""
+
+GROUPS = {"networks": "NETWORK", **AREAS, "operators": "OPERATOR"}
+"""The groups of addresses in a report, each with the head of its column."""

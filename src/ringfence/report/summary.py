@@ -16,17 +16,18 @@ from typing import Any
 
 from attrs import frozen
 
-from ringfence.lists.geo import locations_of
-from ringfence.report import MOST_ENDED
+from ringfence.lists.regions import known_locations
+from ringfence.report import GROUPS, MOST_ENDED
+from ringfence.values.location import area_of, operator_of
 from ringfence.values.network import format_network
 
-# -- country and network number of the addresses of a report, from the databases of ``[geo]``
+# -- the locations of the addresses of a report
 
 
 def locations_by_name(
     databases: Sequence[Path], rows: Sequence[Mapping[str, Any]]
 ) -> dict[str, Mapping[str, str]]:
-    """Return what the databases know about the address of each row: the country and the network's operator.
+    """Return what is known about the location of the address of each row (``values/location.py``).
 
     The keys of the result are the rows' names (``name`` is an address or an IPv6 /64). Without databases it
     is empty.
@@ -35,7 +36,7 @@ def locations_by_name(
         return {}
 
     names = [str(row["name"]) for row in rows]
-    found = locations_of(databases, [ip_network(name).network_address for name in names])
+    found = known_locations(databases, [ip_network(name).network_address for name in names])
     return dict(zip(names, found, strict=True))
 
 
@@ -67,9 +68,8 @@ class ReportAnswers:
     ``accounts`` are those with the most attempts, the most first. ``alarms`` are the active and the cleared
     alarms. ``status`` is the daemon's status; None if no daemon runs.
 
-    ``locations`` has what the configured databases know about each address, by the ``name`` of its row: the
-    ``country``, and the number (``asn``) and operator (``organisation``) of its network. Unknown parts are
-    missing.
+    ``locations`` has what is known about the location of each address, by the ``name`` of its row. Unknown
+    parts are missing.
     """
 
     history: Row
@@ -84,6 +84,7 @@ class ReportAnswers:
 def summary_of(answers: ReportAnswers) -> dict[str, Any]:
     """Return the report: its tables and its totals. The keys are their names."""
     history, since = answers.history, answers.history["since"]
+    keys = _network, area_of, operator_of
     located = [{**row, **answers.locations.get(row["name"], {})} for row in answers.addresses]
     alarms = [row for row in answers.alarms if not row.get("cleared") or row["cleared"] >= since]
     phones = sorted(
@@ -94,9 +95,7 @@ def summary_of(answers: ReportAnswers) -> dict[str, Any]:
         "until": history["until"],
         "history": history,
         "addresses": located[:MOST_ROWS],
-        "networks": _groups(located, _network),
-        "countries": _groups(located, lambda row: str(row.get("country", ""))),
-        "operators": _groups(located, _operator),
+        **{kind: _groups(located, key) for kind, key in zip(GROUPS, keys, strict=True)},
         "accounts": [*answers.accounts[:MOST_ROWS]],
         "phones": phones[-MOST_PHONES:],
         "phones_left_out": max(0, len(phones) - MOST_PHONES),
@@ -125,10 +124,6 @@ def _groups(rows: Sequence[Row], key: Callable[[Row], str]) -> list[dict[str, An
 def _network(row: Row) -> str:
     network = ip_network(row["name"])
     return format_network(network.supernet(new_prefix=min(network.prefixlen, _WIDER[network.version])))
-
-
-def _operator(row: Row) -> str:
-    return " ".join(filter(None, (row.get("asn"), row.get("organisation"))))
 
 
 def _held(ended: Sequence[Row]) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from attrs import frozen
 
 from ringfence.clock import column_length, format_duration
 from ringfence.plurals import counted
+from ringfence.report import GROUPS
+from ringfence.values.location import parts_of
 
 # -- charts of one line: a character for each number. A higher character stands for a larger number
 
@@ -242,7 +244,7 @@ def _tables(found: Document) -> Iterator[tuple[str, list[str], Sequence[Sequence
     for kind, head in (("addresses", "ADDRESS"), ("accounts", "ACCOUNT")):
         rows = [(row["name"], str(row["attempts"]), _note(kind, row)) for row in found[kind]]
         yield f"{kind.capitalize()} with the most attempts", [head, "ATTEMPTS", "NOTE"], rows
-    for kind, head in (("networks", "NETWORK"), ("countries", "COUNTRY"), ("operators", "OPERATOR")):
+    for kind, head in GROUPS.items():
         rows = [(row["name"], str(row["attempts"]), str(row["addresses"])) for row in found[kind]]
         yield kind.capitalize(), [head, "ATTEMPTS", "ADDRESSES"], rows
     lengths = [(row["name"], str(row["bans"])) for row in found["held"]["lengths"]]
@@ -251,7 +253,7 @@ def _tables(found: Document) -> Iterator[tuple[str, list[str], Sequence[Sequence
 
 def _note(kind: str, row: Document) -> str:
     known = ("friend" if kind == "addresses" else "works here") if row["known"] else ""
-    where = " ".join(filter(None, (row.get("country"), row.get("asn"), row.get("organisation"))))
+    where = " ".join(parts_of(row))
     return ", ".join(filter(None, (known, "banned" if row["banned"] else "", where)))
 
 

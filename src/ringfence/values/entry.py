@@ -16,7 +16,7 @@ class ListKind(enum.StrEnum):
 class ListEntry:
     """One entry of the administrator's lists, as it was written.
 
-    ``value`` is a network, a host name, a country (``country DE``) or an autonomous system (``AS64496``).
+    ``value`` is a network, a host name or a region (``lists/entries.py``).
     ``origin`` is ``command`` or ``configuration``, or else names the list, or the ban of another host, that
     denies the network (``lists/entries.py``). ``until`` is when the entry ends (seconds since the epoch),
     None for never. ``forced`` means that the entry may deny an address that is otherwise protected.

@@ -15,14 +15,15 @@ from attrs import evolve, frozen
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.lists.world import At
+from tests.support.tables import with_tables
 
 from ringfence.config.converters import Name
-from ringfence.config.feeds import FeedSettings, FeedSource
 from ringfence.config.schema import Settings, StoreSettings
 from ringfence.errors import ControlError, ListError
 from ringfence.features.feeds import denied
 from ringfence.features.feeds.denied import NAMED, Feeds, TakenFeed, read_feed
 from ringfence.features.feeds.guard import FeedReporter
+from ringfence.features.feeds.settings import FeedSettings, FeedSource
 from ringfence.lists.entries import Configured
 from ringfence.lists.prefixes import Prefixes
 from ringfence.parse.feeds import STATE_SUFFIX, FeedFormat, FeedLayout
@@ -65,7 +66,7 @@ class AnyFeed(FeedSettings):
 def settings_of(folder: Path, *sources: FeedSource) -> Settings:
     """Return a configuration with these feeds, whose database is in a folder."""
     feeds = tuple(AnyFeed(name=Name(one.name), made=one) for one in sources)
-    return Settings(feeds=feeds, store=StoreSettings(path=folder / "db"))
+    return with_tables(feeds=feeds, store=StoreSettings(path=folder / "db"))
 
 
 class Feed(At):

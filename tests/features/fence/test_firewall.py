@@ -10,13 +10,16 @@ import pytest
 from attrs import evolve
 from tests.support import mmdb
 from tests.support.kept import OFFICE, PHONE, Kept, kept, settings
+from tests.support.tables import with_tables
 
 from ringfence.clock import Clock
 from ringfence.config.converters import Paths, Region, SetSize
-from ringfence.config.schema import FenceSettings, GeoSettings, LimitSettings, Settings
+from ringfence.config.schema import LimitSettings, Settings
 from ringfence.errors import ControlError, FirewallError
 from ringfence.features.fence.firewall import FenceState, fence_of, trial_of
 from ringfence.features.fence.guard import UNKNOWN, FenceRequests, by_country
+from ringfence.features.fence.settings import FenceSettings
+from ringfence.features.geo.settings import GeoSettings
 from ringfence.firewall.contract import LimitMode, NetworkList, Opened, Outsider
 from ringfence.friends.registry import SourceReadiness
 from ringfence.guard.facts import AddressFacts
@@ -28,7 +31,7 @@ DAY = 86_400.0
 def fenced(mode: LimitMode = LimitMode.ENFORCE, allowed: str = OFFICE) -> Settings:
     """Return a configuration with a fence that lets in one network, and another that is allowed."""
     fence = FenceSettings(mode=mode, networks=(ip_network("203.0.113.0/24"),))
-    return evolve(settings(allowed), fence=fence)
+    return with_tables(settings(allowed), fence=fence)
 
 
 @pytest.fixture
@@ -244,7 +247,7 @@ def reread(made: Kept) -> None:
 def test_a_country_without_networks_only_observes(tmp_path: Path) -> None:
     """The fence drops nothing while a country has no networks; then its networks are in the kernel."""
     path = tmp_path / "geo.mmdb"
-    wanted = evolve(
+    wanted = with_tables(
         fenced(),
         fence=FenceSettings(LimitMode.ENFORCE, (), (Region("DE"),)),
         geo=GeoSettings(database=Paths((path,))),
@@ -270,7 +273,7 @@ def test_a_cut_database_only_observes(tmp_path: Path) -> None:
     cut = mmdb.write(tmp_path / "v6.mmdb", [("2001:db8::/32", record)], aliases=False)
     content = cut.read_bytes()
     cut.write_bytes(content[: len(content) // 2])
-    wanted = evolve(
+    wanted = with_tables(
         fenced(),
         fence=FenceSettings(LimitMode.ENFORCE, (), (Region("DE"),)),
         geo=GeoSettings(database=Paths((whole, cut))),

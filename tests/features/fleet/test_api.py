@@ -17,10 +17,10 @@ from tests.support.attempts import attempts, ban_of
 import ringfence
 from ringfence.bounded_http import Deadline, open_connection
 from ringfence.clock import Clock
-from ringfence.config.crowdsec import Access
 from ringfence.features.fleet.api import Api
 from ringfence.features.fleet.channel import FleetError
 from ringfence.features.fleet.messages import facts_of
+from ringfence.features.fleet.settings import Access
 from ringfence.features.fleet.sync import Beat, OwnBan, Pull, Push, Withdraw
 from ringfence.values.secret import Secret
 

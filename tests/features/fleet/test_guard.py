@@ -12,12 +12,13 @@ from attrs import define, evolve, field
 from tests.features.fleet.server import KEY, MACHINE, PASSWORD, FakeApi, Fault, fake_api
 from tests.support.attempts import attempts, ban_of
 
-from ringfence.alarm_codes import Alarm, AlarmCode
+from ringfence.alarm_codes import Alarm
 from ringfence.ban_facts import Over, Placed
 from ringfence.clock import Clock
-from ringfence.config.crowdsec import Access, Sharing
 from ringfence.features.fleet import guard as module
+from ringfence.features.fleet.alarms import FleetAlarmCode
 from ringfence.features.fleet.guard import Decisions, Fleet, refusal_of
+from ringfence.features.fleet.settings import Access, Sharing
 from ringfence.ledger import Ledger, Record, key_of
 from ringfence.store.database import Store
 from ringfence.values.ban import Ban, BanEnd, Origin, Scope
@@ -317,7 +318,7 @@ def test_a_hanging_api_delays_nothing(server: FakeApi, store: Store, monkeypatch
             assert time.monotonic() - began < 0.1
             server.always = Fault(status=500)
             await until(lambda: len(made.fleet.alarms()) == 2)
-            assert {alarm.code for alarm in made.fleet.alarms()} == {AlarmCode.FLEET_FAILED}
+            assert {alarm.code for alarm in made.fleet.alarms()} == {FleetAlarmCode.FLEET_FAILED}
             server.always = Fault(silent=True)
             await asyncio.sleep(0.1)
             began = time.monotonic()
@@ -339,7 +340,7 @@ def test_a_request_that_hangs_is_an_alarm_while_it_hangs(
             server.always = Fault(silent=True)
             await until(made.fleet.alarms)
             [alarm] = made.fleet.alarms()
-            assert (alarm.code, alarm.text) == (AlarmCode.FLEET_FAILED, "no answer yet")
+            assert (alarm.code, alarm.text) == (FleetAlarmCode.FLEET_FAILED, "no answer yet")
             assert made.fleet.report()[alarm.subject]["problem"] == "no answer yet"
             server.always = None
             await until(lambda: not made.fleet.alarms())
@@ -367,12 +368,14 @@ def test_an_unban_that_always_fails_stops_nothing(
             )
             await until(lambda: len(server.values()) == 21)
             if status == 400:
-                await until(lambda: [alarm.code for alarm in made.fleet.alarms()] == [AlarmCode.FLEET_FULL])
+                await until(
+                    lambda: [alarm.code for alarm in made.fleet.alarms()] == [FleetAlarmCode.FLEET_FULL]
+                )
                 await until(lambda: made.fleet.report()["waiting"] == 0)
                 assert made.fleet.report()["lost"] == 1
                 return
             text = "1 ban or unban fails again and again: status 500: Internal Server Error"
-            alarm = Alarm(AlarmCode.FLEET_FAILED, "retry", text)
+            alarm = Alarm(FleetAlarmCode.FLEET_FAILED, "retry", text)
             await until(lambda: made.fleet.alarms() == [alarm])
             report = made.fleet.report()
             assert (report["waiting"], report["failing"]) == (1, 1)
@@ -428,7 +431,7 @@ def test_decisions_that_cover_too_much_are_an_alarm(server: FakeApi, store: Stor
         async with host(server, store) as made:
             await until(made.fleet.alarms)
             [alarm] = made.fleet.alarms()
-            assert (alarm.code, alarm.subject) == (AlarmCode.FLEET_FULL, "decisions")
+            assert (alarm.code, alarm.subject) == (FleetAlarmCode.FLEET_FULL, "decisions")
             assert alarm.text.endswith("among others: 15.0.0.0/8 (no room)")
             await until(lambda: len(made.applied) == 4)
 
@@ -454,7 +457,7 @@ def test_what_is_not_shared_is_an_alarm(server: FakeApi, store: Store) -> None:
             made.fleet.on_fact(Placed([ban("198.51.100.7")], announced=True))
             await until(made.fleet.alarms)
             [alarm] = made.fleet.alarms()
-            assert alarm.code is AlarmCode.FLEET_FULL
+            assert alarm.code is FleetAlarmCode.FLEET_FULL
 
     asyncio.run(play())
 

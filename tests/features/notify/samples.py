@@ -6,7 +6,7 @@ from typing import Any
 from tests.report.test_summary import alarm as alarm_row
 from tests.report.test_summary import answers, ended, top
 
-from ringfence.alarm_codes import AlarmCode
+from ringfence.alarm_codes import AlarmCode, AnyAlarmCode
 from ringfence.alarms import BEGAN, AlarmEvent
 from ringfence.features.notify import notifications
 from ringfence.features.notify.guard import Digest
@@ -43,7 +43,9 @@ def ban(number: int = 1, account: str = "alice", rule: str = "guess") -> Ban:
     return Ban(ip_network(address), WALL, WALL + 3600, rule, "five guesses", attempts=(attempt,))
 
 
-def alarm(code: AlarmCode = AlarmCode.PHONE_BROKEN, subject: str = "204", text: str = "fails") -> AlarmEvent:
+def alarm(
+    code: AnyAlarmCode = AlarmCode.PHONE_BROKEN, subject: str = "204", text: str = "fails"
+) -> AlarmEvent:
     """Return an alarm that began."""
     return AlarmEvent(code, subject, text, BEGAN, WALL)
 

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from tests.guard.test_requests import Office
 from tests.support.kept import kept, settings
+from tests.support.tables import with_tables
 
 from ringfence import control
 from ringfence.config.converters import Duration, Text
-from ringfence.config.schema import HookSettings, NotifySettings, Settings
 from ringfence.control import Peer
 from ringfence.features.notify.guard import Notifier
+from ringfence.features.notify.settings import HookSettings, NotifySettings
 from ringfence.guard.request_table import RequestGate, Rights
 
 ROOT = "by user 0 (root), process 1"
@@ -26,7 +27,7 @@ class Desk:
     def __init__(self, office: Office) -> None:
         side = office.kept.side
         hook = HookSettings(command=(Text("/x"),), digest=Duration(3_600.0))
-        self.notifier = Notifier(Settings(notify=NotifySettings(hook=(hook,))), side.common.clock)
+        self.notifier = Notifier(with_tables(notify=NotifySettings(hook=(hook,))), side.common.clock)
         self._handlers = RequestGate(
             {**office.handlers, **self.notifier.handlers()},
             Rights(999),

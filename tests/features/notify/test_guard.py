@@ -11,15 +11,23 @@ import pytest
 from attrs import evolve
 from structlog.testing import capture_logs
 from tests.features.notify.samples import WALL, alarm, ban
+from tests.support.tables import with_tables
 
-from ringfence.alarm_codes import AlarmCode
 from ringfence.ban_facts import Placed
 from ringfence.clock import Clock
-from ringfence.config.converters import Duration, MailAddress, Name, ReportName, Text
-from ringfence.config.schema import ChannelSettings, HookSettings, MailSettings, NotifySettings, Settings
+from ringfence.config.converters import Duration, Name, Text
 from ringfence.errors import ControlError
 from ringfence.features.notify import guard as module
+from ringfence.features.notify.alarms import NotifyAlarmCode
 from ringfence.features.notify.guard import MAX_NAMED, Delivery, Notifier
+from ringfence.features.notify.settings import (
+    ChannelSettings,
+    HookSettings,
+    MailAddress,
+    MailSettings,
+    NotifySettings,
+    ReportName,
+)
 
 OK = Delivery(ok=True, text="ok")
 REFUSED = Delivery(ok=False, text="refused")
@@ -40,7 +48,9 @@ class Desk:
         self.slow = 0.0
         self.settings = NotifySettings(hook=tuple(hook(name, digest) for name in names))
         self.notifier = Notifier(
-            Settings(notify=self.settings), Clock(wall=lambda: WALL, mono=time.monotonic), sender=self._send
+            with_tables(notify=self.settings),
+            Clock(wall=lambda: WALL, mono=time.monotonic),
+            sender=self._send,
         )
 
     async def _send(
@@ -128,7 +138,7 @@ def test_a_failure_is_logged_and_becomes_an_alarm(monkeypatch: pytest.MonkeyPatc
         desk.notifier.on_fact(Placed([ban()], announced=True))
         await desk.until(2)
         await asyncio.sleep(0)
-        assert [one.code for one in desk.notifier.alarms()] == [AlarmCode.NOTIFY_FAILING]
+        assert [one.code for one in desk.notifier.alarms()] == [NotifyAlarmCode.NOTIFY_FAILING]
         [state] = desk.notifier.status()["notify"]
         assert (state["channel"], state["failed"], state["waiting"]) == ("one", 2, 1)
         desk.answers.clear()
@@ -224,7 +234,7 @@ def test_a_reload_keeps_what_a_channel_has_collected() -> None:
     desk = Desk("one", "two", digest=3_600.0)
     desk.notifier.on_fact(Placed([ban()], announced=True))
     kept = desk.settings.hook[0]
-    desk.notifier.on_fact(Settings(notify=NotifySettings(hook=(kept, hook("three")))))
+    desk.notifier.on_fact(with_tables(notify=NotifySettings(hook=(kept, hook("three")))))
 
     assert [(state["channel"], state["waiting"]) for state in desk.notifier.status()["notify"]] == [
         ("one", 1),
@@ -240,11 +250,11 @@ def test_a_changed_channel_keeps_what_waits() -> None:
     async def act() -> None:
         desk.notifier.on_fact(Placed([ban()], announced=True))
         desk.notifier.on_fact(Placed([ban()], announced=True))
-        desk.notifier.on_fact(Settings(notify=NotifySettings(hook=(hook("one"),))))
+        desk.notifier.on_fact(with_tables(notify=NotifySettings(hook=(hook("one"),))))
         await desk.until(1)
         await asyncio.sleep(0.05)  # the failure is recorded
         desk.answers.clear()
-        desk.notifier.on_fact(Settings(notify=NotifySettings(hook=(hook("one", 0.02),))))
+        desk.notifier.on_fact(with_tables(notify=NotifySettings(hook=(hook("one", 0.02),))))
         await desk.until(2)
 
     desk.run(act)
@@ -256,7 +266,7 @@ def test_a_removed_channel_reports_what_it_drops() -> None:
     desk = Desk("one", "two", digest=3_600.0)
     desk.notifier.on_fact(Placed([ban()], announced=True))
     with capture_logs() as logged:
-        desk.notifier.on_fact(Settings(notify=NotifySettings()))
+        desk.notifier.on_fact(with_tables(notify=NotifySettings()))
 
     assert [(entry["event"], entry["channel"], entry["events"]) for entry in logged] == [
         ("notify.dropped", "one", 1),
@@ -317,9 +327,9 @@ def test_reports_go_by_mail_only() -> None:
     """Each mail channel sends a report, and no other channel; without the key there are none."""
     desk = Desk()
     assert desk.notifier.report_channels() == []
-    desk.notifier.on_fact(Settings(notify=evolve(weekly("one", "two"), report=None)))
+    desk.notifier.on_fact(with_tables(notify=evolve(weekly("one", "two"), report=None)))
     assert desk.notifier.report_channels() == []
-    desk.notifier.on_fact(Settings(notify=weekly("one", "two")))
+    desk.notifier.on_fact(with_tables(notify=weekly("one", "two")))
     assert desk.notifier.report_channels() == ["one", "two"]
     ended: list[str] = []
 
@@ -337,7 +347,7 @@ def test_reports_go_by_mail_only() -> None:
 def test_a_report_that_hangs_delays_no_other_channel() -> None:
     """Each channel has a task of its own, and the report of one is sent once."""
     desk = Desk()
-    desk.notifier.on_fact(Settings(notify=weekly("slow", "fast")))
+    desk.notifier.on_fact(with_tables(notify=weekly("slow", "fast")))
     desk.hanging = {"slow"}
 
     async def act() -> None:
@@ -356,9 +366,9 @@ def test_a_report_is_cancelled_with_its_key() -> None:
     without = evolve(weekly("one"), report=None)
     other = NotifySettings(report=ReportName("weekly"), hook=(hook("one"),))
     for settings in (without, other):
-        desk.notifier.on_fact(Settings(notify=weekly("one")))
+        desk.notifier.on_fact(with_tables(notify=weekly("one")))
         desk.notifier.on_report("one", {}, lambda: None)
-        desk.notifier.on_fact(Settings(notify=settings))
+        desk.notifier.on_fact(with_tables(notify=settings))
         assert not desk.notifier.has_report("one")
         desk.notifier.on_report("one", {}, lambda: None)  # it was made meanwhile
         assert not desk.notifier.has_report("one")
@@ -367,7 +377,7 @@ def test_a_report_is_cancelled_with_its_key() -> None:
 def test_a_report_that_the_stop_could_not_send_is_not_dropped() -> None:
     """The next start makes it again, so the log does not count it."""
     desk = Desk()
-    desk.notifier.on_fact(Settings(notify=weekly("one")))
+    desk.notifier.on_fact(with_tables(notify=weekly("one")))
     desk.answers = {"one": REFUSED}
     desk.notifier.on_report("one", {}, lambda: None)
     with capture_logs() as logged:

@@ -9,9 +9,9 @@ import pytest
 from tests.features.notify.samples import HOSTILE, WALL, alarm, ban, content, hostile_content
 from tests.support.programs import program_service
 
-from ringfence.config.hook_variables import HOOK_VARIABLES
 from ringfence.config.loader import overridden
 from ringfence.features.notify import notifications, programs
+from ringfence.features.notify.hook_variables import HOOK_VARIABLES
 
 CONTENT = content(notifications.of_ban(ban(7), WALL))
 

@@ -15,11 +15,11 @@ from tests.features.notify.samples import HOSTILE, WALL, ban, content, hostile_c
 from tests.support.certificate import certificate_in
 from tests.support.peers import PASSWORD, Mailbox, free_port, mail_server, raw_server
 
-from ringfence.config.converters import MailAddress, MailSecurity, Port, Text
-from ringfence.config.schema import MailSettings
+from ringfence.config.converters import Port, Text
 from ringfence.features.notify import mail, notifications
 from ringfence.features.notify.guard import channel_as_json
 from ringfence.features.notify.mail import page_of
+from ringfence.features.notify.settings import MailAddress, MailSecurity, MailSettings
 from ringfence.values.secret import Secret
 
 CONTENT = content(notifications.of_ban(ban(7), WALL))

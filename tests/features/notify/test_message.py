@@ -7,7 +7,7 @@ from tests.features.notify.samples import HOSTILE, WALL, alarm, ban, content, ho
 from ringfence.features.notify import notifications
 from ringfence.features.notify.message import SHOWN, compose, without_links, without_markup
 from ringfence.features.notify.notifications import Notification
-from ringfence.values.notification import Severity, Topic
+from ringfence.features.notify.topics import Severity, Topic
 
 
 def test_a_single_ban_is_in_the_title() -> None:

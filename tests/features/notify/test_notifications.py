@@ -8,7 +8,7 @@ from tests.features.notify.samples import HOSTILE, WALL, alarm, ban
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import CLEARED, AlarmEvent
 from ringfence.features.notify.notifications import MAX_TEXT, of_alarm, of_ban, of_unban, severity_of
-from ringfence.values.notification import Severity, Topic
+from ringfence.features.notify.topics import Severity, Topic
 from ringfence.values.text import shown
 
 

@@ -6,11 +6,12 @@ import pytest
 from tests.features.notify.samples import WALL, alarm, ban
 
 from ringfence.alarm_codes import AlarmCode
-from ringfence.config.converters import MailAddress, Name, RuleName, Text
-from ringfence.config.schema import HookSettings, MailSettings
+from ringfence.config.converters import Name, Text
 from ringfence.features.notify import notifications
+from ringfence.features.notify.alarms import NotifyAlarmCode
 from ringfence.features.notify.guard import KEPT, PROMPT, TRIES, Outbox
-from ringfence.values.notification import QuietHours, Severity, Topic
+from ringfence.features.notify.settings import HookSettings, MailAddress, MailSettings, RuleName
+from ringfence.features.notify.topics import QuietHours, Severity, Topic
 
 NOON = 12 * 60
 NIGHT = 3 * 60
@@ -77,7 +78,7 @@ def test_a_channel_does_not_report_its_own_failure() -> None:
     """Its alarm goes to the other channels."""
     mine, other = outbox(), outbox(name=Name("other"))
     for box in (mine, other):
-        box.add(notifications.of_alarm(alarm(AlarmCode.NOTIFY_FAILING, "hook")), 0.0)
+        box.add(notifications.of_alarm(alarm(NotifyAlarmCode.NOTIFY_FAILING, "hook")), 0.0)
 
     assert (mine.waiting, other.waiting) == (0, 1)
 

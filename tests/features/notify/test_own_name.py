@@ -39,8 +39,8 @@ _SEND = """\
 import socket, time
 from tests.features.notify.samples import WALL, ban, content
 from tests.support.peers import raw_server
-from ringfence.config.schema import MailSettings
-from ringfence.config.converters import MailAddress, Port
+from ringfence.features.notify.settings import MailAddress, MailSettings
+from ringfence.config.converters import Port
 from ringfence.features.notify import mail, notifications
 from ringfence.features.notify.guard import channel_as_json
 

@@ -15,11 +15,17 @@ from tests.features.notify.samples import WALL, ban, content
 from tests.support.daemon import until
 from tests.support.programs import program_service
 
-from ringfence.config.converters import Duration, MailAddress, Text
-from ringfence.config.schema import AppriseSettings, ChannelSettings, HookSettings, MailSettings
+from ringfence.config.converters import Duration, Text
 from ringfence.features.notify import guard, notifications
 from ringfence.features.notify.guard import Delivery, channel_as_json, send
-from ringfence.values.notification import QuietHours
+from ringfence.features.notify.settings import (
+    AppriseSettings,
+    ChannelSettings,
+    HookSettings,
+    MailAddress,
+    MailSettings,
+)
+from ringfence.features.notify.topics import QuietHours
 from ringfence.values.secret import Secret
 
 CONTENT = content(notifications.of_ban(ban(7), WALL))

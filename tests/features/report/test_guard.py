@@ -20,17 +20,24 @@ from tests.support.captures import capture
 from tests.support.daemon import GRANTED, Guard, ami_server, until
 from tests.support.kept import Kept
 from tests.support.peers import Mailbox, mail_server
+from tests.support.tables import with_tables
 from tests.support.world import START
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.bans.unban import unban
-from ringfence.config.converters import Duration, MailAddress, Name, ReportName
-from ringfence.config.schema import ChannelSettings, MailSettings, NotifySettings, Settings
+from ringfence.config.converters import Duration, Name
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.errors import StoreError
 from ringfence.features.history.guard import History
 from ringfence.features.notify.guard import TRIES, Delivery, Notifier
 from ringfence.features.notify.mail import compose_report, page_of
+from ringfence.features.notify.settings import (
+    ChannelSettings,
+    MailAddress,
+    MailSettings,
+    NotifySettings,
+    ReportName,
+)
 from ringfence.features.report.guard import (
     RETRY_AFTER,
     WEEK,
@@ -67,7 +74,7 @@ class Office:
 
     def start(self) -> None:
         """Begin as after a start of the daemon."""
-        self.notifier = Notifier(Settings(notify=self.settings), self.kept.clock, sender=self._send)
+        self.notifier = Notifier(with_tables(notify=self.settings), self.kept.clock, sender=self._send)
         self.reports = WeeklyReports(self.notifier, self.kept.store, self._collect, self.kept.clock)
 
     async def _collect(self) -> dict[str, Any]:
@@ -151,11 +158,11 @@ def test_each_channel_has_its_own_time(office: Office) -> None:
     """A channel that is added gets its first report on its first Monday; one that is removed is forgotten."""
     office.look(START)
     office.look(MONDAY)
-    office.notifier.configure(Settings(notify=weekly("mail", "oncall")))
+    office.notifier.configure(with_tables(notify=weekly("mail", "oncall")))
     office.look(MONDAY + 60)
     office.look(MONDAY + WEEK)
     assert office.sent[1:] == [("mail", MONDAY + WEEK), ("oncall", MONDAY + WEEK)]
-    office.notifier.configure(Settings(notify=NotifySettings()))
+    office.notifier.configure(with_tables(notify=NotifySettings()))
     office.look(MONDAY + WEEK + 60)
 
     assert saved(office.kept.store).load() == {}

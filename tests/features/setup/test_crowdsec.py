@@ -15,8 +15,8 @@ from tests.support.crowdsec import CrowdSec, crowdsec, tree
 from tests.support.pbx_machine import differing
 
 from ringfence.config import loader
-from ringfence.config.crowdsec import Access
 from ringfence.errors import SetupError
+from ringfence.features.fleet.settings import Access, CrowdsecSettings
 from ringfence.features.setup import command as setup_command
 from ringfence.features.setup import session
 from ringfence.features.setup.command import SetupRun
@@ -92,7 +92,7 @@ def test_one_command_registers_and_undo_leaves_no_trace(
     for path in (paths.crowdsec_password, paths.crowdsec_key):
         found = path.stat()
         assert (found.st_mode & 0o777, found.st_uid, found.st_gid) == (0o640, 0, SERVICE.gid)
-    shared = loader.load(paths.config, secrets=False).crowdsec.sharing
+    shared = loader.load(paths.config, secrets=False).of(CrowdsecSettings).sharing
     assert shared is not None
     assert (shared.access.url, shared.access.machine) == (place.api.url, NAME)
     assert (shared.access.password().reveal(), shared.access.key().reveal()) == place.files()
@@ -134,7 +134,7 @@ def test_a_later_run_that_writes_the_configuration_keeps_the_table(place: Place)
         assert SetupRun(place.host.paths, dry_run=False, yes=True).setup()
 
     assert config.read_bytes() != joined
-    assert loader.load(config, secrets=False).crowdsec.machine == NAME
+    assert loader.load(config, secrets=False).of(CrowdsecSettings).machine == NAME
 
 
 def test_a_dry_run_shows_the_steps_and_makes_none(place: Place, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,9 +26,16 @@ from ringfence.cli.output import JsonOption, echo, echo_json, echo_stderr, error
 from ringfence.cli.screen import Screen, show_list
 from ringfence.config import loader
 from ringfence.config.converters import read_secret
-from ringfence.config.feeds import PRESETS, SETTLED, FeedSettings, feed_table, without_feed
 from ringfence.errors import ConfigError, DaemonUnreachableError, Exit, ListError
 from ringfence.features.feeds.plan import FetchError, PlannedFeed, encode_plan
+from ringfence.features.feeds.settings import (
+    PRESETS,
+    SETTLED,
+    TABLE,
+    FeedSettings,
+    feed_table,
+    without_feed,
+)
 from ringfence.host.asterisk_conf import FOLDER
 from ringfence.host.console import local_console
 from ringfence.host.file_changes import FileState, file_state, write_file
@@ -143,7 +150,7 @@ def _add_file(config: Path, name: str, file: Path, keys: Mapping[str, str]) -> N
 def _add(config: Path, keys: Mapping[str, str], comment: str = "") -> None:
     """Write the table of a feed into the configuration; raise ListError if it has a feed of this name."""
     state, text = _configuration(config)
-    if any(feed.name == keys["name"] for feed in settings_from(config).feeds):
+    if any(feed.name == keys["name"] for feed in settings_from(config).of(TABLE)):
         raise ListError(f"{keys['name']} is already in {config}")
     _write(config, state, feed_table(text, keys, comment))
 
@@ -153,7 +160,7 @@ def remove(name: NameArgument, config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Remove a feed from the configuration, and reload. Its networks are no longer denied."""
     with errors_reported():
         state, text = _configuration(config)
-        if all(feed.name != name for feed in settings_from(config).feeds):
+        if all(feed.name != name for feed in settings_from(config).of(TABLE)):
             raise ListError(f"{config} has no feed {printable(name)}")
         shorter = without_feed(text, name)
         if shorter is None:
@@ -209,7 +216,7 @@ def write_plan(
 ) -> None:
     """Write the plan of `feeds fetch`, with keys of publishers (for systemd, as root)."""
     with errors_reported():
-        plan = encode_plan(_planned(settings_from(config).feeds))
+        plan = encode_plan(_planned(settings_from(config).of(TABLE)))
         try:
             _hand_over(file, plan)
         except OSError as error:

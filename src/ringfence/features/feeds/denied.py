@@ -23,11 +23,12 @@ from typing import Any, BinaryIO
 import structlog
 from attrs import define, evolve, frozen
 
-from ringfence.alarm_codes import Alarm, AlarmCode
+from ringfence.alarm_codes import Alarm
 from ringfence.clock import format_duration
-from ringfence.config.feeds import SETTLED, FeedSource
 from ringfence.config.schema import Settings
 from ringfence.errors import ListError
+from ringfence.features.feeds.alarms import FeedAlarmCode
+from ringfence.features.feeds.settings import SETTLED, TABLE, FeedSource
 from ringfence.lists import kept
 from ringfence.lists.manager import Holder
 from ringfence.lists.prefixes import Coded, Gatherer, Prefixes, code_of, text_of
@@ -357,16 +358,16 @@ class ListFeed:
         if self.refused:
             rest = f"the list of {format_duration(now - self.taken.taken)} ago stays" if self.taken else ""
             text = "; ".join(filter(None, [self.refused, rest]))
-            yield Alarm(AlarmCode.FEED_REFUSED, name, text)
+            yield Alarm(FeedAlarmCode.FEED_REFUSED, name, text)
         if self.expired(now):
             why = f": {self.error}" if self.error else ""
             age = format_duration(limit or 0.0)
-            yield Alarm(AlarmCode.FEED_EXPIRED, name, f"older than {age}, so it denies nothing{why}")
+            yield Alarm(FeedAlarmCode.FEED_EXPIRED, name, f"older than {age}, so it denies nothing{why}")
         elif self.checked is None and not self.refused:
             text = self.error or f"{self.source.path}: there is no list yet"
-            yield Alarm(AlarmCode.FEED_FAILED, name, text)
+            yield Alarm(FeedAlarmCode.FEED_FAILED, name, text)
         elif self.error and limit is not None and now - (self.checked or 0.0) > limit / 2:
-            yield Alarm(AlarmCode.FEED_FAILED, name, self.error)
+            yield Alarm(FeedAlarmCode.FEED_FAILED, name, self.error)
 
 
 def _judged(
@@ -451,7 +452,7 @@ class Feeds:
     @property
     def look_every(self) -> float | None:
         """Seconds between two checks of the feeds' files; None without feeds."""
-        return LOOK_EVERY if self._settings.feeds else None
+        return LOOK_EVERY if self._settings.of(TABLE) else None
 
     def configure(self, settings: Settings) -> None:
         """Use the feeds of a configuration from the next call of another method on."""
@@ -465,7 +466,7 @@ class Feeds:
         if self._used is self._settings:
             return
         before, self._used = self.all, self._settings
-        wanted = {feed.name: feed.source for feed in self._used.feeds}
+        wanted = {feed.name: feed.source for feed in self._used.of(TABLE)}
         for name in before.keys() - wanted.keys():
             self._forget(name)
         self.all = {

@@ -1,4 +1,4 @@
-"""The fence before the SIP ports: only friends, the allow list, and named networks and countries reach them.
+"""The fence before the SIP ports: only friends, the allow list, and named networks and regions reach them.
 
 ``firewall`` decides whether it drops, ``links`` lets a person admit the address where they are.
 """

@@ -18,11 +18,13 @@ from typing import Any
 import structlog
 from attrs import asdict, define, evolve, field, frozen
 
-from ringfence.alarm_codes import Alarm, AlarmCode
+from ringfence.alarm_codes import Alarm
 from ringfence.clock import format_duration
 from ringfence.config.schema import Settings
 from ringfence.errors import ControlError
 from ringfence.explain.facts import FenceFacts
+from ringfence.features.fence.alarms import FenceAlarmCode
+from ringfence.features.fence.settings import FenceSettings
 from ringfence.firewall.cleanup import flush_everything
 from ringfence.firewall.contract import PASSING, FirewallPlan, LimitMode, NetworkList
 from ringfence.guard.exemptions import LET_IN
@@ -121,7 +123,7 @@ class Fence(RulePart):
     """Decides whether the fence drops packets, and keeps its list of admitted networks."""
 
     def __init__(self, side: FirewallSide) -> None:
-        self.settings = side.kernel.wanted_rules.settings.fence
+        self.settings = side.kernel.wanted_rules.settings.of(FenceSettings)
         store = self._store = side.common.store
         self._lists = side.kernel.lists
         self._enforcer = side.kernel.enforcer
@@ -150,7 +152,7 @@ class Fence(RulePart):
 
     def configure(self, settings: Settings) -> None:
         """Apply a new configuration."""
-        self.settings = settings.fence
+        self.settings = settings.of(FenceSettings)
         self._lists.uses_inside = self.settings.mode is not LimitMode.OFF
         self.check()
 
@@ -213,13 +215,13 @@ class Fence(RulePart):
             return
         if not self._started:
             text = "the fence only observes; to start it: ringfence fence enforce"
-            yield Alarm(AlarmCode.FENCE_WAITS, "", text)
+            yield Alarm(FenceAlarmCode.FENCE_WAITS, "", text)
         elif not self._state.confirmed:
             until = rfc3339(self._state.trial or 0.0)
             text = f"it only observes after {until}, unless: ringfence fence confirm"
-            yield Alarm(AlarmCode.FENCE_TRIAL, "", text)
+            yield Alarm(FenceAlarmCode.FENCE_TRIAL, "", text)
         if gaps := self.gaps:
-            yield Alarm(AlarmCode.FENCE_INCOMPLETE, "", f"the fence only observes: {'; '.join(gaps)}")
+            yield Alarm(FenceAlarmCode.FENCE_INCOMPLETE, "", f"the fence only observes: {'; '.join(gaps)}")
 
     @property
     def _started(self) -> bool:

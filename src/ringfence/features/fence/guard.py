@@ -100,7 +100,7 @@ class FenceRequests(Feature):
         asked = map(parse_network, request.get("networks", ()))
         usage = await kernel.limiter.counters()
         outsiders = kernel.backend.outsiders() if kernel.enforcer.enforcing else ()
-        found = await self._side.common.locations.of([one.network.network_address for one in outsiders])
+        found = await self._side.common.locator.of([one.network.network_address for one in outsiders])
         return self._state() | {
             "named_countries": [printable(one) for one in settings.countries],
             "named_networks": [format_network(one) for one in settings.networks],

@@ -13,6 +13,7 @@ from ringfence.clock import Clock
 from ringfence.errors import Exit
 from ringfence.features.fleet.api import Api
 from ringfence.features.fleet.channel import FleetError
+from ringfence.features.fleet.settings import CrowdsecSettings
 from ringfence.plurals import counted
 from ringfence.values.text import printable
 
@@ -56,7 +57,7 @@ def status(
 def prove(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Store a decision about a test address at the local API, look it up, and delete it."""
     with errors_reported():
-        sharing = settings_from(config).crowdsec.sharing
+        sharing = settings_from(config).of(CrowdsecSettings).sharing
         if sharing is None:
             raise FleetError(f"the configuration has no [crowdsec] url; fix: {_BEGIN}")
         Api(sharing.access, Clock()).prove()

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from ringfence.alarm_codes import Alarm, AlarmCode
+from ringfence.alarm_codes import Alarm
 from ringfence.ban_facts import Over, Placed
 from ringfence.clock import Clock
-from ringfence.config.crowdsec import Sharing
 from ringfence.control import Handler
+from ringfence.features.fleet.alarms import FleetAlarmCode
 from ringfence.features.fleet.channel import Channel, FleetError
 from ringfence.features.fleet.messages import ORIGIN, facts_of, is_shared, rule_of, scenario_of
+from ringfence.features.fleet.settings import CrowdsecSettings, Sharing
 from ringfence.features.fleet.sync import OwnBan, Pull, Push, Request, Sync, Withdraw
 from ringfence.guard.feature import Fact, Feature, Given
 from ringfence.guard.request_fields import NONE, read
@@ -200,18 +201,18 @@ class Fleet(Feature):
         for name, channel in (("pull", sync.pull), ("push", sync.push)):
             problem = channel.problem(now, QUIET_FOR)
             if problem:
-                yield Alarm(AlarmCode.FLEET_FAILED, name, problem)
+                yield Alarm(FleetAlarmCode.FLEET_FAILED, name, problem)
         problem = sync.retry.problem(now, QUIET_FOR) if sync.failing else ""
         if problem and not sync.push.problem(now, QUIET_FOR):  # otherwise everything fails
             failing = counted(sync.failing, "ban or unban fails", "bans and unbans fail")
             text = f"{failing} again and again: {problem}"
-            yield Alarm(AlarmCode.FLEET_FAILED, "retry", text)
+            yield Alarm(FleetAlarmCode.FLEET_FAILED, "retry", text)
         if sync.lost:
-            yield Alarm(AlarmCode.FLEET_FULL, "", f"{sync.lost} bans and unbans were left out")
+            yield Alarm(FleetAlarmCode.FLEET_FULL, "", f"{sync.lost} bans and unbans were left out")
         if sync.left.crowded:
             named = ", ".join(sync.left.named)
             text = f"{sync.left.crowded} decisions of others found no room; left out, among others: {named}"
-            yield Alarm(AlarmCode.FLEET_FULL, "decisions", text)
+            yield Alarm(FleetAlarmCode.FLEET_FULL, "decisions", text)
 
     def status(self) -> Mapping[str, object]:
         """Return its part of the status."""
@@ -262,4 +263,4 @@ def build(given: Given) -> Fleet:
     side, settings = given.side, given.reloader.settings
     records, ledger, clock = side.common.store.records, side.detector.bans, side.common.clock
     apply, most = side.exempt.lists.use_decisions, settings.firewall.max_bans
-    return Fleet(settings.crowdsec.sharing, records, ledger, clock, apply, most)
+    return Fleet(settings.of(CrowdsecSettings).sharing, records, ledger, clock, apply, most)

@@ -5,7 +5,7 @@ The configuration, the messages and the log call it an event. It is not a securi
 
 A *channel* is one way to send messages: by mail, by Apprise or by a command. The daemon collects the
 notifications for each channel in a *digest* (``guard``), and passes it to a child process (``sender``). The
-child looks up countries, writes the text and sends it. So no server and no program of a channel can delay a
+child looks up locations, writes the text and sends it. So no server and no program of a channel can delay a
 ban, and the child has none of the daemon's capabilities. Apprise and commands are run by a service with
 another user (``runner``), because the daemon's user may switch the guard off.
 """

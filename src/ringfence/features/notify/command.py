@@ -9,6 +9,7 @@ from ringfence.cli.groups import HintingGroup
 from ringfence.cli.output import echo, errors_reported
 from ringfence.errors import Exit
 from ringfence.features.notify.runner import main
+from ringfence.features.notify.settings import NotifySettings
 
 notify = typer.Typer(cls=HintingGroup, no_args_is_help=True, add_completion=False)
 
@@ -25,7 +26,7 @@ def send_test(
 ) -> None:
     """Send a test message by the daemon, and print the answer of each channel."""
     settings = settings_or_defaults(config)
-    patience = _MARGIN + max((one.timeout for one in settings.notify.channels), default=0.0)
+    patience = _MARGIN + max((one.timeout for one in settings.of(NotifySettings).channels), default=0.0)
     with errors_reported():
         results: list[dict[str, Any]] = ask(settings, "notify_test", patience=patience, channel=channel)
     for result in results:

@@ -20,21 +20,30 @@ from typing import Any
 import structlog
 from attrs import Factory, asdict, define, evolve, frozen
 
-from ringfence.alarm_codes import Alarm, AlarmCode
+from ringfence.alarm_codes import Alarm
 from ringfence.alarms import BEGAN, CLEARED, AlarmEvent
 from ringfence.ban_facts import Placed
 from ringfence.clock import Backoff, Clock, until_tick
-from ringfence.config.schema import AppriseSettings, ChannelSettings, HookSettings, MailSettings, Settings
+from ringfence.config.schema import Settings
 from ringfence.control import Handler
 from ringfence.errors import ControlError
 from ringfence.features.notify import notifications
+from ringfence.features.notify.alarms import NotifyAlarmCode
 from ringfence.features.notify.notifications import Notification
+from ringfence.features.notify.settings import (
+    AppriseSettings,
+    ChannelSettings,
+    HookSettings,
+    MailSettings,
+    NotifySettings,
+)
+from ringfence.features.notify.topics import Severity, Topic
 from ringfence.guard.feature import Changed, Fact, Feature, Given
 from ringfence.guard.request_fields import nullable, only, text
 from ringfence.lists.entries import MAX_TEXT
+from ringfence.lists.regions import files_of
 from ringfence.plurals import counted
 from ringfence.values.network import format_network, parse_network
-from ringfence.values.notification import Severity, Topic
 from ringfence.values.secret import Secret
 from ringfence.values.text import printable, rfc3339
 
@@ -84,7 +93,7 @@ async def send(
 ) -> Delivery:
     """Send the message about ``content`` by ``channel``, in a child process. Raise only if cancelled.
 
-    ``host`` is the name of this host. ``databases`` are the country databases of the configuration.
+    ``host`` is the name of this host. ``databases`` are the files from which locations are read.
     ``command`` starts the child.
     """
     request = {
@@ -195,7 +204,7 @@ LONGEST_PAUSE = 600.0  # seconds: each pause is twice the one before, up to this
 FAILING_AFTER = 2
 """The number of failures in a row after which the channel has an alarm."""
 
-OWN_ALARMS = frozenset({str(AlarmCode.NOTIFY_FAILING), str(AlarmCode.NOTIFY_DROPPED)})
+OWN_ALARMS = frozenset({str(NotifyAlarmCode.NOTIFY_FAILING), str(NotifyAlarmCode.NOTIFY_DROPPED)})
 
 
 class Digest:
@@ -446,13 +455,13 @@ class Outbox:
         found = []
         if max(self._tries.failures, self._report_tries.failures) >= FAILING_AFTER:
             text = f"{self.settings.name} does not deliver messages: {printable(self.error)}"
-            found.append(Alarm(AlarmCode.NOTIFY_FAILING, name, text))
+            found.append(Alarm(NotifyAlarmCode.NOTIFY_FAILING, name, text))
         if self.dropped_messages:
             one = self.dropped_messages == 1
             messages = counted(self.dropped_messages, "message")
             events = counted(self.dropped_events, "event")
             text = f"{messages} with {events} {'was' if one else 'were'} dropped"
-            found.append(Alarm(AlarmCode.NOTIFY_DROPPED, name, text))
+            found.append(Alarm(NotifyAlarmCode.NOTIFY_DROPPED, name, text))
         return found
 
     def as_json(self) -> dict[str, object]:
@@ -521,10 +530,11 @@ class Notifier(Feature):
         A channel that keeps its name keeps its waiting events. The events of a removed channel are dropped
         and logged.
         """
-        channels = settings.notify.channels
+        mine = settings.of(NotifySettings)
+        channels = mine.channels
         before = {outbox.settings.name: outbox for outbox in self._outboxes}
-        self._databases = tuple(settings.geo.database or ())
-        self._sends_reports = settings.notify.report is not None
+        self._databases = files_of(settings)
+        self._sends_reports = mine.report is not None
         self._outboxes = [before.pop(one.name) if one.name in before else Outbox(one) for one in channels]
         for outbox, channel in zip(self._outboxes, channels, strict=True):
             outbox.configure(channel, self._clock.mono())

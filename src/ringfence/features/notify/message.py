@@ -1,7 +1,7 @@
 """Composes the text of a message from its content, which the daemon collected (:meth:`Digest.as_json`).
 
 The functions here have an argument ``escape``. It is the channel's function to escape text from outside:
-account names, alarm texts, and the names of countries and network operators.
+account names, alarm texts, and the locations of addresses.
 """
 
 import re
@@ -12,6 +12,7 @@ from attrs import frozen
 
 from ringfence.clock import format_duration
 from ringfence.plurals import counted
+from ringfence.values.location import parts_of
 
 Event = Mapping[str, Any]
 Escape = Callable[[str], str]
@@ -107,12 +108,12 @@ def _line(event: Event, escape: Escape) -> str:
 
 def _ban_line(event: Event, escape: Escape) -> str:
     accounts = ", ".join(map(escape, event.get("accounts", ())))
-    place = " ".join(escape(str(event[key])) for key in ("country", "asn", "organisation") if event.get(key))
+    location = " ".join(map(escape, parts_of(event)))
     ports = "" if event["scope"] == "full" else f"{event['scope']}, "
     parts = [
         f"{escape(event['subject'])}  {event['name']} ({ports}{format_duration(event['seconds'])})",
         f"accounts: {accounts}" if accounts else "",
-        place,
+        location,
         escape(event["text"]) if event["name"] == "admin" else "",
     ]
     return "; ".join(filter(None, parts))

@@ -6,9 +6,9 @@ from attrs import frozen
 
 from ringfence.alarm_codes import AnyAlarmCode, Mark
 from ringfence.alarms import CLEARED, AlarmEvent
+from ringfence.features.notify.topics import Severity, Topic
 from ringfence.values.ban import Ban
 from ringfence.values.network import format_network
-from ringfence.values.notification import Severity, Topic
 from ringfence.values.text import rfc3339, shown
 
 MAX_NAME = 64

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ringfence.config.hook_variables import HOOK_VARIABLES
+from ringfence.features.notify.hook_variables import HOOK_VARIABLES
 from ringfence.features.notify.message import compose, without_markup
 
 MAX_RESULT = 4096  # bytes

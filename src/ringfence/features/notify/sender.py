@@ -55,13 +55,13 @@ def main() -> None:
 
 
 def add_locations(content: Content, databases: list[Path]) -> None:
-    """Add to each ban its country, and its network operator's number and name, if a database has them."""
+    """Add to each ban where its address is, as far as that is known (``values/location.py``)."""
     if not databases:
         return
-    from ringfence.lists.geo import locations_of  # noqa: PLC0415 - loaded if there is a database
+    from ringfence.lists.regions import known_locations  # noqa: PLC0415 - loaded if there is a database
 
     bans = [event for event in content["events"] if event["event"] == "ban"]
-    locations = locations_of(databases, [ip_network(event["subject"]).network_address for event in bans])
+    locations = known_locations(databases, [ip_network(event["subject"]).network_address for event in bans])
     for event, location in zip(bans, locations, strict=True):
         event.update(location)
 

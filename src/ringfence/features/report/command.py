@@ -21,6 +21,7 @@ from ringfence.cli.common import (
 from ringfence.cli.output import RECORDED_ONLY, JsonOption, echo_json, echo_stderr, errors_reported, text_form
 from ringfence.cli.screen import Screen
 from ringfence.errors import WebError
+from ringfence.lists.regions import files_of
 from ringfence.report.summary import ReportAnswers, locations_by_name, summary_of
 from ringfence.report.text import report_lines
 
@@ -118,7 +119,7 @@ def _found(path: Path, seconds: float) -> tuple[Document, str]:
         answer("tops", kind="accounts", seconds=seconds),
         [*answer("alarms"), *answer("alarms", past=True, seconds=seconds)],
         None if absent else ask_daemon(path, "status"),
-        locations_by_name(settings_from(path).geo.database or (), addresses),
+        locations_by_name(files_of(settings_from(path)), addresses),
     )
     return summary_of(answers), absent
 

@@ -25,6 +25,7 @@ from ringfence.errors import ControlError, RingfenceError, StoreError
 from ringfence.guard.facts import past_bans
 from ringfence.guard.feature import Feature, Given, ReportSender
 from ringfence.guard.firewall_side import MOST_PAST, FirewallSide
+from ringfence.lists.regions import files_of
 from ringfence.store.database import Store
 from ringfence.store.rows import times
 from ringfence.store.tables import SavedState
@@ -127,7 +128,7 @@ class ReportCollector:
     """Makes the report of the last seven days.
 
     ``handlers`` are those of the requests of commands: the report is made from the same answers.
-    ``databases`` returns the paths of the databases in ``[geo]`` of the configuration.
+    ``databases`` returns the files from which locations are read.
     """
 
     def __init__(
@@ -289,5 +290,5 @@ def build(given: Given) -> WeeklyReports | None:
     if sender is None:
         return None
     side = given.side
-    collector = ReportCollector(side, given.answers, lambda: given.reloader.settings.geo.database or ())
+    collector = ReportCollector(side, given.answers, lambda: files_of(given.reloader.settings))
     return WeeklyReports(sender, side.common.store, collector.collect, side.common.clock)

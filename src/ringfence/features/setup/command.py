@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from ringfence import street
 from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, settings_from
 from ringfence.cli.output import echo, echo_document, echo_stderr, errors_reported
 from ringfence.errors import ConfigError, Exit, RingfenceError, SetupError
@@ -223,7 +224,7 @@ class SetupRun:
     def _join(self, session: SetupSession, joining: Joining | None, group: int) -> None:
         """Join the local API, or try the access that the configuration has. ``group`` is the service's."""
         if joining is None:
-            sharing = settings_from(self._paths.config).crowdsec.sharing
+            sharing = settings_from(self._paths.config).of(street.settings()["crowdsec"].TABLE).sharing
             if sharing is None:
                 raise SetupError(f"[crowdsec] of {self._paths.config} is not in force")
             access = sharing.access

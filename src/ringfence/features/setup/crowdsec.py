@@ -22,7 +22,6 @@ from attrs import frozen
 from ringfence import street
 from ringfence.clock import Clock
 from ringfence.config.converters import HOOKS, ApiUrl, Name, crosses_in_clear, read_secret
-from ringfence.config.crowdsec import Access
 from ringfence.errors import RingfenceError, SetupError
 from ringfence.features.setup.journal import Registration
 from ringfence.features.setup.texts import HostPaths, appended, crowdsec_text
@@ -234,9 +233,10 @@ class Joining:
             "--crowdsec-key-file"
         )
 
-    def access(self, credentials: Credentials) -> Access:
+    def access(self, credentials: Credentials) -> Any:  # noqa: ANN401 - a value of the API's client
         """Return the access to the API with these credentials."""
-        return Access(self.url, self.machine, lambda: credentials.password, lambda: credentials.key)
+        [api] = street.modules("api")
+        return api.Access(self.url, self.machine, lambda: credentials.password, lambda: credentials.key)
 
     def credential_files(self, credentials: Credentials, group: int) -> Iterator[FileChange]:
         """Yield the changes that write the credentials; ``group`` is that of the service."""
@@ -289,7 +289,7 @@ def plan_joining(wanted: Wanted, paths: HostPaths, registered: tuple[Registratio
     return Joining(wanted.url, wanted.machine, paths, source)
 
 
-def prove_access(access: Access) -> None:
+def prove_access(access: Any) -> None:  # noqa: ANN401 - as above
     """Send a test decision to the API, and read it back; raise SetupError if that fails."""
     try:
         for api in street.modules("api"):

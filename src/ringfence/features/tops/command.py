@@ -33,6 +33,7 @@ from ringfence.cli.screen import Screen, cropped, table_of
 from ringfence.clock import format_duration
 from ringfence.plurals import counted
 from ringfence.report.text import columns_of, cut, has_blocks, sparkline
+from ringfence.values.location import area_of, column_of
 from ringfence.values.text import printable
 
 REFRESH = 1.0  # seconds between two updates of the display
@@ -46,7 +47,7 @@ _LEAST_ACCOUNT = 8  # an account is not cut below this number of columns
 _GAP = "  "
 _INDENT = 10  # columns before the second line of a row
 _MOST_TEXT = 200  # characters of a cell
-_ACCOUNT, _COUNTRY = 2, 4  # the places of the account and of the country in a row of cells
+_ACCOUNT, _AREA = 2, 4  # where a row of cells has the account, and where its address is
 
 View = dict[str, Any]
 _Cells = tuple[str, ...]
@@ -109,11 +110,9 @@ def _print(kind: str, rows: list[dict[str, Any]]) -> None:
         name: [row["name"] for row in rows],
         "ATTEMPTS": [str(row["attempts"]) for row in rows],
         output.head("LAST HOUR"): [short_time(row["last"]) for row in rows],
-        "COUNTRY": [row.get("country", "") for row in rows],
+        **column_of(rows),
         "NOTE": [", ".join(note) for note in notes],
     }
-    if not any(columns["COUNTRY"]):
-        del columns["COUNTRY"]
     table = table_of(columns, right=["ATTEMPTS"], wrapped=())
     table.columns[0].max_width = 40
     Screen(whole_lines=True).print(table)
@@ -291,7 +290,7 @@ def _sender(row: dict[str, Any]) -> _Cells:
     moment = short_time(row["time"], seconds=True)[11:]
     times = f"{row['times']}x" if row["times"] > 1 else ""
     what = f"{row['reason']} ({row['standing']})"
-    return moment, row["subject"], account_cell(row), times, row["country"], what
+    return moment, row["subject"], account_cell(row), times, area_of(row), what
 
 
 def _bans(view: View, sort: str) -> list[_Cells]:
@@ -309,7 +308,7 @@ def _bans(view: View, sort: str) -> list[_Cells]:
 def _aligned(rows: list[_Cells], width: int) -> list[str]:
     """Return a line for each row, with its cells in columns. An empty column is left out.
 
-    If the lines are too long, accounts are cut, and then the countries are left out. The last cell of a line
+    If the lines are too long, accounts are cut, and then the locations are left out. The last cell of a line
     that is still too long gets a line of its own.
     """
     if not rows:
@@ -319,8 +318,8 @@ def _aligned(rows: list[_Cells], width: int) -> list[str]:
     widths[_ACCOUNT] = min(widths[_ACCOUNT], _MOST_ACCOUNT)
     excess = _needed(widths) - (width - 1)
     widths[_ACCOUNT] = max(min(widths[_ACCOUNT], _LEAST_ACCOUNT), widths[_ACCOUNT] - max(0, excess))
-    if _needed(widths) > width - 1 and len(widths) > _COUNTRY:
-        widths[_COUNTRY] = 0
+    if _needed(widths) > width - 1 and len(widths) > _AREA:
+        widths[_AREA] = 0
     cells = [[*compress(row, widths)] for row in cells]
     widths = [*compress(widths, widths)]
     lines = []

@@ -154,7 +154,7 @@ class Tops(Feature):
             }
             for one in found
         ]
-        return rows if kind == "accounts" else await side.common.locations.with_countries(rows, "name")
+        return rows if kind == "accounts" else await side.common.locator.add_to(rows, "name")
 
     def _is_known_account(self, name: str) -> bool:
         return self._side.exempt.friends.friends.knows_account(name)
@@ -169,7 +169,7 @@ class Tops(Feature):
     async def _overview(self, _: Mapping[str, Any]) -> object:
         """Return the data of the live display (``ringfence top``)."""
         senders = grouped(self._side.common.feed.latest(["attempt"]), SENDER)
-        senders = await self._side.common.locations.with_countries(senders, "subject")
+        senders = await self._side.common.locator.add_to(senders, "subject")
         side, now = self._side, self._side.common.clock.wall()
         latest = side.kernel.enforcer.ledger.latest(MOST_BANS)
         return {

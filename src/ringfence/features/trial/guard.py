@@ -13,9 +13,10 @@ from pathlib import Path
 
 import structlog
 
-from ringfence.alarm_codes import Alarm, AlarmCode
+from ringfence.alarm_codes import Alarm
 from ringfence.control import Handler
 from ringfence.errors import FirewallError, StoreError
+from ringfence.features.trial.alarms import TrialAlarmCode
 from ringfence.firewall.cleanup import flush_everything
 from ringfence.guard.feature import Feature, Given
 from ringfence.guard.firewall_side import FirewallSide
@@ -109,7 +110,7 @@ class TrialWatch(Feature):
         if (finish := self.until) is None:
             return []
         text = f"everything is removed at {rfc3339(finish)}, unless: ringfence confirm"
-        return [Alarm(AlarmCode.TRIAL_RUNNING, "", text)]
+        return [Alarm(TrialAlarmCode.TRIAL_RUNNING, "", text)]
 
     def check(self) -> None:
         """End the trial if its time is over. A wall clock that was set back makes it no longer."""
@@ -131,7 +132,7 @@ class TrialWatch(Feature):
             confirm(self._store.state)
         except (FirewallError, StoreError) as error:
             text = f"the trial has ended, but not everything is removed: {error}; fix: ringfence off"
-            self._alarms.activate(AlarmCode.TRIAL_NOT_ENDED, "", text)
+            self._alarms.activate(TrialAlarmCode.TRIAL_NOT_ENDED, "", text)
 
 
 def build(given: Given) -> TrialWatch:

@@ -98,11 +98,11 @@ async def warnings_of(client: DaemonClient, command: WebCommand, what: str) -> l
 
     A very large network has a warning. If the command blocks addresses (``command.warns``), more warnings
     name friends (known phones and trunks of this PBX) among these addresses: the first few, and the number of
-    the others. The friends in a country, or at a host name, are not known here; then a warning says so.
+    the others. The friends in a region, or at a host name, are not known here; then a warning says so.
     """
     try:
         network = parse_network(what)
-    except ValueError:  # a country or a host name, whose addresses only the daemon knows
+    except ValueError:  # a region or a host name, whose addresses only the daemon knows
         return [_NOT_CHECKED] if command.warns else []
     wide = [_WIDE] if network.prefixlen < SHORTEST[network.version] else []
     return wide + (await _friends_in(client, network) if command.warns else [])

@@ -36,6 +36,7 @@ from ringfence.features.web.entrance import Form, WebSession, require_change
 from ringfence.features.web.rendering import Renderer
 from ringfence.report.page import MOST_TEXT, PERIODS, Column, chart_of, columns_of, ticks_of
 from ringfence.report.ticks import Tick
+from ringfence.values.location import area_of
 from ringfence.values.network import Network, parse_network
 
 # -- the table of bans: searches and sorts the daemon's list, and divides it into pages. No side effects
@@ -188,7 +189,7 @@ MOST_BANS = 20_000
 """The maximum number of bans that the table has. 100,000 would take 200 MB of memory."""
 _MOST_GROUPS = 50  # groups of attempts on the page of an address; the latest ones
 _MOST_SENDERS = 20  # on the overview; the latest ones
-_COUNTRIES_WITHIN = 1.0  # seconds that a table waits for the countries of its addresses
+_LOCATIONS_WITHIN = 1.0  # seconds that a table waits for the locations of its addresses
 _PAST = 30 * 86_400  # seconds: cleared alarms and ended bans are shown if they are not older
 _MOST_ROWS = 200  # in a table that is not divided into pages
 _KINDS = ("attempt", "ban", "alarm")
@@ -232,10 +233,8 @@ class Pages:
         rows = await self._client.latest(_BANS_FOR, "bans", most=MOST_BANS)
         # In a thread: sorting so many rows takes some 20 ms, in which no other page would be served.
         shown = await asyncio.to_thread(page_of, rows, query_from(request.query_params))
-        countries = await self._countries(shown.rows)
-        response = self._page(
-            request, "bans.html", shown=shown, countries=countries, is_cut=len(rows) >= MOST_BANS
-        )
+        areas = await self._areas(shown.rows)
+        response = self._page(request, "bans.html", shown=shown, areas=areas, is_cut=len(rows) >= MOST_BANS)
         response.background = BackgroundTask(self._renew_bans)
         return response
 
@@ -247,22 +246,22 @@ class Pages:
     async def past(self, request: Request, _: WebSession) -> Response:
         """Show the bans that ended last, at most 30 days ago."""
         rows = await self._client.recent(_HISTORY_FOR, "past_bans", seconds=_PAST)
-        return self._page(request, "past.html", rows=rows, countries=await self._countries(rows[:_MOST_ROWS]))
+        return self._page(request, "past.html", rows=rows, areas=await self._areas(rows[:_MOST_ROWS]))
 
-    async def _countries(self, rows: Sequence[Row]) -> Mapping[str, str]:
-        """Return the country of the address of each row; none if the daemon does not answer at once.
+    async def _areas(self, rows: Sequence[Row]) -> Mapping[str, str]:
+        """Return where the address of each row is; nothing if the daemon does not answer at once.
 
-        Then the caller shows the table without countries, because the user needs the table.
+        Then the caller shows the table without this, because the user needs the table.
         """
         if not rows:
             return {}
         networks = [row["address"] for row in rows]
         try:
-            async with asyncio.timeout(_COUNTRIES_WITHIN):
+            async with asyncio.timeout(_LOCATIONS_WITHIN):
                 found = await self._client.ask("locations", networks=networks)
         except (RingfenceError, TimeoutError):
             return {}
-        return {network: one["country"] for network, one in zip(networks, found, strict=True)}
+        return {network: area_of(one) for network, one in zip(networks, found, strict=True)}
 
     async def log(self, request: Request, _: WebSession) -> Response:
         """Show the latest attempts, bans and alarms."""

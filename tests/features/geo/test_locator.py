@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from tests.support.mmdb import Number, write
 
-from ringfence.lists import locations as module
-from ringfence.lists.locations import UNKNOWN, Locations
+from ringfence.lists import locator as module
+from ringfence.lists.locator import Locator
+from ringfence.values.location import UNKNOWN
 
 NL = {
     "country": {"iso_code": "NL"},
@@ -26,7 +27,7 @@ def _database(tmp_path: Path) -> Path:
 
 def test_an_address_has_a_country_and_an_operator(database: Path) -> None:
     """A location always has the same keys; they are empty if no database has the address."""
-    found = Locations([database]).read([HERE, ELSEWHERE, HERE])
+    found = Locator([database]).read([HERE, ELSEWHERE, HERE])
 
     assert found == [{"country": "NL", "asn": "AS64496", "organisation": "Example"}, UNKNOWN, found[0]]
 
@@ -34,7 +35,7 @@ def test_an_address_has_a_country_and_an_operator(database: Path) -> None:
 def test_rows_get_the_country_of_their_address(database: Path) -> None:
     """The key may have an address or a network, of IPv4 or IPv6."""
     rows = [{"subject": text} for text in ("198.18.1.101", "2001:db8:1:2::/64", "203.0.113.7")]
-    found = asyncio.run(Locations([database]).with_countries(rows, "subject"))
+    found = asyncio.run(Locator([database]).add_to(rows, "subject"))
 
     assert [(row["subject"], row["country"]) for row in found] == [
         ("198.18.1.101", "NL"),
@@ -45,13 +46,13 @@ def test_rows_get_the_country_of_their_address(database: Path) -> None:
 
 def test_without_a_database_nothing_is_read(tmp_path: Path) -> None:
     """Without a database, and with one that is missing, each location is unknown."""
-    assert asyncio.run(Locations().of([HERE])) == [UNKNOWN]
-    assert asyncio.run(Locations([tmp_path / "none.mmdb"]).of([HERE])) == [UNKNOWN]
+    assert asyncio.run(Locator().of([HERE])) == [UNKNOWN]
+    assert asyncio.run(Locator([tmp_path / "none.mmdb"]).of([HERE])) == [UNKNOWN]
 
 
 def test_a_changed_database_is_read_again(database: Path, tmp_path: Path) -> None:
     """A location is remembered until a file or the configuration changes."""
-    locations = Locations([database])
+    locations = Locator([database])
     assert locations.read([HERE])[0]["country"] == "NL"
     other = write(tmp_path / "other.mmdb", [("198.18.0.0/15", NL | {"country": {"iso_code": "DE"}})])
     other.replace(database)
@@ -64,7 +65,7 @@ def test_a_changed_database_is_read_again(database: Path, tmp_path: Path) -> Non
 def test_the_memory_is_bounded(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No more than a number of addresses are remembered, whatever is asked."""
     monkeypatch.setattr(module, "MOST", 10)
-    locations = Locations([database])
+    locations = Locator([database])
     for number in range(100):
         locations.read([ip_address(f"198.18.2.{number}")])
     assert len(locations._known) <= 10

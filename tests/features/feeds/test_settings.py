@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringfence.config.feeds import PRESETS, FeedSettings, feed_table, without_feed
 from ringfence.config.loader import parse
 from ringfence.errors import ConfigError
+from ringfence.features.feeds.settings import PRESETS, TABLE, FeedSettings, feed_table, without_feed
 from ringfence.parse.feeds import FeedFormat
 from ringfence.values.secret import SecretUrl
 
@@ -18,7 +18,7 @@ URL = 'must be an address such as "https://lists.example/sip.txt"'
 
 def read(text: str) -> tuple[FeedSettings, ...]:
     """Return the feeds of a configuration."""
-    return parse(tomllib.loads(HEAD + text), "here", {}, secrets=False).feeds
+    return parse(tomllib.loads(HEAD + text), "here", {}, secrets=False).of(TABLE)
 
 
 def test_there_is_no_feed_by_default() -> None:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.config.crowdsec import CrowdsecSettings
 from ringfence.config.loader import parse
 from ringfence.config.schema import Settings
 from ringfence.errors import ConfigError
+from ringfence.features.fleet.settings import CrowdsecSettings
 
 HEAD = "[[asterisk]]\nami.enabled = false\n[crowdsec]\n"
 WHOLE = "url = 'http://127.0.0.1:8080'\nmachine = 'pbx-a'\npassword_file = '/p'\nkey_file = '/k'\n"
@@ -23,8 +23,8 @@ def test_nothing_is_shared_by_default() -> None:
     """Without a url there is no local API, and the kernel tracks no connections for it."""
     settings = read("")
 
-    assert settings.crowdsec == CrowdsecSettings()
-    assert settings.crowdsec.sharing is None
+    assert settings.of(CrowdsecSettings) == CrowdsecSettings()
+    assert settings.of(CrowdsecSettings).sharing is None
     assert not settings.plan(None).new_only
     assert not settings.plan(None).decisions
 
@@ -33,7 +33,7 @@ def test_the_credentials_are_read_when_they_are_needed(tmp_path: Path) -> None:
     """The files need not exist at the start, and their contents are masked."""
     password, key = tmp_path / "password", tmp_path / "key"
     settings = read(WHOLE.replace("/p", str(password)).replace("/k", str(key)))
-    sharing = settings.crowdsec.sharing
+    sharing = settings.of(CrowdsecSettings).sharing
     assert sharing is not None
     assert (sharing.interval, sharing.access.machine) == (10.0, "pbx-a")
     assert settings.plan(None).new_only
@@ -60,9 +60,9 @@ def test_the_credentials_are_read_when_they_are_needed(tmp_path: Path) -> None:
 def test_another_host_needs_tls_unless_it_is_allowed(url: str) -> None:
     """The API on this host may be asked by http; that on another host by https, or with ``allow_http``."""
     text = WHOLE.replace("http://127.0.0.1:8080", url)
-    assert read(text).crowdsec.url == url
+    assert read(text).of(CrowdsecSettings).url == url
     clear = WHOLE.replace("127.0.0.1", "192.0.2.1")
-    assert read(f"{clear}allow_http = true").crowdsec.url == "http://192.0.2.1:8080"
+    assert read(f"{clear}allow_http = true").of(CrowdsecSettings).url == "http://192.0.2.1:8080"
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,10 @@ from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
-from attrs import Factory, frozen
+from attrs import Factory, evolve, frozen
 
-from ringfence.config.converters import Duration, Name, Text, toml_of
+from ringfence.config.converters import HOOKS, Duration, Name, Text, is_url, one_of, text_from, toml_of
+from ringfence.firewall.contract import FirewallPlan
 from ringfence.parse.feeds import FeedFormat, FeedLayout, identity_of
 from ringfence.values.secret import SecretUrl
 
@@ -21,6 +22,21 @@ MAX_AGE = 7 * 86_400.0
 MIN_EVERY = 60.0  # seconds: no publisher permits more
 SETTLED = 2.0
 """Seconds without a change after which an administrator's program has probably written its whole file."""
+
+
+def _url(value: object, _: object) -> SecretUrl:
+    text = text_from(value)
+    if not is_url(text):
+        raise ValueError('must be an address such as "https://lists.example/sip.txt"')
+    return SecretUrl(text)
+
+
+HOOKS.update(
+    {
+        SecretUrl | None: _url,
+        FeedFormat: lambda value, kind: FeedFormat(one_of(tuple(FeedFormat))(value, kind)),
+    }
+)
 
 
 @frozen
@@ -87,7 +103,15 @@ class FeedSettings:
         )
 
 
-def feed_problems(feeds: Sequence[FeedSettings]) -> Iterator[str]:
+TABLE = tuple[FeedSettings, ...]
+
+
+def plan(feeds: Sequence[FeedSettings], plan: FirewallPlan) -> FirewallPlan:
+    """Return ``plan`` with the tracking of connections that the networks of feeds need."""
+    return evolve(plan, new_only=plan.new_only or bool(feeds))
+
+
+def problems(feeds: Sequence[FeedSettings], _: Mapping[str, object]) -> Iterator[str]:
     """Yield a line for each mistake that the check of single values did not find; it begins with the key."""
     names = Counter(feed.name for feed in feeds)
     paths = Counter(feed.path for feed in feeds)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tests.support.mmdb import Record, write
 
 from ringfence.errors import ListError
-from ringfence.lists import geo
-from ringfence.lists.geo import GeoDatabases, locations_of, networks_of
+from ringfence.features.geo import regions as geo
+from ringfence.features.geo.regions import GeoDatabases, locations_of, networks_of
 from ringfence.lists.prefixes import Prefixes
 
 DE: Record = {

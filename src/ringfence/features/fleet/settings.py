@@ -1,12 +1,13 @@
 """``[crowdsec]``: CrowdSec's local API, by which bans are shared with other hosts."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ringfence.config.converters import ApiUrl, Duration, Name, crosses_in_clear, read_secret
+from ringfence.firewall.contract import FirewallPlan
 from ringfence.values.secret import Secret
 
 MIN_INTERVAL = 1.0  # seconds
@@ -60,7 +61,17 @@ class CrowdsecSettings:
         return Sharing(access, self.interval)
 
 
-def crowdsec_problems(settings: CrowdsecSettings) -> Iterator[str]:
+TABLE = CrowdsecSettings
+RESTART = True
+
+
+def plan(settings: CrowdsecSettings, plan: FirewallPlan) -> FirewallPlan:
+    """Return ``plan`` with the list of what other hosts ban, if bans are shared."""
+    shared = settings.url is not None
+    return evolve(plan, new_only=plan.new_only or shared, decisions=shared)
+
+
+def problems(settings: CrowdsecSettings, _: Mapping[str, object]) -> Iterator[str]:
     """Yield a line for each mistake that the check of single values did not find; it begins with the key."""
     if settings.url is not None:
         for name in ("machine", "password_file", "key_file"):

@@ -1,4 +1,4 @@
-"""The networks of countries and autonomous systems, from databases in MaxMind's format (``parse/mmdb.py``).
+"""The networks of countries and autonomous systems, from databases in MaxMind's format (``mmdb.py``).
 
 The tree of a database's networks is walked once: 300,000 networks take some seconds. So a thread of its own
 reads the databases, and the lists do not wait for it. The networks that were read last are kept in a file.
@@ -14,12 +14,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
+from typing import Any
 
-from ringfence.alarm_codes import Alarm, AlarmCode
+from ringfence.alarm_codes import Alarm
 from ringfence.errors import ListError
+from ringfence.features.geo.alarms import GeoAlarmCode
+from ringfence.features.geo.mmdb import Database
 from ringfence.lists import kept
+from ringfence.lists.kept import identity_of
 from ringfence.lists.prefixes import V4_BITS, V6_BITS, Gatherer, Prefixes
-from ringfence.parse.mmdb import Database
+from ringfence.lists.regions import Regions
 from ringfence.values.network import Address, Network
 from ringfence.values.text import printable
 
@@ -34,7 +38,7 @@ _MAX_NAME = 64
 _V4_DEPTH = V6_BITS - V4_BITS
 
 
-class GeoDatabases:
+class GeoDatabases(Regions):
     """The networks of regions (countries and autonomous systems), read from the database files ``paths``.
 
     ``kept`` is the file with the networks that were read last; None: they are not kept. A database is read
@@ -54,6 +58,12 @@ class GeoDatabases:
         self._wanted: frozenset[str] = frozenset()
         self._read: dict[Path, tuple[frozenset[str], Mapping[str, Prefixes]]] = {}
         self._seen: dict[Path, tuple[object, frozenset[str]]] = {}  # what was tried: the file, the regions
+
+    @property
+    def refusal(self) -> str:
+        """Why no region can be added to a list; "" if one can."""
+        why = "its networks come from a database; name it in [geo] database, and reload"
+        return "" if self._paths else why
 
     def networks(self, regions: frozenset[str]) -> Mapping[str, Prefixes]:
         """Return the networks of each of ``regions`` (``country DE``, ``AS64496``), as far as they are known.
@@ -94,10 +104,10 @@ class GeoDatabases:
             try:
                 self._read[path] = regions, networks_of(path, regions)
             except ListError as error:
-                alarms.append(Alarm(AlarmCode.GEO_UNREADABLE, str(path), str(error)))
+                alarms.append(Alarm(GeoAlarmCode.GEO_UNREADABLE, str(path), str(error)))
             except Exception as error:  # noqa: BLE001 - reported, and tried again
                 text = f"{path} cannot be read now, and is tried again: {_named(error)}"
-                alarms.append(Alarm(AlarmCode.GEO_UNREADABLE, str(path), text))
+                alarms.append(Alarm(GeoAlarmCode.GEO_UNREADABLE, str(path), text))
                 failed = True
                 continue
             self._seen[path] = identity, regions
@@ -136,7 +146,7 @@ class GeoDatabases:
                 self._kept = networks
         except Exception as error:  # noqa: BLE001 - reported
             text = f"cannot be written, so a restart reads the databases again: {_named(error)}"
-            yield Alarm(AlarmCode.GEO_UNREADABLE, str(self._kept_path), text)
+            yield Alarm(GeoAlarmCode.GEO_UNREADABLE, str(self._kept_path), text)
 
 
 def _named(error: Exception) -> str:
@@ -207,15 +217,6 @@ def locations_of(paths: Sequence[Path], addresses: Sequence[Address]) -> list[di
     return found
 
 
-def identity_of(path: Path) -> object:
-    """Return a value that changes if the file is changed or replaced, or can no longer be read."""
-    try:
-        status = path.stat()
-    except OSError as error:
-        return error.errno
-    return status.st_ino, status.st_size, status.st_mtime_ns
-
-
 def _walk(database: Database, regions: frozenset[str]) -> dict[str, Gatherer]:
     found = {region: Gatherer() for region in regions}
     v4_only, waiting = database.version == 4, 0  # noqa: PLR2004 - the IP version
@@ -242,3 +243,14 @@ def _check_room(found: Mapping[str, Gatherer]) -> None:
         gatherer.compact()
     if sum(map(len, found.values())) > MOST_NETWORKS:
         raise ValueError(f"it has more than {MOST_NETWORKS} networks of these regions")
+
+
+def files_of(settings: Any) -> tuple[Path, ...]:  # noqa: ANN401 - the child that sends loads no settings
+    """Return the databases that a configuration names."""
+    return tuple(settings.geo.database or ())
+
+
+build = GeoDatabases
+"""The networks of regions, for the lists."""
+UNKNOWN = GeoAlarmCode.LIST_UNKNOWN_REGION
+"""The code of the alarm that a region on a list has no network."""

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.config.converters import MailSecurity
 from ringfence.config.loader import parse
-from ringfence.config.schema import NotifySettings
 from ringfence.errors import ConfigError
-from ringfence.values.notification import QuietHours, Severity, Topic
+from ringfence.features.notify.settings import MailSecurity, NotifySettings
+from ringfence.features.notify.topics import QuietHours, Severity, Topic
 from ringfence.values.secret import Secret
 
 MAIL = "[[notify.mail]]\nto = ['admin@example.com']\n"
@@ -23,7 +22,7 @@ HOURS = 'must be two different times of the day such as "22:00-07:00"'
 def read(text: str, *, secrets: bool = False) -> NotifySettings:
     """Return the channels of a configuration."""
     head = "[[asterisk]]\nami.enabled = false\n"
-    return parse(tomllib.loads(head + text), "here", {}, secrets=secrets).notify
+    return parse(tomllib.loads(head + text), "here", {}, secrets=secrets).of(NotifySettings)
 
 
 def problems(text: str, *, secrets: bool = False) -> list[str]:

@@ -1,0 +1,26 @@
+"""The alarms of feeds."""
+
+from ringfence.alarm_codes import AnyAlarmCode
+
+
+class FeedAlarmCode(AnyAlarmCode):
+    """The codes of the alarms that feeds raise."""
+
+    FEED_REFUSED = (
+        "feed.refused",
+        "A feed's new list is damaged, or its size changed more than tenfold; the last good list stays.",
+        "Look at the list. `ringfence feeds refresh --force NAME` accepts any size.",
+    )
+    FEED_FAILED = (
+        "feed.failed",
+        "A feed has no list yet, or has not been fetched for half of its `max_age`.",
+        "Look at `systemctl status ringfence-feeds`, or at the program that writes the file.",
+    )
+    FEED_EXPIRED = (
+        "feed.expired",
+        "A feed's list is older than its `max_age`; it denies nothing until there is a new one.",
+        "Look at `systemctl status ringfence-feeds`, or remove the feed.",
+    )
+
+
+CODES = FeedAlarmCode

@@ -1,0 +1,26 @@
+"""The alarms of the fence."""
+
+from ringfence.alarm_codes import AnyAlarmCode
+
+
+class FenceAlarmCode(AnyAlarmCode):
+    """The codes of the alarms that the fence raises."""
+
+    FENCE_WAITS = (
+        "fence.waits",
+        "The fence is configured to drop packets, but nobody has started it, so it only counts.",
+        "Look at `ringfence fence status`, and run `ringfence fence enforce`.",
+    )
+    FENCE_TRIAL = (
+        "fence.trial",
+        "The fence drops packets as a trial, and only counts after its end.",
+        "Run `ringfence fence confirm` to keep it.",
+    )
+    FENCE_INCOMPLETE = (
+        "fence.incomplete",
+        "The kernel may lack somebody whom the fence admits, so the fence only counts.",
+        "Correct what the text names: `[fence] countries`, `[geo] database` or `[firewall] max_bans`.",
+    )
+
+
+CODES = FenceAlarmCode

@@ -1,0 +1,21 @@
+"""The alarms about databases of countries."""
+
+from ringfence.alarm_codes import AnyAlarmCode
+
+
+class GeoAlarmCode(AnyAlarmCode):
+    """The codes of the alarms about databases: one that is unreadable, and one that lacks a region."""
+
+    GEO_UNREADABLE = (
+        "geo.unreadable",
+        "A database of countries cannot be read; its last content counts.",
+        "Correct `database` in `[geo]`, or replace the file.",
+    )
+    LIST_UNKNOWN_REGION = (
+        "list.unknown_region",
+        "No database has a network of a country or autonomous system on a list.",
+        "Correct the entry, or update the database of `[geo]`.",
+    )
+
+
+CODES = GeoAlarmCode

@@ -1,0 +1,38 @@
+"""``[geo]``: the databases of countries and of autonomous systems."""
+
+from collections.abc import Mapping
+
+from attrs import evolve, frozen
+
+from ringfence.config.converters import Paths
+from ringfence.lists.entries import Configured
+
+
+@frozen
+class GeoSettings:
+    """``[geo]``: the files that list the networks of countries and of autonomous systems; None for none."""
+
+    database: Paths | None = None
+
+
+TABLE = GeoSettings
+
+
+def lists(geo: GeoSettings, configured: Configured) -> Configured:
+    """Return ``configured`` with the databases."""
+    return evolve(configured, databases=tuple(geo.database or ()))
+
+
+def problems(_: GeoSettings, tree: Mapping[str, object]) -> list[str]:
+    """Return a problem for each table that has countries if ``[geo]`` has no database.
+
+    A database with an invalid path counts, too, because the path is reported elsewhere.
+    """
+    geo = tree.get("geo")
+    if isinstance(geo, Mapping) and "database" in geo:
+        return []
+    return [
+        f"{name}.countries: need a database of networks; fix: name one in [geo] database"
+        for name, table in tree.items()
+        if isinstance(table, Mapping) and table.get("countries")
+    ]

@@ -1,0 +1,23 @@
+"""The alarms of a trial."""
+
+from ringfence.alarm_codes import AnyAlarmCode, Mark
+
+
+class TrialAlarmCode(AnyAlarmCode):
+    """The codes of the alarms that a trial raises."""
+
+    TRIAL_NOT_ENDED = (
+        "trial.not_ended",
+        "A trial has ended, but not everything could be removed.",
+        "Run `ringfence off`.",
+        Mark.CRITICAL,
+    )
+    TRIAL_RUNNING = (
+        "trial.running",
+        "A trial runs, and removes everything at its end.",
+        "Run `ringfence confirm` to keep everything in place.",
+        Mark.INFO,
+    )
+
+
+CODES = TrialAlarmCode

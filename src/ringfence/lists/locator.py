@@ -1,0 +1,60 @@
+"""The locations of the addresses in answers to commands (``values/location.py``). A feature knows them."""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import ip_interface
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from ringfence.lists.kept import identity_of
+from ringfence.lists.regions import known_locations
+from ringfence.values.location import UNKNOWN, Location, row_of
+from ringfence.values.network import Address
+
+MOST = 4_096
+"""The maximum number of addresses that are remembered."""
+
+
+class Locator:
+    """The locations of addresses, read from ``files``.
+
+    They are remembered until a file changes. The live display asks for the same addresses each second.
+    """
+
+    def __init__(self, files: Sequence[Path] = ()) -> None:
+        self._sources = tuple(files)
+        self._files: list[object] = []
+        self._known: dict[Address, Location] = {}
+        self._lock = Lock()
+
+    def configure(self, files: Sequence[Path]) -> None:
+        """Use the files of a configuration."""
+        self._sources = tuple(files)
+
+    async def of(self, addresses: Sequence[Address]) -> list[Location]:
+        """Return the location of each address. A thread reads the files."""
+        if not self._sources or not addresses:
+            return [UNKNOWN] * len(addresses)
+        return await asyncio.to_thread(self.read, addresses)
+
+    async def add_to(self, rows: Iterable[Mapping[str, Any]], key: str) -> list[dict[str, Any]]:
+        """Return rows with the location of the address or network that each has under ``key``.
+
+        The location of a network is that of its first address.
+        """
+        rows = list(rows)
+        found = await self.of([ip_interface(row[key]).ip for row in rows])
+        return [{**row, **row_of(one)} for row, one in zip(rows, found, strict=True)]
+
+    def read(self, addresses: Sequence[Address]) -> list[Location]:
+        """Return the location of each address, and remember it. Leave out files that cannot be read."""
+        sources = self._sources
+        files: list[object] = [(path, identity_of(path)) for path in sources]
+        with self._lock:
+            if files != self._files or len(self._known) + len(addresses) > MOST:
+                self._files, self._known = files, {}
+            new = [address for address in {*addresses} if address not in self._known]
+            found = known_locations(sources, new) if new else []
+            self._known |= {one: {**UNKNOWN, **known} for one, known in zip(new, found, strict=True)}
+            return [self._known[address] for address in addresses]

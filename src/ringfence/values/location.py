@@ -1,0 +1,50 @@
+"""Where an address is: its country and its network's operator, as far as they are known.
+
+A location is a mapping with the keys of UNKNOWN. Rows of answers have a part of them.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Location = Mapping[str, str]
+
+UNKNOWN: Location = {"country": "", "asn": "", "organisation": ""}
+"""The location of an address about which nothing is known. A location always has these keys."""
+AREAS = {"countries": "COUNTRY"}
+"""The name of a group of addresses by where they are, with the head of its column in a table."""
+
+
+def area_of(location: Mapping[str, Any]) -> str:
+    """Return the country of a location or row; "" if it is unknown."""
+    return str(location.get("country", ""))
+
+
+def operator_of(location: Mapping[str, Any]) -> str:
+    """Return the number and the name of the network's operator in one text; "" if they are unknown."""
+    return " ".join(filter(None, (location.get("asn"), location.get("organisation"))))
+
+
+def parts_of(location: Mapping[str, Any]) -> list[str]:
+    """Return what is known about a location: the country, then the number and the name of the operator."""
+    return [str(location[key]) for key in UNKNOWN if location.get(key)]
+
+
+def text_of(location: Location) -> str:
+    """Return a location in one text; "" if nothing is known."""
+    return ", ".join(filter(None, (area_of(location), operator_of(location))))
+
+
+def where(location: Location) -> str:
+    """Return the country of a location in words."""
+    return area_of(location) or "its country is unknown"
+
+
+def row_of(location: Location) -> dict[str, str]:
+    """Return the part of a location that rows of answers have."""
+    return {"country": area_of(location)}
+
+
+def column_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return the column of a table that shows the countries of rows; no column if none is known."""
+    cells = [area_of(row) for row in rows]
+    return {"COUNTRY": cells} if any(cells) else {}
