@@ -16,38 +16,14 @@ An *observed* friend is copied like a stranger, because Asterisk refuses it agai
 *Friends* are the known phones and trunks of this PBX. The *scope* of a ban is the traffic that it drops: all
 (a full ban), or that of the SIP ports, by any transport or only by UDP or TCP (``values.ban.Scope``).
 
-The rules stand in this order:
-
-1. No rule drops packets of networks on the administrator's allow list.
-2. The bans and the deny list drop packets from their addresses. The lists of fetched and of decided networks
-   do so too, except for packets of ``PASSING``. With ``FirewallPlan.new_only``, they do so after all other
-   rules, and only what begins a new flow.
-   Then fragments of a stranger's packets to the SIP ports are dropped, but only where the kernel does not
-   reassemble packets before these rules (``FRAGMENTS``).
-3. The limiter drops the packets of sources that send too many, except for those of friends. (Those that are
-   unshielded have this exemption too: forged packets must not use up the registrations of a phone.) Then the
-   ration of questions drops what a stranger asks the SIP ports too fast (``AskingRation``).
-4. One rule copies the packets of strangers and of observed friends to the SIP ports (not those of TLS) to
-   the wire, at most ``REQUEST_RATE`` a second, and ``SENDER_RATE`` of one source.
-5. The log rules copy outgoing challenges to the wire, and all else that the SIP ports send to a stranger or
-   an observed friend: answers by UDP, and every TCP segment.
-6. The bans and the lists of rule 2 drop packets to their addresses, as in rule 2.
-7. The ration drops the refusals to a stranger that are too many: datagrams and WebSocket frames with a
-   refusal, and any data of SIP over TCP and TLS beyond some bytes.
-
-Behind connection tracking, the *fence* drops what strangers send to the SIP ports, unless they are inside
-(``FirewallPlan.fence``).
-
-Rule 5 precedes rule 6, so the wire also sees the challenges that a ban drops. Without them, it would not know
-all receivers of a nonce: within a second, PJSIP sends the same nonce to all clients of a proxy. Nobody
-receives the nonce of a dropped challenge, so this nonce cannot prove a wrong address.
+``stages.py`` has the rules in their order.
 """
 
 import enum
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_network
-from typing import Protocol
+from typing import Protocol, Self
 
 from attrs import evolve, fields, frozen
 
@@ -456,10 +432,18 @@ class FirewallPlan:
     fence: LimitMode = LimitMode.OFF
 
     @property
-    def foreign_lists(self) -> Mapping["NetworkList", Scope]:
-        """The lists whose contents come from others, each with the traffic that it drops."""
-        decided = {NetworkList.DECIDED: Scope.SIP} if self.decisions else {}
-        return {NetworkList.FETCHED: Scope.FULL, **decided}
+    def covered(self) -> Mapping[Scope, Ports | None]:
+        """The ports that a ban of each scope covers; None: all."""
+        ports = self.sip_ports
+        full = None if self.every_port else Ports(tuple(sorted({*ports.udp, PROBE_PORT})), ports.tcp)
+        narrow = {Scope.SIP_UDP: Ports(ports.udp, ()), Scope.SIP_TCP: Ports((), ports.tcp)}
+        return {Scope.FULL: full, Scope.SIP: ports, **narrow}
+
+    @property
+    def dropped_lists(self) -> Mapping["NetworkList", Scope]:
+        """The lists whose networks are dropped, each with the traffic that it drops."""
+        without = () if self.decisions else (NetworkList.DECIDED,)
+        return {one: one.drops for one in NetworkList if one.drops is not None and one not in without}
 
     @property
     def limits_copies(self) -> bool:
@@ -525,42 +509,44 @@ ListSteps = Generator[Callable[[], None] | None, None, None]
 
 
 class NetworkList(enum.StrEnum):
-    """A list of networks in the kernel. Its sets hold no bans.
+    """A list of networks in the kernel, with its contents. Its sets hold no bans.
 
-    No rule of ringfence drops packets of networks on ``ALLOW``. Packets of other networks on ``DENY`` are
-    dropped as by a full ban. ``FETCHED`` has the denied networks that no administrator named one by one:
-    those of feeds, and of countries and autonomous systems. Their packets are dropped too,
-    except for packets of ``PASSING``. ``DECIDED`` has the networks that other hosts have banned. They are
-    dropped likewise, but only to the SIP ports.
+    ``drops`` is the traffic that is dropped as by a ban, or None. ``passes``: its networks pass the lists
+    that are ``by_machine``, and the fence: no list that a machine makes may silence a phone.
 
-    The limiter and the ration do not apply to ``FRIENDS``, ``UNSHIELDED`` and ``ALLOW``: forged senders must
+    The limiter and the rations do not apply to ``FRIENDS``, ``UNSHIELDED`` and ``ALLOW``: forged senders must
     not end a phone's registration, nor make its calls slow. Some bans do not apply to ``FRIENDS``
-    (:func:`~ringfence.values.network.exempts_friends`). ``UNSHIELDED`` are friends from whose address
-    somebody else seems to guess. Their conversations are copied to the wire like those of strangers, and so
-    are those of ``OBSERVED`` friends; nothing else changes for these.
-
-    ``ADMITTED`` are all friends and former friends, each with its /64, and what an administrator admits for a
-    time. So a friend that moves between two other lists never leaves ``PASSING``. ``INSIDE`` are the networks
-    and countries of the fence, which admits them and ``PASSING``.
+    (:func:`~ringfence.values.network.exempts_friends`). ``ADMITTED`` has all friends: one that moves between
+    two other lists passes at every moment.
     """
 
-    ALLOW = "allow"
-    FRIENDS = "friends"
-    UNSHIELDED = "unshielded"
-    OBSERVED = "observed"
-    ADMITTED = "admitted"
-    INSIDE = "inside"
-    DENY = "deny"
-    FETCHED = "fetched"
-    DECIDED = "decided"
-    """The lists are written in this order, so the kernel knows the friends before it drops any."""
+    def __new__(cls, value: str, contents: str = "", drops: Scope | None = None, *flags: bool) -> Self:
+        """Return the member of a row of the table below."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.contents, member.drops = contents, drops
+        member.passes, member.by_machine = flags
+        return member
+
+    contents: str
+    drops: Scope | None
+    passes: bool
+    by_machine: bool
+
+    # They are written in this order, so the kernel knows the friends before it drops any.
+    ALLOW = "allow", "the allow list, and the networks that this host needs", None, False, False
+    FRIENDS = "friends", "known phones and trunks", None, True, False
+    UNSHIELDED = "unshielded", "friends from whose address somebody else seems to guess", None, True, False
+    OBSERVED = "observed", "friends that Asterisk refuses again and again", None, False, False
+    ADMITTED = "admitted", "former and present friends with their /64, and admitted ones", None, True, False
+    INSIDE = "inside", "the networks and countries of the fence", None, False, False
+    DENY = "deny", "the deny list", Scope.FULL, False, False
+    FETCHED = "fetched", "feeds, and denied countries and autonomous systems", Scope.FULL, False, True
+    DECIDED = "decided", "networks that other hosts banned", Scope.SIP, False, True
 
 
-PASSING = NetworkList.FRIENDS, NetworkList.UNSHIELDED, NetworkList.ADMITTED
-"""The lists that pass fetched and decided networks, and the fence, as the allow list does.
-
-No list that a machine makes may silence a phone.
-"""
+PASSING = tuple(one for one in NetworkList if one.passes)
+"""The lists that pass fetched and decided networks, and the fence, as the allow list does."""
 
 
 @frozen
