@@ -61,9 +61,10 @@ from attrs import define
 from ringfence.clock import Backoff
 from ringfence.netlink.connection import NETLINK_NETFILTER, open_listener
 from ringfence.netlink.nflog import GROUP, Acknowledged, Logged, bind_request, missing, read_datagram
-from ringfence.parse.challenge import continues, is_segment, parse_answers, parse_cut, parse_requests
+from ringfence.parse.challenge import continues, is_segment, parse_answers, parse_cut
 from ringfence.parse.packet import source_of
 from ringfence.parse.request_stream import RequestStreams
+from ringfence.parse.requests import parse_requests
 from ringfence.parse.stream import Streams
 from ringfence.parse.tls_records import TlsStreams, parse_exchange
 from ringfence.sources.state import Condition, EndError, State, SupervisedSource
