@@ -96,9 +96,11 @@ def test_a_copy_without_a_feature_guards(features: Sequence[str], tmp_path: Path
 def test_a_table_of_a_missing_feature_is_one_clear_error(features: Sequence[str], tmp_path: Path) -> None:
     """The check of a configuration names each table and each variable with the feature that it needs."""
     tables = sorted(table for table, name in street.SETTINGS.items() if name in features)
-    variables = {f"RINGFENCE_{table.upper()}__KEY": table for table in tables}
+    variables = {f"RINGFENCE_{table.upper().replace('.', '__')}__KEY": table for table in tables}
+    places = [table.replace("asterisk.", "asterisk[0].") for table in tables]
     file = tmp_path / "ringfence.toml"
-    file.write_text("".join(f"[{table}]\n" for table in tables), "utf-8")
+    inside = "[[asterisk]]\n" if any("." in table for table in tables) else ""
+    file.write_text(inside + "".join(f"[{table}]\n" for table in tables), "utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "ringfence", "config", "check", "--without-secrets", str(file)],
         env={**os.environ, **variables, "PYTHONPATH": str(copy_without(features, tmp_path))},
@@ -113,7 +115,7 @@ def test_a_table_of_a_missing_feature_is_one_clear_error(features: Sequence[str]
             f"{file}:",
             *(
                 f"  {where}: {street.SETTINGS[table]} {fix} [{table}]"
-                for where, table in [*variables.items(), *zip(tables, tables, strict=True)]
+                for where, table in [*variables.items(), *zip(places, tables, strict=True)]
             ),
         ],
     )

@@ -310,11 +310,6 @@ class AlarmCode(AnyAlarmCode):
         "Let AMI listen at the port in `[asterisk.ami]`, on this host or at the container's address.",
         Mark.KNOWN_LATE,
     )
-    HEP_MISSING = (
-        "hep.missing",
-        "Asterisk's export (HEP) lacks messages of TLS or WSS: it is not set up, or a sender prevents it.",
-        "If `ringfence check` finds that nothing arrives, set up `hep.conf`. Otherwise do nothing.",
-    )
     LIMITER_FULL = (
         "limiter.full",
         "The limiter has no room for more sources, because packets come from a million addresses.",

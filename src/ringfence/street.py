@@ -13,7 +13,8 @@ it adds has fixed names, and each of these modules is optional. The guard loads 
   the lists, and return it with what this table adds.
   If the table has secrets: its property ``secrets``, each with the file that may contain it instead; and
   ``with_secrets``, a function that returns the table with the secrets of these files, and a line for each
-  file that it cannot use
+  file that it cannot use. A table in ``[[asterisk]]`` has nothing of this but ``TABLE``, and ``at_start``, a
+  function that gets the settings and returns those that take effect only at the start of the daemon
 - in the module ``table``: ``TABLES``, its tables in the database
 - in the module ``alarms``: ``CODES``, the codes of its alarms (``alarm_codes.py``)
 - in the module ``guard``: ``build``, a function that gets the daemon's parts (``guard/feature.py``) and
@@ -66,6 +67,7 @@ STREET = {
     "report": "what happened in a period, as a command and by mail each week",
     "publish": "the list of banned networks for routers",
     "replay": "past logs played to the rules, and how their lines are read",
+    "hep": "Asterisk's own export of decrypted SIP, read from the wire",
     "web": "the live page",
     "metrics": "numbers for Prometheus, and the server of the list for routers",
 }
@@ -75,6 +77,7 @@ The feature that sends reports stands before the one that makes them.
 """
 
 SETTINGS = {
+    "asterisk.hep": "hep",
     "fence": "fence",
     "geo": "geo",
     "feeds": "feeds",
@@ -83,7 +86,10 @@ SETTINGS = {
     "metrics": "metrics",
     "publish": "publish",
 }
-"""The tables of ringfence.toml that features have: the feature of each, in the order of ``config show``."""
+"""The tables of ringfence.toml that features have: the feature of each, in the order of ``config show``.
+
+A table whose name begins with ``asterisk.`` is in each ``[[asterisk]]``.
+"""
 
 NEEDS = dict.fromkeys(("allow.countries", "deny.countries", "fence.countries"), "geo")
 """The keys of other tables that need a feature, with this feature."""
@@ -135,7 +141,14 @@ def commands() -> dict[str, Command]:
 
 
 @cache
-def settings() -> dict[str, Any]:
-    """Return the module ``settings`` of each feature that this copy has, by its table in ringfence.toml."""
-    here = {table: name for table, name in SETTINGS.items() if name in present()}
-    return {table: import_module(f"{_FOLDER}.{name}.settings") for table, name in here.items()}
+def settings(inside: str = "") -> dict[str, Any]:
+    """Return the module ``settings`` of each feature that this copy has, by its table in ringfence.toml.
+
+    With ``inside``, return those of the tables in that table, by their names in it.
+    """
+    found: dict[str, Any] = {}
+    for path, name in SETTINGS.items():
+        outer, _, table = path.rpartition(".")
+        if outer == inside and name in present():
+            found[table] = import_module(f"{_FOLDER}.{name}.settings")
+    return found

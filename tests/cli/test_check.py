@@ -23,8 +23,7 @@ from tests.support.daemon import GRANTED, Guard, ami_server, until
 from tests.support.lab import Lab
 from tests.support.netns import run
 
-from ringfence.cli.check import UNPROVEN, _closed_connections, _export_finding, _logins
-from ringfence.guard.source_manager import NO_EXPORT
+from ringfence.cli.check import UNPROVEN, _closed_connections, _logins
 from ringfence.netlink.nflog import GROUP, bind_request
 from ringfence.sources.state import WITHOUT_CLIENTS, WITHOUT_LOG, WITHOUT_WIRE
 
@@ -351,20 +350,6 @@ def test_logins(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _logins().line == (
         "--  logins: no logind runs here; your own address could be banned; fix: put it on the allow list"
     )
-
-
-@pytest.mark.parametrize(
-    ("exported", "line"),
-    [
-        (None, "--  export (HEP): only a running daemon knows whether messages by TLS and WSS arrive"),
-        ((0, 7), "ok  export (HEP): 7 messages by TLS and WSS since the daemon's start"),
-        ((0,), f"since the daemon's start; if there should be some: {NO_EXPORT}"),
-    ],
-)
-def test_the_export_of_asterisk(exported: tuple[int, ...] | None, line: str) -> None:
-    """The daemon's counts show whether messages arrive; if none does, the line has the remedy."""
-    report = None if exported is None else {"sources": [{}, *({"exported": one} for one in exported)]}
-    assert _export_finding(report).line.endswith(line)
 
 
 @pytest.mark.asterisk

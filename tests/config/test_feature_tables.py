@@ -15,6 +15,7 @@ from ringfence.config.schema import Settings
 from ringfence.errors import ConfigError
 
 VALUES: dict[str, dict[str, Any]] = {
+    "asterisk.hep": {"enabled": True, "port": 9_061, "tls_ports": [5_071], "wss_ports": [8_443]},
     "fence": {"mode": "observe", "networks": ["203.0.113.0/24"]},
     "geo": {"database": ["/srv/geo.mmdb"]},
     "crowdsec": {
@@ -31,6 +32,7 @@ VALUES: dict[str, dict[str, Any]] = {
 """Valid values of each table; none is the default."""
 NESTED = {"feeds", "notify"}
 """Tables that have tables in them, and tests of their own."""
+TABLES = street.settings() | {f"asterisk.{name}": one for name, one in street.settings("asterisk").items()}
 LISTEN = {"RINGFENCE_METRICS__LISTEN": "127.0.0.1:9721"}
 
 
@@ -38,42 +40,49 @@ def shown(folder: Path, text: str, environ: dict[str, str], table: str) -> dict[
     """Return the values of a table that ``config show`` shows, by key."""
     file = folder / "ringfence.toml"
     file.write_text(text, "utf-8")
-    return {str(value.path[1]): value for value in effective(file, environ) if value.path[0] == table}
+    found: dict[str, Value] = {}
+    for value in effective(file, environ):
+        *tables, key = (part for part in value.path if isinstance(part, str))
+        if ".".join(tables) == table:
+            found[key] = value
+    return found
 
 
 def test_every_feature_with_settings_has_its_row() -> None:
     """The street knows the table of each feature that brings one, and each of these has values here."""
-    assert {*street.modules("settings")} == {*street.settings().values()}
-    assert VALUES.keys() | NESTED == street.settings().keys()
+    assert {*street.modules("settings")} == {*TABLES.values()}
+    assert VALUES.keys() | NESTED == TABLES.keys()
 
 
 @pytest.mark.parametrize("table", VALUES)
 def test_a_table_is_read_from_the_file(tmp_path: Path, table: str) -> None:
     """Each value is in force, and is shown with its line; the other keys have their defaults."""
-    lines = [f"[{table}]", *(f"{key} = {toml_of(value)}" for key, value in VALUES[table].items())]
+    head = ["[[asterisk]]"] if "." in table else []
+    lines = [*head, f"[{table}]", *(f"{key} = {toml_of(value)}" for key, value in VALUES[table].items())]
     text = "\n".join(lines)
     found = shown(tmp_path, text, {} if table == "metrics" else LISTEN, table)
 
     assert {
         key: (value.value, value.line) for key, value in found.items() if value.origin is ValueOrigin.FILE
-    } == {key: (value, line) for line, (key, value) in enumerate(VALUES[table].items(), 2)}
-    kind = street.settings()[table].TABLE
+    } == {key: (value, line) for line, (key, value) in enumerate(VALUES[table].items(), len(head) + 2)}
+    kind = TABLES[table].TABLE
     assert [*found] == [field.name for field in attrs.fields(kind)]
-    assert Settings().of(kind) == kind()
+    assert (Settings().asterisk[0] if head else Settings()).of(kind) == kind()
 
 
 @pytest.mark.parametrize("table", VALUES)
 def test_a_table_is_read_from_the_environment(tmp_path: Path, table: str) -> None:
     """Each key has a variable, which a mistake names."""
-    texts = {key: str(value).strip("[]'").lower() for key, value in VALUES[table].items()}
-    environ = LISTEN | {variable_of((table, key)): text for key, text in texts.items()}
+    texts = {key: toml_of(value).strip('"') for key, value in VALUES[table].items()}
+    names = {key: variable_of((*table.split("."), key)) for key in texts}
+    environ = LISTEN | {names[key]: text for key, text in texts.items()}
     found = shown(tmp_path, "", environ, table)
 
     assert {key: value.value for key, value in found.items() if value.variable} == VALUES[table]
-    for key in VALUES[table]:
+    for name in names.values():
         with pytest.raises(ConfigError) as caught:
-            shown(tmp_path, "", {variable_of((table, key)): "["}, table)
-        assert caught.value.problems[0].startswith(f"{variable_of((table, key))}: ")
+            shown(tmp_path, "", {name: "["}, table)
+        assert caught.value.problems[0].startswith(f"{name}: ")
 
 
 @pytest.mark.parametrize("table", VALUES)
@@ -81,6 +90,4 @@ def test_a_table_is_documented(table: str) -> None:
     """The page of the configuration has a row for each key."""
     rows = rows_of(section_of(text_of("docs/configuration.md"), f"## [{table}]"))
 
-    assert [row[0] for row in rows] == [
-        f"`{field.name}`" for field in attrs.fields(street.settings()[table].TABLE)
-    ]
+    assert [row[0] for row in rows] == [f"`{field.name}`" for field in attrs.fields(TABLES[table].TABLE)]

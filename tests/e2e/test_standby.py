@@ -18,7 +18,8 @@ from tests.support.relay import Relay
 from ringfence.clock import Backoff
 from ringfence.parse.log import LogReader
 from ringfence.sources.ami import AmiSource, AmiTarget
-from ringfence.sources.log_file import LogFileSource, LogIngest
+from ringfence.sources.log_file import LogFileSource
+from ringfence.sources.log_ingest import LogIngest
 from ringfence.sources.standby import Standby, StandbyLog
 from ringfence.sources.state import State
 from ringfence.values.event import SecurityEvent, Service, SourceId

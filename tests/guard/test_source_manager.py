@@ -59,7 +59,6 @@ class Managed:
             drain=lambda: self.order.append("drained"),
             is_listening=True,
             set_asterisks=lambda _: None,
-            exports=None,
             hurry=None,
         )
         anything: Any = SimpleNamespace(read=dict, record=None, on_roster=None, on_contact=None)

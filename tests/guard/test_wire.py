@@ -1,28 +1,17 @@
 """The wire in a running daemon: when it sees everything, and which containers count."""
 
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from attrs import evolve
-from tests.detect.events import event
 from tests.support.kept import Kept
 
 from ringfence.errors import HostError
 from ringfence.firewall.contract import Opened
-from ringfence.guard.source_manager import (
-    CALM,
-    DAY,
-    EXPORT_WITHIN,
-    NO_EXPORT,
-    ExportWatch,
-    SocketUsers,
-    WireReader,
-)
+from ringfence.guard.source_manager import CALM, SocketUsers, WireReader
 from ringfence.sources.state import WITHOUT_WIRE, Condition, State
-from ringfence.sources.wire import WireCounts
-from ringfence.values.event import Endpoint, EventKind, SecurityEvent, Service, SourceId, Transport
 
 
 class Judge:
@@ -101,74 +90,6 @@ class Time:
     def mono(self) -> float:
         """Return the time."""
         return self.now
-
-
-REMOTE = Endpoint(ip_address("192.0.2.7"), 40_000, Transport.TLS)
-REPORTED = evolve(event(EventKind.CHALLENGE_SENT), remote=REMOTE)
-
-
-class Watched:
-    """A watch of Asterisk's export, its clock, and the source that it asks."""
-
-    def __init__(self) -> None:
-        self.clock = Time()
-        clock: Any = self.clock
-        self.watch = ExportWatch(clock)
-        self.source: Any = SimpleNamespace(
-            condition=Condition(State.LISTENING), exported={}, counts=WireCounts()
-        )
-
-    def alarm_after(self, seconds: float) -> str:
-        """Return the text of the alarm after this time; "" if there is none."""
-        self.clock.now += seconds
-        alarm = self.watch.alarm(self.source)
-        return alarm.text if alarm is not None else ""
-
-
-def test_a_message_that_is_not_exported_is_an_alarm_for_a_day() -> None:
-    """The text says what to do if nothing arrives at all, and otherwise that a sender suppresses it."""
-    for exported, text in ((0, NO_EXPORT), (7, "keeps Asterisk from exporting")):
-        here = Watched()
-        here.source.counts.exported = exported
-        here.watch.on_events([REPORTED], 0.0)
-        assert here.alarm_after(EXPORT_WITHIN - 0.1) == ""
-        assert text in here.alarm_after(0.1)
-        assert text in here.alarm_after(DAY - 1.0)
-        assert here.alarm_after(1.0) == ""
-
-
-@pytest.mark.parametrize("exported", [-EXPORT_WITHIN, 0.0, 0.5])
-def test_an_exported_message_is_no_alarm(exported: float) -> None:
-    """It may come before or after AMI's report."""
-    here = Watched()
-    here.source.exported[REMOTE] = exported
-    here.watch.on_events([REPORTED], 0.0)
-    assert here.alarm_after(EXPORT_WITHIN) == ""
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        evolve(REPORTED, service=Service.SIP),
-        evolve(REPORTED, source=SourceId("pbx", "log:full")),
-        evolve(REPORTED, remote=evolve(REMOTE, transport=Transport.WS)),
-    ],
-)
-def test_which_messages_need_no_export(other: SecurityEvent) -> None:
-    """Those of chan_sip, of other transports, and those that only a log reports."""
-    here = Watched()
-    here.watch.on_events([other], 0.0)
-    assert here.alarm_after(EXPORT_WITHIN) == ""
-
-
-def test_nothing_is_missed_while_the_wire_is_not_read() -> None:
-    """A message of that time is forgotten, but a refusal without its request is an alarm."""
-    here = Watched()
-    here.source.condition = Condition(State.LOST)
-    here.watch.on_events([REPORTED], 0.0)
-    assert here.alarm_after(EXPORT_WITHIN) == ""
-    here.source.counts.unasked += 1
-    assert here.alarm_after(1.0) == NO_EXPORT
 
 
 def test_the_users_of_asterisk_are_looked_up_again_for_a_foreign_answer() -> None:

@@ -117,7 +117,7 @@ FAULTS_OF_SITES = (
     Fault(
         "e",
         "A first Authorization header of garbage keeps each attempt claimed.",
-        "ringfence.parse.challenge:parse_request",
+        "ringfence.parse.requests:parse_request",
         _first_nonce_only,
         tuple(Act("guesses behind garbage", _A) for _ in range(5)),
     ),

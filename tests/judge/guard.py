@@ -32,9 +32,10 @@ from ringfence.guard.ban_list import bans_report
 from ringfence.guard.pipeline import EffectHandler, Pipeline
 from ringfence.netlink.nflog import Logged
 from ringfence.parse.ami import AmiDecoder
-from ringfence.parse.challenge import parse_answers, parse_requests
+from ringfence.parse.challenge import parse_answers
 from ringfence.parse.log import LogReader
 from ringfence.parse.request_stream import RequestStreams
+from ringfence.parse.requests import parse_requests
 from ringfence.parse.stream import Streams
 from ringfence.sources.wire import WireItem, WireSource
 from ringfence.store.database import Store

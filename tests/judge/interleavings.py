@@ -32,9 +32,10 @@ from ringfence.detect.detector import Detector
 from ringfence.detect.history import SingleAttempts
 from ringfence.detect.judgement import Counts, Disposition, Judgement, Login
 from ringfence.parse.ami import AmiDecoder
-from ringfence.parse.challenge import parse_answers, parse_requests
+from ringfence.parse.challenge import parse_answers
 from ringfence.parse.log import LogReader
 from ringfence.parse.request_stream import RequestStreams
+from ringfence.parse.requests import parse_requests
 from ringfence.parse.stream import Streams
 from ringfence.values.ban import Scope
 from ringfence.values.event import AMI, SecurityEvent, SourceId

@@ -7,9 +7,10 @@ from tests.parse.test_requests import REQUEST
 from tests.parse.test_requests import packet as copy
 
 from ringfence.parse.ami import END
-from ringfence.parse.challenge import parse_answers, parse_requests
+from ringfence.parse.challenge import parse_answers
 from ringfence.parse.notices import parse_distributor
 from ringfence.parse.request_stream import RequestStreams
+from ringfence.parse.requests import parse_requests
 from ringfence.parse.security import parse_strict, parse_tampered
 from ringfence.values.event import (
     MOST_ACCOUNT,

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ringfence.firewall.contract import HepExport
-from ringfence.parse.challenge import parse_request
 from ringfence.parse.hep import MOST_CONNECTIONS, Exported, Exports
 from ringfence.parse.request_stream import heads_in
+from ringfence.parse.requests import parse_request
 from ringfence.values.event import Endpoint, Service, Transport, short_session
 from ringfence.values.network import Address
 from ringfence.values.packet import Challenge, CopiedRequest

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 from tests.judge.packets import syns
 from tests.parse.worst import is_linear_in, seconds
 
-from ringfence.parse.challenge import parse_requests
 from ringfence.parse.packet import SEQUENCES
 from ringfence.parse.request_stream import (
     KEPT,
@@ -16,6 +15,7 @@ from ringfence.parse.request_stream import (
     MOST_MESSAGE,
     RequestStreams,
 )
+from ringfence.parse.requests import parse_requests
 from ringfence.values.event import Transport
 
 KEY = b"connection"

@@ -15,8 +15,8 @@ from tests.support.asterisk_files import PASSWORD, Kind
 from tests.support.lab import Lab
 from tests.support.network import PBX_IPV4, socket_in
 
-from ringfence.parse.challenge import parse_requests
 from ringfence.parse.request_stream import RequestStreams
+from ringfence.parse.requests import parse_requests
 from ringfence.values.event import short_session
 from ringfence.values.packet import CopiedRequest
 

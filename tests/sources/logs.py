@@ -7,7 +7,7 @@ from itertools import count
 from pathlib import Path
 
 from ringfence.parse.log import LogReader
-from ringfence.sources.log_file import LogIngest
+from ringfence.sources.log_ingest import LogIngest
 from ringfence.sources.standby import Sink, Standby, StandbyLog
 
 LINE = 90

@@ -13,7 +13,7 @@ from tests.sources.test_standby import START, line
 
 from ringfence.parse.line_result import LineResult, LogAlarm, LogCounts
 from ringfence.parse.log import LogReader
-from ringfence.sources.log_file import ANCIENT, AlarmCount, LogIngest, effective_time
+from ringfence.sources.log_ingest import ANCIENT, AlarmCount, LogIngest, effective_time
 from ringfence.sources.standby import Standby, StandbyLog
 from ringfence.values.event import EventKind, SecurityEvent, SourceId
 

@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.sources.logs import ROTATIONS, Log, Numbers
 
-from ringfence.sources import log_file as rotating
-from ringfence.sources.log_file import CHUNK, NOWHERE, LogIngest, Position, RotatingLog
+from ringfence.sources import log_rotation as rotating
+from ringfence.sources.log_ingest import LogIngest
+from ringfence.sources.log_rotation import CHUNK, NOWHERE, Position, RotatingLog
 
 
 @pytest.fixture(name="log")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.sources.log_file import (
+from ringfence.sources.log_rotation import (
     CHUNK,
     NOWHERE,
     Fifo,

@@ -10,7 +10,7 @@ from tests.support.attempts import ban_of
 
 from ringfence.errors import StoreError
 from ringfence.store.database import Store
-from ringfence.store.file import FileOwner, owner_of
+from ringfence.store.owner import FileOwner, owner_of
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can take the rights of others")
 

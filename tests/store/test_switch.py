@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from ringfence.errors import StoreError
 from ringfence.store.database import Store
-from ringfence.store.file import FileOwner
+from ringfence.store.owner import FileOwner
 from ringfence.store.switch import hold
 
 

@@ -187,7 +187,7 @@ def guarded(lab: Lab, folder: Path, **settings: Any) -> Iterator[SharedGuard]:  
     wire = settings.pop("wire", {"enabled": True})
     proxies = settings.pop("proxies", [])
     pbx = {"name": "pbx", "ami": ami, "logs": logs, "wire": wire, "proxies": proxies}
-    pbx["hep"] = settings.pop("hep", {})
+    pbx |= {"hep": settings.pop("hep")} if "hep" in settings else {}
     pbxs = [pbx, *settings.pop("others", [])]
     firewall = {"ration": {"mode": "observe"}, **settings.pop("firewall", {"backend": "ipset"})}
     firewall["ration"] = {"asking": "observe", **firewall["ration"]}

@@ -21,7 +21,7 @@ from ringfence.findings import Finding
 from ringfence.firewall import make_backend
 from ringfence.guard.process import USER, may_read
 from ringfence.guard.process import configure as configure_logging
-from ringfence.guard.source_manager import NO_EXPORT, target_of
+from ringfence.guard.source_manager import target_of
 from ringfence.host.asterisk_conf import FOLDER
 from ringfence.host.asterisk_logging import read_asterisk
 from ringfence.host.connections import ClosedSockets
@@ -29,7 +29,6 @@ from ringfence.host.console import Console, NoConsole, local_console
 from ringfence.host.hosts_file import HOSTS
 from ringfence.host.listening import find_proxy_sockets
 from ringfence.host.protected import why_no_logins
-from ringfence.plurals import counted
 from ringfence.sources.ami import AmiSource
 from ringfence.sources.state import WITHOUT_CLIENTS, WITHOUT_WIRE, State
 from ringfence.sources.wire import WireSource
@@ -62,6 +61,7 @@ class Checked(NamedTuple):
     ``files`` has the configuration files of the Asterisk on this host, and ``console`` is its console. With
     several Asterisks, or a remote one, ``files`` is None: it is unknown to which of them the files belong.
     ``hosts`` is the file with the names of hosts. ``weaknesses``: also report those of Asterisk's settings.
+    ``report`` is the daemon's status; None if it does not answer.
     """
 
     settings: Settings
@@ -69,6 +69,7 @@ class Checked(NamedTuple):
     console: Console
     hosts: Path
     weaknesses: bool
+    report: Mapping[str, Any] | None = None
 
 
 def check(
@@ -118,14 +119,12 @@ def _findings(path: Path, checked: Checked) -> Iterator[Finding]:
     yield from _asterisk_findings(checked, report)
     wire = asyncio.run(_wire_finding(settings, report))
     yield wire
-    if settings.hep_targets():
-        yield _export_finding(report)
     yield from _proxy_findings(settings, wire)
     yield from _firewall_findings(settings, report)
     yield _closed_connections()
     yield _logins()
     for feature in street.modules("check"):
-        yield from feature.findings(checked)
+        yield from feature.findings(checked._replace(report=report))
     yield from daemon
 
 
@@ -235,18 +234,6 @@ async def _wire_finding(settings: Settings, report: Mapping[str, Any] | None) ->
     if state == "listening":
         return Finding(True, "wire", detail)
     return Finding(False, "wire", f"{state}: {detail}; {UNPROVEN}; {WITHOUT_WIRE}")
-
-
-def _export_finding(report: Mapping[str, Any] | None) -> Finding:
-    """Check whether Asterisk's export of decrypted messages (HEP) arrives, by the daemon's ``report``."""
-    what = "export (HEP)"
-    if report is None:
-        return Finding(None, what, "only a running daemon knows whether messages by TLS and WSS arrive")
-    number = sum(source.get("exported", 0) for source in report["sources"])
-    if number:
-        return Finding(True, what, f"{counted(number, 'message')} by TLS and WSS since the daemon's start")
-    unless = "no message by TLS or WSS has arrived since the daemon's start; if there should be some:"
-    return Finding(None, what, f"{unless} {NO_EXPORT}")
 
 
 def _proxy_findings(settings: Settings, wire: Finding) -> Iterator[Finding]:

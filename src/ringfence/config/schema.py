@@ -42,7 +42,6 @@ from ringfence.firewall.contract import (
     AskingRation,
     BanAction,
     FirewallPlan,
-    HepExport,
     Limit,
     LimitMode,
     Ports,
@@ -53,7 +52,6 @@ from ringfence.lists.prefixes import code_of, text_of
 from ringfence.netlink.nflog import GROUP
 from ringfence.values.ban import Scope
 from ringfence.values.entry import ListEntry, ListKind
-from ringfence.values.event import Transport
 from ringfence.values.network import Network, NetworkSet
 from ringfence.values.secret import Secret
 
@@ -153,23 +151,29 @@ class WireSettings:
     https_pages: bool = False
 
 
-@frozen
-class HepSettings:
-    """``[asterisk.hep]``: whether Asterisk's own export of decrypted SIP messages (HEP) is a source.
+_T = TypeVar("_T")
 
-    It shows hidden guesses by TLS and WSS, which the wire cannot read. ringfence reads the export in the
-    kernel, wherever Asterisk sends it: ``port`` is the UDP port of ``capture_address`` in ``hep.conf``.
-    ``tls_ports`` and ``wss_ports`` are Asterisk's ports of SIP over TLS, and of WebSocket over TLS.
-    """
 
-    enabled: bool = False
-    port: Port = Port(9060)
-    tls_ports: tuple[Port, ...] = (Port(5061),)
-    wss_ports: tuple[Port, ...] = (Port(8089),)
+def _brought(inside: str, like: "Attribute[Any]") -> "list[Attribute[Any]]":
+    """Return the tables that features have in a table, as fields like another one."""
+    return [
+        like.evolve(name=table, alias=table, type=module.TABLE, default=Factory(module.TABLE))
+        for table, module in street.settings(inside).items()
+    ]
 
 
 @frozen
-class AsteriskSettings:
+class _Tables:
+    """A table to which features add theirs."""
+
+    def of(self, kind: type[_T]) -> _T:
+        """Return the table of a feature; ``kind`` is its type."""
+        found: _T = getattr(self, next(field.name for field in fields(type(self)) if field.type == kind))
+        return found
+
+
+@frozen(field_transformer=lambda _, own: [*own, *_brought("asterisk", own[-1])])
+class AsteriskSettings(_Tables):
     """``[[asterisk]]``: one PBX, its sources, and the SIP proxies on this host in front of it.
 
     ``proxies`` are the addresses from which the proxies send to Asterisk. ringfence never bans them; it bans
@@ -181,7 +185,6 @@ class AsteriskSettings:
     ami: AmiSettings = Factory(AmiSettings)
     logs: LogSettings = Factory(LogSettings)
     wire: WireSettings = Factory(WireSettings)
-    hep: HepSettings = Factory(HepSettings)
 
 
 @frozen
@@ -259,8 +262,8 @@ class DenySettings:
     countries: tuple[Region, ...] = ()
 
 
-_MANAGER_TLS = 5039
-"""Asterisk's default port of the manager interface by TLS."""
+_MANAGER_TLS, _WSS = 5039, 8089
+"""Asterisk's default ports of the manager interface and of WebSocket, both by TLS."""
 _SCOPES = {ScopeName("all"): Scope.FULL, ScopeName("sip"): Scope.SIP}
 _SCOPE_NAMES = {scope: name for name, scope in _SCOPES.items()}
 
@@ -363,24 +366,10 @@ def default_rules() -> dict[str, RuleSettings]:
     return {rule.name: RuleSettings.of(rule) for rule in RULES}
 
 
-def _with_features(_: type, own: "list[Attribute[Any]]") -> "list[Attribute[Any]]":
-    """Add the tables of the features that this copy has.
-
-    The guard's last table, ``[display]``, stays the last one.
-    """
-    brought = [
-        own[-1].evolve(name=table, alias=table, type=module.TABLE, default=Factory(module.TABLE))
-        for table, module in street.settings().items()
-    ]
-    return [*own[:-1], *brought, own[-1]]
-
-
-_T = TypeVar("_T")
-
-
-@frozen(field_transformer=_with_features)
-class Settings:
-    """All settings. ``rules`` has an entry for every rule. Each feature adds its table (:meth:`of`)."""
+# The guard's last table stays the last one.
+@frozen(field_transformer=lambda _, own: [*own[:-1], *_brought("", own[-1]), own[-1]])
+class Settings(_Tables):
+    """All settings. ``rules`` has an entry for every rule."""
 
     asterisk: tuple[AsteriskSettings, ...] = (AsteriskSettings(),)
     firewall: FirewallSettings = Factory(FirewallSettings)
@@ -391,11 +380,6 @@ class Settings:
     store: StoreSettings = Factory(StoreSettings)
     control: ControlSettings = Factory(ControlSettings)
     display: DisplaySettings = Factory(DisplaySettings)
-
-    def of(self, kind: type[_T]) -> _T:
-        """Return the table of a feature; ``kind`` is its type."""
-        found: _T = getattr(self, next(field.name for field in fields(Settings) if field.type == kind))
-        return found
 
     def rule_table(self) -> tuple[Rule, ...]:
         """Return the rules with the settings of this configuration."""
@@ -430,7 +414,6 @@ class Settings:
             limit=Limit(mine.limit.mode, mine.limit.rate, mine.limit.burst),
             ration=self._ration(),
             asking=self._asking(),
-            hep=HepExport(self.hep_targets(), tuple(self.hep_streams())),
         )
         return self._by_features("plan", plan)
 
@@ -450,9 +433,9 @@ class Settings:
         mode = ration.asking if guess.enabled else LimitMode.OFF
         if mode is LimitMode.ENFORCE and any(pbx.proxies or not pbx.ami.enabled for pbx in self.asterisk):
             mode = LimitMode.OBSERVE
-        wss = {port for pbx in self.asterisk for port in pbx.hep.wss_ports if not self.has_pages(port)}
+        wss = () if self.has_pages(_WSS) else (_WSS,)  # a feature may know other ports
         times = GUESTS if ration.guests else 1
-        return AskingRation(mode, guess.attempts * times, ration.asking_rate * times, tuple(sorted(wss)))
+        return AskingRation(mode, guess.attempts * times, ration.asking_rate * times, wss)
 
     def lists(self) -> Configured:
         """Return the part of the configuration that concerns the allow list and the deny list.
@@ -494,18 +477,6 @@ class Settings:
         return port == _MANAGER_TLS or any(
             pbx.wire.https_pages or port == pbx.ami.port for pbx in self.asterisk
         )
-
-    def hep_targets(self) -> tuple[int, ...]:
-        """Return the UDP ports to which the PBXs export their decrypted messages."""
-        return tuple(sorted({pbx.hep.port for pbx in self.asterisk if pbx.hep.enabled})) if self.wire else ()
-
-    def hep_streams(self) -> dict[int, Transport]:
-        """Return the transports of the ports whose messages are read from the export, in ascending order."""
-        found = {
-            **{port: Transport.WSS for pbx in self.asterisk if pbx.hep.enabled for port in pbx.hep.wss_ports},
-            **{port: Transport.TLS for pbx in self.asterisk if pbx.hep.enabled for port in pbx.hep.tls_ports},
-        }
-        return dict(sorted(found.items()))
 
     def without_wire(self) -> "Settings":
         """Return these settings, but with the wire as a source of no PBX."""

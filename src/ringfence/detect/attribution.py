@@ -241,7 +241,7 @@ _REGISTER = "REGISTER"
 REFUSALS = (*_CHALLENGES, 403)
 """The statuses of the answers by which Asterisk refuses a password, or asks for one."""
 
-MOST_UNEXPLAINED = 20
+MOST_UNREPORTED = 20
 """The number of refusals of a sender's unknown requests that do not count by themselves."""
 
 UNREAD_FOR = 7_200.0
@@ -640,7 +640,7 @@ class Attribution:
         if challenge.service is _SIP and self._conversations.shows_guess(challenge, sender):
             return True
         unread = self._is_unread(challenge, sender, now)
-        return challenge.evasive or (unread and self._is_unexplained(sender, asterisk, now))
+        return challenge.evasive or (unread and self._is_unreported(sender, asterisk, now))
 
     def _is_unread(self, challenge: Challenge, sender: Address, now: float) -> bool:
         """Whether a refusal is for a request that may be on an unread connection of ``sender``."""
@@ -648,10 +648,10 @@ class Attribution:
         by_stream = challenge.transport is not _UDP
         return by_stream and known is not None and now - known.unread < UNREAD_FOR
 
-    def _is_unexplained(self, sender: Address, asterisk: str, now: float) -> bool:
+    def _is_unreported(self, sender: Address, asterisk: str, now: float) -> bool:
         """Whether the refusal of an unknown request counts by itself.
 
-        ``MOST_UNEXPLAINED`` refusals do not: AMI reports most guesses, and the requests of a phone may be
+        ``MOST_UNREPORTED`` refusals do not: AMI reports most guesses, and the requests of a phone may be
         unknown too. A host that logged in lately is not suspected. So AMI must report logins.
         """
         host = self._senders.find(host_of(sender))
@@ -661,7 +661,7 @@ class Attribution:
             return False
         known = self._senders.sender_at(sender, now)
         known.refused += 1
-        return known.refused > MOST_UNEXPLAINED
+        return known.refused > MOST_UNREPORTED
 
     def _on_answer_to_client(
         self, answer: Challenge, now: float, wall: float, asterisk: str

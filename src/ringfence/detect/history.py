@@ -162,7 +162,7 @@ _KINDS, _SERVICES, _TRANSPORTS, _EVENTS = (
     tuple(Transport),
     tuple(EventKind),
 )
-# The flags have two bits for the kind. An unexplained attempt has those of a guess; its event shows the kind.
+# The flags have two bits for the kind. A kind after the fourth has an event of its own, of the same name.
 _KIND = {kind: number & 3 for number, kind in enumerate(_KINDS)}
 _SERVICE = {service: number << 4 for number, service in enumerate(_SERVICES)}
 _TRANSPORT = {transport: number for number, transport in enumerate(_TRANSPORTS)}
@@ -172,7 +172,7 @@ _SESSION_BITS = 0xFFFFFFFF
 _CLAIMED = Proof.CLAIMED
 # The field of the event also has bits: by a web page, without credentials, and an address follows.
 _SERVICE_BITS, _EVENT_BITS, _PAGE, _BARE, _HAS_ADDRESS = 0x70, 0x1F, 0x20, 0x40, 0x80
-_UNEXPLAINED = _EVENT[EventKind.UNEXPLAINED]
+_KIND_BY_EVENT = {_EVENT[EventKind[kind.name]]: kind for kind in _KINDS[4:]}
 _INVALID_ACCOUNT = _EVENT[EventKind.INVALID_ACCOUNT_ID]
 
 # The packed fields: the monotonic time; how much later the source's own time is (milliseconds); the session;
@@ -618,7 +618,7 @@ def fact_from(attempt: Attempt, at: float) -> Fact:
 
 def _kind_of(flags: int, event: int) -> AttemptKind:
     """Return the kind of an attempt from its packed flags and event."""
-    return AttemptKind.UNEXPLAINED if event & _EVENT_BITS == _UNEXPLAINED else _KINDS[flags & _KIND_BITS]
+    return _KIND_BY_EVENT.get(event & _EVENT_BITS) or _KINDS[flags & _KIND_BITS]
 
 
 def fact_of(packed: bytes) -> Fact:

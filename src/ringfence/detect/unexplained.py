@@ -50,8 +50,8 @@ pair would also explain a hidden guess.
 chan_sip's reports of failures explain nothing: the sender may have chosen their address, so that they are no
 proven attempts (``detect/confirmation.py``). Its challenges and logins do explain.
 
-A guess that Asterisk's export (``parse/hep.py``) shows first explains its exchange too, because it counts as
-an attempt already. AMI's report of this guess then explains nothing.
+A guess that Asterisk's own export of its messages shows first explains its exchange too, because it counts
+as an attempt already. AMI's report of this guess then explains nothing.
 
 Nothing else explains: the log repeats events, and each repetition would pay for a hidden guess. Unless
 every AMI has delivered events since before an exchange, nothing is concluded of it.

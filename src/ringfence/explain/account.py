@@ -26,32 +26,16 @@ from ringfence.values.location import UNKNOWN, Location, row_of
 from ringfence.values.network import Address, format_network
 from ringfence.values.text import printable, rfc3339
 
-# -- words for the reasons why Asterisk refused attempts
-
-
-_BY_EVENT = {
-    EventKind.CHALLENGE_RESPONSE_FAILED: "wrong password",
-    EventKind.INVALID_PASSWORD: "wrong password",
-    EventKind.INVALID_ACCOUNT_ID: "no such account",
-    EventKind.FAILED_ACL: "ACL",
-    EventKind.INVALID_TRANSPORT: "wrong transport",
-    EventKind.HIDDEN: "hidden",
-    EventKind.REFUSED: "wrong password or account",
-    EventKind.UNEXPLAINED: "unexplained by TLS",
-    EventKind.DIVERTED: "answer sent elsewhere",
-    EventKind.LIMITED: "flood",
-}
-
 
 def reason_of(attempt: Attempt) -> str:
     """Return in two or three words why Asterisk refused an attempt.
 
     Most reasons follow from the kind of the event. For example, PJSIP reports a wrong password as
-    ``ChallengeResponseFailed``. For a kind without a reason in the table, return the name of the kind.
+    ``ChallengeResponseFailed``.
     """
     if attempt.kind is AttemptKind.PROBE:
         return "unknown caller" if attempt.service is Service.DIALPLAN else "unknown extension"
-    return _BY_EVENT.get(attempt.event, str(attempt.event))
+    return attempt.event.reason
 
 
 MOST_SHOWN = 16

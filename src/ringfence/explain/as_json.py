@@ -53,21 +53,6 @@ _NARROWED = {
 }
 _NARROW = _NARROWED[Scope.SIP_UDP]
 
-_NOUNS = {
-    AttemptKind.GUESS: "guess",
-    AttemptKind.PROBE: "call of an extension that does not exist",
-    AttemptKind.MANAGER: "manager login",
-    AttemptKind.FLOOD: "second over the limit",
-    AttemptKind.UNEXPLAINED: "answer by TLS that nothing explains",
-}
-_PLURALS = {
-    AttemptKind.GUESS: "guesses",
-    AttemptKind.PROBE: "calls of extensions that do not exist",
-    AttemptKind.MANAGER: "manager logins",
-    AttemptKind.FLOOD: "seconds over the limit",
-    AttemptKind.UNEXPLAINED: "answers by TLS that nothing explains",
-}
-
 
 def forecast(known: NetworkFacts) -> list[str]:
     """Return sentences: why the address is banned or exempt, and what would end that or cause a ban."""
@@ -342,13 +327,13 @@ def _verb(number: int) -> str:
 def _plural(rule: Rule) -> str:
     if rule.of is Of.UNKNOWN_ACCOUNTS:
         return "accounts that do not exist"
-    return _PLURALS[next(iter(rule.counts))] if len(rule.counts) == 1 else "attempts"
+    return next(iter(rule.counts)).several if len(rule.counts) == 1 else "attempts"
 
 
 def _one(rule: Rule) -> str:
     if rule.of is Of.UNKNOWN_ACCOUNTS:
         return "account that does not exist"
-    return _NOUNS[next(iter(rule.counts))] if len(rule.counts) == 1 else "attempt"
+    return next(iter(rule.counts)).one if len(rule.counts) == 1 else "attempt"
 
 
 # -- sentences about attempts that do not count in full: unconfirmed ones, and hidden ones without proof

@@ -50,7 +50,6 @@ from ringfence.guard.requests import RequestHandlers
 from ringfence.guard.source_manager import LogPositions, SourceManager, SourceWatchdog, WireReader
 from ringfence.guard.status import StatusCollector
 from ringfence.host.connections import ConnectionTable
-from ringfence.parse.hep import Exports
 from ringfence.store.database import Store
 from ringfence.store.writer import Writer
 from ringfence.threads import ThreadedLoop
@@ -274,13 +273,13 @@ def build_daemon(
         effects,
         clock,
         settings.asterisk[0].name,
-        side.common.feed.on_events,
+        [side.common.feed.on_events],
         connections.refresh,
     )
     floods = FloodJudge(
         side.kernel.limiter, side.detector, partial(_had_connection, connections, clock), effects, clock
     )
-    wire = _wire(settings, pipeline, side) if settings.wire else None
+    wire = _wire(pipeline, side) if settings.wire else None
     positions, watchdog = (
         LogPositions(side.common.store.state, side.common.store.best_effort),
         SourceWatchdog(side.common.alarms),
@@ -349,17 +348,11 @@ def _start_threads(writer: Writer, side: FirewallSide, features: Features) -> as
     return runner
 
 
-def _wire(settings: Settings, pipeline: Pipeline, side: FirewallSide) -> WireReader:
-    def is_known(address: Address) -> bool:
-        return side.detector.friends.has(address) or side.detector.exempt.covers(address)
-
+def _wire(pipeline: Pipeline, side: FirewallSide) -> WireReader:
     def has_pages(port: int) -> bool:
         sip = port in side.kernel.backend.plan.sip_ports.tls
         return not sip and side.kernel.wanted_rules.settings.has_pages(port)
 
-    exports = None
-    if settings.hep_targets():
-        exports = Exports(settings.hep_streams(), side.exempt.protected.is_own, is_known)
     return WireReader(
         pipeline,
         side.detector,
@@ -367,7 +360,6 @@ def _wire(settings: Settings, pipeline: Pipeline, side: FirewallSide) -> WireRea
         side.common.clock,
         lambda: find_answer_users(side.kernel.wanted_rules.settings),
         has_pages,
-        exports,
     )
 
 

@@ -206,9 +206,10 @@ def known_sources(settings: Settings) -> KnownSources:
 class Pipeline:
     """Passes the reports of the sources to ``detector``, and its results to ``effects``.
 
-    The packets of the wire source count for the Asterisk with the name ``wire_asterisk``. ``watch`` is called
-    with the events of every other source, before they are judged. ``refresh`` brings the detector's table of
-    TCP connections up to date: for one remote end and a number of bytes, or as a whole.
+    The packets of the wire source count for the Asterisk with the name ``wire_asterisk``. Each function in
+    ``watch`` is called with the events of every other source, before they are judged. Features add theirs.
+    ``refresh`` brings the detector's table of TCP connections up to date: for one remote end and a number of
+    bytes, or as a whole.
     """
 
     def __init__(
@@ -217,7 +218,7 @@ class Pipeline:
         effects: EffectHandler,
         clock: Clock,
         wire_asterisk: str,
-        watch: Callable[[Sequence[SecurityEvent]], object] = lambda _: None,
+        watch: Sequence[Callable[[Sequence[SecurityEvent]], object]] = (),
         refresh: Callable[[Endpoint | None, int], object] = lambda _remote, _bytes: None,
     ) -> None:
         self.wire_asterisk = wire_asterisk
@@ -230,7 +231,7 @@ class Pipeline:
         self._detector = detector
         self._effects = effects
         self._clock = clock
-        self._watch = watch
+        self.watch = [*watch]
         self._refresh = refresh
         self._reporting: float | None = None  # since when all AMIs deliver events
         self._read = -inf  # up to when the events of all AMIs have been read
@@ -242,7 +243,8 @@ class Pipeline:
 
     def on_events(self, events: Sequence[SecurityEvent], now: float) -> None:
         """Judge the events of AMI or a log. They count as having arrived at ``now`` (monotonic seconds)."""
-        self._watch(events)
+        for watch in self.watch:
+            watch(events)
         for event in events:
             kinds = self.events.get(event.source)
             if kinds is None:

@@ -28,7 +28,7 @@ from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
 from ringfence.clock import until_tick
 from ringfence.errors import FirewallBusyError, FirewallError, StoreError
-from ringfence.store.file import FileOwner, owner_of
+from ringfence.store.owner import FileOwner, owner_of
 from ringfence.values.text import printable
 
 # -- settings of Python's garbage collector for the daemon, and the return of freed memory to the kernel

@@ -64,8 +64,7 @@ class Reloader:
         self._pipeline = pipeline
         self._side = side
         self._sources = sources
-        self._reads_wire = settings.wire
-        self._exports = settings.hep_targets(), settings.hep_streams()
+        self._at_start = _at_start(settings)
         self._latest: tuple[Alarm, ...] = ()
         self._log = structlog.get_logger()
 
@@ -88,8 +87,7 @@ class Reloader:
             return self._refuse(error)
         kept = [key for key in _FIXED if getattr(new, key) != getattr(self.settings, key)]
         later = [f"[{key}]" for key in kept]
-        later += ["[asterisk.wire]"] if new.wire is not self._reads_wire else []
-        later += ["[asterisk.hep]"] if (new.hep_targets(), new.hep_streams()) != self._exports else []
+        later += [table for table, value in _at_start(new).items() if value != self._at_start[table]]
         later += ["[firewall] backend"] if new.firewall.backend != self.settings.firewall.backend else []
         self._latest = tuple(Alarm(AlarmCode.CONFIGURATION_RESTART, key, _CHANGED) for key in later)
         self.settings = evolve(new, **{key: getattr(self.settings, key) for key in kept})
@@ -119,6 +117,15 @@ class Reloader:
 
     def _decoys(self) -> list[Alarm]:
         return decoy_alarms(self.settings.rule_table(), self._side.exempt.friends.friends.knows_account)
+
+
+def _at_start(settings: Settings) -> dict[str, object]:
+    """Return what takes effect only at the start of the daemon, by the table in ``[[asterisk]]``."""
+    features = street.settings("asterisk").items()
+    return {
+        "[asterisk.wire]": settings.wire,
+        **{f"[asterisk.{table}]": module.at_start(settings) for table, module in features},
+    }
 
 
 _FIXED = (

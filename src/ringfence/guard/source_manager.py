@@ -2,7 +2,6 @@
 
 import asyncio
 import ssl
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import inf
 
@@ -19,7 +18,6 @@ from ringfence.errors import HostError, SourceError
 from ringfence.friends.registry import FriendRegistry, SourceReadiness
 from ringfence.guard.pipeline import Pipeline
 from ringfence.host.routes import follow_containers
-from ringfence.parse.hep import Exports
 from ringfence.parse.line_result import LogAlarm
 from ringfence.sources.ami import AmiSource, AmiTarget
 from ringfence.sources.logs import LogPlan, Logs, LogSource
@@ -28,7 +26,7 @@ from ringfence.sources.state import WITHOUT_WIRE, Condition, State, coverage_gap
 from ringfence.sources.wire import WireSource
 from ringfence.store.tables import SavedState
 from ringfence.store.writer import BestEffort
-from ringfence.values.event import AMI, Endpoint, SecurityEvent, Service, Transport
+from ringfence.values.event import SecurityEvent
 from ringfence.values.friend import Contact
 from ringfence.values.network import Address, Network
 from ringfence.values.text import printable
@@ -112,22 +110,6 @@ RENEW_FOREIGN = 2.0
 """The same for an answer of another user: Asterisk may have started again, under another user."""
 
 
-NO_EXPORT = (
-    "Asterisk exports nothing; fix: in hep.conf enabled = yes and capture_address = 127.0.0.1:9060, then in "
-    "Asterisk's console: module reload res_hep.so, module load res_hep_pjsip.so; see: module show like hep"
-)
-"""What is wrong if AMI reports messages of TLS or WSS, and no export arrives."""
-_SUPPRESSED = (
-    "a sender by TLS or WSS keeps Asterisk from exporting its messages, or some were lost: attempts that AMI "
-    "does not report count only if the log reports them"
-)
-_ENCRYPTED = (Transport.TLS, Transport.WSS)
-MOST_REPORTED = 4_096
-"""The greatest number of reports of AMI that wait for their exported message."""
-EXPORT_WITHIN = 1.0
-"""Seconds between AMI's event of a message and its export, at most; on a real Asterisk below 2 ms."""
-
-
 class SocketUsers:
     """The user ids of the sockets of Asterisk, or of a configured SIP proxy too.
 
@@ -162,46 +144,6 @@ class SocketUsers:
         return user in self.users if self.users else None
 
 
-class ExportWatch:
-    """Checks whether Asterisk's export (HEP) has the messages of TLS and WSS that AMI reports.
-
-    A sender can suppress the export of its messages (``parse/hep.py``). A missing message proves nothing
-    else, so this only leads to an alarm.
-    """
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._reported: deque[tuple[float, Endpoint]] = deque(maxlen=MOST_REPORTED)
-        self._suppressed = -inf
-        self._unasked = 0
-
-    def on_events(self, events: Iterable[SecurityEvent], now: float) -> None:
-        """Note the connections of TLS and WSS from which AMI reports messages at PJSIP."""
-        for event in events:
-            if (
-                event.remote.transport in _ENCRYPTED
-                and event.service is Service.PJSIP
-                and event.source.name == AMI
-            ):
-                self._reported.append((now, event.remote))
-
-    def alarm(self, source: WireSource) -> Alarm | None:
-        """Return the alarm about missing messages; None if none was missing within a day."""
-        now = self._clock.mono()
-        while self._reported and now - self._reported[0][0] >= EXPORT_WITHIN:
-            at, remote = self._reported.popleft()
-            if (
-                source.condition.state is State.LISTENING
-                and source.exported.get(remote, -inf) < at - EXPORT_WITHIN
-            ):
-                self._suppressed = now
-        if source.counts.unasked > self._unasked:
-            self._suppressed, self._unasked = now, source.counts.unasked
-        if now - self._suppressed >= DAY:
-            return None
-        return Alarm(AlarmCode.HEP_MISSING, "", _SUPPRESSED if source.counts.exported else NO_EXPORT)
-
-
 CALM = 60.0
 """Seconds after a stranger's exchange by TLS in which no log lets its lines gather."""
 
@@ -224,10 +166,8 @@ class WireReader:
         clock: Clock,
         find_answer_users: Callable[[], frozenset[int]],
         has_pages: Callable[[int], bool] = lambda _: True,
-        exports: Exports | None = None,
     ) -> None:
         self.users = SocketUsers(find_answer_users, clock, self._on_users)
-        self.exports = ExportWatch(clock) if exports is not None else None
         self.hurry = asyncio.Event()
         self.hurry.set()
         self._exchanged_at = -inf
@@ -237,7 +177,6 @@ class WireReader:
             is_asterisks=self.users.has,
             is_container=self._is_container,
             has_pages=has_pages,
-            exports=exports,
             exchanged=self._on_exchange,
         )
         self._amis: Sequence[AmiSource | None] = ()
@@ -320,8 +259,7 @@ class WireReader:
         elif self.condition.state not in (State.LISTENING, State.CONNECTING):
             why = printable(self.condition.detail) or str(self.condition.state)
             found.append(Alarm(AlarmCode.WIRE_BLIND, "", f"the wire is not seen: {why}; {WITHOUT_WIRE}"))
-        missing = self.exports.alarm(self.source) if self.exports is not None else None
-        return found if missing is None else [*found, missing]
+        return found
 
     def set_asterisks(self, amis: "Sequence[AmiSource | None]") -> None:
         """Use ``amis`` as the AMI sources of all Asterisks from now on; None for one without AMI."""
@@ -606,6 +544,4 @@ class SourceManager:
         """
         if self._wire is not None:
             self._wire.drain()
-            if self._wire.exports is not None:
-                self._wire.exports.on_events(events, now)
         self._pipeline.on_events(events, now)

@@ -1,9 +1,8 @@
 """Decoder of one AMI connection: bytes → security events and replies.
 
-An empty line ends a packet (:class:`PacketSplitter`). The *head* of a security event is the
-headers before its account, and the *tail* is the three headers after it (SessionID, LocalAddress,
-RemoteAddress). A sender's text may hold CR LF and even an empty line, but only within the account. So an
-event may come in fragments:
+An empty line ends a packet (:class:`PacketSplitter`). The *head* of a security event is the headers before
+its account, and the *tail* is the three headers after it (SessionID, LocalAddress, RemoteAddress). A sender's
+text may hold CR LF and even an empty line, but only within the account. So an event may come in fragments:
 
 - A packet may have the head of a security event but not its tail. Then the packets that follow belong to it,
   up to the tail that Asterisk always writes. These fragments are the sender's text, whatever they look like.
@@ -13,8 +12,7 @@ event may come in fragments:
   true tail is forged by the sender. If a packet with a tail comes in that time, it is joined to the event.
 
 AMI over HTTP (``webenabled``, off by default) accepts a user name of any length from anyone, and whole
-packets fit into it. :class:`HttpCheck` recognises such packets. Over the AMI port, a value cannot
-hold CR LF.
+packets fit into it. :class:`HttpCheck` recognises such packets. Over the AMI port, a value cannot hold CR LF.
 
 Replies to ringfence's own actions carry a ``token`` that no SIP sender can know, so they are trusted at any
 position. A few events about phones, of the class ``system``, are returned although no action requested them.

@@ -38,9 +38,10 @@ from struct import Struct
 
 from attrs import define, frozen
 
-from ringfence.parse.challenge import parse_message, parse_request
+from ringfence.parse.challenge import parse_message
 from ringfence.parse.packet import UDP, ip_payload, packed_address
 from ringfence.parse.request_stream import heads_in
+from ringfence.parse.requests import parse_request
 from ringfence.values.event import Endpoint, Transport, short_session
 from ringfence.values.fast import evolve
 from ringfence.values.network import Address

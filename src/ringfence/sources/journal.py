@@ -38,7 +38,7 @@ from itertools import groupby
 
 from ringfence.clock import Backoff
 from ringfence.parse.line_result import LogAlarm
-from ringfence.sources.log_file import FollowedLog, LogIngest, Remember
+from ringfence.sources.log_ingest import FollowedLog, LogIngest, Remember
 from ringfence.sources.state import Condition, EndError, State
 from ringfence.values.event import SourceId
 from ringfence.values.text import printable

@@ -34,7 +34,8 @@ from ringfence.values.event import SourceId
 if TYPE_CHECKING:
     from ringfence.parse.custom import Custom
     from ringfence.sources.journal import JournalSource
-    from ringfence.sources.log_file import AlarmCount, FollowedLog, LogFileSource, LogIngest
+    from ringfence.sources.log_file import LogFileSource
+    from ringfence.sources.log_ingest import AlarmCount, FollowedLog, LogIngest
 
 LOOK_EVERY = 5.0
 
@@ -121,7 +122,7 @@ class Logs:
     If ``plan`` has no log (``paths`` is empty, and ``journal`` is off), :meth:`run` returns at once.
     Otherwise it runs until it is cancelled. ``remember`` stores the position in a log under a key, and
     ``positions`` returns all stored positions by key. ``sink`` is that of
-    :class:`ringfence.sources.log_file.LogIngest`. ``standby`` decides which SECURITY lines count. Its
+    :class:`ringfence.sources.log_ingest.LogIngest`. ``standby`` decides which SECURITY lines count. Its
     default is for an Asterisk without AMI: all of them count. ``hurry`` is that of
     :class:`ringfence.sources.log_file.LogFileSource`.
 
@@ -191,11 +192,8 @@ class Logs:
         self.condition = _missing(check)
 
     def _begin(self, group: asyncio.TaskGroup, path: Path, *, new: bool) -> None:
-        from ringfence.sources.log_file import (  # noqa: PLC0415 - the same
-            NOWHERE,
-            LogFileSource,
-            position_key,
-        )
+        from ringfence.sources.log_file import LogFileSource, position_key  # noqa: PLC0415 - the same
+        from ringfence.sources.log_rotation import NOWHERE  # noqa: PLC0415 - the same
 
         source = SourceId(self._plan.asterisk, f"log:{path}")
         position = self._positions().get(position_key(source, path), NOWHERE.to_text() if new else None)
@@ -218,7 +216,7 @@ class Logs:
 
     def _ingest_of(self, source: SourceId) -> "LogIngest":
         from ringfence.parse.log import LogReader  # noqa: PLC0415 - loaded when there is something to read
-        from ringfence.sources.log_file import LogIngest  # noqa: PLC0415 - the same
+        from ringfence.sources.log_ingest import LogIngest  # noqa: PLC0415 - the same
 
         reader = LogReader(source, timezone=self._plan.timezone, customs=self._plan.customs)
         return LogIngest(StandbyLog(self._standby, reader), self._sink)

@@ -10,9 +10,9 @@ rule marks each copy with the prefix ``request`` (``dropped``, if a ban drops it
 is parsed as requests only, because the stranger wrote it. A packet without it is parsed as answers only,
 because this host sent or forwarded it.
 
-It also carries Asterisk's own export of the messages of TLS and WSS (HEP), if that is configured. Their log
-rule has the prefix ``hep``. They count only if the sending socket belongs to Asterisk's user. Asterisk
-exports all messages, those of friends too; ``parse/hep.py`` reads those of strangers.
+A feature may have the kernel copy other packets of this host, with a prefix of its own: messages of TLS and
+WSS that Asterisk exports. They count only if the sending socket belongs to Asterisk's user, and a parser of
+the feature reads them (:attr:`WireSource.readers`).
 
 The socket is read in the event loop, at most ``TURN`` datagrams or ``TURN_BYTES`` at a time, so that a flood
 of challenges never delays the manager interface. Unread packets wait in the kernel, in at most 32 MB of its
@@ -61,14 +61,14 @@ from attrs import define
 from ringfence.clock import Backoff
 from ringfence.netlink.connection import NETLINK_NETFILTER, open_listener
 from ringfence.netlink.nflog import GROUP, Acknowledged, Logged, bind_request, missing, read_datagram
-from ringfence.parse.challenge import continues, is_segment, parse_answers, parse_cut, parse_requests
-from ringfence.parse.hep import MOST_CONNECTIONS, Exports
+from ringfence.parse.challenge import continues, is_segment, parse_answers, parse_cut
 from ringfence.parse.packet import source_of
 from ringfence.parse.request_stream import RequestStreams
+from ringfence.parse.requests import parse_requests
 from ringfence.parse.stream import Streams
 from ringfence.parse.tls_records import TlsStreams, parse_exchange
 from ringfence.sources.state import Condition, EndError, State, SupervisedSource
-from ringfence.values.event import Endpoint, Transport
+from ringfence.values.event import Transport
 from ringfence.values.network import Address, Network
 from ringfence.values.packet import Challenge, CopiedRequest, Exchange
 
@@ -76,11 +76,6 @@ REQUEST = b"request"
 """The NFLOG prefix of the rule that copies packets of strangers."""
 DROPPED = b"dropped"
 """The same of the rule that drops the packet afterwards."""
-EXPORTED = b"hep"
-"""The same of the rule that copies messages which Asterisk exports."""
-
-SURE = 10.0
-"""Seconds after a loss for which an exported answer without its request shows nothing."""
 
 MOST_TURNS = 16
 """The maximum number of reads (of ``TURN`` datagrams each) in one :meth:`WireSource.drain`."""
@@ -102,6 +97,11 @@ _DATAGRAM = 1 << 17  # bytes; the kernel makes no longer datagram (one packet, o
 
 WireItem = Challenge | CopiedRequest | Exchange
 Sink = Callable[[Sequence[WireItem], float], None]
+CopyReader = Callable[[bytes, float, float], Sequence[WireItem] | None]
+"""A function that returns what a packet shows; None if it cannot be parsed.
+
+Its other arguments are the time of its arrival, and the time at which a packet was lost last (monotonic).
+"""
 Gap = Callable[[float], None]
 IsAsterisks = Callable[[int], bool | None]
 """A function that returns whether a user's sockets are Asterisk's or a proxy's; None if that is unknown."""
@@ -134,8 +134,7 @@ class WireCounts:
     - ``unowned``: packets of this host that do not count because it is unknown which user is Asterisk's.
     - ``unnamed``: packets of containers that do not count because it is unknown which address is Asterisk's.
     - ``unread``: TCP connections of strangers of which not all requests could be read.
-    - ``exported``: messages of TLS and WSS that Asterisk exports (HEP). ``unasked``: refusals among them
-      whose requests were not exported.
+    - ``exported``: messages of TLS and WSS that Asterisk exports.
     """
 
     challenges: int = 0
@@ -150,7 +149,6 @@ class WireCounts:
     unnamed: int = 0
     unread: int = 0
     exported: int = 0
-    unasked: int = 0
 
 
 class WireSource(SupervisedSource):
@@ -162,9 +160,8 @@ class WireSource(SupervisedSource):
     :meth:`set_containers` changes them. ``is_asterisks`` decides by the user of its socket whether an answer
     of this host counts, and ``is_container`` by its address whether one from a container's network does. Both
     return None if they cannot know. ``has_pages``: whether strangers may read web pages at a port by TLS.
-    ``exports`` parses the messages that Asterisk exports; None if these are not read. ``exchanged`` is called
-    when a stranger gets an answer by TLS. ``buffer`` is the size of the socket's receive buffer in bytes,
-    which the kernel doubles.
+    ``exchanged`` is called when a stranger gets an answer by TLS. ``buffer`` is the size of the socket's
+    receive buffer in bytes, which the kernel doubles.
     """
 
     def __init__(
@@ -177,7 +174,6 @@ class WireSource(SupervisedSource):
         is_asterisks: IsAsterisks = _everyone,
         is_container: IsAddress = _everywhere,
         has_pages: Callable[[int], bool] = lambda _: True,
-        exports: Exports | None = None,
         exchanged: Callable[[], object] = lambda: None,
         group: int = GROUP,
         buffer: int = _BUFFER,
@@ -200,10 +196,9 @@ class WireSource(SupervisedSource):
         self._requests = RequestStreams()
         self._tls = TlsStreams()
         self._has_pages = has_pages
-        self._exports = exports
         self._exchanged = exchanged
-        self.exported: dict[Endpoint, float] = {}
-        """When Asterisk exported a message of a TLS or WSS connection last (monotonic), oldest first."""
+        self.readers: dict[bytes, CopyReader] = {}
+        """What parses the packets that the rules of features copy, by their NFLOG prefix."""
         self._lost = -inf
         self._bound: tuple[socket.socket, asyncio.Future[None]] | None = None
 
@@ -292,8 +287,8 @@ class WireSource(SupervisedSource):
                 self._check_sequence(message.sequence, now)
                 if message.prefix in (REQUEST, DROPPED):
                     self._add_request(message, seen)
-                elif message.prefix == EXPORTED:
-                    self._add_export(message, seen, now)
+                elif message.prefix:
+                    self._add_copy(message, seen, now)
                 else:
                     self._add_answers(message, seen, now)
             elif message is None:
@@ -309,22 +304,17 @@ class WireSource(SupervisedSource):
         self.counts.requests += sum(bool(one.digest) for one in requests)
         seen += requests
 
-    def _add_export(self, message: Logged, seen: list[WireItem], now: float) -> None:
-        """Handle a message that Asterisk exports. Other programs could export what they like."""
-        if self._exports is None or not self._is_own(message, now):
+    def _add_copy(self, message: Logged, seen: list[WireItem], now: float) -> None:
+        """Handle a packet that the rule of a feature copied. Other programs could send what they like."""
+        read = self.readers.get(message.prefix)
+        if read is None or not self._is_own(message, now):
             return
-        found = self._exports.read(message.payload, sure=now - self._lost >= SURE)
+        found = read(message.payload, now, self._lost)
         if found is None:
             self.counts.unreadable += 1
             return
         self.counts.exported += 1
-        self.counts.unasked += found.unasked
-        self.exported.pop(found.remote, None)
-        self.exported[found.remote] = now
-        if len(self.exported) > MOST_CONNECTIONS:
-            del self.exported[next(iter(self.exported))]
-        if found.message is not None:
-            seen.append(found.message)
+        seen += found
 
     def _add_answers(self, message: Logged, seen: list[WireItem], now: float) -> None:
         if not (self._is_own(message, now) if message.own else self._is_containers(message, now)):

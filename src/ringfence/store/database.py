@@ -19,7 +19,6 @@ from ringfence.errors import StoreBusyError, StoreDamagedError, StoreError
 from ringfence.store.bans import BANS, BanTable, Records
 from ringfence.store.file import (
     Connection,
-    FileOwner,
     OpenConnections,
     Tables,
     cannot_make,
@@ -30,7 +29,6 @@ from ringfence.store.file import (
     lock,
     make,
     make_private,
-    owner_of,
     prepare,
     require_readable,
     salvage,
@@ -38,6 +36,7 @@ from ringfence.store.file import (
     set_aside_before,
     size_of,
 )
+from ringfence.store.owner import FileOwner, owner_of
 from ringfence.store.switch import OffSwitch
 from ringfence.store.tables import (
     TABLES,

@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 
 from ringfence.errors import StoreError
-from ringfence.store.file import owner_of
+from ringfence.store.owner import owner_of
 from ringfence.store.tables import SavedState
 from ringfence.store.writer import BestEffort
 

@@ -3,7 +3,7 @@
 import enum
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from attrs import field
 
@@ -27,13 +27,24 @@ class Proof(enum.IntEnum):
 
 
 class AttemptKind(fast.KeyEnum):
-    """The kind of an attempt, which decides the rules that count it."""
+    """The kind of an attempt, which decides the rules that count it; with the words for one and several."""
 
-    GUESS = "guess"  # of a password or an account
-    PROBE = "probe"  # such as a call of an extension that does not exist
-    MANAGER = "manager"  # a failed login at the manager interface
-    FLOOD = "flood"  # one second in which the sender exceeded the kernel's packet limit
-    UNEXPLAINED = "unexplained"  # a request by TLS was answered, and no event and no login explains it
+    def __new__(cls, value: str, one: str = "", several: str = "") -> Self:
+        """Return the member of a row of the table below."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.one, member.several = one, several
+        return member
+
+    one: str
+    several: str
+
+    GUESS = "guess", "guess", "guesses"  # of a password or an account
+    PROBE = "probe", "call of an extension that does not exist", "calls of extensions that do not exist"
+    MANAGER = "manager", "manager login", "manager logins"  # failed, at the manager interface
+    FLOOD = "flood", "second over the limit", "seconds over the limit"  # the kernel's limit of packets
+    # A request by TLS was answered, and no event and no login explains it.
+    UNEXPLAINED = "unexplained", "answer by TLS that nothing explains", "answers by TLS that nothing explains"
 
 
 @fast.frozen

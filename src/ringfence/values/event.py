@@ -1,6 +1,7 @@
 """Reports of the sources of an Asterisk: security events, and the services and transports in them."""
 
 from hashlib import blake2b
+from typing import Self
 
 from attrs import field, frozen
 
@@ -65,10 +66,22 @@ class Transport(fast.KeyEnum):
 
 
 class EventKind(fast.KeyEnum):
-    """The kinds of security event, named as in ``main/security_events.c``, and some of ringfence's own."""
+    """The kinds of security event, named as in ``main/security_events.c``, and some of ringfence's own.
 
-    FAILED_ACL = "FailedACL"
-    INVALID_ACCOUNT_ID = "InvalidAccountID"
+    ``reason`` are words for people: why Asterisk refused the attempt.
+    """
+
+    def __new__(cls, value: str, reason: str = "") -> Self:
+        """Return the member of a row of the table below. Without a reason, its name is the reason."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.reason = reason or value
+        return member
+
+    reason: str
+
+    FAILED_ACL = "FailedACL", "ACL"
+    INVALID_ACCOUNT_ID = "InvalidAccountID", "no such account"
     SESSION_LIMIT = "SessionLimit"
     MEMORY_LIMIT = "MemoryLimit"
     LOAD_AVERAGE_LIMIT = "LoadAverageLimit"
@@ -78,15 +91,16 @@ class EventKind(fast.KeyEnum):
     REQUEST_BAD_FORMAT = "RequestBadFormat"
     SUCCESSFUL_AUTH = "SuccessfulAuth"
     UNEXPECTED_ADDRESS = "UnexpectedAddress"
-    CHALLENGE_RESPONSE_FAILED = "ChallengeResponseFailed"
-    INVALID_PASSWORD = "InvalidPassword"  # noqa: S105 - an event's name
+    CHALLENGE_RESPONSE_FAILED = "ChallengeResponseFailed", "wrong password"
+    INVALID_PASSWORD = "InvalidPassword", "wrong password"
     CHALLENGE_SENT = "ChallengeSent"
-    INVALID_TRANSPORT = "InvalidTransport"
-    HIDDEN = "Hidden"  # ringfence's own: the wire saw a challenge that Asterisk did not report
-    REFUSED = "Refused"  # ringfence's own: the wire saw Asterisk refuse a request with credentials
-    UNEXPLAINED = "Unexplained"  # ringfence's own: an answer by TLS that no event and no login explains
-    DIVERTED = "Diverted"  # ringfence's own: the wire saw a request whose answer goes to nobody
-    LIMITED = "Limited"  # ringfence's own: the sender exceeded the packet limit of the kernel's rules
+    INVALID_TRANSPORT = "InvalidTransport", "wrong transport"
+    # Those of ringfence:
+    HIDDEN = "Hidden", "hidden"  # the wire saw a challenge that Asterisk did not report
+    REFUSED = "Refused", "wrong password or account"  # the wire saw it: a request with credentials
+    UNEXPLAINED = "Unexplained", "unexplained by TLS"  # an answer by TLS that no event and no login explains
+    DIVERTED = "Diverted", "answer sent elsewhere"  # the wire saw a request whose answer goes to nobody
+    LIMITED = "Limited", "flood"  # the sender exceeded the packet limit of the kernel's rules
 
 
 AMI = "ami"

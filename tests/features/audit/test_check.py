@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
+from ringfence.config.loader import parse
 from ringfence.config.schema import (
     AsteriskSettings,
     FirewallSettings,
-    HepSettings,
     RationSettings,
     Settings,
     WireSettings,
@@ -67,7 +67,8 @@ def test_whether_pages_count(tmp_path: Path) -> None:
     assert hiding.startswith(
         "--  wire: HTTPS on port 8090: strangers may read pages, and guesses by WSS can hide"
     )
-    assert lines(Settings(asterisk=(evolve(pages, hep=HepSettings(enabled=True)),))) == []
+    exporting = {"wire": {"https_pages": True}, "hep": {"enabled": True}}
+    assert lines(parse({"asterisk": [exporting]}, "", {}, secrets=False)) == []
     assert lines(Settings().without_wire()) == []
     (tmp_path / "http.conf").write_text(web.format("127.0.0.1"), "utf-8")
     assert lines(Settings()) == []

@@ -55,7 +55,7 @@ def page_findings(settings: Settings, folder: Path) -> Iterator[Finding]:
             counted = "strangers may read no pages: each answer without an event counts (rule unexplained)"
             fix = "if they should (provisioning, ARI): https_pages = true in [asterisk.wire], or allow them"
             yield Finding(True, what, f"{counted}; {fix}")
-        elif not settings.hep_targets():
+        elif not any(getattr(getattr(pbx, "hep", None), "enabled", False) for pbx in settings.asterisk):
             hidden = "strangers may read pages, and guesses by WSS can hide among them from AMI and the wire"
             yield Finding(None, what, f"{hidden}; fix: https_pages = false, or [asterisk.hep]")
 

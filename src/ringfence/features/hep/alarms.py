@@ -1,0 +1,22 @@
+"""The alarm of Asterisk's export (HEP)."""
+
+from ringfence.alarm_codes import AnyAlarmCode
+
+
+class HepAlarmCode(AnyAlarmCode):
+    """The code of the alarm about messages that Asterisk does not export."""
+
+    HEP_MISSING = (
+        "hep.missing",
+        "Asterisk's export (HEP) lacks messages of TLS or WSS: it is not set up, or a sender prevents it.",
+        "If `ringfence check` finds that nothing arrives, set up `hep.conf`. Otherwise do nothing.",
+    )
+
+
+CODES = HepAlarmCode
+
+NO_EXPORT = (
+    "Asterisk exports nothing; fix: in hep.conf enabled = yes and capture_address = 127.0.0.1:9060, then in "
+    "Asterisk's console: module reload res_hep.so, module load res_hep_pjsip.so; see: module show like hep"
+)
+"""What is wrong if AMI reports messages of TLS or WSS, and no export arrives."""
