@@ -95,7 +95,7 @@ def test_a_copy_without_a_feature_guards(features: Sequence[str], tmp_path: Path
 def test_a_table_of_a_missing_feature_is_one_clear_error(features: Sequence[str], tmp_path: Path) -> None:
     """The check of a configuration names each table and each variable with the feature that it needs."""
     tables = sorted(table for table, name in street.SETTINGS.items() if name in features)
-    variables = {f"RINGFENCE_{table.upper()}__KEY": table for table in tables}
+    variables = {f"RINGFENCE_{table.upper().replace('.', '__')}__KEY": table for table in tables}
     file = tmp_path / "ringfence.toml"
     file.write_text("".join(f"[{table}]\n" for table in tables), "utf-8")
     done = subprocess.run(

@@ -315,11 +315,6 @@ class AlarmCode(AnyAlarmCode):
         "Asterisk's export (HEP) lacks messages of TLS or WSS: it is not set up, or a sender prevents it.",
         "If `ringfence check` finds that nothing arrives, set up `hep.conf`. Otherwise do nothing.",
     )
-    LIMITER_FULL = (
-        "limiter.full",
-        "The limiter has no room for more sources, because packets come from a million addresses.",
-        "Ask your provider for help against the flood.",
-    )
     RATION_FULL = (
         "ration.full",
         "The ration has no room for more strangers, so refusals to new ones pass.",
@@ -329,11 +324,6 @@ class AlarmCode(AnyAlarmCode):
         "asking.full",
         "The ration of questions has no room for more strangers, so what new ones ask passes.",
         "Ask your provider for help against the flood.",
-    )
-    LIMITER_UNREADABLE = (
-        "limiter.unreadable",
-        "The sources that exceed the limiter's rate cannot be read, so the rule `flood` bans nothing.",
-        "Remove the cause, which the text names.",
     )
     LIMITER_ABSENT = (
         "limiter.absent",

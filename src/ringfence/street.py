@@ -10,7 +10,9 @@ it adds has fixed names, and each of these modules is optional. The guard loads 
   and the whole document, and returns a line for each mistake that the check of single values does not find.
   If the table has secrets: its property ``secrets``, each with the file that may contain it instead; and
   ``with_secrets``, a function that returns the table with the secrets of these files, and a line for each
-  file that it cannot use
+  file that it cannot use. A table in ``[firewall]`` has nothing of this but ``TABLE``, and ``with_rules``, a
+  function that gets the plan of the rules (``firewall/contract.py``) and the settings, and returns the plan
+  with the rules for which the table asks
 - in the module ``table``: ``TABLES``, its tables in the database
 - in the module ``alarms``: ``CODES``, the codes of its alarms (``alarm_codes.py``)
 - in the module ``guard``: ``build``, a function that gets the daemon's parts (``guard/feature.py``) and
@@ -25,6 +27,8 @@ it adds has fixed names, and each of these modules is optional. The guard loads 
   denies (``OtherNetworks`` of ``lists/manager.py``)
 - in the module ``status``: ``lines``, a function that gets the status as JSON and yields its lines of it for
   the terminal, each with whether all is well
+- in the module ``report``: ``dropped``, a function that gets the status as JSON and returns how many packets
+  its rules dropped, by its name
 - in the module ``bans``: ``notes``, a function that gets the configuration's file and the networks that the
   user asked for, and yields lines below the list of ``ringfence bans``
 - in the module ``api``: ``Api``, the client of CrowdSec's local API, which ``ringfence setup`` tries
@@ -55,6 +59,7 @@ STREET = {
     "tops": "the accounts and addresses with the most attempts, and the live display",
     "feeds": "networks to deny, from lists that others publish",
     "fleet": "bans shared with other hosts by CrowdSec's local API",
+    "limiter": "the kernel's limit on the packets of each source, and bans of floods",
     "notify": "bans, alarms and reports, sent to administrators by mail, by Apprise or by a command",
     "report": "what happened in a period, as a command and by mail each week",
     "publish": "the list of banned networks for routers",
@@ -68,6 +73,7 @@ The feature that sends reports stands before the one that makes them.
 """
 
 SETTINGS = {
+    "firewall.limit": "limiter",
     "metrics": "metrics",
     "publish": "publish",
     "fence": "fence",
@@ -76,6 +82,8 @@ SETTINGS = {
     "notify": "notify",
 }
 """The tables of ringfence.toml that features have: the feature of each, in the order of ``config show``.
+
+A table whose name begins with ``firewall.`` is in ``[firewall]``.
 
 The types of those without a module ``settings`` are still in ``config/schema.py``.
 """
@@ -122,7 +130,15 @@ def commands() -> dict[str, Command]:
 
 
 @cache
-def settings() -> dict[str, Any]:
-    """Return the module ``settings`` of each feature that this copy has, by its table in ringfence.toml."""
-    names = {table: f"{_FOLDER}.{name}.settings" for table, name in SETTINGS.items() if name in present()}
-    return {table: import_module(name) for table, name in names.items() if find_spec(name)}
+def settings(inside: str = "") -> dict[str, Any]:
+    """Return the module ``settings`` of each feature that this copy has, by its table in ringfence.toml.
+
+    With ``inside``, return those of the tables in that table, by their names in it.
+    """
+    found: dict[str, Any] = {}
+    for path, name in SETTINGS.items():
+        outer, _, table = path.rpartition(".")
+        module = f"{_FOLDER}.{name}.settings"
+        if outer == inside and name in present() and find_spec(module):
+            found[table] = import_module(module)
+    return found

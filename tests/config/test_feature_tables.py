@@ -15,10 +15,12 @@ from ringfence.config.schema import Settings
 from ringfence.errors import ConfigError
 
 VALUES: dict[str, dict[str, Any]] = {
+    "firewall.limit": {"mode": "observe", "rate": 77, "burst": 777},
     "metrics": {"listen": "127.0.0.1:9721", "remote": True, "hosts": ["pbx.example.org"]},
     "publish": {"token_file": "/run/token", "max_entries": 77},
 }
 """Valid values of each table; none is the default."""
+TABLES = street.settings() | {f"firewall.{name}": one for name, one in street.settings("firewall").items()}
 LISTEN = {"RINGFENCE_METRICS__LISTEN": "127.0.0.1:9721"}
 
 
@@ -26,13 +28,18 @@ def shown(folder: Path, text: str, environ: dict[str, str], table: str) -> dict[
     """Return the values of a table that ``config show`` shows, by key."""
     file = folder / "ringfence.toml"
     file.write_text(text, "utf-8")
-    return {str(value.path[1]): value for value in effective(file, environ) if value.path[0] == table}
+    found: dict[str, Value] = {}
+    for value in effective(file, environ):
+        *tables, key = (part for part in value.path if isinstance(part, str))
+        if ".".join(tables) == table:
+            found[key] = value
+    return found
 
 
 def test_every_feature_with_settings_has_its_row() -> None:
     """The street knows the table of each feature that brings one, and each of these has values here."""
-    assert {*street.modules("settings")} == {*street.settings().values()}
-    assert VALUES.keys() == street.settings().keys()
+    assert {*street.modules("settings")} == {*TABLES.values()}
+    assert VALUES.keys() == TABLES.keys()
 
 
 @pytest.mark.parametrize("table", VALUES)
@@ -45,23 +52,24 @@ def test_a_table_is_read_from_the_file(tmp_path: Path, table: str) -> None:
     assert {
         key: (value.value, value.line) for key, value in found.items() if value.origin is ValueOrigin.FILE
     } == {key: (value, line) for line, (key, value) in enumerate(VALUES[table].items(), 2)}
-    kind = street.settings()[table].TABLE
+    kind = TABLES[table].TABLE
     assert [*found] == [field.name for field in attrs.fields(kind)]
-    assert Settings().of(kind) == kind()
+    assert (Settings().firewall if "." in table else Settings()).of(kind) == kind()
 
 
 @pytest.mark.parametrize("table", VALUES)
 def test_a_table_is_read_from_the_environment(tmp_path: Path, table: str) -> None:
     """Each key has a variable, which a mistake names."""
-    texts = {key: str(value).strip("[]'").lower() for key, value in VALUES[table].items()}
-    environ = LISTEN | {variable_of((table, key)): text for key, text in texts.items()}
+    texts = {key: toml_of(value).strip('"') for key, value in VALUES[table].items()}
+    names = {key: variable_of((*table.split("."), key)) for key in texts}
+    environ = LISTEN | {names[key]: text for key, text in texts.items()}
     found = shown(tmp_path, "", environ, table)
 
     assert {key: value.value for key, value in found.items() if value.variable} == VALUES[table]
-    for key in VALUES[table]:
+    for name in names.values():
         with pytest.raises(ConfigError) as caught:
-            shown(tmp_path, "", {variable_of((table, key)): "["}, table)
-        assert caught.value.problems[0].startswith(f"{variable_of((table, key))}: ")
+            shown(tmp_path, "", {name: "["}, table)
+        assert caught.value.problems[0].startswith(f"{name}: ")
 
 
 @pytest.mark.parametrize("table", VALUES)
@@ -69,6 +77,4 @@ def test_a_table_is_documented(table: str) -> None:
     """The page of the configuration has a row for each key."""
     rows = rows_of(section_of(text_of("docs/configuration.md"), f"## [{table}]"))
 
-    assert [row[0] for row in rows] == [
-        f"`{field.name}`" for field in attrs.fields(street.settings()[table].TABLE)
-    ]
+    assert [row[0] for row in rows] == [f"`{field.name}`" for field in attrs.fields(TABLES[table].TABLE)]

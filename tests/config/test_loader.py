@@ -13,6 +13,7 @@ from attrs import evolve
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from tests.support.firewalls import firewall
 from tests.support.unprivileged import unprivileged
 
 from ringfence.config.converters import (
@@ -47,9 +48,7 @@ from ringfence.config.schema import (
     ControlSettings,
     CustomSettings,
     DenySettings,
-    FirewallSettings,
     GeoSettings,
-    LimitSettings,
     LogSettings,
     RationSettings,
     RuleSettings,
@@ -59,6 +58,7 @@ from ringfence.config.schema import (
 )
 from ringfence.detect.rules import RULES
 from ringfence.errors import ConfigError
+from ringfence.features.limiter.settings import LimitSettings
 from ringfence.firewall import BACKENDS
 from ringfence.firewall.contract import BanAction, LimitMode
 from ringfence.values.secret import Secret
@@ -128,7 +128,7 @@ def test_every_key_has_a_default_but_the_secret() -> None:
                 logs=LogSettings(paths=None, timezone=None, journal=False, custom=()),
             ),
         ),
-        firewall=FirewallSettings(
+        firewall=firewall(
             backend=BackendName("auto"),
             scope=ScopeName("all"),
             sip_ports=None,
@@ -285,7 +285,7 @@ def test_every_key_can_be_set() -> None:
                 ami=AmiSettings(secret=Secret("another"), tls_ca=Path("/nonexistent/unused-without-tls.pem")),
             ),
         ),
-        firewall=FirewallSettings(
+        firewall=firewall(
             backend=BackendName("memory"),
             scope=ScopeName("sip"),
             sip_ports=(SipPort(5060, tcp=False), SipPort(5061, udp=False), SipPort(5080)),

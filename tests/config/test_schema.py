@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
+from tests.support.firewalls import firewall
 
 from ringfence.config.converters import (
     Burst,
@@ -25,11 +26,11 @@ from ringfence.config.schema import (
     DenySettings,
     FirewallSettings,
     GeoSettings,
-    LimitSettings,
     RationSettings,
     Settings,
     WireSettings,
 )
+from ringfence.features.limiter.settings import LimitSettings
 from ringfence.firewall.contract import (
     GUESTS,
     AskingRation,
@@ -71,7 +72,7 @@ def test_ports_that_are_not_found_are_the_usual_ones() -> None:
 
 def test_the_plan_of_a_configuration() -> None:
     """Every key reaches the plan, and configured ports replace the ports that were found."""
-    firewall = FirewallSettings(
+    configured = firewall(
         scope=ScopeName("sip"),
         sip_ports=(SipPort(5080), SipPort(5061, udp=False), SipPort(5060, tcp=False), SipPort(5080)),
         interfaces=(Interface("eth0"),),
@@ -82,7 +83,7 @@ def test_the_plan_of_a_configuration() -> None:
         ration=RationSettings(LimitMode.ENFORCE, Rate(2), LimitMode.OBSERVE, Rate(3)),
     )
 
-    assert Settings(firewall=firewall).without_wire().plan(FOUND) == FirewallPlan(
+    assert Settings(firewall=configured).without_wire().plan(FOUND) == FirewallPlan(
         maxelem=4_096,
         log_group=None,
         every_port=False,

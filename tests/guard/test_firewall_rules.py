@@ -12,11 +12,11 @@ from ringfence.config.schema import (
     AsteriskSettings,
     FenceSettings,
     FirewallSettings,
-    LimitSettings,
     RationSettings,
     Settings,
 )
 from ringfence.errors import FirewallError
+from ringfence.features.limiter.settings import LimitSettings
 from ringfence.firewall.contract import LimitMode, NetworkList, Opened, Ports
 from ringfence.friends.registry import SourceReadiness, StartupGate
 from ringfence.guard import firewall_manager

@@ -168,7 +168,7 @@ def _lines(found: Document) -> Iterator[tuple[str, str]]:
     yield from (("list", _entry(entry)) for entry in found["lists"])
     yield from (("host", f"{own['network']} is {own['why']}") for own in found["protected"])
     yield from _friends(found)
-    # If the address is banned or denied, do not print that it is exempt from the limiter: this has no effect.
+    # If the address is banned or denied, do not print that its packets have no limit: this has no effect.
     out = found["verdict"] in {"banned", "denied"}
     lists = [name for name, contains in found["kernel_lists"].items() if contains]
     effects = [_KERNEL_LISTS[name] for name in lists if not (out and name == "friends")]

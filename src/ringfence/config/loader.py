@@ -119,7 +119,7 @@ def overridden(tree: Mapping[str, object], environ: Mapping[str, str]) -> Overri
         if not name.startswith(PREFIX) or name in _OTHER_VARIABLES:
             continue
         key = key_of(name)
-        if reason := _absent(name.removeprefix(PREFIX).partition("__")[0].lower()):
+        if reason := _absent(name.removeprefix(PREFIX).lower().split("__")):
             problems.append(f"{name}: {reason}")
         elif key is None:
             problems.append(f"{name}: sets no key of the configuration; fix: {_fix(name)}")
@@ -162,12 +162,24 @@ def variable_of(path: KeyPath) -> str:
     return PREFIX + "__".join(str(part).upper() for part in path if part != 0)
 
 
-def _absent(table: str) -> str:
-    """Return the problem with a table whose feature this copy lacks; "" for every other table."""
-    feature = street.SETTINGS.get(table)
-    if feature is None or feature in street.present():
-        return ""
-    return f"{feature} is not installed; fix: install all of ringfence, or remove [{table}]"
+def _absent(path: Sequence[str | int]) -> str:
+    """Return the problem with a table or a key whose feature this copy lacks; "" for every other one."""
+    names = [str(part) for part in path if not _NUMBER.fullmatch(str(part))]
+    for table in (".".join(names[:depth]) for depth in (1, 2)):
+        feature = street.SETTINGS.get(table)
+        if feature is not None and feature not in street.present():
+            return f"{feature} is not installed; fix: install all of ringfence, or remove [{table}]"
+    return ""
+
+
+def _remove_absent(table: dict[str, Any], path: KeyPath = ()) -> Iterator[str]:
+    """Remove the tables whose features this copy lacks from a table; yield a problem for each."""
+    for name, value in [*table.items()]:
+        if reason := _absent((*path, name)):
+            yield f"{text_of_key((*path, name))}: {reason}"
+            del table[name]
+        elif not path and isinstance(value, dict):
+            yield from _remove_absent(value, (name,))
 
 
 def _fix(name: str) -> str:
@@ -331,9 +343,8 @@ def parse(
         tree = {**tree, "asterisk": [single]}  # so that the keys in this table are checked, too
     changed = overridden(tree, environ)
     problems += changed.problems
-    absent = {table: reason for table in changed.tree if (reason := _absent(table))}
-    problems += [f"{table}: {reason}" for table, reason in absent.items()]
-    tree = {table: values for table, values in changed.tree.items() if table not in absent}
+    problems += _remove_absent(changed.tree)
+    tree = changed.tree
     try:
         settings = _CONVERTER.structure(tree, Settings)
     except Exception as error:  # noqa: BLE001 - cattrs gathers what the hooks raise into groups of its own

@@ -15,7 +15,6 @@ from ringfence import street
 from ringfence.config.converters import (
     HOOKS,
     BackendName,
-    Burst,
     Count,
     Duration,
     FriendCount,
@@ -51,7 +50,6 @@ from ringfence.firewall.contract import (
     BanAction,
     FirewallPlan,
     HepExport,
-    Limit,
     LimitMode,
     Ports,
     Ration,
@@ -324,6 +322,27 @@ class HepSettings:
     wss_ports: tuple[Port, ...] = (Port(8089),)
 
 
+_Table = TypeVar("_Table")
+
+
+def _brought(inside: str, like: "Attribute[Any]") -> "list[Attribute[Any]]":
+    """Return the tables that features have in a table, as fields like another one."""
+    return [
+        like.evolve(name=table, alias=table, type=module.TABLE, default=Factory(module.TABLE))
+        for table, module in street.settings(inside).items()
+    ]
+
+
+@frozen
+class _Tables:
+    """A table to which features add theirs."""
+
+    def of(self, kind: type[_Table]) -> _Table:
+        """Return the table of a feature; ``kind`` is its type."""
+        found: _Table = getattr(self, next(field.name for field in fields(type(self)) if field.type == kind))
+        return found
+
+
 @frozen
 class AsteriskSettings:
     """``[[asterisk]]``: one PBX, its sources, and the SIP proxies on this host in front of it.
@@ -338,18 +357,6 @@ class AsteriskSettings:
     logs: LogSettings = Factory(LogSettings)
     wire: WireSettings = Factory(WireSettings)
     hep: HepSettings = Factory(HepSettings)
-
-
-@frozen
-class LimitSettings:
-    """``[firewall.limit]``: the limit for the packets a second that one address may send to the SIP ports.
-
-    ``burst`` is the number of packets that it may send in addition, all at once.
-    """
-
-    mode: LimitMode = LimitMode.ENFORCE
-    rate: Rate = Rate(50)
-    burst: Burst = Burst(200)
 
 
 @frozen
@@ -370,9 +377,9 @@ class RationSettings:
     guests: bool = False
 
 
-@frozen
-class FirewallSettings:
-    """``[firewall]``: the firewall, and where and how it drops packets.
+@frozen(field_transformer=lambda _, own: [*own[:-1], *_brought("firewall", own[-1]), own[-1]])
+class FirewallSettings(_Tables):
+    """``[firewall]``: the firewall, and where and how it drops packets. Features add tables of their own.
 
     ``backend`` names what drops packets, such as nftables; with ``memory`` (a dry run) nothing is
     dropped. ``interfaces`` are the network interfaces on which packets are dropped; () means all. With
@@ -391,7 +398,6 @@ class FirewallSettings:
     action: BanAction = BanAction.DROP
     log: bool = False
     max_bans: SetSize = SetSize(262_144)
-    limit: LimitSettings = Factory(LimitSettings)
     ration: RationSettings = Factory(RationSettings)
 
 
@@ -538,24 +544,10 @@ def default_rules() -> dict[str, RuleSettings]:
     return {rule.name: RuleSettings.of(rule) for rule in RULES}
 
 
-def _with_features(_: type, own: "list[Attribute[Any]]") -> "list[Attribute[Any]]":
-    """Add the tables of the features that this copy has.
-
-    The guard's last table, ``[display]``, stays the last one.
-    """
-    brought = [
-        own[-1].evolve(name=table, alias=table, type=module.TABLE, default=Factory(module.TABLE))
-        for table, module in street.settings().items()
-    ]
-    return [*own[:-1], *brought, own[-1]]
-
-
-_Table = TypeVar("_Table")
-
-
-@frozen(field_transformer=_with_features)
-class Settings:
-    """All settings. ``rules`` has an entry for every rule. Each feature adds its table (:meth:`of`)."""
+# The guard's last table stays the last one.
+@frozen(field_transformer=lambda _, own: [*own[:-1], *_brought("", own[-1]), own[-1]])
+class Settings(_Tables):
+    """All settings. ``rules`` has an entry for every rule."""
 
     asterisk: tuple[AsteriskSettings, ...] = (AsteriskSettings(),)
     firewall: FirewallSettings = Factory(FirewallSettings)
@@ -572,11 +564,6 @@ class Settings:
     control: ControlSettings = Factory(ControlSettings)
     display: DisplaySettings = Factory(DisplaySettings)
 
-    def of(self, kind: type[_Table]) -> _Table:
-        """Return the table of a feature; ``kind`` is its type."""
-        found: _Table = getattr(self, next(field.name for field in fields(Settings) if field.type == kind))
-        return found
-
     def rule_table(self) -> tuple[Rule, ...]:
         """Return the rules with the settings of this configuration."""
         return tuple(self.rules[rule.name].rule(rule) for rule in RULES)
@@ -586,7 +573,7 @@ class Settings:
         return Claimed(tuple(self.claimed.ban), self.claimed.per_minute)
 
     def plan(self, found_ports: Ports | None) -> FirewallPlan:
-        """Return the plan for the firewall's rules.
+        """Return the plan for the firewall's rules, with those for which tables of features in it ask.
 
         ``found_ports`` are the ports that Asterisk uses, None if they are unknown; the setting ``sip_ports``
         replaces them.
@@ -599,7 +586,7 @@ class Settings:
                 udp=tuple(sorted({port.number for port in mine.sip_ports if port.udp})),
                 tcp=tuple(sorted({port.number for port in mine.sip_ports if port.tcp})),
             )
-        return FirewallPlan(
+        plan = FirewallPlan(
             maxelem=mine.max_bans,
             log_group=GROUP if self.wire else None,
             every_port=mine.scope == "all",
@@ -607,7 +594,6 @@ class Settings:
             interfaces=tuple(mine.interfaces),
             action=mine.action,
             log=mine.log,
-            limit=Limit(mine.limit.mode, mine.limit.rate, mine.limit.burst),
             ration=self._ration(),
             asking=self._asking(),
             hep=HepExport(self.hep_targets(), tuple(self.hep_streams())),
@@ -615,6 +601,9 @@ class Settings:
             decisions=self.crowdsec.url is not None,
             fence=self.fence.mode,
         )
+        for module in street.settings("firewall").values():
+            plan = module.with_rules(plan, self)
+        return plan
 
     def _ration(self) -> Ration:
         """Return the ration: off if the rule ``guess`` is off, because then guesses lead to no ban."""

@@ -95,7 +95,7 @@ class RequestHandlers:
         return encoded_rows(past_bans(self._store.bans, since_from(request, now), now, wanted))
 
     async def _status(self, _: Mapping[str, Any]) -> object:
-        usage = await self._side.kernel.limiter.counters()
+        usage = await self._side.kernel.counters.read()
         self._side.kernel.reconciler.check()
         report = status_report(self._enforcer, self._seen(usage))
         watched: Any = report["watched"]
@@ -103,7 +103,6 @@ class RequestHandlers:
         return report | {
             "watched": await self._side.common.locations.with_countries(watched, "address"),
             "friends": friends,
-            "limiter_waits": "limiter" in waiting,
             "asking_waits": "asking" in waiting,
         }
 

@@ -88,7 +88,6 @@ def status_report(enforcer: Enforcer, seen: StatusData) -> dict[str, object]:
             ),
         },
         "proxies": [format_network(network) for network in seen.proxies],
-        "limiter_drops": seen.usage.limiter_drops,
         "rationed": seen.usage.rationed,
         "asked": seen.usage.asked,
         "placed": enforcer.book.counts.placed,

@@ -16,6 +16,7 @@ from typing import Any
 
 from attrs import frozen
 
+from ringfence import street
 from ringfence.lists.geo import locations_of
 from ringfence.report import MOST_ENDED
 from ringfence.values.network import format_network
@@ -152,12 +153,13 @@ def _held(ended: Sequence[Row]) -> dict[str, Any]:
 def _dropped(status: Row | None) -> dict[str, Any] | None:
     """Return the numbers of packets that the kernel dropped since ringfence made its firewall rules.
 
-    They are in the daemon's ``status``. Return None if that is None.
+    They are in the daemon's ``status``: of each feature by its name, and of the guard's rules. Return None if
+    that is None.
     """
     if status is None:
         return None
     return {
-        "limiter": status["limiter_drops"],
+        **{name: number for one in street.modules("report") for name, number in one.dropped(status).items()},
         "rules": [{"rule": use["rule"], "packets": use["packets"]} for use in status["firewall"]["rules"]],
     }
 

@@ -13,10 +13,11 @@ from tests.support.kept import OFFICE, PHONE, Kept, kept, settings
 
 from ringfence.clock import Clock
 from ringfence.config.converters import Paths, Region, SetSize
-from ringfence.config.schema import FenceSettings, GeoSettings, LimitSettings, Settings
+from ringfence.config.schema import FenceSettings, GeoSettings, Settings
 from ringfence.errors import ControlError, FirewallError
 from ringfence.features.fence.firewall import FenceState, fence_of, trial_of
 from ringfence.features.fence.guard import UNKNOWN, FenceRequests, by_country
+from ringfence.features.limiter.settings import LimitSettings
 from ringfence.firewall.contract import LimitMode, NetworkList, Opened, Outsider
 from ringfence.friends.registry import SourceReadiness
 from ringfence.guard.facts import AddressFacts

@@ -199,7 +199,7 @@ class DaemonMetrics(Collector):
         enforcer = self._side.kernel.enforcer
         enforcing = enforcer.enforcing and enforcer.backend.enforces
         yield _gauge("enforcing", "Whether the firewall drops packets.", value=enforcing)
-        latest = self._side.kernel.limiter.latest
+        latest = self._side.kernel.counters.latest
         if latest is None:
             return
         packets = {(rule.name,): rule.packets for rule in latest.rules}
@@ -208,10 +208,6 @@ class DaemonMetrics(Collector):
             "dropped_packets", "Dropped packets by rule of the firewall.", ["rule"], packets.items()
         )
         yield _counter("dropped_bytes", "Dropped bytes by rule of the firewall.", ["rule"], octets.items())
-        text = "Packets over the limit: dropped, or passed if the limiter only observes."
-        yield _counter("limiter_drops", text, value=latest.limiter_drops)
-        text = "Packets from sources for which the limiter had no room."
-        yield _counter("limiter_full", text, value=latest.limiter_full)
         text = (
             "Refusals and TCP segments to strangers over the ration: dropped, or passed if it only observes."
         )
