@@ -315,16 +315,6 @@ class AlarmCode(AnyAlarmCode):
         "Asterisk's export (HEP) lacks messages of TLS or WSS: it is not set up, or a sender prevents it.",
         "If `ringfence check` finds that nothing arrives, set up `hep.conf`. Otherwise do nothing.",
     )
-    RATION_FULL = (
-        "ration.full",
-        "The ration has no room for more strangers, so refusals to new ones pass.",
-        "Find out who makes Asterisk refuse so many addresses; ask your provider for help.",
-    )
-    ASKING_FULL = (
-        "asking.full",
-        "The ration of questions has no room for more strangers, so what new ones ask passes.",
-        "Ask your provider for help against the flood.",
-    )
     LIMITER_ABSENT = (
         "limiter.absent",
         "The limiter and the rations could not be put in place; bans work.",

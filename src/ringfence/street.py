@@ -12,7 +12,8 @@ it adds has fixed names, and each of these modules is optional. The guard loads 
   ``with_secrets``, a function that returns the table with the secrets of these files, and a line for each
   file that it cannot use. A table in ``[firewall]`` has nothing of this but ``TABLE``, and ``with_rules``, a
   function that gets the plan of the rules (``firewall/contract.py``) and the settings, and returns the plan
-  with the rules for which the table asks
+  with the rules for which the table asks. It may have ``with_sources``, which does the same with what the
+  detector knows of the sources (``KnownSources`` of ``detect/confirmation.py``)
 - in the module ``table``: ``TABLES``, its tables in the database
 - in the module ``alarms``: ``CODES``, the codes of its alarms (``alarm_codes.py``)
 - in the module ``guard``: ``build``, a function that gets the daemon's parts (``guard/feature.py``) and
@@ -27,6 +28,9 @@ it adds has fixed names, and each of these modules is optional. The guard loads 
   denies (``OtherNetworks`` of ``lists/manager.py``)
 - in the module ``status``: ``lines``, a function that gets the status as JSON and yields its lines of it for
   the terminal, each with whether all is well
+- in the module ``why``: ``facts``, a function that gets the facts about a network (``explain/facts.py``) and
+  returns its keys of the JSON about it; ``lines``, a function that gets this JSON and yields its lines of
+  ``ringfence why``, each as a label and a text
 - in the module ``report``: ``dropped``, a function that gets the status as JSON and returns how many packets
   its rules dropped, by its name
 - in the module ``bans``: ``notes``, a function that gets the configuration's file and the networks that the
@@ -60,6 +64,7 @@ STREET = {
     "feeds": "networks to deny, from lists that others publish",
     "fleet": "bans shared with other hosts by CrowdSec's local API",
     "limiter": "the kernel's limit on the packets of each source, and bans of floods",
+    "ration": "the kernel's limits on refusals to a stranger, and on what a stranger asks",
     "notify": "bans, alarms and reports, sent to administrators by mail, by Apprise or by a command",
     "report": "what happened in a period, as a command and by mail each week",
     "publish": "the list of banned networks for routers",
@@ -74,6 +79,7 @@ The feature that sends reports stands before the one that makes them.
 
 SETTINGS = {
     "firewall.limit": "limiter",
+    "firewall.ration": "ration",
     "metrics": "metrics",
     "publish": "publish",
     "fence": "fence",

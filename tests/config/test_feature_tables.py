@@ -16,6 +16,13 @@ from ringfence.errors import ConfigError
 
 VALUES: dict[str, dict[str, Any]] = {
     "firewall.limit": {"mode": "observe", "rate": 77, "burst": 777},
+    "firewall.ration": {
+        "mode": "off",
+        "rate": 7,
+        "asking": "observe",
+        "asking_rate": 7,
+        "guests": True,
+    },
     "metrics": {"listen": "127.0.0.1:9721", "remote": True, "hosts": ["pbx.example.org"]},
     "publish": {"token_file": "/run/token", "max_entries": 77},
 }

@@ -50,7 +50,6 @@ from ringfence.config.schema import (
     DenySettings,
     GeoSettings,
     LogSettings,
-    RationSettings,
     RuleSettings,
     Settings,
     StoreSettings,
@@ -59,6 +58,7 @@ from ringfence.config.schema import (
 from ringfence.detect.rules import RULES
 from ringfence.errors import ConfigError
 from ringfence.features.limiter.settings import LimitSettings
+from ringfence.features.ration.settings import RationSettings
 from ringfence.firewall import BACKENDS
 from ringfence.firewall.contract import BanAction, LimitMode
 from ringfence.values.secret import Secret

@@ -23,25 +23,6 @@ class Counting:
         return self.counters
 
 
-def test_a_full_ration_is_an_alarm(kept: Kept) -> None:
-    """Refusals without room in the ration are an alarm of their own."""
-    backend = Counting(kept)
-    kept.side.start()
-    backend.counters = Counters(ration_full=9)
-    asyncio.run(kept.side.kernel.counters.read())
-    assert [alarm.code for alarm in kept.alarms.active] == ["ration.full"]
-
-
-def test_a_full_ration_of_questions_is_an_alarm(kept: Kept) -> None:
-    """So is what strangers asked without room in the ration of questions, each time that more came."""
-    backend = Counting(kept)
-    kept.side.start()
-    for full in (9, 9, 12):
-        backend.counters = Counters(asked_full=full)
-        asyncio.run(kept.side.kernel.counters.read())
-    assert [(alarm.code, alarm.times) for alarm in kept.alarms.active] == [("asking.full", 2)]
-
-
 def test_counters_that_cannot_be_read_are_an_alarm(kept: Kept) -> None:
     """Unreadable counters are zero and an alarm, which clears with the next answer."""
     backend = Counting(kept)

@@ -271,8 +271,6 @@ def test_the_status_of_a_quiet_guard(enforcer: Enforcer) -> None:
         },
         "rules": {"on": [], "off": [], "decoys": []},
         "proxies": [],
-        "rationed": 0,
-        "asked": 0,
         "placed": 0,
         "failed": 0,
         "pending": 0,

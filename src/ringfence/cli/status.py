@@ -126,14 +126,6 @@ def _print_firewall(screen: Screen, report: dict[str, Any]) -> None:
     if firewall["repaired"]:
         restored = counted(firewall["restored"], "ban")
         screen.show(f"repaired  {counted(firewall['repaired'], 'time')}, {restored} restored")
-    limits = (
-        ("ration", False, "rationed", " to strangers"),
-        ("asking", report["asking_waits"], "asked", " from strangers"),
-    )
-    for name, waits, counter, which in limits:
-        packets = f"{counted(report[counter], 'packet')}{which}"
-        for line, _ in limit_lines(report, name, packets, "over the ration", waits=waits):
-            screen.show(line, indent=_LABEL)
     for use in firewall["rules"]:
         if use["packets"]:
             traffic = f"{counted(use['packets'], 'packet')}, {counted(use['bytes'], 'byte')}"

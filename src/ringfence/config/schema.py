@@ -29,7 +29,6 @@ from ringfence.config.converters import (
     Pattern,
     PerMinute,
     Port,
-    Rate,
     Region,
     ReportName,
     RuleName,
@@ -44,16 +43,7 @@ from ringfence.config.converters import (
 from ringfence.config.crowdsec import CrowdsecSettings
 from ringfence.config.feeds import FeedSettings
 from ringfence.detect.rules import RULES, Claimed, Rule
-from ringfence.firewall.contract import (
-    GUESTS,
-    AskingRation,
-    BanAction,
-    FirewallPlan,
-    HepExport,
-    LimitMode,
-    Ports,
-    Ration,
-)
+from ringfence.firewall.contract import BanAction, FirewallPlan, HepExport, LimitMode, Ports
 from ringfence.lists.entries import CONFIGURATION, Configured, parse_region
 from ringfence.lists.prefixes import code_of, text_of
 from ringfence.netlink.nflog import GROUP
@@ -359,25 +349,7 @@ class AsteriskSettings:
     hep: HepSettings = Factory(HepSettings)
 
 
-@frozen
-class RationSettings:
-    """``[firewall.ration]``: the limits for the refusals (401, 403, 407) and the requests of one stranger.
-
-    At once a stranger gets one refusal fewer than the rule ``guess`` counts attempts (4 with the default);
-    after that ``rate`` a second. It may send as many datagrams at once as this rule counts attempts; after
-    that ``asking_rate`` a second (``AskingRation``). ``asking`` is the mode of this second limit. ``guests``:
-    the PBX takes calls from strangers, so each has ``GUESTS`` times as much, and what no event explains does
-    not count by TLS.
-    """
-
-    mode: LimitMode = LimitMode.ENFORCE
-    rate: Rate = Rate(2)
-    asking: LimitMode = LimitMode.ENFORCE
-    asking_rate: Rate = Rate(2)
-    guests: bool = False
-
-
-@frozen(field_transformer=lambda _, own: [*own[:-1], *_brought("firewall", own[-1]), own[-1]])
+@frozen(field_transformer=lambda _, own: [*own, *_brought("firewall", own[-1])])
 class FirewallSettings(_Tables):
     """``[firewall]``: the firewall, and where and how it drops packets. Features add tables of their own.
 
@@ -398,7 +370,6 @@ class FirewallSettings(_Tables):
     action: BanAction = BanAction.DROP
     log: bool = False
     max_bans: SetSize = SetSize(262_144)
-    ration: RationSettings = Factory(RationSettings)
 
 
 @frozen
@@ -594,8 +565,6 @@ class Settings(_Tables):
             interfaces=tuple(mine.interfaces),
             action=mine.action,
             log=mine.log,
-            ration=self._ration(),
-            asking=self._asking(),
             hep=HepExport(self.hep_targets(), tuple(self.hep_streams())),
             new_only=bool(self.feeds) or self.crowdsec.url is not None,
             decisions=self.crowdsec.url is not None,
@@ -604,26 +573,6 @@ class Settings(_Tables):
         for module in street.settings("firewall").values():
             plan = module.with_rules(plan, self)
         return plan
-
-    def _ration(self) -> Ration:
-        """Return the ration: off if the rule ``guess`` is off, because then guesses lead to no ban."""
-        ration, guess = self.firewall.ration, self.rules["guess"]
-        mode = ration.mode if guess.enabled else LimitMode.OFF
-        return Ration(mode, max(guess.attempts - 1, 1), ration.rate)
-
-    def _asking(self) -> AskingRation:
-        """Return the ration of questions: off if the rule ``guess`` is off, as the ration is.
-
-        It only observes if the phones of a PBX may be unknown: without AMI, and behind a proxy, where those
-        of chan_sip and those by TLS never become friends.
-        """
-        ration, guess = self.firewall.ration, self.rules["guess"]
-        mode = ration.asking if guess.enabled else LimitMode.OFF
-        if mode is LimitMode.ENFORCE and any(pbx.proxies or not pbx.ami.enabled for pbx in self.asterisk):
-            mode = LimitMode.OBSERVE
-        wss = {port for pbx in self.asterisk for port in pbx.hep.wss_ports if not self.has_pages(port)}
-        times = GUESTS if ration.guests else 1
-        return AskingRation(mode, guess.attempts * times, ration.asking_rate * times, tuple(sorted(wss)))
 
     def lists(self) -> Configured:
         """Return the part of the configuration that concerns the allow list and the deny list.

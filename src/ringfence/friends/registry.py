@@ -426,8 +426,8 @@ def _address(trunk: TrunkHost) -> Address | None:
 
 # -- the start-up gate: until the friends are known, no rule bans, and what limits strangers only observes
 #
-# These limits are rules of the firewall that drop packets of strangers. One does not wait: the ration, which
-# drops refusals to them, ends no registration and no call (``FirewallPlan.observing``).
+# These limits are rules of the firewall that drop packets of strangers. That of the refusals to them does not
+# wait: it ends no registration and no call (``FirewallPlan.observing``).
 #
 # Phones that are already registered are friends as soon as every Asterisk has sent its roster (its phones
 # and trunks), some tenths of a second after the login. The wait is limited, because ringfence bans nothing
@@ -448,7 +448,7 @@ LIMITS_IN_ALL = 30.0
 """The longest time (seconds) after the start that what limits strangers only observes.
 
 It may be longer than ``IN_ALL``, because these limits protect against load more than against guesses: against
-these the ration holds from the first moment.
+these that of the refusals holds from the first moment.
 """
 
 

@@ -13,7 +13,7 @@ from ringfence.firewall.contract import Backend, Counters
 class CounterWatch:
     """Reads the counters of the firewall's rules. Each of ``listeners`` is called with them.
 
-    An alarm is activated if they cannot be read, or if a ration had no room.
+    An alarm is activated if they cannot be read.
     """
 
     def __init__(
@@ -29,13 +29,11 @@ class CounterWatch:
         self._listeners = listeners
         self.latest: Counters | None = None
         """The counters that were read last; None if nothing is enforced, or if they could not be read."""
-        self._full: dict[AlarmCode, int] = {}  # by alarm, how many packets had no room by the last call
 
     async def read(self) -> Counters:
         """Return the counters. A thread reads them.
 
         Return empty counters if nothing is enforced, or if reading fails. A failure activates an alarm.
-        Another alarm is activated if a ration had no room since the last call.
         """
         self.latest = await self._read()
         if self.latest is None:
@@ -53,21 +51,4 @@ class CounterWatch:
             self._alarms.activate(AlarmCode.FIREWALL_COUNTERS, "", f"the counters cannot be read: {error}")
             return None
         self._alarms.clear(AlarmCode.FIREWALL_COUNTERS, "")
-        for code, packets, text in (
-            (AlarmCode.RATION_FULL, counters.ration_full, _RATION_FULL),
-            (AlarmCode.ASKING_FULL, counters.asked_full, _ASKING_FULL),
-        ):
-            if packets > self._full.get(code, 0):
-                self._alarms.activate(code, "", text)
-            self._full[code] = packets
         return counters
-
-
-_RATION_FULL = (
-    "the ration has no room for more strangers: Asterisk refuses many thousand addresses a second, "
-    "most of them forged. Refusals to new strangers pass without a ration; bans work"
-)
-_ASKING_FULL = (
-    "the ration of questions has no room for more strangers: packets come from a million addresses, most of "
-    "them forged. What new strangers ask passes without a ration; bans work"
-)

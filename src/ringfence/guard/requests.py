@@ -99,11 +99,9 @@ class RequestHandlers:
         self._side.kernel.reconciler.check()
         report = status_report(self._enforcer, self._seen(usage))
         watched: Any = report["watched"]
-        friends, waiting = len(self._side.exempt.friends.friends), self._side.kernel.rules.waiting
         return report | {
             "watched": await self._side.common.locations.with_countries(watched, "address"),
-            "friends": friends,
-            "asking_waits": "asking" in waiting,
+            "friends": len(self._side.exempt.friends.friends),
         }
 
     async def _locations(self, request: Mapping[str, Any]) -> object:

@@ -88,8 +88,6 @@ def status_report(enforcer: Enforcer, seen: StatusData) -> dict[str, object]:
             ),
         },
         "proxies": [format_network(network) for network in seen.proxies],
-        "rationed": seen.usage.rationed,
-        "asked": seen.usage.asked,
         "placed": enforcer.book.counts.placed,
         "failed": enforcer.book.counts.failed,
         "pending": len(enforcer.ledger.pending),

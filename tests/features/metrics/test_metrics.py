@@ -26,6 +26,7 @@ from ringfence.features.fence.guard import FenceRequests
 from ringfence.features.limiter.guard import Limiter
 from ringfence.features.metrics.collector import FRESH, DaemonMetrics
 from ringfence.features.publish.guard import Publisher
+from ringfence.features.ration.guard import Rations
 from ringfence.firewall.contract import Counters, RuleCounter
 from ringfence.guard.pipeline import EffectHandler, Pipeline
 from ringfence.ledger import Record, key_of
@@ -64,8 +65,9 @@ class Scraped:
         effort._kept = dict.fromkeys(range(8), int)
         self.publisher = Publisher(kept.side, Secret("0123456789abcdef"), 10)
         judge: Any = None
-        features = [FenceRequests(kept.side), Limiter(kept.side, judge), self.publisher]
-        self.metrics = DaemonMetrics(kept.side, self.pipeline, sources, wire, features)
+        side = kept.side
+        features = [FenceRequests(side), Limiter(side, judge), Rations(side), self.publisher]
+        self.metrics = DaemonMetrics(side, self.pipeline, sources, wire, features)
 
     def values(self) -> dict[str, float]:
         """Return the value of each sample by its name and its label values."""

@@ -30,9 +30,9 @@ class Limiter(Feature):
 
     def status(self) -> dict[str, object]:
         """Return how many packets it dropped, and whether it waits for the friends."""
-        latest = self._side.kernel.counters.latest
+        latest = self._side.kernel.counters.latest or Counters()
         return {
-            "limiter_drops": 0 if latest is None else latest.limiter_drops,
+            "limiter_drops": latest.limiter_drops,
             "limiter_waits": "limiter" in self._side.kernel.rules.waiting,
         }
 

@@ -208,16 +208,6 @@ class DaemonMetrics(Collector):
             "dropped_packets", "Dropped packets by rule of the firewall.", ["rule"], packets.items()
         )
         yield _counter("dropped_bytes", "Dropped bytes by rule of the firewall.", ["rule"], octets.items())
-        text = (
-            "Refusals and TCP segments to strangers over the ration: dropped, or passed if it only observes."
-        )
-        yield _counter("rationed", text, value=latest.rationed)
-        text = "Refusals and TCP segments to strangers for which the ration had no room: they passed."
-        yield _counter("ration_full", text, value=latest.ration_full)
-        text = "Packets from strangers over the ration of questions: dropped, or passed if it only observes."
-        yield _counter("asked", text, value=latest.asked)
-        text = "Packets from strangers for which the ration of questions had no room: they passed."
-        yield _counter("asked_full", text, value=latest.asked_full)
 
     def _store_metrics(self) -> Iterator[Metric]:
         """Yield how many writes, bans and attempts wait, and the size of the database."""
