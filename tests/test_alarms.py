@@ -23,7 +23,7 @@ from ringfence.alarms import (
 from ringfence.features.notify.alarms import NotifyAlarmCode
 
 RULES = AlarmCode.FIREWALL_DAMAGED, "rules"
-FULL = AlarmCode.LIMITER_FULL, ""
+FULL = AlarmCode.LIST_FULL, ""
 NOT_EFFECTIVE = AlarmCode.BAN_NOT_EFFECTIVE
 
 
@@ -117,7 +117,7 @@ def test_an_alarm_that_is_not_repeated_clears(bench: Bench) -> None:
     assert bench.alarms.active == []
     bench.alarms.activate(*FULL, "text")
 
-    assert bench.names() == ["alarm.limiter.full"] * 2
+    assert bench.names() == ["alarm.list.full"] * 2
     assert [(alarm.since, alarm.times) for alarm in bench.alarms.active] == [(bench.now, 1)]
 
 

@@ -99,7 +99,7 @@ def test_a_table_of_a_missing_feature_is_one_clear_error(features: Sequence[str]
     variables = {f"RINGFENCE_{table.upper().replace('.', '__')}__KEY": table for table in tables}
     places = [table.replace("asterisk.", "asterisk[0].") for table in tables]
     file = tmp_path / "ringfence.toml"
-    inside = "[[asterisk]]\n" if any("." in table for table in tables) else ""
+    inside = "[[asterisk]]\n" if "asterisk.hep" in tables else ""
     file.write_text(inside + "".join(f"[{table}]\n" for table in tables), "utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "ringfence", "config", "check", "--without-secrets", str(file)],

@@ -310,25 +310,6 @@ class AlarmCode(AnyAlarmCode):
         "Let AMI listen at the port in `[asterisk.ami]`, on this host or at the container's address.",
         Mark.KNOWN_LATE,
     )
-    LIMITER_FULL = (
-        "limiter.full",
-        "The limiter has no room for more sources, because packets come from a million addresses.",
-        "Ask your provider for help against the flood.",
-    )
-    RATION_FULL = (
-        "ration.full",
-        "The ration has no room for more strangers, so refusals to new ones pass.",
-        "Find out who makes Asterisk refuse so many addresses; ask your provider for help.",
-    )
-    ASKING_FULL = (
-        "asking.full",
-        "The ration of questions has no room for more strangers, so what new ones ask passes.",
-        "Ask your provider for help against the flood.",
-    )
-    LIMITER_UNREADABLE = (
-        "limiter.unreadable",
-        "The sources that exceed the limiter's rate cannot be read, so the rule `flood` bans nothing.",
-        "Remove the cause, which the text names.",
     )
     LIMITER_ABSENT = (
         "limiter.absent",

@@ -14,7 +14,11 @@ it adds has fixed names, and each of these modules is optional. The guard loads 
   If the table has secrets: its property ``secrets``, each with the file that may contain it instead; and
   ``with_secrets``, a function that returns the table with the secrets of these files, and a line for each
   file that it cannot use. A table in ``[[asterisk]]`` has nothing of this but ``TABLE``, and ``at_start``, a
-  function that gets the settings and returns those that take effect only at the start of the daemon
+  function that gets the settings and returns those that take effect only at the start of the daemon. A table
+  in ``[firewall]`` has ``TABLE``, and ``with_rules``, a function that gets the plan of the rules
+  (``firewall/contract.py``) and the settings, and returns the plan with the rules for which the table asks.
+  It may have ``with_sources``, which does the same with what the detector knows of the sources
+  (``KnownSources`` of ``detect/confirmation.py``)
 - in the module ``table``: ``TABLES``, its tables in the database
 - in the module ``alarms``: ``CODES``, the codes of its alarms (``alarm_codes.py``)
 - in the module ``guard``: ``build``, a function that gets the daemon's parts (``guard/feature.py``) and
@@ -31,6 +35,11 @@ it adds has fixed names, and each of these modules is optional. The guard loads 
   ``files_of``, ``locations_of`` and ``UNKNOWN`` (``lists/regions.py`` uses these)
 - in the module ``status``: ``lines``, a function that gets the status as JSON and yields its lines of it for
   the terminal, each with whether all is well
+- in the module ``why``: ``facts``, a function that gets the facts about a network (``explain/facts.py``) and
+  returns its keys of the JSON about it; ``lines``, a function that gets this JSON and yields its lines of
+  ``ringfence why``, each as a label and a text
+- in the module ``report``: ``dropped``, a function that gets the status as JSON and returns how many packets
+  its rules dropped, by its name
 - in the module ``bans``: ``notes``, a function that gets the configuration's file and the networks that the
   user asked for, and yields lines below the list of ``ringfence bans``
 - in the module ``api``: ``Api``, the client of CrowdSec's local API, which ``ringfence setup`` tries, and
@@ -63,6 +72,8 @@ STREET = {
     "geo": "countries and autonomous systems: on the lists, and of the addresses that are shown",
     "feeds": "networks to deny, from lists that others publish",
     "fleet": "bans shared with other hosts by CrowdSec's local API",
+    "limiter": "the kernel's limit on the packets of each source, and bans of floods",
+    "ration": "the kernel's limits on refusals to a stranger, and on what a stranger asks",
     "notify": "bans, alarms and reports, sent to administrators by mail, by Apprise or by a command",
     "report": "what happened in a period, as a command and by mail each week",
     "publish": "the list of banned networks for routers",
@@ -78,6 +89,8 @@ The feature that sends reports stands before the one that makes them.
 
 SETTINGS = {
     "asterisk.hep": "hep",
+    "firewall.limit": "limiter",
+    "firewall.ration": "ration",
     "fence": "fence",
     "geo": "geo",
     "feeds": "feeds",
@@ -88,7 +101,8 @@ SETTINGS = {
 }
 """The tables of ringfence.toml that features have: the feature of each, in the order of ``config show``.
 
-A table whose name begins with ``asterisk.`` is in each ``[[asterisk]]``.
+A table whose name begins with ``asterisk.`` is in each ``[[asterisk]]``, one that begins with ``firewall.`` in
+``[firewall]``.
 """
 
 NEEDS = dict.fromkeys(("allow.countries", "deny.countries", "fence.countries"), "geo")

@@ -19,8 +19,8 @@ from tests.support.daemon import Guard, until
 from tests.support.guarded import guarded, preferred
 from tests.support.lab import Lab
 
-from ringfence.config.schema import RationSettings
 from ringfence.detect.rules import RULES
+from ringfence.features.ration.settings import RationSettings
 
 CORES = sorted(os.sched_getaffinity(0))
 GUARD, ATTACKER = CORES[0], CORES[-1]

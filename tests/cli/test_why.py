@@ -20,7 +20,7 @@ from ringfence.cli import why
 from ringfence.cli.screen import Screen
 from ringfence.explain.as_json import document
 from ringfence.explain.facts import FenceFacts
-from ringfence.firewall.contract import AskingRation, LimitMode, Ration
+from ringfence.firewall.contract import AskingRation, FirewallPlan, LimitMode, Ration
 from ringfence.store.bans import RecordedBan
 from ringfence.values.ban import BanEnd
 from ringfence.values.entry import ListKind
@@ -168,7 +168,7 @@ def test_every_fact_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_ration_of_a_stranger(monkeypatch: pytest.MonkeyPatch, mode: LimitMode, what: str) -> None:
     """A line for each ration says how much of what passes, and whether the kernel drops the others."""
     ration, asking = Ration(mode, burst=4, rate=2), AskingRation(mode, burst=5, rate=2)
-    text = " ".join(" ".join(shown(monkeypatch, ration=ration, asking=asking)).split())
+    text = " ".join(" ".join(shown(monkeypatch, plan=FirewallPlan(ration=ration, asking=asking))).split())
     rest = f"at once, then 2 a second; the kernel {what} the others"
     assert f"ration 4 refusals {rest} asking 5 datagrams {rest}" in text
 

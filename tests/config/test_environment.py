@@ -17,6 +17,7 @@ from ringfence.config.schema import Settings, keys_of
 from ringfence.errors import ConfigError
 from ringfence.features.geo.settings import GeoSettings
 from ringfence.features.notify.hook_variables import HOOK_VARIABLES
+from ringfence.features.limiter.settings import LimitSettings
 from ringfence.values.secret import Secret
 
 CLEAR = "hunter2-correct-horse"
@@ -73,7 +74,7 @@ def test_a_variable_overrides_the_file() -> None:
 
     assert (settings.firewall.scope, settings.firewall.log) == ("sip", True)
     assert settings.firewall.sip_ports == (SipPort(5060, tcp=False), SipPort(5080))
-    assert settings.firewall.limit.rate == 60
+    assert settings.firewall.of(LimitSettings).rate == 60
     assert settings.allow.networks == (ip_network("198.51.100.0/24"), ip_network("2001:db8::/32"))
     assert settings.of(GeoSettings).database == Paths((Path("/srv/a.mmdb"), Path("/srv/b.mmdb")))
     assert settings.rules["guess"].attempts == 7

@@ -16,6 +16,14 @@ from ringfence.errors import ConfigError
 
 VALUES: dict[str, dict[str, Any]] = {
     "asterisk.hep": {"enabled": True, "port": 9_061, "tls_ports": [5_071], "wss_ports": [8_443]},
+    "firewall.limit": {"mode": "observe", "rate": 77, "burst": 777},
+    "firewall.ration": {
+        "mode": "off",
+        "rate": 7,
+        "asking": "observe",
+        "asking_rate": 7,
+        "guests": True,
+    },
     "fence": {"mode": "observe", "networks": ["203.0.113.0/24"]},
     "geo": {"database": ["/srv/geo.mmdb"]},
     "crowdsec": {
@@ -32,7 +40,9 @@ VALUES: dict[str, dict[str, Any]] = {
 """Valid values of each table; none is the default."""
 NESTED = {"feeds", "notify"}
 """Tables that have tables in them, and tests of their own."""
-TABLES = street.settings() | {f"asterisk.{name}": one for name, one in street.settings("asterisk").items()}
+TABLES = street.settings() | {
+    f"{outer}.{name}": one for outer in ("asterisk", "firewall") for name, one in street.settings(outer).items()
+}
 LISTEN = {"RINGFENCE_METRICS__LISTEN": "127.0.0.1:9721"}
 
 
@@ -57,7 +67,7 @@ def test_every_feature_with_settings_has_its_row() -> None:
 @pytest.mark.parametrize("table", VALUES)
 def test_a_table_is_read_from_the_file(tmp_path: Path, table: str) -> None:
     """Each value is in force, and is shown with its line; the other keys have their defaults."""
-    head = ["[[asterisk]]"] if "." in table else []
+    head = ["[[asterisk]]"] if table.startswith("asterisk.") else []
     lines = [*head, f"[{table}]", *(f"{key} = {toml_of(value)}" for key, value in VALUES[table].items())]
     text = "\n".join(lines)
     found = shown(tmp_path, text, {} if table == "metrics" else LISTEN, table)
@@ -67,7 +77,8 @@ def test_a_table_is_read_from_the_file(tmp_path: Path, table: str) -> None:
     } == {key: (value, line) for line, (key, value) in enumerate(VALUES[table].items(), len(head) + 2)}
     kind = TABLES[table].TABLE
     assert [*found] == [field.name for field in attrs.fields(kind)]
-    assert (Settings().asterisk[0] if head else Settings()).of(kind) == kind()
+    outer = {"asterisk": Settings().asterisk[0], "firewall": Settings().firewall}
+    assert outer.get(table.partition(".")[0], Settings()).of(kind) == kind()
 
 
 @pytest.mark.parametrize("table", VALUES)

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from tests.support.tables import with_tables
+from tests.support.firewalls import firewall
 from tests.support.unprivileged import unprivileged
 
 from ringfence.config.converters import (
@@ -49,9 +50,7 @@ from ringfence.config.schema import (
     CustomSettings,
     DenySettings,
     FirewallSettings,
-    LimitSettings,
     LogSettings,
-    RationSettings,
     RuleSettings,
     Settings,
     StoreSettings,
@@ -60,6 +59,8 @@ from ringfence.config.schema import (
 from ringfence.detect.rules import RULES
 from ringfence.errors import ConfigError
 from ringfence.features.geo.settings import GeoSettings
+from ringfence.features.limiter.settings import LimitSettings
+from ringfence.features.ration.settings import RationSettings
 from ringfence.firewall import BACKENDS
 from ringfence.firewall.contract import BanAction, LimitMode
 from ringfence.values.secret import Secret
@@ -129,7 +130,7 @@ def test_every_key_has_a_default_but_the_secret() -> None:
                 logs=LogSettings(paths=None, timezone=None, journal=False, custom=()),
             ),
         ),
-        firewall=FirewallSettings(
+        firewall=firewall(
             backend=BackendName("auto"),
             scope=ScopeName("all"),
             sip_ports=None,
@@ -286,7 +287,7 @@ def test_every_key_can_be_set() -> None:
                 ami=AmiSettings(secret=Secret("another"), tls_ca=Path("/nonexistent/unused-without-tls.pem")),
             ),
         ),
-        firewall=FirewallSettings(
+        firewall=firewall(
             backend=BackendName("memory"),
             scope=ScopeName("sip"),
             sip_ports=(SipPort(5060, tcp=False), SipPort(5061, udp=False), SipPort(5080)),

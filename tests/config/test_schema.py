@@ -3,13 +3,12 @@
 from ipaddress import ip_network
 from pathlib import Path
 
-import pytest
 from attrs import evolve
 from tests.support.tables import with_tables
+from tests.support.firewalls import firewall
 
 from ringfence.config.converters import (
     Burst,
-    Count,
     HostName,
     Interface,
     Paths,
@@ -21,18 +20,16 @@ from ringfence.config.converters import (
 )
 from ringfence.config.schema import (
     AllowSettings,
-    AmiSettings,
     AsteriskSettings,
     DenySettings,
     FirewallSettings,
-    LimitSettings,
-    RationSettings,
     Settings,
     WireSettings,
 )
 from ringfence.features.geo.settings import GeoSettings
+from ringfence.features.limiter.settings import LimitSettings
+from ringfence.features.ration.settings import RationSettings
 from ringfence.firewall.contract import (
-    GUESTS,
     AskingRation,
     BanAction,
     FirewallPlan,
@@ -72,7 +69,7 @@ def test_ports_that_are_not_found_are_the_usual_ones() -> None:
 
 def test_the_plan_of_a_configuration() -> None:
     """Every key reaches the plan, and configured ports replace the ports that were found."""
-    firewall = FirewallSettings(
+    configured = firewall(
         scope=ScopeName("sip"),
         sip_ports=(SipPort(5080), SipPort(5061, udp=False), SipPort(5060, tcp=False), SipPort(5080)),
         interfaces=(Interface("eth0"),),
@@ -83,7 +80,7 @@ def test_the_plan_of_a_configuration() -> None:
         ration=RationSettings(LimitMode.ENFORCE, Rate(2), LimitMode.OBSERVE, Rate(3)),
     )
 
-    assert Settings(firewall=firewall).without_wire().plan(FOUND) == FirewallPlan(
+    assert Settings(firewall=configured).without_wire().plan(FOUND) == FirewallPlan(
         maxelem=4_096,
         log_group=None,
         every_port=False,
@@ -95,48 +92,6 @@ def test_the_plan_of_a_configuration() -> None:
         ration=Ration(LimitMode.ENFORCE, burst=4, rate=2),
         asking=AskingRation(LimitMode.OBSERVE, burst=5, rate=3, wss=(8089,)),
     )
-
-
-@pytest.mark.parametrize(("attempts", "burst"), [(3, 2), (20, 19), (1, 1)])
-def test_the_rations_follow_the_threshold_of_guesses(attempts: int, burst: int) -> None:
-    """A stranger gets one refusal fewer than the rule counts attempts, but at least one; it asks as often."""
-    guess = evolve(Settings().rules["guess"], attempts=Count(attempts))
-    plan = Settings(rules={**Settings().rules, "guess": guess}).plan(None)
-    assert (plan.ration.burst, plan.asking.burst) == (burst, attempts)
-
-
-def test_without_the_rule_guess_there_is_no_ration() -> None:
-    """If guesses lead to no ban, the kernel rations neither refusals nor requests."""
-    guess = evolve(Settings().rules["guess"], enabled=False)
-    plan = Settings(rules={**Settings().rules, "guess": guess}).plan(None)
-    assert (plan.ration.mode, plan.asking.mode) == (LimitMode.OFF, LimitMode.OFF)
-
-
-def test_requests_are_dropped_only_if_the_phones_are_known() -> None:
-    """The ration of questions only observes if one of the PBXs has no AMI, or a proxy; off stays off."""
-    blind = (AsteriskSettings(), AsteriskSettings(ami=AmiSettings(enabled=False)))
-    behind = (AsteriskSettings(proxies=(ip_network("127.0.0.1"),)),)
-    off = FirewallSettings(ration=RationSettings(asking=LimitMode.OFF))
-    plans = [one.plan(None) for one in (Settings(), Settings(asterisk=blind), Settings(asterisk=behind))]
-
-    assert [plan.asking.mode for plan in plans] == [LimitMode.ENFORCE, *[LimitMode.OBSERVE] * 2]
-    assert Settings(asterisk=blind, firewall=off).plan(None).asking.mode is LimitMode.OFF
-
-
-def test_strangers_of_a_pbx_with_guests_may_ask_more() -> None:
-    """With guests, a stranger begins more flows, and sends more datagrams and bytes."""
-    guests = FirewallSettings(ration=RationSettings(guests=True))
-    few, many = (one.plan(None).asking for one in (Settings(), Settings(firewall=guests)))
-    assert many == evolve(few, burst=GUESTS * few.burst, rate=GUESTS * few.rate)
-    assert many.bytes_a_second == GUESTS * few.bytes_a_second
-    assert (few.flows_a_second, many.flows_a_second) == (1, GUESTS)
-
-
-def test_the_ration_of_questions_knows_the_ports_without_pages() -> None:
-    """WebSocket over TLS is rationed byte by byte only where strangers read no pages."""
-    pages = AsteriskSettings(wire=WireSettings(https_pages=True))
-    assert Settings().plan(None).asking.wss == (8089,)
-    assert Settings(asterisk=(pages,)).plan(None).asking.wss == ()
 
 
 def test_who_may_read_web_pages() -> None:

@@ -11,7 +11,7 @@ from ringfence.bans.exempt import ITSELF
 from ringfence.explain.as_json import document
 from ringfence.explain.facts import FenceFacts
 from ringfence.explain.headlines import address_headline
-from ringfence.firewall.contract import AskingRation, LimitMode, Ration
+from ringfence.firewall.contract import LimitMode
 from ringfence.store.bans import RecordedBan
 from ringfence.values.ban import BanEnd
 from ringfence.values.entry import ListKind
@@ -67,28 +67,6 @@ def test_an_unknown_address() -> None:
         [],
         [],
     )
-
-
-def test_the_ration_of_a_stranger() -> None:
-    """A stranger, even one that was a friend, has the ration of the kernel's rules; others have none."""
-    rules = Ration(LimitMode.ENFORCE, burst=4, rate=2)
-    told = [
-        document(known(ration=rules, **more))["ration"]
-        for more in ({}, {"former": (friend(),)}, {"friends": (friend(),)}, {"running": (running(ban()),)})
-    ]
-    assert told == [{"mode": "enforce", "burst": 4, "rate": 2}] * 2 + [None] * 2
-    assert document(known())["ration"] is None
-
-
-def test_what_a_stranger_may_ask() -> None:
-    """A stranger has the ration of questions of the kernel's rules; a friend and a banned one have none."""
-    rules = AskingRation(LimitMode.OBSERVE, burst=5, rate=2)
-    told = [
-        document(known(asking=rules, **more))["asking"]
-        for more in ({}, {"friends": (friend(),)}, {"running": (running(ban()),)})
-    ]
-    assert told == [{"mode": "observe", "burst": 5, "rate": 2}, None, None]
-    assert document(known())["asking"] is None
 
 
 def test_an_active_ban() -> None:

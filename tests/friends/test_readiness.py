@@ -5,7 +5,7 @@ import pytest
 from ringfence.friends.registry import (
     AFTER_LISTENING,
     IN_ALL,
-    LIMITER_IN_ALL,
+    LIMITS_IN_ALL,
     REMEMBERED_AFTER_LISTENING,
     REMEMBERED_IN_ALL,
     SourceReadiness,
@@ -21,15 +21,15 @@ def waits(*sources: SourceReadiness, at: float = BEGAN, remembered: bool = False
     gate.remembered = remembered
     gate.update([SourceReadiness(since=None, roster_ready=False)], BEGAN)
     gate.update(sources, at)
-    return not gate.for_bans, not gate.for_limiter
+    return not gate.for_bans, not gate.for_limits
 
 
 def test_nothing_is_known_before_the_sources_are() -> None:
     """Before the sources are known, nothing starts, unless the store's friends suffice for the limiter."""
     gate = StartupGate()
-    assert (gate.for_bans, gate.for_limiter) == (False, False)
+    assert (gate.for_bans, gate.for_limits) == (False, False)
     gate.remembered = True
-    assert (gate.for_bans, gate.for_limiter) == (False, True)
+    assert (gate.for_bans, gate.for_limits) == (False, True)
 
 
 def test_bans_begin_when_every_roster_is_known() -> None:
@@ -40,11 +40,11 @@ def test_bans_begin_when_every_roster_is_known() -> None:
     )
     gate = StartupGate()
     gate.update([ready, late], BEGAN)
-    assert (gate.for_bans, gate.for_limiter) == (False, False)
+    assert (gate.for_bans, gate.for_limits) == (False, False)
     gate.update([ready, SourceReadiness(since=None, roster_ready=True)], BEGAN)
-    assert (gate.for_bans, gate.for_limiter) == (True, True)
+    assert (gate.for_bans, gate.for_limits) == (True, True)
     gate.update([ready, late], BEGAN)
-    assert (gate.for_bans, gate.for_limiter) == (True, True)
+    assert (gate.for_bans, gate.for_limits) == (True, True)
     assert waits() == (False, False)
 
 
@@ -66,6 +66,6 @@ def test_the_wait_for_rosters_has_an_end(*, remembered: bool, after: float, in_a
 def test_the_limiter_waits_longer() -> None:
     """The limiter waits half a minute without rosters, and starts at once with friends from the store."""
     late = SourceReadiness(since=BEGAN, roster_ready=False)
-    assert waits(late, at=BEGAN + LIMITER_IN_ALL - 0.1)[1]
-    assert not waits(late, at=BEGAN + LIMITER_IN_ALL)[1]
+    assert waits(late, at=BEGAN + LIMITS_IN_ALL - 0.1)[1]
+    assert not waits(late, at=BEGAN + LIMITS_IN_ALL)[1]
     assert not waits(late, remembered=True)[1]

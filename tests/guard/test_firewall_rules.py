@@ -5,21 +5,15 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
-from tests.support.kept import ENFORCED, OFFICE, Kept, kept, settings, waits
+from tests.support.kept import OFFICE, Kept, kept, settings
 from tests.support.tables import with_tables
 
-from ringfence.config.converters import BackendName
-from ringfence.config.schema import (
-    AsteriskSettings,
-    FirewallSettings,
-    LimitSettings,
-    RationSettings,
-    Settings,
-)
+from ringfence.config.schema import AsteriskSettings
 from ringfence.errors import FirewallError
 from ringfence.features.fence.settings import FenceSettings
+from ringfence.features.limiter.settings import LimitSettings
 from ringfence.firewall.contract import LimitMode, NetworkList, Opened, Ports
-from ringfence.friends.registry import SourceReadiness, StartupGate
+from ringfence.friends.registry import StartupGate
 from ringfence.guard import firewall_manager
 from ringfence.guard.firewall_manager import SipSockets, WantedRules, find_sip_sockets
 from ringfence.host.listening import ListeningPorts
@@ -78,60 +72,6 @@ def test_lists_that_were_emptied_are_filled_with_the_new_rules(tmp_path: Path) -
         made.side.configure(settings(OFFICE, limit=LimitSettings(mode=LimitMode.OFF)))
 
         assert ip_network(OFFICE) in made.backend.lists[NetworkList.ALLOW]
-
-
-def test_the_limiter_drops_nothing_before_friends_are_known(tmp_path: Path) -> None:
-    """The limiter observes and reports a wait until every Asterisk sent its roster; off stays off."""
-    with kept(tmp_path, ENFORCED) as made:
-        made.side.start()
-        assert waits(made) == (LimitMode.OBSERVE, True, True)
-        startup = made.side.exempt.friends.startup
-        startup.update([SourceReadiness(since=0.0, roster_ready=False)], 0.0)
-        made.side.kernel.rules.update()
-        assert waits(made) == (LimitMode.OBSERVE, True, True)
-        startup.update([SourceReadiness(since=0.0, roster_ready=True)], 0.0)
-        made.side.kernel.rules.update()
-
-        assert waits(made) == (LimitMode.ENFORCE, False, False)
-        made.side.configure(settings(limit=LimitSettings(mode=LimitMode.OFF)))
-        assert waits(made) == (LimitMode.OFF, False, False)
-
-
-def test_the_ration_does_not_wait_for_the_friends(tmp_path: Path) -> None:
-    """Before any friend is known, the ration drops already what is over it; off and observe stay."""
-    for mode in LimitMode:
-        firewall = FirewallSettings(backend=BackendName("memory"), ration=RationSettings(mode=mode))
-        folder = tmp_path / mode
-        folder.mkdir()
-        with kept(folder, Settings(firewall=firewall)) as made:
-            made.side.start()
-            before = made.backend.plan
-            made.side.exempt.friends.startup.update([SourceReadiness(since=0.0, roster_ready=True)], 0.0)
-            made.side.kernel.rules.update()
-            after = made.backend.plan
-
-        assert (before.limit.mode, before.ration.mode) == (LimitMode.OBSERVE, mode)
-        assert (after.limit.mode, after.ration.mode) == (LimitMode.ENFORCE, mode)
-
-
-def test_the_ration_of_questions_waits_for_the_friends(tmp_path: Path) -> None:
-    """Until every Asterisk sent its roster, the ration of questions observes, and reports that it waits."""
-    seen = {}
-    for mode in LimitMode:
-        firewall = FirewallSettings(backend=BackendName("memory"), ration=RationSettings(asking=mode))
-        folder = tmp_path / mode
-        folder.mkdir()
-        with kept(folder, Settings(firewall=firewall)) as made:
-            made.side.start()
-            before = made.backend.plan.asking.mode, "asking" in made.side.kernel.rules.waiting
-            made.side.exempt.friends.startup.update([SourceReadiness(since=0.0, roster_ready=True)], 0.0)
-            made.side.kernel.rules.update()
-            seen[mode] = before, (made.backend.plan.asking.mode, "asking" in made.side.kernel.rules.waiting)
-
-    off, observe, enforce = ((mode, False) for mode in LimitMode)
-    assert seen[LimitMode.OFF] == (off, off)
-    assert seen[LimitMode.OBSERVE] == (observe, observe)
-    assert seen[LimitMode.ENFORCE] == ((LimitMode.OBSERVE, True), enforce)
 
 
 def test_a_fence_needs_its_feature() -> None:

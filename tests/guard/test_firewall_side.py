@@ -11,8 +11,8 @@ from tests.support.kept import ENFORCED, OFFICE, OTHER, PHONE, Kept, kept, setti
 from tests.support.world import START
 
 from ringfence.config.converters import Interface
-from ringfence.config.schema import LimitSettings
 from ringfence.errors import StoreError
+from ringfence.features.limiter.settings import LimitSettings
 from ringfence.firewall.contract import LimitMode, NetworkList
 from ringfence.values.ban import Ban, Origin
 from ringfence.values.friend import Friend

@@ -11,20 +11,12 @@ from tests.support.evidence import Bench, challenge
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import MOST
-from ringfence.config.schema import FirewallSettings, RationSettings, Settings
 from ringfence.detect.confirmation import GUESS
 from ringfence.detect.rules import RULES
 from ringfence.detect.unexplained import BUSY, FEW
-from ringfence.guard.pipeline import known_sources
 from ringfence.values.event import Endpoint, EventKind, Service, Transport
 from ringfence.values.friend import Friend, FriendReason
 from ringfence.values.packet import CopiedRequest, Exchange
-
-
-def test_the_detector_knows_whether_strangers_may_call() -> None:
-    """The setting ``guests`` of the ration reaches it."""
-    allowed = Settings(firewall=FirewallSettings(ration=RationSettings(guests=True)))
-    assert (known_sources(allowed).guests, known_sources(Settings()).guests) == (True, False)
 
 
 def test_a_decision_is_carried_out_at_once(bench: Bench) -> None:

@@ -17,6 +17,7 @@ from ringfence.control import Encoded
 from ringfence.errors import ControlError, StoreError
 from ringfence.firewall.contract import Counters
 from ringfence.guard.facts import FailureMemory
+from ringfence.guard.feature import Feature
 from ringfence.guard.request_fields import PeerRole
 from ringfence.guard.request_table import check_request
 from ringfence.guard.requests import RequestHandlers
@@ -27,10 +28,11 @@ from ringfence.values.network import parse_network
 
 
 class Office:
-    """The request handlers, and a client that asks them."""
+    """The request handlers, and a client that asks them. The status has the parts of ``features``."""
 
-    def __init__(self, made: Kept) -> None:
+    def __init__(self, made: Kept, *features: Feature) -> None:
         self.kept = made
+        self._features = features
         made.side.start()
         side = made.side
         self.handlers = RequestHandlers(
@@ -47,6 +49,7 @@ class Office:
             usage=usage,
             why="",
             alarms=self.kept.alarms.active,
+            features={key: part for one in self._features for key, part in one.status().items()},
         )
 
     def ask(self, do: str, **request: object) -> Any:  # noqa: ANN401 - whatever JSON holds

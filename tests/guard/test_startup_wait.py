@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.support.kept import Kept
 
-from ringfence.friends.registry import LIMITER_IN_ALL, SourceReadiness
+from ringfence.friends.registry import LIMITS_IN_ALL, SourceReadiness
 from ringfence.guard.daemon import StartupWait
 
 
@@ -26,9 +26,9 @@ def test_decisions_are_held_until_the_rosters_are_known(kept: Kept) -> None:
             kept.now += 4.0
             await asyncio.sleep(0.1)
             order.append("long overdue")
-            kept.now += LIMITER_IN_ALL
+            kept.now += LIMITS_IN_ALL
 
     wait.begin()
     asyncio.run(run())
     assert order == ["hold", "overdue", "decoys", "release", "long overdue"]
-    assert kept.side.exempt.friends.startup.for_limiter
+    assert kept.side.exempt.friends.startup.for_limits

@@ -271,9 +271,6 @@ def test_the_status_of_a_quiet_guard(enforcer: Enforcer) -> None:
         },
         "rules": {"on": [], "off": [], "decoys": []},
         "proxies": [],
-        "limiter_drops": 0,
-        "rationed": 0,
-        "asked": 0,
         "placed": 0,
         "failed": 0,
         "pending": 0,
@@ -390,15 +387,13 @@ def test_the_status_while_enforcement_is_off(enforcer: Enforcer) -> None:
 
 
 def test_the_status_counts_what_the_rules_met(enforcer: Enforcer) -> None:
-    """The status has packets and bytes by kind of rule, the sizes of the sets, and the limiter's drops."""
+    """The status has packets and bytes by kind of rule, and the sizes of the sets."""
     usage = Counters(
         rules=(RuleCounter("from banned addresses", 7, 420),),
         sets={"bans": 3, "denied": None},
-        limiter_drops=11,
     )
     report = status(enforcer, usage=usage)
 
-    assert report["limiter_drops"] == 11
     assert report["firewall"]["rules"] == [{"rule": "from banned addresses", "packets": 7, "bytes": 420}]
     assert report["firewall"]["sets"] == {"bans": 3, "denied": None}
 

@@ -26,10 +26,10 @@ from ringfence.clock import Clock
 from ringfence.config.loader import parse
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Detector
+from ringfence.features.limiter.floods import FloodJudge
 from ringfence.firewall.contract import Flooder, NetworkList
 from ringfence.firewall.memory import MemoryBackend
 from ringfence.friends.registry import FriendRegistry
-from ringfence.guard.floods import FloodJudge
 from ringfence.guard.pipeline import EffectHandler, Pipeline
 from ringfence.ledger import key_of
 from ringfence.store.database import Store
@@ -137,8 +137,8 @@ class Stage:
         self.alarms = Alarms(clock.wall)
         self._effects = EffectHandler(self._enforcer, self.alarms, self._friends)
         self._pipeline = Pipeline(self._detector, self._effects, clock, PBX)
-        limiter: Any = None  # the scenarios pass on what it would report
-        self._floods = FloodJudge(limiter, self._detector, lambda _: None, self._effects, clock)
+        watch: Any = None  # the scenarios pass on what it would report
+        self._floods = FloodJudge(watch, self._detector, lambda _: None, self._effects, clock)
         trunks = tuple(
             TrunkHost(PBX, Service.PJSIP, "carrier", str(address), _PORT, Transport.UDP)
             for address in scenario.trunks

@@ -16,8 +16,8 @@ from ringfence.clock import Clock
 from ringfence.detect.confirmation import PATIENCE, KnownSources
 from ringfence.detect.detector import Detector
 from ringfence.detect.rules import RULES
+from ringfence.features.limiter.floods import FloodJudge
 from ringfence.firewall.contract import Flooder
-from ringfence.guard.floods import FloodJudge
 from ringfence.guard.pipeline import EffectHandler, Pipeline
 from ringfence.values.network import Address, Network
 from ringfence.values.packet import Challenge
@@ -56,8 +56,8 @@ class Bench:
             self.detector, self.effects, clock, "pbx", refresh=lambda *asked: self.refreshed.append(asked)
         )
         self.flooders: Sequence[Flooder] = ()
-        limiter: Any = SimpleNamespace(new_flooders=lambda: self.flooders)
-        self.floods = FloodJudge(limiter, self.detector, self.connected.get, self.effects, clock)
+        watch: Any = SimpleNamespace(new_flooders=lambda: self.flooders)
+        self.floods = FloodJudge(watch, self.detector, self.connected.get, self.effects, clock)
 
     def flood(self, networks: Sequence[Network], *, at: float, tcp: bool = False) -> None:
         """Judge a second in which these networks exceeded the limit."""

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
+from tests.support.firewalls import firewall
 from tests.support.world import START, Faulty
 
 from ringfence.ban_facts import News
 from ringfence.clock import Clock
 from ringfence.config.converters import BackendName
-from ringfence.config.schema import AllowSettings, DenySettings, FirewallSettings, LimitSettings, Settings
+from ringfence.config.schema import AllowSettings, DenySettings, Settings
 from ringfence.detect.detector import Detector
 from ringfence.detect.rules import RULES
+from ringfence.features.limiter.settings import LimitSettings
 from ringfence.firewall.contract import LimitMode
 from ringfence.guard.firewall_side import ChosenBackend, build_firewall_side
 from ringfence.store.database import Store
@@ -28,7 +30,7 @@ PHONE = Friend("pbx", ip_address(OTHER), "alice", FriendReason.AUTHENTICATED, ST
 def settings(*allowed: str, denied: tuple[str, ...] = (), limit: LimitSettings | None = None) -> Settings:
     """Return a configuration with these lists."""
     return Settings(
-        firewall=FirewallSettings(
+        firewall=firewall(
             backend=BackendName("memory"), limit=limit if limit is not None else LimitSettings()
         ),
         allow=AllowSettings(networks=tuple(ip_network(text) for text in allowed)),

@@ -127,21 +127,25 @@ def _print_firewall(screen: Screen, report: dict[str, Any]) -> None:
     if firewall["repaired"]:
         restored = counted(firewall["restored"], "ban")
         screen.show(f"repaired  {counted(firewall['repaired'], 'time')}, {restored} restored")
-    limits = (
-        ("limiter", report["limiter_waits"], "limiter_drops", "", "over the limit"),
-        ("ration", False, "rationed", " to strangers", "over the ration"),
-        ("asking", report["asking_waits"], "asked", " from strangers", "over the ration"),
-    )
-    for name, wait, counter, which, why in limits:
-        if firewall[name] != "off" and firewall["enforcing"]:
-            verb = "dropped" if firewall[name] == "enforce" else f"{why}, but passed"
-            packets = f"{counted(report[counter], 'packet')}{which}"
-            waits = UNTIL_KNOWN if wait else ""
-            screen.show(f"{name:10}{firewall[name]}{waits}: {packets} {verb}", indent=_LABEL)
     for use in firewall["rules"]:
         if use["packets"]:
             traffic = f"{counted(use['packets'], 'packet')}, {counted(use['bytes'], 'byte')}"
             screen.show(f"dropped   {use['rule']}: {traffic}", indent=_LABEL)
+
+
+def limit_lines(
+    report: Mapping[str, Any], name: str, packets: str, over: str, *, waits: bool = False
+) -> Iterator[tuple[str, bool]]:
+    """Yield the line of a limit in the kernel, unless it is off. It is never a problem (True).
+
+    ``name`` is that of its mode in ``report``. ``packets`` are those ``over`` it, with their number. With
+    ``waits`` it drops nothing until the friends are known.
+    """
+    firewall = report["firewall"]
+    mode = firewall[name]
+    if mode != "off" and firewall["enforcing"]:
+        verb = "dropped" if mode == "enforce" else f"{over}, but passed"
+        yield f"{name:10}{mode}{UNTIL_KNOWN if waits else ''}: {packets} {verb}", True
 
 
 def _count(entry: dict[str, Any]) -> str:

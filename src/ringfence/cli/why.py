@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from ringfence import street
 from ringfence.cli import output
 from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, alarm_line, ask_or_read, networks_from
 from ringfence.cli.output import JsonOption, echo_json, echo_stderr, errors_reported, short_time
@@ -169,27 +170,19 @@ def _lines(found: Document) -> Iterator[tuple[str, str]]:
     yield from (("list", _entry(entry)) for entry in found["lists"])
     yield from (("host", f"{own['network']} is {own['why']}") for own in found["protected"])
     yield from _friends(found)
-    # If the address is banned or denied, do not print that it is exempt from the limiter: this has no effect.
+    # If the address is banned or denied, do not print that its packets have no limit: this has no effect.
     out = found["verdict"] in {"banned", "denied"}
     lists = [name for name, contains in found["kernel_lists"].items() if contains]
     effects = [_KERNEL_LISTS[name] for name in lists if not (out and name == "friends")]
     if effects:
         yield "kernel", ", ".join(effects)
-    if found["ration"]:
-        yield "ration", _passing(found["ration"], "refusal")
-    if found["asking"]:
-        yield "asking", _passing(found["asking"], "datagram")
+    for module in street.modules("why"):
+        yield from module.lines(found)
     if found["fence"]:
         yield "fence", _fence(found["fence"])
     yield from (("before", _past(ban, found)) for ban in found["past"][:_MAX_SHOWN])
     yield from (("evidence", sentence) for sentence in found["evidence"])
     yield from (("next", sentence) for sentence in found["forecast"])
-
-
-def _passing(ration: Document, what: str) -> str:
-    passing = f"{counted(ration['burst'], what)} at once, then {ration['rate']} a second"
-    rest = "drops" if ration["mode"] == "enforce" else "only counts"
-    return f"{passing}; the kernel {rest} the others"
 
 
 def _fence(fence: Document) -> str:

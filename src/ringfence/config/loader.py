@@ -175,6 +175,8 @@ def _remove_absent(table: dict[str, Any], path: KeyPath = ()) -> Iterator[str]:
         if reason := _absent((*path, name)):
             yield f"{text_of_key((*path, name))}: {reason}"
             del table[name]
+        elif not path and isinstance(value, dict):
+            yield from _remove_absent(value, (name,))
         elif not path and isinstance(value, list):
             for number, entry in enumerate(value):
                 if isinstance(entry, dict):

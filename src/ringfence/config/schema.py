@@ -15,7 +15,6 @@ from ringfence import street
 from ringfence.config.converters import (
     HOOKS,
     BackendName,
-    Burst,
     Count,
     Duration,
     FriendCount,
@@ -27,7 +26,6 @@ from ringfence.config.converters import (
     Pattern,
     PerMinute,
     Port,
-    Rate,
     Region,
     ScopeName,
     SetSize,
@@ -37,16 +35,7 @@ from ringfence.config.converters import (
     UserName,
 )
 from ringfence.detect.rules import RULES, Claimed, Rule
-from ringfence.firewall.contract import (
-    GUESTS,
-    AskingRation,
-    BanAction,
-    FirewallPlan,
-    Limit,
-    LimitMode,
-    Ports,
-    Ration,
-)
+from ringfence.firewall.contract import BanAction, FirewallPlan, LimitMode, Ports
 from ringfence.lists.entries import CONFIGURATION, Configured, parse_region
 from ringfence.lists.prefixes import code_of, text_of
 from ringfence.netlink.nflog import GROUP
@@ -187,39 +176,9 @@ class AsteriskSettings(_Tables):
     wire: WireSettings = Factory(WireSettings)
 
 
-@frozen
-class LimitSettings:
-    """``[firewall.limit]``: the limit for the packets a second that one address may send to the SIP ports.
-
-    ``burst`` is the number of packets that it may send in addition, all at once.
-    """
-
-    mode: LimitMode = LimitMode.ENFORCE
-    rate: Rate = Rate(50)
-    burst: Burst = Burst(200)
-
-
-@frozen
-class RationSettings:
-    """``[firewall.ration]``: the limits for the refusals (401, 403, 407) and the requests of one stranger.
-
-    At once a stranger gets one refusal fewer than the rule ``guess`` counts attempts (4 with the default);
-    after that ``rate`` a second. It may send as many datagrams at once as this rule counts attempts; after
-    that ``asking_rate`` a second (``AskingRation``). ``asking`` is the mode of this second limit. ``guests``:
-    the PBX takes calls from strangers, so each has ``GUESTS`` times as much, and what no event explains does
-    not count by TLS.
-    """
-
-    mode: LimitMode = LimitMode.ENFORCE
-    rate: Rate = Rate(2)
-    asking: LimitMode = LimitMode.ENFORCE
-    asking_rate: Rate = Rate(2)
-    guests: bool = False
-
-
-@frozen
-class FirewallSettings:
-    """``[firewall]``: the firewall, and where and how it drops packets.
+@frozen(field_transformer=lambda _, own: [*own, *_brought("firewall", own[-1])])
+class FirewallSettings(_Tables):
+    """``[firewall]``: the firewall, and where and how it drops packets. Features add tables of their own.
 
     ``backend`` names what drops packets, such as nftables; with ``memory`` (a dry run) nothing is
     dropped. ``interfaces`` are the network interfaces on which packets are dropped; () means all. With
@@ -238,8 +197,6 @@ class FirewallSettings:
     action: BanAction = BanAction.DROP
     log: bool = False
     max_bans: SetSize = SetSize(262_144)
-    limit: LimitSettings = Factory(LimitSettings)
-    ration: RationSettings = Factory(RationSettings)
 
 
 @frozen
@@ -390,7 +347,7 @@ class Settings(_Tables):
         return Claimed(tuple(self.claimed.ban), self.claimed.per_minute)
 
     def plan(self, found_ports: Ports | None) -> FirewallPlan:
-        """Return the plan for the firewall's rules.
+        """Return the plan for the firewall's rules, with those for which tables of features in it ask.
 
         ``found_ports`` are the ports that Asterisk uses, None if they are unknown; the setting ``sip_ports``
         replaces them.
@@ -411,31 +368,10 @@ class Settings(_Tables):
             interfaces=tuple(mine.interfaces),
             action=mine.action,
             log=mine.log,
-            limit=Limit(mine.limit.mode, mine.limit.rate, mine.limit.burst),
-            ration=self._ration(),
-            asking=self._asking(),
         )
+        for module in street.settings("firewall").values():
+            plan = module.with_rules(plan, self)
         return self._by_features("plan", plan)
-
-    def _ration(self) -> Ration:
-        """Return the ration: off if the rule ``guess`` is off, because then guesses lead to no ban."""
-        ration, guess = self.firewall.ration, self.rules["guess"]
-        mode = ration.mode if guess.enabled else LimitMode.OFF
-        return Ration(mode, max(guess.attempts - 1, 1), ration.rate)
-
-    def _asking(self) -> AskingRation:
-        """Return the ration of questions: off if the rule ``guess`` is off, as the ration is.
-
-        It only observes if the phones of a PBX may be unknown: without AMI, and behind a proxy, where those
-        of chan_sip and those by TLS never become friends.
-        """
-        ration, guess = self.firewall.ration, self.rules["guess"]
-        mode = ration.asking if guess.enabled else LimitMode.OFF
-        if mode is LimitMode.ENFORCE and any(pbx.proxies or not pbx.ami.enabled for pbx in self.asterisk):
-            mode = LimitMode.OBSERVE
-        wss = () if self.has_pages(_WSS) else (_WSS,)  # a feature may know other ports
-        times = GUESTS if ration.guests else 1
-        return AskingRation(mode, guess.attempts * times, ration.asking_rate * times, wss)
 
     def lists(self) -> Configured:
         """Return the part of the configuration that concerns the allow list and the deny list.

@@ -1,7 +1,7 @@
 """New friends of each account: how many addresses it makes friends, and the guesses that come from these.
 
 A right password makes its address a friend. A person with one password and many addresses must not make each
-of them a friend: friends have higher limits, no ration and no limiter. So one account makes at most
+of them a friend: friends have higher limits, and none in the kernel. So one account makes at most
 ``MOST_AN_HOUR`` and ``MOST_A_DAY`` new friends. A family that shares an account, with phones that change
 between networks, stays below both. The login itself remains valid at Asterisk: the address only stays a
 stranger.

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from math import isfinite
 from typing import Any
 
+from ringfence import street
 from ringfence.bans.exempt import ITSELF
 from ringfence.clock import format_duration
 from ringfence.detect.confirmation import why_unconfirmed
@@ -20,7 +21,7 @@ from ringfence.explain.facts import (
     sources_of,
 )
 from ringfence.explain.groups import ALIKE, grouped
-from ringfence.firewall.contract import AskingRation, LimitMode, Ration
+from ringfence.firewall.contract import LimitMode
 from ringfence.friends.exchange import as_json
 from ringfence.lists.entries import BY_REGION, CONFIGURATION, DECISION, OWN_ORIGINS
 from ringfence.lists.manager import Holder
@@ -405,8 +406,7 @@ def document(known: NetworkFacts) -> Document:
         "past": [_past(one) for one in known.past],
         "lists": [_entry(holder) for holder in known.holders],
         "kernel_lists": _kernel_lists(known),
-        "ration": None if known.rationed is None else _ration(known.rationed),
-        "asking": None if known.may_ask is None else _ration(known.may_ask),
+        **{key: fact for module in street.modules("why") for key, fact in module.facts(known).items()},
         "fence": None if known.fence is None else _fence(known, known.fence),
         "protected": [{"network": format_network(kept), "why": why} for kept, why in known.reasons.items()],
         "friend": bool(known.friends),
@@ -439,10 +439,6 @@ def _kernel_lists(known: NetworkFacts) -> dict[str, bool]:
         "deny": bool(known.on(ListKind.DENY)),
         "friends": known.live and bool(known.friends),
     }
-
-
-def _ration(ration: Ration | AskingRation) -> dict[str, Any]:
-    return {"mode": str(ration.mode), "burst": ration.burst, "rate": ration.rate}
 
 
 def _fence(known: NetworkFacts, fence: FenceFacts) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from ringfence.detect.judgement import AddressSummary
 from ringfence.detect.rules import Claimed
 from ringfence.errors import FirewallError, FirewallIncompleteError, HostError, RingfenceError, StoreError
 from ringfence.firewall import make_backend
-from ringfence.firewall.contract import AskingRation, Backend, Element, LimitMode, Ration
+from ringfence.firewall.contract import Backend, Element, FirewallPlan, LimitMode
 from ringfence.host.protected import read_protected
 from ringfence.host.routes import read_addresses
 from ringfence.lists.locator import Locator
@@ -106,11 +106,11 @@ class NetworkFacts:
     address is meant instead of ``network``, because some rules count and ban a whole prefix. Without a daemon
     it is False.
 
-    ``claimed`` has the limits for bans on unproven evidence. ``ration`` and ``asking`` are those of the
-    kernel's present rules (their mode is *off* without a daemon). ``fence`` is None without a fence or a
-    daemon. ``alarms`` are the active alarms about ``network``. ``enforcing``: enforcement is not switched
-    off. ``live``: the facts are from a daemon. ``problems`` has a line for each fact that could not be read.
-    ``location`` is where the first address is.
+    ``claimed`` has the limits for bans on unproven evidence. ``plan`` is that of the kernel's present rules,
+    without limits if there is no daemon. ``fence`` is None without a fence or a daemon. ``alarms`` are the
+    active alarms about ``network``. ``enforcing``: enforcement is not switched off. ``live``: the facts are
+    from a daemon. ``problems`` has a line for each fact that could not be read. ``location`` is where the
+    first address is.
     """
 
     network: Network
@@ -128,8 +128,7 @@ class NetworkFacts:
     ahead: float = 0.0
     contains_exempt: bool = False
     claimed: Claimed = Factory(Claimed)
-    ration: Ration = Factory(Ration)
-    asking: AskingRation = Factory(AskingRation)
+    plan: FirewallPlan = Factory(FirewallPlan)
     fence: FenceFacts | None = None
     alarms: tuple[AlarmRecord, ...] = ()
     enforcing: bool = True
@@ -168,17 +167,7 @@ class NetworkFacts:
         return [holder for holder in self.on(ListKind.DENY) if holder.by_hand or not self.passes]
 
     @property
-    def rationed(self) -> Ration | None:
-        """The ration of refusals that the network has; None if it has none, or if no packet of it gets in."""
-        return self.ration if self._gets_in and self.ration.mode is not LimitMode.OFF else None
-
-    @property
-    def may_ask(self) -> AskingRation | None:
-        """The ration of questions that the network has; None as for :attr:`rationed`."""
-        return self.asking if self._gets_in and self.asking.mode is not LimitMode.OFF else None
-
-    @property
-    def _gets_in(self) -> bool:
+    def gets_in(self) -> bool:
         """Whether the network is a stranger whose packets get in."""
         kept_out = self.fenced is not None and self.fenced.mode is LimitMode.ENFORCE
         return self.verdict is AddressVerdict.STRANGER and not kept_out

@@ -23,9 +23,7 @@ from ringfence.store.writer import at_once
 from ringfence.values.friend import Contact, Friend, FriendReason, Roster, TrunkHost
 from ringfence.values.network import Address, Network, sender_of
 
-# -- the friends whose packets the kernel does not drop by its limiter or by a ban of the friend's /64
-#
-# The *limiter* is a rule that drops the packets of a source that sends too many.
+# -- the friends whose packets the kernel does not drop by its limits or by a ban of the friend's /64
 
 
 class Passing:
@@ -428,9 +426,8 @@ def _address(trunk: TrunkHost) -> Address | None:
 
 # -- the start-up gate: until the friends are known, no rule bans, and what limits strangers only observes
 #
-# The *limiter* is a firewall rule that drops the packets of a source that sends too many. The *ration*, which
-# drops refusals to strangers, does not wait: it ends no registration and no call
-# (``FirewallPlan.observing``).
+# These limits are rules of the firewall that drop packets of strangers. That of the refusals to them does not
+# wait: it ends no registration and no call (``FirewallPlan.observing``).
 #
 # Phones that are already registered are friends as soon as every Asterisk has sent its roster (its phones
 # and trunks), some tenths of a second after the login. The wait is limited, because ringfence bans nothing
@@ -447,11 +444,11 @@ REMEMBERED_AFTER_LISTENING = 1.0
 REMEMBERED_IN_ALL = 2.0
 """The limits ``AFTER_LISTENING`` and ``IN_ALL`` for a start with friends in the store."""
 
-LIMITER_IN_ALL = 30.0
-"""The longest time (seconds) after the start that the limiter only observes.
+LIMITS_IN_ALL = 30.0
+"""The longest time (seconds) after the start that what limits strangers only observes.
 
-It may be longer than ``IN_ALL``, because the limiter protects against load and not against guesses: against
-these the ration holds from the first moment.
+It may be longer than ``IN_ALL``, because these limits protect against load more than against guesses: against
+these that of the refusals holds from the first moment.
 """
 
 
@@ -468,10 +465,12 @@ class SourceReadiness:
 
 
 class StartupGate:
-    """Decides whether enough friends are known to ban (``for_bans``), and to limit (``for_limiter``).
+    """Decides whether enough friends are known to ban (``for_bans``), and for limits (``for_limits``).
+
+    *Limits* are what the kernel limits to strangers, such as their packets.
 
     A positive answer never becomes negative. Before the first :meth:`update` both answers are negative,
-    except that of the limiter if the store had friends.
+    except that for limits if the store had friends.
     """
 
     def __init__(self) -> None:
@@ -480,12 +479,12 @@ class StartupGate:
         self.for_bans = False
         """Whether rules may ban."""
         self._began: float | None = None
-        self._limiter = False
+        self._limits = False
 
     @property
-    def for_limiter(self) -> bool:
-        """Whether the limiter may drop packets."""
-        return self._limiter or self.remembered
+    def for_limits(self) -> bool:
+        """Whether what limits strangers may drop packets."""
+        return self._limits or self.remembered
 
     def update(self, sources: Sequence[SourceReadiness], now: float) -> None:
         """Update both answers from the state of every Asterisk at ``now`` (monotonic seconds).
@@ -497,8 +496,8 @@ class StartupGate:
         in_all = REMEMBERED_IN_ALL if self.remembered else IN_ALL
         if now - began >= in_all or all(_is_due(source, now, after) for source in sources):
             self.for_bans = True
-        if now - began >= LIMITER_IN_ALL or all(source.roster_ready for source in sources):
-            self._limiter = True
+        if now - began >= LIMITS_IN_ALL or all(source.roster_ready for source in sources):
+            self._limits = True
 
 
 def _is_due(source: SourceReadiness, now: float, after: float) -> bool:
@@ -659,7 +658,7 @@ class FriendRegistry:
         self.add(self._trunks.replace(asterisk, trunks, self._wall()))
 
     def _on_arrival(self, friend: Friend) -> None:
-        if self.startup.for_limiter:
+        if self.startup.for_limits:
             self._arrives(friend)
 
     def _signal_changes(self) -> None:

@@ -96,7 +96,7 @@ class BanEffectiveness:
         """Count an attempt from a banned address, or from an address of this host; ignore others.
 
         A flood does not show that a ban has no effect: if bans reject packets instead of dropping them, the
-        limiter still counts the packets of banned senders.
+        kernel still counts the packets of banned senders.
         """
         attempt = judgement.attempt
         if attempt.kind is AttemptKind.FLOOD:

@@ -17,7 +17,6 @@ import signal
 import sys
 from collections.abc import Coroutine, Mapping
 from contextlib import ExitStack
-from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -34,7 +33,6 @@ from ringfence.guard.facts import FailureMemory
 from ringfence.guard.feature import Features, Given
 from ringfence.guard.firewall_manager import find_answer_users
 from ringfence.guard.firewall_side import FirewallSide, build_firewall_side, choose
-from ringfence.guard.floods import FloodJudge
 from ringfence.guard.pipeline import EffectHandler, Pipeline, known_sources
 from ringfence.guard.process import (
     ModeratedSelector,
@@ -86,10 +84,10 @@ class StartupWait:
     async def run(self) -> None:
         """Wait until the phones are known; then carry out the bans that rules decided meanwhile.
 
-        Return when the limiter (the kernel's limit of packets per address) may drop packets: somewhat later.
+        Return when what the kernel limits (``FirewallPlan.observing``) may be dropped: somewhat later.
         """
         startup, waits = self._friends.startup, True
-        while waits or not startup.for_limiter:
+        while waits or not startup.for_limits:
             startup.update(self._sources.readiness(), self._clock.mono())
             if waits and startup.for_bans:
                 waits = False
@@ -112,14 +110,13 @@ PURGE_EVERY = 3_600.0
 class Daemon:
     """The running daemon. The firewall is in place when :meth:`serve` begins.
 
-    There are nine parameters because :func:`build_daemon` constructs the parts and passes each of them.
+    There are eight parameters because :func:`build_daemon` constructs the parts and passes each of them.
     """
 
     def __init__(
         self,
         side: FirewallSide,
         startup: StartupWait,
-        floods: FloodJudge,
         sources: SourceManager,
         reloader: Reloader,
         connections: ConnectionTable,
@@ -129,7 +126,6 @@ class Daemon:
     ) -> None:
         self._side = side
         self._startup = startup
-        self._floods = floods
         self._sources = sources
         self._reloader = reloader
         self._connections = connections
@@ -175,16 +171,11 @@ class Daemon:
             (JUDGE_EVERY, "sources", self._sources.check),
             (SECOND, "containers", self._look_at_containers),
             (SECOND, "enforcer", side.kernel.enforcer.tick),
-            (SECOND, "floods", self._floods.check),
             (ALARMS_EVERY, "alarms", self._status.update_alarms),
             (ALARMS_EVERY, "saved alarms", side.common.kept_alarms.save),
             (ALARMS_EVERY, "records", self._retry_records),
             (RETRY_EVERY, "switch on", side.kernel.manager.retry_switch_on),
-            (
-                COUNTERS_EVERY,
-                "counters",
-                side.kernel.limiter.counters,
-            ),  # each reading updates alarms about them
+            (COUNTERS_EVERY, "counters", side.kernel.counters.read),  # each reading updates alarms about them
             (PURGE_EVERY, "purge", side.common.store_watch.purge),
         )
         return [
@@ -276,9 +267,6 @@ def build_daemon(
         [side.common.feed.on_events],
         connections.refresh,
     )
-    floods = FloodJudge(
-        side.kernel.limiter, side.detector, partial(_had_connection, connections, clock), effects, clock
-    )
     wire = _wire(pipeline, side) if settings.wire else None
     positions, watchdog = (
         LogPositions(side.common.store.state, side.common.store.best_effort),
@@ -289,9 +277,12 @@ def build_daemon(
     status = StatusCollector(side, sources, wire, reloader, connections, features.all)
     startup = StartupWait(side.exempt.friends, sources, effects, reloader, clock)
     answers = RequestHandlers(side, status.collect, failures).handlers()
-    features.build(Given(side, pipeline, sources, wire, reloader, features.all, answers, options))
+    given = Given(
+        side, effects, pipeline, sources, wire, connections, reloader, features.all, answers, options
+    )
+    features.build(given)
     answers |= features.handlers()
-    return Daemon(side, startup, floods, sources, reloader, connections, status, answers, features)
+    return Daemon(side, startup, sources, reloader, connections, status, answers, features)
 
 
 def run(path: Path, settings: Settings, options: Mapping[str, str]) -> None:
@@ -361,12 +352,6 @@ def _wire(pipeline: Pipeline, side: FirewallSide) -> WireReader:
         lambda: find_answer_users(side.kernel.wanted_rules.settings),
         has_pages,
     )
-
-
-def _had_connection(connections: ConnectionTable, clock: Clock, address: Address) -> bool | None:
-    """Whether ``address`` has, or had within a minute, a connection to this host; None if unknown."""
-    connections.refresh()
-    return connections.had_any(address, clock.mono())
 
 
 def _moderated_loop() -> asyncio.AbstractEventLoop:

@@ -15,11 +15,13 @@ from ringfence.alarms import AlarmEvent
 from ringfence.config.schema import Settings
 from ringfence.control import Handler
 from ringfence.detect.judgement import Judgement
+from ringfence.firewall.contract import Counters
 from ringfence.guard.firewall_side import FirewallSide
 from ringfence.guard.http_page import Page
-from ringfence.guard.pipeline import Pipeline
+from ringfence.guard.pipeline import EffectHandler, Pipeline
 from ringfence.guard.reload import Reloader
 from ringfence.guard.source_manager import SourceManager, WireReader
+from ringfence.host.connections import ConnectionTable
 from ringfence.threads import Threads
 
 
@@ -45,8 +47,8 @@ class Changed:
     who: str
 
 
-Fact = ban_facts.Fact | AlarmEvent | Changed | Settings
-"""The facts that a feature gets: about bans and alarms, changes by requests, and a new configuration."""
+Fact = ban_facts.Fact | AlarmEvent | Changed | Settings | Counters
+"""The facts that a feature gets: about bans, alarms and requests, a new configuration, and counters."""
 
 
 class Feature:
@@ -117,16 +119,19 @@ class ReportSender(Protocol):
 class Given:
     """The parts of the daemon that a feature may use.
 
-    ``wire`` reads the challenges that leave; None if they are not read. ``others`` has the features: while a
-    feature is built, those before it in the street; later, all. ``answers`` has the handlers of requests, by
-    name; those of features are added when all features are built. ``options`` are those of the command line
-    that features read.
+    ``effects`` carries out what follows from a judgement. ``wire`` reads the challenges that leave; None if
+    they are not read. ``connections`` are the TCP connections of this host. ``others`` has the features:
+    while a feature is built, those before it in the street; later, all. ``answers`` has the handlers of
+    requests, by name; those of features are added when all features are built. ``options`` are those of the
+    command line that features read.
     """
 
     side: FirewallSide
+    effects: EffectHandler
     pipeline: Pipeline
     sources: SourceManager
     wire: WireReader | None
+    connections: ConnectionTable
     reloader: Reloader
     others: Sequence[Feature]
     answers: Mapping[str, Handler]

@@ -124,7 +124,7 @@ class WantedRules:
     @property
     def plan(self) -> FirewallPlan:
         """The rules that are wanted now."""
-        return self.final if self._startup.for_limiter else self.final.observing()
+        return self.final if self._startup.for_limits else self.final.observing()
 
     @property
     def final(self) -> FirewallPlan:

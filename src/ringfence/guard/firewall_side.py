@@ -24,6 +24,7 @@ from ringfence.firewall import choose_backend, make_backend
 from ringfence.firewall.contract import Backend
 from ringfence.friends.registry import FriendRegistry, Passing
 from ringfence.guard.ban_effectiveness import BanEffectiveness
+from ringfence.guard.counters import CounterWatch
 from ringfence.guard.exemptions import (
     ExemptionTracker,
     KernelFriends,
@@ -33,7 +34,6 @@ from ringfence.guard.exemptions import (
 )
 from ringfence.guard.feed import Feed
 from ringfence.guard.firewall_manager import ChangeWatch, FirewallManager, RulePart, RuleUpdates, WantedRules
-from ringfence.guard.floods import LimiterWatch
 from ringfence.host.names import Names
 from ringfence.host.routes import missing_interfaces
 from ringfence.lists.locator import Locator
@@ -163,8 +163,8 @@ class CommonParts:
     """What each part of the daemon may use: the clock, the database, the alarms, the feed, the listeners.
 
     ``feed`` passes changes on to the live page. ``locator`` looks up the locations of addresses. Each of
-    ``listeners`` is called with each fact: about bans, alarms and requests, and a new configuration. More may
-    be added before the start.
+    ``listeners`` is called with each fact: about bans, alarms and requests, a new configuration, and the
+    counters of the rules. More may be added before the start.
     """
 
     clock: Clock
@@ -206,7 +206,7 @@ class KernelParts:
     rules: RuleUpdates
     manager: FirewallManager
     changes: ChangeWatch
-    limiter: LimiterWatch
+    counters: CounterWatch
     effectiveness: BanEffectiveness
     lists: KernelLists
 
@@ -343,7 +343,7 @@ def build_firewall_side(
         rules=RuleUpdates(wanted, backend, enforcer, alarms, detector.set_proxy_sockets),
         manager=FirewallManager(backend, enforcer, exemptions, kernel_friends, alarms, folder),
         changes=ChangeWatch(backend, enforcer, reconciler),
-        limiter=LimiterWatch(backend, enforcer, alarms),
+        counters=CounterWatch(backend, enforcer, alarms, common.listeners),
         effectiveness=BanEffectiveness(detector, reconciler, protected, alarms, clock),
         lists=kernel_lists,
     )

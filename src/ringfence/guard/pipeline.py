@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from math import inf
 
+from ringfence import street
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
@@ -193,14 +194,14 @@ _SIP, _UDP, _ENCRYPTED = Service.SIP, Transport.UDP, (Transport.TLS, Transport.W
 def known_sources(settings: Settings) -> KnownSources:
     """Return what the detector must know about the sources, and the addresses of the SIP proxies.
 
-    It must know which PBXs have several sources, and which have AMI or the wire as a source.
+    It must know which PBXs have several sources, and which have AMI or the wire as a source. Features add
+    what they know.
     """
-    return KnownSources(
-        settings.several_sources(),
-        settings.corroborated(),
-        proxies=settings.proxies(),
-        guests=settings.firewall.ration.guests,
-    )
+    found = KnownSources(settings.several_sources(), settings.corroborated(), proxies=settings.proxies())
+    for module in street.settings("firewall").values():
+        if hasattr(module, "with_sources"):
+            found = module.with_sources(found, settings)
+    return found
 
 
 class Pipeline:

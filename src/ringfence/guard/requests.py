@@ -95,16 +95,13 @@ class RequestHandlers:
         return encoded_rows(past_bans(self._store.bans, since_from(request, now), now, wanted))
 
     async def _status(self, _: Mapping[str, Any]) -> object:
-        usage = await self._side.kernel.limiter.counters()
+        usage = await self._side.kernel.counters.read()
         self._side.kernel.reconciler.check()
         report = status_report(self._enforcer, self._seen(usage))
         watched: Any = report["watched"]
-        friends, waiting = len(self._side.exempt.friends.friends), self._side.kernel.rules.waiting
         return report | {
             "watched": await self._side.common.locator.add_to(watched, "address"),
-            "friends": friends,
-            "limiter_waits": "limiter" in waiting,
-            "asking_waits": "asking" in waiting,
+            "friends": len(self._side.exempt.friends.friends),
         }
 
     async def _locations(self, request: Mapping[str, Any]) -> object:

@@ -6,8 +6,8 @@ belong to any program. Then only ``/proc`` shows Asterisk's sockets (``processes
 systemd unit hides the processes of others in ``/proc`` from it. If ``/proc`` shows Asterisk's sockets, only
 these count, because Asterisk's user may run other programs too (as on FreePBX).
 
-Ports of calls (RTP) do not count. A call with frames of 20 ms sends 50 packets a second, and the limiter
-treats more than that as a flood. A socket of a call differs from a SIP socket only by its port. So SIP's
+Ports of calls (RTP) do not count. A call with frames of 20 ms sends 50 packets a second, and more
+than that is a flood. A socket of a call differs from a SIP socket only by its port. So SIP's
 standard ports 5060 and 5061 always count. Any other UDP port counts if it is outside of the range of calls
 and below 32768. From 32768 on, the kernel assigns ports to sockets for outgoing requests. A port that these
 rules leave out counts if it answers a SIP request (``speech.py``). Sockets of calls are not asked: they come

@@ -16,8 +16,9 @@ from typing import Any
 
 from attrs import frozen
 
+from ringfence import street
 from ringfence.lists.regions import known_locations
-from ringfence.report import GROUPS, MOST_ENDED
+from ringfence.report import MOST_ENDED
 from ringfence.values.location import area_of, operator_of
 from ringfence.values.network import format_network
 
@@ -147,12 +148,13 @@ def _held(ended: Sequence[Row]) -> dict[str, Any]:
 def _dropped(status: Row | None) -> dict[str, Any] | None:
     """Return the numbers of packets that the kernel dropped since ringfence made its firewall rules.
 
-    They are in the daemon's ``status``. Return None if that is None.
+    They are in the daemon's ``status``: of each feature by its name, and of the guard's rules. Return None if
+    that is None.
     """
     if status is None:
         return None
     return {
-        "limiter": status["limiter_drops"],
+        **{name: number for one in street.modules("report") for name, number in one.dropped(status).items()},
         "rules": [{"rule": use["rule"], "packets": use["packets"]} for use in status["firewall"]["rules"]],
     }
 

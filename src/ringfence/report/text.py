@@ -274,7 +274,8 @@ def _closing(found: Document) -> Iterator[str]:
         yield f"{bans} ended ({ends}){half}; {repeated}."
     dropped = found["dropped"]
     if dropped is not None:
-        packets = counted(dropped["limiter"], "packet")
-        yield f"Since the rules were made, the limiter dropped {packets}."
+        for name in [one for one in dropped if one != "rules"]:
+            packets = counted(dropped[name], "packet")
+            yield f"Since the rules were made, the {name} dropped {packets}."
         for row in dropped["rules"]:
             yield f"{row['rule']}: {counted(row['packets'], 'packet')}"

@@ -5,7 +5,7 @@ has all addresses of a /64.
 
 *Addresses of NAT64* are IPv6 addresses that stand for IPv4 hosts (RFC 6052, RFC 8215): ``64:ff9b::/96`` and,
 for local use, ``64:ff9b:1::/48``. There a single /64 may contain the whole IPv4 Internet. So the network of
-such a sender is its address. (The packet limiter in the kernel has no such exception: it counts the /64.)
+such a sender is its address. (The kernel's limit of packets has no such exception: it counts the /64.)
 
 Rules also count the attempts from the *prefix* around a sender: the /24 for IPv4, the /48 for IPv6, and the
 /120 for addresses of NAT64. Usually the last 32 bits of these are the IPv4 address, and the /120 is the IPv4

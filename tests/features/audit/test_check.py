@@ -4,16 +4,12 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
+from tests.support.firewalls import firewall
 
 from ringfence.config.loader import parse
-from ringfence.config.schema import (
-    AsteriskSettings,
-    FirewallSettings,
-    RationSettings,
-    Settings,
-    WireSettings,
-)
+from ringfence.config.schema import AsteriskSettings, Settings, WireSettings
 from ringfence.features.audit.check import guest_findings, page_findings, rights_findings
+from ringfence.features.ration.settings import RationSettings
 from ringfence.firewall.contract import LimitMode
 
 
@@ -28,7 +24,7 @@ def test_calls_without_a_password_need_room_in_the_ration() -> None:
         (RationSettings(asking=LimitMode.OFF), "sip.conf [x]", []),
     ]
     for rationed, by, expected in cases:
-        settings = Settings(firewall=FirewallSettings(ration=rationed))
+        settings = Settings(firewall=firewall(ration=rationed))
         found = [finding.line for finding in guest_findings(settings, by)]
         assert [line[: len(begin)] for line, begin in zip(found, expected, strict=True)] == expected
 

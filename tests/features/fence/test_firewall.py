@@ -14,12 +14,13 @@ from tests.support.tables import with_tables
 
 from ringfence.clock import Clock
 from ringfence.config.converters import Paths, Region, SetSize
-from ringfence.config.schema import LimitSettings, Settings
+from ringfence.config.schema import Settings
 from ringfence.errors import ControlError, FirewallError
 from ringfence.features.fence.firewall import FenceState, fence_of, trial_of
 from ringfence.features.fence.guard import UNKNOWN, FenceRequests, by_country
 from ringfence.features.fence.settings import FenceSettings
 from ringfence.features.geo.settings import GeoSettings
+from ringfence.features.limiter.settings import LimitSettings
 from ringfence.firewall.contract import LimitMode, NetworkList, Opened, Outsider
 from ringfence.friends.registry import SourceReadiness
 from ringfence.guard.facts import AddressFacts

@@ -23,8 +23,10 @@ from ringfence.alarm_codes import AlarmCode
 from ringfence.detect.judgement import Decision
 from ringfence.detect.rules import RULES
 from ringfence.features.fence.guard import FenceRequests
+from ringfence.features.limiter.guard import Limiter
 from ringfence.features.metrics.collector import FRESH, DaemonMetrics
 from ringfence.features.publish.guard import Publisher
+from ringfence.features.ration.guard import Rations
 from ringfence.firewall.contract import Counters, RuleCounter
 from ringfence.guard.pipeline import EffectHandler, Pipeline
 from ringfence.ledger import Record, key_of
@@ -62,8 +64,10 @@ class Scraped:
         effort.dropped = 9
         effort._kept = dict.fromkeys(range(8), int)
         self.publisher = Publisher(kept.side, Secret("0123456789abcdef"), 10)
-        features = [FenceRequests(kept.side), self.publisher]
-        self.metrics = DaemonMetrics(kept.side, self.pipeline, sources, wire, features)
+        judge: Any = None
+        side = kept.side
+        features = [FenceRequests(side), Limiter(side, judge), Rations(side), self.publisher]
+        self.metrics = DaemonMetrics(side, self.pipeline, sources, wire, features)
 
     def values(self) -> dict[str, float]:
         """Return the value of each sample by its name and its label values."""
@@ -130,7 +134,7 @@ def test_the_firewall_the_store_and_the_process_are_measured(scraped: Scraped) -
     """The latest counters of the firewall, the queues, the alarms and the process have their values."""
     kept = scraped.kept
     assert "ringfence_limiter_drops_total" not in scraped.values()
-    kept.side.kernel.limiter.latest = Counters((RuleCounter("from banned addresses", 10, 600),), {}, 11, 12)
+    kept.side.kernel.counters.latest = Counters((RuleCounter("from banned addresses", 10, 600),), {}, 11, 12)
     kept.alarms.activate(AlarmCode.PHONE_BROKEN, "alice", "fails")
     values = scraped.values()
 
@@ -202,7 +206,7 @@ def test_a_daemon_serves_its_metrics(tmp_path: Path) -> None:
 
 def test_every_metric_is_explained(scraped: Scraped) -> None:
     """The table of docs/metrics.md has each metric with its type, its labels and its meaning."""
-    scraped.kept.side.kernel.limiter.latest = Counters((RuleCounter("from banned addresses", 10, 600),))
+    scraped.kept.side.kernel.counters.latest = Counters((RuleCounter("from banned addresses", 10, 600),))
     scraped.pipeline.events[LOG] = dict.fromkeys(EventKind, 0)
     page = scraped.metrics.render().decode()
     rows = rows_of(section_of(text_of("docs/metrics.md"), "## All metrics"))

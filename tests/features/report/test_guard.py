@@ -29,6 +29,7 @@ from ringfence.config.converters import Duration, Name
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.errors import StoreError
 from ringfence.features.history.guard import History
+from ringfence.features.limiter.guard import Limiter
 from ringfence.features.notify.guard import TRIES, Delivery, Notifier
 from ringfence.features.notify.mail import compose_report, page_of
 from ringfence.features.notify.settings import (
@@ -217,7 +218,9 @@ def collected(kept: Kept, names: Sequence[str]) -> dict[str, Any]:
     """Return the report of guesses at these accounts, of which each has a phone that needs a person."""
     side = kept.side
     features = (History(side), Tops(side))
-    handlers = {**Requests(kept).handlers, **features[0].handlers(), **features[1].handlers()}
+    judge: Any = None
+    asked = Requests(kept, Limiter(side, judge)).handlers
+    handlers = {**asked, **features[0].handlers(), **features[1].handlers()}
     for name in names:
         attempt = evolve(ATTEMPT, account=name)
         for feature in features:

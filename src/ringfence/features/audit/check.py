@@ -11,6 +11,7 @@ from ringfence.features.audit.hardening import hardening_findings, open_to_stran
 from ringfence.features.audit.services import HTTP, read_services
 from ringfence.findings import Finding
 from ringfence.firewall.contract import GUESTS, LimitMode
+from ringfence.guard.pipeline import known_sources
 from ringfence.host.console import Console
 from ringfence.host.hosts_file import hosts_line, knows_host
 from ringfence.values.text import printable
@@ -90,14 +91,14 @@ def decoy_findings(decoys: Iterable[str], accounts: Iterable[str]) -> Iterator[F
 
 
 def guest_findings(settings: Settings, by: str) -> Iterator[Finding]:
-    """Report whether calls of strangers fit the ration of questions.
+    """Report whether calls of strangers fit what the kernel lets them ask.
 
     ``by`` is what lets strangers call without a password, "" if nothing is known that does.
     """
-    ration = settings.firewall.ration
-    if ration.asking is LimitMode.OFF:
+    if settings.plan(None).asking.mode is LimitMode.OFF:
         return
-    if by and not ration.guests:
+    guests = known_sources(settings).guests
+    if by and not guests:
         yield Finding(
             None,
             "guests",
@@ -107,7 +108,7 @@ def guest_findings(settings: Settings, by: str) -> Iterator[Finding]:
         )
     elif by:
         yield Finding(True, "guests", f"strangers may call ({by}), and each may ask {GUESTS} times as much")
-    elif ration.guests:
+    elif guests:
         yield Finding(
             None,
             "guests",

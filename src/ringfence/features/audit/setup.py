@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from ringfence.config.schema import Settings
 from ringfence.features.audit.accounts import accounts_in_force
 from ringfence.features.audit.hardening import open_to_strangers
+from ringfence.firewall.contract import LimitMode
 from ringfence.host.console import Console
 
 
@@ -13,7 +15,8 @@ def notes(folder: Path, console: Console) -> Iterator[str]:
 
     ``folder`` has Asterisk's files.
     """
-    if by := open_to_strangers(accounts_in_force(folder, console)):
+    limited = Settings().plan(None).asking.mode is not LimitMode.OFF
+    if limited and (by := open_to_strangers(accounts_in_force(folder, console))):
         yield f"Asterisk takes calls without a password ({by}): a stranger may ask little in a second"
         yield "allow the networks of carriers that call so; `ringfence check` names who does"
         yield "if anybody may call, set guests = true in [firewall.ration]"

@@ -68,7 +68,7 @@ class FenceRequests(Feature):
 
     def status(self) -> dict[str, object]:
         """Return the state of the fence, and how many packets came from outside."""
-        latest = self._side.kernel.limiter.latest
+        latest = self._side.kernel.counters.latest
         return {
             "fenced": 0 if latest is None else latest.fenced,
             "fence_waits": "fence" in self._side.kernel.rules.waiting,
@@ -77,7 +77,7 @@ class FenceRequests(Feature):
 
     def numbers(self) -> Iterator[Number]:
         """Yield the number of packets from outside, if it is known."""
-        latest = self._side.kernel.limiter.latest
+        latest = self._side.kernel.counters.latest
         if latest is not None:
             what = "Packets from outside the fence: dropped, or passed if it only observes."
             yield Number("fenced", what, latest.fenced, only_grows=True)
@@ -98,7 +98,7 @@ class FenceRequests(Feature):
         """
         kernel, settings = self._side.kernel, self._fence.settings
         asked = map(parse_network, request.get("networks", ()))
-        usage = await kernel.limiter.counters()
+        usage = await kernel.counters.read()
         outsiders = kernel.backend.outsiders() if kernel.enforcer.enforcing else ()
         found = await self._side.common.locator.of([one.network.network_address for one in outsiders])
         return self._state() | {

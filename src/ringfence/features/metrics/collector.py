@@ -199,7 +199,7 @@ class DaemonMetrics(Collector):
         enforcer = self._side.kernel.enforcer
         enforcing = enforcer.enforcing and enforcer.backend.enforces
         yield _gauge("enforcing", "Whether the firewall drops packets.", value=enforcing)
-        latest = self._side.kernel.limiter.latest
+        latest = self._side.kernel.counters.latest
         if latest is None:
             return
         packets = {(rule.name,): rule.packets for rule in latest.rules}
@@ -208,20 +208,6 @@ class DaemonMetrics(Collector):
             "dropped_packets", "Dropped packets by rule of the firewall.", ["rule"], packets.items()
         )
         yield _counter("dropped_bytes", "Dropped bytes by rule of the firewall.", ["rule"], octets.items())
-        text = "Packets over the limit: dropped, or passed if the limiter only observes."
-        yield _counter("limiter_drops", text, value=latest.limiter_drops)
-        text = "Packets from sources for which the limiter had no room."
-        yield _counter("limiter_full", text, value=latest.limiter_full)
-        text = (
-            "Refusals and TCP segments to strangers over the ration: dropped, or passed if it only observes."
-        )
-        yield _counter("rationed", text, value=latest.rationed)
-        text = "Refusals and TCP segments to strangers for which the ration had no room: they passed."
-        yield _counter("ration_full", text, value=latest.ration_full)
-        text = "Packets from strangers over the ration of questions: dropped, or passed if it only observes."
-        yield _counter("asked", text, value=latest.asked)
-        text = "Packets from strangers for which the ration of questions had no room: they passed."
-        yield _counter("asked_full", text, value=latest.asked_full)
 
     def _store_metrics(self) -> Iterator[Metric]:
         """Yield how many writes, bans and attempts wait, and the size of the database."""

@@ -3,8 +3,8 @@
 from ipaddress import ip_address, ip_network
 
 from ringfence.detect.rules import RULES
-from ringfence.guard.floods import _MOST as MOST_SUBJECTS
-from ringfence.guard.floods import TcpFloods
+from ringfence.features.limiter.floods import _MOST as MOST_SUBJECTS
+from ringfence.features.limiter.floods import TcpFloods
 from ringfence.values.attempt import Attempt, AttemptKind, Proof
 from ringfence.values.event import EventKind, Service, Transport
 

@@ -1,13 +1,16 @@
-"""The limiter's reports: sources over the limit, counters, and the alarms about both."""
+"""The limiter's reports: sources over the limit, the alarms about them, and its numbers."""
 
 import asyncio
 from collections.abc import Sequence
 from ipaddress import ip_network
+from typing import Any
 
 from attrs import evolve
 from tests.support.kept import Kept
 
 from ringfence.errors import FirewallError
+from ringfence.features.limiter.floods import FloodWatch
+from ringfence.features.limiter.guard import Limiter
 from ringfence.firewall.contract import Counters, Flooder, Limit, LimitMode
 
 
@@ -16,8 +19,12 @@ class Flooded:
 
     def __init__(self, made: Kept) -> None:
         self.flooders: Sequence[Flooder] = ()
-        self.full = self.ration_full = self.asked_full = 0
+        self.full = 0
         self.error: FirewallError | None = None
+        self.watch = FloodWatch(made.backend, made.enforcer, made.alarms)
+        judge: Any = None  # no task of the limiter runs here
+        self.limiter = Limiter(made.side, judge)
+        made.side.common.listeners.append(self.limiter.on_fact)
         made.backend.flooders = self.flooding  # type: ignore[method-assign]  # no kernel limits here
         made.backend.counters = self.usage  # type: ignore[method-assign]
 
@@ -28,16 +35,14 @@ class Flooded:
         return self.flooders
 
     def usage(self) -> Counters:
-        """Return the counters, or raise the error."""
-        if self.error is not None:
-            raise self.error
-        counters = Counters(limiter_full=self.full, ration_full=self.ration_full)
-        return evolve(counters, asked_full=self.asked_full)
+        """Return the counters."""
+        return Counters(limiter_drops=11, limiter_full=self.full)
 
 
 def test_a_flooder_is_reported_for_each_second(kept: Kept) -> None:
     """A sender is reported for each second in which its drops grow, and only if the limiter enforces."""
-    limiter, watch = Flooded(kept), kept.side.kernel.limiter
+    limiter = Flooded(kept)
+    watch = limiter.watch
     kept.side.start()
     one, other = ip_network("192.0.2.1"), ip_network("2001:db8::/64")
     limiter.flooders = [Flooder(one, 10)]
@@ -58,13 +63,13 @@ def test_a_flooder_is_reported_for_each_second(kept: Kept) -> None:
 
 def test_flooders_that_cannot_be_read_twice_are_an_alarm(kept: Kept) -> None:
     """One failure is no alarm, because rules may be under repair; a second is one, until the next answer."""
-    limiter, watch = Flooded(kept), kept.side.kernel.limiter
+    limiter = Flooded(kept)
     kept.side.start()
     kept.backend.plan = evolve(kept.backend.plan, limit=Limit(LimitMode.ENFORCE))
     found = []
     for error in (FirewallError("no answer"), None, FirewallError("no answer"), FirewallError("no"), None):
         limiter.error = error
-        assert watch.new_flooders() == []
+        assert limiter.watch.new_flooders() == []
         found.append([alarm.code for alarm in kept.alarms.active])
     assert found == [[], [], [], ["limiter.unreadable"], []]
 
@@ -73,56 +78,25 @@ def test_a_limiter_without_room_is_an_alarm(kept: Kept) -> None:
     """A full limiter raises the alarm each time that more packets found no room."""
     limiter = Flooded(kept)
     kept.side.start()
-    asyncio.run(kept.side.kernel.limiter.counters())
+    asyncio.run(kept.side.kernel.counters.read())
     assert kept.alarms.active == []
     for full in (5, 5, 6):
         limiter.full = full
-        asyncio.run(kept.side.kernel.limiter.counters())
+        asyncio.run(kept.side.kernel.counters.read())
 
     assert [(alarm.code, alarm.times) for alarm in kept.alarms.active] == [("limiter.full", 2)]
 
 
-def test_a_full_ration_is_an_alarm(kept: Kept) -> None:
-    """Refusals without room in the ration are an alarm of their own."""
-    limiter = Flooded(kept)
+def test_the_status_has_the_drops(kept: Kept) -> None:
+    """The status has the packets over the limit, 0 if nothing is known, and whether the limiter waits."""
+    limiter = Flooded(kept).limiter
     kept.side.start()
-    limiter.ration_full = 9
-    asyncio.run(kept.side.kernel.limiter.counters())
-    assert [alarm.code for alarm in kept.alarms.active] == ["ration.full"]
+    assert limiter.status() == {"limiter_drops": 0, "limiter_waits": True}
+    assert [*limiter.numbers()] == []
+    asyncio.run(kept.side.kernel.counters.read())
 
-
-def test_a_full_ration_of_questions_is_an_alarm(kept: Kept) -> None:
-    """So is what strangers asked without room in the ration of questions, each time that more came."""
-    limiter = Flooded(kept)
-    kept.side.start()
-    for full in (9, 9, 12):
-        limiter.asked_full = full
-        asyncio.run(kept.side.kernel.limiter.counters())
-    assert [(alarm.code, alarm.times) for alarm in kept.alarms.active] == [("asking.full", 2)]
-
-
-def test_counters_that_cannot_be_read_are_an_alarm(kept: Kept) -> None:
-    """Unreadable counters are zero and an alarm, which clears with the next answer."""
-    limiter = Flooded(kept)
-    kept.side.start()
-    limiter.error = FirewallError("no answer")
-    assert asyncio.run(kept.side.kernel.limiter.counters()) == Counters()
-    assert [alarm.code for alarm in kept.alarms.active] == ["firewall.counters"]
-    limiter.error = None
-    asyncio.run(kept.side.kernel.limiter.counters())
-
-    assert kept.alarms.active == []
-
-
-def test_the_latest_counters_are_kept(kept: Kept) -> None:
-    """The counters that were read last are kept until they cannot be read."""
-    limiter, watch = Flooded(kept), kept.side.kernel.limiter
-    kept.side.start()
-    latest = [watch.latest]
-    limiter.full = 7
-    for error in (None, FirewallError("no answer")):
-        limiter.error = error
-        asyncio.run(watch.counters())
-        latest.append(watch.latest)
-
-    assert latest == [None, Counters(limiter_full=7), None]
+    assert limiter.status() == {"limiter_drops": 11, "limiter_waits": True}
+    assert [(one.name, one.value) for one in limiter.numbers()] == [
+        ("limiter_drops", 11),
+        ("limiter_full", 0),
+    ]

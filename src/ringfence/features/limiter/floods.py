@@ -1,13 +1,11 @@
 """Floods: sources that send more packets than the limiter allows become attempts."""
 
-import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import ip_address
 
 from attrs import evolve
 
-from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
 from ringfence.clock import Clock
@@ -15,30 +13,25 @@ from ringfence.detect.detector import Detector
 from ringfence.detect.judgement import Decision, Disposition, Effect, Judgement
 from ringfence.detect.rules import Rule
 from ringfence.errors import FirewallError
-from ringfence.firewall.contract import Backend, Counters, Flooder, LimitMode
+from ringfence.features.limiter.alarms import LimiterAlarmCode
+from ringfence.firewall.contract import Backend, Flooder, LimitMode
 from ringfence.guard.pipeline import EffectHandler
 from ringfence.values.attempt import Attempt, AttemptKind, Proof
 from ringfence.values.ban import Scope
 from ringfence.values.event import EventKind, Service, Transport
 from ringfence.values.network import Address, Network
 
-# -- reads from the kernel which sources send more than the limiter allows, and the counters of all rules
+# -- reads from the kernel which sources send more than the limiter allows
 
 
-class LimiterWatch:
-    """Reads the sources that exceed the limit, and the counters of the firewall's rules.
-
-    An alarm is activated if either cannot be read, or if the limiter or a ration had no room.
-    """
+class FloodWatch:
+    """Reads the sources that exceed the limit. An alarm is activated if they cannot be read."""
 
     def __init__(self, backend: Backend, enforcer: Enforcer, alarms: Alarms) -> None:
         self._backend = backend
         self._enforcer = enforcer
         self._alarms = alarms
-        self.latest: Counters | None = None
-        """The counters that were read last; None if nothing is enforced, or if they could not be read."""
         self._packets: dict[tuple[Network, bool], int] = {}
-        self._full: dict[AlarmCode, int] = {}  # by alarm, how many packets had no room by the last call
         self._failed = False
 
     def new_flooders(self) -> Sequence[Flooder]:
@@ -54,56 +47,15 @@ class LimiterWatch:
             found = self._backend.flooders()
         except FirewallError as error:
             if self._failed:
-                self._alarms.activate(AlarmCode.LIMITER_UNREADABLE, "", f"floods cannot be read: {error}")
+                text = f"floods cannot be read: {error}"
+                self._alarms.activate(LimiterAlarmCode.LIMITER_UNREADABLE, "", text)
             self._failed = True
             return []
         self._failed = False
-        self._alarms.clear(AlarmCode.LIMITER_UNREADABLE, "")
+        self._alarms.clear(LimiterAlarmCode.LIMITER_UNREADABLE, "")
         before = self._packets
         self._packets = {(flooder.network, flooder.tcp): flooder.packets for flooder in found}
         return [one for one in found if one.packets != before.get((one.network, one.tcp), 0)]
-
-    async def counters(self) -> Counters:
-        """Return the counters of the firewall's rules. A thread reads them.
-
-        Return empty counters if nothing is enforced, or if reading fails. A failure activates an alarm.
-        Another alarm is activated if the limiter or a ration had no room since the last call.
-        """
-        self.latest = await self._read()
-        return self.latest if self.latest is not None else Counters()
-
-    async def _read(self) -> Counters | None:
-        if not self._enforcer.enforcing:
-            return None
-        try:
-            counters = await asyncio.to_thread(self._backend.counters)
-        except FirewallError as error:
-            self._alarms.activate(AlarmCode.FIREWALL_COUNTERS, "", f"the counters cannot be read: {error}")
-            return None
-        self._alarms.clear(AlarmCode.FIREWALL_COUNTERS, "")
-        for code, packets, text in (
-            (AlarmCode.LIMITER_FULL, counters.limiter_full, _FULL),
-            (AlarmCode.RATION_FULL, counters.ration_full, _RATION_FULL),
-            (AlarmCode.ASKING_FULL, counters.asked_full, _ASKING_FULL),
-        ):
-            if packets > self._full.get(code, 0):
-                self._alarms.activate(code, "", text)
-            self._full[code] = packets
-        return counters
-
-
-_FULL = (
-    "the limiter has no room for more sources: packets come from a million addresses, most of them forged. "
-    "With nftables new sources pass unlimited, with ipset they are dropped until there is room"
-)
-_RATION_FULL = (
-    "the ration has no room for more strangers: Asterisk refuses many thousand addresses a second, "
-    "most of them forged. Refusals to new strangers pass without a ration; bans work"
-)
-_ASKING_FULL = (
-    "the ration of questions has no room for more strangers: packets come from a million addresses, most of "
-    "them forged. What new strangers ask passes without a ration; bans work"
-)
 
 
 # -- TCP floods of the SIP ports: seconds in which a subject sent more TCP packets than the limiter allows
@@ -150,20 +102,20 @@ class TcpFloods:
 class FloodJudge:
     """Judges the sources that sent more packets than the limiter allows.
 
-    :meth:`look` is called once a second. Each second over the limit counts as one attempt of the source. Over
-    TCP, it counts only if the address has, or recently had, a TCP connection. ``had_connection`` returns
+    :meth:`check` is called once a second. Each second over the limit counts as one attempt of the source.
+    Over TCP, it counts only if the address has, or recently had, a TCP connection. ``had_connection`` returns
     whether an address has or had one; None if that is unknown.
     """
 
     def __init__(
         self,
-        limiter: LimiterWatch,
+        watch: FloodWatch,
         detector: Detector,
         had_connection: Callable[[Address], bool | None],
         effects: EffectHandler,
         clock: Clock,
     ) -> None:
-        self._limiter = limiter
+        self._watch = watch
         self._effects = effects
         self._detector = detector
         self._had_connection = had_connection
@@ -172,7 +124,7 @@ class FloodJudge:
 
     def check(self) -> None:
         """Judge the sources that exceeded the limit in the last second."""
-        self._effects.carry_out([*self.judge(self._limiter.new_flooders(), self._clock.mono())])
+        self._effects.carry_out([*self.judge(self._watch.new_flooders(), self._clock.mono())])
 
     def judge(self, flooders: Sequence[Flooder], now: float) -> Iterator[Effect]:
         """Judge the sources that exceeded the limit for one second, and yield the effects.

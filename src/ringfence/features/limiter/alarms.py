@@ -1,0 +1,21 @@
+"""The alarms of the limiter."""
+
+from ringfence.alarm_codes import AnyAlarmCode
+
+
+class LimiterAlarmCode(AnyAlarmCode):
+    """The codes of the alarms that the limiter raises."""
+
+    LIMITER_FULL = (
+        "limiter.full",
+        "The limiter has no room for more sources, because packets come from a million addresses.",
+        "Ask your provider for help against the flood.",
+    )
+    LIMITER_UNREADABLE = (
+        "limiter.unreadable",
+        "The sources that exceed the limiter's rate cannot be read, so the rule `flood` bans nothing.",
+        "Remove the cause, which the text names.",
+    )
+
+
+CODES = LimiterAlarmCode

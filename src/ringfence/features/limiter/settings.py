@@ -1,0 +1,32 @@
+"""``[firewall.limit]``: the settings of the limiter, and its rules."""
+
+from typing import TYPE_CHECKING
+
+from attrs import evolve, frozen
+
+from ringfence.config.converters import Burst, Rate
+from ringfence.firewall.contract import FirewallPlan, Limit, LimitMode
+
+if TYPE_CHECKING:
+    from ringfence.config.schema import Settings
+
+
+@frozen
+class LimitSettings:
+    """``[firewall.limit]``: the limit for the packets a second that one address may send to the SIP ports.
+
+    ``burst`` is the number of packets that it may send in addition, all at once.
+    """
+
+    mode: LimitMode = LimitMode.ENFORCE
+    rate: Rate = Rate(50)
+    burst: Burst = Burst(200)
+
+
+TABLE = LimitSettings
+
+
+def with_rules(plan: FirewallPlan, settings: "Settings") -> FirewallPlan:
+    """Return ``plan`` with the limiter."""
+    mine = settings.firewall.of(LimitSettings)
+    return evolve(plan, limit=Limit(mine.mode, mine.rate, mine.burst))

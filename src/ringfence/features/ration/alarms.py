@@ -1,0 +1,21 @@
+"""The alarms of the rations."""
+
+from ringfence.alarm_codes import AnyAlarmCode
+
+
+class RationAlarmCode(AnyAlarmCode):
+    """The codes of the alarms that the rations raise."""
+
+    RATION_FULL = (
+        "ration.full",
+        "The ration has no room for more strangers, so refusals to new ones pass.",
+        "Find out who makes Asterisk refuse so many addresses; ask your provider for help.",
+    )
+    ASKING_FULL = (
+        "asking.full",
+        "The ration of questions has no room for more strangers, so what new ones ask passes.",
+        "Ask your provider for help against the flood.",
+    )
+
+
+CODES = RationAlarmCode

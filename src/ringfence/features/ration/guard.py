@@ -1,0 +1,66 @@
+"""The rations in the running daemon: their part of the status, their alarms and numbers."""
+
+from collections.abc import Iterator
+
+from ringfence.features.ration.alarms import RationAlarmCode
+from ringfence.firewall.contract import Counters
+from ringfence.guard.feature import Fact, Feature, Given, Number
+from ringfence.guard.firewall_side import FirewallSide
+
+_NUMBERS = {
+    "rationed": (
+        "Refusals and TCP segments to strangers over the ration: dropped, or passed if it only observes."
+    ),
+    "ration_full": "Refusals and TCP segments to strangers for which the ration had no room: they passed.",
+    "asked": "Packets from strangers over the ration of questions: dropped, or passed if it only observes.",
+    "asked_full": "Packets from strangers for which the ration of questions had no room: they passed.",
+}
+"""The counters that are numbers for the metrics, with what they count."""
+
+_FULL = (
+    "the ration has no room for more strangers: Asterisk refuses many thousand addresses a second, "
+    "most of them forged. Refusals to new strangers pass without a ration; bans work"
+)
+_ASKING_FULL = (
+    "the ration of questions has no room for more strangers: packets come from a million addresses, most of "
+    "them forged. What new strangers ask passes without a ration; bans work"
+)
+
+
+class Rations(Feature):
+    """Shows what the rations of ``side`` drop."""
+
+    def __init__(self, side: FirewallSide) -> None:
+        self._side = side
+        self._before = Counters()  # by the last reading
+
+    def status(self) -> dict[str, object]:
+        """Return how many packets they dropped, and whether that of questions waits for the friends."""
+        latest = self._side.kernel.counters.latest or Counters()
+        return {
+            "rationed": latest.rationed,
+            "asked": latest.asked,
+            "asking_waits": "asking" in self._side.kernel.rules.waiting,
+        }
+
+    def numbers(self) -> Iterator[Number]:
+        """Yield the numbers of packets over each ration and without room, if they are known."""
+        latest = self._side.kernel.counters.latest
+        if latest is None:
+            return
+        for name, text in _NUMBERS.items():
+            yield Number(name, text, getattr(latest, name), only_grows=True)
+
+    def on_fact(self, fact: Fact) -> None:
+        """Activate an alarm for each ration without room for more packets since the last reading."""
+        if isinstance(fact, Counters):
+            before, self._before, activate = self._before, fact, self._side.common.alarms.activate
+            if fact.ration_full > before.ration_full:
+                activate(RationAlarmCode.RATION_FULL, "", _FULL)
+            if fact.asked_full > before.asked_full:
+                activate(RationAlarmCode.ASKING_FULL, "", _ASKING_FULL)
+
+
+def build(given: Given) -> Rations:
+    """Return the rations' part of the daemon."""
+    return Rations(given.side)

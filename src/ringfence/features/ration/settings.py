@@ -1,0 +1,65 @@
+"""``[firewall.ration]``: the settings of the rations, and their rules."""
+
+from typing import TYPE_CHECKING
+
+from attrs import evolve, frozen
+
+from ringfence.config.converters import Rate
+from ringfence.firewall.contract import GUESTS, AskingRation, FirewallPlan, LimitMode, Ration
+
+if TYPE_CHECKING:
+    from ringfence.config.schema import Settings
+    from ringfence.detect.confirmation import KnownSources
+
+
+@frozen
+class RationSettings:
+    """``[firewall.ration]``: the limits for the refusals (401, 403, 407) and the requests of one stranger.
+
+    At once a stranger gets one refusal fewer than the rule ``guess`` counts attempts (4 with the default);
+    after that ``rate`` a second. It may send as many datagrams at once as this rule counts attempts; after
+    that ``asking_rate`` a second (``AskingRation``). ``asking`` is the mode of this second limit. ``guests``:
+    the PBX takes calls from strangers, so each has ``GUESTS`` times as much, and what no event explains does
+    not count by TLS.
+    """
+
+    mode: LimitMode = LimitMode.ENFORCE
+    rate: Rate = Rate(2)
+    asking: LimitMode = LimitMode.ENFORCE
+    asking_rate: Rate = Rate(2)
+    guests: bool = False
+
+
+TABLE = RationSettings
+
+
+def with_rules(plan: FirewallPlan, settings: "Settings") -> FirewallPlan:
+    """Return ``plan`` with both rations."""
+    return evolve(plan, ration=_ration(settings), asking=_asking(settings))
+
+
+def with_sources(sources: "KnownSources", settings: "Settings") -> "KnownSources":
+    """Return ``sources`` with whether strangers may call."""
+    return evolve(sources, guests=settings.firewall.of(RationSettings).guests)
+
+
+def _ration(settings: "Settings") -> Ration:
+    """Return the ration: off if the rule ``guess`` is off, because then guesses lead to no ban."""
+    mine, guess = settings.firewall.of(RationSettings), settings.rules["guess"]
+    mode = mine.mode if guess.enabled else LimitMode.OFF
+    return Ration(mode, max(guess.attempts - 1, 1), mine.rate)
+
+
+def _asking(settings: "Settings") -> AskingRation:
+    """Return the ration of questions: off if the rule ``guess`` is off, as the ration is.
+
+    It only observes if the phones of a PBX may be unknown: without AMI, and behind a proxy, where those of
+    chan_sip and those by TLS never become friends.
+    """
+    mine, guess = settings.firewall.of(RationSettings), settings.rules["guess"]
+    mode = mine.asking if guess.enabled else LimitMode.OFF
+    if mode is LimitMode.ENFORCE and any(pbx.proxies or not pbx.ami.enabled for pbx in settings.asterisk):
+        mode = LimitMode.OBSERVE
+    wss = {port for pbx in settings.asterisk for port in pbx.hep.wss_ports if not settings.has_pages(port)}
+    times = GUESTS if mine.guests else 1
+    return AskingRation(mode, guess.attempts * times, mine.asking_rate * times, tuple(sorted(wss)))

@@ -1,0 +1,54 @@
+"""The counters of the firewall's rules: read, kept, and passed on as a fact."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from ringfence.alarm_codes import AlarmCode
+from ringfence.alarms import Alarms
+from ringfence.bans.enforcer import Enforcer
+from ringfence.errors import FirewallError
+from ringfence.firewall.contract import Backend, Counters
+
+
+class CounterWatch:
+    """Reads the counters of the firewall's rules. Each of ``listeners`` is called with them.
+
+    An alarm is activated if they cannot be read.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        enforcer: Enforcer,
+        alarms: Alarms,
+        listeners: Sequence[Callable[[Counters], object]],
+    ) -> None:
+        self._backend = backend
+        self._enforcer = enforcer
+        self._alarms = alarms
+        self._listeners = listeners
+        self.latest: Counters | None = None
+        """The counters that were read last; None if nothing is enforced, or if they could not be read."""
+
+    async def read(self) -> Counters:
+        """Return the counters. A thread reads them.
+
+        Return empty counters if nothing is enforced, or if reading fails. A failure activates an alarm.
+        """
+        self.latest = await self._read()
+        if self.latest is None:
+            return Counters()
+        for listener in self._listeners:
+            listener(self.latest)
+        return self.latest
+
+    async def _read(self) -> Counters | None:
+        if not self._enforcer.enforcing:
+            return None
+        try:
+            counters = await asyncio.to_thread(self._backend.counters)
+        except FirewallError as error:
+            self._alarms.activate(AlarmCode.FIREWALL_COUNTERS, "", f"the counters cannot be read: {error}")
+            return None
+        self._alarms.clear(AlarmCode.FIREWALL_COUNTERS, "")
+        return counters

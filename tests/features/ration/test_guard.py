@@ -1,0 +1,48 @@
+"""The alarms and numbers of the rations."""
+
+import asyncio
+
+from tests.support.kept import Kept
+
+from ringfence.features.ration.guard import Rations
+from ringfence.firewall.contract import Counters
+
+
+def read(made: Kept, counters: Counters) -> None:
+    """Let the parts read these counters of the rules."""
+    made.backend.counters = lambda: counters  # type: ignore[method-assign]  # no kernel counts here
+    asyncio.run(made.side.kernel.counters.read())
+
+
+def test_a_full_ration_is_an_alarm(kept: Kept) -> None:
+    """Refusals without room in the ration are an alarm of their own."""
+    kept.side.common.listeners.append(Rations(kept.side).on_fact)
+    kept.side.start()
+    read(kept, Counters(ration_full=9))
+    assert [alarm.code for alarm in kept.alarms.active] == ["ration.full"]
+
+
+def test_a_full_ration_of_questions_is_an_alarm(kept: Kept) -> None:
+    """So is what strangers asked without room in the ration of questions, each time that more came."""
+    kept.side.common.listeners.append(Rations(kept.side).on_fact)
+    kept.side.start()
+    for full in (9, 9, 12):
+        read(kept, Counters(asked_full=full))
+    assert [(alarm.code, alarm.times) for alarm in kept.alarms.active] == [("asking.full", 2)]
+
+
+def test_the_status_has_the_packets_over_the_rations(kept: Kept) -> None:
+    """The status and the metrics have the numbers of the last reading; before it, the metrics have none."""
+    rations = Rations(kept.side)
+    kept.side.start()
+    assert rations.status() == {"rationed": 0, "asked": 0, "asking_waits": True}
+    assert [*rations.numbers()] == []
+    read(kept, Counters(rationed=1, ration_full=2, asked=3, asked_full=4))
+
+    assert rations.status() == {"rationed": 1, "asked": 3, "asking_waits": True}
+    assert {one.name: one.value for one in rations.numbers()} == {
+        "rationed": 1,
+        "ration_full": 2,
+        "asked": 3,
+        "asked_full": 4,
+    }

@@ -1,0 +1,101 @@
+"""The rules of the rations, which follow from the settings, and what the detector knows of guests."""
+
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+from tests.support.firewalls import firewall
+from tests.support.kept import kept
+
+from ringfence.config.converters import BackendName, Count
+from ringfence.config.schema import AmiSettings, AsteriskSettings, Settings, WireSettings
+from ringfence.features.ration.settings import RationSettings
+from ringfence.firewall.contract import GUESTS, LimitMode
+from ringfence.friends.registry import SourceReadiness
+from ringfence.guard.pipeline import known_sources
+
+
+@pytest.mark.parametrize(("attempts", "burst"), [(3, 2), (20, 19), (1, 1)])
+def test_the_rations_follow_the_threshold_of_guesses(attempts: int, burst: int) -> None:
+    """A stranger gets one refusal fewer than the rule counts attempts, but at least one; it asks as often."""
+    guess = evolve(Settings().rules["guess"], attempts=Count(attempts))
+    plan = Settings(rules={**Settings().rules, "guess": guess}).plan(None)
+    assert (plan.ration.burst, plan.asking.burst) == (burst, attempts)
+
+
+def test_without_the_rule_guess_there_is_no_ration() -> None:
+    """If guesses lead to no ban, the kernel rations neither refusals nor requests."""
+    guess = evolve(Settings().rules["guess"], enabled=False)
+    plan = Settings(rules={**Settings().rules, "guess": guess}).plan(None)
+    assert (plan.ration.mode, plan.asking.mode) == (LimitMode.OFF, LimitMode.OFF)
+
+
+def test_requests_are_dropped_only_if_the_phones_are_known() -> None:
+    """The ration of questions only observes if one of the PBXs has no AMI, or a proxy; off stays off."""
+    blind = (AsteriskSettings(), AsteriskSettings(ami=AmiSettings(enabled=False)))
+    behind = (AsteriskSettings(proxies=(ip_network("127.0.0.1"),)),)
+    off = firewall(ration=RationSettings(asking=LimitMode.OFF))
+    plans = [one.plan(None) for one in (Settings(), Settings(asterisk=blind), Settings(asterisk=behind))]
+
+    assert [plan.asking.mode for plan in plans] == [LimitMode.ENFORCE, *[LimitMode.OBSERVE] * 2]
+    assert Settings(asterisk=blind, firewall=off).plan(None).asking.mode is LimitMode.OFF
+
+
+def test_strangers_of_a_pbx_with_guests_may_ask_more() -> None:
+    """With guests, a stranger begins more flows, and sends more datagrams and bytes."""
+    guests = firewall(ration=RationSettings(guests=True))
+    few, many = (one.plan(None).asking for one in (Settings(), Settings(firewall=guests)))
+    assert many == evolve(few, burst=GUESTS * few.burst, rate=GUESTS * few.rate)
+    assert many.bytes_a_second == GUESTS * few.bytes_a_second
+    assert (few.flows_a_second, many.flows_a_second) == (1, GUESTS)
+
+
+def test_the_ration_of_questions_knows_the_ports_without_pages() -> None:
+    """WebSocket over TLS is rationed byte by byte only where strangers read no pages."""
+    pages = AsteriskSettings(wire=WireSettings(https_pages=True))
+    assert Settings().plan(None).asking.wss == (8089,)
+    assert Settings(asterisk=(pages,)).plan(None).asking.wss == ()
+
+
+def test_the_detector_knows_whether_strangers_may_call() -> None:
+    """The setting ``guests`` of the ration reaches it."""
+    allowed = Settings(firewall=firewall(ration=RationSettings(guests=True)))
+    assert (known_sources(allowed).guests, known_sources(Settings()).guests) == (True, False)
+
+
+def test_the_ration_does_not_wait_for_the_friends(tmp_path: Path) -> None:
+    """Before any friend is known, the ration drops already what is over it; off and observe stay."""
+    for mode in LimitMode:
+        folder = tmp_path / mode
+        folder.mkdir()
+        rationed = firewall(backend=BackendName("memory"), ration=RationSettings(mode=mode))
+        with kept(folder, Settings(firewall=rationed)) as made:
+            made.side.start()
+            before = made.backend.plan
+            made.side.exempt.friends.startup.update([SourceReadiness(since=0.0, roster_ready=True)], 0.0)
+            made.side.kernel.rules.update()
+            after = made.backend.plan
+
+        assert (before.limit.mode, before.ration.mode) == (LimitMode.OBSERVE, mode)
+        assert (after.limit.mode, after.ration.mode) == (LimitMode.ENFORCE, mode)
+
+
+def test_the_ration_of_questions_waits_for_the_friends(tmp_path: Path) -> None:
+    """Until every Asterisk sent its roster, the ration of questions observes, and reports that it waits."""
+    seen = {}
+    for mode in LimitMode:
+        folder = tmp_path / mode
+        folder.mkdir()
+        rationed = firewall(backend=BackendName("memory"), ration=RationSettings(asking=mode))
+        with kept(folder, Settings(firewall=rationed)) as made:
+            made.side.start()
+            before = made.backend.plan.asking.mode, "asking" in made.side.kernel.rules.waiting
+            made.side.exempt.friends.startup.update([SourceReadiness(since=0.0, roster_ready=True)], 0.0)
+            made.side.kernel.rules.update()
+            seen[mode] = before, (made.backend.plan.asking.mode, "asking" in made.side.kernel.rules.waiting)
+
+    off, observe, enforce = ((mode, False) for mode in LimitMode)
+    assert seen[LimitMode.OFF] == (off, off)
+    assert seen[LimitMode.OBSERVE] == (observe, observe)
+    assert seen[LimitMode.ENFORCE] == ((LimitMode.OBSERVE, True), enforce)
