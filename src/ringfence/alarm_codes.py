@@ -310,7 +310,6 @@ class AlarmCode(AnyAlarmCode):
         "Let AMI listen at the port in `[asterisk.ami]`, on this host or at the container's address.",
         Mark.KNOWN_LATE,
     )
-    )
     LIMITER_ABSENT = (
         "limiter.absent",
         "The limiter and the rations could not be put in place; bans work.",

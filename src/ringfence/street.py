@@ -101,8 +101,8 @@ SETTINGS = {
 }
 """The tables of ringfence.toml that features have: the feature of each, in the order of ``config show``.
 
-A table whose name begins with ``asterisk.`` is in each ``[[asterisk]]``, one that begins with ``firewall.`` in
-``[firewall]``.
+A table whose name begins with ``asterisk.`` is in each ``[[asterisk]]``, and one whose name begins with
+``firewall.`` in ``[firewall]``.
 """
 
 NEEDS = dict.fromkeys(("allow.countries", "deny.countries", "fence.countries"), "geo")

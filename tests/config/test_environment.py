@@ -16,8 +16,8 @@ from ringfence.config.loader import PREFIX, key_of, load_what_is_right, overridd
 from ringfence.config.schema import Settings, keys_of
 from ringfence.errors import ConfigError
 from ringfence.features.geo.settings import GeoSettings
-from ringfence.features.notify.hook_variables import HOOK_VARIABLES
 from ringfence.features.limiter.settings import LimitSettings
+from ringfence.features.notify.hook_variables import HOOK_VARIABLES
 from ringfence.values.secret import Secret
 
 CLEAR = "hunter2-correct-horse"

@@ -41,7 +41,9 @@ VALUES: dict[str, dict[str, Any]] = {
 NESTED = {"feeds", "notify"}
 """Tables that have tables in them, and tests of their own."""
 TABLES = street.settings() | {
-    f"{outer}.{name}": one for outer in ("asterisk", "firewall") for name, one in street.settings(outer).items()
+    f"{outer}.{name}": one
+    for outer in ("asterisk", "firewall")
+    for name, one in street.settings(outer).items()
 }
 LISTEN = {"RINGFENCE_METRICS__LISTEN": "127.0.0.1:9721"}
 

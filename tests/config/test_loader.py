@@ -13,8 +13,8 @@ from attrs import evolve
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from tests.support.tables import with_tables
 from tests.support.firewalls import firewall
+from tests.support.tables import with_tables
 from tests.support.unprivileged import unprivileged
 
 from ringfence.config.converters import (
@@ -49,7 +49,6 @@ from ringfence.config.schema import (
     ControlSettings,
     CustomSettings,
     DenySettings,
-    FirewallSettings,
     LogSettings,
     RuleSettings,
     Settings,

@@ -4,8 +4,8 @@ from ipaddress import ip_network
 from pathlib import Path
 
 from attrs import evolve
-from tests.support.tables import with_tables
 from tests.support.firewalls import firewall
+from tests.support.tables import with_tables
 
 from ringfence.config.converters import (
     Burst,

@@ -35,7 +35,7 @@ from ringfence.config.converters import (
     UserName,
 )
 from ringfence.detect.rules import RULES, Claimed, Rule
-from ringfence.firewall.contract import BanAction, FirewallPlan, LimitMode, Ports
+from ringfence.firewall.contract import BanAction, FirewallPlan, Ports
 from ringfence.lists.entries import CONFIGURATION, Configured, parse_region
 from ringfence.lists.prefixes import code_of, text_of
 from ringfence.netlink.nflog import GROUP
@@ -219,8 +219,8 @@ class DenySettings:
     countries: tuple[Region, ...] = ()
 
 
-_MANAGER_TLS, _WSS = 5039, 8089
-"""Asterisk's default ports of the manager interface and of WebSocket, both by TLS."""
+_MANAGER_TLS = 5039
+"""Asterisk's default port of the manager interface by TLS."""
 _SCOPES = {ScopeName("all"): Scope.FULL, ScopeName("sip"): Scope.SIP}
 _SCOPE_NAMES = {scope: name for name, scope in _SCOPES.items()}
 

@@ -51,7 +51,6 @@ from ringfence.host.connections import ConnectionTable
 from ringfence.store.database import Store
 from ringfence.store.writer import Writer
 from ringfence.threads import ThreadedLoop
-from ringfence.values.network import Address
 
 # -- the wait at the start, until the friends of this PBX are known
 

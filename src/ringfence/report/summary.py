@@ -18,7 +18,7 @@ from attrs import frozen
 
 from ringfence import street
 from ringfence.lists.regions import known_locations
-from ringfence.report import MOST_ENDED
+from ringfence.report import GROUPS, MOST_ENDED
 from ringfence.values.location import area_of, operator_of
 from ringfence.values.network import format_network
 

@@ -31,6 +31,8 @@ class RationSettings:
 
 
 TABLE = RationSettings
+_WSS = 8089
+"""Asterisk's default port of WebSocket over TLS."""
 
 
 def with_rules(plan: FirewallPlan, settings: "Settings") -> FirewallPlan:
@@ -60,6 +62,6 @@ def _asking(settings: "Settings") -> AskingRation:
     mode = mine.asking if guess.enabled else LimitMode.OFF
     if mode is LimitMode.ENFORCE and any(pbx.proxies or not pbx.ami.enabled for pbx in settings.asterisk):
         mode = LimitMode.OBSERVE
-    wss = {port for pbx in settings.asterisk for port in pbx.hep.wss_ports if not settings.has_pages(port)}
+    wss = () if settings.has_pages(_WSS) else (_WSS,)  # a feature may know other ports
     times = GUESTS if mine.guests else 1
-    return AskingRation(mode, guess.attempts * times, mine.asking_rate * times, tuple(sorted(wss)))
+    return AskingRation(mode, guess.attempts * times, mine.asking_rate * times, wss)
