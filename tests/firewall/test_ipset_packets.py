@@ -21,7 +21,7 @@ from tests.support.packets import (
 )
 
 from ringfence.firewall.contract import FirewallPlan, Limit, LimitMode
-from ringfence.firewall.ipset import iptables, iptables_rules, matches
+from ringfence.firewall.ipset import iptables, matches
 from ringfence.firewall.ipset.backend import IpsetBackend
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
@@ -52,9 +52,8 @@ def test_a_full_limiter_drops_strangers_in_mode_enforce_only(
     backend: IpsetBackend, far: str, monkeypatch: pytest.MonkeyPatch, mode: LimitMode, through: int
 ) -> None:
     """Packets of sources without room are counted; in mode enforce they are dropped, in observe they pass."""
-    monkeypatch.setattr(iptables_rules, "BUCKETS", 4)
-    for module in (iptables_rules, matches):
-        monkeypatch.setattr(module, "MOST_LIMITED", 4)
+    monkeypatch.setattr(matches, "BUCKETS", 4)
+    monkeypatch.setattr(matches, "MOST_LIMITED", 4)
     plan(backend, FirewallPlan(limit=Limit(mode)))
     cable = CABLES["IPv4"]
     arrived = 0

@@ -7,7 +7,7 @@ from tests.support.netns import run
 from ringfence.errors import FirewallError
 from ringfence.firewall import make_backend
 from ringfence.firewall.contract import Backend, FirewallPlan, Fragments, Opened
-from ringfence.firewall.ipset import iptables_rules, matches
+from ringfence.firewall.ipset import matches, stage_rules
 from ringfence.firewall.ipset.backend import IpsetBackend
 from ringfence.firewall.ipset.iptables_rules import wanted_rules
 
@@ -125,7 +125,7 @@ def test_one_ip_version_may_lack_the_log_rule(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.usefixtures("netns")
 def test_refused_drops_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """If the drops are refused too, open() fails as it does without log rules."""
-    monkeypatch.setattr(iptables_rules, "ban_set_name", lambda version, _scope, **_: f"absent{version}")
+    monkeypatch.setattr(stage_rules, "ban_set_name", lambda version, _scope, **_: f"absent{version}")
     backend = make_backend("ipset", FirewallPlan(log_group=GROUP))
     with pytest.raises(FirewallError, match="restore failed"):
         backend.open()

@@ -16,31 +16,7 @@ An *observed* friend is copied like a stranger, because Asterisk refuses it agai
 *Friends* are the known phones and trunks of this PBX. The *scope* of a ban is the traffic that it drops: all
 (a full ban), or that of the SIP ports, by any transport or only by UDP or TCP (``values.ban.Scope``).
 
-The rules stand in this order:
-
-1. No rule drops packets of networks on the administrator's allow list.
-2. The bans and the deny list drop packets from their addresses. The lists of fetched and of decided networks
-   do so too, except for packets of ``PASSING``. With ``FirewallPlan.new_only``, they do so after all other
-   rules, and only what begins a new flow.
-   Then fragments of a stranger's packets to the SIP ports are dropped, but only where the kernel does not
-   reassemble packets before these rules (``FRAGMENTS``).
-3. The limiter drops the packets of sources that send too many, except for those of friends. (Those that are
-   unshielded have this exemption too: forged packets must not use up the registrations of a phone.) Then the
-   ration of questions drops what a stranger asks the SIP ports too fast (``AskingRation``).
-4. One rule copies the packets of strangers and of observed friends to the SIP ports (not those of TLS) to
-   the wire, at most ``REQUEST_RATE`` a second, and ``SENDER_RATE`` of one source.
-5. The log rules copy outgoing challenges to the wire, and all else that the SIP ports send to a stranger or
-   an observed friend: answers by UDP, and every TCP segment.
-6. The bans and the lists of rule 2 drop packets to their addresses, as in rule 2.
-7. The ration drops the refusals to a stranger that are too many: datagrams and WebSocket frames with a
-   refusal, and any data of SIP over TCP and TLS beyond some bytes.
-
-Behind connection tracking, the *fence* drops what strangers send to the SIP ports, unless they are inside
-(``FirewallPlan.fence``).
-
-Rule 5 precedes rule 6, so the wire also sees the challenges that a ban drops. Without them, it would not know
-all receivers of a nonce: within a second, PJSIP sends the same nonce to all clients of a proxy. Nobody
-receives the nonce of a dropped challenge, so this nonce cannot prove a wrong address.
+``stages.py`` has the rules in their order.
 """
 
 import enum
@@ -454,6 +430,14 @@ class FirewallPlan:
     new_only: bool = False
     decisions: bool = False
     fence: LimitMode = LimitMode.OFF
+
+    @property
+    def covered(self) -> Mapping[Scope, Ports | None]:
+        """The ports that a ban of each scope covers; None: all."""
+        ports = self.sip_ports
+        full = None if self.every_port else Ports(tuple(sorted({*ports.udp, PROBE_PORT})), ports.tcp)
+        narrow = {Scope.SIP_UDP: Ports(ports.udp, ()), Scope.SIP_TCP: Ports((), ports.tcp)}
+        return {Scope.FULL: full, Scope.SIP: ports, **narrow}
 
     @property
     def foreign_lists(self) -> Mapping["NetworkList", Scope]:

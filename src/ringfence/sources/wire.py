@@ -1,6 +1,6 @@
 """The wire as a source: SIP answers that leave this host, and strangers' requests, as the kernel copies them.
 
-The firewall's log rules (``firewall/ipset/iptables_rules.py``) copy the answers 401, 403, 404 and 407, by UDP
+The firewall's log rules (``firewall/stages.py``) copy the answers 401, 403, 404 and 407, by UDP
 to strangers all answers, to NFLOG group ``GROUP``, also those of this host that a ban drops. They are also
 called challenges here. No text of a sender can suppress this source: it reports packets as the kernel saw
 them. A host has one wire for all its Asterisks.

@@ -18,7 +18,6 @@ from ringfence.firewall.contract import (
     LimitMode,
 )
 from ringfence.firewall.ipset.iptables_rules import (
-    AT_LIMITER,
     CHAINS,
     OVER_LIMIT,
     WITHIN_LIMIT,
@@ -28,6 +27,7 @@ from ringfence.firewall.ipset.iptables_rules import (
     wanted_rules,
 )
 from ringfence.firewall.ipset.matches import IptablesRule
+from ringfence.firewall.stages import AT_LIMITER
 
 ENFORCE = Limit(LimitMode.ENFORCE)
 HOOKED = {"ringfence-pre", "ringfence-out", "ringfence-in", "ringfence-fwd"}

@@ -1,12 +1,10 @@
-"""The rules of the ration of questions (``contract.AskingRation``), in the notation of iptables-save.
+"""The chains of the ration of questions (``contract.AskingRation``), in the notation of iptables-save.
 
-    raw PREROUTING     -> ringfence-asked:  leave out packets that ask nothing; send those of new flows to
-                                            ringfence-flow, and the others to ringfence-questions
-                       -> ringfence-web:    the same for the connections of WebSocket on ports of web pages
-                          ringfence-flow:   drop what begins too many flows, and remember the other flows
-                          ringfence-questions: drop datagrams and bytes over the ration
-    raw OUTPUT            ask strangers for short segments; remember the connections that Asterisk upgrades
-                          to WebSocket
+    ringfence-asked:  leave out packets that ask nothing; send those of new flows to ringfence-flow, and the
+                      others to ringfence-questions
+    ringfence-web:    the same for the connections of WebSocket on ports of web pages
+    ringfence-flow:   drop what begins too many flows, and remember the other flows
+    ringfence-questions: drop datagrams and bytes over the ration
 
 The chains call each other with goto (``-g``). So in the mode observe, a packet over the ration returns from
 all of them at once, and is counted once.
@@ -33,32 +31,24 @@ from ringfence.firewall.contract import (
     FLOW_SECONDS,
     FRAME,
     MOST_HELLO,
-    MOST_LIMITED,
     NEAR,
-    NEAR_LENGTHS,
-    SEGMENT,
     WEBSOCKET_SECONDS,
     FirewallPlan,
     LimitMode,
-    NetworkList,
 )
 from ringfence.firewall.ipset.matches import (
-    BUCKETS,
     DATAGRAM,
-    FORWARDED,
     HEADER,
     IPV6_HEADER,
     STREAM,
-    TO_THIS_HOST,
     IptablesRule,
     begins,
-    not_on,
     over_all,
+    over_each,
     port_matches,
     without_data,
 )
 from ringfence.firewall.ipset.sets import FLOWS, WEBSOCKETS
-from ringfence.values.network import SENDER_LENGTHS
 
 ASKED, WEB, FLOW, QUESTIONS = CHAINS = (
     "ringfence-asked",
@@ -77,7 +67,6 @@ _MOST = 65_535  # bytes of a packet
 # The first two bytes of a frame that a client sends (RFC 6455): text, binary or a continuation, and the mask
 # bit. No request of HTTP and no record of TLS begins so.
 _FRAMES = "&0x7c80=0x80"
-_UPGRADED = b"HTTP/1.1 101"
 
 
 @frozen
@@ -87,58 +76,6 @@ class Asking:
     plan: FirewallPlan
     version: int
     target: str
-
-    def entries(self) -> list[IptablesRule]:
-        """Return the rules of PREROUTING that send the packets of strangers to the ration."""
-        if self.plan.asking.mode is LimitMode.OFF:
-            return []
-        ports = self.plan.sip_ports
-        strangers = self._strangers("src")
-        pages = self.plan.asking.pages(ports)
-        chosen = [
-            *((ASKED, match) for match in port_matches("udp", ports.conversations.udp, "src")),
-            *((ASKED, match) for match in port_matches("tcp", ports.streams + self._sealed_ports(), "src")),
-            *((WEB, match) for match in port_matches("tcp", pages, "src")),
-        ]
-        ways = [f"-i {name} " for name in self.plan.interfaces] or ["! -i lo "]
-        targets = [("", TO_THIS_HOST), *((f"-d {one} ", "") for one in self._containers())]
-        return [
-            IptablesRule(f"{to}{way}{packets}{local}{strangers}-j {chain}")
-            for chain, packets in chosen
-            for to, local in targets
-            for way in ways
-        ]
-
-    def outgoing(self, *, forwarded: bool = False) -> list[IptablesRule]:
-        """Return the rules for what Asterisk sends to strangers; ``forwarded``: what its containers send."""
-        if self.plan.asking.mode is LimitMode.OFF:
-            return []
-        routed = [f"-s {one} {FORWARDED[self.version]}" for one in self._containers()]
-        ways = routed if forwarded else ["! -o lo "]
-        return [*self._segments(ways), *self._upgrades(ways)]
-
-    def _segments(self, ways: Sequence[str]) -> Iterator[IptablesRule]:
-        """Yield the rules that ask strangers for short segments."""
-        if self.plan.asking.mode is not LimitMode.ENFORCE:
-            return
-        strangers = self._strangers("dst")
-        for packets in port_matches("tcp", self.plan.sip_ports.tcp, "dst"):
-            for way in ways:
-                answers = f"{way}{packets}-m tcp --tcp-flags SYN,ACK SYN,ACK {strangers}"
-                yield IptablesRule(f"{answers}-j TCPMSS --set-mss {SEGMENT}")
-
-    def _upgrades(self, ways: Sequence[str]) -> list[IptablesRule]:
-        """Return the rules that remember the connections that Asterisk upgrades to WebSocket."""
-        pages = self.plan.asking.pages(self.plan.sip_ports)
-        test = begins(STREAM[self.version], 0 if self.version == _IPV4 else IPV6_HEADER, _UPGRADED)
-        return [
-            IptablesRule(
-                f'{way}{packets}-m u32 --u32 "{test}" {self._strangers("dst")}'
-                f"-j SET --add-set {WEBSOCKETS[self.version]} dst,dst --exist --timeout {WEBSOCKET_SECONDS}"
-            )
-            for packets in port_matches("tcp", pages, "dst")
-            for way in ways
-        ]
 
     def chains(self) -> Mapping[str, Sequence[IptablesRule]]:
         """Return the chains of the ration; none if it is off."""
@@ -204,7 +141,7 @@ class Asking:
         yield from self._over("-p udp ", f"udp-near-{rate}-{burst}", *near, near=True)
         yield IptablesRule("-p udp -j RETURN")
         # A larger packet was combined on arrival: TCP sends its contents again in smaller ones.
-        yield IptablesRule(f"-m length --length {FRAME + 1}:{_MOST}{self._dropping}", OVER_ASKING)
+        yield IptablesRule(f"-m length --length {FRAME + 1}:{_MOST} {self._dropping}", OVER_ASKING)
         sealed = self._sealed_ports()
         clear = [port for port in self.plan.sip_ports.tcp if port not in sealed]
         for packets in self._sealed():
@@ -230,20 +167,13 @@ class Asking:
 
         ``burst`` is "" if the limit has none. ``mode`` is what hashlimit counts by.
         """
-        length = (NEAR_LENGTHS if near else SENDER_LENGTHS)[self.version]
-        mask = "" if (self.version, length) == (_IPV4, 32) else f" --hashlimit-srcmask {length}"
-        at_once = f"--hashlimit-burst {burst} " if burst else ""
-        yield IptablesRule(
-            f"{packets}-m hashlimit --hashlimit-above {above} {at_once}"
-            f"--hashlimit-mode {mode} --hashlimit-name ringfence-asked-{name} "
-            f"--hashlimit-htable-size {BUCKETS} --hashlimit-htable-max {MOST_LIMITED} "
-            f"--hashlimit-htable-expire {self.plan.asking.seconds * 1000}{mask}{self._dropping}",
-            OVER_ASKING,
-        )
+        seconds = self.plan.asking.seconds
+        over = over_each(self.version, f"asked-{name}", above, burst, seconds, mode=mode, near=near)
+        yield IptablesRule(f"{packets}{over}{self._dropping}", OVER_ASKING)
 
     @property
     def _dropping(self) -> str:
-        return f" -j {self.target if self.plan.asking.mode is LimitMode.ENFORCE else 'RETURN'}"
+        return f"-j {self.target if self.plan.asking.mode is LimitMode.ENFORCE else 'RETURN'}"
 
     def _plain(self, protocol: int) -> str:
         """Return u32's test for a packet whose IP header is followed by ``protocol``."""
@@ -254,14 +184,6 @@ class Asking:
 
     def _sealed(self) -> list[str]:
         return port_matches("tcp", self._sealed_ports(), "src")
-
-    def _containers(self) -> list[str]:
-        found = sorted(one for one in self.plan.containers if one.version == self.version)
-        return [f"{one}/{one.max_prefixlen}" for one in found]
-
-    def _strangers(self, side: str) -> str:
-        lists = NetworkList.FRIENDS, NetworkList.UNSHIELDED, NetworkList.ALLOW
-        return not_on(self.version, side, *lists)
 
 
 def byte_limit(at_once: int, a_second: int) -> tuple[int, int]:

@@ -41,7 +41,6 @@ from ringfence.firewall.contract import (
     fragments_requirement,
 )
 from ringfence.firewall.ipset.iptables_rules import (
-    AT_LIMITER,
     CHAINS,
     HOOKS,
     MADE,
@@ -54,6 +53,7 @@ from ringfence.firewall.ipset.iptables_rules import (
 )
 from ringfence.firewall.nftables import messages as nft_messages
 from ringfence.firewall.requirements import find_program, run_program
+from ringfence.firewall.stages import AT_LIMITER
 from ringfence.netlink.connection import (
     FAMILIES,
     NLM_F_ACK,

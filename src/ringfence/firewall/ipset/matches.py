@@ -1,11 +1,12 @@
 """Matches of packets in the notation of iptables-save, from which the rules are built."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from attrs import frozen
 
-from ringfence.firewall.contract import MOST_LIMITED, NetworkList
+from ringfence.firewall.contract import MOST_LIMITED, NEAR_LENGTHS, BanAction, NetworkList
 from ringfence.firewall.ipset.sets import list_set_name
+from ringfence.values.network import BITS, SENDER_LENGTHS, VERSIONS
 
 # The maximum number of ports in one multiport match.
 _PORTS_A_RULE = 15
@@ -24,6 +25,21 @@ TO_THIS_HOST = "-m addrtype --dst-type LOCAL "  # without packets of bridged con
 FORWARDED = {
     4: "-m rpfilter -m addrtype --dst-type UNICAST ",
     6: "-m rpfilter -m addrtype --dst-type UNICAST -m addrtype ! --dst-type LOCAL ",
+}
+RST = "-p tcp -m tcp ! --tcp-flags RST RST "
+# By IP version and action: iptables' name of the rejection, and two matches. Every outgoing packet
+# satisfies one of the two, except the ICMP error or RST of such a rejection.
+REJECTIONS: Mapping[tuple[int, BanAction], tuple[str, tuple[str, str]]] = {
+    **{
+        (version, action): (name, (f"! -p {protocol} ", f"-p {protocol} -m {match} ! --{match[:4]}{option} "))
+        for version, protocol, match, action, name, option in (
+            (4, "icmp", "icmp", BanAction.PORT_UNREACHABLE, "icmp-port-unreachable", "-type 3/3"),
+            (4, "icmp", "icmp", BanAction.ADMIN_PROHIBITED, "icmp-admin-prohibited", "-type 3/13"),
+            (6, "ipv6-icmp", "icmp6", BanAction.PORT_UNREACHABLE, "icmp6-port-unreachable", "v6-type 1/4"),
+            (6, "ipv6-icmp", "icmp6", BanAction.ADMIN_PROHIBITED, "icmp6-adm-prohibited", "v6-type 1/1"),
+        )
+    },
+    **{(version, BanAction.TCP_RESET): ("tcp-reset", ("! -p tcp ", RST)) for version in VERSIONS},
 }
 
 
@@ -61,6 +77,30 @@ def begins(way: str, position: int, text: bytes) -> str:
     return "&&".join(f"{way}{position + start:#x}=0x{word}" for start, word in words)
 
 
+def status_line(way: str, position: int, texts: Sequence[bytes] = ()) -> str:
+    """Return u32's test for a SIP answer that begins with one of ``texts``, or with any code.
+
+    ``texts`` are as long as "SIP/2.0 401". ``way`` and ``position`` are as in :func:`begins`.
+    """
+    start = f"{way}{position:#x}=0x5349502f&&{way}{position + 4:#x}=0x322e3020"
+    codes = ",".join(f"0x{text[-_WORD:].hex()}" for text in texts)
+    return f"{start}&&{way}{position + 7:#x}={codes}" if codes else start
+
+
+def status_line_tests(version: int, texts: Sequence[bytes]) -> list[str]:
+    """Return u32's tests for TCP segments that begin with one of ``texts``, bare or in a WebSocket frame.
+
+    They assume IPv6 packets without extension headers, as Asterisk sends them. A text frame begins with
+    0x81, then a length below 126, or 126 and a length of 16 bits; a server does not mask (RFC 6455).
+    """
+    begin, stream = 0 if version == _IPV4 else IPV6_HEADER, STREAM[version]
+    return [
+        status_line(stream, begin, texts),
+        f"{stream}{begin:#x}>>0x10=0x817e&&{status_line(stream, begin + 4, texts)}",
+        f"{stream}{begin:#x}>>0x10=0x8100:0x817d&&{status_line(stream, begin + 2, texts)}",
+    ]
+
+
 def without_data(version: int, plain: str = "") -> Iterator[str]:
     """Yield the matches of TCP segments without data: SYNs, and both usual lengths of TCP's header.
 
@@ -82,3 +122,21 @@ def over_all(name: str, seconds: int) -> str:
     rate = next((rate for rate in _PRINTABLE if rate <= most), 1)
     above = f"--hashlimit-above {rate}/sec --hashlimit-burst {rate}"
     return f"-m hashlimit {above} --hashlimit-name ringfence-{name} "
+
+
+def over_each(
+    version: int, name: str, above: str, burst: str, seconds: int, *, mode: str = "srcip", near: bool = False
+) -> str:
+    """Return the match of packets over a limit of each address, of IPv6 of each /64, or of its neighbours.
+
+    ``burst`` is "" if the limit has none. ``mode`` is what hashlimit counts by, and ``seconds`` how long it
+    remembers that. It keeps the limits with which a table was made, so ``name`` must contain them.
+    """
+    length = (NEAR_LENGTHS if near else SENDER_LENGTHS)[version]
+    mask = "" if length == BITS[version] else f"--hashlimit-{mode[:3]}mask {length} "
+    at_once = f"--hashlimit-burst {burst} " if burst else ""
+    return (
+        f"-m hashlimit --hashlimit-above {above} {at_once}--hashlimit-mode {mode} "
+        f"--hashlimit-name ringfence-{name} --hashlimit-htable-size {BUCKETS} "
+        f"--hashlimit-htable-max {MOST_LIMITED} --hashlimit-htable-expire {seconds * 1000} {mask}"
+    )

@@ -1,0 +1,221 @@
+"""The rules of the stages (``firewall/stages.py``) in the notation of iptables-save.
+
+The tests of a rule stand in a fixed order (``_ADDRESS`` and the next names). Where nftables has a set of
+interfaces or addresses, iptables has a rule for each.
+
+A drop rule first matches "not on the allow list" and then "banned", so the counter of a ban counts dropped
+packets only. For a ban that exempts friends (``sets.py``), "not a friend" is matched before "banned" in the
+same way. For fetched and decided networks, ``contract.PASSING`` is matched last, because most packets come
+from other networks. A rule without a counter of its own drops the packets of the probe first
+(``contract.PROBE_NETWORKS``).
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import product
+from operator import itemgetter
+
+from attrs import evolve, frozen
+
+from ringfence.firewall import stages
+from ringfence.firewall.contract import (
+    FROM_BANNED,
+    FROM_DENIED,
+    PASSING,
+    PROBE_NETWORKS,
+    SEGMENT,
+    TO_BANNED,
+    TO_DENIED,
+    WEBSOCKET_SECONDS,
+    BanAction,
+    FirewallPlan,
+    NetworkList,
+    Ports,
+)
+from ringfence.firewall.ipset import matches
+from ringfence.firewall.ipset.matches import IptablesRule
+from ringfence.firewall.ipset.sets import WEBSOCKETS, ban_set_name, friends_exempt_values, list_set_name
+from ringfence.firewall.stages import Hook, Is, NotOn, On, Side
+from ringfence.values.ban import Scope
+
+DROP_CHAIN, REJECT_CHAIN, NARROW_CHAIN = "ringfence-drop", "ringfence-reject", "ringfence-narrow"
+_IPV4 = 4
+
+
+_ADDRESS, _INTERFACE, _PORTS, _CONTENT, _OTHER_CONTENT, _WAY, _LIST = range(7)
+"""What a match is about: in this order the matches of a rule stand. A packet must not have other contents."""
+_Match = tuple[int, str]
+_Test = stages.Test | tuple[_Match, ...]  # matches are a test too, of which one must match
+_FIXED = {
+    Is.UDP: (_PORTS, "-p udp "),
+    Is.TO_HOST: (_WAY, matches.TO_THIS_HOST),
+    Is.SYN_ACK: (_CONTENT, "-m tcp --tcp-flags SYN,ACK SYN,ACK "),
+    Is.NEW: (_CONTENT, "-m conntrack --ctstate NEW,UNTRACKED "),
+    Is.NO_REPLY: (_CONTENT, "-m conntrack --ctstate NEW,ESTABLISHED,UNTRACKED "),
+}
+_FRAGMENTS = {4: '-m u32 --u32 "0x4&0x3fff=0x1:0x3fff" ', 6: "-m ipv6header --header ipv6-frag --soft "}
+_REMOTE = {Side.FROM: "src", Side.TO: "dst"}
+
+
+@frozen
+class StageRules:
+    """Writes the rules of a plan for one IP version."""
+
+    plan: FirewallPlan
+    version: int
+
+    @property
+    def target(self) -> str:
+        """The target that drops a packet."""
+        return DROP_CHAIN if self.plan.log else "DROP"
+
+    @property
+    def rejects(self) -> bool:
+        """Whether packets from banned addresses are rejected."""
+        return self.plan.action is not BanAction.DROP
+
+    def at(self, steps: Iterable[stages.Stage], hook: Hook) -> list[IptablesRule]:
+        """Return the rules of the chain at ``hook``."""
+        found: list[IptablesRule] = []
+        for stage in steps:
+            for rule in _merged(stage.rules_at(hook, self.plan, self.version)):
+                if rule.act is stages.Do.LOOK_UP:
+                    named = [test for test in rule.tests if test is Is.NAMED]
+                    for tests, target, kind in self._lookups(stage.side, hook):
+                        found += self._combined([*named, *tests], f"-j {target}", kind, stage.side)
+                elif rule.act is not stages.Do.ACCEPT:  # the lookups leave out what is accepted
+                    kind = rule.act.kind if isinstance(rule.act, stages.Jump | stages.Drop) else ""
+                    found += self._combined([*rule.tests, *rule.then], self._act(rule), kind, stage.side)
+        return found
+
+    def _combined(self, tests: Sequence[_Test], end: str, kind: str, side: Side) -> Iterator[IptablesRule]:
+        """Yield a rule for each combination of the matches of ``tests``."""
+        if Is.NAMED in tests:  # nobody names the loopback interface
+            tests = [test for test in tests if test is not Is.OUTER]
+        ordered = sorted(tests, key=lambda test: test is Is.NAMED)
+        for combined in product(*(self._matches(test, side) for test in ordered)):
+            text = "".join(text for _, text in sorted(combined, key=itemgetter(0)))
+            yield IptablesRule(text.replace('" -m u32 --u32 "', "&&") + end, kind)
+
+    def _lookups(self, side: Side, hook: Hook) -> Iterator[tuple[Sequence[_Test], str, str]]:
+        """Yield the tests, target and kind of the rules that drop packets of banned and denied networks."""
+        plan, coming = self.plan, side is Side.FROM
+        banned, denied = (FROM_BANNED, FROM_DENIED) if coming else (TO_BANNED, TO_DENIED)
+        target = REJECT_CHAIN if coming and self.rejects else self.target
+        copies = coming and plan.log_group is not None and not self.rejects
+        spares = self.rejects and hook is Hook.LEAVING
+        covered = {scope: self._covered(ports, side, spares=spares) for scope, ports in plan.covered.items()}
+        probed = _ADDRESS, f"{'-s' if coming else '-d'} {PROBE_NETWORKS[self.version]} "
+        name = ban_set_name(self.version, Scope.FULL, friends_exempt=False)
+        yield [(probed,), covered[Scope.FULL], (_in_set(name, side),)], target, ""
+        for scope in Scope:
+            for exempt in friends_exempt_values(self.version):
+                spared = NotOn((NetworkList.ALLOW, *[NetworkList.FRIENDS] * exempt))
+                name = ban_set_name(self.version, scope, friends_exempt=exempt)
+                end = NARROW_CHAIN if copies and scope is Scope.SIP_UDP else target
+                yield [covered[scope], spared, (_in_set(name, side),)], end, banned
+        denying = NotOn((NetworkList.ALLOW,)), On(NetworkList.DENY)
+        yield [covered[Scope.FULL], *denying], target, denied
+        for which, scope in plan.foreign_lists.items() if not plan.new_only else ():
+            yield [covered[scope], On(which), NotOn((NetworkList.ALLOW, *PASSING))], target, denied
+
+    def _covered(self, ports: Ports | None, side: Side, *, spares: bool) -> tuple[_Match, ...]:
+        """Return the matches of ``ports``, or of all ports, and with ``spares`` of no rejection of ours."""
+        if ports is None:
+            found = matches.REJECTIONS[self.version, self.plan.action][1] if spares else ("",)
+            return tuple((_PORTS, packets) for packets in found)
+        tcp = matches.RST if spares and self.plan.action is BanAction.TCP_RESET else "-p tcp "
+        return tuple((slot, text.replace("-p tcp ", tcp, 1)) for slot, text in self._matches(ports, side))
+
+    def _act(self, rule: stages.PacketRule) -> str:
+        match rule.act:
+            case stages.Jump(iptables=chain):
+                return f"-j {chain}"
+            case stages.Drop(rejects=rejects):
+                return f"-j {REJECT_CHAIN if rejects and self.rejects else self.target}"
+            case stages.Copy(group, prefix, size):
+                marked = f"--nflog-prefix {prefix} " if prefix else ""
+                most = f" --nflog-size {size}" if size else ""
+                return f"-j NFLOG {marked}--nflog-group {group}{most}"
+            case stages.Do.SHORTEN:
+                return f"-j TCPMSS --set-mss {SEGMENT}"
+            case _:
+                kept = WEBSOCKETS[self.version]
+                return f"-j SET --add-set {kept} dst,dst --exist --timeout {WEBSOCKET_SECONDS}"
+
+    def _matches(self, test: _Test, side: Side) -> Sequence[_Match]:
+        """Return the matches of a test: one rule for each."""
+        match test:
+            case tuple():
+                return test
+            case Is():
+                return self._simple(test, side)
+            case stages.AnyOf(tests):
+                return [one for part in tests for one in self._matches(part, side)]
+            case Ports(udp, tcp):
+                protocols = ("udp", udp), ("tcp", tcp)
+                found = (matches.port_matches(one, ports, _REMOTE[side]) for one, ports in protocols)
+                return [(_PORTS, packets) for part in found for packets in part]
+            case stages.Containers() | On() | NotOn():
+                return self._of_address(test, side)
+            case _:
+                return [*self._contents(test)]
+
+    def _simple(self, test: Is, side: Side) -> Sequence[_Match]:
+        option = "-i" if side is Side.FROM else "-o"
+        if test is Is.NAMED:
+            return [(_INTERFACE, f"{option} {name} ") for name in self.plan.interfaces]
+        found = {
+            **_FIXED,
+            Is.OUTER: (_INTERFACE, f"! {option} lo "),
+            Is.LOOPED: (_INTERFACE, f"{option} lo "),
+            Is.ROUTED: (_WAY, matches.FORWARDED[self.version]),
+            Is.FRAGMENT: (_CONTENT, _FRAGMENTS[self.version]),
+        }
+        return [found[test]]
+
+    def _of_address(self, test: stages.Containers | On | NotOn, side: Side) -> Sequence[_Match]:
+        match test:
+            case stages.Containers(hosts):
+                way, more = ("-d", "") if side is Side.FROM else ("-s", matches.FORWARDED[self.version])
+                return [(_ADDRESS, f"{way} {one}/{one.max_prefixlen} {more}") for one in hosts]
+            case On(which):
+                return [_in_set(list_set_name(which, self.version), side)]
+            case NotOn(which):
+                return [(_LIST, matches.not_on(self.version, _REMOTE[side], *which))]
+
+    def _contents(self, test: stages.Datagram | stages.Segment | stages.Bytes) -> Iterator[_Match]:
+        """Yield the matches of what a packet contains, by u32."""
+        way, begin = (matches.HEADER, 0) if self.version == _IPV4 else ("", matches.IPV6_HEADER)
+        datagram, stream = begin + matches.DATAGRAM, matches.STREAM[self.version]
+        match test:
+            case stages.Datagram(texts, others):
+                u32 = matches.status_line(way, datagram, texts)
+                other = f'-m u32 --u32 "{matches.status_line(way, datagram)}" -m u32 ! --u32 "{u32}" '
+                yield _CONTENT, other if others else f'-m u32 --u32 "{u32}" '
+            case stages.Segment(texts, framed):
+                starts = [matches.begins(stream, begin, text) for text in texts]
+                for u32 in matches.status_line_tests(self.version, texts) if framed else starts:
+                    yield _CONTENT, f'-m u32 --u32 "{u32}" '
+            case stages.Bytes(at, size, values, among):
+                # u32 compares the last bytes of the four that it reads.
+                word = f"{way}{datagram + at + size - 4:#x}&{(1 << 8 * size) - 1:#x}"
+                slot = _CONTENT if among else _OTHER_CONTENT
+                yield slot, f'-m u32 {"" if among else "! "}--u32 "{word}={",".join(map(hex, values))}" '
+
+
+def _in_set(name: str, side: Side) -> _Match:
+    return _LIST, f"-m set --match-set {name} {_REMOTE[side]} "
+
+
+def _merged(rules: Iterable[stages.PacketRule]) -> Iterable[stages.PacketRule]:
+    """Return ``rules``, where those that send several ports of one protocol to one chain are one."""
+    found: dict[object, stages.PacketRule] = {}
+    for rule in rules:
+        ports, key = rule.tests[0], object()
+        if isinstance(ports, Ports) and isinstance(rule.act, stages.Jump):
+            key = rule.act.iptables, bool(ports.udp), rule.tests[1:], rule.then
+            first = found[key].tests[0] if key in found else None
+            if isinstance(first, Ports):
+                ports = Ports(first.udp + ports.udp, first.tcp + ports.tcp)
+        found[key] = evolve(rule, tests=(ports, *rule.tests[1:]))
+    return found.values()

@@ -1,0 +1,204 @@
+"""The rules of the stages (``firewall/stages.py``) in the notation of nft, and the matches they consist of.
+
+``@ih`` is the data after the TCP header, with any options (kernel 5.16, nft 1.0.1). If the kernel or ``nft``
+refuses it, only segments with headers of 20 and of 32 bytes (with timestamps) are compared.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
+
+from attrs import frozen
+
+from ringfence.errors import FirewallError
+from ringfence.firewall import stages
+from ringfence.firewall.contract import SEGMENT, BanAction, FirewallPlan, NetworkList, Ports
+from ringfence.firewall.stages import Do, Hook, Is, Side
+from ringfence.values.network import VERSIONS
+
+KEYWORDS = {4: "ip", 6: "ip6"}
+HEADERS = (5, 8)  # TCP data offsets, in words of 32 bits
+FRAGMENT_TESTS = {4: "ip frag-off & 0x3fff != 0", 6: "exthdr frag exists"}
+TO_THIS_HOST = "fib daddr type local"
+STATUS_LINE = f"0x{b'SIP/2.0 '.hex()}"
+_REJECTIONS = {
+    BanAction.PORT_UNREACHABLE: ("icmp type destination-unreachable", "icmpv6 type destination-unreachable"),
+    BanAction.ADMIN_PROHIBITED: ("icmp type destination-unreachable", "icmpv6 type destination-unreachable"),
+    BanAction.TCP_RESET: ("tcp flags & rst == rst",),
+}
+_FIXED = {
+    Is.UDP: "meta l4proto udp",
+    Is.TO_HOST: TO_THIS_HOST,
+    Is.ROUTED: "fib saddr . iif oif != 0 fib daddr type unicast",
+    Is.SYN_ACK: "tcp flags & (syn | ack) == syn | ack",
+    Is.NEW: "ct state new,untracked",
+    Is.NO_REPLY: "ct state new,established,untracked",
+}
+_UDP_HEADER = 8  # bytes
+
+
+@frozen
+class Matches:
+    """The notation of a plan's rules.
+
+    ``lists`` has the names of the list sets by list and IP version (``allow4``). ``inner``: the rules use
+    ``@ih``.
+    """
+
+    plan: FirewallPlan
+    lists: Mapping[str, str]
+    inner: bool
+
+    def rules(self, steps: Iterable[stages.Stage], hook: Hook) -> tuple[str, ...]:
+        """Return the rules of the chain at ``hook``; those that are the same for both IP versions once."""
+        return tuple(
+            dict.fromkeys(
+                f"{tests} {self._act(rule, stage.side, version)}"
+                for stage in steps
+                for version in VERSIONS
+                for rule in stage.rules_at(hook, self.plan, version)
+                for tests in self._tests(rule.tests, stage.side, version)
+            )
+        )
+
+    def split(self, steps: Iterable[stages.Stage]) -> Mapping[str, list[str]]:
+        """Return the chains with the second part of rules (``PacketRule.then``), by name."""
+        chains: dict[str, list[str]] = {}
+        for stage in steps:
+            for version in VERSIONS:
+                for rule in stage.rules_at(Hook.ARRIVING, self.plan, version):
+                    if rule.then and isinstance(rule.act, stages.Jump):
+                        name = rule.act.nftables
+                        end = f"goto {name}{version}"
+                        tests = self._tests(rule.then, stage.side, version)
+                        chains.setdefault(name, []).extend(f"{one} {end}" for one in tests)
+        return chains
+
+    def _tests(self, tests: Sequence[stages.Test], side: Side, version: int) -> Iterator[str]:
+        """Yield each combination of the matches of ``tests``."""
+        yield from map(" ".join, product(*(self._matches(test, side, version) for test in tests)))
+
+    def _act(self, rule: stages.PacketRule, side: Side, version: int) -> str:
+        match rule.act:
+            case stages.Jump(name, shared=shared):
+                return f"jump {name}{'' if shared or rule.then else version}"
+            case stages.Drop(name, rejects=rejects):
+                return f"{'goto' if rejects else 'jump'} {name}"
+            case stages.Copy(group, prefix, size):
+                marked = f'prefix "{prefix}" ' if prefix else ""
+                return f"log {marked}group {group}{f' snaplen {size}' if size else ''}"
+            case _:
+                return {
+                    Do.LOOK_UP: f"jump {side}{version}",
+                    Do.SHORTEN: f"tcp option maxseg size set {SEGMENT}",
+                    Do.KEEP: f"update @asked_websocket{version} {{ {_address(side, version)} . tcp dport }}",
+                    Do.ACCEPT: "accept",
+                }[rule.act]
+
+    def _matches(self, test: stages.Test, side: Side, version: int) -> Sequence[str]:
+        """Return the matches of a test: one rule for each."""
+        match test:
+            case Is():
+                return self._simple(test, side, version)
+            case Ports():
+                return port_tests(test, "dport" if side is Side.FROM else "sport")
+            case stages.AnyOf(tests):
+                return [one for part in tests for one in self._matches(part, side, version)]
+            case stages.On() | stages.NotOn() | stages.Containers():
+                return [self._of_address(test, side, version)]
+            case _:
+                return [*self._contents(test)]
+
+    def _simple(self, test: Is, side: Side, version: int) -> Sequence[str]:
+        if test is Is.REJECTION:
+            return _REJECTIONS[self.plan.action]
+        name = "iifname" if side is Side.FROM else "oifname"
+        looped = {
+            Is.OUTER: f'{name} != "lo"',
+            Is.LOOPED: f'{name} "lo"',
+            Is.FRAGMENT: FRAGMENT_TESTS[version],
+        }
+        return [_interfaces(self.plan, name) if test is Is.NAMED else {**_FIXED, **looped}[test]]
+
+    def _of_address(
+        self, test: stages.On | stages.NotOn | stages.Containers, side: Side, version: int
+    ) -> str:
+        address = _address(side, version)
+        match test:
+            case stages.On(which):
+                return f"{address} @{self.lists[f'{which}{version}']}"
+            case stages.NotOn(which):
+                names = (self.lists[f"{one}{version}"] for one in NetworkList if one in which)
+                return " ".join(f"{address} != @{name}" for name in names)
+            case stages.Containers(hosts):
+                way, routed = ("daddr", "") if side is Side.FROM else ("saddr", f" {_FIXED[Is.ROUTED]}")
+                return f"{KEYWORDS[version]} {way} {{ {', '.join(map(str, hosts))} }}{routed}"
+
+    def _contents(self, test: stages.Datagram | stages.Segment | stages.Bytes) -> Iterator[str]:
+        match test:
+            case stages.Datagram(texts, others):
+                other = f"{STATUS_LINE} @th,64,88 != " if others else ""
+                yield f"@th,64,{64 if others else 88} {other}{text_set(texts)}"
+            case stages.Segment(texts, framed):
+                yield from (beginnings if framed else _starts)(texts, inner=self.inner)
+            case stages.Bytes(at, size, values, among):
+                found = str(values[0]) if size == 1 else f"{{ {', '.join(map(str, values))} }}"
+                yield f"@th,{8 * (_UDP_HEADER + at)},{8 * size} {'' if among else '!= '}{found}"
+
+
+def _address(side: Side, version: int) -> str:
+    return f"{KEYWORDS[version]} {'saddr' if side is Side.FROM else 'daddr'}"
+
+
+def _interfaces(plan: FirewallPlan, key: str) -> str:
+    """Return the match for the interfaces that ``plan`` names; ``key`` is iifname or oifname."""
+    for name in plan.interfaces:
+        if not name or any(c in '"{}\\' or not c.isprintable() or c.isspace() for c in name):
+            raise FirewallError(f"{name!r} is not a valid interface name")
+    names = ", ".join(f'"{name}"' for name in dict.fromkeys((*plan.interfaces, "lo")))
+    return f"{key} {{ {names} }}"
+
+
+def port_tests(ports: Ports, port: str) -> list[str]:
+    """Return the matches for packets from (``port``: "sport") or to ("dport") ``ports``, one per protocol."""
+    return [
+        f"{protocol} {port} {{ {', '.join(map(str, numbers))} }}"
+        for protocol, numbers in (("udp", ports.udp), ("tcp", ports.tcp))
+        if numbers
+    ]
+
+
+def text_set(texts: Sequence[bytes]) -> str:
+    """Return the texts as a set of values."""
+    return f"{{ {', '.join(f'0x{text.hex()}' for text in texts)} }}"
+
+
+def data(*, inner: bool) -> Iterator[tuple[str, str, int]]:
+    """Yield where the data of a TCP segment begins: a match of its header, the base, and the offset in bits.
+
+    ``inner``: it is the base ``@ih``.
+    """
+    if inner:
+        yield "", "ih", 0
+    else:
+        yield from ((f"tcp doff {words} ", "th", 32 * words) for words in HEADERS)
+
+
+def beginnings(texts: Sequence[bytes], *, inner: bool) -> Iterator[str]:
+    """Yield the matches of segments that begin with one of ``texts``, bare or in a WebSocket text frame.
+
+    Such a frame begins with 0x81, then a length below 126, or 126 and a length of 16 bits; a server does not
+    mask (RFC 6455).
+    """
+    answers, bits = text_set(texts), 8 * len(texts[0])
+    for header, base, begin in data(inner=inner):
+        first, second = f"@{base},{begin},8", f"@{base},{begin + 8},8"
+        yield f"{header}@{base},{begin},{bits} {answers}"
+        yield f"{header}{first} 0x81 {second} 126 @{base},{begin + 32},{bits} {answers}"
+        yield f"{header}{first} 0x81 {second} < 126 @{base},{begin + 16},{bits} {answers}"
+
+
+def _starts(texts: Sequence[bytes], *, inner: bool) -> Iterator[str]:
+    """Yield the matches of segments that begin with one of ``texts``, all of one length."""
+    for text in texts:
+        for header, base, begin in data(inner=inner):
+            yield f"{header}@{base},{begin},{8 * len(text)} 0x{text.hex()}"

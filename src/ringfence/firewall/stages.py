@@ -1,0 +1,390 @@
+"""The stages of the firewall: what its rules do with packets, as values, in their order.
+
+A *stage* has rules about the packets from remote addresses or about those to them, at one or more hooks of
+the kernel. A rule has tests and an act. Both backends write these rules in their dialects, once for each IP
+version. A test that cannot match at a hook writes no rule there, and one that matches every packet there
+writes no test. :func:`stages` returns the stages of a plan in their order, which is the same at every hook
+and with both backends. ``make docs`` prints it in docs/firewall.md.
+
+* **Raw** is before connection tracking. So a ban also stops established connections, and protects a container
+  behind DNAT.
+* **Allowed networks.** No rule accepts their packets, or returns for them: later rules, and those of the
+  administrator, still apply to them.
+* **Rejects.** The kernel permits no reject in raw. So if the plan's action is a reject, packets from banned
+  addresses are rejected behind connection tracking, before the administrator's filter. (After DNAT, the ports
+  are those of the container there.) Packets to banned addresses are dropped in any case, except for the ICMP
+  errors or RSTs of the reject itself, which never answer a guess.
+* **Packets to a banned address** are dropped because Asterisk still checks the guesses that wait in its
+  socket. In a test with 2 000 guesses sent before the ban, 180 to 1 126 were answered if only packets from
+  the address were dropped, and 3 to 849 with both directions.
+* **Narrow bans.** A sender has often answered its last challenge when the ban takes effect. So a narrow ban
+  copies packets before it drops them, with a limit of their own. The nonce in such a packet proves the
+  address, and the ban becomes a full one.
+* **Interfaces** limit where packets are dropped, and not what is copied to the wire. A packet that arrives
+  has no output interface yet. So if interfaces are named, packets routed to banned addresses are dropped
+  where they are forwarded, when the wire has its copies.
+* **Answers.** The wire gets them before those to banned addresses are dropped. Without the challenges that a
+  ban drops, it would not know all receivers of a nonce: within a second, PJSIP sends the same nonce to all
+  clients of a proxy. Nobody receives the nonce of a dropped challenge, so it cannot prove a wrong address.
+  To strangers, all answers by UDP from the SIP ports are copied: a success shows that the request was no
+  guess. Of TCP, every segment to a stranger is copied, also one without data: an answer may stand anywhere in
+  the stream, and the sender decides where. Segments to friends and allowed networks, and over the loopback
+  interface, are copied only if they begin with a refusal, because phones and trunks receive much.
+* **The limiter** does not apply to a container's own calls. It limits the packets of a source, and for TCP
+  also the bytes: 300 for each packet that the limit permits. One TCP segment may carry many guesses, and a
+  packet of 64 kB that was combined from several segments (GRO) more than a hundred. No guess is shorter.
+* **The ration of questions** stands before the copies, so that the wire sees what Asterisk sees. A connection
+  is a WebSocket if Asterisk answered 101. That answer may stand behind another one in its segment, if the
+  sender delays both. So segments that begin with a client's frame count too.
+* **The ration** is last, so that the wire sees the refusals that it drops, and a banned address uses up none
+  of it. Of TCP it leaves out segments that begin a TLS handshake (16 03): a certificate is as long as ten
+  refusals, and nobody chooses the bytes of an encrypted answer. Nor does it count segments of a frame at most
+  that begin as the answers to a call (``contract.SERVED``): Asterisk serves that stranger (a guest, a carrier
+  without a password), and its calls must not wait.
+* **The fence.** A stranger's own flow from before the fence ends too, or it could guess there for ever. This
+  host may route the packets of another PBX, so of those that it forwards only packets to containers count.
+* **The export.** Asterisk exports UDP, TCP and WS too. Only TLS and WSS are copied, also over loopback.
+"""
+
+import enum
+from collections.abc import Iterator, Mapping
+
+from attrs import evolve, field, frozen
+
+from ringfence.firewall.contract import (
+    COPIED,
+    FRAGMENTS,
+    FROM_DENIED,
+    HEP_PREFIX,
+    HEP_PROTOCOL,
+    HEP_SOURCE_PORT,
+    HEP_TARGET_PORT,
+    HEP_TCP,
+    PASSING,
+    REFUSALS,
+    BanAction,
+    FirewallPlan,
+    Fragments,
+    LimitMode,
+    NetworkList,
+    Ports,
+)
+from ringfence.values.network import Address
+
+
+class Side(enum.StrEnum):
+    """Whether the remote address of a packet sends or receives it."""
+
+    FROM = "from"
+    TO = "to"
+
+
+class Hook(enum.StrEnum):
+    """A hook of the kernel: two before connection tracking, and two behind it.
+
+    What Asterisks in containers send arrives, and is to be forwarded.
+    """
+
+    ARRIVING = "prerouting"
+    LEAVING = "output"
+    INPUT = "input"
+    FORWARD = "forward"
+
+
+class Is(enum.Enum):
+    """A test without parameters. An *Asterisk* is on this host or in a container."""
+
+    NAMED = "its interface is one of those of the plan, if it names any"
+    OUTER = "it is not looped back"
+    LOOPED = "it is looped back"
+    TO_HOST = "to this host"
+    TO_ASTERISK = "to an Asterisk"
+    FROM_ASTERISK = "from an Asterisk"
+    # Forwarded, so a provider's 401 to this host does not match. And by the interface that leads back to its
+    # source address, so a packet that a stranger sends with a container's address does not match.
+    ROUTED = "from this host, or forwarded"
+    UDP = "by UDP"
+    FRAGMENT = "a fragment"
+    SYN_ACK = "a SYN-ACK"
+    NEW = "it begins a flow, or is not tracked"
+    NO_REPLY = "of a flow that this host did not begin"
+    REJECTION = "the kernel's own answer to a banned sender"
+
+
+@frozen
+class On:
+    """A test: the remote address is on the list ``which``."""
+
+    which: NetworkList
+
+
+@frozen
+class NotOn:
+    """A test: the remote address is on none of the lists ``which``."""
+
+    which: tuple[NetworkList, ...]
+
+
+@frozen
+class Containers:
+    """A test: the address on this side is one of ``hosts``, where Asterisks run in containers.
+
+    What they send must be forwarded, and come by the interface that leads back to its source address, so a
+    packet that a stranger sends with such an address does not match.
+    """
+
+    hosts: tuple[Address, ...]
+
+
+@frozen
+class AnyOf:
+    """A test: one of ``tests`` matches, and no other of them does. Without tests it matches no packet."""
+
+    tests: tuple[On | NotOn | Is | Containers, ...]
+
+
+@frozen
+class Datagram:
+    """A test: the datagram begins with one of ``texts``; with ``others``, as any other SIP answer."""
+
+    texts: tuple[bytes, ...]
+    others: bool = False
+
+
+@frozen
+class Segment:
+    """A test: the TCP segment begins with one of ``texts``, bare or (``framed``) in a WebSocket frame."""
+
+    texts: tuple[bytes, ...]
+    framed: bool = False
+
+
+@frozen
+class Bytes:
+    """A test: the number of ``size`` bytes at byte ``at`` of the datagram is among ``values``, or is not."""
+
+    at: int
+    size: int
+    values: tuple[int, ...]
+    among: bool = True
+
+
+Test = Is | Containers | On | NotOn | AnyOf | Datagram | Segment | Bytes | Ports
+"""A test of a packet. ``Ports`` are those of this host: the packet is to them or from them."""
+
+
+@frozen
+class Jump:
+    """An act: continue in a chain, which has a name in each backend.
+
+    ``shared``: nftables has one chain for both IP versions. ``kind``: what iptables counts by the rule.
+    """
+
+    nftables: str
+    iptables: str
+    shared: bool = False
+    kind: str = ""
+
+
+@frozen
+class Drop:
+    """An act: drop the packet, or with ``rejects`` do with it what the plan does with banned senders.
+
+    nftables counts it by the counter ``counter``, iptables as the kind ``kind``.
+    """
+
+    counter: str
+    kind: str
+    rejects: bool = False
+
+
+@frozen
+class Copy:
+    """An act: copy the packet to the NFLOG group with ``prefix``, at most ``size`` bytes of it (0: all)."""
+
+    group: int | None
+    prefix: str = ""
+    size: int = 0
+
+
+class Do(enum.Enum):
+    """An act without parameters."""
+
+    LOOK_UP = "drop packets of banned addresses and of denied networks"
+    ACCEPT = "accept"
+    SHORTEN = "ask for short segments"
+    KEEP = "remember the connection as a WebSocket"
+
+
+@frozen
+class PacketRule:
+    """Packets that match all ``tests`` and all of ``then``, and what the kernel does with them.
+
+    The tests stand in the order in which nftables makes them. It makes those of ``then`` in a chain of their
+    own, so that a packet of media does not meet them.
+    """
+
+    tests: tuple[Test, ...]
+    act: Jump | Drop | Copy | Do
+    then: tuple[Test, ...] = ()
+
+
+@frozen
+class Stage:
+    """One step on a packet's way: its name, what it does (a phrase for people), and its rules.
+
+    A plan has the stage only if it is ``on``.
+    """
+
+    name: str
+    what: str
+    side: Side
+    hooks: tuple[Hook, ...]
+    rules: tuple[PacketRule, ...]
+    on: bool = field(default=True, kw_only=True)
+
+    def rules_at(self, hook: Hook, plan: FirewallPlan, version: int) -> Iterator[PacketRule]:
+        """Yield the rules at ``hook``, with the tests that can be made there."""
+        here = self._at_hook(hook, plan, version) if hook in self.hooks else {}
+        for rule in self.rules if here else ():
+            tests, then = (
+                tuple(test for one in part if (test := here.get(one, one)) is not None)
+                for part in (rule.tests, rule.then)
+            )
+            yield PacketRule(tests, rule.act, then)
+
+    def _at_hook(self, hook: Hook, plan: FirewallPlan, version: int) -> Mapping[Test, Test | None]:
+        """Return what tests become at ``hook``; None: every packet matches there."""
+        hosts = tuple(sorted(one for one in plan.containers if one.version == version))
+        containers, never = (Containers(hosts),) if hosts else (), AnyOf(())
+        arriving, rejects = hook is Hook.ARRIVING, plan.action is not BanAction.DROP
+        unknown = arriving and self.side is Side.TO  # by which interface the packet leaves
+        ours = {Hook.ARRIVING: AnyOf((Is.TO_HOST, *containers)), Hook.FORWARD: AnyOf(containers)}
+        return {
+            Is.NAMED: None if unknown or not plan.interfaces else Is.NAMED,
+            Is.OUTER: None if unknown else Is.OUTER,
+            Is.LOOPED: never if unknown else Is.LOOPED,
+            Is.ROUTED: Is.ROUTED if arriving else None,
+            Is.FROM_ASTERISK: AnyOf(containers) if arriving else None,
+            Is.TO_ASTERISK: ours.get(hook),
+            Is.REJECTION: Is.REJECTION if hook is Hook.LEAVING and rejects else never,
+        }
+
+
+_STRANGERS = NotOn((NetworkList.FRIENDS, NetworkList.UNSHIELDED, NetworkList.ALLOW))
+_WATCHED = AnyOf(
+    (On(NetworkList.OBSERVED), NotOn((NetworkList.FRIENDS, NetworkList.ALLOW, NetworkList.OBSERVED)))
+)
+_ALLOWED = NetworkList.ALLOW
+_LOOK_UP = PacketRule((Is.NAMED, NotOn((_ALLOWED,))), Do.LOOK_UP)
+_INNER = Hook.INPUT, Hook.FORWARD
+_UPGRADED = b"HTTP/1.1 101"
+AT_LIMITER = "seen by the limiter"
+
+
+def stages(plan: FirewallPlan, fragments: Fragments = Fragments.REASSEMBLED) -> tuple[Stage, ...]:
+    """Return the stages of ``plan`` in their order; ``fragments``: what happens to those of strangers."""
+    return tuple(stage for stage in every_stage(plan, fragments) if stage.on)
+
+
+def every_stage(plan: FirewallPlan, fragments: Fragments = Fragments.REASSEMBLED) -> tuple[Stage, ...]:
+    """Return all stages in their order, also those that ``plan`` does not have."""
+    return (*_from_senders(plan, fragments), *_to_receivers(plan))
+
+
+def _from_senders(plan: FirewallPlan, fragments: Fragments) -> Iterator[Stage]:
+    """Yield the stages about packets from remote addresses, and that of the packets to Asterisk's export."""
+    sip, off, copies = plan.sip_ports, LimitMode.OFF, plan.log_group is not None
+    come, raw = (Is.NAMED, Is.OUTER), (Side.FROM, (Hook.ARRIVING,))
+    where = raw[1] if plan.action is BanAction.DROP else _INNER
+    yield Stage(
+        "bans and lists", "drops packets from banned and denied networks", Side.FROM, where, (_LOOK_UP,)
+    )
+    split = PacketRule((*come, Is.FRAGMENT, sip, Is.TO_ASTERISK, _STRANGERS), Drop("fragments", FRAGMENTS))
+    what = "drops fragments of strangers, if the kernel does not reassemble packets before"
+    yield Stage("fragments", what, *raw, (split,), on=fragments is Fragments.DROPPED)
+    many = PacketRule((*come, sip, Is.TO_HOST, _STRANGERS), Jump("limit", "ringfence-limit", kind=AT_LIMITER))
+    what = "drops packets of a stranger that sends too many"
+    yield Stage("limiter", what, *raw, (many,), on=plan.limit.mode is not off)
+    what = "drops what a stranger asks too fast"
+    yield Stage("ration of questions", what, *raw, (*_questions(plan),), on=plan.asking.mode is not off)
+    seen = PacketRule(
+        (Is.OUTER, sip.conversations, _WATCHED), Jump("requests", "ringfence-seen", shared=True)
+    )
+    what = "copies the requests of strangers and observed friends to the wire"
+    yield Stage("requests", what, *raw, (seen,), on=copies)
+    what = "drops new flows from feeds and from networks that other hosts banned"
+    yield Stage("new flows", what, Side.FROM, _INNER, (*_new_flows(plan),), on=plan.new_only)
+    outside = NotOn((_ALLOWED, *PASSING, NetworkList.INSIDE))
+    fenced = PacketRule((*come, Is.TO_ASTERISK, sip, Is.NO_REPLY, outside), Jump("fenced", "ringfence-fence"))
+    what = "drops what strangers send, unless they are inside"
+    yield Stage("fence", what, Side.FROM, _INNER, (fenced,), on=plan.fence is not off)
+    exported = copies and bool(plan.hep.targets and plan.hep.streams)
+    what = "copies the decrypted messages that Asterisk exports to the wire"
+    yield Stage("export", what, Side.FROM, (Hook.LEAVING,), (*_exports(plan),), on=exported)
+
+
+def _to_receivers(plan: FirewallPlan) -> Iterator[Stage]:
+    """Yield the stages about packets to remote addresses."""
+    ports, off, copy = plan.sip_ports, LimitMode.OFF, Copy(plan.log_group)
+    sent, ours = (Side.TO, (Hook.ARRIVING, Hook.LEAVING)), (Is.FROM_ASTERISK, Is.NAMED, Is.OUTER)
+    udp, talks, tcp = Ports(ports.udp, ()), Ports(ports.conversations.udp, ()), Ports((), ports.tcp)
+    answers = (
+        PacketRule((Is.UDP, Datagram(COPIED), Is.ROUTED), copy),
+        PacketRule((Is.ROUTED, Is.OUTER, talks, Datagram(COPIED, others=True), _WATCHED), copy),
+    )
+    what = "copies refusals by UDP, and all answers to strangers and observed friends, to the wire"
+    yield Stage("answers", what, *sent, answers, on=plan.log_group is not None)
+    segments = (
+        PacketRule((Is.LOOPED, tcp), Jump("answers", "ringfence-answer", shared=True)),
+        PacketRule((Is.OUTER, tcp, Is.ROUTED), Jump("segments", "ringfence-segment", shared=True)),
+    )
+    what = "copies TCP segments to strangers and observed friends, and refusals to others, to the wire"
+    yield Stage("segments", what, *sent, segments, on=plan.log_group is not None)
+    where = Hook.FORWARD if plan.interfaces else Hook.ARRIVING, Hook.LEAVING
+    rules = PacketRule((Is.REJECTION,), Do.ACCEPT), _LOOK_UP
+    yield Stage("bans and lists", "drops packets to banned and denied networks", Side.TO, where, rules)
+    what = "asks strangers for short segments, if the ration of questions drops packets"
+    short = PacketRule((tcp, *ours, Is.SYN_ACK, _STRANGERS), Do.SHORTEN)
+    yield Stage("short segments", what, *sent, (short,), on=plan.asking.mode is LimitMode.ENFORCE)
+    what = "remembers the connections that Asterisk upgrades to WebSocket, for the ration of questions"
+    pages = Ports((), plan.asking.pages(ports))
+    kept = PacketRule((pages, *ours, Segment((_UPGRADED,)), _STRANGERS), Do.KEEP)
+    yield Stage("upgrades", what, *sent, (kept,), on=plan.asking.mode is not off)
+    refused, octets = Jump("ration", "ringfence-ration"), Jump("ration_stream", "ringfence-bytes")
+    rationed = (
+        PacketRule((*ours, udp, Datagram(REFUSALS), _STRANGERS), refused),
+        PacketRule((*ours, Ports((), ports.streams + ports.tls), _STRANGERS), octets),
+        PacketRule((*ours, Ports((), ports.web), Segment(REFUSALS, framed=True), _STRANGERS), refused),
+    )
+    what = "drops refusals to a stranger that gets too many"
+    yield Stage("ration", what, *sent, rationed, on=plan.ration.mode is not off)
+
+
+def _questions(plan: FirewallPlan) -> Iterator[PacketRule]:
+    """Yield the rules that send packets to the ration of questions, by what is counted at their ports."""
+    ports, asking = plan.sip_ports, plan.asking
+    for name, counted in (
+        ("", Ports(ports.conversations.udp, ())),
+        ("_clear", Ports((), ports.streams)),
+        ("_sealed", Ports((), asking.sealed(ports))),
+        ("_web", Ports((), asking.pages(ports))),
+    ):
+        chain = Jump(f"asking{name}", "ringfence-web" if name == "_web" else "ringfence-asked")
+        yield PacketRule((counted, Is.NAMED, Is.OUTER), chain, then=(Is.TO_ASTERISK, _STRANGERS))
+
+
+def _new_flows(plan: FirewallPlan) -> Iterator[PacketRule]:
+    """Yield the rules that drop new flows, for each list whose contents come from others."""
+    drop = Drop("from_denied", FROM_DENIED, rejects=True)
+    for which, scope in plan.foreign_lists.items():
+        ports = (covered,) if (covered := plan.covered[scope]) else ()
+        yield PacketRule((Is.NAMED, *ports, Is.NEW, On(which), NotOn((_ALLOWED, *PASSING))), drop)
+
+
+def _exports(plan: FirewallPlan) -> Iterator[PacketRule]:
+    """Yield the rules that copy the exported messages of TLS and WSS, each message once."""
+    hep, by_tcp = plan.hep, Bytes(HEP_PROTOCOL, 1, (HEP_TCP,))
+    source, target = (Bytes(at, 2, hep.streams) for at in (HEP_SOURCE_PORT, HEP_TARGET_PORT))
+    for more in ((source,), (evolve(source, among=False), target)):
+        yield PacketRule((Ports(hep.targets, ()), by_tcp, *more), Copy(plan.log_group, HEP_PREFIX, hep.size))
