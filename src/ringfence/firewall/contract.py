@@ -23,7 +23,7 @@ import enum
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_network
-from typing import Protocol
+from typing import Protocol, Self
 
 from attrs import evolve, fields, frozen
 
@@ -440,10 +440,10 @@ class FirewallPlan:
         return {Scope.FULL: full, Scope.SIP: ports, **narrow}
 
     @property
-    def foreign_lists(self) -> Mapping["NetworkList", Scope]:
-        """The lists whose contents come from others, each with the traffic that it drops."""
-        decided = {NetworkList.DECIDED: Scope.SIP} if self.decisions else {}
-        return {NetworkList.FETCHED: Scope.FULL, **decided}
+    def dropped_lists(self) -> Mapping["NetworkList", Scope]:
+        """The lists whose networks are dropped, each with the traffic that it drops."""
+        without = () if self.decisions else (NetworkList.DECIDED,)
+        return {one: one.drops for one in NetworkList if one.drops is not None and one not in without}
 
     @property
     def limits_copies(self) -> bool:
@@ -509,42 +509,44 @@ ListSteps = Generator[Callable[[], None] | None, None, None]
 
 
 class NetworkList(enum.StrEnum):
-    """A list of networks in the kernel. Its sets hold no bans.
+    """A list of networks in the kernel, with its contents. Its sets hold no bans.
 
-    No rule of ringfence drops packets of networks on ``ALLOW``. Packets of other networks on ``DENY`` are
-    dropped as by a full ban. ``FETCHED`` has the denied networks that no administrator named one by one:
-    those of feeds, and of countries and autonomous systems. Their packets are dropped too,
-    except for packets of ``PASSING``. ``DECIDED`` has the networks that other hosts have banned. They are
-    dropped likewise, but only to the SIP ports.
+    ``drops`` is the traffic that is dropped as by a ban, or None. ``passes``: its networks pass the lists
+    that are ``by_machine``, and the fence: no list that a machine makes may silence a phone.
 
-    The limiter and the ration do not apply to ``FRIENDS``, ``UNSHIELDED`` and ``ALLOW``: forged senders must
+    The limiter and the rations do not apply to ``FRIENDS``, ``UNSHIELDED`` and ``ALLOW``: forged senders must
     not end a phone's registration, nor make its calls slow. Some bans do not apply to ``FRIENDS``
-    (:func:`~ringfence.values.network.exempts_friends`). ``UNSHIELDED`` are friends from whose address
-    somebody else seems to guess. Their conversations are copied to the wire like those of strangers, and so
-    are those of ``OBSERVED`` friends; nothing else changes for these.
-
-    ``ADMITTED`` are all friends and former friends, each with its /64, and what an administrator admits for a
-    time. So a friend that moves between two other lists never leaves ``PASSING``. ``INSIDE`` are the networks
-    and countries of the fence, which admits them and ``PASSING``.
+    (:func:`~ringfence.values.network.exempts_friends`). ``ADMITTED`` has all friends: one that moves between
+    two other lists passes at every moment.
     """
 
-    ALLOW = "allow"
-    FRIENDS = "friends"
-    UNSHIELDED = "unshielded"
-    OBSERVED = "observed"
-    ADMITTED = "admitted"
-    INSIDE = "inside"
-    DENY = "deny"
-    FETCHED = "fetched"
-    DECIDED = "decided"
-    """The lists are written in this order, so the kernel knows the friends before it drops any."""
+    def __new__(cls, value: str, contents: str = "", drops: Scope | None = None, *flags: bool) -> Self:
+        """Return the member of a row of the table below."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.contents, member.drops = contents, drops
+        member.passes, member.by_machine = flags
+        return member
+
+    contents: str
+    drops: Scope | None
+    passes: bool
+    by_machine: bool
+
+    # They are written in this order, so the kernel knows the friends before it drops any.
+    ALLOW = "allow", "the allow list, and the networks that this host needs", None, False, False
+    FRIENDS = "friends", "known phones and trunks", None, True, False
+    UNSHIELDED = "unshielded", "friends from whose address somebody else seems to guess", None, True, False
+    OBSERVED = "observed", "friends that Asterisk refuses again and again", None, False, False
+    ADMITTED = "admitted", "former and present friends with their /64, and admitted ones", None, True, False
+    INSIDE = "inside", "the networks and countries of the fence", None, False, False
+    DENY = "deny", "the deny list", Scope.FULL, False, False
+    FETCHED = "fetched", "feeds, and denied countries and autonomous systems", Scope.FULL, False, True
+    DECIDED = "decided", "networks that other hosts banned", Scope.SIP, False, True
 
 
-PASSING = NetworkList.FRIENDS, NetworkList.UNSHIELDED, NetworkList.ADMITTED
-"""The lists that pass fetched and decided networks, and the fence, as the allow list does.
-
-No list that a machine makes may silence a phone.
-"""
+PASSING = tuple(one for one in NetworkList if one.passes)
+"""The lists that pass fetched and decided networks, and the fence, as the allow list does."""
 
 
 @frozen

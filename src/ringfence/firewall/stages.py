@@ -377,9 +377,10 @@ def _questions(plan: FirewallPlan) -> Iterator[PacketRule]:
 def _new_flows(plan: FirewallPlan) -> Iterator[PacketRule]:
     """Yield the rules that drop new flows, for each list whose contents come from others."""
     drop = Drop("from_denied", FROM_DENIED, rejects=True)
-    for which, scope in plan.foreign_lists.items():
-        ports = (covered,) if (covered := plan.covered[scope]) else ()
-        yield PacketRule((Is.NAMED, *ports, Is.NEW, On(which), NotOn((_ALLOWED, *PASSING))), drop)
+    for which, scope in plan.dropped_lists.items():
+        if which.by_machine:
+            ports = (covered,) if (covered := plan.covered[scope]) else ()
+            yield PacketRule((Is.NAMED, *ports, Is.NEW, On(which), NotOn((_ALLOWED, *PASSING))), drop)
 
 
 def _exports(plan: FirewallPlan) -> Iterator[PacketRule]:

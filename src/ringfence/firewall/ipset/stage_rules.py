@@ -113,10 +113,11 @@ class StageRules:
                 name = ban_set_name(self.version, scope, friends_exempt=exempt)
                 end = NARROW_CHAIN if copies and scope is Scope.SIP_UDP else target
                 yield [covered[scope], spared, (_in_set(name, side),)], end, banned
-        denying = NotOn((NetworkList.ALLOW,)), On(NetworkList.DENY)
-        yield [covered[Scope.FULL], *denying], target, denied
-        for which, scope in plan.foreign_lists.items() if not plan.new_only else ():
-            yield [covered[scope], On(which), NotOn((NetworkList.ALLOW, *PASSING))], target, denied
+        for which, scope in plan.dropped_lists.items():
+            if not which.by_machine:
+                yield [covered[scope], NotOn((NetworkList.ALLOW,)), On(which)], target, denied
+            elif not plan.new_only:
+                yield [covered[scope], On(which), NotOn((NetworkList.ALLOW, *PASSING))], target, denied
 
     def _covered(self, ports: Ports | None, side: Side, *, spares: bool) -> tuple[_Match, ...]:
         """Return the matches of ``ports``, or of all ports, and with ``spares`` of no rejection of ours."""

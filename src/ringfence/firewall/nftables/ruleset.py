@@ -366,11 +366,12 @@ def _lookup_chains(
         narrow = side == "from" and one.scope is Scope.SIP_UDP and _copies_dropped(plan)
         end = "from_narrow" if narrow else f"{side}_banned"
         found[one.scope].append(f"{friends}{_masked(address, one)} @{one.name} goto {end}")
-    found[Scope.FULL].append(f"{address} @{lists[f'deny{version}']} goto {side}_denied")
-    for which, scope in plan.foreign_lists.items() if not plan.new_only else ():
-        # Most packets come from other networks, so friends are looked up last.
-        passing = " ".join(f"{address} != @{lists[f'{one}{version}']}" for one in PASSING)
-        found[scope].append(f"{address} @{lists[f'{which}{version}']} {passing} goto {side}_denied")
+    for which, scope in plan.dropped_lists.items():
+        if not (which.by_machine and plan.new_only):
+            # Most packets come from other networks, so friends are looked up last.
+            passing = (f" {address} != @{lists[f'{one}{version}']}" for one in PASSING if which.by_machine)
+            tests = f"{address} @{lists[f'{which}{version}']}{''.join(passing)}"
+            found[scope].append(f"{tests} goto {side}_denied")
     for scope, rules in found.items():
         yield RulesetChain(f"{side}{version}_{_SCOPES[scope]}", tuple(rules))
     port = "dport" if side == "from" else "sport"
