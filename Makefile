@@ -94,7 +94,7 @@ demo-lab:
 replay: $(RUNTIME)
 	$(PYTHON) -m tests.demo replay
 
-docs: venv ## Write docs/configuration.md and docs/cli.md
+docs: venv ## Write docs/configuration.md, docs/cli.md and the tables of docs/firewall.md
 	$(PYTHON) -m tests.docs
 
 rulesets: venv ## Write the pinned rules of both firewalls and the fates of packets (tests/firewall, as root)

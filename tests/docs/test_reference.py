@@ -3,14 +3,14 @@
 import tomllib
 
 import pytest
-from tests.docs import commands, configuration
+from tests.docs import commands, configuration, firewall
 from tests.docs.pages import FOLDER
 
 
-@pytest.mark.parametrize("name", ["cli", "configuration"])
+@pytest.mark.parametrize("name", ["cli", "configuration", "firewall"])
 def test_the_page_is_up_to_date(name: str) -> None:
     """The page is the same as ``make docs`` writes it; run it if this test fails."""
-    page = {"cli": commands.page, "configuration": configuration.page}[name]()
+    page = {"cli": commands, "configuration": configuration, "firewall": firewall}[name].page()
 
     assert (FOLDER / f"{name}.md").read_text("utf-8") == page
 
