@@ -245,13 +245,13 @@ class Stage:
 
     def rules_at(self, hook: Hook, plan: FirewallPlan, version: int) -> Iterator[PacketRule]:
         """Yield the rules at ``hook``, with the tests that can be made there."""
-        here = self._at_hook(hook, plan, version)
-        for rule in self.rules if hook in self.hooks else ():
+        here = self._at_hook(hook, plan, version) if hook in self.hooks else {}
+        for rule in self.rules if here else ():
             tests, then = (
                 tuple(test for one in part if (test := here.get(one, one)) is not None)
                 for part in (rule.tests, rule.then)
             )
-            yield evolve(rule, tests=tests, then=then)
+            yield PacketRule(tests, rule.act, then)
 
     def _at_hook(self, hook: Hook, plan: FirewallPlan, version: int) -> Mapping[Test, Test | None]:
         """Return what tests become at ``hook``; None: every packet matches there."""
