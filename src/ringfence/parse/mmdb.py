@@ -201,7 +201,7 @@ class Database:
         self._left = MOST_WORK
 
     def location_of(self, address: int, version: int) -> Location:
-        """Return the location of an address, empty if the database does not have it."""
+        """Return the place of an address, empty if the database does not have it."""
         if version > self.version:
             return Location()
         bits, at = (V4_BITS if self.version == 4 else V6_BITS), 0  # noqa: PLR2004 - the IP version
