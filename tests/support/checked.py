@@ -27,7 +27,7 @@ from tests.support.forger import Forger, quiet
 from tests.support.lab import Lab
 from tests.support.netns import run
 from tests.support.network import PBX_IPV4, PBX_IPV6
-from tests.support.sip_raw import PORTS, SO_SNDBUFFORCE, Caller, Raw, request_of
+from tests.support.sip_raw import PORTS, Caller, Raw, request_of
 from tests.support.sip_streams import WebSocketWire, open_wire
 from tests.support.sip_wire import Challenge, Wire, branch_of, challenge_of, status_of
 
@@ -53,6 +53,7 @@ _SOON = 10.0
 """The same for guesses that are sent at once."""
 _SEND_BUFFER = 4 << 20
 _SMALL_WINDOW = 2_304
+_SO_SNDBUFFORCE = 32
 _BYES = 40
 """So many answers fill a small window and Asterisk's own buffer for it."""
 _LEARNED = 1.0
@@ -154,7 +155,7 @@ class Trial:
             wire = open_wire(transport, (host, self.ports[transport]), source, 5.0, window=window)
         try:
             with socket.socket(fileno=os.dup(wire.fileno())) as same:
-                same.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, _SEND_BUFFER)
+                same.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SEND_BUFFER)
             yield wire
         finally:
             wire.close()

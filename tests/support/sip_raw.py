@@ -344,7 +344,6 @@ def udp_socket(lab: Lab, source: str, port: int = 0) -> socket.socket:
 
 
 SEGMENT_GUESSES = 200
-SO_SNDBUFFORCE = 32  # of asm-generic/socket.h
 
 
 def answered_within_segments(lab: Lab, source: str) -> int:
@@ -356,8 +355,8 @@ def answered_within_segments(lab: Lab, source: str) -> int:
         stream = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     with stream:
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-        # All guesses fit in, also if the ban comes before the last one.
-        stream.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 1 << 20)
+        # All guesses have room: a ban may come before Asterisk has read them, and would stop a full buffer.
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEGMENT_GUESSES * 1_024)
         stream.bind((source, 0))
         stream.connect((PBX_IPV4, 5060))
         here = "{}:{}".format(*stream.getsockname())
