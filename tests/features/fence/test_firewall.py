@@ -74,6 +74,12 @@ def mode(made: Kept) -> LimitMode:
     return made.backend.plan.fence
 
 
+def test_it_observes_from_its_first_moment(tmp_path: Path) -> None:
+    """When it began to observe is known before its first periodic check: phones may come earlier."""
+    with kept(tmp_path, fenced()) as made:
+        assert fence_of(made.side).summary()["observed"] is not None
+
+
 def test_it_observes_a_day_before_it_drops(made: Kept) -> None:
     """A fence that shall enforce only observes; it can be started after a day, or by force."""
     fence = fence_of(made.side)

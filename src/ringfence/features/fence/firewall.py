@@ -138,6 +138,7 @@ class Fence(RulePart):
         # with the host. The record stays until the rules without the fence are in place (:meth:`check`); so
         # the standby process ends what the kernel still has.
         self._state.trial = None
+        self._follow_mode()
         self._lists.uses_inside = self.settings.mode is not LimitMode.OFF
         # The names forget these when another part of the daemon wants its own names.
         self._known = self._names.answers
@@ -333,12 +334,7 @@ class Fence(RulePart):
         """End a trial and the time of admitted entries, and record what changed."""
         now, state = self._clock.wall(), self._state
         self._watch()
-        if self.settings.mode is LimitMode.OFF:
-            state.observed, state.watched, state.outside = None, 0.0, []
-        elif state.observed is None:
-            state.observed = now
-        if self.settings.mode is not LimitMode.ENFORCE:
-            state.trial, state.confirmed = None, False
+        self._follow_mode()
         if state.trial is not None and self._left <= 0.0:
             state.trial = None
             self._log.warning("fence.trial_ended", fix="ringfence fence enforce")
@@ -360,6 +356,16 @@ class Fence(RulePart):
         if text != self._written:
             self._written = text
             self._store.best_effort.write(lambda: self._store.state.set_fact(_FACT, text), key=_FACT)
+
+    def _follow_mode(self) -> None:
+        """Begin or end what the configured mode observes and keeps."""
+        state = self._state
+        if self.settings.mode is LimitMode.OFF:
+            state.observed, state.watched, state.outside = None, 0.0, []
+        elif state.observed is None:
+            state.observed = self._clock.wall()
+        if self.settings.mode is not LimitMode.ENFORCE:
+            state.trial, state.confirmed = None, False
 
     def _watch(self) -> None:
         """Add the time since the last call to that which the fence has observed.
