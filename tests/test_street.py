@@ -13,6 +13,7 @@ from tests.support.captures import capture
 from tests.support.copies import copy_without
 from tests.support.daemon import GRANTED, Guard, ami_server, until
 from tests.support.users import VALID
+from tests.support.warm import cold, warmed
 
 from ringfence import street
 from ringfence.errors import ControlError
@@ -21,8 +22,6 @@ GUESSES = capture("asterisk-22", "wrong-password-register").ami.read_bytes()
 GUESSER = "198.18.1.101"
 REMOVED = [[name] for name in street.STREET] + [[*street.STREET]]
 WITH_TABLES = [features for features in REMOVED if {*features} & {*street.SETTINGS.values()}]
-
-pytestmark = pytest.mark.usefixtures("cold")  # a copy needs processes of its own
 
 
 @pytest.mark.parametrize("features", REMOVED, ids="+".join)
@@ -68,8 +67,10 @@ def test_a_copy_without_a_feature_guards(features: Sequence[str], tmp_path: Path
     rules = {"guess": {"attempts": 3}}
     with Guard(tmp_path) as whole:
         whole.must("ban", "192.0.2.9", "--for", "1h")
-    copied = {"PYTHONPATH": str(copy_without(features, tmp_path))}
+    copy = copy_without(features, tmp_path)
+    copied = {"PYTHONPATH": str(copy)}
     with (
+        cold() if len(features) > 1 else warmed(copy),
         ami_server(Script(play=[GRANTED, GUESSES])) as pbx,
         Guard(tmp_path, ami={"port": pbx.port}, rules=rules, environ=copied) as guard,
     ):

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import IO
 
 _PYTHON = (sys.executable, "-m")
@@ -89,13 +90,14 @@ class Process:
 class _Server:
     """The server's process, which starts with the first program."""
 
-    def __init__(self) -> None:
+    def __init__(self, copy: Path | None) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
                 [*_PYTHON, "tests.support.warm_server", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
+                env=os.environ if copy is None else {**os.environ, "PYTHONPATH": str(copy)},
             )
 
     def fork(
@@ -127,15 +129,15 @@ class _Server:
 
 
 @contextmanager
-def warmed() -> Iterator[None]:
-    """Let :func:`start` fork programs while the block runs."""
+def warmed(copy: Path | None = None) -> Iterator[None]:
+    """Let :func:`start` fork programs while the block runs; those of a copy of ringfence, if one is given."""
     global _server  # noqa: PLW0603 - one for each process of tests
-    _server = _Server()
+    before, _server = _server, _Server(copy)
     try:
         yield
     finally:
         _server.close()
-        _server = None
+        _server = before
 
 
 @contextmanager
