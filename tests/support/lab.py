@@ -64,6 +64,10 @@ class Lab:
         with log.open("ab") as output:
             return subprocess.Popen(self.network.in_pbx(*command), stdout=output, stderr=output)
 
+    def hang_up(self, address: str) -> None:
+        """End all TCP connections between Asterisk and an address, also those that a ban keeps open."""
+        self.run("ss", "--kill", "--tcp", "dst", address)
+
     @contextlib.contextmanager
     def manager_conf(self, text: str) -> Iterator[None]:
         """Add text to manager.conf, and let Asterisk read it again, while the block runs."""
