@@ -5,7 +5,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from tests.support.cable import CABLES, Cable, far_end
+from tests.support.cable import CABLES, Cable, far_end, received
 from tests.support.daemon import Guard, until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
@@ -18,10 +18,7 @@ def arrives(cable: Cable, far: str, there: str) -> bool:
     local, remote = cable.pair(far, there)
     with closing(local), closing(remote):
         remote.sendto(HELLO, local.getsockname())
-        try:
-            return local.recv(100) == HELLO
-        except TimeoutError:
-            return False
+        return received(local) == HELLO
 
 
 def passes(cable: Cable, far: str, there: str) -> None:

@@ -6,7 +6,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
-from tests.support.cable import Cable
+from tests.support.cable import Cable, received
 from tests.support.lists import write_list
 from tests.support.netns import inside
 from tests.support.nflog import copies
@@ -50,10 +50,7 @@ def arrives(cable: Cable, far: str, payload: bytes, port: int = SIP) -> bool:
     """Send a datagram from the far end to a port here, and return whether it arrives."""
     with ends(cable, far, port) as (here, there):
         there.sendto(payload, here.getsockname())
-        try:
-            return here.recv(65_535) == payload
-        except TimeoutError:
-            return False
+        return received(here) == payload
 
 
 def dropped(backend: Backend) -> int:

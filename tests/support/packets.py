@@ -1,14 +1,15 @@
 """Packets between both ends of a cable, whether they arrive, and plans that change under traffic."""
 
 import errno
+import select
 import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from ipaddress import ip_network
 
-from tests.support.cable import CABLES, WAIT, Cable
+from tests.support.cable import CABLES, LATE, WAIT, Cable, received
 from tests.support.daemon import PATIENCE
 from tests.support.flavours import finder
 from tests.support.netns import inside, neighbour, run
@@ -61,25 +62,27 @@ def sent(sender: socket.socket, receiver: socket.socket) -> bool | str:
     """Send one datagram; return whether it arrives, or the name of the error."""
     try:
         sender.sendto(b"hello", receiver.getsockname())
-        return receiver.recv(100) == b"hello"
-    except TimeoutError:
-        return False
     except OSError as error:
         return errno.errorcode[error.errno or 0]
+    return received(receiver) == b"hello"
 
 
-def connection(cable: Cable, far: str, port: int, patience: float = WAIT) -> bool | str:
-    """Return whether the far end can connect to a port here, or the name of the error."""
-    with ends(cable, far, port, socket.SOCK_STREAM) as (here, there):
+def connection(cable: Cable, far: str, port: int, patience: float = LATE) -> bool | str:
+    """Return whether the far end can connect to a port here, or the name of the error.
+
+    The first packet, and the answer to it, come before the marks (:func:`received`) or within ``patience``.
+    """
+    with ends(cable, far, port, socket.SOCK_STREAM) as (here, there), ends(cable, far, 0) as both:
         here.listen()
-        there.settimeout(patience)
-        try:
+        there.setblocking(False)  # noqa: FBT003 - the name says it
+        with suppress(BlockingIOError):
             there.connect(here.getsockname())
-        except TimeoutError:
+        for end in both:
+            received(end)
+        if not select.select([], [there], [], patience)[1]:
             return False
-        except OSError as error:
-            return errno.errorcode[error.errno or 0]
-        return True
+        error = there.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        return errno.errorcode[error] if error else True
 
 
 # Both ends know the other's link address, so no packet waits for it.
@@ -122,10 +125,15 @@ def container_ends(far: str, port: int = 0) -> Iterator[tuple[socket.socket, soc
         yield inner, remote
 
 
-def seen(sender: socket.socket) -> bool | str:
-    """Send a datagram from a connected socket; return whether an answer comes, or the name of the error."""
+def seen(sender: socket.socket, receiver: socket.socket) -> bool | str:
+    """Send a datagram, which must not arrive, from a connected socket to a receiver.
+
+    Return whether an answer comes, or the name of the error.
+    """
     try:
         sender.send(b"hello")
+        assert received(receiver) is None
+        sender.settimeout(LATE)
         sender.recv(100)
     except TimeoutError:
         return False

@@ -11,7 +11,8 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
-from tests.support.cable import CABLES, WAIT, Cable, arrives, far_end
+from tests.support.cable import CABLES, LATE, WAIT, Cable, arrives, far_end
+from tests.support.daemon import until
 from tests.support.lists import write_list
 from tests.support.netns import inside, neighbour, run
 
@@ -114,6 +115,7 @@ def test_an_established_connection_is_cut(backend: IpsetBackend, far: str, cable
         client.sendall(b"after")
         accepted.sendall(b"after")
         for end in (accepted, client):
+            end.settimeout(LATE)
             with pytest.raises(TimeoutError):
                 end.recv(100)
 
@@ -144,10 +146,7 @@ def test_packets_routed_to_a_banned_address_are_dropped(backend: IpsetBackend, f
             inner = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
             inner.bind(("10.9.9.2", 0))
         _, there = map(stack.enter_context, CABLES["IPv4"].pair(far, "198.18.0.2"))
-        for end in (inner, there):
-            end.settimeout(WAIT)
-
-        assert [arrives(inner, there), arrives(there, inner)] == [True, True]
+        until(lambda: arrives(inner, there) and arrives(there, inner), "packets of a new neighbour")
         backend.apply([Add(ip_network("198.18.0.2"), 60.0)])
         assert [arrives(inner, there), arrives(there, inner)] == [False, False]
 
