@@ -5,7 +5,7 @@ from tests.support.daemon import until
 from tests.support.guarded import shared
 from tests.support.lab import Lab
 from tests.support.network import PBX_IPV4
-from tests.support.sip_raw import Raw, calling, guesses
+from tests.support.sip_raw import Raw, calling, guess_until
 
 pytestmark = pytest.mark.asterisk
 
@@ -25,7 +25,7 @@ def test_a_page_of_another_site_closes_its_transport_only(open22: Lab, origin: s
     source = f"198.19.{160 + PAGES.index((origin, scope))}.1"
     with shared(open22) as guard:
         with calling(open22, source, "WS", origin=origin) as caller:
-            assert guesses(caller, Raw(from_user=b"alice"), 20, pause=0.1)
+            guess_until(caller, Raw(from_user=b"alice"), guard.bans, "a ban")
         until(lambda: [row["scope"] for row in guard.bans()] == [scope], "the ban")
         if scope == "sip-tcp":
             assert "for a web page of another site" in " ".join(guard.ask("why", network=source)["evidence"])

@@ -7,7 +7,7 @@ from tests.support.daemon import until
 from tests.support.guarded import NO_LOGS, NO_WIRE, shared
 from tests.support.lab import Lab
 from tests.support.pings import AN_HOUR, TRANSPORTS, ask, ping
-from tests.support.sip_raw import Raw, calling, guesses
+from tests.support.sip_raw import Raw, calling, guess_until
 
 pytestmark = pytest.mark.asterisk
 
@@ -89,7 +89,7 @@ def test_a_reload_frees_a_carrier_and_no_guesser(open22: Lab) -> None:
             for number in range(6):
                 caller.ask(Raw(method=b"INVITE", from_user=b"sbc%d" % number, extension=b"100"))
         with calling(open22, guesser, "TCP") as caller:
-            guesses(caller, Raw(from_user=b"alice"), 20, pause=0.1)
+            guess_until(caller, Raw(from_user=b"alice"), lambda: guesser in guard.banned(), "a ban")
         until(lambda: guard.banned() == {carrier, guesser}, "the bans")
         open22.asterisk.cli("module reload res_pjsip_endpoint_identifier_ip.so")
         until(lambda: guard.banned() == {guesser}, "the end of the ban")
@@ -118,6 +118,6 @@ def test_a_guesser_that_pings_too_is_banned_for_its_guesses(open22: Lab) -> None
     with shared(open22) as guard:
         ping(open22, source)
         with calling(open22, source) as caller:
-            assert guesses(caller, Raw(from_user=b"alice"), 20, pause=0.1)
+            guess_until(caller, Raw(from_user=b"alice"), guard.bans, "a ban")
 
         until(lambda: [row["rule"] for row in guard.bans()] == ["guess"], "the ban")

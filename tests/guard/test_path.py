@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -149,12 +150,21 @@ def listens(guard: Guard) -> bool:
         return False
 
 
+def has_judged(guard: Guard, number: int) -> bool:
+    """Whether the daemon has judged so many attempts."""
+    return bool(guard.status()["attempts"] == number)
+
+
 def test_a_guess_by_ami_enters_few_rooms(tmp_path: Path, netns: None) -> None:
     """From AMI's bytes to the request to the kernel, for the fifth guess, which is banned."""
-    script = Script([GRANTED, *(GUESS.format(number).encode() for number in range(5))], chunk=0, pause=0.5)
-    with ami_server(script) as server:
+    with ami_server(Script([GRANTED], chunk=0)) as server:
         guard = Guard(tmp_path, ami={"port": server.port}, firewall={"backend": "nftables"})
         with traced(guard, "_Protocol.buffer_updated", "NetlinkConnection.transact") as found:
+            until(lambda: listens(guard), "AMI")
+            for number in range(4):  # a busy daemon would read two at once, and the path would show both
+                server.send(GUESS.format(number).encode())
+                until(partial(has_judged, guard, number + 1), "the guess")
+            server.send(GUESS.format(4).encode())
             trace = read_trace(found)
     assert_at_most(trace, files=22, functions=105, changes=48)
 

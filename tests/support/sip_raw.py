@@ -11,11 +11,12 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from attrs import evolve, frozen
 from tests.support import netns
+from tests.support.daemon import until
 from tests.support.lab import Lab
 from tests.support.network import PBX_IPV4
 from tests.support.sip_streams import open_wire
@@ -292,6 +293,17 @@ def guesses(caller: Caller, request: Raw, most: int, seconds: float = 0.5, pause
         if pause:
             time.sleep(pause)
     return statuses
+
+
+def guess_until(caller: Caller, request: Raw, over: Callable[[], object], what: str) -> None:
+    """Guess ten times a second until something is true, however late a busy machine answers."""
+    numbers = itertools.count()
+
+    def guess() -> object:
+        caller.guess(request, f"wrong-{next(numbers)}")
+        return over()
+
+    until(guess, what, pause=0.1)
 
 
 def on_new_connections(lab: Lab, source: str, transport: str, request: Raw, most: int) -> int:

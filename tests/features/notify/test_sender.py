@@ -36,7 +36,7 @@ def send(request: object, *prefix: str) -> dict[str, Any]:
     return result
 
 
-def mail(port: int, timeout: float = 5.0) -> dict[str, Any]:
+def mail(port: int, timeout: float = 60.0) -> dict[str, Any]:
     """Return a request for a mail."""
     server = {"host": "127.0.0.1", "port": port, "security": "none", "username": None, "timeout": timeout}
     channel = {"kind": "mail", "to": ["root"], "sender": None, **server}
@@ -50,7 +50,7 @@ def _service(tmp_path: Path) -> Iterator[str]:
         yield path
 
 
-def hook(service: str, command: list[str], timeout: float = 5.0) -> dict[str, Any]:
+def hook(service: str, command: list[str], timeout: float = 60.0) -> dict[str, Any]:
     """Return a request for a hook."""
     channel = {"kind": "hook", "command": command, "timeout": timeout, "socket": service}
     return {"channel": channel, "content": CONTENT, "host": "h", "databases": []}
@@ -67,7 +67,7 @@ def test_the_result_is_that_of_the_channel(service: str) -> None:
 def test_a_report_is_sent_by_the_child() -> None:
     """The child writes the text and the page."""
     with mail_server(Mailbox()) as box:
-        result = send({**mail(box.port, 20.0), "content": report_content()})
+        result = send({**mail(box.port), "content": report_content()})
 
     assert result == {"ok": True, "text": f"127.0.0.1:{box.port} accepted it"}
     assert [part.get_content_type() for part in box.mails[0].iter_parts()] == ["text/plain", "text/html"]

@@ -48,7 +48,8 @@ def test_the_fence(browser: Browser) -> None:
 
 def test_the_overview_has_the_fence(browser: Browser) -> None:
     """The overview shows the mode of the fence and how many are outside or admitted."""
-    assert "Phones and trunks outside 1 Admitted for a time 1" in browser.get("/").words
+    shown = "Phones and trunks outside 1 Admitted for a time 1"
+    until(lambda: shown in browser.get("/").words, "the fence")  # a slow answer is shown for a while
 
 
 def test_without_a_fence(tmp_path_factory: pytest.TempPathFactory) -> None:
