@@ -32,6 +32,9 @@ from ringfence.errors import DaemonUnreachableError
 PATIENCE = 60.0
 """How long a test waits for something that normally happens at once (seconds); a busy machine is slow."""
 
+_RARELY = 0.5
+"""The longest time between two looks of a test that waits (seconds)."""
+
 GRANTED = (
     b"Event: SuccessfulAuth"
     + (FOLDER / "asterisk-22" / "login.ami").read_bytes().partition(b"Event: SuccessfulAuth")[2]
@@ -43,11 +46,15 @@ Completed = subprocess.CompletedProcess[str]
 
 
 def until(true: Callable[[], object], what: str, seconds: float = PATIENCE, pause: float = 0.02) -> None:
-    """Wait until ``true`` returns something true; an AssertionError names the missing ``what``."""
-    deadline = time.monotonic() + seconds
+    """Wait until ``true`` returns something true; an AssertionError names the missing ``what``.
+
+    The longer it waits, the more rarely it looks: many looks ask a daemon, which needs the same cores.
+    """
+    began = time.monotonic()
     while not true():
-        assert time.monotonic() < deadline, f"waited {seconds:.0f} s in vain: {what}"
-        time.sleep(pause)
+        waited = time.monotonic() - began
+        assert waited < seconds, f"waited {seconds:.0f} s in vain: {what}"
+        time.sleep(max(pause, min(_RARELY, waited / 10)))
 
 
 class Guard:
