@@ -20,9 +20,9 @@ NUMBER = 250
 ACCOUNTS = [f"phone{number}" for number in range(1, phones.OFFICE + 1)]
 
 
-@pytest.fixture(params=NETWORKS)
+@pytest.fixture(params=["ipset", pytest.param("nftables", marks=pytest.mark.long)])
 def backend(request: pytest.FixtureRequest) -> str:
-    """Return the name of each backend."""
+    """Return the name of each backend; test_ration.py tries nftables, and tests/firewall tries both."""
     return str(request.param)
 
 

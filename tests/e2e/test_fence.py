@@ -11,7 +11,7 @@ from tests.support.phones import a_day
 pytestmark = pytest.mark.asterisk
 
 
-@pytest.mark.parametrize("backend", ["nftables", "ipset"])
+@pytest.mark.parametrize("backend", ["nftables", pytest.param("ipset", marks=pytest.mark.long)])
 @pytest.mark.parametrize("release", ["22"])
 def test_strangers_get_no_answer_and_phones_are_served(open_lab: Lab, tmp_path: Path, backend: str) -> None:
     """With countries, Asterisk answers no guess of a stranger, and phones of one of them live their day."""

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from tests.support import phones
 from tests.support.first_seconds import (
-    BACKENDS,
     MOST,
     OFFICE,
     TRANSPORTS,
@@ -21,7 +20,7 @@ pytestmark = pytest.mark.asterisk
 LOG_ALONE: Mapping[str, Any] = {"ami": {"enabled": False}, "wire": NO_WIRE}
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ["nftables", pytest.param("ipset", marks=pytest.mark.long)])
 def test_a_guesser_gets_few_answers_before_any_friend_is_known(asterisk22: Lab, backend: str) -> None:
     """By UDP and TCP, guessing begins at READY: the ration holds at once, and the ban follows the roster."""
     for number, transport in enumerate(TRANSPORTS):
@@ -34,8 +33,15 @@ def test_a_guesser_gets_few_answers_from_a_daemon_that_reads_the_log_alone(aster
     assert guess_at_once(asterisk22, "198.19.60.70", "UDP", "ipset", **LOG_ALONE) <= MOST
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("known", [True, False], ids=["registered", "new"])
+@pytest.mark.parametrize(
+    ("known", "backend"),
+    [
+        pytest.param(True, "ipset", id="registered-ipset"),
+        pytest.param(False, "nftables", id="new-nftables"),
+        pytest.param(True, "nftables", id="registered-nftables", marks=pytest.mark.long),
+        pytest.param(False, "ipset", id="new-ipset", marks=pytest.mark.long),
+    ],
+)
 def test_an_office_behind_one_address_gets_in_at_the_first_start(backend: str, *, known: bool) -> None:
     """Two hundred phones register together at READY, known to Asterisk or new: each gets in, none is banned.
 

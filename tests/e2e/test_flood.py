@@ -15,7 +15,7 @@ STEADY = (*FLOOD, "--window", "50")
 FEW, MANY = "400", "8000"  # one second of it, and more than the limiter passes
 
 
-@pytest.mark.parametrize("backend", ["ipset", "nftables"])
+@pytest.mark.parametrize("backend", [pytest.param("ipset", marks=pytest.mark.long), "nftables"])
 def test_only_the_sender_of_a_flood_is_stopped(asterisk22: Lab, tmp_path: Path, backend: str) -> None:
     """The sender is dropped, counted, and banned from SIP by UDP; phones register, and friends continue."""
     flooder, phone, friend, observed = (f"198.19.{30 + len(backend)}.{last}" for last in (1, 2, 3, 4))

@@ -20,8 +20,14 @@ METHODS = [b"OPTIONS", b"REGISTER", b"INVITE", b"SUBSCRIBE"]
 ACCOUNTS = [str(number) for number in range(700, 720)]
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
-@pytest.mark.parametrize("sources", SOURCES)
+@pytest.mark.parametrize(
+    ("sources", "transport"),
+    [
+        pytest.param(one, transport, marks=() if at == number else pytest.mark.long)
+        for at, one in enumerate(SOURCES)
+        for number, transport in enumerate(TRANSPORTS)
+    ],
+)
 def test_the_pings_of_an_hour_are_no_attempt(open22: Lab, sources: str, transport: str) -> None:
     """An SBC that no ``identify`` matches sends OPTIONS and makes no attempt, whatever reports it."""
     source = f"198.19.142.{1 + 3 * list(SOURCES).index(sources) + TRANSPORTS.index(transport)}"

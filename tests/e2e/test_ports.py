@@ -81,8 +81,14 @@ def is_bounded(lab: Lab, protocol: str, trial: Trial, version: int = 4) -> None:
     assert not found.registered
 
 
-@pytest.mark.parametrize("backend", ["nftables", "ipset"])
-@pytest.mark.parametrize("protocol", ODD)
+@pytest.mark.parametrize(
+    ("protocol", "backend"),
+    [
+        *((protocol, "nftables") for protocol in ODD),
+        ("TCP", "ipset"),
+        *(pytest.param(protocol, "ipset", marks=pytest.mark.long) for protocol in ("UDP", "TLS")),
+    ],
+)
 def test_guesses_are_rationed_at_any_port(odd22: Lab, backend: str, protocol: str) -> None:
     """The ration covers TCP, TLS and UDP at ports of any number."""
     number = 1 + [*ODD].index(protocol) + (10 if backend == "ipset" else 0)

@@ -19,7 +19,9 @@ NETWORK6, ONE6, OTHER6 = "fd00:19::/64", "fd00:19::7:7", "fd00:19::7:8"
 LINES = 5_000
 
 
-@pytest.fixture(name="house", scope="module", params=["ipset", "nftables"])
+@pytest.fixture(
+    name="house", scope="module", params=[pytest.param("ipset", marks=pytest.mark.long), "nftables"]
+)
 def _house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """Yield a host that is guarded by each backend; each test leaves it without a ban or an entry."""
     folder = tmp_path_factory.mktemp(request.param)

@@ -32,9 +32,12 @@ _JUDGED = 3.0
 """Seconds after which what nothing explains is judged."""
 
 
-@pytest.fixture(scope="module", params=["ipset", "nftables"])
+@pytest.fixture(scope="module", params=[pytest.param("ipset", marks=pytest.mark.long), "nftables"])
 def firewall(request: pytest.FixtureRequest) -> dict[str, object]:
-    """Return the settings of each backend, with the ration as it is by default."""
+    """Return the settings of each backend, with the ration as it is by default.
+
+    test_asking.py tries ipset, and tests/firewall tries both.
+    """
     return {"backend": request.param, "ration": {}}
 
 
