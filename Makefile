@@ -21,7 +21,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help venv system lab lint test test-all coverage prove bench demo attack replay demo-lab docs rulesets lock deb deb-source clean
+.PHONY: help venv system lab lint lint-language lint-types lint-style test test-all coverage prove bench demo attack replay demo-lab docs rulesets lock deb deb-source clean
 
 export RINGFENCE_LAB := $(abspath $(LAB))
 # Without compiled files each start of Python compiles everything that it imports.
@@ -51,11 +51,18 @@ lab: system ## Make the laboratory: Asterisk 16 and 22 under LAB (as root, on De
 	@tests/support/lab.sh trees "$(RINGFENCE_LAB)"
 
 lint: venv ## Check style, language, types and the directions between the packages
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target lint-language lint-types lint-style
+
+lint-language:
+	$(PYTHON) -m pytest --quiet $(STYLE)
+
+lint-types:
+	$(VENV)/bin/mypy
+
+lint-style:
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
-	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
-	$(PYTHON) -m pytest --quiet $(STYLE)
 	@for script in $(SCRIPTS); do bash -n "$$script"; done
 
 test: venv lab ## Run every test that this machine can run, without the long ones
