@@ -22,4 +22,4 @@ def test_killed_at_any_moment_it_leaves_no_ban_that_is_not_in_the_kernel(
         account = kill_often(tmp_path, pbx, rounds=ROUNDS, backend=backend, seed=4, unbanning=True)
     assert account.failures == []
     assert account.rounds == ROUNDS
-    assert account.recorded > ROUNDS  # usually four times as many; fewer on a slow machine
+    assert account.recorded > ROUNDS
