@@ -104,19 +104,13 @@ def machine(booted: Machine, clean: Clean) -> Machine:
 def installed(request: pytest.FixtureRequest, booted: Machine, package: Path) -> Machine:
     """Return the Debian with ringfence, installed now or by an earlier test."""
     if state_of_package(booted) != "installed":
-        install(request.getfixturevalue("machine"), package)
+        request.getfixturevalue("machine").install(package)
     return booted
 
 
 def state_of_package(machine: Machine) -> str:
     """Return dpkg's state of the package; empty if dpkg has never known it."""
     return machine.run("dpkg-query", "--show", "--showformat=${db:Status-Status}", "ringfence").stdout
-
-
-def install(machine: Machine, package: Path) -> str:
-    """Install a package as docs/install.md does, and return what was printed."""
-    shutil.copy(package, machine.root / "root")
-    return machine.must("apt-get", "install", "--yes", "--no-install-recommends", f"/root/{package.name}")
 
 
 def is_active(machine: Machine) -> bool:
@@ -153,7 +147,7 @@ def test_installation_starts_nothing_and_prints_the_next_command(
     machine: Machine, network: Network, package: Path
 ) -> None:
     """After the installation nothing runs, and `ringfence setup` is printed; both units find Asterisk."""
-    printed = install(machine, package)
+    printed = machine.install(package)
     units = ("ringfence", "ringfence-early")
 
     assert [machine.run("systemctl", "is-active", unit).stdout for unit in units] == ["inactive\n"] * 2
@@ -241,7 +235,7 @@ def test_removal_takes_the_rules_out_and_purge_leaves_nothing(
     machine.must("ls", *kept)
     assert not (machine.root / "usr/share/ringfence").exists()
 
-    install(machine, package)
+    machine.install(package)
     assert not is_active(machine)
     machine.must("sh", "-c", START)
     assert bans(machine) == {BANNED}
@@ -257,7 +251,7 @@ def test_upgrade_keeps_bans_in_force_under_traffic(
     machine: Machine, network: Network, earlier: Path, package: Path
 ) -> None:
     """During an upgrade with 10 000 bans no packet of a banned sender arrives, and AMI is soon read again."""
-    install(machine, earlier)
+    machine.install(earlier)
     machine.must("sh", "-c", START)
     with asterisk(machine, network) as ami:
         until(lambda: ami.server.logins, "the daemon to log in to AMI")
@@ -268,7 +262,7 @@ def test_upgrade_keeps_bans_in_force_under_traffic(
         before = machine.must("systemctl", "show", "--property=MainPID", "ringfence")
         readers = {"AMI": lambda: bool(ami.server._listeners)}
         with Traffic(network, readers, BANNED, OTHER) as traffic:
-            printed = install(machine, package)
+            printed = machine.install(package)
             until(lambda: readers["AMI"]() and is_active(machine), "the new version to read AMI")
         after = machine.must("systemctl", "show", "--property=MainPID", "ringfence")
         restarts = []
@@ -342,7 +336,7 @@ def test_removal_gives_the_jail_back_before_ringfence_stops(installed: Machine, 
     assert {file.name for file in (kept / "ringfence-setup").iterdir()} >= {"journal.json", "0.after"}
     assert not (machine.root / "var/lib/ringfence-setup").exists()
 
-    install(machine, package)
+    machine.install(package)
     machine.must("mv", f"/var/backups/{kept.name}/ringfence-setup", "/var/lib/")
     machine.must("ringfence", "setup", "--undo", "--yes")
     assert not (machine.root / "var/lib/ringfence-setup").exists()
@@ -362,7 +356,7 @@ def test_a_jail_that_cannot_be_given_back_is_reported(installed: Machine, packag
     assert "fail2ban's jails for Asterisk were not given back" in printed
     assert not (machine.root / JAIL.removeprefix("/")).exists()
 
-    install(machine, package)
+    machine.install(package)
     machine.must("touch", JAIL)
     machine.must("rm", "-r", "/var/lib/ringfence-setup")
     removed = machine.run("apt-get", "remove", "--yes", "ringfence")

@@ -9,13 +9,16 @@ processes, mounts and cgroups, and ends with the context, whatever runs in it.
 
 import itertools
 import os
+import shutil
 import signal
 import subprocess
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from debian.tree import LIBRARY
 from tests.support.daemon import until
 
 _BOOT_SECONDS = 60.0
@@ -110,6 +113,23 @@ class Machine:
         assert done.returncode == 0, f"{' '.join(command)[:200]}: {done.stdout}{done.stderr}"
         return done.stdout
 
+    def install(self, package: Path) -> str:
+        """Install ringfence as docs/install.md does, and return what was printed.
+
+        The first installation of a run keeps its bytecode beside the package. Others find theirs compiled.
+        """
+        kept = package.with_name("bytecode")
+        if kept.exists():
+            _copy_bytecode(kept, self.root / LIBRARY)
+        shutil.copy(package, self.root / "root")
+        printed = self.must("apt-get", "install", "--yes", "--no-install-recommends", f"/root/{package.name}")
+        if not kept.exists():
+            making = Path(tempfile.mkdtemp(dir=package.parent))
+            _copy_bytecode(self.root / LIBRARY, making)
+            with suppress(OSError):  # another process was faster
+                making.rename(kept)
+        return printed
+
     def pids(self, service: str) -> list[int]:
         """Return the processes of a service, as seen from the test."""
         try:
@@ -138,3 +158,9 @@ class Machine:
             with suppress(OSError):
                 folder.rmdir()
         return not self._cgroup.exists()
+
+
+def _copy_bytecode(source: Path, target: Path) -> None:
+    """Copy the compiled files of a library."""
+    for folder in source.rglob("__pycache__"):
+        shutil.copytree(folder, target / folder.relative_to(source), dirs_exist_ok=True)

@@ -10,16 +10,13 @@ configuration and log folders are those of the machine, and so is the program ``
 import hashlib
 import json
 import os
-import shutil
 import stat
 import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from attrs import frozen
-from debian.tree import LIBRARY
 from tests.support.asterisk import tree_of
 from tests.support.asterisk_files import PASSWORD
 from tests.support.daemon import until
@@ -138,23 +135,6 @@ class PbxMachine(Machine):
         """Run a command in the console of Asterisk."""
         return self.must("asterisk", "-rx", command)
 
-    def install(self, package: Path) -> str:
-        """Install ringfence, and return what was printed.
-
-        The first installation of a run keeps its bytecode beside the package. Others find theirs compiled.
-        """
-        kept = package.with_name("bytecode")
-        if kept.exists():
-            _copy_bytecode(kept, self.root / LIBRARY)
-        shutil.copy(package, self.root / "root")
-        printed = self.must("apt-get", "install", "--yes", "--no-install-recommends", f"/root/{package.name}")
-        if not kept.exists():
-            making = Path(tempfile.mkdtemp(dir=package.parent))
-            _copy_bytecode(self.root / LIBRARY, making)
-            with suppress(OSError):  # another process was faster
-                making.rename(kept)
-        return printed
-
     def start_asterisk(self) -> None:
         """Start Asterisk, and wait until it is booted."""
         self.must("systemctl", "start", "asterisk")
@@ -206,11 +186,6 @@ def digest_of(root: Path, *below: str) -> Digest:
 def differing(before: Digest, after: Digest) -> list[str]:
     """Return the paths that are not as they were."""
     return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
-
-
-def _copy_bytecode(source: Path, target: Path) -> None:
-    for folder in source.rglob("__pycache__"):
-        shutil.copytree(folder, target / folder.relative_to(source))
 
 
 @contextmanager
