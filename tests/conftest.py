@@ -8,6 +8,7 @@ import gc
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -17,7 +18,7 @@ from tests.support import fail2ban, warm
 from tests.support.branches import Branches
 from tests.support.lab import RELEASES, Lab, must_run_everything, why_no_asterisk, why_no_kernel
 from tests.support.netns import netns
-from tests.support.schedule import Groups, sort
+from tests.support.schedule import Groups, collects_a_part, is_left_out, sort
 
 # No deadline for an example of hypothesis: a busy machine is sometimes slow. A test that needs more examples
 # multiplies the profile's number.
@@ -53,6 +54,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Groups:
     """Return the scheduler for several processes."""
     return Groups(config, log)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out what other processes collect."""
+    return True if is_left_out(collection_path, config) else None
 
 
 @pytest.hookimpl(wrapper=True)
@@ -94,7 +100,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Hand over to the first process what it prints at the end."""
     stash, output = session.config.stash, getattr(session.config, "workeroutput", None)
     if output is not None:
-        output["not_run"], output["versions"] = stash[_NOT_RUN], stash[_TESTED_VERSIONS]
+        output["versions"] = stash[_TESTED_VERSIONS]
+        if not collects_a_part(session.config):
+            output["not_run"] = stash[_NOT_RUN]
 
 
 @pytest.hookimpl(optionalhook=True)
