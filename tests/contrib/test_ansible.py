@@ -45,6 +45,7 @@ def play(folder: Path, variables: dict[str, object], *options: str, **environmen
     own = {
         "ANSIBLE_ROLES_PATH": str(FOLDER),
         "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_PIPELINING": "1",  # no file is copied for each task
         "ANSIBLE_LOCAL_TEMP": str(folder / "tmp"),
         "ANSIBLE_REMOTE_TEMP": str(folder / "tmp"),
     }
