@@ -121,6 +121,7 @@ def test_a_table_of_a_missing_feature_is_one_clear_error(features: Sequence[str]
     )
 
 
+@pytest.mark.usefixtures("cold")
 def test_countries_without_their_feature_are_one_clear_error(tmp_path: Path) -> None:
     """Each key that names countries is refused, and so is a command that does."""
     file = tmp_path / "ringfence.toml"

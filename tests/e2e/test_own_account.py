@@ -28,7 +28,7 @@ LIMIT, UNDER_WAY = 20, 10
 """A friend's guesses in a minute, and how many more a busy machine may check until the ban."""
 RIGHT = 40
 MANY = 80
-PAUSE = 0.02
+PAUSE = 0.1
 
 
 def tries(caller: Caller, account: bytes, number: int, call_id: bytes = b"{}") -> int:
