@@ -35,6 +35,8 @@ it adds has fixed names, and each of these modules is optional. The guard loads 
   ``files_of``, ``locations_of`` and ``UNKNOWN`` (``lists/regions.py`` uses these)
 - in the module ``status``: ``lines``, a function that gets the status as JSON and yields its lines of it for
   the terminal, each with whether all is well
+- the templates ``page.html``, its page at ``/NAME`` of the live page, and ``overview.html`` and
+  ``lists.html``, its parts of these pages (``features/web/rendering.py``)
 - in the module ``why``: ``facts``, a function that gets the facts about a network (``explain/facts.py``) and
   returns its keys of the JSON about it; ``lines``, a function that gets this JSON and yields its lines of
   ``ringfence why``, each as a label and a text

@@ -49,7 +49,7 @@ class Office:
             usage=usage,
             why="",
             alarms=self.kept.alarms.active,
-            features={key: part for one in self._features for key, part in one.status().items()},
+            features={key: part for one in self._features for key, part in one.section().as_json().items()},
         )
 
     def ask(self, do: str, **request: object) -> Any:  # noqa: ANN401 - whatever JSON holds

@@ -4,7 +4,7 @@ The module ``guard`` of a feature has a function ``build``. It gets the daemon's
 :class:`Feature`, or None if the configuration does not ask for it.
 """
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from attrs import frozen
@@ -26,15 +26,36 @@ from ringfence.threads import Threads
 
 
 class Number(NamedTuple):
-    """A number that a feature shows: its name in the metrics (without the prefix), and what it counts.
+    """A number that a feature shows: its name, and what it counts. The metrics add a prefix to the name.
 
-    With ``only_grows`` it is a counter of Prometheus, otherwise a gauge.
+    If ``value`` is None, it is unknown: the metrics lack it, and the status has 0. With ``only_grows`` it is
+    a counter of Prometheus, otherwise a gauge.
     """
 
     name: str
     text: str
-    value: float
+    value: float | None
     only_grows: bool = False
+
+
+def packets_of(side: FirewallSide, texts: Mapping[str, str]) -> list[Number]:
+    """Return some of the kernel's counters of packets: those that ``texts`` names, with what each counts."""
+    latest = side.kernel.counters.latest
+    return [
+        Number(name, text, latest and getattr(latest, name), only_grows=True) for name, text in texts.items()
+    ]
+
+
+@frozen
+class Section:
+    """What a feature shows: its ``numbers`` in the status and in the metrics, and ``more`` in the status."""
+
+    numbers: Sequence[Number] = ()
+    more: Mapping[str, Any] = {}
+
+    def as_json(self) -> dict[str, object]:
+        """Return the feature's part of the status, by key."""
+        return {**{one.name: one.value or 0 for one in self.numbers}, **self.more}
 
 
 @frozen
@@ -76,13 +97,9 @@ class Feature:
         """Return its pages by HTTP, by their paths."""
         return {}
 
-    def status(self) -> Mapping[str, object]:
-        """Return its part of the status, by key."""
-        return {}
-
-    def numbers(self) -> Iterable[Number]:
-        """Return its numbers for the metrics."""
-        return ()
+    def section(self) -> Section:
+        """Return what it shows in the status and in the metrics."""
+        return Section()
 
     def alarms(self) -> Sequence[Alarm]:
         """Return its present alarms."""

@@ -238,7 +238,7 @@ class StatusCollector:
             unseen=self._sources.coverage_gaps(),
             rules=self._reloader.settings.rule_table(),
             proxies=[network for pbx in self._reloader.settings.asterisk for network in pbx.proxies],
-            features={key: part for one in self._features for key, part in one.status().items()},
+            features={key: part for one in self._features for key, part in one.section().as_json().items()},
         )
 
     def update_alarms(self) -> None:

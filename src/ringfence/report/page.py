@@ -27,15 +27,15 @@ MOST_NAME = 60
 # -- templates: what a page shows of a value
 
 
-def environment(folder: Path = TEMPLATES, **functions: object) -> Environment:
-    """Return the Jinja2 environment of the templates in ``folder``, which can call ``functions`` by name.
+def environment(*folders: Path, **functions: object) -> Environment:
+    """Return the Jinja2 environment of the templates in ``folders``, which can call ``functions`` by name.
 
     Each value in a template is escaped twice: ``printable`` replaces invisible characters, then Jinja2
     escapes HTML. The environment does both, so that a template cannot forget it. A text is cut after
     ``MOST_TEXT`` characters, because a sender can use a name of 64 KB.
     """
     found = Environment(
-        loader=FileSystemLoader(folder),
+        loader=FileSystemLoader(folders),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=visible,
@@ -228,7 +228,7 @@ def report_page(found: Document) -> str:
     columns = columns_of(history, length)
     ticks = ticks_of(columns, length)
     return (
-        environment()
+        environment(TEMPLATES)
         .get_template("report.html")
         .render(
             found=found,

@@ -411,7 +411,7 @@ def test_why_has_the_fence_and_what_it_dropped(tmp_path: Path) -> None:
 
 def test_the_status_has_the_fence(made: Kept) -> None:
     """Its part are its state, whether it waits for the friends, and the number of packets from outside."""
-    assert FenceRequests(made.side).status() == {
+    assert FenceRequests(made.side).section().as_json() == {
         "fenced": 0,
         "fence_waits": False,
         "fence": fence_of(made.side).summary() | {"counts": False},

@@ -91,12 +91,12 @@ def test_the_status_has_the_drops(kept: Kept) -> None:
     """The status has the packets over the limit, 0 if nothing is known, and whether the limiter waits."""
     limiter = Flooded(kept).limiter
     kept.side.start()
-    assert limiter.status() == {"limiter_drops": 0, "limiter_waits": True}
-    assert [*limiter.numbers()] == []
+    assert limiter.section().as_json() == {"limiter_drops": 0, "limiter_full": 0, "limiter_waits": True}
+    assert [one.value for one in limiter.section().numbers] == [None, None]
     asyncio.run(kept.side.kernel.counters.read())
 
-    assert limiter.status() == {"limiter_drops": 11, "limiter_waits": True}
-    assert [(one.name, one.value) for one in limiter.numbers()] == [
+    assert limiter.section().as_json() == {"limiter_drops": 11, "limiter_full": 0, "limiter_waits": True}
+    assert [(one.name, one.value) for one in limiter.section().numbers] == [
         ("limiter_drops", 11),
         ("limiter_full", 0),
     ]

@@ -139,7 +139,7 @@ def test_a_failure_is_logged_and_becomes_an_alarm(monkeypatch: pytest.MonkeyPatc
         await desk.until(2)
         await asyncio.sleep(0)
         assert [one.code for one in desk.notifier.alarms()] == [NotifyAlarmCode.NOTIFY_FAILING]
-        [state] = desk.notifier.status()["notify"]
+        [state] = desk.notifier.section().more["notify"]
         assert (state["channel"], state["failed"], state["waiting"]) == ("one", 2, 1)
         desk.answers.clear()
         await desk.until(3)
@@ -236,7 +236,7 @@ def test_a_reload_keeps_what_a_channel_has_collected() -> None:
     kept = desk.settings.hook[0]
     desk.notifier.on_fact(with_tables(notify=NotifySettings(hook=(kept, hook("three")))))
 
-    assert [(state["channel"], state["waiting"]) for state in desk.notifier.status()["notify"]] == [
+    assert [(state["channel"], state["waiting"]) for state in desk.notifier.section().more["notify"]] == [
         ("one", 1),
         ("three", 0),
     ]

@@ -35,14 +35,11 @@ def test_the_status_has_the_packets_over_the_rations(kept: Kept) -> None:
     """The status and the metrics have the numbers of the last reading; before it, the metrics have none."""
     rations = Rations(kept.side)
     kept.side.start()
-    assert rations.status() == {"rationed": 0, "asked": 0, "asking_waits": True}
-    assert [*rations.numbers()] == []
+    packets = dict.fromkeys(("rationed", "ration_full", "asked", "asked_full"), 0)
+    assert rations.section().as_json() == packets | {"asking_waits": True}
+    assert {one.value for one in rations.section().numbers} == {None}
     read(kept, Counters(rationed=1, ration_full=2, asked=3, asked_full=4))
 
-    assert rations.status() == {"rationed": 1, "asked": 3, "asking_waits": True}
-    assert {one.name: one.value for one in rations.numbers()} == {
-        "rationed": 1,
-        "ration_full": 2,
-        "asked": 3,
-        "asked_full": 4,
-    }
+    packets = {"rationed": 1, "ration_full": 2, "asked": 3, "asked_full": 4}
+    assert rations.section().as_json() == packets | {"asking_waits": True}
+    assert {one.name: one.value for one in rations.section().numbers} == packets

@@ -7,6 +7,7 @@ import pytest
 from markupsafe import Markup
 from starlette.requests import Request
 
+from ringfence import street
 from ringfence.features.web.entrance import Person, WebSession
 from ringfence.features.web.rendering import NONCE, SESSION, Renderer, url_of
 from ringfence.report.page import MOST_TEXT, moment, short, visible
@@ -55,6 +56,14 @@ def test_long_texts_are_cut() -> None:
     assert len(text) == MOST_TEXT
     assert len(short("x" * 65_536)) == 60
     assert (short(None), short("204")) == ("", "204")
+
+
+def test_only_features_that_are_installed_have_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The links name the page of each feature that this copy has; another one is left out."""
+    monkeypatch.setattr(street, "present", lambda: ("fleet", "limiter"))
+    page = bytes(Renderer().error(request_of(), 404, "Not Found").body).decode()
+
+    assert ('href="/fleet">Fleet<' in page, "/fence" in page, "/limiter" in page) == (True, False, False)
 
 
 def test_addresses_of_pages_are_escaped() -> None:

@@ -1,4 +1,4 @@
-"""The feeds in the running daemon: their requests, their part of the status, and their alarms."""
+"""The feeds in the running daemon: their requests, what they show, and their alarms."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ from ringfence.config.schema import Settings
 from ringfence.control import Handler
 from ringfence.errors import ControlError
 from ringfence.features.feeds.denied import Feeds
-from ringfence.guard.feature import Feature, Given
+from ringfence.guard.feature import Feature, Given, Section
 from ringfence.guard.process import make_folder
 from ringfence.guard.request_fields import FILTER, MOST_FILTER, NONE, flag, only, optional, read, texts
 from ringfence.lists.entries import MAX_NAME
@@ -35,9 +35,9 @@ class FeedReporter(Feature):
         """Return the handler of each request."""
         return {"feeds": self.report, "feeds_refresh": self.refresh}
 
-    def status(self) -> Mapping[str, object]:
+    def section(self) -> Section:
         """Return the feeds."""
-        return {"feeds": self.report({})}
+        return Section(more={"feeds": self.report({})})
 
     def alarms(self) -> list[Alarm]:
         """Return the present alarms about feeds."""

@@ -1,7 +1,7 @@
-"""The fence in the running daemon: the requests about it, its part of the status, and the end of a trial."""
+"""The fence in the running daemon: the requests about it, what it shows, and the end of a trial."""
 
 from collections import Counter
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 from attrs import evolve
@@ -12,7 +12,7 @@ from ringfence.errors import ControlError
 from ringfence.features.fence.firewall import TRIAL_FOR, fence_of
 from ringfence.features.fence.links import MOST_ADMITTED_FOR, MOST_VALID, AdmitLinks
 from ringfence.firewall.contract import LimitMode, Outsider
-from ringfence.guard.feature import Feature, Given, Number
+from ringfence.guard.feature import Feature, Given, Section, packets_of
 from ringfence.guard.firewall_side import FirewallSide
 from ringfence.guard.process import every
 from ringfence.guard.request_fields import NONE, flag, network, networks, only, optional, read, seconds, text
@@ -24,6 +24,7 @@ from ringfence.values.text import printable, rfc3339
 UNKNOWN = "unknown"
 """The country of an address that no database has."""
 
+_NUMBERS = {"fenced": "Packets from outside the fence: dropped, or passed if it only observes."}
 _REDEEM = {"token": evolve(text(64, 1), is_secret=True), "address": network({4: 32, 6: 128})}
 REQUESTS = {
     "fence": read({"networks": optional(networks(64))}, page=NONE),  # each is compared with every list
@@ -66,21 +67,10 @@ class FenceRequests(Feature):
         """Return the coroutine that ends a trial and the time of admitted entries."""
         return [every(1.0, "fence", self._fence.check, self._side.common.alarms)]
 
-    def status(self) -> dict[str, object]:
-        """Return the state of the fence, and how many packets came from outside."""
-        latest = self._side.kernel.counters.latest
-        return {
-            "fenced": 0 if latest is None else latest.fenced,
-            "fence_waits": "fence" in self._side.kernel.rules.waiting,
-            "fence": self._state(),
-        }
-
-    def numbers(self) -> Iterator[Number]:
-        """Yield the number of packets from outside, if it is known."""
-        latest = self._side.kernel.counters.latest
-        if latest is not None:
-            what = "Packets from outside the fence: dropped, or passed if it only observes."
-            yield Number("fenced", what, latest.fenced, only_grows=True)
+    def section(self) -> Section:
+        """Return how many packets came from outside, whether the fence waits for friends, and its state."""
+        waits = "fence" in self._side.kernel.rules.waiting
+        return Section(packets_of(self._side, _NUMBERS), {"fence_waits": waits, "fence": self._state()})
 
     def alarms(self) -> list[Alarm]:
         """Return the present alarms about the fence."""

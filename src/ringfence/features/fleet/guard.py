@@ -21,7 +21,7 @@ from ringfence.features.fleet.channel import Channel, FleetError
 from ringfence.features.fleet.messages import ORIGIN, facts_of, is_shared, rule_of, scenario_of
 from ringfence.features.fleet.settings import CrowdsecSettings, Sharing
 from ringfence.features.fleet.sync import OwnBan, Pull, Push, Request, Sync, Withdraw
-from ringfence.guard.feature import Fact, Feature, Given
+from ringfence.guard.feature import Fact, Feature, Given, Section
 from ringfence.guard.request_fields import NONE, read
 from ringfence.ledger import Ledger, ban_of
 from ringfence.lists.texts import SHORTEST_FED, overlaps_local
@@ -214,9 +214,9 @@ class Fleet(Feature):
             text = f"{sync.left.crowded} decisions of others found no room; left out, among others: {named}"
             yield Alarm(FleetAlarmCode.FLEET_FULL, "decisions", text)
 
-    def status(self) -> Mapping[str, object]:
-        """Return its part of the status."""
-        return {"fleet": self.state()}
+    def section(self) -> Section:
+        """Return the state of sharing."""
+        return Section(more={"fleet": self.state()})
 
     def report(self) -> dict[str, Any]:
         """Return :meth:`state` with the origins of the decisions; an empty object without a local API."""

@@ -1,14 +1,20 @@
-"""The limiter in the running daemon: its judgements, its part of the status, its alarms and numbers."""
+"""The limiter in the running daemon: its judgements, what it shows, and its alarms."""
 
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 
 from ringfence.features.limiter.alarms import LimiterAlarmCode
 from ringfence.features.limiter.floods import FloodJudge, FloodWatch
 from ringfence.firewall.contract import Counters
-from ringfence.guard.feature import Fact, Feature, Given, Number
+from ringfence.guard.feature import Fact, Feature, Given, Section, packets_of
 from ringfence.guard.firewall_side import FirewallSide
 from ringfence.guard.process import every
 from ringfence.values.network import Address
+
+_NUMBERS = {
+    "limiter_drops": "Packets over the limit: dropped, or passed if the limiter only observes.",
+    "limiter_full": "Packets from sources for which the limiter had no room.",
+}
+"""The counters that are shown, with what they count."""
 
 _FULL = (
     "the limiter has no room for more sources: packets come from a million addresses, most of them forged. "
@@ -28,22 +34,10 @@ class Limiter(Feature):
         """Return the coroutine that judges floods."""
         return [every(1.0, "floods", self._judge.check, self._side.common.alarms)]
 
-    def status(self) -> dict[str, object]:
-        """Return how many packets it dropped, and whether it waits for the friends."""
-        latest = self._side.kernel.counters.latest or Counters()
-        return {
-            "limiter_drops": latest.limiter_drops,
-            "limiter_waits": "limiter" in self._side.kernel.rules.waiting,
-        }
-
-    def numbers(self) -> Iterator[Number]:
-        """Yield the numbers of packets over the limit and without room, if they are known."""
-        latest = self._side.kernel.counters.latest
-        if latest is not None:
-            text = "Packets over the limit: dropped, or passed if the limiter only observes."
-            yield Number("limiter_drops", text, latest.limiter_drops, only_grows=True)
-            text = "Packets from sources for which the limiter had no room."
-            yield Number("limiter_full", text, latest.limiter_full, only_grows=True)
+    def section(self) -> Section:
+        """Return how many packets were over the limit and without room, and whether it waits for friends."""
+        waits = "limiter" in self._side.kernel.rules.waiting
+        return Section(packets_of(self._side, _NUMBERS), {"limiter_waits": waits})
 
     def on_fact(self, fact: Fact) -> None:
         """Activate an alarm if more packets had no room since the last reading of the counters."""

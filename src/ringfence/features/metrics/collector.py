@@ -88,8 +88,9 @@ class DaemonMetrics(Collector):
         yield from self._ban_metrics()
         yield from self._firewall_metrics()
         for feature in self._features:
-            for one in feature.numbers():
-                yield (_counter if one.only_grows else _gauge)(one.name, one.text, value=one.value)
+            for one in feature.section().numbers:
+                if one.value is not None:
+                    yield (_counter if one.only_grows else _gauge)(one.name, one.text, value=one.value)
         yield from self._store_metrics()
         alarms = self._side.common.alarms.count()
         numbers = {(str(code),): alarms.get(code, 0) for code in every_code()}

@@ -38,7 +38,7 @@ from ringfence.features.notify.settings import (
     NotifySettings,
 )
 from ringfence.features.notify.topics import Severity, Topic
-from ringfence.guard.feature import Changed, Fact, Feature, Given
+from ringfence.guard.feature import Changed, Fact, Feature, Given, Section
 from ringfence.guard.request_fields import nullable, only, text
 from ringfence.lists.entries import MAX_TEXT
 from ringfence.lists.regions import files_of
@@ -716,9 +716,9 @@ class Notifier(Feature):
         """Return the present alarms about the channels."""
         return [alarm for outbox in self._outboxes for alarm in outbox.alarms]
 
-    def status(self) -> dict[str, list[dict[str, object]]]:
-        """Return its part of the status: the state of each channel."""
-        return {"notify": [outbox.as_json() for outbox in self._outboxes]}
+    def section(self) -> Section:
+        """Return the state of each channel."""
+        return Section(more={"notify": [outbox.as_json() for outbox in self._outboxes]})
 
 
 def _first(names: Sequence[str]) -> list[str]:

@@ -27,7 +27,7 @@ from attrs import define, frozen
 
 from ringfence.clock import Clock
 from ringfence.features.publish.settings import PublishSettings
-from ringfence.guard.feature import Feature, Given, Number
+from ringfence.guard.feature import Feature, Given, Number, Section
 from ringfence.guard.firewall_side import FirewallSide
 from ringfence.guard.http_page import NOT_MODIFIED, Answer, Page, values_of
 from ringfence.ledger import Record, network_of, parts_of, scope_of
@@ -95,13 +95,15 @@ class Publisher(Feature):
         """Return the page of each path."""
         return {path: self._page(versions) for path, versions in PATHS.items()}
 
-    def numbers(self) -> Iterator[Number]:
-        """Yield the numbers of the list and of its requests."""
-        yield Number("published_networks", "Networks on the latest list for routers.", self.counts.published)
+    def section(self) -> Section:
+        """Return the numbers of the list and of its requests."""
+        text = "Networks on the latest list for routers."
+        listed = Number("published_networks", text, self.counts.published)
         text = "Networks for which the latest list for routers had no room."
-        yield Number("published_left_out", text, self.counts.left_out)
+        left_out = Number("published_left_out", text, self.counts.left_out)
         text = "Requests for the list for routers without the right token."
-        yield Number("publish_refused", text, self.counts.refused, only_grows=True)
+        refused = Number("publish_refused", text, self.counts.refused, only_grows=True)
+        return Section((listed, left_out, refused))
 
     def _page(self, versions: tuple[int, ...]) -> Page:
         async def answer(head: bytes) -> Answer:

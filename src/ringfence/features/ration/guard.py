@@ -1,10 +1,8 @@
-"""The rations in the running daemon: their part of the status, their alarms and numbers."""
-
-from collections.abc import Iterator
+"""The rations in the running daemon: what they show, and their alarms."""
 
 from ringfence.features.ration.alarms import RationAlarmCode
 from ringfence.firewall.contract import Counters
-from ringfence.guard.feature import Fact, Feature, Given, Number
+from ringfence.guard.feature import Fact, Feature, Given, Section, packets_of
 from ringfence.guard.firewall_side import FirewallSide
 
 _NUMBERS = {
@@ -15,7 +13,7 @@ _NUMBERS = {
     "asked": "Packets from strangers over the ration of questions: dropped, or passed if it only observes.",
     "asked_full": "Packets from strangers for which the ration of questions had no room: they passed.",
 }
-"""The counters that are numbers for the metrics, with what they count."""
+"""The counters that are shown, with what they count."""
 
 _FULL = (
     "the ration has no room for more strangers: Asterisk refuses many thousand addresses a second, "
@@ -34,22 +32,10 @@ class Rations(Feature):
         self._side = side
         self._before = Counters()  # by the last reading
 
-    def status(self) -> dict[str, object]:
-        """Return how many packets they dropped, and whether that of questions waits for the friends."""
-        latest = self._side.kernel.counters.latest or Counters()
-        return {
-            "rationed": latest.rationed,
-            "asked": latest.asked,
-            "asking_waits": "asking" in self._side.kernel.rules.waiting,
-        }
-
-    def numbers(self) -> Iterator[Number]:
-        """Yield the numbers of packets over each ration and without room, if they are known."""
-        latest = self._side.kernel.counters.latest
-        if latest is None:
-            return
-        for name, text in _NUMBERS.items():
-            yield Number(name, text, getattr(latest, name), only_grows=True)
+    def section(self) -> Section:
+        """Return the packets over each ration and without room, and whether one waits for the friends."""
+        waits = "asking" in self._side.kernel.rules.waiting
+        return Section(packets_of(self._side, _NUMBERS), {"asking_waits": waits})
 
     def on_fact(self, fact: Fact) -> None:
         """Activate an alarm for each ration without room for more packets since the last reading."""

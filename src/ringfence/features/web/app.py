@@ -19,7 +19,7 @@ from ringfence.features.web.admission import Admission
 from ringfence.features.web.daemon_client import DaemonClient
 from ringfence.features.web.entrance import Cookie, Entrance, WebSessions
 from ringfence.features.web.pages import Pages
-from ringfence.features.web.rendering import NONCE, Renderer
+from ringfence.features.web.rendering import NONCE, Renderer, owners
 
 _NO_HOST = frozenset("@/?#\\")
 """Characters that no valid Host header has. ``urlsplit`` might find a wrong host in a header that has one."""
@@ -127,8 +127,7 @@ def make_app(client: DaemonClient, sessions: WebSessions, site: Site, mono: Call
         "/log": pages.log,
         "/alarms": pages.alarms,
         "/lists": pages.lists,
-        "/fence": pages.fence,
-        "/fleet": pages.fleet,
+        **{f"/{name}": pages.of_feature for name in owners("page.html")},
         "/why": pages.why,
         "/confirm": pages.confirm,
     }

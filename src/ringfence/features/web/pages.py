@@ -13,7 +13,6 @@ from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from ringfence import street
 from ringfence.errors import ControlError, HangingError, NoAnswerError, RingfenceError
 from ringfence.explain.headlines import (
     BAD_VERDICTS,
@@ -277,19 +276,15 @@ class Pages:
         return self._page(request, "alarms.html", active=active, past=past)
 
     async def lists(self, request: Request, _: WebSession) -> Response:
-        """Show the allow list, the deny list and the feeds."""
+        """Show the allow list and the deny list, and what features add to them."""
         sides = {side: await self._client.recent(_BANS_FOR, "lists", side=side) for side in ("allow", "deny")}
-        present = "feeds" in street.present()
-        feeds = await self._client.recent(_NEWS_FOR, "feeds") if present else None
-        return self._page(request, "lists.html", sides=sides, feeds=feeds, is_small=is_small)
+        status = await self._client.recent(_STATUS_FOR, "status")
+        return self._page(request, "lists.html", sides=sides, status=status, is_small=is_small)
 
-    async def fence(self, request: Request, _: WebSession) -> Response:
-        """Show what ``ringfence fence status`` shows, except the trunks, which only Asterisk knows."""
-        return self._page(request, "fence.html", fence=await self._client.recent(_NEWS_FOR, "fence"))
-
-    async def fleet(self, request: Request, _: WebSession) -> Response:
-        """Show what ``ringfence fleet status`` shows."""
-        return self._page(request, "fleet.html", fleet=await self._client.recent(_NEWS_FOR, "fleet"))
+    async def of_feature(self, request: Request, _: WebSession) -> Response:
+        """Show the page of a feature, which has the answer to the request of the same name."""
+        name = request.url.path.removeprefix("/")
+        return self._page(request, f"{name}/page.html", **{name: await self._client.recent(_NEWS_FOR, name)})
 
     async def why(self, request: Request, _: WebSession) -> Response:
         """Show what ``ringfence why`` shows of an address, a network or an account."""

@@ -10,6 +10,7 @@ from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from ringfence import street
 from ringfence.report.page import STYLE, environment
 
 FOLDER = Path(__file__).parent
@@ -39,7 +40,9 @@ class Renderer:
             file.name: _File(file.read_bytes(), _KINDS[file.suffix])
             for file in (STYLE, *sorted((FOLDER / "static").iterdir()))
         }
-        self._environment = environment(FOLDER / "templates", url=url_of, static=self._url_of_file)
+        self._environment = environment(
+            FOLDER / "templates", FOLDER.parent, url=url_of, static=self._url_of_file, owners=owners
+        )
 
     def page(self, request: Request, template: str, status: int = 200, /, **values: object) -> Response:
         """Render ``template`` with ``values``; return it as the answer to a request."""
@@ -62,6 +65,11 @@ class Renderer:
 
     def _url_of_file(self, name: str) -> Markup:
         return url_of(f"/static/{name}", v=self._files[name].version)
+
+
+def owners(template: str) -> list[str]:
+    """Return the names of the features that have a template with this file name, such as ``page.html``."""
+    return [name for name in street.present() if (FOLDER.parent / name / template).is_file()]
 
 
 def url_of(path: str, **parameters: object) -> Markup:
