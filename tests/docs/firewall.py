@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from tests.docs.pages import FOLDER
 
+from ringfence import street
 from ringfence.firewall.contract import FirewallPlan, NetworkList
 from ringfence.firewall.stages import every_stage
 from ringfence.values.ban import Scope
@@ -26,12 +27,13 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 _DROPS = {None: "nothing", Scope.FULL: "all traffic", Scope.SIP: "the SIP ports"}
+_ADDED = tuple(feature.stage() for feature in street.modules("stage"))
 _TABLES = {
     "Stages": _table(
         ("stage", "packets", "hooks", "what it does"),
         (
             (stage.name, f"{stage.side} remote addresses", ", ".join(stage.hooks), stage.what)
-            for stage in every_stage(FirewallPlan())
+            for stage in every_stage(FirewallPlan(added=_ADDED))
         ),
     ),
     "Lists": _table(

@@ -11,7 +11,9 @@ from tests.support.cable import CABLES, WAIT, Cable
 from tests.support.nflog import Copied, copies
 from tests.support.packets import SIP, ends, opened, plan
 
-from ringfence.firewall.contract import HEP_PREFIX, Backend, FirewallPlan, HepExport, Ports
+from ringfence.features.hep.stage import PREFIX, stage
+from ringfence.firewall.contract import Backend, FirewallPlan, Ports
+from ringfence.firewall.stages import Stage
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 GROUP = 7
@@ -23,7 +25,7 @@ HEADERS = {socket.AF_INET: 28, socket.AF_INET6: 48}
 PLAN = FirewallPlan(
     log_group=GROUP,
     sip_ports=Ports(udp=(SIP,), tcp=(SIP, *STREAMS)),
-    hep=HepExport((TARGET, 9070), STREAMS, SIZE),
+    added=(stage((TARGET, 9070), STREAMS, SIZE),),
 )
 LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 
@@ -92,7 +94,7 @@ def copied(cable: Cable, far: str, sent: list[tuple[bytes, int]]) -> list[Copied
 
 def expected(cable: Cable, sent: list[bytes]) -> list[Copied]:
     """Return the copies of these datagrams, each once."""
-    return [(HEP_PREFIX, data[: SIZE - HEADERS[cable.family]]) for data in sent]
+    return [(PREFIX, data[: SIZE - HEADERS[cable.family]]) for data in sent]
 
 
 def test_exported_messages_of_tls_and_wss_are_copied(backend: Backend, far: str, cable: Cable) -> None:
@@ -139,10 +141,10 @@ def test_an_export_to_another_host_is_copied(backend: Backend, far: str, cable: 
         assert until(LAST) == expected(cable, [data])
 
 
-@pytest.mark.parametrize("hep", [HepExport(), HepExport((TARGET,)), HepExport((), STREAMS)])
-def test_without_an_export_nothing_is_copied(backend: Backend, far: str, hep: HepExport) -> None:
+@pytest.mark.parametrize("hep", [stage(), stage((TARGET,)), stage((), STREAMS)])
+def test_without_an_export_nothing_is_copied(backend: Backend, far: str, hep: Stage) -> None:
     """Without a target or without TLS and WSS ports no exported message is copied."""
     cable = CABLES["IPv4"]
     plan(backend, PLAN)
-    plan(backend, evolve(PLAN, hep=hep))
+    plan(backend, evolve(PLAN, added=(hep,)))
     assert copied(cable, far, [(exported(STREAMS[0], 40_000, b"payload"), TARGET)]) == []

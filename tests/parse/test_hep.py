@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringfence.firewall.contract import HepExport
+from ringfence.features.hep.stage import SIZE
 from ringfence.parse.hep import MOST_CONNECTIONS, Exported, Exports
 from ringfence.parse.request_stream import heads_in
 from ringfence.parse.requests import parse_request
@@ -420,7 +420,7 @@ def test_each_datagram_of_a_read_that_is_not_plain_is_another_request() -> None:
 
 def cut(parts: Iterable[Chunk]) -> bytes:
     """Return the packet of these chunks as far as the kernel copies it."""
-    return packet(hep(parts))[: HepExport().size]
+    return packet(hep(parts))[:SIZE]
 
 
 @pytest.mark.parametrize("more", [b"X: " + b"x" * 9_000 + b"\r\n", (b"X: " + b"x" * 50 + b"\r\n") * 400])

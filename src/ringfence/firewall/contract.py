@@ -23,7 +23,7 @@ import enum
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_network
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from attrs import evolve, fields, frozen
 
@@ -31,6 +31,9 @@ from ringfence.errors import FirewallError
 from ringfence.values import fast
 from ringfence.values.ban import Scope
 from ringfence.values.network import Address, Network
+
+if TYPE_CHECKING:
+    from ringfence.firewall.stages import Stage
 
 PROBE_PORT = 21_063
 """The UDP port on which ``probe.py`` tests bans if ``FirewallPlan.every_port`` is false.
@@ -59,15 +62,6 @@ room of the strangers that are not.
 REQUEST_PREFIX = "request"
 """The text by which the reader of the NFLOG group recognizes a copied request. Copied answers lack it."""
 
-HEP_PREFIX = "hep"
-"""The same for a message that Asterisk exports."""
-HEP_PROTOCOL, HEP_SOURCE_PORT, HEP_TARGET_PORT = 19, 26, 34
-"""Where Asterisk's datagram has the protocol (one byte) and the ports (two bytes each).
-
-Asterisk always writes its chunks in the same order (``res/res_hep.c:hep_queue_cb``).
-"""
-HEP_TCP = 6
-"""The protocol of TCP, TLS, WS and WSS."""
 DROPPED_PREFIX = "dropped"
 """The same for a request that a narrow ban drops, so that Asterisk does not answer it."""
 
@@ -363,20 +357,6 @@ class Ports:
 
 
 @frozen
-class HepExport:
-    """Asterisk's export of its decrypted SIP messages (HEP): which datagrams the kernel copies to the wire.
-
-    ``targets`` are the UDP ports to which Asterisk sends them; empty if there is no export. ``streams`` are
-    Asterisk's ports of TLS and WSS: only their messages are copied. ``size``: the bytes that are copied of
-    each packet.
-    """
-
-    targets: tuple[int, ...] = ()
-    streams: tuple[int, ...] = ()
-    size: int = 8_192
-
-
-@frozen
 class FirewallPlan:
     """The configuration of the rules.
 
@@ -399,8 +379,7 @@ class FirewallPlan:
     ration counts only those that one of them sends: others may be a carrier's, or of another PBX, whose
     phones ringfence does not know.
 
-    ``hep``: the datagrams with Asterisk's decrypted messages, which the kernel copies too if ``log_group`` is
-    set, with the prefix ``HEP_PREFIX``.
+    ``added``: the stages of features (``stages.py``).
 
     ``new_only``: of the fetched and decided networks only packets to this host are dropped that begin
     something new (``ct state new`` or untracked). Answers to this host, and flows that exist already, pass: a
@@ -426,7 +405,7 @@ class FirewallPlan:
     asking: AskingRation = AskingRation()
     sender_rate: int = SENDER_RATE
     containers: frozenset[Address] = frozenset()
-    hep: HepExport = HepExport()
+    added: "tuple[Stage, ...]" = ()
     new_only: bool = False
     decisions: bool = False
     fence: LimitMode = LimitMode.OFF
@@ -483,7 +462,7 @@ class FirewallPlan:
         return evolve(self, limit=limit, asking=asking, fence=_observing(self.fence))
 
     def changed_keys(self, other: "FirewallPlan") -> list[str]:
-        """Return the configuration keys whose values differ from those in ``other``."""
+        """Return the configuration keys whose values differ from those in ``other``, and the added stages."""
         keys = {
             "maxelem": "max_bans",
             "log_group": "wire",
@@ -492,11 +471,12 @@ class FirewallPlan:
             "new_only": "feeds",
             "decisions": "crowdsec",
         }
-        return [
+        changed = (
             keys.get(field.name, field.name)
             for field in fields(FirewallPlan)
-            if getattr(self, field.name) != getattr(other, field.name)
-        ]
+            if field.name != "added" and getattr(self, field.name) != getattr(other, field.name)
+        )
+        return [*changed, *(stage.name for stage in self.added if stage not in other.added)]
 
 
 def _observing(mode: LimitMode) -> LimitMode:

@@ -43,23 +43,17 @@ and with both backends. ``make docs`` prints it in docs/firewall.md.
   without a password), and its calls must not wait.
 * **The fence.** A stranger's own flow from before the fence ends too, or it could guess there for ever. This
   host may route the packets of another PBX, so of those that it forwards only packets to containers count.
-* **The export.** Asterisk exports UDP, TCP and WS too. Only TLS and WSS are copied, also over loopback.
 """
 
 import enum
 from collections.abc import Iterator, Mapping
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
 from ringfence.firewall.contract import (
     COPIED,
     FRAGMENTS,
     FROM_DENIED,
-    HEP_PREFIX,
-    HEP_PROTOCOL,
-    HEP_SOURCE_PORT,
-    HEP_TARGET_PORT,
-    HEP_TCP,
     PASSING,
     REFUSALS,
     BanAction,
@@ -200,9 +194,8 @@ class Drop:
 
 @frozen
 class Copy:
-    """An act: copy the packet to the NFLOG group with ``prefix``, at most ``size`` bytes of it (0: all)."""
+    """An act: copy the packet to the plan's NFLOG group with ``prefix``, at most ``size`` bytes (0: all)."""
 
-    group: int | None
     prefix: str = ""
     size: int = 0
 
@@ -244,9 +237,11 @@ class Stage:
     on: bool = field(default=True, kw_only=True)
 
     def rules_at(self, hook: Hook, plan: FirewallPlan, version: int) -> Iterator[PacketRule]:
-        """Yield the rules at ``hook``, with the tests that can be made there."""
+        """Yield the rules of ``plan`` at ``hook``, with the tests that can be made there."""
         here = self._at_hook(hook, plan, version) if hook in self.hooks else {}
         for rule in self.rules if here else ():
+            if isinstance(rule.act, Copy) and plan.log_group is None:
+                continue
             tests, then = (
                 tuple(test for one in part if (test := here.get(one, one)) is not None)
                 for part in (rule.tests, rule.then)
@@ -288,12 +283,13 @@ def stages(plan: FirewallPlan, fragments: Fragments = Fragments.REASSEMBLED) -> 
 
 
 def every_stage(plan: FirewallPlan, fragments: Fragments = Fragments.REASSEMBLED) -> tuple[Stage, ...]:
-    """Return all stages in their order, also those that ``plan`` does not have."""
-    return (*_from_senders(plan, fragments), *_to_receivers(plan))
+    """Return all stages in their order, also those that are off."""
+    coming, going = ([one for one in plan.added if one.side is side] for side in (Side.FROM, Side.TO))
+    return (*_from_senders(plan, fragments), *coming, *_to_receivers(plan), *going)
 
 
 def _from_senders(plan: FirewallPlan, fragments: Fragments) -> Iterator[Stage]:
-    """Yield the stages about packets from remote addresses, and that of the packets to Asterisk's export."""
+    """Yield the stages about packets from remote addresses."""
     sip, off, copies = plan.sip_ports, LimitMode.OFF, plan.log_group is not None
     come, raw = (Is.NAMED, Is.OUTER), (Side.FROM, (Hook.ARRIVING,))
     where = raw[1] if plan.action is BanAction.DROP else _INNER
@@ -319,14 +315,11 @@ def _from_senders(plan: FirewallPlan, fragments: Fragments) -> Iterator[Stage]:
     fenced = PacketRule((*come, Is.TO_ASTERISK, sip, Is.NO_REPLY, outside), Jump("fenced", "ringfence-fence"))
     what = "drops what strangers send, unless they are inside"
     yield Stage("fence", what, Side.FROM, _INNER, (fenced,), on=plan.fence is not off)
-    exported = copies and bool(plan.hep.targets and plan.hep.streams)
-    what = "copies the decrypted messages that Asterisk exports to the wire"
-    yield Stage("export", what, Side.FROM, (Hook.LEAVING,), (*_exports(plan),), on=exported)
 
 
 def _to_receivers(plan: FirewallPlan) -> Iterator[Stage]:
     """Yield the stages about packets to remote addresses."""
-    ports, off, copy = plan.sip_ports, LimitMode.OFF, Copy(plan.log_group)
+    ports, off, copy = plan.sip_ports, LimitMode.OFF, Copy()
     sent, ours = (Side.TO, (Hook.ARRIVING, Hook.LEAVING)), (Is.FROM_ASTERISK, Is.NAMED, Is.OUTER)
     udp, talks, tcp = Ports(ports.udp, ()), Ports(ports.conversations.udp, ()), Ports((), ports.tcp)
     answers = (
@@ -334,7 +327,7 @@ def _to_receivers(plan: FirewallPlan) -> Iterator[Stage]:
         PacketRule((Is.ROUTED, Is.OUTER, talks, Datagram(COPIED, others=True), _WATCHED), copy),
     )
     what = "copies refusals by UDP, and all answers to strangers and observed friends, to the wire"
-    yield Stage("answers", what, *sent, answers, on=plan.log_group is not None)
+    yield Stage("answers", what, *sent, answers)
     segments = (
         PacketRule((Is.LOOPED, tcp), Jump("answers", "ringfence-answer", shared=True)),
         PacketRule((Is.OUTER, tcp, Is.ROUTED), Jump("segments", "ringfence-segment", shared=True)),
@@ -381,11 +374,3 @@ def _new_flows(plan: FirewallPlan) -> Iterator[PacketRule]:
         if which.by_machine:
             ports = (covered,) if (covered := plan.covered[scope]) else ()
             yield PacketRule((Is.NAMED, *ports, Is.NEW, On(which), NotOn((_ALLOWED, *PASSING))), drop)
-
-
-def _exports(plan: FirewallPlan) -> Iterator[PacketRule]:
-    """Yield the rules that copy the exported messages of TLS and WSS, each message once."""
-    hep, by_tcp = plan.hep, Bytes(HEP_PROTOCOL, 1, (HEP_TCP,))
-    source, target = (Bytes(at, 2, hep.streams) for at in (HEP_SOURCE_PORT, HEP_TARGET_PORT))
-    for more in ((source,), (evolve(source, among=False), target)):
-        yield PacketRule((Ports(hep.targets, ()), by_tcp, *more), Copy(plan.log_group, HEP_PREFIX, hep.size))

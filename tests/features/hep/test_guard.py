@@ -10,7 +10,7 @@ from tests.detect.events import event
 
 from ringfence.features.hep.alarms import NO_EXPORT
 from ringfence.features.hep.guard import EXPORT_WITHIN, SURE, ExportReader
-from ringfence.firewall.contract import HEP_PREFIX
+from ringfence.features.hep.stage import PREFIX
 from ringfence.guard.source_manager import DAY
 from ringfence.netlink.nflog import Logged
 from ringfence.parse.hep import MOST_CONNECTIONS, Exported
@@ -75,7 +75,7 @@ def test_the_wire_passes_copies_to_the_reader_of_their_prefix() -> None:
     """Only those of Asterisk's user, and those of a prefix without a reader are skipped."""
     found: list[Any] = []
     source = WireSource(lambda *_: None, lambda _: None, is_asterisks={5: True, 6: False}.get)
-    source.readers[HEP_PREFIX.encode()] = lambda packet, _now, _lost: [] if packet == PACKET else None
+    source.readers[PREFIX.encode()] = lambda packet, _now, _lost: [] if packet == PACKET else None
     copies = [
         Logged(None, payload, own=True, prefix=prefix, user=user)
         for payload, prefix, user in (

@@ -4,7 +4,8 @@ from attrs import evolve
 
 from ringfence.config.schema import Settings
 from ringfence.features.hep.settings import HepSettings, streams, targets
-from ringfence.firewall.contract import FirewallPlan, HepExport
+from ringfence.features.hep.stage import stage
+from ringfence.firewall.contract import FirewallPlan
 from ringfence.guard.firewall_manager import RulePart, WantedRules
 from ringfence.guard.firewall_side import FirewallSide
 
@@ -13,8 +14,8 @@ def with_exports(plan: FirewallPlan, settings: Settings) -> FirewallPlan:
     """Return ``plan`` with the datagrams to copy, and the ports of WSS at which strangers read no pages."""
     ports = {port for pbx in settings.asterisk for port in pbx.of(HepSettings).wss_ports}
     wss = tuple(sorted(port for port in ports if not settings.has_pages(port)))
-    export = HepExport(targets(settings), tuple(streams(settings)))
-    return evolve(plan, hep=export, asking=evolve(plan.asking, wss=wss))
+    export = stage(targets(settings), tuple(streams(settings)))
+    return evolve(plan, added=(*plan.added, export), asking=evolve(plan.asking, wss=wss))
 
 
 class ExportRules(RulePart):

@@ -8,7 +8,7 @@ from ringfence.alarm_codes import Alarm
 from ringfence.clock import Clock
 from ringfence.features.hep.alarms import NO_EXPORT, HepAlarmCode
 from ringfence.features.hep.settings import streams, targets
-from ringfence.firewall.contract import HEP_PREFIX
+from ringfence.features.hep.stage import PREFIX
 from ringfence.guard.feature import Feature, Given
 from ringfence.guard.source_manager import DAY
 from ringfence.parse.hep import MOST_CONNECTIONS, Exports
@@ -99,6 +99,6 @@ def build(given: Given) -> ExportReader | None:
 
     exports = Exports(streams(settings), side.exempt.protected.is_own, is_known)
     reader = ExportReader(exports, given.wire.source, side.common.clock)
-    given.wire.source.readers[HEP_PREFIX.encode()] = reader.read
+    given.wire.source.readers[PREFIX.encode()] = reader.read
     given.pipeline.watch.append(reader.on_events)
     return reader

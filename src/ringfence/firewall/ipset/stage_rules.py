@@ -133,10 +133,10 @@ class StageRules:
                 return f"-j {chain}"
             case stages.Drop(rejects=rejects):
                 return f"-j {REJECT_CHAIN if rejects and self.rejects else self.target}"
-            case stages.Copy(group, prefix, size):
+            case stages.Copy(prefix, size):
                 marked = f"--nflog-prefix {prefix} " if prefix else ""
                 most = f" --nflog-size {size}" if size else ""
-                return f"-j NFLOG {marked}--nflog-group {group}{most}"
+                return f"-j NFLOG {marked}--nflog-group {self.plan.log_group}{most}"
             case stages.Do.SHORTEN:
                 return f"-j TCPMSS --set-mss {SEGMENT}"
             case _:

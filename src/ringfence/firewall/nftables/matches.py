@@ -83,9 +83,9 @@ class Matches:
                 return f"jump {name}{'' if shared or rule.then else version}"
             case stages.Drop(name, rejects=rejects):
                 return f"{'goto' if rejects else 'jump'} {name}"
-            case stages.Copy(group, prefix, size):
+            case stages.Copy(prefix, size):
                 marked = f'prefix "{prefix}" ' if prefix else ""
-                return f"log {marked}group {group}{f' snaplen {size}' if size else ''}"
+                return f"log {marked}group {self.plan.log_group}{f' snaplen {size}' if size else ''}"
             case _:
                 return {
                     Do.LOOK_UP: f"jump {side}{version}",
