@@ -41,7 +41,9 @@ it adds has fixed names, and each of these modules is optional. The guard loads 
   ``lists.html``, its parts of these pages (``features/web/rendering.py``)
 - in the module ``why``: ``facts``, a function that gets the facts about a network (``explain/facts.py``) and
   returns its keys of the JSON about it; ``lines``, a function that gets this JSON and yields its lines of
-  ``ringfence why``, each as a label and a text
+  ``ringfence why``, each as a label and a text. Optional are ``forecast``, which gets the facts about a
+  stranger and yields sentences, and ``kept_out``, which gets this JSON and returns what keeps the stranger
+  from the SIP ports, or ""
 - in the module ``report``: ``dropped``, a function that gets the status as JSON and returns how many packets
   its rules dropped, by its name
 - in the module ``bans``: ``notes``, a function that gets the configuration's file and the networks that the
@@ -148,6 +150,11 @@ def modules(kind: str) -> Iterator[Any]:
         module = f"{_FOLDER}.{name}.{kind}"
         if find_spec(module):
             yield import_module(module)
+
+
+def functions(kind: str, name: str) -> Iterator[Any]:
+    """Yield the function ``name`` of each module ``kind`` that has it."""
+    return (getattr(module, name) for module in modules(kind) if hasattr(module, name))
 
 
 def commands() -> dict[str, Command]:

@@ -19,7 +19,6 @@ from ringfence.alarms import AlarmRecord
 from ringfence.cli import why
 from ringfence.cli.screen import Screen
 from ringfence.explain.as_json import document
-from ringfence.explain.facts import FenceFacts
 from ringfence.firewall.contract import AskingRation, FirewallPlan, LimitMode, Ration
 from ringfence.store.bans import RecordedBan
 from ringfence.values.ban import BanEnd
@@ -171,16 +170,6 @@ def test_the_ration_of_a_stranger(monkeypatch: pytest.MonkeyPatch, mode: LimitMo
     text = " ".join(" ".join(shown(monkeypatch, plan=FirewallPlan(ration=ration, asking=asking))).split())
     rest = f"at once, then 2 a second; the kernel {what} the others"
     assert f"ration 4 refusals {rest} asking 5 datagrams {rest}" in text
-
-
-def test_the_fence_before_a_stranger(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first sentence and one line say that the fence keeps the address out, with its packets."""
-    lines = shown(monkeypatch, fence=FenceFacts(LimitMode.ENFORCE, inside=False, packets=12))
-    assert " ".join(lines).startswith("192.0.2.1 is not banned, but the fence keeps it from the SIP ports")
-    text = " ".join(" ".join(lines).split())
-    assert "fence it is outside: the kernel drops what comes from outside; 12 packets counted" in text
-    inside = shown(monkeypatch, fence=FenceFacts(LimitMode.ENFORCE, inside=True))
-    assert "fence     lets it in" in inside
 
 
 def test_alarms_come_first(monkeypatch: pytest.MonkeyPatch) -> None:

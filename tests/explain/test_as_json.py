@@ -9,9 +9,6 @@ from tests.support.attempts import attempts
 
 from ringfence.bans.exempt import ITSELF
 from ringfence.explain.as_json import document
-from ringfence.explain.facts import FenceFacts
-from ringfence.explain.headlines import address_headline
-from ringfence.firewall.contract import LimitMode
 from ringfence.store.bans import RecordedBan
 from ringfence.values.ban import BanEnd
 from ringfence.values.entry import ListKind
@@ -30,9 +27,9 @@ KEYS = [
         "past",
         "lists",
         "kernel_lists",
+        "fence",
         "ration",
         "asking",
-        "fence",
         "protected",
     ),
     *(
@@ -204,27 +201,3 @@ def test_addresses_of_the_host_are_allowed_in_the_kernel() -> None:
     assert document(known(protected=gateway))["protected"] == [{"network": "192.0.2.1", "why": "the gateway"}]
     assert not document(known(protected=gateway, enforcing=False))["kernel_lists"]["allow"]
     assert not document(known(network=itself, subject=itself, protected=ITSELF))["kernel_lists"]["allow"]
-
-
-def test_an_address_outside_the_fence() -> None:
-    """The fence and the country are named, without a forecast of bans; the country may be unknown."""
-    outside = FenceFacts(LimitMode.ENFORCE, inside=False, packets=3)
-    told = document(known(fence=outside, location={**UNKNOWN, "country": "XX"}))
-    assert told["fence"] == {"mode": "enforce", "inside": False, "outside": True, "packets": 3}
-    assert (told["ration"], told["asking"]) == (None, None)
-    [sentence] = told["forecast"]
-    assert "outside the fence (XX), so its packets to the SIP ports are dropped" in sentence
-    assert "ringfence fence admit 192.0.2.1" in sentence
-    assert address_headline(told) == "192.0.2.1 is not banned, but the fence keeps it from the SIP ports"
-
-    watched = document(known(fence=evolve(outside, mode=LimitMode.OBSERVE)))
-    assert "(its country is unknown), so its packets to the SIP ports would be" in watched["forecast"][0]
-    assert len(watched["forecast"]) > 1
-    for other in (
-        {"fence": evolve(outside, inside=True)},
-        {"fence": outside, "network": ip_network("192.0.2.0/24"), "story": None},
-        {"fence": outside, "friends": (friend(),)},
-    ):
-        told = document(known(**other))
-        assert not any("outside the fence" in sentence for sentence in told["forecast"])
-        assert "fence" not in address_headline(told)

@@ -178,20 +178,9 @@ def _lines(found: Document) -> Iterator[tuple[str, str]]:
         yield "kernel", ", ".join(effects)
     for module in street.modules("why"):
         yield from module.lines(found)
-    if found["fence"]:
-        yield "fence", _fence(found["fence"])
     yield from (("before", _past(ban, found)) for ban in found["past"][:_MAX_SHOWN])
     yield from (("evidence", sentence) for sentence in found["evidence"])
     yield from (("next", sentence) for sentence in found["forecast"])
-
-
-def _fence(fence: Document) -> str:
-    if fence["inside"]:
-        return "lets it in"
-    seen = f"; {counted(fence['packets'], 'packet')} counted within the last hour" if fence["packets"] else ""
-    drops = "drops" if fence["mode"] == "enforce" else "only counts"
-    where = "it is outside" if fence["outside"] else "it does not admit all of it"
-    return f"{where}: the kernel {drops} what comes from outside{seen}"
 
 
 def _friends(found: Document) -> Iterator[tuple[str, str]]:

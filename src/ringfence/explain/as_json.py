@@ -12,16 +12,8 @@ from ringfence.detect.confirmation import why_unconfirmed
 from ringfence.detect.judgement import Count
 from ringfence.detect.rules import By, Of, Rule
 from ringfence.explain.account import reason_of
-from ringfence.explain.facts import (
-    ActiveBan,
-    AddressVerdict,
-    AttemptOutcome,
-    FenceFacts,
-    NetworkFacts,
-    sources_of,
-)
+from ringfence.explain.facts import ActiveBan, AddressVerdict, AttemptOutcome, NetworkFacts, sources_of
 from ringfence.explain.groups import ALIKE, grouped
-from ringfence.firewall.contract import LimitMode
 from ringfence.friends.exchange import as_json
 from ringfence.lists.entries import BY_REGION, CONFIGURATION, DECISION, OWN_ORIGINS
 from ringfence.lists.manager import Holder
@@ -32,7 +24,6 @@ from ringfence.values.ban import UNRECORDED, Scope, ban_json
 from ringfence.values.entry import ListKind
 from ringfence.values.event import EventKind
 from ringfence.values.friend import Friend, FriendReason
-from ringfence.values.location import where
 from ringfence.values.network import format_network
 from ringfence.values.text import printable, rfc3339
 
@@ -79,9 +70,10 @@ def _sentences(known: NetworkFacts) -> Iterator[str]:
     yield from (_passed(holder) for holder in known.on(ListKind.DENY) if holder not in denied)
     if denied:  # no packet arrives, so nothing is counted
         return
-    if known.fenced is not None and verdict is AddressVerdict.STRANGER:
-        yield _outside(known, known.fenced)
-        if known.fenced.mode is LimitMode.ENFORCE:
+    if verdict is AddressVerdict.STRANGER:
+        for sentences in street.functions("why", "forecast"):
+            yield from sentences(known)
+        if not known.gets_in:
             return
     if known.live:
         yield from _comes_next(known)
@@ -108,13 +100,6 @@ def _passed(holder: Holder) -> str:
         of = " of another host" if entry.origin.startswith(DECISION) else ""
         return f"the {printable(entry.origin)}{of} contains {entry.value}, {but}"
     return f"the deny list contains {_by_entry(holder)}, {but}, because {BY_REGION}"
-
-
-def _outside(known: NetworkFacts, fence: FenceFacts) -> str:
-    own, location = format_network(known.network), where(known.location)
-    drops = "are" if fence.mode is LimitMode.ENFORCE else "would be"
-    then = f"to let it in: ringfence fence admit {own}, or for ever: ringfence allow add {own}"
-    return f"it is outside the fence ({location}), so its packets to the SIP ports {drops} dropped; {then}"
 
 
 def _protected(known: NetworkFacts) -> str:
@@ -407,7 +392,6 @@ def document(known: NetworkFacts) -> Document:
         "lists": [_entry(holder) for holder in known.holders],
         "kernel_lists": _kernel_lists(known),
         **{key: fact for module in street.modules("why") for key, fact in module.facts(known).items()},
-        "fence": None if known.fence is None else _fence(known, known.fence),
         "protected": [{"network": format_network(kept), "why": why} for kept, why in known.reasons.items()],
         "friend": bool(known.friends),
         "friends": [_friend(friend) for friend in known.friends],
@@ -438,15 +422,6 @@ def _kernel_lists(known: NetworkFacts) -> dict[str, bool]:
         "allow": bool(known.on(ListKind.ALLOW)) or guarded,
         "deny": bool(known.on(ListKind.DENY)),
         "friends": known.live and bool(known.friends),
-    }
-
-
-def _fence(known: NetworkFacts, fence: FenceFacts) -> dict[str, Any]:
-    return {
-        "mode": str(fence.mode),
-        "inside": fence.inside,
-        "outside": known.fenced is not None,
-        "packets": fence.packets,
     }
 
 

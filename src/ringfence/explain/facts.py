@@ -73,12 +73,12 @@ class AttemptOutcome:
 
 
 @frozen
-class FenceFacts:
-    """What the fence does with a network.
+class Admission:
+    """Whether a network may reach the SIP ports, where only some networks may.
 
-    ``mode`` is what the kernel's rules do now; it is not *off*. ``inside``: the fence admits the whole
-    network. ``packets`` is how many of its packets the kernel counted as from outside within an hour. The
-    kernel counts those of a limited number of sources, so 0 does not mean that none came.
+    ``mode`` is what the kernel's rules do now with all others; it is not *off*. ``inside``: they admit the
+    whole network. ``packets`` is how many of its packets the kernel counted as from outside within an hour.
+    The kernel counts those of a limited number of sources, so 0 does not mean that none came.
     """
 
     mode: LimitMode
@@ -107,10 +107,10 @@ class NetworkFacts:
     it is False.
 
     ``claimed`` has the limits for bans on unproven evidence. ``plan`` is that of the kernel's present rules,
-    without limits if there is no daemon. ``fence`` is None without a fence or a daemon. ``alarms`` are the
-    active alarms about ``network``. ``enforcing``: enforcement is not switched off. ``live``: the facts are
-    from a daemon. ``problems`` has a line for each fact that could not be read. ``location`` is where the
-    first address is.
+    without limits if there is no daemon. ``admission`` is None without a daemon, and if all networks may
+    reach the SIP ports. ``alarms`` are the active alarms about ``network``. ``enforcing``: enforcement is not
+    switched off. ``live``: the facts are from a daemon. ``problems`` has a line for each fact that could not
+    be read. ``location`` is where the first address is.
     """
 
     network: Network
@@ -129,7 +129,7 @@ class NetworkFacts:
     contains_exempt: bool = False
     claimed: Claimed = Factory(Claimed)
     plan: FirewallPlan = Factory(FirewallPlan)
-    fence: FenceFacts | None = None
+    admission: Admission | None = None
     alarms: tuple[AlarmRecord, ...] = ()
     enforcing: bool = True
     live: bool = True
@@ -137,10 +137,10 @@ class NetworkFacts:
     location: Location = UNKNOWN
 
     @property
-    def fenced(self) -> FenceFacts | None:
-        """The fence, if the address is outside; None for a network, of which a part may be inside."""
-        single = self.network.prefixlen == self.network.max_prefixlen
-        return self.fence if single and self.fence is not None and not self.fence.inside else None
+    def outside(self) -> Admission | None:
+        """What keeps the address from the SIP ports; None for a network, of which a part may be inside."""
+        single, found = self.network.prefixlen == self.network.max_prefixlen, self.admission
+        return found if single and found is not None and not found.inside else None
 
     @property
     def verdict(self) -> AddressVerdict:
@@ -169,7 +169,7 @@ class NetworkFacts:
     @property
     def gets_in(self) -> bool:
         """Whether the network is a stranger whose packets get in."""
-        kept_out = self.fenced is not None and self.fenced.mode is LimitMode.ENFORCE
+        kept_out = self.outside is not None and self.outside.mode is LimitMode.ENFORCE
         return self.verdict is AddressVerdict.STRANGER and not kept_out
 
     @property

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ringfence import street
 from ringfence.values.location import text_of
 from ringfence.values.network import parse_network
 
@@ -61,8 +62,8 @@ def address_headline(found: Mapping[str, Any]) -> str:
         transports = sorted((scope.removeprefix("sip-").upper() for scope in scopes), reverse=True)
         by = "" if "sip" in scopes else f" by {' and '.join(transports)}"
         return f"{address} is banned from the SIP ports{by}"
-    fence = found["fence"]
-    if verdict == "stranger" and fence is not None and fence["outside"] and fence["mode"] == "enforce":
-        return f"{address} is not banned, but the fence keeps it from the SIP ports"
+    for reason in street.functions("why", "kept_out") if verdict == "stranger" else ():
+        if text := reason(found):
+            return f"{address} is not banned, but {text}"
     texts = {"friend": "is a friend", "stranger": "is not banned", "protected": "is never banned by a rule"}
     return f"{address} {texts.get(verdict, f'is {verdict}')}"

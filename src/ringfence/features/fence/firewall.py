@@ -22,7 +22,7 @@ from ringfence.alarm_codes import Alarm
 from ringfence.clock import format_duration
 from ringfence.config.schema import Settings
 from ringfence.errors import ControlError
-from ringfence.explain.facts import FenceFacts
+from ringfence.explain.facts import Admission
 from ringfence.features.fence.alarms import FenceAlarmCode
 from ringfence.features.fence.settings import FenceSettings
 from ringfence.firewall.cleanup import flush_everything
@@ -170,14 +170,14 @@ class Fence(RulePart):
         one = Outside(account, address, str(friend.reason), self._clock.wall())
         state.outside = [*state.outside[-MOST_OUTSIDE + 1 :], one]
 
-    def facts_about(self, network: Network) -> dict[str, FenceFacts]:
+    def facts_about(self, network: Network) -> dict[str, Admission]:
         """Return whether the fence admits ``network``, and how many of its packets came from outside."""
         if self.in_force is LimitMode.OFF:
             return {}
         if self.admits(network):
-            return {"fence": FenceFacts(self.in_force, inside=True)}
+            return {"admission": Admission(self.in_force, inside=True)}
         seen = (one.packets for one in self._enforcer.backend.outsiders() if overlap(one.network, network))
-        return {"fence": FenceFacts(self.in_force, inside=False, packets=sum(seen))}
+        return {"admission": Admission(self.in_force, inside=False, packets=sum(seen))}
 
     # -- what is in force ------------------------------------------------------------------------------
 
