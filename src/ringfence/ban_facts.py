@@ -1,4 +1,4 @@
-"""What became of bans: the facts that ``bans.book`` reports to its listeners, such as the live feed.
+"""What became of bans: the facts that ``bans.book`` reports to its listeners, such as the detector.
 
 A ban becomes a fact when the kernel has acknowledged it, and its end when the kernel no longer has it. No ban
 is placed twice, and each placed ban is over exactly once, unless it is forgotten. When enforcement is

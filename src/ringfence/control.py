@@ -73,7 +73,7 @@ MAX_ANSWER = 256 * 1024 * 1024  # enough for a list of a million bans
 MOST_LISTED = 8_388_608
 """The maximum of the field ``most`` of the request ``bans``: the kernel's sets never have more bans."""
 LINE_KINDS = ("event", "attempt", "ban", "alarm")
-"""The kinds of lines in the daemon's live feed. A command can choose which kinds it gets."""
+"""The kinds of lines of what happens in the daemon. A command that follows them can choose kinds."""
 IDLE_TIMEOUT = 60.0
 """Seconds until the daemon closes a connection on which no request arrives, or whose answer is not read."""
 ANSWER_TIMEOUT = 30.0  # seconds that a command waits for its answer while the daemon works on it
@@ -193,7 +193,7 @@ class Unrecorded:
 
 @frozen
 class Stream:
-    """A result that has no end, until the client disconnects: lines of JSON, each with its line feed."""
+    """A result that has no end, until the client disconnects: lines of JSON, each with its newline."""
 
     lines: AsyncIterator[bytes]
 

@@ -254,7 +254,7 @@ def build_daemon(
         (
             failures.on_judgement,
             features.on_judgement,
-            side.common.feed.on_judgement,
+            side.common.followers.on_judgement,
             side.kernel.effectiveness.on_judgement,
         ),
     )
@@ -263,7 +263,7 @@ def build_daemon(
         effects,
         clock,
         settings.asterisk[0].name,
-        [side.common.feed.on_events],
+        [side.common.followers.on_events],
         connections.refresh,
     )
     wire = _wire(pipeline, side) if settings.wire else None

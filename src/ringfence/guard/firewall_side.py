@@ -32,8 +32,8 @@ from ringfence.guard.exemptions import (
     NetworkFollower,
     ProtectedNetworks,
 )
-from ringfence.guard.feed import Feed
 from ringfence.guard.firewall_manager import ChangeWatch, FirewallManager, RulePart, RuleUpdates, WantedRules
+from ringfence.guard.followers import Followers
 from ringfence.host.names import Names
 from ringfence.host.routes import missing_interfaces
 from ringfence.lists.locator import Locator
@@ -160,11 +160,11 @@ class StoreWatch:
 
 @frozen
 class CommonParts:
-    """What each part of the daemon may use: the clock, the database, the alarms, the feed, the listeners.
+    """What each part of the daemon may use: the clock, the database, the alarms, the listeners.
 
-    ``feed`` passes changes on to the live page. ``locator`` looks up the locations of addresses. Each of
-    ``listeners`` is called with each fact: about bans, alarms and requests, a new configuration, and the
-    counters of the rules. More may be added before the start.
+    ``followers`` passes changes on to commands that follow them. ``locator`` looks up the locations of
+    addresses. Each of ``listeners`` is called with each fact: about bans, alarms and requests, a new
+    configuration, and the counters of the rules. More may be added before the start.
     """
 
     clock: Clock
@@ -172,7 +172,7 @@ class CommonParts:
     store_watch: StoreWatch
     alarms: Alarms
     kept_alarms: KeptAlarms
-    feed: Feed
+    followers: Followers
     locator: Locator
     listeners: list[Callable[[Any], object]]
 
@@ -297,13 +297,13 @@ def _clear_office(alarms: Alarms, fact: object) -> None:
 
 
 def _common(settings: Settings, store: Store, clock: Clock) -> CommonParts:
-    feed = Feed(clock.wall)
-    listeners: list[Callable[[Any], object]] = [feed.on_fact]
+    followers = Followers(clock.wall)
+    listeners: list[Callable[[Any], object]] = [followers.on_fact]
     alarms = Alarms(clock.wall, listeners)
     listeners.append(partial(_clear_office, alarms))
     watch, kept = StoreWatch(store, clock), KeptAlarms(alarms, store)
     locator = Locator(files_of(settings))
-    return CommonParts(clock, store, watch, alarms, kept, feed, locator, listeners)
+    return CommonParts(clock, store, watch, alarms, kept, followers, locator, listeners)
 
 
 def build_firewall_side(

@@ -66,7 +66,7 @@ class RequestHandlers:
             **ListRequests(side.exempt.lists, self._store.entries, self._clock.wall).handlers(),
             "friends": self._friends,
             **self._friend_requests.handlers(),
-            **side.common.feed.handlers(),
+            **side.common.followers.handlers(),
             **AlarmRequests(side.common.alarms, side.common.kept_alarms, self._store, self._clock).handlers(),
             "locations": self._locations,
             "why": AddressFacts(self._side).answer,

@@ -168,7 +168,7 @@ class Tops(Feature):
 
     async def _overview(self, _: Mapping[str, Any]) -> object:
         """Return the data of the live display (``ringfence top``)."""
-        senders = grouped(self._side.common.feed.latest(["attempt"]), SENDER)
+        senders = grouped(self._side.common.followers.latest(["attempt"]), SENDER)
         senders = await self._side.common.locator.add_to(senders, "subject")
         side, now = self._side, self._side.common.clock.wall()
         latest = side.kernel.enforcer.ledger.latest(MOST_BANS)

@@ -17,8 +17,8 @@ from ringfence.ban_facts import Over, Placed
 from ringfence.control import LINE_KINDS, PEER, Peer
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.errors import ControlError
-from ringfence.guard import feed as module
-from ringfence.guard.feed import Feed
+from ringfence.guard import followers as module
+from ringfence.guard.followers import Followers
 from ringfence.values.ban import BanEnd, Scope
 from ringfence.values.event import EventKind
 
@@ -44,16 +44,16 @@ def test_every_kind_is_one_line() -> None:
     """An event, an attempt, a ban with its end, and an alarm arrive in their order, hostile text escaped."""
 
     async def run() -> list[dict[str, Any]]:
-        feed = Feed(lambda: 60.0)
-        stream = feed.follow(LINE_KINDS)
+        followers = Followers(lambda: 60.0)
+        stream = followers.follow(LINE_KINDS)
         async with asyncio.TaskGroup() as group:
             waiting = group.create_task(lines(stream, 5))
             await asyncio.sleep(0)
-            feed.on_events([event(EventKind.INVALID_PASSWORD, account=HOSTILE)])
-            feed.on_judgement(judged(HOSTILE))
-            feed.on_fact(Placed([ban_of("192.0.2.1", made=attempts(1, account=HOSTILE))], announced=True))
-            feed.on_fact(Over(NETWORK, Scope.FULL, BanEnd.EXPIRED))
-            feed.on_fact(AlarmEvent(AlarmCode.PHONE_BROKEN, HOSTILE, HOSTILE, "began", 1.0))
+            followers.on_events([event(EventKind.INVALID_PASSWORD, account=HOSTILE)])
+            followers.on_judgement(judged(HOSTILE))
+            followers.on_fact(Placed([ban_of("192.0.2.1", made=attempts(1, account=HOSTILE))], announced=True))
+            followers.on_fact(Over(NETWORK, Scope.FULL, BanEnd.EXPIRED))
+            followers.on_fact(AlarmEvent(AlarmCode.PHONE_BROKEN, HOSTILE, HOSTILE, "began", 1.0))
         return waiting.result()
 
     found = asyncio.run(run())
@@ -70,12 +70,12 @@ def test_a_slow_reader_loses_lines_and_gets_their_number(monkeypatch: pytest.Mon
     monkeypatch.setattr(module, "MOST_WAITING", 10)
 
     async def run() -> list[dict[str, Any]]:
-        feed = Feed(lambda: 60.0)
+        followers = Followers(lambda: 60.0)
         async with asyncio.TaskGroup() as group:
-            waiting = group.create_task(lines(feed.follow(["attempt"]), 11))
+            waiting = group.create_task(lines(followers.follow(["attempt"]), 11))
             await asyncio.sleep(0)
             for _ in range(25):
-                feed.on_judgement(judged())
+                followers.on_judgement(judged())
         return waiting.result()
 
     found = asyncio.run(run())
@@ -91,14 +91,14 @@ def test_lost_lines_are_reported_where_they_are_missing(monkeypatch: pytest.Monk
     monkeypatch.setattr(module, "PACE", 0.0)
 
     async def run() -> list[dict[str, Any]]:
-        feed = Feed(lambda: 60.0)
-        stream = feed.follow(["attempt"])
+        followers = Followers(lambda: 60.0)
+        stream = followers.follow(["attempt"])
         async with asyncio.TaskGroup() as group:
             first = group.create_task(lines(stream, 4))
             await asyncio.sleep(0)
             for _ in range(12):
-                feed.on_judgement(judged())
-        feed.on_judgement(judged())
+                followers.on_judgement(judged())
+        followers.on_judgement(judged())
         return first.result() + await lines(stream, 8)
 
     found = asyncio.run(run())
@@ -118,11 +118,11 @@ def test_a_line_is_encoded_once_for_all_followers(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(module, "_attempt", counted)
 
     async def run() -> list[dict[str, Any]]:
-        feed = Feed(lambda: 60.0)
+        followers = Followers(lambda: 60.0)
         async with asyncio.TaskGroup() as group:
-            waiting = [group.create_task(lines(feed.follow(["attempt"]), 1)) for _ in range(3)]
+            waiting = [group.create_task(lines(followers.follow(["attempt"]), 1)) for _ in range(3)]
             await asyncio.sleep(0)
-            feed.on_judgement(judged())
+            followers.on_judgement(judged())
         return [row for task in waiting for row in task.result()]
 
     assert asyncio.run(run()) == [{"what": "attempt", "account": "204"}] * 3
@@ -133,10 +133,10 @@ def test_nothing_is_missed_before_the_first_line() -> None:
     """What happens between the request and the first line arrives, once."""
 
     async def run() -> list[dict[str, Any]]:
-        feed = Feed(lambda: 60.0)
-        feed.on_judgement(judged("1"))
-        stream = feed.follow(["attempt"])
-        feed.on_judgement(judged("2"))
+        followers = Followers(lambda: 60.0)
+        followers.on_judgement(judged("1"))
+        stream = followers.follow(["attempt"])
+        followers.on_judgement(judged("2"))
         return await lines(stream, 2)
 
     assert [row["account"] for row in asyncio.run(run())] == ["1", "2"]
@@ -145,13 +145,13 @@ def test_nothing_is_missed_before_the_first_line() -> None:
 def test_the_ends_of_many_bans_displace_no_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     """The latest of each kind are kept, and shown in the order in which they happened."""
     monkeypatch.setattr(module, "MOST_LATEST", 3)
-    feed = Feed(lambda: 60.0)
-    feed.on_judgement(judged())
+    followers = Followers(lambda: 60.0)
+    followers.on_judgement(judged())
     for _ in range(9):
-        feed.on_fact(Over(NETWORK, Scope.FULL, BanEnd.EXPIRED))
-    feed.on_fact(AlarmEvent(AlarmCode.PHONE_BROKEN, "204", "wrong", "began", 1.0))
+        followers.on_fact(Over(NETWORK, Scope.FULL, BanEnd.EXPIRED))
+    followers.on_fact(AlarmEvent(AlarmCode.PHONE_BROKEN, "204", "wrong", "began", 1.0))
 
-    found = [row["what"] for row in feed.latest(LINE_KINDS)]
+    found = [row["what"] for row in followers.latest(LINE_KINDS)]
     assert found == ["attempt", "ban", "ban", "ban", "alarm"]
 
 
@@ -160,29 +160,29 @@ def test_followers_are_limited_and_forgotten(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(module, "MOST_FOLLOWERS", 1)
 
     async def run() -> None:
-        feed = Feed(lambda: 60.0)
+        followers = Followers(lambda: 60.0)
         async with asyncio.TaskGroup() as group:
-            waiting = group.create_task(lines(feed.follow(LINE_KINDS), 99))
+            waiting = group.create_task(lines(followers.follow(LINE_KINDS), 99))
             await asyncio.sleep(0)
             with pytest.raises(ControlError):
-                feed.follow(LINE_KINDS)
+                followers.follow(LINE_KINDS)
             token = PEER.set(Peer(5, 1))
-            feed.follow(LINE_KINDS)
+            followers.follow(LINE_KINDS)
             PEER.reset(token)
             waiting.cancel()
-        feed.follow(LINE_KINDS)
+        followers.follow(LINE_KINDS)
 
     asyncio.run(run())
 
 
 def test_the_latest_are_kept_without_a_follower() -> None:
     """Attempts are kept, also under a forged address; a later proof is no attempt."""
-    feed = Feed(lambda: 60.0 * 100)
+    followers = Followers(lambda: 60.0 * 100)
     for how in (Disposition.COUNTED, Disposition.PROVEN, Disposition.FORGED):
-        feed.on_judgement(judged(how=how))
-    feed.on_fact(AlarmEvent(AlarmCode.PHONE_BROKEN, "204", "wrong", "began", 1.0))
-    feed.on_fact(Placed([ban_of("192.0.2.1")], announced=True))
+        followers.on_judgement(judged(how=how))
+    followers.on_fact(AlarmEvent(AlarmCode.PHONE_BROKEN, "204", "wrong", "began", 1.0))
+    followers.on_fact(Placed([ban_of("192.0.2.1")], announced=True))
 
-    assert [row["what"] for row in feed.latest(["attempt", "ban"])] == ["attempt", "attempt", "ban"]
-    assert [row["standing"] for row in feed.latest(["attempt"])] == ["counted", "forged"]
-    assert feed.latest(["attempt"])[0]["address"] == str(ip_address("192.0.2.1"))
+    assert [row["what"] for row in followers.latest(["attempt", "ban"])] == ["attempt", "attempt", "ban"]
+    assert [row["standing"] for row in followers.latest(["attempt"])] == ["counted", "forged"]
+    assert followers.latest(["attempt"])[0]["address"] == str(ip_address("192.0.2.1"))

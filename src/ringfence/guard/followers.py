@@ -1,4 +1,4 @@
-"""The live feed: a line for each event, attempt, ban and alarm, for the commands that follow it.
+"""The lines of what happens, for the commands that follow it: events, attempts, bans and alarms.
 
 Each such command is a *follower*. Each user has at most ``MOST_FOLLOWERS``, and the control socket limits the
 connections of all users. An entry is encoded when the first
@@ -99,7 +99,7 @@ class _Follower:
             self.lost = 0
 
 
-class Feed:
+class Followers:
     """Passes entries on to the followers, and keeps the latest ones. ``wall`` returns wall-clock seconds."""
 
     def __init__(self, wall: Callable[[], float]) -> None:
