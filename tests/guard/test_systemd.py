@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.guard.process import feed_watchdog, notify, watchdog_interval
+from ringfence.guard.process import feed_watchdog, report_state, watchdog_interval
 
 
 @contextmanager
@@ -24,7 +24,7 @@ def test_a_state_is_one_datagram(tmp_path: Path) -> None:
     """A state is sent unchanged to the socket that NOTIFY_SOCKET names."""
     path = str(tmp_path / "notify")
     with listening(path) as systemd:
-        notify("READY=1", {"NOTIFY_SOCKET": path})
+        report_state("READY=1", {"NOTIFY_SOCKET": path})
         assert systemd.recv(100) == b"READY=1"
 
 
@@ -32,20 +32,20 @@ def test_an_abstract_socket_is_written_with_an_at() -> None:
     """A name with a leading @ is an abstract socket of the kernel, without a file."""
     name = f"ringfence-test-{os.getpid()}"
     with listening(f"\0{name}") as systemd:
-        notify("STOPPING=1", {"NOTIFY_SOCKET": f"@{name}"})
+        report_state("STOPPING=1", {"NOTIFY_SOCKET": f"@{name}"})
         assert systemd.recv(100) == b"STOPPING=1"
 
 
 @pytest.mark.parametrize("environ", [{}, {"NOTIFY_SOCKET": ""}])
 def test_without_systemd_nothing_is_sent(environ: dict[str, str]) -> None:
     """If no socket is named, nothing is sent."""
-    notify("READY=1", environ)
+    report_state("READY=1", environ)
 
 
 def test_a_missing_socket_of_systemd_is_an_error(tmp_path: Path) -> None:
     """If the socket that systemd named is missing, the caller gets an error."""
     with pytest.raises(FileNotFoundError):
-        notify("READY=1", {"NOTIFY_SOCKET": str(tmp_path / "nobody")})
+        report_state("READY=1", {"NOTIFY_SOCKET": str(tmp_path / "nobody")})
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Loads the configuration: a TOML file becomes typed settings, or a list of all problems with key paths.
 
 Every key has a default, except the AMI secret and some keys of tables that are optional themselves (such as
-``to`` in ``[[notify.mail]]``). Unknown keys, wrong types and impossible values are all reported at once, so
+the recipients of mail). Unknown keys, wrong types and impossible values are all reported at once, so
 that an administrator can fix all of them together. Therefore values are checked while they are read, by the
 hooks of ``converters``, and not by the constructors of the settings, which would stop at the first problem.
 

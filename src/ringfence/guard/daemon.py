@@ -77,7 +77,7 @@ class StartupWait:
         self._log = structlog.get_logger()
 
     def begin(self) -> None:
-        """Keep decisions to ban from now on; :meth:`run` carries them out."""
+        """Keep each decision to ban from now on; :meth:`run` carries them out."""
         self._effects.hold()
 
     async def run(self) -> None:
@@ -149,7 +149,7 @@ class Daemon:
             self._startup.begin()
             self._sources.configure(settings.asterisk_with_logs())
             tasks = [group.create_task(work) for work in self._work()]
-            process.notify("READY=1")
+            process.report_state("READY=1")
             release_freed_memory()
             self._log.info("daemon.ready", firewall=self._side.kernel.backend.name)
             await self._stopped.wait()

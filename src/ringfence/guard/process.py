@@ -377,18 +377,14 @@ def _is_at(descriptor: int, directory: int, name: str) -> bool:
         return False
 
 
-# -- notifications to systemd: sd_notify(3) and the watchdog, without a library
+# -- states for systemd: sd_notify(3) and the watchdog, without a library
 #
-# A notification is one datagram with lines ``NAME=value``, sent to the socket that the environment variable
+# A state is one datagram with lines ``NAME=value``, sent to the socket that the environment variable
 # ``NOTIFY_SOCKET`` names. If the variable is not set (in a shell or a container), nothing is sent.
 
 
-def notify(state: str, environ: Mapping[str, str] = os.environ) -> None:
-    """Send one state such as ``READY=1``. Raise OSError if sending fails."""
-    _send(state, environ)
-
-
-def _send(state: str, environ: Mapping[str, str], flags: int = 0) -> None:
+def report_state(state: str, environ: Mapping[str, str] = os.environ, flags: int = 0) -> None:
+    """Send one state such as ``READY=1``, with ``flags`` of send(2). Raise OSError if sending fails."""
     address = environ.get("NOTIFY_SOCKET")
     if not address:
         return
@@ -401,7 +397,7 @@ def _send(state: str, environ: Mapping[str, str], flags: int = 0) -> None:
 def stopping(environ: Mapping[str, str] = os.environ) -> None:
     """Report that the daemon is stopping; errors are ignored."""
     with suppress(OSError):
-        _send("STOPPING=1", environ, socket.MSG_DONTWAIT)
+        report_state("STOPPING=1", environ, socket.MSG_DONTWAIT)
 
 
 def feed_watchdog(environ: Mapping[str, str] = os.environ) -> None:
@@ -410,7 +406,7 @@ def feed_watchdog(environ: Mapping[str, str] = os.environ) -> None:
     If the socket's buffer is full, this report is lost. The next call sends another one.
     """
     with suppress(OSError):
-        _send("WATCHDOG=1", environ, socket.MSG_DONTWAIT)
+        report_state("WATCHDOG=1", environ, socket.MSG_DONTWAIT)
 
 
 def watchdog_interval(environ: Mapping[str, str] = os.environ) -> float | None:

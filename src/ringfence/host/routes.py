@@ -27,17 +27,17 @@ from ringfence.values.network import Network, contains
 
 # -- follows the kernel's links, addresses and routes by rtnetlink, with the library pyroute2
 #
-# Everything is read again after each burst of notifications. The content of a notification is not used. So
-# a lost notification (ENOBUFS), a repeated change, or a new socket needs no special treatment.
+# Everything is read again after each burst of messages. The content of a message is not used. So
+# a lost message (ENOBUFS), a repeated change, or a new socket needs no special treatment.
 #
 # A dump comes in several parts. If something changes between two of them, entries may be missing or appear
 # twice, and the kernel marks the rest of the dump (NLM_F_DUMP_INTR). pyroute2 ignores the mark. This module
 # checks it, and reads such a dump again.
 
 
-# Seconds without a notification that end a burst. An interface that comes up causes several at once.
+# Seconds without a message that end a burst. An interface that comes up causes several at once.
 _SETTLE = 0.05
-_RECEIVE_BUFFER = 1 << 20  # some thousand notifications
+_RECEIVE_BUFFER = 1 << 20  # some thousand messages
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
 
 READINGS = 6
@@ -59,7 +59,7 @@ async def follow(
     *,
     apart: float = 0.0,
 ) -> None:
-    """Call ``read`` now and after each notification of ``groups``, and ``changed`` if its result has changed.
+    """Call ``read`` now and after each message of ``groups``, and ``changed`` if its result has changed.
 
     ``groups`` are multicast groups of rtnetlink, one bit each. This runs until cancelled. There are at least
     ``apart`` seconds between two readings. ``failed`` is called with each error of the socket, and if a dump
@@ -81,7 +81,7 @@ async def follow(
                         known = now
                         changed(now)
                     await asyncio.sleep(apart)
-                    await _notified(route)
+                    await _burst(route)
         except (NetlinkError, OSError) as error:
             failed(HostError(f"{what} cannot be followed by rtnetlink: {error}"))
         except HostError as error:
@@ -144,8 +144,8 @@ class _Mark:
         return self._parser(kind, flags, number)
 
 
-async def _notified(route: AsyncIPRoute) -> None:
-    """Wait for a notification, and then until no other one follows within ``_SETTLE`` seconds.
+async def _burst(route: AsyncIPRoute) -> None:
+    """Wait for a message, and then until no other one follows within ``_SETTLE`` seconds.
 
     The second wait takes at most ten times ``_SETTLE``.
     """

@@ -293,9 +293,9 @@ class NetlinkConnection:
         self._socket: socket.socket | None = None
         self._sequence = 0
         self.port: int | None = None
-        """The socket's netlink port, which identifies our changes in notifications; None without a socket.
+        """The socket's netlink port, which identifies our changes in the kernel's messages.
 
-        Another thread may read it.
+        It is None without a socket. Another thread may read it.
         """
 
     def __enter__(self) -> Self:

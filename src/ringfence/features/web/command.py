@@ -17,7 +17,7 @@ from ringfence.config.converters import HOOKS, ListenAddress
 from ringfence.errors import WebError
 from ringfence.features.web import LOOPBACK
 from ringfence.guard.process import configure as configure_logging
-from ringfence.guard.process import notify
+from ringfence.guard.process import report_state
 
 DEFAULT_LISTEN = "127.0.0.1:8721"
 DEFAULT_CONTROL = Path("/run/ringfence/control.sock")
@@ -134,4 +134,4 @@ def _serve(where: ListenAddress | Path, url: str, client_header: str, control: P
         ) from None
     place = where if isinstance(where, Path) else (where.address, where.port)
     settings = WebSettings(place, Site(url, client_header), control, logins)
-    serve(settings, lambda: notify("READY=1"))
+    serve(settings, lambda: report_state("READY=1"))
