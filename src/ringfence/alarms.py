@@ -27,6 +27,7 @@ restores the alarms that had not cleared (:meth:`Alarms.restore`).
 from collections.abc import Callable, Iterable, Sequence
 from heapq import nlargest
 from math import inf, isfinite
+from operator import attrgetter
 
 import structlog
 from attrs import define, evolve, frozen
@@ -223,7 +224,7 @@ class Alarms:
         times = outside.pop(subject, 0) + 1
         if times > 1:
             others = (state for state in of_code.values() if not state.record.held)
-            least = min(others, key=lambda state: state.record.times, default=None)
+            least = min(others, key=attrgetter("record.times"), default=None)
             if least is not None and least.record.times < times:
                 self._end(of_code.pop(least.record.subject))
                 return times
@@ -298,11 +299,11 @@ class Alarms:
         self.expire()
         found: list[AlarmRecord] = []
         for of_code in self._up.values():
-            often = nlargest(SHOWN // 2, _shown(of_code), key=lambda one: (one.times, one.last))
+            often = nlargest(SHOWN // 2, _shown(of_code), key=attrgetter("times", "last"))
             numbers = {one.number for one in often}
             others = (one for one in _shown(of_code) if one.number not in numbers)
-            found += often + nlargest(SHOWN - SHOWN // 2, others, key=lambda one: one.last)
-        return sorted(found, key=lambda alarm: -alarm.last)
+            found += often + nlargest(SHOWN - SHOWN // 2, others, key=attrgetter("last"))
+        return sorted(found, key=attrgetter("last"), reverse=True)
 
     def expire(self) -> None:
         """Clear the alarms whose time is over: nothing activated them again within ``lasts`` seconds."""
@@ -319,7 +320,7 @@ class Alarms:
         """Return all active alarms, also dismissed ones, in the order in which they began."""
         self.expire()
         found = (state.record for of_code in self._up.values() for state in of_code.values())
-        return sorted(found, key=lambda record: record.number)
+        return sorted(found, key=attrgetter("number"))
 
     # -- requests of administrators
 

@@ -25,7 +25,7 @@ from heapq import nsmallest
 from ipaddress import IPv4Network, IPv6Network
 from itertools import islice
 from math import inf, isfinite
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
 from attrs import define, evolve
@@ -443,7 +443,7 @@ class Ledger:
         self._assumed_lengths.add(subject.prefixlen)
         self._next_expiry = min(self._next_expiry, expires)
         if len(self._assumed) > MOST_ASSUMED:
-            first = nsmallest(max(1, MOST_ASSUMED // 8), self._assumed.items(), key=lambda item: item[1])
+            first = nsmallest(max(1, MOST_ASSUMED // 8), self._assumed.items(), key=itemgetter(1))
             for key, _ in first:
                 del self._assumed[key]
 

@@ -40,6 +40,7 @@ Not bounded is an attacker with many networks that have nothing in common: each 
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
+from operator import attrgetter
 
 from ringfence.detect.history import Key, Subject, Subjects, unpack_network
 from ringfence.values.ban import Scope
@@ -84,7 +85,7 @@ def networks_to_ban(subject: Subject, members: Iterable[Key], subjects: Subjects
     if first is None:
         near_parts = _parts_without(near, _known_in(near, subjects), own.prefixlen, subjects)
         first = next((part for part in near_parts if contains(part, own)), own)
-    others = sorted((part for part in parts if part != first), key=lambda part: part.prefixlen)
+    others = sorted((part for part in parts if part != first), key=attrgetter("prefixlen"))
     return (first, *others[: MOST_PARTS - 1])
 
 

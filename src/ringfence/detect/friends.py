@@ -18,6 +18,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterable, Iterator
 from ipaddress import ip_network
 from itertools import islice
+from operator import attrgetter
 from typing import Generic, TypeVar
 
 from ringfence.detect.new_friends import GUILTY_FOR, YOUNG_FOR, AccountKey, NewFriends
@@ -209,7 +210,7 @@ class Friends:
                 if key not in first or one.since < first[key].since:
                     first[key] = one
         new = [one for one in first.values() if now - one.since < YOUNG_FOR]
-        new = sorted((one for one in new if one.reason not in _NOT_LEARNED), key=lambda one: one.since)
+        new = sorted((one for one in new if one.reason not in _NOT_LEARNED), key=attrgetter("since"))
         for one in new:
             self.new.restore(account_of(one), sender_of(one.address), one.since)
         return new

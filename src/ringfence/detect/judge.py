@@ -10,6 +10,7 @@ their own limits (``friend_attempts``), and claimed evidence never bans a friend
 from collections import OrderedDict, deque
 from collections.abc import Collection, Hashable, Iterable, Sequence
 from math import inf
+from operator import attrgetter
 from typing import Generic, TypeVar
 
 from attrs import Factory, define
@@ -397,7 +398,7 @@ class Judge:
                     and not (fact.account in each and each[fact.account].proven)
                 ):
                     each[fact.account] = fact
-            return sorted(each.values(), key=lambda fact: fact.at)
+            return sorted(each.values(), key=attrgetter("at"))
         return found
 
     def _full(self, subject: Subject, rule: Rule, found: Sequence[Fact], at: float) -> Decision:
@@ -556,7 +557,7 @@ class Judge:
                 failures = [one for one in self._history.attempts(key) if one.account == attempt.account]
                 found += failures[-1:]
                 self._history.consume(key, claimed=True)
-        found.sort(key=lambda one: one.time)
+        found.sort(key=attrgetter("time"))
         return tuple(found)
 
     def _count_for_prefix(self, subject: Subject, fact: Fact) -> Decision | None:
@@ -602,7 +603,7 @@ class Judge:
         for key in count.subjects:
             found += self._history.attempts(key)
             self._history.consume(key)
-        found.sort(key=lambda attempt: attempt.time)
+        found.sort(key=attrgetter("time"))
         return tuple(found[-rule.attempts :])
 
     def tick(self, now: float) -> list[AccountKey]:

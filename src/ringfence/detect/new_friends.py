@@ -26,6 +26,7 @@ friends.
 """
 
 from collections import OrderedDict, deque
+from functools import partial
 from itertools import islice
 
 from attrs import Factory, define
@@ -55,7 +56,7 @@ class _Account:
     """
 
     senders: OrderedDict[Network, float] = Factory(OrderedDict)
-    guesses: deque[tuple[float, Network, str]] = Factory(lambda: deque(maxlen=MOST_GUESSES))
+    guesses: deque[tuple[float, Network, str]] = Factory(partial(deque, maxlen=MOST_GUESSES))
     guilty: float = 0.0
 
 

@@ -30,6 +30,7 @@ forgotten first. ``MOST_ACCOUNTS`` accounts of a host; the least trusted account
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from operator import attrgetter
 
 from attrs import Factory, define
 
@@ -205,7 +206,7 @@ class Questions:
         With ``address`` only its host is returned; otherwise at most 256, those that asked last.
         """
         if address is None:
-            hosts = sorted((*self._claimed.values(), *self._proven.values()), key=lambda one: one.used)
+            hosts = sorted((*self._claimed.values(), *self._proven.values()), key=attrgetter("used"))
         else:
             host = self._find(address)
             hosts = [host] if host is not None else []

@@ -63,6 +63,7 @@ and ``MOST_EARLY`` early events of each. Times are monotonic seconds.
 """
 
 from collections import Counter, OrderedDict, deque
+from functools import partial
 from math import inf
 
 from attrs import Factory, define
@@ -128,7 +129,7 @@ class _OwnRequests:
     """
 
     sessions: set[bytes] = Factory(set)
-    excused: deque[float] = Factory(lambda: deque(maxlen=_MOST_EXCUSED))
+    excused: deque[float] = Factory(partial(deque, maxlen=_MOST_EXCUSED))
     over: bool = False
 
     def log_in(self, session: bytes) -> None:
@@ -163,8 +164,8 @@ class _Connection:
     address: Address
     port: int
     transport: Transport = Transport.TLS
-    waiting: deque[float] = Factory(lambda: deque(maxlen=MOST_WAITING))
-    early: deque[float] = Factory(lambda: deque(maxlen=MOST_EARLY))
+    waiting: deque[float] = Factory(partial(deque, maxlen=MOST_WAITING))
+    early: deque[float] = Factory(partial(deque, maxlen=MOST_EARLY))
     explained: bool = False
     shown: int = 0
     asked: int = 0

@@ -4,6 +4,7 @@ import enum
 from collections.abc import Iterable, Mapping
 from heapq import nlargest
 from ipaddress import ip_network
+from operator import attrgetter
 from typing import Any
 
 from attrs import Factory, frozen
@@ -111,7 +112,7 @@ class AccountFacts:
     def homes(self) -> dict[Address, Friend]:
         """The addresses where the account works or worked, each with its latest reason; latest seen first."""
         found: dict[Address, Friend] = {}
-        for friend in sorted((*self.friends, *self.former), key=lambda friend: -friend.seen):
+        for friend in sorted((*self.friends, *self.former), key=attrgetter("seen"), reverse=True):
             found.setdefault(friend.address, friend)
         return found
 
@@ -124,7 +125,7 @@ class AccountFacts:
         """
         known = self.homes.values()
         right = [one for one in (*self.friends, *self.former) if one.reason is FriendReason.AUTHENTICATED]
-        return max(right or known, key=lambda friend: friend.seen, default=None)
+        return max(right or known, key=attrgetter("seen"), default=None)
 
     @property
     def failing_at_home(self) -> Failures | None:
@@ -173,17 +174,17 @@ def is_about_account(alarm: AlarmRecord, account: str) -> bool:
 
 def latest_of(friends: Iterable[Friend]) -> tuple[Friend, ...]:
     """Return the friends that were seen last, at most MOST_FRIENDS; the latest first."""
-    return tuple(nlargest(MOST_FRIENDS, friends, key=lambda friend: friend.seen))
+    return tuple(nlargest(MOST_FRIENDS, friends, key=attrgetter("seen")))
 
 
 def failures_of(attempts: Iterable[Attempt]) -> list[Failures]:
     """Group the attempts on one account by address; return the failures of each, the latest first."""
     found: dict[Address, Failures] = {}
-    for attempt in sorted(attempts, key=lambda one: one.time):
+    for attempt in sorted(attempts, key=attrgetter("time")):
         known = found.get(attempt.address)
         first, times = (known.first, known.times) if known is not None else (attempt.time, 0)
         found[attempt.address] = Failures(attempt, first, times + 1)
-    return sorted(found.values(), key=lambda one: -one.last.time)
+    return sorted(found.values(), key=attrgetter("last.time"), reverse=True)
 
 
 def merged(remembered: Iterable[Failures], recorded: Iterable[Failures]) -> tuple[Failures, ...]:
@@ -193,7 +194,7 @@ def merged(remembered: Iterable[Failures], recorded: Iterable[Failures]) -> tupl
     at one address, the daemon's are returned.
     """
     found = {one.last.address: one for one in (*recorded, *remembered)}
-    return tuple(sorted(found.values(), key=lambda one: -one.last.time)[:MOST_SHOWN])
+    return tuple(sorted(found.values(), key=attrgetter("last.time"), reverse=True)[:MOST_SHOWN])
 
 
 _ADVICE = {

@@ -5,6 +5,7 @@ import enum
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
+from operator import attrgetter
 
 from attrs import Factory, evolve, frozen
 
@@ -187,7 +188,7 @@ class NetworkFacts:
         bans = [one.ban for one in self.running if one.ban is not None] + [one.ban for one in self.past]
         remembered = self.story.attempts if self.story is not None else ()
         found = list(_merged(bans, remembered))
-        found.sort(key=lambda seen: seen.attempt.time)
+        found.sort(key=attrgetter("attempt.time"))
         return found
 
 

@@ -16,6 +16,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -246,7 +247,7 @@ class Names:
 def _bounded(networks: frozenset[Network]) -> frozenset[Network]:
     if len(networks) <= MOST_ADDRESSES:
         return networks
-    return frozenset(sorted(networks, key=lambda n: (n.version, int(n.network_address)))[:MOST_ADDRESSES])
+    return frozenset(sorted(networks, key=attrgetter("version", "network_address"))[:MOST_ADDRESSES])
 
 
 async def find(

@@ -8,6 +8,7 @@ addresses. If the deny list had a name, its owner could have any address denied.
 import enum
 import re
 from collections.abc import Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -253,7 +254,7 @@ def texts_of(request: Mapping[str, Any], key: str) -> list[str]:
 
 def addresses(networks: frozenset[Network]) -> list[str]:
     """Return the addresses of a host name as sorted texts."""
-    return [network_text(n) for n in sorted(networks, key=lambda n: (n.version, int(n.network_address)))]
+    return [network_text(n) for n in sorted(networks, key=attrgetter("version", "network_address"))]
 
 
 def network_text(network: Network) -> str:

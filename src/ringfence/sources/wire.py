@@ -54,6 +54,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from math import inf
+from operator import attrgetter
 
 import structlog
 from attrs import define
@@ -213,7 +214,7 @@ class WireSource(SupervisedSource):
 
         A new network is a gap, because its earlier answers did not count.
         """
-        containers = tuple(sorted(networks, key=lambda network: (network.version, network)))
+        containers = tuple(sorted(networks, key=attrgetter("version", "network_address", "prefixlen")))
         new = set(containers) - set(self.containers)
         if containers != self.containers:
             self.containers = containers

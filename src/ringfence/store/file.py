@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -458,7 +459,7 @@ def _columns(connection: sqlite3.Connection, table: str) -> tuple[list[str], lis
     """Return the columns of a table's primary key (``rowid`` if it has none), and all columns to copy."""
     rows = connection.execute(f"PRAGMA table_info({table})").fetchall()
     columns = [str(row[1]) for row in rows]
-    key = [str(row[1]) for row in sorted(rows, key=lambda row: row[5]) if row[5]]
+    key = [str(row[1]) for row in sorted(rows, key=itemgetter(5)) if row[5]]
     return (key, columns) if key else (["rowid"], ["rowid", *columns])
 
 

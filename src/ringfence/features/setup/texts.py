@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from ipaddress import ip_network
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -164,9 +165,8 @@ def crowdsec_text(table: Mapping[str, Any]) -> str:
 
 def sorted_networks(networks: Mapping[Network, str]) -> list[tuple[Network, str]]:
     """Return networks in a fixed order, so that a second run writes the same text."""
-    return sorted(
-        networks.items(), key=lambda one: (one[0].version, int(one[0].network_address), one[0].prefixlen)
-    )
+    ordered = sorted(networks, key=attrgetter("version", "network_address", "prefixlen"))
+    return [(network, networks[network]) for network in ordered]
 
 
 def is_untouched(text: str) -> bool:

@@ -9,6 +9,7 @@ import tty
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import compress
+from operator import itemgetter
 from pathlib import Path
 from textwrap import TextWrapper
 from typing import Annotated, Any
@@ -296,9 +297,9 @@ def _sender(row: dict[str, Any]) -> _Cells:
 def _bans(view: View, sort: str) -> list[_Cells]:
     rows = list(view["latest_bans"])
     if sort == "time left":
-        rows.sort(key=lambda row: row["left"])
+        rows.sort(key=itemgetter("left"))
     elif sort == "address":
-        rows.sort(key=lambda row: row["address"])
+        rows.sort(key=itemgetter("address"))
     return [
         (f"{format_duration(row['left']):>8}", row["address"], account_cell(row), rule_cell(row))
         for row in rows
