@@ -13,7 +13,6 @@ from ringfence.store.bans import RecordedBan
 from ringfence.values.ban import BanEnd
 from ringfence.values.entry import ListKind
 from ringfence.values.friend import FriendReason
-from ringfence.values.location import UNKNOWN
 
 KEYS = [
     *(

@@ -51,7 +51,9 @@ def test_every_kind_is_one_line() -> None:
             await asyncio.sleep(0)
             followers.on_events([event(EventKind.INVALID_PASSWORD, account=HOSTILE)])
             followers.on_judgement(judged(HOSTILE))
-            followers.on_fact(Placed([ban_of("192.0.2.1", made=attempts(1, account=HOSTILE))], announced=True))
+            followers.on_fact(
+                Placed([ban_of("192.0.2.1", made=attempts(1, account=HOSTILE))], announced=True)
+            )
             followers.on_fact(Over(NETWORK, Scope.FULL, BanEnd.EXPIRED))
             followers.on_fact(AlarmEvent(AlarmCode.PHONE_BROKEN, HOSTILE, HOSTILE, "began", 1.0))
         return waiting.result()

@@ -1,7 +1,6 @@
 """Results of the detector: immutable values about attempts and addresses."""
 
 import enum
-from functools import partial
 from math import inf
 
 from attrs import Factory, define, frozen
@@ -206,7 +205,7 @@ class Counts:
     """
 
     by_kind: dict[AttemptKind, list[int]] = Factory(lambda: {kind: [0] * len(Proof) for kind in AttemptKind})
-    proven_later: dict[AttemptKind, int] = Factory(partial(dict.fromkeys, AttemptKind, 0))
+    proven_later: dict[AttemptKind, int] = Factory(lambda: dict.fromkeys(AttemptKind, 0))
     exempt: int = 0
     unconfirmed: int = 0
     late: int = 0

@@ -68,9 +68,13 @@ def _sentences(known: NetworkFacts) -> Iterator[str]:
     denied = known.denied
     yield from (_denied(known, holder) for holder in denied)
     yield from (_passed(holder) for holder in known.on(ListKind.DENY) if holder not in denied)
-    if denied:  # no packet arrives, so nothing is counted
-        return
-    if verdict is AddressVerdict.STRANGER:
+    if not denied:  # otherwise no packet arrives, so nothing is counted
+        yield from _forecast(known)
+
+
+def _forecast(known: NetworkFacts) -> Iterator[str]:
+    """Yield what keeps a stranger out, or what would cause a ban."""
+    if known.verdict is AddressVerdict.STRANGER:
         for sentences in street.functions("why", "forecast"):
             yield from sentences(known)
         if not known.gets_in:

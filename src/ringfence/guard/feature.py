@@ -42,7 +42,8 @@ def packets_of(side: FirewallSide, texts: Mapping[str, str]) -> list[Number]:
     """Return some of the kernel's counters of packets: those that ``texts`` names, with what each counts."""
     latest = side.kernel.counters.latest
     return [
-        Number(name, text, latest and getattr(latest, name), only_grows=True) for name, text in texts.items()
+        Number(name, text, None if latest is None else getattr(latest, name), only_grows=True)
+        for name, text in texts.items()
     ]
 
 
