@@ -17,6 +17,7 @@ from ringfence.detect.unexplained import (
     EARLY,
     FEW,
     LATER,
+    LONGEST,
     MOST_AT_ONCE,
     MOST_EARLY,
     MOST_PARTS,
@@ -65,13 +66,23 @@ def test_an_exchange_that_nothing_explains() -> None:
     assert exchanges.unexplained(20.0, 0.0) == []
 
 
+def test_a_late_report_explains_too() -> None:
+    """Nothing counts before AMI has been read so far, unless AMI takes longer than a Ping may."""
+    exchanges = Exchanges()
+    exchanges.observe(evolve(ONE, number=2), 10.0)
+    assert exchanges.unexplained(10.0 + LONGEST - 0.01, 0.0, 9.99) == []
+    exchanges.explain(EVENT, 10.0 + LONGEST - 0.01)
+    assert exchanges.unexplained(10.0 + LONGEST - 0.01, 0.0, 10.0) == [REMOTE]
+    exchanges.observe(ONE, 30.0)
+    assert exchanges.unexplained(30.0 + LONGEST, 0.0, 29.0) == [REMOTE]
+
+
 def test_many_of_an_address_wait_until_ami_is_read() -> None:
     """If many of an address wait, on one connection or on several, those before what AMI has shown count."""
     exchanges = Exchanges()
     for port in range(FEW + 1):
         exchanges.observe(evolve(ONE, port=port), 10.0 + port / 100)
     exchanges.observe(evolve(ONE, port=0, number=2), 10.5)
-    assert exchanges.unexplained(10.1, 0.0) == []
     assert exchanges.unexplained(10.1, 0.0, 9.9) == []
     assert [one.port for one in exchanges.unexplained(10.01 + BUSY / 2, 0.0, 10.2)] == [0]
     assert [one.port for one in exchanges.unexplained(10.1, 0.0, 10.011)] == [1]
@@ -84,18 +95,18 @@ def test_few_of_an_address_wait_for_their_time() -> None:
     exchanges.observe(evolve(ONE, number=FEW), 10.0)
     exchanges.observe(evolve(ONE, address=B, number=FEW), 10.0)
     assert exchanges.unexplained(10.0 + WAIT / 2, 0.0, 10.0 + WAIT / 2) == []
-    assert not exchanges.is_crowded
+    assert not exchanges.waits_for_ami(10.0 + WAIT / 2)
 
 
 def test_when_ami_must_be_asked() -> None:
-    """As soon as many exchanges of an address wait."""
+    """As soon as many exchanges of an address wait, or one has waited for its time."""
     exchanges = Exchanges()
     for port in range(FEW + 1):
-        assert not exchanges.is_crowded
+        assert not exchanges.waits_for_ami(10.0)
         exchanges.observe(evolve(ONE, port=port), 10.0)
-    found = [exchanges.is_crowded]
+    found = [exchanges.waits_for_ami(10.0)]
     exchanges.explain(evolve(EVENT, remote=Endpoint(A, 0, Transport.TLS)), 10.0)
-    assert [*found, exchanges.is_crowded] == [True, False]
+    assert [*found, *map(exchanges.waits_for_ami, (10.0, 10.0 + WAIT))] == [True, False, True]
 
 
 def test_an_event_explains_one_exchange() -> None:
@@ -559,7 +570,7 @@ def test_the_detector_tells_when_to_ask_ami() -> None:
     """It is worth asking when more answers of one address wait than a phone causes."""
     detector = Detector(RULES)
     detector.observe_exchange(ONE, 0.0)
-    assert not detector.has_crowd
+    assert not detector.waits_for_ami(0.0)
 
     detector.observe_exchange(evolve(ONE, number=100), 0.0)
-    assert detector.has_crowd
+    assert detector.waits_for_ami(0.0)

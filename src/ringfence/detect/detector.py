@@ -282,7 +282,7 @@ class Detector:
             self._exchanges.observe(exchange, now)
 
     def judge_exchanges(
-        self, now: float, wall: float, asterisk: str, since: float | None, read: float = -inf
+        self, now: float, wall: float, asterisk: str, since: float | None, read: float = inf
     ) -> Sequence[Effect]:
         """Judge the exchanges that have waited long enough for an event.
 
@@ -291,10 +291,9 @@ class Detector:
         """
         return self._on_findings(self._unexplained(now, wall, asterisk, since, read), now)
 
-    @property
-    def has_crowd(self) -> bool:
-        """Whether so many exchanges wait that AMI must be asked how far its events have been read."""
-        return self._exchanges.is_crowded
+    def waits_for_ami(self, now: float) -> bool:
+        """Whether exchanges wait until AMI is asked how far its events have been read."""
+        return self._exchanges.waits_for_ami(now)
 
     def _unexplained(
         self, now: float, wall: float, asterisk: str, since: float | None, read: float

@@ -38,11 +38,12 @@ If an answer to counted bytes leaves later, it does not count again. The bytes o
     20 times 330 bytes, no answer                       26 exchanges
 
 Nearly always AMI reports an event within some milliseconds. A busy Asterisk is slower, so an exchange waits
-for ``WAIT``. A guesser must not use that time, on one connection or on many. So if an address has more than
-``FEW`` waiting exchanges, AMI is asked how far its events have been read (``sources/ami.py``). Those of the
-address that lie before that are then unexplained after ``BUSY``: Asterisk publishes an event before it sends
-the answer. A slow AMI is slow to answer too, so an office whose phones all
-log in at once on a busy machine only waits longer.
+for ``WAIT``, and until AMI has shown how far its events have been read (``sources/ami.py``): Asterisk
+publishes an event before it sends the answer. A slow AMI is slow to show this too, so an office whose phones
+all log in at once on a busy machine only waits longer, at most ``LONGEST``.
+
+A guesser must not use that time, on one connection or on many. So if an address has more than ``FEW`` waiting
+exchanges, each waits only for ``BUSY``, and until AMI has been read.
 
 PJSIP reports a request of an unknown account by two events. The first one explains nothing: otherwise the
 pair would also explain a hidden guess.
@@ -79,6 +80,8 @@ MOST_WAITING = 128
 MOST_EARLY = 8
 
 WAIT = 1.0
+LONGEST = 10.0
+"""Seconds: a manager interface that answers no Ping for so long is not listening (``sources/ami.py``)."""
 BUSY = 0.005
 FEW = 4
 EARLY = 1.0
@@ -334,17 +337,20 @@ class Exchanges:
             known.shown = min(known.shown + 1, MOST_WAITING)
             known.explain_one(now)
 
-    @property
-    def is_crowded(self) -> bool:
+    def waits_for_ami(self, now: float) -> bool:
         """Whether it is worth asking how far AMI's events have been read."""
+        crowds = self._crowds()
+        oldest = ((key[0], self._known[key].waiting) for key in self._waiting)
+        return any(crowds[of] > FEW or (waiting and waiting[0] <= now - WAIT) for of, waiting in oldest)
+
+    def _crowds(self) -> Counter[AddressKey]:
+        """Return the number of waiting exchanges of each address."""
         together: Counter[AddressKey] = Counter()
         for key in self._waiting:
             together[key[0]] += len(self._known[key].waiting)
-            if together[key[0]] > FEW:
-                return True
-        return False
+        return together
 
-    def unexplained(self, now: float, since: float | None, read: float = -inf) -> list[Endpoint]:
+    def unexplained(self, now: float, since: float | None, read: float = inf) -> list[Endpoint]:
         """Return the stranger of each exchange that has waited long enough, and forget it.
 
         ``since`` is when the last AMI began to deliver events. None: some AMI does not, so nothing is
@@ -352,13 +358,11 @@ class Exchanges:
         """
         self._count_silent(now)
         found: list[Endpoint] = []
-        together: Counter[AddressKey] = Counter()
-        for key in self._waiting:
-            together[key[0]] += len(self._known[key].waiting)
+        crowds = self._crowds()
         for key in list(self._waiting):
             known = self._known[key]
             waiting = known.waiting
-            end = max(now - WAIT, min(read, now - BUSY) if together[key[0]] > FEW else -inf)
+            end = max(min(read, now - (BUSY if crowds[key[0]] > FEW else WAIT)), now - LONGEST)
             while waiting and waiting[0] <= end:
                 came = waiting.popleft()
                 if since is not None and since < came:

@@ -295,7 +295,7 @@ class Pipeline:
             now, self._clock.wall(), self.wire_asterisk, self._reporting, self._read
         )
         self._effects.carry_out(effects)
-        if self._detector.has_crowd:
+        if self._detector.waits_for_ami(now):
             self.ask_amis()
 
     def _on_answers(self, answers: Sequence[Challenge], now: float) -> None:
