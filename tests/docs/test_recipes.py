@@ -25,7 +25,7 @@ def having(pattern: str) -> set[str]:
         ("Add a field of a ban", r"\boffence\b", {"src/ringfence/store/file.py"}),
         ("Add a way in which a ban ends early", r"\bDISPLACED\b", set()),
         ("Add a rule", r'"slow"', set()),
-        ("Add a stage", r"\bSHORTEN\b", set()),
+        ("Add a stage", r"\bSHORTEN\b", {"src/ringfence/features/hep/stage.py"}),
     ],
 )
 def test_a_recipe_names_all_files(recipe: str, example: str, more: set[str]) -> None:
