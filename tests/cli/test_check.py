@@ -56,6 +56,7 @@ def test_all_is_well(tmp_path: Path) -> None:
     ):
         guard.config.chmod(0o600)
         until(lambda: guard.source_is("listening"), "the source listens")
+        until(lambda: not guard.status()["asking_waits"], "the rules that wait for the friends")
         before = run("ipset", "save"), run("iptables", "-t", "raw", "-S")
         code, lines = lines_of(guard)
 

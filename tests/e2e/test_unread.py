@@ -45,6 +45,7 @@ def test_guesses_behind_a_fold_or_in_fragments_end(
     with shared(open22, logs=NO_LOGS) as guard, unread(open22, source, transport, fragments=fragments) as one:
         one.fill(FOLDED if fragments == 1 else BYE)
         one.guess(MANY, pause=0.5, stopped=lambda: source in guard.banned())
+        print("checked", one.checked, "bans", guard.bans())
         until(lambda: scopes(guard) == {source: "sip"}, "the ban")
 
         assert one.checked <= FEW
