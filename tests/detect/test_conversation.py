@@ -235,7 +235,7 @@ def test_a_closed_window_diverts_what_came_before_it() -> None:
 
 
 def test_nobody_is_answered_for_long() -> None:
-    """What waits longer than a conversation is remembered is forgotten."""
+    """A request that waits longer than a conversation is remembered is forgotten."""
     talk = Conversations()
     talk.ask(asks(1), 0.0, challenged=True)
     assert blind(talk, LIFE) == []
@@ -413,7 +413,7 @@ def test_a_cut_answer_belongs_to_the_oldest_guess() -> None:
 
 
 def test_no_question_explains_a_refusal_on_an_unread_connection() -> None:
-    """What was not read may be a guess with the same number. A request with credentials is still one."""
+    """Unread data may be a guess with the same number. A request with credentials is still one."""
     talk = Conversations()
     talk.ask(by_tcp(asks(1, credentials=False)), 0.0)
     talk.ask(by_tcp(asks(2)), 0.0)

@@ -425,7 +425,7 @@ def of_24s(trial: Trial) -> Sequence[str]:
 
 @contextmanager
 def traced(lab: Lab) -> Iterator["Trace"]:
-    """Let Asterisk trace its SIP messages while the block runs."""
+    """Make Asterisk trace its SIP messages while the block runs."""
     trace = Trace(lab)
     try:
         yield trace

@@ -21,7 +21,7 @@ Log = Callable[[], AbstractContextManager[IO[bytes]]]
 
 @contextmanager
 def failing(pid: int, call: str, error: str, when: str, path: Path | None = None) -> Iterator[None]:
-    """Let system calls of a process fail while the block runs, as ``strace -e inject`` does.
+    """Make system calls of a process fail while the block runs, as ``strace -e inject`` does.
 
     ``when`` is the number of the call that fails, such as ``3``, or ``3+`` for all from this one. Only calls
     for the file ``path`` count, if it is set.

@@ -669,7 +669,7 @@ class World:
     bans: dict[str, dict[Key, OwnBan]] = field(factory=lambda: {"a": {}, "b": {}})
 
     def advance(self, seconds: float) -> None:
-        """Advance the clock of both hosts."""
+        """Advance the clock, and expire decisions and bans."""
         self.now += seconds
         for node, sync in self.nodes.items():
             sync.expire(self.now)

@@ -163,7 +163,7 @@ def test_the_stop_sends_what_waits() -> None:
 
 
 def test_the_stop_waits_for_no_channel_that_hangs() -> None:
-    """What could not be sent is logged."""
+    """Messages that could not be sent are logged."""
     desk = Desk("hangs", "refuses")
     desk.hanging, desk.answers = {"hangs"}, {"refuses": REFUSED}
     began = time.monotonic()

@@ -23,7 +23,7 @@ _CHANGES = frozenset({"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmo
 _DONE, _REFUSED = 0, 3
 
 _hook: list[Callable[[], None]] = []
-"""What happens at each write of the process; empty in the test itself."""
+"""The function to call at each write of the process; empty in the test itself."""
 
 
 def _audit(event: str, arguments: tuple[object, ...]) -> None:
@@ -204,7 +204,7 @@ def test_an_interrupt_at_any_write_restores_everything(host: Host, every: int) -
 def test_an_incomplete_restore_after_an_interrupt_is_no_success(
     host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """If the rules stay in the kernel, the error does not say that everything is as before."""
+    """If the rules stay in the kernel, the error does not claim that everything is as before."""
 
     def refuse() -> None:
         raise FirewallError("permission denied")

@@ -200,7 +200,7 @@ def test_an_existing_manager_user_and_channel_are_used(host: Host) -> None:
     ],
 )
 def test_a_manager_user_with_more_rights_is_refused(host: Host, old: str, new: str, shown: str) -> None:
-    """Whoever knows the password of that user could do more than ringfence needs."""
+    """The password of that user would permit more than ringfence needs."""
     user = manager_user(Secret(SECRET))
     assert old in user
     (host.etc / "manager.conf").write_text(f"[general]\nenabled = yes\n{user.replace(old, new)}", "utf-8")
