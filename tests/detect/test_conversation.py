@@ -187,7 +187,7 @@ def test_no_blind_guess_without_a_challenge_or_credentials_or_after_a_loss() -> 
 
 
 def test_a_guess_with_a_diverted_answer_is_blind_soon() -> None:
-    """Nobody else needs to be answered; an answer in time, or one more loss, shows that it is none."""
+    """No other sender has to be answered; an answer in time, or one more loss, shows that it is not blind."""
     talk = Conversations()
     for sequence in (1, 2):
         request = evolve(asks(sequence), diverted=True)
@@ -208,7 +208,7 @@ def test_each_redirected_datagram_without_an_answer_is_found() -> None:
     invented = evolve(asks(2), redirected=True)
     for request in (question, evolve(asks(3), diverted=True), invented, question):
         talk.ask(request, 0.0)
-    talk.forget_silence()  # nobody who is honest waits for an answer elsewhere
+    talk.forget_silence()  # no honest sender waits for an answer elsewhere
     assert blind(talk, DIVERTED_SILENCE) == [1, 2, 1]
     assert blind(talk, SILENCE) == []
 
@@ -468,7 +468,7 @@ def test_a_new_connection_of_the_same_port_is_read_again() -> None:
 
 
 def test_the_oldest_unread_connection_is_forgotten_first() -> None:
-    """The number of connections is bounded; a fragment by UDP is none."""
+    """The number of connections is bounded; a fragment by UDP is not one."""
     talk = Conversations()
     talk.ask(evolve(UNREAD, transport=Transport.UDP), 0.0)
     for port in range(MOST_UNREAD_CONNECTIONS + 1):

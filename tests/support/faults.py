@@ -1,4 +1,4 @@
-"""Faults of the machine: system calls that fail, and logs that nobody can write."""
+"""Faults of the machine: system calls that fail, and logs that cannot be written."""
 
 import os
 import pty
@@ -154,7 +154,7 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
 def change_under_fault(folder: Path, change: str, when: str, backend: str = "memory") -> str:
     """Send a request of ``CHANGES`` while writes to the write-ahead log fail; return what is wrong, or "".
 
-    If the answer does not say that the change is not recorded, it must be recorded at once; otherwise when
+    If the answer does not report that the change is unrecorded, it must be recorded at once; otherwise when
     the alarm has cleared. The daemon is killed, and starts as after a reboot.
     """
     with Guard(folder, firewall={"backend": backend}) as guard:

@@ -121,7 +121,7 @@ def test_no_text_from_outside_is_a_link(text: str, harmless: str) -> None:
 
 
 OUR_OWN = {"event", "severity", "time", "name", "seconds", "scope", "offence", "attempts"}
-"""The fields of an event in which nobody else can write."""
+"""The fields of an event in which no sender can write."""
 
 
 def test_every_field_of_a_notification_is_without_links() -> None:

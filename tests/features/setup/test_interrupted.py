@@ -149,7 +149,7 @@ def test_an_undo_that_is_killed_at_any_write_can_be_repeated(host: Host, every: 
 
 @TRIED
 def test_a_disk_that_is_full_for_a_moment_at_any_write_changes_nothing(host: Host, every: int) -> None:
-    """If a write fails, setup restores everything by itself, and reports it."""
+    """If a write fails, setup restores everything automatically, and reports it."""
     clean = host.digest()
     _, writes = run_with(host, lambda _at: None)
     assert run(host, undo=True)

@@ -125,7 +125,7 @@ def test_a_venv_gets_the_files_that_a_package_installs(tmp_path: Path) -> None:
 
 
 def test_after_the_changes_there_is_nothing_to_change(host: Host) -> None:
-    """A second plan has no change, also if other networks are found later and nobody changed the file."""
+    """A second plan has no change, also if other networks are found later and the file is unchanged."""
     first = plan(host.found(), host.paths)
     for change in first.changes:
         change.apply()
