@@ -1,4 +1,4 @@
-"""Networks that are never banned, and those that pass in the kernel: this host's own, the lists, the friends."""
+"""Networks that are never banned, or that pass in the kernel: this host's own, the lists, the friends."""
 
 import asyncio
 import time

@@ -481,7 +481,7 @@ class Feeds:
         self._accepted |= names
 
     def update(self, protected: Mapping[Network, str], most: int, now: float) -> bool:
-        """Read the lists that changed; return whether other networks are in force than before.
+        """Apply the lists that changed; return whether other networks are in force than before.
 
         ``protected`` are networks that this host needs.
         """

@@ -57,7 +57,7 @@ class FenceRequests(Feature):
         }
 
     def end(self) -> None:
-        """Make the fence only observe if its trial was not confirmed: no process is left to end it."""
+        """Make the fence only observe if its trial was not confirmed: no daemon is left to end it."""
         if self._fence.end_trial():
             self._side.kernel.rules.update()
             if self._side.kernel.rules.has_succeeded:  # otherwise the standby process needs the record
