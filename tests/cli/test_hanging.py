@@ -52,7 +52,7 @@ def test_a_change_is_withdrawn(guard: Guard, command: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("command", [("bans", "--past"), ("report",), ("allow", "list")], ids=" ".join)
 def test_a_list_is_read_from_the_database(guard: Guard, command: tuple[str, ...]) -> None:
-    """A command that reads reports once that the daemon hangs, and answers from the database."""
+    """A reading command reports once that the daemon hangs, and answers from the database."""
     with stopped(guard) as hangs:
         done = guard.command(*command)
 

@@ -241,7 +241,7 @@ def test_after_a_week_a_sender_is_no_longer_new() -> None:
 
 
 def test_a_guilty_account_is_guilty_after_a_restart() -> None:
-    """Its alarm is restored: it makes no friend, and its senders without a friend are tainted."""
+    """Its alarm shows it: the account makes no friend, and its senders without a friend are tainted."""
     friends, now = Friends(), 1_000.0
     friends.remember(reason(sender(1), since=900.0, until=950.0))
     friends.add(reason(sender(2), since=900.0))

@@ -1,7 +1,7 @@
 """Honest phones that hostile text names, and programs on the host of the PBX that send to them.
 
-The phones use the right password and send no hostile text. Whatever strangers write about them and send to
-them, none may be banned.
+The phones use the right password and send no hostile text. Whatever strangers write about them, and whatever
+others send to them, none may be banned.
 """
 
 import json
