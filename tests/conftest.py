@@ -107,7 +107,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:  # noqa: ANN401 - pytest-xdist has no types
-    """Take over what another process hands over."""
+    """Add the results that another process hands over."""
     output = getattr(node, "workeroutput", {})
     for key, name in ((_NOT_RUN, "not_run"), (_TESTED_VERSIONS, "versions")):
         found = node.config.stash[key]
@@ -171,7 +171,7 @@ def each_asterisk(request: pytest.FixtureRequest) -> Lab:
 
 @pytest.fixture(name="fail2ban_client")
 def _fail2ban_client(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let programs find ``fail2ban-client``, and leave the test out if the laboratory has no fail2ban."""
+    """Put ``fail2ban-client`` into the PATH, and skip the test if the laboratory has no fail2ban."""
     if reason := fail2ban.why_no_fail2ban():
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("bin")

@@ -112,7 +112,7 @@ def served(path: Path, *lines: bytes) -> list[Any]:
 
 @contextmanager
 def served_by(path: Path, serve_one: Callable[[socket.socket], object]) -> Iterator[None]:
-    """Let a thread serve the only connection of a daemon while the block runs."""
+    """Serve the only connection of a daemon in a thread while the block runs."""
     path.unlink(missing_ok=True)
     with closing(socket.socket(socket.AF_UNIX)) as server:
         server.bind(str(path))
@@ -464,7 +464,7 @@ def test_a_daemon_that_hangs(path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_daemon_that_hangs_in_a_request(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the daemon has read the request, the error says that it may still be carried out."""
+    """If the daemon has read the request, the error states that it may still be carried out."""
     monkeypatch.setattr(control, "_time_used", lambda _: "")
     monkeypatch.setattr(control, "SILENCE", 1.0)  # longer than a thread needs to read
     ended = threading.Event()

@@ -344,7 +344,7 @@ def test_an_assumed_ban_lasts_until_its_end() -> None:
 
 
 def test_the_scopes_of_assumed_bans_are_distinct() -> None:
-    """Each scope counts by itself, and all end together."""
+    """Each scope counts separately, and all end together."""
     ledger = Ledger()
     ledger.assume(ONE, Scope.SIP_UDP, 10.0)
     assert (dropped(ledger, 0.0), dropped(ledger, 0.0, Scope.SIP_UDP)) == ([], [1])

@@ -17,7 +17,7 @@ from ringfence.threads import SHARED, ThreadedLoop, Threads, start_aside
 
 @contextmanager
 def refused(after: int = 0) -> Iterator[None]:
-    """Let the kernel refuse each new thread, after it has granted ``after`` of them."""
+    """Refuse each new thread, as the kernel does, after ``after`` of them were granted."""
     granted, start = 0, threading._start_new_thread  # type: ignore[attr-defined]
 
     def refuse(*arguments: object) -> int:

@@ -87,7 +87,7 @@ class Deadline:
     def watch(self, connection: socket.socket) -> None:
         """Shut ``connection`` at the end; raise TimeoutError if it opened too late.
 
-        An answer with `Connection: close` takes the socket from its HTTPConnection, so that one cannot tell.
+        An answer with `Connection: close` takes the socket from its HTTPConnection, so that one loses it.
         """
         self._connection = connection
         self.check()

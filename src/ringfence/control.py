@@ -182,7 +182,7 @@ def _parts_of_list(rows: Iterable[object]) -> Iterator[bytes]:
 
 @frozen
 class Unrecorded:
-    """The result of a change that is in force, but that the database could not record. ``why`` says why.
+    """The result of a change that is in force, but that the database could not record. ``why`` is the reason.
 
     The answer to the client is ``{"ok": RESULT, "not_recorded": WHY}``.
     """
@@ -309,7 +309,7 @@ def _hanging(connection: socket.socket) -> HangingError:
     process = _process_at(connection)
     with suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)  # from here on, the daemon does not begin the request
-    # SIOCOUTQ has the same number. What the daemon has not read before the shutdown, it never carries out.
+    # SIOCOUTQ has the same number. The daemon never carries out what it has not read before the shutdown.
     unread = any(fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)))
     request = "will not be carried out" if unread else "may still be carried out when the daemon goes on"
     return _hangs(process, f"This request {request}.")
@@ -336,7 +336,7 @@ def _time_used(process: int) -> str:
 
 
 def _state_of(process: int) -> str:
-    """Return why a process does not run, if the kernel says so; else ""."""
+    """Return why a process does not run, if the kernel reports it; else ""."""
     reasons = {"T": ", stopped by a signal", "t": ", stopped by a debugger", "D": ", waiting for a disk"}
     return reasons.get("".join(_fields_of(process)[:1]), "")
 
@@ -533,7 +533,7 @@ def _signs_of_life(writer: asyncio.StreamWriter) -> Iterator[None]:
 
 @define(eq=False)
 class _Share:
-    """What one user, or all users except root together, may use of the daemon at a time, and use now.
+    """The limits and the present use of the daemon by one user, or by all users except root together.
 
     ``connections`` is the number of open connections. ``held`` is the number of bytes of unread answers and
     of requests that are not handled yet. ``running`` limits the requests that run, and ``lists`` the lists
@@ -753,7 +753,7 @@ class _Connection:
             await self._write(_END)
 
     async def _next_part(self, parts: Iterator[bytes]) -> bytes | None:
-        """Make the next part of a list in a thread; None at its end.
+        """Make the next part of a list in a thread; None after the last one.
 
         Of all users except root, one part is made at a time.
         """

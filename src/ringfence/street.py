@@ -1,8 +1,8 @@
 """The features of ringfence, one row each, and what the guard collects from them (the *street*).
 
 The guard is every package outside ``features``: sources, detection, bans, firewall, lists, and commands such
-as ``why`` and ``status``. It imports no feature by its name. A feature is the package ``features/NAME``. What
-it adds has fixed names, and each of these modules is optional. The guard loads a module where it needs it:
+as ``why`` and ``status``. It imports no feature by its name. A feature is the package ``features/NAME``. Its
+additions have fixed names, and each of these modules is optional. The guard loads a module where it needs it:
 
 - in the package itself: ``COMMANDS``, its commands
 - in the module ``settings``, if it has a table in ringfence.toml: ``TABLE``, its type. The rest is

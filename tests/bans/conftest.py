@@ -1,4 +1,4 @@
-"""What the tests of the bans share."""
+"""Fixtures that the tests of the bans share."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The book of bans against a plain model: the same bans, and facts that tell each of them once."""
+"""The book of bans against a plain model: the same bans, and facts that report each of them once."""
 
 from collections.abc import Callable, Iterable, Sequence
 from ipaddress import ip_network
@@ -75,7 +75,7 @@ class Kernel:
 
 
 class Told:
-    """What a listener knows that hears every fact, and nothing else."""
+    """The knowledge of a listener that gets every fact, and nothing else."""
 
     def __init__(self) -> None:
         self.bans: dict[Key, float] = {}
@@ -275,7 +275,7 @@ class World:
         self.kernel.refused = {*networks}
 
     def do_wait(self, seconds: float) -> None:
-        """Let time pass, and do the periodic work."""
+        """Advance the clock, and do the periodic work."""
         self.now += seconds
         self.apply(self.book.expire(self.now))
         self.kernel.bans = {key: end for key, end in self.kernel.bans.items() if end > self.now}
@@ -288,7 +288,7 @@ class World:
                 self.placed([(key, end) for key, (end, one) in self.pending.items() if one is news], news)
 
     def do_lose(self, networks: list[Network]) -> None:
-        """Let the kernel lose the bans of these networks, and restore them."""
+        """Remove the bans of these networks from the kernel, and restore them."""
         lost = [key for key in self.bans if key[0] in networks]
         self.kernel.bans = {key: end for key, end in self.kernel.bans.items() if key not in lost}
         self.apply(self.book.restore([key_of(*key) for key in lost], self.now))

@@ -115,7 +115,7 @@ def test_a_ban_that_gives_way_in_its_own_batch_stays_ended(world: World) -> None
 
 
 def test_nobody_is_notified_of_the_rest_of_a_ban(world: World) -> None:
-    """The parts of a network that stay banned are passed on, but announced to nobody, also after a retry."""
+    """The parts of a network that stay banned are passed on, but not announced, also after a retry."""
     world.enforcer.ban([ip_network("203.0.113.0/30")], HOUR, "a reason")
     world.facts.clear()
     refused = ip_network("203.0.113.2/31")

@@ -1,4 +1,4 @@
-"""What faults of the disk, of the log and of the clock break: nothing that was acknowledged."""
+"""Faults of the disk, of the log and of the clock: they break nothing that was acknowledged."""
 
 import tempfile
 import time
@@ -70,7 +70,7 @@ def _logs() -> Figure:
 
 
 def _guards_without_log(folder: Path, way: str) -> str:
-    """Let a rule ban while the log cannot be written; return what is wrong, or ""."""
+    """Make a rule ban while the log cannot be written; return what is wrong, or ""."""
     with ami_server() as pbx, LOGS[way]() as log:
         guard = Guard(folder, ami={"port": pbx.port}, rules={"guess": {"attempts": 3, "ban": ["1h"]}})
         guard.start(log=log)

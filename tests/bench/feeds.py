@@ -37,7 +37,7 @@ def figures(_: Path | None) -> Iterator[Figure]:
 
 
 def hostile(folder: Path) -> Figure:
-    """Let the daemon's parts take over hostile lists, and count the addresses that must pass and do not."""
+    """Feed hostile lists to the daemon's parts, and count the addresses that must pass and do not."""
     played = play(folder, HOSTILE)
     return nobody_dropped(f"{played.lists} hostile feeds ({played.taken} taken over)", played)
 

@@ -30,7 +30,7 @@ FAULTS = {
     "answers cut at every 100th byte": [Fault(cut=length) for length in range(0, 4_000, 100)],
     "500 and 200 in turn": [Fault(status=500), Fault()] * 20,
 }
-"""What goes wrong with the requests, one after the other."""
+"""The faults of the requests, one after the other."""
 AT_ONCE = 1.0
 """Seconds in which a ban must be in force at the host itself, whatever the API does."""
 
@@ -50,7 +50,7 @@ def figures(_: Path | None) -> Iterator[Figure]:
 
 
 def hostile(folder: Path) -> Figure:
-    """Let the daemon's parts apply hostile decisions, and count the addresses that must pass and do not."""
+    """Apply hostile decisions in the daemon's parts, and count the addresses that must pass and do not."""
     played = play_decisions(folder, HOSTILE)
     what = f"{played.lists} hostile answers of a local API ({played.taken} changed what is applied)"
     return nobody_dropped(what, played)

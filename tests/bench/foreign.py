@@ -1,4 +1,4 @@
-"""What others send to the daemon: a local API, a country database, a feed, and a container, all hostile.
+"""Attacks on the daemon by a local API, a country database, a feed, and a container.
 
 Each attack has a daemon of its own. While it lasts, root asks for something every few milliseconds.
 """
@@ -42,7 +42,7 @@ NOTHING = b'{"new":null,"deleted":null}'
 
 @define
 class Outcome:
-    """What an attack did: the numbers of ends, pauses and slow answers, and the rest at its worst."""
+    """The effects of an attack: the numbers of ends, pauses and slow answers, and the rest at its worst."""
 
     ends: int = 0
     hangs: int = 0
@@ -204,7 +204,7 @@ def together(folder: Path) -> Outcome:
 
 
 def database(folder: Path) -> Outcome:
-    """Let the daemon read a database of 131 072 records, each of which leads to very many values."""
+    """Make the daemon read a database of 131 072 records, each of which leads to very many values."""
     path = endless(folder / "x.mmdb")
 
     def during(guard: Guard) -> None:
@@ -223,7 +223,7 @@ def database(folder: Path) -> Outcome:
 
 
 def growing(folder: Path) -> Outcome:
-    """Let a feed's file grow whenever it is read."""
+    """Make a feed's file grow whenever it is read."""
     path, over = folder / "list.txt", threading.Event()
     path.write_bytes(b"198.51.100.1\n")
     os.utime(path, (1, 1))

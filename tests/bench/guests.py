@@ -1,4 +1,4 @@
-"""What root and the daemon notice while guests of the machine attack a daemon with 262,000 bans.
+"""Effects on root and the daemon while guests of the machine attack a daemon with 262,000 bans.
 
 Each attack lasts some seconds. Meanwhile root asks for the status and the alarms, bans and unbans. The bans
 are in the nftables of a network namespace.

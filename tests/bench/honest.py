@@ -1,4 +1,4 @@
-"""What honest strangers suffer from ringfence: bans, lost calls, and phones that register late.
+"""The harm that ringfence does to honest strangers: bans, lost calls, and phones that register late.
 
 :mod:`tests.support.honest` has their habits. There is no attack, so every ban that closes all of SIP is a
 fault, and so is every phone that is not registered soon. Guests' calls are measured after their network was
@@ -28,7 +28,7 @@ _CORES = PLACED.replace("attacker", "strangers")
 
 @frozen
 class Suffered:
-    """What a habit suffered: its own count, and the scopes of the bans in its network."""
+    """The outcome of a habit: its own count, and the scopes of the bans in its network."""
 
     done: Done
     bans: Sequence[str]
@@ -60,7 +60,7 @@ def _allowed(name: str) -> str:
 
 
 def _lived(backend: str) -> dict[str, Suffered]:
-    """Let all live with one Asterisk and one daemon: first the light habits at the same time."""
+    """Run all habits with one Asterisk and one daemon: first the light habits at the same time."""
     allowed = {_allowed(name): habit for name, habit in honest.GUESTS_CALLS.items()}
     light = {**honest.PINGS, **honest.REFUSED_CALLS, **honest.GUESTS_CALLS, **allowed}
     with bed(extra=honest.configured(), firewall=defended(backend)) as here:

@@ -52,7 +52,7 @@ MANY = [f"100.64.{high}.{low}" for high in range(40) for low in range(250)]
 
 COMPARED = ("etc", "usr", "var")
 VOLATILE = ("var/log/asterisk/", "var/log/journal/", "var/lib/systemd/timers/")
-"""What Asterisk and systemd write all the time."""
+"""Files that Asterisk and systemd write all the time."""
 
 _HELPS = """\
 import json, os, subprocess, time

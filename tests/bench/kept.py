@@ -43,7 +43,7 @@ def sources(root: Path = _ROOT) -> str:
 
 
 def write(of: str, parts: Mapping[str, Measured]) -> None:
-    """Keep the parts so far of a run; ``of`` says what is measured."""
+    """Keep the parts so far of a run; ``of`` names what is measured."""
     KEPT.parent.mkdir(exist_ok=True)
     new = KEPT.with_suffix(".new")
     rows = {name: asdict(part) for name, part in parts.items()}

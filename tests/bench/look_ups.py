@@ -1,6 +1,6 @@
 """Seconds without SIP while datagrams make Asterisk look up names, and the name server is silent.
 
-The datagrams redirect their answer to nobody (``maddr=255.255.255.255``), with hidden credentials in the
+The datagrams redirect their answer to nowhere (``maddr=255.255.255.255``), with hidden credentials in the
 second fragment, or to hosts of other names. The settings are those that setup writes, or that
 `check` recommends. For comparison, the same datagrams meet an Asterisk without these settings,
 with ringfence and without it.

@@ -2,7 +2,7 @@
 
 A ping is an OPTIONS that no ``identify`` matches, as from an SBC (one account for all) or a monitor (an
 account that exists). An hour of pings, one every 29 s, is sent within seconds. chan_sip reports no OPTIONS,
-and by TLS nobody can read them, so there the pings of PJSIP alone are measured.
+and by TLS they cannot be read, so there the pings of PJSIP alone are measured.
 """
 
 import time

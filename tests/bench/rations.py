@@ -40,7 +40,7 @@ STOPPED = 10  # seconds
 MOST_STOPPED = 60
 PHONE_SECONDS = 5
 REGISTRATIONS = 2_000
-"""So many that the CPU, which the kernel tells in hundredths of a second, can be compared."""
+"""So many that the CPU time, which the kernel reports in hundredths of a second, can be compared."""
 _LOOPS = 4
 _APART = 1.1
 """Seconds between two trials of one way; an attacker gets its answers in the first tenths of one."""

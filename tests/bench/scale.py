@@ -84,7 +84,7 @@ def _guard_at(host: str, folder: Path, crowdsec: dict[str, Any]) -> Iterator[Gua
 
 @contextmanager
 def _relay(host: str) -> Iterator[None]:
-    """Let the namespace ``host`` reach CrowdSec, on its own loopback interface."""
+    """Make CrowdSec reachable in the namespace ``host``, on its own loopback interface."""
     with inside(host):
         listener = socket.create_server(("127.0.0.1", PORT))
     thread = threading.Thread(target=_accept, args=(listener,))
@@ -223,7 +223,7 @@ def _cpu(pids: Sequence[int]) -> float:
 
 
 def _ban(processes: Sequence[Process], seconds: float, rate: float) -> None:
-    """Let the hosts ban so many addresses a second, all together."""
+    """Make the hosts ban so many addresses a second, all together."""
     for process in processes:
         process.ask("ban", seconds, rate / len(processes))
 

@@ -50,7 +50,7 @@ def parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Parts:
 
 
 def test_an_interrupted_run_measures_only_what_is_missing(parts: Parts, tmp_path: Path) -> None:
-    """The part that ended stays, the interrupted one is measured again, and the page says so."""
+    """The part that ended stays, the interrupted one is measured again, and the page mentions it."""
     parts.error = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
         parts.run()

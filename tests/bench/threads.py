@@ -1,4 +1,4 @@
-"""What the kernel refuses, and what hangs: threads, child processes, pipes, and a daemon that is stopped."""
+"""Refusals of the kernel, and hangs: threads, child processes, pipes, and a daemon that is stopped."""
 
 import os
 import shlex

@@ -8,7 +8,7 @@
 - Guesses with two Authorization headers, of which the first hides the second from Asterisk's events.
 - Guesses whose answers go nowhere.
 
-ringfence reads all sources, unless a row says otherwise. Each trial has its own network. Rows with the same
+ringfence reads all sources, unless a row names others. Each trial has its own network. Rows with the same
 Asterisk, sources and rules share an Asterisk and a daemon, and their trials run one after the other.
 """
 

@@ -89,7 +89,7 @@ def guarding(*, shown: bool) -> Costs:
 
 @define
 class Shown:
-    """What Chromium shows with 10,000 bans: times in milliseconds, and what no page may have."""
+    """Results of Chromium with 10,000 bans: times in milliseconds, and what no page may have."""
 
     first: list[float] = field(factory=list)
     updates: list[float] = field(factory=list)

@@ -12,14 +12,14 @@ from ringfence.cli.app import app
 
 @pytest.fixture(autouse=True)
 def _commands(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a guard run its commands in this process, except for a test with the fixture ``processes``."""
+    """Run a guard's commands in this process, except for a test with the fixture ``processes``."""
     if "processes" not in request.fixturenames:
         monkeypatch.setattr(Guard, "command", _command)
 
 
 @pytest.fixture
 def processes() -> None:
-    """Let each command of the test be a process, as for an administrator."""
+    """Run each command of the test as a process, as an administrator does."""
 
 
 _started = Guard.command

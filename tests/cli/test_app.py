@@ -63,7 +63,7 @@ def test_help_cuts_no_sentence() -> None:
 
 LOG = FOLDER / "asterisk-22" / "wrong-password-register.security.log"
 HEAVY = {"asyncio", "sqlite3", "pyroute2", "panoramisk", "structlog", "cattrs", "ringfence.config.loader"}
-"""What only the daemon needs, or the commands that read its configuration."""
+"""Modules that only the daemon needs, or the commands that read its configuration."""
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_a_change_is_withdrawn(guard: Guard, command: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("command", [("bans", "--past"), ("report",), ("allow", "list")], ids=" ".join)
 def test_a_list_is_read_from_the_database(guard: Guard, command: tuple[str, ...]) -> None:
-    """A command that reads says once that the daemon hangs, and answers from the database."""
+    """A reading command reports once that the daemon hangs, and answers from the database."""
     with stopped(guard) as hangs:
         done = guard.command(*command)
 
@@ -64,7 +64,7 @@ def test_a_list_is_read_from_the_database(guard: Guard, command: tuple[str, ...]
 
 
 def test_a_full_queue_of_connections_changes_nothing(guard: Guard) -> None:
-    """If the queue of the daemon that hangs is full, the sentence says that the request was not sent."""
+    """If the queue of the daemon that hangs is full, the sentence states that the request was not sent."""
     with stopped(guard) as hangs, ExitStack() as stack:
         with suppress(BlockingIOError):
             while True:

@@ -15,7 +15,7 @@ BEGINS = {
     ("allow", "list"): ("never banned", "ringfence allow add ADDRESS"),
     ("deny", "list"): ("always dropped", "ringfence deny add ADDRESS"),
 }
-"""What each command is for, and the one command to begin with."""
+"""The purpose of each command, and the one command to begin with."""
 FIXES = {
     ("fleet", "test"): "fix: ringfence setup --crowdsec",
     ("notify", "test"): "then: ringfence reload",

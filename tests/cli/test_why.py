@@ -102,7 +102,7 @@ def test_without_the_daemon_the_database_is_read(guard: Guard) -> None:
 
 
 def test_an_invalid_address_is_wrong_usage(tmp_path: Path) -> None:
-    """Text that looks like an address and is none is wrong usage, quoted as typed."""
+    """Text that looks like an address but is not one is wrong usage, quoted as typed."""
     done = Guard(tmp_path).command("why", "192.0.2.300")
 
     assert done.returncode == 2
@@ -165,7 +165,7 @@ def test_every_fact_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_the_ration_of_a_stranger(monkeypatch: pytest.MonkeyPatch, mode: LimitMode, what: str) -> None:
-    """A line for each ration says how much of what passes, and whether the kernel drops the others."""
+    """A line for each ration states how much of what passes, and whether the kernel drops the others."""
     ration, asking = Ration(mode, burst=4, rate=2), AskingRation(mode, burst=5, rate=2)
     text = " ".join(" ".join(shown(monkeypatch, plan=FirewallPlan(ration=ration, asking=asking))).split())
     rest = f"at once, then 2 a second; the kernel {what} the others"

@@ -59,7 +59,7 @@ def test_a_connection_that_appears_late_counts() -> None:
 
 
 def test_wrong_ports_of_an_address_count_against_it() -> None:
-    """Who names wrong ports of a victim in many lines gets no line confirmed by a right one."""
+    """After lines with many wrong ports of a victim, a right port of it confirms no line."""
     backing = Backing(Connected((VICTIM, 7), (SENDER, TRUE.remote.port)), Senders())
     lines = AmbiguousLines(backing)
     guessed = [reading(VICTIM, 5060), reading(VICTIM, 5061), TRUE]

@@ -67,7 +67,7 @@ def test_a_challenge_confirms_a_line_as_a_claim_and_its_nonce_as_proven() -> Non
 
 
 def test_a_connection_confirms_a_line_by_a_stream() -> None:
-    """The kernel's connection is a handshake, but says nothing about a datagram."""
+    """The kernel's connection is a handshake, but proves nothing about a datagram."""
     parts = Parts(Connected((SENDER, 5062)))
     assert parts.proof(line(Transport.TLS)) is Proof.HANDSHAKE
     assert parts.proof(line()) is None

@@ -187,7 +187,7 @@ def test_no_blind_guess_without_a_challenge_or_credentials_or_after_a_loss() -> 
 
 
 def test_a_guess_with_a_diverted_answer_is_blind_soon() -> None:
-    """Nobody else needs to be answered; an answer in time, or one more loss, shows that it is none."""
+    """No other sender has to be answered; an answer in time, or one more loss, shows that it is not blind."""
     talk = Conversations()
     for sequence in (1, 2):
         request = evolve(asks(sequence), diverted=True)
@@ -208,7 +208,7 @@ def test_each_redirected_datagram_without_an_answer_is_found() -> None:
     invented = evolve(asks(2), redirected=True)
     for request in (question, evolve(asks(3), diverted=True), invented, question):
         talk.ask(request, 0.0)
-    talk.forget_silence()  # nobody who is honest waits for an answer elsewhere
+    talk.forget_silence()  # no honest sender waits for an answer elsewhere
     assert blind(talk, DIVERTED_SILENCE) == [1, 2, 1]
     assert blind(talk, SILENCE) == []
 
@@ -235,7 +235,7 @@ def test_a_closed_window_diverts_what_came_before_it() -> None:
 
 
 def test_nobody_is_answered_for_long() -> None:
-    """What waits longer than a conversation is remembered is forgotten."""
+    """A request that waits longer than a conversation is remembered is forgotten."""
     talk = Conversations()
     talk.ask(asks(1), 0.0, challenged=True)
     assert blind(talk, LIFE) == []
@@ -413,7 +413,7 @@ def test_a_cut_answer_belongs_to_the_oldest_guess() -> None:
 
 
 def test_no_question_explains_a_refusal_on_an_unread_connection() -> None:
-    """What was not read may be a guess with the same number. A request with credentials is still one."""
+    """Unread data may be a guess with the same number. A request with credentials is still one."""
     talk = Conversations()
     talk.ask(by_tcp(asks(1, credentials=False)), 0.0)
     talk.ask(by_tcp(asks(2)), 0.0)
@@ -468,7 +468,7 @@ def test_a_new_connection_of_the_same_port_is_read_again() -> None:
 
 
 def test_the_oldest_unread_connection_is_forgotten_first() -> None:
-    """The number of connections is bounded; a fragment by UDP is none."""
+    """The number of connections is bounded; a fragment by UDP is not one."""
     talk = Conversations()
     talk.ask(evolve(UNREAD, transport=Transport.UDP), 0.0)
     for port in range(MOST_UNREAD_CONNECTIONS + 1):

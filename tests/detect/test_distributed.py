@@ -1,4 +1,4 @@
-"""A distributed attack on one account: how many guesses Asterisk checks in an hour, and who is spared.
+"""A distributed attack on one account: guesses that Asterisk checks in an hour, and spared addresses.
 
 The bans are in force at once, so the figures are those of the detector alone.
 """
@@ -80,7 +80,7 @@ class Attacked:
         return first.decision
 
     def tick(self, time: float) -> None:
-        """Let time pass."""
+        """Advance the detector's clock, and collect its alarms."""
         self.alarms += [one for one in self.detector.tick(time) if isinstance(one, AlarmChange)]
 
     def play(self, guesses: Iterable[Guess]) -> int:
@@ -202,7 +202,7 @@ def under_attack(*friends: str, per_minute: int = 600) -> Attacked:
 def test_a_strangers_first_failure_closes_one_transport_for_minutes(
     transport: Transport, scope: Scope
 ) -> None:
-    """The reason says why so little is enough, and a second failure closes all."""
+    """The reason explains why so little is enough, and a second failure closes all."""
     attacked = under_attack()
     first = attacked.guess(10.0, "203.0.113.7", transport=transport)
     assert first is not None
@@ -300,7 +300,7 @@ def test_so_many_first_failures_a_minute_are_bans() -> None:
 
 
 def test_the_attack_lasts_as_long_as_its_bans() -> None:
-    """Who comes back when a ban of two hours is over finds the account attacked, and the alarm stays."""
+    """An address that returns after a ban of two hours finds the account attacked, and the alarm stays."""
     attacked = under_attack()
     for time in (10.0, 611.0, 2_412.0):
         attacked.guess(time, f"203.0.113.{time % 200:.0f}")

@@ -1,4 +1,4 @@
-"""What one event shows by itself: its role, and the proof of its address."""
+"""The findings from one event alone: its role, and the proof of its address."""
 
 import pytest
 from attrs import evolve

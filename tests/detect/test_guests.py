@@ -44,7 +44,7 @@ def test_each_call_counts_once() -> None:
     ],
 )
 def test_other_requests_and_answers_are_no_calls(request_: CopiedRequest, status: int) -> None:
-    """Nobody is a guest by another method, with credentials, or by a call that Asterisk does not take."""
+    """Another method, credentials, or a call that Asterisk does not take make no guest."""
     guests = Guests()
     recorded(guests, request_, status)
     guests.record(None, status, 0.0, 0.0)

@@ -53,7 +53,7 @@ def test_an_account_makes_some_new_friends_an_hour_and_a_day() -> None:
 
 
 def test_each_account_has_a_limit_of_its_own() -> None:
-    """What one account has used up takes nothing from another; each is reported once."""
+    """The friends of one account do not count against another's limit; each account is reported once."""
     new = NewFriends()
     assert admitted(new, range(30), 0.0) == admitted(new, range(30), 0.0, BOB)
     assert new.take_refused() == [ALICE, BOB]
@@ -188,7 +188,7 @@ STEPS = st.lists(st.tuples(PAUSES, st.integers(0, 40), st.booleans()), max_size=
 
 @given(steps=STEPS)
 def test_a_restart_changes_nothing_for_an_account(steps: list[tuple[float, int, bool]]) -> None:
-    """Restarts in between or not, an account makes the friends that a naive model says."""
+    """Restarts in between or not, an account makes the friends that a naive model expects."""
     friends, now = Friends(), 0.0
     made: dict[int, float] = {}
     for pause, number, restarts in steps:
@@ -241,7 +241,7 @@ def test_after_a_week_a_sender_is_no_longer_new() -> None:
 
 
 def test_a_guilty_account_is_guilty_after_a_restart() -> None:
-    """The alarm says so: it makes no friend, and its senders without a friend are tainted."""
+    """Its alarm shows it: the account makes no friend, and its senders without a friend are tainted."""
     friends, now = Friends(), 1_000.0
     friends.remember(reason(sender(1), since=900.0, until=950.0))
     friends.add(reason(sender(2), since=900.0))

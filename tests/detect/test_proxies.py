@@ -67,7 +67,7 @@ class Pbx:
         return [*self.attribution.observe_requests([asked], next(self._now), "pbx")]
 
     def breaks(self, client: Address) -> None:
-        """Let the TCP connection of a client become unread."""
+        """Make the TCP connection of a client unread."""
         broken = CopiedRequest(client, PORT, (), (), unread=True, transport=TCP)
         assert [*self.attribution.observe_requests([broken], next(self._now), "pbx")] == []
 
@@ -102,7 +102,7 @@ class Pbx:
         transport: Transport = UDP,
         method: str = "REGISTER",
     ) -> None:
-        """Let a client ask through the proxy, and be challenged; that is no attempt."""
+        """Send a client's request through the proxy, and its challenge; that is no attempt."""
         found = self.asks(client, call_id, transport=transport, method=method)
         found += self.sends_to_proxy(nonce)
         assert attempts(found + self.answers(client, call_id, nonce, transport=transport)) == []
@@ -110,7 +110,7 @@ class Pbx:
     def guesses(
         self, client: Address, call_id: bytes, nonce: bytes = NONCE, *, transport: Transport = UDP
     ) -> list[Finding]:
-        """Let a client repeat a nonce with a wrong password; Asterisk refuses it with another nonce."""
+        """Repeat a nonce from a client with a wrong password; Asterisk refuses it with another nonce."""
         found = self.asks(client, call_id, nonce, sequence=2, transport=transport)
         found += self.sends_to_proxy(OTHER)
         return found + self.answers(client, call_id, OTHER, sequence=2, transport=transport)
@@ -262,7 +262,7 @@ def test_an_unknown_account_is_a_claim_of_its_client() -> None:
 
 
 def test_a_forged_notice_with_the_call_id_of_a_client_is_no_claim() -> None:
-    """Who asks through the proxy knows its own Call-ID, and can write it into a notice about a victim."""
+    """A client of the proxy knows its own Call-ID, and can write it into a notice about a victim."""
     pbx = Pbx()
     pbx.challenges(CLIENT, b"a")
     assert attempts(pbx.reports(UNKNOWN, b"a")) == []

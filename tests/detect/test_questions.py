@@ -198,7 +198,7 @@ def test_who_asks_again_and_again_is_named() -> None:
 
 
 def test_who_asks_no_more_is_not_named() -> None:
-    """A carrier that has been silent for ten minutes is not named, and is then counted anew."""
+    """A carrier that has been silent for ten minutes is not named, and is then counted from the start."""
     questions = Questions()
     for number in range(5):
         questions.record(evolve(asked(), time=float(number)), "OPTIONS", float(number))

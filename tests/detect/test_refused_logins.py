@@ -32,7 +32,7 @@ def test_a_login_that_asterisk_refuses_makes_no_friend(refusal: SecurityEvent) -
 
 
 def test_a_refusal_may_be_read_before_its_login() -> None:
-    """The wire may be faster than AMI; two seconds later the refusal says nothing of a login."""
+    """The wire may be faster than AMI; two seconds later the refusal does not concern a login."""
     guard = Player()
     guard.play(at(0, FORBIDDEN), at(0.1, login()))
     assert not guard.is_friend(PHONE)

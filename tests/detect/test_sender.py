@@ -268,7 +268,7 @@ def test_only_a_discarded_attempt_is_evicted() -> None:
 
 
 def by_wire(senders: Senders, address: str, call: bytes, now: float = 0.0) -> Address:
-    """Let the wire report a guess; return its sender."""
+    """Report a guess by the wire; return its sender."""
     refused = event(EventKind.REFUSED, address=address, session=call)
     refused = evolve(refused, source=SourceId("pbx", "wire"))
     senders.record_report(refused, refused.remote.address, now)
@@ -295,7 +295,7 @@ def test_what_ami_has_not_reported_outlives_its_sender() -> None:
 
 
 def opened(senders: Senders, address: str = SENDER, session: bytes = b"call-1", now: float = 0.0) -> None:
-    """Let a sender begin a request in a session."""
+    """Report a sender's request that begins a session."""
     senders.report(event(EventKind.INVALID_ACCOUNT_ID, address=address, session=session), now)
 
 

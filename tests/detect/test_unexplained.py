@@ -441,7 +441,7 @@ def test_short_messages_are_no_guesses() -> None:
 
 
 def test_a_handshake_is_no_guess() -> None:
-    """What a client sends to open TLS or a WebSocket is left out, but no more than it may have."""
+    """The bytes with which a client opens TLS or a WebSocket are left out, up to a limit."""
     exchanges = Exchanges()
     exchanges.observe(evolve(ASKED, asked=OPENING), 10.0)
     exchanges.observe(evolve(ASKED, asked=2 * PART, opens=True), 10.0)
@@ -486,7 +486,7 @@ def test_connections_without_an_answer_are_bounded() -> None:
 
 
 def judged(detector: Detector, number: int, at: float) -> list[Judgement]:
-    """Let the detector judge exchanges that nothing explains."""
+    """Judge exchanges that nothing explains; return the judgements."""
     for port in range(number):
         detector.observe_exchange(evolve(ONE, port=port + 1), at)
     effects = detector.judge_exchanges(at + WAIT, 1_000.0 + at, "pbx", 0.0)

@@ -1,4 +1,4 @@
-"""Nobody is blamed for what another sender, program or phone does: each recipe, on a real Asterisk."""
+"""No address is blamed for what another sender, program or phone does: each recipe, on a real Asterisk."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -102,7 +102,7 @@ def test_guesses_on_connections_that_are_reset_end_with_a_ban(open22: Lab) -> No
 
 @pytest.mark.parametrize("before", [OTHER_REALM, GARBAGE], ids=["other realm", "garbage"])
 def test_a_first_header_hides_no_guess_and_no_proof(open22: Lab, before: bytes) -> None:
-    """Two Authorization headers and a Call-ID of 512 bytes; each guess is paid by an event that nobody hears.
+    """Two Authorization headers and a 512-byte Call-ID; each guess is paid by an event that no source sees.
 
     The ban is full: the nonce in the second header proves the sender.
     """

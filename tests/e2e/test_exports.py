@@ -89,7 +89,7 @@ def test_an_exported_guess_is_not_unexplained_too(lab: Lab, transport: str, host
 
 
 def test_answers_to_asterisk_blame_nobody(lab: Lab) -> None:
-    """A stranger sends Asterisk answers that look like Asterisk's, and nobody is blamed."""
+    """A stranger sends Asterisk answers that look like Asterisk's, and no address is blamed."""
     source, victim = "198.19.99.1", "198.19.99.2"
     with shared(lab, logs=NO_LOGS, hep=HEP) as guard:
         with calling(lab, victim, "TLS") as other, calling(lab, source, "TLS") as caller:

@@ -31,7 +31,7 @@ def _seconds_until_answered(lab: Lab) -> float:
 
 
 def test_check_names_the_host_name_that_stops_asterisk(tmp_path: Path) -> None:
-    """With the name in /etc/hosts all goes on. Without it Asterisk waits for DNS, and `check` says so."""
+    """With the name in /etc/hosts all goes on. Without it Asterisk waits for DNS, and `check` reports it."""
     with with_silent_names(tmp_path, options=_QUICK) as (lab, etc):
         known = _seconds_until_answered(lab)
         assert [*host_name_findings(OWN_NAME, etc / "hosts", etc / "nsswitch.conf")] == []

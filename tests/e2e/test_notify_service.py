@@ -1,4 +1,4 @@
-"""What a program of a channel can do to ringfence on a Debian with systemd and the package: nothing."""
+"""A channel's program on a Debian with systemd and the package: it can do nothing to ringfence."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Ports whose numbers tell nothing, on a real Asterisk: ringfence asks them, and rations what they speak."""
+"""Unusual ports of a real Asterisk: ringfence asks them, and rations the protocols that they speak."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -125,7 +125,7 @@ def test_guesses_are_rationed_at_any_port_of_asterisk_16(odd16: Lab, protocol: s
 
 
 def test_another_tls_port_of_chan_sip_is_rationed(odd16: Lab) -> None:
-    """What a stranger sends to chan_sip's ``tlsbindaddr`` is counted, whatever its port."""
+    """A stranger's packets to chan_sip's ``tlsbindaddr`` are counted, at any port."""
     with rationed(odd16, "nftables", CHAN_SIP_TLS) as guard:
         before = guard.ask("status")["asked"]
         with calling(odd16, "198.19.40.7", "TLS", CHAN_SIP_TLS) as caller:

@@ -1,4 +1,4 @@
-"""Vias below the topmost: they hide no sender, and whoever only receives or relays is never blamed."""
+"""Vias below the topmost: they hide no sender, and addresses that only receive or relay are never blamed."""
 
 import pytest
 from tests.e2e.test_framing import MANY_SENDERS, settle

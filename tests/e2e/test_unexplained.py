@@ -108,7 +108,7 @@ def test_an_office_that_registers_at_once_is_not_counted(open22: Lab, transport:
 def test_an_office_is_not_counted_if_ami_is_late(
     open22: Lab, tmp_path: Path, transport: str, host: int
 ) -> None:
-    """What AMI reports two seconds late explains the same: nothing counts before AMI has been read."""
+    """Reports of AMI that are two seconds late explain the same: nothing counts before AMI has been read."""
     with (
         slow_ami(open22, 2.0) as port,
         guarded(open22, tmp_path, logs=NO_LOGS, firewall=LIMIT, ami={"port": port}) as guard,
@@ -117,7 +117,7 @@ def test_an_office_is_not_counted_if_ami_is_late(
 
 
 def register_at_once(lab: Lab, guard: SharedGuard, transport: str, source: str) -> None:
-    """Let fifty new phones ask four times each, and one log in: few of these count, and no ban follows."""
+    """Ask four times from each of fifty new phones; one logs in: few of these count, and no ban follows."""
     request = Raw(method=b"OPTIONS", from_user=b"alice", extension=b"100")
 
     def ask(number: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""What ringfence concludes from the facts of an account."""
+"""Conclusions of ringfence from the facts of an account."""
 
 import json
 from ipaddress import ip_address

@@ -128,7 +128,7 @@ def test_a_narrow_ban_goes_on_counting() -> None:
 
 
 def test_a_rule_with_scope_sip() -> None:
-    """A ban of Asterisk's ports says so, before and while it runs; nothing is counted meanwhile."""
+    """A ban of Asterisk's ports is named as such, before and while it runs; nothing is counted meanwhile."""
     rule = evolve(GUESS, scope=Scope.SIP)
     before = sentences(story=story(count(rule, 5, 1)))
     during = sentences(running=(running(ban(scope=Scope.SIP)),), story=story(count(rule, 5, 0)))

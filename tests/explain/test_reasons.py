@@ -22,5 +22,5 @@ from ringfence.values.event import EventKind, Service
     ],
 )
 def test_reasons_are_plain_words(event: EventKind, kind: AttemptKind, service: Service, reason: str) -> None:
-    """Each event has the reason that an administrator would say; others keep Asterisk's name."""
+    """Each event has a reason in an administrator's words; others keep Asterisk's name."""
     assert reason_of(evolve(ATTEMPT, event=event, kind=kind, service=service)) == reason

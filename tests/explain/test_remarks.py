@@ -32,7 +32,7 @@ def test_attempts_that_only_the_log_names_do_not_count() -> None:
 
 
 def test_attempts_without_credentials_name_the_fix() -> None:
-    """The sentence tells how the administrator ends short bans of a carrier that is not known yet."""
+    """The sentence explains how the administrator ends short bans of a carrier that is not known yet."""
     bare = tuple(evolve(one, credentials=False) for one in attempts(2))
 
     [sentence] = remarks(known(story=story(made=(*bare, *proven(1)))))
@@ -43,7 +43,7 @@ def test_attempts_without_credentials_name_the_fix() -> None:
 
 
 def test_attempts_of_a_web_page_are_named() -> None:
-    """The sentence tells that the user of a browser may not know what its page does."""
+    """The sentence explains that the user of a browser may not know what its page does."""
     pages = tuple(evolve(one, page=True) for one in attempts(2))
 
     [sentence] = remarks(known(story=story(made=(*pages, *proven(1)))))

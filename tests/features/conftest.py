@@ -1,4 +1,4 @@
-"""What the tests of the features share: the database, and the parts that guard."""
+"""Fixtures that the tests of the features share: the database, and the parts that guard."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -135,7 +135,7 @@ def test_the_ration_refills_slowly(backend: Backend, far: str, cable: Cable) -> 
 
 
 def test_answers_and_other_ports_have_no_ration(backend: Backend, far: str, cable: Cable) -> None:
-    """What can be no guess passes: answers, ACKs, and datagrams to the ports of IAX2 and of others."""
+    """Packets that cannot be guesses pass: answers, ACKs, and datagrams to IAX2's and other ports."""
     plan(backend, PLAN)
     with ends(cable, far, SIP) as (here, there):
         assert arrived(there, here, [GUESS] * 9) == 5
@@ -215,7 +215,7 @@ def test_the_addresses_of_a_64_share_one_ration(backend: Backend, far: str) -> N
     ("name", "pattern"), [("IPv4", "198.18.40.{}"), ("IPv6", "fd00:18:0:{:x}::1")], ids=["/24", "/48"]
 )
 def test_neighbours_share_a_larger_ration(backend: Backend, far: str, name: str, pattern: str) -> None:
-    """Of many addresses of a /24, or /64s of a /48, as many get through at once as its multiple says."""
+    """Of many addresses of a /24, or /64s of a /48, as many get through at once as its multiple permits."""
     cable = CABLES[name]
     plan(backend, PLAN)
     addresses = [pattern.format(number) for number in range(1, MANY + 1)]
@@ -247,7 +247,7 @@ def test_a_rule_that_counts_many_attempts_has_a_ration(backend: Backend, far: st
 
 
 def test_new_rules_keep_what_was_asked(backend: Backend, far: str, cable: Cable) -> None:
-    """A reload of the configuration gives nobody a new ration."""
+    """A reload of the configuration renews no ration."""
     plan(backend, PLAN)
     with ends(cable, far, SIP) as (here, there):
         assert arrived(there, here, [GUESS] * MANY) == 5
@@ -264,7 +264,7 @@ def test_the_ration_may_be_limited_to_interfaces(backend: Backend, far: str, cab
 
 
 def test_the_wire_sees_only_what_passes(backend: Backend, far: str, cable: Cable) -> None:
-    """What Asterisk never sees is not copied either."""
+    """Packets that Asterisk never sees are not copied either."""
     plan(backend, evolve(PLAN, log_group=7))
     with copies(7) as until, ends(cable, far, SIP) as (here, there):
         assert arrived(there, here, [GUESS] * MANY) == 5
@@ -285,7 +285,7 @@ def test_a_banned_address_uses_up_no_ration(backend: Backend, far: str, cable: C
 def test_questions_to_a_container_are_rationed(
     backend: Backend, far: str, wanted: FirewallPlan, expected: int
 ) -> None:
-    """What is routed to Asterisk's container has the ration; another PBX behind this host has none."""
+    """Datagrams to Asterisk's container have the ration; another PBX behind this host has none."""
     plan(backend, wanted)
     with container_ends(far) as (inner, remote):
         assert arrived(remote, inner, [GUESS] * MANY) == expected
@@ -309,7 +309,7 @@ def test_a_stranger_sends_few_bytes_at_once(
 
 
 def test_many_guesses_in_one_segment_are_over_the_ration(backend: Backend, far: str, cable: Cable) -> None:
-    """What is sent at once arrives in single segments, as TCP sends it again."""
+    """Data that is sent at once arrives in single segments, as TCP sends it again."""
     plan(backend, evolve(PLAN, asking=evolve(ASKING, rate=2)))
     with stream(cable, far, SIP) as (here, there):
         there.sendall(b"x" * 40_000)
@@ -325,7 +325,7 @@ def longest_segment(cable: Cable, far: str, port: int) -> int:
 
 @pytest.mark.parametrize("port", [SIP, TLS, HTTP, HTTPS])
 def test_strangers_send_short_segments(backend: Backend, far: str, cable: Cable, port: int) -> None:
-    """What TCP sends again holds no two guesses of usual length; friends send whole frames."""
+    """A segment that TCP sends again holds no two guesses of usual length; friends send whole frames."""
     plan(backend, PLAN)
     assert 536 <= longest_segment(cable, far, port) <= SEGMENT
     assert longest_segment(cable, far, OTHER) > 2 * SEGMENT
@@ -452,7 +452,7 @@ def test_everything_on_a_websocket_is_rationed(backend: Backend, far: str, cable
 
 
 def test_a_containers_streams_are_rationed(backend: Backend, far: str) -> None:
-    """What a stranger sends to Asterisk's container by TCP and by WebSocket has the same ration."""
+    """A stranger's data to Asterisk's container by TCP and by WebSocket has the same ration."""
     plan(backend, WITH_CONTAINER)
     with behind(far) as container:
         for port in (SIP, HTTP):

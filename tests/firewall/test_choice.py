@@ -26,7 +26,7 @@ class ScriptedBackend(MemoryBackend):
     scripted: Sequence[Requirement] = ()
 
     def __attrs_post_init__(self) -> None:
-        """Begin without bans."""
+        """Start without bans."""
         MemoryBackend.__init__(self, self.plan)
 
     def requirements(self) -> list[Requirement]:

@@ -41,7 +41,7 @@ def backend(request: pytest.FixtureRequest, netns: None) -> Iterator[Backend]:
 
 @pytest.fixture
 def lacking(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the kernel lack what makes it reassemble packets."""
+    """Make the kernel lack the extensions that reassemble packets."""
     monkeypatch.setattr(iptables, "_REASSEMBLING_EXTENSIONS", ("gone",))
     monkeypatch.setattr(installation, "REASSEMBLING", "gone")
 
@@ -59,7 +59,7 @@ def dropped(backend: Backend) -> int:
 
 
 def requirements(backend: Backend) -> list[Requirement]:
-    """Return what the backend says of fragments."""
+    """Return the backend's requirements for fragments."""
     return [one for one in backend.requirements() if one.name.startswith("fragments of packets")]
 
 
@@ -83,7 +83,7 @@ def test_a_large_request_is_copied_whole(backend: Backend, far: str, cable: Cabl
 def test_fragments_of_strangers_are_dropped(
     backend: Backend, far: str, cable: Cable, interfaces: tuple[str, ...]
 ) -> None:
-    """Where the kernel does not reassemble, a stranger's request must fit into a packet; `check` says so."""
+    """Where the kernel does not reassemble, a stranger's request must fit into a packet; `check` shows it."""
     plan(backend, FirewallPlan(log_group=GROUP, interfaces=interfaces))
 
     assert not arrives(cable, far, LARGE)
@@ -116,7 +116,7 @@ def test_friends_may_send_large_requests(
 def test_without_any_support_bans_still_work(
     backend: Backend, far: str, cable: Cable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A kernel that can neither reassemble nor drop fragments passes them; `check` says so."""
+    """A kernel that can neither reassemble nor drop fragments passes them; `check` shows it."""
     monkeypatch.setattr(iptables, "_REASSEMBLING_EXTENSIONS", ("gone",))
     monkeypatch.setattr(iptables, "_FRAGMENT_EXTENSIONS", dict.fromkeys((4, 6), ("gone",)))
     monkeypatch.setattr(installation, "REASSEMBLING", "gone")

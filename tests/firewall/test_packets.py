@@ -147,7 +147,7 @@ MADE = [NetworkList.FETCHED, NetworkList.DECIDED]
 
 @pytest.mark.parametrize("made", MADE)
 def test_friends_pass_fetched_networks(backend: Backend, far: str, cable: Cable, made: NetworkList) -> None:
-    """What machines deny drops strangers and no friend; a ban and the deny list by hand drop friends too."""
+    """Machine-made lists drop strangers and no friend; a ban and the manual deny list drop friends too."""
     address, around = ip_network(cable.banned), ip_network(cable.network)
     for wanted in (evolve(one, decisions=True) for one in PLANS):
         plan(backend, wanted)

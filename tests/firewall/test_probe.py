@@ -269,7 +269,7 @@ def test_bans_without_the_loopback_interface_are_not_tried(backend: IpsetBackend
 
 @pytest.mark.kernel
 def test_a_program_at_the_probes_port_is_named(tables: NftablesBackend) -> None:
-    """If another program uses the port that the probe needs, nothing is tried, and the note says so."""
+    """If another program uses the port that the probe needs, nothing is tried, and the note names it."""
     tables.plan = FirewallPlan(every_port=False)
     tables.open()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:

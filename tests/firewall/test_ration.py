@@ -263,7 +263,7 @@ def test_a_stranger_gets_few_bytes_at_once_by_tcp(
 
 
 def test_many_answers_in_one_segment_are_over_the_ration(backend: Backend, far: str, cable: Cable) -> None:
-    """What is sent at once leaves in pieces of a frame at most, as TCP sends it again."""
+    """Data that is sent at once leaves in pieces of a frame at most, as TCP sends it again."""
     plan(backend, PLAN)
     with stream(cable, far, SIP) as (here, there):
         here.sendall(b"x" * 40_000)
@@ -290,7 +290,7 @@ def test_connections_share_the_ration(backend: Backend, far: str, cable: Cable) 
 
 
 def test_a_containers_answers_by_tcp_are_rationed(backend: Backend, far: str) -> None:
-    """What Asterisk's container sends to a stranger by TCP has the same ration."""
+    """Answers by TCP of Asterisk's container to a stranger have the same ration."""
     plan(backend, WITH_CONTAINER)
     with behind(far) as container, ExitStack() as stack:
         with inside(container):

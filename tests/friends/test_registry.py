@@ -99,7 +99,7 @@ def test_an_old_login_makes_no_friend(world: World) -> None:
 
 
 def test_a_registration_at_chan_sip_makes_a_friend_if_the_wire_has_seen_it() -> None:
-    """The wire says where the right password came from; AMI alone names what the Via header says."""
+    """The wire shows where the right password came from; AMI alone names the address in the Via header."""
     event = event_of(PHONE, service=Service.SIP)
     assert friend_from(event) is None
     friend = friend_from(event, seen=True)

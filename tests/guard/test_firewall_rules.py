@@ -103,7 +103,7 @@ def test_the_ports_of_a_proxy_join_those_of_asterisk(monkeypatch: pytest.MonkeyP
 def test_ports_that_answer_as_their_numbers_say_change_no_rule(
     kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rules are written again only if a port speaks something else than its number says."""
+    """Rules are written again only if a port speaks another protocol than its number suggests."""
     kept.side.start()
     kept.side.kernel.rules.use(SipSockets(Ports(), frozenset()))
     opened, written = kept.backend.open, list[str]()
@@ -121,7 +121,7 @@ def test_ports_that_answer_as_their_numbers_say_change_no_rule(
 
 
 def test_a_missing_proxy_is_an_alarm(kept: Kept) -> None:
-    """If proxies are configured and none listens, an alarm says so until one is found."""
+    """If proxies are configured and none listens, an alarm reports it until one is found."""
     rules = kept.side.kernel.rules
     missing, found = SipSockets(None, frozenset()), Endpoint(ip_address("127.0.0.1"), 5070, Transport.UDP)
     rules.use(missing)

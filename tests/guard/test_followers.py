@@ -132,7 +132,7 @@ def test_a_line_is_encoded_once_for_all_followers(monkeypatch: pytest.MonkeyPatc
 
 
 def test_nothing_is_missed_before_the_first_line() -> None:
-    """What happens between the request and the first line arrives, once."""
+    """Attempts between the request and the first line arrive, once."""
 
     async def run() -> list[dict[str, Any]]:
         followers = Followers(lambda: 60.0)

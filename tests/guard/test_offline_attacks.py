@@ -102,7 +102,7 @@ def damage(scene: Scene) -> None:
 
 
 def put_pipes(scene: Scene) -> None:
-    """Put pipes, which nobody writes to, in place of the database and the socket."""
+    """Put pipes without a writer in place of the database and the socket."""
     scene.database.unlink()
     for name in ("ringfence.db", "ringfence.db-wal", "ringfence.db.lock", "control.sock"):
         (scene.state / name).unlink(missing_ok=True)

@@ -116,7 +116,7 @@ def test_reports_that_wait_are_counted(bench: Bench) -> None:
 
 
 def test_the_connection_of_a_sender_that_reads_nothing_is_refreshed(bench: Bench) -> None:
-    """Its guess counts without an answer if the kernel knows its connection; by UDP there is none."""
+    """Its guess counts without an answer if the kernel knows its connection; UDP has no connection."""
     remote = Endpoint(ip_address(SENDER), 5062, Transport.TCP)
     request = CopiedRequest(remote.address, remote.port, (b"n",), (b"call-1",), transport=Transport.TCP)
     closed = evolve(request, diverted=True)

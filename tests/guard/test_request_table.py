@@ -93,7 +93,7 @@ def test_the_check_of_any_fields_ends(do: str, role: PeerRole, request: dict[str
     ],
 )
 def test_a_malformed_field_is_named(do: str, request_: dict[str, Any], why: str) -> None:
-    """The refusal names the request and the field, and says what the field must be."""
+    """The refusal names the request and the field, and states what the field must be."""
     with pytest.raises(ControlError) as caught:
         check_request(PeerRole.ADMINISTRATOR, do, request_)
 

@@ -138,7 +138,7 @@ def test_off_and_on(office: Office) -> None:
 
 
 def test_off_without_a_record_holds(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the store cannot keep `off`, enforcement stays off, and the status says what is missing."""
+    """If the store cannot keep `off`, enforcement stays off, and the status shows what is missing."""
     office.ask("ban", networks=["192.0.2.1"], seconds=60)
 
     def full(_: object) -> None:

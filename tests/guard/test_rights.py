@@ -1,4 +1,4 @@
-"""What the users of this host can do at the control socket of a real daemon: real sockets, real user ids."""
+"""The rights of this host's users at the control socket of a real daemon: real sockets, real user ids."""
 
 import mmap
 import os

@@ -24,7 +24,7 @@ TWO = evolve(ONE, name=Name("two"))
 
 
 class Reader:
-    """A log in place of a real one: it records when it is read, and by whom it was built."""
+    """A log in place of a real one: it records when it is read, and for which PBX."""
 
     def __init__(self, order: list[str], plan: Any, sink: Callable[[Sequence[object], float], None]) -> None:  # noqa: ANN401
         self.id = plan.asterisk
@@ -121,7 +121,7 @@ def test_the_wire_is_read_before_a_log_line_is_judged(monkeypatch: pytest.Monkey
 
 
 def test_each_pbx_has_its_gaps(managed: Managed) -> None:
-    """What no source of a PBX shows is named with the PBX, also a chan_sip that serves TLS."""
+    """Traffic that no source of a PBX shows is named with the PBX, also a chan_sip that serves TLS."""
     managed.manager.configure([ONE, TWO])
     found = managed.manager.coverage_gaps()
 

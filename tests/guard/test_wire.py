@@ -122,7 +122,7 @@ def test_the_users_of_asterisk_are_looked_up_again_for_a_foreign_answer() -> Non
 
 
 def test_an_unknown_user_of_asterisk_is_an_alarm(kept: Kept) -> None:
-    """While it is unknown whose an answer is, no answer of this host counts, and an alarm says so."""
+    """While it is unknown whose an answer is, no answer of this host counts, and an alarm reports it."""
     made = WireReader(Judge(), kept.detector, kept.enforcer, kept.clock, frozenset)  # type: ignore[arg-type]
     kept.side.start()
     made.source.condition = Condition(State.LISTENING)

@@ -113,7 +113,7 @@ def test_includes_are_read_in_order(folder: Path) -> None:
 
 @pytest.mark.parametrize(("permitted", "unread"), [("yes", 1), ("no", 0)])
 def test_a_program_that_asterisk_runs_is_reported(folder: Path, permitted: str, unread: int) -> None:
-    """What the program of #exec prints is unknown; Asterisk runs it only if asterisk.conf permits it."""
+    """The output of the program of #exec is unknown; Asterisk runs it only if asterisk.conf permits it."""
     (folder / "asterisk.conf").write_text(f"[options]\nexecincludes = {permitted}\n", "utf-8")
     conf = read(folder, "[x]\n#exec /bin/false\na = 1\n")
 

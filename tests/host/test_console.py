@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.kernel, pytest.mark.asterisk]
 
 NOBODY = 65534
 
-# A program of the name asterisk, that listens at a socket, and answers or does what the argument says.
+# A program of the name asterisk, that listens at a socket, and answers or does as its argument demands.
 _FAKE = """\
 import os, socket, sys, time
 path, act, user = sys.argv[1:]

@@ -1,4 +1,4 @@
-"""What the sockets of this host speak: each one is asked until it has answered."""
+"""The protocols of this host's sockets: each one is asked until it has answered."""
 
 import socket
 import ssl
@@ -34,7 +34,7 @@ def announces(banner: bytes) -> Server:
 
 
 def waits(connection: socket.socket) -> None:
-    """Read everything, and say nothing."""
+    """Read everything, and send nothing."""
     while connection.recv(4_096):
         pass
 
@@ -81,7 +81,7 @@ def listening(server: Server, host: str = "127.0.0.1") -> Iterator[ListeningSock
 
 @pytest.fixture(autouse=True)
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait less for servers that say nothing."""
+    """Wait less for servers that send nothing."""
     monkeypatch.setattr(speech, "ANSWER_SECONDS", 0.5)
 
 
@@ -110,7 +110,7 @@ def test_a_server_in_clear_is_recognized_by_its_answer(kind: str, *, clear_first
 @pytest.mark.parametrize("clear_first", [True, False], ids=["in clear first", "by TLS first"])
 @pytest.mark.parametrize("kind", CLEAR)
 def test_a_server_behind_tls_is_recognized_too(tmp_path: Path, kind: str, *, clear_first: bool) -> None:
-    """Behind TLS the same answers tell."""
+    """Behind TLS the same answers show the protocol."""
     server, expected = CLEAR[kind]
     if expected is Speech.SIP:
         expected = Speech.SIPS

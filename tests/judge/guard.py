@@ -50,7 +50,7 @@ _NOT_COUNTED = (Disposition.PROVEN, Disposition.FORGED, Disposition.UNCONFIRMED)
 
 
 def begin(address: str, port: int, here: str, requests: RequestStreams, answers: Streams) -> None:
-    """Begin a copied TCP connection from this address and port, in both directions."""
+    """Open a copied TCP connection from this address and port, in both directions."""
     asks, accepts = syns(address, port, here)
     parse_requests(asks, requests)
     parse_answers(accepts, answers)

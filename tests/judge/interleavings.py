@@ -107,7 +107,7 @@ class SmallGuard:
 
     @property
     def view(self) -> View:
-        """What is seen from outside; the guard has one list of bans."""
+        """The guard as seen from outside; it has one list of bans."""
         bans = frozenset((network, str(scope)) for network, scope in self.bans)
         return View(bans, bans, bans, bans, dict(self.counted))
 
@@ -122,7 +122,7 @@ class SmallGuard:
         return not self._detector.friends.any_in(ip_network(address))
 
     def take(self, step: Report) -> None:
-        """Take over a report, lose one, or wait for a second. Only the wire notices a loss."""
+        """Read a report, lose one, or wait for a second. Only the wire notices a loss."""
         if step == _SECOND:
             self.wait(1.0)
         elif not step.source.startswith(_LOST):
@@ -131,7 +131,7 @@ class SmallGuard:
             self._detector.observe_loss(UP_FOR + self.now)
 
     def report(self, report: Report) -> None:
-        """Take over the bytes of one source."""
+        """Read the bytes of one source."""
         now = UP_FOR + self.now
         if report.source == "ami":
             self._observe(one for one in self._ami.feed(report.data, now) if isinstance(one, SecurityEvent))
@@ -226,7 +226,7 @@ class World:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What following a world found: the number of states, and the first violations with their order."""
+    """The result of following a world: the number of states, and the first violations with their order."""
 
     states: int
     violations: tuple[Violation, ...] = ()
@@ -305,7 +305,7 @@ def _without(sources: Sequence[Sequence[Report]], number: int) -> list[list[Repo
 
 
 def _happens(act: Act, number: int, judge: Judge, guard: SmallGuard) -> list[list[Report]]:
-    """Let an action happen now; return the reports of each source."""
+    """Carry out an action now; return the reports of each source."""
     one = exchange(act, START + guard.now, number)
     for request in one.truth():
         judge.sent(request)

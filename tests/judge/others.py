@@ -1,4 +1,4 @@
-"""What PJSIP does not say: the exchanges with chan_sip, and the packets of other programs on the host.
+"""Actions outside PJSIP: the exchanges with chan_sip, and the packets of other programs on the host.
 
 It shares no code with ringfence.
 """
@@ -10,7 +10,7 @@ from tests.judge.oracle import Sent
 from tests.judge.packets import PORT, datagram
 
 RELAY = "nobody"
-"""The user of a relay on this host, such as coturn. It sends what strangers tell it to."""
+"""The user of a relay on this host, such as coturn. It sends what strangers request."""
 OTHER_SERVER = "198.18.0.9"
 """The address of a container on this host with another SIP server, which has phones of its own."""
 

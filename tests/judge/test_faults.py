@@ -19,7 +19,7 @@ def test_a_fault_that_is_put_back_is_noticed(fault: Fault) -> None:
 
 
 def test_each_finding_is_put_back_or_has_a_reason() -> None:
-    """The findings a to v are complete: each is a fault, or says why there is nothing to put back."""
+    """The findings a to v are complete: each is in ``FAULTS`` or in ``NOTHING_TO_PUT_BACK``."""
     names = [fault.name for fault in FAULTS] + list(NOTHING_TO_PUT_BACK)
     letters = [found[1] for name in names if (found := re.fullmatch(r"([a-v])(?:[1-9]|: .*)?", name))]
 

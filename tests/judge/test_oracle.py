@@ -155,7 +155,7 @@ def test_the_documentation_names_each_exception() -> None:
 
 
 def test_a_true_report_that_is_called_forged_is_found() -> None:
-    """What a sender's text names may be called forged once for each request, and nothing else."""
+    """An address in a sender's text may be called forged once for each request, and no other address may."""
     judge = Judge()
     judge.sent(replace(GUESS, blames=VICTIM))
 

@@ -44,7 +44,7 @@ class Guarding(Protocol):
         """Whether the kernel copies the requests of an address, because it is a stranger."""
 
     def report(self, report: Report) -> None:
-        """Take over the bytes of one source."""
+        """Read the bytes of one source."""
 
     def wait(self, until: float) -> None:
         """Advance the time (seconds since the start)."""
@@ -209,7 +209,7 @@ def _forger(chosen: random.Random) -> list[Act]:
 
 
 def _elsewhere(chosen: random.Random) -> list[Act]:
-    """Have the answers sent to another address, by a Via with ``maddr``."""
+    """Redirect the answers to another address, by a Via with ``maddr``."""
     kind = chosen.choice(("guesses elsewhere", "asks elsewhere"))
     address, other = chosen.choice(ATTACKERS), chosen.choice((VICTIM, TRUNK, *PHONES))
     return [Act(kind, address, other) for _ in range(chosen.randint(1, 8))]
@@ -223,7 +223,7 @@ def _lamps(chosen: random.Random) -> list[Act]:
 
 
 def _blind(chosen: random.Random) -> list[Act]:
-    """Have the answers to the guesses, which may be hidden, sent to nowhere; at the end ask once more."""
+    """Redirect the answers to the guesses, which may be hidden, to nowhere; at the end ask once more."""
     kind = chosen.choice(("guesses blind", "hides blind", "hides by headers blind"))
     address = chosen.choice(ATTACKERS)
     transport = chosen.choice(("UDP", "TCP"))
@@ -272,7 +272,7 @@ def _softphone(chosen: random.Random) -> list[Act]:
 
 
 def _neighbours(chosen: random.Random) -> list[Act]:
-    """Have a relay of the host send text, or log in at another SIP server of the host."""
+    """Send text by a relay of the host, or log in at another SIP server of the host."""
     other = chosen.choice((VICTIM, TRUNK, *PHONES))
     act = chosen.choice((Act("relays text", ATTACKERS[0], other), Act("logs in at another server", LAMPS)))
     return [act] * chosen.randint(1, 6)

@@ -44,7 +44,7 @@ print(browser.open(f"{site}/bans").read().decode())
 """
 """A program that logs in to the live page with a link, and prints its page of bans."""
 
-# What dpkg, systemd and the tools for users write about everything that they do.
+# Files in which dpkg, systemd and the tools for users record everything that they do.
 _NOT_OURS = re.compile(
     r"/(?:dev|proc|run|sys|tmp|root)/|/var/log/(?!ringfence).|/var/(?:tmp|cache)/.|/var/lib/(?:dpkg|apt)/.|/var/lib/systemd/(?!deb)"
     r"|/etc/(?:passwd|group|shadow|gshadow|subuid|subgid)-$|.*/__pycache__/"
@@ -343,7 +343,7 @@ def test_removal_gives_the_jail_back_before_ringfence_stops(installed: Machine, 
 
 
 def test_a_jail_that_cannot_be_given_back_is_reported(installed: Machine, package: Path) -> None:
-    """If fail2ban does not reload, or setup's journal is missing, the removal succeeds and says so loudly."""
+    """If fail2ban does not reload, or setup's journal is missing, the removal succeeds and warns loudly."""
     machine = installed
     disable_jail(machine)
     machine.must("touch", "/root/fail2ban-fails")

@@ -106,7 +106,7 @@ def test_a_source_with_a_false_end_is_none(text: bytes) -> None:
 
 
 def test_a_message_that_always_prints_a_port_has_one() -> None:
-    """A source without the port that the message always prints is none."""
+    """A source without the port that the message always prints is refused."""
     assert parse_source(b"2001:db8::7:5060", has_port=True) == Endpoint(
         ip_address("2001:db8::7"), 5060, Transport.UNKNOWN
     )

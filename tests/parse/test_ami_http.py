@@ -280,7 +280,7 @@ def test_a_marked_event_is_the_same_otherwise() -> None:
 
 
 def test_a_recording_is_believed() -> None:
-    """Nobody can ask the Asterisk of a recording, so nothing is marked, and the decoder says so."""
+    """The Asterisk of a recording cannot be asked, so nothing is marked, and the decoder reports it."""
     decoder = AmiDecoder(SOURCE, recorded=True)
     found = [*decoder.feed(BANNER + FORGED_TLS, 0.0), *decoder.tick(1.0)]
     assert not decoder.http.recorded_manager

@@ -326,7 +326,7 @@ def test_ip_options_and_padding() -> None:
     [(60, b"", None), (300, b"a\x1bb\xff\xfe ", None), (len(PJSIP) - 150, b"a\x1bb\xff\xfe ", 1)],
 )
 def test_a_packet_that_was_cut(size: int, call_id: bytes, sequence: int | None) -> None:
-    """A cut packet or a first fragment gives its complete values; half a value is none."""
+    """A cut packet or a first fragment gives its complete values; half a value is missing."""
     whole = len(PJSIP) + 28
 
     for packet in (

@@ -12,7 +12,7 @@ from ringfence.values.event import SecurityEvent
 
 
 def read(pattern: str, message: bytes, file: bytes = b"app_x.c", wanted: str = "app_x.c") -> str:
-    """Return the address that a pattern finds, with its port, or the reason why there is none."""
+    """Return the address that a pattern finds, with its port, or the reason why it finds none."""
     custom = Custom.compile(pattern, level="NOTICE", file=wanted, name="own")
     result = custom.parse(b"NOTICE", file, message, SOURCE, 1.0)
     return f"{result.remote.address} {result.remote.port}" if isinstance(result, SecurityEvent) else result

@@ -344,7 +344,7 @@ def test_an_answer_to_asterisk_hides_no_refusal(before: bytes) -> None:
 
 
 def test_messages_of_friends_show_the_connection_alone() -> None:
-    """What a friend sends and gets is not returned, but a suppressed request is noticed."""
+    """Messages from and to a friend are not returned, but a suppressed request is noticed."""
     remote = Endpoint(FRIEND, REMOTE_PORT, Transport.TLS)
     reader = exports()
     to_asterisk = [(kind, FRIEND.packed if kind == 3 else data) for kind, data in REQUEST]

@@ -150,7 +150,7 @@ def test_every_cut_answer_is_refused() -> None:
     ],
 )
 def test_another_answer_is_refused(body: bytes) -> None:
-    """What is not an answer of the stream raises ValueError."""
+    """Anything but an answer of the stream raises ValueError."""
     with pytest.raises(ValueError, match=r"."):
         parse_page(body)
 

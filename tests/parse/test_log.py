@@ -422,7 +422,7 @@ def test_a_packet_of_chan_sip_revokes_what_it_holds() -> None:
 
 
 def test_a_packet_on_a_console_waits_for_its_headers() -> None:
-    """What may be a packet waits until its first lines show it, but not for long."""
+    """Text that may be a packet waits until its first lines show it, but not for long."""
     reader = LogReader(SOURCE)
     assert named(reader.feed(CONSOLE, NOW)) == ["192.0.2.7"]
     assert reader.feed(SHOWN, NOW) == []

@@ -30,7 +30,7 @@ TEXT = st.lists(PLANTS | st.binary(max_size=3), max_size=6).map(b"".join)
 @given(TEXT, TEXT, TEXT)
 @settings(deadline=None, max_examples=5 * settings().max_examples)
 def test_a_request_names_its_sender_or_none(method: bytes, header: bytes, session: bytes) -> None:
-    """The sender's address is among the readings, or there is none, for any method, From and Call-ID."""
+    """The sender's address is among the readings, or no address is, for any method, From and Call-ID."""
     line = b"Request '%s' from '%s' failed for '192.0.2.7:5060' (callid: %s) - No matching endpoint found"
     result = parse_distributor(line % (method, header, session), SOURCE, 0.0)
     if isinstance(result, SecurityEvent):
@@ -76,7 +76,7 @@ def test_a_request_with_too_many_addresses_is_ambiguous() -> None:
 
 
 def test_a_request_with_an_escape_is_one_reading() -> None:
-    """What Asterisk removed from a message with an ESC is unknown, so a connection has to confirm it."""
+    """Text that Asterisk removed from a message with an ESC is unknown, so a connection has to confirm it."""
     line = b"Request 'REGISTER' from 'a\x1b' failed for '192.0.2.7:5060' (callid: b) - Failed to authenticate"
     result = parse_distributor(line, SOURCE, 0.0)
 

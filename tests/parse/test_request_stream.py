@@ -181,7 +181,7 @@ def test_fragments_are_bounded() -> None:
     ],
 )
 def test_what_can_be_read_in_several_ways_is_not_read(data: bytes) -> None:
-    """The connection is unread from there on; this is said once, and ends with the next SYN."""
+    """The connection is unread from there on; this is reported once, and ends with the next SYN."""
     streams = begun()
     assert read(streams, data) is None
     assert read(streams, ASK, len(data)) == []
@@ -246,7 +246,7 @@ def test_early_segments_are_bounded_and_compared(segments: list[tuple[int, bytes
 
 @pytest.mark.parametrize(("scale", "window"), [(0, LEAST_ROOM), (7, LEAST_ROOM >> 7)])
 def test_the_room_for_answers(scale: int, window: int) -> None:
-    """The window of each segment shows it, multiplied as the SYN says; an unread connection shows nothing."""
+    """The window of each segment, scaled by the SYN, shows it; an unread connection shows nothing."""
     streams = RequestStreams()
     assert streams.room(KEY, 0) == (True, False)
     streams.begin(KEY, (FIRST - 1) % SEQUENCES, scale)
@@ -279,7 +279,7 @@ def test_bytes_of_which_no_copy_came() -> None:
 
 
 def test_a_connection_without_a_syn_is_unread() -> None:
-    """One that is older than the reader, or was forgotten, is unread; this is said once."""
+    """One that is older than the reader, or was forgotten, is unread; this is reported once."""
     streams = RequestStreams()
     assert read(streams, ASK) is None
     assert read(streams, ASK, len(ASK)) == []
@@ -346,7 +346,7 @@ def test_requests_come_from_packets() -> None:
 
 
 def test_requests_of_a_sender_without_room_are_diverted() -> None:
-    """The window in their segment shows it; one that closes later says so once, for those before it."""
+    """The window in their segment shows it; one that closes later is reported once, for those before it."""
     syn, _ = syns("192.0.2.7", 5062, "198.18.0.1")
     streams = RequestStreams()
 

@@ -242,7 +242,7 @@ def test_a_syn_that_is_sent_again_changes_nothing() -> None:
 
 
 def test_an_answer_that_is_kept_from_leaving_counts_once() -> None:
-    """What has left of it is returned once when nothing waits, at any length that shows the refusal."""
+    """The sent part is returned once when nothing waits, if it is long enough to show the refusal."""
     for size in range(1, len(ANSWER)):
         streams = begun()
         assert read(streams, GONE + ANSWER[:size]) == [GONE]

@@ -46,14 +46,14 @@ def hello(modern: int = 0x13, session: int = 32) -> bytes:
 
 @frozen
 class Sent:
-    """What this host sends after the client has sent ``asked`` more bytes."""
+    """Bytes that this host sends after the client has sent ``asked`` more bytes."""
 
     asked: int
     data: bytes
 
 
 def expected(sent: list[Sent], *, pages: bool) -> int:
-    """Count as the module's head says, record by record; the first one is the hello."""
+    """Count by the rules in the module's head, record by record; the first one is the hello."""
     credit = found = flight = total = 0
     modern = b"\x13\x01" in sent[0].data
     upgraded = not pages
@@ -165,7 +165,7 @@ def test_a_longer_answer_to_a_websocket(*, pages: bool, found: int, cuts: list[i
 
 @pytest.mark.parametrize("cuts", [[], [*range(20_000)]])
 def test_a_page_whose_requests_are_short(cuts: list[int]) -> None:
-    """A page in many records is no more answers than its request has room for; a short header is none."""
+    """A page in many records is no more answers than its request can hold; a short header is no answer."""
     page = [Sent(250, record(0x17, 240)), *(Sent(0, record(0x17, 4_118)) for _ in range(4))]
     sent = [Sent(300, hello()), Sent(80, record(0x17, 250)), *page]
     assert read(segments(sent, cuts)) == expected(sent, pages=False) == 1

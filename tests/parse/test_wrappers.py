@@ -1,4 +1,4 @@
-"""What others add to the lines of a log: containers, the journal, syslog, and terminals."""
+"""The additions of others to the lines of a log: containers, the journal, syslog, and terminals."""
 
 import json
 import struct

@@ -1,4 +1,4 @@
-"""What happened over time as text: a chart of 80 columns."""
+"""The history as text: a chart of 80 columns."""
 
 from typing import Any
 

@@ -139,7 +139,7 @@ def test_dropped_packets() -> None:
 
 
 def test_each_address_gets_its_country(tmp_path: Path) -> None:
-    """What a database has is returned by the name of the row; for an IPv6 /64 its first address counts."""
+    """The country is returned by the name of the row; for an IPv6 /64 its first address counts."""
     countries = write(
         tmp_path / "country.mmdb",
         [

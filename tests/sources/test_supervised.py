@@ -30,7 +30,7 @@ class Pauses(Backoff):
 
 
 class Scripted(SupervisedSource):
-    """A source whose sessions end as the script says; the last end repeats."""
+    """A source whose sessions end as scripted; the last end repeats."""
 
     def __init__(self, *ends: Exception) -> None:
         self.pauses = Pauses()

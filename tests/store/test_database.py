@@ -121,7 +121,7 @@ def test_the_layout_of_a_definition_means_nothing(path: Path) -> None:
 
 
 def test_a_database_of_an_earlier_version_keeps_its_rows(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A new table, index and column are added; a command does not add them, but says what to do."""
+    """A new table, index and column are added; a command does not add them, but states what to do."""
     with Store.open_or_memory(path) as store:
         store.bans.record([ban_of("192.0.2.1", made=attempts(5))])
     later = schema().replace(

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.kernel
 @pytest.mark.parametrize("when", ["1", "2", "1+", "2+"])
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_write_that_fails(tmp_path: Path, change: str, when: str) -> None:
-    """The answer says that the change is not recorded, or it is; later it is recorded in any case."""
+    """The answer reports that the change is not recorded, or it is; later it is recorded in any case."""
     assert change_under_fault(tmp_path, change, when) == ""
 
 

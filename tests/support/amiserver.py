@@ -58,7 +58,7 @@ class Fault(enum.Enum):
 
 @frozen
 class Script:
-    """What the server sends.
+    """The bytes that the server sends.
 
     ``play`` is sent after each login: in pieces of ``chunk`` bytes (0: packet by packet, -1: unchanged), with
     ``pause`` seconds after each. Then the connection stays open, unless ``hang_up`` is set.

@@ -1,4 +1,4 @@
-r"""What might get the innocent banned: recipes of attackers, and habits of phones, on a real Asterisk.
+r"""Recipes of attackers, and habits of phones, that might get the innocent banned, on a real Asterisk.
 
     with Lab.made("16", configured("16")) as lab, guarded(lab, folder) as guard:
         for recipe in (*FRAMES["16"], *HABITS["16"]):
@@ -294,7 +294,7 @@ def contained() -> Iterator[Lab]:
 def _in_container(scene: Scene) -> Collection[str]:
     """Another container relays and answers, and lines by TLS have no connection that the kernel knows.
 
-    The lines name a stranger that asks by TLS, and hidden guesses by TLS are listed: nothing says that they
+    The lines name a stranger that asks by TLS, and hidden guesses by TLS are listed: nothing shows that they
     are forged.
     """
     namespace = scene.lab.asterisk.namespace

@@ -77,7 +77,7 @@ def lay_cable(far: str) -> None:
     """Lay a cable to a neighbour namespace; both ends know each other's link addresses.
 
     The kernel could not look up the link address of a banned IPv6 neighbour. The cable carries packets when
-    this returns: the kernel sets both ends up later than `ip` says, and drops packets until then.
+    this returns: the kernel sets both ends up later than `ip` reports, and drops packets until then.
     """
     peer = f"peer name far0 address {_FAR_LINK} netns {far}"
     run(

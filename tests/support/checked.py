@@ -124,7 +124,7 @@ class Trial:
 
     @property
     def elsewhere(self) -> str:
-        """The host of its Contacts, which is none of its senders."""
+        """The host of its Contacts, which is not one of its senders."""
         return f"198.18.3.{self.number}"
 
     def address(self, host: int = 7, version: int = 4) -> str:
@@ -425,7 +425,7 @@ def of_24s(trial: Trial) -> Sequence[str]:
 
 @contextmanager
 def traced(lab: Lab) -> Iterator["Trace"]:
-    """Let Asterisk trace its SIP messages while the block runs."""
+    """Make Asterisk trace its SIP messages while the block runs."""
     trace = Trace(lab)
     try:
         yield trace

@@ -8,7 +8,7 @@ without a digest. Every 20 s other addresses do so.
 
 First the calls go to extension 100: Asterisk answers, and hangs up after a second. Then they go to extension
 200: for ``TALK`` seconds the phone sends 50 packets of RTP (G.711) a second, and Asterisk sends each back.
-Nobody reads what comes back: the kernel drops it at the phone's small buffer.
+The phones do not read the media that comes back: the kernel drops it at their small buffers.
 
 The line "ready" is printed when each of the two periods begins: once the phones have registered, and once
 calls with media are in progress at their full number. A line of JSON follows each period. All sockets belong
@@ -62,7 +62,7 @@ _SOUND_PORT = re.compile(rb"\r\nm=audio ([0-9]{1,5}) ")
 
 @dataclass
 class Done:
-    """What was done, and how often it failed: registrations, calls, packets of scanners, and media.
+    """Counts of successes and failures: registrations, calls, packets of scanners, and media.
 
     ``spoken`` are the packets of RTP that were sent. ``received`` are all packets that reached the phones and
     scanners from the time "ready" on: without media the answers, with it mostly sound.

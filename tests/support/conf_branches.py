@@ -18,7 +18,7 @@ _FOLDER = b"/etc/asterisk"
 class Branch:
     """Files for one branch: the main file, or each file by its name.
 
-    A name with ``/`` at its end is a folder.
+    A name that ends with ``/`` is a folder.
     ``loaded`` are the sections with their options, as lines of a file; None if Asterisk refuses the file.
     """
 

@@ -1,4 +1,4 @@
-"""Faults of the machine: system calls that fail, and logs that nobody can write."""
+"""Faults of the machine: system calls that fail, and logs that cannot be written."""
 
 import os
 import pty
@@ -21,7 +21,7 @@ Log = Callable[[], AbstractContextManager[IO[bytes]]]
 
 @contextmanager
 def failing(pid: int, call: str, error: str, when: str, path: Path | None = None) -> Iterator[None]:
-    """Let system calls of a process fail while the block runs, as ``strace -e inject`` does.
+    """Make system calls of a process fail while the block runs, as ``strace -e inject`` does.
 
     ``when`` is the number of the call that fails, such as ``3``, or ``3+`` for all from this one. Only calls
     for the file ``path`` count, if it is set.
@@ -154,7 +154,7 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
 def change_under_fault(folder: Path, change: str, when: str, backend: str = "memory") -> str:
     """Send a request of ``CHANGES`` while writes to the write-ahead log fail; return what is wrong, or "".
 
-    If the answer does not say that the change is not recorded, it must be recorded at once; otherwise when
+    If the answer does not report that the change is unrecorded, it must be recorded at once; otherwise when
     the alarm has cleared. The daemon is killed, and starts as after a reboot.
     """
     with Guard(folder, firewall={"backend": backend}) as guard:

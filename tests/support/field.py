@@ -39,7 +39,7 @@ _EXEMPT = NetworkSet([ip_network("127.0.0.0/8")])
 
 @frozen
 class Outcome:
-    """What a replay finds in a log. ``bans`` are the banned addresses with their rules."""
+    """The findings of a replay in a log. ``bans`` are the banned addresses with their rules."""
 
     events: int
     attempts: int
@@ -216,7 +216,7 @@ FORMS: Mapping[str, tuple[str, Form]] = {
     "podman's journal": ("console", _podman),
     "the journal's export": ("console", _export),
 }
-"""What is written (``console``, or a log's name), and what others add to its lines."""
+"""The text that is written (``console``, or a log's name), and what others add to its lines."""
 
 
 def wrong_forms(paths: Mapping[str, Path]) -> dict[str, Outcome]:

@@ -58,7 +58,7 @@ class Node:
     ended: int = 0
 
     async def apply(self, decisions: Decisions) -> None:
-        """Take over what is in force."""
+        """Replace the decisions in force; count those that came again, and those that ended."""
         now, listed = time.monotonic(), [str(unpack(packed).network_address) for packed, _ in decisions]
         wanted = {*listed}
         self.again += len(listed) - len(wanted) + len((wanted - self.present) & self.first.keys())

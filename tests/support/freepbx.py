@@ -1,4 +1,4 @@
-"""What `fwconsole restart` of FreePBX does to the firewall of a host, and for how long bans are open then.
+"""Effects of FreePBX's `fwconsole restart` on the firewall of a host, and for how long bans are open then.
 
 FreePBX's firewall sets the policies to ACCEPT, empties `filter` and `nat`, deletes their chains, and runs
 `modprobe -r` for the modules of iptables. Then it loads its own rules, and its fail2ban adds chains.

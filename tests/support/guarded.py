@@ -84,7 +84,7 @@ class SharedGuard(Guard):
     _ended = 0.0
 
     def begin(self) -> None:
-        """Begin a test; wait for the sources if the test before started the daemon again.
+        """Prepare a test; wait for the sources if the test before started the daemon again.
 
         All senders that ask PJSIP within a second get the same nonce, which then proves no address. So a test
         does not begin in the second in which the one before ended.

@@ -145,7 +145,7 @@ def _try_links(page: Path, number: int, ended: Callable[[], bool]) -> None:
 
 @contextmanager
 def _children(actions: Sequence[Callable[[Callable[[], bool]], None]]) -> Iterator[None]:
-    """Run each action in a child while the block runs. It gets a function that says whether it must end."""
+    """Run each action in a child while the block runs. Its argument returns whether it must end."""
     shared = mmap.mmap(-1, 1)
     children = [_child(action, shared) for action in actions]
     try:
@@ -169,7 +169,7 @@ def _child(action: Callable[[Callable[[], bool]], None], shared: mmap.mmap) -> i
 
 @define
 class Noticed:
-    """What root and the daemon noticed of an attack: root's answers, and the largest memory.
+    """Effects of an attack on root and the daemon: root's answers, and the largest memory.
 
     An answer is the seconds that it took, and the request.
     """

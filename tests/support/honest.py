@@ -1,4 +1,4 @@
-"""What honest strangers do: monitors, carriers that no ``identify`` matches, guests, and new offices.
+"""Habits of honest strangers: monitors, carriers that no ``identify`` matches, guests, and new offices.
 
     with Lab.made("22", honest.configured()) as lab:
         done = honest.migration(Scene(lab, number=7))

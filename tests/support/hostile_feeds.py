@@ -72,7 +72,7 @@ _DECISION = {"origin": "x", "scenario": "y", "type": "ban", "duration": "60s"}
 
 @define
 class Played:
-    """What happened: lists that were written, lists that were taken over, and who was dropped."""
+    """Numbers of written lists and of lists that were taken over, and the addresses that were dropped."""
 
     lists: int = 0
     taken: int = 0
@@ -114,7 +114,7 @@ def hostile_list(rng: random.Random) -> bytes:
 
 
 def play(folder: Path, number: int, seed: int = 0) -> Played:
-    """Let a daemon take over so many hostile lists, one after the other."""
+    """Feed so many hostile lists to a daemon, one after the other."""
     played, path = Played(), folder / "list"
     layouts = ((FeedFormat.PLAIN, None), (FeedFormat.JSON, "ip"), (FeedFormat.CSV, "2"))
     feeds = tuple(
@@ -148,7 +148,7 @@ def guarded_parts(folder: Path, wanted: Settings) -> Iterator[Kept]:
 
 
 def play_decisions(folder: Path, number: int, seed: int = 0) -> Played:
-    """Let a daemon apply so many hostile answers of a local API, one after the other."""
+    """Apply so many hostile answers of a local API in a daemon, one after the other."""
     played, sync, rng = Played(), Sync(refusal=refusal_of), random.Random(seed)  # noqa: S311 - a game
     with guarded_parts(folder, settings(*ALLOWED)) as made:
         asyncio.run(_play_decisions(made, sync, number, rng, played))

@@ -417,7 +417,7 @@ def run_concurrently(lab: Lab, trials: Sequence[Trial], lag: float) -> None:
 
 
 def _let_others_send(lab: Lab, trials: Sequence[Trial]) -> None:
-    """Let the victims of some settings send what honest phones send, and other programs send to them."""
+    """Send from the victims of some settings as honest phones do, and from other programs to victims."""
     of: dict[str, list[Trial]] = {}
     for trial in trials:
         if not trial.helps:

@@ -10,7 +10,7 @@ TRANSPORT  one of SIP's, ``AMI`` or ``IAX``
 FIELD      the field with the text, or two fields joined by ``+``
 WRAP       the characters around the line
 LINE       text that a parser might mistake for Asterisk's own line about a victim
-SETTING    how the requests travel, and who else sends (``SETTINGS``); without it, one after the other
+SETTING    how the requests travel, and which others send (``SETTINGS``); without it, one after the other
 
 The text of a case depends only on its name and its victim.
 """

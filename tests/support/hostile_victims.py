@@ -1,7 +1,7 @@
 """Honest phones that hostile text names, and programs on the host of the PBX that send to them.
 
 The phones use the right password and send no hostile text. Whatever strangers write about them, and whatever
-others tell them, none may be banned.
+others send to them, none may be banned.
 """
 
 import json
@@ -67,7 +67,7 @@ def relay(lab: Lab, texts: Sequence[tuple[Case, Victim]], answers: int) -> None:
 
 
 def press_lamps(lab: Lab, victims: Sequence[Victim], port: int) -> None:
-    """Let each victim subscribe again and again to what it may not; every second one logs in before.
+    """Subscribe each victim again and again to what it may not; every second one logs in before.
 
     chan_sip answers 403, PJSIP 603.
     """
@@ -81,7 +81,7 @@ def press_lamps(lab: Lab, victims: Sequence[Victim], port: int) -> None:
 
 
 def log_in_elsewhere(lab: Lab, victims: Sequence[Victim]) -> None:
-    """Let each victim register again and again at another SIP server, with a challenge each time."""
+    """Register each victim again and again at another SIP server, with a challenge each time."""
     if victims:
         with _other_server(lab):
             for victim in victims:

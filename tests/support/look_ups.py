@@ -19,7 +19,7 @@ PJSIP_ONLY = "\n[global]\ntype = global\ntaskprocessor_overload_trigger = pjsip_
 PHONE = Raw(via=b";rport")
 """A request of a phone, to which Asterisk answers at once."""
 BROADCAST = Raw(via=b";maddr=255.255.255.255")
-"""A request whose answer Asterisk can send to nobody, so that it looks up its own name."""
+"""A request whose answer Asterisk cannot send, so that it looks up its own name."""
 _SECOND_FRAGMENT = b"X-Padding: " + b"x" * 1_600 + b"\r\n"
 _SILENT = "iptables -I INPUT -p udp --dport 53 -j DROP"
 _SERVER = "nameserver 198.18.1.200\n"

@@ -30,7 +30,7 @@ _MORE = 30
 
 @frozen
 class Refusal:
-    """What a daemon did whose ``number``-th call was refused. ``is_refused``: it made that many calls."""
+    """The effects of a refused ``number``-th call. ``is_refused``: the daemon made that many calls."""
 
     number: int
     is_refused: bool

@@ -31,7 +31,7 @@ Texts = Mapping[str, str | None]
 
 @frozen
 class Found:
-    """What the daemon finds on a host, as ``found.toml`` states it."""
+    """The daemon's findings on a host, as ``found.toml`` states them."""
 
     ports: Ports | None = None
     containers: tuple[str, ...] = ()
@@ -51,7 +51,7 @@ class Pinned:
 
     @property
     def found(self) -> Found:
-        """What the daemon finds on this host."""
+        """The daemon's findings on this host."""
         path = self.folder / "found.toml"
         tree: dict[str, Any] = tomllib.loads(path.read_text("utf-8")) if path.exists() else {}
         if "ports" in tree:
@@ -95,7 +95,7 @@ class Pinned:
         return {"ipset.txt": "".join(sets), "iptables.txt": texts[4], "ip6tables.txt": texts[6]}
 
     def difference(self, texts: Texts) -> str:
-        """Return the difference between the pinned files and ``texts``, empty if there is none."""
+        """Return the difference between the pinned files and ``texts``, empty if they are equal."""
         return "".join(line for name, text in texts.items() for line in self._difference(name, text))
 
     def _difference(self, name: str, text: str | None) -> Iterator[str]:

@@ -148,7 +148,7 @@ class Groups(LoadScopeScheduling):  # type: ignore[misc] # pytest-xdist's type i
         return True
 
     def _assign_work_unit(self, node: Any) -> None:  # noqa: ANN401 - pytest-xdist has no types
-        """Give a process the first group that it has collected, or end it.
+        """Assign to a process the first group that it has collected, or end it.
 
         A process that has collected all first gets what others have not.
         """

@@ -16,7 +16,7 @@ _PAUSE = 0.005
 
 
 class Traffic:
-    """What the senders reach, and how long nothing read each source, while the context lasts.
+    """The packets that arrive, and the time without a reader of each source, while the context lasts.
 
     ``readers`` has, by the name of each source, a function that returns whether something reads it now.
     ``sent`` counts the packets of one sender, ``received`` those of each sender that reached the host.

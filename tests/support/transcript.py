@@ -2,7 +2,7 @@
 
 Of all tests of detection, only this module knows how the detector is built and driven. A transcript is a list
 of steps in order of time (:func:`at`, :func:`ticks`), and :meth:`Player.play` returns what follows from it as
-text. Nothing enforces a ban, unless the transcript says so (:class:`Banned`).
+text. Nothing enforces a ban, unless the transcript does (:class:`Banned`).
 
 Times in a transcript are seconds since it began. The guard's clocks run ahead of them by different amounts,
 so that a mistaken clock shows.
@@ -141,7 +141,7 @@ def ticks(first: float, last: float, every: float = 1.0) -> Iterator[Step]:
 
 @define
 class Happened:
-    """What follows from a transcript, in order.
+    """The effects of a transcript, in order.
 
     ``attempts`` holds lines such as ``192.0.2.7 counted, claimed``, ``bans`` such as ``guess bans
     192.0.2.7/32 in full after 5``, ``alarms`` such as ``attack.distributed of 204 of pbx``, with

@@ -64,7 +64,7 @@ def configured() -> dict[str, str]:
 
 
 def add_second_address(lab: Lab) -> None:
-    """Give the PBX its second address."""
+    """Add the second address of the PBX."""
     network = ip_interface(f"{SECOND_ADDRESS}/16")
     lab.run("ip", "address", "replace", str(network), "dev", "lan")
 

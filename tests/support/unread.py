@@ -3,7 +3,7 @@
     with unread(lab, "198.19.141.1", "TLS") as guesser:
         guesser.guess(60, pause=1 / 28)
 
-The receive window is as small as the kernel permits, and nobody reads from it. So the first answers fill it,
+The receive window is as small as the kernel permits, and no program reads. So the first answers fill it,
 and the others stay in Asterisk's socket. Asterisk refuses each wrong guess in a notice, also if the answer
 does not leave, and its sender needs none: the contact of the right guess is registered.
 """

@@ -46,7 +46,7 @@ _WITH_USERS = 'mount --bind "$1" /etc/passwd && shift && exec "$@"'
 
 @contextmanager
 def guard_with_users(**settings: object) -> Iterator[Guard]:
-    """Run a daemon on a host that has the users above, all of whom can reach its socket by their group."""
+    """Run a daemon on a host that has the users above; all of them can reach its socket by their group."""
     with TemporaryDirectory(prefix="users-") as name:
         folder = Path(name)
         folder.chmod(0o755)

@@ -28,7 +28,7 @@ _FLOOD_SECONDS = 120
 _NOTICED = 2.0
 """Seconds after which the daemon has judged the forged guesses."""
 _OF_A_PAGE = "sip\r\nOrigin: http://page.example"
-"""What a WebSocket asks for, with the Origin of a foreign web page, which a browser adds."""
+"""The subprotocol of a WebSocket, with the Origin of a foreign web page, which a browser adds."""
 SSH = 22
 
 

@@ -130,7 +130,7 @@ class _Server:
 
 @contextmanager
 def warmed(copy: Path | None = None) -> Iterator[None]:
-    """Let :func:`start` fork programs while the block runs; those of a copy of ringfence, if one is given."""
+    """Make :func:`start` fork programs while the block runs; those of a copy of ringfence, if given."""
     global _server  # noqa: PLW0603 - one for each process of tests
     before, _server = _server, _Server(copy)
     try:
@@ -142,7 +142,7 @@ def warmed(copy: Path | None = None) -> Iterator[None]:
 
 @contextmanager
 def cold() -> Iterator[None]:
-    """Let :func:`start` start programs in the usual way while the block runs."""
+    """Make :func:`start` start programs in the usual way while the block runs."""
     global _server  # noqa: PLW0603 - as above
     before, _server = _server, None
     try:

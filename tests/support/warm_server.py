@@ -106,7 +106,7 @@ def _become(request: Request, fds: list[int]) -> None:
     except BaseException:  # noqa: BLE001 - as the interpreter does at its end
         sys.excepthook(*sys.exc_info())
     finally:
-        # What the interpreter does at its end, without freeing the memory.
+        # The interpreter's last steps, without freeing the memory.
         with suppress(BaseException):
             threading._shutdown()  # type: ignore[attr-defined]
             atexit._run_exitfuncs()

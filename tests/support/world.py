@@ -150,7 +150,7 @@ class World:
         )
         self.records = self.store.records
         self.facts: list[Fact] = []
-        """What the enforcer told its listeners."""
+        """The facts that the enforcer reported to its listeners."""
         self.enforcer = Enforcer(
             self.backend,
             self.records,
@@ -216,7 +216,7 @@ class World:
         return self.enforcer.apply(self.enforcer.book.unban([key_of(network)]))
 
     def wait(self, seconds: float) -> None:
-        """Let time pass, and do the periodic work afterwards."""
+        """Advance the clock, and do the periodic work afterwards."""
         self.now += seconds
         self.enforcer.tick()
 

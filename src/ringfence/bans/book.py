@@ -1,6 +1,6 @@
 """The book of bans: decisions, the kernel's answers and the time in, commands and facts out.
 
-It knows no kernel, store, clock or log. What changes bans is a generator, its *steps*. Steps yield batches of
+It knows no kernel, store, clock or log. A change of bans is a generator, its *steps*. Steps yield batches of
 changes for the kernel, and each receives the kernel's answers. In between they yield the facts that follow
 (``ban_facts``). ``Enforcer.apply`` carries steps out. Times are in seconds since the epoch.
 """
@@ -312,7 +312,7 @@ class Book:
                 record.renew_at = renew_at(ban.expires, now, outcome.timeout)
 
     def begin_comparison(self) -> int:
-        """Begin a comparison of the kernel with the ledger; return its number, for :attr:`Record.seen`."""
+        """Start a comparison of the kernel with the ledger; return its number, for :attr:`Record.seen`."""
         self._comparison += 1
         self._recently_unbanned.clear()
         return self._comparison

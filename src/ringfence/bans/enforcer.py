@@ -280,7 +280,7 @@ class Enforcer:
         self.apply(self.book.exclude(exempt, self.clock.wall(), restored=restored))
 
     def record_all(self) -> None:
-        """Let the store record exactly the bans in force, because it may lack some and have ended ones."""
+        """Make the store record exactly the bans in force, because it may lack some and have ended ones."""
         kept = dict(self.ledger.items())
         pending = frozenset(map(network_of, self.ledger.pending))
         self.records.replace(lambda: (ban_of(*item) for item in kept.items()), pending, self.clock.wall())

@@ -24,7 +24,7 @@ from ringfence.values.text import printable
 class Commands(LazyGroup):
     """The commands of ``ringfence``. A test compares each text with the help of the command itself.
 
-    If a command succeeds, but the database could not record its change, the exit code says so.
+    If a command succeeds, but the database could not record its change, the exit code shows it.
     """
 
     lazy: ClassVar = {

@@ -202,7 +202,7 @@ def _print_outcome(
 
 
 def _print_notes(path: Path, wanted: list[str] | None) -> None:
-    """Print what features say about the networks that the user asked for; without any, about all."""
+    """Print the notes of features about the networks that the user asked for; without any, about all."""
     for module in street.modules("bans"):
         echo_stderr(*module.notes(path, wanted))
 
@@ -225,7 +225,7 @@ def _explain_no_bans(path: Path, wanted: list[str] | None) -> None:
 def _encoded(path: Path, wanted: list[str] | None) -> tuple[bytes, str]:
     """Return the list of bans as JSON, and a note for the user; the note is "" if the daemon answered.
 
-    Without a daemon, the bans are read from the kernel, and the note says so. The caller prints the note
+    Without a daemon, the bans are read from the kernel, as the note states. The caller prints the note
     after the words "The daemon does not answer". ``wanted`` are the wanted networks; None for all bans.
     """
     arguments: dict[str, object] = {"networks": wanted} if wanted is not None else {}

@@ -56,7 +56,7 @@ HostsOption = Annotated[
 
 
 class Checked(NamedTuple):
-    """What is checked, for the checks of features.
+    """The input of the checks of features.
 
     ``files`` has the configuration files of the Asterisk on this host, and ``console`` is its console. With
     several Asterisks, or a remote one, ``files`` is None: it is unknown to which of them the files belong.

@@ -141,7 +141,7 @@ def settings_from(path: Path, *, secrets: bool = False) -> Settings:
 
 
 def _with_times(settings: Settings) -> Settings:
-    """Let this command show times as the settings choose, in UTC or local; return the settings."""
+    """Make this command show times as the settings choose, in UTC or local; return the settings."""
     output.configure(settings.display.times)
     return settings
 

@@ -59,7 +59,7 @@ class LazyGroup(HintingGroup):
 
 
 def _show_whole_help(commands: typer.Typer) -> None:
-    """Let ``--help`` list the whole docstring of each command. Typer would cut it to the terminal's width."""
+    """Show the whole docstring of each command in ``--help``. Typer would cut it to the terminal's width."""
     for command in commands.registered_commands:
         command.short_help = command.help or (command.callback.__doc__ if command.callback else None)
     for group in commands.registered_groups:

@@ -555,7 +555,7 @@ class Attribution:
         """Whether the wire has just seen the registration that AMI's ``event`` of chan_sip reports.
 
         The registration repeated a nonce that was sent to this address alone, and Asterisk accepted it. So
-        both are true: AMI says that the password was right, and the wire says where it came from.
+        both are true: AMI reports that the password was right, and the wire shows where it came from.
         """
         sender = self._senders.find(event.remote.address)
         if sender is None:

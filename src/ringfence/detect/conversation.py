@@ -192,9 +192,9 @@ class _Conversation:
 
 @frozen
 class Answered:
-    """What an answer answers: ``asked`` was waiting for it; None if the answer is a repeat.
+    """The request of an answer: ``asked`` was waiting for it; None if the answer is a repeat.
 
-    ``guess``: the request had credentials, and the answer says that they were wrong.
+    ``guess``: the request had credentials, and the answer shows that they were wrong.
     """
 
     asked: Asked | None
@@ -205,7 +205,7 @@ _REPEAT = Answered(None)
 
 
 class Conversations:
-    """What strangers asked, and whether Asterisk has answered. Times are monotonic seconds."""
+    """Requests of strangers, and whether Asterisk has answered. Times are monotonic seconds."""
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
@@ -317,7 +317,7 @@ class Conversations:
         while self._waiting and now - self._waiting[0].at >= SILENCE:
             oldest = self._waiting[0]
             if not oldest.answered and self._answered <= oldest.at and now - oldest.at < LIFE:
-                return  # nobody who asked later was answered yet
+                return  # no later request was answered yet
             self._waiting.popleft()
             if not oldest.answered and self._answered > oldest.at:
                 oldest.answered = True

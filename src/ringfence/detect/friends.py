@@ -161,7 +161,7 @@ class Friends:
         return len(self._current.at)
 
     def set_outage_mode(self, *, on: bool) -> None:
-        """Begin or end outage mode."""
+        """Switch outage mode on or off."""
         self.outage_mode = on
         self._change(None)
 

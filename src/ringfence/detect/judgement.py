@@ -141,7 +141,7 @@ class Pinging:
 
     @property
     def sentence(self) -> str:
-        """What the host does, and what to do, for an administrator."""
+        """The host's behaviour, and the fix, for an administrator."""
         named = f" for {printable(self.account)}" if self.account else ""
         what = self.method or "requests without credentials"
         return (
@@ -165,7 +165,7 @@ class Guest:
 
     @property
     def sentence(self) -> str:
-        """What the stranger does, and what to do, for an administrator."""
+        """The stranger's behaviour, and the fix, for an administrator."""
         return (
             f"calls without a password, and Asterisk takes its calls ({self.number} since "
             f"{rfc3339(self.began)}): a carrier? fix: if you know it: ringfence allow add {self.address}; "

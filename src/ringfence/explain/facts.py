@@ -139,7 +139,7 @@ class NetworkFacts:
 
     @property
     def outside(self) -> Admission | None:
-        """What keeps the address from the SIP ports; None for a network, of which a part may be inside."""
+        """The fence's refusal of the address; None for a network, of which a part may be inside."""
         single, found = self.network.prefixlen == self.network.max_prefixlen, self.admission
         return found if single and found is not None and not found.inside else None
 

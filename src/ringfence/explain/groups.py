@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 SENDER = ("subject",)
-"""What attempts of one sender have in common. The subject is what the rules count, such as an IPv6 /64."""
+"""The keys that a sender's attempts share. The subject is what the rules count, such as an IPv6 /64."""
 ALIKE = (
     "address",
     "reason",
@@ -20,7 +20,7 @@ ALIKE = (
     "forged_address",
     "ban",
 )
-"""What attempts have in common that ``ringfence why`` shows in one row: all but their times and accounts."""
+"""The keys that attempts in one row of ``ringfence why`` share: all but their times and accounts."""
 
 Row = Mapping[str, Any]
 

@@ -176,7 +176,7 @@ class LimitMode(enum.StrEnum):
 
 
 class Fragments(enum.StrEnum):
-    """What happens to fragments of strangers' packets to the SIP ports (``FRAGMENTS``)."""
+    """The handling of fragments of strangers' packets to the SIP ports (``FRAGMENTS``)."""
 
     REASSEMBLED = "reassembled"
     DROPPED = "dropped"

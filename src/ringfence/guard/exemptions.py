@@ -1,4 +1,4 @@
-"""Who is never banned, and who passes in the kernel: this host's own networks, the lists, the friends."""
+"""Networks that are never banned, or that pass in the kernel: this host's own, the lists, the friends."""
 
 import asyncio
 import time

@@ -49,7 +49,7 @@ def packets_of(side: FirewallSide, texts: Mapping[str, str]) -> list[Number]:
 
 @frozen
 class Section:
-    """What a feature shows: its ``numbers`` in the status and in the metrics, and ``more`` in the status."""
+    """A feature's output: its ``numbers`` in the status and in the metrics, and ``more`` in the status."""
 
     numbers: Sequence[Number] = ()
     more: Mapping[str, Any] = {}

@@ -160,7 +160,7 @@ class StoreWatch:
 
 @frozen
 class CommonParts:
-    """What each part of the daemon may use: the clock, the database, the alarms, the listeners.
+    """The parts that the whole daemon shares: the clock, the database, the alarms, the listeners.
 
     ``followers`` passes changes on to commands that follow them. ``locator`` looks up the locations of
     addresses. Each of ``listeners`` is called with each fact: about bans, alarms and requests, a new

@@ -112,7 +112,7 @@ def _recorded(settings: Settings) -> Iterator[Store]:
 
 
 def _empty_if_unused(read: "_Rows[_T]") -> "_Rows[_T]":
-    """Let a function that reads rows return none if there is no database yet."""
+    """Make a function that reads rows return none if there is no database yet."""
 
     def answer(settings: Settings, arguments: Arguments) -> list[_T]:
         return read(settings, arguments) if settings.store.path.exists() else []

@@ -146,7 +146,7 @@ class EffectHandler:
             self._friends.changed.set()
 
     def _report(self, judgement: Judgement) -> None:
-        """Tell the watchers of a judgement, and activate an alarm if its attempt is suspicious."""
+        """Report a judgement to the watchers, and activate an alarm if its attempt is suspicious."""
         for watch in self._watch:
             watch(judgement)
         attempt, disposition = judgement.attempt, judgement.disposition

@@ -67,7 +67,7 @@ def release_freed_memory() -> None:
 
 
 def share_memory_between_threads() -> None:
-    """Let all threads take memory from one pool of the C library; call it before the first thread starts.
+    """Make all threads use one memory pool of the C library; call it before the first thread starts.
 
     Otherwise each thread has a pool of its own: 0.1 MB at least, and some 40 MB for ever after it has listed
     262,000 bans. Do nothing without glibc.

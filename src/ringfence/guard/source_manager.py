@@ -113,7 +113,7 @@ RENEW_FOREIGN = 2.0
 class SocketUsers:
     """The user ids of the sockets of Asterisk, or of a configured SIP proxy too.
 
-    The wire counts only answers of these users: other programs send what strangers tell them to.
+    The wire counts only answers of these users: other programs send what strangers request.
 
     ``find`` looks them up, and returns the empty set if they are unknown. ``changed`` is called after each
     change, with the monotonic time.

@@ -37,7 +37,7 @@ MAX_NAME = 253
 
 
 class EntryKind(enum.StrEnum):
-    """What an entry of the allow list or the deny list names."""
+    """The kind of an entry of the allow list or the deny list."""
 
     NETWORK = "network"
     HOST = "host"

@@ -340,7 +340,7 @@ class OtherNetworks(Protocol):
         """Use these settings from the next call of another method on."""
 
     def update(self, protected: Mapping[Network, str], most: int, now: float) -> bool:
-        """Take over what changed; return whether other networks are in force than :meth:`compose` returned.
+        """Apply what changed; return whether other networks are in force than :meth:`compose` returned.
 
         ``protected`` are networks that this host needs, and ``most`` is the maximum number of networks.
         """
@@ -526,7 +526,7 @@ class Lists:
             self._apply(evolve(composed, networks=networks))
 
     async def _read_soon(self) -> None:
-        """Begin to read the databases, and wait a short time for the end.
+        """Start to read the databases, and wait a short time for the end.
 
         A thread of its own reads them. It may take a minute, and the process ends without waiting for it.
         Raise StartError if the kernel refuses the thread.

@@ -229,7 +229,7 @@ class HttpCheck:
     unknown. ``wanted``: the caller should now send a question with the ActionID that :meth:`ask` returns.
     ``active``: items must go through :meth:`pass_on`. ``deadline`` is the monotonic time at which
     :meth:`expire` has something to return, or None. With ``recorded``, the connection is a recording: nobody
-    can ask Asterisk, so its items are believed. Then ``recorded_manager`` tells that some of them may be
+    can ask Asterisk, so its items are believed. Then ``recorded_manager`` means that some of them may be
     forged.
     """
 

@@ -49,7 +49,7 @@ Read = Callable[[int, int], bytes]
 
 @frozen
 class Location:
-    """What a record says about its networks; "" for what it does not say."""
+    """The location of a record's networks; "" for each part that the record lacks."""
 
     country: str = ""
     number: str = ""

@@ -2,7 +2,7 @@
 
 Each function that :mod:`~ringfence.parse.log` calls takes the bytes after the line's prefix, the source, and
 the time of the line. It returns an event, an alarm, or the reason why there is neither. The address in such a
-line may come from the sender's text, so each section says what the sender can write, and where.
+line may come from the sender's text, so each section states what the sender can write, and where.
 """
 
 import re

@@ -10,7 +10,7 @@ WebSocket (RFC 7118 §5), each message is in a masked frame, or in several fragm
 joins all data frames up to one with FIN, whatever their types (``res_http_websocket.c``), and so does this
 module. A message has at most ``MOST_MESSAGE`` bytes, because PJSIP discards what it cannot hold, and goes on
 in the middle. Whatever else a connection carries makes it *unread* until its next SYN, and
-:meth:`RequestStreams.read` says so once. Then its guesses are found by their answers, or by their bytes.
+:meth:`RequestStreams.read` reports it once. Then its guesses are found by their answers, or by their bytes.
 
     SYN, seq 0                     ->  a connection begins
     "REGISTER …", seq 1            ->  a request
@@ -83,7 +83,7 @@ class _UnreadError(Exception):
 
 @define
 class _Stream:
-    """What has been read of one connection.
+    """The state of reading one connection.
 
     ``next`` is the sequence number of the next byte. ``pending`` is an incomplete message or frame, ``skip``
     the bytes of a body that follow. ``fragments`` is the content of the frames before it, if they belong to

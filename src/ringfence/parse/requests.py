@@ -224,7 +224,7 @@ def _redirects(readings: list[bytes], address: Address) -> bool:
     """Whether a request's Via has the answer sent to another address than the sender's, ``address``.
 
     ``readings`` are the ways to read the request, in lower case. A ``maddr`` in another header, such as a
-    Contact or a Route, is usual and changes nothing. An answer has the Vias of whom it answers.
+    Contact or a Route, is usual and changes nothing. An answer has the Vias of its request.
     """
     own = str(address).encode()
     return any(

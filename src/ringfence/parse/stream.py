@@ -44,7 +44,7 @@ _FIRST_LINE = re.compile(rb"SIP/2\.0 |HTTP/1\.|[A-Z]{3,16}+ [^\r\n]++(?<= SIP/2\
 # chan_sip writes the full name, PJSIP either name.
 _LENGTH = re.compile(rb"\r\n(?:content-length|l)[ \t]*+:[ \t]*+([0-9]{1,6}+)[ \t]*+(?=\r\n)", re.IGNORECASE)
 _ANY_LENGTH = re.compile(rb"\r\n(?:content-length|l)[ \t]*+:", re.IGNORECASE)
-# What a connection of another protocol begins with: records of TLS, and the manager interface.
+# The first bytes of connections of other protocols: records of TLS, and the manager interface.
 _OTHERS = (b"\x14\x03", b"\x15\x03", b"\x16\x03", b"\x17\x03", b"Asterisk Call Manager")
 _TEXT, _BINARY, _PONG, _CONTROL = 0x81, 0x82, 0x8A, 0x88
 _LONG, _LONGEST_FORM = 126, 127
@@ -54,7 +54,7 @@ _HALF = SEQUENCES // 2
 
 @define
 class _Stream:
-    """What has been read of one connection.
+    """The state of reading one connection.
 
     ``next`` is the sequence number of the next byte. ``synced``: the next byte belongs to a known message.
     ``pending`` is an incomplete message. Its first ``scanned`` bytes contain no end of a head.
@@ -149,7 +149,7 @@ class Streams:
             stream.other = data.startswith(_OTHERS)
         stream.fed = True
         stream.next = (stream.next + len(data)) % SEQUENCES
-        # The numbers repeat. Of a hole further back, nobody could tell whether it is ahead.
+        # The numbers repeat. A hole further back cannot be distinguished from one ahead.
         stream.holes = [hole for hole in stream.holes if (stream.next - hole[0]) % SEQUENCES < _HALF]
         if stream.other:
             return []
@@ -167,7 +167,7 @@ class Streams:
         return found
 
     def _open_hole(self, connection: bytes, stream: _Stream, sequence: int) -> None:
-        """Go on at ``sequence``, and remember what is missing before it."""
+        """Continue at ``sequence``, and remember what is missing before it."""
         before = len(stream.pending)
         self._give_up(connection, stream)
         self._bytes -= before

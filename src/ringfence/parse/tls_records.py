@@ -16,9 +16,9 @@ answers to requests:
   in many records is one or two answers, and what a WebSocket of ARI reports by itself is none.
 - *web pages*, if strangers may read them at this port (``https_pages``): there a connection counts only after
   a record that has exactly the length of Asterisk's 101 for a WebSocket. A sender can evade this: Asterisk
-  repeats the blanks of ``Sec-WebSocket-Protocol: x,   sip`` in its 101 (tried on 16 and 22). No rule can
-  tell what follows from pages: these have any length, and a pong before each answer looks like the header
-  before a page.
+  repeats the blanks of ``Sec-WebSocket-Protocol: x,   sip`` in its 101 (tried on 16 and 22). No rule
+  separates what follows from pages: these have any length, and a pong before each answer looks like the
+  header before a page.
 
 A sender can also keep the answers from leaving: it closes its receive window. So what it asks is reported
 too, in bytes: of TLS without the handshake, and of plain TCP from where ``parse/request_stream.py`` cannot
@@ -81,7 +81,7 @@ _UPGRADES = frozenset({174, 175, 182, 196, 208, 224})
 
 @define
 class _Stream:
-    """What has been read of one connection.
+    """The state of reading one connection.
 
     ``next`` is the sequence number of the next byte, ``left`` how many bytes of a record follow, and ``head``
     the part of a record's header that has been read. ``synced``: the next byte belongs to a known record.
@@ -107,7 +107,7 @@ class _Stream:
 
 
 class Flow(NamedTuple):
-    """What a segment shows: the answers that begin in it, and the bytes of the client that it acknowledges.
+    """The findings in a segment: the answers that begin in it, and the client's bytes that it acknowledges.
 
     ``opens``: bytes before belonged to the handshake of TLS, or to the request for a WebSocket.
     """

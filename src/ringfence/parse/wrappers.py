@@ -1,4 +1,4 @@
-r"""What others put around the lines of Asterisk's log, and the clean lines without it.
+r"""Text that others put around the lines of Asterisk's log, and the clean lines without it.
 
 A line may come through several hands: a container's log, the journal, syslog, a terminal. Each adds text, or
 wraps the line in JSON. :class:`LineCleaner` removes all of it, before anything of Asterisk's own is parsed:

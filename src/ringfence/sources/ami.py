@@ -202,7 +202,7 @@ class Reading:
         """The times (monotonic) at which events arrived, and their lags in seconds."""
 
     def ask(self) -> None:
-        """Have :meth:`run` find it out now; it then calls ``told``."""
+        """Make :meth:`run` find it out now; it then calls ``told``."""
         self._asked.set()
 
     async def run(self, ping: Callable[[], Awaitable[object]]) -> None:

@@ -169,7 +169,7 @@ class LogFileSource(FollowedLog):
             self._watch_folders()
 
     async def _gather(self) -> None:
-        """Let more lines arrive, unless there is a hurry."""
+        """Wait for more lines, unless there is a hurry."""
         if self._hurry is not None and not self._hurry.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(GATHER):

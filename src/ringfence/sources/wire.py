@@ -21,7 +21,7 @@ memory. If packets are lost, the socket reports ENOBUFS, or a sequence number is
 too, because packets before and after it are not read.
 
 An answer of this host itself counts only if the program that sent it is Asterisk's, or a configured SIP
-proxy's: other programs (coturn, rtpengine) send what strangers tell them to. The kernel names the user of the
+proxy's: other programs (coturn, rtpengine) send what strangers request. The kernel names the user of the
 packet's socket. The reader compares it, and not the rules: the rules then stay the same when Asterisk starts
 under another user, and an unknown user differs from a wrong one. While it is unknown which user is
 Asterisk's, no answer of this host counts, and each is a gap. If Asterisk has closed a TCP connection, what is
@@ -29,7 +29,7 @@ left of it has no user any more, and belongs to the connection that was Asterisk
 
 Answers that are forwarded, as those of bridged containers, may be written by other hosts, but only from the
 link to which their address belongs (the log rule checks that). They count only if they come from a network of
-``containers`` and from an address of Asterisk, because another container may send what strangers tell it to.
+``containers`` and from an address of Asterisk, because another container may send what strangers request.
 These networks change. A new network is a gap too, because its earlier answers were not counted. While it is
 unknown which address is Asterisk's, no answer of a container counts, and each is a gap.
 
@@ -199,7 +199,7 @@ class WireSource(SupervisedSource):
         self._has_pages = has_pages
         self._exchanged = exchanged
         self.readers: dict[bytes, CopyReader] = {}
-        """What parses the packets that the rules of features copy, by their NFLOG prefix."""
+        """The parsers of the packets that the rules of features copy, by their NFLOG prefix."""
         self._lost = -inf
         self._bound: tuple[socket.socket, asyncio.Future[None]] | None = None
 

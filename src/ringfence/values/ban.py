@@ -92,7 +92,7 @@ class Ban:
 
 
 class BanFacts(Protocol):
-    """What :class:`Ban`, and the ledger's ``Record`` of it, know besides its network and scope."""
+    """The facts in :class:`Ban`, and in the ledger's ``Record`` of it, besides its network and scope."""
 
     @property
     def since(self) -> float: ...  # noqa: D102 - as in Ban, also the others
@@ -131,4 +131,4 @@ def ban_json(ban: BanFacts) -> dict[str, object]:
 
 
 UNRECORDED: Mapping[str, None] = dict.fromkeys(ban_json(Ban(IPv4Network(0), 0.0, 0.0, "")))
-"""What the lists show of a ban that is in the kernel and has no record."""
+"""The row in lists of a ban that is in the kernel and has no record."""

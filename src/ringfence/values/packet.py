@@ -93,7 +93,7 @@ class CopiedRequest:
 
 @fast.frozen
 class Exchange:
-    """What one packet of this host shows of a stranger's stream that the wire cannot read.
+    """The evidence in one packet of this host about a stranger's stream that the wire cannot read.
 
     ``number`` answers begin in it, and it acknowledges ``asked`` bytes of the stranger. ``address`` and
     ``port`` are its destination. The kernel has completed a handshake with it. ``local_port`` is the port

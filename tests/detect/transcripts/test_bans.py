@@ -414,7 +414,7 @@ def test_an_own_mistake_beside_the_guesses_of_a_page_closes_tcp_only() -> None:
 
 
 def test_forged_claims_beside_the_guesses_of_a_page_close_tcp_only() -> None:
-    """Claims are nobody's own guesses. So somebody that forges them does not widen the ban of a page."""
+    """Claims are not the address's own guesses. So a sender that forges them does not widen a page's ban."""
     guard = Player(rules=("guess",))
     guard.play(*claimed(range(5)))
     happened = guard.play(at(9, opened()), *(at(10 + n, by_page()) for n in range(4)))
@@ -422,7 +422,7 @@ def test_forged_claims_beside_the_guesses_of_a_page_close_tcp_only() -> None:
 
 
 def test_a_claimed_ban_consumes_only_what_its_rule_counts() -> None:
-    """Whoever calls three unknown extensions by TCP between its guesses by UDP gets no more guesses."""
+    """A sender that calls three unknown extensions by TCP between its guesses by UDP gets no more guesses."""
     steps = [*claimed(range(4)), *(at(5 + n, called()) for n in range(3)), *claimed([9])]
     assert when(Player(rules=("guess", "probe")), *steps) == {
         7: ["probe bans 192.0.2.7/32 by sip-tcp for 600 s after 3"],
@@ -772,7 +772,7 @@ def test_twenty_proven_attempts_of_a_prefix_ban_it(addresses: list[str], prefix:
 
 @pytest.mark.parametrize("members", [3, 4])
 def test_a_few_customers_of_a_48_do_not_ban_it(members: int) -> None:
-    """Three or four /64s far apart are banned each by itself: a /48 has too many other customers."""
+    """Three or four /64s far apart are banned separately: a /48 has too many other customers."""
     addresses = [f"2001:db8:1:{n}000::1" for n in range(1, members + 1)]
     happened = Player(rules=("prefix",)).play(*rotated(addresses, 20 + members))
     banned = {ban.split()[2] for ban in happened.bans}

@@ -424,7 +424,7 @@ def test_a_late_proof_bans_no_contact() -> None:
 
 
 def test_a_phone_with_a_new_temporary_address_stays_a_phone() -> None:
-    """A phone takes a new address of its /64, and fails with its old password: nobody is banned for it."""
+    """A phone takes a new address of its /64, and fails with its old password: that causes no ban."""
     guard = Player()
     guard.play(at(0, friend("2001:db8::7")))
     assert guard.play(*(at(n, fails("204", f"2001:db8::a{n:x}")) for n in range(1, 10))).bans == []

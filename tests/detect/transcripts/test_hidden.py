@@ -472,7 +472,7 @@ def test_a_blind_guess_counts_once(told: bool) -> None:  # noqa: FBT001 - a para
 
 @pytest.mark.parametrize("closes", [False, True])
 def test_guesses_of_a_sender_that_reads_no_answer_count_soon(closes: bool) -> None:  # noqa: FBT001 - as above
-    """By TCP they count although nobody else is answered, also if their window closes after them."""
+    """By TCP they count although no other sender is answered, also if their window closes after them."""
     tcp = Transport.TCP
     asked = copied(sequence=1, transport=tcp)
     closed = evolve(asked, call_ids=(), sequences=(), digest=b"", diverted=True)
@@ -520,7 +520,7 @@ def test_by_tcp_each_guess_counts_once_and_blindly_only_if_its_nonce_proves_the_
 
 @pytest.mark.parametrize("known", [False, True])
 def test_a_blind_guess_by_tcp_counts_if_the_kernel_knows_its_connection(known: bool) -> None:  # noqa: FBT001 - a parameter
-    """Its nonce went by TCP too, and so proves nobody: a forged segment is no connection.
+    """Its nonce went by TCP too, and so proves no sender: a forged segment is no connection.
 
     Without a connection it counts when its answer leaves.
     """
@@ -554,7 +554,7 @@ def test_a_blind_guess_that_shows_late_counts_although_its_question_was_reported
 
 @pytest.mark.parametrize("told", [False, True])
 def test_a_blind_guess_that_shows_late_counts_once(told: bool) -> None:  # noqa: FBT001 - a parameter
-    """If nobody is answered for long, AMI's report of the guess is too old to be matched by its number."""
+    """If no sender is answered for long, AMI's report of the guess is too old to be matched by its number."""
     question, _ = guessed(1)
     steps = [*ticks(0, 0), question, at(1.1, copied(call=b"call-1", nonce=b"1/n"))]
     if told:
@@ -595,7 +595,7 @@ REGISTRATION = (
 
 @pytest.mark.parametrize("which", REGISTRATION)
 def test_a_registration_at_chan_sip_that_the_wire_sees_makes_a_friend(which: str) -> None:
-    """AMI says that the password was right, the wire that a proven REGISTER of this address was accepted."""
+    """AMI reports that the password was right, the wire that a proven REGISTER of this address succeeded."""
     account = {"of another account": "205", "no REGISTER": ""}.get(which, "204")
     nonce = b"forged/n" if which == "not proven" else b"n"
     asked = copied(nonce=nonce, registers=account)

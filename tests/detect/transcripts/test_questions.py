@@ -116,7 +116,7 @@ def forged(number: int, method: str = "OPTIONS") -> SecurityEvent:
 
 
 def test_forged_reports_make_no_questions_count() -> None:
-    """A forged notice, forged methods or forged datagrams make no proven ban of who asks by TCP."""
+    """A forged notice, forged methods or forged datagrams make no proven ban of a sender that asks by TCP."""
     tenth = at(9, forged(9))
     methods = at(9, *(forged(number, "REGISTER") for number in range(3)))
     spoofed = at(9, *(probed(call=b"s%d" % n, account=f"s{n}", method="") for n in range(7)))

@@ -118,7 +118,7 @@ def mixed(capture: Capture, lost: frozenset[int], seed: int) -> list[SecurityEve
 
 @cache
 def numbered() -> tuple[Capture, ...]:
-    """Return the recordings with a known number of attempts, of which any source but the wire tells."""
+    """Return the recordings with a known number of attempts, which any source but the wire reports."""
     return tuple(one for one in captures() if one.attempts and one.name not in UNSPEAKABLE)
 
 

@@ -1,4 +1,4 @@
-"""What ``setup`` notes about Asterisk's accounts."""
+"""Notes of ``setup`` about Asterisk's accounts."""
 
 from pathlib import Path
 

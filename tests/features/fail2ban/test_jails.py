@@ -166,7 +166,7 @@ def test_jails_on_a_log_of_asterisk_are_known(tmp_path: Path) -> None:
 
 
 def test_without_an_asterisk_jail_the_others_are_named(tmp_path: Path) -> None:
-    """The error lists the enabled jails, and what fail2ban said."""
+    """The error lists the enabled jails, and the messages of fail2ban."""
     text = "[sshd]\nenabled=true\n[asterisk]\nenabled=true\nfilter=gone\n"
     found = read(tmp_path, {"jail.local": text})
 
@@ -222,7 +222,7 @@ def test_no_folder(tmp_path: Path) -> None:
 
 
 def test_without_fail2ban(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error says where to run the command."""
+    """The error states where to run the command."""
     monkeypatch.setenv("PATH", "/nowhere")
 
     with pytest.raises(ConfigError, match="fail2ban is not installed; fix: run this where"):

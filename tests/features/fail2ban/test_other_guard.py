@@ -14,7 +14,7 @@ _JAILS = "[sshd]\nenabled = true\n[asterisk]\nenabled = {on}\n[pbx]\nfilter = as
 
 @pytest.mark.usefixtures("fail2ban_client")
 def test_enabled_jails_for_asterisk_are_found(tmp_path: Path) -> None:
-    """The name or the filter shows it; without fail2ban, or if it cannot use its files, there is none."""
+    """The name or the filter shows them; without fail2ban, or if it cannot use its files, none is found."""
     etc = tmp_path / "fail2ban"
     assert OtherGuard(tmp_path).jails == ()
     etc.mkdir()

@@ -212,7 +212,7 @@ def test_a_bad_line_is_named(tmp_path: Path) -> None:
 
 
 def test_without_the_daemon_a_file_is_added_for_later(tmp_path: Path) -> None:
-    """The configuration has the feed, and the exit code says that nothing is in force yet."""
+    """The configuration has the feed, and the exit code shows that nothing is in force yet."""
     guard = Guard(tmp_path)
 
     code, out, err = added(guard, "203.0.113.9\n")

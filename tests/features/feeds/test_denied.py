@@ -110,7 +110,7 @@ class Feed(At):
         state.write_text(json.dumps({"checked": checked, "error": error, "identity": identity}))
 
     def refreshed(self, *names: str) -> dict[str, object]:
-        """Let the daemon read the file; return the feed. With names, accept any size."""
+        """Make the daemon read the file; return the feed. With names, accept any size."""
         named = {"names": [*names], "force": True} if names else {}
         [row] = self.ask("feeds_refresh", **named)
         found: dict[str, object] = row
@@ -287,7 +287,7 @@ def test_a_file_that_is_being_written_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_an_alarm(tmp_path: Path) -> None:
-    """A feed without a list denies nothing, and says so."""
+    """A feed without a list denies nothing, and names the problem."""
     at = Feed(tmp_path)
 
     row = at.refreshed()
@@ -601,7 +601,7 @@ def test_a_file_that_grows_while_it_is_read_is_not_read_to_its_end(
     ],
 )
 def test_no_report_of_the_fetcher_lengthens_a_feed(tmp_path: Path, state: str) -> None:
-    """A report is hostile: whatever it says, a list does not live for ever."""
+    """A report is hostile: with any content, a list does not live for ever."""
     at = Feed(tmp_path, fetched=True, max_age=100.0)
     at.write("198.51.100.1")
     at.path.with_name(at.path.name + STATE_SUFFIX).write_text(state)

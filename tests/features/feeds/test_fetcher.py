@@ -395,7 +395,7 @@ def test_no_error_of_the_protocol_repeats_the_path(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_planned_feed_hides_its_keys() -> None:
-    """What is logged by accident has neither the key nor the URL."""
+    """A feed that is logged by accident shows neither the key nor the URL."""
     feed = PlannedFeed("one", "https://x/?key=abc", Path("/x"), 60.0, FeedFormat.APIBAN, "k/y")
 
     assert "abc" not in repr(feed)

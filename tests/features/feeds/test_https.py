@@ -57,7 +57,7 @@ def test_any_status_is_an_answer(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_not_whole_is_an_error(tmp_path: Path, reply: Reply, error: str) -> None:
-    """A cut, endless or compressed answer is none, and the error names the host."""
+    """A cut, endless or compressed answer is refused, and the error names the host."""
     with publisher(tmp_path, list=reply) as server, pytest.raises(FetchError, match=f"127.0.0.1: {error}"):
         fetched(server, limits=Limits(1_000, 10.0))
 
@@ -75,7 +75,7 @@ def test_a_slow_answer_ends(tmp_path: Path, slow: Reply) -> None:
 
 
 def test_a_wrong_certificate_is_an_error(tmp_path: Path) -> None:
-    """Nothing is requested from a server that nobody vouches for."""
+    """Nothing is requested from a server without a trusted certificate."""
     with publisher(tmp_path, list=Reply()) as server:
         with pytest.raises(FetchError, match="CERTIFICATE_VERIFY_FAILED"):
             get(server.url(), {}, ssl.create_default_context())

@@ -45,7 +45,7 @@ def test_a_person_is_admitted(guard: Guard) -> None:
 
 
 def test_without_a_fence_nothing_starts(tmp_path: Path) -> None:
-    """Without a fence in the configuration, `status` says so, and `enforce` names the fix."""
+    """Without a fence in the configuration, `status` shows it, and `enforce` names the fix."""
     with Guard(tmp_path) as made:
         assert "mode      off" in made.command("fence", "status").stdout
         assert 'mode = "enforce"' in made.command("fence", "enforce").stderr

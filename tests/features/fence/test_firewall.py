@@ -1,4 +1,4 @@
-"""The fence in the daemon: when it drops, whom it records as outside, and whom it lets in for a time."""
+"""The fence in the daemon: when it drops, which senders it records as outside, and temporary admissions."""
 
 import asyncio
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ DAY = 86_400.0
 
 
 def fenced(mode: LimitMode = LimitMode.ENFORCE, allowed: str = OFFICE) -> Settings:
-    """Return a configuration with a fence that lets in one network, and another that is allowed."""
+    """Return a configuration with a fence that admits one network, and another that is allowed."""
     fence = FenceSettings(mode=mode, networks=(ip_network("203.0.113.0/24"),))
     return with_tables(settings(allowed), fence=fence)
 
@@ -215,7 +215,7 @@ def test_former_friends_are_let_in(made: Kept) -> None:
 
 
 def test_a_phone_may_change_its_address_within_its_64(made: Kept) -> None:
-    """The /64 of a friend is let in, and a friend at another address of it is not recorded."""
+    """The /64 of a friend is admitted, and a friend at another address of it is not recorded."""
     for last in ("1", "2"):
         made.side.exempt.friends.add([evolve(PHONE, address=ip_address(f"2001:db8:1:2::{last}"))])
     second(made)
@@ -224,7 +224,7 @@ def test_a_phone_may_change_its_address_within_its_64(made: Kept) -> None:
 
 
 def test_an_address_is_admitted_for_a_time(made: Kept) -> None:
-    """An address and the addresses of a host name are let in until their end."""
+    """An address and the addresses of a host name are admitted until their end."""
     fence = fence_of(made.side)
     assert fence.admit("192.0.2.55", 3600.0) == made.now + 3600
     fence.admit("road.example.net", 7200.0)
@@ -323,7 +323,7 @@ def test_damaged_lists_are_written_before_it_drops(made: Kept) -> None:
 
 
 def test_a_refused_list_only_observes(made: Kept) -> None:
-    """While the kernel refuses a list of those who are let in, the fence drops nothing."""
+    """While the kernel refuses a list of admitted networks, the fence drops nothing."""
     enforced(made)
     made.backend.unfillable = FirewallError("no memory")
     made.enforcer.filler.fill(NetworkList.INSIDE)
@@ -336,7 +336,7 @@ def test_a_refused_list_only_observes(made: Kept) -> None:
 
 
 def test_a_cut_allow_list_only_observes(tmp_path: Path) -> None:
-    """If the kernel has no room for the whole allow list, the fence drops nothing, and says so."""
+    """If the kernel has no room for the whole allow list, the fence drops nothing, and reports it."""
     few = settings(*(f"10.0.{n >> 8}.{n & 255}" for n in range(0, 4_096, 2)))
     wanted = evolve(fenced(), allow=few.allow, firewall=evolve(few.firewall, max_bans=SetSize(1_024)))
     with kept(tmp_path, wanted) as made:
@@ -391,7 +391,7 @@ def test_without_a_fence_an_address_is_admitted_too(tmp_path: Path) -> None:
 
 
 def test_why_has_the_fence_and_what_it_dropped(tmp_path: Path) -> None:
-    """The answer has the mode of the fence, whether it lets in the address, and how many packets came."""
+    """The answer has the mode of the fence, whether it admits the address, and how many packets came."""
     with kept(tmp_path, settings(OFFICE)) as made:
         made.side.start()
 

@@ -53,7 +53,7 @@ def test_the_overview_has_the_fence(browser: Browser) -> None:
 
 
 def test_without_a_fence(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The page says that the fence and the fleet are off, and the overview is silent about both."""
+    """Their pages show that the fence and the fleet are off, and the overview is silent about both."""
     folder = tmp_path_factory.mktemp("none")
     with Guard(folder) as guard, web_server(folder / "web", folder / "control.sock") as web:
         browser = web.browser()

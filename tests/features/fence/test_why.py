@@ -38,7 +38,7 @@ def test_an_address_outside_the_fence() -> None:
 
 
 def test_the_line_about_the_fence() -> None:
-    """One line says whether the fence lets the address in, and has the packets from outside."""
+    """One line states whether the fence admits the address, and has the packets from outside."""
     outside = Admission(LimitMode.ENFORCE, inside=False, packets=12)
     packets = "the kernel drops what comes from outside; 12 packets counted within the last hour"
     network = ip_network("192.0.2.0/24")

@@ -23,7 +23,7 @@ MACHINE, PASSWORD, KEY = "pbx-a", "a password", "a-key"
 
 @frozen
 class Fault:
-    """What goes wrong with a request: its status, a pause asked for, a cut of the answer, or silence.
+    """A fault of a request: its status, a pause asked for, a cut of the answer, or silence.
 
     ``rows`` is how many new decisions the answer has at most, although it is well-formed. ``only`` is the
     beginning of the paths that it concerns.

@@ -44,7 +44,7 @@ def test_the_status_of_the_fleet(tmp_path: Path) -> None:
 
 
 def test_without_a_local_api(tmp_path: Path) -> None:
-    """The command says that no ban is shared; without a daemon it cannot know anything."""
+    """The command reports that no ban is shared; without a daemon it cannot know anything."""
     with Guard(tmp_path) as guard:
         assert "No ban is shared" in guard.must("fleet", "status")
         assert "no [crowdsec] url" in guard.command("fleet", "test").stderr

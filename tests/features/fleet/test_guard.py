@@ -476,5 +476,5 @@ def test_what_is_not_shared_is_an_alarm(server: FakeApi, store: Store) -> None:
     ],
 )
 def test_which_networks_may_be_applied(network: str, reason: str) -> None:
-    """Very wide networks and local ones are left out, whoever bans them."""
+    """Very wide networks and local ones are left out, no matter which host bans them."""
     assert refusal_of(pack(ip_network(network))) == reason

@@ -1,4 +1,4 @@
-"""What other hosts are told: which bans, and with which facts."""
+"""Messages to other hosts: which bans, and with which facts."""
 
 from ipaddress import ip_network
 

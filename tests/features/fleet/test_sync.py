@@ -1,4 +1,4 @@
-"""What is sent to the local API, and what is applied: by examples, and against a simple model of the API."""
+"""Requests to the local API, and applied decisions: by examples, and against a simple model of the API."""
 
 import gc
 from ipaddress import ip_network
@@ -221,7 +221,7 @@ def test_a_deletion_between_two_answers_counts() -> None:
 
 
 def test_the_end_of_an_earlier_ban_is_no_deletion_of_the_present_one() -> None:
-    """The end of a decision from before the last answer says nothing about the present ban of its network."""
+    """The end of a decision from before the last answer does not concern the present ban of its network."""
     sync = Sync(full_every=10.0)
     sync.on_restored([own()])
     pulled(sync, deleted=(decision(2),))
@@ -369,7 +369,7 @@ def test_the_texts_of_decisions_have_room_in_bytes(monkeypatch: pytest.MonkeyPat
 
 
 def test_many_decisions_that_end_together_end_in_steps() -> None:
-    """Each call handles some of the ends, and says whether others wait."""
+    """Each call handles some of the ends, and returns whether others wait."""
     sync = Sync()
     networks = [ip_network(f"198.51.{n >> 8}.{n & 255}") for n in range(3 * ENDED_AT_ONCE)]
     pulled(sync, *(decision(number, network) for number, network in enumerate(networks)))
@@ -669,7 +669,7 @@ class World:
     bans: dict[str, dict[Key, OwnBan]] = field(factory=lambda: {"a": {}, "b": {}})
 
     def advance(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance the clock, and expire decisions and bans."""
         self.now += seconds
         for node, sync in self.nodes.items():
             sync.expire(self.now)

@@ -252,7 +252,7 @@ def test_the_networks_from_before_stay_until_all_is_read(tmp_path: Path) -> None
     "content", [b"", b"{}\n", b"[" * 5_000, b'{"digest": 1, "regions": [], "sizes": []}\n']
 )
 def test_damaged_networks_from_before_are_unknown(tmp_path: Path, content: bytes) -> None:
-    """A kept file that was not written whole is none, and neither is a link."""
+    """A kept file that was not written whole is ignored, and so is a link."""
     kept = tmp_path / "regions"
     kept.write_bytes(content)
     databases = GeoDatabases([tmp_path / "absent"], kept)

@@ -91,7 +91,7 @@ def test_the_wire_passes_copies_to_the_reader_of_their_prefix() -> None:
 
 
 def test_a_message_that_is_not_exported_is_an_alarm_for_a_day() -> None:
-    """The text says what to do if nothing arrives at all, and otherwise that a sender suppresses it."""
+    """The text states what to do if nothing arrives at all, and otherwise that a sender suppresses it."""
     for exported, text in ((0, NO_EXPORT), (7, "keeps Asterisk from exporting")):
         here = Watched()
         here.wire.counts.exported = exported

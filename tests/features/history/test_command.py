@@ -31,7 +31,7 @@ def test_times_can_be_local(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_command_asks_the_daemon_or_the_database(tmp_path: Path) -> None:
-    """With the daemon down, the command shows what it has recorded, and says so."""
+    """With the daemon down, the command shows what it has recorded, with a note."""
     guard = Guard(tmp_path)
     with Store.open(tmp_path / "ringfence.db", owner=True) as store:
         Timeline(store.connection).add(time.time() - 600, 60.0, {"bans.guess": 3})

@@ -1,4 +1,4 @@
-"""What happened over time, as scripts read it."""
+"""The history as scripts read it."""
 
 from pathlib import Path
 

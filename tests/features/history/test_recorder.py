@@ -36,12 +36,12 @@ class Recorded:
         self.begin()
 
     def begin(self) -> None:
-        """Begin with a new recorder, as a new daemon does."""
+        """Create a new recorder, as a new daemon does."""
         kept = self.kept
         self.recorder = History(kept.side)
 
     def guess(self) -> None:
-        """Let the detector judge an attempt with an unproven address."""
+        """Make the detector judge an attempt with an unproven address."""
         self.kept.detector.observe(event(EventKind.CHALLENGE_RESPONSE_FAILED), self.kept.clock.mono())
 
     def wait(self, seconds: float) -> None:
@@ -67,7 +67,7 @@ def _recorded(kept: Kept) -> Recorded:
 def test_an_answer_at_the_turn_of_a_minute_counts_once(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is recorded while the database is read is not added to what the database has."""
+    """Counts that are recorded while the database is read are not added to those of the database."""
     recorded.guess()
     encoded, once = recorded.recorder._encoded, iter([recorded.recorder.record])
 
@@ -123,7 +123,7 @@ def test_a_restart_counts_nothing_twice(recorded: Recorded) -> None:
 
 @pytest.mark.parametrize("step", [-3_600.0, 3_600.0, 400 * DAY])
 def test_a_clock_that_is_set_loses_nothing(recorded: Recorded, step: float) -> None:
-    """What happened while the clock was set is recorded once, at the new time."""
+    """An attempt while the clock is set is recorded once, at the new time."""
     mono = recorded.kept.clock.mono
     recorded.guess()
     recorded.wait(60)

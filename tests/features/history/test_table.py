@@ -1,4 +1,4 @@
-"""What happened over time in the database: added up, bounded, and safe from a wrong clock."""
+"""The history in the database: added up, bounded, and safe from a wrong clock."""
 
 import sqlite3
 from contextlib import closing
@@ -130,7 +130,7 @@ def test_years_are_shown_in_days() -> None:
 
 
 def test_the_timeline_is_copied_from_a_damaged_or_newer_database(path: Path) -> None:
-    """What can be read of an unusable database includes the timeline."""
+    """The readable part of an unusable database includes the timeline."""
     with Store.open(path, owner=True) as store:
         Timeline(store.connection).add(NOON, 60.0, {"unbans": 1})
     with closing(sqlite3.connect(path)) as connection:

@@ -185,7 +185,7 @@ def best_of(scraped: Scraped) -> float:
 
 
 def test_a_daemon_serves_its_metrics(tmp_path: Path) -> None:
-    """A running daemon serves them where the configuration says, and serves none by default."""
+    """A running daemon serves them at the configured address, and serves none by default."""
     play = Script(play=[GRANTED, GUESSES])
     with ami_server(play) as pbx, Guard(tmp_path, ami={"port": pbx.port}) as guard:
         until(lambda: guard.status()["attempts"] == 3, "the attempts")

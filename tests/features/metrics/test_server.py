@@ -80,7 +80,7 @@ def test_the_page_is_served(where: ListenAddress) -> None:
     ],
 )
 def test_each_other_request_has_its_status(where: ListenAddress, request_: bytes, status: str) -> None:
-    """A request that is not a GET of /metrics in HTTP/1 is refused with the status that says why."""
+    """A request that is not a GET of /metrics in HTTP/1 is refused with the status for the reason."""
 
     async def client() -> None:
         head, _ = await exchange(where, request_)

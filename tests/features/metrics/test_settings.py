@@ -1,4 +1,4 @@
-"""``[metrics]``: the address of the metrics, and who reaches it."""
+"""``[metrics]``: the address of the metrics, and which clients reach it."""
 
 import pytest
 

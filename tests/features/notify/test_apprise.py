@@ -58,7 +58,7 @@ def test_only_services_with_the_tag_get_it(tmp_path: Path) -> None:
 
 
 def test_hostile_names_change_nothing(tmp_path: Path) -> None:
-    """What the service gets has no markup, no mention, no link and no control character of a sender."""
+    """The message to the service has no markup, mention, link or control character of a sender."""
     names = [one for one in HOSTILE if len(one) < 100]
     with web_server() as (port, posted):
         programs.send_by_apprise(channel(tmp_path, port), hostile_content(*names), "h")

@@ -163,7 +163,7 @@ def test_the_stop_sends_what_waits() -> None:
 
 
 def test_the_stop_waits_for_no_channel_that_hangs() -> None:
-    """What could not be sent is logged."""
+    """Messages that could not be sent are logged."""
     desk = Desk("hangs", "refuses")
     desk.hanging, desk.answers = {"hangs"}, {"refuses": REFUSED}
     began = time.monotonic()
@@ -324,7 +324,7 @@ def weekly(*names: str) -> NotifySettings:
 
 
 def test_reports_go_by_mail_only() -> None:
-    """Each mail channel sends a report, and no other channel; without the key there are none."""
+    """Each mail channel sends a report, and no other channel; without the key no channel does."""
     desk = Desk()
     assert desk.notifier.report_channels() == []
     desk.notifier.on_fact(with_tables(notify=evolve(weekly("one", "two"), report=None)))

@@ -50,12 +50,12 @@ def test_a_storm_is_a_summary() -> None:
     ],
 )
 def test_a_single_event_is_in_the_title(notification: Notification, title: str) -> None:
-    """Whoever reads only titles knows what happened."""
+    """The title alone shows what happened."""
     assert compose(content(notification), "h").title == f"[ringfence h] {title}"
 
 
 def test_dropped_messages_are_reported() -> None:
-    """The next message says how much is missing."""
+    """The next message states how much is missing."""
     found = content(notifications.of_ban(ban(), WALL)) | {"dropped": {"messages": 2, "events": 40}}
 
     assert "2 earlier messages with 40 events could not be sent." in compose(found, "h").body
@@ -121,7 +121,7 @@ def test_no_text_from_outside_is_a_link(text: str, harmless: str) -> None:
 
 
 OUR_OWN = {"event", "severity", "time", "name", "seconds", "scope", "offence", "attempts"}
-"""The fields of an event in which nobody else can write."""
+"""The fields of an event in which no sender can write."""
 
 
 def test_every_field_of_a_notification_is_without_links() -> None:

@@ -84,7 +84,7 @@ def test_a_channel_does_not_report_its_own_failure() -> None:
 
 
 def test_quiet_hours_keep_all_but_critical_events() -> None:
-    """What happens at night is one message in the morning, unless it is critical."""
+    """The events of a night are one message in the morning, except for critical ones."""
     box = outbox(quiet=QuietHours(22 * 60, 7 * 60))
     add_bans(box, 3, 0.0)
     box.add(notifications.of_alarm(alarm()), 0.0)

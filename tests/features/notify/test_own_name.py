@@ -1,4 +1,4 @@
-"""Mail from a host whose own name nobody knows, and whose name server never answers."""
+"""Mail from a host whose own name cannot be resolved, and whose name server never answers."""
 
 import os
 import subprocess
@@ -61,7 +61,7 @@ print(said[0].strip(), took)
 
 
 def unknown_host(folder: Path, name: str, program: str) -> list[str]:
-    """Run a Python program where nobody resolves the name of the host; return the words that it printed."""
+    """Run a Python program where the host's name cannot be resolved; return the words that it printed."""
     (folder / "resolv.conf").write_text("nameserver 198.18.0.53\n", "ascii")
     (folder / "hosts").write_text("127.0.0.1 localhost\n", "ascii")
     done = subprocess.run(

@@ -52,7 +52,7 @@ class Router:
             self.where = ListenAddress(ip_address("127.0.0.1"), free.getsockname()[1])
 
     def know_the_phones(self) -> None:
-        """Let the start be over: all phones are known."""
+        """End the start: all phones are known."""
         self.kept.side.exempt.friends.startup.update([SourceReadiness(since=0.0, roster_ready=True)], 0.0)
 
     def run(self, client: Callable[[], Awaitable[None]]) -> None:
@@ -234,7 +234,7 @@ def test_each_address_is_on_the_list_once(router: Router) -> None:
     )
 )
 def test_the_outermost_networks_cover_the_same_addresses(networks: list[Network]) -> None:
-    """What remains has no overlap, and contains every network that was given."""
+    """The remaining networks do not overlap, and contain every network that was given."""
     kept = list(outermost(4, {(int(one.network_address), one.prefixlen) for one in networks}))
     inner = {one for one in networks for other in networks if one != other and contains(other, one)}
 

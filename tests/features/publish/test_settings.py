@@ -58,7 +58,7 @@ def test_the_token_is_masked(tmp_path: Path) -> None:
     "token", ["short", "a" * 15, "a" * 129, "0123456789abcde f", "0123456789abcde/", "ä" * 16]
 )
 def test_a_token_that_can_be_guessed_or_breaks_a_url_is_refused(tmp_path: Path, token: str) -> None:
-    """A token has a length that nobody guesses, and only characters that a URL may contain."""
+    """A token is too long to be guessed, and has only characters that a URL may contain."""
     file = tmp_path / "token"
     file.write_text(token, "utf-8")
 

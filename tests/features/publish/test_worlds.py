@@ -71,7 +71,7 @@ class World:
         return text.removeprefix(NOBODY).split("\n")[:-1]
 
     def is_wanted(self, ban: Ban) -> bool:
-        """Whether a ban is proven or an administrator's, lasts, and meets nobody who must not be listed."""
+        """Whether a ban is proven or an administrator's, lasts, and has no address that may not be listed."""
         proven = ban.origin is Origin.ADMIN or (
             ban.origin is Origin.RULE and ban.scope in {Scope.FULL, Scope.SIP} and ban.counts.proven > 0
         )

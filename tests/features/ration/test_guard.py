@@ -9,7 +9,7 @@ from ringfence.firewall.contract import Counters
 
 
 def read(made: Kept, counters: Counters) -> None:
-    """Let the parts read these counters of the rules."""
+    """Make the parts read these counters of the rules."""
     made.backend.counters = lambda: counters  # type: ignore[method-assign]  # no kernel counts here
     asyncio.run(made.side.kernel.counters.read())
 

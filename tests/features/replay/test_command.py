@@ -280,7 +280,7 @@ def test_the_progress_bar(tmp_path: Path, *, terminal: bool) -> None:
             command, stdout=written, stderr=theirs, env={**os.environ, "TERM": "xterm"}
         )
     os.close(theirs)
-    # A terminal that nobody reads stops its writer after some kilobytes.
+    # A terminal without a reader stops its writer after some kilobytes.
     with os.fdopen(ours, "rb", 0) as reader, suppress(OSError):  # EIO: the other end is closed
         while read := reader.read(65_536):
             shown += read

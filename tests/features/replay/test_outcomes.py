@@ -68,7 +68,7 @@ def test_a_login_after_the_ban() -> None:
 
 
 def test_a_subject_is_named_by_its_addresses() -> None:
-    """One address is named by itself, several of a /64 by the network."""
+    """A single address is its own name, several of a /64 are named by the network."""
     accounts = Outcomes()
     network = ip_network("2001:db8::/64")
     assert outcome_of(accounts, "2001:db8::1", network).name == "2001:db8::1"

@@ -141,7 +141,7 @@ FAILED_LOGIN = (
 
 
 def test_a_failed_manager_login_in_a_recording(tmp_path: Path) -> None:
-    """The events after it count, and one warning tells how they could be forged."""
+    """The events after it count, and one warning explains how they could be forged."""
     recorded = capture("asterisk-22", "wrong-password-register").ami.read_bytes()
     plain, failed = (
         list(read_batches(replay_input(inspected(tmp_path, name, data))))

@@ -74,7 +74,7 @@ class Office:
         self.start()
 
     def start(self) -> None:
-        """Begin as after a start of the daemon."""
+        """Create the notifier and the reports, as a start of the daemon does."""
         self.notifier = Notifier(with_tables(notify=self.settings), self.kept.clock, sender=self._send)
         self.reports = WeeklyReports(self.notifier, self.kept.store, self._collect, self.kept.clock)
 

@@ -1,4 +1,4 @@
-"""What setup finds, as lines for the administrator."""
+"""The findings of setup, as lines for the administrator."""
 
 from pathlib import Path
 

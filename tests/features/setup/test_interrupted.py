@@ -23,7 +23,7 @@ _CHANGES = frozenset({"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmo
 _DONE, _REFUSED = 0, 3
 
 _hook: list[Callable[[], None]] = []
-"""What happens at each write of the process; empty in the test itself."""
+"""The function to call at each write of the process; empty in the test itself."""
 
 
 def _audit(event: str, arguments: tuple[object, ...]) -> None:
@@ -149,7 +149,7 @@ def test_an_undo_that_is_killed_at_any_write_can_be_repeated(host: Host, every: 
 
 @TRIED
 def test_a_disk_that_is_full_for_a_moment_at_any_write_changes_nothing(host: Host, every: int) -> None:
-    """If a write fails, setup restores everything by itself, and reports it."""
+    """If a write fails, setup restores everything automatically, and reports it."""
     clean = host.digest()
     _, writes = run_with(host, lambda _at: None)
     assert run(host, undo=True)
@@ -204,7 +204,7 @@ def test_an_interrupt_at_any_write_restores_everything(host: Host, every: int) -
 def test_an_incomplete_restore_after_an_interrupt_is_no_success(
     host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """If the rules stay in the kernel, the error does not say that everything is as before."""
+    """If the rules stay in the kernel, the error does not claim that everything is as before."""
 
     def refuse() -> None:
         raise FirewallError("permission denied")

@@ -125,7 +125,7 @@ def test_a_venv_gets_the_files_that_a_package_installs(tmp_path: Path) -> None:
 
 
 def test_after_the_changes_there_is_nothing_to_change(host: Host) -> None:
-    """A second plan has no change, also if other networks are found later and nobody changed the file."""
+    """A second plan has no change, also if other networks are found later and the file is unchanged."""
     first = plan(host.found(), host.paths)
     for change in first.changes:
         change.apply()
@@ -200,7 +200,7 @@ def test_an_existing_manager_user_and_channel_are_used(host: Host) -> None:
     ],
 )
 def test_a_manager_user_with_more_rights_is_refused(host: Host, old: str, new: str, shown: str) -> None:
-    """Whoever knows the password of that user could do more than ringfence needs."""
+    """The password of that user would permit more than ringfence needs."""
     user = manager_user(Secret(SECRET))
     assert old in user
     (host.etc / "manager.conf").write_text(f"[general]\nenabled = yes\n{user.replace(old, new)}", "utf-8")

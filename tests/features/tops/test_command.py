@@ -230,7 +230,7 @@ LONG = (
 
 @pytest.mark.parametrize(("number", "height", "whole"), [(1, 24, True), (3, 24, True), (3, 12, False)])
 def test_a_long_alarm_is_wrapped_at_words(number: int, height: int, whole: bool) -> None:  # noqa: FBT001 - a column
-    """At 80 columns, alarms have a quarter of the lines; a shortened one says so, and where the rest is."""
+    """At 80 columns, alarms have a quarter of the lines; a shortened one shows it, and where the rest is."""
     alarm = {"code": "fleet.failed", "subject": "pull", "text": LONG, "times": 1}
     lines = [line for line in drawn(view(alarms=[alarm] * number), COLUMNS, height) if line.startswith("! ")]
 

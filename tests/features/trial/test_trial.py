@@ -132,7 +132,7 @@ def test_a_trial_is_confirmed_without_a_daemon(tmp_path: Path) -> None:
 
 
 def test_restore_puts_nothing_in_place_during_a_trial(tmp_path: Path) -> None:
-    """At boot, `restore` leaves out what nobody has confirmed, and prints the reason."""
+    """At boot, `restore` puts back nothing of an unconfirmed trial, and prints the reason."""
     with Store.open(tmp_path / "ringfence.db", owner=False) as store:
         trial.begin(store.state, time.time() + 60)
     done = Guard(tmp_path).command("restore")

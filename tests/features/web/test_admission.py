@@ -24,7 +24,7 @@ HEADER = "X-Real-IP"
 
 @frozen
 class Road:
-    """A daemon with a fence, its page behind a proxy that names its clients, and nobody who is logged in."""
+    """A daemon with a fence, its page behind a proxy that names its clients, and no user who is logged in."""
 
     guard: Guard
     web: WebServer
@@ -96,7 +96,7 @@ def test_a_link_admits_the_address_that_opens_it(road: Road) -> None:
     ],
 )
 def test_an_unknown_address_is_not_admitted(road: Road, address: str) -> None:
-    """If the header does not name exactly one address, the page says so, and uses nothing up."""
+    """If the header does not name exactly one address, the page shows it, and uses nothing up."""
     token, before = road.token(), road.admitted()
 
     answer = road.press(token, address)
@@ -128,7 +128,7 @@ def test_another_site_presses_no_button(road: Road) -> None:
 
 
 def test_tries_are_limited_by_sender(road: Road) -> None:
-    """A sender who guesses is stopped, and nobody else is; the guesses use up no changes of the page."""
+    """Only a sender that guesses is stopped; the guesses use up no changes of the page."""
     answers = [road.press("y" * 43, "198.51.100.66").status for _ in range(MOST_TRIES + 1)]
 
     assert answers == [403] * MOST_TRIES + [429]
@@ -192,7 +192,7 @@ def test_a_ban_stays_and_a_longer_time_too(road: Road) -> None:
 
 
 def test_a_page_without_addresses_makes_no_link(road: Road) -> None:
-    """If the page does not run, or does not see people's addresses, the command says so with the fix."""
+    """If the page does not run, or does not see people's addresses, the command fails and names the fix."""
     folder = road.guard.folder / "tunnel"
     with web_server(folder, road.guard.folder / "control.sock") as web:
         blind = Road(road.guard, web)
@@ -208,7 +208,7 @@ def test_a_page_without_addresses_makes_no_link(road: Road) -> None:
 
 
 def test_without_a_fence_there_is_no_link(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """If the fence is off, the command says that all senders are admitted."""
+    """If the fence is off, the command states that all senders are admitted."""
     folder = tmp_path_factory.mktemp("off")
     with (
         Guard(folder) as guard,

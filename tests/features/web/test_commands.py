@@ -210,7 +210,7 @@ def test_a_slow_command_is_waited_for(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_command_without_an_answer_may_have_been_done(tmp_path: Path) -> None:
-    """The page and the log say that the result is unknown, and not that the command failed."""
+    """The page and the log state that the result is unknown, and not that the command failed."""
     path = tmp_path / "control.sock"
     daemon = socket.socket(socket.AF_UNIX)
     daemon.bind(str(path))

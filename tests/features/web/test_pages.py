@@ -223,7 +223,7 @@ def test_an_update_without_the_daemon_is_no_defect(tmp_path: Path) -> None:
 
 
 def test_more_bans_than_the_table_has(tmp_path: Path) -> None:
-    """The page requests a limited number of bans, and says that there may be more."""
+    """The page requests a limited number of bans, and shows that there may be more."""
     texts = {"rule": "guess", "account": "204", "accounts": 1, "reason": "", "scope": "full"}
     numbers = {"attempts": 5, "proven": 5, "packets": 1, "timeout": 60}
     ban = {"since": "2026-11-21T02:41:00Z", **texts, **numbers}

@@ -1,4 +1,4 @@
-"""What holds for the rules of every plan. tests/firewall/test_rulesets.py compares whole rulesets."""
+"""Properties of the rules of every plan. tests/firewall/test_rulesets.py compares whole rulesets."""
 
 import itertools
 import re

@@ -1,4 +1,4 @@
-"""What the tests of the nftables backend share."""
+"""Fixtures that the tests of the nftables backend share."""
 
 from collections.abc import Iterator
 

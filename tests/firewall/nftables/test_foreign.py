@@ -82,7 +82,7 @@ def test_a_change_while_a_long_list_is_filled_is_noticed(
 
 
 def test_own_changes_of_two_overlapping_uses_are_not_foreign() -> None:
-    """Two long changes may overlap, in any order; only a transaction that nobody counted is foreign."""
+    """Two long changes may overlap, in any order; only a transaction that was not counted is foreign."""
     with NetlinkConnection(extended=True) as kernel:
         foreign = ForeignChanges([kernel])
         foreign.listen()

@@ -327,7 +327,7 @@ def test_an_abandoned_replacement_is_known(backend: NftablesBackend, sent: list[
 
 
 def first_call(backend: NftablesBackend) -> tuple[ListSteps, Callable[[], None]]:
-    """Begin to write a long list; return its steps, and the call that carries out the first transaction."""
+    """Start to write a long list; return its steps, and the call that carries out the first transaction."""
     steps = backend.replace_list_in_steps(NetworkList.DENY, MANY)
     next(steps)
     call = next(steps)

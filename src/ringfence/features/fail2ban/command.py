@@ -82,7 +82,7 @@ def _print_problems(problems: Sequence[str]) -> int:
 
 
 def take_over_from(folder: Path, names: Sequence[str], config: Path) -> int:
-    """Let the daemon take over the bans of the jails ``names``; print the problems, and return their number.
+    """Send the bans of the jails ``names`` to the daemon; print the problems, and return their number.
 
     ``folder`` has fail2ban's configuration, which names fail2ban's database. Return 0 if there is no
     database, because then there are no bans to take over.
@@ -95,7 +95,7 @@ def take_over_from(folder: Path, names: Sequence[str], config: Path) -> int:
 
 
 def take_over(jails: Sequence[Jail], database: Path, config: Path, *, dry_run: bool, force: bool) -> int:
-    """Let the daemon take over the active bans of ``jails``; with ``dry_run`` only list them.
+    """Send the active bans of ``jails`` to the daemon; with ``dry_run`` only list them.
 
     Bans of friends are left out unless ``force``. Print the problems, and return their number.
     """
@@ -185,7 +185,7 @@ def _list(bans: Sequence[Fail2banBan]) -> None:
 
 
 def _hand_over(bans: Sequence[Fail2banBan], settings: Settings) -> int:
-    """Let the daemon ban each network for the remaining time of fail2ban's ban.
+    """Ask the daemon to ban each network for the remaining time of fail2ban's ban.
 
     A network that ringfence already bans for at least as long is left out. Print how many bans were taken
     over. Return the number of bans that the daemon refused.

@@ -147,7 +147,7 @@ class _Draft:
     port: str = ""
 
     def set(self, option: str, values: Sequence[Any]) -> None:
-        """Take over one command: an option with its value, or an addition to a list."""
+        """Apply one command: an option with its value, or an addition to a list."""
         match option, values:
             case "action", [_, [*settings]]:
                 self.port = next((str(value) for key, value in settings if key == "port"), self.port)
@@ -186,7 +186,7 @@ class _Dump:
     problems: list[str] = field(factory=list)
 
     def add(self, line: str) -> None:
-        """Take over one line. A line that is no command is left out, and reported."""
+        """Read one line. A line that is no command is left out, and reported."""
         if not line.strip():
             return
         try:

@@ -59,7 +59,7 @@ class OtherGuard:
             yield f"fail2ban's jail {', '.join(self.jails)} stays, until every source works"
 
     def hand_over(self, config: Path, apply: Callable[[FileChange], None]) -> bool:
-        """Take over fail2ban's bans, then disable its jails for Asterisk; return whether this succeeded.
+        """Ban what fail2ban bans, then disable its jails for Asterisk; return whether this succeeded.
 
         If the bans cannot be read or sent to the daemon, the jails stay enabled. If the daemon refuses some
         of them, the jails are disabled, and False is returned. ``config`` is the daemon's configuration, and

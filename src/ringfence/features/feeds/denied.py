@@ -81,7 +81,7 @@ class TakenFeed:
 
 @frozen
 class FetchState:
-    """What the fetcher reports about a feed.
+    """The fetcher's report about a feed.
 
     ``checked`` is when the server last sent the list or confirmed it, None for never. ``error`` is why the
     latest request failed, "" if it succeeded. ``identity`` is that of the source which it requests.
@@ -223,7 +223,7 @@ def _range_of(version: int, code: int) -> tuple[int, int, int]:
 
 # -- which sizes of a list are suspicious
 #
-# Whoever publishes a list could have anybody denied. So no list may cover a large part of the Internet, and a
+# A publisher could have any address denied. So no list may cover a large part of the Internet, and a
 # new version of a list may not have a far different size than the one before.
 
 
@@ -481,7 +481,7 @@ class Feeds:
         self._accepted |= names
 
     def update(self, protected: Mapping[Network, str], most: int, now: float) -> bool:
-        """Take over the lists that changed; return whether other networks are in force than before.
+        """Apply the lists that changed; return whether other networks are in force than before.
 
         ``protected`` are networks that this host needs.
         """
@@ -531,7 +531,7 @@ class Feeds:
         feed = ListFeed(source, taken, checked=taken.taken if taken is not None else None)
         try:
             return _checked(feed, *_looked_at(source, now), now)
-        except OSError:  # the next update tries it again, and says why
+        except OSError:  # the next update tries it again, and reports the error
             return feed
 
     def _forget(self, name: str) -> None:

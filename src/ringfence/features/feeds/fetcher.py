@@ -70,7 +70,7 @@ Get = Callable[[str, Mapping[str, str], ssl.SSLContext], HttpAnswer]
 
 @frozen
 class FeedState:
-    """What is known about a list. Times are in seconds since the epoch.
+    """The known facts about a list. Times are in seconds since the epoch.
 
     ``checked`` is when the server last sent the list, or confirmed it, and ``tried`` when it was last asked;
     None for never. ``error`` is why the latest request failed, "" if it did not. ``due`` is the time of the
@@ -129,7 +129,7 @@ def write(path: Path, content: bytes) -> None:
 
 
 class _LaterError(FetchError):
-    """The server asks to come back later: ``after`` is its Retry-After, "" if it does not say when."""
+    """The server asks to come back later: ``after`` is its Retry-After, "" if it names no time."""
 
     def __init__(self, after: str, status: int) -> None:
         super().__init__(f"the server answers {status} and asks to wait")
@@ -166,7 +166,7 @@ class Fetcher:
         return max(due - self._wall(), 0.0)
 
     def hurry(self) -> None:
-        """Let all lists be due as soon as their publishers permit."""
+        """Make all lists due as soon as their publishers permit."""
         for feed in self._feeds:
             state = self.states[feed.name]
             pause = APIBAN_PAUSE if feed.format is FeedFormat.APIBAN else LEAST_PAUSE
@@ -256,7 +256,7 @@ def _known(feed: PlannedFeed) -> FeedState:
 
 
 def _begun(feed: PlannedFeed) -> FeedState:
-    """Remove the list of another source, then say that the file is for this one; raise OSError.
+    """Remove the list of another source, then record that the file is for this one; raise OSError.
 
     In this order, no crash leaves a list that seems to be from this source.
     """

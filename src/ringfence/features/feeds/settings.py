@@ -18,7 +18,7 @@ FETCHED = Path("/var/lib/ringfence-feeds")
 """The folder of the fetcher, with the lists that it fetched."""
 
 MAX_AGE = 7 * 86_400.0
-"""Seconds after which a fetched list expires, unless ``max_age`` says otherwise."""
+"""Seconds after which a fetched list expires, unless ``max_age`` sets another time."""
 MIN_EVERY = 60.0  # seconds: no publisher permits more
 SETTLED = 2.0
 """Seconds without a change after which an administrator's program has probably written its whole file."""

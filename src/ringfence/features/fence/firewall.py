@@ -1,4 +1,4 @@
-"""The fence at the firewall: whether it drops, whom it admits for a time, and who came from outside.
+"""The fence at the firewall: whether it drops, temporary admissions, and senders from outside.
 
 The fence drops what strangers send to the SIP ports (``firewall/contract.py``). It must not cut off the
 phones of this PBX, so it drops nothing before it has observed for a day (``OBSERVED_FOR``). While it runs, it
@@ -195,7 +195,7 @@ class Fence(RulePart):
 
     @property
     def gaps(self) -> list[str]:
-        """What the kernel lacks of those whom the fence admits. The fence then drops nothing."""
+        """The reasons why the kernel lacks admitted networks. With any reason, the fence drops nothing."""
         found = []
         if not self._lists.networks.whole:
             found.append(
@@ -358,7 +358,7 @@ class Fence(RulePart):
             self._store.best_effort.write(lambda: self._store.state.set_fact(_FACT, text), key=_FACT)
 
     def _follow_mode(self) -> None:
-        """Begin or end what the configured mode observes and keeps."""
+        """Start or end the observation, and end the trial, as the configured mode demands."""
         state = self._state
         if self.settings.mode is LimitMode.OFF:
             state.observed, state.watched, state.outside = None, 0.0, []

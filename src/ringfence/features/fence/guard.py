@@ -57,7 +57,7 @@ class FenceRequests(Feature):
         }
 
     def end(self) -> None:
-        """Let the fence only observe if its trial was not confirmed: nobody is left to end it."""
+        """Make the fence only observe if its trial was not confirmed: no daemon is left to end it."""
         if self._fence.end_trial():
             self._side.kernel.rules.update()
             if self._side.kernel.rules.has_succeeded:  # otherwise the standby process needs the record
@@ -82,7 +82,7 @@ class FenceRequests(Feature):
         return self._fence.summary() | {"counts": kernel.enforcer.enforcing and kernel.backend.enforces}
 
     async def _answer(self, request: Mapping[str, Any]) -> object:
-        """Return the state of the fence, and who came from outside in the last hour, by country.
+        """Return the state of the fence, and the senders from outside in the last hour, by country.
 
         ``left_out`` are those networks of the request that the fence does not admit.
         """

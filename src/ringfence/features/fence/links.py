@@ -1,6 +1,6 @@
 """Links for one use, each of which admits the address that opens it to the fence for a time.
 
-Whoever has a link may admit one address, and nothing else. The live page passes on the link's token and the
+The holder of a link may only admit one address. The live page passes on the link's token and the
 address that it came from. Only hashes of tokens are kept, and only in memory: a restart ends all links.
 """
 

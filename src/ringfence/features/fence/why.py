@@ -22,7 +22,7 @@ def facts(known: "NetworkFacts") -> dict[str, dict[str, Any] | None]:
 
 
 def forecast(known: "NetworkFacts") -> Iterator[str]:
-    """Yield how to let in a stranger that is outside."""
+    """Yield how to admit a stranger that is outside."""
     if known.outside is not None:
         own, location = format_network(known.network), where(known.location)
         drops = "are" if known.outside.mode is LimitMode.ENFORCE else "would be"

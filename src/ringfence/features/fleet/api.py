@@ -49,7 +49,7 @@ class Api:
     """The connection to the local API. :meth:`send` blocks; call it in one thread, one call at a time.
 
     The API computes the end of a decision from times that this host sends, and its tokens end by its clock.
-    So it is told its own time, as its answers show it: the clocks of the two may differ by hours.
+    So requests use its own time, as its answers show it: the clocks of the two may differ by hours.
     """
 
     def __init__(self, access: Access, clock: Clock, seconds: float | None = None) -> None:

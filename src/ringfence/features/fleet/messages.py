@@ -16,7 +16,7 @@ SCENARIOS = "ringfence/"
 ORIGIN = "ringfence:"
 """The beginning of ringfence's origins; the name of the machine follows."""
 MOST_EVENTS = 10
-"""The maximum number of attempts that the API is told about one ban."""
+"""The maximum number of attempts that the API gets with one ban."""
 
 _LONGEST = 100
 
@@ -31,7 +31,7 @@ class Event:
 
 @frozen
 class Facts:
-    """What the API is told about a ban. ``since`` is in seconds since the epoch."""
+    """The facts about a ban that the API gets. ``since`` is in seconds since the epoch."""
 
     since: float = 0.0
     attempts: int = 0
@@ -51,12 +51,12 @@ def rule_of(scenario: str) -> str:
 
 
 def is_shared(ban: Ban) -> bool:
-    """Whether other hosts may be told about a ban: a rule has decided it, on proven attempts."""
+    """Whether a ban may be reported to other hosts: a rule has decided it, on proven attempts."""
     return ban.origin is Origin.RULE and ban.scope in WHOLE_SCOPES
 
 
 def facts_of(ban: Ban) -> Facts:
-    """Return what the API is told about a ban. Texts of senders are escaped and shortened."""
+    """Return the facts about a ban that the API gets. Texts of senders are escaped and shortened."""
     events = tuple(
         Event(
             attempt.time,

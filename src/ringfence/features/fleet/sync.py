@@ -1,4 +1,4 @@
-"""What this host sends to the local API, and which decisions of others it applies. No I/O.
+"""The bans that this host sends to the local API, and the decisions of others that it applies. No I/O.
 
 Out: each proven ban of a rule, and its early end. Claimed bans are never sent: every other host would make a
 full ban of one, so a forger could have any address banned everywhere.
@@ -6,7 +6,7 @@ full ban of one, so a forger could have any address banned everywhere.
 In: decisions of other hosts, each with the time that it has left.
 
 * A decision ends by ``deleted`` or by its own time. A missing one has not ended: an answer may be cut.
-* The stream does not say who made a decision. It is our own if this host has a ban of the same network
+* The stream does not name the maker of a decision. It is our own if this host has a ban of the same network
   and the same rule.
 * Wide networks together may cover a part of the internet only. So no API can cut off most of it.
 * A ban or an unban that fails is sent again apart, after all others: it must not stop them.
@@ -75,7 +75,7 @@ Key = tuple[int, str]
 
 @frozen
 class OwnBan:
-    """A proven ban of this host: its end, what the API is told, and when it began (None: unknown)."""
+    """A proven ban of this host: its end, the facts for the API, and when it began (None: unknown)."""
 
     network: Network
     rule: str
@@ -276,7 +276,7 @@ class Sync:
     # -- the bans of this host
 
     def on_restored(self, bans: Iterable[OwnBan]) -> None:
-        """Take over the bans of this host at its start. They are sent if the first answer lacks them."""
+        """Record the bans of this host at its start. They are sent if the first answer lacks them."""
         for ban in bans:
             self._record(ban, sent=True)
 
@@ -317,7 +317,7 @@ class Sync:
             self._queue_unban(key, max(own.ban.ends, now, *(until for _, until, _ in there)))
 
     def on_unfinished(self, unbans: Iterable[tuple[Key, float]]) -> None:
-        """Take over the unbans that the last run did not send, each with the time when it is needless."""
+        """Queue the unbans that the last run did not send, each with the time when it is needless."""
         for key, ends in unbans:
             self._queue_unban(key, ends)
 
@@ -534,7 +534,7 @@ class Sync:
             self._forget_unban(key)
 
     def on_page(self, page: DecisionPage, request: Pull, now: float) -> Iterator[bool]:
-        """Take over an answer in steps; yield after each whether other decisions apply than before.
+        """Apply an answer in steps; yield after each whether other decisions apply than before.
 
         A long answer takes a second. Bans and unbans may be reported between two steps.
         """

@@ -19,4 +19,4 @@ NO_EXPORT = (
     "Asterisk exports nothing; fix: in hep.conf enabled = yes and capture_address = 127.0.0.1:9060, then in "
     "Asterisk's console: module reload res_hep.so, module load res_hep_pjsip.so; see: module show like hep"
 )
-"""What is wrong if AMI reports messages of TLS or WSS, and no export arrives."""
+"""The problem if AMI reports messages of TLS or WSS, and no export arrives."""

@@ -63,7 +63,7 @@ class ExportReader(Feature):
         return () if found.message is None else (found.message,)
 
     def on_events(self, events: Sequence[SecurityEvent]) -> None:
-        """Note the connections of TLS and WSS from which AMI reports messages at PJSIP."""
+        """Record the connections of TLS and WSS from which AMI reports messages at PJSIP."""
         for event in events:
             if (
                 event.remote.transport in _ENCRYPTED

@@ -217,7 +217,7 @@ class _Pauses:
         return self._clock.mono() >= self._ends
 
     async def take(self) -> None:
-        """Let other work run, and begin the next slice."""
+        """Run other work, and start the next slice."""
         await asyncio.sleep(0)
         self._ends = self._clock.mono() + SLICE
         self.now = self._clock.wall()

@@ -267,7 +267,7 @@ class WeeklyReports(Feature):
         return None
 
     def _follow(self, names: Sequence[str], now: float) -> None:
-        """Begin a schedule for each new channel in ``names``, and forget the schedules of removed channels.
+        """Create a schedule for each new channel in ``names``, and forget the schedules of removed channels.
 
         The first report of a new channel is due at the next Monday, 06:00.
         """

@@ -375,7 +375,7 @@ def _uninterrupted() -> Iterator[None]:
 
 @contextmanager
 def _signals_wait() -> Iterator[None]:
-    """Let the signals that end a run wait until the end of the block."""
+    """Delay the signals that end a run until the end of the block."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield

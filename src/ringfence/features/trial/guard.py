@@ -94,7 +94,7 @@ class TrialWatch(Feature):
         return [every(1.0, "trial", self.check, self._alarms)]
 
     def begin(self) -> None:
-        """Begin the new trial, or continue the recorded one."""
+        """Start the new trial, or continue the recorded one."""
         if self._seconds:
             begin(self._store.state, self._clock.wall() + self._seconds)
         if (finish := self.until) is not None:

@@ -34,7 +34,7 @@ LATELY = 20.0
 """The maximum age (seconds) of the answers that :meth:`DaemonClient.latest` returns at once."""
 
 UNRECORDED: ContextVar[list[str]] = ContextVar("UNRECORDED")
-"""The reasons why changes of the present command are not recorded. Who runs a command sets it."""
+"""The reasons why changes of the present command are not recorded. The caller that runs a command sets it."""
 
 _Key = tuple[object, ...]
 

@@ -102,7 +102,7 @@ class WebSessions:
         return len(self._failures) == MOST_FAILURES and now - self._failures[0] < FAILURES_WITHIN
 
     def log_in(self, token: str, now: float) -> tuple[str, WebSession] | None:
-        """Begin a session with the token of a login link. Return the cookie of the session, and the session.
+        """Create a session with the token of a login link. Return the cookie of the session, and the session.
 
         The token cannot be used again. Return None if it is invalid or too old; this counts as a failure. A
         valid token works although logins are limited. Otherwise one client could lock out all users. This is
@@ -152,7 +152,7 @@ _REASONS = {
     HTTPStatus.FORBIDDEN: "This login is not valid. A link works once, within five minutes.",
     HTTPStatus.TOO_MANY_REQUESTS: "Too many logins failed. Use a new link.",
 }
-"""The texts that say why a login failed, by HTTP status."""
+"""The texts with the reason why a login failed, by HTTP status."""
 
 Form = Mapping[str, str]
 Answer = Awaitable[Response]
@@ -241,7 +241,7 @@ class Entrance:
         return self._login_page(request, HTTPStatus.OK, token=request.query_params.get("token", "")[:200])
 
     async def log_in(self, request: Request) -> Response:
-        """Begin a session with the token of a login link, and redirect to the overview page.
+        """Create a session with the token of a login link, and redirect to the overview page.
 
         If the login fails, show why.
         """

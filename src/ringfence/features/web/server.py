@@ -70,7 +70,7 @@ class LimitedConnection(H11Protocol):
         self.is_aborted = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for a request. If there are too many connections, abort one."""
+        """Start to wait for a request. If there are too many connections, abort one."""
         super().connection_made(transport)
         self._update()
         others = (one for one in self.connections if isinstance(one, LimitedConnection))
@@ -85,12 +85,12 @@ class LimitedConnection(H11Protocol):
         self._update()
 
     def on_response_complete(self) -> None:
-        """Begin to wait for the next request."""
+        """Start to wait for the next request."""
         super().on_response_complete()
         self._update()
 
     def pause_writing(self) -> None:
-        """Begin to wait for the client, which has to read the answer."""
+        """Start to wait for the client, which has to read the answer."""
         super().pause_writing()
         self._update()
 

@@ -167,7 +167,7 @@ class ForeignChanges:
 
     def __init__(self, connections: Sequence[NetlinkConnection]) -> None:
         self.commits = 0
-        """The number of transactions that ringfence has made. Whoever makes one adds 1."""
+        """The number of transactions that ringfence has made. Each caller that makes one adds 1."""
         self.epoch = 0
         """A number that increases when another program changed, or may have changed, our table."""
         self._connections = connections
