@@ -369,9 +369,7 @@ class Settings(_Tables):
             action=mine.action,
             log=mine.log,
         )
-        for module in street.settings("firewall").values():
-            plan = module.with_rules(plan, self)
-        return self._by_features("plan", plan)
+        return self.with_features("with_rules", plan)
 
     def lists(self) -> Configured:
         """Return the part of the configuration that concerns the allow list and the deny list.
@@ -391,13 +389,13 @@ class Settings(_Tables):
             most=self.firewall.max_bans,
             kept=self.store.path.parent / "feeds",
         )
-        return self._by_features("lists", configured)
+        return self.with_features("with_lists", configured)
 
-    def _by_features(self, kind: str, value: _T) -> _T:
-        """Return ``value`` as the functions ``kind`` of the features' modules ``settings`` change it."""
-        for table, module in street.settings().items():
-            if hasattr(module, kind):
-                value = getattr(module, kind)(getattr(self, table), value)
+    def with_features(self, change: str, value: _T) -> _T:
+        """Return ``value`` as the functions ``change`` of the features' modules ``settings`` change it."""
+        for module in (*street.settings("firewall").values(), *street.settings().values()):
+            if hasattr(module, change):
+                value = getattr(module, change)(value, self)
         return value
 
     @property

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from math import inf
 
-from ringfence import street
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
@@ -197,11 +196,8 @@ def known_sources(settings: Settings) -> KnownSources:
     It must know which PBXs have several sources, and which have AMI or the wire as a source. Features add
     what they know.
     """
-    found = KnownSources(settings.several_sources(), settings.corroborated(), proxies=settings.proxies())
-    for module in street.settings("firewall").values():
-        if hasattr(module, "with_sources"):
-            found = module.with_sources(found, settings)
-    return found
+    mine = KnownSources(settings.several_sources(), settings.corroborated(), proxies=settings.proxies())
+    return settings.with_features("with_sources", mine)
 
 
 class Pipeline:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.daemon import Guard, until
+from tests.support.netns import run
 
 
 @pytest.fixture
@@ -49,3 +50,22 @@ def test_without_a_fence_nothing_starts(tmp_path: Path) -> None:
     with Guard(tmp_path) as made:
         assert "mode      off" in made.command("fence", "status").stdout
         assert 'mode = "enforce"' in made.command("fence", "enforce").stderr
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+def test_an_unban_without_the_daemon_starts_no_fence(tmp_path: Path) -> None:
+    """The rest of a network needs new rules; a fence that was never started still drops nothing in them."""
+    fence = {"mode": "enforce", "networks": ["198.51.100.0/24"]}
+    with Guard(tmp_path, fence=fence, firewall={"backend": "nftables"}) as guard:
+        until(lambda: guard.ask("fence")["mode"] == "observe", "the fence observes")
+        guard.must("ban", "203.0.113.0/24")
+        before = run("nft", "list", "table", "inet", "ringfence")
+        guard.kill()
+        guard.must("unban", "203.0.113.1")
+        after = run("nft", "list", "table", "inet", "ringfence")
+        fenced = run("nft", "list", "chain", "inet", "ringfence", "fenced4")
+
+    assert "203.0.113.128" not in before
+    assert "203.0.113.128" in after
+    assert "drop" not in fenced

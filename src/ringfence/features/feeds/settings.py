@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from attrs import Factory, evolve, frozen
 
@@ -13,6 +14,9 @@ from ringfence.config.converters import HOOKS, Duration, Name, Text, is_url, one
 from ringfence.firewall.contract import FirewallPlan
 from ringfence.parse.feeds import FeedFormat, FeedLayout, identity_of
 from ringfence.values.secret import SecretUrl
+
+if TYPE_CHECKING:
+    from ringfence.config.schema import Settings
 
 FETCHED = Path("/var/lib/ringfence-feeds")
 """The folder of the fetcher, with the lists that it fetched."""
@@ -106,9 +110,9 @@ class FeedSettings:
 TABLE = tuple[FeedSettings, ...]
 
 
-def plan(feeds: Sequence[FeedSettings], plan: FirewallPlan) -> FirewallPlan:
+def with_rules(plan: FirewallPlan, settings: "Settings") -> FirewallPlan:
     """Return ``plan`` with the tracking of connections that the networks of feeds need."""
-    return evolve(plan, new_only=plan.new_only or bool(feeds))
+    return evolve(plan, new_only=plan.new_only or bool(settings.of(TABLE)))
 
 
 def problems(feeds: Sequence[FeedSettings], _: Mapping[str, object]) -> Iterator[str]:

@@ -1,5 +1,7 @@
 """``[fence]``: whom the fence admits."""
 
+from typing import TYPE_CHECKING
+
 from attrs import evolve, frozen
 
 from ringfence.config.converters import Region
@@ -7,6 +9,9 @@ from ringfence.firewall.contract import FirewallPlan, LimitMode
 from ringfence.lists.entries import Configured, parse_region
 from ringfence.lists.prefixes import code_of, text_of
 from ringfence.values.network import Network
+
+if TYPE_CHECKING:
+    from ringfence.config.schema import Settings
 
 
 @frozen
@@ -24,13 +29,15 @@ class FenceSettings:
 TABLE = FenceSettings
 
 
-def plan(fence: FenceSettings, plan: FirewallPlan) -> FirewallPlan:
-    """Return ``plan`` with the fence in its configured mode."""
-    return evolve(plan, fence=fence.mode)
+def with_rules(plan: FirewallPlan, settings: "Settings") -> FirewallPlan:
+    """Return ``plan`` with a fence that drops nothing: only a command starts it (``firewall.py``)."""
+    off = settings.of(FenceSettings).mode is LimitMode.OFF
+    return evolve(plan, fence=LimitMode.OFF if off else LimitMode.OBSERVE)
 
 
-def lists(fence: FenceSettings, configured: Configured) -> Configured:
+def with_lists(configured: Configured, settings: "Settings") -> Configured:
     """Return ``configured`` with the networks and countries that the fence admits."""
+    fence = settings.of(FenceSettings)
     networks = (text_of(*code_of(network)) for network in fence.networks)
     countries = (parse_region(region).text for region in fence.countries)
     return evolve(configured, inside=(*networks, *countries))

@@ -3,12 +3,16 @@
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
 from ringfence.config.converters import ApiUrl, Duration, Name, crosses_in_clear, read_secret
 from ringfence.firewall.contract import FirewallPlan
 from ringfence.values.secret import Secret
+
+if TYPE_CHECKING:
+    from ringfence.config.schema import Settings
 
 MIN_INTERVAL = 1.0  # seconds
 
@@ -65,9 +69,9 @@ TABLE = CrowdsecSettings
 RESTART = True
 
 
-def plan(settings: CrowdsecSettings, plan: FirewallPlan) -> FirewallPlan:
+def with_rules(plan: FirewallPlan, settings: "Settings") -> FirewallPlan:
     """Return ``plan`` with the list of what other hosts ban, if bans are shared."""
-    shared = settings.url is not None
+    shared = settings.of(CrowdsecSettings).url is not None
     return evolve(plan, new_only=plan.new_only or shared, decisions=shared)
 
 

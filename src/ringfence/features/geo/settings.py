@@ -1,11 +1,15 @@
 """``[geo]``: the databases of countries and of autonomous systems."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
 from ringfence.config.converters import Paths
 from ringfence.lists.entries import Configured
+
+if TYPE_CHECKING:
+    from ringfence.config.schema import Settings
 
 
 @frozen
@@ -18,9 +22,9 @@ class GeoSettings:
 TABLE = GeoSettings
 
 
-def lists(geo: GeoSettings, configured: Configured) -> Configured:
+def with_lists(configured: Configured, settings: "Settings") -> Configured:
     """Return ``configured`` with the databases."""
-    return evolve(configured, databases=tuple(geo.database or ()))
+    return evolve(configured, databases=tuple(settings.of(GeoSettings).database or ()))
 
 
 def problems(_: GeoSettings, tree: Mapping[str, object]) -> list[str]:
