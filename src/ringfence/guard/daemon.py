@@ -246,7 +246,7 @@ def build_daemon(
     """
     clock = side.common.clock
     failures = FailureMemory(side.exempt.friends.friends)
-    features = Features()
+    features = Features(side.common.alarms)
     effects = EffectHandler(
         side.kernel.enforcer,
         side.common.alarms,

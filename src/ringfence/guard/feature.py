@@ -7,11 +7,12 @@ The module ``guard`` of a feature has a function ``build``. It gets the daemon's
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import structlog
 from attrs import frozen
 
 from ringfence import ban_facts, street
-from ringfence.alarm_codes import Alarm
-from ringfence.alarms import AlarmEvent
+from ringfence.alarm_codes import Alarm, AlarmCode
+from ringfence.alarms import AlarmEvent, Alarms
 from ringfence.config.schema import Settings
 from ringfence.control import Handler
 from ringfence.detect.judgement import Judgement
@@ -157,10 +158,16 @@ class Given:
 
 
 class Features:
-    """The features of the running daemon, in the order of the street; empty before :meth:`build`."""
+    """The features of the running daemon, in the order of the street; empty before :meth:`build`.
 
-    def __init__(self) -> None:
+    A defect of one must keep no ban from the kernel, and no fact from the others. So whatever one raises for
+    a fact or a judgement is logged, and activates an alarm, which stays until the daemon's next start.
+    """
+
+    def __init__(self, alarms: Alarms) -> None:
         self.all: list[Feature] = []
+        self._alarms = alarms
+        self._failed: set[str] = set()
         self._judging: list[Feature] = []  # those that use judgements: there are too many to call the others
 
     def build(self, given: Given) -> None:
@@ -172,9 +179,9 @@ class Features:
             feature = module.build(given)
             if feature is not None:
                 self.all.append(feature)
-                given.side.common.listeners.append(feature.on_fact)
                 if type(feature).on_judgement is not Feature.on_judgement:
                     self._judging.append(feature)
+        given.side.common.listeners.append(self.on_fact)
 
     def handlers(self) -> dict[str, Handler]:
         """Return the handlers of all their requests."""
@@ -183,4 +190,23 @@ class Features:
     def on_judgement(self, judgement: Judgement) -> None:
         """Pass a judgement on to each of them that has something to do then."""
         for feature in self._judging:
-            feature.on_judgement(judgement)
+            try:
+                feature.on_judgement(judgement)
+            except Exception as error:  # noqa: BLE001 - it becomes an alarm
+                self._on_defect(feature, error)
+
+    def on_fact(self, fact: Fact) -> None:
+        """Pass a fact on to each of them."""
+        for feature in self.all:
+            try:
+                feature.on_fact(fact)
+            except Exception as error:  # noqa: BLE001 - it becomes an alarm
+                self._on_defect(feature, error)
+
+    def _on_defect(self, feature: Feature, error: Exception) -> None:
+        name = type(feature).__module__.split(".")[2]
+        if name not in self._failed:  # once: the alarm is a fact, too
+            self._failed.add(name)
+            structlog.get_logger().error("feature.failed", feature=name, exc_info=error)
+            text = f"a defect of {name}: {type(error).__name__}: {error}"
+            self._alarms.activate(AlarmCode.TASK_FAILED, name, text)
