@@ -41,7 +41,7 @@ class Deadline:
         self._ends = 0.0
         self._over = threading.Event()
         self._connection: socket.socket | None = None
-        self._timer = threading.Timer(seconds, self._end)
+        self._timer = threading.Timer(seconds, self.end)
         self._timer.daemon = True
 
     def __enter__(self) -> Self:
@@ -92,17 +92,14 @@ class Deadline:
         self._connection = connection
         self.check()
 
-    def shut(self) -> None:
-        """Shut the connection now, if it is open. May be called in another thread."""
+    def end(self) -> None:
+        """End the request now: shut its connection, and open no other. May be called in another thread."""
+        self._over.set()
         connection = self._connection
         if connection is not None:
             with suppress(OSError):
                 # Not SSLSocket.shutdown: that one removes the TLS object, which the other thread uses.
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)
-
-    def _end(self) -> None:
-        self._over.set()
-        self.shut()
 
 
 def _start(thread: threading.Thread) -> None:

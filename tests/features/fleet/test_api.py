@@ -1,6 +1,7 @@
 """Requests to a local API that fails in many ways."""
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -336,6 +337,24 @@ def test_a_client_stopped_while_it_connects_closes_its_socket(
     assert str(failure(api, Pull(full=True))) == "stopped"
     assert [sock.fileno() for sock in opened] == [-1]
     assert server.requests == []
+
+
+def test_a_client_stopped_before_the_handshake_waits_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that is stopped when its socket is connected does not wait for a server that sends nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"https://localhost:{silent.getsockname()[1]}"
+        api = Api(Access(url, MACHINE, lambda: Secret(PASSWORD), lambda: Secret(KEY)), Clock(), 60.0)
+        wrap = ssl.SSLContext.wrap_socket
+
+        def stop(*arguments: Any, **more: Any) -> ssl.SSLSocket:  # noqa: ANN401 - those of wrap_socket
+            wrapped = wrap(*arguments, **more)
+            api.stop()
+            return wrapped
+
+        monkeypatch.setattr(ssl.SSLContext, "wrap_socket", stop)
+        began = time.monotonic()
+        assert str(failure(api, Pull(full=True))) == "stopped"
+        assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize("body", [b"", b"no JSON", b"[]", b'{"new": 7}'])

@@ -67,7 +67,7 @@ class Api:
         self._stopped = True
         deadline = self._deadline
         if deadline is not None:
-            deadline.shut()
+            deadline.end()
 
     def send(self, request: Request, now: float) -> DecisionPage | None:
         """Carry out a request; return the decisions for a ``Pull``. ``now`` is the time of its bans' ends.
@@ -79,7 +79,7 @@ class Api:
                 return self._pull(request)
             self._change(request, now)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise FleetError(_text_of(error)) from None
+            raise FleetError("stopped" if self._stopped else _text_of(error)) from None
         return None
 
     def prove(self) -> None:
