@@ -101,12 +101,14 @@ def test_each_kind_is_read_without_and_with_its_optional_headers(kind: EventKind
         (b"IPV4/UDP/172.17.0.2/5060", {"172.17.0.2"}),
         (b"IPV6/UDP/fd00:18::1/5060", {"fd00:18::1"}),
         (b"IPV4/UDP/127.0.0.1/5060", set()),
+        (b"IPV4/TCP/0.0.0.0/5038", set()),
+        (b"IPV6/TCP/::/5038", set()),
         (b"IPV4/UDP/nobody/5060", set()),
         (b"", set()),
     ],
 )
 def test_events_name_asterisks_own_addresses(local: bytes, recorded: set[str]) -> None:
-    """The address at which Asterisk received a request is recorded, except for loopback."""
+    """The address at which Asterisk received a request is recorded, except for loopback and 0.0.0.0."""
     _, decoder = run([packet().replace(LOCAL, local)] * 2)
     assert decoder.local_addresses == {ip_address(text) for text in recorded}
 

@@ -116,7 +116,8 @@ class SocketUsers:
     The wire counts only answers of these users: other programs send what strangers request.
 
     ``find`` looks them up, and returns the empty set if they are unknown. ``changed`` is called after each
-    change, with the monotonic time.
+    change but that of the first lookup, with the monotonic time: since the one before, answers may have been
+    missed.
     """
 
     def __init__(
@@ -129,18 +130,17 @@ class SocketUsers:
         self._find = find
         self._changed = changed
         self._clock = clock
-        self._found_at = -RENEW
+        self._found_at = -inf
 
     def has(self, user: int) -> bool | None:
         """Whether sockets of Asterisk have this user id; None if its users are unknown."""
         now = self._clock.mono()
         age = now - self._found_at
         if age >= RENEW or (age >= RENEW_FOREIGN and user not in self.users):
-            found = self._find()
-            self._found_at = now
-            if found != self.users:
-                self.users = found
+            before, self.users = self.users, self._find()
+            if self.users != before and self._found_at > -inf:
                 self._changed(now)
+            self._found_at = now
         return user in self.users if self.users else None
 
 

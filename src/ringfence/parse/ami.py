@@ -486,7 +486,10 @@ class AmiDecoder:
             self._handle_other(packet, items)
 
     def _record_local(self, packet: bytes) -> None:
-        """Record the address at which Asterisk received a request. Loopback does not count."""
+        """Record the address at which Asterisk received a request.
+
+        Loopback does not count, nor does 0.0.0.0: the manager interface names what its socket is bound to.
+        """
         begin = packet.find(_LOCAL) + len(_LOCAL)
         text = packet[begin : packet.find(EOL, begin)]
         known = text.rpartition(b"/")[0]  # without the port
@@ -494,7 +497,7 @@ class AmiDecoder:
             return
         self._local_texts.add(known)
         endpoint = parse_endpoint(text)
-        if endpoint is not None and not endpoint.address.is_loopback:
+        if endpoint is not None and not (endpoint.address.is_loopback or endpoint.address.is_unspecified):
             self.local_addresses.add(endpoint.address)
 
     def _fragment(self, packet: bytes, now: float, items: _Items) -> None:
