@@ -340,7 +340,12 @@ def test_reports_are_read_without_a_lookup() -> None:
         now[0] += FRESH
         assert not connections.has(REMOTE)
         there = short_connection(server)
-        loop.run_until_complete(asyncio.sleep(0.05))
+
+        def is_reported() -> bool:
+            loop.run_until_complete(asyncio.sleep(0.05))
+            return connections.table.has(there, now[0])
+
+        until(is_reported, "the report")
         assert connections.table._closed.read() == ([], False, False)
         assert connections.has(there)
 

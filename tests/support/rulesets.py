@@ -14,6 +14,7 @@ from typing import Any
 from attrs import evolve, frozen
 
 from ringfence.config import loader
+from ringfence.features.fence.settings import FenceSettings
 from ringfence.features.hep.firewall import with_exports
 from ringfence.firewall.contract import FirewallPlan, Fragments, Ports
 from ringfence.firewall.ipset.iptables import changes
@@ -60,10 +61,14 @@ class Pinned:
 
     @property
     def plan(self) -> FirewallPlan:
-        """The plan of a daemon with this configuration on this host, without what the kernel refuses."""
+        """The plan of a daemon with this configuration on this host, without what the kernel refuses.
+
+        The fence was started.
+        """
         settings, found = loader.load(self.folder / "ringfence.toml", {}, secrets=False), self.found
         containers = frozenset(map(ip_address, found.containers))
-        plan = evolve(with_exports(settings.plan(found.ports), settings), containers=containers)
+        fence = settings.of(FenceSettings).mode
+        plan = evolve(with_exports(settings.plan(found.ports), settings), containers=containers, fence=fence)
         plan = plan if found.friends_known else plan.observing()
         return evolve(plan, new_only=plan.new_only and found.tracking)
 
