@@ -25,8 +25,6 @@ import ringfence
 _COMPLETE = ("parse", "detect")
 _DATA = Path(__file__).parents[2] / ".branches"
 _TESTS = Path(__file__).parents[1]
-_ENOUGH = 12
-"""Of a test, so many parameters are measured: measuring is slow."""
 
 
 class Branches:
@@ -39,19 +37,12 @@ class Branches:
         self._coverage = coverage.Coverage(
             data_file=str(_DATA), data_suffix=True, branch=True, source=sources
         )
-        self._parameters = Counter[str]()
         self._coverage.start()
         for name in _COMPLETE:  # the lines that run when a module is imported
             package = importlib.import_module(f"ringfence.{name}")
             for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
                 importlib.import_module(module.name)
         self._coverage.stop()
-
-    def _is_one_of_many(self, item: pytest.Item) -> bool:
-        """Whether enough of the parameters of a test were measured."""
-        name = item.nodeid.partition("[")[0]
-        self._parameters[name] += 1
-        return self._parameters[name] > _ENOUGH
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> object:
@@ -74,7 +65,6 @@ class Branches:
             package in self._packages
             and "linear" not in item.name
             and not item.get_closest_marker("hypothesis")
-            and not self._is_one_of_many(item)
         )
 
 
