@@ -220,7 +220,7 @@ def test_without_the_wire_nobody_is_banned_and_status_reports_it(asterisk22: Lab
     """Without the wire no client is known; the proxy stays exempt, and the gap is reported."""
     with front.guarded(asterisk22, wire=NO_WIRE) as guard:
         asterisk22.attack("guess", "--number", "8", "--sources", "198.19.48.1", "--timeout", "5", *TARGET)
-        until(lambda: guard.status()["exempt"] == 8, "all attempts")
+        until(lambda: guard.status()["exempt"] >= 8, "all attempts")
         assert guard.bans() == []
         assert f"pbx: {WITHOUT_CLIENTS}" in guard.status()["unseen"]
 

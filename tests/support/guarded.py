@@ -143,7 +143,7 @@ def shared(lab: Lab, **settings: Any) -> Iterator[SharedGuard]:  # noqa: ANN401 
 
     The next call with the same settings gets this daemon again; one with others stops it, and so does the end
     of the file. The senders of all tests guess at the same accounts, so the rule ``distributed`` is off. If
-    the block fails, the daemon ends.
+    the block fails, the daemon's status and log are printed, and it ends.
     """
     settings["rules"] = {"distributed": {"enabled": False}, **settings.get("rules", {})}
     running = _running.get(lab.network.pbx)
@@ -154,6 +154,9 @@ def shared(lab: Lab, **settings: Any) -> Iterator[SharedGuard]:  # noqa: ANN401 
         yield running.guard
         running.guard.end()
     except BaseException:
+        with suppress(RingfenceError):
+            print(running.guard.ask("status"))
+        print(running.guard.log)
         end_shared(lab)
         raise
 
