@@ -21,16 +21,15 @@ from ringfence.firewall.contract import (
     REQUEST_PREFIX,
     Backend,
     FirewallPlan,
-    Limit,
-    LimitMode,
-    NetworkList,
-    Ports,
     Remove,
 )
 from ringfence.firewall.ipset import iptables_rules
+from ringfence.firewall.limits import Limit, LimitMode
+from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.nftables import installation as nft_installation
 from ringfence.firewall.nftables import installation as nft_requirements
 from ringfence.firewall.nftables import ruleset
+from ringfence.firewall.ports import Ports
 from ringfence.values.ban import Scope
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]

@@ -13,15 +13,9 @@ from tests.support.nflog import copies
 from tests.support.packets import OTHER, SIP, ban, ends, opened, plan
 
 from ringfence.errors import FirewallError
-from ringfence.firewall.contract import (
-    FRAGMENTS,
-    REQUEST_PREFIX,
-    Backend,
-    FirewallPlan,
-    NetworkList,
-    Requirement,
-)
+from ringfence.firewall.contract import FRAGMENTS, REQUEST_PREFIX, Backend, FirewallPlan, Requirement
 from ringfence.firewall.ipset import iptables
+from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.nftables import installation
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]

@@ -7,7 +7,8 @@ from tests.support.cable import CABLES, Cable
 from tests.support.netns import run
 from tests.support.packets import SIP, ban, datagram, ends, flood, plan
 
-from ringfence.firewall.contract import FirewallPlan, Limit, LimitMode
+from ringfence.firewall.contract import FirewallPlan
+from ringfence.firewall.limits import Limit, LimitMode
 from ringfence.firewall.nftables import ruleset
 from ringfence.firewall.nftables.backend import NftablesBackend
 

@@ -33,20 +33,11 @@ from tests.support.packets import (
     source_of,
 )
 
-from ringfence.firewall.contract import (
-    PASSING,
-    Add,
-    Backend,
-    BanAction,
-    FirewallPlan,
-    Flooder,
-    Limit,
-    LimitMode,
-    NetworkList,
-    Ports,
-    Remove,
-)
+from ringfence.firewall.contract import Add, Backend, BanAction, FirewallPlan, Flooder, Remove
 from ringfence.firewall.ipset import iptables_rules
+from ringfence.firewall.limits import Limit, LimitMode
+from ringfence.firewall.network_lists import PASSING, NetworkList
+from ringfence.firewall.ports import Ports
 from ringfence.values.ban import Scope
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from tests.support.netns import run
 from tests.support.packets import opened
 
 from ringfence.errors import ProbeError
-from ringfence.firewall.contract import PROBE_PORT, Add, BanAction, FirewallPlan, Limit, LimitMode
+from ringfence.firewall.contract import PROBE_PORT, Add, BanAction, FirewallPlan
 from ringfence.firewall.ipset.backend import IpsetBackend
+from ringfence.firewall.limits import Limit, LimitMode
 from ringfence.firewall.memory import MemoryBackend
 from ringfence.firewall.nftables.backend import NftablesBackend
 from ringfence.firewall.probe import Check, Direction, Verification, verify

@@ -22,7 +22,9 @@ from ringfence.detect.detector import Detector
 from ringfence.detect.judgement import Decision
 from ringfence.detect.rules import RETURN_WITHIN
 from ringfence.errors import ControlError, FirewallError
-from ringfence.firewall.contract import Add, Backend, LimitMode, NetworkList, Opened, Outcome
+from ringfence.firewall.contract import Add, Backend, Opened, Outcome
+from ringfence.firewall.limits import LimitMode
+from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.probe import Verification, verify
 from ringfence.ledger import Record, ban_of, key_of, network_of
 from ringfence.store.bans import Records

@@ -18,7 +18,8 @@ import structlog
 
 from ringfence.clock import Backoff
 from ringfence.errors import FirewallError
-from ringfence.firewall.contract import Backend, ListSteps, NetworkList
+from ringfence.firewall.contract import Backend, ListSteps
+from ringfence.firewall.network_lists import NetworkList
 from ringfence.threads import Threads
 from ringfence.values.network import Network, RangedNetworks
 

@@ -16,7 +16,8 @@ from zoneinfo import ZoneInfo
 from attrs import frozen
 
 from ringfence.firewall import BACKENDS
-from ringfence.firewall.contract import BanAction, LimitMode
+from ringfence.firewall.contract import BanAction
+from ringfence.firewall.limits import LimitMode
 from ringfence.lists.entries import parse_entry, parse_host, parse_region
 from ringfence.values.network import Address, Network, parse_network
 from ringfence.values.secret import Secret

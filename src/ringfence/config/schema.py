@@ -35,7 +35,8 @@ from ringfence.config.converters import (
     UserName,
 )
 from ringfence.detect.rules import RULES, Claimed, Rule
-from ringfence.firewall.contract import BanAction, FirewallPlan, Ports
+from ringfence.firewall.contract import BanAction, FirewallPlan
+from ringfence.firewall.ports import Ports
 from ringfence.lists.entries import CONFIGURATION, Configured, parse_region
 from ringfence.lists.prefixes import code_of, text_of
 from ringfence.netlink.nflog import GROUP

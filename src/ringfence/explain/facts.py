@@ -18,7 +18,8 @@ from ringfence.detect.judgement import AddressSummary
 from ringfence.detect.rules import Claimed
 from ringfence.errors import FirewallError, FirewallIncompleteError, HostError, RingfenceError, StoreError
 from ringfence.firewall import make_backend
-from ringfence.firewall.contract import Backend, Element, FirewallPlan, LimitMode
+from ringfence.firewall.contract import Backend, Element, FirewallPlan
+from ringfence.firewall.limits import LimitMode
 from ringfence.host.protected import read_protected
 from ringfence.host.routes import read_addresses
 from ringfence.lists.locator import Locator

@@ -18,9 +18,7 @@ from ringfence.firewall.contract import (
     FirewallPlan,
     Flooder,
     Health,
-    LimitMode,
     ListSteps,
-    NetworkList,
     Opened,
     Outcome,
     Outsider,
@@ -28,6 +26,8 @@ from ringfence.firewall.contract import (
     Requirement,
     whole_seconds,
 )
+from ringfence.firewall.limits import LimitMode
+from ringfence.firewall.network_lists import NetworkList
 from ringfence.values.ban import Scope
 from ringfence.values.network import Network
 

@@ -54,15 +54,14 @@ from ringfence.firewall.contract import (
     COPIED,
     FRAGMENTS,
     FROM_DENIED,
-    PASSING,
     REFUSALS,
     BanAction,
     FirewallPlan,
     Fragments,
-    LimitMode,
-    NetworkList,
-    Ports,
 )
+from ringfence.firewall.limits import LimitMode
+from ringfence.firewall.network_lists import PASSING, NetworkList
+from ringfence.firewall.ports import Ports
 from ringfence.values.network import Address
 
 

@@ -17,7 +17,7 @@ from ringfence.bans.unban import unban_friends
 from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
 from ringfence.errors import HostError
-from ringfence.firewall.contract import NetworkList
+from ringfence.firewall.network_lists import NetworkList
 from ringfence.friends.registry import FriendRegistry, Passing
 from ringfence.host.names import Names
 from ringfence.host.protected import follow_protected, read_protected

@@ -18,7 +18,9 @@ from ringfence.bans.reconcile import Reconciler
 from ringfence.config.schema import Settings
 from ringfence.errors import FirewallBusyError, FirewallError, StoreError
 from ringfence.firewall.cleanup import flush_other_backends
-from ringfence.firewall.contract import Backend, FirewallPlan, LimitMode, Ports
+from ringfence.firewall.contract import Backend, FirewallPlan
+from ringfence.firewall.limits import LimitMode
+from ringfence.firewall.ports import Ports
 from ringfence.friends.registry import StartupGate
 from ringfence.guard.exemptions import ExemptionTracker, KernelFriends
 from ringfence.guard.process import claim_sets, every

@@ -17,7 +17,8 @@ from ringfence.bans.unban import unban, unban_all
 from ringfence.clock import Clock
 from ringfence.control import PEER, Encoded, encoded_rows
 from ringfence.errors import ControlError
-from ringfence.firewall.contract import Counters, NetworkList
+from ringfence.firewall.contract import Counters
+from ringfence.firewall.network_lists import NetworkList
 from ringfence.friends.exchange import FriendRequests
 from ringfence.guard.ban_list import bans_report
 from ringfence.guard.facts import AccountFactsReader, AddressFacts, FailureMemory, past_bans, since_from

@@ -5,7 +5,7 @@ from pathlib import Path
 from tests.support.kept import ENFORCED, kept, settings, waits
 
 from ringfence.features.limiter.settings import LimitSettings
-from ringfence.firewall.contract import LimitMode
+from ringfence.firewall.limits import LimitMode
 from ringfence.friends.registry import SourceReadiness
 
 

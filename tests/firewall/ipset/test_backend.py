@@ -18,20 +18,12 @@ from tests.support.netns import inside, neighbour, run
 
 from ringfence.errors import FirewallError, FirewallPermissionError, FirewallUnsupportedError
 from ringfence.firewall import requirements
-from ringfence.firewall.contract import (
-    Add,
-    FirewallPlan,
-    Health,
-    Limit,
-    LimitMode,
-    NetworkList,
-    Opened,
-    Outcome,
-    Remove,
-)
+from ringfence.firewall.contract import Add, FirewallPlan, Health, Opened, Outcome, Remove
 from ringfence.firewall.ipset import iptables
 from ringfence.firewall.ipset import sets as ipset_kernel
 from ringfence.firewall.ipset.backend import IpsetBackend
+from ringfence.firewall.limits import Limit, LimitMode
+from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.probe import verify
 from ringfence.values.ban import Scope
 

@@ -7,10 +7,11 @@ from tests.support.flavours import FLAVOURS, command, rules, tools_of
 from tests.support.netns import run
 
 from ringfence.errors import FirewallError
-from ringfence.firewall.contract import BanAction, FirewallPlan, Fragments, Limit, LimitMode
+from ringfence.firewall.contract import BanAction, FirewallPlan, Fragments
 from ringfence.firewall.ipset import iptables, iptables_rules, matches
 from ringfence.firewall.ipset.iptables import Family, InstalledRules, rule_requirements
 from ringfence.firewall.ipset.sets import create_set, set_specs
+from ringfence.firewall.limits import Limit, LimitMode
 from ringfence.netlink.connection import NetlinkConnection
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]

@@ -14,8 +14,6 @@ from ringfence.firewall.contract import (
     TO_DENIED,
     BanAction,
     FirewallPlan,
-    Limit,
-    LimitMode,
 )
 from ringfence.firewall.ipset.iptables_rules import (
     CHAINS,
@@ -27,6 +25,7 @@ from ringfence.firewall.ipset.iptables_rules import (
     wanted_rules,
 )
 from ringfence.firewall.ipset.matches import IptablesRule
+from ringfence.firewall.limits import Limit, LimitMode
 from ringfence.firewall.stages import AT_LIMITER
 
 ENFORCE = Limit(LimitMode.ENFORCE)

@@ -6,7 +6,8 @@ import pytest
 from tests.support.netns import run
 
 from ringfence.errors import FirewallError
-from ringfence.firewall.contract import BanAction, FirewallPlan, Limit, LimitMode
+from ringfence.firewall.contract import BanAction, FirewallPlan
+from ringfence.firewall.limits import Limit, LimitMode
 from ringfence.firewall.nftables.ruleset import Ruleset, default_ban_sets, ruleset, ruleset_text
 from ringfence.firewall.nftables.state import TableState, difference, read_sets, read_state, require_own_sets
 from ringfence.netlink.connection import NetlinkConnection

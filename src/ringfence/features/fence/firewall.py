@@ -26,7 +26,9 @@ from ringfence.explain.facts import Admission
 from ringfence.features.fence.alarms import FenceAlarmCode
 from ringfence.features.fence.settings import FenceSettings
 from ringfence.firewall.cleanup import flush_everything
-from ringfence.firewall.contract import PASSING, FirewallPlan, LimitMode, NetworkList
+from ringfence.firewall.contract import FirewallPlan
+from ringfence.firewall.limits import LimitMode
+from ringfence.firewall.network_lists import PASSING, NetworkList
 from ringfence.guard.exemptions import LET_IN
 from ringfence.guard.firewall_manager import RulePart
 from ringfence.guard.firewall_side import FirewallSide

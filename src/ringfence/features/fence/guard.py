@@ -11,7 +11,8 @@ from ringfence.control import Handler
 from ringfence.errors import ControlError
 from ringfence.features.fence.firewall import TRIAL_FOR, fence_of
 from ringfence.features.fence.links import MOST_ADMITTED_FOR, MOST_VALID, AdmitLinks
-from ringfence.firewall.contract import LimitMode, Outsider
+from ringfence.firewall.contract import Outsider
+from ringfence.firewall.limits import LimitMode
 from ringfence.guard.feature import Feature, Given, Section, packets_of
 from ringfence.guard.firewall_side import FirewallSide
 from ringfence.guard.process import every

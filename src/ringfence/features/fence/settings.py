@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from attrs import evolve, frozen
 
 from ringfence.config.converters import Region
-from ringfence.firewall.contract import FirewallPlan, LimitMode
+from ringfence.firewall.contract import FirewallPlan
+from ringfence.firewall.limits import LimitMode
 from ringfence.lists.entries import Configured, parse_region
 from ringfence.lists.prefixes import code_of, text_of
 from ringfence.values.network import Network

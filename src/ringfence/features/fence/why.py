@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ringfence.firewall.contract import LimitMode
+from ringfence.firewall.limits import LimitMode
 from ringfence.plurals import counted
 from ringfence.values.location import where
 from ringfence.values.network import format_network

@@ -2,7 +2,7 @@
 
 from attrs import evolve
 
-from ringfence.firewall.contract import Ports
+from ringfence.firewall.ports import Ports
 from ringfence.firewall.stages import Bytes, Copy, Hook, PacketRule, Side, Stage
 
 PREFIX = "hep"

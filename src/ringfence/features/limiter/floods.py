@@ -14,7 +14,8 @@ from ringfence.detect.judgement import Decision, Disposition, Effect, Judgement
 from ringfence.detect.rules import Rule
 from ringfence.errors import FirewallError
 from ringfence.features.limiter.alarms import LimiterAlarmCode
-from ringfence.firewall.contract import Backend, Flooder, LimitMode
+from ringfence.firewall.contract import Backend, Flooder
+from ringfence.firewall.limits import LimitMode
 from ringfence.guard.pipeline import EffectHandler
 from ringfence.values.attempt import Attempt, AttemptKind, Proof
 from ringfence.values.ban import Scope

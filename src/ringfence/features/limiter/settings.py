@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from attrs import evolve, frozen
 
 from ringfence.config.converters import Burst, Rate
-from ringfence.firewall.contract import FirewallPlan, Limit, LimitMode
+from ringfence.firewall.contract import FirewallPlan
+from ringfence.firewall.limits import Limit, LimitMode
 
 if TYPE_CHECKING:
     from ringfence.config.schema import Settings

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from attrs import evolve, frozen
 
 from ringfence.config.converters import Rate
-from ringfence.firewall.contract import GUESTS, AskingRation, FirewallPlan, LimitMode, Ration
+from ringfence.firewall.contract import FirewallPlan
+from ringfence.firewall.limits import GUESTS, AskingRation, LimitMode, Ration
 
 if TYPE_CHECKING:
     from ringfence.config.schema import Settings

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ringfence.firewall.contract import AskingRation, LimitMode, Ration
+from ringfence.firewall.limits import AskingRation, LimitMode, Ration
 from ringfence.plurals import counted
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The chains of the ration of questions (``contract.AskingRation``), in the notation of iptables-save.
+"""The chains of the ration of questions (``limits.AskingRation``), in the notation of iptables-save.
 
     ringfence-asked:  leave out packets that ask nothing; send those of new flows to ringfence-flow, and the
                       others to ringfence-questions
@@ -27,15 +27,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from attrs import frozen
 
-from ringfence.firewall.contract import (
-    FLOW_SECONDS,
-    FRAME,
-    MOST_HELLO,
-    NEAR,
-    WEBSOCKET_SECONDS,
-    FirewallPlan,
-    LimitMode,
-)
+from ringfence.firewall.contract import FirewallPlan
 from ringfence.firewall.ipset.matches import (
     DATAGRAM,
     HEADER,
@@ -49,6 +41,7 @@ from ringfence.firewall.ipset.matches import (
     without_data,
 )
 from ringfence.firewall.ipset.sets import FLOWS, WEBSOCKETS
+from ringfence.firewall.limits import FLOW_SECONDS, FRAME, MOST_HELLO, NEAR, WEBSOCKET_SECONDS, LimitMode
 
 ASKED, WEB, FLOW, QUESTIONS = CHAINS = (
     "ringfence-asked",

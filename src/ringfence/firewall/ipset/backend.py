@@ -37,7 +37,6 @@ from ringfence.firewall.contract import (
     Flooder,
     Health,
     ListSteps,
-    NetworkList,
     Opened,
     Outcome,
     Outsider,
@@ -76,6 +75,7 @@ from ringfence.firewall.ipset.sets import (
     set_specs,
     temporary_name,
 )
+from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.requirements import check_requirement, require_capabilities, why_no_ipv6
 from ringfence.netlink.connection import NetlinkConnection, NetlinkError
 from ringfence.values.ban import Scope

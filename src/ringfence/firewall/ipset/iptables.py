@@ -33,13 +33,7 @@ from itertools import chain as chain_iterables
 from attrs import Factory, evolve, frozen
 
 from ringfence.errors import FirewallError
-from ringfence.firewall.contract import (
-    FirewallPlan,
-    Fragments,
-    LimitMode,
-    Requirement,
-    fragments_requirement,
-)
+from ringfence.firewall.contract import FirewallPlan, Fragments, Requirement, fragments_requirement
 from ringfence.firewall.ipset.iptables_rules import (
     CHAINS,
     HOOKS,
@@ -51,6 +45,7 @@ from ringfence.firewall.ipset.iptables_rules import (
     named_sets,
     wanted_rules,
 )
+from ringfence.firewall.limits import LimitMode
 from ringfence.firewall.nftables import messages as nft_messages
 from ringfence.firewall.requirements import find_program, run_program
 from ringfence.firewall.stages import AT_LIMITER

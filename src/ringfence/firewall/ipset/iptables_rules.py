@@ -39,7 +39,7 @@ Mode observe must drop no packet. So in this mode the limiter inspects only a li
 second from all sources together, too few to fill the table. The other packets pass, and
 ``Counters.limiter_full`` counts them too.
 
-The ration (``contract.Ration``) is a hashlimit too, by the address of the receiver: one for the refusals by
+The ration (``limits.Ration``) is a hashlimit too, by the address of the receiver: one for the refusals by
 UDP, one for the bytes by TCP. It leaves out segments without data, and those that begin a TLS handshake or an
 answer to a stranger that Asterisk serves (``stages.py`` has the reasons). hashlimit refills the
 whole byte budget each second, and a packet larger than the budget costs only the budget, so such packets are
@@ -58,11 +58,9 @@ from attrs import evolve
 from ringfence.firewall.contract import (
     DROPPED_PREFIX,
     DROPPED_RATE,
-    FLOOD_SECONDS,
     FRAGMENTS,
     FROM_BANNED,
     FROM_DENIED,
-    GUESS,
     OUTSIDE_SECONDS,
     REFUSALS,
     REQUEST_PREFIX,
@@ -74,10 +72,6 @@ from ringfence.firewall.contract import (
     BanAction,
     FirewallPlan,
     Fragments,
-    Limit,
-    LimitMode,
-    NetworkList,
-    Ration,
 )
 from ringfence.firewall.ipset import asking
 from ringfence.firewall.ipset.matches import (
@@ -95,6 +89,8 @@ from ringfence.firewall.ipset.matches import (
 )
 from ringfence.firewall.ipset.sets import FENCED, FLOOD, list_set_name
 from ringfence.firewall.ipset.stage_rules import DROP_CHAIN, NARROW_CHAIN, REJECT_CHAIN, StageRules
+from ringfence.firewall.limits import FLOOD_SECONDS, GUESS, Limit, LimitMode, Ration
+from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.stages import Hook, stages
 
 HOOKS: Mapping[str, Mapping[str, str]] = {

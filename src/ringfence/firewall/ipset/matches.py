@@ -4,8 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from attrs import frozen
 
-from ringfence.firewall.contract import MOST_LIMITED, NEAR_LENGTHS, BanAction, NetworkList
+from ringfence.firewall.contract import BanAction
 from ringfence.firewall.ipset.sets import list_set_name
+from ringfence.firewall.limits import MOST_LIMITED, NEAR_LENGTHS
+from ringfence.firewall.network_lists import NetworkList
 from ringfence.values.network import BITS, SENDER_LENGTHS, VERSIONS
 
 # The maximum number of ports in one multiport match.

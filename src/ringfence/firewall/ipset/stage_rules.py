@@ -5,8 +5,8 @@ interfaces or addresses, iptables has a rule for each.
 
 A drop rule first matches "not on the allow list" and then "banned", so the counter of a ban counts dropped
 packets only. For a ban that exempts friends (``sets.py``), "not a friend" is matched before "banned" in the
-same way. For fetched and decided networks, ``contract.PASSING`` is matched last, because most packets come
-from other networks. A rule without a counter of its own drops the packets of the probe first
+same way. For fetched and decided networks, ``network_lists.PASSING`` is matched last, because most packets
+come from other networks. A rule without a counter of its own drops the packets of the probe first
 (``contract.PROBE_NETWORKS``).
 """
 
@@ -20,20 +20,18 @@ from ringfence.firewall import stages
 from ringfence.firewall.contract import (
     FROM_BANNED,
     FROM_DENIED,
-    PASSING,
     PROBE_NETWORKS,
-    SEGMENT,
     TO_BANNED,
     TO_DENIED,
-    WEBSOCKET_SECONDS,
     BanAction,
     FirewallPlan,
-    NetworkList,
-    Ports,
 )
 from ringfence.firewall.ipset import matches
 from ringfence.firewall.ipset.matches import IptablesRule
 from ringfence.firewall.ipset.sets import WEBSOCKETS, ban_set_name, friends_exempt_values, list_set_name
+from ringfence.firewall.limits import SEGMENT, WEBSOCKET_SECONDS
+from ringfence.firewall.network_lists import PASSING, NetworkList
+from ringfence.firewall.ports import Ports
 from ringfence.firewall.stages import Hook, Is, NotOn, On, Side
 from ringfence.values.ban import Scope
 

@@ -28,9 +28,7 @@ from ringfence.firewall.contract import (
     FirewallPlan,
     Flooder,
     Health,
-    LimitMode,
     ListSteps,
-    NetworkList,
     Opened,
     Outcome,
     Outsider,
@@ -38,6 +36,8 @@ from ringfence.firewall.contract import (
     not_open_error,
     whole_seconds,
 )
+from ringfence.firewall.limits import LimitMode
+from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.nftables import messages, state
 from ringfence.firewall.nftables.installation import Installation, find_nft, rule_requirements
 from ringfence.firewall.nftables.ruleset import TABLE, BanSet

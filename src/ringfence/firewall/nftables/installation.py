@@ -17,11 +17,11 @@ from ringfence.errors import FirewallError, FirewallUnsupportedError
 from ringfence.firewall.contract import (
     FirewallPlan,
     Fragments,
-    LimitMode,
     Requirement,
     fragments_requirement,
     not_open_error,
 )
+from ringfence.firewall.limits import LimitMode
 from ringfence.firewall.nftables.ruleset import (
     DROPPING,
     REASSEMBLING,

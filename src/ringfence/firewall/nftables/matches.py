@@ -5,15 +5,19 @@ refuses it, only segments with headers of 20 and of 32 bytes (with timestamps) a
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from ipaddress import IPv4Network, IPv6Network
 from itertools import product
 
 from attrs import frozen
 
 from ringfence.errors import FirewallError
 from ringfence.firewall import stages
-from ringfence.firewall.contract import SEGMENT, BanAction, FirewallPlan, NetworkList, Ports
+from ringfence.firewall.contract import BanAction, FirewallPlan
+from ringfence.firewall.limits import SEGMENT
+from ringfence.firewall.network_lists import NetworkList
+from ringfence.firewall.ports import Ports
 from ringfence.firewall.stages import Do, Hook, Is, Side
-from ringfence.values.network import VERSIONS
+from ringfence.values.network import VERSIONS, Network
 
 KEYWORDS = {4: "ip", 6: "ip6"}
 HEADERS = (5, 8)  # TCP data offsets, in words of 32 bits
@@ -202,3 +206,8 @@ def _starts(texts: Sequence[bytes], *, inner: bool) -> Iterator[str]:
     for text in texts:
         for header, base, begin in data(inner=inner):
             yield f"{header}@{base},{begin},{8 * len(text)} 0x{text.hex()}"
+
+
+def network_of(version: int, length: int) -> Network:
+    """Return the network 0.0.0.0 or :: with a prefix of this length: its mask is used."""
+    return (IPv4Network if version == 4 else IPv6Network)((0, length))  # noqa: PLR2004 - IPv4
