@@ -16,7 +16,7 @@ from tests.support.netns import inside
 from tests.support.packets import SIP, drained_after, ends, opened, plan
 
 from ringfence.firewall.contract import Backend, FirewallPlan
-from ringfence.firewall.ipset.asking import byte_limit
+from ringfence.firewall.ipset.limits import byte_limit
 from ringfence.firewall.limits import FRAME, AskingRation, LimitMode
 from ringfence.firewall.ports import Ports
 

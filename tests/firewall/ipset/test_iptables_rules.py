@@ -17,13 +17,11 @@ from ringfence.firewall.contract import (
 )
 from ringfence.firewall.ipset.iptables_rules import (
     CHAINS,
-    OVER_LIMIT,
-    WITHIN_LIMIT,
-    byte_budget,
     counted_rules,
     named_sets,
     wanted_rules,
 )
+from ringfence.firewall.ipset.limits import OVER_LIMIT, WITHIN_LIMIT, byte_budget
 from ringfence.firewall.ipset.matches import IptablesRule
 from ringfence.firewall.limits import Limit, LimitMode
 from ringfence.firewall.stages import AT_LIMITER

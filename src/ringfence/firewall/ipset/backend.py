@@ -47,9 +47,16 @@ from ringfence.firewall.contract import (
     whole_seconds,
 )
 from ringfence.firewall.ipset import iptables, messages
-from ringfence.firewall.ipset.asking import ASKING_FULL, OVER_ASKING
 from ringfence.firewall.ipset.iptables import Family, rule_requirements
-from ringfence.firewall.ipset.iptables_rules import OUTSIDE, OVER_LIMIT, OVER_RATION, RATION_FULL, REPORTED
+from ringfence.firewall.ipset.iptables_rules import REPORTED
+from ringfence.firewall.ipset.limits import (
+    ASKING_FULL,
+    OUTSIDE,
+    OVER_ASKING,
+    OVER_LIMIT,
+    OVER_RATION,
+    RATION_FULL,
+)
 from ringfence.firewall.ipset.messages import Code, IpsetHeader
 from ringfence.firewall.ipset.sets import (
     FENCED,

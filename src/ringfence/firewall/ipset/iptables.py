@@ -38,13 +38,12 @@ from ringfence.firewall.ipset.iptables_rules import (
     CHAINS,
     HOOKS,
     MADE,
-    OVER_LIMIT,
-    WITHIN_LIMIT,
     Rules,
     counted_rules,
     named_sets,
     wanted_rules,
 )
+from ringfence.firewall.ipset.limits import OVER_LIMIT, WITHIN_LIMIT
 from ringfence.firewall.limits import LimitMode
 from ringfence.firewall.nftables import messages as nft_messages
 from ringfence.firewall.requirements import find_program, run_program
