@@ -9,7 +9,7 @@ from tests.support.netns import run
 from ringfence.errors import FirewallError
 from ringfence.firewall.contract import BanAction, FirewallPlan, Fragments
 from ringfence.firewall.ipset import iptables, iptables_rules, matches
-from ringfence.firewall.ipset.iptables import Family, InstalledRules, rule_requirements
+from ringfence.firewall.ipset.installation import Family, InstalledRules, rule_requirements
 from ringfence.firewall.ipset.sets import create_set, set_specs
 from ringfence.firewall.limits import Limit, LimitMode
 from ringfence.netlink.connection import NetlinkConnection
@@ -206,7 +206,9 @@ def test_the_features_of_the_plan_are_checked(
         ("the log rule for the wire, IPv6", None),
         ("the limiter, IPv6", None),
     ]
-    monkeypatch.setattr("ringfence.firewall.ipset.iptables._LIMITER_EXTENSIONS", ("hashlimit", "gone", "SET"))
+    monkeypatch.setattr(
+        "ringfence.firewall.ipset.installation._LIMITER_EXTENSIONS", ("hashlimit", "gone", "SET")
+    )
     _, limiter, _ = rule_requirements(kernel, 4, ALL)
     assert limiter.problem is not None
     assert limiter.problem.startswith("this kernel has no gone for IPv4; fix: `modprobe xt_hashlimit")
