@@ -8,7 +8,7 @@ from tests.support.netns import run
 
 from ringfence.errors import FirewallError
 from ringfence.firewall.contract import BanAction, FirewallPlan, Fragments
-from ringfence.firewall.ipset import iptables, iptables_rules, matches
+from ringfence.firewall.ipset import iptables, limits, matches
 from ringfence.firewall.ipset.installation import Family, InstalledRules, rule_requirements
 from ringfence.firewall.ipset.sets import create_set, set_specs
 from ringfence.firewall.limits import Limit, LimitMode
@@ -141,7 +141,7 @@ def test_refused_features_are_left_out_and_reported(
     values = {"STREAM": {4: "no test of u32"}, "GUESS": 10**15}
     with monkeypatch.context() as refused:
         for name in broken:
-            refused.setattr(matches if name == "STREAM" else iptables_rules, name, values[name])
+            refused.setattr(matches if name == "STREAM" else limits, name, values[name])
         family = Family(4, tools_of("nft", 4), kernel)
         installed = family.install(ALL)
         assert not family.install(ALL).damaged
