@@ -15,7 +15,7 @@ from tests.friends.world import (
 )
 
 from ringfence.detect.friends import AUTHENTICATED_FOR
-from ringfence.friends.registry import MOST_ADDRESSES, RENEW_EVERY
+from ringfence.friends.recorded import MOST_ADDRESSES, RENEW_EVERY
 
 PHONE, OTHER = "192.0.2.7", "192.0.2.8"
 

@@ -16,7 +16,7 @@ from ringfence.firewall.contract import Opened
 from ringfence.firewall.limits import LimitMode
 from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.ports import Ports
-from ringfence.friends.registry import StartupGate
+from ringfence.friends.startup import StartupGate
 from ringfence.guard import firewall_manager
 from ringfence.guard.firewall_manager import SipSockets, WantedRules, find_sip_sockets
 from ringfence.host.listening import ListeningPorts

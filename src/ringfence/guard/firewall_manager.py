@@ -21,7 +21,7 @@ from ringfence.firewall.cleanup import flush_other_backends
 from ringfence.firewall.contract import Backend, FirewallPlan
 from ringfence.firewall.limits import LimitMode
 from ringfence.firewall.ports import Ports
-from ringfence.friends.registry import StartupGate
+from ringfence.friends.startup import StartupGate
 from ringfence.guard.exemptions import ExemptionTracker, KernelFriends
 from ringfence.guard.process import claim_sets, every
 from ringfence.host.listening import (

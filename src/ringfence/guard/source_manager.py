@@ -15,7 +15,8 @@ from ringfence.clock import Clock
 from ringfence.config.schema import AmiSettings, AsteriskSettings
 from ringfence.detect.detector import Detector
 from ringfence.errors import HostError, SourceError
-from ringfence.friends.registry import FriendRegistry, SourceReadiness
+from ringfence.friends.registry import FriendRegistry
+from ringfence.friends.startup import SourceReadiness
 from ringfence.guard.pipeline import Pipeline
 from ringfence.host.routes import follow_containers
 from ringfence.parse.line_result import LogAlarm

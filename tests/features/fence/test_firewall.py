@@ -24,7 +24,7 @@ from ringfence.features.limiter.settings import LimitSettings
 from ringfence.firewall.contract import Opened, Outsider
 from ringfence.firewall.limits import LimitMode
 from ringfence.firewall.network_lists import NetworkList
-from ringfence.friends.registry import SourceReadiness
+from ringfence.friends.startup import SourceReadiness
 from ringfence.guard.facts import AddressFacts
 from ringfence.values.friend import FriendReason
 

@@ -28,7 +28,7 @@ from attrs import frozen
 
 from ringfence.firewall.contract import Element, Flooder
 from ringfence.firewall.nftables.messages import INET, MessageType
-from ringfence.netlink.connection import (
+from ringfence.netlink.messages import (
     ATTRIBUTE,
     HEADER,
     NESTED,

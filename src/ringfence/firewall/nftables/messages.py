@@ -19,7 +19,7 @@ from functools import lru_cache
 
 from attrs import frozen
 
-from ringfence.netlink.connection import (
+from ringfence.netlink.messages import (
     FAMILIES,
     HEADER,
     NLM_F_ACK,
