@@ -8,7 +8,7 @@ from tests.support.netns import run
 
 from ringfence.errors import FirewallError
 from ringfence.firewall.contract import BanAction, FirewallPlan, Fragments
-from ringfence.firewall.ipset import iptables, limits, matches
+from ringfence.firewall.ipset import iptables, iptables_rules, limits, matches
 from ringfence.firewall.ipset.installation import Family, InstalledRules, rule_requirements
 from ringfence.firewall.ipset.sets import create_set, set_specs
 from ringfence.firewall.limits import Limit, LimitMode
