@@ -23,7 +23,7 @@ from ringfence.firewall.ipset.messages import Command, _Attr, _Data
 from ringfence.firewall.ipset.sets import create_set, set_specs
 from ringfence.firewall.nftables.ruleset import BanSet, Ruleset, default_ban_sets, ruleset, ruleset_text
 from ringfence.firewall.ports import Ports
-from ringfence.netlink.messages import integer, nested, parse, string
+from ringfence.netlink.connection import integer, nested, parse, string
 from ringfence.values.ban import Scope
 
 ROOT = Path(__file__).parent.parent / "firewall" / "rulesets"

@@ -46,8 +46,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ringfence.errors import HostError
-from ringfence.netlink.connection import open_listener
-from ringfence.netlink.messages import NetlinkMessageError, frames
+from ringfence.netlink.connection import NetlinkMessageError, frames, open_listener
 from ringfence.netlink.sock_diag import (
     ATTRIBUTES,
     BY_FAMILY,

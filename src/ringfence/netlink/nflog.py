@@ -15,7 +15,7 @@ from socket import AF_UNSPEC
 
 from attrs import frozen
 
-from ringfence.netlink.messages import (
+from ringfence.netlink.connection import (
     HEADER,
     NLM_F_ACK,
     NLMSG_ERROR,

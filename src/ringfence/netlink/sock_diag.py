@@ -11,7 +11,7 @@ from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
-from ringfence.netlink.messages import (
+from ringfence.netlink.connection import (
     FRAME,
     NLM_F_DUMP,
     NLM_F_DUMP_INTR,

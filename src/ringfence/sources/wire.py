@@ -60,8 +60,7 @@ import structlog
 from attrs import define
 
 from ringfence.clock import Backoff
-from ringfence.netlink.connection import open_listener
-from ringfence.netlink.messages import NETLINK_NETFILTER
+from ringfence.netlink.connection import NETLINK_NETFILTER, open_listener
 from ringfence.netlink.nflog import GROUP, Acknowledged, Logged, bind_request, missing, read_datagram
 from ringfence.parse.challenge import continues, is_segment, parse_answers, parse_cut
 from ringfence.parse.packet import source_of

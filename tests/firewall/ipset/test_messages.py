@@ -18,8 +18,7 @@ from tests.support.netns import run
 
 from ringfence.firewall.contract import Element
 from ringfence.firewall.ipset import messages
-from ringfence.netlink.connection import NetlinkConnection
-from ringfence.netlink.messages import NetlinkMessageError, parse
+from ringfence.netlink.connection import NetlinkConnection, NetlinkMessageError, parse
 from ringfence.values.ban import Scope
 
 HEAD = "02000000 05000100 07000000 "

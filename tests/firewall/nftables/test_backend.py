@@ -27,7 +27,7 @@ from ringfence.firewall.contract import Add, BanAction, Element, FirewallPlan, H
 from ringfence.firewall.limits import Limit, LimitMode
 from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.nftables import backend as nft_backend
-from ringfence.firewall.nftables import elements as nft_elements
+from ringfence.firewall.nftables import messages as nft_elements
 from ringfence.firewall.nftables import messages as nft_messages
 from ringfence.firewall.nftables.backend import NftablesBackend
 from ringfence.firewall.nftables.state import read_generation, read_sets

@@ -10,10 +10,9 @@ from hypothesis import given
 from tests.support.netns import run
 
 from ringfence.firewall.contract import Element, Flooder
-from ringfence.firewall.nftables import elements as nft_elements
+from ringfence.firewall.nftables import messages as nft_elements
 from ringfence.firewall.nftables import messages as nft_messages
-from ringfence.netlink.connection import NetlinkConnection
-from ringfence.netlink.messages import NetlinkMessageError
+from ringfence.netlink.connection import NetlinkConnection, NetlinkMessageError
 from ringfence.values.ban import Scope
 from ringfence.values.network import Network
 

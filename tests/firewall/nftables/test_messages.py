@@ -9,8 +9,7 @@ from tests.support.netns import run
 
 from ringfence.firewall.nftables import messages as nft_messages
 from ringfence.firewall.nftables.messages import NftChain, NftCounter
-from ringfence.netlink.connection import NetlinkConnection, NetlinkError
-from ringfence.netlink.messages import NetlinkMessageError
+from ringfence.netlink.connection import NetlinkConnection, NetlinkError, NetlinkMessageError
 
 # nft 'add table inet t; add chain inet t c { ... }' and so on: one of each object.
 TABLE = """\

@@ -24,8 +24,7 @@ from ringfence.firewall.ipset.watch import LegacyWatch, NftWatch, has_extension
 from ringfence.firewall.limits import LimitMode
 from ringfence.firewall.nftables import messages as nft_messages
 from ringfence.firewall.stages import AT_LIMITER
-from ringfence.netlink.connection import NetlinkConnection, NetlinkError
-from ringfence.netlink.messages import FAMILIES
+from ringfence.netlink.connection import FAMILIES, NetlinkConnection, NetlinkError
 
 _WIRE_FIX = "fix: `modprobe xt_u32 xt_multiport xt_NFLOG xt_limit xt_addrtype ipt_rpfilter ip6t_rpfilter`"
 _LIMITER_FIX = "fix: `modprobe xt_hashlimit xt_multiport xt_length xt_addrtype xt_set xt_u32 xt_TCPMSS`"

@@ -24,7 +24,7 @@ from socket import AF_INET
 from attrs import frozen
 
 from ringfence.firewall.contract import Element
-from ringfence.netlink.messages import (
+from ringfence.netlink.connection import (
     ATTRIBUTE,
     BIG_ENDIAN,
     FAMILIES,

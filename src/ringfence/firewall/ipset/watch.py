@@ -30,8 +30,15 @@ from ringfence.firewall.ipset.iptables_rules import (
     HOOKS,
 )
 from ringfence.firewall.nftables import messages as nft_messages
-from ringfence.netlink.connection import NetlinkConnection, NetlinkError
-from ringfence.netlink.messages import FAMILIES, NLM_F_ACK, message, number, text
+from ringfence.netlink.connection import (
+    FAMILIES,
+    NLM_F_ACK,
+    NetlinkConnection,
+    NetlinkError,
+    message,
+    number,
+    text,
+)
 
 # The socket option IPT_SO_GET_INFO; IP6T_SO_GET_INFO has the same number. The options that query a match or a
 # target (``_REVISION``) have other numbers for IPv6 than for IPv4.

@@ -6,6 +6,7 @@ is needed.
 """
 
 import errno
+import itertools
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,9 +14,12 @@ from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
-from ringfence.errors import FirewallError, FirewallIncompleteError, FirewallUnsupportedError
+from attrs import define
+
+from ringfence.errors import FirewallError, FirewallIncompleteError, FirewallUnsupportedError, SetFullError
 from ringfence.firewall.contract import (
     EVERY_ADDRESS,
+    SET_FULL,
     UNKNOWN_OUTCOME,
     Add,
     Change,
@@ -30,11 +34,11 @@ from ringfence.firewall.contract import (
     Outsider,
     Requirement,
     not_open_error,
+    whole_seconds,
 )
 from ringfence.firewall.limits import LimitMode
 from ringfence.firewall.network_lists import NetworkList
-from ringfence.firewall.nftables import elements, messages, state
-from ringfence.firewall.nftables.changes import Changes, renews
+from ringfence.firewall.nftables import messages, state
 from ringfence.firewall.nftables.installation import Installation, find_nft, rule_requirements
 from ringfence.firewall.nftables.ruleset import TABLE, BanSet
 from ringfence.firewall.nftables.state import (
@@ -50,9 +54,330 @@ from ringfence.firewall.requirements import check_requirement, require_capabilit
 from ringfence.netlink.connection import (
     NetlinkConnection,
     NetlinkError,
+    NetlinkLostError,
+    NetlinkTooLongError,
+    Refusal,
 )
 from ringfence.values.ban import Scope
 from ringfence.values.network import Network
+
+# -- bans by netlink: batches of changes as transactions, and an outcome for each change
+#
+# A transaction of nftables is carried out completely or not at all. If the kernel refuses an element, it
+# reports the position at which it stopped (EXT_ACK). The transaction is sent again without that element.
+# After a few refusals the rest is sent in halves, so that many bad elements cost only a few transactions
+# each.
+#
+# A full set is handled differently: the kernel names the first element without room. Of the elements after it
+# only those already in the set are sent again (queried one by one, some 10 µs each). The others would have no
+# room either. So a full set costs one additional transaction, not one for each element.
+#
+# Since kernel 6.12, an element that is added again gets the new timeout. Older kernels change nothing then.
+# So on older kernels an element is added with NLM_F_EXCL. If it exists already, the kernel refuses it, and
+# the message is sent again as add, delete and add; the element then counts packets from 0. To remove an
+# absent element is an error, unless the message is DESTROYSETELEM (kernel 6.3), which is used from kernel
+# 6.12 on. On older kernels, each element is first added in the same transaction, so that it exists.
+
+
+# The number of refused transactions after which the rest is sent in halves.
+_PATIENCE = 3
+# The first kernel that sets a new timeout if an element is added again.
+_RENEWING = (6, 12)
+# Seconds. If the answer of the kernel was lost, an Add counts as carried out if the remaining time of the ban
+# differs from the wanted timeout by at most this much.
+_TOLERANCE = 5.0
+# The most messages in a transaction. If the kernel refuses all of them, any receive buffer has room for its
+# answers.
+_MESSAGES = 64
+_MOMENT = 1  # seconds: the timeout of an element that is added only so that its deletion succeeds
+
+
+@define
+class ChangeGroup:
+    """Changes that are sent together: only Adds or only Removes, to one set.
+
+    ``numbers`` are their positions in the batch. ``replace``: an existing element is deleted before an Add of
+    it (add, delete, add).
+    """
+
+    ban: BanSet
+    numbers: Sequence[int]
+    adds: bool
+    replace: bool = False
+
+    def only(self, numbers: Sequence[int]) -> "list[ChangeGroup]":
+        """Return a list with one group, which has only the changes ``numbers``; empty if there are none."""
+        return [ChangeGroup(self.ban, numbers, self.adds, self.replace)] if numbers else []
+
+
+class Changes:
+    """Carries out the changes of one batch over ``kernel``, and stores their outcomes in ``outcomes``.
+
+    ``modern``: if an element is added again, the kernel sets its new timeout (since 6.12).
+    """
+
+    def __init__(
+        self, kernel: NetlinkConnection, batch: Sequence[Change], outcomes: list[Outcome], *, modern: bool
+    ) -> None:
+        self._kernel = kernel
+        self._batch = batch
+        self._outcomes = outcomes
+        self._modern = modern
+        self._seconds = [whole_seconds(change.timeout) if isinstance(change, Add) else 0 for change in batch]
+        self.commits = 0
+        """How many transactions the kernel has carried out."""
+
+    def apply(self, by_set: Mapping[BanSet, Sequence[int]]) -> None:
+        """Carry out changes. Changes of one set keep their order.
+
+        ``by_set`` has for each set the positions of its changes in the batch. The sets must exist.
+        """
+        lost: FirewallError | None = None
+        for groups in self._transactions(by_set):
+            if lost is not None:  # the connection broke: another request would only time out again
+                self._refuse(_all(groups), lost)
+            else:
+                lost = self._send(groups)
+
+    def _transactions(self, by_set: Mapping[BanSet, Sequence[int]]) -> Iterator[list[ChangeGroup]]:
+        """Divide changes into groups, and the groups into transactions.
+
+        A transaction has at most CHUNK elements and _MESSAGES groups.
+        """
+        groups: list[ChangeGroup] = []
+        size = 0
+        for ban, numbers in by_set.items():
+            for adds, run in self._runs(numbers):
+                for at in range(0, len(run), messages.MAX_ELEMENTS):
+                    group = ChangeGroup(ban, run[at : at + messages.MAX_ELEMENTS], adds)
+                    if size + len(group.numbers) > messages.CHUNK or len(groups) >= _MESSAGES:
+                        yield groups
+                        groups, size = [], 0
+                    groups.append(group)
+                    size += len(group.numbers)
+        if groups:
+            yield groups
+
+    def _runs(self, numbers: Sequence[int]) -> Iterator[tuple[bool, Sequence[int]]]:
+        """Divide positions in the batch into runs, in order: each has only Adds or only Removes.
+
+        Yield each run with a bool: True if it has Adds. A change with a timeout is an Add.
+        """
+        seconds = self._seconds
+        if all(map(seconds.__getitem__, numbers)):  # most long batches have Adds only
+            yield True, numbers
+            return
+        for adds, group in itertools.groupby(numbers, key=lambda number: seconds[number] > 0):
+            yield adds, list(group)
+
+    def _send(self, groups: list[ChangeGroup]) -> FirewallError | None:
+        """Send a transaction; after a refusal send it again without the refused changes.
+
+        Store the outcomes. Return the error if the connection broke, else None.
+        """
+        refusals: list[Refusal] = []
+        for _ in range(_PATIENCE):
+            sent = [(group, message) for group in groups for message in self._messages(group)]
+            try:
+                refusals = self._kernel.transact(messages.batch(*(message for _, message in sent)))
+            except NetlinkTooLongError as error:
+                return self._send_halves(groups, error)
+            except NetlinkLostError as error:
+                return self._check_results(groups, error)
+            except FirewallError as error:
+                self._refuse(_all(groups), error)
+                return None if isinstance(error, NetlinkError) else error
+            if not refusals:
+                self.commits += 1
+                self._confirm(groups)
+                return None
+            groups = self._remaining(groups, sent, refusals)
+            if not groups:
+                return None
+        return self._send_halves(groups, _explain(groups[0].ban, refusals[0]))
+
+    def _send_halves(self, groups: list[ChangeGroup], why: FirewallError) -> FirewallError | None:
+        """Send each half of the changes separately.
+
+        A single change has no halves: it is not sent again, and fails with the error ``why``. Return the
+        error if the connection broke, else None.
+        """
+        if len(groups) == 1 and len(groups[0].numbers) == 1:
+            self._refuse(groups[0].numbers, why)
+            return None
+        lost: FirewallError | None = None
+        for half in _halves(groups):
+            if lost is not None:
+                self._refuse(_all(half), lost)
+            else:
+                lost = self._send(half)
+        return lost
+
+    def _check_results(self, groups: list[ChangeGroup], lost: NetlinkLostError) -> FirewallError | None:
+        """Look up each element of a transaction whose answer was lost.
+
+        Changes with the wanted result are confirmed. The others get the error ``lost``. They are not sent
+        again here: the caller repeats them after a pause. Return an error if the kernel carried out nothing,
+        or if it does not answer; else None.
+        """
+        final = {
+            (group.ban, self._batch[n].network): (group.adds, n) for group in groups for n in group.numbers
+        }
+        carried_out = False
+        for group in groups:
+            for number in group.numbers:
+                network = self._batch[number].network
+                adds, last = final[group.ban, network]
+                try:
+                    there = state.find(self._kernel, network, group.ban.scope)
+                except FirewallError as error:
+                    self._refuse(_all(groups), error)
+                    return error
+                wanted = self._seconds[last]
+                if (
+                    (there is not None and abs(there.timeout - wanted) <= _TOLERANCE)
+                    if adds
+                    else there is None
+                ):
+                    self._outcomes[number] = Outcome(self._batch[number], float(self._seconds[number]))
+                    carried_out = True
+                else:
+                    self._refuse([number], lost)
+        self.commits += carried_out
+        return None if carried_out else lost
+
+    def _messages(self, group: ChangeGroup) -> list[bytes]:
+        name = group.ban.name
+        if not group.adds:
+            networks = [self._batch[number].network for number in group.numbers]
+            if self._modern:
+                return [messages.delete_elements(TABLE, name, networks, lenient=True)]
+            return [
+                messages.add_elements(TABLE, name, [(network, _MOMENT) for network in networks]),
+                messages.delete_elements(TABLE, name, list(dict.fromkeys(networks))),
+            ]
+        timed = [(self._batch[number].network, self._seconds[number]) for number in group.numbers]
+        if group.replace:
+            once = list(dict(timed).items())  # the last change of a network counts
+            return [
+                messages.add_elements(TABLE, name, timed),
+                messages.delete_elements(TABLE, name, [network for network, _ in once]),
+                messages.add_elements(TABLE, name, once),
+            ]
+        modern = self._modern
+        return [messages.add_elements(TABLE, name, timed, exclusive=not modern, renewing=modern)]
+
+    def _remaining(
+        self,
+        groups: list[ChangeGroup],
+        sent: Sequence[tuple[ChangeGroup, bytes]],
+        refusals: Sequence[Refusal],
+    ) -> list[ChangeGroup]:
+        """Handle the first refusal of each group, and return the groups to send again.
+
+        The kernel has carried out nothing of the transaction. A change that cannot succeed gets its outcome
+        and is left out. A group with an element that already exists is sent again with ``replace``. ``sent``
+        has each message of the transaction with its group.
+        """
+        first: dict[int, Refusal] = {}
+        for refusal in refusals:
+            group, _ = sent[refusal.index - 1]  # the first message only opens the batch
+            first.setdefault(id(group), refusal)
+        rest: list[ChangeGroup] = []
+        for group in groups:
+            refused = first.get(id(group))
+            if refused is None:
+                rest.append(group)
+            else:
+                rest += self._after_refusal(group, sent[refused.index - 1][1], refused)
+        return rest
+
+    def _after_refusal(self, group: ChangeGroup, request: bytes, refusal: Refusal) -> list[ChangeGroup]:
+        """Handle the refusal of ``request``, a message of ``group``, and return what to send again.
+
+        Store the outcomes of the changes that are not sent again.
+        """
+        index = messages.refused_index(request, refusal.offset)
+        if index is None or index >= len(group.numbers):
+            self._refuse(group.numbers, _explain(group.ban, refusal))
+            return []
+        if refusal.code == errno.EEXIST and group.adds and not group.replace:
+            return [ChangeGroup(group.ban, group.numbers, group.adds, replace=True)]
+        if refusal.code == errno.ENFILE:
+            return group.only(self._fitting(group, index, refusal))
+        self._refuse(group.numbers[index : index + 1], _explain(group.ban, refusal))
+        return group.only([*group.numbers[:index], *group.numbers[index + 1 :]])
+
+    def _fitting(self, group: ChangeGroup, index: int, refusal: Refusal) -> list[int]:
+        """Return the changes to send again to a full set; store the outcomes of the others.
+
+        ``index`` is the position in the group of the first change without room. The changes before it are
+        sent again. Any other change is sent again only if its network is in the set already, or if a change
+        before ``index`` has the same network.
+        """
+        kept = list(group.numbers[:index])
+        known = {self._batch[number].network for number in kept}
+        for number in group.numbers[index:]:
+            network = self._batch[number].network
+            if network in known or self._contains(group.ban, network):
+                kept.append(number)
+            elif group.adds:
+                self._refuse([number], _explain(group.ban, refusal))
+            else:
+                self._outcomes[number] = Outcome(self._batch[number])  # absent: its Remove succeeds
+        return kept
+
+    def _contains(self, ban: BanSet, network: Network) -> bool:
+        try:
+            self._kernel.request(messages.query_elements(TABLE, ban.name, network))
+        except FirewallError:
+            return False
+        return True
+
+    def _confirm(self, groups: Iterable[ChangeGroup]) -> None:
+        outcomes, batch, seconds = self._outcomes, self._batch, self._seconds
+        for group in groups:
+            for number in group.numbers:
+                outcomes[number] = Outcome(batch[number], float(seconds[number]))
+
+    def _refuse(self, numbers: Iterable[int], error: FirewallError) -> None:
+        for number in numbers:
+            self._outcomes[number] = Outcome(self._batch[number], error=error)
+
+
+def _halves(groups: list[ChangeGroup]) -> Iterator[list[ChangeGroup]]:
+    if len(groups) > 1:
+        middle = len(groups) // 2
+        yield from (groups[:middle], groups[middle:])
+        return
+    [group] = groups
+    middle = len(group.numbers) // 2
+    yield from (group.only(group.numbers[:middle]), group.only(group.numbers[middle:]))
+
+
+def _all(groups: Iterable[ChangeGroup]) -> Iterator[int]:
+    return (number for group in groups for number in group.numbers)
+
+
+def _explain(ban: BanSet, refusal: Refusal) -> FirewallError:
+    if refusal.code == errno.ENFILE:
+        return SetFullError(f"set {ban.name} {SET_FULL}")
+    if refusal.code == errno.ENOENT:
+        return FirewallError(
+            f"set {ban.name} of table inet {TABLE} is gone: another program removed it; opening the "
+            "firewall again creates it"
+        )
+    return NetlinkError(refusal.code, b"")
+
+
+def renews(release: str) -> bool:
+    """Whether a kernel of this release (``6.12.1-amd64``) sets the new timeout of an element added again."""
+    numbers = []
+    for part in release.split("-", 1)[0].split(".")[:2]:
+        if not part.isdecimal():
+            return False
+        numbers.append(int(part))
+    return tuple(numbers) >= _RENEWING
 
 
 class NftablesBackend:
@@ -161,7 +486,7 @@ class NftablesBackend:
     ) -> None:
         """Carry out changes of sets that exist (:class:`Changes`), and store their outcomes."""
         changes = Changes(self._kernel, batch, outcomes, modern=self._modern)
-        many = len(batch) > elements.MAX_ELEMENTS
+        many = len(batch) > messages.CHUNK
         with self._foreign.unmonitored() if many else nullcontext():
             changes.apply(by_set)
             self._foreign.commits += changes.commits
@@ -205,9 +530,9 @@ class NftablesBackend:
         self._foreign.read()
         damage = self._installation.damage()
         heads = read_sets(self._kernel)
-        bans = total_bans(heads)
-        changed = self._foreign.take_changed(counted=bans is not None)
-        return Health(damage or self._lists.damage(heads), bans, changed)
+        elements = total_bans(heads)
+        changed = self._foreign.take_changed(counted=elements is not None)
+        return Health(damage or self._lists.damage(heads), elements, changed)
 
     def rules_differ(self) -> bool:
         """Return False: nftables reports every change to the descriptor of :meth:`watch_fd`."""

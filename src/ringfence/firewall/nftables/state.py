@@ -15,7 +15,7 @@ from attrs import evolve, field, frozen
 
 from ringfence.errors import FirewallError, FirewallIncompleteError
 from ringfence.firewall.contract import Counters, Element, Flooder, Outsider, RuleCounter
-from ringfence.firewall.nftables import elements, messages
+from ringfence.firewall.nftables import messages
 from ringfence.firewall.nftables.messages import NftChain, NftRule, NftSetHeader, Table
 from ringfence.firewall.nftables.ruleset import (
     COUNTERS,
@@ -302,12 +302,12 @@ def find(kernel: NetlinkConnection, network: Network, scope: Scope) -> Element |
     """Return one ban from the kernel, None if it is not there."""
     ban = BanSet(scope, network.version, network.prefixlen)
     try:
-        answers = kernel.request(elements.query_elements(TABLE, ban.name, network))
+        answers = kernel.request(messages.query_elements(TABLE, ban.name, network))
     except NetlinkError as error:
         if error.code == errno.ENOENT:
             return None
         raise
-    found = (one for answer in answers for one in elements.bans_of(answer, ban.version, ban.length, scope))
+    found = (one for answer in answers for one in messages.bans_of(answer, ban.version, ban.length, scope))
     return next(found, None)
 
 
@@ -318,7 +318,7 @@ def read_part(kernel: NetlinkConnection, name: str) -> list[bytes]:
     set again soon.
     """
     try:
-        return list(kernel.stream(elements.dump_elements(TABLE, name)))
+        return list(kernel.stream(messages.dump_elements(TABLE, name)))
     except NetlinkInterruptedError as error:
         return error.answers
 
@@ -334,7 +334,7 @@ def _list_set(kernel: NetlinkConnection, ban: BanSet, enough: int | None) -> tup
         answers: list[bytes] = []
         generation = read_generation(kernel)
         try:
-            answers.extend(kernel.stream(elements.dump_elements(TABLE, ban.name)))
+            answers.extend(kernel.stream(messages.dump_elements(TABLE, ban.name)))
             whole = read_generation(kernel) == generation
         except NetlinkInterruptedError as error:
             whole, answers = False, error.answers
@@ -343,7 +343,7 @@ def _list_set(kernel: NetlinkConnection, ban: BanSet, enough: int | None) -> tup
                 return True, ()
             raise
         every = (
-            one for answer in answers for one in elements.bans_of(answer, ban.version, ban.length, ban.scope)
+            one for answer in answers for one in messages.bans_of(answer, ban.version, ban.length, ban.scope)
         )
         if whole:
             return True, every
@@ -403,7 +403,7 @@ def read_flooders(kernel: NetlinkConnection) -> list[Flooder]:
         for version in VERSIONS
         for tcp in (False, True)
         for answer in read_part(kernel, f"flood{'_tcp' * tcp}{version}")
-        for flooder in elements.flooders_of(answer, tcp=tcp)
+        for flooder in messages.flooders_of(answer, tcp=tcp)
     ]
 
 
@@ -413,7 +413,7 @@ def read_outsiders(kernel: NetlinkConnection) -> list[Outsider]:
         Outsider(one.network, one.packets)
         for version in VERSIONS
         for answer in read_part(kernel, f"fenced{version}")
-        for one in elements.flooders_of(answer)
+        for one in messages.flooders_of(answer)
     ]
 
 
