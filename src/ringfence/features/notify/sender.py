@@ -1,6 +1,6 @@
 """The child process that sends one message: ``python -m ringfence.features.notify.sender``.
 
-It reads a request of :mod:`ringfence.features.notify.guard` from standard input and prints its result.
+It reads a request of :mod:`ringfence.features.notify.delivery` from standard input and prints its result.
 """
 
 import json
