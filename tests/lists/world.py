@@ -17,7 +17,7 @@ from ringfence.store.database import Store
 from ringfence.values.entry import ListEntry, ListKind
 
 if TYPE_CHECKING:
-    from ringfence.lists.manager import ListNetworks
+    from ringfence.lists.compose import ListNetworks
 
 PATIENCE = 20.0
 

@@ -12,7 +12,7 @@ from attrs import frozen
 
 from ringfence.config import loader
 from ringfence.config.converters import SipPort, text_of_duration
-from ringfence.config.loader import overridden
+from ringfence.config.environment import overridden
 from ringfence.config.schema import ROOT, Key, KeyPath, children_of
 from ringfence.errors import ConfigError
 from ringfence.values.secret import MASK, Secret, SecretUrl

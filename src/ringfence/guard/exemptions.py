@@ -23,7 +23,8 @@ from ringfence.host.names import Names
 from ringfence.host.protected import follow_protected, read_protected
 from ringfence.host.routes import follow_addresses, read_addresses
 from ringfence.ledger import Ledger
-from ringfence.lists.manager import ListNetworks, Lists
+from ringfence.lists.compose import ListNetworks
+from ringfence.lists.manager import Lists
 from ringfence.lists.prefixes import Prefixes
 from ringfence.store.database import Store
 from ringfence.values.ban import Scope

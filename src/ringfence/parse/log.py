@@ -30,14 +30,16 @@ no text in it becomes a message. Nothing here raises for bytes; each line is rea
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import tzinfo
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from ringfence.parse import notices, security
 from ringfence.parse.custom import Custom
 from ringfence.parse.dates import DateReader
+from ringfence.parse.dump import DUMP_END, DUMP_START, DUMP_FILES, end_of_dump
+from ringfence.parse.formats import FORMATS, SUSPICIOUS, Format
 from ringfence.parse.line_result import (
     LEVELS,
     NOT_UNDERSTOOD,
@@ -50,128 +52,9 @@ from ringfence.parse.line_result import (
     result_of,
 )
 from ringfence.parse.notices import LoginDeduplicator
-from ringfence.parse.prefix import DIALPLAN, PLAIN, Prefix, own_prefix
+from ringfence.parse.prefix import PLAIN, Prefix, own_prefix
 from ringfence.parse.wrappers import UNCLEAN_ENDS, CleanLine, JsonMessage, Line, LineCleaner
 from ringfence.values.event import SecurityEvent, SourceId
-
-# -- raw SIP packets in a log: pjproject writes them at ERROR, ``sip set debug`` at VERBOSE
-
-
-DUMP_FILES = frozenset({b"pjproject", b"res_pjsip_logger.c", b"chan_sip.c"})
-_DUMP_START = re.compile(
-    rb"(?:[\w.]{1,40}+ {1,8}+)?Error processing [^\n]{0,40}packet from "
-    rb"|<--- SIP read from |<--- Received SIP \w{1,16}+ \((?P<size>\d{1,6}+) bytes\)"
-)
-"""The beginning of a message that holds a packet, with the packet's size if Asterisk states it."""
-_DUMP_END = re.compile(rb"-- end of packet\.\r?|<-{5,40}>\r?")
-
-
-def begins_dump(line: bytes, first: Prefix) -> bool:
-    """Whether ``line`` begins another packet, logged by the same thread and source file as the previous one.
-
-    ``first`` is the prefix of the previous packet's first line. A sender cannot forge such a line, because
-    the sender does not know the number of the thread.
-    """
-    prefix = own_prefix(line)
-    same = prefix is not None and (prefix.thread, prefix.file) == (first.thread, first.file)
-    return same and prefix is not None and _DUMP_START.match(line, prefix.end) is not None
-
-
-def _lost(line: Line) -> int:
-    return line.lost if isinstance(line, CleanLine) else 0
-
-
-def end_of_dump(
-    lines: Sequence[bytes | JsonMessage], at: int, first: Prefix, stated: int, most: int, *, final: bool
-) -> int | None:
-    """Return the index of the first line after the packet that begins at line ``at``.
-
-    Return None if the lines so far do not show where the packet ends. ``first`` is the prefix of its first
-    line. ``stated`` is the packet's size if Asterisk states it, else 0. ``most`` is the maximum length of a
-    message, both in bytes. ``final``: no more lines follow.
-    """
-    size, end = 0, None
-    added = min(_lost(lines[at]), 1)  # a terminal adds a CR to each line
-    for index in range(at + 1, len(lines)):
-        line = lines[index]
-        if stated and size >= stated:  # the packet's last line may have no LF
-            return index
-        size += len(line) + 1 + max(0, _lost(line) - added) if isinstance(line, bytes) else most
-        if size > most:
-            return (end or index) if not stated else index
-        if stated or not isinstance(line, bytes):
-            continue
-        if _DUMP_END.fullmatch(line):
-            end = index + 1
-        elif end is not None and begins_dump(line, first):
-            return end
-    return (end or len(lines)) if final else None
-
-
-# -- the table of known log messages
-#
-# Each row is for one name that Asterisk prints in its log lines: a source file of Asterisk (``acl.c``), or
-# ``Ext.`` for ``Log()`` in the dialplan. A new format needs a module that parses it, and a row here.
-
-
-Parse = Callable[[bytes, SourceId, float], Parsed]
-"""A function that parses a message.
-
-Its arguments are the bytes after the prefix, the source, and the time of the line (seconds since the epoch).
-"""
-
-
-@frozen
-class Format:
-    """The parser of the messages of one Asterisk file, and the levels at which they are evidence.
-
-    ``stateful``: two messages may report one attempt, so they are deduplicated. ``tail`` matches the end of a
-    message whose address stands after the sender's text. It is None if the address stands before that text,
-    or if the text cannot contain LF. ``ends`` match the ends of other messages with text that can contain LF.
-    """
-
-    levels: frozenset[bytes]
-    parse: Parse
-    stateful: bool = False
-    tail: re.Pattern[bytes] | None = None
-    ends: tuple[re.Pattern[bytes], ...] = ()
-
-
-def _at(*levels: bytes) -> frozenset[bytes]:
-    return frozenset(levels)
-
-
-FORMATS: dict[bytes, Format] = {
-    b"res_security_log.c": Format(_at(b"SECURITY"), security.parse_line, tail=security.LINE_END),
-    b"res_pjsip/pjsip_distributor.c": Format(_at(b"NOTICE"), notices.parse_distributor),
-    b"res_pjsip_session.c": Format(_at(b"NOTICE"), notices.parse_session, ends=(notices.PJSIP_CALL_END,)),
-    b"res_pjsip_registrar.c": Format(
-        _at(b"NOTICE", b"WARNING"), notices.parse_registrar, tail=notices.REGISTRAR_END
-    ),
-    b"res_pjsip_acl.c": Format(_at(b"NOTICE", b"WARNING"), notices.parse_acl),
-    b"chan_sip.c": Format(
-        _at(b"NOTICE", b"WARNING", b"ERROR"), notices.parse_chan_sip, ends=(notices.CALL_END,)
-    ),
-    b"chan_iax2.c": Format(
-        _at(b"NOTICE", b"WARNING", b"ERROR"),
-        notices.parse_iax2,
-        tail=notices.IAX2_END,
-        ends=notices.IAX2_ENDS,
-    ),
-    b"manager.c": Format(_at(b"NOTICE"), notices.parse_manager, stateful=True, ends=(notices.LOGIN_END,)),
-    b"acl.c": Format(_at(b"NOTICE"), notices.parse_ha),
-    DIALPLAN: Format(_at(b"NOTICE", b"WARNING", b"ERROR"), notices.parse_dialplan, tail=notices.DIALPLAN_END),
-    b"logger": Format(_at(b"NOTICE", b"WARNING", b"ERROR"), notices.parse_logger),
-    b"logger.c": Format(_at(b"NOTICE", b"WARNING", b"ERROR"), notices.parse_logger),
-    b"security_events.c": Format(_at(b"ERROR"), notices.parse_security_events),
-}
-
-SUSPICIOUS = re.compile(
-    rb"fail|reject|den(?:y|ied)|authenticat|unauthori|forbid|refus|attack|invalid|mismatch|not match",
-    re.IGNORECASE,
-)
-"""Words that make an unknown message look like evidence."""
-
 
 MAX_LINE = 256 * 1024
 """Bytes; longer lines are skipped. In a container's log an 8 KiB message may have six times as many bytes."""
@@ -488,7 +371,7 @@ class _Batch:
         cut = len(line) > LOG_CUT and self._split_cut_line(at, line, prefix)
         if cut:
             line = line[:cut]
-        packet = _DUMP_START.match(line, prefix.end) if prefix.file in DUMP_FILES else None
+        packet = DUMP_START.match(line, prefix.end) if prefix.file in DUMP_FILES else None
         if packet is not None:
             size = int(packet["size"] or 0)
             behind = end_of_dump(self._lines, at, prefix, size, MAX_MESSAGE, final=self._final)
@@ -547,7 +430,7 @@ class _Batch:
 
     def _ends_shown(self, at: int, line: bytes) -> None:
         """Revoke the events since the first line of a chan_sip packet that ends at ``at``."""
-        if self._shown_at < 0 or not _DUMP_END.fullmatch(line):
+        if self._shown_at < 0 or not DUMP_END.fullmatch(line):
             return
         near = sum(map(_size, self._lines[self._shown_at : at])) <= MAX_MESSAGE
         index = len(self.results) - 1
