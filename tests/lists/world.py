@@ -8,7 +8,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ringfence.control import Encoded
+from ringfence.control_server import Encoded
 from ringfence.lists.entries import CONFIGURATION, Configured
 from ringfence.lists.handlers import ListRequests
 from ringfence.lists.manager import Lists, OtherNetworks

@@ -23,7 +23,7 @@ from pathlib import Path
 import structlog
 from attrs import asdict
 
-from ringfence import control
+from ringfence import control_server
 from ringfence.clock import Clock
 from ringfence.config.schema import Settings
 from ringfence.detect.detector import Detector
@@ -120,7 +120,7 @@ class Daemon:
         reloader: Reloader,
         connections: ConnectionTable,
         status: StatusCollector,
-        answers: Mapping[str, control.Handler],
+        answers: Mapping[str, control_server.Handler],
         features: Features,
     ) -> None:
         self._side = side
@@ -142,7 +142,7 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, self._reloader.reload)
         settings = self._reloader.settings
         async with (
-            control.serve(settings.control.socket, self._handlers()),
+            control_server.serve(settings.control.socket, self._handlers()),
             self._connections.followed(),
             asyncio.TaskGroup() as group,
         ):
@@ -205,7 +205,7 @@ class Daemon:
         self._connections.elsewhere = bool(others)
         self._side.kernel.rules.use_containers(others)
 
-    def _handlers(self) -> Mapping[str, control.Handler]:
+    def _handlers(self) -> Mapping[str, control_server.Handler]:
         handlers = {
             **self._answers,
             "reload": lambda _: asdict(self._reloader.reload()),

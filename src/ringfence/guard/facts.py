@@ -9,7 +9,7 @@ from typing import Any
 
 from attrs import Factory, define
 
-from ringfence.control import in_thread
+from ringfence.control_server import in_thread
 from ringfence.detect.friends import Friends
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.detect.rules import RETURN_WITHIN

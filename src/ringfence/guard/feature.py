@@ -14,7 +14,7 @@ from ringfence import ban_facts, street
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.alarms import AlarmEvent, Alarms
 from ringfence.config.schema import Settings
-from ringfence.control import Handler
+from ringfence.control_server import Handler
 from ringfence.detect.judgement import Judgement
 from ringfence.firewall.contract import Counters
 from ringfence.guard.firewall_side import FirewallSide

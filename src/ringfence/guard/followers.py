@@ -24,7 +24,8 @@ from attrs import define
 
 from ringfence.alarms import AlarmEvent
 from ringfence.ban_facts import Fact, Over, Placed
-from ringfence.control import LINE_KINDS, PEER, Stream
+from ringfence.control import LINE_KINDS
+from ringfence.control_server import PEER, Stream
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.errors import ControlError
 from ringfence.explain.account import reason_of

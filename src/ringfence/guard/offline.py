@@ -24,7 +24,7 @@ from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.unban import unban, unban_all
 from ringfence.clock import Clock
 from ringfence.config.schema import Settings
-from ringfence.control import Encoded
+from ringfence.control_server import Encoded
 from ringfence.detect.detector import Detector
 from ringfence.detect.friends import MOST
 from ringfence.errors import (

@@ -15,9 +15,10 @@ from typing import Any
 import structlog
 from attrs import Factory, frozen
 
-from ringfence import control, street
+from ringfence import control_server, street
 from ringfence.config.converters import MAX_DURATION
-from ringfence.control import LINE_KINDS, MOST_LISTED, Peer
+from ringfence.control import LINE_KINDS, MOST_LISTED
+from ringfence.control_server import Peer
 from ringfence.errors import ControlError
 from ringfence.guard.feature import Changed
 from ringfence.guard.request_fields import (
@@ -184,7 +185,7 @@ class RequestGate:
 
     def __init__(
         self,
-        handlers: Mapping[str, control.Handler],
+        handlers: Mapping[str, control_server.Handler],
         rights: Rights,
         has_friend: Callable[[Network], bool],
         listeners: Iterable[Callable[[Changed], object]],
@@ -202,12 +203,12 @@ class RequestGate:
         self._refusals: deque[float] = deque(maxlen=LOGGED_REFUSALS)
         self._log = structlog.get_logger()
 
-    def handlers(self) -> Mapping[str, control.Handler]:
+    def handlers(self) -> Mapping[str, control_server.Handler]:
         """Return a checked handler for each request."""
         return {do: partial(self._answer, do, handler) for do, handler in self._handlers.items()}
 
-    async def _answer(self, do: str, handler: control.Handler, request: Mapping[str, Any]) -> object:
-        peer = control.PEER.get()
+    async def _answer(self, do: str, handler: control_server.Handler, request: Mapping[str, Any]) -> object:
+        peer = control_server.PEER.get()
         if peer is None:
             raise ControlError("the kernel does not report who sends this request, so it is refused")
         name = await self._name_of(peer.user)
@@ -225,7 +226,7 @@ class RequestGate:
         if REQUESTS[do].changes:
             self._report_change(do, request, result, _author(peer, name))
         why = await self._recorded() if REQUESTS[do].records else ""
-        return control.Unrecorded(result, why) if why else result
+        return control_server.Unrecorded(result, why) if why else result
 
     async def _name_of(self, user: int) -> str:
         """Return the name of a user; "" if it has none. A thread looks it up: it may be on a slow server."""

@@ -10,12 +10,12 @@ from typing import Any
 
 from attrs import asdict
 
-from ringfence import control
+from ringfence import control_server
 from ringfence.alarms import Alarms
 from ringfence.bans.listing import listed
 from ringfence.bans.unban import unban, unban_all
 from ringfence.clock import Clock
-from ringfence.control import PEER, Encoded, encoded_rows
+from ringfence.control_server import PEER, Encoded, encoded_rows
 from ringfence.errors import ControlError
 from ringfence.firewall.contract import Counters
 from ringfence.firewall.network_lists import NetworkList
@@ -53,7 +53,7 @@ class RequestHandlers:
         self._failures = failures
         self._friend_requests = FriendRequests(side.exempt.friends, side.common.clock.wall)
 
-    def handlers(self) -> dict[str, control.Handler]:
+    def handlers(self) -> dict[str, control_server.Handler]:
         """Return the handler of each request."""
         side = self._side
         return {

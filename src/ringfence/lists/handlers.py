@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from ringfence.control import Encoded, encoded_rows
+from ringfence.control_server import Encoded, encoded_rows
 from ringfence.errors import ControlError
 from ringfence.lists.entries import (
     COMMAND,

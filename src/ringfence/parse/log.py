@@ -38,7 +38,7 @@ from attrs import evolve
 from ringfence.parse import notices, security
 from ringfence.parse.custom import Custom
 from ringfence.parse.dates import DateReader
-from ringfence.parse.dump import DUMP_END, DUMP_START, DUMP_FILES, end_of_dump
+from ringfence.parse.dump import DUMP_END, DUMP_FILES, DUMP_START, end_of_dump
 from ringfence.parse.formats import FORMATS, SUSPICIOUS, Format
 from ringfence.parse.line_result import (
     LEVELS,

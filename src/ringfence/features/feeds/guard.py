@@ -6,7 +6,7 @@ from typing import Any
 
 from ringfence.alarm_codes import Alarm
 from ringfence.config.schema import Settings
-from ringfence.control import Handler
+from ringfence.control_server import Handler
 from ringfence.errors import ControlError
 from ringfence.features.feeds.denied import Feeds
 from ringfence.guard.feature import Feature, Given, Section

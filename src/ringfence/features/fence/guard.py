@@ -7,7 +7,7 @@ from typing import Any
 from attrs import evolve
 
 from ringfence.alarm_codes import Alarm
-from ringfence.control import Handler
+from ringfence.control_server import Handler
 from ringfence.errors import ControlError
 from ringfence.features.fence.firewall import TRIAL_FOR, fence_of
 from ringfence.features.fence.links import MOST_ADMITTED_FOR, MOST_VALID, AdmitLinks

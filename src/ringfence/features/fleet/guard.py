@@ -15,7 +15,7 @@ import structlog
 from ringfence.alarm_codes import Alarm
 from ringfence.ban_facts import Over, Placed
 from ringfence.clock import Clock
-from ringfence.control import Handler
+from ringfence.control_server import Handler
 from ringfence.features.fleet.alarms import FleetAlarmCode
 from ringfence.features.fleet.channel import Channel, FleetError
 from ringfence.features.fleet.messages import ORIGIN, facts_of, is_shared, rule_of, scenario_of

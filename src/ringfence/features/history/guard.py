@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from ringfence.control import Encoded, Handler
+from ringfence.control_server import Encoded, Handler
 from ringfence.detect.rules import counted_rule
 from ringfence.features.history.table import DAY, MINUTE, Slot, Timeline, slot_length
 from ringfence.guard.feature import Feature, Given

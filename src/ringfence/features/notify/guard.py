@@ -18,7 +18,7 @@ from ringfence.alarms import BEGAN, CLEARED, AlarmEvent
 from ringfence.ban_facts import Placed
 from ringfence.clock import Clock, until_tick
 from ringfence.config.schema import Settings
-from ringfence.control import Handler
+from ringfence.control_server import Handler
 from ringfence.errors import ControlError
 from ringfence.features.notify import notifications
 from ringfence.features.notify.delivery import Delivery, send

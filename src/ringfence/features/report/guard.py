@@ -17,10 +17,10 @@ from typing import Any
 
 import structlog
 
-from ringfence import control
+from ringfence import control_server
 from ringfence.alarms import AlarmRecord
 from ringfence.clock import Clock
-from ringfence.control import Encoded
+from ringfence.control_server import Encoded
 from ringfence.errors import ControlError, RingfenceError, StoreError
 from ringfence.guard.facts import past_bans
 from ringfence.guard.feature import Feature, Given, ReportSender
@@ -134,7 +134,7 @@ class ReportCollector:
     def __init__(
         self,
         side: FirewallSide,
-        handlers: Mapping[str, control.Handler],
+        handlers: Mapping[str, control_server.Handler],
         databases: Callable[[], Sequence[Path]],
     ) -> None:
         self._side = side

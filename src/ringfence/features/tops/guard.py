@@ -15,7 +15,7 @@ from functools import partial
 from ipaddress import ip_network
 from typing import Any
 
-from ringfence.control import Handler
+from ringfence.control_server import Handler
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.explain.groups import SENDER, grouped
 from ringfence.features.tops.table import HOUR, KEEP_HOURS, TopTable

@@ -14,7 +14,7 @@ from pathlib import Path
 import structlog
 
 from ringfence.alarm_codes import Alarm
-from ringfence.control import Handler
+from ringfence.control_server import Handler
 from ringfence.errors import FirewallError, StoreError
 from ringfence.features.trial.alarms import TrialAlarmCode
 from ringfence.firewall.cleanup import flush_everything
