@@ -19,9 +19,8 @@ position. A few events about phones, of the class ``system``, are returned altho
 Between the head and the tail of a security event, such an event may be forged, so it counts as a fragment.
 ``AuthDetail`` holds passwords, so it is never parsed.
 
-Limits and their reasons: 256 bytes of account hold at most 21 empty lines (12 bytes each, percent-encoded),
-so 64 fragments are more than can occur. A packet that is too long is skipped and counted. No input raises an
-exception.
+256 bytes of account hold at most 21 empty lines (12 bytes each, percent-encoded), so 64 fragments are more
+than can occur. A packet that is too long is skipped and counted. No input raises an exception.
 """
 
 from collections.abc import Iterable, Iterator
@@ -42,8 +41,6 @@ from ringfence.values.event import EventKind, SecurityEvent, Service, SourceId
 
 if TYPE_CHECKING:
     from ringfence.values.network import Address
-
-# -- values that the decoder of an AMI connection returns, apart from security events and entries of lists
 
 
 @frozen

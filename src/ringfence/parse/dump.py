@@ -13,6 +13,15 @@ DUMP_START = re.compile(
 )
 """The beginning of a message that holds a packet, with the packet's size if Asterisk states it."""
 DUMP_END = re.compile(rb"-- end of packet\.\r?|<-{5,40}>\r?")
+SHOWN = re.compile(
+    rb"<--- (?:SIP read from [\w.:\[\]]{3,80}+"
+    rb"|Received SIP (?:request|response) \((?P<size>\d{1,5}+) bytes\) from [\w.:\[\]]{3,80}+) --->"
+)
+"""The line above a packet on a console."""
+SHOWN_START = re.compile(
+    rb"[A-Z]{3,20}+ (?:sips?|tel|urn):[^ \n]{0,8192}+ SIP/2\.0|SIP/2\.0 \d{3} [^\n]{0,512}+"
+)
+SHOWN_HEADER = re.compile(rb"[A-Za-z][\w-]{0,40}+[ \t]{0,8}+:")
 
 
 def begins_dump(line: bytes, first: Prefix) -> bool:

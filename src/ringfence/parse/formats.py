@@ -73,3 +73,14 @@ SUSPICIOUS = re.compile(
     re.IGNORECASE,
 )
 """Words that make an unknown message look like evidence."""
+_ADDRESS_LIKE = re.compile(rb"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}|[0-9a-f]{1,4}:[0-9a-f]{0,4}:")
+_EXAMINED = 2048  # bytes of an unknown message that are searched
+
+
+def looks_like_evidence(text: bytes, *, known: bool) -> bool:
+    """Whether a message that no parser knows has suspicious words.
+
+    ``known``: a parser knows its source file. Otherwise the message must also contain an address.
+    """
+    text = text[:_EXAMINED]
+    return bool(known or _ADDRESS_LIKE.search(text)) and SUSPICIOUS.search(text) is not None

@@ -38,8 +38,16 @@ from attrs import evolve
 from ringfence.parse import notices, security
 from ringfence.parse.custom import Custom
 from ringfence.parse.dates import DateReader
-from ringfence.parse.dump import DUMP_END, DUMP_FILES, DUMP_START, end_of_dump
-from ringfence.parse.formats import FORMATS, SUSPICIOUS, Format
+from ringfence.parse.dump import (
+    DUMP_END,
+    DUMP_FILES,
+    DUMP_START,
+    SHOWN,
+    SHOWN_HEADER,
+    SHOWN_START,
+    end_of_dump,
+)
+from ringfence.parse.formats import FORMATS, Format, looks_like_evidence
 from ringfence.parse.line_result import (
     LEVELS,
     NOT_UNDERSTOOD,
@@ -65,22 +73,11 @@ MAX_TEXT = security.MAX_ACCOUNT
 MAX_EXTENSION = 80
 """The size of an extension (``AST_MAX_EXTENSION``). A console's line with an event and its date is longer."""
 _NO_PREFIX = Prefix(None, b"", b"", b"", 0)
-_SHOWN = re.compile(
-    rb"<--- (?:SIP read from [\w.:\[\]]{3,80}+"
-    rb"|Received SIP (?:request|response) \((?P<size>\d{1,5}+) bytes\) from [\w.:\[\]]{3,80}+) --->"
-)
-"""The line above a packet on a console."""
-_SHOWN_START = re.compile(
-    rb"[A-Z]{3,20}+ (?:sips?|tel|urn):[^ \n]{0,8192}+ SIP/2\.0|SIP/2\.0 \d{3} [^\n]{0,512}+"
-)
-_SHOWN_HEADER = re.compile(rb"[A-Za-z][\w-]{0,40}+[ \t]{0,8}+:")
 _EXECUTING = b"Executing ["
 _EXECUTED = re.compile(rb"@[^\n@]{1,80}:\d{1,5}\] [A-Za-z]\w{0,40}\(|\"\) in new stack\Z")
 _EXECUTIONS = (_EXECUTED,)
 HOLD = 0.05  # seconds that lines wait for later lines
 _SECURITY = b"SECURITY"
-_ADDRESS_LIKE = re.compile(rb"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}|[0-9a-f]{1,4}:[0-9a-f]{0,4}:")
-_EXAMINED = 2048  # bytes of an unknown message that are searched for suspicious words
 _UNCLEAN = (b"\r", b"\x1b", b"\x00")  # bytes of which some lines need to be cleaned
 _LONG = JsonMessage(b"", b"", b"", b"")  # stands for a line that was too long
 
@@ -223,7 +220,8 @@ class LogReader:
                 return found
         if parsed is not Reason.NOT_EVIDENCE:
             return parsed
-        return self._check_unknown(parsed, level, text, known=form is not None)
+        unknown = level in LEVELS and looks_like_evidence(text, known=form is not None)
+        return Reason.UNKNOWN_WORDING if unknown else parsed
 
     def parse_as(self, form: Format, level: bytes, text: bytes, date: bytes | None, now: float) -> Parsed:
         """Parse one message in its format."""
@@ -234,17 +232,6 @@ class LogReader:
     def _time(self, date: bytes | None, now: float) -> float:
         time = self._dates.seconds(date, now) if date else None
         return now if time is None else time
-
-    def _check_unknown(self, parsed: Reason, level: bytes, text: bytes, *, known: bool) -> Reason:
-        """Return UNKNOWN_WORDING if a message that no parser knows looks like evidence, else ``parsed``.
-
-        ``known``: a parser knows its source file. Otherwise the message must also contain an address.
-        """
-        if level not in LEVELS:
-            return parsed
-        text = text[:_EXAMINED]
-        named = known or _ADDRESS_LIKE.search(text)
-        return Reason.UNKNOWN_WORDING if named and SUSPICIOUS.search(text) else parsed
 
 
 class _Batch:
@@ -387,7 +374,8 @@ class _Batch:
                 return None
             if found > end:
                 end = found
-                may_span = parsed.may_span or all(_has_no_prefix(line) for line in self._lines[at + 1 : end])
+                bare = (isinstance(one, bytes) and not own_prefix(one) for one in self._lines[at + 1 : end])
+                may_span = parsed.may_span or all(bare)
                 parsed = self._parse(self._joined(at, end), prefix) if may_span else Reason.AMBIGUOUS
         form = FORMATS.get(prefix.file)
         tail = form.tail if form is not None else None
@@ -409,7 +397,7 @@ class _Batch:
         Return ``at`` if no packet begins there, and None if only later lines show it. An extension has no
         room for the line above a packet, its first line and a header.
         """
-        shown = _SHOWN.fullmatch(line) if self._is_console else None
+        shown = SHOWN.fullmatch(line) if self._is_console else None
         if shown is None:
             return at
         if not shown["size"]:
@@ -419,7 +407,7 @@ class _Batch:
         if header >= len(self._lines) and not self._final:
             return None
         packet = self._lines[start : header + 1]
-        forms = _SHOWN_START.fullmatch, _SHOWN_HEADER.match
+        forms = SHOWN_START.fullmatch, SHOWN_HEADER.match
         matches = [isinstance(text, bytes) and form(text) for form, text in zip(forms, packet, strict=False)]
         if len(matches) < len(forms) or not all(matches):
             return at
@@ -606,10 +594,6 @@ class _Batch:
 def _size(line: Line) -> int:
     """Return the number of bytes of a line, with its end."""
     return 1 + len(line if isinstance(line, bytes) else line.message)
-
-
-def _has_no_prefix(line: Line) -> bool:
-    return isinstance(line, bytes) and own_prefix(line) is None
 
 
 def _without_open(parsed: Parsed) -> SecurityEvent | Reason | LogAlarm:
