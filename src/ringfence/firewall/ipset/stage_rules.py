@@ -82,7 +82,7 @@ class StageRules:
                         found += self._combined([*named, *tests], f"-j {target}", kind, stage.side)
                 elif rule.act is not stages.Do.ACCEPT:  # the lookups leave out what is accepted
                     kind = rule.act.kind if isinstance(rule.act, stages.Jump | stages.Drop) else ""
-                    found += self._combined([*rule.tests, *rule.then], self._act(rule), kind, stage.side)
+                    found += self._combined(rule.tests, self._act(rule), kind, stage.side)
         return found
 
     def _combined(self, tests: Sequence[_Test], end: str, kind: str, side: Side) -> Iterator[IptablesRule]:
@@ -212,7 +212,7 @@ def _merged(rules: Iterable[stages.PacketRule]) -> Iterable[stages.PacketRule]:
     for rule in rules:
         ports, key = rule.tests[0], object()
         if isinstance(ports, Ports) and isinstance(rule.act, stages.Jump):
-            key = rule.act.iptables, bool(ports.udp), rule.tests[1:], rule.then
+            key = rule.act.iptables, bool(ports.udp), rule.tests[1:]
             first = found[key].tests[0] if key in found else None
             if isinstance(first, Ports):
                 ports = Ports(first.udp + ports.udp, first.tcp + ports.tcp)

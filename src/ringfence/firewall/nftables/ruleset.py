@@ -65,7 +65,6 @@ from ringfence.firewall.nftables.matches import (
     Matches,
     beginnings,
     network_of,
-    port_tests,
 )
 from ringfence.firewall.stages import Hook, Stage, stages
 from ringfence.values.ban import Scope
@@ -294,8 +293,7 @@ def _chains(
                 plan, side, version, [one for one in bans if one.version == version], lists
             )
     matches, steps = Matches(plan, lists, inner), stages(plan, fragments)
-    limited = limits.chains(plan, log, inner=inner) | matches.split(steps)
-    yield from (RulesetChain(name, tuple(rules)) for name, rules in limited.items())
+    yield from (RulesetChain(*one) for one in limits.chains(plan, log, inner=inner).items())
     if fragments is Fragments.REASSEMBLED:
         yield RulesetChain("reassembly", (REASSEMBLING,))
     yield RulesetChain("fragments", ('counter name "fragments"', *log, "drop"))
@@ -325,15 +323,7 @@ def _lookup_chains(
             passing = (f" {address} != @{lists[f'{one}{version}']}" for one in PASSING if which.by_machine)
             tests = f"{address} @{lists[f'{which}{version}']}{''.join(passing)}"
             found[scope].append(f"{tests} goto {side}_denied")
-    for scope, rules in found.items():
-        yield RulesetChain(f"{side}{version}_{_SCOPES[scope]}", tuple(rules))
-    port = "dport" if side == "from" else "sport"
-    jumps = tuple(
-        f"{test}jump {side}{version}_{_SCOPES[scope]}"
-        for scope, ports in plan.covered.items()
-        for test in ([f"{one} " for one in port_tests(ports, port)] if ports else [""])
-    )
-    yield RulesetChain(f"{side}{version}", jumps)
+    yield from (RulesetChain(f"{side}{version}_{scope}", tuple(rules)) for scope, rules in found.items())
 
 
 def _copies_dropped(plan: FirewallPlan) -> bool:
@@ -373,6 +363,9 @@ def _base_chains(plan: FirewallPlan, matches: Matches, steps: tuple[Stage, ...])
         yield RulesetChain("segments", (*known, log))
     for hook in Hook:
         priority = _RAW if hook in (Hook.ARRIVING, Hook.LEAVING) else _BEFORE_FILTER
-        rules = matches.rules(steps, hook)
-        if rules or priority == _RAW:
-            yield RulesetChain(hook.value, rules, hook.value, priority)
+        chains = matches.chains(steps, hook)
+        if priority == _RAW:
+            chains.setdefault(hook.value, ())
+        for name, rules in chains.items():
+            base = (hook.value, priority) if name == hook.value else ()
+            yield RulesetChain(name, rules, *base)
