@@ -47,7 +47,7 @@ _Test = stages.Test | tuple[_Match, ...]  # matches are a test too, of which one
 
 @frozen
 class _Rule:
-    """A rule: the side of the remote address, the ports of this host (None: all), other tests, and the end."""
+    """A rule: the side of the remote address, the ports of this host (None: all), other tests, its end."""
 
     side: Side
     ports: Ports | None
@@ -101,15 +101,16 @@ class StageRules:
                 continue
             rules = [*run]
             for protocol in ("udp", "tcp"):
-                covered = tuple(sorted({port for rule in rules for port in rule.numbers(protocol)}))
-                texts = [text for rule in rules for text in self._combined(rule, protocol, covered)]
+                of = [rule for rule in rules if rule.numbers(protocol)]
+                covered = tuple(sorted({port for rule in of for port in rule.numbers(protocol)}))
+                texts = [text for rule in of for text in self._combined(rule, protocol, covered)]
                 if len(texts) > 1:
                     inner = f"{chain}-{number}-{protocol}"
                     found[inner] = texts
                     entries = matches.port_matches(protocol, covered, _REMOTE[side])
                     texts = [IptablesRule(f"{entry}-j {inner}") for entry in entries]
                 else:
-                    texts = [text for rule in rules for text in self._combined(rule, protocol)]
+                    texts = [text for rule in of for text in self._combined(rule, protocol)]
                 found[chain] += texts
         return found
 
