@@ -5,8 +5,8 @@ interfaces or addresses, iptables has a rule for each.
 
 A drop rule first matches "not on the allow list" and then "banned", so the counter of a ban counts dropped
 packets only. For a ban that exempts friends (``sets.py``), "not a friend" is matched before "banned" in the
-same way. For fetched and decided networks, ``network_lists.PASSING`` is matched last, because most packets
-come from other networks. A rule without a counter of its own drops the packets of the probe first
+same way. For a list of networks, the lists that pass it are matched last, because most packets come from
+other networks. A rule without a counter of its own drops the packets of the probe first
 (``contract.PROBE_NETWORKS``).
 """
 
@@ -171,10 +171,8 @@ class StageRules:
                 end = NARROW_CHAIN if copies and scope is Scope.SIP_UDP else target
                 yield from rules(scope, [spared, (_in_set(name, side),)], end, banned)
         for which, scope in plan.dropped_lists.items():
-            if not which.by_machine:
-                yield from rules(scope, [NotOn((NetworkList.ALLOW,)), On(which)], target, denied)
-            elif not plan.new_only:
-                spared = NotOn((NetworkList.ALLOW, *PASSING))
+            if not (which.by_machine and plan.new_only):
+                spared = NotOn((NetworkList.ALLOW, *PASSING) if which.by_machine else (NetworkList.ALLOW,))
                 yield from rules(scope, [On(which), spared], target, denied)
 
     def _covered(
