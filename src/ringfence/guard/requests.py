@@ -54,7 +54,7 @@ class RequestHandlers:
         self._friend_requests = FriendRequests(side.exempt.friends, side.common.clock.wall)
 
     def handlers(self) -> dict[str, control_server.Handler]:
-        """Return the handler of each request."""
+        """Return the handler of each of these requests, by the request's name."""
         side = self._side
         return {
             "bans": self._bans,
@@ -168,7 +168,7 @@ class AlarmRequests:
         self._clock = clock
 
     def handlers(self) -> dict[str, Callable[[Mapping[str, Any]], object]]:
-        """Return the handler of each request."""
+        """Return the handler of each of these requests, by the request's name."""
         return {
             "alarms": self._list,
             "alarms_dismiss": self._dismiss,
