@@ -139,7 +139,7 @@ class Book:
         self.exempt = Exempt()
         self._comparison = 0
         self._recently_unbanned: set[int] = set()
-        self._failed_unbans: set[int] = set()
+        self._failed_unbans: dict[int, BanEnd] = {}
         self._giving_way = GivingWay()
 
     def ask(self, batch: Batch) -> Steps[Sequence[Outcome]]:
@@ -344,16 +344,18 @@ class Book:
                     yield Over(*network_of(key), how)
         return failed
 
-    def unban_with_retry(self, keys: Iterable[int]) -> Steps[None]:
+    def unban_with_retry(self, keys: Iterable[int], how: BanEnd = BanEnd.REMOVED) -> Steps[None]:
         """Remove bans. If the kernel refuses, that is reported once, and :meth:`retry` tries again."""
         asked = set(keys)
-        failed = yield from self.unban(asked)
+        failed = yield from self.unban(asked, how=how)
         left = {_key(outcome.change): outcome for outcome in failed}
         for key in left:  # if a ban to remove stayed pending, ``retry`` would place it again
             if self.ledger.discard_pending(key) and key not in self.ledger:
-                yield Over(*network_of(key), BanEnd.REMOVED)
-        new = left.keys() - self._failed_unbans
-        self._failed_unbans = self._failed_unbans - asked | left.keys()
+                yield Over(*network_of(key), how)
+        new = left.keys() - self._failed_unbans.keys()
+        for key in asked:
+            self._failed_unbans.pop(key, None)
+        self._failed_unbans |= dict.fromkeys(left, how)
         if new and failed[0].error is not None:
             yield NotRemoved([outcome.change.network for outcome in failed], failed[0].error)
 
@@ -401,7 +403,10 @@ class Book:
 
     def retry(self, now: float) -> Steps[None]:
         """Try again the changes that the kernel has refused: first the removals, then the pending bans."""
-        yield from self.unban_with_retry(self._failed_unbans)
+        for how in {*self._failed_unbans.values()}:
+            yield from self.unban_with_retry(
+                [key for key, one in self._failed_unbans.items() if one is how], how
+            )
         for news in News:
             pending = [one.ban for one in self.ledger.pending.values() if one.news is news]
             yield from self.add(pending, news, now)
