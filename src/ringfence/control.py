@@ -35,15 +35,15 @@ _LISTENS = "00010000"  # the flag of a listening socket in /proc/net/unix
 CREDENTIALS = struct.Struct("iII")  # struct ucred: process, user, group
 OK, END = b'{"ok": ', b"}\n"
 MAX_REQUEST = 1024 * 1024
-"""The maximum length of root's requests, and of a line of a stream."""
+"""The maximum length of one of root's requests, and of a line of a stream (bytes)."""
 MAX_ANSWER = 256 * 1024 * 1024  # enough for a list of a million bans
 MOST_LISTED = 8_388_608
 """The maximum of the field ``most`` of the request ``bans``: the kernel's sets never have more bans."""
 LINE_KINDS = ("event", "attempt", "ban", "alarm")
-"""The kinds of lines of what happens in the daemon. A command that follows them can choose kinds."""
+"""The kinds of news lines that the daemon sends to commands that follow it. A command can choose kinds."""
 ANSWER_TIMEOUT = 30.0  # seconds that a command waits for its answer while the daemon works on it
 SILENCE = 2.0
-"""Seconds after which a client reports that the daemon hangs, if it sends no byte and uses no processor."""
+"""Seconds after which a client reports that the daemon hangs: it sent no byte and used no processor."""
 _LOOK = 0.3  # seconds in which a daemon that works uses the processor
 
 
@@ -109,7 +109,7 @@ def _exchange(path: Path, do: str, arguments: Mapping[str, object], timeout: flo
 
 @contextmanager
 def _errors_named(path: Path, connection: socket.socket) -> Iterator[None]:
-    """Raise NoAnswerError in place of OSError in the block; HangingError after ``SILENCE`` seconds."""
+    """Raise NoAnswerError for an OSError in the block, HangingError for a timeout; ``path`` is the socket."""
     try:
         yield
     except TimeoutError:
@@ -122,7 +122,7 @@ def _errors_named(path: Path, connection: socket.socket) -> Iterator[None]:
 
 
 def _hanging(connection: socket.socket) -> HangingError:
-    """Withdraw the request, and return the error about a daemon that hangs."""
+    """Withdraw the request that was sent on ``connection``; return the error about a daemon that hangs."""
     process = _process_at(connection)
     with suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)  # from here on, the daemon does not begin the request
@@ -142,18 +142,18 @@ def _hangs(process: int, request: str) -> HangingError:
 
 
 def _process_at(connection: socket.socket) -> int:
-    """Return the process that listens at the other end; 0 if it is in another namespace."""
+    """Return the id of the process that listens at the other end; 0 if it is in another namespace."""
     process: int = CREDENTIALS.unpack(credentials_of(connection))[0]
     return process
 
 
 def _time_used(process: int) -> str:
-    """Return a process's processor time. It grows during work, also while the event loop is blocked."""
+    """Return a process's processor time as text. It grows during work, also if the event loop is blocked."""
     return " ".join(_fields_of(process)[11:13])
 
 
 def _state_of(process: int) -> str:
-    """Return why a process does not run, if the kernel reports it; else ""."""
+    """Return why a process does not run, such as ``, stopped by a signal``; "" if no reason is known."""
     reasons = {"T": ", stopped by a signal", "t": ", stopped by a debugger", "D": ", waiting for a disk"}
     return reasons.get("".join(_fields_of(process)[:1]), "")
 
@@ -196,9 +196,10 @@ def _connect(path: Path) -> socket.socket:
 
 
 def _connected_in_time(path: Path) -> socket.socket:
-    """Connect. Raise HangingError if the daemon's queue of connections stays full, and it does not work.
+    """Return a connection to the daemon's socket ``path``, once its queue of connections has room.
 
-    Raise it also if the queue stays full for ``ANSWER_TIMEOUT``.
+    Raise HangingError if the queue stays full while the daemon uses no processor time, or in any case after
+    ``ANSWER_TIMEOUT`` seconds.
     """
     until, process = time.monotonic() + ANSWER_TIMEOUT, 0
     while True:
@@ -213,7 +214,7 @@ def _connected_in_time(path: Path) -> socket.socket:
 
 
 def _listener_at(path: Path) -> int:
-    """Return the process that listens at ``path``; 0 if it is not found. Only root finds those of others."""
+    """Return the id of the process that listens at ``path``; 0 if none is found. Only root finds all."""
     with suppress(OSError):
         rows = [line.split() for line in Path("/proc/net/unix").read_text("utf-8", "replace").split("\n")]
         links = {f"socket:[{row[6]}]" for row in rows if row[7:] == [str(path)] and row[3] == _LISTENS}
@@ -225,9 +226,10 @@ def _listener_at(path: Path) -> int:
 
 
 def connected(path: Path) -> socket.socket:
-    """Connect, and wait for a place in the daemon's queue of new connections, which others may have filled.
+    """Return a connection to the socket ``path``. Raise BlockingIOError if its queue stays full.
 
-    With a time limit of Python, connect() would not wait. So the kernel has the time limit.
+    The kernel waits up to ``SILENCE`` seconds for room in the queue of new connections. With a time limit of
+    Python, connect() would not wait.
     """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     seconds = int(SILENCE)
@@ -243,9 +245,10 @@ def connected(path: Path) -> socket.socket:
 
 
 def _read_line(connection: socket.socket, timeout: float) -> bytes:
-    """Return the answer without the blanks before it. Raise NoAnswerError if it does not begin in time.
+    """Return the daemon's answer, a line of JSON, without the blanks before it.
 
-    Raise TimeoutError if the daemon sends nothing for ``SILENCE`` seconds, and does not run either.
+    Raise NoAnswerError if it does not begin within ``timeout`` seconds, or if it is incomplete. Raise
+    TimeoutError if the daemon sends nothing for ``SILENCE`` seconds, and does not run either.
     """
     line = bytearray()
     until = time.monotonic() + timeout

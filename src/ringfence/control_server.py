@@ -44,14 +44,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 MAX_REQUEST_OF_OTHERS = 64 * 1024
-"""The maximum length of a request of a user except root: enough for 1,000 addresses, IPv6 too.
+"""The maximum length (bytes) of a request of a user except root: enough for 1,000 addresses, IPv6 too.
 
 1 MiB of empty lists, ``[[],[],…``, would become 38 MB of Python objects.
 """
 IDLE_TIMEOUT = 60.0
 """Seconds until the daemon closes a connection on which no request arrives, or whose answer is not read."""
 SIGN_EVERY = 0.5
-"""Seconds between two blanks by which the daemon shows that it works on a request."""
+"""Seconds between two blanks that the daemon sends to a client to show that it works on a request."""
 MOST_CONNECTIONS = 128
 """The maximum number of connections of all users except root together. Root has as many of its own."""
 MOST_OF_USER = 32
@@ -67,13 +67,13 @@ MOST_LISTS, MOST_LISTS_OF_USER = 2, 1
 The list of 262,000 bans takes some 20 MB while it is sent, and 40 MB more while the kernel is read.
 """
 MOST_HELD, MOST_HELD_OF_USER = 32 * 1024 * 1024, 8 * 1024 * 1024
-"""The maximum number of bytes that the daemon holds: of all users except root, and of one user.
+"""The maximum bytes that the daemon keeps in memory for all users except root, and for one user.
 
 These are answers that are not read yet, and long requests that are incomplete or not handled yet. A user who
-has none of them may get one longer answer. While half of the bytes are held, no further request is handled.
+has none of them may get one longer answer. While half of the bytes are in use, no other request is handled.
 """
 REST = 8.0
-"""A request that ran for a second keeps its place among the running requests for so many seconds more.
+"""How many seconds a request keeps its place among the running requests for each second that it ran.
 
 So the requests of users other than root take only a part of the daemon's time. The daemon also pauses between
 two parts of a list, as long as the earlier part took.
@@ -104,10 +104,10 @@ _THREAD: ContextVar[Threads | None] = ContextVar("_THREAD", default=None)
 
 
 async def in_thread(action: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-    """Run work that takes long in a thread, and return its result. For users except root it is one thread.
+    """Run ``action``, which takes long, in a thread; return its result.
 
-    So root's requests contend with one thread for Python's lock, and the work of several requests is not in
-    memory at the same time.
+    The requests of all users except root share one thread. So root's requests contend with one thread for
+    Python's lock, and the work of several requests is not in memory at the same time.
     """
     return await asyncio.get_running_loop().run_in_executor(
         _THREAD.get(), partial(action, *arguments, **named)
@@ -116,14 +116,14 @@ async def in_thread(action: Callable[P, T], *arguments: P.args, **named: P.kwarg
 
 @frozen
 class Encoded:
-    """A result that is JSON text: its ``parts``, in order, each of some 100 kB.
+    """The result of a request as JSON text in ``parts``, in order, each of some 100 kB.
 
     Each part ends between two tokens of JSON, because the daemon sends blanks while it makes the next one.
 
     The daemon makes each part in a thread, as the client reads them. So a list of 262,000 bans is never in
-    memory as a whole. The iterator of the parts does all the work, because it begins when the list has a
-    place. If making the first part fails, the client gets the error. If a later one fails, its connection
-    ends. So whatever may fail belongs to the first part.
+    memory as a whole. The iterator of the parts must do all the work, because it starts only when few enough
+    other lists are sent. If the first part fails, the client gets the error. If a later part fails, its
+    connection ends. So whatever may fail belongs to the first part.
     """
 
     parts: Iterable[bytes]
@@ -133,7 +133,7 @@ _ROWS = 500  # the number of rows in one part of a list
 
 
 def encoded_rows(rows: Iterable[object]) -> Encoded:
-    """Return a list as JSON. ``rows`` is read completely for the first part: it may read the database.
+    """Return ``rows`` as a JSON list in parts. All rows are read, perhaps from the database, for the first.
 
     Each row is encoded separately. Python runs one thread at a time, so the event loop waits while a row is
     encoded, but it can run between two rows. A whole list at once would stop it for longer.
@@ -163,7 +163,7 @@ class Unrecorded:
 
 @frozen
 class Stream:
-    """A result that has no end, until the client disconnects: lines of JSON, each with its newline."""
+    """An answer that ends only when the client disconnects: lines of JSON, each with its newline."""
 
     lines: AsyncIterator[bytes]
 
@@ -201,7 +201,7 @@ async def serve(path: Path, handlers: Mapping[str, Handler]) -> AsyncIterator[No
 
 
 def _remove_stale(path: Path) -> None:
-    """Remove the socket of a dead daemon. Raise ControlError if a daemon is alive, or may be alive."""
+    """Remove the socket ``path`` of a dead daemon. Raise ControlError if a daemon is or may be alive."""
     try:
         connected(path).close()
     except (FileNotFoundError, ConnectionRefusedError):
@@ -288,12 +288,12 @@ class _Share:
     resting: int = 0
 
     def has_room(self, size: int) -> bool:
-        """Whether ``size`` more bytes may be held. A share that holds nothing has room for any size."""
+        """Whether ``size`` more bytes may be kept in memory. If none are kept now, any size may be."""
         return self.held == 0 or self.held + size <= self.most_held
 
 
 def _share(connections: int, held: int, running: int, lists: int, making: int = 1) -> _Share:
-    """Return a share with these limits, of which nothing is used."""
+    """Return a user's share of the daemon with these limits, of which nothing is in use yet."""
     return _Share(
         connections, held, asyncio.Semaphore(running), asyncio.Semaphore(lists), asyncio.Semaphore(making)
     )
@@ -316,7 +316,7 @@ class _Clients:
         self._log = structlog.get_logger()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer every request of one client until it disconnects."""
+        """Answer every request of one client until it disconnects. Refuse a connection above the limits."""
         peer = _peer_of(writer)
         user = peer.user if peer is not None else None
         shares = self._shares(user)
@@ -345,9 +345,9 @@ class _Clients:
                 share.connections -= 1
 
     def _shares(self, user: int | None) -> tuple[_Share, ...]:
-        """Return the shares that limit a user; the user's own share is the last one.
+        """Return the shares (limits and present use) that apply to a user; the user's own share is the last.
 
-        The shares of other users are forgotten if nothing of them is in use, and no place of them rests.
+        The shares of other users are forgotten if they have no connection and no place that is still taken.
         """
         if user == 0:
             return (self._root,)
@@ -383,7 +383,7 @@ class _Clients:
 
 
 class _Connection:
-    """One connection of a client. ``shares`` limit its user, ``longest`` is the length of its requests."""
+    """One connection of a client. ``shares`` limit its user, ``longest`` the length of a request (bytes)."""
 
     def __init__(
         self,
@@ -404,7 +404,7 @@ class _Connection:
         self._log = structlog.get_logger()
 
     async def serve(self) -> None:
-        """Answer every request until the client disconnects."""
+        """Answer the client's requests until it disconnects, is idle, or does not read its answer."""
         try:
             while line := await self._line():
                 with _signs_of_life(self._writer):
@@ -424,7 +424,7 @@ class _Connection:
             self._hold(0)
 
     def _hold(self, size: int) -> None:
-        """Count ``size`` bytes as held for this connection, instead of those counted before."""
+        """Count ``size`` bytes as kept in memory for this connection, instead of those counted before."""
         for share in self._shares:
             share.held += size - self._held
         self._held = size
@@ -455,7 +455,7 @@ class _Connection:
         return line
 
     async def _send(self, answer: bytes) -> None:
-        """Send an answer. Send an error in its place if too many bytes wait for the user already."""
+        """Send an answer. Send an error in its place if too many bytes of the user's answers are unread."""
         self._hold(0)  # the request
         if len(answer) > _READ and not all(share.has_room(len(answer)) for share in self._shares):
             answer = _error(_UNREAD)
@@ -464,7 +464,7 @@ class _Connection:
         self._hold(0)
 
     async def _send_list(self, answer: Encoded) -> None:
-        """Make and send the parts of a list, when few enough lists of the user are sent."""
+        """Make and send the parts of a list, after waiting until few enough lists of the user are sent."""
         self._hold(0)
         async with AsyncExitStack() as stack:
             with _signs_of_life(self._writer):
@@ -490,7 +490,7 @@ class _Connection:
             await self._write(END)
 
     async def _next_part(self, parts: Iterator[bytes]) -> bytes | None:
-        """Make the next part of a list in a thread; None after the last one.
+        """Return the next of ``parts``, which a thread makes; None after the last one.
 
         Of all users except root, one part is made at a time.
         """
@@ -508,7 +508,7 @@ class _Connection:
             self._rest(taken, min(LONGEST_REST, loop.time() - began))
 
     async def _write(self, data: bytes) -> None:
-        """Write bytes to the client. Raise TimeoutError if the client's time to read the answer is over."""
+        """Write bytes to the client. Raise TimeoutError if the client has not read its answer in time."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         async with asyncio.timeout(self._patience):
@@ -519,7 +519,7 @@ class _Connection:
         self._patience -= loop.time() - began
 
     async def _answer(self, line: bytes) -> bytes | Encoded | Stream:
-        """Return the answer to a request, when few enough requests of the user run."""
+        """Return the answer to the request ``line``, after waiting until few enough of the user's run."""
         if any(share.held > share.most_held // 2 for share in self._shares):
             return _error(_UNREAD)
         loop = asyncio.get_running_loop()
@@ -557,7 +557,7 @@ class _Connection:
         return await result if inspect.isawaitable(result) else result
 
     def _require_client(self) -> None:
-        """Raise ConnectionError if the client has closed its socket, so that no work is done for nobody."""
+        """Raise ConnectionError if the client has closed its socket: its request then causes no work."""
         if self._writer.is_closing():
             raise ConnectionError("the connection is closed")
         found = select.poll()
@@ -573,7 +573,7 @@ class _Connection:
         return _error(f"a defect in ringfence ({type(error).__name__}); see the daemon's log")
 
     def _rest(self, places: Sequence[asyncio.Semaphore], pause: float) -> None:
-        """Release places after ``pause`` seconds. Root's places are so many that their rest delays nobody."""
+        """Release the places that a request took, after ``pause`` seconds. Root never runs out of places."""
         if places:
             for share in self._shares:
                 share.resting += 1

@@ -30,11 +30,11 @@ from ringfence.config.schema import (
 
 PREFIX = "RINGFENCE_"
 FILE_VARIABLE = "RINGFENCE_CONFIG"
-"""The variable with the path of the configuration."""
+"""The environment variable with the path of the configuration file."""
 _OTHER_VARIABLES = frozenset(
     name for module in street.settings().values() for name in getattr(module, "VARIABLES", ())
 ) | {FILE_VARIABLE, "RINGFENCE_LAB"}
-"""Variables that begin with PREFIX but set no key. Only the project's tests use RINGFENCE_LAB."""
+"""Environment variables that begin with PREFIX but set no key. Only tests use RINGFENCE_LAB."""
 
 _NUMBER = re.compile(r"[0-9]{1,3}")
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
@@ -108,7 +108,7 @@ def overridden(tree: Mapping[str, object], environ: Mapping[str, str]) -> Overri
 
 
 def key_of(variable: str) -> Key | None:
-    """Return the key that a variable sets; None if there is no such key."""
+    """Return the configuration key that an environment variable sets; None if there is no such key."""
     key = ROOT
     words = variable.removeprefix(PREFIX).split("__")
     while words:
@@ -125,12 +125,12 @@ def key_of(variable: str) -> Key | None:
 
 
 def variable_of(path: KeyPath) -> str:
-    """Return the name of the variable that sets a key. The index 0 of a repeated table is left out."""
+    """Return the name of the environment variable that sets a key; leave out a table's index 0."""
     return PREFIX + "__".join(str(part).upper() for part in path if part != 0)
 
 
 def _absent(path: Sequence[str | int]) -> str:
-    """Return the problem with a table or a key whose feature this copy lacks; "" for every other one."""
+    """Return why ``path`` cannot be set: this copy lacks its feature; "" if that is not so."""
     names = [str(part) for part in path if not _NUMBER.fullmatch(str(part))]
     for table in (".".join(names[:depth]) for depth in (1, 2)):
         feature = street.SETTINGS.get(table)
@@ -140,7 +140,7 @@ def _absent(path: Sequence[str | int]) -> str:
 
 
 def remove_absent(table: dict[str, Any], path: KeyPath = ()) -> Iterator[str]:
-    """Remove the tables whose features this copy lacks from a table; yield a problem for each."""
+    """Remove tables whose feature this copy lacks from a document or table; yield a problem for each."""
     for name, value in [*table.items()]:
         if reason := _absent((*path, name)):
             yield f"{text_of_key((*path, name))}: {reason}"
@@ -177,7 +177,7 @@ def _fix(name: str) -> str:
 def _value(text: str, key: Key) -> object:
     """Convert the text of a variable to the type of ``key``: to a bool, an int, a list or a text.
 
-    A text that is no valid bool or int is returned unchanged; the hook of the key refuses it later. Raise
+    A text that is no valid bool or int is returned unchanged; the key's converter refuses it later. Raise
     ValueError for an invalid list.
     """
     kind = key.plain_kind

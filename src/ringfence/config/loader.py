@@ -88,7 +88,7 @@ _PIECE = re.compile(r"\"[^\"]*\"|'[^']*'|[\w-]+|.")
 
 
 def _depth(line: str) -> int:
-    """Return the most dots in a row between the parts of keys, in one line of TOML."""
+    """Return the depth of the deepest dotted key in one line of TOML: its dots."""
     most = dots = 0
     for piece in _PIECE.findall(line):
         if piece == ".":
@@ -198,13 +198,13 @@ def _rules(converter: Converter) -> Callable[[object, object], Mapping[str, Rule
 
 
 def _noted(fault: Exception, name: str) -> Exception:
-    """Add the name of a rule to ``fault``, as a note from which :func:`_problems` makes the key path."""
+    """Return ``fault`` with the name of a rule as a note, from which :func:`_problems` makes the key path."""
     fault.add_note(AttributeValidationNote("", name, RuleSettings))
     return fault
 
 
 def _written(mine: RuleSettings) -> dict[str, object]:
-    """Return the settings of a rule as a table of the TOML file, without keys that the rule does not have."""
+    """Return a rule's settings as a table of the TOML file, without settings that are None."""
     times = {"window": f"{mine.window:.0f}s", "ban": [f"{step:.0f}s" for step in mine.ban]}
     given = {field.name: getattr(mine, field.name) for field in fields(RuleSettings)}
     return {name: value for name, value in (given | times).items() if value is not None} | (
@@ -231,7 +231,7 @@ def _converter() -> Converter:
 
 
 def _lists_in(kind: Any) -> Iterator[Any]:  # noqa: ANN401 - a type
-    """Yield the types of the lists in a table or a type, those of inner tables first."""
+    """Yield the list types among the settings of a table class, or in a type; inner tables first."""
     for inner in (field.type for field in fields(kind)) if has(kind) else get_args(kind):
         yield from _lists_in(inner)
     if get_origin(kind) is tuple:
@@ -309,7 +309,7 @@ def _entries(tree: Mapping[str, object]) -> list[_Entry]:
 
 
 def _right(table: Mapping[str, object], kind: type[AttrsInstance]) -> dict[str, Any]:
-    """Return the valid values of a table by key. Each value is checked separately."""
+    """Return the valid values of a TOML table for the settings class ``kind``, by key, each checked alone."""
     found = {}
     for attribute in fields(kind):
         if attribute.name in table:
@@ -322,7 +322,7 @@ _Table = TypeVar("_Table", bound=AttrsInstance)
 
 
 def _partly(value: object, kind: type[_Table]) -> _Table:
-    """Return settings with the valid values of a table, and defaults for the rest."""
+    """Return settings of the class ``kind``: the valid values of a TOML table, and else defaults."""
     table = value if isinstance(value, Mapping) else {}
     found = {}
     for attribute in fields(kind):
@@ -345,7 +345,7 @@ def _right_part(value: object, kind: Any) -> object:  # noqa: ANN401 - a type
 def _clashes(entries: Sequence[_Entry], *, none: bool) -> list[str]:
     """Return the problems with the list of Asterisks, their names and their certificates.
 
-    ``none`` is true if the list is empty in the file.
+    ``none``: the file has no ``[[asterisk]]``.
     """
     problems = ["asterisk: must have at least one entry"] if none else []
     names: set[str] = set()
@@ -378,7 +378,7 @@ def _shared_logs(asterisks: Sequence[AsteriskSettings]) -> list[str]:
 
 
 def _secrets(entries: Sequence[_Entry], environ: Mapping[str, str]) -> tuple[list[Secret | None], list[str]]:
-    """Read the AMI secrets. Return them, and a list of problems.
+    """Read the AMI secrets; return the secrets and a line for each problem.
 
     If the whole file is valid, there is one secret for each entry. It is None for an Asterisk without AMI.
     """
@@ -404,7 +404,7 @@ def _with_secrets(settings: Settings, found: Sequence[Secret | None]) -> Setting
 
 
 def _unheard(settings: Settings) -> list[str]:
-    """Return a problem for each PBX of which neither AMI nor a log is read. The wire alone is not enough."""
+    """Return a problem for each PBX of which neither AMI nor a log is read: copied packets do not suffice."""
     return [
         f"asterisk[{index}]: it has no source; fix: ami.enabled = true, or logs.paths"
         for index, pbx in enumerate(settings.asterisk_with_logs())

@@ -26,7 +26,7 @@ from ringfence.values.alarm import AlarmChange
 MOST_CLAIMS = 32_768
 MINUTE = 60.0
 ALARM_EVERY = 5.0
-"""The least time between two alarms about refused bans (seconds)."""
+"""The least time between two alarms that bans on unproven evidence were too many (seconds)."""
 
 
 class ClaimedLimit:
@@ -46,15 +46,15 @@ class ClaimedLimit:
         self._returned: OrderedDict[Key, float] = OrderedDict()  # when a subject returned a nonce
 
     def record_nonce(self, key: Key, now: float) -> None:
-        """Record that a subject has returned a nonce, although nothing proves its address."""
+        """Record that a sender has returned a challenge's nonce, although nothing proves its address."""
         remember(self._returned, key, now, self._most)
 
     def allows(self, key: Key, now: float, *, proven: bool = False) -> bool:
-        """Whether the subject with ``key`` may get a claimed ban now; ``proven``: it has a proven attempt."""
+        """Whether the sender ``key`` may be banned on unproven evidence now; ``proven``: part is proven."""
         return self.allows_proven(now) if proven else self._room_for(key, now) is not None
 
     def _room_for(self, key: Key, now: float) -> deque[float] | None:
-        """Return the bans of the last minute among which one of ``key`` counts; None if there is no room."""
+        """Return the times of the bans in the last minute that limit a ban of ``key``; None if too many."""
         most = self.terms.per_minute
         if key in self._before and self._has_room(self._returning, now, most):
             return self._returning
@@ -64,11 +64,11 @@ class ClaimedLimit:
         return self._unprovable if lately and self._has_room(self._unprovable, now, most) else None
 
     def allows_proven(self, now: float) -> bool:
-        """Whether a subject with a proven attempt may get a claimed ban now."""
+        """Whether a sender with some proven attempt may be banned on unproven evidence now."""
         return self._has_room(self._proven, now, self.terms.per_minute)
 
     def alarms(self, now: float) -> Sequence[AlarmChange]:
-        """Return the alarm that bans were refused, or () if none was refused since the last call.
+        """Return the alarm that bans on unproven evidence were refused, () if none since the last call.
 
         Within ``ALARM_EVERY`` seconds after an alarm, return () too.
         """
@@ -79,7 +79,7 @@ class ClaimedLimit:
         return (spoofing(self.terms.per_minute),)
 
     def begin_ban(self, key: Key, now: float, *, proven: bool = False) -> float:
-        """Count a new claimed ban of the subject with ``key``; return its duration (seconds)."""
+        """Count a new ban of ``key`` on unproven evidence; return its duration (seconds)."""
         number, last = self._before.get(key, (0, now))
         if now - last >= self.terms.returns_within:
             number = 0

@@ -48,13 +48,13 @@ from ringfence.values.network import Address, Network, sender_of
 HOUR = 3_600.0
 
 UNSHIELDED_FOR = 600.0
-"""For this time after a friend's unprovable guess (seconds), the kernel copies its conversation."""
+"""Seconds for which the kernel copies a friend's packets after a guess whose sender nothing can prove."""
 
 UNPROVEN = 4
 """The number of unproven guesses of a friend in an hour that raises an alarm."""
 
 PROVEN_WITHIN = 2.0
-"""A guess that is not proven within this time (seconds) is treated as unproven."""
+"""How long the proof of a guess's sender is awaited (seconds). Then the guess counts as unproven."""
 
 MOST = 1_024
 _MOST_ACCOUNTS = 256
@@ -71,19 +71,19 @@ CHECKED = frozenset(
 """Kinds of events after which Asterisk has, or may have, checked a password."""
 
 Consequence = tuple[Decision | None, Sequence[AlarmChange | Estranged]]
-"""The ban that follows from an attempt, or None, and what else follows."""
+"""The ban that follows from a friend's attempt, or None; and the alarms and ended friendships."""
 
 
 _Failure = tuple[float, str | None]
-"""The time of an attempt and its account, None for a hidden one."""
+"""The time of an attempt (monotonic seconds) and its account, None if Asterisk's events do not show it."""
 
 
 @define
 class _Failures:
-    """The failures of a friend.
+    """The failed attempts of a known phone (IPv6: of all phones in its /64).
 
-    ``latest`` has the latest failures for each limit of each rule. ``accounts`` has the time of the latest
-    failure on each account, ``banned`` that of the latest ban of each address and scope.
+    ``latest`` has them by rule and limit. ``accounts`` has the time of the latest failure on each account,
+    ``banned`` that of the latest ban of each address and scope.
     """
 
     latest: dict[tuple[str, FriendLimit], deque[_Failure]] = Factory(dict)
@@ -91,29 +91,29 @@ class _Failures:
     banned: OrderedDict[tuple[Address, Scope], float] = Factory(OrderedDict)
 
     def begin_ban(self, address: Address, scope: Scope, now: float) -> None:
-        """Record a ban; what it covers counts from nothing again."""
+        """Record a ban at ``now`` of ``address`` in ``scope``; all counts of failures start again at zero."""
         self.latest.clear()
         self.accounts.clear()
         remember(self.banned, (address, scope), now, _MOST_BANNED)
 
     def goes_on(self, address: Address, scope: Scope, now: float) -> bool:
-        """Whether the sender was banned within an hour, and not in this scope at this address."""
+        """Whether an earlier ban (within an hour) was of another address of the /64 or another scope only."""
         lately = any(now - at < HOUR for at in self.banned.values())
         return lately and now - self.banned.get((address, scope), -inf) >= HOUR
 
 
 def is_guess_elsewhere(attempt: Attempt) -> bool:
-    """Whether an attempt is a guess at the password of an account that may exist."""
+    """Whether an attempt is a guess for which Asterisk checked a password, so that the account may exist."""
     return attempt.kind is AttemptKind.GUESS and attempt.event is not EventKind.INVALID_ACCOUNT_ID
 
 
 def _needed(limit: FriendLimit, latest: Iterable[_Failure]) -> int:
-    """Return how many attempts reach a limit. A hidden one is at no account that is known."""
+    """Return how many attempts reach ``limit`` for as many accounts as ``latest`` names."""
     return limit.needed(len({account for _, account in latest} - {None}))
 
 
 def _add(limit: FriendLimit, latest: deque[_Failure], now: float, account: str | None) -> None:
-    """Add an attempt to those that count for a limit. Each hidden one counts."""
+    """Add an attempt to ``latest``, those that count for ``limit``, and drop those that no longer count."""
     while latest and now - latest[0][0] >= limit.window:
         latest.popleft()
     mine = [one for one in latest if one[1] == account] if limit.each and account is not None else []
@@ -125,8 +125,8 @@ def _add(limit: FriendLimit, latest: deque[_Failure], now: float, account: str |
 class FriendAttempts:
     """Decides what follows from the attempts, logins and contacts of friends.
 
-    ``sees_wire``: the wire can prove an address. Without the wire, nothing proves the address of an attempt
-    by UDP. So a claimed attempt is then treated as really coming from its address.
+    ``sees_wire``: packets that the kernel copies can prove an address. Without these, nothing proves the
+    address of an attempt by UDP. So an unproven attempt is then treated as really coming from its address.
     """
 
     def __init__(self, subjects: Subjects, history: History, counts: Counts) -> None:
@@ -142,7 +142,7 @@ class FriendAttempts:
         self._unshielded: OrderedDict[Address, float] = OrderedDict()
 
     def configure(self, rules: Sequence[Rule]) -> None:
-        """Use the limits of these rules; counts start again."""
+        """Replace the rules, whose limits for friends apply from now on; counts start again."""
         self._rules = [rule for rule in rules if rule.enabled and rule.by is By.SUBJECT and rule.for_friends]
         self._failures.clear()
 
@@ -151,7 +151,7 @@ class FriendAttempts:
     def on_attempt(self, subject: Subject, attempt: Attempt, now: float) -> Consequence:
         """Return what follows from an attempt of a current or former friend.
 
-        If the wire can prove addresses, an unproven attempt leads to nothing now. If it stays unproven,
+        If copied packets can prove addresses, an unproven attempt leads to nothing now. If it stays unproven,
         :meth:`tick` may return an alarm.
         """
         proven = is_proven(attempt.proof)
@@ -167,7 +167,7 @@ class FriendAttempts:
     def on_certain(self, subject: Subject, attempt: Attempt, now: float) -> Consequence:
         """Return what follows from an attempt that is treated as really coming from a friend's address.
 
-        Either the phone is broken, or there is an attacker at that address.
+        Either the phone has a wrong password, or there is an attacker at its address.
         """
         works = self.works(subject, attempt)
         follows: list[AlarmChange | Estranged] = []
@@ -186,9 +186,9 @@ class FriendAttempts:
         return decision, follows
 
     def works(self, subject: Subject, attempt: Attempt) -> bool:
-        """Whether the account of an attempt works at its address.
+        """Whether the account of an attempt works, or worked within a month, at its address.
 
-        The account of a hidden attempt is text of its sender, and no phone hides: it never works.
+        False for an attempt that Asterisk's events do not show: its account is text of its sender.
         """
         hidden = attempt.event is EventKind.HIDDEN
         return not hidden and self._friends.worked_at(attempt.account, subject.address)
@@ -196,7 +196,7 @@ class FriendAttempts:
     def _blame(
         self, subject: Subject, attempt: Attempt, *, banned: bool
     ) -> Iterator[AlarmChange | Estranged]:
-        """Count a guess at another account against the accounts that made its address a friend.
+        """Count a guess at another account against those whose logins made its address a friend.
 
         ``banned``: a ban of the address follows. Yield what follows for an account that becomes guilty: an
         alarm, and the friends that are strangers from now on.
@@ -212,7 +212,7 @@ class FriendAttempts:
                 yield from map(Estranged, self._friends.estrange(account, attempt.time))
 
     def on_tainted(self, subject: Subject, attempt: Attempt, now: float) -> Consequence:
-        """Return what follows from a guess where a guilty account works: a ban, if it is proven."""
+        """Return what follows from a guess at an address where a guilty account works: a ban, if proven."""
         if not is_guess_elsewhere(attempt) or not is_proven(attempt.proof):
             return None, ()
         rule = next((one for one in self._rules if attempt.kind in one.counts), None)
@@ -232,9 +232,10 @@ class FriendAttempts:
         return unknown or self.works(subject, attempt)
 
     def _decide(self, subject: Subject, attempt: Attempt, now: float, *, works: bool) -> Decision | None:
-        """Return the ban that follows; ``works``: the account works at that address.
+        """Return the ban that follows from a friend's attempt, or None.
 
-        An attempt with only a claimed address counts, but leads to no ban.
+        ``works``: the account works at that address. An attempt with an unproven address counts, but leads to
+        no ban.
         """
         for rule in self._rules:
             if attempt.kind not in rule.counts:
@@ -256,8 +257,8 @@ class FriendAttempts:
     def _ban(self, subject: Subject, rule: Rule, attempt: Attempt, now: float) -> Decision:
         """Return the ban of a friend, which covers the transport of its latest attempt.
 
-        If the friend goes on by the other transport, or from another address of its /64, the first guess is a
-        ban there.
+        If guesses go on by the other transport, or from another address of its /64, the first one leads to a
+        ban.
         """
         self._of(subject).begin_ban(subject.address, scope_of_ban(attempt.transport), now)
         attempts = self._history.attempts(subject.key)
@@ -339,7 +340,7 @@ class FriendAttempts:
     def _failed_guesses(self, address: Address, now: float) -> int:
         """Return how many guesses of exactly this address failed within the last hour.
 
-        If the wire can prove addresses, only proven guesses count.
+        If copied packets can prove addresses, only proven guesses count.
         """
         facts = self._facts(address, now)
         return sum(fact.kind is AttemptKind.GUESS and (fact.proven or not self.sees_wire) for fact in facts)
@@ -350,9 +351,9 @@ class FriendAttempts:
     # -- guesses that nothing can prove -----------------------------------------------------------------
 
     def on_unprovable(self, address: Address, now: float) -> AlarmChange:
-        """Return the alarm that guesses come from ``address`` which nothing can prove.
+        """Return the alarm about guesses from ``address`` whose sender nothing can prove.
 
-        If the address is a friend, it is unshielded for ``UNSHIELDED_FOR``.
+        If the address is a friend, the kernel must copy its packets for ``UNSHIELDED_FOR`` seconds.
         """
         friend = self._subjects.find(address).friend
         if friend:
@@ -360,7 +361,7 @@ class FriendAttempts:
         return unprovable(address, friend=friend)
 
     def unshielded(self, now: float) -> Sequence[Address]:
-        """Return the friends that are unshielded now."""
+        """Return the friends whose packets the kernel must copy now, because of unprovable guesses."""
         while self._unshielded and now - next(iter(self._unshielded.values())) >= UNSHIELDED_FOR:
             self._unshielded.popitem(last=False)
         return [*self._unshielded]
@@ -369,7 +370,7 @@ class FriendAttempts:
         """Return the changes of alarms that are due at ``now`` (monotonic seconds).
 
         These are the alarms about phones, and those about friends whose guesses stayed unproven for
-        ``PROVEN_WITHIN``.
+        ``PROVEN_WITHIN`` seconds.
         """
         alarms = [*self._phones.tick(now)]
         due = [address for address, since in self._unproven.items() if now - since >= PROVEN_WITHIN]

@@ -57,7 +57,7 @@ _Phone = tuple[str, Address, str]
 
 
 class Phones:
-    """Records the failures of friends; raises alarms about broken phones, and begins and ends outage mode.
+    """Records failed logins of known phones; raises alarms about them, and begins and ends outage mode.
 
     In outage mode, all phones fail at once, and failures on accounts that worked lead to no ban.
     """
@@ -75,7 +75,7 @@ class Phones:
         self._outage_of = ""
 
     def on_failure(self, attempt: Attempt, now: float) -> Iterator[AlarmChange]:
-        """Record a wrong password of a known phone, and yield the alarms that follow.
+        """Record a failed login of a known phone, and yield the alarms that follow.
 
         The account works, or worked, at the address of the attempt.
         """
@@ -100,7 +100,7 @@ class Phones:
             yield self._enter_outage_mode(attempt, f"{len(self._accounts)} phones")
 
     def _raised(self, phone: _Phone, alarm: AlarmChange, now: float) -> AlarmChange:
-        """Record and return the alarm about a broken phone."""
+        """Return ``alarm``, and record that it is active for ``phone``."""
         remember(self._alarmed, phone, now, MOST_PHONES)
         return alarm
 
@@ -119,7 +119,7 @@ class Phones:
         return max(len(self._accounts), len(self._unknown_at))
 
     def on_failure_elsewhere(self, attempt: Attempt, now: float) -> Iterator[AlarmChange]:
-        """Record that a friend fails on an account that never worked at its address.
+        """Record that a known phone's address fails on an account that never worked there.
 
         Yield an alarm if outage mode begins, and one if the account failed ``GOES_ON`` times within a day.
         """
@@ -152,7 +152,7 @@ class Phones:
         return len(self._accounts) >= AT_LEAST and 2 * len(self._accounts) >= self._friends.accounts
 
     def _many_unknown(self, asterisk: str, now: float) -> bool:
-        """Whether at least half of all friends fail on accounts that Asterisk does not know."""
+        """Whether half of all friends fail on accounts unknown to Asterisk, and no login succeeds."""
         if len(self._unknown_at) < LOST_AT_LEAST or not self._is_quiet(asterisk, now):
             return False
         self._forget(now)
@@ -166,7 +166,7 @@ class Phones:
                 del self._accounts[account]
 
     def on_success(self, event: SecurityEvent, failures: int, now: float) -> Iterator[AlarmChange]:
-        """Record a right password, and yield the alarms that it raises or clears.
+        """Record a login with a right password, and yield the alarms that it raises or clears.
 
         ``failures`` is the number of wrong passwords from this address in the last hour.
         """
@@ -193,9 +193,9 @@ class Phones:
             )
 
     def on_contact(self, contact: Contact, failures: int) -> Iterator[AlarmChange]:
-        """Handle a new contact; yield an alarm if its password may have been guessed.
+        """Handle a registered contact of a phone; yield an alarm if its password may have been guessed.
 
-        ``failures`` is the number of wrong passwords from its address in the last hour.
+        ``failures`` is the number of wrong passwords from the contact's address in the last hour.
         """
         if failures >= FAILURES and not self._friends.worked_at(contact.account, contact.address):
             yield _guessed(contact.account, contact.address, failures)

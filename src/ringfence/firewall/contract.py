@@ -483,6 +483,17 @@ class Backend(Protocol):
     def requirements(self) -> Sequence[Requirement]:
         """Return everything that ``open`` needs, each with its problem if it is missing. Changes nothing."""
 
+    def is_present(self) -> bool:
+        """Whether the kernel has any set or rule of this backend. Needs no ``open``; starts no process.
+
+        Raise FirewallError if the kernel does not support the backend, or if its answer is an error.
+        """
+        ...
+
+    def listing(self, version: int) -> str:
+        """Return the command by which an administrator lists the rules of an IP version."""
+        ...
+
     def open(self) -> Opened:
         """Make the sets and rules of ``plan`` that are missing. Existing sets keep all their elements.
 

@@ -57,6 +57,14 @@ class MemoryBackend:
         """Return a single requirement, which is always met."""
         return [Requirement("firewall", note="memory: a dry run, nothing is dropped")]
 
+    def is_present(self) -> bool:
+        """Return False: nothing is in the kernel."""
+        return False
+
+    def listing(self, version: int) -> str:  # noqa: ARG002 - it has no rules
+        """Return the command that lists the bans, which exist only here."""
+        return "ringfence bans"
+
     def open(self) -> Opened:
         """Report both IP versions as guarded."""
         self._expire()

@@ -48,7 +48,7 @@ from ringfence.netlink.sock_diag import (
 )
 
 MOST_AT_ONCE = 256
-"""The maximum number of messages that one call reads. Otherwise many of them could block the event loop."""
+"""The maximum number of kernel messages that one call reads, so that many do not block the event loop."""
 
 _GROUPS = (1, 3)  # SKNLGRP_INET_TCP_DESTROY, SKNLGRP_INET6_TCP_DESTROY (linux/sock_diag.h)
 _BUFFER = 8 << 20  # the kernel doubles it
@@ -59,7 +59,7 @@ _IPV4 = 4
 
 
 class Closed(NamedTuple):
-    """A closed connection. ``remote`` is the remote address, followed by two bytes of the remote port.
+    """A closed TCP connection. ``remote`` is the remote address, followed by two bytes of the remote port.
 
     Ports are in network byte order. ``received`` is the number of bytes from the remote end; None if the
     kernel does not report it.
@@ -101,7 +101,7 @@ class ClosedSockets:
         return self._kernel.fileno() if self._kernel is not None else -1
 
     def read(self) -> tuple[list[Closed], bool, bool]:
-        """Return the closed connections, whether reports were lost, and whether more may be waiting."""
+        """Return newly closed connections, whether reports of some were lost, and whether more may wait."""
         came: list[Closed] = []
         lost = False
         if self._kernel is None:
@@ -127,7 +127,7 @@ class ClosedSockets:
 
 
 def _parse(datagram: bytes) -> Closed | None:
-    """Return the connection that a message reports.
+    """Return the closed connection that a netlink message of the kernel reports.
 
     Return None if the message is invalid or lacks the count of delivered packets. The caller then counts the
     report as lost. Return ``_NONE``, which the caller ignores, if the remote address is unknown or the

@@ -6,7 +6,7 @@ _MOST_BRACES = 64
 
 
 class RefusedLineError(Exception):
-    """An error for which Asterisk reads a file no further."""
+    """A line with an error at which Asterisk stops to read a configuration file."""
 
 
 def expanded(pattern: str) -> list[str]:

@@ -29,16 +29,16 @@ from ringfence.values.text import printable
 
 MOST_FILES = 500
 MOST_BYTES = 8 * 1024 * 1024
-"""The maximum size of a file."""
+"""The maximum size of a configuration file of Asterisk, in bytes."""
 MOST_WORK = 3_000_000
-"""The maximum work for a file with its includes.
+"""The maximum work, in units, for a configuration file of Asterisk with its includes.
 
 A line and an inherited option are a unit each. An option needs two more, and a section eight more, because
 both take memory. Twenty thousand phones with a template need about two million units.
 """
 _OPTION, _SECTION = 2, 8
 DEEPEST = 10
-"""The depth to which files may include each other (``MAX_INCLUDE_LEVEL``)."""
+"""The depth to which Asterisk's files may include each other (``MAX_INCLUDE_LEVEL``)."""
 
 _LONGEST_LINE = 8191
 _LONGEST_NAME = 79
@@ -49,7 +49,7 @@ _MOST_COMMENTS = 128
 _BLANKS = bytes(range(33))
 _MARK = b"\xef\xbb\xbf"
 _FIRST_HIGH = 128
-"""The first byte that is negative as a ``char`` of C, and so less than a blank."""
+"""The lowest of the high bytes, which Asterisk treats like blanks: negative as a ``char`` of C."""
 
 
 @frozen
@@ -67,13 +67,13 @@ class Unread:
 
     @property
     def text(self) -> str:
-        """The place and the reason, as a text for people."""
+        """Which part is not known, and why, as a text for people."""
         return f"{printable(self.where)}: {self.why}"
 
 
 @define
 class LoadedSection:
-    """A section while files are read. ``template``: only other sections use it."""
+    """A section of Asterisk's files while they are read. ``template``: only other sections use it."""
 
     name: bytes
     template: bool = False
@@ -81,18 +81,18 @@ class LoadedSection:
 
 
 class _UnknownConditionError(Exception):
-    """A condition that Asterisk may know, and this module does not."""
+    """A condition in brackets after a section's name that Asterisk may know, and ringfence does not."""
 
 
 class _TooMuchError(Exception):
-    """The files cause more work than allowed."""
+    """Asterisk's files cause more work than ``MOST_WORK``."""
 
 
 # -- lines without comments
 
 
 def conf_lines(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield each line of one file with its number (from 1), without comments and surrounding blanks.
+    """Yield each line of an Asterisk file with its number (from 1), without comments and blanks around it.
 
     Lines that are empty then are left out.
     """
@@ -103,7 +103,7 @@ def conf_lines(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _read_lines(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the lines as ``fgets`` reads them into a buffer of 8192 bytes.
+    """Yield numbered lines of an Asterisk file, as ``fgets`` reads them into a buffer of 8192 bytes.
 
     A line that does not fit is left out. A NUL hides the rest of its line.
     """
@@ -134,7 +134,7 @@ def _is_cut(piece: bytes) -> bool:
 
 @define
 class _Comments:
-    """The state of the comments between ``;--`` and ``--;``, which may contain each other."""
+    """Removes comments from the lines of an Asterisk file, also those from ``;--`` to ``--;``, which nest."""
 
     depth: int = 0
 
@@ -187,12 +187,12 @@ def directive_of(line: bytes) -> tuple[bytes, bytes]:
 # -- the conditions of additions, ``[name](+type=endpoint&...)``
 
 _PLAIN = re.compile(rb"(\^?)([A-Za-z0-9_/ ,:@.-]*)(\$?)")
-"""The regular expressions of a condition that this module knows: text, ``.``, and anchors."""
+"""The regular expressions in a section's condition that ringfence knows: text, ``.``, and anchors."""
 
 
 @frozen
 class _Condition:
-    """One part of a condition: a regular expression for an option's name, and one for its value.
+    """One part of a section's condition: a regular expression for an option's name, one for its value.
 
     Neither has a repetition, so no text takes long.
     """
@@ -201,7 +201,7 @@ class _Condition:
     value: re.Pattern[bytes]
 
     def fits(self, section: LoadedSection) -> bool:
-        """Whether an option of the section has this name and this value."""
+        """Whether some option of ``section`` matches both the name and the value."""
         return any(self.name.search(name) and self.value.search(value) for name, value in section.options)
 
 
@@ -216,7 +216,7 @@ def _expression(text: bytes) -> re.Pattern[bytes]:
 
 @frozen
 class _Filter:
-    """A condition: all ``parts`` must fit.
+    """A condition in a line ``[name](+condition)`` that chooses a section: all ``parts`` must fit.
 
     ``templates``: templates may fit too. ``only``: only templates may fit. ``never``: nothing fits.
     """
@@ -227,7 +227,7 @@ class _Filter:
     never: bool = False
 
     def fits(self, section: LoadedSection) -> bool:
-        """Whether the condition fits a section."""
+        """Whether the condition fits ``section``."""
         if self.never or (section.template and not self.templates) or (self.only and not section.template):
             return False
         return all(part.fits(section) for part in self.parts)
@@ -237,7 +237,7 @@ _ANY = _Filter(templates=True)
 
 
 def _filter(text: bytes) -> _Filter:
-    """Parse a condition. Raise _UnknownConditionError for one that this module does not know.
+    """Parse a section's condition; raise _UnknownConditionError if ringfence does not know its form.
 
     An empty value is unknown too: Asterisk 16 refuses it, Asterisk 22 finds it in every value.
     """
@@ -268,10 +268,10 @@ def _shown(text: bytes) -> str:
 
 @define
 class ConfReader:
-    """Reads a file and its includes, and collects their sections.
+    """Reads a configuration file of Asterisk with its includes, and collects the sections.
 
     ``planned`` are contents that files will have, whatever they have now. ``as_asterisk``: this process has
-    the rights of Asterisk. A file that it cannot read, Asterisk cannot read.
+    the rights of Asterisk. So a file that it cannot read, Asterisk cannot read.
 
     After :meth:`read`, ``refused`` is the error for which Asterisk refuses all of these files, as
     ``FILE:LINE: why``; "" if it accepts them.
@@ -291,7 +291,7 @@ class ConfReader:
     _runs_programs: bool | None = None
 
     def read(self) -> None:
-        """Read the main file with its includes."""
+        """Read the main file with its includes into :attr:`sections`, :attr:`unread` and :attr:`refused`."""
         try:
             if not self._load([self.main], main=True):
                 self.refused = self.unread[-1].text if self.unread else f"{self.main}: it does not exist"
@@ -337,7 +337,7 @@ class ConfReader:
         return bool(count)
 
     def _end(self, where: str, why: str, *, main: bool) -> None:
-        """Record an error that ends a file."""
+        """Record an error at which Asterisk stops to read a file; ``main``: it is in the main file."""
         if main:
             self.refused = f"{where}: {why}"
             self._lose(where, f"{why}, so Asterisk refuses the file")
@@ -368,7 +368,7 @@ class ConfReader:
         return data
 
     def _line(self, line: bytes, here: LoadedSection | None) -> LoadedSection | None:
-        """Process a line, and return the section to which the next line belongs."""
+        """Process a line of the section ``here``; return the section to which the next line belongs."""
         if line.startswith(b"["):
             return self._section(line)
         if line.startswith(b"#"):
@@ -414,7 +414,7 @@ class ConfReader:
         return here
 
     def _added_to(self, name: bytes, condition: bytes) -> LoadedSection:
-        """Return the section to which an addition adds; a new one if its condition is unknown."""
+        """Return the section to which ``[name](+condition)`` adds; a new one if the condition is unknown."""
         try:
             return self._found(name, _filter(condition), name)
         except _UnknownConditionError:
@@ -427,7 +427,7 @@ class ConfReader:
         return new
 
     def _found(self, name: bytes, wanted: _Filter, shown: bytes) -> LoadedSection:
-        """Return the first section of a name that fits a condition. Every section has the empty name, too."""
+        """Return the first section named ``name`` ("" for any) that fits the condition ``wanted``."""
         for section in self._named.get(name.lower(), ()) if name else self.sections:
             self._spend(1 + len(section.options) * len(wanted.parts))
             if wanted.fits(section):
@@ -454,10 +454,10 @@ class ConfReader:
             here.options.append((name, value.strip(_BLANKS)))
 
     def _appended(self, here: LoadedSection, name: bytes, value: bytes) -> bool:
-        """Append to the last value of an option; return False if the section does not have the option.
+        """Append ``value`` to the option's last value; return False if the section does not have the option.
 
         Asterisk then replaces the *first* option of this name with the same value, or with any value if the
-        value was empty (``ast_variable_update``). It compares both without case.
+        value was empty (``ast_variable_update``). Asterisk compares both without case.
         """
         self._spend(1 + len(here.options))
         old = next((one for one in reversed(here.options) if one[0] == name), None)

@@ -52,26 +52,26 @@ from ringfence.values.event import Endpoint
 from ringfence.values.network import Address
 
 FRESH = 0.05
-"""The maximum age of the list of open connections, in seconds."""
+"""The maximum age of the kernel's list of open connections when it is used, in seconds."""
 
 SOON = 0.005
-"""The maximum age of the list, in seconds, if it lacks a queried connection, or has too few bytes of it."""
+"""The list's maximum age, in seconds, if it lacks a queried connection, or has too few bytes of it."""
 
 OLDEST = 0.5
-"""The maximum age of the list, in seconds, on a host with very many connections.
+"""The maximum age of the list of open connections, in seconds, if there are very many of them.
 
-It is less than the second for which a report waits for a connection that confirms it
+This is less than the second for which a report waits for a connection that confirms it
 (``detect/confirmation.py``).
 """
 
 REMEMBERED = 60.0
-"""Seconds for which a closed connection counts."""
+"""Seconds for which a closed connection can still confirm a log line."""
 
 MOST_REMEMBERED = 65_536
 """The maximum number of entries in each of three tables; the oldest entry is forgotten first.
 
 The tables have closed connections, the addresses that had one, and the connections whose bytes have confirmed
-a line.
+a log line.
 """
 
 _MOST_READINGS = 16
@@ -97,9 +97,9 @@ them are removed at once.
 
 _Received = Callable[[], int | None]
 _Row = tuple[int, bytes, Callable[[], bytes], _Received]
-"""A socket of the list: its state, its local port, and two functions.
+"""A TCP socket in the kernel's list: its state, its local port, and two functions.
 
-The first one returns its remote address and port, the second one its number of received bytes, or None.
+The first one returns the remote address and port, the second one the number of received bytes, or None.
 """
 
 _LISTS = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
@@ -118,8 +118,8 @@ class ConnectionTable:
     """The remote ends of the TCP connections to this host, open ones and recently closed ones.
 
     :meth:`follow` begins to read the kernel's reports of closed connections. Until then, and if that fails,
-    only the difference between two readings of the list shows them. ``lists``, if not None, are files like
-    ``/proc/net/tcp`` that are read instead of sock_diag.
+    only the difference between two readings of the kernel's list shows closed connections. ``lists``, if not
+    None, are files like ``/proc/net/tcp`` that are read instead of sock_diag.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class ConnectionTable:
 
     @property
     def error(self) -> str:
-        """The present error, with a fix if one is known; "" without an error."""
+        """Why connections cannot be read at present, with a fix if one is known; "" without an error."""
         return "; ".join(filter(None, [self._unread, self._unfollowed]))
 
     @asynccontextmanager
@@ -185,7 +185,7 @@ class ConnectionTable:
         self._known_from = math.inf
 
     def refresh(self, remote: Endpoint | None = None, length: int = 0) -> None:
-        """Ask the kernel for its reports and, if it is older than ``FRESH``, its list of connections.
+        """Read the kernel's reports and, if it is older than ``FRESH`` seconds, its list of connections.
 
         Read the list again if it lacks ``remote``, or has fewer than ``length`` unused bytes of it. Without
         ``remote`` the next look-up does this, if there is one: most ticks of the detector look up nothing,
@@ -206,7 +206,7 @@ class ConnectionTable:
             self._renew(now, SOON)  # the bytes of this line may be newer than the list
 
     def _update(self) -> None:
-        """Refresh the table if a tick has asked for it since the last look-up."""
+        """Refresh the table now if :meth:`refresh` has left that to the next look-up."""
         if self._outdated:
             self._outdated = False
             now = self._clock()
@@ -246,10 +246,10 @@ class ConnectionTable:
         return max([n for n in (opened and opened(), closed) if n is not None], default=None)
 
     def _unused(self, key: bytes) -> float:
-        """Return the number of bytes that came by a connection and have confirmed no line.
+        """Return how many bytes came by the connection ``key`` and have confirmed no log line.
 
-        If that is unknown, return 0 for an open connection that sock_diag listed, because sock_diag normally
-        reports the number. Otherwise return infinity.
+        If the number is unknown, return 0 for an open connection that sock_diag listed, because sock_diag
+        normally reports the number. Otherwise return infinity.
         """
         received = self._received(key)
         if received is None:
@@ -260,7 +260,8 @@ class ConnectionTable:
     def had_any(self, address: Address, now: float) -> bool | None:
         """Whether ``address`` has a connection from any port, or had one in the last 60 s.
 
-        Return None if that is unknown: the list is older than ``FRESH``, or :attr:`elsewhere` is true.
+        Return None if that is unknown: the list is older than ``FRESH`` seconds, or :attr:`elsewhere` is
+        true.
         """
         self._update()
         if self._open_from is None:
@@ -323,7 +324,7 @@ class ConnectionTable:
         self._reading_took = self._clock() - now
 
     def _renew_ports(self, listening: set[bytes], now: float) -> None:
-        """Record the listening ports.
+        """Record the ports on which this host listens by TCP.
 
         A port on which nothing listens any more counts for ``REMEMBERED`` seconds more, as its closed
         connections do.
@@ -338,7 +339,7 @@ class ConnectionTable:
         self._ports.update(dict.fromkeys(listening, math.inf))
 
     def _read(self) -> Iterator[_Row]:
-        """Read the kernel's list of sockets, including the listening sockets."""
+        """Yield the TCP sockets of this host from the kernel, including listening ones."""
         self._unread = ""
         if self._lists is None:
             try:
@@ -351,7 +352,7 @@ class ConnectionTable:
             yield from self._listed(self._lists)
 
     def _listed(self, lists: Iterable[Path]) -> Iterator[_Row]:
-        """Read the lists in ``/proc``."""
+        """Yield the TCP sockets in ``lists``, files like ``/proc/net/tcp``."""
         for path in lists:
             try:
                 lines = path.read_bytes().split(b"\n")
@@ -368,7 +369,7 @@ class ConnectionTable:
 
 
 class _Past:
-    """Recently closed connections, by remote address and port (an *end*), and by remote address alone."""
+    """TCP connections closed in the last 60 s, by remote address and port (*end*), and by address alone."""
 
     def __init__(self) -> None:
         self._ends: OrderedDict[bytes, float] = OrderedDict()
@@ -376,18 +377,18 @@ class _Past:
         self._addresses: OrderedDict[bytes, float] = OrderedDict()
 
     def has(self, end: bytes, now: float) -> bool:
-        """Whether this address and port had a connection within the last 60 s."""
+        """Whether a connection of ``end`` (packed address and port) was closed within the last 60 s."""
         return now - self._ends.get(end, -math.inf) < REMEMBERED
 
     def received(self, end: bytes) -> int | None:
-        """Return the number of bytes that came by the last closed connection of a remote address and port.
+        """Return how many bytes came by the last closed connection of ``end`` (packed address and port).
 
-        Return None if it is unknown.
+        Return None if the number is unknown.
         """
         return self._received.get(end)
 
     def had_any(self, address: bytes, now: float) -> bool:
-        """Whether this address had a connection within the last 60 s, from any port."""
+        """Whether a connection of ``address`` (packed), from any port, was closed within the last 60 s."""
         return now - self._addresses.get(address, -math.inf) < REMEMBERED
 
     def add(self, ended: Iterable[Closed], at: float) -> bool:
@@ -408,7 +409,7 @@ class _Past:
 
 
 def _remember(table: OrderedDict[bytes, float], key: bytes, at: float) -> bool:
-    """Add an entry as the newest, and forget the expired ones.
+    """Store the time ``at`` under ``key`` as the newest entry, and forget entries older than 60 s.
 
     Return False if an entry that has not expired was forgotten too, because there are too many.
     """
@@ -423,7 +424,7 @@ def _remember(table: OrderedDict[bytes, float], key: bytes, at: float) -> bool:
 
 
 def _asked(family: socket.AddressFamily, states: int) -> Iterator[_Row]:
-    """Yield the sockets of an IP version that are in ``states`` (one bit each).
+    """Yield the TCP sockets of an IP version that are in ``states`` (one bit each), from sock_diag.
 
     Raise OSError if the kernel cannot list them.
     """

@@ -27,23 +27,23 @@ RegionLookup = Callable[[frozenset[str]], Mapping[str, Prefixes]]
 
 
 ListAlarm = tuple[ListKind, Alarm]
-"""The list that an alarm is about, and the alarm."""
+"""The list (allow or deny) that an alarm is about, and the alarm."""
 
 
 @frozen
 class ListNetworks:
     """The networks that are never dropped (``allow``), and those that are denied, stored compactly.
 
-    ``deny`` are the networks that an administrator denied by hand. ``fetched`` are those of regions and
-    of features, and ``decided`` those that other hosts have banned. Their contents come from others, so
-    friends pass them.
+    ``deny`` are the networks that an administrator denied by hand. ``fetched`` are those of regions and of
+    features, and ``decided`` those that other hosts have banned. Their contents come from others, so friends
+    (known phones) pass them.
 
     ``guarded`` are networks that the host itself needs (gateway, resolvers, the administrator's login),
     except those denied by force. The kernel's allow list must contain them too. Otherwise an administrator
     who denies a larger network could cut them off by accident.
 
-    ``inside`` are the networks and regions of the fence. ``whole``: each of these regions has networks,
-    and every database was read.
+    ``inside`` are the networks and regions that may reach the SIP ports, if a fence closes them to all
+    others. ``whole``: each of these regions has networks, and every database was read.
     """
 
     allow: Prefixes = Factory(Prefixes)
@@ -57,7 +57,7 @@ class ListNetworks:
 
 @frozen
 class ComposedLists:
-    """The networks of some entries, and facts about them.
+    """The networks of all entries of both lists, and facts about the entries.
 
     ``hosts`` are the host names to resolve. ``regions`` are the regions, each with
     its number of networks. ``forced`` are networks that are denied even if protected. ``ends`` is the
@@ -94,11 +94,12 @@ def compose(
     others: Iterable[Prefixes] = (),
     inside: Iterable[str] = (),
 ) -> ComposedLists:
-    """Compose the networks of ``entries``. An entry that cannot be used is left out, and adds an alarm.
+    """Return the networks of ``entries``. An entry that cannot be used is left out, and adds an alarm.
 
-    ``answers`` has the addresses of host names, and ``regions`` returns the networks of
-    regions. ``protected`` maps networks that must stay reachable to their role, such as ``the
-    default gateway``. ``others`` are networks that features deny. ``inside`` are the entries of the fence.
+    ``answers`` has the addresses of host names, and ``regions`` returns the networks of regions.
+    ``protected`` maps networks that must stay reachable to their role, such as ``the default gateway``.
+    ``others`` are networks that features deny. ``inside`` are the entries that may reach the SIP ports
+    through the fence.
     """
     fence = _inside(inside)
     found = {kind: _Found() for kind in ListKind}
@@ -146,7 +147,7 @@ def _wide_allow_list(allow: Prefixes) -> Iterator[ListAlarm]:
 
 
 def guarded(protected: Iterable[Network], forced: Sequence[Network]) -> frozenset[Network]:
-    """Return the protected networks without those denied by force."""
+    """Return ``protected``, networks that this host needs, without those denied by force (``forced``)."""
     return frozenset(own for own in protected if not any(own.overlaps(network) for network in forced))
 
 
@@ -166,7 +167,7 @@ def _take(entry: ListEntry, found: _Found) -> Network | None:
 
 
 def _inside(entries: Iterable[str]) -> _Found:
-    """Return the networks and regions of the fence."""
+    """Return the networks and regions in ``entries``, which may reach the SIP ports (fence)."""
     fence = _Found()
     for value in map(parse_entry, entries):
         if value.network is not None:

@@ -46,7 +46,7 @@ It returns the network of the region that contains this network, or None.
 
 @frozen
 class Holder:
-    """An entry that contains the network that was looked up.
+    """An entry of a list that contains the network that was looked up.
 
     ``network`` is the part of the entry that contains the other network: the entry's own network, an address
     of its host name, or a network of its region. ``removal`` is the command that
@@ -59,7 +59,7 @@ class Holder:
 
     @property
     def by_hand(self) -> bool:
-        """Whether an administrator named the network itself.
+        """Whether an administrator named this network or its host name, and not a country or a feature.
 
         The networks of features and of regions come from others, so friends pass them.
         """
@@ -70,7 +70,7 @@ class Holder:
 def holders(
     network: Network, entries: Iterable[ListEntry], answers: Answers, around: Around
 ) -> Iterator[Holder]:
-    """Yield those of ``entries`` that contain the whole of ``network``."""
+    """Yield those of ``entries`` that contain the whole of ``network``, each with its network around it."""
     for entry in entries:
         try:
             found = _held_by(entry, network, answers, around)
@@ -102,7 +102,7 @@ READ_WITHIN = 1.0
 
 @frozen
 class PresentLists:
-    """The lists at one moment, and everything that they are made of.
+    """The allow and deny lists at one moment, and everything that they are made of.
 
     ``configured`` is the configuration, and ``composed`` the result. ``answers`` are the addresses of host
     names. ``protected`` are the networks that must stay reachable, each with its role. ``region_alarms``
@@ -127,7 +127,7 @@ def _regions_of(configured: Configured) -> Regions:
 
 
 def _is_about(alarm: Alarm, unknown: Collection[str]) -> bool:
-    """Whether an alarm states that no database has a region that is only unknown yet."""
+    """Whether an alarm states that no database has a region, although this region is only not read yet."""
     return alarm.code is code_of_unknown() and alarm.subject in unknown
 
 
@@ -143,7 +143,7 @@ class OtherNetworks(Protocol):
         """Seconds between two calls of :meth:`update`; None if it has nothing to look at."""
 
     def configure(self, settings: Any) -> None:  # noqa: ANN401 - ``config`` imports this package
-        """Use these settings from the next call of another method on."""
+        """Use ``settings`` of the feature from the next call of another method on."""
 
     def update(self, protected: Mapping[Network, str], most: int, now: float) -> bool:
         """Apply what changed; return whether other networks are in force than :meth:`compose` returned.
@@ -152,7 +152,7 @@ class OtherNetworks(Protocol):
         """
 
     def compose(self, now: float) -> Iterable[Prefixes]:
-        """Return the networks in force."""
+        """Return the networks of others that are denied at ``now``."""
 
     def holding(self, network: Network, now: float) -> Iterable[Holder]:
         """Return an entry for each list in force that contains ``network``."""
@@ -202,7 +202,7 @@ class Lists:
 
     @property
     def present(self) -> PresentLists:
-        """The lists as they are now."""
+        """Both lists as they are now, with all that they are made of."""
         return PresentLists(
             self._configured,
             self._composed,
@@ -214,7 +214,7 @@ class Lists:
 
     @property
     def alarms(self) -> list[Alarm]:
-        """The present alarms about the lists."""
+        """The present alarms about the allow list and the deny list."""
         allow = self._alarms_of(ListKind.ALLOW, allow=len(self.networks.allow))
         hosts = (host for host in sorted(self._composed.hosts) if not self._answers.get(host))
         text = f"{ListKind.ALLOW} list: does not resolve yet"
@@ -241,7 +241,7 @@ class Lists:
                 yield Alarm(AlarmCode.LIST_FULL, f"{name} list", f"{number} networks, {force}")
 
     def load(self) -> ListNetworks:
-        """Compose the lists now, in this thread, and return the networks; ``changed`` is not called.
+        """Read and compose both lists now, in this thread; return the networks without calling ``changed``.
 
         If the store cannot be read, only the configured entries are in force, and :meth:`run` tries again.
         No database is read: of regions, those networks are in force that were read before.
@@ -265,7 +265,7 @@ class Lists:
         self._regions.read(keep=False)
 
     def configure(self, configured: Configured) -> None:
-        """Apply a new configuration."""
+        """Apply the entries and settings of a new configuration to the lists."""
         if configured.databases != self._configured.databases:
             self._regions = _regions_of(configured)
         self._configured = configured
@@ -282,7 +282,7 @@ class Lists:
     def protect(self, protected: Mapping[Network, str]) -> None:
         """Set the networks that must stay reachable, each with its role.
 
-        If :meth:`load` was called, they are in force when this returns.
+        If :meth:`load` was called, the networks are in force when this returns.
         """
         if protected == self._protected:
             return
@@ -361,7 +361,7 @@ class Lists:
     async def use_decisions(self, decisions: tuple[tuple[int, str], ...]) -> None:
         """Deny packed networks that other hosts have banned, each with its scenario; forget the former ones.
 
-        Only these are composed again, because they change every few seconds.
+        Only these networks are composed again, because they change every few seconds.
         """
         async with self._turn:
             self._decisions = decisions
@@ -434,7 +434,7 @@ class Lists:
         return chain(self._configured.entries, *(self._table.current(kind, now) for kind in ListKind))
 
     async def holding(self, network: Network) -> list[Holder]:
-        """Return the entries that contain ``network``."""
+        """Return the entries of both lists, and of features, that contain the whole of ``network``."""
         return await self.in_thread(self._holding, network)
 
     def _holding(self, network: Network) -> list[Holder]:

@@ -11,13 +11,13 @@ DUMP_START = re.compile(
     rb"(?:[\w.]{1,40}+ {1,8}+)?Error processing [^\n]{0,40}packet from "
     rb"|<--- SIP read from |<--- Received SIP \w{1,16}+ \((?P<size>\d{1,6}+) bytes\)"
 )
-"""The beginning of a message that holds a packet, with the packet's size if Asterisk states it."""
+"""The beginning of a log message that contains a SIP packet, with the packet's size if stated."""
 DUMP_END = re.compile(rb"-- end of packet\.\r?|<-{5,40}>\r?")
 SHOWN = re.compile(
     rb"<--- (?:SIP read from [\w.:\[\]]{3,80}+"
     rb"|Received SIP (?:request|response) \((?P<size>\d{1,5}+) bytes\) from [\w.:\[\]]{3,80}+) --->"
 )
-"""The line above a packet on a console."""
+"""The line that Asterisk's console writes above a SIP packet."""
 SHOWN_START = re.compile(
     rb"[A-Z]{3,20}+ (?:sips?|tel|urn):[^ \n]{0,8192}+ SIP/2\.0|SIP/2\.0 \d{3} [^\n]{0,512}+"
 )
@@ -25,7 +25,7 @@ SHOWN_HEADER = re.compile(rb"[A-Za-z][\w-]{0,40}+[ \t]{0,8}+:")
 
 
 def begins_dump(line: bytes, first: Prefix) -> bool:
-    """Whether ``line`` begins another packet, logged by the same thread and source file as the previous one.
+    """Whether ``line`` begins another logged SIP packet, of the same thread and file as the previous one.
 
     ``first`` is the prefix of the previous packet's first line. A sender cannot forge such a line, because
     the sender does not know the number of the thread.
@@ -42,11 +42,11 @@ def _lost(line: Line) -> int:
 def end_of_dump(
     lines: Sequence[bytes | JsonMessage], at: int, first: Prefix, stated: int, most: int, *, final: bool
 ) -> int | None:
-    """Return the index of the first line after the packet that begins at line ``at``.
+    """Return the index of the first line after the logged SIP packet that begins at line ``at``.
 
-    Return None if the lines so far do not show where the packet ends. ``first`` is the prefix of its first
-    line. ``stated`` is the packet's size if Asterisk states it, else 0. ``most`` is the maximum length of a
-    message, both in bytes. ``final``: no more lines follow.
+    Return None if the lines so far do not show where the packet ends. ``first`` is the prefix of the packet's
+    first line. ``stated`` is the packet's size if Asterisk states it, else 0. ``most`` is the maximum length
+    of a message, both in bytes. ``final``: no more lines follow.
     """
     size, end = 0, None
     added = min(_lost(lines[at]), 1)  # a terminal adds a CR to each line

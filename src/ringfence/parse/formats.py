@@ -17,7 +17,7 @@ from ringfence.parse.prefix import DIALPLAN
 from ringfence.values.event import SourceId
 
 Parse = Callable[[bytes, SourceId, float], Parsed]
-"""A function that parses a message.
+"""A function that parses a log message.
 
 Its arguments are the bytes after the prefix, the source, and the time of the line (seconds since the epoch).
 """
@@ -25,7 +25,7 @@ Its arguments are the bytes after the prefix, the source, and the time of the li
 
 @frozen
 class Format:
-    """The parser of the messages of one Asterisk file, and the levels at which they are evidence.
+    """The parser of the log messages of one Asterisk source file, and the levels at which they count.
 
     ``stateful``: two messages may report one attempt, so they are deduplicated. ``tail`` matches the end of a
     message whose address stands after the sender's text. It is None if the address stands before that text,
@@ -72,7 +72,7 @@ SUSPICIOUS = re.compile(
     rb"fail|reject|den(?:y|ied)|authenticat|unauthori|forbid|refus|attack|invalid|mismatch|not match",
     re.IGNORECASE,
 )
-"""Words that make an unknown message look like evidence."""
+"""Words by which an unknown log message seems to report an attempt."""
 _ADDRESS_LIKE = re.compile(rb"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}|[0-9a-f]{1,4}:[0-9a-f]{0,4}:")
 _EXAMINED = 2048  # bytes of an unknown message that are searched
 

@@ -65,13 +65,13 @@ from ringfence.parse.wrappers import UNCLEAN_ENDS, CleanLine, JsonMessage, Line,
 from ringfence.values.event import SecurityEvent, SourceId
 
 MAX_LINE = 256 * 1024
-"""Bytes; longer lines are skipped. In a container's log an 8 KiB message may have six times as many bytes."""
+"""The maximum length of a line in bytes; longer ones are skipped. A container's log writes 48 KiB for 8."""
 LOG_CUT = 8191  # where ``main/logger.c`` cuts a line (``BUFSIZ - 1``)
 MAX_MESSAGE = LOG_CUT + 512
 MAX_TEXT = security.MAX_ACCOUNT
 """The maximum length (bytes) of a sender's text with line feeds: a SIP user, or a name in IAX2."""
 MAX_EXTENSION = 80
-"""The size of an extension (``AST_MAX_EXTENSION``). A console's line with an event and its date is longer."""
+"""The size of an extension in bytes (``AST_MAX_EXTENSION``): too short for a console's line with an event."""
 _NO_PREFIX = Prefix(None, b"", b"", b"", 0)
 _EXECUTING = b"Executing ["
 _EXECUTED = re.compile(rb"@[^\n@]{1,80}:\d{1,5}\] [A-Za-z]\w{0,40}\(|\"\) in new stack\Z")
@@ -83,7 +83,7 @@ _LONG = JsonMessage(b"", b"", b"", b"")  # stands for a line that was too long
 
 
 class LogReader:
-    """The reader of one log file: feed it bytes as they come, with the wall-clock time.
+    """Parses the lines of one log: feed it bytes as they come, with the wall-clock time.
 
     ``timezone`` is the log's, None for this host's. ``deadline`` is when to call ``feed`` even without data,
     because lines wait; None if no line waits. ``skips_security``: SECURITY messages are skipped, because AMI
@@ -111,7 +111,7 @@ class LogReader:
         self.since_security = security.MAX_ACCOUNT + 1  # bytes from a SECURITY line to line ``number``
 
     def feed(self, data: bytes, now: float) -> list[LineResult]:
-        """Return the results of lines that need no later line; without data at the deadline, those of all."""
+        """Return the results of lines that need no later line; with b"" at the deadline, of all lines."""
         lines = self._split(data)
         overdue = self.deadline is not None and now >= self.deadline and not data
         return self._handle(self._waiting + lines, now, final=overdue) if lines or overdue else []
@@ -139,7 +139,7 @@ class LogReader:
         return len(self._waiting) + bool(self._buffer or self._skipping)
 
     def _split(self, data: bytes) -> list[Line]:
-        """Return the lines that ``data`` completes, cleaned."""
+        """Return the lines that ``data`` completes, without text that another program added to them."""
         self._buffer += data
         if b"\n" not in data:
             self._bound()
@@ -173,14 +173,14 @@ class LogReader:
             self._buffer.clear()
 
     def _clean(self, line: bytes) -> Line:
-        """Return a line without all that was added to it."""
+        """Return a line without the text that another program, such as syslog or Docker, added to it."""
         if len(line) > MAX_LINE:
             self.counts.dropped_bytes += len(line)
             return _LONG
         return self._cleaner.clean(line)
 
     def _handle(self, lines: list[Line], now: float, *, final: bool) -> list[LineResult]:
-        """Parse the lines that can be decided. Lines that depend on later lines wait until the deadline."""
+        """Return the results of ``lines``; lines that depend on later lines wait until the deadline."""
         batch = _Batch(self, lines, now, final=final)
         stop = batch.run(held_back=bool(self._buffer) and not final)
         self.sample = batch.sample
@@ -205,7 +205,7 @@ class LogReader:
             self.counts.standby += result.reason is Reason.STANDBY
 
     def parse(self, level: bytes, file: bytes, text: bytes, date: bytes | None, now: float) -> Parsed:
-        """Parse one message without its prefix."""
+        """Parse one log message: ``text`` follows the prefix with ``level``, source ``file`` and ``date``."""
         form = FORMATS.get(file)
         parsed: Parsed = Reason.NOT_EVIDENCE
         if form is not None and level in form.levels:
@@ -224,7 +224,7 @@ class LogReader:
         return Reason.UNKNOWN_WORDING if unknown else parsed
 
     def parse_as(self, form: Format, level: bytes, text: bytes, date: bytes | None, now: float) -> Parsed:
-        """Parse one message in its format."""
+        """Parse one log message with the parser of its Asterisk source file, ``form``."""
         if level == _SECURITY:
             return form.parse(text, self._security, now)  # the message contains its own time
         return form.parse(text, self._notice, self._time(date, now))
@@ -235,7 +235,7 @@ class LogReader:
 
 
 class _Batch:
-    """Some lines that are handled together; ``results`` has one result for each line that is not skipped."""
+    """Log lines that are parsed together; ``results`` has one result for each line that is not skipped."""
 
     def __init__(self, reader: LogReader, lines: list[Line], now: float, *, final: bool) -> None:
         self.results: list[LineResult] = []
@@ -266,7 +266,7 @@ class _Batch:
     def run(self, *, held_back: bool) -> int:
         """Parse the lines; return the index of the first one that has to wait.
 
-        ``held_back``: a further line is still incomplete. Lines that it may continue wait for its end.
+        ``held_back``: a further line is still incomplete. Lines that this one may continue wait for its end.
         """
         lines, at = self._lines, 0
         wait = self._within_reach() if held_back else 0
@@ -299,7 +299,7 @@ class _Batch:
         return at
 
     def _skip(self, at: int, line: Line) -> bool:
-        """Skip a SECURITY message that is on one line and looks complete; return whether it was one."""
+        """Skip ``line`` if it looks like a complete SECURITY message; return whether it does."""
         if isinstance(line, JsonMessage):
             if line.level != _SECURITY or line.file != security.FILE:
                 return False
@@ -314,7 +314,7 @@ class _Batch:
         return True
 
     def _plain(self, at: int, line: Line) -> bool:
-        """Parse a line that is one complete message with an event; return whether it was one.
+        """Parse ``line`` if it is one complete message with an event; return whether it is.
 
         This is the fast way for nearly all lines of an attack. :meth:`run` parses any other line in full.
         """
@@ -345,7 +345,7 @@ class _Batch:
         return True
 
     def _within_reach(self) -> int:
-        """Return how many of the last lines may be part of an incomplete message."""
+        """Return how many of the last lines may belong to a message whose last line is incomplete."""
         size = 0
         for number, line in enumerate(reversed(self._lines)):
             size += _size(line)
@@ -392,7 +392,7 @@ class _Batch:
         return end
 
     def _shown_packet(self, at: int, line: bytes) -> int | None:
-        """Pass over a packet of PJSIP that a console shows; return the index of the line after it.
+        """Pass over a SIP packet that PJSIP shows on a console; return the index of the line after it.
 
         Return ``at`` if no packet begins there, and None if only later lines show it. An extension has no
         room for the line above a packet, its first line and a header.
@@ -417,7 +417,7 @@ class _Batch:
         return behind
 
     def _ends_shown(self, at: int, line: bytes) -> None:
-        """Revoke the events since the first line of a chan_sip packet that ends at ``at``."""
+        """Revoke the events read inside a SIP packet of chan_sip on a console that ends at ``at``."""
         if self._shown_at < 0 or not DUMP_END.fullmatch(line):
             return
         near = sum(map(_size, self._lines[self._shown_at : at])) <= MAX_MESSAGE
@@ -560,7 +560,7 @@ class _Batch:
         return True
 
     def _reaches(self, index: int, at: int) -> bool:
-        """Whether result ``index`` begins at most ``MAX_MESSAGE`` bytes before the line ``at``."""
+        """Whether the message of result ``index`` begins at most ``MAX_MESSAGE`` bytes before line ``at``."""
         size = 0
         for line in reversed(self._lines[max(self._lines_of[index], at - MAX_MESSAGE) : at]):
             size += _size(line)
@@ -580,19 +580,19 @@ class _Batch:
         self._lines_of.append(at)
 
     def _span(self, at: int, ends: tuple[re.Pattern[bytes], ...]) -> None:
-        """Record that a message begins at ``at``, and that a sender's text in it may contain LF."""
+        """Record that a message whose text may have LF begins at ``at``; ``ends`` match its end."""
         for end in ends:
             self._spans[end] = (at, self._spans.get(end, (-1, -1))[0])
 
     def _begin(self, tail: re.Pattern[bytes] | None) -> None:
-        """Record that a message begins with the next result; ``tail`` is the pattern of its true end."""
+        """Record that a message begins with the next result; ``tail`` matches its true end (None: any)."""
         self._entry = len(self.results)
         if tail is not None:
             self._tailed[tail] = self._entry
 
 
 def _size(line: Line) -> int:
-    """Return the number of bytes of a line, with its end."""
+    """Return the number of bytes of a line, with its line feed."""
     return 1 + len(line if isinstance(line, bytes) else line.message)
 
 

@@ -76,7 +76,7 @@ that of a true connection of the victim.
 
 
 def parse_distributor(text: bytes, source: SourceId, time: float) -> Parsed:
-    """Parse ``Request '…' from '…' failed for '…' (callid: …) - …``."""
+    """Parse PJSIP's log message ``Request '…' from '…' failed for '…' (callid: …) - …``."""
     simple = _SIMPLE.fullmatch(text)
     if simple is not None:
         method, header, address, session, reason = simple.groups()
@@ -112,7 +112,7 @@ def _failed(
     source: SourceId,
     time: float,
 ) -> SecurityEvent | Reason:
-    """Return the event of a notice; ``method`` is None if the line names none."""
+    """Return the event of PJSIP's notice that a request failed; ``method`` is None if not named."""
     found = _PJSIP_REASONS.get(reason) or _after_tries(reason)
     if found is None:
         return Reason.UNKNOWN_WORDING
@@ -149,7 +149,7 @@ _TRANSPORTS = {str(t).lower().encode(): t for t in Transport if t is not Transpo
 
 
 def parse_session(text: bytes, source: SourceId, time: float) -> Parsed:
-    """Parse ``alice: Call (UDP:…) to extension '…' rejected …``.
+    """Parse PJSIP's log message ``alice: Call (UDP:…) to extension '…' rejected …``.
 
     The account is the name in the line. Some versions write the endpoint, others the channel.
     """
@@ -211,7 +211,7 @@ REGISTRAR_END = re.compile(
 
 
 def parse_registrar(text: bytes, source: SourceId, time: float) -> Parsed:
-    """Parse the registrar's refusal of an endpoint; the name of the AOR is the sender's text."""
+    """Parse the log message by which PJSIP's registrar refuses an AOR, whose name the sender wrote."""
     for pattern, kind, acl_name in _REGISTRAR:
         found = pattern.match(text)
         if found is not None:
@@ -233,7 +233,7 @@ def parse_registrar(text: bytes, source: SourceId, time: float) -> Parsed:
 def parse_acl(text: bytes, source: SourceId, time: float) -> Parsed:  # noqa: ARG001 - gives no event
     """Parse ``Incoming SIP message from … did not pass ACL test``.
 
-    It gives no event, because its address may be the sender's text.
+    The message gives no event, because its address may be the sender's text.
     """
     is_refusal = text.startswith(b"Incoming SIP message from ") and text.endswith(b" did not pass ACL test")
     return Reason.SENDERS_TEXT if is_refusal else Reason.NOT_EVIDENCE
@@ -309,7 +309,7 @@ _LAST: tuple[tuple[bytes, bytes, EventKind, str], ...] = (
 IAX2_END = re.compile(rb" \(from [^ ()\n]{2,80}+\)\Z")
 IAX2_ENDS = (_DIGESTS, _NOT_EXIST, _QUOTE)
 WEAK_ENDS = frozenset({_QUOTE})
-"""Ends that any line may have: they count only near the beginning of the message."""
+"""Ends of messages that any log line may have: they count only near the beginning of the message."""
 _NO_IAX2_SOURCE = re.compile(
     rb"Host '?[^\n]{0,255}'? (?:failed RSA authentication with inkeys|trying to do RSA authentication)"
 )
@@ -421,7 +421,7 @@ _WHOLE = re.compile(rb"[^:\n]{1,80}+:")
 
 
 def parse_dialplan(text: bytes, source: SourceId, time: float) -> Parsed:
-    """Parse a message of the dialplan; ``text`` begins with the extension."""
+    """Parse a log message that the dialplan wrote; ``text`` begins with the extension."""
     for words, tail, acl_name in _WORDS:
         at = text.rfind(words)
         found = tail.match(text, at + len(words)) if at >= 0 else None
@@ -468,7 +468,7 @@ def parse_manager(text: bytes, source: SourceId, time: float) -> Parsed:
 
 
 class LoginDeduplicator:
-    """Recognises ``failed to authenticate`` messages for logins that another message has already reported.
+    """Finds ``failed to authenticate`` messages of AMI logins that another message already reported.
 
     The two messages must name the same address and user, and be at most ``_WITHIN`` seconds apart. Otherwise
     both count.

@@ -30,7 +30,7 @@ _FRAGMENT_OFFSET = 0x1FFF
 
 
 def ip_payload(packet: bytes) -> tuple[int, bytes, bytes, bytes, bool] | None:
-    """Return protocol, source, target, payload, and whether the payload may be incomplete.
+    """Return an IP packet's protocol, source, target, payload, and whether the payload may be incomplete.
 
     Return None for a later fragment, and for a packet with an invalid header.
     """

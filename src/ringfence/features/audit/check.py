@@ -91,7 +91,7 @@ def decoy_findings(decoys: Iterable[str], accounts: Iterable[str]) -> Iterator[F
 
 
 def guest_findings(settings: Settings, by: str) -> Iterator[Finding]:
-    """Report whether calls of strangers fit what the kernel lets them ask.
+    """Report whether the limit on strangers' requests fits: a PBX that takes their calls needs a higher one.
 
     ``by`` is what lets strangers call without a password, "" if nothing is known that does.
     """

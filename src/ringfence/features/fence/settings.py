@@ -31,7 +31,7 @@ TABLE = FenceSettings
 
 
 def with_rules(plan: FirewallPlan, settings: "Settings") -> FirewallPlan:
-    """Return ``plan`` with a fence that drops nothing: only a command starts it (``firewall.py``)."""
+    """Return ``plan`` with a fence that only counts packets, or none: only a command makes it drop them."""
     off = settings.of(FenceSettings).mode is LimitMode.OFF
     return evolve(plan, fence=LimitMode.OFF if off else LimitMode.OBSERVE)
 

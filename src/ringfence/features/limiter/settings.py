@@ -28,6 +28,6 @@ TABLE = LimitSettings
 
 
 def with_rules(plan: FirewallPlan, settings: "Settings") -> FirewallPlan:
-    """Return ``plan`` with the limiter."""
+    """Return ``plan``, the wanted firewall rules, with the configured limit on packets of each source."""
     mine = settings.firewall.of(LimitSettings)
     return evolve(plan, limit=Limit(mine.mode, mine.rate, mine.burst))

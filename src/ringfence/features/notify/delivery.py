@@ -59,7 +59,7 @@ async def send(
     *,
     command: tuple[str, ...] = COMMAND,
 ) -> Delivery:
-    """Send the message about ``content`` by ``channel``, in a child process. Raise only if cancelled.
+    """Send the message with ``content`` by ``channel`` in a child process. Raise only if cancelled.
 
     ``host`` is the name of this host. ``databases`` are the files from which locations are read.
     ``command`` starts the child.
@@ -102,7 +102,7 @@ async def send(
 
 
 def channel_as_json(channel: ChannelSettings) -> dict[str, object]:
-    """Return the settings of a channel for the child process, with the password in clear text."""
+    """Return the settings of a channel as JSON for the child process, with the password in clear text."""
     values = asdict(channel, recurse=False, value_serializer=_plain)
     return {"kind": _KINDS[type(channel)], **values}
 

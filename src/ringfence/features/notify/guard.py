@@ -77,7 +77,7 @@ class Notifier(Feature):
         self.configure(settings)
 
     def handlers(self) -> Mapping[str, Handler]:
-        """Return the handler of each request."""
+        """Return the handlers of the feature's requests on the control socket, by the request's name."""
         return {"notify_test": lambda request: self.test(request.get("channel"))}
 
     def jobs(self) -> list[Coroutine[None, None, None]]:
@@ -85,7 +85,7 @@ class Notifier(Feature):
         return [self._work()]
 
     async def _work(self) -> None:
-        """Record that the daemon has started, and send messages."""
+        """Record that the daemon has started, and send messages that are due until cancelled."""
         self._job = asyncio.current_task()
         self.on_start(self._firewall)
         await self.run()
@@ -141,11 +141,11 @@ class Notifier(Feature):
                 self.on_unban(names, "; ".join([*result["problems"], *result["notes"]]))
 
     def on_unban(self, networks: Sequence[str], result: str) -> None:
-        """Record an unban by a command; ``result`` is its result as text."""
+        """Add a notification of an unban by a command to each channel; ``result`` is the result as text."""
         self._add(notifications.of_unban(_first(networks), result, self._clock.wall()))
 
     def on_start(self, firewall: str) -> None:
-        """Record that the daemon has started; ``firewall`` is the name of its backend."""
+        """Add a notification of the daemon's start to each channel; ``firewall`` is the backend's name."""
         self._add(Notification(Topic.START, Severity.INFO, self._clock.wall(), text=f"firewall: {firewall}"))
 
     def _add(self, notification: Notification) -> None:
@@ -279,16 +279,16 @@ class Notifier(Feature):
     # -- state
 
     def alarms(self) -> list[Alarm]:
-        """Return the present alarms about the channels."""
+        """Return the present alarms about channels that cannot send messages."""
         return [alarm for outbox in self._outboxes for alarm in outbox.alarms]
 
     def section(self) -> Section:
-        """Return the state of each channel."""
+        """Return the state of each channel, for the status."""
         return Section(more={"notify": [outbox.as_json() for outbox in self._outboxes]})
 
 
 def _first(names: Sequence[str]) -> list[str]:
-    """Return the first names, and the number of the others."""
+    """Return the first ``MAX_NAMED`` names, and a last text with the number of the others, if any."""
     more = [f"and {len(names) - MAX_NAMED} more"] if len(names) > MAX_NAMED else []
     return [*names[:MAX_NAMED], *more]
 
@@ -309,6 +309,6 @@ _TEST = "somebody ran: ringfence notify test"
 
 
 def build(given: Given) -> Notifier:
-    """Return the notifier, with or without channels."""
+    """Return the feature that notifies administrators; it does nothing without channels."""
     firewall = given.side.kernel.backend.name
     return Notifier(given.reloader.settings, given.side.common.clock, firewall=firewall)

@@ -39,13 +39,13 @@ TRIES = 8
 FIRST_PAUSE = 10.0  # seconds after the first failure to send a message
 LONGEST_PAUSE = 600.0  # seconds: each pause is twice the one before, up to this
 FAILING_AFTER = 2
-"""The number of failures in a row after which the channel has an alarm."""
+"""The number of failed tries in a row to send by a channel after which there is an alarm."""
 
 OWN_ALARMS = frozenset({str(NotifyAlarmCode.NOTIFY_FAILING), str(NotifyAlarmCode.NOTIFY_DROPPED)})
 
 
 class Digest:
-    """Events for one message: all are counted, and the first of each topic are kept."""
+    """Notifications for one message: all are counted, and the first ``KEPT`` of each topic are kept."""
 
     def __init__(self) -> None:
         self.total = 0
@@ -56,7 +56,7 @@ class Digest:
         self._last = -inf
 
     def add(self, notification: Notification) -> None:
-        """Count an event, and keep it if there is room."""
+        """Count a notification, and keep it if there is room for one of its topic."""
         self.total += 1
         self._counts[notification.topic, notification.name] += 1
         kept = self._kept.setdefault(notification.topic, [])
@@ -68,7 +68,7 @@ class Digest:
         self._last = max(self._last, notification.time)
 
     def as_json(self) -> dict[str, object]:
-        """Return the counts by topic and name, and the kept events."""
+        """Return the message's content as JSON: the counts by topic and name, and the kept notifications."""
         counts: dict[str, dict[str, int]] = {}
         for (topic, name), number in self._counts.most_common():
             counts.setdefault(str(topic), {})[name] = number
@@ -115,7 +115,7 @@ class Tries:
     _backoff: Backoff = Factory(lambda: Backoff(FIRST_PAUSE, LONGEST_PAUSE))
 
     def failed_with(self, error: str, now: float) -> None:
-        """Record a failure."""
+        """Record that a try to send failed because of ``error`` at ``now`` (monotonic seconds)."""
         self.failures += 1
         self.error, self.next_at = error, now + self._backoff.next()
 
@@ -126,7 +126,7 @@ class Tries:
 
 
 class Outbox:
-    """The events and messages of one channel."""
+    """The notifications that wait for one channel, and the message that the channel sends now."""
 
     def __init__(self, settings: ChannelSettings) -> None:
         self.settings = settings
@@ -142,7 +142,7 @@ class Outbox:
         self._tries, self._report_tries = Tries(), Tries()
 
     def configure(self, settings: ChannelSettings, now: float) -> None:
-        """Apply changed settings.
+        """Apply changed settings of the channel at ``now`` (monotonic seconds).
 
         Events that wait are kept. They wait for at most the new ``digest`` seconds from now. A message that
         failed is tried again at once.
@@ -157,7 +157,7 @@ class Outbox:
         self._report_tries.hurry()
 
     def add(self, notification: Notification, now: float) -> None:
-        """Add an event to the next message, if the channel's settings ask for it."""
+        """Add a notification to the next message, if the channel's settings ask for it."""
         if not self._wants(notification):
             return
         self._digest.add(notification)
@@ -239,7 +239,7 @@ class Outbox:
         return {"messages": self.dropped_messages, "events": self.dropped_events}
 
     def succeeded(self) -> None:
-        """Record that the message was delivered."""
+        """Record that the message which :meth:`take` returned was delivered."""
         self.sent += 1
         if self._message is not None and self._message.ended is not None:
             self._message.ended()
@@ -250,11 +250,11 @@ class Outbox:
         self.dropped_messages = self.dropped_events = 0
 
     def interrupted(self) -> None:
-        """Record that an attempt to send was cancelled; the message is sent again."""
+        """Record that a try to send was cancelled; the same message is sent later."""
         self._is_sending = False
 
     def failed_with(self, error: str, now: float) -> int:
-        """Record that an attempt to send failed because of ``error``.
+        """Record that a try to send failed because of ``error`` at ``now`` (monotonic seconds).
 
         After ``TRIES`` failures, drop the message and return its number of events. Otherwise return 0.
         """
@@ -302,7 +302,7 @@ class Outbox:
         return found
 
     def as_json(self) -> dict[str, object]:
-        """Return the channel's state, for ``status``."""
+        """Return the channel's state as JSON values, for the status."""
         return {
             "channel": str(self.settings.name),
             "sent": self.sent,

@@ -34,7 +34,7 @@ The text may contain what servers and programs answered.
 
 
 def main() -> None:
-    """Read a request from standard input, send its message, and print the result."""
+    """Read the daemon's request from standard input, send the message in it, and print the result."""
     _become_ordinary()
     request = json.loads(sys.stdin.buffer.read())
     channel, content = request["channel"], request["content"]

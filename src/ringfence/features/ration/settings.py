@@ -37,24 +37,24 @@ _WSS = 8089
 
 
 def with_rules(plan: FirewallPlan, settings: "Settings") -> FirewallPlan:
-    """Return ``plan`` with both rations."""
+    """Return ``plan``, the wanted rules, with the limits on refusals and on requests of one stranger."""
     return evolve(plan, ration=_ration(settings), asking=_asking(settings))
 
 
 def with_sources(sources: "KnownSources", settings: "Settings") -> "KnownSources":
-    """Return ``sources`` with whether strangers may call."""
+    """Return ``sources``, facts for the detector, with whether the PBX takes calls from strangers."""
     return evolve(sources, guests=settings.firewall.of(RationSettings).guests)
 
 
 def _ration(settings: "Settings") -> Ration:
-    """Return the ration: off if the rule ``guess`` is off, because then guesses lead to no ban."""
+    """Return the limit on refusals to one stranger. It is off if the rule ``guess``, which bans, is off."""
     mine, guess = settings.firewall.of(RationSettings), settings.rules["guess"]
     mode = mine.mode if guess.enabled else LimitMode.OFF
     return Ration(mode, max(guess.attempts - 1, 1), mine.rate)
 
 
 def _asking(settings: "Settings") -> AskingRation:
-    """Return the ration of questions: off if the rule ``guess`` is off, as the ration is.
+    """Return the limit on requests of one stranger. It is off if the rule ``guess`` is off.
 
     It only observes if the phones of a PBX may be unknown: without AMI, and behind a proxy, where those of
     chan_sip and those by TLS never become friends.

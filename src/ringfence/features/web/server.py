@@ -80,7 +80,7 @@ class LimitedConnection(H11Protocol):
             min(waiting, key=lambda one: one.waits_since or 0.0).abort()
 
     def data_received(self, data: bytes) -> None:
-        """Handle a part of a request."""
+        """Handle received bytes, which are a part of a request."""
         super().data_received(data)
         self._update()
 
@@ -100,7 +100,7 @@ class LimitedConnection(H11Protocol):
         self._update()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the timer."""
+        """Stop the timer that limits how long the page waits for the client."""
         self._stop_timer()
         super().connection_lost(exc)
 

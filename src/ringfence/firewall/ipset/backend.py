@@ -294,6 +294,18 @@ class IpsetBackend:
                 found += rule_requirements(self._kernel, version, self.plan)
         return found
 
+    def is_present(self) -> bool:
+        """Whether the kernel has any of the sets. Needs no ``open``.
+
+        No rule of ringfence can exist without them: the kernel keeps a set as long as an iptables rule names
+        it.
+        """
+        return any(read_header(self._kernel, name) is not None for name in all_set_names())
+
+    def listing(self, version: int) -> str:
+        """Return the command that lists the rules of an IP version."""
+        return f"{'iptables' if version == VERSIONS[0] else 'ip6tables'} -t raw -S"
+
     def open(self) -> Opened:
         """Make missing sets and rules, and repair changed ones. Idempotent.
 

@@ -417,6 +417,14 @@ class NftablesBackend:
             found += rule_requirements(find_nft(), self.plan)
         return found
 
+    def is_present(self) -> bool:
+        """Whether the kernel has the table. Needs no ``open``."""
+        return state.read_state(self._kernel) is not None
+
+    def listing(self, version: int) -> str:  # noqa: ARG002 - one table has both IP versions
+        """Return the command that lists the rules."""
+        return "nft list ruleset"
+
     def open(self) -> Opened:
         """Make the table with its sets and rules, or repair it. Idempotent.
 
