@@ -83,7 +83,7 @@ class Record:
 
     @classmethod
     def of(cls, ban: Ban, renew_at: float = inf, seen: int = 0) -> "Record":
-        """Return the ledger's record of ``ban``; the kernel's timeout must be renewed at ``renew_at``."""
+        """Return the ledger's record of ``ban``; ``renew_at`` and ``seen`` are those of :class:`Record`."""
         return cls(**dict(zip(_KEPT, _kept(ban), strict=True)), renew_at=renew_at, seen=seen)
 
 

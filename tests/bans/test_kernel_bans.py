@@ -86,7 +86,7 @@ def test_a_lost_ban_that_stays_refused_ends_with_its_time(world: World) -> None:
 
 
 def test_a_removal_that_is_tried_again_keeps_how_the_ban_ended(world: World) -> None:
-    """If the kernel refuses a removal at first, the end that is reported later is the one that was asked for."""
+    """If the kernel refuses a removal at first, the end that is reported is the one asked for."""
     world.decide()
     world.backend.refuses[SUBJECT] = FirewallError("no answer")
     key = key_of(SUBJECT, Scope.FULL)

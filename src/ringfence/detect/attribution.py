@@ -399,7 +399,10 @@ class Attribution:
         return [*found, *self._on_weighed(session, event, now)]
 
     def _on_method(self, session: Session, method: str) -> list[Finding]:
-        """Record the SIP method of a session's question; return the attempts that this method shows."""
+        """Record the SIP method of a session's latest request without credentials (its *question*).
+
+        Return the attempts that it shows: a call is one, where an OPTIONS request is none.
+        """
         weight = weight_of(method)
         if weight <= session.weight:
             return []

@@ -246,10 +246,10 @@ class Detector:
         return [*self._on_findings(found, now), *self._observe_friends(challenges, now)]
 
     def _observe_friends(self, challenges: Iterable[Challenge], now: float) -> Iterator[Observe | Estranged]:
-        """Yield what follows from those of ``challenges`` by which Asterisk refuses a friend (a known phone).
+        """Yield what follows for the friends (known phones) whom Asterisk refuses by some of ``challenges``.
 
-        These are the friends whose packets the kernel must copy from now on, and those whose login was
-        refused after all, so that they are friends no longer.
+        The kernel must copy the packets of some from now on (Observe). Of others the login was refused after
+        all, so they are friends no longer (Estranged).
         """
         for answer in challenges:
             sender = sender_of_request(answer)

@@ -369,7 +369,10 @@ class History:
         return raised
 
     def record_credentials(self, key: Key, session: int) -> Fact | None:
-        """Record that the oldest attempt of ``session`` without credentials has some; return it or None."""
+        """Record that the oldest attempt of ``session`` that had no credentials has got some.
+
+        Return what is known about this attempt now, or None if the session has no such attempt.
+        """
         kept = self.packed(key)
         for index in [number for number, packed in enumerate(kept) if packed[_EVENT_AT] & _BARE]:
             packed = kept[index]

@@ -39,7 +39,7 @@ MOST_COUNTED = 16_384
 
 
 class Observation:
-    """Counts Asterisk's refusals to friends; chooses the friends whose packets the kernel must copy."""
+    """Counts Asterisk's refusals to friends; chooses those whose packets the kernel copies to ringfence."""
 
     def __init__(self) -> None:
         self._refused: OrderedDict[Address, tuple[float, int]] = OrderedDict()  # since when, and how many

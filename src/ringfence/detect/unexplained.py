@@ -286,7 +286,10 @@ class Exchanges:
                 self._waiting[key] = None
 
     def _count_silent(self, now: float) -> None:
-        """Count the bytes that have waited too long for an answer as requests."""
+        """Count the requests of connections whose bytes have waited too long for an answer of Asterisk.
+
+        So many bytes as a request needs (``PART``) count as one.
+        """
         if now - self._searched < _SEARCHED:
             return
         self._searched = now

@@ -238,7 +238,7 @@ def _counted(each: int) -> str:
 
 
 def _added(more: int) -> str:
-    """Return as text that each further account raises a limit by ``more`` attempts; "" if ``more`` is 0."""
+    """Return the words for a limit that each further account raises by ``more`` attempts; "" if it is 0."""
     return f" (and {more} for each further account)" if more else ""
 
 

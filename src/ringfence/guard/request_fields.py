@@ -189,11 +189,11 @@ class PeerRole(enum.StrEnum):
 
 @frozen
 class Request:
-    """A row of the table: the fields that each role may send.
+    """A kind of request on the control socket: the fields that each role of a client may send.
 
     A role without an entry may not send the request. ``changes``: the request changes something.
-    ``records``: a person relies on it that the database has the change. ``limited``: it counts as one of the
-    changes of which the live page may make only some in an hour.
+    ``records``: if the database cannot record the change, the answer says so. ``limited``: it counts as one
+    of the changes of which the live page may make only some in an hour.
     """
 
     fields: Mapping[PeerRole, Fields]

@@ -441,7 +441,7 @@ class SourceManager:
 
     @property
     def active(self) -> "list[AmiSource | LogSource]":
-        """The AMI and log sources of all PBXs that are active now."""
+        """Those AMI and log sources that are active now, of all PBXs."""
         return [source for pbx in self._pbxs.values() for source in pbx.active]
 
     @property

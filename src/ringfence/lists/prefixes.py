@@ -54,7 +54,7 @@ def coded(text: str) -> Coded:
 
 
 def code_of(network: Network) -> Coded:
-    """Return the IP version and the code of a network (:data:`Coded`)."""
+    """Return the IP version of a network, and the network as one integer (:data:`Coded`)."""
     return network.version, int(network.network_address) << 8 | network.prefixlen
 
 

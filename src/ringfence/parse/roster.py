@@ -239,7 +239,7 @@ def _of_peer(service: Service) -> EntryParser:
 
 
 def _of_registration(headers: Mapping[str, str], asterisk: str) -> tuple[Entry, ...]:
-    """Parse the headers of an event about PJSIP's registration of this PBX at a trunk.
+    """Parse the headers of an event of ``asterisk`` (its name) about its registration at a trunk by PJSIP.
 
     Return the trunk's server, and the outbound proxy if there is one.
     """

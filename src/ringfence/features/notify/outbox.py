@@ -213,6 +213,7 @@ class Outbox:
     def _next(self, now: float, minute: int, *, last: bool) -> Waiting | None:
         """Return the next digest or report if one is due, else None.
 
+        ``minute`` is that of the day, for quiet hours. ``last``: the daemon stops, so what waits is due.
         A report that failed is due after its pause. Until then it delays no other message.
         """
         if self._digest.total and (last or self._is_due(now, minute)):

@@ -20,8 +20,8 @@ class RationSettings:
     At once a stranger gets one refusal fewer than the rule ``guess`` counts attempts (4 with the default);
     after that ``rate`` a second. It may send as many datagrams at once as this rule counts attempts; after
     that ``asking_rate`` a second (``AskingRation``). ``asking`` is the mode of this second limit. ``guests``:
-    the PBX takes calls from strangers, so each has ``GUESTS`` times as much, and what no event explains does
-    not count by TLS.
+    the PBX takes calls from strangers, so each may send ``GUESTS`` times as much, and encrypted requests that
+    no event of Asterisk explains are no attempts.
     """
 
     mode: LimitMode = LimitMode.ENFORCE
