@@ -49,7 +49,7 @@ from ringfence.firewall.ipset.matches import (
 from ringfence.firewall.ipset.sets import list_set_name
 from ringfence.firewall.ipset.stage_rules import DROP_CHAIN, NARROW_CHAIN, REJECT_CHAIN, StageRules
 from ringfence.firewall.network_lists import NetworkList
-from ringfence.firewall.stages import Hook, stages
+from ringfence.firewall.stages import Hook, Side, stages
 
 HOOKS: Mapping[str, Mapping[str, str]] = {
     "raw": {"PREROUTING": "ringfence-pre", "OUTPUT": "ringfence-out"},
@@ -59,7 +59,9 @@ MADE = "ringfence-made"
 _WHOLE, _DROPPING = "ringfence-whole", (DROP_CHAIN, MADE)
 _SEEN, _SEGMENT, _ANSWER = "ringfence-seen", "ringfence-segment", "ringfence-answer"
 _COPYING = _SEEN, NARROW_CHAIN, _SEGMENT, _ANSWER
-_PARTS = [f"-{number}-{protocol}" for number in range(8) for protocol in ("udp", "tcp")]
+_PARTS = [
+    f"-{number}-{side}-{protocol}" for number in range(8) for side in Side for protocol in ("udp", "tcp")
+]
 # Every chain of ours that may be in a table, of this release or another.
 CHAINS: Mapping[str, Sequence[str]] = {
     "raw": (

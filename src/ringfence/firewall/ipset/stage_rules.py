@@ -105,7 +105,7 @@ class StageRules:
                 covered = tuple(sorted({port for rule in of for port in rule.numbers(protocol)}))
                 texts = [text for rule in of for text in self._combined(rule, protocol, covered)]
                 if len(texts) > 1:
-                    inner = f"{chain}-{number}-{protocol}"
+                    inner = f"{chain}-{number}-{side}-{protocol}"
                     found[inner] = texts
                     entries = matches.port_matches(protocol, covered, _REMOTE[side])
                     texts = [IptablesRule(f"{entry}-j {inner}") for entry in entries]

@@ -10,7 +10,7 @@ chains to which they jump; ``limits.py`` has those that limit a stranger.
 * **Prefixes.** A ban is an element of a hash set for its prefix length
   (``ip saddr & 255.255.255.0 @ban4_24``). Interval sets are not used for bans: they refuse overlaps, and
   listing 100 000 intervals takes the kernel 4 s instead of 0.4 s. Each length costs one lookup for every
-  packet. So only the lengths of single senders have sets from the start. The set of any other length is made,
+  packet. So only the lengths of bans by rules have sets from the start. The set of any other length is made,
   with its rules, at the first ban of such a length. ``size`` limits each set separately.
 * **Friends.** A ban of a /64, or of a part of it, does not apply to the friends in it
   (``networks.exempts_friends``): ``ip6 saddr != @friends6`` stands before the lookup of such a ban. It costs
@@ -72,8 +72,8 @@ from ringfence.values.network import BITS, VERSIONS, exempts_friends
 
 TABLE = "ringfence"
 MARK = "ringfence "
-# The prefix lengths of bans of single senders: most bans have one of these.
-DEFAULT_LENGTHS: Mapping[int, tuple[int, ...]] = {4: (32,), 6: (128, 64)}
+# The prefix lengths of bans by rules. Only an administrator, or another host, bans others.
+DEFAULT_LENGTHS: Mapping[int, tuple[int, ...]] = {4: (32, 24), 6: (128, 64, 56, 48, 32)}
 COUNTERS: Mapping[str, str] = {
     "from_banned": FROM_BANNED,
     "to_banned": TO_BANNED,
