@@ -162,7 +162,9 @@ class Bytes:
     among: bool = True
 
 
-Test = Is | Containers | On | NotOn | AnyOf | Datagram | Segment | Bytes | Ports
+PortlessTest = Is | Containers | On | NotOn | AnyOf | Datagram | Segment | Bytes
+"""A test of a packet that compares no ports."""
+Test = PortlessTest | Ports
 """A test of a packet. ``Ports`` are those of this host: the packet is to them or from them."""
 
 

@@ -42,7 +42,7 @@ _IPV4 = 4
 _ADDRESS, _INTERFACE, _PORTS, _CONTENT, _OTHER_CONTENT, _WAY, _LIST = range(7)
 """The kinds of matches, in the order in which they stand in a rule. A packet must not have other contents."""
 _Match = tuple[int, str]
-_Test = stages.Test | tuple[_Match, ...]  # matches are a test too, of which one must match
+_Test = stages.PortlessTest | tuple[_Match, ...]  # matches are a test too, of which one must match
 
 
 @frozen

@@ -91,7 +91,7 @@ class Matches:
                     for text in self._tests(tests, stage.side, version):
                         yield of, stage.side, f"{text} {act}".lstrip()
 
-    def _tests(self, tests: Sequence[stages.Test], side: Side, version: int) -> Iterator[str]:
+    def _tests(self, tests: Sequence[stages.PortlessTest], side: Side, version: int) -> Iterator[str]:
         """Yield each combination of the matches of ``tests``."""
         yield from map(" ".join, product(*(self._matches(test, side, version) for test in tests)))
 
@@ -112,13 +112,11 @@ class Matches:
                     Do.ACCEPT: "accept",
                 }[rule.act]
 
-    def _matches(self, test: stages.Test, side: Side, version: int) -> Sequence[str]:
+    def _matches(self, test: stages.PortlessTest, side: Side, version: int) -> Sequence[str]:
         """Return the matches of a test: one rule for each."""
         match test:
             case Is():
                 return self._simple(test, side, version)
-            case Ports():
-                return port_tests(test, "dport" if side is Side.FROM else "sport")
             case stages.AnyOf(tests):
                 return [one for part in tests for one in self._matches(part, side, version)]
             case stages.On() | stages.NotOn() | stages.Containers():
