@@ -48,7 +48,7 @@ DEFAULTS = FirewallPlan(
 )
 
 
-def figures(_: Path | None = None) -> Iterator[Figure]:
+def figures(_: Path | None) -> Iterator[Figure]:
     """Measure packets of voice, of a phone and of a banned sender, with little and with much to look up."""
     for loaded, most in ((False, 1.3), (True, 1.45)):
         took = _rounds(loaded=loaded)

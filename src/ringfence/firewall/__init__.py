@@ -18,7 +18,7 @@ from ringfence.firewall.requirements import require_capabilities
 _PROC = Path("/proc")
 
 
-def _made(module: str, name: str, plan: FirewallPlan) -> Backend:
+def _new(module: str, name: str, plan: FirewallPlan) -> Backend:
     """Return a new backend of the class ``name``. Only the module of the chosen backend is loaded."""
     made: Backend = getattr(import_module(module, __name__), name)(plan)
     return made
@@ -30,9 +30,9 @@ def _auto(plan: FirewallPlan) -> Backend:
 
 BACKENDS: Mapping[str, Callable[[FirewallPlan], Backend]] = {
     "auto": _auto,
-    "ipset": partial(_made, ".ipset.backend", "IpsetBackend"),
-    "nftables": partial(_made, ".nftables.backend", "NftablesBackend"),
-    "memory": partial(_made, ".memory", "MemoryBackend"),
+    "ipset": partial(_new, ".ipset.backend", "IpsetBackend"),
+    "nftables": partial(_new, ".nftables.backend", "NftablesBackend"),
+    "memory": partial(_new, ".memory", "MemoryBackend"),
 }
 KERNEL_BACKENDS = tuple(name for name in BACKENDS if name not in ("auto", "memory"))
 """The backends that drop packets, in order of preference."""
