@@ -61,6 +61,9 @@ class Matches:
 
         The last chain is that of the hook. It tells the IP versions apart. The chain of a version tells the
         ports apart, so that a packet of media meets only the rules for all ports.
+
+        A packet that is on its way while the rules are replaced finds nothing in a verdict map of the old
+        ones. So none stands before the rules for all ports, or a banned sender could get through.
         """
         found: dict[str, tuple[str, ...]] = {}
         jumps = []
@@ -74,8 +77,8 @@ class Matches:
                     rules += _by_port(f"{chain}_{number}", side, run, found)
             if rules:
                 found[chain] = tuple(rules)
-                jumps.append(f"{family} : jump {chain}")
-        return found | ({hook.value: (f"meta nfproto vmap {{ {', '.join(jumps)} }}",)} if jumps else {})
+                jumps.append(f"meta nfproto {family} jump {chain}")
+        return found | ({hook.value: tuple(jumps)} if jumps else {})
 
     def _rules(self, steps: Iterable[stages.Stage], hook: Hook, version: int) -> Iterator[_Rule]:
         for stage in steps:
