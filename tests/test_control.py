@@ -15,19 +15,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from ringfence import control
-from ringfence.control import (
-    MAX_REQUEST,
-    MAX_REQUEST_OF_OTHERS,
-    Encoded,
-    Handler,
-    Stream,
-    ask,
-    ask_encoded,
-    encoded_rows,
-    follow,
-    serve,
-)
+from ringfence import control, control_server
+from ringfence.control import MAX_REQUEST, ask, ask_encoded, follow
+from ringfence.control_server import MAX_REQUEST_OF_OTHERS, Encoded, Handler, Stream, encoded_rows, serve
 from ringfence.errors import (
     ControlError,
     DaemonUnreachableError,
@@ -320,7 +310,7 @@ def test_a_client_that_disconnects_stops_nothing(path: Path) -> None:
 
 def test_an_idle_client_is_disconnected(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the idle time without a request the connection is closed."""
-    monkeypatch.setattr(control, "IDLE_TIMEOUT", 0.05)
+    monkeypatch.setattr(control_server, "IDLE_TIMEOUT", 0.05)
 
     async def main() -> bytes:
         async with asyncio.timeout(10), serve(path, HANDLERS), client(path) as (reader, _):
@@ -331,7 +321,7 @@ def test_an_idle_client_is_disconnected(path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_client_that_does_not_read_is_disconnected(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If a client does not read its answer, the rest of the answer is dropped after the idle time."""
-    monkeypatch.setattr(control, "IDLE_TIMEOUT", 0.05)
+    monkeypatch.setattr(control_server, "IDLE_TIMEOUT", 0.05)
 
     async def main() -> int:
         with closing(socket.socket(socket.AF_UNIX)) as mute:
@@ -535,7 +525,7 @@ def test_a_daemon_that_works_in_silence(path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_the_daemon_shows_that_it_works(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a request runs, its client gets blanks."""
-    monkeypatch.setattr(control, "SIGN_EVERY", 0.01)
+    monkeypatch.setattr(control_server, "SIGN_EVERY", 0.01)
     seen = asyncio.Event()
 
     async def wait(_: Mapping[str, Any]) -> object:
@@ -640,7 +630,7 @@ def test_a_fast_reader_does_not_block_others(path: Path) -> None:
             await asyncio.sleep(0)
 
     async def main() -> None:
-        handlers: dict[str, control.Handler] = {"many": lambda _: Encoded([Part(b" ")] * 20)}
+        handlers: dict[str, control_server.Handler] = {"many": lambda _: Encoded([Part(b" ")] * 20)}
         async with serve(path, handlers), client(path) as (_, writer), asyncio.TaskGroup() as group:
             group.create_task(others())
             writer.write(b'{"do": "many"}\n')
@@ -771,10 +761,10 @@ def test_a_handler_knows_the_user_of_its_client(path: Path) -> None:
     """The kernel's word counts, not that of the client."""
 
     async def main() -> list[Any]:
-        async with serve(path, {"who": lambda _: str(control.PEER.get())}):
+        async with serve(path, {"who": lambda _: str(control_server.PEER.get())}):
             return await exchange(path, b'{"do": "who", "user": 7}')
 
-    assert asyncio.run(main()) == [{"ok": str(control.Peer(os.geteuid(), os.getpid()))}]
+    assert asyncio.run(main()) == [{"ok": str(control_server.Peer(os.geteuid(), os.getpid()))}]
 
 
 # -- what one user can use up -----------------------------------------------------------------------------
@@ -783,10 +773,10 @@ def test_a_handler_knows_the_user_of_its_client(path: Path) -> None:
 @pytest.fixture(name="guest")
 def _guest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make all clients processes of a user who is not root, whose places rest for an hour."""
-    monkeypatch.setattr(control, "_peer_of", lambda _: control.Peer(7, 1))
-    monkeypatch.setattr(control, "SHORTEST_REST", 3_600.0)
-    monkeypatch.setattr(control, "LONGEST_REST", 3_600.0)
-    monkeypatch.setattr(control, "_STOP", 0.01)
+    monkeypatch.setattr(control_server, "_peer_of", lambda _: control_server.Peer(7, 1))
+    monkeypatch.setattr(control_server, "SHORTEST_REST", 3_600.0)
+    monkeypatch.setattr(control_server, "LONGEST_REST", 3_600.0)
+    monkeypatch.setattr(control_server, "_STOP", 0.01)
 
 
 def last_of(path: Path, handlers: Mapping[str, Handler], *lines: bytes) -> list[Any]:
@@ -812,7 +802,7 @@ def last_of(path: Path, handlers: Mapping[str, Handler], *lines: bytes) -> list[
 @pytest.mark.parametrize("line", [b'{"do": "refuse"}', b"{}", b"[" * 1_000])
 def test_each_request_has_a_place(path: Path, line: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also an unknown or refused request takes a place, which rests although the user connects again."""
-    monkeypatch.setattr(control, "MOST_RUNNING_OF_USER", 2)
+    monkeypatch.setattr(control_server, "MOST_RUNNING_OF_USER", 2)
 
     answers = last_of(path, HANDLERS, line, line, b'{"do": "echo"}')
 
@@ -821,7 +811,7 @@ def test_each_request_has_a_place(path: Path, line: bytes, monkeypatch: pytest.M
 
 def test_the_share_of_a_user_is_kept_while_it_is_used() -> None:
     """The share of a user stays while a connection or a resting place uses it; then it is forgotten."""
-    clients = control._Clients({})
+    clients = control_server._Clients({})
     connected = clients._shares(7)[-1]
     connected.connections = 1
     resting = clients._shares(8)[-1]
@@ -835,7 +825,7 @@ def test_the_share_of_a_user_is_kept_while_it_is_used() -> None:
 
 def test_other_users_send_short_requests(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request of 64 KiB is refused with the reason, before it becomes Python objects."""
-    monkeypatch.setattr(control, "_peer_of", lambda _: control.Peer(7, 1))
+    monkeypatch.setattr(control_server, "_peer_of", lambda _: control_server.Peer(7, 1))
     fits = json.dumps({"do": "echo", "text": "x" * (MAX_REQUEST_OF_OTHERS - 100)}).encode()
 
     [answer] = served(path, fits)
@@ -846,8 +836,8 @@ def test_other_users_send_short_requests(path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_list_waits_for_its_place(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a client does not read its list, no other list of its user is made; other requests run."""
-    monkeypatch.setattr(control, "_peer_of", lambda _: control.Peer(7, 1))
-    monkeypatch.setattr(control, "_STOP", 0.01)
+    monkeypatch.setattr(control_server, "_peer_of", lambda _: control_server.Peer(7, 1))
+    monkeypatch.setattr(control_server, "_STOP", 0.01)
     began: list[str] = []
 
     def parts(name: str) -> Iterator[bytes]:
@@ -899,8 +889,8 @@ def test_a_list_that_fails(path: Path) -> None:
 
 def test_nothing_is_done_for_a_client_that_has_gone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request whose client disconnects while it waits for its place is dropped."""
-    monkeypatch.setattr(control, "_peer_of", lambda _: control.Peer(7, 1))
-    monkeypatch.setattr(control, "MOST_RUNNING_OF_USER", 1)
+    monkeypatch.setattr(control_server, "_peer_of", lambda _: control_server.Peer(7, 1))
+    monkeypatch.setattr(control_server, "MOST_RUNNING_OF_USER", 1)
     done: list[int] = []
 
     async def main() -> None:
@@ -928,7 +918,7 @@ def test_open_clients_leave_no_traceback_at_the_stop(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Idle clients, streams and requests that run end with the daemon, each in order."""
-    monkeypatch.setattr(control, "_STOP", 0.05)
+    monkeypatch.setattr(control_server, "_STOP", 0.05)
     ended: list[str] = []
 
     async def hang(_: Mapping[str, Any]) -> None:

@@ -28,26 +28,26 @@ def is_about_setup(code: str) -> bool:
 
 
 class Mark(enum.Enum):
-    """How the alarms of a code differ from others."""
+    """A property of an alarm code, by which its alarms are treated differently from others."""
 
     CRITICAL = enum.auto()
     INFO = enum.auto()
-    """An administrator need not act on it."""
+    """An administrator need not act on an alarm with this code."""
     KNOWN_LATE = enum.auto()
-    """Its part can report it only some time after a restart, so a restored one stays for a while."""
+    """The alarm can be reported only some time after a restart, so a restored alarm stays for a while."""
     ENDED_BY_RESTART = enum.auto()
-    """It clears at a restart, because the state that it reports is only in memory."""
+    """The alarm clears at a restart, because the state that it reports is only in memory."""
 
 
 class AnyAlarmCode(enum.StrEnum):
-    """The code of an alarm: its meaning, what the administrator should do (``action``), and its marks."""
+    """The code of an alarm, such as ``attack.spoofing``, with its meaning, the fix and its marks."""
 
     meaning: str
     action: str
     marks: frozenset[Mark]
 
     def __new__(cls, code: str, meaning: str, action: str, *marks: Mark) -> Self:
-        """Make a member: its value is ``code``, and it has the texts and the marks."""
+        """Return a member whose value is ``code``, with its two texts and its marks as attributes."""
         member = str.__new__(cls, code)
         member._value_ = code
         member.meaning = meaning
@@ -424,7 +424,7 @@ class AlarmCode(AnyAlarmCode):
 
 @cache
 def every_code() -> tuple[AnyAlarmCode, ...]:
-    """Return the codes of the guard, and of the features that this copy has."""
+    """Return all alarm codes: those of the guard, and those of the features that are installed."""
     return (*AlarmCode, *(code for module in street.modules("alarms") for code in module.CODES))
 
 

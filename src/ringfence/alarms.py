@@ -65,8 +65,8 @@ class AlarmRecord:
     """An alarm as the database keeps it. Times are wall-clock seconds.
 
     ``since`` and ``last`` are the times of the first and the latest activation. ``until`` is when the alarm
-    clears by itself, None for a held alarm and for one without an end. ``times`` counts the activations.
-    ``cleared`` and ``dismissed`` are None if this has not happened.
+    clears by itself; None if never, as with a ``held`` alarm, which lasts as long as a part reports it.
+    ``times`` counts the activations. ``cleared`` and ``dismissed`` are None if this has not happened.
     """
 
     number: int
@@ -100,7 +100,7 @@ class AlarmRecord:
 
 @frozen
 class AlarmEvent:
-    """A change of an alarm at ``time``.
+    """A change of an alarm at ``time`` (wall-clock seconds).
 
     ``change`` is one of ``CHANGES``, such as "began". ``by`` is the administrator who made it; "" if none.
     """
@@ -212,10 +212,11 @@ class Alarms:
         return returns or before.text != text
 
     def _make_room(self, code: AnyAlarmCode, subject: str, of_code: dict[str, _State]) -> int:
-        """Return how often a new alarm was activated by now; 0 if there is no room for it.
+        """Return how often the new alarm about ``subject`` was activated by now; 0 if it finds no room.
 
-        It gets the place of the one that was activated least often, if that was less often than the new one.
-        Without room, its activation counts as a repeat of the newest alarm.
+        ``of_code`` has the kept alarms of ``code``, by subject. If there are ``MOST``, the new alarm replaces
+        the one that was activated least often, if it was itself activated more often. If not, its activation
+        counts as a repeat of the newest alarm.
         """
         if len(of_code) < MOST:
             self._outside.pop(code, None)
@@ -248,7 +249,7 @@ class Alarms:
         return number < MOST_LOGGED
 
     def clear(self, code: AnyAlarmCode, subject: str) -> None:
-        """End an alarm; do nothing if it is not active."""
+        """End the alarm with this code and subject; do nothing if it is not active."""
         state = self._up.get(code, {}).pop(subject, None)
         if state is not None:
             self._end(state)
@@ -261,7 +262,7 @@ class Alarms:
         self._change(state, CLEARED, now)
 
     def hold(self, alarms: Iterable[Alarm]) -> None:
-        """Make ``alarms`` the held alarms: begin the new ones, and clear all other held alarms.
+        """Make ``alarms`` the alarms that last until the next call; clear earlier ones that are missing.
 
         A restored alarm that is not in ``alarms`` stays for ``RESTORED_FOR`` seconds if its code has the mark
         ``KNOWN_LATE``.
@@ -317,7 +318,7 @@ class Alarms:
             self._end(of_code.pop(subject))
 
     def records(self) -> list[AlarmRecord]:
-        """Return all active alarms, also dismissed ones, in the order in which they began."""
+        """Return all active alarms, including dismissed ones, in the order in which they began."""
         self.expire()
         found = (state.record for of_code in self._up.values() for state in of_code.values())
         return sorted(found, key=attrgetter("number"))

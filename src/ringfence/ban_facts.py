@@ -16,21 +16,21 @@ from ringfence.values.network import Network
 
 
 class News(enum.Enum):
-    """Whether a ban is news when the kernel acknowledges it."""
+    """Whether a ban is new, or known already, when the kernel acknowledges it."""
 
     NEW = enum.auto()
-    """Nobody knows it: it is recorded, counted and passed on, and people are notified."""
+    """A new ban: it is recorded, counted and passed on, and people are notified."""
     PART = enum.auto()
-    """It continues a part of a ban of a wider network: as NEW, but nobody is notified again."""
+    """A ban that continues a part of a ban of a wider network: as NEW, but people are not notified again."""
     KNOWN = enum.auto()
-    """It was acknowledged and recorded before, and the kernel has lost it since."""
+    """A ban that was acknowledged and recorded before, and that the kernel has lost since."""
 
 
 @frozen
 class Placed:
-    """Bans that the kernel has acknowledged, and that listeners do not know yet.
+    """The fact that the kernel has acknowledged new bans.
 
-    ``announced``: people are to be notified of them. They are not if the bans are the rest of a wider one.
+    ``announced``: people are notified of them. It is false for bans that remain of a wider ban.
     """
 
     bans: Sequence[Ban]
@@ -39,21 +39,24 @@ class Placed:
 
 @frozen
 class Adopted:
-    """Bans that were found in the kernel without a record. They are no news."""
+    """The fact that bans without a record were found in the kernel. People are not notified of them."""
 
     bans: Sequence[Ban]
 
 
 @frozen
 class Restored:
-    """Recorded bans that the kernel still has, or has again. They are no news."""
+    """The fact that the kernel still has recorded bans, or has them again. People are not notified."""
 
     bans: Sequence[Ban]
 
 
 @frozen
 class Refused:
-    """The kernel refuses a ban for the first time. It is tried again. If it is KNOWN, the kernel lost it."""
+    """The fact that the kernel refuses a ban for the first time. The ban is tried again.
+
+    If ``news`` is KNOWN, the kernel had the ban before, and has lost it.
+    """
 
     ban: Ban
     news: News
@@ -62,7 +65,7 @@ class Refused:
 
 @frozen
 class Forgotten:
-    """A ban of this network and scope is not in the kernel, and is not tried any more."""
+    """The fact that a ban of this network and scope is not in the kernel and is not tried any more."""
 
     network: Network
     scope: Scope
@@ -70,7 +73,7 @@ class Forgotten:
 
 @frozen
 class NotRemoved:
-    """The kernel refuses for the first time to remove the bans of these networks. It is tried again."""
+    """The fact that the kernel refuses for the first time to remove bans. The removal is tried again."""
 
     networks: Sequence[Network]
     error: FirewallError
@@ -78,7 +81,7 @@ class NotRemoved:
 
 @frozen
 class Over:
-    """A ban of this network and scope has ended."""
+    """The fact that a ban of this network and scope has ended, and ``how``: expired or unbanned, say."""
 
     network: Network
     scope: Scope

@@ -1,6 +1,6 @@
-"""Requests by HTTP of which nothing is endless: the whole request has an end in time, and its answer in size.
+"""HTTP requests with limits: a time limit for the whole request, and a size limit for its answer.
 
-The timeout of a socket does not bound a request: a server that sends a byte now and then never meets it.
+The timeout of a socket does not bound a request: a server that sends a byte now and then never exceeds it.
 """
 
 import errno
@@ -24,16 +24,16 @@ from ringfence.values.text import printable
 AGENT = f"ringfence/{ringfence.__version__}"
 """The User-Agent of requests: name/version."""
 DATE = "%a, %d %b %Y %H:%M:%S GMT"
-"""The form of a date that servers write today (RFC 9110, 5.6.7)."""
+"""The usual format of a date in an HTTP header, for ``strptime`` (RFC 9110, 5.6.7)."""
 _PART = 65_536
 _Found = tuple[Any, ...]  # one address, as getaddrinfo returns it
 _MOST_ADDRESSES = 4  # of a server
 
 
 class Deadline:
-    """The end of one request, ``seconds`` after the block begins.
+    """A context manager that limits one HTTP request to ``seconds`` from the start of its block.
 
-    At the end, the connection is shut, and the block raises TimeoutError whatever it raised.
+    When the time is over, the connection is shut, and the block raises TimeoutError whatever it raised.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -58,12 +58,14 @@ class Deadline:
             self.check()
 
     def check(self) -> None:
-        """Raise TimeoutError if the time is over."""
+        """Raise TimeoutError if the time of the request is over."""
         if self._over.is_set():
             raise TimeoutError from None
 
     def resolve(self, host: str, port: int) -> list[_Found]:
-        """Return the addresses of a TCP server, as ``getaddrinfo`` does. Raise TimeoutError or OSError.
+        """Look up the addresses of a TCP server, as ``getaddrinfo`` returns them.
+
+        Raise TimeoutError when the time of the request is over, OSError if the look-up fails.
 
         The resolver has no time limit of its own: a thread asks it, and is abandoned when the time is over.
         """
@@ -85,15 +87,15 @@ class Deadline:
         return found
 
     def watch(self, connection: socket.socket) -> None:
-        """Shut ``connection`` at the end; raise TimeoutError if it opened too late.
+        """Shut ``connection`` when the time of the request is over; raise TimeoutError if it is over now.
 
-        An answer with `Connection: close` takes the socket from its HTTPConnection, so that one loses it.
+        The socket is kept here: an HTTPConnection forgets its socket at an answer with `Connection: close`.
         """
         self._connection = connection
         self.check()
 
     def end(self) -> None:
-        """End the request now: shut its connection, and open no other. May be called in another thread."""
+        """End the request now: shut its connection, and open no other. Any thread may call this."""
         self._over.set()
         connection = self._connection
         if connection is not None:
@@ -103,7 +105,7 @@ class Deadline:
 
 
 def _start(thread: threading.Thread) -> None:
-    """Start a thread of one request. Raise OSError if the kernel refuses it: the request fails."""
+    """Start a thread that one request needs. Raise OSError if the kernel refuses it."""
     try:
         thread.start()
     except (RuntimeError, MemoryError):
@@ -118,10 +120,10 @@ def open_connection(
     context: ssl.SSLContext | None = None,
     allowed: Callable[[Address], bool] = lambda _: True,
 ) -> socket.socket | None:
-    """Connect to the first address of ``host`` that is allowed and answers within ``seconds``.
+    """Connect to the first address of ``host`` that ``allowed`` accepts and that answers within ``seconds``.
 
-    ``deadline`` bounds all of it, with ``context`` the handshake of TLS too. Return None if no address is
-    allowed. Raise OSError.
+    With ``context``, the connection uses TLS. ``deadline`` limits everything together: look-up, all tries,
+    and the TLS handshake. Return None if no address is allowed. Raise OSError if no connection succeeds.
     """
     found = deadline.resolve(host, port)
     usable = [one for one in found if allowed(ip_address(str(one[4][0]).partition("%")[0]))]
@@ -150,7 +152,7 @@ def open_connection(
 
 
 def date_from(text: str, *forms: str) -> float | None:
-    """Parse the date of a header in one of ``forms``; return seconds since the epoch, None if it has none."""
+    """Parse a date in UTC in one of ``forms`` (of ``strptime``); return epoch seconds, None if none fits."""
     for form in forms:
         with suppress(ValueError):
             return datetime.strptime(text, form).replace(tzinfo=UTC).timestamp()
@@ -158,9 +160,9 @@ def date_from(text: str, *forms: str) -> float | None:
 
 
 def read_body(response: http.client.HTTPResponse, most: int) -> tuple[bytes, bool]:
-    """Return the body of an answer, and whether it is complete.
+    """Read the body of an HTTP answer; return it, and whether it has the announced length.
 
-    Raise ValueError if it has more than ``most`` bytes.
+    Raise ValueError if the body has more than ``most`` bytes.
     """
     length, body = response.length, bytearray()
     while part := response.read(_PART):
@@ -171,7 +173,7 @@ def read_body(response: http.client.HTTPResponse, most: int) -> tuple[bytes, boo
 
 
 def text_of(error: Exception) -> str:
-    """Return why a request failed, for people."""
+    """Return the reason why an HTTP request failed with ``error``, as a short text for people."""
     if isinstance(error, http.client.IncompleteRead):
         return "the answer ended too early"
     return printable(str(error))[:200] or type(error).__name__

@@ -16,7 +16,7 @@ _COLUMN_LENGTHS = (
 def boot_identity() -> str:
     """Return a text that changes when the monotonic clock begins again; "" if that is unknown.
 
-    It names the boot of the host, and the time namespace: a container may have its own.
+    The text names the boot of the host, and the time namespace, of which a container may have its own.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
@@ -40,7 +40,7 @@ class Clock:
 
 
 def until_tick(period: float) -> float:
-    """Return the seconds until the monotonic clock is a multiple of ``period``, but at least a tenth of it.
+    """Return the seconds until the monotonic clock is a multiple of ``period``; more than a tenth of it.
 
     Periodic work that sleeps until then runs at the same moments. So an idle daemon wakes the processor
     seldom: work in a row takes a tenth less CPU time than the same work spread over the second.
@@ -71,7 +71,7 @@ class Backoff:
         self._last: float | None = None
 
     def next(self) -> float:
-        """Return the next pause."""
+        """Return how long to wait (seconds) before the next try."""
         if self._choose is not None:
             before = self._shortest if self._last is None else self._last
             pause = self._choose(self._shortest, 3 * before)
@@ -86,7 +86,7 @@ class Backoff:
 
 
 def format_duration(seconds: float) -> str:
-    """Format a duration with its two largest units: ``6d 3h``, ``59m 12s``."""
+    """Return a duration as text, with its two largest units: ``6d 3h``, ``59m 12s``."""
     units = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
     left = max(0, round(seconds))
     parts: list[str] = []
@@ -98,7 +98,7 @@ def format_duration(seconds: float) -> str:
 
 
 def column_length(seconds: float, most: int) -> int:
-    """Return how many seconds one column of a chart covers. The chart covers ``seconds``.
+    """Return how many seconds one column of a chart covers, if the whole chart covers ``seconds``.
 
     The result is the shortest of ``_COLUMN_LENGTHS`` with which the chart needs at most ``most`` columns. If
     all are too short, it is the longest of them.

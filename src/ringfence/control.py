@@ -8,226 +8,43 @@ of mode 0660 in the daemon's runtime folder. There is no login: the kernel repor
 each client (:data:`PEER`), and the handlers decide what this user may do.
 
 While a request runs, the daemon sends a blank every half second, which JSON permits before a value. So a
-client distinguishes long work from a daemon that hangs. A request does not begin after its client has closed
-the connection.
+client distinguishes long work from a daemon that hangs.
 
-No client can stop the daemon. Each user has a limited share of connections, of running requests, of lists and
-of memory (:class:`_Share`), and all users except root together have one more such share. So root always finds
-room. Three rules bound what becomes of a client's bytes:
-
-- A request of a user except root is at most 64 KiB long. Its Python objects take some 2 MB at most, and
-  decoding it takes a millisecond or two, also if each byte is a bracket.
-- A request has its place among the running requests before it is decoded, also if the daemon does not know
-  it.
-- A list (:class:`Encoded`) is made after it has a place among the lists, which it keeps until the client has
-  read all of it. Its parts are made as the client reads them.
-
-The daemon closes a connection after a minute without a request, and if a client needs longer than a minute to
-read an answer. A stream has no such limit.
+Here is the side of the commands; ``control_server.py`` is that of the daemon.
 """
 
-import asyncio
 import fcntl
-import inspect
 import json
-import math
-import os
-import select
 import socket
 import struct
 import termios
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
-from contextvars import ContextVar
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, ParamSpec, TypeVar, cast
-
-import structlog
-from attrs import define, frozen
+from typing import Any, BinaryIO
 
 from ringfence.errors import (
     ControlError,
     DaemonUnreachableError,
     HangingError,
     NoAnswerError,
-    RingfenceError,
 )
-from ringfence.threads import Threads
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 _LISTENS = "00010000"  # the flag of a listening socket in /proc/net/unix
-_CREDENTIALS = struct.Struct("iII")  # struct ucred: process, user, group
-_OK, _END = b'{"ok": ', b"}\n"
+CREDENTIALS = struct.Struct("iII")  # struct ucred: process, user, group
+OK, END = b'{"ok": ', b"}\n"
 MAX_REQUEST = 1024 * 1024
-"""The maximum length of root's requests, and of a line of a stream."""
-MAX_REQUEST_OF_OTHERS = 64 * 1024
-"""The maximum length of a request of a user except root: enough for 1,000 addresses, IPv6 too.
-
-1 MiB of empty lists, ``[[],[],…``, would become 38 MB of Python objects.
-"""
+"""The maximum length of one of root's requests, and of a line of a stream (bytes)."""
 MAX_ANSWER = 256 * 1024 * 1024  # enough for a list of a million bans
 MOST_LISTED = 8_388_608
 """The maximum of the field ``most`` of the request ``bans``: the kernel's sets never have more bans."""
 LINE_KINDS = ("event", "attempt", "ban", "alarm")
-"""The kinds of lines of what happens in the daemon. A command that follows them can choose kinds."""
-IDLE_TIMEOUT = 60.0
-"""Seconds until the daemon closes a connection on which no request arrives, or whose answer is not read."""
+"""The kinds of news lines that the daemon sends to commands that follow it. A command can choose kinds."""
 ANSWER_TIMEOUT = 30.0  # seconds that a command waits for its answer while the daemon works on it
-SIGN_EVERY = 0.5
-"""Seconds between two blanks by which the daemon shows that it works on a request."""
 SILENCE = 2.0
-"""Seconds after which a client reports that the daemon hangs, if it sends no byte and uses no processor."""
-MOST_CONNECTIONS = 128
-"""The maximum number of connections of all users except root together. Root has as many of its own."""
-MOST_OF_USER = 32
-"""The maximum number of connections of one user except root."""
-MOST_RUNNING, MOST_RUNNING_OF_USER = 4, 3
-"""The maximum number of requests that run at the same time: of all users except root, and of one user.
-
-It is smaller than the number of threads for such work (``threads.SHARED``), so root never waits.
-"""
-MOST_LISTS, MOST_LISTS_OF_USER = 2, 1
-"""The maximum number of lists that are sent at the same time: of all users except root, and of one user.
-
-The list of 262,000 bans takes some 20 MB while it is sent, and 40 MB more while the kernel is read.
-"""
-MOST_HELD, MOST_HELD_OF_USER = 32 * 1024 * 1024, 8 * 1024 * 1024
-"""The maximum number of bytes that the daemon holds: of all users except root, and of one user.
-
-These are answers that are not read yet, and long requests that are incomplete or not handled yet. A user who
-has none of them may get one longer answer. While half of the bytes are held, no further request is handled.
-"""
-REST = 8.0
-"""A request that ran for a second keeps its place among the running requests for so many seconds more.
-
-So the requests of users other than root take only a part of the daemon's time. The daemon also pauses between
-two parts of a list, as long as the earlier part took.
-"""
-SHORTEST_REST, LONGEST_REST = 0.005, 1.0
-_UNREAD = "too many answers wait until you read them; read them first"
-_TOO_LONG = "the request is longer than {} bytes; send fewer values at once, or be root"
-_STOP = 2.0  # seconds that requests have to end when the daemon stops
+"""Seconds after which a client reports that the daemon hangs: it sent no byte and used no processor."""
 _LOOK = 0.3  # seconds in which a daemon that works uses the processor
-_BACKLOG = 8  # connections that are accepted before other tasks run, so that a flood of them delays no ban
-_READ = 16 * 1024  # bytes that are read from a client at once
-_WRITE = 256 * 1024  # bytes that are passed to the kernel at once
-_WARN_EVERY = 60.0  # seconds between two log lines about the limit of connections
-
-
-@frozen
-class Peer:
-    """The user id and the process id of a client when it connected, as the kernel reports them."""
-
-    user: int
-    process: int
-
-
-PEER: ContextVar[Peer | None] = ContextVar("PEER", default=None)
-"""The client whose request is being handled; None if it is unknown."""
-
-
-_THREAD: ContextVar[Threads | None] = ContextVar("_THREAD", default=None)
-
-
-async def in_thread(action: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-    """Run work that takes long in a thread, and return its result. For users except root it is one thread.
-
-    So root's requests contend with one thread for Python's lock, and the work of several requests is not in
-    memory at the same time.
-    """
-    return await asyncio.get_running_loop().run_in_executor(
-        _THREAD.get(), partial(action, *arguments, **named)
-    )
-
-
-@frozen
-class Encoded:
-    """A result that is JSON text: its ``parts``, in order, each of some 100 kB.
-
-    Each part ends between two tokens of JSON, because the daemon sends blanks while it makes the next one.
-
-    The daemon makes each part in a thread, as the client reads them. So a list of 262,000 bans is never in
-    memory as a whole. The iterator of the parts does all the work, because it begins when the list has a
-    place. If making the first part fails, the client gets the error. If a later one fails, its connection
-    ends. So whatever may fail belongs to the first part.
-    """
-
-    parts: Iterable[bytes]
-
-
-_ROWS = 500  # the number of rows in one part of a list
-
-
-def encoded_rows(rows: Iterable[object]) -> Encoded:
-    """Return a list as JSON. ``rows`` is read completely for the first part: it may read the database.
-
-    Each row is encoded separately. Python runs one thread at a time, so the event loop waits while a row is
-    encoded, but it can run between two rows. A whole list at once would stop it for longer.
-    """
-    return Encoded(_parts_of_list(rows))
-
-
-def _parts_of_list(rows: Iterable[object]) -> Iterator[bytes]:
-    encoded = [json.dumps(row).encode() for row in rows]
-    between = b"["
-    for start in range(0, len(encoded), _ROWS):
-        yield between + b", ".join(encoded[start : start + _ROWS])
-        between = b", "
-    yield b"]" if encoded else b"[]"
-
-
-@frozen
-class Unrecorded:
-    """The result of a change that is in force, but that the database could not record. ``why`` is the reason.
-
-    The answer to the client is ``{"ok": RESULT, "not_recorded": WHY}``.
-    """
-
-    result: object
-    why: str
-
-
-@frozen
-class Stream:
-    """A result that has no end, until the client disconnects: lines of JSON, each with its newline."""
-
-    lines: AsyncIterator[bytes]
-
-
-Handler = Callable[[Mapping[str, Any]], object]
-"""A function that handles a request: it returns the result, or a coroutine that returns it."""
-
-
-@asynccontextmanager
-async def serve(path: Path, handlers: Mapping[str, Handler]) -> AsyncIterator[None]:
-    """Serve requests on the socket ``path`` while the block runs. The socket of a dead daemon is replaced.
-
-    ``handlers`` has a handler for each value of ``do``. A handler returns a value that JSON can represent, an
-    :class:`Encoded` or a :class:`Stream`. If it raises a RingfenceError, the client gets the text of the
-    error. Raise ControlError if the socket cannot be created, or if another daemon answers there.
-    """
-    _remove_stale(path)
-    clients = _Clients(handlers)
-    before = os.umask(0o117)
-    try:
-        server = await asyncio.start_unix_server(clients.serve, path, limit=_READ, backlog=_BACKLOG)
-    except OSError as error:
-        raise ControlError(f"{path}: {error.strerror}; see [control] socket") from None
-    finally:
-        os.umask(before)
-    try:
-        async with server:
-            try:
-                yield
-            finally:
-                await clients.end()
-    finally:
-        with suppress(OSError):  # another program may have removed it
-            os.unlink(path)  # noqa: PTH108 - one short call needs no thread
 
 
 def ask(
@@ -254,8 +71,8 @@ def ask(
 def ask_encoded(path: Path, do: str, **arguments: object) -> bytes:
     """Send a request, and return the result as encoded JSON. Raise the same errors as :func:`ask`."""
     line = _exchange(path, do, arguments)
-    if line.startswith(_OK) and line.endswith(_END):
-        return line[len(_OK) : -len(_END)]
+    if line.startswith(OK) and line.endswith(END):
+        return line[len(OK) : -len(END)]
     return json.dumps(_result(line, path)).encode()
 
 
@@ -292,7 +109,7 @@ def _exchange(path: Path, do: str, arguments: Mapping[str, object], timeout: flo
 
 @contextmanager
 def _errors_named(path: Path, connection: socket.socket) -> Iterator[None]:
-    """Raise NoAnswerError in place of OSError in the block; HangingError after ``SILENCE`` seconds."""
+    """Raise NoAnswerError for an OSError in the block, HangingError for a timeout; ``path`` is the socket."""
     try:
         yield
     except TimeoutError:
@@ -305,7 +122,7 @@ def _errors_named(path: Path, connection: socket.socket) -> Iterator[None]:
 
 
 def _hanging(connection: socket.socket) -> HangingError:
-    """Withdraw the request, and return the error about a daemon that hangs."""
+    """Withdraw the request that was sent on ``connection``; return the error about a daemon that hangs."""
     process = _process_at(connection)
     with suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)  # from here on, the daemon does not begin the request
@@ -325,18 +142,18 @@ def _hangs(process: int, request: str) -> HangingError:
 
 
 def _process_at(connection: socket.socket) -> int:
-    """Return the process that listens at the other end; 0 if it is in another namespace."""
-    process: int = _CREDENTIALS.unpack(_credentials_of(connection))[0]
+    """Return the id of the process that listens at the other end; 0 if it is in another namespace."""
+    process: int = CREDENTIALS.unpack(credentials_of(connection))[0]
     return process
 
 
 def _time_used(process: int) -> str:
-    """Return a process's processor time. It grows during work, also while the event loop is blocked."""
+    """Return a process's processor time as text. It grows during work, also if the event loop is blocked."""
     return " ".join(_fields_of(process)[11:13])
 
 
 def _state_of(process: int) -> str:
-    """Return why a process does not run, if the kernel reports it; else ""."""
+    """Return why a process does not run, such as ``, stopped by a signal``; "" if no reason is known."""
     reasons = {"T": ", stopped by a signal", "t": ", stopped by a debugger", "D": ", waiting for a disk"}
     return reasons.get("".join(_fields_of(process)[:1]), "")
 
@@ -379,14 +196,15 @@ def _connect(path: Path) -> socket.socket:
 
 
 def _connected_in_time(path: Path) -> socket.socket:
-    """Connect. Raise HangingError if the daemon's queue of connections stays full, and it does not work.
+    """Return a connection to the daemon's socket ``path``, once its queue of connections has room.
 
-    Raise it also if the queue stays full for ``ANSWER_TIMEOUT``.
+    Raise HangingError if the queue stays full while the daemon uses no processor time, or in any case after
+    ``ANSWER_TIMEOUT`` seconds.
     """
     until, process = time.monotonic() + ANSWER_TIMEOUT, 0
     while True:
         try:
-            return _connected(path)
+            return connected(path)
         except BlockingIOError:
             process = process or _listener_at(path)
             before = _time_used(process)
@@ -396,7 +214,7 @@ def _connected_in_time(path: Path) -> socket.socket:
 
 
 def _listener_at(path: Path) -> int:
-    """Return the process that listens at ``path``; 0 if it is not found. Only root finds those of others."""
+    """Return the id of the process that listens at ``path``; 0 if none is found. Only root finds all."""
     with suppress(OSError):
         rows = [line.split() for line in Path("/proc/net/unix").read_text("utf-8", "replace").split("\n")]
         links = {f"socket:[{row[6]}]" for row in rows if row[7:] == [str(path)] and row[3] == _LISTENS}
@@ -407,10 +225,11 @@ def _listener_at(path: Path) -> int:
     return 0
 
 
-def _connected(path: Path) -> socket.socket:
-    """Connect, and wait for a place in the daemon's queue of new connections, which others may have filled.
+def connected(path: Path) -> socket.socket:
+    """Return a connection to the socket ``path``. Raise BlockingIOError if its queue stays full.
 
-    With a time limit of Python, connect() would not wait. So the kernel has the time limit.
+    The kernel waits up to ``SILENCE`` seconds for room in the queue of new connections. With a time limit of
+    Python, connect() would not wait.
     """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     seconds = int(SILENCE)
@@ -426,9 +245,10 @@ def _connected(path: Path) -> socket.socket:
 
 
 def _read_line(connection: socket.socket, timeout: float) -> bytes:
-    """Return the answer without the blanks before it. Raise NoAnswerError if it does not begin in time.
+    """Return the daemon's answer, a line of JSON, without the blanks before it.
 
-    Raise TimeoutError if the daemon sends nothing for ``SILENCE`` seconds, and does not run either.
+    Raise NoAnswerError if it does not begin within ``timeout`` seconds, or if it is incomplete. Raise
+    TimeoutError if the daemon sends nothing for ``SILENCE`` seconds, and does not run either.
     """
     line = bytearray()
     until = time.monotonic() + timeout
@@ -459,396 +279,6 @@ def _read_line(connection: socket.socket, timeout: float) -> bytes:
     return bytes(line)
 
 
-def _remove_stale(path: Path) -> None:
-    """Remove the socket of a dead daemon. Raise ControlError if a daemon is alive, or may be alive."""
-    try:
-        _connected(path).close()
-    except (FileNotFoundError, ConnectionRefusedError):
-        with suppress(OSError):
-            if path.is_socket():
-                path.unlink()
-    except OSError as error:  # a daemon may be alive but busy: keep its socket
-        raise ControlError(f"cannot replace the socket {path}: {error}; see [control] socket") from None
-    else:
-        raise ControlError(f"another daemon answers at {path}")
-
-
-async def _send_until_gone(
-    stream: Stream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> None:
-    """Send the lines of a stream until the client disconnects or sends anything.
-
-    A client that does not read may keep its stream open for ever: it delays only itself.
-    """
-
-    async def send() -> None:
-        async with aclosing(cast("AsyncGenerator[bytes, None]", stream.lines)) as lines:
-            writer.write(_OK + b"true" + _END)
-            async for part in lines:
-                writer.write(part)
-                await writer.drain()
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            sending = group.create_task(send())
-            with suppress(ConnectionError):
-                await reader.read(1)
-            sending.cancel()
-    except* ConnectionError:
-        writer.transport.abort()
-
-
-def _peer_of(writer: asyncio.StreamWriter) -> Peer | None:
-    """Return the client of a connection; None if the kernel does not report it."""
-    try:
-        found = _credentials_of(writer.get_extra_info("socket"))
-    except (AttributeError, OSError):
-        return None
-    process, user, _ = _CREDENTIALS.unpack(found)
-    return Peer(user, process)
-
-
-def _credentials_of(connection: socket.socket) -> bytes:
-    return connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-
-
-@contextmanager
-def _signs_of_life(writer: asyncio.StreamWriter) -> Iterator[None]:
-    """Send a blank every ``SIGN_EVERY`` seconds while the block runs, because its request may take long."""
-    loop = asyncio.get_running_loop()
-    timer: asyncio.TimerHandle
-
-    def send() -> None:
-        nonlocal timer
-        if not writer.is_closing():
-            writer.write(b" ")
-        timer = loop.call_later(SIGN_EVERY, send)
-
-    timer = loop.call_later(SIGN_EVERY, send)
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-@define(eq=False)
-class _Share:
-    """The limits and the present use of the daemon by one user, or by all users except root together.
-
-    ``connections`` is the number of open connections. ``held`` is the number of bytes of unread answers and
-    of requests that are not handled yet. ``running`` limits the requests that run, and ``lists`` the lists
-    that are sent. ``making`` is held while a part of a list is made. ``resting`` is the number of places that
-    become free after a pause.
-    """
-
-    most_connections: int
-    most_held: int
-    running: asyncio.Semaphore
-    lists: asyncio.Semaphore
-    making: asyncio.Semaphore
-    connections: int = 0
-    held: int = 0
-    resting: int = 0
-
-    def has_room(self, size: int) -> bool:
-        """Whether ``size`` more bytes may be held. A share that holds nothing has room for any size."""
-        return self.held == 0 or self.held + size <= self.most_held
-
-
-def _share(connections: int, held: int, running: int, lists: int, making: int = 1) -> _Share:
-    """Return a share with these limits, of which nothing is used."""
-    return _Share(
-        connections, held, asyncio.Semaphore(running), asyncio.Semaphore(lists), asyncio.Semaphore(making)
-    )
-
-
-class _Clients:
-    """Serves the connections of all clients, and limits what each user can use up."""
-
-    def __init__(self, handlers: Mapping[str, Handler]) -> None:
-        self._handlers = handlers
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._serving: dict[asyncio.Task[Any] | None, asyncio.Task[None]] = {}
-        most = MOST_CONNECTIONS  # so no request of root waits for another one
-        self._root = _share(most, MOST_HELD, running=most, lists=most, making=most)
-        self._others = _share(most, MOST_HELD, MOST_RUNNING, MOST_LISTS)
-        self._users: dict[int | None, _Share] = {}
-        self._thread = Threads(1, "guests")
-        self._thread.start()
-        self._warned = -math.inf
-        self._log = structlog.get_logger()
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer every request of one client until it disconnects."""
-        peer = _peer_of(writer)
-        user = peer.user if peer is not None else None
-        shares = self._shares(user)
-        if any(share.connections >= share.most_connections for share in shares):
-            self._warn(user)
-            writer.write(_error("too many connections to the daemon are open; close some of them"))
-            writer.close()
-            return
-        PEER.set(peer)  # only for this connection: each one is a task with its own context
-        _THREAD.set(None if user == 0 else self._thread)
-        self._writers.add(writer)
-        for share in shares:
-            share.connections += 1
-        longest = MAX_REQUEST if user == 0 else MAX_REQUEST_OF_OTHERS
-        connection, own = _Connection(self._handlers, shares, reader, writer, longest), asyncio.current_task()
-        try:
-            # A task of its own, because end() may cancel it. If asyncio's task of a client is cancelled,
-            # Python 3.11.7 logs a traceback.
-            async with asyncio.TaskGroup() as group:
-                self._serving[own] = group.create_task(connection.serve())
-        finally:
-            self._serving.pop(own, None)
-            self._writers.discard(writer)
-            writer.close()
-            for share in shares:
-                share.connections -= 1
-
-    def _shares(self, user: int | None) -> tuple[_Share, ...]:
-        """Return the shares that limit a user; the user's own share is the last one.
-
-        The shares of other users are forgotten if nothing of them is in use, and no place of them rests.
-        """
-        if user == 0:
-            return (self._root,)
-        self._users = {one: share for one, share in self._users.items() if share.connections or share.resting}
-        if user not in self._users:
-            self._users[user] = _share(
-                MOST_OF_USER, MOST_HELD_OF_USER, MOST_RUNNING_OF_USER, MOST_LISTS_OF_USER
-            )
-        return (self._others, self._users[user])
-
-    def _warn(self, user: int | None) -> None:
-        """Log that a user has reached the limit of connections, at most once a minute for all users."""
-        now = asyncio.get_running_loop().time()
-        if now - self._warned >= _WARN_EVERY:
-            self._warned = now
-            self._log.warning("control.limited", user=user, what="connections")
-
-    async def end(self) -> None:
-        """Abort all connections, so that the daemon's shutdown does not wait for a client.
-
-        Requests that run may end within two seconds. Then they are cancelled.
-        """
-        for writer in self._writers:
-            writer.transport.abort()
-        clients = [client for client in self._serving if client is not None]
-        if clients:
-            await asyncio.wait(clients, timeout=_STOP)
-        for serving in self._serving.values():
-            serving.cancel()
-        if self._serving:
-            await asyncio.wait(clients)
-        self._thread.shutdown(wait=False, cancel_futures=True)
-
-
-class _Connection:
-    """One connection of a client. ``shares`` limit its user, ``longest`` is the length of its requests."""
-
-    def __init__(
-        self,
-        handlers: Mapping[str, Handler],
-        shares: Sequence[_Share],
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        longest: int,
-    ) -> None:
-        self._handlers = handlers
-        self._shares = shares
-        self._reader = reader
-        self._writer = writer
-        self._longest = longest
-        self._unread = bytearray()
-        self._held = 0
-        self._patience = 0.0  # seconds that the client has to read the rest of the present answer
-        self._log = structlog.get_logger()
-
-    async def serve(self) -> None:
-        """Answer every request until the client disconnects."""
-        try:
-            while line := await self._line():
-                with _signs_of_life(self._writer):
-                    answer = await self._answer(line)
-                if isinstance(answer, Stream):
-                    self._hold(0)
-                    await _send_until_gone(answer, self._reader, self._writer)
-                    break
-                self._patience = IDLE_TIMEOUT
-                if isinstance(answer, Encoded):
-                    await self._send_list(answer)
-                else:
-                    await self._send(answer)
-        except (ConnectionError, TimeoutError):
-            self._writer.transport.abort()  # the client has disconnected, is idle, or does not read
-        finally:
-            self._hold(0)
-
-    def _hold(self, size: int) -> None:
-        """Count ``size`` bytes as held for this connection, instead of those counted before."""
-        for share in self._shares:
-            share.held += size - self._held
-        self._held = size
-
-    async def _line(self) -> bytes:
-        """Return the next request; b"" if the client disconnects before its end, or if it is too long.
-
-        A long request stays counted until its answer is known. Raise ConnectionError if the user's share has
-        no room for it.
-        """
-        async with asyncio.timeout(IDLE_TIMEOUT):
-            searched = 0
-            while (end := self._unread.find(b"\n", searched, self._longest)) < 0:
-                searched = len(self._unread)
-                if searched >= self._longest:
-                    self._writer.write(_error(_TOO_LONG.format(self._longest)))
-                    return b""
-                if searched > _READ:
-                    if not all(share.has_room(_READ) for share in self._shares):
-                        raise ConnectionError("too many long requests")
-                    self._hold(searched)
-                part = await self._reader.read(_READ)
-                if not part:
-                    return b""
-                self._unread += part
-        line = bytes(self._unread[: end + 1])
-        del self._unread[: end + 1]
-        return line
-
-    async def _send(self, answer: bytes) -> None:
-        """Send an answer. Send an error in its place if too many bytes wait for the user already."""
-        self._hold(0)  # the request
-        if len(answer) > _READ and not all(share.has_room(len(answer)) for share in self._shares):
-            answer = _error(_UNREAD)
-        self._hold(len(answer))
-        await self._write(answer)
-        self._hold(0)
-
-    async def _send_list(self, answer: Encoded) -> None:
-        """Make and send the parts of a list, when few enough lists of the user are sent."""
-        self._hold(0)
-        async with AsyncExitStack() as stack:
-            with _signs_of_life(self._writer):
-                for share in reversed(self._shares):
-                    await stack.enter_async_context(share.lists)
-            self._require_client()  # it may have waited for long
-            parts = iter(answer.parts)
-            try:
-                part = await self._next_part(parts)
-            except Exception as error:  # noqa: BLE001 - as in _answer
-                await self._write(self._failed(error))
-                return
-            await self._write(_OK)
-            try:
-                while part is not None:
-                    await self._write(part)
-                    part = await self._next_part(parts)
-            except (ConnectionError, TimeoutError):
-                raise
-            except Exception as error:
-                self._log.exception("control.defect")
-                raise ConnectionError("the list is incomplete") from error
-            await self._write(_END)
-
-    async def _next_part(self, parts: Iterator[bytes]) -> bytes | None:
-        """Make the next part of a list in a thread; None after the last one.
-
-        Of all users except root, one part is made at a time.
-        """
-        loop = asyncio.get_running_loop()
-        taken: list[asyncio.Semaphore] = []
-        began = loop.time()
-        try:
-            with _signs_of_life(self._writer):
-                for share in reversed(self._shares):
-                    await share.making.acquire()
-                    taken.append(share.making)
-                began = loop.time()
-                return await in_thread(next, parts, None)
-        finally:
-            self._rest(taken, min(LONGEST_REST, loop.time() - began))
-
-    async def _write(self, data: bytes) -> None:
-        """Write bytes to the client. Raise TimeoutError if the client's time to read the answer is over."""
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        async with asyncio.timeout(self._patience):
-            for start in range(0, len(data), _WRITE):
-                self._writer.write(data[start : start + _WRITE])
-                await self._writer.drain()
-                await asyncio.sleep(0)  # drain() does not wait if the client is fast: let other tasks run
-        self._patience -= loop.time() - began
-
-    async def _answer(self, line: bytes) -> bytes | Encoded | Stream:
-        """Return the answer to a request, when few enough requests of the user run."""
-        if any(share.held > share.most_held // 2 for share in self._shares):
-            return _error(_UNREAD)
-        loop = asyncio.get_running_loop()
-        taken: list[asyncio.Semaphore] = []
-        began = loop.time()
-        try:
-            for share in reversed(self._shares):  # the user's own share first: one user blocks no other
-                await share.running.acquire()
-                taken.append(share.running)
-            self._require_client()
-            began = loop.time()
-            result = await self._result(line)
-            if isinstance(result, Encoded | Stream):
-                return result
-            if isinstance(result, Unrecorded):
-                return json.dumps({"ok": result.result, "not_recorded": result.why}).encode() + b"\n"
-            return json.dumps({"ok": result}).encode() + b"\n"
-        except ConnectionError:
-            raise
-        except Exception as error:  # noqa: BLE001 - a defect is logged in full and reported, and does not stop the daemon
-            return self._failed(error)
-        finally:
-            # The places become free after a pause, although the answer is sent at once.
-            self._rest(taken, min(LONGEST_REST, max(SHORTEST_REST, REST * (loop.time() - began))))
-
-    async def _result(self, line: bytes) -> object:
-        try:
-            request = json.loads(line)
-            handler = self._handlers[request.pop("do")]
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise ControlError(
-                "the daemon does not know this request; is the command of the same version?"
-            ) from None
-        result = handler(request)
-        return await result if inspect.isawaitable(result) else result
-
-    def _require_client(self) -> None:
-        """Raise ConnectionError if the client has closed its socket, so that no work is done for nobody."""
-        if self._writer.is_closing():
-            raise ConnectionError("the connection is closed")
-        found = select.poll()
-        found.register(self._writer.get_extra_info("socket"), 0)
-        if found.poll(0):
-            raise ConnectionError("the client has disconnected")
-
-    def _failed(self, error: Exception) -> bytes:
-        """Return the answer to a request that failed with ``error``. Log the error if it is a defect."""
-        if isinstance(error, RingfenceError):
-            return _error(str(error))
-        self._log.exception("control.defect")
-        return _error(f"a defect in ringfence ({type(error).__name__}); see the daemon's log")
-
-    def _rest(self, places: Sequence[asyncio.Semaphore], pause: float) -> None:
-        """Release places after ``pause`` seconds. Root's places are so many that their rest delays nobody."""
-        if places:
-            for share in self._shares:
-                share.resting += 1
-            asyncio.get_running_loop().call_later(pause, _release, places, self._shares)
-
-
-def _release(places: Iterable[asyncio.Semaphore], shares: Iterable[_Share]) -> None:
-    for place in places:
-        place.release()
-    for share in shares:
-        share.resting -= 1
-
-
-def _error(text: str) -> bytes:
-    return json.dumps({"error": text}).encode() + b"\n"
+def credentials_of(connection: socket.socket) -> bytes:
+    """Return what the kernel reports of the other end: the process, the user and the group (CREDENTIALS)."""
+    return connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class RingfenceError(Exception):
-    """The base class of all these exceptions.
+    """The base class of all exceptions that ringfence raises on purpose.
 
     If an exception of any other class ends a program, ringfence has a defect.
     """
@@ -116,7 +116,7 @@ class HangingError(NoAnswerError):
     """A daemon runs, but does not answer at all: it is stopped, or waits for something without end.
 
     ``state`` is the part of the message about the daemon. ``request`` is a sentence about what becomes of the
-    request. ``is_known``: this program has met it before.
+    request. ``is_known``: this program has had this error before.
     """
 
     def __init__(self, state: str, request: str, *, is_known: bool = False) -> None:
@@ -140,7 +140,7 @@ class Exit(IntEnum):
 
 
 def error_lines(error: RingfenceError) -> tuple[list[str], Exit]:
-    """Return the lines to print for an error, and the exit code."""
+    """Return the lines to print for an error, and the exit code of the command."""
     if isinstance(error, ConfigError):
         return [f"{error.where}:", *(f"  {problem}" for problem in error.problems)], Exit.USAGE
     if isinstance(error, NotRecordedError):

@@ -18,7 +18,7 @@ _UNCHANGED = 0xFFFF_FFFF  # an invalid number: setfsuid and setfsgid then only r
 
 @frozen
 class FileUser:
-    """A user, and the only group with which files are used for this user."""
+    """The user id and the one group id with which root opens files for another user."""
 
     uid: int
     gid: int
@@ -26,7 +26,7 @@ class FileUser:
 
 @contextmanager
 def acting_as(user: FileUser) -> Iterator[None]:
-    """Use files with the rights of ``user`` alone, in this thread, until the block ends.
+    """Open files with the rights of ``user`` alone, in this thread, until the block ends.
 
     Do nothing if this process is not root, or if the user is root. Raise PermissionError if root may not take
     the rights of others (it lacks CAP_SETUID or CAP_SETGID). All other rights of root stay, for example to

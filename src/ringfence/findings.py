@@ -5,7 +5,7 @@ from attrs import frozen
 
 @frozen
 class Finding:
-    """One line: the subject, its state, and a detail or fix.
+    """One result of a check of this host: the subject, its state, and a detail or fix.
 
     ``right`` is True if the state is right, False if it is wrong, None if it is unknown or may be intended.
     """

@@ -83,7 +83,7 @@ class Record:
 
     @classmethod
     def of(cls, ban: Ban, renew_at: float = inf, seen: int = 0) -> "Record":
-        """Return the record of a ban."""
+        """Return the ledger's record of ``ban``; ``renew_at`` and ``seen`` are those of :class:`Record`."""
         return cls(**dict(zip(_KEPT, _kept(ban), strict=True)), renew_at=renew_at, seen=seen)
 
 
@@ -113,30 +113,30 @@ def network_of(key: int) -> tuple[Network, Scope]:
 
 
 def scope_of(key: int) -> Scope:
-    """Return the scope of a ban."""
+    """Return the scope (which traffic a ban drops) that the key of a ban encodes."""
     return _SCOPES[(key & _KIND) >> 1]
 
 
 def ban_of(key: int, record: Record) -> Ban:
-    """Return the ban of a record, without its attempts."""
+    """Return the ban that ``key`` and ``record`` describe, without its attempts, which are not in memory."""
     network, scope = network_of(key)
     return Ban(network, scope=scope, **dict(zip(_KEPT, _kept(record), strict=True)))
 
 
 def _widened(key: int, length: int) -> int:
-    """Return the key of the network with this prefix length around the network of ``key``."""
+    """Return the key of the wider network with the prefix length ``length`` that contains that of ``key``."""
     host_bits = BITS[6 if key & 1 else 4] - length
     address = key >> _KIND_BITS + _LENGTH_BITS
     return (address >> host_bits << host_bits << _LENGTH_BITS | length) << _KIND_BITS | key & _KIND
 
 
 def parts_of(key: int) -> tuple[int, int, int]:
-    """Return the IP version, the address and the prefix length of a key, as numbers."""
+    """Return the IP version (4 or 6), the address as a number, and the prefix length that a key encodes."""
     return 6 if key & 1 else 4, key >> _KIND_BITS + _LENGTH_BITS, key >> _KIND_BITS & _LENGTH
 
 
 class PendingBan(NamedTuple):
-    """A ban that the kernel has refused, and what is known of it."""
+    """A ban that the kernel has refused and that is tried again, and whether it is news when it succeeds."""
 
     ban: Ban
     news: News
@@ -168,9 +168,9 @@ class Ledger:
     # -- what the detector reads
 
     def scopes(self, subject: int, now: float, *, friend: bool) -> list[Scope]:
-        """Return the scopes in which a subject is banned.
+        """Return the scopes (kinds of dropped traffic) in which an address or a network is banned.
 
-        ``subject`` is the key of its network with the scope ``full``, and ``now`` is in monotonic seconds.
+        ``subject`` is the key of this network with the scope ``full``, and ``now`` is in monotonic seconds.
         A subject is banned by a confirmed ban of a network that contains it, by an assumed ban of the subject
         or of the prefix around it, or by a pending ban of the subject itself. With ``friend``, the subject is
         a friend's address, and bans of wider networks that do not apply to friends are ignored.
@@ -193,8 +193,9 @@ class Ledger:
         return found
 
     def _is_unconfirmed(self, subject: int, scope: Scope, now: float) -> bool:
-        """Whether a pending or assumed ban with ``scope`` applies to a subject.
+        """Whether a ban with ``scope`` that the kernel has not acknowledged applies to a subject.
 
+        Such bans are pending (refused, tried again) or assumed (decided, but no kernel enforces them).
         A single address of a /64 is a subject if it is a friend. An assumed ban of the /64 exempts it.
         """
         key = subject | _NUMBERS[scope] << 1
@@ -208,7 +209,7 @@ class Ledger:
     # -- confirmed bans
 
     def __len__(self) -> int:
-        """The number of confirmed bans, including expired ones that are not removed yet."""
+        """The number of bans that the kernel has acknowledged, including expired ones not yet removed."""
         return len(self._records)
 
     def __contains__(self, key: int) -> bool:
@@ -216,7 +217,7 @@ class Ledger:
         return key in self._records
 
     def get(self, key: int) -> Record | None:
-        """Return the record of a key, or None."""
+        """Return the record of the acknowledged ban with this key; None if there is none."""
         return self._records.get(key)
 
     def put(self, key: int, record: Record) -> None:
@@ -235,7 +236,7 @@ class Ledger:
             self._ends[slot] += 1
 
     def pop(self, key: int) -> Record | None:
-        """Remove and return the record of a key; None if it has no record."""
+        """Remove and return the record of the acknowledged ban with this key; None if there is none."""
         record = self._records.pop(key, None)
         if record is None:
             return None
@@ -252,13 +253,13 @@ class Ledger:
         return record
 
     def clear(self) -> None:
-        """Forget the confirmed and the pending bans; the assumed ones are in no kernel, so they stay."""
+        """Forget the bans that the kernel has acknowledged or refused; keep those that no kernel enforces."""
         for kept in (self._records, self._pending, self._shapes, self._kinds, self._ends, self._unchecked):
             kept.clear()
         self._expired = 0
 
     def shift(self, seconds: float) -> None:
-        """Move all times by ``seconds``, because the clock was set."""
+        """Add ``seconds`` to all times of bans, because the wall clock was set by so much."""
         for record in self._records.values():
             record.since += seconds
             record.expires += seconds
@@ -274,7 +275,7 @@ class Ledger:
         self._assumed = {key: expires + seconds for key, expires in self._assumed.items()}
 
     def alive(self, now: float) -> int:
-        """Return how many bans have time left. The number may be too high by up to :attr:`uncertainty`."""
+        """Return how many acknowledged bans have time left at ``now``, or up to :attr:`uncertainty` more."""
         slot = _slot(now)
         if slot < self._slot:  # the clock was set back
             ends = Counter(_slot(record.expires) for record in self._records.values())
@@ -296,9 +297,9 @@ class Ledger:
         return self._ends[self._slot] + self._ends[self._slot + 1]
 
     def covering(self, network: Network, scope: Scope, now: float) -> list[int]:
-        """Return the keys of the confirmed bans of ``scope`` whose network contains ``network``.
+        """Return the keys of the acknowledged bans of ``scope`` whose network contains ``network``.
 
-        Expired ones are left out. The widest network comes first.
+        Bans that expired before ``now`` (epoch seconds) are left out. The widest network comes first.
         """
         key, own = key_of(network, scope), network.prefixlen
         lengths = [length for _, one, found in self._in_use(key & 1) if one is scope for length in found]
@@ -319,7 +320,7 @@ class Ledger:
         return known
 
     def within(self, network: Network, scope: Scope) -> list[int]:
-        """Return the keys of the confirmed bans of ``scope`` whose network is ``network`` or lies within it.
+        """Return the keys of the acknowledged bans of ``scope`` of ``network`` and of networks within it.
 
         This goes through all records, unless ``network`` is a single address.
         """
@@ -336,19 +337,19 @@ class Ledger:
         ]
 
     def keys(self) -> Iterable[int]:
-        """Return the keys of all confirmed bans."""
+        """Return the keys of all bans that the kernel has acknowledged."""
         return self._records.keys()
 
     def items(self) -> Iterable[tuple[int, Record]]:
-        """Return the keys of all confirmed bans with their records."""
+        """Return the key and the record of each ban that the kernel has acknowledged."""
         return self._records.items()
 
     def latest(self, most: int) -> list[tuple[int, Record]]:
-        """Return the keys and records that were stored last, at most ``most``, the latest first."""
+        """Return the keys and records of the ``most`` bans acknowledged last, the latest first."""
         return list(islice(reversed(self._records.items()), most))
 
     def due(self, now: float) -> tuple[list[int], list[int]]:
-        """Check the next ``_SLICE`` records; return the keys of expired bans, and of bans to renew.
+        """Check the next ``_SLICE`` bans at ``now``; return the keys of expired ones, and of those to renew.
 
         Repeated calls check all records, and then begin again.
         """
@@ -365,7 +366,7 @@ class Ledger:
         return over, renew
 
     def soonest(self, network: Network, scope: Scope, most: int) -> list[tuple[float, int]]:
-        """Return the ends and the keys of the bans that end first, at most ``most`` of them.
+        """Return the ends (epoch seconds) and the keys of the ``most`` bans that end first.
 
         Only bans with the IP version and the prefix length of ``network`` and with the scope ``scope`` are
         returned, because a backend may have one set for each combination of these. If no ban has this prefix
@@ -379,7 +380,7 @@ class Ledger:
     # -- confirmed and pending bans
 
     def ban(self, key: int) -> Ban | None:
-        """Return the ban with that key, or None.
+        """Return the ban with that key, acknowledged or refused by the kernel; None if there is none.
 
         A confirmed ban is returned without its attempts, a pending one as it was when the kernel refused it.
         """
@@ -390,11 +391,11 @@ class Ledger:
         return pending.ban if pending is not None else None
 
     def all_keys(self) -> list[int]:
-        """Return the keys of all confirmed and pending bans."""
+        """Return the keys of all bans that the kernel has acknowledged, and of those that are tried again."""
         return [*self._records, *self._pending]
 
     def overlapping(self, network: Network, now: float) -> list[int]:
-        """Return the keys of the bans that have an address in common with ``network``."""
+        """Return the keys of the bans at ``now`` that have an address in common with ``network``."""
         found = [key for key in self._pending if overlap(network_of(key)[0], network)]
         for scope in Scope:
             found += self.covering(network, scope, now)
@@ -402,7 +403,7 @@ class Ledger:
         return found
 
     def is_forced(self, key: int) -> bool:
-        """Whether an administrator forced a ban."""
+        """Whether an administrator forced (``ban --force``) the ban with that key."""
         ban = self.ban(key)
         return ban is not None and ban.forced
 
@@ -431,14 +432,14 @@ class Ledger:
         return self._pending.pop(key, None) is not None
 
     def expire_pending(self, now: float) -> list[PendingBan]:
-        """Forget the pending bans whose time is over, and return them."""
+        """Forget the refused bans that have ended before ``now`` (epoch seconds), and return them."""
         over = [key for key, (ban, _) in self._pending.items() if ban.expires <= now]
         return [self._pending.pop(key) for key in over]
 
     # -- assumed bans
 
     def assume(self, subject: Network, scope: Scope, expires: float) -> None:
-        """Count a subject or prefix as banned until ``expires``, although no kernel enforces it."""
+        """Count a network as banned until ``expires`` (epoch seconds), although no kernel enforces that."""
         self._assumed[key_of(subject, scope)] = expires
         self._assumed_lengths.add(subject.prefixlen)
         self._next_expiry = min(self._next_expiry, expires)
@@ -448,16 +449,16 @@ class Ledger:
                 del self._assumed[key]
 
     def assumed(self, now: float) -> set[tuple[Network, Scope]]:
-        """Return the subjects and prefixes with an assumed ban that has time left, each with its scope."""
+        """Return the networks (and scopes) that count as banned at ``now`` though no kernel enforces it."""
         return {network_of(key) for key, expires in self._assumed.items() if expires > now}
 
     def discard_assumed(self, subject: Network) -> None:
-        """Forget the assumed bans of a subject or prefix, whatever their scope."""
+        """Forget the bans of a network that no kernel enforces (:meth:`assume`), whatever their scope."""
         for scope in Scope:
             self._assumed.pop(key_of(subject, scope), None)
 
     def expire_assumed(self, now: float) -> None:
-        """Forget the assumed bans whose time is over, at most once in ``_EXPIRE_EVERY`` seconds."""
+        """Forget the bans of :meth:`assume` that have ended, at most once in ``_EXPIRE_EVERY`` seconds."""
         if now >= self._next_expiry:
             self._assumed = {key: expires for key, expires in self._assumed.items() if expires > now}
             first = min(self._assumed.values(), default=inf)

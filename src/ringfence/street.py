@@ -104,14 +104,14 @@ SETTINGS = {
     "metrics": "metrics",
     "publish": "publish",
 }
-"""The tables of ringfence.toml that features have: the feature of each, in the order of ``config show``.
+"""The tables of ringfence.toml that belong to features, each with its feature, as ``config show`` sorts them.
 
 A table whose name begins with ``asterisk.`` is in each ``[[asterisk]]``, and one whose name begins with
 ``firewall.`` in ``[firewall]``.
 """
 
 NEEDS = dict.fromkeys(("allow.countries", "deny.countries", "fence.countries"), "geo")
-"""The keys of other tables that need a feature, with this feature."""
+"""The keys of ringfence.toml in tables of other parts that need a feature, each with this feature."""
 
 _FOLDER = "ringfence.features"
 
@@ -128,23 +128,23 @@ class Command(NamedTuple):
 
 @cache
 def present() -> tuple[str, ...]:
-    """Return the names of the features that this copy has."""
+    """Return the names of the features that this installation of ringfence has, in the order of STREET."""
     return tuple(name for name in STREET if _is_package(_FOLDER) and _is_package(f"{_FOLDER}.{name}"))
 
 
 def _is_package(name: str) -> bool:
-    """Whether a package has its ``__init__.py``: Python leaves folders with nothing but bytecode."""
+    """Whether the package ``name`` has its ``__init__.py``. A removed one may leave a folder of bytecode."""
     spec = find_spec(name)
     return spec is not None and spec.origin is not None
 
 
 def reason(feature: str) -> str:
-    """Return why something does not work without a feature, and what to do."""
+    """Return a message that the feature with this name is not installed, with the fix."""
     return f"{feature} is not installed; fix: install all of ringfence"
 
 
 def modules(kind: str) -> Iterator[Any]:
-    """Yield the module ``kind`` of each feature that this copy has, if the feature has one."""
+    """Yield the module ``kind`` (such as ``alarms``) of each installed feature that has such a module."""
     for name in present():
         module = f"{_FOLDER}.{name}.{kind}"
         if find_spec(module):
@@ -152,12 +152,12 @@ def modules(kind: str) -> Iterator[Any]:
 
 
 def functions(kind: str, name: str) -> Iterator[Any]:
-    """Yield the function ``name`` of each module ``kind`` that has it."""
+    """Yield the function ``name`` of the module ``kind`` of each installed feature that has it."""
     return (getattr(module, name) for module in modules(kind) if hasattr(module, name))
 
 
 def commands() -> dict[str, Command]:
-    """Return the commands of the features that this copy has, by name."""
+    """Return the commands of the installed features, by name."""
     found: dict[str, Command] = {}
     for name in present():
         found |= getattr(import_module(f"{_FOLDER}.{name}"), "COMMANDS", {})
@@ -166,9 +166,9 @@ def commands() -> dict[str, Command]:
 
 @cache
 def settings(inside: str = "") -> dict[str, Any]:
-    """Return the module ``settings`` of each feature that this copy has, by its table in ringfence.toml.
+    """Return the module ``settings`` of each installed feature, by the feature's table in ringfence.toml.
 
-    With ``inside``, return those of the tables in that table, by their names in it.
+    With ``inside``, such as ``firewall``, return those of the tables in that table, by their names in it.
     """
     found: dict[str, Any] = {}
     for path, name in SETTINGS.items():

@@ -34,7 +34,7 @@ _REFUSED = (
 
 
 def start_aside(action: Callable[[], object], name: str) -> None:
-    """Run ``action`` in a thread that the process does not wait for at its end. Raise StartError."""
+    """Run ``action`` in a new thread; the process may end before it. Raise StartError if it cannot start."""
     try:
         Thread(target=action, name=name, daemon=True).start()
     except (RuntimeError, MemoryError):
@@ -88,7 +88,7 @@ class ThreadedLoop(asyncio.SelectorEventLoop):
             self._wait_for_children()
 
     def _wait_for_children(self) -> None:
-        """Wait for child processes by their descriptors. Python 3.11 would start a thread for each child."""
+        """Make asyncio wait for child processes by their descriptors, not by a thread for each child."""
         try:
             os.close(os.pidfd_open(os.getpid()))
         except (AttributeError, OSError):  # before Linux 5.3
@@ -98,13 +98,13 @@ class ThreadedLoop(asyncio.SelectorEventLoop):
         asyncio.set_child_watcher(watcher)
 
     def close(self) -> None:
-        """Close the loop; later loops of this process wait for children as Python does."""
+        """Close the loop; later loops of this process wait for child processes as Python does by default."""
         super().close()
         if sys.version_info < (3, 12):
             asyncio.set_child_watcher(asyncio.ThreadedChildWatcher())  # the default
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109
-        """Wait for the shared threads. Unlike asyncio, start no further thread for that."""
+        """Wait until the loop's shared threads have ended. Unlike asyncio, start no thread for that."""
         self._shared.shutdown()
 
 

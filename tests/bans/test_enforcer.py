@@ -14,7 +14,8 @@ from ringfence.bans.unban import unban, unban_all
 from ringfence.detect.judgement import Decision
 from ringfence.detect.rules import DAY, HOUR, RETURN_WITHIN, RULES
 from ringfence.errors import ControlError, FirewallError, ProbeError, SetFullError, StoreError
-from ringfence.firewall.contract import Add, NetworkList
+from ringfence.firewall.contract import Add
+from ringfence.firewall.network_lists import NetworkList
 from ringfence.ledger import key_of
 from ringfence.values.ban import Ban, Origin, Scope
 from ringfence.values.friend import Friend, FriendReason

@@ -12,8 +12,9 @@ import pytest
 from ringfence.bans import filling
 from ringfence.bans.filling import SHORT, Filler
 from ringfence.errors import FirewallError
-from ringfence.firewall.contract import ListSteps, NetworkList
+from ringfence.firewall.contract import ListSteps
 from ringfence.firewall.memory import MemoryBackend
+from ringfence.firewall.network_lists import NetworkList
 from ringfence.values.network import Network
 
 FEW = [ip_network("192.0.2.1")]

@@ -85,6 +85,19 @@ def test_a_lost_ban_that_stays_refused_ends_with_its_time(world: World) -> None:
     assert world.in_store() == {}
 
 
+def test_a_removal_that_is_tried_again_keeps_how_the_ban_ended(world: World) -> None:
+    """If the kernel refuses a removal at first, the end that is reported is the one asked for."""
+    world.decide()
+    world.backend.refuses[SUBJECT] = FirewallError("no answer")
+    key = key_of(SUBJECT, Scope.FULL)
+    world.enforcer.apply(world.enforcer.book.unban_with_retry([key], BanEnd.DISPLACED))
+    assert world.ended == []
+    world.backend.refuses.clear()
+    world.wait(5)
+
+    assert world.ended == [(SUBJECT, Scope.FULL, BanEnd.DISPLACED)]
+
+
 def test_a_ban_that_expires_before_its_removal_is_over_once(world: World) -> None:
     """If the kernel refuses to remove a ban until the ban has expired, only that end is reported."""
     world.decide()

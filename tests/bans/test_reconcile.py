@@ -22,7 +22,8 @@ from ringfence.detect.detector import Detector
 from ringfence.detect.rules import DAY, HOUR, RULES
 from ringfence.errors import FirewallError, SetFullError
 from ringfence.firewall import make_backend
-from ringfence.firewall.contract import Backend, FirewallPlan, NetworkList
+from ringfence.firewall.contract import Backend, FirewallPlan
+from ringfence.firewall.network_lists import NetworkList
 from ringfence.ledger import key_of
 from ringfence.store.database import Store
 from ringfence.values.ban import Origin, Scope

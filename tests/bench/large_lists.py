@@ -44,7 +44,7 @@ _FILL = """
 import json, time
 from ipaddress import ip_network
 from ringfence.firewall.nftables.backend import NftablesBackend
-from ringfence.firewall.contract import NetworkList
+from ringfence.firewall.network_lists import NetworkList
 backend = NftablesBackend()
 backend.open()
 networks = [ip_network((0x20000000 + 512 * n, 24)) for n in range({number})]

@@ -19,7 +19,8 @@ from ringfence.alarms import AlarmRecord
 from ringfence.cli import why
 from ringfence.cli.screen import Screen
 from ringfence.explain.as_json import document
-from ringfence.firewall.contract import AskingRation, FirewallPlan, LimitMode, Ration
+from ringfence.firewall.contract import FirewallPlan
+from ringfence.firewall.limits import AskingRation, LimitMode, Ration
 from ringfence.store.bans import RecordedBan
 from ringfence.values.ban import BanEnd
 from ringfence.values.entry import ListKind

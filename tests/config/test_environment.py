@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tests.support.daemon import Guard
 
 from ringfence.config.converters import Paths, SipPort
-from ringfence.config.loader import PREFIX, key_of, load_what_is_right, overridden, parse, variable_of
+from ringfence.config.environment import PREFIX, key_of, overridden, variable_of
+from ringfence.config.loader import load_what_is_right, parse
 from ringfence.config.schema import Settings, keys_of
 from ringfence.errors import ConfigError
 from ringfence.features.geo.settings import GeoSettings

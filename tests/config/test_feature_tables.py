@@ -10,7 +10,7 @@ from tests.docs.pages import rows_of, section_of, text_of
 from ringfence import street
 from ringfence.config.converters import toml_of
 from ringfence.config.effective import Value, ValueOrigin, effective
-from ringfence.config.loader import variable_of
+from ringfence.config.environment import variable_of
 from ringfence.config.schema import Settings
 from ringfence.errors import ConfigError
 

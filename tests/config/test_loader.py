@@ -61,7 +61,8 @@ from ringfence.features.geo.settings import GeoSettings
 from ringfence.features.limiter.settings import LimitSettings
 from ringfence.features.ration.settings import RationSettings
 from ringfence.firewall import BACKENDS
-from ringfence.firewall.contract import BanAction, LimitMode
+from ringfence.firewall.contract import BanAction
+from ringfence.firewall.limits import LimitMode
 from ringfence.values.secret import Secret
 
 CLEAR = "hunter2-correct-horse"

@@ -29,15 +29,9 @@ from ringfence.config.schema import (
 from ringfence.features.geo.settings import GeoSettings
 from ringfence.features.limiter.settings import LimitSettings
 from ringfence.features.ration.settings import RationSettings
-from ringfence.firewall.contract import (
-    AskingRation,
-    BanAction,
-    FirewallPlan,
-    Limit,
-    LimitMode,
-    Ports,
-    Ration,
-)
+from ringfence.firewall.contract import BanAction, FirewallPlan
+from ringfence.firewall.limits import AskingRation, Limit, LimitMode, Ration
+from ringfence.firewall.ports import Ports
 from ringfence.lists.entries import CONFIGURATION
 from ringfence.netlink.nflog import GROUP
 from ringfence.values.ban import Scope

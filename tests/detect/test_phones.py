@@ -6,9 +6,9 @@ import pytest
 from attrs import evolve
 from tests.detect.events import PBX, attempt, event
 
-from ringfence.detect import friend_attempts as phones_module
-from ringfence.detect.friend_attempts import AT_LEAST, FAILURES, QUIET, WITHIN, Phones
+from ringfence.detect import phones as phones_module
 from ringfence.detect.friends import Friends
+from ringfence.detect.phones import AT_LEAST, FAILURES, QUIET, WITHIN, Phones
 from ringfence.values.alarm import AlarmChange
 from ringfence.values.event import EventKind, SecurityEvent
 from ringfence.values.friend import Friend, FriendReason

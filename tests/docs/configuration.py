@@ -12,7 +12,7 @@ import attrs
 from tests.docs.pages import FOLDER, ROOT
 
 from ringfence.config.converters import HOOKS
-from ringfence.config.loader import variable_of
+from ringfence.config.environment import variable_of
 from ringfence.config.schema import RuleSettings, Settings, default_rules
 
 PAGE = FOLDER / "configuration.md"

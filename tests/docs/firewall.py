@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from tests.docs.pages import FOLDER
 
 from ringfence import street
-from ringfence.firewall.contract import FirewallPlan, NetworkList
+from ringfence.firewall.contract import FirewallPlan
+from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.stages import every_stage
 from ringfence.values.ban import Scope
 

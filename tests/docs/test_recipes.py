@@ -22,7 +22,15 @@ def having(pattern: str) -> set[str]:
 @pytest.mark.parametrize(
     ("recipe", "example", "more"),
     [
-        ("Add a field of a ban", r"\boffence\b", {"src/ringfence/store/file.py"}),
+        (
+            "Add a field of a ban",
+            r"\boffence\b",
+            {
+                "src/ringfence/store/file.py",
+                "src/ringfence/bans/book.py",
+                "src/ringfence/features/web/pages.py",
+            },
+        ),
         ("Add a way in which a ban ends early", r"\bDISPLACED\b", set()),
         ("Add a rule", r'"slow"', set()),
         ("Add a stage", r"\bSHORTEN\b", {"src/ringfence/features/hep/stage.py"}),

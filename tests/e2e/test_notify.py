@@ -18,7 +18,7 @@ from tests.support.daemon import Guard, ServedAmi, ami_server, until
 from tests.support.peers import Mailbox, mail_server, raw_server, web_server
 from tests.support.programs import program_service
 
-from ringfence.features.notify.guard import GRACE
+from ringfence.features.notify.delivery import GRACE
 
 APPRISE = str(Path(sys.executable).with_name("apprise"))
 KINDS = ("mail", "apprise", "hook")

@@ -15,17 +15,10 @@ from tests.support.netns import inside, run
 from tests.support.nflog import copies
 from tests.support.packets import OTHER, SIP, ban, behind, container_ends, drained_after, ends, opened, plan
 
-from ringfence.firewall.contract import (
-    NEAR,
-    SEGMENT,
-    AskingRation,
-    Backend,
-    FirewallPlan,
-    Limit,
-    LimitMode,
-    NetworkList,
-    Ports,
-)
+from ringfence.firewall.contract import Backend, FirewallPlan
+from ringfence.firewall.limits import NEAR, SEGMENT, AskingRation, Limit, LimitMode
+from ringfence.firewall.network_lists import NetworkList
+from ringfence.firewall.ports import Ports
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 

@@ -16,23 +16,21 @@ from ringfence.errors import FirewallError, SetFullError
 from ringfence.firewall import BACKENDS, make_backend
 from ringfence.firewall.contract import (
     Add,
-    AskingRation,
     Backend,
     BanAction,
     Change,
     Counters,
     FirewallPlan,
     Health,
-    Limit,
-    LimitMode,
-    NetworkList,
     Opened,
     Outcome,
-    Ports,
     Remove,
     whole_seconds,
 )
 from ringfence.firewall.ipset.backend import IpsetBackend
+from ringfence.firewall.limits import AskingRation, Limit, LimitMode
+from ringfence.firewall.network_lists import NetworkList
+from ringfence.firewall.ports import Ports
 from ringfence.values.ban import Scope
 from ringfence.values.network import Network
 

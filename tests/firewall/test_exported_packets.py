@@ -12,7 +12,8 @@ from tests.support.nflog import Copied, copies
 from tests.support.packets import SIP, ends, opened, plan
 
 from ringfence.features.hep.stage import PREFIX, stage
-from ringfence.firewall.contract import Backend, FirewallPlan, Ports
+from ringfence.firewall.contract import Backend, FirewallPlan
+from ringfence.firewall.ports import Ports
 from ringfence.firewall.stages import Stage
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]

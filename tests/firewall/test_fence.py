@@ -20,7 +20,9 @@ from tests.support.packets import (
     source_of,
 )
 
-from ringfence.firewall.contract import Backend, BanAction, FirewallPlan, LimitMode, NetworkList, Outsider
+from ringfence.firewall.contract import Backend, BanAction, FirewallPlan, Outsider
+from ringfence.firewall.limits import LimitMode
+from ringfence.firewall.network_lists import NetworkList
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 

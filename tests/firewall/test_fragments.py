@@ -13,15 +13,10 @@ from tests.support.nflog import copies
 from tests.support.packets import OTHER, SIP, ban, ends, opened, plan
 
 from ringfence.errors import FirewallError
-from ringfence.firewall.contract import (
-    FRAGMENTS,
-    REQUEST_PREFIX,
-    Backend,
-    FirewallPlan,
-    NetworkList,
-    Requirement,
-)
+from ringfence.firewall.contract import FRAGMENTS, REQUEST_PREFIX, Backend, FirewallPlan, Requirement
+from ringfence.firewall.ipset import installation as ipset_installation
 from ringfence.firewall.ipset import iptables
+from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.nftables import installation
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
@@ -42,7 +37,7 @@ def backend(request: pytest.FixtureRequest, netns: None) -> Iterator[Backend]:
 @pytest.fixture
 def lacking(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the kernel lack the extensions that reassemble packets."""
-    monkeypatch.setattr(iptables, "_REASSEMBLING_EXTENSIONS", ("gone",))
+    monkeypatch.setattr(ipset_installation, "_REASSEMBLING_EXTENSIONS", ("gone",))
     monkeypatch.setattr(installation, "REASSEMBLING", "gone")
 
 
@@ -117,8 +112,8 @@ def test_without_any_support_bans_still_work(
     backend: Backend, far: str, cable: Cable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A kernel that can neither reassemble nor drop fragments passes them; `check` shows it."""
-    monkeypatch.setattr(iptables, "_REASSEMBLING_EXTENSIONS", ("gone",))
-    monkeypatch.setattr(iptables, "_FRAGMENT_EXTENSIONS", dict.fromkeys((4, 6), ("gone",)))
+    monkeypatch.setattr(ipset_installation, "_REASSEMBLING_EXTENSIONS", ("gone",))
+    monkeypatch.setattr(ipset_installation, "_FRAGMENT_EXTENSIONS", dict.fromkeys((4, 6), ("gone",)))
     monkeypatch.setattr(installation, "REASSEMBLING", "gone")
     monkeypatch.setattr(installation, "DROPPING", "gone")
     plan(backend, FirewallPlan())

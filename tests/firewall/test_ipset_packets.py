@@ -20,9 +20,10 @@ from tests.support.packets import (
     plan,
 )
 
-from ringfence.firewall.contract import FirewallPlan, Limit, LimitMode
+from ringfence.firewall.contract import FirewallPlan
 from ringfence.firewall.ipset import iptables, matches
 from ringfence.firewall.ipset.backend import IpsetBackend
+from ringfence.firewall.limits import Limit, LimitMode
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 PREVIOUS = """\

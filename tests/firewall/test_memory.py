@@ -4,18 +4,10 @@ from ipaddress import ip_network
 
 from tests.support.lists import write_list
 
-from ringfence.firewall.contract import (
-    Add,
-    Counters,
-    Element,
-    FirewallPlan,
-    Health,
-    Limit,
-    LimitMode,
-    NetworkList,
-    Opened,
-)
+from ringfence.firewall.contract import Add, Counters, Element, FirewallPlan, Health, Opened
+from ringfence.firewall.limits import Limit, LimitMode
 from ringfence.firewall.memory import MemoryBackend
+from ringfence.firewall.network_lists import NetworkList
 from ringfence.values.ban import Scope
 from ringfence.values.network import Network
 

@@ -7,8 +7,9 @@ from tests.support.cable import CABLES, Cable
 from tests.support.netns import run
 from tests.support.packets import SIP, ban, datagram, ends, flood, plan
 
-from ringfence.firewall.contract import FirewallPlan, Limit, LimitMode
-from ringfence.firewall.nftables import ruleset
+from ringfence.firewall.contract import FirewallPlan
+from ringfence.firewall.limits import Limit, LimitMode
+from ringfence.firewall.nftables import limits
 from ringfence.firewall.nftables.backend import NftablesBackend
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
@@ -27,7 +28,7 @@ def test_strangers_pass_a_full_limiter_and_are_counted(
     backend: NftablesBackend, far: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the limiter has no room for a source, its packets pass, and are counted as such."""
-    monkeypatch.setattr(ruleset, "MOST_LIMITED", 4)
+    monkeypatch.setattr(limits, "MOST_LIMITED", 4)
     plan(backend, FirewallPlan(limit=Limit(LimitMode.ENFORCE, rate=1, burst=5)))
     cable = CABLES["IPv4"]
     arrived = 0

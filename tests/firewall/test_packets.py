@@ -33,20 +33,11 @@ from tests.support.packets import (
     source_of,
 )
 
-from ringfence.firewall.contract import (
-    PASSING,
-    Add,
-    Backend,
-    BanAction,
-    FirewallPlan,
-    Flooder,
-    Limit,
-    LimitMode,
-    NetworkList,
-    Ports,
-    Remove,
-)
-from ringfence.firewall.ipset import iptables_rules
+from ringfence.firewall.contract import Add, Backend, BanAction, FirewallPlan, Flooder, Remove
+from ringfence.firewall.ipset import limits
+from ringfence.firewall.limits import Limit, LimitMode
+from ringfence.firewall.network_lists import PASSING, NetworkList
+from ringfence.firewall.ports import Ports
 from ringfence.values.ban import Scope
 
 if TYPE_CHECKING:
@@ -443,7 +434,7 @@ def test_one_stream_carries_no_more_than_the_burst(backend: Backend, far: str, c
                 with suppress(TimeoutError):
                     octets += len(accepted.recv(1 << 20))
             took = time.monotonic() - begun
-    second, refills = iptables_rules.byte_budget(limit)
+    second, refills = limits.byte_budget(limit)
     assert 2000 < octets <= 1024 * second * (1 + refills + took)
     assert backend.counters().limiter_drops > 0
     [flooder] = backend.flooders()

@@ -11,8 +11,9 @@ from tests.support.netns import run
 from tests.support.packets import opened
 
 from ringfence.errors import ProbeError
-from ringfence.firewall.contract import PROBE_PORT, Add, BanAction, FirewallPlan, Limit, LimitMode
+from ringfence.firewall.contract import PROBE_PORT, Add, BanAction, FirewallPlan
 from ringfence.firewall.ipset.backend import IpsetBackend
+from ringfence.firewall.limits import Limit, LimitMode
 from ringfence.firewall.memory import MemoryBackend
 from ringfence.firewall.nftables.backend import NftablesBackend
 from ringfence.firewall.probe import Check, Direction, Verification, verify
@@ -241,7 +242,7 @@ def test_bans_of_nftables_are_verified_for_each_plan(tables: NftablesBackend, pl
     [
         ("flush chain inet ringfence prerouting", r"a packet from .*IPv4\) got through.*`nft list ruleset`"),
         ("flush chain inet ringfence output", r"a packet to .*IPv4\) got through.*`nft list ruleset`"),
-        ("flush chain inet ringfence to6_ban", r"a packet to .*IPv6\) got through"),
+        ("flush chain inet ringfence to6_full", r"a packet to .*IPv6\) got through"),
     ],
 )
 def test_a_packet_passing_nftables_is_reported(tables: NftablesBackend, damage: str, message: str) -> None:

@@ -14,7 +14,10 @@ from tests.support.netns import inside
 from tests.support.nflog import copies
 from tests.support.packets import OTHER, SIP, ban, behind, container_ends, drained_after, ends, opened, plan
 
-from ringfence.firewall.contract import SERVED, Backend, FirewallPlan, LimitMode, NetworkList, Ports, Ration
+from ringfence.firewall.contract import SERVED, Backend, FirewallPlan
+from ringfence.firewall.limits import LimitMode, Ration
+from ringfence.firewall.network_lists import NetworkList
+from ringfence.firewall.ports import Ports
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 

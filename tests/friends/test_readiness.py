@@ -2,7 +2,7 @@
 
 import pytest
 
-from ringfence.friends.registry import (
+from ringfence.friends.startup import (
     AFTER_LISTENING,
     IN_ALL,
     LIMITS_IN_ALL,

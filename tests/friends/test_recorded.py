@@ -15,7 +15,7 @@ from tests.friends.world import (
 )
 
 from ringfence.detect.friends import AUTHENTICATED_FOR
-from ringfence.friends.registry import MOST_ADDRESSES, RENEW_EVERY
+from ringfence.friends.recorded import MOST_ADDRESSES, RENEW_EVERY
 
 PHONE, OTHER = "192.0.2.7", "192.0.2.8"
 
@@ -74,7 +74,7 @@ def test_a_reason_that_is_renewed_keeps_its_beginning(world: World) -> None:
 
 def test_reasons_beyond_the_limit_are_discarded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Data about friends is reduced to the kept friends when it exceeds twice the limit."""
-    monkeypatch.setattr("ringfence.friends.registry.MOST", 5)
+    monkeypatch.setattr("ringfence.friends.recorded.MOST", 5)
     world = World(Shelf())
     world.keeping.friends._most = 5
     for last in range(1, 20):

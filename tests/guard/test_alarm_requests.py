@@ -13,7 +13,7 @@ import pytest
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
 from ringfence.clock import Clock
-from ringfence.control import PEER, Encoded, Peer
+from ringfence.control_server import PEER, Encoded, Peer
 from ringfence.errors import ControlError
 from ringfence.guard.firewall_side import KeptAlarms
 from ringfence.guard.requests import AlarmRequests

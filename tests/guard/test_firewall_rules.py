@@ -12,8 +12,11 @@ from ringfence.config.schema import AsteriskSettings
 from ringfence.errors import FirewallError
 from ringfence.features.fence.settings import FenceSettings
 from ringfence.features.limiter.settings import LimitSettings
-from ringfence.firewall.contract import LimitMode, NetworkList, Opened, Ports
-from ringfence.friends.registry import StartupGate
+from ringfence.firewall.contract import Opened
+from ringfence.firewall.limits import LimitMode
+from ringfence.firewall.network_lists import NetworkList
+from ringfence.firewall.ports import Ports
+from ringfence.friends.startup import StartupGate
 from ringfence.guard import firewall_manager
 from ringfence.guard.firewall_manager import SipSockets, WantedRules, find_sip_sockets
 from ringfence.host.listening import ListeningPorts

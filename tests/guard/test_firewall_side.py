@@ -13,7 +13,8 @@ from tests.support.world import START
 from ringfence.config.converters import Interface
 from ringfence.errors import StoreError
 from ringfence.features.limiter.settings import LimitSettings
-from ringfence.firewall.contract import LimitMode, NetworkList
+from ringfence.firewall.limits import LimitMode
+from ringfence.firewall.network_lists import NetworkList
 from ringfence.values.ban import Ban, Origin
 from ringfence.values.friend import Friend
 

@@ -14,7 +14,8 @@ from tests.support.attempts import ATTEMPT, attempts, ban_of
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import AlarmEvent
 from ringfence.ban_facts import Over, Placed
-from ringfence.control import LINE_KINDS, PEER, Peer
+from ringfence.control import LINE_KINDS
+from ringfence.control_server import PEER, Peer
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.errors import ControlError
 from ringfence.guard import followers as module

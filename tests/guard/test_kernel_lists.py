@@ -15,7 +15,8 @@ from ringfence.config.converters import SetSize
 from ringfence.detect.friends import identity_of
 from ringfence.detect.judgement import guessing
 from ringfence.detect.observation import MANY
-from ringfence.firewall.contract import PASSING, ListSteps, NetworkList
+from ringfence.firewall.contract import ListSteps
+from ringfence.firewall.network_lists import PASSING, NetworkList
 from ringfence.lists.prefixes import Prefixes
 from ringfence.values.network import Network
 from ringfence.values.packet import Challenge

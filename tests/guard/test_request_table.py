@@ -15,9 +15,9 @@ from tests.support.kept import kept
 from tests.support.kept import settings as configured
 from tests.support.users import VALID
 
-from ringfence import control
+from ringfence import control_server
 from ringfence.config.schema import Settings
-from ringfence.control import Peer
+from ringfence.control_server import Peer
 from ringfence.errors import ControlError, RingfenceError
 from ringfence.features.feeds.denied import Feeds
 from ringfence.features.feeds.guard import FeedReporter
@@ -101,7 +101,7 @@ def test_a_malformed_field_is_named(do: str, request_: dict[str, Any], why: str)
 
 
 @pytest.fixture(name="handlers", scope="module")
-def _handlers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, control.Handler]]:
+def _handlers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, control_server.Handler]]:
     """Return the handlers of a real firewall side, store and lists, behind the gate."""
     folder = tmp_path_factory.mktemp("gate")
     with kept(folder, configured()) as made:
@@ -142,7 +142,7 @@ def _handlers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, co
 )
 @given(data=st.data())
 def test_any_request_of_root_has_an_answer_or_an_error(
-    handlers: dict[str, control.Handler], data: st.DataObject
+    handlers: dict[str, control_server.Handler], data: st.DataObject
 ) -> None:
     """No JSON that the socket can deliver makes a handler of the daemon fail by a defect."""
     do = data.draw(st.sampled_from(sorted(handlers)))
@@ -155,7 +155,7 @@ def test_any_request_of_root_has_an_answer_or_an_error(
         return
 
     async def ask() -> None:
-        control.PEER.set(Peer(0, 1))
+        control_server.PEER.set(Peer(0, 1))
         answer = handlers[do](request)
         assert inspect.isawaitable(answer)
         answer = await answer

@@ -13,7 +13,7 @@ import pytest
 from tests.support.kept import Kept, kept, settings
 from tests.support.recorded import active
 
-from ringfence.control import Encoded
+from ringfence.control_server import Encoded
 from ringfence.errors import ControlError, StoreError
 from ringfence.firewall.contract import Counters
 from ringfence.guard.facts import FailureMemory

@@ -9,8 +9,8 @@ import pytest
 from tests.support.daemon import Guard
 from tests.support.netns import inside, neighbour, netns, run
 
-from ringfence.firewall.contract import NetworkList
 from ringfence.firewall.ipset.sets import list_set_name
+from ringfence.firewall.network_lists import NetworkList
 from ringfence.store.database import Store
 from ringfence.values.ban import Ban, Origin
 from ringfence.values.friend import Friend, FriendReason

@@ -20,7 +20,7 @@ from tests.support.guests import UNKNOWN, Attack, attacked, noticed
 from tests.support.programs import program_service
 from tests.support.users import ALICE, PAGE, READER, VALID, as_user, guard_with_users
 
-from ringfence import control
+from ringfence import control, control_server
 from ringfence.errors import ControlError
 from ringfence.guard.request_fields import PeerRole
 from ringfence.guard.request_table import PAGE_CHANGES, REQUESTS, WEB_USER, Rights
@@ -292,7 +292,7 @@ def test_idle_connections_stop_nobody(guard: Guard) -> None:
 
     assert results() == "1100: too many connections to the daemon are open; close some of them"
     assert answers == [False, ""]
-    assert most - before <= control.MOST_OF_USER + 5
+    assert most - before <= control_server.MOST_OF_USER + 5
     assert guard.running
     until(lambda: files(guard) <= before + 5, "the connections are closed")
     assert refusal(guard, PAGE, "status") == ""
@@ -335,7 +335,7 @@ def test_unread_answers_take_little_memory(guard: Guard) -> None:
     before = memory(guard)
 
     def attack() -> list[str]:
-        connections = idle(path, control.MOST_OF_USER)
+        connections = idle(path, control_server.MOST_OF_USER)
         for one in connections:
             with suppress(OSError):
                 one.sendall(b'{"do": "bans", "most": 20000}\n' * 4)
@@ -359,7 +359,7 @@ def test_unread_answers_take_little_memory(guard: Guard) -> None:
     guard.ask("unban", all=True)
 
     assert max(peaks) - before < 40_000_000
-    assert len(answers) == control.MOST_LISTS_OF_USER
+    assert len(answers) == control_server.MOST_LISTS_OF_USER
     assert all(answer.startswith('{"ok": ') for answer in answers)
     assert refusal(guard, PAGE, "status") == ""
 
@@ -370,7 +370,7 @@ def test_half_and_giant_requests_stop_nobody(guard: Guard) -> None:
     before = memory(guard)
 
     def attack() -> None:
-        connections = idle(path, control.MOST_OF_USER)
+        connections = idle(path, control_server.MOST_OF_USER)
         for number, one in enumerate(connections):
             one.settimeout(0.5)
             with suppress(OSError):

@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.support.kept import Kept
 
-from ringfence.friends.registry import LIMITS_IN_ALL, SourceReadiness
+from ringfence.friends.startup import LIMITS_IN_ALL, SourceReadiness
 from ringfence.guard.daemon import StartupWait
 
 

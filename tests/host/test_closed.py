@@ -17,7 +17,7 @@ from tests.support.netns import run
 from tests.support.segments import ACK, COOKIE_REQUEST, FORGED, RST, SYN, remote
 
 from ringfence.errors import HostError
-from ringfence.host.connections import MOST_AT_ONCE, Closed, ClosedSockets
+from ringfence.host.closed import MOST_AT_ONCE, Closed, ClosedSockets
 from ringfence.netlink.sock_diag import port_of, sockets
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
@@ -248,7 +248,7 @@ def test_a_user_with_the_units_capability_or_none_may_follow(capabilities: int) 
 # 38 is PR_SET_NO_NEW_PRIVS; capset takes a version, a pid, and two times three words.
 _FOLLOWER = """
 import ctypes, encodings.idna, os, socket, struct, sys, time
-from ringfence.host.connections import ClosedSockets
+from ringfence.host.closed import ClosedSockets
 libc, capabilities = ctypes.CDLL(None, use_errno=True), int(sys.argv[1])
 assert libc.prctl(8, 1, 0, 0, 0) == 0 == libc.prctl(38, 1, 0, 0, 0)
 os.setgroups([])

@@ -12,14 +12,13 @@ from tests.support.daemon import until
 from tests.support.netns import inside, neighbour, run
 
 from ringfence.errors import HostError
+from ringfence.host.closed import Closed, ClosedSockets
 from ringfence.host.connections import (
     FRESH,
     MOST_REMEMBERED,
     OLDEST,
     REMEMBERED,
     SOON,
-    Closed,
-    ClosedSockets,
     ConnectionTable,
     _Past,
 )

@@ -6,8 +6,8 @@ from ipaddress import ip_network
 import pytest
 
 from ringfence.alarm_codes import AlarmCode
+from ringfence.lists.compose import ComposedLists, ListNetworks, compose
 from ringfence.lists.entries import COMMAND, CONFIGURATION
-from ringfence.lists.manager import ComposedLists, ListNetworks, compose
 from ringfence.lists.prefixes import Prefixes
 from ringfence.values.entry import ListEntry, ListKind
 

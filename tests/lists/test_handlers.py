@@ -8,7 +8,7 @@ from tests.lists.world import At, configured, prefixes
 from tests.support.mmdb import write
 
 from ringfence.errors import ControlError
-from ringfence.lists.manager import ListNetworks
+from ringfence.lists.compose import ListNetworks
 from ringfence.values.entry import ListKind
 
 GATEWAY = ip_network("192.0.2.1")

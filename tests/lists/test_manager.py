@@ -16,7 +16,8 @@ from ringfence.errors import StoreError
 from ringfence.features.geo import regions as geo
 from ringfence.features.geo.regions import networks_of
 from ringfence.lists import manager
-from ringfence.lists.manager import ListNetworks, Lists
+from ringfence.lists.compose import ListNetworks
+from ringfence.lists.manager import Lists
 from ringfence.lists.prefixes import Prefixes
 from ringfence.values.entry import ListEntry, ListKind
 from ringfence.values.network import Network, pack

@@ -8,7 +8,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ringfence.control import Encoded
+from ringfence.control_server import Encoded
 from ringfence.lists.entries import CONFIGURATION, Configured
 from ringfence.lists.handlers import ListRequests
 from ringfence.lists.manager import Lists, OtherNetworks
@@ -17,7 +17,7 @@ from ringfence.store.database import Store
 from ringfence.values.entry import ListEntry, ListKind
 
 if TYPE_CHECKING:
-    from ringfence.lists.manager import ListNetworks
+    from ringfence.lists.compose import ListNetworks
 
 PATIENCE = 20.0
 

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from tests.parse.corpus import SOURCE
 from tests.support.captures import FORGED
 
+from ringfence.parse.chan_sip import parse_chan_sip
 from ringfence.parse.line_result import OpenMessage
-from ringfence.parse.notices import parse_chan_sip
 from ringfence.values.event import SecurityEvent
 
 END = b"' rejected because extension not found in context 'c'."

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ringfence.parse.log import begins_dump, end_of_dump
+from ringfence.parse.dump import begins_dump, end_of_dump
 from ringfence.parse.prefix import parse_prefix
 
 FIRST = b"[2026-11-20 06:05:22] ERROR[7] pjproject: \tx.c Error processing packet from 192.0.2.7:5060: x"

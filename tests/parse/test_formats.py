@@ -13,8 +13,9 @@ from tests.parse.corpus import FILES, SOURCE, samples
 from tests.parse.worst import FILLERS, HEADS, is_linear
 from tests.support.fail2ban import PYTHON, environment, tree, why_no_fail2ban
 
+from ringfence.parse.formats import FORMATS, SUSPICIOUS
 from ringfence.parse.line_result import LogAlarm, OpenMessage, Reason
-from ringfence.parse.log import FORMATS, SUSPICIOUS, LogReader
+from ringfence.parse.log import LogReader
 from ringfence.values.event import SecurityEvent
 
 PIECES = st.sampled_from([*HEADS, *FILLERS, b"192.0.2.7", b"[2001:db8::7]:5060", b"Wrong password", b"' - "])

@@ -27,8 +27,9 @@ from ringfence.config.loader import parse
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Detector
 from ringfence.features.limiter.floods import FloodJudge
-from ringfence.firewall.contract import Flooder, NetworkList
+from ringfence.firewall.contract import Flooder
 from ringfence.firewall.memory import MemoryBackend
+from ringfence.firewall.network_lists import NetworkList
 from ringfence.friends.registry import FriendRegistry
 from ringfence.guard.pipeline import EffectHandler, Pipeline
 from ringfence.ledger import key_of

@@ -20,8 +20,9 @@ from tests.support.netns import inside, neighbour, run
 from tests.support.network import PBX_IPV4, PBX_IPV6, Network, socket_in
 
 from ringfence.clock import Backoff
-from ringfence.firewall.contract import DROPPED_PREFIX, REQUEST_PREFIX, Add, FirewallPlan, Ports, Remove
+from ringfence.firewall.contract import DROPPED_PREFIX, REQUEST_PREFIX, Add, FirewallPlan, Remove
 from ringfence.firewall.ipset.backend import IpsetBackend
+from ringfence.firewall.ports import Ports
 from ringfence.netlink.nflog import GROUP
 from ringfence.sources import wire
 from ringfence.sources.state import EndError, State

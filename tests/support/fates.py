@@ -23,18 +23,10 @@ from tests.support.netns import inside, netns, run
 from tests.support.nflog import copies
 from tests.support.packets import OTHER, SIP, behind, opened, plan
 
-from ringfence.firewall.contract import (
-    Add,
-    AskingRation,
-    Backend,
-    BanAction,
-    FirewallPlan,
-    Limit,
-    LimitMode,
-    NetworkList,
-    Ports,
-    Ration,
-)
+from ringfence.firewall.contract import Add, Backend, BanAction, FirewallPlan
+from ringfence.firewall.limits import AskingRation, Limit, LimitMode, Ration
+from ringfence.firewall.network_lists import NetworkList
+from ringfence.firewall.ports import Ports
 from ringfence.values.ban import Scope
 
 FOLDER = Path(__file__).parent.parent / "firewall" / "fates"

@@ -23,8 +23,8 @@ from tests.support.lab import Lab
 
 from ringfence import street
 from ringfence.errors import RingfenceError
-from ringfence.firewall.contract import NetworkList
 from ringfence.firewall.ipset.sets import list_set_name
+from ringfence.firewall.network_lists import NetworkList
 
 NO_LOGS: dict[str, object] = {"paths": []}
 NO_WIRE: dict[str, object] = {"enabled": False}

@@ -23,8 +23,9 @@ from attrs import define, field, frozen
 from tests.support.daemon import Guard
 from tests.support.web import Browser
 
-from ringfence import control
-from ringfence.control import MAX_REQUEST, MOST_OF_USER
+from ringfence import control, control_server
+from ringfence.control import MAX_REQUEST
+from ringfence.control_server import MOST_OF_USER
 from ringfence.errors import ControlError
 
 CLIENT_HEADER = "X-Real-IP"
@@ -50,7 +51,7 @@ def _request(do: str, **fields: object) -> bytes:
     return json.dumps({"do": do, **fields}).encode() + b"\n"
 
 
-_SMALL = control.MAX_REQUEST_OF_OTHERS - 100
+_SMALL = control_server.MAX_REQUEST_OF_OTHERS - 100
 _ALL_LENGTHS = [*(f"0.0.0.0/{n}" for n in range(33)), *(f"::/{n}" for n in range(0, 124, 4))]
 
 UNKNOWN = [

@@ -23,7 +23,7 @@ from ringfence.features.feeds.denied import Feeds
 from ringfence.features.feeds.settings import FeedSettings
 from ringfence.features.fleet.guard import refusal_of
 from ringfence.features.fleet.sync import Pull, Sync
-from ringfence.firewall.contract import PASSING, NetworkList
+from ringfence.firewall.network_lists import PASSING, NetworkList
 from ringfence.parse.feeds import FeedFormat
 from ringfence.parse.lapi import parse_page
 from ringfence.values.friend import FriendReason

@@ -17,7 +17,7 @@ from ringfence.config.schema import AllowSettings, DenySettings, Settings
 from ringfence.detect.detector import Detector
 from ringfence.detect.rules import RULES
 from ringfence.features.limiter.settings import LimitSettings
-from ringfence.firewall.contract import LimitMode
+from ringfence.firewall.limits import LimitMode
 from ringfence.guard.firewall_side import ChosenBackend, build_firewall_side
 from ringfence.store.database import Store
 from ringfence.values.ban import Ban

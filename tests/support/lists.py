@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-from ringfence.firewall.contract import Backend, NetworkList
+from ringfence.firewall.contract import Backend
+from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.nftables import messages
 from ringfence.netlink.connection import NetlinkConnection
 from ringfence.values.network import Network

@@ -14,9 +14,11 @@ from tests.support.daemon import PATIENCE
 from tests.support.flavours import finder
 from tests.support.netns import inside, neighbour, run
 
-from ringfence.firewall.contract import Add, Backend, BanAction, FirewallPlan, Limit, LimitMode, Ports
+from ringfence.firewall.contract import Add, Backend, BanAction, FirewallPlan
 from ringfence.firewall.ipset.backend import IpsetBackend
+from ringfence.firewall.limits import Limit, LimitMode
 from ringfence.firewall.nftables.backend import NftablesBackend
+from ringfence.firewall.ports import Ports
 from ringfence.values.ban import Scope
 from ringfence.values.network import Network
 

@@ -16,12 +16,13 @@ from attrs import evolve, frozen
 from ringfence.config import loader
 from ringfence.features.fence.settings import FenceSettings
 from ringfence.features.hep.firewall import with_exports
-from ringfence.firewall.contract import FirewallPlan, Fragments, Ports
+from ringfence.firewall.contract import FirewallPlan, Fragments
 from ringfence.firewall.ipset.iptables import changes
 from ringfence.firewall.ipset.iptables_rules import wanted_rules
 from ringfence.firewall.ipset.messages import Command, _Attr, _Data
 from ringfence.firewall.ipset.sets import create_set, set_specs
 from ringfence.firewall.nftables.ruleset import BanSet, Ruleset, default_ban_sets, ruleset, ruleset_text
+from ringfence.firewall.ports import Ports
 from ringfence.netlink.connection import integer, nested, parse, string
 from ringfence.values.ban import Scope
 

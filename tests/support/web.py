@@ -21,7 +21,7 @@ from tests.support.daemon import PATIENCE, Completed, until
 from tests.support.warm import Process, start
 
 import ringfence
-from ringfence import control
+from ringfence import control, control_server
 from ringfence.features.web.app import Site, make_app
 from ringfence.features.web.daemon_client import DaemonClient
 from ringfence.features.web.entrance import Person, WebSessions
@@ -252,13 +252,13 @@ def web_server(
 
 
 @contextmanager
-def daemon_in_thread(path: Path, handlers: Mapping[str, control.Handler]) -> Iterator[None]:
+def daemon_in_thread(path: Path, handlers: Mapping[str, control_server.Handler]) -> Iterator[None]:
     """Answer the requests of the live page by ``handlers``, in a thread, to inject faults of the daemon."""
     ready, loop = threading.Event(), asyncio.new_event_loop()
     stopped = asyncio.Event()
 
     async def serve() -> None:
-        async with control.serve(path, handlers):
+        async with control_server.serve(path, handlers):
             ready.set()
             await stopped.wait()
 

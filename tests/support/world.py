@@ -20,8 +20,9 @@ from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
 from ringfence.detect.judgement import Decision, Disposition
 from ringfence.detect.rules import RULES, Rule
-from ringfence.firewall.contract import Add, Change, Element, Health, ListSteps, NetworkList, Opened, Outcome
+from ringfence.firewall.contract import Add, Change, Element, Health, ListSteps, Opened, Outcome
 from ringfence.firewall.memory import MemoryBackend
+from ringfence.firewall.network_lists import NetworkList
 from ringfence.ledger import key_of
 from ringfence.store.database import Store
 from ringfence.values.ban import Ban, BanEnd, Scope

@@ -21,22 +21,22 @@ from ringfence.values.ban import CLAIMED_SCOPES, Ban, BanEnd, Origin, Scope
 from ringfence.values.network import Network, NetworkSet
 
 CHUNK = 2_000
-"""The maximum number of bans in one call to the kernel, which takes some ten milliseconds."""
+"""The maximum number of bans that one call adds to the kernel or removes, in some ten milliseconds."""
 
 CLOCK_STEP = 5.0
-"""Seconds. If the wall clock moves further than this against the monotonic clock, it counts as set.
+"""If the wall clock moves by more seconds than this against the monotonic clock, it counts as set.
 
 A suspended host has the same effect, because its monotonic clock stops.
 """
 
 ADOPTED_FOR = 86_400.0
-"""Seconds after which an adopted ban ends if it has no end in the kernel. Each ban of ringfence must end.
+"""Seconds after which an adopted ban ends if the kernel has no end for it: each ban must end.
 
 An adopted ban was found in the kernel, and the database does not have it.
 """
 
 AT_ONCE = 256
-"""The number of bans that one search returns. A search takes long, because it goes through all bans."""
+"""This many bans are returned by one search for those that end first, which goes through all bans."""
 
 _NARROWER = {
     Scope.FULL: (Scope.SIP, *CLAIMED_SCOPES),
@@ -47,11 +47,12 @@ _NARROWER = {
 
 @define
 class BanCounts:
-    """Numbers of bans since the start.
+    """Numbers of bans since the daemon's start.
 
     ``placed_by`` counts the placed bans, by the name of their rule (or their origin) and their scope.
     ``failed`` counts the bans that the kernel refused, and ``unbanned`` the bans that were removed before
-    their end. ``displaced`` is the part of ``unbanned`` that was removed because a set was full.
+    their end. ``displaced`` is the part of ``unbanned`` that was removed because a set of the kernel was
+    full.
     """
 
     placed_by: Counter[tuple[str, Scope]] = Factory(Counter)
@@ -61,16 +62,16 @@ class BanCounts:
 
     @property
     def placed(self) -> int:
-        """The number of placed bans."""
+        """The number of bans that the kernel has accepted since the start."""
         return self.placed_by.total()
 
 
 @frozen
 class Batch:
-    """Changes for the kernel, in one exchange.
+    """Bans to add to the kernel or to remove from it, in one exchange.
 
-    ``how`` is how the bans that it removes end; None if that is recorded already, or if it removes none. The
-    store records the end before the kernel is asked. If the caller has recorded it there, ``recorded`` is the
+    ``how`` is how the removed bans end; None if that is recorded already, or if none is removed. The store
+    records the end before the kernel is asked. If the caller has recorded the end there, ``recorded`` is the
     recorded time, otherwise 0.
     """
 
@@ -90,7 +91,7 @@ def _adopted(key: int, now: float, left: float) -> Ban:
 
 
 def failure_lines(failed: Iterable[Outcome]) -> list[str]:
-    """Return a line for each failed change."""
+    """Return a line (network and error) for each ban or unban that the kernel refused."""
     return [f"{outcome.change.network}: {outcome.error}" for outcome in failed]
 
 
@@ -116,7 +117,7 @@ class GivingWay:
 
 
 def _still_ends(ledger: Ledger, expires: float, key: int) -> bool:
-    """Whether a ban was neither removed nor replaced since it was found with this end."""
+    """Whether the ban ``key`` still ends at ``expires``, so was neither removed nor replaced meanwhile."""
     record = ledger.get(key)
     return record is not None and record.expires == expires
 
@@ -138,11 +139,11 @@ class Book:
         self.exempt = Exempt()
         self._comparison = 0
         self._recently_unbanned: set[int] = set()
-        self._failed_unbans: set[int] = set()
+        self._failed_unbans: dict[int, BanEnd] = {}
         self._giving_way = GivingWay()
 
     def ask(self, batch: Batch) -> Steps[Sequence[Outcome]]:
-        """Pass a batch to the kernel, and return its answers. Neither bans nor ends are recorded."""
+        """Pass a batch to the kernel, and return the kernel's answers. Neither bans nor ends are recorded."""
         if not batch.changes:
             return []
         outcomes = yield batch
@@ -159,7 +160,7 @@ class Book:
     # -- place bans
 
     def add_decided(self, ban: Ban, early: Outcome | None, now: float) -> Steps[None]:
-        """Place a rule's ban. Narrower bans of the network end.
+        """Place a ban that a rule has decided; bans of the same network with a narrower scope end.
 
         ``early`` is the kernel's answer to the ban, if it was asked before; None if it is to be asked now.
         """
@@ -183,7 +184,7 @@ class Book:
         return refused + failure_lines(outcome for outcome in outcomes if outcome.error is not None)
 
     def add(self, bans: Sequence[Ban], news: News, now: float) -> Steps[list[Outcome]]:
-        """Add bans to the kernel, record its answers, and return its last answer to each ban."""
+        """Add bans to the kernel, record the kernel's answers, and return its last answer to each ban."""
         answers = yield from self.ask(_adding(bans, now))
         return (yield from self._record(bans, answers, news, now))
 
@@ -204,7 +205,7 @@ class Book:
         return final
 
     def _settle(self, answered: Iterable[tuple[Ban, Outcome]], news: News, now: float) -> Steps[None]:
-        """Record bans with the kernel's last answer to each."""
+        """Record the bans that the kernel has accepted, and keep the refused ones to try them again."""
         taken = []
         for ban, answer in answered:
             if answer.error is not None:
@@ -249,8 +250,8 @@ class Book:
     def _supersede(self, ban: Ban) -> Steps[None]:
         """Remove the bans of the same network that have a narrower scope than ``ban``, a new ban.
 
-        So listings show the network once. A ban of scope ``SIP`` stays if it lasts longer than ``ban``. Bans
-        of ``SIP_UDP`` and ``SIP_TCP``, whose evidence may be forged, are removed in any case.
+        Then listings show the network once. A ban of scope ``SIP`` stays if it lasts longer than ``ban``.
+        Bans of ``SIP_UDP`` and ``SIP_TCP``, whose evidence may be forged, are removed in any case.
         """
         scopes = _NARROWER.get(ban.scope, ()) if _key(ban) in self.ledger else ()
         keys = [key_of(ban.network, scope) for scope in scopes]
@@ -270,7 +271,7 @@ class Book:
     def adopt(self, found: Mapping[int, float], now: float) -> Steps[None]:
         """Record bans that the kernel has, but the ledger lacks. Bans of exempt networks are removed instead.
 
-        ``found`` has their keys, and the seconds that each has left (infinity if a ban has no end). A ban
+        ``found`` has the bans' keys, and the seconds that each has left (infinity if a ban has no end). A ban
         without an end gets one, in ``ADOPTED_FOR`` seconds.
         """
         bans = [_adopted(key, now, left if isfinite(left) else ADOPTED_FOR) for key, left in found.items()]
@@ -285,7 +286,7 @@ class Book:
         yield from self.unban_with_retry(exempt)
 
     def renew(self, keys: Iterable[int], now: float) -> Steps[None]:
-        """Set the kernel's timeouts of these bans to the time that they have left."""
+        """Set the kernel's timeouts of the bans ``keys`` to the time that the bans have left."""
         bans = [ban_of(key, record) for key in keys if (record := self.ledger.get(key)) is not None]
         self._renewed(bans, (yield from self.ask(_adding(bans, now))), now)
 
@@ -326,9 +327,9 @@ class Book:
     def unban(
         self, keys: Iterable[int], *, recorded: float = 0.0, how: BanEnd = BanEnd.REMOVED
     ) -> Steps[list[Outcome]]:
-        """Remove bans; return the changes that the kernel refused. ``recorded`` is that of :class:`Batch`.
+        """Remove bans from the kernel and the ledger; return the removals that the kernel refused.
 
-        The kernel may also have bans that the ledger lacks. Of these, no end is reported.
+        ``recorded`` is that of :class:`Batch`. For bans that only the kernel has, no end is reported.
         """
         asked = [*dict.fromkeys(keys)]
         removals = [Remove(*network_of(key)) for key in asked]
@@ -343,16 +344,18 @@ class Book:
                     yield Over(*network_of(key), how)
         return failed
 
-    def unban_with_retry(self, keys: Iterable[int]) -> Steps[None]:
+    def unban_with_retry(self, keys: Iterable[int], how: BanEnd = BanEnd.REMOVED) -> Steps[None]:
         """Remove bans. If the kernel refuses, that is reported once, and :meth:`retry` tries again."""
         asked = set(keys)
-        failed = yield from self.unban(asked)
+        failed = yield from self.unban(asked, how=how)
         left = {_key(outcome.change): outcome for outcome in failed}
         for key in left:  # if a ban to remove stayed pending, ``retry`` would place it again
             if self.ledger.discard_pending(key) and key not in self.ledger:
-                yield Over(*network_of(key), BanEnd.REMOVED)
-        new = left.keys() - self._failed_unbans
-        self._failed_unbans = self._failed_unbans - asked | left.keys()
+                yield Over(*network_of(key), how)
+        new = left.keys() - self._failed_unbans.keys()
+        for key in asked:
+            self._failed_unbans.pop(key, None)
+        self._failed_unbans |= dict.fromkeys(left, how)
         if new and failed[0].error is not None:
             yield NotRemoved([outcome.change.network for outcome in failed], failed[0].error)
 
@@ -385,7 +388,7 @@ class Book:
         return step
 
     def expire(self, now: float) -> Steps[tuple[list[int], list[int]]]:
-        """End the bans whose time is over. Return their keys, and those of bans to renew."""
+        """End the bans whose time is over; return their keys, and those of bans whose timeout to renew."""
         self.ledger.expire_assumed(now)
         over, to_renew = self.ledger.due(now)
         for key in over:
@@ -400,7 +403,10 @@ class Book:
 
     def retry(self, now: float) -> Steps[None]:
         """Try again the changes that the kernel has refused: first the removals, then the pending bans."""
-        yield from self.unban_with_retry(self._failed_unbans)
+        for how in {*self._failed_unbans.values()}:
+            yield from self.unban_with_retry(
+                [key for key, one in self._failed_unbans.items() if one is how], how
+            )
         for news in News:
             pending = [one.ban for one in self.ledger.pending.values() if one.news is news]
             yield from self.add(pending, news, now)
@@ -427,5 +433,5 @@ def _key(one: Ban | Change) -> int:
 
 
 def _adding(bans: Iterable[Ban], now: float) -> Batch:
-    """Return the batch that adds bans to the kernel, each for the time that it has left."""
+    """Return the batch that adds bans to the kernel, each for the time from ``now`` to its end."""
     return Batch([Add(ban.network, ban.expires - now, ban.scope) for ban in bans])

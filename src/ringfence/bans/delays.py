@@ -4,14 +4,14 @@ from bisect import bisect_left
 from itertools import accumulate
 
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""The upper bounds of the buckets, in seconds; one more bucket has no bound."""
+"""The upper bounds of the histogram's buckets, in seconds; one more bucket has no bound."""
 
 OLD = 60.0
-"""Seconds. A longer delay is not counted: ringfence read the report late, for example in an old log."""
+"""A delay of so many seconds is not counted: ringfence read the report late, such as in an old log."""
 
 
 class BanDelays:
-    """A histogram of delays, in seconds."""
+    """A histogram of the seconds from the last attempt of a banned sender to its ban."""
 
     def __init__(self) -> None:
         self.sum = 0.0
@@ -19,7 +19,7 @@ class BanDelays:
         self._numbers = [0] * (len(BOUNDS) + 1)
 
     def record(self, seconds: float) -> None:
-        """Count a delay. A delay of ``OLD`` seconds or more is ignored: its evidence was read late."""
+        """Count a ban's delay; ignore one of ``OLD`` seconds or more, whose evidence was read late."""
         if seconds < OLD:
             self._numbers[bisect_left(BOUNDS, seconds)] += 1
             self.sum += max(0.0, seconds)

@@ -22,7 +22,9 @@ from ringfence.detect.detector import Detector
 from ringfence.detect.judgement import Decision
 from ringfence.detect.rules import RETURN_WITHIN
 from ringfence.errors import ControlError, FirewallError
-from ringfence.firewall.contract import Add, Backend, LimitMode, NetworkList, Opened, Outcome
+from ringfence.firewall.contract import Add, Backend, Opened, Outcome
+from ringfence.firewall.limits import LimitMode
+from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.probe import Verification, verify
 from ringfence.ledger import Record, ban_of, key_of, network_of
 from ringfence.store.bans import Records
@@ -115,7 +117,7 @@ class Enforcer:
         return None
 
     def _rebuilt(self) -> Opened:
-        """Write rules, sets and lists. The fence drops nothing yet, because its lists may be empty."""
+        """Write rules, sets and lists; the rules against strangers drop nothing until the lists are full."""
         plan = self.backend.plan
         if plan.fence is LimitMode.ENFORCE:  # RuleUpdates enforces it again when the lists are written
             self.backend.plan = evolve(plan, fence=LimitMode.OBSERVE)
@@ -162,7 +164,7 @@ class Enforcer:
     # -- bans
 
     def carry_out(self, *decisions: Decision) -> None:
-        """Place the bans that rules have decided. Never raises: a failure is logged, and the ban tried again.
+        """Place the bans that rules have decided; never raise: log a failure, and try the ban again.
 
         The kernel gets all of them in one batch, so that it writes rules for new prefix lengths once. One
         ban is added within 0.3 ms. If a decision has a length, its ban has this length. Otherwise it first
@@ -234,7 +236,7 @@ class Enforcer:
             return result
 
     def _exchange(self, batch: Batch) -> Sequence[Outcome]:
-        """Return the kernel's answers to a batch. The store records first how its bans end."""
+        """Return the kernel's answers to a batch. The store records first how the batch's bans end."""
         bans = [(change.network, change.scope) for change in batch.changes]
         when = batch.recorded or self.clock.wall()
         if batch.how is not None and not batch.recorded:
@@ -252,7 +254,7 @@ class Enforcer:
         return outcomes
 
     def _report(self, fact: Fact) -> Sequence[Outcome]:
-        """Pass a fact to the store, the listeners and the log. Return no answer: a fact asks nothing."""
+        """Pass a fact (a ban began or ended) to the store, the listeners and the log; return ()."""
         if isinstance(fact, Placed | Adopted):
             self.records.ban(fact.bans)
         for listener in (self.detector.on_fact, *self._listeners):

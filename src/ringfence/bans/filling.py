@@ -18,7 +18,8 @@ import structlog
 
 from ringfence.clock import Backoff
 from ringfence.errors import FirewallError
-from ringfence.firewall.contract import Backend, ListSteps, NetworkList
+from ringfence.firewall.contract import Backend, ListSteps
+from ringfence.firewall.network_lists import NetworkList
 from ringfence.threads import Threads
 from ringfence.values.network import Network, RangedNetworks
 
@@ -70,18 +71,18 @@ class Filler:
         return frozenset(self._empty | self.unfilled)
 
     def fill(self, *targets: NetworkList) -> None:
-        """Write the present contents of lists into the kernel. A failure is logged, and then retried."""
+        """Write the networks of some lists into the kernel; log a failure, and try again later."""
         for target in targets:
             self._backoffs.pop(target, None)
             self._write(target)
 
     def refill(self) -> None:
-        """Write all lists, because the kernel's sets may have been made again, and be empty."""
+        """Write all lists into the kernel, whose sets may be new and empty."""
         self._empty = set(NetworkList)
         self.fill(*NetworkList)
 
     def stop(self) -> None:
-        """Abandon all unfinished lists and all retries."""
+        """Stop writing unfinished lists into the kernel, and forget all retries."""
         for target in [*self._running]:
             self._abandon(target)
         self._due.clear()
@@ -90,7 +91,7 @@ class Filler:
         self.error = ""
 
     async def run(self) -> None:
-        """Continue long lists and retry failed ones, until cancelled."""
+        """Continue to write long lists into the kernel, and retry failed ones, until cancelled."""
         self._has_task = True
         try:
             while True:
@@ -123,7 +124,7 @@ class Filler:
                 self._written(target)
 
     def _begin(self, target: NetworkList) -> bool:
-        """Start to write a list; return whether it is written completely."""
+        """Start to write the list ``target`` into the kernel; return whether that is done already."""
         contents = self._contents(target)
         if isinstance(contents, RangedNetworks):
             short = len(contents) <= SHORT
@@ -197,7 +198,7 @@ class Filler:
 
 
 def _sort(steps: ListSteps) -> None:
-    """Run the first step of writing a list, unless it has run.
+    """Run the first step of writing a list into the kernel, unless this step has run.
 
     The first step sorts and compares the networks, and does not access the kernel.
     """

@@ -36,15 +36,15 @@ LOOKED_UP = 2_000
 If it lacks more, they are restored without a look-up.
 """
 APART = 5.0
-"""Minimum seconds between two comparisons, unless rules or bans were damaged."""
+"""Minimum seconds between two comparisons of the kernel's bans with the ledger, without damage."""
 SOONEST = 0.5
-"""Minimum seconds between two comparisons, also after damage."""
+"""Minimum seconds between two comparisons of the kernel's bans with the ledger, also after damage."""
 SLACK = 5.0  # seconds by which the kernel's timeout of a ban may differ from the time that the ban has left
 
 
 @frozen
 class _Found:
-    """The differences found in the kernel.
+    """The differences between the kernel's bans and the recorded ones.
 
     ``unknown`` has the keys of bans without a record, each with the seconds left. ``mistimed`` are the keys
     of bans with a wrong timeout, and ``missing`` those of bans that the kernel lacks.
@@ -65,7 +65,7 @@ class ReconcileCounts:
 
 
 class Reconciler:
-    """Keeps the kernel and the ledger in agreement."""
+    """Keeps the kernel's bans and rules as the ledger has them: finds differences and repairs them."""
 
     def __init__(self, enforcer: Enforcer, alarms: Alarms) -> None:
         self.counts = ReconcileCounts()
@@ -83,7 +83,7 @@ class Reconciler:
 
     @property
     def expected(self) -> int:
-        """The number of bans that should be in the kernel now, including the pending ones."""
+        """The number of bans that should be in the kernel now, including those that it has refused so far."""
         now = self._enforcer.clock.wall()
         return self._ledger.alive(now) + len(self._ledger.pending)
 
@@ -99,7 +99,7 @@ class Reconciler:
         return min(alive, self._elements) if self._elements is not None else alive - self._missing
 
     def check_rules(self) -> None:
-        """Check the rules alone; if they differ, call :meth:`check`.
+        """Check the kernel's rules, but not the bans; if the rules differ, call :meth:`check`.
 
         If the last :meth:`check` could not repair the rules, do nothing. A repair starts processes, so it is
         tried again only by the regular :meth:`check`, once a second.
@@ -111,7 +111,7 @@ class Reconciler:
                 self.check()
 
     def check(self) -> None:
-        """Check quickly, and repair damaged rules. If bans are missing, :meth:`run` then restores them."""
+        """Check the kernel quickly, and repair damaged rules; missing bans are left to :meth:`run`."""
         enforcer = self._enforcer
         if not enforcer.enforcing:
             return
@@ -207,7 +207,7 @@ class Reconciler:
     def _adopt(self, found: dict[int, float]) -> None:
         """Adopt bans that were found in the kernel, except those recorded or unbanned meanwhile.
 
-        ``found`` has their keys, each with the seconds left.
+        ``found`` has the bans' keys, each with the seconds left.
         """
         enforcer = self._enforcer
         left = {

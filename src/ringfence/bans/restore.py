@@ -23,17 +23,17 @@ from ringfence.values.ban import Ban
 
 EARLY = 1.0
 LATE = 2.0
-"""``EARLY`` and ``LATE`` are the seconds by which an element may end before its ban, and after it.
+"""The seconds by which a ban in the kernel may end before the recorded end (``EARLY``), and after it.
 
-If it ends still earlier or later, it belongs to another ban. ipset rounds timeouts up to whole seconds.
+With a greater difference it is another ban. ipset rounds timeouts up to whole seconds.
 """
 
 
 def restore_bans(book: Book, backend: Backend, records: Records, clock: Clock) -> Steps[dict[str, int]]:
-    """Compare the store's bans with the kernel's when the daemon starts.
+    """At the daemon's start, add the stored bans that the kernel lacks, and adopt those that only it has.
 
-    Bans that only the store has are added to the kernel. Bans that only the kernel has are adopted. If an
-    unban was recorded, but the last daemon ended before the kernel removed the ban, the ban is removed now.
+    If an unban was recorded, but the last daemon ended before the kernel removed the ban, the ban is removed
+    now.
 
     Return the numbers of bans that both had, that only the store had, and that only the kernel had.
     """
@@ -63,8 +63,8 @@ def unbanned_keys(found: Mapping[int, float], ended: Iterable[Ended], began: flo
     """Return the keys of the bans that the kernel still has although their unban is recorded in the store.
 
     ``found`` has the keys of the kernel's bans and the seconds left, as listed between ``began`` and ``now``.
-    ``ended`` are the bans that the store records as ended early. If an element ends at another time than such
-    a ban, it belongs to a later ban whose record was lost. Then its key is not returned.
+    ``ended`` are the bans that the store records as ended early. If a ban in the kernel ends at another time
+    than such a ban, it is a later one whose record was lost. Then its key is not returned.
     """
     keys = set()
     for network, scope, expires in ended:

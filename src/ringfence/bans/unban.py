@@ -37,7 +37,7 @@ from ringfence.values.network import (
 
 @frozen
 class UnbanResult:
-    """The result of an unban: lines about problems, lines with notes, and the networks that had no ban."""
+    """The result of an unban: lines about problems, lines with notes, and networks that were not banned."""
 
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -45,7 +45,7 @@ class UnbanResult:
 
 
 def unban_known(enforcer: Enforcer, bans: Iterable[tuple[Network, Scope]]) -> None:
-    """Remove bans of strangers that Asterisk may know since a reload, and log the reason."""
+    """Remove bans of senders whose address Asterisk may know since a reload, and log the reason."""
     keys = [key_of(network, scope) for network, scope in bans]
     if keys:
         structlog.get_logger().info("ban.reloaded", number=len(keys), why=_RELOADED)
@@ -58,10 +58,10 @@ _RELOADED = (
 
 
 def unban_friends(enforcer: Enforcer, friends: Iterable[Address], trunks: Container[Address] = ()) -> None:
-    """Remove two kinds of rules' bans that cover the addresses of new friends.
+    """Remove two kinds of rules' bans that cover the addresses of new friends (phones and trunks).
 
-    The first kind are the claimed bans of the scopes SIP_UDP and SIP_TCP: senders may have forged the
-    friend's address. The second are the bans of a prefix around the address (with a length of
+    The first kind are bans on unproven evidence, of the scopes SIP_UDP and SIP_TCP: senders may have forged
+    the friend's address. The second are the bans of a prefix around the address (with a length of
     ``PREFIX_LENGTHS``). All other bans stay, for example one of the address itself for proven attempts,
     unless ``trunks`` has the address: no rule bans a trunk. A ban of a /64 need not be removed, because the
     kernel does not apply it to friends.
@@ -83,10 +83,11 @@ def unban_friends(enforcer: Enforcer, friends: Iterable[Address], trunks: Contai
 
 
 def unban_claims(enforcer: Enforcer, friend: Friend) -> None:
-    """Remove the claimed bans of an address from which a phone has logged in.
+    """Remove bans on unproven evidence of an address from which a phone has logged in.
 
-    Their evidence may be forged, and such a ban never affects a friend. A ban of a /64 stays: the kernel lets
-    its friends pass. So does a ban on proven attempts: a login does not undo a friend's guesses.
+    Such evidence may be forged, and such a ban never affects a friend (a known phone). A ban of a /64 stays:
+    the kernel lets its friends pass. So does a ban on proven attempts: a login does not undo a friend's
+    guesses.
     """
     if not is_one_host(friend.address):
         return
@@ -97,7 +98,7 @@ def unban_claims(enforcer: Enforcer, friend: Friend) -> None:
 
 
 async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
-    """Remove the bans of ``networks``, of networks around them, and of networks within them.
+    """Remove the bans of ``networks``, of wider networks that contain them, and of networks within them.
 
     While the command waits for the disk, at most a second for each network, the daemon continues to place
     bans.

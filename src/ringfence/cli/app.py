@@ -61,7 +61,7 @@ class Commands(LazyGroup):
     }
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - typer's own copies of click's types
-        """Run the command."""
+        """Run the command that the user typed; exit with another code if its change is not recorded."""
         result = super().invoke(ctx)
         exit_if_unrecorded()
         return result

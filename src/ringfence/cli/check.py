@@ -24,7 +24,7 @@ from ringfence.guard.process import configure as configure_logging
 from ringfence.guard.source_manager import target_of
 from ringfence.host.asterisk_conf import FOLDER
 from ringfence.host.asterisk_logging import read_asterisk
-from ringfence.host.connections import ClosedSockets
+from ringfence.host.closed import ClosedSockets
 from ringfence.host.console import Console, NoConsole, local_console
 from ringfence.host.hosts_file import HOSTS
 from ringfence.host.listening import find_proxy_sockets

@@ -32,7 +32,7 @@ def trunks_from(console: Console) -> list[Trunk]:
 
 
 def unchecked(console: Console) -> Iterator[str]:
-    """Yield a line if the trunks that Asterisk identifies by address alone are not known."""
+    """Yield a line with the reason if the trunks that Asterisk identifies by address alone are unreadable."""
     if console.problem:
         yield f"trunks known by address alone: not checked ({console.problem})"
 
@@ -125,7 +125,7 @@ def allowed_of(
 
 
 def _network(text: str) -> Network | None:
-    """Return the network that a list entry names; None if it is a host name, a region, or no entry."""
+    """Parse a list entry as a network; return None if it is a host name, a region, or not an entry."""
     try:
         return parse_entry(text).network
     except ValueError:

@@ -211,7 +211,7 @@ def _levels_in(path: Path) -> frozenset[str]:
 
 
 def _one(name: str, log: _Log) -> Finding:
-    """Report that a log is read, and its levels. ``name`` is the name of the PBX.
+    """Return the finding that a log is read, with its levels. ``name`` is the name of the PBX.
 
     Some levels (DUMPING) are reported as a weakness. Their lines may contain text of callers unchanged, so
     callers can forge lines.
@@ -231,7 +231,7 @@ def _one(name: str, log: _Log) -> Finding:
 
 
 def _orphan(name: str, log: _Log) -> Finding:
-    """Report a log to which Asterisk no longer writes, because no channel of logger.conf names it.
+    """Return the finding about a log that Asterisk no longer writes: no channel of logger.conf names it.
 
     For ringfence's own log this is an error, because ringfence reads no other log if this one exists.
     """
@@ -244,7 +244,7 @@ def _orphan(name: str, log: _Log) -> Finding:
 def _in_none(
     name: str, seen: frozenset[str], customs: Sequence[CustomSettings], *, security: bool
 ) -> Iterator[Finding]:
-    """Report needed levels that are in no log: SECURITY, NOTICE, and those of the administrator's patterns.
+    """Yield findings about needed levels in no log: SECURITY, NOTICE, and those of the own patterns.
 
     ``seen`` are the levels of all logs that are read. ``customs`` are the administrator's own patterns.
     ``security``: Asterisk loads the module that logs security events.

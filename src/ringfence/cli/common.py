@@ -96,7 +96,7 @@ def alarm_text(alarm: Mapping[str, Any]) -> str:
 
 
 def alarm_line(alarm: Mapping[str, Any]) -> str:
-    """Return the line that shows an active alarm, with how often it was raised."""
+    """Return an active alarm as a line for people, with how often it was activated."""
     again = f" ({alarm['times']} times)" if alarm["times"] > 1 else ""
     return f"! {alarm_text(alarm)}{again}"
 
@@ -243,7 +243,10 @@ def ask(
 
 
 def _once_if_hanging(path: Path, send: Callable[[], _T]) -> _T:
-    """Send a request. A command that asks several times waits for a daemon that hangs only once."""
+    """Return the result of ``send()``, which sends a request to the daemon at the socket ``path``.
+
+    Raise HangingError at once if an earlier request has found in the last seconds that this daemon hangs.
+    """
     met, hanging = _hangs.get(path, (-math.inf, None))
     if hanging is not None and time.monotonic() - met < _KNOWN_TO_HANG:
         raise HangingError(hanging.state, "This request was not sent.", is_known=True)
@@ -255,7 +258,7 @@ def _once_if_hanging(path: Path, send: Callable[[], _T]) -> _T:
 
 
 def answer_without_daemon(settings: Settings, do: str, **arguments: object) -> Any:  # noqa: ANN401 - any JSON value
-    """Answer the request ``do`` from the daemon's database and the kernel.
+    """Answer the request ``do`` without the daemon, from its database and the kernel; return the answer.
 
     Raise DaemonUnreachableError if there is no database.
     """
@@ -265,9 +268,10 @@ def answer_without_daemon(settings: Settings, do: str, **arguments: object) -> A
 
 
 def answer_instead(error: DaemonUnreachableError, settings: Settings, do: str, **arguments: object) -> Any:  # noqa: ANN401 - the same
-    """Answer a request that failed with ``error`` without the daemon.
+    """Answer the request ``do``, which failed with ``error``, without the daemon; return the answer.
 
-    If the daemon hangs, print that. Raise ``error`` about a change that the daemon may have got.
+    If the daemon hangs, print that. If the daemon may have got a request that changes something, raise
+    ``error`` instead.
     """
     from ringfence.guard.offline import CHANGES  # noqa: PLC0415 - as above
 
@@ -279,11 +283,11 @@ def answer_instead(error: DaemonUnreachableError, settings: Settings, do: str, *
 
 
 def ask_or_read(where: Path | Settings, do: str, **arguments: Any) -> tuple[Any, str]:  # noqa: ANN401 - as above
-    """Send the request ``do`` to the daemon. If none answers, answer it without the daemon.
+    """Send the request ``do`` to the daemon; if no daemon answers, answer the request from its database.
 
-    Raise NoAnswerError about a change that a daemon may have got.
     ``where`` is the configuration, or its file (see :func:`ask_daemon`). Return the answer, and why the
-    daemon could not be reached; "" if it gave the answer.
+    daemon could not be reached; "" if it gave the answer. Raise NoAnswerError if a daemon may have got a
+    request that changes something.
     """
     try:
         if isinstance(where, Path):

@@ -61,7 +61,7 @@ ForOption = Annotated[
 
 @frozen
 class ListTexts:
-    """The help of the commands that both lists have."""
+    """The help texts of the commands of ``ringfence allow`` or ``deny``, as ``side`` states."""
 
     side: str
     entries: str
@@ -71,7 +71,7 @@ class ListTexts:
 
 
 def list_group(texts: ListTexts) -> typer.Typer:
-    """Return the commands that both lists have."""
+    """Return the group of commands (``add`` …) of ``ringfence allow`` or ``deny``, with its help texts."""
     group, side = typer.Typer(cls=HintingGroup, no_args_is_help=True, add_completion=False), texts.side
 
     @group.command("add", help=texts.add)

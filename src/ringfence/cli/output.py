@@ -95,14 +95,14 @@ _unrecorded: list[str] = []
 
 
 def note_unrecorded(why: str) -> None:
-    """Print that a change is in force, but not recorded. The command then ends with the code for it."""
+    """Print that a change is in force, but not recorded because of ``why``; the exit code will show it."""
     if why not in _unrecorded:
         _unrecorded.append(why)
         echo_stderr(f"in force, but not recorded, so a restart may undo it: {why}")
 
 
 def exit_if_unrecorded() -> None:
-    """Exit with the code for it if a change of this command is not recorded."""
+    """Exit with the code for an unrecorded change if the database did not record one of this command."""
     if _unrecorded:
         _unrecorded.clear()
         raise typer.Exit(Exit.NOT_RECORDED)
@@ -177,7 +177,7 @@ def choose(*, local: bool) -> None:
 
 
 def configure(times: str) -> None:
-    """Record the key ``times`` of the configuration, ``utc`` or ``local``."""
+    """Record in which time zone the configuration (key ``times``) shows times: ``utc`` or ``local``."""
     _choice.configured = times == "local"
 
 
@@ -187,7 +187,7 @@ def zone() -> str:
 
 
 def head(name: str) -> str:
-    """Return the head of a column with times: its name and the time zone, as ``SINCE (UTC)``."""
+    """Return the head of a table column with times: its name and the time zone, as ``SINCE (UTC)``."""
     return f"{name} ({zone()})"
 
 
@@ -207,7 +207,7 @@ RECORDED_ONLY = "The daemon does not answer: this is what it has recorded."
 
 
 def text_form(width: int = 80) -> "TextForm":
-    """Return how a report is written to standard output, with lines of ``width`` columns.
+    """Return the form in which a report is written to standard output, with lines of ``width`` columns.
 
     Charts use block characters if the encoding of standard output has them. Times are in UTC or local, as the
     user chose.

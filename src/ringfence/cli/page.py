@@ -18,7 +18,7 @@ LoginsOption = Annotated[
 
 
 def ask_page(logins: Path, do: str, /, **arguments: Any) -> Any:  # noqa: ANN401 - any JSON value
-    """Send a request to the live page; return its result. Raise WebError if the page does not run."""
+    """Send the request ``do`` to the live page's socket ``logins``; return the result, or raise WebError."""
     try:
         return ask(logins, do, timeout=ANSWER_TIMEOUT, **arguments)
     except DaemonUnreachableError as error:

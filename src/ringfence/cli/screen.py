@@ -83,7 +83,7 @@ def escaped_text(*lines: str, style: str = "") -> Text:
 
 
 def cropped(lines: Iterable[tuple[str, str]], width: int) -> Text:
-    """Return lines as one text, each with its style. Longer ones than ``width`` columns are cut (``…``)."""
+    """Return lines (text and style) as one text. Lines longer than ``width`` columns are cut (``…``)."""
     text = Text(no_wrap=True, overflow="crop")
     for number, (line, style) in enumerate(lines):
         shown = cut(printable(line[: 4 * width]), width)
@@ -117,7 +117,7 @@ def table_of(
 
 
 def without(columns: Mapping[str, _T], optional: Sequence[str]) -> Iterator[dict[str, _T]]:
-    """Yield these columns, then without the first of ``optional``, then without the first two, and so on."""
+    """Yield all columns, then all but the first of ``optional``, then all but its first two, and so on."""
     for number in range(len(optional) + 1):
         yield {head: cells for head, cells in columns.items() if head not in optional[:number]}
 

@@ -136,10 +136,11 @@ def _print_firewall(screen: Screen, report: dict[str, Any]) -> None:
 def limit_lines(
     report: Mapping[str, Any], name: str, packets: str, over: str, *, waits: bool = False
 ) -> Iterator[tuple[str, bool]]:
-    """Yield the line of a limit in the kernel, unless it is off. It is never a problem (True).
+    """Yield the status line of a limit on packets in the kernel, with True (all is well), unless it is off.
 
-    ``name`` is that of its mode in ``report``. ``packets`` are those ``over`` it, with their number. With
-    ``waits`` it drops nothing until the friends are known.
+    ``name`` is the key of the limit's mode in the status ``report``, ``packets`` how many packets exceeded
+    it, as text, and ``over`` the words for these packets. With ``waits``, the line shows that the limit drops
+    nothing until the friends are known.
     """
     firewall = report["firewall"]
     mode = firewall[name]
@@ -149,7 +150,7 @@ def limit_lines(
 
 
 def _count(entry: dict[str, Any]) -> str:
-    """Return how many attempts count towards the nearest ban, and how many it needs (``3 of 5``).
+    """Return how many attempts of an address count towards a ban, and how many it needs (``3 of 5``).
 
     Unconfirmed attempts lead to no ban, so only their number is returned.
     """

@@ -16,7 +16,8 @@ from zoneinfo import ZoneInfo
 from attrs import frozen
 
 from ringfence.firewall import BACKENDS
-from ringfence.firewall.contract import BanAction, LimitMode
+from ringfence.firewall.contract import BanAction
+from ringfence.firewall.limits import LimitMode
 from ringfence.lists.entries import parse_entry, parse_host, parse_region
 from ringfence.values.network import Address, Network, parse_network
 from ringfence.values.secret import Secret
@@ -28,7 +29,7 @@ MAX_SECRET_BYTES = 1024
 
 
 def is_there(path: Path) -> bool:
-    """Whether the file exists. Return False if this user is not allowed to know it."""
+    """Whether the file ``path`` exists; False if this user may not know it."""
     try:
         return path.exists()
     except OSError:  # systemd's folder of credentials is for another user only
@@ -165,7 +166,7 @@ def _truth(value: object, _: object) -> bool:
 
 
 def whole_number(lowest: int, highest: int) -> Callable[[object, object], int]:
-    """Return the hook that accepts the whole numbers from ``lowest`` to ``highest``."""
+    """Return a converter for settings that accepts whole numbers from ``lowest`` to ``highest``."""
 
     def hook(value: object, _: object) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
@@ -216,7 +217,7 @@ def _is_host(text: str) -> bool:
 
 
 def one_of(names: Collection[str]) -> Callable[[object, object], str]:
-    """Return the hook that accepts one of the texts ``names``."""
+    """Return a converter for settings that accepts one of the texts ``names``."""
 
     def hook(value: object, _: object) -> str:
         if not isinstance(value, str) or value not in names:
@@ -274,7 +275,7 @@ def _api_url(value: object, _: object) -> str:
 
 
 def crosses_in_clear(url: str) -> bool:
-    """Whether requests to a valid ``url`` leave this host without encryption."""
+    """Whether requests to a valid ``url`` leave this host unencrypted: not by https, nor to loopback."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     try:
@@ -285,7 +286,7 @@ def crosses_in_clear(url: str) -> bool:
 
 
 def is_url(text: str, schemes: tuple[str, ...] = ("https",)) -> bool:
-    """Whether a text is a plain address, without a user, a fragment and special characters."""
+    """Whether a text is a plain URL of one of ``schemes``, without user, fragment and special characters."""
     try:
         parts = urlsplit(text)
         valid = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
@@ -320,9 +321,9 @@ def _pattern(value: object, _: object) -> Pattern:
 
 
 def list_only(structure: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """Return a hook that refuses everything but a list, and converts a list with ``structure``.
+    """Return a converter that refuses everything but a list, and converts a list with ``structure``.
 
-    Without it, cattrs would read a text as a list of letters.
+    Without this converter, cattrs would read a text as a list of letters.
     """
 
     def hook(value: object, kind: object) -> object:
@@ -338,7 +339,7 @@ _MAX_USER = 2**32 - 2
 
 
 def _user(value: object, _: Any) -> UserName:  # noqa: ANN401 - a type
-    """Return the name or the number of a user as text."""
+    """Return a user of the configuration, a name or a number, as text; raise ValueError if invalid."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_USER:
         return UserName(str(value))
     if isinstance(value, str) and _USER.fullmatch(value):
@@ -383,4 +384,4 @@ HOOKS: dict[Any, Callable[[Any, Any], Any]] = {
     ListenAddress | None: _listen,
     Secret | None: lambda value, _: Secret(text_from(value)),
 }
-"""The hook for each type of a setting. A feature adds those of its own types in its module ``settings``."""
+"""The converter for each type of a setting. A feature adds those of its types in its module ``settings``."""

@@ -12,7 +12,7 @@ from attrs import frozen
 
 from ringfence.config import loader
 from ringfence.config.converters import SipPort, text_of_duration
-from ringfence.config.loader import overridden
+from ringfence.config.environment import overridden
 from ringfence.config.schema import ROOT, Key, KeyPath, children_of
 from ringfence.errors import ConfigError
 from ringfence.values.secret import MASK, Secret, SecretUrl
@@ -21,7 +21,7 @@ from ringfence.values.secret import MASK, Secret, SecretUrl
 
 
 _ENDS = ("]", '"""', "'''")
-"""A statement of several lines (an array or a string) ends with a line that contains one of these texts.
+"""A TOML statement of several lines ends with a line that contains one of these texts.
 
 So only its first line and such lines are tried as its end.
 """
@@ -42,7 +42,7 @@ def lines_of(text: str) -> dict[KeyPath, int]:
 
 
 def _statements(text: str) -> Iterator[tuple[int, str]]:
-    """Yield each statement with the number of its first line.
+    """Yield each TOML statement of ``text`` with the number of its first line.
 
     Each statement alone is valid TOML: a key with its value, the head of a table, a comment, or an empty
     line.
@@ -62,7 +62,7 @@ def _statements(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _table_of(parsed: dict[str, Any], entries: dict[KeyPath, int]) -> KeyPath:
-    """Return the path of a table; ``parsed`` is its head, such as ``[firewall.limit]``, as tomllib parsed it.
+    """Return the path of a TOML table; ``parsed`` is its head, such as ``[firewall.limit]``, in parsed form.
 
     ``entries`` has the number of entries that each repeated table has so far. If the head begins a new entry,
     add 1 to this number.
@@ -94,7 +94,7 @@ def _keys_of(value: object, path: KeyPath) -> Iterator[KeyPath]:
 
 
 class ValueOrigin(StrEnum):
-    """Where a value comes from."""
+    """Where the value of a key comes from, such as the file or an environment variable."""
 
     DEFAULT = "default"
     FILE = "file"
@@ -103,7 +103,7 @@ class ValueOrigin(StrEnum):
 
 @frozen
 class Value:
-    """One key with its effective value.
+    """A key of the configuration with the value that is in force.
 
     ``value`` is written as in a configuration file (a duration is ``"10m"``). A secret is masked. None means
     that the key is not set. If the value comes from the file, ``line`` is its line number. If it comes from
@@ -118,7 +118,7 @@ class Value:
 
 
 def effective(path: Path, environ: Mapping[str, str] = os.environ) -> list[Value]:
-    """Return the value of every key, table by table, without reading the files with secrets.
+    """Return the value in force of every key, table by table, without reading the files with secrets.
 
     Raise ConfigError with all problems if the configuration ``path`` is invalid.
     """

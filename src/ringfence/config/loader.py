@@ -18,9 +18,7 @@ import ssl
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from copy import deepcopy
 from functools import partial
-from itertools import pairwise
 from operator import eq
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
@@ -31,237 +29,16 @@ from cattrs.errors import ForbiddenExtraKeysError
 
 from ringfence import street
 from ringfence.config.converters import HOOKS, Paths, is_there, list_only, read_secret
+from ringfence.config.environment import needing, overridden, remove_absent
 from ringfence.config.schema import (
-    ROOT,
     AmiSettings,
     AsteriskSettings,
-    Key,
-    KeyPath,
     RuleSettings,
     Settings,
-    children_of,
     default_rules,
-    keys_of,
-    text_of_key,
 )
 from ringfence.errors import ConfigError
 from ringfence.values.secret import Secret
-
-# -- environment variables that set keys of the configuration, for containers
-#
-# The name of a variable is ``RINGFENCE_`` and the key in capital letters, with two underscores for each
-# dot: ``RINGFENCE_FIREWALL__MAX_BANS`` sets ``firewall.max_bans``. The name of a repeated table means its
-# first entry. A number after the name means another entry: ``RINGFENCE_ASTERISK__1__NAME`` sets
-# ``asterisk[1].name``.
-#
-# A value is a text, a number, ``true`` or ``false``, without quotes. The entries of a list are separated by
-# commas; a value that begins with ``[`` is a list in TOML. A variable overrides the file.
-
-
-PREFIX = "RINGFENCE_"
-FILE_VARIABLE = "RINGFENCE_CONFIG"
-"""The variable with the path of the configuration."""
-_OTHER_VARIABLES = frozenset(
-    name for module in street.settings().values() for name in getattr(module, "VARIABLES", ())
-) | {FILE_VARIABLE, "RINGFENCE_LAB"}
-"""Variables that begin with PREFIX but set no key. Only the project's tests use RINGFENCE_LAB."""
-
-_NUMBER = re.compile(r"[0-9]{1,3}")
-_WHOLE = re.compile(r"-?[0-9]{1,18}")
-_EITHER = {
-    "secret": "secret_file",
-    "secret_file": "secret",
-    "password": "password_file",
-    "password_file": "password",
-    "token": "token_file",
-    "token_file": "token",
-}
-"""Pairs of keys of which a table may have only one.
-
-If a variable sets one key of a pair, the other one is removed from the TOML document.
-"""
-
-
-@frozen
-class Overridden:
-    """A TOML document (``tree``) in which environment variables have set keys.
-
-    ``variables`` maps the path of each key that the environment sets to the name of its variable.
-    ``problems`` has a line for each variable that is wrong.
-    """
-
-    tree: dict[str, Any]
-    variables: Mapping[KeyPath, str]
-    problems: tuple[str, ...]
-
-    def named(self, problem: str) -> str:
-        """Return ``problem`` with the name of the variable that the administrator must correct.
-
-        ``problem`` is a line that begins with the path of a key. If a variable has set this key, the name of
-        the variable replaces the path. Otherwise the line stays as it is.
-        """
-        for path, name in self.variables.items():
-            key = text_of_key(path)
-            if problem.startswith((f"{key}:", f"{key}[")):
-                return name + problem.removeprefix(key)
-        return problem
-
-
-def overridden(tree: Mapping[str, object], environ: Mapping[str, str]) -> Overridden:
-    """Return a copy of a TOML document in which the variables of ``environ`` have set their keys."""
-    problems: list[str] = []
-    variables: dict[KeyPath, str] = {}
-    keys: dict[KeyPath, Key] = {}
-    for name in sorted(environ):
-        if not name.startswith(PREFIX) or name in _OTHER_VARIABLES:
-            continue
-        key = key_of(name)
-        if reason := _absent(name.removeprefix(PREFIX).lower().split("__")):
-            problems.append(f"{name}: {reason}")
-        elif key is None:
-            problems.append(f"{name}: sets no key of the configuration; fix: {_fix(name)}")
-        elif key.path in variables:
-            problems.append(f"{name}: sets the same key as {variables[key.path]}; fix: unset one of them")
-        else:
-            keys[key.path] = key
-            variables[key.path] = name
-    result = deepcopy(dict(tree))
-    for path in sorted(keys):
-        try:
-            _set(result, path, _value(environ[variables[path]], keys[path]))
-        except ValueError as error:
-            problems.append(f"{variables[path]}: {error}")
-    for *table, last in keys:
-        if last in _EITHER and (*table, _EITHER[str(last)]) not in keys:
-            _remove(result, (*table, _EITHER[str(last)]))
-    return Overridden(result, variables, tuple(problems))
-
-
-def key_of(variable: str) -> Key | None:
-    """Return the key that a variable sets; None if there is no such key."""
-    key = ROOT
-    words = variable.removeprefix(PREFIX).split("__")
-    while words:
-        if key.entries is not None:
-            number = int(words.pop(0)) if _NUMBER.fullmatch(words[0]) else 0
-            key = Key((*key.path, number), key.entries)
-        else:
-            word = words.pop(0)
-            found = (child for child in children_of(key) if str(child.path[-1]).upper() == word)
-            if (child := next(found, None)) is None:
-                return None
-            key = child
-    return None if key.is_table else key
-
-
-def variable_of(path: KeyPath) -> str:
-    """Return the name of the variable that sets a key. The index 0 of a repeated table is left out."""
-    return PREFIX + "__".join(str(part).upper() for part in path if part != 0)
-
-
-def _absent(path: Sequence[str | int]) -> str:
-    """Return the problem with a table or a key whose feature this copy lacks; "" for every other one."""
-    names = [str(part) for part in path if not _NUMBER.fullmatch(str(part))]
-    for table in (".".join(names[:depth]) for depth in (1, 2)):
-        feature = street.SETTINGS.get(table)
-        if feature is not None and feature not in street.present():
-            return f"{street.reason(feature)}, or remove [{table}]"
-    return ""
-
-
-def _remove_absent(table: dict[str, Any], path: KeyPath = ()) -> Iterator[str]:
-    """Remove the tables whose features this copy lacks from a table; yield a problem for each."""
-    for name, value in [*table.items()]:
-        if reason := _absent((*path, name)):
-            yield f"{text_of_key((*path, name))}: {reason}"
-            del table[name]
-        elif not path and isinstance(value, dict):
-            yield from _remove_absent(value, (name,))
-        elif not path and isinstance(value, list):
-            for number, entry in enumerate(value):
-                if isinstance(entry, dict):
-                    yield from _remove_absent(entry, (name, number))
-
-
-def _needing(tree: Mapping[str, object]) -> Iterator[str]:
-    """Yield a problem for each key that needs a feature which this copy lacks."""
-    for key, feature in street.NEEDS.items():
-        name, _, inner = key.partition(".")
-        table = tree.get(name)
-        if feature not in street.present() and isinstance(table, Mapping) and inner in table:
-            yield f"{key}: {street.reason(feature)}, or remove it"
-
-
-def _fix(name: str) -> str:
-    from difflib import get_close_matches  # noqa: PLC0415 - loaded where something is wrong
-
-    names = [FILE_VARIABLE, *(variable_of(key.path) for key in keys_of())]
-    near = get_close_matches(name.upper(), names, n=1, cutoff=0.8)
-    return (
-        f"write {near[0]}, or unset it"
-        if near
-        else "unset it; docs/configuration.md has the rule for the names"
-    )
-
-
-def _value(text: str, key: Key) -> object:
-    """Convert the text of a variable to the type of ``key``: to a bool, an int, a list or a text.
-
-    A text that is no valid bool or int is returned unchanged; the hook of the key refuses it later. Raise
-    ValueError for an invalid list.
-    """
-    kind = key.plain_kind
-    if kind is bool:
-        return {"true": True, "false": False}.get(text, text)
-    if kind is int:
-        return int(text) if _WHOLE.fullmatch(text) else text
-    if get_origin(kind) is tuple:
-        return _list(text)
-    return text
-
-
-def _list(text: str) -> object:
-    if not text.lstrip().startswith("["):
-        return [entry.strip() for entry in text.split(",")] if text.strip() else []
-    try:
-        return tomllib.loads(f"value = {text.strip()}")["value"]
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"begins with [ and is not a list in TOML: {error}") from None
-
-
-def _set(tree: dict[str, Any], path: KeyPath, value: object) -> None:
-    """Set a key in a TOML document.
-
-    A new entry of a repeated table must follow the last one: raise ValueError if there would be a gap. If the
-    document has a value where ``path`` has a table, do nothing, because the loader reports this mistake.
-    """
-    node: Any = tree
-    for part, inner in pairwise(path):
-        empty: Any = [] if isinstance(inner, int) else {}
-        if isinstance(part, int):
-            if part > len(node):
-                table = text_of_key(path[: path.index(part)])
-                raise ValueError(
-                    f"there is no {table}[{part - 1}]; fix: number the tables from 0, without a gap"
-                )
-            node += [empty] if part == len(node) else []
-            node = node[part]
-        else:
-            node = node.setdefault(part, empty)
-        if not isinstance(node, type(empty)):
-            return
-    node[path[-1]] = value
-
-
-def _remove(tree: dict[str, Any], path: KeyPath) -> None:
-    node: Any = tree
-    for part in path[:-1]:
-        try:
-            node = node[part]
-        except (LookupError, TypeError):
-            return
-    if isinstance(node, dict):
-        node.pop(path[-1], None)
 
 
 def load(path: Path, environ: Mapping[str, str] = os.environ, *, secrets: bool = True) -> Settings:
@@ -311,7 +88,7 @@ _PIECE = re.compile(r"\"[^\"]*\"|'[^']*'|[\w-]+|.")
 
 
 def _depth(line: str) -> int:
-    """Return the most dots in a row between the parts of keys, in one line of TOML."""
+    """Return the depth of the deepest dotted key in one line of TOML: its dots."""
     most = dots = 0
     for piece in _PIECE.findall(line):
         if piece == ".":
@@ -353,7 +130,7 @@ def parse(
         tree = {**tree, "asterisk": [single]}  # so that the keys in this table are checked, too
     changed = overridden(tree, environ)
     problems += changed.problems
-    problems += _remove_absent(changed.tree)
+    problems += remove_absent(changed.tree)
     tree = changed.tree
     try:
         settings = _CONVERTER.structure(tree, Settings)
@@ -364,7 +141,7 @@ def parse(
     problems += _clashes(entries, none=tree.get("asterisk") == [])
     problems += _shared_logs(settings.asterisk)
     problems += _unheard(settings)
-    problems += _needing(tree)
+    problems += needing(tree)
     found, missing = _secrets(entries, environ) if secrets else ([], [])
     settings, faults = _check_features(settings, tree, secrets=secrets)
     problems += [*faults, *missing]
@@ -421,13 +198,13 @@ def _rules(converter: Converter) -> Callable[[object, object], Mapping[str, Rule
 
 
 def _noted(fault: Exception, name: str) -> Exception:
-    """Add the name of a rule to ``fault``, as a note from which :func:`_problems` makes the key path."""
+    """Return ``fault`` with the name of a rule as a note, from which :func:`_problems` makes the key path."""
     fault.add_note(AttributeValidationNote("", name, RuleSettings))
     return fault
 
 
 def _written(mine: RuleSettings) -> dict[str, object]:
-    """Return the settings of a rule as a table of the TOML file, without keys that the rule does not have."""
+    """Return a rule's settings as a table of the TOML file, without settings that are None."""
     times = {"window": f"{mine.window:.0f}s", "ban": [f"{step:.0f}s" for step in mine.ban]}
     given = {field.name: getattr(mine, field.name) for field in fields(RuleSettings)}
     return {name: value for name, value in (given | times).items() if value is not None} | (
@@ -454,7 +231,7 @@ def _converter() -> Converter:
 
 
 def _lists_in(kind: Any) -> Iterator[Any]:  # noqa: ANN401 - a type
-    """Yield the types of the lists in a table or a type, those of inner tables first."""
+    """Yield the list types among the settings of a table class, or in a type; inner tables first."""
     for inner in (field.type for field in fields(kind)) if has(kind) else get_args(kind):
         yield from _lists_in(inner)
     if get_origin(kind) is tuple:
@@ -532,7 +309,7 @@ def _entries(tree: Mapping[str, object]) -> list[_Entry]:
 
 
 def _right(table: Mapping[str, object], kind: type[AttrsInstance]) -> dict[str, Any]:
-    """Return the valid values of a table by key. Each value is checked separately."""
+    """Return the valid values of a TOML table for the settings class ``kind``, by key, each checked alone."""
     found = {}
     for attribute in fields(kind):
         if attribute.name in table:
@@ -545,7 +322,7 @@ _Table = TypeVar("_Table", bound=AttrsInstance)
 
 
 def _partly(value: object, kind: type[_Table]) -> _Table:
-    """Return settings with the valid values of a table, and defaults for the rest."""
+    """Return settings of the class ``kind``: the valid values of a TOML table, and else defaults."""
     table = value if isinstance(value, Mapping) else {}
     found = {}
     for attribute in fields(kind):
@@ -568,7 +345,7 @@ def _right_part(value: object, kind: Any) -> object:  # noqa: ANN401 - a type
 def _clashes(entries: Sequence[_Entry], *, none: bool) -> list[str]:
     """Return the problems with the list of Asterisks, their names and their certificates.
 
-    ``none`` is true if the list is empty in the file.
+    ``none``: the file has no ``[[asterisk]]``.
     """
     problems = ["asterisk: must have at least one entry"] if none else []
     names: set[str] = set()
@@ -601,7 +378,7 @@ def _shared_logs(asterisks: Sequence[AsteriskSettings]) -> list[str]:
 
 
 def _secrets(entries: Sequence[_Entry], environ: Mapping[str, str]) -> tuple[list[Secret | None], list[str]]:
-    """Read the AMI secrets. Return them, and a list of problems.
+    """Read the AMI secrets; return the secrets and a line for each problem.
 
     If the whole file is valid, there is one secret for each entry. It is None for an Asterisk without AMI.
     """
@@ -627,7 +404,7 @@ def _with_secrets(settings: Settings, found: Sequence[Secret | None]) -> Setting
 
 
 def _unheard(settings: Settings) -> list[str]:
-    """Return a problem for each PBX of which neither AMI nor a log is read. The wire alone is not enough."""
+    """Return a problem for each PBX of which neither AMI nor a log is read: copied packets do not suffice."""
     return [
         f"asterisk[{index}]: it has no source; fix: ami.enabled = true, or logs.paths"
         for index, pbx in enumerate(settings.asterisk_with_logs())

@@ -35,7 +35,8 @@ from ringfence.config.converters import (
     UserName,
 )
 from ringfence.detect.rules import RULES, Claimed, Rule
-from ringfence.firewall.contract import BanAction, FirewallPlan, Ports
+from ringfence.firewall.contract import BanAction, FirewallPlan
+from ringfence.firewall.ports import Ports
 from ringfence.lists.entries import CONFIGURATION, Configured, parse_region
 from ringfence.lists.prefixes import code_of, text_of
 from ringfence.netlink.nflog import GROUP
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 
 @frozen
 class AmiSettings:
-    """``[asterisk.ami]``: how to connect and log in to one Asterisk's manager interface.
+    """``[asterisk.ami]``: how to connect and log in to one Asterisk's manager interface (AMI).
 
     With ``enabled`` false, ringfence does not connect to AMI, and no secret is needed. The password is
     ``secret``, or the content of ``secret_file``. ``tls_ca`` is a file of certificates to trust instead of
@@ -70,7 +71,7 @@ class AmiSettings:
 
     @property
     def local_ports(self) -> list[int]:
-        """The port, if AMI is reached on a loopback address; otherwise nothing."""
+        """A list with AMI's port, if AMI is reached on a loopback address; otherwise []."""
         return [self.port] if self.enabled and self.host in {"127.0.0.1", "::1", "localhost"} else []
 
 
@@ -106,7 +107,7 @@ class LogSettings:
 
     @property
     def patterns(self) -> "tuple[Custom, ...]":
-        """The additional messages, compiled."""
+        """The patterns of additional log messages (``custom``), compiled."""
         if not self.custom:
             return ()
         from ringfence.parse.custom import Custom  # noqa: PLC0415 - loaded where it is asked for
@@ -123,7 +124,7 @@ class LogSettings:
 
 @frozen
 class WireSettings:
-    """``[asterisk.wire]``: whether the *wire* is a source. It is the capture of outgoing challenges (NFLOG).
+    """``[asterisk.wire]``: whether SIP packets that the kernel copies (NFLOG, the *wire*) are a source.
 
     A challenge shows the true sender of an attempt, even if a log line or an event names another address. It
     also shows attempts that events and logs do not show. A host has only one wire, for all of its PBXs. It is
@@ -144,7 +145,7 @@ _T = TypeVar("_T")
 
 
 def _brought(inside: str, like: "Attribute[Any]") -> "list[Attribute[Any]]":
-    """Return the tables that features have in a table, as fields like another one."""
+    """Return fields for the tables that features add to the table ``inside``, made like ``like``."""
     return [
         like.evolve(name=table, alias=table, type=module.TABLE, default=Factory(module.TABLE))
         for table, module in street.settings(inside).items()
@@ -153,10 +154,10 @@ def _brought(inside: str, like: "Attribute[Any]") -> "list[Attribute[Any]]":
 
 @frozen
 class _Tables:
-    """A table to which features add theirs."""
+    """The base of settings classes to which features add tables of their own."""
 
     def of(self, kind: type[_T]) -> _T:
-        """Return the table of a feature; ``kind`` is its type."""
+        """Return the table that a feature added here; ``kind`` is the class of its settings."""
         found: _T = getattr(self, next(field.name for field in fields(type(self)) if field.type == kind))
         return found
 
@@ -227,7 +228,7 @@ _SCOPE_NAMES = {scope: name for name, scope in _SCOPES.items()}
 
 @frozen
 class RuleSettings:
-    """``[rules.NAME]``: ``attempts`` within ``window`` seconds lead to a ban.
+    """``[rules.NAME]``: so many ``attempts`` of a sender within ``window`` seconds lead to a ban.
 
     ``ban`` has the durations of bans in seconds: of the first ban, of the second one within 30 days, and so
     on.
@@ -266,7 +267,7 @@ class RuleSettings:
         )
 
     def rule(self, rule: Rule) -> Rule:
-        """Return ``rule`` with these settings."""
+        """Return a copy of ``rule`` with these settings in place of its own."""
         return evolve(
             rule,
             enabled=self.enabled,
@@ -283,7 +284,7 @@ class RuleSettings:
 
 @frozen
 class ClaimedSettings:
-    """``[claimed]``: bans of addresses that nothing proves: the sender may have forged them.
+    """``[claimed]``: bans of unproven addresses, which the sender may have forged.
 
     ``ban`` has the durations in seconds: of the first ban, of the second one within a day, and so on.
     ``per_minute`` is the maximum number of such new bans a minute.
@@ -319,7 +320,7 @@ class DisplaySettings:
 
 
 def default_rules() -> dict[str, RuleSettings]:
-    """Return the default settings of every rule."""
+    """Return the default settings of every rule, by the rule's name."""
     return {rule.name: RuleSettings.of(rule) for rule in RULES}
 
 
@@ -347,7 +348,7 @@ class Settings(_Tables):
         return Claimed(tuple(self.claimed.ban), self.claimed.per_minute)
 
     def plan(self, found_ports: Ports | None) -> FirewallPlan:
-        """Return the plan for the firewall's rules, with those for which tables of features in it ask.
+        """Return the plan for the firewall's rules, with the rules that settings of features ask for.
 
         ``found_ports`` are the ports that Asterisk uses, None if they are unknown; the setting ``sip_ports``
         replaces them.
@@ -374,8 +375,8 @@ class Settings(_Tables):
     def lists(self) -> Configured:
         """Return the part of the configuration that concerns the allow list and the deny list.
 
-        It has the entries of both lists, what features add, the
-        maximum number of networks in a set of the kernel, and the folder for what was read last.
+        That is the entries of both lists, what features add, the maximum number of networks in a set of the
+        kernel, and the folder for what was read last.
         """
         said = [
             *((ListKind.ALLOW, text_of(*code_of(network))) for network in self.allow.networks),
@@ -392,7 +393,7 @@ class Settings(_Tables):
         return self.with_features("with_lists", configured)
 
     def with_features(self, change: str, value: _T) -> _T:
-        """Return ``value`` as the functions ``change`` of the features' modules ``settings`` change it."""
+        """Return ``value``, changed in turn by the function named ``change`` of each feature that has it."""
         for module in (*street.settings("firewall").values(), *street.settings().values()):
             if hasattr(module, change):
                 value = getattr(module, change)(value, self)
@@ -400,11 +401,11 @@ class Settings(_Tables):
 
     @property
     def wire(self) -> bool:
-        """Whether the wire is read: at least one PBX has it as a source."""
+        """Whether the kernel's copies of SIP packets are read: at least one PBX has them as a source."""
         return any(pbx.wire.enabled for pbx in self.asterisk)
 
     def has_pages(self, port: int) -> bool:
-        """Whether strangers may get answers by TLS at a port that are no SIP, but say web pages.
+        """Whether strangers may get answers other than SIP by TLS at a port, such as web pages.
 
         A port of the manager interface has such answers.
         """
@@ -413,7 +414,7 @@ class Settings(_Tables):
         )
 
     def without_wire(self) -> "Settings":
-        """Return these settings, but with the wire as a source of no PBX."""
+        """Return these settings, but with the kernel's copies of SIP packets as a source of no PBX."""
         off = WireSettings(enabled=False)
         return evolve(self, asterisk=tuple(evolve(pbx, wire=off) for pbx in self.asterisk))
 
@@ -442,14 +443,14 @@ class Settings(_Tables):
         )
 
     def several_sources(self) -> frozenset[str]:
-        """Return the names of the Asterisks that have a log or the wire as a source.
+        """Return the names of the Asterisks with a log or the kernel's copies of packets as a source.
 
         Their attempts must be deduplicated, because several sources may report the same attempt.
         """
         return frozenset(pbx.name for pbx in self.asterisk_with_logs() if pbx.logs.wanted or self.wire)
 
     def corroborated(self) -> frozenset[str]:
-        """Return the names of the Asterisks that have AMI or the wire as a source.
+        """Return the names of the Asterisks with AMI or the kernel's copies of packets as a source.
 
         For such an Asterisk, these sources can confirm what a log line reports.
         """
@@ -460,7 +461,7 @@ class Settings(_Tables):
 
 
 KeyPath = tuple[str | int, ...]
-"""The names of the tables that contain a key, the outermost first, and then the name of the key.
+"""The path of a key: the names of the tables around it, the outermost first, and then its own name.
 
 A number after the name of a repeated table is the index of an entry, from 0.
 """
@@ -468,7 +469,7 @@ A number after the name of a repeated table is the index of an entry, from 0.
 
 @frozen
 class Key:
-    """A key, or a table. ``kind`` is the type of its value."""
+    """A key of the configuration, or a table. ``kind`` is the type of its value."""
 
     path: KeyPath
     kind: Any

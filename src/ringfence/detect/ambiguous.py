@@ -27,9 +27,10 @@ MOST_LINES = 256
 
 @frozen
 class _Waiting:
-    """The readings of one line for which no connection was found at ``since``.
+    """The events that one ambiguous log line may report, without those that a TCP connection confirms.
 
-    ``backed`` has the addresses of the other readings of the line, for which a connection was found.
+    ``since`` is the time of the first check (monotonic seconds). ``backed`` has the addresses in the events
+    that a connection confirms.
     """
 
     since: float
@@ -38,16 +39,21 @@ class _Waiting:
 
 
 class AmbiguousLines:
-    """Chooses the readings that a connection confirms. Times are monotonic seconds."""
+    """Log lines with several addresses: chooses those that a TCP connection confirms.
+
+    Each address makes one *reading* of the line: an event with this address as its sender. Times are
+    monotonic seconds.
+    """
 
     def __init__(self, backing: Backing) -> None:
         self._backing = backing
         self._waiting: deque[_Waiting] = deque()
 
     def backed(self, readings: Sequence[SecurityEvent], now: float) -> Iterator[SecurityEvent]:
-        """Yield the readings of a new line that a connection confirms. The others wait.
+        """Yield those ``readings`` of a new log line whose address and port have a TCP connection.
 
-        If more than ``MOST_LINES`` lines wait, check the oldest ones again now, and yield what is confirmed.
+        The other readings wait for a second check. If more than ``MOST_LINES`` lines wait, check the oldest
+        ones again now, and yield what is confirmed.
         """
         found, others = self._split(readings, now)
         if others:
@@ -57,15 +63,15 @@ class AmbiguousLines:
             yield from self._again(now)
 
     def due(self, now: float) -> Iterator[SecurityEvent]:
-        """Check the lines that have waited long enough; yield the readings that a connection confirms."""
+        """Check the lines that waited ``PATIENCE`` seconds; yield the events that a connection confirms."""
         while self._waiting and now - self._waiting[0].since >= PATIENCE:
             yield from self._again(now)
 
     def _again(self, now: float) -> Iterator[SecurityEvent]:
-        """Check the oldest waiting line again; yield its readings that a connection confirms by now.
+        """Check the oldest waiting log line again; yield its events that a TCP connection confirms by now.
 
-        Then count a line without a connection for each address that no reading of the line confirms. An
-        address is left out if the kernel knows that it had no connection within a minute.
+        Then count a line without a connection for each of its other addresses. An address is left out if the
+        kernel knows that it had no connection within a minute.
         """
         line = self._waiting.popleft()
         found, others = self._split(line.readings, now)
@@ -78,7 +84,7 @@ class AmbiguousLines:
     def _split(
         self, readings: Sequence[SecurityEvent], now: float
     ) -> tuple[list[SecurityEvent], list[SecurityEvent]]:
-        """Return the readings that a connection confirms now, and the others."""
+        """Return the events whose address and port have a TCP connection now, and the other events."""
         found: list[SecurityEvent] = []
         others: list[SecurityEvent] = []
         for reading in readings:

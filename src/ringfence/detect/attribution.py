@@ -85,10 +85,10 @@ from ringfence.values.packet import Challenge, CopiedRequest
 class AttributedAttempt:
     """An attempt, and the time at which it counts (monotonic seconds).
 
-    ``forged``: a sender forged the log line: the wire saw no challenge, but would have seen a true one.
-    ``claimed`` is the scope of the ban if this attempt leads to a claimed ban: SIP_TCP if the attempt came
-    through a SIP proxy by TCP or TLS, otherwise SIP_UDP. ``port`` is the sender's, 0 if unknown. ``copied``:
-    the kernel has copied its request, so its sender has written it.
+    ``forged``: a sender forged the log line: the kernel copied no challenge, but would have copied a true
+    one. ``claimed`` is the scope of the ban if this attempt, unproven, leads to a ban: SIP_TCP if the attempt
+    came through a SIP proxy by TCP or TLS, otherwise SIP_UDP. ``port`` is the sender's, 0 if unknown.
+    ``copied``: the kernel has copied its request, so its sender has written it.
     """
 
     attempt: Attempt
@@ -128,9 +128,10 @@ class NewProof:
 
 @fast.frozen
 class UnprovableGuess:
-    """A guess of ``address`` that nothing can prove.
+    """A guess for which nothing can show whether it really came from ``address``.
 
-    Only this address requested the nonce of the guess, but the nonce was also sent to another address.
+    Only this address requested the nonce (of Asterisk's challenge) that the guess repeats, but the nonce was
+    also sent to another address.
     """
 
     address: Address
@@ -145,7 +146,7 @@ class ClientLogin:
 
 @fast.frozen
 class WrongAnswer:
-    """A wrong answer to the challenge of an attempt that was without credentials: it is a guess.
+    """A wrong answer to the challenge of an attempt without credentials: the attempt becomes a guess.
 
     ``address`` and ``session`` (a number) identify the attempt.
     """
@@ -162,8 +163,8 @@ def duplicate_report(attempt: Attempt, event: SecurityEvent, tag: int) -> Sequen
     """Return the finding that ``event`` is a duplicate report of an attempt, and the proof that it adds.
 
     ``tag`` is the number of the attempt. If it is 0, no proof is added, because the attempt could not be
-    found by its number. A claimed report adds no proof. A report about PJSIP adds none either: ``proofs``
-    proves PJSIP's attempts by their session.
+    found by its number. A report whose sender is unproven adds no proof. A report about PJSIP adds none
+    either: ``proofs`` proves PJSIP's attempts by their session.
     """
     forged = attempt.forged_address
     report = DuplicateReport(attempt.address, tag, event.service, event.source.name, attempt.event, forged)
@@ -184,7 +185,7 @@ _MOST_OF_NONCE = 256  # bytes of a nonce that are kept
 
 
 class Proofs:
-    """Proves the senders of sessions by the nonces in their responses."""
+    """Proves the sender of a session (a Call-ID) by the nonce in its response to a challenge."""
 
     def __init__(self, senders: Senders, nonces: Nonces) -> None:
         self._senders = senders
@@ -192,7 +193,7 @@ class Proofs:
         self._awaited: OrderedDict[bytes, tuple[str, Address, bytes]] = OrderedDict()
 
     def on_challenge(self, challenge: Challenge, now: float) -> Sequence[Finding]:
-        """Return the proof of an address if the response to this challenge was reported earlier, else ()."""
+        """Return the proof of an address if AMI reported the response before the challenge, else ()."""
         answered = self._awaited.pop(challenge.nonce, None) if self._awaited else None
         if answered is None or not self._nonces.proves(challenge.nonce, answered[1], now):
             return ()
@@ -239,13 +240,13 @@ class Proofs:
 _CHALLENGES, _NOT_FOUND, _OK = (401, 407), 404, 200
 _REGISTER = "REGISTER"
 REFUSALS = (*_CHALLENGES, 403)
-"""The statuses of the answers by which Asterisk refuses a password, or asks for one."""
+"""The SIP statuses (401, 407, 403) by which Asterisk refuses a password, or asks for one."""
 
 MOST_UNREPORTED = 20
-"""The number of refusals of a sender's unknown requests that do not count by themselves."""
+"""This many refusals of one sender are no attempts, if the kernel copied no request that they refuse."""
 
 UNREAD_FOR = 7_200.0
-"""For this time (seconds) a sender with an unread connection is suspected. Phones register more often."""
+"""Seconds for which a sender is suspected after ringfence failed to read its TCP connection."""
 
 _REGISTERED_WITHIN = 5.0  # AMI reports a registration at most this late (seconds); the wire is read before it
 
@@ -260,7 +261,7 @@ _CLAIMED, _NONCE, _DIRECT = Proof.CLAIMED, Proof.NONCE, Passage.DIRECT
 
 
 class Attribution:
-    """Turns events and challenges into attempts; each attempt is returned once.
+    """Turns the events of all sources, and SIP packets, into attempts; returns each attempt once.
 
     It has more than twenty methods because each kind of evidence becomes an attempt in its own way.
     """
@@ -302,7 +303,7 @@ class Attribution:
         self._wire_asterisk = ""  # the assumed Asterisk of copied requests
 
     def configure(self, sources: KnownSources) -> None:
-        """Use other ``sources`` from now on."""
+        """Replace the facts about the sources of each Asterisk, for instance after a reload."""
         self._several = sources.several
         self._confirmation.sources = sources
         self.proxies.networks = sources.proxies
@@ -315,7 +316,7 @@ class Attribution:
 
     @property
     def waiting(self) -> int:
-        """The number of reports that wait for a confirmation."""
+        """The number of reports that wait for a source to confirm their address."""
         return len(self._waiting)
 
     @property
@@ -365,9 +366,10 @@ class Attribution:
         return (*found, *answered) if answered else found
 
     def _answered(self, event: SecurityEvent) -> Sequence[Finding]:
-        """Return the attempt without credentials, if any, of which ``event`` shows the wrong answer.
+        """Return that the sender has answered the challenge of its attempt wrongly, or ().
 
-        A line of the log does not count here: anyone can write it, and the ban stays the narrow one.
+        The attempt had no credentials, and ``event`` reports the answer. A log line does not count: anyone
+        can forge one.
         """
         address = event.remote.address
         session = self._senders.find_session(address, event.session)
@@ -377,7 +379,10 @@ class Attribution:
         return (WrongAnswer(event.source.asterisk, address, session_number(event.session)),)
 
     def _on_question(self, event: SecurityEvent, now: float) -> Sequence[Finding]:
-        """Handle a question (``questions``); return the findings if it counts, or makes others count."""
+        """Handle a question: a request without credentials that cannot succeed (``questions``).
+
+        Return the attempts that it shows: itself, or earlier questions that count because of it.
+        """
         address = event.remote.address
         session = self._senders.session(address, session_id(event), now)
         session.asked = event.kind, event.account
@@ -394,7 +399,10 @@ class Attribution:
         return [*found, *self._on_weighed(session, event, now)]
 
     def _on_method(self, session: Session, method: str) -> list[Finding]:
-        """Handle the SIP method of a session's question; the question may count now."""
+        """Record the SIP method of a session's latest request without credentials (its *question*).
+
+        Return the attempts that it shows: a call is one, where an OPTIONS request is none.
+        """
         weight = weight_of(method)
         if weight <= session.weight:
             return []
@@ -402,7 +410,7 @@ class Attribution:
         return self._on_weighed(session, *session.question) if session.question is not None else []
 
     def _on_weighed(self, session: Session, event: SecurityEvent, now: float) -> list[Finding]:
-        """Return the findings about the questions that count because of ``event``."""
+        """Return the findings about the questions that are attempts because of ``event``, such as a call."""
         if session.weight >= CALL:
             counting: Iterable[tuple[SecurityEvent, float]] = [(event, now)]
         else:
@@ -415,7 +423,7 @@ class Attribution:
         return found
 
     def _on_event_of_proxy(self, event: SecurityEvent, now: float) -> Sequence[Finding]:
-        """Handle an event that names a SIP proxy, for the client whose request it reports.
+        """Handle an event that names a SIP proxy as its sender: attribute it to the proxy's client.
 
         If the client is unknown, a failure becomes an unconfirmed attempt of the proxy's address, and other
         events are ignored.
@@ -460,19 +468,19 @@ class Attribution:
         return None
 
     def _on_client(self, event: SecurityEvent, now: float) -> Sequence[Finding]:
-        """Handle a report about a client of a proxy: a claim, unless its nonce proves the client."""
+        """Handle a report about a client of a SIP proxy; only its nonce can prove the client's address."""
         event = evolve(event, relayed=True)
         return self._on_question(event, now) if role_of(event) is Role.QUESTION else self._report(event, now)
 
     def _on_report_of_client(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
-        """Handle a report of an attempt of a proxy's client."""
+        """Return the findings about an attempt of a SIP proxy's client, which ``event`` reports."""
         proven = _repeats_nonce(event) and self._nonces.proves(event.challenge, attempt.address, now)
         attempt = evolve(attempt, trusted=True, proof=_NONCE if proven else _CLAIMED)
         found = self._if_first(attempt, event, now)
         return found if event.remote.transport is _UDP else _claimed_by_tcp(found)
 
     def _on_report(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
-        """Handle a report of an attempt; return the findings, or () if the report waits for confirmation."""
+        """Handle a report of an attempt; return the findings, or () if its address needs confirmation."""
         source = event.source
         text = source.text or event.tampered
         if attempt.trusted and not (text and self._confirmation.is_hint(event, attempt)):
@@ -495,7 +503,7 @@ class Attribution:
         return ()
 
     def _accept(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
-        """Handle a report whose address is reliable; return the new attempt, or that it is a duplicate."""
+        """Handle a report with a reliable address; return the new attempt, or that it was reported before."""
         if event.source.asterisk not in self._several:
             return self._attributed(self._confirmation.with_proof(attempt, event, now), event, now)
         if event.service is not _PJSIP:
@@ -512,10 +520,11 @@ class Attribution:
     def observe_challenges(
         self, challenges: Iterable[Challenge], now: float, wall: float, asterisk: str
     ) -> Sequence[Finding]:
-        """Handle answers that the wire saw at ``now``, which is ``wall`` seconds since the epoch.
+        """Handle SIP answers that left this host at ``now``, which is ``wall`` seconds since the epoch.
 
-        Challenges prove the addresses of responses, confirm reports that wait, and show guesses. ``asterisk``
-        is the assumed Asterisk of a challenge, if no event has shown yet which one sent it.
+        Return what they show: a challenge (401, 407) proves the address of its response, a refusal shows a
+        guess, and either confirms reports that wait. ``asterisk`` is the assumed Asterisk of a challenge, if
+        no event has shown yet which one sent it.
         """
         self._confirmation.sees_wire = True
         found: list[Finding] = []
@@ -539,7 +548,7 @@ class Attribution:
         return found
 
     def _on_acceptance(self, answer: Challenge, now: float, wall: float) -> None:
-        """Handle an answer that refuses no password; record a call or registration that Asterisk accepts."""
+        """Handle a SIP answer that is no refusal; record a call or registration that Asterisk accepts."""
         sender = sender_of_request(answer) or answer.address
         found = self._conversations.answer(answer, sender, now)
         asked = found.asked if found is not None else None
@@ -552,10 +561,10 @@ class Attribution:
             known.keep(now + _REGISTERED_WITHIN)
 
     def has_registered(self, event: SecurityEvent, now: float) -> bool:
-        """Whether the wire has just seen the registration that AMI's ``event`` of chan_sip reports.
+        """Whether the kernel has just copied the registration that AMI's ``event`` of chan_sip reports.
 
         The registration repeated a nonce that was sent to this address alone, and Asterisk accepted it. So
-        both are true: AMI reports that the password was right, and the wire shows where it came from.
+        both are true: AMI reports a right password, and the copied packets show where it came from.
         """
         sender = self._senders.find(event.remote.address)
         if sender is None:
@@ -596,7 +605,10 @@ class Attribution:
         now: float,
         wall: float,
     ) -> Sequence[Finding]:
-        """Handle a refusal; ``refusal`` is what it refuses, None if its request is not known."""
+        """Return the findings about ``challenge``, by which chan_sip refuses a request of ``sender``.
+
+        ``refusal`` has the refused request, None if the request is not known.
+        """
         if refusal is not None:
             event = self._refused(refusal, challenge, sender, source, wall)
         elif self._is_hidden(challenge, sender, source.asterisk, now):
@@ -608,11 +620,11 @@ class Attribution:
     def _refused(
         self, refusal: Answered, challenge: Challenge, sender: Address, source: SourceId, wall: float
     ) -> SecurityEvent | None:
-        """Return the event of the wire for an answer to a request that was copied; None if it is no guess.
+        """Return an event for an answer to a request that the kernel copied; None if it is no guess.
 
-        A question without credentials is an attempt only if it is evasive: no phone sends such bytes. If the
-        sender has logged in since it asked, its request was accepted. No phone names several users in one
-        request: only Asterisk knows which it checks, so such a guess is hidden.
+        A request without credentials is an attempt only if it is evasive: its bytes suppress events, and no
+        phone sends such. If the sender has logged in since it asked, its request was accepted. No phone names
+        several users in one request: only Asterisk knows which it checks, so such a guess is hidden.
         """
         asked = refusal.asked
         if (
@@ -630,10 +642,10 @@ class Attribution:
         return evolve(event, challenge=asked.nonce, response=asked.request.digest, account=account)
 
     def _is_hidden(self, challenge: Challenge, sender: Address, asterisk: str, now: float) -> bool:
-        """Whether the refusal of an unknown request is an attempt by itself.
+        """Whether a refusal shows an attempt, although the kernel copied no request that it answers.
 
-        It is if the request was evasive (no phone sends such bytes), or if the sender makes its requests
-        unreadable.
+        It does if the request had bytes that suppress events, which no phone sends, or if the sender makes
+        its requests unreadable.
         """
         if challenge.accepted:
             return False
@@ -643,16 +655,17 @@ class Attribution:
         return challenge.evasive or (unread and self._is_unreported(sender, asterisk, now))
 
     def _is_unread(self, challenge: Challenge, sender: Address, now: float) -> bool:
-        """Whether a refusal is for a request that may be on an unread connection of ``sender``."""
+        """Whether a refusal may answer a TCP request of ``sender`` that ringfence could not read."""
         known = self._senders.find(sender)
         by_stream = challenge.transport is not _UDP
         return by_stream and known is not None and now - known.unread < UNREAD_FOR
 
     def _is_unreported(self, sender: Address, asterisk: str, now: float) -> bool:
-        """Whether the refusal of an unknown request counts by itself.
+        """Count a refusal of a request that was not copied; return whether it is an attempt.
 
-        ``MOST_UNREPORTED`` refusals do not: AMI reports most guesses, and the requests of a phone may be
-        unknown too. A host that logged in lately is not suspected. So AMI must report logins.
+        The first ``MOST_UNREPORTED`` of ``sender`` are not: AMI reports most guesses, and the requests of a
+        phone may be unknown too. No refusal of a host that logged in lately is one. So AMI must report
+        logins.
         """
         host = self._senders.find(host_of(sender))
         if not self._confirmation.has_ami(asterisk):
@@ -666,10 +679,10 @@ class Attribution:
     def _on_answer_to_client(
         self, answer: Challenge, now: float, wall: float, asterisk: str
     ) -> Sequence[Finding]:
-        """Handle an answer that left from a proxy.
+        """Return the findings about a SIP answer that a proxy sent to its client.
 
-        Anyone can have the proxy forward an answer to any address. So it counts only if its receiver has
-        asked, and confirms nothing else.
+        Anyone can have the proxy forward an answer to any address. So it counts only if its receiver has sent
+        the request, and confirms nothing else.
         """
         client = answer.address
         if self.proxies.networks.covers(client):  # it goes to another proxy
@@ -693,8 +706,8 @@ class Attribution:
     ) -> SecurityEvent | None:
         """Return the event for a refusal by a TCP connection whose requests could not be read, or None.
 
-        It is the event of AMI with the same Call-ID, which may also come later. If the refusal shows that the
-        request was hidden from AMI, it is an event of the wire.
+        The result is AMI's event with the same Call-ID, None if that has not come yet. If the refusal shows
+        that the request was hidden from AMI, the result is an event HIDDEN.
         """
         remote = Endpoint(answer.address, answer.port, answer.transport)
         if not self._conversations.is_unread(remote):
@@ -716,7 +729,7 @@ class Attribution:
     ) -> Iterator[Finding]:
         """Handle a challenge of PJSIP; yield the attempts that it confirms, and the one that it shows.
 
-        ``refusal`` is what it refuses; None if its request was not copied.
+        ``refusal`` has the refused request; None if that was not copied.
         """
         method = refusal.asked.request.method if refusal is not None and refusal.asked is not None else ""
         by_udp = challenge.transport is _UDP
@@ -735,7 +748,7 @@ class Attribution:
     def observe_requests(
         self, requests: Iterable[CopiedRequest], now: float, asterisk: str
     ) -> Sequence[Finding]:
-        """Handle requests of strangers, which the kernel copied.
+        """Handle requests of strangers, which the kernel copied; return the proofs and guesses they show.
 
         If a request contains a nonce that was sent only to its source address, the receiver of the nonce has
         written the request. So that address is proven for the sessions that the request names.
@@ -770,7 +783,7 @@ class Attribution:
         return found
 
     def observe_loss(self, now: float) -> None:
-        """Record that the wire source lost packets at ``now``."""
+        """Record that some of the packets that the kernel copies were lost at ``now``."""
         self._confirmation.sees_wire = True
         self._confirmation.lost_at = now
         self._conversations.forget_silence()
@@ -779,8 +792,8 @@ class Attribution:
     def tick(self, now: float, wall: float, *, wire: bool, listening: Listening) -> Sequence[Finding]:
         """Do periodic work; return findings about reports that have waited, and about blind guesses.
 
-        ``wire`` is whether the wire sees every challenge now. ``listening`` has since when each connected AMI
-        has been connected without interruption (monotonic seconds), by the name of its Asterisk.
+        ``wire`` is whether the kernel copies every challenge now. ``listening`` has since when each connected
+        AMI has been connected without interruption (monotonic seconds), by the name of its Asterisk.
         """
         self._senders.expire(now)
         self._conversations.expire(now)
@@ -793,7 +806,7 @@ class Attribution:
         return found
 
     def _record_success(self, event: SecurityEvent, now: float) -> None:
-        """Record a login that AMI reports: what this host asked before was no guess."""
+        """Record a login that AMI reports: earlier requests of its sender were no guesses."""
         if event.source.name != AMI or event.tampered or event.forgeable:
             return
         if event.service in (_PJSIP, _SIP):
@@ -808,11 +821,12 @@ class Attribution:
         return host is not None and host.succeeded >= asked.at
 
     def _on_blind_guess(self, asked: Asked, now: float, wall: float) -> Sequence[Finding]:
-        """Handle a request with credentials, or a redirected one, that got no answer.
+        """Return the attempt that a copied request without an answer shows, or ().
 
-        It is no guess if its sender has logged in since. If another source has reported its session, and so
-        long ago that the reports cannot be matched, it has counted already. A TCP segment can be forged, so
-        its nonce must prove its sender, or the kernel must know the connection.
+        The request has credentials, or its Via has the answer sent elsewhere. It is no guess if its sender
+        has logged in since. If another source has reported its session, and so long ago that the reports
+        cannot be matched, the guess has counted already. A TCP segment can be forged, so its nonce must prove
+        its sender, or the kernel must know the connection.
         """
         request, remote = asked.request, asked.remote
         certain = request.transport is _UDP or self._nonces.proves(asked.nonce, request.address, now)
@@ -837,7 +851,7 @@ class Attribution:
         return self.observe(event, now)
 
     def _confirm_others(self, remote: Endpoint, now: float) -> Iterator[Finding]:
-        """Yield the findings about waiting lines that name the address and port ``remote``.
+        """Yield the findings about waiting log lines that name the address and port ``remote``.
 
         These lines arrived before the kernel listed the TCP connection that now confirms them.
         """
@@ -852,7 +866,7 @@ class Attribution:
     # -- deduplication and proofs -----------------------------------------------------------------------
 
     def _if_first(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
-        """Record a report of a confirmed attempt. Return the attempt if this is the first report of it.
+        """Record that ``event`` reports a confirmed attempt; return the attempt if no source did so before.
 
         Otherwise return the finding that it is a duplicate report.
         """
@@ -907,7 +921,7 @@ class Attribution:
     def _is_claim_by_now(self, report: UnconfirmedReport) -> bool:
         """Whether a waiting log line no longer needs confirmation, and is now a claimed (unproven) attempt.
 
-        This is so if neither AMI nor the wire reports its Asterisk now, and its request came by UDP.
+        This is so if now only logs report its Asterisk, and the request came by UDP.
         """
         return is_trusted(report.event) and not self._confirmation.is_hint(report.event, report.attempt)
 
@@ -921,7 +935,7 @@ class Attribution:
 
 
 def _is_accepted(found: Sequence[Finding]) -> bool:
-    """Whether the attempt of a report is known, or counts."""
+    """Whether the findings about one report have a duplicate, or an attempt with a confirmed address."""
     return any(
         isinstance(one, DuplicateReport) or (isinstance(one, AttributedAttempt) and one.attempt.trusted)
         for one in found
@@ -933,7 +947,7 @@ def _is_claim(found: AttributedAttempt) -> bool:
 
 
 def sender_of_request(answer: Challenge) -> Address | None:
-    """Return the sender of the request; None if it is unknown.
+    """Return the address that sent the request of ``answer``; None if it is unknown.
 
     By TCP the answer uses the connection of the request, so its receiver is the sender.
     """
@@ -941,7 +955,7 @@ def sender_of_request(answer: Challenge) -> Address | None:
 
 
 def _repeats_nonce(event: SecurityEvent) -> bool:
-    """Whether the nonce in a report of a guess is the one that the guess repeats, and no sender forged it.
+    """Whether the nonce in a report of a guess is surely the one that the guess contained.
 
     Of chan_sip's events, only InvalidPassword names that nonce. The others name the one that Asterisk sent.
     """
@@ -954,13 +968,16 @@ def _repeats_nonce(event: SecurityEvent) -> bool:
 def _wire_event(
     kind: EventKind, challenge: Challenge, sender: Address, source: SourceId, wall: float
 ) -> SecurityEvent:
-    """Return an event of the wire for an answer: HIDDEN or REFUSED."""
+    """Return an event that ``challenge`` refused a guess of ``sender`` at ``wall`` (seconds since the epoch).
+
+    ``kind`` is HIDDEN or REFUSED.
+    """
     remote = Endpoint(sender, challenge.port, challenge.transport)
     return SecurityEvent(source, kind, challenge.service, remote, wall, challenge.account, challenge.call_id)
 
 
 def _claimed_by_tcp(found: Iterable[Finding]) -> list[Finding]:
-    """Return the findings, changed so that claimed bans for their attempts block TCP instead of UDP."""
+    """Return the findings, changed so that bans for unproven attempts block SIP by TCP instead of UDP."""
     return [
         evolve(one, claimed=Scope.SIP_TCP) if isinstance(one, AttributedAttempt) else one for one in found
     ]

@@ -52,9 +52,9 @@ _NOTHING_ELSE = {Service.IAX2: "IAX2", Service.DIALPLAN: "the dialplan"}
 
 
 class UnconfirmedReports:
-    """The reports that wait, in the order of arrival.
+    """The reports that wait until another source confirms their address, in the order of arrival.
 
-    They are also found by their session, and by the address and port that they name.
+    Reports are also found by their session (Call-ID), and by the address and port that they name.
     """
 
     def __init__(self, senders: Senders, most: int = _MAX_REPORTS) -> None:
@@ -63,11 +63,11 @@ class UnconfirmedReports:
         self._queue: deque[tuple[UnconfirmedReport, Sender, Session]] = deque()
 
     def __len__(self) -> int:
-        """Return the number of reports, including those already settled."""
+        """Return the number of reports, including those that no longer wait but are not removed yet."""
         return len(self._queue)
 
     def add(self, report: UnconfirmedReport) -> None:
-        """Add a report."""
+        """Add a report that waits for a confirmation; beyond the bound, remove the oldest report."""
         if len(self._queue) >= self._most:
             self._remove_oldest()
         remote = report.event.remote
@@ -86,9 +86,9 @@ class UnconfirmedReports:
         sender.waiting.setdefault(remote.port, deque()).append(report)
 
     def settle(self, address: Address, session: bytes, *, question: bool = False) -> list[UnconfirmedReport]:
-        """Return the waiting reports of ``address`` with this session id. They wait no longer.
+        """Return the waiting reports that name ``address`` and this session id, and end their wait.
 
-        ``question``: without those about a password, because the request had no credentials.
+        ``question``: leave out reports about a password, because the confirmed request had no credentials.
         """
         known = self._senders.find_session(address, session) if self._queue else None
         if known is None or known.unconfirmed is None:
@@ -127,16 +127,16 @@ class UnconfirmedReports:
         return bool(others)
 
     def due(self, now: float) -> Iterator[UnconfirmedReport]:
-        """Remove the reports that are ``PATIENCE`` seconds old; yield those that still wait."""
+        """Remove the reports that are ``PATIENCE`` seconds old; yield those that nothing has confirmed."""
         while self._queue and now - self._queue[0][0].at >= PATIENCE:
             report = self._remove_oldest()
             if not report.settled:
                 yield report
 
     def _remove_oldest(self) -> UnconfirmedReport:
-        """Remove and return the oldest report.
+        """Remove the oldest report from all tables, and return it.
 
-        So it is also the first report in the lists of its session and of its port.
+        The oldest report is also the first one in the lists of its session and of its port.
         """
         report, sender, session = self._queue.popleft()
         for waiting_in_session in (session.unconfirmed, session.unforgeable):
@@ -153,7 +153,7 @@ class UnconfirmedReports:
 
 
 def why_unconfirmed(attempt: Attempt) -> str:
-    """Return why an attempt that is not ``trusted`` leads to no ban."""
+    """Return why an attempt with an unconfirmed address leads to no ban, as a text for people."""
     if attempt.service in _NOTHING_ELSE:
         part = _NOTHING_ELSE[attempt.service]
         return (
@@ -200,7 +200,7 @@ _NOT_FOUND = 404
 
 
 class Answers:
-    """The answers that the wire saw, by the sender of the request."""
+    """The latest SIP answers by UDP that left this host, by the address that sent the request."""
 
     def __init__(self, senders: Senders) -> None:
         self._senders = senders
@@ -235,7 +235,7 @@ NOT_CONNECTED: Listening = {}
 """No AMI is connected."""
 
 BLIND = 10.0
-"""For this time after the wire lost packets (seconds), a missing challenge is no sign of a forgery."""
+"""Seconds after a loss of copied packets for which a missing challenge is no sign of a forgery."""
 
 
 # -- confirmation of log lines by a TCP connection from the address and port that they name
@@ -256,10 +256,10 @@ BLIND = 10.0
 
 
 WITHIN = 3_600.0
-"""The period in which the lines of an address are counted (seconds)."""
+"""The period (seconds) in which log lines of an address with and without a TCP connection are counted."""
 
 UNBACKED = 10
-"""The number of lines without a connection that are allowed for each line with one."""
+"""This many log lines without a TCP connection are allowed an address for each line with one."""
 
 GUESS = 250
 """The least number of bytes of a guess by a SIP connection; real guesses have 300 or more."""
@@ -271,26 +271,26 @@ LOGIN = 14
 class Connections(Protocol):
     """A table of the TCP connections to this host, as the kernel reported them last.
 
-    The detector only looks up, and asks no kernel: before its caller passes an input, it has the table
-    refreshed, or has the next look-up refresh it (:meth:`Detector.queries`).
+    The detector only looks up, and asks no kernel. Its caller refreshes the table before it passes an input,
+    or has the next look-up refresh the table (:meth:`Detector.queries`).
     """
 
     def has(self, remote: Endpoint, now: float) -> bool:
-        """Whether the kernel has, or had within a minute, a connection from that address and port."""
+        """Whether the kernel has, or had within a minute, a TCP connection from ``remote``."""
 
     def backs(self, remote: Endpoint, length: int, now: float) -> bool:
-        """Whether a connection of ``remote`` confirms a line about a request of at least ``length`` bytes.
+        """Whether a TCP connection of ``remote`` confirms a log line about ``length`` bytes or more.
 
-        The remote end must have sent this number of bytes that have confirmed no other line. The call uses
-        them up.
+        ``length`` is that of the shortest such request. The remote end must have sent so many bytes that have
+        confirmed no other line. The call uses them up.
         """
 
     def had_any(self, address: Address, now: float) -> bool | None:
-        """Whether that address has or had any connection within a minute; None if that is unknown."""
+        """Whether ``address`` has any TCP connection, or had one within a minute; None if unknown."""
 
 
 class NoConnections:
-    """A substitute for the kernel, for replays: it knows no connections."""
+    """A table without TCP connections, used when logs are replayed."""
 
     def has(self, remote: Endpoint, now: float) -> bool:  # noqa: ARG002 - the protocol's
         """Return False: no connection is known."""
@@ -306,7 +306,7 @@ class NoConnections:
 
 
 Query = tuple[Endpoint, int]
-"""A remote address and port, and the least number of bytes of its requests."""
+"""The address and port of a sender to look up, and the least number of bytes of its request."""
 
 
 def least_bytes(service: Service) -> int:
@@ -315,14 +315,14 @@ def least_bytes(service: Service) -> int:
 
 
 class Backing:
-    """Checks whether a connection confirms a line."""
+    """Checks whether a TCP connection confirms the sender that a log line names."""
 
     def __init__(self, connections: Connections, senders: Senders) -> None:
         self._connections = connections
         self._senders = senders
 
     def confirms(self, remote: Endpoint, service: Service, now: float) -> bool:
-        """Whether a TCP connection of ``remote`` confirms a line of ``service``.
+        """Whether a TCP connection of ``remote`` confirms a log line about a request to ``service``.
 
         Return False for UDP, without a port, or if too many lines of this address had no connection. If there
         is a connection, count the line as one with a connection, and use up the bytes of one request.
@@ -336,11 +336,11 @@ class Backing:
         return lines.unbacked <= UNBACKED * lines.backed
 
     def has(self, remote: Endpoint, now: float) -> bool:
-        """Whether the kernel has, or had within a minute, a connection of ``remote``; False for port 0."""
+        """Whether the kernel has, or had within a minute, a TCP connection of ``remote``; not for port 0."""
         return bool(remote.port) and self._connections.has(remote, now)
 
     def excludes(self, address: Address, now: float) -> bool:
-        """Whether the kernel knows that an address had no connection within a minute."""
+        """Whether it is certain that an address had no TCP connection within the last minute."""
         return self._connections.had_any(address, now) is False
 
     def record_unbacked(self, remote: Endpoint, now: float) -> None:
@@ -352,7 +352,7 @@ class Backing:
             self._lines(remote.address, now).unbacked += 1
 
     def forgive(self, remote: Endpoint, now: float) -> None:
-        """Undo :meth:`record_unbacked`, because another source confirms the line."""
+        """Undo one :meth:`record_unbacked` of ``remote``, because another source confirms the log line."""
         if remote.port and remote.transport is not Transport.UDP:
             lines = self._lines(remote.address, now)
             lines.unbacked = max(0, lines.unbacked - 1)
@@ -377,11 +377,12 @@ class KnownSources:
     """Facts about the sources of each Asterisk that the attribution needs.
 
     ``several`` names the Asterisks that have several sources: their reports may be duplicates. At any other
-    Asterisk, each report is a new attempt. ``corroborated`` names the Asterisks that have AMI or the wire as
-    a source: their log lines need confirmation. None means the same Asterisks as ``several``. ``assumed`` is
-    for a replay of logs, which has no wire to prove addresses: each claimed attempt gets this proof instead.
-    Outside of replays it is CLAIMED. ``proxies`` are the addresses of SIP proxies on this host; Asterisk's
-    events name them instead of their clients. ``guests``: strangers may call without a password.
+    Asterisk, each report is a new attempt. ``corroborated`` names the Asterisks that have AMI or copied
+    packets as a source: their log lines need confirmation. None means the same Asterisks as ``several``.
+    ``assumed`` is for a replay of logs, which has no wire to prove addresses: each attempt without a proof
+    gets this one instead. Outside of replays it is CLAIMED (no proof). ``proxies`` are the addresses of SIP
+    proxies on this host; Asterisk's events name them instead of their clients. ``guests``: strangers may call
+    without a password.
     """
 
     several: frozenset[str] = frozenset()
@@ -395,8 +396,9 @@ class Confirmation:
     """Decides whether the address in a report is really the sender's, and how well it is proven.
 
     ``sees_wire``: the wire source (answers that leave this host, copied by the kernel) has delivered a
-    packet, so addresses can be proven. ``wire_sees_all``: at present the wire sees every challenge.
-    ``lost_at``: when the wire lost packets last. ``ahead``: the wall clock minus the monotonic clock.
+    packet, so addresses can be proven. ``wire_sees_all``: at present the kernel copies every challenge.
+    ``lost_at``: when copied packets were lost last (monotonic seconds). ``ahead``: the wall clock minus the
+    monotonic clock (seconds).
     """
 
     def __init__(
@@ -421,7 +423,10 @@ class Confirmation:
         self._conversations = conversations
 
     def tick(self, now: float, wall: float, listening: Listening, *, wire: bool) -> None:
-        """Record the clocks, and which sources deliver; ``wire``: the wire sees every challenge."""
+        """Record the time, since when each AMI is connected, and whether the kernel copies every challenge.
+
+        ``now`` is monotonic, ``wall`` seconds since the epoch.
+        """
         self.wire_sees_all, self._listening = wire, listening
         self.ahead = wall - now
 
@@ -432,22 +437,23 @@ class Confirmation:
     def is_hint(self, event: SecurityEvent, attempt: Attempt) -> bool:
         """Whether a report needs confirmation: it is text that another source could confirm.
 
-        A line about a request by TCP or TLS always needs it, because the kernel knows the connections (except
-        in a replay). So does an event of AMI that a sender's text has broken. Any other line needs it while
-        AMI or the wire reports its Asterisk.
+        A log line about a request by TCP or TLS always needs confirmation, because the kernel knows the
+        connections (except in a replay). So does an event of AMI that a sender's text has broken. Any other
+        log line needs confirmation while AMI or copied packets report its Asterisk.
         """
         if self.is_of_stream(attempt) and (event.source.text or attempt.proof is _CLAIMED):
             return True
         return event.source.text and self._is_corroborated(event)
 
     def is_of_stream(self, attempt: Attempt) -> bool:
-        """Whether the kernel knows the connection of an attempt, if it is true; False in a replay."""
+        """Whether a true attempt has a connection that the kernel lists: not by UDP, nor in a replay."""
         return attempt.transport not in _DATAGRAMS and self.sources.assumed is _CLAIMED
 
     def _is_corroborated(self, event: SecurityEvent) -> bool:
         """Whether another source reports the Asterisk of a log line now, so that the line needs confirmation.
 
-        It is AMI or the wire, but for chan_sip the wire alone: its events in AMI may name any address.
+        Such a source is AMI, or the packets that the kernel copies. For chan_sip only the packets count,
+        because chan_sip's events in AMI may name any address.
         """
         asterisk = event.source.asterisk
         sources = self.sources
@@ -457,7 +463,7 @@ class Confirmation:
         return self.wire_sees_all or by_ami
 
     def queries(self, event: SecurityEvent, now: float) -> Iterator[Query]:
-        """Yield the connections that the attribution may look up for an event.
+        """Yield the TCP connections (remote end and least bytes) to look up before ``event`` is handled.
 
         A report that another source has made before is a duplicate and needs none. This matters: the kernel
         takes the time of several guesses for its list.
@@ -476,7 +482,8 @@ class Confirmation:
     def confirms_login(self, event: SecurityEvent, now: float) -> bool:
         """Whether to believe the address in the log line of a login.
 
-        It must be confirmed, unless only logs report this Asterisk now.
+        A challenge to this address, or its TCP connection, must confirm the line, unless only logs report
+        this Asterisk now.
         """
         if not self._is_corroborated(event):
             return True
@@ -484,7 +491,7 @@ class Confirmation:
         return seen or self._backing.confirms(event.remote, event.service, now)
 
     def confirmed(self, attempt: Attempt, event: SecurityEvent, now: float) -> Attempt | None:
-        """Return the attempt with the address and proof that the wire or the kernel confirms.
+        """Return the attempt with the address and proof that a copied packet or a TCP connection confirms.
 
         Return None if neither confirms it.
         """
@@ -516,9 +523,10 @@ class Confirmation:
         return self._nonces.settled(claim, event.challenge, now)
 
     def _was_challenged(self, event: SecurityEvent, now: float) -> bool:
-        """Whether a challenge by UDP left within ``LIFE`` for the address and Call-ID of ``event``.
+        """Whether a challenge by UDP for the address and Call-ID of ``event`` left within ``LIFE`` seconds.
 
-        A challenge that only answers questions shows no password.
+        If ``event`` reports a wrong password, a challenge that answers only requests without credentials does
+        not count.
         """
         address, call_id = event.remote.address, event.session
         if event.kind in _ABOUT_PASSWORDS and self._conversations.only_questions(address, call_id, now):
@@ -529,22 +537,22 @@ class Confirmation:
     def would_have_been_seen(self, event: SecurityEvent, now: float) -> bool:
         """Whether a log line that nothing confirms is certainly forged.
 
-        A line about a request by UDP is forged, because the wire would have seen the challenge of a true
+        A line about a request by UDP is forged, because the kernel would have copied the challenge of a true
         attempt. Any other line is forged if the kernel knows that the address had no connection. Return False
-        while the wire may miss challenges.
+        while copies of challenges may be missing.
         """
         if not self.sees_wire or not self.wire_sees_all or now - self.lost_at < BLIND:
             return False
         return event.remote.transport is _UDP or self._backing.excludes(event.remote.address, now)
 
     def is_overdue(self, event: SecurityEvent, now: float) -> bool:
-        """Whether a report comes too late to find its attempt, which a faster source has reported.
+        """Whether a report comes too late to be matched with the same attempt of a faster source.
 
-        It is too late after ``HORIZON``, or if sessions of its time were discarded early. The wire is faster
-        than AMI, and AMI is faster than the log. A report of AMI is overdue if others have reported attempts
-        of this sender that AMI has not. Or the wire must have copied a request of this sender since, so it
-        copies all of them; or AMI must have been connected at the time of a log line. (AMI does not report
-        every attempt at chan_sip.)
+        A report is too late after ``HORIZON`` seconds, or if sessions of its time were discarded early.
+        Copied packets are faster than AMI, and AMI is faster than the log. In addition, one of these must
+        hold. Other sources have reported attempts of this sender that AMI has not (for a report of AMI). The
+        kernel has copied a request of this sender since, so it copies all of them. AMI was connected at the
+        time of a log line. (AMI does not report every attempt at chan_sip.)
         """
         happened = event.time - self.ahead
         if event.source.name == WIRE or happened > max(now - HORIZON, self._senders.forgotten_until):
@@ -565,10 +573,10 @@ class Confirmation:
         return self.in_session(attempt, event, now)
 
     def in_session(self, attempt: Attempt, event: SecurityEvent, now: float) -> Attempt:
-        """Return an attempt; it is proven if an answered challenge has proven its session.
+        """Return ``attempt``, with the proof NONCE if an answered challenge has proven its session.
 
         Only the sender knows the Call-ID of a session, so no other sender can add attempts to it. In a
-        replay, a claimed attempt gets the proof ``assumed`` of :class:`KnownSources` instead.
+        replay, an attempt without a proof gets the proof ``assumed`` of :class:`KnownSources` instead.
         """
         if self.sources.assumed is not _CLAIMED and attempt.trusted and attempt.proof is _CLAIMED:
             return evolve(attempt, proof=self.sources.assumed)
@@ -582,6 +590,6 @@ class Confirmation:
 def has_session(attempt: Attempt) -> bool:
     """Whether a proof of the attempt's session also proves the attempt.
 
-    It does for an attempt by UDP, if the attempt is of PJSIP, or if the wire reported it first.
+    That is so for an attempt by UDP, if it is of PJSIP, or if a copied packet showed it first.
     """
     return attempt.transport is _UDP and (attempt.service is _PJSIP or attempt.event in _BY_WIRE)

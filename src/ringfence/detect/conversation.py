@@ -80,25 +80,25 @@ MOST = 16_384
 """The greatest number of requests that are remembered. They take 18 MB."""
 
 MOST_REQUESTS = 64
-"""The greatest number of requests of one conversation that are remembered."""
+"""The greatest number of requests with one sender and Call-ID that are remembered."""
 
 MOST_UNREAD_CONNECTIONS = 4_096
-"""The greatest number of unread connections whose challenges are counted."""
+"""This many TCP connections whose requests cannot be read have their challenges counted, the latest ones."""
 
 LIFE = 64.0
-"""For this time (seconds) a request is remembered.
+"""How long a copied SIP request is remembered (seconds).
 
 Asterisk repeats an answer for 32 s at most (RFC 3261 §17.2).
 """
 
 SILENCE = 8.0
-"""The time after which an answer is not expected any more (seconds).
+"""How long after a request Asterisk may still answer it (seconds).
 
-It is shorter than ``sessions.HORIZON``, so that a report of another source can still be matched.
+This time is shorter than ``sessions.HORIZON``, so that a report of another source can still be matched.
 """
 
 DIVERTED_SILENCE = 0.25
-"""The same time for an answer that the sender has sent elsewhere, or nowhere."""
+"""How long after a request its answer may come, if the sender directs it elsewhere or nowhere (seconds)."""
 
 _CHALLENGES = (401, 407)
 _REFUSALS = (*_CHALLENGES, 403)
@@ -109,12 +109,12 @@ _Key = tuple[AddressKey, int, bytes]  # of UDP: a sender, 0, a Call-ID; of TCP: 
 
 @define(eq=False)
 class Asked:
-    """A copied request that came at ``at``, the nonce that it repeats, and whether it is answered.
+    """A request that the kernel copied, when it came (``at``), its nonce, and whether it is answered.
 
-    ``proven``: Asterisk has sent this nonce to its sender alone. ``challenged``: it is a guess if nothing
-    answers it. ``diverted``: its answer goes elsewhere or nowhere. ``served``: a 1xx has answered it, so more
-    answers follow. ``repeats``: how many retransmissions are not answered. ``shared``: when its Call-ID was
-    last taken over from another address.
+    ``proven``: Asterisk has sent this nonce to the sender of the request alone. ``challenged``: with
+    credentials, the request is a guess if nothing answers it. ``diverted``: its answer goes elsewhere or
+    nowhere. ``served``: a 1xx has answered it, so more answers follow. ``repeats``: how many retransmissions
+    are not answered. ``shared``: when its Call-ID was last taken over from another address.
     """
 
     request: CopiedRequest
@@ -135,11 +135,14 @@ class Asked:
 
     @property
     def may_be_guess(self) -> bool:
-        """Whether it has credentials and is not answered yet."""
+        """Whether the request has credentials and is not answered yet."""
         return self.request.credentials and not self.answered
 
     def may_get(self, answer: Challenge) -> bool:
-        """Whether an answer has this request's CSeq number and Call-ID, as far as they are known."""
+        """Whether ``answer`` may belong to this request: the CSeq number and Call-ID are the same.
+
+        If the request has more of these than are kept, they need not be the same while it may be a guess.
+        """
         request = self.request
         if request.crowded and self.may_be_guess:
             return True
@@ -147,22 +150,22 @@ class Asked:
 
     @property
     def may_be_answered_again(self) -> bool:
-        """Whether Asterisk may send another answer. By TCP it answers each copy of a request once."""
+        """Whether Asterisk may answer this request again: by UDP, after a 1xx, or if it came repeatedly."""
         return self.request.transport is Transport.UDP or self.served or self.repeats > 0
 
 
 @define(eq=False)
 class _Conversation:
-    """The requests of one sender with one Call-ID, or of one TCP connection, by their digests, oldest first.
+    """The requests of one sender with one Call-ID, or of one TCP connection, by digest, oldest first.
 
-    ``unread``: when a part of a request was copied last, or when the connection became unread.
+    ``unread``: when only a part of a request was copied last, or since when the connection cannot be read.
     """
 
     requests: dict[bytes, Asked] = Factory(dict)
     unread: float = -inf
 
     def forget_one(self) -> None:
-        """Forget the oldest request that is no open guess; without one, the oldest.
+        """Forget the oldest request without credentials, or with an answer; if there is none, the oldest.
 
         A sender can write many messages behind a guess before Asterisk answers it.
         """
@@ -172,9 +175,10 @@ class _Conversation:
     def request_of(self, answer: Challenge) -> Asked | None:
         """Return the request to which an answer belongs, None if there is none.
 
-        It is the oldest open one with the answer's CSeq number and Call-ID; for a refusal, the oldest of them
-        with credentials, if there is one. If all of these are answered, it is the last of them that may get
-        another answer. Without any, it is the oldest open one with credentials.
+        That is the oldest unanswered one with the answer's CSeq number and Call-ID; for a refusal, the oldest
+        such one with credentials, if there is one. If all such requests are answered, it is the last of them
+        that may get another answer. If there is no such request, it is the oldest unanswered one with
+        credentials.
         """
         others = known = question = None
         for one in self.requests.values():
@@ -192,7 +196,7 @@ class _Conversation:
 
 @frozen
 class Answered:
-    """The request of an answer: ``asked`` was waiting for it; None if the answer is a repeat.
+    """What a SIP answer belongs to: the request ``asked``, None if Asterisk only repeated the answer.
 
     ``guess``: the request had credentials, and the answer shows that they were wrong.
     """
@@ -205,7 +209,10 @@ _REPEAT = Answered(None)
 
 
 class Conversations:
-    """Requests of strangers, and whether Asterisk has answered. Times are monotonic seconds."""
+    """The latest copied SIP requests of strangers, and whether Asterisk has answered each.
+
+    Times are monotonic seconds.
+    """
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
@@ -220,7 +227,7 @@ class Conversations:
         self._answered = -inf  # when the latest request came that was answered
 
     def __len__(self) -> int:
-        """Return the number of requests; one with several Call-IDs counts for each."""
+        """Return the number of remembered requests; one with several Call-IDs counts once for each."""
         return len(self._order)
 
     def ask(
@@ -232,10 +239,10 @@ class Conversations:
         challenged: bool = False,
         proven: bool = False,
     ) -> None:
-        """Record a request. A datagram that can be read in several ways belongs to several conversations.
+        """Record a copied request that came at ``now``; if it has several Call-IDs, under each of them.
 
-        ``nonce`` is the one that it repeats. ``challenged``: with credentials, it is a guess if nothing
-        answers it. ``proven``: Asterisk has sent the nonce to this sender alone.
+        ``nonce`` is the one in the request. ``challenged``: with credentials, the request is a guess if
+        nothing answers it. ``proven``: Asterisk has sent the nonce to this sender alone.
         """
         if not request.call_ids:
             if request.unread:
@@ -278,33 +285,36 @@ class Conversations:
             self._by_nonce[one.nonce] = one
 
     def latest(self, call_id: bytes) -> Asked | None:
-        """Return the latest request with this Call-ID; None if it is unknown."""
+        """Return the latest request with this Call-ID; None if none is remembered."""
         return self._by_call_id.get(call_id)
 
     def latest_with(self, nonce: bytes) -> Asked | None:
-        """Return the latest request that repeats this nonce; None if it is unknown."""
+        """Return the latest request that contains ``nonce``; None if none is remembered."""
         return self._by_nonce.get(nonce)
 
     def is_unread(self, remote: Endpoint) -> bool:
-        """Whether the TCP connection of a sender is, or was, unread."""
+        """Whether ringfence failed to read requests on the TCP connection of ``remote``."""
         return remote in self._unread
 
     def has_asked(self, address: Address, call_id: bytes, now: float) -> bool:
-        """Whether a datagram with credentials of this address and with this Call-ID was copied lately."""
+        """Whether a datagram with credentials of this address and Call-ID was copied in the last ``LIFE``."""
         known = self._known.get((address_key(address), 0, call_id))
         if known is None:
             return False
         return any(one.request.credentials and now - one.at < LIFE for one in known.requests.values())
 
     def only_questions(self, address: Address, call_id: bytes, now: float) -> bool:
-        """Whether whole datagrams of this address and Call-ID were copied, and none with credentials."""
+        """Whether datagrams of this address and Call-ID were copied, all whole and without credentials."""
         known = self._known.get((address_key(address), 0, call_id))
         if known is None or now - known.unread < LIFE:
             return False
         return not any(one.request.credentials for one in known.requests.values())
 
     def unheard(self, now: float) -> Iterator[Asked]:
-        """Yield the diverted blind guesses by ``now``, and the redirected requests, each once."""
+        """Yield the requests without an answer whose sender had the answer sent elsewhere, or nowhere.
+
+        Each is yielded once, ``DIVERTED_SILENCE`` seconds after the request.
+        """
         while self._diverted and now - self._diverted[0].at >= DIVERTED_SILENCE:
             oldest = self._diverted.popleft()
             if not oldest.answered:
@@ -312,7 +322,7 @@ class Conversations:
                 yield oldest
 
     def unanswered(self, now: float) -> Iterator[Asked]:
-        """Yield the requests that are blind guesses by ``now``, each once."""
+        """Yield, each once, the guesses that Asterisk has not answered by ``now`` and will not answer."""
         yield from self.unheard(now)
         while self._waiting and now - self._waiting[0].at >= SILENCE:
             oldest = self._waiting[0]
@@ -324,14 +334,17 @@ class Conversations:
                 yield oldest
 
     def forget_silence(self) -> None:
-        """Forget which requests wait for an answer, because answers were lost; keep the redirected ones."""
+        """Forget which requests wait for an answer, because copies of answers were lost.
+
+        Requests whose Via has the answer sent to another address stay.
+        """
         self._waiting.clear()
         redirected = [one for one in self._diverted if one.request.redirected]
         self._diverted.clear()
         self._diverted.extend(redirected)
 
     def answer(self, answer: Challenge, sender: Address, now: float) -> Answered | None:
-        """Record an answer to ``sender``; return to what it belongs, None if its request is unknown."""
+        """Record a SIP answer to a request of ``sender``; return this request, None if it is unknown."""
         self.expire(now)
         known, one = self._request_of(answer, sender)
         if known is None or one is None:
@@ -348,9 +361,9 @@ class Conversations:
         return Answered(one, guess=refused and one.request.credentials)
 
     def _request_of(self, answer: Challenge, sender: Address) -> tuple[_Conversation | None, Asked | None]:
-        """Return the conversation of an answer, and its request.
+        """Return the conversation and the request to which an answer belongs, None for what is unknown.
 
-        A refusal belongs to a crowded request first, any other answer to one last.
+        A refusal belongs first to a request with more Call-IDs than are kept, any other answer last.
         """
         known, crowded = (
             self._known.get(_key_of(sender, answer.port, answer.transport, call_id))
@@ -363,11 +376,11 @@ class Conversations:
         return known, known.request_of(answer) if known is not None else None
 
     def shows_guess(self, answer: Challenge, sender: Address) -> bool:
-        """Whether a refusal of chan_sip by TCP shows that an unread request was a guess.
+        """Whether chan_sip's refusal by TCP shows that a request that could not be read was a guess.
 
-        On an unread connection the first challenge may answer a question. So may one after each 403, which
-        is the answer to a guess. Every other challenge answers credentials with an invented nonce. The number
-        of open challenges is thus 0 or 1.
+        On a connection that cannot be read, the first challenge may answer a request without credentials. So
+        may the first one after each 403, which is the answer to a guess. Every other challenge answers
+        credentials with an invented nonce. So 0 or 1 challenges are open.
         """
         key = _key_of(sender, answer.port, answer.transport, b"")
         challenges = self._challenges.get(key)
@@ -378,7 +391,10 @@ class Conversations:
         return is_question and challenges > 0
 
     def _divert(self, request: CopiedRequest) -> None:
-        """Make the open guesses diverted that came before on this connection, if its window is closed."""
+        """If ``request`` shows that its sender closed the receive window, mark earlier guesses as diverted.
+
+        These are the unanswered guesses of the same TCP connection: no answer can reach the sender.
+        """
         if not request.diverted or request.transport is Transport.UDP:
             return
         known = self._known.get(_key_of(request.address, request.port, request.transport, b""))
@@ -388,7 +404,7 @@ class Conversations:
                 self._diverted.append(one)
 
     def _note_unread(self, request: CopiedRequest, now: float) -> None:
-        """Record that a conversation became unread; forget the oldest TCP connections beyond the bounds."""
+        """Record that requests of a conversation cannot be read; forget old connections beyond the bounds."""
         key = _key_of(request.address, request.port, request.transport, b"")
         if key in self._known:
             self._known[key].unread = now
@@ -399,7 +415,7 @@ class Conversations:
                 del self._challenges[next(iter(self._challenges))]
 
     def expire(self, now: float) -> None:
-        """Forget the oldest requests: those that are too old, and those beyond the bound."""
+        """Forget the requests that are ``LIFE`` seconds old, and the oldest ones beyond the bound."""
         while self._order:
             key, oldest = self._order[0]
             if len(self._order) <= self._most and now - oldest.at < LIFE:
@@ -418,7 +434,7 @@ class Conversations:
 
 
 def _names(request: CopiedRequest) -> tuple[bytes, ...]:
-    """Return the Call-IDs of a request's conversations; b"" for a TCP connection, and for an unknown one."""
+    """Return the Call-IDs under which a request is recorded; b"" for TCP, and if Call-IDs are missing."""
     if request.transport is not Transport.UDP:
         return (b"",)
     return tuple(dict.fromkeys((*request.call_ids, b""))) if request.crowded else request.call_ids

@@ -32,6 +32,7 @@ from ringfence.detect.attribution import (
     WrongAnswer,
     sender_of_request,
 )
+from ringfence.detect.claimed_limit import ClaimedLimit
 from ringfence.detect.confirmation import (
     NOT_CONNECTED,
     Connections,
@@ -53,7 +54,7 @@ from ringfence.detect.history import (
     pack_network,
     unpack_network,
 )
-from ringfence.detect.judge import ClaimedLimit, Judge, existing_accounts
+from ringfence.detect.judge import Judge, existing_accounts
 from ringfence.detect.judgement import (
     OFFICE,
     AddressSummary,
@@ -111,7 +112,7 @@ _WHOLE = frozenset(WHOLE_SCOPES)
 _DRAINED = (15.0, 3.0)
 
 Judged = tuple[Judgement, *tuple[AlarmChange | Estranged | Judgement, ...]]
-"""A judgement, and the alarms, strangers and further bans that follow from it."""
+"""A judgement of an attempt, followed by the alarms, ended friendships and further bans that it causes."""
 
 
 @frozen
@@ -123,10 +124,10 @@ class Bounds:
 
 
 class Detector:
-    """Turns the reports of the sources into judgements, alarms and logins.
+    """Turns events and copied packets into judged attempts (perhaps with a ban), alarms and logins.
 
-    It connects the attribution of events, the history of each subject, and the judge. It has more than twenty
-    methods because it is the only interface of the package.
+    A detector connects the attribution of events, the history of each sender, and the judge. It has more than
+    twenty methods because it is the only interface of the package.
     """
 
     def __init__(
@@ -201,12 +202,12 @@ class Detector:
 
     @property
     def evicted(self) -> int:
-        """The number of sessions, reports and subjects that were discarded to stay within the bounds."""
+        """The number of sessions, reports and senders that were discarded to stay within the bounds."""
         return self._attribution.evicted + self._history.evicted
 
     @property
     def waiting(self) -> int:
-        """The number of reports that wait for a confirmation."""
+        """The number of reports that wait for another source to confirm their address."""
         return self._attribution.waiting
 
     def set_proxy_sockets(self, sockets: frozenset[Endpoint]) -> None:
@@ -214,16 +215,17 @@ class Detector:
         self._attribution.proxies.set_sockets(sockets)
 
     def queries(self, event: SecurityEvent, now: float) -> Iterator[Query]:
-        """Yield the connections that :meth:`observe` may look up for an event, with a number of bytes each.
+        """Yield the TCP connections that :meth:`observe` may look up for ``event``.
 
-        The caller must first bring the table of connections up to date for these. An event by UDP needs none.
+        Each is an address and port, and the least bytes that it must have sent. The caller must first bring
+        the table of connections up to date for these. An event by UDP needs none.
         """
         return self._attribution.queries(event, now)
 
     # -- input of the sources ---------------------------------------------------------------------------
 
     def observe(self, event: SecurityEvent, now: float) -> Sequence[Effect]:
-        """Handle an event that arrived at ``now`` (monotonic seconds)."""
+        """Handle an event that arrived at ``now`` (monotonic seconds); return what follows, such as a ban."""
         login = event.kind is _SUCCESS and not self._attribution.proxies.names(event)
         effects = self._on_success(event, now) if login else []
         if event.kind in LATE_REFUSALS and is_refused_login(event):
@@ -237,16 +239,17 @@ class Detector:
     def observe_challenges(
         self, challenges: Iterable[Challenge], now: float, wall: float, asterisk: str
     ) -> Sequence[Effect]:
-        """Handle challenges that the wire source read (:meth:`Attribution.observe_challenges`)."""
+        """Handle SIP answers that left this host (:meth:`Attribution.observe_challenges`)."""
         self._friend_attempts.sees_wire = True
         challenges = tuple(challenges)
         found = self._attribution.observe_challenges(challenges, now, wall, asterisk)
         return [*self._on_findings(found, now), *self._observe_friends(challenges, now)]
 
     def _observe_friends(self, challenges: Iterable[Challenge], now: float) -> Iterator[Observe | Estranged]:
-        """Yield what follows for friends from refusals among ``challenges``.
+        """Yield what follows for the friends (known phones) whom Asterisk refuses by some of ``challenges``.
 
-        These are the friends that are observed from now on, and those whose login was refused after all.
+        The kernel must copy the packets of some from now on (Observe). Of others the login was refused after
+        all, so they are friends no longer (Estranged).
         """
         for answer in challenges:
             sender = sender_of_request(answer)
@@ -260,18 +263,18 @@ class Detector:
     def observe_requests(
         self, requests: Iterable[CopiedRequest], now: float, asterisk: str
     ) -> Sequence[Effect]:
-        """Handle requests of strangers, which the kernel copied (:meth:`Attribution.observe_requests`)."""
+        """Handle copied requests of senders that are no friends (:meth:`Attribution.observe_requests`)."""
         self._friend_attempts.sees_wire = True
         others = self._pages.take(requests)
         return self._on_findings(self._attribution.observe_requests(others, now, asterisk), now)
 
     def observe_exchange(self, exchange: Exchange, now: float) -> None:
-        """Record an exchange; :meth:`judge_exchanges` then judges those that nothing explains.
+        """Record evidence of a request that could not be read, such as by TLS, for :meth:`judge_exchanges`.
 
-        Those of a proxy are left out: no event names its client, so none would be explained. So are those of
-        friends, except new ones by TLS: the login of their connection may have been before it was unread, or
-        before this daemon's start. If strangers may call without a password, theirs by TLS are left out too:
-        nobody can tell their calls from guesses.
+        Exchanges with a SIP proxy are left out: no event names its client, so none would be explained. So are
+        those with friends, except by TLS with new friends: a friend may have logged in before its connection
+        became unreadable, or before this daemon's start. If strangers may call without a password, their
+        exchanges by TLS are left out too: their calls look like guesses.
         """
         if self._attribution.proxies.serves(exchange.local_port):
             return
@@ -284,23 +287,23 @@ class Detector:
     def judge_exchanges(
         self, now: float, wall: float, asterisk: str, since: float | None, read: float = inf
     ) -> Sequence[Effect]:
-        """Judge the exchanges that have waited long enough for an event.
+        """Judge the unreadable requests for which no event came in time; return what follows, such as a ban.
 
-        ``since`` is when the last AMI began to deliver events, None if some AMI does not. ``read`` is the
-        time up to which every AMI's events have been read.
+        Times but ``wall`` are monotonic seconds. ``since`` is when the last AMI began to deliver events, None
+        if some AMI does not. ``read`` is the time up to which every AMI's events have been read.
         """
         return self._on_findings(self._unexplained(now, wall, asterisk, since, read), now)
 
     def waits_for_ami(self, now: float) -> bool:
-        """Whether exchanges wait until AMI is asked how far its events have been read."""
+        """Whether to ask AMI how far its events have been read: unreadable requests wait for that."""
         return self._exchanges.waits_for_ami(now)
 
     def _unexplained(
         self, now: float, wall: float, asterisk: str, since: float | None, read: float
     ) -> Iterator[AttributedAttempt]:
-        """Yield an attempt for each exchange that nothing explains, except of banned addresses.
+        """Yield an attempt for each unreadable request that no event explains, except of banned addresses.
 
-        It is a generator, so that a ban which follows from one attempt applies to the next one.
+        This is a generator, so that a ban which follows from one attempt applies to the next one.
         """
         for remote in self._exchanges.unexplained(now, since, read):
             subject = self._subjects.find(remote.address)
@@ -316,14 +319,14 @@ class Detector:
             yield AttributedAttempt(attempt, now, claimed=Scope.SIP_TCP)
 
     def observe_loss(self, now: float) -> None:
-        """Record that the wire source lost packets at ``now``."""
+        """Record that some of the packets that the kernel copies were lost at ``now``."""
         self._friend_attempts.sees_wire = True
         self._attribution.observe_loss(now)
 
     def _on_findings(self, found: Iterable[Finding], now: float) -> list[Effect]:
-        """Return the effects of all findings of one call.
+        """Handle what :class:`Attribution` found in one input; return the bans, alarms and other effects.
 
-        The subject of a decision counts as banned for the rest of the call. Otherwise, ten attempts in one
+        A sender whose ban is decided counts as banned until this call returns. Otherwise, ten attempts in one
         call would be a ban and a longer one for repeated offences.
         """
         effects: list[Effect] = []
@@ -349,9 +352,9 @@ class Detector:
         return effects
 
     def _on_reason(self, subject: Subject) -> Sequence[AlarmChange]:
-        """Return the alarm about an office, if the reason of an attempt shows that its ban is that of one.
+        """Return the alarm that a recent ban may hit an office, if wrong passwords for many accounts show it.
 
-        The wire names no reason, and AMI may report it after the ban.
+        A copied packet does not show why Asterisk refused an attempt, and AMI may report this after the ban.
         """
         decision = self._unnamed.get(subject.network)
         if decision is None:
@@ -386,7 +389,10 @@ class Detector:
         return (self._friend_attempts.on_unprovable(finding.address, now),)
 
     def _judge_again(self, address: Address, now: float) -> Iterator[Judgement]:
-        """Judge the attempts of a stranger whose latest one turns out to be on an unknown account."""
+        """Judge the attempts of ``address`` again if its latest one turns out to be on an unknown account.
+
+        Nothing is yielded for a friend, an exempt address, or without a ban.
+        """
         subject = self._subjects.find(address)
         kept = self._history.packed(subject.key)
         attempt = self._history.attempt_of(kept[-1], subject.network)
@@ -400,7 +406,7 @@ class Detector:
             yield Judgement(attempt, subject.network, Disposition.PROVEN, decision)
 
     def _on_proof(self, proof: NewProof, now: float) -> list[Effect]:
-        """Record that an address is proven for a session; return the effects, which may be a ban."""
+        """Record that an address itself sent a session's attempts; return what follows, such as a ban."""
         address = proof.address
         subject = self._subjects.find(address)
         raised = self._history.prove(subject.key, proof.session, proof.proof)
@@ -441,7 +447,7 @@ class Detector:
         return [*(Judgement(attempt, subject.network, Disposition.PROVEN, one) for one in bans), *alarms]
 
     def _on_wrong_answer(self, found: WrongAnswer, now: float) -> Sequence[Effect]:
-        """Record that an attempt had credentials; return what follows for a stranger."""
+        """Record that an attempt was a guess with a wrong password; return what follows, such as a ban."""
         subject = self._subjects.find(found.address)
         fact = self._history.record_credentials(subject.key, found.session)
         exempt = subject.exempt or subject.friend or not _WHOLE.isdisjoint(self._scopes_of(subject, now))
@@ -460,7 +466,7 @@ class Detector:
         return (Judgement(attempt, subject.network, Disposition.PROVEN, decision), *alarms)
 
     def _on_success(self, event: SecurityEvent, now: float) -> list[Effect]:
-        """Return an alarm if a successful login is suspicious, and the login if it makes a friend."""
+        """Handle a login; return alarms about it, and the login itself if it makes its sender a friend."""
         if event.service not in _PHONES or event.tampered:
             return []
         if event.source.name == AMI:
@@ -479,7 +485,7 @@ class Detector:
         return [*alarms, Login(friend), *self._observe_if_new(friend.account, friend.address, now)]
 
     def _on_refusal(self, address: Address, session: bytes, now: float) -> Sequence[Estranged]:
-        """Handle that Asterisk refused a request after its login; return the friend that the login made."""
+        """Handle that Asterisk refused a request after its login; end and return the friend that it made."""
         friend = self._refusals.refuse(address, session, now)
         if friend is None:
             return ()
@@ -487,16 +493,16 @@ class Detector:
         return (Estranged((friend,)),)
 
     def _observe_if_new(self, account: str, address: Address, now: float) -> Sequence[Observe]:
-        """Return that a friend is observed from now on, because ``account`` has not worked there before."""
+        """Return that the kernel must copy the packets of ``address``, if ``account`` is new there."""
         if self.friends.worked_near(account, address):
             return ()
         self._observation.on_new_friend(address, now)
         return (Observe(address),)
 
     def restore_friends(self, guilty: Collection[str], now: float, wall: float) -> None:
-        """Restore at the start which friends are new, and the accounts that are guilty (``new_friends``).
+        """Restore at the start which friends are new, and from which accounts guesses came (``new_friends``).
 
-        ``guilty`` has the subjects of the alarms ``friend.guessing`` that are active.
+        ``guilty`` has the subjects of the active alarms ``friend.guessing``, which name these accounts.
         """
         new = self.friends.restore_new(wall)
         for friend in new:
@@ -506,9 +512,10 @@ class Detector:
                 self.friends.restore_guilt(account, wall)
 
     def _is_seen(self, event: SecurityEvent, now: float) -> bool:
-        """Whether the address in a login at chan_sip is proven: the wire sees this login, or saw an earlier.
+        """Whether a copied packet proves the address in AMI's report of a login at chan_sip, or did before.
 
-        The kernel copies no request of a friend, so the wire sees only the first login of an account.
+        The kernel copies no request of a friend, so only the first login of an account at an address is
+        copied.
         """
         if event.source.name != AMI:
             return False
@@ -518,7 +525,10 @@ class Detector:
         return any(one.account == event.account and one.reason is _AUTHENTICATED for one in known)
 
     def observe_contact(self, contact: Contact, now: float) -> Sequence[Effect]:
-        """Handle a contact of a phone; return an alarm if guesses failed at its address before.
+        """Handle a phone's registered contact; return an alarm if guesses failed at its address before.
+
+        Also return that the address must be observed if the account is new there. A contact that is gone has
+        no effect.
 
         The contact may come from a login with a guessed password that the events do not show.
         """
@@ -528,10 +538,11 @@ class Detector:
         return [*alarms, *self._observe_if_new(contact.account, contact.address, now)]
 
     def unshielded(self, now: float) -> frozenset[Address]:
-        """Return the friends whose unprovable guesses the kernel must copy now.
+        """Return the addresses of friends whose packets the kernel must copy now, because of their guesses.
 
-        The kernel's list of friends exempts them from these copies, and also from bans of their /64. So a
-        friend in a banned /64 is not returned: without the list, the ban would drop its packets.
+        Nothing can prove these guesses. The kernel's list of friends exempts them from copies, and also from
+        bans of their /64. So a friend in a banned /64 is not returned: without the list, the ban would drop
+        its packets.
         """
         return frozenset(
             address
@@ -540,13 +551,13 @@ class Detector:
         )
 
     def observed(self, now: float) -> frozenset[Address]:
-        """Return the friends whose conversations the kernel must copy now (``observation``)."""
+        """Return the friends, new or refused often, whose packets the kernel must copy (``observation``)."""
         return frozenset(one for one in self._observation.addresses(now) if self.friends.has(one))
 
     # -- judging attempts -------------------------------------------------------------------------------
 
     def _on_attempt(self, found: AttributedAttempt) -> Sequence[Effect]:
-        """Judge an attempt that the attribution found. A forged one is only counted as forged."""
+        """Judge an attempt and return what follows; a report that names a forged sender is only counted."""
         attempt = found.attempt
         if found.forged:
             subject = self._subjects.find(attempt.address)
@@ -570,10 +581,10 @@ class Detector:
         return self.judge(attempt, found.at, claimed)
 
     def judge(self, attempt: Attempt, now: float, claimed: Scope = _NARROW) -> Judged:
-        """Count one attempt, unless it is exempt or late, and decide whether a ban follows.
+        """Count one attempt, unless its address is exempt or banned already, and decide whether to ban.
 
-        Return the judgement, followed by the alarms that it causes. ``claimed`` is the scope that a ban has
-        if it follows from claimed attempts.
+        Return the judgement, followed by the alarms that it causes. ``claimed`` is the scope of a ban that
+        follows from attempts whose address is unproven.
         """
         self.counts.by_kind[attempt.kind][attempt.proof] += 1
         subject = self._subjects.find(attempt.address)
@@ -598,10 +609,10 @@ class Detector:
         return self._judge_stranger(subject, kept, attempt, now, claimed, banned)
 
     def _widened(self, subject: Subject, attempt: Attempt, now: float) -> Decision | None:
-        """Return the full ban of a stranger that a ban of the SIP ports does not stop, or None.
+        """Return a ban of all ports for a sender that still sends despite its ban of the SIP ports, or None.
 
-        Its attempts take a way that ringfence does not know, such as a port that a container publishes. An
-        office and a browser keep their ban of the SIP ports: Asterisk may only be slow.
+        The attempts of such a sender take a way that ringfence does not know, such as a port that a container
+        publishes. An office and a browser keep their ban of the SIP ports: Asterisk may only be slow.
         """
         known = subject.friend or attempt.page or self._works_near(attempt)
         if known or not attempt.trusted or attempt.proof is _CLAIMED:
@@ -619,20 +630,24 @@ class Detector:
     def _works_near(self, attempt: Attempt) -> bool:
         """Whether the account of an attempt works at its address or, for IPv6, in its /64.
 
-        The account of a hidden attempt is text of its sender, and no phone hides.
+        False for a hidden attempt (one that Asterisk's events do not show): its account is text of its
+        sender.
         """
         hidden = attempt.event is _HIDDEN
         return not hidden and self.friends.worked_near(attempt.account, attempt.address)
 
     def _is_tainted(self, address: Address, now: float) -> bool:
-        """Whether a guilty account works at ``address`` (``new_friends``)."""
+        """Whether an account works at ``address`` whose new addresses lately guessed at other accounts."""
         new = self.friends.new
         return bool(new.tainted) and new.is_tainted(sender_of(address), now)
 
     def _judge_friend(
         self, subject: Subject, attempt: Attempt, now: float, banned: Collection[Scope]
     ) -> Judged:
-        """Judge an attempt of a friend. Its guesses at other accounts count for these and its prefix too."""
+        """Judge an attempt of a known phone's address; return the judgement and the alarms.
+
+        A proven guess at another account also counts against that account, and against the /24 or /48.
+        """
         if subject.friend and scope_of_ban(attempt.transport) in banned:
             self.counts.late += 1
             return (Judgement(attempt, subject.network, Disposition.LATE),)
@@ -641,7 +656,10 @@ class Detector:
         return (Judgement(attempt, subject.network, Disposition.FRIEND, decision), *follows)
 
     def _count_friend(self, subject: Subject, attempt: Attempt, fact: Fact) -> Sequence[AlarmChange]:
-        """Count a friend's proven guess at another account for this account, and for its prefix."""
+        """Count a friend's proven guess at another account, against that account and the friend's /24 or /48.
+
+        Return the alarms. Any other attempt is ignored.
+        """
         if (
             not fact.proven
             or not is_guess_elsewhere(attempt)
@@ -689,19 +707,19 @@ class Detector:
     # -- bans -------------------------------------------------------------------------------------------
 
     def is_banned(self, address: Address, scope: Scope, now: float) -> bool:
-        """Whether a ban of the subject of ``address`` drops all that a ban with ``scope`` drops."""
+        """Whether ``address`` (IPv6: its /64) is banned in ``scope``, or in a wider one."""
         banned = self._scopes_of(self._subjects.find(address), now)
         return scope in banned or Scope.FULL in banned or (scope is not Scope.FULL and Scope.SIP in banned)
 
     def _scopes_of(self, subject: Subject, now: float) -> Collection[Scope]:
-        """Return the scopes in which ``subject`` is banned."""
+        """Return the scopes (such as SIP by UDP) in which a sender is banned, or about to be."""
         found = self.bans.scopes(subject.ban_key, now, friend=subject.friend)
         if self._decided:
             found += [scope for network, scope in self._decided if contains(network, subject.network)]
         return found
 
     def on_fact(self, fact: ban_facts.Fact) -> None:
-        """Record the early end of a ban, unless another ban of the same network replaced it."""
+        """Handle a change of the bans: after an early end without a new ban, the attempts count no more."""
         match fact:
             case ban_facts.Forgotten(network):
                 self.record_unban(network)
@@ -709,15 +727,15 @@ class Detector:
                 self.record_unban(network)
 
     def record_unban(self, subject: Network) -> None:
-        """Record that a ban of ``subject`` was removed. Its attempts so far are kept, but lead to no ban."""
+        """Record that the ban of a network was removed. Its attempts so far are kept, but lead to no ban."""
         self._history.consume(pack_network(subject))
         self._friend_attempts.forget(subject)
 
     def unidentified(self) -> list[tuple[Network, Scope]]:
-        """Return the claimed bans whose senders made no attempt with credentials.
+        """Return the bans (network, scope) on unproven attempts of which none had credentials.
 
-        Such a sender may be a carrier that no ``identify`` matched. At most the latest ``_MOST_NARROW`` bans
-        are looked at.
+        The banned sender may be a carrier that no ``identify`` in Asterisk's configuration matched. At most
+        the latest ``_MOST_NARROW`` bans are looked at.
         """
         found = []
         for key, record in self.bans.latest(_MOST_NARROW):
@@ -734,7 +752,7 @@ class Detector:
     ) -> Sequence[Effect]:
         """Do periodic work, in the daemon twice a second.
 
-        Expire counts, and judge the reports that have waited long enough. ``wall``,
+        Expire counts, judge the reports that have waited long enough, and return what follows. ``wall``,
         ``wire`` and ``listening`` are as in :meth:`Attribution.tick`.
         """
         self._history.expire(now)
@@ -747,7 +765,7 @@ class Detector:
     # -- queries ----------------------------------------------------------------------------------------
 
     def subject_of(self, address: Address) -> Network:
-        """Return the network in which ``address`` is counted and banned."""
+        """Return the network as which ``address`` is counted and banned: the address, or its IPv6 /64."""
         return self._subjects.find(address).network
 
     def summary_of(self, address: Address, now: float) -> AddressSummary:
@@ -766,17 +784,17 @@ class Detector:
         )
 
     def pinging(self) -> list[Pinging]:
-        """Return the hosts that ask again and again without credentials, the latest last."""
+        """Return the hosts that send requests again and again without credentials, the latest last."""
         return self._attribution.questions.pinging()
 
     def guests(self, now: float) -> list[Guest]:
-        """Return the strangers whose calls Asterisk took within the last day, the latest last."""
+        """Return the senders that called without a password within the last day, the latest last."""
         found = self._attribution.guests.within_a_day(now)
         subjects = ((one, self._subjects.find(one.address)) for one in found)
         return [one for one, subject in subjects if not (subject.exempt or subject.friend)]
 
     def _counts(self, subject: Subject, now: float) -> list[Count]:
-        """Return how near each rule is to a ban of a subject.
+        """Return for each rule how many attempts of a sender it counts now, and how many it needs.
 
         For a friend that is not exempt, the limits for friends apply.
         """
@@ -789,7 +807,7 @@ class Detector:
         ]
 
     def watched(self, now: float, most: int = 20) -> list[Watched]:
-        """Return subjects whose attempts have not led to a ban, those nearest to a ban first.
+        """Return up to ``most`` senders whose attempts have not led to a ban, those nearest to a ban first.
 
         Only the latest subjects are searched: a search of a million would take a second.
         """

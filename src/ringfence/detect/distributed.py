@@ -48,13 +48,13 @@ from ringfence.values.event import Transport
 from ringfence.values.network import Address, Network, contains, is_one_host, narrowest
 
 LEAST_24S, LEAST_48S, LEAST_64S = 16, 8, 5
-"""The number of /24s of a /16, of /48s of a /32, and of /64s of a /48 whose failures ban all of it."""
+"""This many /24s of a /16, /48s of a /32, or /64s of a /48 must fail on one account for a ban of it."""
 
 MOST_PARTS = 64
-"""The greatest number of bans of one network with known addresses. The widest parts come first."""
+"""The greatest number of bans by which a network is banned around its friends and exempt addresses."""
 
 MOST_KNOWN = 1_024
-"""If more friends are in a /16 or /32, only the /24 or /48 is banned: the search for its parts takes long."""
+"""With more friends than this in a /16 or /32, only the /24 or /48 is banned: a search takes long."""
 
 _SUBJECTS = 2
 _IPV4 = 4
@@ -62,14 +62,14 @@ _DATAGRAMS = (Transport.UDP, Transport.UNKNOWN)
 
 
 def scope_of_ban(transport: Transport) -> Scope:
-    """Return the scope that closes SIP by one transport."""
+    """Return the scope of a ban that drops SIP by ``transport``: by UDP, or by TCP and all above it."""
     return Scope.SIP_UDP if transport in _DATAGRAMS else Scope.SIP_TCP
 
 
 def networks_to_ban(subject: Subject, members: Iterable[Key], subjects: Subjects) -> Sequence[Network]:
-    """Return the networks to ban around a stranger, the one with the stranger first.
+    """Return the networks to ban for a distributed attack, the one with the address of ``subject`` first.
 
-    ``members`` are the strangers that have failed on the account within the hour, including this one.
+    ``members`` are the senders that failed on the attacked account within the hour, with ``subject``.
     """
     own = subject.network
     whole = _network_of_attack(subject, [unpack_network(key) for key in members])
@@ -101,7 +101,7 @@ def _known_in(network: Network, subjects: Subjects) -> list[Address]:
 
 
 def _network_of_attack(subject: Subject, members: Sequence[Network]) -> Network:
-    """Return the network around a stranger in which others fail too; its own subject if there are none."""
+    """Return the network around ``subject`` in which other ``members`` fail too; without any, its own."""
     own, alone = subject.network, is_one_host(subject.address)
     wide, near = (own.supernet(new_prefix=length) for length in _lengths_around(subject.address))
     around = [one for one in members if contains(wide, one)]
@@ -124,7 +124,7 @@ def _lengths_around(address: Address) -> tuple[int, int]:
 def _parts_without(
     network: Network, known: Sequence[Address], longest: int, subjects: Subjects
 ) -> Iterator[Network]:
-    """Yield the parts of a network without known or exempt addresses, of at most the length ``longest``."""
+    """Yield the subnets without ``known`` and exempt addresses, with prefix lengths up to ``longest``."""
     if not known and not subjects.exempt.overlaps(network):
         yield network
     elif network.prefixlen < longest:

@@ -29,10 +29,10 @@ from ringfence.values.network import Address, Network, sender_of
 
 MOST = 65_536
 MOST_FORMER = 256
-"""The maximum number of former addresses of one account, so that one account cannot displace all others."""
+"""The most addresses remembered for one account after it worked there: it cannot displace all others."""
 
 FORMER_FOR = 30 * 86_400.0
-"""How long a former reason is remembered (seconds)."""
+"""How long an address is remembered after it has ceased to be a friend (seconds)."""
 
 AUTHENTICATED_FOR = 7_200.0
 """How long an address is a friend after a login (seconds). Phones register at least once an hour."""
@@ -51,12 +51,12 @@ Key = tuple[str, Address, str, FriendReason]
 
 
 def identity_of(friend: Friend) -> Key:
-    """Return the identity of a reason. A renewed reason has the same identity as before."""
+    """Return what identifies a reason to be a friend: it stays the same when the reason is renewed."""
     return friend.asterisk, friend.address, friend.account, friend.reason
 
 
 def account_of(friend: Friend) -> AccountKey:
-    """Return the account by which an address is a friend."""
+    """Return the Asterisk, and the account there, by which an address is a friend."""
     return friend.asterisk, short_account(friend.account)
 
 
@@ -65,8 +65,8 @@ def friend_from(event: SecurityEvent, *, seen: bool = False) -> Friend | None:
 
     Return None also for a login that verified no password, or whose event may be forged. PJSIP's nonce is
     bound to the address that answers it. chan_sip believes a Via ``maddr``, so a success there proves no
-    address (``channels/chan_sip.c:check_via``), unless the wire has ``seen`` this registration. A login
-    at the manager interface comes from no phone.
+    address (``channels/chan_sip.c:check_via``), unless the kernel has copied this registration (``seen``). A
+    login at the manager interface comes from no phone.
     """
     phone = event.service is Service.PJSIP or (seen and event.service is Service.SIP)
     right = event.kind is EventKind.SUCCESSFUL_AUTH and phone
@@ -85,7 +85,7 @@ def friend_from(event: SecurityEvent, *, seen: bool = False) -> Friend | None:
 
 
 class _Table(Generic[_K]):
-    """Reasons of friends, each under a key, the latest last. Found also by address, account and network."""
+    """Reasons of friends by key, those put last at the end; also found by address, account and network."""
 
     def __init__(self) -> None:
         self.entries: OrderedDict[_K, Friend] = OrderedDict()
@@ -95,7 +95,7 @@ class _Table(Generic[_K]):
         self._networks: Counter[Network] = Counter()
 
     def put(self, key: _K, friend: Friend) -> None:
-        """Add a friend as the latest, or replace the one under the same key."""
+        """Store ``friend`` at the end of the table; replace the one under the same key."""
         known = self.entries.pop(key, None)
         self.entries[key] = friend
         if friend.address not in self.at:
@@ -137,7 +137,7 @@ class _Table(Generic[_K]):
 
 
 class Friends:
-    """The reasons why addresses are friends now, and the former reasons.
+    """The reasons why addresses are friends (known phones and trunks) now, and those of the last month.
 
     It has more than twenty methods because all parts of ringfence look up friends, each by another key.
     """
@@ -161,14 +161,15 @@ class Friends:
         return len(self._current.at)
 
     def set_outage_mode(self, *, on: bool) -> None:
-        """Switch outage mode on or off."""
+        """Switch outage mode on or off: in outage mode, former friends count as friends."""
         self.outage_mode = on
         self._change(None)
 
     def admits(self, friend: Friend) -> bool:
-        """Whether a login or a contact may make this friend: its account works there, or makes few new ones.
+        """Record a login or contact; return whether it may make its address a friend.
 
-        Trunks and imported friends come from the configuration, and have no limit.
+        It may if the account worked there before, or has made few new friends. Trunks and imported friends
+        come from the configuration, and have no limit.
         """
         if friend.reason in _NOT_LEARNED:
             return True
@@ -180,7 +181,7 @@ class Friends:
         return {account_of(one) for one in self.reasons(address) if one.reason not in _NOT_LEARNED}
 
     def estrange(self, account: AccountKey, now: float) -> Iterator[tuple[Friend, ...]]:
-        """Convict ``account``, and make those friends strangers that it alone has made lately.
+        """Make ``account`` guilty of guesses: end the friends that it alone has made lately.
 
         Yield the reasons of each of these friends, which are former ones from now on.
         """
@@ -195,10 +196,10 @@ class Friends:
                     yield reasons
 
     def restore_new(self, now: float) -> list[Friend]:
-        """Restore :attr:`new` from the reasons, at the start; return the first reason of each new sender.
+        """Restore, at the start, which friends are new; return the first reason of each new sender.
 
-        An account is new at a sender if its first reason there began within ``YOUNG_FOR``, and is none of the
-        configuration. The oldest of these reasons comes first.
+        An account is new at a sender (an IPv4 address or IPv6 /64) if its first reason there began within
+        ``YOUNG_FOR`` seconds, and is none of the configuration. The oldest of these reasons comes first.
         """
         every = [*self._former.entries.values(), *self._current.entries.values()]
         young = {short_account(one.account) for one in every if now - one.since < YOUNG_FOR}
@@ -216,18 +217,18 @@ class Friends:
         return new
 
     def restore_guilt(self, account: AccountKey, now: float) -> None:
-        """Convict ``account`` again, at the start: its recent senders without a friend are tainted."""
+        """Make ``account`` guilty again, at the start: one guess from its recent senders is then a ban."""
         for sender in self.new.convict(account, now):
             if not self.any_in(sender):
                 self.new.taint(sender, now + GUILTY_FOR)
 
     def began(self, friend: Friend) -> float:
-        """Return when the account of a reason first worked at its address, within a month."""
+        """Return when the account of ``friend`` first worked at its address in the last month (epoch)."""
         former = self._former.entries.get((friend.address, friend.account))
         return friend.since if former is None else min(friend.since, former.since)
 
     def add(self, friend: Friend) -> bool:
-        """Add or renew a reason; return whether it is new.
+        """Add or renew a reason to be a friend; return whether it is new.
 
         A renewed reason keeps its first ``since``. Its ``until`` is never set to an earlier time.
         """
@@ -244,7 +245,7 @@ class Friends:
         return known is None
 
     def remove(self, key: Key, now: float) -> Friend | None:
-        """Remove a reason, which becomes a former one; return it, or None if it did not exist."""
+        """End a reason to be a friend at ``now``, and remember it; return it, or None if it is unknown."""
         if key not in self._current.entries:
             return None
         friend = self._drop(key)
@@ -252,12 +253,12 @@ class Friends:
         return friend
 
     def revoke(self, key: Key) -> None:
-        """Remove a reason without a trace: Asterisk has refused its login. An unknown key is ignored."""
+        """Remove and forget a login that made a friend: Asterisk refused its request after all."""
         if key in self._current.entries:
             self._drop(key)
 
     def expire(self, now: float) -> list[Friend]:
-        """Remove and return the reasons that have expired."""
+        """Remove and return the reasons to be a friend that have expired by ``now``."""
         if now < self._next:
             return []
         entries, former = self._current.entries, self._former.entries
@@ -270,7 +271,7 @@ class Friends:
         return over
 
     def remember(self, friend: Friend) -> None:
-        """Add a former reason, which ended at its ``until``. It keeps the ``since`` of an earlier one.
+        """Add a reason to be a friend that ended at its ``until``. It keeps an earlier ``since``.
 
         Ignore the reason if its address is new and the account already has ``MOST_FORMER`` former addresses.
         """
@@ -321,7 +322,7 @@ class Friends:
         return self._current.of_account(account), self._former.of_account(account)
 
     def knows(self, number: int) -> bool:
-        """Whether at least ``number`` accounts work now, or worked within a month, at any address."""
+        """Whether at least ``number`` accounts work, or worked within a month, at any address."""
         current = self._current.accounts
         others = (account for account in self._former.accounts if account not in current)
         missing = max(0, number - len(current))
@@ -345,7 +346,7 @@ class Friends:
         return [*self._current.at, *(self._former.at if self.outage_mode else ())]
 
     def all(self) -> tuple[Friend, ...]:
-        """Return all reasons, those seen longest ago first."""
+        """Return all reasons why addresses are friends now, those seen longest ago first."""
         return tuple(self._current.entries.values())
 
     def former_addresses(self) -> Collection[Address]:
@@ -353,7 +354,7 @@ class Friends:
         return self._former.at.keys()
 
     def former(self) -> tuple[Friend, ...]:
-        """Return the latest former reason of each address and account, with its end."""
+        """Return for each address and account the latest reason that made it a friend and has ended."""
         return tuple(self._former.entries.values())
 
     def _drop(self, key: Key) -> Friend:

@@ -28,7 +28,7 @@ _REFUSED = 300  # the lowest status by which Asterisk takes no call
 
 @define(eq=False)
 class _Calls:
-    """The calls of a guest; ``call_id`` is that of the last one, which came at ``at`` (monotonic seconds).
+    """One stranger's calls; ``call_id`` is that of the last one, which came at ``at`` (monotonic seconds).
 
     ``began`` and ``last`` are seconds since the epoch.
     """
@@ -41,15 +41,15 @@ class _Calls:
 
 
 class Guests:
-    """The guests and their calls."""
+    """Strangers whose calls Asterisk took without a password, and the number and times of the calls."""
 
     def __init__(self) -> None:
         self._calls: OrderedDict[Address, _Calls] = OrderedDict()
 
     def record(self, asked: Asked | None, status: int, now: float, wall: float) -> None:
-        """Record that Asterisk answered a request with ``status`` at ``now``; None is an unknown request.
+        """Record that Asterisk answered ``asked`` with ``status``, if that took a stranger's call.
 
-        ``wall`` is the same moment in seconds since the epoch.
+        ``now`` is the time in monotonic seconds, ``wall`` the same in seconds since the epoch.
         """
         if asked is None or status >= _REFUSED:
             return
@@ -65,7 +65,7 @@ class Guests:
         remember(self._calls, request.address, known, MOST)
 
     def within_a_day(self, now: float) -> list[Guest]:
-        """Return the guests that called within the last day, the latest last."""
+        """Return the strangers that called without a password within the last day, the latest last."""
         return [
             Guest(address, calls.number, calls.began, calls.last)
             for address, calls in self._calls.items()

@@ -17,7 +17,7 @@ full ban has consumed; unconfirmed attempts, if there are more than ``ASIDE``; f
 ``ASIDE``; attempts whose account occurs again in a later attempt, except the newest ``LATEST`` attempts; all
 attempts. So different accounts can still be counted if one account repeats.
 
-Of an account, the beginning is kept (``model.short_account``), as the sources report it.
+Of an account, the beginning is kept (``values.event.short_account``), as the sources report it.
 """
 
 from collections import deque
@@ -55,7 +55,7 @@ MAX_RECORD = 255
 
 
 class SingleAttempts:
-    """A table of records, each under a key of ``key_size`` bytes."""
+    """A compact table: stores bytes (a record) under each key of ``key_size`` bytes."""
 
     def __init__(self, key_size: int) -> None:
         self._key_size = key_size
@@ -64,7 +64,7 @@ class SingleAttempts:
         self._next = 0
 
     def __len__(self) -> int:
-        """Return the number of records."""
+        """Return the number of records in the table."""
         return self._size
 
     def put(self, key: bytes, record: bytes) -> None:
@@ -104,7 +104,7 @@ class SingleAttempts:
         return record
 
     def drop(self, number: int) -> int:
-        """Discard up to ``number`` records, the oldest of each bucket in turn; return how many."""
+        """Discard up to ``number`` records, the oldest of each hash bucket in turn; return how many."""
         wanted = min(number, self._size)
         left = wanted
         while left:
@@ -154,7 +154,7 @@ _SUBJECT_LENGTH = {4: 32, 6: 64}
 _Kept = TypeVar("_Kept")
 
 Key = bytes
-"""A subject as bytes: the address, followed by the prefix length unless it is a single IPv4 address."""
+"""A network as bytes: its address, followed by the prefix length unless it is a single IPv4 address."""
 
 _KINDS, _SERVICES, _TRANSPORTS, _EVENTS = (
     tuple(AttemptKind),
@@ -189,7 +189,7 @@ _ORDINARY = frozenset(
     for flags in range(256)
     if flags & _COUNTS == _TRUSTED and flags & _KIND_BITS != _KIND[AttemptKind.FLOOD]
 )
-"""The flags of nearly all attempts: confirmed, not consumed, no flood. Other attempts are discarded first."""
+"""The flags of nearly all packed attempts: confirmed, no flood, not part of a ban. Others go first."""
 _FORGED_IPV4, _FORGED_IPV6 = 1 << 3, 1 << 7  # two bits of the service's field: a forged address follows
 _FORGED_BYTES = {0: 0, _FORGED_IPV4: 4, _FORGED_IPV6: 16}
 _IPV4_BYTES, _IPV6_BYTES = 4, 16
@@ -199,9 +199,9 @@ _INT32 = (1 << 31) - 1
 
 
 def pack_network(subject: Network) -> Key:
-    """Return the key of a subject.
+    """Return an address or network, whose attempts are counted together, as bytes.
 
-    It is bytes: Python's hash of bytes is secret, so attackers cannot choose subjects whose hashes collide.
+    Python's hash of bytes is secret, so attackers cannot choose subjects whose hashes collide.
     """
     if isinstance(subject, IPv4Network) and subject.prefixlen == subject.max_prefixlen:
         return subject.network_address.packed
@@ -209,7 +209,7 @@ def pack_network(subject: Network) -> Key:
 
 
 def unpack_network(key: Key) -> Network:
-    """Return the subject of a key: the inverse of :func:`pack_network`."""
+    """Return the network that :func:`pack_network` packed as ``key``."""
     if len(key) == _IPV4_BYTES:
         return IPv4Network(key)
     made = IPv4Network if len(key) == _IPV4_BYTES + 1 else IPv6Network
@@ -222,9 +222,9 @@ class Fact:
 
     ``trusted``: its address is confirmed. ``event`` is the kind of the event that reported it. ``unknown``:
     the account does not exist. ``consumed``: it counts for no further ban. ``claim_consumed``: it has led to
-    a claimed ban. It still counts for full bans, and for claimed bans by the rules with ``insists``.
-    ``credentials``: the request may have had some. ``packed`` is the attempt as the history keeps it, empty
-    if it comes from elsewhere. ``page``: a web page of another site made a browser send it.
+    a ban on unproven attempts. It still counts for full bans, and for bans on unproven attempts by the rules
+    with ``insists``. ``credentials``: the request may have had some. ``packed`` is the attempt as the history
+    keeps it, empty if it comes from elsewhere. ``page``: a web page of another site made a browser send it.
     """
 
     at: float
@@ -244,10 +244,10 @@ class Fact:
 
 @frozen
 class _Generation:
-    """The subjects whose last attempt is in one period.
+    """The senders (keys) whose last attempt is in one period, and their packed attempts.
 
-    ``claimed`` has those with a single claimed attempt, ``several`` those with several claimed attempts, and
-    ``proven`` those with a proven attempt.
+    ``claimed`` has those with a single unproven attempt, ``several`` those with several, and ``proven`` those
+    with a proven attempt.
     """
 
     began: float
@@ -258,7 +258,7 @@ class _Generation:
     proven: dict[Key, bytes | list[bytes]] = Factory(dict)
 
     def get(self, key: Key) -> list[bytes] | None:
-        """Return a copy of the attempts of a subject, None if its last one is in another period."""
+        """Return a copy of the packed attempts of ``key``, None if its last one is in another period."""
         kept = self.proven.get(key) or self.several.get(key)
         if kept is not None:
             return [kept] if isinstance(kept, bytes) else list(kept)
@@ -267,7 +267,7 @@ class _Generation:
         return None if single is None else [single]
 
     def pop(self, key: Key) -> tuple[list[bytes], bool] | None:
-        """Remove and return the attempts of a subject, and whether one of them is or was proven."""
+        """Remove and return the packed attempts of ``key``, and whether one is or was proven; or None."""
         kept = self.proven.pop(key, None)
         if kept is not None:
             return ([kept] if isinstance(kept, bytes) else kept), True
@@ -278,7 +278,7 @@ class _Generation:
         return None if single is None else ([single], False)
 
     def put(self, key: Key, kept: list[bytes], *, proven: bool) -> None:
-        """Store the attempts of a subject that has none here."""
+        """Store ``kept``, the packed attempts of ``key``, which has none in this period."""
         if proven:
             self.proven[key] = kept[0] if len(kept) == 1 else kept
         elif len(kept) == 1:
@@ -289,7 +289,7 @@ class _Generation:
 
 @define
 class _Names:
-    """Numbers for the names of sources or Asterisks. Names beyond ``_MOST_NAMES`` share the last number."""
+    """Small numbers for names of sources or Asterisks. Names beyond ``_MOST_NAMES`` share the last number."""
 
     names: list[str] = Factory(list)
 
@@ -303,7 +303,11 @@ class _Names:
 
 
 class History:
-    """Attempts of the last ``seconds``. Times are monotonic; ``evicted`` counts discarded subjects."""
+    """The attempts of each sender in the last ``seconds``; ``evicted`` is the number of discarded senders.
+
+    A sender is an IPv4 address, an IPv6 /64 or a network, as :func:`pack_network` packs it. Times are
+    monotonic seconds.
+    """
 
     def __init__(self, seconds: float, max_attempts: int = MAX_ATTEMPTS) -> None:
         self.evicted = 0
@@ -316,11 +320,11 @@ class History:
         self._ahead: float | None = None  # the offset of the wall clock from the monotonic clock
 
     def __len__(self) -> int:
-        """Return the number of attempts."""
+        """Return the number of attempts of all senders."""
         return self._size
 
     def add(self, key: Key, attempt: Attempt, now: float) -> list[bytes]:
-        """Record one attempt; return all attempts of the subject in packed form, oldest first."""
+        """Record an attempt of the sender ``key``; return all its attempts in packed form, oldest first."""
         if self._ahead is None:
             self._ahead = attempt.time - now
         packed = self._pack(attempt, now)
@@ -349,7 +353,7 @@ class History:
         return kept
 
     def prove(self, key: Key, session: int, proof: Proof = Proof.NONCE) -> list[Fact]:
-        """Record that the address is proven for ``session``; return the attempts whose proof improved."""
+        """Record that ``key`` itself sent the attempts of ``session``; return those whose proof improved."""
         raised: list[Fact] = []
         kept = self.packed(key)
         # Most attempts are already proven; only the others are unpacked.
@@ -365,7 +369,10 @@ class History:
         return raised
 
     def record_credentials(self, key: Key, session: int) -> Fact | None:
-        """Record that the oldest attempt of ``session`` without credentials has some; return it, if any."""
+        """Record that the oldest attempt of ``session`` that had no credentials has got some.
+
+        Return what is known about this attempt now, or None if the session has no such attempt.
+        """
         kept = self.packed(key)
         for index in [number for number, packed in enumerate(kept) if packed[_EVENT_AT] & _BARE]:
             packed = kept[index]
@@ -381,11 +388,11 @@ class History:
     def add_source(
         self, key: Key, session: int, service: Service, source: str, reported: EventKind, now: float
     ) -> bool:
-        """Record that ``source``, too, has reported an attempt of this session (0: any) and service.
+        """Record that ``source``, too, has reported an attempt of ``session`` (0: any) and ``service``.
 
-        It is the oldest one of the last ``_JOIN_WITHIN`` seconds that ``source`` has not reported, if any.
-        The wire shows only that Asterisk refused a request. If it reported first, the attempt gets the kind
-        of event that this source ``reported``, which has the reason. Return whether it did.
+        That is the oldest one of the last ``_JOIN_WITHIN`` seconds that ``source`` has not reported, if any.
+        A copied packet shows only that Asterisk refused a request. If it reported first, the attempt gets the
+        kind of event that ``source`` ``reported``, which has the reason. Return whether the kind changed.
         """
         bit = 1 << self._sources.number(source)
         code = _SERVICE[service]
@@ -407,9 +414,10 @@ class History:
         return False
 
     def consume(self, key: Key, *, claimed: bool = False, only: Iterable[Fact] | None = None) -> None:
-        """Mark attempts of a subject as consumed (``claimed``: they may still lead to a full ban).
+        """Mark attempts of ``key`` as part of a ban, so that they count for no other.
 
-        ``only`` are the attempts to mark; by default all.
+        ``claimed``: the ban has unproven evidence, and they may still lead to a full ban. ``only`` are the
+        attempts to mark; by default all.
         """
         bit, present = _CLAIM_CONSUMED if claimed else _CONSUMED, self.packed(key)
         marked = present if only is None else {fact.packed for fact in only}
@@ -423,7 +431,7 @@ class History:
             self._put_back(key, kept)
 
     def packed(self, key: Key) -> list[bytes]:
-        """Return a copy of the packed attempts of a subject, oldest first."""
+        """Return a copy of the packed attempts of the sender ``key``, oldest first; [] without any."""
         for generation in reversed(self._generations):
             kept = generation.get(key)
             if kept is not None:
@@ -431,10 +439,10 @@ class History:
         return []
 
     def facts_of(self, address: Address, subject: Network, since: float) -> list[Fact]:
-        """Return the confirmed attempts of exactly ``address`` after ``since``; ``subject`` is its subject.
+        """Return the confirmed attempts of exactly ``address`` after ``since``; ``subject`` is its network.
 
-        The history of a /64 has the attempts of all its addresses. It stays when an address of the /64
-        becomes a subject of its own, so both histories are searched.
+        A /64 has the attempts of all its addresses, and keeps them when an address of the /64 becomes one
+        that is counted alone. So both are searched.
         """
         subjects = {subject, ip_network((address, _SUBJECT_LENGTH[address.version]), strict=False)}
         facts = (
@@ -446,7 +454,7 @@ class History:
         return [fact for fact in facts if fact.trusted and fact.at > since]
 
     def attempts(self, key: Key) -> tuple[Attempt, ...]:
-        """Return the attempts of a subject, unpacked, oldest first."""
+        """Return the attempts of the sender ``key``, unpacked, oldest first."""
         subject = unpack_network(key)
         return tuple(self.attempt_of(packed, subject) for packed in self.packed(key))
 
@@ -477,10 +485,9 @@ class History:
         )
 
     def latest(self, most: int) -> Iterator[tuple[Key, list[bytes]]]:
-        """Yield up to ``most`` subjects with a proven attempt, the latest first.
+        """Yield up to ``most`` senders with a proven attempt, with their packed attempts, the latest first.
 
-        Then yield as many with several claimed attempts, and as many with a single one. Each subject comes
-        with its packed attempts.
+        Then yield as many with several unproven attempts, and as many with a single one.
         """
         proven = (item for g in reversed(self._generations) for item in _backwards(g.proven))
         for key, kept in islice(proven, most):
@@ -493,9 +500,9 @@ class History:
             yield key, [packed]
 
     def expire(self, now: float) -> None:
-        """Discard the generations in which each subject's last attempt is at least ``self.seconds`` old.
+        """Discard the senders whose last attempt is older than ``self.seconds``, many at once.
 
-        So a subject may stay up to a sixth of that time longer.
+        A sender may stay up to a sixth of that time longer.
         """
         stretch = self.seconds / _GENERATIONS
         while self._generations and now - self._generations[0].began >= self.seconds + stretch:
@@ -504,7 +511,7 @@ class History:
     # -- storage ----------------------------------------------------------------------------------------
 
     def _put_back(self, key: Key, kept: list[bytes]) -> None:
-        """Store the changed attempts of a subject in its generation."""
+        """Store the changed packed attempts of ``key`` where they were."""
         for generation in reversed(self._generations):  # pragma: no branch - the caller has read it there
             found = generation.pop(key)
             if found is not None:
@@ -512,7 +519,7 @@ class History:
                 return
 
     def _make_room(self) -> None:
-        """Discard several subjects at once, because after deletions a dict finds its first entry slowly."""
+        """Discard several senders at once, because after deletions a dict finds its first entry slowly."""
         wanted = max(1, self._max // 256)
         singles = [table for g in self._generations for table in g.claimed.values() if len(table)]
         tables: list[dict[Key, Any]] = [g.several for g in self._generations if g.several]
@@ -562,12 +569,12 @@ class History:
 
 
 def packed_account(account: str) -> bytes:
-    """Return an account as the history keeps it."""
+    """Return an account as the UTF-8 bytes in which the history keeps and compares it."""
     return account.encode("utf-8", "replace")
 
 
 def time_of(packed: bytes) -> float:
-    """Return the time of an attempt (monotonic seconds)."""
+    """Return the time of a packed attempt (monotonic seconds)."""
     at: float = _AT.unpack_from(packed)[0]
     return at
 
@@ -575,9 +582,10 @@ def time_of(packed: bytes) -> float:
 def summary(kept: Sequence[bytes], account: bytes = b"") -> tuple[int, int, int, int]:
     """Return the numbers of packed attempts that count: all, proven, fresh, and on unknown accounts.
 
-    An attempt counts if it is trusted and not consumed. It is fresh if no claimed ban has consumed it. With
-    ``account``, only attempts on accounts that begin with it count. The attempts are not unpacked: the four
-    numbers nearly always show that no rule's limit is reached, ten times as fast as facts would.
+    An attempt counts if its address is confirmed and it has led to no full ban. It is fresh if it has led to
+    no ban at all. With ``account``, only attempts on accounts that begin with it count. The attempts are not
+    unpacked: the four numbers nearly always show that no rule's limit is reached, ten times as fast as facts
+    would.
     """
     number = proven = fresh = unknown = 0
     for packed in kept:
@@ -594,7 +602,7 @@ def summary(kept: Sequence[bytes], account: bytes = b"") -> tuple[int, int, int,
 
 
 def has_proven(kept: Sequence[bytes]) -> bool:
-    """Whether one of the packed attempts is proven, also if a ban has consumed it."""
+    """Whether the address of one of the packed attempts is proven, even if the attempt has led to a ban."""
     return any(packed[_FLAGS] & _PROVEN for packed in kept)
 
 
@@ -643,7 +651,7 @@ def fact_of(packed: bytes) -> Fact:
 
 
 def _least_useful(kept: list[bytes]) -> int:
-    """Return the index of the attempt to discard (the head of this file explains the order)."""
+    """Return the index, in a sender's packed attempts, of the one to discard if there are too many."""
     consumed, aside = list[int](), {"untrusted": list[int](), "flood": list[int]()}
     for index in [number for number, packed in enumerate(kept) if packed[_FLAGS] not in _ORDINARY]:
         flags = kept[index][_FLAGS]
@@ -690,9 +698,10 @@ _MOST_KNOWN = 4_096
 
 @frozen
 class Subject:
-    """The subject of ``address``, whether it is exempt, and its status as a friend.
+    """An address, the network as which it is counted and banned, and whether it is exempt or a friend.
 
-    ``network`` is the subject, ``key`` its key in the history, and ``ban_key`` its key in the ledger of bans.
+    ``network`` is the IPv4 address or the IPv6 /64 (for a friend, its address alone), ``key`` its key in the
+    history, and ``ban_key`` its key in the ledger of bans.
     """
 
     address: Address
@@ -704,7 +713,7 @@ class Subject:
 
 
 class Subjects:
-    """Looks up the subject of each address. ``exempt`` are the exempt networks."""
+    """Looks up the network as which an address is counted, and its status. ``exempt`` is never banned."""
 
     def __init__(self, friends: Friends, exempt: NetworkSet) -> None:
         self.friends = friends
@@ -714,7 +723,7 @@ class Subjects:
 
     @property
     def exempt(self) -> NetworkSet:
-        """The exempt networks."""
+        """The networks that are never banned."""
         return self._exempt
 
     @exempt.setter
@@ -723,7 +732,7 @@ class Subjects:
         self._known.clear()
 
     def find(self, address: Address) -> Subject:
-        """Return the subject of ``address``."""
+        """Return the network as which ``address`` is counted, with its status as a friend or exempt."""
         if self._changes != self.friends.changes:
             self._forget()
         key = address_key(address)
@@ -735,7 +744,7 @@ class Subjects:
         return subject
 
     def _forget(self) -> None:
-        """Discard the cached results that a change of the friends affects: one address, or all."""
+        """Discard cached results after a change of the friends: of the changed address, or of all."""
         changed = self.friends.changed
         if self._changes + 1 == self.friends.changes and changed is not None:
             self._known.pop(address_key(changed), None)
@@ -744,7 +753,7 @@ class Subjects:
         self._changes = self.friends.changes
 
     def may_be_banned(self, prefix: Network) -> bool:
-        """Whether a prefix contains neither a friend nor an exempt network."""
+        """Whether ``prefix`` (such as a /24) contains neither a friend nor an exempt network."""
         return not self._exempt.overlaps(prefix) and not self.friends.any_in(prefix)
 
     def _find(self, address: Address) -> Subject:

@@ -9,12 +9,12 @@ their own limits (``friend_attempts``), and claimed evidence never bans a friend
 
 from collections import OrderedDict, deque
 from collections.abc import Collection, Hashable, Iterable, Sequence
-from math import inf
 from operator import attrgetter
 from typing import Generic, TypeVar
 
 from attrs import Factory, define
 
+from ringfence.detect.claimed_limit import MOST_CLAIMS, ClaimedLimit
 from ringfence.detect.distributed import networks_to_ban, scope_of_ban
 from ringfence.detect.history import (
     Fact,
@@ -30,9 +30,9 @@ from ringfence.detect.history import (
     time_of,
     unpack_network,
 )
-from ringfence.detect.judgement import OFFICE, Count, Decision, distributed, spoofing
+from ringfence.detect.judgement import OFFICE, Count, Decision, distributed
 from ringfence.detect.new_friends import AccountKey
-from ringfence.detect.rules import By, Claimed, Of, Rule
+from ringfence.detect.rules import By, Of, Rule
 from ringfence.detect.sessions import UNKNOWN_ACCOUNT, remember
 from ringfence.values.alarm import AlarmChange
 from ringfence.values.attempt import Attempt, AttemptKind, Proof
@@ -59,17 +59,17 @@ _Group = TypeVar("_Group", bound=Hashable)
 
 @define
 class GroupCount:
-    """The times of the last attempts, and the time of each subject's last attempt (latest subject last)."""
+    """The times of the last attempts, and of each sender's last attempt (by sender, the latest last)."""
 
     times: deque[float]
     subjects: OrderedDict[Key, float] = Factory(OrderedDict)
 
 
 class GroupCounts(Generic[_Group]):
-    """The counts of attempts within ``seconds``, by prefix or by account.
+    """The counts of attempts of several senders within ``seconds``, by prefix or by account.
 
     ``evicted`` is the number of counts that were discarded because there were more than ``most``.
-    ``subjects`` is the greatest number of subjects of one count.
+    ``subjects`` is the greatest number of senders of one count.
     """
 
     def __init__(
@@ -82,11 +82,11 @@ class GroupCounts(Generic[_Group]):
         self._group_counts: OrderedDict[_Group, GroupCount] = OrderedDict()
 
     def __len__(self) -> int:
-        """Return the number of counts."""
+        """Return the number of prefixes or accounts with attempts."""
         return len(self._group_counts)
 
     def add(self, what: _Group, subject: Key, now: float) -> GroupCount:
-        """Count one attempt by ``subject`` for ``what``, a prefix or an account.
+        """Count one attempt by the sender ``subject`` for ``what``, a prefix or an account.
 
         Return the count, without expired attempts.
         """
@@ -118,7 +118,7 @@ class GroupCounts(Generic[_Group]):
         self._group_counts.pop(what, None)
 
     def expire(self, now: float) -> list[_Group]:
-        """Discard the counts whose last attempt has expired; return their keys."""
+        """Discard the counts whose last attempt is too old; return their prefixes or accounts."""
         over = []
         while self._group_counts:
             what, count = next(iter(self._group_counts.items()))
@@ -135,90 +135,6 @@ class GroupCounts(Generic[_Group]):
             count.subjects.popitem(last=False)
 
 
-# -- limits for bans on unproven evidence: their duration, and the number of new ones a minute
-#
-# Anyone who can forge UDP source addresses can choose whom to get banned. So these bans (*claimed* bans)
-# are short, and their number a minute is limited. Beyond the limit, only subjects with an earlier claimed ban
-# are banned, again at most so many a minute. Subjects with a proven attempt have a limit of their own, of as
-# many a minute: forged addresses have none, so they cannot use it up. So have subjects that returned a nonce
-# which proves nothing, because it was sent elsewhere too: a forger must receive one for each. Full bans have
-# no limit.
-#
-# Bounds: ``MOST_CLAIMS`` subjects with a ban. The oldest are discarded first, and are then treated as new.
-# Times are monotonic seconds.
-
-
-MOST_CLAIMS = 32_768
-MINUTE = 60.0
-ALARM_EVERY = 5.0
-"""The least time between two alarms about refused bans (seconds)."""
-
-
-class ClaimedLimit:
-    """Decides whether a claimed ban (one on unproven evidence) is allowed now, and how long it lasts."""
-
-    def __init__(self, terms: Claimed, most: int = MOST_CLAIMS) -> None:
-        self.terms = terms
-        self._alarm_at = -inf
-        self.refused = False
-        """Whether a ban was refused since the last call of :meth:`alarms`; set by the judge."""
-        self._most = most
-        self._new: deque[float] = deque()
-        self._returning: deque[float] = deque()
-        self._proven: deque[float] = deque()
-        self._unprovable: deque[float] = deque()
-        self._before: OrderedDict[Key, tuple[int, float]] = OrderedDict()
-        self._returned: OrderedDict[Key, float] = OrderedDict()  # when a subject returned a nonce
-
-    def record_nonce(self, key: Key, now: float) -> None:
-        """Record that a subject has returned a nonce, although nothing proves its address."""
-        remember(self._returned, key, now, self._most)
-
-    def allows(self, key: Key, now: float, *, proven: bool = False) -> bool:
-        """Whether the subject with ``key`` may get a claimed ban now; ``proven``: it has a proven attempt."""
-        return self.allows_proven(now) if proven else self._room_for(key, now) is not None
-
-    def _room_for(self, key: Key, now: float) -> deque[float] | None:
-        """Return the bans of the last minute among which one of ``key`` counts; None if there is no room."""
-        most = self.terms.per_minute
-        if key in self._before and self._has_room(self._returning, now, most):
-            return self._returning
-        if self._has_room(self._new, now, most):
-            return self._new
-        lately = now - self._returned.get(key, -inf) < self.terms.returns_within
-        return self._unprovable if lately and self._has_room(self._unprovable, now, most) else None
-
-    def allows_proven(self, now: float) -> bool:
-        """Whether a subject with a proven attempt may get a claimed ban now."""
-        return self._has_room(self._proven, now, self.terms.per_minute)
-
-    def alarms(self, now: float) -> Sequence[AlarmChange]:
-        """Return the alarm that bans were refused, or () if none was refused since the last call.
-
-        Within ``ALARM_EVERY`` seconds after an alarm, return () too.
-        """
-        refused, self.refused = self.refused, False
-        if not refused or now - self._alarm_at < ALARM_EVERY:
-            return ()
-        self._alarm_at = now
-        return (spoofing(self.terms.per_minute),)
-
-    def begin_ban(self, key: Key, now: float, *, proven: bool = False) -> float:
-        """Count a new claimed ban of the subject with ``key``; return its duration (seconds)."""
-        number, last = self._before.get(key, (0, now))
-        if now - last >= self.terms.returns_within:
-            number = 0
-        room = self._proven if proven else self._room_for(key, now)
-        (self._new if room is None else room).append(now)
-        remember(self._before, key, (number + 1, now), self._most)
-        return self.terms.ban[min(number, len(self.terms.ban) - 1)]
-
-    def _has_room(self, given: deque[float], now: float, most: int) -> bool:
-        while given and now - given[0] >= MINUTE:
-            given.popleft()
-        return len(given) < most
-
-
 _K = TypeVar("_K")
 # A wrong password for an account that does not exist has the event of its question (``attempt_from``).
 _WRONG = (EventKind.CHALLENGE_RESPONSE_FAILED, EventKind.INVALID_PASSWORD)
@@ -228,9 +144,9 @@ _GUESS = AttemptKind.GUESS
 _SECOND = 2
 _IPV6 = 6
 _LEAST_OF_48 = 5
-"""The number of /64s whose attempts ban a whole /48: customers share it, and some have only a /64 each."""
+"""This many /64s with attempts ban a whole /48: customers share it, and some have only a /64 each."""
 _FAILURES_EACH = 2.5
-"""For each address that a distributed attack needs (eight): so many failures of fewer begin it too (20)."""
+"""A distributed attack begins with eight addresses, or with fewer and so many failures for each of eight."""
 _SEVERAL = 3  # the least number of subjects of a distributed attack
 _CUSTOMER = 86_400.0  # seconds for which it is known which part of a /48 was banned; the ban lasts as long
 _ATTEMPTS = Of.ATTEMPTS
@@ -241,11 +157,11 @@ FIRST_FAILURE = (
     "many addresses try one account: while they do, the first failure of a stranger on it closes SIP for "
     "minutes, to the stranger or to its network"
 )
-"""The reason of a ban by the rule ``distributed`` for a first failure."""
+"""The reason, as shown, of a ban by the rule ``distributed`` for a stranger's first failure."""
 
 
 class Judge:
-    """Applies the rules, and keeps the counts that combine several subjects: by prefix, and by account."""
+    """Decides on bans by the rules, and keeps the counts of several senders: by prefix, and by account."""
 
     def __init__(
         self, rules: tuple[Rule, ...], claims: ClaimedLimit, history: History, subjects: Subjects
@@ -289,10 +205,10 @@ class Judge:
         narrowed: bool = False,
         claimed: Scope = Scope.SIP_UDP,
     ) -> Decision | None:
-        """Return the ban that follows from the packed attempts ``kept`` of a subject, or None.
+        """Return the ban that follows from the packed attempts ``kept`` of a sender, or None.
 
-        ``attempt`` is the latest of them. ``narrowed``: only a full ban may follow, because the subject has a
-        claimed ban already. ``claimed`` is the scope of a claimed ban.
+        ``attempt`` is the latest of them. ``narrowed``: only a full ban may follow, because the sender has a
+        ban on unproven evidence already. ``claimed`` is the scope of such a ban.
         """
         kind = attempt.kind
         name = attempt.account.encode("utf-8", "replace")  # as the history keeps it
@@ -342,7 +258,7 @@ class Judge:
         """Return the rules whose limit may be reached, by a quick check. The list is nearly always empty.
 
         ``decoy``: the latest attempt is on a decoy account. ``narrowed``: only a full ban may follow. If only
-        a claimed ban could follow, and the limit of claimed bans refuses it, this is recorded.
+        a ban on unproven evidence could follow, and the limit of such bans refuses it, that is recorded.
         """
         number, proven, fresh, unknown = summary(kept)
         if number < self._least[kind] and not decoy:
@@ -367,14 +283,14 @@ class Judge:
         return found
 
     def record_nonce(self, subject: Subject, now: float) -> None:
-        """Record that a subject has returned a nonce that proves nothing."""
+        """Record that a sender has returned a challenge's nonce that does not prove its address."""
         self._claims.record_nonce(subject.key, now)
 
     def _matching(self, rule: Rule, facts: Sequence[Fact]) -> list[Fact]:
-        """Return the attempts that a rule counts: trusted, not consumed, of its kinds, within its window.
+        """Return those of a sender's attempts that a rule counts: of its kinds, within its window.
 
-        If the rule names accounts, return only attempts on these. If it counts unknown accounts, return one
-        attempt for each.
+        Only attempts with a confirmed address count that have led to no full ban. If the rule names accounts,
+        return only attempts on these. If it counts unknown accounts, return one attempt for each.
         """
         latest = facts[-1].at
         found = [
@@ -410,10 +326,10 @@ class Judge:
         return Decision(subject.network, rule, evidence, at, scope, accounts=accounts)
 
     def _scope_of(self, rule: Rule, found: Sequence[Fact]) -> Scope:
-        """Return the scope of a full ban of a subject by ``rule`` for these attempts.
+        """Return the scope (such as all SIP ports) of a ban by ``rule`` for the proven attempts ``found``.
 
-        If a web page made a browser send some of them, and the others are too few for a full ban, the user of
-        the browser is no attacker: a page may guess beside somebody's own mistake.
+        If a web page made a browser send some of them, and the other attempts are too few for a full ban, the
+        user of the browser is no attacker: a page may guess beside somebody's own mistake.
         """
         own = [one for one in found if not one.page]
         if len(own) < len(found) and not _is_full(rule, _number_of(rule), own):
@@ -437,7 +353,7 @@ class Judge:
         *,
         proven: bool,
     ) -> Decision | None:
-        """Return a claimed ban, None if the limit refuses it; ``proven``: it has room for proven subjects."""
+        """Return a ban on unproven evidence, None if there are too many; ``proven``: part is proven."""
         if not self._claims.allows(subject.key, now, proven=proven):
             self._claims.refused = True
             return None
@@ -450,7 +366,7 @@ class Judge:
         return Decision(subject.network, rule, self._evidence(subject, rule, found), now, scope, seconds)
 
     def _evidence(self, subject: Subject, rule: Rule, found: Sequence[Fact]) -> tuple[Attempt, ...]:
-        """Return the attempts to show for a ban: of those that the rule counts, as many as it needs."""
+        """Return the attempts to show for a ban: of ``found``, as many as ``rule`` needs."""
         number = _number_of(rule)
         # Proven attempts decide on a full ban, so claims are the first to be left out of the evidence.
         spare = len(found) - number
@@ -470,9 +386,9 @@ class Judge:
         """Count a stranger's proven attempt for its prefix and its account.
 
         Return the ban that follows, if any, and the alarm if a distributed attack begins. The ban is that of
-        the prefix, or of the subject alone if the prefix must not be banned. A request without credentials
-        counts for neither: the hosts of a carrier are in one prefix. What a web page made browsers send does
-        not count for the prefix: its readers are no attackers.
+        the prefix (a /24 or /48), or of the sender alone if the prefix must not be banned. A request without
+        credentials counts for neither: the hosts of a carrier are in one prefix. What a web page made
+        browsers send does not count for the prefix: its readers are no attackers.
         """
         if not fact.credentials:
             return None, ()
@@ -502,7 +418,7 @@ class Judge:
         return (distributed(*account),)
 
     def _is_attack(self, rule: Rule, account: AccountKey, count: GroupCount) -> bool:
-        """Whether many subjects fail on an account, or several of them so often before they are banned."""
+        """Whether ``count`` is a distributed attack on ``account``: enough senders, or enough failures."""
         subjects = len(count.subjects)
         if subjects >= rule.attempts or subjects < _SEVERAL:
             return subjects >= rule.attempts
@@ -521,9 +437,9 @@ class Judge:
         """Return the ban that follows from a stranger's failure on an account under a distributed attack.
 
         The attempt is proven and counted (:meth:`count_proven`). ``banned`` are the scopes in which the
-        subject is banned already. ``decision`` is what the other rules have decided. It is returned unless
-        the attack closes a wider network (:mod:`~ringfence.detect.distributed`). The bans of the other parts
-        of this network come second.
+        sender is banned already. ``decision`` is what the other rules have decided. It is returned unless a
+        wider network is banned (:mod:`~ringfence.detect.distributed`). The bans of the other parts of this
+        network come second.
         """
         rule, account = self._distributed, (attempt.asterisk, attempt.account)
         scope = scope_of_ban(attempt.transport)
@@ -547,9 +463,9 @@ class Judge:
     def _evidence_of_attack(
         self, network: Network, count: GroupCount, attempt: Attempt
     ) -> tuple[Attempt, ...]:
-        """Return the latest failure on the account of each subject in a network.
+        """Return the latest failure of each sender in ``network`` on the attacked account.
 
-        The attempts of these subjects lead to no other claimed ban.
+        Also mark the attempts of these senders: they lead to no other ban on unproven evidence.
         """
         found = []
         for key in count.subjects:
@@ -584,11 +500,12 @@ class Judge:
         return Decision(banned, prefix, evidence, fact.at, self._scope_by_kinds(prefix, evidence))
 
     def _ban_of_member(self, subject: Subject, rule: Rule, at: float) -> Decision | None:
-        """Return a ban of one subject, because its prefix has reached the limit but must not be banned.
+        """Return a ban of one sender, because its prefix has reached the limit but must not be banned.
 
-        Such a prefix contains a friend or an exempt network, or too few take part. A subject that is one host
-        (IPv4, NAT64) is banned at its second proven attempt. The /64 of an IPv6 host is banned at the first,
-        because an attacker may use a new address for each attempt. Return None if there are too few attempts.
+        Such a prefix contains a friend or an exempt network, or too few senders take part. A sender that is
+        one host (IPv4, NAT64) is banned at its second proven attempt. The /64 of an IPv6 host is banned at
+        the first, because an attacker may use a new address for each attempt. Return None if there are too
+        few attempts.
         """
         found = self._matching(rule, [fact_of(packed) for packed in self._history.packed(subject.key)])
         enough = _SECOND if is_one_host(subject.address) else 1
@@ -607,7 +524,7 @@ class Judge:
         return tuple(found[-rule.attempts :])
 
     def tick(self, now: float) -> list[AccountKey]:
-        """Discard expired counts; return the accounts whose distributed attack is over."""
+        """Discard expired counts; return the accounts that a distributed attack no longer tries."""
         self._prefixes.expire(now)
         self._accounts.expire(now)
         over = []
@@ -622,7 +539,7 @@ class Judge:
     # -- queries ----------------------------------------------------------------------------------------
 
     def counts(self, subject: Subject, now: float) -> list[Count]:
-        """Return how near each rule is to a ban of a subject."""
+        """Return for each rule how many attempts of a sender it counts now, and how many it needs."""
         facts = [fact_of(packed) for packed in self._history.packed(subject.key)]
         alive = [fact for fact in facts if now - fact.at < self._history.seconds]
         return [self._count(rule, subject, alive, now) for rule in self.rules]
@@ -648,7 +565,7 @@ def existing_accounts(found: Iterable[Fact]) -> int:
 
 
 def _number_of(rule: Rule) -> int:
-    """Return how many attempts of one subject a rule needs."""
+    """Return how many attempts of one sender ``rule`` needs for a ban."""
     return rule.strangers if rule.by is By.ACCOUNT else rule.attempts
 
 
@@ -664,7 +581,7 @@ def _is_claim(rule: Rule, number: int, found: Sequence[Fact]) -> bool:
 
 
 def _decoys_of(rule: Rule) -> frozenset[bytes]:
-    """Return the accounts of a rule as the history keeps them: as every source reports them."""
+    """Return the accounts that ``rule`` names, in the form in which attempts are compared."""
     names = [short_account(name) for name in rule.accounts or ()]
     cut = {packed_account(name)[:_MOST_OF_UNKNOWN] for name in names}
     return frozenset(map(packed_account, names)) | cut

@@ -22,9 +22,9 @@ class Decision:
     """The decision to ban ``subject`` by ``rule``, because of ``attempts`` (oldest first).
 
     The ban begins at ``at``, the time of the last attempt (monotonic seconds), even if the attempt was read
-    late. ``seconds`` is the duration of a claimed ban. None means the duration of the rule, which is longer
-    for repeated bans. ``accounts`` is the number of existing accounts for which the subject had wrong
-    passwords, as far as it was known at the decision; 0 for a claimed ban.
+    late. ``seconds`` is the duration of a ban on unproven evidence. None means the duration of the rule,
+    which is longer for repeated bans. ``accounts`` is the number of existing accounts for which the subject
+    had wrong passwords, as far as it was known at the decision; 0 for a ban on unproven evidence.
     """
 
     subject: Network
@@ -38,7 +38,7 @@ class Decision:
 
 @frozen
 class Count:
-    """How near a rule is to a ban.
+    """How many of a sender's attempts a rule counts now, and how many it needs for a ban.
 
     The rule needs ``number`` attempts. ``have`` is the number that count for it at present, ``proven`` the
     number of proven ones with credentials among these. ``ends`` is the time when the oldest attempt leaves
@@ -57,7 +57,7 @@ class Count:
 
 
 class Disposition(enum.StrEnum):
-    """How the detector treated an attempt."""
+    """How the detector treated an attempt, such as counted, exempt, or of a banned address."""
 
     COUNTED = "counted"
     EXEMPT = "exempt"
@@ -71,7 +71,7 @@ class Disposition(enum.StrEnum):
 
 @fast.frozen
 class Judgement:
-    """An attempt, how it was treated, and the ban that follows, if any."""
+    """An attempt, its sender's network, how the attempt was treated, and the ban that follows, if any."""
 
     attempt: Attempt
     subject: Network
@@ -81,36 +81,36 @@ class Judgement:
 
 @frozen
 class Login:
-    """A successful login that makes its sender a friend."""
+    """A successful login that makes its sender a friend (a known phone)."""
 
     friend: Friend
 
 
 @frozen
 class Observe:
-    """A friend whose conversation the kernel must copy from now on (``observation``)."""
+    """The address of a friend whose packets the kernel must copy from now on (``observation``)."""
 
     address: Address
 
 
 @frozen
 class Estranged:
-    """Reasons of one friend that have ended. Without others, the friend is a stranger from now on.
+    """Reasons of one friend that have ended. Without other reasons, it is a stranger from now on.
 
-    They were by one account, and guesses at other accounts come from where that account logs in. Or there is
-    one reason, a login, and Asterisk has refused its request afterwards.
+    The reasons were by one account, and guesses at other accounts come from where that account logs in. Or
+    there is one reason, a login, and Asterisk has refused its request afterwards.
     """
 
     reasons: tuple[Friend, ...]
 
 
 Effect = Judgement | AlarmChange | Login | Observe | Estranged
-"""One result of the detector: its caller carries it out."""
+"""One result of the detector, which its caller carries out or reports."""
 
 
 @frozen
 class Watched:
-    """A subject with attempts that have not led to a ban.
+    """A sender (address or network) with attempts that have not led to a ban.
 
     ``rule`` is the name of the rule that is nearest to a ban of the subject. This rule needs ``of`` attempts,
     and ``have`` are within its window. If no rule counts the attempts, ``rule`` is "".
@@ -126,9 +126,9 @@ class Watched:
 
 @frozen
 class Pinging:
-    """A host that asks again and again without credentials: perhaps a carrier or a monitor.
+    """A host that sends requests without credentials again and again: perhaps a carrier or a monitor.
 
-    It sent ``number`` questions since ``began``, the last one at ``last`` (seconds since the epoch).
+    It sent ``number`` requests since ``began``, the last one at ``last`` (seconds since the epoch).
     ``method`` is "" if it is unknown. ``account`` is the sender's own text.
     """
 
@@ -141,7 +141,7 @@ class Pinging:
 
     @property
     def sentence(self) -> str:
-        """The host's behaviour, and the fix, for an administrator."""
+        """A sentence for the administrator: how often this host asks, and how to allow it."""
         named = f" for {printable(self.account)}" if self.account else ""
         what = self.method or "requests without credentials"
         return (
@@ -165,7 +165,7 @@ class Guest:
 
     @property
     def sentence(self) -> str:
-        """The stranger's behaviour, and the fix, for an administrator."""
+        """A sentence for the administrator: how often this stranger calls, and how to allow it."""
         return (
             f"calls without a password, and Asterisk takes its calls ({self.number} since "
             f"{rfc3339(self.began)}): a carrier? fix: if you know it: ringfence allow add {self.address}; "
@@ -175,10 +175,10 @@ class Guest:
 
 @frozen
 class AddressSummary:
-    """All that is known about an address: its subject, its attempts, and how near each rule is to a ban.
+    """All that is known about an address: its network, its attempts, and how near each rule is to a ban.
 
     ``attempts`` are those in memory, oldest first. ``friends`` are the reasons why the address is a friend
-    now, ``former`` the reasons why it was a friend. ``pinging``: its host asks again and again.
+    now, ``former`` the reasons why it was a friend. ``pinging``: () unless its host asks again and again.
     """
 
     address: Address
@@ -197,11 +197,11 @@ class Counts:
     """The number of attempts, and the number of those with each outcome.
 
     ``by_kind`` has for each kind the number of attempts by proof (the index is a :class:`Proof`), as known
-    when they were judged. ``proven_later``: those that were then claimed (unproven), but proven afterwards.
+    when they were judged. ``proven_later``: those that were unproven then, but proven afterwards.
     ``unconfirmed``: attempts that a rule would count if they were confirmed. ``hidden``: attempts that only
-    the wire reported. ``forged``: reports that name an address which sent nothing; they are not attempts.
-    ``uncounted``: attempts of friends that can lead to no ban, because they are only claimed, or because
-    outage mode is on.
+    copied packets show. ``forged``: reports that name an address which sent nothing; they are not attempts.
+    ``uncounted``: attempts of friends that can lead to no ban, because they are unproven, or because outage
+    mode is on.
     """
 
     by_kind: dict[AttemptKind, list[int]] = Factory(lambda: {kind: [0] * len(Proof) for kind in AttemptKind})
@@ -249,7 +249,7 @@ def distributed_cleared(asterisk: str, account: str) -> AlarmChange:
 
 
 def friend_banned(address: Address, decision: Decision) -> AlarmChange:
-    """Return the alarm that SIP from a friend's address is banned by one transport."""
+    """Return the alarm that a friend's address is banned for SIP by one transport (UDP or TCP)."""
     accounts = [*dict.fromkeys(one.account for one in decision.attempts if one.account)]
     named = ", ".join(map(printable, accounts[-_MOST_NAMED:])) or "unknown accounts"
     by = "UDP" if decision.scope is Scope.SIP_UDP else "TCP"
@@ -282,7 +282,7 @@ def too_many_friends(asterisk: str, account: str) -> AlarmChange:
 
 
 OFFICE = 3
-"""The number of existing accounts with wrong passwords from which a banned address looks like an office."""
+"""With wrong passwords for so many existing accounts, a banned address looks like an office."""
 
 
 def office_banned(subject: Network, accounts: int) -> AlarmChange:
@@ -302,12 +302,12 @@ def spoofing(most: int) -> AlarmChange:
 
 
 def forged_by(address: Address, at: Address) -> AlarmChange:
-    """Return the alarm that requests of ``address`` name ``at`` as their sender."""
+    """Return the alarm that requests from ``address`` name the false address ``at`` as their sender."""
     return AlarmChange(AlarmCode.EVIDENCE_FORGED_BY, str(address), FORGED_BY_TEXT.format(at=at))
 
 
 def unprovable(address: Address, *, friend: bool) -> AlarmChange:
-    """Return the alarm about guesses of ``address`` that nothing can prove.
+    """Return the alarm about guesses from ``address`` whose sender nothing can prove.
 
     ``friend`` is whether the address is a friend, which is not banned for these guesses.
     """

@@ -49,10 +49,10 @@ AccountKey = tuple[str, str]
 
 @define(eq=False)
 class _Account:
-    """The new senders of an account, each since when; and the latest guesses that came from them.
+    """The addresses that an account made friends lately, each since when, and guesses that came from them.
 
-    Of each guess are kept its time, its sender, and the account that it tried. ``guilty``: until when the
-    account is guilty.
+    Each guess is its time, its sender, and the account that it tried. Until ``guilty``, the account makes no
+    friends.
     """
 
     senders: OrderedDict[Network, float] = Factory(OrderedDict)
@@ -61,7 +61,7 @@ class _Account:
 
 
 class NewFriends:
-    """The senders that became friends within ``YOUNG_FOR``, by the account that made them friends."""
+    """The senders that became friends (known phones) within ``YOUNG_FOR`` seconds, by their account."""
 
     def __init__(self) -> None:
         self._accounts: OrderedDict[AccountKey, _Account] = OrderedDict()
@@ -72,10 +72,10 @@ class NewFriends:
     # -- how many friends an account makes ---------------------------------------------------------------
 
     def admits(self, account: AccountKey, sender: Network, now: float, *, known: bool = False) -> bool:
-        """Record that ``account`` works at a sender; return whether the sender is admitted as a friend.
+        """Record a login of ``account`` at ``sender``; return whether the sender may become a friend.
 
-        ``known``: the account worked there within a month. A new sender that was admitted stays so for
-        ``YOUNG_FOR``.
+        ``known``: the account worked there within a month. A new sender that is admitted stays so for
+        ``YOUNG_FOR`` seconds.
         """
         mine = self._accounts.get(account) or _Account()
         senders = _pruned(mine, now)
@@ -94,7 +94,7 @@ class NewFriends:
         return True
 
     def restore(self, account: AccountKey, sender: Network, since: float) -> None:
-        """Record that ``account`` works at a sender since ``since``, as a stored friend shows.
+        """Record that ``account`` works at ``sender`` since ``since`` (epoch seconds): it is a stored friend.
 
         Call this at the start, for the sender of the longest-known friend first.
         """
@@ -103,14 +103,14 @@ class NewFriends:
         remember(self._accounts, account, mine, MOST)
 
     def take_refused(self) -> list[AccountKey]:
-        """Return the accounts that made too many friends since the last call, each once."""
+        """Return the accounts that tried to make too many new friends since the last call, each once."""
         refused, self._refused = self._refused, {}
         return [*refused]
 
     # -- guesses that come from new friends --------------------------------------------------------------
 
     def is_new(self, account: AccountKey, sender: Network, now: float) -> bool:
-        """Whether ``account`` made this sender a friend within ``YOUNG_FOR``."""
+        """Whether a login of ``account`` made ``sender`` a friend within the last ``YOUNG_FOR`` seconds."""
         mine = self._accounts.get(account)
         return mine is not None and sender in _pruned(mine, now)
 
@@ -119,8 +119,8 @@ class NewFriends:
     ) -> bool:
         """Record a guess at the account ``tried`` by a friend that ``account`` made.
 
-        ``alone``: no other account made it a friend. Return whether the account becomes guilty: so many came
-        from several senders, or so fast from this one.
+        ``alone``: no other account made this sender a friend. Return whether the account becomes guilty: so
+        many guesses came from several senders, or so fast from this one.
         """
         mine = self._accounts.get(account)
         if mine is None or now < mine.guilty:
@@ -131,7 +131,7 @@ class NewFriends:
         return (many and several) or (alone and _is_hurried(mine.guesses))
 
     def convict(self, account: AccountKey, now: float) -> list[Network]:
-        """Make ``account`` guilty; return the senders that it made friends within ``YOUNG_FOR``."""
+        """Make ``account`` guilty; return the senders that it made friends within ``YOUNG_FOR`` seconds."""
         mine = self._accounts.get(account)
         if mine is None:
             return []
@@ -144,19 +144,19 @@ class NewFriends:
         remember(self.tainted, sender, until, MOST)
 
     def is_tainted(self, sender: Network, now: float) -> bool:
-        """Whether a guilty account works at ``sender``."""
+        """Whether an account that guesses came from works at ``sender``, so that one more guess is a ban."""
         return now < self.tainted.get(sender, 0.0)
 
 
 def _is_hurried(guesses: deque[tuple[float, Network, str]]) -> bool:
-    """Whether the latest guesses came from one sender at one account, faster than a phone tries again."""
+    """Whether the latest guesses (time, sender, account) came from one sender at one account, very fast."""
     latest = [*islice(reversed(guesses), HURRIED)]
     fast = len(latest) == HURRIED and abs(latest[0][0] - latest[-1][0]) < HURRIED_WITHIN
     return fast and len({(sender, tried) for _, sender, tried in latest}) == 1
 
 
 def _pruned(account: _Account, now: float) -> OrderedDict[Network, float]:
-    """Return the senders that an account made friends within ``YOUNG_FOR``."""
+    """Forget the senders that an account made friends before ``YOUNG_FOR`` seconds ago; return the others."""
     senders = account.senders
     while senders and now - next(iter(senders.values())) >= YOUNG_FOR:
         senders.popitem(last=False)

@@ -46,13 +46,13 @@ from ringfence.values.network import Address
 from ringfence.values.packet import Challenge
 
 LIFE = 600.0
-"""How long a nonce of chan_sip is remembered (seconds).
+"""How long a nonce (of a challenge) that chan_sip sent is remembered (seconds).
 
 chan_sip accepts it as long as the guesser keeps the dialogue open.
 """
 
 PJSIP_LIFE = 48.0
-"""How long a nonce of PJSIP is remembered (seconds). PJSIP accepts it for 32 s.
+"""How long a nonce (of a challenge) that PJSIP sent is remembered (seconds). PJSIP accepts it for 32 s.
 
 A short time keeps the table small if there are a million senders an hour. It is also shorter than the minute
 for which closed connections are remembered. So while a nonce is known, a TLS connection that received it is
@@ -60,7 +60,7 @@ known too, and its guess is not attributed to another address.
 """
 
 AROUND = 2.0
-"""A nonce of PJSIP proves no address if it was sent less than this time (seconds) before or after a loss.
+"""PJSIP's nonces of this time (seconds) before and after a loss of copied packets prove no address.
 
 PJSIP sends the same nonce for up to one second, so the lost packets may also have contained it.
 """
@@ -86,7 +86,7 @@ class _Sent:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all receivers of the nonce are known: the wire saw each one, by UDP."""
+        """Whether all receivers of the nonce are known: the kernel copied each packet with it, by UDP."""
         return not (self.relayed or self.stream or self.elsewhere)
 
 
@@ -94,7 +94,7 @@ _NEVER = _Sent()
 
 
 class Nonces:
-    """The receivers of each nonce, and the senders that asked for it. Times are monotonic seconds."""
+    """The receivers of each challenge's nonce, and the senders that asked for it; monotonic seconds."""
 
     def __init__(self, max_nonces: int = _MAX_NONCES) -> None:
         self._max_nonces = max_nonces
@@ -103,11 +103,11 @@ class Nonces:
         self._lost_at = -LIFE
 
     def __len__(self) -> int:
-        """Return the number of nonces."""
+        """Return the number of nonces that are remembered."""
         return len(self._sent) + len(self._of_pjsip)
 
     def record(self, challenge: Challenge, now: float) -> None:
-        """Record a challenge that left on the wire at ``now``."""
+        """Record the nonce of a challenge (401 or 407) that left this host at ``now``, and its receiver."""
         nonce, sender = challenge.nonce, challenge.sender
         if 0 < len(nonce) <= _MAX_LENGTH:
             short = challenge.service is Service.PJSIP
@@ -126,7 +126,7 @@ class Nonces:
         self._expire(now)
 
     def record_elsewhere(self, nonce: bytes, now: float) -> None:
-        """Record that chan_sip reported to have sent ``nonce`` by TCP or TLS, which the wire may miss.
+        """Record that chan_sip reported to have sent ``nonce`` by TCP or TLS, whose packets may not be read.
 
         Then the nonce proves no address. An attacker may read it by TLS, and then send a request by UDP with
         the same Call-ID and a stranger's address in the Via. chan_sip sends the same nonce to that address
@@ -143,10 +143,10 @@ class Nonces:
                 table.popitem(last=False)
 
     def record_loss(self, now: float) -> None:
-        """Record that the wire lost packets at ``now``: PJSIP's nonces of that time prove no address.
+        """Record a loss of copied packets at ``now``: PJSIP's nonces of that time prove no address.
 
-        The wire source also reports a loss when it starts. A loss is ignored while no nonce is known. An
-        attacker could exploit this only by guessing the second in which the daemon starts.
+        The reader of these packets also reports a loss when it starts. A loss is ignored while no nonce is
+        known. An attacker could exploit this only by guessing the second in which the daemon starts.
         """
         if not self._of_pjsip:
             return
@@ -164,7 +164,7 @@ class Nonces:
         """Whether ``nonce`` was sent to ``address`` only, so that its use proves that address.
 
         No other sender may have requested it, because that sender may also have received it by TLS. It must
-        have been sent by UDP: by TCP, the wire may mistake text of another sender for a challenge.
+        have been sent by UDP: by TCP, text of another sender may be mistaken for a challenge.
         """
         sent = self._known(nonce, now)
         return sent.receivers == sent.senders == (address,) and sent.is_whole
@@ -175,9 +175,9 @@ class Nonces:
         return senders[0] if len(senders) == 1 else None
 
     def settled(self, attempt: Attempt, nonce: bytes, now: float, *, came_back: bool = True) -> Attempt:
-        """Return ``attempt`` with what the wire shows about ``nonce``, which the event of the attempt named.
+        """Return ``attempt`` with what copied packets show about ``nonce``, which the attempt's event names.
 
-        The wire may add a proof and, for chan_sip, the true address. If it adds nothing, return the same
+        The packets may add a proof and, for chan_sip, the true address. Without either, return the same
         object. ``came_back`` matters only for chan_sip: it means that the guess contained the nonce.
         Otherwise Asterisk sent the nonce in its answer to the guess.
         """

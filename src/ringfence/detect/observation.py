@@ -39,7 +39,7 @@ MOST_COUNTED = 16_384
 
 
 class Observation:
-    """The refusals to friends, and the friends that are observed."""
+    """Counts Asterisk's refusals to friends; chooses those whose packets the kernel copies to ringfence."""
 
     def __init__(self) -> None:
         self._refused: OrderedDict[Address, tuple[float, int]] = OrderedDict()  # since when, and how many
@@ -50,7 +50,7 @@ class Observation:
     def on_refusal(self, friend: Address, session: bytes, now: float) -> bool:
         """Record that Asterisk refused a request of ``friend`` with the Call-ID ``session``.
 
-        Return whether the friend is observed from now on.
+        Return whether the kernel must copy the friend's packets from now on.
         """
         key = friend, session
         remember(self._by_session, key, self._by_session.get(key, 0) + 1, MOST_COUNTED)
@@ -65,9 +65,9 @@ class Observation:
         return begins
 
     def on_success(self, address: Address, session: bytes | None) -> None:
-        """Record that AMI reported a login of ``address``: its refusals with this Call-ID were challenges.
+        """Record that AMI reported a login of ``address``: refusals to it with this Call-ID count no more.
 
-        ``session`` is None if the report names no Call-ID: then one refusal was a challenge.
+        These were challenges. ``session`` is None if the report names no Call-ID: then one refusal was.
         """
         since, number = self._refused.get(address, (0.0, 0))
         answered = 1 if session is None else self._by_session.pop((address, session), 0)
@@ -75,15 +75,15 @@ class Observation:
             self._refused[address] = since, max(0, number - answered)
 
     def on_new_friend(self, friend: Address, now: float) -> None:
-        """Record that an account works at ``friend``, where it did not before."""
+        """Record that an account works at the address ``friend``, where it did not before."""
         remember(self._new, friend, now, MOST)
 
     def is_new(self, friend: Address, now: float) -> bool:
-        """Whether an account works at ``friend`` since less than ``NEW_FOR``."""
+        """Whether some account began to work at the address ``friend`` within ``NEW_FOR`` seconds."""
         return now - self._new.get(friend, -inf) < NEW_FOR
 
     def addresses(self, now: float) -> AbstractSet[Address]:
-        """Return the observed friends."""
+        """Return the friends whose packets the kernel must copy: new ones, and those refused often."""
         for table, seconds in ((self._observed, OBSERVED_FOR), (self._new, NEW_FOR)):
             while table and now - next(iter(table.values())) >= seconds:
                 table.popitem(last=False)

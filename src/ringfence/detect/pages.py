@@ -18,13 +18,13 @@ MOST = 4_096
 
 
 class Pages:
-    """The connections of pages: ``opened`` has the addresses and ports of the browsers."""
+    """WebSockets that web pages of other sites opened: ``opened`` has the browsers' addresses and ports."""
 
     def __init__(self) -> None:
         self.opened: OrderedDict[tuple[AddressKey, int], None] = OrderedDict()
 
     def take(self, requests: Iterable[CopiedRequest]) -> list[CopiedRequest]:
-        """Record the connections that pages open; return the other requests."""
+        """Record the WebSockets that web pages of other sites open; return the requests that open none."""
         others = []
         for request in requests:
             if request.page:
@@ -34,6 +34,6 @@ class Pages:
         return others
 
     def sent(self, attempt: Attempt, port: int) -> bool:
-        """Whether an attempt came over the connection of a page; ``port`` is its sender's."""
+        """Whether a web page of another site opened an attempt's connection; ``port`` is the sender's."""
         by_stream = attempt.transport is not Transport.UDP
         return by_stream and (address_key(attempt.address), port) in self.opened

@@ -47,7 +47,7 @@ _PHONES = (Service.PJSIP, Service.SIP)
 
 
 class Passage(enum.Enum):
-    """The way of an answer: without a proxy, from Asterisk to a proxy, or from a proxy."""
+    """The way of a SIP answer: without a SIP proxy, from Asterisk to a proxy, or from a proxy."""
 
     DIRECT = enum.auto()
     TO_PROXY = enum.auto()
@@ -55,7 +55,7 @@ class Passage(enum.Enum):
 
 
 class Proxies:
-    """The proxies at ``networks``, and the nonces that Asterisk has sent to them."""
+    """The SIP proxies of this host, at ``networks``, and the nonces that Asterisk has sent to them."""
 
     def __init__(self, networks: NetworkSet) -> None:
         self.networks = networks
@@ -64,7 +64,7 @@ class Proxies:
         self._nonces: OrderedDict[bytes, float] = OrderedDict()
 
     def set_sockets(self, sockets: frozenset[Endpoint]) -> None:
-        """Set the sockets on which the proxies listen.
+        """Set the sockets on which the SIP proxies of this host listen; none if they are unknown.
 
         A socket with an unspecified address listens on all addresses of this host.
         """
@@ -74,15 +74,15 @@ class Proxies:
         self._streams = not sockets or any(one.transport is not Transport.UDP for one in sockets)
 
     def serves(self, port: int) -> bool:
-        """Whether a proxy may listen on a port; on any, while the sockets of the proxies are unknown."""
+        """Whether a SIP proxy may listen on a port; on any, while the proxies' sockets are unknown."""
         return bool(self.networks) and (not self._sockets or any(port == one for _, one in self._sockets))
 
     def names(self, event: SecurityEvent) -> bool:
-        """Whether an event names a proxy, so that its sender may be one of the proxy's clients."""
+        """Whether an event names a SIP proxy as its sender, which may then be a client of the proxy."""
         return event.service in _PHONES and self.networks.covers(event.remote.address)
 
     def passage(self, answer: Challenge) -> Passage:
-        """Return the way of an answer. While the sockets of the proxies are unknown, it is FROM_PROXY.
+        """Return the way of a SIP answer: FROM_PROXY also while the sockets of the proxies are unknown.
 
         A sender can direct its own answer to the proxy by a Via ``maddr``. Such an answer is DIRECT, because
         the proxy did not send the request.
@@ -96,7 +96,7 @@ class Proxies:
         return Passage.TO_PROXY if to_proxy else Passage.DIRECT
 
     def record_nonce(self, answer: Challenge, now: float) -> None:
-        """Record the nonce in an answer of Asterisk to a proxy."""
+        """Record the nonce of a challenge that Asterisk sent to a SIP proxy; forget old nonces."""
         if answer.transport is Transport.UDP:
             self._nonces.pop(answer.nonce, None)
             self._nonces[answer.nonce] = now
@@ -104,9 +104,9 @@ class Proxies:
             self._nonces.popitem(last=False)
 
     def to_client(self, answer: Challenge) -> Challenge:
-        """Return an answer of a proxy with its receiver as the sender of the request.
+        """Return the answer of a SIP proxy with its receiver set as the sender of the request.
 
-        It is ``relayed`` if its nonce may be known to others, so that this nonce proves nothing.
+        The result is ``relayed`` if others may know its nonce, so that this nonce proves nothing.
         """
         known = not self._streams and answer.nonce in self._nonces
         return evolve(answer, sender=answer.address, relayed=answer.relayed or not known)

@@ -44,7 +44,7 @@ from ringfence.values.network import Address
 FEW_ACCOUNTS = 3
 MANY_ACCOUNTS = 10
 WITHIN = 600.0
-"""The time (seconds) within which a host asks for so many accounts."""
+"""Accounts for which a host sends requests within this time (seconds) are counted together."""
 
 DAILY_ACCOUNTS = 20
 DAY = 86_400.0
@@ -53,7 +53,7 @@ MOST_HOSTS = 2_048
 MOST_ACCOUNTS = 32
 
 CALL = 2
-"""The weight of a question that counts alone."""
+"""The weight of a request without credentials that is an attempt by itself, such as a call."""
 _WEIGHTS = {"REGISTER": 1, "INVITE": CALL, UNNAMED: CALL}
 
 _HANDSHAKE = 3
@@ -62,15 +62,15 @@ _MOST_PINGING = 256
 
 
 def weight_of(method: str) -> int:
-    """Return the weight of a question with this SIP method; "" is an unknown one."""
+    """Return how much a request without credentials weighs by its SIP method: 0, 1, or ``CALL``."""
     return _WEIGHTS.get(method, 0)
 
 
 def trust_in(event: SecurityEvent) -> int:
-    """Return how far a report is trusted.
+    """Return how far the sender that an event names is trusted, from 0 to 3.
 
-    3: a handshake proves its address; 2: AMI or the wire, for a sender that may be forged; 1: a line of the
-    log; 0: a sender can forge the report.
+    3: a handshake proves the address; 2: AMI or a copied packet, but the sender may be forged; 1: a line of
+    the log; 0: a sender can forge the event.
     """
     if event.forgeable or event.tampered:
         return 0
@@ -81,11 +81,11 @@ def trust_in(event: SecurityEvent) -> int:
 
 @define(eq=False)
 class _Question:
-    """A question for one account: its latest event, and when it arrived.
+    """The requests of one host without credentials for one account: the latest event, and its arrival.
 
-    ``event`` is None once it has counted. The others are values of :func:`trust_in`, -1 if there is none:
-    ``trust`` of the best report, ``weighed`` of the best report that shows a weight, and ``counted`` of the
-    best report that has counted.
+    ``event`` is None once it has counted as an attempt. The other fields are values of :func:`trust_in`, -1
+    if there is none: ``trust`` of the best report, ``weighed`` of the best report that shows a weight, and
+    ``counted`` of the best report that has counted.
     """
 
     event: SecurityEvent | None
@@ -97,10 +97,10 @@ class _Question:
 
 @define(eq=False)
 class _Host:
-    """The accounts for which a host asks, the latest last, and how often it has asked.
+    """The accounts for which a host sent requests without credentials, the latest last, and how many.
 
-    ``began`` and ``last`` are the times of its first and last question (seconds since the epoch). ``began``
-    and ``number`` start again after ten minutes without a question.
+    ``began`` and ``last`` are the times of its first and last request (seconds since the epoch). ``began``
+    and ``number`` start again after ten minutes without a request.
     """
 
     address: Address
@@ -114,7 +114,7 @@ class _Host:
 
 
 class Questions:
-    """The questions of all hosts. ``decoys`` are the accounts of which each question counts."""
+    """Requests without credentials, by host. ``decoys`` are accounts for which one is an attempt."""
 
     def __init__(self, most: int = MOST_HOSTS) -> None:
         self.decoys = frozenset[bytes]()
@@ -124,11 +124,11 @@ class Questions:
         self._proven: OrderedDict[AddressKey, _Host] = OrderedDict()
 
     def __len__(self) -> int:
-        """Return the number of hosts."""
+        """Return the number of hosts that are remembered."""
         return len(self._claimed) + len(self._proven)
 
     def record(self, event: SecurityEvent, method: str, now: float) -> None:
-        """Record that a question of ``event`` arrived at ``now``; ``method`` is "" if it is unknown."""
+        """Record the request without credentials that ``event`` reports; its ``method`` is "" if unknown."""
         host = self._host(event, now)
         host.number += 1
         host.last, host.account = event.time, event.account
@@ -137,9 +137,10 @@ class Questions:
     def counting(
         self, event: SecurityEvent, weight: int, now: float
     ) -> Iterator[tuple[SecurityEvent, float]]:
-        """Record a question, and yield the questions that count because of it, and when each has arrived.
+        """Record a request without credentials; yield what are attempts because of it, each with its arrival.
 
-        ``weight`` is what its method shows. Iterate to the end, because this records what has counted.
+        These are events of such requests, perhaps earlier ones. ``weight`` is that of the method. Iterate to
+        the end, because this records what has counted.
         """
         host = self._host(event, now)
         trust = trust_in(event)
@@ -165,7 +166,7 @@ class Questions:
                 yield asked, one.at
 
     def settle(self, event: SecurityEvent, account: str, now: float) -> None:
-        """Record that the sender of ``event`` has guessed at ``account``: its question counts no more."""
+        """Record that the sender of ``event`` guessed at ``account``: its question there counts no more."""
         host = self._find(event.remote.address)
         known = host.accounts.get(account) if host is not None else None
         if host is not None and known is not None:
@@ -178,7 +179,7 @@ class Questions:
         return self._proven.get(key) or self._claimed.get(key)
 
     def _host(self, event: SecurityEvent, now: float) -> _Host:
-        """Return the host of ``event``, created if needed. It is now the one used last."""
+        """Return the counts of the host that sent ``event``, created if needed, as the one used last."""
         key = address_key(host_of(event.remote.address))
         proven = key in self._proven or trust_in(event) == _HANDSHAKE
         host = self._claimed.pop(key, None) or self._proven.pop(key, None)
@@ -194,14 +195,14 @@ class Questions:
         return host
 
     def expire(self, now: float) -> None:
-        """Forget the hosts that have asked nothing for a day."""
+        """Forget the hosts that have sent no request without credentials for a day."""
         self._now = now
         for table in (self._claimed, self._proven):
             while table and now - next(iter(table.values())).used >= DAY:
                 table.popitem(last=False)
 
     def pinging(self, address: Address | None = None) -> list[Pinging]:
-        """Return the hosts that ask again and again, and of which no account counts.
+        """Return the hosts that send requests without credentials again and again, but no attempts.
 
         With ``address`` only its host is returned; otherwise at most 256, those that asked last.
         """
@@ -221,7 +222,7 @@ class Questions:
 
 
 def _due(host: _Host, now: float) -> list[_Question]:
-    """Return the questions of a host that count now."""
+    """Return a host's requests without credentials that are attempts now: for enough accounts."""
     today = [one for one in host.accounts.values() if now - one.at < DAY]
     latest = [one for one in today if now - one.at < WITHIN]
     return [

@@ -23,10 +23,10 @@ from ringfence.values.network import Address
 
 MOST = 1_024
 WITHIN = 2.0
-"""The longest time (seconds) between a login and the refusal of its request, in any order."""
+"""The longest time (seconds) between the reports of a login and of its request's refusal, in any order."""
 
 LATE_REFUSALS = frozenset({EventKind.FAILED_ACL, EventKind.REQUEST_NOT_SUPPORTED})
-"""The kinds of events that may be such a refusal (:func:`is_refused_login`)."""
+"""The kinds of events by which PJSIP may report that it refuses a request with a right password."""
 
 _REGISTRAR = "registrar_"
 
@@ -43,7 +43,7 @@ def is_refused_login(event: SecurityEvent) -> bool:
 
 
 class RefusedLogins:
-    """The latest logins that made a friend, and the latest refusals."""
+    """The latest logins that made a friend, and refusals of their requests, by address and Call-ID."""
 
     def __init__(self, friends: Friends) -> None:
         self._friends = friends
@@ -51,7 +51,7 @@ class RefusedLogins:
         self._refused: OrderedDict[tuple[Address, bytes], float] = OrderedDict()
 
     def permit(self, friend: Friend, session: bytes, now: float) -> bool:
-        """Record a login; return whether it may make a friend, because no refusal was seen yet."""
+        """Record a login; return whether it may make its sender a friend: no refusal of it has come."""
         if self._friends.worked_near(friend.account, friend.address):
             return True
         key = friend.address, session
@@ -61,7 +61,7 @@ class RefusedLogins:
         return True
 
     def refuse(self, address: Address, session: bytes, now: float) -> Friend | None:
-        """Record a refusal; return the friend that the login before it made, if any."""
+        """Record a refusal with the Call-ID ``session``; return the friend that the login before it made."""
         key = address, session
         remember(self._refused, key, now, MOST)
         at, friend = self._logins.pop(key, (-inf, None))

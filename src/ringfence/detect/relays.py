@@ -27,19 +27,19 @@ from ringfence.values.network import Address
 from ringfence.values.packet import Challenge
 
 ACCOUNTS = 3
-"""The number of accounts at one socket that makes its address a relay.
+"""This many accounts that log in at one address and port make the address a relay.
 
-A thief of one password, or of two, cannot make its own address a relay.
+A thief of one password, or of two, cannot make its own address a relay (a proxy that forwards answers).
 """
 
 LIFE = 7_200.0
-"""How long a login counts (seconds). Phones register at least once an hour."""
+"""How long a login counts for a relay (seconds). Phones register at least once an hour."""
 
 MOST = 4_096
 
 
 class Relays:
-    """The hosts at which several accounts log in through one socket.
+    """SIP proxies that may forward answers: several accounts log in from one of their sockets.
 
     ``conversations`` are the copied requests of strangers.
     """
@@ -50,7 +50,7 @@ class Relays:
         self._relays: OrderedDict[Address, float] = OrderedDict()
 
     def record_login(self, remote: Endpoint, account: str, now: float) -> None:
-        """Record that ``account`` has logged in from the socket ``remote``."""
+        """Record that ``account`` has logged in from ``remote``, which may show that this is a relay."""
         known = self._logins.get(remote, {})
         accounts = {name: at for name, at in known.items() if now - at < LIFE and name != account}
         if len(accounts) < ACCOUNTS:
@@ -60,14 +60,14 @@ class Relays:
             remember(self._relays, remote.address, now, MOST)
 
     def has(self, address: Address, now: float) -> bool:
-        """Whether ``address`` is a relay."""
+        """Whether ``address`` is a relay: several accounts logged in from one of its ports lately."""
         return now - self._relays.get(address, -LIFE) < LIFE
 
     def mark(self, answer: Challenge, now: float) -> Challenge:
-        """Return an answer of Asterisk; it stays ``relayed`` only if its receiver may forward it.
+        """Return an answer of Asterisk, which stays ``relayed`` only if its receiver may forward it.
 
-        That is a relay. If chan_sip has cut the topmost Via, the receiver may also be any proxy that the
-        sender has named, unless the request came from the receiver.
+        Such a receiver is a relay. If chan_sip has cut the topmost Via, the receiver may also be any proxy
+        that the sender has named, unless the request came from the receiver.
         """
         if not answer.relayed:
             return answer

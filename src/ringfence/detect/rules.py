@@ -29,11 +29,11 @@ HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 
 RETURN_WITHIN = 30 * DAY
-"""A subject that is banned again within this time after a ban began gets the next longer ban."""
+"""A sender that is banned again within this time (seconds) after a ban began gets a longer ban."""
 
 
 class By(enum.Enum):
-    """The group whose attempts are counted together."""
+    """Whose attempts a rule counts together: of one sender, of a prefix, or at one account."""
 
     SUBJECT = enum.auto()  # one sender: an IPv4 address, or the /64 of an IPv6 address
     PREFIX = enum.auto()  # an IPv4 /24 or IPv6 /48; only proven attempts count, and not those of friends
@@ -41,7 +41,7 @@ class By(enum.Enum):
 
 
 class Of(enum.Enum):
-    """The quantity that is counted."""
+    """What a rule counts: attempts, or different accounts that do not exist."""
 
     ATTEMPTS = enum.auto()
     UNKNOWN_ACCOUNTS = enum.auto()  # accounts that do not exist; each counts once
@@ -49,7 +49,7 @@ class Of(enum.Enum):
 
 @frozen
 class FriendLimit:
-    """``number`` attempts of a friend within ``window`` seconds, and ``more`` for each account.
+    """A limit for friends: ``number`` attempts within ``window`` seconds, and ``more`` for each account.
 
     ``each``: an account counts at most so often (0: each attempt counts).
     """
@@ -65,10 +65,10 @@ class FriendLimit:
 
 
 TWICE = 2
-"""Attempts. A phone with an old password repeats it at one account, and an attacker tries many accounts."""
+"""This many attempts of a friend at one account count at most: a phone repeats an old password there."""
 
 MOST_ADDING = 10
-"""Accounts. More of them do not raise a limit: they are not the phones with old passwords of an office."""
+"""The most accounts that raise a limit: with more, these are not an office's phones with old passwords."""
 
 
 @frozen
@@ -79,9 +79,9 @@ class Rule:
     not exist.
 
     ``ban`` holds the durations in seconds: of the first ban, of the next one, and so on; the last one
-    repeats. ``scope`` is the scope of a full ban; with ``SIP_UDP`` every ban is a claimed one. With ``SIP``,
-    a ban for failed manager logins has the scope of the rule ``manager``, if that is wider. ``meaning`` is
-    one sentence for an administrator.
+    repeats. ``scope`` is the scope of a full ban (on proven attempts); with ``SIP_UDP`` every ban is a
+    claimed one (on unproven attempts). With ``SIP``, a ban for failed manager logins has the scope of the
+    rule ``manager``, if that is wider. ``meaning`` is one sentence for an administrator.
 
     ``friends`` replaces ``attempts`` for friends of this PBX (0: the rule does not apply). An account counts
     at most ``each_of_friend`` times for it (0: each attempt counts). ``limits`` are further limits for
@@ -114,27 +114,27 @@ class Rule:
 
     @property
     def for_friends(self) -> tuple[FriendLimit, ...]:
-        """The limits for friends."""
+        """The limits of this rule for friends (known phones); () if it does not apply to them."""
         if not self.friends:
             return ()
         return FriendLimit(self.friends, self.window, self.each_of_friend), *self.limits
 
     def ban_for(self, bans_before: int) -> float:
-        """Return the duration of a ban of a subject with ``bans_before`` bans within RETURN_WITHIN."""
+        """Return the duration (seconds) of a ban after ``bans_before`` bans within ``RETURN_WITHIN``."""
         return self.ban[min(bans_before, len(self.ban) - 1)]
 
     def proven_for(self, number: int) -> int:
-        """Return how many of ``number`` attempts must be proven for a full ban."""
+        """Return how many of ``number`` attempts must have a proven address for a full ban."""
         return max(1, number - 1)
 
     def claimed_for(self, number: int) -> int:
-        """Return how many attempts lead to a claimed ban if the rule needs ``number``: at least two."""
+        """Return how many attempts lead to a ban on unproven evidence, if the rule needs ``number``."""
         return max(2, number)
 
 
 @frozen
 class Claimed:
-    """The limits of claimed bans: their evidence is unproven, and the source of a datagram is easily forged.
+    """The limits of bans on unproven evidence: the source of a datagram is easily forged.
 
     ``ban`` holds the durations of the first ban and of the next ones (seconds). A ban is a next one if the
     previous one began less than ``returns_within`` seconds ago. ``per_minute`` is the number of new bans a

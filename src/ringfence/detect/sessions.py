@@ -93,7 +93,7 @@ _V = TypeVar("_V")
 
 
 class Role(enum.Enum):
-    """The role of an event in its session; the head of this file explains how roles become attempts."""
+    """What an event means in its session (the requests with one Call-ID): for instance a failure."""
 
     QUESTION = enum.auto()  # a request that cannot succeed, and may have no credentials (``questions``)
     OPENER = enum.auto()  # a question that counts
@@ -159,7 +159,7 @@ _KINDS = dict.fromkeys(Role, AttemptKind.GUESS) | {_PROBE: AttemptKind.PROBE}
 
 
 def role_of(event: SecurityEvent) -> Role:
-    """Return the role of ``event`` in its session.
+    """Return what ``event`` means in its session: for instance a challenge, a failure or a success.
 
     A message is never a success if text of the sender has broken its form (``tampered``).
 
@@ -180,7 +180,7 @@ def role_of(event: SecurityEvent) -> Role:
 
 
 def _is_stranger(account: str) -> bool:
-    """Whether the account in a log line is no account of this PBX.
+    """Whether ``account``, as a log line names it, stands for an unknown caller.
 
     PJSIP treats an unknown caller as the endpoint ``anonymous@DOMAIN``, or else ``anonymous``
     (``res/res_pjsip_endpoint_identifier_anonymous.c``).
@@ -225,10 +225,10 @@ def is_trusted(event: SecurityEvent) -> bool:
 
 
 def session_id(event: SecurityEvent) -> bytes:
-    """Return the session id of an event as a key.
+    """Return the session id (SIP: the Call-ID) of an event as a key; b"" without one.
 
-    Log lines name no session. For some of them the port or the account is used instead; otherwise the result
-    is empty.
+    Log lines name no session. For some of them the port or the account is used instead; for the others the
+    result is empty.
     """
     session = event.session
     if session:  # nearly all events
@@ -264,8 +264,8 @@ def attempt_from(
 ) -> Attempt:
     """Return the attempt that an event reports, with the facts that this event alone shows.
 
-    ``asked`` is the question of its session. A guess is at the account of its question. ``credentials``: the
-    request may have had some.
+    ``asked`` is the kind and account of the earlier request without credentials in its session: a guess at
+    this account, or at an unknown one, takes both from it. ``credentials``: the guess may have had some.
     """
     remote, service, source = event.remote, event.service, event.source
     reported, account = event.kind, event.account
@@ -291,7 +291,7 @@ def attempt_from(
 
 
 def session_number(session: bytes) -> int:
-    """Return a number for a session, valid while this process runs; 0 for no session."""
+    """Return a number for a session id, valid while this process runs; 0 for b""."""
     return hash(session) & _SESSION_BITS
 
 
@@ -316,10 +316,10 @@ def remember(table: OrderedDict[_K, _V], key: _K, value: _V, most: int) -> None:
 
 
 HORIZON = 10.0
-"""The greatest age of an attempt that another report may match (seconds)."""
+"""The greatest age (seconds) at which an attempt may be the one that another source reports."""
 
 FORGET = 32.0
-"""Seconds (of a source's own time) without an event of it, after which its counts start again at zero."""
+"""After so many seconds (of a source's own time) without an event of a source, its counts start at zero."""
 
 MOST_ATTEMPTS = 1_024
 """The maximum number of attempts in ``Attempts.open``. The oldest are discarded first."""
@@ -352,9 +352,10 @@ class Reports:
     nonce: int = 0
 
     def repeats(self, event: SecurityEvent) -> bool:
-        """Whether this failure may be a retransmission of the last one; record it as the last one.
+        """Whether a failure may be a retransmission of the last one; record it as the last one.
 
-        The result is False for a failure that completes an earlier request, because it does not count anyway.
+        The result is False for a failure that completes an earlier request, because such a failure does not
+        count anyway.
         """
         previous, age = self.answer, event.time - self.answered_at
         self.answer, self.answered_at = hash((event.challenge, event.response)), event.time
@@ -363,7 +364,7 @@ class Reports:
         return _REPEAT_SOONEST <= age <= _REPEAT_LATEST
 
     def advance(self, role: Role, event: SecurityEvent) -> bool:
-        """Handle an event; return whether it reports one more attempt."""
+        """Handle an event with ``role``; return whether its source now reports one more attempt."""
         if event.service is _SIP and self._fails_by_challenge(role, event.challenge):
             role = _FAILED
         if role is _OPENER:
@@ -392,7 +393,7 @@ class Reports:
         return True
 
     def _fails_by_challenge(self, role: Role, nonce: bytes) -> bool:
-        """Whether this challenge of chan_sip means that a guess failed; record the challenge."""
+        """Record a challenge of chan_sip; return whether it shows that a guess failed before."""
         if role is not _CHALLENGE:
             self.nonce = 0
             return False
@@ -401,17 +402,18 @@ class Reports:
 
 
 Reporter = SourceId | str
-"""A source as the reporter of an attempt: one of an Asterisk, or the wire (``values.event.WIRE``)."""
+"""What reports an attempt: a source of one Asterisk, or the packets that the kernel copies (``WIRE``)."""
 
 
 @define
 class Attempts:
-    """The open attempts of one service: those younger than the horizon.
+    """The latest attempts of one service in a session, which further sources may report.
 
-    ``open`` holds for each attempt the time of its first report, and its tag (the caller's number for it),
-    oldest first. Attempts are numbered in this order, and ``first`` is the number of the oldest open one.
-    ``reported`` holds for each source the number of the next attempt that it has not reported. (``open`` is a
-    list, because there are many sessions with one attempt, and an empty deque takes 760 bytes.)
+    ``open`` holds for each attempt younger than ``HORIZON`` the time of its first report, and its tag (the
+    caller's number for it), oldest first. Attempts are numbered in this order, and ``first`` is the number of
+    the oldest open one. ``reported`` holds for each source the number of the next attempt that it has not
+    reported. (``open`` is a list, because there are many sessions with one attempt, and an empty deque takes
+    760 bytes.)
     """
 
     open: list[tuple[float, int]] = Factory(list)
@@ -419,9 +421,9 @@ class Attempts:
     first: int = 0
 
     def match(self, source: Reporter, now: float) -> int | None:
-        """Record a report of ``source``, and return the tag of the known attempt that it reports.
+        """Record a report of ``source``; return the tag (a number) of the known attempt that it is about.
 
-        If it reports no known attempt, return None and record nothing.
+        If the report is about a new attempt, return None and record nothing.
         """
         closed = 0
         while closed < len(self.open) and now - self.open[closed][0] >= HORIZON:
@@ -434,13 +436,13 @@ class Attempts:
         return self.open[number - self.first][1]
 
     def is_known(self, source: Reporter, now: float) -> bool:
-        """Whether the next report of ``source`` is about a known attempt (see :meth:`match`)."""
+        """Whether the next report of ``source`` is about an attempt that another source has reported."""
         closed = sum(now - at >= HORIZON for at, _ in self.open)
         number = max(self.reported.get(source, 0), self.first + closed)
         return number < self.first + len(self.open)
 
     def add(self, source: Reporter, now: float, tag: int) -> bool:
-        """Add a new attempt that ``source`` reports. Return whether an open one was discarded for it."""
+        """Add a new attempt that ``source`` reports; return whether the oldest was discarded for it."""
         is_full = len(self.open) >= MOST_ATTEMPTS
         if is_full:
             self._drop_oldest(1)
@@ -455,9 +457,9 @@ class Attempts:
 
 @define(eq=False)
 class UnconfirmedReport:
-    """An attempt that ``event`` reported at ``at`` (monotonic seconds), and that needs a confirmation.
+    """An attempt whose address must be confirmed; ``event`` reported it at ``at`` (monotonic seconds).
 
-    ``settled``: it no longer waits for one.
+    ``settled``: it no longer waits for that.
     """
 
     at: float
@@ -468,7 +470,7 @@ class UnconfirmedReport:
 
 @define(eq=False)
 class Session:
-    """One session: its id as a key, and the time of its last use (monotonic seconds).
+    """The requests of a sender with the session id ``name``, last used at ``used`` (monotonic seconds).
 
     - ``reports``: by Asterisk, source and service.
     - ``attempts``: by Asterisk ("" if the wire reported them), by service, and by whether they are
@@ -523,7 +525,7 @@ class Session:
 
 
 MAX_SESSIONS = 32_768
-"""A session takes 2 kB with its sender."""
+"""The greatest number of sessions. A session takes 2 kB with its sender."""
 
 _SENDER_SHARE = 4  # one sender has at most a quarter of all sessions
 _SENDERS_SHARE = 2  # at most half as many senders as sessions of which nothing is proven, and of others
@@ -532,7 +534,7 @@ SESSION_LIFE = 64.0
 """Seconds without use after which a session is discarded: twice as long as PJSIP accepts a nonce."""
 
 FORGIVE_AGAIN = 600.0
-"""Seconds for which no other failure of a host is ignored, after one was ignored as a retransmission."""
+"""After a failure of a host was ignored as a retransmission, none is for so many seconds."""
 
 
 @define
@@ -550,7 +552,7 @@ class LineCounts:
 
 @define(eq=False)
 class Sender:
-    """One remote address.
+    """A remote address, its sessions, and what is known about it.
 
     ``proven``: something came from it that no other sender can forge. ``until``: the facts below are needed
     until this time. All times are monotonic seconds.
@@ -582,7 +584,7 @@ class Sender:
     diverted: float = -inf
     lines: LineCounts | None = None
     answers: dict[tuple[Service, bool], list[float]] | None = None
-    """Lists, because forged senders are many, and even an empty deque takes 760 bytes."""
+    """The times of SIP answers (see above), in lists: forged senders are many, a deque takes 760 bytes."""
     waiting: dict[int, deque[UnconfirmedReport]] | None = None
 
     def keep(self, until: float) -> None:
@@ -590,12 +592,12 @@ class Sender:
         self.until = max(self.until, until)
 
     def is_needed(self, now: float) -> bool:
-        """Whether the sender has a session or a needed fact, or was used within ``SESSION_LIFE``."""
+        """Whether the sender must be kept: it has a session or a needed fact, or was used lately."""
         return bool(self.sessions) or self.until > now or now - self.used < SESSION_LIFE
 
 
 class Senders:
-    """The table of senders and sessions. ``evicted`` counts the sessions and attempts discarded early.
+    """All senders and their sessions. ``evicted`` counts the sessions and attempts discarded early.
 
     It has more than twenty methods because senders and their sessions expire and are evicted together.
     """
@@ -623,7 +625,7 @@ class Senders:
 
     @property
     def senders(self) -> int:
-        """The number of senders."""
+        """The number of senders (addresses) that are remembered."""
         return len(self._claimed) + len(self._proven)
 
     # -- looking up -------------------------------------------------------------------------------------
@@ -634,7 +636,7 @@ class Senders:
         return self._claimed.get(key) or self._proven.get(key)
 
     def sender_at(self, address: Address, now: float, sender: Sender | None = None) -> Sender:
-        """Return the sender at ``address``, created if needed. It is now the one used last.
+        """Return the sender at ``address``, created if needed, and mark it as used at ``now``.
 
         ``sender`` is the result of :meth:`find`, if the caller has called it.
         """
@@ -650,7 +652,7 @@ class Senders:
         return sender
 
     def _use(self, sender: Sender, now: float) -> None:
-        """Make a sender the one used last; discard what has expired."""
+        """Mark a sender as used at ``now``; discard expired sessions and senders."""
         sender.used = now
         self._latest = sender
         (self._proven if sender.proven else self._claimed).move_to_end(sender.key)
@@ -658,7 +660,7 @@ class Senders:
             self.expire(now)
 
     def find_session(self, address: Address, session: bytes) -> Session | None:
-        """Return the session of a sender, None if it is unknown."""
+        """Return the session of ``address`` with the id ``session``, None if it is unknown."""
         sender = self.find(address)
         return sender.sessions.get(session) if sender is not None else None
 
@@ -681,7 +683,7 @@ class Senders:
         return session
 
     def _use_session(self, sender: Sender, session: Session, now: float) -> None:
-        """Make a session the one used last. In each table, the sessions used longest ago come first."""
+        """Mark a session as used at ``now``. In each table, the sessions used longest ago come first."""
         session.used = now
         self._sessions.move_to_end(session)
         if len(sender.sessions) > 1:
@@ -702,7 +704,7 @@ class Senders:
     def report(self, event: SecurityEvent, now: float) -> Attempt | None:
         """Handle an event that arrived at ``now``; return the attempt that it reports, or None.
 
-        A question is handled here only if it counts.
+        A request without credentials is handled here only if it counts as an attempt.
         """
         role = role_of(event)
         if role is _NONE:
@@ -765,8 +767,8 @@ class Senders:
     def record_report(self, event: SecurityEvent, address: Address, now: float, tag: int = 0) -> int | None:
         """Record a report of an attempt; return the tag of the attempt if another source has reported it.
 
-        A *tag* is a number by which an attempt is found again. If this is the first report, the attempt gets
-        the tag ``tag``, and the result is None. ``address`` is the sender.
+        A *tag* is a number by which an attempt is found again. The first report gives the attempt the tag
+        ``tag``, and returns None. ``address`` is the sender.
         """
         session = self.session(address, shared_session_id(event), now)
         known = self._record(session, event, now, tag, listed=False)
@@ -774,7 +776,7 @@ class Senders:
         return known
 
     def match_report(self, event: SecurityEvent, address: Address, now: float) -> int | None:
-        """Record a report only if another source has already reported its attempt.
+        """Record that ``event`` reports an attempt, but only if another source has already reported it.
 
         Return the tag of that attempt, or None.
         """
@@ -794,7 +796,7 @@ class Senders:
     def is_listed(self, event: SecurityEvent, address: Address, now: float) -> bool:
         """Record a report of an unconfirmed attempt.
 
-        Return whether another source has reported the attempt, so that it is listed already.
+        Return whether another source has reported it, so that the administrator sees it already.
         """
         session = self.session(address, shared_session_id(event), now)
         return self._record(session, event, now, 0, listed=True) is not None
@@ -812,7 +814,10 @@ class Senders:
         return known
 
     def _compare(self, event: SecurityEvent, address: Address, now: float, known: int | None) -> None:
-        """Count the attempts that other sources have reported and AMI has not; ``known``: it is known."""
+        """Count, at a report of ``address``, the attempts that other sources report and AMI does not.
+
+        ``known`` is the tag of the attempt, None if this report is the first one.
+        """
         if event.source.name != AMI:
             if known is None:
                 key = address_key(address)
@@ -825,7 +830,7 @@ class Senders:
             self.take_unreported(address, now)
 
     def take_unreported(self, address: Address, now: float) -> bool:
-        """Whether others have reported an attempt of ``address`` that AMI has not; AMI reports it now."""
+        """Whether others have reported an attempt of ``address`` that AMI has not; count one as reported."""
         key = address_key(address)
         number, at = self._unreported.pop(key, (0, now))
         if not number or now - at >= SESSION_LIFE:
@@ -837,7 +842,7 @@ class Senders:
     # -- bounds -----------------------------------------------------------------------------------------
 
     def expire(self, now: float) -> None:
-        """Discard expired sessions, and the senders of which nothing is needed any more."""
+        """Discard the sessions not used for ``SESSION_LIFE`` seconds, and the senders no longer needed."""
         self._expire_at = now + SESSION_LIFE
         while self._sessions:
             session, sender = next(iter(self._sessions.items()))
@@ -854,7 +859,7 @@ class Senders:
     def _make_room(self, using: Sender, now: float) -> None:
         """Discard the unproven sender that was used longest ago, with its sessions.
 
-        If there is none, or if it is ``using``, which needs the room, discard only the oldest session.
+        If there is none, or if that is ``using``, which needs the room, discard only the oldest session.
         """
         if next(iter(self._claimed.values()), using) is not using:
             self._evict(self._claimed, now)
@@ -879,14 +884,14 @@ class Senders:
 
 
 _ANY = ""
-"""Stands for the Asterisk of an attempt that the wire reported: the wire names none."""
+"""The Asterisk of an attempt that a copied packet shows: such a packet names none."""
 
 
 def _tables(session: Session, event: SecurityEvent, *, listed: bool) -> Iterator[Attempts]:
-    """Yield the attempts of a session among which may be the one that ``event`` reports.
+    """Yield the tables of a session's attempts in which the one that ``event`` reports may be.
 
-    The wire does not know the Asterisk of its attempts. So its reports match those of any Asterisk, and the
-    reports of each Asterisk match those of the wire.
+    A copied packet does not name its Asterisk. So its reports match those of any Asterisk, and the reports of
+    each Asterisk match those of copied packets. ``listed``: unconfirmed attempts.
     """
     if event.source.name == WIRE:
         for (_, service, is_listed), attempts in session.attempts.items():
@@ -901,12 +906,12 @@ def _tables(session: Session, event: SecurityEvent, *, listed: bool) -> Iterator
 
 @lru_cache(maxsize=256)
 def _shared(key: _K) -> _K:
-    """Return a key of a table that all sessions share. A key for each would take 64 bytes."""
+    """Return an object equal to ``key`` that all sessions share: one for each would take 64 bytes."""
     return key
 
 
 def _match(session: Session, event: SecurityEvent, now: float, *, listed: bool) -> int | None:
-    """Record a report of a known attempt, and return its tag; None if the attempt is new."""
+    """Record that ``event`` reports a known attempt of ``session``; return its tag, None if it is new."""
     for attempts in _tables(session, event, listed=listed):
         tag = attempts.match(_reporter(event), now)
         if tag is not None:
@@ -915,12 +920,12 @@ def _match(session: Session, event: SecurityEvent, now: float, *, listed: bool) 
 
 
 def _reporter(event: SecurityEvent) -> Reporter:
-    """Return who reports an event: a source of one Asterisk, or the wire, which is one for all of them."""
+    """Return what reports an event: a source of one Asterisk, or ``WIRE``, which is one for all of them."""
     return WIRE if event.source.name == WIRE else event.source
 
 
 def host_of(address: Address) -> Address:
-    """Return the address that stands for a host: its only one, or the first one of its /64."""
+    """Return the address that stands for a host: an IPv4 address itself, or the first one of its /64."""
     if is_one_host(address):
         return address
     return IPv6Address(int(sender_key(address)) << 64)

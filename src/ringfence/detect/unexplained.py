@@ -81,35 +81,35 @@ MOST_EARLY = 8
 
 WAIT = 1.0
 LONGEST = 10.0
-"""Seconds: a manager interface that answers no Ping for so long is not listening (``sources/ami.py``)."""
+"""The longest wait for AMI to be read (seconds). If it answers no Ping for so long, it is not listening."""
 BUSY = 0.005
 FEW = 4
 EARLY = 1.0
-"""The time (seconds) within which an exchange may follow the event that explains it."""
+"""The time (seconds) within which an unreadable request may follow the event that reports it."""
 
 PART = 250
-"""Bytes: the shortest guess has 278, with two letters for each name."""
+"""This many bytes without an answer are one request: the shortest guess has 278."""
 USUAL = 1_000
-"""Bytes: most requests are shorter, so more of them are several, if their first answer is late."""
+"""Most requests have fewer bytes. More than this, answered late, are several requests."""
 MOST_REQUEST = 6_000
 MOST_AT_ONCE = 12_000
-"""Bytes that may be one request; the second number is for those that come at once.
+"""The most bytes that may be one request; the second number is for bytes that come at once.
 
 The longest request is a browser's call with video, of some 8 000 bytes.
 """
 MOST_PARTS = 10
-"""The greatest number of parts of what came at once, as long as it may be one call that waits."""
+"""Bytes that came at once count as so many requests at most, while they may be one call that waits."""
 MOST_OF_PHONE = 65_536
-"""Bytes: more than the answers of a phone to the changes of 128 lamps at once, or to several calls."""
+"""The most bytes that a phone with a login may send unanswered: more than for 128 lamps or some calls."""
 OPENING = 1_500
-"""Bytes: the longest part of a handshake, such as the request for a WebSocket with cookies."""
+"""The bytes of the longest part of a handshake, such as the request for a WebSocket with cookies."""
 SLOW = 0.25
 LATER = 1.0
 SILENCE = 8.0
 _SEARCHED = 0.25  # how often connections without an answer are searched for (seconds)
 
 OWN = ((1.0, 10, 2), (540.0, 160, 10))
-"""How many exchanges a login excuses within so many seconds, and how many more each further dialog does.
+"""Rows: seconds, the unexplained requests that a login excuses in this time, and more for each dialog.
 
 A phone of a queue may ring every 20 s, with three messages of Asterisk each, and a lamp changes twice with
 each call. At one other account, a friend may make as many guesses in the clear (``rules``).
@@ -118,7 +118,7 @@ MOST_LOGINS = 64
 _MOST_EXCUSED = 160 + 10 * MOST_LOGINS
 
 STREAMS = frozenset({Transport.TCP, Transport.TLS, Transport.WS, Transport.WSS})
-"""The transports of the events that may explain an exchange."""
+"""The transports of the events that may explain a request that could not be read."""
 
 _Key = tuple[AddressKey, int]
 _SHOWN, _EXPORTED = (EventKind.HIDDEN, EventKind.REFUSED), (Transport.TLS, Transport.WSS)
@@ -126,9 +126,10 @@ _SHOWN, _EXPORTED = (EventKind.HIDDEN, EventKind.REFUSED), (Transport.TLS, Trans
 
 @define
 class _OwnRequests:
-    """The exchanges of a connection that its logins excuse; ``sessions`` are the logins' Call-IDs.
+    """The unreadable requests of a connection that its logins excuse; ``sessions``: the logins' Call-IDs.
 
-    ``excused`` has the times of the latest exchanges. ``over``: there were too many, so none is excused now.
+    ``excused`` has the times of the latest of these requests. ``over``: there were too many, so none is
+    excused now.
     """
 
     sessions: set[bytes] = Factory(set)
@@ -136,12 +137,12 @@ class _OwnRequests:
     over: bool = False
 
     def log_in(self, session: bytes) -> None:
-        """Record a login."""
+        """Record a login on this connection with the Call-ID ``session``."""
         if len(self.sessions) < MOST_LOGINS:
             self.sessions.add(session)
 
     def count(self, came: float) -> int:
-        """Record an exchange that nothing explains; return how many of the connection count now."""
+        """Record a request at ``came`` that no event explains; return how many count as attempts now."""
         if self.over:
             return 1
         self.excused.append(came)
@@ -156,12 +157,12 @@ class _OwnRequests:
 
 @define
 class _Connection:
-    """A connection: when its waiting exchanges came, and the events that came before their exchange.
+    """A stranger's connection that cannot be read: when its requests came that wait for an event.
 
-    ``shown``: the guesses that the export has shown, and that AMI has not reported yet. ``asked`` bytes have
-    no answer; the first of them came at ``since``, and the last at ``last``. ``owed`` exchanges were counted
-    by their bytes, and have no answer yet. ``closed``: no answer can leave. ``own``: what its logins at PJSIP
-    excuse, None without a login.
+    ``early`` has the times of events without a request yet. ``shown``: the guesses that Asterisk's export has
+    shown, and that AMI has not reported yet. ``asked`` bytes have no answer; the first of them came at
+    ``since``, and the last at ``last``. ``owed`` requests were counted by their bytes, and have no answer
+    yet. ``closed``: no answer can leave. ``own``: what its logins at PJSIP excuse, None without a login.
     """
 
     address: Address
@@ -184,7 +185,7 @@ class _Connection:
         return Endpoint(self.address, self.port, self.transport)
 
     def close_if_unread(self, now: float) -> None:
-        """Record that no answer can leave, if more waits than one request has, and for too long.
+        """Record that no answer can leave, if more bytes wait than one request has, and for too long.
 
         A phone with a login also sends its answers to Asterisk's requests, such as calls.
         """
@@ -194,23 +195,23 @@ class _Connection:
 
     @property
     def came_at_once(self) -> bool:
-        """Whether the bytes without an answer came within ``SLOW``, as those of one request do."""
+        """Whether the bytes without an answer came within ``SLOW`` seconds, as those of one request do."""
         return self.last - self.since < SLOW
 
     @property
     def most_of_request(self) -> int:
-        """The greatest number of bytes that may be one request: more of those that came at once."""
+        """The most bytes without an answer that may be one request: more if they came at once."""
         return MOST_AT_ONCE if self.came_at_once else MOST_REQUEST
 
     def explain_one(self, now: float) -> None:
-        """Explain the oldest exchange that waits; if none does, the next one."""
+        """Record that an event explains the oldest request that waits; without one, the next request."""
         if self.waiting:
             self.waiting.popleft()
         else:
             self.early.append(now)
 
     def add(self, now: float) -> bool:
-        """Add an exchange; return whether it waits, because no early event explains it."""
+        """Add a request that came at ``now``; return whether it waits, as no earlier event explains it."""
         while self.early and now - self.early[0] > EARLY:
             self.early.popleft()
         if self.early:
@@ -221,7 +222,7 @@ class _Connection:
 
 
 class Exchanges:
-    """The exchanges of strangers that cannot be read, and what explains them."""
+    """Strangers' requests that cannot be read, such as by TLS, and the events that explain them."""
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
@@ -232,11 +233,11 @@ class Exchanges:
         self._searched = -inf
 
     def __len__(self) -> int:
-        """Return the number of connections."""
+        """Return the number of connections that are remembered."""
         return len(self._known)
 
     def observe(self, exchange: Exchange, now: float) -> None:
-        """Record exchanges that the wire saw at ``now``."""
+        """Record the answers and acknowledged bytes that a copied packet shows at ``now``."""
         key = (address_key(exchange.address), exchange.port)
         known = self._connection(key, exchange.address)
         if known.explained:
@@ -250,7 +251,7 @@ class Exchanges:
             self._answer(key, known, now)
 
     def _ask(self, key: _Key, known: _Connection, asked: int, now: float) -> None:
-        """Record bytes of a stranger; those of a closed connection count at once."""
+        """Record ``asked`` bytes of a stranger; on a closed connection they count as requests at once."""
         if not known.asked:
             known.since = now
         known.asked, known.last = known.asked + asked, now
@@ -261,7 +262,7 @@ class Exchanges:
             self._count_asked(key, known, now)
 
     def _answer(self, key: _Key, known: _Connection, now: float) -> None:
-        """Record an answer, which settles bytes that were asked before."""
+        """Record an answer that left: it belongs to bytes that the stranger sent before."""
         if known.owed:
             known.owed -= 1  # its exchange has been counted
             return
@@ -276,7 +277,7 @@ class Exchanges:
             self._waiting[key] = None
 
     def _count_asked(self, key: _Key, known: _Connection, now: float) -> None:
-        """Make exchanges of the bytes that have no answer."""
+        """Count the bytes that have no answer as requests, one for each ``PART`` bytes."""
         parts, known.asked = divmod(known.asked, PART)
         known.since = now
         known.owed += parts
@@ -285,7 +286,10 @@ class Exchanges:
                 self._waiting[key] = None
 
     def _count_silent(self, now: float) -> None:
-        """Make exchanges of the bytes that have waited too long for an answer."""
+        """Count the requests of connections whose bytes have waited too long for an answer of Asterisk.
+
+        So many bytes as a request needs (``PART``) count as one.
+        """
         if now - self._searched < _SEARCHED:
             return
         self._searched = now
@@ -301,7 +305,7 @@ class Exchanges:
                 del self._asking[key]
 
     def explain(self, event: SecurityEvent, now: float, *, repeated: bool = False) -> None:
-        """Record that ``event`` explains an exchange of its connection, or all of it (see above).
+        """Record that ``event`` explains one unreadable request of its connection, or the whole connection.
 
         ``repeated``: another source has reported the same attempt before.
         """
@@ -331,30 +335,33 @@ class Exchanges:
             known.explain_one(now)
 
     def explain_guess(self, attempt: Attempt, port: int, now: float) -> None:
-        """Record that a new attempt explains an exchange, if the export has shown it."""
+        """Record that a new attempt explains an unreadable request, if Asterisk's export has shown it.
+
+        ``port`` is the sender's.
+        """
         if attempt.event in _SHOWN and attempt.transport in _EXPORTED:
             known = self._connection((address_key(attempt.address), port), attempt.address)
             known.shown = min(known.shown + 1, MOST_WAITING)
             known.explain_one(now)
 
     def waits_for_ami(self, now: float) -> bool:
-        """Whether it is worth asking how far AMI's events have been read."""
+        """Whether to ask AMI how far its events have been read: some request waits for that."""
         crowds = self._crowds()
         oldest = ((key[0], self._known[key].waiting) for key in self._waiting)
         return any(crowds[of] > FEW or (waiting and waiting[0] <= now - WAIT) for of, waiting in oldest)
 
     def _crowds(self) -> Counter[AddressKey]:
-        """Return the number of waiting exchanges of each address."""
+        """Return for each address how many of its unreadable requests wait for an event."""
         together: Counter[AddressKey] = Counter()
         for key in self._waiting:
             together[key[0]] += len(self._known[key].waiting)
         return together
 
     def unexplained(self, now: float, since: float | None, read: float = inf) -> list[Endpoint]:
-        """Return the stranger of each exchange that has waited long enough, and forget it.
+        """Return the sender of each request that no event has explained in time, and forget the request.
 
-        ``since`` is when the last AMI began to deliver events. None: some AMI does not, so nothing is
-        concluded. ``read``: every AMI's events have been read up to this time.
+        Times are monotonic seconds. ``since`` is when the last AMI began to deliver events. None: some AMI
+        does not, so nothing is concluded. ``read``: every AMI's events have been read up to this time.
         """
         self._count_silent(now)
         found: list[Endpoint] = []

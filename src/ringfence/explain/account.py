@@ -29,7 +29,7 @@ from ringfence.values.text import printable, rfc3339
 
 
 def reason_of(attempt: Attempt) -> str:
-    """Return in two or three words why Asterisk refused an attempt.
+    """Return in two or three words why Asterisk refused an attempt, such as ``unknown extension``.
 
     Most reasons follow from the kind of the event. For example, PJSIP reports a wrong password as
     ``ChallengeResponseFailed``.
@@ -110,7 +110,7 @@ class AccountFacts:
 
     @property
     def homes(self) -> dict[Address, Friend]:
-        """The addresses where the account works or worked, each with its latest reason; latest seen first."""
+        """The addresses where the account works or worked, with the latest sign of that; latest first."""
         found: dict[Address, Friend] = {}
         for friend in sorted((*self.friends, *self.former), key=attrgetter("seen"), reverse=True):
             found.setdefault(friend.address, friend)
@@ -129,10 +129,10 @@ class AccountFacts:
 
     @property
     def failing_at_home(self) -> Failures | None:
-        """The latest failures at an address where the account worked before; None if there are none.
+        """The latest failed attempts at an address where the account worked before; None if there are none.
 
-        Failures are ignored if the account worked there after them, and the address is still a friend because
-        of it.
+        They are ignored if the account worked there after them, and the address still counts as a friend
+        because of the account.
         """
         homes = self.homes
         for one in self.failures:
@@ -143,7 +143,7 @@ class AccountFacts:
 
     @property
     def verdict(self) -> AccountVerdict:
-        """The state of the account."""
+        """The state of the account, such as ``banned`` or ``registered``: the first one that applies."""
         failing = self.failing_at_home is not None
         broken = failing or any(alarm.code is AlarmCode.PHONE_BROKEN for alarm in self.alarms)
         locked_out = bool(self.failures) and bool(self.bans.get(self.failures[0].last.address))
@@ -178,7 +178,7 @@ def latest_of(friends: Iterable[Friend]) -> tuple[Friend, ...]:
 
 
 def failures_of(attempts: Iterable[Attempt]) -> list[Failures]:
-    """Group the attempts on one account by address; return the failures of each, the latest first."""
+    """Group the failed attempts on one account by address; return one entry for each, the latest first."""
     found: dict[Address, Failures] = {}
     for attempt in sorted(attempts, key=attrgetter("time")):
         known = found.get(attempt.address)
@@ -188,7 +188,7 @@ def failures_of(attempts: Iterable[Attempt]) -> list[Failures]:
 
 
 def merged(remembered: Iterable[Failures], recorded: Iterable[Failures]) -> tuple[Failures, ...]:
-    """Return the failures on an account, one entry for each address, the latest first, at most MOST_SHOWN.
+    """Return the failed attempts on an account, an entry for each address, latest first, at most MOST_SHOWN.
 
     ``remembered`` are those in the daemon's memory, ``recorded`` those in the database. If both have failures
     at one address, the daemon's are returned.

@@ -73,7 +73,7 @@ def _sentences(known: NetworkFacts) -> Iterator[str]:
 
 
 def _forecast(known: NetworkFacts) -> Iterator[str]:
-    """Yield what keeps a stranger out, or what would cause a ban."""
+    """Yield sentences: what keeps a stranger from the SIP ports, or else what would lead to a ban."""
     if known.verdict is AddressVerdict.STRANGER:
         for sentences in street.functions("why", "forecast"):
             yield from sentences(known)
@@ -220,9 +220,9 @@ def _by_friend(counts: list[Count]) -> str:
 
 
 def _other_limit(count: Count) -> str:
-    """Return the rule's other limits for friends as text (``or 20 within 1m``); "" if it has only one.
+    """Return the limits for friends of the rule of ``count``, except that of ``count`` itself, as text.
 
-    ``count`` is about one of the limits.
+    An example is ``or 20 within 1m``; "" if the rule has only one limit.
     """
     mine = count.within, count.each
     others = [one for one in count.rule.for_friends if (one.window, one.each) != mine]
@@ -233,12 +233,12 @@ def _other_limit(count: Count) -> str:
 
 
 def _counted(each: int) -> str:
-    """Return how often an account of a friend counts, as text; "" for always."""
+    """Return as text that at most ``each`` attempts on one account count; "" for 0 (all count)."""
     return f" (at most {each} on each account)" if each else ""
 
 
 def _added(more: int) -> str:
-    """Return what a further account adds to a limit, as text; "" for nothing."""
+    """Return the words for a limit that each further account raises by ``more`` attempts; "" if it is 0."""
     return f" (and {more} for each further account)" if more else ""
 
 
@@ -333,7 +333,7 @@ def _one(rule: Rule) -> str:
 
 
 def remarks(known: NetworkFacts) -> list[str]:
-    """Return sentences: how many attempts do not count, or count only as claims, why, and what is no attempt.
+    """Return sentences about attempts that do not count, or count only as claims, and about other requests.
 
     An attempt is only a claim if nothing proves that its address is really that of the sender.
     """
@@ -345,7 +345,7 @@ def remarks(known: NetworkFacts) -> list[str]:
 
 
 def _of_honest_hosts(attempts: list[Attempt]) -> Iterator[str]:
-    """Yield the sentences about attempts of browsers for web pages, and about those without credentials."""
+    """Yield sentences about attempts of browsers for web pages, and about attempts without credentials."""
     bare = sum(not one.credentials and one.trusted for one in attempts)
     pages = sum(one.page and one.trusted for one in attempts)
     of = counted(len(attempts), "attempt", "attempts")

@@ -18,7 +18,8 @@ from ringfence.detect.judgement import AddressSummary
 from ringfence.detect.rules import Claimed
 from ringfence.errors import FirewallError, FirewallIncompleteError, HostError, RingfenceError, StoreError
 from ringfence.firewall import make_backend
-from ringfence.firewall.contract import Backend, Element, FirewallPlan, LimitMode
+from ringfence.firewall.contract import Backend, Element, FirewallPlan
+from ringfence.firewall.limits import LimitMode
 from ringfence.host.protected import read_protected
 from ringfence.host.routes import read_addresses
 from ringfence.lists.locator import Locator
@@ -52,7 +53,7 @@ class AddressVerdict(enum.StrEnum):
 class ActiveBan:
     """A ban that is in force and covers the whole queried network.
 
-    ``ban`` is its record, and ``element`` its entry in the kernel. Each is None if it is missing.
+    ``ban`` is the ban's record, and ``element`` its entry in the kernel. Each is None if it is missing.
     """
 
     network: Network
@@ -63,7 +64,7 @@ class ActiveBan:
 
 @frozen
 class AttemptOutcome:
-    """An attempt and its ban.
+    """An attempt, and the ban to which it led.
 
     ``ban`` is the start of the ban to which the attempt led (seconds since the epoch); None if it led to no
     ban.
@@ -75,11 +76,11 @@ class AttemptOutcome:
 
 @frozen
 class Admission:
-    """Whether a network may reach the SIP ports, where only some networks may.
+    """Whether a network may reach the SIP ports, if the fence is on: then only some networks may.
 
-    ``mode`` is what the kernel's rules do now with all others; it is not *off*. ``inside``: they admit the
-    whole network. ``packets`` is how many of its packets the kernel counted as from outside within an hour.
-    The kernel counts those of a limited number of sources, so 0 does not mean that none came.
+    ``mode`` is what the kernel does with the packets of all other networks: drop or only count them.
+    ``inside``: the fence admits the whole network. ``packets`` is how many of its packets the kernel counted
+    as from outside within an hour. It counts a limited number of sources, so 0 may be too low.
     """
 
     mode: LimitMode
@@ -139,13 +140,13 @@ class NetworkFacts:
 
     @property
     def outside(self) -> Admission | None:
-        """The fence's refusal of the address; None for a network, of which a part may be inside."""
+        """How the fence treats the address if it does not admit it; else None, as for a wider network."""
         single, found = self.network.prefixlen == self.network.max_prefixlen, self.admission
         return found if single and found is not None and not found.inside else None
 
     @property
     def verdict(self) -> AddressVerdict:
-        """The present treatment of packets from the network."""
+        """The present treatment of packets from the network, such as ``banned`` or ``stranger``."""
         if not self.enforcing:
             return AddressVerdict.OFF
         if self.on(ListKind.ALLOW):
@@ -159,17 +160,17 @@ class NetworkFacts:
         return AddressVerdict.FRIEND if self.friends else AddressVerdict.STRANGER
 
     def on(self, side: ListKind) -> list[Holder]:
-        """Return the entries of the list ``side`` that contain the network."""
+        """Return the entries of the allow list or the deny list (``side``) that contain the network."""
         return [holder for holder in self.holders if holder.entry.kind is side]
 
     @property
     def denied(self) -> list[Holder]:
-        """The entries of the deny list that drop its packets."""
+        """The entries of the deny list that make the kernel drop the network's packets."""
         return [holder for holder in self.on(ListKind.DENY) if holder.by_hand or not self.passes]
 
     @property
     def gets_in(self) -> bool:
-        """Whether the network is a stranger whose packets get in."""
+        """Whether the network is a stranger's (not banned, not denied …) and not dropped by the fence."""
         kept_out = self.outside is not None and self.outside.mode is LimitMode.ENFORCE
         return self.verdict is AddressVerdict.STRANGER and not kept_out
 

@@ -7,6 +7,8 @@ this package gets a backend by its name, and never imports the module of a backe
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 from ringfence.errors import FirewallError, FirewallUnsupportedError
@@ -14,26 +16,12 @@ from ringfence.firewall.contract import Backend, FirewallPlan
 from ringfence.firewall.requirements import require_capabilities
 
 _PROC = Path("/proc")
-KERNEL_BACKENDS = ("ipset", "nftables")
-"""The backends that drop packets, in order of preference."""
 
 
-def _ipset(plan: FirewallPlan) -> Backend:
-    from ringfence.firewall.ipset.backend import IpsetBackend  # noqa: PLC0415 - only the chosen backend is loaded
-
-    return IpsetBackend(plan)
-
-
-def _nftables(plan: FirewallPlan) -> Backend:
-    from ringfence.firewall.nftables.backend import NftablesBackend  # noqa: PLC0415 - only the chosen backend is loaded
-
-    return NftablesBackend(plan)
-
-
-def _memory(plan: FirewallPlan) -> Backend:
-    from ringfence.firewall.memory import MemoryBackend  # noqa: PLC0415 - only the chosen backend is loaded
-
-    return MemoryBackend(plan)
+def _new(module: str, name: str, plan: FirewallPlan) -> Backend:
+    """Return a new backend of the class ``name``. Only the module of the chosen backend is loaded."""
+    made: Backend = getattr(import_module(module, __name__), name)(plan)
+    return made
 
 
 def _auto(plan: FirewallPlan) -> Backend:
@@ -42,10 +30,12 @@ def _auto(plan: FirewallPlan) -> Backend:
 
 BACKENDS: Mapping[str, Callable[[FirewallPlan], Backend]] = {
     "auto": _auto,
-    "ipset": _ipset,
-    "nftables": _nftables,
-    "memory": _memory,
+    "ipset": partial(_new, ".ipset.backend", "IpsetBackend"),
+    "nftables": partial(_new, ".nftables.backend", "NftablesBackend"),
+    "memory": partial(_new, ".memory", "MemoryBackend"),
 }
+KERNEL_BACKENDS = tuple(name for name in BACKENDS if name not in ("auto", "memory"))
+"""The backends that drop packets, in order of preference."""
 
 
 def make_backend(name: str, plan: FirewallPlan | None = None) -> Backend:

@@ -2,7 +2,6 @@
 
 from ringfence.errors import FirewallError, FirewallUnsupportedError
 from ringfence.firewall import KERNEL_BACKENDS, make_backend
-from ringfence.netlink.connection import NetlinkConnection
 
 
 def flush_everything() -> None:
@@ -46,17 +45,12 @@ def flush_other_backends(kept: str) -> list[str]:
 def holds_anything(name: str) -> bool:
     """Whether the kernel has any set or rule of the backend ``name``.
 
-    For ipset it looks for sets only, because no rule of ringfence can exist without them: the kernel keeps a
-    set as long as an iptables rule names it. False also if the kernel does not support the backend, or if its
-    answer is an error.
+    False also if the kernel does not support the backend, or if its answer is an error.
     """
-    from ringfence.firewall.ipset.sets import all_set_names, read_header  # noqa: PLC0415 - loaded when needed
-    from ringfence.firewall.nftables.state import read_state  # noqa: PLC0415 - as above
-
-    with NetlinkConnection() as kernel:
-        try:
-            if name == "ipset":
-                return any(read_header(kernel, own) is not None for own in all_set_names())
-            return read_state(kernel) is not None
-        except FirewallError:
-            return False  # probably, this kernel does not support the backend
+    backend = make_backend(name)
+    try:
+        return backend.is_present()
+    except FirewallError:
+        return False
+    finally:
+        backend.close()

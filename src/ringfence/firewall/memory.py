@@ -18,9 +18,7 @@ from ringfence.firewall.contract import (
     FirewallPlan,
     Flooder,
     Health,
-    LimitMode,
     ListSteps,
-    NetworkList,
     Opened,
     Outcome,
     Outsider,
@@ -28,6 +26,8 @@ from ringfence.firewall.contract import (
     Requirement,
     whole_seconds,
 )
+from ringfence.firewall.limits import LimitMode
+from ringfence.firewall.network_lists import NetworkList
 from ringfence.values.ban import Scope
 from ringfence.values.network import Network
 
@@ -56,6 +56,14 @@ class MemoryBackend:
     def requirements(self) -> list[Requirement]:
         """Return a single requirement, which is always met."""
         return [Requirement("firewall", note="memory: a dry run, nothing is dropped")]
+
+    def is_present(self) -> bool:
+        """Return False: nothing is in the kernel."""
+        return False
+
+    def listing(self, version: int) -> str:  # noqa: ARG002 - it has no rules
+        """Return the command that lists the bans, which exist only here."""
+        return "ringfence bans"
 
     def open(self) -> Opened:
         """Report both IP versions as guarded."""

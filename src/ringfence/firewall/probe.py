@@ -277,13 +277,8 @@ class _Probe:
         return ProbeError(
             f"a packet {direction} the banned {self.network} (IPv{self.version}) got through: the rules of "
             "ringfence are missing, or another rule accepts packets before them; "
-            f"see {self._rules()}"
+            f"see `{self.backend.listing(self.version)}`"
         )
-
-    def _rules(self) -> str:
-        if self.backend.name == "nftables":
-            return "`nft list ruleset`"
-        return f"`{'iptables' if self.version == 4 else 'ip6tables'} -t raw -S`"  # noqa: PLR2004 - IPv4
 
 
 def _send(sender: socket.socket, receiver: socket.socket) -> _Sent:

@@ -54,15 +54,14 @@ from ringfence.firewall.contract import (
     COPIED,
     FRAGMENTS,
     FROM_DENIED,
-    PASSING,
     REFUSALS,
     BanAction,
     FirewallPlan,
     Fragments,
-    LimitMode,
-    NetworkList,
-    Ports,
 )
+from ringfence.firewall.limits import LimitMode
+from ringfence.firewall.network_lists import PASSING, NetworkList
+from ringfence.firewall.ports import Ports
 from ringfence.values.network import Address
 
 
@@ -163,7 +162,9 @@ class Bytes:
     among: bool = True
 
 
-Test = Is | Containers | On | NotOn | AnyOf | Datagram | Segment | Bytes | Ports
+PortlessTest = Is | Containers | On | NotOn | AnyOf | Datagram | Segment | Bytes
+"""A test of a packet that compares no ports."""
+Test = PortlessTest | Ports
 """A test of a packet. ``Ports`` are those of this host: the packet is to them or from them."""
 
 
@@ -211,15 +212,14 @@ class Do(enum.Enum):
 
 @frozen
 class PacketRule:
-    """Packets that match all ``tests`` and all of ``then``, and what the kernel does with them.
+    """Packets that match all ``tests``, and what the kernel does with them.
 
-    The tests stand in the order in which nftables makes them. It makes those of ``then`` in a chain of their
-    own, so that a packet of media does not meet them.
+    The tests stand in the order in which nftables makes them, except for ``Ports``. It tells ports apart
+    before all other tests, so that a packet of media does not meet them.
     """
 
     tests: tuple[Test, ...]
     act: Jump | Drop | Copy | Do
-    then: tuple[Test, ...] = ()
 
 
 @frozen
@@ -242,11 +242,8 @@ class Stage:
         for rule in self.rules if here else ():
             if isinstance(rule.act, Copy) and plan.log_group is None:
                 continue
-            tests, then = (
-                tuple(test for one in part if (test := here.get(one, one)) is not None)
-                for part in (rule.tests, rule.then)
-            )
-            yield PacketRule(tests, rule.act, then)
+            tests = tuple(test for one in rule.tests if (test := here.get(one, one)) is not None)
+            yield PacketRule(tests, rule.act)
 
     def _at_hook(self, hook: Hook, plan: FirewallPlan, version: int) -> Mapping[Test, Test | None]:
         """Return what tests become at ``hook``; None: every packet matches there."""
@@ -364,7 +361,7 @@ def _questions(plan: FirewallPlan) -> Iterator[PacketRule]:
         ("_web", Ports((), asking.pages(ports))),
     ):
         chain = Jump(f"asking{name}", "ringfence-web" if name == "_web" else "ringfence-asked")
-        yield PacketRule((counted, Is.NAMED, Is.OUTER), chain, then=(Is.TO_ASTERISK, _STRANGERS))
+        yield PacketRule((counted, Is.NAMED, Is.OUTER, Is.TO_ASTERISK, _STRANGERS), chain)
 
 
 def _new_flows(plan: FirewallPlan) -> Iterator[PacketRule]:

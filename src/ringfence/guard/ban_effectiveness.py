@@ -38,19 +38,19 @@ GRACE = 15.0
 """Seconds. If the event of an attempt is at most this long after the ban, the attempt does not count."""
 ENOUGH = 3
 MOST = 1_024
-"""The maximum number of addresses. If there are more, the one with the oldest last attempt is forgotten."""
+"""The maximum number of banned addresses whose attempts are counted. The least recent one is forgotten."""
 
 
 @define
 class _Late:
-    """The attempts of one address after the ban that was placed at ``since``."""
+    """The number of attempts of one address after its ban, which was placed at ``since`` (epoch seconds)."""
 
     since: float
     attempts: int = 0
 
 
 class Ineffective:
-    """Counts the attempts of addresses after their bans."""
+    """Counts the attempts that addresses make after they were banned."""
 
     def __init__(self) -> None:
         self._late: OrderedDict[Address, _Late] = OrderedDict()
@@ -58,9 +58,9 @@ class Ineffective:
     def observe(self, address: Address, since: float, time: float) -> bool:
         """Record an attempt of a banned address.
 
-        Return True if the number of attempts reaches ``ENOUGH`` with this one, else False. ``since`` is the
-        time of the ban, ``time`` that of the attempt, both in seconds since the epoch. If the address was
-        banned again, counting starts again.
+        Return True if this is the third attempt (``ENOUGH``) that counts, else False. ``since`` is the time
+        of the ban, ``time`` that of the attempt, both in seconds since the epoch. An attempt within ``GRACE``
+        seconds after the ban does not count. If the address was banned again, counting starts again.
         """
         if time <= since + GRACE:
             return False
@@ -75,7 +75,7 @@ class Ineffective:
 
 
 class BanEffectiveness:
-    """Detects bans without effect, and activates the alarm."""
+    """Detects bans without effect (attempts of a banned address go on), and activates an alarm."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class BanEffectiveness:
         self._ineffective = Ineffective()
 
     def on_judgement(self, judgement: Judgement) -> None:
-        """Count an attempt from a banned address, or from an address of this host; ignore others.
+        """Count the judged attempt if its address is banned or is one of this host; ignore any other.
 
         A flood does not show that a ban has no effect: if bans reject packets instead of dropping them, the
         kernel still counts the packets of banned senders.
@@ -109,7 +109,7 @@ class BanEffectiveness:
             self._record(attempt, 0.0)
 
     def _on_late(self, attempt: Attempt) -> None:
-        """Count an attempt from a banned address. Several attempts after the ban cause the alarm."""
+        """Count an attempt from a banned address. The third one after the ban activates the alarm."""
         ledger, now = self._detector.bans, self._clock.wall()
         subject = self._detector.subject_of(attempt.address)
         keys = [key for scope in Scope for key in ledger.covering(subject, scope, now)]

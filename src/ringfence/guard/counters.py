@@ -11,7 +11,7 @@ from ringfence.firewall.contract import Backend, Counters
 
 
 class CounterWatch:
-    """Reads the counters of the firewall's rules. Each of ``listeners`` is called with them.
+    """Reads the packet counters of ringfence's firewall rules. Each of ``listeners`` is called with them.
 
     An alarm is activated if they cannot be read.
     """
@@ -31,9 +31,10 @@ class CounterWatch:
         """The counters that were read last; None if nothing is enforced, or if they could not be read."""
 
     async def read(self) -> Counters:
-        """Return the counters. A thread reads them.
+        """Read the firewall's counters in a thread, call the listeners with them, and return them.
 
-        Return empty counters if nothing is enforced, or if reading fails. A failure activates an alarm.
+        If nothing is enforced, or if reading fails, call no listener, and return counters that are all 0. A
+        failure activates an alarm.
         """
         self.latest = await self._read()
         if self.latest is None:

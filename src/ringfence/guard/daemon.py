@@ -23,7 +23,7 @@ from pathlib import Path
 import structlog
 from attrs import asdict
 
-from ringfence import control
+from ringfence import control_server
 from ringfence.clock import Clock
 from ringfence.config.schema import Settings
 from ringfence.detect.detector import Detector
@@ -77,13 +77,14 @@ class StartupWait:
         self._log = structlog.get_logger()
 
     def begin(self) -> None:
-        """Keep each decision to ban from now on; :meth:`run` carries them out."""
+        """Carry out no decision to ban from now on, but keep it for :meth:`run`."""
         self._effects.hold()
 
     async def run(self) -> None:
-        """Wait until the phones are known; then carry out the bans that rules decided meanwhile.
+        """Wait until the registered phones are known; then carry out the bans that rules decided meanwhile.
 
-        Return when what the kernel limits (``FirewallPlan.observing``) may be dropped: somewhat later.
+        Return somewhat later: when the kernel may drop the packets above its rate limits, too. Before that,
+        these limits only count (``FirewallPlan.observing``).
         """
         startup, waits = self._friends.startup, True
         while waits or not startup.for_limits:
@@ -120,7 +121,7 @@ class Daemon:
         reloader: Reloader,
         connections: ConnectionTable,
         status: StatusCollector,
-        answers: Mapping[str, control.Handler],
+        answers: Mapping[str, control_server.Handler],
         features: Features,
     ) -> None:
         self._side = side
@@ -142,7 +143,7 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, self._reloader.reload)
         settings = self._reloader.settings
         async with (
-            control.serve(settings.control.socket, self._handlers()),
+            control_server.serve(settings.control.socket, self._handlers()),
             self._connections.followed(),
             asyncio.TaskGroup() as group,
         ):
@@ -194,18 +195,18 @@ class Daemon:
         ]
 
     def _retry_records(self) -> None:
-        """Try again the writes to the database and to the log that failed."""
+        """Try again to write to the database, and to the log, what could not be written earlier."""
         self._side.common.store_watch.retry(self._side.kernel.enforcer)
         process.LOG.retry()
 
     def _look_at_containers(self) -> None:
-        """Use the addresses of Asterisks that are not this host's own: those of containers, for the rules."""
+        """Pass the addresses of Asterisks in containers (not this host's own addresses) on to the rules."""
         own = self._side.exempt.protected.is_own
         others = frozenset(one for one in self._sources.addresses if not own(one))
         self._connections.elsewhere = bool(others)
         self._side.kernel.rules.use_containers(others)
 
-    def _handlers(self) -> Mapping[str, control.Handler]:
+    def _handlers(self) -> Mapping[str, control_server.Handler]:
         handlers = {
             **self._answers,
             "reload": lambda _: asdict(self._reloader.reload()),
@@ -239,7 +240,7 @@ def build_daemon(
     connections: ConnectionTable,
     options: Mapping[str, str],
 ) -> Daemon:
-    """Build the daemon: all parts except the firewall's ``side``, and their connections with it.
+    """Return the daemon, with all its parts built and connected with the firewall's parts (``side``).
 
     ``settings`` is the configuration that was read from the file ``path``. ``options`` are those of the
     command line that features read.

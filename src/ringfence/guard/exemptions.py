@@ -17,13 +17,14 @@ from ringfence.bans.unban import unban_friends
 from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
 from ringfence.errors import HostError
-from ringfence.firewall.contract import NetworkList
+from ringfence.firewall.network_lists import NetworkList
 from ringfence.friends.registry import FriendRegistry, Passing
 from ringfence.host.names import Names
 from ringfence.host.protected import follow_protected, read_protected
 from ringfence.host.routes import follow_addresses, read_addresses
 from ringfence.ledger import Ledger
-from ringfence.lists.manager import ListNetworks, Lists
+from ringfence.lists.compose import ListNetworks
+from ringfence.lists.manager import Lists
 from ringfence.lists.prefixes import Prefixes
 from ringfence.store.database import Store
 from ringfence.values.ban import Scope
@@ -38,11 +39,14 @@ _PROXY = "a SIP proxy ([asterisk] proxies)"
 
 
 class ProtectedNetworks:
-    """The networks that this host needs. :meth:`read` reads them, :meth:`run` follows their changes."""
+    """The networks that this host needs, such as its own addresses, its gateway and its SIP proxies.
+
+    They are never banned. :meth:`read` reads them, :meth:`run` follows their changes.
+    """
 
     def __init__(self, proxies: NetworkSet) -> None:
         self.proxies = proxies
-        """The SIP proxies of the configuration."""
+        """The addresses of the SIP proxies that the configuration names."""
         self._own: frozenset[Network] = frozenset()
         self._own_addresses: frozenset[Address] = frozenset()
         self._others: Mapping[Network, str] = {}
@@ -51,21 +55,21 @@ class ProtectedNetworks:
 
     @property
     def reasons(self) -> dict[Network, str]:
-        """The protected networks, each with what it is, such as ``an address of this host``."""
+        """The protected networks, each with the reason as text, such as ``an address of this host``."""
         proxies = dict.fromkeys(self.proxies.networks, _PROXY)
         return {**proxies, **dict.fromkeys(self._own, _OWN), **self._others}
 
     @property
     def alarms(self) -> list[Alarm]:
-        """An alarm if this host's addresses are unreadable, and one if other protected networks are."""
+        """An alarm if this host's addresses cannot be read, and one if other protected networks cannot."""
         return [Alarm(AlarmCode.HOST_UNREADABLE, what, error) for what, error in self._errors.items()]
 
     def is_own(self, address: Address) -> bool:
-        """Whether ``address`` is an address of this host. A loopback address is not."""
+        """Whether ``address`` is one of this host's addresses. False for a loopback address."""
         return address in self._own_addresses
 
     def read(self) -> None:
-        """Read the networks now; an error becomes an alarm.
+        """Read this host's addresses and the other protected networks now; an error becomes an alarm.
 
         Do not call this while an event loop runs, because a library that it uses starts one.
         """
@@ -76,7 +80,7 @@ class ProtectedNetworks:
         self.set_others(read_protected(partial(self._failed, "protected")))
 
     async def run(self, changed: Callable[[], object]) -> None:
-        """Follow changes of the networks, and call ``changed`` after each one, until cancelled."""
+        """Follow changes of the protected networks, and call ``changed`` after each one, until cancelled."""
 
         def on_addresses(own: frozenset[Network]) -> None:
             if self.set_own(own):
@@ -102,7 +106,7 @@ class ProtectedNetworks:
         return own != before
 
     def set_others(self, others: Mapping[Network, str]) -> bool:
-        """Set what else is protected, such as the gateway, by network; return whether it changed."""
+        """Set the other protected networks (such as the gateway) and why; return whether they changed."""
         before, self._others = self._others, others
         return others != before
 
@@ -120,7 +124,7 @@ WRITE_EVERY = 0.1
 """Minimum seconds between two updates of the list of friends in the kernel."""
 
 LOOK_EVERY = 1.0
-"""Seconds between two checks for friends whose unprovable guesses are copied, or no longer."""
+"""Seconds between two checks whether the kernel must copy the packets of other friends than before."""
 
 
 LET_IN = NetworkList.ADMITTED, NetworkList.INSIDE
@@ -134,16 +138,17 @@ class KernelLists:
     used. ``networks.guarded`` are the networks that this host needs. They go to the list of allowed
     networks, too, except those that an administrator has banned by force (``ringfence ban --force``).
     ``passing`` has the friends. Those that it leaves out of the kernel's list of friends go to that of
-    unshielded friends, whose conversations are copied. The kernel drops no more of them than of other
-    friends. ``uses_inside``: the kernel has a rule for the list ``INSIDE``, which is otherwise empty.
-    ``admitted`` are the networks that an administrator admits for a time.
+    unshielded friends, whose SIP packets are copied to ringfence, because unprovable guesses come from their
+    addresses. The kernel drops no more of them than of other friends. ``uses_inside``: the kernel has a rule
+    for the list ``INSIDE``, which is otherwise empty. ``admitted`` are the networks that an administrator
+    admits for a time.
     """
 
     def __init__(self, passing: Passing, ledger: Ledger, clock: Clock, most: int) -> None:
         self.networks = ListNetworks()
         self.most = most
         self.observed: Collection[Address] = frozenset()
-        """The friends whose conversations the kernel copies (:meth:`Detector.observed`)."""
+        """The friends (known phones and trunks) whose SIP packets the kernel copies to ringfence."""
         self.uses_inside = False
         self.admitted: frozenset[Network] = frozenset()
         self._written: dict[NetworkList, object] = {}
@@ -152,7 +157,7 @@ class KernelLists:
         self._clock = clock
 
     def contents(self, target: NetworkList) -> Iterable[Network]:
-        """Return the networks that the list ``target`` must contain. Another thread may iterate over them."""
+        """Return the networks that the kernel's list ``target`` must have, for use by any thread."""
         making: dict[NetworkList, Callable[[], Iterable[Network]]] = {
             NetworkList.ALLOW: self._allowed,
             NetworkList.FRIENDS: lambda: self._passing.networks,
@@ -169,29 +174,29 @@ class KernelLists:
         return making[target]()
 
     def stale(self, among: Sequence[NetworkList] = _COMPARED) -> list[NetworkList]:
-        """Return those of the lists ``among`` that changed since they were written."""
+        """Return those lists of ``among`` whose wanted networks differ from those written to the kernel."""
         return [one for one in among if one not in self._written or self._origin(one) != self._written[one]]
 
     @property
     def around_friends(self) -> frozenset[Network]:
-        """All friends and former friends, each with its /64."""
+        """The networks of all friends and former friends: an IPv4 address, or an IPv6 /64."""
         return self._passing.around
 
     def passes(self, network: Network) -> bool:
-        """Whether the whole of ``network`` passes what machines deny, as friends do."""
+        """Whether the whole ``network`` passes networks that feeds and features deny, as friends do."""
         first = network.network_address
         known = contains(sender_of(first), network) and self._passing.knows(first)
         return known or any(contains(one, network) for one in self.admitted)
 
     def _first(self, networks: Prefixes) -> Iterable[Network]:
-        """Return the first ``most`` networks; compact if these are all, because a feed may be very long."""
+        """Return the first ``most`` networks; ``networks`` itself if it has no more, to save memory."""
         return networks if len(networks) <= self.most else islice(networks, self.most)
 
     def _inside(self) -> Prefixes:
         return self.networks.inside if self.uses_inside else Prefixes()
 
     def _origin(self, target: NetworkList) -> object:
-        """Return everything from which the contents of a list are made."""
+        """Return the values from which the contents of ``target`` are made: other values, other contents."""
         if target is NetworkList.ADMITTED:
             return self.admitted, self.around_friends
         if target is NetworkList.INSIDE:
@@ -239,8 +244,8 @@ class KernelFriends:
     def select(self) -> bool:
         """Select the friends for the kernel's lists; return whether the selection changed.
 
-        At most ``KernelLists.most`` friends are selected. Left out are the unshielded friends
-        (:meth:`Detector.unshielded`), which have a list of their own.
+        At most ``KernelLists.most`` friends are selected. Left out are the *unshielded* friends, from whose
+        addresses unprovable guesses come: the kernel has a list of their own for them.
         """
         observed = self._observed()
         changes = observed != self._lists.observed
@@ -248,7 +253,7 @@ class KernelFriends:
         return self._passing.refresh(self._lists.most, self._unshielded()) or changes
 
     def renew(self) -> None:
-        """Treat all friends as new at the next update, so that restored bans of friends are removed."""
+        """Treat all friends as new at the next update: :meth:`run` then removes restored bans of friends."""
         self._freed = ()
 
     async def run(self) -> None:
@@ -266,7 +271,7 @@ class KernelFriends:
             await asyncio.sleep(max(WRITE_EVERY, 20 * (time.thread_time() - began)))
 
     async def _changed(self) -> None:
-        """Wait until the kernel must treat a friend in another way, because a list has changed."""
+        """Wait until the kernel's lists of friends must be written, because the friends have changed."""
         while not (
             self._registry.changed.is_set()
             or self._passing.is_stale(self._unshielded())

@@ -9,7 +9,7 @@ from typing import Any
 
 from attrs import Factory, define
 
-from ringfence.control import in_thread
+from ringfence.control_server import in_thread
 from ringfence.detect.friends import Friends
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.detect.rules import RETURN_WITHIN
@@ -73,9 +73,9 @@ _Here = OrderedDict[Address, Failures]
 
 @define(eq=False)
 class _Table:
-    """Accounts with their failures by address. The account that failed longest ago is first.
+    """Accounts with their failed attempts by address. The account that failed longest ago is first.
 
-    ``size`` is the number of pairs of account and address, ``most`` its maximum.
+    ``size`` is the number of pairs of account and address in the table, ``most`` its maximum.
     """
 
     most: int
@@ -109,7 +109,7 @@ class FailureMemory:
         self._unknown = _Table(MOST_UNKNOWN)
 
     def on_judgement(self, judgement: Judgement) -> None:
-        """Record an attempt on an account.
+        """Record the failed attempt of ``judgement`` for its account and its address.
 
         Ignore attempts without an account, forged reports, and judgements that only prove the address of an
         earlier attempt.
@@ -133,7 +133,7 @@ class FailureMemory:
         table.add(account, here)
 
     def failures_of(self, account: str) -> list[Failures]:
-        """Return one entry for each address at which ``account`` failed; the latest one is last."""
+        """Return the failed attempts on ``account``, one entry for each address, the latest one last."""
         account = short_account(account)
         here = self._known.accounts.get(account) or self._unknown.accounts.get(account)
         return list(here.values()) if here else []
@@ -147,7 +147,7 @@ class AccountFactsReader:
         self._failures = failures
 
     async def answer(self, request: Mapping[str, Any]) -> Document:
-        """Return the facts about the account in ``request``."""
+        """Return the facts about the account that ``request`` names, as JSON values."""
         return account_document(await self.known(request["account"]))
 
     async def known(self, account: str) -> AccountFacts:
@@ -249,7 +249,7 @@ class AddressFacts:
         self._side = side
 
     async def answer(self, request: Mapping[str, Any]) -> Document:
-        """Return the facts about the network in ``request``."""
+        """Return the facts about the network that ``request`` names, as JSON values."""
         return document(await self.known(parse_network(request["network"])))
 
     async def known(self, network: Network) -> NetworkFacts:

@@ -14,7 +14,7 @@ from ringfence import ban_facts, street
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.alarms import AlarmEvent, Alarms
 from ringfence.config.schema import Settings
-from ringfence.control import Handler
+from ringfence.control_server import Handler
 from ringfence.detect.judgement import Judgement
 from ringfence.firewall.contract import Counters
 from ringfence.guard.firewall_side import FirewallSide
@@ -27,10 +27,10 @@ from ringfence.threads import Threads
 
 
 class Number(NamedTuple):
-    """A number that a feature shows: its name, and what it counts. The metrics add a prefix to the name.
+    """A number that a feature shows in the status and in the metrics; ``text`` describes it.
 
-    If ``value`` is None, it is unknown: the metrics lack it, and the status has 0. With ``only_grows`` it is
-    a counter of Prometheus, otherwise a gauge.
+    The metrics add a prefix to ``name``. If ``value`` is None, it is unknown: the metrics lack it, and the
+    status has 0. With ``only_grows`` it is a counter of Prometheus, otherwise a gauge.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Number(NamedTuple):
 
 
 def packets_of(side: FirewallSide, texts: Mapping[str, str]) -> list[Number]:
-    """Return some of the kernel's counters of packets: those that ``texts`` names, with what each counts."""
+    """Return some of the kernel's counters of packets. ``texts`` has the name and the description of each."""
     latest = side.kernel.counters.latest
     return [
         Number(name, text, None if latest is None else getattr(latest, name), only_grows=True)
@@ -56,13 +56,13 @@ class Section:
     more: Mapping[str, Any] = {}
 
     def as_json(self) -> dict[str, object]:
-        """Return the feature's part of the status, by key."""
+        """Return the feature's values for the status, by key; 0 for an unknown number."""
         return {**{one.name: one.value or 0 for one in self.numbers}, **self.more}
 
 
 @frozen
 class Changed:
-    """A request that changes something was answered with ``result``; ``who`` is its user and process."""
+    """The fact that ``who`` (user and process) changed something by the request ``do``, with ``result``."""
 
     do: str
     request: Mapping[str, Any]
@@ -78,40 +78,40 @@ class Feature:
     """A part of the running daemon. By default it does nothing."""
 
     def handlers(self) -> Mapping[str, Handler]:
-        """Return the handlers of its requests, by name."""
+        """Return the handlers of the feature's requests on the control socket, by the request's name."""
         return {}
 
     def begin(self) -> object:
-        """Do what must be done before the firewall is put in place."""
+        """Do the feature's work before the firewall is put in place, when the daemon starts."""
 
     def end(self) -> object:
-        """Do what must be done when the daemon has stopped, even because of a defect."""
+        """Clean up after the daemon has stopped, even because of a defect."""
 
     def jobs(self) -> Sequence[Coroutine[None, None, None]]:
         """Return the coroutines that run until the daemon stops. An exception of one ends the daemon."""
         return ()
 
     def threads(self) -> Sequence[Threads]:
-        """Return its threads. The daemon starts them before it changes anything."""
+        """Return the feature's threads. The daemon starts them before it changes anything."""
         return ()
 
     def pages(self) -> Mapping[bytes, Page]:
-        """Return its pages by HTTP, by their paths."""
+        """Return the pages that the feature serves by HTTP, by their paths."""
         return {}
 
     def section(self) -> Section:
-        """Return what it shows in the status and in the metrics."""
+        """Return the numbers and values that the feature shows in the status and in the metrics."""
         return Section()
 
     def alarms(self) -> Sequence[Alarm]:
-        """Return its present alarms."""
+        """Return the alarms that the feature wants to be active now."""
         return ()
 
     def on_fact(self, fact: Fact) -> object:
         """Handle a fact. The event loop calls this for each one, so it must not wait."""
 
     def on_judgement(self, judgement: Judgement) -> object:
-        """Record a judgement. The event loop calls this for each one, so it must not wait."""
+        """Handle a judged attempt. The event loop calls this for each one, so it must not wait."""
 
     async def stop(self) -> None:
         """Finish what may take seconds, before the daemon stops. All other parts keep running."""
@@ -158,10 +158,10 @@ class Given:
 
 
 class Features:
-    """The features of the running daemon, in the order of the street; empty before :meth:`build`.
+    """The features of the running daemon, in the order of ``street.py``; empty before :meth:`build`.
 
-    A defect of one must keep no ban from the kernel, and no fact from the others. So whatever one raises for
-    a fact or a judgement is logged, and activates an alarm, which stays until the daemon's next start.
+    A defect of one feature must not stop bans, nor keep facts from other features. So an exception that a
+    feature raises for a fact or a judgement is logged, and activates an alarm until the daemon's next start.
     """
 
     def __init__(self, alarms: Alarms) -> None:
@@ -171,9 +171,9 @@ class Features:
         self._judging: list[Feature] = []  # those that use judgements: there are too many to call the others
 
     def build(self, given: Given) -> None:
-        """Build each feature that this copy of ringfence has; ``given.others`` is :attr:`all`.
+        """Build each feature of this installation; ``given.others`` is :attr:`all`.
 
-        Each gets facts from now on.
+        Each feature gets facts from now on.
         """
         for module in street.modules("guard"):
             feature = module.build(given)
@@ -184,11 +184,11 @@ class Features:
         given.side.common.listeners.append(self.on_fact)
 
     def handlers(self) -> dict[str, Handler]:
-        """Return the handlers of all their requests."""
+        """Return the handlers of the requests of all features, by the request's name."""
         return {do: handler for feature in self.all for do, handler in feature.handlers().items()}
 
     def on_judgement(self, judgement: Judgement) -> None:
-        """Pass a judgement on to each of them that has something to do then."""
+        """Pass a judged attempt on to each feature that handles judgements."""
         for feature in self._judging:
             try:
                 feature.on_judgement(judgement)
@@ -196,7 +196,7 @@ class Features:
                 self._on_defect(feature, error)
 
     def on_fact(self, fact: Fact) -> None:
-        """Pass a fact on to each of them."""
+        """Pass a fact (such as a ban, an alarm, a new configuration) on to each feature."""
         for feature in self.all:
             try:
                 feature.on_fact(fact)

@@ -18,8 +18,10 @@ from ringfence.bans.reconcile import Reconciler
 from ringfence.config.schema import Settings
 from ringfence.errors import FirewallBusyError, FirewallError, StoreError
 from ringfence.firewall.cleanup import flush_other_backends
-from ringfence.firewall.contract import Backend, FirewallPlan, LimitMode, Ports
-from ringfence.friends.registry import StartupGate
+from ringfence.firewall.contract import Backend, FirewallPlan
+from ringfence.firewall.limits import LimitMode
+from ringfence.firewall.ports import Ports
+from ringfence.friends.startup import StartupGate
 from ringfence.guard.exemptions import ExemptionTracker, KernelFriends
 from ringfence.guard.process import claim_sets, every
 from ringfence.host.listening import (
@@ -89,20 +91,20 @@ def find_answer_users(settings: Settings) -> frozenset[int]:
 
 
 class RulePart:
-    """The part of a feature at the firewall, in the daemon and at boot. By default it adds nothing."""
+    """A feature's part of the firewall's rules, in the daemon and at boot. By default it adds nothing."""
 
     def plan(self, plan: FirewallPlan) -> FirewallPlan:
         """Return ``plan``, the rules that are wanted now, with the rules of this feature."""
         return plan
 
     def configure(self, settings: Settings) -> object:
-        """Apply a new configuration, before the rules follow it."""
+        """Apply a new configuration to the feature, before the firewall's rules are updated."""
 
     def on_friend(self, friend: Friend) -> object:
         """Record a reason why an address is a friend, before the friend is added."""
 
     def facts_about(self, network: Network) -> Mapping[str, Any]:  # noqa: ARG002 - for those that do something
-        """Return what it does with ``network``, as fields of ``NetworkFacts`` (``explain/facts.py``)."""
+        """Return what this feature does with packets from ``network``, as fields of ``NetworkFacts``."""
         return {}
 
 
@@ -123,12 +125,12 @@ class WantedRules:
 
     @property
     def plan(self) -> FirewallPlan:
-        """The rules that are wanted now."""
+        """The rules that are wanted now. Until the friends are known, rate limits only count packets."""
         return self.final if self._startup.for_limits else self.final.observing()
 
     @property
     def final(self) -> FirewallPlan:
-        """The rules that are wanted when the friends are known."""
+        """The firewall rules that are wanted once the friends (known phones and trunks) are known."""
         plan = self.settings.plan(self.ports)
         plan = evolve(plan, containers=self.containers, fence=LimitMode.OFF)  # a feature adds the fence
         for part in self._parts:
@@ -137,7 +139,7 @@ class WantedRules:
 
 
 class RuleUpdates:
-    """Puts the wanted rules in place whenever they change.
+    """Puts the wanted firewall rules into the kernel whenever they change.
 
     The backend stays the one that was chosen at the start, even if a reloaded configuration names another.
     Whenever listening SIP proxies are found, ``on_proxies`` is called with their sockets.
@@ -161,7 +163,7 @@ class RuleUpdates:
 
     @property
     def waiting(self) -> set[str]:
-        """The limits (:attr:`FirewallPlan.modes`) that only observe now, until the friends are known."""
+        """The names of the rate limits that only count packets now, until the friends are known."""
         final, present = self._wanted.final.modes, self._backend.plan.modes
         return {one for one in final if final[one] is LimitMode.ENFORCE and present[one] is LimitMode.OBSERVE}
 
@@ -206,12 +208,12 @@ class RuleUpdates:
             group.create_task(self._follow_ports())
 
     def _check(self) -> None:
-        """Update the rules if others are wanted now: the friends have become known, say."""
+        """Update the rules if other rules are wanted now, for example since the friends are known."""
         if self._backend.plan != self._wanted.plan:
             self.update()
 
     async def _follow_ports(self) -> None:
-        """Look up the SIP ports periodically, and what they speak."""
+        """Look up the SIP ports, and whether they speak TLS, periodically; use them for the rules."""
         # Asking the ports takes seconds, so the rules first follow the numbers, and the proxies are known.
         self.use(await asyncio.to_thread(find_sip_sockets, self._wanted.settings))
         speeches = Speeches()
@@ -363,7 +365,7 @@ class ChangeWatch:
         self._reconciler = reconciler
 
     async def run(self) -> None:
-        """Check and repair until cancelled."""
+        """Check ringfence's rules and sets for damage by other programs, and repair it, until cancelled."""
         now = asyncio.get_running_loop().time
         full, pause, reported_at = now() + LOOK_EVERY, RULES_EVERY, -inf
         while True:

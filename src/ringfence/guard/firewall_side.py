@@ -75,8 +75,8 @@ MOST_PAST = 2_000
 class KeptAlarms:
     """Saves the alarms in the database, and restores them at the start.
 
-    Until the database has a changed alarm, it is kept here: of the same alarm only the latest state, and of
-    all alarms the ``MOST_UNWRITTEN`` that changed last.
+    A changed alarm is kept here until it is in the database. Only the latest state of each alarm is kept, and
+    only of the ``MOST_UNWRITTEN`` alarms that changed last.
     """
 
     def __init__(self, alarms: Alarms, store: Store) -> None:
@@ -104,7 +104,7 @@ class KeptAlarms:
         self._store.best_effort.write(self._record, key="alarms")
 
     def _record(self) -> None:
-        """Write the kept alarms. The writer's thread calls this."""
+        """Write the changed alarms to the database. The writer's thread calls this."""
         with self._lock:
             changed = dict(self._unwritten)
         self._store.alarms.record(changed.values())
@@ -118,7 +118,7 @@ class KeptAlarms:
 
 
 class StoreWatch:
-    """Watches the database of a running daemon."""
+    """Reports problems of the running daemon's database, retries its writes, and removes old rows."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
@@ -143,9 +143,9 @@ class StoreWatch:
         return f"more than {MOST_KEPT} writes waited, and the oldest were dropped" if effort.diverged else ""
 
     def retry(self, enforcer: Enforcer) -> None:
-        """Try again the writes that failed.
+        """Try again the writes to the database that failed.
 
-        If writes were dropped, compare the records with the bans in force as soon as the database works.
+        If writes were dropped, compare the bans in the database with those in force once the database works.
         """
         effort = self._store.best_effort
         effort.retry()
@@ -243,7 +243,7 @@ class FirewallSide:
 
     @property
     def present_alarms(self) -> list[Alarm]:
-        """The alarms about the present state of these parts. An alarm ends when it is missing here."""
+        """The alarms about the present state of firewall, lists and database; a missing one has ended."""
         return [
             *firewall_alarms(self.kernel.enforcer),
             *missing_interfaces(self.kernel.wanted_rules.settings.firewall.interfaces),
@@ -276,14 +276,14 @@ class FirewallSide:
 
 @frozen
 class ChosenBackend:
-    """A backend and the reason for its choice."""
+    """A firewall backend, and as text the reason why it was chosen."""
 
     backend: Backend
     why: str
 
 
 def choose(settings: Settings) -> ChosenBackend:
-    """Return the backend that the configuration names. For ``auto``, return one that works here."""
+    """Return the firewall backend that the configuration names. For ``auto``, return one that works here."""
     plan = settings.plan(None)
     if settings.firewall.backend == "auto":
         return ChosenBackend(*choose_backend(plan))
@@ -291,7 +291,7 @@ def choose(settings: Settings) -> ChosenBackend:
 
 
 def _clear_office(alarms: Alarms, fact: object) -> None:
-    """Clear the alarm about a banned office when its ban is over."""
+    """Clear the alarm about a banned office (an address of several phones) if ``fact`` ends its ban."""
     if isinstance(fact, Over) and fact.scope in WHOLE_SCOPES and fact.how is not BanEnd.REPLACED:
         alarms.clear(AlarmCode.OFFICE_BANNED, format_network(fact.network))
 
@@ -309,7 +309,7 @@ def _common(settings: Settings, store: Store, clock: Clock) -> CommonParts:
 def build_firewall_side(
     settings: Settings, store: Store, detector: Detector, chosen: ChosenBackend, clock: Clock
 ) -> FirewallSide:
-    """Build the firewall's side on the chosen backend."""
+    """Return the firewall's parts, built on the chosen backend and connected; the kernel is unchanged."""
     common = _common(settings, store, clock)
     backend, alarms = chosen.backend, common.alarms
     protected, names = ProtectedNetworks(settings.proxies()), Names(store.names.load())

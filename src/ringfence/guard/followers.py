@@ -24,7 +24,8 @@ from attrs import define
 
 from ringfence.alarms import AlarmEvent
 from ringfence.ban_facts import Fact, Over, Placed
-from ringfence.control import LINE_KINDS, PEER, Stream
+from ringfence.control import LINE_KINDS
+from ringfence.control_server import PEER, Stream
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.errors import ControlError
 from ringfence.explain.account import reason_of
@@ -83,7 +84,7 @@ class _Follower:
     lost: int = 0
 
     def add(self, entry: _Entry) -> None:
-        """Add an entry, or count it as lost if the queue is full."""
+        """Add an entry to the follower's queue, or count it as lost if the queue is full."""
         if len(self.waiting) >= MOST_WAITING:
             self.lost += 1
             return
@@ -92,7 +93,7 @@ class _Follower:
         self.arrived.set()
 
     def report_lost(self) -> None:
-        """If entries were lost, add an entry with their number."""
+        """If the full queue lost entries, add an entry of the kind ``lost`` with their number."""
         if self.lost:
             row = {"time": rfc3339(self.wall()), "number": self.lost}
             self.waiting.append(_Entry(0, "lost", lambda: row))
@@ -121,7 +122,7 @@ class Followers:
                 follower.add(entry)
 
     def on_judgement(self, judgement: Judgement) -> None:
-        """Pass on an attempt. The later proof of an attempt is ignored, because it is no new attempt."""
+        """Pass an attempt on to the followers. Ignore the later proof of one: it is no new attempt."""
         if judgement.disposition is not Disposition.PROVEN:
             self._add("attempt", lambda: _attempt(judgement))
 
@@ -154,7 +155,7 @@ class Followers:
         return sorted(chain.from_iterable(found), key=attrgetter("number"))
 
     def handlers(self) -> dict[str, Callable[[Mapping[str, Any]], object]]:
-        """Return the handler of each request."""
+        """Return the handler of each request about entries, by the request's name."""
         return {
             "latest": lambda request: self.latest(_kinds(request)),
             "follow": lambda request: Stream(self.follow(_kinds(request))),

@@ -7,9 +7,9 @@ from attrs import frozen
 
 @frozen
 class Answer:
-    """An answer to a request: the status, the body and its type.
+    """An HTTP answer: the status line's text, the body and its media type.
 
-    ``more`` are further lines of its head, each with its end.
+    ``more`` are further header lines, each with its line end.
     """
 
     status: str
@@ -18,7 +18,7 @@ class Answer:
     more: str = ""
 
     def encoded(self, *, body: bool = True) -> bytes:
-        """Return the answer as HTTP/1.1 writes it, to a HEAD without the ``body``.
+        """Return the answer as bytes of HTTP/1.1; without the ``body`` for a HEAD.
 
         An answer 304 has no body, and so no length (RFC 9110).
         """
@@ -36,6 +36,6 @@ Page = Callable[[bytes], Awaitable[Answer]]
 
 
 def values_of(head: bytes, name: bytes) -> list[bytes]:
-    """Return the values of each line with this name (in lower case) in the head of a request."""
+    """Return the values of each header line with this ``name`` (in lower case) in the head of a request."""
     lines = [line.partition(b":") for line in head.split(b"\r\n")[1:]]
     return [value.strip() for found, _, value in lines if found.lower() == name]

@@ -24,7 +24,7 @@ from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.unban import unban, unban_all
 from ringfence.clock import Clock
 from ringfence.config.schema import Settings
-from ringfence.control import Encoded
+from ringfence.control_server import Encoded
 from ringfence.detect.detector import Detector
 from ringfence.detect.friends import MOST
 from ringfence.errors import (
@@ -103,7 +103,7 @@ _Rows = Callable[[Settings, Arguments], list[_T]]
 
 @contextmanager
 def _recorded(settings: Settings) -> Iterator[Store]:
-    """Yield the database. Raise StoreError if it cannot be read, DaemonUnreachableError if there is none."""
+    """Yield the open database. Raise StoreError if it is unreadable, DaemonUnreachableError if missing."""
     path = settings.store.path
     if not path.exists():
         raise DaemonUnreachableError(f"no daemon answers, and there is no database {path}")
@@ -112,7 +112,7 @@ def _recorded(settings: Settings) -> Iterator[Store]:
 
 
 def _empty_if_unused(read: "_Rows[_T]") -> "_Rows[_T]":
-    """Make a function that reads rows return none if there is no database yet."""
+    """Return a function that calls ``read``, but returns an empty list if there is no database yet."""
 
     def answer(settings: Settings, arguments: Arguments) -> list[_T]:
         return read(settings, arguments) if settings.store.path.exists() else []
@@ -131,7 +131,7 @@ def _alarms(settings: Settings, arguments: Arguments) -> list[dict[str, object]]
 
 
 def _bans(settings: Settings, arguments: Arguments) -> tuple[bytes, str]:
-    """Return the bans in the kernel as encoded JSON, and a note for the user."""
+    """Return the bans in the kernel as a JSON list (bytes), and a note for the user, such as ``: the …``."""
     backend = make_backend(settings.firewall.backend)
     if not backend.enforces:
         return b"[]", f", and without it the {backend.name} firewall has no bans"
@@ -173,7 +173,7 @@ def _past_bans(settings: Settings, arguments: Arguments) -> list[dict[str, Any]]
 
 
 def _read(read: Callable[[Store, Arguments, float], Any], settings: Settings, arguments: Arguments) -> Any:  # noqa: ANN401 - the daemon's JSON
-    """Answer a request of a feature from what is recorded."""
+    """Return what ``read`` returns for the open database, the request's arguments and the present time."""
     with _recorded(settings) as store:
         return read(store, arguments, time.time())
 
@@ -196,7 +196,7 @@ def _why_account(settings: Settings, arguments: Arguments) -> Document:
 
 
 def _on_lists(do: str, settings: Settings, arguments: Arguments) -> object:
-    """Carry out a request about the lists by the daemon's own code, on its database."""
+    """Carry out the request ``do`` about the lists, on the daemon's database; return its JSON answer."""
     make_folder(settings.store.path.parent)  # the daemon may never have run
     with Store.open(settings.store.path, owner=False) as store:
         configured = evolve(settings.lists(), kept=None)
@@ -211,9 +211,9 @@ def _on_lists(do: str, settings: Settings, arguments: Arguments) -> object:
 
 
 def _switch(settings: Settings, *, switched_off: bool) -> str:
-    """Record the switch in the database, or else in the folder of the control socket.
+    """Record in the database whether ringfence is switched off, or else in the folder of the control socket.
 
-    Return why the database does not have it, "" if it has it. Raise StoreError if neither has it.
+    Return why the database could not record it; "" if it did. Raise StoreError if neither could.
     """
     folder = settings.control.socket.parent
     try:
@@ -230,7 +230,7 @@ def _switch(settings: Settings, *, switched_off: bool) -> str:
 
 
 def _off(settings: Settings, _: Arguments) -> tuple[str, bool]:
-    """Switch off; return why the database does not have that, and whether a daemon would undo it.
+    """Switch ringfence off; return why that is not recorded ("" if it is), and if a daemon would undo it.
 
     "Switched off" is recorded before the rules are removed. Otherwise a daemon that runs but does not answer
     would restore them.
@@ -249,7 +249,10 @@ def _on(settings: Settings, _: Arguments) -> str:
 
 
 def _unban(settings: Settings, arguments: Arguments) -> Any:  # noqa: ANN401 - the daemon's JSON
-    """Unban as the daemon does. Raise RingfenceError if this process may not unban, or cannot record it."""
+    """Unban the networks of the request, or all; return the same answer as the daemon (JSON values).
+
+    Raise RingfenceError if this process may not unban, or cannot record it.
+    """
     with _enforcer(settings) as enforcer:
         if arguments.get("all"):
             return run(unban_all(enforcer))
@@ -284,7 +287,7 @@ ANSWERS: Mapping[str, Callable[[Settings, Arguments], Any]] = {
 """The requests that a command can answer itself, by their names."""
 
 CHANGES = frozenset({"on", "unban", "allow_add", "allow_remove", "deny_add", "deny_remove"})
-"""Those that change something, except ``off``.
+"""The names of the requests that change something, except ``off``.
 
 While a daemon may carry out such a request, or may not notice the change, no command does it itself.
 """
@@ -294,7 +297,7 @@ _PROC = Path("/proc")
 
 @contextmanager
 def _enforcer(settings: Settings) -> Iterator[Enforcer]:
-    """Yield an enforcer that knows every active ban.
+    """Yield an enforcer (the part that places and removes bans) that knows every active ban.
 
     Raise RingfenceError at the start if the process is not root, or if a daemon runs. Raise StoreError at the
     end if bans were removed from the kernel, but the database could not record it.
@@ -315,7 +318,7 @@ def _enforcer(settings: Settings) -> Iterator[Enforcer]:
 
 @contextmanager
 def _sole(settings: Settings) -> Iterator[Store]:
-    """Yield the database, and hold the locks of a daemon. Raise DaemonUnreachableError if one has them."""
+    """Yield the open database and hold the daemon's locks. Raise DaemonUnreachableError if a daemon runs."""
     socket = settings.control.socket
     with ExitStack() as stack:
         try:
@@ -339,7 +342,7 @@ def _require_root() -> None:
 
 
 def _backend(settings: Settings) -> Backend:
-    """Return the backend whose sets or rules are in the kernel.
+    """Return the firewall backend whose sets or rules are in the kernel now.
 
     If several backends have some, prefer the configured one. If none has any (after a reboot), or if a dry
     run is configured, return the memory backend. With it, only the database changes.

@@ -48,7 +48,7 @@ from ringfence.values.text import printable
 
 
 MOST_WAITING = 1_000
-"""The maximum number of decisions to ban that are kept at the start.
+"""The maximum number of decisions to ban that are kept, not carried out, while the daemon starts.
 
 Only the latest decision is kept for each subject and scope. The scope is the traffic that a ban drops.
 """
@@ -89,7 +89,7 @@ class EffectHandler:
         self._enforcer.carry_out(*(one for one in held.values() if not friends.any_in(one.subject)))
 
     def carry_out(self, effects: Sequence[Effect]) -> None:
-        """Carry out effects: first all bans at once, then everything else in its order."""
+        """Carry out the detector's effects: first all bans at once, then everything else in its order."""
         decisions = [
             one.decision for one in effects if isinstance(one, Judgement) and one.decision is not None
         ]
@@ -114,7 +114,10 @@ class EffectHandler:
                     self._change_alarm(effect)
 
     def end_claims(self, bans: Sequence[tuple[Network, Scope]]) -> None:
-        """Remove claimed bans: Asterisk has read its trunks again, and may know the banned senders now."""
+        """Remove ``bans``, because Asterisk has read its trunks again and may know the banned senders now.
+
+        These bans followed from attempts whose source address nothing proves.
+        """
         unban_known(self._enforcer, bans)
 
     def _clear_broken_phone(self, friend: Friend) -> None:
@@ -191,10 +194,10 @@ _SIP, _UDP, _ENCRYPTED = Service.SIP, Transport.UDP, (Transport.TLS, Transport.W
 
 
 def known_sources(settings: Settings) -> KnownSources:
-    """Return what the detector must know about the sources, and the addresses of the SIP proxies.
+    """Return what the detector must know about the sources of each PBX, according to the configuration.
 
-    It must know which PBXs have several sources, and which have AMI or the wire as a source. Features add
-    what they know.
+    This is: which PBXs have several sources, which have AMI or the wire (the kernel's copies of SIP packets)
+    as a source, and the addresses of the SIP proxies. Features add what they know.
     """
     mine = KnownSources(settings.several_sources(), settings.corroborated(), proxies=settings.proxies())
     return settings.with_features("with_sources", mine)
@@ -224,7 +227,7 @@ class Pipeline:
         self.events: dict[SourceId, dict[EventKind, int]] = {}
         """The number of events that each source except the wire has reported, by kind."""
         self.ask_amis: Callable[[], object] = lambda: None
-        """Asks every AMI how far its events have been read, when many answers by TLS wait for an event."""
+        """Asks every AMI how far its events have been read, because many answers by TLS wait for an event."""
         self._detector = detector
         self._effects = effects
         self._clock = clock
@@ -234,12 +237,12 @@ class Pipeline:
         self._read = -inf  # up to when the events of all AMIs have been read
 
     def configure(self, new: Settings) -> None:
-        """Apply a new configuration."""
+        """Apply a new configuration to the detector, and carry out the effects."""
         self.wire_asterisk = new.asterisk[0].name
         self._effects.carry_out(self._detector.configure(new.rule_table(), known_sources(new), new.claims()))
 
     def on_events(self, events: Sequence[SecurityEvent], now: float) -> None:
-        """Judge the events of AMI or a log. They count as having arrived at ``now`` (monotonic seconds)."""
+        """Judge the security events of AMI or a log, which arrived at ``now`` (monotonic seconds)."""
         for watch in self.watch:
             watch(events)
         for event in events:
@@ -257,10 +260,10 @@ class Pipeline:
                 self._effects.warn_of(event)
 
     def on_challenges(self, seen: Sequence[Challenge | CopiedRequest | Exchange], now: float) -> None:
-        """Judge what the wire source has read, in order, at ``now`` (monotonic seconds).
+        """Judge SIP packets that the kernel copied to ringfence, in order, at ``now`` (monotonic seconds).
 
-        ``seen`` has answers, requests of strangers, and their exchanges that cannot be read. An empty
-        ``seen`` only shows the detector that the wire is read.
+        ``seen`` has answers (challenges), requests of strangers, and signs of strangers' exchanges that
+        cannot be read, such as those by TLS. An empty ``seen`` only shows the detector that copies are read.
         """
         for kind, group in groupby(seen, type):
             if kind is CopiedRequest:
@@ -286,7 +289,7 @@ class Pipeline:
         self._judge_exchanges(self._clock.mono())
 
     def _judge_exchanges(self, now: float) -> None:
-        """Judge the answers by TLS that have waited long enough for an event."""
+        """Judge, at ``now`` (monotonic seconds), the answers by TLS that have waited long for an event."""
         effects = self._detector.judge_exchanges(
             now, self._clock.wall(), self.wire_asterisk, self._reporting, self._read
         )
@@ -304,7 +307,7 @@ class Pipeline:
         self._effects.carry_out(self._detector.observe_challenges(answers, now, wall, self.wire_asterisk))
 
     def on_contact(self, contact: Contact, now: float) -> None:
-        """Handle the change of a phone's contact at ``now`` (monotonic seconds)."""
+        """Pass a change of a registered phone's address on to the detector; ``now`` is monotonic seconds."""
         self._effects.carry_out(self._detector.observe_contact(contact, now))
 
     def on_reload(self) -> None:

@@ -44,7 +44,7 @@ from ringfence.values.text import printable
 
 _M_ARENA_MAX = -8  # of mallopt(3)
 THRESHOLDS = 20_000, 20, 20
-"""The arguments of ``gc.set_threshold``.
+"""The arguments of ``gc.set_threshold``: how often the garbage collector searches.
 
 The new objects are searched when there are 20,000 of them. About each 20th search includes older objects, and
 about each 20th of these searches includes the oldest.
@@ -52,7 +52,7 @@ about each 20th of these searches includes the oldest.
 
 
 def tune_collector() -> None:
-    """Enable the collector with high thresholds, and exclude all objects that exist now from its search."""
+    """Enable the garbage collector with high thresholds; exclude all present objects from its search."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)
@@ -79,7 +79,7 @@ def share_memory_between_threads() -> None:
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """Disable the collector for a block that creates very many objects without reference cycles."""
+    """Disable the garbage collector for a block that creates very many objects without reference cycles."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -97,12 +97,12 @@ def collector_paused() -> Iterator[None]:
 
 
 LONGEST = 4_096
-"""The maximum number of characters of a field, so that a remote party's text cannot fill the log."""
+"""The maximum number of characters of a log field, so that a remote party's text cannot fill the log."""
 _TRACEBACK = "exception"
 
 
 def _escape_fields(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Escape every text. Write lists without brackets (``100,101``), which are easier to search."""
+    """Escape every text of a log event. Write lists without brackets (``100,101``): easier to search."""
     for key, value in event.items():
         text = ",".join(map(str, value)) if isinstance(value, list | tuple | set | frozenset) else value
         if text is None or isinstance(text, bool | int | float):
@@ -129,7 +129,7 @@ class LogStream:
 
     def __init__(self, descriptor: int = 2) -> None:
         self.lost = 0
-        """The number of lost lines since the start."""
+        """The number of log lines that were lost since the process started."""
         self.error = ""
         """Why the latest line was lost; "" if it was written."""
         self.descriptor = descriptor
@@ -139,7 +139,7 @@ class LogStream:
         self._lock = threading.RLock()
 
     def write(self, text: str) -> int:
-        """Write text that ends with a line; return its length."""
+        """Write ``text``, whole lines; lose and count them if that fails. Return the length of ``text``."""
         line = text.encode("utf-8", "backslashreplace")
         with self._lock:
             try:
@@ -157,14 +157,14 @@ class LogStream:
         """Do nothing: nothing is buffered."""
 
     def retry(self) -> None:
-        """If lines were lost, try to write how many. So the alarm clears when the log works again."""
+        """If log lines were lost, try to log how many. So the alarm clears when the log works again."""
         if self.lost > self._reported:
             lost = self.lost
             structlog.get_logger().warning("log.lines_lost", number=lost - self._reported)
             self._reported, self.lost = (self._reported, lost) if self.error else (lost, lost)
 
     def _write(self, line: bytes) -> None:
-        """Write in pieces, each of which a descriptor that is ready takes without waiting."""
+        """Write ``line`` in pieces so small that a descriptor that is ready takes each without waiting."""
         patience = 0 if self.error else _LOG_PATIENCE
         piece = _TERMINAL_PIECE if os.isatty(self.descriptor) else _PIPE_PIECE
         at = 0
@@ -196,7 +196,7 @@ class _Escaped(logging.Formatter):
     """A formatter for the log records of libraries, which this module must escape, too."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return a record as escaped text."""
+        """Return the log record of a library as escaped text."""
         return _escaped_lines(super().format(record))
 
 
@@ -294,7 +294,7 @@ _TRIES = 20
 
 @contextmanager
 def claim_sets(folder: Path) -> Iterator[None]:
-    """Hold the lock for the sets of this network namespace until the block ends.
+    """Hold the lock for ringfence's kernel sets in this network namespace until the block ends.
 
     ``folder`` is the folder of the control socket. Raise FirewallBusyError if another process has the lock,
     FirewallError if the lock can be put into neither folder.
@@ -384,7 +384,7 @@ def _is_at(descriptor: int, directory: int, name: str) -> bool:
 
 
 def report_state(state: str, environ: Mapping[str, str] = os.environ, flags: int = 0) -> None:
-    """Send one state such as ``READY=1``, with ``flags`` of send(2). Raise OSError if sending fails."""
+    """Send a state (``READY=1``) to systemd, with ``flags`` of send(2). Raise OSError if sending fails."""
     address = environ.get("NOTIFY_SOCKET")
     if not address:
         return
@@ -395,13 +395,13 @@ def report_state(state: str, environ: Mapping[str, str] = os.environ, flags: int
 
 
 def stopping(environ: Mapping[str, str] = os.environ) -> None:
-    """Report that the daemon is stopping; errors are ignored."""
+    """Report to systemd that the daemon is stopping; errors are ignored."""
     with suppress(OSError):
         report_state("STOPPING=1", environ, socket.MSG_DONTWAIT)
 
 
 def feed_watchdog(environ: Mapping[str, str] = os.environ) -> None:
-    """Report that the daemon is alive, without waiting. Errors are ignored.
+    """Report to systemd's watchdog that the daemon is alive, without waiting. Errors are ignored.
 
     If the socket's buffer is full, this report is lost. The next call sends another one.
     """
@@ -463,7 +463,7 @@ async def every(
 
 
 PERIOD = 0.001
-"""The minimum time between two wake-ups under sustained load (seconds)."""
+"""The minimum time between two wake-ups of the event loop under sustained load (seconds)."""
 
 QUIET = 0.005
 """The load counts as over when nothing has arrived for this time (seconds)."""

@@ -32,7 +32,7 @@ class Reloaded:
 
 
 def decoy_alarms(rules: Iterable[Rule], knew: Callable[[str], bool]) -> list[Alarm]:
-    """Return an alarm for each decoy that is a real account.
+    """Return an alarm for each decoy account of ``rules`` that is a real account.
 
     A decoy is an account in the list of a rule such as ``decoy``. One attempt on it causes a ban, so no phone
     may use it. ``knew`` returns whether an account is real: whether it has ever authenticated.
@@ -120,7 +120,7 @@ class Reloader:
 
 
 def _at_start(settings: Settings) -> dict[str, object]:
-    """Return what takes effect only at the start of the daemon, by the table in ``[[asterisk]]``."""
+    """Return values of ``[[asterisk]]`` that take effect only at a start, by table (``[asterisk.wire]``)."""
     features = street.settings("asterisk").items()
     return {
         "[asterisk.wire]": settings.wire,

@@ -62,28 +62,28 @@ def check_fields(do: str, fields: Mapping[str, Field], request: Mapping[str, obj
 
 
 def optional(field: Field) -> Field:
-    """Return ``field`` for a value that may be missing."""
+    """Return a copy of ``field`` that a request may omit."""
     return evolve(field, is_required=False)
 
 
 def nullable(field: Field) -> Field:
-    """Return ``field`` for a value that may be null or missing."""
+    """Return a copy of ``field`` that also accepts null, and that a request may omit."""
     accepts = field.accepts
     return Field(lambda value: value is None or accepts(value), f"null or {field.form}", is_required=False)
 
 
 def flag() -> Field:
-    """Return a field for true or false, which may be missing."""
+    """Return a field that accepts true or false, and that a request may omit."""
     return Field(lambda value: isinstance(value, bool), "true or false", is_required=False)
 
 
 def whole(least: int, most: int) -> Field:
-    """Return a field for a whole number."""
+    """Return a field for a whole number from ``least`` to ``most``."""
     return Field(lambda value: _is_whole(value, least, most), f"a whole number from {least} to {most}")
 
 
 def seconds(most: float) -> Field:
-    """Return a field for a number of seconds above 0."""
+    """Return a field for a number of seconds: above 0, at most ``most``."""
 
     def accepts(value: object) -> bool:
         if not isinstance(value, int | float) or isinstance(value, bool):
@@ -105,7 +105,7 @@ def texts(most: int, longest: int) -> Field:
 
 
 def choices(allowed: tuple[str, ...]) -> Field:
-    """Return a field for a list of some of the texts in ``allowed``."""
+    """Return a field for a list of texts, each one of ``allowed``."""
     form = f"a list of some of: {', '.join(allowed)}"
     return Field(_each(lambda value: isinstance(value, str) and value in allowed, len(allowed)), form)
 
@@ -116,7 +116,7 @@ def choice(*allowed: str) -> Field:
 
 
 def numbers(most: int) -> Field:
-    """Return a field for a list of at most ``most`` whole numbers from 0."""
+    """Return a field for a list of at most ``most`` whole numbers, each 0 or more."""
     form = f"a list of at most {most} whole numbers"
     return Field(_each(lambda value: _is_whole(value, 0, 2**53), most, least=0), form)
 
@@ -156,7 +156,7 @@ def _is_whole(value: object, least: int, most: int) -> bool:
 
 
 def _is_text(value: object, least: int, most: int) -> bool:
-    """Whether a value is a text of this length that UTF-8, and so the database, can represent."""
+    """Whether ``value`` is a text of ``least`` to ``most`` characters that the database (UTF-8) can store."""
     if not isinstance(value, str) or not least <= len(value) <= most:
         return False
     return not any("\ud800" <= character <= "\udfff" for character in value)
@@ -179,7 +179,7 @@ Fields = Mapping[str, Field]
 
 
 class PeerRole(enum.StrEnum):
-    """The role of a client's user."""
+    """The role of the user who sends a request: it decides which requests the daemon handles."""
 
     ADMINISTRATOR = "administrator"
     PAGE = "page"
@@ -189,11 +189,11 @@ class PeerRole(enum.StrEnum):
 
 @frozen
 class Request:
-    """A row of the table: the fields that each role may send.
+    """A kind of request on the control socket: the fields that each role of a client may send.
 
     A role without an entry may not send the request. ``changes``: the request changes something.
-    ``records``: a person relies on it that the database has the change. ``limited``: it counts as one of the
-    changes of which the live page may make only some in an hour.
+    ``records``: if the database cannot record the change, the answer says so. ``limited``: it counts as one
+    of the changes of which the live page may make only some in an hour.
     """
 
     fields: Mapping[PeerRole, Fields]
@@ -205,7 +205,10 @@ class Request:
 def only(
     fields: Fields, page: Fields | None = None, *, daemon: bool = False, records: bool = True
 ) -> Request:
-    """Return a request that changes something: administrators may send it, the page with ``page``."""
+    """Return a row for a request that changes something: the fields of administrators and of the live page.
+
+    If ``page`` is None, the page may not send it. ``daemon``: the daemon's user may send it.
+    """
     found = {PeerRole.ADMINISTRATOR: fields}
     if page is not None:
         found[PeerRole.PAGE] = page
@@ -215,7 +218,10 @@ def only(
 
 
 def read(fields: Fields, page: Fields | None = None, reader: Fields | None = None) -> Request:
-    """Return a request that only reads: administrators and readers may send it, the page with ``page``."""
+    """Return a row for a request that only reads: the fields of administrators, the live page and readers.
+
+    If ``page`` is None, the page may not send it. If ``reader`` is None, readers have ``fields``.
+    """
     found = {PeerRole.ADMINISTRATOR: fields, PeerRole.READER: fields if reader is None else reader}
     if page is not None:
         found[PeerRole.PAGE] = page
@@ -226,4 +232,4 @@ NONE: Fields = {}
 MOST_FILTER = 64  # networks of a filter: each is compared with each ban
 FILTER = optional(networks(MOST_FILTER))
 PERIOD = optional(seconds(MAX_DURATION))
-"""How far to look back; the request has a default."""
+"""The field for how far to look back (seconds); optional, because each request has a default."""

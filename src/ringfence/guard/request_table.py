@@ -15,9 +15,10 @@ from typing import Any
 import structlog
 from attrs import Factory, frozen
 
-from ringfence import control, street
+from ringfence import control_server, street
 from ringfence.config.converters import MAX_DURATION
-from ringfence.control import LINE_KINDS, MOST_LISTED, Peer
+from ringfence.control import LINE_KINDS, MOST_LISTED
+from ringfence.control_server import Peer
 from ringfence.errors import ControlError
 from ringfence.guard.feature import Changed
 from ringfence.guard.request_fields import (
@@ -137,9 +138,9 @@ def check_request(role: PeerRole, do: str, request: Mapping[str, object]) -> Non
 
 @frozen
 class Rights:
-    """The role of each user.
+    """The role of each user of the control socket.
 
-    ``own`` is the user id of the daemon. ``admins`` are names or numbers of users, from ``[control]``.
+    ``own`` is the user id of the daemon. ``admins`` are names or ids of users, from ``[control]``.
     """
 
     own: int
@@ -168,7 +169,7 @@ PAGE_WITHIN = 3_600.0
 """The live page may make ``PAGE_CHANGES`` changes within this time (seconds)."""
 LOGGED_REFUSALS = 10
 LOGGED_WITHIN = 60.0
-"""At most ``LOGGED_REFUSALS`` refused requests are logged within this time (seconds)."""
+"""In this time, at most ``LOGGED_REFUSALS`` refused requests are logged (seconds)."""
 MOST_NAMES = 256  # users whose names are kept
 _MOST_SHOWN = 10  # values of a list that a log line has
 _MOST_LOGGED = 500  # characters of the fields of a request in a log line
@@ -184,7 +185,7 @@ class RequestGate:
 
     def __init__(
         self,
-        handlers: Mapping[str, control.Handler],
+        handlers: Mapping[str, control_server.Handler],
         rights: Rights,
         has_friend: Callable[[Network], bool],
         listeners: Iterable[Callable[[Changed], object]],
@@ -202,12 +203,12 @@ class RequestGate:
         self._refusals: deque[float] = deque(maxlen=LOGGED_REFUSALS)
         self._log = structlog.get_logger()
 
-    def handlers(self) -> Mapping[str, control.Handler]:
-        """Return a checked handler for each request."""
+    def handlers(self) -> Mapping[str, control_server.Handler]:
+        """Return a handler for each request, by its name, that checks it before it is handled."""
         return {do: partial(self._answer, do, handler) for do, handler in self._handlers.items()}
 
-    async def _answer(self, do: str, handler: control.Handler, request: Mapping[str, Any]) -> object:
-        peer = control.PEER.get()
+    async def _answer(self, do: str, handler: control_server.Handler, request: Mapping[str, Any]) -> object:
+        peer = control_server.PEER.get()
         if peer is None:
             raise ControlError("the kernel does not report who sends this request, so it is refused")
         name = await self._name_of(peer.user)
@@ -225,10 +226,10 @@ class RequestGate:
         if REQUESTS[do].changes:
             self._report_change(do, request, result, _author(peer, name))
         why = await self._recorded() if REQUESTS[do].records else ""
-        return control.Unrecorded(result, why) if why else result
+        return control_server.Unrecorded(result, why) if why else result
 
     async def _name_of(self, user: int) -> str:
-        """Return the name of a user; "" if it has none. A thread looks it up: it may be on a slow server."""
+        """Look up the name of the user with the id ``user`` in a thread, as it may be slow; "" if none."""
         if user == 0:
             return "root"
         if user not in self._names:
@@ -239,7 +240,7 @@ class RequestGate:
         return self._names[user]
 
     def _check_page(self, do: str, request: Mapping[str, Any]) -> None:
-        """Raise ControlError if the live page changes too much, or if the change would block a friend."""
+        """Raise ControlError if the live page makes too many changes, or would block a known phone."""
         now = self._mono()
         if len(self._page_changes) == PAGE_CHANGES and now - self._page_changes[0] < PAGE_WITHIN:
             raise ControlError(
@@ -263,7 +264,7 @@ class RequestGate:
         self._log.warning("control.refused", do=do, by=_author(peer, name), error=printable(error))
 
     def _report_change(self, do: str, request: Mapping[str, Any], result: object, who: str) -> None:
-        """Log a change, and pass it on."""
+        """Log the change that the request ``do`` of the user ``who`` made, and pass it to the listeners."""
         known = REQUESTS[do].fields[PeerRole.ADMINISTRATOR]
         fields = {key: MASK if known[key].is_secret else _shortened(value) for key, value in request.items()}
         text = json.dumps(fields, ensure_ascii=False)
@@ -273,7 +274,7 @@ class RequestGate:
 
 
 def _shortened(value: object) -> object:
-    """Return a value for the log; of a long list, the first values and the number of the others."""
+    """Return ``value`` for the log. Shorten a long list to its first values and the number of the others."""
     if not isinstance(value, list) or len(value) <= _MOST_SHOWN:
         return value
     return [*value[:_MOST_SHOWN], f"and {len(value) - _MOST_SHOWN} more"]

@@ -10,14 +10,15 @@ from typing import Any
 
 from attrs import asdict
 
-from ringfence import control
+from ringfence import control_server
 from ringfence.alarms import Alarms
 from ringfence.bans.listing import listed
 from ringfence.bans.unban import unban, unban_all
 from ringfence.clock import Clock
-from ringfence.control import PEER, Encoded, encoded_rows
+from ringfence.control_server import PEER, Encoded, encoded_rows
 from ringfence.errors import ControlError
-from ringfence.firewall.contract import Counters, NetworkList
+from ringfence.firewall.contract import Counters
+from ringfence.firewall.network_lists import NetworkList
 from ringfence.friends.exchange import FriendRequests
 from ringfence.guard.ban_list import bans_report
 from ringfence.guard.facts import AccountFactsReader, AddressFacts, FailureMemory, past_bans, since_from
@@ -52,8 +53,8 @@ class RequestHandlers:
         self._failures = failures
         self._friend_requests = FriendRequests(side.exempt.friends, side.common.clock.wall)
 
-    def handlers(self) -> dict[str, control.Handler]:
-        """Return the handler of each request."""
+    def handlers(self) -> dict[str, control_server.Handler]:
+        """Return the handler of each of these requests, by the request's name."""
         side = self._side
         return {
             "bans": self._bans,
@@ -74,7 +75,7 @@ class RequestHandlers:
         }
 
     def _bans(self, request: Mapping[str, Any]) -> Encoded:
-        """Return at most ``most`` of the kernel's bans: those that end last.
+        """Return the kernel's bans as a JSON list: at most ``most`` of the request, those that end last.
 
         If the request has ``networks``, return only the bans that overlap one of them.
         """
@@ -82,7 +83,7 @@ class RequestHandlers:
         return Encoded(self._listing(wanted, request["most"]))
 
     def _listing(self, wanted: NetworkSet | None, most: int) -> Iterator[bytes]:
-        """Yield the parts of the list of bans. A thread reads the kernel, so that no new ban waits."""
+        """Yield the JSON list of the kernel's bans in parts. A thread reads them, so no new ban waits."""
         ledger = self._side.kernel.enforcer.ledger
         elements = listed(self._side.kernel.backend, ledger.all_keys())
         if wanted is not None:
@@ -90,7 +91,7 @@ class RequestHandlers:
         yield from bans_report(elements, ledger, self._clock.wall(), most)
 
     def _past_bans(self, request: Mapping[str, Any]) -> Encoded:
-        """Return the list of ended bans."""
+        """Return the bans that have ended in the requested period, as a JSON list."""
         wanted, now = _networks(request) if "networks" in request else None, self._clock.wall()
         return encoded_rows(past_bans(self._store.bans, since_from(request, now), now, wanted))
 
@@ -105,17 +106,17 @@ class RequestHandlers:
         }
 
     async def _locations(self, request: Mapping[str, Any]) -> object:
-        """Return for each of the ``networks`` where its first address is (``values/location.py``)."""
+        """Return the location (country, network operator) of the first address of each of ``networks``."""
         addresses = [network.network_address for network in _networks(request)]
         return [{**one} for one in await self._side.common.locator.of(addresses)]
 
     def _friends(self, request: Mapping[str, Any]) -> Encoded:
-        """Return the list of friends, of which there may be tens of thousands."""
+        """Return the friends (known phones and trunks) as a JSON list. There may be tens of thousands."""
         wanted = _networks(request) if "networks" in request else None
         return Encoded(self._friend_requests.listed(wanted))
 
     def _ban(self, request: Mapping[str, Any]) -> object:
-        """Ban networks; return a line for each that was not banned."""
+        """Ban the networks of the request; return a line of text for each that was not banned."""
         force = request.get("force") is True
         problems = self._enforcer.ban(
             _networks(request), request["seconds"], request.get("reason", ""), force=force
@@ -158,7 +159,7 @@ _MAX_NAME = 64  # bytes of the name that a person gives
 
 
 class AlarmRequests:
-    """Handles requests about alarms."""
+    """Handles the requests that list and dismiss alarms."""
 
     def __init__(self, alarms: Alarms, kept: KeptAlarms, store: Store, clock: Clock) -> None:
         self._alarms = alarms
@@ -167,14 +168,14 @@ class AlarmRequests:
         self._clock = clock
 
     def handlers(self) -> dict[str, Callable[[Mapping[str, Any]], object]]:
-        """Return the handler of each request."""
+        """Return the handler of each of these requests, by the request's name."""
         return {
             "alarms": self._list,
             "alarms_dismiss": self._dismiss,
         }
 
     def _list(self, request: Mapping[str, Any]) -> Encoded:
-        """Return active or past alarms, of which there may be thousands."""
+        """Return the active alarms, or the past ones on request, as JSON. There may be thousands."""
         if request.get("past") is not True:
             records = self._alarms.records()  # in the event loop, which alone may change the alarms
             return encoded_rows(record.as_json() for record in records)

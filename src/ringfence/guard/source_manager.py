@@ -15,7 +15,8 @@ from ringfence.clock import Clock
 from ringfence.config.schema import AmiSettings, AsteriskSettings
 from ringfence.detect.detector import Detector
 from ringfence.errors import HostError, SourceError
-from ringfence.friends.registry import FriendRegistry, SourceReadiness
+from ringfence.friends.registry import FriendRegistry
+from ringfence.friends.startup import SourceReadiness
 from ringfence.guard.pipeline import Pipeline
 from ringfence.host.routes import follow_containers
 from ringfence.parse.line_result import LogAlarm
@@ -37,7 +38,7 @@ from ringfence.values.text import printable
 
 
 def target_of(pbx: AsteriskSettings) -> AmiTarget:
-    """Return the address of the manager interface (AMI) of ``pbx``, with the login and the TLS settings.
+    """Return the address of the manager interface (AMI) of ``pbx``, with its login and its TLS settings.
 
     Raise SourceError if the configuration was loaded without its secrets.
     """
@@ -73,7 +74,7 @@ def _tls(ami: AmiSettings) -> ssl.SSLContext:
 
 
 class LogPositions:
-    """Reads and records the positions of logs. A position can be read before it is in the database.
+    """Reads and records up to where each log was read. A position can be read before it is in the database.
 
     A log's key is a text that identifies the log: the name of its source, and its path or ``journal``.
     """
@@ -88,7 +89,7 @@ class LogPositions:
         return {**self._best_effort.read(self._state.positions, {}), **self._latest}
 
     def record(self, key: str, position: str) -> None:
-        """Queue the position in the log with this key, to be written to the database."""
+        """Queue the position up to which the log ``key`` was read, to be written to the database."""
         self._latest[key] = position
         self._best_effort.write(lambda: self._state.set_positions({key: position}), key=("position", key))
 
@@ -107,17 +108,17 @@ _UNKNOWN_ADDRESS = (
 RENEW = 60.0
 """Seconds after which the users of Asterisk's sockets are looked up again."""
 RENEW_FOREIGN = 2.0
-"""The same for an answer of another user: Asterisk may have started again, under another user."""
+"""Seconds until a packet of an unknown user renews the look-up: Asterisk's user may have changed."""
 
 
 class SocketUsers:
     """The user ids of the sockets of Asterisk, or of a configured SIP proxy too.
 
-    The wire counts only answers of these users: other programs send what strangers request.
+    Only challenges (SIP 401 or 407) from sockets of these users count as Asterisk's: a stranger can make
+    another program of this host send a packet that looks like one.
 
-    ``find`` looks them up, and returns the empty set if they are unknown. ``changed`` is called after each
-    change but that of the first lookup, with the monotonic time: since the one before, answers may have been
-    missed.
+    ``find`` looks them up, and returns the empty set if they are unknown. ``changed`` is called with the
+    monotonic time after each change, except the first lookup. Before that, answers may have been missed.
     """
 
     def __init__(
@@ -133,7 +134,7 @@ class SocketUsers:
         self._found_at = -inf
 
     def has(self, user: int) -> bool | None:
-        """Whether sockets of Asterisk have this user id; None if its users are unknown."""
+        """Whether sockets of Asterisk (or a SIP proxy) have the user id ``user``; None if no id is known."""
         now = self._clock.mono()
         age = now - self._found_at
         if age >= RENEW or (age >= RENEW_FOREIGN and user not in self.users):
@@ -145,14 +146,14 @@ class SocketUsers:
 
 
 CALM = 60.0
-"""Seconds after a stranger's exchange by TLS in which no log lets its lines gather."""
+"""Seconds after a stranger's exchange by TLS in which every line of a log is read at once."""
 
 
 class WireReader:
-    """Runs the wire source, and keeps its list of the networks of containers up to date.
+    """Runs the wire source, which reads the SIP packets that the kernel copies to ringfence.
 
-    ``hurry`` is set while a log may report what the wire cannot read: the wire does not see everything, or a
-    stranger has an exchange by TLS.
+    It also keeps the source's list of the networks of containers up to date. ``hurry`` is set while logs must
+    be read at once: the kernel does not copy everything, or a stranger has an exchange by TLS.
 
     ``find_answer_users`` returns the users of the sockets of Asterisk and of the configured SIP proxies.
     ``has_pages``: whether strangers may read web pages at a port by TLS.
@@ -189,7 +190,7 @@ class WireReader:
         self._log = structlog.get_logger()
 
     async def run(self) -> None:
-        """Read challenges, and follow the networks of containers, until cancelled."""
+        """Read copied SIP packets, and follow the networks of containers, until cancelled."""
         # This call without challenges shows the detector that the wire is read. Otherwise an event of AMI
         # that arrives before the first challenge would be judged as if there were no wire.
         self._pipeline.on_challenges((), self._clock.mono())
@@ -198,7 +199,7 @@ class WireReader:
             group.create_task(follow_containers(self.set_containers, self._failed))
 
     def ask_amis(self) -> None:
-        """Ask every AMI how far its events have been read."""
+        """Ask every Asterisk by AMI how far its events have been read; the answer comes later."""
         for ami in self._amis:
             if ami is not None:
                 ami.reading.ask()
@@ -208,7 +209,7 @@ class WireReader:
         self.source.drain()
 
     def check(self) -> None:
-        """Decide whether there is a hurry."""
+        """Set ``hurry`` if logs must be read at once, because packets are unreadable; otherwise clear it."""
         if self.sees_all and self._clock.mono() - self._exchanged_at >= CALM:
             self.hurry.clear()
         else:
@@ -220,17 +221,17 @@ class WireReader:
 
     @property
     def condition(self) -> Condition:
-        """The state of the wire source, such as ``listening``, with a detail."""
+        """The state of the source that reads copied SIP packets, such as ``listening``, with a detail."""
         return self.source.condition
 
     @property
     def is_listening(self) -> bool:
-        """Whether the wire source reads challenges now."""
+        """Whether the SIP challenges that leave this host are read now."""
         return self.condition.state is State.LISTENING
 
     @property
     def sees_all(self) -> bool:
-        """Whether the wire source reads every challenge over UDP now.
+        """Whether every SIP challenge that leaves this host over UDP is read now.
 
         The wire source must be listening. The firewall must guard both IP versions, and have the rules that
         copy challenges to the wire source. The list of the containers' networks must be readable.
@@ -246,7 +247,7 @@ class WireReader:
 
     @property
     def alarms(self) -> list[Alarm]:
-        """The alarms about the wire source, and about the networks of containers."""
+        """The alarms about the source that reads copied packets, and about the networks of containers."""
         found = [Alarm(AlarmCode.HOST_UNREADABLE, "containers", self._error)] if self._error else []
         opened = self._enforcer.opened
         if opened is not None and opened.wire:
@@ -266,19 +267,22 @@ class WireReader:
         self._amis = amis
 
     def _is_container(self, address: Address) -> bool | None:
-        """Whether a container's address is Asterisk's; None if AMI names no address of some Asterisk."""
+        """Whether a container's ``address`` is an Asterisk's; None if that of some Asterisk is unknown."""
         found = [ami.addresses if ami is not None else None for ami in self._amis]
         if any(address in one for one in found if one is not None):
             return True
         return None if not found or None in found else False
 
     def _on_users(self, now: float) -> None:
-        """Record that the users of Asterisk's sockets have changed: answers in between did not count."""
+        """Record that the users of Asterisk's sockets have changed.
+
+        Its challenges may not have counted until ``now`` (monotonic seconds).
+        """
         self._detector.observe_loss(now)
         self._log.info("wire.users", users=sorted(self.users.users))
 
     def set_containers(self, networks: frozenset[Network]) -> None:
-        """Use ``networks`` as the networks of containers from now on."""
+        """Use ``networks`` as the networks of this host's containers from now on."""
         self._error = ""
         if networks != frozenset(self.source.containers):
             self.source.set_containers(networks)
@@ -300,11 +304,11 @@ PATIENCE = 5.0
 """Seconds that a source may take to start, or to listen again, before there is an alarm."""
 
 DAY = 86_400.0
-"""Seconds that an alarm about a fault of a log lasts."""
+"""Seconds that an alarm about a fault of a log (such as missing lines) lasts."""
 
 
 class SourceWatchdog:
-    """Activates and clears the alarms about sources. :meth:`check` is called twice a second."""
+    """Activates and clears alarms about sources that stopped. :meth:`check` is called twice a second."""
 
     def __init__(self, alarms: Alarms) -> None:
         self._alarms = alarms
@@ -437,17 +441,17 @@ class SourceManager:
 
     @property
     def active(self) -> "list[AmiSource | LogSource]":
-        """The sources of all PBXs that are active now, without the wire."""
+        """Those AMI and log sources that are active now, of all PBXs."""
         return [source for pbx in self._pbxs.values() for source in pbx.active]
 
     @property
     def addresses(self) -> frozenset[Address]:
-        """The addresses of all Asterisks outside of loopback, as far as AMI names them."""
+        """The addresses of all Asterisks, except loopback, as far as their AMI reports them."""
         known = (pbx.ami.addresses for pbx in self._pbxs.values() if pbx.ami is not None)
         return frozenset().union(*(found for found in known if found is not None))
 
     def readiness(self) -> list[SourceReadiness]:
-        """Return for each manager interface (AMI) whether it is ready. The wait at the start needs this.
+        """Return the readiness of each manager interface (AMI), for which the daemon's start waits.
 
         ``since`` is the time since which it delivers events (monotonic seconds); None if it delivers none
         now. ``roster_ready``: the list of this Asterisk's phones (roster) has arrived.
@@ -523,12 +527,12 @@ class SourceManager:
         return PbxSources(pbx, ami, logs)
 
     def _on_read(self) -> None:
-        """Judge the answers by TLS that no AMI's events explain, as far as all have been read."""
+        """Judge the answers by TLS without an event of AMI, up to where every AMI has been read."""
         amis = [pbx.ami for pbx in self._pbxs.values()]
         self._pipeline.on_read(min(-inf if ami is None else ami.reading.until for ami in amis))
 
     def _on_contact(self, contact: Contact) -> None:
-        """Handle the change of a phone's contact: first in the detector, then in the list of friends.
+        """Handle the change of a registered phone's address: first in the detector, then in the friends.
 
         The order matters, because the detector checks whether the account worked at that address before.
         """

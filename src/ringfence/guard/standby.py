@@ -28,7 +28,7 @@ GRACE = 3.0
 
 
 def start_standby(module: str, config: Path, end: float) -> None:
-    """Start the standby process for a trial of ``module`` that ends at ``end`` (wall-clock seconds).
+    """Start the process that calls ``end`` of ``module`` after a trial's ``end`` (wall-clock seconds).
 
     ``config`` is the configuration file. The process has no open file of its caller: otherwise a pipe
     (``… | cat``, ssh, Ansible) stays open until the trial ends.
@@ -53,7 +53,9 @@ def start_standby(module: str, config: Path, end: float) -> None:
 
 
 def main(module: str, config: str, end: str, *, sleep: Callable[[float], None] = time.sleep) -> int:
-    """Run the standby process: wait until the trial ends, and then end it. Return the exit code.
+    """Wait until ``GRACE`` seconds after ``end`` (wall-clock seconds as text), and then end the trial.
+
+    Return the exit code. ``module`` has the function that ends it, ``config`` is the configuration file.
 
     All code is loaded before the wait: an upgrade may replace the files meanwhile.
     """

@@ -104,7 +104,7 @@ def status_report(enforcer: Enforcer, seen: StatusData) -> dict[str, object]:
 
 
 def _host(one: Pinging | Guest, **more: str) -> dict[str, object]:
-    """Return a host that an administrator may know; ``more`` are the fields of its kind."""
+    """Return a stranger (perhaps a carrier or a monitor) as JSON values, with the fields ``more``."""
     return {
         "address": str(one.address),
         "number": one.number,
@@ -116,7 +116,7 @@ def _host(one: Pinging | Guest, **more: str) -> dict[str, object]:
 
 
 def _source(source: "AmiSource | LogSource") -> dict[str, object]:
-    """Return the state of a source other than the wire.
+    """Return the state of an AMI or log source as JSON values.
 
     Logs have two more values. ``standing_by``: the log's SECURITY lines are skipped now, because AMI delivers
     the same events. ``skipped`` is the number of skipped lines.
@@ -201,7 +201,7 @@ def _watched(entry: Watched) -> dict[str, object]:
 
 
 class StatusCollector:
-    """Collects the state of all parts.
+    """Collects the state of all parts of the daemon, for the status and for the alarms that follow from it.
 
     ``wire`` is None if it is not configured.
     """

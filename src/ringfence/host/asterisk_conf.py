@@ -21,35 +21,35 @@ from ringfence.values.secret import Secret
 
 FOLDER = Path("/etc/asterisk")
 Wanted = Callable[[str, str], bool]
-"""A function that returns whether to keep an option.
+"""A function that returns whether to keep an option of Asterisk's configuration.
 
-It takes the name of the section and the name of the option, both in lower case.
+Its arguments are the name of the section and the name of the option, both in lower case.
 """
 
 
 @frozen
 class Section:
-    """A section: its name, and the values of the requested options, in order; secrets are separate."""
+    """A section of a file of Asterisk: the name, and the requested options in order; secrets are separate."""
 
     name: str
     options: tuple[tuple[str, str], ...] = ()
     secrets: tuple[tuple[str, Secret], ...] = ()
 
     def values(self, option: str) -> list[str]:
-        """Return every value of an option. The name of the option must be in lower case."""
+        """Return every value of ``option`` (in lower case) in this section, in order."""
         return [value for name, value in self.options if name.lower() == option]
 
     def last(self, option: str, default: str = "") -> str:
         """Return the last value of an option, which Asterisk uses for most options.
 
-        Return ``default`` if the option has no value here. The name of the option must be in lower case.
+        Return ``default`` if the section does not have ``option``, which must be in lower case.
         """
         return (self.values(option) or [default])[-1]
 
     def first(self, option: str, default: str = "") -> str:
         """Return the first value of an option, which Asterisk uses for some options.
 
-        Return ``default`` if the option has no value here. The name of the option must be in lower case.
+        Return ``default`` if the section does not have ``option``, which must be in lower case.
         """
         return (self.values(option) or [default])[0]
 
@@ -61,7 +61,7 @@ class Section:
 
 @frozen
 class Conf:
-    """The sections of a file and of its includes, without templates. ``unread``: parts that are not known.
+    """The sections of an Asterisk file with its includes, without templates. ``unread``: unknown parts.
 
     ``refused``: Asterisk refuses the file, so nothing in it is in force after Asterisk's next start.
     """
@@ -71,7 +71,7 @@ class Conf:
     refused: bool = False
 
     def section(self, name: str) -> Section:
-        """Return the first section of this name, which is the one that most of Asterisk's modules use.
+        """Return the first section named ``name``, which most of Asterisk's modules use, or an empty one.
 
         ``name`` must be in lower case.
         """
@@ -79,7 +79,7 @@ class Conf:
         return next(found, Section(name))
 
     def all_of(self, name: str) -> Section:
-        """Return all sections of this name, in lower case, as one section.
+        """Return all sections named ``name`` (in lower case) as one section.
 
         A module of Asterisk that reads each section in turn joins them so.
         """
@@ -106,7 +106,7 @@ def read_conf(
     secret: Wanted = lambda _section, _name: False,
     planned: Mapping[Path, bytes] | None = None,
 ) -> Conf | None:
-    """Read a file and its includes; return None if it does not exist.
+    """Read a configuration file of Asterisk and its includes; return None if the file does not exist.
 
     A relative path in an include is relative to the folder of ``path``. ``wanted`` selects the options to
     keep, and ``secret`` the options that are passwords. ``planned`` are contents that files will have,
@@ -135,7 +135,7 @@ def read_conf(
 def _kept(
     section: LoadedSection, wanted: Wanted, secret: Wanted, names: dict[bytes, tuple[str, str]]
 ) -> Section:
-    """Return a section with the requested options only.
+    """Return ``section`` with the requested options only.
 
     ``names`` has the name of each option as text, and in lower case: most sections have the same options.
     """
@@ -160,7 +160,7 @@ def is_true(value: str) -> bool:
 
 
 def fault_of(path: Path, planned: Mapping[Path, bytes] | None = None) -> str:
-    """Return the error for which Asterisk refuses a file, as ``FILE:LINE: what is wrong``; "" if it is valid.
+    """Return why Asterisk refuses a file of its configuration, as ``FILE:LINE: reason``; "" if it is valid.
 
     A program that changes a file must know first whether Asterisk accepts it. This process must have the
     rights with which Asterisk reads its files.

@@ -42,7 +42,7 @@ class Gate:
     def mute(self) -> int:
         """The longest time (seconds) from a caller's first request until Asterisk forgets the caller.
 
-        Asterisk reports nothing about it in this time, except in its first ``period`` seconds.
+        Asterisk reports nothing about the caller in this time, except in the first ``period`` seconds.
         """
         return 4 * self.period + self.prune
 
@@ -96,7 +96,7 @@ def read_asterisk(folder: Path = FOLDER) -> Asterisk | None:
 
 
 def unread_of(read: Iterable[Conf | None]) -> tuple[Unread, ...]:
-    """Return the parts of these files that are not known."""
+    """Return the parts of Asterisk's files ``read`` that are not known, such as an unreadable include."""
     return tuple(one for conf in read if conf is not None for one in conf.unread)
 
 

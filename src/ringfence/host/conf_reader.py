@@ -23,21 +23,22 @@ from pathlib import Path
 
 from attrs import Factory, define, field, frozen
 
+from ringfence.host.conf_patterns import RefusedLineError, expanded, for_fnmatch
 from ringfence.host.owned_files import matching, names_in, read_file
 from ringfence.values.text import printable
 
 MOST_FILES = 500
 MOST_BYTES = 8 * 1024 * 1024
-"""The maximum size of a file."""
+"""The maximum size of a configuration file of Asterisk, in bytes."""
 MOST_WORK = 3_000_000
-"""The maximum work for a file with its includes.
+"""The maximum work, in units, for a configuration file of Asterisk with its includes.
 
 A line and an inherited option are a unit each. An option needs two more, and a section eight more, because
 both take memory. Twenty thousand phones with a template need about two million units.
 """
 _OPTION, _SECTION = 2, 8
 DEEPEST = 10
-"""The depth to which files may include each other (``MAX_INCLUDE_LEVEL``)."""
+"""The depth to which Asterisk's files may include each other (``MAX_INCLUDE_LEVEL``)."""
 
 _LONGEST_LINE = 8191
 _LONGEST_NAME = 79
@@ -45,11 +46,10 @@ _LONGEST_PATH = 255
 _LONGEST_RELATIVE = _LONGEST_PATH - len("/etc/asterisk/")
 _MOST_COMMENTS = 128
 """The depth of nested comments at which Asterisk reads a line without end (``MAX_NESTED_COMMENTS``)."""
-_MOST_BRACES = 64
 _BLANKS = bytes(range(33))
 _MARK = b"\xef\xbb\xbf"
 _FIRST_HIGH = 128
-"""The first byte that is negative as a ``char`` of C, and so less than a blank."""
+"""The lowest of the high bytes, which Asterisk treats like blanks: negative as a ``char`` of C."""
 
 
 @frozen
@@ -67,36 +67,32 @@ class Unread:
 
     @property
     def text(self) -> str:
-        """The place and the reason, as a text for people."""
+        """Which part is not known, and why, as a text for people."""
         return f"{printable(self.where)}: {self.why}"
 
 
 @define
 class LoadedSection:
-    """A section while files are read. ``template``: only other sections use it."""
+    """A section of Asterisk's files while they are read. ``template``: only other sections use it."""
 
     name: bytes
     template: bool = False
     options: list[tuple[bytes, bytes]] = field(factory=list, repr=False)
 
 
-class RefusedLineError(Exception):
-    """An error for which Asterisk reads a file no further."""
-
-
 class _UnknownConditionError(Exception):
-    """A condition that Asterisk may know, and this module does not."""
+    """A condition in brackets after a section's name that Asterisk may know, and ringfence does not."""
 
 
 class _TooMuchError(Exception):
-    """The files cause more work than allowed."""
+    """Asterisk's files cause more work than ``MOST_WORK``."""
 
 
 # -- lines without comments
 
 
 def conf_lines(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield each line of one file with its number (from 1), without comments and surrounding blanks.
+    """Yield each line of an Asterisk file with its number (from 1), without comments and blanks around it.
 
     Lines that are empty then are left out.
     """
@@ -107,7 +103,7 @@ def conf_lines(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _read_lines(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the lines as ``fgets`` reads them into a buffer of 8192 bytes.
+    """Yield numbered lines of an Asterisk file, as ``fgets`` reads them into a buffer of 8192 bytes.
 
     A line that does not fit is left out. A NUL hides the rest of its line.
     """
@@ -138,7 +134,7 @@ def _is_cut(piece: bytes) -> bool:
 
 @define
 class _Comments:
-    """The state of the comments between ``;--`` and ``--;``, which may contain each other."""
+    """Removes comments from the lines of an Asterisk file, also those from ``;--`` to ``--;``, which nest."""
 
     depth: int = 0
 
@@ -176,9 +172,6 @@ class _Comments:
         return b"" if start < 0 else bytes(buffer[start : buffer.index(0, start)]).strip(_BLANKS)
 
 
-# -- the names of included files, as ``glob`` with GLOB_BRACE and GLOB_NOMAGIC expands them
-
-
 def directive_of(line: bytes) -> tuple[bytes, bytes]:
     """Return the command, in lower case, and the argument of a line such as ``#include "manager.d/*.conf"``.
 
@@ -191,80 +184,15 @@ def directive_of(line: bytes) -> tuple[bytes, bytes]:
     return command, given
 
 
-def expanded(pattern: str) -> list[str]:
-    """Return the patterns that a pattern with braces means: ``{a,b}.conf`` means ``a.conf`` and ``b.conf``.
-
-    Raise RefusedLineError if there are too many.
-    """
-    found, left = [], [pattern]
-    while left:
-        one = left.pop()
-        choice = _first_braces(one)
-        if choice is None:
-            found.append(one)
-        else:
-            before, parts, after = choice
-            left += [before + part + after for part in reversed(parts)]
-        if len(found) + len(left) > _MOST_BRACES:
-            raise RefusedLineError(f"{printable(pattern)} has too many braces for ringfence")
-    return found
-
-
-def _first_braces(pattern: str) -> tuple[str, list[str], str] | None:
-    """Return the text before the first braces, the parts between these, and the text after them."""
-    begin = _unescaped(pattern, "{", 0)
-    while begin >= 0:
-        depth, parts, at, last = 0, [], begin + 1, begin + 1
-        while at < len(pattern):
-            mark = pattern[at]
-            if mark == "\\":
-                at += 1
-            elif mark == "{":
-                depth += 1
-            elif mark in ",}" and not depth:
-                parts.append(pattern[last:at])
-                last = at + 1
-                if mark == "}":
-                    return pattern[:begin], parts, pattern[last:]
-            elif mark == "}":
-                depth -= 1
-            at += 1
-        begin = _unescaped(pattern, "{", begin + 1)
-    return None
-
-
-def _unescaped(text: str, mark: str, at: int) -> int:
-    while at < len(text) and text[at] != mark:
-        at += 2 if text[at] == "\\" else 1
-    return at if at < len(text) else -1
-
-
-def _for_fnmatch(pattern: str) -> str:
-    r"""Return a pattern of ``glob`` in the syntax of :mod:`fnmatch`, which has no ``\``."""
-    kept, at = "", 0
-    while at < len(pattern):
-        mark = pattern[at]
-        if mark == "\\" and at + 1 < len(pattern):
-            at += 1
-            kept += f"[{pattern[at]}]" if pattern[at] in "*?[" else pattern[at]
-        elif pattern.startswith("[^", at):
-            at += 1
-            kept += "[!"
-        else:
-            kept += mark
-        at += 1
-    return kept
-
-
 # -- the conditions of additions, ``[name](+type=endpoint&...)``
 
 _PLAIN = re.compile(rb"(\^?)([A-Za-z0-9_/ ,:@.-]*)(\$?)")
-"""The regular expressions of a condition that this module knows: text, ``.``, and anchors."""
+"""The regular expressions in a section's condition that ringfence knows: text, ``.``, and anchors."""
 
 
 @frozen
 class _Condition:
-    """One part of a condition: a regular expression for an option's name, and one for its value.
+    """One part of a section's condition: a regular expression for an option's name, one for its value.
 
     Neither has a repetition, so no text takes long.
     """
@@ -273,7 +201,7 @@ class _Condition:
     value: re.Pattern[bytes]
 
     def fits(self, section: LoadedSection) -> bool:
-        """Whether an option of the section has this name and this value."""
+        """Whether some option of ``section`` matches both the name and the value."""
         return any(self.name.search(name) and self.value.search(value) for name, value in section.options)
 
 
@@ -288,7 +216,7 @@ def _expression(text: bytes) -> re.Pattern[bytes]:
 
 @frozen
 class _Filter:
-    """A condition: all ``parts`` must fit.
+    """A condition in a line ``[name](+condition)`` that chooses a section: all ``parts`` must fit.
 
     ``templates``: templates may fit too. ``only``: only templates may fit. ``never``: nothing fits.
     """
@@ -299,7 +227,7 @@ class _Filter:
     never: bool = False
 
     def fits(self, section: LoadedSection) -> bool:
-        """Whether the condition fits a section."""
+        """Whether the condition fits ``section``."""
         if self.never or (section.template and not self.templates) or (self.only and not section.template):
             return False
         return all(part.fits(section) for part in self.parts)
@@ -309,7 +237,7 @@ _ANY = _Filter(templates=True)
 
 
 def _filter(text: bytes) -> _Filter:
-    """Parse a condition. Raise _UnknownConditionError for one that this module does not know.
+    """Parse a section's condition; raise _UnknownConditionError if ringfence does not know its form.
 
     An empty value is unknown too: Asterisk 16 refuses it, Asterisk 22 finds it in every value.
     """
@@ -340,10 +268,10 @@ def _shown(text: bytes) -> str:
 
 @define
 class ConfReader:
-    """Reads a file and its includes, and collects their sections.
+    """Reads a configuration file of Asterisk with its includes, and collects the sections.
 
     ``planned`` are contents that files will have, whatever they have now. ``as_asterisk``: this process has
-    the rights of Asterisk. A file that it cannot read, Asterisk cannot read.
+    the rights of Asterisk. So a file that it cannot read, Asterisk cannot read.
 
     After :meth:`read`, ``refused`` is the error for which Asterisk refuses all of these files, as
     ``FILE:LINE: why``; "" if it accepts them.
@@ -363,7 +291,7 @@ class ConfReader:
     _runs_programs: bool | None = None
 
     def read(self) -> None:
-        """Read the main file with its includes."""
+        """Read the main file with its includes into :attr:`sections`, :attr:`unread` and :attr:`refused`."""
         try:
             if not self._load([self.main], main=True):
                 self.refused = self.unread[-1].text if self.unread else f"{self.main}: it does not exist"
@@ -409,7 +337,7 @@ class ConfReader:
         return bool(count)
 
     def _end(self, where: str, why: str, *, main: bool) -> None:
-        """Record an error that ends a file."""
+        """Record an error at which Asterisk stops to read a file; ``main``: it is in the main file."""
         if main:
             self.refused = f"{where}: {why}"
             self._lose(where, f"{why}, so Asterisk refuses the file")
@@ -440,7 +368,7 @@ class ConfReader:
         return data
 
     def _line(self, line: bytes, here: LoadedSection | None) -> LoadedSection | None:
-        """Process a line, and return the section to which the next line belongs."""
+        """Process a line of the section ``here``; return the section to which the next line belongs."""
         if line.startswith(b"["):
             return self._section(line)
         if line.startswith(b"#"):
@@ -486,7 +414,7 @@ class ConfReader:
         return here
 
     def _added_to(self, name: bytes, condition: bytes) -> LoadedSection:
-        """Return the section to which an addition adds; a new one if its condition is unknown."""
+        """Return the section to which ``[name](+condition)`` adds; a new one if the condition is unknown."""
         try:
             return self._found(name, _filter(condition), name)
         except _UnknownConditionError:
@@ -499,7 +427,7 @@ class ConfReader:
         return new
 
     def _found(self, name: bytes, wanted: _Filter, shown: bytes) -> LoadedSection:
-        """Return the first section of a name that fits a condition. Every section has the empty name, too."""
+        """Return the first section named ``name`` ("" for any) that fits the condition ``wanted``."""
         for section in self._named.get(name.lower(), ()) if name else self.sections:
             self._spend(1 + len(section.options) * len(wanted.parts))
             if wanted.fits(section):
@@ -526,10 +454,10 @@ class ConfReader:
             here.options.append((name, value.strip(_BLANKS)))
 
     def _appended(self, here: LoadedSection, name: bytes, value: bytes) -> bool:
-        """Append to the last value of an option; return False if the section does not have the option.
+        """Append ``value`` to the option's last value; return False if the section does not have the option.
 
         Asterisk then replaces the *first* option of this name with the same value, or with any value if the
-        value was empty (``ast_variable_update``). It compares both without case.
+        value was empty (``ast_variable_update``). Asterisk compares both without case.
         """
         self._spend(1 + len(here.options))
         old = next((one for one in reversed(here.options) if one[0] == name), None)
@@ -588,7 +516,7 @@ class ConfReader:
         if text.endswith("/.") or (text.endswith("/") and any(mark in text for mark in "*?[{")):
             return [], False  # only a folder fits
         for one in expanded(text):
-            pattern = self.main.parent / _for_fnmatch(one)
+            pattern = self.main.parent / for_fnmatch(one)
             here = {path for path in self.planned if fnmatchcase(str(path), str(pattern))}
             here |= {*matching(pattern)}
             found += sorted(here)

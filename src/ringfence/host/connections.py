@@ -32,204 +32,46 @@ has room for more than 25 000 reports. ``MOST_REMEMBERED`` IPv6 addresses take 1
 """
 
 import asyncio
-import errno
 import math
-import os
 import socket
-import struct
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from ringfence.errors import HostError
-from ringfence.netlink.connection import NetlinkMessageError, frames, open_listener
+from ringfence.host.closed import Closed, ClosedSockets
 from ringfence.netlink.sock_diag import (
-    ATTRIBUTES,
-    BY_FAMILY,
     LISTENING,
-    NETLINK_SOCK_DIAG,
-    delivered_packets,
-    received_bytes,
     sockets,
-    tcp_info,
     unmapped,
 )
 from ringfence.values.event import Endpoint
 from ringfence.values.network import Address
 
-# -- closed TCP connections, as the kernel reports them (NETLINK_SOCK_DIAG, the destroy groups of TCP)
-#
-# The kernel sends one message when it frees a TCP socket. Observed on kernel 6.18, at the accepting end:
-#
-# ===============================================  =======================================================
-# what happens                                     what the kernel reports, and when
-# ===============================================  =======================================================
-# this host closes first                           one message, when the socket becomes a TIME_WAIT entry
-# the remote end closes first                      one message, at the last ACK
-# the remote end resets the connection             one message, but only when the program here closes its
-#                                                  descriptor; until then the list of sockets lacks it too
-# this host resets (SO_LINGER of 0 s)              one message without remote address and port
-# a TIME_WAIT entry ends                           nothing
-# a SYN without a completed handshake, also with   nothing: the kernel has a request and no socket
-# SYN cookies: the request expires, is reset, or
-# gets ACKs with a wrong number
-# a SYN with data or cookie request, while TCP     one message: the kernel makes a socket at the SYN
-# Fast Open demands no cookie
-# ===============================================  =======================================================
-#
-# Because of the last row, it must be checked whether the handshake was completed. ``tcpi_delivered`` (Linux
-# 4.18) counts the packets that the remote end has acknowledged; the SYN-ACK is the first of them. It is 0
-# if only a SYN came, whose source anyone can forge. It is 1 or more after every completed handshake, also
-# with SYN cookies.
-#
-# The kernel sends from a work queue, so a message may arrive some microseconds after the socket is gone
-# from the list of sockets. Sockets of other network namespaces, such as those of containers, are not
-# reported. Kernel 6.18 lets any user join the groups, so CAP_NET_ADMIN is only needed for the large receive
-# buffer.
-
-
-MOST_AT_ONCE = 256
-"""The maximum number of messages that one call reads. Otherwise many of them could block the event loop."""
-
-_GROUPS = (1, 3)  # SKNLGRP_INET_TCP_DESTROY, SKNLGRP_INET6_TCP_DESTROY (linux/sock_diag.h)
-_BUFFER = 8 << 20  # the kernel doubles it
-_DATAGRAM = 4096  # bytes; a message of the kernel has 380 (Linux 6.18)
-_MESSAGE = struct.Struct("=16xB3x2s2s16s16s")  # inet_diag_msg: family; ports and addresses, high byte first
-_NO_PORT = b"\0\0"
-_IPV4 = 4
-
-
-class Closed(NamedTuple):
-    """A closed connection. ``remote`` is the remote address, followed by two bytes of the remote port.
-
-    Ports are in network byte order. ``received`` is the number of bytes from the remote end; None if the
-    kernel does not report it.
-    """
-
-    local_port: bytes
-    remote: bytes
-    received: int | None = None
-
-
-class ClosedSockets:
-    """Reads the kernel's reports of closed TCP connections in this network namespace.
-
-    No method waits. An event loop can wait for the descriptor that :meth:`fileno` returns.
-    """
-
-    def __init__(self, buffer: int = _BUFFER) -> None:
-        self._buffer = buffer
-        self._kernel: socket.socket | None = None
-
-    def open(self) -> None:
-        """Open the netlink socket, and join the kernel's groups that report closed connections.
-
-        Raise HostError, with the fix, if the kernel refuses.
-        """
-        try:
-            self._kernel = open_listener(NETLINK_SOCK_DIAG, self._buffer, _GROUPS)
-        except OSError as error:
-            raise _refused(error) from error
-
-    def close(self) -> None:
-        """Close the socket."""
-        if self._kernel is not None:
-            self._kernel.close()
-            self._kernel = None
-
-    def fileno(self) -> int:
-        """Return the descriptor of the socket; -1 if it is closed."""
-        return self._kernel.fileno() if self._kernel is not None else -1
-
-    def read(self) -> tuple[list[Closed], bool, bool]:
-        """Return the closed connections, whether reports were lost, and whether more may be waiting."""
-        came: list[Closed] = []
-        lost = False
-        if self._kernel is None:
-            return came, lost, False
-        for _ in range(MOST_AT_ONCE):
-            try:
-                datagram = self._kernel.recv(_DATAGRAM)
-            except BlockingIOError:
-                return came, lost, False
-            except OSError as error:
-                # ENOBUFS means that reports were lost. No other error is expected here, but it counts as a
-                # loss too.
-                lost = True
-                if error.errno != errno.ENOBUFS:
-                    return came, lost, False
-                continue
-            closed = _parse(datagram)
-            if closed is None:
-                lost = True
-            elif closed.remote:
-                came.append(closed)
-        return came, lost, True
-
-
-def _parse(datagram: bytes) -> Closed | None:
-    """Return the connection that a message reports.
-
-    Return None if the message is invalid or lacks the count of delivered packets. The caller then counts the
-    report as lost. Return ``_NONE``, which the caller ignores, if the remote address is unknown or the
-    handshake was not completed.
-    """
-    try:
-        frame = next(frames(datagram), None)
-        if frame is None or frame.kind != BY_FAMILY or frame.end < ATTRIBUTES:
-            return None
-        family, local, port, _, address = _MESSAGE.unpack_from(datagram)
-        if port == _NO_PORT:  # the socket was listening, never connected, or reset by this host
-            return _NONE
-        info = tcp_info(datagram, frame)
-    except NetlinkMessageError:
-        return None
-    delivered = delivered_packets(info)
-    if not delivered:
-        return None if delivered is None else _NONE
-    packed = address[:_IPV4] if family == socket.AF_INET else unmapped(address)
-    return Closed(local, packed + port, received_bytes(info))
-
-
-_NONE = Closed(b"", b"")
-
-
-def _refused(error: OSError) -> HostError:
-    if error.errno == errno.EAFNOSUPPORT:
-        fix = "the unit's RestrictAddressFamilies= needs AF_NETLINK, as in the unit that is shipped"
-    elif error.errno in (errno.EPERM, errno.EACCES):
-        fix = "grant CAP_NET_ADMIN, as the unit does"
-    else:
-        fix = "`modprobe inet_diag tcp_diag` (in a container: on its host), then restart ringfence"
-    why = os.strerror(error.errno) if error.errno else str(error)
-    return HostError(f"cannot follow closed TCP connections (NETLINK_SOCK_DIAG): {why}; fix: {fix}")
-
-
 FRESH = 0.05
-"""The maximum age of the list of open connections, in seconds."""
+"""The maximum age of the kernel's list of open connections when it is used, in seconds."""
 
 SOON = 0.005
-"""The maximum age of the list, in seconds, if it lacks a queried connection, or has too few bytes of it."""
+"""The list's maximum age, in seconds, if it lacks a queried connection, or has too few bytes of it."""
 
 OLDEST = 0.5
-"""The maximum age of the list, in seconds, on a host with very many connections.
+"""The maximum age of the list of open connections, in seconds, if there are very many of them.
 
-It is less than the second for which a report waits for a connection that confirms it
+This is less than the second for which a report waits for a connection that confirms it
 (``detect/confirmation.py``).
 """
 
 REMEMBERED = 60.0
-"""Seconds for which a closed connection counts."""
+"""Seconds for which a closed connection can still confirm a log line."""
 
 MOST_REMEMBERED = 65_536
 """The maximum number of entries in each of three tables; the oldest entry is forgotten first.
 
 The tables have closed connections, the addresses that had one, and the connections whose bytes have confirmed
-a line.
+a log line.
 """
 
 _MOST_READINGS = 16
@@ -255,9 +97,9 @@ them are removed at once.
 
 _Received = Callable[[], int | None]
 _Row = tuple[int, bytes, Callable[[], bytes], _Received]
-"""A socket of the list: its state, its local port, and two functions.
+"""A TCP socket in the kernel's list: its state, its local port, and two functions.
 
-The first one returns its remote address and port, the second one its number of received bytes, or None.
+The first one returns the remote address and port, the second one the number of received bytes, or None.
 """
 
 _LISTS = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
@@ -276,8 +118,8 @@ class ConnectionTable:
     """The remote ends of the TCP connections to this host, open ones and recently closed ones.
 
     :meth:`follow` begins to read the kernel's reports of closed connections. Until then, and if that fails,
-    only the difference between two readings of the list shows them. ``lists``, if not None, are files like
-    ``/proc/net/tcp`` that are read instead of sock_diag.
+    only the difference between two readings of the kernel's list shows closed connections. ``lists``, if not
+    None, are files like ``/proc/net/tcp`` that are read instead of sock_diag.
     """
 
     def __init__(
@@ -308,7 +150,7 @@ class ConnectionTable:
 
     @property
     def error(self) -> str:
-        """The present error, with a fix if one is known; "" without an error."""
+        """Why connections cannot be read at present, with a fix if one is known; "" without an error."""
         return "; ".join(filter(None, [self._unread, self._unfollowed]))
 
     @asynccontextmanager
@@ -343,7 +185,7 @@ class ConnectionTable:
         self._known_from = math.inf
 
     def refresh(self, remote: Endpoint | None = None, length: int = 0) -> None:
-        """Ask the kernel for its reports and, if it is older than ``FRESH``, its list of connections.
+        """Read the kernel's reports and, if it is older than ``FRESH`` seconds, its list of connections.
 
         Read the list again if it lacks ``remote``, or has fewer than ``length`` unused bytes of it. Without
         ``remote`` the next look-up does this, if there is one: most ticks of the detector look up nothing,
@@ -364,7 +206,7 @@ class ConnectionTable:
             self._renew(now, SOON)  # the bytes of this line may be newer than the list
 
     def _update(self) -> None:
-        """Refresh the table if a tick has asked for it since the last look-up."""
+        """Refresh the table now if :meth:`refresh` has left that to the next look-up."""
         if self._outdated:
             self._outdated = False
             now = self._clock()
@@ -404,10 +246,10 @@ class ConnectionTable:
         return max([n for n in (opened and opened(), closed) if n is not None], default=None)
 
     def _unused(self, key: bytes) -> float:
-        """Return the number of bytes that came by a connection and have confirmed no line.
+        """Return how many bytes came by the connection ``key`` and have confirmed no log line.
 
-        If that is unknown, return 0 for an open connection that sock_diag listed, because sock_diag normally
-        reports the number. Otherwise return infinity.
+        If the number is unknown, return 0 for an open connection that sock_diag listed, because sock_diag
+        normally reports the number. Otherwise return infinity.
         """
         received = self._received(key)
         if received is None:
@@ -418,7 +260,8 @@ class ConnectionTable:
     def had_any(self, address: Address, now: float) -> bool | None:
         """Whether ``address`` has a connection from any port, or had one in the last 60 s.
 
-        Return None if that is unknown: the list is older than ``FRESH``, or :attr:`elsewhere` is true.
+        Return None if that is unknown: the list is older than ``FRESH`` seconds, or :attr:`elsewhere` is
+        true.
         """
         self._update()
         if self._open_from is None:
@@ -481,7 +324,7 @@ class ConnectionTable:
         self._reading_took = self._clock() - now
 
     def _renew_ports(self, listening: set[bytes], now: float) -> None:
-        """Record the listening ports.
+        """Record the ports on which this host listens by TCP.
 
         A port on which nothing listens any more counts for ``REMEMBERED`` seconds more, as its closed
         connections do.
@@ -496,7 +339,7 @@ class ConnectionTable:
         self._ports.update(dict.fromkeys(listening, math.inf))
 
     def _read(self) -> Iterator[_Row]:
-        """Read the kernel's list of sockets, including the listening sockets."""
+        """Yield the TCP sockets of this host from the kernel, including listening ones."""
         self._unread = ""
         if self._lists is None:
             try:
@@ -509,7 +352,7 @@ class ConnectionTable:
             yield from self._listed(self._lists)
 
     def _listed(self, lists: Iterable[Path]) -> Iterator[_Row]:
-        """Read the lists in ``/proc``."""
+        """Yield the TCP sockets in ``lists``, files like ``/proc/net/tcp``."""
         for path in lists:
             try:
                 lines = path.read_bytes().split(b"\n")
@@ -526,7 +369,7 @@ class ConnectionTable:
 
 
 class _Past:
-    """Recently closed connections, by remote address and port (an *end*), and by remote address alone."""
+    """TCP connections closed in the last 60 s, by remote address and port (*end*), and by address alone."""
 
     def __init__(self) -> None:
         self._ends: OrderedDict[bytes, float] = OrderedDict()
@@ -534,18 +377,18 @@ class _Past:
         self._addresses: OrderedDict[bytes, float] = OrderedDict()
 
     def has(self, end: bytes, now: float) -> bool:
-        """Whether this address and port had a connection within the last 60 s."""
+        """Whether a connection of ``end`` (packed address and port) was closed within the last 60 s."""
         return now - self._ends.get(end, -math.inf) < REMEMBERED
 
     def received(self, end: bytes) -> int | None:
-        """Return the number of bytes that came by the last closed connection of a remote address and port.
+        """Return how many bytes came by the last closed connection of ``end`` (packed address and port).
 
-        Return None if it is unknown.
+        Return None if the number is unknown.
         """
         return self._received.get(end)
 
     def had_any(self, address: bytes, now: float) -> bool:
-        """Whether this address had a connection within the last 60 s, from any port."""
+        """Whether a connection of ``address`` (packed), from any port, was closed within the last 60 s."""
         return now - self._addresses.get(address, -math.inf) < REMEMBERED
 
     def add(self, ended: Iterable[Closed], at: float) -> bool:
@@ -566,7 +409,7 @@ class _Past:
 
 
 def _remember(table: OrderedDict[bytes, float], key: bytes, at: float) -> bool:
-    """Add an entry as the newest, and forget the expired ones.
+    """Store the time ``at`` under ``key`` as the newest entry, and forget entries older than 60 s.
 
     Return False if an entry that has not expired was forgotten too, because there are too many.
     """
@@ -581,7 +424,7 @@ def _remember(table: OrderedDict[bytes, float], key: bytes, at: float) -> bool:
 
 
 def _asked(family: socket.AddressFamily, states: int) -> Iterator[_Row]:
-    """Yield the sockets of an IP version that are in ``states`` (one bit each).
+    """Yield the TCP sockets of an IP version that are in ``states`` (one bit each), from sock_diag.
 
     Raise OSError if the kernel cannot list them.
     """

@@ -108,7 +108,7 @@ def servers(proc: Path = PROC) -> Iterator[Server]:
 
 
 def is_console(command: tuple[str, ...]) -> bool:
-    """Whether a command line starts a remote console (``asterisk -rvvv``)."""
+    """Whether the command line of an Asterisk starts a remote console (``asterisk -rvvv``), not a server."""
     if not command or Path(command[0]).name == "rasterisk":
         return bool(command)
     try:
@@ -190,8 +190,8 @@ def _program(folder: Path, root_user: int) -> str | None:
 def _within(path: Path, root: Path) -> Path:
     """Return a program's path as its process sees it.
 
-    The kernel shows it as seen from the reader, if the process has only another root folder (chroot). In
-    another mount namespace, it is the path within that namespace.
+    The kernel shows the path as seen from the reader, if the process has only another root folder (chroot).
+    In another mount namespace, the kernel shows the path within that namespace.
     """
     top = root.readlink()
     return Path("/") / path.relative_to(top) if path.is_relative_to(top) else path
@@ -204,7 +204,7 @@ def _is_of(state: os.stat_result, user: int) -> bool:
 def _root_user(folder: Path) -> int:
     """Return the user of this host who is root in the user namespace of a process. ``folder`` is /proc/PID.
 
-    It is 0 too if a user other than root has made that namespace: everybody may make one and be root there.
+    Return 0 too if a user other than root has made that namespace: everybody may make one and be root there.
     """
     try:
         if is_same(folder / "ns/user", folder.parent / "self/ns/user"):
@@ -223,7 +223,7 @@ def _root_user(folder: Path) -> int:
 
 
 TIMEOUT = 5.0
-"""The time limit for an answer in seconds."""
+"""The time limit in seconds for an answer of Asterisk's console."""
 MAX_BYTES = 4 * 1024 * 1024
 NO_COMMAND = "No such command '"
 
@@ -243,7 +243,7 @@ class Console(Protocol):
         """Why the console cannot be used; "" until a problem is known."""
 
     def show(self, what: str) -> str | None:
-        """Return the output of the command ``what``.
+        """Return the output of Asterisk's console command ``what``, such as ``sip show peers``.
 
         Return None if Asterisk does not know the command or does not answer.
         """
@@ -256,7 +256,7 @@ class NoConsole:
     problem: str
 
     def show(self, _what: str) -> None:
-        """Return None: there is no answer."""
+        """Return None: this Asterisk cannot be asked."""
 
 
 class SocketConsole:
@@ -274,7 +274,7 @@ class SocketConsole:
         self.problem = ""
 
     def show(self, what: str) -> str | None:
-        """Return the output of the command ``what``; None if Asterisk does not know it or does not answer.
+        """Return the output of a console command; None if Asterisk does not know it or does not answer.
 
         After a problem, such as a timeout, no further command is sent, because each would fail in the same
         way.
@@ -297,7 +297,7 @@ class SocketConsole:
         return None
 
     def _connected(self) -> socket.socket:
-        """Return a connection to the control socket. Raise OSError if it does not belong to this Asterisk."""
+        """Return a connection to Asterisk's control socket; raise OSError if another process owns it."""
         path = control_socket(self._pid, self._proc)
         if path is None:
             raise OSError("it has no control socket (asterisk.ctl)")
@@ -349,7 +349,7 @@ def local_console(folder: Path, proc: Path = PROC) -> SocketConsole | NoConsole:
 
 
 def control_socket(pid: int, proc: Path = PROC) -> Path | None:
-    """Return the path of a process's control socket, within its own root folder; None if it has none."""
+    """Return the path of the control socket of Asterisk's process ``pid``, in its root folder, or None."""
     own = sockets_of(pid, proc)
     try:
         with (proc / str(pid) / "net/unix").open("rb") as file:
@@ -367,7 +367,7 @@ def control_socket(pid: int, proc: Path = PROC) -> Path | None:
 
 
 def _answer(connection: socket.socket, command: str, timeout: float) -> bytes:
-    """Send a command, and return all that Asterisk sends until it closes the connection."""
+    """Send a console command; return all bytes that Asterisk sends until it closes the connection."""
     deadline = time.monotonic() + timeout
     connection.sendall(b"cli quit after " + command.encode() + b"\0")
     data = bytearray()
@@ -387,7 +387,7 @@ def _answer(connection: socket.socket, command: str, timeout: float) -> bytes:
 
 
 def _output(data: bytes) -> str:
-    """Return the output of the command: what follows Asterisk's greeting, without lines of its log."""
+    """Return a console command's output in ``data``: what follows the greeting, without lines of the log."""
     _, _, rest = data.partition(b"\n")
     kept = [line for line in rest.split(b"\n") if not line or line[0] < _LOG_LINE]
     return b"\n".join(kept).replace(b"\0", b"").decode("utf-8", "replace")

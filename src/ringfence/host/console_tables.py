@@ -23,7 +23,7 @@ _SETTING = re.compile(r"  ([^:]{1,40}):[ \t]+(\S.*)")
 
 @frozen
 class Trunk:
-    """A remote party that Asterisk identifies by address alone: Asterisk's name for it, and its network."""
+    """A trunk: Asterisk identifies it by address alone. It has Asterisk's name and a network."""
 
     name: str
     network: Network

@@ -32,7 +32,7 @@ MAX_BYTES = 8 * 1024 * 1024
 _SECRET_NAME = re.compile(r"secret|token|passw|pwd|\bpass|pass\b", re.IGNORECASE)
 _MASK = "********"
 _SHORTEST = 4
-"""Characters: a shorter password is masked only where it is set, because it may be a common word."""
+"""A password of fewer characters is masked only where it is set, because it may be a common word."""
 _NO_SECRET = re.compile(r"[ +-]?(?:secret|token)_file\s*=.*")
 
 
@@ -70,7 +70,7 @@ class FileChange:
     secret: bool = False
 
     def apply(self) -> None:
-        """Write the file; raise SetupError if that fails."""
+        """Write the new content, mode and owners of the file; raise SetupError if that fails."""
         write_file(self.path, self.after)
 
     def shown(self) -> Iterator[str]:
@@ -192,7 +192,7 @@ def remove_file(path: Path) -> None:
 
 
 def remove_rest(path: Path) -> None:
-    """Remove what a killed run left beside a file or folder: its new version without the final name.
+    """Remove the unfinished new version of ``path`` that a killed run left beside it.
 
     Raise SetupError if that fails.
     """
@@ -218,7 +218,7 @@ def remove_folder(path: Path) -> None:
 
 
 def remove_tree(path: Path, chosen: Callable[[str], bool]) -> None:
-    """Remove files and folders of the chosen names from a folder, with all that is in them.
+    """Remove from a folder the files and folders whose names ``chosen`` accepts, with their contents.
 
     Raise OSError if that fails. Links are removed, not their targets.
     """
@@ -238,7 +238,7 @@ def set_folder(path: Path, state: FolderState) -> None:
 
 
 def _make_folder(folder: Folder, name: str, state: FolderState) -> None:
-    """Make a folder. It gets its final name last, so a kill never leaves this name with wrong rights."""
+    """Make a folder, which gets its name last: a killed run never leaves this name with wrong rights."""
     new = temporary(name)
     _rmdir(folder, new)
     with folder.acting() as descriptor:
@@ -287,7 +287,7 @@ def _write(folder: Folder, name: str, state: FileState) -> None:
 def _require_owner(folder: Folder, opened: int) -> None:
     """Raise OSError unless an opened file or folder belongs to the user of the folder that contains it.
 
-    That user may have put another one in its place, to have root change its rights.
+    That user may have put another file in its place, to have root change its rights.
     """
     state = os.fstat(opened)
     linked = stat.S_ISREG(state.st_mode) and state.st_nlink != 1
@@ -322,7 +322,7 @@ def sync_folder(path: Path) -> None:
 
 
 def masked(line: str) -> str:
-    """Return a line of a configuration file. If it sets a password, the password is replaced by ``*``.
+    """Return a line of a configuration file, with ``*`` in place of a password that it sets.
 
     That holds for comments too: an administrator disables a line, and the password is still in use elsewhere.
     """
@@ -360,7 +360,7 @@ def _rights(state: FolderState) -> str:
 
 
 def _closed_to(path: Path) -> str:
-    """Return a text: which user may not read a file of Asterisk, and the fix; "" if this is not the cause.
+    """Return which user may not read a file of Asterisk, and the fix; "" if rights are not the cause.
 
     The user may have made the file a link to any other file, so the fix does not follow links.
     """

@@ -7,9 +7,10 @@ _MOST_BYTES = 1 << 20
 
 
 def knows_host(name: str, hosts: Path, nsswitch: Path) -> bool:
-    """Whether ``name`` needs no name server.
+    """Whether this host finds the host name ``name`` without a name server.
 
-    ``hosts`` has the names that are known without a name server. ``nsswitch`` has the ways of a look-up.
+    ``hosts`` is a file like ``/etc/hosts``, ``nsswitch`` one like ``/etc/nsswitch.conf``, with the ways of a
+    look-up.
     """
     ways = next((words for words in _words_in(nsswitch) if words[:1] == ["hosts:"]), [])
     known = {word.lower() for words in _words_in(hosts) for word in words[1:]}
@@ -22,7 +23,7 @@ def hosts_line(name: str) -> str:
 
 
 def _words_in(path: Path) -> list[list[str]]:
-    """Return the words of each line of a small file, without comments; none if it cannot be read."""
+    """Return the words of each line of a small file, without comments; [] if it cannot be read."""
     try:
         with path.open("rb") as file:
             text = file.read(_MOST_BYTES).decode("utf-8", "replace")

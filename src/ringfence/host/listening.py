@@ -56,7 +56,8 @@ class ListeningPorts(NamedTuple):
     """The ports that Asterisk listens on, separately for UDP and TCP, each sorted.
 
     Either tuple may be empty, for example if Asterisk has not loaded all modules yet. ``sip``, ``sips`` and
-    ``other`` are those TCP ports that answered in SIP, in SIP by TLS, and otherwise. No port is in two.
+    ``other`` are those TCP ports that answered in SIP, in SIP by TLS, and otherwise. No port is in two of
+    these three.
     """
 
     udp: tuple[int, ...]
@@ -74,7 +75,7 @@ def find_ports(
     Return None if that cannot be determined: Asterisk does not run here (in a container, on another host), it
     runs as root and ``/proc`` is hidden, or only the manager interface listens yet. ``ami_port`` is the port
     of the manager interface on this host, None if it is elsewhere. ``folder`` has Asterisk's configuration
-    files. ``speeches`` asks the sockets what they speak; None: they are not asked.
+    files. ``speeches`` asks the sockets what they speak; None: the sockets are not asked.
     """
     try:
         tcp, udp = listening_sockets(socket.IPPROTO_TCP), listening_sockets(socket.IPPROTO_UDP)
@@ -104,7 +105,7 @@ def _asked(
     left_out: set[int],
     speeches: Speeches,
 ) -> ListeningPorts:
-    """Return the ports with what they speak, and with those of ``left_out`` (UDP) that speak SIP."""
+    """Return ``found`` with the protocols of TCP ports, and UDP ports of ``left_out`` that speak SIP."""
     alone = {port for port in left_out if port ^ 1 not in left_out}
     listeners = [
         *(_listening_socket(row, Transport.TCP) for row in tcp if port_of(row.local_port) != ami_port),
@@ -136,8 +137,9 @@ def find_users(ami_ports: Iterable[int], proc: Path = PROC) -> frozenset[int]:
     """Return the users of Asterisk's sockets, in this network namespace; empty if they are unknown.
 
     These are the users that listen on the manager interfaces' ports ``ami_ports``. If nothing listens there,
-    they are the users of the sockets of visible processes named ``asterisk``, or else the user of that name,
-    if it has a SIP socket. If two users listen on one port, at different addresses, the users are unknown.
+    the result is the users of the sockets of visible processes named ``asterisk``, or else the user of that
+    name, if it has a SIP socket. If two users listen on one port, at different addresses, the users are
+    unknown.
     """
     try:
         tcp = listening_sockets(socket.IPPROTO_TCP)
@@ -157,7 +159,7 @@ def find_users(ami_ports: Iterable[int], proc: Path = PROC) -> frozenset[int]:
 
 
 def find_proxy_users(proc: Path = PROC) -> frozenset[int]:
-    """Return the users of the sockets of SIP proxies that listen now, and those that are named like them.
+    """Return the users of the sockets on which SIP proxies listen now, and the users named like proxies.
 
     A proxy may open its sockets as root, and accept connections as another user.
     """
@@ -177,7 +179,7 @@ def find_proxy_sockets(proc: Path = PROC) -> frozenset[Endpoint]:
 
 
 def _proxy_rows(proc: Path) -> list[tuple[Transport, Socket]]:
-    """Return the listening sockets of SIP proxies."""
+    """Return transport and socket of each listening socket of SIP proxies (Kamailio and others)."""
     own = {
         inode for name in PROXIES for process in processes(name, proc) for inode in sockets_of(process, proc)
     }
@@ -202,7 +204,7 @@ def _user(name: str) -> int | None:
 def listening_sockets(
     protocol: int, families: Iterable[socket.AddressFamily] = (socket.AF_INET, socket.AF_INET6)
 ) -> list[Socket]:
-    """Return the sockets of these IP versions that listen (TCP), or are not connected (UDP).
+    """Return the sockets of ``protocol`` that listen (TCP), or are not connected (UDP), by ``families``.
 
     The local address has the length of its IP version.
     Raise OSError if the kernel has no list of this protocol.

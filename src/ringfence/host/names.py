@@ -44,7 +44,7 @@ _State = tuple[int, int, int, int]
 
 
 class HostsFile:
-    """The content of the file ``path``. ``reads`` counts how often it was parsed."""
+    """The names and addresses in a file like ``/etc/hosts``. ``reads`` counts how often it was parsed."""
 
     def __init__(self, path: Path = HOSTS_FILE) -> None:
         self.reads = 0
@@ -102,12 +102,12 @@ FIRST_RETRY = 2.0
 SERVICES = ("_sip._udp", "_sip._tcp", "_sips._tcp")
 
 Answers = Mapping[str, frozenset[Network]]
-"""The addresses of each name, as networks of one address."""
+"""The addresses of each host name, as networks of one address."""
 
 
 @frozen
 class ResolvedNames:
-    """The addresses of a name, as networks of one address, and the seconds for which they are valid.
+    """The addresses of a host name, as networks of one address, and the seconds for which they are valid.
 
     ``trouble`` is why the addresses may be incomplete; "" if they are complete.
     """
@@ -119,7 +119,7 @@ class ResolvedNames:
 
 @define
 class _Name:
-    """A followed name. ``due`` is the time of its next query (of the event loop's clock).
+    """A host name that is followed. ``due`` is the time of its next query (of the event loop's clock).
 
     ``waited`` is the latest pause after a failure in seconds, and ``trouble`` the present failure ("" if
     none). ``found`` is the number of addresses in the latest answer, before it was cut to ``MOST_ADDRESSES``.
@@ -132,7 +132,7 @@ class _Name:
 
 
 class Names:
-    """Resolves the names that parts of the daemon want, and follows their changes.
+    """Resolves the host names that parts of the daemon want, and follows changes of their addresses.
 
     ``known`` are the answers of an earlier run of the daemon. They are valid until there are new ones.
     ``nameservers`` (addresses) and ``port`` replace the DNS servers that this host has configured.
@@ -163,12 +163,12 @@ class Names:
 
     @property
     def answers(self) -> Answers:
-        """The known addresses of each name."""
+        """The known addresses of each followed host name."""
         return dict(self._answers)
 
     @property
     def alarms(self) -> list[Alarm]:
-        """The present alarms about names."""
+        """The present alarms about host names, such as one that cannot be resolved."""
         alarms = []
         for name, mine in sorted(self._names.items()):
             if mine.trouble:
@@ -194,7 +194,7 @@ class Names:
         self._told.set()
 
     async def run(self, changed: Callable[[Answers], object]) -> None:
-        """Resolve names until cancelled; call ``changed`` with all answers when one changes."""
+        """Resolve host names until cancelled; call ``changed`` with all addresses when one changes."""
         loop = asyncio.get_running_loop()
         while True:
             self._told.clear()
@@ -222,7 +222,7 @@ class Names:
                 group.create_task(ask(name))
 
     def _take(self, name: str, found: ResolvedNames) -> bool:
-        """Record a result; return whether the answers changed."""
+        """Record the result of resolving ``name``; return whether its addresses changed."""
         mine = self._names.get(name)
         if mine is None:
             return False  # no part of the daemon wants this name any more
@@ -309,7 +309,7 @@ def _resolver(nameservers: Sequence[str], port: int) -> "Resolver | None":
 
 
 async def _reply(resolver: "Resolver", name: str, kind: str, patience: float) -> _Reply:
-    """Send one query; return the response. After a failure, return a reply with ``trouble`` only."""
+    """Send one DNS query of the type ``kind``; return the reply, with ``trouble`` only after a failure."""
     import dns.exception  # noqa: PLC0415 - loaded where a name is followed
     import dns.name  # noqa: PLC0415
     import dns.resolver  # noqa: PLC0415
@@ -339,7 +339,7 @@ def _servers(answer: "Answer") -> frozenset[str]:
 
 
 def _networks(texts: Iterable[str]) -> frozenset[Network]:
-    """Parse addresses. Unspecified, loopback and multicast addresses are left out."""
+    """Parse addresses as networks; leave out unspecified, loopback and multicast addresses."""
     networks: set[Network] = set()
     for text in texts:
         with suppress(ValueError):

@@ -41,7 +41,7 @@ _WRITABLE = stat.S_IWGRP | stat.S_IWOTH
 
 @define
 class Folder:
-    """An open folder. ``user`` is the user with whose rights its files are used; None for this process's.
+    """An open folder. Its files are used with the rights of ``user``; None: with this process's own.
 
     ``links``: links in this folder are followed.
     """
@@ -52,7 +52,7 @@ class Folder:
 
     @contextmanager
     def acting(self) -> Iterator[int]:
-        """Run the block with the rights for this folder, and yield the folder's descriptor."""
+        """Run the block with the rights of this folder's user, and yield the folder's descriptor."""
         if self.user is None:
             yield self.descriptor
             return
@@ -60,7 +60,7 @@ class Folder:
             yield self.descriptor
 
     def state(self, name: str) -> os.stat_result:
-        """Return the state of a file in this folder; a link itself is meant, not its target."""
+        """Return the state of a file in this folder; of a link, that of the link itself."""
         with self.acting() as descriptor:
             return os.stat(name, dir_fd=descriptor, follow_symlinks=False)
 
@@ -121,7 +121,7 @@ def names_in(path: Path) -> list[str]:
 
 
 def exists(path: Path) -> bool:
-    """Whether a path names anything. True too if this cannot be known: then reading it has the reason."""
+    """Whether ``path`` exists; True too if this cannot be known, and an attempt to read it has the reason."""
     try:
         with opened_parent(path) as (folder, name):
             folder.state(name)
@@ -131,7 +131,7 @@ def exists(path: Path) -> bool:
 
 
 def may_change(path: Path) -> bool:
-    """Whether the rights that count for a folder allow new files in it. True too if it does not exist."""
+    """Whether the user of a folder may make files in it; True too if the folder does not exist."""
     try:
         with opened_folder(path) as folder:
             user, state = folder.user, os.fstat(folder.descriptor)
@@ -167,7 +167,7 @@ def _fits(name: str, part: str) -> bool:
 
 
 class _Walk:
-    """The way to a file, one name after the other. With ``whole``, the last name is a folder to open too."""
+    """Opens the folders on the way to a file one by one. ``whole``: the last name is a folder to open too."""
 
     def __init__(self, path: Path, root: int | None, *, whole: bool = False) -> None:
         if "\0" in str(path):
@@ -207,7 +207,7 @@ class _Walk:
             self.name = self._inside(part)
 
     def _inside(self, part: str) -> str:
-        """Return ``part``; of the root folder, the folder itself for ``..``, as in a chroot."""
+        """Return the name ``part``, but in the root folder that folder itself for ``..``, as in a chroot."""
         if part == ".." and os.path.samestat(os.fstat(self.folder.descriptor), os.fstat(self._root)):
             return "."
         return part
@@ -218,7 +218,7 @@ class _Walk:
         self._check()
 
     def _check(self) -> None:
-        """Choose the rights for everything below the present folder."""
+        """Choose with whose rights everything below the present folder is used: those of its owner."""
         if os.geteuid() != 0 or self._strayed:
             return
         state = os.fstat(self.folder.descriptor)

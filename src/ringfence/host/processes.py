@@ -11,14 +11,14 @@ from pathlib import Path
 
 PROC = Path("/proc")
 SECONDS = 60
-"""The longest time that a program of :func:`run_program` may run."""
+"""The longest time that a program of :func:`run_program` may run, in seconds."""
 
 _LONGEST = 15  # characters: the kernel cuts a process's name (TASK_COMM_LEN)
 _SOCKET = re.compile(r"socket:\[([0-9]{1,20})\]")
 
 
 def processes(name: str, proc: Path = PROC) -> Iterator[int]:
-    """Yield the process ids of visible programs with this name, in all network namespaces."""
+    """Yield the ids of visible processes whose program has this name, in all network namespaces."""
     wanted = name[:_LONGEST].encode() + b"\n"
     try:
         folders = [folder for folder in proc.iterdir() if folder.name.isdecimal()]
@@ -58,7 +58,7 @@ def sockets_of(process: int, proc: Path = PROC) -> frozenset[int]:
 
 
 def run_program(*command: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[bytes]:
-    """Run a program without input, with a limit of time; raise OSError or TimeoutExpired.
+    """Run a program without input for ``SECONDS`` at most; raise OSError or TimeoutExpired.
 
     A program without a folder is searched in PATH, so only commands that root types may name one.
     """

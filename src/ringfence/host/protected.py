@@ -34,14 +34,14 @@ UPSTREAM = (
     Path("/run/NetworkManager/no-stub-resolv.conf"),
     Path("/run/dnsmasq/resolv.conf"),
 )
-"""Files that list the servers which a DNS server on this host queries."""
+"""Files that list the DNS servers which a DNS server on this host itself queries."""
 
 _REASON = "a DNS resolver of this host"
 _MOST_BYTES = 64 * 1024
 
 
 def read_resolvers(path: Path = RESOLV_CONF, upstream: Sequence[Path] = UPSTREAM) -> dict[Network, str]:
-    """Return the resolvers, each with its role; raise HostError if they cannot be read.
+    """Return the DNS servers of this host, each with its role; raise HostError if they cannot be read.
 
     Servers on this host itself are left out, but the servers that they query are included. If the file does
     not exist, there are no resolvers.
@@ -88,7 +88,7 @@ def _servers(path: Path) -> Iterator[Address]:
 
 SESSIONS = Path("/run/systemd/sessions")
 MOST = 1_000
-"""The maximum number of sessions that are read. A user may open any number of them."""
+"""The maximum number of login sessions that are read. A user may open any number of them."""
 
 _LIBRARY = "libsystemd.so.0"
 # Sessions that are closing do not count, nor do login screens.
@@ -134,7 +134,7 @@ def _systemd(library: str) -> ctypes.CDLL | None:
 
 
 def _sessions(systemd: ctypes.CDLL) -> Iterator[bytes]:
-    """Yield the names of the first ``MOST`` sessions. The memory of libsystemd's list is freed."""
+    """Yield the names of the first ``MOST`` login sessions, and free the memory of libsystemd's list."""
     names = ctypes.POINTER(ctypes.c_void_p)()
     count = systemd.sd_get_sessions(ctypes.byref(names))
     if count < 0:
@@ -145,7 +145,7 @@ def _sessions(systemd: ctypes.CDLL) -> Iterator[bytes]:
 
 
 def _remote(systemd: ctypes.CDLL, session: bytes) -> Network | None:
-    """Return the address of the remote host of a session.
+    """Return the address of the remote host of a login session.
 
     Return None for a local session, a session that is closing, and a login screen.
     """
@@ -177,7 +177,7 @@ def _user(uid: int) -> str:
 
 
 def _text(systemd: ctypes.CDLL, what: str, session: bytes) -> bytes:
-    """Return the property ``what`` of a session; b"" if the session lacks it or has ended."""
+    """Return the property ``what`` of a login session; b"" if the session lacks it or has ended."""
     answer = ctypes.c_void_p()
     if systemd[f"sd_session_get_{what}"](session, ctypes.byref(answer)) < 0:
         return b""
@@ -206,14 +206,14 @@ def _libc() -> ctypes.CDLL:
 
 
 LOOK_EVERY = 2.0
-"""Seconds between two readings of resolvers and logins."""
+"""Seconds between two readings of this host's DNS servers and remote logins."""
 
 Reasons: TypeAlias = Mapping[Network, str]
-"""Networks, each with its role (``the gateway of eth0``)."""
+"""Networks that must stay reachable, each with its role (``the gateway of eth0``)."""
 
 
 def read_protected(failed: Callable[[HostError], None] = lambda _error: None) -> Reasons:
-    """Return all protected networks: those of gateways, DNS resolvers and remote logins.
+    """Return the networks that must stay reachable: gateways, DNS servers and remote logins, with roles.
 
     ``failed`` is called with an error for each of these three parts that cannot be read. Do not call this
     function in a running event loop; use follow_protected there.
@@ -231,7 +231,7 @@ async def follow_protected(
     changed: Callable[[Reasons], None],
     failed: Callable[[HostError], None] = lambda _error: None,
 ) -> None:
-    """Call ``changed`` with all protected networks now and after each change, until cancelled.
+    """Call ``changed`` with all networks that must stay reachable, now and after changes, until cancelled.
 
     ``failed`` is called with each error of a part (gateways, resolvers or logins), and the last known
     networks of this part stay valid. A call of ``changed`` clears all errors. If some remain, ``failed`` is
@@ -245,9 +245,9 @@ async def follow_protected(
 
 
 class _Follower:
-    """Joins the three parts: gateways, resolvers and logins.
+    """Joins the networks that must stay reachable: of gateways, DNS servers and remote logins.
 
-    ``changed`` is not called before each part has been read or has failed.
+    ``changed`` is not called before each of these three parts has been read or has failed.
     """
 
     def __init__(self, changed: Callable[[Reasons], None], failed: Callable[[HostError], None]) -> None:
@@ -299,7 +299,7 @@ class _Follower:
 
 
 def _together(parts: list[Reasons]) -> Reasons:
-    """Return the networks of all parts, each with all its roles: a router is often gateway and resolver."""
+    """Return the networks of all ``parts``, each with all its roles: a router is often also DNS server."""
     reasons: dict[Network, list[str]] = {}
     for part in parts:
         for network, reason in part.items():

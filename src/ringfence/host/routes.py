@@ -41,9 +41,9 @@ _RECEIVE_BUFFER = 1 << 20  # some thousand messages
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
 
 READINGS = 6
-"""The maximum number of times that a dump is read, if it changes during each reading.
+"""The maximum number of times that a list of the kernel is read, if it changes during each reading.
 
-The pauses between them add up to 0.3 s.
+The pauses between the readings add up to 0.3 s.
 """
 _AGAIN = 0.01
 
@@ -62,10 +62,10 @@ async def follow(
     """Call ``read`` now and after each message of ``groups``, and ``changed`` if its result has changed.
 
     ``groups`` are multicast groups of rtnetlink, one bit each. This runs until cancelled. There are at least
-    ``apart`` seconds between two readings. ``failed`` is called with each error of the socket, and if a dump
-    changes during each of ``READINGS`` readings. In both cases the socket is opened again, after pauses that
-    grow. After an error, ``changed`` is called even with an unchanged result, to show that the error has
-    cleared. ``what`` names the data in error messages.
+    ``apart`` seconds between two readings. ``failed`` is called with each error of the socket, and if the
+    kernel's list changes during each of ``READINGS`` readings. In both cases the socket is opened again,
+    after pauses that grow. After an error, ``changed`` is called even with an unchanged result, to show that
+    the error has cleared. ``what`` names the data in error messages.
     """
     backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
     while True:
@@ -90,9 +90,9 @@ async def follow(
 
 
 def read_now(what: str, read: Callable[[IPRoute], Read]) -> Read:
-    """Return what ``read`` returns; raise HostError if it fails, or if the dump changes each time.
+    """Return what ``read`` returns; raise HostError if it fails, or if the kernel's list changes each time.
 
-    Do not call it in a running event loop (pyroute2 runs one of its own); use :func:`follow` there.
+    Do not call this in a running event loop (pyroute2 runs one of its own); use :func:`follow` there.
     """
     try:
         with IPRoute() as route:
@@ -127,9 +127,9 @@ def _changing(what: str) -> HostError:
 
 
 class _Mark:
-    """Notices if the kernel marks a dump as changed while it was read; ``is_set`` is then true.
+    """Shows whether the kernel marked its list as changed while it was read: then ``is_set`` is true.
 
-    The mark may be only in the message that ends a dump, and pyroute2 does not return that message. But
+    The mark may be only in the message that ends the list, and pyroute2 does not return that message. But
     pyroute2 calls ``marshal.get_parser`` with the flags of every message, so this class replaces that method.
     """
 
@@ -145,7 +145,7 @@ class _Mark:
 
 
 async def _burst(route: AsyncIPRoute) -> None:
-    """Wait for a message, and then until no other one follows within ``_SETTLE`` seconds.
+    """Wait for a message of rtnetlink, and then until no other one follows within ``_SETTLE`` seconds.
 
     The second wait takes at most ten times ``_SETTLE``.
     """
@@ -193,7 +193,7 @@ async def _read_addresses(route: AsyncIPRoute) -> frozenset[Network]:
 
 
 def _networks(messages: Iterable[Any]) -> frozenset[Network]:
-    """Return the addresses of this host: IFA_LOCAL if a message has it, else IFA_ADDRESS.
+    """Return this host's addresses in rtnetlink messages: IFA_LOCAL if a message has it, else IFA_ADDRESS.
 
     On a point-to-point link, IFA_ADDRESS is the remote end.
     """
@@ -246,7 +246,7 @@ def _read_networks(route: IPRoute) -> dict[Network, str]:
 
 
 def networks_from(messages: Iterable[Any]) -> dict[Network, str]:
-    """Return the private destinations of routes, each with the name of its interface.
+    """Return the private destinations of routes (rtnetlink messages), each with its interface's name.
 
     A network that lies within another network of the result is left out.
     """
@@ -293,7 +293,7 @@ def _name_of_link(index: int | None) -> str:
 
 
 BRIDGES_APART = 1.0
-"""Minimum seconds between two readings."""
+"""Minimum seconds between two readings of the container bridges."""
 
 _BRIDGES = "the bridges of containers"
 _GROUPS = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR
@@ -312,7 +312,7 @@ async def follow_containers(
 
 @frozen
 class _Link:
-    """A network interface.
+    """A network interface, as rtnetlink lists it.
 
     ``master`` is the bridge (or bond, or VRF) that has this link as a port; None if there is none.
     ``leads_away``: the link is a veth whose other end is in another network namespace.
@@ -393,7 +393,7 @@ def _host_network(message: Any) -> _HostNetwork:  # noqa: ANN401 - pyroute2 has 
 
 
 GATEWAYS_APART = 5.0
-"""Minimum seconds between two readings."""
+"""Minimum seconds between two readings of the gateways."""
 
 _GATEWAYS = "the gateways of this host"
 _TABLES = (254, 253)  # main, default
@@ -429,7 +429,7 @@ def _read_gateways(route: IPRoute) -> dict[Network, str]:
 
 
 def _gateways(messages: Iterable[Any]) -> dict[Network, str]:
-    """Return the gateways of routes, each described by the interfaces of all its routes."""
+    """Return the gateways of routes (rtnetlink messages), each described by the interfaces of its routes."""
     links: dict[Network, set[str]] = {}
     for message in messages:
         for hop in (message, *(message.get("multipath") or ())):
@@ -444,7 +444,7 @@ def _gateways(messages: Iterable[Any]) -> dict[Network, str]:
 
 
 def _next_hops(hop: Any) -> Iterator[str]:  # noqa: ANN401 - pyroute2 has no types
-    """Yield the address of a next hop: RTA_GATEWAY, or RTA_VIA if its IP version is not that of the route."""
+    """Yield the gateway of a route's next hop: RTA_GATEWAY, or RTA_VIA if it has another IP version."""
     attributes = dict(hop["attrs"]) if "attrs" in hop else {}
     gateway, via = attributes.get("RTA_GATEWAY"), attributes.get("RTA_VIA")
     if gateway:

@@ -28,11 +28,11 @@ from ringfence.values.event import Transport
 from ringfence.values.network import Address
 
 BANNER_SECONDS = 0.1
-"""Seconds in which the manager interface speaks first."""
+"""How long a server may take to send a banner before it is asked, as AMI does (seconds)."""
 ANSWER_SECONDS = 1.0
 DATAGRAM_SECONDS = 0.3
 MOST_ASKED = 32
-"""The number of sockets of a protocol that are asked in one look."""
+"""The maximum number of sockets, of TCP and of UDP, that one :meth:`Speeches.look` asks."""
 MOST_KNOWN = 4_096
 _LONGEST_PAUSE = 7
 """A socket that did not answer is asked again after 1, 2, 4 … 128 looks: Asterisk may be starting."""
@@ -45,11 +45,11 @@ _BYE = (
 _IPV4 = 4
 _SIP, _OTHERS = b"SIP/2.0 ", (b"HTTP/", b"Asterisk Call Manager")
 _WANTS_CERTIFICATE = {"SSLV3_ALERT_HANDSHAKE_FAILURE", "TLSV13_ALERT_CERTIFICATE_REQUIRED"}
-"""How a server ends a handshake without the certificate that it demands of clients. No web server does so."""
+"""The errors with which a TLS server refuses a client without a certificate. No web server does so."""
 
 
 class Speech(enum.Enum):
-    """The protocol in which a socket answered a BYE."""
+    """The protocol in which a listening socket answered a SIP BYE."""
 
     SIP = "SIP"
     SIPS = "SIP by TLS"
@@ -57,7 +57,7 @@ class Speech(enum.Enum):
 
 
 class ListeningSocket(NamedTuple):
-    """A socket that listens; ``inode`` distinguishes it from an earlier one at the same address."""
+    """A listening socket; ``inode`` distinguishes it from an earlier one at the same address and port."""
 
     address: Address
     port: int
@@ -67,7 +67,7 @@ class ListeningSocket(NamedTuple):
 
 @define
 class _Asked:
-    """The protocol of a socket, if it is known, and the number of the look that asks the socket again."""
+    """A listening socket's protocol, None if unknown; ``due`` is the number of the look that asks again."""
 
     inode: int
     speech: Speech | None = None
@@ -77,7 +77,7 @@ class _Asked:
 
 @define
 class Speeches:
-    """The protocols of the sockets of this host. Each socket is asked until it has answered."""
+    """Finds out which protocol each listening socket of this host speaks, by asking until it answers."""
 
     _heard: dict[tuple[Address, int, Transport], _Asked] = field(factory=dict)
     _look: int = 0
@@ -88,7 +88,7 @@ class Speeches:
         """Ask the sockets that have not answered yet, and return what each one speaks, if that is known.
 
         A socket that took the place of another one counts as the earlier one until it answers. ``clear`` are
-        the ports that are asked in clear first. This takes some seconds if a socket does not answer.
+        the ports that are asked without TLS first. This takes some seconds if a socket does not answer.
         """
         self._look += 1
         present, first = list(listeners), set(clear)
@@ -117,7 +117,7 @@ class Speeches:
         heard.due = self._look + (1 << min(heard.tries - 1, _LONGEST_PAUSE))
 
     def _forget(self, present: Iterable[ListeningSocket]) -> None:
-        """Forget the sockets of ended calls, and all that are gone if there are too many."""
+        """Forget UDP sockets of ended calls, and all sockets that are gone if there are too many."""
         here = {one[:3] for one in present}
         full = len(self._heard) > MOST_KNOWN
         for key in [key for key in self._heard if key not in here]:
@@ -126,9 +126,9 @@ class Speeches:
 
 
 def _ask_stream(one: ListeningSocket, *, clear_first: bool) -> Speech | None:
-    """Ask a TCP socket in clear and by TLS; return None if it answers neither.
+    """Return the protocol in which a TCP socket answers a BYE, asked with and without TLS, or None.
 
-    The right way comes first if possible: Asterisk logs a wrong one.
+    ``clear_first``: ask without TLS first. Asterisk logs the wrong way.
     """
     for sealed in (False, True) if clear_first else (True, False):
         with suppress(OSError), socket.create_connection(_target(one), ANSWER_SECONDS) as connection:
@@ -151,7 +151,7 @@ def _over_tls(connection: socket.socket) -> Speech | None:
 
 
 def _answer(connection: socket.socket, transport: str) -> bytes:
-    """Return the banner of a server that speaks first, or else the beginning of its answer to a BYE."""
+    """Return the banner that a server sends first, or else the beginning of its answer to a SIP BYE."""
     connection.settimeout(BANNER_SECONDS)
     with suppress(TimeoutError):
         return connection.recv(64)
@@ -167,7 +167,7 @@ def _of(answer: bytes, sip: Speech) -> Speech | None:
 
 
 def _ask_datagrams(listeners: Iterable[ListeningSocket]) -> list[tuple[ListeningSocket, Speech | None]]:
-    """Ask all these UDP sockets, and return what each one answered within ``DATAGRAM_SECONDS``."""
+    """Ask UDP sockets with a BYE; return the protocol in which each answered in ``DATAGRAM_SECONDS``."""
     found: list[tuple[ListeningSocket, Speech | None]] = []
     with ExitStack() as stack:
         asked = []
@@ -190,7 +190,7 @@ def _ask_datagrams(listeners: Iterable[ListeningSocket]) -> list[tuple[Listening
 
 
 def _target(one: ListeningSocket) -> tuple[str, int]:
-    """Return where the socket can be reached from this host."""
+    """Return the address and port at which this host can reach its own listening socket."""
     if not one.address.is_unspecified:
         return str(one.address), one.port
     return ("127.0.0.1" if one.address.version == _IPV4 else "::1"), one.port

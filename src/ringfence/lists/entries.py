@@ -24,14 +24,16 @@ from ringfence.values.text import printable
 COMMAND = "command"
 CONFIGURATION = "configuration"
 DECISION = "decision "
-"""The origin of an entry: ``COMMAND``, ``CONFIGURATION``, DECISION and the scenario of another host's ban, or
-the name of a list of others, from a feature."""
+"""The beginning of the origin of an entry that is another host's ban; the ban's scenario follows.
+
+Other origins are ``COMMAND``, ``CONFIGURATION``, and names of lists from a feature.
+"""
 OWN_ORIGINS = frozenset({COMMAND, CONFIGURATION})
 """The origins of the administrator's own entries."""
 NO_REGIONS = street.reason("geo")
 """Why a copy of ringfence without the feature has no networks of regions."""
 BY_REGION = "it was found by country"
-"""Why friends pass the networks of a region on the deny list."""
+"""The reason, as shown, why friends (known phones) pass the networks of a country on the deny list."""
 
 MAX_NAME = 253
 
@@ -63,12 +65,12 @@ class EntryValue:
 
 @frozen
 class Configured:
-    """The part of the configuration that concerns the lists.
+    """The part of the configuration that concerns the allow list and the deny list.
 
-    ``databases`` are the files with the networks of regions. ``most`` is the maximum
-    number of networks in a set of the kernel. ``kept`` is the folder with the networks of regions that were
-    read last; None: they are not kept. ``inside`` are the networks and regions of the
-    fence.
+    ``databases`` are the files with the networks of regions. ``most`` is the maximum number of networks in a
+    set of the kernel. ``kept`` is the folder with the networks of regions that were read last; None: they are
+    not kept. ``inside`` are the networks and regions that may reach the SIP ports, if a fence closes them to
+    all others.
     """
 
     entries: tuple[ListEntry, ...] = ()
@@ -192,14 +194,14 @@ MAX_SECONDS = 10 * 365 * 86_400.0
 
 @define
 class Answer:
-    """The result of a request: what was done, what failed and why, and further notes."""
+    """The result of a request to change a list: what was done, what failed and why, and further notes."""
 
     done: list[str] = Factory(list)
     problems: list[str] = Factory(list)
     notes: list[str] = Factory(list)
 
     def as_json(self) -> dict[str, list[str]]:
-        """Return the JSON form."""
+        """Return the answer as an object for JSON: each field is a key with its lines."""
         return asdict(self)
 
 
@@ -240,7 +242,7 @@ class Addition:
 def texts_of(request: Mapping[str, Any], key: str) -> list[str]:
     """Return the list of texts that the request has under ``key``.
 
-    Raise ControlError if it is missing, empty or too long, or if one of its texts is.
+    Raise ControlError if the list is missing, empty or too long, or if one of its texts is.
     """
     texts = request.get(key)
     if (

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from ringfence.control import Encoded, encoded_rows
+from ringfence.control_server import Encoded, encoded_rows
 from ringfence.errors import ControlError
 from ringfence.lists.entries import (
     COMMAND,
@@ -26,7 +26,7 @@ from ringfence.values.text import rfc3339
 
 
 class ListRequests:
-    """Handles the control socket's requests about ``lists``.
+    """Handles the control socket's requests about the allow list and the deny list, ``lists``.
 
     ``table`` stores the entries that commands add. ``now`` returns wall-clock seconds.
     """
@@ -37,7 +37,7 @@ class ListRequests:
         self._now = now
 
     def handlers(self) -> dict[str, Callable[[Mapping[str, Any]], Any]]:
-        """Return the handler of each request, by the request's name."""
+        """Return the handler of each request (``allow_add`` …), by the request's name."""
         return {
             "allow_add": lambda request: self.add(ListKind.ALLOW, request),
             "allow_remove": lambda request: self.remove(ListKind.ALLOW, request),

@@ -32,7 +32,7 @@ def opened(path: Path, *, follow: bool = False) -> BufferedReader:
 
 
 def write(path: Path, head: Mapping[str, object], lists: Iterable[Prefixes]) -> None:
-    """Write lists of networks. Raise OSError. A crash leaves the old file or the new one."""
+    """Write ``head`` and lists of networks into a file; raise OSError. A crash leaves the old or new file."""
     path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
     parts = [part for networks in lists for part in networks.packed]
     digest = hashlib.sha256(b"".join(parts)).hexdigest()
@@ -49,7 +49,7 @@ def write(path: Path, head: Mapping[str, object], lists: Iterable[Prefixes]) -> 
 
 
 def read(path: Path) -> tuple[Mapping[str, Any], list[Prefixes]]:
-    """Return the head and the lists of networks; nothing if the file is missing or damaged."""
+    """Return head and lists that :func:`write` wrote; {} and [] if the file is missing or damaged."""
     try:
         with opened(path) as file:  # root reads it too (a command without the daemon), so follow no link
             head = json.loads(file.readline(_MAX_HEAD))

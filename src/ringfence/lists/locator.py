@@ -13,13 +13,14 @@ from ringfence.values.location import UNKNOWN, Location, row_of
 from ringfence.values.network import Address
 
 MOST = 4_096
-"""The maximum number of addresses that are remembered."""
+"""The maximum number of addresses whose location is remembered."""
 
 
 class Locator:
-    """The locations of addresses, read from ``files``.
+    """Looks up the locations (countries and operators) of addresses in ``files``.
 
-    They are remembered until a file changes. The live display asks for the same addresses each second.
+    The locations are remembered until a file changes. The live display asks for the same addresses each
+    second.
     """
 
     def __init__(self, files: Sequence[Path] = ()) -> None:
@@ -29,7 +30,7 @@ class Locator:
         self._lock = Lock()
 
     def configure(self, files: Sequence[Path]) -> None:
-        """Use the files of a configuration."""
+        """Look up locations in ``files`` from now on."""
         self._sources = tuple(files)
 
     async def of(self, addresses: Sequence[Address]) -> list[Location]:
@@ -48,7 +49,7 @@ class Locator:
         return [{**row, **row_of(one)} for row, one in zip(rows, found, strict=True)]
 
     def read(self, addresses: Sequence[Address]) -> list[Location]:
-        """Return the location of each address, and remember it. Leave out files that cannot be read."""
+        """Return and remember the location of each address, in order; leave out files that cannot be read."""
         sources = self._sources
         files: list[object] = [(path, identity_of(path)) for path in sources]
         with self._lock:

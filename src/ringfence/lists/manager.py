@@ -15,218 +15,24 @@ from functools import partial
 from itertools import chain
 from typing import Any, ParamSpec, Protocol, TypeVar
 
-from attrs import Factory, define, evolve, frozen
+from attrs import evolve, frozen
 
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.errors import RingfenceError, StoreError
+from ringfence.lists.compose import Answers, ComposedLists, ListNetworks, compose, guarded
 from ringfence.lists.entries import (
     DECISION,
     OWN_ORIGINS,
     Configured,
     EntryKind,
     parse_entry,
-    protection_refusal,
 )
-from ringfence.lists.prefixes import Gatherer, Prefixes, code_of, text_of
+from ringfence.lists.prefixes import Prefixes, code_of, text_of
 from ringfence.lists.regions import Regions, code_of_unknown, regions_of
 from ringfence.store.tables import EntryTable
 from ringfence.threads import Threads, start_aside
 from ringfence.values.entry import ListEntry, ListKind
-from ringfence.values.network import BITS, SHORTEST, Network, contains, unpack
-
-# -- conversion of entries to networks for the kernel: those that are never dropped, and those that are denied
-#
-# If a network is on both lists, it is allowed. The kernel checks the allow list first, so nothing has to be
-# subtracted from the deny list.
-
-
-Answers = Mapping[str, frozenset[Network]]
-"""The addresses of each host name."""
-
-RegionLookup = Callable[[frozenset[str]], Mapping[str, Prefixes]]
-"""A function that takes regions (``lists/entries.py``), and returns the networks of each."""
-
-
-ListAlarm = tuple[ListKind, Alarm]
-"""The list that an alarm is about, and the alarm."""
-
-
-@frozen
-class ListNetworks:
-    """The networks that are never dropped (``allow``), and those that are denied, stored compactly.
-
-    ``deny`` are the networks that an administrator denied by hand. ``fetched`` are those of regions and
-    of features, and ``decided`` those that other hosts have banned. Their contents come from others, so
-    friends pass them.
-
-    ``guarded`` are networks that the host itself needs (gateway, resolvers, the administrator's login),
-    except those denied by force. The kernel's allow list must contain them too. Otherwise an administrator
-    who denies a larger network could cut them off by accident.
-
-    ``inside`` are the networks and regions of the fence. ``whole``: each of these regions has networks,
-    and every database was read.
-    """
-
-    allow: Prefixes = Factory(Prefixes)
-    deny: Prefixes = Factory(Prefixes)
-    fetched: Prefixes = Factory(Prefixes)
-    decided: Prefixes = Factory(Prefixes)
-    guarded: frozenset[Network] = frozenset()
-    inside: Prefixes = Factory(Prefixes)
-    whole: bool = True
-
-
-@frozen
-class ComposedLists:
-    """The networks of some entries, and facts about them.
-
-    ``hosts`` are the host names to resolve. ``regions`` are the regions, each with
-    its number of networks. ``forced`` are networks that are denied even if protected. ``ends`` is the
-    earliest end of an entry (seconds since the epoch), None if no entry ends. ``alarms`` are about entries
-    without effect.
-    """
-
-    networks: ListNetworks
-    hosts: frozenset[str] = frozenset()
-    regions: Mapping[str, int] = Factory(dict)
-    forced: tuple[Network, ...] = ()
-    ends: float | None = None
-    alarms: tuple[ListAlarm, ...] = ()
-
-
-@define
-class _Found:
-    """The networks, host names and regions that were found for one list so far.
-
-    ``fetched`` are the networks of regions and of features, for the deny list.
-    """
-
-    networks: Gatherer = Factory(Gatherer)
-    fetched: Gatherer = Factory(Gatherer)
-    hosts: set[str] = Factory(set)
-    regions: set[str] = Factory(set)
-
-
-def compose(
-    entries: Iterable[ListEntry],
-    answers: Answers,
-    regions: RegionLookup,
-    protected: Mapping[Network, str],
-    others: Iterable[Prefixes] = (),
-    inside: Iterable[str] = (),
-) -> ComposedLists:
-    """Compose the networks of ``entries``. An entry that cannot be used is left out, and adds an alarm.
-
-    ``answers`` has the addresses of host names, and ``regions`` returns the networks of
-    regions. ``protected`` maps networks that must stay reachable to their role, such as ``the
-    default gateway``. ``others`` are networks that features deny. ``inside`` are the entries of the fence.
-    """
-    fence = _inside(inside)
-    found = {kind: _Found() for kind in ListKind}
-    forced: list[Network] = []
-    ends: float | None = None
-    alarms: list[ListAlarm] = []
-    for entry in entries:
-        if entry.until is not None:
-            ends = entry.until if ends is None else min(ends, entry.until)
-        try:
-            network = _take(entry, found[entry.kind])
-        except ValueError as error:
-            text = f"{entry.kind} list: {error}"
-            alarms.append((entry.kind, Alarm(AlarmCode.LIST_INVALID_ENTRY, entry.value, text)))
-            continue
-        if entry.kind is ListKind.ALLOW or network is None:
-            continue
-        if entry.forced:
-            forced.append(network)
-        elif reason := protection_refusal(network, protected):
-            text = f"deny list: {reason}, so it is not denied; remove it, or add it with --force"
-            alarms.append((entry.kind, Alarm(AlarmCode.LIST_NOT_DENIED, entry.value, text)))
-    counts = _add_resolved(found, answers, regions, alarms, fence)
-    for networks in others:
-        found[ListKind.DENY].fetched.extend(networks)
-    composed = ListNetworks(
-        found[ListKind.ALLOW].networks.prefixes(),
-        found[ListKind.DENY].networks.prefixes(),
-        found[ListKind.DENY].fetched.prefixes(),
-        guarded=guarded(protected, forced),
-        inside=fence.networks.prefixes(),
-        whole=all(counts[region] for region in fence.regions),
-    )
-    alarms += _wide_allow_list(composed.allow)
-    hosts = frozenset(found[ListKind.ALLOW].hosts)
-    return ComposedLists(composed, hosts, counts, tuple(forced), ends, tuple(alarms))
-
-
-def _wide_allow_list(allow: Prefixes) -> Iterator[ListAlarm]:
-    """Yield an alarm for each IP version of which the allow list covers a large part of the Internet."""
-    for version, shortest in SHORTEST.items():
-        if allow.public_addresses(version) > 1 << (BITS[version] - shortest):
-            text = f"allow list: it covers more public addresses than an IPv{version} /{shortest} has"
-            yield ListKind.ALLOW, Alarm(AlarmCode.LIST_ALLOWS_MUCH, f"IPv{version}", text)
-
-
-def guarded(protected: Iterable[Network], forced: Sequence[Network]) -> frozenset[Network]:
-    """Return the protected networks without those denied by force."""
-    return frozenset(own for own in protected if not any(own.overlaps(network) for network in forced))
-
-
-def _take(entry: ListEntry, found: _Found) -> Network | None:
-    """Add an entry to ``found``; raise ValueError if it is invalid.
-
-    Return its network, or None for a host name or a region.
-    """
-    value = parse_entry(entry.value)
-    if value.kind is EntryKind.HOST:
-        found.hosts.add(value.text)
-    elif value.kind is EntryKind.REGION:
-        found.regions.add(value.text)
-    elif value.network is not None:
-        found.networks.add(value.network)
-    return value.network
-
-
-def _inside(entries: Iterable[str]) -> _Found:
-    """Return the networks and regions of the fence."""
-    fence = _Found()
-    for value in map(parse_entry, entries):
-        if value.network is not None:
-            fence.networks.add(value.network)
-        else:
-            fence.regions.add(value.text)
-    return fence
-
-
-def _add_resolved(
-    found: Mapping[ListKind, _Found],
-    answers: Answers,
-    regions: RegionLookup,
-    alarms: list[ListAlarm],
-    fence: _Found,
-) -> Mapping[str, int]:
-    """Add the networks of host names and regions; return the number of networks of each region.
-
-    A region without a network adds an alarm to ``alarms``. Only the allow list may contain host names.
-    """
-    for host in found[ListKind.ALLOW].hosts:
-        for network in answers.get(host, ()):
-            found[ListKind.ALLOW].networks.add(network)
-    wanted = frozenset(region for mine in (*found.values(), fence) for region in mine.regions)
-    known = regions(wanted) if wanted else {}
-    for kind, mine in found.items():
-        for region in sorted(mine.regions):
-            if known.get(region):
-                (mine.networks if kind is ListKind.ALLOW else mine.fetched).extend(known[region])
-            else:
-                text = f"{kind} list: no database has a network of it"
-                alarms.append((kind, Alarm(code_of_unknown(), region, text)))
-    for region in sorted(fence.regions):
-        fence.networks.extend(known[region])
-        if not known[region]:
-            text = "fence: no database has a network of it"
-            alarms.append((ListKind.ALLOW, Alarm(code_of_unknown(), region, text)))
-    return {region: len(networks) for region, networks in known.items()}
-
+from ringfence.values.network import Network, contains, unpack
 
 # -- the entries of the lists that contain an address
 
@@ -240,7 +46,7 @@ It returns the network of the region that contains this network, or None.
 
 @frozen
 class Holder:
-    """An entry that contains the network that was looked up.
+    """An entry of a list that contains the network that was looked up.
 
     ``network`` is the part of the entry that contains the other network: the entry's own network, an address
     of its host name, or a network of its region. ``removal`` is the command that
@@ -253,7 +59,7 @@ class Holder:
 
     @property
     def by_hand(self) -> bool:
-        """Whether an administrator named the network itself.
+        """Whether an administrator named this network or its host name, and not a country or a feature.
 
         The networks of features and of regions come from others, so friends pass them.
         """
@@ -264,7 +70,7 @@ class Holder:
 def holders(
     network: Network, entries: Iterable[ListEntry], answers: Answers, around: Around
 ) -> Iterator[Holder]:
-    """Yield those of ``entries`` that contain the whole of ``network``."""
+    """Yield those of ``entries`` that contain the whole of ``network``, each with its network around it."""
     for entry in entries:
         try:
             found = _held_by(entry, network, answers, around)
@@ -296,7 +102,7 @@ READ_WITHIN = 1.0
 
 @frozen
 class PresentLists:
-    """The lists at one moment, and everything that they are made of.
+    """The allow and deny lists at one moment, and everything that they are made of.
 
     ``configured`` is the configuration, and ``composed`` the result. ``answers`` are the addresses of host
     names. ``protected`` are the networks that must stay reachable, each with its role. ``region_alarms``
@@ -321,7 +127,7 @@ def _regions_of(configured: Configured) -> Regions:
 
 
 def _is_about(alarm: Alarm, unknown: Collection[str]) -> bool:
-    """Whether an alarm states that no database has a region that is only unknown yet."""
+    """Whether an alarm states that no database has a region, although this region is only not read yet."""
     return alarm.code is code_of_unknown() and alarm.subject in unknown
 
 
@@ -337,7 +143,7 @@ class OtherNetworks(Protocol):
         """Seconds between two calls of :meth:`update`; None if it has nothing to look at."""
 
     def configure(self, settings: Any) -> None:  # noqa: ANN401 - ``config`` imports this package
-        """Use these settings from the next call of another method on."""
+        """Use ``settings`` of the feature from the next call of another method on."""
 
     def update(self, protected: Mapping[Network, str], most: int, now: float) -> bool:
         """Apply what changed; return whether other networks are in force than :meth:`compose` returned.
@@ -346,7 +152,7 @@ class OtherNetworks(Protocol):
         """
 
     def compose(self, now: float) -> Iterable[Prefixes]:
-        """Return the networks in force."""
+        """Return the networks of others that are denied at ``now``."""
 
     def holding(self, network: Network, now: float) -> Iterable[Holder]:
         """Return an entry for each list in force that contains ``network``."""
@@ -396,7 +202,7 @@ class Lists:
 
     @property
     def present(self) -> PresentLists:
-        """The lists as they are now."""
+        """Both lists as they are now, with all that they are made of."""
         return PresentLists(
             self._configured,
             self._composed,
@@ -408,7 +214,7 @@ class Lists:
 
     @property
     def alarms(self) -> list[Alarm]:
-        """The present alarms about the lists."""
+        """The present alarms about the allow list and the deny list."""
         allow = self._alarms_of(ListKind.ALLOW, allow=len(self.networks.allow))
         hosts = (host for host in sorted(self._composed.hosts) if not self._answers.get(host))
         text = f"{ListKind.ALLOW} list: does not resolve yet"
@@ -435,7 +241,7 @@ class Lists:
                 yield Alarm(AlarmCode.LIST_FULL, f"{name} list", f"{number} networks, {force}")
 
     def load(self) -> ListNetworks:
-        """Compose the lists now, in this thread, and return the networks; ``changed`` is not called.
+        """Read and compose both lists now, in this thread; return the networks without calling ``changed``.
 
         If the store cannot be read, only the configured entries are in force, and :meth:`run` tries again.
         No database is read: of regions, those networks are in force that were read before.
@@ -459,7 +265,7 @@ class Lists:
         self._regions.read(keep=False)
 
     def configure(self, configured: Configured) -> None:
-        """Apply a new configuration."""
+        """Apply the entries and settings of a new configuration to the lists."""
         if configured.databases != self._configured.databases:
             self._regions = _regions_of(configured)
         self._configured = configured
@@ -476,7 +282,7 @@ class Lists:
     def protect(self, protected: Mapping[Network, str]) -> None:
         """Set the networks that must stay reachable, each with its role.
 
-        If :meth:`load` was called, they are in force when this returns.
+        If :meth:`load` was called, the networks are in force when this returns.
         """
         if protected == self._protected:
             return
@@ -555,7 +361,7 @@ class Lists:
     async def use_decisions(self, decisions: tuple[tuple[int, str], ...]) -> None:
         """Deny packed networks that other hosts have banned, each with its scenario; forget the former ones.
 
-        Only these are composed again, because they change every few seconds.
+        Only these networks are composed again, because they change every few seconds.
         """
         async with self._turn:
             self._decisions = decisions
@@ -628,7 +434,7 @@ class Lists:
         return chain(self._configured.entries, *(self._table.current(kind, now) for kind in ListKind))
 
     async def holding(self, network: Network) -> list[Holder]:
-        """Return the entries that contain ``network``."""
+        """Return the entries of both lists, and of features, that contain the whole of ``network``."""
         return await self.in_thread(self._holding, network)
 
     def _holding(self, network: Network) -> list[Holder]:

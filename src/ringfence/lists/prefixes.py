@@ -32,11 +32,11 @@ _PRIVATE: tuple[Network, ...] = (
 """Networks of which no packet comes from the Internet (RFC 1918, RFC 6598, RFC 4193)."""
 
 Coded = tuple[int, int]
-"""An IP version and a code."""
+"""An IP version, and a network's code: one integer, the address times 256 plus the prefix length."""
 
 
 def coded(text: str) -> Coded:
-    """Parse an address or a network as :func:`ringfence.values.network.parse_network` does.
+    """Parse an address or a network fast; return its IP version and code (:data:`Coded`).
 
     Raise ValueError if it is neither. Plain IPv4, which is nearly every line of a block list, is parsed here;
     the rest is left to ``ipaddress``.
@@ -54,19 +54,19 @@ def coded(text: str) -> Coded:
 
 
 def code_of(network: Network) -> Coded:
-    """Return the IP version and the code of a network."""
+    """Return the IP version of a network, and the network as one integer (:data:`Coded`)."""
     return network.version, int(network.network_address) << 8 | network.prefixlen
 
 
 def network_of(version: int, code: int) -> Network:
-    """Return the network of a code."""
+    """Return the network of a code (:data:`Coded`)."""
     if version == 4:  # noqa: PLR2004 - the IP version
         return IPv4Network((code >> 8, code & _LENGTH))
     return IPv6Network((code >> 8, code & _LENGTH))
 
 
 def text_of(version: int, code: int) -> str:
-    """Return the text of a code; a single address has no prefix length."""
+    """Return the text of a network's code (:data:`Coded`); a single address has no prefix length."""
     number, length = code >> 8, code & _LENGTH
     if version == 4:  # noqa: PLR2004 - the IP version
         return str(IPv4Address(number)) if length == V4_BITS else f"{IPv4Address(number)}/{length}"
@@ -74,7 +74,7 @@ def text_of(version: int, code: int) -> str:
 
 
 def summarized(first: int, last: int, bits: int) -> Iterator[int]:
-    """Yield the codes of the fewest networks that contain the addresses from ``first`` to ``last``.
+    """Yield the codes of the fewest networks that have exactly the addresses ``first`` to ``last``.
 
     ``bits`` is the length of an address in bits.
     """
@@ -86,7 +86,7 @@ def summarized(first: int, last: int, bits: int) -> Iterator[int]:
 
 
 def merged(codes: Iterable[int], bits: int) -> list[int]:
-    """Return the fewest codes that cover the same addresses, sorted.
+    """Return the fewest codes (:data:`Coded`) of networks that cover the same addresses, sorted.
 
     ``bits`` is the length of an address in bits.
     """
@@ -107,7 +107,7 @@ def merged(codes: Iterable[int], bits: int) -> list[int]:
 
 
 class Gatherer:
-    """A collection of networks, unordered and with duplicates, that returns them as :class:`Prefixes`."""
+    """Collects networks, unordered and with duplicates, and returns them merged as :class:`Prefixes`."""
 
     def __init__(self) -> None:
         self._v4 = array("Q")  # a set of integers would take ten times the memory
@@ -118,11 +118,11 @@ class Gatherer:
         return len(self._v4) + len(self._v6)
 
     def add_v4(self, codes: Iterable[int]) -> None:
-        """Add codes of IPv4 networks."""
+        """Add IPv4 networks by their codes (:data:`Coded`)."""
         self._v4.extend(codes)
 
     def add_code(self, version: int, code: int) -> None:
-        """Add a code."""
+        """Add a network by its code (:data:`Coded`)."""
         if version == 4:  # noqa: PLR2004 - the IP version
             self._v4.append(code)
         else:
@@ -139,7 +139,7 @@ class Gatherer:
         self._v6.extend(other._v6_codes())  # noqa: SLF001
 
     def compact(self) -> None:
-        """Merge the networks collected so far."""
+        """Merge the networks collected so far, so that they take less memory."""
         self._first = None
         self._v4 = array("Q", merged(self._v4, V4_BITS))
         self._v6 = merged(self._v6, V6_BITS)
@@ -181,7 +181,7 @@ class Prefixes:
 
     @classmethod
     def of_packed(cls, networks: Iterable[int]) -> "Prefixes":
-        """Return the merged networks of :func:`ringfence.values.network.pack`."""
+        """Return the merged networks of integers that :func:`ringfence.values.network.pack` returned."""
         gatherer = Gatherer()
         for packed in networks:
             gatherer.add_code(*code_from(packed))
@@ -189,7 +189,7 @@ class Prefixes:
 
     @classmethod
     def unpacked(cls, v4: bytes, v6: bytes) -> "Prefixes":
-        """Return the networks that :attr:`packed` returned; raise ValueError if a size is wrong."""
+        """Return the networks in the bytes of :attr:`packed`; raise ValueError if a size is wrong."""
         if len(v6) % _V6_BYTES:
             raise ValueError("the IPv6 networks are cut")
         found = cls()
@@ -199,7 +199,7 @@ class Prefixes:
 
     @property
     def packed(self) -> tuple[bytes, bytes]:
-        """The networks as bytes, by IP version, for a file of this host."""
+        """The networks as bytes, those of IPv4 and those of IPv6, for a file that only this host reads."""
         return self._v4.tobytes(), self._v6
 
     def __len__(self) -> int:
@@ -299,7 +299,7 @@ class Prefixes:
 
 
 def _is_within(code: int, around: int, bits: int) -> bool:
-    """Whether the network of ``around`` contains the network of ``code``, both with ``bits`` per address."""
+    """Whether the network with code ``around`` contains that with ``code``; an address has ``bits`` bits."""
     length = around & _LENGTH
     shift = 8 + bits - length
     return code & _LENGTH >= length and code >> shift == around >> shift

@@ -12,7 +12,7 @@ from ringfence.values.network import Address, Network
 
 
 class Regions:
-    """The networks of regions. By default no region has any, because this copy lacks the feature.
+    """The networks of regions (countries and operators); this base class has none, without the feature.
 
     ``alarms`` are about the files that could not be read in the last call of :meth:`read`. ``failed``: that
     call may succeed without a change of a file.
@@ -33,12 +33,12 @@ class Regions:
         return dict.fromkeys(regions, Prefixes())
 
     def unknown(self, region: str) -> bool:  # noqa: ARG002 - for a feature
-        """Whether a region may lack networks, because a file was not read."""
+        """Whether ``region`` may have more networks than are known, because a file was not read."""
         return False
 
     @property
     def waits(self) -> bool:
-        """Whether :meth:`read` has not tried all files with the regions of the last request."""
+        """Whether :meth:`read` still has to read files for the regions that were requested last."""
         return False
 
     def changed(self) -> bool:
@@ -54,7 +54,7 @@ class Regions:
 
 
 def regions_of(files: Sequence[Path], kept: Path | None) -> Regions:
-    """Return the networks of regions in ``files``; ``kept`` is the file with those that were read last."""
+    """Return the reader of regions in ``files``; ``kept``: the file for the networks read last, or None."""
     for module in street.modules("regions"):
         regions: Regions = module.build(files, kept)
         return regions
@@ -62,7 +62,7 @@ def regions_of(files: Sequence[Path], kept: Path | None) -> Regions:
 
 
 def files_of(settings: Any) -> tuple[Path, ...]:  # noqa: ANN401 - ``config`` imports this package
-    """Return the files from which locations are read."""
+    """Return the files of the feature's ``settings`` from which locations are read."""
     return tuple(file for module in street.modules("regions") for file in module.files_of(settings))
 
 
@@ -75,5 +75,5 @@ def known_locations(files: Sequence[Path], addresses: Sequence[Address]) -> list
 
 
 def code_of_unknown() -> AnyAlarmCode:
-    """Return the code of the alarm that a region on a list has no network."""
+    """Return the code of the alarm that no database has a network of a region on a list."""
     return next((module.UNKNOWN for module in street.modules("regions")), AlarmCode.LIST_INVALID_ENTRY)

@@ -47,7 +47,7 @@ Each has the whole IPv4 Internet once more, also private networks and the addres
 
 
 def networks_in(text: str) -> "list[Coded]":
-    """Parse an address, a network or a range; return codes of networks. Raise ValueError for other texts."""
+    """Parse an address, a network or a range (``a-b``); return networks as codes, or raise ValueError."""
     if "-" not in text:
         one = coded(text)
         if not one[1] & 0xFF:
@@ -73,14 +73,14 @@ _LOCAL = {
     ]
     for version, width in _WIDTHS.items()
 }
-"""The first and the last address of each network that a list does not deny."""
+"""By IP version, the first and last address of each network that a list does not deny."""
 
 _LOCAL_OCTETS = frozenset(octet for begin, end in _LOCAL[4] for octet in range(begin >> 24, (end >> 24) + 1))
-"""First octets of local networks, for a quick test: most lines begin with another octet."""
+"""First octets of networks that a list does not deny: most lines begin with another octet."""
 
 
 def overlaps_local(version: int, code: int) -> bool:
-    """Whether the network of a code has an address of a local network, or one that stands for IPv4."""
+    """Whether a network (IP version and code) has a local address, or one that stands for an IPv4 address."""
     first, length = code >> 8, code & 0xFF
     if version == 4 and length >= 8 and first >> 24 not in _LOCAL_OCTETS:  # noqa: PLR2004 - IPv4, an octet
         return False
@@ -89,7 +89,7 @@ def overlaps_local(version: int, code: int) -> bool:
 
 
 def host_codes(texts: Sequence[str]) -> tuple[list[int], list[int]] | None:
-    """Return the codes of IPv4 addresses: the public ones, and those of local networks.
+    """Return the codes of IPv4 addresses: first the public ones, then those of local networks.
 
     Return None if one of the texts is anything else. Most block lists have addresses alone. This takes a
     fifth of the time that :func:`networks_in` takes.
@@ -106,5 +106,5 @@ def host_codes(texts: Sequence[str]) -> tuple[list[int], list[int]] | None:
 
 
 def stands_for_ipv4(version: int, code: int) -> bool:
-    """Whether the network of a code has an IPv6 address that stands for an IPv4 address."""
+    """Whether a network (IP version and code) has an IPv6 address that stands for an IPv4 address."""
     return version != 4 and any(overlap(network_of(version, code), one) for one in _STANDING_FOR_IPV4)  # noqa: PLR2004

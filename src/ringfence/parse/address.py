@@ -23,7 +23,7 @@ _MAX_PORT_DIGITS = 5
 
 
 def parse_endpoint(text: bytes) -> Endpoint | None:
-    """Parse one endpoint; return None unless ``text`` is exactly an endpoint.
+    """Parse an address with transport and port as Asterisk's events write it; None for any other text.
 
     An IPv4-mapped IPv6 address (``::ffff:a.b.c.d``) becomes the IPv4 address that the packets carry. A zone
     is dropped because firewall sets do not support zones.

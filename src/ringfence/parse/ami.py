@@ -19,9 +19,8 @@ position. A few events about phones, of the class ``system``, are returned altho
 Between the head and the tail of a security event, such an event may be forged, so it counts as a fragment.
 ``AuthDetail`` holds passwords, so it is never parsed.
 
-Limits and their reasons: 256 bytes of account hold at most 21 empty lines (12 bytes each, percent-encoded),
-so 64 fragments are more than can occur. A packet that is too long is skipped and counted. No input raises an
-exception.
+256 bytes of account hold at most 21 empty lines (12 bytes each, percent-encoded), so 64 fragments are more
+than can occur. A packet that is too long is skipped and counted. No input raises an exception.
 """
 
 from collections.abc import Iterable, Iterator
@@ -43,12 +42,10 @@ from ringfence.values.event import EventKind, SecurityEvent, Service, SourceId
 if TYPE_CHECKING:
     from ringfence.values.network import Address
 
-# -- values that the decoder of an AMI connection returns, apart from security events and entries of lists
-
 
 @frozen
 class Banner:
-    """The first line of a connection.
+    """The first line that Asterisk's manager interface (AMI) sends on a connection.
 
     ``version`` is that of the AMI protocol, such as ``11.0.0`` on Asterisk 22; "" if the line is not AMI's.
     """
@@ -58,21 +55,21 @@ class Banner:
 
 @frozen
 class Reply:
-    """An answer to an action, as text with CR LF between its headers."""
+    """AMI's answer to an action of ringfence, as text with CR LF between the headers."""
 
     text: str
 
 
 @frozen
 class ManagerEvent:
-    """A mark that an event of service AMI (a manager login or action) begins here.
+    """A mark among the items of an AMI connection: an event about a manager login or action begins here.
 
-    A client of AMI over HTTP may have written any item that follows it.
+    A client of AMI over HTTP may have written any item that follows the mark.
     """
 
 
 AmiItem: TypeAlias = Banner | Reply | RosterEvent | SecurityEvent
-"""The values that a decoder returns."""
+"""The values that :class:`AmiDecoder` returns."""
 EOL = b"\r\n"
 EOL_TEXT = EOL.decode()
 
@@ -88,7 +85,7 @@ END = b"\r\n\r\n"
 MAX_PACKET = 256 * 1024
 MAX_BANNER = 128
 MOST_HEAD = 1024
-"""The number of bytes that are kept from the start of a packet that is too long.
+"""This many bytes are kept from the start of an AMI packet that is too long.
 
 They show which event the packet begins: the headers before the account, which Asterisk itself writes, are
 always shorter.
@@ -97,9 +94,9 @@ always shorter.
 
 @frozen
 class SkippedBytes:
-    """A skipped part of a packet that is too long to keep. ``size`` is the number of skipped bytes.
+    """A skipped part of an AMI packet that is too long to keep. ``size`` is the number of skipped bytes.
 
-    ``head`` has the packet's first bytes if this is its first part; otherwise it is empty.
+    ``head`` has the packet's first bytes if this is the first part; otherwise ``head`` is empty.
     """
 
     size: int
@@ -110,7 +107,7 @@ Piece: TypeAlias = Banner | bytes | SkippedBytes
 
 
 class PacketSplitter:
-    """Splits the bytes of one connection: feed it bytes as they come."""
+    """Splits the bytes of one AMI connection into the banner and packets, as the bytes come."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -119,7 +116,7 @@ class PacketSplitter:
         self._greeted = False
 
     def feed(self, data: bytes) -> list[Piece]:
-        """Return the packets that ``data`` completes, without the empty lines after them, in order."""
+        """Return the AMI packets that ``data`` completes, in order, without the empty line after each."""
         self._buffer += data
         pieces: list[Piece] = []
         start = 0 if self._greeted else self._greet(pieces)
@@ -131,7 +128,7 @@ class PacketSplitter:
         return pieces
 
     def _greet(self, pieces: list[Piece]) -> int:
-        """Append a Banner for the first line to ``pieces``; return where the first packet begins.
+        """Append a Banner for the first line to ``pieces``; return the position of the first packet.
 
         If the line is still incomplete, append nothing and return 0. If it is too long for a banner, the
         Banner has no version, and the first packet begins at 0.
@@ -209,7 +206,7 @@ class PacketSplitter:
 
 
 ENOUGH = 2
-"""The number of replies No in a row after which AMI over HTTP counts as off.
+"""After so many replies in a row that AMI over HTTP is off, it counts as off.
 
 One would not suffice. After the first No there may still come an event from the time when AMI over HTTP was
 on, because it was queued before that reply. After the second No there cannot.
@@ -222,7 +219,7 @@ _VALUES = {"Yes": True, "No": False}
 
 
 class HttpCheck:
-    """Holds or marks the items of one connection that may be forged.
+    """Holds or marks the items of one AMI connection that a client of AMI over HTTP may have forged.
 
     The argument ``token`` begins the ActionID of the questions, and is secret. Without a token nothing can be
     asked. The attribute ``enabled`` is the last answer: whether Asterisk serves AMI over HTTP, None if
@@ -251,13 +248,13 @@ class HttpCheck:
         self._size = 0
 
     def ask(self) -> str:
-        """Return the ActionID of a new question. The caller must send the question now."""
+        """Return the ActionID of a new question whether AMI over HTTP is on; the caller must send it now."""
         self.wanted, self._waiting = False, True
         self._asked += 1
         return f"{self._id}{self._asked}"
 
     def is_answer(self, reply: Reply) -> bool:
-        """Whether ``reply`` answers one of the questions."""
+        """Whether ``reply`` answers a question whether Asterisk serves AMI over HTTP."""
         return bool(self._mark) and self._mark in reply.text
 
     def pass_on(self, items: Iterable[AmiItem | ManagerEvent], size: int, now: float) -> list[AmiItem]:
@@ -321,7 +318,7 @@ class HttpCheck:
         """Whether ``item`` is an answer to ringfence, or can do no harm if a client has forged it.
 
         A RosterEvent must have ringfence's token, which no client knows. Every Reply is accepted: no action
-        waits for a forged one, because it lacks the token. So it has no effect.
+        waits for a forged one, because it lacks the token. So a forged Reply has no effect.
         """
         if isinstance(item, RosterEvent):
             return bool(self._token) and item.action.startswith(self._token)
@@ -329,7 +326,7 @@ class HttpCheck:
 
 
 def _as_forgeable(items: Iterable[AmiItem]) -> Iterator[AmiItem]:
-    """Mark security events as forgeable, and drop changes of phones: the next roster will show them."""
+    """Mark security events as forgeable, and drop changes of phones, which the next full list will show."""
     for item in items:
         if isinstance(item, SecurityEvent):
             yield evolve(item, forgeable=True)
@@ -340,7 +337,7 @@ SYSTEM = b"\r\nPrivilege: system,all\r\n"
 UNREQUESTED = tuple(
     b"Event: %s%s" % (name, SYSTEM) for name in (b"ContactStatus", b"PeerStatus", b"FullyBooted", b"Reload")
 )
-"""The first lines of the events that are returned although no action asked for them."""
+"""The first lines of AMI's events about phones and reloads, which come without an action."""
 AUTH_DETAIL = b"Event: AuthDetail\r\n"
 MAX_FRAGMENTS = 64
 MAX_LOCAL = 64
@@ -351,7 +348,7 @@ HOLD = 0.05  # seconds to wait for the true tail of an event
 
 @define
 class AmiCounts:
-    """Counters of one decoder.
+    """Numbers of what one decoder of AMI has read.
 
     ``tampered``: security events that break Asterisk's grammar and could be parsed nevertheless. ``garbled``:
     packets that were dropped because they could not be parsed (including unknown security events).
@@ -366,7 +363,7 @@ class AmiCounts:
     other: int = 0
 
     def plus(self, more: "AmiCounts") -> "AmiCounts":
-        """Return the sum of both."""
+        """Return new counters, the sums of these and ``more``."""
         return AmiCounts(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(more), strict=True)))
 
 
@@ -374,7 +371,7 @@ _Items: TypeAlias = list[AmiItem | ManagerEvent]
 
 
 class AmiDecoder:
-    """The decoder of one connection: feed it bytes as they come, with the monotonic time in seconds.
+    """The decoder of one AMI connection: feed it bytes as they come, with the monotonic time in seconds.
 
     The argument ``token`` begins the ActionID of each of ringfence's actions; "" if no action is sent. The
     attribute ``http`` decides when to ask whether Asterisk serves AMI over HTTP, and stores the answer.
@@ -402,7 +399,7 @@ class AmiDecoder:
         self._held_size = 0
 
     def feed(self, data: bytes, now: float) -> list[AmiItem]:
-        """Return the items that ``data`` completes, in order."""
+        """Return the events, replies and the banner that ``data`` completes, in order."""
         items: _Items = []
         for piece in self._packets.feed(data):
             if isinstance(piece, bytes):
@@ -415,7 +412,7 @@ class AmiDecoder:
         return self.http.pass_on(items, len(data), now) if self.http.active else items  # type: ignore[return-value]
 
     def tick(self, now: float) -> list[AmiItem]:
-        """Return the items that need not be held any longer at ``now``."""
+        """Return the items that were held because they may be forged, and need not be at ``now``."""
         items: _Items = []
         if self._until is not None and now >= self._until:
             self._release(items)
@@ -442,7 +439,7 @@ class AmiDecoder:
             self._drop_fragments()
 
     def _mark_manager_event(self, items: _Items) -> None:
-        """Add a ManagerEvent, because an HTTP client may have written the items that follow."""
+        """Add a ManagerEvent to ``items``: a client of AMI over HTTP may have written what follows."""
         items.append(ManagerEvent())
         self.http.active = self._perhaps_written = True
 
@@ -486,7 +483,7 @@ class AmiDecoder:
             self._handle_other(packet, items)
 
     def _record_local(self, packet: bytes) -> None:
-        """Record the address at which Asterisk received a request.
+        """Record the local address at which Asterisk received the request that an event is about.
 
         Loopback does not count, nor does 0.0.0.0: the manager interface names what its socket is bound to.
         """

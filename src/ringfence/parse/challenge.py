@@ -95,9 +95,9 @@ _QUOTE = b'"'
 
 
 def received_by_pjsip(via: bytes) -> Address | None:
-    """Return PJSIP's ``received`` address: the last parameter of that name in the Via, outside quotes.
+    """Return the sender's address that PJSIP wrote into a Via: its last ``received``, outside quotes.
 
-    Return None if there is none, or if its value is not an address.
+    Return None without this parameter, or if its value is not an address.
     """
     end = len(via)
     while end > 0:
@@ -115,7 +115,7 @@ def received_by_pjsip(via: bytes) -> Address | None:
 
 
 def received_by_chan_sip(via: bytes) -> Address | None:
-    """Return chan_sip's ``received`` address, before the first comma; None if it may be cut off."""
+    """Return the sender's address that chan_sip wrote into a Via (``received``); None if it may be cut."""
     first, comma, _ = via.partition(b",")
     if not comma and len(via) >= _CHAN_SIP_CUT:
         return None
@@ -125,7 +125,7 @@ def received_by_chan_sip(via: bytes) -> Address | None:
 
 
 def is_relayed(message: bytes) -> bool:
-    """Whether an answer may have more than one Via; true if its head is not complete."""
+    """Whether a SIP answer may have more than one Via; True if the answer's head is not complete."""
     return _ONE_VIA.match(message) is None
 
 
@@ -199,15 +199,14 @@ _PRINTABLE = bytes(byte for byte in range(256) if byte >= 0x20 and byte != 0x7F)
 
 
 def parse_answers(packet: bytes, streams: Streams | None = None) -> list[Challenge]:
-    """Parse the answers in a packet, from its IP header on.
+    """Parse the SIP answers in a packet of this host, from its IP header on.
 
     Of TCP, other answers than the refusals 401, 403 and 407 are parsed only if ``streams`` has read the
     connection from its beginning.
 
-    A packet may be cut off, be a first fragment, or end in the middle of an answer. Fields that it does not
-    hold completely are left empty. ``streams`` puts the segments of a connection together: an answer is
-    returned with the segment that completes it, or by :func:`parse_cut`. Without ``streams``, a segment is
-    read alone.
+    A packet may be cut off, be a first fragment, or end in the middle of an answer. Fields that are not
+    complete are left empty. ``streams`` puts the segments of a connection together: an answer is returned
+    with the segment that completes it, or by :func:`parse_cut`. Without ``streams``, a segment is read alone.
     """
     whole = ip_payload(packet)
     if whole is None:
@@ -230,10 +229,10 @@ def parse_answers(packet: bytes, streams: Streams | None = None) -> list[Challen
 
 
 def parse_cut(streams: Streams) -> list[Challenge]:
-    """Parse the answers that have begun by TCP and are not complete; return each only once.
+    """Parse the SIP answers that have begun by TCP and are not complete; return each only once.
 
     Call this when no packet waits. A sender can read the status line of an answer, and keep the rest from
-    leaving. So what has left counts.
+    leaving. So the part that has left counts.
     """
     return [
         challenge
@@ -283,7 +282,7 @@ def _parse_of_stream(connection: bytes, message: bytes) -> Challenge | None:
 def parse_message(
     message: bytes, remote: Address, target_port: int, local: Address, source_port: int, transport: Transport
 ) -> Challenge | None:
-    """Parse an answer; None for any other message."""
+    """Parse a SIP answer that this host sent to ``remote``; return None for any other message."""
     ordinary = _ORDINARY.fullmatch(message)
     if ordinary is not None:
         received, call_id, user, sequence, nonce, rest = ordinary.groups(b"")
@@ -332,19 +331,19 @@ def parse_message(
 
 
 def _other_status(message: bytes) -> tuple[int, None] | None:
-    """Return the status of an answer that is no refusal; None for any other message."""
+    """Return the status in a SIP answer's first line, and None; None alone for other messages."""
     found = _ANY_STATUS.match(message)
     return (int(found[1]), None) if found is not None else None
 
 
 def _sequence_in(head: bytes) -> int | None:
-    """Return the number in the CSeq header of an answer, which is the request's; None if there is none."""
+    """Return the number in a SIP answer's CSeq header, the same as the request's; None without one."""
     found = _CSEQ.search(head)
     return int(found[1]) if found is not None else None
 
 
 def _is_accepted(head: bytes, nonce: bytes) -> bool:
-    """Whether Asterisk refused a request although its password was right (``detect/conversation.py``).
+    """Whether a refusal shows that the password was right: only the nonce was old, or a policy forbids.
 
     No text of a sender follows the last place where the answer's ``nonce`` stands.
     """
@@ -354,10 +353,10 @@ def _is_accepted(head: bytes, nonce: bytes) -> bool:
 
 
 def _is_pjsips(head: bytes, nonce: bytes, *, cut: bool, challenge: bool) -> bool:
-    """Whether PJSIP wrote the answer, and not chan_sip or another server.
+    """Whether PJSIP wrote the SIP answer with this ``head``, and not chan_sip or another server.
 
-    The nonce of a ``challenge`` (401 or 407) shows it. No other answer has a nonce, nor has one that is
-    ``cut`` before it. There the order of the lines shows it.
+    The nonce of a ``challenge`` (401 or 407) shows the server. An answer without a nonce, or that is ``cut``
+    before the nonce, shows it by the order of its lines.
     """
     if challenge and (nonce or not cut):
         return _PJSIP_NONCE.fullmatch(nonce) is not None
@@ -370,10 +369,10 @@ def _is_pjsips(head: bytes, nonce: bytes, *, cut: bool, challenge: bool) -> bool
 
 
 def _request_of_pjsip(head: bytes, call_id: bytes) -> tuple[Address | None, str, bool]:
-    """Return the request's sender (None if unknown), its account, and whether the request is evasive.
+    """Return the request's sender (None if unknown), its account, and whether it suppresses events.
 
-    ``head`` is that of PJSIP's answer. If it is cut off before its Via or From, return None, "" and False.
-    For the meaning of evasive, see :func:`_is_evasive`.
+    ``head`` is that of PJSIP's answer. If ``head`` is cut off before its Via or From, return None, "" and
+    False. :func:`_is_evasive` decides the last one.
     """
     via, asked_for = _VIA.search(head), _FROM.search(head)
     if via is None or asked_for is None:  # the head is cut off
@@ -383,10 +382,10 @@ def _request_of_pjsip(head: bytes, call_id: bytes) -> tuple[Address | None, str,
 
 
 def _sender_by_chan_sip(head: bytes, *, challenge: bool) -> Address | None:
-    """Return the sender of the request, from an answer of chan_sip or of another server; None if unknown.
+    """Return the sender of the request from the head of an answer that PJSIP did not write; None if unknown.
 
-    Return None also for an answer without a ``challenge`` that is cut off before its From. It may be an
-    answer of PJSIP, whose Via has another form.
+    Return None also for an answer without a ``challenge`` that is cut off before its From. Such an answer may
+    be PJSIP's, whose Via has another form.
     """
     via = _VIA.search(head)
     if via is None or (not challenge and _FROM.search(head) is None):
@@ -395,7 +394,7 @@ def _sender_by_chan_sip(head: bytes, *, challenge: bool) -> Address | None:
 
 
 def _is_evasive(head: bytes, call_id: bytes) -> bool:
-    """Whether the request contained text that suppresses Asterisk's events or forges its log lines."""
+    """Whether an answer shows that its request has text that suppresses events or forges log lines."""
     if head.translate(None, _PRINTABLE) or head.count(b"\r") != head.count(_EOL):
         return True
     if _FORGED_NOTICE in head or len(call_id) > _LONGEST_CALL_ID:
@@ -423,7 +422,7 @@ def _read_head(head: bytes, authenticate: re.Pattern[bytes] | None) -> tuple[byt
 
 
 def _unfolded(head: bytes, start: int) -> bytes:
-    """Return a header's value with its continuation lines; empty if its end was cut off.
+    """Return the header value at ``start`` with its continuation lines; b"" if its end was cut off.
 
     White space before the value is left out. White space after it stays, because Asterisk reports it too.
     """

@@ -30,7 +30,7 @@ _MOST_STARTS = 16
 
 @frozen
 class Custom:
-    """One pattern for log lines of the dialplan. ``name`` becomes the event's ACL name.
+    """An administrator's pattern for log lines of the dialplan. ``name`` becomes the event's ACL name.
 
     ``before`` and ``after`` are the literal texts on both sides of ``{address}``, split at each ``{any}``. An
     empty ``level`` matches lines of every level, and an empty ``file`` lines of every source file of
@@ -48,7 +48,7 @@ class Custom:
     def compile(
         cls, pattern: str, *, level: str = "NOTICE", file: str = "Ext.", name: str = "custom"
     ) -> "Custom":
-        """Compile a pattern. Raise ValueError with the mistake as its text."""
+        """Compile a pattern with ``{address}`` and perhaps ``{any}``; raise ValueError with the mistake."""
         left, address, right = pattern.partition("{address}")
         if not address or "{address}" in right:
             raise ValueError("the pattern needs {address} exactly once")
@@ -87,7 +87,7 @@ class Custom:
 
     @property
     def forgeable(self) -> bool:
-        """Whether a sender could hide the true address and write another one before it.
+        """Whether a sender could make a matching line name a false address instead of the true one.
 
         An ESC in the sender's text makes the log leave out everything up to the next ``m``. The true address
         is left out if all of these hold:
@@ -101,7 +101,7 @@ class Custom:
         return escaped and not ended_before and (len(self.after) > 1 or b"m" in self.after[0])
 
     def _messages(self, file: bytes, text: bytes) -> Iterator[bytes]:
-        """Yield the possible messages: the whole ``text``, or for a dialplan the text after its extension."""
+        """Yield the messages that ``text`` may have: all of it, or what follows a dialplan's extension."""
         if file != DIALPLAN:
             if not self.file or file == self.file:
                 yield _unquoted(text)

@@ -53,7 +53,7 @@ _EPOCH = re.compile(rb"\d{9,11}(?:\.\d{1,9})?")
 
 
 class DateReader:
-    """Parser of the dates of one log. ``zone`` is the log's time zone, None for this host's."""
+    """Parses the dates of one log's lines. ``zone`` is the log's time zone, None for this host's."""
 
     def __init__(self, zone: tzinfo | None) -> None:
         self._zone = zone
@@ -103,9 +103,9 @@ class DateReader:
     def _candidates(self, fields: dict[str, bytes | None], now: float) -> list[float]:
         """Return the possible moments of a date (seconds since the epoch).
 
-        There is one, or two if a clock change repeats the hour. A time without a date gives the moments of
-        yesterday, today and tomorrow. A date that does not exist gives none. ``fields`` are the groups of
-        the pattern that matched.
+        Usually one is returned, and two if a clock change repeats the hour. A time without a date gives the
+        moments of yesterday, today and tomorrow. A date that does not exist gives none. ``fields`` are the
+        groups of the pattern that matched.
         """
         today = datetime.fromtimestamp(now, self._zone)
         if fields.get("Y"):
@@ -152,6 +152,6 @@ class DateReader:
 
 
 def _distance(seconds: float, now: float) -> float:
-    """Return how far a moment is from now; a moment ahead of it is farther, because lines are past."""
+    """Return the distance of a line's time from ``now`` for a choice; a time ahead counts as farther."""
     ahead = seconds - now
     return ahead + _REPEATED if ahead > _CLOCKS else abs(ahead)

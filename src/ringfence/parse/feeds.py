@@ -22,19 +22,19 @@ from ringfence.values.text import printable
 
 MAX_LINE = 4_096  # bytes
 NAMED = 20
-"""The maximum number of bad lines that are kept. The others are only counted."""
+"""The maximum number of bad lines of a list that are kept. More are only counted."""
 MAX_CURSOR = 64
 """The maximum length of APIBAN's cursor."""
 MOST_LINES = 2_500_000
-"""The maximum number of lines that are parsed. Comments take time, and 64 MB may have 32 million of them."""
+"""The maximum number of a list's lines that are parsed: 64 MB may have 32 million lines of comments."""
 MAX_PAGE = 1_048_576  # bytes; a page of APIBAN has 250 addresses
 
 MAX_LIST = 64 * 1024 * 1024
 """The maximum size of a list in bytes. Two million addresses have some 30 MB."""
 STATE_SUFFIX = ".state"
-"""The fetcher reports on a list in a file with this suffix beside it."""
+"""The suffix of the file beside a downloaded list in which the fetcher reports on the list."""
 MAX_STATE = 4_096
-"""The maximum size of that file in bytes."""
+"""The maximum size in bytes of the file in which the fetcher reports on a list."""
 
 _SHOWN = 60
 _BOM = b"\xef\xbb\xbf"
@@ -48,7 +48,7 @@ _WORDS = re.compile(r"[A-Za-z]{1,15}(?: [A-Za-z]{1,15})*")
 
 
 class FeedFormat(enum.StrEnum):
-    """How a feed is written."""
+    """The format of a downloaded list of addresses."""
 
     PLAIN = "plain"
     JSON = "json"
@@ -58,7 +58,7 @@ class FeedFormat(enum.StrEnum):
 
 @frozen
 class FeedLayout:
-    """The format of a feed, and where a line has the address or network.
+    """The format of a downloaded list, and where each line has the address or network.
 
     ``key`` is the key of a JSON object, or a column of CSV: its number from 1, or its name in the first line.
     """
@@ -68,13 +68,13 @@ class FeedLayout:
 
 
 def identity_of(*parts: str) -> str:
-    """Return a digest of where a list comes from: it changes with each of the parts, and shows none."""
+    """Return a digest of where a list comes from (such as URL and key), which does not show the parts."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 @frozen
 class BadLine:
-    """A line that could not be parsed: its number, its text, and the reason."""
+    """A line of a list that could not be parsed: its number from 1, its text, and the reason."""
 
     number: int
     text: str
@@ -92,7 +92,7 @@ class BadLines:
     number: int = 0
 
     def add(self, number: int, line: bytes, error: ValueError) -> None:
-        """Record that ``line`` is bad."""
+        """Count a line that could not be parsed because of ``error``; keep it if it is one of the first."""
         self.number += 1
         if len(self.first) < NAMED:
             text = printable(line.strip().decode("latin-1"))
@@ -133,7 +133,7 @@ def plain_field(line: bytes) -> str:
 
 
 def _are_networks(lines: list[bytes]) -> bool:
-    """Whether each of ``lines`` is nothing but an address or a network, or empty. False if there is none."""
+    """Whether all lines are short and have only characters of networks; False without lines."""
     longest = max(map(len, lines), default=_LONGEST_NETWORK)
     return longest < _LONGEST_NETWORK and not b"".join(lines).translate(None, _IN_NETWORKS)
 
@@ -146,7 +146,7 @@ def _ascii(line: bytes) -> str:
 
 
 def _is_address(text: str) -> bool:
-    """Whether a text is an address. Python also accepts any text as the zone of an IPv6 address."""
+    """Whether a text is an address. Unlike Python, do not accept any text as the zone of an IPv6 address."""
     if "%" in text:
         return False
     try:
@@ -157,7 +157,7 @@ def _is_address(text: str) -> bool:
 
 
 class FeedParser:
-    """Parses a feed in parts of any size.
+    """Parses a downloaded list of addresses, fed in parts of any size.
 
     ``bad`` are the bad lines, ``lines`` is the number of lines so far. A list that names the number of its
     entries (Spamhaus DROP's last line) and has another number is incomplete, which is a bad line too. So is
@@ -185,7 +185,7 @@ class FeedParser:
         return self._parse(lines)
 
     def end(self) -> list[FeedEntry]:
-        """Return the entry of the last line, if it lacks a newline. Call this once, after the last part."""
+        """Return the entry of the last line, if that lacks a newline. Call this once, after the last part."""
         lines = [self._rest] if self._rest else []
         self._rest = b""
         return self._parse(lines) if self.lines <= self._most_lines else []
@@ -215,7 +215,7 @@ class FeedParser:
         return found
 
     def _entry(self, line: bytes) -> str:
-        """Return the entry of a line, "" if it has none; raise ValueError if the line is bad."""
+        """Return a line's text for an address or network, "" without one; raise ValueError if it is bad."""
         if self.lines == 1 and line.startswith(_GZIP):
             raise ValueError("the list is compressed")
         if self._layout.format in {FeedFormat.PLAIN, FeedFormat.APIBAN}:
@@ -291,7 +291,7 @@ def parse_apiban(body: bytes) -> ApibanPage:
 
 
 def parse_apiban_refusal(body: bytes) -> str:
-    """Return why APIBAN refuses a request with status 400, 403 or 404; "" if there is only nothing new.
+    """Return why APIBAN refuses a request, from the body of a 400, 403 or 404; "" if it has nothing new.
 
     The status says little: ``{"ipaddress": ["no new bans"], "ID": "none"}`` is the end of the list. A wrong
     key has the ID ``unauthorized``, and too many requests the text ``rate limit exceeded`` as ``ipaddress``.

@@ -66,16 +66,15 @@ _FINAL = b"2"  # final answers have a code of at least 200
 _DIGEST = 16  # bytes
 
 IsOwn = Callable[[Address], bool]
-"""A function that returns whether an address is this host's."""
+"""A function that returns whether an address is one of this host."""
 
 
 @frozen
 class Exported:
-    """A message of Asterisk on a connection of TLS or WSS with ``remote``.
+    """A decrypted SIP message of Asterisk's TLS or WSS connection with ``remote``, as HEP exports it.
 
-    ``message`` is None if nothing is to be known of it: ``remote`` is no stranger, it is a message that
-    Asterisk did not ask for, or its text is cut off. ``unasked``: a refusal of a request that was not
-    exported.
+    ``message`` is None if it is of no interest: ``remote`` is no stranger, it is a request of Asterisk or the
+    answer to one, or its text is cut off. ``unasked``: a refusal of a request that was not exported.
     """
 
     remote: Endpoint
@@ -85,7 +84,7 @@ class Exported:
 
 @frozen
 class _Frame:
-    """The contents of a datagram; ``cut``: the end of the payload is missing."""
+    """The contents of a HEP datagram: one SIP message with its addresses; ``cut``: its end is missing."""
 
     source: Address
     source_port: int
@@ -98,7 +97,7 @@ class _Frame:
 
 @define
 class _Connection:
-    """The number of requests that are not answered yet, the latest read, and how many requests it had."""
+    """Of a connection: requests without an answer, a digest of the latest read, and its requests so far."""
 
     open: int = 0
     read: bytes = b""
@@ -106,7 +105,7 @@ class _Connection:
 
 
 class Exports:
-    """The messages of TLS and WSS that Asterisk exports.
+    """Reads the decrypted SIP messages of TLS and WSS that Asterisk exports by HEP.
 
     ``ports`` are Asterisk's ports of TLS and WSS. ``is_own`` decides whether an address is this host's, and
     ``is_known`` whether a remote address is a friend's or allowed.
@@ -119,7 +118,7 @@ class Exports:
         self._connections: OrderedDict[Endpoint, _Connection] = OrderedDict()
 
     def read(self, packet: bytes, *, sure: bool) -> Exported | None:
-        """Parse a packet, from its IP header on; return None for any other packet.
+        """Parse a copied packet, from its IP header on; None unless it has a message of TLS or WSS.
 
         ``sure``: no earlier packet is missing, so an answer without a request shows something.
         """
@@ -169,7 +168,7 @@ class Exports:
 
 
 def _frame_in(packet: bytes) -> _Frame | None:
-    """Return the contents of a packet with a SIP message by TCP; None for any other packet."""
+    """Return the contents of a HEP packet about a SIP message by TCP or TLS; None for any other packet."""
     whole = ip_payload(packet)
     if whole is None or whole[0] != UDP or len(whole[3]) < _UDP_HEADER:
         return None
@@ -195,9 +194,9 @@ def _frame_in(packet: bytes) -> _Frame | None:
 
 
 def _chunks(data: bytes, total: int) -> dict[int, bytes] | None:
-    """Return the chunks of a datagram by type; None if it is not HEP.
+    """Return the chunks of a HEP datagram by type; None if it is not HEP.
 
-    ``total`` is its length, of which ``data`` has the beginning. The last chunk may be cut off.
+    ``total`` is the datagram's length, of which ``data`` has the beginning. The last chunk may be cut off.
     """
     if not data.startswith(_MAGIC) or int.from_bytes(data[4:_BEGIN], "big") != total or len(data) > total:
         return None
@@ -218,7 +217,7 @@ def _chunks(data: bytes, total: int) -> dict[int, bytes] | None:
 
 
 def _request_in(frame: _Frame, number: int) -> bytes | None:
-    """Return the request that the ``number``-th datagram with this payload stands for; None if unknown."""
+    """Return the request of datagram ``number`` (from 0) of those with this payload; None if unknown."""
     call_id = short_session(frame.uuid)
     own = [
         head
@@ -229,7 +228,11 @@ def _request_in(frame: _Frame, number: int) -> bytes | None:
 
 
 def _request(frame: _Frame, remote: Endpoint, text: bytes, number: int | None) -> CopiedRequest:
-    """Parse a request; ``number`` is that of its datagram if ``text`` is a payload that is not plain."""
+    """Parse a SIP request of ``remote``.
+
+    ``number`` is None, or that of its datagram, if ``text`` is a whole payload in which the request is not
+    found.
+    """
     request = parse_request(remote.address, remote.port, text, transport=remote.transport)
     if frame.uuid:
         request = evolve(request, call_ids=(short_session(frame.uuid),))

@@ -27,12 +27,12 @@ from attrs import Factory, define, field, frozen
 from ringfence.values.network import Network, pack, parse_network, unpack
 
 MAX_TEXT = 200
-"""The maximum length of an origin and of a scenario."""
+"""The maximum length (characters) of a decision's origin and of its scenario."""
 MAX_TOKEN = 16_384
 MAX_LOGIN = 65_536
-"""The maximum size of the answer to a login, in bytes."""
+"""The maximum size of the answer to a login at CrowdSec, in bytes."""
 MAX_SECONDS = 10 * 366 * 86_400.0
-"""The longest time that a decision may have left. A longer one is shortened to this."""
+"""The longest time that a decision may have left (seconds). A longer time is shortened to this."""
 MOST_ROWS = 300_000
 """The maximum number of decisions in an answer. CrowdSec needs some 170 bytes for each."""
 MAX_ROW = 8_192
@@ -40,9 +40,9 @@ MAX_ROW = 8_192
 MOST_TEXTS = 8 << 20
 """The memory of all different texts in an answer, in bytes. A decision for which none is left is left out."""
 MOST_MARKS = 500_000
-"""The maximum number of members of an answer, and of brackets and texts in values that are skipped."""
+"""The maximum number of JSON members of an answer, and of brackets and texts in skipped values."""
 MAX_SKIPPED = 1 << 16
-"""The longest text in a value that is skipped, in bytes."""
+"""The longest text of JSON that is skipped or taken at once, in bytes."""
 
 _LONGEST_VALUE = 50  # an IPv6 address in full, with the length of a network
 _MAX_DURATION = 64
@@ -57,7 +57,7 @@ def _packed(network: Network | int) -> int:
 
 @frozen
 class LapiDecision:
-    """A decision to ban a network. ``seconds`` is the time that it has left, not positive if it has ended.
+    """CrowdSec's decision to ban a network; it has ``seconds`` left, 0 or fewer if it has ended.
 
     An answer has up to 300 000 of them, so the network is kept as an integer (``values.network.pack``).
     """
@@ -70,17 +70,17 @@ class LapiDecision:
 
     @property
     def network(self) -> Network:
-        """The network that it bans."""
+        """The network that this decision bans."""
         return unpack(self.packed)
 
 
 Fields = tuple[int, int, str, str, float]
-"""The values of a decision, in the order of its fields."""
+"""The values of a :class:`LapiDecision`, in the order of its fields."""
 
 
 @frozen
 class Decisions(Collection[LapiDecision]):
-    """The decisions of an answer. Each is an object only while it is looked at.
+    """The decisions of an answer of CrowdSec, kept as tuples. Each is an object only while in use.
 
     The garbage collector passes over plain tuples of numbers and texts. With 200 000 objects, one of its
     searches would stop the event loop for 50 ms and more.
@@ -103,7 +103,7 @@ class Decisions(Collection[LapiDecision]):
 
 @frozen
 class DecisionPage:
-    """An answer of the stream of decisions.
+    """An answer of CrowdSec's stream of decisions: what is new, and what is deleted.
 
     ``left_out`` has the number of each new decision that cannot be used, None for one without a number.
     """
@@ -115,7 +115,7 @@ class DecisionPage:
 
 @frozen
 class Login:
-    """The answer to a login. ``expires`` is in seconds since the epoch, by the server's clock."""
+    """CrowdSec's answer to a login: ``token`` is valid until ``expires`` (epoch, by the server's clock)."""
 
     token: str
     expires: float
@@ -139,7 +139,7 @@ def parse_duration(text: str) -> float:
 
 
 def _run(text: str, at: int, *, digits: bool) -> tuple[str, int]:
-    """Return the longest run of characters of one kind from ``at`` on, and where it ends."""
+    """Return the run of digits (``digits``) or of other characters from ``at`` on, and where it ends."""
     end = at
     while end < len(text) and (text[end] in "0123456789.") is digits:
         end += 1
@@ -153,7 +153,7 @@ def _number(text: str) -> float:
 
 
 def parse_page(body: bytes) -> DecisionPage:
-    """Parse an answer of the stream of decisions; raise ValueError if it is another answer."""
+    """Parse an answer of CrowdSec's stream of decisions; raise ValueError if it is another answer."""
     reader = _Reader(body)
     found = reader.lists({b'"new"': [], b'"deleted"': []})
     if not reader.has_lists:
@@ -165,7 +165,7 @@ def parse_page(body: bytes) -> DecisionPage:
 
 
 def parse_decisions(body: bytes) -> tuple[LapiDecision, ...]:
-    """Parse the decisions about one address (``GET /v1/decisions``); raise ValueError if it is no list."""
+    """Parse CrowdSec's decisions about one address (``GET /v1/decisions``); raise ValueError if no list."""
     reader = _Reader(body)
     rows = [*reader.rows()]
     reader.end()
@@ -185,14 +185,14 @@ _FLAT = rb"[^\"{}\[\]]++|" + _TEXT
 _ROW = re.compile(rb"\{(?:" + _FLAT + rb"|[{\[](?:" + _FLAT + rb")*[}\]])*\}", re.DOTALL)
 
 _Row = Fields | int | None
-"""A decision; of one that cannot be used its number, None if it has none."""
+"""The values of a decision; of an unusable one only its number, None if it has none."""
 
 
 @define
 class _Reader:
-    """Reads an answer from its beginning to its end. All methods raise ValueError for what is no JSON.
+    """Reads CrowdSec's JSON answer from beginning to end. Each method raises ValueError if it is no JSON.
 
-    ``has_lists``: the answer names a list of decisions.
+    ``has_lists``: one of the wanted lists of decisions was found.
     """
 
     _body: bytes
@@ -204,7 +204,7 @@ class _Reader:
     _texts: dict[str, str] = Factory(dict)
 
     def lists(self, found: Mapping[bytes, list[_Row]]) -> Mapping[bytes, list[_Row]]:
-        """Read an object. Add the decisions of each list that ``found`` names; skip all other values."""
+        """Read the whole answer, an object; add the decisions of each list named in ``found`` to it."""
         self._expect(b"{")
         more = not self._accept(b"}")
         while more:
@@ -257,7 +257,7 @@ class _Reader:
             return _id_of(row)
 
     def _kept(self, one: LapiDecision) -> Fields:
-        """Return a decision with texts that are shared with others; raise ValueError if there is no room."""
+        """Return a decision's values, equal texts stored once; raise ValueError if memory is used up."""
         texts = self._texts
         for text in (one.scenario, one.origin):
             if text not in texts:
@@ -308,7 +308,7 @@ class _Reader:
         self._at = found.end() if found is not None else self._at
 
     def _accept(self, token: bytes) -> bool:
-        """Whether ``token`` comes next; if it does, go beyond it."""
+        """Whether ``token`` comes next in the answer; if it does, go beyond it."""
         self._blank()
         there = self._body.startswith(token, self._at)
         self._at += len(token) if there else 0
@@ -319,7 +319,7 @@ class _Reader:
             raise ValueError(f"the answer has no {token.decode()} where it must be")
 
     def _goes_on(self, close: bytes) -> bool:
-        """Whether another value follows; if not, go beyond ``close``."""
+        """Whether a comma and another value follow; if not, go beyond the bracket ``close``."""
         if self._accept(close):
             return False
         self._expect(b",")
@@ -332,7 +332,7 @@ def _id_of(row: Any) -> int | None:  # noqa: ANN401 - whatever JSON holds
 
 
 def _decision(row: Any) -> LapiDecision:  # noqa: ANN401 - whatever JSON holds
-    """Return a decision; raise ValueError, TypeError or KeyError if it cannot be used."""
+    """Return the ban in a decision's JSON object; raise ValueError, TypeError or KeyError if unusable."""
     number, value, scope = _id_of(row), row["value"], row["scope"]
     scenario, origin = row["scenario"], row["origin"]
     texts = (value, scope, scenario, origin)
@@ -347,7 +347,7 @@ def _decision(row: Any) -> LapiDecision:  # noqa: ANN401 - whatever JSON holds
 
 
 def _network_of(value: str) -> int:
-    """Parse the value of a decision; raise ValueError. CrowdSec keeps a network as typed: 192.0.2.7/24."""
+    """Return a decision's address or network as a packed integer; raise ValueError. Accept 192.0.2.7/24."""
     if len(value) > _LONGEST_VALUE:
         raise ValueError("too long for a network")
     return _parsed(value)
@@ -359,7 +359,7 @@ def _parsed(value: str) -> int:
 
 
 def parse_login(body: bytes) -> Login:
-    """Parse the answer to a login; raise ValueError if it is another answer."""
+    """Parse CrowdSec's answer to a login; raise ValueError if it is another answer."""
     if len(body) > MAX_LOGIN:
         raise ValueError("the answer is too long for a login")
     whole = _json(body)
@@ -377,7 +377,7 @@ def parse_login(body: bytes) -> Login:
 
 
 def _json(body: bytes) -> Any:  # noqa: ANN401 - whatever JSON holds
-    """Parse JSON; raise ValueError."""
+    """Parse JSON; raise ValueError if it is invalid or nested too deep."""
     try:
         return json.loads(body.decode())
     except RecursionError:

@@ -22,7 +22,7 @@ from ringfence.values.event import (
 
 
 class Level(enum.StrEnum):
-    """The levels that may carry evidence (``main/logger.c``)."""
+    """The levels of log lines that may report attempts (``main/logger.c``)."""
 
     SECURITY = "SECURITY"
     NOTICE = "NOTICE"
@@ -31,11 +31,11 @@ class Level(enum.StrEnum):
 
 
 LEVELS = {str(level).encode(): str(level) for level in Level}
-"""The text of each level, by its bytes in a line."""
+"""The name of each level of log lines as text, by its bytes in a line."""
 
 
 class Reason(enum.StrEnum):
-    """The reason why a line gives no event."""
+    """The reason why a log line gives no security event."""
 
     NOT_EVIDENCE = "not evidence"
     NO_ATTEMPT = "shows no attempt"
@@ -64,11 +64,11 @@ NOT_UNDERSTOOD = frozenset(
         Reason.TOO_LONG,
     }
 )
-"""The reasons for lines that look like evidence and could not be parsed."""
+"""The reasons of log lines that seem to report an attempt but could not be parsed."""
 
 
 class LogAlarm(enum.StrEnum):
-    """A fault of the log itself, with the text of its alarm."""
+    """A fault that a log line shows in the log itself; the value is the text of the alarm."""
 
     QUEUE_FULL = "the log's queue is full, lines are lost"
     QUEUE_RESUMED = "lines of the log were lost"
@@ -81,7 +81,7 @@ class LogAlarm(enum.StrEnum):
 
 @define
 class LineResult:
-    """The result of one line. ``line`` is its number in the log, from 1.
+    """The result of parsing one log line. ``line`` is the line's number in the log, from 1.
 
     ``reason`` is None if there is an event, or if the line is only an alarm. ``level`` is that of the
     message; "" if it is unknown. ``alarm`` is the fault of the log that the line shows. ``ambiguous`` is an
@@ -98,12 +98,12 @@ class LineResult:
 
 @define
 class LogCounts:
-    """Counters of one log's reader, like :class:`ringfence.parse.ami.AmiCounts` for a connection.
+    """Numbers of what one log's reader has read.
 
     ``tampered``: events from messages that break Asterisk's grammar, and messages that were inside a sender's
-    text. ``garbled``: lines that look like evidence and could not be parsed. ``dropped_bytes``: bytes of
-    lines that were too long. ``standby``: SECURITY messages that were skipped, because AMI delivers the same
-    events.
+    text. ``garbled``: lines that seem to report an attempt and could not be parsed. ``dropped_bytes``: bytes
+    of lines that were too long. ``standby``: SECURITY messages that were skipped, because AMI delivers the
+    same events.
     """
 
     lines: int = 0
@@ -116,7 +116,7 @@ class LogCounts:
 
 @frozen
 class OpenMessage:
-    """A message whose end has not come yet. The pattern ``end`` finds the end in a later line.
+    """A log message whose end has not come yet. The pattern ``end`` finds the end in a later line.
 
     ``result`` is the result of the first line alone, in case no end comes. ``may_span``: lines before the end
     that look like other messages are part of this message, as the sender's text. If ``may_span`` is false,
@@ -134,7 +134,7 @@ Parsed = SecurityEvent | Reason | LogAlarm | OpenMessage
 def result_of(
     number: int, parsed: SecurityEvent | Reason | LogAlarm, level: bytes, *, standby: bool
 ) -> LineResult:
-    """Return the result of the line ``number``.
+    """Return the result of the log line ``number``, of which ``parsed`` is what the parser returned.
 
     ``standby``: AMI delivers the events of SECURITY messages, so the result of such a message has no event.
     """
@@ -183,7 +183,7 @@ def make_event(
     has_port: bool = False,
     forgeable: bool = False,
 ) -> SecurityEvent | Reason:
-    """Return the event of a line, or NOT_AN_ADDRESS if ``address`` is not an IP address.
+    """Return the security event of a log line, or NOT_AN_ADDRESS if ``address`` is not an IP address.
 
     The address may have a port. ``has_port``: it always has one, even after IPv6 without brackets.
     """

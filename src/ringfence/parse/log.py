@@ -30,14 +30,24 @@ no text in it becomes a message. Nothing here raises for bytes; each line is rea
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import tzinfo
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from ringfence.parse import notices, security
 from ringfence.parse.custom import Custom
 from ringfence.parse.dates import DateReader
+from ringfence.parse.dump import (
+    DUMP_END,
+    DUMP_FILES,
+    DUMP_START,
+    SHOWN,
+    SHOWN_HEADER,
+    SHOWN_START,
+    end_of_dump,
+)
+from ringfence.parse.formats import FORMATS, Format, looks_like_evidence
 from ringfence.parse.line_result import (
     LEVELS,
     NOT_UNDERSTOOD,
@@ -50,160 +60,30 @@ from ringfence.parse.line_result import (
     result_of,
 )
 from ringfence.parse.notices import LoginDeduplicator
-from ringfence.parse.prefix import DIALPLAN, PLAIN, Prefix, own_prefix
+from ringfence.parse.prefix import PLAIN, Prefix, own_prefix
 from ringfence.parse.wrappers import UNCLEAN_ENDS, CleanLine, JsonMessage, Line, LineCleaner
 from ringfence.values.event import SecurityEvent, SourceId
 
-# -- raw SIP packets in a log: pjproject writes them at ERROR, ``sip set debug`` at VERBOSE
-
-
-DUMP_FILES = frozenset({b"pjproject", b"res_pjsip_logger.c", b"chan_sip.c"})
-_DUMP_START = re.compile(
-    rb"(?:[\w.]{1,40}+ {1,8}+)?Error processing [^\n]{0,40}packet from "
-    rb"|<--- SIP read from |<--- Received SIP \w{1,16}+ \((?P<size>\d{1,6}+) bytes\)"
-)
-"""The beginning of a message that holds a packet, with the packet's size if Asterisk states it."""
-_DUMP_END = re.compile(rb"-- end of packet\.\r?|<-{5,40}>\r?")
-
-
-def begins_dump(line: bytes, first: Prefix) -> bool:
-    """Whether ``line`` begins another packet, logged by the same thread and source file as the previous one.
-
-    ``first`` is the prefix of the previous packet's first line. A sender cannot forge such a line, because
-    the sender does not know the number of the thread.
-    """
-    prefix = own_prefix(line)
-    same = prefix is not None and (prefix.thread, prefix.file) == (first.thread, first.file)
-    return same and prefix is not None and _DUMP_START.match(line, prefix.end) is not None
-
-
-def _lost(line: Line) -> int:
-    return line.lost if isinstance(line, CleanLine) else 0
-
-
-def end_of_dump(
-    lines: Sequence[bytes | JsonMessage], at: int, first: Prefix, stated: int, most: int, *, final: bool
-) -> int | None:
-    """Return the index of the first line after the packet that begins at line ``at``.
-
-    Return None if the lines so far do not show where the packet ends. ``first`` is the prefix of its first
-    line. ``stated`` is the packet's size if Asterisk states it, else 0. ``most`` is the maximum length of a
-    message, both in bytes. ``final``: no more lines follow.
-    """
-    size, end = 0, None
-    added = min(_lost(lines[at]), 1)  # a terminal adds a CR to each line
-    for index in range(at + 1, len(lines)):
-        line = lines[index]
-        if stated and size >= stated:  # the packet's last line may have no LF
-            return index
-        size += len(line) + 1 + max(0, _lost(line) - added) if isinstance(line, bytes) else most
-        if size > most:
-            return (end or index) if not stated else index
-        if stated or not isinstance(line, bytes):
-            continue
-        if _DUMP_END.fullmatch(line):
-            end = index + 1
-        elif end is not None and begins_dump(line, first):
-            return end
-    return (end or len(lines)) if final else None
-
-
-# -- the table of known log messages
-#
-# Each row is for one name that Asterisk prints in its log lines: a source file of Asterisk (``acl.c``), or
-# ``Ext.`` for ``Log()`` in the dialplan. A new format needs a module that parses it, and a row here.
-
-
-Parse = Callable[[bytes, SourceId, float], Parsed]
-"""A function that parses a message.
-
-Its arguments are the bytes after the prefix, the source, and the time of the line (seconds since the epoch).
-"""
-
-
-@frozen
-class Format:
-    """The parser of the messages of one Asterisk file, and the levels at which they are evidence.
-
-    ``stateful``: two messages may report one attempt, so they are deduplicated. ``tail`` matches the end of a
-    message whose address stands after the sender's text. It is None if the address stands before that text,
-    or if the text cannot contain LF. ``ends`` match the ends of other messages with text that can contain LF.
-    """
-
-    levels: frozenset[bytes]
-    parse: Parse
-    stateful: bool = False
-    tail: re.Pattern[bytes] | None = None
-    ends: tuple[re.Pattern[bytes], ...] = ()
-
-
-def _at(*levels: bytes) -> frozenset[bytes]:
-    return frozenset(levels)
-
-
-FORMATS: dict[bytes, Format] = {
-    b"res_security_log.c": Format(_at(b"SECURITY"), security.parse_line, tail=security.LINE_END),
-    b"res_pjsip/pjsip_distributor.c": Format(_at(b"NOTICE"), notices.parse_distributor),
-    b"res_pjsip_session.c": Format(_at(b"NOTICE"), notices.parse_session, ends=(notices.PJSIP_CALL_END,)),
-    b"res_pjsip_registrar.c": Format(
-        _at(b"NOTICE", b"WARNING"), notices.parse_registrar, tail=notices.REGISTRAR_END
-    ),
-    b"res_pjsip_acl.c": Format(_at(b"NOTICE", b"WARNING"), notices.parse_acl),
-    b"chan_sip.c": Format(
-        _at(b"NOTICE", b"WARNING", b"ERROR"), notices.parse_chan_sip, ends=(notices.CALL_END,)
-    ),
-    b"chan_iax2.c": Format(
-        _at(b"NOTICE", b"WARNING", b"ERROR"),
-        notices.parse_iax2,
-        tail=notices.IAX2_END,
-        ends=notices.IAX2_ENDS,
-    ),
-    b"manager.c": Format(_at(b"NOTICE"), notices.parse_manager, stateful=True, ends=(notices.LOGIN_END,)),
-    b"acl.c": Format(_at(b"NOTICE"), notices.parse_ha),
-    DIALPLAN: Format(_at(b"NOTICE", b"WARNING", b"ERROR"), notices.parse_dialplan, tail=notices.DIALPLAN_END),
-    b"logger": Format(_at(b"NOTICE", b"WARNING", b"ERROR"), notices.parse_logger),
-    b"logger.c": Format(_at(b"NOTICE", b"WARNING", b"ERROR"), notices.parse_logger),
-    b"security_events.c": Format(_at(b"ERROR"), notices.parse_security_events),
-}
-
-SUSPICIOUS = re.compile(
-    rb"fail|reject|den(?:y|ied)|authenticat|unauthori|forbid|refus|attack|invalid|mismatch|not match",
-    re.IGNORECASE,
-)
-"""Words that make an unknown message look like evidence."""
-
-
 MAX_LINE = 256 * 1024
-"""Bytes; longer lines are skipped. In a container's log an 8 KiB message may have six times as many bytes."""
+"""The maximum length of a line in bytes; longer ones are skipped. A container's log writes 48 KiB for 8."""
 LOG_CUT = 8191  # where ``main/logger.c`` cuts a line (``BUFSIZ - 1``)
 MAX_MESSAGE = LOG_CUT + 512
 MAX_TEXT = security.MAX_ACCOUNT
 """The maximum length (bytes) of a sender's text with line feeds: a SIP user, or a name in IAX2."""
 MAX_EXTENSION = 80
-"""The size of an extension (``AST_MAX_EXTENSION``). A console's line with an event and its date is longer."""
+"""The size of an extension in bytes (``AST_MAX_EXTENSION``): too short for a console's line with an event."""
 _NO_PREFIX = Prefix(None, b"", b"", b"", 0)
-_SHOWN = re.compile(
-    rb"<--- (?:SIP read from [\w.:\[\]]{3,80}+"
-    rb"|Received SIP (?:request|response) \((?P<size>\d{1,5}+) bytes\) from [\w.:\[\]]{3,80}+) --->"
-)
-"""The line above a packet on a console."""
-_SHOWN_START = re.compile(
-    rb"[A-Z]{3,20}+ (?:sips?|tel|urn):[^ \n]{0,8192}+ SIP/2\.0|SIP/2\.0 \d{3} [^\n]{0,512}+"
-)
-_SHOWN_HEADER = re.compile(rb"[A-Za-z][\w-]{0,40}+[ \t]{0,8}+:")
 _EXECUTING = b"Executing ["
 _EXECUTED = re.compile(rb"@[^\n@]{1,80}:\d{1,5}\] [A-Za-z]\w{0,40}\(|\"\) in new stack\Z")
 _EXECUTIONS = (_EXECUTED,)
 HOLD = 0.05  # seconds that lines wait for later lines
 _SECURITY = b"SECURITY"
-_ADDRESS_LIKE = re.compile(rb"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}|[0-9a-f]{1,4}:[0-9a-f]{0,4}:")
-_EXAMINED = 2048  # bytes of an unknown message that are searched for suspicious words
 _UNCLEAN = (b"\r", b"\x1b", b"\x00")  # bytes of which some lines need to be cleaned
 _LONG = JsonMessage(b"", b"", b"", b"")  # stands for a line that was too long
 
 
 class LogReader:
-    """The reader of one log file: feed it bytes as they come, with the wall-clock time.
+    """Parses the lines of one log: feed it bytes as they come, with the wall-clock time.
 
     ``timezone`` is the log's, None for this host's. ``deadline`` is when to call ``feed`` even without data,
     because lines wait; None if no line waits. ``skips_security``: SECURITY messages are skipped, because AMI
@@ -231,7 +111,7 @@ class LogReader:
         self.since_security = security.MAX_ACCOUNT + 1  # bytes from a SECURITY line to line ``number``
 
     def feed(self, data: bytes, now: float) -> list[LineResult]:
-        """Return the results of lines that need no later line; without data at the deadline, those of all."""
+        """Return the results of lines that need no later line; with b"" at the deadline, of all lines."""
         lines = self._split(data)
         overdue = self.deadline is not None and now >= self.deadline and not data
         return self._handle(self._waiting + lines, now, final=overdue) if lines or overdue else []
@@ -259,7 +139,7 @@ class LogReader:
         return len(self._waiting) + bool(self._buffer or self._skipping)
 
     def _split(self, data: bytes) -> list[Line]:
-        """Return the lines that ``data`` completes, cleaned."""
+        """Return the lines that ``data`` completes, without text that another program added to them."""
         self._buffer += data
         if b"\n" not in data:
             self._bound()
@@ -293,14 +173,14 @@ class LogReader:
             self._buffer.clear()
 
     def _clean(self, line: bytes) -> Line:
-        """Return a line without all that was added to it."""
+        """Return a line without the text that another program, such as syslog or Docker, added to it."""
         if len(line) > MAX_LINE:
             self.counts.dropped_bytes += len(line)
             return _LONG
         return self._cleaner.clean(line)
 
     def _handle(self, lines: list[Line], now: float, *, final: bool) -> list[LineResult]:
-        """Parse the lines that can be decided. Lines that depend on later lines wait until the deadline."""
+        """Return the results of ``lines``; lines that depend on later lines wait until the deadline."""
         batch = _Batch(self, lines, now, final=final)
         stop = batch.run(held_back=bool(self._buffer) and not final)
         self.sample = batch.sample
@@ -325,7 +205,7 @@ class LogReader:
             self.counts.standby += result.reason is Reason.STANDBY
 
     def parse(self, level: bytes, file: bytes, text: bytes, date: bytes | None, now: float) -> Parsed:
-        """Parse one message without its prefix."""
+        """Parse one log message: ``text`` follows the prefix with ``level``, source ``file`` and ``date``."""
         form = FORMATS.get(file)
         parsed: Parsed = Reason.NOT_EVIDENCE
         if form is not None and level in form.levels:
@@ -340,10 +220,11 @@ class LogReader:
                 return found
         if parsed is not Reason.NOT_EVIDENCE:
             return parsed
-        return self._check_unknown(parsed, level, text, known=form is not None)
+        unknown = level in LEVELS and looks_like_evidence(text, known=form is not None)
+        return Reason.UNKNOWN_WORDING if unknown else parsed
 
     def parse_as(self, form: Format, level: bytes, text: bytes, date: bytes | None, now: float) -> Parsed:
-        """Parse one message in its format."""
+        """Parse one log message with the parser of its Asterisk source file, ``form``."""
         if level == _SECURITY:
             return form.parse(text, self._security, now)  # the message contains its own time
         return form.parse(text, self._notice, self._time(date, now))
@@ -352,20 +233,9 @@ class LogReader:
         time = self._dates.seconds(date, now) if date else None
         return now if time is None else time
 
-    def _check_unknown(self, parsed: Reason, level: bytes, text: bytes, *, known: bool) -> Reason:
-        """Return UNKNOWN_WORDING if a message that no parser knows looks like evidence, else ``parsed``.
-
-        ``known``: a parser knows its source file. Otherwise the message must also contain an address.
-        """
-        if level not in LEVELS:
-            return parsed
-        text = text[:_EXAMINED]
-        named = known or _ADDRESS_LIKE.search(text)
-        return Reason.UNKNOWN_WORDING if named and SUSPICIOUS.search(text) else parsed
-
 
 class _Batch:
-    """Some lines that are handled together; ``results`` has one result for each line that is not skipped."""
+    """Log lines that are parsed together; ``results`` has one result for each line that is not skipped."""
 
     def __init__(self, reader: LogReader, lines: list[Line], now: float, *, final: bool) -> None:
         self.results: list[LineResult] = []
@@ -396,7 +266,7 @@ class _Batch:
     def run(self, *, held_back: bool) -> int:
         """Parse the lines; return the index of the first one that has to wait.
 
-        ``held_back``: a further line is still incomplete. Lines that it may continue wait for its end.
+        ``held_back``: a further line is still incomplete. Lines that this one may continue wait for its end.
         """
         lines, at = self._lines, 0
         wait = self._within_reach() if held_back else 0
@@ -429,7 +299,7 @@ class _Batch:
         return at
 
     def _skip(self, at: int, line: Line) -> bool:
-        """Skip a SECURITY message that is on one line and looks complete; return whether it was one."""
+        """Skip ``line`` if it looks like a complete SECURITY message; return whether it does."""
         if isinstance(line, JsonMessage):
             if line.level != _SECURITY or line.file != security.FILE:
                 return False
@@ -444,7 +314,7 @@ class _Batch:
         return True
 
     def _plain(self, at: int, line: Line) -> bool:
-        """Parse a line that is one complete message with an event; return whether it was one.
+        """Parse ``line`` if it is one complete message with an event; return whether it is.
 
         This is the fast way for nearly all lines of an attack. :meth:`run` parses any other line in full.
         """
@@ -475,7 +345,7 @@ class _Batch:
         return True
 
     def _within_reach(self) -> int:
-        """Return how many of the last lines may be part of an incomplete message."""
+        """Return how many of the last lines may belong to a message whose last line is incomplete."""
         size = 0
         for number, line in enumerate(reversed(self._lines)):
             size += _size(line)
@@ -488,7 +358,7 @@ class _Batch:
         cut = len(line) > LOG_CUT and self._split_cut_line(at, line, prefix)
         if cut:
             line = line[:cut]
-        packet = _DUMP_START.match(line, prefix.end) if prefix.file in DUMP_FILES else None
+        packet = DUMP_START.match(line, prefix.end) if prefix.file in DUMP_FILES else None
         if packet is not None:
             size = int(packet["size"] or 0)
             behind = end_of_dump(self._lines, at, prefix, size, MAX_MESSAGE, final=self._final)
@@ -504,7 +374,8 @@ class _Batch:
                 return None
             if found > end:
                 end = found
-                may_span = parsed.may_span or all(_has_no_prefix(line) for line in self._lines[at + 1 : end])
+                bare = (isinstance(one, bytes) and not own_prefix(one) for one in self._lines[at + 1 : end])
+                may_span = parsed.may_span or all(bare)
                 parsed = self._parse(self._joined(at, end), prefix) if may_span else Reason.AMBIGUOUS
         form = FORMATS.get(prefix.file)
         tail = form.tail if form is not None else None
@@ -521,12 +392,12 @@ class _Batch:
         return end
 
     def _shown_packet(self, at: int, line: bytes) -> int | None:
-        """Pass over a packet of PJSIP that a console shows; return the index of the line after it.
+        """Pass over a SIP packet that PJSIP shows on a console; return the index of the line after it.
 
         Return ``at`` if no packet begins there, and None if only later lines show it. An extension has no
         room for the line above a packet, its first line and a header.
         """
-        shown = _SHOWN.fullmatch(line) if self._is_console else None
+        shown = SHOWN.fullmatch(line) if self._is_console else None
         if shown is None:
             return at
         if not shown["size"]:
@@ -536,7 +407,7 @@ class _Batch:
         if header >= len(self._lines) and not self._final:
             return None
         packet = self._lines[start : header + 1]
-        forms = _SHOWN_START.fullmatch, _SHOWN_HEADER.match
+        forms = SHOWN_START.fullmatch, SHOWN_HEADER.match
         matches = [isinstance(text, bytes) and form(text) for form, text in zip(forms, packet, strict=False)]
         if len(matches) < len(forms) or not all(matches):
             return at
@@ -546,8 +417,8 @@ class _Batch:
         return behind
 
     def _ends_shown(self, at: int, line: bytes) -> None:
-        """Revoke the events since the first line of a chan_sip packet that ends at ``at``."""
-        if self._shown_at < 0 or not _DUMP_END.fullmatch(line):
+        """Revoke the events read inside a SIP packet of chan_sip on a console that ends at ``at``."""
+        if self._shown_at < 0 or not DUMP_END.fullmatch(line):
             return
         near = sum(map(_size, self._lines[self._shown_at : at])) <= MAX_MESSAGE
         index = len(self.results) - 1
@@ -689,7 +560,7 @@ class _Batch:
         return True
 
     def _reaches(self, index: int, at: int) -> bool:
-        """Whether result ``index`` begins at most ``MAX_MESSAGE`` bytes before the line ``at``."""
+        """Whether the message of result ``index`` begins at most ``MAX_MESSAGE`` bytes before line ``at``."""
         size = 0
         for line in reversed(self._lines[max(self._lines_of[index], at - MAX_MESSAGE) : at]):
             size += _size(line)
@@ -709,24 +580,20 @@ class _Batch:
         self._lines_of.append(at)
 
     def _span(self, at: int, ends: tuple[re.Pattern[bytes], ...]) -> None:
-        """Record that a message begins at ``at``, and that a sender's text in it may contain LF."""
+        """Record that a message whose text may have LF begins at ``at``; ``ends`` match its end."""
         for end in ends:
             self._spans[end] = (at, self._spans.get(end, (-1, -1))[0])
 
     def _begin(self, tail: re.Pattern[bytes] | None) -> None:
-        """Record that a message begins with the next result; ``tail`` is the pattern of its true end."""
+        """Record that a message begins with the next result; ``tail`` matches its true end (None: any)."""
         self._entry = len(self.results)
         if tail is not None:
             self._tailed[tail] = self._entry
 
 
 def _size(line: Line) -> int:
-    """Return the number of bytes of a line, with its end."""
+    """Return the number of bytes of a line, with its line feed."""
     return 1 + len(line if isinstance(line, bytes) else line.message)
-
-
-def _has_no_prefix(line: Line) -> bool:
-    return isinstance(line, bytes) and own_prefix(line) is None
 
 
 def _without_open(parsed: Parsed) -> SecurityEvent | Reason | LogAlarm:

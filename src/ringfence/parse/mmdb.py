@@ -14,15 +14,15 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from attrs import Factory, define, frozen
 
 MOST_NODES = 16_000_000
-"""The maximum number of nodes. GeoLite2-City has some six million."""
+"""The maximum number of nodes of a MaxMind database's tree. GeoLite2-City has some six million."""
 MOST_RECORDS = 500_000
-"""The maximum number of different records that are decoded for all networks."""
+"""The maximum number of different records of a MaxMind database that are decoded for all networks."""
 MOST_VALUES = 500
-"""The maximum number of values of a record. One of GeoIP2-Enterprise has some 150."""
+"""The maximum number of values in a record of a MaxMind database. GeoIP2-Enterprise has some 150."""
 MOST_WORK = 20_000_000
-"""The maximum number of values of all records that are decoded while a database is open."""
+"""The maximum number of values that are decoded in all while a MaxMind database is open."""
 MAX_TEXT = 200
-"""The maximum length of a text in bytes. A longer one is cut."""
+"""The maximum length of a name in a MaxMind database, in bytes. A longer one is cut."""
 
 V4_BITS, V6_BITS = 32, 128
 
@@ -49,7 +49,7 @@ Read = Callable[[int, int], bytes]
 
 @frozen
 class Location:
-    """The location of a record's networks; "" for each part that the record lacks."""
+    """Where networks are: country code, AS number and its organisation; "" for each part not known."""
 
     country: str = ""
     number: str = ""
@@ -57,14 +57,14 @@ class Location:
 
     @property
     def regions(self) -> frozenset[str]:
-        """The regions of the networks: ``country DE``, ``AS64496``."""
+        """The regions as an administrator writes them: ``country DE``, ``AS64496``."""
         country = f"country {self.country}" if self.country else ""
         return frozenset(filter(None, (country, self.number)))
 
 
 @define
 class _File:
-    """The bytes of a file. Some pages are kept, and all of them are forgotten when there are too many."""
+    """Reads parts of a file, and keeps some pages; forgets all of these when there are too many."""
 
     _read: Read
     _pages: dict[int, bytes] = Factory(dict)
@@ -90,14 +90,14 @@ class _File:
 
 @define
 class _Values:
-    """Decodes values. ``left`` is how many values may still be decoded. Pointers count from ``base``."""
+    """Decodes at most ``left`` more values of a MaxMind database. Pointers count from ``base``."""
 
     _file: _File
     _base: int
     left: int
 
     def members(self, at: int, names: Collection[str]) -> dict[str, int]:
-        """Return where the map's values of ``names`` begin, by name; empty if the value is not a map."""
+        """Return the positions of the values of ``names`` in the map at ``at``, by name; {} if no map."""
         kind, pairs, at = self._target(at)
         found: dict[str, int] = {}
         for _ in range(pairs if kind == _MAP else 0):
@@ -109,24 +109,24 @@ class _Values:
         return found
 
     def text(self, at: int, longest: int = MAX_TEXT) -> str:
-        """Return a text, cut after ``longest`` bytes; "" if the value is another one."""
+        """Return the text at position ``at``, cut after ``longest`` bytes; "" if the value is no text."""
         kind, size, at = self._target(at)
         return self._file.part(at, min(size, longest)).decode("utf-8", "replace") if kind == _TEXT else ""
 
     def number(self, at: int) -> int | None:
-        """Return a number; None if the value is another one."""
+        """Return the unsigned number at position ``at``; None if the value is no number."""
         kind, size, at = self._target(at)
         if kind not in _NUMBERS or size > _LONGEST_NUMBER:
             return None
         return int.from_bytes(self._file.part(at, size), "big")
 
     def _target(self, at: int) -> tuple[int, int, int]:
-        """Return the head of a value, or of the value that it points to."""
+        """Return type, size and content position of the value at ``at``, or of the one it points to."""
         kind, size, after = self._head(at)
         return self._head(size) if kind == _POINTER else (kind, size, after)
 
     def _after(self, at: int) -> int:
-        """Return where the next value begins. Pointers are not followed."""
+        """Return the position of the value after the one at ``at``. Pointers are not followed."""
         waiting = 1
         while waiting:
             waiting -= 1
@@ -142,7 +142,7 @@ class _Values:
         return at
 
     def _head(self, at: int) -> tuple[int, int, int]:
-        """Return the type and the size of a value, and where its content begins.
+        """Return the type and the size of the value at ``at``, and the position of its content.
 
         The size of a pointer is the position that it points to.
         """
@@ -177,7 +177,7 @@ _FIELDS = (
 
 
 class Database:
-    """A database of ``size`` bytes, which ``read`` reads. Each method raises ValueError if it is broken."""
+    """A MaxMind database of ``size`` bytes, which ``read`` reads. Each method raises ValueError if broken."""
 
     def __init__(self, read: Read, size: int) -> None:
         self._file = _File(read)
@@ -201,7 +201,7 @@ class Database:
         self._left = MOST_WORK
 
     def location_of(self, address: int, version: int) -> Location:
-        """Return the place of an address, empty if the database does not have it."""
+        """Return the location of an address (as an integer); all parts are "" if the database lacks it."""
         if version > self.version:
             return Location()
         bits, at = (V4_BITS if self.version == 4 else V6_BITS), 0  # noqa: PLR2004 - the IP version
@@ -246,14 +246,14 @@ class Database:
                 waiting += ((high, number << 1 | 1, depth + 1), (low, number << 1, depth + 1))
 
     def _children(self, at: int) -> tuple[int, int]:
-        """Return the two records of a node."""
+        """Return the two records (left, right) of the tree's node ``at``."""
         both = int.from_bytes(self._file.part(at * self._node, self._node), "big")
         if self._bits == 28:  # noqa: PLR2004 - the middle byte has four bits of each
             return both >> 32 | (both >> 4 & 0xF000000), both & 0xFFFFFFF
         return both >> self._bits, both & (1 << self._bits) - 1
 
     def _location(self, record: int) -> Location:
-        """Decode a record. Its values are nested as MaxMind and DB-IP write them, or flat as IPinfo does."""
+        """Return the location in a record, nested as MaxMind and DB-IP write it, or flat as IPinfo does."""
         values = _Values(self._file, self._data, min(MOST_VALUES, self._left))
         found = values.members(record - self._count - _SEPARATOR + self._data, _FIELDS)
         country = next(filter(None, (self._country(values, found, name) for name in _COUNTRIES)), "")

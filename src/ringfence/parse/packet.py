@@ -30,7 +30,7 @@ _FRAGMENT_OFFSET = 0x1FFF
 
 
 def ip_payload(packet: bytes) -> tuple[int, bytes, bytes, bytes, bool] | None:
-    """Return protocol, source, target, payload, and whether the payload may be incomplete.
+    """Return an IP packet's protocol, source, target, payload, and whether the payload may be incomplete.
 
     Return None for a later fragment, and for a packet with an invalid header.
     """
@@ -58,8 +58,9 @@ def ip_payload(packet: bytes) -> tuple[int, bytes, bytes, bytes, bool] | None:
 def _behind_extensions(kind: int, payload: bytes) -> tuple[int, bytes, bool] | None:
     """Return protocol and payload behind IPv6's extension headers, and whether it is a first fragment.
 
-    ``kind`` is the type of the first header in ``payload``. Return None for a later fragment, and for an
-    incomplete header. Each header has at least 8 bytes, so this takes linear time.
+    A packet that is whole is none. ``kind`` is the type of the first header in ``payload``. Return None for
+    a later fragment, and for an incomplete header. Each header has at least 8 bytes, so this takes linear
+    time.
     """
     at, fragment = 0, False
     while kind in _IPV6_OPTIONS or kind == _IPV6_FRAGMENT:

@@ -31,7 +31,7 @@ _PARTS: tuple[bytes, ...] = (
     rb")?:[ \t]*+)",
 )
 PLAIN = re.compile(b"".join(_PARTS))
-"""Matches a prefix without added text or colours.
+"""Matches the prefix of a log line (date, level, file) without added text or colours.
 
 Its groups are the date, the level, the thread, a console's colon, ``Ext.`` and the file. One of the last two
 is None.
@@ -95,7 +95,7 @@ _ASTERISKS_NAME = re.compile(rb"[\w.@/-]{0,120}?(?:asterisk|pbx|pabx|voip|issabe
 
 @frozen
 class Prefix:
-    """The text of a line before its message.
+    """The text of a log line before its message: date, level, thread and Asterisk's source file.
 
     ``end`` is the position at which the message begins. A dialplan's line has ``Ext.`` as ``file``. ``date``
     is None if the line has none. ``start`` is where Asterisk's own text begins, after the added text.
@@ -115,7 +115,7 @@ DIALPLAN = b"Ext."
 
 
 def own_prefix(line: bytes) -> Prefix | None:
-    """Parse the prefix of a clean line (:class:`~ringfence.parse.wrappers.LineCleaner`)."""
+    """Parse the prefix of a log line without added text (:class:`~ringfence.parse.wrappers.LineCleaner`)."""
     found = PLAIN.match(line)
     return None if found is None else _prefix_of(found)
 
@@ -127,7 +127,7 @@ def _prefix_of(found: re.Match[bytes], stamp: bytes | None = None) -> Prefix:
 
 
 def parse_prefix(line: bytes) -> Prefix | None:
-    """Parse a line's prefix. Return None if it has none: then the line does not begin a message."""
+    """Parse a log line's prefix; return None if it has none, and so begins no message."""
     found, stamp, start = PLAIN.match(line), None, 0
     if found is None:
         outer = _OUTER.match(line)
@@ -144,9 +144,10 @@ def parse_prefix(line: bytes) -> Prefix | None:
 
 
 def strip_added(line: bytes) -> tuple[bytes, bool]:
-    """Return a line that begins no message without the text that was added to it; and whether it is foreign.
+    """Remove text that another program added to a line without a prefix; return also whether it is foreign.
 
-    A foreign line is one of another program than Asterisk. It is unchanged, as is one that may be Asterisk's.
+    A foreign line is one of another program than Asterisk. Such a line is unchanged, as is one that may be
+    Asterisk's.
     """
     found = _OUTER.match(line)
     if found is not None:
@@ -156,9 +157,9 @@ def strip_added(line: bytes) -> tuple[bytes, bool]:
 
 
 def end_of_added(line: bytes) -> int:
-    """Return where the text ends that another program than Asterisk may have added; 0 without such text.
+    """Return where text ends that a program such as syslog added before a log line; 0 without such text.
 
-    Text of a program that is not known to log for Asterisk counts as a part of its message: return 0.
+    Text of a program that is not known to log for Asterisk counts as a part of the line: return 0.
     """
     found = _ANY_OUTER.match(line)
     return found.end() if found is not None and _may_be_asterisk(found) else 0

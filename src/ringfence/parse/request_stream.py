@@ -46,11 +46,11 @@ MOST_MESSAGE = 4_000
 
 MOST_EARLY = 64
 MOST_EARLY_BYTES = 32_768
-"""The greatest numbers of early segments of one connection, and of their bytes."""
+"""The most TCP segments of one connection, and bytes, that wait for segments before them."""
 KEPT = 2_048
-"""The bytes of a connection that are kept to compare them with a segment that comes again."""
+"""This many bytes of a connection are kept to compare them with a segment that comes again."""
 LEAST_ROOM = 1_024
-"""Bytes. A refusal has some 500, and no phone's receive window is so small that two do not fit."""
+"""A receive window of fewer bytes has no room for answers: refusals have 500, phones hold two of them."""
 
 _HALF = SEQUENCES // 2
 _EOL = b"\r\n"
@@ -78,12 +78,12 @@ _SHORTEST_FRAME = 2
 
 
 class _UnreadError(Exception):
-    """The connection carries something else than plain SIP."""
+    """A TCP connection carries something that cannot be read with certainty as SIP."""
 
 
 @define
 class _Stream:
-    """The state of reading one connection.
+    """The state of reading the requests of one TCP connection.
 
     ``next`` is the sequence number of the next byte. ``pending`` is an incomplete message or frame, ``skip``
     the bytes of a body that follow. ``fragments`` is the content of the frames before it, if they belong to
@@ -108,12 +108,12 @@ class _Stream:
 
     @property
     def held(self) -> int:
-        """The bytes of its incomplete message, and of its early segments."""
+        """The number of bytes of the incomplete message, and of segments that wait for earlier ones."""
         return len(self.pending) + len(self.fragments) + sum(map(len, self.early.values()))
 
     @property
     def first(self) -> int:
-        """The number of the first byte of its incomplete message."""
+        """The sequence number of the first byte of the incomplete message."""
         return (self.next - len(self.pending) - len(self.fragments)) % SEQUENCES
 
     def unread_part(self, sequence: int, data: bytes) -> bytes | None:
@@ -127,7 +127,7 @@ class _Stream:
 
 
 class RequestStreams:
-    """The TCP connections of strangers. A connection is any key: bytes of its addresses and ports."""
+    """Puts together strangers' TCP segments. A connection is any key: bytes of its addresses and ports."""
 
     def __init__(self, most: int = MOST_STREAMS, most_bytes: int = MOST_BYTES) -> None:
         self._most = most
@@ -137,15 +137,15 @@ class RequestStreams:
 
     @property
     def pending(self) -> int:
-        """The bytes of all incomplete messages."""
+        """The number of bytes of all incomplete messages and waiting segments."""
         return self._bytes
 
     def begin(self, connection: bytes, sequence: int, scale: int = 0) -> bool:
-        """Record a SYN with this sequence number; return whether it makes the connection unread.
+        """Record a SYN with this sequence number; return whether data of the connection was read before.
 
         ``scale``: later segments name their window divided by two to this power. A new connection may use the
-        ports of an old one. But a sender may also forge a SYN within its connection: Asterisk goes on, and
-        this module would misread what follows.
+        ports of an old one. But a sender may also send a SYN within its connection: Asterisk goes on, and
+        what follows would be misread.
         """
         known = self._streams.get(connection)
         self._forget(connection)
@@ -153,9 +153,9 @@ class RequestStreams:
         return known is not None and known.fed
 
     def room(self, connection: bytes, window: int) -> tuple[bool, bool]:
-        """Record the window in a segment; return whether it has room for an answer, and whether that is new.
+        """Record a segment's receive window; return whether an answer has room, and whether that changed.
 
-        Nothing is known of an unread connection, so it counts as having room.
+        A connection that is not read counts as having room.
         """
         stream = self._streams.get(connection)
         if stream is None or stream.unread:
@@ -164,9 +164,9 @@ class RequestStreams:
         return stream.room, stream.room != before
 
     def read(self, connection: bytes, sequence: int, data: bytes) -> list[bytes] | None:
-        """Return the heads of the messages that a segment completes; None if the connection becomes unread.
+        """Return the heads of the SIP messages that a segment completes; None if reading fails from now on.
 
-        ``sequence`` is the number of the first byte of ``data``. Of an unread connection return nothing.
+        ``sequence`` is the number of the first byte of ``data``. If reading has failed before, return [].
         """
         stream = self._streams.get(connection)
         if stream is None:
@@ -189,7 +189,7 @@ class RequestStreams:
         return found
 
     def lose(self, connection: bytes) -> None:
-        """Record that a part of this connection is not known, so that it is unread."""
+        """Record that a part of this connection is missing, so that the rest is not read."""
         stream = self._streams.get(connection)
         if stream is not None:
             self._give_up(stream, stream.first)
@@ -199,9 +199,9 @@ class RequestStreams:
     def acknowledge(self, connection: bytes, number: int) -> tuple[int | None, bool]:
         """Record the acknowledgement number in a segment of this host.
 
-        Return how many unread bytes it acknowledges that were not counted yet, None for a connection that is
-        not unread. Return also whether the connection becomes unread: this host has got bytes of which no
-        copy came.
+        Return how many bytes that were not read it acknowledges, without those counted before; None if all
+        are read. Return also whether reading fails from now on: this host has got bytes of which no copy
+        came.
         """
         stream = self._streams.get(connection)
         if stream is None:
@@ -221,7 +221,7 @@ class RequestStreams:
         return newly, lost
 
     def _give_up(self, stream: _Stream, first: int) -> None:
-        """Make a connection unread from the byte with the number ``first`` on."""
+        """Stop reading a connection, from the byte with the sequence number ``first`` on."""
         if not stream.unread:
             stream.acknowledged = first
         self._bytes -= stream.held
@@ -240,9 +240,9 @@ class RequestStreams:
 
 
 def heads_in(text: bytes) -> list[bytes]:
-    """Return the heads of the messages that follow each other in ``text``; [] if it is not plain.
+    """Return the heads of the SIP messages in ``text``, one after the other; [] if it is anything else.
 
-    The last message may be incomplete, but then its head is returned only if that is whole.
+    The last message may be incomplete; then its head is returned if the head is whole.
     """
     try:
         return _consume(_Stream(0), text)
@@ -251,7 +251,7 @@ def heads_in(text: bytes) -> list[bytes]:
 
 
 def _extend(stream: _Stream, sequence: int, data: bytes) -> list[bytes]:
-    """Read a segment, and the early ones that follow it; return the heads of the messages that are complete.
+    """Read a segment, and waiting ones that follow it; return the heads of the complete SIP messages.
 
     Raise _UnreadError if it is unknown which bytes Asterisk gets.
     """
@@ -277,7 +277,7 @@ def _extend(stream: _Stream, sequence: int, data: bytes) -> list[bytes]:
 
 
 def _consume(stream: _Stream, data: bytes) -> list[bytes]:
-    """Return the heads of the messages that ``data`` completes; keep the incomplete message in ``stream``.
+    """Return the heads of the SIP messages that ``data`` completes; keep an incomplete one in ``stream``.
 
     If this raises an error, ``stream.pending`` is as before.
     """
@@ -299,7 +299,10 @@ def _consume(stream: _Stream, data: bytes) -> list[bytes]:
 
 
 def _text(buffer: bytes, at: int, stream: _Stream, found: list[bytes]) -> int | None:
-    """Return where a bare message ends, maybe beyond the buffer; None if its head is incomplete."""
+    """Return where the SIP message at ``at`` ends, maybe beyond the buffer; None if its head is incomplete.
+
+    Append its head to ``found``.
+    """
     keep_alive = _KEEP_ALIVE.match(buffer, at)  # between messages (RFC 5626 §3.5.1)
     if keep_alive is not None:
         return keep_alive.end()
@@ -323,7 +326,7 @@ def _text(buffer: bytes, at: int, stream: _Stream, found: list[bytes]) -> int | 
 
 
 def _body_length(head: bytes) -> int | None:
-    """Return the length of a message's body, None if its head names none.
+    """Return the length of a SIP message's body in bytes, None if its head names none.
 
     Raise _UnreadError for a head that can be read in several ways.
     """
@@ -336,7 +339,7 @@ def _body_length(head: bytes) -> int | None:
 
 
 def _frame(buffer: bytes, at: int, stream: _Stream, found: list[bytes]) -> int | None:
-    """Return where a client's frame ends; None if it is incomplete."""
+    """Return where a client's WebSocket frame ends, None if incomplete; append the head to ``found``."""
     if len(buffer) - at < _SHORTEST_FRAME:
         return None
     kind, length = buffer[at], buffer[at + 1]
@@ -364,13 +367,13 @@ def _frame(buffer: bytes, at: int, stream: _Stream, found: list[bytes]) -> int |
 
 
 def _unmasked(data: bytes, mask: bytes) -> bytes:
-    """Return the content of a frame (RFC 6455 §5.3)."""
+    """Return the content of a masked WebSocket frame (RFC 6455 §5.3)."""
     key = (mask * (len(data) // _MASK + 1))[: len(data)]
     return (int.from_bytes(data, "big") ^ int.from_bytes(key, "big")).to_bytes(len(data), "big")
 
 
 def _only_head(message: bytes) -> bytes:
-    """Return the head of the one message in a frame."""
+    """Return the head of the one SIP message in a WebSocket frame."""
     end = message.find(_END)
     head = message[: end + len(_END)]
     if end < 0 or (_body_length(head) or 0) != len(message) - len(head):

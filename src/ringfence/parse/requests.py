@@ -87,10 +87,10 @@ _MOST_SHORTENED = 1024  # bytes; the white space inside a longer Call-ID stays a
 def parse_requests(
     packet: bytes, streams: RequestStreams, *, dropped: bool = False
 ) -> list[CopiedRequest] | None:
-    """Parse the requests in a copied packet, from its IP header on; None for a packet that is not valid.
+    """Parse a stranger's SIP requests in a copied packet, from its IP header on; None if it is not valid.
 
     A later fragment is not valid. ``streams`` puts the segments of a TCP connection together. If that fails,
-    return a request that is ``unread``. If its sender has no more room for answers, return one that is
+    return a request with ``unread``. If the sender has no more room for answers, return one with
     ``diverted``. ``dropped``: a ban drops the packet.
     """
     whole = ip_payload(packet)
@@ -119,7 +119,7 @@ def _requests_in(
     *,
     may_be_cut: bool,
 ) -> list[CopiedRequest]:
-    """Parse the requests that a TCP segment of ``address`` completes."""
+    """Parse the SIP requests that a TCP segment of ``address`` completes."""
     port, by_tcp = segment[0], Transport.TCP
     heads = _heads_in(payload, segment, connection, streams, may_be_cut=may_be_cut)
     if heads is None:
@@ -141,8 +141,8 @@ def _requests_in(
 def _is_of_page(head: bytes, local: Address) -> bool:
     """Whether a request for a WebSocket names a web page of another site (RFC 6454 §7, RFC 6455 §4.1).
 
-    Browsers always name it, and the page cannot change that. A page of this host has its address. A name
-    proves nothing: its owner decides to which address it leads.
+    Browsers always name the page, and the page cannot change that. A page of this host has its address. A
+    name proves nothing: its owner decides to which address it leads.
     """
     origin = _ORIGIN.search(head)
     if origin is None:
@@ -163,9 +163,9 @@ def _heads_in(
     *,
     may_be_cut: bool,
 ) -> list[bytes] | None:
-    """Return the heads of the messages that a segment completes; None if its connection becomes unread.
+    """Return the heads of the SIP messages that a segment completes; None if the connection cannot be read.
 
-    Asterisk does not get an urgent byte, so it reads another text.
+    Asterisk does not get an urgent byte, so it would read another text.
     """
     _, _, sequence, begins, data = segment
     if may_be_cut or is_urgent(payload) or (begins and data):
@@ -186,9 +186,9 @@ def parse_request(
     transport: Transport = Transport.UDP,
     closed: bool = False,
 ) -> CopiedRequest:
-    """Parse one request.
+    """Parse one SIP request of ``address`` and ``port``, from its first line on.
 
-    ``closed``: its sender has no room for an answer by TCP. An ACK has no number and no credentials here: it
+    ``closed``: the sender has no room for an answer by TCP. An ACK gets no CSeq number and no credentials: it
     repeats those of its INVITE, and nothing answers it.
     """
     by_chan_sip = request.replace(b"\r", b"")
@@ -237,7 +237,7 @@ def _redirects(readings: list[bytes], address: Address) -> bool:
 
 
 def _account_in(request: bytes, reading: bytes) -> str:
-    """Return the user name in credentials; ``reading`` is the request in lower case.
+    """Return the user name in a request's credentials; ``reading`` is the request in lower case.
 
     If credentials name several, return "": only Asterisk knows which it checks. Its answer names the user.
     """
@@ -251,7 +251,7 @@ _Value = TypeVar("_Value", bytes, int)
 
 
 def _first(values: Iterator[_Value | None], most: int) -> tuple[tuple[_Value, ...], bool]:
-    """Return the first ``most`` distinct values, and whether there are more; None stands for the rest."""
+    """Return the first ``most`` distinct values, and whether there are more (also if a value is None)."""
     found: dict[_Value, None] = {}
     for value in values:
         if value is None or (len(found) == most and value not in found):
@@ -261,7 +261,7 @@ def _first(values: Iterator[_Value | None], most: int) -> tuple[tuple[_Value, ..
 
 
 def _looked_at(pattern: re.Pattern[bytes], text: bytes) -> Iterator[re.Match[bytes] | None]:
-    """Yield the matches of a pattern; None instead of each after the first ``_MOST_LOOKED_AT``."""
+    """Yield the first ``_MOST_LOOKED_AT`` matches of a pattern in ``text``, and None for more."""
     for number, found in enumerate(pattern.finditer(text)):
         yield found if number < _MOST_LOOKED_AT else None
 

@@ -39,7 +39,7 @@ _SCHEMES = {"sip": Transport.UDP, "sips": Transport.TLS}
 
 @frozen
 class SipTarget:
-    """Where Asterisk sends requests: a host name or address, a port (None if none is named), a transport."""
+    """Where Asterisk sends SIP requests: host name or address, port (None if not named), and transport."""
 
     host: str
     port: int | None
@@ -66,10 +66,9 @@ def target_of(uri: str) -> SipTarget | None:
 
 
 def address_of(uri: str) -> Address | None:
-    """Return the address of the target of ``uri``.
+    """Return the IP address to which Asterisk sends requests for the SIP URI ``uri``, or None.
 
-    Return None if ``uri`` has no target, if the target is a host name, or if it is not the address of a
-    single host.
+    Return None for an invalid URI, for a host name, and for an address that is not that of a single host.
     """
     target = target_of(uri)
     return None if target is None else host_address(target.host)
@@ -93,9 +92,9 @@ _DEFAULT_PORTS = (5060, 5061)
 
 @frozen
 class RosterEvent:
-    """An event about phones or trunks.
+    """An AMI event about phones or trunks.
 
-    ``action`` is the ActionID of the query; "" if Asterisk sent it unasked.
+    ``action`` is the ActionID of the query; "" if Asterisk sent the event unasked.
     """
 
     name: str
@@ -105,7 +104,7 @@ class RosterEvent:
 
 @frozen
 class ListedContact:
-    """A contact of a list, with the URI that distinguishes it from other contacts of its account.
+    """A phone's contact in one of AMI's lists; its URI distinguishes the contacts of an account.
 
     ``uri`` is "" for chan_sip and IAX2, where an account has one contact. ``has_status``: the list shows
     whether the contact can be reached.
@@ -122,7 +121,7 @@ EntryParser = Callable[[Mapping[str, str], str], tuple[Entry, ...]]
 
 @frozen
 class Question:
-    """An action to which Asterisk replies with a list, and the parser of the list's entries.
+    """An AMI action to which Asterisk replies with a list, and the parser of the list's entries.
 
     ``entry`` is the name of the event that carries one entry. ``headers`` are sent with the action.
     """
@@ -135,7 +134,7 @@ class Question:
 
 
 def parse_roster_event(packet: bytes) -> RosterEvent | None:
-    """Parse an event's headers.
+    """Parse the headers of an AMI event about phones or trunks.
 
     Return None if the event is too long, repeats a header, has no name, or has a line without a colon.
     Asterisk writes no such event.
@@ -156,7 +155,7 @@ _LISTED = frozenset({"contacts", "endpoints", "aors", "auths", "peers", "registr
 
 
 def means_empty(message: str) -> bool:
-    r"""Whether an error message stands for an empty list, such as ``No Contacts found\n``.
+    r"""Whether an AMI error message stands for an empty list, such as ``No Contacts found\n``.
 
     Asterisk sends such an error, with the newline, in place of an empty list (``res_pjsip/location.c``).
     After any other error, such as ``No such command``, the contents of the list are unknown.
@@ -166,7 +165,7 @@ def means_empty(message: str) -> bool:
 
 
 def _of_tree(headers: Mapping[str, str], asterisk: str) -> tuple[Entry, ...]:
-    """Parse a contact from Asterisk's own database, where PJSIP keeps contacts (``res_sorcery_astdb.c``)."""
+    """Parse a PJSIP contact from an event that lists Asterisk's database (``res_sorcery_astdb.c``)."""
     try:
         found = json.loads(headers.get("Val", ""))
     except (ValueError, RecursionError):
@@ -220,7 +219,7 @@ def _seconds(text: str) -> float | None:
 
 
 def _of_peer(service: Service) -> EntryParser:
-    """Return the parser of a peer of chan_sip or IAX2.
+    """Return the parser of AMI events that list the peers of ``service``, chan_sip or IAX2.
 
     Asterisk sends requests to the address of the peer. With chan_sip this address is only the phone's claim,
     until the phone answers there (status OK). With IAX2 a registered phone has already answered a challenge
@@ -240,7 +239,7 @@ def _of_peer(service: Service) -> EntryParser:
 
 
 def _of_registration(headers: Mapping[str, str], asterisk: str) -> tuple[Entry, ...]:
-    """Parse a registration of this PBX at a trunk, by PJSIP.
+    """Parse the headers of an event of ``asterisk`` (its name) about its registration at a trunk by PJSIP.
 
     Return the trunk's server, and the outbound proxy if there is one.
     """
@@ -254,7 +253,7 @@ def _of_registration(headers: Mapping[str, str], asterisk: str) -> tuple[Entry, 
 
 
 def _of_registry(service: Service) -> EntryParser:
-    """Return the parser of a registration of this PBX at a trunk, by chan_sip or IAX2.
+    """Return the parser of events about registrations of this PBX at a trunk, by chan_sip or IAX2.
 
     If no port is configured, Asterisk prints the default port, even if SRV records name another one. So a
     default port counts as unknown.
@@ -296,14 +295,14 @@ _TRUNKS = (
     Question("IAXregistry", "RegistryEntry", Service.IAX2, _of_registry(Service.IAX2)),
 )
 _ALWAYS = "corestatus"
-"""An action of Asterisk's core. A user that may not use it may request none of the lists either."""
+"""An AMI action of Asterisk's core. A user that may not use it may request none of the lists either."""
 
 
 @frozen
 class RosterPlan:
-    """The questions that one manager user may ask: for lists of contacts, and for lists of trunks.
+    """The AMI lists that one manager user may request: lists of contacts, and lists of trunks.
 
-    ``refused``: the user lacks the right to ask any of them. ``unlisted``: PJSIP is loaded, but no action
+    ``refused``: the user lacks the right to request any list. ``unlisted``: PJSIP is loaded, but no action
     that lists PJSIP's contacts is allowed or exists.
     """
 
@@ -314,7 +313,7 @@ class RosterPlan:
 
 
 def plan_questions(commands: Collection[str]) -> RosterPlan:
-    """Return the questions for an Asterisk that lists ``commands`` as allowed for this user."""
+    """Return the lists to request from an Asterisk that names ``commands`` as allowed for this user."""
     known = {command.lower() for command in commands}
     pjsip = [question for question in _PJSIP_CONTACTS if question.action.lower() in known][:1]
     others = [question for question in _CONTACTS if question.action.lower() in known]
@@ -343,7 +342,7 @@ _OF_SIP = ("All", "res_pjsip", "chan_sip", "chan_iax2")
 
 _CHANNELS = {"SIP": Service.SIP, "IAX2": Service.IAX2}
 _UNCHANGED = frozenset({"Created", "Updated", "Registered"})
-"""Statuses that do not show whether a contact can be reached.
+"""The statuses in AMI's events that do not show whether a contact can be reached.
 
 ``Created`` and ``Updated`` are those of Asterisk 13 to 15.
 """
@@ -353,14 +352,14 @@ _Account = tuple[Service, str]
 
 @frozen
 class _KnownContact:
-    """A contact. ``from_event``: AMI reported it, and no round of the roster has named it since."""
+    """A phone's contact. ``from_event``: an event of AMI reported it, and no full list has named it since."""
 
     contact: Contact
     from_event: bool
 
 
 def reloads_accounts(event: RosterEvent) -> bool:
-    """Whether Asterisk has read its accounts and trunks again; it names the module that it reloaded."""
+    """Whether an AMI event reports that Asterisk has reloaded a module with accounts and trunks."""
     done = event.name == RELOADED and event.headers.get("Status") == "0"
     return done and event.headers.get("Module", "").startswith(_OF_SIP)
 
@@ -375,7 +374,7 @@ class ContactTracker:
         self._at: OrderedDict[_Account, dict[str, _KnownContact]] = OrderedDict()
 
     def on_event(self, event: RosterEvent) -> Contact | None:
-        """Handle an event that Asterisk sent unasked; return the contact that changed, if any."""
+        """Handle an AMI event about a phone that Asterisk sent unasked; return the contact that changed."""
         if event.name == "ContactStatus":
             return self._contact(event)
         return self._peer(event) if event.name == "PeerStatus" else None
@@ -440,7 +439,7 @@ class ContactTracker:
     def _change(
         self, account: _Account, uri: str, contact: Contact, status: str, *, gone: bool
     ) -> Contact | None:
-        """Record one status of a contact, and return the contact as it is now.
+        """Record a contact's new ``status``, and return the contact as it is now.
 
         Return None if the contact is gone, but the account has another one at the same address.
         """

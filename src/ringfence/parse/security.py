@@ -59,7 +59,7 @@ _PACKET_WITHOUT_ACCOUNT = re.compile(_HEAD.pattern + _TAIL + rb"(?P<rest>(?:\r\n
 
 
 def _rest(required: str = "", optional: str = "Module ACLName SessionTV") -> re.Pattern[bytes]:
-    """Compile the pattern of the headers after the tail (``_TAIL``): ``required``, then ``optional`` ones.
+    """Compile the pattern of a security event's last headers: ``required``, then ``optional`` ones.
 
     Both are names separated by blanks, in the order in which Asterisk writes the headers.
     """
@@ -111,7 +111,7 @@ WITH_DETAILS = frozenset(
     }
 )
 USED = b"1"
-"""The value of ``UsingPassword`` if a password was verified."""
+"""The value of an event's header ``UsingPassword`` if a password was verified."""
 KINDS = {str(kind).encode(): kind for kind in _RESTS}
 _SERVICES = {str(service).encode(): service for service in Service}
 _WITHOUT_ACCOUNT = str(EventKind.REQUEST_BAD_FORMAT).encode()
@@ -120,10 +120,10 @@ _WITHOUT_ACCOUNT = str(EventKind.REQUEST_BAD_FORMAT).encode()
 def starts_security_event(packet: bytes) -> bool:
     """Whether ``packet`` begins as Asterisk begins a security event, up to its account.
 
-    ``AccountID`` must follow the head. Otherwise a sender could end an event early by a forged tail, and
-    begin another event by a forged head: both fit into the 255 bytes of a chan_sip header. With ``AccountID``
-    they do not fit. Only RequestBadFormat may lack ``AccountID``. Its name is long, so a forged tail and a
-    forged head of this kind do not fit either.
+    ``AccountID`` must follow the first headers (the head). Otherwise a sender could end an event early by a
+    forged tail, and begin another event by a forged head: both fit into the 255 bytes of a chan_sip header.
+    With ``AccountID`` they do not fit. Only RequestBadFormat may lack ``AccountID``. Its name is long, so a
+    forged tail and a forged head of this kind do not fit either.
     """
     head = _HEAD.match(packet)
     if head is None:
@@ -132,13 +132,13 @@ def starts_security_event(packet: bytes) -> bool:
 
 
 def begins_manager_event(packet: bytes) -> bool:
-    """Whether ``packet`` begins as an event of service AMI does, up to its account."""
+    """Whether an AMI packet begins as a security event about a manager login or action does."""
     head = _HEAD.match(packet)
     return head is not None and head["service"] == _AMI and starts_security_event(packet)
 
 
 def parse_strict(packet: bytes, source: SourceId) -> SecurityEvent | None:
-    """Parse a packet (without its closing empty line) that keeps the grammar; None for any other."""
+    """Parse a security event (an AMI packet without its empty line) of correct form; None for any other."""
     match = _PACKET.fullmatch(packet)
     if match is None:
         return _parse_without_account(packet, source)
@@ -165,7 +165,7 @@ def parse_strict(packet: bytes, source: SourceId) -> SecurityEvent | None:
 
 
 def with_password(used: bytes | None, event: SecurityEvent | None) -> SecurityEvent | None:
-    """Return the event of a success, with ``password`` set if a password was verified.
+    """Return the event of a successful login, with ``password`` set if a password was verified.
 
     ``used`` is the value of ``UsingPassword``. This is a separate step because few logins succeed, and
     copying an event takes time.
@@ -174,7 +174,7 @@ def with_password(used: bytes | None, event: SecurityEvent | None) -> SecurityEv
 
 
 def _parse_without_account(packet: bytes, source: SourceId) -> SecurityEvent | None:
-    """Parse RequestBadFormat, the only kind whose account is missing or not at its usual position."""
+    """Parse the security event RequestBadFormat, whose account may be missing or at another position."""
     match = _PACKET_WITHOUT_ACCOUNT.fullmatch(packet)
     if match is None:
         return None
@@ -191,7 +191,7 @@ def _parse_without_account(packet: bytes, source: SourceId) -> SecurityEvent | N
 def _is_of_manager(session: bytes, local: bytes, remote: bytes) -> bool:
     """Whether an event's session and addresses have the form that ``main/manager.c`` writes.
 
-    The session is a pointer in hexadecimal digits, and both addresses have TCP or TLS.
+    That is: the session is a pointer in hexadecimal digits, and both addresses have TCP or TLS.
     """
     return all(
         form.fullmatch(value) for form, value in ((_POINTER, session), (_BY_TCP, local), (_BY_TCP, remote))
@@ -204,7 +204,7 @@ def has_tail(packet: bytes) -> bool:
 
 
 def parse_tampered(packet: bytes, source: SourceId) -> SecurityEvent | None:
-    """Parse a packet whose account broke the grammar; return None if it yields no address.
+    """Parse a security event whose account breaks the form of the packet; None without an address.
 
     ``packet`` holds a head (the headers before the account) and, perhaps after several empty lines, a tail
     (the session and both addresses). If there are several tails, the last one with a valid address counts.
@@ -241,9 +241,9 @@ _TAIL_START = b"\r\nSessionID: "
 
 
 def _last_tail(packet: bytes, end: int | None = None) -> re.Match[bytes] | None:
-    """Return the last tail (session and both addresses) that begins before the position ``end``.
+    """Return the last match of session and both addresses that begins before the position ``end``.
 
-    Return None if there is none. The tail must be complete.
+    Return None if no such headers are complete.
     """
     start = packet.rfind(_TAIL_START, 0, end)
     while start >= 0:
@@ -255,7 +255,7 @@ def _last_tail(packet: bytes, end: int | None = None) -> re.Match[bytes] | None:
 
 
 def details_of(fields: Mapping[str, bytes]) -> tuple[bytes, bytes, bytes]:
-    """Return the ACL's name, and the challenge and response that the client sent.
+    """Return the ACL's name, and the challenge and response that the client sent, from an event's headers.
 
     chan_sip calls its own value ``Challenge`` and the client's value ``ReceivedChallenge``. If
     ``ReceivedChallenge`` is present, it is returned, even if it is empty.
@@ -348,7 +348,7 @@ LINE_END = re.compile(rb'oteAddress="[^"\n]*+"[^\n]*+\Z')
 _INNER = b'res_security_log.c: SecurityEvent="'
 FILE = b"res_security_log.c"
 MAX_ACCOUNT = 256
-"""The maximum length of an account with line feeds.
+"""The maximum length in bytes of an account with line feeds.
 
 chan_sip copies a header into 256 bytes, PJSIP a user into 37.
 """
@@ -374,7 +374,7 @@ _WHOLE = re.compile(
 
 @frozen
 class _Shape:
-    """The positions of the kept fields among a message's values.
+    """The positions of the fields that ringfence needs among the values of a SECURITY log message.
 
     A missing field has the position after the last value, where :func:`parse` adds an empty one.
     """
@@ -424,7 +424,7 @@ def _shape(names: list[str]) -> _Shape:
 
 
 def _shapes() -> dict[tuple[bytes, ...], _Shape]:
-    """Return the shape of each sequence of names that Asterisk writes.
+    """Return the positions of the needed fields for each sequence of names that Asterisk writes.
 
     The keys are these sequences, with each name as the line has it between two values: ``,SessionID=``.
     """
@@ -444,7 +444,7 @@ _SEVERITIES = frozenset({b"Informational", b"Error"})
 
 
 def is_whole(line: bytes) -> bool:
-    """Whether ``line`` looks like a whole SECURITY message: a head, an address, and a quote at the end.
+    """Whether a log line looks like a whole SECURITY message: first names, an address, a quote at the end.
 
     A sender's account can imitate such an end and continue after a line feed. The reader of the log
     recognises that by the lines that follow (:mod:`ringfence.parse.log`).
@@ -530,7 +530,7 @@ def _parse_loose(text: bytes, source: SourceId) -> Parsed:
 def _event_of(
     between: bytes, head: re.Match[bytes], kind: EventKind, remote: bytes, rest: bytes, source: SourceId
 ) -> SecurityEvent | Reason:
-    """Build the event of a line that was split at its head and at its last address ``remote``.
+    """Build the event of a SECURITY line that was split at ``head`` and at its last address ``remote``.
 
     ``between`` is the text between the two, with the sender's account and session. ``rest`` is the text after
     the address.

@@ -30,7 +30,7 @@ MOST_STREAMS = 4_096
 MOST_BYTES = 4 << 20
 MOST_PENDING = 1 << 17
 MOST_HOLES = 8
-"""The greatest number of holes of one connection in which a late segment is still read: the latest ones."""
+"""A late TCP segment is read only if it fills one of so many latest holes of its connection."""
 
 _EOL = b"\r\n"
 # An answer in text whose beginning is unknown. No sender's text in a header can match, because LF never comes
@@ -54,13 +54,13 @@ _HALF = SEQUENCES // 2
 
 @define
 class _Stream:
-    """The state of reading one connection.
+    """The state of reading Asterisk's answers on one TCP connection.
 
     ``next`` is the sequence number of the next byte. ``synced``: the next byte belongs to a known message.
-    ``pending`` is an incomplete message. Its first ``scanned`` bytes contain no end of a head.
-    ``given``: this message was returned as cut. ``fed``: data was read. ``skip`` bytes of a body
-    follow. ``other``: the connection does not carry clear SIP. ``holes`` are the parts that are missing, as
-    pairs of sequence numbers. ``whole``: it was read from its SYN on, and nothing is missing.
+    ``pending`` is an incomplete message. Its first ``scanned`` bytes contain no end of a head. ``given``:
+    this message was returned as cut. ``fed``: data was read. ``skip`` bytes of a body follow. ``other``: the
+    connection does not carry clear SIP. ``holes`` are the parts that are missing, as pairs of sequence
+    numbers. ``whole``: the connection was read from its SYN on, and nothing is missing.
     """
 
     next: int
@@ -76,7 +76,7 @@ class _Stream:
 
 
 class Streams:
-    """The connections whose segments were read. A connection is any key: bytes of its addresses and ports."""
+    """Puts together this host's TCP segments. A connection is any key: bytes of its addresses and ports."""
 
     def __init__(self, most: int = MOST_STREAMS, most_bytes: int = MOST_BYTES) -> None:
         self._most = most
@@ -95,7 +95,7 @@ class Streams:
 
     @property
     def pending(self) -> int:
-        """The bytes of all incomplete messages."""
+        """The number of bytes of all incomplete messages."""
         return self._bytes
 
     def begin(self, connection: bytes, sequence: int) -> None:
@@ -111,7 +111,8 @@ class Streams:
         """Return the heads of Asterisk's answers that an outgoing segment completes.
 
         Of a connection that was not read from its SYN on, or has a hole, return only the refusals (401, 403,
-        407). ``connection`` is the key of its connection, and ``sequence`` the number of its first byte.
+        407). ``connection`` is the key of the segment's connection, and ``sequence`` the number of its first
+        byte.
         """
         if not data:
             return []
@@ -132,7 +133,7 @@ class Streams:
         return self._extend(connection, stream, data)
 
     def cut(self) -> list[tuple[bytes, bytes]]:
-        """Return each refusal that has begun and is not complete, with its connection; each only once."""
+        """Return the connection and bytes of each refusal that has begun but is incomplete, once."""
         found = [*self._lost]
         self._lost.clear()
         self._lost_bytes = 0
@@ -144,7 +145,7 @@ class Streams:
         return found
 
     def _extend(self, connection: bytes, stream: _Stream, data: bytes) -> list[bytes]:
-        """Read the next bytes of a connection."""
+        """Read the next bytes of a connection; return the heads of the answers that they complete."""
         if not stream.fed and stream.synced:  # the first bytes of the connection
             stream.other = data.startswith(_OTHERS)
         stream.fed = True
@@ -167,7 +168,7 @@ class Streams:
         return found
 
     def _open_hole(self, connection: bytes, stream: _Stream, sequence: int) -> None:
-        """Continue at ``sequence``, and remember what is missing before it."""
+        """Continue reading at ``sequence``, and remember which bytes before it are missing."""
         before = len(stream.pending)
         self._give_up(connection, stream)
         self._bytes -= before
@@ -186,7 +187,7 @@ class Streams:
         stream.pending, stream.scanned, stream.given, stream.synced = b"", 0, False, False
 
     def _late(self, stream: _Stream, sequence: int, data: bytes) -> list[bytes]:
-        """Return the answers that stand whole in those bytes of a late segment that were missing."""
+        """Return the answers in those bytes of a late segment that were missing, complete or begun."""
         found: list[bytes] = []
         left: list[tuple[int, int]] = []
         end = (sequence + len(data)) % SEQUENCES
@@ -228,7 +229,7 @@ def _earlier(one: int, other: int) -> int:
 
 
 def _consume(stream: _Stream, data: bytes) -> list[bytes]:
-    """Return the refusals that ``data`` completes; keep the incomplete message in ``stream``."""
+    """Return the heads of the answers that ``data`` completes; keep the incomplete message in ``stream``."""
     found: list[bytes] = []
     buffer = stream.pending + data if stream.pending else data
     at = min(stream.skip, len(buffer))
@@ -263,7 +264,7 @@ def _consume(stream: _Stream, data: bytes) -> list[bytes]:
 
 
 def _frame(buffer: bytes, at: int) -> tuple[int, int, bool] | None:
-    """Return where the content of a frame begins and ends, and whether the next byte begins a message.
+    """Return where the content of a WebSocket frame begins and ends, and whether a message follows it.
 
     Return None for an incomplete frame.
     """
@@ -284,10 +285,10 @@ def _frame(buffer: bytes, at: int) -> tuple[int, int, bool] | None:
 
 
 def _text(buffer: bytes, at: int, scanned: int) -> tuple[int, int, bool] | None:
-    """Return where a message begins and ends, and whether the next byte begins another one.
+    """Return where a SIP message begins and ends, and whether the next byte begins another one.
 
-    Its body may end beyond the buffer. Return None if its head is incomplete. The first ``scanned`` bytes
-    contain no end of a head.
+    The message's body may end beyond the buffer. Return None if its head is incomplete. The first ``scanned``
+    bytes contain no end of a head.
     """
     if buffer[at] in _EOL:  # a keep-alive between messages (RFC 5626 §3.5.1)
         return at, at + 1, True

@@ -50,14 +50,14 @@ from ringfence.values.packet import CopiedRequest, Exchange
 
 MOST_STREAMS = 16_384
 LEAST_ANSWER = 336
-"""The length of the shortest record that may be a refusal, with at least 16 bytes of encryption."""
+"""The shortest TLS record that may be a refusal by SIP has so many bytes, 16 of them for encryption."""
 LEAST_ASKED = 200
-"""Bytes of a client for each answer. No guess is shorter."""
+"""A TLS record counts as an answer only if the client sent so many bytes for it. No guess is shorter."""
 
 FREE = 100
-"""Bytes that a client sends after our hello before its first request: its part of TLS 1.3's handshake."""
+"""This many bytes from a client after the server's hello belong to the handshake of TLS 1.3."""
 MOST_FLIGHTS = 3
-"""How often our records of the handshake may follow bytes of the client. More are a renegotiation."""
+"""How often this host's handshake records may follow bytes of the client. More are a renegotiation."""
 
 _HANDSHAKE, _DATA = 0x16, 0x17
 _FIRST, _LAST = 0x14, 0x18  # the types of records
@@ -81,7 +81,7 @@ _UPGRADES = frozenset({174, 175, 182, 196, 208, 224})
 
 @define
 class _Stream:
-    """The state of reading one connection.
+    """The state of reading the TLS records that this host sends on one connection.
 
     ``next`` is the sequence number of the next byte, ``left`` how many bytes of a record follow, and ``head``
     the part of a record's header that has been read. ``synced``: the next byte belongs to a known record.
@@ -107,7 +107,7 @@ class _Stream:
 
 
 class Flow(NamedTuple):
-    """The findings in a segment: the answers that begin in it, and the client's bytes that it acknowledges.
+    """What a TLS segment shows: how many answers begin in it, and how many client bytes it acknowledges.
 
     ``opens``: bytes before belonged to the handshake of TLS, or to the request for a WebSocket.
     """
@@ -121,14 +121,14 @@ _NOTHING = Flow()
 
 
 class TlsStreams:
-    """The TLS connections of strangers. A connection is any key: bytes of its addresses and ports."""
+    """Reads TLS records sent to strangers. A connection is any key: bytes of its addresses and ports."""
 
     def __init__(self, most: int = MOST_STREAMS) -> None:
         self._most = most
         self._streams: OrderedDict[bytes, _Stream] = OrderedDict()
 
     def __len__(self) -> int:
-        """Return the number of connections."""
+        """Return the number of TLS connections that are remembered."""
         return len(self._streams)
 
     def __contains__(self, connection: bytes) -> bool:
@@ -136,14 +136,14 @@ class TlsStreams:
         return connection in self._streams
 
     def begin(self, connection: bytes) -> None:
-        """Record that a new connection begins, which may have the ports of an old one."""
+        """Forget ``connection``: a new one begins, which may have the addresses and ports of an old one."""
         self._streams.pop(connection, None)
 
     def read(self, connection: bytes, sequence: int, acknowledged: int, data: bytes, *, pages: bool) -> Flow:
-        """Return what a segment of this host shows.
+        """Return what a TCP segment of this host shows about answers and the client's bytes.
 
-        ``pages``: strangers may read web pages at its port. ``acknowledged`` is the segment's acknowledgement
-        number.
+        ``pages``: strangers may read web pages at the segment's port. ``acknowledged`` is the segment's
+        acknowledgement number.
         """
         stream = self._streams.get(connection)
         if stream is None:
@@ -167,7 +167,7 @@ class TlsStreams:
         return Flow(answers, 0 if pages and not stream.upgraded else newly - free, opens)
 
     def _answers(self, stream: _Stream, sequence: int, acknowledged: int, data: bytes, *, pages: bool) -> int:
-        """Return how many answers begin in the data of a segment."""
+        """Return how many answers begin in ``data``, the TLS records of a TCP segment."""
         if not data:
             return 0
         ahead = (sequence - stream.next) % SEQUENCES
@@ -183,7 +183,7 @@ class TlsStreams:
 
 
 def _count(stream: _Stream, acknowledged: int, data: bytes, *, pages: bool) -> int:
-    """Read the next bytes of a connection; return how many answers begin in them."""
+    """Read the next bytes of this host's TLS records; return how many answers begin in them."""
     found = at = 0
     while at < len(data):
         if stream.left:
@@ -213,7 +213,7 @@ def _count(stream: _Stream, acknowledged: int, data: bytes, *, pages: bool) -> i
 
 
 def _greet(stream: _Stream, part: bytes) -> None:
-    """Read the beginning of our hello, which names the cipher."""
+    """Read the beginning of the server's hello, whose cipher shows whether this is TLS 1.3."""
     stream.hello += part[: _HELLO - len(stream.hello)]
     if len(stream.hello) <= _SESSION_LENGTH:
         return
@@ -224,7 +224,7 @@ def _greet(stream: _Stream, part: bytes) -> None:
 
 
 def _is_answer(stream: _Stream, acknowledged: int, length: int, *, pages: bool) -> bool:
-    """Whether a record of application data may be an answer, which then uses up what the client has sent."""
+    """Whether a TLS record of application data may be a SIP answer; if so, use up bytes of the client."""
     if stream.modern and acknowledged == stream.flight:
         return False
     if length in _UPGRADES:
@@ -241,10 +241,10 @@ def parse_exchange(
     requests: RequestStreams,
     has_pages: Callable[[int], bool],
 ) -> list[Exchange | CopiedRequest]:
-    """Return what a packet of this host shows of a stream that cannot be read, from its IP header on.
+    """Return what a packet of this host, from its IP header on, shows of a stream that cannot be read.
 
     ``has_pages``: whether strangers may read web pages at a port. If this host has got a segment by plain TCP
-    of which no copy came, return a request that is ``unread`` too.
+    of which no copy came, return a request with ``unread`` too.
     """
     whole = ip_payload(packet)
     segment = tcp_segment(whole[3]) if whole is not None and whole[0] == TCP else None

@@ -28,7 +28,7 @@ from ringfence.parse.prefix import DIALPLAN, PLAIN, own_prefix, parse_prefix, st
 
 @frozen
 class JsonMessage:
-    """A message of the ``[json]`` formatter. A dialplan's message begins with the extension, as in a file."""
+    """A log message of Asterisk's ``[json]`` formatter. A dialplan's message begins with the extension."""
 
     date: bytes
     level: bytes
@@ -37,11 +37,11 @@ class JsonMessage:
 
 
 class CleanLine(bytes):
-    """A line that :class:`LineCleaner` has changed, or marked as foreign.
+    """A log line from which :class:`LineCleaner` has removed text, or that it marked as foreign.
 
-    ``lost`` is the number of bytes that were removed from its end. ``added`` is the number of bytes of a date
-    that Asterisk did not write. ``is_foreign``: another program wrote it, or a console wrote it between
-    messages.
+    ``lost`` is the number of bytes that were removed from the line's end. ``added`` is the number of bytes of
+    a date that Asterisk did not write. ``is_foreign``: another program wrote it, or a console wrote it
+    between messages.
     """
 
     lost = 0
@@ -50,7 +50,7 @@ class CleanLine(bytes):
 
     @classmethod
     def of(cls, line: bytes, lost: int, *, added: int = 0, is_foreign: bool = False) -> bytes:
-        """Return ``line`` with what is known of it; unchanged if there is nothing to know."""
+        """Return ``line`` as a CleanLine with these facts; unchanged if all of them have their defaults."""
         if not (lost or added or is_foreign):
             return line
         found = cls(line)
@@ -61,10 +61,10 @@ class CleanLine(bytes):
 Line = bytes | JsonMessage
 
 _MOST_WRAPPERS = 4
-"""The number of wrappers around a line that are removed: syslog in a container's log in the journal."""
+"""At most so many wrappers around a log line are removed: for instance syslog, Docker and the journal."""
 _END = re.compile(rb"(?:[ \t\r]|#01[25])++\Z")
 UNCLEAN_ENDS = frozenset({b" ", b"\t", b"\r", b"2", b"5"})
-"""The last bytes of lines whose end may have to be removed."""
+"""The last bytes of log lines whose end may be no part of the line, such as a CR or a colour code."""
 _LONGEST_END = 64
 _TERMINAL = re.compile(rb"(?:[^\s*]{1,80}+\*CLI> )?(?:\r|\x1b\[[0-9;]{0,8}[JKm]|\x1b\[\?[0-9]{1,5}[hl])*+")
 _LENGTH = re.compile(rb"\x00++|[^\x00]{1,3}+\x00{4,}+")
@@ -82,7 +82,7 @@ _CONSOLE = re.compile(rb"(?:\[[^\[\]\n]{5,48}+\])? {1,12}(?:--|==|>) |<-{2,5} |<
 
 @frozen
 class Form:
-    """The form of a log, as its first message shows it.
+    """How a log wraps Asterisk's lines, as its first message shows.
 
     ``objects`` is the number of JSON objects around the message. ``is_json``: the last of them is Asterisk's.
     ``is_console``: the message has the form of a console. ``is_shared``: a prefix was added to it.
@@ -95,9 +95,9 @@ class Form:
 
 
 class LineCleaner:
-    """The wrappers of one log. ``clean`` may be called with any bytes; a line comes without its LF.
+    """Removes what other programs (Docker, syslog, the journal) added to the lines of one log.
 
-    ``form`` is None before the first message.
+    ``clean`` accepts any bytes, a line without its LF. ``form`` is None before the first message.
     """
 
     def __init__(self) -> None:
@@ -105,10 +105,10 @@ class LineCleaner:
         self._time = b""  # of the present entry in the journal's export format
 
     def clean(self, line: bytes) -> Line:
-        """Return the line without all that was added to it.
+        """Return a log line without the text that other programs added to it.
 
-        A line that begins a message begins with Asterisk's own prefix then. A line that Asterisk's log does
-        not contain is foreign (:class:`CleanLine`).
+        If the line begins a message, the result begins with Asterisk's own prefix. A line that Asterisk did
+        not write is marked as foreign (:class:`CleanLine`).
         """
         form, raw = self.form, line
         foreign, shared, lost, objects = False, False, 0, 0
@@ -141,19 +141,19 @@ class LineCleaner:
         return CleanLine.of(line, lost, is_foreign=foreign or marked)
 
     def _learn(self, objects: int, line: bytes, clean: bytes, *, shared: bool) -> None:
-        """Record the form of the log: this line is its first message, found in ``objects`` JSON objects."""
+        """Record how the log wraps lines: ``line``, its first message, was in ``objects`` JSON objects."""
         prefix, own = parse_prefix(line), own_prefix(clean)
         shared = shared or bool(self._time) or (prefix is not None and prefix.start > 0)
         self.form = Form(objects, is_console=own is not None and own.is_of_console, is_shared=shared)
 
     def _message(self, message: JsonMessage | None, objects: int) -> JsonMessage | None:
-        """Return a message of the ``[json]`` formatter; None if the log has another form."""
+        """Return ``message``, of Asterisk's ``[json]`` formatter, if the log is of this form, else None."""
         if message is not None and self.form is None:
             self.form = Form(objects, is_json=True)
         return message if self.form is not None and self.form.is_json else None
 
     def _once(self, line: bytes) -> tuple[bytes, bool]:
-        """Remove one wrapper; return the rest, and whether another program wrote it."""
+        """Remove one wrapper from a log line; return the rest, and whether another program wrote it."""
         terminal = _TERMINAL.match(line)
         if terminal is not None and terminal.end():
             return line[terminal.end() :], False
@@ -171,7 +171,7 @@ class LineCleaner:
 
 
 def _date_added(raw: bytes, line: bytes) -> int:
-    """Return the size of a message's date if its line in the log, ``raw``, does not have it in brackets."""
+    """Return the bytes of the date in ``line`` if the log's own line ``raw`` lacks this date, else 0."""
     date = line[: line.find(b"] ") + 2] if line[:1] == b"[" else b""
     return 0 if date in raw else len(date)
 
@@ -182,18 +182,18 @@ def _without_end(line: bytes) -> bytes:
 
 
 def _dated(time: bytes, line: bytes) -> bytes:
-    """Return a line of a wrapper that knows its time, with this time if Asterisk's own is missing."""
+    """Return a wrapped line with the wrapper's ``time`` before it, if Asterisk's own time is missing."""
     found = PLAIN.match(line) if time and line[:1] != b"[" else None
     return b"[" + time + b"] " + line if found is not None else line
 
 
 def _seconds(micros: bytes) -> bytes:
-    """Return the journal's time as the date of a line; empty if it is not a number."""
+    """Return the journal's time (microseconds) as the date of a log line; b"" if it is not a number."""
     return micros[:-_MICROSECONDS] + b"." + micros[-_MICROSECONDS:] if micros.isdigit() else b""
 
 
 def unwrap(line: bytes) -> JsonMessage | bytes | None:
-    """Parse a JSON object: return a JsonMessage of Asterisk, or the log line inside a wrapper.
+    """Parse a line that is a JSON object: return Asterisk's JSON message, or the log line inside it.
 
     The line of a journal entry begins with the journal's time, if there is one, and the name of its program.
     Return None for any other text.

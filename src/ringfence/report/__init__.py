@@ -10,7 +10,7 @@ A *row* is one entry of a table in a report or in the daemon's answers, a mappin
 from ringfence.values.location import AREAS
 
 MOST_ENDED = 10_000
-"""The maximum number of ended bans in the daemon's answer: those that ended last."""
+"""The maximum number of ended bans that one answer of the daemon has: those that ended last."""
 
 GROUPS = {"networks": "NETWORK", **AREAS, "operators": "OPERATOR"}
-"""The groups of addresses in a report, each with the head of its column."""
+"""The tables of a report that group addresses (by network, operator …), each with the head of a column."""

@@ -265,7 +265,7 @@ def chart_of(
     series: Mapping[str, Sequence[int]],
     ticks: Sequence[Tick],
 ) -> dict[str, Any]:
-    """Return what a template needs of a chart; ``total`` is a number for its title. See :func:`drawing`."""
+    """Return a chart's values for a template, with its SVG (:func:`drawing`); ``total`` is for its title."""
     return {
         "title": title,
         "total": total,

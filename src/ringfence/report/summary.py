@@ -54,7 +54,7 @@ _LENGTHS = {
     "up to a week": 7 * 86_400.0,
     "longer": inf,
 }
-"""The classes into which bans are sorted by their length: the name, and the longest ban of it (seconds)."""
+"""The classes into which bans are sorted by length: the name and the longest ban of each (seconds)."""
 _PHONES = ("phone.", "phones.", "password.")
 """The code of each alarm about phones begins with one of these texts."""
 
@@ -83,7 +83,7 @@ class ReportAnswers:
 
 
 def summary_of(answers: ReportAnswers) -> dict[str, Any]:
-    """Return the report: its tables and its totals. The keys are their names."""
+    """Return the report of a period: its tables and its totals, by their names, as JSON values."""
     history, since = answers.history, answers.history["since"]
     keys = _network, area_of, operator_of
     located = [{**row, **answers.locations.get(row["name"], {})} for row in answers.addresses]
@@ -148,8 +148,8 @@ def _held(ended: Sequence[Row]) -> dict[str, Any]:
 def _dropped(status: Row | None) -> dict[str, Any] | None:
     """Return the numbers of packets that the kernel dropped since ringfence made its firewall rules.
 
-    They are in the daemon's ``status``: of each feature by its name, and of the guard's rules. Return None if
-    that is None.
+    They are read from the daemon's ``status``, by the feature's name, or by that of another rule. Return None
+    if ``status`` is None.
     """
     if status is None:
         return None

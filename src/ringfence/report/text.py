@@ -162,10 +162,10 @@ def history_lines(found: Mapping[str, Any], form: TextForm) -> Iterator[str]:
 
 
 def _rows(totals: Mapping[str, Any]) -> Iterator[tuple[str, int, int | None, tuple[str, ...]]]:
-    """Yield four values for each kind of count: its label, its total, how many are proven, and its path.
+    """Yield four values for each kind of count in ``totals``: label, total, how many are proven, and path.
 
-    The third is None for counts that have no number of proven ones. The path has the keys, from the outer to
-    the inner one, under which a slot has this count.
+    The third is None for counts other than attempts. The path has the keys, from the outer to the inner one,
+    under which a slot (the counts of a short period) has this count.
     """
     for kind, parts in totals["attempts"].items():
         yield f"attempts {kind}", parts["total"], parts["proven"], ("attempts", kind, "total")
@@ -176,7 +176,7 @@ def _rows(totals: Mapping[str, Any]) -> Iterator[tuple[str, int, int | None, tup
 
 
 def _columns(slots: Slots, begin: float, end: float, length: int) -> list[Slots]:
-    """Return for each column of the charts its slots. A column is ``length`` seconds long.
+    """Return the slots (counts of short periods) of each chart column. A column is ``length`` seconds long.
 
     The period is from ``begin`` to ``end`` (seconds since the epoch). Return the latest ``_COLUMNS`` columns.
     """

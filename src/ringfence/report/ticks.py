@@ -8,7 +8,7 @@ from attrs import frozen
 MOST_TICKS = 8
 """The maximum number of labels of an axis, so that they fit next to each other on a phone."""
 _MOST_MONTHS = 6
-"""The same for labels with a month, which are longer."""
+"""The maximum number of labels of an axis if they have months, because these are longer."""
 _DAY = 86_400
 _STEPS = (
     60,
@@ -32,7 +32,7 @@ _MONTHS = (1, 2, 3, 6, 12, 24, 60, 120)
 
 @frozen
 class Tick:
-    """A label of the axis. ``at`` is its place: 0 is the begin of the axis, and 1 its end."""
+    """A label of a chart's time axis. ``at`` is its place: 0 is the start of the axis, and 1 its end."""
 
     at: float
     label: str

@@ -56,10 +56,10 @@ PROVE_WITHIN = 5.0
 PING_EVERY = 5.0
 PING_WITHIN = 5.0
 LAG_LASTS = 1.0
-"""Seconds for which the lag of an event counts."""
+"""Seconds for which the lag of an event (from its own time to its arrival) counts."""
 MOST_LAGS = 1_024
 ASK_PAUSE = 0.002
-"""Seconds between two questions how far the events have been read."""
+"""The least time (seconds) from the end of one :meth:`Reading.run` check to the next."""
 
 _ROOM = 64 * 1024
 _WANTED = "security,system"
@@ -69,7 +69,7 @@ Sink = Callable[[Sequence[SecurityEvent], float], None]
 
 @frozen
 class AmiTarget:
-    """The address of an Asterisk's manager interface, and the login. ``tls`` is None for plain TCP."""
+    """Where an Asterisk's manager interface (AMI) is, and its login. ``tls`` is None for plain TCP."""
 
     asterisk: str
     host: str
@@ -106,7 +106,7 @@ class _Protocol(AMIProtocol, asyncio.BufferedProtocol):  # type: ignore[misc]  #
         return future
 
     def answer(self, text: str) -> None:
-        """Pass a reply to the action that waits for it. If none waits, the reply is dropped.
+        """Parse ``text``, a reply of AMI, and pass it to the action that waits for it, if any.
 
         Raise EndError if the reply is garbled.
         """
@@ -127,7 +127,7 @@ class _Protocol(AMIProtocol, asyncio.BufferedProtocol):  # type: ignore[misc]  #
         self._guarded(partial(self._decoder.feed, bytes(self._read_buffer[:nbytes])))
 
     def _guarded(self, read: Callable[[float], list[AmiItem]]) -> None:
-        """Call ``read`` with the present time, and pass on the items that it returns.
+        """Call ``read``, which decodes bytes of AMI, with the monotonic time; pass its items to the sink.
 
         An exception ends this connection, and is raised again where :attr:`ended` is awaited. If the decoder
         then has a deadline, because it holds items, a timer calls the decoder's ``tick`` at that time.
@@ -185,12 +185,12 @@ class _Connection(Manager):  # type: ignore[misc]  # panoramisk has no types
 
 
 class Reading:
-    """How far the events of one connection have been read.
+    """Finds out up to which time the events of one AMI connection have been read (``until``, monotonic).
 
     Asterisk publishes an event before it sends the answer to the request. Two Pings show that the event has
     been written since: Asterisk writes an action's reply by itself, and the events that wait before it reads
-    the next action. Between the two is Asterisk's message bus. Its delay shows in the events' own times, so
-    the greatest recent *lag* of an event is subtracted.
+    the next action. Between the two is Asterisk's message bus. The bus's delay shows in the events' own
+    times, so the greatest recent *lag* of an event is subtracted.
     """
 
     def __init__(self, told: Callable[[], object]) -> None:
@@ -202,11 +202,11 @@ class Reading:
         """The times (monotonic) at which events arrived, and their lags in seconds."""
 
     def ask(self) -> None:
-        """Make :meth:`run` find it out now; it then calls ``told``."""
+        """Make :meth:`run` find out now how far events have been read, and then call ``told``."""
         self._asked.set()
 
     async def run(self, ping: Callable[[], Awaitable[object]]) -> None:
-        """Find it out whenever it is asked, until cancelled."""
+        """After each :meth:`ask`, send two Pings, set ``until`` and call ``told``; until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             await self._asked.wait()
@@ -220,7 +220,7 @@ class Reading:
 
 
 class AmiSource(SupervisedSource):
-    """A source that listens to one Asterisk, in one connection after the other.
+    """A source that listens to the manager interface of one Asterisk, and connects again after each end.
 
     The argument ``sink`` is called with the security events of each read and their monotonic arrival time. It
     is called directly in the callback of the connection, so that a ban is not delayed. ``roster`` is called
@@ -272,7 +272,7 @@ class AmiSource(SupervisedSource):
 
     @property
     def counts(self) -> AmiCounts:
-        """Counters since the start, over all connections."""
+        """The numbers of messages that AMI sent since the daemon's start, over all connections."""
         return self._past.plus(self._decoder.counts)
 
     @property
@@ -288,12 +288,12 @@ class AmiSource(SupervisedSource):
 
     @property
     def refused(self) -> tuple[str, ...]:
-        """A line for each part of the roster that could not be read, with the reason or the fix."""
+        """A line for each list of phones or trunks that could not be read, with the reason or the fix."""
         return self._queries.refused
 
     @property
     def weaknesses(self) -> tuple[str, ...]:
-        """Reasons why this source cannot be trusted in full, each with the fix."""
+        """Reasons why this Asterisk's AMI cannot be trusted in full, each with the fix; () without any."""
         tls, http = self._target.tls, self._decoder.http.enabled
         unverified = tls is not None and tls.verify_mode is ssl.CERT_NONE
         found = [_UNVERIFIED] if unverified else []
@@ -302,13 +302,13 @@ class AmiSource(SupervisedSource):
         return tuple(found)
 
     async def run(self) -> None:
-        """Connect and listen, and reconnect after each end, until cancelled."""
+        """Connect to AMI and listen, and reconnect after each end, until cancelled."""
         for weakness in self.weaknesses:
             self._log.warning("source.weak", why=weakness)
         await super().run()
 
     async def _session(self) -> None:
-        """Run one connection until it ends; raise EndError with the reason."""
+        """Connect to AMI, log in and listen until the connection ends; raise EndError with the reason."""
         self._past, self._garbled = self.counts, 0
         self._decoder = AmiDecoder(self.id, self._queries.token)
         self._queries.reset()
@@ -408,10 +408,10 @@ class AmiSource(SupervisedSource):
     async def _watch_http(self, protocol: _Protocol) -> None:
         """Ask now and every few seconds whether AMI is served over HTTP.
 
-        The action CoreSettings answers that. ListCommands, which needs no right, shows whether this user may
+        The action CoreSettings shows that. ListCommands, which needs no right, shows whether this user may
         use CoreSettings. If not, Ping is sent instead, because Asterisk reports each refused action as a
-        security event. The reply to Ping does not answer the question. It only marks the end of any text
-        that a client of AMI over HTTP wrote before it (see :mod:`ringfence.parse.ami`).
+        security event. The reply to Ping does not answer the question. This reply only marks the end of any
+        text that a client of AMI over HTTP wrote before it (see :mod:`ringfence.parse.ami`).
         """
         await self._logged_in.wait()
         with contextlib.suppress(TimeoutError):
@@ -433,7 +433,7 @@ class AmiSource(SupervisedSource):
         return protocol.send(Action(asked))
 
     async def _ping(self, protocol: _Protocol) -> None:
-        """Check that the peer replies, or continues to send events. Raise EndError if it does neither.
+        """Check that AMI replies to a Ping or continues to send events; raise EndError if it does neither.
 
         The reply comes after all events that Asterisk wrote before it. During a flood these may be too many
         to read within the time limit, and closing the connection would lose them all. So events count as a
@@ -508,7 +508,7 @@ class AmiSource(SupervisedSource):
                 self._greeted.set()
 
     def _on_events(self, events: Sequence[SecurityEvent], now: float) -> None:
-        """Pass on the events of others, and learn from all of them about this connection."""
+        """Pass on the events that ringfence did not cause; record from all how far AMI has come."""
         if not events:
             return
         self._proven.set()
@@ -575,7 +575,7 @@ def _reason_of(error: OSError) -> str:
 
 
 def _outside(host: str) -> Address | None:
-    """Return the address ``host``; None for a name, and for an address of loopback."""
+    """Return ``host`` as an address; None if it is a name, or an address of loopback."""
     try:
         address = unmapped(ip_address(host.partition("%")[0]))
     except ValueError:

@@ -56,7 +56,7 @@ REMEMBER_EVERY = 1.0
 WELL_AFTER = 1.0
 """Seconds after which journalctl counts as working, even if it has written nothing."""
 MAX_LINE = 256 * 1024
-"""Bytes; longer entries are skipped.
+"""The greatest length of a journal entry in bytes; longer entries are skipped.
 
 A message that is not valid UTF-8 is written as a list of numbers: a message of 8 KiB then has some 50 KiB.
 """
@@ -77,7 +77,7 @@ _CONMON = re.compile(rb"libpod-conmon-[0-9a-f]{64}\.scope")
 _ROOT = b"0"
 _HEX = "[0-9a-f]"
 _IS_CURSOR = re.compile(rf"s={_HEX}{{32}};i={_HEX}+;b={_HEX}{{32}};m={_HEX}+;t={_HEX}+;x={_HEX}+")
-"""The form of a cursor. With any other text journalctl would fail."""
+"""The form of a cursor, a position in the journal. With any other text journalctl would fail."""
 
 
 class JournalSource(FollowedLog):
@@ -134,7 +134,7 @@ class JournalSource(FollowedLog):
         ]
 
     async def run(self) -> None:
-        """Follow the journal until cancelled."""
+        """Follow the journal until cancelled; then store the position."""
         try:
             await super().run()
         finally:
@@ -183,7 +183,7 @@ class JournalSource(FollowedLog):
         return EndError(State.UNREADABLE, f"{detail}; fix: {fix}")
 
     async def _read(self, stream: asyncio.StreamReader | None) -> None:
-        """Pass on the lines of journalctl, until it ends."""
+        """Read the lines that journalctl writes and pass them on, until it ends."""
         begun, is_long, wait = b"", False, WELL_AFTER
         while stream is not None:
             try:
@@ -206,7 +206,7 @@ class JournalSource(FollowedLog):
             wait = REMEMBER_EVERY if due_in is None else min(REMEMBER_EVERY, due_in)
 
     def _pass_on(self, entries: list[bytes]) -> None:
-        """Pass on entries, in groups of old and of live ones.
+        """Pass the log lines of Asterisk in ``entries`` to ``ingest``, in groups of old and of live ones.
 
         Before that, the cursor moves to the last entry. So if an entry causes an exception, the entries are
         not read again, and the same exception does not repeat.
@@ -228,7 +228,7 @@ class JournalSource(FollowedLog):
         self._set_condition(Condition(State.LISTENING, self._detail()))
 
     def _counts(self, who: dict[bytes, bytes]) -> bool:
-        """Whether the fields of an entry prove that Asterisk's unit or container wrote it."""
+        """Whether ``who``, the fields of an entry, proves that Asterisk's unit or container wrote it."""
         unit, own_unit = who.get(b"_SYSTEMD_UNIT", b""), who.get(b"_SYSTEMD_USER_UNIT", b"")
         user = who.get(b"_UID", b"")
         if unit in _UNITS:
@@ -274,9 +274,9 @@ def _is_named_asterisk(container: bytes) -> bool:
 
 
 def _is_of_conmon(unit: bytes, group: bytes) -> bool:
-    """Whether conmon wrote in this unit, or the service that runs podman, and not a program in a container.
+    """Whether podman's conmon, and not a program in a container, wrote an entry with this systemd unit.
 
-    A container may be in the service's unit too, but in a control group of its own.
+    A container may be in the unit of the service that runs podman too, but in a control ``group`` of its own.
     """
     if _CONMON.fullmatch(unit):
         return True

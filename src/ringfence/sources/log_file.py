@@ -98,7 +98,7 @@ class LogFileSource(FollowedLog):
                 self._rotating.close()
 
     async def _session(self) -> None:
-        """Read present and future lines until cancelled."""
+        """Read the log's present and future lines until cancelled."""
         with self._watching():
             while True:
                 before = self.counts.events
@@ -114,7 +114,7 @@ class LogFileSource(FollowedLog):
     # -- reading ----------------------------------------------------------------------------------------
 
     async def _catch_up(self) -> None:
-        """Read all lines that are there now. Other tasks run after each piece."""
+        """Read all lines that the log has now. Other tasks run after each piece."""
         while True:
             while self._rotating.step():
                 self._save_position()
@@ -157,7 +157,7 @@ class LogFileSource(FollowedLog):
                 self._inotify = None
 
     async def _wake(self) -> None:
-        """Wait for an event of inotify, for the reader's next tick, or for the next check."""
+        """Wait for a change that inotify reports, for the ingest's next tick, or for the next check."""
         look = LOOK_BLIND if self._blind else LOOK_EVERY
         due_in = self._ingest.due_in
         self._idle = False
@@ -169,7 +169,7 @@ class LogFileSource(FollowedLog):
             self._watch_folders()
 
     async def _gather(self) -> None:
-        """Wait for more lines, unless there is a hurry."""
+        """Wait a moment so that more lines come together, unless each line must be read at once."""
         if self._hurry is not None and not self._hurry.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(GATHER):

@@ -32,7 +32,7 @@ CLOCK_OFF = 120.0
 """Seconds. A live line whose time differs by more from the present time raises an alarm."""
 
 ANCIENT = 400 * 86_400.0
-"""The age (seconds) of events without a plausible age: longer than the sliding window of any rule."""
+"""The age (seconds) given to old lines with a time in the future: longer than any rule's window."""
 
 SHORTEST_WAIT = 0.005
 """The minimum time (seconds) for which lines wait for later lines of the same message.
@@ -85,7 +85,7 @@ class LogIngest:
 
     @property
     def counts(self) -> LogCounts:
-        """Counters of the log since the start."""
+        """Numbers of lines of the log, read and skipped, since the daemon's start."""
         return self._log.counts
 
     @property
@@ -94,7 +94,7 @@ class LogIngest:
         return self._log.standing_by
 
     def lines(self, data: bytes, *, live: bool) -> None:
-        """Parse new lines. ``live``: they were written while ringfence ran."""
+        """Parse ``data``, whole new lines of the log. ``live``: they were written while ringfence ran."""
         self._live = live
         wall, mono = time.time(), _monotonic()
         self.last_sign = mono
@@ -106,7 +106,7 @@ class LogIngest:
         self._pass_on(self._log.end(wall, mono, live=self._live), wall)
 
     def close(self) -> None:
-        """Pass on everything that waits, because this log is read no further.
+        """Parse and pass on the lines that wait, because this log is read no further.
 
         SECURITY lines whose events AMI has not delivered yet are parsed too.
         """
@@ -171,7 +171,7 @@ class FollowedLog(SupervisedSource):
 
     @property
     def counts(self) -> LogCounts:
-        """Counters since the start."""
+        """Numbers of lines of this log, read and skipped, since the daemon's start."""
         return self._ingest.counts
 
     @property

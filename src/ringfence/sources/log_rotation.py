@@ -56,16 +56,16 @@ from ringfence.sources.log_ingest import LogIngest
 
 CHUNK = 16 * 1024
 MARK = 512
-"""The number of bytes before a position that identify it.
+"""The number of bytes before a position in a log that identify the position.
 
-It is more than a line of a security event. The end of such a line would not suffice: it is often the same in
-two lines about one attacker.
+They are more than a line of a security event. The end of such a line would not suffice: it is often the same
+in two lines about one attacker.
 """
 HEAD = 512
-"""The number of bytes at the start of a log that identify it and its copies.
+"""The number of bytes at the start of a log that identify the log and its copies.
 
-It is more than the line with which Asterisk begins each log. That line would not suffice: it is the same in
-two logs that were begun within a second.
+They are more than the line with which Asterisk begins each log. That line would not suffice: it is the same
+in two logs that were begun within a second.
 """
 
 Key: TypeAlias = tuple[int, int]
@@ -75,7 +75,7 @@ _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
 
 class RewrittenError(Exception):
-    """The bytes that were read are no longer in ``tail``'s file: it was truncated or rewritten."""
+    """The log that ``tail`` reads was truncated or rewritten: the bytes read before are no longer there."""
 
     def __init__(self, tail: "Tail") -> None:
         super().__init__("truncated")
@@ -132,7 +132,7 @@ class Tail:
         self.go_to(0)
 
     def read(self) -> bytes:
-        """Return the next whole lines; empty until there is a whole line.
+        """Return the next whole lines of the file; b"" until there is a whole line.
 
         Raises RewrittenError, and OSError if the disk fails.
         """
@@ -168,7 +168,7 @@ class Tail:
 
     @property
     def position(self) -> Position:
-        """The position after the last returned line."""
+        """The position after the last line that was returned."""
         return Position(*self.key, self.offset, _digest(self._before))
 
     def fits(self, position: Position) -> bool:
@@ -238,7 +238,7 @@ class Fifo:
         self._begun = b""
 
     def read(self) -> bytes:
-        """Return the next whole lines; empty until there is a whole line."""
+        """Return the next whole lines of the FIFO; b"" until there is a whole line."""
         try:
             data = os.read(self.fd, CHUNK)
         except BlockingIOError:  # the writer writes nothing now; without a writer, read returns no bytes
@@ -344,14 +344,14 @@ class RotatingLog:
 
     @property
     def position(self) -> Position | None:
-        """Where the next process should continue; None if there is nothing to store, as for a FIFO."""
+        """Where the next process should continue in the log; None if that cannot be stored, as for a FIFO."""
         if self.present is None:
             return self._from
         position = self.present.position
         return None if position is None else evolve(position, done=tuple(self._finished))
 
     def step(self) -> bool:
-        """Pass on the next lines. Return False if the caller should wait until more is written."""
+        """Pass the next lines to ``reader``; return False if the caller should wait until more is written."""
         present = self.present if self.present is not None else self._begin()
         if present is None:
             return False
@@ -383,7 +383,7 @@ class RotatingLog:
     # -- the file that is read first --------------------------------------------------------------------
 
     def _begin(self) -> Tail | Fifo | None:
-        """Open the file that is read first, and return it; None if there is no file yet."""
+        """Open the file where reading starts, the log or an older one, and return it; None without a file."""
         first = self._from is None
         tail = self._find_position(self._from) if self._from is not None and self._from != NOWHERE else None
         if tail is not None:
@@ -408,7 +408,7 @@ class RotatingLog:
         return self.present
 
     def _find_position(self, position: Position) -> Tail | None:
-        """Open the file of ``position``, go to that position in it, and return the file.
+        """Open the file in which ``position`` is, go to that position, and return the file.
 
         The file may have another name by now. If it no longer exists, a copy of it is opened. Return None if
         there is no copy either.
@@ -437,11 +437,11 @@ class RotatingLog:
     # -- the file that is read next ---------------------------------------------------------------------
 
     def _find_next(self, present: Tail | Fifo) -> bool:
-        """Look for the file to read after the present one, and open it as ``_next`` if it has content.
+        """Look for the file to read after ``present``, and open it as ``_next`` if it has content.
 
-        Return False if no file follows, or if that file is still empty. Otherwise return True: the caller
-        should call :meth:`step` again at once. True without a ``_next`` means that the log is being rotated
-        at this moment. Then the next step searches again.
+        Return False if no file follows, or if the following file is still empty. Otherwise return True: the
+        caller should call :meth:`step` again at once. True without a ``_next`` means that the log is being
+        rotated at this moment. Then the next step searches again.
         """
         self.newest = self._key()
         if self.newest is None or self.newest == present.key:
@@ -463,7 +463,7 @@ class RotatingLog:
         return file.key != self.newest
 
     def _missed(self, present: Tail, newest: Key) -> Tail | None:
-        """Open the oldest unread file that was created and rotated after the present one, and return it.
+        """Open the oldest unread file that was created and rotated after ``present``, and return it.
 
         Return None if there is no such file. ``newest`` identifies the file that is at the path now, and so
         was not rotated.
@@ -488,8 +488,8 @@ class RotatingLog:
     def _restart(self, present: Tail) -> None:
         """Continue after a truncation of ``present``.
 
-        The unread rest is read from the copy of the old content, if there is one, and then the file from its
-        start.
+        First the unread lines are read from the copy of the old content, if there is one, and then the file
+        from its start.
         """
         copy = self._find_position(present.position)
         self._finish(present)

@@ -104,7 +104,7 @@ def check_paths(candidates: Iterable[Path]) -> PathCheck:
 
 
 def choose(there: Collection[Path], candidates: Sequence[Path] = LOG_PATHS) -> tuple[Path, ...]:
-    """Return which of the existing files to read, by the rules in the module's head.
+    """Return which of the existing logs ``there`` to read, so that no event is read twice.
 
     ``candidates`` is in the order of LOG_PATHS.
     """
@@ -165,7 +165,7 @@ class Logs:
         return tuple(found) if found or self._plan.paths is not None else (self,)
 
     async def run(self) -> None:
-        """Read until cancelled."""
+        """Search for logs and read them, until cancelled."""
         async with asyncio.TaskGroup() as group:
             if self._plan.journal:
                 self._begin_journal(group)

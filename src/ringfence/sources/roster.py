@@ -37,10 +37,10 @@ from ringfence.values.text import printable
 
 MOST_ENTRIES = 20_000
 MOST_CHARACTERS = 32 * 2**20
-"""The maximum number of characters in all entries of a list. A contact has some 600."""
+"""The maximum number of characters in a list of phones or trunks from AMI. A contact has some 600."""
 ANSWER_WITHIN = 10.0
 EVERY = 60.0
-"""The time (seconds) between two rounds of queries."""
+"""The time (seconds) between two rounds of AMI queries about phones and trunks."""
 
 STORM = 50
 LOOK_AGAIN = 1.0
@@ -54,14 +54,14 @@ or more events came in the last ``LOOK_AGAIN`` seconds.
 RosterSink = Callable[[Roster], None]
 ContactSink = Callable[[Contact], None]
 Send = Callable[[dict[str, str]], "asyncio.Future[Any]"]
-"""A function that sends an action, and returns a future of the reply's headers.
+"""A function that sends an AMI action (its headers), and returns a future of the reply's headers.
 
 The name of a header can be looked up in any letter case.
 """
 
 
 def ignore(_: Roster | Contact) -> None:
-    """Ignore a roster or a contact: the default sink, for callers that do not want them."""
+    """Ignore a list of phones, or a phone's change: the default sink, for callers that want neither."""
 
 
 async def wait_for_quiet(events: Callable[[], int]) -> None:
@@ -77,12 +77,12 @@ async def wait_for_quiet(events: Callable[[], int]) -> None:
 
 
 class QueryError(SourceError):
-    """A failed query: no reply in time, a refusal, or a list that is too long; the message has the reason."""
+    """A failed AMI query for a list: no reply in time, a refusal, or a list that is too long."""
 
 
 @define
 class _PendingList:
-    """A list that is arriving: its entries so far, and a future that is done when the list is complete.
+    """A list that AMI is sending: its entries so far, and a future that is done when it is complete.
 
     ``size`` is the number of characters of the entries so far.
     """
@@ -94,7 +94,7 @@ class _PendingList:
 
 
 class RosterQueries:
-    """The queries about phones and trunks of one Asterisk. They begin again after each new AMI connection.
+    """Asks one Asterisk's AMI for all phones and trunks; starts again after each new connection.
 
     A round sends all queries once. The argument ``roster`` is called with the result of each round, and
     ``contact`` with each change of a phone that Asterisk reports between rounds. ``reloaded`` is called after
@@ -135,7 +135,7 @@ class RosterQueries:
         self.due.clear()
 
     def on_event(self, event: RosterEvent) -> None:
-        """Handle an event; called while the connection is read, so it must be quick."""
+        """Handle an AMI event about phones or trunks; called while the connection is read, so it is quick."""
         if event.action:
             self._on_list_event(event)
         elif event.name == BOOTED:
@@ -151,7 +151,7 @@ class RosterQueries:
                 self._contact(change)
 
     async def run_round(self, send: Send) -> None:
-        """Request all lists through ``send``, and pass the resulting roster to the sink."""
+        """Request all lists of phones and trunks through ``send``, and pass the result to the sink."""
         refused: list[str] = []
         plan = await self._plan(send, refused)
         # Asterisk may finish its start while the lists are requested. Then the first lists may lack phones.
@@ -179,7 +179,7 @@ class RosterQueries:
         self._roster(Roster(self._asterisk, contacts=contacts, trunks=trunks, refused=self.refused))
 
     async def _plan(self, send: Send, refused: list[str]) -> RosterPlan | None:
-        """Ask which lists may be requested; return None if there is no reply.
+        """Ask AMI which lists of phones and trunks may be requested; return None without a reply.
 
         If lists are missing, a line with the reason or the fix is added to ``refused``.
         """
@@ -204,7 +204,7 @@ class RosterQueries:
     async def _lists(
         self, send: Send, questions: tuple[Question, ...], refused: list[str]
     ) -> dict[Question, list[Entry] | None]:
-        """Request each list, and return its entries, or None if the list is incomplete.
+        """Request each list, and return its entries by question; None for a list that is incomplete.
 
         The reasons for incomplete lists are added to ``refused``.
         """
@@ -252,7 +252,7 @@ class RosterQueries:
         return f"{self.token}-{self._sent}"
 
     def _on_list_event(self, event: RosterEvent) -> None:
-        """Handle an event of a list. An event that comes too late is ignored."""
+        """Add an event's entry to the list that AMI is sending, or end the list. Ignore a late event."""
         pending = self._pending.get(event.action)
         if pending is None or pending.done.done():
             return
@@ -276,7 +276,7 @@ class RosterQueries:
         return self._tracker.replace_lists(entries, frozenset(complete))
 
     def _report(self, refused: tuple[str, ...]) -> None:
-        """Store the refused lists, and log those that are new."""
+        """Store ``refused``, a line for each list that could not be read, and log the new lines."""
         for text in refused:
             if text not in self.refused:
                 self._log.warning("source.roster", lacks=text)

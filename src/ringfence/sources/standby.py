@@ -50,7 +50,7 @@ _Identity = tuple[float, int, int, str, str]
 
 
 class Deliveries:
-    """Counts of the deliveries of each event by each source, in the last ``remembered`` seconds.
+    """How often each source delivered each event in the last ``remembered`` seconds: finds duplicates.
 
     At most ``most`` different events are remembered; the oldest are forgotten first.
     """
@@ -70,7 +70,7 @@ class Deliveries:
         return self.record(_identity_of(event), event.source.name, now)
 
     def record(self, identity: _Identity, source: str, now: float) -> bool:
-        """Record that ``source`` delivered an event with this identity; return whether it is new."""
+        """Record that ``source`` delivered an event; return whether no other source did before."""
         first = self._first
         while first and (now - first[0][0] >= self._remembered or len(first) >= self._most):
             del self._known[first.popleft()[1]]
@@ -85,7 +85,7 @@ class Deliveries:
 
 
 def _identity_of(event: SecurityEvent) -> _Identity:
-    """Return what is compared of an event. Enumerations have their values: hashing a member is slow."""
+    """Return the fields of an event by which it is recognized when another source delivers it too."""
     remote = event.remote
     return event.time, int(remote.address), remote.port, event.kind.value, event.service.value
 
@@ -126,7 +126,7 @@ class Period:
 
 
 class Coverage:
-    """The current period in which AMI delivers events of one Asterisk.
+    """Since when AMI delivers the events of one Asterisk without interruption.
 
     ``period`` is None if AMI has delivered no event since its connection began, or since the last
     interruption.
@@ -153,9 +153,9 @@ class Coverage:
 class Standby:
     """Merges the security events of one Asterisk from AMI and its logs, and passes each on to ``sink`` once.
 
-    ``confirm`` is called with events from AMI that a log delivered before. They are not new, but they are
-    better evidence than the line of the log. The argument ``ami`` is whether AMI is configured. The attribute
-    ``logs`` is the number of logs.
+    ``confirm`` is called with events from AMI that a log delivered before. These events are not new, but they
+    are better evidence than the line of the log. The argument ``ami`` is whether AMI is configured. The
+    attribute ``logs`` is the number of logs.
     """
 
     def __init__(self, sink: Sink, confirm: Sink = lambda _events, _now: None, *, ami: bool = True) -> None:
@@ -199,7 +199,7 @@ class Standby:
         self._sink(events, now)
 
     def is_new(self, event: SecurityEvent, now: float) -> bool:
-        """Record that a log delivered ``event`` at ``now`` (monotonic seconds); return whether it is new."""
+        """Record that a log delivered ``event`` at ``now`` (monotonic); return whether AMI did not before."""
         self._merges_until = now + REMEMBERED
         while self._recent:
             at, earlier = self._recent.popleft()
@@ -224,7 +224,7 @@ class _Held:
     last: float | None
 
     def is_confirmed(self, latest: float, now: float) -> bool:
-        """Whether AMI has delivered all events of these bytes.
+        """Whether AMI has delivered all events of these bytes of a log, so that they can be dropped.
 
         ``latest`` is the time of AMI's last event, ``now`` is monotonic. The bytes are confirmed if
         ``latest`` is at least ``OVERLAP`` seconds after ``last``. If the bytes were read more than
@@ -239,9 +239,9 @@ class _Held:
 
 @define
 class LogPart:
-    """The results of some lines. ``at`` is the monotonic time when they were read.
+    """The results of parsing some log lines. ``at`` is the monotonic time when the lines were read.
 
-    ``live``: they were written while ringfence ran.
+    ``live``: the lines were written while ringfence ran.
     """
 
     at: float
@@ -250,7 +250,7 @@ class LogPart:
 
 
 class StandbyLog:
-    """One log and its ``reader``. Its SECURITY lines are skipped (standby) while AMI delivers them."""
+    """One log and its parser ``reader``; skips SECURITY lines (standby) while AMI delivers their events."""
 
     def __init__(self, standby: Standby, reader: "LogReader") -> None:
         standby.logs += 1
@@ -263,7 +263,7 @@ class StandbyLog:
 
     @property
     def counts(self) -> LogCounts:
-        """Counters of the log since the start."""
+        """Numbers of lines of the log, read and skipped, since the daemon's start."""
         return self._reader.counts
 
     @property
@@ -317,8 +317,8 @@ class StandbyLog:
     def end_if_over(self, wall: float, now: float) -> list[LogPart]:
         """End the standby if AMI no longer delivers, or if too many bytes are held.
 
-        Return the events of the held bytes that AMI did not deliver. Nothing is returned while the standby
-        continues. ``wall`` is in seconds since the epoch, ``now`` is monotonic.
+        Return what the lines kept back meanwhile report and AMI did not; [] while the standby continues.
+        ``wall`` is in seconds since the epoch, ``now`` is monotonic.
         """
         period = self._period
         if period is None:
@@ -342,7 +342,7 @@ class StandbyLog:
             self._stand_by(period)
 
     def release(self, wall: float, now: float) -> list[LogPart]:
-        """End the standby: parse the held bytes, and return the events that AMI did not deliver.
+        """End the standby: parse the lines that were kept back, and return what AMI did not deliver.
 
         ``wall`` is in seconds since the epoch, ``now`` is monotonic.
         """
@@ -372,7 +372,7 @@ class StandbyLog:
         return parts
 
     def _compare(self, results: list[LineResult]) -> None:
-        """Stand by again if AMI has certainly delivered the last SECURITY event of these results."""
+        """Skip SECURITY lines again if AMI has certainly delivered the last SECURITY event of ``results``."""
         period = self._standby.coverage.period
         if period is None:
             return
@@ -388,10 +388,10 @@ class StandbyLog:
             self._reader.skips_security = True
 
     def _hold(self, data: bytes, now: float, *, live: bool, skipped: bool) -> None:
-        """Hold ``data`` until AMI has delivered its events.
+        """Keep ``data``, bytes of the log, until AMI has delivered its events.
 
-        ``data`` is held if SECURITY messages in it were skipped, or if its last message may continue in the
-        next data. In the second case, the next data is added to the same held bytes.
+        ``data`` is kept if SECURITY messages in it were skipped, or if its last message may continue in the
+        next data. In the second case, the next data is added to the same bytes.
         """
         sample = self._reader.sample if skipped else None
         last = time_of(sample) if sample is not None else None
@@ -420,7 +420,7 @@ class StandbyLog:
             self._size -= len(self._held.popleft().data)
 
     def _is_stalled(self, period: Period, now: float) -> bool:
-        """Whether an event of a skipped line is still missing from AMI after ``STALLED`` seconds."""
+        """Whether AMI has not delivered the event of a skipped line within ``STALLED`` seconds."""
         for held in self._held:
             if now - held.at <= STALLED:
                 return False
@@ -431,8 +431,8 @@ class StandbyLog:
     def _without_duplicates(self, part: LogPart, wall: float, now: float) -> LogPart:
         """Mark the SECURITY events of ``part`` that AMI or another log has already delivered.
 
-        Their results lose the event and get ``Reason.DUPLICATE``. The same part is returned, changed in
-        place. If there is only one source, nothing is changed.
+        The results of these events lose the event and get ``Reason.DUPLICATE``. ``part`` is changed in place
+        and returned. If there is only one source, nothing is changed.
         """
         period = self._standby.coverage.period
         results = part.results if self._standby.merges else []
@@ -457,7 +457,7 @@ def _is_covered(event: SecurityEvent, period: Period) -> bool:
 
 
 def _cut_lines(data: bytearray, number: int) -> None:
-    """Remove the last ``number`` lines of ``data``; the very last may have no line end yet."""
+    """Remove the last ``number`` lines of ``data``, of which the very last may have no line feed yet."""
     if number:
         end = len(data) - data.endswith(b"\n")
         for _ in range(number):

@@ -15,7 +15,7 @@ from ringfence.errors import SourceError
 
 
 class State(enum.StrEnum):
-    """The conditions of a source. Only LISTENING is good; CONNECTING is temporary."""
+    """The states of a source, such as AMI or a log. Only LISTENING is good; CONNECTING is temporary."""
 
     CONNECTING = "connecting"
     LISTENING = "listening"
@@ -59,7 +59,7 @@ GOOD_AFTER = 30.0
 
 
 class SupervisedSource:
-    """A source that works in sessions. :meth:`run` begins a new one after each end.
+    """A source of events that works in sessions. :meth:`run` begins a new one after each end.
 
     A session is one connection, one binding of a socket, or the following of one file. ``condition`` may be
     read at any time. ``settled`` is set once the first session has reported its state. ``backoff`` computes
@@ -98,7 +98,7 @@ class SupervisedSource:
             await asyncio.sleep(self._backoff.next())
 
     async def _session(self) -> None:
-        """Run one session until it ends; raise an EndError with the resulting condition."""
+        """Run one session (such as a connection) until it ends; raise an EndError with its last condition."""
         raise NotImplementedError
 
     def _set_condition(self, condition: Condition) -> None:
@@ -140,11 +140,11 @@ WITHOUT_CLIENTS = (
 def coverage_gaps(
     *, ami: bool, log: bool, wire: bool, chan_sip_tls: bool, proxies: bool = False
 ) -> list[str]:
-    """Return a line for each kind of attempts that these sources cannot report.
+    """Return a line for each kind of attempts that the configured sources cannot report.
 
-    ``ami``, ``log``, ``wire``: this source is configured. The wire is the capture of SIP challenges that
-    leave the host. ``chan_sip_tls``: chan_sip serves TLS or secure WebSocket. ``proxies``: SIP proxies stand
-    in front of this Asterisk.
+    ``ami``, ``log``, ``wire``: this source is configured. ``wire`` is the capture of SIP packets by the
+    kernel. ``chan_sip_tls``: chan_sip serves TLS or secure WebSocket. ``proxies``: SIP proxies stand in front
+    of this Asterisk.
     """
     gaps = (
         (ami, WITHOUT_AMI),

@@ -20,16 +20,16 @@ memory. If packets are lost, the socket reports ENOBUFS, or a sequence number is
 *gap*: soon after a gap, a missing challenge proves nothing. The beginning and the end of a session are gaps
 too, because packets before and after it are not read.
 
-An answer of this host itself counts only if the program that sent it is Asterisk's, or a configured SIP
-proxy's: other programs (coturn, rtpengine) send what strangers request. The kernel names the user of the
-packet's socket. The reader compares it, and not the rules: the rules then stay the same when Asterisk starts
+An answer of this host itself counts only if Asterisk or a configured SIP proxy sent it: a stranger can make
+other programs (coturn, rtpengine) send packets with any content. The kernel names the user of the packet's
+socket. The reader compares this user, and not the rules: the rules then stay the same when Asterisk starts
 under another user, and an unknown user differs from a wrong one. While it is unknown which user is
 Asterisk's, no answer of this host counts, and each is a gap. If Asterisk has closed a TCP connection, what is
 left of it has no user any more, and belongs to the connection that was Asterisk's before.
 
 Answers that are forwarded, as those of bridged containers, may be written by other hosts, but only from the
 link to which their address belongs (the log rule checks that). They count only if they come from a network of
-``containers`` and from an address of Asterisk, because another container may send what strangers request.
+``containers`` and from an address of Asterisk: a stranger can make other containers send any packet.
 These networks change. A new network is a gap too, because its earlier answers were not counted. While it is
 unknown which address is Asterisk's, no answer of a container counts, and each is a gap.
 
@@ -74,19 +74,19 @@ from ringfence.values.network import Address, Network
 from ringfence.values.packet import Challenge, CopiedRequest, Exchange
 
 REQUEST = b"request"
-"""The NFLOG prefix of the rule that copies packets of strangers."""
+"""The NFLOG prefix by which the kernel marks copies of packets that strangers sent."""
 DROPPED = b"dropped"
-"""The same of the rule that drops the packet afterwards."""
+"""The NFLOG prefix of copies of strangers' packets that a ban drops."""
 
 MOST_TURNS = 16
-"""The maximum number of reads (of ``TURN`` datagrams each) in one :meth:`WireSource.drain`."""
+"""The maximum number of reads (of ``TURN`` messages each) in one :meth:`WireSource.drain`."""
 
 TURN = 256
 TURN_BYTES = 1 << 20
-"""The maximum numbers of datagrams and bytes that are read before other parts of the daemon run."""
+"""The most netlink messages (and bytes) that are read before other parts of the daemon run."""
 
 TOGETHER = 8
-"""The number of challenges and requests after which they are passed on, although more may wait.
+"""This many copied SIP answers and requests are passed on together, although more may wait.
 
 A datagram takes some 35 µs. So an attacker that guesses as fast as the datagrams are read would otherwise
 have 9 ms before the first of its guesses counts: some 35 answers more (measured on Asterisk 22).
@@ -99,30 +99,30 @@ _DATAGRAM = 1 << 17  # bytes; the kernel makes no longer datagram (one packet, o
 WireItem = Challenge | CopiedRequest | Exchange
 Sink = Callable[[Sequence[WireItem], float], None]
 CopyReader = Callable[[bytes, float, float], Sequence[WireItem] | None]
-"""A function that returns what a packet shows; None if it cannot be parsed.
+"""A function that returns what a copied packet (bytes) shows; None if it cannot be parsed.
 
-Its other arguments are the time of its arrival, and the time at which a packet was lost last (monotonic).
+Its other arguments are the packet's arrival, and when a packet was lost last (monotonic seconds).
 """
 Gap = Callable[[float], None]
 IsAsterisks = Callable[[int], bool | None]
-"""A function that returns whether a user's sockets are Asterisk's or a proxy's; None if that is unknown."""
+"""A function: whether the user with this number runs Asterisk or a SIP proxy; None if that is unknown."""
 IsAddress = Callable[[Address], bool | None]
 """A function that returns whether a container's address is Asterisk's; None if that is unknown."""
 
 
 def _everyone(_user: int) -> bool:
-    """Return True: by default, answers of every user count."""
+    """Return True: by default, SIP answers that any user's program sent count."""
     return True
 
 
 def _everywhere(_address: Address) -> bool:
-    """Return True: by default, answers of every address in a container's network count."""
+    """Return True: by default, SIP answers of each address in a container network count."""
     return True
 
 
 @define
 class WireCounts:
-    """Numbers since the start.
+    """Numbers of the packets that the kernel copied, since the start.
 
     - ``challenges``: answers of this host or its containers.
     - ``requests``: requests of strangers.
@@ -153,11 +153,11 @@ class WireCounts:
 
 
 class WireSource(SupervisedSource):
-    """The source that reads this network namespace's wire. A session is one binding of a socket.
+    """Reads the SIP packets that the kernel copies over NFLOG. A session is one binding of a socket.
 
-    ``sink`` is called with the answers and requests of each read, in the kernel's order, and
-    their monotonic arrival time. ``gap`` is called with the monotonic time of each gap (see the module's
-    head), before later packets are passed on. ``containers`` are the networks whose forwarded answers count;
+    ``sink`` is called with the answers and requests of each read, in the kernel's order, and their monotonic
+    arrival time. ``gap`` is called with the monotonic time of each loss of copied packets, before later
+    packets are passed on. ``containers`` are the networks whose forwarded answers count;
     :meth:`set_containers` changes them. ``is_asterisks`` decides by the user of its socket whether an answer
     of this host counts, and ``is_container`` by its address whether one from a container's network does. Both
     return None if they cannot know. ``has_pages``: whether strangers may read web pages at a port by TLS.
@@ -204,15 +204,15 @@ class WireSource(SupervisedSource):
         self._bound: tuple[socket.socket, asyncio.Future[None]] | None = None
 
     def drain(self) -> None:
-        """Read the packets that have arrived, so that they count before later events of another source."""
+        """Read the copied packets that have arrived, so that they count before later events of others."""
         for _ in range(MOST_TURNS):
             if self._bound is None or not self._readable(*self._bound):
                 return
 
     def set_containers(self, networks: Iterable[Network]) -> None:
-        """Set the networks of this host's containers.
+        """Set the networks of this host's containers, whose forwarded SIP answers count.
 
-        A new network is a gap, because its earlier answers did not count.
+        A new network counts as a loss of packets, because its earlier answers did not count.
         """
         containers = tuple(sorted(networks, key=attrgetter("version", "network_address", "prefixlen")))
         new = set(containers) - set(self.containers)
@@ -223,7 +223,7 @@ class WireSource(SupervisedSource):
             self._on_gap(time.monotonic())
 
     async def _session(self) -> None:
-        """Read packets from one bound socket until that fails; raise EndError with the reason."""
+        """Read copied packets from one NFLOG socket until that fails; raise EndError with the reason."""
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()
         with _open(self._buffer) as connection:
@@ -241,9 +241,9 @@ class WireSource(SupervisedSource):
                 self._on_gap(loop.time())
 
     def _readable(self, connection: socket.socket, ended: asyncio.Future[None]) -> bool:
-        """Read and pass on packets, limited by ``TURN`` and ``TURN_BYTES``; return whether more may wait.
+        """Read and pass on copied packets up to ``TURN`` and ``TURN_BYTES``; return whether more may wait.
 
-        An error sets ``ended``, and so ends the session.
+        An error is set in ``ended``, and so ends the session.
         """
         try:
             return self._read_turn(connection)
@@ -306,7 +306,7 @@ class WireSource(SupervisedSource):
         seen += requests
 
     def _add_copy(self, message: Logged, seen: list[WireItem], now: float) -> None:
-        """Handle a packet that the rule of a feature copied. Other programs could send what they like."""
+        """Add to ``seen`` what a packet shows that a feature has the kernel copy, if Asterisk sent it."""
         read = self.readers.get(message.prefix)
         if read is None or not self._is_own(message, now):
             return
@@ -329,7 +329,7 @@ class WireSource(SupervisedSource):
         self._add_challenges(answers, seen)
 
     def _add_exchange(self, segment: bytes, seen: list[WireItem]) -> None:
-        """Handle what a segment shows of a stream that cannot be read."""
+        """Add to ``seen`` what a TCP segment shows of a stream that cannot be read, such as TLS."""
         for one in parse_exchange(segment, self._tls, self._requests, self._has_pages):
             if isinstance(one, CopiedRequest):
                 self.counts.unread += 1
@@ -343,7 +343,7 @@ class WireSource(SupervisedSource):
         seen += challenges
 
     def _is_own(self, message: Logged, now: float) -> bool:
-        """Whether Asterisk or a SIP proxy sent a packet of this host; count it otherwise."""
+        """Whether Asterisk or a SIP proxy sent a packet of this host; count other packets."""
         if message.user is None:
             known: bool | None = continues(message.payload, self._streams)
         else:
@@ -356,7 +356,7 @@ class WireSource(SupervisedSource):
         return bool(known)
 
     def _is_containers(self, message: Logged, now: float) -> bool:
-        """Whether Asterisk's container sent a forwarded packet; count it otherwise."""
+        """Whether Asterisk's container sent a packet that this host forwarded; count other packets."""
         source = source_of(message.payload)
         if source is None or not self._is_bridged(source):
             self.counts.passing += 1
@@ -381,7 +381,7 @@ class WireSource(SupervisedSource):
         self._gap(now)
 
     def _record_loss(self, number: int, now: float) -> None:
-        """Record a loss of ``number`` packets; 0 if the number is unknown."""
+        """Record at ``now`` a loss of ``number`` copied packets; 0 if the number is unknown."""
         self.counts.gaps += 1
         self.counts.lost += number
         self._on_gap(now)
@@ -407,7 +407,7 @@ _NO_NFLOG = (
 
 
 def _open(buffer: int) -> socket.socket:
-    """Open the socket, with a large receive buffer for unread packets."""
+    """Open the NFLOG socket, with a receive buffer of ``buffer`` bytes, which the kernel doubles."""
     try:
         return open_listener(NETLINK_NETFILTER, buffer)
     except OSError as error:
@@ -420,7 +420,7 @@ def _open(buffer: int) -> socket.socket:
 
 
 def _bind(connection: socket.socket, group: int) -> None:
-    """Bind the socket to the group. The kernel's reply can be read as soon as the request is sent."""
+    """Bind the socket to an NFLOG group; raise EndError if the kernel refuses."""
     try:
         connection.send(bind_request(group))
         answers = list(read_datagram(connection.recv(_DATAGRAM)))

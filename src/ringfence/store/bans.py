@@ -66,7 +66,7 @@ BANS = """
     ) STRICT;
     CREATE INDEX attempts_ban ON attempts (ban);
 """
-"""The tables of bans and their attempts. ``bans.made`` is the number of attempts.
+"""The SQL of the tables of bans and their attempts. ``bans.made`` is a ban's number of attempts.
 
 ``bans.shared`` is 1 if other hosts may have the ban.
 """
@@ -111,7 +111,7 @@ class StillShared:
 _BAN = (
     "network, since, expires, rule, reason, origin, scope, offence, forced, made, proven, accounts, account"
 )
-"""The columns of a ban, in the order of :func:`_row_of` and :func:`_ban_of`."""
+"""The columns of a ban in the database, in the order of :func:`_row_of` and :func:`_ban_of`."""
 
 _RECORDED = f"SELECT id, {_BAN}, ended, end FROM bans"  # noqa: S608 - ours
 
@@ -188,7 +188,7 @@ class BanTable:
                 _record(execute, ban)
 
     def end(self, bans: Iterable[tuple[Network, Scope]], when: float, how: BanEnd = BanEnd.REMOVED) -> None:
-        """Record that these bans ended early at ``when`` (seconds since the epoch), all or none.
+        """Record that the bans of ``bans`` ended early at ``when`` (seconds since the epoch), all or none.
 
         A ban that had expired by then stays as it is.
         """
@@ -197,7 +197,7 @@ class BanTable:
                 _end(execute, network, scope, when, how)
 
     def expire(self, bans: Iterable[tuple[Network, Scope]], now: float) -> None:
-        """Record that these bans have expired by ``now``, all or none, so that no clock brings them back."""
+        """Record that bans have expired by ``now``, all or none: if the clock is set back, they stay over."""
         with self._connection.transaction() as execute:
             for network, scope in bans:
                 execute(
@@ -211,7 +211,8 @@ class BanTable:
     ) -> None:
         """Record exactly the bans that ``bans`` yields as active at ``now``, all or none.
 
-        Recorded bans that are neither among them nor in ``others`` end. New ones have no attempts.
+        Recorded bans that are neither among these nor in ``others`` end. New bans are recorded without
+        attempts.
         """
         with self._connection.transaction() as execute:
             known = {}
@@ -299,7 +300,7 @@ class BanTable:
                 )
 
     def unshare(self, network: Network, rule: str) -> None:
-        """Record that other hosts no longer have the ended bans of a network and a rule."""
+        """Record that other hosts no longer have the ended bans of ``network`` by ``rule``."""
         with self._connection.transaction() as execute:
             execute(
                 "UPDATE bans INDEXED BY bans_network SET shared = 0"
@@ -310,7 +311,7 @@ class BanTable:
     def still_shared(self, now: float) -> list[StillShared]:
         """Return the bans that ended early, but that other hosts may have until after ``now``.
 
-        Left out are those of which there is an active ban again, of the same network and rule.
+        Bans whose network is banned again by the same rule are left out.
         """
         active = "SELECT 1 FROM bans WHERE network = gone.network AND rule = gone.rule AND ended IS NULL"
         which = f"shared = 1 AND ended IS NOT NULL AND expires > ? AND NOT EXISTS ({active} AND expires > ?)"
@@ -467,7 +468,7 @@ def _end(execute: Execute, network: Network, scope: Scope, when: float, how: Ban
 
 
 class Records:
-    """The recorded bans, and whether enforcement is switched off. No method raises StoreError."""
+    """Reads and queued writes of the database's bans, and the off switch. No method raises StoreError."""
 
     def __init__(self, bans: BanTable, switch: OffSwitch, best_effort: BestEffort) -> None:
         self._bans = bans
@@ -505,7 +506,7 @@ class Records:
         self._best_effort.write(lambda: self._bans.share(wanted))
 
     def unshare(self, network: Network, rule: str) -> None:
-        """Queue a write that records that other hosts no longer have a ban that ended."""
+        """Queue a write that other hosts no longer have the ended ban of ``network`` by ``rule``."""
         self._best_effort.write(lambda: self._bans.unshare(network, rule))
 
     def still_shared(self, now: float) -> list[StillShared]:
@@ -535,11 +536,11 @@ class Records:
         return self._best_effort.read(self._bans.clock, unknown)
 
     def record_clock(self, offset: float, boot: str, step: float, now: float) -> None:
-        """Call :meth:`BanTable.record_clock` at once, in the caller's thread."""
+        """Record the clock's offset and move the bans' times at once (:meth:`BanTable.record_clock`)."""
         self._best_effort.write_now(lambda: self._bans.record_clock(offset, boot, step, now))
 
     def queue_clock_record(self, offset: float, boot: str, step: float, now: float) -> None:
-        """Queue a call of :meth:`BanTable.record_clock`."""
+        """Queue a write of the clock's offset that moves the bans' times (:meth:`BanTable.record_clock`)."""
         self._best_effort.write(lambda: self._bans.record_clock(offset, boot, step, now))
 
     def expire(self, bans: Sequence[tuple[Network, Scope]], now: float) -> None:
@@ -549,7 +550,7 @@ class Records:
     def replace(
         self, bans: Callable[[], Iterable[Ban]], others: Container[tuple[Network, Scope]], now: float
     ) -> None:
-        """Queue a call of :meth:`BanTable.replace`. The writer's thread calls ``bans``."""
+        """Queue a write of exactly the bans of ``bans`` as active (:meth:`BanTable.replace`)."""
         self._best_effort.write(lambda: self._bans.replace(bans, others, now))
 
     def running(self, now: float) -> Iterator[Ban]:
@@ -594,5 +595,5 @@ class Records:
         return self._switch.is_unrecorded
 
     def set_switched_off(self, value: bool) -> None:  # noqa: FBT001 - the value itself
-        """Switch enforcement off or on, and queue the record. It holds at once, even on a full disk."""
+        """Switch enforcement off or on at once, and queue the record; the switch works on a full disk too."""
         self._switch.set(value)

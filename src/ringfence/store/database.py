@@ -50,17 +50,17 @@ from ringfence.store.writer import BestEffort, at_once
 
 
 def _of_features() -> list[Tables]:
-    """Return the tables of the features that this copy has."""
+    """Return the SQL tables of each feature that this copy of ringfence has."""
     return [module.TABLES for module in street.modules("table")]
 
 
 def schema() -> str:
-    """Return all tables as SQL: those of the guard, and then those of each feature."""
+    """Return all tables of the database as SQL: those of the daemon, and then those of each feature."""
     return TABLES + BANS + "".join(one.schema for one in _of_features())
 
 
 class Store:
-    """An open database, with an object for each of the guard's tables.
+    """An open database, with an object for each kind of content: bans, lists, friends, alarms and so on.
 
     The tables of a feature use its ``connection``.
     ``later`` queues the writes that the caller does not wait for, or runs them at once. ``memory_reason`` is

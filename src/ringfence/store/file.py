@@ -74,9 +74,9 @@ _ERRORS = (sqlite3.Error, UnicodeDecodeError)
 
 @contextmanager
 def errors(path: Path) -> Iterator[None]:
-    """Convert an exception of the block: an error of SQLite, or one that an invalid value in a row causes.
+    """Convert an exception of SQLite in the block, or of an invalid value, into a StoreError about ``path``.
 
-    It becomes a StoreDamagedError if SQLite reports damage to the file, otherwise a StoreError.
+    If SQLite reports damage to the file, it is a StoreDamagedError.
     """
     try:
         yield
@@ -169,7 +169,7 @@ def lock(path: Path) -> int:
 
 @frozen
 class Tables:
-    """Some tables of the database, as SQL, and what removes their old rows.
+    """Some tables of the database as SQL (``schema``), and a function that removes their old rows.
 
     ``purge`` gets the connections and the present time (seconds since the epoch).
     """
@@ -208,7 +208,7 @@ def prepare(connection: sqlite3.Connection, schema: str, *, upgrades: bool = Fal
 
 
 def _missing(connection: sqlite3.Connection, schema: str) -> list[str]:
-    """Return the statements that add the tables, indexes and columns of ``schema`` that a database lacks.
+    """Return the SQL that adds the tables, indexes and columns of ``schema`` that the database lacks.
 
     Every row stays.
     """
@@ -226,7 +226,7 @@ def _missing(connection: sqlite3.Connection, schema: str) -> list[str]:
 
 
 def _carry_out(connection: sqlite3.Connection, statements: Iterable[str]) -> None:
-    """Execute all statements or none; a crash in between changes nothing."""
+    """Execute all SQL statements or none: after a crash in between, the database is as before."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         for statement in statements:
@@ -258,7 +258,7 @@ def check(connection: sqlite3.Connection, schema: str) -> None:
 
 
 def require_readable(path: Path) -> None:
-    """Read the files of the database at ``path``; raise StoreError if the disk cannot."""
+    """Read all bytes of the database's files; raise StoreError if the disk cannot read them."""
     for suffix in ("", "-wal"):
         try:
             with open(f"{path}{suffix}", "rb", buffering=0) as file:  # noqa: PTH123 - a suffix is no path
@@ -307,7 +307,7 @@ def _columns_of(connection: sqlite3.Connection, table: str) -> list[_Column]:
 
 
 def _shape(connection: sqlite3.Connection) -> set[tuple[object, ...]]:
-    """Return the tables with their columns and keys, and the indexes, however they are written."""
+    """Return the tables with columns and keys, and the indexes, comparable whatever their SQL text."""
     shape: set[tuple[object, ...]] = set()
     for kind, name, sql in _definitions(connection):
         if kind == "table":
@@ -478,7 +478,7 @@ def described(rows: Mapping[str, int]) -> str:
 
 
 class OpenConnections(NamedTuple):
-    """The connections of SQLite: for writing, for short queries, and for long queries."""
+    """Three SQLite connections to one database: for writing, for short queries, and for long queries."""
 
     writer: sqlite3.Connection
     reader: sqlite3.Connection
@@ -505,13 +505,13 @@ class Connection:
 
     @contextmanager
     def reading(self) -> Iterator[Execute]:
-        """Provide ``execute`` for short queries. Raise StoreError if one fails."""
+        """Provide a function that executes short SQL queries; raise StoreError if one fails."""
         with errors(self.path), self._owner.acting():
             yield self._reader.execute
 
     @contextmanager
     def scanning(self) -> Iterator[Execute]:
-        """Provide ``execute`` for queries that may take long, usually in a thread.
+        """Provide a function that executes SQL queries that may take long, usually in a thread.
 
         Raise StoreError if a query fails.
         """
@@ -520,7 +520,7 @@ class Connection:
 
     @contextmanager
     def transaction(self) -> Iterator[Execute]:
-        """Provide ``execute`` for writes. If the block raises an exception, none of its writes is done.
+        """Provide a function that executes SQL writes; if the block raises an exception, none is done.
 
         Raise StoreError if a write fails.
         """

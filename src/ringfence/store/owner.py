@@ -81,8 +81,8 @@ def owner_of(path: Path) -> FileOwner:
 def _checked(path: Path, owner: int | None) -> os.stat_result:
     """Return the state of ``path`` with all links resolved.
 
-    Raise StoreError unless ``owner``, or root, owns ``path`` and each folder and link on the way. None is the
-    owner of ``path`` itself.
+    Raise StoreError unless ``owner``, or root, owns ``path`` and each folder and link on the way. With None,
+    that is the owner of ``path`` itself.
 
     Each part is checked before the next one is read. So nobody can exchange a part that was checked, unless
     the owner does it.

@@ -23,7 +23,7 @@ The regular end is the time at which the ban expires if it is not removed before
 ATTEMPT = (
     "time, asterisk, address, kind, proof, service, transport, account, event, trusted, tampered, sources"
 )
-"""The columns of an attempt, in the order of :func:`attempt_row`."""
+"""The columns of an attempt in the database, in the order of :func:`attempt_row`."""
 
 INVALID_ROW = (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError)
 """Exceptions that an invalid row causes.

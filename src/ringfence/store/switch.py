@@ -21,7 +21,7 @@ _WRITABLE_BY_OTHERS = 0o022
 
 
 class OffSwitch:
-    """The switch. ``folder`` is that of the control socket; None: only the database and memory have it."""
+    """Whether enforcement is off: in memory, in the database, and in a file of ``folder`` (None: no file)."""
 
     def __init__(self, state: SavedState, best_effort: BestEffort, folder: Path | None) -> None:
         self._state = state
@@ -33,25 +33,25 @@ class OffSwitch:
 
     @property
     def is_off(self) -> bool:
-        """Whether enforcement is switched off. If that cannot be read, the last known value counts."""
+        """Whether enforcement is switched off; the last known value if the database cannot be read."""
         held = self._held()
         self._known = self._best_effort.read(self._state.switched_off, self._known) if held is None else held
         return self._known
 
     @property
     def is_unrecorded(self) -> bool:
-        """Whether the latest command is not in the database."""
+        """Whether the database lacks the latest command to switch enforcement off or on."""
         return self._held() is not None
 
     def set(self, value: bool) -> None:  # noqa: FBT001 - the value itself
-        """Put a command in force at once, and queue its record. This never waits for the database."""
+        """Switch enforcement off (True) or on at once, and queue the record; never wait for the database."""
         with self._lock:
             self._known = value
             self._in_memory = None if hold(self._folder, value) else value
         self._best_effort.write(self._record, key="switch")
 
     def settle(self) -> None:
-        """Queue a write of the command that an earlier run left in the file, if there is one."""
+        """Queue a write of the command (off or on) that an earlier run left in a file, if there is one."""
         if self.is_unrecorded and not self._best_effort.memory_reason:
             self._best_effort.write(self._record, key="switch")
 
@@ -66,15 +66,15 @@ class OffSwitch:
                 self._best_effort.finish_record(lambda: self._clear(held))
 
     def _held(self) -> bool | None:
-        """Return the latest command if the database may lack it, otherwise None."""
+        """Return the latest command (True: off) if the database may lack it, otherwise None."""
         if self._in_memory is not None:
             return self._in_memory
         return _held_in(self._folder)
 
     def _clear(self, value: bool) -> None:  # noqa: FBT001 - the value itself
-        """Remove the file, because the database has the command ``value``.
+        """Remove the file with the command, because the database has the command ``value`` (True: off).
 
-        If that fails, record ``value`` in the file. Raise StoreError if that fails, too.
+        If the removal fails, record ``value`` in the file. Raise StoreError if that fails, too.
         """
         if self._folder is not None and (old := _held_in(self._folder)) is not None:
             try:
@@ -92,7 +92,7 @@ class OffSwitch:
 
 
 def hold(folder: Path | None, value: bool) -> bool:  # noqa: FBT001 - the value itself
-    """Record the switch in a file in ``folder``; return whether that was possible.
+    """Record in a file in ``folder`` that enforcement is off (True) or on; return whether that was possible.
 
     The file is empty, so a full tmpfs has room for it.
     """
@@ -109,7 +109,7 @@ def hold(folder: Path | None, value: bool) -> bool:  # noqa: FBT001 - the value 
 
 
 def _held_in(folder: Path | None) -> bool | None:
-    """Return the command that a file in ``folder`` has, None without one. If it has both, off counts."""
+    """Return the command that a file in ``folder`` has (True: off), None without one. Off is preferred."""
     if folder is None or not _is_private(folder):
         return None
     return next((value for value, name in _NAMES.items() if os.path.lexists(folder / name)), None)

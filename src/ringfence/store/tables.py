@@ -55,7 +55,7 @@ TABLES = """    CREATE TABLE switches (name TEXT PRIMARY KEY, value INTEGER NOT 
     ) STRICT;
     CREATE INDEX alarms_active ON alarms (number) WHERE cleared IS NULL;
 """
-"""The tables of this module.
+"""The SQL of the tables for small values, lists, friends and alarms.
 
 Some columns have short names. ``entries.side`` is the kind of the list, and ``entries.what`` the value of the
 entry. ``friends.tie`` is the reason why an address is a friend.
@@ -82,7 +82,7 @@ class SavedState:
             execute("INSERT OR REPLACE INTO switches VALUES ('off', ?)", (int(value),))
 
     def fact(self, name: str) -> str | None:
-        """Return the text last recorded under ``name``; None if there is none."""
+        """Return the short text that the daemon last recorded under ``name``; None without one."""
         with self._connection.reading() as execute:
             row = execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
         return str(row[0]) if row else None
@@ -170,16 +170,16 @@ def _entry_of(kind: ListKind, row: Sequence[Any]) -> ListEntry | None:
 
 
 KEEP_FRIENDS = 30 * 86_400.0
-"""Seconds for which former friends are kept."""
+"""Seconds for which the database keeps friends (phones and trunks) that are friends no longer."""
 
 MOST_FRIENDS = 131_072
-"""The maximum number of reasons why addresses are or were friends: twice that of the valid reasons."""
+"""The maximum number of rows of friends: twice the number of reasons that are valid at a time."""
 
 _COLUMNS = "asterisk, address, account, tie, since, seen, until"
 
 
 class FriendTable:
-    """The friends of a database. Every method raises StoreError if the database cannot be read or written."""
+    """The database's friends (known phones and trunks); each method raises StoreError if access fails."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

@@ -24,7 +24,8 @@ from ringfence.threads import Threads
 MOST_KEPT = 10_000
 """The maximum number of writes that wait. A write that records a ban with its attempts takes some 3 KiB.
 
-Beyond it, the oldest is dropped. Then :attr:`BestEffort.diverged` asks for a comparison with the ledger.
+Beyond this number, the oldest is dropped. Then :attr:`BestEffort.diverged` asks for a comparison with the
+ledger.
 """
 WAIT = 1.0
 """Seconds that :meth:`BestEffort.recorded` waits at most for the disk."""
@@ -71,7 +72,7 @@ class BestEffort:
 
     @property
     def error(self) -> str:
-        """The error of the kept writes, the switch, the latest other write, or the latest read; or "".
+        """The error of the latest write or read of the database that failed and still matters; or "".
 
         A successful read does not clear the error of a write, because a full disk can still be read.
         """
@@ -88,7 +89,7 @@ class BestEffort:
         return len(self._kept)
 
     def write(self, action: _Action, key: object = None) -> object:
-        """Keep a write until it is done, and pass it to ``later``; return what ``later`` returns.
+        """Queue a write of the database, and try it again until it succeeds; return what ``later`` returns.
 
         A write with a ``key`` records a whole state. It replaces a waiting write with the same key.
         """
@@ -103,7 +104,7 @@ class BestEffort:
         return self._queue()
 
     def write_once(self, action: _Action) -> object:
-        """Pass to ``later`` a write that is not tried again, because nothing depends on it."""
+        """Queue a write of the database that is not tried again, because nothing depends on it."""
         return self._later(lambda: self._done(action, None, "once"))
 
     def write_now(self, action: _Action) -> None:
@@ -113,7 +114,7 @@ class BestEffort:
         self.write_kept()
 
     def finish_record(self, action: _Action) -> None:
-        """Run the last step of recording the switch. Until it succeeds, :attr:`lacks` has the reason."""
+        """Run the last step of recording the off switch; until it succeeds, :attr:`lacks` has the reason."""
         self._done(action, None, "switch")
 
     def retry(self) -> None:
@@ -122,7 +123,7 @@ class BestEffort:
             self._queue()
 
     async def recorded(self) -> str:
-        """Wait at most a second until all writes up to now are done. Return why they are not; "" if they are.
+        """Wait at most a second until all queued writes are done; return why not, "" if they are.
 
         So a person who commands a change learns whether it survives a restart.
         """
@@ -148,7 +149,7 @@ class BestEffort:
         self._failed(error, "reading")
 
     def report_unreadable(self, number: int) -> None:
-        """Log and keep a message: at the start, the rows of ``number`` bans were invalid."""
+        """Log and keep a message that the rows of ``number`` bans were invalid at the start."""
         self.unreadable = f"{counted(number, 'ban')} in {self._path} left out as invalid"
         self._log.error("store.failed", error=self.unreadable)
 
@@ -216,7 +217,7 @@ class BestEffort:
 
 
 def _may_succeed_later(error: StoreError) -> bool:
-    """Whether the disk, a lock or a right caused ``error``, and not the file's content or the values."""
+    """Whether to try a write again: the disk, a lock or a right caused ``error``, not the content."""
     environment = sqlite3.OperationalError, OSError, NoneType
     return not isinstance(error, StoreDamagedError) and isinstance(error.__cause__, environment)
 
@@ -240,7 +241,7 @@ class Writer:
 
     @property
     def waiting(self) -> int:
-        """The number of writes that wait or run."""
+        """The number of database writes that wait or run."""
         return self._waiting
 
     def __call__(self, action: Callable[[], object]) -> Future[object] | None:

@@ -7,7 +7,7 @@ from ringfence.alarm_codes import AlarmCode
 
 @frozen
 class AlarmChange:
-    """A change of an alarm that detection requests: the alarm's code, its subject and its text.
+    """A request to raise or clear an alarm, with the alarm's code, its subject and its text.
 
     With ``cleared``, clear the alarm. Otherwise the alarm stays active for ``lasts`` seconds from now.
     """

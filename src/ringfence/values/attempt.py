@@ -16,9 +16,9 @@ class Proof(enum.IntEnum):
     """How well an attempt's source address is verified; a greater value is a better proof.
 
     ``CLAIMED``: not verified, as for a single UDP packet, and for chan_sip with any transport: ``maddr`` in a
-    Via makes chan_sip report another address. ``NONCE``: the sender answered a challenge that the wire saw
-    leave for that address. ``HANDSHAKE``: the kernel completed a TCP handshake with the address (TCP, TLS, WS
-    or WSS under PJSIP, or AMI).
+    Via makes chan_sip report another address. ``NONCE``: the sender answered a challenge that the kernel
+    copied when it left for that address. ``HANDSHAKE``: the kernel completed a TCP handshake with the address
+    (TCP, TLS, WS or WSS under PJSIP, or AMI).
     """
 
     CLAIMED = 0
@@ -27,10 +27,10 @@ class Proof(enum.IntEnum):
 
 
 class AttemptKind(fast.KeyEnum):
-    """The kind of an attempt, which decides the rules that count it; with the words for one and several."""
+    """What was attempted, which decides the rules that count it; with the words for one and several."""
 
     def __new__(cls, value: str, one: str = "", several: str = "") -> Self:
-        """Return the member of a row of the table below."""
+        """Return the member for ``value``, with the words for one such attempt and for several."""
         member = str.__new__(cls, value)
         member._value_ = value
         member.one, member.several = one, several
@@ -79,7 +79,7 @@ class Attempt:
 
 
 class AttemptCounts(NamedTuple):
-    """The number of attempts that led to a ban, and the number of them with a proven address.
+    """The number of attempts that led to a ban, and how many of them have a proven address.
 
     ``accounts`` is the number of different accounts. ``account`` is the one that was tried most often, "" if
     no attempt names an account.
@@ -92,12 +92,12 @@ class AttemptCounts(NamedTuple):
 
     @property
     def are_proven(self) -> bool:
-        """Whether all attempts are proven, or all but one. No sender can then have forged the address."""
+        """Whether all attempts are proven, or all but one. Then no sender can have forged the address."""
         return self.proven >= max(1, self.attempts - 1)
 
     @classmethod
     def of(cls, attempts: Sequence[Attempt]) -> "AttemptCounts":
-        """Return the counts of ``attempts``."""
+        """Return the numbers of ``attempts``, of proven ones, and of their accounts."""
         if not attempts:
             return _NO_ATTEMPTS
         accounts = Counter(attempt.account for attempt in attempts if attempt.account)

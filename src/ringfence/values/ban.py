@@ -14,7 +14,7 @@ from ringfence.values.text import printable, rfc3339, shown
 
 
 class Origin(enum.StrEnum):
-    """The origin of a ban."""
+    """What made a ban: a rule, an administrator, or the kernel in which it was found."""
 
     RULE = "rule"
     ADMIN = "admin"
@@ -32,23 +32,24 @@ class Scope(fast.KeyEnum):
 
 
 WIDEST_FIRST = tuple(Scope)
-"""All scopes. None is wider than the ones before it."""
+"""All scopes of bans. None is wider than the ones before it."""
 
 WHOLE_SCOPES = (Scope.FULL, Scope.SIP)
-"""The scopes that stop all that Asterisk sees of a sender, by any transport. No claimed ban has one."""
+"""The scopes that stop all that Asterisk sees of a sender, by any transport: only for proven evidence."""
 
 CLAIMED_SCOPES = (Scope.SIP_UDP, Scope.SIP_TCP)
-"""The scopes that a claimed ban can have."""
+"""The scopes of bans whose evidence may be forged: SIP by UDP alone, or by TCP alone."""
 
 
 class BanEnd(enum.StrEnum):
-    """How a ban ended, with a sentence.
+    """How a ban ended: its time was over, it was removed, and so on, with a sentence for people.
 
-    ``is_everywhere``: other hosts must then end it too. ``is_early``: the attempts before it count no more.
+    ``is_everywhere``: other hosts must then end it too. ``is_early``: the attempts before the end count no
+    more.
     """
 
     def __new__(cls, value: str, sentence: str = "", *flags: bool) -> Self:
-        """Return the member of a row of the table below."""
+        """Return the member for ``value``; ``flags`` are ``is_everywhere`` and ``is_early``."""
         member = str.__new__(cls, value)
         member._value_ = value
         member.sentence = sentence
@@ -92,7 +93,7 @@ class Ban:
 
 
 class BanFacts(Protocol):
-    """The facts in :class:`Ban`, and in the ledger's ``Record`` of it, besides its network and scope."""
+    """What :class:`Ban`, and the ledger's ``Record`` of a ban, have in common: all but network and scope."""
 
     @property
     def since(self) -> float: ...  # noqa: D102 - as in Ban, also the others
@@ -131,4 +132,4 @@ def ban_json(ban: BanFacts) -> dict[str, object]:
 
 
 UNRECORDED: Mapping[str, None] = dict.fromkeys(ban_json(Ban(IPv4Network(0), 0.0, 0.0, "")))
-"""The row in lists of a ban that is in the kernel and has no record."""
+"""The row (keys of :func:`ban_json`, all null) for a ban in the kernel that has no record."""

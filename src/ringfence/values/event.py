@@ -68,11 +68,11 @@ class Transport(fast.KeyEnum):
 class EventKind(fast.KeyEnum):
     """The kinds of security event, named as in ``main/security_events.c``, and some of ringfence's own.
 
-    ``reason`` are words for people: why Asterisk refused the attempt.
+    ``reason`` is why Asterisk refused the attempt, in words for people.
     """
 
     def __new__(cls, value: str, reason: str = "") -> Self:
-        """Return the member of a row of the table below. Without a reason, its name is the reason."""
+        """Return the member for ``value``. Without ``reason``, the value is the reason."""
         member = str.__new__(cls, value)
         member._value_ = value
         member.reason = reason or value
@@ -104,10 +104,10 @@ class EventKind(fast.KeyEnum):
 
 
 AMI = "ami"
-"""The name of a source: the manager interface (AMI) of an Asterisk."""
+"""The source name of the manager interface (AMI) of an Asterisk."""
 
 WIRE = "wire"
-"""The name of a source: the answers (401 and others) that leave this host, as the kernel copies them."""
+"""The source name of the SIP packets (answers 401 and others) that the kernel copies."""
 
 SETUP_ACCOUNT = "ringfence-setup-test"
 """The account of the failed login with which setup tests the sources. No PBX has it."""
@@ -151,7 +151,7 @@ class Endpoint:
 
 @fast.frozen
 class SecurityEvent:
-    r"""One parsed message of one source.
+    r"""A security event: one parsed message of one source (AMI, a log, or a copied packet).
 
     ``remote`` is the sender of the request, as the message names it. ``account`` (cut by
     :func:`short_account`) and ``acl_name`` are hostile text for display; bytes that are not UTF-8 are written

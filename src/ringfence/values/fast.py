@@ -47,7 +47,7 @@ def _fields_of(kind: type[Any]) -> tuple[Callable[[object], tuple[object, ...]],
 
 
 class KeyEnum(enum.StrEnum):
-    """An enum for dictionary keys. Its members have the hash of str, because Enum's own hash is slow."""
+    """A string enum for dictionary keys: members have the hash of str, because Enum's own hash is slow."""
 
     __hash__ = str.__hash__
 

@@ -9,7 +9,7 @@ from ringfence.values.network import Address
 
 
 class FriendReason(enum.StrEnum):
-    """The reason why an address is a friend of this PBX."""
+    """The kind of reason why an address is a friend (a known phone or trunk) of this PBX."""
 
     AUTHENTICATED = "authenticated"  # a valid password came from the address, and the address is proven
     REACHABLE = "reachable"  # Asterisk has a contact there, and it answers
@@ -37,18 +37,18 @@ class Friend:
 
     @property
     def proven(self) -> bool:
-        """Whether the address is proven. In a registration, the phone can name any address."""
+        """Whether the address is proven. In a registered contact, the phone can name any address."""
         return self.reason is not FriendReason.REGISTERED
 
 
 @frozen
 class Contact:
-    """The location of a phone, as Asterisk reports it.
+    """A phone's contact (where Asterisk reaches it), as Asterisk reports it.
 
-    ``address`` is the host in the URI of the contact. It is the true source address if Asterisk rewrites
-    contacts (``rewrite_contact``), otherwise the phone's claim. ``until`` is the end of the registration
-    (seconds since the epoch), None if unknown. ``reachable`` means that the phone answered Asterisk there
-    recently. ``gone`` means that the contact was removed.
+    ``address`` is the host in the contact's URI: the true source address if Asterisk rewrites contacts
+    (``rewrite_contact``), otherwise the phone's claim. ``until`` is the end of the registration (seconds
+    since the epoch), None if unknown. ``reachable`` means that the phone answered Asterisk there recently.
+    ``gone`` means that the contact was removed.
     """
 
     asterisk: str

@@ -11,7 +11,7 @@ Location = Mapping[str, str]
 UNKNOWN: Location = {"country": "", "asn": "", "organisation": ""}
 """The location of an address about which nothing is known. A location always has these keys."""
 AREAS = {"countries": "COUNTRY"}
-"""The name of a group of addresses by where they are, with the head of its column in a table."""
+"""Groupings of addresses by location (``countries``), each with the head of its column in a table."""
 
 
 def area_of(location: Mapping[str, Any]) -> str:
@@ -40,11 +40,11 @@ def where(location: Location) -> str:
 
 
 def row_of(location: Location) -> dict[str, str]:
-    """Return the part of a location that rows of answers have."""
+    """Return the keys of a location that rows of answers have: ``country``."""
     return {"country": area_of(location)}
 
 
 def column_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Return the column of a table that shows the countries of rows; no column if none is known."""
+    """Return a table's column with the countries of ``rows``, by its head; {} if no country is known."""
     cells = [area_of(row) for row in rows]
     return {"COUNTRY": cells} if any(cells) else {}

@@ -49,7 +49,7 @@ _CUSTOMERS = (60, 56, 52)
 _LENGTH_BITS = 8  # bits of a number that hold a prefix length
 
 PREFIX_LENGTHS = frozenset({24, 48, *_CUSTOMERS, 120})
-"""The lengths of the networks that :func:`prefix_of` and :func:`narrowest` return."""
+"""The prefix lengths of the networks that :func:`prefix_of` and :func:`narrowest` return."""
 
 SHORTEST: Mapping[int, int] = {4: 8, 6: 16}
 """The shortest prefix length that is banned or denied without --force, by IP version.
@@ -89,7 +89,7 @@ def pack(network: Network) -> int:
 
 
 def unpack(packed: int) -> Network:
-    """Return the network of :func:`pack`."""
+    """Return the network that :func:`pack` packed into this integer."""
     version, code = code_from(packed)
     place = code >> 8, code & 0xFF
     return IPv4Network(place) if version == 4 else IPv6Network(place)  # noqa: PLR2004 - the IP version
@@ -154,7 +154,7 @@ def sender_key(address: Address) -> Address | int:
 
 
 def prefix_of(address: Address) -> Network:
-    """Return the network around ``address`` that rules count as a prefix: /24, /48 or /120."""
+    """Return the network around ``address`` that rules count as its prefix: /24, IPv6 /48 or NAT64 /120."""
     if isinstance(address, IPv4Address):
         length = _IPV4_PREFIX
     else:

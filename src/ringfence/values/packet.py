@@ -7,9 +7,9 @@ from ringfence.values.network import Address
 
 @fast.frozen
 class Challenge:
-    """A SIP answer that left this host or one of its containers, seen by the kernel.
+    """A SIP answer that left this host or one of its containers, as the kernel copied it.
 
-    It is a 401, 403, 404 or 407, or any other answer by UDP to a stranger.
+    It is a 401, 403, 404 or 407, or any other answer by UDP to a stranger (not a known phone or trunk).
 
     ``address`` and ``port`` are its destination, ``local_address`` and ``local_port`` its origin. For a
     container the origin is the address inside the container. ``call_id`` and ``nonce`` are raw bytes, used
@@ -93,13 +93,13 @@ class CopiedRequest:
 
 @fast.frozen
 class Exchange:
-    """The evidence in one packet of this host about a stranger's stream that the wire cannot read.
+    """What one packet of this host shows of a stranger's stream whose requests cannot be read, such as TLS.
 
     ``number`` answers begin in it, and it acknowledges ``asked`` bytes of the stranger. ``address`` and
     ``port`` are its destination. The kernel has completed a handshake with it. ``local_port`` is the port
     that sent it. ``opens``: bytes acknowledged before belonged to the TLS handshake, not to a request.
-    ``transport`` is TLS (also for WSS), or TCP (also for WS) if the stranger's requests are unread: then the
-    wire reads the answers, but not the requests.
+    ``transport`` is TLS (also for WSS), or TCP (also for WS) if only the stranger's requests cannot be read,
+    but the answers can.
     """
 
     address: Address

@@ -10,7 +10,7 @@ from ringfence.config.loader import parse
 from ringfence.config.schema import AsteriskSettings, Settings, WireSettings
 from ringfence.features.audit.check import guest_findings, page_findings, rights_findings
 from ringfence.features.ration.settings import RationSettings
-from ringfence.firewall.contract import LimitMode
+from ringfence.firewall.limits import LimitMode
 
 
 def test_calls_without_a_password_need_room_in_the_ration() -> None:

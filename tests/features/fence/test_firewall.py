@@ -21,8 +21,10 @@ from ringfence.features.fence.guard import UNKNOWN, FenceRequests, by_country
 from ringfence.features.fence.settings import FenceSettings
 from ringfence.features.geo.settings import GeoSettings
 from ringfence.features.limiter.settings import LimitSettings
-from ringfence.firewall.contract import LimitMode, NetworkList, Opened, Outsider
-from ringfence.friends.registry import SourceReadiness
+from ringfence.firewall.contract import Opened, Outsider
+from ringfence.firewall.limits import LimitMode
+from ringfence.firewall.network_lists import NetworkList
+from ringfence.friends.startup import SourceReadiness
 from ringfence.guard.facts import AddressFacts
 from ringfence.values.friend import FriendReason
 

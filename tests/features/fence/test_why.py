@@ -9,7 +9,7 @@ from ringfence.explain.as_json import document
 from ringfence.explain.facts import Admission
 from ringfence.explain.headlines import address_headline
 from ringfence.features.fence.why import lines
-from ringfence.firewall.contract import LimitMode
+from ringfence.firewall.limits import LimitMode
 from ringfence.values.location import UNKNOWN
 
 

@@ -16,7 +16,7 @@ from tests.support.daemon import GRANTED, Guard, ami_server, until
 from tests.support.kept import Kept
 from tests.support.world import START
 
-from ringfence.control import Encoded
+from ringfence.control_server import Encoded
 from ringfence.features.history.guard import History
 from ringfence.features.history.table import DAY, MINUTE, Slot, Timeline
 from ringfence.values.attempt import AttemptKind

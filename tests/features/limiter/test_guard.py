@@ -11,7 +11,8 @@ from tests.support.kept import Kept
 from ringfence.errors import FirewallError
 from ringfence.features.limiter.floods import FloodWatch
 from ringfence.features.limiter.guard import Limiter
-from ringfence.firewall.contract import Counters, Flooder, Limit, LimitMode
+from ringfence.firewall.contract import Counters, Flooder
+from ringfence.firewall.limits import Limit, LimitMode
 
 
 class Flooded:

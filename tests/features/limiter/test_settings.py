@@ -5,8 +5,8 @@ from pathlib import Path
 from tests.support.kept import ENFORCED, kept, settings, waits
 
 from ringfence.features.limiter.settings import LimitSettings
-from ringfence.firewall.contract import LimitMode
-from ringfence.friends.registry import SourceReadiness
+from ringfence.firewall.limits import LimitMode
+from ringfence.friends.startup import SourceReadiness
 
 
 def test_the_limiter_drops_nothing_before_friends_are_known(tmp_path: Path) -> None:

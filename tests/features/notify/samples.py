@@ -9,7 +9,7 @@ from tests.report.test_summary import answers, ended, top
 from ringfence.alarm_codes import AlarmCode, AnyAlarmCode
 from ringfence.alarms import BEGAN, AlarmEvent
 from ringfence.features.notify import notifications
-from ringfence.features.notify.guard import Digest
+from ringfence.features.notify.outbox import Digest
 from ringfence.report.summary import summary_of
 from ringfence.values.attempt import Attempt, AttemptKind, Proof
 from ringfence.values.ban import Ban

@@ -11,9 +11,9 @@ from tests.guard.test_requests import Office
 from tests.support.kept import kept, settings
 from tests.support.tables import with_tables
 
-from ringfence import control
+from ringfence import control_server
 from ringfence.config.converters import Duration, Text
-from ringfence.control import Peer
+from ringfence.control_server import Peer
 from ringfence.features.notify.guard import Notifier
 from ringfence.features.notify.settings import HookSettings, NotifySettings
 from ringfence.guard.request_table import RequestGate, Rights
@@ -41,7 +41,7 @@ class Desk:
         """Send a request."""
 
         async def answered() -> None:
-            control.PEER.set(Peer(0, 1))
+            control_server.PEER.set(Peer(0, 1))
             answer: Any = self._handlers[do](json.loads(json.dumps(request)))
             await answer
 

@@ -19,7 +19,8 @@ from ringfence.config.converters import Duration, Name, Text
 from ringfence.errors import ControlError
 from ringfence.features.notify import guard as module
 from ringfence.features.notify.alarms import NotifyAlarmCode
-from ringfence.features.notify.guard import MAX_NAMED, Delivery, Notifier
+from ringfence.features.notify.delivery import Delivery
+from ringfence.features.notify.guard import MAX_NAMED, Notifier
 from ringfence.features.notify.settings import (
     ChannelSettings,
     HookSettings,
@@ -130,7 +131,7 @@ def test_a_channel_that_hangs_delays_no_other() -> None:
 
 def test_a_failure_is_logged_and_becomes_an_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
     """The message is tried again; the alarm clears when it arrives."""
-    monkeypatch.setattr("ringfence.features.notify.guard.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("ringfence.features.notify.outbox.FIRST_PAUSE", 0.01)
     desk = Desk("one")
     desk.answers["one"] = REFUSED
 

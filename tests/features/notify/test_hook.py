@@ -9,7 +9,7 @@ import pytest
 from tests.features.notify.samples import HOSTILE, WALL, alarm, ban, content, hostile_content
 from tests.support.programs import program_service
 
-from ringfence.config.loader import overridden
+from ringfence.config.environment import overridden
 from ringfence.features.notify import notifications, programs
 from ringfence.features.notify.hook_variables import HOOK_VARIABLES
 

@@ -17,7 +17,7 @@ from tests.support.peers import PASSWORD, Mailbox, free_port, mail_server, raw_s
 
 from ringfence.config.converters import Port, Text
 from ringfence.features.notify import mail, notifications
-from ringfence.features.notify.guard import channel_as_json
+from ringfence.features.notify.delivery import channel_as_json
 from ringfence.features.notify.mail import page_of
 from ringfence.features.notify.settings import MailAddress, MailSecurity, MailSettings
 from ringfence.values.secret import Secret

@@ -9,7 +9,7 @@ from ringfence.alarm_codes import AlarmCode
 from ringfence.config.converters import Name, Text
 from ringfence.features.notify import notifications
 from ringfence.features.notify.alarms import NotifyAlarmCode
-from ringfence.features.notify.guard import KEPT, PROMPT, TRIES, Outbox
+from ringfence.features.notify.outbox import KEPT, PROMPT, TRIES, Outbox
 from ringfence.features.notify.settings import HookSettings, MailAddress, MailSettings, RuleName
 from ringfence.features.notify.topics import QuietHours, Severity, Topic
 

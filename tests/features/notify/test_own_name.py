@@ -42,7 +42,7 @@ from tests.support.peers import raw_server
 from ringfence.features.notify.settings import MailAddress, MailSettings
 from ringfence.config.converters import Port
 from ringfence.features.notify import mail, notifications
-from ringfence.features.notify.guard import channel_as_json
+from ringfence.features.notify.delivery import channel_as_json
 
 said = []
 def serve(connection):

@@ -16,8 +16,8 @@ from tests.support.daemon import until
 from tests.support.programs import program_service
 
 from ringfence.config.converters import Duration, Text
-from ringfence.features.notify import guard, notifications
-from ringfence.features.notify.guard import Delivery, channel_as_json, send
+from ringfence.features.notify import delivery, notifications
+from ringfence.features.notify.delivery import Delivery, channel_as_json, send
 from ringfence.features.notify.settings import (
     AppriseSettings,
     ChannelSettings,
@@ -49,7 +49,7 @@ def hook(*command: str, timeout: float = 5.0) -> HookSettings:
 
 def sent(channel: ChannelSettings, *command: str) -> Delivery:
     """Send a message; with ``command`` by another child."""
-    return asyncio.run(send(channel, CONTENT, "h", command=command or guard.COMMAND))
+    return asyncio.run(send(channel, CONTENT, "h", command=command or delivery.COMMAND))
 
 
 def test_the_result_of_the_channel_is_returned() -> None:
@@ -115,7 +115,7 @@ def test_a_child_that_fails_is_a_failure(command: tuple[str, ...], text: str) ->
 
 def test_a_child_that_ignores_its_time_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The daemon itself bounds the time, a little later than the child should."""
-    monkeypatch.setattr(guard, "GRACE", 0.3)
+    monkeypatch.setattr(delivery, "GRACE", 0.3)
     began = time.monotonic()
 
     found = sent(hook("/bin/true", timeout=0.2), *PYTHON, "import time; time.sleep(60)")

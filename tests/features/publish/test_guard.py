@@ -26,7 +26,7 @@ from ringfence.features.metrics import server as metrics_server
 from ringfence.features.metrics.server import MetricsServer
 from ringfence.features.publish import guard as publish
 from ringfence.features.publish.guard import FRESH, NOBODY, Publisher, outermost
-from ringfence.friends.registry import SourceReadiness
+from ringfence.friends.startup import SourceReadiness
 from ringfence.ledger import Record, key_of
 from ringfence.values.attempt import Proof
 from ringfence.values.ban import Ban, Origin, Scope

@@ -11,8 +11,8 @@ from tests.support.kept import kept
 from ringfence.config.converters import BackendName, Count
 from ringfence.config.schema import AmiSettings, AsteriskSettings, Settings, WireSettings
 from ringfence.features.ration.settings import RationSettings
-from ringfence.firewall.contract import GUESTS, LimitMode
-from ringfence.friends.registry import SourceReadiness
+from ringfence.firewall.limits import GUESTS, LimitMode
+from ringfence.friends.startup import SourceReadiness
 from ringfence.guard.pipeline import known_sources
 
 

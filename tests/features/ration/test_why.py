@@ -3,7 +3,8 @@
 from tests.explain.world import ban, friend, known, running
 
 from ringfence.explain.as_json import document
-from ringfence.firewall.contract import AskingRation, FirewallPlan, LimitMode, Ration
+from ringfence.firewall.contract import FirewallPlan
+from ringfence.firewall.limits import AskingRation, LimitMode, Ration
 
 
 def test_the_ration_of_a_stranger() -> None:

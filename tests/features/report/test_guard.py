@@ -30,8 +30,10 @@ from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.errors import StoreError
 from ringfence.features.history.guard import History
 from ringfence.features.limiter.guard import Limiter
-from ringfence.features.notify.guard import TRIES, Delivery, Notifier
+from ringfence.features.notify.delivery import Delivery
+from ringfence.features.notify.guard import Notifier
 from ringfence.features.notify.mail import compose_report, page_of
+from ringfence.features.notify.outbox import TRIES
 from ringfence.features.notify.settings import (
     ChannelSettings,
     MailAddress,

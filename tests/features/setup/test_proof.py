@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ringfence import control
+from ringfence import control_server
 from ringfence.detect.judgement import Guest
 from ringfence.errors import SetupError
 from ringfence.features.setup.proof import (
@@ -51,10 +51,10 @@ class Daemon:
         self._loop.close()
 
     async def _serve(self, up: threading.Event) -> None:
-        handlers: dict[str, control.Handler] = {
+        handlers: dict[str, control_server.Handler] = {
             "status": lambda _: {"sources": self.sources, "guests": self.guests}
         }
-        async with control.serve(self.path, handlers):
+        async with control_server.serve(self.path, handlers):
             up.set()
             await self._stop.wait()
 

@@ -14,7 +14,7 @@ from tests.features.web.conftest import Served
 from tests.support.daemon import until
 from tests.support.web import daemon_in_thread, web_server
 
-from ringfence import control
+from ringfence import control_server
 from ringfence.errors import ControlError
 from ringfence.features.web.commands import COMMANDS, LENGTHS, CommandResult, Order
 from ringfence.features.web.daemon_client import DaemonClient
@@ -202,7 +202,7 @@ def test_a_slow_command_is_waited_for(tmp_path: Path, monkeypatch: pytest.Monkey
         return []
 
     async def scenario() -> CommandResult:
-        async with control.serve(tmp_path / "socket", {"ban": ban}):
+        async with control_server.serve(tmp_path / "socket", {"ban": ban}):
             client = DaemonClient(tmp_path / "socket", time.monotonic)
             return await COMMANDS["ban"].run(client, Order("100.64.7.1", "alice"))
 
@@ -240,7 +240,7 @@ def test_an_address_is_allowed_although_its_ban_does_not_end(tmp_path: Path) -> 
     handlers = {"allow_add": lambda _: {"problems": [], "notes": ["a note"]}, "unban": refuse}
 
     async def scenario() -> CommandResult:
-        async with control.serve(tmp_path / "socket", handlers):
+        async with control_server.serve(tmp_path / "socket", handlers):
             client = DaemonClient(tmp_path / "socket", time.monotonic)
             return await COMMANDS["unban-allow"].run(client, Order("100.64.7.1", "alice"))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ringfence import control
+from ringfence import control_server
 from ringfence.errors import ControlError, DaemonUnreachableError, NoAnswerError
 from ringfence.features.web.daemon_client import LATELY, DaemonClient
 
@@ -36,7 +36,7 @@ def test_pages_share_an_answer(tmp_path: Path) -> None:
     daemon, moment = _Daemon(), [0.0]
 
     async def scenario() -> None:
-        async with control.serve(tmp_path / "socket", {"count": daemon.count}):
+        async with control_server.serve(tmp_path / "socket", {"count": daemon.count}):
             client = DaemonClient(tmp_path / "socket", lambda: moment[0])
             assert await asyncio.gather(*(client.recent(5.0, "count") for _ in range(3))) == [1, 1, 1]
             assert await client.recent(5.0, "count", of="x") == 2
@@ -57,7 +57,7 @@ def test_an_answer_from_before_a_command_is_not_kept(tmp_path: Path) -> None:
     daemon = _Daemon()
 
     async def scenario() -> None:
-        async with control.serve(tmp_path / "socket", {"count": daemon.count}):
+        async with control_server.serve(tmp_path / "socket", {"count": daemon.count}):
             client = DaemonClient(tmp_path / "socket", lambda: 0.0)
             async with asyncio.TaskGroup() as group:
                 under_way = group.create_task(client.recent(5.0, "count"))
@@ -74,7 +74,7 @@ def test_an_update_does_not_wait(tmp_path: Path) -> None:
     daemon, moment = _Daemon(), [0.0]
 
     async def scenario() -> None:
-        async with control.serve(tmp_path / "socket", {"count": daemon.count}):
+        async with control_server.serve(tmp_path / "socket", {"count": daemon.count}):
             client = DaemonClient(tmp_path / "socket", lambda: moment[0])
             assert await client.latest(5.0, "count") == 1
             moment[0] = LATELY - 1
@@ -94,7 +94,7 @@ def test_a_slow_answer_is_kept_for_longer(tmp_path: Path) -> None:
     daemon, moments = _Daemon(), iter([0.0, 0.5, 24.9, 25.0, 35.0, 84.9, 85.0, 85.0])
 
     async def scenario() -> None:
-        async with control.serve(tmp_path / "socket", {"count": daemon.count}):
+        async with control_server.serve(tmp_path / "socket", {"count": daemon.count}):
             client = DaemonClient(tmp_path / "socket", lambda: next(moments))
             assert [await client.recent(5.0, "count") for _ in range(5)] == [1, 1, 2, 2, 3]
 
@@ -111,7 +111,7 @@ def test_a_daemon_that_hangs_fails_all_at_once(tmp_path: Path, monkeypatch: pyte
         await asyncio.sleep(60)
 
     async def scenario() -> None:
-        async with control.serve(tmp_path / "socket", {"hang": hang}):
+        async with control_server.serve(tmp_path / "socket", {"hang": hang}):
             client = DaemonClient(tmp_path / "socket", lambda: 0.0)
             async with asyncio.timeout(20):
                 waiting = (client.recent(5.0, "hang") for _ in range(70))
@@ -127,7 +127,7 @@ def test_a_page_that_leaves_takes_no_answer_away(tmp_path: Path) -> None:
     daemon = _Daemon()
 
     async def scenario() -> None:
-        async with control.serve(tmp_path / "socket", {"count": daemon.count}):
+        async with control_server.serve(tmp_path / "socket", {"count": daemon.count}):
             client = DaemonClient(tmp_path / "socket", lambda: 0.0)
             async with asyncio.TaskGroup() as group:
                 first, second, third = (group.create_task(client.recent(5.0, "count")) for _ in range(3))
@@ -161,7 +161,7 @@ def test_costly_requests_are_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         return True
 
     async def scenario() -> None:
-        async with control.serve(tmp_path / "socket", {"why": explain}):
+        async with control_server.serve(tmp_path / "socket", {"why": explain}):
             client = DaemonClient(tmp_path / "socket", lambda: 0.0)
             quick = (client.ask_costly("why", seconds=0.05) for _ in range(10))
             assert await asyncio.gather(*quick) == [True] * 10
@@ -182,7 +182,7 @@ def test_errors_are_raised(tmp_path: Path) -> None:
         client = DaemonClient(tmp_path / "socket", lambda: 0.0)
         with pytest.raises(DaemonUnreachableError):
             await client.recent(5.0, "refuse")
-        async with control.serve(tmp_path / "socket", {"refuse": _Daemon().refuse}):
+        async with control_server.serve(tmp_path / "socket", {"refuse": _Daemon().refuse}):
             with pytest.raises(ControlError, match="no"):
                 await client.recent(5.0, "refuse")
 

@@ -9,7 +9,7 @@ import pytest
 from tests.support.daemon import Guard
 from tests.support.web import Browser, daemon_in_thread, web_server
 
-from ringfence import control
+from ringfence import control, control_server
 from ringfence.errors import ControlError
 from ringfence.guard.request_fields import PeerRole
 from ringfence.guard.request_table import check_request
@@ -23,7 +23,7 @@ def _limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Browser
 
     with Guard(folder) as guard:
 
-        def forward(do: str) -> control.Handler:
+        def forward(do: str) -> control_server.Handler:
             async def answer(request: Mapping[str, Any]) -> object:
                 try:
                     check_request(PeerRole.PAGE, do, request)

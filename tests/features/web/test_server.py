@@ -12,7 +12,7 @@ import pytest
 from tests.support.daemon import until
 from tests.support.web import ENVIRON, SITE, command, free_port, web_server
 
-from ringfence import control
+from ringfence import control, control_server
 from ringfence.errors import ControlError
 from ringfence.features.web.app import Site
 from ringfence.features.web.entrance import WebSessions
@@ -85,25 +85,25 @@ def test_sockets_are_private_and_removed(tmp_path: Path) -> None:
 def test_a_link_needs_a_name(name: object) -> None:
     """A link without a printable name of a person is refused."""
     links = LoginLinks(WebSessions(), Site(SITE), lambda: 0.0)
-    token = control.PEER.set(control.Peer(0, 1))
+    token = control_server.PEER.set(control_server.Peer(0, 1))
     try:
         with pytest.raises(ControlError, match="a person needs a name"):
             links.make({"name": name})
         assert links.make({"name": "alice"}).startswith(f"{SITE}/login?token=")
     finally:
-        control.PEER.reset(token)
+        control_server.PEER.reset(token)
 
 
 @pytest.mark.parametrize("user", [None, 12_345])
 def test_only_root_gets_a_link(user: int | None) -> None:
     """Another user, or one that the kernel does not report, gets no link."""
     links = LoginLinks(WebSessions(), Site(SITE), lambda: 0.0)
-    token = control.PEER.set(None if user is None else control.Peer(user, 1))
+    token = control_server.PEER.set(None if user is None else control_server.Peer(user, 1))
     try:
         with pytest.raises(ControlError, match="only root"):
             links.make({"name": "alice"})
     finally:
-        control.PEER.reset(token)
+        control_server.PEER.reset(token)
 
 
 def test_it_loads_no_part_of_the_daemon() -> None:

@@ -15,15 +15,10 @@ from tests.support.cable import CABLES
 from tests.support.netns import inside
 from tests.support.packets import SIP, drained_after, ends, opened, plan
 
-from ringfence.firewall.contract import (
-    FRAME,
-    AskingRation,
-    Backend,
-    FirewallPlan,
-    LimitMode,
-    Ports,
-)
-from ringfence.firewall.ipset.asking import byte_limit
+from ringfence.firewall.contract import Backend, FirewallPlan
+from ringfence.firewall.ipset.limits import byte_limit
+from ringfence.firewall.limits import FRAME, AskingRation, LimitMode
+from ringfence.firewall.ports import Ports
 
 PLAN = FirewallPlan(
     sip_ports=Ports(udp=(4569, SIP), tcp=(SIP, 5061, 8088, 8089)),

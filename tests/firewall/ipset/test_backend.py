@@ -18,20 +18,12 @@ from tests.support.netns import inside, neighbour, run
 
 from ringfence.errors import FirewallError, FirewallPermissionError, FirewallUnsupportedError
 from ringfence.firewall import requirements
-from ringfence.firewall.contract import (
-    Add,
-    FirewallPlan,
-    Health,
-    Limit,
-    LimitMode,
-    NetworkList,
-    Opened,
-    Outcome,
-    Remove,
-)
-from ringfence.firewall.ipset import iptables
+from ringfence.firewall.contract import Add, FirewallPlan, Health, Opened, Outcome, Remove
+from ringfence.firewall.ipset import installation
 from ringfence.firewall.ipset import sets as ipset_kernel
 from ringfence.firewall.ipset.backend import IpsetBackend
+from ringfence.firewall.limits import Limit, LimitMode
+from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.probe import verify
 from ringfence.values.ban import Scope
 
@@ -360,7 +352,7 @@ def test_the_requirements_of_the_plan_are_checked(
     backend.plan = FirewallPlan(log_group=7, limit=Limit(LimitMode.OBSERVE))
     assert [part.problem for part in backend.requirements()] == [None] * 10
 
-    monkeypatch.setattr(iptables, "_WIRE_EXTENSIONS", ("u32", "no-such-match"))
+    monkeypatch.setattr(installation, "_WIRE_EXTENSIONS", ("u32", "no-such-match"))
     missing = [part for part in backend.requirements() if part.problem is not None]
     assert [part.name for part in missing] == [
         "the log rule for the wire, IPv4",

@@ -7,10 +7,11 @@ from tests.support.flavours import FLAVOURS, command, rules, tools_of
 from tests.support.netns import run
 
 from ringfence.errors import FirewallError
-from ringfence.firewall.contract import BanAction, FirewallPlan, Fragments, Limit, LimitMode
-from ringfence.firewall.ipset import iptables, iptables_rules, matches
-from ringfence.firewall.ipset.iptables import Family, InstalledRules, rule_requirements
+from ringfence.firewall.contract import BanAction, FirewallPlan, Fragments
+from ringfence.firewall.ipset import iptables, iptables_rules, limits, matches
+from ringfence.firewall.ipset.installation import Family, InstalledRules, rule_requirements
 from ringfence.firewall.ipset.sets import create_set, set_specs
+from ringfence.firewall.limits import Limit, LimitMode
 from ringfence.netlink.connection import NetlinkConnection
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
@@ -140,7 +141,7 @@ def test_refused_features_are_left_out_and_reported(
     values = {"STREAM": {4: "no test of u32"}, "GUESS": 10**15}
     with monkeypatch.context() as refused:
         for name in broken:
-            refused.setattr(matches if name == "STREAM" else iptables_rules, name, values[name])
+            refused.setattr(matches if name == "STREAM" else limits, name, values[name])
         family = Family(4, tools_of("nft", 4), kernel)
         installed = family.install(ALL)
         assert not family.install(ALL).damaged
@@ -205,7 +206,9 @@ def test_the_features_of_the_plan_are_checked(
         ("the log rule for the wire, IPv6", None),
         ("the limiter, IPv6", None),
     ]
-    monkeypatch.setattr("ringfence.firewall.ipset.iptables._LIMITER_EXTENSIONS", ("hashlimit", "gone", "SET"))
+    monkeypatch.setattr(
+        "ringfence.firewall.ipset.installation._LIMITER_EXTENSIONS", ("hashlimit", "gone", "SET")
+    )
     _, limiter, _ = rule_requirements(kernel, 4, ALL)
     assert limiter.problem is not None
     assert limiter.problem.startswith("this kernel has no gone for IPv4; fix: `modprobe xt_hashlimit")

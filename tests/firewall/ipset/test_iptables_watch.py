@@ -7,7 +7,7 @@ from tests.support.flavours import FLAVOURS, command, tools_of
 from tests.support.netns import run
 
 from ringfence.firewall.contract import BanAction, FirewallPlan
-from ringfence.firewall.ipset.iptables import Family
+from ringfence.firewall.ipset.installation import Family
 from ringfence.firewall.ipset.sets import create_set, set_specs
 from ringfence.netlink.connection import NetlinkConnection
 

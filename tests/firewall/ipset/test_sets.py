@@ -4,7 +4,6 @@ from ipaddress import ip_network
 
 from attrs import evolve
 
-from ringfence.firewall.contract import NetworkList
 from ringfence.firewall.ipset.messages import IpsetHeader
 from ringfence.firewall.ipset.sets import (
     all_set_names,
@@ -15,6 +14,7 @@ from ringfence.firewall.ipset.sets import (
     set_specs,
     temporary_name,
 )
+from ringfence.firewall.network_lists import NetworkList
 from ringfence.values.ban import Scope
 
 HEAD = IpsetHeader(

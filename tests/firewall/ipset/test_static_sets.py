@@ -10,10 +10,11 @@ import pytest
 from tests.support.netns import run
 
 from ringfence.errors import FirewallError
-from ringfence.firewall.contract import Flooder, NetworkList
+from ringfence.firewall.contract import Flooder
 from ringfence.firewall.ipset import messages
 from ringfence.firewall.ipset.backend import FloodCounts, by_version, replace_list_in_steps
 from ringfence.firewall.ipset.sets import WrittenList, create_set, list_elements, set_specs
+from ringfence.firewall.network_lists import NetworkList
 from ringfence.netlink.connection import NetlinkConnection, NetlinkError
 from ringfence.values.network import Network
 

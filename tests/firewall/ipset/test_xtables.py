@@ -5,7 +5,7 @@ import socket
 import pytest
 from tests.support.netns import run
 
-from ringfence.firewall.ipset import iptables
+from ringfence.firewall.ipset import watch
 from ringfence.netlink.connection import NetlinkConnection
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
@@ -14,17 +14,17 @@ pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 @pytest.mark.parametrize(("version", "tool"), [(4, "iptables-legacy"), (6, "ip6tables-legacy")])
 def test_a_tables_size_follows_its_rules(version: int, tool: str) -> None:
     """A new rule is one entry more, and its removal restores the size; a missing table is None."""
-    before = iptables.table_size(version, "raw")
+    before = watch.table_size(version, "raw")
     run(tool, "-t", "raw", "-A", "OUTPUT", "-j", "ACCEPT")
-    with_one = iptables.table_size(version, "raw")
+    with_one = watch.table_size(version, "raw")
     run(tool, "-t", "raw", "-F")
 
     assert before is not None
     assert with_one is not None
     assert with_one.entries == before.entries + 1
     assert with_one.size > before.size
-    assert iptables.table_size(version, "raw") == before
-    assert iptables.table_size(version, "none of it") is None
+    assert watch.table_size(version, "raw") == before
+    assert watch.table_size(version, "none of it") is None
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -32,17 +32,17 @@ def test_a_tables_size_follows_its_rules(version: int, tool: str) -> None:
 def test_extensions_are_known_by_name(version: int, monkeypatch: pytest.MonkeyPatch, *, compat: bool) -> None:
     """Existing matches and targets are distinguished from missing ones, by both kinds of query."""
     if not compat:
-        monkeypatch.setattr(iptables, "_COMPAT_GET", 250 << 8)
+        monkeypatch.setattr(watch, "_COMPAT_GET", 250 << 8)
     with NetlinkConnection() as kernel:
-        assert iptables.has_extension(kernel, version, "set")
-        assert iptables.has_extension(kernel, version, "SET", target=True)
-        assert not iptables.has_extension(kernel, version, "no such match")
-        assert not iptables.has_extension(kernel, version, "NO SUCH TARGET", target=True)
+        assert watch.has_extension(kernel, version, "set")
+        assert watch.has_extension(kernel, version, "SET", target=True)
+        assert not watch.has_extension(kernel, version, "no such match")
+        assert not watch.has_extension(kernel, version, "NO SUCH TARGET", target=True)
 
 
 def test_an_unknown_extension_counts_as_present(monkeypatch: pytest.MonkeyPatch) -> None:
     """If neither query is answered, no extension counts as missing."""
-    monkeypatch.setattr(iptables, "_COMPAT_GET", 250 << 8)
-    monkeypatch.setattr(iptables, "_LEVELS", {4: socket.SOL_SOCKET})
+    monkeypatch.setattr(watch, "_COMPAT_GET", 250 << 8)
+    monkeypatch.setattr(watch, "_LEVELS", {4: socket.SOL_SOCKET})
     with NetlinkConnection() as kernel:
-        assert iptables.has_extension(kernel, 4, "set")
+        assert watch.has_extension(kernel, 4, "set")

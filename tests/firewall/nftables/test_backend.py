@@ -23,19 +23,9 @@ from ringfence.errors import (
     FirewallUnsupportedError,
 )
 from ringfence.firewall import requirements
-from ringfence.firewall.contract import (
-    Add,
-    BanAction,
-    Element,
-    FirewallPlan,
-    Health,
-    Limit,
-    LimitMode,
-    NetworkList,
-    Opened,
-    Outcome,
-    Remove,
-)
+from ringfence.firewall.contract import Add, BanAction, Element, FirewallPlan, Health, Opened, Outcome, Remove
+from ringfence.firewall.limits import Limit, LimitMode
+from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.nftables import backend as nft_backend
 from ringfence.firewall.nftables import messages as nft_elements
 from ringfence.firewall.nftables import messages as nft_messages

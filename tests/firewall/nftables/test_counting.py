@@ -4,7 +4,8 @@ from ipaddress import ip_network
 
 import pytest
 
-from ringfence.firewall.contract import Add, FirewallPlan, Limit, LimitMode
+from ringfence.firewall.contract import Add, FirewallPlan
+from ringfence.firewall.limits import Limit, LimitMode
 from ringfence.firewall.nftables.backend import NftablesBackend
 from ringfence.firewall.nftables.messages import NftSetHeader
 from ringfence.firewall.nftables.state import read_counters, read_flooders, total_bans

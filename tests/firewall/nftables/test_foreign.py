@@ -9,10 +9,8 @@ from tests.firewall.nftables.test_backend import BANS, FOREIGN
 from tests.support.lists import write_list
 from tests.support.netns import run
 
-from ringfence.firewall.contract import (
-    Health,
-    NetworkList,
-)
+from ringfence.firewall.contract import Health
+from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.nftables import watch as nft_foreign
 from ringfence.firewall.nftables.backend import NftablesBackend
 from ringfence.firewall.nftables.watch import ForeignChanges

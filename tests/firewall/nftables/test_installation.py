@@ -7,11 +7,8 @@ from tests.support.netns import run
 from ringfence.errors import (
     FirewallError,
 )
-from ringfence.firewall.contract import (
-    FirewallPlan,
-    Limit,
-    LimitMode,
-)
+from ringfence.firewall.contract import FirewallPlan
+from ringfence.firewall.limits import Limit, LimitMode
 from ringfence.firewall.nftables import installation as nft_installation
 from ringfence.firewall.nftables import installation as nft_tool
 from ringfence.firewall.nftables import ruleset as nft_ruleset

@@ -6,7 +6,8 @@ import pytest
 from attrs import evolve
 from tests.support.netns import run
 
-from ringfence.firewall.contract import FirewallPlan, Limit, LimitMode, Requirement
+from ringfence.firewall.contract import FirewallPlan, Requirement
+from ringfence.firewall.limits import Limit, LimitMode
 from ringfence.firewall.nftables.backend import NftablesBackend
 from ringfence.firewall.nftables.installation import (
     LIMITER_FIX,

@@ -14,7 +14,8 @@ from tests.support.lists import write_list
 from tests.support.netns import run
 
 from ringfence.errors import FirewallError
-from ringfence.firewall.contract import Add, Health, ListSteps, NetworkList
+from ringfence.firewall.contract import Add, Health, ListSteps
+from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.nftables import backend as nft_backend
 from ringfence.firewall.nftables import messages as nft_elements
 from ringfence.firewall.nftables import static_sets

@@ -184,7 +184,7 @@ def _wanted(_: str, name: str) -> bool:
 
 
 def _is_stored(name: str) -> bool:
-    """Whether an option of extconfig.conf moves accounts, or a whole file, into a database."""
+    """Whether the option ``name`` of extconfig.conf moves accounts, or a whole file, into a database."""
     return name.lower() in _STORED or name.lower().endswith(".conf")
 
 
@@ -342,7 +342,7 @@ def _of_kind(conf: Conf, kind: str) -> list[Section]:
 
 
 def _named(conf: Conf, counts: Callable[[Section], bool]) -> Iterator[Section]:
-    """Yield one section for each account. Sections of the same name are joined into one.
+    """Yield one section of ``conf`` for each account. Sections of the same name are joined into one.
 
     Sections that are no accounts, such as ``general``, are left out. ``counts`` is whether Asterisk uses a
     section: it ignores one without a type, even if another section of this name has a type.
@@ -396,6 +396,6 @@ def _is_loaded(folder: Path, console: Console, module: str) -> bool:
 
 
 def is_running(module: str, shown: str) -> bool:
-    """Whether the module runs, as the console has ``shown`` by ``module show``."""
+    """Whether ``module`` runs, according to ``shown``, the output of Asterisk's ``module show``."""
     lines = (line for line in shown.split("\n") if line.startswith(f"{module}.so "))
     return any(" Running " in line and " Not Running " not in line for line in lines)

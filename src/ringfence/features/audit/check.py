@@ -10,7 +10,7 @@ from ringfence.features.audit.accounts import accounts_in_force, is_running
 from ringfence.features.audit.hardening import hardening_findings, open_to_strangers
 from ringfence.features.audit.services import HTTP, read_services
 from ringfence.findings import Finding
-from ringfence.firewall.contract import GUESTS, LimitMode
+from ringfence.firewall.limits import GUESTS, LimitMode
 from ringfence.guard.pipeline import known_sources
 from ringfence.host.console import Console
 from ringfence.host.hosts_file import hosts_line, knows_host
@@ -91,7 +91,7 @@ def decoy_findings(decoys: Iterable[str], accounts: Iterable[str]) -> Iterator[F
 
 
 def guest_findings(settings: Settings, by: str) -> Iterator[Finding]:
-    """Report whether calls of strangers fit what the kernel lets them ask.
+    """Report whether the limit on strangers' requests fits: a PBX that takes their calls needs a higher one.
 
     ``by`` is what lets strangers call without a password, "" if nothing is known that does.
     """

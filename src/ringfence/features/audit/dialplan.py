@@ -29,7 +29,7 @@ MAX_CONTEXTS = 100
 A visit is a context and how a call reaches it. One context can have several visits.
 """
 LONG = 7
-"""The least number of digits of an outside number.
+"""The minimum number of digits of an outside number.
 
 A pattern matches long numbers if it has this many digits or more, or if it ends with a wildcard.
 """
@@ -222,7 +222,7 @@ class Dialplan:
 
 
 def _parts(text: str) -> Iterator[str]:
-    """Split a text into its variables and the texts between them.
+    """Split a text of the dialplan into its variables and the texts between them.
 
     A variable is ``${...}`` with all that is in it, even other variables.
     """

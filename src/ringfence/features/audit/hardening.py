@@ -38,7 +38,7 @@ _WITH_PASSWORDS = (
 
 
 def open_to_strangers(accounts: AsteriskAccounts) -> str:
-    """Return a text that names by what strangers may call by SIP without a password; "" if by nothing."""
+    """Return by what (accounts, settings) strangers may call by SIP without a password; "" if by nothing."""
     files: dict[str, list[str]] = {}
     for account in accounts.accounts:
         if account.passwordless and account.file != "iax.conf":
@@ -48,7 +48,7 @@ def open_to_strangers(accounts: AsteriskAccounts) -> str:
 
 
 def hardening_findings(folder: Path, console: Console, user: str) -> Iterator[Finding]:
-    """Yield the findings about the files in ``folder`` and what the console shows.
+    """Yield the findings about weaknesses in Asterisk's files in ``folder`` and on its console.
 
     ``user`` is the manager user with which ringfence logs in.
     """

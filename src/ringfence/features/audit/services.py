@@ -101,7 +101,7 @@ class Services:
         return next((manager for manager in self.managers if manager.name == name), None)
 
     def open_listeners(self, what: str) -> list[Listener]:
-        """Return the listeners of the service ``what`` that listen on more than loopback addresses."""
+        """Return the ports of the service ``what`` (AMI or HTTP) that other hosts may reach."""
         return [door for door in self.listeners if door.what == what and door.is_public]
 
 

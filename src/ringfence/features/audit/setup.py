@@ -6,7 +6,7 @@ from pathlib import Path
 from ringfence.config.schema import Settings
 from ringfence.features.audit.accounts import accounts_in_force
 from ringfence.features.audit.hardening import open_to_strangers
-from ringfence.firewall.contract import LimitMode
+from ringfence.firewall.limits import LimitMode
 from ringfence.host.console import Console
 
 

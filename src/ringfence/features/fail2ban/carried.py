@@ -107,7 +107,7 @@ def length_of(seconds: float) -> str:
 
 
 FEW_ATTEMPTS = 2
-"""If a rule bans after so few attempts, a user who mistypes a password can be banned."""
+"""If a rule bans after at most so many attempts, a user who mistypes a password can be banned."""
 
 LOGS, ALLOW, GUESS, MANAGER = "asterisk.logs", "allow", "rules.guess", "rules.manager"
 
@@ -144,13 +144,13 @@ class Notes:
     by_table: dict[str, list[str]] = field(factory=dict)
 
     def add(self, table: str, text: str) -> None:
-        """Add a note, unless it is already there."""
+        """Add a note about a table of the configuration, unless the table has this note already."""
         notes = self.by_table.setdefault(table, [])
         if text not in notes:
             notes.append(text)
 
     def on(self, table: str) -> Sequence[str]:
-        """Return the notes on a table."""
+        """Return the notes about a table of the configuration."""
         return self.by_table.get(table, ())
 
 
@@ -212,7 +212,7 @@ def convert(jails: Sequence[Jail], own_log: str = "") -> ConvertedSettings:
 
 
 def _numbers_of(jails: Sequence[Jail], table: str, notes: Notes) -> Numbers:
-    """Return the numbers of the first of these jails for the rule of ``table``; none without a jail."""
+    """Return the first jail's numbers for the rule of ``table``; note those of other jails that differ."""
     if not jails:
         return Numbers()
     first, *others = jails
@@ -227,7 +227,7 @@ def _numbers_of(jails: Sequence[Jail], table: str, notes: Notes) -> Numbers:
 
 
 def _keep_own_log(own_log: str, read_by_fail2ban: Sequence[str], notes: Notes) -> None:
-    """Replace the notes on logs by one note: ringfence's own channel is read instead of fail2ban's logs."""
+    """Replace the notes on logs by one: ringfence reads its own log channel instead of fail2ban's logs."""
     notes.by_table.pop(LOGS, None)  # about fail2ban's logs, which ringfence will not read
     shown = ", ".join(map(_shown, read_by_fail2ban)) or "nothing"
     notes.add(
@@ -238,7 +238,7 @@ def _keep_own_log(own_log: str, read_by_fail2ban: Sequence[str], notes: Notes) -
 
 
 def bantime_of(jail: Jail) -> float | None:
-    """Return the length of a jail's bans in seconds; None if it is unset or invalid.
+    """Return the length of a jail's bans (``bantime``) in seconds; None if it is unset or invalid.
 
     A number below 0 means that bans are permanent.
     """
@@ -406,7 +406,7 @@ _JOURNAL = 'the user ringfence must be able to read the journal: see "The journa
 
 
 def document_of(settings: ConvertedSettings) -> str:
-    """Return the text of the configuration file."""
+    """Return the text of a ringfence.toml with these settings and with the notes as comments."""
     jails = ", ".join(f"jail {printable(name)}" for name in settings.jails)
     lines = [
         *_comment(_HEAD.format(jails=jails)),

@@ -26,7 +26,7 @@ _FREEPBX_FIX = (
 def findings(
     _checked: object, folder: Path = FOLDER, freepbx: Path = FREEPBX, proc: Path = PROC
 ) -> Iterator[Finding]:
-    """Report whether fail2ban guards Asterisk on this host.
+    """Yield findings about whether fail2ban guards Asterisk on this host.
 
     Yield nothing if fail2ban neither runs nor is installed. ``folder`` has its configuration. The
     file ``freepbx`` exists only on a host with FreePBX. ``proc`` is the folder /proc.

@@ -76,7 +76,7 @@ def import_fail2ban(
 
 
 def _print_problems(problems: Sequence[str]) -> int:
-    """Print problems; return their number."""
+    """Print each problem on standard error; return their number."""
     echo_stderr(*problems)
     return len(problems)
 
@@ -215,7 +215,7 @@ def _hand_over(bans: Sequence[Fail2banBan], settings: Settings) -> int:
 
 
 def _banned_until(rows: Sequence[dict[str, Any]]) -> dict[Network, float]:
-    """Return the end of each network's current ban (seconds since the epoch; infinite if it has no end)."""
+    """Return the end of each network's ban in ``rows`` (seconds since the epoch; infinite without an end)."""
     return {
         parse_network(row["address"]): (
             inf if row["expires"] is None else datetime.fromisoformat(row["expires"]).timestamp()

@@ -84,7 +84,7 @@ def read_bans(path: Path, bantimes: Mapping[str, float], now: float) -> Fail2ban
 
 @define
 class _Gathered:
-    """The active bans found so far, and the number of invalid rows, with the first one as an example."""
+    """The active bans of fail2ban that were read so far, and the number of invalid rows, with an example."""
 
     bantimes: Mapping[str, float]
     now: float
@@ -93,7 +93,7 @@ class _Gathered:
     example: str = ""
 
     def add(self, jail: object, ip: object, began: object, length: object) -> None:
-        """Add the ban of a row if it is active and ``bantimes`` has its jail.
+        """Add the ban of a row of fail2ban's database if it is active and ``bantimes`` has its jail.
 
         If the network has a ban already, keep the one that ends last. The values may have any type, because
         SQLite allows that.
@@ -125,7 +125,7 @@ def _end(began: object, length: object) -> float:
 
 
 def _tables(connection: sqlite3.Connection) -> list[tuple[str, str]]:
-    """Return the tables that have bans, ``bips`` before ``bans``.
+    """Return the tables of fail2ban's database that have bans, ``bips`` before ``bans``.
 
     With each comes the SQL expression for the length of a ban: the column ``bantime``, or ``-2`` (unknown) if
     the table lacks that column.

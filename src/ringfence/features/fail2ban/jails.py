@@ -131,7 +131,7 @@ def read_configuration(folder: Path) -> Configuration:
 
 
 def _errors(output: bytes) -> list[str]:
-    """Return the errors among the lines that fail2ban's client logs; warnings are about defaults."""
+    """Return the errors in the log of fail2ban's client, a text for each; warnings do not count."""
     lines = output.decode("utf-8", "backslashreplace").split("\n")
     found = [printable(line.partition(" ERROR ")[2].strip()) for line in lines if " ERROR " in line]
     return [line for line in found if line][:_MAX_PROBLEMS]
@@ -139,7 +139,7 @@ def _errors(output: bytes) -> list[str]:
 
 @define
 class _Draft:
-    """A jail while its commands are read."""
+    """A jail of fail2ban whose commands are still being read."""
 
     name: str
     options: dict[str, str] = field(factory=dict)
@@ -147,7 +147,7 @@ class _Draft:
     port: str = ""
 
     def set(self, option: str, values: Sequence[Any]) -> None:
-        """Apply one command: an option with its value, or an addition to a list."""
+        """Apply a command of fail2ban to the jail: set an option to a value, or add values to a list."""
         match option, values:
             case "action", [_, [*settings]]:
                 self.port = next((str(value) for key, value in settings if key == "port"), self.port)
@@ -161,7 +161,7 @@ class _Draft:
                 self.options[option] = str(value)
 
     def complete(self) -> Jail:
-        """Return the jail."""
+        """Return the jail as the commands so far describe it."""
 
         def values(*options: str) -> tuple[str, ...]:
             return tuple(value for option in options for value in self.lists.get(option, ()))
@@ -179,14 +179,14 @@ class _Draft:
 
 @define
 class _Dump:
-    """The results of the commands so far."""
+    """The jails, the path of the database and the problems in the commands that fail2ban's client printed."""
 
     jails: dict[str, _Draft] = field(factory=dict)
     database: str = DATABASE
     problems: list[str] = field(factory=list)
 
     def add(self, line: str) -> None:
-        """Read one line. A line that is no command is left out, and reported."""
+        """Read one line that fail2ban's client printed. A line that is not a command becomes a problem."""
         if not line.strip():
             return
         try:

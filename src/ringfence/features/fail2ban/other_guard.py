@@ -21,7 +21,7 @@ _INDENT = 4
 
 
 class OtherGuard:
-    """fail2ban on this host. ``file`` disables its jails. The texts are lines for the administrator."""
+    """fail2ban on this host, which ``ringfence setup`` replaces. The file ``file`` disables its jails."""
 
     def __init__(self, etc: Path) -> None:
         self._folder = etc / "fail2ban"
@@ -41,7 +41,7 @@ class OtherGuard:
 
     @property
     def found(self) -> str:
-        """The configuration that was found on this host."""
+        """A line for the administrator: which of fail2ban's jails guard Asterisk."""
         if not self.jails:
             return "fail2ban  no enabled jail guards Asterisk"
         names = ", ".join(map(printable, self.jails))
@@ -49,12 +49,12 @@ class OtherGuard:
         return f"fail2ban  {names} {verbs} disabled after the proof"
 
     def steps(self) -> Iterator[str]:
-        """Yield what setup does with the jails when each source of ringfence works."""
+        """Yield a line that states what setup will do with fail2ban's jails that guard Asterisk, if any."""
         if self.jails:
             yield f"fail2ban: take over the bans of {', '.join(self.jails)}, then disable it"
 
     def unproven(self) -> Iterator[str]:
-        """Yield that the jails stay, because a source of ringfence does not work."""
+        """Yield a line that fail2ban's jails, if any, stay: a source of ringfence does not work."""
         if self.jails:
             yield f"fail2ban's jail {', '.join(self.jails)} stays, until every source works"
 
@@ -79,7 +79,7 @@ class OtherGuard:
         return not problems
 
     def disabling(self) -> FileChange:
-        """Return the change that disables the jails: a file that fail2ban reads last."""
+        """Return the file change that disables fail2ban's jails: a file that fail2ban reads last."""
         sections = [f"[{name}]\nenabled = false\n" for name in self.jails]
         text = "\n".join(["# Made by `ringfence setup`; `ringfence setup --undo` removes it.", *sections])
         after = FileState(text.encode(), 0o644, 0, 0)
@@ -92,13 +92,13 @@ class OtherGuard:
             yield f"fail2ban did not reload ({problem}); fix: {CLIENT} reload"
 
     def still_disabled(self) -> Iterator[str]:
-        """Yield a line if the file still disables the jails."""
+        """Yield a line with the fix if ``file`` still disables fail2ban's jails."""
         if self.file.exists():
             yield f"{self.file} still disables fail2ban's jails; fix: remove it, and run: {CLIENT} reload"
 
 
 def _print(right: bool, text: str) -> bool:
-    """Print a finding, and return whether it is right."""
+    """Print a finding about fail2ban with this text, and return ``right``, whether all is well."""
     echo(Finding(right, "fail2ban", text).line, indent=_INDENT)
     return right
 

@@ -4,7 +4,7 @@ from ringfence.alarm_codes import AnyAlarmCode
 
 
 class FeedAlarmCode(AnyAlarmCode):
-    """The codes of the alarms that feeds raise."""
+    """The codes of the alarms about feeds: block lists that others publish."""
 
     FEED_REFUSED = (
         "feed.refused",

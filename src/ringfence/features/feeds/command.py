@@ -111,7 +111,7 @@ def add(
 
 
 def _add_preset(config: Path, name: str) -> None:
-    """Add a known feed; raise ListError if none is known by this name."""
+    """Add the known block list ``name`` to the configuration; raise ListError for an unknown name."""
     if name not in PRESETS:
         names = ", ".join(PRESETS)
         raise ListError(
@@ -126,7 +126,7 @@ def _add_preset(config: Path, name: str) -> None:
 
 
 def _add_file(config: Path, name: str, file: Path, keys: Mapping[str, str]) -> None:
-    """Add the list in a file as a feed, and show the result. Raise ListError if there is no such file."""
+    """Add the block list ``file`` to the configuration, and print the result; ListError if it is missing."""
     path = file.absolute()
     wanted = {"name": name, "file": str(path), **keys}
     if not all(text.isprintable() for text in wanted.values()):
@@ -148,7 +148,7 @@ def _add_file(config: Path, name: str, file: Path, keys: Mapping[str, str]) -> N
 
 
 def _add(config: Path, keys: Mapping[str, str], comment: str = "") -> None:
-    """Write the table of a feed into the configuration; raise ListError if it has a feed of this name."""
+    """Add a table ``[[feeds]]`` with ``keys`` to the configuration; raise ListError if the name is taken."""
     state, text = _configuration(config)
     if any(feed.name == keys["name"] for feed in settings_from(config).of(TABLE)):
         raise ListError(f"{keys['name']} is already in {config}")
@@ -224,7 +224,7 @@ def write_plan(
 
 
 def _planned(configured: Iterable[FeedSettings]) -> Iterator[PlannedFeed]:
-    """Yield the feeds to fetch. Print why one is left out: its key cannot be read."""
+    """Yield the feeds of the configuration that are fetched. Print why a feed's key cannot be read."""
     for at, feed in enumerate(configured):
         if feed.url is None:
             continue
@@ -262,7 +262,7 @@ def fetch(
 
 
 def _configuration(path: Path) -> tuple[FileState, str]:
-    """Return the file of the configuration, and its text; raise RingfenceError if it cannot be read."""
+    """Return the state of the configuration file, and its text; raise RingfenceError if it is unreadable."""
     state = file_state(path)
     if state is None:
         raise ConfigError(str(path), ["there is no such file"])
@@ -270,7 +270,7 @@ def _configuration(path: Path) -> tuple[FileState, str]:
 
 
 def _write(path: Path, state: FileState, text: str) -> None:
-    """Write the configuration; raise ConfigError, and write nothing, if the new one has a mistake."""
+    """Write ``text`` as the configuration file; raise ConfigError and write nothing if it has a mistake."""
     loader.parse(tomllib.loads(text), str(path), secrets=False)
     write_file(path, evolve(state, content=text.encode()))
 

@@ -40,11 +40,11 @@ from ringfence.values.network import BITS, VERSIONS, Network, format_network, pa
 from ringfence.values.text import printable, rfc3339
 
 MOST_BAD = 1_000
-"""The number of bad lines after which the rest of a list is not read."""
+"""The number of lines that cannot be parsed after which the rest of a list is not read."""
 MOST_READ = 4
-"""A list may name at most so many times the networks that may be denied: some may be repeated, or local."""
+"""A list may name so many times the number of networks that may be denied: some are repeated or local."""
 MOST_COMMENTS = 100_000
-"""A list may have so many lines without a network, besides one for each network that it may name."""
+"""The maximum number of lines without a network in a list, besides one for each network it may name."""
 LOOK_EVERY = 5.0
 """Seconds between two checks of the feeds' files."""
 NAMED = 20
@@ -64,7 +64,7 @@ class LeftOutNetworks:
     named: tuple[str, ...] = ()
 
     def add(self, one: Coded, reason: str) -> None:
-        """Count a network, and name it if it is one of the first."""
+        """Count a network that was left out; if it is one of the first, keep its text and the reason."""
         self.number += 1
         if len(self.named) < NAMED:
             self.named += (f"{text_of(*one)} ({reason})",)
@@ -72,7 +72,7 @@ class LeftOutNetworks:
 
 @frozen
 class TakenFeed:
-    """A list that was taken over at ``taken`` (seconds since the epoch)."""
+    """The networks of a block list that was accepted at ``taken`` (seconds since the epoch)."""
 
     networks: Prefixes
     left_out: LeftOutNetworks
@@ -93,9 +93,10 @@ class FetchState:
 
 
 def read_feed(file: BinaryIO, source: FeedSource, protected: Iterable[Network], most: int) -> TakenFeed:
-    """Read a list; ``protected`` are networks that this host needs. The result's ``taken`` is 0.
+    """Read a block list, and return its networks without those that this host needs (``protected``).
 
-    Raise ListError, with all reasons, if a line is bad, if the list has no network, or more than ``most``.
+    The result's ``taken`` is 0. Raise ListError, with all reasons, if a line cannot be parsed, or if the list
+    has no network, or more than ``most``.
     """
     parser = FeedParser(source.layout, 2 * MOST_READ * most + MOST_COMMENTS)
     gatherer, left, number_read = Gatherer(), LeftOutNetworks(), 0
@@ -116,9 +117,10 @@ def read_feed(file: BinaryIO, source: FeedSource, protected: Iterable[Network], 
 def _gather(
     entries: Sequence[FeedEntry], parser: FeedParser, gatherer: Gatherer, left: LeftOutNetworks, most: int
 ) -> int:
-    """Add the networks of a part of a list to ``gatherer`` or ``left``; return their number.
+    """Add each network of some entries to ``gatherer``, or to ``left`` if it must not be denied.
 
-    Stop after more than ``most``: a line of ten bytes may be a range of hundreds of networks.
+    Return the number of networks. Stop after more than ``most``: a line of ten bytes may be a range of
+    hundreds of networks. Entries that cannot be parsed are counted in ``parser.bad``.
     """
     hosts = host_codes([text for _, text in entries])
     if hosts is not None:
@@ -149,7 +151,7 @@ def _gather(
 
 
 def _check_work(number_read: int, most: int, parser: FeedParser, source: FeedSource) -> None:
-    """Raise ListError if too many lines are bad, or if the list has too many networks to read the rest."""
+    """Raise ListError if too many lines cannot be parsed, or if there are more than 4 * ``most`` networks."""
     if parser.bad.number > MOST_BAD:
         _check_bad_lines(parser, source)
     if number_read > MOST_READ * most:
@@ -165,7 +167,7 @@ def _check_bad_lines(parser: FeedParser, source: FeedSource) -> None:
 
 
 def _parts(file: BinaryIO) -> Iterator[bytes]:
-    """Yield a file in parts; raise ListError if it is too large. Its owner may write while it is read."""
+    """Yield a file in parts; raise ListError if it is or becomes too large while it is read."""
     size = 0
     while part := file.read(_PART):
         size += len(part)
@@ -186,7 +188,7 @@ def _check_bytes(size: int) -> None:
 
 
 def _digest(file: BinaryIO) -> bytes:
-    """Return the hash of a file; raise ListError if it is too large."""
+    """Return the SHA-256 hash of a file's content; raise ListError if the file is too large."""
     _check_bytes(os.fstat(file.fileno()).st_size)  # a sparse file has any size
     digest = hashlib.sha256()
     for part in _parts(file):
@@ -200,7 +202,7 @@ def _check_room(number: int, most: int) -> None:
 
 
 def _without(gatherer: Gatherer, protected: Iterable[Network], left: LeftOutNetworks) -> Prefixes:
-    """Return the collected networks, merged, without those that have an address of ``protected``."""
+    """Return the gathered networks, merged. Count those that overlap ``protected`` in ``left`` instead."""
     merged = gatherer.prefixes()
     own = [_range_of(*code_of(network)) for network in protected if merged.overlaps(network)]
     if not own:
@@ -216,7 +218,7 @@ def _without(gatherer: Gatherer, protected: Iterable[Network], left: LeftOutNetw
 
 
 def _range_of(version: int, code: int) -> tuple[int, int, int]:
-    """Return the IP version, the first and the last address of a network."""
+    """Return the IP version, and the first and the last address (numbers) of the network ``code`` encodes."""
     first = code >> 8
     return version, first, first | ((1 << (BITS[version] - (code & 0xFF))) - 1)
 
@@ -235,10 +237,10 @@ lists of attackers that we know are far shorter: Spamhaus DROP has about 0.4 % o
 """
 
 MOST_GROWTH = 10
-"""A list may grow or shrink at most so many times without ``force``."""
+"""A new list may have at most so many times more or fewer networks than the one before, without force."""
 
 _UNREMARKABLE: Mapping[int, int] = {4: 1 << (32 - 12), 6: 1 << (128 - 28)}
-"""Addresses up to which any growth is accepted: a single new network may multiply those of a short list."""
+"""Up to so many addresses, any growth of a list is accepted: one new network may multiply them."""
 
 
 def _check_size(name: str, networks: Prefixes, before: Prefixes) -> None:
@@ -265,7 +267,7 @@ Signature = tuple[int, int, int]
 
 
 def _signature(path: Path) -> Signature | None:
-    """Return what changes when a file is replaced or written; None if there is no such file.
+    """Return numbers of a file that change when it is replaced or written; None if there is no such file.
 
     Raise OSError if that is unknown, for example because its folder may not be entered.
     """
@@ -277,7 +279,7 @@ def _signature(path: Path) -> Signature | None:
 
 
 def read_state(list_path: Path, now: float) -> FetchState:
-    """Return the fetcher's report on the feed that it writes to ``list_path``; empty if it is invalid."""
+    """Return the state file that the fetcher wrote for the list ``list_path``; an empty one if invalid."""
     try:
         with kept.opened(list_path.with_name(list_path.name + STATE_SUFFIX)) as file:
             found = json.loads(file.read(MAX_STATE))
@@ -295,7 +297,7 @@ def read_state(list_path: Path, now: float) -> FetchState:
 
 
 def _read_kept(path: Path, identity: str) -> TakenFeed | None:
-    """Read the last good list; None if there is none of the source ``identity``, or if it is damaged."""
+    """Read the last good list from ``path``; None if it is missing, damaged, or not from ``identity``."""
     head, lists = kept.read(path)
     if head.get("source") != identity:
         return None
@@ -311,11 +313,11 @@ def _read_kept(path: Path, identity: str) -> TakenFeed | None:
 
 @frozen
 class ListFeed:
-    """A feed: its list in force, and what is known about its source.
+    """A feed: its accepted block list (``taken``), and what is known about its source.
 
-    ``refused`` is why its present file is not taken over, "" if it is. ``judged`` is the signature of the
-    file that was read last, and ``digest`` the hash of its content. ``checked`` is when the list was last
-    known to be current.
+    ``refused`` is why the source's present file is not accepted, "" if it is. ``judged`` is the signature of
+    the file that was read last, and ``digest`` the hash of its content. ``checked`` is when the list was last
+    known to be current (seconds since the epoch).
     """
 
     source: FeedSource
@@ -327,12 +329,12 @@ class ListFeed:
     error: str = ""
 
     def expired(self, now: float) -> bool:
-        """Whether the list is too old to be in force."""
+        """Whether the feed's list is too old to be in force at ``now`` (seconds since the epoch)."""
         limit = self.source.max_age
         return limit is not None and self.taken is not None and now - (self.checked or 0.0) > limit
 
     def as_json(self, now: float, networks: Iterable[Network] = ()) -> dict[str, Any]:
-        """Return the JSON form, with times as RFC 3339 texts in UTC.
+        """Return the feed and its state as JSON values, with times as RFC 3339 texts in UTC.
 
         ``denies`` are those of ``networks`` of which the feed denies a part; none if it is not in force.
         """
@@ -373,7 +375,10 @@ class ListFeed:
 def _judged(
     feed: ListFeed, protected: Mapping[Network, str], most: int, now: float, *, force: bool
 ) -> ListFeed:
-    """Return ``feed`` with its present file taken over or refused; raise OSError if it cannot be read."""
+    """Read the present file of ``feed``; return ``feed`` with the new list, or with why it is refused.
+
+    With ``force``, any change of the size is accepted. Raise OSError if the file cannot be read.
+    """
     source, before = feed.source, feed.taken
     with kept.opened(source.path, follow=not source.fetched) as file:
         digest = b""
@@ -409,7 +414,7 @@ def _looked_at(source: FeedSource, now: float) -> tuple[Signature | None, FetchS
 
 
 def _checked(feed: ListFeed, signature: Signature | None, state: FetchState, now: float) -> ListFeed:
-    """Return ``feed`` with what is known about its source now."""
+    """Return ``feed`` with the error of its source, and the time when its list was last known as current."""
     if feed.source.fetched:
         # Each answer with status 200 counts as checked for the fetcher, also one that is no list.
         current = feed.taken is not None and signature == feed.judged and not feed.refused
@@ -455,7 +460,7 @@ class Feeds:
         return LOOK_EVERY if self._settings.of(TABLE) else None
 
     def configure(self, settings: Settings) -> None:
-        """Use the feeds of a configuration from the next call of another method on."""
+        """Use the feeds of this configuration from the next call of another method on."""
         self._settings = settings
 
     def _use_settings(self, now: float) -> None:
@@ -494,7 +499,7 @@ class Feeds:
         return self.in_force(now) != self._in_force
 
     def in_force(self, now: float) -> tuple[Prefixes, ...]:
-        """Return the networks of each feed that is in force."""
+        """Return the networks of each feed that has a list which is not too old at ``now``."""
         return tuple(
             feed.taken.networks
             for feed in self.all.values()
@@ -502,13 +507,13 @@ class Feeds:
         )
 
     def compose(self, now: float) -> tuple[Prefixes, ...]:
-        """Return the networks of each feed that is in force, and remember them for :meth:`update`."""
+        """Return the networks of each feed that is in force; :meth:`update` compares with them."""
         self._use_settings(now)
         self._in_force = self.in_force(now)
         return self._in_force
 
     def holding(self, network: Network, now: float) -> Iterator[Holder]:
-        """Yield an entry for each feed in force that contains ``network``."""
+        """Yield a deny list entry for each feed in force that contains ``network``, with how to remove it."""
         for feed in self.all.values():
             if feed.taken is None or feed.expired(now):
                 continue
@@ -519,7 +524,7 @@ class Feeds:
                 yield Holder(entry, around, f"ringfence feeds remove {feed.source.name}")
 
     def report(self, request: Mapping[str, Any], now: float) -> list[dict[str, Any]]:
-        """Return the feeds as JSON; ``denies`` of each are the networks of the request that it denies."""
+        """Return each feed as JSON values; ``denies`` are the networks of the request that it denies."""
         networks = [parse_network(text) for text in request.get("networks", ())]
         return [feed.as_json(now, networks) for feed in self.all.values()]
 
@@ -588,4 +593,4 @@ class Feeds:
 
 
 build = Feeds
-"""The networks that this feature denies, for the lists."""
+"""The class that returns the networks of feeds, which the lists deny."""

@@ -40,7 +40,7 @@ from ringfence.parse.feeds import (
 )
 
 FIRST_RETRY = 60.0
-"""Seconds until the first retry after a failure. Each further one doubles them."""
+"""Seconds until the first retry after a failed request. Each further failure doubles them."""
 MAX_RETRY = 6 * 3_600.0
 LEAST_PAUSE = 60.0
 """The minimum number of seconds between two requests of a list, also if an administrator asks for more."""
@@ -54,7 +54,7 @@ APIBAN_MOST = 500_000
 APIBAN_FIRST = "100"
 """The cursor of APIBAN that asks for all addresses."""
 MAX_VALIDATOR = 512
-"""The maximum length of an ETag or a date that is sent back."""
+"""The maximum length of an ETag or a date that is sent back to the server with the next request."""
 _JITTER = 0.1
 _MAX_TEXT = 300
 _MAX_WAIT = 3_600.0  # seconds; the clock may be set meanwhile
@@ -63,14 +63,14 @@ _OK, _NOT_MODIFIED = 200, 304
 _REFUSED = frozenset({400, 403, 404})
 _RETRY_LATER = frozenset({429, 503})
 _DATES = (DATE, "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y")
-"""The forms of a date in HTTP: today's, and two that are obsolete (RFC 9110, 5.6.7)."""
+"""The formats of a date in HTTP, for ``strptime``: the usual one and two obsolete ones (RFC 9110, 5.6.7)."""
 
 Get = Callable[[str, Mapping[str, str], ssl.SSLContext], HttpAnswer]
 
 
 @frozen
 class FeedState:
-    """The known facts about a list. Times are in seconds since the epoch.
+    """The known facts about a fetched list, for its next request. Times are in seconds since the epoch.
 
     ``checked`` is when the server last sent the list, or confirmed it, and ``tried`` when it was last asked;
     None for never. ``error`` is why the latest request failed, "" if it did not. ``due`` is the time of the
@@ -93,7 +93,7 @@ class FeedState:
 
 
 def load_state(path: Path) -> FeedState:
-    """Return what is known about the list ``path``; the empty state if the file is missing or damaged."""
+    """Read the state of the list ``path`` from its file; return an empty one if it is missing or damaged."""
     try:
         with path.with_name(path.name + STATE_SUFFIX).open("rb") as file:
             found: dict[str, Any] = json.loads(file.read(MAX_STATE))
@@ -114,12 +114,12 @@ def load_state(path: Path) -> FeedState:
 
 
 def save_state(path: Path, state: FeedState) -> None:
-    """Write what is known about the list ``path``; raise OSError."""
+    """Write the state of the list ``path`` to the file beside it; raise OSError if that fails."""
     write(path.with_name(path.name + STATE_SUFFIX), json.dumps(asdict(state)).encode())
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file, so that a crash leaves the old or the new one; raise OSError."""
+    """Replace a file's content so that a crash leaves the old or the new one; raise OSError if it fails."""
     partial = path.with_name(f".{path.name}.new")
     with partial.open("wb") as file:
         file.write(content)
@@ -137,7 +137,7 @@ class _LaterError(FetchError):
 
 
 class Fetcher:
-    """Fetches the lists of a plan. ``wall`` returns seconds since the epoch."""
+    """Fetches block lists of a plan when they are due. ``wall`` returns seconds since the epoch."""
 
     def __init__(
         self,
@@ -156,7 +156,7 @@ class Fetcher:
         self.states = {feed.name: _known(feed) for feed in self._feeds}
 
     def tick(self) -> float:
-        """Fetch each list that is due; return the seconds until the next one is."""
+        """Fetch each list whose next request is due; return the seconds until another one is due."""
         for feed in self._feeds:
             # A clock that was set back must not stop a feed for ever.
             latest = self._wall() + max(MAX_RETRY_AFTER, MAX_RETRY, feed.every) * (1 + _JITTER)
@@ -205,7 +205,7 @@ class Fetcher:
         return seconds * (1 + _JITTER * self._rng.random())
 
     def _list(self, feed: PlannedFeed, state: FeedState) -> FeedState:
-        """Request a whole list, and write it if it changed. Raise FetchError, or OSError."""
+        """Request a whole list, write it if it changed, return its new state; raise FetchError or OSError."""
         headers: dict[str, str] = {}
         if feed.path.exists():
             headers |= {"If-None-Match": state.etag} if state.etag else {}
@@ -220,7 +220,7 @@ class Fetcher:
         return evolve(checked, etag=_validator(answer, "etag"), modified=_validator(answer, "last-modified"))
 
     def _pages(self, feed: PlannedFeed, state: FeedState) -> FeedState:
-        """Request the pages of APIBAN since the cursor, and write all addresses of the last week."""
+        """Request APIBAN's new pages, write all addresses of the last week, return the list's new state."""
         now = self._wall()
         seen = {address: last for address, last in _seen(feed).items() if now - last < APIBAN_KEEPS}
         cursor, more = state.cursor if seen and state.cursor else APIBAN_FIRST, True
@@ -250,15 +250,15 @@ class Fetcher:
 
 
 def _known(feed: PlannedFeed) -> FeedState:
-    """Return what is known about a feed; the empty state if that is about another source."""
+    """Return the saved state of a feed's list; an empty one if it is about another source."""
     state = load_state(feed.path)
     return state if state.identity == feed.identity else FeedState()
 
 
 def _begun(feed: PlannedFeed) -> FeedState:
-    """Remove the list of another source, then record that the file is for this one; raise OSError.
+    """Remove a list of another source, then save and return a new state for the feed's present source.
 
-    In this order, no crash leaves a list that seems to be from this source.
+    In this order, no crash leaves a list that seems to be from this source. Raise OSError if that fails.
     """
     feed.path.unlink(missing_ok=True)
     state = FeedState(identity=feed.identity)
@@ -267,7 +267,7 @@ def _begun(feed: PlannedFeed) -> FeedState:
 
 
 def _seen(feed: PlannedFeed) -> dict[str, float]:
-    """Return the addresses of APIBAN that the last rounds found, each with the time."""
+    """Return the addresses in the feed's file that APIBAN has named, each with the time (epoch seconds)."""
     found = {}
     with suppress(OSError, ValueError):
         for line in feed.path.read_text("ascii").split("\n"):
@@ -278,7 +278,7 @@ def _seen(feed: PlannedFeed) -> dict[str, float]:
 
 
 def _check_status(answer: HttpAnswer) -> None:
-    """Raise FetchError unless the answer has the status 200."""
+    """Raise FetchError unless the HTTP answer has the status 200."""
     if answer.status in _RETRY_LATER:
         raise _LaterError(answer.headers.get("retry-after", ""), answer.status)
     if answer.status != _OK:
@@ -294,7 +294,7 @@ def _seconds_of(after: str, now: float) -> float:
 
 
 def _validator(answer: HttpAnswer, name: str) -> str:
-    """Return the value of a header that is sent back with the next request; "" if it is not plain text."""
+    """Return the header ``name`` (ETag, say) to send back next time; "" if it is too long or unprintable."""
     value = answer.headers.get(name, "")
     return value if len(value) <= MAX_VALIDATOR and value.isascii() and value.isprintable() else ""
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ringfence.alarm_codes import Alarm
 from ringfence.config.schema import Settings
-from ringfence.control import Handler
+from ringfence.control_server import Handler
 from ringfence.errors import ControlError
 from ringfence.features.feeds.denied import Feeds
 from ringfence.guard.feature import Feature, Given, Section
@@ -24,7 +24,7 @@ REQUESTS = {
 
 
 class FeedReporter(Feature):
-    """Shows the feeds, and lets the lists read them again. ``wall`` returns seconds since the epoch."""
+    """Answers requests about feeds (block lists of others). ``wall`` returns seconds since the epoch."""
 
     def __init__(self, lists: Lists, feeds: Feeds, wall: Callable[[], float]) -> None:
         self._lists = lists
@@ -32,11 +32,11 @@ class FeedReporter(Feature):
         self._wall = wall
 
     def handlers(self) -> Mapping[str, Handler]:
-        """Return the handler of each request."""
+        """Return the handlers of the feature's requests on the control socket, by the request's name."""
         return {"feeds": self.report, "feeds_refresh": self.refresh}
 
     def section(self) -> Section:
-        """Return the feeds."""
+        """Return the feeds and their states, for the status."""
         return Section(more={"feeds": self.report({})})
 
     def alarms(self) -> list[Alarm]:
@@ -45,13 +45,14 @@ class FeedReporter(Feature):
         return [alarm for feed in self._feeds.all.values() for alarm in feed.alarms(now)]
 
     def report(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Return the feeds."""
+        """Return each feed as JSON values, with the networks of ``request`` that it denies."""
         return self._feeds.report(request, self._wall())
 
     async def refresh(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Read the files of all feeds now, and return the feeds.
+        """Read the files of all feeds now; return the feeds as JSON values.
 
-        With ``force``, accept any size of the feeds ``names``. Raise ControlError if one does not exist.
+        If the request has ``force``, accept any size of the feeds ``names``. Raise ControlError if one of
+        these does not exist.
         """
         names = frozenset(request.get("names", ()))
         unknown = names - self._feeds.all.keys()
@@ -64,7 +65,7 @@ class FeedReporter(Feature):
 
 
 def build(given: Given) -> FeedReporter:
-    """Return the reporter of the feeds that the lists use."""
+    """Return the feature that answers requests about the feeds that the lists use."""
     lists = given.side.exempt.lists
     [feeds] = (other for other in lists.others if isinstance(other, Feeds))
     return FeedReporter(lists, feeds, given.side.common.clock.wall)

@@ -1,4 +1,4 @@
-"""One request by HTTPS, of which nothing is endless: size, time, redirects.
+"""One request by HTTPS, with limits of size, time and redirects.
 
 A server that publishes a list is not trusted with more than its list. So a redirect must not lead to another
 scheme, nor to an address that is not public: the fetcher may reach servers that the publisher cannot. The
@@ -28,7 +28,7 @@ _NAT64, _UNICAST = IPv6Network("64:ff9b::/96"), IPv6Network("2000::/3")
 
 @frozen
 class Limits:
-    """The limits of a request: bytes of the answer, and seconds."""
+    """The limits of an HTTPS request: the answer's size in bytes, and the duration in seconds."""
 
     size: int = MAX_LIST
     seconds: float = SECONDS
@@ -36,7 +36,7 @@ class Limits:
 
 @frozen
 class HttpAnswer:
-    """An answer: its status, its headers by their names in lower case, and its body."""
+    """An HTTP answer: its status, its headers by their names in lower case, and its body."""
 
     status: int
     headers: Mapping[str, str]
@@ -95,7 +95,7 @@ def get(
 
 
 def _target(url: str, location: str) -> str:
-    """Return where a redirect leads; "" if that is not a plain address of HTTPS."""
+    """Return the URL to which a redirect of ``url`` leads; "" if it is not HTTPS or has odd characters."""
     try:
         found = urljoin(url, location)
         plain = urlsplit(found).scheme == "https" and found.isascii() and found.isprintable()
@@ -139,7 +139,7 @@ def _request(
 
 
 def _body(response: http.client.HTTPResponse, headers: Mapping[str, str], most: int) -> bytes:
-    """Read the body; raise FetchError unless it is complete, plain, and short enough."""
+    """Read an answer's body; raise FetchError unless it is complete, uncompressed, and short enough."""
     if headers.get("content-encoding", "identity") != "identity":
         raise FetchError("the answer is compressed, although nobody asked for it")
     if response.length is None and not response.chunked:

@@ -33,17 +33,17 @@ class PlannedFeed:
 
     @property
     def identity(self) -> str:
-        """A digest of what is requested. A list, a validator or a cursor of another one is worth nothing."""
+        """A digest of the source. A list, an ETag or a cursor with another one is from another source."""
         return identity_of(self.url, self.format)
 
 
 def encode_plan(feeds: Iterable[PlannedFeed]) -> bytes:
-    """Return a plan as the content of its file."""
+    """Return the plan (the lists to fetch) as the content of its file."""
     return json.dumps([asdict(feed) | {"path": str(feed.path)} for feed in feeds], indent=1).encode()
 
 
 def read_plan(path: Path) -> list[PlannedFeed]:
-    """Read a plan; raise FetchError if it cannot be read, or is none."""
+    """Read the lists to fetch from a plan file; raise FetchError if it cannot be read or is invalid."""
     try:
         with path.open("rb") as file:
             rows = json.loads(file.read(MAX_PLAN))

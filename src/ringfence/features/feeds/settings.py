@@ -65,7 +65,7 @@ class FeedSource:
 
     @property
     def identity(self) -> str:
-        """A digest that changes if the lists of this source have nothing to do with the earlier ones."""
+        """A digest of the source: with another one, the lists have nothing to do with the earlier lists."""
         return identity_of(str(self.path), self.layout.format, self.layout.key, self.published)
 
 
@@ -89,12 +89,12 @@ class FeedSettings:
 
     @property
     def path(self) -> Path:
-        """The file with the list."""
+        """The path of the file with the feed's block list."""
         return self.file if self.file is not None else FETCHED / f"{self.name}.list"
 
     @property
     def source(self) -> FeedSource:
-        """The feed as the daemon needs it."""
+        """The feed's source as the daemon needs it: its file, and how long a list of it holds."""
         return FeedSource(
             self.name,
             self.path,
@@ -111,7 +111,7 @@ TABLE = tuple[FeedSettings, ...]
 
 
 def with_rules(plan: FirewallPlan, settings: "Settings") -> FirewallPlan:
-    """Return ``plan`` with the tracking of connections that the networks of feeds need."""
+    """Return ``plan``, the wanted firewall rules, with connection tracking if there are feeds."""
     return evolve(plan, new_only=plan.new_only or bool(settings.of(TABLE)))
 
 
@@ -191,7 +191,7 @@ PRESETS: Mapping[str, Preset] = {
 
 
 def feed_table(text: str, keys: Mapping[str, str], comment: str = "") -> str:
-    """Return the text of a configuration with a table ``[[feeds]]`` with ``keys`` at its end.
+    """Return the configuration ``text`` with a new table ``[[feeds]]`` with ``keys`` at its end.
 
     The values must be printable. ``comment`` is a line above the table.
     """
@@ -201,7 +201,7 @@ def feed_table(text: str, keys: Mapping[str, str], comment: str = "") -> str:
 
 
 def without_feed(text: str, name: str) -> str | None:
-    """Return the text of a configuration without the feed ``name``.
+    """Return the configuration ``text`` without the table of the feed ``name``.
 
     Return None if no ``[[feeds]]`` table can be cut out so that everything else stays.
     """

@@ -8,9 +8,9 @@ from ringfence.plurals import counted
 
 
 def lines(report: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
-    """Yield a line for each feed, and whether all is well.
+    """Yield a status line for each feed, with whether all is well.
 
-    It has the state of the feed, its networks, how many are left out, and what is wrong with it.
+    The line has the feed's state, its number of networks, how many are left out, and what is wrong.
     """
     for feed in report["feeds"]:
         left = f" ({feed['left_out']} left out)" if feed["left_out"] else ""

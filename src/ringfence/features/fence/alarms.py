@@ -4,7 +4,7 @@ from ringfence.alarm_codes import AnyAlarmCode
 
 
 class FenceAlarmCode(AnyAlarmCode):
-    """The codes of the alarms that the fence raises."""
+    """The codes of the alarms about the fence, which admits only some networks to the SIP ports."""
 
     FENCE_WAITS = (
         "fence.waits",

@@ -198,7 +198,7 @@ def _show_table(screen: Screen, rows: Sequence[Mapping[str, Any]], keys: Mapping
 
 
 def _why(found: Mapping[str, Any]) -> str:
-    """Return why the mode is not the configured one, or when it ends."""
+    """Return why the fence's mode is not the configured one, or when its trial ends; "" if neither."""
     if found["configured"] != "off" and not found["enforcing"]:
         return "; enforcement is switched off: ringfence on"
     if found["configured"] == "enforce" and not found["started"]:

@@ -26,7 +26,9 @@ from ringfence.explain.facts import Admission
 from ringfence.features.fence.alarms import FenceAlarmCode
 from ringfence.features.fence.settings import FenceSettings
 from ringfence.firewall.cleanup import flush_everything
-from ringfence.firewall.contract import PASSING, FirewallPlan, LimitMode, NetworkList
+from ringfence.firewall.contract import FirewallPlan
+from ringfence.firewall.limits import LimitMode
+from ringfence.firewall.network_lists import PASSING, NetworkList
 from ringfence.guard.exemptions import LET_IN
 from ringfence.guard.firewall_manager import RulePart
 from ringfence.guard.firewall_side import FirewallSide
@@ -37,16 +39,16 @@ from ringfence.values.network import SHORTEST, Network, contains, overlap
 from ringfence.values.text import printable, rfc3339
 
 OBSERVED_FOR = 86_400.0
-"""Seconds that the fence must have observed before it may drop packets: a day of this PBX."""
+"""Seconds (a day) for which the fence must only count packets from outside before it may drop them."""
 WATCHED_STEP = 300.0
-"""Seconds. The time that the fence has observed is recorded in steps of so many."""
+"""The time for which the fence has observed is saved in steps of so many seconds."""
 TRIAL_FOR = 900.0
-"""Seconds of a trial, unless the command names others."""
+"""Seconds that a trial of the fence lasts by default."""
 MOST_OUTSIDE, MOST_ADMITTED = 256, 256
 _ADMITTING = frozenset({NetworkList.ALLOW, NetworkList.INSIDE, *PASSING})
-"""The lists that the kernel must have completely before it may drop everybody else."""
+"""The lists of networks that the kernel must have completely before the fence may drop all others."""
 _CAME = {FriendReason.AUTHENTICATED, FriendReason.REGISTERED, FriendReason.REACHABLE}
-"""The reasons of friends that have sent a packet to a SIP port."""
+"""The reasons for being a friend that show that the phone or trunk has sent a packet to a SIP port."""
 _FACT = "fence"
 
 # -- the state that a restart must not lose: one fact of the database, as JSON
@@ -54,7 +56,7 @@ _FACT = "fence"
 
 @frozen
 class Outside:
-    """An account that worked at an address outside the fence: why it is a friend, and since when."""
+    """A known phone or trunk outside the fence: why it is a friend, and since when (epoch seconds)."""
 
     account: str
     address: str
@@ -72,9 +74,9 @@ class Admitted:
 
 @define
 class FenceState:
-    """The state that outlives a restart.
+    """The state of the fence as the database keeps it. Times are in seconds since the epoch.
 
-    ``observed`` is when the fence began to observe, ``trial`` the end of the trial; None if there is none.
+    ``observed`` is when the fence began to observe, ``trial`` the end of the trial; each None if not so.
     ``watched``: for how many seconds it has observed or dropped since then, while the daemon ran.
     """
 
@@ -87,7 +89,7 @@ class FenceState:
 
     @classmethod
     def parse(cls, text: str | None) -> "FenceState":
-        """Parse the recorded state; a new one if there is none, or if it is damaged."""
+        """Parse the recorded state (JSON); return a new state if ``text`` is None or damaged."""
         try:
             found = json.loads(text or "{}")
             return cls(
@@ -103,14 +105,14 @@ class FenceState:
 
 
 def trial_of(store: Store) -> float | None:
-    """Return the end of the recorded trial of the fence; None if there is none."""
+    """Return when the recorded trial of the fence ends (seconds since the epoch); None without a trial."""
     return FenceState.parse(store.state.fact(_FACT)).trial
 
 
 def end(store: Store, finish: float) -> None:
-    """Remove everything from the kernel if the trial of the fence ends at ``finish``, and no daemon ended it.
+    """Remove all rules and bans from the kernel if the recorded trial of the fence ends at ``finish``.
 
-    The next start of the daemon puts back all but the fence.
+    Then no daemon has ended it. The next start of the daemon puts back all but the fence.
     """
     if trial_of(store) == finish:
         flush_everything()
@@ -148,17 +150,17 @@ class Fence(RulePart):
     # -- at the firewall -------------------------------------------------------------------------------
 
     def plan(self, plan: FirewallPlan) -> FirewallPlan:
-        """Return ``plan`` with the fence."""
+        """Return ``plan``, the wanted firewall rules, with the fence in its present mode."""
         return evolve(plan, fence=self.mode)
 
     def configure(self, settings: Settings) -> None:
-        """Apply a new configuration."""
+        """Apply a new configuration to the fence."""
         self.settings = settings.of(FenceSettings)
         self._lists.uses_inside = self.settings.mode is not LimitMode.OFF
         self.check()
 
     def on_friend(self, friend: Friend) -> None:
-        """Record a new friend that the fence would not have admitted."""
+        """Record a new friend (known phone or trunk) whose packets the fence would have dropped."""
         state, address = self._state, str(friend.address)
         came = self.settings.mode is not LimitMode.OFF and friend.reason in _CAME
         if not came or self.admits(ip_network(friend.address)):
@@ -171,7 +173,7 @@ class Fence(RulePart):
         state.outside = [*state.outside[-MOST_OUTSIDE + 1 :], one]
 
     def facts_about(self, network: Network) -> dict[str, Admission]:
-        """Return whether the fence admits ``network``, and how many of its packets came from outside."""
+        """Return whether the fence admits ``network``, and its packets from outside; {} without a fence."""
         if self.in_force is LimitMode.OFF:
             return {}
         if self.admits(network):
@@ -183,19 +185,19 @@ class Fence(RulePart):
 
     @property
     def mode(self) -> LimitMode:
-        """The mode that may be in force now; the wait for the friends is not considered."""
+        """The mode of the fence that may be in force now, apart from the wait for friends at the start."""
         if self.settings.mode is not LimitMode.ENFORCE:
             return self.settings.mode
         return LimitMode.ENFORCE if self._started and not self.gaps else LimitMode.OBSERVE
 
     @property
     def in_force(self) -> LimitMode:
-        """The mode of the kernel's present rules."""
+        """The fence's mode in the rules that the kernel has now."""
         return self._enforcer.backend.plan.fence if self._enforcer.enforcing else LimitMode.OFF
 
     @property
     def gaps(self) -> list[str]:
-        """The reasons why the kernel lacks admitted networks. With any reason, the fence drops nothing."""
+        """The reasons why the kernel lacks networks that the fence admits; with any, it drops nothing."""
         found = []
         if not self._lists.networks.whole:
             found.append(
@@ -230,7 +232,7 @@ class Fence(RulePart):
 
     @property
     def _left(self) -> float:
-        """Seconds that are left of the trial, by the clock that ends it first; 0 without a trial."""
+        """Seconds until the fence's trial ends, by the clock that ends it first; 0 without a trial."""
         if self._state.trial is None:
             return 0.0
         return min(self._state.trial - self._clock.wall(), self._trial_ends - self._clock.mono())
@@ -245,9 +247,9 @@ class Fence(RulePart):
         )
 
     def summary(self) -> dict[str, Any]:
-        """Return the state as the request ``fence`` has it.
+        """Return the state of the fence as JSON values, as the request ``fence`` returns it.
 
-        ``mode`` is what the kernel's rules do now. ``whole``: the kernel has everybody whom the fence
+        ``mode`` is what the kernel's rules do now. ``whole``: the kernel has all networks that the fence
         admits; otherwise ``gaps`` names what is missing, and the fence drops nothing. ``left`` is the rest
         of a trial in whole seconds, rounded up; None without a trial.
         """
@@ -274,7 +276,10 @@ class Fence(RulePart):
     # -- commands --------------------------------------------------------------------------------------
 
     def start(self, seconds: float, *, force: bool) -> float:
-        """Start a trial of ``seconds``, and return its end; raise ControlError if it may not start."""
+        """Start to drop packets for a trial of ``seconds``; return its end (seconds since the epoch).
+
+        ``force``: start even if the fence has not observed for a day. Raise ControlError if it may not start.
+        """
         now, state = self._clock.wall(), self._state
         if self.settings.mode is not LimitMode.ENFORCE:
             raise ControlError(
@@ -305,9 +310,10 @@ class Fence(RulePart):
         return running
 
     def admit(self, what: str, seconds: float, *, shorten: bool = True) -> float:
-        """Admit an address, a network or a host name; return until when. Raise ControlError.
+        """Admit an address, a network or a host name to the SIP ports for ``seconds``; return the end.
 
-        Without ``shorten``, an entry that is admitted for longer already keeps its end.
+        The end is in seconds since the epoch. Without ``shorten``, an entry that is admitted for longer
+        already keeps its end. Raise ControlError if ``what`` cannot be admitted.
         """
         try:
             value = parse_entry(what)
@@ -331,7 +337,7 @@ class Fence(RulePart):
     # -- periodic work ---------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """End a trial and the time of admitted entries, and record what changed."""
+        """End the fence's trial and the admissions whose time is over, and save the changed state."""
         now, state = self._clock.wall(), self._state
         self._watch()
         self._follow_mode()
@@ -343,7 +349,7 @@ class Fence(RulePart):
         self.save()
 
     def end_trial(self) -> bool:
-        """End an unconfirmed trial, because the daemon stops; return whether there was one.
+        """End an unconfirmed trial of the fence, because the daemon stops; return whether there was one.
 
         Call :meth:`save` when the kernel has the rules without the fence.
         """
@@ -351,14 +357,14 @@ class Fence(RulePart):
         return ended
 
     def save(self) -> None:
-        """Write the state into the database, if it has changed."""
+        """Write the state of the fence into the database, if it has changed."""
         text = self._text()
         if text != self._written:
             self._written = text
             self._store.best_effort.write(lambda: self._store.state.set_fact(_FACT, text), key=_FACT)
 
     def _follow_mode(self) -> None:
-        """Start or end the observation, and end the trial, as the configured mode demands."""
+        """Start or end the fence's observation, and end its trial, if the configured mode demands that."""
         state = self._state
         if self.settings.mode is LimitMode.OFF:
             state.observed, state.watched, state.outside = None, 0.0, []
@@ -368,7 +374,7 @@ class Fence(RulePart):
             state.trial, state.confirmed = None, False
 
     def _watch(self) -> None:
-        """Add the time since the last call to that which the fence has observed.
+        """Add the time since the last call to the time for which the fence has observed.
 
         The wall clock does not count: at the boot of a host without a battery it may be years slow.
         """
@@ -377,7 +383,7 @@ class Fence(RulePart):
             self._state.watched += self._looked_at - before
 
     def _use_admitted(self) -> None:
-        """Follow the admitted names, and write the changed lists of the fence into the kernel."""
+        """Look up admitted host names from now on, and write the fence's changed lists into the kernel."""
         hosts = [value.text for value in self._entries() if value.kind is EntryKind.HOST]
         if hosts != self._followed:
             self._followed = hosts
@@ -405,7 +411,7 @@ class Fence(RulePart):
 
 
 def fence_of(side: FirewallSide) -> Fence:
-    """Return the fence of ``side``."""
+    """Return the fence, which is one of the parts of the firewall's ``side``."""
     return next(part for part in side.parts if isinstance(part, Fence))
 
 

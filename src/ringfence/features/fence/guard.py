@@ -7,11 +7,12 @@ from typing import Any
 from attrs import evolve
 
 from ringfence.alarm_codes import Alarm
-from ringfence.control import Handler
+from ringfence.control_server import Handler
 from ringfence.errors import ControlError
 from ringfence.features.fence.firewall import TRIAL_FOR, fence_of
 from ringfence.features.fence.links import MOST_ADMITTED_FOR, MOST_VALID, AdmitLinks
-from ringfence.firewall.contract import LimitMode, Outsider
+from ringfence.firewall.contract import Outsider
+from ringfence.firewall.limits import LimitMode
 from ringfence.guard.feature import Feature, Given, Section, packets_of
 from ringfence.guard.firewall_side import FirewallSide
 from ringfence.guard.process import every
@@ -38,7 +39,7 @@ REQUESTS = {
 
 
 class FenceRequests(Feature):
-    """Handles the requests about the fence of ``side``, and keeps it up to date."""
+    """Handles the requests about the fence of ``side``, and ends its trial and its temporary admissions."""
 
     def __init__(self, side: FirewallSide) -> None:
         self._side = side
@@ -46,7 +47,7 @@ class FenceRequests(Feature):
         self._links = AdmitLinks(side.common.clock.mono)
 
     def handlers(self) -> dict[str, Handler]:
-        """Return the handler of each request."""
+        """Return the handlers of the feature's requests on the control socket, by the request's name."""
         return {
             "fence": self._answer,
             "fence_enforce": self._enforce,
@@ -57,18 +58,18 @@ class FenceRequests(Feature):
         }
 
     def end(self) -> None:
-        """Make the fence only observe if its trial was not confirmed: no daemon is left to end it."""
+        """Stop the fence from dropping packets if its trial was not confirmed, because the daemon stops."""
         if self._fence.end_trial():
             self._side.kernel.rules.update()
             if self._side.kernel.rules.has_succeeded:  # otherwise the standby process needs the record
                 self._fence.save()
 
     def jobs(self) -> list[Coroutine[None, None, None]]:
-        """Return the coroutine that ends a trial and the time of admitted entries."""
+        """Return the coroutine that ends the fence's trial and temporary admissions in time."""
         return [every(1.0, "fence", self._fence.check, self._side.common.alarms)]
 
     def section(self) -> Section:
-        """Return how many packets came from outside, whether the fence waits for friends, and its state."""
+        """Return the status values: packets from outside, whether the fence waits for friends, its state."""
         waits = "fence" in self._side.kernel.rules.waiting
         return Section(packets_of(self._side, _NUMBERS), {"fence_waits": waits, "fence": self._state()})
 
@@ -77,7 +78,7 @@ class FenceRequests(Feature):
         return [*self._fence.alarms]
 
     def _state(self) -> dict[str, Any]:
-        """Return the state that the status has too. With ``counts`` false, nothing is dropped or counted."""
+        """Return the fence's state for the status. If ``counts`` is false, nothing is dropped or counted."""
         kernel = self._side.kernel
         return self._fence.summary() | {"counts": kernel.enforcer.enforcing and kernel.backend.enforces}
 
@@ -108,13 +109,13 @@ class FenceRequests(Feature):
         return rfc3339(self._fence.admit(request["what"], request["seconds"]))
 
     def _link(self, request: Mapping[str, Any]) -> object:
-        """Make a link that admits the address that opens it; return its token."""
+        """Make a link that once admits the address from which a browser opens it; return its token."""
         if self._fence.settings.mode is LimitMode.OFF:
             raise ControlError("the fence is off, so all senders are admitted; fix: set mode in [fence]")
         return self._links.make(request["seconds"], request["valid"]).reveal()
 
     def _redeem(self, request: Mapping[str, Any]) -> object:
-        """Admit the address of the request by the link of its token; return until when."""
+        """Admit the request's ``address`` if its ``token`` is that of a link; return the end (RFC 3339)."""
         address = format_network(parse_network(request["address"]))
         return self._links.use(
             Secret(request["token"]),
@@ -123,9 +124,9 @@ class FenceRequests(Feature):
 
 
 def by_country(outsiders: Sequence[Outsider], locations: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
-    """Return the sources and packets of each country, the one with the most packets first.
+    """Return the number of senders and of packets for each country, that with the most packets first.
 
-    ``locations`` has what the databases know of each outsider.
+    ``outsiders`` are senders that the fence does not admit, ``locations`` the location of each.
     """
     sources, packets = Counter[str](), Counter[str]()
     for outsider, location in zip(outsiders, locations, strict=True):
@@ -139,5 +140,5 @@ def by_country(outsiders: Sequence[Outsider], locations: Sequence[Mapping[str, s
 
 
 def build(given: Given) -> FenceRequests:
-    """Return the fence's part of the daemon."""
+    """Return the part of the daemon that handles the fence."""
     return FenceRequests(given.side)

@@ -1,6 +1,6 @@
 """Links for one use, each of which admits the address that opens it to the fence for a time.
 
-The holder of a link may only admit one address. The live page passes on the link's token and the
+A link admits one address, and permits nothing else. The live page passes on the link's token and the
 address that it came from. Only hashes of tokens are kept, and only in memory: a restart ends all links.
 """
 
@@ -15,16 +15,16 @@ from ringfence.errors import ControlError
 from ringfence.values.secret import Secret
 
 MOST_LINKS = 32
-"""The maximum number of links that are neither used nor expired."""
+"""The maximum number of admission links that are neither used nor expired."""
 MOST_VALID = 86_400.0
-"""The longest time (seconds) in which a link can be used."""
+"""The longest time (seconds) until an admission link expires."""
 MOST_ADMITTED_FOR = 30 * 86_400.0
 """The longest time (seconds) for which a link admits an address."""
 
 
 @frozen
 class _Link:
-    """A link by the hash of its token: for how many ``seconds`` it admits, and when it ``expires``."""
+    """A link that admits for ``seconds``, works until ``expires`` (monotonic), and has a hashed token."""
 
     hashed: bytes
     seconds: float
@@ -32,7 +32,7 @@ class _Link:
 
 
 class AdmitLinks:
-    """The links that are neither used nor expired. ``mono`` returns monotonic seconds."""
+    """Links that once admit an address to the SIP ports. ``mono`` returns monotonic seconds."""
 
     def __init__(self, mono: Callable[[], float]) -> None:
         self._mono = mono
@@ -52,7 +52,7 @@ class AdmitLinks:
         return token
 
     def use(self, token: Secret, admit: Callable[[float], str]) -> str:
-        """Call ``admit`` with the seconds of a token's link, use the link up, and return the result.
+        """Use up the link with this token: return ``admit(seconds)`` for the seconds that the link admits.
 
         If ``admit`` raises an exception, the link is not used up. Raise ControlError for an invalid token.
         The comparison takes the same time for each token.

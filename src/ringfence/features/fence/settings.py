@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from attrs import evolve, frozen
 
 from ringfence.config.converters import Region
-from ringfence.firewall.contract import FirewallPlan, LimitMode
+from ringfence.firewall.contract import FirewallPlan
+from ringfence.firewall.limits import LimitMode
 from ringfence.lists.entries import Configured, parse_region
 from ringfence.lists.prefixes import code_of, text_of
 from ringfence.values.network import Network
@@ -30,7 +31,7 @@ TABLE = FenceSettings
 
 
 def with_rules(plan: FirewallPlan, settings: "Settings") -> FirewallPlan:
-    """Return ``plan`` with a fence that drops nothing: only a command starts it (``firewall.py``)."""
+    """Return ``plan`` with a fence that only counts packets, or none: only a command makes it drop them."""
     off = settings.of(FenceSettings).mode is LimitMode.OFF
     return evolve(plan, fence=LimitMode.OFF if off else LimitMode.OBSERVE)
 

@@ -9,7 +9,7 @@ from ringfence.plurals import counted
 
 
 def lines(report: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
-    """Yield the line of the fence; nothing if the fence is off. It is never a problem (True).
+    """Yield the status line of the fence, with True (all is well); nothing if the fence is off.
 
     It has the mode, the trial, the packets from outside, and the number of friends that were outside.
     """

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ringfence.firewall.contract import LimitMode
+from ringfence.firewall.limits import LimitMode
 from ringfence.plurals import counted
 from ringfence.values.location import where
 from ringfence.values.network import format_network
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def facts(known: "NetworkFacts") -> dict[str, dict[str, Any] | None]:
-    """Return what the fence does with the network; None without a fence or a daemon."""
+    """Return under ``fence`` how the fence treats the network; None without a fence or a daemon."""
     if (fence := known.admission) is None:
         return {"fence": None}
     outside = known.outside is not None
@@ -22,7 +22,7 @@ def facts(known: "NetworkFacts") -> dict[str, dict[str, Any] | None]:
 
 
 def forecast(known: "NetworkFacts") -> Iterator[str]:
-    """Yield how to admit a stranger that is outside."""
+    """Yield a sentence for a stranger whom the fence does not admit: its effect, and how to admit them."""
     if known.outside is not None:
         own, location = format_network(known.network), where(known.location)
         drops = "are" if known.outside.mode is LimitMode.ENFORCE else "would be"
@@ -31,14 +31,14 @@ def forecast(known: "NetworkFacts") -> Iterator[str]:
 
 
 def kept_out(found: Mapping[str, Any]) -> str:
-    """Return that the fence keeps the stranger out; "" if it does not."""
+    """Return a text that the fence drops the stranger's packets; "" if it does not."""
     fence = found["fence"]
     keeps = fence is not None and fence["outside"] and fence["mode"] == "enforce"
     return "the fence keeps it from the SIP ports" if keeps else ""
 
 
 def lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the label and the text of what the fence does."""
+    """Yield the label and the text of the line about the fence in ``ringfence why``, if there is a fence."""
     if fence := found["fence"]:
         packets = fence["packets"]
         seen = f"; {counted(packets, 'packet')} counted within the last hour" if packets else ""

@@ -4,7 +4,7 @@ from ringfence.alarm_codes import AnyAlarmCode
 
 
 class FleetAlarmCode(AnyAlarmCode):
-    """The codes of the alarms that the fleet raises."""
+    """The codes of the alarms about sharing bans with other hosts."""
 
     FLEET_FAILED = (
         "fleet.failed",

@@ -24,9 +24,9 @@ from ringfence.values.secret import Secret
 from ringfence.values.text import printable
 
 SECONDS = 10.0
-"""The longest time that a request may take, the whole answer included."""
+"""The maximum duration of a request in seconds, the whole answer included."""
 CONNECT_SECONDS = 3.0
-"""The longest time to connect to one address of the API."""
+"""The maximum seconds to connect to one address of the API."""
 MAX_BODY = 24 * 1024 * 1024
 """The maximum size of an answer in bytes: 140 000 decisions have some 24 MB."""
 RENEW_BEFORE = 60.0  # seconds before its end, a token is replaced
@@ -63,16 +63,17 @@ class Api:
         self._stopped = False
 
     def stop(self) -> None:
-        """End a running request at once. May be called in another thread."""
+        """End a running request at once, and let no other begin. Any thread may call this."""
         self._stopped = True
         deadline = self._deadline
         if deadline is not None:
             deadline.end()
 
     def send(self, request: Request, now: float) -> DecisionPage | None:
-        """Carry out a request; return the decisions for a ``Pull``. ``now`` is the time of its bans' ends.
+        """Carry out a request; return the API's decisions for a ``Pull``, None for any other request.
 
-        Raise FleetError.
+        ``now`` is the present time by the clock that the ends of the request's bans refer to (monotonic
+        seconds). Raise FleetError if the request fails.
         """
         try:
             if isinstance(request, Pull):
@@ -83,9 +84,10 @@ class Api:
         return None
 
     def prove(self) -> None:
-        """Store a decision about an address that nobody has, look it up, and delete it. Raise FleetError.
+        """Store a test decision, look it up, and delete it. Raise FleetError if one of these fails.
 
-        This tries both credentials. It does not read the stream, so the daemon misses nothing by it.
+        The address is one that no host has. This tries both credentials. It does not read the stream of
+        decisions, so the daemon misses nothing.
         """
         now = self._clock.mono()
         ban = OwnBan(TESTED, TEST_RULE, now + TEST_SECONDS)
@@ -172,17 +174,17 @@ class Api:
                 connection.close()
 
     def _now(self) -> float:
-        """Return the time by the clock of the API, or by that of this host as long as it is unknown."""
+        """Return the time (epoch seconds) by the API's clock; by this host's as long as that is unknown."""
         return self._clock.mono() + self._ahead
 
     def _check_running(self) -> None:
-        """Raise FleetError after :meth:`stop`, which finds no connection before it is open."""
+        """Raise FleetError if :meth:`stop` was called, because it ends only a connection that is open."""
         if self._stopped:
             raise FleetError("stopped")
 
 
 def _connection(url: str) -> tuple[http.client.HTTPConnection, str, ssl.SSLContext | None]:
-    """Return a connection that is not open yet, the path that all requests begin with, and how TLS works."""
+    """Return an unopened connection to ``url``, the path before all requests, and the TLS context or None."""
     parts = urlsplit(url)
     host, base = parts.hostname or "", parts.path.rstrip("/")
     if parts.scheme == "https":
@@ -212,7 +214,7 @@ def _body_of(response: http.client.HTTPResponse) -> bytes:
 
 
 def _pause_of(response: Any) -> float:  # noqa: ANN401 - a response of http.client
-    """Return how many seconds the server asks to wait (429, 503)."""
+    """Return how many seconds the answer's Retry-After asks to wait; 0 if it has no valid one."""
     text = response.getheader("Retry-After") or ""
     return float(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0.0  # noqa: PLR2004 - digits
 

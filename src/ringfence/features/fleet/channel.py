@@ -27,12 +27,12 @@ class FleetError(RingfenceError):
 
 @define
 class Channel:
-    """One direction: when it last worked, when it is due again, and why it failed; "" if it did not.
+    """One kind of requests to CrowdSec's local API: when one last succeeded, and when the next is due.
 
-    ``since`` is when the first of the requests began that have not succeeded; None if the last one has.
-    ``choose``, which is ``random.uniform``, makes the pauses random: from the shortest one to three times the
-    one before. Without it, each is twice as long as the one before. ``ringfence.clock`` has such pauses too,
-    but with the clocks, which no part of the decisions may import.
+    ``error`` is why the latest request failed, "" if it did not. ``since`` is when the first of the requests
+    began that have not succeeded; None if the last one has. All times are in monotonic seconds. ``choose``,
+    which is ``random.uniform``, makes the pauses after failures random: from the shortest one to three times
+    the one before. Without ``choose``, each is twice as long as the one before.
     """
 
     _choose: Callable[[float, float], float] | None = None
@@ -43,23 +43,23 @@ class Channel:
     _pause: float = 0.0
 
     def begins(self, now: float) -> None:
-        """Record that a request is sent now."""
+        """Record that a request is sent at ``now`` (monotonic seconds)."""
         if self.since is None:
             self.since = now
 
     def worked(self, now: float) -> None:
-        """Record a request that succeeded."""
+        """Record that a request succeeded at ``now`` (monotonic seconds)."""
         self.last, self.error, self.due, self.since, self._pause = now, "", -inf, None, 0.0
 
     def failed(self, error: str, now: float, pause: float = 0.0) -> None:
-        """Record a request that failed. The server may ask for a pause; it is limited."""
+        """Record that a request failed. ``pause``: the server asks to wait so many seconds (limited)."""
         self.begins(now)
         longer = 2 * self._pause if self._choose is None else self._choose(FIRST_PAUSE, 3 * self._pause)
         self._pause = min(LONGEST_PAUSE, max(FIRST_PAUSE, longer))
         self.error, self.due = error, now + min(LONGEST_PAUSE, max(pause, self._pause))
 
     def problem(self, now: float, seconds: float) -> str:
-        """Return why no request has succeeded for so many seconds, although one was sent; "" if one has."""
+        """Return why no request has succeeded for ``seconds``, although one was sent; "" if one has."""
         if self.since is None or now - self.since <= seconds:
             return ""
         return self.error or "no answer yet"

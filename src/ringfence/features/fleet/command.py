@@ -18,7 +18,7 @@ from ringfence.plurals import counted
 from ringfence.values.text import printable
 
 MOST_ROWS = 50
-"""The maximum number of rows of the table, those with the most decisions."""
+"""The maximum number of rows in the table of origins: those with the most decisions."""
 _BEGIN = "ringfence setup --crowdsec http://127.0.0.1:8080"
 """The command that begins to share bans, where CrowdSec runs on the PBX itself."""
 

@@ -15,7 +15,7 @@ import structlog
 from ringfence.alarm_codes import Alarm
 from ringfence.ban_facts import Over, Placed
 from ringfence.clock import Clock
-from ringfence.control import Handler
+from ringfence.control_server import Handler
 from ringfence.features.fleet.alarms import FleetAlarmCode
 from ringfence.features.fleet.channel import Channel, FleetError
 from ringfence.features.fleet.messages import ORIGIN, facts_of, is_shared, rule_of, scenario_of
@@ -37,23 +37,23 @@ if TYPE_CHECKING:
     from ringfence.features.fleet.api import Api
 
 QUIET_FOR = 30.0
-"""Seconds without a successful request, although one was sent, after which there is an alarm."""
+"""Seconds without a successful request to the API, although one was sent, after which there is an alarm."""
 GATHERED = 0.1
-"""Seconds from a ban, or from its early end, to the request about it.
+"""Seconds from a ban, or from its early end, to the request to the API about it.
 
 So the bans of a burst share one request. The thread that sends requests starts only after the burst, and
 does not delay the later bans.
 """
 MOST_ORIGINS = 1_000
-"""The maximum number of origins in a report, those with the most decisions."""
+"""The maximum number of origins of decisions in a report: those with the most decisions."""
 
 Decisions = tuple[tuple[int, str], ...]
-"""Packed networks that other hosts have banned, each with the scenario."""
+"""Networks that other hosts have banned, packed as numbers, each with the scenario (reason of the ban)."""
 Apply = Callable[[Decisions], Awaitable[None]]
 
 
 def refusal_of(packed: int) -> str:
-    """Return why the ban of a packed network by another host may not be applied; "" if it may."""
+    """Return why another host's ban of a network (packed in a number) may not apply here; "" if it may."""
     version, code = code_from(packed)
     if code & 0xFF < SHORTEST_FED[version]:
         return f"wider than a /{SHORTEST_FED[version]}"
@@ -85,7 +85,7 @@ class Fleet(Feature):
         self._log = structlog.get_logger()
 
     def handlers(self) -> Mapping[str, Handler]:
-        """Return the handler of each request."""
+        """Return the handlers of the feature's requests on the control socket, by the request's name."""
         return {"fleet": lambda _: self.report()}
 
     def threads(self) -> list[Threads]:
@@ -95,7 +95,7 @@ class Fleet(Feature):
     # -- what the daemon reports
 
     def on_fact(self, fact: Fact) -> None:
-        """Share new bans that are proven, and end a ban at the API too if it ends everywhere."""
+        """Send new bans on proven attempts to the API, and end a ban there too if it ends everywhere."""
         if self._sharing is None:
             return
         if isinstance(fact, Placed):
@@ -114,11 +114,11 @@ class Fleet(Feature):
     # -- the task
 
     def jobs(self) -> list[Coroutine[None, None, None]]:
-        """Return the coroutine that shares bans."""
+        """Return the coroutine that shares bans with other hosts."""
         return [self.run()]
 
     async def run(self) -> None:
-        """Share bans until cancelled. Return at once without a local API."""
+        """Share bans with other hosts until cancelled. Return at once if no local API is configured."""
         if self._sharing is None:
             return
         from ringfence.features.fleet.api import Api  # noqa: PLC0415 - HTTP and TLS take memory, and few use them
@@ -145,7 +145,10 @@ class Fleet(Feature):
             self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _step(self, api: "Api") -> bool:
-        """Send the next request, or wait until one is due; return whether other decisions apply now."""
+        """Send the next request to the API, or wait until one is due.
+
+        Return whether the bans of other hosts that apply here have changed.
+        """
         self._wake.clear()
         now = self._clock.mono()
         changed = self._sync.expire(now)
@@ -163,7 +166,7 @@ class Fleet(Feature):
         return changed
 
     async def _send(self, api: "Api", request: Request, now: float) -> bool:
-        """Send a request and record its result; return whether other decisions apply than before."""
+        """Send a request to the API, and record its result; return whether bans of others have changed."""
         channel = self._sync.pull if isinstance(request, Pull) else self._sync.push
         before = channel.error
         known = {before} if isinstance(request, Pull) else {before, self._sync.retry.error}
@@ -193,7 +196,7 @@ class Fleet(Feature):
     # -- what people see
 
     def alarms(self) -> list[Alarm]:
-        """Return the present alarms."""
+        """Return the present alarms about sharing bans."""
         return [] if self._sharing is None else [*self._alarms()]
 
     def _alarms(self) -> Iterator[Alarm]:
@@ -215,17 +218,17 @@ class Fleet(Feature):
             yield Alarm(FleetAlarmCode.FLEET_FULL, "decisions", text)
 
     def section(self) -> Section:
-        """Return the state of sharing."""
+        """Return the state of sharing bans, for the status."""
         return Section(more={"fleet": self.state()})
 
     def report(self) -> dict[str, Any]:
-        """Return :meth:`state` with the origins of the decisions; an empty object without a local API."""
+        """Return :meth:`state` with the number of decisions of each origin; {} without a local API."""
         state, origins = self.state(), self._sync.origins().most_common(MOST_ORIGINS)
         rows = [_origin(name) | {"decisions": number} for name, number in origins]
         return state and state | {"origins": rows}
 
     def state(self) -> dict[str, Any]:
-        """Return the state as JSON, with times as RFC 3339 texts in UTC; an empty one without a local API."""
+        """Return the state of sharing bans as JSON values, with RFC 3339 times in UTC; {} without an API."""
         if self._sharing is None:
             return {}
         sync = self._sync
@@ -252,14 +255,14 @@ class Fleet(Feature):
 
 
 def _origin(name: str) -> dict[str, str]:
-    """Return the origin and the node of a decision. Only ringfence names the node, within its origin."""
+    """Split a decision's origin into ``origin`` and ``node``: the host, "" if ringfence did not make it."""
     if name.startswith(ORIGIN):
         return {"origin": ORIGIN[:-1], "node": printable(name.removeprefix(ORIGIN))}
     return {"origin": printable(name), "node": ""}
 
 
 def build(given: Given) -> Fleet:
-    """Return the task that shares bans, with or without a local API."""
+    """Return the feature that shares bans; it does nothing if no local API is configured."""
     side, settings = given.side, given.reloader.settings
     records, ledger, clock = side.common.store.records, side.detector.bans, side.common.clock
     apply, most = side.exempt.lists.use_decisions, settings.firewall.max_bans

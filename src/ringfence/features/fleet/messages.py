@@ -12,9 +12,9 @@ from ringfence.values.network import Network, format_network
 from ringfence.values.text import printable, rfc3339
 
 SCENARIOS = "ringfence/"
-"""The beginning of ringfence's scenarios; the name of a rule follows."""
+"""The beginning of the scenario (CrowdSec's reason) of ringfence's bans; the name of a rule follows."""
 ORIGIN = "ringfence:"
-"""The beginning of ringfence's origins; the name of the machine follows."""
+"""The beginning of the origin of ringfence's decisions; the name of the host (machine) follows."""
 MOST_EVENTS = 10
 """The maximum number of attempts that the API gets with one ban."""
 
@@ -23,7 +23,7 @@ _LONGEST = 100
 
 @frozen
 class Event:
-    """An attempt: its time (seconds since the epoch), and what is known about it, escaped."""
+    """An attempt as the API gets it: its time (epoch seconds), and escaped pairs of key and value."""
 
     time: float
     meta: tuple[tuple[str, str], ...]
@@ -41,12 +41,12 @@ class Facts:
 
 
 def scenario_of(rule: str) -> str:
-    """Return the scenario of the bans of a rule."""
+    """Return CrowdSec's scenario for bans by ``rule``: ``ringfence/guess`` for the rule ``guess``."""
     return f"{SCENARIOS}{rule}"
 
 
 def rule_of(scenario: str) -> str:
-    """Return the rule of a scenario of ringfence."""
+    """Return the rule that one of ringfence's scenarios names: ``guess`` for ``ringfence/guess``."""
     return scenario.removeprefix(SCENARIOS)
 
 
@@ -80,14 +80,14 @@ def _short(text: str) -> str:
 
 
 def login_body(machine: str, password: str) -> bytes:
-    """Return the body of a login."""
+    """Return the body (JSON) of the request by which a machine logs in to CrowdSec's local API."""
     return json.dumps({"machine_id": machine, "password": password, "scenarios": []}).encode()
 
 
 def alert(
     network: Network, rule: str, seconds: float, facts: Facts, now: float, machine: str
 ) -> dict[str, Any]:
-    """Return an alert with the decision to ban ``network`` for ``seconds`` from ``now`` on.
+    """Return CrowdSec's alert (JSON values) with the decision to ban ``network`` for ``seconds`` from now.
 
     ``now`` is the time by the API's clock: the decision ends there ``seconds`` after ``stop_at``.
     """

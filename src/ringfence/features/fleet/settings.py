@@ -19,7 +19,10 @@ MIN_INTERVAL = 1.0  # seconds
 
 @frozen
 class Access:
-    """Where the API is, and the credentials. ``password`` and ``key`` read a file; they raise ValueError."""
+    """The URL of CrowdSec's local API, and this host's name and credentials there.
+
+    ``password`` and ``key`` read a file, and raise ValueError if that is impossible.
+    """
 
     url: str
     machine: str
@@ -29,7 +32,7 @@ class Access:
 
 @frozen
 class Sharing:
-    """The API with its credentials, and the time between two requests for decisions in seconds."""
+    """Access to CrowdSec's local API, and ``interval``, the seconds between two requests for decisions."""
 
     access: Access
     interval: float
@@ -52,7 +55,7 @@ class CrowdsecSettings:
 
     @property
     def sharing(self) -> Sharing | None:
-        """How bans are shared; None if they are not."""
+        """The API by which bans are shared with other hosts; None if they are not shared."""
         password, key = self.password_file, self.key_file
         if self.url is None or self.machine is None or password is None or key is None:
             return None
@@ -70,7 +73,7 @@ RESTART = True
 
 
 def with_rules(plan: FirewallPlan, settings: "Settings") -> FirewallPlan:
-    """Return ``plan`` with the list of what other hosts ban, if bans are shared."""
+    """Return ``plan``, the wanted rules, with a list for the networks that other hosts ban, if any do."""
     shared = settings.of(CrowdsecSettings).url is not None
     return evolve(plan, new_only=plan.new_only or shared, decisions=shared)
 

@@ -8,7 +8,7 @@ from ringfence.plurals import counted
 
 
 def lines(report: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
-    """Yield the line if bans are shared, and whether all is well.
+    """Yield the status line about sharing bans, with whether all is well; nothing if none are shared.
 
     It has when bans were shared last, how late they are elsewhere, what waits, and what fails.
     """

@@ -33,41 +33,44 @@ from ringfence.parse.lapi import DecisionPage, LapiDecision
 from ringfence.values.network import BITS, Network, code_from, format_network, pack, unpack
 
 FULL_EVERY = 600.0
-"""Seconds between two requests for all decisions."""
+"""Seconds between two requests for all decisions of the API (instead of those that changed)."""
 AGAIN_AFTER = 30.0
-"""Seconds from news until all decisions are requested. Where one host bans, others ban at the same time."""
+"""Seconds from a new decision until all decisions are requested: several hosts often ban at once."""
 CALM = 1_000
-"""The number of decisions for each second of that time, if it is longer: a long answer costs both sides."""
+"""After a new decision, all decisions are requested after one second for each so many that are kept.
+
+This counts if it is longer than ``AGAIN_AFTER``: a long answer costs both sides.
+"""
 BEAT_EVERY = 60.0
-"""Seconds between two signs of life. Without them, `cscli machines list` shows this host as dead."""
+"""Seconds between two signs of life to the API; otherwise `cscli machines list` shows this host as dead."""
 MOST_OWN = 65_536
-"""The maximum number of own bans, and of unbans, that wait or are known. More are counted, and not sent."""
+"""The maximum number of this host's bans, and of its unbans, that are kept. Others are only counted."""
 AT_ONCE = 100
-"""The maximum number of bans in one request."""
+"""The maximum number of bans in one request to the API."""
 SAME_END = 2.0
-"""Seconds. Two ends that differ by less are the same: answers take some time."""
+"""Two ends of a decision that differ by at most so many seconds count as the same: answers take time."""
 STEP = 200
-"""The number of decisions that are taken over at once. That takes some 1 ms."""
+"""The number of decisions of an answer that are applied in one step, which takes some 1 ms."""
 ENDED_AT_ONCE = 500
-"""The number of ends after which :meth:`Sync.expire` returns. That takes some 3 ms."""
+"""The number of ended decisions after which :meth:`Sync.expire` returns, in some 3 ms."""
 SPARE = 1_000
-"""How many outdated ends may be kept, besides one for each present one, and a half."""
+"""The queue of ends may have so many more entries than one and a half for each kept decision."""
 MOST_SAME = 1_000
 """The maximum number of decisions with the same network and the same scenario: each host may have one."""
 MOST_TEXTS = 16 << 20
-"""The memory of all different scenarios and origins, in bytes."""
+"""The maximum memory of all different scenarios and origins of decisions, in bytes."""
 
 WIDE = {4: 24, 6: 48}
 """By IP version, the prefix length below which a network is a wide one."""
 MOST_WIDE = {4: 2 ** (32 - 6), 6: 2 ** (128 - 17)}
-"""How many addresses the wide networks may have together: as many as four of the widest, a /8 and a /19.
+"""The maximum number of addresses of all wide networks together, by IP version: as many as in four /8 or /19.
 
 As many narrow ones as fit into a set cover no more (262 144 of /24).
 """
 MOST_NAMED = 5
-"""The maximum number of decisions that are named of those that are left out."""
+"""The maximum number of left out decisions that a text names."""
 MOST_SEEN = 65_536
-"""The maximum number of decisions that are recognised of those that are left out. More count each time."""
+"""The maximum number of left out decisions that are recognised, so that they count only once."""
 
 Key = tuple[int, str]
 """The packed network (``ringfence.values.network``) and the scenario of a decision."""
@@ -75,7 +78,7 @@ Key = tuple[int, str]
 
 @frozen
 class OwnBan:
-    """A proven ban of this host: its end, the facts for the API, and when it began (None: unknown)."""
+    """A ban of this host that is shared. ``ends`` and ``began`` (None: unknown) are in monotonic seconds."""
 
     network: Network
     rule: str
@@ -85,13 +88,13 @@ class OwnBan:
 
     @property
     def key(self) -> Key:
-        """The network and the scenario of its decision."""
+        """The packed network and the scenario of the ban's decision at the API."""
         return pack(self.network), scenario_of(self.rule)
 
 
 @frozen
 class Withdraw:
-    """A request to end the decisions of a network and a scenario."""
+    """A request to the API to end the decisions about a network with a scenario."""
 
     network: Network
     scenario: str
@@ -99,19 +102,19 @@ class Withdraw:
 
 @frozen
 class Push:
-    """A request to store bans."""
+    """A request to the API to store bans."""
 
     bans: tuple[OwnBan, ...]
 
 
 @frozen
 class Beat:
-    """A sign of life."""
+    """A request that shows the API that this host is alive."""
 
 
 @frozen
 class Pull:
-    """A request for decisions: all of them (``full``), or what changed since the last request."""
+    """A request for the API's decisions: all (``full``), or those that changed since the last request."""
 
     full: bool
 
@@ -121,7 +124,7 @@ Request = Withdraw | Push | Beat | Pull
 
 @define
 class _Own:
-    """A ban of this host. ``withdrawn``: someone has deleted all its decisions at the API."""
+    """A ban of this host, and whether it was ``sent``. ``withdrawn``: someone deleted it at the API."""
 
     ban: OwnBan
     sent: bool = False
@@ -129,14 +132,14 @@ class _Own:
 
 
 _Kept = tuple[int, float, str]
-"""A decision of the stream: its number, its end, and its origin.
+"""A decision of the API that is kept: its number, its end (monotonic seconds), and its origin.
 
 The garbage collector passes over plain tuples of numbers and texts, of which there may be 262 144.
 """
 
 
 class _Ends:
-    """Items by their ends. An item may have several ends; the caller checks which one counts."""
+    """A queue of decisions by their ends. One may have several ends; the caller checks which one counts."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Key]] = []
@@ -147,30 +150,30 @@ class _Ends:
 
     @property
     def next(self) -> float:
-        """The earliest end; infinity if there is none."""
+        """The earliest end in the queue (monotonic seconds); infinity if the queue is empty."""
         return self._heap[0][0] if self._heap else inf
 
     def add(self, ends: float, item: Key) -> None:
-        """Add an end of an item."""
+        """Add a decision (``item``) with an end."""
         heappush(self._heap, (ends, next(self._serial), item))
 
     def pop(self, now: float, most: int) -> Iterator[Key]:
-        """Remove and yield each item with an end that has passed, at most so many."""
+        """Remove and yield at most ``most`` decisions whose end is not after ``now``, the earliest first."""
         while most > 0 and self.next <= now:
             most -= 1
             yield heappop(self._heap)[2]
 
     def rebuild(self, ends: Iterable[tuple[float, Key]]) -> None:
-        """Replace all ends."""
+        """Replace the contents of the queue by these pairs of an end and a decision."""
         self._heap = [(end, next(self._serial), item) for end, item in ends]
         heapify(self._heap)
 
 
 @define
 class LeftOut:
-    """The decisions that are not applied. An API may repeat one; it counts once.
+    """Counts the API's decisions that are not applied here. A decision that the API repeats counts once.
 
-    ``crowded`` of them found no room. Some are ``named``, with the reason.
+    ``crowded`` of them found no room. ``named`` has the networks of the first ones, with the reasons.
     """
 
     number: int = 0
@@ -179,7 +182,7 @@ class LeftOut:
     _seen: set[int] = field(factory=set, init=False)
 
     def count(self, number: int | None) -> bool:
-        """Count a decision by its number, None if it has none; return whether it is a new one."""
+        """Count a decision by its number (None: unknown); return whether it was not counted before."""
         if number in self._seen:
             return False
         if number is not None and len(self._seen) < MOST_SEEN:
@@ -188,7 +191,7 @@ class LeftOut:
         return True
 
     def add(self, decision: LapiDecision, reason: str, *, crowded: bool = False) -> None:
-        """Count a decision, and name it if there is room."""
+        """Count a decision that is not applied because of ``reason``; name it if there is room."""
         if not self.count(decision.number):
             return
         self.crowded += crowded
@@ -198,13 +201,13 @@ class LeftOut:
 
 @define
 class _Texts:
-    """Texts that are in use, each once, and how often. Their memory is bounded."""
+    """Texts that decisions use, each stored once with the number of its users, in bounded memory."""
 
     _used: dict[str, tuple[str, int]] = Factory(dict)
     _left: int = Factory(lambda: MOST_TEXTS)
 
     def take(self, text: str) -> str | None:
-        """Return the text that is shared by all users; None if there is no room for it."""
+        """Return the stored text that equals ``text``, and count one more user; None if there is no room."""
         known, number = self._used.get(text, (text, 0))
         if not number:
             size = getsizeof(text)
@@ -215,7 +218,7 @@ class _Texts:
         return known
 
     def drop(self, text: str) -> None:
-        """Record that one user less has the text."""
+        """Count one user less of a text; forget it after the last one."""
         known, number = self._used.pop(text)
         if number > 1:
             self._used[known] = known, number - 1
@@ -224,9 +227,9 @@ class _Texts:
 
 
 class Sync:
-    """The state of the synchronisation.
+    """Decides what to send to and to request from CrowdSec's local API, and which decisions apply here.
 
-    ``interval`` is the time between two pulls. ``most`` is the maximum number of kept decisions.
+    ``interval`` is the seconds between two requests for decisions, ``most`` the maximum number of kept ones.
     ``refusal`` returns why a packed network may not be applied, "" if it may. ``choose``, which is
     ``random.uniform``, makes the pauses after failures random: many hosts must not return in one moment.
     """
@@ -245,11 +248,11 @@ class Sync:
         self.retry = Channel(choose)
         """The bans and unbans that failed before. They are sent one at a time, when no others wait."""
         self.left = LeftOut()
-        """The decisions that are not applied, since the last full answer."""
+        """The decisions of the API that are not applied, counted since its last answer with all decisions."""
         self.lost = 0
-        """How many bans and unbans did not find room, or were refused."""
+        """How many of this host's bans and unbans found no room here, or were refused by the API."""
         self.lag: float | None = None
-        """Seconds from the latest own ban until the stream showed it; None if it has shown none."""
+        """Seconds from this host's latest ban until an answer of the API contained it; None if none has."""
         self._interval = interval
         self._full_every = full_every
         self._most = most
@@ -276,12 +279,12 @@ class Sync:
     # -- the bans of this host
 
     def on_restored(self, bans: Iterable[OwnBan]) -> None:
-        """Record the bans of this host at its start. They are sent if the first answer lacks them."""
+        """Record the bans that this host had before its start. Those that the API lacks are sent later."""
         for ban in bans:
             self._record(ban, sent=True)
 
     def on_ban(self, ban: OwnBan) -> None:
-        """Queue a new ban."""
+        """Queue a new ban of this host, to be sent to the API."""
         if self._record(ban, sent=False):
             self._queue[ban.key] = None
             if ban.key not in self._ended:
@@ -298,16 +301,16 @@ class Sync:
         return True
 
     def _end_later(self, key: Key, ends: float) -> None:
-        """Make :meth:`expire` look at an own ban or unban at its end."""
+        """Make :meth:`expire` look at this host's ban or unban ``key`` at ``ends`` (monotonic seconds)."""
         self._own_ends.add(ends, key)
         if len(self._own_ends) > 2 * (len(self._own) + len(self._ended)) + SPARE:
             wanted = [(own.ban.ends, of) for of, own in self._own.items()]
             self._own_ends.rebuild([*wanted, *((end, of) for of, end in self._ended.items())])
 
     def on_unban(self, network: Network, now: float) -> None:
-        """End the bans of a network early, at the API too.
+        """Queue the early end of this host's bans of a network, to be sent to the API.
 
-        Until the API has ended its decisions of these bans, they are not applied.
+        Until the API has ended its decisions about these bans, they are not applied here.
         """
         for key in self._by_network.get(network, set()).copy():
             own = self._forget(key)
@@ -317,7 +320,7 @@ class Sync:
             self._queue_unban(key, max(own.ban.ends, now, *(until for _, until, _ in there)))
 
     def on_unfinished(self, unbans: Iterable[tuple[Key, float]]) -> None:
-        """Queue the unbans that the last run did not send, each with the time when it is needless."""
+        """Queue the unbans that were not sent before a restart, each with its ban's end (monotonic)."""
         for key, ends in unbans:
             self._queue_unban(key, ends)
 
@@ -351,34 +354,34 @@ class Sync:
     # -- the decisions of others
 
     def in_force(self) -> tuple[Key, ...]:
-        """Return the packed network and the scenario of each decision of others that applies."""
+        """Return the packed network and the scenario of each decision of another host that applies here."""
         found = self._kept.copy()  # and some removals: a look at each decision would take twice the time
         for key in chain(self._own, self._ended):
             found.pop(key, None)
         return tuple(found)
 
     def origins(self) -> Counter[str]:
-        """Return the number of decisions of each origin, our own included."""
+        """Return the number of kept decisions by origin, including those about this host's bans."""
         return self._origins.copy()
 
     def __len__(self) -> int:
-        """The number of kept decisions, our own included."""
+        """The number of kept decisions, including those about this host's bans."""
         return self._number
 
     @property
     def waiting(self) -> int:
-        """How many bans and unbans the API has not got yet."""
+        """How many bans and unbans of this host the API has not got yet."""
         return len(self._queue) + len(self._ended) + len(self._failed.keys() - self._ended.keys())
 
     @property
     def failing(self) -> int:
-        """How many of them the API has refused, or not answered."""
+        """How many bans and unbans of this host failed at the API, and are tried again."""
         return len(self._failed)
 
     def expire(self, now: float) -> bool:
-        """Forget what has ended; return whether other decisions apply than before.
+        """Forget bans, unbans and decisions that have ended; return whether other decisions apply now.
 
-        Call it again while something is :meth:`ending`: only some thousand ends are looked at.
+        Call this again while :meth:`ending` is true, because one call handles only a thousand ends.
         """
         changed = False
         for key in self._own_ends.pop(now, ENDED_AT_ONCE):
@@ -400,11 +403,11 @@ class Sync:
         return changed
 
     def ending(self, now: float) -> bool:
-        """Whether :meth:`expire` has more to do."""
+        """Whether something has ended at ``now`` that :meth:`expire` must still forget."""
         return min(self._ends.next, self._own_ends.next) <= now
 
     def _drop(self, key: Key, kept: _Kept) -> None:
-        """Forget a kept decision."""
+        """Forget the decision ``kept``, which is one of those with this network and scenario (``key``)."""
         left = tuple(one for one in self._kept[key] if one is not kept)
         self._number -= 1
         _, _, origin = kept
@@ -422,7 +425,7 @@ class Sync:
     # -- what to do next
 
     def next_request(self, now: float) -> Request | None:
-        """Return the next request; None if nothing is due. Call a method ``on_…`` with its result."""
+        """Return the next request to the API; None if none is due. Call ``on_…`` with its result."""
         pull = max(self.pull.due, min(self._next_pull, self._next_full))
         if pull <= now:  # first, so that bans do not starve it
             self.pull.begins(now)
@@ -440,7 +443,7 @@ class Sync:
         return self._sent(request)
 
     def _next_change(self) -> Withdraw | Push | None:
-        """Return the next bans or unban that have not failed; None if there are none."""
+        """Return a request with the next bans or unban that did not fail before; None if none wait."""
         unban = next(iter(self._unbans), None)
         # A ban waits for the unban of its key, which would end it at the API.
         keys = (key for key in self._queue if key not in self._ended)
@@ -450,18 +453,18 @@ class Sync:
         return _withdraw(unban)
 
     def _again(self) -> Withdraw | Push:
-        """Return the ban or unban that failed, and was tried longest ago."""
+        """Return a request with the failed ban or unban that was tried longest ago."""
         key = next(iter(self._failed))
         return _withdraw(key) if key in self._ended else Push((self._own[key].ban,))
 
     def _sent(self, request: Request | None) -> Request | None:
-        """Mark the bans of a request as sent: even a failed request may have arrived."""
+        """Mark the bans of ``request`` as sent, and return it. Even a request that fails may have arrived."""
         for ban in request.bans if isinstance(request, Push) else ():
             self._own[ban.key].sent = True
         return request
 
     def due(self) -> float:
-        """Return when :meth:`next_request` or :meth:`expire` should be called next."""
+        """Return when :meth:`next_request` or :meth:`expire` has something to do (monotonic seconds)."""
         work = self._next_beat if self._next_change() is None else -inf
         again = self.retry.due if self._failed else inf
         pulls = max(self.pull.due, min(self._next_pull, self._next_full))
@@ -471,7 +474,7 @@ class Sync:
     # -- the results of requests
 
     def on_done(self, request: Withdraw | Push | Beat, now: float) -> None:
-        """Record that the API has carried out a request."""
+        """Record that the API has carried out ``request`` at ``now`` (monotonic seconds)."""
         self.push.worked(now)
         self._next_beat = now + BEAT_EVERY
         self._bans_first = False
@@ -534,7 +537,7 @@ class Sync:
             self._forget_unban(key)
 
     def on_page(self, page: DecisionPage, request: Pull, now: float) -> Iterator[bool]:
-        """Apply an answer in steps; yield after each whether other decisions apply than before.
+        """Apply the API's answer to ``request`` in steps; yield after each whether other decisions apply now.
 
         A long answer takes a second. Bans and unbans may be reported between two steps.
         """
@@ -571,7 +574,7 @@ class Sync:
         yield changed
 
     def _take(self, key: Key, decision: LapiDecision, now: float, left: LeftOut) -> bool:
-        """Keep a new decision unless it may not be applied; return whether it is a new one that applies."""
+        """Keep a decision, or count it in ``left``; return whether it is a new one that applies here."""
         reason = self._refusal(decision.packed)
         if reason:
             left.add(decision, reason)
@@ -580,7 +583,7 @@ class Sync:
         return False
 
     def _keep(self, key: Key, decision: LapiDecision, now: float, left: LeftOut) -> bool:
-        """Keep a decision; return whether it is a new one that applies."""
+        """Keep a decision that may apply, or its new end; return whether it is a new one that applies."""
         there = self._kept.get(key, ())
         ends = now + decision.seconds
         known = _numbered(there, decision.number)
@@ -605,7 +608,7 @@ class Sync:
         return False
 
     def _new(self, key: Key, decision: LapiDecision, ends: float) -> _Kept | None:
-        """Keep a new decision, and return it; None if there is no room for its texts."""
+        """Keep a decision that was unknown, and return it; None if there is no room for its texts."""
         scenario = self._texts.take(key[1])
         if scenario is None:
             return None
@@ -625,14 +628,14 @@ class Sync:
         return kept
 
     def _has_room(self, key: Key) -> bool:
-        """Whether one more decision of this network and scenario may be kept."""
+        """Whether there is room for one more decision with this network and scenario (``key``)."""
         there, version = self._kept.get(key, ()), _version(key)
         more = 0 if there else _wide_addresses(key[0])
         fits = not more or self._wide[version] + more <= MOST_WIDE[version]
         return self._number < self._most and len(there) < MOST_SAME and fits
 
     def _tidied(self, changed: bool) -> Iterator[bool]:  # noqa: FBT001 - what the caller yields
-        """Make the ends again in steps if too many of them are outdated; yield ``changed`` after each."""
+        """Rebuild the queue of ends in steps if too many are outdated; yield ``changed`` after each step."""
         if len(self._ends) <= self._number * 3 // 2 + SPARE:
             return
         fresh = _Ends()
@@ -645,7 +648,7 @@ class Sync:
         self._ends = fresh
 
     def _delete(self, decision: LapiDecision) -> bool:
-        """Forget a decision that has ended; return whether one that applied has ended."""
+        """Forget a decision that the API has ended; return whether it no longer applies here."""
         key = decision.packed, decision.scenario
         kept = _numbered(self._kept.get(key, ()), decision.number)
         if kept is not None:
@@ -659,7 +662,7 @@ class Sync:
         return False
 
     def _send_missing(self, there: set[Key], now: float) -> None:
-        """Queue our bans that are not ``there``, at the API, unless someone has deleted them."""
+        """Queue this host's bans that the API lacks (not in ``there``), unless someone deleted them."""
         for key, own in self._own.items():
             lasts = own.ban.ends - now > SAME_END
             if own.sent and lasts and not own.withdrawn and key not in there and key not in self._failed:
@@ -667,24 +670,24 @@ class Sync:
 
 
 def _version(key: Key) -> int:
-    """Return the IP version of the network of a key."""
+    """Return the IP version of the network in the key of a decision."""
     return code_from(key[0])[0]
 
 
 def _wide_addresses(packed: int) -> int:
-    """Return the number of addresses of a wide network; 0 for a narrow one."""
+    """Return the number of addresses of a packed network if it is wide (``WIDE``); else 0."""
     version, code = code_from(packed)
     length = code & 0xFF
     return 1 << (BITS[version] - length) if length < WIDE[version] else 0
 
 
 def _numbered(there: Iterable[_Kept], number: int) -> _Kept | None:
-    """Return the decision with a number; None if it is not there."""
+    """Return that decision of ``there`` which has this number; None if none has."""
     return next((one for one in there if one[0] == number), None)
 
 
 def _first_end(there: Iterable[_Kept]) -> float:
-    """Return when the first of some decisions ends."""
+    """Return when the first of these decisions ends (monotonic seconds)."""
     return min(ends for _, ends, _ in there)
 
 
@@ -693,7 +696,7 @@ def _withdraw(key: Key) -> Withdraw:
 
 
 def _only_key(request: Withdraw | Push | Beat) -> Key | None:
-    """Return the key of a request with one ban or unban; None for another one."""
+    """Return the network and scenario of a request that has one ban or one unban; None for any other."""
     if isinstance(request, Withdraw):
         return pack(request.network), request.scenario
     return request.bans[0].key if isinstance(request, Push) and len(request.bans) == 1 else None

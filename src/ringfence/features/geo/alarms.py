@@ -4,7 +4,7 @@ from ringfence.alarm_codes import AnyAlarmCode
 
 
 class GeoAlarmCode(AnyAlarmCode):
-    """The codes of the alarms about databases: one that is unreadable, and one that lacks a region."""
+    """The codes of alarms about country databases: one is unreadable, or no one knows a listed region."""
 
     GEO_UNREADABLE = (
         "geo.unreadable",

@@ -61,29 +61,29 @@ class GeoDatabases(Regions):
 
     @property
     def refusal(self) -> str:
-        """Why no region can be added to a list; "" if one can."""
+        """Why no country or autonomous system can be added to a list; "" if one can."""
         why = "its networks come from a database; name it in [geo] database, and reload"
         return "" if self._paths else why
 
     def networks(self, regions: frozenset[str]) -> Mapping[str, Prefixes]:
         """Return the networks of each of ``regions`` (``country DE``, ``AS64496``), as far as they are known.
 
-        No database is read. If some were not read, the networks are those that the file ``kept`` has.
+        This reads no database. If some were not read, the networks are those that the file ``kept`` has.
         """
         self._wanted = regions
         return {region: self._known(region) for region in regions}
 
     def unknown(self, region: str) -> bool:
-        """Whether a region may lack networks: a database was not read, and the file ``kept`` has none."""
+        """Whether networks of ``region`` may be missing: a database is not read, nor any kept from before."""
         return not self._is_read(region) and region not in self._from_before()
 
     @property
     def waits(self) -> bool:
-        """Whether :meth:`read` has not tried all databases with the regions of the last request."""
+        """Whether :meth:`read` has to read a database for the regions of the last :meth:`networks`."""
         return bool(self._wanted) and any(self._is_due(path) for path in self._paths)
 
     def changed(self) -> bool:
-        """Whether a file has changed since it was last read, or since reading it failed."""
+        """Whether a database file has changed since it was last read, or since reading it failed."""
         return any(identity_of(path) != identity for path, (identity, _) in [*self._seen.items()])
 
     def around(self, region: str, network: Network) -> Network | None:
@@ -91,9 +91,9 @@ class GeoDatabases(Regions):
         return self._known(region).containing(network)
 
     def read(self, *, keep: bool = True) -> None:
-        """Read the databases that must be read for the regions of the last request.
+        """Read the databases that must be read for the regions of the last :meth:`networks`.
 
-        With ``keep``, write their networks to the file ``kept``.
+        With ``keep``, write the networks of these regions to the file ``kept``.
         """
         regions, alarms, failed = self._wanted, [], False
         for path in self._paths if regions else ():
@@ -136,7 +136,7 @@ class GeoDatabases(Regions):
         return self._kept
 
     def _keep(self, regions: frozenset[str]) -> Iterator[Alarm]:
-        """Write the networks of ``regions`` if they changed; yield an alarm if that fails."""
+        """Write the networks of ``regions`` to the file ``kept`` if they changed; yield an alarm if not."""
         if self._kept_path is None or not regions or not all(map(self._is_read, regions)):
             return
         try:
@@ -150,14 +150,14 @@ class GeoDatabases(Regions):
 
 
 def _named(error: Exception) -> str:
-    """Return the reason of an OSError; of any other error its class and text."""
+    """Return an error as text: the reason of an OSError, the class and the text of any other one."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return printable(f"{type(error).__name__} {error}".strip())
 
 
 def _read_kept(path: Path) -> Mapping[str, Prefixes]:
-    """Read the networks of regions; none if the file is missing or damaged."""
+    """Read the kept networks from a file, by region; return {} if the file is missing or damaged."""
     head, networks = kept.read(path)
     try:
         return dict(zip(map(str, head["regions"]), networks, strict=True))
@@ -167,7 +167,7 @@ def _read_kept(path: Path) -> Mapping[str, Prefixes]:
 
 @contextmanager
 def _database(path: Path) -> Iterator[Database]:
-    """Open a database. Raise OSError, and ValueError if it is broken."""
+    """Yield the open database ``path``. Raise OSError if it is unreadable, ValueError if it is broken."""
     with kept.opened(path, follow=True) as file:
         descriptor = file.fileno()
 
@@ -238,7 +238,7 @@ def _walk(database: Database, regions: frozenset[str]) -> dict[str, Gatherer]:
 
 
 def _check_room(found: Mapping[str, Gatherer]) -> None:
-    """Merge the networks; raise ValueError if there are too many."""
+    """Merge the networks of all regions in ``found``; raise ValueError if there are too many."""
     for gatherer in found.values():
         gatherer.compact()
     if sum(map(len, found.values())) > MOST_NETWORKS:
@@ -246,11 +246,11 @@ def _check_room(found: Mapping[str, Gatherer]) -> None:
 
 
 def files_of(settings: Any) -> tuple[Path, ...]:  # noqa: ANN401 - the child that sends loads no settings
-    """Return the databases that a configuration names."""
+    """Return the paths of the country and network databases that a configuration names."""
     return tuple(settings.geo.database or ())
 
 
 build = GeoDatabases
-"""The networks of regions, for the lists."""
+"""The class that reads the networks of regions (countries, autonomous systems) for the lists."""
 UNKNOWN = GeoAlarmCode.LIST_UNKNOWN_REGION
-"""The code of the alarm that a region on a list has no network."""
+"""The code of the alarm that no database has a network of a listed region (country, autonomous system)."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @frozen
 class GeoSettings:
-    """``[geo]``: the files that list the networks of countries and of autonomous systems; None for none."""
+    """``[geo]``: the database files with the networks of countries and of autonomous systems."""
 
     database: Paths | None = None
 
@@ -23,7 +23,7 @@ TABLE = GeoSettings
 
 
 def with_lists(configured: Configured, settings: "Settings") -> Configured:
-    """Return ``configured`` with the databases."""
+    """Return ``configured``, the configured part of the lists, with the paths of the ``[geo]`` databases."""
     return evolve(configured, databases=tuple(settings.of(GeoSettings).database or ()))
 
 

@@ -4,7 +4,7 @@ from ringfence.alarm_codes import AnyAlarmCode
 
 
 class HepAlarmCode(AnyAlarmCode):
-    """The code of the alarm about messages that Asterisk does not export."""
+    """The code of the alarm about decrypted SIP messages that Asterisk should export, but does not."""
 
     HEP_MISSING = (
         "hep.missing",
@@ -19,4 +19,4 @@ NO_EXPORT = (
     "Asterisk exports nothing; fix: in hep.conf enabled = yes and capture_address = 127.0.0.1:9060, then in "
     "Asterisk's console: module reload res_hep.so, module load res_hep_pjsip.so; see: module show like hep"
 )
-"""The problem if AMI reports messages of TLS or WSS, and no export arrives."""
+"""The alarm's text if AMI reports messages by TLS or WSS, but Asterisk exports none of them."""

@@ -11,7 +11,10 @@ from ringfence.guard.firewall_side import FirewallSide
 
 
 def with_exports(plan: FirewallPlan, settings: Settings) -> FirewallPlan:
-    """Return ``plan`` with the datagrams to copy, and the ports of WSS at which strangers read no pages."""
+    """Return ``plan``, the wanted rules, with those that copy Asterisk's exported SIP messages to ringfence.
+
+    The plan also gets the ports of WSS at which strangers read no web pages.
+    """
     ports = {port for pbx in settings.asterisk for port in pbx.of(HepSettings).wss_ports}
     wss = tuple(sorted(port for port in ports if not settings.has_pages(port)))
     export = stage(targets(settings), tuple(streams(settings)))
@@ -19,16 +22,16 @@ def with_exports(plan: FirewallPlan, settings: Settings) -> FirewallPlan:
 
 
 class ExportRules(RulePart):
-    """Adds the rules of the export to those that are ``wanted``."""
+    """Adds rules that copy the SIP messages that Asterisk exports (HEP) to the ``wanted`` rules."""
 
     def __init__(self, wanted: WantedRules) -> None:
         self._wanted = wanted
 
     def plan(self, plan: FirewallPlan) -> FirewallPlan:
-        """Return ``plan`` with the rules of the export."""
+        """Return ``plan``, the wanted rules, with those that copy Asterisk's exported SIP messages."""
         return with_exports(plan, self._wanted.settings)
 
 
 def build(side: FirewallSide) -> ExportRules:
-    """Return the rules of the export, which follow the configuration."""
+    """Return the part of the firewall's rules that copies the SIP messages that Asterisk exports (HEP)."""
     return ExportRules(side.kernel.wanted_rules)

@@ -18,9 +18,9 @@ from ringfence.values.event import AMI, Endpoint, SecurityEvent, Service, Transp
 from ringfence.values.network import Address
 
 SURE = 10.0
-"""Seconds after a loss for which an exported answer without its request shows nothing."""
+"""Seconds after a lost packet in which an exported answer without its exported request proves nothing."""
 MOST_REPORTED = 4_096
-"""The greatest number of reports of AMI that wait for their exported message."""
+"""The maximum number of messages reported by AMI that wait for their export."""
 EXPORT_WITHIN = 1.0
 """Seconds between AMI's event of a message and its export, at most; on a real Asterisk below 2 ms."""
 
@@ -32,7 +32,7 @@ _SUPPRESSED = (
 
 
 class ExportReader(Feature):
-    """Reads the export, and checks whether it has the messages of TLS and WSS that AMI reports.
+    """Reads the SIP messages that Asterisk exports (HEP), and checks whether any that AMI reports is missing.
 
     A sender can suppress the export of its messages (``parse/hep.py``). A missing message proves nothing
     else, so this only leads to an alarm.
@@ -47,9 +47,9 @@ class ExportReader(Feature):
         self._suppressed = -inf
 
     def read(self, packet: bytes, now: float, lost: float) -> Sequence[WireItem] | None:
-        """Return what a packet shows of a stranger; None if it cannot be parsed.
+        """Return the stranger's message in an exported packet, () if it has none; None if it is not valid.
 
-        ``lost`` is the time at which the wire lost a packet last.
+        ``now`` is in monotonic seconds, and so is ``lost``, when a copied packet was last lost.
         """
         found = self._exports.read(packet, sure=now - lost >= SURE)
         if found is None:
@@ -63,7 +63,7 @@ class ExportReader(Feature):
         return () if found.message is None else (found.message,)
 
     def on_events(self, events: Sequence[SecurityEvent]) -> None:
-        """Record the connections of TLS and WSS from which AMI reports messages at PJSIP."""
+        """Record the connections by TLS and WSS from which AMI reports messages to PJSIP."""
         for event in events:
             if (
                 event.remote.transport in _ENCRYPTED
@@ -73,7 +73,7 @@ class ExportReader(Feature):
                 self._reported.append((self._clock.mono(), event.remote))
 
     def alarms(self) -> Sequence[Alarm]:
-        """Return the alarm about missing messages, if any was missing within a day."""
+        """Return the alarm about messages that were not exported, if one was missing in the last 24 hours."""
         now = self._clock.mono()
         while self._reported and now - self._reported[0][0] >= EXPORT_WITHIN:
             at, remote = self._reported.popleft()
@@ -89,7 +89,7 @@ class ExportReader(Feature):
 
 
 def build(given: Given) -> ExportReader | None:
-    """Return the reader of the export; None if it is not configured."""
+    """Return the reader of Asterisk's exported SIP messages; None if the export is not configured."""
     settings, side = given.reloader.settings, given.side
     if given.wire is None or not targets(settings):
         return None

@@ -44,7 +44,7 @@ def streams(settings: "Settings") -> dict[int, Transport]:
 
 
 def at_start(settings: "Settings") -> object:
-    """Return what takes effect only at the start of the daemon."""
+    """Return the values of ``[asterisk.hep]`` that take effect only at the start of the daemon."""
     return targets(settings), streams(settings)
 
 

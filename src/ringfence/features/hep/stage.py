@@ -2,22 +2,22 @@
 
 from attrs import evolve
 
-from ringfence.firewall.contract import Ports
+from ringfence.firewall.ports import Ports
 from ringfence.firewall.stages import Bytes, Copy, Hook, PacketRule, Side, Stage
 
 PREFIX = "hep"
-"""The text by which the reader of the NFLOG group recognizes a message that Asterisk exports."""
+"""The prefix that marks a copied packet (NFLOG) as a message that Asterisk exports."""
 SIZE = 8_192
-"""The bytes that are copied of each packet."""
+"""The maximum number of bytes of an exported packet that the kernel copies to ringfence."""
 _PROTOCOL, _SOURCE_PORT, _TARGET_PORT = 19, 26, 34
-"""Where Asterisk's datagram has the protocol (one byte: 6 for TCP, TLS, WS and WSS) and the ports.
+"""The offsets (bytes) in Asterisk's datagram of the protocol (6: TCP, TLS, WS, WSS) and of the ports.
 
 Asterisk always writes its chunks in the same order (``res/res_hep.c:hep_queue_cb``).
 """
 
 
 def stage(targets: tuple[int, ...] = (), streams: tuple[int, ...] = (), size: int = SIZE) -> Stage:
-    """Return the stage that copies the exported messages of TLS and WSS, each once, also over loopback.
+    """Return the stage of the rules that copies exported messages by TLS and WSS once, also over loopback.
 
     ``targets`` are the UDP ports to which Asterisk exports them, and ``streams`` its ports of TLS and WSS.
     Without both, the stage is off. ``size``: the bytes that are copied of each packet.

@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from ringfence.control import Encoded, Handler
+from ringfence.control_server import Encoded, Handler
 from ringfence.detect.rules import counted_rule
 from ringfence.features.history.table import DAY, MINUTE, Slot, Timeline, slot_length
 from ringfence.guard.feature import Feature, Given
@@ -71,7 +71,7 @@ def _sum(slots: Iterable[Slot], start: int) -> Slot:
 
 
 def _nested(counts: Mapping[str, int]) -> dict[str, Any]:
-    """Return ``counts`` as nested objects.
+    """Return ``counts`` as nested mappings, split at the dots of their names.
 
     The count ``attempts.guess.proven``, for example, has the keys ``attempts``, ``guess`` and ``proven``.
     """
@@ -108,15 +108,15 @@ class History(Feature):
         self._until = self._clock.mono()
 
     def handlers(self) -> Mapping[str, Handler]:
-        """Return the handler of each request."""
+        """Return the handlers of the feature's requests on the control socket, by the request's name."""
         return {"history": self.answer}
 
     def jobs(self) -> list[Coroutine[None, None, None]]:
-        """Return the coroutine that records."""
+        """Return the coroutine that records the counts of attempts and bans."""
         return [self.run()]
 
     async def run(self) -> None:
-        """Record at the end of each minute, and when cancelled."""
+        """Record the counts of attempts and bans at the end of each minute, and when cancelled."""
         try:
             while True:
                 await asyncio.sleep(max(1.0, MINUTE - self._clock.wall() % MINUTE))
@@ -134,7 +134,7 @@ class History(Feature):
         self._best_effort.write_once(add)
 
     def unrecorded(self) -> Slot:
-        """Return the counts since the last record as one slot.
+        """Return the counts of attempts and bans since the last record as one slot.
 
         All of them count for one minute: the one in the middle of the time since the last record.
         """
@@ -162,7 +162,7 @@ class History(Feature):
         return Encoded((json.dumps(found).encode(),))
 
     def _counts(self) -> Counter[str]:
-        """Return the present values of the counters, by their names in the database."""
+        """Return the present counts of attempts and bans since the start, by their names in the database."""
         counts, bans = self._detector.counts, self._enforcer.book.counts
         found = Counter({UNBANS: bans.unbanned, UNCONFIRMED: counts.unconfirmed})
         for kind, by_proof in counts.by_kind.items():
@@ -175,7 +175,7 @@ class History(Feature):
 
 
 def build(given: Given) -> History:
-    """Return the recorder of the history."""
+    """Return the feature that records the history of attempts and bans."""
     return History(given.side)
 
 

@@ -18,14 +18,14 @@ from ringfence.store.file import Connection, Tables
 
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
 KEPT = {MINUTE: 1_440, HOUR: 744, DAY: 366}
-"""The number of slots that are kept, by their length in seconds."""
+"""How many slots (minutes, hours, days) are kept, by their length in seconds."""
 
 
 @frozen
 class Slot:
-    """One slot: the counts by name; a missing name has the count 0.
+    """A minute, an hour or a day with its counts, by name; a missing name has the count 0.
 
-    ``start`` is its begin (seconds since the epoch), ``watched`` the seconds in which the daemon ran.
+    ``start`` is its start (seconds since the epoch), ``watched`` the seconds in which the daemon ran.
     """
 
     start: int
@@ -34,7 +34,7 @@ class Slot:
 
 
 def slot_length(seconds: float) -> int:
-    """Return the length (seconds) of the shortest slots that are kept for a period of ``seconds``.
+    """Return the length (seconds) of the shortest slots (minute, hour, day) that are kept for ``seconds``.
 
     If no slots are kept for so long, return the length of the longest slots.
     """
@@ -42,13 +42,13 @@ def slot_length(seconds: float) -> int:
 
 
 class Timeline:
-    """The tables of slots. Every method raises StoreError if the database cannot be read or written."""
+    """The database's counts by minute, hour and day (slots). Each method raises StoreError if it fails."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def add(self, at: float, watched: float, counts: Mapping[str, int]) -> None:
-        """Add counts and watched seconds to the minute, hour and day that contain ``at``, all or none."""
+        """Add counts and watched seconds to the minute, hour and day of the time ``at`` (epoch seconds)."""
         with self._connection.transaction() as execute:
             (turn,) = execute("SELECT coalesce(max(turn), 0) + 1 FROM timeline").fetchone()
             for length in KEPT:
@@ -59,7 +59,7 @@ class Timeline:
                         execute(_ADD_COUNT, (length, start, name, number))
 
     def read(self, length: int, since: float, until: float) -> list[Slot]:
-        """Return the slots of this length whose start is from ``since`` to ``until``, oldest first."""
+        """Return the slots of ``length`` seconds that start from ``since`` to ``until``, oldest first."""
         with self._connection.scanning() as execute:
             rows = execute(_READ, (length, since, until)).fetchall()
         found = []

@@ -4,7 +4,7 @@ from ringfence.alarm_codes import AnyAlarmCode
 
 
 class LimiterAlarmCode(AnyAlarmCode):
-    """The codes of the alarms that the limiter raises."""
+    """The codes of the alarms about the kernel's limit on the packets of each source (limiter)."""
 
     LIMITER_FULL = (
         "limiter.full",

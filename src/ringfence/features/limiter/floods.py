@@ -14,7 +14,8 @@ from ringfence.detect.judgement import Decision, Disposition, Effect, Judgement
 from ringfence.detect.rules import Rule
 from ringfence.errors import FirewallError
 from ringfence.features.limiter.alarms import LimiterAlarmCode
-from ringfence.firewall.contract import Backend, Flooder, LimitMode
+from ringfence.firewall.contract import Backend, Flooder
+from ringfence.firewall.limits import LimitMode
 from ringfence.guard.pipeline import EffectHandler
 from ringfence.values.attempt import Attempt, AttemptKind, Proof
 from ringfence.values.ban import Scope
@@ -25,7 +26,7 @@ from ringfence.values.network import Address, Network
 
 
 class FloodWatch:
-    """Reads the sources that exceed the limit. An alarm is activated if they cannot be read."""
+    """Reads from the kernel which sources exceed the limit of packets. A failure activates an alarm."""
 
     def __init__(self, backend: Backend, enforcer: Enforcer, alarms: Alarms) -> None:
         self._backend = backend
@@ -35,7 +36,7 @@ class FloodWatch:
         self._failed = False
 
     def new_flooders(self) -> Sequence[Flooder]:
-        """Return the sources that exceeded the limit since the last call.
+        """Return the sources that exceeded the limit of packets since the last call.
 
         Return [] if nothing is enforced, if the limiter is off or only observes, or if the sources cannot be
         read. The second failure in a row activates an alarm. A first failure does not, because it may come
@@ -69,19 +70,19 @@ _MOST = 4_096
 
 
 class TcpFloods:
-    """Remembers the latest seconds over the limit, for at most 4,096 subjects.
+    """Remembers in which seconds a sender exceeded the limit of packets by TCP, for at most 4,096 senders.
 
-    If there are more, the subject that has been within the limit for the longest time is discarded.
+    If there are more, the sender that has been within the limit for the longest time is discarded.
     """
 
     def __init__(self) -> None:
         self._seconds: OrderedDict[Network, deque[tuple[float, Attempt]]] = OrderedDict()
 
     def add(self, subject: Network, attempt: Attempt, rule: Rule, now: float) -> tuple[Attempt, ...]:
-        """Record that ``subject`` was over the limit for one second at ``now`` (monotonic), as ``attempt``.
+        """Record that the sender ``subject`` was over the limit for one second, as ``attempt``.
 
-        If the subject now has enough attempts for a ban by ``rule``, return and forget them. Otherwise return
-        ().
+        ``now`` is in monotonic seconds. If the sender now has enough attempts for a ban by ``rule``, return
+        and forget them. Otherwise return ().
         """
         seconds = self._seconds.setdefault(subject, deque())
         self._seconds.move_to_end(subject)
@@ -123,7 +124,7 @@ class FloodJudge:
         self._tcp_floods = TcpFloods()
 
     def check(self) -> None:
-        """Judge the sources that exceeded the limit in the last second."""
+        """Judge the sources that exceeded the limit of packets in the last second, and ban if necessary."""
         self._effects.carry_out([*self.judge(self._watch.new_flooders(), self._clock.mono())])
 
     def judge(self, flooders: Sequence[Flooder], now: float) -> Iterator[Effect]:

@@ -14,7 +14,7 @@ _NUMBERS = {
     "limiter_drops": "Packets over the limit: dropped, or passed if the limiter only observes.",
     "limiter_full": "Packets from sources for which the limiter had no room.",
 }
-"""The counters that are shown, with what they count."""
+"""The counters of the limiter that the status and the metrics show, with descriptions."""
 
 _FULL = (
     "the limiter has no room for more sources: packets come from a million addresses, most of them forged. "
@@ -23,7 +23,7 @@ _FULL = (
 
 
 class Limiter(Feature):
-    """Lets ``judge`` judge floods each second, and shows what the limiter of ``side`` drops."""
+    """Makes ``judge`` judge floods of packets each second, and shows how many the kernel's limit drops."""
 
     def __init__(self, side: FirewallSide, judge: FloodJudge) -> None:
         self._side = side
@@ -31,16 +31,16 @@ class Limiter(Feature):
         self._full = 0  # how many packets had no room by the last reading
 
     def jobs(self) -> list[Coroutine[None, None, None]]:
-        """Return the coroutine that judges floods."""
+        """Return the coroutine that judges floods of packets."""
         return [every(1.0, "floods", self._judge.check, self._side.common.alarms)]
 
     def section(self) -> Section:
-        """Return how many packets were over the limit and without room, and whether it waits for friends."""
+        """Return the limiter's packet counters, and whether it waits until the friends are known."""
         waits = "limiter" in self._side.kernel.rules.waiting
         return Section(packets_of(self._side, _NUMBERS), {"limiter_waits": waits})
 
     def on_fact(self, fact: Fact) -> None:
-        """Activate an alarm if more packets had no room since the last reading of the counters."""
+        """Activate an alarm if the fact is new counters, and more packets than before found no room."""
         if isinstance(fact, Counters):
             if fact.limiter_full > self._full:
                 self._side.common.alarms.activate(LimiterAlarmCode.LIMITER_FULL, "", _FULL)
@@ -48,7 +48,7 @@ class Limiter(Feature):
 
 
 def build(given: Given) -> Limiter:
-    """Return the limiter's part of the daemon."""
+    """Return the part of the daemon that handles the limit on packets of each source."""
     side, connections = given.side, given.connections
     kernel, common = side.kernel, side.common
 

@@ -5,5 +5,5 @@ from typing import Any
 
 
 def dropped(status: Mapping[str, Any]) -> dict[str, int]:
-    """Return how many packets the limiter dropped since the rules were made, by its name."""
+    """Return ``{"limiter": packets}``: how many packets the limiter dropped since the rules were made."""
     return {"limiter": status["limiter_drops"]}

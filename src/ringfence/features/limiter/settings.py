@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from attrs import evolve, frozen
 
 from ringfence.config.converters import Burst, Rate
-from ringfence.firewall.contract import FirewallPlan, Limit, LimitMode
+from ringfence.firewall.contract import FirewallPlan
+from ringfence.firewall.limits import Limit, LimitMode
 
 if TYPE_CHECKING:
     from ringfence.config.schema import Settings
@@ -27,6 +28,6 @@ TABLE = LimitSettings
 
 
 def with_rules(plan: FirewallPlan, settings: "Settings") -> FirewallPlan:
-    """Return ``plan`` with the limiter."""
+    """Return ``plan``, the wanted firewall rules, with the configured limit on packets of each source."""
     mine = settings.firewall.of(LimitSettings)
     return evolve(plan, limit=Limit(mine.mode, mine.rate, mine.burst))

@@ -8,6 +8,6 @@ from ringfence.plurals import counted
 
 
 def lines(report: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
-    """Yield the line of the limiter, unless it is off."""
+    """Yield the status line of the limit on packets, with True (all is well), unless the limit is off."""
     packets = counted(report["limiter_drops"], "packet")
     return limit_lines(report, "limiter", packets, "over the limit", waits=report["limiter_waits"])

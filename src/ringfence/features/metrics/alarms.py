@@ -4,7 +4,7 @@ from ringfence.alarm_codes import AnyAlarmCode
 
 
 class MetricsAlarmCode(AnyAlarmCode):
-    """The code of the alarm that the metrics raise."""
+    """The code of the alarm that the metrics for Prometheus cannot be served."""
 
     METRICS_UNAVAILABLE = (
         "metrics.unavailable",

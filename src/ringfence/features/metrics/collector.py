@@ -193,7 +193,7 @@ class DaemonMetrics(Collector):
         )
 
     def _firewall_metrics(self) -> Iterator[Metric]:
-        """Yield whether the firewall drops packets, and how many it dropped.
+        """Yield the metrics of the firewall: whether it drops packets, and how many it dropped.
 
         The daemon reads these numbers every 30 seconds. They are missing if they are unknown.
         """
@@ -211,7 +211,7 @@ class DaemonMetrics(Collector):
         yield _counter("dropped_bytes", "Dropped bytes by rule of the firewall.", ["rule"], octets.items())
 
     def _store_metrics(self) -> Iterator[Metric]:
-        """Yield how many writes, bans and attempts wait, and the size of the database."""
+        """Yield how many writes to the database, bans and attempts wait, and the size of the database."""
         lengths = {
             ("database",): self._side.common.store.best_effort.waiting,
             ("pending_bans",): len(self._side.kernel.enforcer.ledger.pending),
@@ -223,7 +223,7 @@ class DaemonMetrics(Collector):
         yield _gauge("database_bytes", "Size of the database's files.", value=self._side.common.store.size())
 
     def _process_metrics(self) -> Iterator[Metric]:
-        """Yield metrics of the process, with the usual names of Prometheus' client libraries."""
+        """Yield metrics of the daemon's process, with the usual names of Prometheus' client libraries."""
         usage = resource.getrusage(resource.RUSAGE_SELF)
         seconds = usage.ru_utime + usage.ru_stime
         pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])

@@ -41,7 +41,7 @@ _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]{2,45})\]|([A-Za-z0-9._-]{1,253}))(?::[0
 
 
 class MetricsServer(Feature):
-    """Serves the page that ``render`` returns, on the address ``where``.
+    """An HTTP server of the metrics (the text that ``render`` returns), on the address ``where``.
 
     ``hosts`` are more names that the Host header of a request may have. ``features`` have
     further pages.
@@ -63,7 +63,7 @@ class MetricsServer(Feature):
         self._log = structlog.get_logger()
 
     def jobs(self) -> list[Coroutine[None, None, None]]:
-        """Return the coroutine that serves."""
+        """Return the coroutine that serves the metrics and the pages of features by HTTP."""
         return [self.run()]
 
     def alarms(self) -> list[Alarm]:
@@ -72,7 +72,7 @@ class MetricsServer(Feature):
         return [Alarm(code, str(self._where), self._error)] if self._error else []
 
     async def run(self) -> None:
-        """Serve until cancelled."""
+        """Serve the metrics and the pages of features by HTTP until cancelled."""
         while True:
             try:
                 server = await asyncio.start_server(
@@ -152,7 +152,7 @@ class MetricsServer(Feature):
         return Answer("200 OK", self._render(), kind=_CONTENT_TYPE)
 
     def _is_own(self, head: bytes, *, required: bool) -> bool:
-        """Whether the Host header of a request names this host. It is ``required`` since HTTP/1.1."""
+        """Whether the Host header of a request names this host. Without one: whether none is ``required``."""
         found = [value.decode("latin-1") for value in values_of(head, b"host")]
         if not found:
             return not required

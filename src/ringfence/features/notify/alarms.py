@@ -4,7 +4,7 @@ from ringfence.alarm_codes import AnyAlarmCode, Mark
 
 
 class NotifyAlarmCode(AnyAlarmCode):
-    """The codes of the alarms that notifications raise."""
+    """The codes of the alarms about messages to administrators that cannot be sent."""
 
     NOTIFY_FAILING = (
         "notify.failing",

@@ -5,35 +5,27 @@ due. Each channel sends in a task of its own, one message at a time.
 """
 
 import asyncio
-import json
 import socket
-import subprocess
-import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from math import inf
 from pathlib import Path
-from typing import Any
 
 import structlog
-from attrs import Factory, asdict, define, evolve, frozen
 
 from ringfence.alarm_codes import Alarm
 from ringfence.alarms import BEGAN, CLEARED, AlarmEvent
 from ringfence.ban_facts import Placed
-from ringfence.clock import Backoff, Clock, until_tick
+from ringfence.clock import Clock, until_tick
 from ringfence.config.schema import Settings
-from ringfence.control import Handler
+from ringfence.control_server import Handler
 from ringfence.errors import ControlError
 from ringfence.features.notify import notifications
-from ringfence.features.notify.alarms import NotifyAlarmCode
+from ringfence.features.notify.delivery import Delivery, send
 from ringfence.features.notify.notifications import Notification
+from ringfence.features.notify.outbox import Outbox
 from ringfence.features.notify.settings import (
-    AppriseSettings,
     ChannelSettings,
-    HookSettings,
     MailSettings,
     NotifySettings,
 )
@@ -44,437 +36,7 @@ from ringfence.lists.entries import MAX_TEXT
 from ringfence.lists.regions import files_of
 from ringfence.plurals import counted
 from ringfence.values.network import format_network, parse_network
-from ringfence.values.secret import Secret
-from ringfence.values.text import printable, rfc3339
-
-# -- sends one message by a child process, so that no server and no program can delay the daemon
-#
-# The child (``sender``) gets the message and the settings of the channel as JSON on its standard input, so
-# that no secret is in its arguments. It prints its result as JSON. It runs no program of a channel itself:
-# see :mod:`ringfence.features.notify.programs`. It is killed at the end, and has none of the daemon's
-# capabilities (``unprivileged``). No thread waits for the child: the event loop reads the result until the
-# child closes its socket.
-
-
-COMMAND = (sys.executable, "-P", "-m", "ringfence.features.notify.unprivileged")
-GRACE = 5.0
-"""Seconds that a child has in addition to the channel's timeout, to start and to report."""
-MAX_RESULT = 64 * 1024  # bytes of the child's result
-MAX_REASON = 300  # characters of the result's text, or bytes of an invalid result
-
-_KINDS: Mapping[type[ChannelSettings], str] = {
-    MailSettings: "mail",
-    AppriseSettings: "apprise",
-    HookSettings: "hook",
-}
-_REAP_EVERY = 0.05  # seconds
-_REAP_FOR = 5.0  # seconds
-_NO_CHANNEL = (
-    "the configuration has none in [notify]; fix: add a channel, such as [[notify.mail]] "
-    "(docs/notify.md), then: ringfence reload"
-)
-
-
-@frozen
-class Delivery:
-    """The result of one attempt to send: whether the channel accepted the message, and its answer."""
-
-    ok: bool
-    text: str
-
-
-async def send(
-    channel: ChannelSettings,
-    content: Mapping[str, object],
-    host: str,
-    databases: tuple[Path, ...] = (),
-    *,
-    command: tuple[str, ...] = COMMAND,
-) -> Delivery:
-    """Send the message about ``content`` by ``channel``, in a child process. Raise only if cancelled.
-
-    ``host`` is the name of this host. ``databases`` are the files from which locations are read.
-    ``command`` starts the child.
-    """
-    request = {
-        "channel": channel_as_json(channel),
-        "content": content,
-        "host": host,
-        "databases": [str(path) for path in databases],
-    }
-    try:
-        ours, theirs = socket.socketpair()
-    except OSError as error:
-        return Delivery(ok=False, text=f"no socket for the sender: {error.strerror}")
-    with ours, theirs:
-        ours.settimeout(0)
-        try:
-            process = subprocess.Popen(  # noqa: S603, ASYNC220 - starts the child fast (vfork), without waiting
-                command,
-                stdin=theirs.fileno(),
-                stdout=theirs.fileno(),
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        except OSError as error:
-            return Delivery(ok=False, text=f"{command[0]} cannot be run: {error.strerror}")
-        theirs.close()
-        try:
-            async with asyncio.timeout(channel.timeout + GRACE):
-                answer = await _exchange(ours, json.dumps(request).encode())
-        except TimeoutError:
-            return Delivery(ok=False, text=f"no result within {channel.timeout:.0f} s")
-        except OSError:
-            answer = b""
-        finally:
-            with suppress(PermissionError):
-                process.kill()
-            await _reap(process)
-    return _delivery(answer)
-
-
-def channel_as_json(channel: ChannelSettings) -> dict[str, object]:
-    """Return the settings of a channel for the child process, with the password in clear text."""
-    values = asdict(channel, recurse=False, value_serializer=_plain)
-    return {"kind": _KINDS[type(channel)], **values}
-
-
-def _plain(_: object, __: object, value: Any) -> object:  # noqa: ANN401 - whatever a key has
-    if isinstance(value, Secret):
-        return value.reveal()
-    if isinstance(value, tuple):
-        return [str(one) for one in value]
-    return value if value is None or isinstance(value, bool | int | float) else str(value)
-
-
-async def _exchange(connection: socket.socket, request: bytes) -> bytes:
-    """Send the request to the child, and return everything that it writes until it ends."""
-    loop = asyncio.get_running_loop()
-    with suppress(ConnectionError):  # a child that failed early may still have written the reason
-        await loop.sock_sendall(connection, request)
-        connection.shutdown(socket.SHUT_WR)
-    answer = bytearray()
-    while len(answer) <= MAX_RESULT and (part := await loop.sock_recv(connection, MAX_RESULT)):
-        answer += part
-    return bytes(answer)
-
-
-async def _reap(process: "subprocess.Popen[bytes]") -> None:
-    """Wait for the end of a killed process, for at most ``_REAP_FOR`` seconds.
-
-    If it ends later, Python collects its exit code when it starts another process.
-    """
-    for _ in range(round(_REAP_FOR / _REAP_EVERY)):
-        if process.poll() is not None:
-            return
-        await asyncio.sleep(_REAP_EVERY)
-
-
-def _delivery(answer: bytes) -> Delivery:
-    try:
-        found = json.loads(answer)
-        return Delivery(ok=found["ok"] is True, text=printable(str(found["text"])[:MAX_REASON]))
-    except (ValueError, LookupError, TypeError):
-        return Delivery(ok=False, text=f"the sender failed: {printable(repr(answer[:MAX_REASON]))}")
-
-
-# -- the outbox of one channel: the events of the next message, and the message that is being sent
-#
-# A *digest* collects the events of the next message. Its size is bounded: it counts all events, but keeps
-# only the first ``KEPT`` of each topic. The message is due when one of its events has waited long enough: a
-# ban for the channel's setting ``digest`` (seconds), and any other event for at most ``PROMPT`` seconds. In
-# the channel's quiet hours the digest waits, unless it has a critical event.
-#
-# One message is sent at a time, with at least ``digest`` seconds between two digests. If sending fails, it
-# is tried again, with growing pauses. After ``TRIES`` failures the message is dropped and counted.
-# Meanwhile the next digest collects events.
-#
-# A weekly report is a message of its own, and no filter of the channel applies to it. If sending it fails,
-# other messages are sent before the next try. Perhaps the server refuses only the report, because of its
-# size.
-#
-# ``Digest``, ``Tries`` and ``Outbox`` read no clock: the argument ``now`` is in monotonic seconds.
-
-
-KEPT = 50  # events of each topic that a digest keeps; it only counts the others
-PROMPT = 5.0  # the longest wait (seconds) of an event other than a ban
-TRIES = 8
-FIRST_PAUSE = 10.0  # seconds after the first failure to send a message
-LONGEST_PAUSE = 600.0  # seconds: each pause is twice the one before, up to this
-FAILING_AFTER = 2
-"""The number of failures in a row after which the channel has an alarm."""
-
-OWN_ALARMS = frozenset({str(NotifyAlarmCode.NOTIFY_FAILING), str(NotifyAlarmCode.NOTIFY_DROPPED)})
-
-
-class Digest:
-    """Events for one message: all are counted, and the first of each topic are kept."""
-
-    def __init__(self) -> None:
-        self.total = 0
-        self.severity = Severity.INFO
-        self._counts: Counter[tuple[Topic, str]] = Counter()
-        self._kept: dict[Topic, list[Notification]] = {}
-        self._first = inf
-        self._last = -inf
-
-    def add(self, notification: Notification) -> None:
-        """Count an event, and keep it if there is room."""
-        self.total += 1
-        self._counts[notification.topic, notification.name] += 1
-        kept = self._kept.setdefault(notification.topic, [])
-        if len(kept) < KEPT:
-            kept.append(notification)
-        if notification.severity.rank > self.severity.rank:
-            self.severity = notification.severity
-        self._first = min(self._first, notification.time)
-        self._last = max(self._last, notification.time)
-
-    def as_json(self) -> dict[str, object]:
-        """Return the counts by topic and name, and the kept events."""
-        counts: dict[str, dict[str, int]] = {}
-        for (topic, name), number in self._counts.most_common():
-            counts.setdefault(str(topic), {})[name] = number
-        events = [one.as_json() for topic in Topic for one in self._kept.get(topic, ())]
-        return {
-            "severity": str(self.severity),
-            "first": rfc3339(self._first),
-            "last": rfc3339(self._last),
-            "total": self.total,
-            "counts": counts,
-            "events": events,
-        }
-
-
-@frozen
-class Waiting:
-    """A message that is being sent or tried again: its content, and how many events it has (``total``).
-
-    ``ended`` is called when a report is delivered or dropped; None for other messages. If ``is_cancelled``,
-    the report is not tried again.
-    """
-
-    content: Mapping[str, object]
-    total: int
-    ended: Callable[[], None] | None = None
-    is_cancelled: bool = False
-
-    @property
-    def is_report(self) -> bool:
-        """Whether the message is a report of a week."""
-        return self.ended is not None
-
-
-@define
-class Tries:
-    """The failed attempts to send a message: their number, and the last error.
-
-    ``next_at`` is the time of the next attempt (monotonic seconds).
-    """
-
-    failures: int = 0
-    error: str = ""
-    next_at: float = -inf
-    _backoff: Backoff = Factory(lambda: Backoff(FIRST_PAUSE, LONGEST_PAUSE))
-
-    def failed_with(self, error: str, now: float) -> None:
-        """Record a failure."""
-        self.failures += 1
-        self.error, self.next_at = error, now + self._backoff.next()
-
-    def hurry(self) -> None:
-        """Make the next attempt due now, and let the next pause be the shortest one again."""
-        self.next_at = -inf
-        self._backoff.reset()
-
-
-class Outbox:
-    """The events and messages of one channel."""
-
-    def __init__(self, settings: ChannelSettings) -> None:
-        self.settings = settings
-        self.sent = self.failed = 0
-        self.dropped_messages = self.dropped_events = 0
-        """The numbers of messages, and of their events, that were dropped since the last delivery."""
-        self._digest = Digest()
-        self._due = inf
-        self._next_message = -inf
-        self._message: Waiting | None = None
-        self._report: Waiting | None = None
-        self._is_sending = False
-        self._tries, self._report_tries = Tries(), Tries()
-
-    def configure(self, settings: ChannelSettings, now: float) -> None:
-        """Apply changed settings.
-
-        Events that wait are kept. They wait for at most the new ``digest`` seconds from now. A message that
-        failed is tried again at once.
-        """
-        if settings == self.settings:
-            return
-        self.settings = settings
-        if self._digest.total:
-            self._due = min(self._due, now + settings.digest)
-        self._next_message = min(self._next_message, now + settings.digest)
-        self._tries.hurry()
-        self._report_tries.hurry()
-
-    def add(self, notification: Notification, now: float) -> None:
-        """Add an event to the next message, if the channel's settings ask for it."""
-        if not self._wants(notification):
-            return
-        self._digest.add(notification)
-        wait = self.settings.digest if notification.topic is Topic.BAN else min(PROMPT, self.settings.digest)
-        self._due = min(self._due, now + wait)
-
-    def _wants(self, notification: Notification) -> bool:
-        mine = self.settings
-        if notification.topic not in mine.events or notification.severity.rank < mine.severity.rank:
-            return False
-        if notification.topic is Topic.BAN and mine.rules:
-            return notification.name in mine.rules
-        # Do not report the failure of this channel through this channel: the message would fail, too.
-        return notification.name not in OWN_ALARMS or notification.subject != mine.name
-
-    @property
-    def waiting(self) -> int:
-        """The number of events that are not delivered yet. A report counts as one event."""
-        messages = (self._message, self._report)
-        return self._digest.total + sum(message.total for message in messages if message is not None)
-
-    @property
-    def has_report(self) -> bool:
-        """Whether a weekly report waits or is being sent."""
-        return self._report is not None or (self._message is not None and self._message.is_report)
-
-    def add_report(self, content: Mapping[str, object], ended: Callable[[], None]) -> None:
-        """Add a weekly report; ``ended`` is called when it is delivered or dropped."""
-        self._report = Waiting(content, 1, ended)
-
-    def cancel_report(self) -> None:
-        """Remove a report that waits; one that is being sent is not tried again."""
-        self._report, self._report_tries = None, Tries()
-        if self._message is not None and self._message.is_report:
-            self._message = evolve(self._message, is_cancelled=True)
-
-    def take(self, now: float, minute: int, *, last: bool = False) -> Mapping[str, object] | None:
-        """Return the content of the message to send now; None if none is due, or one is being sent.
-
-        After the attempt the caller must call :meth:`succeeded`, :meth:`failed_with` or :meth:`interrupted`.
-        ``minute`` is the local time in minutes since midnight, for the quiet hours. With ``last``, everything
-        that waits is due now.
-        """
-        if self._is_sending:
-            return None
-        if self._message is None:
-            self._message = self._next(now, minute, last=last)
-        elif now < self._tries.next_at and not last:
-            return None
-        self._is_sending = self._message is not None
-        return self._message.content if self._message is not None else None
-
-    def _next(self, now: float, minute: int, *, last: bool) -> Waiting | None:
-        """Return the next digest or report if one is due, else None.
-
-        A report that failed is due after its pause. Until then it delays no other message.
-        """
-        if self._digest.total and (last or self._is_due(now, minute)):
-            self._next_message = now + self.settings.digest
-            return self._close_digest()
-        report = self._report
-        if report is None or (now < self._report_tries.next_at and not last):
-            return None
-        self._report = None
-        return evolve(report, content={**report.content, "dropped": self._lost()})
-
-    def _is_due(self, now: float, minute: int) -> bool:
-        if now < max(self._due, self._next_message):
-            return False
-        quiet = self.settings.quiet
-        return quiet is None or not quiet.has(minute) or self._digest.severity is Severity.CRITICAL
-
-    def _close_digest(self) -> Waiting:
-        waiting = Waiting({**self._digest.as_json(), "dropped": self._lost()}, self._digest.total)
-        self._digest, self._due = Digest(), inf
-        return waiting
-
-    def _lost(self) -> dict[str, int]:
-        return {"messages": self.dropped_messages, "events": self.dropped_events}
-
-    def succeeded(self) -> None:
-        """Record that the message was delivered."""
-        self.sent += 1
-        if self._message is not None and self._message.ended is not None:
-            self._message.ended()
-            self._report_tries = Tries()
-        else:
-            self._tries = Tries()
-        self._message, self._is_sending = None, False
-        self.dropped_messages = self.dropped_events = 0
-
-    def interrupted(self) -> None:
-        """Record that an attempt to send was cancelled; the message is sent again."""
-        self._is_sending = False
-
-    def failed_with(self, error: str, now: float) -> int:
-        """Record that an attempt to send failed because of ``error``.
-
-        After ``TRIES`` failures, drop the message and return its number of events. Otherwise return 0.
-        """
-        self.failed += 1
-        self._is_sending = False
-        message = self._message
-        if message is None:
-            return 0
-        tries = self._report_tries if message.is_report else self._tries
-        tries.failed_with(error, now)
-        if message.is_report:
-            self._message = None
-        if message.is_cancelled:
-            return 0
-        if tries.failures % TRIES:
-            self._report = message if message.is_report else self._report
-            return 0
-        if message.ended is not None:
-            message.ended()
-            self._report_tries = Tries()
-        self._message = None
-        self.dropped_messages += 1
-        self.dropped_events += message.total
-        return message.total
-
-    @property
-    def error(self) -> str:
-        """The last error in sending a message that is still not delivered; "" if there is none."""
-        return self._tries.error or self._report_tries.error
-
-    @property
-    def alarms(self) -> list[Alarm]:
-        """The present alarms about this channel."""
-        name = str(self.settings.name)
-        found = []
-        if max(self._tries.failures, self._report_tries.failures) >= FAILING_AFTER:
-            text = f"{self.settings.name} does not deliver messages: {printable(self.error)}"
-            found.append(Alarm(NotifyAlarmCode.NOTIFY_FAILING, name, text))
-        if self.dropped_messages:
-            one = self.dropped_messages == 1
-            messages = counted(self.dropped_messages, "message")
-            events = counted(self.dropped_events, "event")
-            text = f"{messages} with {events} {'was' if one else 'were'} dropped"
-            found.append(Alarm(NotifyAlarmCode.NOTIFY_DROPPED, name, text))
-        return found
-
-    def as_json(self) -> dict[str, object]:
-        """Return the channel's state, for ``status``."""
-        return {
-            "channel": str(self.settings.name),
-            "sent": self.sent,
-            "failed": self.failed,
-            "waiting": self.waiting,
-            "dropped": self.dropped_events,
-            "error": printable(self.error),
-        }
-
+from ringfence.values.text import rfc3339
 
 LOOK_EVERY = 1.0
 STOP_PATIENCE = 5.0
@@ -491,6 +53,10 @@ Send = Callable[
     Coroutine[None, None, Delivery],
 ]
 
+_NO_CHANNEL = (
+    "the configuration has none in [notify]; fix: add a channel, such as [[notify.mail]] "
+    "(docs/notify.md), then: ringfence reload"
+)
 
 REQUESTS = {"notify_test": only({"channel": nullable(text(MAX_TEXT))}, records=False)}
 _LIST_CHANGES = frozenset({"allow_add", "allow_remove", "deny_add", "deny_remove"})
@@ -511,7 +77,7 @@ class Notifier(Feature):
         self.configure(settings)
 
     def handlers(self) -> Mapping[str, Handler]:
-        """Return the handler of each request."""
+        """Return the handlers of the feature's requests on the control socket, by the request's name."""
         return {"notify_test": lambda request: self.test(request.get("channel"))}
 
     def jobs(self) -> list[Coroutine[None, None, None]]:
@@ -519,7 +85,7 @@ class Notifier(Feature):
         return [self._work()]
 
     async def _work(self) -> None:
-        """Record that the daemon has started, and send messages."""
+        """Record that the daemon has started, and send messages that are due until cancelled."""
         self._job = asyncio.current_task()
         self.on_start(self._firewall)
         await self.run()
@@ -575,11 +141,11 @@ class Notifier(Feature):
                 self.on_unban(names, "; ".join([*result["problems"], *result["notes"]]))
 
     def on_unban(self, networks: Sequence[str], result: str) -> None:
-        """Record an unban by a command; ``result`` is its result as text."""
+        """Add a notification of an unban by a command to each channel; ``result`` is the result as text."""
         self._add(notifications.of_unban(_first(networks), result, self._clock.wall()))
 
     def on_start(self, firewall: str) -> None:
-        """Record that the daemon has started; ``firewall`` is the name of its backend."""
+        """Add a notification of the daemon's start to each channel; ``firewall`` is the backend's name."""
         self._add(Notification(Topic.START, Severity.INFO, self._clock.wall(), text=f"firewall: {firewall}"))
 
     def _add(self, notification: Notification) -> None:
@@ -713,16 +279,16 @@ class Notifier(Feature):
     # -- state
 
     def alarms(self) -> list[Alarm]:
-        """Return the present alarms about the channels."""
+        """Return the present alarms about channels that cannot send messages."""
         return [alarm for outbox in self._outboxes for alarm in outbox.alarms]
 
     def section(self) -> Section:
-        """Return the state of each channel."""
+        """Return the state of each channel, for the status."""
         return Section(more={"notify": [outbox.as_json() for outbox in self._outboxes]})
 
 
 def _first(names: Sequence[str]) -> list[str]:
-    """Return the first names, and the number of the others."""
+    """Return the first ``MAX_NAMED`` names, and a last text with the number of the others, if any."""
     more = [f"and {len(names) - MAX_NAMED} more"] if len(names) > MAX_NAMED else []
     return [*names[:MAX_NAMED], *more]
 
@@ -743,6 +309,6 @@ _TEST = "somebody ran: ringfence notify test"
 
 
 def build(given: Given) -> Notifier:
-    """Return the notifier, with or without channels."""
+    """Return the feature that notifies administrators; it does nothing without channels."""
     firewall = given.side.kernel.backend.name
     return Notifier(given.reloader.settings, given.side.common.clock, firewall=firewall)

@@ -49,7 +49,7 @@ def page_of(content: Mapping[str, Any]) -> str:
 
 
 def _without_links(value: Any) -> Any:  # noqa: ANN401 - any part of a JSON document
-    """Return a part of the report in which no text from outside is a link; the code of an alarm is ours."""
+    """Return a part of a report, changed so that no text from outside is a link; alarm codes stay."""
     if isinstance(value, Mapping):
         return {key: one if key == "code" else _without_links(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
@@ -58,7 +58,7 @@ def _without_links(value: Any) -> Any:  # noqa: ANN401 - any part of a JSON docu
 
 
 _UNKNOWN = "localhost"
-"""A name that keeps smtplib from looking up this host's own; :func:`name_in_greeting` replaces it."""
+"""A host name for smtplib, so that it does not look up this host's; :func:`name_in_greeting` replaces it."""
 
 GOODBYE = 2.0
 """Seconds that the server has to answer QUIT, after it has accepted the message."""

@@ -13,7 +13,7 @@ from ringfence.values.text import rfc3339, shown
 
 MAX_NAME = 64
 MAX_TEXT = 500
-"""Text from outside is cut: an account name after ``MAX_NAME`` characters, any other after ``MAX_TEXT``."""
+"""The maximum number of characters of a text from outside, except an account name (``MAX_NAME``)."""
 
 _ACCOUNTS = 5
 
@@ -85,7 +85,7 @@ def of_alarm(event: AlarmEvent) -> Notification:
 
 
 def severity_of(code: AnyAlarmCode) -> Severity:
-    """Return how urgent an alarm is."""
+    """Return how urgent an alarm with this code is."""
     if Mark.CRITICAL in code.marks:
         return Severity.CRITICAL
     return Severity.INFO if Mark.INFO in code.marks else Severity.WARNING

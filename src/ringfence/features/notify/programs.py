@@ -68,7 +68,7 @@ def _answer(connection: socket.socket) -> bytes:
 
 
 def _check(program: str, answer: bytes) -> None:
-    """Raise ValueError unless the service's answer is that the program ended with 0."""
+    """Raise ValueError unless the service's ``answer`` reports that ``program`` ended with exit code 0."""
     try:
         result = json.loads(answer) if len(answer) <= MAX_RESULT else None
     except (ValueError, RecursionError):
@@ -162,9 +162,9 @@ def variables(content: Mapping[str, Any], host: str, title: str) -> dict[str, st
 
 
 def _encoded(text: str) -> str:
-    """Percent-encode a text.
+    """Percent-encode a text, and return it.
 
-    A ``-`` at its begin is encoded, too: otherwise a program would read the text as an option.
+    A ``-`` at its start is encoded, too: otherwise a program would read the text as an option.
     """
     encoded = quote(text, safe=_SAFE)
     return f"%2D{encoded[1:]}" if encoded.startswith("-") else encoded

@@ -30,11 +30,11 @@ LONGEST = 600.0
 _CHUNK = 64 * 1024
 _LOOK_EVERY = 50  # milliseconds: how often to look whether the process has ended
 _OWN_VARIABLES = ("PYTHON", "LISTEN_", "RINGFENCE_", "NOTIFY_")
-"""Variables that concern this process, by the begin of their names. The program does not get them."""
+"""The beginnings of the names of environment variables that a channel's program does not get."""
 
 
 class RunnerError(Exception):
-    """The program cannot be run, or it did not end by itself."""
+    """The program of a channel cannot be run, or it had to be killed."""
 
 
 def main() -> None:
@@ -109,7 +109,7 @@ def _environment() -> dict[str, str]:
 
 @contextmanager
 def _file(text: str) -> Iterator[int]:
-    """Yield a file in memory. A pipe would block if the program does not read a long text."""
+    """Yield the descriptor of a file in memory with ``text``; a pipe could block if the text is long."""
     with os.fdopen(os.memfd_create("ringfence"), "w+b") as file:
         file.write(text.encode("utf-8", "surrogateescape"))
         file.flush()

@@ -1,6 +1,6 @@
 """The child process that sends one message: ``python -m ringfence.features.notify.sender``.
 
-It reads a request of :mod:`ringfence.features.notify.guard` from standard input and prints its result.
+It reads a request of :mod:`ringfence.features.notify.delivery` from standard input and prints its result.
 """
 
 import json
@@ -34,7 +34,7 @@ The text may contain what servers and programs answered.
 
 
 def main() -> None:
-    """Read a request from standard input, send its message, and print the result."""
+    """Read the daemon's request from standard input, send the message in it, and print the result."""
     _become_ordinary()
     request = json.loads(sys.stdin.buffer.read())
     channel, content = request["channel"], request["content"]

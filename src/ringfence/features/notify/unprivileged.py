@@ -13,7 +13,7 @@ _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 
 
 def main() -> None:
-    """Drop the ambient capabilities and become the sender."""
+    """Drop the ambient capabilities, and execute the program that sends a message instead of this one."""
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0):
         sys.exit(f"the capabilities cannot be dropped: {os.strerror(ctypes.get_errno())}")
     os.execv(sys.executable, [sys.executable, "-P", "-m", "ringfence.features.notify.sender"])  # noqa: S606 - no shell

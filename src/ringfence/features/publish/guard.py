@@ -36,16 +36,16 @@ from ringfence.values.network import BITS, VERSIONS, Network, NetworkSet, format
 from ringfence.values.secret import Secret
 
 FRESH = 10.0
-"""Seconds for which a list is served again."""
+"""Seconds for which the same list is served again before a new one is made."""
 
 SLICE = 0.004
-"""Seconds after which other work of the daemon may run."""
+"""Seconds of work on a list after which other work of the daemon may run."""
 
 PATHS: Mapping[bytes, tuple[int, ...]] = {b"/bans": (4, 6), b"/bans/ipv4": (4,), b"/bans/ipv6": (6,)}
 """The paths of the lists, with the IP versions that each contains."""
 
 NOBODY = "# nobody is banned\n"
-"""A list without a network. pfSense takes an empty answer for a failure, and keeps its last list for ever."""
+"""The text of a list without a network: for an empty answer, pfSense would keep its old list for ever."""
 
 _MOST_MADE = 3  # how often a request makes the list, because an address becomes a friend meanwhile
 _LATER = f"Retry-After: {FRESH:.0f}\r\n"
@@ -53,21 +53,21 @@ _LATER = f"Retry-After: {FRESH:.0f}\r\n"
 
 @frozen
 class PublishedList:
-    """One list as text, with its entity tag (RFC 9110 section 8.8.3)."""
+    """A list of banned networks as text, one in a line, with its entity tag (RFC 9110 section 8.8.3)."""
 
     text: bytes
     tag: bytes
 
     @classmethod
     def of(cls, text: str) -> "PublishedList":
-        """Return the list with this text."""
+        """Return the list with this text and its entity tag, a hash of the text."""
         data = text.encode()
         return cls(data, f'"{sha256(data).hexdigest()[:32]}"'.encode())
 
 
 @define
 class PublishCounts:
-    """``published`` and ``left_out``: the latest list's networks, and those for which it had no room.
+    """The numbers of networks on the latest list for routers, and of those for which it had no room.
 
     ``refused`` counts the requests without the right token since the start.
     """
@@ -78,7 +78,7 @@ class PublishCounts:
 
 
 class Publisher(Feature):
-    """Makes the lists, and answers the requests of routers that have the token."""
+    """Makes the lists of banned networks, and serves them by HTTP to routers that have the token."""
 
     def __init__(self, side: FirewallSide, token: Secret, most: int) -> None:
         self.counts = PublishCounts()
@@ -92,11 +92,11 @@ class Publisher(Feature):
         self._lists: dict[tuple[int, ...], PublishedList] = {}
 
     def pages(self) -> dict[bytes, Page]:
-        """Return the page of each path."""
+        """Return the HTTP page of each list, by its path."""
         return {path: self._page(versions) for path, versions in PATHS.items()}
 
     def section(self) -> Section:
-        """Return the numbers of the list and of its requests."""
+        """Return the numbers for the status: networks on the latest list, left out ones, refused requests."""
         text = "Networks on the latest list for routers."
         listed = Number("published_networks", text, self.counts.published)
         text = "Networks for which the latest list for routers had no room."
@@ -127,13 +127,13 @@ class Publisher(Feature):
         return answer
 
     def _is_authorized(self, head: bytes) -> bool:
-        """Whether a request has the token. The comparison takes as long for every other token."""
+        """Whether the request with this ``head`` has the right token. Each comparison takes the same time."""
         given = values_of(head, b"authorization")
         token = _token_of(given[0]) if len(given) == 1 else b""
         return hmac.compare_digest(sha256(token).digest(), sha256(self._token).digest())
 
     async def _list(self, versions: tuple[int, ...]) -> PublishedList | None:
-        """Return a list that is at most ``FRESH`` seconds old. Requests at the same time share one list.
+        """Return the list of ``versions`` (of IP), at most ``FRESH`` seconds old; make it if necessary.
 
         If an address has become a friend or exempt, the list is made again at once. If this happens again and
         again while it is made, return None for the next ``FRESH`` seconds.
@@ -176,7 +176,7 @@ class Publisher(Feature):
         self.counts.published = sum(text.count("\n") for text in texts.values())
 
     async def _select(self, pause: "_Pauses") -> dict[int, set[tuple[int, int]]]:
-        """Return the first address and the prefix length of each network for the list, by IP version."""
+        """Select the networks of the list: return first address and prefix length of each, by IP version."""
         ledger = self._side.detector.bans
         found: dict[int, set[tuple[int, int]]] = {version: set() for version in VERSIONS}
         left_out = 0
@@ -202,9 +202,9 @@ class Publisher(Feature):
 
 
 class _Pauses:
-    """Lets other work of the daemon run after each slice of time.
+    """Lets other work of the daemon run after each slice (``SLICE`` seconds) of long work.
 
-    ``now`` is the wall clock at the begin of the slice.
+    ``now`` is the wall-clock time at the start of the present slice.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -213,25 +213,25 @@ class _Pauses:
         self.now = clock.wall()
 
     def is_due(self) -> bool:
-        """Whether this slice of time is over."""
+        """Whether the present slice of ``SLICE`` seconds is over."""
         return self._clock.mono() >= self._ends
 
     async def take(self) -> None:
-        """Run other work, and start the next slice."""
+        """Let the event loop run other work once, and start the next slice."""
         await asyncio.sleep(0)
         self._ends = self._clock.mono() + SLICE
         self.now = self._clock.wall()
 
 
 def is_proven(key: int, record: Record) -> bool:
-    """Whether a ban is an administrator's, or a full one of a rule: a full ban rests on proven attempts."""
+    """Whether a ban is an administrator's, or a rule's wide ban on attempts whose address is verified."""
     if record.origin is Origin.ADMIN:
         return True
     return record.origin is Origin.RULE and scope_of(key) in WHOLE_SCOPES and record.counts.proven > 0
 
 
 def outermost(version: int, networks: Iterable[tuple[int, int]]) -> Iterator[Network]:
-    """Yield the networks that are inside no other one, in ascending order.
+    """Yield those networks of ``networks`` that no other one of them contains, in ascending order.
 
     ``networks`` have the first address and the prefix length of each. ``version`` is their IP version.
     """
@@ -244,10 +244,10 @@ def outermost(version: int, networks: Iterable[tuple[int, int]]) -> Iterator[Net
 
 
 def _token_of(value: bytes) -> bytes:
-    """Return the token in an Authorization header; b"" if it has none.
+    """Return the token in the value of an Authorization header; b"" if it has none.
 
-    It is that of ``Bearer`` (RFC 6750), or the password of ``Basic`` (RFC 7617) with any user name: pfSense
-    can only put them into the URL.
+    The token follows ``Bearer`` (RFC 6750), or is the password of ``Basic`` (RFC 7617) with any user name:
+    pfSense can only put a user name and a password into the URL.
     """
     scheme, _, credentials = value.partition(b" ")
     match scheme.lower():
@@ -262,13 +262,13 @@ def _token_of(value: bytes) -> bytes:
 
 
 def _is_known(head: bytes, tag: bytes) -> bool:
-    """Whether the client has the list with this entity tag already (RFC 9110 section 13.1.2)."""
+    """Whether a request's ``head`` shows that the client has the list with this tag (RFC 9110, 13.1.2)."""
     known = [one.strip() for value in values_of(head, b"if-none-match") for one in value.split(b",")]
     return any(one.removeprefix(b"W/") == tag or one == b"*" for one in known)
 
 
 def build(given: Given) -> Publisher | None:
-    """Return the publisher; None without a token."""
+    """Return the publisher of the lists for routers; None if the configuration has no token for them."""
     publish = given.reloader.settings.of(PublishSettings)
     if publish.token is None:
         return None

@@ -11,7 +11,7 @@ from ringfence.config.converters import HOOKS, read_secret, whole_number
 from ringfence.values.secret import Secret
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~-]{16,128}")
-"""The characters that a URL may contain as they are (RFC 3986 section 2.3)."""
+"""The form of a token: characters that a URL may contain as they are (RFC 3986 section 2.3)."""
 
 MAX_PUBLISHED = 50_000
 """The highest number of networks of an IP version in the list for routers: a page of 0.8 MB."""
@@ -34,7 +34,7 @@ class PublishSettings:
 
     @property
     def wanted(self) -> bool:
-        """Whether the configuration asks for the list."""
+        """Whether the configuration asks for the list: it has a token, or a file with one."""
         return self.token is not None or self.token_file is not None
 
     @property

@@ -4,7 +4,7 @@ from ringfence.alarm_codes import AnyAlarmCode
 
 
 class RationAlarmCode(AnyAlarmCode):
-    """The codes of the alarms that the rations raise."""
+    """The codes of the alarms about the kernel's limits on refusals and requests of one stranger."""
 
     RATION_FULL = (
         "ration.full",

@@ -13,7 +13,7 @@ _NUMBERS = {
     "asked": "Packets from strangers over the ration of questions: dropped, or passed if it only observes.",
     "asked_full": "Packets from strangers for which the ration of questions had no room: they passed.",
 }
-"""The counters that are shown, with what they count."""
+"""The counters of the rations that the status and the metrics show, with descriptions."""
 
 _FULL = (
     "the ration has no room for more strangers: Asterisk refuses many thousand addresses a second, "
@@ -26,19 +26,19 @@ _ASKING_FULL = (
 
 
 class Rations(Feature):
-    """Shows what the rations of ``side`` drop."""
+    """Shows how many packets the rations drop: the limits on refusals and requests of one stranger."""
 
     def __init__(self, side: FirewallSide) -> None:
         self._side = side
         self._before = Counters()  # by the last reading
 
     def section(self) -> Section:
-        """Return the packets over each ration and without room, and whether one waits for the friends."""
+        """Return the rations' packet counters, and whether one waits until the friends are known."""
         waits = "asking" in self._side.kernel.rules.waiting
         return Section(packets_of(self._side, _NUMBERS), {"asking_waits": waits})
 
     def on_fact(self, fact: Fact) -> None:
-        """Activate an alarm for each ration without room for more packets since the last reading."""
+        """Activate an alarm for each ration that had no room for a stranger, if the fact is new counters."""
         if isinstance(fact, Counters):
             before, self._before, activate = self._before, fact, self._side.common.alarms.activate
             if fact.ration_full > before.ration_full:
@@ -48,5 +48,5 @@ class Rations(Feature):
 
 
 def build(given: Given) -> Rations:
-    """Return the rations' part of the daemon."""
+    """Return the part of the daemon that shows the limits on refusals and requests of strangers."""
     return Rations(given.side)

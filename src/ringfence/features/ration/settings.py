@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from attrs import evolve, frozen
 
 from ringfence.config.converters import Rate
-from ringfence.firewall.contract import GUESTS, AskingRation, FirewallPlan, LimitMode, Ration
+from ringfence.firewall.contract import FirewallPlan
+from ringfence.firewall.limits import GUESTS, AskingRation, LimitMode, Ration
 
 if TYPE_CHECKING:
     from ringfence.config.schema import Settings
@@ -19,8 +20,8 @@ class RationSettings:
     At once a stranger gets one refusal fewer than the rule ``guess`` counts attempts (4 with the default);
     after that ``rate`` a second. It may send as many datagrams at once as this rule counts attempts; after
     that ``asking_rate`` a second (``AskingRation``). ``asking`` is the mode of this second limit. ``guests``:
-    the PBX takes calls from strangers, so each has ``GUESTS`` times as much, and what no event explains does
-    not count by TLS.
+    the PBX takes calls from strangers, so each may send ``GUESTS`` times as much, and encrypted requests that
+    no event of Asterisk explains are no attempts.
     """
 
     mode: LimitMode = LimitMode.ENFORCE
@@ -36,24 +37,24 @@ _WSS = 8089
 
 
 def with_rules(plan: FirewallPlan, settings: "Settings") -> FirewallPlan:
-    """Return ``plan`` with both rations."""
+    """Return ``plan``, the wanted rules, with the limits on refusals and on requests of one stranger."""
     return evolve(plan, ration=_ration(settings), asking=_asking(settings))
 
 
 def with_sources(sources: "KnownSources", settings: "Settings") -> "KnownSources":
-    """Return ``sources`` with whether strangers may call."""
+    """Return ``sources``, facts for the detector, with whether the PBX takes calls from strangers."""
     return evolve(sources, guests=settings.firewall.of(RationSettings).guests)
 
 
 def _ration(settings: "Settings") -> Ration:
-    """Return the ration: off if the rule ``guess`` is off, because then guesses lead to no ban."""
+    """Return the limit on refusals to one stranger. It is off if the rule ``guess``, which bans, is off."""
     mine, guess = settings.firewall.of(RationSettings), settings.rules["guess"]
     mode = mine.mode if guess.enabled else LimitMode.OFF
     return Ration(mode, max(guess.attempts - 1, 1), mine.rate)
 
 
 def _asking(settings: "Settings") -> AskingRation:
-    """Return the ration of questions: off if the rule ``guess`` is off, as the ration is.
+    """Return the limit on requests of one stranger. It is off if the rule ``guess`` is off.
 
     It only observes if the phones of a PBX may be unknown: without AMI, and behind a proxy, where those of
     chan_sip and those by TLS never become friends.

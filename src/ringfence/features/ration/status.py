@@ -10,7 +10,7 @@ _OVER = "over the ration"
 
 
 def lines(report: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
-    """Yield the line of each ration, unless it is off."""
+    """Yield the status line of each limit on strangers' packets that is on, with True (all is well)."""
     refused, asked = counted(report["rationed"], "packet"), counted(report["asked"], "packet")
     yield from limit_lines(report, "ration", f"{refused} to strangers", _OVER)
     yield from limit_lines(report, "asking", f"{asked} from strangers", _OVER, waits=report["asking_waits"])

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ringfence.firewall.contract import AskingRation, LimitMode, Ration
+from ringfence.firewall.limits import AskingRation, LimitMode, Ration
 from ringfence.plurals import counted
 
 if TYPE_CHECKING:
@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 
 def facts(known: "NetworkFacts") -> dict[str, dict[str, Any] | None]:
-    """Return the rations that the network has; None for one that it lacks, or if no packet of it gets in."""
+    """Return mode, burst and rate (a second) of the limits on a stranger's refusals and requests, by name.
+
+    A limit is None if it is off, or if the network is not a stranger whose packets get in.
+    """
     plan = known.plan
     return {"ration": _json(plan.ration, known), "asking": _json(plan.asking, known)}
 
@@ -23,7 +26,7 @@ def _json(ration: Ration | AskingRation, known: "NetworkFacts") -> dict[str, Any
 
 
 def lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the label and the text of each ration."""
+    """Yield a label and a text for each limit (``ration``, ``asking``) that applies to the stranger."""
     for name, what in (("ration", "refusal"), ("asking", "datagram")):
         if ration := found[name]:
             passing = f"{counted(ration['burst'], what)} at once, then {ration['rate']} a second"

@@ -47,7 +47,7 @@ _UNREAD = {
     b"PK\x03\x04": "is an archive; fix: unpack it with unzip, and give the logs in it",
     b"7z\xbc\xaf\x27\x1c": "is an archive; fix: unpack it with 7z x, and give the logs in it",
 }
-"""The beginnings of files that are not read, each with what it is and what to do."""
+"""The first bytes of kinds of files that cannot be read, each with a text: what it is, and the fix."""
 _TAR, _TAR_AT = b"ustar", 257
 _IS_TAR = "is an archive; fix: unpack it with tar -xf, and give the logs in it"
 _AMI = (BANNER, b"Event: ", b"Response: ")
@@ -59,7 +59,7 @@ _NO_SOURCE = SourceId("", "")
 
 @frozen
 class File:
-    """One file. ``is_ami``: it is a recording of an AMI connection, not a log.
+    """A file to replay. ``is_ami``: it is a recording of an AMI connection, not a log.
 
     ``known``: the file is empty, or has a line or packet of Asterisk near its beginning. ``size`` is the
     number of bytes on disk, compressed or not. ``written`` is its modification time, and ``first`` the first
@@ -81,7 +81,7 @@ class _Unpacked(Protocol):
 
 
 class OpenFile:
-    """An open file. ``cut``: it is compressed, and its end turned out to be missing."""
+    """An open file to replay. ``cut``: it is compressed, and its end turned out to be missing."""
 
     def __init__(self, path: Path, raw: BinaryIO, unpacked: _Unpacked) -> None:
         self.cut = False
@@ -97,7 +97,7 @@ class OpenFile:
 
     @property
     def status(self) -> os.stat_result:
-        """The status of the file on disk."""
+        """The stat(2) values of the file on disk."""
         return os.fstat(self._raw.fileno())
 
     def read(self, size: int = BLOCK) -> bytes:
@@ -230,8 +230,8 @@ def _unreadable(path: Path, error: Exception) -> SourceError:
 FAR = 600.0
 """Seconds. A log has lines with their own time zone (security events) and lines without (notices).
 
-If the times of adjacent lines of different kinds always differ by more than this, the time zone given for the
-log is wrong.
+If the times of adjacent lines of different kinds always differ by more than ``FAR``, the time zone given for
+the log is wrong.
 """
 
 _ENOUGH = 10  # fewer pairs of adjacent lines of the two kinds say nothing about the time zone
@@ -245,7 +245,7 @@ _LONG_AGO, _LATER = 0.0, 1.0
 
 @frozen
 class ReplayInput:
-    """One source to replay: its files in order, and how to parse them.
+    """One log (with its rotated files) or recording to replay: its files in order, and how to parse them.
 
     ``timezone`` is the time zone of the dates in a log, None for this host's. ``customs`` are the
     administrator's own patterns of log lines.
@@ -264,7 +264,7 @@ class ReplayInput:
 
 @frozen
 class Batch:
-    """The next part of a source. All numbers concern this batch alone.
+    """A part of a replayed log or recording: its events, and the numbers of lines and bytes of this part.
 
     ``tampered``: messages that break Asterisk's grammar. ``read``: bytes read of the files as stored on disk.
     ``warnings`` are about the files, for the administrator.
@@ -278,7 +278,7 @@ class Batch:
 
 
 def read_batches(replay_input: ReplayInput) -> Iterator[Batch]:
-    """Yield the batches of a source, from its first file to its last.
+    """Yield the events of a log or recording in parts, from its first file to its last.
 
     Raise SourceError if a file cannot be read. A compressed file that is cut off only gives a warning.
     """
@@ -324,7 +324,7 @@ def _are_apart(events: Sequence[SecurityEvent]) -> bool | None:
 
 
 class _Log:
-    """The log files of one source."""
+    """Parses the files of one log to events, as one continuous log."""
 
     def __init__(self, replay_input: ReplayInput) -> None:
         self._reader = LogReader(
@@ -358,7 +358,7 @@ class _Recording:
 
     @property
     def perhaps_forged(self) -> bool:
-        """Whether AMI over HTTP may have written some of the events."""
+        """Whether a client of AMI over HTTP may have forged some of the recorded events."""
         return self._decoder.http.recorded_manager
 
     @property

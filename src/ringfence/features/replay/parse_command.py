@@ -80,7 +80,7 @@ def parse(
 
 
 class _Lines:
-    """Lines that were read and may still be shown, by line number.
+    """The lines of a log that were read and may still be shown, by line number.
 
     Of each line, only the first MAX_SHOWN bytes are kept.
     """
@@ -101,17 +101,17 @@ class _Lines:
         self._texts[self._number] = self._last
 
     def forget(self, number: int) -> None:
-        """Forget the lines before ``number``."""
+        """Forget the lines before the line ``number``."""
         while self._texts and next(iter(self._texts)) < number:
             del self._texts[next(iter(self._texts))]
 
     def text(self, number: int) -> str:
-        """Return the line ``number``; "" if it was forgotten."""
+        """Return the text of the line ``number``; "" if it was forgotten."""
         return self._texts.get(number, b"").decode("utf-8", "backslashreplace")
 
 
 class _Summary:
-    """Totals over all lines of a log."""
+    """The totals of a parsed log: events by kind, and other lines by the reason why they were skipped."""
 
     def __init__(self) -> None:
         self.by_pattern = 0

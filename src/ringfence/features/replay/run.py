@@ -36,13 +36,14 @@ from ringfence.values.network import Address, Network, NetworkSet, sender_of
 
 
 MAX_OUTCOMES = 12_288
-"""The maximum number of outcomes. Together with what the detector keeps of them, they take some 12 MB."""
+"""The maximum number of senders whose outcomes are kept. With the detector's data they take some 12 MB."""
 
 
 @define
 class AddressOutcome:
-    """The outcome of one subject. ``address`` is one of its addresses; ``single_address``: no other was seen.
+    """The outcome of a replay for one sender: an IPv4 address, or an IPv6 /64 with all its addresses.
 
+    ``address`` is one of its addresses; ``single_address``: no other was seen.
     ``attempts`` is the number of attempts. ``unconfirmed`` is the number of those that ban nothing, because
     their sender may be forged. ``bans`` has the start of each ban (seconds since the epoch). ``rule`` is the
     name of the rule that led to the first ban, and ``banned_at_attempt`` the number of attempts at its start.
@@ -62,14 +63,14 @@ class AddressOutcome:
 
     @property
     def name(self) -> str:
-        """The subject as shown to people: the address, or the /64 if several of its addresses were seen."""
+        """The sender as shown to people: the address, or the /64 if several of its addresses were seen."""
         return str(self.address if self.single_address else sender_of(self.address))
 
     def ban(self, decision: Decision, now: float) -> float:
         """Record a ban that begins at ``now`` (seconds since the epoch); return its length in seconds.
 
         The length grows with each repeat ban. But a claimed ban (its attempts do not prove the sender's
-        address) has the fixed length ``decision.seconds``. If the subject was banned before, a claimed ban is
+        address) has the fixed length ``decision.seconds``. If the sender was banned before, a claimed ban is
         not recorded, and only its length is returned.
         """
         if decision.seconds is not None and self.banned_at_attempt is not None:
@@ -88,9 +89,9 @@ class AddressOutcome:
 
 
 class Outcomes:
-    """The outcomes by subject. At most ``most`` are kept; ``evicted`` counts the discarded ones.
+    """The outcomes of a replay, by sender. At most ``most`` are kept; ``evicted`` counts discarded ones.
 
-    ``released`` is called with a banned subject whose outcome is discarded. The caller then ends the ban in
+    ``released`` is called with a banned sender whose outcome is discarded. The caller then ends the ban in
     the detector too.
     """
 
@@ -104,14 +105,14 @@ class Outcomes:
         self._subjects: dict[int, Network] = {}  # the subjects that were banned
 
     def __iter__(self) -> Iterator[AddressOutcome]:
-        """Yield the outcomes: banned subjects first, in the order of their bans."""
+        """Yield the outcomes: those of banned senders first, in the order of their bans."""
         yield from self._banned.values()
         yield from self._rows.values()
 
     def outcome_of(self, subject: Network, address: Address) -> AddressOutcome:
-        """Return the outcome of ``subject``; create it if there is none.
+        """Return the outcome of the sender ``subject`` (an address or an IPv6 /64); create it if necessary.
 
-        ``address`` is the address of the subject that was seen now.
+        ``address`` is the address of the sender that was seen now.
         """
         key = _key(subject, address)
         row = self._banned.get(key) or self._rows.get(key)
@@ -234,7 +235,7 @@ class Replay:
 
     @property
     def attempts(self) -> int:
-        """The number of attempts, from all sources."""
+        """The number of attempts in all replayed logs and recordings."""
         return self._detector.counts.attempts
 
     @property
@@ -243,7 +244,7 @@ class Replay:
         return self._detector.evicted
 
     def run(self) -> None:
-        """Judge all inputs."""
+        """Judge the events of all inputs in the order of their times, and record the outcomes."""
         self._judge(merge(*map(self._events, self._inputs), key=_time))
         self._tick(max(self.last + self._shift, self._now) + PATIENCE)
 
@@ -253,7 +254,7 @@ class Replay:
             yield from batch.events
 
     def _record_batch(self, batch: Batch) -> None:
-        """Add a batch to the totals, and add its events to the outcomes of their senders."""
+        """Add a part of an input to the totals, and count its events in the outcomes of their senders."""
         self.lines += batch.lines
         self.tampered += batch.tampered
         self.events += len(batch.events)
@@ -311,7 +312,7 @@ class Replay:
             self._carry_out(effect)
 
     def _carry_out(self, effect: Effect) -> None:
-        """Carry out an effect of the detector. Alarms are ignored, because they are about the present."""
+        """Record the detector's judgement, or the friend of a login. Ignore alarms about the present."""
         if isinstance(effect, Judgement):
             self._record(effect)
         elif isinstance(effect, Login):
@@ -327,7 +328,7 @@ class Replay:
             self._detector.bans.assume(banned.subject, banned.scope, time + self._shift + length)
 
     def _release(self, subject: Network) -> None:
-        """End the bans of a subject, so that later attempts can lead to a ban again."""
+        """End the bans of a sender in the detector, so that later attempts can lead to a ban again."""
         self._detector.bans.discard_assumed(subject)
         self._detector.record_unban(subject)
 

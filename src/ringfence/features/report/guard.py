@@ -17,10 +17,10 @@ from typing import Any
 
 import structlog
 
-from ringfence import control
+from ringfence import control_server
 from ringfence.alarms import AlarmRecord
 from ringfence.clock import Clock
-from ringfence.control import Encoded
+from ringfence.control_server import Encoded
 from ringfence.errors import ControlError, RingfenceError, StoreError
 from ringfence.guard.facts import past_bans
 from ringfence.guard.feature import Feature, Given, ReportSender
@@ -69,7 +69,7 @@ class WeeklySchedule:
         self._begun_again: float | None = None
 
     def is_due(self, now: float) -> bool:
-        """Whether a report is due at ``now``."""
+        """Whether the channel's weekly report is due at ``now`` (seconds since the epoch)."""
         if self.last <= now + WEEK:
             self._begun_again = None
         elif self._begun_again is None or self._begun_again > now + WEEK:
@@ -78,7 +78,7 @@ class WeeklySchedule:
         return next_report(since, self._zone) <= now
 
     def done(self, now: float) -> None:
-        """Record that a report was sent at ``now``, or was dropped after several failures."""
+        """Record that the channel's report was sent at ``now``, or was dropped after several failures."""
         self.last, self._begun_again = now, None
 
 
@@ -134,7 +134,7 @@ class ReportCollector:
     def __init__(
         self,
         side: FirewallSide,
-        handlers: Mapping[str, control.Handler],
+        handlers: Mapping[str, control_server.Handler],
         databases: Callable[[], Sequence[Path]],
     ) -> None:
         self._side = side
@@ -142,7 +142,7 @@ class ReportCollector:
         self._databases = databases
 
     async def collect(self) -> Document:
-        """Return the report; raise RingfenceError if its data cannot be read.
+        """Return the report of the last seven days; raise RingfenceError if its data cannot be read.
 
         Threads read the database and compute the report, so that it delays no ban.
         """
@@ -195,7 +195,7 @@ class ReportCollector:
 
 
 def _shortened(row: Document) -> Document:
-    """Return an alarm with shortened texts, because the name of an account in them may have 64 KB."""
+    """Return an alarm (JSON) with shortened texts, because the name of an account in them may have 64 KB."""
     return row | {key: shown(row[key], MOST_TEXT) for key in ("subject", "text")}
 
 
@@ -218,7 +218,7 @@ class WeeklyReports(Feature):
         self._log = structlog.get_logger()
 
     def jobs(self) -> list[Coroutine[None, None, None]]:
-        """Return the coroutine that makes reports."""
+        """Return the coroutine that makes the weekly reports."""
         return [self.run()]
 
     async def run(self) -> None:
@@ -253,7 +253,7 @@ class WeeklyReports(Feature):
             raise StoreError("the time of a report cannot be recorded, so no report is sent")
 
     async def _collected(self) -> Document | None:
-        """Return the report. If it cannot be made now, log the error and return None."""
+        """Return the report of the last seven days. If it cannot be made now, log why and return None."""
         try:
             await self._require_writes()
             return await self._collect()
@@ -285,7 +285,7 @@ class WeeklyReports(Feature):
 
 
 def build(given: Given) -> WeeklyReports | None:
-    """Return the maker of the weekly reports; None if no feature sends them."""
+    """Return the feature that makes the weekly reports; None if no feature sends reports."""
     sender = next((one for one in given.others if isinstance(one, ReportSender)), None)
     if sender is None:
         return None

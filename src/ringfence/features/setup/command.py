@@ -213,7 +213,7 @@ class SetupRun:
         echo("Then:", *(f"  {step}" for step in steps), "")
 
     def _joining(self, record: JournalRecord) -> Joining | None:
-        """Return how this host begins to share its bans; None if it already does, or need not."""
+        """Return the plan how this host begins to share its bans; None if it already does, or need not."""
         if self._wanted is None:
             return None
         joining = plan_joining(self._wanted, self._paths, record.registrations)
@@ -222,7 +222,10 @@ class SetupRun:
         return joining
 
     def _join(self, session: SetupSession, joining: Joining | None, group: int) -> None:
-        """Join the local API, or try the access that the configuration has. ``group`` is the service's."""
+        """Join CrowdSec's local API, or test the configured access if ``joining`` is None.
+
+        ``group`` is the group id of the service, which reads the credentials. Raise SetupError on failure.
+        """
         if joining is None:
             sharing = settings_from(self._paths.config).of(street.settings()["crowdsec"].TABLE).sharing
             if sharing is None:
@@ -280,7 +283,7 @@ class SetupRun:
 
 
 def _asked() -> Credentials:
-    """Ask for the credentials at the terminal."""
+    """Ask the administrator at the terminal for the password and the key of CrowdSec, and return them."""
     return Credentials(
         Secret(typer.prompt("The password that the first command printed", hide_input=True)),
         Secret(typer.prompt("The key that the second command printed", hide_input=True)),

@@ -41,7 +41,7 @@ _GROUPS = {"machine": "machines", "bouncer": "bouncers"}
 
 @frozen
 class Credentials:
-    """The password of a machine, and the key of a bouncer."""
+    """The password of a machine (sends bans), and the key of a bouncer (reads them), at CrowdSec's API."""
 
     password: Secret
     key: Secret
@@ -102,7 +102,7 @@ class Cscli:
         self._config = config
 
     def names(self, kind: str) -> frozenset[str]:
-        """Return the names of all machines, or of all bouncers; raise SetupError."""
+        """Return the names of all registrations of ``kind`` (machine, bouncer), or raise SetupError."""
         text = self._run(_GROUPS[kind], "list", "--output", "json")
         try:
             return frozenset(str(row[_LISTED_AS[kind]]) for row in json.loads(text) or [])
@@ -110,7 +110,7 @@ class Cscli:
             raise SetupError(f"cscli {_GROUPS[kind]} list: its output cannot be read") from None
 
     def require_free(self, one: Registration) -> None:
-        """Raise SetupError if a registration of this name exists, because setup did not make it."""
+        """Raise SetupError if CrowdSec has a registration of this kind and name: setup did not make it."""
         if one.name in self.names(one.kind):
             raise SetupError(
                 f"CrowdSec has a {one.kind} {one.name} already; fix: choose another name with "
@@ -118,7 +118,7 @@ class Cscli:
             )
 
     def add(self, one: Registration) -> Secret:
-        """Make a registration, and return its password or key; raise SetupError."""
+        """Make a registration at CrowdSec; return its password or key. Raise SetupError if that fails."""
         if one.kind == "machine":
             lines = self._run("machines", "add", one.name, "--auto", "--file", "-").split("\n")
             found = next(filter(None, map(_MACHINE_PASSWORD.fullmatch, lines)), None)
@@ -130,7 +130,7 @@ class Cscli:
         return Secret(text)
 
     def remove(self, one: Registration) -> None:
-        """Remove a registration, if it exists; raise SetupError."""
+        """Remove a registration from CrowdSec, if it exists. Raise SetupError if that fails."""
         if one.name in self.names(one.kind):
             self._run(_GROUPS[one.kind], "delete", one.name)
 
@@ -173,22 +173,22 @@ def _require_of_root(path: Path) -> None:
 
 
 def registrations_of(machine: str) -> tuple[Registration, Registration]:
-    """Return the machine and the bouncer of a host."""
+    """Return a host's two registrations at CrowdSec, machine and bouncer, both with the name ``machine``."""
     return Registration("machine", machine), Registration("bouncer", machine)
 
 
 def removal(one: Registration) -> str:
-    """Return the command that removes a registration."""
+    """Return the ``cscli`` command that removes a registration."""
     return f"cscli {_GROUPS[one.kind]} delete {one.name}"
 
 
 def commands_of(machine: str) -> tuple[str, str]:
-    """Return the commands that register a host; they print the password and the key."""
+    """Return the two ``cscli`` commands that register the host ``machine``: they print password and key."""
     return f"cscli machines add {machine} --auto --file -", f"cscli bouncers add {machine}"
 
 
 def withdraw(registrations: tuple[Registration, ...], config: Path) -> Iterator[str]:
-    """Remove registrations of this host; yield a line for each one that stays."""
+    """Remove this host's registrations at CrowdSec; yield a line for each one that cannot be removed."""
     for one in reversed(registrations):
         why = "cscli is not installed any more"
         try:
@@ -203,9 +203,9 @@ def withdraw(registrations: tuple[Registration, ...], config: Path) -> Iterator[
 
 @frozen
 class Joining:
-    """How this host joins the API at ``url`` as ``machine``.
+    """How this host joins CrowdSec's local API at ``url`` under the name ``machine``.
 
-    ``source`` makes the credentials, or has them. It is None if the administrator must give them at the
+    ``source`` makes the credentials, or has them. It is None if the administrator must enter them at the
     terminal.
     """
 
@@ -226,7 +226,7 @@ class Joining:
 
     @property
     def by_hand(self) -> str:
-        """How the administrator registers this host where the API runs."""
+        """A text: how the administrator registers this host on the host where the API runs."""
         return (
             f"run {' and '.join(commands_of(self.machine))} where CrowdSec's local API runs, write the "
             "password and the key that they print into files, and name these: --crowdsec-password-file, "
@@ -234,12 +234,12 @@ class Joining:
         )
 
     def access(self, credentials: Credentials) -> Any:  # noqa: ANN401 - a value of the API's client
-        """Return the access to the API with these credentials."""
+        """Return the access (URL, name and credentials) by which the client uses CrowdSec's local API."""
         [api] = street.modules("api")
         return api.Access(self.url, self.machine, lambda: credentials.password, lambda: credentials.key)
 
     def credential_files(self, credentials: Credentials, group: int) -> Iterator[FileChange]:
-        """Yield the changes that write the credentials; ``group`` is that of the service."""
+        """Yield the file changes that write the credentials; ``group`` (an id) is that of the service."""
         for path, secret, what in (
             (self.paths.crowdsec_password, credentials.password, "the password of this host's machine"),
             (self.paths.crowdsec_key, credentials.key, "the key of this host's bouncer"),
@@ -248,7 +248,7 @@ class Joining:
             yield FileChange(path, file_state(path), after, f"{what} at CrowdSec", secret=True)
 
     def configuration(self) -> FileChange:
-        """Return the change that adds ``[crowdsec]`` to the configuration, as it is now."""
+        """Return the file change that adds ``[crowdsec]`` to the present configuration file."""
         path = self.paths.config
         now = file_state(path)
         if now is None:
@@ -265,7 +265,7 @@ class Joining:
 
 
 def plan_joining(wanted: Wanted, paths: HostPaths, registered: tuple[Registration, ...]) -> Joining | None:
-    """Return how this host joins; None if its configuration shares bans by this API already.
+    """Return how this host joins CrowdSec's local API; None if its configuration uses this API already.
 
     ``registered`` are the registrations that an earlier run made. Raise SetupError if the configuration names
     another API, or if the host's name is taken there.
@@ -302,7 +302,7 @@ def prove_access(access: Any) -> None:  # noqa: ANN401 - as above
 
 
 def _table(config: Path) -> dict[str, Any]:
-    """Return ``[crowdsec]`` of the configuration; {} without one."""
+    """Return the table ``[crowdsec]`` of the configuration file; {} if it has none."""
     state = file_state(config)
     text = "" if state is None else state.content.decode("utf-8", "surrogateescape")
     try:

@@ -383,7 +383,7 @@ def service_owner() -> Owner:
 
 
 def found_lines(found: Found) -> Iterator[str]:
-    """Yield the lines that describe what was found."""
+    """Yield lines that describe what setup found on this host."""
     asterisk, manager = found.asterisk, found.manager
     drivers = ", ".join(asterisk.drivers) or "no channel driver that ringfence knows"
     yield f"Asterisk  {printable(asterisk.version)}, process {asterisk.server.pid}, {drivers}"

@@ -74,7 +74,7 @@ class Registration:
 
 @frozen
 class JournalRecord:
-    """The content of the journal.
+    """The content of the journal: what setup changed on this host, and the state before.
 
     ``changes`` are in the order in which they were made. ``produced`` and ``units`` have the state before the
     first run of setup. ``complete``: the last run was not interrupted. ``registrations`` are those that setup
@@ -89,7 +89,7 @@ class JournalRecord:
 
 
 class Journal:
-    """The journal in one folder. Only one process at a time has it open."""
+    """The journal of setup's changes, in ``folder``. Only one process at a time has it open."""
 
     def __init__(self, folder: Path, record: JournalRecord) -> None:
         self._folder = folder
@@ -107,7 +107,7 @@ class Journal:
         return bool(made) and not self._record.complete
 
     def begin(self, produced: Sequence[Produced], units: Sequence[Unit]) -> None:
-        """Record that a run starts, and the state before it.
+        """Record that a run of setup starts, and the state before it.
 
         A state that an earlier run recorded stays, because it is the state before the first run.
         """
@@ -127,17 +127,18 @@ class Journal:
         self._write(evolve(self._record, changes=(*self._record.changes, change)))
 
     def add_registration(self, one: Registration) -> None:
-        """Record a registration that is about to be made."""
+        """Record a registration at CrowdSec that is about to be made."""
         self._write(evolve(self._record, registrations=(*self._record.registrations, one)))
 
     def complete(self) -> None:
-        """Record that the run has ended without an interruption."""
+        """Record that the run of setup has ended without an interruption."""
         self._write(evolve(self._record, complete=True))
 
     def keep(self, changes: int, registrations: int) -> None:
-        """Keep only the entries of the first changes and registrations. Earlier, complete runs made these.
+        """Keep only the first ``changes`` changes and ``registrations`` registrations of the journal.
 
-        Record that the last run is complete: the caller has undone the later ones.
+        Earlier, complete runs made these. The caller has undone the later ones, so the last run counts as
+        complete.
         """
         kept = self._record.changes[:changes], self._record.registrations[:registrations]
         last = len(self._record.changes)
@@ -298,7 +299,7 @@ The copy is made if others have changed the file after setup, so that the file i
 
 
 def restore_files(record: JournalRecord) -> Iterator[str]:
-    """Restore every file, then every folder; of both, the newest change first.
+    """Undo the changes in ``record``: restore every file, then every folder, the newest change first.
 
     Yield a line for each file that others have changed since, and for each file or folder that stays. After
     an interruption, call it again: files that are restored already are left alone.
@@ -381,9 +382,9 @@ def _lines(content: bytes) -> list[bytes]:
 
 
 def _remove_produced(produced: Produced) -> Iterator[str]:
-    """Remove the files that other programs wrote because of setup.
+    """Remove the files that other programs wrote because of setup; yield a line for what stays.
 
-    Remove their folder too if it did not exist before setup. If it is not empty, yield a line instead.
+    Remove their folder too if it did not exist before setup, and if it is empty now.
     """
     if not exists(produced.folder):
         return

@@ -139,7 +139,7 @@ def require_effect(
 
 
 def excess_of(manager: ManagerConf, permit: Sequence[Network]) -> Iterator[str]:
-    """Yield a text for each right of the existing user that ringfence does not need.
+    """Yield a text for each right of ringfence's existing manager user that ringfence does not need.
 
     ``permit`` are the networks besides loopback from which ringfence logs in.
     """

@@ -19,12 +19,12 @@ from ringfence.values.text import printable
 
 
 def other_guards(etc: Path) -> tuple[Any, ...]:
-    """Return each ``OtherGuard`` of the features; ``etc`` has the configurations of this host."""
+    """Return an ``OtherGuard`` for each program (fail2ban, say) that may guard Asterisk; ``etc`` is /etc."""
     return tuple(feature.OtherGuard(etc) for feature in street.modules("other_guard"))
 
 
 def give_back(others: Iterable[Any], changes: Sequence[Change]) -> Iterator[str]:
-    """Enable other guards again, if ``changes`` disabled them; yield a line for each problem.
+    """Enable other guards (fail2ban) again, if ``changes`` disabled them; yield a line for each problem.
 
     Call this before ringfence is stopped, so that one of both always guards Asterisk.
     """
@@ -36,7 +36,7 @@ def give_back(others: Iterable[Any], changes: Sequence[Change]) -> Iterator[str]
 
 
 def main() -> int:
-    """Enable what setup disabled on this host, and print each problem; return the exit code."""
+    """Enable the other guards that setup disabled on this host; print each problem. Return the exit code."""
     paths, problems = HostPaths(), list[str]()
     others = other_guards(paths.etc)
     try:

@@ -85,7 +85,7 @@ class Plan:
 
 
 def plan(found: Found, paths: HostPaths, written: Mapping[Path, FileState] | None = None) -> Plan:
-    """Return what setup will change; raise SetupError if the present state does not allow it.
+    """Return the changes that setup will make; raise SetupError if this host's state does not allow them.
 
     ``written`` has the state of each file as an earlier run of setup wrote it. If ringfence's configuration
     is still in that state, the administrator has not changed it, and setup may replace it.
@@ -101,7 +101,7 @@ def plan(found: Found, paths: HostPaths, written: Mapping[Path, FileState] | Non
 
 
 def log_path(found: Found, paths: HostPaths) -> LogPath | None:
-    """Return the path of the log; None if Asterisk cannot write to any folder that this host can read.
+    """Return the path of the log for ringfence; None if Asterisk cannot write to a folder readable here.
 
     If Asterisk has the same ``/var/log`` as this host, the log is in ringfence's own folder there. Otherwise
     (in a container) it is in Asterisk's log folder, if that folder is a volume.
@@ -143,7 +143,7 @@ class _Planner:
     notes: list[str] = field(factory=list)
 
     def own_files(self) -> None:
-        """Plan the files of ringfence: secret, configuration, log folder and its rotation."""
+        """Plan the changes of ringfence's own files: secret, configuration, log folder and its rotation."""
         group = self.found.owner.gid
         self._folder(self.paths.config.parent, FolderState(0o750, _ROOT, group), "ringfence's configuration")
         secret = self._secret()
@@ -238,7 +238,7 @@ class _Planner:
         self._main(path, self.found.logger, main, "Asterisk reads the log channel")
 
     def planned(self) -> dict[Path, bytes]:
-        """Return the content of each file after the changes."""
+        """Return the content that each changed file will have, by path."""
         return {
             change.path: change.after.content for change in self.changes if isinstance(change, FileChange)
         }

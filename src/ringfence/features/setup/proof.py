@@ -54,7 +54,7 @@ class SipListener:
 
     @property
     def challenges(self) -> bool:
-        """Whether Asterisk answers with a SIP challenge, so that the capture of challenges can report it."""
+        """True: Asterisk answers a login here with a SIP challenge, which the capture of challenges sees."""
         return True
 
 
@@ -70,7 +70,7 @@ class ManagerTarget:
 
     @property
     def challenges(self) -> bool:
-        """Whether Asterisk answers with a SIP challenge, so that the capture of challenges can report it."""
+        """False: Asterisk answers a login here without a SIP challenge, so the capture sees nothing."""
         return False
 
 
@@ -78,7 +78,7 @@ LoginTarget: TypeAlias = SipListener | ManagerTarget
 
 
 def targets_of(pid: int, ami_port: int) -> list[SipListener]:
-    """Return the targets at which the Asterisk with process id ``pid`` may answer SIP.
+    """Return the addresses and ports at which the Asterisk with the process id ``pid`` may answer SIP.
 
     UDP comes before TCP, and port 5060 before other ports. Return [] if the SIP ports are unknown.
     """
@@ -247,7 +247,7 @@ def wait_for_sources(path: Path, *, log: bool, wait: float = SETTLE) -> Report:
 def prove(
     path: Path, login: Callable[[], LoginTarget | None], *, contained: bool = False, wait: float = SEEN_WITHIN
 ) -> list[Finding]:
-    """Cause the failed login; return a finding for the test as a whole, and one for each source.
+    """Cause a failed login; return a finding for the test as a whole, and one for each source.
 
     ``login`` causes it, and returns the target that answered, or None. ``contained``: Asterisk is in another
     network namespace of this host. Then the wire (the capture of challenges that this host sends or forwards)

@@ -49,11 +49,11 @@ class Systemd:
         return self._marker.is_dir()
 
     def states(self) -> tuple[Unit, ...]:
-        """Return the present state of each unit; none without systemd."""
+        """Return the present state of each of ringfence's systemd units; () without systemd."""
         return tuple(self._state(name) for name in NAMES) if self.runs else ()
 
     def start(self, *, restart: bool) -> None:
-        """Enable both units and start them. Return when the daemon has reported that it is ready.
+        """Enable and start ringfence's two systemd units. Return when the daemon reports that it is ready.
 
         With ``restart``, a daemon that runs already is restarted. If the daemon does not start, raise
         SetupError with the last lines of its log.
@@ -70,7 +70,7 @@ class Systemd:
             raise SetupError(f"the service does not start: {why}; see: journalctl -u ringfence")
 
     def restore(self, units: Sequence[Unit]) -> None:
-        """Restore the states of units.
+        """Restore the states that ringfence's systemd units had before setup.
 
         Stop each unit that was not active before setup, and disable each one that was not enabled.
         """
@@ -84,7 +84,7 @@ class Systemd:
             self._run("reset-failed", unit.name)
 
     def restart(self) -> None:
-        """Restart the daemon, so that it reads a restored configuration."""
+        """Restart the daemon by systemd, so that it reads a restored configuration."""
         if self.runs:
             self._run("restart", SERVICE)
 
@@ -92,7 +92,7 @@ class Systemd:
         return Unit(name, not self._run("is-enabled", name), not self._run("is-active", name))
 
     def _run(self, verb: str, *names: str) -> str:
-        """Run systemctl; return "" if it succeeded, else the reason."""
+        """Run ``systemctl VERB NAMES``; return "" if it succeeded, else the reason."""
         try:
             done = run_program("systemctl", "--quiet", verb, *names)
         except (OSError, subprocess.TimeoutExpired) as error:
@@ -115,7 +115,7 @@ _NO_USER = "There is no manager called "
 
 
 class SetupSession:
-    """One run of setup. ``reachable`` returns whether a daemon answers now."""
+    """One run of setup, which can undo its changes. ``reachable`` returns whether a daemon answers now."""
 
     def __init__(
         self, paths: HostPaths, journal: Journal, systemd: Systemd, reachable: Callable[[], bool]
@@ -130,7 +130,7 @@ class SetupSession:
         self._kept_registrations = 0 if journal.interrupted else len(journal.record.registrations)
 
     def begin(self, plan: Plan) -> None:
-        """Record in the journal that the run starts, and the present state of what others will change.
+        """Record in the journal that the run starts, and the state of what other programs will change.
 
         These are the systemd units, and the files that Asterisk and the daemon will write.
         """
@@ -142,7 +142,7 @@ class SetupSession:
         )
 
     def apply(self, change: Change) -> None:
-        """Make a change, after it is in the journal. Raise SetupError if others have changed the file."""
+        """Record a change in the journal, and make it. Raise SetupError if others have changed the file."""
         now = file_state(change.path) if isinstance(change, FileChange) else folder_state(change.path)
         if now != change.before:
             raise SetupError(f"{change.path} was changed by somebody else just now; fix: run setup again")
@@ -166,11 +166,11 @@ class SetupSession:
         return cscli.add(one)
 
     def complete(self) -> None:
-        """Record that the run has ended without an interruption."""
+        """Record in the journal that the run has ended without an interruption."""
         self._journal.complete()
 
     def take_back(self) -> Iterator[str]:
-        """Restore the state before this run.
+        """Restore the host's state before this run of setup.
 
         If an earlier run was interrupted, restore the state before the first run instead. Yield a line for
         each thing that could not be restored completely.
@@ -178,7 +178,7 @@ class SetupSession:
         yield from self._take_back(self._kept, self._kept_registrations)
 
     def undo(self) -> Iterator[str]:
-        """Restore the state before the first run; yield lines as :meth:`take_back` does."""
+        """Restore the host's state before the first run of setup; yield lines as :meth:`take_back` does."""
         yield from self._take_back(0, 0)
 
     def _take_back(self, kept: int, registered: int) -> Iterator[str]:
@@ -258,7 +258,7 @@ def require_manager_user(console: Console) -> None:
 
 
 def _reload_restored() -> Iterator[str]:
-    """Make Asterisk read the restored files. If that fails, yield a line with the reason."""
+    """Make Asterisk read its restored files again. If that fails, yield a line with the reason."""
     try:
         asterisk = find_asterisk()
         reload_asterisk(asterisk.console)

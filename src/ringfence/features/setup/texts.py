@@ -55,7 +55,7 @@ MARK = "; Added by `ringfence setup`; `ringfence setup --undo` removes it."
 
 
 def includes(text: str) -> list[str]:
-    """Return the names of the files that the text includes, in order. Names may contain ``*``."""
+    """Return the files that an Asterisk configuration ``text`` includes, in order. Names may have ``*``."""
     lines = conf_lines(text.encode("utf-8", "surrogateescape"))
     found = (directive_of(line) for _, line in lines if line.startswith(b"#"))
     names = [name for command, name in found if command in {b"include", b"tryinclude"} and name]
@@ -63,13 +63,13 @@ def includes(text: str) -> list[str]:
 
 
 def appended(text: str, addition: str) -> str:
-    """Return the text with lines added at the end."""
+    """Return ``text`` with the lines ``addition`` added at its end."""
     end = "" if not text or text.endswith("\n") else "\n"
     return f"{text}{end}{addition}"
 
 
 def with_include(text: str, name: str) -> str:
-    """Return the text with an additional last line that includes a file.
+    """Return an Asterisk configuration ``text`` with an additional last line that includes ``name``.
 
     Asterisk ignores this line (``#tryinclude``) if the file does not exist.
     """
@@ -77,7 +77,7 @@ def with_include(text: str, name: str) -> str:
 
 
 def with_general(text: str, option: str, value: str, *, included: bool = False) -> str:
-    """Return the text with an option of section ``[general]`` set to a value.
+    """Return an Asterisk configuration ``text`` with an option of section ``[general]`` set to ``value``.
 
     The last line that sets the option is replaced. If no line sets it, a line is added after the section's
     head. If the section does not exist, it is added at the end. ``included``: an included file has the
@@ -138,7 +138,7 @@ def settings_text(
     ami: Sequence[tuple[str, str | int]],
     logs: Sequence[Path] | None,
 ) -> str:
-    """Return the text of the configuration.
+    """Return the text of ringfence.toml.
 
     ``secret`` is the file with the password. ``networks`` are allowed, each with a reason that becomes a
     comment. ``ami`` has the keys of ``[asterisk.ami]`` that differ from the defaults. ``logs`` are the logs
@@ -158,7 +158,7 @@ def settings_text(
 
 
 def crowdsec_text(table: Mapping[str, Any]) -> str:
-    """Return the text of the table ``[crowdsec]``, with these keys."""
+    """Return the text of the table ``[crowdsec]`` of ringfence.toml, with these keys and values."""
     rows = [f"{key} = {toml_of(value)}\n" for key, value in table.items()]
     return "".join(["\n# Bans are shared with other hosts: docs/fleet.md\n[crowdsec]\n", *rows])
 

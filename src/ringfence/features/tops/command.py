@@ -246,7 +246,7 @@ def frame(
 
 
 def _style(number: int, line: str) -> str:
-    """Return the style of line ``number`` of the display: alarms are red, and heads are bold."""
+    """Return the style of ``line``, number ``number`` of the display: alarms are red, heads bold."""
     if line.startswith("! "):
         return "bold red"
     return "bold" if number == 0 or line.startswith(("LATEST", "BANS")) else ""
@@ -270,7 +270,7 @@ def _head(view: View, width: int, height: int, *, blocks: bool) -> list[str]:
 
 
 def _alarms(alarms: list[dict[str, Any]], width: int, height: int) -> list[str]:
-    """Return the lines of the first alarms, wrapped at words: a quarter of the screen, and a hint.
+    """Return lines with the first alarms, wrapped at words: a quarter of the screen's height, and a hint.
 
     A shortened alarm ends with ``…``. The hint says where the whole texts are.
     """

@@ -15,7 +15,7 @@ from functools import partial
 from ipaddress import ip_network
 from typing import Any
 
-from ringfence.control import Handler
+from ringfence.control_server import Handler
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.explain.groups import SENDER, grouped
 from ringfence.features.tops.table import HOUR, KEEP_HOURS, TopTable
@@ -62,19 +62,19 @@ class Tops(Feature):
         self._minutes: deque[tuple[int, int]] = deque(maxlen=MINUTES)  # a minute, and its number of attempts
 
     def handlers(self) -> Mapping[str, Handler]:
-        """Return the handler of each request."""
+        """Return the handlers of the feature's requests on the control socket, by the request's name."""
         return {"top": self._overview, "tops": self._list}
 
     def jobs(self) -> list[Coroutine[None, None, None]]:
-        """Return the coroutine that saves the counts."""
+        """Return the coroutine that saves the counts of attempts to the database."""
         return [every(SAVE_EVERY, "tops", self.save, self._side.common.alarms)]
 
     def finish(self) -> None:
-        """Save the counts."""
+        """Queue the counts of attempts for the database, because the daemon stops."""
         self.save()
 
     def on_judgement(self, judgement: Judgement) -> None:
-        """Count an attempt.
+        """Count an attempt for its account, for its address, and for its minute.
 
         Ignore forged reports, judgements that only prove the address of an earlier attempt, and the failed
         login by which ringfence tests its sources, from an exempt address.
@@ -113,7 +113,7 @@ class Tops(Feature):
         return [counts.get(minute, 0) for minute in range(now - MINUTES + 1, now + 1)]
 
     def save(self) -> list[object]:
-        """Queue the counts for the database, and count from zero again.
+        """Queue the counts of attempts for the database, and count from zero again.
 
         Return one object for each write: in the daemon a Future, or None if the queue is full.
         """
@@ -128,7 +128,7 @@ class Tops(Feature):
         return queued
 
     async def save_and_wait(self) -> None:
-        """Save the counts, and wait until they are in the database, for at most a second."""
+        """Save the counts of attempts, and wait for at most a second until they are in the database."""
         waiting = [asyncio.wrap_future(one) for one in self.save() if isinstance(one, Future)]
         if waiting:
             await asyncio.wait(waiting, timeout=_WAIT)
@@ -197,12 +197,12 @@ def _ban(key: int, record: Record, now: float) -> dict[str, object]:
 
 
 def build(given: Given) -> Tops:
-    """Return the counter of names."""
+    """Return the feature that counts the attempts of each account and each address."""
     return Tops(given.side)
 
 
 def recorded_tops(table: TopTable, kind: str, since: float) -> list[dict[str, Any]]:
-    """Return the names with the most attempts, for commands that run without a daemon.
+    """Return the accounts or addresses with the most attempts, for commands that run without a daemon.
 
     Only the database is read. ``kind`` is ``accounts`` or ``addresses``. Attempts since ``since`` (seconds
     since the epoch) count. In each row the keys ``known`` and ``banned`` are false, because only a daemon

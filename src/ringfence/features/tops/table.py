@@ -26,7 +26,7 @@ class Top(NamedTuple):
 
 
 class TopTable:
-    """The numbers of attempts by hour and name. ``kind`` is ``accounts`` or ``addresses``.
+    """The database's numbers of attempts by hour and name. ``kind`` is ``accounts`` or ``addresses``.
 
     Every method raises StoreError if the database cannot be read or written.
     """
@@ -35,7 +35,7 @@ class TopTable:
         self._connection = connection
 
     def add(self, kind: str, hour: int, counts: Iterable[tuple[str, int]]) -> None:
-        """Add numbers of attempts, by name, to an hour. ``hour`` is the number of hours since the epoch."""
+        """Add numbers of attempts, by account or address, to the hour ``hour`` (hours since the epoch)."""
         with self._connection.transaction() as execute:
             for name, attempts in counts:
                 execute(
@@ -45,7 +45,7 @@ class TopTable:
                 )
 
     def top(self, kind: str, since: float, most: int) -> list[Top]:
-        """Return the ``most`` names with the most attempts, the highest number first.
+        """Return the ``most`` accounts or addresses with the most attempts, the highest number first.
 
         Attempts count from the hour that contains ``since`` (seconds since the epoch).
         """
@@ -58,7 +58,7 @@ class TopTable:
         return [Top(str(name), int(attempts), float(hour * HOUR)) for name, attempts, hour in rows]
 
     def purge(self, now: float) -> None:
-        """Remove the hours that are older than KEEP_HOURS.
+        """Remove the numbers of hours that are more than KEEP_HOURS before ``now`` (epoch seconds).
 
         Of each other hour before the present one, keep the MOST_OF_HOUR accounts with the most attempts, and
         as many addresses.

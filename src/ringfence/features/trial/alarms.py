@@ -4,7 +4,7 @@ from ringfence.alarm_codes import AnyAlarmCode, Mark
 
 
 class TrialAlarmCode(AnyAlarmCode):
-    """The codes of the alarms that a trial raises."""
+    """The codes of the alarms about a trial, at whose end all rules and bans are removed."""
 
     TRIAL_NOT_ENDED = (
         "trial.not_ended",

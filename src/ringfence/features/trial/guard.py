@@ -14,7 +14,7 @@ from pathlib import Path
 import structlog
 
 from ringfence.alarm_codes import Alarm
-from ringfence.control import Handler
+from ringfence.control_server import Handler
 from ringfence.errors import FirewallError, StoreError
 from ringfence.features.trial.alarms import TrialAlarmCode
 from ringfence.firewall.cleanup import flush_everything
@@ -33,12 +33,12 @@ _FACT = "trial"
 
 
 def begin(state: SavedState, until: float) -> None:
-    """Record a trial that ends at ``until`` (wall-clock seconds) unless it is confirmed before."""
+    """Record a trial, which removes all rules and bans at ``until`` (epoch seconds) unless confirmed."""
     state.set_fact(_FACT, repr(until))
 
 
 def until(state: SavedState) -> float | None:
-    """Return the end of the trial (wall-clock seconds); None without a trial, or if its record is invalid."""
+    """Return when the recorded trial ends (epoch seconds); None without a trial or with an invalid record."""
     value = state.fact(_FACT)
     try:
         end = float(value) if value is not None else None
@@ -56,7 +56,7 @@ def confirm(state: SavedState) -> bool:
 
 
 def end(store: Store, finish: float) -> None:
-    """Do what ``ringfence off`` does if a trial ends at ``finish``: the daemon has ended or hangs."""
+    """Do what ``ringfence off`` does if the recorded trial ends at ``finish``: no daemon has ended it."""
     if until(store.state) == finish:
         # This is recorded first. Otherwise a daemon that hangs now would put the rules in place again later.
         store.switch.set(True)
@@ -65,13 +65,13 @@ def end(store: Store, finish: float) -> None:
 
 
 def keeps_off(store: Store) -> str:
-    """Return why ``ringfence restore`` must put nothing in place; "" without a trial."""
+    """Return a text that ``ringfence restore`` must restore nothing because of a trial; "" without one."""
     running = store.best_effort.read(lambda: until(store.state), None)
     return "" if running is None else "a trial was not confirmed"
 
 
 class TrialWatch(Feature):
-    """Begins the trial, and ends it at its time or when the daemon stops, unless it is confirmed.
+    """Begins a trial, and removes all rules and bans at its end, or when the daemon stops.
 
     ``config`` is the configuration file. ``seconds`` is the length of a new trial; 0 for none.
     """
@@ -86,7 +86,7 @@ class TrialWatch(Feature):
         self._last: tuple[float, float] | None = None  # a trial, and its end by the monotonic clock
 
     def handlers(self) -> Mapping[str, Handler]:
-        """Return the handler of the request ``confirm``."""
+        """Return the handler of the request ``confirm``, which ends the trial and keeps rules and bans."""
         return {"confirm": lambda _: confirm(self._store.state)}
 
     def jobs(self) -> list[Coroutine[None, None, None]]:
@@ -94,7 +94,7 @@ class TrialWatch(Feature):
         return [every(1.0, "trial", self.check, self._alarms)]
 
     def begin(self) -> None:
-        """Start the new trial, or continue the recorded one."""
+        """Start the trial that was asked for, or continue the recorded one; start its standby process."""
         if self._seconds:
             begin(self._store.state, self._clock.wall() + self._seconds)
         if (finish := self.until) is not None:
@@ -113,7 +113,7 @@ class TrialWatch(Feature):
         return [Alarm(TrialAlarmCode.TRIAL_RUNNING, "", text)]
 
     def check(self) -> None:
-        """End the trial if its time is over. A wall clock that was set back makes it no longer."""
+        """End the trial if its time is over. If the wall clock is set back, the trial does not get longer."""
         finish, wall, mono = self.until, self._clock.wall(), self._clock.mono()
         if finish is None:
             return
@@ -136,5 +136,5 @@ class TrialWatch(Feature):
 
 
 def build(given: Given) -> TrialWatch:
-    """Return the watch over the trial, whose length the command line may name."""
+    """Return the feature that ends a trial in time. The command line's option names its length."""
     return TrialWatch(given.side, given.reloader.path, float(given.options.get("trial", 0)))

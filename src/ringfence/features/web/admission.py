@@ -24,17 +24,17 @@ from ringfence.values.network import Address, Network, parse_network, prefix_of,
 
 MOST_TRIES = 10
 TRIES_WITHIN = 60.0
-"""A sender may press the button ``MOST_TRIES`` times within this time (seconds)."""
+"""A sender may press the button of an admission link ``MOST_TRIES`` times in so many seconds."""
 MOST_OF_PREFIX = 30
-"""The maximum number of tries of one prefix (IPv4 /24, IPv6 /48) within this time."""
+"""The maximum number of tries of one prefix (IPv4 /24, IPv6 /48) within ``TRIES_WITHIN`` seconds."""
 MOST_SENDERS = 2_048
 """The maximum number of senders and prefixes whose tries are counted."""
 MOST_SHARED = 100
-"""The maximum number of tries of all further senders together within this time."""
+"""The maximum number of tries of all senders beyond ``MOST_SENDERS``, within ``TRIES_WITHIN`` seconds."""
 MOST_LOGGED = 10
-"""The maximum number of refusals that are logged within this time, of all senders together."""
+"""The maximum number of refused tries that are logged within ``TRIES_WITHIN`` seconds."""
 MOST_WAITING = 20
-"""The maximum number of requests that wait for the daemon. It gets one after the other."""
+"""The maximum number of admissions that wait for the daemon, which gets one after the other."""
 _MOST_TOKEN = 64  # characters; a token has 43
 
 
@@ -57,7 +57,7 @@ def client_of(request: Request, header: str) -> Address | None:
 
 
 class Tries:
-    """Counts how often the button was pressed: by sender, and by the prefix around it.
+    """Counts how often the button of an admission link was pressed: by sender, and by prefix around it.
 
     A local user can name any address in the header, and a customer may own many /64 networks. So a sender is
     never forgotten within TRIES_WITHIN seconds. While the table is full, all further senders share one limit.
@@ -68,10 +68,10 @@ class Tries:
         self._shared: deque[float] = deque(maxlen=MOST_SHARED)
 
     def add(self, address: Address, now: float) -> bool:
-        """Count a try at ``now`` (monotonic seconds).
+        """Count a try of ``address`` at ``now`` (monotonic seconds); return whether it is permitted.
 
-        Return False if the sender or its prefix made too many; or all further senders together, if the table
-        is full.
+        It is not if the sender or its prefix made too many tries, or if the table is full, all further
+        senders together.
         """
         of_sender = self._tries_of(sender_of(address), MOST_TRIES, now)
         of_prefix = self._tries_of(prefix_of(address), MOST_OF_PREFIX, now)
@@ -83,7 +83,7 @@ class Tries:
         return True
 
     def _tries_of(self, network: Network, most: int, now: float) -> deque[float]:
-        """Return the tries of a sender or prefix. The table is in the order of their latest look-up."""
+        """Return the times of the latest tries of a sender or prefix; if the table is full, of all others."""
         tries = self._tries.pop(network, None)
         if tries is None:
             if len(self._tries) >= MOST_SENDERS:
@@ -103,8 +103,9 @@ def _is_reached(tries: deque[float], now: float) -> bool:
 
 
 class Admission:
-    """Handles the page of a link. ``header`` is where the proxy names its client; "" if nowhere.
+    """Handles the page of a link that admits an address.
 
+    ``header`` is the header in which the proxy names its client, "" if it does not.
     ``url`` is the URL of the site as browsers use it. ``mono`` returns monotonic seconds.
     """
 
@@ -124,12 +125,12 @@ class Admission:
         self._log = structlog.get_logger()
 
     async def form(self, request: Request) -> Response:
-        """Show the button, and the address that it would admit. This uses nothing up."""
+        """Show the button, and the address that it would admit. The link is not used up."""
         token = request.query_params.get("token", "")[:_MOST_TOKEN]
         return self._page(request, HTTPStatus.OK, token=token)
 
     async def admit(self, request: Request) -> Response:
-        """Admit the address that the request comes from, if the token is valid; show until when."""
+        """Admit the address that the request comes from, if its link's token is valid; show until when."""
         form = await form_of(request)
         address = client_of(request, self._header)
         if form is None or not is_own(request, self._url) or address is None:
@@ -152,7 +153,7 @@ class Admission:
         return self._page(request, HTTPStatus.OK, until=until)
 
     def _log_refusal(self, address: Address, error: ControlError) -> None:
-        """Log a refusal; when the limit is reached, log this once within TRIES_WITHIN seconds."""
+        """Log that a link did not admit ``address``, and why, at most MOST_LOGGED times a minute."""
         now = self._mono()
         if _is_reached(self._logged, now):
             return

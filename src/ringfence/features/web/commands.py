@@ -33,7 +33,7 @@ _NOT_CHECKED = "It is not known which phones and trunks of this PBX this concern
 
 @frozen
 class Order:
-    """The arguments of a command, and ``person``, the name of the user who gave it.
+    """The arguments of a command of the live page, and ``person``, the name of the user who gave it.
 
     ``what`` is the address, network, list entry or number of an alarm that the command concerns. ``length``
     is a key of LENGTHS; only a ban has it. ``note`` is the user's reason.
@@ -46,7 +46,7 @@ class Order:
 
     @property
     def signed(self) -> str:
-        """The reason and the name of the user, in one line.
+        """The user's reason and name in one line: ``scanner (web: Ann)``.
 
         If the line would be too long, the reason is cut, never the name.
         """
@@ -68,7 +68,7 @@ class CommandResult:
 
 @frozen
 class WebCommand:
-    """A command: its label, its effect in one or two sentences, and how to run it.
+    """A command of the live page: its label, its effect in one or two sentences, and how to run it.
 
     ``check`` returns the argument ``what`` in its usual form, and raises ControlError if it is invalid.
     ``has_length``: the user chooses a length (only for a ban). ``has_note``: the user may write a reason.
@@ -85,7 +85,7 @@ class WebCommand:
 
 
 async def run_command(client: DaemonClient, command: WebCommand, order: Order) -> CommandResult:
-    """Run a command; its notes tell the user if its changes are in force, but not recorded."""
+    """Run a command; return its result, with a note if its change is in force, but not recorded."""
     reasons = list[str]()
     UNRECORDED.set(reasons)
     result = await command.run(client, order)
@@ -149,7 +149,7 @@ def is_small(entry: str) -> bool:
 
 
 def _small_entry(text: str) -> str:
-    """Return an entry that the page may remove; raise ControlError if the daemon would refuse it."""
+    """Return a list entry that the page may remove, in its usual form; raise ControlError for any other."""
     entry = _entry(text)
     if not is_small(entry):
         raise ControlError(

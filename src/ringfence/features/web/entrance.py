@@ -138,7 +138,7 @@ def _hash(token: str) -> str:
 
 
 def _put(table: MutableMapping[str, _Value], key: str, value: _Value, most: int) -> None:
-    """Add an entry to a table. If the table has ``most`` entries, discard the oldest one first."""
+    """Set ``table[key]`` to ``value``. If the table has ``most`` entries, discard the oldest one first."""
     while len(table) >= most:
         del table[next(iter(table))]
     table[key] = value

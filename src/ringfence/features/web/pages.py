@@ -51,7 +51,7 @@ Row = Mapping[str, Any]
 
 @frozen
 class Query:
-    """The rows that a user asked for: a text to search, the column to sort by, and the number of the page.
+    """A user's view of the table of bans: a text to search, the column to sort by, the number of the page.
 
     Pages are numbered from 1. With an empty ``search``, all rows are shown.
     """
@@ -64,7 +64,7 @@ class Query:
 
 @frozen
 class BanPage:
-    """One page of the table, for a ``query``: page ``number`` of ``pages``.
+    """One page of the table of bans, for a ``query``: page ``number`` of ``pages``.
 
     ``rows`` are the bans on this page. There are ``total`` bans in all, of which ``found`` match the search.
     """
@@ -238,7 +238,7 @@ class Pages:
         return response
 
     async def _renew_bans(self) -> None:
-        """Request the list of bans for the next update. If there is no answer, that update reports it."""
+        """Request a newer list of bans for the page's next update; that update reports an error."""
         with suppress(RingfenceError):
             await self._client.recent(_BANS_FOR, "bans", most=MOST_BANS)
 
@@ -248,9 +248,9 @@ class Pages:
         return self._page(request, "past.html", rows=rows, areas=await self._areas(rows[:_MOST_ROWS]))
 
     async def _areas(self, rows: Sequence[Row]) -> Mapping[str, str]:
-        """Return where the address of each row is; nothing if the daemon does not answer at once.
+        """Return the location of the address of each row, by address; {} if the daemon is slow or fails.
 
-        Then the caller shows the table without this, because the user needs the table.
+        The caller then shows the table without locations, because the user needs the table.
         """
         if not rows:
             return {}
@@ -282,7 +282,7 @@ class Pages:
         return self._page(request, "lists.html", sides=sides, status=status, is_small=is_small)
 
     async def of_feature(self, request: Request, _: WebSession) -> Response:
-        """Show the page of a feature, which has the answer to the request of the same name."""
+        """Show the page of the feature that the path names, with the daemon's answer to its request."""
         name = request.url.path.removeprefix("/")
         return self._page(request, f"{name}/page.html", **{name: await self._client.recent(_NEWS_FOR, name)})
 

@@ -53,7 +53,7 @@ class Renderer:
         return HTMLResponse(text, status)
 
     def error(self, request: Request, status: int, heading: str, text: str = "") -> Response:
-        """Return a page that shows an error."""
+        """Return a page with the HTTP status ``status`` that shows an error: a heading and a text."""
         return self.page(request, "error.html", status, heading=heading, text=text)
 
     async def file(self, request: Request) -> Response:
@@ -68,7 +68,7 @@ class Renderer:
 
 
 def owners(template: str) -> list[str]:
-    """Return the names of the features that have a template with this file name, such as ``page.html``."""
+    """Return the names of the features that have a template file with this name, such as ``page.html``."""
     return [name for name in street.present() if (FOLDER.parent / name / template).is_file()]
 
 

@@ -20,7 +20,7 @@ from attrs import frozen
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-from ringfence import control
+from ringfence import control_server
 from ringfence.clock import Clock
 from ringfence.errors import ControlError, WebError
 from ringfence.features.web.app import Site, make_app
@@ -80,7 +80,7 @@ class LimitedConnection(H11Protocol):
             min(waiting, key=lambda one: one.waits_since or 0.0).abort()
 
     def data_received(self, data: bytes) -> None:
-        """Handle a part of a request."""
+        """Handle received bytes, which are a part of a request."""
         super().data_received(data)
         self._update()
 
@@ -100,7 +100,7 @@ class LimitedConnection(H11Protocol):
         self._update()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the timer."""
+        """Stop the timer that limits how long the page waits for the client."""
         self._stop_timer()
         super().connection_lost(exc)
 
@@ -172,7 +172,7 @@ async def _serve(
     settings: WebSettings, server: uvicorn.Server, links: "LoginLinks", ready: Callable[[], object]
 ) -> None:
     with _listening(settings.where) as listener:
-        async with control.serve(settings.logins, {"login": links.make, "site": links.describe}):
+        async with control_server.serve(settings.logins, {"login": links.make, "site": links.describe}):
             ready()
             await server.serve(sockets=[listener])
 
@@ -232,7 +232,7 @@ class LoginLinks:
 
 
 def _require_root() -> None:
-    peer = control.PEER.get()
+    peer = control_server.PEER.get()
     if peer is None or peer.user not in {0, os.geteuid()}:
         raise ControlError("only root can make links")
 

@@ -14,22 +14,16 @@ set of bans it also looks up one sample ban (``sets.SampleBans``). It returns th
 caller compares that number.
 """
 
-import errno
 import itertools
 import time
-from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from attrs import evolve, frozen
 
-from ringfence.errors import FirewallError, FirewallUnsupportedError, SetFullError
+from ringfence.errors import FirewallError, FirewallUnsupportedError
 from ringfence.firewall.contract import (
-    EVERY_ADDRESS,
-    SET_FULL,
-    UNKNOWN_OUTCOME,
-    Add,
     Change,
     Counters,
     Element,
@@ -37,25 +31,29 @@ from ringfence.firewall.contract import (
     Flooder,
     Health,
     ListSteps,
-    NetworkList,
     Opened,
     Outcome,
     Outsider,
-    Remove,
     Requirement,
     RuleCounter,
     not_open_error,
-    whole_seconds,
 )
 from ringfence.firewall.ipset import iptables, messages
-from ringfence.firewall.ipset.asking import ASKING_FULL, OVER_ASKING
-from ringfence.firewall.ipset.iptables import Family, rule_requirements
-from ringfence.firewall.ipset.iptables_rules import OUTSIDE, OVER_LIMIT, OVER_RATION, RATION_FULL, REPORTED
-from ringfence.firewall.ipset.messages import Code, IpsetHeader
+from ringfence.firewall.ipset.changes import SetChanges
+from ringfence.firewall.ipset.installation import Family, rule_requirements
+from ringfence.firewall.ipset.iptables_rules import REPORTED
+from ringfence.firewall.ipset.limits import (
+    ASKING_FULL,
+    OUTSIDE,
+    OVER_ASKING,
+    OVER_LIMIT,
+    OVER_RATION,
+    RATION_FULL,
+)
+from ringfence.firewall.ipset.messages import IpsetHeader
 from ringfence.firewall.ipset.sets import (
     FENCED,
     FLOOD,
-    SampleBans,
     SetSpec,
     WrittenList,
     all_set_names,
@@ -76,145 +74,11 @@ from ringfence.firewall.ipset.sets import (
     set_specs,
     temporary_name,
 )
+from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.requirements import check_requirement, require_capabilities, why_no_ipv6
 from ringfence.netlink.connection import NetlinkConnection, NetlinkError
 from ringfence.values.ban import Scope
-from ringfence.values.network import SENDER_LENGTHS, VERSIONS, Network, exempts_friends
-
-# -- carries out changes of bans in the sets of ipset, and returns an outcome for each
-#
-# If the kernel refuses an element, it reports which one, and the rest is sent again. A change without an
-# acknowledgement is an error, although it may have been carried out. The caller repeats it. A repeated
-# change does no harm.
-
-
-# Refusals after which the rest is sent one by one: a full set refuses every new element, and to send the
-# whole rest again after each refusal would take quadratic time.
-_PATIENCE = 3
-
-
-class SetChanges:
-    """Carries out changes over the connection ``kernel``.
-
-    ``samples`` remembers one ban of each set. The health check looks it up.
-    """
-
-    def __init__(self, kernel: NetlinkConnection) -> None:
-        self.samples = SampleBans()
-        self._kernel = kernel
-
-    def apply(self, batch: Sequence[Change], families: Mapping[int, str | None]) -> list[Outcome]:
-        """Carry out every change. Changes of one set keep their order.
-
-        ``families`` has for each IP version the reason why it has no sets; None if it has sets.
-        """
-        outcomes = [UNKNOWN_OUTCOME] * len(batch)
-        lost: FirewallError | None = None
-        for (version, scope, friends_exempt), indexes in _by_set(batch).items():
-            reason = families[version]
-            name = ban_set_name(version, scope, friends_exempt=friends_exempt)
-            for part in _runs(batch, indexes):
-                changes = [batch[index] for index in part]
-                if reason is not None:
-                    done = _failed(changes, FirewallUnsupportedError(reason))
-                elif lost is not None:  # the connection failed: a further request would only time out again
-                    done = _failed(changes, lost)
-                else:
-                    # Another program may have added such a ban to the set for bans without exemption of
-                    # friends. So a Remove is carried out in both sets.
-                    if friends_exempt and isinstance(changes[0], Remove):
-                        self._send(ban_set_name(version, scope), changes)
-                    done, lost = self._send(name, changes)
-                for index, outcome in zip(part, done, strict=True):
-                    outcomes[index] = outcome
-        return outcomes
-
-    def _send(self, name: str, changes: Sequence[Change]) -> tuple[list[Outcome], FirewallError | None]:
-        """Send changes, all Add or all Remove, to the set ``name``.
-
-        If the kernel refuses one, it has carried out those before it, and those after it are sent again.
-        After more than _PATIENCE refusals they are sent one by one. Return an outcome for each change, and
-        the error if the connection broke, else None.
-        """
-        seconds = [whole_seconds(one.timeout) if isinstance(one, Add) else 0 for one in changes]
-        outcomes: list[Outcome] = []
-        refused = 0
-        while rest := changes[len(outcomes) :]:
-            times = seconds[len(outcomes) :]
-            size = 1 if refused > _PATIENCE else len(rest)
-            try:
-                self._kernel.request(_message(name, rest[:size], times))
-            except NetlinkError as error:
-                index = messages.refused_index(error.request)
-                if index is None or index >= size:
-                    return outcomes + _failed(rest, _explain(name, error)), None
-                self.samples.record(name, rest[:index])
-                outcomes += _done(rest[:index], times)
-                outcomes += _failed(rest[index : index + 1], _explain(name, error))
-                refused += 1
-            except FirewallError as error:
-                return outcomes + _failed(rest, error), error
-            else:
-                self.samples.record(name, rest[:size])
-                outcomes += _done(rest[:size], times)
-        return outcomes, None
-
-
-def _by_set(batch: Sequence[Change]) -> Mapping[tuple[int, Scope, bool], list[int]]:
-    """Group the changes of a batch by set: for each set, the positions of its changes in the batch.
-
-    A set is given by its IP version, its scope, and whether friends are exempt.
-    """
-    indexes: defaultdict[tuple[int, Scope, bool], list[int]] = defaultdict(list)
-    for index, change in enumerate(batch):
-        network = change.network
-        indexes[network.version, change.scope, exempts_friends(network)].append(index)
-    return indexes
-
-
-def _runs(batch: Sequence[Change], indexes: Sequence[int]) -> list[Sequence[int]]:
-    """Divide positions in a batch into runs.
-
-    The changes of a run are all Adds or all Removes, and fit into one message.
-    """
-    parts: list[Sequence[int]] = []
-    for _verb, group in itertools.groupby(indexes, key=lambda index: type(batch[index])):
-        run = tuple(group)
-        parts += [run[at : at + messages.MAX_ELEMENTS] for at in range(0, len(run), messages.MAX_ELEMENTS)]
-    return parts
-
-
-def _message(name: str, changes: Sequence[Change], seconds: Sequence[int]) -> bytes:
-    """Build the request for ``changes``, all Add or all Remove.
-
-    ``seconds`` has the timeout of each change, in the same order. It may be longer than ``changes``; the rest
-    is ignored.
-    """
-    networks = [change.network for change in changes]
-    if isinstance(changes[0], Add):
-        return messages.add(name, list(zip(networks, seconds, strict=False)))
-    return messages.delete(name, networks)
-
-
-def _done(changes: Sequence[Change], seconds: Sequence[int]) -> list[Outcome]:
-    return [Outcome(change, float(time)) for change, time in zip(changes, seconds, strict=False)]
-
-
-def _failed(changes: Sequence[Change], error: FirewallError) -> list[Outcome]:
-    return [Outcome(change, error=error) for change in changes]
-
-
-def _explain(name: str, error: NetlinkError) -> FirewallError:
-    if error.code == Code.HASH_FULL:
-        return SetFullError(f"set {name} {SET_FULL}")
-    if error.code == Code.INVALID_CIDR:
-        return EVERY_ADDRESS
-    if error.code == errno.ENOENT:
-        return FirewallError(
-            f"set {name} is gone: another program destroyed it; opening the firewall again creates it"
-        )
-    return error
-
+from ringfence.values.network import SENDER_LENGTHS, VERSIONS, Network
 
 # -- the sets of the ipset backend that hold no bans: network lists and flooders
 #
@@ -429,6 +293,18 @@ class IpsetBackend:
             if one.problem is None:
                 found += rule_requirements(self._kernel, version, self.plan)
         return found
+
+    def is_present(self) -> bool:
+        """Whether the kernel has any of the sets. Needs no ``open``.
+
+        No rule of ringfence can exist without them: the kernel keeps a set as long as an iptables rule names
+        it.
+        """
+        return any(read_header(self._kernel, name) is not None for name in all_set_names())
+
+    def listing(self, version: int) -> str:
+        """Return the command that lists the rules of an IP version."""
+        return f"{'iptables' if version == VERSIONS[0] else 'ip6tables'} -t raw -S"
 
     def open(self) -> Opened:
         """Make missing sets and rules, and repair changed ones. Idempotent.

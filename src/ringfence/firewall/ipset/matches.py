@@ -4,8 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from attrs import frozen
 
-from ringfence.firewall.contract import MOST_LIMITED, NEAR_LENGTHS, BanAction, NetworkList
+from ringfence.firewall.contract import BanAction
 from ringfence.firewall.ipset.sets import list_set_name
+from ringfence.firewall.limits import MOST_LIMITED, NEAR_LENGTHS
+from ringfence.firewall.network_lists import NetworkList
 from ringfence.values.network import BITS, SENDER_LENGTHS, VERSIONS
 
 # The maximum number of ports in one multiport match.
@@ -26,7 +28,7 @@ FORWARDED = {
     4: "-m rpfilter -m addrtype --dst-type UNICAST ",
     6: "-m rpfilter -m addrtype --dst-type UNICAST -m addrtype ! --dst-type LOCAL ",
 }
-RST = "-p tcp -m tcp ! --tcp-flags RST RST "
+NO_RST = "-m tcp ! --tcp-flags RST RST "
 # By IP version and action: iptables' name of the rejection, and two matches. Every outgoing packet
 # satisfies one of the two, except the ICMP error or RST of such a rejection.
 REJECTIONS: Mapping[tuple[int, BanAction], tuple[str, tuple[str, str]]] = {
@@ -39,7 +41,10 @@ REJECTIONS: Mapping[tuple[int, BanAction], tuple[str, tuple[str, str]]] = {
             (6, "ipv6-icmp", "icmp6", BanAction.ADMIN_PROHIBITED, "icmp6-adm-prohibited", "v6-type 1/1"),
         )
     },
-    **{(version, BanAction.TCP_RESET): ("tcp-reset", ("! -p tcp ", RST)) for version in VERSIONS},
+    **{
+        (version, BanAction.TCP_RESET): ("tcp-reset", ("! -p tcp ", f"-p tcp {NO_RST}"))
+        for version in VERSIONS
+    },
 }
 
 

@@ -6,7 +6,7 @@
     ringfence-tcp4, ringfence-tcp6        bans of scope SIP_TCP, likewise
     ringfence-64-6, ringfence-sip-64-6,   for each scope the IPv6 bans that exempt friends: /64 to /127
     ringfence-udp-64-6, ringfence-tcp-64-6
-    ringfence-allow4, -deny4, -fetched4   the network lists (``contract.NetworkList``), and the same for IPv6:
+    ringfence-allow4, -deny4, -fetched4   the lists of ``network_lists.NetworkList``, and the same for IPv6:
     and others                            hash:net, no timeouts
     ringfence-flood4, ringfence-flood6    sources over the limit by UDP: hash:ip (IPv6 by /64), with timeouts
     ringfence-flood-tcp-4, -tcp-6         sources over the limit by TCP, likewise, by address
@@ -26,18 +26,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from attrs import frozen
 
 from ringfence.errors import FirewallError, FirewallUnsupportedError
-from ringfence.firewall.contract import (
-    MOST_FLOODERS,
-    MOST_LIMITED,
-    MOST_WEBSOCKETS,
-    Add,
-    Change,
-    Element,
-    NetworkList,
-    whole_seconds,
-)
+from ringfence.firewall.contract import MOST_FLOODERS, Add, Change, Element, whole_seconds
 from ringfence.firewall.ipset import messages
 from ringfence.firewall.ipset.messages import Code, Command, IpsetHeader
+from ringfence.firewall.limits import MOST_LIMITED, MOST_WEBSOCKETS
+from ringfence.firewall.network_lists import NetworkList
 from ringfence.netlink.connection import NetlinkConnection, NetlinkError
 from ringfence.values.ban import Scope
 from ringfence.values.network import BITS, SENDER_LENGTHS, VERSIONS, Network, exempts_friends

@@ -28,9 +28,7 @@ from ringfence.firewall.contract import (
     FirewallPlan,
     Flooder,
     Health,
-    LimitMode,
     ListSteps,
-    NetworkList,
     Opened,
     Outcome,
     Outsider,
@@ -38,6 +36,8 @@ from ringfence.firewall.contract import (
     not_open_error,
     whole_seconds,
 )
+from ringfence.firewall.limits import LimitMode
+from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.nftables import messages, state
 from ringfence.firewall.nftables.installation import Installation, find_nft, rule_requirements
 from ringfence.firewall.nftables.ruleset import TABLE, BanSet
@@ -416,6 +416,14 @@ class NftablesBackend:
         if all(one.problem is None for one in found):
             found += rule_requirements(find_nft(), self.plan)
         return found
+
+    def is_present(self) -> bool:
+        """Whether the kernel has the table. Needs no ``open``."""
+        return state.read_state(self._kernel) is not None
+
+    def listing(self, version: int) -> str:  # noqa: ARG002 - one table has both IP versions
+        """Return the command that lists the rules."""
+        return "nft list ruleset"
 
     def open(self) -> Opened:
         """Make the table with its sets and rules, or repair it. Idempotent.

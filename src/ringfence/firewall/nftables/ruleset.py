@@ -5,13 +5,13 @@ The same text makes the table, repairs it, and replaces the rules of another pla
 until the new ones are in place.
 
 ``firewall/stages.py`` has the rules of the chains with a hook, and ``matches.py`` writes them. Here are the
-chains to which they jump.
+chains to which they jump; ``limits.py`` has those that limit a stranger.
 
 * **Prefixes.** A ban is an element of a hash set for its prefix length
   (``ip saddr & 255.255.255.0 @ban4_24``). Interval sets are not used for bans: they refuse overlaps, and
   listing 100 000 intervals takes the kernel 4 s instead of 0.4 s. Each length costs one lookup for every
-  packet. So only the common lengths have sets from the start. The set of any other length is made, with its
-  rules, at the first ban of such a length. ``size`` limits each set separately.
+  packet. So only the lengths of bans by rules have sets from the start. The set of any other length is made,
+  with its rules, at the first ban of such a length. ``size`` limits each set separately.
 * **Friends.** A ban of a /64, or of a part of it, does not apply to the friends in it
   (``networks.exempts_friends``): ``ip6 saddr != @friends6`` stands before the lookup of such a ban. It costs
   an IPv6 packet one lookup.
@@ -27,21 +27,14 @@ chains to which they jump.
 * **Fragments** (``contract.FRAGMENTS``). An expression ``tproxy`` makes the kernel reassemble the packets of
   both IP versions before raw, as soon as a rule contains it. So it stands in a chain that no packet reaches
   (``reassembly``). ``ct`` would do so too, but then the kernel tracks every packet.
-* **Full tables.** The tables of the limiter and of the rations hold a million sources. If one is full (forged
-  sources can fill it), packets of new sources pass without a limit, and are counted (``no_room``,
-  ``ration_full``, ``asked_full``). That of the ration fills only if the SIP ports refuse 100 000 strangers a
-  second.
-* **The ration of questions.** ``asked_begun4`` lets few flows of a stranger begin, ``asked4`` counts their
-  datagrams, and ``asked_clear4`` and ``asked_sealed4`` their bytes.
 
 Counters are named, so that they outlive the rules. The names of interfaces are the only text that the
 administrator writes into the ruleset. A name with a quote or another special character is refused.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
-from ipaddress import IPv4Network, IPv6Network
 from types import MappingProxyType
 
 from attrs import Factory, field, frozen
@@ -49,57 +42,38 @@ from attrs import Factory, field, frozen
 from ringfence.firewall.contract import (
     DROPPED_PREFIX,
     DROPPED_RATE,
-    FLOOD_SECONDS,
-    FLOW_SECONDS,
     FRAGMENTS,
     FROM_BANNED,
     FROM_DENIED,
-    GUESS,
-    MOST_FLOODERS,
-    MOST_HELLO,
-    MOST_LIMITED,
-    MOST_WEBSOCKETS,
-    NEAR,
-    NEAR_LENGTHS,
-    OUTSIDE_SECONDS,
-    PASSING,
     PROBE_NETWORKS,
     PROBE_PORT,
     REFUSALS,
     REQUEST_PREFIX,
     REQUEST_RATE,
-    SENDER_SECONDS,
-    SERVED,
     TO_BANNED,
     TO_DENIED,
-    WEBSOCKET_SECONDS,
-    AskingRation,
     BanAction,
     FirewallPlan,
     Fragments,
-    LimitMode,
-    NetworkList,
-    Ports,
 )
+from ringfence.firewall.network_lists import PASSING, NetworkList
+from ringfence.firewall.nftables import limits
 from ringfence.firewall.nftables.matches import (
     FRAGMENT_TESTS,
-    HEADERS,
     KEYWORDS,
-    STATUS_LINE,
     TO_THIS_HOST,
     Matches,
     beginnings,
-    data,
-    port_tests,
+    network_of,
 )
 from ringfence.firewall.stages import Hook, Stage, stages
 from ringfence.values.ban import Scope
-from ringfence.values.network import BITS, VERSIONS, Network, exempts_friends
+from ringfence.values.network import BITS, VERSIONS, exempts_friends
 
 TABLE = "ringfence"
 MARK = "ringfence "
-# Common prefix lengths of bans: addresses and /64s, and those that registries assign and whois prints.
-DEFAULT_LENGTHS: Mapping[int, tuple[int, ...]] = {4: (32, 24, 16, 8), 6: (128, 64, 56, 48, 32)}
+# The prefix lengths of bans by rules. Only an administrator, or another host, bans others.
+DEFAULT_LENGTHS: Mapping[int, tuple[int, ...]] = {4: (32, 24), 6: (128, 64, 56, 48, 32)}
 COUNTERS: Mapping[str, str] = {
     "from_banned": FROM_BANNED,
     "to_banned": TO_BANNED,
@@ -123,15 +97,11 @@ _REJECTS = {
     BanAction.ADMIN_PROHIBITED: ("reject with icmpx admin-prohibited",),
     BanAction.TCP_RESET: ("meta l4proto tcp reject with tcp reset", "drop"),
 }
-_MOST_COMPARED = 16  # bytes in one comparison
 _RAW, _BEFORE_FILTER = -300, -10
 REASSEMBLING = f"meta l4proto udp tproxy to :{PROBE_PORT}"
 """A rule whose presence makes the kernel reassemble packets. No packet may reach it."""
 DROPPING = "\n".join(f"{fragment} {TO_THIS_HOST} drop" for fragment in FRAGMENT_TESTS.values())
 """Rules with the expressions that drop fragments."""
-_ASKED = ("_begun", "", "_clear", "_sealed")  # what the ration of questions counts, in names of sets
-_UNASKED = (f"@th,64,64 {STATUS_LINE} return", f"@th,64,32 0x{b'ACK '.hex()} return")
-_CLIENT_FRAME = "& 0x7080 == 0x0080"  # the first two bytes: no reserved bit, and a mask
 _LOG = 'limit rate 5/second burst 5 packets log prefix "ringfence: "'
 
 
@@ -154,7 +124,7 @@ class BanSet:
     @property
     def exempts_friends(self) -> bool:
         """Whether the bans in this set do not apply to friends."""
-        return exempts_friends(_network_of(self.version, self.length))
+        return exempts_friends(network_of(self.version, self.length))
 
     @classmethod
     def parse(cls, name: str) -> "BanSet | None":
@@ -288,25 +258,12 @@ def _fixed_sets(plan: FirewallPlan, lists: Mapping[str, str]) -> dict[str, str]:
 
     ``lists`` has the names of the list sets by list and IP version (``allow4``).
     """
-    on = {name: mode is not LimitMode.OFF for name, mode in plan.modes.items()}
-    asked, flow = [f"asked{near}{what}" for near in ("", "_near") for what in _ASKED], " . inet_service"
-    rows: tuple[tuple[bool, Sequence[str], str, int, int], ...] = (
-        (on["limiter"], ["rate", "bytes"], "", FLOOD_SECONDS, MOST_LIMITED),
-        (on["limiter"], ["flood", "flood_tcp"], "", FLOOD_SECONDS, MOST_FLOODERS),
-        (on["ration"], ["ration", "ration_bytes"], "", FLOOD_SECONDS, MOST_LIMITED),
-        (on["asking"], asked, "", FLOOD_SECONDS, MOST_LIMITED),
-        (on["asking"], ["asked_flows"], flow, FLOW_SECONDS, MOST_LIMITED),
-        (on["asking"], ["asked_each"], flow, FLOOD_SECONDS, MOST_LIMITED),
-        (on["asking"], ["asked_websocket"], flow, WEBSOCKET_SECONDS, MOST_WEBSOCKETS),
-        (on["fence"], ["fenced"], "", OUTSIDE_SECONDS, MOST_FLOODERS),
-        (plan.limits_copies, ["copied"], "", SENDER_SECONDS, MOST_LIMITED),
-    )
     sets: dict[str, str] = {}
     for version in VERSIONS:
         sets |= {lists[f"{which}{version}"]: _list_set(version) for which in NetworkList}
-        for wanted, names, port, seconds, size in rows:
+        for names, port, seconds, size in limits.sets(plan):
             body = f"type {_TYPES[version]}{port}; flags dynamic,timeout; timeout {seconds}s; size {size};"
-            sets |= {f"{name}{version}": body for name in names if wanted}
+            sets |= {f"{name}{version}": body for name in names}
     return sets
 
 
@@ -335,14 +292,8 @@ def _chains(
             yield from _lookup_chains(
                 plan, side, version, [one for one in bans if one.version == version], lists
             )
-    for version in VERSIONS if plan.limit.mode is not LimitMode.OFF else ():
-        yield from _limiter_chains(plan, version, log)
-    yield from _asking_chains(plan, log, inner=inner)
     matches, steps = Matches(plan, lists, inner), stages(plan, fragments)
-    yield from (RulesetChain(name, tuple(rules)) for name, rules in matches.split(steps).items())
-    for version in VERSIONS if plan.ration.mode is not LimitMode.OFF else ():
-        yield from _ration_chains(plan, version, log)
-    yield from _fence_chains(plan, log)
+    yield from (RulesetChain(*one) for one in limits.chains(plan, log, inner=inner).items())
     if fragments is Fragments.REASSEMBLED:
         yield RulesetChain("reassembly", (REASSEMBLING,))
     yield RulesetChain("fragments", ('counter name "fragments"', *log, "drop"))
@@ -372,25 +323,7 @@ def _lookup_chains(
             passing = (f" {address} != @{lists[f'{one}{version}']}" for one in PASSING if which.by_machine)
             tests = f"{address} @{lists[f'{which}{version}']}{''.join(passing)}"
             found[scope].append(f"{tests} goto {side}_denied")
-    for scope, rules in found.items():
-        yield RulesetChain(f"{side}{version}_{_SCOPES[scope]}", tuple(rules))
-    port = "dport" if side == "from" else "sport"
-    jumps = tuple(
-        f"{test}jump {side}{version}_{_SCOPES[scope]}"
-        for scope, ports in plan.covered.items()
-        for test in ([f"{one} " for one in port_tests(ports, port)] if ports else [""])
-    )
-    yield RulesetChain(f"{side}{version}", jumps)
-
-
-def _fence_chains(plan: FirewallPlan, log: tuple[str, ...]) -> Iterator[RulesetChain]:
-    """Yield the chains of the fence, for each IP version; none if the fence is off."""
-    dropping = (*log, "drop") if plan.fence is LimitMode.ENFORCE else ()
-    for version in VERSIONS if plan.fence is not LimitMode.OFF else ():
-        # Not ``update``: it would renew the hour, and the packets of a day would look like those of an hour.
-        seen = f"add @fenced{version} {{ {_counted(version, 'saddr')} counter }}"
-        answers = "ct direction reply return"
-        yield RulesetChain(f"fenced{version}", (answers, seen, 'counter name "fenced"', *dropping))
+    yield from (RulesetChain(f"{side}{version}_{scope}", tuple(rules)) for scope, rules in found.items())
 
 
 def _copies_dropped(plan: FirewallPlan) -> bool:
@@ -408,200 +341,17 @@ def _copy(plan: FirewallPlan, rate: int, prefix: str = REQUEST_PREFIX) -> str:
     return f'{limit} log prefix "{prefix}" group {plan.log_group}'
 
 
-def _over_copies(plan: FirewallPlan) -> Iterator[str]:
-    """Yield the rules that copy no more requests of a source over its limit; none if there is no such limit.
-
-    If the table is full, the rule does not match, and the request is copied.
-    """
-    over = _over(plan.sender_rate, plan.sender_rate)
-    for version in VERSIONS if plan.limits_copies else ():
-        yield f"update @copied{version} {{ {_counted(version, 'saddr')} {over} }} return"
-
-
 def _masked(address: str, one: BanSet) -> str:
     if one.length == BITS[one.version]:
         return address
-    return f"{address} & {_network_of(one.version, one.length).netmask}"
-
-
-def _network_of(version: int, length: int) -> Network:
-    return (IPv4Network if version == 4 else IPv6Network)((0, length))  # noqa: PLR2004 - IPv4
-
-
-def _limiter_chains(plan: FirewallPlan, version: int, log: tuple[str, ...]) -> Iterator[RulesetChain]:
-    limit, source = plan.limit, _counted(version, "saddr")
-    dropping = (*log, "drop") if limit.mode is LimitMode.ENFORCE else ()
-    yield RulesetChain(
-        f"over{version}",
-        (
-            'counter name "over_limit"',
-            f"meta l4proto udp update @flood{version} {{ {source} counter }}",
-            f"meta l4proto tcp update @flood_tcp{version} {{ {KEYWORDS[version]} saddr counter }}",
-            *dropping,
-        ),
-    )
-    packets = _over(limit.rate, limit.burst)
-    octets = _over_bytes(limit.rate * GUESS, limit.burst * GUESS)
-    over = f"goto over{version}"
-    yield RulesetChain(
-        f"limit{version}",
-        (
-            f"update @rate{version} {{ {source} {packets} }} {over}",
-            f"meta l4proto tcp update @bytes{version} {{ {source} {octets} }} {over}",
-            f'{source} != @rate{version} counter name "no_room"',
-        ),
-    )
-
-
-def _asking_chains(plan: FirewallPlan, log: tuple[str, ...], *, inner: bool) -> Iterator[RulesetChain]:
-    """Yield the chains of the ration of questions; none if it is off. ``inner`` is as in :func:`_chains`.
-
-    A chain goes to the next one and never returns. So a packet over the ration is counted once, even if it
-    passes in the mode observe.
-    """
-    asking = plan.asking
-    if asking.mode is LimitMode.OFF:
-        return
-    dropping = (*log, "drop") if asking.mode is LimitMode.ENFORCE else ()
-    for version, keyword in KEYWORDS.items():
-        yield RulesetChain(f"asked{version}", ('counter name "asked"', *dropping))
-        for what in _limits_of(asking):
-            yield from _asking_steps(asking, version, what, inner=inner)
-        flow, clear = f"{keyword} saddr . tcp sport", f"goto asking_clear{version}"
-        frames = (f"{begin}@{base},{at},16 {_CLIENT_FRAME} {clear}" for begin, base, at in data(inner=inner))
-        keep = f"update @asked_websocket{version} {{ {flow} }}"
-        yield RulesetChain(
-            f"asking_web{version}", (f"{flow} @asked_websocket{version} {keep} {clear}", *frames)
-        )
-
-
-def _asking_steps(asking: AskingRation, version: int, what: str, *, inner: bool) -> Iterator[RulesetChain]:
-    """Yield the chains that count ``what`` strangers send: in all, in a first packet, and in any packet."""
-    protocol = "tcp" if what else "udp"
-    flow, flows = f"{KEYWORDS[version]} saddr . {protocol} sport", f"@asked_flows{version}"
-    keep, last = f"update {flows} {{ {flow} }}", f"goto asking_more{what}{version}"
-    empty = ("tcp flags & syn == syn return", *(f"{test} return" for test in _without_data(version)))
-    short = f"ip{'' if version == VERSIONS[0] else '6'} length <= {MOST_HELLO}"
-    hello = tuple(
-        f"{short} {begin}@{base},{at},16 0x1603 @{base},{at + 40},8 0x01 return"
-        for begin, base, at in data(inner=inner)
-    )
-    limits = _limits_of(asking)
-    begun = _asked(asking, version, "_begun", lambda times: _over(times * asking.flows_a_second, times))
-    one = f"{flow} timeout {asking.seconds}s {_over(asking.flow_rate, asking.burst)}"
-    each = () if what else (f"update @asked_each{version} {{ {one} }} goto asked{version}",)
-    more = (*each, *_asked(asking, version, what, limits[what]))
-    yield RulesetChain(f"asking_more{what}{version}", more)
-    first = (*begun, keep, *(hello if what == "_sealed" else ()), last)
-    yield RulesetChain(f"asking_first{what}{version}", first)
-    new = f"{flow} != {flows} goto asking_first{what}{version}"
-    yield RulesetChain(f"asking{what}{version}", (*(empty if what else _UNASKED), new, keep, last))
-
-
-def _limits_of(asking: AskingRation) -> Mapping[str, Callable[[int], str]]:
-    """Return the limits of datagrams (""), of bytes in clear and of bytes by TLS, for a multiple of each."""
-    rate = asking.bytes_a_second
-    return {
-        "": lambda times: _over(times * asking.rate, times * asking.burst),
-        "_clear": lambda times: _over_bytes(times * rate, times * asking.bytes_at_once),
-        "_sealed": lambda times: _over_bytes(times * rate, times * asking.sealed_bytes_at_once),
-    }
-
-
-def _asked(asking: AskingRation, version: int, what: str, over: Callable[[int], str]) -> tuple[str, ...]:
-    """Return the rules that limit ``what`` a stranger sends, and then what its neighbours do.
-
-    ``what`` is one of ``_ASKED``. ``over`` returns the match of what is over so many times the ration.
-    """
-    rules: list[str] = []
-    near = f"{KEYWORDS[version]} saddr & {_network_of(version, NEAR_LENGTHS[version]).netmask}"
-    for name, source, times in (("", _counted(version, "saddr"), 1), ("_near", near, NEAR)):
-        strangers = f"@asked{name}{what}{version}"
-        rules += [
-            f"update {strangers} {{ {source} timeout {asking.seconds}s {over(times)} }} goto asked{version}",
-            f'{source} != {strangers} counter name "asked_full"',
-        ]
-    return tuple(rules)
-
-
-def _ration_chains(plan: FirewallPlan, version: int, log: tuple[str, ...]) -> Iterator[RulesetChain]:
-    ration, target = plan.ration, _counted(version, "daddr")
-    dropping = (*log, "drop") if ration.mode is LimitMode.ENFORCE else ()
-    yield RulesetChain(f"rationed{version}", ('counter name "rationed"', *dropping))
-    over = _over(ration.rate, ration.burst)
-    yield RulesetChain(
-        f"ration{version}",
-        (
-            f"update @ration{version} {{ {target} {over} }} goto rationed{version}",
-            f'{target} != @ration{version} counter name "ration_full"',
-        ),
-    )
-    octets = _over_bytes(ration.bytes_a_second, ration.bytes_a_second)
-    yield RulesetChain(
-        f"ration_stream{version}",
-        (
-            "tcp flags & syn == syn return",
-            *(f"{test} return" for test in _without_data(version)),
-            *(
-                f"{test} tcp doff {words} @th,{32 * words},16 0x1603 return"
-                for test in port_tests(Ports((), plan.sip_ports.tls), "sport")
-                for words in HEADERS
-            ),
-            *(
-                f"{test} {_within_a_frame(version)} tcp doff {words} {_begins(words, served)} return"
-                for test in port_tests(Ports((), plan.sip_ports.streams), "sport")
-                for words in HEADERS
-                for served in SERVED
-            ),
-            f"update @ration_bytes{version} {{ {target} {octets} }} goto rationed{version}",
-            f'{target} != @ration_bytes{version} counter name "ration_full"',
-        ),
-    )
-
-
-def _counted(version: int, side: str) -> str:
-    """Return the key by which packets are counted: the address ``side`` (saddr or daddr), of IPv6 its /64."""
-    address = f"{KEYWORDS[version]} {side}"
-    return address if version == 4 else f"{address} & ffff:ffff:ffff:ffff::"  # noqa: PLR2004 - IPv4
-
-
-def _over(rate: int, burst: int) -> str:
-    """Return the limit for packets over ``rate`` a second, after ``burst`` at once."""
-    return f"limit rate over {rate}/second burst {burst} packets"
-
-
-def _over_bytes(rate: int, burst: int) -> str:
-    """Return the limit for packets over ``rate`` bytes a second, after ``burst`` bytes at once.
-
-    The kernel adds the rate to the burst of a byte limit, but not to that of a packet limit. So the rate is
-    subtracted from the burst here.
-    """
-    return f"limit rate over {rate} bytes/second burst {max(burst - rate, 0)} bytes"
-
-
-def _begins(words: int, text: bytes) -> str:
-    """Return the match of TCP data that begins with ``text``, behind a header of ``words`` 32-bit words."""
-    parts = ((at, text[at : at + _MOST_COMPARED]) for at in range(0, len(text), _MOST_COMPARED))
-    return " ".join(f"@th,{32 * words + 8 * at},{8 * len(part)} 0x{part.hex()}" for at, part in parts)
-
-
-def _within_a_frame(version: int) -> str:
-    """Return the match of packets that fit into an Ethernet frame."""
-    return "ip length <= 1500" if version == 4 else "ip6 length <= 1460"  # noqa: PLR2004 - IPv4
-
-
-def _without_data(version: int) -> Iterator[str]:
-    """Yield the matches of TCP segments without data, for both usual lengths of TCP's header."""
-    for words in HEADERS:
-        length = f"ip length {20 + 4 * words}" if version == 4 else f"ip6 length {4 * words}"  # noqa: PLR2004
-        yield f"tcp doff {words} {length}"
+    return f"{address} & {network_of(one.version, one.length).netmask}"
 
 
 def _base_chains(plan: FirewallPlan, matches: Matches, steps: tuple[Stage, ...]) -> Iterator[RulesetChain]:
     """Yield the chains that copy packets to the wire, and those with a hook, such as prerouting."""
     if plan.log_group is not None:
         log = f"log group {plan.log_group}"
-        yield RulesetChain("requests", (*_over_copies(plan), _copy(plan, REQUEST_RATE)))
+        yield RulesetChain("requests", (*limits.over_copies(plan), _copy(plan, REQUEST_RATE)))
         answers = tuple(f"{begins} {log}" for begins in beginnings(REFUSALS, inner=matches.inner))
         yield RulesetChain("answers", answers)
         known = (
@@ -613,6 +363,9 @@ def _base_chains(plan: FirewallPlan, matches: Matches, steps: tuple[Stage, ...])
         yield RulesetChain("segments", (*known, log))
     for hook in Hook:
         priority = _RAW if hook in (Hook.ARRIVING, Hook.LEAVING) else _BEFORE_FILTER
-        rules = matches.rules(steps, hook)
-        if rules or priority == _RAW:
-            yield RulesetChain(hook.value, rules, hook.value, priority)
+        chains = matches.chains(steps, hook)
+        if priority == _RAW:
+            chains.setdefault(hook.value, ())
+        for name, rules in chains.items():
+            base = (hook.value, priority) if name == hook.value else ()
+            yield RulesetChain(name, rules, *base)

@@ -36,7 +36,8 @@ from itertools import chain
 from attrs import frozen
 
 from ringfence.errors import FirewallError
-from ringfence.firewall.contract import ListSteps, NetworkList
+from ringfence.firewall.contract import ListSteps
+from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.nftables import messages
 from ringfence.firewall.nftables.installation import Installation
 from ringfence.firewall.nftables.messages import NftSetHeader

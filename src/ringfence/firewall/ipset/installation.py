@@ -1,0 +1,248 @@
+"""The installed iptables rules of one IP version: written, checked, and counted.
+
+After each write the rules are read back. The write is repeated until they are the wanted ones. Before
+each reading ``watch.py`` records the state of the kernel. So the next check finds any change that another
+program made since then, even during the reading.
+"""
+
+import errno
+from collections.abc import Mapping
+
+from attrs import evolve, frozen
+
+from ringfence.errors import FirewallError
+from ringfence.firewall.contract import FirewallPlan, Fragments, Requirement, fragments_requirement
+from ringfence.firewall.ipset import iptables
+from ringfence.firewall.ipset.iptables_rules import (
+    Rules,
+    counted_rules,
+    named_sets,
+    wanted_rules,
+)
+from ringfence.firewall.ipset.limits import OVER_LIMIT, WITHIN_LIMIT
+from ringfence.firewall.ipset.watch import LegacyWatch, NftWatch, has_extension
+from ringfence.firewall.limits import LimitMode
+from ringfence.firewall.nftables import messages as nft_messages
+from ringfence.firewall.stages import AT_LIMITER
+from ringfence.netlink.connection import FAMILIES, NetlinkConnection, NetlinkError
+
+_WIRE_FIX = "fix: `modprobe xt_u32 xt_multiport xt_NFLOG xt_limit xt_addrtype ipt_rpfilter ip6t_rpfilter`"
+_LIMITER_FIX = "fix: `modprobe xt_hashlimit xt_multiport xt_length xt_addrtype xt_set xt_u32 xt_TCPMSS`"
+_FENCE_FIX = "fix: `modprobe xt_conntrack xt_multiport xt_set`"
+# Kernel extensions that the rules need in addition to DROP. Names in capitals are targets, as in iptables.
+_WIRE_EXTENSIONS = ("u32", "multiport", "rpfilter", "addrtype", "limit", "NFLOG")
+_FENCE_EXTENSIONS = ("conntrack", "multiport", "SET")
+_LIMITER_EXTENSIONS = ("hashlimit", "multiport", "length", "addrtype", "SET", "u32", "TCPMSS")
+_REASSEMBLY_FIX = "fix: `modprobe xt_socket`"
+_REASSEMBLING_EXTENSIONS = ("socket",)
+_FRAGMENT_EXTENSIONS = {4: ("u32", "addrtype"), 6: ("ipv6header", "addrtype")}
+# One write is enough, unless another program writes at the same time.
+_ATTEMPTS = 4
+
+
+@frozen
+class InstalledRules:
+    """The result of :meth:`Family.install`.
+
+    ``wire`` is why the log rules are missing, and ``limiter`` why the limiter is missing; None if they are
+    not. ``damaged``: some of our rules differed from our last installation.
+    """
+
+    wire: str | None = None
+    limiter: str | None = None
+    damaged: bool = False
+
+
+@frozen
+class FamilyCounters:
+    """The counters of the rules of one IP version.
+
+    ``kinds`` maps a kind of rules (such as ``from banned addresses``) to its packets and bytes. ``full`` is
+    the number of packets from sources for which the limiter had no room.
+    """
+
+    kinds: Mapping[str, tuple[int, int]]
+    full: int = 0
+
+
+class Family:
+    """The iptables rules of IP ``version``; its ``tools`` write them."""
+
+    def __init__(self, version: int, tools: iptables.Tools, kernel: NetlinkConnection) -> None:
+        self.version = version
+        self.tools = tools
+        self._kernel = kernel
+        self._legacy = tools.is_legacy()
+        self._watch = LegacyWatch(version) if self._legacy else NftWatch(version, kernel)
+        self._printed = iptables.Printed()
+        self._rules: Rules = {}
+        # How often our rules name each set. If the kernel counts fewer references to it, rules are missing.
+        self.references: Mapping[str, int] = {}
+        self._installed: iptables.SavedRules | None = None
+
+    def check(self) -> tuple[str | None, bool]:
+        """Check our rules, and return two values.
+
+        The first is a message about damage to our rules, None without damage. The second is whether any rule,
+        also of another program, changed since the last check.
+        """
+        return self._watch.check()
+
+    def install(self, plan: FirewallPlan, fragments: Fragments | None = None) -> InstalledRules:
+        """Install the plan's rules, and remove all other rules of ours.
+
+        If the kernel does not support the log rules or the limiter, it refuses the whole transaction. Then
+        the rules are installed without the part that it refuses. ``fragments``: what shall happen to
+        fragments of strangers; None: the best that the kernel has the extensions for.
+        """
+        asked = plan.log_group is not None, plan.limits
+        if fragments is None:
+            fragments = _fragments(self._kernel, self.version)
+        refused: dict[tuple[bool, bool], FirewallError] = {}
+        for way in dict.fromkeys([asked, (False, asked[1]), (asked[0], False), (False, False)]):
+            wire, limiter = way
+            rules = wanted_rules(plan, self.version, wire=wire, limiter=limiter, fragments=fragments)
+            try:
+                damaged = self._write(rules)
+            except FirewallError as error:
+                if not (wire or limiter):
+                    if fragments is not Fragments.PASSED:
+                        return self.install(plan, Fragments.PASSED)
+                    if plan.new_only:  # a kernel without connection tracking
+                        return self.install(evolve(plan, new_only=False))
+                    raise
+                refused[way] = error
+            else:
+                return InstalledRules(
+                    _reason(refused, (True, False), _WIRE_FIX) if asked[0] and not wire else None,
+                    _reason(refused, (False, True), _LIMITER_FIX) if asked[1] and not limiter else None,
+                    damaged,
+                )
+        raise AssertionError  # the last attempt returns or raises
+
+    def _write(self, rules: Rules) -> bool:
+        """Write the rules until none is missing; return whether another program had changed any of them.
+
+        Raise FirewallError if rules are still missing after some attempts, or if a tool fails.
+        """
+        damaged = False
+        for attempt in range(_ATTEMPTS):
+            self._watch.record(tuple(rules))
+            state = iptables.parse(self._read(rules))
+            if attempt == 0:
+                damaged = self._installed is not None and iptables.own_rules(state) != self._installed
+            else:
+                self._printed.learn(state, rules)
+            texts = iptables.changes(
+                state, rules, printed=self._printed, new_tables=self._absent_tables(rules)
+            )
+            if not texts:
+                self._rules, self._installed = rules, iptables.own_rules(state)
+                self.references = named_sets(rules)
+                return damaged
+            for change in texts:
+                iptables.restore(self.tools, change)
+        raise FirewallError(
+            f"the rules of IPv{self.version} do not stay as written: another program writes them too"
+        )
+
+    def _read(self, rules: Rules) -> str:
+        """Return the output of iptables-save.
+
+        The first time it is for all tables, because an earlier release may have left rules in them.
+        """
+        if self._installed is None:
+            return iptables.save_all(self.tools, rules.keys())
+        return "".join(iptables.save(self.tools, table=table) for table in sorted({*rules, *self._installed}))
+
+    def _absent_tables(self, rules: Rules) -> list[str]:
+        """Return the tables of ``rules`` that do not exist yet, and that iptables-nft will make."""
+        return [] if self._legacy else [table for table in rules if self._is_absent(table)]
+
+    def _is_absent(self, table: str) -> bool:
+        try:
+            self._kernel.request(nft_messages.get_table(table, family=FAMILIES[self.version]))
+        except NetlinkError as error:
+            return error.code == errno.ENOENT
+        return False
+
+    def counters(self) -> FamilyCounters:
+        """Return the counters of the rules since they were installed.
+
+        No rule counts the packets that the limiter drops for lack of room. So their number is computed: the
+        packets that entered the limiter, minus those that were over or within the limit. The counters are
+        read twice, because packets arrive meanwhile: the packets that entered are from the first reading,
+        those that left from the second. So a packet that was still in the limiter at the first reading is not
+        mistaken for a dropped one.
+        """
+        first = self._counters()
+        second = self._counters() if AT_LIMITER in first else first
+        left = sum(second.get(kind, (0, 0))[0] for kind in (OVER_LIMIT, WITHIN_LIMIT))
+        return FamilyCounters(second, full=max(first.get(AT_LIMITER, (0, 0))[0] - left, 0))
+
+    def _counters(self) -> dict[str, tuple[int, int]]:
+        rules = self._rules  # another thread may replace them meanwhile
+        state: dict[str, dict[str, list[str]]] = {}
+        for table in rules:
+            state |= iptables.parse(iptables.save(self.tools, table=table, counters=True))
+        sums: dict[str, tuple[int, int]] = {}
+        for table, chain, position, kind in counted_rules(rules):
+            lines = state.get(table, {}).get(chain, [])
+            packets, octets = iptables.parse_counters(lines[position]) if position < len(lines) else (0, 0)
+            before = sums.get(kind, (0, 0))
+            sums[kind] = before[0] + packets, before[1] + octets
+        return sums
+
+    def remove(self) -> None:
+        """Remove our rules, and the tables that were made for them if they contain nothing else."""
+        made = iptables.remove(self.tools)
+        for table in made if not self._legacy else ():
+            self._drop(table)
+        self._rules, self._installed = {}, None
+
+    def _drop(self, table: str) -> None:
+        family = FAMILIES[self.version]
+        try:
+            found = nft_messages.chains_of(self._kernel.request(nft_messages.get_chains(family=family)))
+            builtin = [chain.name for chain in found if chain.table == table and chain.hook is not None]
+            self._kernel.request(*nft_messages.delete_empty_table(self.version, table, builtin))
+        except NetlinkError as error:
+            if error.code not in (errno.EBUSY, errno.ENOENT):  # another program uses the table, or removed it
+                raise
+
+
+def _reason(refused: Mapping[tuple[bool, bool], FirewallError], alone: tuple[bool, bool], fix: str) -> str:
+    """Return why a feature (the log rules or the limiter) is missing, with the fix.
+
+    ``refused`` maps each refused attempt to its error. An attempt is a pair: whether it has the log rules,
+    and whether it has the limiter. ``alone`` is the attempt that has only the missing feature. The reason is
+    its error, or, if there was no such attempt, the error of the attempt with both features.
+    """
+    return f"{refused.get(alone) or refused[True, True]}; {fix}"
+
+
+def rule_requirements(kernel: NetlinkConnection, version: int, plan: FirewallPlan) -> list[Requirement]:
+    """Return each optional feature of the plan, with a problem if the kernel lacks an extension for it."""
+    found = []
+    for feature, configured, names, fix in (
+        ("the log rule for the wire", plan.log_group is not None, _WIRE_EXTENSIONS, _WIRE_FIX),
+        ("the limiter", plan.limits, _LIMITER_EXTENSIONS, _LIMITER_FIX),
+        ("the fence", plan.fence is not LimitMode.OFF, _FENCE_EXTENSIONS, _FENCE_FIX),
+    ):
+        if configured:
+            missing = [n for n in names if not has_extension(kernel, version, n, target=n.isupper())]
+            problem = f"this kernel has no {', '.join(missing)} for IPv{version}; {fix}" if missing else None
+            found.append(Requirement(f"{feature}, IPv{version}", problem, optional=True))
+    fragments = _fragments(kernel, version)
+    return [*found, fragments_requirement(fragments, _REASSEMBLY_FIX, f", IPv{version}")]
+
+
+def _fragments(kernel: NetlinkConnection, version: int) -> Fragments:
+    """Return the best treatment of fragments that the kernel has the extensions for."""
+    for found, names in (
+        (Fragments.REASSEMBLED, _REASSEMBLING_EXTENSIONS),
+        (Fragments.DROPPED, _FRAGMENT_EXTENSIONS[version]),
+    ):
+        if all(has_extension(kernel, version, name) for name in names):
+            return found
+    return Fragments.PASSED

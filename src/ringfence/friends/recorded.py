@@ -1,0 +1,199 @@
+"""The reasons of friends, as they were last passed on to the detector and written into the store.
+
+A *reason* is why an address is a friend: a login, a contact, a trunk, or an import. A PBX with ten
+thousand phones reports all contacts every minute. So a report that changes little is not written into the
+store. If it is the report of a contact, it is not passed on to the detector either.
+
+``Friends`` limits the number of reasons, and ``MOST_ADDRESSES`` the number of addresses per account.
+Without the second limit, a party with one password and an IPv6 network could displace the other phones.
+"""
+
+from collections.abc import Callable, Collection, Iterable
+from functools import partial
+
+from attrs import evolve
+
+from ringfence.detect.friends import MOST, Friends, Key, identity_of
+from ringfence.store.tables import FriendTable
+from ringfence.values.friend import Friend, FriendReason
+from ringfence.values.network import Address
+
+MOST_ADDRESSES = 256
+"""The maximum number of addresses of one account; a mobile phone has a few per day."""
+
+LONGEST = 366 * 86_400.0
+"""The longest time in seconds that a reason lasts, even if the registration lasts longer."""
+
+RENEW_EVERY = 300.0
+"""Seconds. A reason is written again if its end or its last sighting has moved by at least this much."""
+
+_BROADCAST = 0xFFFFFFFF
+
+
+class RecordedFriends:
+    """Passes reasons why an address is a friend on to ``friends``, and writes them into ``table``.
+
+    ``wall`` returns wall-clock seconds. ``write`` runs a write to the table, at once or later. ``own``
+    returns whether an address is this host's. ``arrives`` is called with each reason before it is added.
+    """
+
+    def __init__(
+        self,
+        friends: Friends,
+        table: FriendTable,
+        wall: Callable[[], float],
+        write: Callable[[Callable[[], object]], object],
+        own: Callable[[Address], bool],
+        arrives: Callable[[Friend], object] = lambda _: None,
+    ) -> None:
+        self._arrives = arrives
+        self._friends = friends
+        self._table = table
+        self._wall = wall
+        self._write = write
+        self._own = own
+        self._recorded: dict[Key, Friend] = {}
+        self._addresses: dict[tuple[str, str], dict[Address, None]] = {}
+        self._unwritten: set[Key] = set()
+
+    def load(self) -> list[Friend]:
+        """Load the current and former friends of the store; return the current ones.
+
+        Raise StoreError on failure.
+        """
+        now = self._wall()
+        for friend in self._table.former(now, MOST):
+            self._friends.remember(friend)
+        current = self._table.current(now, MOST)
+        for friend in current:
+            self._put(friend)
+        self._unwritten.clear()
+        return current
+
+    def renews(self, key: Key, seen: float, until: float) -> bool:
+        """Whether a report of the reason ``key`` is worth recording.
+
+        ``until`` is the reason's end by this report, ``seen`` its last sighting, both in seconds since the
+        epoch. The report is worth recording if the reason is not recorded yet, or if one of the two is at
+        least ``RENEW_EVERY`` seconds later than recorded.
+        """
+        recorded = self._recorded.get(key)
+        return (
+            recorded is None or until - recorded.until >= RENEW_EVERY or seen - recorded.seen >= RENEW_EVERY
+        )
+
+    def record(self, friend: Friend) -> Collection[Key]:
+        """Record a reason why an address is a friend; return the keys of the reasons that were removed.
+
+        Reasons are removed if the account has more than ``MOST_ADDRESSES`` addresses. An address that cannot
+        be a phone's is ignored: this host's own, loopback, multicast and broadcast. So is a new address if
+        its account makes too many friends (:meth:`Friends.admits`).
+        """
+        address = friend.address
+        if address.is_loopback or address.is_unspecified or address.is_multicast or self._own(address):
+            return ()
+        if address.version == 4 and int(address) == _BROADCAST:  # noqa: PLR2004 - IPv4
+            return ()
+        if not self._friends.admits(friend):
+            return ()
+        until = min(friend.until, self._wall() + LONGEST)
+        friend = evolve(friend, since=self._friends.began(friend), until=until)
+        key = identity_of(friend)
+        if not self.renews(key, friend.seen, friend.until):
+            self._friends.add(friend)
+            return ()
+        self._arrives(friend)
+        removed = self._put(friend)
+        self._unwritten.add(key)
+        return removed
+
+    def shorten(self, key: Key, until: float) -> None:
+        """Make the friend's reason ``key`` end at ``until`` (seconds since the epoch) if it would end later.
+
+        An unknown key is ignored.
+        """
+        friend = self._recorded.get(key)
+        if friend is not None and friend.until > until:
+            self._friends.remove(key, self._wall())  # removed first, because ``Friends`` keeps the later end
+            del self._recorded[key]
+            self._put(evolve(friend, until=until))
+            self._unwritten.add(key)
+
+    def forget(self, address: Address) -> list[Key]:
+        """Remove every reason why an address is a friend, also from the store; return their keys."""
+        keys = [identity_of(friend) for friend in self._friends.reasons(address)]
+        for key in keys:
+            self._remove(key)
+        self._write(partial(self._table.forget, address))
+        return keys
+
+    def end(self, reasons: Iterable[Friend]) -> None:
+        """End reasons that detection has ended: they are former ones in the store too.
+
+        A login that Asterisk has refused leaves no trace at an address that has no other reason.
+        """
+        ended, now = [], self._wall()
+        for one in reasons:
+            self._drop(identity_of(one))
+            if self._friends.worked_at(one.account, one.address) or self._friends.reasons(one.address):
+                ended.append(evolve(one, until=now))
+            else:
+                self._write(partial(self._table.forget, one.address))
+        if ended:
+            self._write(partial(self._table.add, ended))
+
+    def expire(self) -> list[Key]:
+        """Remove each reason to be a friend whose time is over; return the keys of these reasons."""
+        gone = [identity_of(friend) for friend in self._friends.expire(self._wall())]
+        if len(self._recorded) > 2 * MOST:  # ``Friends`` was full and has dropped some: drop them here too
+            left = {identity_of(friend) for friend in self._friends.all()}
+            gone += self._recorded.keys() - left
+        for key in gone:
+            self._drop(key)
+        return gone
+
+    def save(self) -> None:
+        """Write the reasons that are new or have changed since the last call.
+
+        Changes of less than ``RENEW_EVERY`` seconds are not written (see :meth:`renews`).
+        """
+        keys, self._unwritten = self._unwritten, set()
+        changed = [self._recorded[key] for key in keys if key in self._recorded]
+        if changed:
+            self._write(partial(self._table.add, changed))
+
+    def _put(self, friend: Friend) -> Collection[Key]:
+        """Record one reason why an address is a friend, in memory and for the database.
+
+        Return the keys of the reasons that gave way, because this account has too many addresses.
+        """
+        key = identity_of(friend)
+        recorded = self._recorded.get(key)
+        if recorded is not None:
+            friend = evolve(friend, since=recorded.since, until=max(recorded.until, friend.until))
+        self._friends.add(friend)
+        self._recorded[key] = friend
+        addresses = self._addresses.setdefault((friend.asterisk, friend.account), {})
+        addresses.pop(friend.address, None)
+        addresses[friend.address] = None
+        if len(addresses) <= MOST_ADDRESSES:
+            return ()
+        oldest = next(iter(addresses))
+        removed = [(friend.asterisk, oldest, friend.account, reason) for reason in FriendReason]
+        for one in removed:
+            self._remove(one)
+        return removed
+
+    def _remove(self, key: Key) -> None:
+        self._friends.remove(key, self._wall())
+        self._drop(key)
+
+    def _drop(self, key: Key) -> None:
+        self._recorded.pop(key, None)
+        self._unwritten.discard(key)
+        asterisk, address, account, _ = key
+        if not any((asterisk, address, account, reason) in self._recorded for reason in FriendReason):
+            addresses = self._addresses.get((asterisk, account), {})
+            addresses.pop(address, None)
+            if not addresses:
+                self._addresses.pop((asterisk, account), None)

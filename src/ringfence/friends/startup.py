@@ -1,0 +1,83 @@
+"""The start of the daemon: until the friends are known, no rule bans, and limits of strangers only observe.
+
+These limits are rules of the firewall that drop packets of strangers. That of the refusals to them does not
+wait: it ends no registration and no call (``FirewallPlan.observing``).
+
+Phones that are already registered are friends as soon as every Asterisk has sent its roster (its phones
+and trunks), some tenths of a second after the login. The wait is limited, because ringfence bans nothing
+while it waits, and an Asterisk may not answer at all. The wait is shorter if the store already has
+friends, because then only phones that are new since the last run can be missing.
+"""
+
+from collections.abc import Sequence
+
+from attrs import frozen
+
+AFTER_LISTENING = 3.0
+"""The longest time (seconds) after the connection to an Asterisk that bans wait for its phones and trunks."""
+IN_ALL = 5.0
+"""The longest time (seconds) after the start that bans wait for the phones and trunks of all Asterisks."""
+
+REMEMBERED_AFTER_LISTENING = 1.0
+REMEMBERED_IN_ALL = 2.0
+"""The limits ``AFTER_LISTENING`` and ``IN_ALL`` for a start with friends in the store."""
+
+LIMITS_IN_ALL = 30.0
+"""The longest time (seconds) after the start that what limits strangers only observes.
+
+It may be longer than ``IN_ALL``, because these limits protect against load more than against guesses: against
+these that of the refusals holds from the first moment.
+"""
+
+
+@frozen(kw_only=True)
+class SourceReadiness:
+    """The state of the manager interface of an Asterisk, from which the friends come.
+
+    ``since`` is when it connected (monotonic seconds), None if it is not connected. ``roster_ready``: its
+    roster (its phones and trunks) is known, or it is known that no roster will come.
+    """
+
+    since: float | None
+    roster_ready: bool
+
+
+class StartupGate:
+    """Decides whether enough friends are known to ban (``for_bans``), and for limits (``for_limits``).
+
+    *Limits* are what the kernel limits to strangers, such as their packets.
+
+    A positive answer never becomes negative. Before the first :meth:`update` both answers are negative,
+    except that for limits if the store had friends.
+    """
+
+    def __init__(self) -> None:
+        self.remembered = False
+        """Whether the store had friends at the start."""
+        self.for_bans = False
+        """Whether rules may ban."""
+        self._began: float | None = None
+        self._limits = False
+
+    @property
+    def for_limits(self) -> bool:
+        """Whether what limits strangers may drop packets."""
+        return self._limits or self.remembered
+
+    def update(self, sources: Sequence[SourceReadiness], now: float) -> None:
+        """Update both answers from the state of every Asterisk at ``now`` (monotonic seconds).
+
+        The wait for rosters begins with the first call.
+        """
+        began = self._began = now if self._began is None else self._began
+        after = REMEMBERED_AFTER_LISTENING if self.remembered else AFTER_LISTENING
+        in_all = REMEMBERED_IN_ALL if self.remembered else IN_ALL
+        if now - began >= in_all or all(_is_due(source, now, after) for source in sources):
+            self.for_bans = True
+        if now - began >= LIMITS_IN_ALL or all(source.roster_ready for source in sources):
+            self._limits = True
+
+
+def _is_due(source: SourceReadiness, now: float, after: float) -> bool:
+    """Whether the roster of ``source`` is known, or ``after`` seconds have passed since it connected."""
+    return source.roster_ready or (source.since is not None and now - source.since >= after)
