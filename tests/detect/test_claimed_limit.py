@@ -1,6 +1,6 @@
 """ClaimedLimit: bans on a mere claim are short, and only so many new ones begin each minute."""
 
-from ringfence.detect.claimed_limit import ClaimedLimit
+from ringfence.detect.judge import ClaimedLimit
 from ringfence.detect.rules import DAY, Claimed
 
 TERMS = Claimed(ban=(600.0, 1_800.0), per_minute=2)

@@ -12,11 +12,11 @@ from tests.support.listening import connected
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
 from ringfence.clock import Clock
-from ringfence.detect.claimed_limit import MOST_CLAIMS
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import _MOST_UNNAMED as MOST_UNNAMED
 from ringfence.detect.detector import Detector
 from ringfence.detect.history import _MOST_KNOWN as MOST_SUBJECTS
+from ringfence.detect.judge import MOST_CLAIMS
 from ringfence.detect.rules import RULES
 from ringfence.firewall.memory import MemoryBackend
 from ringfence.friends.registry import FriendRegistry

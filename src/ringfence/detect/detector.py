@@ -32,7 +32,6 @@ from ringfence.detect.attribution import (
     WrongAnswer,
     sender_of_request,
 )
-from ringfence.detect.claimed_limit import ClaimedLimit
 from ringfence.detect.confirmation import (
     NOT_CONNECTED,
     Connections,
@@ -54,7 +53,7 @@ from ringfence.detect.history import (
     pack_network,
     unpack_network,
 )
-from ringfence.detect.judge import Judge, existing_accounts
+from ringfence.detect.judge import ClaimedLimit, Judge, existing_accounts
 from ringfence.detect.judgement import (
     OFFICE,
     AddressSummary,
