@@ -392,8 +392,7 @@ class Installation:
     def _without_leftovers(self, tool: str, state: TableState, rules: Ruleset) -> TableState:
         """Delete the chains of earlier rules, which are empty now; return the state of the table.
 
-        Kernels before 6.4 refuse that until they have destroyed the verdict maps of the earlier rules. Then
-        the chains stay until the rules are written again.
+        If the kernel refuses that, they stay until the rules are written again.
         """
         left = state.leftover_chains(rules)
         if not left:

@@ -62,8 +62,8 @@ class Matches:
         The last chain is that of the hook. It tells the IP versions apart. The chain of a version tells the
         ports apart, so that a packet of media meets only the rules for all ports.
 
-        A packet that is on its way while the rules are replaced finds nothing in a verdict map of the old
-        ones. So none stands before the rules for all ports, or a banned sender could get through.
+        No verdict map tells them apart. A packet that is on its way while the rules are replaced would find
+        nothing in a map of the old rules, and a banned sender could get through.
         """
         found: dict[str, tuple[str, ...]] = {}
         jumps = []
@@ -175,23 +175,29 @@ def _by_port(
 ) -> Iterator[str]:
     """Yield a rule for each protocol that tells its ports apart; add the chains to which it jumps.
 
-    Ports with the same rules share a chain. Its name begins with ``name``.
+    Their names begin with ``name``.
     """
-    found: dict[tuple[str, int], list[str]] = {}
-    for ports, _, rule in rules:
-        numbers = ports or Ports((), ())
-        for one in (*(("udp", port) for port in numbers.udp), *(("tcp", port) for port in numbers.tcp)):
-            found.setdefault(one, []).append(rule)
-    way = "dport" if side is Side.FROM else "sport"
+    way, found = "dport" if side is Side.FROM else "sport", [*rules]
     for protocol in ("udp", "tcp"):
-        jumps, shared = [], dict[tuple[str, ...], str]()
-        for port in sorted(port for kind, port in found if kind == protocol):
-            texts = tuple(dict.fromkeys(found[protocol, port]))
-            chain = shared.setdefault(texts, f"{name}_{protocol}{port}")
-            chains[chain] = texts
-            jumps.append(f"{port} : jump {chain}")
-        if jumps:
-            yield f"{protocol} {way} vmap {{ {', '.join(jumps)} }}"
+        of = [(numbers, text) for ports, _, text in found if (numbers := _numbers(ports, protocol))]
+        every = tuple(sorted({port for numbers, _ in of for port in numbers}))
+        texts = (
+            text if numbers == every else f"{_port_test(protocol, way, numbers)} {text}"
+            for numbers, text in of
+        )
+        if of:
+            chains[f"{name}_{protocol}"] = tuple(dict.fromkeys(texts))
+            yield f"{_port_test(protocol, way, every)} jump {name}_{protocol}"
+
+
+def _numbers(ports: Ports | None, protocol: str) -> tuple[int, ...]:
+    """Return the numbers of those ``ports`` that are of a protocol ("udp" or "tcp")."""
+    ports = ports or Ports((), ())
+    return ports.udp if protocol == "udp" else ports.tcp
+
+
+def _port_test(protocol: str, way: str, numbers: Iterable[int]) -> str:
+    return f"{protocol} {way} {{ {', '.join(map(str, numbers))} }}"
 
 
 def _address(side: Side, version: int) -> str:
