@@ -242,7 +242,7 @@ def test_bans_of_nftables_are_verified_for_each_plan(tables: NftablesBackend, pl
     [
         ("flush chain inet ringfence prerouting", r"a packet from .*IPv4\) got through.*`nft list ruleset`"),
         ("flush chain inet ringfence output", r"a packet to .*IPv4\) got through.*`nft list ruleset`"),
-        ("flush chain inet ringfence to6_full", r"a packet to .*IPv6\) got through"),
+        ("flush chain inet ringfence to6_ban", r"a packet to .*IPv6\) got through"),
     ],
 )
 def test_a_packet_passing_nftables_is_reported(tables: NftablesBackend, damage: str, message: str) -> None:

@@ -162,9 +162,7 @@ class Bytes:
     among: bool = True
 
 
-PortlessTest = Is | Containers | On | NotOn | AnyOf | Datagram | Segment | Bytes
-"""A test of a packet that compares no ports."""
-Test = PortlessTest | Ports
+Test = Is | Containers | On | NotOn | AnyOf | Datagram | Segment | Bytes | Ports
 """A test of a packet. ``Ports`` are those of this host: the packet is to them or from them."""
 
 
@@ -212,14 +210,15 @@ class Do(enum.Enum):
 
 @frozen
 class PacketRule:
-    """Packets that match all ``tests``, and what the kernel does with them.
+    """Packets that match all ``tests`` and all of ``then``, and what the kernel does with them.
 
-    The tests stand in the order in which nftables makes them, except for ``Ports``. It tells ports apart
-    before all other tests, so that a packet of media does not meet them.
+    The tests stand in the order in which nftables makes them. It makes those of ``then`` in a chain of their
+    own, so that a packet of media does not meet them.
     """
 
     tests: tuple[Test, ...]
     act: Jump | Drop | Copy | Do
+    then: tuple[Test, ...] = ()
 
 
 @frozen
@@ -242,8 +241,11 @@ class Stage:
         for rule in self.rules if here else ():
             if isinstance(rule.act, Copy) and plan.log_group is None:
                 continue
-            tests = tuple(test for one in rule.tests if (test := here.get(one, one)) is not None)
-            yield PacketRule(tests, rule.act)
+            tests, then = (
+                tuple(test for one in part if (test := here.get(one, one)) is not None)
+                for part in (rule.tests, rule.then)
+            )
+            yield PacketRule(tests, rule.act, then)
 
     def _at_hook(self, hook: Hook, plan: FirewallPlan, version: int) -> Mapping[Test, Test | None]:
         """Return what tests become at ``hook``; None: every packet matches there."""
@@ -361,7 +363,7 @@ def _questions(plan: FirewallPlan) -> Iterator[PacketRule]:
         ("_web", Ports((), asking.pages(ports))),
     ):
         chain = Jump(f"asking{name}", "ringfence-web" if name == "_web" else "ringfence-asked")
-        yield PacketRule((counted, Is.NAMED, Is.OUTER, Is.TO_ASTERISK, _STRANGERS), chain)
+        yield PacketRule((counted, Is.NAMED, Is.OUTER), chain, then=(Is.TO_ASTERISK, _STRANGERS))
 
 
 def _new_flows(plan: FirewallPlan) -> Iterator[PacketRule]:

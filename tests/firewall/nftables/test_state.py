@@ -63,7 +63,6 @@ def test_two_installations_have_one_shape(kernel: NetlinkConnection) -> None:
     assert third.shape != first.shape
     assert (third.matches(other), third.matches(RULES)) == (True, False)
     assert set(third.stale_chains(RULES)) == {"input", "forward"}
-    assert {"input4", "forward6"} <= {*third.leftover_chains(RULES)}
     assert install(kernel).shape == first.shape
 
 
@@ -73,7 +72,7 @@ def test_two_installations_have_one_shape(kernel: NetlinkConnection) -> None:
         ("delete table inet ringfence", "table inet ringfence is gone"),
         ("add table inet ringfence { flags dormant; }", "table inet ringfence is dormant"),
         ("flush chain inet ringfence to_banned", "a rule of chain to_banned of"),
-        ("add rule inet ringfence from4_sip accept", "the rules of chain from4_sip of table inet"),
+        ("add rule inet ringfence from4 accept", "the rules of chain from4 of table inet ringfence were"),
         ("insert rule inet ringfence output accept", "the rules of chain output of"),
         ("add chain inet ringfence mine", "another program added chain mine to table inet ringfence"),
         ("add set inet ringfence m { type mark; }", "another program added set m to table inet ringfence"),
@@ -92,7 +91,7 @@ def test_a_change_is_named(kernel: NetlinkConnection, damage: str, named: str) -
     now = read_state(kernel)
 
     assert named in (difference(state, now) or "")
-    assert now != state
+    assert now is None or not now.matches(RULES) or now.shape != state.shape
     repaired = install(kernel)
     assert repaired.matches(RULES)
     extra = {"m"} & {head.name for head in repaired.sets}

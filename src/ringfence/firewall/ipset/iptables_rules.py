@@ -49,7 +49,7 @@ from ringfence.firewall.ipset.matches import (
 from ringfence.firewall.ipset.sets import list_set_name
 from ringfence.firewall.ipset.stage_rules import DROP_CHAIN, NARROW_CHAIN, REJECT_CHAIN, StageRules
 from ringfence.firewall.network_lists import NetworkList
-from ringfence.firewall.stages import Hook, Side, stages
+from ringfence.firewall.stages import Hook, stages
 
 HOOKS: Mapping[str, Mapping[str, str]] = {
     "raw": {"PREROUTING": "ringfence-pre", "OUTPUT": "ringfence-out"},
@@ -59,26 +59,16 @@ MADE = "ringfence-made"
 _WHOLE, _DROPPING = "ringfence-whole", (DROP_CHAIN, MADE)
 _SEEN, _SEGMENT, _ANSWER = "ringfence-seen", "ringfence-segment", "ringfence-answer"
 _COPYING = _SEEN, NARROW_CHAIN, _SEGMENT, _ANSWER
-_PARTS = [
-    f"-{number}-{side}-{protocol}" for number in range(8) for side in Side for protocol in ("udp", "tcp")
-]
 # Every chain of ours that may be in a table, of this release or another.
 CHAINS: Mapping[str, Sequence[str]] = {
     "raw": (
         *HOOKS["raw"].values(),
-        *(f"{chain}{part}" for chain in HOOKS["raw"].values() for part in _PARTS),
         *limits.CHAINS["raw"],
         *_COPYING,
         _WHOLE,
         *_DROPPING,
     ),
-    "filter": (
-        *HOOKS["filter"].values(),
-        *(f"{chain}{part}" for chain in HOOKS["filter"].values() for part in _PARTS),
-        REJECT_CHAIN,
-        *limits.CHAINS["filter"],
-        *_DROPPING,
-    ),
+    "filter": (*HOOKS["filter"].values(), REJECT_CHAIN, *limits.CHAINS["filter"], *_DROPPING),
 }
 
 REPORTED = (FROM_BANNED, TO_BANNED, FROM_DENIED, TO_DENIED, FRAGMENTS)
@@ -108,8 +98,8 @@ def wanted_rules(
     steps, written = stages(plan, fragments), StageRules(plan, version)
     copies, target = plan.log_group is not None, written.target
     raw: dict[str, Sequence[IptablesRule]] = {
-        **written.at(steps, Hook.ARRIVING, HOOKS["raw"]["PREROUTING"]),
-        **written.at(steps, Hook.LEAVING, HOOKS["raw"]["OUTPUT"]),
+        HOOKS["raw"]["PREROUTING"]: written.at(steps, Hook.ARRIVING),
+        HOOKS["raw"]["OUTPUT"]: written.at(steps, Hook.LEAVING),
         **({_WHOLE: [IptablesRule("-m socket")]} if fragments is Fragments.REASSEMBLED else {}),
         **(_stream_chains(plan, version) if copies else {}),
         **limits.chains(plan, version, target),
@@ -118,10 +108,8 @@ def wanted_rules(
         raw[_SEEN] = [*limits.over_copies(plan, version), _copy(plan, REQUEST_RATE)]
         if not written.rejects:
             raw[NARROW_CHAIN] = [_copy(plan, DROPPED_RATE, DROPPED_PREFIX), IptablesRule(f"-j {target}")]
-    inner: dict[str, Sequence[IptablesRule]] = {}
-    for hook in (Hook.INPUT, Hook.FORWARD):
-        into = written.at(steps, hook, HOOKS["filter"][hook.upper()])
-        inner |= {chain: rules for chain, rules in into.items() if rules}
+    into = {HOOKS["filter"][hook.upper()]: written.at(steps, hook) for hook in (Hook.INPUT, Hook.FORWARD)}
+    inner: dict[str, Sequence[IptablesRule]] = {chain: rules for chain, rules in into.items() if rules}
     if written.rejects:
         inner[REJECT_CHAIN] = _reject(plan, version)
     inner |= limits.fence_chains(plan, version, target)

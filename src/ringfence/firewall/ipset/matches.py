@@ -28,7 +28,7 @@ FORWARDED = {
     4: "-m rpfilter -m addrtype --dst-type UNICAST ",
     6: "-m rpfilter -m addrtype --dst-type UNICAST -m addrtype ! --dst-type LOCAL ",
 }
-NO_RST = "-m tcp ! --tcp-flags RST RST "
+RST = "-p tcp -m tcp ! --tcp-flags RST RST "
 # By IP version and action: iptables' name of the rejection, and two matches. Every outgoing packet
 # satisfies one of the two, except the ICMP error or RST of such a rejection.
 REJECTIONS: Mapping[tuple[int, BanAction], tuple[str, tuple[str, str]]] = {
@@ -41,10 +41,7 @@ REJECTIONS: Mapping[tuple[int, BanAction], tuple[str, tuple[str, str]]] = {
             (6, "ipv6-icmp", "icmp6", BanAction.ADMIN_PROHIBITED, "icmp6-adm-prohibited", "v6-type 1/1"),
         )
     },
-    **{
-        (version, BanAction.TCP_RESET): ("tcp-reset", ("! -p tcp ", f"-p tcp {NO_RST}"))
-        for version in VERSIONS
-    },
+    **{(version, BanAction.TCP_RESET): ("tcp-reset", ("! -p tcp ", RST)) for version in VERSIONS},
 }
 
 

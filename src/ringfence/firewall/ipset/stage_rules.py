@@ -5,13 +5,13 @@ interfaces or addresses, iptables has a rule for each.
 
 A drop rule first matches "not on the allow list" and then "banned", so the counter of a ban counts dropped
 packets only. For a ban that exempts friends (``sets.py``), "not a friend" is matched before "banned" in the
-same way. For a list of networks, the lists that pass it are matched last, because most packets come from
-other networks. A rule without a counter of its own drops the packets of the probe first
+same way. For fetched and decided networks, ``network_lists.PASSING`` is matched last, because most packets
+come from other networks. A rule without a counter of its own drops the packets of the probe first
 (``contract.PROBE_NETWORKS``).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby, product
+from itertools import product
 from operator import itemgetter
 
 from attrs import evolve, frozen
@@ -42,25 +42,7 @@ _IPV4 = 4
 _ADDRESS, _INTERFACE, _PORTS, _CONTENT, _OTHER_CONTENT, _WAY, _LIST = range(7)
 """The kinds of matches, in the order in which they stand in a rule. A packet must not have other contents."""
 _Match = tuple[int, str]
-_Test = stages.PortlessTest | tuple[_Match, ...]  # matches are a test too, of which one must match
-
-
-@frozen
-class _Rule:
-    """A rule: the side of the remote address, the ports of this host (None: all), other tests, its end."""
-
-    side: Side
-    ports: Ports | None
-    tests: Sequence[_Test]
-    end: str
-    kind: str
-
-    def numbers(self, protocol: str) -> tuple[int, ...]:
-        """Return the numbers of its ports of a protocol ("udp" or "tcp")."""
-        ports = self.ports or Ports((), ())
-        return ports.udp if protocol == "udp" else ports.tcp
-
-
+_Test = stages.Test | tuple[_Match, ...]  # matches are a test too, of which one must match
 _FIXED = {
     Is.UDP: (_PORTS, "-p udp "),
     Is.TO_HOST: (_WAY, matches.TO_THIS_HOST),
@@ -89,104 +71,59 @@ class StageRules:
         """Whether packets from banned addresses are rejected."""
         return self.plan.action is not BanAction.DROP
 
-    def at(self, steps: Iterable[stages.Stage], hook: Hook, chain: str) -> dict[str, list[IptablesRule]]:
-        """Return the rules of ``chain``, which is that of ``hook``, and of the chains to which it jumps.
-
-        The chain tells ports apart once, so that a packet of media meets only the rules for all ports.
-        """
-        found: dict[str, list[IptablesRule]] = {chain: []}
-        for number, (side, run) in enumerate(groupby(self._rules(steps, hook), key=_side_of_ports)):
-            if side is None:
-                found[chain] += [text for rule in run for text in self._combined(rule)]
-                continue
-            rules = [*run]
-            for protocol in ("udp", "tcp"):
-                of = [rule for rule in rules if rule.numbers(protocol)]
-                covered = tuple(sorted({port for rule in of for port in rule.numbers(protocol)}))
-                texts = [text for rule in of for text in self._combined(rule, protocol, covered)]
-                if len(texts) > 1:
-                    inner = f"{chain}-{number}-{side}-{protocol}"
-                    found[inner] = texts
-                    entries = matches.port_matches(protocol, covered, _REMOTE[side])
-                    texts = [IptablesRule(f"{entry}-j {inner}") for entry in entries]
-                else:
-                    texts = [text for rule in of for text in self._combined(rule, protocol)]
-                found[chain] += texts
-        return found
-
-    def _rules(self, steps: Iterable[stages.Stage], hook: Hook) -> Iterator[_Rule]:
+    def at(self, steps: Iterable[stages.Stage], hook: Hook) -> list[IptablesRule]:
+        """Return the rules of the chain at ``hook``."""
+        found: list[IptablesRule] = []
         for stage in steps:
             for rule in _merged(stage.rules_at(hook, self.plan, self.version)):
                 if rule.act is stages.Do.LOOK_UP:
                     named = [test for test in rule.tests if test is Is.NAMED]
-                    lookups = [*self._lookups(stage.side, hook, named)]
-                    yield from sorted(lookups, key=lambda one: one.ports is not None)
+                    for tests, target, kind in self._lookups(stage.side, hook):
+                        found += self._combined([*named, *tests], f"-j {target}", kind, stage.side)
                 elif rule.act is not stages.Do.ACCEPT:  # the lookups leave out what is accepted
                     kind = rule.act.kind if isinstance(rule.act, stages.Jump | stages.Drop) else ""
-                    ports = next((test for test in rule.tests if isinstance(test, Ports)), None)
-                    tests = [test for test in rule.tests if not isinstance(test, Ports)]
-                    yield _Rule(stage.side, ports, tests, self._act(rule), kind)
+                    found += self._combined([*rule.tests, *rule.then], self._act(rule), kind, stage.side)
+        return found
 
-    def _combined(
-        self, rule: _Rule, protocol: str = "", within: tuple[int, ...] = ()
-    ) -> Iterator[IptablesRule]:
-        """Yield a rule for each combination of the matches of its tests.
-
-        If the rule is for some ports, ``protocol`` is theirs. In a chain for the ports ``within``, a rule for
-        the same ports does not compare them again.
-        """
-        tests: Sequence[_Test] = rule.tests
+    def _combined(self, tests: Sequence[_Test], end: str, kind: str, side: Side) -> Iterator[IptablesRule]:
+        """Yield a rule for each combination of the matches of ``tests``."""
         if Is.NAMED in tests:  # nobody names the loopback interface
             tests = [test for test in tests if test is not Is.OUTER]
-        ordered: list[_Test] = sorted(tests, key=lambda test: test is Is.NAMED)
-        if protocol:
-            ports = rule.numbers(protocol)
-            texts = matches.port_matches(protocol, ports, _REMOTE[rule.side])
-            ordered.append(
-                tuple((_PORTS, text) for text in ([f"-p {protocol} "] if ports == within else texts))
-            )
-        for combined in product(*(self._matches(test, rule.side) for test in ordered)):
+        ordered = sorted(tests, key=lambda test: test is Is.NAMED)
+        for combined in product(*(self._matches(test, side) for test in ordered)):
             text = "".join(text for _, text in sorted(combined, key=itemgetter(0)))
-            yield IptablesRule(text.replace('" -m u32 --u32 "', "&&") + rule.end, rule.kind)
+            yield IptablesRule(text.replace('" -m u32 --u32 "', "&&") + end, kind)
 
-    def _lookups(self, side: Side, hook: Hook, named: Sequence[_Test]) -> Iterator[_Rule]:
-        """Yield the rules that drop packets of banned and denied networks, each with the tests ``named``."""
+    def _lookups(self, side: Side, hook: Hook) -> Iterator[tuple[Sequence[_Test], str, str]]:
+        """Yield the tests, target and kind of the rules that drop packets of banned and denied networks."""
         plan, coming = self.plan, side is Side.FROM
         banned, denied = (FROM_BANNED, FROM_DENIED) if coming else (TO_BANNED, TO_DENIED)
         target = REJECT_CHAIN if coming and self.rejects else self.target
         copies = coming and plan.log_group is not None and not self.rejects
         spares = self.rejects and hook is Hook.LEAVING
-
-        def rules(scope: Scope, tests: Sequence[_Test], target: str, kind: str) -> Iterator[_Rule]:
-            for ports, more in self._covered(plan.covered[scope], spares=spares):
-                yield _Rule(side, ports, [*named, *more, *tests], f"-j {target}", kind)
-
+        covered = {scope: self._covered(ports, side, spares=spares) for scope, ports in plan.covered.items()}
         probed = _ADDRESS, f"{'-s' if coming else '-d'} {PROBE_NETWORKS[self.version]} "
         name = ban_set_name(self.version, Scope.FULL, friends_exempt=False)
-        yield from rules(Scope.FULL, [(probed,), (_in_set(name, side),)], target, "")
+        yield [(probed,), covered[Scope.FULL], (_in_set(name, side),)], target, ""
         for scope in Scope:
             for exempt in friends_exempt_values(self.version):
                 spared = NotOn((NetworkList.ALLOW, *[NetworkList.FRIENDS] * exempt))
                 name = ban_set_name(self.version, scope, friends_exempt=exempt)
                 end = NARROW_CHAIN if copies and scope is Scope.SIP_UDP else target
-                yield from rules(scope, [spared, (_in_set(name, side),)], end, banned)
+                yield [covered[scope], spared, (_in_set(name, side),)], end, banned
         for which, scope in plan.dropped_lists.items():
-            if not (which.by_machine and plan.new_only):
-                spared = NotOn((NetworkList.ALLOW, *PASSING) if which.by_machine else (NetworkList.ALLOW,))
-                yield from rules(scope, [On(which), spared], target, denied)
+            if not which.by_machine:
+                yield [covered[scope], NotOn((NetworkList.ALLOW,)), On(which)], target, denied
+            elif not plan.new_only:
+                yield [covered[scope], On(which), NotOn((NetworkList.ALLOW, *PASSING))], target, denied
 
-    def _covered(
-        self, ports: Ports | None, *, spares: bool
-    ) -> Iterator[tuple[Ports | None, Sequence[_Test]]]:
-        """Yield ``ports`` with tests of what is covered: with ``spares`` no rejection of ours."""
+    def _covered(self, ports: Ports | None, side: Side, *, spares: bool) -> tuple[_Match, ...]:
+        """Return the matches of ``ports``, or of all ports, and with ``spares`` of no rejection of ours."""
         if ports is None:
-            found = matches.REJECTIONS[self.version, self.plan.action][1] if spares else ()
-            yield None, [tuple((_PORTS, packets) for packets in found)] if found else []
-        elif spares and self.plan.action is BanAction.TCP_RESET:
-            yield evolve(ports, tcp=()), []
-            yield evolve(ports, udp=()), [((_CONTENT, matches.NO_RST),)]
-        else:
-            yield ports, []
+            found = matches.REJECTIONS[self.version, self.plan.action][1] if spares else ("",)
+            return tuple((_PORTS, packets) for packets in found)
+        tcp = matches.RST if spares and self.plan.action is BanAction.TCP_RESET else "-p tcp "
+        return tuple((slot, text.replace("-p tcp ", tcp, 1)) for slot, text in self._matches(ports, side))
 
     def _act(self, rule: stages.PacketRule) -> str:
         match rule.act:
@@ -213,6 +150,10 @@ class StageRules:
                 return self._simple(test, side)
             case stages.AnyOf(tests):
                 return [one for part in tests for one in self._matches(part, side)]
+            case Ports(udp, tcp):
+                protocols = ("udp", udp), ("tcp", tcp)
+                found = (matches.port_matches(one, ports, _REMOTE[side]) for one, ports in protocols)
+                return [(_PORTS, packets) for part in found for packets in part]
             case stages.Containers() | On() | NotOn():
                 return self._of_address(test, side)
             case _:
@@ -261,11 +202,6 @@ class StageRules:
                 yield slot, f'-m u32 {"" if among else "! "}--u32 "{word}={",".join(map(hex, values))}" '
 
 
-def _side_of_ports(rule: _Rule) -> Side | None:
-    """Return the side of a rule for some ports; None if the rule is for all ports."""
-    return None if rule.ports is None else rule.side
-
-
 def _in_set(name: str, side: Side) -> _Match:
     return _LIST, f"-m set --match-set {name} {_REMOTE[side]} "
 
@@ -276,7 +212,7 @@ def _merged(rules: Iterable[stages.PacketRule]) -> Iterable[stages.PacketRule]:
     for rule in rules:
         ports, key = rule.tests[0], object()
         if isinstance(ports, Ports) and isinstance(rule.act, stages.Jump):
-            key = rule.act.iptables, bool(ports.udp), rule.tests[1:]
+            key = rule.act.iptables, bool(ports.udp), rule.tests[1:], rule.then
             first = found[key].tests[0] if key in found else None
             if isinstance(first, Ports):
                 ports = Ports(first.udp + ports.udp, first.tcp + ports.tcp)

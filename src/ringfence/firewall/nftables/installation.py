@@ -382,27 +382,12 @@ class Installation:
             state = read_state(self._kernel)
             self._foreign.read(*ports)
             if state is not None and state.matches(rules):
-                return self._without_leftovers(tool, state, rules)
+                return state
             before = state
         raise FirewallError(
             f"another program changes the rules of table inet {TABLE} as soon as they stand; "
             "see `nft monitor`"
         )
-
-    def _without_leftovers(self, tool: str, state: TableState, rules: Ruleset) -> TableState:
-        """Delete the chains of earlier rules, which are empty now; return the state of the table.
-
-        If the kernel refuses that, they stay until the rules are written again.
-        """
-        left = state.leftover_chains(rules)
-        if not left:
-            return state
-        try:
-            port = self._run(tool, "".join(f"delete chain inet {TABLE} {name}\n" for name in left))
-        except FirewallError:
-            return state
-        self._foreign.read(port)
-        return read_state(self._kernel) or state
 
 
 def _was_damaged(installed: TableState | None, before: TableState | None, now: TableState) -> bool:

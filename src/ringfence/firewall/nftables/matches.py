@@ -6,7 +6,7 @@ refuses it, only segments with headers of 20 and of 32 bytes (with timestamps) a
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network
-from itertools import groupby, product
+from itertools import product
 
 from attrs import frozen
 
@@ -17,10 +17,9 @@ from ringfence.firewall.limits import SEGMENT
 from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.ports import Ports
 from ringfence.firewall.stages import Do, Hook, Is, Side
-from ringfence.values.network import Network
+from ringfence.values.network import VERSIONS, Network
 
 KEYWORDS = {4: "ip", 6: "ip6"}
-FAMILIES = {4: "ipv4", 6: "ipv6"}
 HEADERS = (5, 8)  # TCP data offsets, in words of 32 bits
 FRAGMENT_TESTS = {4: "ip frag-off & 0x3fff != 0", 6: "exthdr frag exists"}
 TO_THIS_HOST = "fib daddr type local"
@@ -40,9 +39,6 @@ _FIXED = {
 }
 _UDP_HEADER = 8  # bytes
 
-_Rule = tuple[Ports | None, Side, str]
-"""A rule: the ports of this host to or from which it applies, the side of the remote address, its text."""
-
 
 @frozen
 class Matches:
@@ -56,52 +52,39 @@ class Matches:
     lists: Mapping[str, str]
     inner: bool
 
-    def chains(self, steps: Sequence[stages.Stage], hook: Hook) -> dict[str, tuple[str, ...]]:
-        """Return the rules at ``hook`` by chain, each chain after those to which it jumps; {} without rules.
+    def rules(self, steps: Iterable[stages.Stage], hook: Hook) -> tuple[str, ...]:
+        """Return the rules of the chain at ``hook``; those that are the same for both IP versions once."""
+        return tuple(
+            dict.fromkeys(
+                f"{tests} {self._act(rule, stage.side, version)}"
+                for stage in steps
+                for version in VERSIONS
+                for rule in stage.rules_at(hook, self.plan, version)
+                for tests in self._tests(rule.tests, stage.side, version)
+            )
+        )
 
-        The last chain is that of the hook. It tells the IP versions apart. The chain of a version tells the
-        ports apart, so that a packet of media meets only the rules for all ports.
-
-        No verdict map tells them apart. A packet that is on its way while the rules are replaced would find
-        nothing in a map of the old rules, and a banned sender could get through.
-        """
-        found: dict[str, tuple[str, ...]] = {}
-        jumps = []
-        for version, family in FAMILIES.items():
-            chain, rules = f"{hook}{version}", []
-            runs = groupby(self._rules(steps, hook, version), key=_side_of_ports)
-            for number, (side, run) in enumerate(runs):
-                if side is None:
-                    rules += [rule for _, _, rule in run]
-                else:
-                    rules += _by_port(f"{chain}_{number}", side, run, found)
-            if rules:
-                found[chain] = tuple(rules)
-                jumps.append(f"meta nfproto {family} jump {chain}")
-        return found | ({hook.value: tuple(jumps)} if jumps else {})
-
-    def _rules(self, steps: Iterable[stages.Stage], hook: Hook, version: int) -> Iterator[_Rule]:
+    def split(self, steps: Iterable[stages.Stage]) -> Mapping[str, list[str]]:
+        """Return the chains with the second part of rules (``PacketRule.then``), by name."""
+        chains: dict[str, list[str]] = {}
         for stage in steps:
-            for rule in stage.rules_at(hook, self.plan, version):
-                ports = next((test for test in rule.tests if isinstance(test, Ports)), None)
-                tests = [test for test in rule.tests if not isinstance(test, Ports)]
-                acts = [(ports, self._act(rule, stage.side, version))]
-                if rule.act is Do.LOOK_UP:
-                    acts = [
-                        (of, f"jump {stage.side}{version}_{one}") for one, of in self.plan.covered.items()
-                    ]
-                for of, act in acts:
-                    for text in self._tests(tests, stage.side, version):
-                        yield of, stage.side, f"{text} {act}".lstrip()
+            for version in VERSIONS:
+                for rule in stage.rules_at(Hook.ARRIVING, self.plan, version):
+                    if rule.then and isinstance(rule.act, stages.Jump):
+                        name = rule.act.nftables
+                        end = f"goto {name}{version}"
+                        tests = self._tests(rule.then, stage.side, version)
+                        chains.setdefault(name, []).extend(f"{one} {end}" for one in tests)
+        return chains
 
-    def _tests(self, tests: Sequence[stages.PortlessTest], side: Side, version: int) -> Iterator[str]:
+    def _tests(self, tests: Sequence[stages.Test], side: Side, version: int) -> Iterator[str]:
         """Yield each combination of the matches of ``tests``."""
         yield from map(" ".join, product(*(self._matches(test, side, version) for test in tests)))
 
     def _act(self, rule: stages.PacketRule, side: Side, version: int) -> str:
         match rule.act:
             case stages.Jump(name, shared=shared):
-                return f"jump {name}{'' if shared else version}"
+                return f"jump {name}{'' if shared or rule.then else version}"
             case stages.Drop(name, rejects=rejects):
                 return f"{'goto' if rejects else 'jump'} {name}"
             case stages.Copy(prefix, size):
@@ -109,17 +92,19 @@ class Matches:
                 return f"log {marked}group {self.plan.log_group}{f' snaplen {size}' if size else ''}"
             case _:
                 return {
-                    Do.LOOK_UP: "",  # a rule for each scope
+                    Do.LOOK_UP: f"jump {side}{version}",
                     Do.SHORTEN: f"tcp option maxseg size set {SEGMENT}",
                     Do.KEEP: f"update @asked_websocket{version} {{ {_address(side, version)} . tcp dport }}",
                     Do.ACCEPT: "accept",
                 }[rule.act]
 
-    def _matches(self, test: stages.PortlessTest, side: Side, version: int) -> Sequence[str]:
+    def _matches(self, test: stages.Test, side: Side, version: int) -> Sequence[str]:
         """Return the matches of a test: one rule for each."""
         match test:
             case Is():
                 return self._simple(test, side, version)
+            case Ports():
+                return port_tests(test, "dport" if side is Side.FROM else "sport")
             case stages.AnyOf(tests):
                 return [one for part in tests for one in self._matches(part, side, version)]
             case stages.On() | stages.NotOn() | stages.Containers():
@@ -162,42 +147,6 @@ class Matches:
             case stages.Bytes(at, size, values, among):
                 found = str(values[0]) if size == 1 else f"{{ {', '.join(map(str, values))} }}"
                 yield f"@th,{8 * (_UDP_HEADER + at)},{8 * size} {'' if among else '!= '}{found}"
-
-
-def _side_of_ports(rule: _Rule) -> Side | None:
-    """Return the side of a rule for some ports; None if the rule is for all ports."""
-    ports, side, _ = rule
-    return None if ports is None else side
-
-
-def _by_port(
-    name: str, side: Side, rules: Iterable[_Rule], chains: dict[str, tuple[str, ...]]
-) -> Iterator[str]:
-    """Yield a rule for each protocol that tells its ports apart; add the chains to which it jumps.
-
-    Their names begin with ``name``.
-    """
-    way, found = "dport" if side is Side.FROM else "sport", [*rules]
-    for protocol in ("udp", "tcp"):
-        of = [(numbers, text) for ports, _, text in found if (numbers := _numbers(ports, protocol))]
-        every = tuple(sorted({port for numbers, _ in of for port in numbers}))
-        texts = (
-            text if numbers == every else f"{_port_test(protocol, way, numbers)} {text}"
-            for numbers, text in of
-        )
-        if of:
-            chains[f"{name}_{protocol}"] = tuple(dict.fromkeys(texts))
-            yield f"{_port_test(protocol, way, every)} jump {name}_{protocol}"
-
-
-def _numbers(ports: Ports | None, protocol: str) -> tuple[int, ...]:
-    """Return the numbers of those ``ports`` that are of a protocol ("udp" or "tcp")."""
-    ports = ports or Ports((), ())
-    return ports.udp if protocol == "udp" else ports.tcp
-
-
-def _port_test(protocol: str, way: str, numbers: Iterable[int]) -> str:
-    return f"{protocol} {way} {{ {', '.join(map(str, numbers))} }}"
 
 
 def _address(side: Side, version: int) -> str:

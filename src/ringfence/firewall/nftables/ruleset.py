@@ -10,8 +10,8 @@ chains to which they jump; ``limits.py`` has those that limit a stranger.
 * **Prefixes.** A ban is an element of a hash set for its prefix length
   (``ip saddr & 255.255.255.0 @ban4_24``). Interval sets are not used for bans: they refuse overlaps, and
   listing 100 000 intervals takes the kernel 4 s instead of 0.4 s. Each length costs one lookup for every
-  packet. So only the lengths of bans by rules have sets from the start. The set of any other length is made,
-  with its rules, at the first ban of such a length. ``size`` limits each set separately.
+  packet. So only the common lengths have sets from the start. The set of any other length is made, with its
+  rules, at the first ban of such a length. ``size`` limits each set separately.
 * **Friends.** A ban of a /64, or of a part of it, does not apply to the friends in it
   (``networks.exempts_friends``): ``ip6 saddr != @friends6`` stands before the lookup of such a ban. It costs
   an IPv6 packet one lookup.
@@ -65,6 +65,7 @@ from ringfence.firewall.nftables.matches import (
     Matches,
     beginnings,
     network_of,
+    port_tests,
 )
 from ringfence.firewall.stages import Hook, Stage, stages
 from ringfence.values.ban import Scope
@@ -72,8 +73,8 @@ from ringfence.values.network import BITS, VERSIONS, exempts_friends
 
 TABLE = "ringfence"
 MARK = "ringfence "
-# The prefix lengths of bans by rules. Only an administrator, or another host, bans others.
-DEFAULT_LENGTHS: Mapping[int, tuple[int, ...]] = {4: (32, 24), 6: (128, 64, 56, 48, 32)}
+# Common prefix lengths of bans: addresses and /64s, and those that registries assign and whois prints.
+DEFAULT_LENGTHS: Mapping[int, tuple[int, ...]] = {4: (32, 24, 16, 8), 6: (128, 64, 56, 48, 32)}
 COUNTERS: Mapping[str, str] = {
     "from_banned": FROM_BANNED,
     "to_banned": TO_BANNED,
@@ -293,7 +294,8 @@ def _chains(
                 plan, side, version, [one for one in bans if one.version == version], lists
             )
     matches, steps = Matches(plan, lists, inner), stages(plan, fragments)
-    yield from (RulesetChain(*one) for one in limits.chains(plan, log, inner=inner).items())
+    limited = {**limits.chains(plan, log, inner=inner), **matches.split(steps)}
+    yield from (RulesetChain(name, tuple(rules)) for name, rules in limited.items())
     if fragments is Fragments.REASSEMBLED:
         yield RulesetChain("reassembly", (REASSEMBLING,))
     yield RulesetChain("fragments", ('counter name "fragments"', *log, "drop"))
@@ -323,7 +325,15 @@ def _lookup_chains(
             passing = (f" {address} != @{lists[f'{one}{version}']}" for one in PASSING if which.by_machine)
             tests = f"{address} @{lists[f'{which}{version}']}{''.join(passing)}"
             found[scope].append(f"{tests} goto {side}_denied")
-    yield from (RulesetChain(f"{side}{version}_{scope}", tuple(rules)) for scope, rules in found.items())
+    for scope, rules in found.items():
+        yield RulesetChain(f"{side}{version}_{_SCOPES[scope]}", tuple(rules))
+    port = "dport" if side == "from" else "sport"
+    jumps = tuple(
+        f"{test}jump {side}{version}_{_SCOPES[scope]}"
+        for scope, ports in plan.covered.items()
+        for test in ([f"{one} " for one in port_tests(ports, port)] if ports else [""])
+    )
+    yield RulesetChain(f"{side}{version}", jumps)
 
 
 def _copies_dropped(plan: FirewallPlan) -> bool:
@@ -363,9 +373,6 @@ def _base_chains(plan: FirewallPlan, matches: Matches, steps: tuple[Stage, ...])
         yield RulesetChain("segments", (*known, log))
     for hook in Hook:
         priority = _RAW if hook in (Hook.ARRIVING, Hook.LEAVING) else _BEFORE_FILTER
-        chains = matches.chains(steps, hook)
-        if priority == _RAW:
-            chains.setdefault(hook.value, ())
-        for name, rules in chains.items():
-            base = (hook.value, priority) if name == hook.value else ()
-            yield RulesetChain(name, rules, *base)
+        rules = matches.rules(steps, hook)
+        if rules or priority == _RAW:
+            yield RulesetChain(hook.value, rules, hook.value, priority)

@@ -32,9 +32,9 @@ from ringfence.values.network import BITS, VERSIONS, Network
 
 _OURS = f"{TABLE}\0".encode()
 _HOOKS = ("prerouting", "input", "forward", "output")
-# The beginnings of the names of anonymous sets and maps, which hold constants of a rule.
-_ANONYMOUS = ("__set", "__map")
-_CONSTANTS = re.compile(rb"__(?:set|map)[0-9]++")
+# The beginning of the name of an anonymous set. It holds constants of a rule, and changes only with the rule.
+_ANONYMOUS = "__set"
+_CONSTANTS = re.compile(rb"__set[0-9]++")
 _TIMEOUT_FLAG, _INTERVAL_FLAG, _EVAL_FLAG = 0x10, 0x04, 0x20
 
 
@@ -65,20 +65,13 @@ class TableState:
 
     @property
     def shape(self) -> tuple[object, ...]:
-        """The state without handles, generated names, and empty chains that have no hook.
+        """The state without handles and generated names.
 
         It is equal for two installations of the same ruleset.
         """
-        used = {rule.chain for rule in self.rules}
         return (
             self.table.dormant,
-            tuple(
-                sorted(
-                    (chain.name, chain.hook, chain.priority, chain.policy)
-                    for chain in self.chains
-                    if chain.hook is not None or chain.name in used
-                )
-            ),
+            tuple(sorted((chain.name, chain.hook, chain.priority, chain.policy) for chain in self.chains)),
             # The order of rules within a chain matters. The names of anonymous sets do not.
             sorted(
                 ((rule.chain, rule.comment, _CONSTANTS.sub(b"", rule.body)) for rule in self.rules),
@@ -93,16 +86,13 @@ class TableState:
         return {first: head.name for head in self.sets if (first := base_name(head.name)) is not None}
 
     def matches(self, rules: Ruleset) -> bool:
-        """Whether the table has ``rules``, and otherwise at most empty chains. False for a dormant table.
+        """Whether the table contains ``rules``. False for a dormant table.
 
         Only the mark and the number of rules in each chain are compared.
         """
         numbers = dict.fromkeys((chain.name for chain in self.chains), 0)
         for rule in self.rules:
             numbers[rule.chain] = numbers.get(rule.chain, 0) + 1
-        for name in self.leftover_chains(rules):
-            if not numbers[name]:
-                del numbers[name]
         return (
             not self.table.dormant
             and numbers == {chain.name: len(chain.rules) for chain in rules.chains}
@@ -110,22 +100,14 @@ class TableState:
         )
 
     def stale_chains(self, rules: Ruleset) -> tuple[str, ...]:
-        """Return the chains with a hook that ``rules`` lacks, or has with another hook or priority."""
+        """Return the chains to delete: ``rules`` lacks them, or has them with another hook or priority."""
         wanted = {
             chain.name: (None if chain.hook is None else _HOOKS.index(chain.hook), chain.priority)
             for chain in rules.chains
         }
-        left = self.leftover_chains(rules)
         return tuple(
-            chain.name
-            for chain in self.chains
-            if chain.name not in left and wanted.get(chain.name) != (chain.hook, chain.priority)
+            chain.name for chain in self.chains if wanted.get(chain.name) != (chain.hook, chain.priority)
         )
-
-    def leftover_chains(self, rules: Ruleset) -> tuple[str, ...]:
-        """Return the chains without a hook that ``rules`` lacks."""
-        wanted = {chain.name for chain in rules.chains}
-        return tuple(chain.name for chain in self.chains if chain.hook is None and chain.name not in wanted)
 
 
 def read_state(kernel: NetlinkConnection) -> TableState | None:
