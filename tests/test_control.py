@@ -18,13 +18,7 @@ from structlog.testing import capture_logs
 from ringfence import control, control_server
 from ringfence.control import MAX_REQUEST, ask, ask_encoded, follow
 from ringfence.control_server import MAX_REQUEST_OF_OTHERS, Encoded, Handler, Stream, encoded_rows, serve
-from ringfence.errors import (
-    ControlError,
-    DaemonUnreachableError,
-    FirewallError,
-    HangingError,
-    NoAnswerError,
-)
+from ringfence.errors import ControlError, DaemonUnreachableError, FirewallError, HangingError, NoAnswerError
 
 LONGEST = MAX_REQUEST_OF_OTHERS if os.geteuid() else MAX_REQUEST
 UNKNOWN = {"error": "the daemon does not know this request; is the command of the same version?"}

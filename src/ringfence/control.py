@@ -3,9 +3,9 @@
 A request is one line, ``{"do": "ban", …}``; its answer is one line too, ``{"ok": RESULT}`` or ``{"error":
 TEXT}``. If a change is in force, but the database could not record it, the answer also has the key
 ``not_recorded`` with the reason. A connection may carry many requests. An answer may be a stream of lines
-without an end (:class:`Stream`); a stream is the last answer of its connection. The socket is a unix socket
-of mode 0660 in the daemon's runtime folder. There is no login: the kernel reports the user and the process of
-each client (:data:`PEER`), and the handlers decide what this user may do.
+without an end (``control_server.Stream``); a stream is the last answer of its connection. The socket is a
+unix socket of mode 0660 in the daemon's runtime folder. There is no login: the kernel reports the user and
+the process of each client (``control_server.PEER``), and the handlers decide what this user may do.
 
 While a request runs, the daemon sends a blank every half second, which JSON permits before a value. So a
 client distinguishes long work from a daemon that hangs.
@@ -24,12 +24,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ringfence.errors import (
-    ControlError,
-    DaemonUnreachableError,
-    HangingError,
-    NoAnswerError,
-)
+from ringfence.errors import ControlError, DaemonUnreachableError, HangingError, NoAnswerError
 
 _LISTENS = "00010000"  # the flag of a listening socket in /proc/net/unix
 CREDENTIALS = struct.Struct("iII")  # struct ucred: process, user, group

@@ -34,10 +34,7 @@ import structlog
 from attrs import define, frozen
 
 from ringfence.control import CREDENTIALS, END, MAX_REQUEST, OK, connected, credentials_of
-from ringfence.errors import (
-    ControlError,
-    RingfenceError,
-)
+from ringfence.errors import ControlError, RingfenceError
 from ringfence.threads import Threads
 
 P = ParamSpec("P")

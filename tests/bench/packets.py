@@ -16,20 +16,17 @@ from contextlib import contextmanager
 from functools import partial
 from ipaddress import IPv4Network, ip_network
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from attrs import evolve
 from tests.bench.figures import Figure
 from tests.support.cable import CABLES, far_end
+from tests.support.lists import write_list
 from tests.support.netns import inside, netns
 
 from ringfence.firewall import make_backend
 from ringfence.firewall.contract import Add, Backend, FirewallPlan
 from ringfence.firewall.limits import AskingRation, Limit, LimitMode, Ration
 from ringfence.firewall.network_lists import NetworkList
-
-if TYPE_CHECKING:
-    from ringfence.values.network import Network
 
 ROUNDS = 5
 PACKETS = 40_000
@@ -91,7 +88,7 @@ def _guarded(name: str, *, loaded: bool) -> Iterator[None]:
     backend.open()
     try:
         backend.apply([Add(ip_network(_CABLE.network), 3_600)])
-        _write(backend, NetworkList.FRIENDS, [ip_network(_CABLE.other)])
+        write_list(backend, NetworkList.FRIENDS, [ip_network(_CABLE.other)])
         if loaded:
             _fill(backend)
         yield
@@ -104,14 +101,10 @@ def _fill(backend: Backend) -> None:
     bans = [Add(ip_network((0x0B000000 + 7 * number, 32)), 3_600) for number in range(BANS)]
     for at in range(0, len(bans), 5_000):
         backend.apply(bans[at : at + 5_000])
-    _write(backend, NetworkList.FETCHED, [IPv4Network((0x50000000 + 512 * n, 24)) for n in range(FETCHED)])
-    _write(backend, NetworkList.INSIDE, [IPv4Network("198.18.0.0/15")])
-
-
-def _write(backend: Backend, which: NetworkList, networks: "list[Network]") -> None:
-    for step in backend.replace_list_in_steps(which, networks):
-        if step is not None:
-            step()
+    write_list(
+        backend, NetworkList.FETCHED, [IPv4Network((0x50000000 + 512 * n, 24)) for n in range(FETCHED)]
+    )
+    write_list(backend, NetworkList.INSIDE, [IPv4Network("198.18.0.0/15")])
 
 
 @contextmanager

@@ -8,17 +8,7 @@ import pytest
 from tests.support.cable import CABLES, Cable
 from tests.support.flavours import finder, tools_of
 from tests.support.netns import run
-from tests.support.packets import (
-    CHANGES,
-    SIP,
-    ban,
-    changing,
-    datagram,
-    drained_after,
-    ends,
-    flood,
-    plan,
-)
+from tests.support.packets import CHANGES, SIP, ban, changing, datagram, drained_after, ends, flood, plan
 
 from ringfence.firewall.contract import FirewallPlan
 from ringfence.firewall.ipset import iptables, matches

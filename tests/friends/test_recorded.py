@@ -3,16 +3,7 @@
 from ipaddress import ip_address
 
 import pytest
-from tests.friends.world import (
-    AUTHENTICATED,
-    HERE,
-    NOW,
-    Shelf,
-    World,
-    contact,
-    roster,
-    success,
-)
+from tests.friends.world import AUTHENTICATED, HERE, NOW, Shelf, World, contact, roster, success
 
 from ringfence.detect.friends import AUTHENTICATED_FOR
 from ringfence.friends.recorded import MOST_ADDRESSES, RENEW_EVERY

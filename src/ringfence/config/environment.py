@@ -19,14 +19,7 @@ from typing import Any, get_origin
 from attrs import frozen
 
 from ringfence import street
-from ringfence.config.schema import (
-    ROOT,
-    Key,
-    KeyPath,
-    children_of,
-    keys_of,
-    text_of_key,
-)
+from ringfence.config.schema import ROOT, Key, KeyPath, children_of, keys_of, text_of_key
 
 PREFIX = "RINGFENCE_"
 FILE_VARIABLE = "RINGFENCE_CONFIG"

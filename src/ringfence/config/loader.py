@@ -30,13 +30,7 @@ from cattrs.errors import ForbiddenExtraKeysError
 from ringfence import street
 from ringfence.config.converters import HOOKS, Paths, is_there, list_only, read_secret
 from ringfence.config.environment import needing, overridden, remove_absent
-from ringfence.config.schema import (
-    AmiSettings,
-    AsteriskSettings,
-    RuleSettings,
-    Settings,
-    default_rules,
-)
+from ringfence.config.schema import AmiSettings, AsteriskSettings, RuleSettings, Settings, default_rules
 from ringfence.errors import ConfigError
 from ringfence.values.secret import Secret
 

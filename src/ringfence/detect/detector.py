@@ -32,13 +32,7 @@ from ringfence.detect.attribution import (
     WrongAnswer,
     sender_of_request,
 )
-from ringfence.detect.confirmation import (
-    NOT_CONNECTED,
-    Connections,
-    KnownSources,
-    Listening,
-    Query,
-)
+from ringfence.detect.confirmation import NOT_CONNECTED, Connections, KnownSources, Listening, Query
 from ringfence.detect.distributed import scope_of_ban
 from ringfence.detect.friend_attempts import HOUR, FriendAttempts, is_guess_elsewhere
 from ringfence.detect.friends import Friends, account_of, friend_from, identity_of

@@ -26,15 +26,7 @@ from attrs import Factory, define
 
 from ringfence.detect.distributed import scope_of_ban
 from ringfence.detect.history import Fact, History, Key, Subject, Subjects, pack_network
-from ringfence.detect.judgement import (
-    Count,
-    Counts,
-    Decision,
-    Estranged,
-    friend_banned,
-    guessing,
-    unprovable,
-)
+from ringfence.detect.judgement import Count, Counts, Decision, Estranged, friend_banned, guessing, unprovable
 from ringfence.detect.phones import Phones
 from ringfence.detect.rules import MOST_ADDING, By, FriendLimit, Of, Rule, is_proven
 from ringfence.detect.sessions import remember

@@ -25,14 +25,7 @@ from ringfence.explain.account import (
     merged,
 )
 from ringfence.explain.as_json import Document, document
-from ringfence.explain.facts import (
-    ActiveBan,
-    BanRecords,
-    NetworkFacts,
-    is_about,
-    read_bans,
-    running_of,
-)
+from ringfence.explain.facts import ActiveBan, BanRecords, NetworkFacts, is_about, read_bans, running_of
 from ringfence.guard.firewall_side import FirewallSide
 from ringfence.ledger import network_of
 from ringfence.lists.manager import Holder

@@ -23,7 +23,6 @@ from pathlib import Path
 
 from attrs import Factory, define, field, frozen
 
-from ringfence.host.conf_patterns import RefusedLineError, expanded, for_fnmatch
 from ringfence.host.owned_files import matching, names_in, read_file
 from ringfence.values.text import printable
 
@@ -46,6 +45,7 @@ _LONGEST_PATH = 255
 _LONGEST_RELATIVE = _LONGEST_PATH - len("/etc/asterisk/")
 _MOST_COMMENTS = 128
 """The depth of nested comments at which Asterisk reads a line without end (``MAX_NESTED_COMMENTS``)."""
+_MOST_BRACES = 64
 _BLANKS = bytes(range(33))
 _MARK = b"\xef\xbb\xbf"
 _FIRST_HIGH = 128
@@ -78,6 +78,10 @@ class LoadedSection:
     name: bytes
     template: bool = False
     options: list[tuple[bytes, bytes]] = field(factory=list, repr=False)
+
+
+class RefusedLineError(Exception):
+    """A line with an error at which Asterisk stops to read a configuration file."""
 
 
 class _UnknownConditionError(Exception):
@@ -172,6 +176,9 @@ class _Comments:
         return b"" if start < 0 else bytes(buffer[start : buffer.index(0, start)]).strip(_BLANKS)
 
 
+# -- the names of included files, as ``glob`` with GLOB_BRACE and GLOB_NOMAGIC expands them
+
+
 def directive_of(line: bytes) -> tuple[bytes, bytes]:
     """Return the command, in lower case, and the argument of a line such as ``#include "manager.d/*.conf"``.
 
@@ -182,6 +189,71 @@ def directive_of(line: bytes) -> tuple[bytes, bytes]:
     if given[:1] in {b'"', b"<"} and given[-1:] == (b'"' if given[:1] == b'"' else b">"):
         given = given[1:-1]
     return command, given
+
+
+def expanded(pattern: str) -> list[str]:
+    """Return the patterns that a pattern with braces means: ``{a,b}.conf`` means ``a.conf`` and ``b.conf``.
+
+    Raise RefusedLineError if there are too many.
+    """
+    found, left = [], [pattern]
+    while left:
+        one = left.pop()
+        choice = _first_braces(one)
+        if choice is None:
+            found.append(one)
+        else:
+            before, parts, after = choice
+            left += [before + part + after for part in reversed(parts)]
+        if len(found) + len(left) > _MOST_BRACES:
+            raise RefusedLineError(f"{printable(pattern)} has too many braces for ringfence")
+    return found
+
+
+def _first_braces(pattern: str) -> tuple[str, list[str], str] | None:
+    """Return the text before the first braces, the parts between these, and the text after them."""
+    begin = _unescaped(pattern, "{", 0)
+    while begin >= 0:
+        depth, parts, at, last = 0, [], begin + 1, begin + 1
+        while at < len(pattern):
+            mark = pattern[at]
+            if mark == "\\":
+                at += 1
+            elif mark == "{":
+                depth += 1
+            elif mark in ",}" and not depth:
+                parts.append(pattern[last:at])
+                last = at + 1
+                if mark == "}":
+                    return pattern[:begin], parts, pattern[last:]
+            elif mark == "}":
+                depth -= 1
+            at += 1
+        begin = _unescaped(pattern, "{", begin + 1)
+    return None
+
+
+def _unescaped(text: str, mark: str, at: int) -> int:
+    while at < len(text) and text[at] != mark:
+        at += 2 if text[at] == "\\" else 1
+    return at if at < len(text) else -1
+
+
+def _for_fnmatch(pattern: str) -> str:
+    r"""Return a pattern of ``glob`` in the syntax of :mod:`fnmatch`, which has no ``\``."""
+    kept, at = "", 0
+    while at < len(pattern):
+        mark = pattern[at]
+        if mark == "\\" and at + 1 < len(pattern):
+            at += 1
+            kept += f"[{pattern[at]}]" if pattern[at] in "*?[" else pattern[at]
+        elif pattern.startswith("[^", at):
+            at += 1
+            kept += "[!"
+        else:
+            kept += mark
+        at += 1
+    return kept
 
 
 # -- the conditions of additions, ``[name](+type=endpoint&...)``
@@ -516,7 +588,7 @@ class ConfReader:
         if text.endswith("/.") or (text.endswith("/") and any(mark in text for mark in "*?[{")):
             return [], False  # only a folder fits
         for one in expanded(text):
-            pattern = self.main.parent / for_fnmatch(one)
+            pattern = self.main.parent / _for_fnmatch(one)
             here = {path for path in self.planned if fnmatchcase(str(path), str(pattern))}
             here |= {*matching(pattern)}
             found += sorted(here)

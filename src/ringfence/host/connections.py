@@ -43,11 +43,7 @@ from pathlib import Path
 
 from ringfence.errors import HostError
 from ringfence.host.closed import Closed, ClosedSockets
-from ringfence.netlink.sock_diag import (
-    LISTENING,
-    sockets,
-    unmapped,
-)
+from ringfence.netlink.sock_diag import LISTENING, sockets, unmapped
 from ringfence.values.event import Endpoint
 from ringfence.values.network import Address
 

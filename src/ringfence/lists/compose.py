@@ -9,11 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from attrs import Factory, define, frozen
 
 from ringfence.alarm_codes import Alarm, AlarmCode
-from ringfence.lists.entries import (
-    EntryKind,
-    parse_entry,
-    protection_refusal,
-)
+from ringfence.lists.entries import EntryKind, parse_entry, protection_refusal
 from ringfence.lists.prefixes import Gatherer, Prefixes
 from ringfence.lists.regions import code_of_unknown
 from ringfence.values.entry import ListEntry, ListKind

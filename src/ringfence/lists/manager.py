@@ -20,13 +20,7 @@ from attrs import evolve, frozen
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.errors import RingfenceError, StoreError
 from ringfence.lists.compose import Answers, ComposedLists, ListNetworks, compose, guarded
-from ringfence.lists.entries import (
-    DECISION,
-    OWN_ORIGINS,
-    Configured,
-    EntryKind,
-    parse_entry,
-)
+from ringfence.lists.entries import DECISION, OWN_ORIGINS, Configured, EntryKind, parse_entry
 from ringfence.lists.prefixes import Prefixes, code_of, text_of
 from ringfence.lists.regions import Regions, code_of_unknown, regions_of
 from ringfence.store.tables import EntryTable

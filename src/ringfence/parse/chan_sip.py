@@ -26,11 +26,7 @@ trying to register …`` name no source: an address in them is the sender's text
 import re
 
 from ringfence.parse.line_result import OpenMessage, Parsed, Reason, make_event, sip_user, text_of
-from ringfence.values.event import (
-    EventKind,
-    Service,
-    SourceId,
-)
+from ringfence.values.event import EventKind, Service, SourceId
 
 _FAILED = b"' failed for '"
 _TAIL = re.compile(rb"([^'\n]{1,255}+)' - ([^'\n]{1,64}+)\Z")

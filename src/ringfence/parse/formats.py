@@ -10,9 +10,7 @@ from collections.abc import Callable
 from attrs import frozen
 
 from ringfence.parse import chan_sip, notices, security
-from ringfence.parse.line_result import (
-    Parsed,
-)
+from ringfence.parse.line_result import Parsed
 from ringfence.parse.prefix import DIALPLAN
 from ringfence.values.event import SourceId
 

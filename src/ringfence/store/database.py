@@ -38,14 +38,7 @@ from ringfence.store.file import (
 )
 from ringfence.store.owner import FileOwner, owner_of
 from ringfence.store.switch import OffSwitch
-from ringfence.store.tables import (
-    TABLES,
-    AlarmTable,
-    EntryTable,
-    FriendTable,
-    SavedNames,
-    SavedState,
-)
+from ringfence.store.tables import TABLES, AlarmTable, EntryTable, FriendTable, SavedNames, SavedState
 from ringfence.store.writer import BestEffort, at_once
 
 

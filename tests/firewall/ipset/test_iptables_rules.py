@@ -15,12 +15,7 @@ from ringfence.firewall.contract import (
     BanAction,
     FirewallPlan,
 )
-from ringfence.firewall.ipset.iptables_rules import (
-    CHAINS,
-    counted_rules,
-    named_sets,
-    wanted_rules,
-)
+from ringfence.firewall.ipset.iptables_rules import CHAINS, counted_rules, named_sets, wanted_rules
 from ringfence.firewall.ipset.limits import OVER_LIMIT, WITHIN_LIMIT, byte_budget
 from ringfence.firewall.ipset.matches import IptablesRule
 from ringfence.firewall.limits import Limit, LimitMode

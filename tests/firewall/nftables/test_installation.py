@@ -4,9 +4,7 @@ import pytest
 from tests.firewall.nftables.test_backend import BANS, BOTH
 from tests.support.netns import run
 
-from ringfence.errors import (
-    FirewallError,
-)
+from ringfence.errors import FirewallError
 from ringfence.firewall.contract import FirewallPlan
 from ringfence.firewall.limits import Limit, LimitMode
 from ringfence.firewall.nftables import installation as nft_installation

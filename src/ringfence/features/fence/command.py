@@ -12,14 +12,7 @@ from ringfence.cli import output
 from ringfence.cli.check_friends import trunks_from, unchecked
 from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, ask_about, ask_daemon, duration_from
 from ringfence.cli.groups import HintingGroup
-from ringfence.cli.output import (
-    JsonOption,
-    echo,
-    echo_json,
-    echo_stderr,
-    errors_reported,
-    short_time,
-)
+from ringfence.cli.output import JsonOption, echo, echo_json, echo_stderr, errors_reported, short_time
 from ringfence.cli.page import DEFAULT_LOGINS, LoginsOption, ask_page
 from ringfence.cli.screen import Screen, show_list
 from ringfence.clock import format_duration

@@ -19,12 +19,7 @@ from typing import Any
 
 from attrs import asdict, frozen
 
-from ringfence.features.notify.settings import (
-    AppriseSettings,
-    ChannelSettings,
-    HookSettings,
-    MailSettings,
-)
+from ringfence.features.notify.settings import AppriseSettings, ChannelSettings, HookSettings, MailSettings
 from ringfence.values.secret import Secret
 from ringfence.values.text import printable
 

@@ -24,11 +24,7 @@ from ringfence.features.notify import notifications
 from ringfence.features.notify.delivery import Delivery, send
 from ringfence.features.notify.notifications import Notification
 from ringfence.features.notify.outbox import Outbox
-from ringfence.features.notify.settings import (
-    ChannelSettings,
-    MailSettings,
-    NotifySettings,
-)
+from ringfence.features.notify.settings import ChannelSettings, MailSettings, NotifySettings
 from ringfence.features.notify.topics import Severity, Topic
 from ringfence.guard.feature import Changed, Fact, Feature, Given, Section
 from ringfence.guard.request_fields import nullable, only, text

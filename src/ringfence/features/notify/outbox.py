@@ -26,9 +26,7 @@ from ringfence.alarm_codes import Alarm
 from ringfence.clock import Backoff
 from ringfence.features.notify.alarms import NotifyAlarmCode
 from ringfence.features.notify.notifications import Notification
-from ringfence.features.notify.settings import (
-    ChannelSettings,
-)
+from ringfence.features.notify.settings import ChannelSettings
 from ringfence.features.notify.topics import Severity, Topic
 from ringfence.plurals import counted
 from ringfence.values.text import printable, rfc3339

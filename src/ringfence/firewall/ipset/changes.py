@@ -23,10 +23,7 @@ from ringfence.firewall.contract import (
 )
 from ringfence.firewall.ipset import messages
 from ringfence.firewall.ipset.messages import Code
-from ringfence.firewall.ipset.sets import (
-    SampleBans,
-    ban_set_name,
-)
+from ringfence.firewall.ipset.sets import SampleBans, ban_set_name
 from ringfence.netlink.connection import NetlinkConnection, NetlinkError
 from ringfence.values.ban import Scope
 from ringfence.values.network import exempts_friends

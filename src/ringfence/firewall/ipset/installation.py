@@ -13,12 +13,7 @@ from attrs import evolve, frozen
 from ringfence.errors import FirewallError
 from ringfence.firewall.contract import FirewallPlan, Fragments, Requirement, fragments_requirement
 from ringfence.firewall.ipset import iptables
-from ringfence.firewall.ipset.iptables_rules import (
-    Rules,
-    counted_rules,
-    named_sets,
-    wanted_rules,
-)
+from ringfence.firewall.ipset.iptables_rules import Rules, counted_rules, named_sets, wanted_rules
 from ringfence.firewall.ipset.limits import OVER_LIMIT, WITHIN_LIMIT
 from ringfence.firewall.ipset.watch import LegacyWatch, NftWatch, has_extension
 from ringfence.firewall.limits import LimitMode

@@ -29,12 +29,7 @@ from itertools import chain as chain_iterables
 from attrs import Factory, frozen
 
 from ringfence.errors import FirewallError
-from ringfence.firewall.ipset.iptables_rules import (
-    CHAINS,
-    HOOKS,
-    MADE,
-    Rules,
-)
+from ringfence.firewall.ipset.iptables_rules import CHAINS, HOOKS, MADE, Rules
 from ringfence.firewall.requirements import find_program, run_program
 
 _PREFIXES = {4: "iptables", 6: "ip6tables"}

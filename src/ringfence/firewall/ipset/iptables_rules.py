@@ -40,12 +40,7 @@ from ringfence.firewall.contract import (
     Fragments,
 )
 from ringfence.firewall.ipset import limits
-from ringfence.firewall.ipset.matches import (
-    REJECTIONS,
-    IptablesRule,
-    not_on,
-    status_line_tests,
-)
+from ringfence.firewall.ipset.matches import REJECTIONS, IptablesRule, not_on, status_line_tests
 from ringfence.firewall.ipset.sets import list_set_name
 from ringfence.firewall.ipset.stage_rules import DROP_CHAIN, NARROW_CHAIN, REJECT_CHAIN, StageRules
 from ringfence.firewall.network_lists import NetworkList

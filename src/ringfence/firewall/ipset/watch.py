@@ -25,10 +25,7 @@ from collections.abc import Collection, Mapping
 from attrs import frozen
 
 from ringfence.errors import FirewallError
-from ringfence.firewall.ipset.iptables_rules import (
-    CHAINS,
-    HOOKS,
-)
+from ringfence.firewall.ipset.iptables_rules import CHAINS, HOOKS
 from ringfence.firewall.nftables import messages as nft_messages
 from ringfence.netlink.connection import (
     FAMILIES,

@@ -44,19 +44,18 @@ def sets(plan: FirewallPlan) -> Iterator[tuple[Sequence[str], str, int, int]]:
 
     The last two are for how many seconds the sets remember an address, and how many they have room for.
     """
-    on = {name: mode is not LimitMode.OFF for name, mode in plan.modes.items()}
     asked, flow = [f"asked{near}{what}" for near in ("", "_near") for what in _ASKED], " . inet_service"
-    if on["limiter"]:
+    if plan.limit.mode is not LimitMode.OFF:
         yield ("rate", "bytes"), "", FLOOD_SECONDS, MOST_LIMITED
         yield ("flood", "flood_tcp"), "", FLOOD_SECONDS, MOST_FLOODERS
-    if on["ration"]:
+    if plan.ration.mode is not LimitMode.OFF:
         yield ("ration", "ration_bytes"), "", FLOOD_SECONDS, MOST_LIMITED
-    if on["asking"]:
+    if plan.asking.mode is not LimitMode.OFF:
         yield asked, "", FLOOD_SECONDS, MOST_LIMITED
         yield ("asked_flows",), flow, FLOW_SECONDS, MOST_LIMITED
         yield ("asked_each",), flow, FLOOD_SECONDS, MOST_LIMITED
         yield ("asked_websocket",), flow, WEBSOCKET_SECONDS, MOST_WEBSOCKETS
-    if on["fence"]:
+    if plan.fence is not LimitMode.OFF:
         yield ("fenced",), "", OUTSIDE_SECONDS, MOST_FLOODERS
     if plan.limits_copies:
         yield ("copied",), "", SENDER_SECONDS, MOST_LIMITED
@@ -137,11 +136,11 @@ def _asking_steps(asking: AskingRation, version: int, what: str, *, inner: bool)
     one = f"{flow} timeout {asking.seconds}s {_over(asking.flow_rate, asking.burst)}"
     each = () if what else (f"update @asked_each{version} {{ {one} }} goto asked{version}",)
     more = (*each, *_asked(asking, version, what, limits[what]))
-    yield (f"asking_more{what}{version}", more)
+    yield f"asking_more{what}{version}", more
     first = (*begun, keep, *(hello if what == "_sealed" else ()), last)
-    yield (f"asking_first{what}{version}", first)
+    yield f"asking_first{what}{version}", first
     new = f"{flow} != {flows} goto asking_first{what}{version}"
-    yield (f"asking{what}{version}", (*(empty if what else _UNASKED), new, keep, last))
+    yield f"asking{what}{version}", (*(empty if what else _UNASKED), new, keep, last)
 
 
 def _limits_of(asking: AskingRation) -> Mapping[str, Callable[[int], str]]:
@@ -173,7 +172,7 @@ def _asked(asking: AskingRation, version: int, what: str, over: Callable[[int], 
 def _ration(plan: FirewallPlan, version: int, log: tuple[str, ...]) -> Iterator[_Chain]:
     ration, target = plan.ration, _counted(version, "daddr")
     dropping = (*log, "drop") if ration.mode is LimitMode.ENFORCE else ()
-    yield (f"rationed{version}", ('counter name "rationed"', *dropping))
+    yield f"rationed{version}", ('counter name "rationed"', *dropping)
     over = _over(ration.rate, ration.burst)
     yield (
         f"ration{version}",
