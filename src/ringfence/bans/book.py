@@ -403,7 +403,7 @@ class Book:
 
     def retry(self, now: float) -> Steps[None]:
         """Try again the changes that the kernel has refused: first the removals, then the pending bans."""
-        for how in {*self._failed_unbans.values()}:
+        for how in dict.fromkeys(self._failed_unbans.values()):
             yield from self.unban_with_retry(
                 [key for key, one in self._failed_unbans.items() if one is how], how
             )
