@@ -139,7 +139,7 @@ def decoding() -> list[float]:
     for _ in range(ROUNDS):
         theirs = _timed(partial(_from_lines, texts))
         decoder = AmiDecoder(SourceId("bench", "ami"))
-        decoder.feed(b"Asterisk Call Manager/11.0.0\r\n", 0.0)
+        decoder.receive(b"Asterisk Call Manager/11.0.0\r\n", 0.0)
         ours = _timed(partial(_feed, decoder, stream))
         ratios.append(theirs / ours)
     return ratios
@@ -209,7 +209,7 @@ def _megabytes(sizes: Sequence[int]) -> str:
 
 def _feed(decoder: AmiDecoder, stream: bytes) -> None:
     for start in range(0, len(stream), CHUNK):
-        decoder.feed(stream[start : start + CHUNK], 0.0)
+        decoder.receive(stream[start : start + CHUNK], 0.0)
 
 
 def _from_lines(texts: Sequence[str]) -> None:

@@ -114,12 +114,12 @@ def hour() -> Crowd:
         importlib.import_module(name)
     tune_collector()
     decoder = AmiDecoder(SourceId("pbx", "ami"))
-    decoder.feed(BANNER, 0.0)
+    decoder.receive(BANNER, 0.0)
     detector = Detector(every_rule(), friends=a_thousand())
     banned: dict[str, int] = {}
 
-    def feed(packets: Iterator[bytes], now: float) -> None:
-        for item in decoder.feed(b"".join(packets), now):
+    def receive(packets: Iterator[bytes], now: float) -> None:
+        for item in decoder.receive(b"".join(packets), now):
             if isinstance(item, SecurityEvent):
                 for effect in detector.observe(item, now):
                     hold(detector, effect, now)
@@ -129,13 +129,13 @@ def hour() -> Crowd:
     crowd = strangers()
     for start in range(0, MILLION, _PART):
         now = HOUR * start / MILLION
-        feed((packet(one, start + n) for n, one in enumerate(islice(crowd, _PART))), now)
+        receive((packet(one, start + n) for n, one in enumerate(islice(crowd, _PART))), now)
         if start == MILLION // 2:
-            feed(guesses(ATTACKERS[0], b"TCP"), now)
+            receive(guesses(ATTACKERS[0], b"TCP"), now)
         if start % 1_000 == 0:
             detector.tick(now)
     found = Crowd(resident(os.getpid()), 0, [], 0)
-    feed(guesses(ATTACKERS[1], b"TCP"), HOUR)
+    receive(guesses(ATTACKERS[1], b"TCP"), HOUR)
     found.remembered = sum(len(detector.summary_of(ip_address(one), HOUR).attempts) for one in chosen())
     found.stopped = [banned.get(attacker, 0) for attacker in ATTACKERS]
     found.others = len(banned.keys() - {*ATTACKERS})

@@ -25,8 +25,8 @@ from tests.support.netns import netns
 from tests.support.process import most_resident
 
 from ringfence.errors import ControlError
+from ringfence.features.feeds.formats import MAX_LIST
 from ringfence.features.fleet.api import MAX_BODY
-from ringfence.parse.feeds import MAX_LIST
 from ringfence.parse.packet import SEQUENCES
 from ringfence.parse.stream import Streams
 

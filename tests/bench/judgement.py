@@ -88,7 +88,7 @@ def deciding() -> list[float]:
     ratios = []
     for _ in range(ROUNDS):
         decoder = AmiDecoder(SourceId("bench", "ami"))
-        decoder.feed(BANNER, 0.0)
+        decoder.receive(BANNER, 0.0)
         detector = Detector(every_rule(), friends=a_thousand())
         theirs = _timed(partial(_from_lines, texts))
         ours = _timed(partial(_decide, decoder, detector, received))
@@ -99,7 +99,7 @@ def deciding() -> list[float]:
 def _decide(decoder: AmiDecoder, detector: Detector, received: bytes) -> None:
     for number, start in enumerate(range(0, len(received), CHUNK)):
         now = number * 0.01
-        for item in decoder.feed(received[start : start + CHUNK], now):
+        for item in decoder.receive(received[start : start + CHUNK], now):
             if isinstance(item, SecurityEvent):
                 for effect in detector.observe(item, now):
                     hold(detector, effect, now)
@@ -197,11 +197,11 @@ def hit() -> tuple[int, int, set[str]]:
 def _events_by_source(capture: Capture) -> list[list[SecurityEvent]]:
     """Return the events of each source of a recording."""
     ami = AmiDecoder(SourceId("pbx", "ami"))
-    decoded = [*ami.feed(BANNER + capture.ami.read_bytes(), 0.0), *ami.tick(1.0)]
+    decoded = [*ami.receive(BANNER + capture.ami.read_bytes(), 0.0), *ami.tick(1.0)]
     sources = [[event for event in decoded if isinstance(event, SecurityEvent)]]
     for path in (capture.security_log, capture.messages_log):
         reader = LogReader(SourceId("pbx", f"log:{path.name}"))
-        readings = [*reader.feed(path.read_bytes(), 0.0), *reader.end(0.0)]
+        readings = [*reader.receive(path.read_bytes(), 0.0), *reader.end(0.0)]
         sources.append([reading.event for reading in readings if reading.event is not None])
     return sources
 

@@ -27,7 +27,7 @@ def fed(senders: Senders, events: Iterable[SecurityEvent]) -> list[Attempt]:
 def replayed(capture: Capture) -> list[Attempt]:
     """Return the attempts that a recording of AMI makes."""
     decoder = AmiDecoder(PBX)
-    heard = decoder.feed(b"Asterisk Call Manager/11.0.0\r\n" + capture.ami.read_bytes(), 0.0)
+    heard = decoder.receive(b"Asterisk Call Manager/11.0.0\r\n" + capture.ami.read_bytes(), 0.0)
     heard += decoder.tick(1.0)
     return fed(Senders(), [one for one in heard if isinstance(one, SecurityEvent)])
 
@@ -160,7 +160,7 @@ class NaiveTable:
         self.most: Counter[tuple[SourceId, Service, Address, bytes]] = Counter()
         self.seen: dict[tuple[SourceId, Service, Address, bytes], float] = {}
 
-    def feed(self, one: SecurityEvent) -> bool:
+    def receive(self, one: SecurityEvent) -> bool:
         """Whether the event is a new attempt."""
         key = (one.source, one.service, one.remote.address, one.session)
         role = ROLES.get((one.service, one.kind, one.acl_name), Role.NONE)
@@ -215,7 +215,7 @@ def test_the_numbers_are_those_of_the_table(
             source=source,
             tampered=tampered,
         )
-        assert (senders.report(one, now) is not None) == naive.feed(one)
+        assert (senders.report(one, now) is not None) == naive.receive(one)
 
 
 # The events that one or two requests at a time leave in one session: each opener gets its own answer.

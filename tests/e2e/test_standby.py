@@ -66,7 +66,7 @@ def written(log: Path, offset: int) -> list[SecurityEvent]:
     """Return the events of a log from ``offset`` on, read independently of the daemon."""
     reader = LogReader(SourceId("pbx", "log:truth"))
     data = log.read_bytes()[offset:]
-    readings = [*reader.feed(data, time.time()), *reader.end(time.time())]
+    readings = [*reader.receive(data, time.time()), *reader.end(time.time())]
     return [reading.event for reading in readings if reading.event is not None]
 
 

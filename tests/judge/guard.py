@@ -92,7 +92,7 @@ class Guard:
         friends.on_roster(Roster(PBX, None, hosts))
         self._ami = {name: AmiDecoder(SourceId(name, AMI)) for name in _ASTERISKS}
         for ami in self._ami.values():
-            ami.feed(b"Asterisk Call Manager/11.0.0\r\n", clock.mono())
+            ami.receive(b"Asterisk Call Manager/11.0.0\r\n", clock.mono())
         self._log = {name: LogReader(SourceId(name, "log:full"), timezone=UTC) for name in _ASTERISKS}
         self._wire = WireSource(
             lambda _seen, _now: None,
@@ -128,10 +128,10 @@ class Guard:
         """Pass the bytes of one source to the parser that reads them, and the results to the pipeline."""
         now = self._clock.mono()
         if report.source == "ami":
-            items = self._ami[report.asterisk].feed(report.data, now)
+            items = self._ami[report.asterisk].receive(report.data, now)
             self._pipeline.on_events([one for one in items if isinstance(one, SecurityEvent)], now)
         elif report.source == "log":
-            results = self._log[report.asterisk].feed(report.data, now)
+            results = self._log[report.asterisk].receive(report.data, now)
             self._pipeline.on_events([one.event for one in results if one.event is not None], now)
         elif report.source == "contact":
             account, address = report.data.decode().split()
@@ -159,7 +159,7 @@ class Guard:
             for name in (PBX, SECOND):
                 items = self._ami[name].tick(now)
                 self._pipeline.on_events([one for one in items if isinstance(one, SecurityEvent)], now)
-                lines = self._log[name].feed(b"", now)
+                lines = self._log[name].receive(b"", now)
                 self._pipeline.on_events([one.event for one in lines if one.event], now)
             self._pipeline.tick(wire=True, listening=dict.fromkeys(_ASTERISKS, 0.0))
             self._enforcer.tick()

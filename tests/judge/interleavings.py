@@ -95,7 +95,7 @@ class SmallGuard:
         trunk = Friend(PBX, ip_address(TRUNK), "carrier", FriendReason.TRUNK, 0.0, 0.0, START + 1e9)
         self._detector.friends.add(trunk)
         self._ami = AmiDecoder(SourceId(PBX, AMI))
-        self._ami.feed(b"Asterisk Call Manager/11.0.0\r\n", UP_FOR)
+        self._ami.receive(b"Asterisk Call Manager/11.0.0\r\n", UP_FOR)
         self._requests, self._answers = RequestStreams(), Streams()
         self._log = LogReader(SourceId(PBX, "log:full"), timezone=UTC)
         self.tick()
@@ -134,9 +134,11 @@ class SmallGuard:
         """Read the bytes of one source."""
         now = UP_FOR + self.now
         if report.source == "ami":
-            self._observe(one for one in self._ami.feed(report.data, now) if isinstance(one, SecurityEvent))
+            self._observe(
+                one for one in self._ami.receive(report.data, now) if isinstance(one, SecurityEvent)
+            )
         elif report.source == "log":
-            self._observe(one.event for one in self._log.feed(report.data, now) if one.event is not None)
+            self._observe(one.event for one in self._log.receive(report.data, now) if one.event is not None)
         elif report.source == "wire":
             answers = parse_answers(report.data, self._answers)
             self._apply(self._detector.observe_challenges(answers, now, START + self.now, PBX))
@@ -156,7 +158,7 @@ class SmallGuard:
         """Do the periodic work."""
         now = UP_FOR + self.now
         self._observe(one for one in self._ami.tick(now) if isinstance(one, SecurityEvent))
-        self._observe(one.event for one in self._log.feed(b"", now) if one.event is not None)
+        self._observe(one.event for one in self._log.receive(b"", now) if one.event is not None)
         self._apply(self._detector.tick(now, START + self.now, wire=True, listening={PBX: 0.0}))
 
     def _observe(self, events: Iterator[SecurityEvent]) -> None:

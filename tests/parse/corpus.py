@@ -42,7 +42,7 @@ class Sample:
     def read(self) -> list[LineResult]:
         """Return the results of its lines."""
         reader = LogReader(SOURCE, timezone=ZoneInfo(self.zone))
-        return reader.feed(self.data, self.now) + reader.end(self.now)
+        return reader.receive(self.data, self.now) + reader.end(self.now)
 
 
 def samples(path: Path) -> Iterator[Sample]:

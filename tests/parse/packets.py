@@ -99,7 +99,7 @@ def run(chunks: Sequence[bytes]) -> tuple[list[AmiItem], AmiDecoder]:
     decoder = AmiDecoder(SOURCE)
     items: list[AmiItem] = []
     for chunk in chunks:
-        items += decoder.feed(chunk, 0.0)
+        items += decoder.receive(chunk, 0.0)
     return items + decoder.tick(1.0), decoder
 
 

@@ -281,11 +281,11 @@ def test_a_forged_tail_after_an_empty_line_names_its_sender(account: bytes, cut:
     The true tail comes with a later read, before the event is released.
     """
     decoder = AmiDecoder(SOURCE)
-    decoder.feed(BANNER, 0.0)
+    decoder.receive(BANNER, 0.0)
     packets = (sip(account + END + b"rest") + GOOD).split(END)[:-1]
-    returned = decoder.feed(END.join(packets[:cut]) + END, 1.0)
+    returned = decoder.receive(END.join(packets[:cut]) + END, 1.0)
     returned += decoder.tick(1.0 + 0.049)
-    returned += decoder.feed(END.join(packets[cut:]) + END, 1.049)
+    returned += decoder.receive(END.join(packets[cut:]) + END, 1.049)
     returned += decoder.tick(2.0)
     assert [(one.service, one.remote) for one in returned if isinstance(one, SecurityEvent)] == [
         (Service.SIP, SENDER),
@@ -305,17 +305,17 @@ def test_a_chan_sip_event_waits_for_a_remainder() -> None:
     """It is returned when the next security event begins, or after 50 ms; a remainder is joined before."""
     plain = evolve(EVENT, service=Service.SIP)
     decoder = AmiDecoder(SOURCE)
-    assert decoder.feed(BANNER + sip(b"alice"), 10.0) == [Banner("11.0.0")]
+    assert decoder.receive(BANNER + sip(b"alice"), 10.0) == [Banner("11.0.0")]
     assert deadline(decoder) == 10.0 + HOLD
     assert decoder.tick(10.0 + HOLD / 2) == []
     assert decoder.tick(10.0 + HOLD) == [plain]
     assert deadline(decoder) is None
-    assert decoder.feed(sip(b"alice"), 11.0) == []
-    assert decoder.feed(GOOD, 11.01) == [plain, GOOD_EVENT]
+    assert decoder.receive(sip(b"alice"), 11.0) == []
+    assert decoder.receive(GOOD, 11.01) == [plain, GOOD_EVENT]
     forged = sip(FORGED_TAIL + END)
     cut = forged.index(END) + len(END)
-    assert decoder.feed(forged[:cut], 12.0) == []
-    assert decoder.feed(forged[cut:], 12.01) == []
+    assert decoder.receive(forged[:cut], 12.0) == []
+    assert decoder.receive(forged[cut:], 12.01) == []
     (event,) = decoder.tick(12.01 + HOLD)
     assert isinstance(event, SecurityEvent)
     assert (event.remote, event.tampered) == (SENDER, True)
@@ -332,8 +332,8 @@ def test_replies_stay_in_order_after_a_held_event() -> None:
 def test_the_packets_after_a_held_event_are_bounded() -> None:
     """More packets than an account can hold release it before its time."""
     decoder = AmiDecoder(SOURCE)
-    decoder.feed(BANNER, 0.0)
-    returned = decoder.feed(sip(b"alice") + (b"Response: Success" + END) * MAX_FRAGMENTS, 0.0)
+    decoder.receive(BANNER, 0.0)
+    returned = decoder.receive(sip(b"alice") + (b"Response: Success" + END) * MAX_FRAGMENTS, 0.0)
     assert returned == [evolve(EVENT, service=Service.SIP), *[Reply("Response: Success")] * MAX_FRAGMENTS]
 
 
@@ -353,7 +353,7 @@ def test_an_event_without_a_tail_is_dropped() -> None:
 
 
 def held_bytes(decoder: AmiDecoder) -> int:
-    """Return how many of the fed bytes a decoder keeps."""
+    """Return how many of the bytes that came a decoder keeps."""
     return len(decoder._packets._buffer) + sum(map(len, decoder._fragments)) + sum(map(len, decoder._held))
 
 
@@ -363,12 +363,12 @@ def held_bytes(decoder: AmiDecoder) -> int:
 def test_a_line_of_a_hundred_megabytes_is_bounded_and_forgotten(start: bytes) -> None:
     """Memory stays bounded, every byte is counted, and the packet after it is parsed."""
     decoder = AmiDecoder(SOURCE)
-    decoder.feed(BANNER + start, 0.0)
+    decoder.receive(BANNER + start, 0.0)
     block, blocks = b"x" * 500_000, 200
     for _ in range(blocks):
-        decoder.feed(block, 0.0)
+        decoder.receive(block, 0.0)
         assert held_bytes(decoder) < 3 * MAX_PACKET
-    returned = decoder.feed(END + GOOD, 0.0)
+    returned = decoder.receive(END + GOOD, 0.0)
     assert returned[-1] == GOOD_EVENT
     assert len(block) * blocks <= decoder.counts.dropped_bytes <= len(block) * blocks + len(start)
     assert decoder.counts.garbled == 1
@@ -443,7 +443,7 @@ def items(returned: list[AmiItem]) -> list[RosterEvent]:
 def asked(stream: bytes, now: float = 0.0) -> tuple[list[AmiItem], AmiDecoder]:
     """Decode a connection over which actions with our token were sent, without waiting."""
     decoder = AmiDecoder(SOURCE, TOKEN)
-    return decoder.feed(BANNER + stream, now)[1:], decoder
+    return decoder.receive(BANNER + stream, now)[1:], decoder
 
 
 def test_phone_events_are_returned_with_their_headers() -> None:
@@ -498,10 +498,10 @@ def test_replies_to_our_actions_do_not_wait_for_a_remainder() -> None:
 def test_replies_are_equal_at_any_split(text: bytes, size: int) -> None:
     """Any text among our replies raises nothing, and a trunk's password is never returned."""
     stream = BANNER + text + END + GOOD
-    whole, decoder = AmiDecoder(SOURCE, TOKEN).feed(stream, 0.0), AmiDecoder(SOURCE, TOKEN)
+    whole, decoder = AmiDecoder(SOURCE, TOKEN).receive(stream, 0.0), AmiDecoder(SOURCE, TOKEN)
     pieces = [stream[start : start + size] for start in range(0, len(stream), size)]
 
-    assert [one for piece in pieces for one in decoder.feed(piece, 0.0)] == whole
+    assert [one for piece in pieces for one in decoder.receive(piece, 0.0)] == whole
     assert "trunk-secret" not in repr(whole)
 
 
@@ -517,11 +517,11 @@ def test_a_trunks_password_is_never_kept(before: bytes) -> None:
     """AuthDetail is dropped at once: it is never returned, and no later event holds it."""
     detail = b"Event: AuthDetail\r\nActionID: %s-4\r\nUsername: me\r\nPassword: trunk-secret" + END
     decoder = AmiDecoder(SOURCE, TOKEN)
-    returned = decoder.feed(BANNER + before + detail % TOKEN.encode(), 0.0)
+    returned = decoder.receive(BANNER + before + detail % TOKEN.encode(), 0.0)
 
     kept = [bytes(decoder._packets._buffer), *decoder._fragments, *decoder._held]
     assert b"trunk-secret" not in b"".join(kept)
-    returned += decoder.feed(GOOD, 0.0) + decoder.tick(1.0)
+    returned += decoder.receive(GOOD, 0.0) + decoder.tick(1.0)
     assert "trunk-secret" not in repr(returned)
     assert items(returned) == []
     assert decoder.counts.other == 1

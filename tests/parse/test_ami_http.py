@@ -51,13 +51,13 @@ class Peer:
 
     def __init__(self, *answers: str) -> None:
         self.decoder = AmiDecoder(SOURCE, TOKEN)
-        self.decoder.feed(BANNER, 0.0)
+        self.decoder.receive(BANNER, 0.0)
         for answer in answers:
             assert [type(one) for one in self.answer(answer)] == [Reply]
 
     def answer(self, value: str, now: float = 0.0) -> list[AmiItem]:
         """Ask, and feed the answer; an empty value is a refusal."""
-        return self.decoder.feed(self.reply(value), now)
+        return self.decoder.receive(self.reply(value), now)
 
     def reply(self, value: str) -> bytes:
         """Ask, and return the bytes of the answer."""
@@ -66,9 +66,9 @@ class Peer:
         text = f"{reply}CoreHTTPenabled: {value}\r\nSoundsSearchCustomDir: No\r\n" if value else refused
         return f"{text}\r\n".encode()
 
-    def feed(self, data: bytes, now: float = 0.0) -> list[AmiItem]:
+    def receive(self, data: bytes, now: float = 0.0) -> list[AmiItem]:
         """Feed what Asterisk wrote."""
-        return self.decoder.feed(data, now)
+        return self.decoder.receive(data, now)
 
 
 def events(items: list[AmiItem]) -> list[SecurityEvent]:
@@ -89,7 +89,7 @@ def deadline(peer: Peer) -> float | None:
 def test_a_failed_login_waits_for_the_reply_and_is_trusted() -> None:
     """With AMI over HTTP off before and after, the event comes with the reply, and unmarked."""
     peer = Peer("No", "No")
-    assert peer.feed(FAILED) == []
+    assert peer.receive(FAILED) == []
     assert wanted(peer)
     items = peer.answer("No")
 
@@ -103,12 +103,12 @@ def test_a_failed_login_waits_for_the_reply_and_is_trusted() -> None:
 def test_events_after_a_failed_login_wait_with_it() -> None:
     """Events of phones and of other services keep their order and stay unmarked."""
     peer = Peer("No", "No")
-    assert peer.feed(FAILED + FORGED_TLS + FORGED_PHONE + FAILED) == []
+    assert peer.receive(FAILED + FORGED_TLS + FORGED_PHONE + FAILED) == []
     items = peer.answer("No")
 
     assert [type(one) for one in items] == [SecurityEvent, SecurityEvent, RosterEvent, SecurityEvent, Reply]
     assert {event.forgeable for event in events(items)} == {False}
-    assert events(peer.feed(FORGED_TLS))[0].forgeable is False
+    assert events(peer.receive(FORGED_TLS))[0].forgeable is False
 
 
 @pytest.mark.parametrize("answers", [(), ("No",), ("Yes",), ("",), ("No", "Yes", "No"), ("No", "No", "Yes")])
@@ -117,12 +117,12 @@ def test_text_of_an_http_client_is_forgeable(shape: str, answers: tuple[str, ...
     """Unless two replies in a row were No, everything up to the next reply is marked, whatever it is."""
     for last in ("No", "Yes", ""):
         peer = Peer(*answers)
-        items = peer.feed(packet(service=b"AMI", account=SHAPES[shape]) + FORGED_TLS, 0.0)
+        items = peer.receive(packet(service=b"AMI", account=SHAPES[shape]) + FORGED_TLS, 0.0)
         items += peer.answer(last)
 
         assert {event.forgeable for event in events(items)} == {True}
         assert not [one for one in items if isinstance(one, RosterEvent)]
-        assert events(peer.feed(FORGED_TLS))[0].forgeable is False
+        assert events(peer.receive(FORGED_TLS))[0].forgeable is False
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -133,7 +133,9 @@ def test_text_is_forgeable_while_http_is_switched_on(shape: str, size: int) -> N
         size = 4096
     peer = Peer("No", "No")
     stream = packet(service=b"AMI", account=SHAPES[shape])
-    items = [one for start in range(0, len(stream), size) for one in peer.feed(stream[start : start + size])]
+    items = [
+        one for start in range(0, len(stream), size) for one in peer.receive(stream[start : start + size])
+    ]
     assert events(items) == []
     items = peer.answer("Yes")
 
@@ -146,7 +148,7 @@ def test_a_digest_of_a_manager_login_forges_no_more() -> None:
     """Hostile text after the tail, in the digest of a login over HTTP, is marked in the same way."""
     peer = Peer("Yes", "Yes")
     rest = (b"Challenge: 1", b"Response: " + END + FORGED_TLS + b"x", b"ExpectedResponse: e")
-    items = peer.feed(packet(EventKind.CHALLENGE_RESPONSE_FAILED, service=b"AMI", account=b"", rest=rest))
+    items = peer.receive(packet(EventKind.CHALLENGE_RESPONSE_FAILED, service=b"AMI", account=b"", rest=rest))
 
     assert {event.forgeable for event in events(items + peer.answer("Yes"))} == {True}
 
@@ -154,18 +156,18 @@ def test_a_digest_of_a_manager_login_forges_no_more() -> None:
 def test_asterisks_own_address_is_not_read_from_text_of_a_client() -> None:
     """An event between a failed login and the reply names no address; one after it does, in the same read."""
     peer = Peer("No", "No")
-    peer.feed(FAILED + FORGED_TLS)
+    peer.receive(FAILED + FORGED_TLS)
     assert peer.decoder.local_addresses == set()
-    peer.feed(peer.reply("No") + FORGED_TLS)
+    peer.receive(peer.reply("No") + FORGED_TLS)
     assert peer.decoder.local_addresses == {ip_address("198.51.100.1")}
 
 
 def test_one_question_at_a_time() -> None:
     """A flood of failed logins asks once for each reply, and a question that is already sent suffices."""
     peer = Peer("No", "No")
-    peer.feed(FAILED)
+    peer.receive(FAILED)
     peer.decoder.http.ask()
-    peer.feed(FAILED * 100)
+    peer.receive(FAILED * 100)
 
     assert not wanted(peer)
 
@@ -173,7 +175,7 @@ def test_one_question_at_a_time() -> None:
 def test_a_success_at_the_manager_asks_nothing() -> None:
     """A successful login names a user of manager.conf, so nothing in it can be forged."""
     peer = Peer()
-    [event] = events(peer.feed(packet(EventKind.SUCCESSFUL_AUTH, service=b"AMI")))
+    [event] = events(peer.receive(packet(EventKind.SUCCESSFUL_AUTH, service=b"AMI")))
 
     assert not event.forgeable
     assert not wanted(peer)
@@ -183,24 +185,24 @@ def test_a_success_at_the_manager_asks_nothing() -> None:
 def test_held_events_are_forgeable_after_their_time(size: int) -> None:
     """Without a reply within its time, or for more bytes than are kept, held events are forgeable."""
     peer = Peer("No", "No")
-    assert peer.feed(FAILED, 1.0) == []
+    assert peer.receive(FAILED, 1.0) == []
     assert peer.decoder.tick(1.0 + HOLD) == []
     assert deadline(peer) == 1.0 + HOLD_WITHIN
     [event] = events(peer.decoder.tick(1.0 + HOLD_WITHIN))
 
     assert event.forgeable
     assert deadline(peer) is None
-    assert events(peer.feed(FORGED_TLS * size, 7.0))[0].forgeable
-    assert not events(peer.answer("No", 7.0) + peer.feed(FORGED_TLS))[0].forgeable
+    assert events(peer.receive(FORGED_TLS * size, 7.0))[0].forgeable
+    assert not events(peer.answer("No", 7.0) + peer.receive(FORGED_TLS))[0].forgeable
 
 
 def test_the_decoder_is_due_when_the_first_of_its_parts_is() -> None:
     """While an event waits for a reply and the next one for its remainder, the earlier time counts."""
     peer = Peer("No", "No")
-    peer.feed(FAILED, 1.0)
+    peer.receive(FAILED, 1.0)
     peer.decoder.tick(1.0 + HOLD)
     assert deadline(peer) == 1.0 + HOLD_WITHIN
-    peer.feed(FAILED, 2.0)
+    peer.receive(FAILED, 2.0)
     assert deadline(peer) == 2.0 + HOLD
 
 
@@ -209,9 +211,9 @@ def test_a_reply_ends_an_unfinished_event() -> None:
     peer = Peer("No", "No")
     whole = packet(account=b"a" + END + b"b")
     cut = whole.index(END) + len(END)
-    assert peer.feed(whole[:cut]) == []
+    assert peer.receive(whole[:cut]) == []
     peer.answer("No")
-    assert events(peer.feed(whole[cut:])) == []
+    assert events(peer.receive(whole[cut:])) == []
     assert peer.decoder.tick(9.0) == []
 
 
@@ -219,8 +221,8 @@ def test_held_items_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A peer that does not reply makes the decoder keep no more than its bound."""
     monkeypatch.setattr(ami, "MOST_HELD", 10_000)
     peer = Peer("No", "No")
-    peer.feed(FAILED)
-    items = [one for _ in range(100) for one in peer.feed(FORGED_TLS)]
+    peer.receive(FAILED)
+    items = [one for _ in range(100) for one in peer.receive(FORGED_TLS)]
 
     assert len(items) >= 100 - 10_000 // len(FORGED_TLS)
     assert {event.forgeable for event in events(items)} == {True}
@@ -230,10 +232,10 @@ def test_held_items_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_reply_with_another_id_ends_nothing() -> None:
     """Only a reply that carries the secret token ends the text of a client."""
     peer = Peer("Yes")
-    peer.feed(FAILED)
-    peer.feed(b"Response: Success\r\nActionID: action/1-http-2\r\nCoreHTTPenabled: No" + END)
+    peer.receive(FAILED)
+    peer.receive(b"Response: Success\r\nActionID: action/1-http-2\r\nCoreHTTPenabled: No" + END)
 
-    assert events(peer.feed(FORGED_TLS))[0].forgeable
+    assert events(peer.receive(FORGED_TLS))[0].forgeable
 
 
 @pytest.mark.parametrize(
@@ -253,7 +255,7 @@ def test_a_reply_with_another_id_ends_nothing() -> None:
 def test_a_manager_event_outside_the_grammar_is_tampered(broken: bytes) -> None:
     """A tail other than pointer, TCP or TLS addresses and the known headers in order is tampered."""
     peer = Peer("No", "No")
-    peer.feed(broken)
+    peer.receive(broken)
     [event] = events(peer.answer("No"))
 
     assert event.tampered
@@ -273,8 +275,8 @@ def test_a_state_is_per_connection() -> None:
 def test_a_marked_event_is_the_same_otherwise() -> None:
     """The mark changes nothing else of an event."""
     sure, unsure = Peer("No", "No"), Peer()
-    sure.feed(FAILED)
-    [marked] = events(unsure.feed(FAILED) + unsure.answer("No"))
+    sure.receive(FAILED)
+    [marked] = events(unsure.receive(FAILED) + unsure.answer("No"))
 
     assert events(sure.answer("No")) == [evolve(marked, forgeable=False)]
 
@@ -282,8 +284,8 @@ def test_a_marked_event_is_the_same_otherwise() -> None:
 def test_a_recording_is_believed() -> None:
     """The Asterisk of a recording cannot be asked, so nothing is marked, and the decoder reports it."""
     decoder = AmiDecoder(SOURCE, recorded=True)
-    found = [*decoder.feed(BANNER + FORGED_TLS, 0.0), *decoder.tick(1.0)]
+    found = [*decoder.receive(BANNER + FORGED_TLS, 0.0), *decoder.tick(1.0)]
     assert not decoder.http.recorded_manager
-    found += [*decoder.feed(FAILED + FORGED_TLS, 2.0), *decoder.tick(3.0)]
+    found += [*decoder.receive(FAILED + FORGED_TLS, 2.0), *decoder.tick(3.0)]
     assert [event.forgeable for event in events(found)] == [False] * 3
     assert decoder.http.recorded_manager

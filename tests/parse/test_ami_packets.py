@@ -21,7 +21,7 @@ BANNER = b"Asterisk Call Manager/11.0.0\r\n"
 def split(*parts: bytes) -> list[Piece]:
     """Return the pieces of a connection whose bytes come in these parts."""
     splitter = PacketSplitter()
-    return [piece for part in parts for piece in splitter.feed(part)]
+    return [piece for part in parts for piece in splitter.receive(part)]
 
 
 def skipped(pieces: list[Piece]) -> int:
@@ -88,7 +88,7 @@ def test_the_split_of_the_bytes_makes_no_difference(parts: list[bytes]) -> None:
 def test_each_byte_is_searched_once_at_any_split() -> None:
     """After each byte of a long packet, only the possible beginning of its end is left to search."""
     splitter = PacketSplitter()
-    splitter.feed(BANNER)
+    splitter.receive(BANNER)
     for size in range(1, 100_000):
-        splitter.feed(b"x")
+        splitter.receive(b"x")
         assert splitter._searched >= size - len(END) + 1

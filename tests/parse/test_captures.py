@@ -46,7 +46,7 @@ FORGED_NOTICE = {"esc-forges-notice": 2, "esc-and-not-utf8": 2}
 def read(path: Path) -> list[LineResult]:
     """Return the results of a recorded log."""
     reader = LogReader(SourceId("pbx", f"log:{path.name}"))
-    return reader.feed(path.read_bytes(), NOW) + reader.end(NOW)
+    return reader.receive(path.read_bytes(), NOW) + reader.end(NOW)
 
 
 def attempts_by_address(path: Path) -> Counter[Address]:
@@ -100,7 +100,7 @@ def test_one_file_has_two_sources() -> None:
     reader = LogReader(SourceId("pbx", "log:full"))
     data = capture.security_log.read_bytes() + capture.messages_log.read_bytes()
     events: dict[str, list[SecurityEvent]] = {}
-    for result in reader.feed(data, NOW):
+    for result in reader.receive(data, NOW):
         if result.event is not None:
             events.setdefault(str(result.event.source), []).append(result.event)
     assert {name: len(told) for name, told in events.items()} == {
@@ -121,5 +121,5 @@ def test_pieces_change_nothing() -> None:
     for path in (path for one in captures() for path in (one.security_log, one.messages_log)):
         data = path.read_bytes()
         reader = LogReader(SourceId("pbx", f"log:{path.name}"))
-        pieces = [reader.feed(data[at : at + 1000], NOW) for at in range(0, len(data), 1000)]
+        pieces = [reader.receive(data[at : at + 1000], NOW) for at in range(0, len(data), 1000)]
         assert [result for piece in pieces for result in piece] + reader.end(NOW) == read(path), path

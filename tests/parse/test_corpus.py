@@ -57,5 +57,5 @@ def test_pieces_of_any_size_yield_the_same(path: Path) -> None:
         for at in range(1, len(data), 7):
             if data[at - 1 : at] != b"\n":
                 reader = LogReader(SOURCE, timezone=zone)
-                pieces = reader.feed(data[:at], now) + reader.feed(data[at:], now) + reader.end(now)
+                pieces = reader.receive(data[:at], now) + reader.receive(data[at:], now) + reader.end(now)
                 assert pieces == whole, f"{sample}, split at {at}"

@@ -91,7 +91,7 @@ def test_every_line_that_fail2ban_is_tested_with_is_read() -> None:
             expected = json.loads(line.partition(b": ")[2])
         elif line and not line.startswith(b"#"):
             reader = LogReader(SOURCE)
-            [reading] = reader.feed(line + b"\n", 0.0) + reader.end(0.0)
+            [reading] = reader.receive(line + b"\n", 0.0) + reader.end(0.0)
             assert reading.event is not None, line
             assert reading.event.remote.address == ip_address(str(expected["host"])), line
             read += 1

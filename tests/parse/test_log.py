@@ -39,8 +39,8 @@ def deadline(reader: LogReader) -> float | None:
 def test_a_line_is_read_when_it_ends() -> None:
     """Half a line gives nothing; its end, or the end of the log, completes it."""
     reader = LogReader(SOURCE)
-    assert reader.feed(GUESS[:50], NOW) == []
-    assert named(reader.feed(GUESS[50:] + GUESS[:-1], NOW)) == []
+    assert reader.receive(GUESS[:50], NOW) == []
+    assert named(reader.receive(GUESS[50:] + GUESS[:-1], NOW)) == []
     assert named(reader.end(NOW)) == ["192.0.2.7", "192.0.2.7"]
     assert reader.counts == LogCounts(lines=2, events=2)
 
@@ -48,9 +48,9 @@ def test_a_line_is_read_when_it_ends() -> None:
 def test_a_message_waits_for_its_end() -> None:
     """Lines after an unfinished message wait with it, in order."""
     reader = LogReader(SOURCE)
-    assert reader.feed(OPEN + GUESS, NOW) == []
+    assert reader.receive(OPEN + GUESS, NOW) == []
     assert deadline(reader) == NOW + HOLD
-    results = reader.feed(CLOSE, NOW)
+    results = reader.receive(CLOSE, NOW)
     assert [(result.line, result.reason) for result in results] == [
         (1, None),
         (2, Reason.CONTINUATION),
@@ -62,21 +62,21 @@ def test_a_message_waits_for_its_end() -> None:
 def test_it_waits_no_longer_than_that() -> None:
     """At the deadline the waiting lines are parsed as they are."""
     reader = LogReader(SOURCE)
-    assert reader.feed(OPEN + GUESS, NOW) == []
-    assert reader.feed(b"", NOW + HOLD / 2) == []
-    assert named(reader.feed(b"", NOW + HOLD)) == ["192.0.2.7", "192.0.2.7"]
+    assert reader.receive(OPEN + GUESS, NOW) == []
+    assert reader.receive(b"", NOW + HOLD / 2) == []
+    assert named(reader.receive(b"", NOW + HOLD)) == ["192.0.2.7", "192.0.2.7"]
     assert deadline(reader) is None
 
 
 def test_a_packet_waits_for_all_that_it_may_hold() -> None:
     """After a packet's end mark no line is trusted until a later mark is impossible."""
     reader = LogReader(SOURCE)
-    assert reader.feed(DUMP + b"x\n" + END + GUESS, NOW) == []
-    results = reader.feed(END, NOW) + reader.feed(b"", NOW + 1)
+    assert reader.receive(DUMP + b"x\n" + END + GUESS, NOW) == []
+    results = reader.receive(END, NOW) + reader.receive(b"", NOW + 1)
     assert named(results) == []
     assert {result.reason for result in results} == {Reason.RAW_DUMP}
     quiet = GUESS.replace(b"chan_sip.c", b"cdr.c")
-    assert named(reader.feed(DUMP + b"x\n" + END + GUESS + quiet * 200, NOW + 2)) == ["192.0.2.7"]
+    assert named(reader.receive(DUMP + b"x\n" + END + GUESS + quiet * 200, NOW + 2)) == ["192.0.2.7"]
 
 
 @pytest.mark.parametrize("before", [LOG_CUT, LOG_CUT + len(P + b"NOTICE[1] chan_sip.c: ")])
@@ -85,7 +85,7 @@ def test_a_line_that_was_cut_is_two(before: int) -> None:
     head = P + b"NOTICE[1] chan_sip.c: Registration from '"
     for place, found in ((before, ["192.0.2.7"]), (before - 1, []), (100, [])):
         line = head + b"x" * (place - len(head)) + GUESS.replace(b"''", b"'" + b"y" * 9_000 + b"'")
-        results = LogReader(SOURCE).feed(line + GUESS, NOW)
+        results = LogReader(SOURCE).receive(line + GUESS, NOW)
         whole = [result for result in results if result.line == 1]
         assert named(whole)[-1:] == ["192.0.2.7"]  # the last address of a registration counts
         assert (len(whole), results[-1].line) == (1 + bool(found), 2)
@@ -96,7 +96,7 @@ def test_two_possible_cuts_are_ambiguous() -> None:
     head = P + b"NOTICE[1] chan_sip.c: "
     body = b"Registration from '".ljust(LOG_CUT - len(head), b"x")
     line = head + body + head.ljust(len(head), b"y") + GUESS
-    assert [result.line for result in LogReader(SOURCE).feed(line, NOW)] == [1]
+    assert [result.line for result in LogReader(SOURCE).receive(line, NOW)] == [1]
 
 
 def test_a_reopened_log_revokes_nothing() -> None:
@@ -106,15 +106,15 @@ def test_a_reopened_log_revokes_nothing() -> None:
     )
     reader = LogReader(SOURCE)
 
-    results = reader.feed(GUESS + P + built + GUESS, NOW)
+    results = reader.receive(GUESS + P + built + GUESS, NOW)
     assert named(results) == ["192.0.2.7", "192.0.2.7"]
     assert [result.reason for result in results] == [None, Reason.NO_PREFIX, None]
     assert [result.alarm for result in results] == [None] * 3
 
-    hidden = reader.feed(GUESS + P + built + b"the end of a message above\n", NOW)
+    hidden = reader.receive(GUESS + P + built + b"the end of a message above\n", NOW)
     assert named(hidden) == []
     assert hidden[0].alarm is LogAlarm.TAMPERED
-    assert named(reader.feed(GUESS + P + built.replace(b" UTC", b"'"), NOW)) == []
+    assert named(reader.receive(GUESS + P + built.replace(b" UTC", b"'"), NOW)) == []
 
 
 @pytest.mark.parametrize("piece", [1000, 10**9])
@@ -122,7 +122,7 @@ def test_a_line_that_is_too_long_is_skipped_and_counted(piece: int) -> None:
     """Nothing of it is kept, it has its number, and the next one is parsed."""
     data = b"x" * (MAX_LINE + 1) + b"\n" + GUESS
     reader = LogReader(SOURCE)
-    results = [one for at in range(0, len(data), piece) for one in reader.feed(data[at : at + piece], NOW)]
+    results = [one for at in range(0, len(data), piece) for one in reader.receive(data[at : at + piece], NOW)]
     assert [(result.line, result.reason) for result in results] == [(1, Reason.TOO_LONG), (2, None)]
     assert reader.counts == LogCounts(lines=2, events=1, garbled=1, dropped_bytes=MAX_LINE + 1)
 
@@ -130,14 +130,14 @@ def test_a_line_that_is_too_long_is_skipped_and_counted(piece: int) -> None:
 def test_a_log_that_ends_in_a_line_too_long() -> None:
     """It is counted all the same."""
     reader = LogReader(SOURCE)
-    assert reader.feed(b"x" * (MAX_LINE + 1), NOW) == []
+    assert reader.receive(b"x" * (MAX_LINE + 1), NOW) == []
     assert [result.reason for result in reader.end(NOW)] == [Reason.TOO_LONG]
 
 
 @pytest.mark.parametrize("prefix", [b"", b"[sooner] "])
 def test_a_line_without_a_date_gets_the_current_time(prefix: bytes) -> None:
     """A line without a valid date gets the current time."""
-    (result,) = LogReader(SOURCE).feed(GUESS.replace(P, prefix), NOW + 5)
+    (result,) = LogReader(SOURCE).receive(GUESS.replace(P, prefix), NOW + 5)
     assert result.event is not None
     assert result.event.time == NOW + 5
 
@@ -146,14 +146,14 @@ def test_the_administrators_own_lines() -> None:
     """They are parsed if no format of ours yields an event."""
     own = Custom.compile("Go away {address}", level="NOTICE", file="app_x.c", name="own")
     reader = LogReader(SOURCE, customs=[own])
-    results = reader.feed(P + b"NOTICE[1] app_x.c: Go away 192.0.2.9\n" + GUESS, NOW)
+    results = reader.receive(P + b"NOTICE[1] app_x.c: Go away 192.0.2.9\n" + GUESS, NOW)
     assert named(results) == ["192.0.2.9", "192.0.2.7"]
 
 
 def test_tampering_is_counted() -> None:
     """A revoked event is an alarm, and counts as tampered."""
     reader = LogReader(SOURCE)
-    results = reader.feed(GUESS + b"x\n", NOW)
+    results = reader.receive(GUESS + b"x\n", NOW)
     assert (results[0].event, results[0].reason, results[0].alarm) == (
         None,
         Reason.INSIDE_ANOTHER,
@@ -187,7 +187,7 @@ def test_the_worst_lines_take_linear_time(name: str) -> None:
     def read(data: bytes) -> None:
         reader = LogReader(SOURCE)
         for at in range(0, len(data), 65_536):
-            reader.feed(data[at : at + 65_536], NOW)
+            reader.receive(data[at : at + 65_536], NOW)
         reader.end(NOW)
 
     assert is_linear(read, b"", UNITS[name], most=100_000)
@@ -242,7 +242,7 @@ def skipping(*data: bytes) -> tuple[list[str], LogReader]:
     """Return the addresses that a reader finds in these bytes while it skips SECURITY messages."""
     reader = LogReader(SOURCE)
     reader.skips_security = True
-    results = [result for piece in data for result in reader.feed(piece, NOW)]
+    results = [result for piece in data for result in reader.receive(piece, NOW)]
     return named(results + reader.end(NOW)), reader
 
 
@@ -250,7 +250,7 @@ def skipping(*data: bytes) -> tuple[list[str], LogReader]:
 def test_security_messages_are_skipped_and_the_others_are_read(name: str) -> None:
     """In any wrapper, its event is neither returned nor missing from the counts, and a NOTICE is returned."""
     line = WRAPPED[name]
-    assert named(LogReader(SOURCE).feed(line, NOW)) == ["192.0.2.9"]
+    assert named(LogReader(SOURCE).receive(line, NOW)) == ["192.0.2.9"]
     names, reader = skipping(line + GUESS + line + GUESS)
     assert names == ["192.0.2.7", "192.0.2.7"]
     assert (reader.counts.lines, reader.counts.standby, reader.counts.events) == (4, 2, 2)
@@ -263,7 +263,7 @@ def test_no_line_of_an_account_is_a_message(name: str, skips: bool) -> None:  # 
     for data in ([GUESS + HOSTILE[name]], [GUESS, HOSTILE[name] + GUESS, EVENT]):
         reader = LogReader(SOURCE)
         reader.skips_security = skips
-        results = [result for piece in data for result in reader.feed(piece, NOW)]
+        results = [result for piece in data for result in reader.receive(piece, NOW)]
         names = {*named(results + reader.end(NOW))}
         # An event with an imitated end is returned before the rest is known; it is marked as tampered.
         assert names <= {"192.0.2.7", "192.0.2.9", *(() if skips else ("192.0.2.66",))}
@@ -286,18 +286,18 @@ def test_an_account_that_imitates_messages_hides_no_earlier_notice() -> None:
     for skips in (False, True):
         reader = LogReader(SOURCE)
         reader.skips_security = skips
-        assert named(reader.feed(data, NOW)) == ["192.0.2.7"]
+        assert named(reader.receive(data, NOW)) == ["192.0.2.7"]
 
 
 def test_a_fresh_reader_reads_the_same_log() -> None:
     """It has the source and the zone, and nothing of the earlier lines."""
     reader = LogReader(SOURCE)
     reader.skips_security = True
-    reader.feed(GUESS[:20], NOW)
+    reader.receive(GUESS[:20], NOW)
     assert reader.waiting == 1
     fresh = reader.fresh()
     assert fresh.waiting == 0
-    assert named(fresh.feed(EVENT, NOW)) == ["192.0.2.9"]
+    assert named(fresh.receive(EVENT, NOW)) == ["192.0.2.9"]
 
 
 LINES = st.sampled_from(
@@ -313,7 +313,7 @@ def test_no_bytes_raise_and_each_line_has_its_number(lines: list[bytes], sizes: 
     reader = LogReader(SOURCE)
     results, at = [], 0
     for size in [*sizes, len(data) + 1]:
-        results += reader.feed(data[at : at + size], NOW)
+        results += reader.receive(data[at : at + size], NOW)
         at += size
     results += reader.end(NOW)
     assert [result.line for result in results] == list(
@@ -325,8 +325,8 @@ def test_no_bytes_raise_and_each_line_has_its_number(lines: list[bytes], sizes: 
 def test_a_line_beyond_the_limit_is_dropped_with_its_rest() -> None:
     """A line that is too long is dropped while it arrives, and the line after it is read."""
     reader = LogReader(SOURCE)
-    assert reader.feed(b"x" * (MAX_LINE + 1), NOW) == []
-    results = reader.feed(b"its rest\n" + GUESS, NOW)
+    assert reader.receive(b"x" * (MAX_LINE + 1), NOW) == []
+    results = reader.receive(b"its rest\n" + GUESS, NOW)
     assert results[0].reason is Reason.TOO_LONG
     assert named(results) == ["192.0.2.7"]
     assert reader.counts.dropped_bytes == MAX_LINE + 1 + len(b"its rest")
@@ -339,7 +339,7 @@ def test_each_own_pattern_is_tried() -> None:
         for word in ("In", "Out")
     ]
     reader = LogReader(SOURCE, customs=patterns)
-    results = [*reader.feed(P + b"NOTICE[1] app_x.c: Out 192.0.2.7\n", NOW), *reader.end(NOW)]
+    results = [*reader.receive(P + b"NOTICE[1] app_x.c: Out 192.0.2.7\n", NOW), *reader.end(NOW)]
     assert named(results) == ["192.0.2.7"]
 
 
@@ -355,9 +355,9 @@ def test_the_end_of_a_call_beyond_the_longest_message_is_not_its_end() -> None:
     """An unfinished call is given up after ``MAX_MESSAGE`` bytes, and a later end completes no event."""
     filler = (b"x" * 999 + b"\n") * (MAX_MESSAGE // 1_000 + 1)
     reader = LogReader(SOURCE)
-    results = [*reader.feed(OPEN + filler + CLOSE, NOW), *reader.end(NOW)]
+    results = [*reader.receive(OPEN + filler + CLOSE, NOW), *reader.end(NOW)]
     assert named(results) == []
-    assert named(reader.feed(GUESS, NOW)) == ["192.0.2.7"]
+    assert named(reader.receive(GUESS, NOW)) == ["192.0.2.7"]
 
 
 def test_an_end_far_behind_its_message_completes_no_event() -> None:
@@ -367,14 +367,14 @@ def test_an_end_far_behind_its_message_completes_no_event() -> None:
     for between, found in ((b"", ["192.0.2.9"]), (filler, [])):
         reader = LogReader(SOURCE)
         data = first + between + b"b' (from 192.0.2.9)\n"
-        assert named([*reader.feed(data, NOW), *reader.end(NOW)]) == found
+        assert named([*reader.receive(data, NOW), *reader.end(NOW)]) == found
 
 
 def test_a_message_of_an_unknown_level_is_not_continued() -> None:
     """A line without a prefix after a JSON message of no level of Asterisk completes no event."""
     line = WRAPPED["json"].replace(b"SECURITY", b"FATAL")
     reader = LogReader(SOURCE)
-    results = [*reader.feed(line + CLOSE + GUESS, NOW), *reader.end(NOW)]
+    results = [*reader.receive(line + CLOSE + GUESS, NOW), *reader.end(NOW)]
     assert named(results) == ["192.0.2.7"]
 
 
@@ -382,8 +382,8 @@ def test_an_end_without_a_security_message_near_revokes_nothing() -> None:
     """A line that could end a SECURITY message revokes no event if no such message is within reach."""
     other = P + b"NOTICE[1] app_x.c: " + b"x" * 300 + b"\n"
     reader = LogReader(SOURCE)
-    assert named(reader.feed(EVENT, NOW)) == ["192.0.2.9"]
-    results = [*reader.feed(GUESS + other + TAIL + b"\n", NOW), *reader.end(NOW)]
+    assert named(reader.receive(EVENT, NOW)) == ["192.0.2.9"]
+    results = [*reader.receive(GUESS + other + TAIL + b"\n", NOW), *reader.end(NOW)]
     assert named(results) == ["192.0.2.7"]
 
 
@@ -402,9 +402,9 @@ def test_an_extension_hides_no_evidence(call: bytes, packet: bytes) -> None:
     """The line above a packet in an extension hides no message behind it, and no line waits for an end."""
     reader = LogReader(SOURCE)
     behind = CONSOLE if call.startswith(CONSOLE) else GUESS
-    found = named(reader.feed(call.replace(b"%b", packet) + behind, NOW))
+    found = named(reader.receive(call.replace(b"%b", packet) + behind, NOW))
     for _ in range(100):
-        found += named(reader.feed(behind * 10, NOW))
+        found += named(reader.receive(behind * 10, NOW))
     assert len(found) == 1_001 + call.startswith(CONSOLE)
     assert reader.waiting == 0
 
@@ -415,7 +415,9 @@ def test_a_packet_of_chan_sip_revokes_what_it_holds() -> None:
     far = b"x: y\n" * MAX_MESSAGE
     for between, found in ((b"", 0), (far, 2)):
         reader = LogReader(SOURCE)
-        results = reader.feed(CONSOLE + READ + HEADERS + forged * 2 + between + b"<------->\n" + CONSOLE, NOW)
+        results = reader.receive(
+            CONSOLE + READ + HEADERS + forged * 2 + between + b"<------->\n" + CONSOLE, NOW
+        )
         names = named(results)
         assert (names.count("203.0.113.9"), names.count("192.0.2.7")) == (found, 2)
         assert reader.counts.tampered == 2 - found
@@ -424,11 +426,11 @@ def test_a_packet_of_chan_sip_revokes_what_it_holds() -> None:
 def test_a_packet_on_a_console_waits_for_its_headers() -> None:
     """Text that may be a packet waits until its first lines show it, but not for long."""
     reader = LogReader(SOURCE)
-    assert named(reader.feed(CONSOLE, NOW)) == ["192.0.2.7"]
-    assert reader.feed(SHOWN, NOW) == []
-    assert [result.reason for result in reader.feed(b"", NOW + 1)] == [Reason.NO_PREFIX]
-    assert reader.feed(SHOWN + HEADERS + CONSOLE, NOW + 2) == []
-    assert {result.reason for result in reader.feed(b"", NOW + 3)} == {Reason.RAW_DUMP}
+    assert named(reader.receive(CONSOLE, NOW)) == ["192.0.2.7"]
+    assert reader.receive(SHOWN, NOW) == []
+    assert [result.reason for result in reader.receive(b"", NOW + 1)] == [Reason.NO_PREFIX]
+    assert reader.receive(SHOWN + HEADERS + CONSOLE, NOW + 2) == []
+    assert {result.reason for result in reader.receive(b"", NOW + 3)} == {Reason.RAW_DUMP}
 
 
 def test_a_message_far_behind_an_open_one_keeps_its_own_end() -> None:
@@ -437,7 +439,7 @@ def test_a_message_far_behind_an_open_one_keeps_its_own_end() -> None:
     quiet = P + b"NOTICE[1] cdr.c: " + b"x" * MAX_TEXT + b"\n"
     for between, found in ((b"", ["192.0.2.7"]), (quiet, ["192.0.2.7", "192.0.2.8"])):
         reader = LogReader(SOURCE)
-        assert named(reader.feed(OPEN + between + call, NOW) + reader.end(NOW)) == found
+        assert named(reader.receive(OPEN + between + call, NOW) + reader.end(NOW)) == found
 
 
 def test_an_end_far_behind_a_call_revokes_nothing_on_a_console() -> None:
@@ -445,4 +447,4 @@ def test_an_end_far_behind_a_call_revokes_nothing_on_a_console() -> None:
     filler = (b"x" * 999 + b"\n") * (MAX_MESSAGE // 1_000 + 1)
     for between, found in ((b"", []), (filler, ["192.0.2.7"])):
         data = b"    -- Executing [1\n" + between + CONSOLE + b'@public:1] NoOp("a", "") in new stack\n'
-        assert named(LogReader(SOURCE).feed(data, NOW)) == found
+        assert named(LogReader(SOURCE).receive(data, NOW)) == found

@@ -24,7 +24,7 @@ DATED = b"[2026-11-20 06:05:22] " + CALL
 def read(*lines: bytes) -> tuple[list[LineResult], LogCounts]:
     """Return the results of a log's lines, and its counts."""
     reader = LogReader(SOURCE)
-    results = reader.feed(b"".join(line + b"\n" for line in lines), NOW) + reader.end(NOW)
+    results = reader.receive(b"".join(line + b"\n" for line in lines), NOW) + reader.end(NOW)
     return results, reader.counts
 
 

@@ -34,12 +34,12 @@ def shape(event: SecurityEvent) -> Shape:
 def recorded(group: str, name: str) -> tuple[list[Shape], list[Shape]]:
     """Return what AMI and the NOTICE lines of a recording report of the first action in it."""
     ami = AmiDecoder(SourceId("pbx", AMI))
-    ami.feed(b"Asterisk Call Manager/11.0.0\r\n", 0.0)
+    ami.receive(b"Asterisk Call Manager/11.0.0\r\n", 0.0)
     one = capture(group, name)
-    heard = [*ami.feed(one.ami.read_bytes(), 0.0), *ami.tick(9.0)]
+    heard = [*ami.receive(one.ami.read_bytes(), 0.0), *ami.tick(9.0)]
     events = [event for event in heard if isinstance(event, SecurityEvent)]
     log = LogReader(SourceId("pbx", "log:full"))
-    readings = [*log.feed(one.messages_log.read_bytes(), 0.0), *log.end(0.0)]
+    readings = [*log.receive(one.messages_log.read_bytes(), 0.0), *log.end(0.0)]
     notices = [reading.event for reading in readings if reading.event is not None]
     notices = [event for event in notices if not event.acl_name.startswith("acl:")]
     first = (events or notices)[0].session

@@ -52,7 +52,7 @@ class Scripted(LogReader):
         """Return a reader that has read nothing."""
         return type(self)()
 
-    def feed(self, data: bytes, now: float) -> list[LineResult]:
+    def receive(self, data: bytes, now: float) -> list[LineResult]:
         """Return the results; without data and after the deadline, the held ones."""
         if not data and self.deadline is not None and now >= self.deadline:
             return self.end(now)

@@ -79,7 +79,7 @@ class Pbx:
     def read(self, now: float, data: bytes, *, live: bool = True) -> None:
         """Read these bytes of the log; without any, check whether AMI still delivers."""
         if data:
-            parts = self.log.feed(data, START + now, now, live=live)
+            parts = self.log.receive(data, START + now, now, live=live)
         else:
             parts = self.log.end_if_over(START + now, now)
             self.log.resume(now)
@@ -110,7 +110,7 @@ def test_without_ami_every_line_counts() -> None:
     pbx.read(1.0, line(1, 1.0) + NOTICE)
     assert (pbx.ports, pbx.notices) == ([1], 1)
     other = StandbyLog(pbx.standby, LogReader(SourceId("pbx", "log:security")))
-    (part,) = other.feed(line(1, 1.0) + line(2, 1.0), START + 1, 1.0, live=True)
+    (part,) = other.receive(line(1, 1.0) + line(2, 1.0), START + 1, 1.0, live=True)
     assert [reading.event is not None for reading in part.results] == [False, True]
 
 

@@ -20,12 +20,12 @@ from tests.support.tables import with_tables
 from ringfence.config.converters import Name
 from ringfence.config.schema import Settings, StoreSettings
 from ringfence.features.feeds.denied import Feeds
+from ringfence.features.feeds.formats import FeedFormat
 from ringfence.features.feeds.settings import FeedSettings
 from ringfence.features.fleet.guard import refusal_of
+from ringfence.features.fleet.lapi import parse_page
 from ringfence.features.fleet.sync import Pull, Sync
 from ringfence.firewall.network_lists import PASSING, NetworkList
-from ringfence.parse.feeds import FeedFormat
-from ringfence.parse.lapi import parse_page
 from ringfence.values.friend import FriendReason
 from ringfence.values.network import Address, Network
 

@@ -1,6 +1,6 @@
 """Attribution: turns the events of all sources into attempts, each once, with the best proof of its address.
 
-Text is never proof. A sender can make Asterisk write whole log lines with any address: by a line feed in a
+Text is never proof. A sender can make Asterisk write whole log lines with any address: by a newline in a
 user name, or by an ESC, which does not appear in the line (``main/term.c:term_strip``). chan_sip's events
 name the address in the Via header. Such a report counts only if its address is confirmed:
 

@@ -265,7 +265,7 @@ GUESS = 250
 """The least number of bytes of a guess by a SIP connection; real guesses have 300 or more."""
 
 LOGIN = 14
-"""The least number of bytes of a login by a manager connection: ``Action:Login`` and two line feeds."""
+"""The least number of bytes of a login by a manager connection: ``Action:Login`` and two newlines."""
 
 
 class Connections(Protocol):

@@ -115,7 +115,7 @@ class PacketSplitter:
         self._skipping = False
         self._greeted = False
 
-    def feed(self, data: bytes) -> list[Piece]:
+    def receive(self, data: bytes) -> list[Piece]:
         """Return the AMI packets that ``data`` completes, in order, without the empty line after each."""
         self._buffer += data
         pieces: list[Piece] = []
@@ -371,7 +371,9 @@ _Items: TypeAlias = list[AmiItem | ManagerEvent]
 
 
 class AmiDecoder:
-    """The decoder of one AMI connection: feed it bytes as they come, with the monotonic time in seconds.
+    """The decoder of one AMI connection: bytes as they come in, events and replies out.
+
+    All times are monotonic, in seconds.
 
     The argument ``token`` begins the ActionID of each of ringfence's actions; "" if no action is sent. The
     attribute ``http`` decides when to ask whether Asterisk serves AMI over HTTP, and stores the answer.
@@ -398,10 +400,10 @@ class AmiDecoder:
         self._held: list[bytes] = []
         self._held_size = 0
 
-    def feed(self, data: bytes, now: float) -> list[AmiItem]:
+    def receive(self, data: bytes, now: float) -> list[AmiItem]:
         """Return the events, replies and the banner that ``data`` completes, in order."""
         items: _Items = []
-        for piece in self._packets.feed(data):
+        for piece in self._packets.receive(data):
             if isinstance(piece, bytes):
                 self._packet(piece, now, items)
             elif isinstance(piece, SkippedBytes):
@@ -428,7 +430,7 @@ class AmiDecoder:
     def _skip(self, skipped: SkippedBytes, items: _Items) -> None:
         """Count skipped bytes of a packet that is too long.
 
-        A sender's line feeds may have split a security event into several packets. At the first bytes of this
+        A sender's newlines may have split a security event into several packets. At the first bytes of this
         packet, drop such an unfinished event, because the packet may contain its tail. If the packet begins
         an event of service AMI, add a ManagerEvent to ``items``.
         """

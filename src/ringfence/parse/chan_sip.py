@@ -9,9 +9,9 @@ exception: it can be forged if the reason contains an ``m``. An ESC at the end o
 log leave out all text up to the next ``m``, and so the true address. The To header itself may contain the
 same words with another address. So a line with such a reason is marked ``forgeable``.
 
-``Call from '%s' (%s) to extension '%s' rejected …``: the extension is the sender's text and may hold line
-feeds; before 1.8.1 the line names no address. The account is the name of the peer, and is empty for a
-guest.
+``Call from '%s' (%s) to extension '%s' rejected …``: the extension is the sender's text and may hold
+newlines; before 1.8.1 the line names no address. The account is the name of the peer, and is empty for
+a guest.
 
 ``hacking attempt detected '%s'``: a patched chan_sip writes this, for that of 16.28 has no such message.
 In fail2ban's example it stands right before ``Sending fake auth rejection for device …`` and names the

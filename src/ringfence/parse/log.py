@@ -21,8 +21,8 @@ lines. Callers' text can contain LF in a few fields, and can imitate messages:
 - The account in a message of ``res_security_log.c`` may imitate the message's end. The true end then follows
   in a line without a prefix, or in one that imitates a message. The wrong events up to there are revoked.
 
-These decisions need the lines that follow. Asterisk writes a message at once, so the lines of one feed are
-handled together. If more lines are needed, the last ones wait: call ``feed`` again at ``deadline``.
+These decisions need the lines that follow. Asterisk writes a message at once, so lines that arrive together
+are handled together. If more lines are needed, the last ones wait: call ``receive`` again at ``deadline``.
 
 While AMI delivers the same events, SECURITY messages are *skipped* (:attr:`LogReader.skips_security`). If one
 looks complete, only its head and its last bytes are read. In any other, the end is searched as usual, so that
@@ -69,7 +69,7 @@ MAX_LINE = 256 * 1024
 LOG_CUT = 8191  # where ``main/logger.c`` cuts a line (``BUFSIZ - 1``)
 MAX_MESSAGE = LOG_CUT + 512
 MAX_TEXT = security.MAX_ACCOUNT
-"""The maximum length (bytes) of a sender's text with line feeds: a SIP user, or a name in IAX2."""
+"""The maximum length (bytes) of a sender's text with newlines: a SIP user, or a name in IAX2."""
 MAX_EXTENSION = 80
 """The size of an extension in bytes (``AST_MAX_EXTENSION``): too short for a console's line with an event."""
 _NO_PREFIX = Prefix(None, b"", b"", b"", 0)
@@ -83,11 +83,12 @@ _LONG = JsonMessage(b"", b"", b"", b"")  # stands for a line that was too long
 
 
 class LogReader:
-    """Parses the lines of one log: feed it bytes as they come, with the wall-clock time.
+    """Parses the lines of one log, whose bytes come in parts of any size. Times are of the wall clock.
 
-    ``timezone`` is the log's, None for this host's. ``deadline`` is when to call ``feed`` even without data,
-    because lines wait; None if no line waits. ``skips_security``: SECURITY messages are skipped, because AMI
-    delivers their events. Set it between feeds. If the last feed skipped messages, ``sample`` is one of them.
+    ``timezone`` is the log's, None for this host's. ``deadline`` is when to call ``receive`` even without
+    data, because lines wait; None if no line waits. ``skips_security``: SECURITY messages are skipped,
+    because AMI delivers their events. Set it between two calls. If the last call skipped messages,
+    ``sample`` is one of them.
     """
 
     def __init__(
@@ -110,7 +111,7 @@ class LogReader:
         self.number = 1  # the number of the first waiting line, or of the next line
         self.since_security = security.MAX_ACCOUNT + 1  # bytes from a SECURITY line to line ``number``
 
-    def feed(self, data: bytes, now: float) -> list[LineResult]:
+    def receive(self, data: bytes, now: float) -> list[LineResult]:
         """Return the results of lines that need no later line; with b"" at the deadline, of all lines."""
         lines = self._split(data)
         overdue = self.deadline is not None and now >= self.deadline and not data
@@ -530,7 +531,7 @@ class _Batch:
     def first_security(self, at: int) -> tuple[int, int]:
         """Return the index of the first SECURITY line whose account may reach ``at``, and the bytes between.
 
-        The index is -1 if that line came in an earlier feed. More than MAX_ACCOUNT bytes: there is none.
+        The index is -1 if that line came earlier. More than MAX_ACCOUNT bytes: there is none.
         """
         first, size = (-1, security.MAX_ACCOUNT + 1), 0
         for index in range(at - 1, -1, -1):
@@ -592,7 +593,7 @@ class _Batch:
 
 
 def _size(line: Line) -> int:
-    """Return the number of bytes of a line, with its line feed."""
+    """Return the number of bytes of a line, with its newline."""
     return 1 + len(line if isinstance(line, bytes) else line.message)
 
 

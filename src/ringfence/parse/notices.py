@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 # the Call-ID. So nothing shows that text is missing, and these events are marked ``forgeable``.
 #
 # ``res/res_pjsip_session.c``: the address stands before the extension, which is the sender's text and may
-# hold line feeds. ``res/res_pjsip_registrar.c`` reports faults in the configuration of phones that have
+# hold newlines. ``res/res_pjsip_registrar.c`` reports faults in the configuration of phones that have
 # sent the right password. ``res/res_pjsip_acl.c`` prints, for a contact ACL, the address in the Contact
 # header: the sender's text.
 
@@ -436,10 +436,10 @@ def parse_dialplan(text: bytes, source: SourceId, time: float) -> Parsed:
 
 # -- NOTICE lines of failed logins to the manager interface (``main/manager.c:authenticate``)
 #
-# The address comes first, without a port. The user is the sender's text, and over HTTP it may hold line
-# feeds. There are three messages: ``… tried to authenticate with nonexistent user '…'``, ``… failed to pass
-# IP ACL as '…'`` and ``… failed to authenticate as '…'``. After each of the first two, Asterisk also logs
-# the third for the same login. That line does not count (:class:`LoginDeduplicator`).
+# The address comes first, without a port. The user is the sender's text, and over HTTP it may hold
+# newlines. There are three messages: ``… tried to authenticate with nonexistent user '…'``, ``… failed to
+# pass IP ACL as '…'`` and ``… failed to authenticate as '…'``. After each of the first two, Asterisk also
+# logs the third for the same login. That line does not count (:class:`LoginDeduplicator`).
 
 
 _LOGIN = re.compile(

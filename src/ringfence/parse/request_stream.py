@@ -89,7 +89,7 @@ class _Stream:
     the bytes of a body that follow. ``fragments`` is the content of the frames before it, if they belong to
     the same message. ``read`` are the last bytes that were read, and ``early`` the segments that wait, by
     their numbers. ``scale``: windows are multiplied with two to this power. ``room``: the last window was not
-    too small. ``fed``: data was read. ``unread``: nothing of this connection is read any more.
+    too small. ``received``: data came. ``unread``: nothing of this connection is read any more.
     ``acknowledged`` is the number up to which its unread bytes were counted, None if that is unknown.
     """
 
@@ -102,7 +102,7 @@ class _Stream:
     early: dict[int, bytes] = Factory(dict)
     scale: int = 0
     room: bool = True
-    fed: bool = False
+    received: bool = False
     unread: bool = False
     acknowledged: int | None = None
 
@@ -150,7 +150,7 @@ class RequestStreams:
         known = self._streams.get(connection)
         self._forget(connection)
         self._add(connection, _Stream((sequence + 1) % SEQUENCES, scale=scale))
-        return known is not None and known.fed
+        return known is not None and known.received
 
     def room(self, connection: bytes, window: int) -> tuple[bool, bool]:
         """Record a segment's receive window; return whether an answer has room, and whether that changed.
@@ -175,7 +175,7 @@ class RequestStreams:
         self._streams.move_to_end(connection)
         if stream.unread or not data:
             return []
-        stream.fed = True
+        stream.received = True
         before, first = stream.held, stream.first
         try:
             found = _extend(stream, sequence, data)

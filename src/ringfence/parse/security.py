@@ -322,16 +322,16 @@ def event_seconds(text: bytes) -> float | None:
 #
 # The names and their order are those of ``main/security_events.c``, as in the packets of AMI above.
 # Values are not escaped. The account and the session (a Call-ID) are the sender's text and stand before the
-# true address. They may hold quotes, whole forged fields and, in the account, line feeds. After the address
+# true address. They may hold quotes, whole forged fields and, in the account, newlines. After the address
 # every quote is escaped. So the true address follows the last ``oteAddress="``. This is only the end of the
 # name ``RemoteAddress``. The beginning may be missing: an ESC at the end of a Call-ID makes the log leave
 # out everything up to the next ``m`` (``main/term.c:term_strip``).
 #
 # A line is first split at its quotes. If its names are then one of the known sequences, no value contains a
 # quote. Any other line is parsed from both ends. It is marked as tampered if it shows a second address, a
-# line feed, or a session without an end.
+# newline, or a session without an end.
 #
-# A message is cut at 8191 bytes, without a line feed: the address is missing if it stands after the cut,
+# A message is cut at 8191 bytes, without a newline: the address is missing if it stands after the cut,
 # and another message may follow on the same line. If a message holds a second head, the last address
 # belongs to the last head, whether Asterisk or the sender wrote that head. The event is parsed from the
 # last head on, and marked as tampered.
@@ -348,7 +348,7 @@ LINE_END = re.compile(rb'oteAddress="[^"\n]*+"[^\n]*+\Z')
 _INNER = b'res_security_log.c: SecurityEvent="'
 FILE = b"res_security_log.c"
 MAX_ACCOUNT = 256
-"""The maximum length in bytes of an account with line feeds.
+"""The maximum length in bytes of an account with newlines.
 
 chan_sip copies a header into 256 bytes, PJSIP a user into 37.
 """
@@ -446,7 +446,7 @@ _SEVERITIES = frozenset({b"Informational", b"Error"})
 def is_whole(line: bytes) -> bool:
     """Whether a log line looks like a whole SECURITY message: first names, an address, a quote at the end.
 
-    A sender's account can imitate such an end and continue after a line feed. The reader of the log
+    A sender's account can imitate such an end and continue after a newline. The reader of the log
     recognises that by the lines that follow (:mod:`ringfence.parse.log`).
     """
     if not line.endswith(b'"') or _ADDRESS not in line:

@@ -58,7 +58,7 @@ class _Stream:
 
     ``next`` is the sequence number of the next byte. ``synced``: the next byte belongs to a known message.
     ``pending`` is an incomplete message. Its first ``scanned`` bytes contain no end of a head. ``given``:
-    this message was returned as cut. ``fed``: data was read. ``skip`` bytes of a body follow. ``other``: the
+    this message was returned as cut. ``received``: data came. ``skip`` bytes of a body follow. ``other``: the
     connection does not carry clear SIP. ``holes`` are the parts that are missing, as pairs of sequence
     numbers. ``whole``: the connection was read from its SYN on, and nothing is missing.
     """
@@ -68,7 +68,7 @@ class _Stream:
     pending: bytes = b""
     scanned: int = 0
     given: bool = False
-    fed: bool = False
+    received: bool = False
     skip: int = 0
     other: bool = False
     holes: list[tuple[int, int]] = Factory(list)
@@ -91,7 +91,7 @@ class Streams:
     def __contains__(self, connection: bytes) -> bool:
         """Whether data of this connection was read; a SYN is not enough."""
         stream = self._streams.get(connection)
-        return stream is not None and stream.fed
+        return stream is not None and stream.received
 
     @property
     def pending(self) -> int:
@@ -146,9 +146,9 @@ class Streams:
 
     def _extend(self, connection: bytes, stream: _Stream, data: bytes) -> list[bytes]:
         """Read the next bytes of a connection; return the heads of the answers that they complete."""
-        if not stream.fed and stream.synced:  # the first bytes of the connection
+        if not stream.received and stream.synced:  # the first bytes of the connection
             stream.other = data.startswith(_OTHERS)
-        stream.fed = True
+        stream.received = True
         stream.next = (stream.next + len(data)) % SEQUENCES
         # The numbers repeat. A hole further back cannot be distinguished from one ahead.
         stream.holes = [hole for hole in stream.holes if (stream.next - hole[0]) % SEQUENCES < _HALF]

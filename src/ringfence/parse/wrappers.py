@@ -4,7 +4,7 @@ A line may come through several hands: a container's log, the journal, syslog, a
 wraps the line in JSON. :class:`LineCleaner` removes all of it, before anything of Asterisk's own is parsed:
 
 - **JSON.** Asterisk's ``[json]`` formatter (``main/logger.c:format_log_json``) writes one message a line,
-  with its line feeds escaped, so its text cannot imitate another message. A message of more than 8 KiB is
+  with its newlines escaped, so its text cannot imitate another message. A message of more than 8 KiB is
   cut, and is no valid JSON then. Docker's ``json-file`` is ``{"log": "<line>\n", "time": …}``.
   ``journalctl -o json`` has the line in ``MESSAGE``, as text or as a list of bytes.
 - **Fields.** ``journalctl -o export`` has one field a line. A ``MESSAGE`` with control characters has its

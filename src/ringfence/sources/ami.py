@@ -124,7 +124,7 @@ class _Protocol(AMIProtocol, asyncio.BufferedProtocol):  # type: ignore[misc]  #
         return self._read_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._guarded(partial(self._decoder.feed, bytes(self._read_buffer[:nbytes])))
+        self._guarded(partial(self._decoder.receive, bytes(self._read_buffer[:nbytes])))
 
     def _guarded(self, read: Callable[[float], list[AmiItem]]) -> None:
         """Call ``read``, which decodes bytes of AMI, with the monotonic time; pass its items to the sink.

@@ -98,7 +98,7 @@ class LogIngest:
         self._live = live
         wall, mono = time.time(), _monotonic()
         self.last_sign = mono
-        self._pass_on(self._log.feed(data, wall, mono, live=live), wall)
+        self._pass_on(self._log.receive(data, wall, mono, live=live), wall)
 
     def cut(self) -> None:
         """Parse the lines that wait for later lines of their message: the next lines do not belong to it."""
@@ -125,7 +125,7 @@ class LogIngest:
         deadline, wall, mono = self._log.deadline, time.time(), _monotonic()
         if deadline is not None and self._due is not None and mono >= self._due:
             wall = max(wall, deadline)  # the deadline has passed, even if the wall clock was set back
-            self._pass_on(self._log.feed(b"", wall, mono, live=self._live), wall)
+            self._pass_on(self._log.receive(b"", wall, mono, live=self._live), wall)
         else:
             if parts := self._log.end_if_over(wall, mono):
                 self._pass_on(parts, wall)

@@ -287,7 +287,7 @@ class StandbyLog:
         last = self._held[-1].last
         return LOOK_EVERY if last is None or last > self._period.last else None
 
-    def feed(self, data: bytes, wall: float, now: float, *, live: bool) -> list[LogPart]:
+    def receive(self, data: bytes, wall: float, now: float, *, live: bool) -> list[LogPart]:
         """Parse ``data``; without data, parse the waiting lines if their :attr:`deadline` has passed.
 
         Return the results. If the standby has just ended, the results of the held bytes come before them.
@@ -296,7 +296,7 @@ class StandbyLog:
         """
         parts = self.end_if_over(wall, now)
         before = self._reader.counts.standby
-        results = self._reader.feed(data, wall)
+        results = self._reader.receive(data, wall)
         if self._period is None:
             self._compare(results)
             parts.append(self._without_duplicates(LogPart(now, live, results), wall, now))
@@ -358,7 +358,7 @@ class StandbyLog:
         parts = []
         for one in held:
             reader = self._reader.fresh()
-            results = [*reader.feed(bytes(one.data), wall), *reader.end(wall)]
+            results = [*reader.receive(bytes(one.data), wall), *reader.end(wall)]
             missed = [
                 result
                 for result in results
@@ -457,7 +457,7 @@ def _is_covered(event: SecurityEvent, period: Period) -> bool:
 
 
 def _cut_lines(data: bytearray, number: int) -> None:
-    """Remove the last ``number`` lines of ``data``, of which the very last may have no line feed yet."""
+    """Remove the last ``number`` lines of ``data``, of which the very last may have no newline yet."""
     if number:
         end = len(data) - data.endswith(b"\n")
         for _ in range(number):

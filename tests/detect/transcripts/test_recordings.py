@@ -62,11 +62,11 @@ UNSETTLED = {"chan-sip-acl", "chan-sip-wrong-password-invite", "cs-acl-no-answer
 def heard(capture: Capture) -> tuple[tuple[SecurityEvent, ...], ...]:
     """Return the reports of each source about a recording: AMI, the security log, and the notices."""
     ami = AmiDecoder(SourceId("pbx", "ami"))
-    events = [*ami.feed(BANNER + capture.ami.read_bytes(), 0.0), *ami.tick(1.0)]
+    events = [*ami.receive(BANNER + capture.ami.read_bytes(), 0.0), *ami.tick(1.0)]
     told = [tuple(event for event in events if isinstance(event, SecurityEvent))]
     for path in (capture.security_log, capture.messages_log):
         reader = LogReader(SourceId("pbx", f"log:{path.name}"))
-        readings = [*reader.feed(path.read_bytes(), 0.0), *reader.end(0.0)]
+        readings = [*reader.receive(path.read_bytes(), 0.0), *reader.end(0.0)]
         told.append(tuple(reading.event for reading in readings if reading.event is not None))
     return tuple(told)
 
@@ -324,9 +324,9 @@ def test_ami_alone_gives_number_and_source_of_attempts(cut: Callable[[bytes], Se
     """The number is right however the bytes are cut; chan_sip's attempts are unconfirmed."""
     for capture in captures():
         decoder = AmiDecoder(SourceId("pbx", "ami"))
-        decoded = decoder.feed(BANNER, 0.0)
+        decoded = decoder.receive(BANNER, 0.0)
         for piece in cut(capture.ami.read_bytes()):
-            decoded += decoder.feed(piece, 0.0)
+            decoded += decoder.receive(piece, 0.0)
         decoded += decoder.tick(1.0)
         events = tuple(event for event in decoded if isinstance(event, SecurityEvent))
 

@@ -22,11 +22,11 @@ from ringfence.config.schema import Settings, StoreSettings
 from ringfence.errors import ControlError, ListError
 from ringfence.features.feeds import denied
 from ringfence.features.feeds.denied import NAMED, Feeds, TakenFeed, read_feed
+from ringfence.features.feeds.formats import STATE_SUFFIX, FeedFormat, FeedLayout
 from ringfence.features.feeds.guard import FeedReporter
 from ringfence.features.feeds.settings import FeedSettings, FeedSource
 from ringfence.lists.entries import Configured
 from ringfence.lists.prefixes import Prefixes
-from ringfence.parse.feeds import STATE_SUFFIX, FeedFormat, FeedLayout
 from ringfence.values.entry import ListKind
 from ringfence.values.network import Network, format_network
 

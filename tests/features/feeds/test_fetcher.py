@@ -23,9 +23,9 @@ from ringfence.features.feeds.fetcher import (
     load_state,
     save_state,
 )
+from ringfence.features.feeds.formats import STATE_SUFFIX, FeedFormat
 from ringfence.features.feeds.https import HttpAnswer, get
 from ringfence.features.feeds.plan import FetchError, PlannedFeed, encode_plan, read_plan
-from ringfence.parse.feeds import STATE_SUFFIX, FeedFormat
 
 START = 1_700_000_000.0
 END = HttpAnswer(400, {}, b'{"ipaddress":["no new bans"],"ID":"none"}')

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from ringfence.config.loader import parse
 from ringfence.errors import ConfigError
+from ringfence.features.feeds.formats import FeedFormat
 from ringfence.features.feeds.settings import PRESETS, TABLE, FeedSettings, feed_table, without_feed
-from ringfence.parse.feeds import FeedFormat
 from ringfence.values.secret import SecretUrl
 
 HEAD = "[[asterisk]]\nami.enabled = false\n"

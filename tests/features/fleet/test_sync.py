@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ringfence.features.fleet import sync as sync_module
 from ringfence.features.fleet.channel import FIRST_PAUSE, LONGEST_PAUSE, Channel
+from ringfence.features.fleet.lapi import DecisionPage, LapiDecision, parse_page
 from ringfence.features.fleet.messages import scenario_of
 from ringfence.features.fleet.sync import (
     AGAIN_AFTER,
@@ -34,7 +35,6 @@ from ringfence.features.fleet.sync import (
     Sync,
     Withdraw,
 )
-from ringfence.parse.lapi import DecisionPage, LapiDecision, parse_page
 from ringfence.values.network import Network, pack, unpack
 
 NETWORKS = [ip_network(text) for text in ("198.51.100.7", "198.51.100.8", "203.0.113.0/24", "2001:db8::/64")]

@@ -27,12 +27,12 @@ from ringfence.cli.screen import Screen, show_list
 from ringfence.config import loader
 from ringfence.config.converters import read_secret
 from ringfence.errors import ConfigError, DaemonUnreachableError, Exit, ListError
+from ringfence.features.feeds.formats import FeedFormat
 from ringfence.features.feeds.plan import FetchError, PlannedFeed, encode_plan
 from ringfence.features.feeds.settings import PRESETS, SETTLED, TABLE, FeedSettings, feed_table, without_feed
 from ringfence.host.asterisk_conf import FOLDER
 from ringfence.host.console import local_console
 from ringfence.host.file_changes import FileState, file_state, write_file
-from ringfence.parse.feeds import FeedFormat
 from ringfence.values.network import format_network
 from ringfence.values.text import printable
 

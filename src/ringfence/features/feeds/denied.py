@@ -28,12 +28,12 @@ from ringfence.clock import format_duration
 from ringfence.config.schema import Settings
 from ringfence.errors import ListError
 from ringfence.features.feeds.alarms import FeedAlarmCode
+from ringfence.features.feeds.formats import MAX_LIST, MAX_STATE, STATE_SUFFIX, FeedEntry, FeedParser
 from ringfence.features.feeds.settings import SETTLED, TABLE, FeedSource
 from ringfence.lists import kept
 from ringfence.lists.manager import Holder
 from ringfence.lists.prefixes import Coded, Gatherer, Prefixes, code_of, text_of
 from ringfence.lists.texts import SHORTEST_FED, host_codes, networks_in, overlaps_local, stands_for_ipv4
-from ringfence.parse.feeds import MAX_LIST, MAX_STATE, STATE_SUFFIX, FeedEntry, FeedParser
 from ringfence.plurals import counted
 from ringfence.values.entry import ListEntry, ListKind
 from ringfence.values.network import BITS, VERSIONS, Network, format_network, parse_network
@@ -178,7 +178,7 @@ def _parts(file: BinaryIO) -> Iterator[bytes]:
 def _parsed(file: BinaryIO, parser: FeedParser) -> Iterator[list[FeedEntry]]:
     """Yield the entries of a file in parts; raise ListError if it is too large."""
     for part in _parts(file):
-        yield parser.feed(part)
+        yield parser.receive(part)
     yield parser.end()
 
 

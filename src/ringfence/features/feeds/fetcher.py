@@ -28,9 +28,7 @@ import structlog
 from attrs import asdict, evolve, frozen
 
 from ringfence.bounded_http import DATE, date_from
-from ringfence.features.feeds.https import HttpAnswer, get
-from ringfence.features.feeds.plan import FetchError, PlannedFeed, read_plan
-from ringfence.parse.feeds import (
+from ringfence.features.feeds.formats import (
     MAX_CURSOR,
     MAX_STATE,
     STATE_SUFFIX,
@@ -38,6 +36,8 @@ from ringfence.parse.feeds import (
     parse_apiban,
     parse_apiban_refusal,
 )
+from ringfence.features.feeds.https import HttpAnswer, get
+from ringfence.features.feeds.plan import FetchError, PlannedFeed, read_plan
 
 FIRST_RETRY = 60.0
 """Seconds until the first retry after a failed request. Each further failure doubles them."""

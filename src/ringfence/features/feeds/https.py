@@ -14,8 +14,8 @@ from urllib.parse import urljoin, urlsplit
 from attrs import frozen
 
 from ringfence.bounded_http import AGENT, Deadline, open_connection, read_body, text_of
+from ringfence.features.feeds.formats import MAX_LIST
 from ringfence.features.feeds.plan import FetchError
-from ringfence.parse.feeds import MAX_LIST
 from ringfence.values.network import Address
 
 SECONDS = 60.0

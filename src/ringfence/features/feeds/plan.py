@@ -11,7 +11,7 @@ from pathlib import Path
 from attrs import asdict, field, frozen
 
 from ringfence.errors import RingfenceError
-from ringfence.parse.feeds import FeedFormat, identity_of
+from ringfence.features.feeds.formats import FeedFormat, identity_of
 
 MAX_PLAN = 1_048_576  # bytes
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from attrs import Factory, evolve, frozen
 
 from ringfence.config.converters import HOOKS, Duration, Name, Text, is_url, one_of, text_from, toml_of
+from ringfence.features.feeds.formats import FeedFormat, FeedLayout, identity_of
 from ringfence.firewall.contract import FirewallPlan
-from ringfence.parse.feeds import FeedFormat, FeedLayout, identity_of
 from ringfence.values.secret import SecretUrl
 
 if TYPE_CHECKING:
@@ -49,9 +49,9 @@ class FeedSource:
 
     ``path`` is the file with the list. If ``fetched``, the fetcher writes it, otherwise an administrator's
     program does. ``shown`` is the URL, with keys masked, or the path. ``published`` identifies what the
-    fetcher requests (:func:`ringfence.parse.feeds.identity_of`), "" for a file. After ``max_age`` seconds
-    without a new or a confirmed list, the feed expires; None: never. ``keyed``: the publisher knows this host
-    by a key, which an error page instead of a list may repeat. So no line of it is shown.
+    fetcher requests (``formats.identity_of``), "" for a file. After ``max_age`` seconds without a new or a
+    confirmed list, the feed expires; None: never. ``keyed``: the publisher knows this host by a key, which
+    an error page instead of a list may repeat. So no line of it is shown.
     """
 
     name: str

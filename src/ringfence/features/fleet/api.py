@@ -15,10 +15,10 @@ from urllib.parse import quote, urlsplit
 from ringfence.bounded_http import AGENT, DATE, Deadline, date_from, open_connection, read_body, text_of
 from ringfence.clock import Clock
 from ringfence.features.fleet.channel import FleetError
+from ringfence.features.fleet.lapi import DecisionPage, parse_decisions, parse_login, parse_page
 from ringfence.features.fleet.messages import alert, login_body
 from ringfence.features.fleet.settings import Access
 from ringfence.features.fleet.sync import Beat, OwnBan, Pull, Push, Request, Withdraw
-from ringfence.parse.lapi import DecisionPage, parse_decisions, parse_login, parse_page
 from ringfence.values.network import format_network
 from ringfence.values.secret import Secret
 from ringfence.values.text import printable

@@ -18,6 +18,7 @@ from ringfence.clock import Clock
 from ringfence.control_server import Handler
 from ringfence.features.fleet.alarms import FleetAlarmCode
 from ringfence.features.fleet.channel import Channel, FleetError
+from ringfence.features.fleet.lapi import DecisionPage
 from ringfence.features.fleet.messages import ORIGIN, facts_of, is_shared, rule_of, scenario_of
 from ringfence.features.fleet.settings import CrowdsecSettings, Sharing
 from ringfence.features.fleet.sync import OwnBan, Pull, Push, Request, Sync, Withdraw
@@ -25,7 +26,6 @@ from ringfence.guard.feature import Fact, Feature, Given, Section
 from ringfence.guard.request_fields import NONE, read
 from ringfence.ledger import Ledger, ban_of
 from ringfence.lists.texts import SHORTEST_FED, overlaps_local
-from ringfence.parse.lapi import DecisionPage
 from ringfence.plurals import counted
 from ringfence.store.bans import Records
 from ringfence.threads import Threads

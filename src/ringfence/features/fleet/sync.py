@@ -28,8 +28,8 @@ from sys import getsizeof
 from attrs import Factory, define, field, frozen
 
 from ringfence.features.fleet.channel import Channel
+from ringfence.features.fleet.lapi import DecisionPage, LapiDecision
 from ringfence.features.fleet.messages import Facts, scenario_of
-from ringfence.parse.lapi import DecisionPage, LapiDecision
 from ringfence.values.network import BITS, Network, code_from, format_network, pack, unpack
 
 FULL_EVERY = 600.0

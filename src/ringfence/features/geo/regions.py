@@ -1,4 +1,4 @@
-"""The networks of countries and autonomous systems, from databases in MaxMind's format (``parse/mmdb.py``).
+"""The networks of countries and autonomous systems, from databases in MaxMind's format (``mmdb.py``).
 
 The tree of a database's networks is walked once: 300,000 networks take some seconds. So a thread of its own
 reads the databases, and the lists do not wait for it. The networks that were read last are kept in a file.
@@ -19,11 +19,11 @@ from typing import Any
 from ringfence.alarm_codes import Alarm
 from ringfence.errors import ListError
 from ringfence.features.geo.alarms import GeoAlarmCode
+from ringfence.features.geo.mmdb import Database
 from ringfence.lists import kept
 from ringfence.lists.kept import identity_of
 from ringfence.lists.prefixes import V4_BITS, V6_BITS, Gatherer, Prefixes
 from ringfence.lists.regions import Regions
-from ringfence.parse.mmdb import Database
 from ringfence.values.network import Address, Network
 from ringfence.values.text import printable
 

@@ -200,7 +200,7 @@ def _age(files: Iterable[File]) -> Callable[[File], float]:
 def _first_of_ami(head: bytes) -> tuple[bool, float | None]:
     decoder = AmiDecoder(_NO_SOURCE)
     greeting = b"" if head.startswith(BANNER) else BANNER + b"\r\n"
-    items = [*decoder.feed(greeting + head, 0.0), *decoder.tick(1.0)]
+    items = [*decoder.receive(greeting + head, 0.0), *decoder.tick(1.0)]
     return True, next((one.time for one in items if isinstance(one, SecurityEvent)), None)
 
 
@@ -213,7 +213,7 @@ def _first_of_log(head: bytes, timezone: tzinfo | None, written: float) -> tuple
         seconds = dates.seconds(prefix.date, written) if prefix.date else None
         if seconds is not None:
             return True, seconds
-    results = LogReader(_NO_SOURCE, timezone=timezone).feed(b"\n".join(lines) + b"\n", written)
+    results = LogReader(_NO_SOURCE, timezone=timezone).receive(b"\n".join(lines) + b"\n", written)
     times = [one.event.time for one in results if one.event is not None and one.event.time != written]
     return any(one.level for one in results), times[0] if times else None
 
@@ -294,7 +294,7 @@ def read_batches(replay_input: ReplayInput) -> Iterator[Batch]:
             while more:
                 data = opened.read()
                 more = bool(data)
-                events = reader.feed(data, file.written) if more else reader.end(file.written)
+                events = reader.receive(data, file.written) if more else reader.end(file.written)
                 lines = data.count(b"\n") if more else int(begun)
                 begun = more and not data.endswith(b"\n")
                 warnings = [TRUNCATED] if opened.cut else []
@@ -337,8 +337,8 @@ class _Log:
     def tampered(self) -> int:
         return self._reader.counts.tampered
 
-    def feed(self, data: bytes, written: float) -> list[SecurityEvent]:
-        return [one.event for one in self._reader.feed(data, written) if one.event is not None]
+    def receive(self, data: bytes, written: float) -> list[SecurityEvent]:
+        return [one.event for one in self._reader.receive(data, written) if one.event is not None]
 
     def end(self, written: float) -> list[SecurityEvent]:
         return [one.event for one in self._reader.end(written) if one.event is not None]
@@ -365,11 +365,11 @@ class _Recording:
     def tampered(self) -> int:
         return self._decoder.counts.tampered
 
-    def feed(self, data: bytes, _: float) -> list[SecurityEvent]:
+    def receive(self, data: bytes, _: float) -> list[SecurityEvent]:
         if not self._greeted and not data.startswith(BANNER):
-            self._decoder.feed(BANNER + b"\r\n", _LONG_AGO)
+            self._decoder.receive(BANNER + b"\r\n", _LONG_AGO)
         self._greeted = True
-        return _events(self._decoder.feed(data, _LONG_AGO))
+        return _events(self._decoder.receive(data, _LONG_AGO))
 
     def end(self, _: float) -> list[SecurityEvent]:
         return _events(self._decoder.tick(_LATER))

@@ -196,7 +196,7 @@ def _read(
     while data := read(CHUNK):
         if lines is not None:
             lines.add(data)
-        yield reader.feed(data, now)
+        yield reader.receive(data, now)
     yield reader.end(now)
 
 

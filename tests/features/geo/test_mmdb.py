@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.support.mmdb import Number, Record, encode, write
 
-from ringfence.parse import mmdb
-from ringfence.parse.mmdb import Database, Location
+from ringfence.features.geo import mmdb
+from ringfence.features.geo.mmdb import Database, Location
 
 DE = frozenset({"country DE"})
 ADDRESS = int(ip_address("192.0.2.7"))

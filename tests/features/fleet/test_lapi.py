@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringfence.parse import lapi
-from ringfence.parse.lapi import (
+from ringfence.features.fleet import lapi
+from ringfence.features.fleet.lapi import (
     MAX_LOGIN,
     MAX_ROW,
     MAX_SECONDS,

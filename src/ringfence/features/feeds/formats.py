@@ -175,7 +175,7 @@ class FeedParser:
         if layout.format is FeedFormat.CSV and layout.key.isascii() and layout.key.isdecimal():
             self._column = int(layout.key) - 1
 
-    def feed(self, data: bytes) -> list[FeedEntry]:
+    def receive(self, data: bytes) -> list[FeedEntry]:
         """Return the entries of the lines that ``data`` completes."""
         if self.lines > self._most_lines:
             return []

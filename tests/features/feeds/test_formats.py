@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringfence.parse.feeds import (
+from ringfence.features.feeds.formats import (
     MAX_CURSOR,
     MAX_LINE,
     MAX_PAGE,
@@ -32,7 +32,7 @@ def read(layout: FeedLayout, data: bytes, size: int = 0) -> Found:
     """Parse ``data`` in parts of ``size`` bytes (0: at once); return entries, bad lines and their number."""
     parser, entries = FeedParser(layout), []
     for at in range(0, len(data), size or len(data) or 1):
-        entries += parser.feed(data[at : at + (size or len(data))])
+        entries += parser.receive(data[at : at + (size or len(data))])
     entries += parser.end()
     return entries, [str(bad) for bad in parser.bad.first], parser.bad.number
 
@@ -121,9 +121,9 @@ def test_a_long_line_takes_no_memory() -> None:
     """A line without an end is cut, and the next line is read."""
     parser = FeedParser(PLAIN)
     for _ in range(1_000):
-        assert parser.feed(b"x" * 10_000) == []
+        assert parser.receive(b"x" * 10_000) == []
 
-    assert parser.feed(b"\n192.0.2.1\n") == [(2, "192.0.2.1")]
+    assert parser.receive(b"\n192.0.2.1\n") == [(2, "192.0.2.1")]
     assert parser.bad.number == 1
 
 
@@ -133,11 +133,11 @@ def test_only_so_many_lines_are_parsed(layout: FeedLayout, line: bytes) -> None:
     """The number of lines has a limit, whatever stands in them, and the rest is not parsed."""
     parser = FeedParser(layout, 100)
     for _ in range(100):
-        parser.feed(line)
+        parser.receive(line)
     expected = parser.bad.number
-    assert parser.feed(line) == []
-    assert [parser.feed(line * 1_000) for _ in range(10)] == [[]] * 10
-    assert parser.feed(b"192.0.2.1") == []
+    assert parser.receive(line) == []
+    assert [parser.receive(line * 1_000) for _ in range(10)] == [[]] * 10
+    assert parser.receive(b"192.0.2.1") == []
     assert parser.end() == []
     assert (parser.lines, parser.bad.number) == (101, expected + 1)
     assert expected or str(parser.bad.first[-1]) == "line 101: '': the list has more than 100 lines"
