@@ -25,7 +25,7 @@ def _settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setattr(
         "ringfence.explain.facts.read_addresses", lambda: frozenset({ip_network("198.18.0.1")})
     )
-    monkeypatch.setattr("ringfence.explain.facts.read_protected", lambda _: {})
+    monkeypatch.setattr("ringfence.explain.facts.read_protected", dict)
     denied = settings("198.51.100.0/24", denied=("203.0.113.0/24",))
     return evolve(denied, store=StoreSettings(tmp_path / "ringfence.db"))
 

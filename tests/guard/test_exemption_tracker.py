@@ -28,7 +28,7 @@ def test_a_new_protected_address_is_exempt(kept: Kept) -> None:
     """A new protected address, such as a gateway, ends bans that touch it and is the reason of a refusal."""
     kept.side.start()
     kept.ban("192.0.2.0/24")
-    kept.side.exempt.protected.set_others({ip_network(OTHER): "a gateway"})
+    kept.side.exempt.protected.set_part("gateways", {ip_network(OTHER): "a gateway"})
     kept.side.exempt.networks.on_protected()
 
     assert kept.banned() == set()

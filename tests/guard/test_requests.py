@@ -118,7 +118,7 @@ def test_a_list_may_have_a_limit(office: Office) -> None:
 def test_with_force_a_protected_address_is_banned(office: Office) -> None:
     """A protected address is refused with the reason; with force it is banned and no longer passes."""
     gateway = ip_network("203.0.113.1")
-    office.kept.side.exempt.protected.set_others({gateway: "a gateway"})
+    office.kept.side.exempt.protected.set_part("gateways", {gateway: "a gateway"})
     office.kept.side.exempt.networks.on_protected()
     assert "a gateway" in office.ask("ban", networks=["203.0.113.1"], seconds=60)[0]
 

@@ -62,7 +62,7 @@ def test_a_log_hurries_if_the_wire_cannot_read_everything(kept: Kept, wire: Wire
 
 def test_containers_that_cannot_be_found_are_an_alarm_until_they_are(wire: WireReader) -> None:
     """An error of the look for containers is an alarm, until the next look succeeds."""
-    wire._failed(HostError("no rtnetlink"))
+    wire.set_containers(HostError("no rtnetlink"))
     [alarm] = wire.alarms
     assert (alarm.code, alarm.subject, alarm.text) == ("host.unreadable", "containers", "no rtnetlink")
     assert not wire.sees_all

@@ -5,6 +5,7 @@ from collections.abc import Callable, Coroutine
 from ipaddress import ip_network
 
 import pytest
+from tests.host.following import followed_by
 from tests.support.netns import netns as fresh
 from tests.support.netns import run
 
@@ -33,14 +34,7 @@ def add_cable() -> None:
 def follow(script: Callable[["Followed"], Coroutine[None, None, None]]) -> "Followed":
     """Follow the addresses in a running loop while ``script`` runs."""
     followed = Followed()
-
-    async def main() -> None:
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(follow_addresses(followed.seen.append, followed.failed.append))
-            await script(followed)
-            task.cancel()
-
-    asyncio.run(main())
+    asyncio.run(followed_by(follow_addresses(), followed.seen, followed.failed, script(followed)))
     return followed
 
 

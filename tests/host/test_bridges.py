@@ -6,6 +6,7 @@ from ipaddress import ip_network
 
 import pytest
 from pyroute2 import AsyncIPRoute
+from tests.host.following import followed_by
 from tests.support.netns import neighbour, run
 
 from ringfence.errors import HostError
@@ -53,14 +54,7 @@ class Followed:
 def follow(script: Callable[[Followed], Coroutine[None, None, None]]) -> Followed:
     """Follow the bridges in a running loop while ``script`` runs."""
     followed = Followed()
-
-    async def main() -> None:
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(follow_containers(followed.seen.append, followed.failed.append))
-            await script(followed)
-            task.cancel()
-
-    asyncio.run(main())
+    asyncio.run(followed_by(follow_containers(), followed.seen, followed.failed, script(followed)))
     return followed
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from ipaddress import ip_network
 
 import pytest
+from tests.host.following import followed_by
 from tests.support.netns import run
 
 from ringfence.errors import HostError
@@ -85,23 +86,20 @@ def test_changes_are_followed() -> None:
             while seen[-1:] != [told(expected)]:  # noqa: ASYNC110 - an Event would know no more
                 await asyncio.sleep(0.01)
 
-    async def main() -> None:
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(follow_gateways(seen.append, failed.append))
-            await until({})
-            ip("route add default via 192.0.2.1 dev eth9")
-            await until({"192.0.2.1": "the gateway of eth9"})
-            ip("route add default via fe80::1 dev eth8")
-            await until({"192.0.2.1": "the gateway of eth9", "fe80::1": "the gateway of eth8"})
-            ip("route replace default via 192.0.2.2 dev eth9")
-            await until({"192.0.2.2": "the gateway of eth9", "fe80::1": "the gateway of eth8"})
-            ip("link set eth8 down")
-            await until({"192.0.2.2": "the gateway of eth9"})
-            ip("link delete eth9")
-            await until({})
-            task.cancel()
+    async def script() -> None:
+        await until({})
+        ip("route add default via 192.0.2.1 dev eth9")
+        await until({"192.0.2.1": "the gateway of eth9"})
+        ip("route add default via fe80::1 dev eth8")
+        await until({"192.0.2.1": "the gateway of eth9", "fe80::1": "the gateway of eth8"})
+        ip("route replace default via 192.0.2.2 dev eth9")
+        await until({"192.0.2.2": "the gateway of eth9", "fe80::1": "the gateway of eth8"})
+        ip("link set eth8 down")
+        await until({"192.0.2.2": "the gateway of eth9"})
+        ip("link delete eth9")
+        await until({})
 
-    asyncio.run(main())
+    asyncio.run(followed_by(follow_gateways(), seen, failed, script()))
 
     assert failed == []
 

@@ -1,7 +1,7 @@
 """Host names that are followed, against a small DNS server on loopback."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -37,6 +37,13 @@ class Followed:
             shortest=0.05,
         )
 
+    async def record(self) -> None:
+        """Record the answers after each change."""
+        while True:
+            await self.names.changed.wait()
+            self.names.changed.clear()
+            self.seen.append(self.names.answers)
+
     async def until(self, true: Callable[[], object]) -> None:
         """Wait until a condition is true."""
         async with asyncio.timeout(PATIENCE):
@@ -68,11 +75,12 @@ def follow(
             prepare(server)
             followed = Followed(server, known, patience)
             followed.names.want([CARRIER])
-            task = group.create_task(_running(followed.names.run(followed.seen.append)))
+            tasks = [group.create_task(one) for one in (followed.names.run(), followed.record())]
             try:
                 await script(followed)
             finally:
-                task.cancel()
+                for task in tasks:
+                    task.cancel()
         return followed
 
     return asyncio.run(all_of_it())
@@ -80,10 +88,6 @@ def follow(
 
 def _silence(server: NameServer) -> None:
     server.silent = True
-
-
-async def _running(run: Coroutine[object, object, None]) -> None:
-    await run
 
 
 @pytest.fixture(autouse=True)

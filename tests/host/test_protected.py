@@ -1,7 +1,7 @@
 """Addresses that the host needs: all kinds together, read and followed."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -11,10 +11,12 @@ from tests.support.netns import run
 
 from ringfence.errors import HostError
 from ringfence.host import protected, routes
-from ringfence.host.protected import follow_protected, read_protected, read_resolvers
+from ringfence.host.protected import Reasons, follow_protected, join_reasons, read_protected, read_resolvers
 from ringfence.values.network import Network
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
+
+PARTS = "gateways", "resolvers", "logins"
 
 
 def nets(**reasons: str) -> dict[Network, str]:
@@ -40,12 +42,22 @@ class Followed:
     def __init__(self, folder: Path) -> None:
         self.seen: list[Mapping[Network, str]] = []
         self.failed: list[str] = []
+        self.parts: dict[str, Reasons] = {}
         self.resolv_conf = folder / "resolv.conf"
         self.logins: dict[Network, str] = {}
 
-    def fail(self, error: HostError) -> None:
-        """Record an error."""
-        self.failed.append(str(error))
+    def record(self, part: str, found: Reasons | HostError) -> None:
+        """Record an error, or the addresses of a part: together with the others once all are known."""
+        if isinstance(found, HostError):
+            self.failed.append(str(found))
+        self.parts[part] = self.parts.get(part, {}) if isinstance(found, HostError) else found
+        if len(self.parts) == len(PARTS):
+            self.seen.append(join_reasons(self.parts[one] for one in PARTS))
+
+    async def follow(self, part: str, following: AsyncIterator[Reasons | HostError]) -> None:
+        """Record what the follower of one part reports."""
+        async for found in following:
+            self.record(part, found)
 
     async def until(self, **expected: str) -> None:
         """Wait until ``expected`` is what was reported last."""
@@ -73,9 +85,11 @@ def run_script(followed: Followed, script: Callable[[], Coroutine[None, None, No
 
     async def main() -> None:
         async with asyncio.TaskGroup() as group:
-            task = group.create_task(follow_protected(followed.seen.append, followed.fail))
+            following = follow_protected().items()
+            tasks = [group.create_task(followed.follow(part, one)) for part, one in following]
             await script()
-            task.cancel()
+            for task in tasks:
+                task.cancel()
 
     asyncio.run(main())
 
@@ -115,7 +129,7 @@ def replace(path: Path, *, folder: bool = False) -> None:
 
 
 def test_an_error_keeps_the_last_known_addresses(followed: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last known addresses stay after an error; each error is reported once, and again after a change."""
+    """Each error is reported once, and after it the addresses are reported again even if unchanged."""
     followed.resolv_conf.write_text("nameserver 192.0.2.53\n")
 
     async def script() -> None:
@@ -124,14 +138,13 @@ def test_an_error_keeps_the_last_known_addresses(followed: Followed, monkeypatch
         await followed.until_failed(1)
         followed.logins = nets(_9="a login")
         await followed.until(_1="the gateway of eth9", _53="a DNS resolver of this host", _9="a login")
-        assert len(followed.failed) == 2
         followed.seen.clear()
         replace(followed.resolv_conf)
         await followed.until(_1="the gateway of eth9", _53="a DNS resolver of this host", _9="a login")
 
     run_script(followed, script)
 
-    assert followed.failed == 2 * [
+    assert followed.failed == [
         f"the DNS resolvers of this host cannot be read: {followed.resolv_conf}: Is a directory"
     ]
 
@@ -147,7 +160,11 @@ def test_an_error_from_the_start_does_not_delay_the_others(
     followed.resolv_conf.write_text("nameserver 192.0.2.53\n")
     monkeypatch.setattr("ringfence.host.routes.AsyncIPRoute", failing)
     monkeypatch.setattr("ringfence.host.routes.IPRoute", failing)
-    assert read_protected(followed.fail) == nets(_53="a DNS resolver of this host")
+    for part, found in read_protected().items():
+        followed.record(part, found)
+    assert followed.seen == [nets(_53="a DNS resolver of this host")]
+    followed.seen.clear()
+    followed.parts.clear()
 
     async def script() -> None:
         await followed.until(_53="a DNS resolver of this host")
@@ -164,8 +181,10 @@ def test_all_is_known_under_the_hardening_of_the_unit(tmp_path: Path) -> None:
     (tmp_path / "sessions").mkdir()
     (tmp_path / "sessions" / "1").write_text(session())
     (tmp_path / "resolv.conf").write_text("nameserver 192.0.2.53\n")
-    imports = "import json; from ringfence.host.protected import read_protected"
-    code = "print(json.dumps({str(network): reason for network, reason in read_protected().items()}))"
+    imports = "import json; from ringfence.host.protected import join_reasons, read_protected"
+    code = (
+        "print(json.dumps({str(net): why for net, why in join_reasons(read_protected().values()).items()}))"
+    )
     assert confined(imports, code, tmp_path) == {
         "192.0.2.1/32": "the gateway of eth9",
         "192.0.2.53/32": "a DNS resolver of this host",

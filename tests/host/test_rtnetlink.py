@@ -11,6 +11,7 @@ import pytest
 from pyroute2 import AsyncIPRoute, IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl import RTMGRP_IPV4_IFADDR
+from tests.host.following import followed_by
 from tests.support.netns import run
 
 from ringfence.errors import HostError
@@ -60,17 +61,8 @@ def followed_while(
 ) -> Followed:
     """Follow the addresses while ``script`` runs."""
     told = Followed() if told is None else told
-    sinks = told.seen.append, told.failed.append
-
-    async def main() -> None:
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(
-                follow("the addresses", RTMGRP_IPV4_IFADDR, told.read, *sinks, apart=apart)
-            )
-            await script(told)
-            task.cancel()
-
-    asyncio.run(main())
+    following = follow("the addresses", RTMGRP_IPV4_IFADDR, told.read, apart=apart)
+    asyncio.run(followed_by(following, told.seen, told.failed, script(told)))
     return told
 
 

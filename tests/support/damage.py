@@ -92,7 +92,7 @@ def start(path: Path) -> tuple[str, str]:
     store = Store.open_or_memory(path)
     with store, capture_logs(), pytest.MonkeyPatch.context() as patch:
         patch.setattr("ringfence.guard.exemptions.read_addresses", frozenset)
-        patch.setattr("ringfence.guard.exemptions.read_protected", lambda _: {})
+        patch.setattr("ringfence.guard.exemptions.read_protected", dict)
         guard = Kept(store, kept_settings())
         guard.backend.put(IN_KERNEL, START + 600)
         guard.side.start()

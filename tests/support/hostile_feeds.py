@@ -132,8 +132,8 @@ def guarded_parts(folder: Path, wanted: Settings) -> Iterator[Kept]:
     """Yield a daemon's parts that know EVERYBODY."""
     with kept(folder, wanted, OWN) as made:
         made.side.start()
-        made.side.exempt.protected.set_others(
-            {ip_network(LOGIN): "your login", ip_network(GATEWAY): "the default gateway"}
+        made.side.exempt.protected.set_part(
+            "gateways", {ip_network(LOGIN): "your login", ip_network(GATEWAY): "the default gateway"}
         )
         made.side.exempt.networks.on_protected()
         made.side.exempt.friends.add(

@@ -4,7 +4,6 @@ import asyncio
 import enum
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
 from operator import attrgetter
 
 from attrs import Factory, evolve, frozen
@@ -20,7 +19,7 @@ from ringfence.errors import FirewallError, FirewallIncompleteError, HostError, 
 from ringfence.firewall import make_backend
 from ringfence.firewall.contract import Backend, Element, FirewallPlan
 from ringfence.firewall.limits import LimitMode
-from ringfence.host.protected import read_protected
+from ringfence.host.protected import join_reasons, read_protected
 from ringfence.host.routes import read_addresses
 from ringfence.lists.locator import Locator
 from ringfence.lists.manager import Holder, Lists, holders
@@ -387,9 +386,7 @@ def _protected(problems: list[str]) -> dict[Network, str]:
     except RingfenceError as error:
         problems.append(str(error))
         own = frozenset()
-    failed = partial(_add, problems)
-    return {**ITSELF, **dict.fromkeys(own, _OWN), **read_protected(failed)}
-
-
-def _add(problems: list[str], error: HostError) -> None:
-    problems.append(str(error))
+    parts = read_protected().values()
+    problems += [str(part) for part in parts if isinstance(part, HostError)]
+    reasons = join_reasons(part for part in parts if not isinstance(part, HostError))
+    return {**ITSELF, **dict.fromkeys(own, _OWN), **reasons}

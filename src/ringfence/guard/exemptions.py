@@ -2,11 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from ipaddress import ip_network
 from itertools import chain, islice
+from typing import Literal
 
 import structlog
 
@@ -20,7 +20,7 @@ from ringfence.errors import HostError
 from ringfence.firewall.network_lists import NetworkList
 from ringfence.friends.registry import FriendRegistry, Passing
 from ringfence.host.names import Names
-from ringfence.host.protected import follow_protected, read_protected
+from ringfence.host.protected import Reasons, follow_protected, join_reasons, read_protected
 from ringfence.host.routes import follow_addresses, read_addresses
 from ringfence.ledger import Ledger
 from ringfence.lists.compose import ListNetworks
@@ -41,15 +41,16 @@ _PROXY = "a SIP proxy ([asterisk] proxies)"
 class ProtectedNetworks:
     """The networks that this host needs, such as its own addresses, its gateway and its SIP proxies.
 
-    They are never banned. :meth:`read` reads them, :meth:`run` follows their changes.
+    They are never banned. :meth:`read` reads them at the start, and :class:`NetworkFollower` follows them.
     """
 
     def __init__(self, proxies: NetworkSet) -> None:
         self.proxies = proxies
         """The addresses of the SIP proxies that the configuration names."""
         self._own: frozenset[Network] = frozenset()
-        self._own_addresses: frozenset[Address] = frozenset()
-        self._others: Mapping[Network, str] = {}
+        self.own_addresses: set[Address] = set()
+        """This host's addresses, except those of loopback. The set is changed in place."""
+        self._parts: dict[str, Reasons] = {}
         self._errors: dict[str, str] = {}
         self._log = structlog.get_logger()
 
@@ -57,7 +58,7 @@ class ProtectedNetworks:
     def reasons(self) -> dict[Network, str]:
         """The protected networks, each with the reason as text, such as ``an address of this host``."""
         proxies = dict.fromkeys(self.proxies.networks, _PROXY)
-        return {**proxies, **dict.fromkeys(self._own, _OWN), **self._others}
+        return {**proxies, **dict.fromkeys(self._own, _OWN), **join_reasons(self._parts.values())}
 
     @property
     def alarms(self) -> list[Alarm]:
@@ -66,7 +67,7 @@ class ProtectedNetworks:
 
     def is_own(self, address: Address) -> bool:
         """Whether ``address`` is one of this host's addresses. False for a loopback address."""
-        return address in self._own_addresses
+        return address in self.own_addresses
 
     def read(self) -> None:
         """Read this host's addresses and the other protected networks now; an error becomes an alarm.
@@ -75,44 +76,37 @@ class ProtectedNetworks:
         """
         try:
             self.set_own(read_addresses())
-        except HostError as error:  # run() tries again
-            self._failed("addresses", error)
-        self.set_others(read_protected(partial(self._failed, "protected")))
+        except HostError as error:  # the follower tries again
+            self.set_own(error)
+        for part, found in read_protected().items():
+            self.set_part(part, found)
 
-    async def run(self, changed: Callable[[], object]) -> None:
-        """Follow changes of the protected networks, and call ``changed`` after each one, until cancelled."""
-
-        def on_addresses(own: frozenset[Network]) -> None:
-            if self.set_own(own):
-                self._log.info("host.addresses", own=sorted(str(network) for network in own))
-                changed()
-
-        def on_others(others: Mapping[Network, str]) -> None:
-            self._errors.pop("protected", None)
-            if self.set_others(others):
-                changed()
-
-        async with asyncio.TaskGroup() as group:
-            group.create_task(follow_addresses(on_addresses, partial(self._failed, "addresses")))
-            group.create_task(follow_protected(on_others, partial(self._failed, "protected")))
-
-    def set_own(self, own: frozenset[Network]) -> bool:
-        """Set this host's own addresses; return whether they changed."""
+    def set_own(self, own: frozenset[Network] | HostError) -> bool:
+        """Set this host's own addresses, or why they cannot be read; return whether they changed."""
+        if isinstance(own, HostError):
+            return self._failed("addresses", own)
         self._errors.pop("addresses", None)
         before, self._own = self._own, own
-        self._own_addresses = frozenset(
-            network.network_address for network in own if not network.network_address.is_loopback
-        )
+        self.own_addresses.clear()
+        addresses = (network.network_address for network in own)
+        self.own_addresses.update(one for one in addresses if not one.is_loopback)
         return own != before
 
-    def set_others(self, others: Mapping[Network, str]) -> bool:
-        """Set the other protected networks (such as the gateway) and why; return whether they changed."""
-        before, self._others = self._others, others
-        return others != before
+    def set_part(self, part: str, found: Reasons | HostError) -> bool:
+        """Set a part of the other networks (such as the gateways), or why it cannot be read.
 
-    def _failed(self, what: str, error: HostError) -> None:
-        self._errors[what] = str(error)
+        Return whether the networks changed. After an error, those that were read last stay.
+        """
+        if isinstance(found, HostError):
+            return self._failed(part, found)
+        self._errors.pop(part, None)
+        before, self._parts[part] = self._parts.get(part, {}), found
+        return found != before
+
+    def _failed(self, part: str, error: HostError) -> Literal[False]:
+        self._errors[part] = str(error)
         self._log.error("host.failed", error=str(error))
+        return False
 
 
 # -- the lists of networks in the kernel (allowed, denied, fetched, decided, friends): what they must contain
@@ -350,6 +344,7 @@ class NetworkFollower:
         self._friends = friends
         self._exemptions = exemptions
         self._store = store
+        self._log = structlog.get_logger()
 
     def read(self) -> None:
         """Read the protected networks, the lists and the friends, at the start.
@@ -366,8 +361,28 @@ class NetworkFollower:
     async def run(self) -> None:
         """Follow changes of the protected networks and of host names until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._protected.run(self.on_protected))
-            group.create_task(self._names.run(self.on_resolved))
+            group.create_task(self._follow_addresses())
+            for part, following in follow_protected().items():
+                group.create_task(self._follow_part(part, following))
+            group.create_task(self._names.run())
+            group.create_task(self._follow_names())
+
+    async def _follow_addresses(self) -> None:
+        async for own in follow_addresses():
+            if self._protected.set_own(own):
+                self._log.info("host.addresses", own=sorted(map(str, self._protected.own_addresses)))
+                self.on_protected()
+
+    async def _follow_part(self, part: str, following: AsyncIterator[Reasons | HostError]) -> None:
+        async for found in following:
+            if self._protected.set_part(part, found):
+                self.on_protected()
+
+    async def _follow_names(self) -> None:
+        while True:
+            await self._names.changed.wait()
+            self._names.changed.clear()
+            self.on_resolved(self._names.answers)
 
     def on_protected(self) -> None:
         """Pass changed protected networks on to the lists and the exemptions."""

@@ -196,7 +196,7 @@ class WireReader:
         self._pipeline.on_challenges((), self._clock.mono())
         async with asyncio.TaskGroup() as group:
             group.create_task(self.source.run(), name="wire")
-            group.create_task(follow_containers(self.set_containers, self._failed))
+            group.create_task(self._follow_containers())
 
     def ask_amis(self) -> None:
         """Ask every Asterisk by AMI how far its events have been read; the answer comes later."""
@@ -281,16 +281,20 @@ class WireReader:
         self._detector.observe_loss(now)
         self._log.info("wire.users", users=sorted(self.users.users))
 
-    def set_containers(self, networks: frozenset[Network]) -> None:
-        """Use ``networks`` as the networks of this host's containers from now on."""
+    def set_containers(self, networks: frozenset[Network] | HostError) -> None:
+        """Use ``networks`` as the networks of this host's containers; with an error, keep those before."""
+        if isinstance(networks, HostError):
+            self._error = str(networks)
+            self._log.error("host.failed", error=self._error)
+            return
         self._error = ""
         if networks != frozenset(self.source.containers):
             self.source.set_containers(networks)
             self._log.info("host.containers", networks=[str(network) for network in self.source.containers])
 
-    def _failed(self, error: HostError) -> None:
-        self._error = str(error)
-        self._log.error("host.failed", error=str(error))
+    async def _follow_containers(self) -> None:
+        async for found in follow_containers():
+            self.set_containers(found)
 
 
 # -- alarms about sources that have stopped, and about logs with faults, such as missing lines

@@ -13,7 +13,7 @@ addresses are limited.
 import asyncio
 import os
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from operator import attrgetter
@@ -149,6 +149,8 @@ class Names:
         patience: float = PATIENCE,
         shortest: float = SHORTEST,
     ) -> None:
+        self.changed = asyncio.Event()
+        """Set when the addresses of a name have changed."""
         self._answers: dict[str, frozenset[Network]] = dict(known or {})
         self._nameservers = tuple(nameservers)
         self._port = port
@@ -193,39 +195,38 @@ class Names:
         self._answers = {name: found for name, found in self._answers.items() if name in self._names}
         self._told.set()
 
-    async def run(self, changed: Callable[[Answers], object]) -> None:
-        """Resolve host names until cancelled; call ``changed`` with all addresses when one changes."""
+    async def run(self) -> None:
+        """Resolve host names until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             self._told.clear()
             due = [name for name, mine in self._names.items() if mine.due <= loop.time()]
             if due:
-                await self._ask_all(due, changed)
+                await self._ask_all(due)
                 continue
             first = min((mine.due for mine in self._names.values()), default=None)
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(first):
                     await self._told.wait()
 
-    async def _ask_all(self, names: Sequence[str], changed: Callable[[Answers], object]) -> None:
+    async def _ask_all(self, names: Sequence[str]) -> None:
         turn = asyncio.Semaphore(AT_ONCE)
         # A new resolver each time, because the host's list of DNS servers may have changed.
         resolver = None if not self._names else _resolver(self._nameservers, self._port)
 
         async def ask(name: str) -> None:
             async with turn:
-                if self._take(name, await find(name, resolver, self._patience, self._hosts)):
-                    changed(self.answers)
+                self._take(name, await find(name, resolver, self._patience, self._hosts))
 
         async with asyncio.TaskGroup() as group:
             for name in names:
                 group.create_task(ask(name))
 
-    def _take(self, name: str, found: ResolvedNames) -> bool:
-        """Record the result of resolving ``name``; return whether its addresses changed."""
+    def _take(self, name: str, found: ResolvedNames) -> None:
+        """Record the result of resolving ``name``, and set ``changed`` if its addresses changed."""
         mine = self._names.get(name)
         if mine is None:
-            return False  # no part of the daemon wants this name any more
+            return  # no part of the daemon wants this name any more
         before = self._answers.get(name)
         networks = _bounded(found.networks | (before or frozenset()) if found.trouble else found.networks)
         now = asyncio.get_running_loop().time()
@@ -238,10 +239,9 @@ class Names:
             mine.waited = FIRST_RETRY
             mine.due = now + min(max(found.seconds, self._shortest), LONGEST)
         mine.found = len(found.networks)
-        changed = networks != before and (bool(networks) or before is not None)
-        if changed:
+        if networks != before and (networks or before is not None):
             self._answers[name] = networks
-        return changed
+            self.changed.set()
 
 
 def _bounded(networks: frozenset[Network]) -> frozenset[Network]:

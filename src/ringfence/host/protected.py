@@ -9,7 +9,7 @@ server on the network.
 import asyncio
 import ctypes
 import pwd
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -212,93 +212,51 @@ Reasons: TypeAlias = Mapping[Network, str]
 """Networks that must stay reachable, each with its role (``the gateway of eth0``)."""
 
 
-def read_protected(failed: Callable[[HostError], None] = lambda _error: None) -> Reasons:
-    """Return the networks that must stay reachable: gateways, DNS servers and remote logins, with roles.
+def read_protected() -> dict[str, Reasons | HostError]:
+    """Return the networks that must stay reachable, with their roles: gateways, DNS servers, remote logins.
 
-    ``failed`` is called with an error for each of these three parts that cannot be read. Do not call this
-    function in a running event loop; use follow_protected there.
+    Each of these three parts that cannot be read has an error instead. Do not call this function in a running
+    event loop; use follow_protected there.
     """
-    parts: list[Reasons] = []
-    for read in (read_gateways, read_resolvers, read_logins):
+    parts: dict[str, Reasons | HostError] = {}
+    for part, read in (("gateways", read_gateways), ("resolvers", read_resolvers), ("logins", read_logins)):
         try:
-            parts.append(read())
+            parts[part] = read()
         except HostError as error:
-            failed(error)
-    return _together(parts)
+            parts[part] = error
+    return parts
 
 
-async def follow_protected(
-    changed: Callable[[Reasons], None],
-    failed: Callable[[HostError], None] = lambda _error: None,
-) -> None:
-    """Call ``changed`` with all networks that must stay reachable, now and after changes, until cancelled.
+def follow_protected() -> dict[str, AsyncIterator[Reasons | HostError]]:
+    """Return an endless iterator for each part of :func:`read_protected`, by its name.
 
-    ``failed`` is called with each error of a part (gateways, resolvers or logins), and the last known
-    networks of this part stay valid. A call of ``changed`` clears all errors. If some remain, ``failed`` is
-    called again for each of them, right after ``changed``.
+    It yields the networks of this part now and after each change. It also yields each new error of the part;
+    when the error has cleared, it yields the networks again.
     """
-    follower = _Follower(changed, failed)
-    async with asyncio.TaskGroup() as group:
-        group.create_task(follow_gateways(follower.gateways_are, follower.gateways_failed))
-        group.create_task(follower.look_at("resolvers", read_resolvers))
-        group.create_task(follower.look_at("logins", read_logins))
+    return {
+        "gateways": follow_gateways(),
+        "resolvers": _look_at(read_resolvers),
+        "logins": _look_at(read_logins),
+    }
 
 
-class _Follower:
-    """Joins the networks that must stay reachable: of gateways, DNS servers and remote logins.
-
-    ``changed`` is not called before each of these three parts has been read or has failed.
-    """
-
-    def __init__(self, changed: Callable[[Reasons], None], failed: Callable[[HostError], None]) -> None:
-        self._changed = changed
-        self._failed = failed
-        self._parts: dict[str, Reasons | None] = {"gateways": None, "resolvers": None, "logins": None}
-        self._troubles: dict[str, str] = {}
-        self._published: Reasons | None = None
-
-    def gateways_are(self, gateways: Reasons) -> None:
-        self._is("gateways", gateways)
-
-    def gateways_failed(self, error: HostError) -> None:
-        self._has_failed("gateways", error)
-
-    async def look_at(self, part: str, read: Callable[[], Reasons]) -> None:
-        while True:
-            try:
-                now = await asyncio.to_thread(read)
-            except HostError as error:
-                if self._troubles.get(part) != str(error):
-                    self._has_failed(part, error)
-            else:
-                self._is(part, now)
-            await asyncio.sleep(until_tick(LOOK_EVERY))
-
-    def _is(self, part: str, now: Reasons) -> None:
-        self._parts[part] = now
-        if self._troubles.pop(part, None) is not None:
-            self._published = None
-        self._publish()
-
-    def _has_failed(self, part: str, error: HostError) -> None:
-        self._troubles[part] = str(error)
-        if self._parts[part] is None:
-            self._parts[part] = {}
-        if not self._publish():
-            self._failed(error)
-
-    def _publish(self) -> bool:
-        parts = [part for part in self._parts.values() if part is not None]
-        if len(parts) == len(self._parts) and (now := _together(parts)) != self._published:
-            self._published = now
-            self._changed(now)
-            for trouble in self._troubles.values():  # changed() clears all errors; these remain
-                self._failed(HostError(trouble))
-            return True
-        return False
+async def _look_at(read: Callable[[], Reasons]) -> AsyncIterator[Reasons | HostError]:
+    known: Reasons | str | None = None
+    while True:
+        try:
+            now = await asyncio.to_thread(read)
+        except HostError as error:
+            if known != str(error):
+                known = str(error)
+                yield error
+        else:
+            if known != now:
+                known = now
+                yield now
+        await asyncio.sleep(until_tick(LOOK_EVERY))
 
 
-def _together(parts: list[Reasons]) -> Reasons:
+def join_reasons(parts: Iterable[Reasons]) -> Reasons:
     """Return the networks of all ``parts``, each with all its roles: a router is often also DNS server."""
     reasons: dict[Network, list[str]] = {}
     for part in parts:

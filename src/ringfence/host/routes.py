@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_network
 from typing import Any, TypeVar
 
@@ -48,24 +48,20 @@ The pauses between the readings add up to 0.3 s.
 _AGAIN = 0.01
 
 Read = TypeVar("Read")
+Reader = Callable[[AsyncIPRoute], Awaitable[Read]]
+"""A function that reads a list of the kernel by rtnetlink."""
 
 
 async def follow(
-    what: str,
-    groups: int,
-    read: Callable[[AsyncIPRoute], Awaitable[Read]],
-    changed: Callable[[Read], None],
-    failed: Callable[[HostError], None],
-    *,
-    apart: float = 0.0,
-) -> None:
-    """Call ``read`` now and after each message of ``groups``, and ``changed`` if its result has changed.
+    what: str, groups: int, read: Reader[Read], *, apart: float = 0.0
+) -> AsyncIterator[Read | HostError]:
+    """Call ``read`` now and after each message of ``groups``; yield its result if that has changed.
 
-    ``groups`` are multicast groups of rtnetlink, one bit each. This runs until cancelled. There are at least
-    ``apart`` seconds between two readings. ``failed`` is called with each error of the socket, and if the
-    kernel's list changes during each of ``READINGS`` readings. In both cases the socket is opened again,
-    after pauses that grow. After an error, ``changed`` is called even with an unchanged result, to show that
-    the error has cleared. ``what`` names the data in error messages.
+    ``groups`` are multicast groups of rtnetlink, one bit each. There are at least ``apart`` seconds between
+    two readings. Each error of the socket is yielded too, and an error if the kernel's list changes during
+    each of ``READINGS`` readings. In both cases the socket is opened again, after pauses that grow. The first
+    result after an error is yielded even if it is unchanged, to show that the error has cleared. ``what``
+    names the data in error messages.
     """
     backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
     while True:
@@ -79,13 +75,13 @@ async def follow(
                     backoff.reset()
                     if now != known:
                         known = now
-                        changed(now)
+                        yield now
                     await asyncio.sleep(apart)
                     await _burst(route)
         except (NetlinkError, OSError) as error:
-            failed(HostError(f"{what} cannot be followed by rtnetlink: {error}"))
+            yield HostError(f"{what} cannot be followed by rtnetlink: {error}")
         except HostError as error:
-            failed(error)
+            yield error
         await asyncio.sleep(backoff.next())
 
 
@@ -109,9 +105,7 @@ def read_now(what: str, read: Callable[[IPRoute], Read]) -> Read:
     raise _changing(what)
 
 
-async def _whole(
-    what: str, route: AsyncIPRoute, mark: "_Mark", read: Callable[[AsyncIPRoute], Awaitable[Read]]
-) -> Read:
+async def _whole(what: str, route: AsyncIPRoute, mark: "_Mark", read: Reader[Read]) -> Read:
     backoff = Backoff(_AGAIN)
     for _ in range(READINGS):
         mark.is_set = False
@@ -174,21 +168,22 @@ def read_addresses() -> frozenset[Network]:
 
     Do not call it in a running event loop (pyroute2 runs one of its own); use follow_addresses there.
     """
-    return read_now(_ADDRESSES, lambda route: _networks(route.get_addr()))
+    return read_now(_ADDRESSES, _read_addresses)
 
 
-async def follow_addresses(
-    changed: Callable[[frozenset[Network]], None],
-    failed: Callable[[HostError], None] = lambda _error: None,
-) -> None:
-    """Call ``changed`` with all own addresses now and after each change, until cancelled.
+def follow_addresses() -> AsyncIterator[frozenset[Network] | HostError]:
+    """Yield all own addresses now and after each change.
 
-    ``failed`` is called with each error; when it has cleared, ``changed`` is called again.
+    Each error is yielded too; when it has cleared, the addresses are yielded again.
     """
-    await follow(_ADDRESSES, RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR, _read_addresses, changed, failed)
+    return follow(_ADDRESSES, RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR, _read_again)
 
 
-async def _read_addresses(route: AsyncIPRoute) -> frozenset[Network]:
+def _read_addresses(route: IPRoute) -> frozenset[Network]:
+    return _networks(route.get_addr())
+
+
+async def _read_again(route: AsyncIPRoute) -> frozenset[Network]:
     return _networks([message async for message in await route.get_addr()])
 
 
@@ -299,15 +294,12 @@ _BRIDGES = "the bridges of containers"
 _GROUPS = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR
 
 
-async def follow_containers(
-    changed: Callable[[frozenset[Network]], None],
-    failed: Callable[[HostError], None] = lambda _error: None,
-) -> None:
-    """Call ``changed`` with the networks of all container bridges now and after each change, until cancelled.
+def follow_containers() -> AsyncIterator[frozenset[Network] | HostError]:
+    """Yield the networks of all container bridges now and after each change.
 
-    ``failed`` is called with each error; when it has cleared, ``changed`` is called again.
+    Each error is yielded too; when it has cleared, the networks are yielded again.
     """
-    await follow(_BRIDGES, _GROUPS, _read_bridges, changed, failed, apart=BRIDGES_APART)
+    return follow(_BRIDGES, _GROUPS, _read_bridges, apart=BRIDGES_APART)
 
 
 @frozen
@@ -407,17 +399,12 @@ def read_gateways() -> dict[Network, str]:
     return read_now(_GATEWAYS, _read_gateways)
 
 
-async def follow_gateways(
-    changed: Callable[[Mapping[Network, str]], None],
-    failed: Callable[[HostError], None] = lambda _error: None,
-) -> None:
-    """Call ``changed`` with all gateways now and after each change, until cancelled.
+def follow_gateways() -> AsyncIterator[Mapping[Network, str] | HostError]:
+    """Yield all gateways with their descriptions, now and after each change.
 
-    ``failed`` is called with each error; when it has cleared, ``changed`` is called again.
+    Each error is yielded too; when it has cleared, the gateways are yielded again.
     """
-    await follow(
-        _GATEWAYS, RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE, _read_aside, changed, failed, apart=GATEWAYS_APART
-    )
+    return follow(_GATEWAYS, RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE, _read_aside, apart=GATEWAYS_APART)
 
 
 async def _read_aside(_: AsyncIPRoute) -> Mapping[Network, str]:
