@@ -47,12 +47,12 @@ additions have fixed names, and each of these modules is optional. The guard loa
   its rules dropped, by its name
 - in the module ``bans``: ``notes``, a function that gets the configuration's file and the networks that the
   user asked for, and yields lines below the list of ``ringfence bans``
-- in the module ``api``: ``Api``, the client of CrowdSec's local API, which ``ringfence setup`` tries, and
-  ``Access``, what it needs for that
 - in the module ``check``: ``findings``, a function that gets what is checked (``cli/check.py``) and yields
   lines of ``ringfence check``
 - in the module ``setup``: ``notes``, a function that gets the folder of Asterisk's files and its console, and
-  yields lines of ``ringfence setup``
+  yields lines of ``ringfence setup``. ``part``, a function whose parameters are options of this command,
+  returns the feature's part of a run (``features/setup/parts.py``), or None. ``withdraw`` gets all
+  registrations of parts and the folder /etc, ends the feature's own, and yields a line for each that stays
 - in the module ``other_guard``: ``OtherGuard``, a program that guards Asterisk until ``ringfence setup``
   replaces it
 

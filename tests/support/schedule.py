@@ -69,7 +69,7 @@ _LONGEST = (
     "e2e/test_setup_container.py",
     "features/feeds/test_command.py",
     "e2e/test_notify_service.py",
-    "features/setup/test_crowdsec.py",
+    "features/fleet/test_setup.py",
     "e2e/test_distributed.py",
     "cli/test_hanging.py",
     "packaging/test_build.py",

@@ -11,7 +11,6 @@ from ringfence.errors import SetupError
 from ringfence.features.setup.journal import (
     JournalRecord,
     Produced,
-    Registration,
     Unit,
     open_journal,
     read_journal,
@@ -28,7 +27,7 @@ CHANGES = (
 )
 PRODUCED = Produced(Path("/var/log/x"), "x", existed=False, names=())
 UNIT = Unit("ringfence.service", enabled=False, active=True)
-REGISTRATIONS = (Registration("machine", "pbx-a"), Registration("bouncer", "pbx-a"))
+REGISTRATIONS = ("machine", "pbx-a", "CrowdSec"), ("bouncer", "pbx-a", "CrowdSec")
 
 
 def test_everything_that_was_recorded_is_read_again(tmp_path: Path) -> None:

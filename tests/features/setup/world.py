@@ -49,9 +49,6 @@ class Host:
         return HostPaths(
             config=self.folder / "etc/ringfence/ringfence.toml",
             secret=self.folder / "etc/ringfence/asterisk.secret",
-            crowdsec_password=self.folder / "etc/ringfence/crowdsec.password",
-            crowdsec_key=self.folder / "etc/ringfence/crowdsec.key",
-            crowdsec=self.folder / "crowdsec/config.yaml",
             logs=self.folder / "var/log/ringfence",
             logrotate=self.folder / "etc/logrotate.d/ringfence",
             state=self.folder / "var/lib/ringfence-setup",

@@ -2,7 +2,8 @@
 
 ``sync.py`` decides what to send and what to apply, without any I/O, with ``channel.py`` for the pauses.
 ``messages.py`` builds the requests, ``api.py`` sends them, and ``guard.py`` is the task that connects all of
-them with the daemon.
+them with the daemon. ``setup.py`` is the fleet's part of ``ringfence setup``; ``cscli.py`` registers this
+host for it.
 """
 
 from ringfence.street import Command

@@ -18,7 +18,7 @@ class FleetError(RingfenceError):
     wait. ``refused``: it will never accept this request.
     """
 
-    def __init__(self, text: str, status: int = 0, pause: float = 0.0, refused: bool = False) -> None:  # noqa: FBT001, FBT002
+    def __init__(self, text: str, status: int = 0, pause: float = 0.0, refused: bool = False) -> None:  # noqa: FBT002
         super().__init__(text)
         self.status = status
         self.pause = pause

@@ -634,7 +634,7 @@ class Sync:
         fits = not more or self._wide[version] + more <= MOST_WIDE[version]
         return self._number < self._most and len(there) < MOST_SAME and fits
 
-    def _tidied(self, changed: bool) -> Iterator[bool]:  # noqa: FBT001 - what the caller yields
+    def _tidied(self, changed: bool) -> Iterator[bool]:
         """Rebuild the queue of ends in steps if too many are outdated; yield ``changed`` after each step."""
         if len(self._ends) <= self._number * 3 // 2 + SPARE:
             return

@@ -3,30 +3,21 @@
 import logging
 import os
 import signal
-import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from ringfence import street
 from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, settings_from
 from ringfence.cli.output import echo, echo_document, echo_stderr, errors_reported
 from ringfence.errors import ConfigError, Exit, RingfenceError, SetupError
-from ringfence.features.setup.crowdsec import (
-    Credentials,
-    Joining,
-    Wanted,
-    commands_of,
-    plan_joining,
-    prove_access,
-)
 from ringfence.features.setup.find import Found, FoundAsterisk, find, found_lines
 from ringfence.features.setup.journal import JournalRecord, open_journal, read_journal
 from ringfence.features.setup.manager import text_of
+from ringfence.features.setup.parts import Part, parts_of, with_options
 from ringfence.features.setup.plan import Plan, ami_host, plan
 from ringfence.features.setup.proof import (
     LoginTarget,
@@ -37,7 +28,6 @@ from ringfence.features.setup.proof import (
     guest_lines,
     is_reachable,
     prove,
-    sharing_finding,
     targets_of,
     wait_for_sources,
 )
@@ -53,45 +43,26 @@ from ringfence.features.setup.texts import HostPaths, is_untouched
 from ringfence.findings import Finding
 from ringfence.guard.process import configure as configure_logging
 from ringfence.host.file_changes import FileChange, FileState
-from ringfence.values.secret import Secret
 
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show the changes, and make none.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Make the changes without a question.")]
 UndoOption = Annotated[bool, typer.Option("--undo", help="Restore every file that setup has changed.")]
-CrowdsecOption = Annotated[
-    str, typer.Option("--crowdsec", metavar="URL", help="Share bans by CrowdSec's local API at this address.")
-]
-MachineOption = Annotated[
-    str, typer.Option("--crowdsec-machine", metavar="NAME", help="The name of this host at that API.")
-]
-PasswordOption = Annotated[
-    Path | None,
-    typer.Option("--crowdsec-password-file", metavar="FILE", help="The password of a registered machine."),
-]
-KeyOption = Annotated[
-    Path | None, typer.Option("--crowdsec-key-file", metavar="FILE", help="The key of a registered bouncer.")
-]
 
 
+@with_options
 def setup(
     dry_run: DryRunOption = False,
     yes: YesOption = False,
     undo: UndoOption = False,
-    crowdsec: CrowdsecOption = "",
-    crowdsec_machine: MachineOption = "",
-    crowdsec_password_file: PasswordOption = None,
-    crowdsec_key_file: KeyOption = None,
     config: ConfigOption = DEFAULT_CONFIG,
+    **options: Any,  # noqa: ANN401 - the values of options that features bring
 ) -> None:
     """Connect ringfence to the local Asterisk, start ringfence, and test it with a harmless failed login."""
-    if (crowdsec_machine or crowdsec_password_file or crowdsec_key_file) and not crowdsec:
-        raise typer.BadParameter("is missing", param_hint="--crowdsec")
-    if undo and crowdsec:
-        raise typer.BadParameter("it takes back everything, --crowdsec too", param_hint="--undo")
-    machine = crowdsec_machine or socket.gethostname()
-    wanted = Wanted(crowdsec, machine, crowdsec_password_file, crowdsec_key_file) if crowdsec else None
+    parts = parts_of(options)
+    if undo and parts:
+        raise typer.BadParameter("it takes back everything, what features add too", param_hint="--undo")
     with errors_reported():
-        run = SetupRun(HostPaths(config=config), dry_run=dry_run, yes=yes, wanted=wanted)
+        run = SetupRun(HostPaths(config=config), dry_run=dry_run, yes=yes, parts=parts)
         right = run.undo() if undo else run.setup()
     if not right:
         raise typer.Exit(Exit.PROBLEM)
@@ -111,13 +82,13 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class SetupRun:
     """One run of the command. Its methods return whether everything succeeded.
 
-    ``dry_run``: changes are shown and not made. ``yes``: changes are made without a question. ``wanted``: how
-    bans are shared; None to leave that as it is.
+    ``dry_run``: changes are shown and not made. ``yes``: changes are made without a question. ``parts`` are
+    those of features.
     """
 
-    def __init__(self, paths: HostPaths, *, dry_run: bool, yes: bool, wanted: Wanted | None = None) -> None:
+    def __init__(self, paths: HostPaths, *, dry_run: bool, yes: bool, parts: Sequence[Part] = ()) -> None:
         self._paths = paths
-        self._wanted = wanted
+        self._parts = parts
         self._dry_run = dry_run
         self._yes = yes
         self._systemd = Systemd(paths.systemd)
@@ -135,13 +106,17 @@ class SetupRun:
         record = read_journal(self._paths.state)
         found = find(self._paths)
         planned = plan(found, self._paths, _last_written(record))
-        joining = self._joining(record)
+        asks = self._dry_run or not self._yes
+        changed = [
+            part.plan(self._paths.config, self._paths.etc, record.registrations, asks=asks)
+            for part in self._parts
+        ]
         echo(*found_lines(found))
         if self._is_reachable():  # an earlier run has started the daemon
             echo(*guest_lines(settings_from(self._paths.config).control.socket))
         if record.changes and not record.complete:
             echo("An earlier setup was interrupted: this run goes on.")
-        self._show(found, planned, joining)
+        self._show(found, planned, more=any(changed))
         if self._dry_run:
             return True
         if not self._yes and not typer.confirm("Make these changes?"):
@@ -155,9 +130,9 @@ class SetupRun:
             session.begin(planned)
             for change in planned.changes:
                 session.apply(change)
-            if self._wanted is not None:
-                self._join(session, joining, found.owner.gid)
-            self._activate(found.asterisk, planned, restart=bool(planned.changes or joining))
+            for part in self._parts:
+                part.make(session, found.owner.gid)
+            self._activate(found.asterisk, planned, restart=bool(planned.changes) or any(changed))
             right = self._prove(session, found, planned)
             session.complete()
         return right
@@ -175,8 +150,8 @@ class SetupRun:
             echo("There is nothing to undo: setup has changed nothing on this host.")
             return True
         paths = list(dict.fromkeys(str(change.path) for change in reversed(record.changes)))
-        for one in reversed(record.registrations):
-            echo(f"This registration at CrowdSec ends: {one.kind} {one.name}")
+        for kind, name, place in reversed(record.registrations):
+            echo(f"This registration at {place} ends: {kind} {name}")
         echo("These files and folders become as they were before setup:", *(f"  {path}" for path in paths))
         if self._dry_run:
             return True
@@ -189,59 +164,23 @@ class SetupRun:
         echo("Setup is undone." if not problems else "Setup is undone, except for the lines above.")
         return not problems
 
-    def _show(self, found: Found, planned: Plan, joining: Joining | None) -> None:
+    def _show(self, found: Found, planned: Plan, *, more: bool) -> None:
+        """Show the changes, and what follows. ``more``: the parts of features change something too."""
         for number, change in enumerate(planned.changes, 1):
             echo("", f"{number}. {change.path}: {change.reason}", indent=3)
             echo_document("\n".join([*change.shown(), ""]))
         echo("")
         for note in planned.notes:
             echo(f"note: {note}", indent=_INDENT)
-        if not planned.changes and joining is None:
+        if not planned.changes and not more:
             echo("No file has to be changed.")
-        if joining is not None and joining.source is None:
-            echo(
-                "This host cannot register itself. Run these where CrowdSec's local API runs; they print the "
-                "password and the key:",
-                *(f"  {command}" for command in commands_of(joining.machine)),
-            )
-        if joining is not None:
-            echo("To share bans:", *(f"  {step}" for step in joining.steps))
+        for part in self._parts:
+            echo(*part.shown())
         steps = ["asterisk -rx 'manager reload'", "asterisk -rx 'logger reload'"] if planned.changes else []
         steps += [START] if self._systemd.runs else []
         steps.append("one failed SIP login from this host, which every source must report")
         steps += [step for other in found.others for step in other.steps()]
         echo("Then:", *(f"  {step}" for step in steps), "")
-
-    def _joining(self, record: JournalRecord) -> Joining | None:
-        """Return the plan how this host begins to share its bans; None if it already does, or need not."""
-        if self._wanted is None:
-            return None
-        joining = plan_joining(self._wanted, self._paths, record.registrations)
-        if joining is not None and joining.source is None and self._yes and not self._dry_run:
-            raise SetupError(f"no cscli is on this host; fix: {joining.by_hand}")
-        return joining
-
-    def _join(self, session: SetupSession, joining: Joining | None, group: int) -> None:
-        """Join CrowdSec's local API, or test the configured access if ``joining`` is None.
-
-        ``group`` is the group id of the service, which reads the credentials. Raise SetupError on failure.
-        """
-        if joining is None:
-            sharing = settings_from(self._paths.config).of(street.settings()["crowdsec"].TABLE).sharing
-            if sharing is None:
-                raise SetupError(f"[crowdsec] of {self._paths.config} is not in force")
-            access = sharing.access
-        else:
-            source = _asked() if joining.source is None else joining.source
-            known = source if isinstance(source, Credentials) else session.register(source, joining.machine)
-            for change in joining.credential_files(known, group):
-                session.apply(change)
-            access = joining.access(known)
-        prove_access(access)
-        text = f"{access.url} stores and returns decisions of {access.machine}"
-        echo(Finding(True, "crowdsec", text).line, indent=_INDENT)
-        if joining is not None:
-            session.apply(joining.configuration())
 
     def _activate(self, asterisk: FoundAsterisk, planned: Plan, *, restart: bool) -> None:
         """Make Asterisk read the files, and start the daemon. With ``restart``, restart one that runs."""
@@ -266,8 +205,7 @@ class SetupRun:
         findings = prove(
             control, lambda: _failed_login(found), contained=not found.asterisk.server.same_network
         )
-        if self._wanted is not None:
-            findings.append(sharing_finding(control))
+        findings += [part.proof(control) for part in self._parts]
         for finding in findings:
             echo(finding.line, indent=_INDENT)
         if any(finding.right is False for finding in findings):
@@ -280,14 +218,6 @@ class SetupRun:
             return is_reachable(settings_from(self._paths.config).control.socket)
         except ConfigError:
             return False
-
-
-def _asked() -> Credentials:
-    """Ask the administrator at the terminal for the password and the key of CrowdSec, and return them."""
-    return Credentials(
-        Secret(typer.prompt("The password that the first command printed", hide_input=True)),
-        Secret(typer.prompt("The key that the second command printed", hide_input=True)),
-    )
 
 
 def _failed_login(found: Found) -> LoginTarget | None:

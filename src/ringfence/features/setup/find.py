@@ -355,8 +355,8 @@ def find(paths: HostPaths) -> Found:
     texts = {MANAGER: manager.text, LOGGER: text_of(logger)}
     layout = layout_of(asterisk.conf, lambda path: texts[path.name], may_change)
     exempt, notes = networks_to_exempt(asterisk)
-    for feature in street.modules("setup"):
-        notes += feature.notes(asterisk.conf, asterisk.console)
+    for notes_of in street.functions("setup", "notes"):
+        notes += notes_of(asterisk.conf, asterisk.console)
     return Found(
         asterisk,
         layout,

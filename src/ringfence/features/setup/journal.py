@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from attrs import asdict, evolve, frozen
 
@@ -64,12 +64,8 @@ class Unit:
     active: bool
 
 
-@frozen
-class Registration:
-    """A registration of this host at CrowdSec's local API: a ``machine`` or a ``bouncer``, and its name."""
-
-    kind: str
-    name: str
+Registration: TypeAlias = tuple[str, str, str]
+"""A registration of this host that a feature makes elsewhere: its kind, its name, and where it is."""
 
 
 @frozen
@@ -127,7 +123,7 @@ class Journal:
         self._write(evolve(self._record, changes=(*self._record.changes, change)))
 
     def add_registration(self, one: Registration) -> None:
-        """Record a registration at CrowdSec that is about to be made."""
+        """Record a registration that is about to be made."""
         self._write(evolve(self._record, registrations=(*self._record.registrations, one)))
 
     def complete(self) -> None:
@@ -230,7 +226,7 @@ def read_journal(folder: Path) -> JournalRecord:
             ),
             tuple(Unit(**one) for one in document["units"]),
             document["complete"],
-            tuple(Registration(**one) for one in document.get("registrations", [])),
+            tuple((kind, name, place) for kind, name, place in document["registrations"]),
         )
     except (ValueError, LookupError, TypeError) as error:
         raise SetupError(
@@ -276,7 +272,7 @@ def _document(record: JournalRecord) -> dict[str, Any]:
         ],
         "produced": [asdict(one) | {"folder": str(one.folder)} for one in record.produced],
         "units": [asdict(one) for one in record.units],
-        "registrations": [asdict(one) for one in record.registrations],
+        "registrations": record.registrations,
     }
 
 

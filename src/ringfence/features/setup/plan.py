@@ -23,8 +23,8 @@ from ringfence.features.setup.texts import (
     LOGGER,
     HostPaths,
     Target,
+    added_text,
     appended,
-    crowdsec_text,
     is_untouched,
     log_channel,
     logrotate,
@@ -315,8 +315,7 @@ class _Planner:
         text = settings_text(self.paths.secret, found.exempt, ami, logs)
         now = file_state(path)
         if now is not None and now == self.written.get(path):
-            shared = tomllib.loads(text_of(now)).get("crowdsec")
-            text += crowdsec_text(shared) if shared else ""
+            text += added_text(text_of(now))
         if now is None or is_untouched(text_of(now)) or now == self.written.get(path):
             self._file(
                 path,

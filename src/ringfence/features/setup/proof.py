@@ -277,20 +277,6 @@ def prove(
     ]
 
 
-def sharing_finding(path: Path, *, wait: float = SETTLE) -> Finding:
-    """Wait at most ``wait`` seconds until the daemon reaches CrowdSec both ways; return the finding."""
-    deadline = time.monotonic() + wait
-    while True:
-        report: Report = control.ask(path, "fleet")
-        ways = [report[name] for name in ("push", "pull")] if report else []
-        if ways and all(way["last"] is not None for way in ways):
-            return Finding(True, "fleet", f"the daemon sends to {report['url']}, and reads from it")
-        if time.monotonic() >= deadline:
-            why = "; ".join(way["problem"] for way in ways if way["problem"]) or "no answer yet"
-            return Finding(False, "fleet", f"{why}; see: ringfence fleet status")
-        time.sleep(_PAUSE)
-
-
 def _source_finding(source: Mapping[str, Any], *, seen: bool, expected: bool) -> Finding:
     if seen:
         return Finding(True, source["name"], "reported the failed login")

@@ -4,8 +4,8 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from ringfence import street
 from ringfence.errors import FirewallError, SetupError
-from ringfence.features.setup.crowdsec import Credentials, Cscli, registrations_of, withdraw
 from ringfence.features.setup.find import FoundAsterisk, find_asterisk
 from ringfence.features.setup.journal import (
     Journal,
@@ -24,7 +24,6 @@ from ringfence.host.console import Console
 from ringfence.host.file_changes import Change, FileChange, file_state, folder_state
 from ringfence.host.owned_files import names_in
 from ringfence.host.processes import run_program
-from ringfence.values.secret import Secret
 from ringfence.values.text import printable
 
 # -- enables and starts ringfence's systemd units with ``systemctl``, and restores their state before setup
@@ -149,21 +148,13 @@ class SetupSession:
         self._journal.add(change)
         change.apply()
 
-    def register(self, cscli: Cscli, name: str) -> Credentials:
-        """Register this host at CrowdSec as a machine and a bouncer.
+    def is_new(self, one: Registration) -> bool:
+        """Whether neither this run nor one before has recorded a registration."""
+        return one not in self._journal.record.registrations
 
-        A registration of an interrupted run is made again, because its password is lost. Raise SetupError if
-        somebody else has made one of this name.
-        """
-        return Credentials(*(self._registered(cscli, one) for one in registrations_of(name)))
-
-    def _registered(self, cscli: Cscli, one: Registration) -> Secret:
-        if one in self._journal.record.registrations:
-            cscli.remove(one)
-        else:
-            cscli.require_free(one)
-            self._journal.add_registration(one)
-        return cscli.add(one)
+    def record(self, one: Registration) -> None:
+        """Record a registration that is about to be made, so that an undo ends it."""
+        self._journal.add_registration(one)
 
     def complete(self) -> None:
         """Record in the journal that the run has ended without an interruption."""
@@ -200,7 +191,8 @@ class SetupSession:
             yield from _reload_restored()
         if was_active or (not whole and changes and self._systemd.runs):
             self._systemd.restart()
-        yield from withdraw(record.registrations[registered:], self._paths.crowdsec)
+        for withdraw in street.functions("setup", "withdraw"):
+            yield from withdraw(record.registrations[registered:], self._paths.etc)
         if whole:
             self._journal.remove()
         else:

@@ -31,14 +31,11 @@ class HostPaths:
     ``state`` has setup's journal, and the originals of all changed files. It belongs to root alone. It is not
     in ``data``, the folder of the service's user: that user could write a false journal there, and
     ``setup --undo``, which runs as root, would then overwrite any file. ``etc`` has the configurations of
-    other programs that guard Asterisk.
+    other programs.
     """
 
     config: Path = Path("/etc/ringfence/ringfence.toml")
     secret: Path = Path("/etc/ringfence/asterisk.secret")
-    crowdsec_password: Path = Path("/etc/ringfence/crowdsec.password")
-    crowdsec_key: Path = Path("/etc/ringfence/crowdsec.key")
-    crowdsec: Path = Path("/etc/crowdsec/config.yaml")
     logs: Path = Path("/var/log/ringfence")
     logrotate: Path = Path("/etc/logrotate.d/ringfence")
     state: Path = Path("/var/lib/ringfence-setup")
@@ -157,10 +154,10 @@ def settings_text(
     return "".join(parts)
 
 
-def crowdsec_text(table: Mapping[str, Any]) -> str:
-    """Return the text of the table ``[crowdsec]`` of ringfence.toml, with these keys and values."""
-    rows = [f"{key} = {toml_of(value)}\n" for key, value in table.items()]
-    return "".join(["\n# Bans are shared with other hosts: docs/fleet.md\n[crowdsec]\n", *rows])
+def added_text(text: str) -> str:
+    """Return what features have added to a ``text`` of :func:`settings_text`: all behind its last table."""
+    _, blank, added = text.partition("\n[allow]\n")[2].partition("\n\n")
+    return f"\n{added}" if blank else ""
 
 
 def sorted_networks(networks: Mapping[Network, str]) -> list[tuple[Network, str]]:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,13 @@ from tests.support.pbx_machine import differing
 
 from ringfence.config import loader
 from ringfence.errors import SetupError
+from ringfence.features.fleet import setup as fleet_setup
+from ringfence.features.fleet.cscli import Cscli, Registration
 from ringfence.features.fleet.settings import Access, CrowdsecSettings
+from ringfence.features.fleet.setup import Joining, prove_access
 from ringfence.features.setup import command as setup_command
 from ringfence.features.setup import session
 from ringfence.features.setup.command import SetupRun
-from ringfence.features.setup.crowdsec import Cscli, Wanted, prove_access
-from ringfence.features.setup.journal import Registration
 from ringfence.values.secret import Secret
 
 pytestmark = pytest.mark.kernel
@@ -39,7 +41,7 @@ class Place:
     def setup(self, *, yes: bool = True, dry_run: bool = False, **wanted: Any) -> bool:  # noqa: ANN401 - options
         """Run setup; ``wanted`` has what differs from the usual options."""
         options = {"url": self.api.url, "machine": NAME} | wanted
-        return SetupRun(self.host.paths, dry_run=dry_run, yes=yes, wanted=Wanted(**options)).setup()
+        return SetupRun(self.host.paths, dry_run=dry_run, yes=yes, parts=[Joining(**options)]).setup()
 
     def undo(self) -> bool:
         """Undo setup."""
@@ -51,10 +53,21 @@ class Place:
         machines = [row["machineId"] for row in rows[0] if row["machineId"] != "cscli"]
         return machines, [row["name"] for row in rows[1] if row["name"] != "test"]
 
-    def files(self) -> tuple[str, str]:
+    @property
+    def files(self) -> tuple[Path, Path]:
+        """The files with the password and the key."""
+        folder = self.host.paths.config.parent
+        return folder / "crowdsec.password", folder / "crowdsec.key"
+
+    def credentials(self) -> tuple[str, str]:
         """Return the password and the key."""
-        paths = self.host.paths.crowdsec_password, self.host.paths.crowdsec_key
-        return paths[0].read_text("ascii").strip(), paths[1].read_text("ascii").strip()
+        password, key = self.files
+        return password.read_text("ascii").strip(), key.read_text("ascii").strip()
+
+    @property
+    def config(self) -> Path:
+        """CrowdSec's configuration."""
+        return self.host.paths.etc / "crowdsec/config.yaml"
 
 
 @pytest.fixture(name="place")
@@ -64,9 +77,12 @@ def _place(netns: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.setattr(setup_command, "find", lambda _paths: host.found())
     monkeypatch.setattr(session, "find_asterisk", host.asterisk)
     monkeypatch.setattr(session, "flush_everything", lambda: None)
-    with crowdsec(host.paths.crowdsec.parent) as api:
+    with crowdsec(host.folder / "crowdsec") as api:
         monkeypatch.setenv("PATH", f"{tree()}/usr/bin:{os.environ['PATH']}")
-        yield Place(host, api)
+        place = Place(host, api)
+        place.config.parent.mkdir()
+        shutil.copy(host.folder / "crowdsec/config.yaml", place.config)
+        yield place
 
 
 @pytest.fixture(name="without_cscli")
@@ -87,15 +103,14 @@ def test_one_command_registers_and_undo_leaves_no_trace(
     assert f"ok  crowdsec: {place.api.url} stores and returns decisions of pbx-a\n" in shown
     assert place.registered() == ([NAME], [NAME])
     assert place.api.decisions() == set()
-    assert not any(secret in shown for secret in place.files())
-    paths = place.host.paths
-    for path in (paths.crowdsec_password, paths.crowdsec_key):
+    assert not any(secret in shown for secret in place.credentials())
+    for path in place.files:
         found = path.stat()
         assert (found.st_mode & 0o777, found.st_uid, found.st_gid) == (0o640, 0, SERVICE.gid)
-    shared = loader.load(paths.config, secrets=False).of(CrowdsecSettings).sharing
+    shared = loader.load(place.host.paths.config, secrets=False).of(CrowdsecSettings).sharing
     assert shared is not None
     assert (shared.access.url, shared.access.machine) == (place.api.url, NAME)
-    assert (shared.access.password().reveal(), shared.access.key().reveal()) == place.files()
+    assert (shared.access.password().reveal(), shared.access.key().reveal()) == place.credentials()
 
     complete = place.host.digest()
     assert place.setup()
@@ -226,7 +241,7 @@ def killed_after(place: Place, step: str) -> None:
 
         try:
             Cscli.add = added  # type: ignore[method-assign]
-            vars(setup_command)["prove_access"] = proven
+            vars(fleet_setup)["prove_access"] = proven
             place.setup()
         finally:
             os._exit(1)
@@ -248,10 +263,10 @@ def test_elsewhere_the_credentials_come_from_files(
     place.api.node(NAME, tmp_path)
     files: dict[str, Any] = {f"{one}_file": tmp_path / f"crowdsec.{one}" for one in ("password", "key")}
     assert place.setup(**files)
-    assert place.files() == ("password-of-pbx-a", "key-of-pbx-a")
+    assert place.credentials() == ("password-of-pbx-a", "key-of-pbx-a")
     assert place.undo()
     assert place.registered() == ([NAME], [NAME])
-    assert not place.host.paths.crowdsec_key.exists()
+    assert not any(path.exists() for path in place.files)
 
 
 @pytest.mark.usefixtures("without_cscli")
@@ -269,7 +284,7 @@ def test_elsewhere_the_terminal_asks(
         place.setup(yes=False)
     assert differing(before, place.host.digest()) == []
     assert place.setup(yes=False)
-    assert place.files() == ("password-of-pbx-a", "key-of-pbx-a")
+    assert place.credentials() == ("password-of-pbx-a", "key-of-pbx-a")
     assert "This host cannot register itself." in capsys.readouterr().out
 
 
@@ -309,7 +324,7 @@ def test_another_api_in_the_configuration_is_never_replaced(place: Place) -> Non
 @pytest.mark.parametrize("name", ["config", "folder"])
 def test_a_configuration_that_another_user_can_change_is_not_used(place: Place, name: str) -> None:
     """Root would run its commands for that user."""
-    config = place.host.paths.crowdsec
+    config = place.config
     os.chown(config if name == "config" else config.parent, 4242, 4243)
     config.parent.chmod(0o755)
 
