@@ -7,6 +7,8 @@ import pytest
 from attrs import evolve
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
+from tests.support.clock import SetClock
+from tests.support.facts import Facts
 
 from ringfence.alarm_codes import Alarm, AlarmCode, AnyAlarmCode
 from ringfence.alarms import (
@@ -32,8 +34,8 @@ class Bench:
 
     def __init__(self, logged: list[EventDict]) -> None:
         self.now = 1_000.0
-        self.changes: list[AlarmEvent] = []
-        self.alarms = Alarms(lambda: self.now, (self.changes.append,))
+        self.changes = Facts[AlarmEvent]()
+        self.alarms = Alarms(SetClock(lambda: self.now), (self.changes,))
         self.logged = logged
 
     def changed(self) -> list[tuple[AnyAlarmCode, str, str, str]]:
@@ -259,8 +261,8 @@ def test_a_restart_keeps_alarms(bench: Bench) -> None:
     assert bench.alarms.take_changes() == []
 
     bench.now += 100.0
-    changes: list[AlarmEvent] = []
-    again = Alarms(lambda: bench.now, (changes.append,))
+    changes = Facts[AlarmEvent]()
+    again = Alarms(SetClock(lambda: bench.now), (changes,))
     again.restore(records, 5)
     again.hold(held)
 
@@ -276,7 +278,7 @@ def test_a_restart_keeps_alarms(bench: Bench) -> None:
 def restored(bench: Bench, *records: AlarmRecord, following: int | None = 100) -> Alarms:
     """Return the alarms of the next run; its changes are in ``bench.changes``."""
     bench.changes.clear()
-    alarms = Alarms(lambda: bench.now, (bench.changes.append,))
+    alarms = Alarms(SetClock(lambda: bench.now), (bench.changes,))
     alarms.restore(records, following)
     return alarms
 

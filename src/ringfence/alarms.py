@@ -24,15 +24,17 @@ Each alarm has a number. Changes are kept for the database (:meth:`Alarms.take_c
 restores the alarms that had not cleared (:meth:`Alarms.restore`).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from heapq import nlargest
 from math import inf, isfinite
 from operator import attrgetter
+from typing import Protocol
 
 import structlog
 from attrs import define, evolve, frozen
 
 from ringfence.alarm_codes import Alarm, AnyAlarmCode, Mark
+from ringfence.clock import Clock
 from ringfence.values.text import printable, rfc3339
 
 LASTS = 600.0  # seconds after which an alarm clears, unless activate() gets another time
@@ -137,15 +139,20 @@ class _State:
     written: float = -inf
 
 
+class AlarmListener(Protocol):
+    """A part that hears of the changes of alarms."""
+
+    def on_fact(self, fact: AlarmEvent) -> object:
+        """Handle a change of an alarm."""
+
+
 class Alarms:
     """The active alarms.
 
-    ``clock`` returns wall-clock seconds. Each of ``listeners`` is called with each change of an alarm.
+    Each of ``listeners`` is called with each change of an alarm.
     """
 
-    def __init__(
-        self, clock: Callable[[], float], listeners: Sequence[Callable[[AlarmEvent], object]] = ()
-    ) -> None:
+    def __init__(self, clock: Clock, listeners: Sequence[AlarmListener] = ()) -> None:
         self._clock = clock
         self._listeners = listeners
         self._up: dict[AnyAlarmCode, dict[str, _State]] = {}
@@ -166,7 +173,7 @@ class Alarms:
 
     def activate(self, code: AnyAlarmCode, subject: str, text: str, lasts: float = LASTS) -> None:
         """Activate an alarm for ``lasts`` seconds from now; if it is active already, count a repeat."""
-        if self._record(code, subject, text, lasts) and self._may_log(code, self._clock()):
+        if self._record(code, subject, text, lasts) and self._may_log(code, self._clock.wall()):
             self._log.error(f"alarm.{code}", subject=subject, text=text)
 
     def _record(
@@ -177,7 +184,7 @@ class Alarms:
         Return True if the alarm is new, was dismissed, or has a new text. Return False for a new alarm if
         there is no room for it.
         """
-        now = self._clock()
+        now = self._clock.wall()
         of_code = self._up.setdefault(code, {})
         known = of_code.get(subject)
         if known is None or now - known.record.last >= known.lasts:
@@ -256,7 +263,7 @@ class Alarms:
             self._log.info(f"alarm.{code}.cleared", subject=subject)
 
     def _end(self, state: _State) -> None:
-        now = self._clock()
+        now = self._clock.wall()
         self._numbered.pop(state.record.number, None)
         state.record = evolve(state.record, cleared=now)
         self._change(state, CLEARED, now)
@@ -269,7 +276,7 @@ class Alarms:
         """
         held = {(alarm.code, alarm.subject): alarm.text for alarm in alarms}
         self._unconfirmed -= held.keys()
-        if self._clock() >= self._unconfirmed_until:
+        if self._clock.wall() >= self._unconfirmed_until:
             self._unconfirmed.clear()
         for code, subject in self._held - held.keys() - self._unconfirmed:
             self.clear(code, subject)
@@ -278,10 +285,10 @@ class Alarms:
             if state is not None and (code, subject) in self._held:
                 if state.record.text != text:
                     state.record = evolve(state.record, text=text)
-                    self._keep(state, self._clock())
+                    self._keep(state, self._clock.wall())
             elif len(self._up.get(code, {})) < MOST:
                 self._record(code, subject, text, inf, held=True)
-                if self._may_log(code, self._clock()):
+                if self._may_log(code, self._clock.wall()):
                     self._log.warning(f"alarm.{code}", subject=subject, text=text)
         self._held = held.keys() | self._unconfirmed
 
@@ -308,7 +315,7 @@ class Alarms:
 
     def expire(self) -> None:
         """Clear the alarms whose time is over: nothing activated them again within ``lasts`` seconds."""
-        now = self._clock()
+        now = self._clock.wall()
         for of_code in self._up.values():
             self._expire(of_code, now)
 
@@ -330,7 +337,7 @@ class Alarms:
 
         Return the alarm's record; None if no active alarm has this number.
         """
-        now = self._clock()
+        now = self._clock.wall()
         state = self._numbered.get(number)
         if state is None:
             return None
@@ -350,7 +357,7 @@ class Alarms:
         ``following`` is the number of the next new alarm. If it is unknown (None), the present time in
         seconds is used, because it is greater than the number of any earlier alarm.
         """
-        now = self._clock()
+        now = self._clock.wall()
         self._next = max(self._next, following if following is not None else int(now))
         records = list(records)
         latest = {(record.code, record.subject): record for record in records}
@@ -381,7 +388,7 @@ class Alarms:
         record = state.record
         event = AlarmEvent(record.code, record.subject, record.text, change, now, by)
         for listener in self._listeners:
-            listener(event)
+            listener.on_fact(event)
 
     def _keep(self, state: _State, now: float) -> None:
         number = state.record.number

@@ -7,6 +7,7 @@ switched off, its bans are not over: those with time left are restored when it i
 
 import enum
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 from attrs import frozen
 
@@ -89,3 +90,10 @@ class Over:
 
 
 Fact = Placed | Adopted | Restored | Refused | Forgotten | NotRemoved | Over
+
+
+class Listener(Protocol):
+    """A part that hears of facts: about bans, and in the daemon also about everything else that happens."""
+
+    def on_fact(self, fact: Any) -> object:  # noqa: ANN401 - each listener handles the facts that it knows
+        """Handle a fact. Ignore those of no interest."""

@@ -1,10 +1,8 @@
 """Clocks that a test can replace, pauses after failures, and durations as text."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
-
-from attrs import frozen
+from random import Random
 
 _COLUMN_LENGTHS = (
     *(60 * minutes for minutes in (1, 2, 5, 10, 15, 30)),
@@ -25,7 +23,6 @@ def boot_identity() -> str:
         return ""
 
 
-@frozen
 class Clock:
     """The two clocks, in seconds.
 
@@ -34,9 +31,9 @@ class Clock:
     returns a text that changes when ``mono`` begins again, "" if that is unknown.
     """
 
-    wall: Callable[[], float] = time.time
-    mono: Callable[[], float] = time.monotonic
-    boot: Callable[[], str] = boot_identity
+    wall = staticmethod(time.time)
+    mono = staticmethod(time.monotonic)
+    boot = staticmethod(boot_identity)
 
 
 def until_tick(period: float) -> float:
@@ -55,7 +52,7 @@ class Backoff:
     The first pause is ``shortest``, and each next one is twice as long as the one before. No pause is longer
     than ``longest``.
 
-    With ``choose``, which is ``random.uniform``, the pauses are random: between ``shortest`` and three times
+    With ``chance``, the pauses are random: between ``shortest`` and three times
     the previous pause. So several daemons do not reconnect to a restarted server at the same moment.
     """
 
@@ -63,18 +60,19 @@ class Backoff:
         self,
         shortest: float = 0.5,
         longest: float = 30.0,
-        choose: Callable[[float, float], float] | None = None,
+        *,
+        chance: Random | None = None,
     ) -> None:
         self._shortest = shortest
         self._longest = longest
-        self._choose = choose
+        self._chance = chance
         self._last: float | None = None
 
     def next(self) -> float:
         """Return how long to wait (seconds) before the next try."""
-        if self._choose is not None:
+        if self._chance is not None:
             before = self._shortest if self._last is None else self._last
-            pause = self._choose(self._shortest, 3 * before)
+            pause = self._chance.uniform(self._shortest, 3 * before)
         else:
             pause = self._shortest if self._last is None else 2 * self._last
         self._last = min(self._longest, pause)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
+from tests.support.clock import SetClock
 from tests.support.netns import run
 from tests.support.recorded import recorded_bans
 from tests.support.world import OTHER, RULE, START, SUBJECT, World, said
@@ -413,7 +414,7 @@ class Host:
     def __init__(self, store: Store, backend: Backend) -> None:
         self.backend = backend
         self.enforcer = Enforcer(backend, store.records, Detector(RULES), Clock())
-        self.reconciler = Reconciler(self.enforcer, Alarms(Clock().wall))
+        self.reconciler = Reconciler(self.enforcer, Alarms(Clock()))
         self.enforcer.start()
 
     def heal(self) -> None:
@@ -597,7 +598,7 @@ def test_comparisons_after_damage_take_a_fifth_of_the_time(
     """The first comparison runs at once; during damage each waits four times as long as the last one took."""
     slept: list[float] = []
     now = 100.0
-    object.__setattr__(world.enforcer, "clock", Clock(wall=lambda: START, mono=lambda: now))
+    object.__setattr__(world.enforcer, "clock", SetClock(wall=lambda: START, mono=lambda: now))
 
     async def sleep(seconds: float) -> None:
         nonlocal now

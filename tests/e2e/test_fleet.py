@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 from tests.support.cable import CABLES, far_end
+from tests.support.clock import SetClock
 from tests.support.crowdsec import crowdsec
 from tests.support.daemon import Guard, until
 from tests.support.fleet import CLAIMED, denied, guesses, hosts
 from tests.support.packets import OTHER, SIP, datagram
 
-from ringfence.clock import Clock
 from ringfence.features.fleet.api import Api
 from ringfence.features.fleet.settings import Access
 from ringfence.features.fleet.sync import OwnBan, Pull, Push
@@ -118,7 +118,7 @@ def test_a_ban_of_a_host_with_another_clock_lasts_as_long(tmp_path: Path, hours:
     with crowdsec(tmp_path / "crowdsec") as api:
         api.node("pbx-a", tmp_path)
         access = Access(api.url, "pbx-a", lambda: Secret("password-of-pbx-a"), lambda: Secret("key-of-pbx-a"))
-        client = Api(access, Clock(wall=lambda: time.time() + hours * 3_600))
+        client = Api(access, SetClock(wall=lambda: time.time() + hours * 3_600))
         client.send(Push((OwnBan(ip_network("198.51.100.7"), "guess", 3_600.0),)), 0.0)
         page = client.send(Pull(full=True), 0.0)
         assert page is not None

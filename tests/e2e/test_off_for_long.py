@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import structlog
 from tests.detect.events import event
+from tests.support.clock import SetClock
 from tests.support.listening import connected
 
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
-from ringfence.clock import Clock
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import _MOST_UNNAMED as MOST_UNNAMED
 from ringfence.detect.detector import Detector
@@ -21,6 +21,7 @@ from ringfence.detect.rules import RULES
 from ringfence.firewall.memory import MemoryBackend
 from ringfence.friends.registry import FriendRegistry
 from ringfence.guard.pipeline import EffectHandler, Pipeline
+from ringfence.host.names import Names
 from ringfence.store.database import Store
 from ringfence.values.event import EventKind, Transport
 
@@ -67,14 +68,14 @@ class Off:
 
     def __init__(self, folder: Path) -> None:
         self.now = 0.0
-        clock = Clock(wall=lambda: WALL + self.now, mono=lambda: self.now)
+        clock = SetClock(wall=lambda: WALL + self.now, mono=lambda: self.now)
         store = Store.open(folder / "ringfence.db", owner=True)
         store.state.set_switched_off(True)
         self.detector = Detector(RULES, sources=KnownSources(frozenset({"pbx"})))
         self.enforcer = Enforcer(MemoryBackend(clock=clock.mono), store.records, self.detector, clock)
         self.enforcer.start()
-        self.alarms = Alarms(clock.wall)
-        friends = FriendRegistry(store.friends, clock.wall, friends=self.detector.friends)
+        self.alarms = Alarms(clock)
+        friends = FriendRegistry(self.detector.friends, store.friends, store.best_effort, clock, Names())
         effects = EffectHandler(self.enforcer, self.alarms, friends)
         self.evidence = Pipeline(self.detector, effects, clock, "pbx")
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from tests.friends.world import AUTHENTICATED, NOW, World, success
+from tests.support.clock import SetClock
 
 from ringfence.errors import ControlError
 from ringfence.friends.exchange import FriendRequests, as_json
@@ -18,7 +19,7 @@ class Desk:
 
     def __init__(self) -> None:
         self.world = World()
-        self.requests = FriendRequests(self.world.keeping, lambda: self.world.now)
+        self.requests = FriendRequests(self.world.keeping, SetClock(lambda: self.world.now))
 
     def ask(self, do: str, **request: object) -> Any:  # noqa: ANN401 - whatever JSON holds
         """Send a request as a command does."""

@@ -3,10 +3,15 @@
 import asyncio
 from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 
-from ringfence.detect.friends import Key, friend_from, identity_of
+from tests.support.clock import SetClock
+
+from ringfence.detect.friends import Friends, Key, friend_from, identity_of
 from ringfence.friends.registry import FriendRegistry
+from ringfence.host.names import Names
 from ringfence.store.tables import FriendTable
+from ringfence.store.writer import BestEffort
 from ringfence.values.event import Endpoint, EventKind, SecurityEvent, Service, SourceId, Transport
 from ringfence.values.friend import Contact, Friend, FriendReason, Roster, TrunkHost
 from ringfence.values.network import Address, Network
@@ -43,19 +48,32 @@ class Shelf(FriendTable):
         self.rows = {key: friend for key, friend in self.rows.items() if friend.address != address}
 
 
+class WantedNames(Names):
+    """Resolves nothing; ``latest`` has the names that were wanted last."""
+
+    latest: frozenset[str] = frozenset()
+
+    def want(self, names: Iterable[str], by: str = "") -> None:
+        """Record the names."""
+        self.latest = frozenset(names)
+        super().want(self.latest, by)
+
+
 class World:
-    """A daemon's friends; ``followed`` has the names whose addresses are wanted."""
+    """A daemon's friends."""
 
     def __init__(self, store: Shelf | None = None, now: float = NOW) -> None:
         self.now = now
         self.shelf = store if store is not None else Shelf()
-        self.followed: frozenset[str] = frozenset()
-        self.keeping = FriendRegistry(
-            self.shelf, lambda: self.now, follow=self._follow, own=lambda one: one == HERE
-        )
+        self.names = WantedNames()
+        best_effort = BestEffort(Path("ringfence.db"))
+        clock = SetClock(lambda: self.now)
+        self.keeping = FriendRegistry(Friends(), self.shelf, best_effort, clock, self.names, {HERE})
 
-    def _follow(self, names: frozenset[str]) -> None:
-        self.followed = names
+    @property
+    def followed(self) -> frozenset[str]:
+        """The names whose addresses the friends want."""
+        return self.names.latest
 
     def again(self) -> "World":
         """Return the friends of the next daemon with the same store."""

@@ -35,7 +35,7 @@ def test_alarms_are_dismissed_and_kept(tmp_path: Path) -> None:
     """A dismissal has the user of the socket and the name of the person, and survives a restart."""
     path = tmp_path / "ringfence.db"
     with Store.open(path, owner=True) as store:
-        alarms = Alarms(Clock().wall)
+        alarms = Alarms(Clock())
         alarms.activate(AlarmCode.PHONE_BROKEN, "204", HOSTILE)
         alarms.activate(AlarmCode.EVIDENCE_HIDDEN, "192.0.2.1", "hides")
         done = ask(alarms, store, "alarms_dismiss", numbers=[1, 9], by=HOSTILE)
@@ -43,7 +43,7 @@ def test_alarms_are_dismissed_and_kept(tmp_path: Path) -> None:
         assert ask(alarms, store, "alarms_dismiss", numbers=[2])["done"][0]["dismissed_by"] == ME
 
     with Store.open(path, owner=True) as store:
-        alarms = Alarms(Clock().wall)
+        alarms = Alarms(Clock())
         KeptAlarms(alarms, store).restore()
         rows = ask(alarms, store, "alarms")
         alarms.clear(AlarmCode.PHONE_BROKEN, "204")
@@ -60,7 +60,7 @@ def test_alarms_are_dismissed_and_kept(tmp_path: Path) -> None:
 def test_the_list_shows_the_alarms_of_the_request(tmp_path: Path) -> None:
     """A thread that makes the list for a client does not touch the alarms, which the event loop changes."""
     with Store.open(tmp_path / "ringfence.db", owner=True) as store:
-        alarms = Alarms(Clock().wall)
+        alarms = Alarms(Clock())
         alarms.activate(AlarmCode.PHONE_BROKEN, "204", "fails")
         answer = AlarmRequests(alarms, KeptAlarms(alarms, store), store, Clock()).handlers()["alarms"]({})
         alarms.clear(AlarmCode.PHONE_BROKEN, "204")
@@ -81,7 +81,7 @@ def test_a_user_database_that_hangs_delays_nothing_else(
 
     monkeypatch.setattr("ringfence.guard.requests.getpwuid", lookup)
     with Store.open(tmp_path / "ringfence.db", owner=True) as store:
-        ask(Alarms(Clock().wall), store, "alarms_dismiss", all=True)
+        ask(Alarms(Clock()), store, "alarms_dismiss", all=True)
 
     assert looked_up
     assert threading.main_thread() not in looked_up
@@ -90,7 +90,7 @@ def test_a_user_database_that_hangs_delays_nothing_else(
 def test_all_alarms_at_once(tmp_path: Path) -> None:
     """``all`` marks every alarm that is shown; numbers must be numbers."""
     with Store.open(tmp_path / "ringfence.db", owner=True) as store:
-        alarms = Alarms(Clock().wall)
+        alarms = Alarms(Clock())
         for subject in "ab":
             alarms.activate(AlarmCode.EVIDENCE_HIDDEN, subject, "hides")
         assert len(ask(alarms, store, "alarms_dismiss", all=True)["done"]) == 2

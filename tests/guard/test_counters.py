@@ -2,6 +2,7 @@
 
 import asyncio
 
+from tests.support.facts import Facts
 from tests.support.kept import Kept
 
 from ringfence.errors import FirewallError
@@ -39,8 +40,8 @@ def test_counters_that_cannot_be_read_are_an_alarm(kept: Kept) -> None:
 def test_the_latest_counters_are_kept(kept: Kept) -> None:
     """The counters that were read last are kept until they cannot be read, and listeners get them."""
     backend, watch = Counting(kept), kept.side.kernel.counters
-    heard: list[object] = []
-    kept.side.common.listeners.append(heard.append)
+    heard = Facts[object]()
+    kept.side.common.listeners.append(heard)
     kept.side.start()
     latest = [watch.latest]
     backend.counters = Counters(limiter_full=7)

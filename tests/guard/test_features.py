@@ -36,7 +36,7 @@ def test_a_defect_of_one_keeps_no_ban_from_the_kernel(tmp_path: Path) -> None:
     with kept(tmp_path, settings()) as made:
         features, counting = Features(made.alarms), Counting()
         features.all += [Broken(), counting]
-        made.side.common.listeners.append(features.on_fact)
+        made.side.common.listeners.append(features)
         made.side.start()
         assert made.ban("203.0.113.1", "203.0.113.2", "203.0.113.3") == []
 

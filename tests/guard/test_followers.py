@@ -10,6 +10,7 @@ import pytest
 from attrs import evolve
 from tests.detect.events import event
 from tests.support.attempts import ATTEMPT, attempts, ban_of
+from tests.support.clock import SetClock
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import AlarmEvent
@@ -45,7 +46,7 @@ def test_every_kind_is_one_line() -> None:
     """An event, an attempt, a ban with its end, and an alarm arrive in their order, hostile text escaped."""
 
     async def run() -> list[dict[str, Any]]:
-        followers = Followers(lambda: 60.0)
+        followers = Followers(SetClock(lambda: 60.0))
         stream = followers.follow(LINE_KINDS)
         async with asyncio.TaskGroup() as group:
             waiting = group.create_task(lines(stream, 5))
@@ -73,7 +74,7 @@ def test_a_slow_reader_loses_lines_and_gets_their_number(monkeypatch: pytest.Mon
     monkeypatch.setattr(module, "MOST_WAITING", 10)
 
     async def run() -> list[dict[str, Any]]:
-        followers = Followers(lambda: 60.0)
+        followers = Followers(SetClock(lambda: 60.0))
         async with asyncio.TaskGroup() as group:
             waiting = group.create_task(lines(followers.follow(["attempt"]), 11))
             await asyncio.sleep(0)
@@ -94,7 +95,7 @@ def test_lost_lines_are_reported_where_they_are_missing(monkeypatch: pytest.Monk
     monkeypatch.setattr(module, "PACE", 0.0)
 
     async def run() -> list[dict[str, Any]]:
-        followers = Followers(lambda: 60.0)
+        followers = Followers(SetClock(lambda: 60.0))
         stream = followers.follow(["attempt"])
         async with asyncio.TaskGroup() as group:
             first = group.create_task(lines(stream, 4))
@@ -121,7 +122,7 @@ def test_a_line_is_encoded_once_for_all_followers(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(module, "_attempt", counted)
 
     async def run() -> list[dict[str, Any]]:
-        followers = Followers(lambda: 60.0)
+        followers = Followers(SetClock(lambda: 60.0))
         async with asyncio.TaskGroup() as group:
             waiting = [group.create_task(lines(followers.follow(["attempt"]), 1)) for _ in range(3)]
             await asyncio.sleep(0)
@@ -136,7 +137,7 @@ def test_nothing_is_missed_before_the_first_line() -> None:
     """Attempts between the request and the first line arrive, once."""
 
     async def run() -> list[dict[str, Any]]:
-        followers = Followers(lambda: 60.0)
+        followers = Followers(SetClock(lambda: 60.0))
         followers.on_judgement(judged("1"))
         stream = followers.follow(["attempt"])
         followers.on_judgement(judged("2"))
@@ -148,7 +149,7 @@ def test_nothing_is_missed_before_the_first_line() -> None:
 def test_the_ends_of_many_bans_displace_no_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     """The latest of each kind are kept, and shown in the order in which they happened."""
     monkeypatch.setattr(module, "MOST_LATEST", 3)
-    followers = Followers(lambda: 60.0)
+    followers = Followers(SetClock(lambda: 60.0))
     followers.on_judgement(judged())
     for _ in range(9):
         followers.on_fact(Over(NETWORK, Scope.FULL, BanEnd.EXPIRED))
@@ -163,7 +164,7 @@ def test_followers_are_limited_and_forgotten(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(module, "MOST_FOLLOWERS", 1)
 
     async def run() -> None:
-        followers = Followers(lambda: 60.0)
+        followers = Followers(SetClock(lambda: 60.0))
         async with asyncio.TaskGroup() as group:
             waiting = group.create_task(lines(followers.follow(LINE_KINDS), 99))
             await asyncio.sleep(0)
@@ -180,7 +181,7 @@ def test_followers_are_limited_and_forgotten(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_latest_are_kept_without_a_follower() -> None:
     """Attempts are kept, also under a forged address; a later proof is no attempt."""
-    followers = Followers(lambda: 60.0 * 100)
+    followers = Followers(SetClock(lambda: 60.0 * 100))
     for how in (Disposition.COUNTED, Disposition.PROVEN, Disposition.FORGED):
         followers.on_judgement(judged(how=how))
     followers.on_fact(AlarmEvent(AlarmCode.PHONE_BROKEN, "204", "wrong", "began", 1.0))

@@ -13,7 +13,7 @@ from ringfence.guard.process import every
 def test_an_action_is_repeated_until_the_task_is_cancelled() -> None:
     """The action is called after each pause, and not before the first one."""
     calls: list[int] = []
-    alarms = Alarms(Clock().wall)
+    alarms = Alarms(Clock())
 
     async def run() -> None:
         async with asyncio.TaskGroup() as group:
@@ -31,7 +31,7 @@ def test_an_action_is_repeated_until_the_task_is_cancelled() -> None:
 
 def test_a_failed_action_is_an_alarm_and_is_tried_again() -> None:
     """An exception is logged once and raises an alarm, which clears when the action succeeds again."""
-    alarms, seen = Alarms(Clock().wall), list[list[str]]()
+    alarms, seen = Alarms(Clock()), list[list[str]]()
 
     async def action() -> None:
         seen.append([f"{alarm.code} {alarm.subject}: {alarm.text}" for alarm in alarms.active])

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 from structlog.testing import capture_logs
+from tests.support.clock import SetClock
 
 from ringfence.alarms import Alarms
 from ringfence.clock import Clock
@@ -62,7 +63,7 @@ class Managed:
             hurry=None,
         )
         anything: Any = SimpleNamespace(read=dict, record=None, on_roster=None, on_contact=None)
-        watchdog = SourceWatchdog(Alarms(lambda: 0.0))
+        watchdog = SourceWatchdog(Alarms(SetClock(lambda: 0.0)))
         given: Any = pretended if wire else None
         pipeline: Any = self.pipeline
         self.manager = SourceManager(pipeline, anything, anything, watchdog, given, Clock())

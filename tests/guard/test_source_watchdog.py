@@ -1,5 +1,7 @@
 """The watchdog of sources: silent sources, and logs with lost lines, raise alarms."""
 
+from tests.support.clock import SetClock
+
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
 from ringfence.guard.source_manager import PATIENCE, SourceWatchdog
@@ -16,7 +18,7 @@ def names(alarms: Alarms) -> list[tuple[str, str]]:
 
 def test_a_source_that_is_gone_for_long_is_an_alarm_until_it_is_back() -> None:
     """A source that is gone for long raises an alarm; a reconnection within seconds does not."""
-    alarms = Alarms(lambda: 0.0)
+    alarms = Alarms(SetClock(lambda: 0.0))
     silence = SourceWatchdog(alarms)
     silence.check({"pbx/ami": HEARD}, 0.0)
     silence.check({"pbx/ami": LOST}, 1.0)
@@ -31,7 +33,7 @@ def test_a_source_that_is_gone_for_long_is_an_alarm_until_it_is_back() -> None:
 
 def test_a_restored_alarm_clears_when_its_source_listens() -> None:
     """The alarm of an earlier run clears, although this run did not raise it."""
-    alarms = Alarms(lambda: 0.0)
+    alarms = Alarms(SetClock(lambda: 0.0))
     alarms.activate(AlarmCode.SOURCE_SILENT, "pbx/ami", "silent")
     SourceWatchdog(alarms).check({"pbx/ami": HEARD}, 0.0)
     assert names(alarms) == []
@@ -39,7 +41,7 @@ def test_a_restored_alarm_clears_when_its_source_listens() -> None:
 
 def test_a_source_that_is_configured_no_more_is_not_missed() -> None:
     """When a source is removed from the configuration, its alarm clears."""
-    alarms = Alarms(lambda: 0.0)
+    alarms = Alarms(SetClock(lambda: 0.0))
     silence = SourceWatchdog(alarms)
     for now in (0.0, PATIENCE):
         silence.check({"pbx/ami": LOST}, now)
@@ -49,7 +51,7 @@ def test_a_source_that_is_configured_no_more_is_not_missed() -> None:
 
 def test_a_log_that_was_never_there_is_waited_for() -> None:
     """A log that never existed raises no alarm; a log that existed and is gone raises one."""
-    alarms = Alarms(lambda: 0.0)
+    alarms = Alarms(SetClock(lambda: 0.0))
     silence = SourceWatchdog(alarms)
     waiting = Condition(State.WAITING)
     for now in (0.0, PATIENCE):
@@ -63,7 +65,7 @@ def test_a_log_that_was_never_there_is_waited_for() -> None:
 
 def test_each_increase_of_a_log_fault_is_an_alarm() -> None:
     """Each increase of a count raises the alarm again; the same number does not. Each fault has its code."""
-    alarms = Alarms(lambda: 0.0)
+    alarms = Alarms(SetClock(lambda: 0.0))
     silence = SourceWatchdog(alarms)
     for count in (0, 1, 1, 3):
         silence.on_log_alarms("pbx/log", [(LogAlarm.QUEUE_FULL, count)])

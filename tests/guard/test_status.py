@@ -11,12 +11,12 @@ import pytest
 from attrs import evolve
 from structlog.testing import capture_logs
 from tests.support.attempts import attempts, ban_of
+from tests.support.clock import SetClock
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import AlarmRecord, Alarms
 from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.reconcile import Reconciler
-from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
 from ringfence.detect.rules import HOUR, RULES
 from ringfence.firewall.contract import Counters, Element, Opened, RuleCounter
@@ -42,7 +42,7 @@ NOW = 1_700_000_000.0
 @pytest.fixture(name="enforcer")
 def _enforcer(tmp_path: Path) -> Iterator[Enforcer]:
     """Return an enforcer over the memory backend, with a clock that stands still."""
-    clock = Clock(wall=lambda: NOW, mono=lambda: 0.0)
+    clock = SetClock(wall=lambda: NOW, mono=lambda: 0.0)
     with capture_logs(), Store.open(tmp_path / "ringfence.db", owner=True) as store:
         enforcer = Enforcer(MemoryBackend(clock=lambda: 0.0), store.records, Detector(RULES), clock)
         enforcer.start()
@@ -73,7 +73,7 @@ def status(
         sources=sources,
         wire=wire,
         detector=enforcer.detector,
-        reconciler=Reconciler(enforcer, Alarms(lambda: NOW)),
+        reconciler=Reconciler(enforcer, Alarms(SetClock(lambda: NOW))),
         usage=usage if usage is not None else Counters(),
         why="it was asked for",
         alarms=alarms,

@@ -17,11 +17,11 @@ from tests.judge.others import OTHER_SERVER, RELAY
 from tests.judge.packets import syns
 from tests.judge.worlds import PLAIN, Site
 from tests.scenarios.stage import MIDNIGHT, UP_FOR, _Streams
+from tests.support.clock import SetClock
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
-from ringfence.clock import Clock
 from ringfence.config.loader import parse
 from ringfence.detect.confirmation import KnownSources, NoConnections
 from ringfence.detect.detector import Bounds, Detector
@@ -30,6 +30,7 @@ from ringfence.firewall.memory import MemoryBackend
 from ringfence.friends.registry import FriendRegistry
 from ringfence.guard.ban_list import bans_report
 from ringfence.guard.pipeline import EffectHandler, Pipeline
+from ringfence.host.names import Names
 from ringfence.netlink.nflog import Logged
 from ringfence.parse.ami import AmiDecoder
 from ringfence.parse.challenge import parse_answers
@@ -64,7 +65,7 @@ class Guard:
         self._site = site
         self._counted, self._forged = Counter[str](), Counter[str]()
         settings = parse({"claimed": {"per_minute": site.claims}}, "judge", {}, secrets=False)
-        clock = Clock(wall=lambda: MIDNIGHT + self.now, mono=lambda: UP_FOR + self.now)
+        clock = SetClock(wall=lambda: MIDNIGHT + self.now, mono=lambda: UP_FOR + self.now)
         self._clock = clock
         self._store = Store.open(folder / "ringfence.db", owner=True)
         self._streams = _Streams()
@@ -75,15 +76,16 @@ class Guard:
             sources=KnownSources(_ASTERISKS, _ASTERISKS),
             bounds=Bounds(site.attempts, site.sessions),
         )
+        store = self._store
         friends = self._friends = FriendRegistry(
-            self._store.friends, clock.wall, friends=self._detector.friends
+            self._detector.friends, store.friends, store.best_effort, clock, Names()
         )
         self._backend = MemoryBackend(clock=clock.mono)
         self._enforcer = Enforcer(
             self._backend, self._store.records, self._detector, clock, lambda _: iter(())
         )
         self._enforcer.start(verified=False)
-        self._alarms = Alarms(clock.wall)
+        self._alarms = Alarms(clock)
         effects = EffectHandler(self._enforcer, self._alarms, friends, [self._record])
         self._pipeline = Pipeline(self._detector, effects, clock, PBX)
         hosts = tuple(

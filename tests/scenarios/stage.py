@@ -17,12 +17,12 @@ from structlog.typing import EventDict
 from tests.scenarios.asterisk import PBX, Act, Told, tell
 from tests.scenarios.deeds import Deed, Verb
 from tests.scenarios.language import Scenario
+from tests.support.clock import SetClock
 from tests.support.listening import connected
 
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.exempt import ITSELF, Exempt
-from ringfence.clock import Clock
 from ringfence.config.loader import parse
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Detector
@@ -32,6 +32,7 @@ from ringfence.firewall.memory import MemoryBackend
 from ringfence.firewall.network_lists import NetworkList
 from ringfence.friends.registry import FriendRegistry
 from ringfence.guard.pipeline import EffectHandler, Pipeline
+from ringfence.host.names import Names
 from ringfence.ledger import key_of
 from ringfence.store.database import Store
 from ringfence.values.ban import Ban, Scope
@@ -115,7 +116,7 @@ class Stage:
         self._tended = 0.0
         self.happened: list[Happened] = []
         settings = parse({**scenario.configuration}, scenario.name, {}, secrets=False)
-        clock = Clock(wall=lambda: MIDNIGHT + self.now, mono=lambda: UP_FOR + self.now)
+        clock = SetClock(wall=lambda: MIDNIGHT + self.now, mono=lambda: UP_FOR + self.now)
         self._store = Store.open(folder / "ringfence.db", owner=True)
         several = frozenset({PBX}) if {"log", "wire"} & {*scenario.sources} else frozenset[str]()
         self._streams = _Streams()
@@ -127,7 +128,10 @@ class Stage:
                 several, frozenset({PBX}) if {"AMI", "wire"} & {*scenario.sources} else frozenset()
             ),
         )
-        self._friends = FriendRegistry(self._store.friends, clock.wall, friends=self._detector.friends)
+        store = self._store
+        self._friends = FriendRegistry(
+            self._detector.friends, store.friends, store.best_effort, clock, Names()
+        )
         self._backend = MemoryBackend(clock=clock.mono)
         allowed = self._allowed = NetworkSet(settings.allow.networks)
         self._enforcer = Enforcer(
@@ -135,7 +139,7 @@ class Stage:
         )
         self._enforcer.allow(Exempt(allowed, {**ITSELF, **scenario.protected}))
         self._enforcer.start(verified=False)
-        self.alarms = Alarms(clock.wall)
+        self.alarms = Alarms(clock)
         self._effects = EffectHandler(self._enforcer, self.alarms, self._friends)
         self._pipeline = Pipeline(self._detector, self._effects, clock, PBX)
         watch: Any = None  # the scenarios pass on what it would report

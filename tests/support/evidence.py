@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from attrs import evolve
 from structlog.typing import EventDict
 from tests.detect.events import SENDER, Connected
+from tests.support.clock import SetClock
 from tests.support.listening import connected
 
 from ringfence.alarms import Alarms
-from ringfence.clock import Clock
 from ringfence.detect.confirmation import PATIENCE, KnownSources
 from ringfence.detect.detector import Detector
 from ringfence.detect.rules import RULES
@@ -43,11 +43,11 @@ class Bench:
         self.connected: dict[Address, bool | None] = {}
         self.logged = logged
         self.now = 1_000.0
-        clock = Clock(wall=lambda: self.now, mono=lambda: self.now)
+        clock = SetClock(wall=lambda: self.now, mono=lambda: self.now)
         self.detector = Detector(
             (RULE, BY_NAME["flood"]), sources=KnownSources(frozenset({"pbx"})), connections=Connected()
         )
-        self.alarms = Alarms(lambda: self.now)
+        self.alarms = Alarms(SetClock(lambda: self.now))
         enforcer: Any = SimpleNamespace(carry_out=self.banned.append)
         friends: Any = SimpleNamespace(friends=self.detector.friends, changed=asyncio.Event())
         self.effects = EffectHandler(enforcer, self.alarms, friends, [self.judged.append])

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
+from tests.support.clock import SetClock
 from tests.support.firewalls import firewall
 from tests.support.world import START, Faulty
 
 from ringfence.ban_facts import News
-from ringfence.clock import Clock
 from ringfence.config.converters import BackendName
 from ringfence.config.schema import AllowSettings, DenySettings, Settings
 from ringfence.detect.detector import Detector
@@ -46,7 +46,7 @@ class Kept:
 
     def __init__(self, store: Store, wanted: Settings) -> None:
         self.now = START
-        self.clock = Clock(wall=lambda: self.now, mono=lambda: self.now - START)
+        self.clock = SetClock(wall=lambda: self.now, mono=lambda: self.now - START)
         self.detector = Detector(RULES)
         self.store = store
         self.backend = Faulty(lambda: self.now)

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from html.parser import HTMLParser
@@ -17,11 +16,13 @@ from urllib.parse import urlencode, urlsplit
 
 import uvicorn
 from attrs import Factory, define, frozen
+from tests.support.clock import SetClock
 from tests.support.daemon import PATIENCE, Completed, until
 from tests.support.warm import Process, start
 
 import ringfence
 from ringfence import control, control_server
+from ringfence.clock import Clock
 from ringfence.features.web.app import Site, make_app
 from ringfence.features.web.daemon_client import DaemonClient
 from ringfence.features.web.entrance import Person, WebSessions
@@ -279,7 +280,7 @@ def web_in_thread(daemon: Path, mono: Callable[[], float]) -> Iterator[Callable[
     sessions = WebSessions()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         site = Site(f"http://127.0.0.1:{listener.getsockname()[1]}")
-        app = make_app(DaemonClient(daemon, time.monotonic), sessions, site, mono)
+        app = make_app(DaemonClient(daemon, Clock()), sessions, site, SetClock(mono=mono))
         server = uvicorn.Server(config_of(app))
         thread = threading.Thread(
             target=lambda: asyncio.run(server.serve(sockets=[listener])), name="live-page"

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from attrs import evolve
 from structlog.testing import capture_logs
 from tests.support.attempts import attempts
+from tests.support.clock import SetClock
+from tests.support.facts import Facts
 from tests.support.recorded import active
 
 from ringfence.alarms import Alarms
@@ -16,7 +18,6 @@ from ringfence.ban_facts import Fact, Over, Placed
 from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.exempt import ITSELF, Exempt
 from ringfence.bans.reconcile import Reconciler
-from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
 from ringfence.detect.judgement import Decision, Disposition
 from ringfence.detect.rules import RULES, Rule
@@ -146,11 +147,11 @@ class World:
         """Start, or start again with the same store and the same kernel."""
         self.store = Store.open(self.path, owner=True)
         self.detector = Detector(RULES)
-        self.clock = Clock(
+        self.clock = SetClock(
             wall=lambda: self.now + self.ahead, mono=lambda: self.now - START, boot=lambda: str(self.boots)
         )
         self.records = self.store.records
-        self.facts: list[Fact] = []
+        self.facts = Facts[Fact]()
         """The facts that the enforcer reported to its listeners."""
         self.enforcer = Enforcer(
             self.backend,
@@ -158,9 +159,9 @@ class World:
             self.detector,
             self.clock,
             self._contents,
-            (self.facts.append,),
+            (self.facts,),
         )
-        self.alarms = Alarms(self.clock.wall)
+        self.alarms = Alarms(self.clock)
         self.reconciler = Reconciler(self.enforcer, self.alarms)
         self.allow()
         self.enforcer.start()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 import structlog
 from attrs import evolve
 
-from ringfence.ban_facts import Adopted, Fact, NotRemoved, Placed, Refused
+from ringfence.ban_facts import Adopted, Fact, Listener, NotRemoved, Placed, Refused
 from ringfence.bans.book import Batch, Book, Steps, T
 from ringfence.bans.delays import BanDelays
 from ringfence.bans.exempt import Exempt
@@ -49,7 +49,7 @@ class Enforcer:
         detector: Detector,
         clock: Clock,
         list_contents: Callable[[NetworkList], Iterable[Network]] = lambda _: (),
-        listeners: Sequence[Callable[[Fact], object]] = (),
+        listeners: Sequence[Listener] = (),
     ) -> None:
         self.backend = backend
         self.records = records
@@ -257,8 +257,8 @@ class Enforcer:
         """Pass a fact (a ban began or ended) to the store, the listeners and the log; return ()."""
         if isinstance(fact, Placed | Adopted):
             self.records.ban(fact.bans)
-        for listener in (self.detector.on_fact, *self._listeners):
-            listener(fact)
+        for listener in (self.detector, *self._listeners):
+            listener.on_fact(fact)
         if isinstance(fact, Placed):
             for ban in fact.bans:
                 self._log.warning("ban.placed", **ban_fields(ban))

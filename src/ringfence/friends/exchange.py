@@ -12,13 +12,15 @@ phone's own claim, and an import does not prove it.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from typing import Any
 
 from attrs import Factory, define, evolve
 
+from ringfence.clock import Clock
+from ringfence.control_server import Handler
 from ringfence.detect.friends import MOST
 from ringfence.errors import ControlError
 from ringfence.friends.registry import FriendRegistry
@@ -193,15 +195,15 @@ _ROWS = 500  # friends of one part of the answer
 
 
 class FriendRequests:
-    """Handles requests about the friends of ``registry``. ``wall`` returns wall-clock seconds."""
+    """Handles requests about the friends of ``registry``."""
 
-    def __init__(self, registry: FriendRegistry, wall: Callable[[], float]) -> None:
+    def __init__(self, registry: FriendRegistry, clock: Clock) -> None:
         self._registry = registry
-        self._wall = wall
+        self._clock = clock
         self._transfer: object = None
         self._arrived: list[Friend] = []
 
-    def handlers(self) -> dict[str, Callable[[Mapping[str, Any]], object]]:
+    def handlers(self) -> dict[str, Handler]:
         """Return the handlers of the requests that change friends, by the name of the request."""
         return {"friends_import": self.import_part, "friends_forget": self.forget}
 
@@ -225,7 +227,7 @@ class FriendRequests:
         if request.get("transfer") != self._transfer:
             self._transfer, self._arrived = request.get("transfer"), []
         try:
-            now = self._wall()
+            now = self._clock.wall()
             self._arrived += [friend_from(row, now) for row in request["friends"]]
             if len(self._arrived) > MOST:
                 raise ValueError(f"more than {MOST}")  # noqa: TRY301 - as every other fault

@@ -8,13 +8,17 @@ store. If it is the report of a contact, it is not passed on to the detector eit
 Without the second limit, a party with one password and an IPv6 network could displace the other phones.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Container, Iterable, Sequence
 from functools import partial
+from typing import Protocol
 
 from attrs import evolve
 
+from ringfence.clock import Clock
 from ringfence.detect.friends import MOST, Friends, Key, identity_of
+from ringfence.friends.startup import StartupGate
 from ringfence.store.tables import FriendTable
+from ringfence.store.writer import BestEffort
 from ringfence.values.friend import Friend, FriendReason
 from ringfence.values.network import Address
 
@@ -30,27 +34,36 @@ RENEW_EVERY = 300.0
 _BROADCAST = 0xFFFFFFFF
 
 
+class FriendListener(Protocol):
+    """A part that hears of new friends."""
+
+    def on_friend(self, friend: Friend) -> object:
+        """Record a reason why an address is a friend, before the friend is added."""
+
+
 class RecordedFriends:
     """Passes reasons why an address is a friend on to ``friends``, and writes them into ``table``.
 
-    ``wall`` returns wall-clock seconds. ``write`` runs a write to the table, at once or later. ``own``
-    returns whether an address is this host's. ``arrives`` is called with each reason before it is added.
+    ``best_effort`` runs the writes to the table. ``own`` has this host's addresses. Once ``startup`` shows
+    that the friends are known, each of ``listeners`` gets each reason before it is added.
     """
 
     def __init__(
         self,
         friends: Friends,
         table: FriendTable,
-        wall: Callable[[], float],
-        write: Callable[[Callable[[], object]], object],
-        own: Callable[[Address], bool],
-        arrives: Callable[[Friend], object] = lambda _: None,
+        best_effort: BestEffort,
+        clock: Clock,
+        own: Container[Address],
+        startup: StartupGate,
+        listeners: Sequence[FriendListener],
     ) -> None:
-        self._arrives = arrives
+        self._startup = startup
+        self._listeners = listeners
         self._friends = friends
         self._table = table
-        self._wall = wall
-        self._write = write
+        self._best_effort = best_effort
+        self._clock = clock
         self._own = own
         self._recorded: dict[Key, Friend] = {}
         self._addresses: dict[tuple[str, str], dict[Address, None]] = {}
@@ -61,7 +74,7 @@ class RecordedFriends:
 
         Raise StoreError on failure.
         """
-        now = self._wall()
+        now = self._clock.wall()
         for friend in self._table.former(now, MOST):
             self._friends.remember(friend)
         current = self._table.current(now, MOST)
@@ -90,19 +103,21 @@ class RecordedFriends:
         its account makes too many friends (:meth:`Friends.admits`).
         """
         address = friend.address
-        if address.is_loopback or address.is_unspecified or address.is_multicast or self._own(address):
+        if address.is_loopback or address.is_unspecified or address.is_multicast or address in self._own:
             return ()
         if address.version == 4 and int(address) == _BROADCAST:  # noqa: PLR2004 - IPv4
             return ()
         if not self._friends.admits(friend):
             return ()
-        until = min(friend.until, self._wall() + LONGEST)
+        until = min(friend.until, self._clock.wall() + LONGEST)
         friend = evolve(friend, since=self._friends.began(friend), until=until)
         key = identity_of(friend)
         if not self.renews(key, friend.seen, friend.until):
             self._friends.add(friend)
             return ()
-        self._arrives(friend)
+        if self._startup.for_limits:
+            for listener in self._listeners:
+                listener.on_friend(friend)
         removed = self._put(friend)
         self._unwritten.add(key)
         return removed
@@ -114,7 +129,9 @@ class RecordedFriends:
         """
         friend = self._recorded.get(key)
         if friend is not None and friend.until > until:
-            self._friends.remove(key, self._wall())  # removed first, because ``Friends`` keeps the later end
+            self._friends.remove(
+                key, self._clock.wall()
+            )  # removed first, because ``Friends`` keeps the later end
             del self._recorded[key]
             self._put(evolve(friend, until=until))
             self._unwritten.add(key)
@@ -124,7 +141,7 @@ class RecordedFriends:
         keys = [identity_of(friend) for friend in self._friends.reasons(address)]
         for key in keys:
             self._remove(key)
-        self._write(partial(self._table.forget, address))
+        self._best_effort.write(partial(self._table.forget, address))
         return keys
 
     def end(self, reasons: Iterable[Friend]) -> None:
@@ -132,19 +149,19 @@ class RecordedFriends:
 
         A login that Asterisk has refused leaves no trace at an address that has no other reason.
         """
-        ended, now = [], self._wall()
+        ended, now = [], self._clock.wall()
         for one in reasons:
             self._drop(identity_of(one))
             if self._friends.worked_at(one.account, one.address) or self._friends.reasons(one.address):
                 ended.append(evolve(one, until=now))
             else:
-                self._write(partial(self._table.forget, one.address))
+                self._best_effort.write(partial(self._table.forget, one.address))
         if ended:
-            self._write(partial(self._table.add, ended))
+            self._best_effort.write(partial(self._table.add, ended))
 
     def expire(self) -> list[Key]:
         """Remove each reason to be a friend whose time is over; return the keys of these reasons."""
-        gone = [identity_of(friend) for friend in self._friends.expire(self._wall())]
+        gone = [identity_of(friend) for friend in self._friends.expire(self._clock.wall())]
         if len(self._recorded) > 2 * MOST:  # ``Friends`` was full and has dropped some: drop them here too
             left = {identity_of(friend) for friend in self._friends.all()}
             gone += self._recorded.keys() - left
@@ -160,7 +177,7 @@ class RecordedFriends:
         keys, self._unwritten = self._unwritten, set()
         changed = [self._recorded[key] for key in keys if key in self._recorded]
         if changed:
-            self._write(partial(self._table.add, changed))
+            self._best_effort.write(partial(self._table.add, changed))
 
     def _put(self, friend: Friend) -> Collection[Key]:
         """Record one reason why an address is a friend, in memory and for the database.
@@ -185,7 +202,7 @@ class RecordedFriends:
         return removed
 
     def _remove(self, key: Key) -> None:
-        self._friends.remove(key, self._wall())
+        self._friends.remove(key, self._clock.wall())
         self._drop(key)
 
     def _drop(self, key: Key) -> None:

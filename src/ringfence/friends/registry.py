@@ -8,19 +8,20 @@ The rosters of a PBX with ten thousand phones are handled in parts, and bans go 
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections import deque
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 from itertools import islice
 
 import structlog
 
-from ringfence.clock import until_tick
+from ringfence.clock import Clock, until_tick
 from ringfence.detect.friends import Friends, Key, identity_of
-from ringfence.friends.recorded import RecordedFriends
+from ringfence.friends.recorded import FriendListener, RecordedFriends
 from ringfence.friends.startup import StartupGate
+from ringfence.host.names import Answers, Names
 from ringfence.store.tables import FriendTable
-from ringfence.store.writer import at_once
+from ringfence.store.writer import BestEffort
 from ringfence.values.friend import Contact, Friend, FriendReason, Roster, TrunkHost
 from ringfence.values.network import Address, Network, sender_of
 
@@ -110,12 +111,12 @@ class KnownContacts:
     """Finds contacts that have disappeared, by comparing each roster with the one before.
 
     A roster is an Asterisk's list of its contacts and trunks. ``recorded`` stores which addresses are friends
-    by a contact, and until when. ``wall`` returns wall-clock seconds.
+    by a contact, and until when.
     """
 
-    def __init__(self, recorded: RecordedFriends, wall: Callable[[], float]) -> None:
+    def __init__(self, recorded: RecordedFriends, clock: Clock) -> None:
         self._recorded = recorded
-        self._wall = wall
+        self._clock = clock
         self._round = 0
         self._rounds: dict[str, dict[Key, int]] = {}
         """The contacts of each Asterisk, each with the number of the latest list of contacts that had it."""
@@ -138,32 +139,31 @@ class KnownContacts:
         keys = [(contact.asterisk, contact.address, contact.account, reason) for reason in _REASONS]
         self._end(contact.asterisk, keys)
 
-    def steps(self, asterisk: str, contacts: tuple[Contact, ...]) -> Iterator[Callable[[], None]]:
-        """Yield the steps that handle a complete list of an Asterisk's contacts: functions to call in order.
+    def handle_list(self, asterisk: str, contacts: tuple[Contact, ...]) -> Iterator[None]:
+        """Handle a complete list of an Asterisk's contacts in steps: yield after each one.
 
         Each step takes some 2 ms, so that bans can go on between two steps.
         """
         self._round += 1
         for start in range(0, len(contacts), _AT_ONCE):
-            yield partial(self._record_all, contacts[start : start + _AT_ONCE])
+            for contact in contacts[start : start + _AT_ONCE]:
+                if not contact.gone:
+                    self._record(contact)
+            yield
         number, known = self._round, list(self._rounds.get(asterisk, {}).items())
         for start in range(0, len(known), _AT_ONCE):
             missing = [key for key, seen in known[start : start + _AT_ONCE] if seen < number]
             if missing:
-                yield partial(self._end, asterisk, missing)
+                self._end(asterisk, missing)
+                yield
 
     def discard(self, keys: Iterable[Key]) -> None:
         """Forget the contacts with these keys: their addresses are no longer friends by these contacts."""
         for key in keys:
             self._rounds.get(key[0], {}).pop(key, None)
 
-    def _record_all(self, contacts: Iterable[Contact]) -> None:
-        for contact in contacts:
-            if not contact.gone:
-                self._record(contact)
-
     def _record(self, contact: Contact) -> None:
-        now = self._wall()
+        now = self._clock.wall()
         reason = FriendReason.REACHABLE if contact.reachable else FriendReason.REGISTERED
         until = (contact.until if contact.until is not None else now) + KEEP
         if until <= now:
@@ -176,7 +176,7 @@ class KnownContacts:
 
     def _end(self, asterisk: str, keys: Iterable[Key]) -> None:
         """End the friend status by contacts that the Asterisk no longer has, in at most ``KEEP`` seconds."""
-        until = self._wall() + KEEP
+        until = self._clock.wall() + KEEP
         for key in keys:
             self._rounds.get(asterisk, {}).pop(key, None)
             self._recorded.shorten(key, until)
@@ -191,15 +191,12 @@ TRUNK_FOR = 86_400.0
 An answer may contain only some of a name's addresses, and the next answer others.
 """
 
-Answers = Mapping[str, frozenset[Network]]
-"""The addresses of each host name by DNS, as networks of one address."""
-
 
 class KnownTrunks:
-    """The trunks of each Asterisk. ``follow`` is called with the host names to resolve by DNS."""
+    """The trunks of each Asterisk. ``names`` resolves their host names."""
 
-    def __init__(self, follow: Callable[[frozenset[str]], None]) -> None:
-        self._follow = follow
+    def __init__(self, names: Names) -> None:
+        self._names = names
         self._trunks: dict[str, tuple[TrunkHost, ...]] = {}
         self._answers: Answers = {}
 
@@ -207,7 +204,7 @@ class KnownTrunks:
         """Set the trunks of an Asterisk; return their known addresses as friends, seen at ``now``."""
         self._trunks[asterisk] = trunks
         every = [trunk for mine in self._trunks.values() for trunk in mine]
-        self._follow(frozenset(_name(trunk) for trunk in every if _address(trunk) is None))
+        self._names.want((_name(trunk) for trunk in every if _address(trunk) is None), by="friends")
         return self._friends(trunks, now)
 
     def on_resolved(self, answers: Answers, now: float) -> Iterable[Friend]:
@@ -241,32 +238,29 @@ EXPIRE_EVERY = 10.0
 class FriendRegistry:
     """Learns which addresses are friends (known phones and trunks), stores them, and expires them.
 
-    ``wall`` returns wall-clock seconds. ``remember`` queues a write to the store. ``follow`` is called with
-    the names of trunks whose addresses are needed. ``own`` returns whether an address is this host's. Once
-    the friends are known, ``arrives`` is called with each reason before it is added. Call :meth:`load` at the
-    start; then :meth:`run` is a task of the daemon.
+    ``best_effort`` runs the writes to ``table``. ``names`` resolves the names of trunks. ``own`` has this
+    host's addresses. Once the friends are known, each of ``listeners`` gets each reason before it is added;
+    more may be added later. Call :meth:`load` at the start; then :meth:`run` is a task of the daemon.
     """
 
     def __init__(
         self,
+        friends: Friends,
         table: FriendTable,
-        wall: Callable[[], float],
-        *,
-        friends: Friends | None = None,
-        remember: Callable[[Callable[[], object]], object] = at_once,
-        follow: Callable[[frozenset[str]], None] = lambda _names: None,
-        own: Callable[[Address], bool] = lambda _: False,
-        arrives: Callable[[Friend], object] = lambda _: None,
+        best_effort: BestEffort,
+        clock: Clock,
+        names: Names,
+        own: Container[Address] = (),
+        listeners: Sequence[FriendListener] = (),
     ) -> None:
-        self.friends = friends if friends is not None else Friends()
+        self.friends = friends
         self.startup = StartupGate()
         self.changed = asyncio.Event()
         """Set when an address has become a friend or is no longer one."""
-        self._wall = wall
-        self._arrives = arrives
-        self._recorded = RecordedFriends(self.friends, table, wall, remember, own, self._on_arrival)
-        self._contacts = KnownContacts(self._recorded, wall)
-        self._trunks = KnownTrunks(follow)
+        self._clock = clock
+        self._recorded = RecordedFriends(friends, table, best_effort, clock, own, self.startup, listeners)
+        self._contacts = KnownContacts(self._recorded, clock)
+        self._trunks = KnownTrunks(names)
         self._known: set[str] = set()  # the Asterisks whose phones and trunks were read at least once
         self._waiting: dict[str, Roster] = {}
         self._roster_arrived = asyncio.Event()
@@ -283,7 +277,7 @@ class FriendRegistry:
 
     def on_login(self, friend: Friend) -> None:
         """Add a friend whose phone has logged in, unless the login is too old."""
-        if friend.until > self._wall():
+        if friend.until > self._clock.wall():
             self.add([friend])
 
     def on_estranged(self, reasons: Sequence[Friend]) -> None:
@@ -303,8 +297,7 @@ class FriendRegistry:
             self._roster_arrived.set()
             return
         self._known.add(roster.asterisk)
-        for step in self._steps(roster):
-            step()
+        deque(self._handle(roster), maxlen=0)
         self._signal_changes()
         self._log.info("friends.roster", asterisk=roster.asterisk, friends=len(self.friends))
 
@@ -315,7 +308,7 @@ class FriendRegistry:
 
     def on_resolved(self, answers: Answers) -> None:
         """Handle new DNS answers for the names of trunks: the addresses in them become friends."""
-        self.add(self._trunks.on_resolved(answers, self._wall()))
+        self.add(self._trunks.on_resolved(answers, self._clock.wall()))
 
     def forget(self, address: Address) -> int:
         """Forget every reason why an address is a friend; return how many. Later reports create new ones."""
@@ -349,17 +342,16 @@ class FriendRegistry:
         """Handle the rosters that have arrived, in parts: bans go on between two parts."""
         while self._waiting:
             _, roster = self._waiting.popitem()
-            for step in self._steps(roster):
-                step()
+            for _ in self._handle(roster):
                 self._signal_changes()
                 await asyncio.sleep(0)
 
     async def _tick(self) -> None:
-        expired = self._wall()
+        expired = self._clock.wall()
         try:
             while True:
                 await asyncio.sleep(until_tick(WRITE_EVERY))
-                now = self._wall()
+                now = self._clock.wall()
                 if abs(now - expired) >= EXPIRE_EVERY:
                     expired = now
                     self.expire()
@@ -376,19 +368,13 @@ class FriendRegistry:
         """Write the reasons that are new or have changed enough (see :meth:`RecordedFriends.save`)."""
         self._recorded.save()
 
-    def _steps(self, roster: Roster) -> Iterator[Callable[[], None]]:
-        """Yield the steps that handle a roster: short functions to call in this order."""
+    def _handle(self, roster: Roster) -> Iterator[None]:
+        """Handle a roster in short steps: yield after each one."""
         if roster.trunks is not None:
-            yield partial(self._replace_trunks, roster.asterisk, roster.trunks)
+            self.add(self._trunks.replace(roster.asterisk, roster.trunks, self._clock.wall()))
+            yield
         if roster.contacts is not None:
-            yield from self._contacts.steps(roster.asterisk, roster.contacts)
-
-    def _replace_trunks(self, asterisk: str, trunks: tuple[TrunkHost, ...]) -> None:
-        self.add(self._trunks.replace(asterisk, trunks, self._wall()))
-
-    def _on_arrival(self, friend: Friend) -> None:
-        if self.startup.for_limits:
-            self._arrives(friend)
+            yield from self._contacts.handle_list(roster.asterisk, roster.contacts)
 
     def _signal_changes(self) -> None:
         if self.friends.changes != self._changes:

@@ -1,10 +1,11 @@
 """The counters of the firewall's rules: read, kept, and passed on as a fact."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
+from ringfence.ban_facts import Listener
 from ringfence.bans.enforcer import Enforcer
 from ringfence.errors import FirewallError
 from ringfence.firewall.contract import Backend, Counters
@@ -21,7 +22,7 @@ class CounterWatch:
         backend: Backend,
         enforcer: Enforcer,
         alarms: Alarms,
-        listeners: Sequence[Callable[[Counters], object]],
+        listeners: Sequence[Listener],
     ) -> None:
         self._backend = backend
         self._enforcer = enforcer
@@ -40,7 +41,7 @@ class CounterWatch:
         if self.latest is None:
             return Counters()
         for listener in self._listeners:
-            listener(self.latest)
+            listener.on_fact(self.latest)
         return self.latest
 
     async def _read(self) -> Counters | None:

@@ -181,7 +181,7 @@ class Features:
                 self.all.append(feature)
                 if type(feature).on_judgement is not Feature.on_judgement:
                     self._judging.append(feature)
-        given.side.common.listeners.append(self.on_fact)
+        given.side.common.listeners.append(self)
 
     def handlers(self) -> dict[str, Handler]:
         """Return the handlers of the requests of all features, by the request's name."""

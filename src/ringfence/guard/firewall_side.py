@@ -4,9 +4,8 @@ The daemon's other side are the sources, which report attempts.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
 
 import structlog
 from attrs import frozen
@@ -14,7 +13,7 @@ from attrs import frozen
 from ringfence import street
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.alarms import MOST_UNWRITTEN, AlarmRecord, Alarms
-from ringfence.ban_facts import Over
+from ringfence.ban_facts import Listener, Over
 from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.reconcile import Reconciler
 from ringfence.clock import Clock
@@ -174,7 +173,7 @@ class CommonParts:
     kept_alarms: KeptAlarms
     followers: Followers
     locator: Locator
-    listeners: list[Callable[[Any], object]]
+    listeners: list[Listener]
 
 
 @frozen
@@ -271,7 +270,7 @@ class FirewallSide:
         self.kernel.rules.update()
         self.exempt.exemptions.set_most(settings.firewall.max_bans)
         for listener in self.common.listeners:
-            listener(settings)
+            listener.on_fact(settings)
 
 
 @frozen
@@ -290,17 +289,23 @@ def choose(settings: Settings) -> ChosenBackend:
     return ChosenBackend(make_backend(settings.firewall.backend, plan), "the configuration says so")
 
 
-def _clear_office(alarms: Alarms, fact: object) -> None:
-    """Clear the alarm about a banned office (an address of several phones) if ``fact`` ends its ban."""
-    if isinstance(fact, Over) and fact.scope in WHOLE_SCOPES and fact.how is not BanEnd.REPLACED:
-        alarms.clear(AlarmCode.OFFICE_BANNED, format_network(fact.network))
+@frozen
+class OfficeAlarms:
+    """The alarms about banned offices: addresses of several phones."""
+
+    alarms: Alarms
+
+    def on_fact(self, fact: object) -> None:
+        """Clear the alarm about an office whose ban ends."""
+        if isinstance(fact, Over) and fact.scope in WHOLE_SCOPES and fact.how is not BanEnd.REPLACED:
+            self.alarms.clear(AlarmCode.OFFICE_BANNED, format_network(fact.network))
 
 
 def _common(settings: Settings, store: Store, clock: Clock) -> CommonParts:
-    followers = Followers(clock.wall)
-    listeners: list[Callable[[Any], object]] = [followers.on_fact]
-    alarms = Alarms(clock.wall, listeners)
-    listeners.append(partial(_clear_office, alarms))
+    followers = Followers(clock)
+    listeners: list[Listener] = [followers]
+    alarms = Alarms(clock, listeners)
+    listeners.append(OfficeAlarms(alarms))
     watch, kept = StoreWatch(store, clock), KeptAlarms(alarms, store)
     locator = Locator(files_of(settings))
     return CommonParts(clock, store, watch, alarms, kept, followers, locator, listeners)
@@ -318,13 +323,7 @@ def build_firewall_side(
     enforcer = Enforcer(backend, store.records, detector, clock, kernel_lists.contents, common.listeners)
     parts: list[RulePart] = []
     friends = FriendRegistry(
-        store.friends,
-        clock.wall,
-        friends=detector.friends,
-        remember=store.best_effort.write,
-        follow=partial(names.want, by="friends"),
-        own=protected.is_own,
-        arrives=lambda friend: [part.on_friend(friend) for part in parts],
+        detector.friends, store.friends, store.best_effort, clock, names, protected.own_addresses, parts
     )
     wanted = WantedRules(settings, friends.startup, parts)
     reconciler, exemptions = Reconciler(enforcer, alarms), ExemptionTracker(protected, kernel_lists, enforcer)

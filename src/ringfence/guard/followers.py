@@ -24,8 +24,9 @@ from attrs import define
 
 from ringfence.alarms import AlarmEvent
 from ringfence.ban_facts import Fact, Over, Placed
+from ringfence.clock import Clock
 from ringfence.control import LINE_KINDS
-from ringfence.control_server import PEER, Stream
+from ringfence.control_server import PEER, Handler, Stream
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.errors import ControlError
 from ringfence.explain.account import reason_of
@@ -71,16 +72,15 @@ class _Follower:
     """The queue of one follower. ``kinds`` are the kinds of entries that the follower wants.
 
     ``user`` is the id of its user, None if it is unknown.
-    ``waiting`` are the entries that it has not read yet; ``arrived`` is set while there are any. ``wall``
-    returns wall-clock seconds. ``lost`` is the number of entries that were dropped since the queue became
-    full.
+    ``waiting`` are the entries that it has not read yet; ``arrived`` is set while there are any. ``lost`` is
+    the number of entries that were dropped since the queue became full.
     """
 
     user: int | None
     kinds: Collection[str]
     waiting: deque[_Entry]
     arrived: asyncio.Event
-    wall: Callable[[], float]
+    clock: Clock
     lost: int = 0
 
     def add(self, entry: _Entry) -> None:
@@ -95,16 +95,16 @@ class _Follower:
     def report_lost(self) -> None:
         """If the full queue lost entries, add an entry of the kind ``lost`` with their number."""
         if self.lost:
-            row = {"time": rfc3339(self.wall()), "number": self.lost}
+            row = {"time": rfc3339(self.clock.wall()), "number": self.lost}
             self.waiting.append(_Entry(0, "lost", lambda: row))
             self.lost = 0
 
 
 class Followers:
-    """Passes entries on to the followers, and keeps the latest ones. ``wall`` returns wall-clock seconds."""
+    """Passes entries on to the followers, and keeps the latest ones."""
 
-    def __init__(self, wall: Callable[[], float]) -> None:
-        self._wall = wall
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._followers: list[_Follower] = []
         self._number = 0
         self._latest: dict[str, deque[_Entry]] = {
@@ -132,7 +132,7 @@ class Followers:
             for ban in fact.bans:
                 self._add("ban", partial(_ban, ban))
         elif isinstance(fact, Over):
-            self._add("ban", partial(_ban_end, fact, self._wall()))
+            self._add("ban", partial(_ban_end, fact, self._clock.wall()))
         elif isinstance(fact, AlarmEvent):
             self._add("alarm", fact.as_json)
 
@@ -154,7 +154,7 @@ class Followers:
         found = (list(entries)[-most:] for kind, entries in self._latest.items() if kind in kinds)
         return sorted(chain.from_iterable(found), key=attrgetter("number"))
 
-    def handlers(self) -> dict[str, Callable[[Mapping[str, Any]], object]]:
+    def handlers(self) -> dict[str, Handler]:
         """Return the handler of each request about entries, by the request's name."""
         return {
             "latest": lambda request: self.latest(_kinds(request)),
@@ -176,7 +176,7 @@ class Followers:
         # The follower is registered here and not in follow(). If a generator is never started, its
         # ``finally`` does not run, and the follower would stay registered. Entries that arrive before the
         # generator starts are not missed, because the queue begins with the latest entries.
-        follower = _Follower(user, kinds, deque(self._latest_of(kinds)), asyncio.Event(), self._wall)
+        follower = _Follower(user, kinds, deque(self._latest_of(kinds)), asyncio.Event(), self._clock)
         follower.arrived.set()
         self._followers.append(follower)
         try:

@@ -16,6 +16,7 @@ import structlog
 from attrs import Factory, frozen
 
 from ringfence import control_server, street
+from ringfence.ban_facts import Listener
 from ringfence.config.converters import MAX_DURATION
 from ringfence.control import LINE_KINDS, MOST_LISTED
 from ringfence.control_server import Peer
@@ -188,7 +189,7 @@ class RequestGate:
         handlers: Mapping[str, control_server.Handler],
         rights: Rights,
         has_friend: Callable[[Network], bool],
-        listeners: Iterable[Callable[[Changed], object]],
+        listeners: Iterable[Listener],
         mono: Callable[[], float],
         recorded: Callable[[], Awaitable[str]],
     ) -> None:
@@ -270,7 +271,7 @@ class RequestGate:
         text = json.dumps(fields, ensure_ascii=False)
         self._log.info("control.changed", do=do, by=who, fields=printable(text[:_MOST_LOGGED]))
         for listener in self._listeners:
-            listener(Changed(do, request, result, who))
+            listener.on_fact(Changed(do, request, result, who))
 
 
 def _shortened(value: object) -> object:

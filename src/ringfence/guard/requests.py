@@ -15,7 +15,7 @@ from ringfence.alarms import Alarms
 from ringfence.bans.listing import listed
 from ringfence.bans.unban import unban, unban_all
 from ringfence.clock import Clock
-from ringfence.control_server import PEER, Encoded, encoded_rows
+from ringfence.control_server import PEER, Encoded, Handler, encoded_rows
 from ringfence.errors import ControlError
 from ringfence.firewall.contract import Counters
 from ringfence.firewall.network_lists import NetworkList
@@ -51,7 +51,7 @@ class RequestHandlers:
         self._clock = side.common.clock
         self._seen = seen
         self._failures = failures
-        self._friend_requests = FriendRequests(side.exempt.friends, side.common.clock.wall)
+        self._friend_requests = FriendRequests(side.exempt.friends, side.common.clock)
 
     def handlers(self) -> dict[str, control_server.Handler]:
         """Return the handler of each of these requests, by the request's name."""
@@ -167,7 +167,7 @@ class AlarmRequests:
         self._store = store
         self._clock = clock
 
-    def handlers(self) -> dict[str, Callable[[Mapping[str, Any]], object]]:
+    def handlers(self) -> dict[str, Handler]:
         """Return the handler of each of these requests, by the request's name."""
         return {
             "alarms": self._list,

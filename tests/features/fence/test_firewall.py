@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from attrs import evolve
 from tests.support import mmdb
+from tests.support.clock import SetClock
 from tests.support.kept import OFFICE, PHONE, Kept, kept, settings
 from tests.support.tables import with_tables
 
-from ringfence.clock import Clock
 from ringfence.config.converters import Paths, Region, SetSize
 from ringfence.config.schema import Settings
 from ringfence.errors import ControlError, FirewallError
@@ -125,7 +125,7 @@ def test_a_set_clock_makes_no_trial_longer(made: Kept) -> None:
         fence.start(60.0, force=True)
         second(made)
         assert mode(made) is LimitMode.ENFORCE
-        fence._clock = Clock(wall=wall, mono=mono)
+        fence._clock = SetClock(wall=wall, mono=mono)
         made.now += 60
         second(made)
         assert (mode(made), fence.summary()["left"]) == (LimitMode.OBSERVE, None)
@@ -135,7 +135,7 @@ def test_a_day_is_that_of_the_daemon(made: Kept) -> None:
     """A set wall clock and time without enforcement make no day; a restart keeps the time."""
     fence, mono = fence_of(made.side), made.clock.mono
     made.now += 7_200
-    fence._clock = Clock(wall=lambda: made.now + 10 * DAY, mono=mono)
+    fence._clock = SetClock(wall=lambda: made.now + 10 * DAY, mono=mono)
     second(made)
     with pytest.raises(ControlError, match="observed for 2h, and must for a day"):
         fence.start(60.0, force=False)

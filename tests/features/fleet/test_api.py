@@ -14,6 +14,7 @@ import pytest
 from attrs import evolve
 from tests.features.fleet.server import KEY, MACHINE, PASSWORD, FakeApi, Fault, fake_api
 from tests.support.attempts import attempts, ban_of
+from tests.support.clock import SetClock
 
 import ringfence
 from ringfence.bounded_http import Deadline, open_connection
@@ -122,7 +123,7 @@ def test_a_token_that_the_api_no_longer_accepts_is_replaced(server: FakeApi) -> 
 @pytest.mark.parametrize("hours", [-2, 2])
 def test_a_host_with_another_clock(server: FakeApi, hours: int) -> None:
     """A ban is sent with the API's time, which decides about its end; a token serves for its whole life."""
-    api = Api(access(server), Clock(wall=lambda: time.time() + hours * 3_600), 5.0)
+    api = Api(access(server), SetClock(wall=lambda: time.time() + hours * 3_600), 5.0)
     for _ in range(3):
         api.send(Push((BAN,)), 0.0)
     told = [datetime.fromisoformat(alert["stop_at"]).timestamp() for alert in server.alerts]

@@ -256,7 +256,7 @@ def test_after_a_failure_everything_is_requested() -> None:
 
 def test_hosts_do_not_return_in_the_same_moment() -> None:
     """The pauses after failures are random, and no longer than the limit; a server's pause is kept."""
-    hosts = [Sync(choose=Random(number).uniform) for number in range(20)]  # noqa: S311 - no secret
+    hosts = [Sync(chance=Random(number)) for number in range(20)]  # noqa: S311 - no secret
     for _ in range(6):
         for host in hosts:
             host.on_failed(Pull(full=True), "no answer", 0.0)

@@ -25,7 +25,7 @@ class Flooded:
         self.watch = FloodWatch(made.backend, made.enforcer, made.alarms)
         judge: Any = None  # no task of the limiter runs here
         self.limiter = Limiter(made.side, judge)
-        made.side.common.listeners.append(self.limiter.on_fact)
+        made.side.common.listeners.append(self.limiter)
         made.backend.flooders = self.flooding  # type: ignore[method-assign]  # no kernel limits here
         made.backend.counters = self.usage  # type: ignore[method-assign]
 

@@ -32,7 +32,7 @@ class Desk:
             {**office.handlers, **self.notifier.handlers()},
             Rights(999),
             side.exempt.friends.friends.any_in,
-            [self.notifier.on_fact],
+            [self.notifier],
             side.common.clock.mono,
             side.common.store.best_effort.recorded,
         ).handlers()

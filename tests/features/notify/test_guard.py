@@ -11,10 +11,10 @@ import pytest
 from attrs import evolve
 from structlog.testing import capture_logs
 from tests.features.notify.samples import WALL, alarm, ban
+from tests.support.clock import SetClock
 from tests.support.tables import with_tables
 
 from ringfence.ban_facts import Placed
-from ringfence.clock import Clock
 from ringfence.config.converters import Duration, Name, Text
 from ringfence.errors import ControlError
 from ringfence.features.notify import guard as module
@@ -50,7 +50,7 @@ class Desk:
         self.settings = NotifySettings(hook=tuple(hook(name, digest) for name in names))
         self.notifier = Notifier(
             with_tables(notify=self.settings),
-            Clock(wall=lambda: WALL, mono=time.monotonic),
+            SetClock(wall=lambda: WALL, mono=time.monotonic),
             sender=self._send,
         )
 

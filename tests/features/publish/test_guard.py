@@ -16,11 +16,11 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.attempts import attempts
+from tests.support.clock import SetClock
 from tests.support.daemon import Guard, ami_server, until
 from tests.support.kept import PHONE, Kept
 from tests.support.web import free_port
 
-from ringfence.clock import Clock
 from ringfence.config.converters import ListenAddress
 from ringfence.features.metrics import server as metrics_server
 from ringfence.features.metrics.server import MetricsServer
@@ -414,7 +414,7 @@ def test_other_work_runs_while_a_list_is_made(router: Router, monkeypatch: pytes
     record = Record.of(Ban(ip_network("192.0.2.2"), kept.now, kept.now + 60, "admin", "", Origin.ADMIN))
     for number in range(5_000):
         kept.enforcer.ledger.put(key_of(ip_network(0x0A000000 + 2 * number)), record)
-    monkeypatch.setattr(router.publisher, "_clock", Clock(wall=lambda: kept.now))
+    monkeypatch.setattr(router.publisher, "_clock", SetClock(wall=lambda: kept.now))
     monkeypatch.setattr(publish, "SLICE", 0.0005)
     turns = 0
 

@@ -8,9 +8,9 @@ from typing import Any
 from attrs import evolve, frozen
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.clock import SetClock
 from tests.support.kept import PHONE
 
-from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
 from ringfence.detect.rules import RULES
 from ringfence.features.publish.guard import NOBODY, Publisher
@@ -62,7 +62,7 @@ class World:
             detector.friends.remember(evolve(PHONE, address=address, account=str(address)))
         for ban in self.bans:
             detector.bans.put(key_of(ban.network, ban.scope), Record.of(ban))
-        common = SimpleNamespace(clock=Clock(wall=lambda: NOW, mono=lambda: 0.0))
+        common = SimpleNamespace(clock=SetClock(wall=lambda: NOW, mono=lambda: 0.0))
         side: Any = SimpleNamespace(common=common, detector=detector)
         publisher = Publisher(side, Secret("0123456789abcdef"), self.most)
         published = asyncio.run(publisher._list((4, 6)))

@@ -16,7 +16,7 @@ def read(made: Kept, counters: Counters) -> None:
 
 def test_a_full_ration_is_an_alarm(kept: Kept) -> None:
     """Refusals without room in the ration are an alarm of their own."""
-    kept.side.common.listeners.append(Rations(kept.side).on_fact)
+    kept.side.common.listeners.append(Rations(kept.side))
     kept.side.start()
     read(kept, Counters(ration_full=9))
     assert [alarm.code for alarm in kept.alarms.active] == ["ration.full"]
@@ -24,7 +24,7 @@ def test_a_full_ration_is_an_alarm(kept: Kept) -> None:
 
 def test_a_full_ration_of_questions_is_an_alarm(kept: Kept) -> None:
     """So is what strangers asked without room in the ration of questions, each time that more came."""
-    kept.side.common.listeners.append(Rations(kept.side).on_fact)
+    kept.side.common.listeners.append(Rations(kept.side))
     kept.side.start()
     for full in (9, 9, 12):
         read(kept, Counters(asked_full=full))

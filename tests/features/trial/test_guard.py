@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
+from tests.support.clock import SetClock
 from tests.support.kept import OTHER, Kept
 
-from ringfence.clock import Clock
 from ringfence.errors import FirewallError
 from ringfence.features.trial import guard as trial
 from ringfence.features.trial.guard import TrialWatch
@@ -46,7 +46,7 @@ def test_a_set_clock_makes_a_trial_no_longer(kept: Kept, watch: TrialWatch) -> N
     mono = kept.clock.mono
     trial.begin(kept.store.state, kept.now + 10.0)
     watch.check()
-    watch._clock = Clock(wall=lambda: kept.now - 3_600, mono=mono)
+    watch._clock = SetClock(wall=lambda: kept.now - 3_600, mono=mono)
     kept.now += 9.0
     watch.check()
     assert watch.until is not None

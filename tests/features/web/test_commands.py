@@ -3,7 +3,6 @@
 import asyncio
 import socket
 import threading
-import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +14,7 @@ from tests.support.daemon import until
 from tests.support.web import daemon_in_thread, web_server
 
 from ringfence import control_server
+from ringfence.clock import Clock
 from ringfence.errors import ControlError
 from ringfence.features.web.commands import COMMANDS, LENGTHS, CommandResult, Order
 from ringfence.features.web.daemon_client import DaemonClient
@@ -203,7 +203,7 @@ def test_a_slow_command_is_waited_for(tmp_path: Path, monkeypatch: pytest.Monkey
 
     async def scenario() -> CommandResult:
         async with control_server.serve(tmp_path / "socket", {"ban": ban}):
-            client = DaemonClient(tmp_path / "socket", time.monotonic)
+            client = DaemonClient(tmp_path / "socket", Clock())
             return await COMMANDS["ban"].run(client, Order("100.64.7.1", "alice"))
 
     assert asyncio.run(scenario()) == CommandResult()
@@ -241,7 +241,7 @@ def test_an_address_is_allowed_although_its_ban_does_not_end(tmp_path: Path) -> 
 
     async def scenario() -> CommandResult:
         async with control_server.serve(tmp_path / "socket", handlers):
-            client = DaemonClient(tmp_path / "socket", time.monotonic)
+            client = DaemonClient(tmp_path / "socket", Clock())
             return await COMMANDS["unban-allow"].run(client, Order("100.64.7.1", "alice"))
 
     problem = "100.64.7.1 is on the allow list now; unban: enforcement is switched off"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.clock import SetClock
 
 from ringfence import control_server
 from ringfence.errors import ControlError, DaemonUnreachableError, NoAnswerError
@@ -37,7 +38,7 @@ def test_pages_share_an_answer(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         async with control_server.serve(tmp_path / "socket", {"count": daemon.count}):
-            client = DaemonClient(tmp_path / "socket", lambda: moment[0])
+            client = DaemonClient(tmp_path / "socket", SetClock(mono=lambda: moment[0]))
             assert await asyncio.gather(*(client.recent(5.0, "count") for _ in range(3))) == [1, 1, 1]
             assert await client.recent(5.0, "count", of="x") == 2
             moment[0] = 4.9
@@ -58,7 +59,7 @@ def test_an_answer_from_before_a_command_is_not_kept(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         async with control_server.serve(tmp_path / "socket", {"count": daemon.count}):
-            client = DaemonClient(tmp_path / "socket", lambda: 0.0)
+            client = DaemonClient(tmp_path / "socket", SetClock(mono=lambda: 0.0))
             async with asyncio.TaskGroup() as group:
                 under_way = group.create_task(client.recent(5.0, "count"))
                 await daemon.arrived.wait()
@@ -75,7 +76,7 @@ def test_an_update_does_not_wait(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         async with control_server.serve(tmp_path / "socket", {"count": daemon.count}):
-            client = DaemonClient(tmp_path / "socket", lambda: moment[0])
+            client = DaemonClient(tmp_path / "socket", SetClock(mono=lambda: moment[0]))
             assert await client.latest(5.0, "count") == 1
             moment[0] = LATELY - 1
             assert await client.latest(5.0, "count") == 1
@@ -95,7 +96,7 @@ def test_a_slow_answer_is_kept_for_longer(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         async with control_server.serve(tmp_path / "socket", {"count": daemon.count}):
-            client = DaemonClient(tmp_path / "socket", lambda: next(moments))
+            client = DaemonClient(tmp_path / "socket", SetClock(mono=lambda: next(moments)))
             assert [await client.recent(5.0, "count") for _ in range(5)] == [1, 1, 2, 2, 3]
 
     asyncio.run(scenario())
@@ -112,7 +113,7 @@ def test_a_daemon_that_hangs_fails_all_at_once(tmp_path: Path, monkeypatch: pyte
 
     async def scenario() -> None:
         async with control_server.serve(tmp_path / "socket", {"hang": hang}):
-            client = DaemonClient(tmp_path / "socket", lambda: 0.0)
+            client = DaemonClient(tmp_path / "socket", SetClock(mono=lambda: 0.0))
             async with asyncio.timeout(20):
                 waiting = (client.recent(5.0, "hang") for _ in range(70))
                 failures = await asyncio.gather(*waiting, return_exceptions=True)
@@ -128,7 +129,7 @@ def test_a_page_that_leaves_takes_no_answer_away(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         async with control_server.serve(tmp_path / "socket", {"count": daemon.count}):
-            client = DaemonClient(tmp_path / "socket", lambda: 0.0)
+            client = DaemonClient(tmp_path / "socket", SetClock(mono=lambda: 0.0))
             async with asyncio.TaskGroup() as group:
                 first, second, third = (group.create_task(client.recent(5.0, "count")) for _ in range(3))
                 await daemon.arrived.wait()
@@ -162,7 +163,7 @@ def test_costly_requests_are_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     async def scenario() -> None:
         async with control_server.serve(tmp_path / "socket", {"why": explain}):
-            client = DaemonClient(tmp_path / "socket", lambda: 0.0)
+            client = DaemonClient(tmp_path / "socket", SetClock(mono=lambda: 0.0))
             quick = (client.ask_costly("why", seconds=0.05) for _ in range(10))
             assert await asyncio.gather(*quick) == [True] * 10
             assert most == 2
@@ -179,7 +180,7 @@ def test_errors_are_raised(tmp_path: Path) -> None:
     """A refusal of the daemon, and its absence, are errors, and are not kept."""
 
     async def scenario() -> None:
-        client = DaemonClient(tmp_path / "socket", lambda: 0.0)
+        client = DaemonClient(tmp_path / "socket", SetClock(mono=lambda: 0.0))
         with pytest.raises(DaemonUnreachableError):
             await client.recent(5.0, "refuse")
         async with control_server.serve(tmp_path / "socket", {"refuse": _Daemon().refuse}):

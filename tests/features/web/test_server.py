@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.support.clock import SetClock
 from tests.support.daemon import until
 from tests.support.web import ENVIRON, SITE, command, free_port, web_server
 
@@ -84,7 +85,7 @@ def test_sockets_are_private_and_removed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["", None, "a\nb", "x" * 65, 5])
 def test_a_link_needs_a_name(name: object) -> None:
     """A link without a printable name of a person is refused."""
-    links = LoginLinks(WebSessions(), Site(SITE), lambda: 0.0)
+    links = LoginLinks(WebSessions(), Site(SITE), SetClock(mono=lambda: 0.0))
     token = control_server.PEER.set(control_server.Peer(0, 1))
     try:
         with pytest.raises(ControlError, match="a person needs a name"):
@@ -97,7 +98,7 @@ def test_a_link_needs_a_name(name: object) -> None:
 @pytest.mark.parametrize("user", [None, 12_345])
 def test_only_root_gets_a_link(user: int | None) -> None:
     """Another user, or one that the kernel does not report, gets no link."""
-    links = LoginLinks(WebSessions(), Site(SITE), lambda: 0.0)
+    links = LoginLinks(WebSessions(), Site(SITE), SetClock(mono=lambda: 0.0))
     token = control_server.PEER.set(None if user is None else control_server.Peer(user, 1))
     try:
         with pytest.raises(ControlError, match="only root"):

@@ -1,7 +1,7 @@
 """One direction of the connection to the local API: when it worked, when it is due, its errors. No I/O."""
 
-from collections.abc import Callable
 from math import inf
+from random import Random
 
 from attrs import define
 
@@ -30,12 +30,12 @@ class Channel:
     """One kind of requests to CrowdSec's local API: when one last succeeded, and when the next is due.
 
     ``error`` is why the latest request failed, "" if it did not. ``since`` is when the first of the requests
-    began that have not succeeded; None if the last one has. All times are in monotonic seconds. ``choose``,
+    began that have not succeeded; None if the last one has. All times are in monotonic seconds. ``chance``,
     which is ``random.uniform``, makes the pauses after failures random: from the shortest one to three times
-    the one before. Without ``choose``, each is twice as long as the one before.
+    the one before. Without ``chance``, each is twice as long as the one before.
     """
 
-    _choose: Callable[[float, float], float] | None = None
+    _chance: Random | None = None
     last: float | None = None
     due: float = -inf
     error: str = ""
@@ -54,7 +54,9 @@ class Channel:
     def failed(self, error: str, now: float, pause: float = 0.0) -> None:
         """Record that a request failed. ``pause``: the server asks to wait so many seconds (limited)."""
         self.begins(now)
-        longer = 2 * self._pause if self._choose is None else self._choose(FIRST_PAUSE, 3 * self._pause)
+        longer = (
+            2 * self._pause if self._chance is None else self._chance.uniform(FIRST_PAUSE, 3 * self._pause)
+        )
         self._pause = min(LONGEST_PAUSE, max(FIRST_PAUSE, longer))
         self.error, self.due = error, now + min(LONGEST_PAUSE, max(pause, self._pause))
 

@@ -78,7 +78,8 @@ class Fleet(Feature):
         self._ledger = ledger
         self._clock = clock
         self._apply = apply
-        self._sync = Sync(sharing.interval if sharing else 0.0, most, refusal_of, choose=random.uniform)
+        chance = random.Random()  # noqa: S311 - jitter, no secret
+        self._sync = Sync(sharing.interval if sharing else 0.0, most, refusal_of, chance=chance)
         self._applied: Decisions = ()
         self._thread = Threads(1, "fleet")
         self._wake = asyncio.Event()

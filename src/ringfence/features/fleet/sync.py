@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Iterator
 from heapq import heapify, heappop, heappush
 from itertools import chain, count, islice
 from math import inf
+from random import Random
 from sys import getsizeof
 
 from attrs import Factory, define, field, frozen
@@ -240,12 +241,12 @@ class Sync:
         most: int = 262_144,
         refusal: Callable[[int], str] = lambda _: "",
         full_every: float = FULL_EVERY,
-        choose: Callable[[float, float], float] | None = None,
+        chance: Random | None = None,
     ) -> None:
-        self._choose = choose
-        self.pull = Channel(choose)
-        self.push = Channel(choose)
-        self.retry = Channel(choose)
+        self._chance = chance
+        self.pull = Channel(chance)
+        self.push = Channel(chance)
+        self.retry = Channel(chance)
         """The bans and unbans that failed before. They are sent one at a time, when no others wait."""
         self.left = LeftOut()
         """The decisions of the API that are not applied, counted since its last answer with all decisions."""
@@ -530,7 +531,7 @@ class Sync:
             waiting.pop(key, None)
         if not refused:
             if none:
-                self.retry = Channel(self._choose)
+                self.retry = Channel(self._chance)
                 self.retry.begins(now)
             self._failed[key] = None  # it is the last one to be tried again
         elif unban:

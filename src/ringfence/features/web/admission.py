@@ -7,7 +7,6 @@ programs that look at links open them.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from http import HTTPStatus
 from ipaddress import ip_address
 from math import inf
@@ -16,6 +15,7 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ringfence.clock import Clock
 from ringfence.errors import ControlError, DaemonUnreachableError
 from ringfence.features.web.daemon_client import DaemonClient
 from ringfence.features.web.entrance import form_of, is_own
@@ -106,17 +106,15 @@ class Admission:
     """Handles the page of a link that admits an address.
 
     ``header`` is the header in which the proxy names its client, "" if it does not.
-    ``url`` is the URL of the site as browsers use it. ``mono`` returns monotonic seconds.
+    ``url`` is the URL of the site as browsers use it.
     """
 
-    def __init__(
-        self, client: DaemonClient, renderer: Renderer, url: str, header: str, mono: Callable[[], float]
-    ) -> None:
+    def __init__(self, client: DaemonClient, renderer: Renderer, url: str, header: str, clock: Clock) -> None:
         self._client = client
         self._renderer = renderer
         self._url = url
         self._header = header
-        self._mono = mono
+        self._clock = clock
         self._tries = Tries()
         self._logged: deque[float] = deque(maxlen=MOST_LOGGED)
         self._limited = -inf
@@ -135,7 +133,7 @@ class Admission:
         address = client_of(request, self._header)
         if form is None or not is_own(request, self._url) or address is None:
             return self._page(request, HTTPStatus.FORBIDDEN, problem="This form is not valid.")
-        if not self._tries.add(address, self._mono()):
+        if not self._tries.add(address, self._clock.mono()):
             return self._page(request, HTTPStatus.TOO_MANY_REQUESTS, problem="Too many tries. Wait a minute.")
         if self._waiting >= MOST_WAITING:
             return self._page(request, HTTPStatus.SERVICE_UNAVAILABLE, problem="Too busy. Wait a minute.")
@@ -154,7 +152,7 @@ class Admission:
 
     def _log_refusal(self, address: Address, error: ControlError) -> None:
         """Log that a link did not admit ``address``, and why, at most MOST_LOGGED times a minute."""
-        now = self._mono()
+        now = self._clock.mono()
         if _is_reached(self._logged, now):
             return
         self._logged.append(now)

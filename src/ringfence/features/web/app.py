@@ -13,6 +13,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ringfence.clock import Clock
 from ringfence.errors import DaemonUnreachableError, RingfenceError, WebError
 from ringfence.features.web import LOOPBACK
 from ringfence.features.web.admission import Admission
@@ -114,12 +115,12 @@ def _headers(message: Message, nonce: str) -> list[tuple[bytes, bytes]]:
     return [(name.lower().encode(), value.encode()) for name, value in headers.items()]
 
 
-def make_app(client: DaemonClient, sessions: WebSessions, site: Site, mono: Callable[[], float]) -> ASGIApp:
-    """Return the whole ASGI application of the live page. ``mono`` returns monotonic seconds."""
+def make_app(client: DaemonClient, sessions: WebSessions, site: Site, clock: Clock) -> ASGIApp:
+    """Return the whole ASGI application of the live page."""
     renderer = Renderer()
-    entrance = Entrance(sessions, renderer, Cookie(site.secure), site.url, mono)
+    entrance = Entrance(sessions, renderer, Cookie(site.secure), site.url, clock)
     pages = Pages(client, renderer)
-    admission = Admission(client, renderer, site.url, site.client_header, mono)
+    admission = Admission(client, renderer, site.url, site.client_header, clock)
     views = {
         "/": pages.overview,
         "/bans": pages.bans,

@@ -6,7 +6,7 @@ time.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from attrs import frozen
 
 from ringfence import control
+from ringfence.clock import Clock
 from ringfence.errors import DaemonUnreachableError, NoAnswerError
 
 PATIENCE = 10.0
@@ -52,11 +53,11 @@ class _Kept:
 
 
 class DaemonClient:
-    """Sends requests to the daemon at ``socket``, its control socket. ``mono`` returns monotonic seconds."""
+    """Sends requests to the daemon at ``socket``, its control socket."""
 
-    def __init__(self, socket: Path, mono: Callable[[], float]) -> None:
+    def __init__(self, socket: Path, clock: Clock) -> None:
         self._socket = socket
-        self._mono = mono
+        self._clock = clock
         self._kept: dict[_Key, _Kept] = {}
         self._asked: dict[_Key, asyncio.Future[Any]] = {}
         self._costly = asyncio.Semaphore(MOST_COSTLY)
@@ -101,7 +102,7 @@ class DaemonClient:
         seconds. Use this only for requests with few possible arguments, because one answer is kept for each
         combination of arguments.
         """
-        key, now = (do, *sorted(arguments.items())), self._mono()
+        key, now = (do, *sorted(arguments.items())), self._clock.mono()
         kept = self._kept.get(key)
         if kept is not None and now < kept.until:
             return kept.answer
@@ -132,7 +133,7 @@ class DaemonClient:
         changes = self._changes
         answer = await self.ask(do, **arguments)
         if changes == self._changes:  # otherwise a command ran meanwhile: the answer may not show its effect
-            came = self._mono()
+            came = self._clock.mono()
             kept_for = max(kept_for, min(LONGEST_KEPT, (came - now) / MOST_SHARE))
             self._kept[key] = _Kept(answer, came, now + kept_for)
         return answer
@@ -145,7 +146,7 @@ class DaemonClient:
         answer.
         """
         kept = self._kept.get((do, *sorted(arguments.items())))
-        if kept is not None and self._mono() < kept.came + LATELY:
+        if kept is not None and self._clock.mono() < kept.came + LATELY:
             return kept.answer
         return await self.recent(kept_for, do, **arguments)
 

@@ -17,6 +17,7 @@ from attrs import Factory, define, frozen
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from ringfence.clock import Clock
 from ringfence.errors import WebError
 from ringfence.features.web.rendering import SESSION, Renderer
 
@@ -177,7 +178,7 @@ class Cookie:
 class Entrance:
     """Handles logins and logouts, and checks that every other request belongs to a session.
 
-    ``url`` is the URL of the site as browsers use it. ``mono`` returns monotonic seconds.
+    ``url`` is the URL of the site as browsers use it.
     """
 
     def __init__(
@@ -186,13 +187,13 @@ class Entrance:
         renderer: Renderer,
         cookie: Cookie,
         url: str,
-        mono: Callable[[], float],
+        clock: Clock,
     ) -> None:
         self._sessions = sessions
         self._renderer = renderer
         self._cookie = cookie
         self._url = url
-        self._mono = mono
+        self._clock = clock
         self._log = structlog.get_logger()
 
     def viewing(self, handle: Callable[[Request, WebSession], Answer]) -> Callable[[Request], Answer]:
@@ -250,7 +251,7 @@ class Entrance:
         if not is_own(request, self._url):
             return self._login_page(request, HTTPStatus.FORBIDDEN)
         form = await form_of(request) or {}
-        now = self._mono()
+        now = self._clock.mono()
         limited = self._sessions.is_limited(now)
         begun = self._sessions.log_in(form.get("token", ""), now)
         if begun is None:
@@ -288,7 +289,7 @@ class Entrance:
         return response
 
     def _session_of(self, request: Request) -> WebSession | None:
-        session = self._sessions.find(request.cookies.get(self._cookie.name, ""), self._mono())
+        session = self._sessions.find(request.cookies.get(self._cookie.name, ""), self._clock.mono())
         if session is not None:
             request.scope[SESSION] = session
         return session

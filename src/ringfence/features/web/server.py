@@ -153,9 +153,9 @@ def serve(settings: WebSettings, ready: Callable[[], object]) -> None:
     Raise WebError or ControlError if a socket cannot be created.
     """
     clock, sessions = Clock(), WebSessions()
-    app = make_app(DaemonClient(settings.daemon, clock.mono), sessions, settings.site, clock.mono)
+    app = make_app(DaemonClient(settings.daemon, clock), sessions, settings.site, clock)
     server = uvicorn.Server(config_of(app))
-    links = LoginLinks(sessions, settings.site, clock.mono)
+    links = LoginLinks(sessions, settings.site, clock)
 
     def stop(_: int, __: FrameType | None) -> None:
         server.should_exit = True
@@ -204,10 +204,10 @@ def config_of(app: ASGIApp) -> uvicorn.Config:
 class LoginLinks:
     """Makes login links, if root or the user of this process requests them."""
 
-    def __init__(self, sessions: WebSessions, site: Site, mono: Callable[[], float]) -> None:
+    def __init__(self, sessions: WebSessions, site: Site, clock: Clock) -> None:
         self._sessions = sessions
         self._site = site
-        self._mono = mono
+        self._clock = clock
 
     def make(self, request: Mapping[str, Any]) -> str:
         """Handle ``{"do": "login", "name": "alice", "read_only": false}``: return a link that logs in once.
@@ -218,7 +218,7 @@ class LoginLinks:
         name, read_only = request.get("name"), request.get("read_only") is True
         if not isinstance(name, str) or not 0 < len(name) <= _MOST_NAME or printable(name) != name:
             raise ControlError(f"a person needs a name of at most {_MOST_NAME} visible characters")
-        token = self._sessions.make_link(Person(name, read_only), self._mono())
+        token = self._sessions.make_link(Person(name, read_only), self._clock.mono())
         structlog.get_logger().info("web.link", user=name, read_only=read_only)
         return f"{self._site.url}/login?token={token}"
 
