@@ -45,6 +45,8 @@ additions have fixed names, and each of these modules is optional. The guard loa
   from the SIP ports, or ""
 - in the module ``report``: ``dropped``, a function that gets the status as JSON and returns how many packets
   its rules dropped, by its name
+- in the modules ``text`` and ``page``: ``report_lines`` and ``report_page``, functions that get a report and
+  return it as text and as HTML for a mail, and ``history_lines``, which yields the lines of the history in it
 - in the module ``bans``: ``notes``, a function that gets the configuration's file and the networks that the
   user asked for, and yields lines below the list of ``ringfence bans``
 - in the module ``check``: ``findings``, a function that gets what is checked (``cli/check.py``) and yields

@@ -36,7 +36,7 @@ Request = dict[str, Any]
 def _load() -> None:
     """Import what the daemon, the commands and the SIP client import."""
     importlib.import_module("ringfence.guard.service")
-    for package in ("guard", "firewall", "report", "sources", "store"):
+    for package in ("guard", "firewall", "pages", "sources", "store"):
         _load_all(package)
     for hidden in ("rich", "greenlet"):  # the daemon hides them from its own imports
         del sys.modules[hidden]

@@ -22,7 +22,7 @@ from ringfence.errors import Exit, RingfenceError, error_lines
 from ringfence.values.text import printable
 
 if TYPE_CHECKING:
-    from ringfence.report.text import TextForm
+    from ringfence.cli.plain_text import TextForm
 
 # -- line wrapping for terminals: lines break between words, and continuation lines are indented
 #
@@ -212,6 +212,6 @@ def text_form(width: int = 80) -> "TextForm":
     Charts use block characters if the encoding of standard output has them. Times are in UTC or local, as the
     user chose.
     """
-    from ringfence.report.text import TextForm, has_blocks  # noqa: PLC0415 - loaded by a few commands
+    from ringfence.cli.plain_text import TextForm, has_blocks  # noqa: PLC0415 - loaded by a few commands
 
     return TextForm(has_blocks(sys.stdout.encoding), width, zone(), short_time)

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ringfence.cli.output import echo, width_of, wrapped
-from ringfence.report.text import cut
+from ringfence.cli.plain_text import cut
 from ringfence.values.text import printable
 
 _T = TypeVar("_T")

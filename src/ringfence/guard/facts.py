@@ -9,6 +9,7 @@ from typing import Any
 
 from attrs import Factory, define
 
+from ringfence.control import MOST_ENDED
 from ringfence.control_server import in_thread
 from ringfence.detect.friends import Friends
 from ringfence.detect.judgement import Disposition, Judgement
@@ -29,7 +30,6 @@ from ringfence.explain.facts import ActiveBan, BanRecords, NetworkFacts, is_abou
 from ringfence.guard.firewall_side import FirewallSide
 from ringfence.ledger import network_of
 from ringfence.lists.manager import Holder
-from ringfence.report import MOST_ENDED
 from ringfence.store.bans import KEEP, BanTable, RecordedBan
 from ringfence.values.ban import Ban, Scope, ban_json
 from ringfence.values.entry import ListKind

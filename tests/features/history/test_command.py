@@ -5,13 +5,13 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.report.test_history import history
+from tests.features.history.test_text import history
 from tests.support.daemon import Guard
 
 from ringfence.cli import output
 from ringfence.cli.output import text_form
 from ringfence.features.history.table import Timeline
-from ringfence.report.text import history_lines
+from ringfence.features.history.text import history_lines
 from ringfence.store.database import Store
 
 

@@ -3,14 +3,14 @@
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from tests.report.test_summary import alarm as alarm_row
-from tests.report.test_summary import answers, ended, top
+from tests.features.report.test_summary import alarm as alarm_row
+from tests.features.report.test_summary import answers, ended, top
 
 from ringfence.alarm_codes import AlarmCode, AnyAlarmCode
 from ringfence.alarms import BEGAN, AlarmEvent
 from ringfence.features.notify import notifications
 from ringfence.features.notify.outbox import Digest
-from ringfence.report.summary import summary_of
+from ringfence.features.report.summary import summary_of
 from ringfence.values.attempt import Attempt, AttemptKind, Proof
 from ringfence.values.ban import Ban
 from ringfence.values.event import EventKind, Service, Transport

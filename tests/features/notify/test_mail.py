@@ -110,7 +110,9 @@ def test_a_report_has_its_page(box: Mailbox) -> None:
 def test_a_page_needs_no_package_of_the_live_page(box: Mailbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where Starlette and uvicorn are missing, the report has its page all the same."""
     for name in [
-        name for name in sys.modules if name.startswith(("ringfence.features.web", "ringfence.report"))
+        name
+        for name in sys.modules
+        if name.startswith(("ringfence.features.web", "ringfence.features.report", "ringfence.pages"))
     ]:
         monkeypatch.delitem(sys.modules, name)
     for name in ("starlette", "uvicorn"):

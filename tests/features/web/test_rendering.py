@@ -10,7 +10,7 @@ from starlette.requests import Request
 from ringfence import street
 from ringfence.features.web.entrance import Person, WebSession
 from ringfence.features.web.rendering import NONCE, SESSION, Renderer, url_of
-from ringfence.report.page import MOST_TEXT, moment, short, visible
+from ringfence.pages.templates import MOST_TEXT, moment, short, visible
 
 HOSTILE = "<script>alert(1)</script>\"'\x1b[2J\u202e&"
 

@@ -15,7 +15,7 @@ from ringfence.cli.output import (
     errors_reported,
     text_form,
 )
-from ringfence.report.text import history_lines
+from ringfence.features.history.text import history_lines
 
 
 def history(

@@ -15,11 +15,13 @@ from email.utils import formatdate, make_msgid
 from textwrap import wrap
 from typing import Any
 
+from ringfence import street
+from ringfence.cli.plain_text import Line, TextForm
 from ringfence.features.notify.message import Message, compose, dropped_lines, without_links
-from ringfence.report.text import Line, TextForm, report_lines
 from ringfence.values.text import printable
 
-# -- the report of a week as a mail: the text that ``ringfence report`` prints, and its page of HTML
+# -- the report of a week as a mail: the text that ``ringfence report`` prints, and its page of HTML, as the
+# feature that makes the report writes them
 
 
 _FORM = TextForm()
@@ -28,8 +30,9 @@ _FORM = TextForm()
 def compose_report(content: Mapping[str, Any], host: str) -> Message:
     """Return the report in ``content`` as text, with times in UTC and lines of at most 80 columns."""
     lines = [f"ringfence on {host}, report of 7 days", ""]
-    for line in report_lines(_without_links(content["report"]), _FORM):
-        lines += _wrapped(line)
+    for report_lines in street.functions("text", "report_lines"):
+        for line in report_lines(_without_links(content["report"]), _FORM):
+            lines += _wrapped(line)
     lines += dropped_lines(content)
     return Message(f"[ringfence {host}] report of 7 days", "\n".join(lines) + "\n")
 
@@ -43,9 +46,8 @@ def _wrapped(line: Line) -> list[str]:
 
 def page_of(content: Mapping[str, Any]) -> str:
     """Return the report as one page of HTML."""
-    from ringfence.report.page import report_page  # noqa: PLC0415 - slow, and loaded for a report only
-
-    return report_page(_without_links(content["report"]))
+    [report_page] = street.functions("page", "report_page")  # slow to load, and needed for a report only
+    return str(report_page(_without_links(content["report"])))
 
 
 def _without_links(value: Any) -> Any:  # noqa: ANN401 - any part of a JSON document

@@ -21,9 +21,9 @@ from ringfence.cli.common import (
 from ringfence.cli.output import RECORDED_ONLY, JsonOption, echo_json, echo_stderr, errors_reported, text_form
 from ringfence.cli.screen import Screen
 from ringfence.errors import WebError
+from ringfence.features.report.summary import ReportAnswers, locations_by_name, summary_of
+from ringfence.features.report.text import report_lines
 from ringfence.lists.regions import files_of
-from ringfence.report.summary import ReportAnswers, locations_by_name, summary_of
-from ringfence.report.text import report_lines
 
 # -- files that a command writes for its user alone
 
@@ -125,7 +125,7 @@ def _found(path: Path, seconds: float) -> tuple[Document, str]:
 
 
 def _write(file: Path, found: Document) -> None:
-    from ringfence.report.page import report_page  # noqa: PLC0415 - loaded when the command runs
+    from ringfence.features.report.page import report_page  # noqa: PLC0415 - loaded when the command runs
 
     try:
         write_private(file, report_page(found))

@@ -173,7 +173,7 @@ class ReportCollector:
         active: Iterable[AlarmRecord],
         status: Document,
     ) -> Document:
-        from ringfence.report.summary import (  # noqa: PLC0415 - loaded once a week
+        from ringfence.features.report.summary import (  # noqa: PLC0415 - loaded once a week
             ReportAnswers,
             locations_by_name,
             summary_of,

@@ -30,10 +30,10 @@ from ringfence.cli.common import (
 )
 from ringfence.cli.groups import HintingGroup
 from ringfence.cli.output import JsonOption, echo, echo_json, errors_reported, short_time
+from ringfence.cli.plain_text import columns_of, cut, has_blocks, sparkline
 from ringfence.cli.screen import Screen, cropped, table_of
 from ringfence.clock import format_duration
 from ringfence.plurals import counted
-from ringfence.report.text import columns_of, cut, has_blocks, sparkline
 from ringfence.values.location import area_of, column_of
 from ringfence.values.text import printable
 

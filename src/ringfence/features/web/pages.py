@@ -33,8 +33,9 @@ from ringfence.features.web.commands import (
 from ringfence.features.web.daemon_client import DaemonClient
 from ringfence.features.web.entrance import Form, WebSession, require_change
 from ringfence.features.web.rendering import Renderer
-from ringfence.report.page import MOST_TEXT, PERIODS, Column, chart_of, columns_of, ticks_of
-from ringfence.report.ticks import Tick
+from ringfence.pages.charts import PERIODS, Column, chart_of, columns_of, ticks_of
+from ringfence.pages.templates import MOST_TEXT
+from ringfence.pages.ticks import Tick
 from ringfence.values.location import area_of
 from ringfence.values.network import Network, parse_network
 

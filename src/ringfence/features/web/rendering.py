@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from ringfence import street
-from ringfence.report.page import STYLE, environment
+from ringfence.pages.templates import STYLE, environment
 
 FOLDER = Path(__file__).parent
 NONCE = "ringfence.nonce"

@@ -17,8 +17,9 @@ from typing import Any
 from attrs import frozen
 
 from ringfence import street
+from ringfence.control import MOST_ENDED
+from ringfence.features.report.text import GROUPS
 from ringfence.lists.regions import known_locations
-from ringfence.report import GROUPS, MOST_ENDED
 from ringfence.values.location import area_of, operator_of
 from ringfence.values.network import format_network
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringfence.report.page import PERIODS
-from ringfence.report.ticks import MOST_TICKS, ticks_between
+from ringfence.pages.charts import PERIODS
+from ringfence.pages.ticks import MOST_TICKS, ticks_between
 
 END = datetime(2026, 11, 25, 1, 17, tzinfo=UTC).timestamp()
 

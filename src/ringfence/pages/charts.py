@@ -1,93 +1,19 @@
-"""The report of a period as one page of HTML. It needs no other file, runs no script, and can be printed."""
+"""Charts of attempts and bans over time as SVG, from the daemon's answer to ``history``. No side effects.
+
+A chart contains no text, because text in it would become too small on a narrow screen, where the whole chart
+shrinks. The labels of its time axis are an image of their own below it, which does not shrink. The page also
+shows the numbers as a table, which screen readers can read.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 from attrs import evolve, frozen
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from ringfence.clock import column_length, format_duration
-from ringfence.plurals import counted
-from ringfence.report.ticks import Tick, ticks_between
-from ringfence.values.text import printable, rfc3339
-
-TEMPLATES = Path(__file__).parent / "templates"
-STYLE = TEMPLATES / "style.css"
-"""The style sheet of this page, and of the live page."""
-MOST_TEXT = 1_000
-"""The most characters of a text that a page shows."""
-MOST_NAME = 60
-"""The most characters of an account in a table."""
-
-
-# -- templates: what a page shows of a value
-
-
-def environment(*folders: Path, **functions: object) -> Environment:
-    """Return the Jinja2 environment of the templates in ``folders``, which can call ``functions`` by name.
-
-    Each value in a template is escaped twice: ``printable`` replaces invisible characters, then Jinja2
-    escapes HTML. The environment does both, so that a template cannot forget it. A text is cut after
-    ``MOST_TEXT`` characters, because a sender can use a name of 64 KB.
-    """
-    found = Environment(
-        loader=FileSystemLoader(folders),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=visible,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        auto_reload=False,
-    )
-    filters: dict[str, Any] = {
-        "counted": counted,
-        "moment": moment,
-        "duration": format_duration,
-        "short": short,
-        "utc": lambda seconds: moment(rfc3339(seconds))[:16],
-    }
-    found.filters.update(filters)
-    found.globals.update(functions)
-    return found
-
-
-def visible(value: object) -> object:
-    """Return a value as a page shows it.
-
-    A text is cut and made :func:`printable`. None becomes "". Markup (text that is already HTML) and values
-    of other types are returned unchanged.
-    """
-    if value is None:
-        return ""
-    if isinstance(value, Markup) or not isinstance(value, str):
-        return value
-    return printable(value if len(value) <= MOST_TEXT else value[: MOST_TEXT - 1] + "…")
-
-
-def moment(text: str | None, unknown: str = "?") -> str:
-    """Return a time from the daemon's JSON as pages show it: ``2026-11-20 10:14:03``, in UTC.
-
-    Return ``unknown`` if ``text`` is None or "".
-    """
-    return text.replace("T", " ").removesuffix("Z") if text else unknown
-
-
-def short(text: str | None, most: int = MOST_NAME) -> str:
-    """Return at most ``most`` characters of a text, for the cell of a table. A cut text ends with ``…``."""
-    text = text or ""
-    return text if len(text) <= most else text[: most - 1] + "…"
-
-
-# -- charts of attempts and bans over time as SVG, from the daemon's answer to ``history``. No side effects
-#
-# A chart contains no text, because text in it would become too small on a narrow screen, where the whole
-# chart shrinks. The labels of its time axis are an image of their own below it, which does not shrink. The
-# page also shows the numbers as a table, which screen readers can read.
-
+from ringfence.pages.ticks import Tick, ticks_between
 
 HEIGHT = 100
 """The height of a chart in units of its viewBox. A column is one unit wide; the page stretches the chart."""
@@ -211,51 +137,6 @@ def _gaps(columns: Iterable[Column]) -> list[tuple[int, int]]:
 def _bar(at: int, height: float, width: float) -> str:
     height = max(1.0, round(height, 1))  # so that one attempt in a chart of thousands is visible
     return f"M{at} {HEIGHT}v-{height}h{width}v{height}z"
-
-
-_COLUMNS = 60
-"""The maximum number of columns of a chart."""
-
-Document = Mapping[str, Any]
-
-
-def report_page(found: Document) -> str:
-    """Return a report as HTML. ``found`` is the report as ``report.summary.summary_of`` returns it."""
-    history = found["history"]
-    begin, end = (datetime.fromisoformat(history[key]).timestamp() for key in ("since", "until"))
-    # The first slot of the history may begin up to one step (a slot's length) before the report's period.
-    length = column_length(end - begin - history["step"], _COLUMNS)
-    columns = columns_of(history, length)
-    ticks = ticks_of(columns, length)
-    return (
-        environment(TEMPLATES)
-        .get_template("report.html")
-        .render(
-            found=found,
-            style=Markup(STYLE.read_text("utf-8")),  # noqa: S704 - a file of ours
-            charts=_charts(history, length, ticks),
-            columns=columns,
-            length=length,
-            missing=max(0.0, end - begin - history["watched"]),
-        )
-    )
-
-
-def _charts(history: Document, length: int, ticks: list[Tick]) -> list[dict[str, Any]]:
-    """Return a chart for each kind of attempt, and one of the bans. A column covers ``length`` seconds."""
-    totals = history["totals"]
-    charts = []
-    for kind, parts in totals["attempts"].items():
-        columns = columns_of(history, length, kind)
-        series = {
-            "attempts": [one.attempts for one in columns],
-            "proven": [one.proven for one in columns],
-        }
-        charts.append(chart_of(f"Attempts: {kind}", parts["total"], columns, series, ticks))
-    columns = columns_of(history, length)
-    bans = {"bans": [one.bans for one in columns]}
-    charts.append(chart_of("Bans", sum(totals["bans"].values()), columns, bans, ticks))
-    return charts
 
 
 def chart_of(

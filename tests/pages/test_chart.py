@@ -3,8 +3,8 @@
 import re
 from typing import Any
 
-from ringfence.report.page import HEIGHT, PERIODS, Column, axis, columns_of, drawing, ticks_of
-from ringfence.report.ticks import Tick
+from ringfence.pages.charts import HEIGHT, PERIODS, Column, axis, columns_of, drawing, ticks_of
+from ringfence.pages.ticks import Tick
 
 
 def slot(minute: int, total: int = 0, proven: int = 0, bans: int = 0) -> dict[str, Any]:

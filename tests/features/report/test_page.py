@@ -3,10 +3,10 @@
 import re
 from typing import Any
 
-from tests.report.test_summary import HISTORY, alarm, answers, ended, top
+from tests.features.report.test_summary import HISTORY, alarm, answers, ended, top
 
-from ringfence.report.page import report_page
-from ringfence.report.summary import summary_of
+from ringfence.features.report.page import report_page
+from ringfence.features.report.summary import summary_of
 
 HOSTILE = "<script>alert(1)</script><img src=x>\"'\u202e\x1b[2J"
 

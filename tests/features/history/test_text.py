@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from ringfence.cli.plain_text import TextForm
 from ringfence.clock import column_length
-from ringfence.report.text import _COLUMNS, TextForm, _chart, history_lines
+from ringfence.features.history.text import _COLUMNS, _chart, history_lines
 
 HOUR, DAY = 3_600, 86_400
 SLOT = {"unbans": 1}

@@ -5,8 +5,8 @@ from typing import Any
 
 from tests.support.mmdb import write
 
-from ringfence.report import MOST_ENDED
-from ringfence.report.summary import MOST_ROWS, ReportAnswers, locations_by_name, summary_of
+from ringfence.control import MOST_ENDED
+from ringfence.features.report.summary import MOST_ROWS, ReportAnswers, locations_by_name, summary_of
 
 HISTORY = {
     "since": "2026-11-14T00:00:00Z",

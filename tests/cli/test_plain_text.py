@@ -2,7 +2,7 @@
 
 import pytest
 
-from ringfence.report.text import columns_of, cut, table_lines, utc_time
+from ringfence.cli.plain_text import columns_of, cut, has_blocks, sparkline, table_lines, utc_time
 
 
 def texts(names: list[str], rows: list[list[str]], width: int = 80) -> list[str]:
@@ -56,3 +56,19 @@ def test_a_character_that_takes_no_column() -> None:
 def test_times_are_those_of_the_json() -> None:
     """Times are shown to the minute."""
     assert utc_time("2026-11-20T12:34:56Z") == "2026-11-20 12:34"
+
+
+def test_a_sparkline() -> None:
+    """A character for each number, the greatest one the highest; without block characters it is ASCII."""
+    assert sparkline([0, 1, 8], blocks=True) == " ▁█"
+    assert sparkline([0, 1, 8], blocks=False, zero=".") == ".18"
+    assert sparkline([], blocks=True) == ""
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shows"),
+    [("utf-8", True), ("UTF8", True), ("ascii", False), ("iso8859-1", False), (None, False)],
+)
+def test_blocks_need_utf8(encoding: str | None, shows: bool) -> None:  # noqa: FBT001 - a parameter
+    """Only an encoding of Unicode has block characters."""
+    assert has_blocks(encoding) is shows

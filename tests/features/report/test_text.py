@@ -2,12 +2,12 @@
 
 from typing import Any
 
-import pytest
 from tests.features.notify.samples import HOSTILE
-from tests.report.test_summary import HISTORY, alarm, answers, ended, top
+from tests.features.report.test_summary import HISTORY, alarm, answers, ended, top
 
-from ringfence.report.summary import summary_of
-from ringfence.report.text import Line, TextForm, has_blocks, report_lines, sparkline
+from ringfence.cli.plain_text import Line, TextForm
+from ringfence.features.report.summary import summary_of
+from ringfence.features.report.text import report_lines
 from ringfence.values.text import printable
 
 STATUS = {"limiter_drops": 7, "firewall": {"rules": [{"rule": "from banned", "packets": 1, "bytes": 1}]}}
@@ -133,22 +133,3 @@ def test_every_line_but_those_of_alarms_fits() -> None:
     )
 
     assert max(map(len, found)) <= 80
-
-
-# -- charts of one line
-
-
-def test_a_sparkline() -> None:
-    """A character for each number, the greatest one the highest; without block characters it is ASCII."""
-    assert sparkline([0, 1, 8], blocks=True) == " ▁█"
-    assert sparkline([0, 1, 8], blocks=False, zero=".") == ".18"
-    assert sparkline([], blocks=True) == ""
-
-
-@pytest.mark.parametrize(
-    ("encoding", "shows"),
-    [("utf-8", True), ("UTF8", True), ("ascii", False), ("iso8859-1", False), (None, False)],
-)
-def test_blocks_need_utf8(encoding: str | None, shows: bool) -> None:  # noqa: FBT001 - a parameter
-    """Only an encoding of Unicode has block characters."""
-    assert has_blocks(encoding) is shows
