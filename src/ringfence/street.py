@@ -28,8 +28,7 @@ additions have fixed names, and each of these modules is optional. The guard loa
   nothing in place, or ""
 - in the module ``firewall``: ``build``, a function that gets the firewall's side in the daemon and in
   ``ringfence restore`` (``guard/firewall_side.py``), and returns the feature's part of it
-- in the module ``stage``: ``stage``, a function that returns its stage of the rules (``firewall/stages.py``).
-  Without arguments, it returns one that is off
+- in the module ``stage``: ``ADDITIONS``, what it adds to the rules (``firewall/limits.py``) while it is off
 - in the module ``denied``: ``build``, a function that gets the settings and returns networks that the feature
   denies (``OtherNetworks`` of ``lists/manager.py``)
 - in the module ``regions``, if it knows the networks of countries and autonomous systems: ``build``,

@@ -17,12 +17,12 @@ from functools import partial
 from ipaddress import IPv4Network, ip_network
 from pathlib import Path
 
-from attrs import evolve
 from tests.bench.figures import Figure
 from tests.support.cable import CABLES, far_end
 from tests.support.lists import write_list
 from tests.support.netns import inside, netns
 
+from ringfence.features.fence.stage import FenceFilter
 from ringfence.firewall import make_backend
 from ringfence.firewall.contract import Add, Backend, FirewallPlan
 from ringfence.firewall.limits import AskingRation, Limit, LimitMode, Ration
@@ -84,7 +84,7 @@ def _guarded(name: str, *, loaded: bool) -> Iterator[None]:
     if name == "none":
         yield
         return
-    backend = make_backend(name, evolve(DEFAULTS, fence=LimitMode.ENFORCE) if loaded else DEFAULTS)
+    backend = make_backend(name, DEFAULTS.adding(FenceFilter(LimitMode.ENFORCE)) if loaded else DEFAULTS)
     backend.open()
     try:
         backend.apply([Add(ip_network(_CABLE.network), 3_600)])

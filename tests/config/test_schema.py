@@ -26,6 +26,7 @@ from ringfence.config.schema import (
     Settings,
     WireSettings,
 )
+from ringfence.features.fence.stage import FenceFilter
 from ringfence.features.geo.settings import GeoSettings
 from ringfence.features.limiter.settings import LimitSettings
 from ringfence.features.ration.settings import RationSettings
@@ -53,6 +54,7 @@ def test_the_plan_of_the_defaults() -> None:
         limit=Limit(LimitMode.ENFORCE, 50, 200),
         ration=Ration(LimitMode.ENFORCE, burst=4, rate=2),
         asking=AskingRation(LimitMode.ENFORCE, burst=5, rate=2, wss=(8089,)),
+        added=(FenceFilter(),),
     )
 
 
@@ -85,6 +87,7 @@ def test_the_plan_of_a_configuration() -> None:
         limit=Limit(LimitMode.ENFORCE, 60, 300),
         ration=Ration(LimitMode.ENFORCE, burst=4, rate=2),
         asking=AskingRation(LimitMode.OBSERVE, burst=5, rate=3, wss=(8089,)),
+        added=(FenceFilter(),),
     )
 
 

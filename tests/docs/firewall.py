@@ -5,8 +5,8 @@ from collections.abc import Iterable
 
 from tests.docs.pages import FOLDER
 
-from ringfence import street
 from ringfence.firewall.contract import FirewallPlan
+from ringfence.firewall.limits import additions
 from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.stages import every_stage
 from ringfence.values.ban import Scope
@@ -28,13 +28,12 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 _DROPS = {None: "nothing", Scope.FULL: "all traffic", Scope.SIP: "the SIP ports"}
-_ADDED = tuple(feature.stage() for feature in street.modules("stage"))
 _TABLES = {
     "Stages": _table(
         ("stage", "packets", "hooks", "what it does"),
         (
             (stage.name, f"{stage.side} remote addresses", ", ".join(stage.hooks), stage.what)
-            for stage in every_stage(FirewallPlan(added=_ADDED))
+            for stage in every_stage(FirewallPlan(added=additions()))
         ),
     ),
     "Lists": _table(

@@ -393,7 +393,7 @@ def test_counters_begin_at_zero(backend: Backend) -> None:
     counters = backend.counters()
 
     assert {(rule.packets, rule.bytes) for rule in counters.rules} <= {(0, 0)}
-    assert (counters.limiter_drops, counters.limiter_full) == (0, 0)
+    assert (counters.of("limiter_drops"), counters.of("limiter_full")) == (0, 0)
     assert sum(elements or 0 for elements in counters.sets.values()) == 2
     assert list(backend.flooders()) == []
 

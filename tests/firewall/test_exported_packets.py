@@ -11,10 +11,9 @@ from tests.support.cable import CABLES, WAIT, Cable
 from tests.support.nflog import Copied, copies
 from tests.support.packets import SIP, ends, opened, plan
 
-from ringfence.features.hep.stage import PREFIX, stage
+from ringfence.features.hep.stage import PREFIX, Export
 from ringfence.firewall.contract import Backend, FirewallPlan
 from ringfence.firewall.ports import Ports
-from ringfence.firewall.stages import Stage
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 GROUP = 7
@@ -26,7 +25,7 @@ HEADERS = {socket.AF_INET: 28, socket.AF_INET6: 48}
 PLAN = FirewallPlan(
     log_group=GROUP,
     sip_ports=Ports(udp=(SIP,), tcp=(SIP, *STREAMS)),
-    added=(stage((TARGET, 9070), STREAMS, SIZE),),
+    added=(Export((TARGET, 9070), STREAMS, SIZE),),
 )
 LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 
@@ -142,8 +141,8 @@ def test_an_export_to_another_host_is_copied(backend: Backend, far: str, cable: 
         assert until(LAST) == expected(cable, [data])
 
 
-@pytest.mark.parametrize("hep", [stage(), stage((TARGET,)), stage((), STREAMS)])
-def test_without_an_export_nothing_is_copied(backend: Backend, far: str, hep: Stage) -> None:
+@pytest.mark.parametrize("hep", [Export(), Export((TARGET,)), Export((), STREAMS)])
+def test_without_an_export_nothing_is_copied(backend: Backend, far: str, hep: Export) -> None:
     """Without a target or without TLS and WSS ports no exported message is copied."""
     cable = CABLES["IPv4"]
     plan(backend, PLAN)

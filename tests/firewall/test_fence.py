@@ -20,13 +20,14 @@ from tests.support.packets import (
     source_of,
 )
 
-from ringfence.firewall.contract import Backend, BanAction, FirewallPlan, Outsider
+from ringfence.features.fence.stage import OUTSIDERS, FenceFilter
+from ringfence.firewall.contract import Backend, BanAction, FirewallPlan, Remembered
 from ringfence.firewall.limits import LimitMode
 from ringfence.firewall.network_lists import NetworkList
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 
-PLAN = FirewallPlan(fence=LimitMode.ENFORCE)
+PLAN = FirewallPlan(added=(FenceFilter(LimitMode.ENFORCE),))
 INSIDE = (
     NetworkList.ALLOW,
     NetworkList.FRIENDS,
@@ -58,8 +59,8 @@ def test_strangers_get_no_answer(backend: Backend, far: str, cable: Cable, wante
     assert datagram(cable, far, OTHER) == (True, True)
 
     counters = backend.counters()
-    assert counters.fenced >= 2
-    assert list(backend.outsiders()) == [Outsider(source_of(cable), counters.fenced)]
+    assert counters.of("fenced") >= 2
+    assert list(backend.remembered(OUTSIDERS)) == [Remembered(source_of(cable), counters.of("fenced"))]
     assert not backend.open().repaired
 
 
@@ -71,33 +72,33 @@ def test_the_lists_let_in(backend: Backend, far: str, cable: Cable, which: Netwo
     write_list(backend, which, [ip_network(one)])
     assert datagram(cable, far, SIP) == (True, True)
     assert connection(cable, far, SIP) is True
-    assert backend.counters().fenced == 0
-    assert list(backend.outsiders()) == []
+    assert backend.counters().of("fenced") == 0
+    assert list(backend.remembered(OUTSIDERS)) == []
 
 
 def test_a_flow_of_a_stranger_ends(backend: Backend, far: str, cable: Cable) -> None:
     """A flow that a stranger began before the fence ends; one that this host began goes on."""
-    plan(backend, FirewallPlan(fence=LimitMode.OBSERVE))
+    plan(backend, FirewallPlan(added=(FenceFilter(LimitMode.OBSERVE),)))
     with ends(cable, far, SIP) as (here, there):
         assert (sent(there, here), sent(here, there)) == (True, True)
         plan(backend, PLAN)
         assert sent(there, here) is False
     with ends(cable, far, SIP) as (here, there):
         assert (sent(here, there), sent(there, here)) == (True, True)
-        plan(backend, FirewallPlan(fence=LimitMode.OBSERVE))
+        plan(backend, FirewallPlan(added=(FenceFilter(LimitMode.OBSERVE),)))
         plan(backend, PLAN)
         assert (sent(there, here), sent(here, there)) == (True, True)
 
 
 def test_observe_counts_and_drops_nothing(backend: Backend, far: str, cable: Cable) -> None:
     """In mode observe each packet from outside is counted, with its source, and arrives, also in a flow."""
-    plan(backend, FirewallPlan(fence=LimitMode.OBSERVE))
+    plan(backend, FirewallPlan(added=(FenceFilter(LimitMode.OBSERVE),)))
     with ends(cable, far, SIP) as (here, there):
         assert sent(there, here) is True
         assert sent(here, there) is True
         assert sent(there, here) is True
-    assert backend.counters().fenced == 2
-    assert list(backend.outsiders()) == [Outsider(source_of(cable), 2)]
+    assert backend.counters().of("fenced") == 2
+    assert list(backend.remembered(OUTSIDERS)) == [Remembered(source_of(cable), 2)]
 
 
 def test_the_fence_is_before_containers_too(backend: Backend, far: str) -> None:

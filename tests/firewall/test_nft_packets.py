@@ -40,7 +40,7 @@ def test_strangers_pass_a_full_limiter_and_are_counted(
 
     counters = backend.counters()
     assert arrived == 4 * 5 + 16 * 10
-    assert (counters.limiter_drops, counters.limiter_full) == (4 * 5, 16 * 10)
+    assert (counters.of("limiter_drops"), counters.of("limiter_full")) == (4 * 5, 16 * 10)
     assert [flooder.packets for flooder in backend.flooders()] == [5] * 4
 
 

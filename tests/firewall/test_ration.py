@@ -80,7 +80,7 @@ def test_a_stranger_gets_the_ration_and_no_more(backend: Backend, far: str, cabl
     with ends(cable, far, SIP) as (here, there):
         assert arrived(here, there, REFUSALS * MANY) == 4
     counters = backend.counters()
-    assert (counters.rationed, counters.ration_full) == (3 * MANY - 4, 0)
+    assert (counters.of("rationed"), counters.of("ration_full")) == (3 * MANY - 4, 0)
 
 
 def test_the_ration_refills_slowly(backend: Backend, far: str, cable: Cable) -> None:
@@ -138,7 +138,7 @@ def test_a_ration_that_observes_only_counts(backend: Backend, far: str, cable: C
     plan(backend, evolve(PLAN, ration=evolve(PLAN.ration, mode=LimitMode.OBSERVE)))
     with ends(cable, far, SIP) as (here, there):
         assert arrived(here, there, [REFUSAL] * MANY) == MANY
-    assert backend.counters().rationed == MANY - 4
+    assert backend.counters().of("rationed") == MANY - 4
 
 
 def test_no_ration_is_in_place_without_the_setting(backend: Backend, far: str, cable: Cable) -> None:
@@ -146,7 +146,7 @@ def test_no_ration_is_in_place_without_the_setting(backend: Backend, far: str, c
     plan(backend, evolve(PLAN, ration=Ration()))
     with ends(cable, far, SIP) as (here, there):
         assert arrived(here, there, [REFUSAL] * MANY) == MANY
-    assert backend.counters().rationed == 0
+    assert backend.counters().of("rationed") == 0
 
 
 def test_the_addresses_of_a_64_share_one_ration(backend: Backend, far: str) -> None:
@@ -199,7 +199,7 @@ def test_a_banned_address_uses_up_no_ration(backend: Backend, far: str, cable: C
     ban(backend, cable)
     with ends(cable, far, SIP) as (here, there):
         assert arrived(here, there, [REFUSAL] * MANY) == 0
-    assert backend.counters().rationed == 0
+    assert backend.counters().of("rationed") == 0
 
 
 def test_the_ration_may_be_limited_to_interfaces(backend: Backend, far: str, cable: Cable) -> None:
@@ -262,7 +262,7 @@ def test_a_stranger_gets_few_bytes_at_once_by_tcp(
             here.sendall(answer)
             time.sleep(0.001)
         assert 400 <= len(received(there, MANY * len(answer))) <= BUDGET
-    assert backend.counters().rationed > 0
+    assert backend.counters().of("rationed") > 0
 
 
 def test_many_answers_in_one_segment_are_over_the_ration(backend: Backend, far: str, cable: Cable) -> None:
@@ -378,7 +378,7 @@ def test_ports_of_web_pages_have_no_ration(backend: Backend, far: str, cable: Ca
         with stream(cable, far, port) as (here, there):
             here.sendall(b"x" * 40_000)
             assert len(received(there, 40_000)) == 40_000
-    assert backend.counters().rationed == 0
+    assert backend.counters().of("rationed") == 0
 
 
 def test_refusals_in_frames_from_a_web_port_are_rationed(backend: Backend, far: str, cable: Cable) -> None:
@@ -392,7 +392,7 @@ def test_refusals_in_frames_from_a_web_port_are_rationed(backend: Backend, far: 
         here.sendall(frames[0])
         came = received(there, 10_000)
         assert came.count(REFUSAL) == 4
-    assert backend.counters().rationed > 0
+    assert backend.counters().of("rationed") > 0
     with stream(cable, far, HTTP) as (here, there):
         for _ in range(MANY):
             here.sendall(b"\x81\x40" + OTHERS[0].ljust(64))
@@ -406,4 +406,4 @@ def test_a_ration_of_bytes_that_observes_only_counts(backend: Backend, far: str,
     with stream(cable, far, SIP) as (here, there):
         here.sendall(b"x" * 40_000)
         assert len(received(there, 40_000)) == 40_000
-    assert backend.counters().rationed > 0
+    assert backend.counters().of("rationed") > 0

@@ -44,11 +44,11 @@ def test_the_latest_counters_are_kept(kept: Kept) -> None:
     kept.side.common.listeners.append(heard)
     kept.side.start()
     latest = [watch.latest]
-    backend.counters = Counters(limiter_full=7)
+    backend.counters = Counters(counted={"limiter_full": 7})
     for error in (None, FirewallError("no answer")):
         backend.error = error
         asyncio.run(watch.read())
         latest.append(watch.latest)
 
-    assert latest == [None, Counters(limiter_full=7), None]
-    assert [fact for fact in heard if isinstance(fact, Counters)] == [Counters(limiter_full=7)]
+    assert latest == [None, Counters(counted={"limiter_full": 7}), None]
+    assert [fact for fact in heard if isinstance(fact, Counters)] == [Counters(counted={"limiter_full": 7})]

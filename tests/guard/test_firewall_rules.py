@@ -6,19 +6,16 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 from tests.support.kept import OFFICE, Kept, kept, settings
-from tests.support.tables import with_tables
 
 from ringfence.config.schema import AsteriskSettings
 from ringfence.errors import FirewallError
-from ringfence.features.fence.settings import FenceSettings
 from ringfence.features.limiter.settings import LimitSettings
 from ringfence.firewall.contract import Opened
 from ringfence.firewall.limits import LimitMode
 from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.ports import Ports
-from ringfence.friends.startup import StartupGate
 from ringfence.guard import firewall_manager
-from ringfence.guard.firewall_manager import SipSockets, WantedRules, find_sip_sockets
+from ringfence.guard.firewall_manager import SipSockets, find_sip_sockets
 from ringfence.host.listening import ListeningPorts
 from ringfence.values.event import Endpoint, Transport
 
@@ -75,12 +72,6 @@ def test_lists_that_were_emptied_are_filled_with_the_new_rules(tmp_path: Path) -
         made.side.configure(settings(OFFICE, limit=LimitSettings(mode=LimitMode.OFF)))
 
         assert ip_network(OFFICE) in made.backend.lists[NetworkList.ALLOW]
-
-
-def test_a_fence_needs_its_feature() -> None:
-    """A fence that is configured, but that no feature adds, has no rule."""
-    configured = with_tables(settings(), fence=FenceSettings(mode=LimitMode.ENFORCE))
-    assert WantedRules(configured, StartupGate(), ()).plan.fence is LimitMode.OFF
 
 
 def test_the_ports_of_a_proxy_join_those_of_asterisk(monkeypatch: pytest.MonkeyPatch) -> None:

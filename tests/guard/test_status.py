@@ -262,7 +262,6 @@ def test_the_status_of_a_quiet_guard(enforcer: Enforcer) -> None:
             "limiter": "off",
             "ration": "off",
             "asking": "off",
-            "fence": "off",
             "repaired": 0,
             "restored": 0,
             "adopted": 0,

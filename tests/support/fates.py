@@ -23,6 +23,7 @@ from tests.support.netns import inside, netns, run
 from tests.support.nflog import copies
 from tests.support.packets import OTHER, SIP, behind, opened, plan
 
+from ringfence.features.fence.stage import FenceFilter
 from ringfence.firewall.contract import Add, Backend, BanAction, FirewallPlan
 from ringfence.firewall.limits import AskingRation, Limit, LimitMode, Ration
 from ringfence.firewall.network_lists import NetworkList
@@ -54,7 +55,7 @@ def _limited(mode: LimitMode, *stages: str) -> FirewallPlan:
         "limit": Limit(mode, rate=1, burst=4),
         "ration": Ration(mode, burst=4, rate=1),
         "asking": AskingRation(mode, burst=5, rate=1),
-        "fence": mode,
+        "added": (FenceFilter(mode),),
     }
     return evolve(_BASE, **{name: every[name] for name in stages or every})
 
@@ -66,8 +67,13 @@ PLANS: Mapping[str, FirewallPlan] = {
     "sip-ports": evolve(_BASE, every_port=False),
     "new-only": evolve(_BASE, new_only=True),
     **{
-        f"{stage}-{mode}": _limited(mode, stage)
-        for stage in ("limit", "ration", "asking", "fence")
+        f"{name}-{mode}": _limited(mode, stage)
+        for name, stage in (
+            ("limit", "limit"),
+            ("ration", "ration"),
+            ("asking", "asking"),
+            ("fence", "added"),
+        )
         for mode in (LimitMode.OBSERVE, LimitMode.ENFORCE)
     },
     "all-observe": _limited(LimitMode.OBSERVE),

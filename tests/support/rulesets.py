@@ -15,12 +15,14 @@ from attrs import evolve, frozen
 
 from ringfence.config import loader
 from ringfence.features.fence.settings import FenceSettings
+from ringfence.features.fence.stage import FenceFilter
 from ringfence.features.hep.firewall import with_exports
 from ringfence.firewall.contract import FirewallPlan, Fragments
 from ringfence.firewall.ipset.iptables import changes
 from ringfence.firewall.ipset.iptables_rules import wanted_rules
 from ringfence.firewall.ipset.messages import Command, _Attr, _Data
 from ringfence.firewall.ipset.sets import create_set, set_specs
+from ringfence.firewall.limits import Until
 from ringfence.firewall.nftables.ruleset import BanSet, Ruleset, default_ban_sets, ruleset, ruleset_text
 from ringfence.firewall.ports import Ports
 from ringfence.netlink.connection import integer, nested, parse, string
@@ -68,9 +70,9 @@ class Pinned:
         """
         settings, found = loader.load(self.folder / "ringfence.toml", {}, secrets=False), self.found
         containers = frozenset(map(ip_address, found.containers))
-        fence = settings.of(FenceSettings).mode
-        plan = evolve(with_exports(settings.plan(found.ports), settings), containers=containers, fence=fence)
-        plan = plan if found.friends_known else plan.observing()
+        plan = evolve(with_exports(settings.plan(found.ports), settings), containers=containers)
+        plan = plan.adding(FenceFilter(settings.of(FenceSettings).mode))
+        plan = plan if found.friends_known else plan.observing(Until.FRIENDS)
         return evolve(plan, new_only=plan.new_only and found.tracking)
 
     def nftables(self) -> Ruleset:

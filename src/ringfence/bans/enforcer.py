@@ -9,7 +9,6 @@ leads to a ban and the netlink exchange that places it.
 from collections.abc import Callable, Iterable, Sequence
 
 import structlog
-from attrs import evolve
 
 from ringfence.ban_facts import Adopted, Fact, Listener, NotRemoved, Placed, Refused
 from ringfence.bans.book import Batch, Book, Steps, T
@@ -23,7 +22,7 @@ from ringfence.detect.judgement import Decision
 from ringfence.detect.rules import RETURN_WITHIN
 from ringfence.errors import ControlError, FirewallError
 from ringfence.firewall.contract import Add, Backend, Opened, Outcome
-from ringfence.firewall.limits import LimitMode
+from ringfence.firewall.limits import Until
 from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.probe import Verification, verify
 from ringfence.ledger import Record, ban_of, key_of, network_of
@@ -118,9 +117,8 @@ class Enforcer:
 
     def _rebuilt(self) -> Opened:
         """Write rules, sets and lists; the rules against strangers drop nothing until the lists are full."""
-        plan = self.backend.plan
-        if plan.fence is LimitMode.ENFORCE:  # RuleUpdates enforces it again when the lists are written
-            self.backend.plan = evolve(plan, fence=LimitMode.OBSERVE)
+        # RuleUpdates puts the wanted plan in place again when the lists are written.
+        self.backend.plan = self.backend.plan.observing(Until.LISTS)
         opened = self.backend.open()
         self.filler.refill()
         return opened

@@ -23,20 +23,17 @@ import enum
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_network
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from attrs import Factory, evolve, fields, frozen
 
 from ringfence.errors import FirewallError
+from ringfence.firewall.limits import Addition, AskingRation, Filter, Limit, LimitMode, Ration, Table, Until
+from ringfence.firewall.network_lists import NetworkList
+from ringfence.firewall.ports import Ports
 from ringfence.values import fast
 from ringfence.values.ban import Scope
 from ringfence.values.network import Address, Network
-
-if TYPE_CHECKING:
-    from ringfence.firewall.stages import Stage
-from ringfence.firewall.limits import AskingRation, Limit, LimitMode, Ration
-from ringfence.firewall.network_lists import NetworkList
-from ringfence.firewall.ports import Ports
 
 PROBE_PORT = 21_063
 """The UDP port on which ``probe.py`` tests bans if ``FirewallPlan.every_port`` is false.
@@ -85,14 +82,11 @@ COPIED = (*REFUSALS, b"SIP/2.0 404")
 
 SENDER_SECONDS = 2
 """Seconds that the limit of the copies remembers an address. In one second it has its whole burst again."""
-OUTSIDE_SECONDS = 3_600
-"""Seconds that the kernel remembers an address that came from outside the fence."""
 MOST_FLOODERS = 4_096
 """The size of a flood set, which holds sources over the limit.
 
 The event loop reads it every second: 4 096 elements take some 30 ms of CPU, 16 384 took 150 ms. A source
-without room in the set is still limited. It is reported as soon as the set has room for it. A set of
-addresses outside the fence has the same size.
+without room in the set is still limited. It is reported as soon as the set has room for it.
 """
 
 FROM_BANNED = "from banned addresses"
@@ -165,18 +159,13 @@ class FirewallPlan:
     ration counts only those that one of them sends: others may be a carrier's, or of another PBX, whose
     phones ringfence does not know.
 
-    ``added``: the stages of features (``stages.py``).
+    ``added``: what features add to the rules (``limits.Addition``).
 
     ``new_only``: of the fetched and decided networks only packets to this host are dropped that begin
     something new (``ct state new`` or untracked). Answers to this host, and flows that exist already, pass: a
     feed must not cut a call. The kernel then tracks connections; otherwise ringfence does not make it do so.
     If the kernel cannot, the plan counts as one without ``new_only``. ``decisions``: whether decided networks
     are dropped.
-
-    ``fence``: whether packets to the SIP ports (of this host and of ``containers``) are dropped, or counted,
-    unless their sender is inside: on the allow list, a friend, or on one of the lists ``ADMITTED`` and
-    ``INSIDE``. Answers to what this host began pass. A flow that a sender from outside began does not,
-    however old it is. Nobody gets an answer from the fence, whatever ``action`` is.
     """
 
     maxelem: int = 262_144
@@ -191,10 +180,9 @@ class FirewallPlan:
     asking: AskingRation = Factory(AskingRation)
     sender_rate: int = SENDER_RATE
     containers: frozenset[Address] = frozenset()
-    added: "tuple[Stage, ...]" = ()
+    added: tuple[Addition, ...] = ()
     new_only: bool = False
     decisions: bool = False
-    fence: LimitMode = LimitMode.OFF
 
     @property
     def covered(self) -> Mapping[Scope, Ports | None]:
@@ -223,32 +211,38 @@ class FirewallPlan:
 
     @property
     def modes(self) -> Mapping[str, LimitMode]:
-        """The modes of the limiter, of the rations of answers and of questions, and of the fence."""
+        """The modes of the filters, by name."""
         return {
             "limiter": self.limit.mode,
             "ration": self.ration.mode,
             "asking": self.asking.mode,
-            "fence": self.fence,
+            **{one.name: one.mode for one in self.added if isinstance(one, Filter)},
         }
+
+    def mode(self, name: str) -> LimitMode:
+        """Return the mode of the filter with this name; off if the plan has none."""
+        return self.modes.get(name, LimitMode.OFF)
+
+    def adding(self, *added: Addition) -> "FirewallPlan":
+        """Return the plan with these additions, instead of those with the same names."""
+        names = {one.name for one in added}
+        return evolve(self, added=(*(one for one in self.added if one.name not in names), *added))
 
     def without_limits(self) -> "FirewallPlan":
         """Return the plan without the limits of each source and receiver."""
         return evolve(self, limit=Limit(), ration=Ration(), asking=AskingRation(), sender_rate=0)
 
-    def observing(self) -> "FirewallPlan":
-        """Return the plan until the friends are known: what would drop their packets only counts them.
-
-        To the limiter, the ration of questions and the fence, the phones and trunks would be strangers. The
-        ration of answers stays. It refuses nobody: a phone whose refusal it drops asks again, and gets in.
-        Without it, a PBX whose phones ringfence does not know yet answered up to 3 000 guesses in the first
-        second, before the first ban.
-        """
+    def observing(self, until: Until) -> "FirewallPlan":
+        """Return the plan before ``until``: what would drop packets of friends only counts them."""
+        added = tuple(one.observing(until) if isinstance(one, Filter) else one for one in self.added)
+        plan = evolve(self, added=added)
+        if until is not Until.FRIENDS:
+            return plan
         limit = evolve(self.limit, mode=_observing(self.limit.mode))
-        asking = evolve(self.asking, mode=_observing(self.asking.mode))
-        return evolve(self, limit=limit, asking=asking, fence=_observing(self.fence))
+        return evolve(plan, limit=limit, asking=evolve(self.asking, mode=_observing(self.asking.mode)))
 
     def changed_keys(self, other: "FirewallPlan") -> list[str]:
-        """Return the configuration keys whose values differ from those in ``other``, and the added stages."""
+        """Return the configuration keys whose values differ from those in ``other``, and such additions."""
         keys = {
             "maxelem": "max_bans",
             "log_group": "wire",
@@ -262,7 +256,7 @@ class FirewallPlan:
             for field in fields(FirewallPlan)
             if field.name != "added" and getattr(self, field.name) != getattr(other, field.name)
         )
-        return [*changed, *(stage.name for stage in self.added if stage not in other.added)]
+        return [*changed, *(one.name for one in self.added if one not in other.added)]
 
 
 def _observing(mode: LimitMode) -> LimitMode:
@@ -377,28 +371,21 @@ class Counters:
     """The counters of the rules since they were installed, and the sizes of the sets.
 
     ``sets`` maps the name of a set, or of several sets counted together, to the number of elements; None if
-    it is unknown. ``limiter_drops`` is the number of packets over the limit; the mode ``observe`` does not
-    drop them. ``limiter_full`` is the number of packets from sources for which the limiter had no room.
-    ``rationed`` is the number of packets to strangers over the ration; the mode ``observe`` does not drop
-    them. ``ration_full`` is the number of packets to strangers for which the ration had no room. ``asked``
-    and ``asked_full`` are the same for the ration of questions and the packets from strangers. ``fenced`` is
-    the number of packets from outside the fence; the mode ``observe`` does not drop them.
+    it is unknown. ``counted`` is the number of packets that a filter counted, by the name of its counter.
     """
 
     rules: tuple[RuleCounter, ...] = ()
     sets: Mapping[str, int | None] = {}
-    limiter_drops: int = 0
-    limiter_full: int = 0
-    rationed: int = 0
-    ration_full: int = 0
-    fenced: int = 0
-    asked: int = 0
-    asked_full: int = 0
+    counted: Mapping[str, int] = {}
+
+    def of(self, counter: str) -> int:
+        """Return the number of packets that a filter counted by ``counter``."""
+        return self.counted.get(counter, 0)
 
 
 @frozen
-class Outsider:
-    """A source outside the fence, and how many packets it sent in the last hour, while it had an element.
+class Remembered:
+    """A sender in a table, and how many packets it sent while it had this element.
 
     ``network`` is an address, or a /64 of IPv6.
     """
@@ -582,11 +569,8 @@ class Backend(Protocol):
         Needs ``open``; starts no process.
         """
 
-    def outsiders(self) -> Sequence[Outsider]:
-        """Return the sources outside the fence in the last hour, at most ``MOST_FLOODERS`` a version.
-
-        Needs ``open``; starts no process.
-        """
+    def remembered(self, table: Table) -> Sequence[Remembered]:
+        """Return the senders in ``table``; none if no rule uses it. Needs ``open``; starts no process."""
 
     def flush(self) -> None:
         """Remove every rule, chain and set of ringfence, and nothing else.

@@ -1,13 +1,20 @@
-"""How much of one stranger the kernel lets through: the limiter, and the rations of answers and questions."""
+"""What features add to the rules: filters, which count or drop packets of strangers, and their tables."""
 
 import enum
 import math
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, ClassVar, Self
 
-from attrs import frozen
+from attrs import evolve, frozen
+
+from ringfence import street
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ringfence.firewall.contract import FirewallPlan
     from ringfence.firewall.ports import Ports
+    from ringfence.firewall.stages import Stage
 
 GUESS = 300
 """Bytes. No guess is shorter, with its headers."""
@@ -51,6 +58,55 @@ class LimitMode(enum.StrEnum):
     OFF = "off"
     OBSERVE = "observe"
     ENFORCE = "enforce"
+
+
+class Until(enum.Enum):
+    """What a filter waits for: until then it only counts packets."""
+
+    FRIENDS = "the friends (known phones and trunks) are known"
+    LISTS = "the kernel has all networks of the lists"
+
+
+class Addition:
+    """What a feature adds to the rules. ``name`` is its name in the status and in the log."""
+
+    name: ClassVar[str]
+
+    def stages(self, plan: "FirewallPlan") -> "Iterable[Stage]":
+        """Return its stages in the rules of ``plan``, also those that are off."""
+        raise NotImplementedError
+
+
+@frozen
+class Filter(Addition):
+    """An addition that counts or drops packets, by its mode. ``waits`` is what it waits for."""
+
+    waits: ClassVar[frozenset[Until]] = frozenset()
+    mode: LimitMode = LimitMode.OFF
+
+    def observing(self, until: Until) -> Self:
+        """Return what it is before ``until``: one that waits for this drops nothing."""
+        waits = self.mode is LimitMode.ENFORCE and until in self.waits
+        return evolve(self, mode=LimitMode.OBSERVE) if waits else self
+
+
+@frozen
+class Table:
+    """A table of the kernel: the senders that did something lately, each for ``seconds``, and their packets.
+
+    It has ``room`` for so many of an IP version. ``what`` names them in the status.
+    """
+
+    name: str
+    seconds: int
+    room: int
+    what: str
+
+
+@cache
+def additions() -> tuple[Addition, ...]:
+    """Return what the installed features add to the rules, as it is while it is off."""
+    return tuple(one for module in street.modules("stage") for one in module.ADDITIONS)
 
 
 @frozen

@@ -21,12 +21,12 @@ from ringfence.firewall.contract import (
     ListSteps,
     Opened,
     Outcome,
-    Outsider,
+    Remembered,
     Remove,
     Requirement,
     whole_seconds,
 )
-from ringfence.firewall.limits import LimitMode
+from ringfence.firewall.limits import LimitMode, Table
 from ringfence.firewall.network_lists import NetworkList
 from ringfence.values.ban import Scope
 from ringfence.values.network import Network
@@ -139,8 +139,8 @@ class MemoryBackend:
         """Return nothing: there is no limiter."""
         return ()
 
-    def outsiders(self) -> Sequence[Outsider]:
-        """Return nothing: there is no fence."""
+    def remembered(self, table: Table) -> Sequence[Remembered]:  # noqa: ARG002 - there are no rules
+        """Return nothing: no rule adds a sender to a table."""
         return ()
 
     def flush(self) -> None:

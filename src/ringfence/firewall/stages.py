@@ -41,12 +41,12 @@ and with both backends. ``make docs`` prints it in docs/firewall.md.
   refusals, and nobody chooses the bytes of an encrypted answer. Nor does it count segments of a frame at most
   that begin as the answers to a call (``contract.SERVED``): Asterisk serves that stranger (a guest, a carrier
   without a password), and its calls must not wait.
-* **The fence.** A stranger's own flow from before the fence ends too, or it could guess there for ever. This
-  host may route the packets of another PBX, so of those that it forwards only packets to containers count.
+* **Features** add the others. The modules that do describe them.
 """
 
 import enum
 from collections.abc import Iterator, Mapping
+from functools import cache
 
 from attrs import field, frozen
 
@@ -59,10 +59,17 @@ from ringfence.firewall.contract import (
     FirewallPlan,
     Fragments,
 )
-from ringfence.firewall.limits import LimitMode
+from ringfence.firewall.limits import LimitMode, Table, additions
 from ringfence.firewall.network_lists import PASSING, NetworkList
 from ringfence.firewall.ports import Ports
 from ringfence.values.network import Address
+
+
+class Position(enum.Enum):
+    """Where a stage that a feature adds stands among those about the same packets."""
+
+    BEFORE_COPIES = "before requests are copied to the wire"
+    LAST = "behind all others"
 
 
 class Side(enum.StrEnum):
@@ -101,6 +108,7 @@ class Is(enum.Enum):
     SYN_ACK = "a SYN-ACK"
     NEW = "it begins a flow, or is not tracked"
     NO_REPLY = "of a flow that this host did not begin"
+    REPLY = "answers what this host began; never one that is not tracked"
     REJECTION = "the kernel's own answer to a banned sender"
 
 
@@ -199,13 +207,32 @@ class Copy:
     size: int = 0
 
 
+@frozen
+class Remember:
+    """An act: add the sender to a table, and count its packet there. The time of a sender is not renewed."""
+
+    table: Table
+
+
+@frozen
+class Count:
+    """An act: count the packet by ``counter``, and drop it if ``drops``."""
+
+    counter: str
+    drops: bool
+
+
 class Do(enum.Enum):
     """An act without parameters."""
 
+    RETURN = "return to the chain from which the packet came"
     LOOK_UP = "drop packets of banned addresses and of denied networks"
     ACCEPT = "accept"
     SHORTEN = "ask for short segments"
     KEEP = "remember the connection as a WebSocket"
+
+
+Act = Jump | Drop | Copy | Remember | Count | Do
 
 
 @frozen
@@ -217,15 +244,34 @@ class PacketRule:
     """
 
     tests: tuple[Test, ...]
-    act: Jump | Drop | Copy | Do
+    act: Act
     then: tuple[Test, ...] = ()
+
+
+@frozen
+class Chain:
+    """Rules to which others jump. iptables has the chain as ``ringfence-NAME``."""
+
+    name: str
+    rules: tuple[PacketRule, ...]
+
+    @property
+    def iptables(self) -> str:
+        """The name that it has with iptables."""
+        return f"ringfence-{self.name}"
+
+    @property
+    def jump(self) -> Jump:
+        """The act of continuing here."""
+        return Jump(self.name, self.iptables)
 
 
 @frozen
 class Stage:
     """One step on a packet's way: its name, what it does (a phrase for people), and its rules.
 
-    A plan has the stage only if it is ``on``.
+    A plan has the stage only if it is ``on``. ``chains`` are those to which the rules jump, each behind those
+    to which it jumps itself. ``position`` is that of a stage that a feature adds.
     """
 
     name: str
@@ -234,6 +280,14 @@ class Stage:
     hooks: tuple[Hook, ...]
     rules: tuple[PacketRule, ...]
     on: bool = field(default=True, kw_only=True)
+    chains: tuple[Chain, ...] = ()
+    position: Position = Position.LAST
+
+    @property
+    def tables(self) -> list[Table]:
+        """The tables to which the rules of the chains add senders."""
+        acts = (rule.act for chain in self.chains for rule in chain.rules)
+        return [act.table for act in acts if isinstance(act, Remember)]
 
     def rules_at(self, hook: Hook, plan: FirewallPlan, version: int) -> Iterator[PacketRule]:
         """Yield the rules of ``plan`` at ``hook``, with the tests that can be made there."""
@@ -283,11 +337,34 @@ def stages(plan: FirewallPlan, fragments: Fragments = Fragments.REASSEMBLED) -> 
 
 def every_stage(plan: FirewallPlan, fragments: Fragments = Fragments.REASSEMBLED) -> tuple[Stage, ...]:
     """Return all stages in their order, also those that are off."""
-    coming, going = ([one for one in plan.added if one.side is side] for side in (Side.FROM, Side.TO))
-    return (*_from_senders(plan, fragments), *coming, *_to_receivers(plan), *going)
+    added = [stage for one in plan.added for stage in one.stages(plan)]
+
+    def at(side: Side, position: Position) -> Iterator[Stage]:
+        return (one for one in added if one.side is side and one.position is position)
+
+    return (
+        *_from_senders(plan, fragments, at(Side.FROM, Position.BEFORE_COPIES)),
+        *at(Side.FROM, Position.LAST),
+        *_to_receivers(plan),
+        *at(Side.TO, Position.LAST),
+    )
 
 
-def _from_senders(plan: FirewallPlan, fragments: Fragments) -> Iterator[Stage]:
+@cache
+def added_stages() -> tuple[Stage, ...]:
+    """Return the stages that the installed features can add."""
+    return tuple(stage for one in additions() for stage in one.stages(FirewallPlan()))
+
+
+def counter_names() -> list[str]:
+    """Return the names of the counters in chains of features."""
+    acts = (rule.act for stage in added_stages() for chain in stage.chains for rule in chain.rules)
+    return [act.counter for act in acts if isinstance(act, Count)]
+
+
+def _from_senders(
+    plan: FirewallPlan, fragments: Fragments, before_copies: Iterator[Stage]
+) -> Iterator[Stage]:
     """Yield the stages about packets from remote addresses."""
     sip, off, copies = plan.sip_ports, LimitMode.OFF, plan.log_group is not None
     come, raw = (Is.NAMED, Is.OUTER), (Side.FROM, (Hook.ARRIVING,))
@@ -303,6 +380,7 @@ def _from_senders(plan: FirewallPlan, fragments: Fragments) -> Iterator[Stage]:
     yield Stage("limiter", what, *raw, (many,), on=plan.limit.mode is not off)
     what = "drops what a stranger asks too fast"
     yield Stage("ration of questions", what, *raw, (*_questions(plan),), on=plan.asking.mode is not off)
+    yield from before_copies
     seen = PacketRule(
         (Is.OUTER, sip.conversations, _WATCHED), Jump("requests", "ringfence-seen", shared=True)
     )
@@ -310,10 +388,6 @@ def _from_senders(plan: FirewallPlan, fragments: Fragments) -> Iterator[Stage]:
     yield Stage("requests", what, *raw, (seen,), on=copies)
     what = "drops new flows from feeds and from networks that other hosts banned"
     yield Stage("new flows", what, Side.FROM, _INNER, (*_new_flows(plan),), on=plan.new_only)
-    outside = NotOn((_ALLOWED, *PASSING, NetworkList.INSIDE))
-    fenced = PacketRule((*come, Is.TO_ASTERISK, sip, Is.NO_REPLY, outside), Jump("fenced", "ringfence-fence"))
-    what = "drops what strangers send, unless they are inside"
-    yield Stage("fence", what, Side.FROM, _INNER, (fenced,), on=plan.fence is not off)
 
 
 def _to_receivers(plan: FirewallPlan) -> Iterator[Stage]:

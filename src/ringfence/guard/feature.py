@@ -43,7 +43,7 @@ def packets_of(side: FirewallSide, texts: Mapping[str, str]) -> list[Number]:
     """Return some of the kernel's counters of packets. ``texts`` has the name and the description of each."""
     latest = side.kernel.counters.latest
     return [
-        Number(name, text, None if latest is None else getattr(latest, name), only_grows=True)
+        Number(name, text, None if latest is None else latest.of(name), only_grows=True)
         for name, text in texts.items()
     ]
 

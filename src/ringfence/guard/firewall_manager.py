@@ -19,7 +19,7 @@ from ringfence.config.schema import Settings
 from ringfence.errors import FirewallBusyError, FirewallError, StoreError
 from ringfence.firewall.cleanup import flush_other_backends
 from ringfence.firewall.contract import Backend, FirewallPlan
-from ringfence.firewall.limits import LimitMode
+from ringfence.firewall.limits import LimitMode, Until
 from ringfence.firewall.ports import Ports
 from ringfence.friends.startup import StartupGate
 from ringfence.guard.exemptions import ExemptionTracker, KernelFriends
@@ -126,13 +126,13 @@ class WantedRules:
     @property
     def plan(self) -> FirewallPlan:
         """The rules that are wanted now. Until the friends are known, rate limits only count packets."""
-        return self.final if self._startup.for_limits else self.final.observing()
+        return self.final if self._startup.for_limits else self.final.observing(Until.FRIENDS)
 
     @property
     def final(self) -> FirewallPlan:
         """The firewall rules that are wanted once the friends (known phones and trunks) are known."""
         plan = self.settings.plan(self.ports)
-        plan = evolve(plan, containers=self.containers, fence=LimitMode.OFF)  # a feature adds the fence
+        plan = evolve(plan, containers=self.containers)
         for part in self._parts:
             plan = part.plan(plan)
         return plan

@@ -64,7 +64,7 @@ def test_an_unban_without_the_daemon_starts_no_fence(tmp_path: Path) -> None:
         guard.kill()
         guard.must("unban", "203.0.113.1")
         after = run("nft", "list", "table", "inet", "ringfence")
-        fenced = run("nft", "list", "chain", "inet", "ringfence", "fenced4")
+        fenced = run("nft", "list", "chain", "inet", "ringfence", "fence4")
 
     assert "203.0.113.128" not in before
     assert "203.0.113.128" in after

@@ -21,7 +21,7 @@ from ringfence.features.fence.guard import UNKNOWN, FenceRequests, by_country
 from ringfence.features.fence.settings import FenceSettings
 from ringfence.features.geo.settings import GeoSettings
 from ringfence.features.limiter.settings import LimitSettings
-from ringfence.firewall.contract import Opened, Outsider
+from ringfence.firewall.contract import Opened, Remembered
 from ringfence.firewall.limits import LimitMode
 from ringfence.firewall.network_lists import NetworkList
 from ringfence.friends.startup import SourceReadiness
@@ -73,7 +73,7 @@ def alarms(made: Kept) -> list[str]:
 
 def mode(made: Kept) -> LimitMode:
     """Return the fence's mode in the firewall."""
-    return made.backend.plan.fence
+    return made.backend.plan.mode("fence")
 
 
 def test_it_observes_from_its_first_moment(tmp_path: Path) -> None:
@@ -308,7 +308,7 @@ def test_damaged_lists_are_written_before_it_drops(made: Kept) -> None:
     opening = made.backend.open
 
     def opened() -> Opened:
-        found.append((made.backend.plan.fence, not made.enforcer.filler.incomplete))
+        found.append((made.backend.plan.mode("fence"), not made.enforcer.filler.incomplete))
         return opening()
 
     made.backend.open = opened  # type: ignore[method-assign]
@@ -402,8 +402,8 @@ def test_why_has_the_fence_and_what_it_dropped(tmp_path: Path) -> None:
 
         assert ask("192.0.2.1") is None
         made.side.configure(fenced(LimitMode.OBSERVE))
-        seen = [Outsider(ip_network("192.0.2.1"), 7), Outsider(ip_network("192.0.2.2"), 1)]
-        made.backend.outsiders = lambda: seen  # type: ignore[method-assign]
+        seen = [Remembered(ip_network("192.0.2.1"), 7), Remembered(ip_network("192.0.2.2"), 1)]
+        made.backend.remembered = lambda table: seen  # type: ignore[method-assign]
         assert ask("192.0.2.1") == {"mode": "observe", "inside": False, "outside": True, "packets": 7}
         assert ask("192.0.2.0/24")["packets"] == 8
         assert ask("198.51.100.7")["inside"]
@@ -428,7 +428,7 @@ def test_a_damaged_record_is_a_new_one(text: str | None) -> None:
 
 def test_drops_are_counted_by_country() -> None:
     """Sources and packets are added up by country, the most packets first."""
-    outsiders = [Outsider(ip_network(f"192.0.2.{n}"), n) for n in (1, 2, 4)]
+    outsiders = [Remembered(ip_network(f"192.0.2.{n}"), n) for n in (1, 2, 4)]
     found = by_country(outsiders, [{"country": "FR"}, {}, {"country": "FR"}])
     assert found == [
         {"country": "FR", "sources": 2, "packets": 5},

@@ -37,7 +37,7 @@ class Flooded:
 
     def usage(self) -> Counters:
         """Return the counters."""
-        return Counters(limiter_drops=11, limiter_full=self.full)
+        return Counters(counted={"limiter_drops": 11, "limiter_full": self.full})
 
 
 def test_a_flooder_is_reported_for_each_second(kept: Kept) -> None:

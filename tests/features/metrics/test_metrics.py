@@ -134,7 +134,9 @@ def test_the_firewall_the_store_and_the_process_are_measured(scraped: Scraped) -
     """The latest counters of the firewall, the queues, the alarms and the process have their values."""
     kept = scraped.kept
     assert "ringfence_limiter_drops_total" not in scraped.values()
-    kept.side.kernel.counters.latest = Counters((RuleCounter("from banned addresses", 10, 600),), {}, 11, 12)
+    kept.side.kernel.counters.latest = Counters(
+        (RuleCounter("from banned addresses", 10, 600),), counted={"limiter_drops": 11, "limiter_full": 12}
+    )
     kept.alarms.activate(AlarmCode.PHONE_BROKEN, "alice", "fails")
     values = scraped.values()
 

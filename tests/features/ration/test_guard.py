@@ -18,7 +18,7 @@ def test_a_full_ration_is_an_alarm(kept: Kept) -> None:
     """Refusals without room in the ration are an alarm of their own."""
     kept.side.common.listeners.append(Rations(kept.side))
     kept.side.start()
-    read(kept, Counters(ration_full=9))
+    read(kept, Counters(counted={"ration_full": 9}))
     assert [alarm.code for alarm in kept.alarms.active] == ["ration.full"]
 
 
@@ -27,7 +27,7 @@ def test_a_full_ration_of_questions_is_an_alarm(kept: Kept) -> None:
     kept.side.common.listeners.append(Rations(kept.side))
     kept.side.start()
     for full in (9, 9, 12):
-        read(kept, Counters(asked_full=full))
+        read(kept, Counters(counted={"asked_full": full}))
     assert [(alarm.code, alarm.times) for alarm in kept.alarms.active] == [("asking.full", 2)]
 
 
@@ -38,7 +38,7 @@ def test_the_status_has_the_packets_over_the_rations(kept: Kept) -> None:
     packets = dict.fromkeys(("rationed", "ration_full", "asked", "asked_full"), 0)
     assert rations.section().as_json() == packets | {"asking_waits": True}
     assert {one.value for one in rations.section().numbers} == {None}
-    read(kept, Counters(rationed=1, ration_full=2, asked=3, asked_full=4))
+    read(kept, Counters(counted={"rationed": 1, "ration_full": 2, "asked": 3, "asked_full": 4}))
 
     packets = {"rationed": 1, "ration_full": 2, "asked": 3, "asked_full": 4}
     assert rations.section().as_json() == packets | {"asking_waits": True}

@@ -419,7 +419,7 @@ for call in backend.replace_list_in_steps(NetworkList.DENY, [ip_network((n * 2, 
     if call is not None:
         call()
 counted = backend.counters()
-print(backend.health(), backend.watch_fd() is None, len(list(backend.list())), counted.limiter_drops)
+print(backend.health(), backend.watch_fd() is None, len(list(backend.list())), counted.of("limiter_drops"))
 backend.flush()
 """
     # Not as another user, which might not be permitted to read these files.

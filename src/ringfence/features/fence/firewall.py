@@ -16,7 +16,7 @@ from ipaddress import ip_network
 from typing import Any
 
 import structlog
-from attrs import asdict, define, evolve, field, frozen
+from attrs import asdict, define, field, frozen
 
 from ringfence.alarm_codes import Alarm
 from ringfence.clock import format_duration
@@ -25,6 +25,7 @@ from ringfence.errors import ControlError
 from ringfence.explain.facts import Admission
 from ringfence.features.fence.alarms import FenceAlarmCode
 from ringfence.features.fence.settings import FenceSettings
+from ringfence.features.fence.stage import OUTSIDERS, FenceFilter
 from ringfence.firewall.cleanup import flush_everything
 from ringfence.firewall.contract import FirewallPlan
 from ringfence.firewall.limits import LimitMode
@@ -151,7 +152,7 @@ class Fence(RulePart):
 
     def plan(self, plan: FirewallPlan) -> FirewallPlan:
         """Return ``plan``, the wanted firewall rules, with the fence in its present mode."""
-        return evolve(plan, fence=self.mode)
+        return plan.adding(FenceFilter(self.mode))
 
     def configure(self, settings: Settings) -> None:
         """Apply a new configuration to the fence."""
@@ -178,8 +179,9 @@ class Fence(RulePart):
             return {}
         if self.admits(network):
             return {"admission": Admission(self.in_force, inside=True)}
-        seen = (one.packets for one in self._enforcer.backend.outsiders() if overlap(one.network, network))
-        return {"admission": Admission(self.in_force, inside=False, packets=sum(seen))}
+        outsiders = self._enforcer.backend.remembered(OUTSIDERS)
+        packets = sum(one.packets for one in outsiders if overlap(one.network, network))
+        return {"admission": Admission(self.in_force, inside=False, packets=packets)}
 
     # -- what is in force ------------------------------------------------------------------------------
 
@@ -193,7 +195,8 @@ class Fence(RulePart):
     @property
     def in_force(self) -> LimitMode:
         """The fence's mode in the rules that the kernel has now."""
-        return self._enforcer.backend.plan.fence if self._enforcer.enforcing else LimitMode.OFF
+        enforcer = self._enforcer
+        return enforcer.backend.plan.mode(FenceFilter.name) if enforcer.enforcing else LimitMode.OFF
 
     @property
     def gaps(self) -> list[str]:

@@ -11,7 +11,8 @@ from ringfence.control_server import Handler
 from ringfence.errors import ControlError
 from ringfence.features.fence.firewall import TRIAL_FOR, fence_of
 from ringfence.features.fence.links import MOST_ADMITTED_FOR, MOST_VALID, AdmitLinks
-from ringfence.firewall.contract import Outsider
+from ringfence.features.fence.stage import FENCED, OUTSIDERS
+from ringfence.firewall.contract import Remembered
 from ringfence.firewall.limits import LimitMode
 from ringfence.guard.feature import Feature, Given, Section, packets_of
 from ringfence.guard.firewall_side import FirewallSide
@@ -25,7 +26,7 @@ from ringfence.values.text import printable, rfc3339
 UNKNOWN = "unknown"
 """The country of an address that no database has."""
 
-_NUMBERS = {"fenced": "Packets from outside the fence: dropped, or passed if it only observes."}
+_NUMBERS = {FENCED: "Packets from outside the fence: dropped, or passed if it only observes."}
 _REDEEM = {"token": evolve(text(64, 1), is_secret=True), "address": network({4: 32, 6: 128})}
 REQUESTS = {
     "fence": read({"networks": optional(networks(64))}, page=NONE),  # each is compared with every list
@@ -90,12 +91,12 @@ class FenceRequests(Feature):
         kernel, settings = self._side.kernel, self._fence.settings
         asked = map(parse_network, request.get("networks", ()))
         usage = await kernel.counters.read()
-        outsiders = kernel.backend.outsiders() if kernel.enforcer.enforcing else ()
+        outsiders = kernel.backend.remembered(OUTSIDERS) if kernel.enforcer.enforcing else ()
         found = await self._side.common.locator.of([one.network.network_address for one in outsiders])
         return self._state() | {
             "named_countries": [printable(one) for one in settings.countries],
             "named_networks": [format_network(one) for one in settings.networks],
-            "packets": usage.fenced,
+            "packets": usage.of(FENCED),
             "left_out": [format_network(one) for one in asked if not self._fence.admits(one)],
             "countries": by_country(outsiders, found),
         }
@@ -123,7 +124,9 @@ class FenceRequests(Feature):
         )
 
 
-def by_country(outsiders: Sequence[Outsider], locations: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+def by_country(
+    outsiders: Sequence[Remembered], locations: Sequence[Mapping[str, str]]
+) -> list[dict[str, Any]]:
     """Return the number of senders and of packets for each country, that with the most packets first.
 
     ``outsiders`` are senders that the fence does not admit, ``locations`` the location of each.

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from attrs import evolve, frozen
 
 from ringfence.config.converters import Region
+from ringfence.features.fence.stage import FenceFilter
 from ringfence.firewall.contract import FirewallPlan
 from ringfence.firewall.limits import LimitMode
 from ringfence.lists.entries import Configured, parse_region
@@ -33,7 +34,7 @@ TABLE = FenceSettings
 def with_rules(plan: FirewallPlan, settings: "Settings") -> FirewallPlan:
     """Return ``plan`` with a fence that only counts packets, or none: only a command makes it drop them."""
     off = settings.of(FenceSettings).mode is LimitMode.OFF
-    return evolve(plan, fence=LimitMode.OFF if off else LimitMode.OBSERVE)
+    return plan.adding(FenceFilter(LimitMode.OFF if off else LimitMode.OBSERVE))
 
 
 def with_lists(configured: Configured, settings: "Settings") -> Configured:

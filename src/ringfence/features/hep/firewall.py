@@ -4,7 +4,7 @@ from attrs import evolve
 
 from ringfence.config.schema import Settings
 from ringfence.features.hep.settings import HepSettings, streams, targets
-from ringfence.features.hep.stage import stage
+from ringfence.features.hep.stage import Export
 from ringfence.firewall.contract import FirewallPlan
 from ringfence.guard.firewall_manager import RulePart, WantedRules
 from ringfence.guard.firewall_side import FirewallSide
@@ -17,8 +17,8 @@ def with_exports(plan: FirewallPlan, settings: Settings) -> FirewallPlan:
     """
     ports = {port for pbx in settings.asterisk for port in pbx.of(HepSettings).wss_ports}
     wss = tuple(sorted(port for port in ports if not settings.has_pages(port)))
-    export = stage(targets(settings), tuple(streams(settings)))
-    return evolve(plan, added=(*plan.added, export), asking=evolve(plan.asking, wss=wss))
+    plan = plan.adding(Export(targets(settings), tuple(streams(settings))))
+    return evolve(plan, asking=evolve(plan.asking, wss=wss))
 
 
 class ExportRules(RulePart):

@@ -1,7 +1,11 @@
 """The stage of Asterisk's export (HEP): which of its datagrams the kernel copies to the wire."""
 
-from attrs import evolve
+from collections.abc import Iterator
 
+from attrs import evolve, frozen
+
+from ringfence.firewall.contract import FirewallPlan
+from ringfence.firewall.limits import Addition
 from ringfence.firewall.ports import Ports
 from ringfence.firewall.stages import Bytes, Copy, Hook, PacketRule, Side, Stage
 
@@ -16,16 +20,29 @@ Asterisk always writes its chunks in the same order (``res/res_hep.c:hep_queue_c
 """
 
 
-def stage(targets: tuple[int, ...] = (), streams: tuple[int, ...] = (), size: int = SIZE) -> Stage:
-    """Return the stage of the rules that copies exported messages by TLS and WSS once, also over loopback.
+@frozen
+class Export(Addition):
+    """Rules that copy exported messages by TLS and WSS once, also over loopback.
 
     ``targets`` are the UDP ports to which Asterisk exports them, and ``streams`` its ports of TLS and WSS.
     Without both, the stage is off. ``size``: the bytes that are copied of each packet.
     """
-    source, target = (Bytes(at, 2, streams) for at in (_SOURCE_PORT, _TARGET_PORT))
-    rules = tuple(
-        PacketRule((Ports(targets, ()), Bytes(_PROTOCOL, 1, (6,)), *ports), Copy(PREFIX, size))
-        for ports in ((source,), (evolve(source, among=False), target))
-    )
-    what = "copies the decrypted messages that Asterisk exports to the wire"
-    return Stage("export", what, Side.FROM, (Hook.LEAVING,), rules, on=bool(targets and streams))
+
+    name = "export"
+    targets: tuple[int, ...] = ()
+    streams: tuple[int, ...] = ()
+    size: int = SIZE
+
+    def stages(self, plan: FirewallPlan) -> Iterator[Stage]:  # noqa: ARG002 - no other part matters
+        """Yield the stage that copies the messages."""
+        source, target = (Bytes(at, 2, self.streams) for at in (_SOURCE_PORT, _TARGET_PORT))
+        rules = tuple(
+            PacketRule((Ports(self.targets, ()), Bytes(_PROTOCOL, 1, (6,)), *ports), Copy(PREFIX, self.size))
+            for ports in ((source,), (evolve(source, among=False), target))
+        )
+        what = "copies the decrypted messages that Asterisk exports to the wire"
+        on = bool(self.targets and self.streams)
+        yield Stage(self.name, what, Side.FROM, (Hook.LEAVING,), rules, on=on)
+
+
+ADDITIONS = (Export(),)

@@ -42,9 +42,10 @@ class Limiter(Feature):
     def on_fact(self, fact: Fact) -> None:
         """Activate an alarm if the fact is new counters, and more packets than before found no room."""
         if isinstance(fact, Counters):
-            if fact.limiter_full > self._full:
+            full = fact.of("limiter_full")
+            if full > self._full:
                 self._side.common.alarms.activate(LimiterAlarmCode.LIMITER_FULL, "", _FULL)
-            self._full = fact.limiter_full
+            self._full = full
 
 
 def build(given: Given) -> Limiter:

@@ -41,9 +41,9 @@ class Rations(Feature):
         """Activate an alarm for each ration that had no room for a stranger, if the fact is new counters."""
         if isinstance(fact, Counters):
             before, self._before, activate = self._before, fact, self._side.common.alarms.activate
-            if fact.ration_full > before.ration_full:
+            if fact.of("ration_full") > before.of("ration_full"):
                 activate(RationAlarmCode.RATION_FULL, "", _FULL)
-            if fact.asked_full > before.asked_full:
+            if fact.of("asked_full") > before.of("asked_full"):
                 activate(RationAlarmCode.ASKING_FULL, "", _ASKING_FULL)
 
 

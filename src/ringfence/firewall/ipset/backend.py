@@ -33,7 +33,7 @@ from ringfence.firewall.contract import (
     ListSteps,
     Opened,
     Outcome,
-    Outsider,
+    Remembered,
     Requirement,
     RuleCounter,
     not_open_error,
@@ -42,17 +42,9 @@ from ringfence.firewall.ipset import iptables, messages
 from ringfence.firewall.ipset.changes import SetChanges
 from ringfence.firewall.ipset.installation import Family, rule_requirements
 from ringfence.firewall.ipset.iptables_rules import REPORTED
-from ringfence.firewall.ipset.limits import (
-    ASKING_FULL,
-    OUTSIDE,
-    OVER_ASKING,
-    OVER_LIMIT,
-    OVER_RATION,
-    RATION_FULL,
-)
+from ringfence.firewall.ipset.limits import COUNTERS
 from ringfence.firewall.ipset.messages import IpsetHeader
 from ringfence.firewall.ipset.sets import (
-    FENCED,
     FLOOD,
     SetSpec,
     WrittenList,
@@ -72,10 +64,13 @@ from ringfence.firewall.ipset.sets import (
     replace,
     require_ipset,
     set_specs,
+    table_set_name,
     temporary_name,
 )
+from ringfence.firewall.limits import Table
 from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.requirements import check_requirement, require_capabilities, why_no_ipv6
+from ringfence.firewall.stages import counter_names
 from ringfence.netlink.connection import NetlinkConnection, NetlinkError
 from ringfence.values.ban import Scope
 from ringfence.values.network import SENDER_LENGTHS, VERSIONS, Network
@@ -445,12 +440,9 @@ class IpsetBackend:
         """
         self._require_open()
         sums: dict[str, tuple[int, int]] = {}
-        full = 0
         installed = dict(self._rules)  # another thread may change it meanwhile
         for family in installed.values():
-            counted = family.counters()
-            full += counted.full
-            for kind, (packets, octets) in counted.kinds.items():
+            for kind, (packets, octets) in family.counters().items():
                 before = sums.get(kind, (0, 0))
                 sums[kind] = before[0] + packets, before[1] + octets
         names = [spec.name for version in installed for spec in set_specs(version)]
@@ -459,13 +451,7 @@ class IpsetBackend:
         return Counters(
             rules=tuple(RuleCounter(kind, *sums[kind]) for kind in REPORTED if kind in sums),
             sets={name: head.elements if head is not None else None for name, head in heads.items()},
-            limiter_drops=sums.get(OVER_LIMIT, (0, 0))[0],
-            limiter_full=full,
-            rationed=sums.get(OVER_RATION, (0, 0))[0],
-            ration_full=sums.get(RATION_FULL, (0, 0))[0],
-            fenced=sums.get(OUTSIDE, (0, 0))[0],
-            asked=sums.get(OVER_ASKING, (0, 0))[0],
-            asked_full=sums.get(ASKING_FULL, (0, 0))[0],
+            counted={name: sums[name][0] for name in (*COUNTERS, *counter_names()) if name in sums},
         )
 
     def flooders(self) -> Sequence[Flooder]:
@@ -476,13 +462,13 @@ class IpsetBackend:
         self._require_open()
         return self._flood.read(self._kernel, self._guarded)
 
-    def outsiders(self) -> Sequence[Outsider]:
-        """Return the sources outside the fence in the last hour. Needs ``open``; starts no process."""
+    def remembered(self, table: Table) -> Sequence[Remembered]:
+        """Return the senders in ``table``. Needs ``open``; starts no process."""
         self._require_open()
         return [
-            Outsider(one.network.supernet(new_prefix=SENDER_LENGTHS[version]), one.packets)
+            Remembered(one.network.supernet(new_prefix=SENDER_LENGTHS[version]), one.packets)
             for version in self._guarded
-            for one in list_elements(self._kernel, FENCED[version])
+            for one in list_elements(self._kernel, table_set_name(table, version))
         ]
 
     def flush(self) -> None:

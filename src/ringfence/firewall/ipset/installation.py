@@ -6,7 +6,7 @@ program made since then, even during the reading.
 """
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from attrs import evolve, frozen
 
@@ -14,19 +14,18 @@ from ringfence.errors import FirewallError
 from ringfence.firewall.contract import FirewallPlan, Fragments, Requirement, fragments_requirement
 from ringfence.firewall.ipset import iptables
 from ringfence.firewall.ipset.iptables_rules import Rules, counted_rules, named_sets, wanted_rules
-from ringfence.firewall.ipset.limits import OVER_LIMIT, WITHIN_LIMIT
+from ringfence.firewall.ipset.limits import LIMITER_FULL, OVER_LIMIT, WITHIN_LIMIT
+from ringfence.firewall.ipset.stage_rules import StageRules
 from ringfence.firewall.ipset.watch import LegacyWatch, NftWatch, has_extension
-from ringfence.firewall.limits import LimitMode
+from ringfence.firewall.limits import Filter
 from ringfence.firewall.nftables import messages as nft_messages
 from ringfence.firewall.stages import AT_LIMITER
 from ringfence.netlink.connection import FAMILIES, NetlinkConnection, NetlinkError
 
 _WIRE_FIX = "fix: `modprobe xt_u32 xt_multiport xt_NFLOG xt_limit xt_addrtype ipt_rpfilter ip6t_rpfilter`"
 _LIMITER_FIX = "fix: `modprobe xt_hashlimit xt_multiport xt_length xt_addrtype xt_set xt_u32 xt_TCPMSS`"
-_FENCE_FIX = "fix: `modprobe xt_conntrack xt_multiport xt_set`"
 # Kernel extensions that the rules need in addition to DROP. Names in capitals are targets, as in iptables.
 _WIRE_EXTENSIONS = ("u32", "multiport", "rpfilter", "addrtype", "limit", "NFLOG")
-_FENCE_EXTENSIONS = ("conntrack", "multiport", "SET")
 _LIMITER_EXTENSIONS = ("hashlimit", "multiport", "length", "addrtype", "SET", "u32", "TCPMSS")
 _REASSEMBLY_FIX = "fix: `modprobe xt_socket`"
 _REASSEMBLING_EXTENSIONS = ("socket",)
@@ -46,18 +45,6 @@ class InstalledRules:
     wire: str | None = None
     limiter: str | None = None
     damaged: bool = False
-
-
-@frozen
-class FamilyCounters:
-    """The counters of the rules of one IP version.
-
-    ``kinds`` maps a kind of rules (such as ``from banned addresses``) to its packets and bytes. ``full`` is
-    the number of packets from sources for which the limiter had no room.
-    """
-
-    kinds: Mapping[str, tuple[int, int]]
-    full: int = 0
 
 
 class Family:
@@ -161,8 +148,8 @@ class Family:
             return error.code == errno.ENOENT
         return False
 
-    def counters(self) -> FamilyCounters:
-        """Return the counters of the rules since they were installed.
+    def counters(self) -> Mapping[str, tuple[int, int]]:
+        """Return the packets and bytes of each kind of rules since they were installed.
 
         No rule counts the packets that the limiter drops for lack of room. So their number is computed: the
         packets that entered the limiter, minus those that were over or within the limit. The counters are
@@ -173,7 +160,7 @@ class Family:
         first = self._counters()
         second = self._counters() if AT_LIMITER in first else first
         left = sum(second.get(kind, (0, 0))[0] for kind in (OVER_LIMIT, WITHIN_LIMIT))
-        return FamilyCounters(second, full=max(first.get(AT_LIMITER, (0, 0))[0] - left, 0))
+        return {**second, LIMITER_FULL: (max(first.get(AT_LIMITER, (0, 0))[0] - left, 0), 0)}
 
     def _counters(self) -> dict[str, tuple[int, int]]:
         rules = self._rules  # another thread may replace them meanwhile
@@ -218,11 +205,12 @@ def _reason(refused: Mapping[tuple[bool, bool], FirewallError], alone: tuple[boo
 
 def rule_requirements(kernel: NetlinkConnection, version: int, plan: FirewallPlan) -> list[Requirement]:
     """Return each optional feature of the plan, with a problem if the kernel lacks an extension for it."""
-    found = []
+    found, written = [], StageRules(plan, version)
+    added = ((one.name, written.extensions(one)) for one in plan.added if isinstance(one, Filter))
     for feature, configured, names, fix in (
         ("the log rule for the wire", plan.log_group is not None, _WIRE_EXTENSIONS, _WIRE_FIX),
         ("the limiter", plan.limits, _LIMITER_EXTENSIONS, _LIMITER_FIX),
-        ("the fence", plan.fence is not LimitMode.OFF, _FENCE_EXTENSIONS, _FENCE_FIX),
+        *((f"the {name}", names, names, _load(names)) for name, names in added),
     ):
         if configured:
             missing = [n for n in names if not has_extension(kernel, version, n, target=n.isupper())]
@@ -230,6 +218,10 @@ def rule_requirements(kernel: NetlinkConnection, version: int, plan: FirewallPla
             found.append(Requirement(f"{feature}, IPv{version}", problem, optional=True))
     fragments = _fragments(kernel, version)
     return [*found, fragments_requirement(fragments, _REASSEMBLY_FIX, f", IPv{version}")]
+
+
+def _load(names: Sequence[str]) -> str:
+    return f"fix: `modprobe {' '.join(f'xt_{name}' for name in names)}`"
 
 
 def _fragments(kernel: NetlinkConnection, version: int) -> Fragments:

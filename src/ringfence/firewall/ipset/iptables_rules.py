@@ -44,26 +44,41 @@ from ringfence.firewall.ipset.matches import REJECTIONS, IptablesRule, not_on, s
 from ringfence.firewall.ipset.sets import list_set_name
 from ringfence.firewall.ipset.stage_rules import DROP_CHAIN, NARROW_CHAIN, REJECT_CHAIN, StageRules
 from ringfence.firewall.network_lists import NetworkList
-from ringfence.firewall.stages import Hook, stages
+from ringfence.firewall.stages import Hook, Stage, added_stages, stages
 
 HOOKS: Mapping[str, Mapping[str, str]] = {
     "raw": {"PREROUTING": "ringfence-pre", "OUTPUT": "ringfence-out"},
     "filter": {"INPUT": "ringfence-in", "FORWARD": "ringfence-fwd"},
 }
 MADE = "ringfence-made"
+
+
+def _table_of(stage: Stage) -> str:
+    return "raw" if {Hook.ARRIVING, Hook.LEAVING} & {*stage.hooks} else "filter"
+
+
 _WHOLE, _DROPPING = "ringfence-whole", (DROP_CHAIN, MADE)
 _SEEN, _SEGMENT, _ANSWER = "ringfence-seen", "ringfence-segment", "ringfence-answer"
 _COPYING = _SEEN, NARROW_CHAIN, _SEGMENT, _ANSWER
+
+
+def _added(table: str) -> list[str]:
+    """Return the chains that features may add to a table."""
+    stages_there = (one for one in added_stages() if _table_of(one) == table)
+    return [chain.iptables for stage in stages_there for chain in stage.chains]
+
+
 # Every chain of ours that may be in a table, of this release or another.
 CHAINS: Mapping[str, Sequence[str]] = {
     "raw": (
         *HOOKS["raw"].values(),
         *limits.CHAINS["raw"],
+        *_added("raw"),
         *_COPYING,
         _WHOLE,
         *_DROPPING,
     ),
-    "filter": (*HOOKS["filter"].values(), REJECT_CHAIN, *limits.CHAINS["filter"], *_DROPPING),
+    "filter": (*HOOKS["filter"].values(), REJECT_CHAIN, *_added("filter"), *_DROPPING),
 }
 
 REPORTED = (FROM_BANNED, TO_BANNED, FROM_DENIED, TO_DENIED, FRAGMENTS)
@@ -107,7 +122,8 @@ def wanted_rules(
     inner: dict[str, Sequence[IptablesRule]] = {chain: rules for chain, rules in into.items() if rules}
     if written.rejects:
         inner[REJECT_CHAIN] = _reject(plan, version)
-    inner |= limits.fence_chains(plan, version, target)
+    for stage in steps:
+        (raw if _table_of(stage) == "raw" else inner).update(written.chains(stage))
     drops = f"-j {DROP_CHAIN}"
     for chains in (raw, inner):
         if plan.log and any(rule.text.endswith(drops) for rules in chains.values() for rule in rules):

@@ -9,7 +9,6 @@
             ringfence-web:     the same for the connections of WebSocket on ports of web pages
             ringfence-flow:    drop what begins too many flows, and remember the other flows
             ringfence-questions: drop datagrams and bytes over the ration of questions
-    filter  ringfence-fence:   add the source to the fenced set, drop the packet in mode enforce
 
 The limiter is the match hashlimit, which counts each source separately. It limits UDP by packets, and TCP by
 packets and by bytes. hashlimit's byte limit has a budget for each second. Its burst is a number of additional
@@ -21,10 +20,10 @@ rule names it. Therefore its name contains the limits.
 If a hashlimit table is full, the match itself drops the packets of every source that is not in it, and no
 rule counts them. Only a sender with forged addresses can fill a table: it needs a million addresses within
 ten seconds, and the table then takes 120 MB. In mode enforce, the number of packets dropped in this way is
-computed: they entered the limiter, and were neither over nor within the limit (``Counters.limiter_full``).
+computed: they entered the limiter, and were neither over nor within the limit (``limiter_full``).
 Mode observe must drop no packet. So in this mode the limiter inspects only a limited number of packets a
 second from all sources together, too few to fill the table. The other packets pass, and
-``Counters.limiter_full`` counts them too.
+``limiter_full`` counts them too.
 
 The ration (``limits.Ration``) is a hashlimit too, by the address of the receiver: one for the refusals by
 UDP, one for the bytes by TCP. It leaves out segments without data, and those that begin a TLS handshake or an
@@ -32,7 +31,7 @@ answer to a stranger that Asterisk serves (``stages.py`` has the reasons). hashl
 whole byte budget each second, and a packet larger than the budget costs only the budget, so such packets are
 over the ration. Its table must not become full, because a full table would drop the packets to every new
 stranger. So packets skip the ration if the SIP ports send too many a second to all strangers together. They
-are counted (``Counters.ration_full``).
+are counted (``ration_full``).
 
 The chains of the ration of questions (``limits.AskingRation``) call each other with goto (``-g``). So in the
 mode observe, a packet over the ration returns from all of them at once, and is counted once.
@@ -44,7 +43,7 @@ one rule compares each unit of a packet, with the same table. A packet passes if
 every rule. One that does not pass has used up the units before.
 
 A full hashlimit table drops packets. So packets skip the ration if all strangers together send too many, or
-begin too many flows. They are counted (``Counters.asked_full``). If a set is full, the packets of strangers
+begin too many flows. They are counted (``asked_full``). If a set is full, the packets of strangers
 without room in it pass the tests that need it.
 
 A sender of IPv6 may put an extension header before that of UDP or TCP, and u32 would compare its bytes. So a
@@ -55,7 +54,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from attrs import frozen
 
-from ringfence.firewall.contract import OUTSIDE_SECONDS, SENDER_SECONDS, SERVED, FirewallPlan
+from ringfence.firewall.contract import SENDER_SECONDS, SERVED, FirewallPlan
 from ringfence.firewall.ipset.matches import (
     DATAGRAM,
     HEADER,
@@ -68,7 +67,7 @@ from ringfence.firewall.ipset.matches import (
     port_matches,
     without_data,
 )
-from ringfence.firewall.ipset.sets import FENCED, FLOOD, FLOWS, WEBSOCKETS
+from ringfence.firewall.ipset.sets import FLOOD, FLOWS, WEBSOCKETS
 from ringfence.firewall.limits import (
     FLOOD_SECONDS,
     FLOW_SECONDS,
@@ -84,17 +83,15 @@ from ringfence.firewall.limits import (
 
 _LIMIT, _OVER, _RATION, _BYTES = "ringfence-limit", "ringfence-over", "ringfence-ration", "ringfence-bytes"
 _ASKED, _WEB, _FLOW, _QUESTIONS = "ringfence-asked", "ringfence-web", "ringfence-flow", "ringfence-questions"
-_FENCE = "ringfence-fence"
 CHAINS: Mapping[str, Sequence[str]] = {
     "raw": (_LIMIT, _OVER, _RATION, _BYTES, _ASKED, _WEB, _FLOW, _QUESTIONS),
-    "filter": (_FENCE,),
 }
 """The chains that may be in each table."""
 
-OVER_LIMIT, WITHIN_LIMIT = "over the limit", "within the limit"
-OVER_RATION, RATION_FULL = "over the ration", "without room in the ration"
-OVER_ASKING, ASKING_FULL = "over the ration of questions", "without room in the ration of questions"
-OUTSIDE = "from outside the fence"
+OVER_LIMIT, LIMITER_FULL, WITHIN_LIMIT = "limiter_drops", "limiter_full", "within the limit"
+OVER_RATION, RATION_FULL = "rationed", "ration_full"
+OVER_ASKING, ASKING_FULL = "asked", "asked_full"
+COUNTERS = OVER_LIMIT, LIMITER_FULL, OVER_RATION, RATION_FULL, OVER_ASKING, ASKING_FULL
 """Kinds of rules, by which their packets are counted.
 
 The number of packets without room in the limiter is what entered it, less those over and within the limit.
@@ -124,11 +121,6 @@ def chains(plan: FirewallPlan, version: int, target: str) -> dict[str, Sequence[
     if plan.asking.mode is not LimitMode.OFF:
         found |= _Asking(plan, version, target).chains()
     return found
-
-
-def fence_chains(plan: FirewallPlan, version: int, target: str) -> Mapping[str, Sequence[IptablesRule]]:
-    """Return the chain of table filter; none if the fence is off."""
-    return {} if plan.fence is LimitMode.OFF else {_FENCE: _fence(plan, version, target)}
 
 
 def over_copies(plan: FirewallPlan, version: int) -> list[IptablesRule]:
@@ -244,18 +236,6 @@ def _over(plan: FirewallPlan, version: int, target: str) -> list[IptablesRule]:
     if plan.limit.mode is LimitMode.ENFORCE:
         rules.append(IptablesRule(f"-j {target}"))
     return rules
-
-
-def _fence(plan: FirewallPlan, version: int, target: str) -> list[IptablesRule]:
-    # The first rule spares the answers to what this host began. A rule with a direction matches no untracked
-    # packet. The next two rules count a source as those of the limiter do (``_over``).
-    name = FENCED[version]
-    return [
-        IptablesRule("-m conntrack --ctdir REPLY -j RETURN"),
-        IptablesRule(f"-m set --match-set {name} src"),
-        IptablesRule(f"-j SET --add-set {name} src --timeout {OUTSIDE_SECONDS}"),
-        IptablesRule(f"-j {target if plan.fence is LimitMode.ENFORCE else 'RETURN'}", OUTSIDE),
-    ]
 
 
 @frozen

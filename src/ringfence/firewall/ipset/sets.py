@@ -10,6 +10,7 @@
     and others                            hash:net, no timeouts
     ringfence-flood4, ringfence-flood6    sources over the limit by UDP: hash:ip (IPv6 by /64), with timeouts
     ringfence-flood-tcp-4, -tcp-6         sources over the limit by TCP, likewise, by address
+    ringfence-fenced4 and others          senders that rules of features remember, likewise
     ringfence-flows4, ringfence-flows6    flows that strangers began: hash:ip,port, with timeouts and counters
     ringfence-websockets4, -websockets6   connections of WebSocket from strangers, likewise
 
@@ -29,8 +30,9 @@ from ringfence.errors import FirewallError, FirewallUnsupportedError
 from ringfence.firewall.contract import MOST_FLOODERS, Add, Change, Element, whole_seconds
 from ringfence.firewall.ipset import messages
 from ringfence.firewall.ipset.messages import Code, Command, IpsetHeader
-from ringfence.firewall.limits import MOST_LIMITED, MOST_WEBSOCKETS
+from ringfence.firewall.limits import MOST_LIMITED, MOST_WEBSOCKETS, Table
 from ringfence.firewall.network_lists import NetworkList
+from ringfence.firewall.stages import added_stages
 from ringfence.netlink.connection import NetlinkConnection, NetlinkError
 from ringfence.values.ban import Scope
 from ringfence.values.network import BITS, SENDER_LENGTHS, VERSIONS, Network, exempts_friends
@@ -167,8 +169,6 @@ FLOOD: Mapping[tuple[int, bool], str] = {
     for version in VERSIONS
     for tcp in (False, True)
 }
-# The names of the sets of sources outside the fence, by IP version.
-FENCED: Mapping[int, str] = {version: f"ringfence-fenced{version}" for version in VERSIONS}
 # The same for the sets of the ration of questions: flows, and WebSockets.
 FLOWS, WEBSOCKETS = (
     {version: f"ringfence-{word}{version}" for version in VERSIONS} for word in ("flows", "websockets")
@@ -226,6 +226,11 @@ def list_set_name(which: NetworkList, version: int) -> str:
     return f"ringfence-{which.value}{version}"
 
 
+def table_set_name(table: Table, version: int) -> str:
+    """Return the name of the set of a table of senders."""
+    return f"ringfence-{table.name}{version}"
+
+
 def temporary_name(name: str) -> str:
     """Return the name of the set that is filled before it replaces ``name``."""
     return f"{name}-new"
@@ -242,7 +247,11 @@ def set_specs(version: int) -> list[SetSpec]:
         *(SetSpec(list_set_name(which, version), version, network_list=True) for which in NetworkList),
         SetSpec(FLOOD[version, False], version, size=MOST_FLOODERS, prefix=SENDER_LENGTHS[version]),
         SetSpec(FLOOD[version, True], version, size=MOST_FLOODERS, prefix=BITS[version]),
-        SetSpec(FENCED[version], version, size=MOST_FLOODERS, prefix=SENDER_LENGTHS[version]),
+        *(
+            SetSpec(table_set_name(table, version), version, size=table.room, prefix=SENDER_LENGTHS[version])
+            for stage in added_stages()
+            for table in stage.tables
+        ),
         SetSpec(FLOWS[version], version, size=MOST_LIMITED),
         SetSpec(WEBSOCKETS[version], version, size=MOST_WEBSOCKETS),
     ]

@@ -10,6 +10,7 @@ come from other networks. A rule without a counter of its own drops the packets 
 (``contract.PROBE_NETWORKS``).
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 from operator import itemgetter
@@ -28,8 +29,14 @@ from ringfence.firewall.contract import (
 )
 from ringfence.firewall.ipset import matches
 from ringfence.firewall.ipset.matches import IptablesRule
-from ringfence.firewall.ipset.sets import WEBSOCKETS, ban_set_name, friends_exempt_values, list_set_name
-from ringfence.firewall.limits import SEGMENT, WEBSOCKET_SECONDS
+from ringfence.firewall.ipset.sets import (
+    WEBSOCKETS,
+    ban_set_name,
+    friends_exempt_values,
+    list_set_name,
+    table_set_name,
+)
+from ringfence.firewall.limits import SEGMENT, WEBSOCKET_SECONDS, Addition
 from ringfence.firewall.network_lists import PASSING, NetworkList
 from ringfence.firewall.ports import Ports
 from ringfence.firewall.stages import Hook, Is, NotOn, On, Side
@@ -49,8 +56,11 @@ _FIXED = {
     Is.SYN_ACK: (_CONTENT, "-m tcp --tcp-flags SYN,ACK SYN,ACK "),
     Is.NEW: (_CONTENT, "-m conntrack --ctstate NEW,UNTRACKED "),
     Is.NO_REPLY: (_CONTENT, "-m conntrack --ctstate NEW,ESTABLISHED,UNTRACKED "),
+    Is.REPLY: (_CONTENT, "-m conntrack --ctdir REPLY "),
 }
 _FRAGMENTS = {4: '-m u32 --u32 "0x4&0x3fff=0x1:0x3fff" ', 6: "-m ipv6header --header ipv6-frag --soft "}
+# Matches and targets: DROP and RETURN need no extension, and the names of chains are not in capitals.
+_EXTENSION = re.compile(r"-m (\w+)|-j (?!DROP|RETURN)([A-Z]+)")
 _REMOTE = {Side.FROM: "src", Side.TO: "dst"}
 
 
@@ -81,9 +91,27 @@ class StageRules:
                     for tests, target, kind in self._lookups(stage.side, hook):
                         found += self._combined([*named, *tests], f"-j {target}", kind, stage.side)
                 elif rule.act is not stages.Do.ACCEPT:  # the lookups leave out what is accepted
-                    kind = rule.act.kind if isinstance(rule.act, stages.Jump | stages.Drop) else ""
-                    found += self._combined([*rule.tests, *rule.then], self._act(rule), kind, stage.side)
+                    found += self._written(rule, stage.side)
         return found
+
+    def chains(self, stage: stages.Stage) -> dict[str, list[IptablesRule]]:
+        """Return the chains of a stage by name."""
+        return {
+            chain.iptables: [one for rule in chain.rules for one in self._written(rule, stage.side)]
+            for chain in stage.chains
+        }
+
+    def extensions(self, added: Addition) -> tuple[str, ...]:
+        """Return the extensions of the kernel that the stages of ``added`` need. Targets are in capitals."""
+        steps = [stage for stage in added.stages(self.plan) if stage.on]
+        rules = [rule for hook in Hook for rule in self.at(steps, hook)]
+        rules += [rule for stage in steps for chain in self.chains(stage).values() for rule in chain]
+        found = (match or target for rule in rules for match, target in _EXTENSION.findall(rule.text))
+        return tuple(dict.fromkeys(found))
+
+    def _written(self, rule: stages.PacketRule, side: Side) -> Iterator[IptablesRule]:
+        for end, kind in self._acts(rule.act, side):
+            yield from self._combined([*rule.tests, *rule.then], end, kind, side)
 
     def _combined(self, tests: Sequence[_Test], end: str, kind: str, side: Side) -> Iterator[IptablesRule]:
         """Yield a rule for each combination of the matches of ``tests``."""
@@ -92,7 +120,7 @@ class StageRules:
         ordered = sorted(tests, key=lambda test: test is Is.NAMED)
         for combined in product(*(self._matches(test, side) for test in ordered)):
             text = "".join(text for _, text in sorted(combined, key=itemgetter(0)))
-            yield IptablesRule(text.replace('" -m u32 --u32 "', "&&") + end, kind)
+            yield IptablesRule((text.replace('" -m u32 --u32 "', "&&") + end).rstrip(), kind)
 
     def _lookups(self, side: Side, hook: Hook) -> Iterator[tuple[Sequence[_Test], str, str]]:
         """Yield the tests, target and kind of the rules that drop packets of banned and denied networks."""
@@ -125,21 +153,32 @@ class StageRules:
         tcp = matches.RST if spares and self.plan.action is BanAction.TCP_RESET else "-p tcp "
         return tuple((slot, text.replace("-p tcp ", tcp, 1)) for slot, text in self._matches(ports, side))
 
-    def _act(self, rule: stages.PacketRule) -> str:
-        match rule.act:
-            case stages.Jump(iptables=chain):
-                return f"-j {chain}"
-            case stages.Drop(rejects=rejects):
-                return f"-j {REJECT_CHAIN if rejects and self.rejects else self.target}"
+    def _acts(self, act: stages.Act, side: Side) -> Iterator[tuple[str, str]]:
+        """Yield the ends of the rules of an act, each with the kind of packets that the rule counts."""
+        match act:
+            case stages.Jump(iptables=chain, kind=kind):
+                yield f"-j {chain}", kind
+            case stages.Drop(kind=kind, rejects=rejects):
+                yield f"-j {REJECT_CHAIN if rejects and self.rejects else self.target}", kind
             case stages.Copy(prefix, size):
                 marked = f"--nflog-prefix {prefix} " if prefix else ""
                 most = f" --nflog-size {size}" if size else ""
-                return f"-j NFLOG {marked}--nflog-group {self.plan.log_group}{most}"
+                yield f"-j NFLOG {marked}--nflog-group {self.plan.log_group}{most}", ""
+            case stages.Remember(table):
+                # The first rule counts a packet of a sender that is in the set already. The second adds new
+                # ones only, because adding an element again would set its counter to one.
+                name, address = table_set_name(table, self.version), _REMOTE[side]
+                yield f"-m set --match-set {name} {address}", ""
+                yield f"-j SET --add-set {name} {address} --timeout {table.seconds}", ""
+            case stages.Count(counter, drops):
+                yield f"-j {self.target if drops else 'RETURN'}", counter
+            case stages.Do.RETURN:
+                yield "-j RETURN", ""
             case stages.Do.SHORTEN:
-                return f"-j TCPMSS --set-mss {SEGMENT}"
+                yield f"-j TCPMSS --set-mss {SEGMENT}", ""
             case _:
                 kept = WEBSOCKETS[self.version]
-                return f"-j SET --add-set {kept} dst,dst --exist --timeout {WEBSOCKET_SECONDS}"
+                yield f"-j SET --add-set {kept} dst,dst --exist --timeout {WEBSOCKET_SECONDS}", ""
 
     def _matches(self, test: _Test, side: Side) -> Sequence[_Match]:
         """Return the matches of a test: one rule for each."""

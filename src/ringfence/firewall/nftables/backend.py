@@ -31,12 +31,12 @@ from ringfence.firewall.contract import (
     ListSteps,
     Opened,
     Outcome,
-    Outsider,
+    Remembered,
     Requirement,
     not_open_error,
     whole_seconds,
 )
-from ringfence.firewall.limits import LimitMode
+from ringfence.firewall.limits import LimitMode, Table
 from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.nftables import messages, state
 from ringfence.firewall.nftables.installation import Installation, find_nft, rule_requirements
@@ -44,13 +44,14 @@ from ringfence.firewall.nftables.ruleset import TABLE, BanSet
 from ringfence.firewall.nftables.state import (
     read_counters,
     read_flooders,
-    read_outsiders,
+    read_remembered,
     read_sets,
     total_bans,
 )
 from ringfence.firewall.nftables.static_sets import NetworkListSets, by_version
 from ringfence.firewall.nftables.watch import ForeignChanges
 from ringfence.firewall.requirements import check_requirement, require_capabilities, why_no_ipv6
+from ringfence.firewall.stages import stages
 from ringfence.netlink.connection import (
     NetlinkConnection,
     NetlinkError,
@@ -567,11 +568,11 @@ class NftablesBackend:
         limited = table is not None and table.plan.limit.mode is not LimitMode.OFF
         return read_flooders(self._kernel) if limited else []
 
-    def outsiders(self) -> Sequence[Outsider]:
-        """Return the sources outside the fence in the last hour. Needs ``open``; starts no process."""
-        table = self._installation.table
-        fenced = table is not None and table.plan.fence is not LimitMode.OFF
-        return read_outsiders(self._kernel) if fenced else []
+    def remembered(self, table: Table) -> Sequence[Remembered]:
+        """Return the senders in ``table``; none if no rule uses it. Needs ``open``; starts no process."""
+        installed = self._installation.table
+        used = installed is not None and any(table in stage.tables for stage in stages(installed.plan))
+        return read_remembered(self._kernel, table) if used else []
 
     def flush(self) -> None:
         """Remove our table with all its contents. Idempotent; works without ``open``."""

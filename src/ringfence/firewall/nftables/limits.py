@@ -4,7 +4,7 @@ The rules of the stages (``firewall/stages.py``) jump to these chains. Each set 
 or got something lately, or their flows.
 
 * **Full tables.** The tables of the limiter and of the rations hold a million sources. If one is full (forged
-  sources can fill it), packets of new sources pass without a limit, and are counted (``no_room``,
+  sources can fill it), packets of new sources pass without a limit, and are counted (``limiter_full``,
   ``ration_full``, ``asked_full``). That of the ration fills only if the SIP ports refuse 100 000 strangers a
   second.
 * **The ration of questions.** ``asked_begun4`` lets few flows of a stranger begin, ``asked4`` counts their
@@ -13,7 +13,7 @@ or got something lately, or their flows.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from ringfence.firewall.contract import MOST_FLOODERS, OUTSIDE_SECONDS, SENDER_SECONDS, SERVED, FirewallPlan
+from ringfence.firewall.contract import MOST_FLOODERS, SENDER_SECONDS, SERVED, FirewallPlan
 from ringfence.firewall.limits import (
     FLOOD_SECONDS,
     FLOW_SECONDS,
@@ -27,8 +27,17 @@ from ringfence.firewall.limits import (
     AskingRation,
     LimitMode,
 )
-from ringfence.firewall.nftables.matches import HEADERS, KEYWORDS, STATUS_LINE, data, network_of, port_tests
+from ringfence.firewall.nftables.matches import (
+    HEADERS,
+    KEYWORDS,
+    STATUS_LINE,
+    counted,
+    data,
+    network_of,
+    port_tests,
+)
 from ringfence.firewall.ports import Ports
+from ringfence.firewall.stages import Side
 from ringfence.values.network import VERSIONS
 
 _Chain = tuple[str, tuple[str, ...]]  # its name, and its rules
@@ -55,8 +64,6 @@ def sets(plan: FirewallPlan) -> Iterator[tuple[Sequence[str], str, int, int]]:
         yield ("asked_flows",), flow, FLOW_SECONDS, MOST_LIMITED
         yield ("asked_each",), flow, FLOOD_SECONDS, MOST_LIMITED
         yield ("asked_websocket",), flow, WEBSOCKET_SECONDS, MOST_WEBSOCKETS
-    if plan.fence is not LimitMode.OFF:
-        yield ("fenced",), "", OUTSIDE_SECONDS, MOST_FLOODERS
     if plan.limits_copies:
         yield ("copied",), "", SENDER_SECONDS, MOST_LIMITED
 
@@ -74,18 +81,16 @@ def chains(plan: FirewallPlan, log: tuple[str, ...], *, inner: bool) -> dict[str
             found |= _questions(plan, version, log, inner=inner)
         if plan.ration.mode is not LimitMode.OFF:
             found |= _ration(plan, version, log)
-        if plan.fence is not LimitMode.OFF:
-            found |= _fence(plan, version, log)
     return found
 
 
 def _limiter(plan: FirewallPlan, version: int, log: tuple[str, ...]) -> Iterator[_Chain]:
-    limit, source = plan.limit, _counted(version, "saddr")
+    limit, source = plan.limit, counted(version, Side.FROM)
     dropping = (*log, "drop") if limit.mode is LimitMode.ENFORCE else ()
     yield (
         f"over{version}",
         (
-            'counter name "over_limit"',
+            'counter name "limiter_drops"',
             f"meta l4proto udp update @flood{version} {{ {source} counter }}",
             f"meta l4proto tcp update @flood_tcp{version} {{ {KEYWORDS[version]} saddr counter }}",
             *dropping,
@@ -99,7 +104,7 @@ def _limiter(plan: FirewallPlan, version: int, log: tuple[str, ...]) -> Iterator
         (
             f"update @rate{version} {{ {source} {packets} }} {over}",
             f"meta l4proto tcp update @bytes{version} {{ {source} {octets} }} {over}",
-            f'{source} != @rate{version} counter name "no_room"',
+            f'{source} != @rate{version} counter name "limiter_full"',
         ),
     )
 
@@ -160,7 +165,7 @@ def _asked(asking: AskingRation, version: int, what: str, over: Callable[[int], 
     """
     rules: list[str] = []
     near = f"{KEYWORDS[version]} saddr & {network_of(version, NEAR_LENGTHS[version]).netmask}"
-    for name, source, times in (("", _counted(version, "saddr"), 1), ("_near", near, NEAR)):
+    for name, source, times in (("", counted(version, Side.FROM), 1), ("_near", near, NEAR)):
         strangers = f"@asked{name}{what}{version}"
         rules += [
             f"update {strangers} {{ {source} timeout {asking.seconds}s {over(times)} }} goto asked{version}",
@@ -170,7 +175,7 @@ def _asked(asking: AskingRation, version: int, what: str, over: Callable[[int], 
 
 
 def _ration(plan: FirewallPlan, version: int, log: tuple[str, ...]) -> Iterator[_Chain]:
-    ration, target = plan.ration, _counted(version, "daddr")
+    ration, target = plan.ration, counted(version, Side.TO)
     dropping = (*log, "drop") if ration.mode is LimitMode.ENFORCE else ()
     yield f"rationed{version}", ('counter name "rationed"', *dropping)
     over = _over(ration.rate, ration.burst)
@@ -202,12 +207,6 @@ def _ration(plan: FirewallPlan, version: int, log: tuple[str, ...]) -> Iterator[
             f'{target} != @ration_bytes{version} counter name "ration_full"',
         ),
     )
-
-
-def _counted(version: int, side: str) -> str:
-    """Return the key by which packets are counted: the address ``side`` (saddr or daddr), of IPv6 its /64."""
-    address = f"{KEYWORDS[version]} {side}"
-    return address if version == 4 else f"{address} & ffff:ffff:ffff:ffff::"  # noqa: PLR2004 - IPv4
 
 
 def _over(rate: int, burst: int) -> str:
@@ -242,13 +241,6 @@ def _without_data(version: int) -> Iterator[str]:
         yield f"tcp doff {words} {length}"
 
 
-def _fence(plan: FirewallPlan, version: int, log: tuple[str, ...]) -> Iterator[_Chain]:
-    dropping = (*log, "drop") if plan.fence is LimitMode.ENFORCE else ()
-    # Not ``update``: it would renew the hour, and the packets of a day would look like those of an hour.
-    seen = f"add @fenced{version} {{ {_counted(version, 'saddr')} counter }}"
-    yield f"fenced{version}", ("ct direction reply return", seen, 'counter name "fenced"', *dropping)
-
-
 def over_copies(plan: FirewallPlan) -> Iterator[str]:
     """Yield the rules that copy no more requests of a source over its limit; none if there is no such limit.
 
@@ -256,4 +248,4 @@ def over_copies(plan: FirewallPlan) -> Iterator[str]:
     """
     over = _over(plan.sender_rate, plan.sender_rate)
     for version in VERSIONS if plan.limits_copies else ():
-        yield f"update @copied{version} {{ {_counted(version, 'saddr')} {over} }} return"
+        yield f"update @copied{version} {{ {counted(version, Side.FROM)} {over} }} return"

@@ -36,8 +36,11 @@ _FIXED = {
     Is.SYN_ACK: "tcp flags & (syn | ack) == syn | ack",
     Is.NEW: "ct state new,untracked",
     Is.NO_REPLY: "ct state new,established,untracked",
+    Is.REPLY: "ct direction reply",
 }
 _UDP_HEADER = 8  # bytes
+LOG = 'limit rate 5/second burst 5 packets log prefix "ringfence: "'
+"""The statements that log a packet that is dropped."""
 
 
 @frozen
@@ -56,13 +59,29 @@ class Matches:
         """Return the rules of the chain at ``hook``; those that are the same for both IP versions once."""
         return tuple(
             dict.fromkeys(
-                f"{tests} {self._act(rule, stage.side, version)}"
+                text
                 for stage in steps
                 for version in VERSIONS
                 for rule in stage.rules_at(hook, self.plan, version)
-                for tests in self._tests(rule.tests, stage.side, version)
+                for text in self._texts(rule, stage.side, version)
             )
         )
+
+    def chains(self, steps: Iterable[stages.Stage]) -> Mapping[str, list[str]]:
+        """Return the chains of stages by name, each behind those to which it jumps."""
+        return {
+            f"{chain.name}{version}": [
+                text for rule in chain.rules for text in self._texts(rule, stage.side, version)
+            ]
+            for version in VERSIONS
+            for stage in steps
+            for chain in stage.chains
+        }
+
+    def _texts(self, rule: stages.PacketRule, side: Side, version: int) -> Iterator[str]:
+        for tests in self._tests(rule.tests, side, version):
+            for act in self._acts(rule, side, version):
+                yield f"{tests} {act}".lstrip()
 
     def split(self, steps: Iterable[stages.Stage]) -> Mapping[str, list[str]]:
         """Return the chains with the second part of rules (``PacketRule.then``), by name."""
@@ -81,21 +100,30 @@ class Matches:
         """Yield each combination of the matches of ``tests``."""
         yield from map(" ".join, product(*(self._matches(test, side, version) for test in tests)))
 
-    def _act(self, rule: stages.PacketRule, side: Side, version: int) -> str:
+    def _acts(self, rule: stages.PacketRule, side: Side, version: int) -> Iterator[str]:
+        """Yield the statements of the rule's act, each for a rule of its own."""
         match rule.act:
             case stages.Jump(name, shared=shared):
-                return f"jump {name}{'' if shared or rule.then else version}"
+                yield f"jump {name}{'' if shared or rule.then else version}"
             case stages.Drop(name, rejects=rejects):
-                return f"{'goto' if rejects else 'jump'} {name}"
+                yield f"{'goto' if rejects else 'jump'} {name}"
             case stages.Copy(prefix, size):
                 marked = f'prefix "{prefix}" ' if prefix else ""
-                return f"log {marked}group {self.plan.log_group}{f' snaplen {size}' if size else ''}"
+                yield f"log {marked}group {self.plan.log_group}{f' snaplen {size}' if size else ''}"
+            case stages.Remember(table):
+                # Not ``update``, which would renew the time.
+                yield f"add @{table.name}{version} {{ {counted(version, side)} counter }}"
+            case stages.Count(counter, drops):
+                yield f'counter name "{counter}"'
+                yield from ([LOG] if drops and self.plan.log else [])
+                yield from (["drop"] if drops else [])
             case _:
-                return {
+                yield {
                     Do.LOOK_UP: f"jump {side}{version}",
                     Do.SHORTEN: f"tcp option maxseg size set {SEGMENT}",
                     Do.KEEP: f"update @asked_websocket{version} {{ {_address(side, version)} . tcp dport }}",
                     Do.ACCEPT: "accept",
+                    Do.RETURN: "return",
                 }[rule.act]
 
     def _matches(self, test: stages.Test, side: Side, version: int) -> Sequence[str]:
@@ -151,6 +179,12 @@ class Matches:
 
 def _address(side: Side, version: int) -> str:
     return f"{KEYWORDS[version]} {'saddr' if side is Side.FROM else 'daddr'}"
+
+
+def counted(version: int, side: Side) -> str:
+    """Return the key by which packets are counted: the remote address, of IPv6 its /64."""
+    address = _address(side, version)
+    return address if version == 4 else f"{address} & ffff:ffff:ffff:ffff::"  # noqa: PLR2004 - IPv4
 
 
 def _interfaces(plan: FirewallPlan, key: str) -> str:

@@ -61,13 +61,14 @@ from ringfence.firewall.nftables import limits
 from ringfence.firewall.nftables.matches import (
     FRAGMENT_TESTS,
     KEYWORDS,
+    LOG,
     TO_THIS_HOST,
     Matches,
     beginnings,
     network_of,
     port_tests,
 )
-from ringfence.firewall.stages import Hook, Stage, stages
+from ringfence.firewall.stages import Hook, Stage, counter_names, stages
 from ringfence.values.ban import Scope
 from ringfence.values.network import BITS, VERSIONS, exempts_friends
 
@@ -81,11 +82,10 @@ COUNTERS: Mapping[str, str] = {
     "from_denied": FROM_DENIED,
     "to_denied": TO_DENIED,
     "fragments": FRAGMENTS,
-    "over_limit": "over the limit",
-    "no_room": "without room in the limiter",
+    "limiter_drops": "over the limit",
+    "limiter_full": "without room in the limiter",
     "rationed": "over the ration of refusals",
     "ration_full": "without room in the ration",
-    "fenced": "from outside the fence",
     "asked": "over the ration of questions",
     "asked_full": "without room in the ration of questions",
 }
@@ -103,7 +103,6 @@ REASSEMBLING = f"meta l4proto udp tproxy to :{PROBE_PORT}"
 """A rule whose presence makes the kernel reassemble packets. No packet may reach it."""
 DROPPING = "\n".join(f"{fragment} {TO_THIS_HOST} drop" for fragment in FRAGMENT_TESTS.values())
 """Rules with the expressions that drop fragments."""
-_LOG = 'limit rate 5/second burst 5 packets log prefix "ringfence: "'
 
 
 @frozen
@@ -226,7 +225,7 @@ def ruleset_text(
     lines += [f"delete chain inet {table} {name}" for name in stale]
     lines += [f"delete set inet {table} {name}" for name in unused if name not in rules.sets]
     lines.append(f"table inet {table} {{")
-    lines += [f"  counter {name} {{ }}" for name in COUNTERS]
+    lines += [f"  counter {name} {{ }}" for name in (*COUNTERS, *counter_names())]
     lines += [f"  set {name} {{ {body} }}" for name, body in rules.sets.items()]
     for index, chain in enumerate(rules.chains):
         lines.append(f"  chain {chain.name} {{")
@@ -262,7 +261,9 @@ def _fixed_sets(plan: FirewallPlan, lists: Mapping[str, str]) -> dict[str, str]:
     sets: dict[str, str] = {}
     for version in VERSIONS:
         sets |= {lists[f"{which}{version}"]: _list_set(version) for which in NetworkList}
-        for names, port, seconds, size in limits.sets(plan):
+        tables = [table for stage in stages(plan) for table in stage.tables]
+        added = (((one.name,), "", one.seconds, one.room) for one in tables)
+        for names, port, seconds, size in (*limits.sets(plan), *added):
             body = f"type {_TYPES[version]}{port}; flags dynamic,timeout; timeout {seconds}s; size {size};"
             sets |= {f"{name}{version}": body for name in names}
     return sets
@@ -277,7 +278,7 @@ def _chains(
     ``inner``: the log rules use ``@ih``, the data after the TCP header. ``fragments``: what happens
     to fragments of strangers.
     """
-    log = (_LOG,) if plan.log else ()
+    log = (LOG,) if plan.log else ()
     verdict = _REJECTS.get(plan.action, ("drop",))
     for side, last in (("from", verdict), ("to", ("drop",))):
         for why in ("banned", "denied"):
@@ -294,7 +295,7 @@ def _chains(
                 plan, side, version, [one for one in bans if one.version == version], lists
             )
     matches, steps = Matches(plan, lists, inner), stages(plan, fragments)
-    limited = {**limits.chains(plan, log, inner=inner), **matches.split(steps)}
+    limited = {**limits.chains(plan, log, inner=inner), **matches.chains(steps), **matches.split(steps)}
     yield from (RulesetChain(name, tuple(rules)) for name, rules in limited.items())
     if fragments is Fragments.REASSEMBLED:
         yield RulesetChain("reassembly", (REASSEMBLING,))

@@ -8,13 +8,15 @@ import errno
 import itertools
 import operator
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from ipaddress import IPv4Network, IPv6Network
 
 from attrs import evolve, field, frozen
 
 from ringfence.errors import FirewallError, FirewallIncompleteError
-from ringfence.firewall.contract import Counters, Element, Flooder, Outsider, RuleCounter
+from ringfence.firewall.contract import Counters, Element, Flooder, Remembered, RuleCounter
+from ringfence.firewall.limits import Table as SenderTable
 from ringfence.firewall.nftables import messages
 from ringfence.firewall.nftables.messages import NftChain, NftRule, NftSetHeader, Table
 from ringfence.firewall.nftables.ruleset import (
@@ -26,6 +28,7 @@ from ringfence.firewall.nftables.ruleset import (
     alternate_name,
     base_name,
 )
+from ringfence.firewall.stages import added_stages, counter_names
 from ringfence.netlink.connection import NetlinkConnection, NetlinkError, NetlinkInterruptedError
 from ringfence.values.ban import Scope
 from ringfence.values.network import BITS, VERSIONS, Network
@@ -189,7 +192,7 @@ def _mismatches(head: NftSetHeader) -> Iterator[str]:
         flags, version = _TIMEOUT_FLAG, ban.version
     elif base is not None:
         flags, version = _INTERVAL_FLAG, int(base[-1])
-    elif kind in ("rate", "bytes", "flood", "flood_tcp", "fenced"):
+    elif kind in ("rate", "bytes", "flood", "flood_tcp", *_tables()):
         flags, version = _TIMEOUT_FLAG | _EVAL_FLAG, int(head.name[-1])
     else:
         return
@@ -361,15 +364,14 @@ def _list_set(kernel: NetlinkConnection, ban: BanSet, enough: int | None) -> tup
 # -- reads the numbers that nftables counts: dropped packets, elements of sets, and sources over the limit
 
 
-_OWN_FIELDS = ("over_limit", "no_room", "rationed", "ration_full", "fenced", "asked", "asked_full")
-"""The counters with a field of their own, in the order of ``Counters``."""
+_FILTERS = ("limiter_drops", "limiter_full", "rationed", "ration_full", "asked", "asked_full")
+"""The counters of filters."""
 _KINDS = {
     "rate": "limiter",
     "flood": "flooding",
     "flood_tcp": "flooding",
     "ration": "rationed",
     "ration_bytes": "rationed",
-    "fenced": "outside the fence",
     "asked": "asking",
     "asked_clear": "asking",
     "asked_sealed": "asking",
@@ -389,10 +391,10 @@ def read_counters(kernel: NetlinkConnection) -> Counters:
         tuple(
             RuleCounter(label, counters[name].packets, counters[name].bytes)
             for name, label in COUNTERS.items()
-            if name in counters and name not in _OWN_FIELDS
+            if name in counters and name not in _FILTERS
         ),
         sets,
-        *(counters[name].packets if name in counters else 0 for name in _OWN_FIELDS),
+        {name: counters[name].packets for name in (*_FILTERS, *counter_names()) if name in counters},
     )
 
 
@@ -407,12 +409,12 @@ def read_flooders(kernel: NetlinkConnection) -> list[Flooder]:
     ]
 
 
-def read_outsiders(kernel: NetlinkConnection) -> list[Outsider]:
-    """Return the sources outside the fence in the last hour."""
+def read_remembered(kernel: NetlinkConnection, table: SenderTable) -> list[Remembered]:
+    """Return the senders in ``table``."""
     return [
-        Outsider(one.network, one.packets)
+        Remembered(one.network, one.packets)
         for version in VERSIONS
-        for answer in read_part(kernel, f"fenced{version}")
+        for answer in read_part(kernel, f"{table.name}{version}")
         for one in messages.flooders_of(answer)
     ]
 
@@ -431,4 +433,10 @@ def _kind_of_set(name: str) -> str | None:
     if BanSet.parse(name) is not None:
         return "bans"
     base = base_name(name)
-    return base[:-1] if base is not None else _KINDS.get(name[:-1])
+    return base[:-1] if base is not None else {**_KINDS, **_tables()}.get(name[:-1])
+
+
+@cache
+def _tables() -> Mapping[str, str]:
+    """Return what the tables of features hold, by their names."""
+    return {table.name: table.what for stage in added_stages() for table in stage.tables}

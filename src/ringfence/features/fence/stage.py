@@ -1,0 +1,48 @@
+"""The stage of the fence: packets of senders that are not inside are counted or dropped.
+
+Inside are the allow list, friends, and the lists ``ADMITTED`` and ``INSIDE``. A stranger's own flow from
+before the fence ends too, or it could guess there for ever. Answers to what this host began pass. This host
+may route the packets of another PBX, so of those that it forwards only packets to containers count. Nobody
+gets an answer from the fence, whatever the action of the firewall is.
+"""
+
+from collections.abc import Iterator
+
+from attrs import frozen
+
+from ringfence.firewall.contract import MOST_FLOODERS, FirewallPlan
+from ringfence.firewall.limits import Filter, LimitMode, Table, Until
+from ringfence.firewall.network_lists import PASSING, NetworkList
+from ringfence.firewall.stages import Chain, Count, Do, Hook, Is, NotOn, PacketRule, Remember, Side, Stage
+
+FENCED = "fenced"
+"""The counter of packets from outside."""
+OUTSIDERS = Table("fenced", 3_600, MOST_FLOODERS, "outside the fence")
+"""The senders outside the fence, each for an hour."""
+
+
+@frozen
+class FenceFilter(Filter):
+    """The fence in a mode. Without friends and lists, everybody would be outside."""
+
+    name = "fence"
+    waits = frozenset(Until)
+
+    def stages(self, plan: FirewallPlan) -> Iterator[Stage]:
+        """Yield the stage of the fence."""
+        outside = NotOn((NetworkList.ALLOW, *PASSING, NetworkList.INSIDE))
+        fenced = Chain(
+            "fence",
+            (
+                PacketRule((Is.REPLY,), Do.RETURN),
+                PacketRule((), Remember(OUTSIDERS)),
+                PacketRule((), Count(FENCED, drops=self.mode is LimitMode.ENFORCE)),
+            ),
+        )
+        tests = Is.NAMED, Is.OUTER, Is.TO_ASTERISK, plan.sip_ports, Is.NO_REPLY, outside
+        what, hooks = "drops what strangers send, unless they are inside", (Hook.INPUT, Hook.FORWARD)
+        rules, on = (PacketRule(tests, fenced.jump),), self.mode is not LimitMode.OFF
+        yield Stage(self.name, what, Side.FROM, hooks, rules, on=on, chains=(fenced,))
+
+
+ADDITIONS = (FenceFilter(),)
