@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from ipaddress import ip_address
 from pathlib import Path
@@ -21,6 +22,7 @@ from ringfence.host.listening import (
     find_proxy_users,
     find_users,
 )
+from ringfence.host.speech import Speeches
 from ringfence.values.event import Endpoint, Transport
 
 UDP, TCP = socket.SOCK_DGRAM, socket.SOCK_STREAM
@@ -143,6 +145,26 @@ def test_ports_of_calls_are_not_among_them(
     ports = (4569, 5060, 5080, 5090, 9999, 10000, 20001, 32768, 60000)
     with bound(ASTERISK, AMI, *((UDP, port) for port in ports)):
         assert find_ports(5038, folder, nowhere) == ListeningPorts(found, (5038,))
+
+
+@kernel
+@in_netns
+def test_a_pair_of_ports_is_a_calls_until_it_answers_if_the_range_is_unknown(nowhere: Path) -> None:
+    """Calls may be below 10000 if rtp.conf cannot be read, and so may two SIP ports side by side."""
+    pairs = (5060, 5061), (5080, 5081), (8000, 8001)
+    with (
+        bound(ASTERISK, AMI, (UDP, 4569), *((UDP, port) for pair in pairs for port in pair if port != 5080)),
+        socket.socket(socket.AF_INET, UDP) as server,
+        ThreadPoolExecutor() as pool,
+    ):
+        os.fchown(server.fileno(), ASTERISK, ASTERISK)
+        server.bind(("127.0.0.1", 5080))
+        assert find_ports(5038, nowhere, nowhere) == ListeningPorts((4569, 5060, 5061), (5038,))
+        answered = pool.submit(lambda: server.sendto(b"SIP/2.0 481 None", server.recvfrom(4096)[1]))
+        found = find_ports(5038, nowhere, nowhere, Speeches())
+        assert found is not None
+        assert found.udp == (4569, 5060, 5061, 5080)
+        answered.result()
 
 
 @kernel

@@ -13,9 +13,9 @@ and below 32768. From 32768 on, the kernel assigns ports to sockets for outgoing
 rules leave out counts if it answers a SIP request (``speech.py``). Sockets of calls are not asked: they come
 in pairs, an even port and the one after it.
 
-The range of calls is in ``rtp.conf``. If that file cannot be read (usually only Asterisk may read it), the
-range is taken to begin at 10000, as in Asterisk's sample file. If the file does not exist, Asterisk uses 5000
-to 31000.
+The range of calls is in ``rtp.conf``. If the file does not exist, Asterisk uses 5000 to 31000. If that file
+cannot be read (usually only Asterisk may read it), the range is unknown. Then it is taken to begin at 10000,
+as in Asterisk's sample file, and a pair of ports below that counts only if it answers, so pairs are asked.
 
 A SIP proxy in front of Asterisk has sockets of its own. A socket is a proxy's if its program or its user has
 one of the names in ``PROXIES`` (Debian's packages use the same name for both). Sockets of SCTP are not
@@ -46,7 +46,7 @@ _NAME = "asterisk"
 _WIDTHS = {socket.AF_INET: 4, socket.AF_INET6: 16}  # bytes of an address
 _PROTOCOLS = (socket.IPPROTO_UDP, Transport.UDP), (socket.IPPROTO_TCP, Transport.TCP)
 _SIP = frozenset({5060, 5061})
-_CALLS_BEGIN = 10_000
+_SAMPLE_BEGIN = 10_000  # rtpstart in Asterisk's sample file
 _OWN_RANGE = (5_000, 31_000)  # DEFAULT_RTP_START, DEFAULT_RTP_END (res/res_rtp_asterisk.c)
 _ROOT = 0
 _NUMBER = re.compile(r"[0-9]{1,5}")
@@ -89,12 +89,15 @@ def find_ports(
         if len(users) != 1 or _ROOT in users:
             return None
         tcp, udp = ([row for row in rows if row.uid in users] for rows in (tcp, udp))
-    first, last = _calls(folder)
-    left_out = {port for port in _ports(udp) if first <= port <= last or port >= ASSIGNED} - _SIP
+    bound, calls = {*_ports(udp)}, _calls(folder)
+    first, last = calls or (_SAMPLE_BEGIN, ASSIGNED)
+    doubtful = {port for port in bound if calls is None and port < first and port ^ 1 in bound} - _SIP
+    left_out = {port for port in bound if first <= port <= last or port >= ASSIGNED} - _SIP | doubtful
     found = ListeningPorts(tuple(port for port in _ports(udp) if port not in left_out), _ports(tcp))
     if not found.udp and not set(found.tcp) - {ami_port}:
         return None
-    return found if speeches is None else _asked(found, udp, tcp, ami_port, left_out, speeches)
+    alone = {port for port in left_out if port ^ 1 not in left_out}
+    return found if speeches is None else _asked(found, udp, tcp, ami_port, alone | doubtful, speeches)
 
 
 def _asked(
@@ -102,17 +105,16 @@ def _asked(
     udp: Iterable[Socket],
     tcp: Iterable[Socket],
     ami_port: int | None,
-    left_out: set[int],
+    others: set[int],
     speeches: Speeches,
 ) -> ListeningPorts:
-    """Return ``found`` with the protocols of TCP ports, and UDP ports of ``left_out`` that speak SIP."""
-    alone = {port for port in left_out if port ^ 1 not in left_out}
+    """Return ``found`` with the protocols of TCP ports, and those UDP ports of ``others`` that speak SIP."""
     listeners = [
         *(_listening_socket(row, Transport.TCP) for row in tcp if port_of(row.local_port) != ami_port),
-        *(_listening_socket(row, Transport.UDP) for row in udp if port_of(row.local_port) in alone),
+        *(_listening_socket(row, Transport.UDP) for row in udp if port_of(row.local_port) in others),
     ]
     heard = speeches.look(listeners, {*_SIP, *found.udp} - {port + 1 for port in found.udp})
-    more = {one.port for one in heard if one.transport is Transport.UDP and heard[one] is Speech.SIP}
+    answering = {one.port for one in heard if one.transport is Transport.UDP and heard[one] is Speech.SIP}
     spoken: dict[int, set[Speech]] = {}
     for one, speech in heard.items():
         if one.transport is Transport.TCP:
@@ -123,7 +125,7 @@ def _asked(
         tuple(port for port in kinds if kinds[port] is kind)
         for kind in (Speech.SIP, Speech.SIPS, Speech.OTHER)
     )
-    return ListeningPorts(tuple(sorted({*found.udp, *more})), found.tcp, sip, sips, other)
+    return ListeningPorts(tuple(sorted({*found.udp, *answering})), found.tcp, sip, sips, other)
 
 
 def _listening_socket(row: Socket, transport: Transport) -> ListeningSocket:
@@ -221,12 +223,15 @@ def _ports(rows: Iterable[Socket]) -> tuple[int, ...]:
     return tuple(sorted({port_of(row.local_port) for row in rows} - {0}))
 
 
-def _calls(folder: Path) -> tuple[int, int]:
-    """Return the first and the last port for calls (RTP), from ``rtp.conf`` in ``folder`` or by default."""
+def _calls(folder: Path) -> tuple[int, int] | None:
+    """Return the first and the last port for calls (RTP), from ``rtp.conf`` in ``folder`` or by default.
+
+    Return None if the file cannot be read.
+    """
     conf = read_conf(folder / "rtp.conf", lambda section, name: section == "general" and name in _RANGE)
     known = folder.is_dir() if conf is None else not conf.unread
     if not known:
-        return _CALLS_BEGIN, ASSIGNED
+        return None
     if conf is None:
         return _OWN_RANGE
     texts = [conf.section("general").first(name) for name in _RANGE]
