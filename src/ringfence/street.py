@@ -31,6 +31,7 @@ additions have fixed names, and each of these modules is optional. The guard loa
 - in the module ``stage``: ``ADDITIONS``, what it adds to the rules (``firewall/limits.py``) while it is off
 - in the module ``denied``: ``build``, a function that gets the settings and returns networks that the feature
   denies (``OtherNetworks`` of ``lists/manager.py``)
+- in the module ``network_list``: ``LIST``, its list of networks in the kernel (``firewall/network_lists.py``)
 - in the module ``regions``, if it knows the networks of countries and autonomous systems: ``build``,
   ``files_of``, ``locations_of`` and ``UNKNOWN`` (``lists/regions.py`` uses these)
 - in the module ``status``: ``lines``, a function that gets the status as JSON and yields its lines of it for

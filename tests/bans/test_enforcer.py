@@ -14,8 +14,10 @@ from ringfence.bans.unban import unban, unban_all
 from ringfence.detect.judgement import Decision
 from ringfence.detect.rules import DAY, HOUR, RETURN_WITHIN, RULES
 from ringfence.errors import ControlError, FirewallError, ProbeError, SetFullError, StoreError
+from ringfence.features.fence.network_list import LIST as INSIDE
+from ringfence.features.fleet.network_list import LIST as DECIDED
+from ringfence.firewall import network_lists
 from ringfence.firewall.contract import Add
-from ringfence.firewall.network_lists import NetworkList
 from ringfence.ledger import key_of
 from ringfence.values.ban import Ban, Origin, Scope
 from ringfence.values.friend import Friend, FriendReason
@@ -368,23 +370,23 @@ def test_a_friend_is_not_put_back(world: World) -> None:
 def test_the_rolls_are_written_as_they_are_then(world: World) -> None:
     """The lists' contents are read at the time of writing: at the start, and on every change."""
     wanted = {
-        NetworkList.ALLOW: [OTHER],
-        NetworkList.FRIENDS: [],
-        NetworkList.UNSHIELDED: [],
-        NetworkList.OBSERVED: [],
-        NetworkList.ADMITTED: [],
-        NetworkList.INSIDE: [],
-        NetworkList.DENY: [SUBJECT],
-        NetworkList.FETCHED: [],
-        NetworkList.DECIDED: [],
+        network_lists.ALLOW: [OTHER],
+        network_lists.FRIENDS: [],
+        network_lists.UNSHIELDED: [],
+        network_lists.OBSERVED: [],
+        network_lists.ADMITTED: [],
+        INSIDE: [],
+        network_lists.DENY: [SUBJECT],
+        network_lists.EXTERNAL: [],
+        DECIDED: [],
     }
     world.wanted = wanted
     world.enforcer.start()
     assert world.backend.lists == {target: frozenset(found) for target, found in wanted.items()}
 
-    wanted[NetworkList.ALLOW] = [SUBJECT]
+    wanted[network_lists.ALLOW] = [SUBJECT]
     world.allow(SUBJECT)
-    assert world.backend.lists[NetworkList.ALLOW] == {SUBJECT}
+    assert world.backend.lists[network_lists.ALLOW] == {SUBJECT}
 
 
 def test_a_roll_that_cannot_be_written_stops_no_ban(world: World) -> None:
@@ -397,7 +399,7 @@ def test_a_roll_that_cannot_be_written_stops_no_ban(world: World) -> None:
     world.decide()
     assert set(world.in_kernel()) == {"192.0.2.1/32"}
     assert (world.enforcer.filler.unfilled, world.enforcer.firewall_error) == (
-        {NetworkList.ALLOW, NetworkList.FRIENDS},
+        {network_lists.ALLOW, network_lists.FRIENDS},
         "no memory",
     )
 

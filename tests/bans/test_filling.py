@@ -12,6 +12,7 @@ import pytest
 from ringfence.bans import filling
 from ringfence.bans.filling import SHORT, Filler
 from ringfence.errors import FirewallError
+from ringfence.firewall import network_lists
 from ringfence.firewall.contract import ListSteps
 from ringfence.firewall.memory import MemoryBackend
 from ringfence.firewall.network_lists import NetworkList
@@ -65,27 +66,27 @@ def _written() -> Written:
 
 def test_before_the_daemon_runs_all_is_written_at_once(written: Written) -> None:
     """Before the daemon runs, a list of any length is completely written when the call returns."""
-    written.wanted |= {NetworkList.DENY: MANY, NetworkList.ALLOW: FEW}
-    written.filler.fill(NetworkList.DENY, NetworkList.ALLOW)
+    written.wanted |= {network_lists.DENY: MANY, network_lists.ALLOW: FEW}
+    written.filler.fill(network_lists.DENY, network_lists.ALLOW)
     assert written.rolls == written.wanted
 
 
 def test_a_long_roll_lets_others_go_on(written: Written) -> None:
     """Other tasks run between two steps of a long list, and a short list is written at once meanwhile."""
-    written.wanted |= {NetworkList.DENY: MANY, NetworkList.FRIENDS: FEW}
+    written.wanted |= {network_lists.DENY: MANY, network_lists.FRIENDS: FEW}
 
     async def run() -> int:
         async with asyncio.TaskGroup() as group:
             task = group.create_task(written.filler.run())
             await asyncio.sleep(0)
-            written.filler.fill(NetworkList.DENY)
+            written.filler.fill(network_lists.DENY)
             turns = 0
             while len(written.steps) < 5:
                 turns += 1
                 await asyncio.sleep(0)
-            written.filler.fill(NetworkList.FRIENDS)
-            assert written.rolls == {NetworkList.FRIENDS: FEW}
-            assert written.filler.filling == {NetworkList.DENY}
+            written.filler.fill(network_lists.FRIENDS)
+            assert written.rolls == {network_lists.FRIENDS: FEW}
+            assert written.filler.filling == {network_lists.DENY}
             await written.until_done()
             task.cancel()
         return turns
@@ -96,7 +97,7 @@ def test_a_long_roll_lets_others_go_on(written: Written) -> None:
 
 def test_the_event_loop_goes_on_during_a_call(written: Written) -> None:
     """The calls of a long list run in a thread: other tasks run meanwhile, and the list is complete."""
-    written.wanted[NetworkList.DENY] = MANY
+    written.wanted[network_lists.DENY] = MANY
     begun, goes_on = threading.Event(), threading.Event()
 
     def call() -> None:
@@ -109,7 +110,7 @@ def test_the_event_loop_goes_on_during_a_call(written: Written) -> None:
         async with asyncio.TaskGroup() as group:
             task = group.create_task(written.filler.run())
             await asyncio.sleep(0)
-            written.filler.fill(NetworkList.DENY)
+            written.filler.fill(network_lists.DENY)
             while not begun.is_set():  # noqa: ASYNC110 - any number of turns
                 await asyncio.sleep(0)
             goes_on.set()
@@ -128,19 +129,19 @@ def test_the_newest_wish_wins(written: Written) -> None:
             task = group.create_task(written.filler.run())
             await asyncio.sleep(0)
             for wanted, steps in ((MANY, 3), (MANY[1:], 0), (MANY[:-1], 0)):
-                written.wanted[NetworkList.DENY] = wanted
-                written.filler.fill(NetworkList.DENY)
+                written.wanted[network_lists.DENY] = wanted
+                written.filler.fill(network_lists.DENY)
                 while len(written.steps) < steps:  # noqa: ASYNC110 - any number of turns
                     await asyncio.sleep(0)
             await written.until_done()
-            assert written.rolls == {NetworkList.DENY: MANY[:-1]}
-            written.wanted[NetworkList.DENY] = MANY
-            written.filler.fill(NetworkList.DENY)
+            assert written.rolls == {network_lists.DENY: MANY[:-1]}
+            written.wanted[network_lists.DENY] = MANY
+            written.filler.fill(network_lists.DENY)
             written.filler.stop()
             task.cancel()
 
     asyncio.run(run())
-    assert written.rolls == {NetworkList.DENY: MANY[:-1]}
+    assert written.rolls == {network_lists.DENY: MANY[:-1]}
     assert written.filler.filling == frozenset()
     assert written.closed >= 1
 
@@ -151,18 +152,18 @@ def test_what_failed_is_tried_again(
     running: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
     """A list that cannot be written is reported with its error and stays unfilled until a retry succeeds."""
-    written.wanted |= {NetworkList.DENY: MANY}
+    written.wanted |= {network_lists.DENY: MANY}
 
     async def run() -> None:
         async with asyncio.TaskGroup() as group:
             task = group.create_task(written.filler.run()) if running else None
             await asyncio.sleep(0)
             written.error = FirewallError("no memory")
-            written.filler.fill(NetworkList.DENY)
+            written.filler.fill(network_lists.DENY)
             await written.until_done()
-            assert (written.filler.unfilled, written.filler.error) == ({NetworkList.DENY}, "no memory")
+            assert (written.filler.unfilled, written.filler.error) == ({network_lists.DENY}, "no memory")
             written.error = None
-            written.filler.fill(NetworkList.DENY)
+            written.filler.fill(network_lists.DENY)
             await written.until_done()
             if task is not None:
                 task.cancel()
@@ -179,14 +180,14 @@ def test_retries_have_growing_pauses(
     """Each pause is twice the one before, up to the longest; the error clears when all lists are written."""
     monkeypatch.setattr(filling, "FIRST_PAUSE", 0.02)
     monkeypatch.setattr(filling, "LONGEST_PAUSE", 0.08)
-    written.wanted |= {NetworkList.DENY: networks}
+    written.wanted |= {network_lists.DENY: networks}
     written.error = FirewallError("no memory")
 
     async def run() -> None:
         async with asyncio.TaskGroup() as group:
             task = group.create_task(written.filler.run())
             await asyncio.sleep(0)
-            written.filler.fill(NetworkList.DENY)
+            written.filler.fill(network_lists.DENY)
             await until(lambda: len(written.began) == 6)
             written.error = None
             await until(lambda: written.rolls == written.wanted)
@@ -205,19 +206,19 @@ def test_a_change_is_written_at_once_after_failures(
     """A new list is written without a pause, and if it fails, its pauses begin with the shortest."""
     monkeypatch.setattr(filling, "LONGEST_PAUSE", 600.0)
     monkeypatch.setattr(filling, "FIRST_PAUSE", 300.0)
-    written.wanted |= {NetworkList.DENY: FEW}
+    written.wanted |= {network_lists.DENY: FEW}
     written.error = FirewallError("no memory")
 
     async def run() -> None:
         async with asyncio.TaskGroup() as group:
             task = group.create_task(written.filler.run())
             await asyncio.sleep(0)
-            written.filler.fill(NetworkList.DENY)
+            written.filler.fill(network_lists.DENY)
             monkeypatch.setattr(filling, "FIRST_PAUSE", 0.02)
-            written.filler.fill(NetworkList.DENY)
+            written.filler.fill(network_lists.DENY)
             await until(lambda: len(written.began) == 3)
             written.error = None
-            written.filler.fill(NetworkList.DENY)
+            written.filler.fill(network_lists.DENY)
             assert written.rolls == written.wanted
             await asyncio.sleep(0.1)
             task.cancel()
@@ -229,14 +230,14 @@ def test_a_change_is_written_at_once_after_failures(
 def test_what_is_given_up_is_not_tried_again(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a stop nothing is written any more."""
     monkeypatch.setattr(filling, "FIRST_PAUSE", 0.02)
-    written.wanted |= {NetworkList.DENY: FEW}
+    written.wanted |= {network_lists.DENY: FEW}
     written.error = FirewallError("no memory")
 
     async def run() -> None:
         async with asyncio.TaskGroup() as group:
             task = group.create_task(written.filler.run())
             await asyncio.sleep(0)
-            written.filler.fill(NetworkList.DENY)
+            written.filler.fill(network_lists.DENY)
             written.filler.stop()
             await asyncio.sleep(0.1)
             task.cancel()

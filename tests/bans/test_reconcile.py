@@ -22,9 +22,8 @@ from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
 from ringfence.detect.rules import DAY, HOUR, RULES
 from ringfence.errors import FirewallError, SetFullError
-from ringfence.firewall import make_backend
+from ringfence.firewall import make_backend, network_lists
 from ringfence.firewall.contract import Backend, FirewallPlan
-from ringfence.firewall.network_lists import NetworkList
 from ringfence.ledger import key_of
 from ringfence.store.database import Store
 from ringfence.values.ban import Origin, Scope
@@ -254,7 +253,7 @@ def test_without_a_count_the_last_comparison_decides(world: World) -> None:
 
 def test_changed_rules_are_repaired(world: World) -> None:
     """Changed rules are repaired with the lists at the next check, logged with the damage, and counted."""
-    world.wanted = {NetworkList.ALLOW: [OTHER]}
+    world.wanted = {network_lists.ALLOW: [OTHER]}
     world.backend.trouble = "a rule is gone"
     with said() as names:
         world.reconciler.check()
@@ -262,7 +261,7 @@ def test_changed_rules_are_repaired(world: World) -> None:
 
     assert names == ["firewall.repaired"]
     assert (world.reconciler.counts.repaired, world.reconciler.last_damage) == (1, "a rule is gone")
-    assert world.backend.lists[NetworkList.ALLOW] == {OTHER}
+    assert world.backend.lists[network_lists.ALLOW] == {OTHER}
 
 
 def test_while_the_rules_cannot_be_healed_no_ban_counts_as_enforced(world: World) -> None:

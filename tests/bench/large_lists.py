@@ -44,12 +44,12 @@ _FILL = """
 import json, time
 from ipaddress import ip_network
 from ringfence.firewall.nftables.backend import NftablesBackend
-from ringfence.firewall.network_lists import NetworkList
+from ringfence.firewall import network_lists
 backend = NftablesBackend()
 backend.open()
 networks = [ip_network((0x20000000 + 512 * n, 24)) for n in range({number})]
 began = time.perf_counter()
-for call in backend.replace_list_in_steps(NetworkList.DENY, networks):
+for call in backend.replace_list_in_steps(network_lists.DENY, networks):
     if call is not None:
         call()
 print(json.dumps(time.perf_counter() - began))

@@ -22,11 +22,11 @@ from tests.support.cable import CABLES, far_end
 from tests.support.lists import write_list
 from tests.support.netns import inside, netns
 
+from ringfence.features.fence.network_list import LIST as INSIDE
 from ringfence.features.fence.stage import FenceFilter
-from ringfence.firewall import make_backend
+from ringfence.firewall import make_backend, network_lists
 from ringfence.firewall.contract import Add, Backend, FirewallPlan
 from ringfence.firewall.limits import AskingRation, Limit, LimitMode, Ration
-from ringfence.firewall.network_lists import NetworkList
 
 ROUNDS = 5
 PACKETS = 40_000
@@ -88,7 +88,7 @@ def _guarded(name: str, *, loaded: bool) -> Iterator[None]:
     backend.open()
     try:
         backend.apply([Add(ip_network(_CABLE.network), 3_600)])
-        write_list(backend, NetworkList.FRIENDS, [ip_network(_CABLE.other)])
+        write_list(backend, network_lists.FRIENDS, [ip_network(_CABLE.other)])
         if loaded:
             _fill(backend)
         yield
@@ -102,9 +102,9 @@ def _fill(backend: Backend) -> None:
     for at in range(0, len(bans), 5_000):
         backend.apply(bans[at : at + 5_000])
     write_list(
-        backend, NetworkList.FETCHED, [IPv4Network((0x50000000 + 512 * n, 24)) for n in range(FETCHED)]
+        backend, network_lists.EXTERNAL, [IPv4Network((0x50000000 + 512 * n, 24)) for n in range(FETCHED)]
     )
-    write_list(backend, NetworkList.INSIDE, [IPv4Network("198.18.0.0/15")])
+    write_list(backend, INSIDE, [IPv4Network("198.18.0.0/15")])
 
 
 @contextmanager

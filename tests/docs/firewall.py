@@ -5,9 +5,9 @@ from collections.abc import Iterable
 
 from tests.docs.pages import FOLDER
 
+from ringfence.firewall import network_lists
 from ringfence.firewall.contract import FirewallPlan
 from ringfence.firewall.limits import additions
-from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.stages import every_stage
 from ringfence.values.ban import Scope
 
@@ -38,6 +38,6 @@ _TABLES = {
     ),
     "Lists": _table(
         ("list", "contents", "drops"),
-        ((f"`{one}`", one.contents, _DROPS[one.drops]) for one in NetworkList),
+        ((f"`{one}`", one.contents, _DROPS[one.drops]) for one in network_lists.every()),
     ),
 }

@@ -171,7 +171,7 @@ def test_a_friend_on_a_list_of_others() -> None:
     ) in sentences(holders=(country,), friends=(friend(),), passes=True)
     for origin, text in (
         ("feed voipbl", "the feed voipbl contains"),
-        ("decision x", "the decision x of another host contains"),
+        ("decision x", "the decision x contains"),
     ):
         made = holder(ListKind.DENY, "192.0.2.0/24", origin=origin)
         passed = f"{text} 192.0.2.0/24, but friends, former friends and admitted addresses pass it"
@@ -179,22 +179,13 @@ def test_a_friend_on_a_list_of_others() -> None:
 
 
 def test_what_machines_deny() -> None:
-    """A feed drops all new traffic, and a decision of another host only that to the SIP ports."""
-    for origin, text in (
-        ("feed voipbl", "its new traffic is dropped: the feed voipbl contains 192.0.2.0/24"),
-        ("decision x", "its new traffic to the SIP ports is dropped: the decision x contains 192.0.2.0/24"),
-    ):
-        assert text in sentences(holders=(holder(ListKind.DENY, "192.0.2.0/24", origin=origin),))
+    """The answer names the traffic that a list drops, and how the entry is removed."""
+    listed = holder(ListKind.DENY, "192.0.2.0/24", origin="feed voipbl")
+    narrow = evolve(listed, drops=Scope.SIP, removal="do this")
+    rest = "is dropped: the feed voipbl contains 192.0.2.0/24; to end that,"
 
-
-@pytest.mark.parametrize(
-    ("value", "option"), [("192.0.2.1", "--ip 192.0.2.1"), ("192.0.2.0/24", "--range 192.0.2.0/24")]
-)
-def test_how_a_decision_of_another_host_ends(value: str, option: str) -> None:
-    """The command is one that CrowdSec takes: it has one option for an address and one for a network."""
-    made = holder(ListKind.DENY, value, origin="decision x")
-
-    assert f"cscli decisions delete {option}, where" in sentences(holders=(made,))
+    assert f"its new traffic {rest}" in sentences(holders=(listed,))
+    assert f"its new traffic to the SIP ports {rest} do this, or" in sentences(holders=(narrow,))
 
 
 def test_a_protected_address() -> None:

@@ -15,6 +15,7 @@ from tests.support.netns import inside, run
 from tests.support.nflog import copies
 from tests.support.packets import OTHER, SIP, ban, behind, container_ends, drained_after, ends, opened, plan
 
+from ringfence.firewall import network_lists
 from ringfence.firewall.contract import Backend, FirewallPlan
 from ringfence.firewall.limits import NEAR, SEGMENT, AskingRation, Limit, LimitMode
 from ringfence.firewall.network_lists import NetworkList
@@ -27,7 +28,7 @@ TLS, HTTP, HTTPS, IAX2 = 5061, 8088, 8089, 4569
 ASKING = AskingRation(LimitMode.ENFORCE, burst=5, rate=1, wss=(HTTPS,))
 PLAN = FirewallPlan(sip_ports=Ports(udp=(IAX2, SIP), tcp=(SIP, TLS, HTTP, HTTPS)), asking=ASKING)
 WITH_CONTAINER = evolve(PLAN, containers=frozenset({ip_address("10.9.9.2"), ip_address("fd00:9::2")}))
-WITHOUT_RATION = [NetworkList.FRIENDS, NetworkList.UNSHIELDED, NetworkList.ALLOW]
+WITHOUT_RATION = [network_lists.FRIENDS, network_lists.UNSHIELDED, network_lists.ALLOW]
 GUESS = b"REGISTER sip:198.18.0.1 SIP/2.0\r\n\r\n"
 FREE = [b"SIP/2.0 200 OK\r\n\r\n", b"ACK sip:198.18.0.1 SIP/2.0\r\n\r\n"]
 HELLO = b"\x16\x03\x01\x02\x00\x01".ljust(517, b"h")
@@ -322,7 +323,7 @@ def test_strangers_send_short_segments(backend: Backend, far: str, cable: Cable,
     plan(backend, PLAN)
     assert 536 <= longest_segment(cable, far, port) <= SEGMENT
     assert longest_segment(cable, far, OTHER) > 2 * SEGMENT
-    write_list(backend, NetworkList.FRIENDS, [ip_network(cable.banned)])
+    write_list(backend, network_lists.FRIENDS, [ip_network(cable.banned)])
     assert longest_segment(cable, far, port) > 2 * SEGMENT
 
 

@@ -13,7 +13,7 @@ from tests.support.lists import write_list
 from tests.support.netns import netns
 
 from ringfence.errors import FirewallError, SetFullError
-from ringfence.firewall import BACKENDS, make_backend
+from ringfence.firewall import BACKENDS, make_backend, network_lists
 from ringfence.firewall.contract import (
     Add,
     Backend,
@@ -293,7 +293,7 @@ def test_one_ban_is_found(backend: Backend) -> None:
 
 
 @restored
-@pytest.mark.parametrize("which", NetworkList)
+@pytest.mark.parametrize("which", network_lists.every(), ids=str)
 def test_a_list_may_be_replaced_again_and_again(backend: Backend, which: NetworkList) -> None:
     """A list may be replaced by overlapping, no or many networks; bans stay, and health reports nothing."""
     backend.apply([Add(ip_network("192.0.2.1"), 60.0)])
@@ -316,7 +316,7 @@ def test_our_own_changes_are_not_damage(backend: Backend) -> None:
     network = ip_network("192.0.2.1")
     for step in (
         lambda: backend.apply([Add(network, 600.0), Add(ip_network("2001:db8::/64"), 4.0)]),
-        lambda: write_list(backend, NetworkList.ALLOW, [network]),
+        lambda: write_list(backend, network_lists.ALLOW, [network]),
         backend.open,
         lambda: backend.apply([Remove(network)]),
         lambda: time.sleep(5.1),

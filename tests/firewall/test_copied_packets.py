@@ -15,6 +15,7 @@ from tests.support.netns import inside, run
 from tests.support.nflog import Copied, copies
 from tests.support.packets import OTHER, SIP, ban, behind, container_ends, drained_after, ends, opened, plan
 
+from ringfence.firewall import network_lists
 from ringfence.firewall.contract import (
     DROPPED_PREFIX,
     DROPPED_RATE,
@@ -25,7 +26,6 @@ from ringfence.firewall.contract import (
 )
 from ringfence.firewall.ipset import iptables_rules, limits
 from ringfence.firewall.limits import Limit, LimitMode
-from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.nftables import installation as nft_installation
 from ringfence.firewall.nftables import installation as nft_requirements
 from ringfence.firewall.nftables import limits as nftables_limits
@@ -134,7 +134,7 @@ each_backend = pytest.mark.parametrize("backend", EVERY, indirect=True)
 def test_datagrams_that_begin_with_a_refusal_are_copied(backend: Backend, far: str, cable: Cable) -> None:
     """Outgoing UDP datagrams with a 401, 403, 404 or 407 are copied, from any port and to anybody."""
     plan(backend, PLAN)
-    write_list(backend, NetworkList.ALLOW, [ip_network(cable.banned)])
+    write_list(backend, network_lists.ALLOW, [ip_network(cable.banned)])
     with copies(GROUP) as until, ends(cable, far, SIP) as (here, there):
         for payload in [*DATAGRAMS, *IGNORED, *FRAMED, *UNFRAMED]:
             here.sendto(payload, there.getsockname())
@@ -152,7 +152,7 @@ def test_segments_from_the_sip_ports_are_copied(backend: Backend, far: str, cabl
     """
     plan(backend, PLAN)
     sent = [*DATAGRAMS, *IGNORED, *FRAMED, *UNFRAMED, b"a", b"bc", b"def", b"x" * 20_000]
-    for which in (None, NetworkList.ALLOW, NetworkList.FRIENDS):
+    for which in (None, network_lists.ALLOW, network_lists.FRIENDS):
         if which is not None:
             write_list(backend, which, [ip_network(cable.banned)])
         for port, timestamps in ((SIP, 0), (6030, 1)):
@@ -213,7 +213,7 @@ def test_a_header_of_any_length_is_followed(
     """
     plan(backend, PLAN)
     cable = CABLES["IPv4"]
-    write_list(backend, NetworkList.FRIENDS, [ip_network(cable.banned)])
+    write_list(backend, network_lists.FRIENDS, [ip_network(cable.banned)])
     lengths = [5, 8] if "@ih" in request.node.name else [*range(5, 16)]
     with copies(GROUP) as until, socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as raw:
         for words in range(5, 16):
@@ -289,7 +289,7 @@ def test_challenges_of_a_container_that_a_ban_drops_are_copied(backend: Backend,
 def test_requests_of_strangers_are_copied(backend: Backend, far: str, cable: Cable) -> None:
     """The datagrams of a stranger to the SIP ports are copied, not those to other ports or of friends."""
     plan(backend, PLAN)
-    write_list(backend, NetworkList.FRIENDS, [ip_network(cable.other)])
+    write_list(backend, network_lists.FRIENDS, [ip_network(cable.other)])
     with copies(GROUP) as until, ExitStack() as stack:
         sip, there = stack.enter_context(ends(cable, far, SIP))
         other, elsewhere = stack.enter_context(ends(cable, far, 6001, there=cable.other))
@@ -306,7 +306,7 @@ def test_requests_of_strangers_are_copied(backend: Backend, far: str, cable: Cab
 def test_all_answers_to_strangers_are_copied(backend: Backend, far: str, cable: Cable) -> None:
     """Each answer of a SIP port to a stranger is copied once; to a friend only a refusal, and no request."""
     plan(backend, PLAN)
-    write_list(backend, NetworkList.FRIENDS, [ip_network(cable.other)])
+    write_list(backend, network_lists.FRIENDS, [ip_network(cable.other)])
     answers = [b"SIP/2.0 %d X\r\n" % status for status in (100, 200, 401, 404, 486)]
     with copies(GROUP) as until, ExitStack() as stack:
         sip, there = stack.enter_context(ends(cable, far, SIP))

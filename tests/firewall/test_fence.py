@@ -20,7 +20,9 @@ from tests.support.packets import (
     source_of,
 )
 
+from ringfence.features.fence.network_list import LIST
 from ringfence.features.fence.stage import OUTSIDERS, FenceFilter
+from ringfence.firewall import network_lists
 from ringfence.firewall.contract import Backend, BanAction, FirewallPlan, Remembered
 from ringfence.firewall.limits import LimitMode
 from ringfence.firewall.network_lists import NetworkList
@@ -29,11 +31,11 @@ pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 
 PLAN = FirewallPlan(added=(FenceFilter(LimitMode.ENFORCE),))
 INSIDE = (
-    NetworkList.ALLOW,
-    NetworkList.FRIENDS,
-    NetworkList.UNSHIELDED,
-    NetworkList.ADMITTED,
-    NetworkList.INSIDE,
+    network_lists.ALLOW,
+    network_lists.FRIENDS,
+    network_lists.UNSHIELDED,
+    network_lists.ADMITTED,
+    LIST,
 )
 PLANS = (
     PLAN,
@@ -68,7 +70,7 @@ def test_strangers_get_no_answer(backend: Backend, far: str, cable: Cable, wante
 def test_the_lists_let_in(backend: Backend, far: str, cable: Cable, which: NetworkList) -> None:
     """An address on one of the lists, or in a network of the fence, gets answers."""
     plan(backend, PLAN)
-    one = cable.network if which is NetworkList.INSIDE else cable.banned
+    one = cable.network if which is LIST else cable.banned
     write_list(backend, which, [ip_network(one)])
     assert datagram(cable, far, SIP) == (True, True)
     assert connection(cable, far, SIP) is True
@@ -107,9 +109,9 @@ def test_the_fence_is_before_containers_too(backend: Backend, far: str) -> None:
     with container_ends(far) as (inner, remote):
         plan(backend, container)
         assert sent(remote, inner) is False
-        write_list(backend, NetworkList.FRIENDS, [ip_network(CABLES["IPv4"].banned)])
+        write_list(backend, network_lists.FRIENDS, [ip_network(CABLES["IPv4"].banned)])
         assert sent(remote, inner) is True
-        write_list(backend, NetworkList.FRIENDS, [])
+        write_list(backend, network_lists.FRIENDS, [])
         plan(backend, PLAN)
         with ends(CABLES["IPv4"], far, OTHER) as (_, other):
             other.sendto(b"hello", inner.getsockname())

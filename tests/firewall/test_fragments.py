@@ -13,6 +13,7 @@ from tests.support.nflog import copies
 from tests.support.packets import OTHER, SIP, ban, ends, opened, plan
 
 from ringfence.errors import FirewallError
+from ringfence.firewall import network_lists
 from ringfence.firewall.contract import FRAGMENTS, REQUEST_PREFIX, Backend, FirewallPlan, Requirement
 from ringfence.firewall.ipset import installation as ipset_installation
 from ringfence.firewall.ipset import iptables
@@ -96,7 +97,7 @@ def test_fragments_of_strangers_are_dropped(
 
 
 @pytest.mark.usefixtures("lacking")
-@pytest.mark.parametrize("which", [NetworkList.ALLOW, NetworkList.FRIENDS, NetworkList.UNSHIELDED])
+@pytest.mark.parametrize("which", [network_lists.ALLOW, network_lists.FRIENDS, network_lists.UNSHIELDED])
 def test_friends_may_send_large_requests(
     backend: Backend, far: str, cable: Cable, which: NetworkList
 ) -> None:

@@ -4,10 +4,10 @@ from ipaddress import ip_network
 
 from tests.support.lists import write_list
 
+from ringfence.firewall import network_lists
 from ringfence.firewall.contract import Add, Counters, Element, FirewallPlan, Health, Opened
 from ringfence.firewall.limits import Limit, LimitMode
 from ringfence.firewall.memory import MemoryBackend
-from ringfence.firewall.network_lists import NetworkList
 from ringfence.values.ban import Scope
 from ringfence.values.network import Network
 
@@ -44,11 +44,11 @@ def test_lists_are_kept_until_they_are_flushed() -> None:
     """Each list holds the networks that it received last, and a flush empties it."""
     backend = MemoryBackend()
     first, second = ip_network("192.0.2.0/24"), ip_network("2001:db8::/32")
-    write_list(backend, NetworkList.ALLOW, [first, second])
-    write_list(backend, NetworkList.ALLOW, [second, second])
-    write_list(backend, NetworkList.DENY, [first])
+    write_list(backend, network_lists.ALLOW, [first, second])
+    write_list(backend, network_lists.ALLOW, [second, second])
+    write_list(backend, network_lists.DENY, [first])
 
-    empty = dict.fromkeys(NetworkList, frozenset[Network]())
-    assert backend.lists == {**empty, NetworkList.ALLOW: {second}, NetworkList.DENY: {first}}
+    empty = dict.fromkeys(network_lists.every(), frozenset[Network]())
+    assert backend.lists == {**empty, network_lists.ALLOW: {second}, network_lists.DENY: {first}}
     backend.flush()
-    assert backend.lists == dict.fromkeys(NetworkList, frozenset())
+    assert backend.lists == dict.fromkeys(network_lists.every(), frozenset())

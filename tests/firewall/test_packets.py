@@ -33,6 +33,8 @@ from tests.support.packets import (
     source_of,
 )
 
+from ringfence.features.fleet.network_list import LIST as DECIDED
+from ringfence.firewall import network_lists
 from ringfence.firewall.contract import Add, Backend, BanAction, FirewallPlan, Flooder, Remove
 from ringfence.firewall.ipset import limits
 from ringfence.firewall.limits import Limit, LimitMode
@@ -68,16 +70,16 @@ def test_allowed_addresses_are_never_dropped(backend: Backend, far: str, of: str
     ]
     for bans, denied in ways:
         backend.apply([Add(network, 60.0, scope) for network, scope in bans])
-        write_list(backend, NetworkList.DENY, denied)
+        write_list(backend, network_lists.DENY, denied)
         assert datagram(cable, far, SIP) == (False, "EPERM"), (bans, denied)
         counted = sum(element.packets for element in backend.list())
 
-        write_list(backend, NetworkList.ALLOW, [address])
+        write_list(backend, network_lists.ALLOW, [address])
         assert datagram(cable, far, SIP) == (True, True), (bans, denied)
         assert connection(cable, far, SIP) is True, (bans, denied)
         assert sum(element.packets for element in backend.list()) == counted
 
-        write_list(backend, NetworkList.ALLOW, [])
+        write_list(backend, network_lists.ALLOW, [])
         assert datagram(cable, far, SIP) == (False, "EPERM"), (bans, denied)
         backend.apply([Remove(network, scope) for network, scope in bans])
 
@@ -101,7 +103,7 @@ def test_a_ban_of_a_64_exempts_the_friends_in_it(backend: Backend, far: str, wan
     while not reaches(neighbour, far, Scope.FULL):  # until neighbour discovery is done
         time.sleep(0.05)
     plan(backend, wanted)
-    write_list(backend, NetworkList.FRIENDS, [ip_network(friend.banned)])
+    write_list(backend, network_lists.FRIENDS, [ip_network(friend.banned)])
     for banned, passes in (
         ("fd00:19::/64", True),
         ("fd00:19::7:0/112", True),
@@ -118,29 +120,30 @@ def test_a_ban_of_a_64_exempts_the_friends_in_it(backend: Backend, far: str, wan
                 assert not reaches(neighbour, far, scope), change
                 assert backend.open().adopted == 1
                 assert reaches(friend, far, scope), change
-                write_list(backend, NetworkList.FRIENDS, [])
+                write_list(backend, network_lists.FRIENDS, [])
                 assert not reaches(friend, far, scope), change
-                write_list(backend, NetworkList.FRIENDS, [ip_network(friend.banned)])
+                write_list(backend, network_lists.FRIENDS, [ip_network(friend.banned)])
             backend.apply([Remove(ip_network(banned), scope)])
 
 
 def test_a_friend_does_not_pass_a_ban_of_an_ipv4_network(backend: Backend, far: str) -> None:
     """For IPv4 a ban of a /24 covers the friends in it."""
     cable = CABLES["IPv4 prefix"]
-    write_list(backend, NetworkList.FRIENDS, [ip_network(cable.banned)])
+    write_list(backend, network_lists.FRIENDS, [ip_network(cable.banned)])
     ban(backend, cable)
 
     assert datagram(cable, far, SIP) == (False, "EPERM")
 
 
-MADE = [NetworkList.FETCHED, NetworkList.DECIDED]
+MADE = [network_lists.EXTERNAL, DECIDED]
+DROPPED = network_lists.DENY, *MADE
 
 
 @pytest.mark.parametrize("made", MADE)
-def test_friends_pass_fetched_networks(backend: Backend, far: str, cable: Cable, made: NetworkList) -> None:
+def test_friends_pass_lists_of_machines(backend: Backend, far: str, cable: Cable, made: NetworkList) -> None:
     """Machine-made lists drop strangers and no friend; a ban and the manual deny list drop friends too."""
     address, around = ip_network(cable.banned), ip_network(cable.network)
-    for wanted in (evolve(one, decisions=True) for one in PLANS):
+    for wanted in (evolve(one, dropped=DROPPED) for one in PLANS):
         plan(backend, wanted)
         write_list(backend, made, [around])
         before = dropped_as_denied(backend)
@@ -148,21 +151,21 @@ def test_friends_pass_fetched_networks(backend: Backend, far: str, cable: Cable,
         assert not reaches(cable, far, Scope.SIP_TCP), wanted
         assert dropped_as_denied(backend) > before
 
-        write_list(backend, NetworkList.FRIENDS, [address])
+        write_list(backend, network_lists.FRIENDS, [address])
         assert reaches(cable, far, Scope.SIP_UDP), wanted
         assert reaches(cable, far, Scope.SIP_TCP), wanted
         assert not backend.open().repaired
         assert reaches(cable, far, Scope.SIP_UDP), wanted
 
-        write_list(backend, NetworkList.DENY, [around])
+        write_list(backend, network_lists.DENY, [around])
         assert not reaches(cable, far, Scope.SIP_UDP), wanted
-        write_list(backend, NetworkList.DENY, [])
+        write_list(backend, network_lists.DENY, [])
         backend.apply([Add(address, 60.0)])
         assert not reaches(cable, far, Scope.SIP_UDP), wanted
-        write_list(backend, NetworkList.ALLOW, [address])
+        write_list(backend, network_lists.ALLOW, [address])
         assert reaches(cable, far, Scope.SIP_UDP), wanted
         backend.apply([Remove(address)])
-        for which in (NetworkList.ALLOW, NetworkList.FRIENDS):
+        for which in (network_lists.ALLOW, network_lists.FRIENDS):
             write_list(backend, which, [])
 
 
@@ -174,21 +177,21 @@ def test_a_decided_network_is_dropped_at_the_sip_ports_only(
     new_only: bool,  # noqa: FBT001
 ) -> None:
     """Other hosts' bans do not drop other traffic, whatever the scope of the configuration is."""
-    for wanted in (evolve(one, new_only=new_only, decisions=True) for one in PLANS):
+    for wanted in (evolve(one, new_only=new_only, dropped=DROPPED) for one in PLANS):
         plan(backend, wanted)
-        write_list(backend, NetworkList.DECIDED, [ip_network(cable.network)])
+        write_list(backend, DECIDED, [ip_network(cable.network)])
         assert not reaches(cable, far, Scope.SIP_UDP), wanted
         assert not reaches(cable, far, Scope.SIP_TCP), wanted
         assert datagram(cable, far, OTHER) == (True, True), wanted
         assert connection(cable, far, OTHER) is True, wanted
-        write_list(backend, NetworkList.DECIDED, [])
+        write_list(backend, DECIDED, [])
 
 
 @pytest.mark.parametrize("made", MADE)
 def test_feeds_drop_only_what_is_new(backend: Backend, far: str, cable: Cable, made: NetworkList) -> None:
     """With ``new_only``, a stranger's new flows are dropped; known flows and answers pass."""
     address, around = ip_network(cable.banned), ip_network(cable.network)
-    for wanted in (evolve(one, new_only=True, decisions=True) for one in PLANS):
+    for wanted in (evolve(one, new_only=True, dropped=DROPPED) for one in PLANS):
         write_list(backend, made, [])
         plan(backend, wanted)
         with ends(cable, far, SIP) as (here, there):
@@ -203,12 +206,12 @@ def test_feeds_drop_only_what_is_new(backend: Backend, far: str, cable: Cable, m
         assert dropped_as_denied(backend) > before
         assert not backend.open().repaired
 
-        for which in (*PASSING, NetworkList.ALLOW):
+        for which in (*PASSING, network_lists.ALLOW):
             write_list(backend, which, [address])
             assert reaches(cable, far, Scope.SIP_UDP), wanted
             assert reaches(cable, far, Scope.SIP_TCP), wanted
             write_list(backend, which, [])
-    plan(backend, FirewallPlan(decisions=True))
+    plan(backend, FirewallPlan(dropped=DROPPED))
     assert not reaches(cable, far, Scope.SIP_UDP)
     assert not backend.open().repaired
 
@@ -221,7 +224,7 @@ def dropped_as_denied(backend: Backend) -> int:
 def test_denied_networks_are_dropped(backend: Backend, far: str) -> None:
     """A denied network is dropped like a banned one, without a timeout, and has its own counters."""
     denied = [ip_network(cable.network) for cable in EACH_CABLE]
-    write_list(backend, NetworkList.DENY, [*denied, ip_network("203.0.113.0/24")])
+    write_list(backend, network_lists.DENY, [*denied, ip_network("203.0.113.0/24")])
 
     for number, cable in enumerate(EACH_CABLE, 1):
         assert datagram(cable, far, OTHER) == (False, "EPERM")
@@ -379,7 +382,7 @@ def test_a_burst_of_a_stranger_ends(backend: Backend, far: str, cable: Cable) ->
         assert (counters.of("limiter_drops"), counters.of("limiter_full")) == (MANY - arrived, 0)
         assert backend.flooders() == [Flooder(source_of(cable), MANY - arrived)]
 
-        for which in (NetworkList.FRIENDS, NetworkList.UNSHIELDED, NetworkList.ALLOW):
+        for which in (network_lists.FRIENDS, network_lists.UNSHIELDED, network_lists.ALLOW):
             write_list(backend, which, [ip_network(cable.network)])
             assert flood(here, there, MANY)[0] == MANY
             write_list(backend, which, [])

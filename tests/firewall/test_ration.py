@@ -14,6 +14,7 @@ from tests.support.netns import inside
 from tests.support.nflog import copies
 from tests.support.packets import OTHER, SIP, ban, behind, container_ends, drained_after, ends, opened, plan
 
+from ringfence.firewall import network_lists
 from ringfence.firewall.contract import SERVED, Backend, FirewallPlan
 from ringfence.firewall.limits import LimitMode, Ration
 from ringfence.firewall.network_lists import NetworkList
@@ -27,7 +28,7 @@ PLAN = FirewallPlan(
     sip_ports=Ports(udp=(SIP,), tcp=(SIP, TLS, HTTP)), ration=Ration(LimitMode.ENFORCE, burst=4, rate=1)
 )
 WITH_CONTAINER = evolve(PLAN, containers=frozenset({ip_address("10.9.9.2"), ip_address("fd00:9::2")}))
-WITHOUT_RATION = [NetworkList.FRIENDS, NetworkList.UNSHIELDED, NetworkList.ALLOW]
+WITHOUT_RATION = [network_lists.FRIENDS, network_lists.UNSHIELDED, network_lists.ALLOW]
 _FIRST = 3.0  # seconds for the first bytes, on a busy machine too
 # Bytes: the ration of a stranger by TCP is 2 000, rounded up to kilobytes with ipset. 500 come back each
 # second, and a busy machine may take three seconds.

@@ -10,9 +10,9 @@ from tests.support.kept import OFFICE, Kept, kept, settings
 from ringfence.config.schema import AsteriskSettings
 from ringfence.errors import FirewallError
 from ringfence.features.limiter.settings import LimitSettings
+from ringfence.firewall import network_lists
 from ringfence.firewall.contract import Opened
 from ringfence.firewall.limits import LimitMode
-from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.ports import Ports
 from ringfence.guard import firewall_manager
 from ringfence.guard.firewall_manager import SipSockets, find_sip_sockets
@@ -60,18 +60,18 @@ def test_an_off_that_comes_while_rules_are_written_removes_them(
     kept.side.configure(settings(OFFICE, limit=LimitSettings(mode=LimitMode.OFF)))
 
     assert not kept.enforcer.enforcing
-    assert kept.backend.lists[NetworkList.ALLOW] == frozenset()
+    assert kept.backend.lists[network_lists.ALLOW] == frozenset()
 
 
 def test_lists_that_were_emptied_are_filled_with_the_new_rules(tmp_path: Path) -> None:
     """A change of the rules that finds damage repairs the lists too: no later check would see it."""
     with kept(tmp_path, settings(OFFICE)) as made:
         made.side.start()
-        made.backend.lists[NetworkList.ALLOW] = frozenset()
+        made.backend.lists[network_lists.ALLOW] = frozenset()
         made.backend.trouble = "a list was emptied"
         made.side.configure(settings(OFFICE, limit=LimitSettings(mode=LimitMode.OFF)))
 
-        assert ip_network(OFFICE) in made.backend.lists[NetworkList.ALLOW]
+        assert ip_network(OFFICE) in made.backend.lists[network_lists.ALLOW]
 
 
 def test_the_ports_of_a_proxy_join_those_of_asterisk(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,8 @@ from tests.support.world import START
 from ringfence.config.converters import Interface
 from ringfence.errors import StoreError
 from ringfence.features.limiter.settings import LimitSettings
+from ringfence.firewall import network_lists
 from ringfence.firewall.limits import LimitMode
-from ringfence.firewall.network_lists import NetworkList
 from ringfence.values.ban import Ban, Origin
 from ringfence.values.friend import Friend
 
@@ -28,8 +28,8 @@ def test_the_guard_is_mounted_with_its_lists(kept: Kept) -> None:
     kept.side.start()
 
     assert kept.banned() == {f"{OTHER}/32"}
-    assert kept.backend.lists[NetworkList.ALLOW] >= {ip_network(OFFICE)}
-    assert kept.backend.lists[NetworkList.DENY] == {ip_network("203.0.113.0/24")}
+    assert kept.backend.lists[network_lists.ALLOW] >= {ip_network(OFFICE)}
+    assert kept.backend.lists[network_lists.DENY] == {ip_network("203.0.113.0/24")}
     assert kept.detector.exempt.covers(own.network_address)
     assert [alarm.code for alarm in kept.side.present_alarms] == ["firewall.dry_run"]
 
@@ -40,7 +40,7 @@ def test_friends_of_before_are_in_the_kernel_when_the_guard_is_mounted(tmp_path:
         made.store.friends.add([PHONE])
         made.side.start()
 
-        assert made.backend.lists[NetworkList.FRIENDS] == {ip_network(OTHER)}
+        assert made.backend.lists[network_lists.FRIENDS] == {ip_network(OTHER)}
         assert waits(made) == (LimitMode.ENFORCE, False, True)
         assert made.side.exempt.friends.friends.has(PHONE.address)
 
@@ -78,6 +78,6 @@ def test_a_new_configuration_is_in_force_at_once(kept: Kept) -> None:
     asyncio.run(kept.side.exempt.lists.refresh())
 
     assert kept.banned() == set()
-    assert ip_network("192.0.2.0/24") in kept.backend.lists[NetworkList.ALLOW]
-    assert kept.backend.lists[NetworkList.DENY] == frozenset()
+    assert ip_network("192.0.2.0/24") in kept.backend.lists[network_lists.ALLOW]
+    assert kept.backend.lists[network_lists.DENY] == frozenset()
     assert kept.backend.plan.limit.mode is LimitMode.OFF

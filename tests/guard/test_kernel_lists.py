@@ -15,6 +15,8 @@ from ringfence.config.converters import SetSize
 from ringfence.detect.friends import identity_of
 from ringfence.detect.judgement import guessing
 from ringfence.detect.observation import MANY
+from ringfence.features.fleet.network_list import LIST as DECIDED
+from ringfence.firewall import network_lists
 from ringfence.firewall.contract import ListSteps
 from ringfence.firewall.network_lists import PASSING, NetworkList
 from ringfence.lists.prefixes import Prefixes
@@ -30,8 +32,8 @@ def test_a_new_friend_is_in_the_kernel_soon(kept: Kept) -> None:
 
     def count(which: NetworkList, networks: Iterable[Network]) -> ListSteps:
         yield from filling(which, networks)
-        if which is NetworkList.FRIENDS:
-            fills.append(frozenset(map(str, kept.backend.lists[NetworkList.FRIENDS])))
+        if which is network_lists.FRIENDS:
+            fills.append(frozenset(map(str, kept.backend.lists[network_lists.FRIENDS])))
 
     async def run() -> None:
         async with asyncio.timeout(20), asyncio.TaskGroup() as group:
@@ -90,7 +92,7 @@ def test_no_more_of_a_list_goes_to_the_kernel_than_a_set_holds(tmp_path: Path) -
     few = evolve(small, firewall=evolve(small.firewall, max_bans=SetSize(1_024)))
     with kept(tmp_path, few) as made:
         made.side.start()
-        for roll in (NetworkList.DENY, NetworkList.ALLOW):
+        for roll in (network_lists.DENY, network_lists.ALLOW):
             assert made.backend.lists[roll] >= set(networks[:1_024])
             assert not made.backend.lists[roll] & set(networks[1_024:])
         assert {(alarm.code, alarm.subject) for alarm in made.side.exempt.lists.alarms} == {
@@ -100,7 +102,7 @@ def test_no_more_of_a_list_goes_to_the_kernel_than_a_set_holds(tmp_path: Path) -
         assert "is allowed" in made.ban(str(networks[-1]))[0]
 
         made.side.configure(small)
-        for roll in (NetworkList.DENY, NetworkList.ALLOW):
+        for roll in (network_lists.DENY, network_lists.ALLOW):
             assert made.backend.lists[roll] >= set(networks)
         assert made.side.exempt.lists.alarms == []
 
@@ -116,7 +118,7 @@ def test_no_more_friends_go_to_the_kernel_than_a_set_holds(tmp_path: Path) -> No
         )
         made.side.start()
 
-        assert len(made.backend.lists[NetworkList.FRIENDS]) == 1_024
+        assert len(made.backend.lists[network_lists.FRIENDS]) == 1_024
 
 
 def test_an_unshielded_friend_is_on_a_list_of_its_own(kept: Kept) -> None:
@@ -126,7 +128,7 @@ def test_an_unshielded_friend_is_on_a_list_of_its_own(kept: Kept) -> None:
     side.exempt.friends.add([PHONE])
     for unshielded in (True, False):
         side.exempt.kernel_friends._passing.refresh(1_000, {friend.network_address} if unshielded else ())
-        lists = (NetworkList.FRIENDS, NetworkList.UNSHIELDED)
+        lists = (network_lists.FRIENDS, network_lists.UNSHIELDED)
         kept.enforcer.filler.fill(*lists)
         assert [friend in kept.backend.lists[one] for one in lists] == [not unshielded, unshielded]
 
@@ -143,7 +145,9 @@ def test_a_friend_never_leaves_the_lists_that_pass(kept: Kept) -> None:
 
     def written() -> None:
         kernel_friends.select()
-        kept.enforcer.filler.fill(*kernel_friends._lists.stale(), NetworkList.FRIENDS, NetworkList.UNSHIELDED)
+        kept.enforcer.filler.fill(
+            *kernel_friends._lists.stale(), network_lists.FRIENDS, network_lists.UNSHIELDED
+        )
 
     kernel_friends = side.exempt.kernel_friends
     side.start()
@@ -152,7 +156,7 @@ def test_a_friend_never_leaves_the_lists_that_pass(kept: Kept) -> None:
     kept.backend.replace_list_in_steps = watched  # type: ignore[method-assign]
     for unshielded in ({friend.network_address}, set()):
         kernel_friends._passing.refresh(1_000, unshielded)
-        kept.enforcer.filler.fill(NetworkList.FRIENDS, NetworkList.UNSHIELDED)
+        kept.enforcer.filler.fill(network_lists.FRIENDS, network_lists.UNSHIELDED)
     friends.remove(identity_of(PHONE), kept.now)
     written()
     side.exempt.friends.add([PHONE])
@@ -165,8 +169,9 @@ def test_a_long_list_stays_compact_on_its_way_to_the_kernel(kept: Kept) -> None:
     """The networks of a list that fits are no objects of their own; of a longer one, the first remain."""
     lists = kept.side.exempt.kernel_friends._lists
     networks = Prefixes.of(map(ip_network, ("192.0.2.1", "192.0.2.9")))
-    lists.networks = evolve(lists.networks, deny=networks, fetched=networks, decided=networks)
-    for which in (NetworkList.DENY, NetworkList.FETCHED, NetworkList.DECIDED):
+    others = dict.fromkeys((network_lists.EXTERNAL, DECIDED), networks)
+    lists.networks = evolve(lists.networks, deny=networks, others=others)
+    for which in (network_lists.DENY, *others):
         lists.most = 2
         assert lists.contents(which) is networks
         lists.most = 1
@@ -174,21 +179,20 @@ def test_a_long_list_stays_compact_on_its_way_to_the_kernel(kept: Kept) -> None:
 
 
 def test_what_machines_deny_is_on_two_lists(kept: Kept) -> None:
-    """Fetched and decided networks are written alone when they change."""
+    """Those of block lists, and those that other hosts banned, are written alone when they change."""
     side = kept.side
     side.start()
-    fetched, decided = ip_network("192.0.2.0/24"), ip_network("203.0.113.0/24")
-    networks = evolve(
-        side.exempt.lists.networks, fetched=Prefixes.of([fetched]), decided=Prefixes.of([decided])
-    )
+    listed, decided = ip_network("192.0.2.0/24"), ip_network("203.0.113.0/24")
+    external = {network_lists.EXTERNAL: Prefixes.of([listed])}
+    networks = evolve(side.exempt.lists.networks, others=external | {DECIDED: Prefixes.of([decided])})
     side.exempt.exemptions.on_lists_changed(networks)
 
-    assert kept.backend.lists[NetworkList.FETCHED] == {fetched}
-    assert kept.backend.lists[NetworkList.DECIDED] == {decided}
+    assert kept.backend.lists[network_lists.EXTERNAL] == {listed}
+    assert kept.backend.lists[DECIDED] == {decided}
     lists = side.exempt.kernel_friends._lists
     assert lists.stale() == []
-    lists.networks = evolve(networks, decided=Prefixes())
-    assert lists.stale() == [NetworkList.DECIDED]
+    lists.networks = evolve(networks, others=external)
+    assert lists.stale() == [DECIDED]
 
 
 def test_former_friends_and_neighbours_pass_what_machines_deny(kept: Kept) -> None:
@@ -201,7 +205,7 @@ def test_former_friends_and_neighbours_pass_what_machines_deny(kept: Kept) -> No
     kept.enforcer.filler.fill(*side.kernel.lists.stale())
 
     passing = {OTHER, "2001:db8:1:2::/64", "203.0.113.7"}
-    assert kept.backend.lists[NetworkList.ADMITTED] == {*map(ip_network, passing)}
+    assert kept.backend.lists[network_lists.ADMITTED] == {*map(ip_network, passing)}
     for text in (*passing, "2001:db8:1:2::9"):
         assert side.kernel.lists.passes(ip_network(text)), text
     for text in ("2001:db8:1::/48", "192.0.2.0/24", "203.0.113.8"):
@@ -226,8 +230,8 @@ def test_an_observed_friend_is_on_two_lists(kept: Kept) -> None:
     assert not friends.select()
     refuse(1)
     assert friends.select()
-    kept.enforcer.filler.fill(NetworkList.FRIENDS, NetworkList.OBSERVED)
-    for one in (NetworkList.FRIENDS, NetworkList.OBSERVED):
+    kept.enforcer.filler.fill(network_lists.FRIENDS, network_lists.OBSERVED)
+    for one in (network_lists.FRIENDS, network_lists.OBSERVED):
         assert kept.backend.lists[one] == {ip_network(PHONE.address)}
 
 

@@ -5,6 +5,7 @@ import inspect
 import json
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from ringfence.errors import ControlError, RingfenceError
 from ringfence.features.feeds.denied import Feeds
 from ringfence.features.feeds.guard import FeedReporter
 from ringfence.features.fence.guard import FenceRequests
+from ringfence.features.fleet.denied import DecidedNetworks
 from ringfence.features.fleet.guard import Fleet
 from ringfence.features.history.guard import History
 from ringfence.features.notify.guard import Notifier
@@ -110,7 +112,8 @@ def _handlers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, co
         memory = FailureMemory(side.exempt.friends.friends)
         plain = RequestHandlers(side, lambda _: pytest.fail("no status here"), memory).handlers()
         [feeds] = (other for other in side.exempt.lists.others if isinstance(other, Feeds))
-        store, clock, apply = made.store, made.clock, side.exempt.lists.use_decisions
+        apply = partial(DecidedNetworks(Settings()).apply, side.exempt.lists)
+        store, clock = made.store, made.clock
         fleet = Fleet(None, store.records, side.detector.bans, clock, apply, 1_000)
         features = (
             FenceRequests(side),

@@ -9,8 +9,8 @@ import pytest
 from tests.support.daemon import Guard
 from tests.support.netns import inside, neighbour, netns, run
 
+from ringfence.firewall import network_lists
 from ringfence.firewall.ipset.sets import list_set_name
-from ringfence.firewall.network_lists import NetworkList
 from ringfence.store.database import Store
 from ringfence.values.ban import Ban, Origin
 from ringfence.values.friend import Friend, FriendReason
@@ -72,7 +72,7 @@ def test_friends_pass_the_limiter_from_boot_on(tmp_path: Path, firewall: str) ->
     guard = Guard(tmp_path, firewall={"backend": firewall, "limit": {"mode": "enforce"}})
     guard.must("restore")
     listed = {
-        "ipset": ("ipset", "list", list_set_name(NetworkList.FRIENDS, 4)),
+        "ipset": ("ipset", "list", list_set_name(network_lists.FRIENDS, 4)),
         "nftables": ("nft", "list", "set", "inet", "ringfence", "friends4"),
     }
 

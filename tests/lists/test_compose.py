@@ -6,9 +6,11 @@ from ipaddress import ip_network
 import pytest
 
 from ringfence.alarm_codes import AlarmCode
+from ringfence.firewall.network_lists import ALLOW, EXTERNAL
 from ringfence.lists.compose import ComposedLists, ListNetworks, compose
 from ringfence.lists.entries import COMMAND, CONFIGURATION
 from ringfence.lists.prefixes import Prefixes
+from ringfence.lists.regions import Regions
 from ringfence.values.entry import ListEntry, ListKind
 
 GATEWAY = ip_network("192.0.2.1")
@@ -32,6 +34,17 @@ def deny(value: str, origin: str = COMMAND) -> ListEntry:
     return entry(ListKind.DENY, value, origin)
 
 
+class Known(Regions):
+    """The networks of regions as texts."""
+
+    def __init__(self, texts: Mapping[str, list[str]]) -> None:
+        self._texts = texts
+
+    def networks(self, regions: frozenset[str]) -> dict[str, Prefixes]:
+        """Return the networks of each region."""
+        return {region: Prefixes.of(map(ip_network, self._texts.get(region, ()))) for region in regions}
+
+
 def composed(*entries: ListEntry, known: Mapping[str, list[str]] | None = None) -> ComposedLists:
     """Compose entries; ``known`` maps names and regions to their networks."""
     known = known or {}
@@ -39,7 +52,7 @@ def composed(*entries: ListEntry, known: Mapping[str, list[str]] | None = None) 
     return compose(
         entries,
         answers,
-        lambda regions: {p: Prefixes.of(map(ip_network, known[p])) for p in regions if p in known},
+        Known(known),
         PROTECTED,
     )
 
@@ -77,7 +90,7 @@ def test_entries_of_every_origin_and_kind_are_merged() -> None:
         "2001:db8:1::1/128",
     ]
     assert texts(found.networks.deny) == ["2001:db8::/32"]
-    assert texts(found.networks.fetched) == ["203.0.113.0/28"]
+    assert texts(found.networks.of(EXTERNAL)) == ["203.0.113.0/28"]
     assert found.hosts == {"sip.carrier.example"}
     assert found.regions == {"country DE": 1, "AS64511": 1}
     assert found.alarms == ()
@@ -101,7 +114,7 @@ def test_an_allow_list_of_much_of_the_internet_is_an_alarm(networks: list[str], 
     """More public addresses than an IPv4 /8 or an IPv6 /16 has are an alarm; private ones do not count."""
     found = composed(*(allow(network) for network in networks))
 
-    assert [(alarm.code, alarm.subject) for _, alarm in found.alarms] == [
+    assert [(alarm.code, alarm.subject) for alarm in found.alarms] == [
         (AlarmCode.LIST_ALLOWS_MUCH, subject) for subject in subjects
     ]
 
@@ -119,12 +132,13 @@ def test_an_unusable_entry_is_an_alarm() -> None:
     found = composed(allow("country XX"), deny("rubbish!"), deny("no address"), deny("203.0.113.9"))
 
     assert texts(found.networks.deny) == ["203.0.113.9/32"]
-    assert [(kind, alarm.code, alarm.subject) for kind, alarm in found.alarms] == [
-        ("deny", "list.invalid_entry", "rubbish!"),
-        ("deny", "list.invalid_entry", "no address"),
-        ("allow", "list.unknown_region", "country XX"),
+    assert [(alarm.code, alarm.subject) for alarm in found.alarms] == [
+        ("list.invalid_entry", "rubbish!"),
+        ("list.invalid_entry", "no address"),
+        ("list.unknown_region", "country XX"),
     ]
-    assert found.alarms[0][1].text.startswith("deny list: rubbish!")
+    assert found.networks.partial == {ALLOW}
+    assert found.alarms[0].text.startswith("deny list: rubbish!")
 
 
 def test_protected_networks_are_guarded_unless_denied_by_force() -> None:
@@ -136,8 +150,8 @@ def test_protected_networks_are_guarded_unless_denied_by_force() -> None:
     assert by_chance.networks.guarded == {GATEWAY}
     assert by_chance.alarms == ()
     assert by_hand.networks.guarded == {GATEWAY}
-    [(kind, alarm)] = by_hand.alarms
-    assert (kind, alarm.code, alarm.subject) == ("deny", "list.not_denied", "192.0.2.0/24")
+    [alarm] = by_hand.alarms
+    assert (alarm.code, alarm.subject) == ("list.not_denied", "192.0.2.0/24")
     assert alarm.text.startswith(
         "deny list: 192.0.2.0/24 contains 192.0.2.1, the default gateway, so it is not denied"
     )

@@ -13,17 +13,20 @@ from tests.support.mmdb import write
 
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.errors import StoreError
+from ringfence.features.fence.network_list import LIST as INSIDE
 from ringfence.features.geo import regions as geo
 from ringfence.features.geo.regions import networks_of
+from ringfence.firewall.network_lists import EXTERNAL, NetworkList
 from ringfence.lists import manager
 from ringfence.lists.compose import ListNetworks
-from ringfence.lists.manager import Lists
+from ringfence.lists.manager import Holder, Lists, OtherNetworks
 from ringfence.lists.prefixes import Prefixes
 from ringfence.values.entry import ListEntry, ListKind
-from ringfence.values.network import Network, pack
+from ringfence.values.network import Network
 
 GATEWAY = ip_network("192.0.2.1")
 PROTECTED = {GATEWAY: "the default gateway"}
+OWN = NetworkList("own", "networks of a feature")
 
 
 def test_configured_and_stored_entries_are_in_force_from_the_start(tmp_path: Path) -> None:
@@ -68,7 +71,7 @@ def test_a_new_configuration_applies(tmp_path: Path) -> None:
 
     at.run(script)
 
-    assert at.told == [ListNetworks(fetched=prefixes("203.0.113.0/24"))]
+    assert at.told == [ListNetworks(others={EXTERNAL: prefixes("203.0.113.0/24")})]
     assert at.followed[-1] == frozenset()
 
 
@@ -118,7 +121,7 @@ def test_an_updated_database_is_noticed(tmp_path: Path, monkeypatch: pytest.Monk
 
     at.run(script)
 
-    assert at.told == [ListNetworks(fetched=prefixes("203.0.113.0/24", "198.51.100.0/24"))]
+    assert at.told == [ListNetworks(others={EXTERNAL: prefixes("203.0.113.0/24", "198.51.100.0/24")})]
 
 
 def test_a_store_that_cannot_be_read_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,23 +211,39 @@ def test_the_configured_entries_are_in_force_without_a_store(tmp_path: Path) -> 
     assert alarm.text.startswith("only the configured entries of the lists are in force: ")
 
 
-def test_decisions_of_other_hosts_are_denied_below_everything(tmp_path: Path) -> None:
-    """They are a list of their own, stay after each composition, and are named as what they are."""
-    at = At(tmp_path)
-    one, two = pack(ip_network("198.51.100.7")), pack(ip_network("203.0.113.0/24"))
+class Decided(OtherNetworks):
+    """Networks on a list of their own, which changes often."""
+
+    which = OWN
+
+    def __init__(self) -> None:
+        self.networks = Prefixes()
+
+    def compose(self, now: float) -> list[Prefixes]:
+        """Return the networks."""
+        return [self.networks]
+
+    def holding(self, network: Network, now: float) -> list[Holder]:
+        """Return an entry that contains every network."""
+        return [Holder(ListEntry(ListKind.DENY, "all", "", now, None, "test"), network)]
+
+
+def test_networks_of_a_feature_on_a_list_of_their_own_are_renewed_alone(tmp_path: Path) -> None:
+    """They stay after each composition, and the entries that contain an address are named."""
+    other = Decided()
+    at = At(tmp_path, others=[other])
 
     async def script() -> None:
-        await at.lists.use_decisions(((one, "ringfence/guess"), (one, "other"), (two, "other")))
-        assert at.told[-1].decided == prefixes("198.51.100.7", "203.0.113.0/24")
-        assert (len(at.told[-1].deny), len(at.told[-1].fetched)) == (0, 0)
+        other.networks = prefixes("198.51.100.7", "203.0.113.0/24")
+        await at.lists.renew(other)
+        assert at.told == [ListNetworks(others={OWN: other.networks})]
         await at.lists.refresh()
-        assert at.lists.networks.decided == prefixes("198.51.100.7", "203.0.113.0/24")
-        found = await at.lists.holding(ip_network("203.0.113.9"))
-        assert [(held.entry.origin, held.entry.value) for held in found] == [
-            ("decision other", "203.0.113.0/24")
-        ]
-        await at.lists.use_decisions(())
-        assert at.lists.networks.decided == prefixes()
+        assert at.lists.networks == at.told[-1]
+        [found] = await at.lists.holding(ip_network("203.0.113.9"))
+        assert (found.entry.origin, found.by_hand) == ("test", False)
+        other.networks = Prefixes()
+        await at.lists.renew(other)
+        assert at.lists.networks.of(OWN) == Prefixes()
 
     at.run(script)
 
@@ -246,23 +265,23 @@ def test_a_slow_database_holds_nothing_up(tmp_path: Path, monkeypatch: pytest.Mo
     wanted = evolve(
         configured((ListKind.DENY, "country DE"), databases=(database,)),
         kept=tmp_path / "kept",
-        inside=("country DE",),
+        added={INSIDE: ("country DE",)},
     )
     lists = Lists(at.store.entries, wanted, at.told.append, now=lambda: at.now)
-    assert (lists.load(), reads) == (ListNetworks(whole=False), [])
+    assert (lists.load(), reads) == (ListNetworks(partial=frozenset({EXTERNAL, INSIDE})), [])
 
     async def script() -> None:
         async with asyncio.TaskGroup() as group:
             task = group.create_task(lists.run())
             for _ in range(3):
                 await lists.refresh()
-            assert (lists.networks.fetched, lists.networks.whole, lists.alarms) == (Prefixes(), False, [])
+            assert (lists.networks, lists.alarms) == (ListNetworks(partial=frozenset({EXTERNAL, INSIDE})), [])
             goes_on.set()
-            await at.until(lambda: lists.networks.whole)
+            await at.until(lambda: not lists.networks.partial)
             task.cancel()
 
     asyncio.run(script())
-    assert lists.networks.fetched == lists.networks.inside == prefixes("203.0.113.0/24")
+    assert lists.networks.of(EXTERNAL) == lists.networks.of(INSIDE) == prefixes("203.0.113.0/24")
     assert reads == [database]
 
     database.write_bytes(b"broken")
@@ -307,5 +326,5 @@ def test_a_database_is_tried_again_after_a_lack_of_memory(
             task.cancel()
 
     asyncio.run(script())
-    assert (lists.networks.fetched, lists.alarms) == (prefixes("203.0.113.0/24"), [])
+    assert (lists.networks.of(EXTERNAL), lists.alarms) == (prefixes("203.0.113.0/24"), [])
     assert len(reads) == 2

@@ -27,6 +27,7 @@ from ringfence.config.loader import parse
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Detector
 from ringfence.features.limiter.floods import FloodJudge
+from ringfence.firewall import network_lists
 from ringfence.firewall.contract import Flooder
 from ringfence.firewall.memory import MemoryBackend
 from ringfence.firewall.network_lists import NetworkList
@@ -247,7 +248,7 @@ class Stage:
     def _arrives(self, act: Act) -> bool:
         """Whether the kernel passes the request to Asterisk."""
         address = act.address
-        if any(address in network for network in self._backend.lists[NetworkList.ALLOW]):
+        if any(address in network for network in self._backend.lists[network_lists.ALLOW]):
             return True
         scopes = [Scope.FULL]
         if act.deed.service is not Service.AMI:
@@ -341,4 +342,4 @@ def _events(told: Iterable[Told]) -> Sequence[SecurityEvent]:
 
 
 def _on(roll: NetworkList, allowed: NetworkSet) -> Iterator[Network]:
-    return iter(allowed.networks if roll is NetworkList.ALLOW else ())
+    return iter(allowed.networks if roll is network_lists.ALLOW else ())

@@ -24,6 +24,8 @@ from tests.support.nflog import copies
 from tests.support.packets import OTHER, SIP, behind, opened, plan
 
 from ringfence.features.fence.stage import FenceFilter
+from ringfence.features.fleet.network_list import LIST as DECIDED
+from ringfence.firewall import network_lists
 from ringfence.firewall.contract import Add, Backend, BanAction, FirewallPlan
 from ringfence.firewall.limits import AskingRation, Limit, LimitMode, Ration
 from ringfence.firewall.network_lists import NetworkList
@@ -43,7 +45,7 @@ _CONTAINER = "10.9.9.2"
 
 _OFF = FirewallPlan(
     sip_ports=Ports(udp=(IAX2, SIP), tcp=(SIP, TLS, HTTPS)),
-    decisions=True,
+    dropped=(network_lists.DENY, network_lists.EXTERNAL, DECIDED),
     containers=frozenset({ip_address(_CONTAINER)}),
 )
 _BASE = evolve(_OFF, log_group=_GROUP)
@@ -131,14 +133,14 @@ class Place(NamedTuple):
 PLACES = (
     Place("nowhere"),
     *(Place(f"ban {scope}", scope) for scope in Scope),
-    *(Place(str(one), lists=(one,)) for one in NetworkList),
-    Place("ban full + allow", Scope.FULL, (NetworkList.ALLOW,)),
-    Place("deny + allow", lists=(NetworkList.DENY, NetworkList.ALLOW)),
+    *(Place(str(one), lists=(one,)) for one in network_lists.every()),
+    Place("ban full + allow", Scope.FULL, (network_lists.ALLOW,)),
+    Place("deny + allow", lists=(network_lists.DENY, network_lists.ALLOW)),
     *(
-        Place(f"fetched + {one}", lists=(NetworkList.FETCHED, one))
-        for one in (NetworkList.FRIENDS, NetworkList.ADMITTED)
+        Place(f"external + {one}", lists=(network_lists.EXTERNAL, one))
+        for one in (network_lists.FRIENDS, network_lists.ADMITTED)
     ),
-    Place("decided + friends", lists=(NetworkList.DECIDED, NetworkList.FRIENDS)),
+    Place("decided + friends", lists=(DECIDED, network_lists.FRIENDS)),
 )
 
 
@@ -223,7 +225,7 @@ class Fates:
             if one.place.scope is not None
         ]
         assert {result.error for result in backend.apply(changes)} == {None}
-        for which in NetworkList:
+        for which in network_lists.every():
             write_list(backend, which, [ip_network(one.address) for one in CELLS if which in one.place.lists])
         with ExitStack() as stack:
             until = stack.enter_context(copies(_GROUP)) if wanted.log_group is not None else None

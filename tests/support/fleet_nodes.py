@@ -25,7 +25,8 @@ from tests.support.crowdsec import KEY_OF, PASSWORD_OF
 
 from ringfence.ban_facts import Placed
 from ringfence.clock import Clock
-from ringfence.features.fleet.guard import Decisions, Fleet
+from ringfence.features.fleet.denied import Decisions
+from ringfence.features.fleet.guard import Fleet
 from ringfence.features.fleet.settings import Access, Sharing
 from ringfence.ledger import Ledger
 from ringfence.store.database import Store

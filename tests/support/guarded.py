@@ -23,8 +23,8 @@ from tests.support.lab import Lab
 
 from ringfence import street
 from ringfence.errors import RingfenceError
+from ringfence.firewall import network_lists
 from ringfence.firewall.ipset.sets import list_set_name
-from ringfence.firewall.network_lists import NetworkList
 
 NO_LOGS: dict[str, object] = {"paths": []}
 NO_WIRE: dict[str, object] = {"enabled": False}
@@ -67,7 +67,7 @@ def passing(lab: Lab, backend: str) -> set[str]:
     """Return the addresses in the kernel's list of friends (IPv4)."""
     command = ["nft", "list", "set", "inet", "ringfence", "friends4"]
     if backend == "ipset":
-        command = ["ipset", "list", list_set_name(NetworkList.FRIENDS, 4)]
+        command = ["ipset", "list", list_set_name(network_lists.FRIENDS, 4)]
     found = set()
     for word in lab.run(*command).replace(",", " ").split():
         first, _, last = word.partition("-")  # nft prints neighbours as a range

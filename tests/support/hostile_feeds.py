@@ -22,9 +22,12 @@ from ringfence.config.schema import Settings, StoreSettings
 from ringfence.features.feeds.denied import Feeds
 from ringfence.features.feeds.formats import FeedFormat
 from ringfence.features.feeds.settings import FeedSettings
+from ringfence.features.fleet.denied import DecidedNetworks
 from ringfence.features.fleet.guard import refusal_of
 from ringfence.features.fleet.lapi import parse_page
+from ringfence.features.fleet.network_list import LIST as DECIDED
 from ringfence.features.fleet.sync import Pull, Sync
+from ringfence.firewall import network_lists
 from ringfence.firewall.network_lists import PASSING, NetworkList
 from ringfence.values.friend import FriendReason
 from ringfence.values.network import Address, Network
@@ -157,6 +160,7 @@ def play_decisions(folder: Path, number: int, seed: int = 0) -> Played:
 
 async def _play_decisions(made: Kept, sync: Sync, number: int, rng: random.Random, played: Played) -> None:
     lists = made.side.exempt.lists
+    [decided] = (other for other in lists.others if isinstance(other, DecidedNetworks))
     for moment in range(number):
         rows = [
             {"id": rng.randrange(50), "value": _entry(rng), "scope": rng.choice(["Ip", "Range"]), **_DECISION}
@@ -164,7 +168,7 @@ async def _play_decisions(made: Kept, sync: Sync, number: int, rng: random.Rando
         ]
         page = parse_page(json.dumps({"new": rows, "deleted": rng.sample(rows, 1)}).encode())
         *_, changed = sync.on_page(page, Pull(full=rng.random() < 0.5), float(moment))
-        await lists.use_decisions(sync.in_force())
+        await decided.apply(lists, sync.in_force())
         played.lists += 1
         played.taken += changed
         played.dropped += [f"{text} by {rows}" for text in EVERYBODY if _drops(made, ip_network(text))]
@@ -184,12 +188,12 @@ async def _play(made: Kept, paths: Sequence[Path], number: int, rng: random.Rand
         new.write_bytes(data)
         os.utime(new, (1, 1))
         new.replace(path)
-        before = lists.networks.fetched
+        before = lists.networks.of(network_lists.EXTERNAL)
         if rng.random() < 0.5:
             await lists.in_thread(feeds.accept, frozenset(feeds.all))
         await lists.refresh()
         played.lists += 1
-        played.taken += lists.networks.fetched != before
+        played.taken += lists.networks.of(network_lists.EXTERNAL) != before
         for text in EVERYBODY:
             if _drops(made, ip_network(text)):
                 played.dropped.append(f"{text} by {data[:500]!r}")
@@ -203,5 +207,5 @@ def _drops(made: Kept, address: Network) -> bool:
             address.version == one.version and address.overlaps(one) for one in made.backend.lists[which]
         )
 
-    denied = on(NetworkList.FETCHED) or on(NetworkList.DECIDED)
-    return denied and not any(map(on, (NetworkList.ALLOW, *PASSING)))
+    denied = on(network_lists.EXTERNAL) or on(DECIDED)
+    return denied and not any(map(on, (network_lists.ALLOW, *PASSING)))

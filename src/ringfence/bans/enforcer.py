@@ -21,6 +21,7 @@ from ringfence.detect.detector import Detector
 from ringfence.detect.judgement import Decision
 from ringfence.detect.rules import RETURN_WITHIN
 from ringfence.errors import ControlError, FirewallError
+from ringfence.firewall import network_lists
 from ringfence.firewall.contract import Add, Backend, Opened, Outcome
 from ringfence.firewall.limits import Until
 from ringfence.firewall.network_lists import NetworkList
@@ -276,7 +277,7 @@ class Enforcer:
         """
         self.detector.exempt = exempt.never_banned
         if self.enforcing:
-            self.filler.fill(NetworkList.ALLOW, NetworkList.FRIENDS)
+            self.filler.fill(network_lists.ALLOW, network_lists.FRIENDS)
         self.apply(self.book.exclude(exempt, self.clock.wall(), restored=restored))
 
     def record_all(self) -> None:

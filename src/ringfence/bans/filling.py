@@ -18,6 +18,7 @@ import structlog
 
 from ringfence.clock import Backoff
 from ringfence.errors import FirewallError
+from ringfence.firewall import network_lists
 from ringfence.firewall.contract import Backend, ListSteps
 from ringfence.firewall.network_lists import NetworkList
 from ringfence.threads import Threads
@@ -48,7 +49,7 @@ class Filler:
         """The lists that could not be written, and that will be tried again."""
         self.error = ""
         """The latest error; "" if every list is written."""
-        self._empty = set(NetworkList)  # not written completely since the kernel's sets were made
+        self._empty = set(network_lists.every())  # not written completely since the kernel's sets were made
         self._backend = backend
         self._contents = contents
         self._backoffs: dict[NetworkList, Backoff] = {}
@@ -78,8 +79,8 @@ class Filler:
 
     def refill(self) -> None:
         """Write all lists into the kernel, whose sets may be new and empty."""
-        self._empty = set(NetworkList)
-        self.fill(*NetworkList)
+        self._empty = set(network_lists.every())
+        self.fill(*network_lists.every())
 
     def stop(self) -> None:
         """Stop writing unfinished lists into the kernel, and forget all retries."""

@@ -15,7 +15,7 @@ from ringfence.explain.account import reason_of
 from ringfence.explain.facts import ActiveBan, AddressVerdict, AttemptOutcome, NetworkFacts, sources_of
 from ringfence.explain.groups import ALIKE, grouped
 from ringfence.friends.exchange import as_json
-from ringfence.lists.entries import BY_REGION, CONFIGURATION, DECISION, OWN_ORIGINS
+from ringfence.lists.entries import BY_REGION, CONFIGURATION, OWN_ORIGINS
 from ringfence.lists.manager import Holder
 from ringfence.plurals import counted
 from ringfence.store.bans import RecordedBan
@@ -93,7 +93,7 @@ def _denied(known: NetworkFacts, holder: Holder) -> str:
     own, origin = format_network(known.network), holder.entry.origin
     rest = f"; to end that, {_removal(holder)}, or for it alone: ringfence allow add {own}"
     if origin not in OWN_ORIGINS:
-        what = "traffic to the SIP ports" if origin.startswith(DECISION) else "traffic"
+        what = "traffic to the SIP ports" if holder.drops is Scope.SIP else "traffic"
         return f"its new {what} is dropped: the {printable(origin)} contains {holder.entry.value}{rest}"
     return f"dropped permanently: the deny list contains {_by_entry(holder)}{rest}"
 
@@ -101,8 +101,7 @@ def _denied(known: NetworkFacts, holder: Holder) -> str:
 def _passed(holder: Holder) -> str:
     entry, but = holder.entry, "but friends, former friends and admitted addresses pass it"
     if entry.origin not in OWN_ORIGINS:
-        of = " of another host" if entry.origin.startswith(DECISION) else ""
-        return f"the {printable(entry.origin)}{of} contains {entry.value}, {but}"
+        return f"the {printable(entry.origin)} contains {entry.value}, {but}"
     return f"the deny list contains {_by_entry(holder)}, {but}, because {BY_REGION}"
 
 
@@ -131,9 +130,6 @@ def _removal(holder: Holder) -> str:
     entry = holder.entry
     if holder.removal:
         return holder.removal
-    if entry.origin.startswith(DECISION):
-        what = f"{'--range' if '/' in entry.value else '--ip'} {printable(entry.value)}"
-        return f"cscli decisions delete {what}, where CrowdSec's local API runs"
     if entry.origin == CONFIGURATION:
         return f"remove it from [{entry.kind}] in the configuration, and reload"
     return f"ringfence {entry.kind} remove {printable(entry.value)}"

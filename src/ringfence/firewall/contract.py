@@ -28,6 +28,7 @@ from typing import Protocol
 from attrs import Factory, evolve, fields, frozen
 
 from ringfence.errors import FirewallError
+from ringfence.firewall import network_lists
 from ringfence.firewall.limits import Addition, AskingRation, Filter, Limit, LimitMode, Ration, Table, Until
 from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.ports import Ports
@@ -161,11 +162,11 @@ class FirewallPlan:
 
     ``added``: what features add to the rules (``limits.Addition``).
 
-    ``new_only``: of the fetched and decided networks only packets to this host are dropped that begin
-    something new (``ct state new`` or untracked). Answers to this host, and flows that exist already, pass: a
-    feed must not cut a call. The kernel then tracks connections; otherwise ringfence does not make it do so.
-    If the kernel cannot, the plan counts as one without ``new_only``. ``decisions``: whether decided networks
-    are dropped.
+    ``dropped``: the lists whose networks are dropped. ``new_only``: of those that machines make, only packets
+    to this host are dropped that begin something new (``ct state new`` or untracked). Answers to this host,
+    and flows that exist already, pass: a block list must not cut a call. The kernel then tracks connections;
+    otherwise ringfence does not make it do so. If the kernel cannot, the plan counts as one without
+    ``new_only``.
     """
 
     maxelem: int = 262_144
@@ -182,7 +183,7 @@ class FirewallPlan:
     containers: frozenset[Address] = frozenset()
     added: tuple[Addition, ...] = ()
     new_only: bool = False
-    decisions: bool = False
+    dropped: tuple[NetworkList, ...] = (network_lists.DENY, network_lists.EXTERNAL)
 
     @property
     def covered(self) -> Mapping[Scope, Ports | None]:
@@ -193,10 +194,9 @@ class FirewallPlan:
         return {Scope.FULL: full, Scope.SIP: ports, **narrow}
 
     @property
-    def dropped_lists(self) -> Mapping["NetworkList", Scope]:
+    def dropped_lists(self) -> Mapping[NetworkList, Scope]:
         """The lists whose networks are dropped, each with the traffic that it drops."""
-        without = () if self.decisions else (NetworkList.DECIDED,)
-        return {one: one.drops for one in NetworkList if one.drops is not None and one not in without}
+        return {one: one.drops for one in self.dropped if one.drops is not None}
 
     @property
     def limits_copies(self) -> bool:
@@ -248,8 +248,6 @@ class FirewallPlan:
             "log_group": "wire",
             "every_port": "scope",
             "limit": "limiter",
-            "new_only": "feeds",
-            "decisions": "crowdsec",
         }
         changed = (
             keys.get(field.name, field.name)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ringfence.errors import SetFullError
+from ringfence.firewall import network_lists
 from ringfence.firewall.contract import (
     EVERY_ADDRESS,
     Add,
@@ -49,7 +50,7 @@ class MemoryBackend:
         self, plan: FirewallPlan | None = None, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.plan = plan if plan is not None else FirewallPlan()
-        self.lists: dict[NetworkList, frozenset[Network]] = dict.fromkeys(NetworkList, frozenset())
+        self.lists: dict[NetworkList, frozenset[Network]] = dict.fromkeys(network_lists.every(), frozenset())
         self._clock = clock
         self._ends: dict[tuple[Network, Scope], float] = {}
 
@@ -146,7 +147,7 @@ class MemoryBackend:
     def flush(self) -> None:
         """Forget everything. Idempotent."""
         self._ends.clear()
-        self.lists = dict.fromkeys(NetworkList, frozenset())
+        self.lists = dict.fromkeys(network_lists.every(), frozenset())
 
     def close(self) -> None:
         """Do nothing: no resource is held. Idempotent."""

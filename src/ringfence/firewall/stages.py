@@ -50,6 +50,7 @@ from functools import cache
 
 from attrs import field, frozen
 
+from ringfence.firewall import network_lists
 from ringfence.firewall.contract import (
     COPIED,
     FRAGMENTS,
@@ -319,11 +320,11 @@ class Stage:
         }
 
 
-_STRANGERS = NotOn((NetworkList.FRIENDS, NetworkList.UNSHIELDED, NetworkList.ALLOW))
+_STRANGERS = NotOn((network_lists.FRIENDS, network_lists.UNSHIELDED, network_lists.ALLOW))
 _WATCHED = AnyOf(
-    (On(NetworkList.OBSERVED), NotOn((NetworkList.FRIENDS, NetworkList.ALLOW, NetworkList.OBSERVED)))
+    (On(network_lists.OBSERVED), NotOn((network_lists.FRIENDS, network_lists.ALLOW, network_lists.OBSERVED)))
 )
-_ALLOWED = NetworkList.ALLOW
+_ALLOWED = network_lists.ALLOW
 _LOOK_UP = PacketRule((Is.NAMED, NotOn((_ALLOWED,))), Do.LOOK_UP)
 _INNER = Hook.INPUT, Hook.FORWARD
 _UPGRADED = b"HTTP/1.1 101"
@@ -386,7 +387,7 @@ def _from_senders(
     )
     what = "copies the requests of strangers and observed friends to the wire"
     yield Stage("requests", what, *raw, (seen,), on=copies)
-    what = "drops new flows from feeds and from networks that other hosts banned"
+    what = "drops new flows from the networks of lists that machines make"
     yield Stage("new flows", what, Side.FROM, _INNER, (*_new_flows(plan),), on=plan.new_only)
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from ipaddress import ip_network
 from itertools import chain, islice
@@ -17,6 +17,7 @@ from ringfence.bans.unban import unban_friends
 from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
 from ringfence.errors import HostError
+from ringfence.firewall import network_lists
 from ringfence.firewall.network_lists import NetworkList
 from ringfence.friends.registry import FriendRegistry, Passing
 from ringfence.host.names import Names
@@ -25,7 +26,6 @@ from ringfence.host.routes import follow_addresses, read_addresses
 from ringfence.ledger import Ledger
 from ringfence.lists.compose import ListNetworks
 from ringfence.lists.manager import Lists
-from ringfence.lists.prefixes import Prefixes
 from ringfence.store.database import Store
 from ringfence.values.ban import Scope
 from ringfence.values.friend import FriendReason
@@ -109,7 +109,7 @@ class ProtectedNetworks:
         return False
 
 
-# -- the lists of networks in the kernel (allowed, denied, fetched, decided, friends): what they must contain
+# -- the lists of networks in the kernel (allowed, denied, friends): what they must contain
 #
 # This module also updates the list of friends. ``bans/filling.py`` writes all lists into the kernel.
 
@@ -121,21 +121,21 @@ LOOK_EVERY = 1.0
 """Seconds between two checks whether the kernel must copy the packets of other friends than before."""
 
 
-LET_IN = NetworkList.ADMITTED, NetworkList.INSIDE
-_COMPARED = *LET_IN, NetworkList.DENY, NetworkList.FETCHED, NetworkList.DECIDED
+_FRIENDS = network_lists.FRIENDS, network_lists.UNSHIELDED, network_lists.OBSERVED
 
 
 class KernelLists:
-    """The wanted contents of the kernel's lists: allowed, denied, fetched and decided networks, and friends.
+    """The wanted contents of the kernel's lists: allowed and denied networks, those of features, and friends.
 
-    ``networks`` has the networks of the allow list and of the deny list; the first ``most`` of each set are
-    used. ``networks.guarded`` are the networks that this host needs. They go to the list of allowed
-    networks, too, except those that an administrator has banned by force (``ringfence ban --force``).
+    ``networks`` has the networks of all lists but those of friends. The first ``most`` of each list that
+    ``network_lists.limited`` returns are used. ``networks.guarded`` are the networks that this host needs.
+    They go to the list of allowed networks, too, except those that an administrator has banned by force
+    (``ringfence ban --force``).
+
     ``passing`` has the friends. Those that it leaves out of the kernel's list of friends go to that of
     unshielded friends, whose SIP packets are copied to ringfence, because unprovable guesses come from their
-    addresses. The kernel drops no more of them than of other friends. ``uses_inside``: the kernel has a rule
-    for the list ``INSIDE``, which is otherwise empty. ``admitted`` are the networks that an administrator
-    admits for a time.
+    addresses. The kernel drops no more of them than of other friends. ``admitted`` are the networks that an
+    administrator admits for a time.
     """
 
     def __init__(self, passing: Passing, ledger: Ledger, clock: Clock, most: int) -> None:
@@ -143,7 +143,6 @@ class KernelLists:
         self.most = most
         self.observed: Collection[Address] = frozenset()
         """The friends (known phones and trunks) whose SIP packets the kernel copies to ringfence."""
-        self.uses_inside = False
         self.admitted: frozenset[Network] = frozenset()
         self._written: dict[NetworkList, object] = {}
         self._passing = passing
@@ -153,23 +152,22 @@ class KernelLists:
     def contents(self, target: NetworkList) -> Iterable[Network]:
         """Return the networks that the kernel's list ``target`` must have, for use by any thread."""
         making: dict[NetworkList, Callable[[], Iterable[Network]]] = {
-            NetworkList.ALLOW: self._allowed,
-            NetworkList.FRIENDS: lambda: self._passing.networks,
-            NetworkList.UNSHIELDED: lambda: tuple(self._passing.left_out),
-            NetworkList.OBSERVED: lambda: tuple(map(ip_network, self.observed)),
-            NetworkList.ADMITTED: lambda: self.admitted | self.around_friends,
-            NetworkList.INSIDE: self._inside,
-            NetworkList.DENY: lambda: self._first(self.networks.deny),
-            NetworkList.FETCHED: lambda: self._first(self.networks.fetched),
-            NetworkList.DECIDED: lambda: self._first(self.networks.decided),
+            network_lists.ALLOW: self._allowed,
+            network_lists.FRIENDS: lambda: self._passing.networks,
+            network_lists.UNSHIELDED: lambda: tuple(self._passing.left_out),
+            network_lists.OBSERVED: lambda: tuple(map(ip_network, self.observed)),
+            network_lists.ADMITTED: lambda: self.admitted | self.around_friends,
         }
-        if target in _COMPARED:
-            self._written[target] = self._origin(target)
-        return making[target]()
+        self._written[target] = self._origin(target)
+        return making[target]() if target in making else self._composed(target)
 
-    def stale(self, among: Sequence[NetworkList] = _COMPARED) -> list[NetworkList]:
-        """Return those lists of ``among`` whose wanted networks differ from those written to the kernel."""
-        return [one for one in among if one not in self._written or self._origin(one) != self._written[one]]
+    def stale(self) -> list[NetworkList]:
+        """Return the lists whose wanted networks differ from those written to the kernel.
+
+        The allow list and the lists of friends are not among them.
+        """
+        compared = (one for one in network_lists.every() if one not in (network_lists.ALLOW, *_FRIENDS))
+        return [one for one in compared if self._origin(one) != self._written.get(one)]
 
     @property
     def around_friends(self) -> frozenset[Network]:
@@ -177,26 +175,22 @@ class KernelLists:
         return self._passing.around
 
     def passes(self, network: Network) -> bool:
-        """Whether the whole ``network`` passes networks that feeds and features deny, as friends do."""
+        """Whether the whole ``network`` passes the lists that machines make, as friends do."""
         first = network.network_address
         known = contains(sender_of(first), network) and self._passing.knows(first)
         return known or any(contains(one, network) for one in self.admitted)
 
-    def _first(self, networks: Prefixes) -> Iterable[Network]:
-        """Return the first ``most`` networks; ``networks`` itself if it has no more, to save memory."""
-        return networks if len(networks) <= self.most else islice(networks, self.most)
-
-    def _inside(self) -> Prefixes:
-        return self.networks.inside if self.uses_inside else Prefixes()
+    def _composed(self, target: NetworkList) -> Iterable[Network]:
+        """Return the networks of ``target``; if these are all, as they are, to save memory."""
+        networks = self.networks.of(target)
+        all_used = target not in network_lists.limited() or len(networks) <= self.most
+        return networks if all_used else islice(networks, self.most)
 
     def _origin(self, target: NetworkList) -> object:
         """Return the values from which the contents of ``target`` are made: other values, other contents."""
-        if target is NetworkList.ADMITTED:
+        if target is network_lists.ADMITTED:
             return self.admitted, self.around_friends
-        if target is NetworkList.INSIDE:
-            return self._inside()
-        found = {NetworkList.DENY: self.networks.deny, NetworkList.FETCHED: self.networks.fetched}
-        return found.get(target, self.networks.decided)
+        return self.networks.of(target)
 
     def _allowed(self) -> Iterable[Network]:
         now = self._clock.wall()
@@ -257,8 +251,7 @@ class KernelFriends:
             began = time.thread_time()
             if self.select() and self._enforcer.enforcing:
                 # The stale lists are first: ADMITTED has a friend before and after any other list changes.
-                lists = NetworkList.FRIENDS, NetworkList.UNSHIELDED, NetworkList.OBSERVED
-                self._enforcer.filler.fill(*self._lists.stale(), *lists)
+                self._enforcer.filler.fill(*self._lists.stale(), *_FRIENDS)
                 new = set(self._passing.addresses) - set(self._freed)
                 unban_friends(self._enforcer, new, {one for one in new if self._is_trunk(one)})
                 self._freed = self._passing.addresses
@@ -312,8 +305,7 @@ class ExemptionTracker:
         """Set the maximum number of networks of each list in the kernel; write the lists if it changed."""
         before, self._kernel_lists.most = self._kernel_lists.most, most
         if most != before and self._enforcer.enforcing:
-            lists = NetworkList.ALLOW, NetworkList.DENY, NetworkList.FETCHED, NetworkList.DECIDED
-            self._enforcer.filler.fill(*lists)
+            self._enforcer.filler.fill(*network_lists.limited())
 
     def on_lists_changed(self, networks: ListNetworks) -> None:
         """Use the networks of changed lists: exempt the allowed ones, and write the lists to the kernel."""

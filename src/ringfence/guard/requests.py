@@ -17,8 +17,8 @@ from ringfence.bans.unban import unban, unban_all
 from ringfence.clock import Clock
 from ringfence.control_server import PEER, Encoded, Handler, encoded_rows
 from ringfence.errors import ControlError
+from ringfence.firewall import network_lists
 from ringfence.firewall.contract import Counters
-from ringfence.firewall.network_lists import NetworkList
 from ringfence.friends.exchange import FriendRequests
 from ringfence.guard.ban_list import bans_report
 from ringfence.guard.facts import AccountFactsReader, AddressFacts, FailureMemory, past_bans, since_from
@@ -124,7 +124,7 @@ class RequestHandlers:
         # The kernel's allow list may contain the network, because this host needs it. So the list is written
         # again, without the networks that are banned by force.
         if force:
-            self._enforcer.filler.fill(NetworkList.ALLOW)
+            self._enforcer.filler.fill(network_lists.ALLOW)
         return problems
 
     async def _unban(self, request: Mapping[str, Any]) -> object:

@@ -16,6 +16,7 @@ from attrs import Factory, asdict, define, frozen
 
 from ringfence import street
 from ringfence.errors import ControlError
+from ringfence.firewall.network_lists import NetworkList
 from ringfence.lists.prefixes import code_of, text_of
 from ringfence.values.entry import ListEntry, ListKind
 from ringfence.values.network import SHORTEST, Network, contains, parse_network
@@ -23,13 +24,8 @@ from ringfence.values.text import printable
 
 COMMAND = "command"
 CONFIGURATION = "configuration"
-DECISION = "decision "
-"""The beginning of the origin of an entry that is another host's ban; the ban's scenario follows.
-
-Other origins are ``COMMAND``, ``CONFIGURATION``, and names of lists from a feature.
-"""
 OWN_ORIGINS = frozenset({COMMAND, CONFIGURATION})
-"""The origins of the administrator's own entries."""
+"""The origins of the administrator's own entries. Other origins are names that features give."""
 NO_REGIONS = street.reason("geo")
 """Why a copy of ringfence without the feature has no networks of regions."""
 BY_REGION = "it was found by country"
@@ -69,15 +65,14 @@ class Configured:
 
     ``databases`` are the files with the networks of regions. ``most`` is the maximum number of networks in a
     set of the kernel. ``kept`` is the folder with the networks of regions that were read last; None: they are
-    not kept. ``inside`` are the networks and regions that may reach the SIP ports, if a fence closes them to
-    all others.
+    not kept. ``added`` are the networks and regions on lists of the kernel that features add.
     """
 
     entries: tuple[ListEntry, ...] = ()
     databases: tuple[Path, ...] = ()
     most: int = 262_144
     kept: Path | None = None
-    inside: tuple[str, ...] = ()
+    added: Mapping[NetworkList, tuple[str, ...]] = Factory(dict)
 
 
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"

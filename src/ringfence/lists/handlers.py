@@ -5,6 +5,7 @@ from typing import Any
 
 from ringfence.control_server import Encoded, encoded_rows
 from ringfence.errors import ControlError
+from ringfence.firewall.network_lists import EXTERNAL
 from ringfence.lists.entries import (
     COMMAND,
     CONFIGURATION,
@@ -149,7 +150,7 @@ def _notes(lists: PresentLists, kind: ListKind, values: Iterable[EntryValue]) ->
 
 def _not_there(lists: PresentLists, kind: ListKind, text: str, network: Network | None) -> str:
     networks = lists.composed.networks
-    sets = (networks.allow,) if kind is ListKind.ALLOW else (networks.deny, networks.fetched)
+    sets = (networks.allow,) if kind is ListKind.ALLOW else (networks.deny, networks.of(EXTERNAL))
     found = (one.containing(network) for one in sets if network is not None)
     around = next((one for one in found if one is not None), None)
     if around is None:

@@ -9,24 +9,28 @@ IPv4 network and 17 for each IPv6 network; the entries are in the store.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import chain
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from attrs import evolve, frozen
 
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.errors import RingfenceError, StoreError
+from ringfence.firewall import network_lists
+from ringfence.firewall.network_lists import NetworkList
 from ringfence.lists.compose import Answers, ComposedLists, ListNetworks, compose, guarded
-from ringfence.lists.entries import DECISION, OWN_ORIGINS, Configured, EntryKind, parse_entry
-from ringfence.lists.prefixes import Prefixes, code_of, text_of
-from ringfence.lists.regions import Regions, code_of_unknown, regions_of
+from ringfence.lists.entries import OWN_ORIGINS, Configured, EntryKind, parse_entry
+from ringfence.lists.prefixes import Gatherer, Prefixes
+from ringfence.lists.regions import Regions, regions_of
 from ringfence.store.tables import EntryTable
 from ringfence.threads import Threads, start_aside
+from ringfence.values.ban import Scope
 from ringfence.values.entry import ListEntry, ListKind
-from ringfence.values.network import Network, contains, unpack
+from ringfence.values.network import Network, contains
 
 # -- the entries of the lists that contain an address
 
@@ -43,17 +47,18 @@ class Holder:
     """An entry of a list that contains the network that was looked up.
 
     ``network`` is the part of the entry that contains the other network: the entry's own network, an address
-    of its host name, or a network of its region. ``removal`` is the command that
-    removes an entry of a feature.
+    of its host name, or a network of its region. ``removal`` is how to remove an entry of a feature, and
+    ``drops`` the traffic that an entry of the deny list drops.
     """
 
     entry: ListEntry
     network: Network
     removal: str = ""
+    drops: Scope | None = Scope.FULL
 
     @property
     def by_hand(self) -> bool:
-        """Whether an administrator named this network or its host name, and not a country or a feature.
+        """Whether an administrator named this network or its host name, and not a region or a feature.
 
         The networks of features and of regions come from others, so friends pass them.
         """
@@ -120,34 +125,36 @@ def _regions_of(configured: Configured) -> Regions:
     return regions_of(configured.databases, kept)
 
 
-def _is_about(alarm: Alarm, unknown: Collection[str]) -> bool:
-    """Whether an alarm states that no database has a region, although this region is only not read yet."""
-    return alarm.code is code_of_unknown() and alarm.subject in unknown
-
-
-class OtherNetworks(Protocol):
+class OtherNetworks(ABC):
     """Networks of others that a feature denies, beside the entries of the deny list.
 
-    The thread of the lists calls ``update``, ``compose`` and ``holding``, one at a time. Before the event
-    loop runs, the main thread calls ``compose``. Any thread may read ``look_every`` and call ``configure``.
+    ``which`` is their list of the kernel. The thread of the lists calls ``update``, ``compose`` and
+    ``holding``, one at a time. Before the event loop runs, the main thread calls ``compose``. Any thread may
+    read ``look_every`` and call ``configure``.
     """
+
+    which: NetworkList = network_lists.EXTERNAL
 
     @property
     def look_every(self) -> float | None:
         """Seconds between two calls of :meth:`update`; None if it has nothing to look at."""
+        return None
 
-    def configure(self, settings: Any) -> None:  # noqa: ANN401 - ``config`` imports this package
+    def configure(self, settings: Any) -> object:  # noqa: ANN401, B027 - ``config`` imports this package
         """Use ``settings`` of the feature from the next call of another method on."""
 
-    def update(self, protected: Mapping[Network, str], most: int, now: float) -> bool:
+    def update(self, protected: Mapping[Network, str], most: int, now: float) -> bool:  # noqa: ARG002 - for a feature
         """Apply what changed; return whether other networks are in force than :meth:`compose` returned.
 
         ``protected`` are networks that this host needs, and ``most`` is the maximum number of networks.
         """
+        return False
 
+    @abstractmethod
     def compose(self, now: float) -> Iterable[Prefixes]:
         """Return the networks of others that are denied at ``now``."""
 
+    @abstractmethod
     def holding(self, network: Network, now: float) -> Iterable[Holder]:
         """Return an entry for each list in force that contains ``network``."""
 
@@ -176,7 +183,6 @@ class Lists:
         self._configured = configured
         self._regions = _regions_of(configured)
         self._reading = False
-        self._decisions: tuple[tuple[int, str], ...] = ()
         self._changed = changed
         self._follow = follow
         self._now = now
@@ -209,30 +215,20 @@ class Lists:
     @property
     def alarms(self) -> list[Alarm]:
         """The present alarms about the allow list and the deny list."""
-        allow = self._alarms_of(ListKind.ALLOW, allow=len(self.networks.allow))
         hosts = (host for host in sorted(self._composed.hosts) if not self._answers.get(host))
         text = f"{ListKind.ALLOW} list: does not resolve yet"
         unresolved = (Alarm(AlarmCode.LIST_UNRESOLVED, host, text) for host in hosts)
         error = [Alarm(AlarmCode.LIST_UNREADABLE, "", self._error)] if self._error else []
-        networks = self.networks
-        numbers = {
-            "deny": len(networks.deny),
-            "fetched": len(networks.fetched),
-            "decided": len(networks.decided),
-        }
-        deny = self._alarms_of(ListKind.DENY, **numbers)
-        return [*self._regions.alarms, *error, *deny, *allow, *unresolved]
+        return [*self._regions.alarms, *error, *self._composed.alarms, *self._full(), *unresolved]
 
-    def _alarms_of(self, kind: ListKind, **numbers: int) -> Iterator[Alarm]:
-        """Yield the alarms about the entries of a list, and about the sizes of its sets in the kernel.
-
-        ``numbers`` are the numbers of networks, by the name of the set.
-        """
-        yield from (alarm for about, alarm in self._composed.alarms if about is kind)
-        for name, number in numbers.items():
-            if number > self._configured.most:
-                force = f"of which the first {self._configured.most} are in force: raise [firewall] max_bans"
-                yield Alarm(AlarmCode.LIST_FULL, f"{name} list", f"{number} networks, {force}")
+    def _full(self) -> Iterator[Alarm]:
+        """Yield an alarm for each list of the kernel that is cut, because it has too many networks."""
+        most = self._configured.most
+        for which in network_lists.limited():
+            number = len(self.networks.of(which))
+            if number > most:
+                force = f"of which the first {most} are in force: raise [firewall] max_bans"
+                yield Alarm(AlarmCode.LIST_FULL, f"{which} list", f"{number} networks, {force}")
 
     def load(self) -> ListNetworks:
         """Read and compose both lists now, in this thread; return the networks without calling ``changed``.
@@ -322,8 +318,7 @@ class Lists:
                 return
             # The protected networks may have changed during the composition.
             still = guarded(self._protected, composed.forced)
-            networks = evolve(composed.networks, guarded=still, decided=self.networks.decided)
-            self._apply(evolve(composed, networks=networks))
+            self._apply(evolve(composed, networks=evolve(composed.networks, guarded=still)))
 
     async def _read_soon(self) -> None:
         """Start to read the databases, and wait a short time for the end.
@@ -352,15 +347,18 @@ class Lists:
             async with asyncio.timeout(READ_WITHIN):
                 await done.wait()
 
-    async def use_decisions(self, decisions: tuple[tuple[int, str], ...]) -> None:
-        """Deny packed networks that other hosts have banned, each with its scenario; forget the former ones.
-
-        Only these networks are composed again, because they change every few seconds.
-        """
+    async def renew(self, other: OtherNetworks) -> None:
+        """Compose the networks of a feature again, and no others. No other feature may share their list."""
         async with self._turn:
-            self._decisions = decisions
-            decided = await self.in_thread(Prefixes.of_packed, (packed for packed, _ in decisions))
-            self._apply(evolve(self._composed, networks=evolve(self.networks, decided=decided)))
+            networks = await self.in_thread(self._composed_of, other)
+            others = {**self.networks.others, other.which: networks}
+            self._apply(evolve(self._composed, networks=evolve(self.networks, others=others)))
+
+    def _composed_of(self, other: OtherNetworks) -> Prefixes:
+        gatherer = Gatherer()
+        for part in other.compose(self._now()):
+            gatherer.extend(part)
+        return gatherer.prefixes()
 
     async def in_thread(self, action: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         """Run ``action`` in the one thread of the lists, and return its result.
@@ -404,24 +402,8 @@ class Lists:
         return self._composed_from(self.entries(self._now()))
 
     def _composed_from(self, entries: Iterable[ListEntry]) -> ComposedLists:
-        found = compose(
-            entries,
-            self._answers,
-            self._regions.networks,
-            self._protected,
-            chain.from_iterable(other.compose(self._now()) for other in self.others),
-            self._configured.inside,
-        )
-        unknown = {region for region in found.regions if self._regions.unknown(region)}
-        if not unknown:
-            return found
-        alarms = (one for one in found.alarms if not _is_about(one[1], unknown))
-        whole = found.networks.whole and not any(
-            parse_entry(one).text in unknown for one in self._configured.inside
-        )
-        regions = {region: number for region, number in found.regions.items() if region not in unknown}
-        networks = evolve(found.networks, whole=whole)
-        return evolve(found, networks=networks, regions=regions, alarms=tuple(alarms))
+        others = ((other.which, part) for other in self.others for part in other.compose(self._now()))
+        return compose(entries, self._answers, self._regions, self._protected, others, self._configured.added)
 
     def entries(self, now: float) -> Iterator[ListEntry]:
         """Yield the configured entries, then the entries of the store that have not ended at ``now``."""
@@ -434,13 +416,4 @@ class Lists:
     def _holding(self, network: Network) -> list[Holder]:
         now = self._now()
         found = list(holders(network, self.entries(now), self._answers, self._regions.around))
-        others = chain.from_iterable(other.holding(network, now) for other in self.others)
-        return [*found, *others, *self._deciding(network, now)]
-
-    def _deciding(self, network: Network, now: float) -> Iterator[Holder]:
-        """Yield an entry for each decision of another host that contains ``network``."""
-        for packed, scenario in self._decisions:
-            denied = unpack(packed)
-            if contains(denied, network):
-                text = text_of(*code_of(denied))
-                yield Holder(ListEntry(ListKind.DENY, text, "", now, None, f"{DECISION}{scenario}"), denied)
+        return [*found, *chain.from_iterable(other.holding(network, now) for other in self.others)]

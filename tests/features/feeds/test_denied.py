@@ -25,6 +25,7 @@ from ringfence.features.feeds.denied import NAMED, Feeds, TakenFeed, read_feed
 from ringfence.features.feeds.formats import STATE_SUFFIX, FeedFormat, FeedLayout
 from ringfence.features.feeds.guard import FeedReporter
 from ringfence.features.feeds.settings import FeedSettings, FeedSource
+from ringfence.firewall.network_lists import EXTERNAL
 from ringfence.lists.entries import Configured
 from ringfence.lists.prefixes import Prefixes
 from ringfence.values.entry import ListKind
@@ -119,7 +120,7 @@ class Feed(At):
     @property
     def denied(self) -> list[str]:
         """The networks that the kernel should drop for it."""
-        return [format_network(network) for network in self.lists.networks.fetched]
+        return [format_network(network) for network in self.lists.networks.of(EXTERNAL)]
 
     @property
     def codes(self) -> list[str]:
@@ -431,7 +432,7 @@ def test_a_feed_of_another_source_starts_afresh(
     [row] = after.ask("feeds_refresh")
 
     assert (row["state"], row["networks"]) == ("waiting", 0)
-    assert after.lists.networks.fetched == Prefixes()
+    assert after.lists.networks.of(EXTERNAL) == Prefixes()
 
 
 def test_another_max_age_keeps_the_list(tmp_path: Path) -> None:

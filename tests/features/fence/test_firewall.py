@@ -18,12 +18,13 @@ from ringfence.config.schema import Settings
 from ringfence.errors import ControlError, FirewallError
 from ringfence.features.fence.firewall import FenceState, fence_of, trial_of
 from ringfence.features.fence.guard import UNKNOWN, FenceRequests, by_country
+from ringfence.features.fence.network_list import LIST as INSIDE
 from ringfence.features.fence.settings import FenceSettings
 from ringfence.features.geo.settings import GeoSettings
 from ringfence.features.limiter.settings import LimitSettings
+from ringfence.firewall import network_lists
 from ringfence.firewall.contract import Opened, Remembered
 from ringfence.firewall.limits import LimitMode
-from ringfence.firewall.network_lists import NetworkList
 from ringfence.friends.startup import SourceReadiness
 from ringfence.guard.facts import AddressFacts
 from ringfence.values.friend import FriendReason
@@ -175,16 +176,15 @@ def test_a_restart_continues(made: Kept, tmp_path: Path) -> None:
 
 
 def test_another_mode_ends_it(made: Kept) -> None:
-    """A fence that is switched to observe must be started again; a fence that is off has no lists."""
+    """A fence that is switched to observe must be started again."""
     fence_of(made.side).start(60.0, force=True)
     fence_of(made.side).confirm()
     made.side.configure(fenced(LimitMode.OBSERVE))
     made.side.configure(fenced())
     assert mode(made) is LimitMode.OBSERVE
-    assert made.backend.lists[NetworkList.INSIDE] == {ip_network("203.0.113.0/24")}
+    assert made.backend.lists[INSIDE] == {ip_network("203.0.113.0/24")}
     made.side.configure(fenced(LimitMode.OFF))
     assert mode(made) is LimitMode.OFF
-    assert made.backend.lists[NetworkList.INSIDE] == frozenset()
     with pytest.raises(ControlError, match='mode = "enforce"'):
         fence_of(made.side).start(60.0, force=True)
     assert fence_of(made.side).summary()["observed"] is None
@@ -211,7 +211,7 @@ def test_former_friends_are_let_in(made: Kept) -> None:
     made.now = PHONE.until + 1
     friends.expire()
     second(made)
-    assert made.backend.lists[NetworkList.ADMITTED] == {ip_network("192.0.2.1")}
+    assert made.backend.lists[network_lists.ADMITTED] == {ip_network("192.0.2.1")}
     friends.add([evolve(PHONE, account="bob", since=made.now, seen=made.now, until=made.now + 60)])
     assert [one["account"] for one in fence_of(made.side).summary()["outside"]] == ["alice"]
 
@@ -221,7 +221,7 @@ def test_a_phone_may_change_its_address_within_its_64(made: Kept) -> None:
     for last in ("1", "2"):
         made.side.exempt.friends.add([evolve(PHONE, address=ip_address(f"2001:db8:1:2::{last}"))])
     second(made)
-    assert made.backend.lists[NetworkList.ADMITTED] == {ip_network("2001:db8:1:2::/64")}
+    assert made.backend.lists[network_lists.ADMITTED] == {ip_network("2001:db8:1:2::/64")}
     assert [one["address"] for one in fence_of(made.side).summary()["outside"]] == ["2001:db8:1:2::1"]
 
 
@@ -232,14 +232,14 @@ def test_an_address_is_admitted_for_a_time(made: Kept) -> None:
     fence.admit("road.example.net", 7200.0)
     made.side.exempt.names._answers["road.example.net"] = frozenset({ip_network("192.0.2.66")})
     second(made)
-    assert made.backend.lists[NetworkList.ADMITTED] == {ip_network("192.0.2.55"), ip_network("192.0.2.66")}
+    assert made.backend.lists[network_lists.ADMITTED] == {ip_network("192.0.2.55"), ip_network("192.0.2.66")}
     assert [fence.admits(ip_network(f"192.0.2.{last}")) for last in (55, 56)] == [True, False]
     made.now += 3600
     second(made)
-    assert made.backend.lists[NetworkList.ADMITTED] == {ip_network("192.0.2.66")}
+    assert made.backend.lists[network_lists.ADMITTED] == {ip_network("192.0.2.66")}
     made.now += 3600
     second(made)
-    assert made.backend.lists[NetworkList.ADMITTED] == frozenset()
+    assert made.backend.lists[network_lists.ADMITTED] == frozenset()
     for wrong in ("country DE", "AS64496", "0.0.0.0/0", "0.0.0.0/1", "2000::/3", "nonsense"):
         with pytest.raises(ControlError):
             fence.admit(wrong, 60.0)
@@ -272,7 +272,7 @@ def test_a_country_without_networks_only_observes(tmp_path: Path) -> None:
         second(made)
 
         assert (mode(made), alarms(made)) == (LimitMode.ENFORCE, ["fence.trial"])
-        assert made.backend.lists[NetworkList.INSIDE] == {ip_network("192.0.2.0/24")}
+        assert made.backend.lists[INSIDE] == {ip_network("192.0.2.0/24")}
 
 
 def test_a_cut_database_only_observes(tmp_path: Path) -> None:
@@ -328,11 +328,11 @@ def test_a_refused_list_only_observes(made: Kept) -> None:
     """While the kernel refuses a list of admitted networks, the fence drops nothing."""
     enforced(made)
     made.backend.unfillable = FirewallError("no memory")
-    made.enforcer.filler.fill(NetworkList.INSIDE)
+    made.enforcer.filler.fill(INSIDE)
     second(made)
     assert (mode(made), alarms(made)) == (LimitMode.OBSERVE, ["fence.incomplete"])
     made.backend.unfillable = None
-    made.enforcer.filler.fill(NetworkList.INSIDE)
+    made.enforcer.filler.fill(INSIDE)
     second(made)
     assert (mode(made), alarms(made)) == (LimitMode.ENFORCE, [])
 
@@ -389,7 +389,7 @@ def test_without_a_fence_an_address_is_admitted_too(tmp_path: Path) -> None:
     with kept(tmp_path) as made:
         made.side.start()
         fence_of(made.side).admit("203.0.113.7", 60.0)
-        assert made.backend.lists[NetworkList.ADMITTED] == {ip_network("203.0.113.7")}
+        assert made.backend.lists[network_lists.ADMITTED] == {ip_network("203.0.113.7")}
 
 
 def test_why_has_the_fence_and_what_it_dropped(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from ringfence.ban_facts import Over, Placed
 from ringfence.clock import Clock
 from ringfence.features.fleet import guard as module
 from ringfence.features.fleet.alarms import FleetAlarmCode
-from ringfence.features.fleet.guard import Decisions, Fleet, refusal_of
+from ringfence.features.fleet.denied import Decisions
+from ringfence.features.fleet.guard import Fleet, refusal_of
 from ringfence.features.fleet.settings import Access, Sharing
 from ringfence.ledger import Ledger, Record, key_of
 from ringfence.store.database import Store

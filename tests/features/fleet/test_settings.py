@@ -8,6 +8,7 @@ import pytest
 from ringfence.config.loader import parse
 from ringfence.config.schema import Settings
 from ringfence.errors import ConfigError
+from ringfence.features.fleet.network_list import LIST
 from ringfence.features.fleet.settings import CrowdsecSettings
 
 HEAD = "[[asterisk]]\nami.enabled = false\n[crowdsec]\n"
@@ -26,7 +27,7 @@ def test_nothing_is_shared_by_default() -> None:
     assert settings.of(CrowdsecSettings) == CrowdsecSettings()
     assert settings.of(CrowdsecSettings).sharing is None
     assert not settings.plan(None).new_only
-    assert not settings.plan(None).decisions
+    assert LIST not in settings.plan(None).dropped
 
 
 def test_the_credentials_are_read_when_they_are_needed(tmp_path: Path) -> None:
@@ -37,7 +38,7 @@ def test_the_credentials_are_read_when_they_are_needed(tmp_path: Path) -> None:
     assert sharing is not None
     assert (sharing.interval, sharing.access.machine) == (10.0, "pbx-a")
     assert settings.plan(None).new_only
-    assert settings.plan(None).decisions
+    assert settings.plan(None).dropped[-1] is LIST
 
     with pytest.raises(ValueError, match=r"^crowdsec.password_file: .* cannot be read: No such file"):
         sharing.access.password()

@@ -17,13 +17,12 @@ from tests.support.lists import write_list
 from tests.support.netns import inside, neighbour, run
 
 from ringfence.errors import FirewallError, FirewallPermissionError, FirewallUnsupportedError
-from ringfence.firewall import requirements
+from ringfence.firewall import network_lists, requirements
 from ringfence.firewall.contract import Add, FirewallPlan, Health, Opened, Outcome, Remove
 from ringfence.firewall.ipset import installation
 from ringfence.firewall.ipset import sets as ipset_kernel
 from ringfence.firewall.ipset.backend import IpsetBackend
 from ringfence.firewall.limits import Limit, LimitMode
-from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.probe import verify
 from ringfence.values.ban import Scope
 
@@ -256,8 +255,8 @@ def test_damage_is_reported_repaired_and_removed(backend: IpsetBackend, damage: 
         """Add bans of every scope and network lists, some of them long: what the daemon restores."""
         for scope in Scope:
             backend.apply([Add(network, 600.0, scope) for network in LISTED])
-        for which in NetworkList:
-            many = LONG if which is NetworkList.DENY and damage.startswith("ipset flush") else []
+        for which in network_lists.every():
+            many = LONG if which is network_lists.DENY and damage.startswith("ipset flush") else []
             write_list(backend, which, [*LISTED, *many])
 
     fill()

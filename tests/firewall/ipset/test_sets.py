@@ -4,6 +4,7 @@ from ipaddress import ip_network
 
 from attrs import evolve
 
+from ringfence.firewall import network_lists
 from ringfence.firewall.ipset.messages import IpsetHeader
 from ringfence.firewall.ipset.sets import (
     all_set_names,
@@ -14,7 +15,6 @@ from ringfence.firewall.ipset.sets import (
     set_specs,
     temporary_name,
 )
-from ringfence.firewall.network_lists import NetworkList
 from ringfence.values.ban import Scope
 
 HEAD = IpsetHeader(
@@ -48,9 +48,9 @@ def test_every_set_can_be_removed_by_name() -> None:
 
     assert len(names) == len(set(names))
     assert {kind.name for version in (4, 6) for kind in set_specs(version)} < set(names)
-    assert {temporary_name(list_set_name(roll, version)) for roll in NetworkList for version in (4, 6)} < set(
-        names
-    )
+    assert {
+        temporary_name(list_set_name(roll, version)) for roll in network_lists.every() for version in (4, 6)
+    } < set(names)
     assert max(map(len, names)) < 32
 
 

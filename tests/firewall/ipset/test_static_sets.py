@@ -10,6 +10,7 @@ import pytest
 from tests.support.netns import run
 
 from ringfence.errors import FirewallError
+from ringfence.firewall import network_lists
 from ringfence.firewall.contract import Flooder
 from ringfence.firewall.ipset import messages
 from ringfence.firewall.ipset.backend import FloodCounts, by_version, replace_list_in_steps
@@ -55,12 +56,12 @@ def test_a_list_has_exactly_its_last_contents(kernel: NetlinkConnection) -> None
     """Overlaps stay, duplicates are one, old elements are gone, and no other set is left."""
     before = names()
     first = [ip_network(text) for text in ("192.0.2.0/24", "192.0.2.7", "192.0.2.7", "10.0.0.0/8")]
-    assert fill(kernel, NetworkList.ALLOW, 4, first) == WrittenList(3, first[-1])
+    assert fill(kernel, network_lists.ALLOW, 4, first) == WrittenList(3, first[-1])
     assert networks(kernel, "ringfence-allow4") == set(first)
 
-    assert fill(kernel, NetworkList.ALLOW, 4, [ip_network("198.51.100.1")]).elements == 1
+    assert fill(kernel, network_lists.ALLOW, 4, [ip_network("198.51.100.1")]).elements == 1
     assert networks(kernel, "ringfence-allow4") == {ip_network("198.51.100.1")}
-    assert fill(kernel, NetworkList.ALLOW, 4, []) == WrittenList(0)
+    assert fill(kernel, network_lists.ALLOW, 4, []) == WrittenList(0)
     assert names() == before
 
 
@@ -68,7 +69,7 @@ def test_a_list_has_exactly_its_last_contents(kernel: NetlinkConnection) -> None
 def test_a_zero_prefix_is_two_halves(kernel: NetlinkConnection, version: int, zero_prefix: str) -> None:
     """A /0, which the kernel does not accept, is on the list as two halves."""
     network = ip_network(zero_prefix)
-    assert fill(kernel, NetworkList.DENY, version, [network]) == WrittenList(2, [*network.subnets()][-1])
+    assert fill(kernel, network_lists.DENY, version, [network]) == WrittenList(2, [*network.subnets()][-1])
     assert networks(kernel, f"ringfence-deny{version}") == set(network.subnets())
 
 
@@ -77,13 +78,13 @@ def test_a_failure_leaves_the_list_unchanged(
 ) -> None:
     """If the kernel refuses a network, the old list stays, no other set is left, and it is an error."""
     before = names()
-    fill(kernel, NetworkList.DENY, 4, [ip_network("192.0.2.0/24")])
+    fill(kernel, network_lists.DENY, 4, [ip_network("192.0.2.0/24")])
     many = [ip_network((0x0A000000 + n, 32)) for n in range(3000)]
     with monkeypatch.context() as small:
         real = messages.swap
         small.setattr(messages, "swap", lambda name, _other: real(name, "absent"))
         with pytest.raises(FirewallError, match="ringfence-deny4 could not be filled and is unchanged"):
-            fill(kernel, NetworkList.DENY, 4, many)
+            fill(kernel, network_lists.DENY, 4, many)
 
     assert networks(kernel, "ringfence-deny4") == {ip_network("192.0.2.0/24")}
     assert names() == before
@@ -93,7 +94,7 @@ def test_a_temporary_set_of_a_killed_process_is_replaced(kernel: NetlinkConnecti
     """A half-filled set of an earlier process is replaced."""
     before = names()
     run("ipset", "create", "ringfence-friends6-new", "hash:net", "family", "inet6")
-    assert fill(kernel, NetworkList.FRIENDS, 6, [ip_network("2001:db8::/32")]).elements == 1
+    assert fill(kernel, network_lists.FRIENDS, 6, [ip_network("2001:db8::/32")]).elements == 1
     assert names() == before
 
 
@@ -106,7 +107,7 @@ def test_a_long_list_is_never_empty_meanwhile(kernel: NetlinkConnection, number:
     on_both = ip_network("192.0.2.1")
     old = [ip_network((0x0A000000 + n, 32)) for n in range(number)]
     new = [ip_network((0x14000000 + (n << 8), 24)) for n in range(number)]
-    fill(kernel, NetworkList.ALLOW, 4, [*old, on_both])
+    fill(kernel, network_lists.ALLOW, 4, [*old, on_both])
     done = threading.Event()
     looks: list[None] = []
     missed = []
@@ -126,7 +127,7 @@ def test_a_long_list_is_never_empty_meanwhile(kernel: NetlinkConnection, number:
     watcher.start()
     try:
         for networks in itertools.cycle([new, old]):
-            assert fill(kernel, NetworkList.ALLOW, 4, [*networks, on_both]).elements == number + 1
+            assert fill(kernel, network_lists.ALLOW, 4, [*networks, on_both]).elements == number + 1
             if len(looks) > 10 or not watcher.is_alive():
                 break
     finally:

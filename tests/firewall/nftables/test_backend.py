@@ -22,10 +22,9 @@ from ringfence.errors import (
     FirewallPermissionError,
     FirewallUnsupportedError,
 )
-from ringfence.firewall import requirements
+from ringfence.firewall import network_lists, requirements
 from ringfence.firewall.contract import Add, BanAction, Element, FirewallPlan, Health, Opened, Outcome, Remove
 from ringfence.firewall.limits import Limit, LimitMode
-from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.nftables import backend as nft_backend
 from ringfence.firewall.nftables import messages as nft_elements
 from ringfence.firewall.nftables import messages as nft_messages
@@ -187,14 +186,14 @@ def test_lists_are_filled_and_emptied(backend: NftablesBackend) -> None:
     """Each list has exactly its last contents: overlapping networks, or none."""
     write_list(
         backend,
-        NetworkList.ALLOW,
+        network_lists.ALLOW,
         [ip_network(text) for text in ("10.0.0.0/8", "10.1.0.0/16", "2001:db8::/32")],
     )
-    write_list(backend, NetworkList.ALLOW, [ip_network(text) for text in ("10.1.0.0/16", "10.1.2.0/24")])
+    write_list(backend, network_lists.ALLOW, [ip_network(text) for text in ("10.1.0.0/16", "10.1.2.0/24")])
     listed = run("nft", "list", "set", "inet", "ringfence", "allow4")
     assert "elements = { 10.1.0.0/16 }" in listed
     assert "elements" not in run("nft", "list", "set", "inet", "ringfence", "allow6")
-    write_list(backend, NetworkList.ALLOW, [])
+    write_list(backend, network_lists.ALLOW, [])
     assert "elements" not in run("nft", "list", "set", "inet", "ringfence", "allow4")
 
 
@@ -205,7 +204,7 @@ def test_a_long_list_is_denied_in_short_transactions(backend: NftablesBackend, n
     many += [ip_network(((0xFD000000 << 96) + (n << 80), 48)) for n in range(0, 2 * number, 2)]
     for contents in (many, [ip_network("192.0.2.0/24")], many):
         before = read_generation(backend._kernel)
-        write_list(backend, NetworkList.DENY, contents)
+        write_list(backend, network_lists.DENY, contents)
         assert 1 <= read_generation(backend._kernel) - before <= 80
     assert backend.counters().sets["deny"] in (len(many), None)
     assert backend.health() == Health(elements=0)
@@ -215,9 +214,9 @@ def test_a_missing_list_set_is_an_error(backend: NftablesBackend) -> None:
     """If the set of a list is gone, replacing it raises, and open repairs it."""
     run("nft", "flush table inet ringfence; delete set inet ringfence deny6")
     with pytest.raises(FirewallError, match="list deny is gone"):
-        write_list(backend, NetworkList.DENY, [ip_network("192.0.2.0/24")])
+        write_list(backend, network_lists.DENY, [ip_network("192.0.2.0/24")])
     backend.open()
-    write_list(backend, NetworkList.DENY, [ip_network("192.0.2.0/24")])
+    write_list(backend, network_lists.DENY, [ip_network("192.0.2.0/24")])
     assert "192.0.2.0/24" in run("nft", "list", "set", "inet", "ringfence", "deny4")
 
 
@@ -338,7 +337,7 @@ def test_flush_removes_only_our_own() -> None:
     backend = NftablesBackend()
     backend.open()
     backend.apply(BANS)
-    write_list(backend, NetworkList.ALLOW, [ip_network("10.0.0.0/8")])
+    write_list(backend, network_lists.ALLOW, [ip_network("10.0.0.0/8")])
     assert ruleset_text() != before
 
     backend.flush()
@@ -409,13 +408,14 @@ def test_only_cap_net_admin_is_needed() -> None:
     """With CAP_NET_ADMIN alone everything works: open, bans, lists, health checks, flush."""
     script = """
 from ipaddress import ip_network
+from ringfence.firewall import network_lists
 from ringfence.firewall.contract import *
 from ringfence.firewall.nftables.backend import NftablesBackend
 backend = NftablesBackend(FirewallPlan(log_group=7, limit=Limit(LimitMode.ENFORCE)))
 print([part.problem for part in backend.requirements()])
 print(backend.open())
 print([outcome.error for outcome in backend.apply([Add(ip_network("10.0.0.0/9"), 60.0)])])
-for call in backend.replace_list_in_steps(NetworkList.DENY, [ip_network((n * 2, 32)) for n in range(5000)]):
+for call in backend.replace_list_in_steps(network_lists.DENY, [ip_network((n * 2, 32)) for n in range(5000)]):
     if call is not None:
         call()
 counted = backend.counters()

@@ -9,8 +9,8 @@ from tests.firewall.nftables.test_backend import BANS, FOREIGN
 from tests.support.lists import write_list
 from tests.support.netns import run
 
+from ringfence.firewall import network_lists
 from ringfence.firewall.contract import Health
-from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.nftables import watch as nft_foreign
 from ringfence.firewall.nftables.backend import NftablesBackend
 from ringfence.firewall.nftables.watch import ForeignChanges
@@ -22,8 +22,8 @@ pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 def test_changes_of_foreign_tables_are_ignored(backend: NftablesBackend) -> None:
     """Neither foreign tables nor our own changes are reported as damage or change."""
     backend.apply(BANS)
-    write_list(backend, NetworkList.ALLOW, [ip_network("10.0.0.0/8")])
-    write_list(backend, NetworkList.DENY, [ip_network((0x0A000000 + n * 2, 32)) for n in range(5000)])
+    write_list(backend, network_lists.ALLOW, [ip_network("10.0.0.0/8")])
+    write_list(backend, network_lists.DENY, [ip_network((0x0A000000 + n * 2, 32)) for n in range(5000)])
     assert backend.health() == Health(elements=4)
     run("nft", "-f", "-", text=FOREIGN)
     assert backend.health() == Health(elements=4)
@@ -73,7 +73,7 @@ def test_a_change_while_a_long_list_is_filled_is_noticed(
 
     backend.health()
     monkeypatch.setattr(NetlinkConnection, "transact", transact)
-    write_list(backend, NetworkList.DENY, [ip_network((0x0A000000 + n * 2, 32)) for n in range(5000)])
+    write_list(backend, network_lists.DENY, [ip_network((0x0A000000 + n * 2, 32)) for n in range(5000)])
     monkeypatch.undo()
     health = backend.health()
     assert "chain output" in (health.damage or "")

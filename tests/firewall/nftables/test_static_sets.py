@@ -14,8 +14,8 @@ from tests.support.lists import write_list
 from tests.support.netns import run
 
 from ringfence.errors import FirewallError
+from ringfence.firewall import network_lists
 from ringfence.firewall.contract import Add, Health, ListSteps
-from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.nftables import backend as nft_backend
 from ringfence.firewall.nftables import messages as nft_elements
 from ringfence.firewall.nftables import static_sets
@@ -121,9 +121,9 @@ def test_ranges_are_packed() -> None:
 def test_only_differences_are_sent(backend: NftablesBackend, sent: list[int]) -> None:
     """Small differences of a long list take few bytes, no difference takes none; the contents are right."""
     many = [ip_network((BASE + n * 512, 24)) for n in range(2_000)]
-    write_list(backend, NetworkList.DENY, many)
+    write_list(backend, network_lists.DENY, many)
     whole, transactions = sum(sent), len(sent)
-    write_list(backend, NetworkList.DENY, reversed(many))
+    write_list(backend, network_lists.DENY, reversed(many))
     assert len(sent) == transactions
 
     for contents in (
@@ -131,7 +131,7 @@ def test_only_differences_are_sent(backend: NftablesBackend, sent: list[int]) ->
         many[1:],
         [*many, *nets("10.0.1.0/24")],
     ):
-        write_list(backend, NetworkList.DENY, contents)
+        write_list(backend, network_lists.DENY, contents)
         assert sent[-1] < whole / 50
     assert denied().startswith("10.0.0.0-10.0.2.255, 10.0.4.0/24")
     assert denied(6) == ""
@@ -154,10 +154,10 @@ def test_any_list_follows_any_other(backend: NftablesBackend) -> None:
         ("10.0.0.0/24", "10.0.2.0/24", "10.0.4.0/24"),
     ]
     for texts in steps:
-        write_list(backend, NetworkList.DENY, nets(*texts))
+        write_list(backend, network_lists.DENY, nets(*texts))
         fresh = denied()
         backend._lists.forget()
-        write_list(backend, NetworkList.DENY, nets(*texts))
+        write_list(backend, network_lists.DENY, nets(*texts))
         assert fresh == denied()
         assert backend.health() == Health(elements=0)
 
@@ -166,13 +166,13 @@ def test_any_list_follows_any_other(backend: NftablesBackend) -> None:
 def test_an_emptied_list_is_damage_and_filled_again(backend: NftablesBackend) -> None:
     """A list that another program emptied is reported by the next health check, and filled again."""
     contents = nets("10.0.0.0/24", "192.0.2.0/24")
-    write_list(backend, NetworkList.DENY, contents)
+    write_list(backend, network_lists.DENY, contents)
     run("nft", "flush set inet ringfence deny4")
     health = backend.health()
     assert health.changed
     assert health.damage in (None, "set deny4 has 0 elements instead of 2")  # None: a kernel without counts
     backend.open()
-    write_list(backend, NetworkList.DENY, contents)
+    write_list(backend, network_lists.DENY, contents)
     assert denied() == "10.0.0.0/24, 192.0.2.0/24"
     assert backend.health() == Health(elements=0)
 
@@ -191,10 +191,10 @@ def test_without_counts_a_foreign_change_causes_a_refill(
             module, "read_sets", lambda kernel: [evolve(head, elements=None) for head in read_sets(kernel)]
         )
     contents = nets("10.0.0.0/24", "192.0.2.0/24")
-    write_list(backend, NetworkList.DENY, contents)
+    write_list(backend, network_lists.DENY, contents)
     if by_others:
         run("nft", "flush set inet ringfence deny4")
-    write_list(backend, NetworkList.DENY, contents)
+    write_list(backend, network_lists.DENY, contents)
     assert len(sent) == (3 if by_others else 1)  # a refill of both IP versions
     assert denied() == "10.0.0.0/24, 192.0.2.0/24"
 
@@ -202,10 +202,10 @@ def test_without_counts_a_foreign_change_causes_a_refill(
 @pytest.mark.kernel
 def test_refused_differences_cause_a_refill(backend: NftablesBackend, sent: list[int]) -> None:
     """If another program exchanged elements, refused differences lead to a refill."""
-    write_list(backend, NetworkList.DENY, nets("10.0.0.0/24", "192.0.2.0/24", "198.51.100.0/24"))
+    write_list(backend, network_lists.DENY, nets("10.0.0.0/24", "192.0.2.0/24", "198.51.100.0/24"))
     run("nft", "delete element inet ringfence deny4 { 10.0.0.0/24 }")
     run("nft", "add element inet ringfence deny4 { 172.16.0.0/12 }")
-    write_list(backend, NetworkList.DENY, nets("192.0.2.0/24", "198.51.100.0/24"))
+    write_list(backend, network_lists.DENY, nets("192.0.2.0/24", "198.51.100.0/24"))
     assert len(sent) == (3 if read_sets(backend._kernel)[0].elements is not None else 2)
     assert denied() == "192.0.2.0/24, 198.51.100.0/24"
 
@@ -213,12 +213,12 @@ def test_refused_differences_cause_a_refill(backend: NftablesBackend, sent: list
 @pytest.mark.kernel
 def test_differences_for_a_missing_set_are_an_error(backend: NftablesBackend) -> None:
     """If the set is gone, its contents are forgotten; opening repairs it, and it is refilled."""
-    write_list(backend, NetworkList.DENY, nets("10.0.0.0/24"))
+    write_list(backend, network_lists.DENY, nets("10.0.0.0/24"))
     run("nft", "flush table inet ringfence; delete set inet ringfence deny4")
     with pytest.raises(FirewallError, match="list deny is gone"):
-        write_list(backend, NetworkList.DENY, nets("10.0.0.0/24"))
+        write_list(backend, network_lists.DENY, nets("10.0.0.0/24"))
     backend.open()
-    write_list(backend, NetworkList.DENY, nets("10.0.0.0/24"))
+    write_list(backend, network_lists.DENY, nets("10.0.0.0/24"))
     assert denied() == "10.0.0.0/24"
 
 
@@ -228,7 +228,7 @@ def test_an_address_on_both_lists_is_never_missing(backend: NftablesBackend) -> 
     steady = ip_network("10.0.0.7")
     shapes = [nets("10.0.0.0/24"), nets("10.0.0.4/30", "10.0.1.0/24"), nets("10.0.0.0/22"), nets("10.0.0.7")]
     filler = [ip_network((0x14000000 + n * 512, 24)) for n in range(500)]
-    write_list(backend, NetworkList.DENY, [*filler, *shapes[0]])
+    write_list(backend, network_lists.DENY, [*filler, *shapes[0]])
     done, looks, missed = threading.Event(), itertools.count(), list[NetlinkError]()
 
     def watch() -> None:
@@ -244,7 +244,7 @@ def test_an_address_on_both_lists_is_never_missing(backend: NftablesBackend) -> 
     watcher.start()
     try:
         for turn in range(100):
-            write_list(backend, NetworkList.DENY, [*filler[turn % 7 :], *shapes[turn % len(shapes)]])
+            write_list(backend, network_lists.DENY, [*filler[turn % 7 :], *shapes[turn % len(shapes)]])
     finally:
         done.set()
         watcher.join()
@@ -273,10 +273,10 @@ def test_a_long_list_of_unknown_contents_fills_the_alternate_set(
 ) -> None:
     """At every step an address on both lists is found in the set in use, and health reports nothing."""
     steady = MANY[2_000]
-    write_list(backend, NetworkList.DENY, MANY)
+    write_list(backend, network_lists.DENY, MANY)
     for _ in range(2):  # there, and back to the first set
         backend._lists.forget()
-        for call in backend.replace_list_in_steps(NetworkList.DENY, again):
+        for call in backend.replace_list_in_steps(network_lists.DENY, again):
             if call is not None:
                 call()
             assert in_use(backend, steady)
@@ -291,11 +291,11 @@ def test_a_long_list_of_unknown_contents_fills_the_alternate_set(
 @pytest.mark.kernel
 def test_a_restart_adopts_the_set_in_use(backend: NftablesBackend) -> None:
     """After a restart the rules name the same set, nothing is missing, and a half filled set is removed."""
-    write_list(backend, NetworkList.DENY, MANY)
+    write_list(backend, network_lists.DENY, MANY)
     backend._lists.forget()
-    write_list(backend, NetworkList.DENY, MANY)
+    write_list(backend, network_lists.DENY, MANY)
     backend._lists.forget()
-    unfinished = backend.replace_list_in_steps(NetworkList.DENY, MANY[:4_000])
+    unfinished = backend.replace_list_in_steps(network_lists.DENY, MANY[:4_000])
     for _ in range(4):
         if (call := next(unfinished)) is not None:
             call()
@@ -304,7 +304,7 @@ def test_a_restart_adopts_the_set_in_use(backend: NftablesBackend) -> None:
     following = NftablesBackend()
     assert not following.open().repaired
     assert in_use(following, MANY[-1])
-    write_list(following, NetworkList.DENY, MANY[:3_000])
+    write_list(following, network_lists.DENY, MANY[:3_000])
     assert not in_use(following, MANY[-1])
     assert in_use(following, MANY[0])
     assert {head.name for head in read_sets(backend._kernel)} & {"deny4", "deny4_2"} == {"deny4"}
@@ -321,7 +321,7 @@ def test_an_abandoned_replacement_is_known(backend: NftablesBackend, sent: list[
     assert deny4.elements in (None, 5_000)
     assert backend.health() == Health(elements=0)
     sent.clear()
-    write_list(backend, NetworkList.DENY, MANY)
+    write_list(backend, network_lists.DENY, MANY)
     assert 35_000 < sum(sent) < 50_000
     assert in_use(backend, MANY[-1])
     assert in_use(backend, MANY[0])
@@ -329,7 +329,7 @@ def test_an_abandoned_replacement_is_known(backend: NftablesBackend, sent: list[
 
 def first_call(backend: NftablesBackend) -> tuple[ListSteps, Callable[[], None]]:
     """Start to write a long list; return its steps, and the call that carries out the first transaction."""
-    steps = backend.replace_list_in_steps(NetworkList.DENY, MANY)
+    steps = backend.replace_list_in_steps(network_lists.DENY, MANY)
     next(steps)
     call = next(steps)
     assert call is not None
@@ -383,7 +383,7 @@ def test_a_ban_does_not_wait_for_a_list_in_a_thread(
         assert backend.health() == Health(elements=1)
         held.release.set()
         future.result(20)
-    write_list(backend, NetworkList.ALLOW, nets("192.0.2.1"))
+    write_list(backend, network_lists.ALLOW, nets("192.0.2.1"))
     for rest in steps:
         if rest is not None:
             rest()
@@ -416,7 +416,7 @@ def test_an_abandoned_replacement_leaves_nothing_behind_in_a_thread(
     assert in_use(backend, MANY[0]) is begun
     assert backend.health() == Health(elements=0)
     assert not backend._foreign.suspect
-    write_list(backend, NetworkList.DENY, MANY[:10])
+    write_list(backend, network_lists.DENY, MANY[:10])
     assert in_use(backend, MANY[0])
     assert not in_use(backend, MANY[10])
 
@@ -439,14 +439,14 @@ def test_a_lost_answer_is_not_sent_again(
             real(self, messages)
         raise NetlinkLostError("the kernel's answer to a batch was lost")
 
-    write_list(backend, NetworkList.DENY, MANY[:3_000])
+    write_list(backend, network_lists.DENY, MANY[:3_000])
     with monkeypatch.context() as lost:
         lost.setattr(NetlinkConnection, "transact", losing)
         with pytest.raises(FirewallError, match="was lost"):
-            write_list(backend, NetworkList.DENY, MANY)
+            write_list(backend, network_lists.DENY, MANY)
     assert calls == 1
     assert in_use(backend, MANY[0])
-    write_list(backend, NetworkList.DENY, MANY)
+    write_list(backend, network_lists.DENY, MANY)
     assert [in_use(backend, one) for one in (MANY[0], MANY[3_500], MANY[-1])] == [True] * 3
     assert backend.health().damage is None
 
@@ -462,8 +462,8 @@ def test_short_batches_are_enough(backend: NftablesBackend, monkeypatch: pytest.
         return real(self, messages)
 
     monkeypatch.setattr(NetlinkConnection, "transact", small)
-    write_list(backend, NetworkList.DENY, MANY)
+    write_list(backend, network_lists.DENY, MANY)
     backend._lists.forget()
-    write_list(backend, NetworkList.DENY, MANY[:2_000])
+    write_list(backend, network_lists.DENY, MANY[:2_000])
     assert in_use(backend, MANY[0])
     assert not in_use(backend, MANY[-1])

@@ -31,7 +31,7 @@ from ringfence.features.feeds.alarms import FeedAlarmCode
 from ringfence.features.feeds.formats import MAX_LIST, MAX_STATE, STATE_SUFFIX, FeedEntry, FeedParser
 from ringfence.features.feeds.settings import SETTLED, TABLE, FeedSource
 from ringfence.lists import kept
-from ringfence.lists.manager import Holder
+from ringfence.lists.manager import Holder, OtherNetworks
 from ringfence.lists.prefixes import Coded, Gatherer, Prefixes, code_of, text_of
 from ringfence.lists.texts import SHORTEST_FED, host_codes, networks_in, overlaps_local, stands_for_ipv4
 from ringfence.plurals import counted
@@ -439,8 +439,8 @@ def _unreadable(path: Path, error: OSError) -> str:
     return f"{path}: the user of the daemon may not read it; fix: {fix}"
 
 
-class Feeds:
-    """The feeds of the configuration, as :class:`ringfence.lists.manager.OtherNetworks`.
+class Feeds(OtherNetworks):
+    """The feeds of the configuration.
 
     The thread of the lists calls the methods, one at a time. Any thread may call :meth:`configure` and
     :meth:`report`, and read ``look_every`` and ``all``. ``all`` is replaced, and never changed.

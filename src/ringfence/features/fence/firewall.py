@@ -24,13 +24,14 @@ from ringfence.config.schema import Settings
 from ringfence.errors import ControlError
 from ringfence.explain.facts import Admission
 from ringfence.features.fence.alarms import FenceAlarmCode
+from ringfence.features.fence.network_list import LIST as INSIDE
 from ringfence.features.fence.settings import FenceSettings
 from ringfence.features.fence.stage import OUTSIDERS, FenceFilter
+from ringfence.firewall import network_lists
 from ringfence.firewall.cleanup import flush_everything
 from ringfence.firewall.contract import FirewallPlan
 from ringfence.firewall.limits import LimitMode
-from ringfence.firewall.network_lists import PASSING, NetworkList
-from ringfence.guard.exemptions import LET_IN
+from ringfence.firewall.network_lists import PASSING
 from ringfence.guard.firewall_manager import RulePart
 from ringfence.guard.firewall_side import FirewallSide
 from ringfence.lists.entries import EntryKind, EntryValue, parse_entry
@@ -46,7 +47,7 @@ WATCHED_STEP = 300.0
 TRIAL_FOR = 900.0
 """Seconds that a trial of the fence lasts by default."""
 MOST_OUTSIDE, MOST_ADMITTED = 256, 256
-_ADMITTING = frozenset({NetworkList.ALLOW, NetworkList.INSIDE, *PASSING})
+_ADMITTING = frozenset({network_lists.ALLOW, INSIDE, *PASSING})
 """The lists of networks that the kernel must have completely before the fence may drop all others."""
 _CAME = {FriendReason.AUTHENTICATED, FriendReason.REGISTERED, FriendReason.REACHABLE}
 """The reasons for being a friend that show that the phone or trunk has sent a packet to a SIP port."""
@@ -142,7 +143,6 @@ class Fence(RulePart):
         # the standby process ends what the kernel still has.
         self._state.trial = None
         self._follow_mode()
-        self._lists.uses_inside = self.settings.mode is not LimitMode.OFF
         # The names forget these when another part of the daemon wants its own names.
         self._known = self._names.answers
         self._followed: list[str] = []
@@ -157,7 +157,6 @@ class Fence(RulePart):
     def configure(self, settings: Settings) -> None:
         """Apply a new configuration to the fence."""
         self.settings = settings.of(FenceSettings)
-        self._lists.uses_inside = self.settings.mode is not LimitMode.OFF
         self.check()
 
     def on_friend(self, friend: Friend) -> None:
@@ -202,7 +201,7 @@ class Fence(RulePart):
     def gaps(self) -> list[str]:
         """The reasons why the kernel lacks networks that the fence admits; with any, it drops nothing."""
         found = []
-        if not self._lists.networks.whole:
+        if INSIDE in self._lists.networks.partial:
             found.append(
                 "a country of [fence] has no networks, or a database is unreadable or not read yet; "
                 "fix: countries, or [geo]"
@@ -211,7 +210,7 @@ class Fence(RulePart):
             found.append("the allow list is cut; fix: raise max_bans in [firewall]")
         late = self._enforcer.filler.incomplete & _ADMITTING if self._enforcer.enforcing else ()
         if late:
-            found.append(f"these lists are not complete in the kernel: {', '.join(sorted(late))}")
+            found.append(f"these lists are not complete in the kernel: {', '.join(sorted(map(str, late)))}")
         return found
 
     @property
@@ -243,9 +242,10 @@ class Fence(RulePart):
     def admits(self, network: Network) -> bool:
         """Whether the fence admits the whole of ``network``."""
         lists, known = self._lists, self._lists.networks
+        inside = known.of(INSIDE)
         return (
             lists.passes(network)
-            or any(one.containing(network) is not None for one in (known.allow, known.inside))
+            or any(one.containing(network) is not None for one in (known.allow, inside))
             or any(contains(one, network) for one in known.guarded)
         )
 
@@ -270,7 +270,7 @@ class Fence(RulePart):
             "watched": int(state.watched),
             "trial": None if trial is None else rfc3339(trial),
             "left": None if trial is None else math.ceil(round(self._left, 3)),
-            "networks": len(self._lists.networks.inside),
+            "networks": len(self._lists.networks.of(INSIDE)),
             "around": len(self._lists.around_friends),
             "outside": [asdict(one) | {"since": rfc3339(one.since)} for one in state.outside],
             "admitted": [{"what": one.what, "until": rfc3339(one.until)} for one in state.admitted],
@@ -392,7 +392,7 @@ class Fence(RulePart):
             self._followed = hosts
             self._names.want(hosts, by="fence")
         self._lists.admitted = self._admitted()
-        stale = self._lists.stale(LET_IN)
+        stale = self._lists.stale()
         if stale and self._enforcer.enforcing:
             self._enforcer.filler.fill(*stale)
 

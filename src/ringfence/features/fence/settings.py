@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from attrs import evolve, frozen
 
 from ringfence.config.converters import Region
+from ringfence.features.fence.network_list import LIST as INSIDE
 from ringfence.features.fence.stage import FenceFilter
 from ringfence.firewall.contract import FirewallPlan
 from ringfence.firewall.limits import LimitMode
@@ -42,4 +43,4 @@ def with_lists(configured: Configured, settings: "Settings") -> Configured:
     fence = settings.of(FenceSettings)
     networks = (text_of(*code_of(network)) for network in fence.networks)
     countries = (parse_region(region).text for region in fence.countries)
-    return evolve(configured, inside=(*networks, *countries))
+    return evolve(configured, added={**configured.added, INSIDE: (*networks, *countries)})

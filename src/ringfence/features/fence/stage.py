@@ -10,9 +10,11 @@ from collections.abc import Iterator
 
 from attrs import frozen
 
+from ringfence.features.fence.network_list import LIST as INSIDE
+from ringfence.firewall import network_lists
 from ringfence.firewall.contract import MOST_FLOODERS, FirewallPlan
 from ringfence.firewall.limits import Filter, LimitMode, Table, Until
-from ringfence.firewall.network_lists import PASSING, NetworkList
+from ringfence.firewall.network_lists import PASSING
 from ringfence.firewall.stages import Chain, Count, Do, Hook, Is, NotOn, PacketRule, Remember, Side, Stage
 
 FENCED = "fenced"
@@ -30,7 +32,7 @@ class FenceFilter(Filter):
 
     def stages(self, plan: FirewallPlan) -> Iterator[Stage]:
         """Yield the stage of the fence."""
-        outside = NotOn((NetworkList.ALLOW, *PASSING, NetworkList.INSIDE))
+        outside = NotOn((network_lists.ALLOW, *PASSING, INSIDE))
         fenced = Chain(
             "fence",
             (

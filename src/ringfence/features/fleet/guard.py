@@ -18,6 +18,7 @@ from ringfence.clock import Clock
 from ringfence.control_server import Handler
 from ringfence.features.fleet.alarms import FleetAlarmCode
 from ringfence.features.fleet.channel import Channel, FleetError
+from ringfence.features.fleet.denied import DecidedNetworks, Decisions
 from ringfence.features.fleet.lapi import DecisionPage
 from ringfence.features.fleet.messages import ORIGIN, facts_of, is_shared, rule_of, scenario_of
 from ringfence.features.fleet.settings import CrowdsecSettings, Sharing
@@ -47,8 +48,6 @@ does not delay the later bans.
 MOST_ORIGINS = 1_000
 """The maximum number of origins of decisions in a report: those with the most decisions."""
 
-Decisions = tuple[tuple[int, str], ...]
-"""Networks that other hosts have banned, packed as numbers, each with the scenario (reason of the ban)."""
 Apply = Callable[[Decisions], Awaitable[None]]
 
 
@@ -266,5 +265,7 @@ def build(given: Given) -> Fleet:
     """Return the feature that shares bans; it does nothing if no local API is configured."""
     side, settings = given.side, given.reloader.settings
     records, ledger, clock = side.common.store.records, side.detector.bans, side.common.clock
-    apply, most = side.exempt.lists.use_decisions, settings.firewall.max_bans
-    return Fleet(settings.of(CrowdsecSettings).sharing, records, ledger, clock, apply, most)
+    lists, most = side.exempt.lists, settings.firewall.max_bans
+    [decided] = (other for other in lists.others if isinstance(other, DecidedNetworks))
+    apply, sharing = partial(decided.apply, lists), settings.of(CrowdsecSettings).sharing
+    return Fleet(sharing, records, ledger, clock, apply, most)

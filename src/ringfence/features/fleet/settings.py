@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from attrs import evolve, frozen
 
 from ringfence.config.converters import ApiUrl, Duration, Name, crosses_in_clear, read_secret
+from ringfence.features.fleet.network_list import LIST
 from ringfence.firewall.contract import FirewallPlan
 from ringfence.values.secret import Secret
 
@@ -73,9 +74,9 @@ RESTART = True
 
 
 def with_rules(plan: FirewallPlan, settings: "Settings") -> FirewallPlan:
-    """Return ``plan``, the wanted rules, with a list for the networks that other hosts ban, if any do."""
+    """Return ``plan``, the wanted rules, which drop the networks that other hosts ban, if they share bans."""
     shared = settings.of(CrowdsecSettings).url is not None
-    return evolve(plan, new_only=plan.new_only or shared, decisions=shared)
+    return evolve(plan, new_only=True, dropped=(*plan.dropped, LIST)) if shared else plan
 
 
 def problems(settings: CrowdsecSettings, _: Mapping[str, object]) -> Iterator[str]:

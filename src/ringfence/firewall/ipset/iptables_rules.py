@@ -24,6 +24,7 @@ from itertools import pairwise
 
 from attrs import evolve
 
+from ringfence.firewall import network_lists
 from ringfence.firewall.contract import (
     DROPPED_PREFIX,
     DROPPED_RATE,
@@ -43,7 +44,6 @@ from ringfence.firewall.ipset import limits
 from ringfence.firewall.ipset.matches import REJECTIONS, IptablesRule, not_on, status_line_tests
 from ringfence.firewall.ipset.sets import list_set_name
 from ringfence.firewall.ipset.stage_rules import DROP_CHAIN, NARROW_CHAIN, REJECT_CHAIN, StageRules
-from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.stages import Hook, Stage, added_stages, stages
 
 HOOKS: Mapping[str, Mapping[str, str]] = {
@@ -161,9 +161,9 @@ def _stream_chains(plan: FirewallPlan, version: int) -> dict[str, Sequence[Iptab
         return {}
     log = f"-j NFLOG --nflog-group {plan.log_group}"
     tests = (f'-m u32 --u32 "{test}"' for test in status_line_tests(version, REFUSALS))
-    known = (list_set_name(one, version) for one in (NetworkList.ALLOW, NetworkList.FRIENDS))
+    known = (list_set_name(one, version) for one in (network_lists.ALLOW, network_lists.FRIENDS))
     answers = (f"-m set --match-set {name} dst -g {_ANSWER}" for name in known)
-    strangers = not_on(version, "dst", NetworkList.OBSERVED)
+    strangers = not_on(version, "dst", network_lists.OBSERVED)
     return {
         _ANSWER: [IptablesRule(f"-p tcp {test} {log}") for test in tests],
         _SEGMENT: [*(IptablesRule(f"{strangers}{goto}") for goto in answers), IptablesRule(log)],

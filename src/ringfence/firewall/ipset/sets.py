@@ -6,8 +6,8 @@
     ringfence-tcp4, ringfence-tcp6        bans of scope SIP_TCP, likewise
     ringfence-64-6, ringfence-sip-64-6,   for each scope the IPv6 bans that exempt friends: /64 to /127
     ringfence-udp-64-6, ringfence-tcp-64-6
-    ringfence-allow4, -deny4, -fetched4   the lists of ``network_lists.NetworkList``, and the same for IPv6:
-    and others                            hash:net, no timeouts
+    ringfence-allow4, -deny4, and others  the lists of ``network_lists.py``, and the same for IPv6:
+                                          hash:net, no timeouts
     ringfence-flood4, ringfence-flood6    sources over the limit by UDP: hash:ip (IPv6 by /64), with timeouts
     ringfence-flood-tcp-4, -tcp-6         sources over the limit by TCP, likewise, by address
     ringfence-fenced4 and others          senders that rules of features remember, likewise
@@ -27,6 +27,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from attrs import frozen
 
 from ringfence.errors import FirewallError, FirewallUnsupportedError
+from ringfence.firewall import network_lists
 from ringfence.firewall.contract import MOST_FLOODERS, Add, Change, Element, whole_seconds
 from ringfence.firewall.ipset import messages
 from ringfence.firewall.ipset.messages import Code, Command, IpsetHeader
@@ -223,7 +224,7 @@ def ban_set_names(network: Network, scope: Scope) -> list[str]:
 
 def list_set_name(which: NetworkList, version: int) -> str:
     """Return the name of the set of a network list."""
-    return f"ringfence-{which.value}{version}"
+    return f"ringfence-{which}{version}"
 
 
 def table_set_name(table: Table, version: int) -> str:
@@ -244,7 +245,7 @@ def set_specs(version: int) -> list[SetSpec]:
             for scope in Scope
             for friends_exempt in friends_exempt_values(version)
         ),
-        *(SetSpec(list_set_name(which, version), version, network_list=True) for which in NetworkList),
+        *(SetSpec(list_set_name(one, version), version, network_list=True) for one in network_lists.every()),
         SetSpec(FLOOD[version, False], version, size=MOST_FLOODERS, prefix=SENDER_LENGTHS[version]),
         SetSpec(FLOOD[version, True], version, size=MOST_FLOODERS, prefix=BITS[version]),
         *(

@@ -5,7 +5,7 @@ interfaces or addresses, iptables has a rule for each.
 
 A drop rule first matches "not on the allow list" and then "banned", so the counter of a ban counts dropped
 packets only. For a ban that exempts friends (``sets.py``), "not a friend" is matched before "banned" in the
-same way. For fetched and decided networks, ``network_lists.PASSING`` is matched last, because most packets
+same way. For a list that a machine makes, ``network_lists.PASSING`` is matched last, because most packets
 come from other networks. A rule without a counter of its own drops the packets of the probe first
 (``contract.PROBE_NETWORKS``).
 """
@@ -17,7 +17,7 @@ from operator import itemgetter
 
 from attrs import evolve, frozen
 
-from ringfence.firewall import stages
+from ringfence.firewall import network_lists, stages
 from ringfence.firewall.contract import (
     FROM_BANNED,
     FROM_DENIED,
@@ -37,7 +37,7 @@ from ringfence.firewall.ipset.sets import (
     table_set_name,
 )
 from ringfence.firewall.limits import SEGMENT, WEBSOCKET_SECONDS, Addition
-from ringfence.firewall.network_lists import PASSING, NetworkList
+from ringfence.firewall.network_lists import PASSING
 from ringfence.firewall.ports import Ports
 from ringfence.firewall.stages import Hook, Is, NotOn, On, Side
 from ringfence.values.ban import Scope
@@ -135,15 +135,15 @@ class StageRules:
         yield [(probed,), covered[Scope.FULL], (_in_set(name, side),)], target, ""
         for scope in Scope:
             for exempt in friends_exempt_values(self.version):
-                spared = NotOn((NetworkList.ALLOW, *[NetworkList.FRIENDS] * exempt))
+                spared = NotOn((network_lists.ALLOW, *[network_lists.FRIENDS] * exempt))
                 name = ban_set_name(self.version, scope, friends_exempt=exempt)
                 end = NARROW_CHAIN if copies and scope is Scope.SIP_UDP else target
                 yield [covered[scope], spared, (_in_set(name, side),)], end, banned
         for which, scope in plan.dropped_lists.items():
             if not which.by_machine:
-                yield [covered[scope], NotOn((NetworkList.ALLOW,)), On(which)], target, denied
+                yield [covered[scope], NotOn((network_lists.ALLOW,)), On(which)], target, denied
             elif not plan.new_only:
-                yield [covered[scope], On(which), NotOn((NetworkList.ALLOW, *PASSING))], target, denied
+                yield [covered[scope], On(which), NotOn((network_lists.ALLOW, *PASSING))], target, denied
 
     def _covered(self, ports: Ports | None, side: Side, *, spares: bool) -> tuple[_Match, ...]:
         """Return the matches of ``ports``, or of all ports, and with ``spares`` of no rejection of ours."""

@@ -11,10 +11,9 @@ from itertools import product
 from attrs import frozen
 
 from ringfence.errors import FirewallError
-from ringfence.firewall import stages
+from ringfence.firewall import network_lists, stages
 from ringfence.firewall.contract import BanAction, FirewallPlan
 from ringfence.firewall.limits import SEGMENT
-from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.ports import Ports
 from ringfence.firewall.stages import Do, Hook, Is, Side
 from ringfence.values.network import VERSIONS, Network
@@ -159,7 +158,7 @@ class Matches:
             case stages.On(which):
                 return f"{address} @{self.lists[f'{which}{version}']}"
             case stages.NotOn(which):
-                names = (self.lists[f"{one}{version}"] for one in NetworkList if one in which)
+                names = (self.lists[f"{one}{version}"] for one in network_lists.every() if one in which)
                 return " ".join(f"{address} != @{name}" for name in names)
             case stages.Containers(hosts):
                 way, routed = ("daddr", "") if side is Side.FROM else ("saddr", f" {_FIXED[Is.ROUTED]}")

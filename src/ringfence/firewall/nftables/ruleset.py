@@ -39,6 +39,7 @@ from types import MappingProxyType
 
 from attrs import Factory, field, frozen
 
+from ringfence.firewall import network_lists
 from ringfence.firewall.contract import (
     DROPPED_PREFIX,
     DROPPED_RATE,
@@ -56,7 +57,7 @@ from ringfence.firewall.contract import (
     FirewallPlan,
     Fragments,
 )
-from ringfence.firewall.network_lists import PASSING, NetworkList
+from ringfence.firewall.network_lists import PASSING
 from ringfence.firewall.nftables import limits
 from ringfence.firewall.nftables.matches import (
     FRAGMENT_TESTS,
@@ -92,7 +93,7 @@ COUNTERS: Mapping[str, str] = {
 _SCOPES = {Scope.FULL: "ban", Scope.SIP: "asterisk", Scope.SIP_UDP: "sip", Scope.SIP_TCP: "tcp"}
 _TYPES = {4: "ipv4_addr", 6: "ipv6_addr"}
 _SECOND = "_2"
-_LIST_SETS = frozenset(f"{which}{version}" for version in VERSIONS for which in NetworkList)
+_LIST_SETS = frozenset(f"{which}{version}" for version in VERSIONS for which in network_lists.every())
 _REJECTS = {
     BanAction.PORT_UNREACHABLE: ("reject with icmpx port-unreachable",),
     BanAction.ADMIN_PROHIBITED: ("reject with icmpx admin-prohibited",),
@@ -260,7 +261,7 @@ def _fixed_sets(plan: FirewallPlan, lists: Mapping[str, str]) -> dict[str, str]:
     """
     sets: dict[str, str] = {}
     for version in VERSIONS:
-        sets |= {lists[f"{which}{version}"]: _list_set(version) for which in NetworkList}
+        sets |= {lists[f"{which}{version}"]: _list_set(version) for which in network_lists.every()}
         tables = [table for stage in stages(plan) for table in stage.tables]
         added = (((one.name,), "", one.seconds, one.room) for one in tables)
         for names, port, seconds, size in (*limits.sets(plan), *added):
@@ -369,7 +370,7 @@ def _base_chains(plan: FirewallPlan, matches: Matches, steps: tuple[Stage, ...])
             f"{key} daddr != @{matches.lists[f'observed{v}']} {key} daddr @{matches.lists[f'{which}{v}']} "
             "goto answers"
             for v, key in KEYWORDS.items()
-            for which in (NetworkList.ALLOW, NetworkList.FRIENDS)
+            for which in (network_lists.ALLOW, network_lists.FRIENDS)
         )
         yield RulesetChain("segments", (*known, log))
     for hook in Hook:

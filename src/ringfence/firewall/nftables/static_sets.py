@@ -36,8 +36,8 @@ from itertools import chain
 from attrs import frozen
 
 from ringfence.errors import FirewallError
+from ringfence.firewall import network_lists
 from ringfence.firewall.contract import ListSteps
-from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.nftables import messages
 from ringfence.firewall.nftables.installation import Installation
 from ringfence.firewall.nftables.messages import NftSetHeader
@@ -321,7 +321,7 @@ class NetworkListSets:
 
     def record_empty(self) -> None:
         """Record that the sets of all lists are new and empty."""
-        for which in NetworkList:
+        for which in network_lists.every():
             for version in VERSIONS:
                 self._record(f"{which}{version}", Ranges(version, b""), self._foreign.epoch)
 

@@ -1,0 +1,5 @@
+"""The list of the kernel for the networks that the fence admits."""
+
+from ringfence.firewall.network_lists import NetworkList
+
+LIST = NetworkList("inside", "the networks and countries of the fence")

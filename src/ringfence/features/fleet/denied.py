@@ -1,0 +1,46 @@
+"""The decisions of other hosts that apply here, as networks that the lists deny."""
+
+from collections.abc import Iterator
+
+from ringfence.config.schema import Settings
+from ringfence.features.fleet.network_list import LIST
+from ringfence.lists.manager import Holder, Lists, OtherNetworks
+from ringfence.lists.prefixes import Prefixes, code_of, text_of
+from ringfence.values.entry import ListEntry, ListKind
+from ringfence.values.network import Network, contains, unpack
+
+Decisions = tuple[tuple[int, str], ...]
+"""Networks that other hosts have banned, packed as numbers, each with the scenario (reason of the ban)."""
+
+
+class DecidedNetworks(OtherNetworks):
+    """The networks of the decisions that are in force."""
+
+    which = LIST
+
+    def __init__(self, _: Settings) -> None:
+        self._decisions: Decisions = ()
+
+    async def apply(self, lists: Lists, decisions: Decisions) -> None:
+        """Deny the networks of ``decisions`` instead of those before."""
+        self._decisions = decisions
+        await lists.renew(self)
+
+    def compose(self, now: float) -> tuple[Prefixes]:  # noqa: ARG002 - these hold until they are replaced
+        """Return the networks of the decisions."""
+        return (Prefixes.of_packed(packed for packed, _ in self._decisions),)
+
+    def holding(self, network: Network, now: float) -> Iterator[Holder]:
+        """Yield an entry of the deny list for each decision that contains ``network``."""
+        for packed, scenario in self._decisions:
+            denied = unpack(packed)
+            if contains(denied, network):
+                text = text_of(*code_of(denied))
+                entry = ListEntry(ListKind.DENY, text, "", now, None, f"decision {scenario}")
+                what = f"{'--range' if '/' in text else '--ip'} {text}"
+                removal = f"cscli decisions delete {what}, where CrowdSec's local API runs"
+                yield Holder(entry, denied, removal, LIST.drops)
+
+
+build = DecidedNetworks
+"""The class that returns the networks of decisions, which the lists deny."""
