@@ -85,7 +85,7 @@ class AlarmRecord:
     dismissed_by: str = ""
 
     def as_json(self) -> dict[str, object]:
-        """Return the alarm as a JSON object for commands and the live page, control characters escaped."""
+        """Return the alarm as a JSON object, control characters escaped."""
         return {
             "code": str(self.code),
             "subject": printable(self.subject),
@@ -115,7 +115,7 @@ class AlarmEvent:
     by: str = ""
 
     def as_json(self) -> dict[str, object]:
-        """Return the change as a JSON object for commands and the live page, control characters escaped."""
+        """Return the change as a JSON object, control characters escaped."""
         return {
             "time": rfc3339(self.time),
             "change": self.change,

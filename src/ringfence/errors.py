@@ -126,7 +126,7 @@ class HangingError(NoAnswerError):
 
 
 class WebError(RingfenceError):
-    """The live page cannot be served, does not run, or does not let a read-only user change anything."""
+    """A page cannot be served or written, or does not let a read-only user change anything."""
 
 
 class Exit(IntEnum):

@@ -36,6 +36,7 @@ additions have fixed names, and each of these modules is optional. The guard loa
   ``files_of``, ``locations_of`` and ``UNKNOWN`` (``lists/regions.py`` uses these)
 - in the module ``status``: ``lines``, a function that gets the status as JSON and yields its lines of it for
   the terminal, each with whether all is well
+- in the module ``rights``: ``PAGE_USER``, the user of its process that shows pages to people
 - the templates ``page.html``, its page at ``/NAME`` of the live page, and ``overview.html`` and
   ``lists.html``, its parts of these pages (``features/web/rendering.py``)
 - in the module ``why``: ``facts``, a function that gets the facts about a network (``explain/facts.py``) and
@@ -52,9 +53,11 @@ additions have fixed names, and each of these modules is optional. The guard loa
 - in the module ``check``: ``findings``, a function that gets what is checked (``cli/check.py``) and yields
   lines of ``ringfence check``
 - in the module ``setup``: ``notes``, a function that gets the folder of Asterisk's files and its console, and
-  yields lines of ``ringfence setup``. ``part``, a function whose parameters are options of this command,
-  returns the feature's part of a run (``features/setup/parts.py``), or None. ``withdraw`` gets all
-  registrations of parts and the folder /etc, ends the feature's own, and yields a line for each that stays
+  yields lines of ``ringfence setup``; ``withdraw``, which gets all registrations that setup has made and the
+  folder /etc, ends the feature's own, and yields a line for each that stays
+- in the module ``options``: functions with the names of commands. The parameters of such a function are
+  options that the feature adds to the command. It returns the daemon's arguments (``run``), the name of a
+  wish (``check``), or a part of the run (``setup``, see ``features/setup/parts.py``)
 - in the module ``other_guard``: ``OtherGuard``, a program that guards Asterisk until ``ringfence setup``
   replaces it
 

@@ -22,8 +22,9 @@ from tests.support.users import ALICE, PAGE, READER, VALID, as_user, guard_with_
 
 from ringfence import control, control_server
 from ringfence.errors import ControlError
+from ringfence.features.web.rights import PAGE_USER
 from ringfence.guard.request_fields import PeerRole
-from ringfence.guard.request_table import PAGE_CHANGES, REQUESTS, WEB_USER, Rights
+from ringfence.guard.request_table import PAGE_CHANGES, REQUESTS, Rights
 
 pytestmark = pytest.mark.kernel
 
@@ -117,7 +118,7 @@ def test_the_roles_of_users() -> None:
         (0, "root"),
         (5, "alice"),
         (1_000, "bob"),
-        (7, WEB_USER),
+        (7, PAGE_USER),
         (999, "ringfence"),
         (8, "eve"),
         (9, ""),
@@ -129,13 +130,13 @@ def test_the_roles_of_users() -> None:
         PeerRole.DAEMON,
         *[PeerRole.READER] * 2,
     ]
-    assert Rights(999, frozenset({WEB_USER})).role_of(7, WEB_USER) is PeerRole.PAGE
+    assert Rights(999, frozenset({PAGE_USER})).role_of(7, PAGE_USER) is PeerRole.PAGE
     assert Rights(0).role_of(0, "root") is PeerRole.ADMINISTRATOR
 
 
 def test_the_user_of_the_page_is_that_of_its_unit() -> None:
     """The daemon limits the user with which the unit of the page runs."""
-    assert unit.read(unit.FILE.with_name("ringfence-web.service"))["User"] == [WEB_USER]
+    assert unit.read(unit.FILE.with_name("ringfence-web.service"))["User"] == [PAGE_USER]
 
 
 def test_the_page_cannot_switch_off(guard: Guard) -> None:
@@ -205,7 +206,7 @@ def test_changes_of_the_page_are_limited_and_logged() -> None:
         who = f"user {PAGE} (ringfence-web), process {process}"
         assert (done, why.partition(",")[0]) == (
             PAGE_CHANGES,
-            f"the live page may make {PAGE_CHANGES} changes an hour",
+            f"a page may make {PAGE_CHANGES} changes an hour",
         )
         assert guard.log.count(f'event=control.changed do=allow_add by="{who}"') == PAGE_CHANGES
         assert guard.log.count("event=control.refused") == 1

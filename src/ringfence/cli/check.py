@@ -14,6 +14,7 @@ from ringfence.alarm_codes import is_about_setup
 from ringfence.cli.check_friends import allowed_of, trunk_findings
 from ringfence.cli.check_logs import asterisk_findings, log_findings
 from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, alarm_text, ask, settings_from
+from ringfence.cli.options import read_options, with_options
 from ringfence.cli.output import JsonOption, echo, echo_json, echo_stderr, errors_reported
 from ringfence.config.schema import AsteriskSettings, Settings
 from ringfence.errors import ControlError, DaemonUnreachableError, Exit, FirewallError, HostError
@@ -44,9 +45,6 @@ UNPROVEN = (
 )
 """A text for findings: what follows if outgoing challenges are not captured (the source "wire")."""
 
-HardeningOption = Annotated[
-    bool, typer.Option("--hardening", help="Also check Asterisk's own settings for weaknesses.")
-]
 FilesOption = Annotated[
     Path, typer.Option("--asterisk-files", metavar="FOLDER", help="Folder of Asterisk's configuration.")
 ]
@@ -60,33 +58,34 @@ class Checked(NamedTuple):
 
     ``files`` has the configuration files of the Asterisk on this host, and ``console`` is its console. With
     several Asterisks, or a remote one, ``files`` is None: it is unknown to which of them the files belong.
-    ``hosts`` is the file with the names of hosts. ``weaknesses``: also report those of Asterisk's settings.
-    ``report`` is the daemon's status; None if it does not answer.
+    ``hosts`` is the file with the names of hosts. ``wishes`` are what the options of features
+    ask for. ``report`` is the daemon's status; None if it does not answer.
     """
 
     settings: Settings
     files: Path | None
     console: Console
     hosts: Path
-    weaknesses: bool
+    wishes: frozenset[str] = frozenset()
     report: Mapping[str, Any] | None = None
 
 
+@with_options
 def check(
     config: ConfigOption = DEFAULT_CONFIG,
-    hardening: HardeningOption = False,
     as_json: JsonOption = False,
     files: FilesOption = FOLDER,
     hosts: HostsOption = HOSTS,
+    **options: Any,  # noqa: ANN401 - the values of options that features add
 ) -> None:
     """Check the setup, and suggest fixes. Changes nothing."""
-    if hardening and "audit" not in street.present():
-        raise typer.BadParameter("audit is not installed", param_hint="--hardening")
     with errors_reported():
         settings = settings_from(config, secrets=True)
     here = len(settings.asterisk) == 1 and _is_here(settings.asterisk[0].ami.host)
     console = local_console(files) if here else NoConsole(_NOT_HERE)
-    checked = Checked(settings, files if here else None, console, hosts, weaknesses=hardening)
+    checked = Checked(
+        settings, files if here else None, console, hosts, frozenset(read_options("check", options))
+    )
     findings = []
     for finding in _findings(config, checked):
         findings.append(finding)

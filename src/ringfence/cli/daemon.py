@@ -4,36 +4,30 @@ import logging
 import os
 import signal
 import sys
-from typing import Annotated
+from itertools import chain
+from typing import Annotated, Any
 
 import typer
 
-from ringfence import SERVICE, street
-from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, ask_daemon, duration_from, settings_from
+from ringfence import SERVICE
+from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, ask_daemon, settings_from
+from ringfence.cli.options import read_options, with_options
 from ringfence.cli.output import echo, echo_stderr, errors_reported
 from ringfence.errors import ConfigError
 from ringfence.guard.offline import restore_bans
 from ringfence.guard.process import configure as configure_logging
 
 
+@with_options
 def run(
     config: ConfigOption = DEFAULT_CONFIG,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log debug messages too.")] = False,
-    trial: Annotated[
-        str,
-        typer.Option(
-            metavar="TIME",
-            help="Remove every rule after TIME, such as 15m, unless `ringfence confirm` is run.",
-        ),
-    ] = "",
+    **options: Any,  # noqa: ANN401 - the values of options that features add
 ) -> None:
     """Guard the PBX until stopped. Bans stay in place when it ends."""
-    options = [f"trial={duration_from('--trial', trial)}"] if trial else []
-    if trial and "trial" not in street.present():
-        raise typer.BadParameter("--trial: the feature trial is not installed")
     level = logging.DEBUG if verbose else logging.INFO
     # The daemon replaces this process (exec), which frees the memory that the command line's libraries use.
-    arguments = [*SERVICE, str(config), str(level), *options]
+    arguments = [*SERVICE, str(config), str(level), *chain(*read_options("run", options))]
     # The daemon starts with SIGHUP ignored. Otherwise a reload (SIGHUP) during its start would end it.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606 - no shell is wanted

@@ -1,6 +1,6 @@
 """Groups of attempts that are alike. An attack is hundreds of equal attempts, and people need one row for it.
 
-The daemon makes the groups, and the terminal and the live page show them.
+The daemon makes the groups, and clients show them.
 """
 
 from collections.abc import Iterable, Mapping

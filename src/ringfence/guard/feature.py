@@ -27,10 +27,10 @@ from ringfence.threads import Threads
 
 
 class Number(NamedTuple):
-    """A number that a feature shows in the status and in the metrics; ``text`` describes it.
+    """A number that a feature shows; ``text`` describes it.
 
-    The metrics add a prefix to ``name``. If ``value`` is None, it is unknown: the metrics lack it, and the
-    status has 0. With ``only_grows`` it is a counter of Prometheus, otherwise a gauge.
+    If ``value`` is None, it is unknown: the status has 0. With ``only_grows`` it is a counter, otherwise a
+    gauge.
     """
 
     name: str
@@ -50,7 +50,7 @@ def packets_of(side: FirewallSide, texts: Mapping[str, str]) -> list[Number]:
 
 @frozen
 class Section:
-    """A feature's output: its ``numbers`` in the status and in the metrics, and ``more`` in the status."""
+    """A feature's output: its ``numbers``, which programs may follow, and ``more`` in the status."""
 
     numbers: Sequence[Number] = ()
     more: Mapping[str, Any] = {}
@@ -100,7 +100,7 @@ class Feature:
         return {}
 
     def section(self) -> Section:
-        """Return the numbers and values that the feature shows in the status and in the metrics."""
+        """Return the numbers and values that the feature shows."""
         return Section()
 
     def alarms(self) -> Sequence[Alarm]:

@@ -1,4 +1,4 @@
-"""Pages that features serve by HTTP: their answers to a request. The metrics' server serves them."""
+"""Pages that features serve by HTTP: their answers to a request."""
 
 from collections.abc import Awaitable, Callable
 

@@ -4,8 +4,8 @@ The kernel reports the user of each client. A user has one role:
 
 - ``administrator``: root, and the users that ``admins`` in ``[control]`` of the configuration names. They may
   send every request.
-- ``page``: the user of the live page, ``ringfence-web``. Somebody may take this process over. So it may read,
-  and change one small network at a time. It cannot switch ringfence off, or cut off a friend.
+- ``page``: the user of a process that shows pages, if a feature has one. Somebody may take this process over.
+  So it may read, and change one small network at a time. It cannot switch ringfence off, or cut off a friend.
 - ``daemon``: the user of the daemon itself. Programs that the daemon starts may have this user, too. It may
   only reload the configuration, which ``systemctl reload`` does.
 - ``reader``: every other user who can reach the socket, by the group of the daemon. It may only read.
@@ -193,7 +193,7 @@ class Request:
 
     A role without an entry may not send the request. ``changes``: the request changes something.
     ``records``: if the database cannot record the change, the answer says so. ``limited``: it counts as one
-    of the changes of which the live page may make only some in an hour.
+    of the changes of which a page may make only some in an hour.
     """
 
     fields: Mapping[PeerRole, Fields]
@@ -205,7 +205,7 @@ class Request:
 def only(
     fields: Fields, page: Fields | None = None, *, daemon: bool = False, records: bool = True
 ) -> Request:
-    """Return a row for a request that changes something: the fields of administrators and of the live page.
+    """Return a row for a request that changes something: the fields of administrators and of a page.
 
     If ``page`` is None, the page may not send it. ``daemon``: the daemon's user may send it.
     """
@@ -218,7 +218,7 @@ def only(
 
 
 def read(fields: Fields, page: Fields | None = None, reader: Fields | None = None) -> Request:
-    """Return a row for a request that only reads: the fields of administrators, the live page and readers.
+    """Return a row for a request that only reads: the fields of administrators, a page and readers.
 
     If ``page`` is None, the page may not send it. If ``reader`` is None, readers have ``fields``.
     """

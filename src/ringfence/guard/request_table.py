@@ -51,8 +51,7 @@ from ringfence.values.network import PAGE_SHORTEST, PAGE_UNBAN_SHORTEST, Network
 from ringfence.values.secret import MASK
 from ringfence.values.text import printable
 
-WEB_USER = "ringfence-web"
-"""The user of the live page's systemd unit, ``ringfence-web.service``."""
+_PAGE_USERS = frozenset(street.functions("rights", "PAGE_USER"))
 MOST_BANS_OF_PAGE = 20_000
 _PAGE_BAN = 30 * 86_400.0
 _MOST_NETWORKS = 20_000  # networks that one request bans or unbans
@@ -123,7 +122,7 @@ for _feature in street.modules("guard"):
     REQUESTS |= getattr(_feature, "REQUESTS", {})
 
 _REFUSALS = {
-    PeerRole.PAGE: "the live page may not send the request {}; use the command line",
+    PeerRole.PAGE: "a page may not send the request {}; use the command line",
     PeerRole.DAEMON: "the daemon's own user may not send the request {}; fix: be root",
     PeerRole.READER: "the request {} needs more rights; fix: be root, or a user that [control] admins names",
 }
@@ -151,7 +150,7 @@ class Rights:
         """Return the role of the user with the id ``user`` and the name ``name`` ("" if it has none)."""
         if user == 0:
             return PeerRole.ADMINISTRATOR
-        if name == WEB_USER:
+        if name in _PAGE_USERS:
             return PeerRole.PAGE
         if str(user) in self.admins or name in self.admins:
             return PeerRole.ADMINISTRATOR
@@ -161,13 +160,13 @@ class Rights:
 # -- the gate of the control socket: every request passes it before a handler sees it
 #
 # The gate looks up the role of the client's user, checks the request against the table of requests, and
-# logs each change with the user and the process of the client. The live page may make a limited number of
+# logs each change with the user and the process of the client. A page may make a limited number of
 # changes, none of which may block a friend.
 
 
 PAGE_CHANGES = 200
 PAGE_WITHIN = 3_600.0
-"""The live page may make ``PAGE_CHANGES`` changes within this time (seconds)."""
+"""A page may make ``PAGE_CHANGES`` changes within this time (seconds)."""
 LOGGED_REFUSALS = 10
 LOGGED_WITHIN = 60.0
 """In this time, at most ``LOGGED_REFUSALS`` refused requests are logged (seconds)."""
@@ -241,18 +240,17 @@ class RequestGate:
         return self._names[user]
 
     def _check_page(self, do: str, request: Mapping[str, Any]) -> None:
-        """Raise ControlError if the live page makes too many changes, or would block a known phone."""
+        """Raise ControlError if a page makes too many changes, or would block a known phone."""
         now = self._mono()
         if len(self._page_changes) == PAGE_CHANGES and now - self._page_changes[0] < PAGE_WITHIN:
             raise ControlError(
-                f"the live page may make {PAGE_CHANGES} changes an hour, and has made them; "
-                "use the command line"
+                f"a page may make {PAGE_CHANGES} changes an hour, and has made them; use the command line"
             )
         if do in {"ban", "deny_add"}:
             for text in request["networks" if do == "ban" else "what"]:
                 if self._has_friend(parse_network(text)):
                     raise ControlError(
-                        f"{text}: a friend, a phone or trunk of this PBX, is there, so the live page may "
+                        f"{text}: a friend, a phone or trunk of this PBX, is there, so a page may "
                         "not block it; use the command line"
                     )
         self._page_changes.append(now)

@@ -136,7 +136,7 @@ def file_state(path: Path) -> FileState | None:
     except OSError as error:
         raise _cannot("read", path, error, _closed_to(path) if error.errno == errno.EACCES else "") from None
     if len(content) > MAX_BYTES:
-        raise SetupError(f"{path} has more than {MAX_BYTES} bytes; setup does not change it")
+        raise SetupError(f"{path} has more than {MAX_BYTES} bytes; it is not changed")
     return FileState(content, stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid)
 
 
@@ -375,7 +375,7 @@ def _closed_to(path: Path) -> str:
     with suppress(KeyError):
         name = pwd.getpwuid(user.uid).pw_name
     return (
-        f" for user {printable(name)}, whose folder contains it; setup does not use it as root, because "
+        f" for user {printable(name)}, whose folder contains it; it is not used as root, because "
         "this user may have put another file there; fix, if it is Asterisk's own: "
         f"chown -h {printable(name)} {printable(shlex.quote(str(path)))}"
     )

@@ -16,7 +16,7 @@ def checked(exported: tuple[int, ...] | None, *, enabled: bool = True) -> Checke
     tree = {"asterisk": [{"hep": {"enabled": enabled}}]}
     report = None if exported is None else {"sources": [{}, *({"exported": one} for one in exported)]}
     settings = parse(tree, "", {}, secrets=False)
-    return Checked(settings, None, NoConsole(""), Path(), weaknesses=False, report=report)
+    return Checked(settings, None, NoConsole(""), Path(), report=report)
 
 
 @pytest.mark.parametrize(

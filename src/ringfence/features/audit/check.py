@@ -8,6 +8,7 @@ from ringfence.cli.check import Checked
 from ringfence.config.schema import Settings
 from ringfence.features.audit.accounts import accounts_in_force, is_running
 from ringfence.features.audit.hardening import hardening_findings, open_to_strangers
+from ringfence.features.audit.options import HARDENING
 from ringfence.features.audit.services import HTTP, read_services
 from ringfence.findings import Finding
 from ringfence.firewall.limits import GUESTS, LimitMode
@@ -24,7 +25,7 @@ def findings(checked: Checked) -> Iterator[Finding]:
     """Yield the findings about the Asterisk on this host, and about its weaknesses if these are wanted."""
     files, console, settings = checked.files, checked.console, checked.settings
     if files is None:
-        if checked.weaknesses:
+        if HARDENING in checked.wishes:
             yield Finding(None, "hardening", f"not checked: {console.problem}")
         return
     user = str(settings.asterisk[0].ami.username)
@@ -35,7 +36,7 @@ def findings(checked: Checked) -> Iterator[Finding]:
     decoys = settings.rules["decoy"]
     if decoys.enabled and decoys.accounts:
         yield from decoy_findings(decoys.accounts, (account.name for account in accounts.accounts))
-    if checked.weaknesses:
+    if HARDENING in checked.wishes:
         yield from hardening_findings(files, console, user)
     yield from look_up_findings(console)
     yield from host_name_findings(

@@ -66,7 +66,7 @@ def hardening_findings(folder: Path, console: Console, user: str) -> Iterator[Fi
         *_unauthenticated(accounts, dialplan),
         *_passwords(accounts, services),
         *_managers(services, user),
-        *_web(services),
+        *_http(services),
         *_readable_files(folder),
         *_summaries(accounts),
     ]
@@ -221,7 +221,7 @@ def _managers(services: Services, user: str) -> Iterator[Finding]:
         )
 
 
-def _web(services: Services) -> Iterator[Finding]:
+def _http(services: Services) -> Iterator[Finding]:
     """Yield findings about the services of the HTTP server that other hosts may reach.
 
     Asterisk does not log wrong passwords there, so guessers are not banned.

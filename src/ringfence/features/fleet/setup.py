@@ -5,12 +5,11 @@ reads them with a key. Where the API runs on this host, its program ``cscli`` ma
 administrator makes them, and gives the password and the key to setup.
 """
 
-import socket
 import time
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Any, Protocol
 
 import typer
 from attrs import define, frozen
@@ -36,39 +35,10 @@ from ringfence.host.file_changes import FileChange, FileState, file_state
 from ringfence.values.secret import Secret
 from ringfence.values.text import printable
 
-UrlOption = Annotated[
-    str, typer.Option("--crowdsec", metavar="URL", help="Share bans by CrowdSec's local API at this address.")
-]
-MachineOption = Annotated[
-    str, typer.Option("--crowdsec-machine", metavar="NAME", help="The name of this host at that API.")
-]
-PasswordOption = Annotated[
-    Path | None,
-    typer.Option("--crowdsec-password-file", metavar="FILE", help="The password of a registered machine."),
-]
-KeyOption = Annotated[
-    Path | None, typer.Option("--crowdsec-key-file", metavar="FILE", help="The key of a registered bouncer.")
-]
-
 SETTLE = 10.0
 """Seconds to wait until the daemon reaches the API both ways. Usually this takes less than a second."""
 _PAUSE = 0.05
 _INDENT = 4
-
-
-def part(
-    crowdsec: UrlOption = "",
-    crowdsec_machine: MachineOption = "",
-    crowdsec_password_file: PasswordOption = None,
-    crowdsec_key_file: KeyOption = None,
-) -> "Joining | None":
-    """Return the fleet's part of a run of setup with these options; None without them."""
-    if crowdsec:
-        machine = crowdsec_machine or socket.gethostname()
-        return Joining(crowdsec, machine, crowdsec_password_file, crowdsec_key_file)
-    if crowdsec_machine or crowdsec_password_file or crowdsec_key_file:
-        raise typer.BadParameter("is missing", param_hint="--crowdsec")
-    return None
 
 
 def withdraw(registrations: Sequence[Sequence[str]], etc: Path) -> Iterator[str]:

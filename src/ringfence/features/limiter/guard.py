@@ -14,7 +14,7 @@ _NUMBERS = {
     "limiter_drops": "Packets over the limit: dropped, or passed if the limiter only observes.",
     "limiter_full": "Packets from sources for which the limiter had no room.",
 }
-"""The counters of the limiter that the status and the metrics show, with descriptions."""
+"""The counters of the limiter that are shown, with descriptions."""
 
 _FULL = (
     "the limiter has no room for more sources: packets come from a million addresses, most of them forged. "

@@ -13,7 +13,7 @@ _NUMBERS = {
     "asked": "Packets from strangers over the ration of questions: dropped, or passed if it only observes.",
     "asked_full": "Packets from strangers for which the ration of questions had no room: they passed.",
 }
-"""The counters of the rations that the status and the metrics show, with descriptions."""
+"""The counters of the rations that are shown, with descriptions."""
 
 _FULL = (
     "the ration has no room for more strangers: Asterisk refuses many thousand addresses a second, "

@@ -12,12 +12,13 @@ from typing import Annotated, Any
 import typer
 
 from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, settings_from
+from ringfence.cli.options import read_options, with_options
 from ringfence.cli.output import echo, echo_document, echo_stderr, errors_reported
 from ringfence.errors import ConfigError, Exit, RingfenceError, SetupError
 from ringfence.features.setup.find import Found, FoundAsterisk, find, found_lines
 from ringfence.features.setup.journal import JournalRecord, open_journal, read_journal
 from ringfence.features.setup.manager import text_of
-from ringfence.features.setup.parts import Part, parts_of, with_options
+from ringfence.features.setup.parts import Part
 from ringfence.features.setup.plan import Plan, ami_host, plan
 from ringfence.features.setup.proof import (
     LoginTarget,
@@ -58,7 +59,7 @@ def setup(
     **options: Any,  # noqa: ANN401 - the values of options that features bring
 ) -> None:
     """Connect ringfence to the local Asterisk, start ringfence, and test it with a harmless failed login."""
-    parts = parts_of(options)
+    parts = [part for part in read_options("setup", options) if part is not None]
     if undo and parts:
         raise typer.BadParameter("it takes back everything, what features add too", param_hint="--undo")
     with errors_reported():

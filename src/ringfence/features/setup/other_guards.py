@@ -19,12 +19,12 @@ from ringfence.values.text import printable
 
 
 def other_guards(etc: Path) -> tuple[Any, ...]:
-    """Return an ``OtherGuard`` for each program (fail2ban, say) that may guard Asterisk; ``etc`` is /etc."""
+    """Return an ``OtherGuard`` for each program that may guard Asterisk; ``etc`` is /etc."""
     return tuple(feature.OtherGuard(etc) for feature in street.modules("other_guard"))
 
 
 def give_back(others: Iterable[Any], changes: Sequence[Change]) -> Iterator[str]:
-    """Enable other guards (fail2ban) again, if ``changes`` disabled them; yield a line for each problem.
+    """Enable other guards again, if ``changes`` disabled them; yield a line for each problem.
 
     Call this before ringfence is stopped, so that one of both always guards Asterisk.
     """

@@ -1,11 +1,9 @@
-"""The parts of setup that features bring (``street.py``), with their options of the command line."""
+"""The parts of setup that features bring (``street.py``)."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from inspect import Signature, signature
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from ringfence import street
 from ringfence.findings import Finding
 
 
@@ -30,18 +28,3 @@ class Part(Protocol):
 
     def proof(self, path: Path) -> Finding:
         """Return whether the part works in the daemon that answers at the control socket ``path``."""
-
-
-def with_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of all parts to ``command``, which gets them by name (``**``); return it."""
-    own = [one for one in signature(command).parameters.values() if one.kind is not one.VAR_KEYWORD]
-    more = [one for part in street.functions("setup", "part") for one in signature(part).parameters.values()]
-    vars(command)["__signature__"] = Signature([*own, *more])
-    return command
-
-
-def parts_of(options: Mapping[str, Any]) -> tuple[Part, ...]:
-    """Return the parts for which these options ask."""
-    found = street.functions("setup", "part")
-    made = (part(**{name: options[name] for name in signature(part).parameters}) for part in found)
-    return tuple(part for part in made if part is not None)

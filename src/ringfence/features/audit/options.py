@@ -1,0 +1,16 @@
+"""The option ``--hardening`` of ``ringfence check``."""
+
+from typing import Annotated
+
+import typer
+
+HARDENING = "hardening"
+
+
+def check(
+    hardening: Annotated[  # noqa: FBT002 - typer turns it into a flag
+        bool, typer.Option("--hardening", help="Also check Asterisk's own settings for weaknesses.")
+    ] = False,
+) -> str:
+    """Return the wish to check for weaknesses; "" without it."""
+    return HARDENING if hardening else ""
