@@ -80,7 +80,7 @@ STREET = {
     "history": "attempts and bans over time",
     "tops": "the accounts and addresses with the most attempts, and the live display",
     "geo": "countries and autonomous systems: on the lists, and of the addresses that are shown",
-    "feeds": "networks to deny, from lists that others publish",
+    "feeds": "networks to deny, from block lists of others",
     "fleet": "bans shared with other hosts by CrowdSec's local API",
     "limiter": "the kernel's limit on the packets of each source, and bans of floods",
     "ration": "the kernel's limits on refusals to a stranger, and on what a stranger asks",

@@ -167,7 +167,7 @@ def test_a_friend_on_a_list_of_others() -> None:
 
     assert (
         "the deny list contains country DE (192.0.2.0/24), but friends, former friends and "
-        "admitted addresses pass it, because it was found by country"
+        "admitted addresses pass it, because it was found by its region"
     ) in sentences(holders=(country,), friends=(friend(),), passes=True)
     for origin, text in (
         ("feed voipbl", "the feed voipbl contains"),

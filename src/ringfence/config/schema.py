@@ -375,8 +375,8 @@ class Settings(_Tables):
     def lists(self) -> Configured:
         """Return the part of the configuration that concerns the allow list and the deny list.
 
-        That is the entries of both lists, what features add, the maximum number of networks in a set of the
-        kernel, and the folder for what was read last.
+        That is the entries of both lists, what features add, and the maximum number of networks in a set of
+        the kernel.
         """
         said = [
             *((ListKind.ALLOW, text_of(*code_of(network))) for network in self.allow.networks),
@@ -388,7 +388,6 @@ class Settings(_Tables):
         configured = Configured(
             entries=tuple(ListEntry(side, what, "", 0.0, None, CONFIGURATION) for side, what in said),
             most=self.firewall.max_bans,
-            kept=self.store.path.parent / "feeds",
         )
         return self.with_features("with_lists", configured)
 

@@ -15,7 +15,7 @@ from ringfence.explain.account import reason_of
 from ringfence.explain.facts import ActiveBan, AddressVerdict, AttemptOutcome, NetworkFacts, sources_of
 from ringfence.explain.groups import ALIKE, grouped
 from ringfence.friends.exchange import as_json
-from ringfence.lists.entries import BY_REGION, CONFIGURATION, OWN_ORIGINS
+from ringfence.lists.entries import CONFIGURATION, OWN_ORIGINS
 from ringfence.lists.manager import Holder
 from ringfence.plurals import counted
 from ringfence.store.bans import RecordedBan
@@ -102,7 +102,7 @@ def _passed(holder: Holder) -> str:
     entry, but = holder.entry, "but friends, former friends and admitted addresses pass it"
     if entry.origin not in OWN_ORIGINS:
         return f"the {printable(entry.origin)} contains {entry.value}, {but}"
-    return f"the deny list contains {_by_entry(holder)}, {but}, because {BY_REGION}"
+    return f"the deny list contains {_by_entry(holder)}, {but}, because it was found by its region"
 
 
 def _protected(known: NetworkFacts) -> str:

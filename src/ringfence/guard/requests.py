@@ -106,7 +106,7 @@ class RequestHandlers:
         }
 
     async def _locations(self, request: Mapping[str, Any]) -> object:
-        """Return the location (country, network operator) of the first address of each of ``networks``."""
+        """Return the location of the first address of each of ``networks``."""
         addresses = [network.network_address for network in _networks(request)]
         return [{**one} for one in await self._side.common.locator.of(addresses)]
 

@@ -28,8 +28,6 @@ OWN_ORIGINS = frozenset({COMMAND, CONFIGURATION})
 """The origins of the administrator's own entries. Other origins are names that features give."""
 NO_REGIONS = street.reason("geo")
 """Why a copy of ringfence without the feature has no networks of regions."""
-BY_REGION = "it was found by country"
-"""The reason, as shown, why friends (known phones) pass the networks of a country on the deny list."""
 
 MAX_NAME = 253
 
@@ -64,7 +62,7 @@ class Configured:
     """The part of the configuration that concerns the allow list and the deny list.
 
     ``databases`` are the files with the networks of regions. ``most`` is the maximum number of networks in a
-    set of the kernel. ``kept`` is the folder with the networks of regions that were read last; None: they are
+    set of the kernel. ``kept`` is the file with the networks of regions that were read last; None: they are
     not kept. ``added`` are the networks and regions on lists of the kernel that features add.
     """
 

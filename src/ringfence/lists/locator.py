@@ -17,7 +17,7 @@ MOST = 4_096
 
 
 class Locator:
-    """Looks up the locations (countries and operators) of addresses in ``files``.
+    """Looks up the locations of addresses in ``files``.
 
     The locations are remembered until a file changes. The live display asks for the same addresses each
     second.

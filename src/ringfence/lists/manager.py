@@ -25,7 +25,7 @@ from ringfence.firewall.network_lists import NetworkList
 from ringfence.lists.compose import Answers, ComposedLists, ListNetworks, compose, guarded
 from ringfence.lists.entries import OWN_ORIGINS, Configured, EntryKind, parse_entry
 from ringfence.lists.prefixes import Gatherer, Prefixes
-from ringfence.lists.regions import Regions, regions_of
+from ringfence.lists.regions import regions_of
 from ringfence.store.tables import EntryTable
 from ringfence.threads import Threads, start_aside
 from ringfence.values.ban import Scope
@@ -120,11 +120,6 @@ class PresentLists:
         return self.composed.networks.allow if kind is ListKind.ALLOW else self.composed.networks.deny
 
 
-def _regions_of(configured: Configured) -> Regions:
-    kept = configured.kept / "regions" if configured.kept is not None else None
-    return regions_of(configured.databases, kept)
-
-
 class OtherNetworks(ABC):
     """Networks of others that a feature denies, beside the entries of the deny list.
 
@@ -181,7 +176,7 @@ class Lists:
         self.others = others
         self._table = table
         self._configured = configured
-        self._regions = _regions_of(configured)
+        self._regions = regions_of(configured.databases, configured.kept)
         self._reading = False
         self._changed = changed
         self._follow = follow
@@ -257,7 +252,7 @@ class Lists:
     def configure(self, configured: Configured) -> None:
         """Apply the entries and settings of a new configuration to the lists."""
         if configured.databases != self._configured.databases:
-            self._regions = _regions_of(configured)
+            self._regions = regions_of(configured.databases, configured.kept)
         self._configured = configured
         self._stale.set()
 

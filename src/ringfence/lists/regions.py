@@ -1,4 +1,4 @@
-"""The networks of regions (areas and autonomous systems) on the lists. A feature knows them."""
+"""The networks of regions (``entries.py``) on the lists. A feature knows them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from ringfence.values.network import Address, Network
 
 
 class Regions:
-    """The networks of regions (countries and operators); this base class has none, without the feature.
+    """The networks of regions; this base class has none, without the feature.
 
     ``alarms`` are about the files that could not be read in the last call of :meth:`read`. ``failed``: that
     call may succeed without a change of a file.

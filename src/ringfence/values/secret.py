@@ -37,7 +37,7 @@ class Secret:
 class SecretUrl(Secret):
     """A URL that may have a key. Its text masks the user, the query, and what may be a key in the path.
 
-    Publishers write keys into the path too. A part of the path is masked if it has 40 characters or more.
+    Some keys stand in the path. A part of the path is masked if it has 40 characters or more.
     Without a dot, 20 are enough, or 8 with a digit among them.
     """
 

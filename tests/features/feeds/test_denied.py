@@ -413,7 +413,7 @@ def test_the_last_good_list_survives_a_restart(tmp_path: Path) -> None:
     [
         {"path": Path("/absent/other.txt")},
         {"layout": FeedLayout(FeedFormat.JSON, "ip")},
-        {"fetched": True, "published": "another url"},
+        {"fetched": True, "requested": "another url"},
     ],
     ids=["file", "format", "url"],
 )

@@ -42,7 +42,7 @@ def test_a_person_is_admitted(guard: Guard) -> None:
     assert "admitted  192.0.2.7 until" in guard.command("fence", "status").stdout
     refused = guard.command("fence", "admit", "AS64496")
     assert refused.returncode == 1
-    assert "[fence] countries" in refused.stderr
+    assert "name it in [fence]" in refused.stderr
 
 
 def test_without_a_fence_nothing_starts(tmp_path: Path) -> None:

@@ -289,7 +289,7 @@ def test_a_cut_database_only_observes(tmp_path: Path) -> None:
     )
     with kept(tmp_path, wanted) as made:
         begin(made)
-        with pytest.raises(ControlError, match="a database is unreadable"):
+        with pytest.raises(ControlError, match="its database is unreadable"):
             fence_of(made.side).start(60.0, force=True)
         cut.write_bytes(content)
         reread(made)

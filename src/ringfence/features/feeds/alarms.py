@@ -4,7 +4,7 @@ from ringfence.alarm_codes import AnyAlarmCode
 
 
 class FeedAlarmCode(AnyAlarmCode):
-    """The codes of the alarms about feeds: block lists that others publish."""
+    """The codes of the alarms about feeds: block lists of others."""
 
     FEED_REFUSED = (
         "feed.refused",

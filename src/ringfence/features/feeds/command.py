@@ -1,4 +1,4 @@
-"""``ringfence feeds``: show, add, refresh and remove block lists that others publish."""
+"""``ringfence feeds``: show, add, refresh and remove block lists of others."""
 
 import os
 import time
@@ -207,7 +207,7 @@ def write_plan(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The plan; its folder's owner gets it.")],
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """Write the plan of `feeds fetch`, with keys of publishers (for systemd, as root)."""
+    """Write the plan of `feeds fetch`, with the keys for servers (for systemd, as root)."""
     with errors_reported():
         plan = encode_plan(_planned(settings_from(config).of(TABLE)))
         try:

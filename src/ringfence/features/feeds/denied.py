@@ -225,7 +225,7 @@ def _range_of(version: int, code: int) -> tuple[int, int, int]:
 
 # -- which sizes of a list are suspicious
 #
-# A publisher could have any address denied. So no list may cover a large part of the Internet, and a
+# The maker of a list could have any address denied. So no list may cover a large part of the Internet, and a
 # new version of a list may not have a far different size than the one before.
 
 
@@ -407,7 +407,7 @@ def _looked_at(source: FeedSource, now: float) -> tuple[Signature | None, FetchS
     if not source.fetched:
         return signature, FetchState()
     state = read_state(source.path, now)
-    if state.identity == source.published:
+    if state.identity == source.requested:
         return signature, state
     old = f"{source.path}: is from another source; fix: systemctl restart ringfence-feeds"
     return None, FetchState(error=old if state.identity else "")

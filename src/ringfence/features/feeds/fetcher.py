@@ -1,10 +1,10 @@
 """The fetcher: requests each list of its plan when it is due, and writes what it gets.
 
-It asks with the validators of the last answer (ETag, Last-Modified), so an unchanged list costs the publisher
+It asks with the validators of the last answer (ETag, Last-Modified), so an unchanged list costs the server
 nothing. All times have some jitter, so that many hosts do not ask at once. After failures it waits longer
 each time.
 
-APIBAN publishes only what is new since a cursor, in pages. The fetcher keeps each address for a week after it
+APIBAN sends only what is new since a cursor, in pages. The fetcher keeps each address for a week after it
 was seen, as APIBAN does.
 
 Beside each list is a file with what is known about it for the next request. The daemon reads both, and trusts
@@ -166,7 +166,7 @@ class Fetcher:
         return max(due - self._wall(), 0.0)
 
     def hurry(self) -> None:
-        """Make all lists due as soon as their publishers permit."""
+        """Make all lists due as soon as their servers permit."""
         for feed in self._feeds:
             state = self.states[feed.name]
             pause = APIBAN_PAUSE if feed.format is FeedFormat.APIBAN else LEAST_PAUSE

@@ -1,4 +1,4 @@
-"""The formats of feeds: block lists that others publish. Bytes in, the texts of addresses and networks out.
+"""The formats of feeds: block lists of others. Bytes in, the texts of addresses and networks out.
 
 A feed has one entry a line. ``plain`` has an address or a network first, and comments anywhere; ``json`` has
 a JSON object a line, ``csv`` has columns. APIBAN answers with pages (:class:`ApibanPage`).

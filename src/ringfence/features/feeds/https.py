@@ -1,7 +1,7 @@
 """One request by HTTPS, with limits of size, time and redirects.
 
-A server that publishes a list is not trusted with more than its list. So a redirect must not lead to another
-scheme, nor to an address that is not public: the fetcher may reach servers that the publisher cannot. The
+A server that offers a list is not trusted with more than its list. So a redirect must not lead to another
+scheme, nor to an address that is not public: the fetcher may reach servers that others cannot. The
 address that was checked is the one that is connected.
 """
 

@@ -1,6 +1,6 @@
 """The plan of the fetcher: which lists it fetches, from where, how often, and into which files.
 
-``ringfence feeds plan`` writes it from the configuration. It contains the keys for publishers, and nothing
+``ringfence feeds plan`` writes it from the configuration. It contains the keys for the servers, and nothing
 else of the configuration, which may name the secrets of Asterisk.
 """
 

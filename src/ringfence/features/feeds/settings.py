@@ -1,4 +1,4 @@
-"""``[[feeds]]``: block lists that others publish, and the feeds that ringfence knows by name."""
+"""``[[feeds]]``: block lists of others, and the feeds that ringfence knows by name."""
 
 import tomllib
 from collections import Counter
@@ -23,7 +23,7 @@ FETCHED = Path("/var/lib/ringfence-feeds")
 
 MAX_AGE = 7 * 86_400.0
 """Seconds after which a fetched list expires, unless ``max_age`` sets another time."""
-MIN_EVERY = 60.0  # seconds: no publisher permits more
+MIN_EVERY = 60.0  # seconds: no server permits more
 SETTLED = 2.0
 """Seconds without a change after which an administrator's program has probably written its whole file."""
 
@@ -45,12 +45,12 @@ HOOKS.update(
 
 @frozen
 class FeedSource:
-    """A feed as the daemon needs it: a block list that others publish.
+    """A feed as the daemon needs it: a block list of others.
 
     ``path`` is the file with the list. If ``fetched``, the fetcher writes it, otherwise an administrator's
-    program does. ``shown`` is the URL, with keys masked, or the path. ``published`` identifies what the
+    program does. ``shown`` is the URL, with keys masked, or the path. ``requested`` identifies what the
     fetcher requests (``formats.identity_of``), "" for a file. After ``max_age`` seconds without a new or a
-    confirmed list, the feed expires; None: never. ``keyed``: the publisher knows this host by a key, which
+    confirmed list, the feed expires; None: never. ``keyed``: the server knows this host by a key, which
     an error page instead of a list may repeat. So no line of it is shown.
     """
 
@@ -60,13 +60,13 @@ class FeedSource:
     fetched: bool = False
     max_age: float | None = None
     shown: str = ""
-    published: str = ""
+    requested: str = ""
     keyed: bool = False
 
     @property
     def identity(self) -> str:
         """A digest of the source: with another one, the lists have nothing to do with the earlier lists."""
-        return identity_of(str(self.path), self.layout.format, self.layout.key, self.published)
+        return identity_of(str(self.path), self.layout.format, self.layout.key, self.requested)
 
 
 @frozen(kw_only=True)
@@ -145,7 +145,7 @@ def _problems(feed: FeedSettings) -> Iterator[str]:
 
 @frozen
 class Preset:
-    """A feed that ringfence knows: its keys, and the terms of its publisher in one line."""
+    """A feed that ringfence knows: its keys, and the terms of its use in one line."""
 
     terms: str
     keys: Mapping[str, str]

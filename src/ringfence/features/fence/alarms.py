@@ -19,7 +19,7 @@ class FenceAlarmCode(AnyAlarmCode):
     FENCE_INCOMPLETE = (
         "fence.incomplete",
         "The kernel may lack somebody whom the fence admits, so the fence only counts.",
-        "Correct what the text names: `[fence] countries`, `[geo] database` or `[firewall] max_bans`.",
+        "Correct what the text names, such as `[firewall] max_bans`.",
     )
 
 

@@ -203,8 +203,8 @@ class Fence(RulePart):
         found = []
         if INSIDE in self._lists.networks.partial:
             found.append(
-                "a country of [fence] has no networks, or a database is unreadable or not read yet; "
-                "fix: countries, or [geo]"
+                "a region of [fence] has no networks, or its database is unreadable or not read yet; "
+                "fix: see the alarm about it"
             )
         if len(self._lists.networks.allow) > self._lists.most:
             found.append("the allow list is cut; fix: raise max_bans in [firewall]")
@@ -323,7 +323,7 @@ class Fence(RulePart):
         except ValueError as error:
             raise ControlError(str(error)) from None
         if value.kind is EntryKind.REGION:
-            raise ControlError("a country is not admitted for a time; fix: name it in [fence] countries")
+            raise ControlError("a region is not admitted for a time; fix: name it in [fence]")
         if value.network is not None and value.network.prefixlen < SHORTEST[value.network.version]:
             raise ControlError(f"{value.text} is a large part of the internet, so it is not admitted")
         until = self._clock.wall() + seconds

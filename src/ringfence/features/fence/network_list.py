@@ -2,4 +2,4 @@
 
 from ringfence.firewall.network_lists import NetworkList
 
-LIST = NetworkList("inside", "the networks and countries of the fence")
+LIST = NetworkList("inside", "the networks and regions of the fence")

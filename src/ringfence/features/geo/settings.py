@@ -23,8 +23,9 @@ TABLE = GeoSettings
 
 
 def with_lists(configured: Configured, settings: "Settings") -> Configured:
-    """Return ``configured``, the configured part of the lists, with the paths of the ``[geo]`` databases."""
-    return evolve(configured, databases=tuple(settings.of(GeoSettings).database or ()))
+    """Return ``configured``, the configured part of the lists, with the files of the networks of regions."""
+    databases = tuple(settings.of(GeoSettings).database or ())
+    return evolve(configured, databases=databases, kept=settings.store.path.parent / "regions")
 
 
 def problems(_: GeoSettings, tree: Mapping[str, object]) -> list[str]:

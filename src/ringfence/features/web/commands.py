@@ -135,7 +135,7 @@ def _network(text: str) -> str:
 def _entry(text: str) -> str:
     text = text.strip()
     if not 0 < len(text) <= MOST_WHAT:
-        raise ControlError("an entry is an address, a network, a host name or a country")
+        raise ControlError(f"an entry has 1 to {MOST_WHAT} characters")
     return text
 
 
