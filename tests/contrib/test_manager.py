@@ -12,6 +12,7 @@ from tests.support.asterisk_files import MANAGER_PORT
 from tests.support.lab import RELEASES
 from tests.support.netns import inside
 from tests.support.network import Network, socket_in
+from tests.support.sources import Phones
 
 from ringfence.sources.ami import AmiSource, AmiTarget
 from ringfence.values.friend import Roster
@@ -63,19 +64,19 @@ def test_a_source_lacks_nothing_with_it(pbx: Asterisk) -> None:
 
     async def main() -> AmiSource:
         target = AmiTarget("pbx", "127.0.0.1", MANAGER_PORT, NAME, Secret("sesame"))
-        source = AmiSource(target, lambda _events, _now: None, roster=rosters.append)
+        source = AmiSource(target, lambda _events, _now: None, listener=phones)
         async with asyncio.timeout(30), asyncio.TaskGroup() as group:
             task = group.create_task(source.run())
             await source.roster_ready.wait()
             task.cancel()
         return source
 
-    rosters: list[Roster] = []
+    phones = Phones()
     with inside(pbx.namespace):
         source = asyncio.run(main())
 
     assert source.refused == ()
-    assert rosters == [Roster("pbx", contacts=(), trunks=())]
+    assert phones.rosters == [Roster("pbx", contacts=(), trunks=())]
 
 
 @pytest.mark.asterisk

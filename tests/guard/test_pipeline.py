@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
 from math import inf
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -124,13 +126,25 @@ def test_the_connection_of_a_sender_that_reads_nothing_is_refreshed(bench: Bench
     assert bench.refreshed == [(remote, GUESS)]
 
 
+def test_the_wire_is_read_before_an_event_is_judged(bench: Bench) -> None:
+    """The wire is read before an event, because the event's nonce may have other receivers."""
+    order: list[str] = []
+    wire: Any = SimpleNamespace(drain=lambda: order.append("drained"))
+    listener: Any = SimpleNamespace(on_events=lambda _: order.append("passed on"))
+    bench.pipeline.wire = wire
+    bench.pipeline.listeners.append(listener)
+    bench.pipeline.on_events([], bench.now)
+    assert order == ["drained", "passed on"]
+
+
 def test_answers_by_tls_count_as_soon_as_ami_is_read(bench: Bench) -> None:
     """Many that wait make the pipeline ask; they count when every AMI has been read beyond them."""
     bench.detector.configure(RULES)
     bench.pipeline.tick(wire=True, listening={"pbx": 0.0})
     sender = ip_address(SENDER)
     asked: list[float] = []
-    bench.pipeline.ask_amis = lambda: asked.append(bench.now)
+    wire: Any = SimpleNamespace(ask_amis=lambda: asked.append(bench.now))
+    bench.pipeline.wire = wire
     for port in range(FEW + 1):
         assert asked == []
         bench.pipeline.on_challenges([Exchange(sender, port, 1, 5061)], bench.now)

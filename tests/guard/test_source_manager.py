@@ -57,7 +57,6 @@ class Managed:
             chan_sip_tls={"two"},
         )
         pretended = SimpleNamespace(
-            drain=lambda: self.order.append("drained"),
             is_listening=True,
             set_asterisks=lambda _: None,
             hurry=None,
@@ -112,15 +111,6 @@ def test_only_what_changed_is_replaced_and_after_it_has_ended(managed: Managed) 
     ]
 
 
-def test_the_wire_is_read_before_a_log_line_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wire is read before a SECURITY line, because the line's nonce may have other receivers."""
-    managed = Managed(monkeypatch, wire=True)
-    managed.manager.configure([ONE])
-    managed.readers[0].sink([], 0.0)
-
-    assert managed.order == ["drained", "judged"]
-
-
 def test_each_pbx_has_its_gaps(managed: Managed) -> None:
     """Traffic that no source of a PBX shows is named with the PBX, also a chan_sip that serves TLS."""
     managed.manager.configure([ONE, TWO])
@@ -144,7 +134,7 @@ def test_events_are_read_as_far_as_those_of_every_ami(managed: Managed) -> None:
     assert first is not None
     assert second is not None
     first.reading.until, second.reading.until = 7.0, 5.0
-    manager._on_read()
+    manager.on_read()
     manager.configure([with_ami, TWO])
-    manager._on_read()
+    manager.on_read()
     assert managed.order == ["read up to 5.0", "read up to -inf"]

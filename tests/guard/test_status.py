@@ -28,7 +28,7 @@ from ringfence.ledger import Ledger, Record, key_of
 from ringfence.sources.ami import AmiSource, AmiTarget
 from ringfence.sources.logs import LogPlan, Logs, LogSource
 from ringfence.sources.state import Condition, State
-from ringfence.sources.wire import WireCounts, WireSource
+from ringfence.sources.wire import WireCounts, WireSink, WireSource
 from ringfence.store.database import Store
 from ringfence.values.attempt import AttemptCounts
 from ringfence.values.ban import Ban, Origin, Scope
@@ -341,7 +341,7 @@ def test_the_status_of_a_log_in_standby(enforcer: Enforcer) -> None:
 
 def test_the_status_of_the_wire(enforcer: Enforcer) -> None:
     """The wire is listed among the sources, with the container networks that it covers."""
-    wire = WireSource(lambda *_: None, lambda _: None)
+    wire = WireSource(WireSink())
     wire.set_containers(ip_network(text) for text in ("fd00:9::/64", "172.17.0.0/16"))
     wire.counts = WireCounts(challenges=3, gaps=1, lost=2, unreadable=4)
     report = status(enforcer, wire=wire)

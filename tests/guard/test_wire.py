@@ -8,17 +8,23 @@ import pytest
 from attrs import evolve
 from tests.support.kept import Kept
 
+from ringfence.clock import Clock
 from ringfence.errors import HostError
 from ringfence.firewall.contract import Opened
+from ringfence.guard import source_manager
 from ringfence.guard.source_manager import CALM, SocketUsers, WireReader
 from ringfence.sources.state import WITHOUT_WIRE, Condition, State
+from ringfence.sources.wire import WireSink
 
 
-class Judge:
+class Judge(WireSink):
     """A pipeline that judges nothing."""
 
-    def on_challenges(self, *_: object) -> None:
-        """Judge nothing."""
+
+@pytest.fixture(autouse=True)
+def _users(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Find no user of Asterisk's sockets."""
+    monkeypatch.setattr(source_manager, "find_answer_users", lambda _: frozenset())
 
 
 @pytest.fixture(name="wire")
@@ -26,7 +32,7 @@ def _wire(kept: Kept) -> WireReader:
     """Return the wire of a guard that is in place, listening."""
     pipeline: Any = Judge()
     kept.side.start()
-    wire = WireReader(pipeline, kept.detector, kept.enforcer, kept.clock, lambda: frozenset({0}))
+    wire = WireReader(pipeline, kept.detector, kept.enforcer, kept.clock, kept.side.kernel.wanted_rules)
     wire.source.condition = Condition(State.LISTENING)
     return wire
 
@@ -49,7 +55,7 @@ def test_a_log_hurries_if_the_wire_cannot_read_everything(kept: Kept, wire: Wire
     assert wire.hurry.is_set()
     wire.check()
     assert not wire.hurry.is_set()
-    wire.source._exchanged()
+    wire.on_exchange()
     wire.check()
     assert wire.hurry.is_set()
     kept.now += CALM
@@ -82,7 +88,7 @@ def test_a_wire_that_is_not_seen_is_an_alarm(kept: Kept, wire: WireReader) -> No
     assert [alarm.text for alarm in wire.alarms] == [f"the wire sees nothing: no NFLOG; {WITHOUT_WIRE}"]
 
 
-class Time:
+class Time(Clock):
     """A clock that the test sets."""
 
     now = 0.0
@@ -92,15 +98,21 @@ class Time:
         return self.now
 
 
-def test_the_users_of_asterisk_are_looked_up_again_for_a_foreign_answer() -> None:
+def test_the_users_of_asterisk_are_looked_up_again_for_a_foreign_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Asterisk may start again under another user; a relay causes a look-up every two seconds at most."""
     clock, found, looked, changes = Time(), {5}, list[float](), list[float]()
+    rules: Any = SimpleNamespace(settings="settings")
 
-    def find() -> frozenset[int]:
+    def find(settings: object) -> frozenset[int]:
+        assert settings == "settings"
         looked.append(clock.now)
         return frozenset(found)
 
-    users = SocketUsers(find, clock, changes.append)  # type: ignore[arg-type]
+    monkeypatch.setattr(source_manager, "find_answer_users", find)
+    detector: Any = SimpleNamespace(observe_loss=changes.append)
+    users = SocketUsers(rules, clock, detector)
     assert users.has(5)
     found = {6}
     for now, user, counts in (
@@ -123,7 +135,7 @@ def test_the_users_of_asterisk_are_looked_up_again_for_a_foreign_answer() -> Non
 
 def test_an_unknown_user_of_asterisk_is_an_alarm(kept: Kept) -> None:
     """While it is unknown whose an answer is, no answer of this host counts, and an alarm reports it."""
-    made = WireReader(Judge(), kept.detector, kept.enforcer, kept.clock, frozenset)  # type: ignore[arg-type]
+    made = WireReader(Judge(), kept.detector, kept.enforcer, kept.clock, kept.side.kernel.wanted_rules)  # type: ignore[arg-type]
     kept.side.start()
     made.source.condition = Condition(State.LISTENING)
     assert made.alarms == []
@@ -135,9 +147,10 @@ def test_an_unknown_user_of_asterisk_is_an_alarm(kept: Kept) -> None:
 def test_every_ami_is_asked_how_far_its_events_have_been_read(kept: Kept) -> None:
     """The pipeline causes it; an Asterisk without AMI is left out."""
     pipeline: Any = Judge()
-    made = WireReader(pipeline, kept.detector, kept.enforcer, kept.clock, frozenset)
+    made = WireReader(pipeline, kept.detector, kept.enforcer, kept.clock, kept.side.kernel.wanted_rules)
     asked: list[int] = []
     amis: Any = [SimpleNamespace(reading=SimpleNamespace(ask=lambda: asked.append(1))), None]
     made.set_asterisks(amis)
-    pipeline.ask_amis()
+    assert pipeline.wire is made
+    made.ask_amis()
     assert asked == [1]

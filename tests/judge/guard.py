@@ -10,6 +10,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from attrs import frozen
 from structlog.testing import capture_logs
 from tests.judge.asterisk import HERE, OUR_ASTERISK, PBX, SECOND, Report
 from tests.judge.oracle import Bans, View
@@ -38,12 +39,12 @@ from ringfence.parse.log import LogReader
 from ringfence.parse.request_stream import RequestStreams
 from ringfence.parse.requests import parse_requests
 from ringfence.parse.stream import Streams
-from ringfence.sources.wire import WireItem, WireSource
+from ringfence.sources.wire import WireHost, WireItem, WireSink, WireSource
 from ringfence.store.database import Store
 from ringfence.values.ban import Scope
 from ringfence.values.event import AMI, SecurityEvent, Service, SourceId, Transport
 from ringfence.values.friend import Contact, Roster, TrunkHost
-from ringfence.values.network import Network, format_network
+from ringfence.values.network import Address, Network, format_network
 
 _ASTERISKS = frozenset({PBX, SECOND})
 _USERS = {OUR_ASTERISK: 100, RELAY: 65_534}
@@ -55,6 +56,21 @@ def begin(address: str, port: int, here: str, requests: RequestStreams, answers:
     asks, accepts = syns(address, port, here)
     parse_requests(asks, requests)
     parse_answers(accepts, answers)
+
+
+@frozen
+class _Host(WireHost):
+    """A host with one of our Asterisks, at ``HERE`` if the site has it in a container."""
+
+    site: Site
+
+    def is_asterisks(self, user: int) -> bool:
+        """Whether a user is the one of our Asterisk."""
+        return user == _USERS[OUR_ASTERISK]
+
+    def is_container(self, address: Address) -> bool:
+        """Whether an address is the one of our Asterisk's container."""
+        return self.site.container and address == ip_address(HERE)
 
 
 class Guard:
@@ -86,7 +102,7 @@ class Guard:
         )
         self._enforcer.start(verified=False)
         self._alarms = Alarms(clock)
-        effects = EffectHandler(self._enforcer, self._alarms, friends, [self._record])
+        effects = EffectHandler(self._enforcer, self._alarms, friends, [self])
         self._pipeline = Pipeline(self._detector, effects, clock, PBX)
         hosts = tuple(
             TrunkHost(PBX, Service.PJSIP, "carrier", address, 5060, Transport.UDP) for address in site.trunks
@@ -96,19 +112,14 @@ class Guard:
         for ami in self._ami.values():
             ami.receive(b"Asterisk Call Manager/11.0.0\r\n", clock.mono())
         self._log = {name: LogReader(SourceId(name, "log:full"), timezone=UTC) for name in _ASTERISKS}
-        self._wire = WireSource(
-            lambda _seen, _now: None,
-            lambda _now: None,
-            containers=[ip_network((HERE, 24), strict=False)],
-            is_asterisks=lambda user: user == _USERS[OUR_ASTERISK],
-            is_container=lambda address: site.container and address == ip_address(HERE),
-        )
+        self._wire = WireSource(WireSink(), _Host(site), containers=[ip_network((HERE, 24), strict=False)])
 
     def close(self) -> None:
         """Close the database."""
         self._store.close()
 
-    def _record(self, judgement: Judgement) -> None:
+    def on_judgement(self, judgement: Judgement) -> None:
+        """Count a judgement."""
         if judgement.disposition is Disposition.FORGED:
             self._forged[str(judgement.attempt.address)] += 1
         if judgement.disposition not in _NOT_COUNTED:

@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from tests.sources.logs import ingest_of
 from tests.support.captures import FOLDER
 from tests.support.journal import Journald, why_no_journald
+from tests.support.sources import Written
 
 from ringfence.clock import Backoff
 from ringfence.parse.line_result import LogAlarm
@@ -58,7 +59,7 @@ class Recorder:
     source: JournalSource = field(init=False)
     events: list[SecurityEvent] = field(factory=list)
     times: list[float] = field(factory=list)
-    positions: list[str] = field(factory=list)
+    written: Written = field(factory=Written)
     logs: Sequence[Any] = ()
 
     def sink(self, events: Sequence[SecurityEvent], now: float) -> None:
@@ -66,10 +67,11 @@ class Recorder:
         self.events += events
         self.times += [now] * len(events)
 
-    def remember(self, key: str, position: str) -> None:
-        """Record a position, as the store."""
-        assert key == position_key(ID)
-        self.positions.append(position)
+    @property
+    def positions(self) -> list[str]:
+        """The stored positions, in order."""
+        assert self.written.latest.keys() <= {position_key(ID)}
+        return self.written.texts
 
     async def until(self, true: Callable[[], object]) -> None:
         """Wait until ``true`` returns a true value."""
@@ -125,7 +127,7 @@ def listen(
             ID,
             ingest_of(LogReader(ID), sink or recorder.sink),
             position,
-            recorder.remember,
+            recorder.written,
             Backoff(0.01, 0.02),
             [str(program)] if isinstance(program, Path) else program,
             users,

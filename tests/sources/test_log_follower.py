@@ -13,6 +13,7 @@ from asyncinotify import Inotify
 from tests.sources.logs import ROTATIONS, Log, Numbers
 from tests.support.daemon import until as wait_until
 from tests.support.netns import run as run_command
+from tests.support.sources import Written
 
 from ringfence.parse.line_result import LogCounts
 from ringfence.sources import log_file as follow
@@ -55,7 +56,7 @@ class Recorded(LogFileSource):
         path: Path,
         reader: Patient,
         position: str | None,
-        remember: Callable[[str], None],
+        written: Written,
         hurry: asyncio.Event,
     ) -> None:
         super().__init__(
@@ -63,7 +64,7 @@ class Recorded(LogFileSource):
             path,
             reader,
             position,
-            lambda _key, position: remember(position),
+            written,
             hurry=hurry,
         )
         self._conditions = conditions
@@ -79,12 +80,11 @@ class Followed:
 
     def __init__(self, path: Path, position: str | None = START) -> None:
         self.reader = Patient()
-        self.positions: list[str] = []
+        self.written = Written()
+        self.positions = self.written.texts
         self.conditions: list[Condition] = []
         self.hurry = asyncio.Event()
-        self.source = Recorded(
-            self.conditions, path, self.reader, position, self.positions.append, self.hurry
-        )
+        self.source = Recorded(self.conditions, path, self.reader, position, self.written, self.hurry)
 
     @property
     def states(self) -> list[State]:

@@ -17,6 +17,7 @@ from tests.support.lab import Lab
 from ringfence.clock import Backoff
 from ringfence.parse.log import LogReader
 from ringfence.sources.log_file import LogFileSource
+from ringfence.sources.logs import Positions
 from ringfence.sources.state import State
 from ringfence.values.event import SecurityEvent, SourceId
 
@@ -60,12 +61,14 @@ def listen(
     recorder = Recorder()
 
     async def session() -> None:
+        positions = Positions()
+        positions.latest = recorder.positions
         recorder.source = LogFileSource(
             ID,
             path,
             ingest_of(LogReader(ID), sink or recorder.sink),
             position,
-            recorder.positions.__setitem__,
+            positions,
             Backoff(0.01, 0.02),
         )
         async with asyncio.TaskGroup() as group:

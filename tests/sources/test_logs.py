@@ -15,7 +15,7 @@ from tests.support.captures import FOLDER
 
 from ringfence.parse.custom import Custom
 from ringfence.sources import logs
-from ringfence.sources.logs import LOG_PATHS, LogPlan, Logs, check_paths, choose
+from ringfence.sources.logs import LOG_PATHS, LogPlan, Logs, Positions, check_paths, choose
 from ringfence.sources.state import State
 from ringfence.values.event import SecurityEvent
 
@@ -73,8 +73,9 @@ def listen(
     recorder = Recorder(positions=positions if positions is not None else {})
 
     async def session() -> None:
-        positions = recorder.positions
-        recorder.logs = Logs(plan, recorder.sink, lambda: positions, positions.__setitem__)
+        positions = Positions()
+        positions.latest = recorder.positions
+        recorder.logs = Logs(plan, recorder.sink, positions)
         async with asyncio.TaskGroup() as group:
             task = group.create_task(recorder.logs.run())
             await then(recorder)

@@ -22,11 +22,13 @@ from tests.support.daemon import GRANTED
 from tests.support.lab import RELEASES, Lab
 from tests.support.netns import inside
 from tests.support.network import socket_in
+from tests.support.sources import Phones
 
 from ringfence.clock import Backoff
 from ringfence.sources import ami
 from ringfence.sources import roster as rosters_of
 from ringfence.sources.ami import AmiSource, AmiTarget
+from ringfence.sources.roster import AmiListener
 from ringfence.sources.state import State
 from ringfence.values.event import SecurityEvent, Service, Transport
 from ringfence.values.friend import Contact, Roster, TrunkHost
@@ -52,23 +54,16 @@ LISTS = {
 
 
 @define
-class Reports:
+class Reports(Phones):
     """A running source, and its reports about phones and trunks."""
 
-    rosters: list[Roster] = field(factory=list)
-    contacts: list[Contact] = field(factory=list)
     events: list[SecurityEvent] = field(factory=list)
     logs: list[Mapping[str, Any]] = field(factory=list)
-    reloads: int = 0
     source: AmiSource = field(init=False)
 
     def sink(self, events: Sequence[SecurityEvent], _now: float) -> None:
         """Record events, as the source's sink."""
         self.events += events
-
-    def on_reload(self) -> None:
-        """Count a reload of Asterisk's accounts and trunks."""
-        self.reloads += 1
 
 
 @contextlib.contextmanager
@@ -95,9 +90,7 @@ async def listen(port: int, reports: Reports, then: Callable[[], Awaitable[objec
             target,
             reports.sink,
             Backoff(0.01, 0.02),
-            roster=reports.rosters.append,
-            contact=reports.contacts.append,
-            reloaded=reports.on_reload,
+            listener=reports,
         )
         async with asyncio.timeout(30), asyncio.TaskGroup() as group:
             task = group.create_task(reports.source.run())
@@ -161,11 +154,14 @@ def test_a_round_waits_during_an_attack(
     left = iter(events)
     asked: list[int] = []
 
-    def so_far() -> int:
-        asked.append(next(left))
-        return asked[-1]
+    class Counts:
+        @property
+        def events(self) -> int:
+            asked.append(next(left))
+            return asked[-1]
 
-    asyncio.run(rosters_of.wait_for_quiet(so_far))
+    counts: Any = Counts()
+    asyncio.run(rosters_of.wait_for_quiet(counts))
 
     assert len(asked) == 2 * looks
 
@@ -447,7 +443,7 @@ def test_a_connection_that_ends_in_the_middle_of_a_list() -> None:
 
 def test_each_source_has_a_token_of_its_own() -> None:
     """It is long enough that a sender cannot guess it."""
-    tokens = {rosters_of.RosterQueries("pbx", "ringfence").token for _ in range(100)}
+    tokens = {rosters_of.RosterQueries("pbx", "ringfence", AmiListener()).token for _ in range(100)}
 
     assert len(tokens) == 100
     assert {len(token) for token in tokens} == {16}
@@ -529,9 +525,7 @@ async def _listening(username: str, secret: str) -> AsyncIterator[Reports]:
     """Run a source on a real Asterisk meanwhile."""
     reports = Reports()
     target = AmiTarget("pbx", HOST, MANAGER_PORT, username, Secret(secret))
-    reports.source = AmiSource(
-        target, reports.sink, roster=reports.rosters.append, contact=reports.contacts.append
-    )
+    reports.source = AmiSource(target, reports.sink, listener=reports)
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         task = group.create_task(reports.source.run())
         yield reports

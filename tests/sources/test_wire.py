@@ -13,11 +13,12 @@ from ipaddress import ip_address, ip_network
 from typing import ClassVar
 
 import pytest
-from attrs import Factory, define, evolve, frozen
+from attrs import evolve, frozen
 from tests.support.asterisk_files import Kind
 from tests.support.lab import RELEASES, Lab
 from tests.support.netns import inside, neighbour, run
 from tests.support.network import PBX_IPV4, PBX_IPV6, Network, socket_in
+from tests.support.sources import KnownHost, Packets
 
 from ringfence.clock import Backoff
 from ringfence.firewall.contract import DROPPED_PREFIX, REQUEST_PREFIX, Add, FirewallPlan, Remove
@@ -26,7 +27,7 @@ from ringfence.firewall.ports import Ports
 from ringfence.netlink.nflog import GROUP
 from ringfence.sources import wire
 from ringfence.sources.state import EndError, State
-from ringfence.sources.wire import WireItem, WireSource
+from ringfence.sources.wire import WireItem, WireSink, WireSource
 from ringfence.values.event import Service, Transport
 from ringfence.values.packet import Challenge, CopiedRequest
 
@@ -42,21 +43,13 @@ def reply(status: bytes, call_id: bytes = b"c@lab", nonce: bytes = b"n") -> byte
     return head + b"\r\n" + name + b'-Authenticate: Digest realm="asterisk",nonce="' + nonce + b'"\r\n\r\n'
 
 
-@define
-class Reports:
+class Reports(Packets):
     """The reports of a source."""
-
-    seen: list[WireItem] = Factory(list)
-    gaps: list[float] = Factory(list)
 
     @property
     def challenges(self) -> list[Challenge]:
         """The challenges alone."""
         return [one for one in self.seen if isinstance(one, Challenge)]
-
-    def sink(self, seen: Sequence[WireItem], now: float) -> None:
-        """Record items, as the sink."""
-        self.seen += seen
 
 
 async def until(happened: Callable[[], bool], seconds: float = SECONDS) -> None:
@@ -91,7 +84,7 @@ def watch(
         return enough and wanted <= {challenge.call_id for challenge in reports.challenges}
 
     async def session() -> WireSource:
-        source = WireSource(reports.sink, reports.gaps.append, **options)  # type: ignore[arg-type]
+        source = WireSource(reports, **options)  # type: ignore[arg-type]
         async with asyncio.TaskGroup() as group:
             task = group.create_task(source.run())
             await until(source.settled.is_set)
@@ -365,7 +358,7 @@ def test_only_answers_of_asterisks_container_count(host: Host, *, known: bool | 
 
         networks = [ip_network("10.9.9.0/24")]
         challenges, source, gaps = listen(
-            act, 1 if known else 0, containers=networks, is_container=lambda _: known
+            act, 1 if known else 0, containers=networks, host=KnownHost(container=known)
         )
 
     assert len(challenges) == (known is True)
@@ -380,7 +373,7 @@ def test_containers_may_change(host: Host) -> None:
     network = ip_network("10.9.9.0/24")
 
     async def session(pbx: socket.socket) -> list[int]:
-        source = WireSource(reports.sink, reports.gaps.append)
+        source = WireSource(reports)
         gaps = []
         async with asyncio.TaskGroup() as group:
             task = group.create_task(source.run())
@@ -402,7 +395,7 @@ def test_containers_may_change(host: Host) -> None:
 
 def test_containers_are_listed_in_order() -> None:
     """In any order of calls: IPv4 before IPv6, each by its number."""
-    source = WireSource(Reports().sink, Reports().gaps.append)
+    source = WireSource(Reports())
     texts = ["fd00::/64", "172.18.0.0/16", "172.17.0.0/16", "10.88.0.0/16"]
     source.set_containers(ip_network(text) for text in texts)
     assert [str(network) for network in source.containers] == texts[::-1]
@@ -444,12 +437,15 @@ def test_a_full_buffer_is_noticed(host: Host) -> None:
     """Packets lost while nothing reads are a gap, reported before later packets, and counted exactly."""
     order: list[str] = []
 
+    class Order(WireSink):
+        def on_challenges(self, seen: Sequence[WireItem], now: float) -> None:
+            order.extend("challenge" for _ in seen)
+
+        def on_gap(self, now: float) -> None:
+            order.append("gap")
+
     async def session(pbx: socket.socket) -> WireSource:
-        source = WireSource(
-            lambda seen, _: order.extend("challenge" for _ in seen),
-            lambda _: order.append("gap"),
-            buffer=4096,
-        )
+        source = WireSource(Order(), buffer=4096)
         async with asyncio.TaskGroup() as group:
             task = group.create_task(source.run())
             await until(source.settled.is_set)
@@ -479,9 +475,7 @@ def test_a_busy_group_is_named(host: Host) -> None:
 
     async def session() -> list[State]:
         states = []
-        first, second = (
-            WireSource(Reports().sink, Reports().gaps.append, Backoff(0.01, 0.02)) for _ in range(2)
-        )
+        first, second = (WireSource(Reports(), backoff=Backoff(0.01, 0.02)) for _ in range(2))
         async with asyncio.TaskGroup() as group:
             one = group.create_task(first.run())
             await until(first.settled.is_set)
@@ -614,7 +608,7 @@ class Script:
 def test_a_turn_of_odd_messages() -> None:
     """An unreadable packet is counted, ENOBUFS is a gap, and the text of an answer is no packet."""
     reports = Reports()
-    source = WireSource(reports.sink, reports.gaps.append)
+    source = WireSource(reports)
     script = Script(error(0), b"odd", OSError(errno.ENOBUFS, ""), error(0))
 
     source._read_turn(script)  # type: ignore[arg-type]
@@ -650,7 +644,7 @@ def begin(sequence: int) -> bytes:
 def test_a_retransmitted_answer_counts_once() -> None:
     """An answer counts when its last byte has left, and not again; a retransmission is not unreadable."""
     reports = Reports()
-    source = WireSource(reports.sink, reports.gaps.append)
+    source = WireSource(reports)
     answers = [reply(b"401", b"%d" % number) for number in range(2)]
     size = len(answers[0])
     packets = [
@@ -669,7 +663,7 @@ def test_a_retransmitted_answer_counts_once() -> None:
 def test_an_answer_that_is_kept_from_leaving_counts_when_nothing_waits() -> None:
     """The status line alone counts at the end of a turn, as evasive; the rest of the answer does not."""
     reports = Reports()
-    source = WireSource(reports.sink, reports.gaps.append)
+    source = WireSource(reports)
     source._read_turn(Script(logged(begin(99)), logged(segment(100, reply(b"401")[:20]))))  # type: ignore[arg-type]
     source._read_turn(Script(logged(segment(120, reply(b"401")[20:]))))  # type: ignore[arg-type]
 
@@ -680,7 +674,7 @@ def test_only_answers_of_asterisks_user_count() -> None:
     """Packets of other users, and those without a socket, are not Asterisk's; unknown is a gap, not a no."""
     reports = Reports()
     users: dict[int, bool | None] = {7: True, 8: False, 9: None}
-    source = WireSource(reports.sink, reports.gaps.append, is_asterisks=users.get)
+    source = WireSource(reports, KnownHost(users))
     first, second = reply(b"401", b"one"), reply(b"401", b"two")
     theirs = segment(0, first).replace(b"\x13\xc4\x13\xc6", b"\x13\xc4\x13\xc7")
     script = [
@@ -706,7 +700,7 @@ def test_a_prefix_alone_makes_a_request() -> None:
     """
     assert (REQUEST_PREFIX.encode(), DROPPED_PREFIX.encode()) == (wire.REQUEST, wire.DROPPED)
     reports = Reports()
-    source = WireSource(reports.sink, reports.gaps.append)
+    source = WireSource(reports)
     packet = segment(0, reply(b"401"))
     prefixes = b"request", b"request2", b"REQUEST", b""
     source._read_turn(Script(*(logged(packet, prefix) for prefix in prefixes)))  # type: ignore[arg-type]
@@ -718,23 +712,25 @@ def test_a_socket_that_fails_is_lost() -> None:
     """Any other error ends the binding with its name."""
     reports = Reports()
     with pytest.raises(EndError, match="down") as lost:
-        WireSource(reports.sink, reports.gaps.append)._read_turn(Script(OSError(errno.ENETDOWN, "down")))  # type: ignore[arg-type]
+        WireSource(reports)._read_turn(Script(OSError(errno.ENETDOWN, "down")))  # type: ignore[arg-type]
     assert lost.value.condition.state is State.LOST
 
 
 @pytest.mark.kernel
 def test_a_defect_behind_the_source_does_not_end_it(host: Host) -> None:
     """An error of the sink is a visible state; the source binds again, and reports a gap."""
-    gaps: list[float] = []
     calls: list[int] = []
 
-    def sink(seen: Sequence[WireItem], _: float) -> None:
-        calls.append(len(seen))
-        if len(calls) == 1:
-            raise ZeroDivisionError
+    class Defect(Packets):
+        def on_challenges(self, seen: Sequence[WireItem], now: float) -> None:
+            calls.append(len(seen))
+            if len(calls) == 1:
+                raise ZeroDivisionError
+
+    defect = Defect()
 
     async def session(pbx: socket.socket) -> None:
-        source = WireSource(sink, gaps.append, Backoff(0.01, 0.02))
+        source = WireSource(defect, backoff=Backoff(0.01, 0.02))
         async with asyncio.TaskGroup() as group:
             task = group.create_task(source.run())
             await until(source.settled.is_set)
@@ -747,7 +743,7 @@ def test_a_defect_behind_the_source_does_not_end_it(host: Host) -> None:
 
     with host.sender(4) as pbx:
         asyncio.run(session(pbx))
-    assert len(gaps) == 4
+    assert len(defect.gaps) == 4
 
 
 @pytest.mark.kernel
@@ -757,7 +753,7 @@ def test_a_flood_does_not_block_the_loop(host: Host) -> None:
 
     async def session(pbx: socket.socket) -> None:
         reports = Reports()
-        source = WireSource(reports.sink, reports.gaps.append)
+        source = WireSource(reports)
         async with asyncio.TaskGroup() as group:
             task = group.create_task(source.run())
             await until(source.settled.is_set)
@@ -778,8 +774,12 @@ def test_challenges_are_passed_on_although_more_wait(host: Host) -> None:
     """While thousands of challenges wait, the sink gets at most eight at a time: a ban need not wait."""
     sizes: list[int] = []
 
+    class Sizes(WireSink):
+        def on_challenges(self, seen: Sequence[WireItem], now: float) -> None:
+            sizes.append(len(seen))
+
     async def session(pbx: socket.socket) -> None:
-        source = WireSource(lambda items, _: sizes.append(len(items)), lambda _: None)
+        source = WireSource(Sizes())
         async with asyncio.TaskGroup() as group:
             task = group.create_task(source.run())
             await until(source.settled.is_set)

@@ -11,6 +11,7 @@ from structlog.typing import EventDict
 from tests.detect.events import SENDER, Connected
 from tests.support.clock import SetClock
 from tests.support.listening import connected
+from tests.support.sources import Judgements
 
 from ringfence.alarms import Alarms
 from ringfence.detect.confirmation import PATIENCE, KnownSources
@@ -23,7 +24,7 @@ from ringfence.values.network import Address, Network
 from ringfence.values.packet import Challenge
 
 if TYPE_CHECKING:
-    from ringfence.detect.judgement import Decision, Judgement
+    from ringfence.detect.judgement import Decision
     from ringfence.values.event import Endpoint
 
 STRANGER = "203.0.113.9"
@@ -39,7 +40,7 @@ class Bench:
 
     def __init__(self, logged: list[EventDict]) -> None:
         self.banned: list[Decision] = []
-        self.judged: list[Judgement] = []
+        self.judged = Judgements()
         self.connected: dict[Address, bool | None] = {}
         self.logged = logged
         self.now = 1_000.0
@@ -50,11 +51,10 @@ class Bench:
         self.alarms = Alarms(SetClock(lambda: self.now))
         enforcer: Any = SimpleNamespace(carry_out=self.banned.append)
         friends: Any = SimpleNamespace(friends=self.detector.friends, changed=asyncio.Event())
-        self.effects = EffectHandler(enforcer, self.alarms, friends, [self.judged.append])
+        self.effects = EffectHandler(enforcer, self.alarms, friends, [self.judged])
         self.refreshed: list[tuple[Endpoint | None, int]] = []
-        self.pipeline = Pipeline(
-            self.detector, self.effects, clock, "pbx", refresh=lambda *asked: self.refreshed.append(asked)
-        )
+        connections: Any = SimpleNamespace(refresh=lambda *asked: self.refreshed.append(asked))
+        self.pipeline = Pipeline(self.detector, self.effects, clock, "pbx", connections)
         self.flooders: Sequence[Flooder] = ()
         watch: Any = SimpleNamespace(new_flooders=lambda: self.flooders)
         self.floods = FloodJudge(watch, self.detector, self.connected.get, self.effects, clock)

@@ -32,7 +32,7 @@ from ringfence.host.listening import find_proxy_sockets
 from ringfence.host.protected import why_no_logins
 from ringfence.sources.ami import AmiSource
 from ringfence.sources.state import WITHOUT_CLIENTS, WITHOUT_WIRE, State
-from ringfence.sources.wire import WireSource
+from ringfence.sources.wire import WireSink, WireSource
 from ringfence.values.network import format_network
 
 _UNREACHED = "is Asterisk running, and does its manager.conf have enabled = yes in [general]?"
@@ -256,7 +256,7 @@ async def _open_wire() -> tuple[str, str]:
 
     If it cannot be opened, the details are the error.
     """
-    source = WireSource(lambda _challenges, _now: None, lambda _now: None)
+    source = WireSource(WireSink())
     async with asyncio.TaskGroup() as group:
         task = group.create_task(source.run())
         await source.settled.wait()

@@ -31,7 +31,6 @@ from ringfence.friends.registry import FriendRegistry
 from ringfence.guard import process
 from ringfence.guard.facts import FailureMemory
 from ringfence.guard.feature import Features, Given
-from ringfence.guard.firewall_manager import find_answer_users
 from ringfence.guard.firewall_side import FirewallSide, build_firewall_side, choose
 from ringfence.guard.pipeline import EffectHandler, Pipeline, known_sources
 from ringfence.guard.process import (
@@ -252,22 +251,20 @@ def build_daemon(
         side.kernel.enforcer,
         side.common.alarms,
         side.exempt.friends,
-        (
-            failures.on_judgement,
-            features.on_judgement,
-            side.common.followers.on_judgement,
-            side.kernel.effectiveness.on_judgement,
-        ),
+        (failures, features, side.common.followers, side.kernel.effectiveness),
     )
     pipeline = Pipeline(
         side.detector,
         effects,
         clock,
         settings.asterisk[0].name,
-        [side.common.followers.on_events],
-        connections.refresh,
+        connections,
+        side.common.followers.event_listeners,
     )
-    wire = _wire(pipeline, side) if settings.wire else None
+    wire = None
+    if settings.wire:
+        kernel = side.kernel
+        wire = WireReader(pipeline, side.detector, kernel.enforcer, clock, kernel.wanted_rules)
     positions, watchdog = (
         LogPositions(side.common.store.state, side.common.store.best_effort),
         SourceWatchdog(side.common.alarms),
@@ -337,21 +334,6 @@ def _start_threads(writer: Writer, side: FirewallSide, features: Features) -> as
     runner = asyncio.Runner(loop_factory=_moderated_loop)
     runner.get_loop()  # the loop has the shared threads
     return runner
-
-
-def _wire(pipeline: Pipeline, side: FirewallSide) -> WireReader:
-    def has_pages(port: int) -> bool:
-        sip = port in side.kernel.backend.plan.sip_ports.tls
-        return not sip and side.kernel.wanted_rules.settings.has_pages(port)
-
-    return WireReader(
-        pipeline,
-        side.detector,
-        side.kernel.enforcer,
-        side.common.clock,
-        lambda: find_answer_users(side.kernel.wanted_rules.settings),
-        has_pages,
-    )
 
 
 def _moderated_loop() -> asyncio.AbstractEventLoop:

@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from functools import partial
 from itertools import chain
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import define
 
@@ -34,6 +34,9 @@ from ringfence.values.ban import Ban, ban_json
 from ringfence.values.event import SecurityEvent
 from ringfence.values.network import format_network
 from ringfence.values.text import printable, rfc3339
+
+if TYPE_CHECKING:
+    from ringfence.guard.pipeline import EventListener
 
 MOST_WAITING = 1_000
 MOST_FOLLOWERS = 16
@@ -105,6 +108,8 @@ class Followers:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self.event_listeners: list[EventListener] = []
+        """The listeners to the sources' events. This object is one of them while a follower wants events."""
         self._followers: list[_Follower] = []
         self._number = 0
         self._latest: dict[str, deque[_Entry]] = {
@@ -114,9 +119,9 @@ class Followers:
     # -- new entries
 
     def on_events(self, events: Sequence[SecurityEvent]) -> None:
-        """Pass on the events of a source, if a follower wants events. They are not kept."""
+        """Pass on the events of a source to the followers that want events. They are not kept."""
         wanted = [follower for follower in self._followers if "event" in follower.kinds]
-        for event in events if wanted else ():
+        for event in events:
             entry = _Entry(0, "event", partial(_event, event))
             for follower in wanted:
                 follower.add(entry)
@@ -179,6 +184,8 @@ class Followers:
         follower = _Follower(user, kinds, deque(self._latest_of(kinds)), asyncio.Event(), self._clock)
         follower.arrived.set()
         self._followers.append(follower)
+        if "event" in kinds and self not in self.event_listeners:
+            self.event_listeners.append(self)
         try:
             while True:
                 await follower.arrived.wait()
@@ -192,6 +199,8 @@ class Followers:
                 await asyncio.sleep(PACE)
         finally:
             self._followers.remove(follower)
+            if self in self.event_listeners and not any("event" in one.kinds for one in self._followers):
+                self.event_listeners.remove(self)
 
 
 def _kinds(request: Mapping[str, Any]) -> Collection[str]:

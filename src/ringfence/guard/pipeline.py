@@ -3,9 +3,10 @@
 No function here is async, so reports are handled completely, one after the other.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from math import inf
+from typing import Protocol
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
@@ -27,6 +28,8 @@ from ringfence.detect.judgement import (
 )
 from ringfence.detect.rules import is_proven
 from ringfence.friends.registry import FriendRegistry
+from ringfence.host.connections import ConnectionTable
+from ringfence.sources.wire import WireSink
 from ringfence.values.alarm import AlarmChange
 from ringfence.values.ban import WHOLE_SCOPES, Scope
 from ringfence.values.event import (
@@ -54,11 +57,35 @@ Only the latest decision is kept for each subject and scope. The scope is the tr
 """
 
 
+class JudgementListener(Protocol):
+    """A part that hears of judgements."""
+
+    def on_judgement(self, judgement: Judgement) -> object:
+        """Handle a judgement, after the ban that follows from it."""
+
+
+class EventListener(Protocol):
+    """A part that hears of the events of all sources except the wire."""
+
+    def on_events(self, events: Sequence[SecurityEvent]) -> object:
+        """Handle events before they are judged."""
+
+
+class Wire(Protocol):
+    """The wire, as the pipeline needs it."""
+
+    def drain(self) -> None:
+        """Read the packets that have arrived, so that they count before the next events of other sources."""
+
+    def ask_amis(self) -> None:
+        """Ask every AMI how far its events have been read: many answers by TLS wait for an event."""
+
+
 class EffectHandler:
     """Carries out the effects that the detector returns.
 
-    ``enforcer`` places bans, and ``friends`` keeps the friends and the reasons for them. Each function in
-    ``watch`` is called with every judgement, after the ban that follows from it.
+    ``enforcer`` places bans, and ``friends`` keeps the friends and the reasons for them. Each of
+    ``listeners`` gets every judgement.
     """
 
     def __init__(
@@ -66,12 +93,12 @@ class EffectHandler:
         enforcer: Enforcer,
         alarms: Alarms,
         friends: FriendRegistry,
-        watch: Sequence[Callable[[Judgement], object]] = (),
+        listeners: Sequence[JudgementListener] = (),
     ) -> None:
         self._enforcer = enforcer
         self._alarms = alarms
         self._friends = friends
-        self._watch = watch
+        self._listeners = listeners
         self._held: dict[tuple[Network, Scope], Decision] | None = None
 
     def hold(self) -> None:
@@ -148,9 +175,9 @@ class EffectHandler:
             self._friends.changed.set()
 
     def _report(self, judgement: Judgement) -> None:
-        """Report a judgement to the watchers, and activate an alarm if its attempt is suspicious."""
-        for watch in self._watch:
-            watch(judgement)
+        """Report a judgement to the listeners, and activate an alarm if its attempt is suspicious."""
+        for listener in self._listeners:
+            listener.on_judgement(judgement)
         attempt, disposition = judgement.attempt, judgement.disposition
         suspicious = attempt.event is EventKind.HIDDEN or attempt.forged_address is not None
         if not suspicious and disposition not in (Disposition.FORGED, Disposition.UNCONFIRMED):
@@ -203,13 +230,12 @@ def known_sources(settings: Settings) -> KnownSources:
     return settings.with_features("with_sources", mine)
 
 
-class Pipeline:
+class Pipeline(WireSink):
     """Passes the reports of the sources to ``detector``, and its results to ``effects``.
 
-    The packets of the wire source count for the Asterisk with the name ``wire_asterisk``. Each function in
-    ``watch`` is called with the events of every other source, before they are judged. Features add theirs.
-    ``refresh`` brings the detector's table of TCP connections up to date: for one remote end and a number of
-    bytes, or as a whole.
+    The packets of the wire source count for the Asterisk with the name ``wire_asterisk``. ``connections`` is
+    the detector's table of TCP connections; None if nothing refreshes it. Each of ``listeners`` gets the
+    events of every other source; more may be added later.
     """
 
     def __init__(
@@ -218,21 +244,21 @@ class Pipeline:
         effects: EffectHandler,
         clock: Clock,
         wire_asterisk: str,
-        watch: Sequence[Callable[[Sequence[SecurityEvent]], object]] = (),
-        refresh: Callable[[Endpoint | None, int], object] = lambda _remote, _bytes: None,
+        connections: ConnectionTable | None = None,
+        listeners: list[EventListener] | None = None,
     ) -> None:
         self.wire_asterisk = wire_asterisk
         self.chan_sip_tls: set[str] = set()
         """The Asterisks whose chan_sip has reported a request over TLS or WSS."""
         self.events: dict[SourceId, dict[EventKind, int]] = {}
         """The number of events that each source except the wire has reported, by kind."""
-        self.ask_amis: Callable[[], object] = lambda: None
-        """Asks every AMI how far its events have been read, because many answers by TLS wait for an event."""
+        self.wire: Wire | None = None
+        """The wire; None if it is not read."""
+        self.listeners = listeners if listeners is not None else []
         self._detector = detector
         self._effects = effects
         self._clock = clock
-        self.watch = [*watch]
-        self._refresh = refresh
+        self._connections = connections
         self._reporting: float | None = None  # since when all AMIs deliver events
         self._read = -inf  # up to when the events of all AMIs have been read
 
@@ -242,9 +268,16 @@ class Pipeline:
         self._effects.carry_out(self._detector.configure(new.rule_table(), known_sources(new), new.claims()))
 
     def on_events(self, events: Sequence[SecurityEvent], now: float) -> None:
-        """Judge the security events of AMI or a log, which arrived at ``now`` (monotonic seconds)."""
-        for watch in self.watch:
-            watch(events)
+        """Judge the security events of AMI or a log, which arrived at ``now`` (monotonic seconds).
+
+        The wire is read first, because a challenge that Asterisk sent before an event contains a nonce, and
+        the sender's answer repeats it. This proves the sender's address only if the nonce was sent to no
+        other address, and the challenges show to which addresses it was sent.
+        """
+        if self.wire is not None:
+            self.wire.drain()
+        for listener in self.listeners:
+            listener.on_events(events)
         for event in events:
             kinds = self.events.get(event.source)
             if kinds is None:
@@ -294,8 +327,8 @@ class Pipeline:
             now, self._clock.wall(), self.wire_asterisk, self._reporting, self._read
         )
         self._effects.carry_out(effects)
-        if self._detector.waits_for_ami(now):
-            self.ask_amis()
+        if self.wire is not None and self._detector.waits_for_ami(now):
+            self.wire.ask_amis()
 
     def _on_answers(self, answers: Sequence[Challenge], now: float) -> None:
         wall = self._clock.wall()
@@ -305,6 +338,14 @@ class Pipeline:
             if answer.transport is not _UDP and (answer.evasive or answer.service is _SIP):
                 self._refresh(Endpoint(answer.address, answer.port, answer.transport), GUESS)
         self._effects.carry_out(self._detector.observe_challenges(answers, now, wall, self.wire_asterisk))
+
+    def on_gap(self, now: float) -> None:
+        """Record that copies of packets were lost at ``now`` (monotonic seconds)."""
+        self._detector.observe_loss(now)
+
+    def _refresh(self, remote: Endpoint | None = None, least_bytes: int = 0) -> None:
+        if self._connections is not None:
+            self._connections.refresh(remote, least_bytes)
 
     def on_contact(self, contact: Contact, now: float) -> None:
         """Pass a change of a registered phone's address on to the detector; ``now`` is monotonic seconds."""
@@ -323,7 +364,7 @@ class Pipeline:
         """
         now = self._clock.mono()
         self._reporting = max(listening.values(), default=None) if all_report else None
-        self._refresh(None, 0)
+        self._refresh()
         effects = self._detector.tick(now, self._clock.wall(), wire=wire, listening=listening)
         self._effects.carry_out(effects)
         self._judge_exchanges(now)

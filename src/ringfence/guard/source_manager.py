@@ -2,7 +2,8 @@
 
 import asyncio
 import ssl
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from math import inf
 
 import structlog
@@ -17,18 +18,19 @@ from ringfence.detect.detector import Detector
 from ringfence.errors import HostError, SourceError
 from ringfence.friends.registry import FriendRegistry
 from ringfence.friends.startup import SourceReadiness
+from ringfence.guard.firewall_manager import WantedRules, find_answer_users
 from ringfence.guard.pipeline import Pipeline
 from ringfence.host.routes import follow_containers
 from ringfence.parse.line_result import LogAlarm
 from ringfence.sources.ami import AmiSource, AmiTarget
-from ringfence.sources.logs import LogPlan, Logs, LogSource
+from ringfence.sources.logs import LogPlan, Logs, LogSource, Positions
+from ringfence.sources.roster import AmiListener
 from ringfence.sources.standby import Standby
 from ringfence.sources.state import WITHOUT_WIRE, Condition, State, coverage_gaps
-from ringfence.sources.wire import WireSource
+from ringfence.sources.wire import WireHost, WireSource
 from ringfence.store.tables import SavedState
 from ringfence.store.writer import BestEffort
-from ringfence.values.event import SecurityEvent
-from ringfence.values.friend import Contact
+from ringfence.values.friend import Contact, Roster
 from ringfence.values.network import Address, Network
 from ringfence.values.text import printable
 
@@ -73,25 +75,22 @@ def _tls(ami: AmiSettings) -> ssl.SSLContext:
 # -- the positions up to which logs were read
 
 
-class LogPositions:
-    """Reads and records up to where each log was read. A position can be read before it is in the database.
-
-    A log's key is a text that identifies the log: the name of its source, and its path or ``journal``.
-    """
+class LogPositions(Positions):
+    """Up to where each log was read, in the database. A position can be read before it is written."""
 
     def __init__(self, state: SavedState, best_effort: BestEffort) -> None:
+        super().__init__()
         self._state = state
         self._best_effort = best_effort
-        self._latest: dict[str, str] = {}
 
     def read(self) -> Mapping[str, str]:
         """Return the latest position in each log, by the log's key."""
-        return {**self._best_effort.read(self._state.positions, {}), **self._latest}
+        return {**self._best_effort.read(self._state.positions, {}), **self.latest}
 
     def record(self, key: str, position: str) -> None:
         """Queue the position up to which the log ``key`` was read, to be written to the database."""
-        self._latest[key] = position
-        self._best_effort.write(lambda: self._state.set_positions({key: position}), key=("position", key))
+        super().record(key, position)
+        self._best_effort.write(partial(self._state.set_positions, {key: position}), key=("position", key))
 
 
 # -- the wire source in a running daemon: it reads the SIP challenges that this host or its containers send
@@ -117,30 +116,26 @@ class SocketUsers:
     Only challenges (SIP 401 or 407) from sockets of these users count as Asterisk's: a stranger can make
     another program of this host send a packet that looks like one.
 
-    ``find`` looks them up, and returns the empty set if they are unknown. ``changed`` is called with the
-    monotonic time after each change, except the first lookup. Before that, answers may have been missed.
+    After each change, except the first lookup, answers may have been missed, so ``detector`` gets a loss.
     """
 
-    def __init__(
-        self,
-        find: Callable[[], frozenset[int]],
-        clock: Clock,
-        changed: Callable[[float], object],
-    ) -> None:
+    def __init__(self, rules: WantedRules, clock: Clock, detector: Detector) -> None:
         self.users: frozenset[int] = frozenset()
-        self._find = find
-        self._changed = changed
+        self._rules = rules
+        self._detector = detector
         self._clock = clock
         self._found_at = -inf
+        self._log = structlog.get_logger()
 
     def has(self, user: int) -> bool | None:
         """Whether sockets of Asterisk (or a SIP proxy) have the user id ``user``; None if no id is known."""
         now = self._clock.mono()
         age = now - self._found_at
         if age >= RENEW or (age >= RENEW_FOREIGN and user not in self.users):
-            before, self.users = self.users, self._find()
+            before, self.users = self.users, find_answer_users(self._rules.settings)
             if self.users != before and self._found_at > -inf:
-                self._changed(now)
+                self._detector.observe_loss(now)
+                self._log.info("wire.users", users=sorted(self.users))
             self._found_at = now
         return user in self.users if self.users else None
 
@@ -149,14 +144,13 @@ CALM = 60.0
 """Seconds after a stranger's exchange by TLS in which every line of a log is read at once."""
 
 
-class WireReader:
+class WireReader(WireHost):
     """Runs the wire source, which reads the SIP packets that the kernel copies to ringfence.
 
     It also keeps the source's list of the networks of containers up to date. ``hurry`` is set while logs must
     be read at once: the kernel does not copy everything, or a stranger has an exchange by TLS.
 
-    ``find_answer_users`` returns the users of the sockets of Asterisk and of the configured SIP proxies.
-    ``has_pages``: whether strangers may read web pages at a port by TLS.
+    ``rules`` has the configuration, which names the SIP proxies and the ports of web pages.
     """
 
     def __init__(
@@ -165,25 +159,17 @@ class WireReader:
         detector: Detector,
         enforcer: Enforcer,
         clock: Clock,
-        find_answer_users: Callable[[], frozenset[int]],
-        has_pages: Callable[[int], bool] = lambda _: True,
+        rules: WantedRules,
     ) -> None:
-        self.users = SocketUsers(find_answer_users, clock, self._on_users)
+        self.users = SocketUsers(rules, clock, detector)
         self.hurry = asyncio.Event()
         self.hurry.set()
         self._exchanged_at = -inf
-        self.source = WireSource(
-            pipeline.on_challenges,
-            detector.observe_loss,
-            is_asterisks=self.users.has,
-            is_container=self._is_container,
-            has_pages=has_pages,
-            exchanged=self._on_exchange,
-        )
+        self.source = WireSource(pipeline, self)
         self._amis: Sequence[AmiSource | None] = ()
-        self._detector = detector
+        self._rules = rules
         self._pipeline = pipeline
-        pipeline.ask_amis = self.ask_amis
+        pipeline.wire = self
         self._enforcer = enforcer
         self._clock = clock
         self._error = ""
@@ -215,7 +201,8 @@ class WireReader:
         else:
             self.hurry.set()
 
-    def _on_exchange(self) -> None:
+    def on_exchange(self) -> None:
+        """Make logs be read at once for a while: a stranger gets an answer by TLS."""
         self._exchanged_at = self._clock.mono()
         self.hurry.set()
 
@@ -266,20 +253,21 @@ class WireReader:
         """Use ``amis`` as the AMI sources of all Asterisks from now on; None for one without AMI."""
         self._amis = amis
 
-    def _is_container(self, address: Address) -> bool | None:
+    def is_asterisks(self, user: int) -> bool | None:
+        """Whether sockets of Asterisk (or a SIP proxy) have the user id ``user``; None if no id is known."""
+        return self.users.has(user)
+
+    def has_pages(self, port: int) -> bool:
+        """Whether strangers may read web pages at a port by TLS."""
+        sip = port in self._enforcer.backend.plan.sip_ports.tls
+        return not sip and self._rules.settings.has_pages(port)
+
+    def is_container(self, address: Address) -> bool | None:
         """Whether a container's ``address`` is an Asterisk's; None if that of some Asterisk is unknown."""
         found = [ami.addresses if ami is not None else None for ami in self._amis]
         if any(address in one for one in found if one is not None):
             return True
         return None if not found or None in found else False
-
-    def _on_users(self, now: float) -> None:
-        """Record that the users of Asterisk's sockets have changed.
-
-        Its challenges may not have counted until ``now`` (monotonic seconds).
-        """
-        self._detector.observe_loss(now)
-        self._log.info("wire.users", users=sorted(self.users.users))
 
     def set_containers(self, networks: frozenset[Network] | HostError) -> None:
         """Use ``networks`` as the networks of this host's containers; with an error, keep those before."""
@@ -390,7 +378,7 @@ class PbxSources:
                     group.create_task(source.run(), name=str(source.id))
 
 
-class SourceManager:
+class SourceManager(AmiListener):
     """Runs the sources of the PBXs that :meth:`configure` was called with.
 
     ``wire`` reads the SIP challenges that leave this host; None if they are not read.
@@ -505,51 +493,39 @@ class SourceManager:
         return {name: since for name, since in amis.items() if since is not None}
 
     def _sources_of(self, pbx: AsteriskSettings) -> PbxSources:
-        standby = Standby(self._on_events, self._on_events, ami=pbx.ami.enabled)
+        sink = self._pipeline.on_events
+        standby = Standby(sink, sink, ami=pbx.ami.enabled)
         ami = None
         if pbx.ami.enabled:
-            ami = AmiSource(
-                target_of(pbx),
-                standby.on_ami_events,
-                roster=self._friends.on_roster,
-                contact=self._on_contact,
-                reloaded=self._pipeline.on_reload,
-                coverage=standby.coverage,
-                read=self._on_read,
-            )
+            ami = AmiSource(target_of(pbx), standby.on_ami_events, listener=self, coverage=standby.coverage)
         logs = None
         if pbx.logs.wanted:
-            positions = self._positions
             logs = Logs(
                 logs_of(pbx),
-                self._on_events,
-                positions.read,
-                positions.record,
+                sink,
+                self._positions,
                 standby=standby,
                 hurry=self._wire.hurry if self._wire is not None else None,
             )
         return PbxSources(pbx, ami, logs)
 
-    def _on_read(self) -> None:
+    def on_roster(self, roster: Roster) -> None:
+        """Pass the list of an Asterisk's phones and trunks on to the friends."""
+        self._friends.on_roster(roster)
+
+    def on_reload(self) -> None:
+        """Unban the senders that Asterisk may know, since it has read its trunks again."""
+        self._pipeline.on_reload()
+
+    def on_read(self) -> None:
         """Judge the answers by TLS without an event of AMI, up to where every AMI has been read."""
         amis = [pbx.ami for pbx in self._pbxs.values()]
         self._pipeline.on_read(min(-inf if ami is None else ami.reading.until for ami in amis))
 
-    def _on_contact(self, contact: Contact) -> None:
+    def on_contact(self, contact: Contact) -> None:
         """Handle the change of a registered phone's address: first in the detector, then in the friends.
 
         The order matters, because the detector checks whether the account worked at that address before.
         """
         self._pipeline.on_contact(contact, self._clock.mono())
         self._friends.on_contact(contact)
-
-    def _on_events(self, events: Sequence[SecurityEvent], now: float) -> None:
-        """Judge events of AMI or a log, after the challenges that Asterisk sent before them.
-
-        So the wire source is read first. The order matters, because a challenge contains a nonce, and the
-        sender's answer repeats it. This proves the sender's address only if the nonce was sent to no other
-        address, and the challenges show to which addresses it was sent.
-        """
-        if self._wire is not None:
-            self._wire.drain()
-        self._pipeline.on_events(events, now)

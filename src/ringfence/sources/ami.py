@@ -24,8 +24,7 @@ import re
 import ssl
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from functools import partial
+from collections.abc import Collection, Sequence
 from hashlib import md5
 from ipaddress import ip_address
 from typing import Any
@@ -42,8 +41,8 @@ from ringfence.parse.address import unmapped
 from ringfence.parse.ami import AmiCounts, AmiDecoder, AmiItem, Banner, Reply
 from ringfence.parse.roster import RosterEvent
 from ringfence.sources import roster
-from ringfence.sources.roster import ContactSink, RosterQueries, RosterSink, ignore, reason_of
-from ringfence.sources.standby import Coverage
+from ringfence.sources.roster import AmiListener, Connection, RosterQueries, reason_of
+from ringfence.sources.standby import Coverage, Sink
 from ringfence.sources.state import Condition, EndError, State, SupervisedSource
 from ringfence.values.event import AMI, SecurityEvent, Service, SourceId
 from ringfence.values.network import Address
@@ -64,8 +63,6 @@ ASK_PAUSE = 0.002
 _ROOM = 64 * 1024
 _WANTED = "security,system"
 
-Sink = Callable[[Sequence[SecurityEvent], float], None]
-
 
 @frozen
 class AmiTarget:
@@ -82,16 +79,13 @@ class AmiTarget:
 class _Protocol(AMIProtocol, asyncio.BufferedProtocol):  # type: ignore[misc]  # panoramisk has no types
     """panoramisk's protocol with another decoder and another buffer.
 
-    ``sink`` is called with the items of each read, this protocol, and the monotonic time. The protocol has
-    its own buffer, because asyncio would allocate 256 KiB for each read. That takes 25 µs, and all other work
-    11 µs. A guess causes two reads.
+    ``source`` gets the items of each read. The protocol has its own buffer, because asyncio would allocate
+    256 KiB for each read. That takes 25 µs, and all other work 11 µs. A guess causes two reads.
     """
 
-    def __init__(
-        self, decoder: AmiDecoder, sink: "Callable[[list[AmiItem], _Protocol, float], None]"
-    ) -> None:
+    def __init__(self, decoder: AmiDecoder, source: "AmiSource") -> None:
         self._decoder = decoder
-        self._sink = sink
+        self._source = source
         self._read_buffer = memoryview(bytearray(_ROOM))
         self._loop = asyncio.get_running_loop()
         self._release: asyncio.TimerHandle | None = None
@@ -104,6 +98,10 @@ class _Protocol(AMIProtocol, asyncio.BufferedProtocol):  # type: ignore[misc]  #
         self.transport.write(str(data).encode())
         future: asyncio.Future[Message] = data.future
         return future
+
+    def request(self, headers: dict[str, str]) -> asyncio.Future[Message]:
+        """Send an action with these headers; return the future of its reply."""
+        return self.send(Action(headers))
 
     def answer(self, text: str) -> None:
         """Parse ``text``, a reply of AMI, and pass it to the action that waits for it, if any.
@@ -124,17 +122,21 @@ class _Protocol(AMIProtocol, asyncio.BufferedProtocol):  # type: ignore[misc]  #
         return self._read_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._guarded(partial(self._decoder.receive, bytes(self._read_buffer[:nbytes])))
+        self._decode(bytes(self._read_buffer[:nbytes]))
 
-    def _guarded(self, read: Callable[[float], list[AmiItem]]) -> None:
-        """Call ``read``, which decodes bytes of AMI, with the monotonic time; pass its items to the sink.
+    def _decode(self, data: bytes = b"", *, ended: bool = False) -> None:
+        """Decode bytes of AMI, or without any the held items whose time is over; pass them to the source.
 
-        An exception ends this connection, and is raised again where :attr:`ended` is awaited. If the decoder
-        then has a deadline, because it holds items, a timer calls the decoder's ``tick`` at that time.
+        If the connection has ``ended``, no more bytes will come, so all held items are passed on. An
+        exception ends this connection, and is raised again where :attr:`ended` is awaited. If the decoder
+        then has a deadline, because it holds items, a timer calls this method at that time.
         """
         now = self._loop.time()
         try:
-            self._sink(read(now), self, now)
+            items = (
+                self._decoder.receive(data, now) if data else self._decoder.tick(math.inf if ended else now)
+            )
+            self._source.on_items(items, self, now)
         except Exception as error:  # noqa: BLE001 - raised again where the connection is awaited
             self._finish(error)
             self.transport.abort()
@@ -150,11 +152,10 @@ class _Protocol(AMIProtocol, asyncio.BufferedProtocol):  # type: ignore[misc]  #
 
     def _tick(self) -> None:
         self._release = None
-        self._guarded(self._decoder.tick)
+        self._decode()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        # No more bytes will come, so the held items are passed on.
-        self._guarded(lambda _: self._decoder.tick(math.inf))
+        self._decode(ended=True)
         reason = f": {exc}" if exc is not None else ""
         self._finish(EndError(State.LOST, f"the connection was closed{reason}"))
 
@@ -193,29 +194,29 @@ class Reading:
     times, so the greatest recent *lag* of an event is subtracted.
     """
 
-    def __init__(self, told: Callable[[], object]) -> None:
+    def __init__(self, listener: AmiListener) -> None:
         self.until = -math.inf
         """Every event that Asterisk published before this time (monotonic) has been passed on."""
-        self._told = told
+        self._listener = listener
         self._asked = asyncio.Event()
         self.lags: deque[tuple[float, float]] = deque(maxlen=MOST_LAGS)
         """The times (monotonic) at which events arrived, and their lags in seconds."""
 
     def ask(self) -> None:
-        """Make :meth:`run` find out now how far events have been read, and then call ``told``."""
+        """Make :meth:`run` find out now how far events have been read, and then report it to the listener."""
         self._asked.set()
 
-    async def run(self, ping: Callable[[], Awaitable[object]]) -> None:
-        """After each :meth:`ask`, send two Pings, set ``until`` and call ``told``; until cancelled."""
+    async def run(self, connection: Connection) -> None:
+        """After each :meth:`ask`, send two Pings, set ``until`` and report it; until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             await self._asked.wait()
             at = loop.time()
-            await ping()
-            await ping()
+            await connection.request({"Action": "Ping"})
+            await connection.request({"Action": "Ping"})
             self._asked.clear()
             self.until = at - max((lag for came, lag in self.lags if at - came < LAG_LASTS), default=0.0)
-            self._told()
+            self._listener.on_read()
             await asyncio.sleep(ASK_PAUSE)
 
 
@@ -223,11 +224,9 @@ class AmiSource(SupervisedSource):
     """A source that listens to the manager interface of one Asterisk, and connects again after each end.
 
     The argument ``sink`` is called with the security events of each read and their monotonic arrival time. It
-    is called directly in the callback of the connection, so that a ban is not delayed. ``roster`` is called
-    with all phones and trunks of this Asterisk, at the login and every minute, and ``contact`` with each
-    change of a phone in between. ``reloaded`` is called when Asterisk has read its accounts and trunks again.
-    ``coverage`` records in which period AMI delivers events without
-    interruption. ``read`` is called when :attr:`reading` has found out how far the events have been read.
+    is called directly in the callback of the connection, so that a ban is not delayed. ``listener`` gets all
+    phones and trunks of this Asterisk, at the login and every minute, and everything else that AMI reports.
+    ``coverage`` records in which period AMI delivers events without interruption.
 
     The attribute ``roster_ready`` is set once this connection's first roster was passed on. ``http_checked``
     is set once Asterisk has replied to the question whether AMI is served over HTTP: then ``weaknesses`` is
@@ -240,16 +239,14 @@ class AmiSource(SupervisedSource):
         sink: Sink,
         backoff: Backoff | None = None,
         *,
-        roster: RosterSink = ignore,
-        contact: ContactSink = ignore,
-        reloaded: Callable[[], object] = lambda: None,
+        listener: AmiListener | None = None,
         coverage: Coverage | None = None,
-        read: Callable[[], object] = lambda: None,
     ) -> None:
+        listener = listener or AmiListener()
         self.id = SourceId(target.asterisk, AMI)
         super().__init__(structlog.get_logger().bind(source=str(self.id)), backoff)
         self.coverage = coverage if coverage is not None else Coverage()
-        self.reading = Reading(read)
+        self.reading = Reading(listener)
         self.listening_since: float | None = None  # monotonic seconds; None while not listening
         self.last_sign: float | None = None
         """The monotonic time of the last packet of Asterisk that could be parsed; None before the first."""
@@ -258,7 +255,7 @@ class AmiSource(SupervisedSource):
         self.version = ""
         self._target = target
         self._sink = sink
-        self._queries = RosterQueries(target.asterisk, target.username, roster, contact, reloaded)
+        self._queries = RosterQueries(target.asterisk, target.username, listener)
         self._decoder = AmiDecoder(self.id)
         self._past, self._garbled = AmiCounts(), 0
         self._greeted = asyncio.Event()
@@ -315,7 +312,7 @@ class AmiSource(SupervisedSource):
         self._http_question = "Ping"
         for flag in (self._greeted, self._logged_in, self._proven, self.roster_ready, self.http_checked):
             flag.clear()
-        protocol = _Protocol(self._decoder, self._on_items)
+        protocol = _Protocol(self._decoder, self)
         try:
             await self._connect(protocol)
             async with asyncio.TaskGroup() as group:
@@ -397,13 +394,13 @@ class AmiSource(SupervisedSource):
         await self._logged_in.wait()
         queries = self._queries
         while True:
-            await queries.run_round(lambda action: protocol.send(Action(action)))
+            await queries.run_round(protocol)
             self.roster_ready.set()
             try:
                 async with asyncio.timeout(roster.EVERY):
                     await queries.due.wait()
             except TimeoutError:
-                await roster.wait_for_quiet(lambda: self._decoder.counts.events)
+                await roster.wait_for_quiet(self._decoder.counts)
 
     async def _watch_http(self, protocol: _Protocol) -> None:
         """Ask now and every few seconds whether AMI is served over HTTP.
@@ -416,7 +413,7 @@ class AmiSource(SupervisedSource):
         await self._logged_in.wait()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LOGIN_WITHIN):
-                if "CoreSettings" in await protocol.send(Action({"Action": "ListCommands"})):
+                if "CoreSettings" in await protocol.request({"Action": "ListCommands"}):
                     self._http_question = "CoreSettings"
         await self._ask_http(protocol)
         while True:
@@ -426,11 +423,10 @@ class AmiSource(SupervisedSource):
 
     async def _keep_reading(self, protocol: _Protocol) -> None:
         await self._logged_in.wait()
-        await self.reading.run(lambda: protocol.send(Action({"Action": "Ping"})))
+        await self.reading.run(protocol)
 
     def _ask_http(self, protocol: _Protocol) -> asyncio.Future[Message]:
-        asked = {"Action": self._http_question, "ActionID": self._decoder.http.ask()}
-        return protocol.send(Action(asked))
+        return protocol.request({"Action": self._http_question, "ActionID": self._decoder.http.ask()})
 
     async def _ping(self, protocol: _Protocol) -> None:
         """Check that AMI replies to a Ping or continues to send events; raise EndError if it does neither.
@@ -439,7 +435,7 @@ class AmiSource(SupervisedSource):
         to read within the time limit, and closing the connection would lose them all. So events count as a
         reply. Bytes that complete no event do not.
         """
-        answer = protocol.send(Action({"Action": "Ping"}))
+        answer = protocol.request({"Action": "Ping"})
         before = -1
         while not answer.done() and self._events_so_far != before:
             before = self._events_so_far
@@ -488,7 +484,8 @@ class AmiSource(SupervisedSource):
             detail = f"{self._where} did not answer {action['Action']} in {within:.0f} s"
             raise EndError(State.UNRESPONSIVE, detail) from None
 
-    def _on_items(self, items: list[AmiItem], protocol: _Protocol, now: float) -> None:
+    def on_items(self, items: list[AmiItem], protocol: _Protocol, now: float) -> None:
+        """Handle what one read of the connection ``protocol`` has, at ``now`` (monotonic seconds)."""
         self.last_sign = now if items else self.last_sign
         # An unreadable packet may be a lost security event. So AMI's coverage ends, and SECURITY lines of the
         # log are no longer skipped.

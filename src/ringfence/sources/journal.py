@@ -38,7 +38,8 @@ from itertools import groupby
 
 from ringfence.clock import Backoff
 from ringfence.parse.line_result import LogAlarm
-from ringfence.sources.log_ingest import FollowedLog, LogIngest, Remember
+from ringfence.sources.log_ingest import FollowedLog, LogIngest
+from ringfence.sources.logs import Positions
 from ringfence.sources.state import Condition, EndError, State
 from ringfence.values.event import SourceId
 from ringfence.values.text import printable
@@ -84,7 +85,7 @@ class JournalSource(FollowedLog):
     """A source that follows the journal. Each session runs one journalctl.
 
     ``ingest`` parses the lines and passes on their events. ``position`` is the cursor that an earlier process
-    passed to ``remember`` under position_key(), None at the very first start. A text that is not a cursor
+    recorded in ``positions`` under position_key(), None at the very first start. A text that is not a cursor
     counts as None. ``program`` is the command of journalctl. ``users`` are the names or numbers of the users
     whose units and containers count.
     """
@@ -96,14 +97,14 @@ class JournalSource(FollowedLog):
         source: SourceId,
         ingest: LogIngest,
         position: str | None = None,
-        remember: Remember = lambda _key, _position: None,
+        positions: Positions | None = None,
         backoff: Backoff | None = None,
         program: Sequence[str] = PROGRAM,
         users: Iterable[str] = (),
     ) -> None:
         super().__init__(source, ingest, backoff)
         self._cursor = position if position is not None and _IS_CURSOR.fullmatch(position) else None
-        self._remember = remember
+        self._positions = positions or Positions()
         self._remembered = (0.0, self._cursor)
         self._program = tuple(program)
         self._users = frozenset(str(number) for user in users if (number := user_number(user)) is not None)
@@ -265,7 +266,7 @@ class JournalSource(FollowedLog):
         mono = time.monotonic()
         if self._cursor is not None and self._cursor != known and (now or mono - last >= REMEMBER_EVERY):
             self._remembered = (mono, self._cursor)
-            self._remember(position_key(self.id), self._cursor)
+            self._positions.record(position_key(self.id), self._cursor)
 
 
 def _is_named_asterisk(container: bytes) -> bool:

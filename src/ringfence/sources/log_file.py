@@ -26,8 +26,9 @@ from pathlib import Path
 from asyncinotify import Inotify, Mask, Watch
 
 from ringfence.clock import Backoff
-from ringfence.sources.log_ingest import FollowedLog, LogIngest, Remember
+from ringfence.sources.log_ingest import FollowedLog, LogIngest
 from ringfence.sources.log_rotation import NOWHERE, Position, RotatingLog
+from ringfence.sources.logs import Positions
 from ringfence.sources.state import Condition, State
 from ringfence.values.event import SourceId
 
@@ -47,8 +48,8 @@ class LogFileSource(FollowedLog):
     not in another task, so that a ban is not delayed. If it raises an exception, which is a defect of
     ringfence, only the piece of the log that was being parsed is lost.
 
-    ``remember`` gets the position at most once a second, and at the end. ``position`` is the text that an
-    earlier process passed to ``remember`` under position_key(), None at the very first start. If that text is
+    ``positions`` gets the position at most once a second, and at the end. ``position`` is the text that an
+    earlier process recorded under position_key(), None at the very first start. If that text is
     invalid, the file is read from its start. ``hurry`` is set while each line must be read at once, although
     AMI delivers; None: always.
     """
@@ -59,7 +60,7 @@ class LogFileSource(FollowedLog):
         path: Path,
         ingest: LogIngest,
         position: str | None = None,
-        remember: Remember = lambda _key, _position: None,
+        positions: Positions | None = None,
         backoff: Backoff | None = None,
         hurry: asyncio.Event | None = None,
     ) -> None:
@@ -69,7 +70,7 @@ class LogFileSource(FollowedLog):
         start = None if position is None else Position.from_text(position) or NOWHERE
         self._rotating = RotatingLog(path, ingest, start)
         self._path = path
-        self._remember = remember
+        self._positions = positions or Positions()
         self._key = position_key(source, path)
         self._remembered = (0.0, start)
         self._inotify: Inotify | None = None
@@ -135,7 +136,7 @@ class LogFileSource(FollowedLog):
         position = self._rotating.position
         if position is not None and position != known:
             self._remembered = (at, position)
-            self._remember(self._key, position.to_text())
+            self._positions.record(self._key, position.to_text())
 
     # -- waking up --------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ parser's text.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import groupby
 
 import structlog
@@ -38,12 +38,6 @@ SHORTEST_WAIT = 0.005
 """The minimum time (seconds) for which lines wait for later lines of the same message.
 
 They wait so long even if their deadline has already passed.
-"""
-
-Remember = Callable[[str, str], None]
-"""A function that stores how far a log was read.
-
-Its arguments are the key under which the position is stored (one for each log), and the position, as texts.
 """
 
 

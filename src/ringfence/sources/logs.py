@@ -19,7 +19,7 @@ A log reachable under two names is read only once. The parsers are imported only
 
 import asyncio
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -116,6 +116,24 @@ def choose(there: Collection[Path], candidates: Sequence[Path] = LOG_PATHS) -> t
     return tuple(chosen)
 
 
+class Positions:
+    """Up to where each log was read, as text by the log's key; in memory. A subclass may store it.
+
+    A log's key is a text that identifies the log: the name of its source, and its path or ``journal``.
+    """
+
+    def __init__(self) -> None:
+        self.latest: dict[str, str] = {}
+
+    def read(self) -> Mapping[str, str]:
+        """Return the latest position in each log, by the log's key."""
+        return self.latest
+
+    def record(self, key: str, position: str) -> None:
+        """Record the position up to which the log ``key`` was read."""
+        self.latest[key] = position
+
+
 class Logs:
     """The logs of one Asterisk, each a source of its own.
 
@@ -133,8 +151,7 @@ class Logs:
         self,
         plan: LogPlan,
         sink: Sink,
-        positions: Callable[[], Mapping[str, str]] = dict,
-        remember: Callable[[str, str], None] = lambda _key, _position: None,
+        positions: Positions | None = None,
         standby: Standby | None = None,
         hurry: asyncio.Event | None = None,
     ) -> None:
@@ -146,8 +163,7 @@ class Logs:
         self.alarms: Mapping[LogAlarm, AlarmCount] = {}
         self._plan = plan
         self._sink = sink
-        self._positions = positions
-        self._remember = remember
+        self._positions = positions or Positions()
         self._hurry = hurry
         self._standby = standby if standby is not None else Standby(sink, ami=False)
         self._files: dict[Path, LogFileSource] = {}
@@ -196,9 +212,9 @@ class Logs:
         from ringfence.sources.log_rotation import NOWHERE  # noqa: PLC0415 - the same
 
         source = SourceId(self._plan.asterisk, f"log:{path}")
-        position = self._positions().get(position_key(source, path), NOWHERE.to_text() if new else None)
+        position = self._positions.read().get(position_key(source, path), NOWHERE.to_text() if new else None)
         file = LogFileSource(
-            source, path, self._ingest_of(source), position, self._remember, hurry=self._hurry
+            source, path, self._ingest_of(source), position, self._positions, hurry=self._hurry
         )
         self._files[path] = file
         self._tasks[path] = group.create_task(file.run(), name=str(source))
@@ -207,10 +223,10 @@ class Logs:
         from ringfence.sources.journal import JournalSource, position_key  # noqa: PLC0415 - the same
 
         source = SourceId(self._plan.asterisk, "journal")
-        position = self._positions().get(position_key(source))
+        position = self._positions.read().get(position_key(source))
         ingest = self._ingest_of(source)
         self._journal = JournalSource(
-            source, ingest, position, self._remember, users=self._plan.journal_users
+            source, ingest, position, self._positions, users=self._plan.journal_users
         )
         group.create_task(self._journal.run(), name=str(source))
 

@@ -12,13 +12,13 @@ loaded yet, so no phone counts as gone.
 
 import asyncio
 import secrets
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 from attrs import define, field
 
 from ringfence.errors import SourceError
+from ringfence.parse.ami import AmiCounts
 from ringfence.parse.roster import (
     BOOTED,
     RELOADED,
@@ -51,28 +51,42 @@ A round takes some 25 µs for each phone, and delays events that come meanwhile.
 or more events came in the last ``LOOK_AGAIN`` seconds.
 """
 
-RosterSink = Callable[[Roster], None]
-ContactSink = Callable[[Contact], None]
-Send = Callable[[dict[str, str]], "asyncio.Future[Any]"]
-"""A function that sends an AMI action (its headers), and returns a future of the reply's headers.
 
-The name of a header can be looked up in any letter case.
-"""
+class Connection(Protocol):
+    """A connection to AMI."""
 
+    def request(self, headers: dict[str, str]) -> "asyncio.Future[Any]":
+        """Send an AMI action with these headers, and return a future of the reply's headers.
 
-def ignore(_: Roster | Contact) -> None:
-    """Ignore a list of phones, or a phone's change: the default sink, for callers that want neither."""
+        The name of a header can be looked up in any letter case.
+        """
 
 
-async def wait_for_quiet(events: Callable[[], int]) -> None:
+class AmiListener:
+    """Handles what AMI reports besides security events. This class does nothing; subclasses do."""
+
+    def on_roster(self, roster: Roster) -> None:
+        """Handle the list of all phones and trunks of an Asterisk."""
+
+    def on_contact(self, contact: Contact) -> None:
+        """Handle the change of a phone between two rosters."""
+
+    def on_reload(self) -> None:
+        """Handle that Asterisk has read its accounts and trunks again."""
+
+    def on_read(self) -> None:
+        """Handle that :class:`ringfence.sources.ami.Reading` knows how far the events have been read."""
+
+
+async def wait_for_quiet(counts: AmiCounts) -> None:
     """Wait until few events arrive, but not longer than ``PATIENCE`` times ``LOOK_AGAIN`` seconds.
 
-    ``events`` returns the number of events so far.
+    ``counts`` has the number of events so far.
     """
     for _ in range(PATIENCE):
-        before = events()
+        before = counts.events
         await asyncio.sleep(LOOK_AGAIN)
-        if events() - before < STORM:
+        if counts.events - before < STORM:
             return
 
 
@@ -96,30 +110,20 @@ class _PendingList:
 class RosterQueries:
     """Asks one Asterisk's AMI for all phones and trunks; starts again after each new connection.
 
-    A round sends all queries once. The argument ``roster`` is called with the result of each round, and
-    ``contact`` with each change of a phone that Asterisk reports between rounds. ``reloaded`` is called after
-    each reload of accounts and trunks. The attribute ``token``
-    begins the ActionID of every query, and is secret. ``refused`` has a line for each list that the last
-    round could not get, with the reason.
+    A round sends all queries once. ``listener`` gets the result of each round, each change of a phone that
+    Asterisk reports between rounds, and each reload of accounts and trunks. The attribute ``token`` begins
+    the ActionID of every query, and is secret. ``refused`` has a line for each list that the last round could
+    not get, with the reason.
     """
 
-    def __init__(
-        self,
-        asterisk: str,
-        username: str,
-        roster: RosterSink = ignore,
-        contact: ContactSink = ignore,
-        reloaded: Callable[[], object] = lambda: None,
-    ) -> None:
+    def __init__(self, asterisk: str, username: str, listener: AmiListener) -> None:
         self.token = secrets.token_hex(8)
         self.refused: tuple[str, ...] = ()
         self.due = asyncio.Event()
         """Set when the next round is due early, because Asterisk has just finished its start, or a reload."""
         self._asterisk = asterisk
         self._username = username
-        self._roster = roster
-        self._contact = contact
-        self._reloaded = reloaded
+        self._listener = listener
         self._tracker = ContactTracker(asterisk)
         self._booted = False
         self._rounds = 0
@@ -144,16 +148,16 @@ class RosterQueries:
         elif event.name == RELOADED:
             if reloads_accounts(event):
                 self.due.set()
-                self._reloaded()
+                self._listener.on_reload()
         else:
             change = self._tracker.on_event(event)
             if change is not None:
-                self._contact(change)
+                self._listener.on_contact(change)
 
-    async def run_round(self, send: Send) -> None:
-        """Request all lists of phones and trunks through ``send``, and pass the result to the sink."""
+    async def run_round(self, connection: Connection) -> None:
+        """Request all lists of phones and trunks on ``connection``, and pass the result to the listener."""
         refused: list[str] = []
-        plan = await self._plan(send, refused)
+        plan = await self._plan(connection, refused)
         # Asterisk may finish its start while the lists are requested. Then the first lists may lack phones.
         # So only the state before the requests counts.
         booted = self._booted
@@ -164,27 +168,29 @@ class RosterQueries:
         contacts: tuple[Contact, ...] | None = None
         trunks: tuple[TrunkHost, ...] | None = None
         if plan is not None and not plan.refused:
-            listed = await self._lists(send, plan.contacts, refused)
+            listed = await self._lists(connection, plan.contacts, refused)
             contacts = self._contacts_of(listed)
             if not booted or plan.unlisted or None in listed.values():
                 # These lists may be incomplete. A phone that is missing in a roster counts as gone.
                 # So the contacts are passed on one by one, and not in the roster.
                 for contact in contacts:
-                    self._contact(contact)
+                    self._listener.on_contact(contact)
                 contacts = None
-            trunks = _trunks(await self._lists(send, plan.trunks, refused))
+            trunks = _trunks(await self._lists(connection, plan.trunks, refused))
             if not booted and not trunks:
                 trunks = None
         self._report(tuple(refused))
-        self._roster(Roster(self._asterisk, contacts=contacts, trunks=trunks, refused=self.refused))
+        self._listener.on_roster(
+            Roster(self._asterisk, contacts=contacts, trunks=trunks, refused=self.refused)
+        )
 
-    async def _plan(self, send: Send, refused: list[str]) -> RosterPlan | None:
+    async def _plan(self, connection: Connection, refused: list[str]) -> RosterPlan | None:
         """Ask AMI which lists of phones and trunks may be requested; return None without a reply.
 
         If lists are missing, a line with the reason or the fix is added to ``refused``.
         """
         try:
-            commands = await self._ask(send, "ListCommands")
+            commands = await self._ask(connection, "ListCommands")
         except QueryError as error:
             refused.append(str(error))
             return None
@@ -202,7 +208,7 @@ class RosterQueries:
         return f"add {name} to `{key} =` of [{self._username}] in manager.conf"
 
     async def _lists(
-        self, send: Send, questions: tuple[Question, ...], refused: list[str]
+        self, connection: Connection, questions: tuple[Question, ...], refused: list[str]
     ) -> dict[Question, list[Entry] | None]:
         """Request each list, and return its entries by question; None for a list that is incomplete.
 
@@ -211,19 +217,19 @@ class RosterQueries:
         lists: dict[Question, list[Entry] | None] = {}
         for question in questions:
             try:
-                lists[question] = await self._list(send, question)
+                lists[question] = await self._list(connection, question)
             except QueryError as error:
                 lists[question] = None
                 refused.append(str(error))
         return lists
 
-    async def _list(self, send: Send, question: Question) -> list[Entry]:
+    async def _list(self, connection: Connection, question: Question) -> list[Entry]:
         pending = _PendingList(question, asyncio.get_running_loop().create_future())
         key = self._next_id()
         self._pending[key] = pending
         try:
             async with asyncio.timeout(ANSWER_WITHIN):
-                reply = await self._ask(send, question.action, dict(question.headers), key)
+                reply = await self._ask(connection, question.action, dict(question.headers), key)
                 if not reply.success:
                     reason = str(reply.get("Message", ""))
                     if means_empty(reason):
@@ -238,12 +244,12 @@ class RosterQueries:
         return pending.entries
 
     async def _ask(
-        self, send: Send, action: str, headers: dict[str, str] | None = None, key: str = ""
+        self, connection: Connection, action: str, headers: dict[str, str] | None = None, key: str = ""
     ) -> Any:  # noqa: ANN401 - panoramisk has no types
         asked = {"Action": action, "ActionID": key or self._next_id(), **(headers or {})}
         try:
             async with asyncio.timeout(ANSWER_WITHIN):
-                return await send(asked)
+                return await connection.request(asked)
         except TimeoutError:
             raise QueryError(f"{action} was not answered in {ANSWER_WITHIN:.0f} s") from None
 

@@ -73,7 +73,8 @@ class SupervisedSource:
         self.condition = Condition(State.CONNECTING)
         self.settled = asyncio.Event()
         self._log = log
-        self._backoff = backoff or Backoff(chance=random.Random())  # noqa: S311 - jitter, no secret
+        chance = random.Random()  # noqa: S311 - jitter, no secret
+        self._backoff = backoff if backoff is not None else Backoff(chance=chance)
 
     async def run(self) -> None:
         """Run one session after the other until cancelled."""

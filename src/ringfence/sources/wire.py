@@ -51,10 +51,11 @@ import asyncio
 import errno
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Sequence
+from functools import lru_cache, partial
 from math import inf
 from operator import attrgetter
+from typing import Protocol
 
 import structlog
 from attrs import define
@@ -97,27 +98,45 @@ _MOST_KNOWN = 4096  # addresses of which it is cached whether they are in a cont
 _DATAGRAM = 1 << 17  # bytes; the kernel makes no longer datagram (one packet, or one buffer of messages)
 
 WireItem = Challenge | CopiedRequest | Exchange
-Sink = Callable[[Sequence[WireItem], float], None]
-CopyReader = Callable[[bytes, float, float], Sequence[WireItem] | None]
-"""A function that returns what a copied packet (bytes) shows; None if it cannot be parsed.
-
-Its other arguments are the packet's arrival, and when a packet was lost last (monotonic seconds).
-"""
-Gap = Callable[[float], None]
-IsAsterisks = Callable[[int], bool | None]
-"""A function: whether the user with this number runs Asterisk or a SIP proxy; None if that is unknown."""
-IsAddress = Callable[[Address], bool | None]
-"""A function that returns whether a container's address is Asterisk's; None if that is unknown."""
 
 
-def _everyone(_user: int) -> bool:
-    """Return True: by default, SIP answers that any user's program sent count."""
-    return True
+class CopyReader(Protocol):
+    """A parser of the packets that the rules of a feature copy."""
+
+    def read(self, packet: bytes, now: float, lost: float) -> Sequence[WireItem] | None:
+        """Return what a packet that was copied at ``now`` shows; None if it cannot be parsed.
+
+        ``lost`` is when a packet was lost last. Both are monotonic seconds.
+        """
 
 
-def _everywhere(_address: Address) -> bool:
-    """Return True: by default, SIP answers of each address in a container network count."""
-    return True
+class WireSink:
+    """Handles what the wire shows. This class does nothing; a subclass does."""
+
+    def on_challenges(self, seen: Sequence[WireItem], now: float) -> None:
+        """Handle what copied packets show, in the kernel's order; they arrived at ``now`` (monotonic)."""
+
+    def on_gap(self, now: float) -> None:
+        """Handle a loss of copied packets at ``now`` (monotonic), before later packets are passed on."""
+
+
+class WireHost:
+    """What a reader of the wire must know about this host. By default, all answers count."""
+
+    def on_exchange(self) -> None:
+        """Handle that a stranger gets an answer by TLS."""
+
+    def is_asterisks(self, user: int) -> bool | None:  # noqa: ARG002 - for a host that knows
+        """Whether the user with this number runs Asterisk or a SIP proxy; None if that is unknown."""
+        return True
+
+    def is_container(self, address: Address) -> bool | None:  # noqa: ARG002 - for a host that knows
+        """Whether a container's address is Asterisk's; None if that is unknown."""
+        return True
+
+    def has_pages(self, port: int) -> bool:  # noqa: ARG002 - for a host that knows
+        """Whether strangers may read web pages at a port by TLS."""
+        return True
 
 
 @define
@@ -155,27 +174,18 @@ class WireCounts:
 class WireSource(SupervisedSource):
     """Reads the SIP packets that the kernel copies over NFLOG. A session is one binding of a socket.
 
-    ``sink`` is called with the answers and requests of each read, in the kernel's order, and their monotonic
-    arrival time. ``gap`` is called with the monotonic time of each loss of copied packets, before later
-    packets are passed on. ``containers`` are the networks whose forwarded answers count;
-    :meth:`set_containers` changes them. ``is_asterisks`` decides by the user of its socket whether an answer
-    of this host counts, and ``is_container`` by its address whether one from a container's network does. Both
-    return None if they cannot know. ``has_pages``: whether strangers may read web pages at a port by TLS.
-    ``exchanged`` is called when a stranger gets an answer by TLS. ``buffer`` is the size of the socket's
+    ``sink`` gets what they show, and ``host`` decides which answers count. ``containers`` are the networks
+    whose forwarded answers count; :meth:`set_containers` changes them. ``buffer`` is the size of the socket's
     receive buffer in bytes, which the kernel doubles.
     """
 
     def __init__(
         self,
-        sink: Sink,
-        gap: Gap,
+        sink: WireSink,
+        host: WireHost | None = None,
         backoff: Backoff | None = None,
         *,
         containers: Sequence[Network] = (),
-        is_asterisks: IsAsterisks = _everyone,
-        is_container: IsAddress = _everywhere,
-        has_pages: Callable[[int], bool] = lambda _: True,
-        exchanged: Callable[[], object] = lambda: None,
         group: int = GROUP,
         buffer: int = _BUFFER,
     ) -> None:
@@ -184,20 +194,16 @@ class WireSource(SupervisedSource):
         self.last_sign: float | None = None
         """The monotonic time at which a packet was read last; None before the first packet."""
         self._sink = sink
-        self._gap = gap
+        self._host = host or WireHost()
         self.containers = tuple(containers)
-        self._is_bridged = _lookup(self.containers)
-        self._is_container = is_container
+        self._is_bridged = lru_cache(maxsize=_MOST_KNOWN)(partial(_is_in, self.containers))
         self._group = group
         self._buffer = buffer
         self._space = memoryview(bytearray(_DATAGRAM))
         self._last: int | None = None
-        self._is_asterisks = is_asterisks
         self._streams = Streams()
         self._requests = RequestStreams()
         self._tls = TlsStreams()
-        self._has_pages = has_pages
-        self._exchanged = exchanged
         self.readers: dict[bytes, CopyReader] = {}
         """The parsers of the packets that the rules of features copy, by their NFLOG prefix."""
         self._lost = -inf
@@ -218,7 +224,7 @@ class WireSource(SupervisedSource):
         new = set(containers) - set(self.containers)
         if containers != self.containers:
             self.containers = containers
-            self._is_bridged = _lookup(containers)
+            self._is_bridged = lru_cache(maxsize=_MOST_KNOWN)(partial(_is_in, containers))
         if new:
             self._on_gap(time.monotonic())
 
@@ -269,7 +275,7 @@ class WireSource(SupervisedSource):
                 continue
             self._handle(bytes(self._space[:size]), seen, now)
             if len(seen) >= TOGETHER:
-                self._sink(seen, now)
+                self._sink.on_challenges(seen, now)
                 seen = []
             read += size
             if read >= TURN_BYTES:
@@ -279,7 +285,7 @@ class WireSource(SupervisedSource):
         if read:
             self.last_sign = now
         if seen:
-            self._sink(seen, now)
+            self._sink.on_challenges(seen, now)
         return more
 
     def _handle(self, datagram: bytes, seen: list[WireItem], now: float) -> None:
@@ -307,10 +313,10 @@ class WireSource(SupervisedSource):
 
     def _add_copy(self, message: Logged, seen: list[WireItem], now: float) -> None:
         """Add to ``seen`` what a packet shows that a feature has the kernel copy, if Asterisk sent it."""
-        read = self.readers.get(message.prefix)
-        if read is None or not self._is_own(message, now):
+        reader = self.readers.get(message.prefix)
+        if reader is None or not self._is_own(message, now):
             return
-        found = read(message.payload, now, self._lost)
+        found = reader.read(message.payload, now, self._lost)
         if found is None:
             self.counts.unreadable += 1
             return
@@ -330,12 +336,12 @@ class WireSource(SupervisedSource):
 
     def _add_exchange(self, segment: bytes, seen: list[WireItem]) -> None:
         """Add to ``seen`` what a TCP segment shows of a stream that cannot be read, such as TLS."""
-        for one in parse_exchange(segment, self._tls, self._requests, self._has_pages):
+        for one in parse_exchange(segment, self._tls, self._requests, self._host.has_pages):
             if isinstance(one, CopiedRequest):
                 self.counts.unread += 1
             else:
                 self.counts.exchanges += one.number
-                self._exchanged()
+                self._host.on_exchange()
             seen.append(one)
 
     def _add_challenges(self, challenges: Sequence[Challenge], seen: list[WireItem]) -> None:
@@ -347,7 +353,7 @@ class WireSource(SupervisedSource):
         if message.user is None:
             known: bool | None = continues(message.payload, self._streams)
         else:
-            known = self._is_asterisks(message.user)
+            known = self._host.is_asterisks(message.user)
         if known is None:
             self.counts.unowned += 1
             self._on_gap(now)
@@ -361,7 +367,7 @@ class WireSource(SupervisedSource):
         if source is None or not self._is_bridged(source):
             self.counts.passing += 1
             return False
-        known = self._is_container(source)
+        known = self._host.is_container(source)
         if known is None:
             self.counts.unnamed += 1
             self._on_gap(now)
@@ -378,7 +384,7 @@ class WireSource(SupervisedSource):
 
     def _on_gap(self, now: float) -> None:
         self._lost = now
-        self._gap(now)
+        self._sink.on_gap(now)
 
     def _record_loss(self, number: int, now: float) -> None:
         """Record at ``now`` a loss of ``number`` copied packets; 0 if the number is unknown."""
@@ -387,17 +393,8 @@ class WireSource(SupervisedSource):
         self._on_gap(now)
 
 
-def _lookup(networks: Sequence[Network]) -> Callable[[Address], bool]:
-    """Return a function that checks whether an address is in one of the networks.
-
-    It caches its results, because there may be many networks.
-    """
-
-    @lru_cache(maxsize=_MOST_KNOWN)
-    def is_in(address: Address) -> bool:
-        return any(address in network for network in networks)
-
-    return is_in
+def _is_in(networks: Sequence[Network], address: Address) -> bool:
+    return any(address in network for network in networks)
 
 
 _NO_NFLOG = (

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 from tests.detect.events import event
+from tests.support.sources import KnownHost
 
 from ringfence.features.hep.alarms import NO_EXPORT
 from ringfence.features.hep.guard import EXPORT_WITHIN, SURE, ExportReader
@@ -15,7 +16,7 @@ from ringfence.guard.source_manager import DAY
 from ringfence.netlink.nflog import Logged
 from ringfence.parse.hep import MOST_CONNECTIONS, Exported
 from ringfence.sources.state import Condition, State
-from ringfence.sources.wire import WireCounts, WireSource
+from ringfence.sources.wire import WireCounts, WireSink, WireSource
 from ringfence.values.event import Endpoint, EventKind, SecurityEvent, Service, SourceId, Transport
 from ringfence.values.packet import Challenge
 
@@ -74,8 +75,9 @@ def test_soon_after_a_loss_a_missing_request_shows_nothing() -> None:
 def test_the_wire_passes_copies_to_the_reader_of_their_prefix() -> None:
     """Only those of Asterisk's user, and those of a prefix without a reader are skipped."""
     found: list[Any] = []
-    source = WireSource(lambda *_: None, lambda _: None, is_asterisks={5: True, 6: False}.get)
-    source.readers[PREFIX.encode()] = lambda packet, _now, _lost: [] if packet == PACKET else None
+    source = WireSource(WireSink(), KnownHost({5: True, 6: False}))
+    reader: Any = SimpleNamespace(read=lambda packet, _now, _lost: [] if packet == PACKET else None)
+    source.readers[PREFIX.encode()] = reader
     copies = [
         Logged(None, payload, own=True, prefix=prefix, user=user)
         for payload, prefix, user in (

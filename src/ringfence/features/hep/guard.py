@@ -99,6 +99,6 @@ def build(given: Given) -> ExportReader | None:
 
     exports = Exports(streams(settings), side.exempt.protected.is_own, is_known)
     reader = ExportReader(exports, given.wire.source, side.common.clock)
-    given.wire.source.readers[PREFIX.encode()] = reader.read
-    given.pipeline.watch.append(reader.on_events)
+    given.wire.source.readers[PREFIX.encode()] = reader
+    given.pipeline.listeners.append(reader)
     return reader
