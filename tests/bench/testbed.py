@@ -127,11 +127,15 @@ def peer_bed(
 
 
 @contextmanager
-def on_cores(guard: int, asterisk: int) -> Iterator[None]:
-    """Pin these two processes to their cores, and this process with its new children to the attacker's."""
+def on_cores(guard: int | None, asterisk: int) -> Iterator[None]:
+    """Pin these processes to their cores, and this one with its new children to the attacker's.
+
+    ``guard`` is None without a guard.
+    """
     before = os.sched_getaffinity(0)
     _pin(asterisk, {*CORES})
-    _pin(guard, {GUARD})
+    if guard is not None:
+        _pin(guard, {GUARD})
     _pin(os.getpid(), {ATTACKER})
     try:
         yield
