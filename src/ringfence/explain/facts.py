@@ -75,10 +75,10 @@ class AttemptOutcome:
 
 @frozen
 class Admission:
-    """Whether a network may reach the SIP ports, if the fence is on: then only some networks may.
+    """Whether a network may reach the SIP ports, while only some networks may.
 
     ``mode`` is what the kernel does with the packets of all other networks: drop or only count them.
-    ``inside``: the fence admits the whole network. ``packets`` is how many of its packets the kernel counted
+    ``inside``: the whole network may. ``packets`` is how many of its packets the kernel counted
     as from outside within an hour. It counts a limited number of sources, so 0 may be too low.
     """
 
@@ -139,7 +139,7 @@ class NetworkFacts:
 
     @property
     def outside(self) -> Admission | None:
-        """How the fence treats the address if it does not admit it; else None, as for a wider network."""
+        """How an address is treated that may not reach the SIP ports; else None, as for a wider network."""
         single, found = self.network.prefixlen == self.network.max_prefixlen, self.admission
         return found if single and found is not None and not found.inside else None
 
@@ -169,7 +169,7 @@ class NetworkFacts:
 
     @property
     def gets_in(self) -> bool:
-        """Whether the network is a stranger's (not banned, not denied …) and not dropped by the fence."""
+        """Whether the network is a stranger's (not banned, not denied …) and may reach the SIP ports."""
         kept_out = self.outside is not None and self.outside.mode is LimitMode.ENFORCE
         return self.verdict is AddressVerdict.STRANGER and not kept_out
 

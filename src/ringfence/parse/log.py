@@ -21,7 +21,7 @@ lines. Callers' text can contain LF in a few fields, and can imitate messages:
 - The account in a message of ``res_security_log.c`` may imitate the message's end. The true end then follows
   in a line without a prefix, or in one that imitates a message. The wrong events up to there are revoked.
 
-These decisions need the lines that follow. Asterisk writes a message at once, so lines that arrive together
+All this depends on the lines that follow. Asterisk writes a message at once, so lines that arrive together
 are handled together. If more lines are needed, the last ones wait: call ``receive`` again at ``deadline``.
 
 While AMI delivers the same events, SECURITY messages are *skipped* (:attr:`LogReader.skips_security`). If one

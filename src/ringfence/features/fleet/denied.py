@@ -20,15 +20,17 @@ class DecidedNetworks(OtherNetworks):
 
     def __init__(self, _: Settings) -> None:
         self._decisions: Decisions = ()
+        self._networks = Prefixes()
 
     async def apply(self, lists: Lists, decisions: Decisions) -> None:
         """Deny the networks of ``decisions`` instead of those before."""
-        self._decisions = decisions
+        networks = await lists.in_thread(Prefixes.of_packed, (packed for packed, _ in decisions))
+        self._decisions, self._networks = decisions, networks
         await lists.renew(self)
 
     def compose(self, now: float) -> tuple[Prefixes]:  # noqa: ARG002 - these hold until they are replaced
         """Return the networks of the decisions."""
-        return (Prefixes.of_packed(packed for packed, _ in self._decisions),)
+        return (self._networks,)
 
     def holding(self, network: Network, now: float) -> Iterator[Holder]:
         """Yield an entry of the deny list for each decision that contains ``network``."""
