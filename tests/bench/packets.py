@@ -24,9 +24,10 @@ from tests.support.netns import inside, netns
 
 from ringfence.features.fence.network_list import LIST as INSIDE
 from ringfence.features.fence.stage import FenceFilter
+from ringfence.features.limiter.stage import Limit
 from ringfence.firewall import make_backend, network_lists
 from ringfence.firewall.contract import Add, Backend, FirewallPlan
-from ringfence.firewall.limits import AskingRation, Limit, LimitMode, Ration
+from ringfence.firewall.limits import AskingRation, LimitMode, Ration
 
 ROUNDS = 5
 PACKETS = 40_000
@@ -39,9 +40,9 @@ _BACKENDS = ("nftables", "ipset")
 
 DEFAULTS = FirewallPlan(
     log_group=21_063,
-    limit=Limit(LimitMode.ENFORCE),
     ration=Ration(LimitMode.ENFORCE),
     asking=AskingRation(LimitMode.ENFORCE, wss=(8089,)),
+    added=(Limit(LimitMode.ENFORCE),),
 )
 
 

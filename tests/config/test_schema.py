@@ -29,9 +29,10 @@ from ringfence.config.schema import (
 from ringfence.features.fence.stage import FenceFilter
 from ringfence.features.geo.settings import GeoSettings
 from ringfence.features.limiter.settings import LimitSettings
+from ringfence.features.limiter.stage import Limit
 from ringfence.features.ration.settings import RationSettings
 from ringfence.firewall.contract import BanAction, FirewallPlan
-from ringfence.firewall.limits import AskingRation, Limit, LimitMode, Ration
+from ringfence.firewall.limits import AskingRation, LimitMode, Ration
 from ringfence.firewall.ports import Ports
 from ringfence.lists.entries import CONFIGURATION
 from ringfence.netlink.nflog import GROUP
@@ -51,10 +52,9 @@ def test_the_plan_of_the_defaults() -> None:
         interfaces=(),
         action=BanAction.DROP,
         log=False,
-        limit=Limit(LimitMode.ENFORCE, 50, 200),
         ration=Ration(LimitMode.ENFORCE, burst=4, rate=2),
         asking=AskingRation(LimitMode.ENFORCE, burst=5, rate=2, wss=(8089,)),
-        added=(FenceFilter(),),
+        added=(Limit(LimitMode.ENFORCE, 50, 200), FenceFilter()),
     )
 
 
@@ -84,10 +84,9 @@ def test_the_plan_of_a_configuration() -> None:
         interfaces=("eth0",),
         action=BanAction.TCP_RESET,
         log=True,
-        limit=Limit(LimitMode.ENFORCE, 60, 300),
         ration=Ration(LimitMode.ENFORCE, burst=4, rate=2),
         asking=AskingRation(LimitMode.OBSERVE, burst=5, rate=3, wss=(8089,)),
-        added=(FenceFilter(),),
+        added=(Limit(LimitMode.ENFORCE, 60, 300), FenceFilter()),
     )
 
 

@@ -15,9 +15,10 @@ from tests.support.netns import inside, run
 from tests.support.nflog import copies
 from tests.support.packets import OTHER, SIP, ban, behind, container_ends, drained_after, ends, opened, plan
 
+from ringfence.features.limiter.stage import Limit
 from ringfence.firewall import network_lists
 from ringfence.firewall.contract import Backend, FirewallPlan
-from ringfence.firewall.limits import NEAR, SEGMENT, AskingRation, Limit, LimitMode
+from ringfence.firewall.limits import NEAR, SEGMENT, AskingRation, LimitMode
 from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.ports import Ports
 
@@ -245,7 +246,7 @@ def test_new_rules_keep_what_was_asked(backend: Backend, far: str, cable: Cable)
     plan(backend, PLAN)
     with ends(cable, far, SIP) as (here, there):
         assert arrived(there, here, [GUESS] * MANY) == 5
-        plan(backend, evolve(PLAN, limit=Limit(LimitMode.ENFORCE, 500, 500)))
+        plan(backend, PLAN.adding(Limit(LimitMode.ENFORCE, 500, 500)))
         assert arrived(there, here, [GUESS] * MANY) <= SECONDS
 
 

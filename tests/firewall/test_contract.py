@@ -13,6 +13,7 @@ from tests.support.lists import write_list
 from tests.support.netns import netns
 
 from ringfence.errors import FirewallError, SetFullError
+from ringfence.features.limiter.stage import FLOODS, Limit
 from ringfence.firewall import BACKENDS, make_backend, network_lists
 from ringfence.firewall.contract import (
     Add,
@@ -28,7 +29,7 @@ from ringfence.firewall.contract import (
     whole_seconds,
 )
 from ringfence.firewall.ipset.backend import IpsetBackend
-from ringfence.firewall.limits import AskingRation, Limit, LimitMode
+from ringfence.firewall.limits import AskingRation, LimitMode
 from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.ports import Ports
 from ringfence.values.ban import Scope
@@ -358,10 +359,10 @@ def test_bans_in_the_kernel_are_adopted_after_a_restart(backend: Backend) -> Non
 
 
 PLANS = [
-    FirewallPlan(maxelem=MAXELEM, log_group=7, limit=Limit(LimitMode.OBSERVE)),
+    FirewallPlan(maxelem=MAXELEM, log_group=7, added=(Limit(LimitMode.OBSERVE),)),
     FirewallPlan(maxelem=MAXELEM, action=BanAction.PORT_UNREACHABLE, interfaces=("eth0", "lo"), log=True),
     FirewallPlan(
-        maxelem=MAXELEM, action=BanAction.TCP_RESET, limit=Limit(LimitMode.ENFORCE, rate=7, burst=30)
+        maxelem=MAXELEM, action=BanAction.TCP_RESET, added=(Limit(LimitMode.ENFORCE, rate=7, burst=30),)
     ),
     FirewallPlan(maxelem=MAXELEM, every_port=False, sip_ports=Ports(udp=tuple(range(5060, 5090)), tcp=())),
     FirewallPlan(maxelem=MAXELEM, action=BanAction.ADMIN_PROHIBITED, every_port=False),
@@ -379,7 +380,7 @@ def test_a_new_plan_loses_nothing(backend: Backend) -> None:
         opened = backend.open()
         assert (opened.families, opened.adopted, opened.repaired) == ({4: None, 6: None}, 2, False)
         if backend.enforces:
-            assert (opened.wire, opened.limiter) == (None, None)
+            assert (opened.wire, opened.limits) == (None, None)
         assert backend.health() == Health(elements=2)
     assert networks(backend) == {network}
 
@@ -395,7 +396,7 @@ def test_counters_begin_at_zero(backend: Backend) -> None:
     assert {(rule.packets, rule.bytes) for rule in counters.rules} <= {(0, 0)}
     assert (counters.of("limiter_drops"), counters.of("limiter_full")) == (0, 0)
     assert sum(elements or 0 for elements in counters.sets.values()) == 2
-    assert list(backend.flooders()) == []
+    assert list(backend.remembered(FLOODS)) == []
 
 
 def test_counters_may_be_read_in_a_thread_meanwhile(backend: Backend) -> None:
@@ -436,7 +437,7 @@ def test_counters_may_be_read_in_a_thread_meanwhile(backend: Backend) -> None:
 def test_changed_keys_are_named_as_in_the_configuration() -> None:
     """A plan names its differences from another plan by the keys of the configuration."""
     plan = FirewallPlan(
-        sip_ports=Ports(udp=(5060,)), action=BanAction.TCP_RESET, limit=Limit(LimitMode.ENFORCE)
+        sip_ports=Ports(udp=(5060,)), action=BanAction.TCP_RESET, added=(Limit(LimitMode.ENFORCE),)
     )
 
     assert plan.changed_keys(FirewallPlan()) == ["sip_ports", "action", "limiter"]

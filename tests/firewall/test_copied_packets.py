@@ -15,6 +15,7 @@ from tests.support.netns import inside, run
 from tests.support.nflog import Copied, copies
 from tests.support.packets import OTHER, SIP, ban, behind, container_ends, drained_after, ends, opened, plan
 
+from ringfence.features.limiter.stage import Limit
 from ringfence.firewall import network_lists
 from ringfence.firewall.contract import (
     DROPPED_PREFIX,
@@ -25,7 +26,7 @@ from ringfence.firewall.contract import (
     Remove,
 )
 from ringfence.firewall.ipset import iptables_rules, limits
-from ringfence.firewall.limits import Limit, LimitMode
+from ringfence.firewall.limits import LimitMode
 from ringfence.firewall.nftables import installation as nft_installation
 from ringfence.firewall.nftables import installation as nft_requirements
 from ringfence.firewall.nftables import limits as nftables_limits
@@ -425,7 +426,7 @@ def test_challenges_that_a_ban_drops_are_copied(backend: Backend, far: str, cabl
 
 def test_requests_that_are_dropped_are_not_copied(backend: Backend, far: str, cable: Cable) -> None:
     """A request that a full ban or the limiter drops is not copied."""
-    plan(backend, evolve(PLAN, limit=Limit(LimitMode.ENFORCE, rate=1, burst=3)))
+    plan(backend, PLAN.adding(Limit(LimitMode.ENFORCE, rate=1, burst=3)))
     for banned in (True, False):
         with copies(GROUP) as until, ends(cable, far, SIP) as (here, there):
             if banned:

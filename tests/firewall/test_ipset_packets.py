@@ -10,10 +10,11 @@ from tests.support.flavours import finder, tools_of
 from tests.support.netns import run
 from tests.support.packets import CHANGES, SIP, ban, changing, datagram, drained_after, ends, flood, plan
 
+from ringfence.features.limiter.stage import FLOODS, Limit
 from ringfence.firewall.contract import FirewallPlan
 from ringfence.firewall.ipset import iptables, matches
 from ringfence.firewall.ipset.backend import IpsetBackend
-from ringfence.firewall.limits import Limit, LimitMode
+from ringfence.firewall.limits import LimitMode
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 PREVIOUS = """\
@@ -45,7 +46,7 @@ def test_a_full_limiter_drops_strangers_in_mode_enforce_only(
     """Packets of sources without room are counted; in mode enforce they are dropped, in observe they pass."""
     monkeypatch.setattr(matches, "BUCKETS", 4)
     monkeypatch.setattr(matches, "MOST_LIMITED", 4)
-    plan(backend, FirewallPlan(limit=Limit(mode)))
+    plan(backend, FirewallPlan(added=(Limit(mode),)))
     cable = CABLES["IPv4"]
     arrived = 0
     many = [f"198.18.7.{last}" for last in range(20)]
@@ -58,7 +59,7 @@ def test_a_full_limiter_drops_strangers_in_mode_enforce_only(
     assert arrived == through
     assert counters.of("limiter_drops") == 0
     assert counters.of("limiter_full") >= 160
-    assert backend.flooders() == []
+    assert backend.remembered(FLOODS) == []
 
 
 def test_dropped_packets_may_be_logged(backend: IpsetBackend, far: str, cable: Cable) -> None:

@@ -4,9 +4,10 @@ from ipaddress import ip_network
 
 from tests.support.lists import write_list
 
+from ringfence.features.limiter.stage import FLOODS, Limit
 from ringfence.firewall import network_lists
 from ringfence.firewall.contract import Add, Counters, Element, FirewallPlan, Health, Opened
-from ringfence.firewall.limits import Limit, LimitMode
+from ringfence.firewall.limits import LimitMode
 from ringfence.firewall.memory import MemoryBackend
 from ringfence.values.ban import Scope
 from ringfence.values.network import Network
@@ -31,13 +32,13 @@ def test_bans_end_by_the_clock() -> None:
 
 def test_a_limiter_is_reported_as_missing() -> None:
     """A configured limiter is reported as missing; there are no flooders, and bans are counted."""
-    backend = MemoryBackend(FirewallPlan(limit=Limit(LimitMode.ENFORCE)))
-    assert backend.open() == Opened({4: None, 6: None}, limiter="a dry run puts no rule into the kernel")
+    backend = MemoryBackend(FirewallPlan(added=(Limit(LimitMode.ENFORCE),)))
+    assert backend.open() == Opened({4: None, 6: None}, limits="a dry run puts no rule into the kernel")
     backend.apply([Add(ip_network("192.0.2.1"), 60.0), Add(ip_network("192.0.2.1"), 60.0, Scope.SIP_UDP)])
 
     assert backend.counters() == Counters(sets={"bans": 2})
     assert backend.health() == Health(elements=2)
-    assert list(backend.flooders()) == []
+    assert list(backend.remembered(FLOODS)) == []
 
 
 def test_lists_are_kept_until_they_are_flushed() -> None:

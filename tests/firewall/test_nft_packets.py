@@ -1,15 +1,17 @@
 """Effects on packets that only the nftables backend has: its full limiter and its log."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from tests.support.cable import CABLES, Cable
 from tests.support.netns import run
 from tests.support.packets import SIP, ban, datagram, ends, flood, plan
 
+from ringfence.features.limiter import stage
+from ringfence.features.limiter.stage import FLOODS, Limit
 from ringfence.firewall.contract import FirewallPlan
-from ringfence.firewall.limits import Limit, LimitMode
-from ringfence.firewall.nftables import limits
+from ringfence.firewall.limits import LimitMode, Table
 from ringfence.firewall.nftables.backend import NftablesBackend
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
@@ -28,8 +30,8 @@ def test_strangers_pass_a_full_limiter_and_are_counted(
     backend: NftablesBackend, far: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the limiter has no room for a source, its packets pass, and are counted as such."""
-    monkeypatch.setattr(limits, "MOST_LIMITED", 4)
-    plan(backend, FirewallPlan(limit=Limit(LimitMode.ENFORCE, rate=1, burst=5)))
+    monkeypatch.setattr(stage, "Table", partial(Table, room=4))
+    plan(backend, FirewallPlan(added=(Limit(LimitMode.ENFORCE, rate=1, burst=5),)))
     cable = CABLES["IPv4"]
     arrived = 0
     many = [f"198.18.7.{last}" for last in range(20)]
@@ -41,7 +43,7 @@ def test_strangers_pass_a_full_limiter_and_are_counted(
     counters = backend.counters()
     assert arrived == 4 * 5 + 16 * 10
     assert (counters.of("limiter_drops"), counters.of("limiter_full")) == (4 * 5, 16 * 10)
-    assert [flooder.packets for flooder in backend.flooders()] == [5] * 4
+    assert [flooder.packets for flooder in backend.remembered(FLOODS)] == [5] * 4
 
 
 def test_dropped_packets_may_be_logged(backend: NftablesBackend, far: str, cable: Cable) -> None:

@@ -34,10 +34,11 @@ from tests.support.packets import (
 )
 
 from ringfence.features.fleet.network_list import LIST as DECIDED
+from ringfence.features.limiter.stage import FLOODS, TCP_FLOODS, Limit
 from ringfence.firewall import network_lists
-from ringfence.firewall.contract import Add, Backend, BanAction, FirewallPlan, Flooder, Remove
-from ringfence.firewall.ipset import limits
-from ringfence.firewall.limits import Limit, LimitMode
+from ringfence.firewall.contract import Add, Backend, BanAction, FirewallPlan, Remembered, Remove
+from ringfence.firewall.ipset.matches import byte_limit
+from ringfence.firewall.limits import GUESS, LimitMode
 from ringfence.firewall.network_lists import PASSING, NetworkList
 from ringfence.firewall.ports import Ports
 from ringfence.values.ban import Scope
@@ -374,13 +375,13 @@ def test_the_sender_sees_the_configured_action(backend: Backend, far: str, *, ev
 
 def test_a_burst_of_a_stranger_ends(backend: Backend, far: str, cable: Cable) -> None:
     """Of 2 000 packets the burst arrives; the rest is counted with its source. A friend's all arrive."""
-    plan(backend, FirewallPlan(limit=Limit(LimitMode.ENFORCE)))
+    plan(backend, FirewallPlan(added=(Limit(LimitMode.ENFORCE),)))
     with ends(cable, far, SIP) as (here, there):
         arrived, took = flood(here, there, MANY)
         assert 200 <= arrived <= 200 + 50 * took + 1
         counters = backend.counters()
         assert (counters.of("limiter_drops"), counters.of("limiter_full")) == (MANY - arrived, 0)
-        assert backend.flooders() == [Flooder(source_of(cable), MANY - arrived)]
+        assert backend.remembered(FLOODS) == [Remembered(source_of(cable), MANY - arrived)]
 
         for which in (network_lists.FRIENDS, network_lists.UNSHIELDED, network_lists.ALLOW):
             write_list(backend, which, [ip_network(cable.network)])
@@ -392,7 +393,7 @@ def test_a_burst_of_a_stranger_ends(backend: Backend, far: str, cable: Cable) ->
 
 def test_what_a_container_sends_is_not_limited(backend: Backend, far: str) -> None:
     """The limiter is for packets to this host: those of a bridged container to a SIP port elsewhere pass."""
-    plan(backend, FirewallPlan(limit=Limit(LimitMode.ENFORCE, rate=1, burst=3)))
+    plan(backend, FirewallPlan(added=(Limit(LimitMode.ENFORCE, rate=1, burst=3),)))
     with container_ends(far, SIP) as (inner, provider):
         assert flood(provider, inner, 100)[0] == 100
     assert backend.counters().of("limiter_drops") == 0
@@ -400,19 +401,19 @@ def test_what_a_container_sends_is_not_limited(backend: Backend, far: str) -> No
 
 def test_mode_observe_only_counts(backend: Backend, far: str, cable: Cable) -> None:
     """In mode observe all arrive, and packets over the limit are counted with their source."""
-    plan(backend, FirewallPlan(limit=Limit(LimitMode.OBSERVE)))
+    plan(backend, FirewallPlan(added=(Limit(LimitMode.OBSERVE),)))
     with ends(cable, far, SIP) as (here, there):
         arrived, took = flood(here, there, MANY)
     assert arrived == MANY
     counters = backend.counters()
     assert MANY - 200 - 50 * took - 1 <= counters.of("limiter_drops") <= MANY - 200
     assert counters.of("limiter_full") == 0
-    assert [flooder.network for flooder in backend.flooders()] == [source_of(cable)]
+    assert [flooder.network for flooder in backend.remembered(FLOODS)] == [source_of(cable)]
 
 
 def test_below_the_rate_nothing_is_dropped(backend: Backend, far: str, cable: Cable) -> None:
     """Forty packets a second with a small burst all arrive at a limit of fifty."""
-    plan(backend, FirewallPlan(limit=Limit(LimitMode.ENFORCE, rate=50, burst=3)))
+    plan(backend, FirewallPlan(added=(Limit(LimitMode.ENFORCE, rate=50, burst=3),)))
     with ends(cable, far, SIP) as (here, there):
         assert flood(here, there, 40, pause=0.025)[0] == 40
     assert backend.counters().of("limiter_drops") == 0
@@ -421,7 +422,7 @@ def test_below_the_rate_nothing_is_dropped(backend: Backend, far: str, cable: Ca
 def test_one_stream_carries_no_more_than_the_burst(backend: Backend, far: str, cable: Cable) -> None:
     """Of 2 000 guesses in one TCP stream at most the burst arrives at once, for any segment size."""
     limit = Limit(LimitMode.ENFORCE)
-    plan(backend, FirewallPlan(limit=limit))
+    plan(backend, FirewallPlan(added=(limit,)))
     with ends(cable, far, SIP, socket.SOCK_STREAM) as (here, there):
         here.listen()
         there.connect(here.getsockname())
@@ -437,11 +438,11 @@ def test_one_stream_carries_no_more_than_the_burst(backend: Backend, far: str, c
                 with suppress(TimeoutError):
                     octets += len(accepted.recv(1 << 20))
             took = time.monotonic() - begun
-    second, refills = limits.byte_budget(limit)
-    assert 2000 < octets <= 1024 * second * (1 + refills + took)
+    second, refills = byte_limit(limit.burst * GUESS, limit.rate * GUESS)
+    assert 2000 < octets <= second * (1 + refills + took)
     assert backend.counters().of("limiter_drops") > 0
-    [flooder] = backend.flooders()
-    assert (flooder.network, flooder.tcp) == (ip_network(cable.banned), True)
+    [flooder] = backend.remembered(TCP_FLOODS)
+    assert flooder.network == ip_network(cable.banned)
     assert flooder.packets > 0
 
 

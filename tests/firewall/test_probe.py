@@ -11,9 +11,10 @@ from tests.support.netns import run
 from tests.support.packets import opened
 
 from ringfence.errors import ProbeError
+from ringfence.features.limiter.stage import Limit
 from ringfence.firewall.contract import PROBE_PORT, Add, BanAction, FirewallPlan
 from ringfence.firewall.ipset.backend import IpsetBackend
-from ringfence.firewall.limits import Limit, LimitMode
+from ringfence.firewall.limits import LimitMode
 from ringfence.firewall.memory import MemoryBackend
 from ringfence.firewall.nftables.backend import NftablesBackend
 from ringfence.firewall.probe import Check, Direction, Verification, verify
@@ -223,7 +224,7 @@ def tables(netns: None) -> Iterator[NftablesBackend]:
         FirewallPlan(every_port=False),
         FirewallPlan(every_port=False, action=BanAction.PORT_UNREACHABLE),
         FirewallPlan(action=BanAction.ADMIN_PROHIBITED, log=True),
-        FirewallPlan(action=BanAction.TCP_RESET, interfaces=("out",), limit=Limit(LimitMode.ENFORCE)),
+        FirewallPlan(action=BanAction.TCP_RESET, interfaces=("out",), added=(Limit(LimitMode.ENFORCE),)),
     ],
 )
 def test_bans_of_nftables_are_verified_for_each_plan(tables: NftablesBackend, plan: FirewallPlan) -> None:

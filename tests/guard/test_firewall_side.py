@@ -80,4 +80,4 @@ def test_a_new_configuration_is_in_force_at_once(kept: Kept) -> None:
     assert kept.banned() == set()
     assert ip_network("192.0.2.0/24") in kept.backend.lists[network_lists.ALLOW]
     assert kept.backend.lists[network_lists.DENY] == frozenset()
-    assert kept.backend.plan.limit.mode is LimitMode.OFF
+    assert kept.backend.plan.mode("limiter") is LimitMode.OFF

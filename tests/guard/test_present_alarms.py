@@ -13,7 +13,7 @@ def test_a_firewall_that_refuses_or_lacks_something(kept: Kept) -> None:
     enforcer = kept.enforcer
     kept.side.start()
     enforcer.book.error = "the set is full"
-    enforcer.opened = Opened({4: None, 6: "no IPv6"}, limiter="no hashlimit")
+    enforcer.opened = Opened({4: None, 6: "no IPv6"}, limits="no hashlimit")
     assert [(alarm.code, alarm.text) for alarm in firewall_alarms(enforcer)] == [
         ("firewall.dry_run", "the memory firewall drops nothing"),
         ("firewall.refused", "the firewall refuses bans (0 pending): the set is full"),

@@ -26,9 +26,8 @@ from ringfence.bans.exempt import ITSELF, Exempt
 from ringfence.config.loader import parse
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Detector
-from ringfence.features.limiter.floods import FloodJudge
+from ringfence.features.limiter.floods import Flooder, FloodJudge
 from ringfence.firewall import network_lists
-from ringfence.firewall.contract import Flooder
 from ringfence.firewall.memory import MemoryBackend
 from ringfence.firewall.network_lists import NetworkList
 from ringfence.friends.registry import FriendRegistry

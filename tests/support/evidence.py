@@ -17,8 +17,7 @@ from ringfence.alarms import Alarms
 from ringfence.detect.confirmation import PATIENCE, KnownSources
 from ringfence.detect.detector import Detector
 from ringfence.detect.rules import RULES
-from ringfence.features.limiter.floods import FloodJudge
-from ringfence.firewall.contract import Flooder
+from ringfence.features.limiter.floods import Flooder, FloodJudge
 from ringfence.guard.pipeline import EffectHandler, Pipeline
 from ringfence.values.network import Address, Network
 from ringfence.values.packet import Challenge

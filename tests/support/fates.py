@@ -25,9 +25,10 @@ from tests.support.packets import OTHER, SIP, behind, opened, plan
 
 from ringfence.features.fence.stage import FenceFilter
 from ringfence.features.fleet.network_list import LIST as DECIDED
+from ringfence.features.limiter.stage import Limit
 from ringfence.firewall import network_lists
 from ringfence.firewall.contract import Add, Backend, BanAction, FirewallPlan
-from ringfence.firewall.limits import AskingRation, Limit, LimitMode, Ration
+from ringfence.firewall.limits import AskingRation, LimitMode, Ration
 from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.ports import Ports
 from ringfence.values.ban import Scope
@@ -53,13 +54,14 @@ _BASE = evolve(_OFF, log_group=_GROUP)
 
 def _limited(mode: LimitMode, *stages: str) -> FirewallPlan:
     """Return the plan in which these stages have a mode. Each passes fewer than ``SENT`` packets at once."""
+    added = {"limit": Limit(mode, rate=1, burst=4), "fence": FenceFilter(mode)}
     every: dict[str, Any] = {
-        "limit": Limit(mode, rate=1, burst=4),
         "ration": Ration(mode, burst=4, rate=1),
         "asking": AskingRation(mode, burst=5, rate=1),
-        "added": (FenceFilter(mode),),
     }
-    return evolve(_BASE, **{name: every[name] for name in stages or every})
+    wanted = stages or (*every, *added)
+    plan = evolve(_BASE, **{name: value for name, value in every.items() if name in wanted})
+    return plan.adding(*(value for name, value in added.items() if name in wanted))
 
 
 PLANS: Mapping[str, FirewallPlan] = {
@@ -69,13 +71,8 @@ PLANS: Mapping[str, FirewallPlan] = {
     "sip-ports": evolve(_BASE, every_port=False),
     "new-only": evolve(_BASE, new_only=True),
     **{
-        f"{name}-{mode}": _limited(mode, stage)
-        for name, stage in (
-            ("limit", "limit"),
-            ("ration", "ration"),
-            ("asking", "asking"),
-            ("fence", "added"),
-        )
+        f"{stage}-{mode}": _limited(mode, stage)
+        for stage in ("limit", "ration", "asking", "fence")
         for mode in (LimitMode.OBSERVE, LimitMode.ENFORCE)
     },
     "all-observe": _limited(LimitMode.OBSERVE),

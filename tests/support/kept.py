@@ -92,4 +92,4 @@ def kept(folder: Path, wanted: Settings | None = None, own: str = "198.18.0.1") 
 def waits(made: Kept) -> tuple[LimitMode, bool, bool]:
     """Return the limiter's mode, whether the limiter waits, and whether the rules wait."""
     known = made.side.exempt.friends.startup.for_bans
-    return made.backend.plan.limit.mode, "limiter" in made.side.kernel.rules.waiting, not known
+    return made.backend.plan.mode("limiter"), "limiter" in made.side.kernel.rules.waiting, not known

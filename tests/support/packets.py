@@ -14,9 +14,10 @@ from tests.support.daemon import PATIENCE
 from tests.support.flavours import finder
 from tests.support.netns import inside, neighbour, run
 
+from ringfence.features.limiter.stage import Limit
 from ringfence.firewall.contract import Add, Backend, BanAction, FirewallPlan
 from ringfence.firewall.ipset.backend import IpsetBackend
-from ringfence.firewall.limits import Limit, LimitMode
+from ringfence.firewall.limits import LimitMode
 from ringfence.firewall.nftables.backend import NftablesBackend
 from ringfence.firewall.ports import Ports
 from ringfence.values.ban import Scope
@@ -187,7 +188,7 @@ def plan(backend: Backend, wanted: FirewallPlan) -> None:
     """Apply a plan, which must succeed completely."""
     backend.plan = wanted
     opened = backend.open()
-    assert (opened.wire, opened.limiter, opened.repaired) == (None, None, False)
+    assert (opened.wire, opened.limits, opened.repaired) == (None, None, False)
 
 
 def ban(backend: Backend, cable: Cable, scope: Scope = Scope.FULL) -> None:
@@ -227,5 +228,5 @@ CHANGES = [
     FirewallPlan(action=BanAction.PORT_UNREACHABLE),
     FirewallPlan(action=BanAction.TCP_RESET, interfaces=("near0",), log=True, log_group=7),
     FirewallPlan(interfaces=("near0", "near1")),
-    FirewallPlan(limit=Limit(LimitMode.ENFORCE), every_port=False, sip_ports=Ports(udp=(SIP,), tcp=())),
+    FirewallPlan(every_port=False, sip_ports=Ports(udp=(SIP,), tcp=()), added=(Limit(LimitMode.ENFORCE),)),
 ]

@@ -29,7 +29,7 @@ from attrs import Factory, evolve, fields, frozen
 
 from ringfence.errors import FirewallError
 from ringfence.firewall import network_lists
-from ringfence.firewall.limits import Addition, AskingRation, Filter, Limit, LimitMode, Ration, Table, Until
+from ringfence.firewall.limits import Addition, AskingRation, Filter, LimitMode, Ration, Table, Until
 from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.ports import Ports
 from ringfence.values import fast
@@ -176,7 +176,6 @@ class FirewallPlan:
     interfaces: tuple[str, ...] = ()
     action: BanAction = BanAction.DROP
     log: bool = False
-    limit: Limit = Factory(Limit)
     ration: Ration = Factory(Ration)
     asking: AskingRation = Factory(AskingRation)
     sender_rate: int = SENDER_RATE
@@ -206,14 +205,13 @@ class FirewallPlan:
     @property
     def limits(self) -> bool:
         """Whether the plan limits each source or receiver: all these limits need the same kernel support."""
-        modes = {self.limit.mode, self.ration.mode, self.asking.mode}
-        return self.limits_copies or modes != {LimitMode.OFF}
+        added = {one.mode for one in self.added if isinstance(one, Filter) and one.optional}
+        return self.limits_copies or {self.ration.mode, self.asking.mode, *added} != {LimitMode.OFF}
 
     @property
     def modes(self) -> Mapping[str, LimitMode]:
         """The modes of the filters, by name."""
         return {
-            "limiter": self.limit.mode,
             "ration": self.ration.mode,
             "asking": self.asking.mode,
             **{one.name: one.mode for one in self.added if isinstance(one, Filter)},
@@ -230,7 +228,8 @@ class FirewallPlan:
 
     def without_limits(self) -> "FirewallPlan":
         """Return the plan without the limits of each source and receiver."""
-        return evolve(self, limit=Limit(), ration=Ration(), asking=AskingRation(), sender_rate=0)
+        added = tuple(one for one in self.added if not (isinstance(one, Filter) and one.optional))
+        return evolve(self, added=added, ration=Ration(), asking=AskingRation(), sender_rate=0)
 
     def observing(self, until: Until) -> "FirewallPlan":
         """Return the plan before ``until``: what would drop packets of friends only counts them."""
@@ -238,8 +237,7 @@ class FirewallPlan:
         plan = evolve(self, added=added)
         if until is not Until.FRIENDS:
             return plan
-        limit = evolve(self.limit, mode=_observing(self.limit.mode))
-        return evolve(plan, limit=limit, asking=evolve(self.asking, mode=_observing(self.asking.mode)))
+        return evolve(plan, asking=evolve(self.asking, mode=_observing(self.asking.mode)))
 
     def changed_keys(self, other: "FirewallPlan") -> list[str]:
         """Return the configuration keys whose values differ from those in ``other``, and such additions."""
@@ -247,7 +245,6 @@ class FirewallPlan:
             "maxelem": "max_bans",
             "log_group": "wire",
             "every_port": "scope",
-            "limit": "limiter",
         }
         changed = (
             keys.get(field.name, field.name)
@@ -326,14 +323,14 @@ class Opened:
     ``families`` maps each IP version (4 and 6) to None if it is guarded (its bans work), else to the reason
     why not. ``adopted`` is the number of bans that were found in the kernel. ``wire``: why the log rules
     (they copy SIP answers to the wire) are missing for a guarded version; None if they are not missing, or
-    not configured. ``limiter``: the same for the limiter and the ration. Bans work without all of these.
+    not configured. ``limits``: the same for what is optional (``limits.Filter``). Bans work without these.
     ``repaired``: another program had removed or changed sets or rules of ringfence.
     """
 
     families: Mapping[int, str | None]
     adopted: int = 0
     wire: str | None = None
-    limiter: str | None = None
+    limits: str | None = None
     repaired: bool = False
 
 
@@ -383,27 +380,13 @@ class Counters:
 
 @frozen
 class Remembered:
-    """A sender in a table, and how many packets it sent while it had this element.
+    """A sender in a table, and how many packets it sent.
 
-    ``network`` is an address, or a /64 of IPv6.
+    ``network`` is an address, or a /64 of IPv6. ``packets`` are those since it came into the table.
     """
 
     network: Network
     packets: int
-
-
-@frozen
-class Flooder:
-    """A source that sends more packets than the limiter permits.
-
-    ``packets`` is the number of its packets over the limit so far: by TCP if ``tcp`` is true, else by UDP.
-    ``network`` is an address, or for IPv6 by UDP a /64. TCP is counted by address, because a connection
-    belongs to one address.
-    """
-
-    network: Network
-    packets: int
-    tcp: bool = False
 
 
 @frozen
@@ -559,12 +542,6 @@ class Backend(Protocol):
         """Return the counters of rules and sets. Needs ``open``; changes nothing.
 
         May be called in another thread while other methods run. With ipset it starts processes.
-        """
-
-    def flooders(self) -> Sequence[Flooder]:
-        """Return the sources that were over the limit within the last ten seconds.
-
-        Needs ``open``; starts no process.
         """
 
     def remembered(self, table: Table) -> Sequence[Remembered]:

@@ -79,9 +79,13 @@ class Addition:
 
 @frozen
 class Filter(Addition):
-    """An addition that counts or drops packets, by its mode. ``waits`` is what it waits for."""
+    """An addition that counts or drops packets, by its mode.
+
+    ``waits`` is what it waits for. If it is ``optional``, it is left out if the kernel cannot do it.
+    """
 
     waits: ClassVar[frozenset[Until]] = frozenset()
+    optional: ClassVar[bool] = False
     mode: LimitMode = LimitMode.OFF
 
     def observing(self, until: Until) -> Self:
@@ -90,35 +94,33 @@ class Filter(Addition):
         return evolve(self, mode=LimitMode.OBSERVE) if waits else self
 
 
+class Key(enum.Enum):
+    """What a table of the kernel counts by. It is the remote address of a packet, or a part of it."""
+
+    SENDER = "an address, of IPv6 a /64"
+    ADDRESS = "an address"
+
+
 @frozen
 class Table:
-    """A table of the kernel: the senders that did something lately, each for ``seconds``, and their packets.
+    """A table of the kernel: the addresses that sent or got something lately, each for ``seconds``.
 
-    It has ``room`` for so many of an IP version. ``what`` names them in the status.
+    It has ``room`` for so many of an IP version. ``what`` names them in the status, if that shows them.
+    ``renews``: each packet begins the time of its address again, and the count of its packets goes on.
     """
 
     name: str
-    seconds: int
-    room: int
-    what: str
+    seconds: int = FLOOD_SECONDS
+    room: int = MOST_LIMITED
+    what: str = ""
+    key: Key = Key.SENDER
+    renews: bool = False
 
 
 @cache
 def additions() -> tuple[Addition, ...]:
     """Return what the installed features add to the rules, as it is while it is off."""
     return tuple(one for module in street.modules("stage") for one in module.ADDITIONS)
-
-
-@frozen
-class Limit:
-    """The settings of the limiter. It applies to each source that is neither a friend nor on the allow list.
-
-    A source may send ``rate`` packets a second. After a pause, it may send ``burst`` packets at once.
-    """
-
-    mode: LimitMode = LimitMode.OFF
-    rate: int = 50
-    burst: int = 200
 
 
 @frozen

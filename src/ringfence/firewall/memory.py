@@ -17,7 +17,6 @@ from ringfence.firewall.contract import (
     Counters,
     Element,
     FirewallPlan,
-    Flooder,
     Health,
     ListSteps,
     Opened,
@@ -27,7 +26,7 @@ from ringfence.firewall.contract import (
     Requirement,
     whole_seconds,
 )
-from ringfence.firewall.limits import LimitMode, Table
+from ringfence.firewall.limits import Table
 from ringfence.firewall.network_lists import NetworkList
 from ringfence.values.ban import Scope
 from ringfence.values.network import Network
@@ -39,7 +38,7 @@ class MemoryBackend:
     """A simulated firewall.
 
     ``clock`` returns monotonic seconds. ``plan.maxelem`` is the maximum number of bans of each IP version and
-    scope. If log rules or a limiter are configured, ``open`` reports them as missing, because there are no
+    scope. If log rules or limits are configured, ``open`` reports them as missing, because there are no
     rules.
     """
 
@@ -70,8 +69,8 @@ class MemoryBackend:
         """Report both IP versions as guarded."""
         self._expire()
         wire = None if self.plan.log_group is None else _DRY_RUN
-        limiter = None if self.plan.limit.mode is LimitMode.OFF else _DRY_RUN
-        return Opened({4: None, 6: None}, adopted=len(self._ends), wire=wire, limiter=limiter)
+        limits = _DRY_RUN if self.plan.limits else None
+        return Opened({4: None, 6: None}, adopted=len(self._ends), wire=wire, limits=limits)
 
     def apply(self, batch: Sequence[Change]) -> list[Outcome]:
         """Store every change of ``batch``."""
@@ -135,10 +134,6 @@ class MemoryBackend:
     def counters(self) -> Counters:
         """Return the number of bans. There are no rules, so nothing is counted."""
         return Counters(sets={"bans": len(self._ends)})
-
-    def flooders(self) -> Sequence[Flooder]:
-        """Return nothing: there is no limiter."""
-        return ()
 
     def remembered(self, table: Table) -> Sequence[Remembered]:  # noqa: ARG002 - there are no rules
         """Return nothing: no rule adds a sender to a table."""

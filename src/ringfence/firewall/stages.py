@@ -30,9 +30,6 @@ and with both backends. ``make docs`` prints it in docs/firewall.md.
   guess. Of TCP, every segment to a stranger is copied, also one without data: an answer may stand anywhere in
   the stream, and the sender decides where. Segments to friends and allowed networks, and over the loopback
   interface, are copied only if they begin with a refusal, because phones and trunks receive much.
-* **The limiter** does not apply to a container's own calls. It limits the packets of a source, and for TCP
-  also the bytes: 300 for each packet that the limit permits. One TCP segment may carry many guesses, and a
-  packet of 64 kB that was combined from several segments (GRO) more than a hundred. No guess is shorter.
 * **The ration of questions** stands before the copies, so that the wire sees what Asterisk sees. A connection
   is a WebSocket if Asterisk answered 101. That answer may stand behind another one in its segment, if the
   sender delays both. So segments that begin with a client's frame count too.
@@ -47,6 +44,7 @@ and with both backends. ``make docs`` prints it in docs/firewall.md.
 import enum
 from collections.abc import Iterator, Mapping
 from functools import cache
+from typing import TypeVar
 
 from attrs import field, frozen
 
@@ -105,6 +103,7 @@ class Is(enum.Enum):
     # source address, so a packet that a stranger sends with a container's address does not match.
     ROUTED = "from this host, or forwarded"
     UDP = "by UDP"
+    TCP = "by TCP"
     FRAGMENT = "a fragment"
     SYN_ACK = "a SYN-ACK"
     NEW = "it begins a flow, or is not tracked"
@@ -210,7 +209,7 @@ class Copy:
 
 @frozen
 class Remember:
-    """An act: add the sender to a table, and count its packet there. The time of a sender is not renewed."""
+    """An act: add the sender to a table, and count its packet there."""
 
     table: Table
 
@@ -223,6 +222,30 @@ class Count:
     drops: bool
 
 
+@frozen
+class Meter:
+    """An act: count the packet in ``table``, and if its address is over a limit there, go to ``over``.
+
+    An address may send or get ``rate`` packets a second, and after a pause ``burst`` at once; with
+    ``in_bytes`` these are bytes of packets with their headers. ``seconds`` is how long the table remembers
+    it. If the table has no room for it, the packet counts by ``full``, and passes. ipset can only drop it
+    then (``refuses``), or leave out packets before the table is full.
+    """
+
+    table: Table
+    rate: int
+    burst: int
+    over: "Chain"
+    in_bytes: bool = False
+    full: str = ""
+    refuses: bool = False
+
+    @property
+    def seconds(self) -> int:
+        """For how many seconds the table remembers an address; by then its burst is available again."""
+        return max(self.table.seconds, -(-self.burst // self.rate))
+
+
 class Do(enum.Enum):
     """An act without parameters."""
 
@@ -233,7 +256,8 @@ class Do(enum.Enum):
     KEEP = "remember the connection as a WebSocket"
 
 
-Act = Jump | Drop | Copy | Remember | Count | Do
+ActT = TypeVar("ActT")
+Act = Jump | Drop | Copy | Remember | Count | Meter | Do
 
 
 @frozen
@@ -264,7 +288,8 @@ class Chain:
     @property
     def jump(self) -> Jump:
         """The act of continuing here."""
-        return Jump(self.name, self.iptables)
+        refusing = (one.act.full for one in self.rules if isinstance(one.act, Meter) and one.act.refuses)
+        return Jump(self.name, self.iptables, kind="".join(f"+{full}" for full in refusing))
 
 
 @frozen
@@ -284,11 +309,15 @@ class Stage:
     chains: tuple[Chain, ...] = ()
     position: Position = Position.LAST
 
+    def acts(self, kind: type[ActT]) -> list[ActT]:
+        """Return the acts of one kind in the chains."""
+        acts = (rule.act for chain in self.chains for rule in chain.rules)
+        return [act for act in acts if isinstance(act, kind)]
+
     @property
     def tables(self) -> list[Table]:
-        """The tables to which the rules of the chains add senders."""
-        acts = (rule.act for chain in self.chains for rule in chain.rules)
-        return [act.table for act in acts if isinstance(act, Remember)]
+        """The tables in which rules of the chains count packets."""
+        return [*(one.table for one in self.acts(Remember)), *(one.table for one in self.acts(Meter))]
 
     def rules_at(self, hook: Hook, plan: FirewallPlan, version: int) -> Iterator[PacketRule]:
         """Yield the rules of ``plan`` at ``hook``, with the tests that can be made there."""
@@ -320,7 +349,7 @@ class Stage:
         }
 
 
-_STRANGERS = NotOn((network_lists.FRIENDS, network_lists.UNSHIELDED, network_lists.ALLOW))
+STRANGERS = NotOn((network_lists.FRIENDS, network_lists.UNSHIELDED, network_lists.ALLOW))
 _WATCHED = AnyOf(
     (On(network_lists.OBSERVED), NotOn((network_lists.FRIENDS, network_lists.ALLOW, network_lists.OBSERVED)))
 )
@@ -328,7 +357,6 @@ _ALLOWED = network_lists.ALLOW
 _LOOK_UP = PacketRule((Is.NAMED, NotOn((_ALLOWED,))), Do.LOOK_UP)
 _INNER = Hook.INPUT, Hook.FORWARD
 _UPGRADED = b"HTTP/1.1 101"
-AT_LIMITER = "seen by the limiter"
 
 
 def stages(plan: FirewallPlan, fragments: Fragments = Fragments.REASSEMBLED) -> tuple[Stage, ...]:
@@ -359,8 +387,8 @@ def added_stages() -> tuple[Stage, ...]:
 
 def counter_names() -> list[str]:
     """Return the names of the counters in chains of features."""
-    acts = (rule.act for stage in added_stages() for chain in stage.chains for rule in chain.rules)
-    return [act.counter for act in acts if isinstance(act, Count)]
+    counted = [one.counter for stage in added_stages() for one in stage.acts(Count)]
+    return [*counted, *(one.full for stage in added_stages() for one in stage.acts(Meter) if one.full)]
 
 
 def _from_senders(
@@ -373,15 +401,12 @@ def _from_senders(
     yield Stage(
         "bans and lists", "drops packets from banned and denied networks", Side.FROM, where, (_LOOK_UP,)
     )
-    split = PacketRule((*come, Is.FRAGMENT, sip, Is.TO_ASTERISK, _STRANGERS), Drop("fragments", FRAGMENTS))
+    split = PacketRule((*come, Is.FRAGMENT, sip, Is.TO_ASTERISK, STRANGERS), Drop("fragments", FRAGMENTS))
     what = "drops fragments of strangers, if the kernel does not reassemble packets before"
     yield Stage("fragments", what, *raw, (split,), on=fragments is Fragments.DROPPED)
-    many = PacketRule((*come, sip, Is.TO_HOST, _STRANGERS), Jump("limit", "ringfence-limit", kind=AT_LIMITER))
-    what = "drops packets of a stranger that sends too many"
-    yield Stage("limiter", what, *raw, (many,), on=plan.limit.mode is not off)
+    yield from before_copies
     what = "drops what a stranger asks too fast"
     yield Stage("ration of questions", what, *raw, (*_questions(plan),), on=plan.asking.mode is not off)
-    yield from before_copies
     seen = PacketRule(
         (Is.OUTER, sip.conversations, _WATCHED), Jump("requests", "ringfence-seen", shared=True)
     )
@@ -412,17 +437,17 @@ def _to_receivers(plan: FirewallPlan) -> Iterator[Stage]:
     rules = PacketRule((Is.REJECTION,), Do.ACCEPT), _LOOK_UP
     yield Stage("bans and lists", "drops packets to banned and denied networks", Side.TO, where, rules)
     what = "asks strangers for short segments, if the ration of questions drops packets"
-    short = PacketRule((tcp, *ours, Is.SYN_ACK, _STRANGERS), Do.SHORTEN)
+    short = PacketRule((tcp, *ours, Is.SYN_ACK, STRANGERS), Do.SHORTEN)
     yield Stage("short segments", what, *sent, (short,), on=plan.asking.mode is LimitMode.ENFORCE)
     what = "remembers the connections that Asterisk upgrades to WebSocket, for the ration of questions"
     pages = Ports((), plan.asking.pages(ports))
-    kept = PacketRule((pages, *ours, Segment((_UPGRADED,)), _STRANGERS), Do.KEEP)
+    kept = PacketRule((pages, *ours, Segment((_UPGRADED,)), STRANGERS), Do.KEEP)
     yield Stage("upgrades", what, *sent, (kept,), on=plan.asking.mode is not off)
     refused, octets = Jump("ration", "ringfence-ration"), Jump("ration_stream", "ringfence-bytes")
     rationed = (
-        PacketRule((*ours, udp, Datagram(REFUSALS), _STRANGERS), refused),
-        PacketRule((*ours, Ports((), ports.streams + ports.tls), _STRANGERS), octets),
-        PacketRule((*ours, Ports((), ports.web), Segment(REFUSALS, framed=True), _STRANGERS), refused),
+        PacketRule((*ours, udp, Datagram(REFUSALS), STRANGERS), refused),
+        PacketRule((*ours, Ports((), ports.streams + ports.tls), STRANGERS), octets),
+        PacketRule((*ours, Ports((), ports.web), Segment(REFUSALS, framed=True), STRANGERS), refused),
     )
     what = "drops refusals to a stranger that gets too many"
     yield Stage("ration", what, *sent, rationed, on=plan.ration.mode is not off)
@@ -438,7 +463,7 @@ def _questions(plan: FirewallPlan) -> Iterator[PacketRule]:
         ("_web", Ports((), asking.pages(ports))),
     ):
         chain = Jump(f"asking{name}", "ringfence-web" if name == "_web" else "ringfence-asked")
-        yield PacketRule((counted, Is.NAMED, Is.OUTER), chain, then=(Is.TO_ASTERISK, _STRANGERS))
+        yield PacketRule((counted, Is.NAMED, Is.OUTER), chain, then=(Is.TO_ASTERISK, STRANGERS))
 
 
 def _new_flows(plan: FirewallPlan) -> Iterator[PacketRule]:

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from ipaddress import ip_network
 from typing import Any
 
-from attrs import evolve
 from tests.support.kept import Kept
 
 from ringfence.errors import FirewallError
-from ringfence.features.limiter.floods import FloodWatch
+from ringfence.features.limiter.floods import Flooder, FloodWatch
 from ringfence.features.limiter.guard import Limiter
-from ringfence.firewall.contract import Counters, Flooder
-from ringfence.firewall.limits import Limit, LimitMode
+from ringfence.features.limiter.stage import TCP_FLOODS, Limit
+from ringfence.firewall.contract import Counters, Remembered
+from ringfence.firewall.limits import LimitMode, Table
 
 
 class Flooded:
@@ -26,14 +26,15 @@ class Flooded:
         judge: Any = None  # no task of the limiter runs here
         self.limiter = Limiter(made.side, judge)
         made.side.common.listeners.append(self.limiter)
-        made.backend.flooders = self.flooding  # type: ignore[method-assign]  # no kernel limits here
+        made.backend.remembered = self.flooding  # type: ignore[method-assign]  # no kernel limits here
         made.backend.counters = self.usage  # type: ignore[method-assign]
 
-    def flooding(self) -> Sequence[Flooder]:
-        """Return the senders over the limit, or raise the error."""
+    def flooding(self, table: Table) -> Sequence[Remembered]:
+        """Return the senders over the limit by one protocol, or raise the error."""
         if self.error is not None:
             raise self.error
-        return self.flooders
+        found = (one for one in self.flooders if one.tcp is (table is TCP_FLOODS))
+        return [Remembered(one.network, one.packets) for one in found]
 
     def usage(self) -> Counters:
         """Return the counters."""
@@ -49,7 +50,7 @@ def test_a_flooder_is_reported_for_each_second(kept: Kept) -> None:
     limiter.flooders = [Flooder(one, 10)]
     assert watch.new_flooders() == []
 
-    kept.backend.plan = evolve(kept.backend.plan, limit=Limit(LimitMode.ENFORCE))
+    kept.backend.plan = kept.backend.plan.adding(Limit(LimitMode.ENFORCE))
     found = []
     for flooders in ([Flooder(one, 10)], [Flooder(one, 10), Flooder(other, 1)], [Flooder(one, 11)]):
         limiter.flooders = flooders
@@ -66,7 +67,7 @@ def test_flooders_that_cannot_be_read_twice_are_an_alarm(kept: Kept) -> None:
     """One failure is no alarm, because rules may be under repair; a second is one, until the next answer."""
     limiter = Flooded(kept)
     kept.side.start()
-    kept.backend.plan = evolve(kept.backend.plan, limit=Limit(LimitMode.ENFORCE))
+    kept.backend.plan = kept.backend.plan.adding(Limit(LimitMode.ENFORCE))
     found = []
     for error in (FirewallError("no answer"), None, FirewallError("no answer"), FirewallError("no"), None):
         limiter.error = error

@@ -77,8 +77,8 @@ def test_the_ration_does_not_wait_for_the_friends(tmp_path: Path) -> None:
             made.side.kernel.rules.update()
             after = made.backend.plan
 
-        assert (before.limit.mode, before.ration.mode) == (LimitMode.OBSERVE, mode)
-        assert (after.limit.mode, after.ration.mode) == (LimitMode.ENFORCE, mode)
+        assert (before.mode("limiter"), before.ration.mode) == (LimitMode.OBSERVE, mode)
+        assert (after.mode("limiter"), after.ration.mode) == (LimitMode.ENFORCE, mode)
 
 
 def test_the_ration_of_questions_waits_for_the_friends(tmp_path: Path) -> None:

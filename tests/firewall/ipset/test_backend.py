@@ -17,12 +17,13 @@ from tests.support.lists import write_list
 from tests.support.netns import inside, neighbour, run
 
 from ringfence.errors import FirewallError, FirewallPermissionError, FirewallUnsupportedError
+from ringfence.features.limiter.stage import Limit
 from ringfence.firewall import network_lists, requirements
 from ringfence.firewall.contract import Add, FirewallPlan, Health, Opened, Outcome, Remove
 from ringfence.firewall.ipset import installation
 from ringfence.firewall.ipset import sets as ipset_kernel
 from ringfence.firewall.ipset.backend import IpsetBackend
-from ringfence.firewall.limits import Limit, LimitMode
+from ringfence.firewall.limits import LimitMode
 from ringfence.firewall.probe import verify
 from ringfence.values.ban import Scope
 
@@ -348,7 +349,7 @@ def test_the_requirements_of_the_plan_are_checked(
 ) -> None:
     """The requirements name what log rules and limiter lack, for each IP version, with the fix."""
     assert [part.problem for part in backend.requirements()] == [None] * 6
-    backend.plan = FirewallPlan(log_group=7, limit=Limit(LimitMode.OBSERVE))
+    backend.plan = FirewallPlan(log_group=7, added=(Limit(LimitMode.OBSERVE),))
     assert [part.problem for part in backend.requirements()] == [None] * 10
 
     monkeypatch.setattr(installation, "_WIRE_EXTENSIONS", ("u32", "no-such-match"))

@@ -137,10 +137,10 @@ def test_unneeded_chains_are_removed() -> None:
     [text] = changes(parse(limited), RULES)
 
     assert text.splitlines()[-5:] == [
-        "-F ringfence-limit",
         "-F ringfence-over",
-        "-X ringfence-limit",
+        "-F ringfence-limit",
         "-X ringfence-over",
+        "-X ringfence-limit",
         "COMMIT",
     ]
 

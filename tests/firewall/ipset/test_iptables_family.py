@@ -7,23 +7,26 @@ from tests.support.flavours import FLAVOURS, command, rules, tools_of
 from tests.support.netns import run
 
 from ringfence.errors import FirewallError
+from ringfence.features.limiter import stage
+from ringfence.features.limiter.stage import Limit
 from ringfence.firewall.contract import BanAction, FirewallPlan, Fragments
-from ringfence.firewall.ipset import iptables, iptables_rules, limits, matches
+from ringfence.firewall.ipset import iptables, iptables_rules, matches
 from ringfence.firewall.ipset.installation import Family, InstalledRules, rule_requirements
 from ringfence.firewall.ipset.sets import create_set, set_specs
-from ringfence.firewall.limits import Limit, LimitMode
+from ringfence.firewall.limits import LimitMode
 from ringfence.netlink.connection import NetlinkConnection
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
-ALL = FirewallPlan(log_group=7, limit=Limit(LimitMode.OBSERVE), log=True)
+ALL = FirewallPlan(log_group=7, log=True, added=(Limit(LimitMode.OBSERVE),))
+LARGEST = FirewallPlan(
+    interfaces=("eth0",), every_port=False, added=(Limit(LimitMode.ENFORCE, rate=3001, burst=40_000),)
+)
 PLANS = [
     ALL,
     FirewallPlan(),
-    FirewallPlan(action=BanAction.TCP_RESET, limit=Limit(LimitMode.ENFORCE, rate=7, burst=99)),
+    FirewallPlan(action=BanAction.TCP_RESET, added=(Limit(LimitMode.ENFORCE, rate=7, burst=99),)),
     FirewallPlan(action=BanAction.ADMIN_PROHIBITED, interfaces=("lo", "eth0"), log=True),
-    FirewallPlan(
-        interfaces=("eth0",), every_port=False, limit=Limit(LimitMode.ENFORCE, rate=3001, burst=40_000)
-    ),
+    LARGEST,
     FirewallPlan(action=BanAction.PORT_UNREACHABLE, every_port=False, log_group=9),
 ]
 # Foreign rules, as an administrator may have them.
@@ -85,7 +88,7 @@ def test_an_installed_plan_is_not_written_again(
         with monkeypatch.context() as forbidden:
             forbidden.setattr(iptables, "restore", None)
             assert family.install(plan) == InstalledRules()
-            if plan.limit.rate < 3000:  # the largest are printed rounded: a new process writes once
+            if plan is not LARGEST:  # its numbers largest are printed rounded: a new process writes once
                 assert Family(4, tools_of(flavour, 4), kernel).install(plan) == InstalledRules()
 
 
@@ -122,7 +125,7 @@ def test_a_table_made_for_us_is_removed(kernel: NetlinkConnection, flavour: str)
 
 
 @pytest.mark.parametrize(
-    ("broken", "wire", "limiter"),
+    ("broken", "wire", "limits"),
     [
         (["STREAM"], True, False),
         (["GUESS"], False, True),
@@ -135,22 +138,22 @@ def test_refused_features_are_left_out_and_reported(
     broken: list[str],
     *,
     wire: bool,
-    limiter: bool,
+    limits: bool,
 ) -> None:
-    """Refused log rules or limiter are reported with the fix; the other one and the drops remain."""
+    """Refused log rules or limits are reported with the fix; the other one and the drops remain."""
     values = {"STREAM": {4: "no test of u32"}, "GUESS": 10**15}
     with monkeypatch.context() as refused:
         for name in broken:
-            refused.setattr(matches if name == "STREAM" else limits, name, values[name])
+            refused.setattr(matches if name == "STREAM" else stage, name, values[name])
         family = Family(4, tools_of("nft", 4), kernel)
         installed = family.install(ALL)
         assert not family.install(ALL).damaged
         saved = run("iptables-nft-save")
 
-    assert (installed.wire is not None, installed.limiter is not None) == (wire, limiter)
+    assert (installed.wire is not None, installed.limits is not None) == (wire, limits)
     assert installed.wire is None or "fix: `modprobe xt_u32 " in installed.wire
-    assert installed.limiter is None or "fix: `modprobe xt_hashlimit " in installed.limiter
-    assert ("NFLOG" in saved, "hashlimit" in saved) == (not wire, not limiter)
+    assert installed.limits is None or "fix: `modprobe xt_hashlimit " in installed.limits
+    assert ("NFLOG" in saved, "hashlimit" in saved) == (not wire, not limits)
     assert "--match-set ringfence4 src -j ringfence-drop" in saved
 
 
@@ -204,11 +207,11 @@ def test_the_features_of_the_plan_are_checked(
     [_] = rule_requirements(kernel, 4, FirewallPlan())  # of fragments
     assert [(one.name, one.problem) for one in rule_requirements(kernel, 6, ALL)[:-1]] == [
         ("the log rule for the wire, IPv6", None),
-        ("the limiter, IPv6", None),
+        ("the limits, IPv6", None),
     ]
     monkeypatch.setattr(
-        "ringfence.firewall.ipset.installation._LIMITER_EXTENSIONS", ("hashlimit", "gone", "SET")
+        "ringfence.firewall.ipset.installation._LIMITS_EXTENSIONS", ("hashlimit", "gone", "SET")
     )
-    _, limiter, _ = rule_requirements(kernel, 4, ALL)
-    assert limiter.problem is not None
-    assert limiter.problem.startswith("this kernel has no gone for IPv4; fix: `modprobe xt_hashlimit")
+    _, limits, _ = rule_requirements(kernel, 4, ALL)
+    assert limits.problem is not None
+    assert limits.problem.startswith("this kernel has no gone for IPv4; fix: `modprobe xt_hashlimit")

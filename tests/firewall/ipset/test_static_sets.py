@@ -10,11 +10,13 @@ import pytest
 from tests.support.netns import run
 
 from ringfence.errors import FirewallError
+from ringfence.features.limiter.stage import FLOODS, TCP_FLOODS
 from ringfence.firewall import network_lists
-from ringfence.firewall.contract import Flooder
+from ringfence.firewall.contract import Remembered
 from ringfence.firewall.ipset import messages
-from ringfence.firewall.ipset.backend import FloodCounts, by_version, replace_list_in_steps
+from ringfence.firewall.ipset.backend import SenderCounts, by_version, replace_list_in_steps
 from ringfence.firewall.ipset.sets import WrittenList, create_set, list_elements, set_specs
+from ringfence.firewall.limits import Table
 from ringfence.firewall.network_lists import NetworkList
 from ringfence.netlink.connection import NetlinkConnection, NetlinkError
 from ringfence.values.network import Network
@@ -137,38 +139,28 @@ def test_a_long_list_is_never_empty_meanwhile(kernel: NetlinkConnection, number:
     assert len(looks) > 10
 
 
-def flood(*elements: tuple[str, int]) -> None:
-    """Make the kernel list these sources with these counts."""
-    for version in (4, 6):
-        run("ipset", "flush", f"ringfence-flood{version}")
-    for address, packets in elements:
-        name = f"ringfence-flood{6 if ':' in address else 4}"
-        run("ipset", "add", name, address, "timeout", "60", "packets", str(packets), "bytes", "0")
-
-
-def test_sources_over_the_limit_are_added_up(kernel: NetlinkConnection) -> None:
-    """Counts continue over a new element, IPv6 by /64; an unlisted source is kept but not reported."""
-    counted = FloodCounts()
+def test_packets_of_senders_are_added_up() -> None:
+    """Counts continue over a new element, for each table; an unlisted sender is kept but not reported."""
+    counted = SenderCounts()
     four, six = ip_network("192.0.2.1"), ip_network("2001:db8:0:7::/64")
 
-    assert counted.read(kernel, (4, 6)) == []
-    flood(("192.0.2.1", 100), ("2001:db8:0:7::99", 5))
-    assert counted.read(kernel, (4, 6)) == [Flooder(four, 100), Flooder(six, 5)]
-    flood(("192.0.2.1", 150))
-    assert counted.read(kernel, (4, 6)) == [Flooder(four, 150)]
-    flood(("192.0.2.1", 20), ("2001:db8:0:7::1", 3))
-    assert counted.read(kernel, (4, 6)) == [Flooder(four, 170), Flooder(six, 8)]
-    assert counted.read(kernel, (4,)) == [Flooder(four, 170)]
+    def add(*found: tuple[Network, int], table: Table = FLOODS) -> list[tuple[Network, int]]:
+        added = counted.add(table, [Remembered(*one) for one in found])
+        return [(one.network, one.packets) for one in added]
+
+    assert add() == []
+    assert add((four, 100), (six, 5)) == [(four, 100), (six, 5)]
+    assert add((four, 150)) == [(four, 150)]
+    assert add((four, 3), table=TCP_FLOODS) == [(four, 3)]
+    assert add((four, 20), (six, 3)) == [(four, 170), (six, 8)]
 
 
-def test_old_sources_are_forgotten(kernel: NetlinkConnection, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A source is forgotten a while after the kernel has forgotten it."""
-    counted = FloodCounts()
-    flood(("192.0.2.1", 100))
-    counted.read(kernel, (4,))
-    flood()
+def test_old_senders_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sender is forgotten a while after the kernel has forgotten it."""
+    counted = SenderCounts()
+    counted.add(FLOODS, [Remembered(ip_network("192.0.2.1"), 100)])
     monkeypatch.setattr("ringfence.firewall.ipset.backend._MEMORY", 0.0)
-    counted.read(kernel, (4,))
+    counted.add(FLOODS, [])
     assert counted._seen == {}
 
 

@@ -22,9 +22,10 @@ from ringfence.errors import (
     FirewallPermissionError,
     FirewallUnsupportedError,
 )
+from ringfence.features.limiter.stage import Limit
 from ringfence.firewall import network_lists, requirements
 from ringfence.firewall.contract import Add, BanAction, Element, FirewallPlan, Health, Opened, Outcome, Remove
-from ringfence.firewall.limits import Limit, LimitMode
+from ringfence.firewall.limits import LimitMode
 from ringfence.firewall.nftables import backend as nft_backend
 from ringfence.firewall.nftables import messages as nft_elements
 from ringfence.firewall.nftables import messages as nft_messages
@@ -94,7 +95,7 @@ def test_a_new_prefix_length_stays(backend: NftablesBackend) -> None:
     assert backend.apply([Remove(ip_network("10.0.0.0/9"))]) == [Outcome(Remove(ip_network("10.0.0.0/9")))]
     backend.close()
 
-    other = NftablesBackend(FirewallPlan(log_group=7, limit=Limit(LimitMode.OBSERVE)))
+    other = NftablesBackend(FirewallPlan(log_group=7, added=(Limit(LimitMode.OBSERVE),)))
     assert other.open() == Opened(BOTH, adopted=4)
     assert banned(other) == ALL
     assert "ip saddr & 255.255.240.0 == @ban4_20 goto from_banned" in ruleset_text()
@@ -129,7 +130,7 @@ def test_a_plan_may_be_replaced(backend: NftablesBackend) -> None:
     before = ruleset_text()
     for plan in (
         FirewallPlan(action=BanAction.TCP_RESET, interfaces=("lo",), log=True),
-        FirewallPlan(every_port=False, limit=Limit(LimitMode.ENFORCE), log_group=5),
+        FirewallPlan(every_port=False, log_group=5, added=(Limit(LimitMode.ENFORCE),)),
         FirewallPlan(action=BanAction.ADMIN_PROHIBITED),
     ):
         backend.plan = plan
@@ -409,9 +410,10 @@ def test_only_cap_net_admin_is_needed() -> None:
     script = """
 from ipaddress import ip_network
 from ringfence.firewall import network_lists
+from ringfence.features.limiter.stage import Limit
 from ringfence.firewall.contract import *
 from ringfence.firewall.nftables.backend import NftablesBackend
-backend = NftablesBackend(FirewallPlan(log_group=7, limit=Limit(LimitMode.ENFORCE)))
+backend = NftablesBackend(FirewallPlan(log_group=7, added=(Limit(LimitMode.ENFORCE),)))
 print([part.problem for part in backend.requirements()])
 print(backend.open())
 print([outcome.error for outcome in backend.apply([Add(ip_network("10.0.0.0/9"), 60.0)])])

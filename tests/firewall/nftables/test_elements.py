@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from tests.support.netns import run
 
-from ringfence.firewall.contract import Element, Flooder
+from ringfence.firewall.contract import Element, Remembered
 from ringfence.firewall.nftables import messages as nft_elements
 from ringfence.firewall.nftables import messages as nft_messages
 from ringfence.netlink.connection import NetlinkConnection, NetlinkMessageError
@@ -126,8 +126,8 @@ def test_counters_are_read() -> None:
         dumped = list(kernel.stream(nft_elements.dump_elements("ringfence", "flood6")))
 
     assert (element.packets, element.bytes, element.scope) == (3, 300, Scope.SIP_UDP)
-    flooders = [flooder for answer in dumped for flooder in nft_elements.flooders_of(answer)]
-    assert flooders == [Flooder(ip_network("2001:db8::/64"), 7)]
+    flooders = [flooder for answer in dumped for flooder in nft_elements.remembered_of(answer, whole=False)]
+    assert flooders == [Remembered(ip_network("2001:db8::/64"), 7)]
 
 
 @pytest.mark.kernel
@@ -200,7 +200,7 @@ def test_invalid_elements_are_an_error(tail: bytes) -> None:
     for read in (
         lambda: list(nft_elements.bans_of(answer, 4, 24, Scope.FULL)),
         lambda: list(nft_elements.bans_of(answer, 6, 64, Scope.FULL)),
-        lambda: list(nft_elements.flooders_of(answer)),
+        lambda: list(nft_elements.remembered_of(answer, whole=False)),
     ):
         try:
             read()

@@ -5,8 +5,9 @@ from tests.firewall.nftables.test_backend import BANS, BOTH
 from tests.support.netns import run
 
 from ringfence.errors import FirewallError
+from ringfence.features.limiter.stage import FLOODS, Limit
 from ringfence.firewall.contract import FirewallPlan
-from ringfence.firewall.limits import Limit, LimitMode
+from ringfence.firewall.limits import LimitMode
 from ringfence.firewall.nftables import installation as nft_installation
 from ringfence.firewall.nftables import installation as nft_tool
 from ringfence.firewall.nftables import ruleset as nft_ruleset
@@ -58,17 +59,17 @@ def test_refused_optional_rules_are_reported(
         return real(rules, **options).replace(refused, "unknown-to-all")  # type: ignore[arg-type]
 
     monkeypatch.setattr(nft_installation, "ruleset_text", ruleset_text)
-    backend = NftablesBackend(FirewallPlan(log_group=7, limit=Limit(LimitMode.ENFORCE)))
+    backend = NftablesBackend(FirewallPlan(log_group=7, added=(Limit(LimitMode.ENFORCE),)))
     for _ in range(2):
         opened = backend.open()
         assert opened.families == BOTH
-        assert (opened.wire is not None, opened.limiter is not None) == (
+        assert (opened.wire is not None, opened.limits is not None) == (
             "wire" in reported,
             "limiter" in reported,
         )
-        assert all("nft failed" in why for why in (opened.wire, opened.limiter) if why)
+        assert all("nft failed" in why for why in (opened.wire, opened.limits) if why)
         assert {outcome.error for outcome in backend.apply(BANS)} == {None}
-        assert list(backend.flooders()) == []
+        assert list(backend.remembered(FLOODS)) == []
         run("nft", "flush", "chain", "inet", "ringfence", "output")
     backend.close()
 

@@ -6,11 +6,12 @@ import pytest
 from attrs import evolve
 from tests.support.netns import run
 
+from ringfence.features.limiter.stage import Limit
 from ringfence.firewall.contract import FirewallPlan, Requirement
-from ringfence.firewall.limits import Limit, LimitMode
+from ringfence.firewall.limits import LimitMode
 from ringfence.firewall.nftables.backend import NftablesBackend
 from ringfence.firewall.nftables.installation import (
-    LIMITER_FIX,
+    LIMITS_FIX,
     LOG_FIX,
     find_nft,
     rule_requirements,
@@ -19,8 +20,8 @@ from ringfence.firewall.nftables.installation import (
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 
-FULL = FirewallPlan(log_group=7, limit=Limit(LimitMode.ENFORCE))
-BANS, LOG, LIMITER = "sets and rules of nftables", "the log rules for the wire", "the limiter"
+FULL = FirewallPlan(log_group=7, added=(Limit(LimitMode.ENFORCE),))
+BANS, LOG, LIMITS = "sets and rules of nftables", "the log rules for the wire", "the limits"
 
 
 def refusing(folder: Path, text: str) -> str:
@@ -34,7 +35,7 @@ def refusing(folder: Path, text: str) -> str:
 def test_this_kernel_lacks_nothing() -> None:
     """Each requirement of the plan is named, none is missing, and the kernel is unchanged."""
     *found, fragments = rule_requirements(find_nft(), FULL)
-    assert found == [Requirement(BANS), Requirement(LOG), Requirement(LIMITER)]
+    assert found == [Requirement(BANS), Requirement(LOG), Requirement(LIMITS)]
     assert rule_requirements(find_nft(), FirewallPlan()) == [Requirement(BANS), fragments]
     assert fragments.problem is None
     assert run("nft", "list", "ruleset") == ""
@@ -62,7 +63,7 @@ def test_a_kernel_before_5_7_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "name", "fix"), [("log group", LOG, LOG_FIX), ("limit rate over", LIMITER, LIMITER_FIX)]
+    ("text", "name", "fix"), [("log group", LOG, LOG_FIX), ("limit rate over", LIMITS, LIMITS_FIX)]
 )
 def test_an_optional_requirement_is_named_with_its_fix(
     tmp_path: Path, text: str, name: str, fix: str

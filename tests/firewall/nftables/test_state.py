@@ -6,15 +6,16 @@ import pytest
 from tests.support.netns import run
 
 from ringfence.errors import FirewallError
+from ringfence.features.limiter.stage import Limit
 from ringfence.firewall.contract import BanAction, FirewallPlan
-from ringfence.firewall.limits import Limit, LimitMode
+from ringfence.firewall.limits import LimitMode
 from ringfence.firewall.nftables.ruleset import Ruleset, default_ban_sets, ruleset, ruleset_text
 from ringfence.firewall.nftables.state import TableState, difference, read_sets, read_state, require_own_sets
 from ringfence.netlink.connection import NetlinkConnection
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 
-PLAN = FirewallPlan(log_group=7, limit=Limit(LimitMode.OBSERVE))
+PLAN = FirewallPlan(log_group=7, added=(Limit(LimitMode.OBSERVE),))
 RULES = ruleset(PLAN, default_ban_sets())
 
 

@@ -4,7 +4,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import ip_address
 
-from attrs import evolve
+from attrs import evolve, frozen
 
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
@@ -14,7 +14,8 @@ from ringfence.detect.judgement import Decision, Disposition, Effect, Judgement
 from ringfence.detect.rules import Rule
 from ringfence.errors import FirewallError
 from ringfence.features.limiter.alarms import LimiterAlarmCode
-from ringfence.firewall.contract import Backend, Flooder
+from ringfence.features.limiter.stage import FLOODS, TCP_FLOODS, Limit
+from ringfence.firewall.contract import Backend
 from ringfence.firewall.limits import LimitMode
 from ringfence.guard.pipeline import EffectHandler
 from ringfence.values.attempt import Attempt, AttemptKind, Proof
@@ -23,6 +24,19 @@ from ringfence.values.event import EventKind, Service, Transport
 from ringfence.values.network import Address, Network
 
 # -- reads from the kernel which sources send more than the limiter allows
+
+
+@frozen
+class Flooder:
+    """A source that sends more packets than the limiter permits.
+
+    ``packets`` is the number of its packets over the limit so far: by TCP if ``tcp`` is true, else by UDP.
+    ``network`` is an address, or for IPv6 by UDP a /64.
+    """
+
+    network: Network
+    packets: int
+    tcp: bool = False
 
 
 class FloodWatch:
@@ -42,10 +56,14 @@ class FloodWatch:
         read. The second failure in a row activates an alarm. A first failure does not, because it may come
         from damage that is repaired at once.
         """
-        if not self._enforcer.enforcing or self._backend.plan.limit.mode is not LimitMode.ENFORCE:
+        if not self._enforcer.enforcing or self._backend.plan.mode(Limit.name) is not LimitMode.ENFORCE:
             return []
         try:
-            found = self._backend.flooders()
+            found = [
+                Flooder(one.network, one.packets, tcp)
+                for table, tcp in ((FLOODS, False), (TCP_FLOODS, True))
+                for one in self._backend.remembered(table)
+            ]
         except FirewallError as error:
             if self._failed:
                 text = f"floods cannot be read: {error}"

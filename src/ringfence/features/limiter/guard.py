@@ -4,6 +4,7 @@ from collections.abc import Coroutine
 
 from ringfence.features.limiter.alarms import LimiterAlarmCode
 from ringfence.features.limiter.floods import FloodJudge, FloodWatch
+from ringfence.features.limiter.stage import DROPS, FULL, Limit
 from ringfence.firewall.contract import Counters
 from ringfence.guard.feature import Fact, Feature, Given, Section, packets_of
 from ringfence.guard.firewall_side import FirewallSide
@@ -11,8 +12,8 @@ from ringfence.guard.process import every
 from ringfence.values.network import Address
 
 _NUMBERS = {
-    "limiter_drops": "Packets over the limit: dropped, or passed if the limiter only observes.",
-    "limiter_full": "Packets from sources for which the limiter had no room.",
+    DROPS: "Packets over the limit: dropped, or passed if the limiter only observes.",
+    FULL: "Packets from sources for which the limiter had no room.",
 }
 """The counters of the limiter that are shown, with descriptions."""
 
@@ -36,13 +37,13 @@ class Limiter(Feature):
 
     def section(self) -> Section:
         """Return the limiter's packet counters, and whether it waits until the friends are known."""
-        waits = "limiter" in self._side.kernel.rules.waiting
+        waits = Limit.name in self._side.kernel.rules.waiting
         return Section(packets_of(self._side, _NUMBERS), {"limiter_waits": waits})
 
     def on_fact(self, fact: Fact) -> None:
         """Activate an alarm if the fact is new counters, and more packets than before found no room."""
         if isinstance(fact, Counters):
-            full = fact.of("limiter_full")
+            full = fact.of(FULL)
             if full > self._full:
                 self._side.common.alarms.activate(LimiterAlarmCode.LIMITER_FULL, "", _FULL)
             self._full = full

@@ -2,11 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from ringfence.config.converters import Burst, Rate
+from ringfence.features.limiter.stage import Limit
 from ringfence.firewall.contract import FirewallPlan
-from ringfence.firewall.limits import Limit, LimitMode
+from ringfence.firewall.limits import LimitMode
 
 if TYPE_CHECKING:
     from ringfence.config.schema import Settings
@@ -30,4 +31,4 @@ TABLE = LimitSettings
 def with_rules(plan: FirewallPlan, settings: "Settings") -> FirewallPlan:
     """Return ``plan``, the wanted firewall rules, with the configured limit on packets of each source."""
     mine = settings.firewall.of(LimitSettings)
-    return evolve(plan, limit=Limit(mine.mode, mine.rate, mine.burst))
+    return plan.adding(Limit(mine.mode, mine.rate, mine.burst))

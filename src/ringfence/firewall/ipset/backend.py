@@ -14,7 +14,6 @@ set of bans it also looks up one sample ban (``sets.SampleBans``). It returns th
 caller compares that number.
 """
 
-import itertools
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -28,7 +27,6 @@ from ringfence.firewall.contract import (
     Counters,
     Element,
     FirewallPlan,
-    Flooder,
     Health,
     ListSteps,
     Opened,
@@ -45,7 +43,6 @@ from ringfence.firewall.ipset.iptables_rules import REPORTED
 from ringfence.firewall.ipset.limits import COUNTERS
 from ringfence.firewall.ipset.messages import IpsetHeader
 from ringfence.firewall.ipset.sets import (
-    FLOOD,
     SetSpec,
     WrittenList,
     all_set_names,
@@ -57,6 +54,7 @@ from ringfence.firewall.ipset.sets import (
     destroy,
     find,
     friends_exempt_values,
+    lengths_of,
     list_elements,
     list_set_name,
     mismatch,
@@ -73,17 +71,16 @@ from ringfence.firewall.requirements import check_requirement, require_capabilit
 from ringfence.firewall.stages import counter_names
 from ringfence.netlink.connection import NetlinkConnection, NetlinkError
 from ringfence.values.ban import Scope
-from ringfence.values.network import SENDER_LENGTHS, VERSIONS, Network
+from ringfence.values.network import VERSIONS, Network
 
-# -- the sets of the ipset backend that hold no bans: network lists and flooders
+# -- the sets of the ipset backend that hold no bans: network lists and senders
 #
 # To replace a list, a temporary set is filled in steps. Then the two sets exchange their contents at once,
 # and the temporary set is destroyed. The list's set keeps its name, so the rules need no change. The list
 # is never empty in between, and a failure before the exchange leaves it unchanged.
 
 
-# Seconds. The kernel adds a source over the limit to a flood set, for FLOOD_SECONDS. The count of a source is
-# kept for this time after the source left the set.
+# Seconds for which the count of a sender is kept after the sender left a set.
 _MEMORY = 60.0
 
 
@@ -117,38 +114,30 @@ def _without_zero_prefix(networks: Iterable[Network]) -> list[Network]:
     return [part for network in networks for part in ((network,) if network.prefixlen else network.subnets())]
 
 
-class FloodCounts:
-    """Adds up, for each source, its packets over the limit.
+class SenderCounts:
+    """Adds up, for each sender in a table that renews its time, its packets so far.
 
-    The kernel adds each such source as an element to a flood set, and counts its packets there. An element
-    ends ten seconds after it was added, and the next element of the source begins at zero. So the counts of a
-    source's elements are added here. A source that was in no flood set for a minute is forgotten.
+    An element ends some seconds after it was added, and the next element of the sender begins at zero. So
+    the counts of a sender's elements are added here. One that was in no set for a minute is forgotten.
     """
 
     def __init__(self) -> None:
-        # The keys are a network and whether its count is for TCP. The values are the packets of the source's
-        # earlier elements, those of its present element, and when the source was last in a flood set
-        # (monotonic seconds).
-        self._seen: dict[tuple[Network, bool], tuple[int, int, float]] = {}
+        # The keys are a table and a network. The values are the packets of the sender's earlier elements,
+        # those of its present element, and when it was last in the set (monotonic seconds).
+        self._seen: dict[tuple[str, Network], tuple[int, int, float]] = {}
 
-    def read(self, kernel: NetlinkConnection, versions: Iterable[int]) -> Sequence[Flooder]:
-        """Return the sources that the kernel's flood sets contain now."""
-        now = time.monotonic()
-        found = [*self._counted(kernel, versions, now)]
-        self._seen = {source: seen for source, seen in self._seen.items() if now - seen[2] < _MEMORY}
+    def add(self, table: Table, elements: Iterable[Remembered]) -> list[Remembered]:
+        """Return the senders in ``table``, whose present ``elements`` these are, with all their packets."""
+        now, found = time.monotonic(), []
+        for one in elements:
+            sender = table.name, one.network
+            before, last, _ = self._seen.get(sender, (0, 0, now))
+            if one.packets < last:
+                before += last
+            self._seen[sender] = before, one.packets, now
+            found.append(Remembered(one.network, before + one.packets))
+        self._seen = {sender: seen for sender, seen in self._seen.items() if now - seen[2] < _MEMORY}
         return found
-
-    def _counted(self, kernel: NetlinkConnection, versions: Iterable[int], now: float) -> Iterator[Flooder]:
-        for version, tcp in itertools.product(versions, (False, True)):
-            for element in list_elements(kernel, FLOOD[version, tcp]):
-                network = element.network
-                if not tcp:  # the set for UDP holds IPv6 /64s, but lists each as an address
-                    network = network.supernet(new_prefix=SENDER_LENGTHS[version])
-                before, last, _ = self._seen.get((network, tcp), (0, 0, now))
-                if element.packets < last:
-                    before += last
-                self._seen[network, tcp] = before, element.packets, now
-                yield Flooder(network, before + element.packets, tcp)
 
 
 def by_version(networks: Iterable[Network]) -> Mapping[int, list[Network]]:
@@ -266,7 +255,7 @@ class IpsetBackend:
         self._rules: dict[int, Family] = {}
         self._lists: dict[str, WrittenList] = {}
         self._changes = SetChanges(self._kernel)
-        self._flood = FloodCounts()
+        self._counts = SenderCounts()
 
     def requirements(self) -> list[Requirement]:
         """Return everything that ``open`` needs, each with its problem if it is missing. Changes nothing."""
@@ -328,7 +317,7 @@ class IpsetBackend:
             families,
             adopted=sets.adopted,
             wire="; ".join(f"IPv{v}: {p.wire}" for v, p in placed.items() if p.wire) or None,
-            limiter="; ".join(f"IPv{v}: {p.limiter}" for v, p in placed.items() if p.limiter) or None,
+            limits="; ".join(f"IPv{v}: {p.limits}" for v, p in placed.items() if p.limits) or None,
             repaired=damaged and not first,
         )
 
@@ -454,22 +443,16 @@ class IpsetBackend:
             counted={name: sums[name][0] for name in (*COUNTERS, *counter_names()) if name in sums},
         )
 
-    def flooders(self) -> Sequence[Flooder]:
-        """Return the sources that were over the limit within the last ten seconds.
-
-        Needs ``open``; starts no process.
-        """
-        self._require_open()
-        return self._flood.read(self._kernel, self._guarded)
-
     def remembered(self, table: Table) -> Sequence[Remembered]:
         """Return the senders in ``table``. Needs ``open``; starts no process."""
         self._require_open()
-        return [
-            Remembered(one.network.supernet(new_prefix=SENDER_LENGTHS[version]), one.packets)
+        found = [
+            # A set may hold IPv6 /64s, but lists each as an address.
+            Remembered(one.network.supernet(new_prefix=lengths_of(table)[version]), one.packets)
             for version in self._guarded
             for one in list_elements(self._kernel, table_set_name(table, version))
         ]
+        return self._counts.add(table, found) if table.renews else found
 
     def flush(self) -> None:
         """Remove our rules, chains and sets. Idempotent; works without ``open``.
@@ -488,7 +471,7 @@ class IpsetBackend:
         for name in all_set_names():
             destroy(self._kernel, name)
         self._families, self._lists = {}, {}
-        self._changes, self._flood = SetChanges(self._kernel), FloodCounts()
+        self._changes, self._counts = SetChanges(self._kernel), SenderCounts()
 
     def close(self) -> None:
         """Close the socket. Idempotent."""

@@ -14,19 +14,17 @@ from ringfence.errors import FirewallError
 from ringfence.firewall.contract import FirewallPlan, Fragments, Requirement, fragments_requirement
 from ringfence.firewall.ipset import iptables
 from ringfence.firewall.ipset.iptables_rules import Rules, counted_rules, named_sets, wanted_rules
-from ringfence.firewall.ipset.limits import LIMITER_FULL, OVER_LIMIT, WITHIN_LIMIT
 from ringfence.firewall.ipset.stage_rules import StageRules
 from ringfence.firewall.ipset.watch import LegacyWatch, NftWatch, has_extension
 from ringfence.firewall.limits import Filter
 from ringfence.firewall.nftables import messages as nft_messages
-from ringfence.firewall.stages import AT_LIMITER
 from ringfence.netlink.connection import FAMILIES, NetlinkConnection, NetlinkError
 
 _WIRE_FIX = "fix: `modprobe xt_u32 xt_multiport xt_NFLOG xt_limit xt_addrtype ipt_rpfilter ip6t_rpfilter`"
-_LIMITER_FIX = "fix: `modprobe xt_hashlimit xt_multiport xt_length xt_addrtype xt_set xt_u32 xt_TCPMSS`"
+_LIMITS_FIX = "fix: `modprobe xt_hashlimit xt_multiport xt_length xt_addrtype xt_set xt_u32 xt_TCPMSS`"
 # Kernel extensions that the rules need in addition to DROP. Names in capitals are targets, as in iptables.
 _WIRE_EXTENSIONS = ("u32", "multiport", "rpfilter", "addrtype", "limit", "NFLOG")
-_LIMITER_EXTENSIONS = ("hashlimit", "multiport", "length", "addrtype", "SET", "u32", "TCPMSS")
+_LIMITS_EXTENSIONS = ("hashlimit", "multiport", "length", "addrtype", "SET", "u32", "TCPMSS")
 _REASSEMBLY_FIX = "fix: `modprobe xt_socket`"
 _REASSEMBLING_EXTENSIONS = ("socket",)
 _FRAGMENT_EXTENSIONS = {4: ("u32", "addrtype"), 6: ("ipv6header", "addrtype")}
@@ -38,12 +36,12 @@ _ATTEMPTS = 4
 class InstalledRules:
     """The result of :meth:`Family.install`.
 
-    ``wire`` is why the log rules are missing, and ``limiter`` why the limiter is missing; None if they are
-    not. ``damaged``: some of our rules differed from our last installation.
+    ``wire`` is why the log rules are missing, and ``limits`` why what is optional is missing; None if they
+    are not. ``damaged``: some of our rules differed from our last installation.
     """
 
     wire: str | None = None
-    limiter: str | None = None
+    limits: str | None = None
     damaged: bool = False
 
 
@@ -73,7 +71,7 @@ class Family:
     def install(self, plan: FirewallPlan, fragments: Fragments | None = None) -> InstalledRules:
         """Install the plan's rules, and remove all other rules of ours.
 
-        If the kernel does not support the log rules or the limiter, it refuses the whole transaction. Then
+        If the kernel does not support the log rules or what is optional, it refuses the transaction. Then
         the rules are installed without the part that it refuses. ``fragments``: what shall happen to
         fragments of strangers; None: the best that the kernel has the extensions for.
         """
@@ -82,12 +80,12 @@ class Family:
             fragments = _fragments(self._kernel, self.version)
         refused: dict[tuple[bool, bool], FirewallError] = {}
         for way in dict.fromkeys([asked, (False, asked[1]), (asked[0], False), (False, False)]):
-            wire, limiter = way
-            rules = wanted_rules(plan, self.version, wire=wire, limiter=limiter, fragments=fragments)
+            wire, limits = way
+            rules = wanted_rules(plan, self.version, wire=wire, limits=limits, fragments=fragments)
             try:
                 damaged = self._write(rules)
             except FirewallError as error:
-                if not (wire or limiter):
+                if not (wire or limits):
                     if fragments is not Fragments.PASSED:
                         return self.install(plan, Fragments.PASSED)
                     if plan.new_only:  # a kernel without connection tracking
@@ -97,7 +95,7 @@ class Family:
             else:
                 return InstalledRules(
                     _reason(refused, (True, False), _WIRE_FIX) if asked[0] and not wire else None,
-                    _reason(refused, (False, True), _LIMITER_FIX) if asked[1] and not limiter else None,
+                    _reason(refused, (False, True), _LIMITS_FIX) if asked[1] and not limits else None,
                     damaged,
                 )
         raise AssertionError  # the last attempt returns or raises
@@ -151,16 +149,16 @@ class Family:
     def counters(self) -> Mapping[str, tuple[int, int]]:
         """Return the packets and bytes of each kind of rules since they were installed.
 
-        No rule counts the packets that the limiter drops for lack of room. So their number is computed: the
-        packets that entered the limiter, minus those that were over or within the limit. The counters are
-        read twice, because packets arrive meanwhile: the packets that entered are from the first reading,
-        those that left from the second. So a packet that was still in the limiter at the first reading is not
-        mistaken for a dropped one.
+        No rule counts the packets that a full table drops. So their number is computed
+        (``StageRules.chains``). The counters are read twice, because packets arrive meanwhile: the packets
+        that entered are from the first reading, those that left from the second. So a packet that was still
+        on its way at the first reading is not mistaken for a dropped one.
         """
         first = self._counters()
-        second = self._counters() if AT_LIMITER in first else first
-        left = sum(second.get(kind, (0, 0))[0] for kind in (OVER_LIMIT, WITHIN_LIMIT))
-        return {**second, LIMITER_FULL: (max(first.get(AT_LIMITER, (0, 0))[0] - left, 0), 0)}
+        entered = {kind[1:]: packets for kind, (packets, _) in first.items() if kind.startswith("+")}
+        second = self._counters() if entered else first
+        left = {kind: second.get(f"-{kind}", (0, 0))[0] for kind in entered}
+        return {**second, **{kind: (max(entered[kind] - left[kind], 0), 0) for kind in entered}}
 
     def _counters(self) -> dict[str, tuple[int, int]]:
         rules = self._rules  # another thread may replace them meanwhile
@@ -194,10 +192,10 @@ class Family:
 
 
 def _reason(refused: Mapping[tuple[bool, bool], FirewallError], alone: tuple[bool, bool], fix: str) -> str:
-    """Return why a feature (the log rules or the limiter) is missing, with the fix.
+    """Return why a feature (the log rules or the limits) is missing, with the fix.
 
     ``refused`` maps each refused attempt to its error. An attempt is a pair: whether it has the log rules,
-    and whether it has the limiter. ``alone`` is the attempt that has only the missing feature. The reason is
+    and whether it has the limits. ``alone`` is the attempt that has only the missing feature. The reason is
     its error, or, if there was no such attempt, the error of the attempt with both features.
     """
     return f"{refused.get(alone) or refused[True, True]}; {fix}"
@@ -206,10 +204,14 @@ def _reason(refused: Mapping[tuple[bool, bool], FirewallError], alone: tuple[boo
 def rule_requirements(kernel: NetlinkConnection, version: int, plan: FirewallPlan) -> list[Requirement]:
     """Return each optional feature of the plan, with a problem if the kernel lacks an extension for it."""
     found, written = [], StageRules(plan, version)
-    added = ((one.name, written.extensions(one)) for one in plan.added if isinstance(one, Filter))
+    added = (
+        (one.name, written.extensions(one))
+        for one in plan.added
+        if isinstance(one, Filter) and not one.optional
+    )
     for feature, configured, names, fix in (
         ("the log rule for the wire", plan.log_group is not None, _WIRE_EXTENSIONS, _WIRE_FIX),
-        ("the limiter", plan.limits, _LIMITER_EXTENSIONS, _LIMITER_FIX),
+        ("the limits", plan.limits, _LIMITS_EXTENSIONS, _LIMITS_FIX),
         *((f"the {name}", names, names, _load(names)) for name, names in added),
     ):
         if configured:

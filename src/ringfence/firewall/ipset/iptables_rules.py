@@ -40,7 +40,7 @@ from ringfence.firewall.contract import (
     FirewallPlan,
     Fragments,
 )
-from ringfence.firewall.ipset import limits
+from ringfence.firewall.ipset import limits as written_limits
 from ringfence.firewall.ipset.matches import REJECTIONS, IptablesRule, not_on, status_line_tests
 from ringfence.firewall.ipset.sets import list_set_name
 from ringfence.firewall.ipset.stage_rules import DROP_CHAIN, NARROW_CHAIN, REJECT_CHAIN, StageRules
@@ -72,7 +72,7 @@ def _added(table: str) -> list[str]:
 CHAINS: Mapping[str, Sequence[str]] = {
     "raw": (
         *HOOKS["raw"].values(),
-        *limits.CHAINS["raw"],
+        *written_limits.CHAINS["raw"],
         *_added("raw"),
         *_COPYING,
         _WHOLE,
@@ -94,16 +94,16 @@ def wanted_rules(
     version: int,
     *,
     wire: bool = True,
-    limiter: bool = True,
+    limits: bool = True,
     fragments: Fragments = Fragments.PASSED,
 ) -> Rules:
     """Return the wanted rules of each chain of ours for IP ``version``.
 
     If ``wire`` is false, the log rules and the copies of requests are left out, although the plan contains
-    them. If ``limiter`` is false, the rules of the limiter and of the ration are left out, and the limit of
-    the copies of each source. ``fragments``: what happens to fragments of strangers.
+    them. If ``limits`` is false, what is optional is left out, and the limit of the copies of each source.
+    ``fragments``: what happens to fragments of strangers.
     """
-    plan = plan if limiter else plan.without_limits()
+    plan = plan if limits else plan.without_limits()
     plan = plan if wire else evolve(plan, log_group=None)
     steps, written = stages(plan, fragments), StageRules(plan, version)
     copies, target = plan.log_group is not None, written.target
@@ -112,10 +112,10 @@ def wanted_rules(
         HOOKS["raw"]["OUTPUT"]: written.at(steps, Hook.LEAVING),
         **({_WHOLE: [IptablesRule("-m socket")]} if fragments is Fragments.REASSEMBLED else {}),
         **(_stream_chains(plan, version) if copies else {}),
-        **limits.chains(plan, version, target),
+        **written_limits.chains(plan, version, target),
     }
     if copies and (plan.sip_ports.udp or plan.sip_ports.tcp):
-        raw[_SEEN] = [*limits.over_copies(plan, version), _copy(plan, REQUEST_RATE)]
+        raw[_SEEN] = [*written_limits.over_copies(plan, version), _copy(plan, REQUEST_RATE)]
         if not written.rejects:
             raw[NARROW_CHAIN] = [_copy(plan, DROPPED_RATE, DROPPED_PREFIX), IptablesRule(f"-j {target}")]
     into = {HOOKS["filter"][hook.upper()]: written.at(steps, hook) for hook in (Hook.INPUT, Hook.FORWARD)}

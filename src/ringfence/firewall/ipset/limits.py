@@ -1,29 +1,12 @@
 """The chains that limit what one stranger sends or gets, in the notation of iptables-save.
 
-    raw     ringfence-limit:   send packets over the limit to ringfence-over
-            ringfence-over:    add the source to the flood set, drop the packet in mode enforce
-            ringfence-ration:  count the refusals to each stranger; drop those over the ration
+    raw     ringfence-ration:  count the refusals to each stranger; drop those over the ration
             ringfence-bytes:   the same for the bytes of SIP over TCP and TLS
             ringfence-asked:   leave out packets that ask nothing; send those of new flows to ringfence-flow,
                                and the others to ringfence-questions
             ringfence-web:     the same for the connections of WebSocket on ports of web pages
             ringfence-flow:    drop what begins too many flows, and remember the other flows
             ringfence-questions: drop datagrams and bytes over the ration of questions
-
-The limiter is the match hashlimit, which counts each source separately. It limits UDP by packets, and TCP by
-packets and by bytes. hashlimit's byte limit has a budget for each second. Its burst is a number of additional
-budgets, the refills. A packet that is larger than the budget costs only one budget. Therefore a separate rule
-treats such packets as over the limit. Such a packet was combined from smaller ones on arrival, and TCP sends
-its contents again in smaller ones. A hashlimit table keeps the limits with which it was made, as long as a
-rule names it. Therefore its name contains the limits.
-
-If a hashlimit table is full, the match itself drops the packets of every source that is not in it, and no
-rule counts them. Only a sender with forged addresses can fill a table: it needs a million addresses within
-ten seconds, and the table then takes 120 MB. In mode enforce, the number of packets dropped in this way is
-computed: they entered the limiter, and were neither over nor within the limit (``limiter_full``).
-Mode observe must drop no packet. So in this mode the limiter inspects only a limited number of packets a
-second from all sources together, too few to fill the table. The other packets pass, and
-``limiter_full`` counts them too.
 
 The ration (``limits.Ration``) is a hashlimit too, by the address of the receiver: one for the refusals by
 UDP, one for the bytes by TCP. It leaves out segments without data, and those that begin a TLS handshake or an
@@ -59,49 +42,44 @@ from ringfence.firewall.ipset.matches import (
     DATAGRAM,
     HEADER,
     IPV6_HEADER,
+    MOST,
     STREAM,
     IptablesRule,
     begins,
+    byte_limit,
+    in_bytes,
     over_all,
     over_each,
     port_matches,
     without_data,
 )
-from ringfence.firewall.ipset.sets import FLOOD, FLOWS, WEBSOCKETS
+from ringfence.firewall.ipset.sets import FLOWS, WEBSOCKETS
 from ringfence.firewall.limits import (
     FLOOD_SECONDS,
     FLOW_SECONDS,
     FRAME,
-    GUESS,
     MOST_HELLO,
     NEAR,
     WEBSOCKET_SECONDS,
-    Limit,
     LimitMode,
     Ration,
 )
 
-_LIMIT, _OVER, _RATION, _BYTES = "ringfence-limit", "ringfence-over", "ringfence-ration", "ringfence-bytes"
+_RATION, _BYTES = "ringfence-ration", "ringfence-bytes"
 _ASKED, _WEB, _FLOW, _QUESTIONS = "ringfence-asked", "ringfence-web", "ringfence-flow", "ringfence-questions"
 CHAINS: Mapping[str, Sequence[str]] = {
-    "raw": (_LIMIT, _OVER, _RATION, _BYTES, _ASKED, _WEB, _FLOW, _QUESTIONS),
+    "raw": (_RATION, _BYTES, _ASKED, _WEB, _FLOW, _QUESTIONS),
 }
 """The chains that may be in each table."""
 
-OVER_LIMIT, LIMITER_FULL, WITHIN_LIMIT = "limiter_drops", "limiter_full", "within the limit"
 OVER_RATION, RATION_FULL = "rationed", "ration_full"
 OVER_ASKING, ASKING_FULL = "asked", "asked_full"
-COUNTERS = OVER_LIMIT, LIMITER_FULL, OVER_RATION, RATION_FULL, OVER_ASKING, ASKING_FULL
-"""Kinds of rules, by which their packets are counted.
-
-The number of packets without room in the limiter is what entered it, less those over and within the limit.
-"""
+COUNTERS = OVER_RATION, RATION_FULL, OVER_ASKING, ASKING_FULL
+"""Kinds of rules, by which their packets are counted."""
 
 UNIT = 160  # bytes
-_CHUNK = 16  # bytes: hashlimit's unit
 _KIBI = 1024
 _FRAME = 2  # kilobytes: an Ethernet frame, rounded up
-_MOST = 65_535  # bytes of a packet
 _MOST_COPIES = 200_000
 """Packets in a second of all strangers together, up to which the limit of the copies looks at the source."""
 # The first two bytes of a frame that a client sends (RFC 6455): text, binary or a continuation, and the mask
@@ -114,8 +92,6 @@ _UDP, _TCP = 17, 6
 def chains(plan: FirewallPlan, version: int, target: str) -> dict[str, Sequence[IptablesRule]]:
     """Return the chains of table raw for IP ``version``; ``target`` is the target that drops a packet."""
     found: dict[str, Sequence[IptablesRule]] = {}
-    if plan.limit.mode is not LimitMode.OFF:
-        found |= {_LIMIT: _limit(plan.limit, version), _OVER: _over(plan, version, target)}
     if plan.ration.mode is not LimitMode.OFF:
         found |= _ration_chains(plan, version, target)
     if plan.asking.mode is not LimitMode.OFF:
@@ -138,41 +114,6 @@ def over_copies(plan: FirewallPlan, version: int) -> list[IptablesRule]:
     return [IptablesRule(f"-m hashlimit {few} --hashlimit-name ringfence-copies-all {over}-j RETURN")]
 
 
-def _limit(limit: Limit, version: int) -> list[IptablesRule]:
-    name, packets, seconds = (
-        f"{limit.rate}-{limit.burst}",
-        (f"{limit.rate}/sec", f"{limit.burst}"),
-        _expiry(limit),
-    )
-    udp, tcp = (over_each(version, f"{protocol}-{name}", *packets, seconds) for protocol in ("udp", "tcp"))
-    second, refills = byte_budget(limit)
-    octets = over_each(version, f"bytes-{name}", f"{second}kb/s", f"{second * refills}kb", seconds)
-    return [
-        *([IptablesRule(_total_limit("all", limit))] if limit.mode is LimitMode.OBSERVE else []),
-        IptablesRule(f"-p udp {udp}-g {_OVER}", OVER_LIMIT),
-        IptablesRule(f"-p tcp {tcp}-g {_OVER}", OVER_LIMIT),
-        IptablesRule(
-            f"-p tcp -m length --length {min(second * _KIBI + 1, _MOST)}:{_MOST} -g {_OVER}", OVER_LIMIT
-        ),
-        IptablesRule(f"-p tcp {octets}-g {_OVER}", OVER_LIMIT),
-        IptablesRule("-j RETURN", WITHIN_LIMIT),
-    ]
-
-
-def byte_budget(limit: Limit) -> tuple[int, int]:
-    """Return the limit for the bytes of a source: kilobytes a second, and a number of refills.
-
-    A source may send this budget each second. After a pause it may also send the refills, at least one. Each
-    refill is as large as the budget of one second, because hashlimit has no smaller unit. The budget and its
-    refills are together at most ``limit.burst`` guesses of 300 bytes. But the budget is at least one Ethernet
-    frame: otherwise no full frame would ever pass, and TCP would repeat it without end.
-    """
-    whole = limit.burst * GUESS // _KIBI
-    second = max(limit.rate * GUESS // _KIBI, _FRAME)
-    refills = max(min(limit.burst // max(limit.rate, 1), whole // second) - 1, 1)
-    return max(min(second, whole // (refills + 1)), _FRAME), refills
-
-
 def _ration_chains(plan: FirewallPlan, version: int, target: str) -> dict[str, Sequence[IptablesRule]]:
     """Return the chains of the ration; ``target`` is the target that drops a packet."""
     ration, seconds = plan.ration, _expiry(plan.ration)
@@ -187,7 +128,7 @@ def _ration_chains(plan: FirewallPlan, version: int, target: str) -> dict[str, S
         _BYTES: [
             *(IptablesRule(f"-p tcp {test} -j RETURN") for test in _unrationed_segments(plan, version)),
             total,
-            IptablesRule(f"-m length --length {min(most + 1, _MOST)}:{_MOST} {drop}", OVER_RATION),
+            IptablesRule(f"-m length --length {min(most + 1, MOST)}:{MOST} {drop}", OVER_RATION),
             IptablesRule(f"{over_bytes}{drop}", OVER_RATION),
         ],
     }
@@ -209,33 +150,14 @@ def _unrationed_segments(plan: FirewallPlan, version: int) -> Iterator[str]:
             yield f'{ports.removeprefix("-p tcp ")}-m length --length 0:1500 -m u32 --u32 "{test}"'
 
 
-def _total_limit(name: str, limit: Limit | Ration) -> str:
-    """Build the rule by which a packet skips a limit if all addresses together would fill its table.
-
-    The limiter needs the rule only in the mode observe, which must drop no packet.
-    """
+def _total_limit(name: str, limit: Ration) -> str:
+    """Build the rule by which a packet skips a limit if all addresses together would fill its table."""
     return f"{over_all(f'{name}-{limit.rate}-{limit.burst}', _expiry(limit))}-j RETURN"
 
 
-def _expiry(limit: Limit | Ration) -> int:
+def _expiry(limit: Ration) -> int:
     """Return the seconds after which a limit forgets an address; by then its burst is available again."""
     return max(FLOOD_SECONDS, -(-limit.burst // max(limit.rate, 1)))
-
-
-def _over(plan: FirewallPlan, version: int, target: str) -> list[IptablesRule]:
-    # The first rule counts a packet of a source that is already in the set. The second adds new sources only,
-    # because adding an element again would set its counter to one.
-    rules = [
-        IptablesRule(f"-p {protocol} {rule}")
-        for protocol, flood in (("udp", FLOOD[version, False]), ("tcp", FLOOD[version, True]))
-        for rule in (
-            f"-m set --match-set {flood} src",
-            f"-j SET --add-set {flood} src --timeout {FLOOD_SECONDS}",
-        )
-    ]
-    if plan.limit.mode is LimitMode.ENFORCE:
-        rules.append(IptablesRule(f"-j {target}"))
-    return rules
 
 
 @frozen
@@ -308,7 +230,7 @@ class _Asking:
         yield from self._over("-p udp ", f"udp-near-{rate}-{burst}", *near, near=True)
         yield IptablesRule("-p udp -j RETURN")
         # A larger packet was combined on arrival: TCP sends its contents again in smaller ones.
-        yield IptablesRule(f"-m length --length {FRAME + 1}:{_MOST} {self._dropping}", OVER_ASKING)
+        yield IptablesRule(f"-m length --length {FRAME + 1}:{MOST} {self._dropping}", OVER_ASKING)
         sealed = self._sealed_ports()
         clear = [port for port in self.plan.sip_ports.tcp if port not in sealed]
         for packets in self._sealed():
@@ -325,7 +247,7 @@ class _Asking:
             length = f"-m length --length {shortest}:{FRAME} " if shortest else ""
             yield from self._over(f"{packets}{length}", f"{name}-{limits}", f"{rate}/sec", f"{burst}")
         near = byte_limit(at_once * NEAR, asking.bytes_a_second * NEAR)
-        yield from self._over(packets, f"{name}-near-{limits}", *_in_bytes(*near), near=True)
+        yield from self._over(packets, f"{name}-near-{limits}", *in_bytes(*near), near=True)
 
     def _over(
         self, packets: str, name: str, above: str, burst: str, *, near: bool = False, mode: str = "srcip"
@@ -351,19 +273,3 @@ class _Asking:
 
     def _sealed(self) -> list[str]:
         return port_matches("tcp", self._sealed_ports(), "src")
-
-
-def byte_limit(at_once: int, a_second: int) -> tuple[int, int]:
-    """Return hashlimit's limit for bytes: the budget of a second, and the number of refills.
-
-    A sender may use the budget each second, and once also the refills, which return after some silent
-    seconds. The budget is at least a frame.
-    """
-    refills = max(at_once // max(a_second, FRAME) - 1, 0)
-    return max(a_second, at_once // (refills + 1), FRAME), refills
-
-
-def _in_bytes(budget: int, refills: int) -> tuple[str, str]:
-    """Return a limit for bytes and its burst as iptables reads them; the burst is "" without refills."""
-    rounded = -(-budget // _CHUNK) * _CHUNK
-    return f"{rounded}b/s", f"{rounded * refills}b" if refills else ""

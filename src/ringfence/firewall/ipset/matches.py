@@ -6,13 +6,16 @@ from attrs import frozen
 
 from ringfence.firewall.contract import BanAction
 from ringfence.firewall.ipset.sets import list_set_name
-from ringfence.firewall.limits import MOST_LIMITED, NEAR_LENGTHS
+from ringfence.firewall.limits import FRAME, MOST_LIMITED, NEAR_LENGTHS
 from ringfence.firewall.network_lists import NetworkList
 from ringfence.values.network import BITS, SENDER_LENGTHS, VERSIONS
 
 # The maximum number of ports in one multiport match.
 _PORTS_A_RULE = 15
 BUCKETS = 65_536
+_CHUNK = 16  # bytes: hashlimit's unit
+_KIBI = 1024
+MOST = 65_535  # bytes of a packet
 # Rates in packets a second that iptables-save prints as they were written. It prints others rounded.
 _PRINTABLE = (50_000, 25_000, 20_000, 10_000, 5_000, 2_000, 1_000, 500, 200, 100, 50, 20, 10, 5, 2, 1)
 # In iptables-save's notation of u32 tests: the offset of the transport header (an IPv4 header has options),
@@ -142,3 +145,21 @@ def over_each(
         f"--hashlimit-name ringfence-{name} --hashlimit-htable-size {BUCKETS} "
         f"--hashlimit-htable-max {MOST_LIMITED} --hashlimit-htable-expire {seconds * 1000} {mask}"
     )
+
+
+def byte_limit(at_once: int, a_second: int) -> tuple[int, int]:
+    """Return hashlimit's limit for bytes: the budget of a second, and the number of refills.
+
+    A sender may use the budget each second, and once also the refills, which return after some silent
+    seconds. The budget is at least a frame: otherwise no full frame would ever pass, and TCP would repeat it
+    without end. With refills it has whole kilobytes, because iptables-save prints a burst in these.
+    """
+    refills = max(at_once // max(a_second, 2 * _KIBI) - 1, 0)
+    return (at_once // (refills + 1) // _KIBI * _KIBI if refills else max(at_once, FRAME)), refills
+
+
+def in_bytes(budget: int, refills: int) -> tuple[str, str]:
+    """Return a limit for bytes and its burst as iptables reads them; the burst is "" without refills."""
+    if refills:
+        return f"{budget // _KIBI}kb/s", f"{budget // _KIBI * refills}kb"
+    return f"{-(-budget // _CHUNK) * _CHUNK}b/s", ""

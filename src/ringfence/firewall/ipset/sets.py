@@ -8,10 +8,9 @@
     ringfence-udp-64-6, ringfence-tcp-64-6
     ringfence-allow4, -deny4, and others  the lists of ``network_lists.py``, and the same for IPv6:
                                           hash:net, no timeouts
-    ringfence-flood4, ringfence-flood6    sources over the limit by UDP: hash:ip (IPv6 by /64), with timeouts
-    ringfence-flood-tcp-4, -tcp-6         sources over the limit by TCP, likewise, by address
-    ringfence-fenced4 and others          senders that rules of features remember, likewise
-    ringfence-flows4, ringfence-flows6    flows that strangers began: hash:ip,port, with timeouts and counters
+    ringfence-fenced4 and others          senders that features remember (``limits.Table``): hash:ip (some of
+                                          IPv6 by /64), with timeouts and counters
+    ringfence-flows4, ringfence-flows6    flows that strangers began: hash:ip,port, likewise
     ringfence-websockets4, -websockets6   connections of WebSocket from strangers, likewise
 
 The bans that exempt friends (``networks.exempts_friends``) have their own sets, because a rule cannot see
@@ -28,12 +27,12 @@ from attrs import frozen
 
 from ringfence.errors import FirewallError, FirewallUnsupportedError
 from ringfence.firewall import network_lists
-from ringfence.firewall.contract import MOST_FLOODERS, Add, Change, Element, whole_seconds
+from ringfence.firewall.contract import Add, Change, Element, whole_seconds
 from ringfence.firewall.ipset import messages
 from ringfence.firewall.ipset.messages import Code, Command, IpsetHeader
-from ringfence.firewall.limits import MOST_LIMITED, MOST_WEBSOCKETS, Table
+from ringfence.firewall.limits import MOST_LIMITED, MOST_WEBSOCKETS, Key, Table
 from ringfence.firewall.network_lists import NetworkList
-from ringfence.firewall.stages import added_stages
+from ringfence.firewall.stages import Remember, added_stages
 from ringfence.netlink.connection import NetlinkConnection, NetlinkError
 from ringfence.values.ban import Scope
 from ringfence.values.network import BITS, SENDER_LENGTHS, VERSIONS, Network, exempts_friends
@@ -164,13 +163,7 @@ def destroy(kernel: NetlinkConnection, name: str) -> None:
             return
 
 
-# The names of the flood sets, by IP version and whether they are for TCP.
-FLOOD: Mapping[tuple[int, bool], str] = {
-    (version, tcp): f"ringfence-flood{'-tcp-' * tcp}{version}"
-    for version in VERSIONS
-    for tcp in (False, True)
-}
-# The same for the sets of the ration of questions: flows, and WebSockets.
+# The names of the sets of the ration of questions, by IP version: flows, and WebSockets.
 FLOWS, WEBSOCKETS = (
     {version: f"ringfence-{word}{version}" for version in VERSIONS} for word in ("flows", "websockets")
 )
@@ -229,7 +222,12 @@ def list_set_name(which: NetworkList, version: int) -> str:
 
 def table_set_name(table: Table, version: int) -> str:
     """Return the name of the set of a table of senders."""
-    return f"ringfence-{table.name}{version}"
+    return f"ringfence-{table.name.replace('_', '-')}{version}"
+
+
+def lengths_of(table: Table) -> Mapping[int, int]:
+    """Return how many bits of an address the set of a table keeps, by IP version."""
+    return BITS if table.key is Key.ADDRESS else SENDER_LENGTHS
 
 
 def temporary_name(name: str) -> str:
@@ -239,6 +237,7 @@ def temporary_name(name: str) -> str:
 
 def set_specs(version: int) -> list[SetSpec]:
     """Return the properties of every set of one IP version."""
+    tables = [one.table for stage in added_stages() for one in stage.acts(Remember)]
     return [
         *(
             SetSpec(ban_set_name(version, scope, friends_exempt=friends_exempt), version, bans=True)
@@ -246,12 +245,11 @@ def set_specs(version: int) -> list[SetSpec]:
             for friends_exempt in friends_exempt_values(version)
         ),
         *(SetSpec(list_set_name(one, version), version, network_list=True) for one in network_lists.every()),
-        SetSpec(FLOOD[version, False], version, size=MOST_FLOODERS, prefix=SENDER_LENGTHS[version]),
-        SetSpec(FLOOD[version, True], version, size=MOST_FLOODERS, prefix=BITS[version]),
         *(
-            SetSpec(table_set_name(table, version), version, size=table.room, prefix=SENDER_LENGTHS[version])
-            for stage in added_stages()
-            for table in stage.tables
+            SetSpec(
+                table_set_name(table, version), version, size=table.room, prefix=lengths_of(table)[version]
+            )
+            for table in tables
         ),
         SetSpec(FLOWS[version], version, size=MOST_LIMITED),
         SetSpec(WEBSOCKETS[version], version, size=MOST_WEBSOCKETS),

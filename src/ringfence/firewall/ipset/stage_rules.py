@@ -52,6 +52,7 @@ _Match = tuple[int, str]
 _Test = stages.Test | tuple[_Match, ...]  # matches are a test too, of which one must match
 _FIXED = {
     Is.UDP: (_PORTS, "-p udp "),
+    Is.TCP: (_PORTS, "-p tcp "),
     Is.TO_HOST: (_WAY, matches.TO_THIS_HOST),
     Is.SYN_ACK: (_CONTENT, "-m tcp --tcp-flags SYN,ACK SYN,ACK "),
     Is.NEW: (_CONTENT, "-m conntrack --ctstate NEW,UNTRACKED "),
@@ -95,11 +96,21 @@ class StageRules:
         return found
 
     def chains(self, stage: stages.Stage) -> dict[str, list[IptablesRule]]:
-        """Return the chains of a stage by name."""
-        return {
+        """Return the chains of a stage by name.
+
+        No rule counts the packets that a full hashlimit table drops. So their number is computed
+        (``installation.Family.counters``): the packets that entered the chain (a kind that begins with "+"),
+        less those that left it, and so were over or within the limits (a kind that begins with "-").
+        """
+        found = {
             chain.iptables: [one for rule in chain.rules for one in self._written(rule, stage.side)]
             for chain in stage.chains
         }
+        for chain in stage.chains:
+            if kind := chain.jump.kind.replace("+", "-"):
+                rules = [*found[chain.iptables], IptablesRule("-j RETURN")]
+                found[chain.iptables] = [evolve(rule, kind=kind) for rule in rules]
+        return found
 
     def extensions(self, added: Addition) -> tuple[str, ...]:
         """Return the extensions of the kernel that the stages of ``added`` need. Targets are in capitals."""
@@ -170,6 +181,8 @@ class StageRules:
                 name, address = table_set_name(table, self.version), _REMOTE[side]
                 yield f"-m set --match-set {name} {address}", ""
                 yield f"-j SET --add-set {name} {address} --timeout {table.seconds}", ""
+            case stages.Meter():
+                yield from self._meter(act, side)
             case stages.Count(counter, drops):
                 yield f"-j {self.target if drops else 'RETURN'}", counter
             case stages.Do.RETURN:
@@ -179,6 +192,29 @@ class StageRules:
             case _:
                 kept = WEBSOCKETS[self.version]
                 yield f"-j SET --add-set {kept} dst,dst --exist --timeout {WEBSOCKET_SECONDS}", ""
+
+    def _meter(self, meter: stages.Meter, side: Side) -> Iterator[tuple[str, str]]:
+        """Yield the ends of the rules of a meter: the match hashlimit, which counts each address separately.
+
+        A full table drops the packets of every address that is not in it. If the meter must not refuse those,
+        packets skip it while all addresses together send too many. A table keeps the limits with which it was
+        made, as long as a rule names it. Therefore its name contains the limits.
+
+        The limit of bytes has a budget for each second. A packet that is larger than the budget costs only
+        the budget. Therefore a separate rule treats such packets as over the limit. Such a packet was
+        combined from smaller ones on arrival, and TCP sends its contents again in smaller ones.
+        """
+        name = f"{meter.table.name}-{meter.rate}-{meter.burst}"
+        if meter.full and not meter.refuses:
+            yield f"{matches.over_all(f'all-{name}', meter.seconds)}-j RETURN", meter.full
+        above, burst, end = f"{meter.rate}/sec", f"{meter.burst}", f"-g {meter.over.iptables}"
+        if meter.in_bytes:
+            budget, refills = matches.byte_limit(meter.burst, meter.rate)
+            above, burst = matches.in_bytes(budget, refills)
+            yield f"-m length --length {min(budget + 1, matches.MOST)}:{matches.MOST} {end}", ""
+        mode = f"{_REMOTE[side]}ip"
+        each = matches.over_each(self.version, name, above, burst, meter.seconds, mode=mode)
+        yield f"{each}{end}", ""
 
     def _matches(self, test: _Test, side: Side) -> Sequence[_Match]:
         """Return the matches of a test: one rule for each."""

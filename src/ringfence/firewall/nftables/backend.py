@@ -26,7 +26,6 @@ from ringfence.firewall.contract import (
     Counters,
     Element,
     FirewallPlan,
-    Flooder,
     Health,
     ListSteps,
     Opened,
@@ -36,14 +35,13 @@ from ringfence.firewall.contract import (
     not_open_error,
     whole_seconds,
 )
-from ringfence.firewall.limits import LimitMode, Table
+from ringfence.firewall.limits import Table
 from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.nftables import messages, state
 from ringfence.firewall.nftables.installation import Installation, find_nft, rule_requirements
 from ringfence.firewall.nftables.ruleset import TABLE, BanSet
 from ringfence.firewall.nftables.state import (
     read_counters,
-    read_flooders,
     read_remembered,
     read_sets,
     total_bans,
@@ -439,7 +437,7 @@ class NftablesBackend:
         elif result.repaired:
             self._lists.forget()
         table = result.table
-        return Opened(self._families, self._count_bans(), table.wire, table.limiter, result.repaired)
+        return Opened(self._families, self._count_bans(), table.wire, table.limits, result.repaired)
 
     def _preflight(self) -> None:
         """Raise FirewallError if a requirement is missing; changes nothing in the kernel."""
@@ -559,19 +557,11 @@ class NftablesBackend:
         with NetlinkConnection(extended=True) as kernel:
             return read_counters(kernel)
 
-    def flooders(self) -> Sequence[Flooder]:
-        """Return the sources that were over the limit within the last ten seconds.
-
-        Needs ``open``; starts no process.
-        """
-        table = self._installation.table
-        limited = table is not None and table.plan.limit.mode is not LimitMode.OFF
-        return read_flooders(self._kernel) if limited else []
-
     def remembered(self, table: Table) -> Sequence[Remembered]:
         """Return the senders in ``table``; none if no rule uses it. Needs ``open``; starts no process."""
         installed = self._installation.table
-        used = installed is not None and any(table in stage.tables for stage in stages(installed.plan))
+        steps = stages(installed.plan) if installed is not None else ()
+        used = any(table in stage.tables for stage in steps)
         return read_remembered(self._kernel, table) if used else []
 
     def flush(self) -> None:

@@ -86,14 +86,14 @@ def _reason(output: str) -> str:
 # versions.
 
 
-LIMITER_FIX = "fix: `modprobe nft_limit nft_fib_inet`"
+LIMITS_FIX = "fix: `modprobe nft_limit nft_fib_inet`"
 REASSEMBLY_FIX = "fix: `modprobe nft_tproxy`"
 LOG_FIX = "fix: `modprobe nft_log nfnetlink_log nft_fib_inet`"
 _TABLE = "ringfence_check"
 _BANS = "sets and rules of nftables"
 _BANS_FIX = 'fix: Linux 5.7 and nft 0.9.5 or later, or `backend = "ipset"` in [firewall]'
 _LOG = "the log rules for the wire"
-_LIMITS = "the limiter"
+_LIMITS = "the limits"
 _NO_INNER = (
     "over TCP only behind headers of 20 and 32 bytes, since this kernel or nft has no `@ih` (Linux 5.16, nft "
     "1.0.1)"
@@ -104,7 +104,7 @@ def variants(plan: FirewallPlan) -> Iterator[tuple[FirewallPlan, bool, bool, boo
     """Yield the plans to try until the kernel accepts one: the whole plan, then plans with fewer features.
 
     Each item has four values: the plan; whether its rules use ``@ih`` (``ruleset.py``); whether the log
-    rules were left out; and whether the limiter and the ration were left out.
+    rules were left out; and whether what is optional was left out.
     """
     logging, limiting = plan.log_group is not None, plan.limits
     rationing = {plan.ration.mode, plan.asking.mode} != {LimitMode.OFF}
@@ -124,7 +124,7 @@ def variants(plan: FirewallPlan) -> Iterator[tuple[FirewallPlan, bool, bool, boo
 
 
 def rule_requirements(tool: str, plan: FirewallPlan) -> list[Requirement]:
-    """Return what the rules of ``plan`` need: for bans, log rules, limiter and ration, and for fragments.
+    """Return what the rules of ``plan`` need: for bans, log rules, limits, and for fragments.
 
     Each has a problem if the kernel or ``nft`` (its path is ``tool``) refuses the rules. Takes some 20 ms and
     changes nothing.
@@ -138,10 +138,10 @@ def rule_requirements(tool: str, plan: FirewallPlan) -> list[Requirement]:
         requirements.append(_log_rules(tool, plan.without_limits()))
     if plan.limits:
         quiet = evolve(plan, log_group=None)
-        limiter = check_requirement(_LIMITS, partial(_try, tool, quiet))
-        if limiter.problem is not None:
-            limiter = check_requirement(_LIMITS, partial(_try, tool, quiet, inner=False))
-        requirements.append(_optional(limiter, LIMITER_FIX))
+        limits = check_requirement(_LIMITS, partial(_try, tool, quiet))
+        if limits.problem is not None:
+            limits = check_requirement(_LIMITS, partial(_try, tool, quiet, inner=False))
+        requirements.append(_optional(limits, LIMITS_FIX))
     return [*requirements, fragments_requirement(_fragments(tool), REASSEMBLY_FIX)]
 
 
@@ -194,7 +194,7 @@ class InstalledTable:
 
     ``asked`` is the plan of the caller. ``plan`` is the same without the features that the kernel refused.
     ``state`` is the table as it was after the installation. ``wire`` is why the kernel refused the log rules,
-    and ``limiter`` why it refused the limiter; None if it did not. ``inner``: the log rules use ``@ih``, the
+    and ``limits`` why it refused what is optional; None if it did not. ``inner``: the rules use ``@ih``, the
     data after the TCP header (``ruleset.py``). ``fragments``: what happens to fragments of
     strangers.
     """
@@ -203,7 +203,7 @@ class InstalledTable:
     plan: FirewallPlan
     state: TableState
     wire: str | None
-    limiter: str | None
+    limits: str | None
     inner: bool
     fragments: Fragments
 
@@ -325,7 +325,7 @@ class Installation:
             self._fragments = _fragments(find_nft())
         fragments = self._fragments
         refused: FirewallError | None = None
-        for tried, inner, wire, limiter in variants(plan):
+        for tried, inner, wire, limits in variants(plan):
             try:
                 rules = ruleset(tried, bans, inner=inner, fragments=fragments, names=self.list_names)
                 state = self._write(rules, before)
@@ -339,7 +339,7 @@ class Installation:
                     tried,
                     state,
                     f"{refused}; {LOG_FIX}" if wire and refused else None,
-                    f"{refused}; {LIMITER_FIX}" if limiter and refused else None,
+                    f"{refused}; {LIMITS_FIX}" if limits and refused else None,
                     inner,
                     fragments,
                 )

@@ -13,11 +13,10 @@ or got something lately, or their flows.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from ringfence.firewall.contract import MOST_FLOODERS, SENDER_SECONDS, SERVED, FirewallPlan
+from ringfence.firewall.contract import SENDER_SECONDS, SERVED, FirewallPlan
 from ringfence.firewall.limits import (
     FLOOD_SECONDS,
     FLOW_SECONDS,
-    GUESS,
     MOST_HELLO,
     MOST_LIMITED,
     MOST_WEBSOCKETS,
@@ -34,6 +33,8 @@ from ringfence.firewall.nftables.matches import (
     counted,
     data,
     network_of,
+    over,
+    over_bytes,
     port_tests,
 )
 from ringfence.firewall.ports import Ports
@@ -54,9 +55,6 @@ def sets(plan: FirewallPlan) -> Iterator[tuple[Sequence[str], str, int, int]]:
     The last two are for how many seconds the sets remember an address, and how many they have room for.
     """
     asked, flow = [f"asked{near}{what}" for near in ("", "_near") for what in _ASKED], " . inet_service"
-    if plan.limit.mode is not LimitMode.OFF:
-        yield ("rate", "bytes"), "", FLOOD_SECONDS, MOST_LIMITED
-        yield ("flood", "flood_tcp"), "", FLOOD_SECONDS, MOST_FLOODERS
     if plan.ration.mode is not LimitMode.OFF:
         yield ("ration", "ration_bytes"), "", FLOOD_SECONDS, MOST_LIMITED
     if plan.asking.mode is not LimitMode.OFF:
@@ -75,38 +73,11 @@ def chains(plan: FirewallPlan, log: tuple[str, ...], *, inner: bool) -> dict[str
     """
     found: dict[str, tuple[str, ...]] = {}
     for version in VERSIONS:
-        if plan.limit.mode is not LimitMode.OFF:
-            found |= _limiter(plan, version, log)
         if plan.asking.mode is not LimitMode.OFF:
             found |= _questions(plan, version, log, inner=inner)
         if plan.ration.mode is not LimitMode.OFF:
             found |= _ration(plan, version, log)
     return found
-
-
-def _limiter(plan: FirewallPlan, version: int, log: tuple[str, ...]) -> Iterator[_Chain]:
-    limit, source = plan.limit, counted(version, Side.FROM)
-    dropping = (*log, "drop") if limit.mode is LimitMode.ENFORCE else ()
-    yield (
-        f"over{version}",
-        (
-            'counter name "limiter_drops"',
-            f"meta l4proto udp update @flood{version} {{ {source} counter }}",
-            f"meta l4proto tcp update @flood_tcp{version} {{ {KEYWORDS[version]} saddr counter }}",
-            *dropping,
-        ),
-    )
-    packets = _over(limit.rate, limit.burst)
-    octets = _over_bytes(limit.rate * GUESS, limit.burst * GUESS)
-    over = f"goto over{version}"
-    yield (
-        f"limit{version}",
-        (
-            f"update @rate{version} {{ {source} {packets} }} {over}",
-            f"meta l4proto tcp update @bytes{version} {{ {source} {octets} }} {over}",
-            f'{source} != @rate{version} counter name "limiter_full"',
-        ),
-    )
 
 
 def _questions(plan: FirewallPlan, version: int, log: tuple[str, ...], *, inner: bool) -> Iterator[_Chain]:
@@ -137,8 +108,8 @@ def _asking_steps(asking: AskingRation, version: int, what: str, *, inner: bool)
         for begin, base, at in data(inner=inner)
     )
     limits = _limits_of(asking)
-    begun = _asked(asking, version, "_begun", lambda times: _over(times * asking.flows_a_second, times))
-    one = f"{flow} timeout {asking.seconds}s {_over(asking.flow_rate, asking.burst)}"
+    begun = _asked(asking, version, "_begun", lambda times: over(times * asking.flows_a_second, times))
+    one = f"{flow} timeout {asking.seconds}s {over(asking.flow_rate, asking.burst)}"
     each = () if what else (f"update @asked_each{version} {{ {one} }} goto asked{version}",)
     more = (*each, *_asked(asking, version, what, limits[what]))
     yield f"asking_more{what}{version}", more
@@ -152,23 +123,23 @@ def _limits_of(asking: AskingRation) -> Mapping[str, Callable[[int], str]]:
     """Return the limits of datagrams (""), of bytes in clear and of bytes by TLS, for a multiple of each."""
     rate = asking.bytes_a_second
     return {
-        "": lambda times: _over(times * asking.rate, times * asking.burst),
-        "_clear": lambda times: _over_bytes(times * rate, times * asking.bytes_at_once),
-        "_sealed": lambda times: _over_bytes(times * rate, times * asking.sealed_bytes_at_once),
+        "": lambda times: over(times * asking.rate, times * asking.burst),
+        "_clear": lambda times: over_bytes(times * rate, times * asking.bytes_at_once),
+        "_sealed": lambda times: over_bytes(times * rate, times * asking.sealed_bytes_at_once),
     }
 
 
-def _asked(asking: AskingRation, version: int, what: str, over: Callable[[int], str]) -> tuple[str, ...]:
+def _asked(asking: AskingRation, version: int, what: str, limit: Callable[[int], str]) -> tuple[str, ...]:
     """Return the rules that limit ``what`` a stranger sends, and then what its neighbours do.
 
-    ``what`` is one of ``_ASKED``. ``over`` returns the match of what is over so many times the ration.
+    ``what`` is one of ``_ASKED``. ``limit`` returns the match of what is over so many times the ration.
     """
     rules: list[str] = []
     near = f"{KEYWORDS[version]} saddr & {network_of(version, NEAR_LENGTHS[version]).netmask}"
     for name, source, times in (("", counted(version, Side.FROM), 1), ("_near", near, NEAR)):
         strangers = f"@asked{name}{what}{version}"
         rules += [
-            f"update {strangers} {{ {source} timeout {asking.seconds}s {over(times)} }} goto asked{version}",
+            f"update {strangers} {{ {source} timeout {asking.seconds}s {limit(times)} }} goto asked{version}",
             f'{source} != {strangers} counter name "asked_full"',
         ]
     return tuple(rules)
@@ -178,15 +149,15 @@ def _ration(plan: FirewallPlan, version: int, log: tuple[str, ...]) -> Iterator[
     ration, target = plan.ration, counted(version, Side.TO)
     dropping = (*log, "drop") if ration.mode is LimitMode.ENFORCE else ()
     yield f"rationed{version}", ('counter name "rationed"', *dropping)
-    over = _over(ration.rate, ration.burst)
+    limit = over(ration.rate, ration.burst)
     yield (
         f"ration{version}",
         (
-            f"update @ration{version} {{ {target} {over} }} goto rationed{version}",
+            f"update @ration{version} {{ {target} {limit} }} goto rationed{version}",
             f'{target} != @ration{version} counter name "ration_full"',
         ),
     )
-    octets = _over_bytes(ration.bytes_a_second, ration.bytes_a_second)
+    octets = over_bytes(ration.bytes_a_second, ration.bytes_a_second)
     yield (
         f"ration_stream{version}",
         (
@@ -207,20 +178,6 @@ def _ration(plan: FirewallPlan, version: int, log: tuple[str, ...]) -> Iterator[
             f'{target} != @ration_bytes{version} counter name "ration_full"',
         ),
     )
-
-
-def _over(rate: int, burst: int) -> str:
-    """Return the limit for packets over ``rate`` a second, after ``burst`` at once."""
-    return f"limit rate over {rate}/second burst {burst} packets"
-
-
-def _over_bytes(rate: int, burst: int) -> str:
-    """Return the limit for packets over ``rate`` bytes a second, after ``burst`` bytes at once.
-
-    The kernel adds the rate to the burst of a byte limit, but not to that of a packet limit. So the rate is
-    subtracted from the burst here.
-    """
-    return f"limit rate over {rate} bytes/second burst {max(burst - rate, 0)} bytes"
 
 
 def _begins(words: int, text: bytes) -> str:
@@ -246,6 +203,6 @@ def over_copies(plan: FirewallPlan) -> Iterator[str]:
 
     If the table is full, the rule does not match, and the request is copied.
     """
-    over = _over(plan.sender_rate, plan.sender_rate)
+    limit = over(plan.sender_rate, plan.sender_rate)
     for version in VERSIONS if plan.limits_copies else ():
-        yield f"update @copied{version} {{ {counted(version, Side.FROM)} {over} }} return"
+        yield f"update @copied{version} {{ {counted(version, Side.FROM)} {limit} }} return"

@@ -13,7 +13,7 @@ from attrs import frozen
 from ringfence.errors import FirewallError
 from ringfence.firewall import network_lists, stages
 from ringfence.firewall.contract import BanAction, FirewallPlan
-from ringfence.firewall.limits import SEGMENT
+from ringfence.firewall.limits import SEGMENT, Key
 from ringfence.firewall.ports import Ports
 from ringfence.firewall.stages import Do, Hook, Is, Side
 from ringfence.values.network import VERSIONS, Network
@@ -30,6 +30,7 @@ _REJECTIONS = {
 }
 _FIXED = {
     Is.UDP: "meta l4proto udp",
+    Is.TCP: "meta l4proto tcp",
     Is.TO_HOST: TO_THIS_HOST,
     Is.ROUTED: "fib saddr . iif oif != 0 fib daddr type unicast",
     Is.SYN_ACK: "tcp flags & (syn | ack) == syn | ack",
@@ -110,8 +111,15 @@ class Matches:
                 marked = f'prefix "{prefix}" ' if prefix else ""
                 yield f"log {marked}group {self.plan.log_group}{f' snaplen {size}' if size else ''}"
             case stages.Remember(table):
-                # Not ``update``, which would renew the time.
-                yield f"add @{table.name}{version} {{ {counted(version, side)} counter }}"
+                do = "update" if table.renews else "add"
+                yield f"{do} @{table.name}{version} {{ {counted(version, side, table.key)} counter }}"
+            case stages.Meter(table, rate, burst, chain, full=full) as meter:
+                key, name = counted(version, side, table.key), f"@{table.name}{version}"
+                time = f" timeout {meter.seconds}s" if meter.seconds != table.seconds else ""
+                limit = (over_bytes if meter.in_bytes else over)(rate, burst)
+                yield f"update {name} {{ {key}{time} {limit} }} goto {chain.name}{version}"
+                if full:
+                    yield f'{key} != {name} counter name "{full}"'
             case stages.Count(counter, drops):
                 yield f'counter name "{counter}"'
                 yield from ([LOG] if drops and self.plan.log else [])
@@ -180,10 +188,24 @@ def _address(side: Side, version: int) -> str:
     return f"{KEYWORDS[version]} {'saddr' if side is Side.FROM else 'daddr'}"
 
 
-def counted(version: int, side: Side) -> str:
-    """Return the key by which packets are counted: the remote address, of IPv6 its /64."""
-    address = _address(side, version)
-    return address if version == 4 else f"{address} & ffff:ffff:ffff:ffff::"  # noqa: PLR2004 - IPv4
+def counted(version: int, side: Side, key: Key = Key.SENDER) -> str:
+    """Return the key by which packets are counted."""
+    address, whole = _address(side, version), version == VERSIONS[0] or key is Key.ADDRESS
+    return address if whole else f"{address} & ffff:ffff:ffff:ffff::"
+
+
+def over(rate: int, burst: int) -> str:
+    """Return the limit for packets over ``rate`` a second, after ``burst`` at once."""
+    return f"limit rate over {rate}/second burst {burst} packets"
+
+
+def over_bytes(rate: int, burst: int) -> str:
+    """Return the limit for packets over ``rate`` bytes a second, after ``burst`` bytes at once.
+
+    The kernel adds the rate to the burst of a byte limit, but not to that of a packet limit. So the rate is
+    subtracted from the burst here.
+    """
+    return f"limit rate over {rate} bytes/second burst {max(burst - rate, 0)} bytes"
 
 
 def _interfaces(plan: FirewallPlan, key: str) -> str:

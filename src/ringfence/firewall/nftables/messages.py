@@ -25,7 +25,7 @@ from typing import Any
 
 from attrs import frozen
 
-from ringfence.firewall.contract import Element, Flooder
+from ringfence.firewall.contract import Element, Remembered
 from ringfence.netlink.connection import (
     ATTRIBUTE,
     FAMILIES,
@@ -490,7 +490,7 @@ def query_elements(table: str, name: str, network: Network) -> bytes:
 
 
 def dump_elements(table: str, name: str) -> bytes:
-    """Build the request for a set's elements; :func:`bans_of` or :func:`flooders_of` parses the answers."""
+    """Build the request for a set's elements; :func:`bans_of` or :func:`remembered_of` parses the answers."""
     return message(MessageType.GETSETELEM, NLM_F_DUMP, INET, text(_TABLE, table), text(_SET, name))
 
 
@@ -637,15 +637,14 @@ def _irregular(payload: memoryview, length: int, scope: Scope) -> Iterator[Eleme
         yield Element(_network(key, length), left, packets, octets, scope)
 
 
-def flooders_of(answer: bytes, *, tcp: bool = False) -> Iterator[Flooder]:
-    """Yield the senders in one answer to :func:`dump` of a flood set: those over the limit of packets.
+def remembered_of(answer: bytes, *, whole: bool) -> Iterator[Remembered]:
+    """Yield the senders in one answer with elements of a table (``limits.Table``).
 
-    ``tcp``: it is the set for TCP, whose elements are addresses. In the set for UDP they are IPv4 addresses
-    or /64s.
+    ``whole``: they are addresses; otherwise IPv4 addresses or /64s.
     """
     for key, packets, _, _ in _read(_payload(answer)):
         version = _version_of(key)
-        yield Flooder(_network(key, (BITS if tcp else SENDER_LENGTHS)[version]), packets, tcp)
+        yield Remembered(_network(key, (BITS if whole else SENDER_LENGTHS)[version]), packets)
 
 
 def _payload(answer: bytes) -> memoryview:

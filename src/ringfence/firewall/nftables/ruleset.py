@@ -83,8 +83,6 @@ COUNTERS: Mapping[str, str] = {
     "from_denied": FROM_DENIED,
     "to_denied": TO_DENIED,
     "fragments": FRAGMENTS,
-    "limiter_drops": "over the limit",
-    "limiter_full": "without room in the limiter",
     "rationed": "over the ration of refusals",
     "ration_full": "without room in the ration",
     "asked": "over the ration of questions",

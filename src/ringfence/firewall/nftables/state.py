@@ -15,7 +15,8 @@ from ipaddress import IPv4Network, IPv6Network
 from attrs import evolve, field, frozen
 
 from ringfence.errors import FirewallError, FirewallIncompleteError
-from ringfence.firewall.contract import Counters, Element, Flooder, Remembered, RuleCounter
+from ringfence.firewall.contract import Counters, Element, Remembered, RuleCounter
+from ringfence.firewall.limits import Key
 from ringfence.firewall.limits import Table as SenderTable
 from ringfence.firewall.nftables import messages
 from ringfence.firewall.nftables.messages import NftChain, NftRule, NftSetHeader, Table
@@ -192,7 +193,7 @@ def _mismatches(head: NftSetHeader) -> Iterator[str]:
         flags, version = _TIMEOUT_FLAG, ban.version
     elif base is not None:
         flags, version = _INTERVAL_FLAG, int(base[-1])
-    elif kind in ("rate", "bytes", "flood", "flood_tcp", *_tables()):
+    elif kind in _tables():
         flags, version = _TIMEOUT_FLAG | _EVAL_FLAG, int(head.name[-1])
     else:
         return
@@ -364,12 +365,9 @@ def _list_set(kernel: NetlinkConnection, ban: BanSet, enough: int | None) -> tup
 # -- reads the numbers that nftables counts: dropped packets, elements of sets, and sources over the limit
 
 
-_FILTERS = ("limiter_drops", "limiter_full", "rationed", "ration_full", "asked", "asked_full")
+_FILTERS = ("rationed", "ration_full", "asked", "asked_full")
 """The counters of filters."""
 _KINDS = {
-    "rate": "limiter",
-    "flood": "flooding",
-    "flood_tcp": "flooding",
     "ration": "rationed",
     "ration_bytes": "rationed",
     "asked": "asking",
@@ -398,24 +396,13 @@ def read_counters(kernel: NetlinkConnection) -> Counters:
     )
 
 
-def read_flooders(kernel: NetlinkConnection) -> list[Flooder]:
-    """Return the sources that were over the limit within the last ten seconds."""
-    return [
-        flooder
-        for version in VERSIONS
-        for tcp in (False, True)
-        for answer in read_part(kernel, f"flood{'_tcp' * tcp}{version}")
-        for flooder in messages.flooders_of(answer, tcp=tcp)
-    ]
-
-
 def read_remembered(kernel: NetlinkConnection, table: SenderTable) -> list[Remembered]:
     """Return the senders in ``table``."""
     return [
-        Remembered(one.network, one.packets)
+        one
         for version in VERSIONS
         for answer in read_part(kernel, f"{table.name}{version}")
-        for one in messages.flooders_of(answer)
+        for one in messages.remembered_of(answer, whole=table.key is Key.ADDRESS)
     ]
 
 
@@ -433,7 +420,7 @@ def _kind_of_set(name: str) -> str | None:
     if BanSet.parse(name) is not None:
         return "bans"
     base = base_name(name)
-    return base[:-1] if base is not None else {**_KINDS, **_tables()}.get(name[:-1])
+    return base[:-1] if base is not None else {**_KINDS, **_tables()}.get(name[:-1]) or None
 
 
 @cache
