@@ -49,7 +49,9 @@ STEPS = st.one_of(
 
 def record(expires: float, since: float = NOW, renew_at: float = inf) -> Record:
     """Return a record with that end."""
-    ban = Ban(NET, since, expires, "guess", "somebody tries", counts=AttemptCounts(5))
+    ban = Ban(
+        NET, since=since, expires=expires, rule="guess", reason="somebody tries", counts=AttemptCounts(5)
+    )
     return Record.of(ban, renew_at)
 
 
@@ -137,11 +139,11 @@ def test_a_ban_goes_through_a_record() -> None:
     """A record keeps every field of a ban, and its attempts as a number."""
     ban = Ban(
         NET,
-        1.0,
-        2.0,
-        "flood",
-        "why",
-        Origin.ADMIN,
+        since=1.0,
+        expires=2.0,
+        rule="flood",
+        reason="why",
+        origin=Origin.ADMIN,
         scope=Scope.SIP_UDP,
         offence=3,
         forced=True,
@@ -218,7 +220,14 @@ def test_many_bans_are_little_memory(number: int) -> None:
         before, _ = tracemalloc.get_traced_memory()
         for nth, network in enumerate(networks):
             scope = Scope.SIP_UDP if nth % 10 == 0 else Scope.FULL
-            ban = Ban(network, NOW + nth, NOW + 3_600 + nth, "guess", "somebody tries", scope=scope)
+            ban = Ban(
+                network,
+                since=NOW + nth,
+                expires=NOW + 3_600 + nth,
+                rule="guess",
+                reason="somebody tries",
+                scope=scope,
+            )
             ledger.put(key_of(network, scope), Record.of(ban))
         ledger.alive(NOW)
         ledger.due(NOW)
@@ -232,7 +241,7 @@ def test_many_bans_are_little_memory(number: int) -> None:
 
 def ban(network: Network, *, forced: bool = False) -> Ban:
     """Return a ban of a minute."""
-    return Ban(network, NOW, NOW + 60.0, "admin", forced=forced)
+    return Ban(network, since=NOW, expires=NOW + 60.0, rule="admin", forced=forced)
 
 
 def both() -> Ledger:

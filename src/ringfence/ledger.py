@@ -25,14 +25,13 @@ from heapq import nsmallest
 from ipaddress import IPv4Network, IPv6Network
 from itertools import islice
 from math import inf, isfinite
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from typing import NamedTuple
 
 from attrs import define, evolve
 
 from ringfence.ban_facts import News
-from ringfence.values.attempt import AttemptCounts
-from ringfence.values.ban import Ban, Origin, Scope
+from ringfence.values.ban import Ban, BanFacts, Scope, facts_of
 from ringfence.values.network import BITS, IPV6_SENDER, Network, exempts_friends, overlap
 
 MOST_PENDING = 1_000
@@ -61,34 +60,22 @@ _LENGTH, _KIND = (1 << _LENGTH_BITS) - 1, (1 << _KIND_BITS) - 1
 _SHAPE = (1 << _KIND_BITS + _LENGTH_BITS) - 1
 
 
-@define(eq=False)
-class Record:
-    """One ban. Its times are in seconds since the epoch.
+@define(eq=False, kw_only=True)
+class Record(BanFacts):
+    """One ban, and what the ledger knows of it in the kernel.
 
-    ``since`` to ``counts`` are those of :class:`ringfence.values.ban.Ban`. ``renew_at`` is when the kernel's
-    timeout must be renewed because it ends before the ban; infinity if it need not be. ``seen`` is the number
-    of the latest comparison that found the ban in the kernel.
+    ``renew_at`` is when the kernel's timeout must be renewed because it ends before the ban (epoch seconds);
+    infinity if it need not be. ``seen`` is the number of the latest comparison that found the ban in the
+    kernel.
     """
 
-    since: float
-    expires: float
-    rule: str
-    reason: str
-    origin: Origin
-    offence: int
-    forced: bool
-    counts: AttemptCounts
     renew_at: float = inf
     seen: int = 0
 
     @classmethod
     def of(cls, ban: Ban, renew_at: float = inf, seen: int = 0) -> "Record":
         """Return the ledger's record of ``ban``; ``renew_at`` and ``seen`` are those of :class:`Record`."""
-        return cls(**dict(zip(_KEPT, _kept(ban), strict=True)), renew_at=renew_at, seen=seen)
-
-
-_KEPT = "since", "expires", "rule", "reason", "origin", "offence", "forced", "counts"
-_kept = attrgetter(*_KEPT)
+        return cls(**facts_of(ban), renew_at=renew_at, seen=seen)
 
 
 def renew_at(expires: float, now: float, granted: float) -> float:
@@ -120,7 +107,7 @@ def scope_of(key: int) -> Scope:
 def ban_of(key: int, record: Record) -> Ban:
     """Return the ban that ``key`` and ``record`` describe, without its attempts, which are not in memory."""
     network, scope = network_of(key)
-    return Ban(network, scope=scope, **dict(zip(_KEPT, _kept(record), strict=True)))
+    return Ban(network, scope=scope, **facts_of(record))
 
 
 def _widened(key: int, length: int) -> int:

@@ -218,7 +218,14 @@ class World:
     def a_ban(self, network: Network, scope: Scope, seconds: float) -> Ban:
         """Return a new ban. Its reason is unique."""
         self.number += 1
-        return Ban(network, self.now, self.now + seconds, "guess", str(self.number), scope=scope)
+        return Ban(
+            network,
+            since=self.now,
+            expires=self.now + seconds,
+            rule="guess",
+            reason=str(self.number),
+            scope=scope,
+        )
 
     def do_decide(self, network: Network, scope: Scope, seconds: float, early: float | None) -> None:
         """Place a rule's ban. The kernel may have been asked before, for the same or another length."""
@@ -236,8 +243,7 @@ class World:
 
     def do_ban(self, networks: list[Network], seconds: float) -> None:
         """Ban networks for an administrator."""
-        self.number += 1
-        self.apply(self.book.ban(networks, seconds, str(self.number), self.now))
+        self.apply(self.book.ban([self.a_ban(one, Scope.FULL, seconds) for one in networks], self.now))
         wanted = [one for one in networks if not NetworkSet(self.exempt).contains(one)]
         self.placed([((one, Scope.FULL), self.now + seconds) for one in wanted], News.NEW)
 

@@ -35,7 +35,15 @@ def test_a_decision_becomes_a_ban(world: World) -> None:
 
     assert world.in_kernel() == {"192.0.2.1/32": 3_600}
     assert recorded_bans(world.store, START) == [
-        Ban(SUBJECT, START, START + HOUR, "guess", RULE.meaning, Origin.RULE, attempts(5))
+        Ban(
+            SUBJECT,
+            since=START,
+            expires=START + HOUR,
+            rule="guess",
+            reason=RULE.meaning,
+            origin=Origin.RULE,
+            attempts=attempts(5),
+        )
     ]
     assert world.held()
     assert logs == [
@@ -261,7 +269,7 @@ def test_a_ban_by_hand(world: World) -> None:
 
     assert world.in_kernel() == {"192.0.2.1/32": 90, "2001:db8::/32": 90}
     assert recorded_bans(world.store, START)[0] == Ban(
-        SUBJECT, START, START + 90.0, "admin", "a reason", Origin.ADMIN
+        SUBJECT, since=START, expires=START + 90.0, rule="admin", reason="a reason", origin=Origin.ADMIN
     )
     assert world.store.bans.count_offences(SUBJECT, 0.0) == 0
 

@@ -9,7 +9,7 @@ from ringfence.values.ban import Ban, Scope
 
 def ban(address: str, expires: float) -> Ban:
     """Return a ban that ends at ``expires``."""
-    return Ban(ip_network(address), 0.0, expires, "guess")
+    return Ban(ip_network(address), since=0.0, expires=expires, rule="guess")
 
 
 def ledger(*bans: Ban) -> Ledger:

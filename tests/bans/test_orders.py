@@ -23,7 +23,7 @@ def test_each_failed_order_is_one_line_with_its_reason() -> None:
 def test_a_ban_is_described_for_the_log() -> None:
     """The log fields of a ban have at most five accounts, which are hostile text."""
     made = attempts(2)
-    ban = Ban(ONE, 0.0, 60.4, "guess", attempts=made)
+    ban = Ban(ONE, since=0.0, expires=60.4, rule="guess", attempts=made)
     assert ban_fields(ban) == {
         "address": "192.0.2.1/32",
         "seconds": 60,

@@ -21,8 +21,8 @@ from ringfence.cli.bans import _fitting
 from ringfence.cli.screen import Screen
 
 KEYS = [
-    *("address", "scope", "since", "rule", "reason", "origin", "offence", "attempts", "proven"),
-    *("account", "accounts", "expires", "timeout", "packets", "bytes"),
+    *("address", "scope", "since", "expires", "rule", "reason", "origin", "offence", "forced"),
+    *("attempts", "proven", "account", "accounts", "timeout", "packets", "bytes"),
 ]
 PREFIX = "2001:db8:1234:5678::/64"
 

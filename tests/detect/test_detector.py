@@ -322,7 +322,7 @@ def test_attempts_are_late_while_the_kernel_has_a_ban() -> None:
     """Attempts of a banned subject count nothing while the kernel has the ban, and count afterwards."""
     detector = Driven((evolve(GUESS, attempts=2),))
     for network in (ip_network("192.0.2.7/32"), ip_network("2001:db8::/64")):
-        one = Ban(network, 0.0, 100.0, "guess")
+        one = Ban(network, since=0.0, expires=100.0, rule="guess")
         detector.bans.put(key_of(network), Record.of(one))
     play(
         detector,

@@ -25,11 +25,7 @@ def having(pattern: str) -> set[str]:
         (
             "Add a field of a ban",
             r"\boffence\b",
-            {
-                "src/ringfence/store/file.py",
-                "src/ringfence/bans/book.py",
-                "src/ringfence/features/web/pages.py",
-            },
+            {"src/ringfence/guard/firewall_side.py", "src/ringfence/store/rows.py"},
         ),
         ("Add a way in which a ban ends early", r"\bDISPLACED\b", set()),
         ("Add a rule", r'"slow"', set()),

@@ -195,7 +195,15 @@ def attempt(account: str, now: float) -> Attempt:
 def fill(store: Store, now: float) -> None:
     """Write hostile bans, list entries, friends and facts into a database."""
     made = tuple(attempt(account, now) for account in (HOSTILE, LONG, IN_A_LINE))
-    ban = Ban(ip_network(GUESSER), now - 60, now + 3_600, HOSTILE, LONG, Origin.RULE, made)
+    ban = Ban(
+        ip_network(GUESSER),
+        since=now - 60,
+        expires=now + 3_600,
+        rule=HOSTILE,
+        reason=LONG,
+        origin=Origin.RULE,
+        attempts=made,
+    )
     store.bans.record([ban, evolve(ban, network=ip_network("192.0.2.0/24"), reason=HOSTILE)])
     store.bans.record([evolve(ban, network=ip_network(FRIEND), since=now - 9_000, expires=now - 8_000)])
     store.entries.add(

@@ -79,6 +79,7 @@ def test_an_active_ban() -> None:
             "reason": "somebody tries",
             "origin": "rule",
             "offence": 1,
+            "forced": False,
             "attempts": 5,
             "proven": 4,
             "account": "alice",

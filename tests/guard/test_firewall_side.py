@@ -24,7 +24,9 @@ def test_the_guard_is_mounted_with_its_lists(kept: Kept) -> None:
     own = ip_network("198.18.0.1")
     for text in (OTHER, "198.51.100.7"):
         kept.store.bans.record([ban_of(text, START)])
-    kept.store.bans.record([Ban(own, START, START + 60, "admin", "", Origin.ADMIN)])
+    kept.store.bans.record(
+        [Ban(own, since=START, expires=START + 60, rule="admin", reason="", origin=Origin.ADMIN)]
+    )
     kept.side.start()
 
     assert kept.banned() == {f"{OTHER}/32"}

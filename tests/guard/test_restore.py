@@ -24,7 +24,10 @@ PORT = 5060
 def record(path: Path, *networks: str) -> None:
     """Record bans from before the reboot in the database."""
     now = time.time()
-    bans = [Ban(network_of(text), now, now + 600, "guess", "before", Origin.RULE) for text in networks]
+    bans = [
+        Ban(network_of(text), since=now, expires=now + 600, rule="guess", reason="before", origin=Origin.RULE)
+        for text in networks
+    ]
     with Store.open(path, owner=False) as store:
         store.bans.record(bans)
 

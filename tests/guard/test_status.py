@@ -111,6 +111,7 @@ def test_a_rules_ban() -> None:
             "origin": "rule",
             "scope": "full",
             "offence": 1,
+            "forced": False,
             "proven": 5,
             "account": "alice",
             "accounts": 1,
@@ -127,8 +128,8 @@ def test_a_ban_that_only_the_kernel_knows() -> None:
         ]
     )
 
-    keys = ("since", "rule", "reason", "origin", "offence", "attempts", "proven", "account", "accounts")
-    unknown = dict.fromkeys(keys)
+    keys = ("since", "rule", "reason", "origin", "offence", "forced", "attempts", "proven")
+    unknown = dict.fromkeys((*keys, "account", "accounts"))
     assert report == [
         {
             "address": "2001:db8::/64",
@@ -169,7 +170,7 @@ def test_both_scopes_of_an_address_are_two_bans() -> None:
     """Two scopes of an address are two bans, each with its own facts."""
     one, other = (
         ban_of("192.0.2.1", NOW),
-        Ban(ip_network("192.0.2.1"), NOW - 1, NOW + 9, "flood", scope=Scope.SIP_UDP),
+        Ban(ip_network("192.0.2.1"), since=NOW - 1, expires=NOW + 9, rule="flood", scope=Scope.SIP_UDP),
     )
     elements = [Element(ban.network, 9.0, 0, 0, ban.scope) for ban in (one, other)]
 
@@ -192,7 +193,9 @@ def test_a_list_of_any_length_is_json(number: int) -> None:
 )
 def test_a_reason_is_made_printable(reason: str) -> None:
     """An administrator's reason is printed without control characters, and the JSON stays valid."""
-    ban = Ban(ip_network("192.0.2.1"), NOW, NOW + 60, "admin", reason, Origin.ADMIN)
+    ban = Ban(
+        ip_network("192.0.2.1"), since=NOW, expires=NOW + 60, rule="admin", reason=reason, origin=Origin.ADMIN
+    )
     [row] = listed([Element(ban.network, 60.0, 0, 0)], (ban, 0))
 
     assert row["reason"].isprintable()

@@ -22,7 +22,14 @@ def test_a_ban_is_read_as_it_was_recorded(store: Store, path: Path) -> None:
     """Every field of a ban and its attempts is kept in order, also after a restart."""
     bans = [
         ban_of("192.0.2.1", 1_000.5, made=attempts(5)),
-        Ban(ip_network("2001:db8::/64"), 1_001.0, 9_999.0, "admin", "a reason\nof two lines", Origin.ADMIN),
+        Ban(
+            ip_network("2001:db8::/64"),
+            since=1_001.0,
+            expires=9_999.0,
+            rule="admin",
+            reason="a reason\nof two lines",
+            origin=Origin.ADMIN,
+        ),
         ban_of(
             "198.51.100.0/24",
             1_002.0,
@@ -107,8 +114,8 @@ def test_offences_are_counted(store: Store) -> None:
         store.bans.record([ban_of("192.0.2.1", since)])
     store.bans.end([(network, Scope.FULL)], 20_001.0)
     store.bans.record([ban_of("192.0.2.2", 20_000.0)])
-    store.bans.record([Ban(network, 30_000.0, 31_000.0, "admin", origin=Origin.ADMIN)])
-    store.bans.record([Ban(network, 32_000.0, 33_000.0, "adopted", origin=Origin.ADOPTED)])
+    store.bans.record([Ban(network, since=30_000.0, expires=31_000.0, rule="admin", origin=Origin.ADMIN)])
+    store.bans.record([Ban(network, since=32_000.0, expires=33_000.0, rule="adopted", origin=Origin.ADOPTED)])
 
     times = (0.0, 1_000.0, 1_000.1, 20_000.0, 20_000.1)
     assert [store.bans.count_offences(network, since) for since in times] == [3, 3, 2, 1, 0]

@@ -120,17 +120,18 @@ def test_the_layout_of_a_definition_means_nothing(path: Path) -> None:
         assert recorded_bans(store, 1_000.0) == [ban_of("192.0.2.1")]
 
 
-def test_a_database_of_an_earlier_version_keeps_its_rows(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("grown", [0, 1])
+def test_the_database_of_an_earlier_ringfence_keeps_its_rows(
+    path: Path, monkeypatch: pytest.MonkeyPatch, grown: int
+) -> None:
     """A new table, index and column are added; a command does not add them, but states what to do."""
     with Store.open_or_memory(path) as store:
         store.bans.record([ban_of("192.0.2.1", made=attempts(5))])
-    later = schema().replace(
-        "sources TEXT NOT NULL\n", "sources TEXT NOT NULL,\n        colour TEXT NOT NULL DEFAULT 'red'\n"
-    )
+    later = schema().replace("rule TEXT NOT NULL", "colour TEXT NOT NULL DEFAULT 'red', rule TEXT NOT NULL")
     assert later != schema()
-    later += "CREATE TABLE more (name TEXT PRIMARY KEY) STRICT; CREATE INDEX colours ON attempts (colour);"
+    later += "CREATE TABLE more (name TEXT PRIMARY KEY) STRICT; CREATE INDEX colours ON bans (colour);"
     monkeypatch.setattr(database, "schema", lambda: later)
-    monkeypatch.setattr(file, "VERSION", VERSION + 1)
+    monkeypatch.setattr(file, "VERSION", VERSION + grown)
     with pytest.raises(StoreError, match="fix: systemctl restart ringfence"):
         Store.open(path, owner=False)
 
@@ -139,8 +140,8 @@ def test_a_database_of_an_earlier_version_keeps_its_rows(path: Path, monkeypatch
             assert (store.damage(), store.memory_reason) == ("", "")
             assert len(recorded_bans(store, 1_000.0)) == 1
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (VERSION + 1,)
-        assert connection.execute("SELECT DISTINCT colour FROM attempts").fetchall() == [("red",)]
+        assert connection.execute("PRAGMA user_version").fetchone() == (VERSION + grown,)
+        assert connection.execute("SELECT DISTINCT colour FROM bans").fetchall() == [("red",)]
         assert connection.execute("SELECT count(*) FROM more").fetchone() == (0,)
 
 
@@ -150,7 +151,7 @@ def test_an_upgrade_that_fails_changes_nothing(path: Path, monkeypatch: pytest.M
         store.bans.record([ban_of("192.0.2.1", made=attempts(5))])
     before = shape_of(path)
     broken = "CREATE TABLE aaa (name TEXT PRIMARY KEY) STRICT;" + schema().replace(
-        "sources TEXT NOT NULL\n", "sources TEXT NOT NULL,\n        colour TEXT NOT NULL\n"
+        "rule TEXT NOT NULL", "rule TEXT NOT NULL, colour TEXT NOT NULL"
     )
     monkeypatch.setattr(database, "schema", lambda: broken)
     monkeypatch.setattr(file, "VERSION", VERSION + 1)

@@ -34,4 +34,12 @@ def ban_of(
     network: str, since: float = 1_000.0, seconds: float = 3_600.0, *, made: tuple[Attempt, ...] = ()
 ) -> Ban:
     """Return a ban by a rule."""
-    return Ban(ip_network(network), since, since + seconds, "guess", "somebody tries", Origin.RULE, made)
+    return Ban(
+        ip_network(network),
+        since=since,
+        expires=since + seconds,
+        rule="guess",
+        reason="somebody tries",
+        origin=Origin.RULE,
+        attempts=made,
+    )

@@ -73,7 +73,16 @@ def _bans(networks: Sequence[Network], now: float) -> Iterator[Ban]:
             evolve(ATTEMPT, address=network.network_address, time=since - ATTEMPTS + n)
             for n in range(ATTEMPTS)
         )
-        yield Ban(network, since, since + SECONDS, "guess", "somebody tries", Origin.RULE, made, Scope.FULL)
+        yield Ban(
+            network,
+            since=since,
+            expires=since + SECONDS,
+            rule="guess",
+            reason="somebody tries",
+            origin=Origin.RULE,
+            attempts=made,
+            scope=Scope.FULL,
+        )
 
 
 def cost_of(output: Path, *command: str) -> Cost:

@@ -326,7 +326,7 @@ class Player:
     def _ban(self, network: Network, seconds: float, scope: Scope) -> None:
         bans, until = self._detector.bans, self._wall + seconds
         if self._firewall:
-            ban = Ban(network, self._wall, until, "guess", scope=scope)
+            ban = Ban(network, since=self._wall, expires=until, rule="guess", scope=scope)
             bans.put(key_of(network, scope), Record.of(ban))
         else:
             bans.assume(network, scope, until)

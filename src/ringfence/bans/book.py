@@ -18,7 +18,7 @@ from ringfence.errors import FirewallError, SetFullError
 from ringfence.firewall.contract import Add, Change, Outcome, Remove
 from ringfence.ledger import Ledger, Record, ban_of, key_of, network_of, parts_of, renew_at, scope_of
 from ringfence.values.ban import CLAIMED_SCOPES, Ban, BanEnd, Origin, Scope
-from ringfence.values.network import Network, NetworkSet
+from ringfence.values.network import NetworkSet
 
 CHUNK = 2_000
 """The maximum number of bans that one call adds to the kernel or removes, in some ten milliseconds."""
@@ -87,7 +87,7 @@ Steps = Generator[Batch | Fact, Sequence[Outcome], T]
 def _adopted(key: int, now: float, left: float) -> Ban:
     network, scope = network_of(key)
     rule, reason, origin = str(Origin.ADOPTED), "found in the kernel", Origin.ADOPTED
-    return Ban(network, now, now + left, rule, reason, origin, scope=scope)
+    return Ban(network, since=now, expires=now + left, rule=rule, reason=reason, origin=origin, scope=scope)
 
 
 def failure_lines(failed: Iterable[Outcome]) -> list[str]:
@@ -169,18 +169,17 @@ class Book:
         yield from self._record([ban], answers, News.NEW, now)
         yield from self._supersede(ban)
 
-    def ban(
-        self, networks: Sequence[Network], seconds: float, reason: str, now: float, *, force: bool = False
-    ) -> Steps[list[str]]:
-        """Ban networks for an administrator; return a line with the reason for each that was not banned."""
-        refused, bans, rule = [], [], str(Origin.ADMIN)
-        for network in networks:
-            why = self.exempt.refusal(network, force=force) or (None if force else too_wide(network))
-            if why is not None:
-                refused.append(f"{network}: {why}")
-                continue
-            bans.append(Ban(network, now, now + seconds, rule, reason, Origin.ADMIN, forced=force))
-        outcomes = yield from self.add(bans, News.NEW, now)
+    def ban(self, bans: Iterable[Ban], now: float) -> Steps[list[str]]:
+        """Place bans by an administrator; return a line with the reason for each that was not placed."""
+        refused, wanted = [], []
+        for ban in bans:
+            why = self.exempt.refusal(ban.network, force=ban.forced)
+            why = why or (None if ban.forced else too_wide(ban.network))
+            if why is None:
+                wanted.append(ban)
+            else:
+                refused.append(f"{ban.network}: {why}")
+        outcomes = yield from self.add(wanted, News.NEW, now)
         return refused + failure_lines(outcome for outcome in outcomes if outcome.error is not None)
 
     def add(self, bans: Sequence[Ban], news: News, now: float) -> Steps[list[Outcome]]:

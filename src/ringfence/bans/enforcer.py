@@ -203,8 +203,16 @@ class Enforcer:
         else:
             if seconds != first and answer is not None and answer.error is None:
                 answer = None  # the kernel has accepted the ban, but must have it for longer
-            made, origin, offence = decision.attempts, Origin.RULE, before + 1
-            ban = Ban(subject, since, expires, rule.name, rule.meaning, origin, made, scope, offence)
+            ban = Ban(
+                subject,
+                since=since,
+                expires=expires,
+                rule=rule.name,
+                reason=rule.meaning,
+                attempts=decision.attempts,
+                scope=scope,
+                offence=before + 1,
+            )
             self.apply(self.book.add_decided(ban, answer, now))
 
     def ban(
@@ -217,7 +225,13 @@ class Enforcer:
         enforcement is switched off.
         """
         self.require_enforcing()
-        return self.apply(self.book.ban(networks, seconds, reason, self.clock.wall(), force=force))
+        now, rule = self.clock.wall(), str(Origin.ADMIN)
+        end, by = now + seconds, Origin.ADMIN
+        bans = [
+            Ban(network, since=now, expires=end, rule=rule, reason=reason, origin=by, forced=force)
+            for network in networks
+        ]
+        return self.apply(self.book.ban(bans, now))
 
     # -- what the book asks and reports
 

@@ -47,13 +47,15 @@ from ringfence.config.schema import Settings
 from ringfence.control import MOST_LISTED
 from ringfence.errors import DaemonUnreachableError, Exit
 from ringfence.plurals import counted
+from ringfence.values.ban import COLUMNS, cell_of
 from ringfence.values.network import format_network
 
 REFRESH = 1.0  # seconds between two updates of the live list
 WITHOUT_DAEMON = "the daemon does not answer: removed from the kernel directly"
 _RIGHT = ("PROVEN", "BAN", "LEFT", "PACKETS")
-_OPTIONAL = ("SINCE", "BAN", "PACKETS", "PROVEN")
-_OPTIONAL_PAST = ("BAN", "AFTER", "SINCE")
+_MORE = {key: column.title.upper() for key, column in COLUMNS.items()}
+_OPTIONAL = ("SINCE", *_MORE.values(), "PACKETS", "PROVEN")
+_OPTIONAL_PAST = (*_MORE.values(), "AFTER", "SINCE")
 """Columns that are left out one after the other, in this order, until the table fits the screen."""
 _OTHER_LINES = 4
 """Lines of the live list that show no ban: two headers, the number of further bans, and the cursor's line."""
@@ -249,13 +251,12 @@ def _no_bans_text(wanted: Sequence[str] | None) -> str:
 
 
 def _columns(rows: Rows) -> dict[str, list[str]]:
-    numbers = [*map(_numbers, rows)]
     columns = {
         "ADDRESS": [row["address"] for row in rows],
         "RULE": [rule_cell(row) for row in rows],
         "ACCOUNT": [_account(row) for row in rows],
-        "PROVEN": [proven for proven, _ in numbers],
-        "BAN": [number for _, number in numbers],
+        "PROVEN": [_proven(row) for row in rows],
+        **_more(rows),
         output.head("SINCE"): [short_time(row["since"]) for row in rows],
         "LEFT": [_left(row) for row in rows],
         "PACKETS": [str(row["packets"]) for row in rows],
@@ -273,10 +274,15 @@ def _account(row: dict[str, Any]) -> str:
     return "?" if row["account"] is None else account_cell(row)
 
 
-def _numbers(row: dict[str, Any]) -> tuple[str, str]:
-    attempts, offence = row["attempts"], row["offence"]
+def _proven(row: dict[str, Any]) -> str:
+    attempts = row["attempts"]
     proven = f"{row['proven']} of {attempts}" if attempts else "-"
-    return "?" if attempts is None else proven, "?" if offence is None else f"{offence}."
+    return "?" if attempts is None else proven
+
+
+def _more(rows: Rows) -> dict[str, list[str]]:
+    """Return the columns that follow from the fields of a ban."""
+    return {head: [cell_of(row, key) for row in rows] for key, head in _MORE.items()}
 
 
 def _left(row: dict[str, Any]) -> str:
@@ -325,7 +331,7 @@ def _past_columns(rows: Rows) -> dict[str, list[str]]:
         "ADDRESS": [row["address"] for row in rows],
         "RULE": [rule_cell(row) for row in rows],
         "ACCOUNT": [account_cell(row) for row in rows],
-        "BAN": [f"{row['offence']}." for row in rows],
+        **_more(rows),
         "SINCE": [short_time(row["since"]) for row in rows],
         output.head("ENDED"): [short_time(row["ended"]) for row in rows],
         "AFTER": [_lasted(row) for row in rows],

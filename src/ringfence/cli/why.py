@@ -23,6 +23,7 @@ from ringfence.explain.headlines import (
     location_text,
 )
 from ringfence.plurals import counted
+from ringfence.values.ban import phrases_of
 from ringfence.values.location import column_of
 
 # -- ``ringfence why ACCOUNT``: show everything known about an account, and advice
@@ -210,10 +211,9 @@ def _ban(ban: Document, found: Document) -> str:
 
 def _by(ban: Document, found: Document) -> str:
     whose = "" if ban["network"] == found["address"] else f" of {ban['network']}"
-    number = f", {ban['offence']}. ban" if (ban["offence"] or 0) > 1 else ""
     scope = "" if ban["scope"] == "full" else f" ({ban['scope']})"
-    reason = f", {ban['reason']}" if ban["reason"] else ""
-    return f"{ban['rule'] or 'unknown rule'}{scope}{whose}{number}{reason}"
+    what = f"{ban['rule'] or 'unknown rule'}{scope}{whose}"
+    return ", ".join(filter(None, [what, *phrases_of(ban), ban["reason"]]))
 
 
 def _past(ban: Document, found: Document) -> str:

@@ -447,7 +447,6 @@ def _past(one: RecordedBan) -> Document:
         "network": format_network(one.ban.network),
         "scope": str(one.ban.scope),
         **ban_json(one.ban),
-        "expires": rfc3339(one.ban.expires),
         "ended": None if one.removed is None else rfc3339(one.removed),
         "end": str(one.end),
         "why_ended": one.end.sentence,

@@ -248,7 +248,6 @@ def _ban(ban: Ban) -> dict[str, object]:
         "change": "placed",
         "address": format_network(ban.network),
         "scope": str(ban.scope),
-        "expires": rfc3339(ban.expires),
         **ban_json(ban),
     }
 

@@ -9,15 +9,23 @@ Ended bans are removed when they are too old (``KEEP``) or too many (``MOST``).
 import sys
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import suppress
-from ipaddress import IPv4Network, IPv6Network
-from socket import AF_INET, AF_INET6, inet_pton
 from typing import Any
 
 from attrs import evolve, frozen
 
 from ringfence.errors import StoreError
 from ringfence.store.file import Connection
-from ringfence.store.rows import ATTEMPT, INVALID_ROW, Ended, Execute, add_attempt, attempts_in, times
+from ringfence.store.rows import (
+    ATTEMPTS,
+    INVALID_ROW,
+    Columns,
+    Ended,
+    Execute,
+    add_attempt,
+    attempts_in,
+    network_of,
+    times,
+)
 from ringfence.store.switch import OffSwitch
 from ringfence.store.writer import BestEffort
 from ringfence.values.attempt import Attempt, AttemptCounts
@@ -26,24 +34,21 @@ from ringfence.values.network import Network
 
 # -- the bans as rows
 
-BANS = """
+_BAN = Columns(Ban, but=("attempts", "counts"))
+_COUNTS = ", made, proven, accounts, account"
+_COLUMNS = _BAN.names + _COUNTS
+"""The columns of a ban in the database, in the order of :func:`_row_of` and :func:`_ban_of`."""
+
+BANS = f"""
     CREATE TABLE bans (
         id INTEGER PRIMARY KEY,
-        network TEXT NOT NULL,
-        since REAL NOT NULL,
-        expires REAL NOT NULL,
-        rule TEXT NOT NULL,
-        reason TEXT NOT NULL,
-        origin TEXT NOT NULL,
-        ended REAL,
-        end TEXT,
-        scope TEXT NOT NULL,
+        {_BAN.sql},
         made INTEGER NOT NULL,
-        offence INTEGER NOT NULL,
-        forced INTEGER NOT NULL,
         proven INTEGER NOT NULL,
         accounts INTEGER NOT NULL,
         account TEXT NOT NULL,
+        ended REAL,
+        end TEXT,
         shared INTEGER NOT NULL DEFAULT 0
     ) STRICT;
     CREATE INDEX bans_network ON bans (network, since);
@@ -51,18 +56,7 @@ BANS = """
     CREATE INDEX bans_shared ON bans (expires) WHERE shared = 1;
     CREATE TABLE attempts (
         ban INTEGER NOT NULL REFERENCES bans (id) ON DELETE CASCADE,
-        time REAL NOT NULL,
-        asterisk TEXT NOT NULL,
-        address TEXT NOT NULL,
-        kind TEXT NOT NULL,
-        proof INTEGER NOT NULL,
-        service TEXT NOT NULL,
-        transport TEXT NOT NULL,
-        account TEXT NOT NULL,
-        event TEXT NOT NULL,
-        trusted INTEGER NOT NULL,
-        tampered INTEGER NOT NULL,
-        sources TEXT NOT NULL
+        {ATTEMPTS.sql}
     ) STRICT;
     CREATE INDEX attempts_ban ON attempts (ban);
 """
@@ -108,48 +102,19 @@ class StillShared:
     removed: bool
 
 
-_BAN = (
-    "network, since, expires, rule, reason, origin, scope, offence, forced, made, proven, accounts, account"
-)
-"""The columns of a ban in the database, in the order of :func:`_row_of` and :func:`_ban_of`."""
-
-_RECORDED = f"SELECT id, {_BAN}, ended, end FROM bans"  # noqa: S608 - ours
+_RECORDED = f"SELECT id, {_COLUMNS}, ended, end FROM bans"  # noqa: S608 - ours
 
 
 def _row_of(ban: Ban) -> tuple[object, ...]:
-    """Return the values of a ban for the columns _BAN."""
-    return (
-        str(ban.network),
-        ban.since,
-        ban.expires,
-        ban.rule,
-        ban.reason,
-        str(ban.origin),
-        str(ban.scope),
-        ban.offence,
-        int(ban.forced),
-        *ban.counts,
-    )
+    """Return the values of a ban for ``_COLUMNS``."""
+    return *_BAN.row_of(ban), *ban.counts
 
 
 def _ban_of(row: Sequence[Any], attempts: Iterable[Attempt] = ()) -> Ban:
-    """Return the ban of a row with the columns _BAN; raise one of INVALID_ROW if it is invalid."""
-    network, since, expires, rule, reason, origin, scope, offence, forced, *counted = row
-    made, proven, accounts, account = counted
-    times(since, expires)
-    return Ban(
-        _network(network),
-        since,
-        expires,
-        sys.intern(rule),  # 100,000 rows share a few texts
-        sys.intern(reason),
-        _ORIGINS[origin],
-        tuple(attempts),
-        _SCOPES[scope],
-        int(offence),
-        bool(forced),
-        AttemptCounts(int(made), int(proven), int(accounts), sys.intern(account)),
-    )
+    """Return the ban of a row with ``_COLUMNS``; raise one of INVALID_ROW if it is invalid."""
+    *facts, made, proven, accounts, account = row
+    counts = AttemptCounts(int(made), int(proven), int(accounts), sys.intern(account))
+    return Ban(**_BAN.values_of(facts), attempts=tuple(attempts), counts=counts)
 
 
 def _recorded(row: Sequence[Any], attempts: Iterable[Attempt] = ()) -> RecordedBan:
@@ -219,7 +184,7 @@ class BanTable:
             running = "SELECT network, scope, since, expires FROM bans WHERE ended IS NULL AND expires > ?"
             for network, scope, *moments in execute(running, (now,)).fetchall():
                 with suppress(*INVALID_ROW):
-                    known[_network(network), _SCOPES[scope]] = tuple(moments)
+                    known[network_of(network), _SCOPES[scope]] = tuple(moments)
             for ban in bans():
                 moments = known.pop((ban.network, ban.scope), None)
                 if ban.expires > now and moments != (ban.since, ban.expires):
@@ -254,7 +219,7 @@ class BanTable:
             ):
                 with suppress(*INVALID_ROW):
                     times(expires)
-                    found.append((_network(network), _SCOPES[scope], expires))
+                    found.append((network_of(network), _SCOPES[scope], expires))
             return found
 
     def record_clock(self, offset: float, boot: str, step: float, now: float) -> None:
@@ -328,7 +293,7 @@ class BanTable:
             ):
                 with suppress(*INVALID_ROW):
                     times(expires)
-                    found.append(StillShared(_network(network), rule, expires, bool(ended)))
+                    found.append(StillShared(network_of(network), rule, expires, bool(ended)))
         return found
 
     def running(self, now: float) -> Iterator[Ban | None]:
@@ -338,7 +303,7 @@ class BanTable:
         """
         with self._connection.reading() as execute:
             for row in execute(
-                f"SELECT {_BAN} FROM bans WHERE ended IS NULL AND expires > ? ORDER BY since, id",  # noqa: S608 - ours
+                f"SELECT {_COLUMNS} FROM bans WHERE ended IS NULL AND expires > ? ORDER BY since, id",  # noqa: S608 - ours
                 (now,),
             ):
                 try:
@@ -372,7 +337,7 @@ class BanTable:
         around = [str(network.supernet(new_prefix=length)) for length in range(network.prefixlen + 1)]
         marks = ", ".join("?" * len(around))
         wanted = f"network IN ({marks}) AND coalesce(ended, expires) > ? ORDER BY since DESC, id DESC LIMIT ?"
-        attempts = f"SELECT {ATTEMPT} FROM attempts WHERE ban = ? ORDER BY rowid"  # noqa: S608 - ours
+        attempts = f"SELECT {ATTEMPTS.names} FROM attempts WHERE ban = ? ORDER BY rowid"  # noqa: S608 - ours
         found = []
         with self._connection.scanning() as execute:
             for row in execute(f"{_RECORDED} WHERE {wanted}", (*around, since, most)).fetchall():
@@ -386,7 +351,8 @@ class BanTable:
         The latest comes first. If there are more than ``most``, the earliest are left out. This reads all
         attempts of the database: a second for a million.
         """
-        wanted = f"SELECT {ATTEMPT} FROM attempts WHERE account = ? AND time >= ? ORDER BY time DESC LIMIT ?"  # noqa: S608 - ours
+        which = "account = ? AND time >= ? ORDER BY time DESC LIMIT ?"
+        wanted = f"SELECT {ATTEMPTS.names} FROM attempts WHERE {which}"  # noqa: S608 - ours
         with self._connection.scanning() as execute:
             return list(attempts_in(execute(wanted, (account, since, most))))
 
@@ -415,22 +381,7 @@ class BanTable:
             execute(f"DELETE FROM bans WHERE id IN ({over})", (now, max(0, number - MOST)))  # noqa: S608 - ours
 
 
-_ORIGINS = {str(origin): origin for origin in Origin}
 _SCOPES = {str(scope): scope for scope in Scope}
-
-
-def _network(text: str) -> Network:
-    """Parse a network as it is stored, with its prefix length; raise ValueError if it is invalid.
-
-    This takes a third of the time of ``ip_network``.
-    """
-    address, _, length = text.partition("/")
-    try:
-        if ":" in address:
-            return IPv6Network((inet_pton(AF_INET6, address), int(length)))
-        return IPv4Network((inet_pton(AF_INET, address), int(length)))
-    except (OSError, ValueError):
-        raise ValueError(f"{text!r} is no network") from None
 
 
 def _record(execute: Execute, ban: Ban) -> None:
@@ -449,7 +400,7 @@ def _record(execute: Execute, ban: Ban) -> None:
         "SELECT coalesce(max(shared), 0) FROM bans INDEXED BY bans_network"
         " WHERE network = ? AND rule = ? AND expires > ?"
     )
-    add = f"INSERT INTO bans ({_BAN}, shared) VALUES ({', '.join('?' * len(row))}, ({shared}))"  # noqa: S608 - ours
+    add = f"INSERT INTO bans ({_COLUMNS}, shared) VALUES ({', '.join('?' * len(row))}, ({shared}))"  # noqa: S608 - ours
     identity = execute(add, (*row, str(ban.network), ban.rule, ban.since)).lastrowid
     for attempt in ban.attempts:
         add_attempt(execute, int(identity or 0), attempt)

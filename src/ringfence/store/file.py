@@ -28,8 +28,8 @@ VERSION = 1
 
 The tables are those of :mod:`~ringfence.store.bans`, of :mod:`~ringfence.store.tables` and of each feature
 that this copy has.
-A new table, index or column is added to an older database when the daemon opens it. A column comes last in
-its table, and has a default or may be NULL. A change that an earlier ringfence cannot read raises the
+A new table, index or column is added to an older database when the daemon opens it. A column
+has a default or may be NULL. A change that an earlier ringfence cannot read raises the
 version.
 """
 
@@ -181,8 +181,8 @@ class Tables:
 def prepare(connection: sqlite3.Connection, schema: str, *, upgrades: bool = False) -> None:
     """Set SQLite's modes, and create the tables of ``schema`` in a new database, whose version is 0.
 
-    With ``upgrades``, add to another database what it lacks. Raise StoreError if a database of an earlier
-    version is not to be upgraded, StoreNewerError if it is of a later version, and StoreDamagedError if its
+    With ``upgrades``, add to another database what it lacks. Raise StoreError if the database of an earlier
+    ringfence is not to be upgraded, StoreNewerError if it is of a later version, and StoreDamagedError if its
     version is a number that ringfence cannot have written.
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -203,7 +203,7 @@ def prepare(connection: sqlite3.Connection, schema: str, *, upgrades: bool = Fal
         missing = _missing(connection, schema)
         if missing or version < VERSION:
             _carry_out(connection, [*missing, f"PRAGMA user_version = {VERSION}"])
-    elif version < VERSION:
+    elif version < VERSION or _missing(connection, schema):
         raise StoreError("the database is of an earlier ringfence; fix: systemctl restart ringfence")
 
 
@@ -313,7 +313,7 @@ def _shape(connection: sqlite3.Connection) -> set[tuple[object, ...]]:
         if kind == "table":
             options = connection.execute("SELECT wr, strict FROM pragma_table_list(?)", (name,)).fetchall()
             others = connection.execute("SELECT * FROM pragma_foreign_key_list(?)", (name,)).fetchall()
-            shape.add((kind, name, *options, *others, *_columns_of(connection, name)))
+            shape.add((kind, name, *options, *others, frozenset(_columns_of(connection, name))))
         else:
             shape.add((kind, name, "".join(sql.split())))
     return shape

@@ -1,16 +1,16 @@
 """Bans: their scopes, their ends, and what every list shows of them."""
 
 import enum
-from collections.abc import Mapping
-from ipaddress import IPv4Network
-from typing import Protocol, Self
+from collections.abc import Callable, Mapping
+from operator import attrgetter
+from typing import Any, Self
 
-from attrs import Factory, frozen
+from attrs import Factory, define, field, fields, frozen
 
 from ringfence.values import fast
 from ringfence.values.attempt import Attempt, AttemptCounts
 from ringfence.values.network import Network
-from ringfence.values.text import printable, rfc3339, shown
+from ringfence.values.text import rfc3339, shown
 
 
 class Origin(enum.StrEnum):
@@ -69,47 +69,85 @@ class BanEnd(enum.StrEnum):
 
 
 @frozen
-class Ban:
-    """A ban of a network: its start and end (seconds since the epoch), and its reason.
+class Column:
+    """How people see a field of a ban.
 
-    ``rule`` is the name of the rule for a ban by a rule, otherwise the origin's name. ``attempts`` are the
-    attempts that led to the ban, oldest first, at most as many as the rule needs, and ``counts`` are their
-    numbers. (A ban that was read from the database has the numbers, but not always the attempts.) ``offence``
-    is the ordinal of this ban among the bans of the network within 30 days: 2 for the second ban, and so on.
-    ``forced`` means that an administrator overrode the protection of the network.
+    In a table, its column has the head ``title``, and ``cell`` is the template of its cells. In a sentence
+    its value is written by the template ``phrase``, and left out if it is the field's default.
     """
 
-    network: Network
+    title: str
+    cell: str = "{}"
+    phrase: str = "{}"
+
+
+_COLUMN = "column"  # the key of a field's Column in its metadata
+
+
+@define(eq=False, kw_only=True)
+class BanFacts:
+    """What is known of a ban besides its network and its scope: start and end (epoch seconds), and reason.
+
+    Each field is kept, recorded in the database, and a key of :func:`ban_json`. With a :class:`Column`, it is
+    also shown wherever people read of bans: a new field needs no other declaration. If an existing database
+    is to have it, it needs a default.
+
+    ``rule`` is the name of the rule for a ban by a rule, otherwise the origin's name. ``counts`` are the
+    numbers of the attempts that led to the ban. ``offence`` is the ordinal of this ban among the bans of the
+    network within 30 days: 2 for the second ban, and so on. ``forced`` means that an administrator overrode
+    the protection of the network.
+    """
+
     since: float
     expires: float
     rule: str
     reason: str = ""
     origin: Origin = Origin.RULE
-    attempts: tuple[Attempt, ...] = ()
-    scope: Scope = Scope.FULL
-    offence: int = 1
+    offence: int = field(default=1, metadata={_COLUMN: Column("Ban", cell="{}.", phrase="{}. ban")})
     forced: bool = False
-    counts: AttemptCounts = Factory(lambda ban: AttemptCounts.of(ban.attempts), takes_self=True)
+    counts: AttemptCounts = Factory(AttemptCounts)
 
 
-class BanFacts(Protocol):
-    """What :class:`Ban`, and the ledger's ``Record`` of a ban, have in common: all but network and scope."""
+@frozen
+class Ban(BanFacts):
+    """A ban of a network.
 
-    @property
-    def since(self) -> float: ...  # noqa: D102 - as in Ban, also the others
-    @property
-    def rule(self) -> str: ...  # noqa: D102
-    @property
-    def reason(self) -> str: ...  # noqa: D102
-    @property
-    def origin(self) -> Origin: ...  # noqa: D102
-    @property
-    def offence(self) -> int: ...  # noqa: D102
-    @property
-    def counts(self) -> AttemptCounts: ...  # noqa: D102
+    ``attempts`` are the attempts that led to the ban, oldest first, at most as many as the rule needs. (A ban
+    that was read from the database has their numbers, but not always the attempts.)
+    """
+
+    network: Network
+    attempts: tuple[Attempt, ...] = field(default=(), kw_only=True)
+    scope: Scope = field(default=Scope.FULL, kw_only=True)
+    counts: AttemptCounts = field(
+        default=Factory(lambda ban: AttemptCounts.of(ban.attempts), takes_self=True), kw_only=True
+    )
+
+
+_FACTS = tuple(one.name for one in fields(BanFacts))
+_facts = attrgetter(*_FACTS)
+
+
+def facts_of(ban: BanFacts) -> dict[str, Any]:
+    """Return the fields of :class:`BanFacts` by their names, to make another object with the same facts."""
+    return dict(zip(_FACTS, _facts(ban), strict=True))
 
 
 _MOST_TEXT = 500  # characters
+
+
+def _text(text: str) -> str:
+    return shown(text, _MOST_TEXT)
+
+
+_JSON: Mapping[Any, Callable[[Any], object]] = {
+    float: rfc3339,
+    int: int,
+    bool: bool,
+    str: _text,
+    Origin: str,
+}
+_KEYS = [(one.name, _JSON[one.type]) for one in fields(BanFacts) if one.name != "counts"]
 
 
 def ban_json(ban: BanFacts) -> dict[str, object]:
@@ -119,17 +157,32 @@ def ban_json(ban: BanFacts) -> dict[str, object]:
     """
     counts = ban.counts
     return {
-        "since": rfc3339(ban.since),
-        "rule": printable(ban.rule),
-        "reason": shown(ban.reason, _MOST_TEXT),
-        "origin": str(ban.origin),
-        "offence": ban.offence,
+        **{key: convert(getattr(ban, key)) for key, convert in _KEYS},
         "attempts": counts.attempts,
         "proven": counts.proven,
-        "account": shown(counts.account, _MOST_TEXT),
+        "account": _text(counts.account),
         "accounts": counts.accounts,
     }
 
 
-UNRECORDED: Mapping[str, None] = dict.fromkeys(ban_json(Ban(IPv4Network(0), 0.0, 0.0, "")))
+COLUMNS: Mapping[str, Column] = {
+    one.name: one.metadata[_COLUMN] for one in fields(BanFacts) if _COLUMN in one.metadata
+}
+"""The columns of tables of bans, by the key of :func:`ban_json`, that every such table shows."""
+
+_USUAL = {one.name: one.default for one in fields(BanFacts)}
+
+
+def cell_of(row: Mapping[str, Any], key: str) -> str:
+    """Return the cell of a column of ``COLUMNS`` for a ban as JSON; "?" if it is unknown."""
+    return "?" if row[key] is None else COLUMNS[key].cell.format(row[key])
+
+
+def phrases_of(row: Mapping[str, Any]) -> list[str]:
+    """Return the values of a ban as JSON that have a column, for a sentence, without the usual ones."""
+    known = {key: row[key] for key in COLUMNS if row[key] not in (None, _USUAL[key])}
+    return [COLUMNS[key].phrase.format(value) for key, value in known.items()]
+
+
+UNRECORDED: Mapping[str, None] = dict.fromkeys(ban_json(BanFacts(since=0.0, expires=0.0, rule="")))
 """The row (keys of :func:`ban_json`, all null) for a ban in the kernel that has no record."""

@@ -102,7 +102,7 @@ def test_each_minute_has_what_happened_in_it(recorded: Recorded) -> None:
 def test_a_rule_of_another_version_has_no_name_of_its_own(recorded: Recorded) -> None:
     """The number of names is bounded, whatever the database calls a rule."""
     now = recorded.kept.now
-    recorded.kept.add(Ban(ip_network("203.0.113.8"), now, now + 60, "unknown rule"))
+    recorded.kept.add(Ban(ip_network("203.0.113.8"), since=now, expires=now + 60, rule="unknown rule"))
     recorded.wait(60)
 
     assert recorded.minutes() == {0: {"bans.other": 1}}

@@ -111,7 +111,9 @@ def test_attempts_and_bans_are_measured(scraped: Scraped) -> None:
     kept.detector.counts.unconfirmed, kept.detector.counts.hidden, kept.detector.counts.forged = 1, 2, 3
     kept.enforcer.carry_out(Decision(SUBJECT, RULES[0], attempts(5), kept.clock.mono() - 0.02))
     kept.ban("203.0.113.9")
-    kept.add(Ban(ip_network("203.0.113.8"), kept.now, kept.now + 60, 'x"} 1\nfake 1', ""))
+    kept.add(
+        Ban(ip_network("203.0.113.8"), since=kept.now, expires=kept.now + 60, rule='x"} 1\nfake 1', reason="")
+    )
     kept.detector.friends.add(PHONE)
     values = scraped.values()
 
@@ -166,7 +168,7 @@ def test_a_page_takes_as_long_with_many_bans(scraped: Scraped) -> None:
     """The time to make the page does not grow with the number of bans."""
     kept = scraped.kept
     empty = best_of(scraped)
-    ban = Ban(SUBJECT, kept.now, kept.now + 86_400.0, "guess")
+    ban = Ban(SUBJECT, since=kept.now, expires=kept.now + 86_400.0, rule="guess")
     record = Record.of(ban)
     for number in range(50_000):
         kept.side.kernel.enforcer.ledger.put(key_of(ip_network(0x0A000000 + number), Scope.FULL), record)

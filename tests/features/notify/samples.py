@@ -40,7 +40,14 @@ def ban(number: int = 1, account: str = "alice", rule: str = "guess") -> Ban:
         "pbx", address, AttemptKind.GUESS, Proof.NONCE, Service.PJSIP, Transport.UDP, account,
         EventKind.CHALLENGE_RESPONSE_FAILED, WALL, trusted=True,
     )  # fmt: skip
-    return Ban(ip_network(address), WALL, WALL + 3600, rule, "five guesses", attempts=(attempt,))
+    return Ban(
+        ip_network(address),
+        since=WALL,
+        expires=WALL + 3600,
+        rule=rule,
+        reason="five guesses",
+        attempts=(attempt,),
+    )
 
 
 def alarm(

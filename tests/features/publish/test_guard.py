@@ -110,7 +110,16 @@ def by_rule(kept: Kept, network: str, scope: Scope = Scope.FULL, proof: Proof = 
     """Place a ban as a rule does, with attempts of this proof."""
     made = tuple(evolve(attempt, proof=proof) for attempt in attempts(5))
     now = kept.now
-    ban = Ban(ip_network(network), now, now + 3_600.0, "guess", "", Origin.RULE, made, scope)
+    ban = Ban(
+        ip_network(network),
+        since=now,
+        expires=now + 3_600.0,
+        rule="guess",
+        reason="",
+        origin=Origin.RULE,
+        attempts=made,
+        scope=scope,
+    )
     kept.add(ban)
 
 
@@ -134,8 +143,24 @@ def test_no_claimed_ban_is_on_the_list(router: Router) -> None:
     by_rule(kept, "203.0.113.1", Scope.SIP_UDP, Proof.CLAIMED)
     by_rule(kept, "203.0.113.2", Scope.SIP_TCP)
     by_rule(kept, "203.0.113.3", Scope.FULL, Proof.CLAIMED)
-    kept.add(Ban(ip_network("203.0.113.4"), now, now + 60, "adopted", "", Origin.ADOPTED))
-    over = Ban(ip_network("203.0.113.6"), now - 60, now - 1, "admin", "", Origin.ADMIN)
+    kept.add(
+        Ban(
+            ip_network("203.0.113.4"),
+            since=now,
+            expires=now + 60,
+            rule="adopted",
+            reason="",
+            origin=Origin.ADOPTED,
+        )
+    )
+    over = Ban(
+        ip_network("203.0.113.6"),
+        since=now - 60,
+        expires=now - 1,
+        rule="admin",
+        reason="",
+        origin=Origin.ADMIN,
+    )
     kept.enforcer.ledger.put(key_of(over.network), Record.of(over))
 
     assert router.listed() == []
@@ -411,7 +436,16 @@ def test_many_routers_share_one_list(router: Router, monkeypatch: pytest.MonkeyP
 def test_other_work_runs_while_a_list_is_made(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
     """With many bans the list is made in slices, between which the daemon does other work."""
     kept = router.kept
-    record = Record.of(Ban(ip_network("192.0.2.2"), kept.now, kept.now + 60, "admin", "", Origin.ADMIN))
+    record = Record.of(
+        Ban(
+            ip_network("192.0.2.2"),
+            since=kept.now,
+            expires=kept.now + 60,
+            rule="admin",
+            reason="",
+            origin=Origin.ADMIN,
+        )
+    )
     for number in range(5_000):
         kept.enforcer.ledger.put(key_of(ip_network(0x0A000000 + 2 * number)), record)
     monkeypatch.setattr(router.publisher, "_clock", SetClock(wall=lambda: kept.now))

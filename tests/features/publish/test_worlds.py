@@ -33,7 +33,14 @@ networks = st.builds(
 addresses = st.integers(0, SIZE - 1).map(lambda number: ip_address(FIRST + number))
 bans = st.builds(
     lambda network, seconds, origin, scope, proven: Ban(
-        network, NOW - 60, NOW + seconds, "guess", "", origin, scope=scope, counts=AttemptCounts(5, proven)
+        network,
+        since=NOW - 60,
+        expires=NOW + seconds,
+        rule="guess",
+        reason="",
+        origin=origin,
+        scope=scope,
+        counts=AttemptCounts(5, proven),
     ),
     networks,
     st.sampled_from([-1.0, 60.0, float("inf")]),

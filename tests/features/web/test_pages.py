@@ -52,7 +52,7 @@ def test_the_bans(served: Served) -> None:
     answer = served.browser.get("/bans")
 
     assert "1 of 1 ban" in answer.words
-    cells = r"guess \(sip-udp\) alice 0 of 3 [\d-]+ [\d:]+ [\dms ]+ 0"
+    cells = r"guess \(sip-udp\) alice 0 of 3 1\. [\d-]+ [\d:]+ [\dms ]+ 0"
     assert re.search(rf"{GUESSER} {cells} Unban {GUESSER}", answer.words), answer.words
     assert f"/confirm?do=unban&what={GUESSER}" in answer.links()
     assert "No ban matches." in served.browser.get("/bans?q=10.0.0.1").words
@@ -225,7 +225,7 @@ def test_an_update_without_the_daemon_is_no_defect(tmp_path: Path) -> None:
 def test_more_bans_than_the_table_has(tmp_path: Path) -> None:
     """The page requests a limited number of bans, and shows that there may be more."""
     texts = {"rule": "guess", "account": "204", "accounts": 1, "reason": "", "scope": "full"}
-    numbers = {"attempts": 5, "proven": 5, "packets": 1, "timeout": 60}
+    numbers = {"attempts": 5, "proven": 5, "packets": 1, "timeout": 60, "offence": 1}
     ban = {"since": "2026-11-21T02:41:00Z", **texts, **numbers}
     asked: list[object] = []
 

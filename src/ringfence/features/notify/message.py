@@ -12,6 +12,7 @@ from attrs import frozen
 
 from ringfence.clock import format_duration
 from ringfence.plurals import counted
+from ringfence.values.ban import phrases_of
 from ringfence.values.location import parts_of
 
 Event = Mapping[str, Any]
@@ -114,6 +115,7 @@ def _ban_line(event: Event, escape: Escape) -> str:
         f"{escape(event['subject'])}  {event['name']} ({ports}{format_duration(event['seconds'])})",
         f"accounts: {accounts}" if accounts else "",
         location,
+        *map(escape, phrases_of(event)),
         escape(event["text"]) if event["name"] == "admin" else "",
     ]
     return "; ".join(filter(None, parts))

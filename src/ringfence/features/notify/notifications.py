@@ -7,7 +7,7 @@ from attrs import frozen
 from ringfence.alarm_codes import AnyAlarmCode, Mark
 from ringfence.alarms import CLEARED, AlarmEvent
 from ringfence.features.notify.topics import Severity, Topic
-from ringfence.values.ban import Ban
+from ringfence.values.ban import COLUMNS, Ban, ban_json
 from ringfence.values.network import format_network
 from ringfence.values.text import rfc3339, shown
 
@@ -51,10 +51,10 @@ class Notification:
         }
         if self.ban is not None:
             ban, accounts = self.ban, dict.fromkeys(attempt.account for attempt in self.ban.attempts)
-            found |= {
+            known = ban_json(ban)
+            found |= {key: known[key] for key in COLUMNS} | {
                 "seconds": round(ban.expires - ban.since),
                 "scope": str(ban.scope),
-                "offence": ban.offence,
                 "attempts": ban.counts.attempts,
                 "accounts": [shown(account, MAX_NAME) for account in list(accounts)[:_ACCOUNTS]],
             }

@@ -36,6 +36,7 @@ from ringfence.features.web.rendering import Renderer
 from ringfence.pages.charts import PERIODS, Column, chart_of, columns_of, ticks_of
 from ringfence.pages.templates import MOST_TEXT
 from ringfence.pages.ticks import Tick
+from ringfence.values.ban import COLUMNS
 from ringfence.values.location import area_of
 from ringfence.values.network import Network, parse_network
 
@@ -162,6 +163,10 @@ def _text(name: str) -> Callable[[Row], str]:
     return lambda row: str(row[name] or "").casefold()
 
 
+def _known(name: str) -> Callable[[Row], tuple[bool, Any]]:
+    return lambda row: (row[name] is not None, row[name])
+
+
 def _left(row: Row) -> float:
     return float("inf") if row["timeout"] is None else row["timeout"]
 
@@ -174,6 +179,7 @@ KEYS: Mapping[str, Callable[[Row], Any]] = {
     "since": _text("since"),
     "left": _left,
     "packets": _number("packets"),
+    **{key: _known(key) for key in COLUMNS},
 }
 """The columns by which the table can be sorted, each with its sort key."""
 

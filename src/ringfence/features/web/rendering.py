@@ -12,6 +12,7 @@ from starlette.responses import HTMLResponse, Response
 
 from ringfence import street
 from ringfence.pages.templates import STYLE, environment
+from ringfence.values.ban import COLUMNS, cell_of, phrases_of
 
 FOLDER = Path(__file__).parent
 NONCE = "ringfence.nonce"
@@ -40,9 +41,9 @@ class Renderer:
             file.name: _File(file.read_bytes(), _KINDS[file.suffix])
             for file in (STYLE, *sorted((FOLDER / "static").iterdir()))
         }
-        self._environment = environment(
-            FOLDER / "templates", FOLDER.parent, url=url_of, static=self._url_of_file, owners=owners
-        )
+        functions = {"url": url_of, "static": self._url_of_file, "owners": owners}
+        of_bans = {"ban_columns": COLUMNS, "cell_of": cell_of, "phrases_of": phrases_of}
+        self._environment = environment(FOLDER / "templates", FOLDER.parent, **functions, **of_bans)
 
     def page(self, request: Request, template: str, status: int = 200, /, **values: object) -> Response:
         """Render ``template`` with ``values``; return it as the answer to a request."""
