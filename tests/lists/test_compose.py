@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from ipaddress import ip_network
 
 import pytest
+from tests.lists.world import KnownRegions
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.firewall.network_lists import ALLOW, EXTERNAL
 from ringfence.lists.compose import ComposedLists, ListNetworks, compose
 from ringfence.lists.entries import COMMAND, CONFIGURATION
 from ringfence.lists.prefixes import Prefixes
-from ringfence.lists.regions import Regions
 from ringfence.values.entry import ListEntry, ListKind
 
 GATEWAY = ip_network("192.0.2.1")
@@ -34,17 +34,6 @@ def deny(value: str, origin: str = COMMAND) -> ListEntry:
     return entry(ListKind.DENY, value, origin)
 
 
-class Known(Regions):
-    """The networks of regions as texts."""
-
-    def __init__(self, texts: Mapping[str, list[str]]) -> None:
-        self._texts = texts
-
-    def networks(self, regions: frozenset[str]) -> dict[str, Prefixes]:
-        """Return the networks of each region."""
-        return {region: Prefixes.of(map(ip_network, self._texts.get(region, ()))) for region in regions}
-
-
 def composed(*entries: ListEntry, known: Mapping[str, list[str]] | None = None) -> ComposedLists:
     """Compose entries; ``known`` maps names and regions to their networks."""
     known = known or {}
@@ -52,7 +41,7 @@ def composed(*entries: ListEntry, known: Mapping[str, list[str]] | None = None) 
     return compose(
         entries,
         answers,
-        Known(known),
+        KnownRegions(known),
         PROTECTED,
     )
 

@@ -3,26 +3,20 @@
 from ipaddress import ip_network
 
 import pytest
+from tests.lists.world import KnownRegions
 
 from ringfence.lists.entries import CONFIGURATION
 from ringfence.lists.manager import holders
 from ringfence.values.entry import ListEntry, ListKind
-from ringfence.values.network import Network
 
 ANSWERS = {"sip.carrier.example": frozenset({ip_network("192.0.2.9"), ip_network("2001:db8::9")})}
-
-
-def around(region: str, network: Network) -> Network | None:
-    """Return the network of DE that contains ``network``."""
-    germany = ip_network("198.51.100.0/25")
-    inside = network.version == 4 and network.subnet_of(germany)  # type: ignore[arg-type] # of one version
-    return germany if region == "country DE" and inside else None
+REGIONS = KnownRegions({"country DE": ["198.51.100.0/25"]})
 
 
 def held(value: str, asked: str, origin: str = "command") -> str:
     """Return the network by which an entry contains ``asked``, or "" if it does not."""
     entry = ListEntry(ListKind.ALLOW, value, "", 0.0, origin=origin)
-    found = [str(one.network) for one in holders(ip_network(asked), [entry], ANSWERS, around)]
+    found = [str(one.network) for one in holders(ip_network(asked), [entry], ANSWERS, REGIONS)]
     return "".join(found)
 
 

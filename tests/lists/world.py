@@ -13,8 +13,10 @@ from ringfence.lists.entries import CONFIGURATION, Configured
 from ringfence.lists.handlers import ListRequests
 from ringfence.lists.manager import Lists, OtherNetworks
 from ringfence.lists.prefixes import Prefixes
+from ringfence.lists.regions import Regions
 from ringfence.store.database import Store
 from ringfence.values.entry import ListEntry, ListKind
+from ringfence.values.network import Network
 
 if TYPE_CHECKING:
     from ringfence.lists.compose import ListNetworks
@@ -72,6 +74,21 @@ class At:
         async with asyncio.timeout(PATIENCE):
             while not true():  # noqa: ASYNC110 - what is waited for is a condition, not an event
                 await asyncio.sleep(0.01)
+
+
+class KnownRegions(Regions):
+    """Regions with these networks."""
+
+    def __init__(self, texts: Mapping[str, Sequence[str]]) -> None:
+        self._texts = texts
+
+    def networks(self, regions: frozenset[str]) -> dict[str, Prefixes]:
+        """Return the networks of each region."""
+        return {region: prefixes(*self._texts.get(region, ())) for region in regions}
+
+    def around(self, region: str, network: Network) -> Network | None:
+        """Return the network of a region that contains ``network``, or None."""
+        return prefixes(*self._texts.get(region, ())).containing(network)
 
 
 def configured(

@@ -23,7 +23,7 @@ from ringfence.host.protected import join_reasons, read_protected
 from ringfence.host.routes import read_addresses
 from ringfence.lists.locator import Locator
 from ringfence.lists.manager import Holder, Lists, holders
-from ringfence.lists.regions import files_of
+from ringfence.lists.regions import Regions, files_of
 from ringfence.store.bans import KEEP, BanTable, RecordedBan
 from ringfence.store.database import Store
 from ringfence.store.tables import FriendTable
@@ -366,7 +366,7 @@ def _holders(settings: Settings, store: Store | None, network: Network, now: flo
     """
     configured = settings.lists()
     if store is None:
-        return list(holders(network, configured.entries, {}, lambda _place, _network: None))
+        return list(holders(network, configured.entries, {}, Regions()))
     others = [module.build(settings) for module in street.modules("denied")]
     lists = Lists(store.entries, configured, lambda _networks: None, now=lambda: now, others=others)
     lists.on_resolved(store.names.load())

@@ -25,7 +25,7 @@ from ringfence.firewall.network_lists import NetworkList
 from ringfence.lists.compose import Answers, ComposedLists, ListNetworks, compose, guarded
 from ringfence.lists.entries import OWN_ORIGINS, Configured, EntryKind, parse_entry
 from ringfence.lists.prefixes import Gatherer, Prefixes
-from ringfence.lists.regions import regions_of
+from ringfence.lists.regions import Regions, regions_of
 from ringfence.store.tables import EntryTable
 from ringfence.threads import Threads, start_aside
 from ringfence.values.ban import Scope
@@ -33,13 +33,6 @@ from ringfence.values.entry import ListEntry, ListKind
 from ringfence.values.network import Network, contains
 
 # -- the entries of the lists that contain an address
-
-
-Around = Callable[[str, Network], Network | None]
-"""A function that takes the name of a region and a network.
-
-It returns the network of the region that contains this network, or None.
-"""
 
 
 @frozen
@@ -67,22 +60,22 @@ class Holder:
 
 
 def holders(
-    network: Network, entries: Iterable[ListEntry], answers: Answers, around: Around
+    network: Network, entries: Iterable[ListEntry], answers: Answers, regions: Regions
 ) -> Iterator[Holder]:
     """Yield those of ``entries`` that contain the whole of ``network``, each with its network around it."""
     for entry in entries:
         try:
-            found = _held_by(entry, network, answers, around)
+            found = _held_by(entry, network, answers, regions)
         except ValueError:  # an invalid entry, about which compose() adds an alarm
             continue
         if found is not None:
             yield Holder(entry, found)
 
 
-def _held_by(entry: ListEntry, network: Network, answers: Answers, around: Around) -> Network | None:
+def _held_by(entry: ListEntry, network: Network, answers: Answers, regions: Regions) -> Network | None:
     value = parse_entry(entry.value)
     if value.kind is EntryKind.REGION:
-        return around(value.text, network)
+        return regions.around(value.text, network)
     if value.kind is EntryKind.HOST:
         return next((one for one in answers.get(value.text, ()) if contains(one, network)), None)
     return value.network if value.network is not None and contains(value.network, network) else None
@@ -410,5 +403,5 @@ class Lists:
 
     def _holding(self, network: Network) -> list[Holder]:
         now = self._now()
-        found = list(holders(network, self.entries(now), self._answers, self._regions.around))
+        found = list(holders(network, self.entries(now), self._answers, self._regions))
         return [*found, *chain.from_iterable(other.holding(network, now) for other in self.others)]
