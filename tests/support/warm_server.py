@@ -1,9 +1,9 @@
 """A process that has imported ringfence, and forks a copy of itself for each program that a test starts.
 
-It is the server's side of :mod:`tests.support.warm`: ``python -m tests.support.warm_server FD``. Each request
-on the socket ``FD`` is a JSON object with the program's arguments and environment, and carries six
-descriptors: the three standard streams, the network namespace, the folder, and a pipe. The pipe gets the
-process id, and the exit status at the end.
+It is the server's side of :mod:`tests.support.warm`: ``python -m tests.support.warm_server FD``. With ``all``
+as another argument, it imports every module first. Each request on the socket ``FD`` is a JSON object with the
+program's arguments and environment, and carries six descriptors: the three standard streams, the network
+namespace, the folder, and a pipe. The pipe gets the process id, and the exit status at the end.
 """
 
 import atexit
@@ -33,18 +33,21 @@ _libc = ctypes.CDLL(None, use_errno=True)
 Request = dict[str, Any]
 
 
-def _load() -> None:
-    """Import what the daemon, the commands and the SIP client import."""
+def _load(*, everything: bool) -> None:
+    """Import what the daemon, the commands and the SIP client import, or every module."""
     importlib.import_module("ringfence.guard.service")
     for package in ("guard", "firewall", "pages", "sources", "store"):
-        _load_all(package)
+        _load_all(f"ringfence.{package}")
     for hidden in ("rich", "greenlet"):  # the daemon hides them from its own imports
         del sys.modules[hidden]
     importlib.import_module("rich.table")
     importlib.import_module("ringfence.cli.app")
     present = importlib.import_module("ringfence.street").present()
-    for package in ("cli", *(f"features.{one}" for one in ("audit", "fail2ban", "setup") if one in present)):
-        _load_all(package)
+    _load_all("ringfence.cli")
+    for feature in {"audit", "fail2ban", "setup"}.intersection(present):
+        _load_all(f"ringfence.features.{feature}")
+    if everything:
+        _load_all("ringfence")
     # typer imports more when it converts the first argument.
     with redirect_stderr(io.StringIO()), suppress(SystemExit):
         sys.modules["ringfence.cli.app"].app(["status", "--config", f"{os.devnull}/none"])
@@ -52,9 +55,9 @@ def _load() -> None:
 
 def _load_all(package: str) -> None:
     """Import every module of a package."""
-    root = importlib.import_module(f"ringfence.{package}")
-    for module in pkgutil.walk_packages(root.__path__, f"{root.__name__}."):
-        importlib.import_module(module.name)
+    for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
 
 
 def serve(control: socket.socket) -> None:
@@ -178,7 +181,7 @@ def _run(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    _load()
+    _load(everything=sys.argv[2:] == ["all"])
     gc.collect()
     gc.freeze()
     serve(socket.socket(fileno=int(sys.argv[1])))
