@@ -1,8 +1,8 @@
 """A process that has imported ringfence, and forks a copy of itself for each program that a test starts.
 
 It is the server's side of :mod:`tests.support.warm`: ``python -m tests.support.warm_server FD``. With ``all``
-as another argument, it imports every module first. Each request on the socket ``FD`` is a JSON object with the
-program's arguments and environment, and carries six descriptors: the three standard streams, the network
+as another argument, it imports every module first. Each request on the socket ``FD`` is a JSON object with
+the program's arguments and environment, and carries six descriptors: the three standard streams, the network
 namespace, the folder, and a pipe. The pipe gets the process id, and the exit status at the end.
 """
 
