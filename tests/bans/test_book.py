@@ -331,7 +331,7 @@ class World:
         self.placed([((ban.network, ban.scope), ban.expires) for ban in stored], News.KNOWN)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=4 * settings().max_examples)
 @given(st.lists(STEPS, min_size=10, max_size=60))
 def test_the_book_agrees_with_a_plain_model(steps: list[tuple[Any, ...]]) -> None:
     """Book, kernel, facts and model agree after each step; no ban is news twice, and each is over once."""

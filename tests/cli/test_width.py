@@ -4,7 +4,6 @@ import fcntl
 import os
 import pty
 import struct
-import subprocess
 import termios
 from collections.abc import Iterator
 
@@ -13,6 +12,7 @@ from tests.support.amiserver import Script
 from tests.support.captures import capture
 from tests.support.daemon import GRANTED, Guard, ami_server, until
 from tests.support.mmdb import write
+from tests.support.warm import start
 
 COLUMNS = 80
 GUESSER = "2001:db8:1234:5678:9abc:def0:1234:5678"
@@ -68,14 +68,9 @@ def shown(guard: Guard, command: list[str]) -> list[str]:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, COLUMNS, 0, 0))
     environ = {name: text for name, text in guard._environ.items() if name not in {"COLUMNS", "LINES"}}
-    process = subprocess.Popen(
-        guard._command_line(*command),
-        env=environ | {"TERM": "dumb", "LANG": "C.UTF-8"},
-        stdin=subprocess.DEVNULL,
-        stdout=theirs,
-        stderr=theirs,
-    )
-    os.close(theirs)
+    with open(theirs, "wb") as out:  # noqa: PTH123 - it is a descriptor
+        line = guard._command_line(*command)
+        process = start(line, environ=environ | {"TERM": "dumb"}, stdout=out, stderr=out)
     text = b""
     try:
         while data := os.read(ours, 65_536):

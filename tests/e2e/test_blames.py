@@ -59,7 +59,7 @@ def test_the_innocent_are_not_blamed_if_asterisk_runs_in_a_container(tmp_path: P
         assert blamed(guard, innocent) == []
 
 
-@pytest.mark.parametrize("release", ["22", "16"])
+@pytest.mark.parametrize("release", ["22", pytest.param("16", marks=pytest.mark.long)])
 def test_a_forbidden_number_is_no_guess_without_ami(
     labs: dict[str, Lab], tmp_path: Path, release: str
 ) -> None:

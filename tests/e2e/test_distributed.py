@@ -56,7 +56,7 @@ def narrow_bans(guard: SharedGuard) -> set[str]:
     return {row["address"] for row in rows if (row["rule"], row["scope"]) == ("distributed", "sip-udp")}
 
 
-@pytest.mark.parametrize("pbx", ["22", "16"], indirect=True)
+@pytest.mark.parametrize("pbx", ["22", pytest.param("16", marks=pytest.mark.long)], indirect=True)
 def test_256_networks_that_take_turns_guess_no_longer(pbx: tuple[Lab, SharedGuard]) -> None:
     """A second Via does not hide them, the right password comes too late, and a phone between them stays."""
     lab, guard = pbx

@@ -8,7 +8,9 @@ from tests.support.freepbx import BANNED, KINDS, MOST, ROUNDS, freepbx
 pytestmark = pytest.mark.kernel
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.long if "legacy" in kind else ()) for kind in KINDS]
+)
 def test_a_restart_of_freepbx_opens_no_ban_for_long(kind: str, tmp_path: Path) -> None:
     """While FreePBX replaces the rules, no banned sender's packets arrive for longer than a second."""
     with freepbx(kind, tmp_path) as host:

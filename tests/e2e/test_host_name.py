@@ -62,8 +62,15 @@ def _waiting_look_ups(lab: Lab) -> int:
     return next(int(line.split()[2]) for line in lines if line.startswith("dns_system_resolver_tp"))
 
 
-@pytest.mark.parametrize("backend", ["ipset", "nftables"])
-@pytest.mark.parametrize("credentials", [True, False])
+@pytest.mark.parametrize(
+    ("credentials", "backend"),
+    [
+        (True, "ipset"),
+        (False, "nftables"),
+        pytest.param(True, "nftables", marks=pytest.mark.long),
+        pytest.param(False, "ipset", marks=pytest.mark.long),
+    ],
+)
 def test_datagrams_that_nobody_can_get_an_answer_to_ban_their_sender(
     tmp_path: Path, backend: str, *, credentials: bool
 ) -> None:

@@ -49,7 +49,7 @@ IN_THE_LOG = {
 """Cases that once framed a victim when the log was the only source."""
 
 
-@pytest.mark.parametrize("release", ["16", "22"])
+@pytest.mark.parametrize("release", ["16", pytest.param("22", marks=pytest.mark.long)])
 def test_hostile_text_bans_only_its_sender(
     request: pytest.FixtureRequest, tmp_path: Path, release: str
 ) -> None:
@@ -76,7 +76,7 @@ def test_hostile_text_elsewhere_bans_only_its_sender(tmp_path: Path, bed: str, r
         _only_senders_are_banned(run(lab, cases, Terms(), tmp_path, settings))
 
 
-@pytest.mark.parametrize("release", ["16", "22"])
+@pytest.mark.parametrize("release", [pytest.param("16", marks=pytest.mark.long), "22"])
 def test_hostile_text_in_the_log_alone_bans_no_other(
     request: pytest.FixtureRequest, tmp_path: Path, release: str
 ) -> None:

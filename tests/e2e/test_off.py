@@ -12,7 +12,9 @@ from tests.support.guarded_door import BANS, House, house_of
 pytestmark = pytest.mark.kernel
 
 
-@pytest.fixture(name="house", scope="module", params=["ipset", "nftables"])
+@pytest.fixture(
+    name="house", scope="module", params=[pytest.param("ipset", marks=pytest.mark.long), "nftables"]
+)
 def _house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """Yield a host that is guarded by each backend, with bans; each test leaves it unchanged."""
     folder = tmp_path_factory.mktemp(request.param)

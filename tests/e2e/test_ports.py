@@ -96,7 +96,7 @@ def test_guesses_are_rationed_at_any_port(odd22: Lab, backend: str, protocol: st
         is_bounded(odd22, protocol, Trial(odd22, number, RIGHT_AT, ports=ODD))
 
 
-@pytest.mark.parametrize("protocol", ONLY_IPV6)
+@pytest.mark.parametrize("protocol", ["TCP", pytest.param("TLS", marks=pytest.mark.long)])
 def test_guesses_are_rationed_at_a_port_of_ipv6_alone(odd22: Lab, protocol: str) -> None:
     """A transport that only listens at an IPv6 address is found and rationed."""
     with rationed(odd22, "nftables", *ONLY_IPV6.values()):
@@ -116,7 +116,7 @@ def test_a_port_of_a_reload_is_rationed_within_seconds(odd22: Lab) -> None:
             is_bounded(odd22, protocol, Trial(odd22, number, RIGHT_AT, ports=LATE))
 
 
-@pytest.mark.parametrize("protocol", ["UDP", "TCP", "TLS"])
+@pytest.mark.parametrize("protocol", ["UDP", "TLS", pytest.param("TCP", marks=pytest.mark.long)])
 def test_guesses_are_rationed_at_any_port_of_asterisk_16(odd16: Lab, protocol: str) -> None:
     """PJSIP of Asterisk 16 is rationed at ports of any number, beside chan_sip."""
     with rationed(odd16, "nftables", ODD[protocol]):

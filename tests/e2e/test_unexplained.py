@@ -104,7 +104,9 @@ def test_an_office_that_registers_at_once_is_not_counted(open22: Lab, transport:
         register_at_once(open22, guard, transport, f"198.19.140.{host}")
 
 
-@pytest.mark.parametrize(("transport", "host"), [("TLS", 13), ("WSS", 14)])
+@pytest.mark.parametrize(
+    ("transport", "host"), [("TLS", 13), pytest.param("WSS", 14, marks=pytest.mark.long)]
+)
 def test_an_office_is_not_counted_if_ami_is_late(
     open22: Lab, tmp_path: Path, transport: str, host: int
 ) -> None:

@@ -45,7 +45,7 @@ restored = pytest.mark.usefixtures("_restored")
     params=[
         "memory",
         pytest.param("ipset iptables-nft", marks=pytest.mark.kernel),
-        pytest.param("ipset iptables-legacy", marks=pytest.mark.kernel),
+        pytest.param("ipset iptables-legacy", marks=[pytest.mark.kernel, pytest.mark.long]),
         pytest.param("nftables", marks=pytest.mark.kernel),
     ],
 )

@@ -5,6 +5,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
 from debian import build, licences, lock, tree
 
 PURE_TAGS = ("py3-none-any", "py2.py3-none-any")
@@ -12,6 +13,7 @@ UNITS = "usr/lib/systemd/system"
 MOST_BYTES = 10 * 10**6
 
 
+@pytest.mark.long
 def test_the_same_commit_gives_the_same_bytes(package: Path, tmp_path: Path) -> None:
     """A second build, at another time and in another folder, writes the same file."""
     assert build.build(tmp_path).read_bytes() == package.read_bytes()

@@ -175,7 +175,7 @@ def test_a_damaged_table_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     assert problem.startswith(f"{path}: table bips cannot be read to its end: ")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 40_000), st.binary(min_size=1, max_size=64))
 def test_any_damage(tmp_path: Path, place: int, damage: bytes) -> None:
     """With any damaged bytes the result is bans of the same addresses, or a StoreError."""

@@ -757,14 +757,13 @@ def agrees(made: list[tuple[object, ...]], seconds: int) -> None:
         assert (sync.waiting, sync.failing, sync.lost) == (0, 0, 0)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=3 * settings().max_examples)
 @given(steps("request", "answer"))
 def test_both_hosts_agree_with_the_api_within_a_minute(made: list[tuple[object, ...]]) -> None:
     """Whatever request or answer gets lost, a minute later each host applies exactly what the API has."""
     agrees(made, 60)
 
 
-@settings(max_examples=100, deadline=None)
 @given(steps("request", "answer", "rows"))
 def test_both_hosts_agree_after_answers_without_some_decisions(made: list[tuple[object, ...]]) -> None:
     """After a full answer that lacks decisions, the next full one corrects that."""

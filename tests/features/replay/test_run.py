@@ -216,7 +216,7 @@ def test_recordings_of_real_servers(tmp_path: Path, capture: Capture) -> None:
 TIMES = st.lists(st.tuples(st.integers(0, 5), st.floats(0.001, 300)), max_size=80)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=TIMES)
 def test_bans_are_those_of_a_list(tmp_path: Path, steps: list[tuple[int, float]]) -> None:
     """Five attempts within ten minutes are a ban, compared with a simple count for random times."""
