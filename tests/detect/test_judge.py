@@ -5,11 +5,12 @@ The transcripts test which attempts lead to which ban.
 
 from ipaddress import ip_address
 
+from attrs import evolve
 from tests.detect.driven import Driven
 from tests.detect.events import attempt
 
 from ringfence.detect.friends import Friends
-from ringfence.detect.rules import RULES
+from ringfence.detect.rules import RULES, Of
 from ringfence.values.attempt import Attempt, AttemptKind, Proof
 from ringfence.values.friend import Friend, FriendReason
 
@@ -90,3 +91,18 @@ def test_claims_decide_on_no_second_claimed_ban() -> None:
     kept = [detector._history.add(subject.key, claim, float(number)) for number in range(5)]
     assert detector._judge.decide(subject, kept[-1], claim, 5.0, narrowed=True) is None
     assert not detector._claims.refused
+
+
+def test_a_rule_can_count_values_of_any_field() -> None:
+    """Three calls in one session count once for a rule that counts sessions, of strangers and of friends."""
+    [probe] = [rule for rule in RULES if rule.name == "probe"]
+    sessions = evolve(probe, friends=3, of=Of("session", one="call", several="calls"))
+    detector = Driven((sessions,), friends=friendly().friends)
+    for address in ("192.0.2.7", "198.51.100.7"):
+        calls = [evolve(made(address, "probe", "a"), session=one) for one in (1, 1, 1, 2, 3)]
+        decisions = [detector.judged(call, 0.0).decision for call in calls[:-1]]
+        [count] = detector.summary_of(ip_address(address), 0.0).counts
+
+        assert decisions == [None] * 4
+        assert (count.have, count.number, count.rule.one, count.rule.several) == (2, 3, "call", "calls")
+        assert detector.judged(calls[-1], 0.0).decision is not None

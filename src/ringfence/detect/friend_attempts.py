@@ -28,7 +28,7 @@ from ringfence.detect.distributed import scope_of_ban
 from ringfence.detect.history import Fact, History, Key, Subject, Subjects, pack_network
 from ringfence.detect.judgement import Count, Counts, Decision, Estranged, friend_banned, guessing, unprovable
 from ringfence.detect.phones import Phones
-from ringfence.detect.rules import MOST_ADDING, By, FriendLimit, Of, Rule, is_proven
+from ringfence.detect.rules import MOST_ADDING, By, FriendLimit, Rule, is_proven
 from ringfence.detect.sessions import remember
 from ringfence.values.alarm import AlarmChange
 from ringfence.values.attempt import Attempt, AttemptKind
@@ -49,7 +49,7 @@ PROVEN_WITHIN = 2.0
 """How long the proof of a guess's sender is awaited (seconds). Then the guess counts as unproven."""
 
 MOST = 1_024
-_MOST_ACCOUNTS = 256
+_MOST_VALUES = 256
 _MOST_BANNED = 16
 
 CHECKED = frozenset(
@@ -74,18 +74,18 @@ _Failure = tuple[float, str | None]
 class _Failures:
     """The failed attempts of a known phone (IPv6: of all phones in its /64).
 
-    ``latest`` has them by rule and limit. ``accounts`` has the time of the latest failure on each account,
-    ``banned`` that of the latest ban of each address and scope.
+    ``latest`` has them by rule and limit. ``values`` has, by rule, the time of the latest failure with each
+    value of the field that the rule counts, ``banned`` that of the latest ban of each address and scope.
     """
 
     latest: dict[tuple[str, FriendLimit], deque[_Failure]] = Factory(dict)
-    accounts: OrderedDict[str, float] = Factory(OrderedDict)
+    values: dict[str, OrderedDict[object, float]] = Factory(dict)
     banned: OrderedDict[tuple[Address, Scope], float] = Factory(OrderedDict)
 
     def begin_ban(self, address: Address, scope: Scope, now: float) -> None:
         """Record a ban at ``now`` of ``address`` in ``scope``; all counts of failures start again at zero."""
         self.latest.clear()
-        self.accounts.clear()
+        self.values.clear()
         remember(self.banned, (address, scope), now, _MOST_BANNED)
 
     def goes_on(self, address: Address, scope: Scope, now: float) -> bool:
@@ -232,12 +232,12 @@ class FriendAttempts:
         for rule in self._rules:
             if attempt.kind not in rule.counts:
                 continue
-            if rule.of is Of.UNKNOWN_ACCOUNTS:
-                full = not works and self._tries_many_accounts(subject, rule, attempt, now)
+            if works and attempt.kind is AttemptKind.GUESS:
+                continue  # a broken phone, which leads to an alarm and no ban
+            if rule.of.field:
+                full = self._tries_many(subject, rule, attempt, now)
             elif attempt.event is EventKind.INVALID_ACCOUNT_ID:
                 continue  # no guess of a password: all phones fail so if Asterisk cannot read its accounts
-            elif works and attempt.kind is AttemptKind.GUESS:
-                continue  # a broken phone, which leads to an alarm and no ban
             elif attempt.kind is AttemptKind.PROBE and rule.each_of_friend:
                 continue  # a wrong number is at no account
             else:
@@ -281,12 +281,13 @@ class FriendAttempts:
             full = full or len(latest) >= _needed(limit, latest)
         return full
 
-    def _tries_many_accounts(self, subject: Subject, rule: Rule, attempt: Attempt, now: float) -> bool:
-        limit = rule.for_friends[0]
-        tried = self._of(subject).accounts
-        tried[attempt.account] = now
-        tried.move_to_end(attempt.account)
-        while len(tried) > _MOST_ACCOUNTS or now - next(iter(tried.values())) >= limit.window:
+    def _tries_many(self, subject: Subject, rule: Rule, attempt: Attempt, now: float) -> bool:
+        """Whether a friend reaches the limit of a rule that counts values of a field, such as accounts."""
+        limit, value = rule.for_friends[0], getattr(attempt, rule.of.field)
+        tried = self._of(subject).values.setdefault(rule.name, OrderedDict())
+        tried[value] = now
+        tried.move_to_end(value)
+        while len(tried) > _MOST_VALUES or now - next(iter(tried.values())) >= limit.window:
             tried.popitem(last=False)
         return len(tried) >= limit.number
 
@@ -308,8 +309,9 @@ class FriendAttempts:
             kept = failures.latest.get((rule.name, limit), ())
             latest = [one for one in kept if now - one[0] < limit.window]
             times = [at for at, _ in latest]
-            if rule.of is Of.UNKNOWN_ACCOUNTS:
-                times = [at for at in failures.accounts.values() if now - at < limit.window]
+            if rule.of.field:
+                tried = failures.values.get(rule.name, OrderedDict())
+                times = [at for at in tried.values() if now - at < limit.window]
             ends = min(times) + limit.window if times else None
             number, have = _needed(limit, latest), len(times)
             counts.append(Count(rule, number, have, have, ends, limit.window, limit.each))

@@ -32,7 +32,7 @@ from ringfence.detect.history import (
 )
 from ringfence.detect.judgement import OFFICE, Count, Decision, distributed, spoofing
 from ringfence.detect.new_friends import AccountKey
-from ringfence.detect.rules import By, Claimed, Of, Rule
+from ringfence.detect.rules import By, Claimed, Rule
 from ringfence.detect.sessions import UNKNOWN_ACCOUNT, remember
 from ringfence.values.alarm import AlarmChange
 from ringfence.values.attempt import Attempt, AttemptKind, Proof
@@ -233,7 +233,6 @@ _FAILURES_EACH = 2.5
 """A distributed attack begins with eight addresses, or with fewer and so many failures for each of eight."""
 _SEVERAL = 3  # the least number of subjects of a distributed attack
 _CUSTOMER = 86_400.0  # seconds for which it is known which part of a /48 was banned; the ban lasts as long
-_ATTEMPTS = Of.ATTEMPTS
 # PJSIP cuts an account that does not exist (``res/res_pjsip/pjsip_distributor.c:check_endpoint``).
 _MOST_OF_UNKNOWN = 36
 
@@ -353,7 +352,7 @@ class Judge:
             for rule in self._by_kind[kind]
             if (number >= rule.attempts)
             and (proven or rule.insists or fresh >= rule.attempts)
-            and (unknown >= rule.attempts or rule.of is _ATTEMPTS)
+            and (unknown >= rule.attempts or not rule.of.unknown)
             and (decoy or rule.accounts is None)
             and (rule.attempts > most or latest - time_of(kept[-rule.attempts]) < rule.window)
         ]
@@ -374,7 +373,7 @@ class Judge:
         """Return those of a sender's attempts that a rule counts: of its kinds, within its window.
 
         Only attempts with a confirmed address count that have led to no full ban. If the rule names accounts,
-        return only attempts on these. If it counts unknown accounts, return one attempt for each.
+        return only attempts on these. If it counts values of a field, return one attempt for each.
         """
         latest = facts[-1].at
         found = [
@@ -388,16 +387,15 @@ class Judge:
         if rule.accounts is not None:
             wanted = _decoys_of(rule)
             found = [fact for fact in found if fact.account in wanted]
-        if rule.of is Of.UNKNOWN_ACCOUNTS:
-            # For each account, a proven attempt counts rather than a claimed one.
-            each: dict[bytes, Fact] = {}
+        if rule.of.unknown:
+            found = [fact for fact in found if fact.unknown and fact.account != _UNKNOWN_ACCOUNT]
+        if rule.of.field:
+            # For each value, a proven attempt counts rather than a claimed one.
+            each: dict[object, Fact] = {}
             for fact in found:
-                if (
-                    fact.unknown
-                    and fact.account != _UNKNOWN_ACCOUNT
-                    and not (fact.account in each and each[fact.account].proven)
-                ):
-                    each[fact.account] = fact
+                value = getattr(fact, rule.of.field)
+                if value not in each or not each[value].proven:
+                    each[value] = fact
             return sorted(each.values(), key=attrgetter("at"))
         return found
 

@@ -40,11 +40,31 @@ class By(enum.Enum):
     ACCOUNT = enum.auto()  # an existing account; each stranger with a proven failure on it counts once
 
 
-class Of(enum.Enum):
-    """What a rule counts: attempts, or different accounts that do not exist."""
+@frozen
+class Of:
+    """What a rule counts of the attempts of its kinds: all of them, or different values of one field.
 
-    ATTEMPTS = enum.auto()
-    UNKNOWN_ACCOUNTS = enum.auto()  # accounts that do not exist; each counts once
+    ``field`` is the name of the field in ``Attempt`` and in ``history.Fact``. Each of its values counts once.
+    With "", each attempt counts. ``unknown``: of a stranger, only attempts on accounts that do not exist
+    count. ``one`` and ``several`` are the words for what is counted, and ``of_friend`` for several of a
+    friend. Those that are "" are words for the attempts.
+    """
+
+    field: str = ""
+    unknown: bool = False
+    one: str = ""
+    several: str = ""
+    of_friend: str = ""
+
+
+ATTEMPTS = Of()
+UNKNOWN_ACCOUNTS = Of(
+    "account",
+    unknown=True,
+    one="account that does not exist",
+    several="accounts that do not exist",
+    of_friend="accounts that never worked there",
+)
 
 
 @frozen
@@ -75,8 +95,7 @@ MOST_ADDING = 10
 class Rule:
     """``attempts`` attempts of the kinds ``counts`` within ``window`` seconds lead to a ban.
 
-    ``by`` says whose attempts are counted together, and ``of`` what is counted: attempts, or accounts that do
-    not exist.
+    ``by`` says whose attempts are counted together, and ``of`` what is counted of them.
 
     ``ban`` holds the durations in seconds: of the first ban, of the next one, and so on; the last one
     repeats. ``scope`` is the scope of a full ban (on proven attempts); with ``SIP_UDP`` every ban is a
@@ -101,7 +120,7 @@ class Rule:
     window: float
     ban: tuple[float, ...]
     by: By = By.SUBJECT
-    of: Of = Of.ATTEMPTS
+    of: Of = ATTEMPTS
     friends: int = 0
     each_of_friend: int = 0
     limits: tuple[FriendLimit, ...] = ()
@@ -111,6 +130,16 @@ class Rule:
     scope: Scope = Scope.FULL
     insists: bool = False
     enabled: bool = True
+
+    @property
+    def one(self) -> str:
+        """The words for one of what the rule counts."""
+        return self.of.one or (next(iter(self.counts)).one if len(self.counts) == 1 else "attempt")
+
+    @property
+    def several(self) -> str:
+        """The words for several of what the rule counts."""
+        return self.of.several or (next(iter(self.counts)).several if len(self.counts) == 1 else "attempts")
 
     @property
     def for_friends(self) -> tuple[FriendLimit, ...]:
@@ -187,7 +216,7 @@ RULES: tuple[Rule, ...] = (
         attempts=3,
         window=10 * MINUTE,
         ban=_LADDER,
-        of=Of.UNKNOWN_ACCOUNTS,
+        of=UNKNOWN_ACCOUNTS,
         friends=20,
     ),
     Rule(

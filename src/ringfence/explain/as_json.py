@@ -10,7 +10,7 @@ from ringfence.bans.exempt import ITSELF
 from ringfence.clock import format_duration
 from ringfence.detect.confirmation import why_unconfirmed
 from ringfence.detect.judgement import Count
-from ringfence.detect.rules import By, Of, Rule
+from ringfence.detect.rules import By, Rule
 from ringfence.explain.account import reason_of
 from ringfence.explain.facts import ActiveBan, AddressVerdict, AttemptOutcome, NetworkFacts, sources_of
 from ringfence.explain.groups import ALIKE, grouped
@@ -198,11 +198,7 @@ def _by_friend(counts: list[Count]) -> str:
     for count in counts:
         if count.rule.by is not By.SUBJECT:
             continue
-        what = (
-            "accounts that never worked there"
-            if count.rule.of is Of.UNKNOWN_ACCOUNTS
-            else _plural(count.rule)
-        )
+        what = count.rule.of.of_friend or count.rule.several
         so_far = f" ({count.have} so far)" if count.have else ""
         each.append(
             f"{count.number} {what}{_counted(count.each)} within {format_duration(count.within)}"
@@ -303,23 +299,11 @@ def _more(known: NetworkFacts, count: Count) -> str:
 
 
 def _number(number: int, more: str, rule: Rule) -> str:
-    return f"{number} {more}{_one(rule) if number == 1 else _plural(rule)}"
+    return f"{number} {more}{rule.one if number == 1 else rule.several}"
 
 
 def _verb(number: int) -> str:
     return "is" if number == 1 else "are"
-
-
-def _plural(rule: Rule) -> str:
-    if rule.of is Of.UNKNOWN_ACCOUNTS:
-        return "accounts that do not exist"
-    return next(iter(rule.counts)).several if len(rule.counts) == 1 else "attempts"
-
-
-def _one(rule: Rule) -> str:
-    if rule.of is Of.UNKNOWN_ACCOUNTS:
-        return "account that does not exist"
-    return next(iter(rule.counts)).one if len(rule.counts) == 1 else "attempt"
 
 
 # -- sentences about attempts that do not count in full: unconfirmed ones, and hidden ones without proof
