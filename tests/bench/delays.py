@@ -25,7 +25,7 @@ from tests.support.crowdsec import crowdsec
 from tests.support.daemon import Guard, ServedAmi, ami_server, until
 from tests.support.fences import COUNTRIES, enforced, settings_in
 from tests.support.guarded import preferred
-from tests.support.lists import fetched
+from tests.support.lists import external
 from tests.support.netns import inside, neighbour, netns
 
 NUMBER = 1_500
@@ -85,7 +85,7 @@ def _host(stack: ExitStack, *, everything: bool) -> Host:
         stack.enter_context(enforced(guard))
         last = f"{_FEED + 2 * (NETWORKS - 1)}/32"
         until(lambda: guard.ask("feeds", networks=[last])[0]["denies"], "the feed", _PATIENCE)
-        until(lambda: fetched() == NETWORKS, "the feed in the kernel", _PATIENCE)
+        until(lambda: external() == NETWORKS, "the feed in the kernel", _PATIENCE)
         until(lambda: guard.ask("fleet")["pull"]["last"], "the first pull")
     return guard, pbx
 

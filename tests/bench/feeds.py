@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.bench.figures import Figure
 from tests.support.daemon import Guard, until
 from tests.support.hostile_feeds import Played, play
-from tests.support.lists import fetched
+from tests.support.lists import external
 from tests.support.netns import netns
 from tests.support.process import cpu_seconds
 
@@ -84,7 +84,7 @@ def refreshed(folder: Path) -> Iterator[Figure]:
                 longest = max(longest, time.perf_counter() - began)
 
         until(lambda: _in_force(guard, 0), "the first list is in force", PATIENCE)
-        until(lambda: fetched() == NETWORKS, "the first list is in the kernel", PATIENCE)
+        until(lambda: external() == NETWORKS, "the first list is in the kernel", PATIENCE)
         time.sleep(20)
         idle = cpu_seconds(guard.pid)
         time.sleep(IDLE)

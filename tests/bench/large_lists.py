@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from attrs import Factory, define
 from tests.bench.figures import Figure
 from tests.support.daemon import Guard
-from tests.support.lists import fetched
+from tests.support.lists import external
 from tests.support.manybans import addresses, fill
 from tests.support.netns import netns, run
 from tests.support.process import cpu_seconds
@@ -120,7 +120,7 @@ def long_feed(folder: Path) -> list[Figure]:
         try:
             began = time.perf_counter()
             guard.must("feeds", "add", "long", "--file", str(lines))
-            while fetched() != NETWORKS:
+            while external() != NETWORKS:
                 if time.perf_counter() - began > PATIENCE:
                     raise RuntimeError(f"the list is not in the kernel after {PATIENCE:.0f} s")
                 time.sleep(0.1)

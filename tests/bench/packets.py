@@ -53,7 +53,7 @@ def figures(_: Path | None) -> Iterator[Figure]:
         for kind, bare in took["none"].items():
             for name in _BACKENDS:
                 ratio = statistics.median(took[name][kind]) / statistics.median(bare)
-                state = "100 000 bans, 250 000 fetched networks and a fence" if loaded else "defaults"
+                state = "100 000 bans, 250 000 external networks and a fence" if loaded else "defaults"
                 goal = most if "voice" in kind else 0.0
                 yield Figure(
                     f"{kind}, {name}, {state}: time of a processor, against no rules",

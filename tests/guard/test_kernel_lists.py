@@ -122,7 +122,7 @@ def test_no_more_friends_go_to_the_kernel_than_a_set_holds(tmp_path: Path) -> No
 
 
 def test_an_unshielded_friend_is_on_a_list_of_its_own(kept: Kept) -> None:
-    """A friend without the exemption from the limiter still has no ration, and passes fetched networks."""
+    """A friend without the exemption from the limiter still has no ration, and passes external networks."""
     friend, side = ip_network(OTHER), kept.side
     side.start()
     side.exempt.friends.add([PHONE])

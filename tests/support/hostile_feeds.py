@@ -1,7 +1,7 @@
 """Hostile feeds and decisions, which try to cut off phones, trunks, this host, or the administrator.
 
 The parts of the daemon take each list over, with the memory firewall. An address is dropped if the kernel's
-rules would drop it: it is in a fetched or a decided network, and on none of the lists that pass these.
+rules would drop it: it is on a list that machines make, and on none of the lists that pass these.
 """
 
 import asyncio
@@ -200,7 +200,7 @@ async def _play(made: Kept, paths: Sequence[Path], number: int, rng: random.Rand
 
 
 def _drops(made: Kept, address: Network) -> bool:
-    """Whether the rules drop an address: it is fetched or decided, and no list lets it pass."""
+    """Whether the rules drop an address: a list that machines make has it, and no list lets it pass."""
 
     def on(which: NetworkList) -> bool:
         return any(

@@ -16,8 +16,8 @@ def write_list(backend: Backend, which: NetworkList, networks: Iterable[Network]
             call()
 
 
-def fetched() -> int:
-    """Return the number of IPv4 ranges of feeds in the kernel (nftables, on a kernel that counts them)."""
+def external() -> int:
+    """Return the number of IPv4 ranges on the external list (nftables, on a kernel that counts them)."""
     with NetlinkConnection(extended=True) as kernel:
         heads = messages.sets_of(kernel.request(messages.get_sets("ringfence")))
-    return max(head.elements or 0 for head in heads if head.name.startswith("fetched4"))
+    return max(head.elements or 0 for head in heads if head.name.startswith("external4"))

@@ -160,7 +160,7 @@ def test_refused_features_are_left_out_and_reported(
 def test_without_connection_tracking_feeds_drop_all_packets(
     kernel: NetlinkConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If the kernel cannot track connections, the fetched networks are dropped like denied ones."""
+    """If the kernel cannot track connections, external networks are dropped like denied ones."""
     real = iptables.restore
 
     def refusing(tools: iptables.Tools, text: str) -> None:
@@ -173,7 +173,7 @@ def test_without_connection_tracking_feeds_drop_all_packets(
 
     saved = run("iptables-nft-save")
     assert "conntrack" not in saved
-    assert "--match-set ringfence-fetched4 src " in saved
+    assert "--match-set ringfence-external4 src " in saved
 
 
 def test_refused_drops_are_an_error(kernel: NetlinkConnection) -> None:
