@@ -19,7 +19,7 @@ import socket
 import struct
 import termios
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -49,12 +49,12 @@ def ask(
     do: str,
     *,
     timeout: float = ANSWER_TIMEOUT,
-    on_unrecorded: Callable[[str], object] = lambda _: None,
+    unrecorded: list[str] | None = None,
     **arguments: Any,  # noqa: ANN401 - JSON
 ) -> Any:  # noqa: ANN401 - JSON
     """Send a request to the daemon at the socket ``path``, and return its result.
 
-    ``on_unrecorded`` is called with the reason if the change is in force, but not recorded.
+    ``unrecorded`` gets the reason if the change is in force, but not recorded.
 
     Wait at most ``timeout`` seconds until the answer begins, and ``SILENCE`` seconds for a sign of the
     daemon: a byte, or use of the processor.
@@ -62,7 +62,7 @@ def ask(
     subclass NoAnswerError is raised if the request was sent but no answer came. Then the daemon may have
     carried out the request. If a daemon exists but hangs, it is a HangingError.
     """
-    return _result(_exchange(path, do, arguments, timeout), path, on_unrecorded)
+    return _result(_exchange(path, do, arguments, timeout), path, unrecorded)
 
 
 def ask_encoded(path: Path, do: str, **arguments: object) -> bytes:
@@ -163,12 +163,12 @@ def _fields_of(process: int) -> list[str]:
         return []
 
 
-def _result(line: bytes, path: Path, on_unrecorded: Callable[[str], object] = lambda _: None) -> Any:  # noqa: ANN401 - whatever JSON holds
+def _result(line: bytes, path: Path, unrecorded: list[str] | None = None) -> Any:  # noqa: ANN401 - whatever JSON holds
     try:
         answer = json.loads(line)
         if "error" not in answer:
-            if "not_recorded" in answer:
-                on_unrecorded(str(answer["not_recorded"]))
+            if unrecorded is not None and "not_recorded" in answer:
+                unrecorded.append(str(answer["not_recorded"]))
             return answer["ok"]
     except (ValueError, TypeError, LookupError):
         raise NoAnswerError(

@@ -162,7 +162,7 @@ def change_under_fault(folder: Path, change: str, when: str, backend: str = "mem
         reasons: list[str] = []
         with failing(guard.pid, "pwrite64", "ENOSPC", when, folder / "ringfence.db-wal"):
             socket, do = Path(guard.settings["control"]["socket"]), change.partition(" ")[0]
-            control.ask(socket, do, on_unrecorded=reasons.append, **CHANGES[change])
+            control.ask(socket, do, unrecorded=reasons, **CHANGES[change])
             banned = guard.banned()
             if not reasons:
                 guard.kill()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import tzinfo
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, TypeVar, cast
 from zoneinfo import ZoneInfo
@@ -236,10 +237,13 @@ def ask(
     Raise DaemonUnreachableError if no daemon answers, and ControlError if the daemon refuses the request.
     """
     path = settings.control.socket
-    noted = output.note_unrecorded
-    return _once_if_hanging(
-        path, lambda: control.ask(path, do, timeout=patience, on_unrecorded=noted, **arguments)
+    unrecorded: list[str] = []
+    answer = _once_if_hanging(
+        path, partial(control.ask, path, do, timeout=patience, unrecorded=unrecorded, **arguments)
     )
+    for reason in unrecorded:
+        output.note_unrecorded(reason)
+    return answer
 
 
 def _once_if_hanging(path: Path, send: Callable[[], _T]) -> _T:

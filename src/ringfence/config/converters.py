@@ -4,9 +4,11 @@ A *hook* is a function that converts a TOML value. If the value is invalid, it r
 such as "must be true or false". cattrs passes the wanted type as the second argument.
 """
 
+import enum
 import json
 import re
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NewType
@@ -165,7 +167,11 @@ def _truth(value: object, _: object) -> bool:
     return value
 
 
-def whole_number(lowest: int, highest: int) -> Callable[[object, object], int]:
+Hook = Callable[[Any, Any], Any]
+"""A converter of cattrs: it is called with a value of the file and the wanted type; ValueError refuses."""
+
+
+def whole_number(lowest: int, highest: int) -> Hook:
     """Return a converter for settings that accepts whole numbers from ``lowest`` to ``highest``."""
 
     def hook(value: object, _: object) -> int:
@@ -216,15 +222,37 @@ def _is_host(text: str) -> bool:
     return True
 
 
-def one_of(names: Collection[str]) -> Callable[[object, object], str]:
+def one_of(names: Collection[str]) -> Hook:
     """Return a converter for settings that accepts one of the texts ``names``."""
+    return partial(_one_of, names)
 
-    def hook(value: object, _: object) -> str:
-        if not isinstance(value, str) or value not in names:
-            raise ValueError("must be one of " + ", ".join(f'"{name}"' for name in names))
-        return value
 
-    return hook
+def _one_of(names: Collection[str], value: object, _: object) -> str:
+    if not isinstance(value, str) or value not in names:
+        raise ValueError("must be one of " + ", ".join(f'"{name}"' for name in names))
+    return value
+
+
+def member(value: object, kind: Any) -> enum.StrEnum:  # noqa: ANN401 - an enum
+    """Convert a text to the member of the enum ``kind`` that it names."""
+    found: enum.StrEnum = kind(_one_of(tuple(kind), value, kind))
+    return found
+
+
+def _duration(value: object, _: object) -> float:
+    return parse_duration(value)
+
+
+def _host_name(value: object, _: object) -> HostName:
+    return HostName(parse_host(text_from(value)).text)
+
+
+def _region(value: object, _: object) -> Region:
+    return Region(parse_region(text_from(value)).text.rpartition(" ")[2])
+
+
+def _secret(value: object, _: object) -> Secret:
+    return Secret(text_from(value))
 
 
 _SIP_PORT = re.compile(r"([0-9]{1,5})(?:/(udp|tcp))?")
@@ -320,7 +348,7 @@ def _pattern(value: object, _: object) -> Pattern:
     return Pattern(text_from(value))
 
 
-def list_only(structure: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+def list_only(structure: Hook) -> Hook:
     """Return a converter that refuses everything but a list, and converts a list with ``structure``.
 
     Without this converter, cattrs would read a text as a list of letters.
@@ -347,33 +375,33 @@ def _user(value: object, _: Any) -> UserName:  # noqa: ANN401 - a type
     raise ValueError('must be the name of a user such as "alice", or its number')
 
 
-HOOKS: dict[Any, Callable[[Any, Any], Any]] = {
+HOOKS: dict[Any, Hook] = {
     Text: text_from,
     Name: _name,
     Port: whole_number(1, MAX_PORT),
     Count: whole_number(1, MAX_ATTEMPTS),
     FriendCount: whole_number(0, MAX_FRIENDS_ATTEMPTS),
     PerMinute: whole_number(0, MAX_PER_MINUTE),
-    Duration: lambda value, _: parse_duration(value),
+    Duration: _duration,
     Ladder: _ladder,
     BackendName: one_of(BACKENDS),
     ScopeName: one_of(("all", "sip")),
     TimesName: one_of(("utc", "local")),
-    BanAction: lambda value, kind: BanAction(one_of(tuple(BanAction))(value, kind)),
-    LimitMode: lambda value, kind: LimitMode(one_of(tuple(LimitMode))(value, kind)),
+    BanAction: member,
+    LimitMode: member,
     Rate: whole_number(1, MAX_RATE),
     Burst: whole_number(1, MAX_RATE),
     SetSize: whole_number(1_024, MAX_SET),
     SipPort: _sip_port,
     Interface: _interface,
-    HostName: lambda value, _: HostName(parse_host(text_from(value)).text),
-    Region: lambda value, _: Region(parse_region(text_from(value)).text.rpartition(" ")[2]),
+    HostName: _host_name,
+    Region: _region,
     Paths: _paths,
     LevelName: _level,
     UserName: _user,
     ApiUrl | None: _api_url,
     Name | None: _name,
-    Duration | None: lambda value, _: parse_duration(value),
+    Duration | None: _duration,
     Text | None: text_from,
     Pattern: _pattern,
     bool: _truth,
@@ -382,6 +410,6 @@ HOOKS: dict[Any, Callable[[Any, Any], Any]] = {
     ZoneInfo | None: _zone,
     Network: _network,
     ListenAddress | None: _listen,
-    Secret | None: lambda value, _: Secret(text_from(value)),
+    Secret | None: _secret,
 }
 """The converter for each type of a setting. A feature adds those of its types in its module ``settings``."""

@@ -16,7 +16,7 @@ import os
 import re
 import ssl
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from operator import eq
@@ -28,7 +28,7 @@ from cattrs import AttributeValidationNote, ClassValidationError, Converter, Ite
 from cattrs.errors import ForbiddenExtraKeysError
 
 from ringfence import street
-from ringfence.config.converters import HOOKS, Paths, is_there, list_only, read_secret
+from ringfence.config.converters import HOOKS, Hook, Paths, is_there, list_only, read_secret
 from ringfence.config.environment import needing, overridden, remove_absent
 from ringfence.config.schema import AmiSettings, AsteriskSettings, RuleSettings, Settings, default_rules
 from ringfence.errors import ConfigError
@@ -162,7 +162,7 @@ def _check_features(
     return settings, problems
 
 
-def _rules(converter: Converter) -> Callable[[object, object], Mapping[str, RuleSettings]]:
+def _rules(converter: Converter) -> Hook:
     """Return the function that converts ``[rules]``. A key that a rule's table lacks keeps its default."""
     defaults = {name: _written(mine) for name, mine in default_rules().items()}
 
@@ -232,9 +232,13 @@ def _lists_in(kind: Any) -> Iterator[Any]:  # noqa: ANN401 - a type
         yield kind
 
 
-def _given(converter: Converter, kind: Any) -> Callable[[object, object], object]:  # noqa: ANN401 - a type
+def _given(converter: Converter, kind: Any) -> Hook:  # noqa: ANN401 - a type
     hook = converter.get_structure_hook(kind)
-    return lambda value, _: hook(value, kind)
+
+    def given(value: object, _: object) -> object:
+        return hook(value, kind)
+
+    return given
 
 
 _CONVERTER = _converter()

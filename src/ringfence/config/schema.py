@@ -4,6 +4,7 @@ This module reads no file; ``loader`` does.
 """
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin
@@ -152,6 +153,10 @@ def _brought(inside: str, like: "Attribute[Any]") -> "list[Attribute[Any]]":
     ]
 
 
+def _with_brought(inside: str, _: type, own: "list[Attribute[Any]]") -> "list[Attribute[Any]]":
+    return [*own, *_brought(inside, own[-1])]
+
+
 @frozen
 class _Tables:
     """The base of settings classes to which features add tables of their own."""
@@ -162,7 +167,7 @@ class _Tables:
         return found
 
 
-@frozen(field_transformer=lambda _, own: [*own, *_brought("asterisk", own[-1])])
+@frozen(field_transformer=partial(_with_brought, "asterisk"))
 class AsteriskSettings(_Tables):
     """``[[asterisk]]``: one PBX, its sources, and the SIP proxies on this host in front of it.
 
@@ -177,7 +182,7 @@ class AsteriskSettings(_Tables):
     wire: WireSettings = Factory(WireSettings)
 
 
-@frozen(field_transformer=lambda _, own: [*own, *_brought("firewall", own[-1])])
+@frozen(field_transformer=partial(_with_brought, "firewall"))
 class FirewallSettings(_Tables):
     """``[firewall]``: the firewall, and where and how it drops packets. Features add tables of their own.
 

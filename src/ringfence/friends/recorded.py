@@ -9,7 +9,6 @@ Without the second limit, a party with one password and an IPv6 network could di
 """
 
 from collections.abc import Collection, Container, Iterable, Sequence
-from functools import partial
 from typing import Protocol
 
 from attrs import evolve
@@ -141,7 +140,7 @@ class RecordedFriends:
         keys = [identity_of(friend) for friend in self._friends.reasons(address)]
         for key in keys:
             self._remove(key)
-        self._best_effort.write(partial(self._table.forget, address))
+        self._best_effort.write(self._table.forget, address)
         return keys
 
     def end(self, reasons: Iterable[Friend]) -> None:
@@ -155,9 +154,9 @@ class RecordedFriends:
             if self._friends.worked_at(one.account, one.address) or self._friends.reasons(one.address):
                 ended.append(evolve(one, until=now))
             else:
-                self._best_effort.write(partial(self._table.forget, one.address))
+                self._best_effort.write(self._table.forget, one.address)
         if ended:
-            self._best_effort.write(partial(self._table.add, ended))
+            self._best_effort.write(self._table.add, ended)
 
     def expire(self) -> list[Key]:
         """Remove each reason to be a friend whose time is over; return the keys of these reasons."""
@@ -177,7 +176,7 @@ class RecordedFriends:
         keys, self._unwritten = self._unwritten, set()
         changed = [self._recorded[key] for key in keys if key in self._recorded]
         if changed:
-            self._best_effort.write(partial(self._table.add, changed))
+            self._best_effort.write(self._table.add, changed)
 
     def _put(self, friend: Friend) -> Collection[Key]:
         """Record one reason why an address is a friend, in memory and for the database.

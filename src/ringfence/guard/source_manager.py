@@ -3,7 +3,6 @@
 import asyncio
 import ssl
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from math import inf
 
 import structlog
@@ -90,7 +89,7 @@ class LogPositions(Positions):
     def record(self, key: str, position: str) -> None:
         """Queue the position up to which the log ``key`` was read, to be written to the database."""
         super().record(key, position)
-        self._best_effort.write(partial(self._state.set_positions, {key: position}), key=("position", key))
+        self._best_effort.write(self._state.set_positions, {key: position}, key=("position", key))
 
 
 # -- the wire source in a running daemon: it reads the SIP challenges that this host or its containers send

@@ -9,7 +9,6 @@ newer ringfence. The daemon starts with any database (:meth:`Store.open_or_memor
 
 import os
 import sqlite3
-from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Self
@@ -39,7 +38,7 @@ from ringfence.store.file import (
 from ringfence.store.owner import FileOwner, owner_of
 from ringfence.store.switch import OffSwitch
 from ringfence.store.tables import TABLES, AlarmTable, EntryTable, FriendTable, SavedNames, SavedState
-from ringfence.store.writer import BestEffort, at_once
+from ringfence.store.writer import BestEffort, Later, at_once
 
 
 def _of_features() -> list[Tables]:
@@ -65,7 +64,7 @@ class Store:
     def __init__(
         self,
         connection: Connection,
-        later: Callable[[Callable[[], object]], object] = at_once,
+        later: Later = at_once,
         *,
         memory_reason: str = "",
         damage: str = "",
@@ -108,7 +107,7 @@ class Store:
     def open_or_memory(
         cls,
         path: Path,
-        later: Callable[[Callable[[], object]], object] = at_once,
+        later: Later = at_once,
         *,
         runtime: Path | None = None,
     ) -> Self:

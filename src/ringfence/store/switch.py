@@ -63,7 +63,7 @@ class OffSwitch:
         with self._lock:
             # If there is a later command meanwhile, its own write follows.
             if self._held() is held and not self._best_effort.memory_reason:
-                self._best_effort.finish_record(lambda: self._clear(held))
+                self._best_effort.finish_record(self._clear, held)
 
     def _held(self) -> bool | None:
         """Return the latest command (True: off) if the database may lack it, otherwise None."""

@@ -274,7 +274,7 @@ class SavedNames:
     def load(self) -> dict[str, frozenset[Network]]:
         """Return the last saved networks of each host name; {} if none are saved or they are invalid."""
         try:
-            names = json.loads(self._best_effort.read(lambda: self._state.fact(_NAMES), None) or "{}")
+            names = json.loads(self._best_effort.read(self._state.fact, None, _NAMES) or "{}")
             return {name: frozenset(map(parse_network, networks)) for name, networks in names.items()}
         except (ValueError, TypeError, AttributeError) as error:  # the recorded text was edited by hand
             self._best_effort.report(StoreError(f"the recorded addresses of names are invalid: {error}"))
@@ -283,7 +283,7 @@ class SavedNames:
     def save(self, answers: Mapping[str, frozenset[Network]]) -> None:
         """Queue a write that records the networks of each host name."""
         names = {name: sorted(map(str, networks)) for name, networks in answers.items()}
-        self._best_effort.write(lambda: self._state.set_fact(_NAMES, json.dumps(names)), key=_NAMES)
+        self._best_effort.write(self._state.set_fact, _NAMES, json.dumps(names), key=_NAMES)
 
 
 # -- the table of alarms. Each row is one alarm: when it began, when it cleared, and how people handled it

@@ -11,6 +11,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from functools import partial
 from pathlib import Path
 from types import NoneType, TracebackType
 from typing import Self, TypeVar
@@ -32,6 +33,8 @@ WAIT = 1.0
 
 _T = TypeVar("_T")
 _Action = Callable[[], object]
+Later = Callable[[_Action], object]
+"""A queue of writes, such as :class:`Writer`: it is called with a write."""
 
 
 def at_once(action: _Action) -> object:
@@ -50,9 +53,7 @@ class BestEffort:
     is in memory only, "" if it is in the file.
     """
 
-    def __init__(
-        self, path: Path, later: Callable[[_Action], object] = at_once, memory_reason: str = ""
-    ) -> None:
+    def __init__(self, path: Path, later: Later = at_once, memory_reason: str = "") -> None:
         self.damage = ""
         """A message about damage that a read or write has found, with the fix; "" if there is none."""
         self.unreadable = ""
@@ -88,11 +89,14 @@ class BestEffort:
         """The number of writes that are not done yet."""
         return len(self._kept)
 
-    def write(self, action: _Action, key: object = None) -> object:
+    def write(self, action: Callable[..., object], *arguments: object, key: object = None) -> object:
         """Queue a write of the database, and try it again until it succeeds; return what ``later`` returns.
 
-        A write with a ``key`` records a whole state. It replaces a waiting write with the same key.
+        A write calls ``action`` with ``arguments``. A write with a ``key`` records a whole state. It replaces
+        a waiting write with the same key.
         """
+        if arguments:
+            action = partial(action, *arguments)
         with self._changing:
             if key is not None:
                 self._kept.pop(key, None)
@@ -105,17 +109,17 @@ class BestEffort:
 
     def write_once(self, action: _Action) -> object:
         """Queue a write of the database that is not tried again, because nothing depends on it."""
-        return self._later(lambda: self._done(action, None, "once"))
+        return self._later(partial(self._done, "once", None, action))
 
-    def write_now(self, action: _Action) -> None:
+    def write_now(self, action: Callable[..., object], *arguments: object) -> None:
         """Run a write in the caller's thread, before this returns. If it fails, it is tried again."""
         with self._changing:
-            self._kept[object()] = action
+            self._kept[object()] = partial(action, *arguments)
         self.write_kept()
 
-    def finish_record(self, action: _Action) -> None:
+    def finish_record(self, action: Callable[..., object], *arguments: object) -> None:
         """Run the last step of recording the off switch; until it succeeds, :attr:`lacks` has the reason."""
-        self._done(action, None, "switch")
+        self._done("switch", None, action, *arguments)
 
     def retry(self) -> None:
         """Try the waiting writes again."""
@@ -140,9 +144,9 @@ class BestEffort:
         failed = self._errors["writing"] or self._errors["switch"]
         return self.memory_reason or self.damage or failed or slow or dropped
 
-    def read(self, action: Callable[[], _T], fallback: _T) -> _T:
-        """Run a read in the caller's thread. Return its result, or ``fallback`` if it fails."""
-        return self._done(action, fallback, "reading")
+    def read(self, action: Callable[..., _T], fallback: _T, *arguments: object) -> _T:
+        """Call a read in the caller's thread. Return its result, or ``fallback`` if it fails."""
+        return self._done("reading", fallback, action, *arguments)
 
     def report(self, error: StoreError) -> None:
         """Log and keep the error of a read that the caller ran without :meth:`read`."""
@@ -198,9 +202,9 @@ class BestEffort:
             if self._kept.get(key) is action:
                 del self._kept[key]
 
-    def _done(self, action: Callable[[], _T], fallback: _T, operation: str) -> _T:
+    def _done(self, operation: str, fallback: _T, action: Callable[..., _T], *arguments: object) -> _T:
         try:
-            result = action()
+            result = action(*arguments)
         except StoreError as error:
             self._failed(error, operation)
             return fallback
@@ -244,7 +248,7 @@ class Writer:
         """The number of database writes that wait or run."""
         return self._waiting
 
-    def __call__(self, action: Callable[[], object]) -> Future[object] | None:
+    def __call__(self, action: _Action) -> Future[object] | None:
         """Queue ``action``. An exception that it raises is a defect, and is logged with its traceback.
 
         Return the future of ``action``. If the queue is full, count ``action`` as refused and return None.
@@ -265,7 +269,7 @@ class Writer:
     ) -> None:
         """Wait until the queued actions are done. After LAST seconds, wait only for the one that runs."""
         if self._waiting:
-            wait([self.thread.submit(lambda: None)], LAST)
+            wait([self.thread.submit(bool)], LAST)
         self.thread.shutdown(cancel_futures=True)
 
     def _done(self, future: Future[object]) -> None:

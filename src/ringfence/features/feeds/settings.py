@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from attrs import Factory, evolve, frozen
 
-from ringfence.config.converters import HOOKS, Duration, Name, Text, is_url, one_of, text_from, toml_of
+from ringfence.config.converters import HOOKS, Duration, Name, Text, is_url, member, text_from, toml_of
 from ringfence.features.feeds.formats import FeedFormat, FeedLayout, identity_of
 from ringfence.firewall.contract import FirewallPlan
 from ringfence.values.secret import SecretUrl
@@ -38,7 +38,7 @@ def _url(value: object, _: object) -> SecretUrl:
 HOOKS.update(
     {
         SecretUrl | None: _url,
-        FeedFormat: lambda value, kind: FeedFormat(one_of(tuple(FeedFormat))(value, kind)),
+        FeedFormat: member,
     }
 )
 

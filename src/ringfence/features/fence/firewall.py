@@ -136,7 +136,7 @@ class Fence(RulePart):
         self._looked_at = self._clock.mono()
         self._trial_ends = 0.0  # by the monotonic clock, because somebody may set the wall clock
         self._log = structlog.get_logger()
-        self._state = FenceState.parse(store.best_effort.read(lambda: store.state.fact(_FACT), None))
+        self._state = FenceState.parse(store.best_effort.read(store.state.fact, None, _FACT))
         self._written = self._text()
         # A trial does not outlive the daemon that began it: phones that it locked out may have been restarted
         # with the host. The record stays until the rules without the fence are in place (:meth:`check`); so
@@ -364,7 +364,7 @@ class Fence(RulePart):
         text = self._text()
         if text != self._written:
             self._written = text
-            self._store.best_effort.write(lambda: self._store.state.set_fact(_FACT, text), key=_FACT)
+            self._store.best_effort.write(self._store.state.set_fact, _FACT, text, key=_FACT)
 
     def _follow_mode(self) -> None:
         """Start or end the fence's observation, and end its trial, if the configured mode demands that."""

@@ -8,7 +8,7 @@ from typing import NewType
 
 from attrs import Factory, evolve, frozen
 
-from ringfence.config.converters import HOOKS, Duration, Name, Port, Text, one_of, read_secret
+from ringfence.config.converters import HOOKS, Duration, Name, Port, Text, member, one_of, read_secret
 from ringfence.detect.rules import RULES
 from ringfence.features.notify.hook_variables import HOOK_VARIABLES
 from ringfence.features.notify.topics import QuietHours, Severity, Topic
@@ -54,9 +54,9 @@ def _mail_address(value: object, _: object) -> MailAddress:
 HOOKS.update(
     {
         ReportName | None: one_of(("weekly",)),
-        Topic: lambda value, kind: Topic(one_of(tuple(Topic))(value, kind)),
-        Severity: lambda value, kind: Severity(one_of(tuple(Severity))(value, kind)),
-        MailSecurity: lambda value, kind: MailSecurity(one_of(tuple(MailSecurity))(value, kind)),
+        Topic: member,
+        Severity: member,
+        MailSecurity: member,
         MailAddress: _mail_address,
         MailAddress | None: _mail_address,
         RuleName: one_of((*(rule.name for rule in RULES), Origin.ADMIN)),

@@ -100,7 +100,7 @@ class SavedReports:
     def load(self) -> dict[str, float]:
         """Return the time of each channel's last report, by name; {} if none are saved or readable."""
         try:
-            found = json.loads(self._best_effort.read(lambda: self._state.fact(_REPORTS), None) or "{}")
+            found = json.loads(self._best_effort.read(self._state.fact, None, _REPORTS) or "{}")
             times(*found.values())
             return {name: float(time) for name, time in found.items()}
         except (ValueError, TypeError, AttributeError) as error:  # the recorded text was edited by hand
@@ -113,7 +113,7 @@ class SavedReports:
         Return what :meth:`BestEffort.write` returns.
         """
         text = json.dumps(dict(last)) if last else None
-        return self._best_effort.write(lambda: self._state.set_fact(_REPORTS, text), key=_REPORTS)
+        return self._best_effort.write(self._state.set_fact, _REPORTS, text, key=_REPORTS)
 
 
 LOOK_EVERY = 5.0
@@ -122,6 +122,10 @@ RETRY_AFTER = 3_600.0
 """Seconds until the next try after a report could not be made."""
 
 Document = dict[str, Any]
+
+
+def _decoded(parts: Iterable[bytes]) -> Any:  # noqa: ANN401 - whatever JSON holds
+    return json.loads(b"".join(parts))
 
 
 class ReportCollector:
@@ -162,7 +166,7 @@ class ReportCollector:
             found = await found
         if isinstance(found, Encoded):
             parts = found.parts
-            return await asyncio.to_thread(lambda: json.loads(b"".join(parts)))
+            return await asyncio.to_thread(_decoded, parts)
         return found
 
     def _summary(

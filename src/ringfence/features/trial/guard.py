@@ -66,7 +66,7 @@ def end(store: Store, finish: float) -> None:
 
 def keeps_off(store: Store) -> str:
     """Return a text that ``ringfence restore`` must restore nothing because of a trial; "" without one."""
-    running = store.best_effort.read(lambda: until(store.state), None)
+    running = store.best_effort.read(until, None, store.state)
     return "" if running is None else "a trial was not confirmed"
 
 
@@ -103,7 +103,7 @@ class TrialWatch(Feature):
     @property
     def until(self) -> float | None:
         """The end of the trial (wall-clock seconds); None without a trial."""
-        return self._store.best_effort.read(lambda: until(self._store.state), None)
+        return self._store.best_effort.read(until, None, self._store.state)
 
     def alarms(self) -> list[Alarm]:
         """Return the alarm about the trial that is running; [] without a trial."""

@@ -1,7 +1,6 @@
 """The ASGI application: the handler of each URL, the security headers of every answer, and the host check."""
 
 import secrets
-from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
@@ -132,64 +131,68 @@ def make_app(client: DaemonClient, sessions: WebSessions, site: Site, clock: Clo
         "/why": pages.why,
         "/confirm": pages.confirm,
     }
+    changes = {"/run": pages.run, "/logout": entrance.log_out}
+
+    async def view(request: Request) -> Response:
+        entered = entrance.enter(request)
+        return entered if isinstance(entered, Response) else await views[request.url.path](request, entered)
+
+    async def change(request: Request) -> Response:
+        entered = await entrance.enter_form(request)
+        return (
+            entered if isinstance(entered, Response) else await changes[request.url.path](request, *entered)
+        )
+
+    failures = _Failures(renderer)
     app = Starlette(
         routes=[
-            *(Route(path, entrance.viewing(view)) for path, view in views.items()),
-            Route("/run", entrance.changing(pages.run), methods=["POST"]),
+            *(Route(path, view) for path in views),
+            *(Route(path, change, methods=["POST"]) for path in changes),
             Route("/login", entrance.login_form),
             Route("/login", entrance.log_in, methods=["POST"]),
-            Route("/logout", entrance.changing(entrance.log_out), methods=["POST"]),
             Route("/admit", admission.form),
             Route("/admit", admission.admit, methods=["POST"]),
             Route("/static/{name}", renderer.file),
         ],
         exception_handlers={
-            RingfenceError: _failing(renderer),
+            RingfenceError: failures.failed,
             ClientDisconnect: _disconnected,
-            HTTPException: _refusing(renderer),
-            Exception: _reporting(renderer),
+            HTTPException: failures.refused,
+            Exception: failures.defect,
         },
     )
     return Shield(app, site)
 
 
-def _failing(renderer: Renderer) -> Callable[[Request, Exception], Awaitable[Response]]:
-    """Return a handler that shows a RingfenceError as a page, such as a request that the daemon refused."""
+@frozen
+class _Failures:
+    """The answers to requests that fail: each shows an error as a page."""
 
-    async def answer(request: Request, error: Exception) -> Response:
+    renderer: Renderer
+
+    async def failed(self, request: Request, error: Exception) -> Response:
+        """Show a RingfenceError, such as a request that the daemon refused."""
         status, heading = HTTPStatus.BAD_REQUEST, "Not done"
         if isinstance(error, DaemonUnreachableError):
             status, heading = HTTPStatus.SERVICE_UNAVAILABLE, "The daemon does not answer"
         elif isinstance(error, WebError):
             status = HTTPStatus.FORBIDDEN
-        return renderer.error(request, status, heading, str(error))
+        return self.renderer.error(request, status, heading, str(error))
 
-    return answer
-
-
-def _refusing(renderer: Renderer) -> Callable[[Request, Exception], Awaitable[Response]]:
-    """Return a handler that shows an HTTP error as a page, such as an unknown URL."""
-
-    async def answer(request: Request, error: Exception) -> Response:
+    async def refused(self, request: Request, error: Exception) -> Response:
+        """Show an HTTP error, such as an unknown URL."""
         status = error.status_code if isinstance(error, HTTPException) else HTTPStatus.INTERNAL_SERVER_ERROR
-        return renderer.error(request, status, HTTPStatus(status).phrase)
+        return self.renderer.error(request, status, HTTPStatus(status).phrase)
 
-    return answer
+    async def defect(self, request: Request, error: Exception) -> Response:
+        """Show any other exception as a defect of ringfence.
+
+        Starlette raises the exception again after the answer, and uvicorn logs its traceback.
+        """
+        text = f"A defect in ringfence ({type(error).__name__}); see journalctl -u ringfence-web."
+        return self.renderer.error(request, HTTPStatus.INTERNAL_SERVER_ERROR, "Not done", text)
 
 
 async def _disconnected(_: Request, __: Exception) -> Response:
     """Return an empty answer to a client that has disconnected before the end of its request."""
     return Response(status_code=HTTPStatus.BAD_REQUEST)
-
-
-def _reporting(renderer: Renderer) -> Callable[[Request, Exception], Awaitable[Response]]:
-    """Return a handler that shows any other exception as a defect of ringfence.
-
-    Starlette raises the exception again after the answer, and uvicorn logs its traceback.
-    """
-
-    async def answer(request: Request, error: Exception) -> Response:
-        text = f"A defect in ringfence ({type(error).__name__}); see journalctl -u ringfence-web."
-        return renderer.error(request, HTTPStatus.INTERNAL_SERVER_ERROR, "Not done", text)
-
-    return answer

@@ -5,6 +5,7 @@ the reason of a ban, in the note of a list entry, or in the history of an alarm.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 from attrs import evolve, frozen
@@ -199,18 +200,12 @@ async def _ban(client: DaemonClient, order: Order) -> CommandResult:
     return CommandResult(tuple(problems))
 
 
-def _adding(do: str) -> Callable[[DaemonClient, Order], Awaitable[CommandResult]]:
-    async def run(client: DaemonClient, order: Order) -> CommandResult:
-        return _outcome(await client.command(do, what=[order.what], note=order.signed))
-
-    return run
+async def _add(do: str, client: DaemonClient, order: Order) -> CommandResult:
+    return _outcome(await client.command(do, what=[order.what], note=order.signed))
 
 
-def _removing(do: str) -> Callable[[DaemonClient, Order], Awaitable[CommandResult]]:
-    async def run(client: DaemonClient, order: Order) -> CommandResult:
-        return _outcome(await client.command(do, what=[order.what]))
-
-    return run
+async def _remove(do: str, client: DaemonClient, order: Order) -> CommandResult:
+    return _outcome(await client.command(do, what=[order.what]))
 
 
 async def _dismiss(client: DaemonClient, order: Order) -> CommandResult:
@@ -248,20 +243,20 @@ COMMANDS: Mapping[str, WebCommand] = {
     "allow": WebCommand(
         "Allow",
         "It is added to the allow list: nothing bans it until you remove it.",
-        _adding("allow_add"),
+        partial(_add, "allow_add"),
         _entry,
         has_note=True,
     ),
     "allow-remove": WebCommand(
         "Remove from the allow list",
         "The rules may ban it again.",
-        _removing("allow_remove"),
+        partial(_remove, "allow_remove"),
         _small_entry,
     ),
     "deny": WebCommand(
         "Deny",
         "It is added to the deny list: the kernel drops all its packets until you remove it.",
-        _adding("deny_add"),
+        partial(_add, "deny_add"),
         _entry,
         has_note=True,
         warns=True,
@@ -269,7 +264,7 @@ COMMANDS: Mapping[str, WebCommand] = {
     "deny-remove": WebCommand(
         "Remove from the deny list",
         "The kernel does not drop its packets any more, unless a rule bans it.",
-        _removing("deny_remove"),
+        partial(_remove, "deny_remove"),
         _small_entry,
     ),
     "dismiss": WebCommand(

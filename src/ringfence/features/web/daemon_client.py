@@ -65,7 +65,7 @@ class DaemonClient:
 
     async def ask(self, do: str, /, **arguments: Any) -> Any:  # noqa: ANN401 - any JSON value
         """Send the request named ``do``; return its result. Raise the errors of ``ringfence.control.ask``."""
-        return await asyncio.to_thread(lambda: control.ask(self._socket, do, timeout=PATIENCE, **arguments))
+        return await asyncio.to_thread(control.ask, self._socket, do, timeout=PATIENCE, **arguments)
 
     async def command(self, do: str, /, **arguments: Any) -> Any:  # noqa: ANN401 - any JSON value
         """Send a request that changes something, and wait for the answer at most 30 seconds.
@@ -73,10 +73,8 @@ class DaemonClient:
         After a NoAnswerError the daemon may have carried out the request. If a change is in force, but not
         recorded, :data:`UNRECORDED` gets the reason.
         """
-        patience, note = control.ANSWER_TIMEOUT, UNRECORDED.get([]).append
-        return await asyncio.to_thread(
-            lambda: control.ask(self._socket, do, timeout=patience, on_unrecorded=note, **arguments)
-        )
+        unrecorded = UNRECORDED.get([])
+        return await asyncio.to_thread(control.ask, self._socket, do, unrecorded=unrecorded, **arguments)
 
     async def ask_costly(self, do: str, /, **arguments: object) -> Any:  # noqa: ANN401 - any JSON value
         """Send a request whose answer is not shared. At most MOST_COSTLY of them are sent at the same time.

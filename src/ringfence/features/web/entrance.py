@@ -5,7 +5,7 @@ The handlers themselves check whether the user may only read: see :func:`require
 
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from hashlib import sha256
 from hmac import compare_digest
 from http import HTTPStatus
@@ -156,7 +156,6 @@ _REASONS = {
 """The texts with the reason why a login failed, by HTTP status."""
 
 Form = Mapping[str, str]
-Answer = Awaitable[Response]
 
 
 @frozen
@@ -196,42 +195,26 @@ class Entrance:
         self._clock = clock
         self._log = structlog.get_logger()
 
-    def viewing(self, handle: Callable[[Request, WebSession], Answer]) -> Callable[[Request], Answer]:
-        """Return a handler for a page: it calls ``handle`` with the request's session.
+    def enter(self, request: Request) -> WebSession | Response:
+        """Return the request's session; without one, return the page that shows how to log in (401)."""
+        return self._session_of(request) or self._login_page(request, HTTPStatus.UNAUTHORIZED)
 
-        Without a session it shows how to log in, with status 401.
+    async def enter_form(self, request: Request) -> tuple[WebSession, Form] | Response:
+        """Return the session and the form of a request that changes something; or the page that refuses it.
+
+        Refuse a request without a session, without the session's token, or from a page of another site.
         """
-
-        async def answer(request: Request) -> Response:
-            session = self._session_of(request)
-            if session is None:
-                return self._login_page(request, HTTPStatus.UNAUTHORIZED)
-            return await handle(request, session)
-
-        return answer
-
-    def changing(self, handle: Callable[[Request, WebSession, Form], Answer]) -> Callable[[Request], Answer]:
-        """Return a handler for a form that changes something: it calls ``handle`` with session and form.
-
-        It refuses a request without a session, without the session's token, or from a page of another site.
-        """
-
-        async def answer(request: Request) -> Response:
-            session = self._session_of(request)
-            if session is None:
-                return self._login_page(request, HTTPStatus.UNAUTHORIZED)
-            form = await form_of(request)
-            if form is None:
-                return self._renderer.error(
-                    request, HTTPStatus.BAD_REQUEST, "Refused", "The form is not valid."
-                )
-            if not is_own(request, self._url) or not session.has_token(form.get("csrf", "")):
-                self._log.warning("web.form_refused", user=session.person.name, path=request.url.path)
-                why = "The form does not come from this page, or is too old. Go back, reload, and try again."
-                return self._renderer.error(request, HTTPStatus.FORBIDDEN, "Refused", why)
-            return await handle(request, session, form)
-
-        return answer
+        session = self._session_of(request)
+        if session is None:
+            return self._login_page(request, HTTPStatus.UNAUTHORIZED)
+        form = await form_of(request)
+        if form is None:
+            return self._renderer.error(request, HTTPStatus.BAD_REQUEST, "Refused", "The form is not valid.")
+        if not is_own(request, self._url) or not session.has_token(form.get("csrf", "")):
+            self._log.warning("web.form_refused", user=session.person.name, path=request.url.path)
+            why = "The form does not come from this page, or is too old. Go back, reload, and try again."
+            return self._renderer.error(request, HTTPStatus.FORBIDDEN, "Refused", why)
+        return session, form
 
     async def login_form(self, request: Request) -> Response:
         """Show a button that logs in with the token of the link.
