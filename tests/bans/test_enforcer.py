@@ -2,11 +2,11 @@
 
 import asyncio
 from ipaddress import ip_address, ip_network
-from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 from tests.support.attempts import attempts
+from tests.support.full_disk import FullDisk
 from tests.support.recorded import recorded_bans
 from tests.support.world import OTHER, RULE, START, SUBJECT, World, said
 
@@ -110,19 +110,14 @@ def test_floods_do_not_lengthen_later_bans(world: World) -> None:
 # -- a store that fails -----------------------------------------------------------------------------------
 
 
-def broken(world: World, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+def broken(world: World, monkeypatch: pytest.MonkeyPatch) -> FullDisk:
     """Make methods of the store fail."""
-
-    def fail(*_: Any) -> None:  # noqa: ANN401 - whatever it is called with
-        raise StoreError("disk full")
-
-    for name in names or ("record", "end", "count_offences", "purge"):
-        monkeypatch.setattr(world.store.bans, name, fail)
+    return FullDisk(monkeypatch, world.store.bans, "record", "end", "count_offences", "purge")
 
 
 def test_a_broken_store_stops_no_ban(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the store fails, bans are placed in the kernel; the error is shown, and logged once."""
-    broken(world, monkeypatch)
+    disk = broken(world, monkeypatch)
     with said() as names:
         world.decide()
         world.decide(OTHER)
@@ -131,7 +126,7 @@ def test_a_broken_store_stops_no_ban(world: World, monkeypatch: pytest.MonkeyPat
     assert names == ["store.failed", "ban.placed", "ban.placed"]
     assert world.store.best_effort.error == "disk full"
 
-    monkeypatch.undo()
+    disk.is_full = False
     world.decide(ip_network("192.0.2.3"))
     assert world.store.best_effort.error == ""
 

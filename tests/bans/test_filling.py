@@ -10,7 +10,7 @@ from ipaddress import ip_network
 import pytest
 
 from ringfence.bans import filling
-from ringfence.bans.filling import SHORT, Filler
+from ringfence.bans.filling import SHORT, Filler, ListContents
 from ringfence.errors import FirewallError
 from ringfence.firewall import network_lists
 from ringfence.firewall.contract import ListSteps
@@ -22,7 +22,7 @@ FEW = [ip_network("192.0.2.1")]
 MANY = [ip_network((0x0A000000 + n, 32)) for n in range(SHORT + 1)]
 
 
-class Written(MemoryBackend):
+class Written(MemoryBackend, ListContents):
     """A backend that writes a list in 20 steps."""
 
     def __init__(self) -> None:
@@ -34,7 +34,11 @@ class Written(MemoryBackend):
         self.began: list[float] = []
         self.error: FirewallError | None = None
         self.call: Callable[[], None] | None = None
-        self.filler = Filler(self, self.wanted.__getitem__)
+        self.filler = Filler(self, self)
+
+    def contents(self, target: NetworkList) -> list[Network]:
+        """Return the wanted networks of a list."""
+        return self.wanted[target]
 
     def replace_list_in_steps(self, which: NetworkList, networks: Iterable[Network]) -> ListSteps:
         """Replace a list."""

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -110,7 +111,8 @@ def _handlers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, co
         made.side.start()
         side = made.side
         memory = FailureMemory(side.exempt.friends.friends)
-        plain = RequestHandlers(side, lambda _: pytest.fail("no status here"), memory).handlers()
+        status: Any = SimpleNamespace(collect=lambda _: pytest.fail("no status here"))
+        plain = RequestHandlers(side, status, memory).handlers()
         [feeds] = (other for other in side.exempt.lists.others if isinstance(other, Feeds))
         apply = partial(DecidedNetworks(Settings()).apply, side.exempt.lists)
         store, clock = made.store, made.clock

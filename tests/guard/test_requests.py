@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_network
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -35,9 +36,8 @@ class Office:
         self._features = features
         made.side.start()
         side = made.side
-        self.handlers = RequestHandlers(
-            side, self._seen, FailureMemory(side.exempt.friends.friends)
-        ).handlers()
+        status: Any = SimpleNamespace(collect=self._seen)
+        self.handlers = RequestHandlers(side, status, FailureMemory(side.exempt.friends.friends)).handlers()
 
     def _seen(self, usage: Counters) -> StatusData:
         return StatusData(

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_network
 from math import inf
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -86,11 +87,13 @@ def test_a_decoy_that_is_no_decoy() -> None:
     """A decoy that is a real account is an alarm with its fix, unless the rule is off."""
     [decoy] = [evolve(rule, accounts=frozenset({"100", "201"})) for rule in RULES if rule.name == "decoy"]
 
-    [alarm] = decoy_alarms([decoy], {"201"}.__contains__)
+    friends: Any = SimpleNamespace(knows_account={"201"}.__contains__)
+
+    [alarm] = decoy_alarms([decoy], friends)
 
     assert (alarm.code, alarm.subject) == ("configuration.decoy", "201")
     assert alarm.text.endswith("fix: take it out of accounts in [rules.decoy]")
-    assert decoy_alarms([evolve(decoy, enabled=False)], {"201"}.__contains__) == []
+    assert decoy_alarms([evolve(decoy, enabled=False)], friends) == []
 
 
 def test_a_rules_ban() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from tests.support.attempts import ban_of
+from tests.support.full_disk import FullDisk
 from tests.support.kept import OTHER, Kept
 from tests.support.recorded import active
 
@@ -75,14 +76,14 @@ def test_dropped_writes_are_made_good_by_the_bans_in_force(
     watch, bans = kept.side.common.store_watch, kept.store.bans
     with monkeypatch.context() as patch:
         patch.setattr("ringfence.store.writer.MOST_KEPT", 2)
-        patch.setattr(bans, "record", full)
-        patch.setattr(bans, "end", full)
+        disk = FullDisk(monkeypatch, bans, "record", "end")
         for number in range(3, 6):
             kept.ban(f"203.0.113.{number}")
         kept.enforcer.apply(kept.enforcer.book.unban([key_of(ip_network("203.0.113.1"))]))
         watch.retry(kept.enforcer)
         codes = [alarm.code for alarm in watch.alarms]
         assert codes == [AlarmCode.STORE_NOT_RECORDED, AlarmCode.STORE_SLOW]
+    disk.is_full = False
     watch.retry(kept.enforcer)
     watch.retry(kept.enforcer)
 

@@ -97,9 +97,7 @@ class Guard:
             self._detector.friends, store.friends, store.best_effort, clock, Names()
         )
         self._backend = MemoryBackend(clock=clock.mono)
-        self._enforcer = Enforcer(
-            self._backend, self._store.records, self._detector, clock, lambda _: iter(())
-        )
+        self._enforcer = Enforcer(self._backend, self._store.records, self._detector, clock)
         self._enforcer.start(verified=False)
         self._alarms = Alarms(clock)
         effects = EffectHandler(self._enforcer, self._alarms, friends, [self])

@@ -23,6 +23,7 @@ from tests.support.listening import connected
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.exempt import ITSELF, Exempt
+from ringfence.bans.filling import ListContents
 from ringfence.config.loader import parse
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Detector
@@ -134,9 +135,7 @@ class Stage:
         )
         self._backend = MemoryBackend(clock=clock.mono)
         allowed = self._allowed = NetworkSet(settings.allow.networks)
-        self._enforcer = Enforcer(
-            self._backend, self._store.records, self._detector, clock, lambda roll: _on(roll, allowed)
-        )
+        self._enforcer = Enforcer(self._backend, self._store.records, self._detector, clock, Allowed(allowed))
         self._enforcer.allow(Exempt(allowed, {**ITSELF, **scenario.protected}))
         self._enforcer.start(verified=False)
         self.alarms = Alarms(clock)
@@ -340,5 +339,12 @@ def _events(told: Iterable[Told]) -> Sequence[SecurityEvent]:
     return [one for one in told if isinstance(one, SecurityEvent)]
 
 
-def _on(roll: NetworkList, allowed: NetworkSet) -> Iterator[Network]:
-    return iter(allowed.networks if roll is network_lists.ALLOW else ())
+@frozen
+class Allowed(ListContents):
+    """The allow list; all other lists are empty."""
+
+    allowed: NetworkSet
+
+    def contents(self, target: NetworkList) -> Iterator[Network]:
+        """Return the networks of a list."""
+        return iter(self.allowed.networks if target is network_lists.ALLOW else ())

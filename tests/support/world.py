@@ -17,6 +17,7 @@ from ringfence.alarms import Alarms
 from ringfence.ban_facts import Fact, Over, Placed
 from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.exempt import ITSELF, Exempt
+from ringfence.bans.filling import ListContents
 from ringfence.bans.reconcile import Reconciler
 from ringfence.detect.detector import Detector
 from ringfence.detect.judgement import Decision, Disposition
@@ -129,7 +130,7 @@ class Faulty(MemoryBackend):
             del self._ends[key]
 
 
-class World:
+class World(ListContents):
     """An enforcer with its store, its firewall and its clock."""
 
     def __init__(self, path: Path) -> None:
@@ -158,7 +159,7 @@ class World:
             self.records,
             self.detector,
             self.clock,
-            self._contents,
+            self,
             (self.facts,),
         )
         self.alarms = Alarms(self.clock)
@@ -182,7 +183,8 @@ class World:
         """The bans that ended."""
         return [(fact.network, fact.scope, fact.how) for fact in self.facts if isinstance(fact, Over)]
 
-    def _contents(self, target: NetworkList) -> Sequence[Network]:
+    def contents(self, target: NetworkList) -> Sequence[Network]:
+        """Return what a list of the kernel must have."""
         return self.wanted.get(target, ())
 
     def restart(self, *, reboot: bool = False) -> None:

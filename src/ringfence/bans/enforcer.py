@@ -6,7 +6,7 @@ All functions are synchronous, and called from one event loop. So nothing else r
 leads to a ban and the netlink exchange that places it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 
 import structlog
 
@@ -14,7 +14,7 @@ from ringfence.ban_facts import Adopted, Fact, Listener, NotRemoved, Placed, Ref
 from ringfence.bans.book import Batch, Book, Steps, T
 from ringfence.bans.delays import BanDelays
 from ringfence.bans.exempt import Exempt
-from ringfence.bans.filling import Filler
+from ringfence.bans.filling import Filler, ListContents
 from ringfence.bans.restore import restore_bans
 from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
@@ -24,7 +24,6 @@ from ringfence.errors import ControlError, FirewallError
 from ringfence.firewall import network_lists
 from ringfence.firewall.contract import Add, Backend, Opened, Outcome
 from ringfence.firewall.limits import Until
-from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.probe import Verification, verify
 from ringfence.ledger import Record, ban_of, key_of, network_of
 from ringfence.store.bans import Records
@@ -36,7 +35,7 @@ from ringfence.values.text import printable
 class Enforcer:
     """Applies the ``book`` to the kernel and the store, and switches enforcement off and on.
 
-    Call :meth:`start` or :meth:`attach` first. ``list_contents`` returns the networks that one of the
+    Call :meth:`start` or :meth:`attach` first. ``lists`` returns the networks that one of the
     kernel's lists must contain. ``opened`` is the result of the last :meth:`reopen`. ``verification`` is the
     result of the test packets of :meth:`start`, None if it sent none. The detector and each of ``listeners``
     are called with each fact; they must not wait.
@@ -48,7 +47,7 @@ class Enforcer:
         records: Records,
         detector: Detector,
         clock: Clock,
-        list_contents: Callable[[NetworkList], Iterable[Network]] = lambda _: (),
+        lists: ListContents | None = None,
         listeners: Sequence[Listener] = (),
     ) -> None:
         self.backend = backend
@@ -59,7 +58,7 @@ class Enforcer:
         self.ledger.offset = clock.wall() - clock.mono()
         self.book = Book(self.ledger)
         self._listeners = listeners
-        self.filler = Filler(backend, list_contents)
+        self.filler = Filler(backend, lists if lists is not None else ListContents())
         self.delays = BanDelays()
         self.enforcing = False
         self.opened: Opened | None = None

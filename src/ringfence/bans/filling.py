@@ -37,21 +37,28 @@ The time grows, because a list may fail again and again until the kernel has fre
 """
 
 
-class Filler:
-    """Writes lists into the kernel.
+class ListContents:
+    """The wanted contents of the kernel's lists. By default, all are empty."""
 
-    ``contents`` returns the networks of a list; they may be iterated over in another thread. While
-    :meth:`run` does not run yet (at the start), each list is written at once, whatever its length.
+    def contents(self, target: NetworkList) -> Iterable[Network]:  # noqa: ARG002 - for a subclass
+        """Return the networks that the list ``target`` must have, for use by any thread."""
+        return ()
+
+
+class Filler:
+    """Writes ``lists`` into the kernel.
+
+    While :meth:`run` does not run yet (at the start), each list is written at once, whatever its length.
     """
 
-    def __init__(self, backend: Backend, contents: Callable[[NetworkList], Iterable[Network]]) -> None:
+    def __init__(self, backend: Backend, lists: ListContents) -> None:
         self.unfilled: set[NetworkList] = set()
         """The lists that could not be written, and that will be tried again."""
         self.error = ""
         """The latest error; "" if every list is written."""
         self._empty = set(network_lists.every())  # not written completely since the kernel's sets were made
         self._backend = backend
-        self._contents = contents
+        self._lists = lists
         self._backoffs: dict[NetworkList, Backoff] = {}
         self._due: dict[NetworkList, float] = {}
         self._running: dict[NetworkList, ListSteps] = {}
@@ -126,7 +133,7 @@ class Filler:
 
     def _begin(self, target: NetworkList) -> bool:
         """Start to write the list ``target`` into the kernel; return whether that is done already."""
-        contents = self._contents(target)
+        contents = self._lists.contents(target)
         if isinstance(contents, RangedNetworks):
             short = len(contents) <= SHORT
         else:

@@ -8,7 +8,7 @@ encodes many bans at once: meanwhile no other thread could run.
 import heapq
 import json
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from math import isfinite
 from socket import inet_ntoa
@@ -66,8 +66,8 @@ class _FoundBans:
         """Yield the numbers of the bans, the newest ban first; at most ``most``: those that end last."""
         numbers: Iterable[int] = range(len(self._records))
         if most is not None and most < len(self._records):
-            numbers = islice(_sorted(numbers, lambda at: -self._timeouts[at]), most)
-        return _sorted(numbers, self._since.__getitem__)
+            numbers = islice(_sorted(numbers, [-timeout for timeout in self._timeouts]), most)
+        return _sorted(numbers, self._since)
 
     def row(self, at: int, now: float) -> dict[str, object]:
         """Return the JSON object of the ban with the number ``at``; ``now`` is in seconds since the epoch."""
@@ -95,10 +95,10 @@ def _text_of(key: int) -> str:
     return text if length == BITS[version] else f"{text}/{length}"
 
 
-def _sorted(numbers: Iterable[int], value: Callable[[int], float]) -> Iterator[int]:
-    """Return ``numbers`` by ascending ``value(number)``: sorted in slices, which are merged as needed."""
+def _sorted(numbers: Iterable[int], values: Sequence[float]) -> Iterator[int]:
+    """Return ``numbers`` by ascending ``values[number]``: sorted in slices, which are merged as needed."""
     numbers = iter(numbers)
     slices: list[array[int]] = []
-    while some := sorted(islice(numbers, _SLICE), key=value):
+    while some := sorted(islice(numbers, _SLICE), key=values.__getitem__):
         slices.append(array("I", some))
-    return heapq.merge(*slices, key=value)
+    return heapq.merge(*slices, key=values.__getitem__)

@@ -205,10 +205,13 @@ class Daemon:
         self._connections.elsewhere = bool(others)
         self._side.kernel.rules.use_containers(others)
 
+    def _reload(self, _: Mapping[str, object]) -> dict[str, object]:
+        return asdict(self._reloader.reload())
+
     def _handlers(self) -> Mapping[str, control_server.Handler]:
         handlers = {
             **self._answers,
-            "reload": lambda _: asdict(self._reloader.reload()),
+            "reload": self._reload,
         }
         side, admins = self._side, self._reloader.settings.control.admins
         return RequestGate(
@@ -273,7 +276,7 @@ def build_daemon(
     reloader = Reloader(path, settings, pipeline, side, sources)
     status = StatusCollector(side, sources, wire, reloader, connections, features.all)
     startup = StartupWait(side.exempt.friends, sources, effects, reloader, clock)
-    answers = RequestHandlers(side, status.collect, failures).handlers()
+    answers = RequestHandlers(side, status, failures).handlers()
     given = Given(
         side, effects, pipeline, sources, wire, connections, reloader, features.all, answers, options
     )

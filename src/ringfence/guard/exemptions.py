@@ -13,6 +13,7 @@ import structlog
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.exempt import ITSELF, Exempt, without_reserved
+from ringfence.bans.filling import ListContents
 from ringfence.bans.unban import unban_friends
 from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
@@ -124,7 +125,7 @@ LOOK_EVERY = 1.0
 _FRIENDS = network_lists.FRIENDS, network_lists.UNSHIELDED, network_lists.OBSERVED
 
 
-class KernelLists:
+class KernelLists(ListContents):
     """The wanted contents of the kernel's lists: allowed and denied networks, those of features, and friends.
 
     ``networks`` has the networks of all lists but those of friends. The first ``most`` of each list that

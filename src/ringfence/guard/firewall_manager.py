@@ -1,7 +1,7 @@
 """The firewall's rules: which are wanted now, how they get into the kernel, and how damage is repaired."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from itertools import chain, repeat
 from math import inf
@@ -16,6 +16,7 @@ from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.reconcile import Reconciler
 from ringfence.config.schema import Settings
+from ringfence.detect.detector import Detector
 from ringfence.errors import FirewallBusyError, FirewallError, StoreError
 from ringfence.firewall.cleanup import flush_other_backends
 from ringfence.firewall.contract import Backend, FirewallPlan
@@ -142,7 +143,7 @@ class RuleUpdates:
     """Puts the wanted firewall rules into the kernel whenever they change.
 
     The backend stays the one that was chosen at the start, even if a reloaded configuration names another.
-    Whenever listening SIP proxies are found, ``on_proxies`` is called with their sockets.
+    Whenever listening SIP proxies are found, ``detector`` gets their sockets.
     """
 
     def __init__(
@@ -151,9 +152,9 @@ class RuleUpdates:
         backend: Backend,
         enforcer: Enforcer,
         alarms: Alarms,
-        on_proxies: Callable[[frozenset[Endpoint]], None],
+        detector: Detector,
     ) -> None:
-        self._on_proxies = on_proxies
+        self._detector = detector
         self._wanted = wanted
         self._backend = backend
         self._enforcer = enforcer
@@ -222,7 +223,7 @@ class RuleUpdates:
             await asyncio.sleep(pause)
 
     def use(self, found: SipSockets) -> None:
-        """Use the SIP ports in ``found`` for the rules, and pass the proxies' sockets to ``on_proxies``.
+        """Use the SIP ports in ``found`` for the rules, and pass the proxies' sockets to the detector.
 
         Activate an alarm if a SIP proxy is configured, but none was found, and another one if a proxy was
         found, but none is configured; otherwise clear these alarms.
@@ -232,7 +233,7 @@ class RuleUpdates:
         else:
             self._alarms.clear(AlarmCode.PROXY_UNNAMED, "")
         if found.proxies:  # else keep the last ones: a proxy that starts again has the same sockets
-            self._on_proxies(found.proxies)
+            self._detector.set_proxy_sockets(found.proxies)
         if self._misses_proxy(found):
             self._alarms.activate(AlarmCode.PROXY_MISSING, "", "no Kamailio or OpenSIPS listens here")
         else:

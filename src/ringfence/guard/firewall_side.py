@@ -320,7 +320,7 @@ def build_firewall_side(
     protected, names = ProtectedNetworks(settings.proxies()), Names(store.names.load())
     passing = Passing(detector.friends)
     kernel_lists = KernelLists(passing, detector.bans, clock, settings.firewall.max_bans)
-    enforcer = Enforcer(backend, store.records, detector, clock, kernel_lists.contents, common.listeners)
+    enforcer = Enforcer(backend, store.records, detector, clock, kernel_lists, common.listeners)
     parts: list[RulePart] = []
     friends = FriendRegistry(
         detector.friends, store.friends, store.best_effort, clock, names, protected.own_addresses, parts
@@ -339,7 +339,7 @@ def build_firewall_side(
         enforcer=enforcer,
         reconciler=reconciler,
         wanted_rules=wanted,
-        rules=RuleUpdates(wanted, backend, enforcer, alarms, detector.set_proxy_sockets),
+        rules=RuleUpdates(wanted, backend, enforcer, alarms, detector),
         manager=FirewallManager(backend, enforcer, exemptions, kernel_friends, alarms, folder),
         changes=ChangeWatch(backend, enforcer, reconciler),
         counters=CounterWatch(backend, enforcer, alarms, common.listeners),

@@ -14,13 +14,12 @@ A new follower first gets the latest entries: ``MOST_LATEST`` attempts, as many 
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from functools import partial
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from attrs import define
+from attrs import define, frozen
 
 from ringfence.alarms import AlarmEvent
 from ringfence.ban_facts import Fact, Over, Placed
@@ -46,22 +45,45 @@ BATCH = 100
 PACE = 0.05  # seconds between two groups of at most BATCH lines for one follower
 
 
+@frozen
+class _Lost:
+    """Some entries that a follower did not get, because it reads too slowly."""
+
+    number: int
+
+
 @define(eq=False)
 class _Entry:
     """Something that happened. ``kind`` is ``event``, ``attempt``, ``ban``, ``alarm`` or ``lost``.
 
     Attempts, bans and alarms have an ascending ``number``, by which they are sorted; other entries have 0.
-    ``fields`` returns the values of the line, without the kind.
+    ``happened`` is what happened, and ``time`` is when (wall-clock seconds).
     """
 
     number: int
     kind: str
-    fields: Callable[[], dict[str, object]]
+    happened: SecurityEvent | Judgement | Ban | Over | AlarmEvent | _Lost
+    time: float
     _line: bytes = b""
 
     def row(self) -> dict[str, object]:
         """Return the entry as JSON values; the key ``what`` has its kind."""
-        return {"what": self.kind, **self.fields()}
+        return {"what": self.kind, **self._fields()}
+
+    def _fields(self) -> dict[str, object]:
+        match self.happened:
+            case SecurityEvent() as event:
+                return _event(event)
+            case Judgement() as judgement:
+                return _attempt(judgement)
+            case Ban() as ban:
+                return _ban(ban)
+            case Over() as over:
+                return _ban_end(over, self.time)
+            case AlarmEvent() as change:
+                return change.as_json()
+            case _Lost(number):
+                return {"time": rfc3339(self.time), "number": number}
 
     def line(self) -> bytes:
         """Return the entry as a line of JSON. Encode it at the first call, and keep it for the next ones."""
@@ -98,8 +120,7 @@ class _Follower:
     def report_lost(self) -> None:
         """If the full queue lost entries, add an entry of the kind ``lost`` with their number."""
         if self.lost:
-            row = {"time": rfc3339(self.clock.wall()), "number": self.lost}
-            self.waiting.append(_Entry(0, "lost", lambda: row))
+            self.waiting.append(_Entry(0, "lost", _Lost(self.lost), self.clock.wall()))
             self.lost = 0
 
 
@@ -122,28 +143,28 @@ class Followers:
         """Pass on the events of a source to the followers that want events. They are not kept."""
         wanted = [follower for follower in self._followers if "event" in follower.kinds]
         for event in events:
-            entry = _Entry(0, "event", partial(_event, event))
+            entry = _Entry(0, "event", event, event.time)
             for follower in wanted:
                 follower.add(entry)
 
     def on_judgement(self, judgement: Judgement) -> None:
         """Pass an attempt on to the followers. Ignore the later proof of one: it is no new attempt."""
         if judgement.disposition is not Disposition.PROVEN:
-            self._add("attempt", lambda: _attempt(judgement))
+            self._add("attempt", judgement)
 
     def on_fact(self, fact: Fact | AlarmEvent) -> None:
         """Pass on bans that the kernel acknowledged, the end of a ban, and a change of an alarm."""
         if isinstance(fact, Placed):
             for ban in fact.bans:
-                self._add("ban", partial(_ban, ban))
+                self._add("ban", ban)
         elif isinstance(fact, Over):
-            self._add("ban", partial(_ban_end, fact, self._clock.wall()))
+            self._add("ban", fact)
         elif isinstance(fact, AlarmEvent):
-            self._add("alarm", fact.as_json)
+            self._add("alarm", fact)
 
-    def _add(self, kind: str, fields: Callable[[], dict[str, object]]) -> None:
+    def _add(self, kind: str, happened: Judgement | Ban | Over | AlarmEvent) -> None:
         self._number += 1
-        entry = _Entry(self._number, kind, fields)
+        entry = _Entry(self._number, kind, happened, self._clock.wall())
         self._latest[kind].append(entry)
         for follower in self._followers:
             if kind in follower.kinds:
@@ -161,10 +182,13 @@ class Followers:
 
     def handlers(self) -> dict[str, Handler]:
         """Return the handler of each request about entries, by the request's name."""
-        return {
-            "latest": lambda request: self.latest(_kinds(request)),
-            "follow": lambda request: Stream(self.follow(_kinds(request))),
-        }
+        return {"latest": self._latest_rows, "follow": self._follow}
+
+    def _latest_rows(self, request: Mapping[str, Any]) -> list[dict[str, object]]:
+        return self.latest(_kinds(request))
+
+    def _follow(self, request: Mapping[str, Any]) -> Stream:
+        return Stream(self.follow(_kinds(request)))
 
     def follow(self, kinds: Collection[str]) -> AsyncIterator[bytes]:
         """Return an endless iterator: first over the latest lines, and then over new lines as they arrive.

@@ -1,6 +1,6 @@
 """Loads the configuration of a running daemon again, on request."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import structlog
@@ -10,6 +10,7 @@ from ringfence import street
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.config import loader
 from ringfence.config.schema import Settings
+from ringfence.detect.friends import Friends
 from ringfence.detect.rules import Rule
 from ringfence.errors import ConfigError
 from ringfence.guard.firewall_side import FirewallSide
@@ -31,11 +32,11 @@ class Reloaded:
     notes: tuple[str, ...] = ()
 
 
-def decoy_alarms(rules: Iterable[Rule], knew: Callable[[str], bool]) -> list[Alarm]:
+def decoy_alarms(rules: Iterable[Rule], friends: Friends) -> list[Alarm]:
     """Return an alarm for each decoy account of ``rules`` that is a real account.
 
     A decoy is an account in the list of a rule such as ``decoy``. One attempt on it causes a ban, so no phone
-    may use it. ``knew`` returns whether an account is real: whether it has ever authenticated.
+    may use it. An account is real if ``friends`` know that it has ever authenticated.
     """
     named = {account for rule in rules if rule.enabled for account in rule.accounts or ()}
     text = (
@@ -44,7 +45,7 @@ def decoy_alarms(rules: Iterable[Rule], knew: Callable[[str], bool]) -> list[Ala
     return [
         Alarm(AlarmCode.CONFIGURATION_DECOY, printable(account), text)
         for account in sorted(named)
-        if knew(account)
+        if friends.knows_account(account)
     ]
 
 
@@ -116,7 +117,7 @@ class Reloader:
         return found
 
     def _decoys(self) -> list[Alarm]:
-        return decoy_alarms(self.settings.rule_table(), self._side.exempt.friends.friends.knows_account)
+        return decoy_alarms(self.settings.rule_table(), self._side.exempt.friends.friends)
 
 
 def _at_start(settings: Settings) -> dict[str, object]:

@@ -16,7 +16,7 @@ named is refused. The bounds of a role may be tighter than those of an administr
 
 import enum
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import partial
 
 from attrs import evolve, frozen
 
@@ -34,6 +34,10 @@ MOST_NETWORK = 64  # characters of an address or a network
 _LONGEST_NAME = 40  # characters of a field's name in an error
 
 
+Accepts = Callable[[object], bool]
+"""A function that returns whether a field accepts a value."""
+
+
 @frozen
 class Field:
     """A field of a request, and the values that it accepts.
@@ -42,7 +46,7 @@ class Field:
     The value of a field that ``is_secret`` is not logged.
     """
 
-    accepts: Callable[[Any], bool]
+    accepts: Accepts
     form: str
     is_required: bool = True
     is_secret: bool = False
@@ -68,18 +72,17 @@ def optional(field: Field) -> Field:
 
 def nullable(field: Field) -> Field:
     """Return a copy of ``field`` that also accepts null, and that a request may omit."""
-    accepts = field.accepts
-    return Field(lambda value: value is None or accepts(value), f"null or {field.form}", is_required=False)
+    return Field(partial(_is_null_or, field.accepts), f"null or {field.form}", is_required=False)
 
 
 def flag() -> Field:
     """Return a field that accepts true or false, and that a request may omit."""
-    return Field(lambda value: isinstance(value, bool), "true or false", is_required=False)
+    return Field(partial(_is, bool), "true or false", is_required=False)
 
 
 def whole(least: int, most: int) -> Field:
     """Return a field for a whole number from ``least`` to ``most``."""
-    return Field(lambda value: _is_whole(value, least, most), f"a whole number from {least} to {most}")
+    return Field(partial(_is_whole, least, most), f"a whole number from {least} to {most}")
 
 
 def seconds(most: float) -> Field:
@@ -95,36 +98,36 @@ def seconds(most: float) -> Field:
 
 def text(most: int, least: int = 0) -> Field:
     """Return a field for a text with ``least`` to ``most`` characters."""
-    return Field(lambda value: _is_text(value, least, most), f"a text of {least} to {most} characters")
+    return Field(partial(_is_text, least, most), f"a text of {least} to {most} characters")
 
 
 def texts(most: int, longest: int) -> Field:
     """Return a field for a list of 1 to ``most`` texts, each with at most ``longest`` characters."""
     form = f"a list of 1 to {most} texts, each of 1 to {longest} characters"
-    return Field(_each(lambda value: _is_text(value, 1, longest), most), form)
+    return Field(partial(_is_list, partial(_is_text, 1, longest), 1, most), form)
 
 
 def choices(allowed: tuple[str, ...]) -> Field:
     """Return a field for a list of texts, each one of ``allowed``."""
     form = f"a list of some of: {', '.join(allowed)}"
-    return Field(_each(lambda value: isinstance(value, str) and value in allowed, len(allowed)), form)
+    return Field(partial(_is_list, partial(_is_one_of, allowed), 1, len(allowed)), form)
 
 
 def choice(*allowed: str) -> Field:
     """Return a field for one of the texts in ``allowed``."""
-    return Field(lambda value: isinstance(value, str) and value in allowed, f"one of: {', '.join(allowed)}")
+    return Field(partial(_is_one_of, allowed), f"one of: {', '.join(allowed)}")
 
 
 def numbers(most: int) -> Field:
     """Return a field for a list of at most ``most`` whole numbers, each 0 or more."""
     form = f"a list of at most {most} whole numbers"
-    return Field(_each(lambda value: _is_whole(value, 0, 2**53), most, least=0), form)
+    return Field(partial(_is_list, partial(_is_whole, 0, 2**53), 0, most), form)
 
 
 def objects(most: int) -> Field:
     """Return a field for a list of at most ``most`` JSON objects."""
     form = f"a list of at most {most} objects"
-    return Field(_each(lambda value: isinstance(value, dict), most, least=0), form)
+    return Field(partial(_is_list, partial(_is, dict), 0, most), form)
 
 
 def network(shortest: Mapping[int, int] | None = None) -> Field:
@@ -132,37 +135,47 @@ def network(shortest: Mapping[int, int] | None = None) -> Field:
 
     ``shortest`` has the shortest prefix length that is accepted, by IP version; None for any length.
     """
-    return Field(lambda value: _is_network(value, shortest), f"an address or network{_lengths(shortest)}")
+    return Field(partial(_is_network, shortest), f"an address or network{_lengths(shortest)}")
 
 
 def networks(most: int, shortest: Mapping[int, int] | None = None) -> Field:
     """Return a field for a list of 1 to ``most`` addresses or networks."""
     form = f"a list of 1 to {most} addresses or networks{_lengths(shortest)}"
-    return Field(_each(lambda value: _is_network(value, shortest), most), form)
+    return Field(partial(_is_list, partial(_is_network, shortest), 1, most), form)
 
 
 def _lengths(shortest: Mapping[int, int] | None) -> str:
     return "" if shortest is None else f", each a /{shortest[4]} (IPv6: /{shortest[6]}) or smaller"
 
 
-def _each(accepts: Callable[[object], bool], most: int, least: int = 1) -> Callable[[object], bool]:
-    return lambda value: (
-        isinstance(value, list) and least <= len(value) <= most and all(accepts(one) for one in value)
-    )
+def _is(kind: type, value: object) -> bool:
+    return isinstance(value, kind)
 
 
-def _is_whole(value: object, least: int, most: int) -> bool:
+def _is_null_or(accepts: Accepts, value: object) -> bool:
+    return value is None or accepts(value)
+
+
+def _is_list(accepts: Accepts, least: int, most: int, value: object) -> bool:
+    return isinstance(value, list) and least <= len(value) <= most and all(map(accepts, value))
+
+
+def _is_one_of(allowed: tuple[str, ...], value: object) -> bool:
+    return isinstance(value, str) and value in allowed
+
+
+def _is_whole(least: int, most: int, value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
-def _is_text(value: object, least: int, most: int) -> bool:
+def _is_text(least: int, most: int, value: object) -> bool:
     """Whether ``value`` is a text of ``least`` to ``most`` characters that the database (UTF-8) can store."""
     if not isinstance(value, str) or not least <= len(value) <= most:
         return False
     return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
-def _is_network(value: object, shortest: Mapping[int, int] | None) -> bool:
+def _is_network(shortest: Mapping[int, int] | None, value: object) -> bool:
     if not isinstance(value, str) or not 0 < len(value) <= MOST_NETWORK:
         return False
     try:

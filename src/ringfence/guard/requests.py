@@ -4,7 +4,7 @@ The gate has checked the fields of each request against the table of requests be
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pwd import getpwuid
 from typing import Any
 
@@ -18,12 +18,11 @@ from ringfence.clock import Clock
 from ringfence.control_server import PEER, Encoded, Handler, encoded_rows
 from ringfence.errors import ControlError
 from ringfence.firewall import network_lists
-from ringfence.firewall.contract import Counters
 from ringfence.friends.exchange import FriendRequests
 from ringfence.guard.ban_list import bans_report
 from ringfence.guard.facts import AccountFactsReader, AddressFacts, FailureMemory, past_bans, since_from
 from ringfence.guard.firewall_side import MOST_PAST, FirewallSide, KeptAlarms
-from ringfence.guard.status import StatusData, status_report
+from ringfence.guard.status import StatusCollector, status_report
 from ringfence.lists.handlers import ListRequests
 from ringfence.store.database import Store
 from ringfence.store.rows import shortened
@@ -35,21 +34,21 @@ from ringfence.values.text import printable
 class RequestHandlers:
     """Handles the requests about bans, lists, friends, alarms and the state of the firewall.
 
-    ``seen`` gets the counters of the firewall's rules, and returns the data for the status. ``failures``
+    ``status`` collects the data for the status from the counters of the firewall's rules. ``failures``
     remembers failed attempts by account.
     """
 
     def __init__(
         self,
         side: FirewallSide,
-        seen: Callable[[Counters], StatusData],
+        status: StatusCollector,
         failures: FailureMemory,
     ) -> None:
         self._side = side
         self._store = side.common.store
         self._enforcer = side.kernel.enforcer
         self._clock = side.common.clock
-        self._seen = seen
+        self._collector = status
         self._failures = failures
         self._friend_requests = FriendRequests(side.exempt.friends, side.common.clock)
 
@@ -98,7 +97,7 @@ class RequestHandlers:
     async def _status(self, _: Mapping[str, Any]) -> object:
         usage = await self._side.kernel.counters.read()
         self._side.kernel.reconciler.check()
-        report = status_report(self._enforcer, self._seen(usage))
+        report = status_report(self._enforcer, self._collector.collect(usage))
         watched: Any = report["watched"]
         return report | {
             "watched": await self._side.common.locator.add_to(watched, "address"),

@@ -100,10 +100,20 @@ def joined(name: str, sections: Iterable[Section]) -> Section:
     )
 
 
+def no_option(_section: str, _name: str) -> bool:
+    """Return False: keep no option."""
+    return False
+
+
+def every_option(_section: str, _name: str) -> bool:
+    """Return True: keep each option."""
+    return True
+
+
 def read_conf(
     path: Path,
     wanted: Wanted,
-    secret: Wanted = lambda _section, _name: False,
+    secret: Wanted = no_option,
     planned: Mapping[Path, bytes] | None = None,
 ) -> Conf | None:
     """Read a configuration file of Asterisk and its includes; return None if the file does not exist.

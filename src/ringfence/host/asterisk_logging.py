@@ -7,6 +7,7 @@ since Asterisk read them.
 import platform
 import re
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 from attrs import frozen
@@ -72,9 +73,7 @@ def read_asterisk(folder: Path = FOLDER) -> Asterisk | None:
         return None
     read = {
         "asterisk.conf": asterisk,
-        "logger.conf": read_conf(
-            folder / "logger.conf", lambda section, name: section == "logfiles" or name == "appendhostname"
-        ),
+        "logger.conf": read_conf(folder / "logger.conf", _is_of_channels),
         "modules.conf": read_modules(folder),
         "iax.conf": read_conf(folder / "iax.conf", _options("authdebug")),
         "sip.conf": read_conf(folder / "sip.conf", _options("tlsenable")),
@@ -118,7 +117,16 @@ _GATE = {
 
 def _options(*names: str) -> Wanted:
     """Return a filter for options with these names, in any section."""
-    return lambda _, name: name in names
+    return partial(_is_named, names)
+
+
+def _is_named(names: tuple[str, ...], _section: str, name: str) -> bool:
+    return name in names
+
+
+def _is_of_channels(section: str, name: str) -> bool:
+    """Whether an option of logger.conf is a channel, or decides the names of the channels' files."""
+    return section == "logfiles" or name == "appendhostname"
 
 
 def is_loaded(modules: Conf | None, module: str) -> bool:

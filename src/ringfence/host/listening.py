@@ -228,7 +228,7 @@ def _calls(folder: Path) -> tuple[int, int] | None:
 
     Return None if the file cannot be read.
     """
-    conf = read_conf(folder / "rtp.conf", lambda section, name: section == "general" and name in _RANGE)
+    conf = read_conf(folder / "rtp.conf", _is_of_range)
     known = folder.is_dir() if conf is None else not conf.unread
     if not known:
         return None
@@ -243,3 +243,8 @@ def _calls(folder: Path) -> tuple[int, int] | None:
 
 
 _RANGE = ("rtpstart", "rtpend")
+
+
+def _is_of_range(section: str, name: str) -> bool:
+    """Whether an option of rtp.conf is one of the limits of the ports."""
+    return section == "general" and name in _RANGE

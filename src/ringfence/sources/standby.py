@@ -158,7 +158,7 @@ class Standby:
     attribute ``logs`` is the number of logs.
     """
 
-    def __init__(self, sink: Sink, confirm: Sink = lambda _events, _now: None, *, ami: bool = True) -> None:
+    def __init__(self, sink: Sink, confirm: Sink | None = None, *, ami: bool = True) -> None:
         self.coverage = Coverage()
         self.logs = 0
         self._ami = ami
@@ -183,7 +183,7 @@ class Standby:
         """
         if now < self._merges_until:
             new = [event for event in events if self._deliveries.is_new(event, now)]
-            if len(new) < len(events):
+            if len(new) < len(events) and self._confirm is not None:
                 known = {id(event) for event in new}
                 self._confirm([event for event in events if id(event) not in known], now)
             if new:

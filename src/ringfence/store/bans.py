@@ -428,11 +428,11 @@ class Records:
 
     def ban(self, bans: Sequence[Ban]) -> None:
         """Queue a write that records bans. The kernel has already acknowledged them."""
-        self._best_effort.write(lambda: self._bans.record(bans))
+        self._best_effort.write(self._bans.record, bans)
 
     def end(self, bans: Sequence[tuple[Network, Scope]], when: float, how: BanEnd = BanEnd.REMOVED) -> None:
         """Queue a write that records that bans ended early, at ``when``."""
-        self._best_effort.write(lambda: self._bans.end(bans, when, how))
+        self._best_effort.write(self._bans.end, bans, when, how)
 
     async def end_and_wait(self, bans: Sequence[tuple[Network, Scope]], when: float) -> None:
         """Queue a write that records the removal of bans, and wait at most a second until it is done.
@@ -449,27 +449,27 @@ class Records:
 
         ``when`` is the time that was passed to :meth:`end` (seconds since the epoch).
         """
-        self._best_effort.write(lambda: self._bans.resume(bans, when))
+        self._best_effort.write(self._bans.resume, bans, when)
 
     def share(self, bans: Iterable[tuple[Network, str]]) -> None:
         """Queue a write that records which bans, by network and rule, other hosts may have."""
         wanted = tuple(bans)
-        self._best_effort.write(lambda: self._bans.share(wanted))
+        self._best_effort.write(self._bans.share, wanted)
 
     def unshare(self, network: Network, rule: str) -> None:
         """Queue a write that other hosts no longer have the ended ban of ``network`` by ``rule``."""
-        self._best_effort.write(lambda: self._bans.unshare(network, rule))
+        self._best_effort.write(self._bans.unshare, network, rule)
 
     def still_shared(self, now: float) -> list[StillShared]:
         """Return the ended bans that other hosts may still have; [] if they cannot be read."""
-        return self._best_effort.read(lambda: self._bans.still_shared(now), [])
+        return self._best_effort.read(self._bans.still_shared, [], now)
 
     def removed_early(self, now: float) -> Iterable[Ended]:
         """Return the bans that ended early, and that would otherwise end only after ``now``.
 
         Return [] if they cannot be read.
         """
-        return self._best_effort.read(lambda: self._bans.removed_early(now), [])
+        return self._best_effort.read(self._bans.removed_early, [], now)
 
     def not_removed(self) -> Iterable[Ended]:
         """Return the bans that did not end early, including expired ones.
@@ -488,21 +488,21 @@ class Records:
 
     def record_clock(self, offset: float, boot: str, step: float, now: float) -> None:
         """Record the clock's offset and move the bans' times at once (:meth:`BanTable.record_clock`)."""
-        self._best_effort.write_now(lambda: self._bans.record_clock(offset, boot, step, now))
+        self._best_effort.write_now(self._bans.record_clock, offset, boot, step, now)
 
     def queue_clock_record(self, offset: float, boot: str, step: float, now: float) -> None:
         """Queue a write of the clock's offset that moves the bans' times (:meth:`BanTable.record_clock`)."""
-        self._best_effort.write(lambda: self._bans.record_clock(offset, boot, step, now))
+        self._best_effort.write(self._bans.record_clock, offset, boot, step, now)
 
     def expire(self, bans: Sequence[tuple[Network, Scope]], now: float) -> None:
         """Queue a write that records that bans have expired by ``now``."""
-        self._best_effort.write(lambda: self._bans.expire(bans, now))
+        self._best_effort.write(self._bans.expire, bans, now)
 
     def replace(
         self, bans: Callable[[], Iterable[Ban]], others: Container[tuple[Network, Scope]], now: float
     ) -> None:
         """Queue a write of exactly the bans of ``bans`` as active (:meth:`BanTable.replace`)."""
-        self._best_effort.write(lambda: self._bans.replace(bans, others, now))
+        self._best_effort.write(self._bans.replace, bans, others, now)
 
     def running(self, now: float) -> Iterator[Ban]:
         """Yield the recorded bans that have time left, without their attempts.
@@ -533,7 +533,7 @@ class Records:
         Bans on evidence whose source address was not proven (scope SIP_UDP or SIP_TCP) do not count. Return 0
         if the number cannot be read.
         """
-        return self._best_effort.read(lambda: self._bans.count_offences(network, since), 0)
+        return self._best_effort.read(self._bans.count_offences, 0, network, since)
 
     @property
     def switched_off(self) -> bool:

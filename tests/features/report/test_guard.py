@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_network
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from tests.support.world import START
 from ringfence.alarm_codes import AlarmCode
 from ringfence.bans.unban import unban
 from ringfence.config.converters import Duration, Name
+from ringfence.config.schema import Settings
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.errors import StoreError
 from ringfence.features.history.guard import History
@@ -78,7 +80,8 @@ class Office:
     def start(self) -> None:
         """Create the notifier and the reports, as a start of the daemon does."""
         self.notifier = Notifier(with_tables(notify=self.settings), self.kept.clock, sender=self._send)
-        self.reports = WeeklyReports(self.notifier, self.kept.store, self._collect, self.kept.clock)
+        collector: Any = SimpleNamespace(collect=self._collect)
+        self.reports = WeeklyReports(self.notifier, self.kept.store, collector, self.kept.clock)
 
     async def _collect(self) -> dict[str, Any]:
         if self.error is not None:
@@ -231,7 +234,8 @@ def collected(kept: Kept, names: Sequence[str]) -> dict[str, Any]:
     kept.ban(GUESSER)
     kept.now += 60.0
     asyncio.run(unban(kept.enforcer, [ip_network(GUESSER)]))
-    return asyncio.run(ReportCollector(side, handlers, lambda: ()).collect())
+    reloader: Any = SimpleNamespace(settings=Settings())
+    return asyncio.run(ReportCollector(side, handlers, reloader).collect())
 
 
 def test_the_report_is_made_of_the_answers(kept: Kept) -> None:

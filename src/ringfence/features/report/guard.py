@@ -8,11 +8,10 @@ recorded as that of the channel's last report.
 import asyncio
 import inspect
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime, time, timedelta, tzinfo
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -25,6 +24,7 @@ from ringfence.errors import ControlError, RingfenceError, StoreError
 from ringfence.guard.facts import past_bans
 from ringfence.guard.feature import Feature, Given, ReportSender
 from ringfence.guard.firewall_side import MOST_PAST, FirewallSide
+from ringfence.guard.reload import Reloader
 from ringfence.lists.regions import files_of
 from ringfence.store.database import Store
 from ringfence.store.rows import times
@@ -132,18 +132,18 @@ class ReportCollector:
     """Makes the report of the last seven days.
 
     ``handlers`` are those of the requests of commands: the report is made from the same answers.
-    ``databases`` returns the files from which locations are read.
+    ``reloader`` has the configuration, which names the files from which locations are read.
     """
 
     def __init__(
         self,
         side: FirewallSide,
         handlers: Mapping[str, control_server.Handler],
-        databases: Callable[[], Sequence[Path]],
+        reloader: Reloader,
     ) -> None:
         self._side = side
         self._handlers = handlers
-        self._databases = databases
+        self._reloader = reloader
 
     async def collect(self) -> Document:
         """Return the report of the last seven days; raise RingfenceError if its data cannot be read.
@@ -193,7 +193,7 @@ class ReportCollector:
                 accounts,
                 [_shortened(record.as_json()) for record in alarms],
                 status,
-                locations_by_name(self._databases(), addresses),
+                locations_by_name(files_of(self._reloader.settings), addresses),
             )
         )
 
@@ -204,18 +204,13 @@ def _shortened(row: Document) -> Document:
 
 
 class WeeklyReports(Feature):
-    """Makes the report when it is due for a channel, and passes it to the feature that sends it.
+    """Makes the report when it is due for a channel, and passes it to the feature that sends it."""
 
-    ``collect`` returns the report.
-    """
-
-    def __init__(
-        self, sender: ReportSender, store: Store, collect: Callable[[], Awaitable[Document]], clock: Clock
-    ) -> None:
+    def __init__(self, sender: ReportSender, store: Store, collector: ReportCollector, clock: Clock) -> None:
         self._sender = sender
         self._saved = SavedReports(store.state, store.best_effort)
         self._store = store
-        self._collect = collect
+        self._collector = collector
         self._clock = clock
         self._schedules = {name: WeeklySchedule(last) for name, last in self._saved.load().items()}
         self._retry_at = clock.mono()
@@ -260,7 +255,7 @@ class WeeklyReports(Feature):
         """Return the report of the last seven days. If it cannot be made now, log why and return None."""
         try:
             await self._require_writes()
-            return await self._collect()
+            return await self._collector.collect()
         except RingfenceError as error:
             if isinstance(error, StoreError):
                 self._store.best_effort.report(error)
@@ -294,5 +289,5 @@ def build(given: Given) -> WeeklyReports | None:
     if sender is None:
         return None
     side = given.side
-    collector = ReportCollector(side, given.answers, lambda: files_of(given.reloader.settings))
-    return WeeklyReports(sender, side.common.store, collector.collect, side.common.clock)
+    collector = ReportCollector(side, given.answers, given.reloader)
+    return WeeklyReports(sender, side.common.store, collector, side.common.clock)

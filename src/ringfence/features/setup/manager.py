@@ -13,7 +13,7 @@ from attrs import field, frozen
 
 from ringfence.errors import SetupError
 from ringfence.features.setup.texts import LOGGER, MANAGER
-from ringfence.host.asterisk_conf import Conf, Section, fault_of, is_true, read_conf
+from ringfence.host.asterisk_conf import Conf, Section, every_option, fault_of, is_true, read_conf
 from ringfence.host.console import Server
 from ringfence.host.file_changes import FileState, file_state
 from ringfence.values.network import Network, contains
@@ -114,8 +114,8 @@ def require_effect(
     """
     manager, logger = folder / MANAGER, folder / LOGGER
     with _acting_as(reader):
-        users = read_conf(manager, lambda *_: True, lambda _, name: name == "secret", planned) or Conf()
-        channels = read_conf(logger, lambda *_: True, planned=planned) or Conf()
+        users = read_conf(manager, every_option, lambda _, name: name == "secret", planned) or Conf()
+        channels = read_conf(logger, every_option, planned=planned) or Conf()
         faults = [fault_of(manager, planned), fault_of(logger, planned) if log is not None else ""]
     for path, fault in zip((manager, logger), faults, strict=True):
         if fault:

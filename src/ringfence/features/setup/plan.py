@@ -34,7 +34,7 @@ from ringfence.features.setup.texts import (
     with_general,
     with_include,
 )
-from ringfence.host.asterisk_conf import Conf, read_conf
+from ringfence.host.asterisk_conf import Conf, no_option, read_conf
 from ringfence.host.asterisk_logging import read_asterisk
 from ringfence.host.file_changes import (
     Change,
@@ -222,7 +222,7 @@ class _Planner:
         if self.log is None or (known is not None and self.log.inside in known.channels):
             return
         path = folder / LOGGER
-        conf = read_conf(path, lambda _section, _name: False) or Conf()
+        conf = read_conf(path, no_option) or Conf()
         main = self._add(
             self.found.layout.logger,
             log_channel(

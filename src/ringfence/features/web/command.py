@@ -4,6 +4,7 @@ import logging
 import os
 import pwd
 import re
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -134,4 +135,4 @@ def _serve(where: ListenAddress | Path, url: str, client_header: str, control: P
         ) from None
     place = where if isinstance(where, Path) else (where.address, where.port)
     settings = WebSettings(place, Site(url, client_header), control, logins)
-    serve(settings, lambda: report_state("READY=1"))
+    serve(settings, partial(report_state, "READY=1"))
