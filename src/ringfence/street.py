@@ -39,6 +39,8 @@ additions have fixed names, and each of these modules is optional. The guard loa
 - in the module ``rights``: ``PAGE_USER``, the user of its process that shows pages to people
 - the templates ``page.html``, its page at ``/NAME`` of the live page, and ``overview.html`` and
   ``lists.html``, its parts of these pages (``features/web/rendering.py``)
+- in the module ``rows``: ``rows``, a function that gets the daemon's answer about the feature, and yields
+  what both its command and its page show of it
 - in the module ``why``: ``facts``, a function that gets the facts about a network (``explain/facts.py``) and
   returns its keys of the JSON about it; ``lines``, a function that gets this JSON and yields its lines of
   ``ringfence why``, each as a label and a text. Optional are ``forecast``, which gets the facts about a

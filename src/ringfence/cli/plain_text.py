@@ -1,6 +1,7 @@
 """Plain text for a terminal and for a mail: charts of one line, and lines and tables of columns."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 from unicodedata import combining, east_asian_width
 
 from attrs import frozen
@@ -65,6 +66,14 @@ class Line:
     text: str = ""
     is_head: bool = False
     indent: int = 0
+
+
+class Row(NamedTuple):
+    """A row of what is shown of a feature: its label and its text. ``good``: all is well."""
+
+    label: str
+    text: str
+    good: bool = True
 
 
 def columns_of(text: str) -> int:

@@ -28,7 +28,7 @@ def test_the_life_of_a_fence(guard: Guard) -> None:
     assert started.returncode == 0
     assert "to keep it: ringfence fence confirm" in " ".join(started.stdout.split())
     status = " ".join(guard.command("fence", "status").stdout.split())
-    assert "trial: 1h left, until" in status
+    assert ", 1h left; to keep it: ringfence fence confirm" in status
     assert "to keep it: ringfence fence confirm" in status
     assert "confirmed: the fence stays" in guard.command("fence", "confirm").stdout
     status = json.loads(guard.command("fence", "status", "--json").stdout)

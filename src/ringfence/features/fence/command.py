@@ -1,6 +1,5 @@
 """``ringfence fence``: show the fence, start it as a trial, keep it, and admit a person on the road."""
 
-import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,12 +14,11 @@ from ringfence.cli.groups import HintingGroup
 from ringfence.cli.output import JsonOption, echo, echo_json, echo_stderr, errors_reported, short_time
 from ringfence.cli.page import DEFAULT_LOGINS, LoginsOption, ask_page
 from ringfence.cli.screen import Screen, show_list
-from ringfence.clock import format_duration
 from ringfence.errors import Exit, StartError, WebError
+from ringfence.features.fence.rows import rows
 from ringfence.guard.standby import start_standby
 from ringfence.host.asterisk_conf import FOLDER
 from ringfence.host.console import Console, local_console
-from ringfence.plurals import counted
 from ringfence.values.network import format_network
 from ringfence.values.text import printable
 
@@ -31,7 +29,6 @@ _OFF = (
     'To begin: set mode = "observe" in [fence], then: ringfence reload',
 )
 """The purpose of the fence, and the command to begin, while it is off."""
-_NOT_COUNTED = "unknown: nothing is dropped or counted"
 
 fence = typer.Typer(cls=HintingGroup, no_args_is_help=True, add_completion=False)
 
@@ -158,21 +155,8 @@ def _print(found: Mapping[str, Any], trunks: list[str]) -> None:
         for line in _OFF:
             screen.show(line)
         return
-    screen.show(f"mode      {found['mode']}{_why(found)}")
-    since = f"since {short_time(found['observed'])}, for {format_duration(found['watched'])} in all"
-    screen.show(f"observed  {'never' if found['observed'] is None else since}")
-    around = counted(found["around"], "network")
-    inside = f"{counted(found['networks'], 'network')}, {around} of friends and former friends"
-    screen.show(f"inside    {inside}")
-    named = [*found["named_countries"], *found["named_networks"]]
-    screen.show(f"named     {', '.join(named) or 'no country and no network'}", indent=_LABEL)
-    verb = "dropped" if found["mode"] == "enforce" else "would be dropped"
-    dropped = f"{counted(found['packets'], 'packet')} {verb}" if found["counts"] else _NOT_COUNTED
-    screen.show(f"outside   {dropped}")
-    for gap in found["gaps"]:
-        screen.show(f"missing   {gap}")
-    for one in found["admitted"]:
-        screen.show(f"admitted  {one['what']} until {short_time(one['until'])}")
+    for row in rows(found, short_time):
+        screen.show(f"{row.label:10}{row.text}", style="" if row.good else "bold red", indent=_LABEL)
     countries = {"COUNTRY (LAST HOUR)": "country", "SOURCES": "sources", "PACKETS": "packets"}
     _show_table(screen, found["countries"], countries)
     outside = [row | {"since": short_time(row["since"])} for row in found["outside"]]
@@ -188,18 +172,3 @@ def _show_table(screen: Screen, rows: Sequence[Mapping[str, Any]], keys: Mapping
         screen.show("")
         columns = {title: [str(row[key]) for row in rows] for title, key in keys.items()}
         show_list(columns, (), screen, right=["SOURCES", "PACKETS"], wrapped=["CAME FROM OUTSIDE"])
-
-
-def _why(found: Mapping[str, Any]) -> str:
-    """Return why the fence's mode is not the configured one, or when its trial ends; "" if neither."""
-    if found["configured"] != "off" and not found["enforcing"]:
-        return "; enforcement is switched off: ringfence on"
-    if found["configured"] == "enforce" and not found["started"]:
-        return "; to start it: ringfence fence enforce"
-    waits = found["mode"] != found["configured"] and found["whole"]
-    reason = ", until the friends are known" if waits else ""
-    if found["trial"] is not None:
-        left = format_duration(60 * math.ceil(found["left"] / 60))
-        until = f"{left} left, until {short_time(found['trial'])}"
-        return f"{reason}; trial: {until}; to keep it: ringfence fence confirm"
-    return reason

@@ -13,9 +13,8 @@ from ringfence.clock import Clock
 from ringfence.errors import Exit
 from ringfence.features.fleet.api import Api
 from ringfence.features.fleet.channel import FleetError
+from ringfence.features.fleet.rows import rows
 from ringfence.features.fleet.settings import CrowdsecSettings
-from ringfence.plurals import counted
-from ringfence.values.text import printable
 
 MOST_ROWS = 50
 """The maximum number of rows in the table of origins: those with the most decisions."""
@@ -65,36 +64,14 @@ def prove(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
 
 def _print(report: dict[str, Any]) -> None:
-    lag = "unknown" if report["lag"] is None else f"{report['lag']} s"
-    waiting = counted(report["waiting"], "ban or unban", "bans and unbans")
-    echo(
-        f"local API    {report['url']}, as {report['machine']}",
-        f"last pull    {_channel(report['pull'])}",
-        f"last push    {_channel(report['push'])}",
-        f"lag          {lag} from a ban here until the API showed it",
-        f"waiting      {waiting}, of which {report['failing']} failed before",
-        "decisions    unknown until the first pull"
-        if report["pull"]["last"] is None
-        else f"decisions    {report['decisions']}, of which {report['in_force']} are applied here",
-    )
-    if report["left_out"]:
-        named = (f"             such as {one}" for one in report["left_out_named"])
-        left = counted(report["left_out"], "decision that is", "decisions that are")
-        echo(f"left out     {left} not applied", *named)
-    if report["lost"]:
-        echo(f"not shared   {report['lost']} for lack of room, or refused")
-    rows = report["origins"][:MOST_ROWS]
-    if rows:
+    echo(*(f"{row.label:13}{row.text}" for row in rows(report, short_time)), indent=13)
+    origins = report["origins"][:MOST_ROWS]
+    if origins:
         columns = {
-            "ORIGIN": [row["origin"] for row in rows],
-            "NODE": [row["node"] or "unknown" for row in rows],
-            "DECISIONS": [str(row["decisions"]) for row in rows],
+            "ORIGIN": [row["origin"] for row in origins],
+            "NODE": [row["node"] or "unknown" for row in origins],
+            "DECISIONS": [str(row["decisions"]) for row in origins],
         }
         show_list(columns, (), Screen(whole_lines=True), right=["DECISIONS"], wrapped=["ORIGIN", "NODE"])
     if len(report["origins"]) > MOST_ROWS:
         echo(f"and {len(report['origins']) - MOST_ROWS} more: ringfence fleet status --json")
-
-
-def _channel(channel: dict[str, Any]) -> str:
-    last = short_time(channel["last"], "never")
-    return f"{last}; now it fails: {printable(channel['problem'])}" if channel["problem"] else last

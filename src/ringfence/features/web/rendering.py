@@ -1,8 +1,11 @@
 """Renders the pages from Jinja2 templates, and serves the style sheet, the script and the icon."""
 
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from http import HTTPStatus
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 from attrs import frozen
@@ -11,7 +14,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from ringfence import street
-from ringfence.pages.templates import STYLE, environment
+from ringfence.cli.plain_text import Row
+from ringfence.pages.templates import STYLE, environment, moment
 from ringfence.values.ban import COLUMNS, cell_of, phrases_of
 
 FOLDER = Path(__file__).parent
@@ -41,7 +45,7 @@ class Renderer:
             file.name: _File(file.read_bytes(), _KINDS[file.suffix])
             for file in (STYLE, *sorted((FOLDER / "static").iterdir()))
         }
-        functions = {"url": url_of, "static": self._url_of_file, "owners": owners}
+        functions = {"url": url_of, "static": self._url_of_file, "owners": owners, "rows": rows_of}
         of_bans = {"ban_columns": COLUMNS, "cell_of": cell_of, "phrases_of": phrases_of}
         self._environment = environment(FOLDER / "templates", FOLDER.parent, **functions, **of_bans)
 
@@ -71,6 +75,12 @@ class Renderer:
 def owners(template: str) -> list[str]:
     """Return the names of the features that have a template file with this name, such as ``page.html``."""
     return [name for name in street.present() if (FOLDER.parent / name / template).is_file()]
+
+
+def rows_of(name: str, found: Mapping[str, Any]) -> Iterator[Row]:
+    """Return the rows about the feature ``name``, as its command shows them; ``found`` is its answer."""
+    rows: Iterator[Row] = import_module(f"ringfence.features.{name}.rows").rows(found, moment)
+    return rows
 
 
 def url_of(path: str, **parameters: object) -> Markup:

@@ -1,0 +1,30 @@
+"""The rows that are shown of the fleet, by ``ringfence fleet status`` and on the live page."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from ringfence.cli.plain_text import Row
+from ringfence.plurals import counted
+
+
+def rows(fleet: Mapping[str, Any], moment: Callable[[str | None, str], str]) -> Iterator[Row]:
+    """Yield the rows about the fleet; ``fleet`` is the daemon's answer about it, which is not empty.
+
+    ``moment`` returns a time of the answer as text; its second argument if the time is None.
+    """
+    yield Row("local API", f"{fleet['url']}, as {fleet['machine']}")
+    for way in ("pull", "push"):
+        problem = fleet[way]["problem"]
+        fails = f"; now it fails: {problem}" if problem else ""
+        yield Row(f"last {way}", moment(fleet[way]["last"], "never") + fails, not problem)
+    lag = "unknown" if fleet["lag"] is None else f"{fleet['lag']} s"
+    yield Row("lag", f"{lag} from a ban here until the API showed it")
+    waiting = counted(fleet["waiting"], "ban or unban", "bans and unbans")
+    yield Row("waiting", f"{waiting}, of which {fleet['failing']} failed before", not fleet["failing"])
+    applied = f"{fleet['decisions']}, of which {fleet['in_force']} are applied here"
+    yield Row("decisions", "unknown until the first pull" if fleet["pull"]["last"] is None else applied)
+    if fleet["left_out"]:
+        left = counted(fleet["left_out"], "decision that is", "decisions that are")
+        yield Row("left out", f"{left} not applied, such as {', '.join(fleet['left_out_named'])}")
+    if fleet["lost"]:
+        yield Row("not shared", f"{fleet['lost']} for lack of room, or refused", False)
