@@ -55,7 +55,7 @@ class Commands(LazyGroup):
         "events": Command(".events", "Show the latest attempts, bans and alarms, one line each."),
         "alarms": Command(".alarms", "List alarms and their history, or dismiss them."),
         "why": Command(".why", "Explain an address or an account: its attempts, its bans, and what to do."),
-        "check": Command(".check", "Check the setup, and suggest fixes. Changes nothing."),
+        "check": Command(".check", "Check this installation, and suggest fixes. Changes nothing."),
         "config": Command(".config", "Show and check the configuration. Changes nothing."),
         **street.commands(),
     }

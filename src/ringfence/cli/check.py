@@ -15,7 +15,7 @@ from ringfence.cli.check_friends import allowed_of, trunk_findings
 from ringfence.cli.check_logs import asterisk_findings, log_findings
 from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, alarm_text, ask, settings_from
 from ringfence.cli.options import read_options, with_options
-from ringfence.cli.output import JsonOption, echo, echo_json, echo_stderr, errors_reported
+from ringfence.cli.output import JsonOption, echo_findings, echo_json, echo_stderr, errors_reported
 from ringfence.config.schema import AsteriskSettings, Settings
 from ringfence.errors import ControlError, DaemonUnreachableError, Exit, FirewallError, HostError
 from ringfence.findings import Finding
@@ -36,7 +36,6 @@ from ringfence.sources.wire import WireSink, WireSource
 from ringfence.values.network import format_network
 
 _UNREACHED = "is Asterisk running, and does its manager.conf have enabled = yes in [general]?"
-_INDENT = 4  # columns of the mark (``ok``, ``NO`` or ``--``) before a finding
 AMI_TIMEOUT = 15.0
 """Seconds that the check waits until it is logged in to the manager interface and gets security events."""
 _NOT_HERE = "Asterisk is remote, or one of several; fix: run this command on the host of its files"
@@ -78,7 +77,7 @@ def check(
     hosts: HostsOption = HOSTS,
     **options: Any,  # noqa: ANN401 - the values of options that features add
 ) -> None:
-    """Check the setup, and suggest fixes. Changes nothing."""
+    """Check this installation, and suggest fixes. Changes nothing."""
     with errors_reported():
         settings = settings_from(config, secrets=True)
     here = len(settings.asterisk) == 1 and _is_here(settings.asterisk[0].ami.host)
@@ -90,7 +89,7 @@ def check(
     for finding in _findings(config, checked):
         findings.append(finding)
         if not as_json:
-            echo(finding.line, indent=_INDENT)
+            echo_findings(finding)
     wrong = sum(finding.right is False for finding in findings)
     if as_json:
         echo_json([finding.as_json for finding in findings])

@@ -19,6 +19,7 @@ import typer
 from attrs import define
 
 from ringfence.errors import Exit, RingfenceError, error_lines
+from ringfence.findings import Finding
 from ringfence.values.text import printable
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def wrapped(text: str, width: int, indent: int) -> str:
     return "\n".join(lines)
 
 
+_MARK = 4  # columns of the mark (``ok``, ``NO`` or ``--``) before a finding
 _INDENT = 2  # columns before a continuation line on standard error
 
 
@@ -73,6 +75,11 @@ def echo(*lines: str, indent: int | None = None) -> None:
     by so many columns.
     """
     _write(lines, err=False, indent=indent)
+
+
+def echo_findings(*findings: Finding) -> None:
+    """Print a line for each finding."""
+    echo(*(finding.line for finding in findings), indent=_MARK)
 
 
 def echo_stderr(*lines: str) -> None:

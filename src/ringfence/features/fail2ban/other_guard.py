@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 
-from ringfence.cli.output import echo
+from ringfence.cli.output import echo_findings
 from ringfence.errors import ConfigError, ControlError, StoreError
 from ringfence.features.fail2ban.command import take_over_from
 from ringfence.features.fail2ban.jails import CLIENT, read_configuration
@@ -16,8 +16,6 @@ from ringfence.findings import Finding
 from ringfence.host.file_changes import FileChange, FileState, file_state
 from ringfence.host.processes import run_program
 from ringfence.values.text import printable
-
-_INDENT = 4
 
 
 class OtherGuard:
@@ -99,7 +97,7 @@ class OtherGuard:
 
 def _print(right: bool, text: str) -> bool:
     """Print a finding about fail2ban with this text, and return ``right``, whether all is well."""
-    echo(Finding(right, "fail2ban", text).line, indent=_INDENT)
+    echo_findings(Finding(right, "fail2ban", text))
     return right
 
 

@@ -1,4 +1,4 @@
-"""The rows that are shown of the fence, by ``ringfence fence status`` and on the live page."""
+"""The rows that are shown of the fence, by ``ringfence fence status`` and on the page of the fence."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping

@@ -49,7 +49,7 @@ class Cscli:
             raise SetupError(f"cscli {_GROUPS[kind]} list: its output cannot be read") from None
 
     def require_free(self, one: Registration) -> None:
-        """Raise SetupError if CrowdSec has a registration of this kind and name: setup did not make it."""
+        """Raise SetupError if CrowdSec has a registration of this kind and name, made by others."""
         if one.name in self.names(one.kind):
             raise SetupError(
                 f"CrowdSec has a {one.kind} {one.name} already; fix: choose another name with "
@@ -88,7 +88,7 @@ class Cscli:
 def find_cscli(config: Path) -> Cscli | None:
     """Return the ``cscli`` of this host; None without one, or without its configuration file ``config``.
 
-    Raise SetupError if another user than root can change one of both: setup would run their commands as root.
+    Raise SetupError if another user than root can change one of both: their commands would run as root.
     """
     program = shutil.which("cscli")
     if program is None or not config.exists():
@@ -107,7 +107,7 @@ def _require_of_root(path: Path) -> None:
         raise SetupError(f"cannot read {path}: {error.strerror}") from None
     if not own or not stat.S_ISREG(found.st_mode):
         raise SetupError(
-            f"{path} is not root's alone, so setup does not use it as root; fix: find out who may change it"
+            f"{path} is not root's alone, so it is not run as root; fix: find out who may change it"
         )
 
 

@@ -1,4 +1,4 @@
-"""The rows that are shown of the fleet, by ``ringfence fleet status`` and on the live page."""
+"""The rows that are shown of the fleet, by ``ringfence fleet status`` and on the page of the fleet."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any

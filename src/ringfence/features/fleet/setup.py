@@ -9,14 +9,14 @@ import time
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import typer
-from attrs import define, frozen
+from attrs import define
 
 from ringfence import control
 from ringfence.cli.common import settings_from
-from ringfence.cli.output import echo
+from ringfence.cli.output import echo_findings
 from ringfence.clock import Clock
 from ringfence.config.converters import HOOKS, ApiUrl, Name, crosses_in_clear, read_secret, toml_of
 from ringfence.errors import RingfenceError, SetupError
@@ -38,7 +38,6 @@ from ringfence.values.text import printable
 SETTLE = 10.0
 """Seconds to wait until the daemon reaches the API both ways. Usually this takes less than a second."""
 _PAUSE = 0.05
-_INDENT = 4
 
 
 def withdraw(registrations: Sequence[Sequence[str]], etc: Path) -> Iterator[str]:
@@ -71,12 +70,8 @@ class Run(Protocol):
         """Record a registration that is about to be made."""
 
 
-@frozen
-class Credentials:
-    """The password of a machine (sends bans), and the key of a bouncer (reads them), at CrowdSec's API."""
-
-    password: Secret
-    key: Secret
+Credentials: TypeAlias = tuple[Secret, Secret]
+"""The password of a machine (sends bans), and the key of a bouncer (reads them), at CrowdSec's API."""
 
 
 @define
@@ -158,7 +153,7 @@ class Joining:
         """
         if self.joins:
             known = self._known(run)
-            access = Access(self.url, self.machine, lambda: known.password, lambda: known.key)
+            access = Access(self.url, self.machine, lambda: known[0], lambda: known[1])
             for change in self._credential_files(known, group):
                 run.apply(change)
         else:
@@ -168,7 +163,7 @@ class Joining:
             access = sharing.access
         prove_access(access)
         text = f"{access.url} stores and returns decisions of {access.machine}"
-        echo(Finding(True, "crowdsec", text).line, indent=_INDENT)
+        echo_findings(Finding(True, "crowdsec", text))
         if self.joins:
             run.apply(self._configuration())
 
@@ -217,7 +212,7 @@ class Joining:
         if self.password_file is None or self.key_file is None:
             raise SetupError("--crowdsec-password-file and --crowdsec-key-file are needed both")
         try:
-            return Credentials(
+            return (
                 read_secret(self.password_file, "--crowdsec-password-file"),
                 read_secret(self.key_file, "--crowdsec-key-file"),
             )
@@ -231,30 +226,28 @@ class Joining:
         somebody else has made one of this name.
         """
         if self.source is None:
-            return Credentials(
+            return (
                 Secret(typer.prompt("The password that the first command printed", hide_input=True)),
                 Secret(typer.prompt("The key that the second command printed", hide_input=True)),
             )
-        if isinstance(self.source, Credentials):
+        if not isinstance(self.source, Cscli):
             return self.source
-        made = []
-        for one in registrations_of(self.machine):
-            if run.is_new(one):
-                self.source.require_free(one)
-                run.record(one)
-            else:
-                self.source.remove(one)
-            made.append(self.source.add(one))
-        return Credentials(*made)
+        machine, bouncer = registrations_of(self.machine)
+        return self._registered(self.source, run, machine), self._registered(self.source, run, bouncer)
+
+    @staticmethod
+    def _registered(cscli: Cscli, run: Run, one: Registration) -> Secret:
+        if run.is_new(one):
+            cscli.require_free(one)
+            run.record(one)
+        else:
+            cscli.remove(one)
+        return cscli.add(one)
 
     def _credential_files(self, known: Credentials, group: int) -> Iterator[FileChange]:
         """Yield the file changes that write the credentials; ``group`` (an id) is that of the service."""
-        for path, secret, what in zip(
-            self._files,
-            (known.password, known.key),
-            ("the password of this host's machine", "the key of this host's bouncer"),
-            strict=True,
-        ):
+        texts = "the password of this host's machine", "the key of this host's bouncer"
+        for path, secret, what in zip(self._files, known, texts, strict=True):
             after = FileState(f"{secret.reveal()}\n".encode(), 0o640, 0, group)
             yield FileChange(path, file_state(path), after, f"{what} at CrowdSec", secret=True)
 

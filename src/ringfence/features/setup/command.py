@@ -13,7 +13,7 @@ import typer
 
 from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, settings_from
 from ringfence.cli.options import read_options, with_options
-from ringfence.cli.output import echo, echo_document, echo_stderr, errors_reported
+from ringfence.cli.output import echo, echo_document, echo_findings, echo_stderr, errors_reported
 from ringfence.errors import ConfigError, Exit, RingfenceError, SetupError
 from ringfence.features.setup.find import Found, FoundAsterisk, find, found_lines
 from ringfence.features.setup.journal import JournalRecord, open_journal, read_journal
@@ -189,7 +189,7 @@ class SetupRun:
             require_valid_files(asterisk)
             reload_asterisk(asterisk.console)
         require_manager_user(asterisk.console)
-        echo(Finding(True, "files", f"{len(planned.changes)} changed").line)
+        echo_findings(Finding(True, "files", f"{len(planned.changes)} changed"))
         if self._systemd.runs:
             self._systemd.start(restart=restart)
 
@@ -198,17 +198,16 @@ class SetupRun:
             if self._systemd.runs:
                 raise SetupError("the daemon does not answer; see: journalctl -u ringfence")
             start = "systemd does not run here; start it: ringfence run; then prove it: ringfence setup"
-            echo(Finding(None, "daemon", start).line, indent=_INDENT)
+            echo_findings(Finding(None, "daemon", start))
             return True
         control = settings_from(self._paths.config).control.socket
         wait_for_sources(control, log=planned.log is not None)
-        echo(Finding(True, "daemon", "ready, and logged in to AMI").line)
+        echo_findings(Finding(True, "daemon", "ready, and logged in to AMI"))
         findings = prove(
             control, lambda: _failed_login(found), contained=not found.asterisk.server.same_network
         )
         findings += [part.proof(control) for part in self._parts]
-        for finding in findings:
-            echo(finding.line, indent=_INDENT)
+        echo_findings(*findings)
         if any(finding.right is False for finding in findings):
             echo_stderr(*(line for other in found.others for line in other.unproven()))
             return False

@@ -52,11 +52,6 @@ class SipListener:
     def __str__(self) -> str:
         return f"{self.host}:{self.port} by {'UDP' if self.udp else 'TCP'}"
 
-    @property
-    def challenges(self) -> bool:
-        """True: Asterisk answers a login here with a SIP challenge, which the capture of challenges sees."""
-        return True
-
 
 @frozen
 class ManagerTarget:
@@ -67,11 +62,6 @@ class ManagerTarget:
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port} (AMI)"
-
-    @property
-    def challenges(self) -> bool:
-        """False: Asterisk answers a login here without a SIP challenge, so the capture sees nothing."""
-        return False
 
 
 LoginTarget: TypeAlias = SipListener | ManagerTarget
@@ -260,14 +250,13 @@ def prove(
         return [Finding(False, "proof", f"{why}; see: asterisk -rx 'pjsip show transports'")]
     after = before
     deadline = time.monotonic() + wait
-    expected = {source["name"] for source in after["sources"]} - (
-        {WIRE} if contained or not target.challenges else set()
-    )
+    unseen = contained or isinstance(target, ManagerTarget)  # the wire sees no SIP challenge
+    expected = {source["name"] for source in after["sources"]} - ({WIRE} if unseen else set())
     while not expected <= _grown(before, after) and time.monotonic() < deadline:
         time.sleep(_PAUSE)
         after = control.ask(path, "status")
     grown = _grown(before, after)
-    sender = "this host itself" if contained or not target.challenges else "a loopback address"
+    sender = "this host itself" if unseen else "a loopback address"
     return [
         Finding(True, "proof", f"a failed login at {target}, from {sender}, which is never banned"),
         *(

@@ -125,8 +125,8 @@ class SetupSession:
         self._reachable = reachable
         # The number of changes that take_back() leaves in place: those of earlier, complete runs. It is 0
         # after an interrupted run, which must be completed or undone as a whole. Likewise the registrations.
-        self._kept = 0 if journal.interrupted else len(journal.record.changes)
-        self._kept_registrations = 0 if journal.interrupted else len(journal.record.registrations)
+        kept = journal.record
+        self._kept = (0, 0) if journal.interrupted else (len(kept.changes), len(kept.registrations))
 
     def begin(self, plan: Plan) -> None:
         """Record in the journal that the run starts, and the state of what other programs will change.
@@ -166,7 +166,7 @@ class SetupSession:
         If an earlier run was interrupted, restore the state before the first run instead. Yield a line for
         each thing that could not be restored completely.
         """
-        yield from self._take_back(self._kept, self._kept_registrations)
+        yield from self._take_back(*self._kept)
 
     def undo(self) -> Iterator[str]:
         """Restore the host's state before the first run of setup; yield lines as :meth:`take_back` does."""
