@@ -9,8 +9,9 @@ import re
 import secrets
 import socket
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing, suppress
+from functools import cached_property
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -128,7 +129,7 @@ def ami_host(found: Found) -> str:
     return asterisk.address
 
 
-@define
+@define(slots=False)  # for the cached property
 class _Planner:
     """Collects the changes and notes of a plan. Each public method plans some of the files.
 
@@ -146,7 +147,7 @@ class _Planner:
         """Plan the changes of ringfence's own files: secret, configuration, log folder and its rotation."""
         group = self.found.owner.gid
         self._folder(self.paths.config.parent, FolderState(0o750, _ROOT, group), "ringfence's configuration")
-        secret = self._secret()
+        secret = self._secret
         if file_state(self.paths.secret) is None:
             self._file(
                 self.paths.secret,
@@ -194,7 +195,7 @@ class _Planner:
         if manager.user:
             self._require_no_more(manager, permit)
         else:
-            text = manager_user(self._secret(), permit, web=manager.web)
+            text = manager_user(self._secret, permit, web=manager.web)
             main = self._add(
                 self.found.layout.manager,
                 text,
@@ -243,12 +244,13 @@ class _Planner:
             change.path: change.after.content for change in self.changes if isinstance(change, FileChange)
         }
 
+    @cached_property
     def _secret(self) -> Secret:
-        """Return the password of the manager user: from the secret file, from an existing user, or a new one.
+        """The password of the manager user: from the secret file, from an existing user, or a new one.
 
         Raise SetupError if the file's password cannot be used, or is not that of the existing user.
         """
-        here = _planned(self.changes, self.paths.secret) or file_state(self.paths.secret)
+        here = file_state(self.paths.secret)
         kept = Secret(here.content.decode("utf-8", "replace").strip()) if here is not None else None
         manager = self.found.manager
         if kept is not None and not _PASSWORD.fullmatch(kept.reveal()):
@@ -390,13 +392,6 @@ def own_address(host: str) -> Network:
         except OSError as error:
             raise SetupError(f"no route to Asterisk at {host}: {error.strerror}") from None
         return ip_network(probe.getsockname()[0])
-
-
-def _planned(changes: list[Change], path: Path) -> FileState | None:
-    found: Iterator[FileState] = (
-        change.after for change in changes if isinstance(change, FileChange) and change.path == path
-    )
-    return next(found, None)
 
 
 def _is_loopback(address: str | None) -> bool:
