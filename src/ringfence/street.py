@@ -59,7 +59,7 @@ additions have fixed names, and each of these modules is optional. The guard loa
   folder /etc, ends the feature's own, and yields a line for each that stays
 - in the module ``options``: functions with the names of commands. The parameters of such a function are
   options that the feature adds to the command. It returns the daemon's arguments (``run``), the name of a
-  wish (``check``), or a part of the run (``setup``, see ``features/setup/parts.py``)
+  wish (``check``), or a part of the run (``setup``, see ``Part`` of ``features/setup/session.py``)
 - in the module ``other_guard``: ``OtherGuard``, a program that guards Asterisk until ``ringfence setup``
   replaces it
 

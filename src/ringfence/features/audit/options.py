@@ -8,7 +8,7 @@ HARDENING = "hardening"
 
 
 def check(
-    hardening: Annotated[  # noqa: FBT002 - typer turns it into a flag
+    hardening: Annotated[
         bool, typer.Option("--hardening", help="Also check Asterisk's own settings for weaknesses.")
     ] = False,
 ) -> str:

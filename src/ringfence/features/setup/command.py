@@ -18,7 +18,6 @@ from ringfence.errors import ConfigError, Exit, RingfenceError, SetupError
 from ringfence.features.setup.find import Found, FoundAsterisk, find, found_lines
 from ringfence.features.setup.journal import JournalRecord, open_journal, read_journal
 from ringfence.features.setup.manager import text_of
-from ringfence.features.setup.parts import Part
 from ringfence.features.setup.plan import Plan, ami_host, plan
 from ringfence.features.setup.proof import (
     LoginTarget,
@@ -34,6 +33,7 @@ from ringfence.features.setup.proof import (
 )
 from ringfence.features.setup.session import (
     START,
+    Part,
     SetupSession,
     Systemd,
     reload_asterisk,

@@ -1,8 +1,9 @@
 """One run of setup on this host: records each change in the journal before it is made, and can restore it."""
 
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from ringfence import street
 from ringfence.errors import FirewallError, SetupError
@@ -19,6 +20,7 @@ from ringfence.features.setup.manager import USER, checked_state
 from ringfence.features.setup.other_guards import give_back, other_guards
 from ringfence.features.setup.plan import Plan
 from ringfence.features.setup.texts import LOGGER, MANAGER, HostPaths
+from ringfence.findings import Finding
 from ringfence.firewall.cleanup import flush_everything
 from ringfence.host.console import Console
 from ringfence.host.file_changes import Change, FileChange, file_state, folder_state
@@ -221,6 +223,29 @@ class SetupSession:
         except OSError as error:
             raise SetupError(f"cannot read {folder}: {error.strerror}") from None
         return Produced(folder, prefix, existed=True, names=names)
+
+
+class Part(Protocol):
+    """A feature's part of one run of setup (``street.py``)."""
+
+    def plan(self, config: Path, etc: Path, registered: Iterable[Sequence[str]], *, asks: bool) -> bool:
+        """Decide what to change, and return whether anything is; raise SetupError if that is impossible.
+
+        ``config`` is the daemon's configuration, and ``etc`` is /etc. ``registered`` are the registrations
+        that setup has made. ``asks``: the part can ask the administrator.
+        """
+
+    def shown(self) -> Iterator[str]:
+        """Yield the lines about the changes, for the administrator."""
+
+    def make(self, run: SetupSession, group: int) -> None:
+        """Make the changes by ``run``, and test them; raise SetupError if one fails.
+
+        ``group`` is the group id of the service.
+        """
+
+    def proof(self, path: Path) -> Finding:
+        """Return whether the part works in the daemon that answers at the control socket ``path``."""
 
 
 def require_valid_files(asterisk: FoundAsterisk) -> None:
