@@ -33,7 +33,7 @@ secret of the manager user has no default, so [examples/minimal.toml](../example
   file, or a variable of the environment. It masks secrets.
 - `ringfence reload` (or `systemctl reload ringfence`) makes the daemon read the file again. If the file has a
   mistake, the command prints all mistakes and fails, and the daemon keeps the old configuration.
-- A key that needs more than a reload says so below.
+- A key that needs more than a reload has a note below.
 - A duration is `"90s"`, `"10m"`, `"1h30m"`, `"7d"` or `"2w"`.
 - Commands never write this file. `ringfence allow add` and `ringfence deny add` write to the database.
 
