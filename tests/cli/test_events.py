@@ -59,7 +59,7 @@ def test_events_attempts_and_bans_are_followed(guard: Guard, pbx: ServedAmi) -> 
     assert found[-1]["address"] == GUESSER
     guard.must("unban", GUESSER)
     line = guard.must("events", "--only", "ban").splitlines()[-1]
-    assert line.endswith(f"ban      {GUESSER} (sip-udp): removed")
+    assert line.endswith(f"ban      {GUESSER} (sip-udp): ended, it was removed")
     assert guard.command("events", "--only", "mail").returncode == 2
     assert "--follow" in guard.command("events", "--only", "event").stderr
 

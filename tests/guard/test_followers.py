@@ -65,6 +65,7 @@ def test_every_kind_is_one_line() -> None:
     assert [row["what"] for row in found] == ["event", "attempt", "ban", "ban", "alarm"]
     assert found[1]["reason"] == "wrong password"
     assert [row.get("change") for row in found[2:]] == ["placed", "expired", "began"]
+    assert [row.get("why_ended") for row in found[2:]] == [None, "its time was over", None]
     assert all(str(value).isprintable() for row in found for value in row.values())
     assert max(len(row["account"]) for row in found[:3]) < 1_000
 

@@ -334,7 +334,7 @@ class Book:
         removals = [Remove(*network_of(key)) for key in asked]
         answers = yield from self.ask(Batch(removals, how, recorded))
         failed = [outcome for outcome in answers if outcome.error is not None]
-        if how is not BanEnd.REPLACED:
+        if how.is_early:
             self.counts.unbanned += len(asked) - len(failed)
         for key, outcome in zip(asked, answers, strict=True):
             if outcome.error is None:

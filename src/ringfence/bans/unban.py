@@ -21,7 +21,7 @@ from ringfence.bans.listing import listed
 from ringfence.errors import ControlError
 from ringfence.firewall.contract import Outcome
 from ringfence.ledger import key_of, network_of, parts_of
-from ringfence.values.ban import CLAIMED_SCOPES, WHOLE_SCOPES, Origin, Scope
+from ringfence.values.ban import CLAIMED_SCOPES, WHOLE_SCOPES, BanEnd, Origin, Scope
 from ringfence.values.friend import Friend
 from ringfence.values.network import (
     PREFIX_LENGTHS,
@@ -155,13 +155,13 @@ async def _unban_recorded(enforcer: Enforcer, keys: Sequence[int]) -> list[Outco
     This call waits for the store, and the event loop continues meanwhile. A ban that begins meanwhile stays.
     If enforcement is switched off meanwhile, the kernel has no bans any more, and nothing is removed.
     """
-    when = enforcer.clock.wall()
-    await enforcer.records.end_and_wait([network_of(key) for key in keys], when)
+    when, how = enforcer.clock.wall(), BanEnd.REMOVED
+    await enforcer.records.end_and_wait([network_of(key) for key in keys], when, how)
     if not enforcer.enforcing:  # enforcement was switched off while the store was written
         return []
     records = ((key, enforcer.ledger.get(key)) for key in keys)
     old = [key for key, one in records if one is None or one.since <= when]
-    return enforcer.apply(enforcer.book.unban(old, recorded=when))
+    return enforcer.apply(enforcer.book.unban(old, recorded=when, how=how))
 
 
 def _known_to_the_kernel(enforcer: Enforcer, network: Network) -> dict[int, float]:

@@ -95,7 +95,7 @@ def _attempt(row: Row) -> str:
 def _ban(row: Row) -> str:
     scope = "" if row["scope"] == "full" else f" ({row['scope']})"
     if row["change"] != "placed":
-        return f"{row['address']}{scope}: {row['change']}"
+        return f"{row['address']}{scope}: ended, {row['why_ended']}"
     account = f", {row['account']}" if row["account"] else ""
     return f"{row['address']}{scope}: {row['rule']}{account}, until {short_time(row['expires'])}"
 

@@ -432,8 +432,7 @@ def _past(one: RecordedBan) -> Document:
         "scope": str(one.ban.scope),
         **ban_json(one.ban),
         "ended": None if one.removed is None else rfc3339(one.removed),
-        "end": str(one.end),
-        "why_ended": one.end.sentence,
+        **one.end.as_json(),
     }
 
 

@@ -225,7 +225,7 @@ def _as_json(one: RecordedBan) -> dict[str, Any]:
         "scope": str(one.ban.scope),
         **ban_json(one.ban),
         "ended": rfc3339(one.ended),
-        "end": str(one.end),
+        **one.end.as_json(),
     }
 
 

@@ -280,6 +280,7 @@ def _ban_end(fact: Over, moment: float) -> dict[str, object]:
     return {
         "time": rfc3339(moment),
         "change": str(fact.how),
+        **fact.how.as_json(),
         "address": format_network(fact.network),
         "scope": str(fact.scope),
     }

@@ -434,14 +434,14 @@ class Records:
         """Queue a write that records that bans ended early, at ``when``."""
         self._best_effort.write(self._bans.end, bans, when, how)
 
-    async def end_and_wait(self, bans: Sequence[tuple[Network, Scope]], when: float) -> None:
-        """Queue a write that records the removal of bans, and wait at most a second until it is done.
+    async def end_and_wait(self, bans: Sequence[tuple[Network, Scope]], when: float, how: BanEnd) -> None:
+        """Queue a write that records that bans ended early, and wait at most a second until it is done.
 
         The caller removes the bans from the kernel afterwards. The daemon may be killed in between. Then the
         next start finds a ban in the kernel that is recorded as removed, and removes it. In the other order,
         the next start would find a recorded ban that is missing in the kernel, and restore it.
         """
-        self.end(bans, when)
+        self.end(bans, when, how)
         await self._best_effort.recorded()
 
     def resume(self, bans: Sequence[tuple[Network, Scope]], when: float) -> None:

@@ -60,6 +60,10 @@ class BanEnd(enum.StrEnum):
     is_everywhere: bool
     is_early: bool
 
+    def as_json(self) -> dict[str, object]:
+        """Return how a ban ended, for all that shows the end of a ban."""
+        return {"end": str(self), "why_ended": self.sentence}
+
     # Other hosts know the end of a ban that they got, so an expired one is not withdrawn there. Nor is a
     # displaced one: only this host lacked room for it.
     EXPIRED = "expired", "its time was over", False, False
