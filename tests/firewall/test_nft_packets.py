@@ -1,12 +1,12 @@
-"""Effects on packets that only the nftables backend has: its full limiter and its log."""
+"""Effects on packets that only the nftables backend has: its full limiter."""
 
 from collections.abc import Iterator
 from functools import partial
 
 import pytest
-from tests.support.cable import CABLES, Cable
+from tests.support.cable import CABLES
 from tests.support.netns import run
-from tests.support.packets import SIP, ban, datagram, ends, flood, plan
+from tests.support.packets import SIP, ends, flood, plan
 
 from ringfence.features.limiter import stage
 from ringfence.features.limiter.stage import FLOODS, Limit
@@ -44,12 +44,3 @@ def test_strangers_pass_a_full_limiter_and_are_counted(
     assert arrived == 4 * 5 + 16 * 10
     assert (counters.of("limiter_drops"), counters.of("limiter_full")) == (4 * 5, 16 * 10)
     assert [flooder.packets for flooder in backend.remembered(FLOODS)] == [5] * 4
-
-
-def test_dropped_packets_may_be_logged(backend: NftablesBackend, far: str, cable: Cable) -> None:
-    """With a log the bans drop as without it."""
-    plan(backend, FirewallPlan(log=True))
-    ban(backend, cable)
-    assert datagram(cable, far, SIP) == (False, "EPERM")
-    packets = {one.name: one.packets for one in backend.counters().rules}
-    assert (packets["from banned addresses"], packets["to banned addresses"]) == (1, 1)

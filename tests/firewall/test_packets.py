@@ -170,24 +170,6 @@ def test_friends_pass_lists_of_machines(backend: Backend, far: str, cable: Cable
             write_list(backend, which, [])
 
 
-@pytest.mark.parametrize("new_only", [False, True])
-def test_a_decided_network_is_dropped_at_the_sip_ports_only(
-    backend: Backend,
-    far: str,
-    cable: Cable,
-    new_only: bool,  # noqa: FBT001
-) -> None:
-    """Other hosts' bans do not drop other traffic, whatever the scope of the configuration is."""
-    for wanted in (evolve(one, new_only=new_only, dropped=DROPPED) for one in PLANS):
-        plan(backend, wanted)
-        write_list(backend, DECIDED, [ip_network(cable.network)])
-        assert not reaches(cable, far, Scope.SIP_UDP), wanted
-        assert not reaches(cable, far, Scope.SIP_TCP), wanted
-        assert datagram(cable, far, OTHER) == (True, True), wanted
-        assert connection(cable, far, OTHER) is True, wanted
-        write_list(backend, DECIDED, [])
-
-
 @pytest.mark.parametrize("made", MADE)
 def test_feeds_drop_only_what_is_new(backend: Backend, far: str, cable: Cable, made: NetworkList) -> None:
     """With ``new_only``, a stranger's new flows are dropped; known flows and answers pass."""
@@ -237,19 +219,6 @@ def test_denied_networks_are_dropped(backend: Backend, far: str) -> None:
     assert list(backend.list()) == []
 
 
-def test_a_ban_of_sip_over_udp_leaves_the_rest(backend: Backend, far: str) -> None:
-    """A ban of scope SIP_UDP drops UDP from and to the SIP ports; TCP and other ports pass."""
-    for cable in EACH_CABLE:
-        ban(backend, cable, Scope.SIP_UDP)
-
-        assert datagram(cable, far, SIP) == (False, "EPERM")
-        assert datagram(cable, far, OTHER) == (True, True)
-        assert connection(cable, far, SIP) is True
-        [element] = backend.list()
-        assert (element.scope, element.packets) == (Scope.SIP_UDP, 2)
-        backend.apply([Remove(ip_network(cable.network), Scope.SIP_UDP)])
-
-
 def test_a_ban_of_all_of_sip_leaves_the_rest(backend: Backend, far: str) -> None:
     """A ban of scope SIP drops UDP and TCP from and to the SIP ports, for each action; other ports pass."""
     for action in BanAction:
@@ -297,19 +266,13 @@ def test_a_ban_of_sip_over_tcp_leaves_the_rest(backend: Backend, far: str, cable
     assert connection(cable, far, SIP) is False
 
 
-def test_bans_may_be_for_the_sip_ports_only(backend: Backend, far: str) -> None:
-    """With ``every_port`` false a full ban drops UDP and TCP of the SIP ports and nothing else."""
-    plan(backend, FirewallPlan(every_port=False, sip_ports=Ports(udp=(SIP,), tcp=(5061,))))
-    for cable in EACH_CABLE:
-        ban(backend, cable)
-
-        assert datagram(cable, far, SIP) == (False, "EPERM")
-        assert datagram(cable, far, OTHER) == (True, True)
-        assert connection(cable, far, 5061) is False
-        assert connection(cable, far, OTHER) is True
-    plan(backend, FirewallPlan())
-    for cable in EACH_CABLE:
-        assert connection(cable, far, OTHER) is False
+def test_dropped_packets_may_be_logged(backend: Backend, far: str, cable: Cable) -> None:
+    """With a log the bans drop as without it, and count each packet once."""
+    plan(backend, FirewallPlan(log=True))
+    ban(backend, cable)
+    assert datagram(cable, far, SIP) == (False, "EPERM")
+    packets = {one.name: one.packets for one in backend.counters().rules}
+    assert (packets["from banned addresses"], packets["to banned addresses"]) == (1, 1)
 
 
 def test_only_named_interfaces_drop(backend: Backend, far: str) -> None:

@@ -17,7 +17,6 @@ from tests.support.packets import OTHER, SIP, ban, behind, container_ends, drain
 from ringfence.firewall import network_lists
 from ringfence.firewall.contract import SERVED, Backend, FirewallPlan
 from ringfence.firewall.limits import LimitMode, Ration
-from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.ports import Ports
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
@@ -28,7 +27,6 @@ PLAN = FirewallPlan(
     sip_ports=Ports(udp=(SIP,), tcp=(SIP, TLS, HTTP)), ration=Ration(LimitMode.ENFORCE, burst=4, rate=1)
 )
 WITH_CONTAINER = evolve(PLAN, containers=frozenset({ip_address("10.9.9.2"), ip_address("fd00:9::2")}))
-WITHOUT_RATION = [network_lists.FRIENDS, network_lists.UNSHIELDED, network_lists.ALLOW]
 _FIRST = 3.0  # seconds for the first bytes, on a busy machine too
 # Bytes: the ration of a stranger by TCP is 2 000, rounded up to kilobytes with ipset. 500 come back each
 # second, and a busy machine may take three seconds.
@@ -120,34 +118,12 @@ def test_refusals_longer_than_a_frame_are_rationed(backend: Backend, far: str, c
         assert arrived(here, there, [REFUSAL.ljust(4_000)] * 20) == 4
 
 
-@pytest.mark.parametrize("which", WITHOUT_RATION)
-def test_friends_and_allowed_networks_have_no_ration(
-    backend: Backend, far: str, cable: Cable, which: NetworkList
-) -> None:
-    """Refusals to a friend or to an allowed network all pass, also at once after it was put on the list."""
-    plan(backend, PLAN)
-    with ends(cable, far, SIP) as (here, there):
-        assert arrived(here, there, [REFUSAL] * MANY) == 4
-        write_list(backend, which, [ip_network(cable.banned)])
-        assert arrived(here, there, [REFUSAL] * MANY) == MANY
-        write_list(backend, which, [])
-        assert arrived(here, there, [REFUSAL] * MANY) <= 4
-
-
 def test_a_ration_that_observes_only_counts(backend: Backend, far: str, cable: Cable) -> None:
     """In the mode observe every refusal passes, and those over the ration are counted."""
     plan(backend, evolve(PLAN, ration=evolve(PLAN.ration, mode=LimitMode.OBSERVE)))
     with ends(cable, far, SIP) as (here, there):
         assert arrived(here, there, [REFUSAL] * MANY) == MANY
     assert backend.counters().of("rationed") == MANY - 4
-
-
-def test_no_ration_is_in_place_without_the_setting(backend: Backend, far: str, cable: Cable) -> None:
-    """With the mode off every refusal passes, and nothing is counted."""
-    plan(backend, evolve(PLAN, ration=Ration()))
-    with ends(cable, far, SIP) as (here, there):
-        assert arrived(here, there, [REFUSAL] * MANY) == MANY
-    assert backend.counters().of("rationed") == 0
 
 
 def test_the_addresses_of_a_64_share_one_ration(backend: Backend, far: str) -> None:
@@ -162,13 +138,6 @@ def test_the_addresses_of_a_64_share_one_ration(backend: Backend, far: str) -> N
             except PermissionError:
                 continue
         assert drained_after(first) + drained_after(second) == 4
-
-
-def test_forwarded_refusals_are_rationed(backend: Backend, far: str) -> None:
-    """The refusals of Asterisk's container to a stranger are rationed as those of this host."""
-    plan(backend, WITH_CONTAINER)
-    with container_ends(far) as (inner, remote):
-        assert arrived(inner, remote, [REFUSAL] * MANY) == 4
 
 
 def test_forwarded_refusals_in_fragments_are_rationed(backend: Backend, far: str) -> None:
@@ -310,17 +279,14 @@ def test_a_containers_answers_by_tcp_are_rationed(backend: Backend, far: str) ->
         assert 400 <= len(received(there, 400 * MANY)) <= BUDGET
 
 
-@pytest.mark.parametrize("which", WITHOUT_RATION)
-def test_what_was_dropped_by_tcp_arrives_at_a_friend(
-    backend: Backend, far: str, cable: Cable, which: NetworkList
-) -> None:
+def test_what_was_dropped_by_tcp_arrives_at_a_friend(backend: Backend, far: str, cable: Cable) -> None:
     """TCP sends dropped segments again: when the stranger has become a friend, nothing is missing."""
     plan(backend, PLAN)
     with stream(cable, far, SIP) as (here, there):
         here.sendall(b"x" * 40_000)
         first = received(there, 40_000)
         assert len(first) <= BUDGET
-        write_list(backend, which, [ip_network(cable.banned)])
+        write_list(backend, network_lists.FRIENDS, [ip_network(cable.banned)])
         there.settimeout(5.0)
         assert len(first + received(there, 40_000 - len(first))) == 40_000
 

@@ -1,7 +1,6 @@
 """The ipset backend against the real kernel: packets through a cable, damage, and foreign rules."""
 
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -11,15 +10,14 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
-from tests.support.cable import CABLES, LATE, WAIT, Cable, arrives, far_end
-from tests.support.daemon import until
+from tests.support.cable import CABLES, arrives, far_end
 from tests.support.lists import write_list
-from tests.support.netns import inside, neighbour, run
+from tests.support.netns import run
 
 from ringfence.errors import FirewallError, FirewallPermissionError, FirewallUnsupportedError
 from ringfence.features.limiter.stage import Limit
 from ringfence.firewall import network_lists, requirements
-from ringfence.firewall.contract import Add, FirewallPlan, Health, Opened, Outcome, Remove
+from ringfence.firewall.contract import Add, FirewallPlan, Health, Opened, Outcome
 from ringfence.firewall.ipset import installation
 from ringfence.firewall.ipset import sets as ipset_kernel
 from ringfence.firewall.ipset.backend import IpsetBackend
@@ -65,53 +63,6 @@ def far(backend: IpsetBackend) -> Iterator[str]:
         yield name
 
 
-@pytest.mark.parametrize("cable", CABLES.values(), ids=CABLES)
-def test_a_banned_sender_is_cut_off_both_ways(backend: IpsetBackend, far: str, cable: Cable) -> None:
-    """During the ban no packet passes from or to the address (EPERM); other addresses are not affected."""
-    network = ip_network(cable.network)
-    with ExitStack() as stack:
-        here, there = map(stack.enter_context, cable.pair(far, cable.banned))
-        here2, there2 = map(stack.enter_context, cable.pair(far, cable.other))
-
-        def passing() -> list[bool | str]:
-            return [
-                arrives(there, here),
-                arrives(here, there),
-                arrives(there2, here2),
-                arrives(here2, there2),
-            ]
-
-        assert passing() == [True, True, True, True]
-        backend.apply([Add(network, 60.0)])
-        assert passing() == [False, "EPERM", True, True]
-        [element] = backend.list()
-        assert (element.network, element.packets) == (network, 2)
-        backend.apply([Remove(network)])
-        assert passing() == [True, True, True, True]
-
-
-@pytest.mark.parametrize("cable", CABLES.values(), ids=CABLES)
-def test_an_established_connection_is_cut(backend: IpsetBackend, far: str, cable: Cable) -> None:
-    """An established TCP connection is cut by the ban, in both directions."""
-    with ExitStack() as stack:
-        server, client = map(stack.enter_context, cable.pair(far, cable.banned, socket.SOCK_STREAM))
-        server.listen()
-        client.connect(server.getsockname())
-        accepted = stack.enter_context(server.accept()[0])
-        accepted.settimeout(WAIT)
-        client.sendall(b"before")
-        accepted.sendall(b"before")
-        assert [accepted.recv(100), client.recv(100)] == [b"before", b"before"]
-
-        backend.apply([Add(ip_network(cable.network), 60.0)])
-        client.sendall(b"after")
-        accepted.sendall(b"after")
-        for end in (accepted, client):
-            end.settimeout(LATE)
-            with pytest.raises(TimeoutError):
-                end.recv(100)
-
-
 def test_a_ban_expires(backend: IpsetBackend, far: str) -> None:
     """After the timeout the kernel accepts the sender's packets again."""
     cable = CABLES["IPv4"]
@@ -121,26 +72,6 @@ def test_a_ban_expires(backend: IpsetBackend, far: str) -> None:
         assert not arrives(there, here)
         time.sleep(1.2)
         assert arrives(there, here)
-
-
-def test_packets_routed_to_a_banned_address_are_dropped(backend: IpsetBackend, far: str) -> None:
-    """A forwarded packet of a container or another host does not reach a banned address."""
-    run("sysctl", "-q", "net.ipv4.ip_forward=1")
-    with neighbour() as container, ExitStack() as stack:
-        run("ip", "link", "add", "near1", "type", "veth", "peer", "name", "far1", "netns", container)
-        run("ip", "link", "set", "near1", "up")
-        run("ip", "-n", container, "link", "set", "far1", "up")
-        run("ip", "address", "add", "10.9.9.1/24", "dev", "near1")
-        run("ip", "-n", container, "address", "add", "10.9.9.2/24", "dev", "far1")
-        run("ip", "-n", container, "route", "add", "default", "via", "10.9.9.1")
-        run("ip", "-n", far, "route", "add", "10.9.9.0/24", "via", "198.18.0.1")
-        with inside(container):
-            inner = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-            inner.bind(("10.9.9.2", 0))
-        _, there = map(stack.enter_context, CABLES["IPv4"].pair(far, "198.18.0.2"))
-        until(lambda: arrives(inner, there) and arrives(there, inner), "packets of a new neighbour")
-        backend.apply([Add(ip_network("198.18.0.2"), 60.0)])
-        assert [arrives(inner, there), arrives(there, inner)] == [False, False]
 
 
 def test_flush_removes_only_our_own() -> None:
