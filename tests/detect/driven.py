@@ -4,9 +4,7 @@ from collections.abc import Iterable
 
 from ringfence.detect.confirmation import NOT_CONNECTED, Listening
 from ringfence.detect.detector import Detector
-from ringfence.detect.judgement import Effect, Estranged, Judgement, Login, Observe
-from ringfence.detect.rules import Rule
-from ringfence.values.alarm import AlarmChange
+from ringfence.detect.judgement import Effect, Judgement, Login
 from ringfence.values.attempt import Attempt
 from ringfence.values.event import SecurityEvent
 from ringfence.values.friend import Contact
@@ -14,11 +12,7 @@ from ringfence.values.packet import Challenge, CopiedRequest
 
 
 class Driven(Detector):
-    """A detector that returns judgements alone, learns friends from logins, and collects the alarms."""
-
-    def __init__(self, rules: tuple[Rule, ...], **parts: object) -> None:
-        self.alarms: list[AlarmChange] = []
-        super().__init__(rules, **parts)  # type: ignore[arg-type]  # the detector's own parameters
+    """A detector that returns judgements alone, and learns friends from logins."""
 
     def observe(self, event: SecurityEvent, now: float) -> list[Judgement]:
         """Handle an event."""
@@ -56,11 +50,6 @@ class Driven(Detector):
         [judgement] = self._judgements(self.judge(attempt, now))
         return judgement
 
-    def take_alarms(self) -> list[AlarmChange]:
-        """Return the alarms since the last call."""
-        taken, self.alarms = self.alarms, []
-        return taken
-
     def _judgements(self, effects: Iterable[Effect]) -> list[Judgement]:
         judgements = []
         for effect in effects:
@@ -68,6 +57,4 @@ class Driven(Detector):
                 judgements.append(effect)
             elif isinstance(effect, Login):
                 self.friends.add(effect.friend)
-            elif not isinstance(effect, (Observe, Estranged)):
-                self.alarms.append(effect)
         return judgements

@@ -31,7 +31,6 @@ pytestmark = pytest.mark.asterisk
 
 
 THRESHOLD = 5
-PROBES = 3
 PAUSE = 0.05
 MANY = 60
 SOON = 20

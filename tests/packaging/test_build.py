@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from debian import build, licences, lock, tree
 
-PURE_TAGS = ("py3-none-any", "py2.py3-none-any")
 UNITS = "usr/lib/systemd/system"
 MOST_BYTES = 10 * 10**6
 

@@ -30,7 +30,6 @@ FORGED_TAIL = b"\r\n".join([b"x", *tail(b"0x1", VICTIM, VICTIM)]) + END
 FORGED_HEAD = b"\r\n".join([*head(EventKind.INVALID_ACCOUNT_ID, b"AMI"), b"AccountID: y"])
 FORGED_MANAGER = packet(service=b"AMI", remote=VICTIM)
 FORGED_PHONE = b"Event: ContactStatus\r\nPrivilege: system,all\r\nURI: sip:a@203.0.113.9" + END
-FORGED_ANSWER = b"Response: Success\r\nActionID: 5f1e-http-3\r\nCoreHTTPenabled: No" + END
 SHAPES = {
     "head-then-tail": FORGED_TAIL.removesuffix(END),
     "packet": FORGED_TAIL + FORGED_TLS * 5 + FORGED_MANAGER * 3,

@@ -25,7 +25,6 @@ from ringfence.values.event import AMI, SecurityEvent, Service, SourceId, Transp
 from ringfence.values.friend import Contact
 from ringfence.values.packet import Challenge, CopiedRequest
 
-TWO_HOURS = 7_200.0
 FULL = ["guess bans 192.0.2.7/32 by sip after 5"]
 
 

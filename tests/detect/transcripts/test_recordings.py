@@ -54,9 +54,6 @@ A source that loses a line between two of its reports, or that another source ov
 report one attempt more.
 """
 
-UNSETTLED = {"chan-sip-acl", "chan-sip-wrong-password-invite", "cs-acl-no-answer", "cs-invite-maddr"}
-"""chan_sip has no notice of it, or one that an ESC can forge, so only the nonce on the wire settles it."""
-
 
 @cache
 def heard(capture: Capture) -> tuple[tuple[SecurityEvent, ...], ...]:
