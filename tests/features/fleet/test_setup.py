@@ -16,7 +16,7 @@ from tests.support.crowdsec import CrowdSec, crowdsec, tree
 from tests.support.pbx_machine import differing
 
 from ringfence.config import loader
-from ringfence.errors import SetupError
+from ringfence.errors import ConfigError, SetupError
 from ringfence.features.fleet import setup as fleet_setup
 from ringfence.features.fleet.cscli import Cscli, Registration
 from ringfence.features.fleet.settings import Access, CrowdsecSettings
@@ -291,9 +291,9 @@ def test_elsewhere_the_terminal_asks(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"url": "ftp://api"}, "--crowdsec: ftp://api must be an address such as"),
-        ({"url": "http://192.0.2.1:8080"}, "--crowdsec: http://192.0.2.1:8080 must begin with https"),
-        ({"machine": "--force"}, "--crowdsec-machine: --force must be a name of letters"),
+        ({"url": "ftp://api"}, "crowdsec.url: must be an address such as"),
+        ({"url": "http://192.0.2.1:8080"}, "crowdsec.url: must begin with https"),
+        ({"machine": "--force"}, "crowdsec.machine: must be a name of letters"),
         ({"key_file": Path("/gone")}, "--crowdsec-password-file and --crowdsec-key-file are needed both"),
         (
             {"key_file": Path("/gone"), "password_file": Path("/gone")},
@@ -304,7 +304,7 @@ def test_elsewhere_the_terminal_asks(
 def test_wrong_options_change_nothing(place: Place, options: dict[str, Any], message: str) -> None:
     """They are refused before the first change."""
     before = place.host.digest()
-    with pytest.raises(SetupError, match=re.escape(message)):
+    with pytest.raises((ConfigError, SetupError), match=re.escape(message)):
         place.setup(**options)
     assert differing(before, place.host.digest()) == []
 

@@ -18,7 +18,8 @@ from ringfence import control
 from ringfence.cli.common import settings_from
 from ringfence.cli.output import echo_findings
 from ringfence.clock import Clock
-from ringfence.config.converters import HOOKS, ApiUrl, Name, crosses_in_clear, read_secret, toml_of
+from ringfence.config import loader
+from ringfence.config.converters import read_secret, toml_of
 from ringfence.errors import RingfenceError, SetupError
 from ringfence.features.fleet.api import Api
 from ringfence.features.fleet.cscli import (
@@ -99,11 +100,10 @@ class Joining:
         """Decide how this host joins the API; return False if its configuration uses this API already.
 
         ``registered`` are the registrations that an earlier run made. ``asks``: the administrator can be
-        asked. Raise SetupError if an option is invalid, if the configuration names another API, or if the
-        host's name is taken there.
+        asked. Raise ConfigError if the configuration would refuse the address or the name, SetupError if it
+        names another API, or if the name is taken there.
         """
         self.config, self.etc = config, etc
-        self._require_valid()
         if table := _table(config):
             for key, text in (("url", self.url), ("machine", self.machine)):
                 if table.get(key) != text:
@@ -112,6 +112,7 @@ class Joining:
                         f"{printable(str(table.get(key)))}, not {text}; fix: remove that table"
                     )
             return False
+        loader.parse({"crowdsec": self._keys}, f"{self.url}, as {self.machine}", {}, secrets=False)
         self.joins = True
         self.source = self._credentials()
         if self.source is None and (cscli := find_cscli(_config_in(etc))):
@@ -188,22 +189,11 @@ class Joining:
         """The files with the password and the key, which setup writes."""
         return self.etc / "ringfence/crowdsec.password", self.etc / "ringfence/crowdsec.key"
 
-    def _require_valid(self) -> None:
-        """Raise SetupError if the configuration would refuse the address or the name."""
-        for kind, option, text in (
-            (ApiUrl | None, "--crowdsec", self.url),
-            (Name | None, "--crowdsec-machine", self.machine),
-        ):
-            try:
-                HOOKS[kind](text, None)
-            except ValueError as error:
-                raise SetupError(f"{option}: {printable(text)} {error}") from None
-        if crosses_in_clear(self.url):
-            raise SetupError(
-                f"--crowdsec: {self.url} must begin with https, because anybody between the hosts could read "
-                "the password and invent bans; if a tunnel protects the connection, write [crowdsec] with "
-                "allow_http = true into the configuration"
-            )
+    @property
+    def _keys(self) -> dict[str, str]:
+        """The table ``[crowdsec]`` that setup adds to the configuration."""
+        password, key = map(str, self._files)
+        return {"url": self.url, "machine": self.machine, "password_file": password, "key_file": key}
 
     def _credentials(self) -> Credentials | None:
         """Return the credentials in the named files; None without files. Raise SetupError."""
@@ -256,11 +246,7 @@ class Joining:
         now = file_state(self.config)
         if now is None:
             raise SetupError(f"{self.config} is missing; fix: run setup again")
-        files = {
-            f"{name}_file": str(path) for name, path in zip(("password", "key"), self._files, strict=True)
-        }
-        table = {"url": self.url, "machine": self.machine, **files}
-        rows = [f"{key} = {toml_of(value)}\n" for key, value in table.items()]
+        rows = [f"{key} = {toml_of(value)}\n" for key, value in self._keys.items()]
         text = "".join(["\n# Bans are shared with other hosts: docs/fleet.md\n[crowdsec]\n", *rows])
         end = b"" if not now.content or now.content.endswith(b"\n") else b"\n"
         after = FileState(now.content + end + text.encode(), now.mode, now.uid, now.gid)
