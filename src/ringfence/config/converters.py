@@ -88,7 +88,6 @@ Burst = NewType("Burst", int)
 SetSize = NewType("SetSize", int)
 Paths = NewType("Paths", tuple[Path, ...])
 UserName = NewType("UserName", str)
-ApiUrl = NewType("ApiUrl", str)
 
 
 @frozen
@@ -293,26 +292,6 @@ def _paths(value: object, _: object) -> tuple[Path, ...]:
     return tuple(_path(one, Path) for one in (value if isinstance(value, list) else [value]))
 
 
-def _api_url(value: object, _: object) -> str:
-    text = text_from(value)
-    if "?" in text or "#" in text:  # requests would not have it
-        raise ValueError('must have no query ("?...") and no fragment ("#...")')
-    if not is_url(text, ("http", "https")):
-        raise ValueError('must be an address such as "http://127.0.0.1:8080"')
-    return text
-
-
-def crosses_in_clear(url: str) -> bool:
-    """Whether requests to a valid ``url`` leave this host unencrypted: not by https, nor to loopback."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    try:
-        local = ip_address(host).is_loopback
-    except ValueError:
-        local = host == "localhost"
-    return parts.scheme == "http" and not local
-
-
 def is_url(text: str, schemes: tuple[str, ...] = ("https",)) -> bool:
     """Whether a text is a plain URL of one of ``schemes``, without user, fragment and special characters."""
     try:
@@ -399,7 +378,6 @@ HOOKS: dict[Any, Hook] = {
     Paths: _paths,
     LevelName: _level,
     UserName: _user,
-    ApiUrl | None: _api_url,
     Name | None: _name,
     Duration | None: _duration,
     Text | None: text_from,

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NewType
+from urllib.parse import urlsplit
 
 from attrs import evolve, frozen
 
-from ringfence.config.converters import ApiUrl, Duration, Name, crosses_in_clear, read_secret
+from ringfence.config.converters import HOOKS, Duration, Name, is_url, read_secret, text_from
 from ringfence.features.fleet.network_list import LIST
 from ringfence.firewall.contract import FirewallPlan
 from ringfence.values.secret import Secret
@@ -15,7 +17,31 @@ from ringfence.values.secret import Secret
 if TYPE_CHECKING:
     from ringfence.config.schema import Settings
 
+ApiUrl = NewType("ApiUrl", str)
 MIN_INTERVAL = 1.0  # seconds
+
+
+def _api_url(value: object, _: object) -> str:
+    text = text_from(value)
+    if "?" in text or "#" in text:  # requests would not have it
+        raise ValueError('must have no query ("?...") and no fragment ("#...")')
+    if not is_url(text, ("http", "https")):
+        raise ValueError('must be an address such as "http://127.0.0.1:8080"')
+    return text
+
+
+def _crosses_in_clear(url: str) -> bool:
+    """Whether requests to a valid ``url`` leave this host unencrypted: not by https, nor to loopback."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    try:
+        local = ip_address(host).is_loopback
+    except ValueError:
+        local = host == "localhost"
+    return parts.scheme == "http" and not local
+
+
+HOOKS[ApiUrl | None] = _api_url
 
 
 @frozen
@@ -85,7 +111,7 @@ def problems(settings: CrowdsecSettings, _: Mapping[str, object]) -> Iterator[st
         for name in ("machine", "password_file", "key_file"):
             if getattr(settings, name) is None:
                 yield f"crowdsec.{name}: is missing; it is needed with a url"
-        if crosses_in_clear(settings.url) and not settings.allow_http:
+        if _crosses_in_clear(settings.url) and not settings.allow_http:
             yield (
                 "crowdsec.url: must begin with https, because anybody between the hosts could read the "
                 "password and invent bans; if a tunnel protects the connection, set allow_http = true"
