@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.support.clock import SetClock
 from tests.support.daemon import until
 from tests.support.netns import inside, neighbour, run
 
@@ -36,7 +37,7 @@ class Refreshed:
         lists: tuple[Path, ...] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.table, self._clock = ConnectionTable(lists, clock), clock
+        self.table, self._clock = ConnectionTable(lists, SetClock(mono=clock)), clock
 
     def has(self, remote: Endpoint) -> bool:
         """Whether ``remote`` has or had a connection."""
@@ -396,7 +397,7 @@ def test_only_the_first_look_up_of_a_refresh_asks_the_kernel(tmp_path: Path) -> 
     now = [0.0]
     table = tmp_path / "tcp"
     table.write_text(HEAD + LISTENER)
-    connections = ConnectionTable((table,), lambda: now[0])
+    connections = ConnectionTable((table,), SetClock(mono=lambda: now[0]))
     connections._known_from = 0.0
     assert connections.had_any(REMOTE.address, 0.0) is None
     table.unlink()

@@ -13,7 +13,7 @@ def test_writes_are_done_in_order_before_the_end() -> None:
     done: list[int] = []
     with Writer() as later:
         for number in range(1_000):
-            later(lambda number=number: done.append(number))  # type: ignore[misc]
+            later(lambda number=number: done.append(number))
 
     assert done == list(range(1_000))
 
@@ -38,7 +38,7 @@ def test_writes_beyond_the_limit_are_refused_and_counted() -> None:
     with Writer(most=3) as later:
         later(slow.wait)
         for number in range(5):
-            later(lambda number=number: done.append(number))  # type: ignore[misc]
+            later(lambda number=number: done.append(number))
         slow.set()
 
     assert (done, later.refused) == ([0, 1], 3)

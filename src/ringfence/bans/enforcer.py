@@ -6,9 +6,10 @@ All functions are synchronous, and called from one event loop. So nothing else r
 leads to a ban and the netlink exchange that places it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import structlog
+from attrs import frozen
 
 from ringfence.ban_facts import Adopted, Fact, Listener, NotRemoved, Placed, Refused
 from ringfence.bans.book import Batch, Book, Steps, T
@@ -30,6 +31,16 @@ from ringfence.store.bans import Records
 from ringfence.values.ban import Ban, Origin
 from ringfence.values.network import Network
 from ringfence.values.text import printable
+
+
+@frozen
+class _BansOf:
+    """The bans of records of the ledger. They are made when something iterates over them, each time anew."""
+
+    records: Mapping[int, Record]
+
+    def __iter__(self) -> Iterator[Ban]:
+        return (ban_of(key, record) for key, record in self.records.items())
 
 
 class Enforcer:
@@ -295,9 +306,8 @@ class Enforcer:
 
     def record_all(self) -> None:
         """Make the store record exactly the bans in force, because it may lack some and have ended ones."""
-        kept = dict(self.ledger.items())
         pending = frozenset(map(network_of, self.ledger.pending))
-        self.records.replace(lambda: (ban_of(*item) for item in kept.items()), pending, self.clock.wall())
+        self.records.replace(_BansOf(dict(self.ledger.items())), pending, self.clock.wall())
 
     # -- periodic work
 

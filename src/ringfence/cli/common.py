@@ -3,12 +3,11 @@
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import tzinfo
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, TypeVar, cast
+from typing import Annotated, Any, BinaryIO, cast
 from zoneinfo import ZoneInfo
 
 import typer
@@ -30,8 +29,6 @@ from ringfence.errors import (
 )
 from ringfence.plurals import counted
 from ringfence.values.network import Network, parse_network
-
-_T = TypeVar("_T")
 
 _MAX_FRIENDS = 5
 _MAX_ACCOUNT = 12  # characters of an account in a table of bans
@@ -187,9 +184,8 @@ def ask_daemon(
     mistakes are then printed as errors, except with ``quietly``. If no daemon answers either, the ConfigError
     is raised.
     """
-    return _ask_with(
-        path, lambda settings: ask(settings, do, patience=PATIENCE, **arguments), quietly=quietly
-    )
+    with _settings_to_ask(path, quietly=quietly) as settings:
+        return ask(settings, do, patience=PATIENCE, **arguments)
 
 
 def ask_about(path: Path, do: str, networks: Sequence[str]) -> Iterator[Any]:
@@ -203,26 +199,24 @@ def ask_about(path: Path, do: str, networks: Sequence[str]) -> Iterator[Any]:
 
 def ask_daemon_encoded(path: Path, do: str, **arguments: object) -> bytes:
     """Send the request ``do`` as :func:`ask_daemon` does; return the answer as JSON text, not parsed."""
-    return _ask_with(
-        path,
-        lambda settings: _once_if_hanging(
-            settings.control.socket, lambda: control.ask_encoded(settings.control.socket, do, **arguments)
-        ),
-    )
+    with _settings_to_ask(path) as settings, _once_if_hanging(settings.control.socket):
+        return control.ask_encoded(settings.control.socket, do, **arguments)
 
 
-def _ask_with(path: Path, send: Callable[[Settings], _T], *, quietly: bool = False) -> _T:
+@contextmanager
+def _settings_to_ask(path: Path, *, quietly: bool = False) -> Iterator[Settings]:
+    """Yield the settings with which the block asks the daemon (see :func:`ask_daemon` for mistakes)."""
     try:
         settings = settings_from(path)
     except ConfigError as error:
         try:
-            answer = send(_valid_parts(path))
+            yield _valid_parts(path)
         except DaemonUnreachableError:
             raise error from None
         if not quietly:
             echo_stderr(*error_lines(error)[0])
-        return answer
-    return send(settings)
+    else:
+        yield settings
 
 
 def ask(
@@ -238,16 +232,16 @@ def ask(
     """
     path = settings.control.socket
     unrecorded: list[str] = []
-    answer = _once_if_hanging(
-        path, partial(control.ask, path, do, timeout=patience, unrecorded=unrecorded, **arguments)
-    )
+    with _once_if_hanging(path):
+        answer = control.ask(path, do, timeout=patience, unrecorded=unrecorded, **arguments)
     for reason in unrecorded:
         output.note_unrecorded(reason)
     return answer
 
 
-def _once_if_hanging(path: Path, send: Callable[[], _T]) -> _T:
-    """Return the result of ``send()``, which sends a request to the daemon at the socket ``path``.
+@contextmanager
+def _once_if_hanging(path: Path) -> Iterator[None]:
+    """Record if the daemon at the socket ``path`` hangs while the block sends it a request.
 
     Raise HangingError at once if an earlier request has found in the last seconds that this daemon hangs.
     """
@@ -255,7 +249,7 @@ def _once_if_hanging(path: Path, send: Callable[[], _T]) -> _T:
     if hanging is not None and time.monotonic() - met < _KNOWN_TO_HANG:
         raise HangingError(hanging.state, "This request was not sent.", is_known=True)
     try:
-        return send()
+        yield
     except HangingError as error:
         _hangs[path] = time.monotonic(), error
         raise

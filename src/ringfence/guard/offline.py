@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from attrs import asdict, evolve
 
@@ -97,8 +97,6 @@ def restore_bans(settings: Settings) -> str:
 
 
 Arguments = Mapping[str, Any]
-_T = TypeVar("_T")
-_Rows = Callable[[Settings, Arguments], list[_T]]
 
 
 @contextmanager
@@ -111,17 +109,9 @@ def _recorded(settings: Settings) -> Iterator[Store]:
         yield store
 
 
-def _empty_if_unused(read: "_Rows[_T]") -> "_Rows[_T]":
-    """Return a function that calls ``read``, but returns an empty list if there is no database yet."""
-
-    def answer(settings: Settings, arguments: Arguments) -> list[_T]:
-        return read(settings, arguments) if settings.store.path.exists() else []
-
-    return answer
-
-
-@_empty_if_unused
 def _alarms(settings: Settings, arguments: Arguments) -> list[dict[str, object]]:
+    if not settings.store.path.exists():
+        return []
     since = time.time() - arguments.get("seconds", KEEP_ALARMS)
     with _recorded(settings) as store:
         past = arguments.get("past") is True
@@ -165,8 +155,9 @@ def _is_wanted(network: Network, wanted: Sequence[Network] | None) -> bool:
     return wanted is None or any(overlap(network, one) for one in wanted)
 
 
-@_empty_if_unused
 def _past_bans(settings: Settings, arguments: Arguments) -> list[dict[str, Any]]:
+    if not settings.store.path.exists():
+        return []
     now = time.time()
     with _recorded(settings) as store:
         return [*past_bans(store.bans, since_from(arguments, now), now, _networks(arguments))]
@@ -178,8 +169,9 @@ def _read(read: Callable[[Store, Arguments, float], Any], settings: Settings, ar
         return read(store, arguments, time.time())
 
 
-@_empty_if_unused
 def _friends(settings: Settings, _: Arguments) -> list[dict[str, Any]]:
+    if not settings.store.path.exists():
+        return []
     with _recorded(settings) as store:
         return [as_json(friend) for friend in store.friends.current(time.time(), MOST)]
 

@@ -34,13 +34,13 @@ has room for more than 25 000 reports. ``MOST_REMEMBERED`` IPv6 addresses take 1
 import asyncio
 import math
 import socket
-import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
+from ringfence.clock import Clock
 from ringfence.errors import HostError
 from ringfence.host.closed import Closed, ClosedSockets
 from ringfence.netlink.sock_diag import LISTENING, sockets, unmapped
@@ -121,11 +121,11 @@ class ConnectionTable:
     def __init__(
         self,
         lists: tuple[Path, ...] | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock | None = None,
         closed: ClosedSockets | None = None,
     ) -> None:
         self._lists = lists
-        self._clock = clock
+        self._clock = clock if clock is not None else Clock()
         self._unread = ""
         self._unfollowed = ""
         self._read_at = -math.inf
@@ -166,7 +166,7 @@ class ConnectionTable:
             self._unfollowed = str(error)
             return
         self._unfollowed = ""
-        now = self._clock()
+        now = self._clock.mono()
         self._renew(now)  # this request makes the kernel load tcp_diag, which sends the reports
         self._known_from = now + REMEMBERED
         self._loop = loop
@@ -191,7 +191,7 @@ class ConnectionTable:
         if remote is None:
             self._outdated = True
             return
-        now = self._clock()
+        now = self._clock.mono()
         self._drain(now)
         key = _key(remote)
         if not self._past.has(key, now):
@@ -205,7 +205,7 @@ class ConnectionTable:
         """Refresh the table now if :meth:`refresh` has left that to the next look-up."""
         if self._outdated:
             self._outdated = False
-            now = self._clock()
+            now = self._clock.mono()
             self._drain(now)
             self._renew(now)
 
@@ -276,7 +276,7 @@ class ConnectionTable:
         self._whole = any(not self._turn(now) for _ in range(_MOST_READINGS))
 
     def _readable(self) -> None:
-        self._turn(self._clock())
+        self._turn(self._clock.mono())
 
     def _turn(self, now: float) -> bool:
         """Read one batch of reports of closed connections; return whether there may be more."""
@@ -317,7 +317,7 @@ class ConnectionTable:
             if closed.local_port in self._ports:
                 self._remember([closed], at)
         self._unsure.clear()
-        self._reading_took = self._clock() - now
+        self._reading_took = self._clock.mono() - now
 
     def _renew_ports(self, listening: set[bytes], now: float) -> None:
         """Record the ports on which this host listens by TCP.
@@ -361,7 +361,11 @@ class ConnectionTable:
                 columns = line.split(None, _STATE + 1)
                 if len(columns) > _STATE and int(columns[_STATE], 16) not in _UNMADE:
                     port = bytes.fromhex(columns[_LOCAL].rpartition(b":")[2].decode("ascii"))
-                    yield int(columns[_STATE], 16), port, partial(_endpoint, columns[_REMOTE]), lambda: None
+                    yield int(columns[_STATE], 16), port, partial(_endpoint, columns[_REMOTE]), _no_count
+
+
+def _no_count() -> None:
+    """Return None: the files of /proc have no byte counts."""
 
 
 class _Past:

@@ -7,7 +7,7 @@ Ended bans are removed when they are too old (``KEEP``) or too many (``MOST``).
 """
 
 import sys
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -171,10 +171,8 @@ class BanTable:
                     (str(BanEnd.EXPIRED), str(network), str(scope), now),
                 )
 
-    def replace(
-        self, bans: Callable[[], Iterable[Ban]], others: Container[tuple[Network, Scope]], now: float
-    ) -> None:
-        """Record exactly the bans that ``bans`` yields as active at ``now``, all or none.
+    def replace(self, bans: Iterable[Ban], others: Container[tuple[Network, Scope]], now: float) -> None:
+        """Record exactly ``bans`` as active at ``now``, all or none.
 
         Recorded bans that are neither among these nor in ``others`` end. New bans are recorded without
         attempts.
@@ -185,7 +183,7 @@ class BanTable:
             for network, scope, *moments in execute(running, (now,)).fetchall():
                 with suppress(*INVALID_ROW):
                     known[network_of(network), _SCOPES[scope]] = tuple(moments)
-            for ban in bans():
+            for ban in bans:
                 moments = known.pop((ban.network, ban.scope), None)
                 if ban.expires > now and moments != (ban.since, ban.expires):
                     _record(execute, ban)
@@ -498,10 +496,8 @@ class Records:
         """Queue a write that records that bans have expired by ``now``."""
         self._best_effort.write(self._bans.expire, bans, now)
 
-    def replace(
-        self, bans: Callable[[], Iterable[Ban]], others: Container[tuple[Network, Scope]], now: float
-    ) -> None:
-        """Queue a write of exactly the bans of ``bans`` as active (:meth:`BanTable.replace`)."""
+    def replace(self, bans: Iterable[Ban], others: Container[tuple[Network, Scope]], now: float) -> None:
+        """Queue a write of exactly ``bans`` as active; each try iterates (:meth:`BanTable.replace`)."""
         self._best_effort.write(self._bans.replace, bans, others, now)
 
     def running(self, now: float) -> Iterator[Ban]:

@@ -32,7 +32,7 @@ WAIT = 1.0
 """Seconds that :meth:`BestEffort.recorded` waits at most for the disk."""
 
 _T = TypeVar("_T")
-_Action = Callable[[], object]
+_Action = Callable[..., object]
 Later = Callable[[_Action], object]
 """A queue of writes, such as :class:`Writer`: it is called with a write."""
 
@@ -89,7 +89,7 @@ class BestEffort:
         """The number of writes that are not done yet."""
         return len(self._kept)
 
-    def write(self, action: Callable[..., object], *arguments: object, key: object = None) -> object:
+    def write(self, action: _Action, *arguments: object, key: object = None) -> object:
         """Queue a write of the database, and try it again until it succeeds; return what ``later`` returns.
 
         A write calls ``action`` with ``arguments``. A write with a ``key`` records a whole state. It replaces
@@ -111,13 +111,13 @@ class BestEffort:
         """Queue a write of the database that is not tried again, because nothing depends on it."""
         return self._later(partial(self._done, "once", None, action))
 
-    def write_now(self, action: Callable[..., object], *arguments: object) -> None:
+    def write_now(self, action: _Action, *arguments: object) -> None:
         """Run a write in the caller's thread, before this returns. If it fails, it is tried again."""
         with self._changing:
             self._kept[object()] = partial(action, *arguments)
         self.write_kept()
 
-    def finish_record(self, action: Callable[..., object], *arguments: object) -> None:
+    def finish_record(self, action: _Action, *arguments: object) -> None:
         """Run the last step of recording the off switch; until it succeeds, :attr:`lacks` has the reason."""
         self._done("switch", None, action, *arguments)
 

@@ -1,6 +1,7 @@
 """Links for one use that admit an address to the fence, without a daemon."""
 
 import pytest
+from tests.support.clock import SetClock
 
 from ringfence.errors import ControlError
 from ringfence.features.fence.links import MOST_LINKS, AdmitLinks
@@ -12,11 +13,12 @@ class Links:
 
     def __init__(self) -> None:
         self.now = 1_000.0
-        self.links = AdmitLinks(lambda: self.now)
+        self.links = AdmitLinks(SetClock(mono=lambda: self.now))
 
     def use(self, token: Secret) -> str:
         """Use a token; return the seconds of its link as text."""
-        return self.links.use(token, str)
+        with self.links.using(token) as seconds:
+            return str(seconds)
 
 
 def test_a_link_works_once() -> None:
@@ -45,12 +47,8 @@ def test_a_failure_uses_up_no_link() -> None:
     """If the address cannot be admitted, the link can be used again."""
     made = Links()
     token = made.links.make(60.0, 10.0)
-
-    def full(_: float) -> str:
+    with pytest.raises(ControlError, match="too many"), made.links.using(token):
         raise ControlError("too many")
-
-    with pytest.raises(ControlError, match="too many"):
-        made.links.use(token, full)
     assert made.use(token) == "60.0"
 
 

@@ -45,14 +45,14 @@ class FenceRequests(Feature):
     def __init__(self, side: FirewallSide) -> None:
         self._side = side
         self._fence = fence_of(side)
-        self._links = AdmitLinks(side.common.clock.mono)
+        self._links = AdmitLinks(side.common.clock)
 
     def handlers(self) -> dict[str, Handler]:
         """Return the handlers of the feature's requests on the control socket, by the request's name."""
         return {
             "fence": self._answer,
             "fence_enforce": self._enforce,
-            "fence_confirm": lambda _: self._fence.confirm(),
+            "fence_confirm": self._confirm,
             "fence_admit": self._admit,
             "fence_link": self._link,
             "fence_redeem": self._redeem,
@@ -106,6 +106,9 @@ class FenceRequests(Feature):
         self._side.kernel.rules.update()
         return {"until": rfc3339(until), "end": until, "mode": str(self._fence.in_force)}
 
+    def _confirm(self, _: Mapping[str, Any]) -> object:
+        return self._fence.confirm()
+
     def _admit(self, request: Mapping[str, Any]) -> object:
         return rfc3339(self._fence.admit(request["what"], request["seconds"]))
 
@@ -118,10 +121,8 @@ class FenceRequests(Feature):
     def _redeem(self, request: Mapping[str, Any]) -> object:
         """Admit the request's ``address`` if its ``token`` is that of a link; return the end (RFC 3339)."""
         address = format_network(parse_network(request["address"]))
-        return self._links.use(
-            Secret(request["token"]),
-            lambda duration: rfc3339(self._fence.admit(address, duration, shorten=False)),
-        )
+        with self._links.using(Secret(request["token"])) as duration:
+            return rfc3339(self._fence.admit(address, duration, shorten=False))
 
 
 def by_country(

@@ -5,12 +5,14 @@ address that it came from. Only hashes of tokens are kept, and only in memory: a
 """
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from hmac import compare_digest
 
 from attrs import frozen
 
+from ringfence.clock import Clock
 from ringfence.errors import ControlError
 from ringfence.values.secret import Secret
 
@@ -32,10 +34,10 @@ class _Link:
 
 
 class AdmitLinks:
-    """Links that once admit an address to the SIP ports. ``mono`` returns monotonic seconds."""
+    """Links that once admit an address to the SIP ports."""
 
-    def __init__(self, mono: Callable[[], float]) -> None:
-        self._mono = mono
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._links: list[_Link] = []
 
     def make(self, seconds: float, valid: float) -> Secret:
@@ -43,7 +45,7 @@ class AdmitLinks:
 
         Raise ControlError if there are too many links.
         """
-        now = self._mono()
+        now = self._clock.mono()
         self._links = [one for one in self._links if one.expires > now]
         if len(self._links) >= MOST_LINKS:
             raise ControlError(f"{MOST_LINKS} links are open; fix: wait until one is used or expires")
@@ -51,19 +53,19 @@ class AdmitLinks:
         self._links.append(_Link(_hash(token), seconds, now + valid))
         return token
 
-    def use(self, token: Secret, admit: Callable[[float], str]) -> str:
-        """Use up the link with this token: return ``admit(seconds)`` for the seconds that the link admits.
+    @contextmanager
+    def using(self, token: Secret) -> Iterator[float]:
+        """Yield the seconds that the link with this token admits, and use up the link after the block.
 
-        If ``admit`` raises an exception, the link is not used up. Raise ControlError for an invalid token.
+        If the block raises an exception, the link is not used up. Raise ControlError for an invalid token.
         The comparison takes the same time for each token.
         """
-        hashed, now = _hash(token), self._mono()
+        hashed, now = _hash(token), self._clock.mono()
         found = [one for one in self._links if compare_digest(one.hashed, hashed)]
         if not found or found[0].expires <= now:
             raise ControlError("this link is not valid: it works once, and only for some time")
-        result = admit(found[0].seconds)
+        yield found[0].seconds
         self._links.remove(found[0])
-        return result
 
 
 def _hash(token: Secret) -> bytes:

@@ -91,6 +91,11 @@ _PURGE = (
     " (SELECT turn FROM timeline WHERE length = ? ORDER BY turn DESC LIMIT 1 OFFSET ?)"
 )
 
+
+def _purge(connection: Connection, _: float) -> None:
+    Timeline(connection).purge()
+
+
 TABLES = Tables(
     """
     CREATE TABLE timeline (
@@ -109,6 +114,6 @@ TABLES = Tables(
         FOREIGN KEY (length, start) REFERENCES timeline ON DELETE CASCADE
     ) STRICT, WITHOUT ROWID;
     """,
-    purge=lambda connection, _: Timeline(connection).purge(),
+    purge=_purge,
 )
 """Each write to the timeline has the next number. ``timeline.turn`` is that of the last one to the slot."""

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -74,7 +75,10 @@ class Notifier(Feature):
 
     def handlers(self) -> Mapping[str, Handler]:
         """Return the handlers of the feature's requests on the control socket, by the request's name."""
-        return {"notify_test": lambda request: self.test(request.get("channel"))}
+        return {"notify_test": self._test}
+
+    def _test(self, request: Mapping[str, Any]) -> object:
+        return self.test(request.get("channel"))
 
     def jobs(self) -> list[Coroutine[None, None, None]]:
         """Return the coroutine that sends messages."""

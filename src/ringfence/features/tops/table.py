@@ -78,6 +78,11 @@ _TRIM = """
     )
 """
 
+
+def _purge(connection: Connection, now: float) -> None:
+    TopTable(connection).purge(now)
+
+
 TABLES = Tables(
     """
     CREATE TABLE tops (
@@ -88,5 +93,5 @@ TABLES = Tables(
         PRIMARY KEY (hour, kind, name)
     ) STRICT, WITHOUT ROWID;
     """,
-    purge=lambda connection, now: TopTable(connection).purge(now),
+    purge=_purge,
 )

@@ -10,6 +10,7 @@ on``.
 
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -87,7 +88,10 @@ class TrialWatch(Feature):
 
     def handlers(self) -> Mapping[str, Handler]:
         """Return the handler of the request ``confirm``, which ends the trial and keeps rules and bans."""
-        return {"confirm": lambda _: confirm(self._store.state)}
+        return {"confirm": self._confirm}
+
+    def _confirm(self, _: Mapping[str, Any]) -> object:
+        return confirm(self._store.state)
 
     def jobs(self) -> list[Coroutine[None, None, None]]:
         """Return the coroutine that ends the trial at its time."""

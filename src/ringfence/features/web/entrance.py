@@ -65,7 +65,7 @@ class WebSession:
     person: Person
     began: float
     used: float
-    csrf: str = Factory(lambda: secrets.token_urlsafe(32))
+    csrf: str = Factory(secrets.token_urlsafe)
 
     def has_token(self, token: str) -> bool:
         """Whether ``token``, which comes from a form, is the secret of this session.
