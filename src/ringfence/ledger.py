@@ -1,9 +1,9 @@
 """The ledger: all bans in force, in memory.
 
-``bans`` writes it, when the kernel acknowledges or refuses a ban. The detector and the listings read it. In a
+``bans`` writes it, when the kernel confirms or refuses a ban. The detector and the listings read it. In a
 replay, which has no kernel, the replay writes it. It has three kinds of bans:
 
-- *Confirmed* bans: the kernel has acknowledged them. Each has a :class:`Record`.
+- *Confirmed* bans: the kernel has reported that it enforces them. Each has a :class:`Record`.
 - *Pending* bans: the kernel has refused them, and they are tried again until their time is over. Meanwhile
   their networks count as banned. Otherwise further attempts would lead to more bans, and the kernel would
   refuse each of them, and the log would report each refusal.
@@ -180,7 +180,7 @@ class Ledger:
         return found
 
     def _is_unconfirmed(self, subject: int, scope: Scope, now: float) -> bool:
-        """Whether a ban with ``scope`` that the kernel has not acknowledged applies to a subject.
+        """Whether a ban with ``scope`` that the kernel has not confirmed applies to a subject.
 
         Such bans are pending (refused, tried again) or assumed (decided, but no kernel enforces them).
         A single address of a /64 is a subject if it is a friend. An assumed ban of the /64 exempts it.
@@ -196,7 +196,7 @@ class Ledger:
     # -- confirmed bans
 
     def __len__(self) -> int:
-        """The number of bans that the kernel has acknowledged, including expired ones not yet removed."""
+        """The number of bans that the kernel has confirmed, including expired ones not yet removed."""
         return len(self._records)
 
     def __contains__(self, key: int) -> bool:
@@ -204,7 +204,7 @@ class Ledger:
         return key in self._records
 
     def get(self, key: int) -> Record | None:
-        """Return the record of the acknowledged ban with this key; None if there is none."""
+        """Return the record of the confirmed ban with this key; None if there is none."""
         return self._records.get(key)
 
     def put(self, key: int, record: Record) -> None:
@@ -223,7 +223,7 @@ class Ledger:
             self._ends[slot] += 1
 
     def pop(self, key: int) -> Record | None:
-        """Remove and return the record of the acknowledged ban with this key; None if there is none."""
+        """Remove and return the record of the confirmed ban with this key; None if there is none."""
         record = self._records.pop(key, None)
         if record is None:
             return None
@@ -240,7 +240,7 @@ class Ledger:
         return record
 
     def clear(self) -> None:
-        """Forget the bans that the kernel has acknowledged or refused; keep those that no kernel enforces."""
+        """Forget the confirmed and the pending bans; keep the assumed ones, which no kernel enforces."""
         for kept in (self._records, self._pending, self._shapes, self._kinds, self._ends, self._unchecked):
             kept.clear()
         self._expired = 0
@@ -262,7 +262,7 @@ class Ledger:
         self._assumed = {key: expires + seconds for key, expires in self._assumed.items()}
 
     def alive(self, now: float) -> int:
-        """Return how many acknowledged bans have time left at ``now``, or up to :attr:`uncertainty` more."""
+        """Return how many confirmed bans have time left at ``now``, or up to :attr:`uncertainty` more."""
         slot = _slot(now)
         if slot < self._slot:  # the clock was set back
             ends = Counter(_slot(record.expires) for record in self._records.values())
@@ -284,7 +284,7 @@ class Ledger:
         return self._ends[self._slot] + self._ends[self._slot + 1]
 
     def covering(self, network: Network, scope: Scope, now: float) -> list[int]:
-        """Return the keys of the acknowledged bans of ``scope`` whose network contains ``network``.
+        """Return the keys of the confirmed bans of ``scope`` whose network contains ``network``.
 
         Bans that expired before ``now`` (epoch seconds) are left out. The widest network comes first.
         """
@@ -307,7 +307,7 @@ class Ledger:
         return known
 
     def within(self, network: Network, scope: Scope) -> list[int]:
-        """Return the keys of the acknowledged bans of ``scope`` of ``network`` and of networks within it.
+        """Return the keys of the confirmed bans of ``scope`` of ``network`` and of networks within it.
 
         This goes through all records, unless ``network`` is a single address.
         """
@@ -324,15 +324,15 @@ class Ledger:
         ]
 
     def keys(self) -> Iterable[int]:
-        """Return the keys of all bans that the kernel has acknowledged."""
+        """Return the keys of all bans that the kernel has confirmed."""
         return self._records.keys()
 
     def items(self) -> Iterable[tuple[int, Record]]:
-        """Return the key and the record of each ban that the kernel has acknowledged."""
+        """Return the key and the record of each ban that the kernel has confirmed."""
         return self._records.items()
 
     def latest(self, most: int) -> list[tuple[int, Record]]:
-        """Return the keys and records of the ``most`` bans acknowledged last, the latest first."""
+        """Return the keys and records of the ``most`` bans confirmed last, the latest first."""
         return list(islice(reversed(self._records.items()), most))
 
     def due(self, now: float) -> tuple[list[int], list[int]]:
@@ -367,7 +367,7 @@ class Ledger:
     # -- confirmed and pending bans
 
     def ban(self, key: int) -> Ban | None:
-        """Return the ban with that key, acknowledged or refused by the kernel; None if there is none.
+        """Return the ban with that key, confirmed or pending; None if there is none.
 
         A confirmed ban is returned without its attempts, a pending one as it was when the kernel refused it.
         """
@@ -378,7 +378,7 @@ class Ledger:
         return pending.ban if pending is not None else None
 
     def all_keys(self) -> list[int]:
-        """Return the keys of all bans that the kernel has acknowledged, and of those that are tried again."""
+        """Return the keys of all confirmed and all pending bans."""
         return [*self._records, *self._pending]
 
     def overlapping(self, network: Network, now: float) -> list[int]:

@@ -125,7 +125,7 @@ def _still_ends(ledger: Ledger, expires: float, key: int) -> bool:
 class Book:
     """The bans that are wanted, and the kernel's answers to them.
 
-    A ban is recorded in the ``ledger`` only after the kernel has acknowledged it. A ban that the kernel
+    A ban is recorded in the ``ledger`` only after the kernel has confirmed it. A ban that the kernel
     refuses is kept as *pending*: :meth:`retry` tries it again until it succeeds or its time is over. If a set
     is full, the bans with the least time left are removed early. If a ban is longer than the longest timeout
     in the kernel, its timeout is renewed while it lasts.

@@ -1,4 +1,8 @@
-"""Options that features add to the guard's commands, and to those of other features (``street.py``)."""
+"""Options that features add to a command of the guard or of another feature, such as ``run --trial``.
+
+The module ``options`` of a feature has a function with the name of the command. The parameters of the
+function are the options, and its result is what the command gets.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from inspect import Signature, signature
@@ -17,6 +21,9 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def read_options(command: str, options: Mapping[str, Any]) -> Iterator[Any]:
-    """Yield what each feature makes of its ``options`` of the command with this name."""
+    """Call the function of each feature with its options of ``command``; yield the results.
+
+    ``options`` are the values of all options of features, by name.
+    """
     for part in street.functions("options", command):
         yield part(**{name: options[name] for name in signature(part).parameters})

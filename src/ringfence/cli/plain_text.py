@@ -1,4 +1,4 @@
-"""Plain text for a terminal and for a mail: charts of one line, and lines and tables of columns."""
+"""Plain text for a terminal or a mail: charts that take one line, aligned lines, and tables."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple

@@ -187,7 +187,7 @@ def why_unconfirmed(attempt: Attempt) -> str:
 # sender wrote, and for TCP the kernel knows the connection.
 #
 # Asterisk repeats an answer to INVITE until the ACK, for 32 s at most (RFC 3261 §17.2.1). If the request was
-# copied, a repeat is recognised (``conversation``), and confirms no further line.
+# copied, a repeat is recognized (``conversation``), and confirms no further line.
 #
 # Bounds: those of the senders (``sessions.py``). Times are monotonic seconds.
 

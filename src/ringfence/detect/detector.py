@@ -282,8 +282,10 @@ class Detector:
     ) -> Sequence[Effect]:
         """Judge the unreadable requests for which no event came in time; return what follows, such as a ban.
 
-        Times but ``wall`` are monotonic seconds. ``since`` is when the last AMI began to deliver events, None
-        if some AMI does not. ``read`` is the time up to which every AMI's events have been read.
+        All times except ``wall`` are monotonic seconds. ``asterisk`` is the name of the Asterisk to which the
+        packets of the wire belong. ``since`` is the time since which every AMI has delivered events. If some
+        AMI delivers none, ``since`` is None and no request is judged. ``read`` is the time up to which every
+        AMI's events have been read.
         """
         return self._on_findings(self._unexplained(now, wall, asterisk, since, read), now)
 

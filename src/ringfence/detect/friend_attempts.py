@@ -188,10 +188,11 @@ class FriendAttempts:
     def _blame(
         self, subject: Subject, attempt: Attempt, *, banned: bool
     ) -> Iterator[AlarmChange | Estranged]:
-        """Count a guess at another account against those whose logins made its address a friend.
+        """Blame the accounts that lately made the sender a friend for a bad attempt from its address.
 
-        ``banned``: a ban of the address follows. Yield what follows for an account that becomes guilty: an
-        alarm, and the friends that are strangers from now on.
+        ``attempt`` is a guess at another account, or the attempt that led to a ban (then ``banned``). For
+        each account that becomes guilty, yield an alarm, and an Estranged for each friend that this account
+        alone has made lately: these friends become strangers.
         """
         new, sender = self._friends.new, sender_of(subject.address)
         accounts = self._friends.accounts_at(subject.address)

@@ -222,10 +222,11 @@ def _switch(settings: Settings, *, switched_off: bool) -> str:
 
 
 def _off(settings: Settings, _: Arguments) -> tuple[str, bool]:
-    """Switch ringfence off; return why that is not recorded ("" if it is), and if a daemon would undo it.
+    """Record that ringfence is switched off, and remove all its rules and sets from the kernel.
 
-    "Switched off" is recorded before the rules are removed. Otherwise a daemon that runs but does not answer
-    would restore them.
+    Return why the database could not record it ("" if it did). Return also whether it is recorded nowhere, so
+    that a daemon would put the rules in place again. It is recorded before the rules are removed. Otherwise a
+    daemon that runs but does not answer would restore them.
     """
     failed, undone = "", False
     try:

@@ -58,27 +58,27 @@ Only the latest decision is kept for each subject and scope. The scope is the tr
 
 
 class JudgementListener(Protocol):
-    """A part that hears of judgements."""
+    """A part of the daemon that gets every judgement of the detector."""
 
     def on_judgement(self, judgement: Judgement) -> object:
         """Handle a judgement, after the ban that follows from it."""
 
 
 class EventListener(Protocol):
-    """A part that hears of the events of all sources except the wire."""
+    """A part of the daemon that gets the events of all sources except the wire."""
 
     def on_events(self, events: Sequence[SecurityEvent]) -> object:
         """Handle events before they are judged."""
 
 
 class Wire(Protocol):
-    """The wire, as the pipeline needs it."""
+    """The methods of the wire source that the pipeline calls."""
 
     def drain(self) -> None:
         """Read the packets that have arrived, so that they count before the next events of other sources."""
 
     def ask_amis(self) -> None:
-        """Ask every AMI how far its events have been read: many answers by TLS wait for an event."""
+        """Ask every AMI how far its events have been read: many unreadable requests wait for an event."""
 
 
 class EffectHandler:
@@ -322,7 +322,10 @@ class Pipeline(WireSink):
         self._judge_exchanges(self._clock.mono())
 
     def _judge_exchanges(self, now: float) -> None:
-        """Judge, at ``now`` (monotonic seconds), the answers by TLS that have waited long for an event."""
+        """Judge the unreadable requests, such as those by TLS, that have waited long enough for an event.
+
+        ``now`` is in monotonic seconds. If some wait until AMI has been read further, ask every AMI.
+        """
         effects = self._detector.judge_exchanges(
             now, self._clock.wall(), self.wire_asterisk, self._reporting, self._read
         )

@@ -517,7 +517,7 @@ class SourceManager(AmiListener):
         self._pipeline.on_reload()
 
     def on_read(self) -> None:
-        """Judge the answers by TLS without an event of AMI, up to where every AMI has been read."""
+        """Judge the unreadable requests without an event, now that every AMI has been read further."""
         amis = [pbx.ami for pbx in self._pbxs.values()]
         self._pipeline.on_read(min(-inf if ami is None else ami.reading.until for ami in amis))
 

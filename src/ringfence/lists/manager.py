@@ -222,7 +222,8 @@ class Lists:
         """Read and compose both lists now, in this thread; return the networks without calling ``changed``.
 
         If the store cannot be read, only the configured entries are in force, and :meth:`run` tries again.
-        No database is read: of regions, those networks are in force that were read before.
+        This does not read the databases of regions. A region has the networks that were read earlier, perhaps
+        by an earlier run of the daemon; :meth:`run` reads the databases.
         """
         try:
             self._composed = self._compose()

@@ -80,7 +80,10 @@ _LOCAL_OCTETS = frozenset(octet for begin, end in _LOCAL[4] for octet in range(b
 
 
 def overlaps_local(version: int, code: int) -> bool:
-    """Whether a network (IP version and code) has a local address, or one that stands for an IPv4 address."""
+    """Whether a network contains a local address, or an IPv6 address that stands for an IPv4 address.
+
+    ``code`` is the network as a number, as :func:`ringfence.lists.prefixes.code_of` returns it.
+    """
     first, length = code >> 8, code & 0xFF
     if version == 4 and length >= 8 and first >> 24 not in _LOCAL_OCTETS:  # noqa: PLR2004 - IPv4, an octet
         return False
@@ -106,5 +109,8 @@ def host_codes(texts: Sequence[str]) -> tuple[list[int], list[int]] | None:
 
 
 def stands_for_ipv4(version: int, code: int) -> bool:
-    """Whether a network (IP version and code) has an IPv6 address that stands for an IPv4 address."""
+    """Whether a network contains an IPv6 address that stands for an IPv4 address.
+
+    ``code`` is the network as a number, as :func:`ringfence.lists.prefixes.code_of` returns it.
+    """
     return version != 4 and any(overlap(network_of(version, code), one) for one in _STANDING_FOR_IPV4)  # noqa: PLR2004

@@ -12,7 +12,7 @@ text may hold CR LF and even an empty line, but only within the account. So an e
   true tail is forged by the sender. If a packet with a tail comes in that time, it is joined to the event.
 
 AMI over HTTP (``webenabled``, off by default) accepts a user name of any length from anyone, and whole
-packets fit into it. :class:`HttpCheck` recognises such packets. Over the AMI port, a value cannot hold CR LF.
+packets fit into it. :class:`HttpCheck` recognizes such packets. Over the AMI port, a value cannot hold CR LF.
 
 Replies to ringfence's own actions carry a ``token`` that no SIP sender can know, so they are trusted at any
 position. A few events about phones, of the class ``system``, are returned although no action requested them.
@@ -221,13 +221,16 @@ _VALUES = {"Yes": True, "No": False}
 class HttpCheck:
     """Holds or marks the items of one AMI connection that a client of AMI over HTTP may have forged.
 
-    The argument ``token`` begins the ActionID of the questions, and is secret. Without a token nothing can be
-    asked. The attribute ``enabled`` is the last answer: whether Asterisk serves AMI over HTTP, None if
-    unknown. ``wanted``: the caller should now send a question with the ActionID that :meth:`ask` returns.
-    ``active``: items must go through :meth:`pass_on`. ``deadline`` is the monotonic time at which
-    :meth:`expire` has something to return, or None. With ``recorded``, the connection is a recording: nobody
-    can ask Asterisk, so its items are believed. Then ``recorded_manager`` means that some of them may be
-    forged.
+    A *question* is an action by which ringfence asks Asterisk whether it serves AMI over HTTP. The argument
+    ``token`` is secret, and begins the ActionID of each question. If it is "", no answer is recognized.
+
+    The attribute ``enabled`` is the last answer; None if it is unknown. ``wanted``: the caller should now
+    send a question with the ActionID that :meth:`ask` returns. ``active``: items must go through
+    :meth:`pass_on`. ``deadline`` is the monotonic time at which :meth:`expire` has something to return, or
+    None.
+
+    With the argument ``recorded``, the items come from a recording, so no question can be sent. All items are
+    then passed on unchanged. The attribute ``recorded_manager`` becomes true if some of them may be forged.
     """
 
     def __init__(self, token: str, *, recorded: bool = False) -> None:

@@ -19,7 +19,7 @@ chan_sip) with CR, LF, CR LF and folded lines in each of them:
 PJSIP copies Vias of 60 kB before the Call-ID. If packets were cut at 2 kB, the sender could hide the Call-ID.
 So packets are read whole. Every step of the parser takes linear time, in searches that run in C.
 
-PJSIP's 401 and 407 are recognised by their nonce, which Asterisk makes: the time, a slash and 32 hexadecimal
+PJSIP's 401 and 407 are recognized by their nonce, which Asterisk makes: the time, a slash and 32 hexadecimal
 digits (``res/res_pjsip_authenticator_digest.c``). A 403 or 404 has no nonce. There the order of the lines
 decides: PJSIP writes Call-ID before From (``pjsip/src/pjsip/sip_util.c:pjsip_endpt_create_response``), and
 chan_sip writes From before Call-ID (``channels/chan_sip.c:respprep``). No sender can add or move a line. The

@@ -174,7 +174,10 @@ class LogReader:
             self._buffer.clear()
 
     def _clean(self, line: bytes) -> Line:
-        """Return a line without the text that another program, such as syslog or Docker, added to it."""
+        """Return a line without the text that another program, such as syslog or Docker, added to it.
+
+        If the line is too long, count its bytes as dropped and return ``_LONG`` instead.
+        """
         if len(line) > MAX_LINE:
             self.counts.dropped_bytes += len(line)
             return _LONG

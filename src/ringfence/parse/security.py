@@ -447,7 +447,7 @@ def is_whole(line: bytes) -> bool:
     """Whether a log line looks like a whole SECURITY message: first names, an address, a quote at the end.
 
     A sender's account can imitate such an end and continue after a newline. The reader of the log
-    recognises that by the lines that follow (:mod:`ringfence.parse.log`).
+    recognizes that by the lines that follow (:mod:`ringfence.parse.log`).
     """
     if not line.endswith(b'"') or _ADDRESS not in line:
         return False

@@ -95,7 +95,10 @@ class LogIngest:
         self._pass_on(self._log.receive(data, wall, mono, live=live), wall)
 
     def cut(self) -> None:
-        """Parse the lines that wait for later lines of their message: the next lines do not belong to it."""
+        """Parse and pass on the lines that wait for the rest of their message, because no rest will come.
+
+        Call this if the next lines do not continue the last ones, for example after a rotation.
+        """
         wall, mono = time.time(), _monotonic()
         self._pass_on(self._log.end(wall, mono, live=self._live), wall)
 

@@ -290,7 +290,10 @@ class RosterQueries:
 
 
 def reason_of(message: str) -> str:
-    """Return the beginning of an error message of Asterisk, for people. Many of them end with a newline."""
+    """Return the first 80 characters of an error message of Asterisk, escaped, for people.
+
+    White space around the message is left out. Return "no reason given" if nothing remains.
+    """
     return printable(message.strip()[:80]) or "no reason given"
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 # -- the latest events of all sources of one Asterisk. Each event counts once, at its first delivery
 #
 # AMI and the SECURITY lines of a log carry the same events with the same time (``EventTV``, in
-# milliseconds). An event is recognised by its kind, service, remote endpoint and time. Its session is not
+# milliseconds). An event is recognized by its kind, service, remote endpoint and time. Its session is not
 # compared, because a log may show only a part of it: Asterisk leaves out the text between an ESC and the
 # next ``m``.
 #
@@ -70,7 +70,10 @@ class Deliveries:
         return self.record(_identity_of(event), event.source.name, now)
 
     def record(self, identity: _Identity, source: str, now: float) -> bool:
-        """Record that ``source`` delivered an event; return whether no other source did before."""
+        """Record that ``source`` delivered an event; return whether the event is new.
+
+        It is new if this source has now delivered it more often than any other source has.
+        """
         first = self._first
         while first and (now - first[0][0] >= self._remembered or len(first) >= self._most):
             del self._known[first.popleft()[1]]

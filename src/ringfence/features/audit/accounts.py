@@ -62,9 +62,10 @@ def is_weak(password: Secret, names: Iterable[str]) -> bool:
 
 
 def _is_named(clear: str, names: Iterable[str]) -> bool:
-    """Whether a password consists of the names, and of at most ``_MAX_REST`` other characters.
+    """Whether a password is little more than names: at most ``_MAX_REST`` characters belong to none of them.
 
-    The names may be written forwards or backwards.
+    ``clear`` is the password in lower case. ``names`` are those of its account, in any letter case; the
+    password may contain them forwards or backwards.
     """
     rest = clear
     for name in sorted({name.strip().lower() for name in names} - {""}, key=len, reverse=True):

@@ -172,7 +172,7 @@ def refresh(
         bool, typer.Option("--force", help="Take over the lists of these feeds whatever their size.")
     ] = False,
 ) -> None:
-    """Read the lists of all feeds now, and show the result."""
+    """Make the daemon read the files of all feeds now, and show the feeds."""
     if force and not names:
         raise typer.BadParameter("--force needs the names of feeds")
     with errors_reported():

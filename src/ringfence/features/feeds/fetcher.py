@@ -256,9 +256,10 @@ def _known(feed: PlannedFeed) -> FeedState:
 
 
 def _begun(feed: PlannedFeed) -> FeedState:
-    """Remove a list of another source, then save and return a new state for the feed's present source.
+    """Remove the list that the feed had from another source; save and return an empty state.
 
-    In this order, no crash leaves a list that seems to be from this source. Raise OSError if that fails.
+    The list is removed first. Otherwise a crash could leave a list that seems to come from the present
+    source. Raise OSError if the list cannot be removed, or the state not be saved.
     """
     feed.path.unlink(missing_ok=True)
     state = FeedState(identity=feed.identity)

@@ -1,4 +1,4 @@
-"""The feeds in the running daemon: their requests, what they show, and their alarms."""
+"""The feeds as a part of the daemon: their requests, their section of the status, and their alarms."""
 
 import time
 from collections.abc import Callable, Mapping

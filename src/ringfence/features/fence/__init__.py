@@ -1,6 +1,7 @@
 """The fence before the SIP ports: only friends, the allow list, and named networks and regions reach them.
 
-``firewall`` decides whether it drops, ``links`` lets a person admit the address where they are.
+``firewall`` has the state of the fence: whether it drops packets, and which addresses it admits for a time.
+``links`` makes links for people: opening a link in a browser admits the address of that browser.
 """
 
 from ringfence.street import Command

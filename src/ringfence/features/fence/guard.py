@@ -1,4 +1,4 @@
-"""The fence in the running daemon: the requests about it, what it shows, and the end of a trial."""
+"""The fence as a part of the daemon: its requests, its section of the status, and the end of its trial."""
 
 from collections import Counter
 from collections.abc import Coroutine, Mapping, Sequence

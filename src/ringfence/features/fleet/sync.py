@@ -71,7 +71,7 @@ As many narrow ones as fit into a set cover no more (262 144 of /24).
 MOST_NAMED = 5
 """The maximum number of left out decisions that a text names."""
 MOST_SEEN = 65_536
-"""The maximum number of left out decisions that are recognised, so that they count only once."""
+"""The maximum number of left out decisions that are recognized, so that they count only once."""
 
 Key = tuple[int, str]
 """The packed network (``ringfence.values.network``) and the scenario of a decision."""

@@ -157,7 +157,10 @@ def _named(error: Exception) -> str:
 
 
 def _read_kept(path: Path) -> Mapping[str, Prefixes]:
-    """Read the kept networks from a file, by region; return {} if the file is missing or damaged."""
+    """Return the networks of each region that an earlier run of the daemon wrote to the file ``path``.
+
+    Return {} if the file is missing or damaged.
+    """
     head, networks = kept.read(path)
     try:
         return dict(zip(map(str, head["regions"]), networks, strict=True))

@@ -1,4 +1,4 @@
-"""The limiter in the running daemon: its judgements, what it shows, and its alarms."""
+"""The limiter as a part of the daemon: its check for floods, its section of the status, and its alarms."""
 
 from collections.abc import Coroutine
 

@@ -1,4 +1,4 @@
-"""The alarms of notifications."""
+"""The alarms about channels of notifications that fail."""
 
 from ringfence.alarm_codes import AnyAlarmCode, Mark
 

@@ -1,4 +1,4 @@
-"""The rations in the running daemon: what they show, and their alarms."""
+"""The rations as a part of the daemon: their section of the status, and their alarms."""
 
 from ringfence.features.ration.alarms import RationAlarmCode
 from ringfence.firewall.contract import Counters

@@ -139,7 +139,11 @@ class SetupRun:
         return right
 
     def undo(self) -> bool:
-        """Restore the files, folders and systemd units that setup has changed to their state before it."""
+        """Restore the files, folders and systemd units that setup has changed, and end its registrations.
+
+        Ask first, unless the administrator answered with ``--yes``. Return False if something could not be
+        undone, which is then printed; True otherwise, also if nothing had to be or should be undone.
+        """
         _require_root()
         record = read_journal(self._paths.state)
         if record == JournalRecord():

@@ -272,7 +272,7 @@ def _with_mask(network: Network) -> str:
 
 # -- the files into which setup writes its manager user and its log channel
 #
-# They depend on the layout of Asterisk's configuration folder. The layout is recognised by the files that
+# They depend on the layout of Asterisk's configuration folder. The layout is recognized by the files that
 # ``manager.conf`` and ``logger.conf`` (the main files) include, because Asterisk reads exactly these. The
 # name of a product would not be enough: its files may have been changed, or be those of an older release.
 # Files that a product generates are never changed.
@@ -357,7 +357,7 @@ def layout_of(folder: Path, read: Callable[[Path], str], may_change: Callable[[P
     ``read`` returns the text of a file, "" without a file. ``may_change`` is whether setup may write in a
     folder.
 
-    A product is recognised if both main files include its file. One of them is not enough: the
+    A product is recognized if both main files include its file. One of them is not enough: the
     ``manager.conf`` of Debian includes ``manager.d``, as Wazo's does. A folder of no known product is that of
     a plain Asterisk. If only one of its main files includes Wazo's file, setup uses this file as the target,
     if it may write there.

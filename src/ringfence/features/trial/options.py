@@ -17,6 +17,6 @@ def run(
         ),
     ] = "",
 ) -> Iterator[str]:
-    """Yield the daemon's argument for a trial of this length, if there is one."""
+    """Yield the argument by which the daemon begins a trial of the length ``trial``; nothing if it is ""."""
     if trial:
         yield f"trial={duration_from('--trial', trial)}"

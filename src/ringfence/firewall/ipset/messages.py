@@ -150,21 +150,21 @@ def _message(command: Command, flags: int, *attributes: bytes) -> bytes:
 
 
 def protocol() -> bytes:
-    """Build the query for the protocol of the kernel's ipset, which shows whether ipset exists."""
+    """Build the request for the kernel's version of the ipset protocol; it fails if there is no ipset."""
     return _message(Command.PROTOCOL, 0)
 
 
 def type_query(version: int, name: str = SET_TYPE) -> bytes:
-    """Build the query for a set type; the error is ``Code.FIND_TYPE`` if the kernel lacks it."""
+    """Build the request for the revision of a set type; the error is ``Code.FIND_TYPE`` without this type."""
     family = attribute(_Attr.FAMILY, bytes([FAMILIES[version]]))
     return _message(Command.TYPE, 0, text(_Attr.TYPENAME, name), family)
 
 
 def version_of(answer: bytes, asked: Command) -> int:
-    """Return the newest version that the kernel has, from its answer to a query.
+    """Return the newest version that the kernel has, from its ``answer``.
 
-    ``asked`` is the command of the query. For ``PROTOCOL`` it is the version of the protocol, for ``TYPE``
-    the revision of a set type.
+    ``asked`` is the command of the request. After ``PROTOCOL`` this is the version of the protocol, after
+    ``TYPE`` the revision of the set type.
     """
     return integer(parse(answer, asked), _NEWEST[asked])
 
@@ -228,7 +228,10 @@ def swap(name: str, other: str) -> bytes:
 
 
 def contains(name: str, network: Network) -> bytes:
-    """Build the query for one element, ``network``; the error is ``Code.EXIST`` if the set lacks it."""
+    """Build the request that asks whether the set ``name`` has the element ``network``.
+
+    The kernel's answer is the error ``Code.EXIST`` if the set lacks it.
+    """
     [entry] = _WITHOUT_TIMEOUT[network.version].write([(network, 0)], _NO_LINE)
     return _message(Command.TEST, 0, text(_Attr.SETNAME, name), entry)
 
