@@ -28,7 +28,16 @@ def having(pattern: str) -> set[str]:
             {"src/ringfence/guard/firewall_side.py", "src/ringfence/store/rows.py"},
         ),
         ("Add a way in which a ban ends early", r"\bDISPLACED\b", set()),
-        ("Add a rule", r'"slow"', set()),
+        (
+            "Add a rule",
+            r'"slow"',
+            {
+                "src/ringfence/values/event.py",
+                "src/ringfence/values/attempt.py",
+                "src/ringfence/detect/sessions.py",
+                "src/ringfence/detect/history.py",
+            },
+        ),
         ("Add a stage", r"\bSHORTEN\b", {"src/ringfence/features/hep/stage.py"}),
     ],
 )

@@ -226,6 +226,15 @@ class FirewallPlan:
         names = {one.name for one in added}
         return evolve(self, added=(*(one for one in self.added if one.name not in names), *added))
 
+    @property
+    def copies(self) -> bool:
+        """Whether any rule of the plan copies packets to an NFLOG group."""
+        return self.log_group is not None or any(one.copies for one in self.added)
+
+    def without_copies(self) -> "FirewallPlan":
+        """Return the plan without the rules that copy packets, for a kernel that refuses them."""
+        return evolve(self, log_group=None, added=tuple(one for one in self.added if not one.copies))
+
     def without_limits(self) -> "FirewallPlan":
         """Return the plan without the limits of each source and receiver."""
         added = tuple(one for one in self.added if not (isinstance(one, Filter) and one.optional))

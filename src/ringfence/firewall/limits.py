@@ -68,9 +68,13 @@ class Until(enum.Enum):
 
 
 class Addition:
-    """What a feature adds to the rules. ``name`` is its name in the status and in the log."""
+    """What a feature adds to the rules. ``name`` is its name in the status and in the log.
+
+    ``copies``: its rules copy packets to an NFLOG group of its own.
+    """
 
     name: ClassVar[str]
+    copies: ClassVar[bool] = False
 
     def stages(self, plan: "FirewallPlan") -> "Iterable[Stage]":
         """Return its stages in the rules of ``plan``, also those that are off."""

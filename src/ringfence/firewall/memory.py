@@ -68,7 +68,7 @@ class MemoryBackend:
     def open(self) -> Opened:
         """Report both IP versions as guarded."""
         self._expire()
-        wire = None if self.plan.log_group is None else _DRY_RUN
+        wire = _DRY_RUN if self.plan.copies else None
         limits = _DRY_RUN if self.plan.limits else None
         return Opened({4: None, 6: None}, adopted=len(self._ends), wire=wire, limits=limits)
 

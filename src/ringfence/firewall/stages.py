@@ -201,10 +201,14 @@ class Drop:
 
 @frozen
 class Copy:
-    """An act: copy the packet to the plan's NFLOG group with ``prefix``, at most ``size`` bytes (0: all)."""
+    """An act: copy the packet to an NFLOG group with ``prefix``, at most ``size`` bytes (0: all).
+
+    ``group``: 0 is the plan's group, which the wire source reads.
+    """
 
     prefix: str = ""
     size: int = 0
+    group: int = 0
 
 
 @frozen
@@ -323,7 +327,7 @@ class Stage:
         """Yield the rules of ``plan`` at ``hook``, with the tests that can be made there."""
         here = self._at_hook(hook, plan, version) if hook in self.hooks else {}
         for rule in self.rules if here else ():
-            if isinstance(rule.act, Copy) and plan.log_group is None:
+            if isinstance(rule.act, Copy) and not (rule.act.group or plan.log_group):
                 continue
             tests, then = (
                 tuple(test for one in part if (test := here.get(one, one)) is not None)

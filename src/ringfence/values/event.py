@@ -3,7 +3,7 @@
 from hashlib import blake2b
 from typing import Self
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 
 from ringfence.values import fast
 from ringfence.values.network import Address
@@ -112,24 +112,21 @@ WIRE = "wire"
 SETUP_ACCOUNT = "ringfence-setup-test"
 """The account of the failed login with which setup tests the sources. No PBX has it."""
 
-_NOT_TEXT = frozenset({AMI, WIRE})
-
 
 @frozen(cache_hash=True)
 class SourceId:
     """One source of one Asterisk: the names of the Asterisk and of the source.
 
     The names of sources are ``ami``, ``wire``, ``log:PATH``, and ``log:PATH#notice`` for the NOTICE lines of
-    a log. ``text``: the source is a log, and a sender can forge its lines.
+    a log. ``text``: the source is a log, and a sender can forge its lines. So is any source but
+    AMI and the wire, unless it says otherwise.
     """
 
     asterisk: str
     name: str
-    text: bool = field(init=False, eq=False, repr=False)
-
-    @text.default
-    def _is_text(self) -> bool:
-        return self.name not in _NOT_TEXT
+    text: bool = field(
+        default=Factory(lambda one: one.name not in (AMI, WIRE), takes_self=True), eq=False, repr=False
+    )
 
     def __str__(self) -> str:
         return f"{self.asterisk}/{self.name}"

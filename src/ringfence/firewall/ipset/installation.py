@@ -75,7 +75,7 @@ class Family:
         the rules are installed without the part that it refuses. ``fragments``: what shall happen to
         fragments of strangers; None: the best that the kernel has the extensions for.
         """
-        asked = plan.log_group is not None, plan.limits
+        asked = plan.copies, plan.limits
         if fragments is None:
             fragments = _fragments(self._kernel, self.version)
         refused: dict[tuple[bool, bool], FirewallError] = {}
@@ -210,7 +210,7 @@ def rule_requirements(kernel: NetlinkConnection, version: int, plan: FirewallPla
         if isinstance(one, Filter) and not one.optional
     )
     for feature, configured, names, fix in (
-        ("the log rule for the wire", plan.log_group is not None, _WIRE_EXTENSIONS, _WIRE_FIX),
+        ("the log rule for the wire", plan.copies, _WIRE_EXTENSIONS, _WIRE_FIX),
         ("the limits", plan.limits, _LIMITS_EXTENSIONS, _LIMITS_FIX),
         *((f"the {name}", names, names, _load(names)) for name, names in added),
     ):

@@ -22,8 +22,6 @@ the chains to which they jump; ``limits.py`` has those that limit a stranger.
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
-from attrs import evolve
-
 from ringfence.firewall import network_lists
 from ringfence.firewall.contract import (
     DROPPED_PREFIX,
@@ -104,7 +102,7 @@ def wanted_rules(
     ``fragments``: what happens to fragments of strangers.
     """
     plan = plan if limits else plan.without_limits()
-    plan = plan if wire else evolve(plan, log_group=None)
+    plan = plan if wire else plan.without_copies()
     steps, written = stages(plan, fragments), StageRules(plan, version)
     copies, target = plan.log_group is not None, written.target
     raw: dict[str, Sequence[IptablesRule]] = {

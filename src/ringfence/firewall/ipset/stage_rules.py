@@ -171,10 +171,10 @@ class StageRules:
                 yield f"-j {chain}", kind
             case stages.Drop(kind=kind, rejects=rejects):
                 yield f"-j {REJECT_CHAIN if rejects and self.rejects else self.target}", kind
-            case stages.Copy(prefix, size):
+            case stages.Copy(prefix, size, group):
                 marked = f"--nflog-prefix {prefix} " if prefix else ""
                 most = f" --nflog-size {size}" if size else ""
-                yield f"-j NFLOG {marked}--nflog-group {self.plan.log_group}{most}", ""
+                yield f"-j NFLOG {marked}--nflog-group {group or self.plan.log_group}{most}", ""
             case stages.Remember(table):
                 # The first rule counts a packet of a sender that is in the set already. The second adds new
                 # ones only, because adding an element again would set its counter to one.

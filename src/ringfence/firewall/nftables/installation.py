@@ -106,19 +106,19 @@ def variants(plan: FirewallPlan) -> Iterator[tuple[FirewallPlan, bool, bool, boo
     Each item has four values: the plan; whether its rules use ``@ih`` (``ruleset.py``); whether the log
     rules were left out; and whether what is optional was left out.
     """
-    logging, limiting = plan.log_group is not None, plan.limits
+    logging, limiting = plan.copies, plan.limits
     rationing = {plan.ration.mode, plan.asking.mode} != {LimitMode.OFF}
     yield plan, True, False, False
     if logging or rationing:
         yield plan, False, False, False
     if logging:
         for inner in (True, False) if rationing else (True,):
-            yield evolve(plan, log_group=None), inner, True, False
+            yield plan.without_copies(), inner, True, False
     if limiting:
         for inner in (True, False) if logging else (True,):
             yield plan.without_limits(), inner, False, True
     if logging and limiting:
-        yield evolve(plan.without_limits(), log_group=None), True, True, True
+        yield plan.without_limits().without_copies(), True, True, True
     if plan.new_only:  # a kernel without connection tracking
         yield from variants(evolve(plan, new_only=False))
 
@@ -129,15 +129,15 @@ def rule_requirements(tool: str, plan: FirewallPlan) -> list[Requirement]:
     Each has a problem if the kernel or ``nft`` (its path is ``tool``) refuses the rules. Takes some 20 ms and
     changes nothing.
     """
-    fewest = evolve(plan.without_limits(), log_group=None, new_only=False)
+    fewest = evolve(plan.without_limits().without_copies(), new_only=False)
     bans = check_requirement(_BANS, partial(_try, tool, fewest))
     if bans.problem is not None:
         return [evolve(bans, problem=f"{bans.problem}; {_BANS_FIX}")]
     requirements = [bans]
-    if plan.log_group is not None:
+    if plan.copies:
         requirements.append(_log_rules(tool, plan.without_limits()))
     if plan.limits:
-        quiet = evolve(plan, log_group=None)
+        quiet = plan.without_copies()
         limits = check_requirement(_LIMITS, partial(_try, tool, quiet))
         if limits.problem is not None:
             limits = check_requirement(_LIMITS, partial(_try, tool, quiet, inner=False))

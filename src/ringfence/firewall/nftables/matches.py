@@ -107,9 +107,9 @@ class Matches:
                 yield f"jump {name}{'' if shared or rule.then else version}"
             case stages.Drop(name, rejects=rejects):
                 yield f"{'goto' if rejects else 'jump'} {name}"
-            case stages.Copy(prefix, size):
+            case stages.Copy(prefix, size, group):
                 marked = f'prefix "{prefix}" ' if prefix else ""
-                yield f"log {marked}group {self.plan.log_group}{f' snaplen {size}' if size else ''}"
+                yield f"log {marked}group {group or self.plan.log_group}{f' snaplen {size}' if size else ''}"
             case stages.Remember(table):
                 do = "update" if table.renews else "add"
                 yield f"{do} @{table.name}{version} {{ {counted(version, side, table.key)} counter }}"
