@@ -115,12 +115,13 @@ def table_lines(names: Sequence[str], rows: Sequence[Sequence[str]], width: int)
         widths[at] = min(widths[at], max(_MIN_CELL, widths[at] - max(0, excess)))
     lines = []
     for row in (names, *rows):
-        cells = (_cell(text, widths[at], right=at not in texts) for at, text in enumerate(row))
+        cells = (cell(text, widths[at], right=at not in texts) for at, text in enumerate(row))
         lines.append(Line((" " * _GAP).join(cells).rstrip(), is_head=row is names))
     return lines
 
 
-def _cell(text: str, width: int, *, right: bool) -> str:
+def cell(text: str, width: int, *, right: bool = False) -> str:
+    """Return ``text`` cut or filled with blanks to ``width`` columns; with ``right``, it ends there."""
     text = cut(text, width)
     blanks = " " * (width - columns_of(text))
     return blanks + text if right else text + blanks

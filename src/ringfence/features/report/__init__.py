@@ -1,4 +1,8 @@
-"""The report of a period: ``ringfence report``, and the weekly report by mail."""
+"""The report of a period: ``ringfence report``, and the weekly report by mail.
+
+``summary`` computes the report from the daemon's answers. ``text`` writes it as text, and ``page`` as a page
+of HTML, for the command and for mails. ``guard`` makes the weekly reports.
+"""
 
 from ringfence.street import Command
 

@@ -30,7 +30,7 @@ from ringfence.cli.common import (
 )
 from ringfence.cli.groups import HintingGroup
 from ringfence.cli.output import JsonOption, echo, echo_json, errors_reported, short_time
-from ringfence.cli.plain_text import columns_of, cut, has_blocks, sparkline
+from ringfence.cli.plain_text import cell, columns_of, has_blocks, sparkline
 from ringfence.cli.screen import Screen, cropped, table_of
 from ringfence.clock import format_duration
 from ringfence.plurals import counted
@@ -325,7 +325,7 @@ def _aligned(rows: list[_Cells], width: int) -> list[str]:
     widths = [*compress(widths, widths)]
     lines = []
     for row in cells:
-        *first, last = map(_cell, row, widths)
+        *first, last = map(cell, row, widths)
         line = _GAP.join((*first, last)).rstrip()
         fits = columns_of(line) < width
         lines += [line] if fits else [_GAP.join(first).rstrip(), f"{'':{_INDENT}}{last.rstrip()}"]
@@ -335,8 +335,3 @@ def _aligned(rows: list[_Cells], width: int) -> list[str]:
 def _needed(widths: list[int]) -> int:
     """Return the width of a line whose cells have these widths. A column without a width is left out."""
     return sum(widths) + len(_GAP) * (sum(map(bool, widths)) - 1)
-
-
-def _cell(text: str, width: int) -> str:
-    text = cut(text, width)
-    return text + " " * (width - columns_of(text))
