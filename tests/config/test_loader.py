@@ -65,6 +65,8 @@ from ringfence.firewall.contract import BanAction
 from ringfence.firewall.limits import LimitMode
 from ringfence.values.secret import Secret
 
+PROBLEMS = Path(__file__).with_name("problems.txt").read_text("utf-8").strip().split("\n\n")
+"""Wrong configurations, each with its problems below it."""
 CLEAR = "hunter2-correct-horse"
 MISSING = (
     "secret: is missing; name a file that holds it with secret_file, "
@@ -73,15 +75,6 @@ MISSING = (
 TEXT = "must be a text, not empty, without control characters"
 TRUTH = "must be true or false"
 DURATION = 'must be a duration such as "90s", "10m", "1h30m" or "7d", at most ten years'
-A_NAME = '"kamailio.example" is a name: [allow] hosts takes names, nothing else does'
-EVERYTHING = "0.0.0.0/0: is the whole internet, which cannot be allowed or denied"
-NO_NETWORK = "does not appear to be an IPv4 or IPv6 network"
-NETWORK = 'must be an address or a network such as "192.0.2.0/24"'
-SIP_PORT = 'must be a port such as "5060" (both), "5060/udp" or "5061/tcp"'
-INTERFACE = 'must be the name of a network interface, such as "eth0"'
-HOST = 'must be a host\'s name in full, such as "sip.carrier.example" (IDN: as xn--...)'
-PLACE = 'must be a country such as "DE" or a network number such as "AS64496"'
-EVERYBODY = "0.0.0.0/0: is the whole internet, which cannot be allowed or denied"
 COUNT = "must be a whole number from 1 to 1000"
 
 
@@ -386,191 +379,10 @@ def test_a_rule_keeps_what_it_does_not_set() -> None:
     assert (rule.attempts, rule.window, rule.ban) == (5, 600.0, (7_200.0,))
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("colour = 1", ["colour: unknown key"]),
-        ("[firewal]", ["firewal: unknown key; is firewall meant?"]),
-        (
-            pbx("port = 1\npasword = 2\nanother = 3"),
-            ["asterisk[0].ami.another: unknown key", "asterisk[0].ami.pasword: unknown key"],
-        ),
-        ("[[asterisk]]\ncolour = 1", ["asterisk[0].colour: unknown key"]),
-        ("[rules.guess]\nattempt = 1", ["rules.guess.attempt: unknown key; is attempts meant?"]),
-        ("[rules.gues]", ["rules.gues: no such rule; there are: " + RULE_NAMES]),
-        ("rules = 1", ["rules: must be a table"]),
-        ("[rules]\nguess = 1", ["rules.guess: must be a table"]),
-        ("asterisk = 1", ["asterisk: must be a list"]),
-        ("asterisk = []", ["asterisk: must have at least one entry"]),
-        ("asterisk = [1]", ["asterisk[0]: must be a table"]),
-        (
-            "[asterisk]\nname = ''",
-            [
-                "asterisk: must be written [[asterisk]], with two brackets; there may be several",
-                "asterisk[0].name: must be a name of letters, digits, '.', '_' and '-'",
-            ],
-        ),
-        ("[[asterisk]]\nami = 1", ["asterisk[0].ami: must be a table"]),
-        ("firewall = 'ipset'", ["firewall: must be a table"]),
-        ("store = 1\ncontrol = []", ["store: must be a table", "control: must be a table"]),
-        (
-            "[[asterisk]]\nname = ''",
-            ["asterisk[0].name: must be a name of letters, digits, '.', '_' and '-'"],
-        ),
-        (
-            "[[asterisk]]\nname = '../a'",
-            ["asterisk[0].name: must be a name of letters, digits, '.', '_' and '-'"],
-        ),
-        ("[[asterisk]]\nname = 1", ["asterisk[0].name: must be a name of letters, digits, '.', '_' and '-'"]),
-        (pbx("host = ''"), [f"asterisk[0].ami.host: {TEXT}"]),
-        (pbx("host = 1"), [f"asterisk[0].ami.host: {TEXT}"]),
-        (pbx(r'username = "a\r\nAction: x"'), [f"asterisk[0].ami.username: {TEXT}"]),
-        (pbx(r'username = "a\u007f"'), [f"asterisk[0].ami.username: {TEXT}"]),
-        (pbx(r'username = "a\u0085"'), [f"asterisk[0].ami.username: {TEXT}"]),
-        (pbx("port = 0"), ["asterisk[0].ami.port: must be a whole number from 1 to 65535"]),
-        (pbx("port = 65536"), ["asterisk[0].ami.port: must be a whole number from 1 to 65535"]),
-        (pbx("port = true"), ["asterisk[0].ami.port: must be a whole number from 1 to 65535"]),
-        (pbx("port = '5038'"), ["asterisk[0].ami.port: must be a whole number from 1 to 65535"]),
-        (pbx("port = 5038.0"), ["asterisk[0].ami.port: must be a whole number from 1 to 65535"]),
-        (pbx("tls = 1"), [f"asterisk[0].ami.tls: {TRUTH}"]),
-        (pbx("tls_verify = 'no'"), [f"asterisk[0].ami.tls_verify: {TRUTH}"]),
-        (pbx("trust_chan_sip = true"), ["asterisk[0].ami.trust_chan_sip: unknown key"]),
-        (pbx("secret = 1"), [f"asterisk[0].ami.secret: {TEXT}"]),
-        (pbx("secret = ''"), [f"asterisk[0].ami.secret: {TEXT}"]),
-        (pbx(rf'secret = "{CLEAR}\r\nAction: x"'), [f"asterisk[0].ami.secret: {TEXT}"]),
-        (pbx("secret_file = 'relative'"), ["asterisk[0].ami.secret_file: must be an absolute path"]),
-        (pbx("secret_file = 1"), [f"asterisk[0].ami.secret_file: {TEXT}"]),
-        ("[[asterisk]]\nproxies = '127.0.0.1'", ["asterisk[0].proxies: must be a list"]),
-        (
-            "[[asterisk]]\nproxies = ['kamailio.example', '0.0.0.0/0', '127.0.0.1:5060']",
-            [
-                f"asterisk[0].proxies[0]: {A_NAME}",
-                f"asterisk[0].proxies[1]: {NETWORK}: {EVERYTHING}",
-                f"asterisk[0].proxies[2]: {NETWORK}: '127.0.0.1:5060' {NO_NETWORK}",
-            ],
-        ),
-        ("[[asterisk]]\nlogs.paths = '/a'", ["asterisk[0].logs.paths: must be a list"]),
-        ("[[asterisk]]\nlogs.paths = ['a']", ["asterisk[0].logs.paths[0]: must be an absolute path"]),
-        (
-            "[[asterisk]]\nlogs.timezone = 'Mars'",
-            ['asterisk[0].logs.timezone: must be a time zone such as "Europe/Berlin" or "UTC"'],
-        ),
-        ("[[asterisk]]\nlogs.journal = 'yes'", [f"asterisk[0].logs.journal: {TRUTH}"]),
-        ("[[asterisk]]\nlogs.custom = {name = 'a'}", ["asterisk[0].logs.custom: must be a list"]),
-        (
-            "[[asterisk]]\nlogs.custom = [{name = 'a', level = 'notice', colour = 1, pattern = 'x'}, {}]",
-            [
-                'asterisk[0].logs.custom[0].level: must be a level as Asterisk writes it, such as "NOTICE"',
-                "asterisk[0].logs.custom[0].pattern: the pattern needs {address} exactly once",
-                "asterisk[0].logs.custom[0].colour: unknown key",
-                "asterisk[0].logs.custom[1].name: is missing",
-                "asterisk[0].logs.custom[1].pattern: is missing",
-            ],
-        ),
-        (
-            "[[asterisk]]\nlogs.paths = ['/a', '/b', '/a']\n[[asterisk]]\nname = 'b'\nlogs.paths = ['/b']",
-            [
-                "asterisk[0].logs.paths: /a is read by asterisk[0].logs.paths already; each once",
-                "asterisk[1].logs.paths: /b is read by asterisk[0].logs.paths already; each once",
-            ],
-        ),
-        (
-            "[[asterisk]]\nlogs.journal = true\n[[asterisk]]\nname = 'b'\nlogs.journal = true",
-            ["asterisk[1].logs.journal: the journal is read by asterisk[0].logs.journal already; each once"],
-        ),
-        ("[firewall]\nbackend = 'nft'", ["firewall.backend: " + ONE_OF_THE_BACKENDS]),
-        ("[firewall]\nbackend = 1", ["firewall.backend: " + ONE_OF_THE_BACKENDS]),
-        ("[firewall]\nbackend = []", ["firewall.backend: " + ONE_OF_THE_BACKENDS]),
-        ("[firewall]\nscope = 'udp'", ['firewall.scope: must be one of "all", "sip"']),
-        (
-            "[firewall]\naction = 'reject'",
-            [
-                'firewall.action: must be one of "drop", "port-unreachable", "admin-prohibited", "tcp-reset"',
-            ],
-        ),
-        ("[firewall]\nlog = 'yes'", [f"firewall.log: {TRUTH}"]),
-        ("[firewall]\nmax_bans = 9", ["firewall.max_bans: must be a whole number from 1024 to 4194304"]),
-        ("[firewall]\nsip_ports = '5060'", ["firewall.sip_ports: must be a list"]),
-        (
-            "[firewall]\nsip_ports = ['5060/sctp', 5060, '0', '65536/udp', '5060/udp']",
-            [f"firewall.sip_ports[{place}]: {SIP_PORT}" for place in range(4)],
-        ),
-        ("[firewall]\ninterfaces = 'eth0'", ["firewall.interfaces: must be a list"]),
-        (
-            "[firewall]\ninterfaces = ['eth*', 'a/b', '', 'wlan 0', 'sixteen-letters-', 'eth0', 7, 'a:1']",
-            [f"firewall.interfaces[{place}]: {INTERFACE}" for place in (0, 1, 2, 3, 4, 6, 7)],
-        ),
-        ("[firewall]\nlimit = 50", ["firewall.limit: must be a table"]),
-        (
-            "[firewall.limit]\nmode = 'on'\nrate = 0\nburst = 10001\nsize = 1",
-            [
-                'firewall.limit.mode: must be one of "off", "observe", "enforce"',
-                "firewall.limit.rate: must be a whole number from 1 to 10000",
-                "firewall.limit.burst: must be a whole number from 1 to 10000",
-                "firewall.limit.size: unknown key",
-            ],
-        ),
-        ("[allow]\nhosts = 'a.example'", ["allow.hosts: must be a list"]),
-        (
-            "[allow]\nhosts = ['a.example', 'office', '192.0.2.1', 5]",
-            [f"allow.hosts[1]: {HOST}", f"allow.hosts[2]: {HOST}", f"allow.hosts[3]: {TEXT}"],
-        ),
-        ("[deny]\nhosts = ['a.example']", ["deny.hosts: unknown key"]),
-        (
-            "[geo]\ndatabase = '/a'\n[deny]\ncountries = ['DE', 'Germany', 'AS0', 'AS64496', '']",
-            [f"deny.countries[1]: {PLACE}", f"deny.countries[2]: {PLACE}", f"deny.countries[4]: {TEXT}"],
-        ),
-        (
-            "[allow]\ncountries = ['DE']\n[deny]\ncountries = ['FR']",
-            [
-                f"{side}.countries: need a database of networks; fix: name one in [geo] database"
-                for side in ("allow", "deny")
-            ],
-        ),
-        ("[geo]\ndatabase = 'a.mmdb'", ["geo.database: must be an absolute path"]),
-        ("[geo]\ndatabase = ['/a', 5]", [f"geo.database: {TEXT}"]),
-        (
-            "[deny]\nnetworks = ['0.0.0.0/0']",
-            [f"deny.networks[0]: {NETWORK}: {EVERYBODY}"],
-        ),
-        ("[allow]\nnetworks = '192.0.2.1'", ["allow.networks: must be a list"]),
-        ("[allow]\nnetworks = {a = 1}", ["allow.networks: must be a list"]),
-        (
-            "[allow]\nnetworks = ['192.0.2.1', '192.0.2.1/24', 1, 'pbx.example', 'fe80::1%eth0']",
-            [
-                f"allow.networks[1]: {NETWORK}: 192.0.2.1/24 has host bits set",
-                f"allow.networks[2]: {NETWORK}: {TEXT}",
-                'allow.networks[3]: "pbx.example" is a name: [allow] hosts takes names, nothing else does',
-                f"allow.networks[4]: {NETWORK}: 'fe80::1%eth0' has a zone; leave it out",
-            ],
-        ),
-        ("[rules.guess]\nattempts = 0", [f"rules.guess.attempts: {COUNT}"]),
-        ("[rules.guess]\nattempts = 1001", [f"rules.guess.attempts: {COUNT}"]),
-        ("[rules.guess]\nattempts = true", [f"rules.guess.attempts: {COUNT}"]),
-        ("[rules.guess]\nwindow = 600", [f"rules.guess.window: {DURATION}"]),
-        ("[rules.guess]\nwindow = '0s'", [f"rules.guess.window: {DURATION}"]),
-        ("[rules.guess]\nwindow = '11y'", [f"rules.guess.window: {DURATION}"]),
-        ("[rules.guess]\nban = '600w'", [f"rules.guess.ban: {DURATION}"]),
-        ("[rules.guess]\nban = []", ['rules.guess.ban: must be a duration such as "1h", or a list of them']),
-        ("[rules.guess]\nban = ['1h', 2]", [f"rules.guess.ban: {DURATION}"]),
-        ("[rules.guess]\nenabled = 1", ["rules.guess.enabled: must be true or false"]),
-        ("[rules.guess]\nfriends = -1", ["rules.guess.friends: must be a whole number from 0 to 100000"]),
-        ("[rules.flood]\nfriends = 1", ["rules.flood.friends: unknown key"]),
-        ("[rules.guess]\naccounts = ['a']", ["rules.guess.accounts: unknown key"]),
-        ("[rules.decoy]\naccounts = 'a'", ["rules.decoy.accounts: must be a list"]),
-        ("[rules.decoy]\naccounts = ['']", [f"rules.decoy.accounts[0]: {TEXT}"]),
-        ("[claimed]\nper_minute = -1", ["claimed.per_minute: must be a whole number from 0 to 100000"]),
-        ("[claimed]\nscope = 'full'", ["claimed.scope: unknown key"]),
-        ("[store]\npath = 'ringfence.db'", ["store.path: must be an absolute path"]),
-        ("[control]\nsocket = ''", [f"control.socket: {TEXT}"]),
-        (
-            pbx(name="a") + pbx(name="b") + pbx(name="a"),
-            ['asterisk[2].name: "a" is taken; give each [[asterisk]] a name of its own'],
-        ),
-    ],
-)
-def test_each_fault_has_its_line(text: str, expected: list[str]) -> None:
+@pytest.mark.parametrize("block", PROBLEMS)
+def test_each_fault_has_its_line(block: str) -> None:
     """Unknown keys, wrong types and impossible values are reported by key path, with exactly this text."""
+    text, *expected = block.split("\n=> ")
     assert problems(text) == expected
 
 
