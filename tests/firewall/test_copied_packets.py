@@ -4,7 +4,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from ipaddress import ip_network
 
 import pytest
@@ -13,14 +13,13 @@ from tests.support.cable import CABLES, WAIT, Cable
 from tests.support.lists import write_list
 from tests.support.netns import inside, run
 from tests.support.nflog import Copied, copies
-from tests.support.packets import OTHER, SIP, ban, behind, container_ends, drained_after, ends, opened, plan
+from tests.support.packets import OTHER, SIP, ban, behind, drained_after, ends, opened, plan
 
 from ringfence.features.limiter.stage import Limit
 from ringfence.firewall import network_lists
 from ringfence.firewall.contract import (
     DROPPED_PREFIX,
     DROPPED_RATE,
-    REQUEST_PREFIX,
     Backend,
     FirewallPlan,
     Remove,
@@ -275,35 +274,6 @@ def test_answers_of_a_container_are_copied(backend: Backend, far: str) -> None:
         assert b"".join(found[len(datagrams) :]) == b"".join(sent)
 
 
-def test_challenges_of_a_container_that_a_ban_drops_are_copied(backend: Backend, far: str) -> None:
-    """A container's challenge to a banned address is copied, although it never leaves this host."""
-    plan(backend, PLAN)
-    cable = CABLES["IPv4"]
-    ban(backend, cable)
-    with copies(GROUP) as until, container_ends(far) as (inner, there):
-        inner.sendto(COPIED[0], there.getsockname())
-        assert drained_after(there) == 0
-        backend.apply([Remove(ip_network(cable.network))])
-        assert end_of(cable, far, until) == [COPIED[0]]
-
-
-def test_requests_of_strangers_are_copied(backend: Backend, far: str, cable: Cable) -> None:
-    """The datagrams of a stranger to the SIP ports are copied, not those to other ports or of friends."""
-    plan(backend, PLAN)
-    write_list(backend, network_lists.FRIENDS, [ip_network(cable.other)])
-    with copies(GROUP) as until, ExitStack() as stack:
-        sip, there = stack.enter_context(ends(cable, far, SIP))
-        other, elsewhere = stack.enter_context(ends(cable, far, 6001, there=cable.other))
-        there.sendto(request(1), sip.getsockname())
-        there.sendto(request(2), other.getsockname())
-        elsewhere.sendto(request(3), sip.getsockname())
-        sip.sendto(request(4), there.getsockname())
-        there.sendto(b"anything", sip.getsockname())
-        assert [sip.recv(100) for _ in range(3)] == [request(1), request(3), b"anything"]
-        sip.sendto(LAST, there.getsockname())
-        assert until(LAST) == [(REQUEST_PREFIX, request(1)), (REQUEST_PREFIX, b"anything")]
-
-
 def test_all_answers_to_strangers_are_copied(backend: Backend, far: str, cable: Cable) -> None:
     """Each answer of a SIP port to a stranger is copied once; to a friend only a refusal, and no request."""
     plan(backend, PLAN)
@@ -408,20 +378,6 @@ def test_requests_that_a_narrow_ban_drops_are_copied(backend: Backend, far: str,
         copied = until(LAST)
     assert copied[:40] == [(DROPPED_PREFIX, request(number)) for number in range(40)]
     assert len(copied) <= DROPPED_RATE * (1 + took) + 1
-
-
-def test_challenges_that_a_ban_drops_are_copied(backend: Backend, far: str, cable: Cable) -> None:
-    """A challenge to a banned address is copied, although it never leaves this host."""
-    plan(backend, PLAN)
-    for scope in (Scope.FULL, Scope.SIP_UDP):
-        ban(backend, cable, scope)
-        with copies(GROUP) as until, ends(cable, far, SIP) as (here, there):
-            with suppress(PermissionError):  # iptables reports the drop to the sender
-                here.sendto(COPIED[0], there.getsockname())
-            backend.apply([Remove(ip_network(cable.network), scope)])
-            here.sendto(LAST, there.getsockname())
-            assert [payload for _, payload in until(LAST)] == [COPIED[0]], scope
-            assert there.recv(2_000) == LAST, scope
 
 
 def test_requests_that_are_dropped_are_not_copied(backend: Backend, far: str, cable: Cable) -> None:

@@ -20,23 +20,14 @@ from tests.support.packets import (
     source_of,
 )
 
-from ringfence.features.fence.network_list import LIST
 from ringfence.features.fence.stage import OUTSIDERS, FenceFilter
 from ringfence.firewall import network_lists
 from ringfence.firewall.contract import Backend, BanAction, FirewallPlan, Remembered
 from ringfence.firewall.limits import LimitMode
-from ringfence.firewall.network_lists import NetworkList
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 
 PLAN = FirewallPlan(added=(FenceFilter(LimitMode.ENFORCE),))
-INSIDE = (
-    network_lists.ALLOW,
-    network_lists.FRIENDS,
-    network_lists.UNSHIELDED,
-    network_lists.ADMITTED,
-    LIST,
-)
 PLANS = (
     PLAN,
     evolve(PLAN, action=BanAction.PORT_UNREACHABLE, new_only=True, log=True),
@@ -64,18 +55,6 @@ def test_strangers_get_no_answer(backend: Backend, far: str, cable: Cable, wante
     assert counters.of("fenced") >= 2
     assert list(backend.remembered(OUTSIDERS)) == [Remembered(source_of(cable), counters.of("fenced"))]
     assert not backend.open().repaired
-
-
-@pytest.mark.parametrize("which", INSIDE)
-def test_the_lists_let_in(backend: Backend, far: str, cable: Cable, which: NetworkList) -> None:
-    """An address on one of the lists, or in a network of the fence, gets answers."""
-    plan(backend, PLAN)
-    one = cable.network if which is LIST else cable.banned
-    write_list(backend, which, [ip_network(one)])
-    assert datagram(cable, far, SIP) == (True, True)
-    assert connection(cable, far, SIP) is True
-    assert backend.counters().of("fenced") == 0
-    assert list(backend.remembered(OUTSIDERS)) == []
 
 
 def test_a_flow_of_a_stranger_ends(backend: Backend, far: str, cable: Cable) -> None:
