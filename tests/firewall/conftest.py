@@ -1,12 +1,20 @@
-"""The cable that the tests of packets share. Each of these modules has a fixture ``backend`` of its own."""
+"""The backends and the cable that the tests of packets share."""
 
 from collections.abc import Iterator
 
 import pytest
 from tests.support.cable import CABLES, Cable, lay_cable, remove_cable
 from tests.support.netns import neighbour
+from tests.support.packets import opened
 
 from ringfence.firewall.contract import Backend
+
+
+@pytest.fixture(params=["nft", pytest.param("legacy", marks=pytest.mark.long), "nftables"])
+def backend(request: pytest.FixtureRequest, netns: None) -> Iterator[Backend]:
+    """Yield each backend, opened; ipset with each flavour of iptables."""
+    with opened(request.param) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """The ration of questions: what a stranger may send to the SIP ports, with real packets."""
 
 import socket
-import struct
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -9,11 +8,23 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 from attrs import evolve
-from tests.support.cable import CABLES, WAIT, Cable
+from tests.support.cable import CABLES, Cable
 from tests.support.lists import write_list
 from tests.support.netns import inside, run
 from tests.support.nflog import copies
-from tests.support.packets import OTHER, SIP, ban, behind, container_ends, drained_after, ends, opened, plan
+from tests.support.packets import (
+    OTHER,
+    SIP,
+    at_once,
+    ban,
+    behind,
+    container_ends,
+    drained_after,
+    ends,
+    plan,
+    read,
+    stream,
+)
 
 from ringfence.features.limiter.stage import Limit
 from ringfence.firewall import network_lists
@@ -37,13 +48,6 @@ PER_SECOND = ASKING.bytes_a_second
 SECONDS = 3  # a busy machine may take so long, while the ration refills
 
 
-@pytest.fixture(params=["nft", pytest.param("legacy", marks=pytest.mark.long), "nftables"])
-def backend(request: pytest.FixtureRequest, netns: None) -> Iterator[Backend]:
-    """Yield each backend, opened."""
-    with opened(request.param) as made:
-        yield made
-
-
 def arrived(there: socket.socket, here: socket.socket, payloads: Sequence[bytes]) -> int:
     """Send datagrams from the far end; return how many reach ``here``."""
     for payload in payloads:
@@ -64,45 +68,6 @@ def strangers(cable: Cable, far: str, addresses: Sequence[str]) -> Iterator[list
             one.bind((address, 0))
             found.append(one)
         yield found
-
-
-@contextmanager
-def stream(cable: Cable, far: str, port: int) -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Yield both ends of a TCP connection from the far end to ``port`` here."""
-    with ends(cable, far, port, socket.SOCK_STREAM) as (listener, there):
-        listener.listen()
-        there.connect(listener.getsockname())
-        here, _ = listener.accept()
-        with here:
-            at_once(there)
-            here.settimeout(WAIT)
-            yield here, there
-
-
-def at_once(there: socket.socket) -> None:
-    """Make a connection send each piece at once, and send nothing again after its end."""
-    there.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-
-
-def received(here: socket.socket, least: int, patience: float = WAIT, first: float = 10.0) -> bytes:
-    """Return what arrives until ``least`` bytes are there, or nothing more comes for ``patience`` seconds.
-
-    It waits ``first`` seconds for the first bytes: a busy kernel may merge all segments to one that is over
-    the ration, and TCP sends them again after some time.
-    """
-    data = b""
-    here.settimeout(first)
-    while len(data) < least:
-        try:
-            piece = here.recv(65_536)
-        except TimeoutError:
-            break
-        if not piece:
-            break
-        data += piece
-        here.settimeout(patience)
-    return data
 
 
 # -- datagrams
@@ -262,7 +227,7 @@ def test_a_stranger_sends_few_bytes_at_once(
         for _ in range(MANY):
             there.sendall(b"x" * 400)
             time.sleep(0.001)
-        assert 800 <= len(received(here, 400 * MANY)) <= at_once + SECONDS * PER_SECOND
+        assert 800 <= len(read(here, 400 * MANY)) <= at_once + SECONDS * PER_SECOND
     assert backend.counters().of("asked") > 0
 
 
@@ -272,7 +237,7 @@ def test_many_guesses_in_one_segment_are_over_the_ration(backend: Backend, far: 
     with stream(cable, far, SIP) as (here, there):
         there.sendall(b"x" * 40_000)
         # The probe for a lost tail uses up the ration; the first segment passes when it has come back.
-        assert 500 <= len(received(here, 500)) <= 3_000
+        assert 500 <= len(read(here, 500)) <= 3_000
 
 
 def longest_segment(cable: Cable, far: str, port: int) -> int:
@@ -303,7 +268,7 @@ def test_a_large_call_arrives_in_short_segments(backend: Backend, far: str, cabl
     call = b"INVITE sip:1@198.18.0.1 SIP/2.0\r\n".ljust(3_000, b"v")
     with stream(cable, far, SIP) as (here, there):
         there.sendall(call)
-        assert received(here, len(call), 20.0, 20.0) == call
+        assert read(here, len(call), 20.0, 20.0) == call
 
 
 def test_a_stranger_may_open_many_connections(backend: Backend, far: str, cable: Cable) -> None:
@@ -322,7 +287,7 @@ def test_a_stranger_may_open_many_connections(backend: Backend, far: str, cable:
             accepted.append(stack.enter_context(listener.accept()[0]))
             there.sendall(b"x" * 300)
         time.sleep(0.05)
-        assert 1 <= sum(bool(received(one, 1, first=0.001)) for one in accepted) <= SECONDS
+        assert 1 <= sum(bool(read(one, 1, first=0.001)) for one in accepted) <= SECONDS
 
 
 def test_what_was_dropped_arrives_when_the_sender_is_a_friend(
@@ -334,10 +299,10 @@ def test_what_was_dropped_arrives_when_the_sender_is_a_friend(
         for _ in range(MANY):
             there.sendall(b"x" * 400)
             time.sleep(0.001)
-        first = received(here, 400 * MANY)
+        first = read(here, 400 * MANY)
         assert len(first) < 10_000
         write_list(backend, network_lists.FRIENDS, [ip_network(cable.banned)])
-        assert len(first + received(here, 400 * MANY - len(first), 5.0)) == 400 * MANY
+        assert len(first + read(here, 400 * MANY - len(first), 5.0)) == 400 * MANY
 
 
 def test_the_first_segment_of_a_tls_handshake_is_free(backend: Backend, far: str, cable: Cable) -> None:
@@ -347,14 +312,14 @@ def test_the_first_segment_of_a_tls_handshake_is_free(backend: Backend, far: str
     with stream(cable, far, TLS) as (here, there):
         for part in (HELLO, requests, requests):
             there.sendall(part)
-            assert received(here, len(part)) == part
+            assert read(here, len(part)) == part
     assert backend.counters().of("asked") == 0
     with stream(cable, far, TLS) as (here, there):
         time.sleep(1.5)  # another flow begins
         for _ in range(MANY):
             there.sendall(HELLO)
             time.sleep(0.001)
-        assert len(received(here, MANY * len(HELLO))) <= 2_000 + len(HELLO) + SECONDS * PER_SECOND
+        assert len(read(here, MANY * len(HELLO))) <= 2_000 + len(HELLO) + SECONDS * PER_SECOND
 
 
 def test_a_long_segment_that_begins_like_a_handshake_is_counted(
@@ -364,7 +329,7 @@ def test_a_long_segment_that_begins_like_a_handshake_is_counted(
     plan(backend, evolve(PLAN, asking=evolve(ASKING, rate=2)))
     with stream(cable, far, TLS) as (here, there):
         there.sendall(HELLO.ljust(20_000, b"x"))
-        assert 500 <= len(received(here, 500)) <= 3_000
+        assert 500 <= len(read(here, 500)) <= 3_000
 
 
 def test_pages_have_no_ration(backend: Backend, far: str, cable: Cable) -> None:
@@ -375,7 +340,7 @@ def test_pages_have_no_ration(backend: Backend, far: str, cable: Cable) -> None:
             with stream(cable, far, port) as (here, there):
                 for _ in range(MANY):
                     there.sendall(begin.ljust(400, b"p"))
-                assert len(received(here, 400 * MANY)) == 400 * MANY
+                assert len(read(here, 400 * MANY)) == 400 * MANY
     assert backend.counters().of("asked") == 0
 
 
@@ -386,7 +351,7 @@ def test_frames_of_a_websocket_are_rationed(backend: Backend, far: str, cable: C
         for _ in range(MANY):
             there.sendall(FRAME)
             time.sleep(0.001)
-        assert 800 <= len(received(here, MANY * len(FRAME))) <= 1_600 + SECONDS * PER_SECOND
+        assert 800 <= len(read(here, MANY * len(FRAME))) <= 1_600 + SECONDS * PER_SECOND
 
 
 def test_everything_on_a_websocket_is_rationed(backend: Backend, far: str, cable: Cable) -> None:
@@ -394,18 +359,18 @@ def test_everything_on_a_websocket_is_rationed(backend: Backend, far: str, cable
     plan(backend, PLAN)
     with stream(cable, far, HTTP) as (here, there):
         there.sendall(b"GET /ws HTTP/1.1\r\n\r\n".ljust(900))
-        assert len(received(here, 900)) == 900
+        assert len(read(here, 900)) == 900
         here.sendall(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
-        assert received(there, 9)
+        assert read(there, 9)
         for _ in range(MANY):
             there.sendall(b"GET /".ljust(400))
             time.sleep(0.001)
-        assert 800 <= len(received(here, MANY * 400)) <= 1_600 + SECONDS * PER_SECOND
+        assert 800 <= len(read(here, MANY * 400)) <= 1_600 + SECONDS * PER_SECOND
     with stream(cable, far, HTTP) as (here, there):
         here.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
-        assert received(there, 9)
+        assert read(there, 9)
         there.sendall(b"GET /".ljust(20_000))
-        assert len(received(here, 20_000)) == 20_000
+        assert len(read(here, 20_000)) == 20_000
 
 
 def test_a_containers_streams_are_rationed(backend: Backend, far: str) -> None:
@@ -422,9 +387,9 @@ def test_a_containers_streams_are_rationed(backend: Backend, far: str) -> None:
                 at_once(there)
                 here = stack.enter_context(listener.accept()[0])
                 here.sendall(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
-                assert received(there, 9)
+                assert read(there, 9)
                 for _ in range(MANY):
                     there.sendall(b"x" * 400)
                     time.sleep(0.001)
-                assert len(received(here, 400 * MANY)) <= 1_600 + SECONDS * PER_SECOND
+                assert len(read(here, 400 * MANY)) <= 1_600 + SECONDS * PER_SECOND
     assert backend.counters().of("asked") > 0

@@ -4,7 +4,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from ipaddress import ip_network
 
 import pytest
@@ -13,7 +13,7 @@ from tests.support.cable import CABLES, WAIT, Cable
 from tests.support.lists import write_list
 from tests.support.netns import inside, run
 from tests.support.nflog import Copied, copies
-from tests.support.packets import OTHER, SIP, ban, behind, drained_after, ends, opened, plan
+from tests.support.packets import OTHER, SIP, ban, behind, drained_after, ends, opened, plan, stream
 
 from ringfence.features.limiter.stage import Limit
 from ringfence.firewall import network_lists
@@ -86,19 +86,6 @@ UNFRAMED = [
     b"\x81\x7f" + struct.pack(">Q", len(COPIED[0])) + COPIED[0],
     b"\x81\x7f" + COPIED[0],
 ]
-
-
-@contextmanager
-def stream(cable: Cable, far: str, port: int) -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Yield both ends of a TCP connection from the far end to ``port`` here, the local end first."""
-    with ends(cable, far, port, socket.SOCK_STREAM) as (here, there):
-        here.listen()
-        there.connect(here.getsockname())
-        accepted, _ = here.accept()
-        with accepted:
-            for end in (accepted, there):
-                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            yield accepted, there
 
 
 def segments(sender: socket.socket, receiver: socket.socket, payloads: list[bytes]) -> None:

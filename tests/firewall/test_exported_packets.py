@@ -9,7 +9,7 @@ import pytest
 from attrs import evolve, frozen
 from tests.support.cable import CABLES, WAIT, Cable
 from tests.support.nflog import Copied, copies
-from tests.support.packets import SIP, ends, opened, plan
+from tests.support.packets import SIP, ends, plan
 
 from ringfence.features.hep.stage import PREFIX, Export
 from ringfence.firewall.contract import Backend, FirewallPlan
@@ -28,13 +28,6 @@ PLAN = FirewallPlan(
     added=(Export((TARGET, 9070), STREAMS, SIZE),),
 )
 LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
-
-
-@pytest.fixture(params=["nft", pytest.param("legacy", marks=pytest.mark.long), "nftables"])
-def backend(request: pytest.FixtureRequest, netns: None) -> Iterator[Backend]:
-    """Yield each backend, opened; ipset with each flavour of iptables."""
-    with opened(request.param) as made:
-        yield made
 
 
 def exported(source: int, target: int, payload: bytes, protocol: int = 6) -> bytes:

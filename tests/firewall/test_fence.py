@@ -1,6 +1,5 @@
 """The fence: what strangers begin at the SIP ports is dropped or counted, through a virtual cable."""
 
-from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -14,7 +13,6 @@ from tests.support.packets import (
     container_ends,
     datagram,
     ends,
-    opened,
     plan,
     sent,
     source_of,
@@ -33,13 +31,6 @@ PLANS = (
     evolve(PLAN, action=BanAction.PORT_UNREACHABLE, new_only=True, log=True),
     evolve(PLAN, interfaces=("near0",)),
 )
-
-
-@pytest.fixture(params=["nft", pytest.param("legacy", marks=pytest.mark.long), "nftables"])
-def backend(request: pytest.FixtureRequest, netns: None) -> Iterator[Backend]:
-    """Yield each backend, opened; ipset with each flavour of iptables."""
-    with opened(request.param) as made:
-        yield made
 
 
 @pytest.mark.parametrize("wanted", PLANS)

@@ -1,7 +1,6 @@
 """Large packets in fragments: the kernel reassembles them before our rules, or strangers' are dropped."""
 
 import socket
-from collections.abc import Iterator
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -26,13 +25,6 @@ GROUP = 7
 LARGE, SMALL = b"REGISTER " + b"x" * 3_000, b"REGISTER x"
 _TCP = b"\x30\x39" + SIP.to_bytes(2, "big") + b"\0" * 3_000
 _TRACKED = Path("/proc/thread-self/net/nf_conntrack")
-
-
-@pytest.fixture(params=["nft", pytest.param("legacy", marks=pytest.mark.long), "nftables"])
-def backend(request: pytest.FixtureRequest, netns: None) -> Iterator[Backend]:
-    """Yield each backend, opened; ipset with each flavour of iptables."""
-    with opened(request.param) as made:
-        yield made
 
 
 @pytest.fixture

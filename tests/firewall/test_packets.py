@@ -2,7 +2,6 @@
 
 import socket
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from ipaddress import ip_network
 from itertools import combinations
@@ -26,7 +25,6 @@ from tests.support.packets import (
     drained_after,
     ends,
     flood,
-    opened,
     plan,
     seen,
     sent,
@@ -47,13 +45,6 @@ if TYPE_CHECKING:
     from ringfence.values.network import Network
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
-
-
-@pytest.fixture(params=["nft", pytest.param("legacy", marks=pytest.mark.long), "nftables"])
-def backend(request: pytest.FixtureRequest, netns: None) -> Iterator[Backend]:
-    """Yield each backend, opened; ipset with each flavour of iptables."""
-    with opened(request.param) as made:
-        yield made
 
 
 EACH_CABLE = (CABLES["IPv4"], CABLES["IPv6"])

@@ -2,8 +2,7 @@
 
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -12,7 +11,18 @@ from tests.support.cable import CABLES, Cable
 from tests.support.lists import write_list
 from tests.support.netns import inside
 from tests.support.nflog import copies
-from tests.support.packets import OTHER, SIP, ban, behind, container_ends, drained_after, ends, opened, plan
+from tests.support.packets import (
+    OTHER,
+    SIP,
+    ban,
+    behind,
+    container_ends,
+    drained_after,
+    ends,
+    plan,
+    read,
+    stream,
+)
 
 from ringfence.firewall import network_lists
 from ringfence.firewall.contract import SERVED, Backend, FirewallPlan
@@ -27,7 +37,6 @@ PLAN = FirewallPlan(
     sip_ports=Ports(udp=(SIP,), tcp=(SIP, TLS, HTTP)), ration=Ration(LimitMode.ENFORCE, burst=4, rate=1)
 )
 WITH_CONTAINER = evolve(PLAN, containers=frozenset({ip_address("10.9.9.2"), ip_address("fd00:9::2")}))
-_FIRST = 3.0  # seconds for the first bytes, on a busy machine too
 # Bytes: the ration of a stranger by TCP is 2 000, rounded up to kilobytes with ipset. 500 come back each
 # second, and a busy machine may take three seconds.
 BUDGET = 2_048 + 3 * 512
@@ -35,13 +44,6 @@ REFUSALS = [b"SIP/2.0 %d Whatever\r\n\r\n" % status for status in (401, 403, 407
 REFUSAL = REFUSALS[0]
 OTHERS = [b"SIP/2.0 %d Whatever\r\n\r\n" % status for status in (100, 180, 200, 404, 481, 503)]
 MANY = 50
-
-
-@pytest.fixture(params=["nft", pytest.param("legacy", marks=pytest.mark.long), "nftables"])
-def backend(request: pytest.FixtureRequest, netns: None) -> Iterator[Backend]:
-    """Yield each backend, opened; ipset with each flavour of iptables."""
-    with opened(request.param) as made:
-        yield made
 
 
 def arrived(here: socket.socket, there: socket.socket, payloads: list[bytes]) -> int:
@@ -187,39 +189,6 @@ def test_a_rule_that_counts_many_attempts_has_a_ration(backend: Backend, far: st
         assert arrived(here, there, [REFUSAL] * 250) == 200
 
 
-@contextmanager
-def stream(cable: Cable, far: str, port: int) -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Yield both ends of a TCP connection from the far end to ``port`` here."""
-    with ends(cable, far, port, socket.SOCK_STREAM) as (listener, there):
-        listener.listen()
-        there.connect(listener.getsockname())
-        here, _ = listener.accept()
-        with here:
-            here.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            yield here, there
-
-
-def received(there: socket.socket, least: int, first: float = _FIRST) -> bytes:
-    """Return what arrives until ``least`` bytes are there, or nothing more comes for a while.
-
-    ``first`` is the time to wait for the first bytes (seconds).
-    """
-    data = b""
-    patience = there.gettimeout()
-    there.settimeout(first)
-    while len(data) < least:
-        try:
-            piece = there.recv(65_536)
-        except TimeoutError:
-            break
-        if not piece:
-            break
-        data += piece
-        there.settimeout(patience)
-    there.settimeout(patience)
-    return data
-
-
 @pytest.mark.parametrize("port", [SIP, TLS])
 def test_a_stranger_gets_few_bytes_at_once_by_tcp(
     backend: Backend, far: str, cable: Cable, port: int
@@ -231,7 +200,7 @@ def test_a_stranger_gets_few_bytes_at_once_by_tcp(
         for _ in range(MANY):
             here.sendall(answer)
             time.sleep(0.001)
-        assert 400 <= len(received(there, MANY * len(answer))) <= BUDGET
+        assert 400 <= len(read(there, MANY * len(answer))) <= BUDGET
     assert backend.counters().of("rationed") > 0
 
 
@@ -240,7 +209,7 @@ def test_many_answers_in_one_segment_are_over_the_ration(backend: Backend, far: 
     plan(backend, PLAN)
     with stream(cable, far, SIP) as (here, there):
         here.sendall(b"x" * 40_000)
-        assert len(received(there, 40_000)) <= BUDGET
+        assert len(read(there, 40_000)) <= BUDGET
 
 
 def test_connections_share_the_ration(backend: Backend, far: str, cable: Cable) -> None:
@@ -257,8 +226,7 @@ def test_connections_share_the_ration(backend: Backend, far: str, cable: Cable) 
                 here, _ = listener.accept()
                 with here:
                     here.sendall(b"x" * 300)
-                    there.settimeout(0.01)
-                    total += len(received(there, 300, 0.01))
+                    total += len(read(there, 300, 0.01, 0.01))
     assert 600 <= total <= 2 * BUDGET  # it refills while the test runs
 
 
@@ -275,8 +243,7 @@ def test_a_containers_answers_by_tcp_are_rationed(backend: Backend, far: str) ->
         for _ in range(MANY):
             here.sendall(b"x" * 400)
             time.sleep(0.001)
-        there.settimeout(0.2)
-        assert 400 <= len(received(there, 400 * MANY)) <= BUDGET
+        assert 400 <= len(read(there, 400 * MANY, 0.2)) <= BUDGET
 
 
 def test_what_was_dropped_by_tcp_arrives_at_a_friend(backend: Backend, far: str, cable: Cable) -> None:
@@ -284,11 +251,10 @@ def test_what_was_dropped_by_tcp_arrives_at_a_friend(backend: Backend, far: str,
     plan(backend, PLAN)
     with stream(cable, far, SIP) as (here, there):
         here.sendall(b"x" * 40_000)
-        first = received(there, 40_000)
+        first = read(there, 40_000)
         assert len(first) <= BUDGET
         write_list(backend, network_lists.FRIENDS, [ip_network(cable.banned)])
-        there.settimeout(5.0)
-        assert len(first + received(there, 40_000 - len(first))) == 40_000
+        assert len(first + read(there, 40_000 - len(first), 5.0)) == 40_000
 
 
 def test_a_tls_handshake_has_no_ration(backend: Backend, far: str, cable: Cable) -> None:
@@ -297,10 +263,10 @@ def test_a_tls_handshake_has_no_ration(backend: Backend, far: str, cable: Cable)
     handshake = b"\x16\x03\x03\x10\x00".ljust(4_096, b"x")
     with stream(cable, far, TLS) as (here, there):
         here.sendall(handshake)
-        assert received(there, len(handshake)) == handshake
+        assert read(there, len(handshake)) == handshake
     with stream(cable, far, SIP) as (here, there):
         here.sendall(handshake)
-        assert len(received(there, len(handshake))) <= BUDGET
+        assert len(read(there, len(handshake))) <= BUDGET
 
 
 @pytest.mark.parametrize("begin", SERVED)
@@ -313,16 +279,16 @@ def test_a_stranger_that_is_served_has_no_ration(
     with stream(cable, far, SIP) as (here, there):
         for _ in range(MANY):
             here.sendall(answer)
-            assert received(there, len(answer)) == answer
+            assert read(there, len(answer)) == answer
     with stream(cable, far, SIP) as (here, there):
         here.sendall(answer * 100)
         # The first frame is free, because it begins with such an answer.
-        assert len(received(there, 100 * len(answer))) <= 1_500 + BUDGET
+        assert len(read(there, 100 * len(answer))) <= 1_500 + BUDGET
     with stream(cable, far, TLS) as (here, there):
         for _ in range(MANY):
             here.sendall(answer)
             time.sleep(0.001)
-        assert len(received(there, MANY * len(answer))) <= BUDGET
+        assert len(read(there, MANY * len(answer))) <= BUDGET
 
 
 @pytest.mark.parametrize("begin", [b"SIP/2.0 200 OK\r\nFrom: ", b"SIP/2.0 200 OK", b"\x16\x03\x03"])
@@ -335,7 +301,7 @@ def test_a_segment_that_begins_within_a_header_is_rationed(
         for _ in range(MANY):
             here.sendall(begin.ljust(400))
             time.sleep(0.001)
-        assert 400 <= len(received(there, MANY * 400)) <= BUDGET
+        assert 400 <= len(read(there, MANY * 400)) <= BUDGET
 
 
 def test_ports_of_web_pages_have_no_ration(backend: Backend, far: str, cable: Cable) -> None:
@@ -344,7 +310,7 @@ def test_ports_of_web_pages_have_no_ration(backend: Backend, far: str, cable: Ca
     for port in (HTTP, OTHER):
         with stream(cable, far, port) as (here, there):
             here.sendall(b"x" * 40_000)
-            assert len(received(there, 40_000)) == 40_000
+            assert len(read(there, 40_000)) == 40_000
     assert backend.counters().of("rationed") == 0
 
 
@@ -357,14 +323,14 @@ def test_refusals_in_frames_from_a_web_port_are_rationed(backend: Backend, far: 
             here.sendall(frames[number % 2])
             time.sleep(0.01)
         here.sendall(frames[0])
-        came = received(there, 10_000)
+        came = read(there, 10_000)
         assert came.count(REFUSAL) == 4
     assert backend.counters().of("rationed") > 0
     with stream(cable, far, HTTP) as (here, there):
         for _ in range(MANY):
             here.sendall(b"\x81\x40" + OTHERS[0].ljust(64))
             time.sleep(0.001)
-        assert received(there, 66 * MANY).count(OTHERS[0]) == MANY
+        assert read(there, 66 * MANY).count(OTHERS[0]) == MANY
 
 
 def test_a_ration_of_bytes_that_observes_only_counts(backend: Backend, far: str, cable: Cable) -> None:
@@ -372,5 +338,5 @@ def test_a_ration_of_bytes_that_observes_only_counts(backend: Backend, far: str,
     plan(backend, evolve(PLAN, ration=evolve(PLAN.ration, mode=LimitMode.OBSERVE)))
     with stream(cable, far, SIP) as (here, there):
         here.sendall(b"x" * 40_000)
-        assert len(received(there, 40_000)) == 40_000
+        assert len(read(there, 40_000)) == 40_000
     assert backend.counters().of("rationed") > 0

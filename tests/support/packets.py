@@ -3,6 +3,7 @@
 import errno
 import select
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -53,6 +54,45 @@ def ends(
         for end in (here, remote):
             end.settimeout(WAIT)
         yield here, remote
+
+
+@contextmanager
+def stream(cable: Cable, far: str, port: int) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Yield both ends of a TCP connection from the far end to ``port`` here, the local end first."""
+    with ends(cable, far, port, socket.SOCK_STREAM) as (listener, there):
+        listener.listen()
+        there.connect(listener.getsockname())
+        with listener.accept()[0] as here:
+            here.settimeout(WAIT)
+            for end in (here, there):
+                at_once(end)
+            yield here, there
+
+
+def at_once(end: socket.socket) -> None:
+    """Make a connection send each piece at once, and send nothing again after its end."""
+    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def read(end: socket.socket, least: int, patience: float = WAIT, first: float = 10.0) -> bytes:
+    """Return what arrives until ``least`` bytes are there, or nothing more comes for ``patience`` seconds.
+
+    It waits ``first`` seconds for the first bytes: a busy kernel may merge all segments to one that is over
+    the ration, and TCP sends them again after some time.
+    """
+    data = b""
+    end.settimeout(first)
+    while len(data) < least:
+        try:
+            piece = end.recv(65_536)
+        except TimeoutError:
+            break
+        if not piece:
+            break
+        data += piece
+        end.settimeout(patience)
+    return data
 
 
 def datagram(cable: Cable, far: str, port: int) -> tuple[bool | str, bool | str]:
