@@ -12,5 +12,5 @@ def check(
         bool, typer.Option("--hardening", help="Also check Asterisk's own settings for weaknesses.")
     ] = False,
 ) -> str:
-    """Return the wish to check for weaknesses; "" without it."""
+    """Return ``HARDENING``, which makes ``check`` report weaknesses too; "" without the option."""
     return HARDENING if hardening else ""

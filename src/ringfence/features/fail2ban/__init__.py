@@ -1,4 +1,4 @@
-"""Coming from fail2ban: its settings, its active bans, and its jails that still guard Asterisk.
+"""Migration from fail2ban: its settings, its active bans, and its jails that still guard Asterisk.
 
 ``ringfence import-fail2ban`` only reads fail2ban's files and its database. It converts each option that has a
 counterpart in ringfence, and reports the others. ``other_guard`` disables the jails when ringfence works.

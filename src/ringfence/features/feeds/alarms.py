@@ -1,4 +1,4 @@
-"""The alarms of feeds."""
+"""The alarms about feeds: their codes, and what each means and asks for."""
 
 from ringfence.alarm_codes import AnyAlarmCode
 

@@ -84,7 +84,8 @@ class FetchState:
     """The fetcher's report about a feed.
 
     ``checked`` is when the server last sent the list or confirmed it, None for never. ``error`` is why the
-    latest request failed, "" if it succeeded. ``identity`` is that of the source which it requests.
+    latest request failed, "" if it succeeded. ``identity`` is the digest of the source that the fetcher
+    requests.
     """
 
     checked: float | None = None

@@ -75,9 +75,9 @@ class FeedState:
     ``checked`` is when the server last sent the list, or confirmed it, and ``tried`` when it was last asked;
     None for never. ``error`` is why the latest request failed, "" if it did not. ``due`` is the time of the
     next request. ``wait`` is the time before which the server does not want one, not even if an administrator
-    asks. ``failures`` is the number of failed requests without a break. ``etag`` and ``modified`` are
-    the server's validators of the list. ``cursor`` is that of APIBAN. ``identity`` is that of the planned
-    feed which all this is about.
+    asks. ``failures`` is the number of failed requests since the last success. ``etag`` and ``modified`` are
+    the server's validators of the list. ``cursor`` is where APIBAN's next page begins. ``identity`` is the
+    digest of the source to which these facts belong (:attr:`PlannedFeed.identity`).
     """
 
     checked: float | None = None

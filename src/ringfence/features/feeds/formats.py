@@ -68,7 +68,10 @@ class FeedLayout:
 
 
 def identity_of(*parts: str) -> str:
-    """Return a digest of where a list comes from (such as URL and key), which does not show the parts."""
+    """Return a digest of ``parts``, which name the source of a list, such as its URL and a key.
+
+    Nobody can read the parts from the digest.
+    """
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

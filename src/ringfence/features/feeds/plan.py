@@ -33,7 +33,7 @@ class PlannedFeed:
 
     @property
     def identity(self) -> str:
-        """A digest of the source. A list, an ETag or a cursor with another one is from another source."""
+        """A digest of the feed's source. What was saved with another digest came from another source."""
         return identity_of(self.url, self.format)
 
 

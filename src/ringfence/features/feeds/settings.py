@@ -51,7 +51,7 @@ class FeedSource:
     program does. ``shown`` is the URL, with keys masked, or the path. ``requested`` identifies what the
     fetcher requests (``formats.identity_of``), "" for a file. After ``max_age`` seconds without a new or a
     confirmed list, the feed expires; None: never. ``keyed``: the server knows this host by a key, which
-    an error page instead of a list may repeat. So no line of it is shown.
+    an error page instead of a list may repeat. So no line of such a list is shown.
     """
 
     name: str
@@ -65,7 +65,7 @@ class FeedSource:
 
     @property
     def identity(self) -> str:
-        """A digest of the source: with another one, the lists have nothing to do with the earlier lists."""
+        """A digest of the feed's source. If it changes, earlier lists of the feed no longer count."""
         return identity_of(str(self.path), self.layout.format, self.layout.key, self.requested)
 
 

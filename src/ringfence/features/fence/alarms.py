@@ -1,4 +1,4 @@
-"""The alarms of the fence."""
+"""The alarms about the fence: their codes, and what each means and asks for."""
 
 from ringfence.alarm_codes import AnyAlarmCode
 

@@ -70,7 +70,7 @@ class FenceRequests(Feature):
         return [every(1.0, "fence", self._fence.check, self._side.common.alarms)]
 
     def section(self) -> Section:
-        """Return the status values: packets from outside, whether the fence waits for friends, its state."""
+        """Return the fence's section: packets from outside, its state, and whether it waits for friends."""
         waits = "fence" in self._side.kernel.rules.waiting
         return Section(packets_of(self._side, _NUMBERS), {"fence_waits": waits, "fence": self._state()})
 

@@ -1,4 +1,4 @@
-"""The rows that are shown of the fence, by ``ringfence fence status`` and on the page of the fence."""
+"""The rows about the fence that ``ringfence fence status`` and the page of the fence show."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -10,9 +10,10 @@ from ringfence.plurals import counted
 
 
 def rows(fence: Mapping[str, Any], moment: Callable[[str], str]) -> Iterator[Row]:
-    """Yield the rows about the fence, which is not off; ``fence`` is the daemon's answer about it.
+    """Yield the rows about the fence. Do not call this if the fence is off.
 
-    ``moment`` returns a time of the answer as text.
+    ``fence`` is the daemon's answer to the request ``fence``. ``moment`` returns a time of the answer as
+    text.
     """
     waits = fence["configured"] == "enforce" != fence["mode"]
     yield Row("mode", f"{fence['mode']}{_why(fence, moment)}", not waits)

@@ -25,7 +25,10 @@ OUTSIDERS = Table("fenced", 3_600, MOST_FLOODERS, "outside the fence")
 
 @frozen
 class FenceFilter(Filter):
-    """The fence in a mode. Without friends and lists, everybody would be outside."""
+    """The fence as a filter of the firewall, in one mode.
+
+    It waits for the friends and the lists (``waits``): without them, all senders would be outside.
+    """
 
     name = "fence"
     waits = frozenset(Until)

@@ -31,7 +31,10 @@ def forecast(known: "NetworkFacts") -> Iterator[str]:
 
 
 def kept_out(found: Mapping[str, Any]) -> str:
-    """Return a text that the fence drops the stranger's packets; "" if it does not."""
+    """Return the part of a sentence that the fence drops packets of the network; "" if it does not.
+
+    ``found`` are the facts about the network, with those of :func:`facts`.
+    """
     fence = found["fence"]
     keeps = fence is not None and fence["outside"] and fence["mode"] == "enforce"
     return "the fence keeps it from the SIP ports" if keeps else ""

@@ -1,4 +1,4 @@
-"""The alarms of the fleet."""
+"""The alarms about the fleet: their codes, and what each means and asks for."""
 
 from ringfence.alarm_codes import AnyAlarmCode
 

@@ -86,8 +86,8 @@ class Api:
     def prove(self) -> None:
         """Store a test decision, look it up, and delete it. Raise FleetError if one of these fails.
 
-        The address is one that no host has. This tries both credentials. It does not read the stream of
-        decisions, so the daemon misses nothing.
+        The decision is about an address that no host has. This tries both credentials, the password and the
+        key. It does not read the stream of decisions, so the daemon misses none.
         """
         now = self._clock.mono()
         ban = OwnBan(TESTED, TEST_RULE, now + TEST_SECONDS)

@@ -255,7 +255,10 @@ class Fleet(Feature):
 
 
 def _origin(name: str) -> dict[str, str]:
-    """Split a decision's origin into ``origin`` and ``node``: the host, "" if ringfence did not make it."""
+    """Split the origin of a decision, and return its parts as ``origin`` and ``node``.
+
+    ``node`` is the host whose ringfence made the decision; "" if another program made it.
+    """
     if name.startswith(ORIGIN):
         return {"origin": ORIGIN[:-1], "node": printable(name.removeprefix(ORIGIN))}
     return {"origin": printable(name), "node": ""}

@@ -190,7 +190,7 @@ _Row = Fields | int | None
 
 @define
 class _Reader:
-    """Reads CrowdSec's JSON answer from beginning to end. Each method raises ValueError if it is no JSON.
+    """Reads CrowdSec's JSON answer from beginning to end. Its methods raise ValueError if it is not JSON.
 
     ``has_lists``: one of the wanted lists of decisions was found.
     """

@@ -89,7 +89,9 @@ def alert(
 ) -> dict[str, Any]:
     """Return CrowdSec's alert (JSON values) with the decision to ban ``network`` for ``seconds`` from now.
 
-    ``now`` is the time by the API's clock: the decision ends there ``seconds`` after ``stop_at``.
+    ``now`` is the time by the API's clock (epoch seconds), from which the API computes the decision's end.
+    ``rule`` is the name of the rule that decided the ban, ``facts`` describes its attempts, and ``machine``
+    is the name of this host at the API.
     """
     scenario, stop = scenario_of(rule), rfc3339(now)
     single = network.prefixlen == network.max_prefixlen

@@ -1,4 +1,4 @@
-"""The rows that are shown of the fleet, by ``ringfence fleet status`` and on the page of the fleet."""
+"""The rows about the fleet that ``ringfence fleet status`` and the page of the fleet show."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -8,9 +8,9 @@ from ringfence.plurals import counted
 
 
 def rows(fleet: Mapping[str, Any], moment: Callable[[str | None, str], str]) -> Iterator[Row]:
-    """Yield the rows about the fleet; ``fleet`` is the daemon's answer about it, which is not empty.
+    """Yield the rows about the fleet. ``fleet`` is the daemon's answer to ``fleet``, and is not empty.
 
-    ``moment`` returns a time of the answer as text; its second argument if the time is None.
+    ``moment`` returns a time of the answer as text. If the time is None, it returns its second argument.
     """
     yield Row("local API", f"{fleet['url']}, as {fleet['machine']}")
     for way in ("pull", "push"):

@@ -1,1 +1,1 @@
-"""Countries and autonomous systems: their networks for the lists, and those of addresses that are shown."""
+"""Countries and autonomous systems: their networks, for the lists, and the location of shown addresses."""

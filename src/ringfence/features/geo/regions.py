@@ -136,7 +136,7 @@ class GeoDatabases(Regions):
         return self._kept
 
     def _keep(self, regions: frozenset[str]) -> Iterator[Alarm]:
-        """Write the networks of ``regions`` to the file ``kept`` if they changed; yield an alarm if not."""
+        """Write the networks of ``regions`` to the file ``kept`` if they changed; yield an alarm on error."""
         if self._kept_path is None or not regions or not all(map(self._is_read, regions)):
             return
         try:

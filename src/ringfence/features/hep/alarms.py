@@ -1,4 +1,4 @@
-"""The alarm of Asterisk's export (HEP)."""
+"""The alarm about Asterisk's export (HEP): its code, and what it means and asks for."""
 
 from ringfence.alarm_codes import AnyAlarmCode
 

@@ -1,4 +1,4 @@
-"""Asterisk's export (HEP) in the running daemon: it counts like the wire, and what it lacks is an alarm."""
+"""Asterisk's export (HEP) as a part of the daemon: it parses the messages; an alarm reports missing ones."""
 
 from collections import deque
 from collections.abc import Sequence

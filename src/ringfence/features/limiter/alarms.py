@@ -1,4 +1,4 @@
-"""The alarms of the limiter."""
+"""The alarms about the limiter: their codes, and what each means and asks for."""
 
 from ringfence.alarm_codes import AnyAlarmCode
 

@@ -1,4 +1,4 @@
-"""The alarm of the metrics."""
+"""The alarm about metrics that cannot be served: its code, and what it means and asks for."""
 
 from ringfence.alarm_codes import AnyAlarmCode
 

@@ -1,4 +1,4 @@
-"""The alarms about channels of notifications that fail."""
+"""The alarms about channels of notifications that fail: their codes, and what each means and asks for."""
 
 from ringfence.alarm_codes import AnyAlarmCode, Mark
 

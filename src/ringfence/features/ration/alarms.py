@@ -1,4 +1,4 @@
-"""The alarms of the rations."""
+"""The alarms about the rations: their codes, and what each means and asks for."""
 
 from ringfence.alarm_codes import AnyAlarmCode
 

@@ -149,8 +149,8 @@ def _held(ended: Sequence[Row]) -> dict[str, Any]:
 def _dropped(status: Row | None) -> dict[str, Any] | None:
     """Return the numbers of packets that the kernel dropped since ringfence made its firewall rules.
 
-    They are read from the daemon's ``status``, by the feature's name, or by that of another rule. Return None
-    if ``status`` is None.
+    The numbers come from the daemon's ``status``. The result has those of features by name, and under
+    ``rules`` those of each rule for bans. Return None if ``status`` is None.
     """
     if status is None:
         return None

@@ -81,10 +81,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class SetupRun:
-    """One run of the command. Its methods return whether everything succeeded.
+    """One run of ``ringfence setup``. Its public methods return whether everything succeeded.
 
     ``dry_run``: changes are shown and not made. ``yes``: changes are made without a question. ``parts`` are
-    those of features.
+    what features do in this run.
     """
 
     def __init__(self, paths: HostPaths, *, dry_run: bool, yes: bool, parts: Sequence[Part] = ()) -> None:
@@ -170,7 +170,7 @@ class SetupRun:
         return not problems
 
     def _show(self, found: Found, planned: Plan, *, more: bool) -> None:
-        """Show the changes, and what follows. ``more``: the parts of features change something too."""
+        """Show the planned changes, and the steps after them. ``more``: features change something too."""
         for number, change in enumerate(planned.changes, 1):
             echo("", f"{number}. {change.path}: {change.reason}", indent=3)
             echo_document("\n".join([*change.shown(), ""]))
@@ -242,9 +242,10 @@ def _failed_login(found: Found) -> LoginTarget | None:
 
 
 def _last_written(record: JournalRecord) -> dict[Path, FileState]:
-    """Return for each file that setup has written as a whole, by path, the state as it was written last.
+    """Return the state in which setup last wrote each file, by the file's path.
 
-    Such a file was new, the one of the package, or setup's own before. To others setup has only added lines.
+    Only files that setup wrote as a whole are returned: those that were new, came with the package, or were
+    setup's own before. To other files setup has only added lines.
     """
     written: dict[Path, FileState] = {}
     for change in record.changes:

@@ -155,7 +155,10 @@ def settings_text(
 
 
 def added_text(text: str) -> str:
-    """Return what features have added to a ``text`` of :func:`settings_text`: all behind its last table."""
+    """Return the text that features have added to ``text``, a configuration of :func:`settings_text`.
+
+    This is everything after the table ``[allow]``; "" if there is nothing.
+    """
     _, blank, added = text.partition("\n[allow]\n")[2].partition("\n\n")
     return f"\n{added}" if blank else ""
 

@@ -1,4 +1,4 @@
-"""The alarms of a trial."""
+"""The alarms about a trial: their codes, and what each means and asks for."""
 
 from ringfence.alarm_codes import AnyAlarmCode, Mark
 

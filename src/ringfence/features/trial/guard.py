@@ -57,7 +57,10 @@ def confirm(state: SavedState) -> bool:
 
 
 def end(store: Store, finish: float) -> None:
-    """Do what ``ringfence off`` does if the recorded trial ends at ``finish``: no daemon has ended it."""
+    """Do what ``ringfence off`` does, if the recorded trial ends at ``finish``.
+
+    If it is still recorded, no daemon has ended the trial.
+    """
     if until(store.state) == finish:
         # This is recorded first. Otherwise a daemon that hangs now would put the rules in place again later.
         store.switch.set(True)
@@ -140,5 +143,5 @@ class TrialWatch(Feature):
 
 
 def build(given: Given) -> TrialWatch:
-    """Return the feature that ends a trial in time. The command line's option names its length."""
+    """Return the feature that ends a trial in time. ``given.options`` may have the length of a new trial."""
     return TrialWatch(given.side, given.reloader.path, float(given.options.get("trial", 0)))

@@ -1,8 +1,8 @@
 """The page of a link for one use: it admits the address that it is opened from to the fence.
 
 Nobody logs in to this page, so every request is hostile input. The daemon knows which links are valid, and
-admits. This page passes on the token, and the address that the proxy names. Only a button does so, because
-programs that look at links open them.
+admits the address. This page passes on the token, and the address that the proxy names. Only a button does
+so, because programs that look at links open them.
 """
 
 import asyncio
@@ -70,8 +70,8 @@ class Tries:
     def add(self, address: Address, now: float) -> bool:
         """Count a try of ``address`` at ``now`` (monotonic seconds); return whether it is permitted.
 
-        It is not if the sender or its prefix made too many tries, or if the table is full, all further
-        senders together.
+        A try is not permitted if the sender or its prefix has made too many. If the table is full, all
+        further senders share one limit.
         """
         of_sender = self._tries_of(sender_of(address), MOST_TRIES, now)
         of_prefix = self._tries_of(prefix_of(address), MOST_OF_PREFIX, now)

@@ -78,7 +78,10 @@ def owners(template: str) -> list[str]:
 
 
 def rows_of(name: str, found: Mapping[str, Any]) -> Iterator[Row]:
-    """Return the rows about the feature ``name``, as its command shows them; ``found`` is its answer."""
+    """Return the rows about the feature ``name``, as its command shows them.
+
+    ``found`` is the daemon's answer about the feature.
+    """
     rows: Iterator[Row] = import_module(f"ringfence.features.{name}.rows").rows(found, moment)
     return rows
 

@@ -1,4 +1,4 @@
-"""The rights of the live page at the daemon: those of a page (``guard/request_fields.py``)."""
+"""The rights of the live page at the daemon: its user has the role ``page`` (``guard/request_fields.py``)."""
 
 PAGE_USER = "ringfence-web"
 """The user of the live page's systemd unit, ``ringfence-web.service``."""
