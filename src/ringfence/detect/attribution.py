@@ -193,7 +193,7 @@ class Proofs:
         self._awaited: OrderedDict[bytes, tuple[str, Address, bytes]] = OrderedDict()
 
     def on_challenge(self, challenge: Challenge, now: float) -> Sequence[Finding]:
-        """Return the proof of an address if AMI reported the response before the challenge, else ()."""
+        """Return the proof of an address if AMI reported the response to ``challenge`` earlier, else ()."""
         answered = self._awaited.pop(challenge.nonce, None) if self._awaited else None
         if answered is None or not self._nonces.proves(challenge.nonce, answered[1], now):
             return ()
@@ -366,10 +366,9 @@ class Attribution:
         return (*found, *answered) if answered else found
 
     def _answered(self, event: SecurityEvent) -> Sequence[Finding]:
-        """Return that the sender has answered the challenge of its attempt wrongly, or ().
+        """Return a WrongAnswer if ``event`` reports a wrong answer to the challenge of an attempt, else ().
 
-        The attempt had no credentials, and ``event`` reports the answer. A log line does not count: anyone
-        can forge one.
+        The attempt itself was a request without credentials. A log line does not count: anyone can forge one.
         """
         address = event.remote.address
         session = self._senders.find_session(address, event.session)
@@ -401,7 +400,7 @@ class Attribution:
     def _on_method(self, session: Session, method: str) -> list[Finding]:
         """Record the SIP method of a session's latest request without credentials (its *question*).
 
-        Return the attempts that it shows: a call is one, where an OPTIONS request is none.
+        Return the attempts that the method shows: a call (INVITE) is an attempt, an OPTIONS request is not.
         """
         weight = weight_of(method)
         if weight <= session.weight:
@@ -503,7 +502,7 @@ class Attribution:
         return ()
 
     def _accept(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
-        """Handle a report with a reliable address; return the new attempt, or that it was reported before."""
+        """Handle a report with a reliable address; return the new attempt, or that ``event`` repeats one."""
         if event.source.asterisk not in self._several:
             return self._attributed(self._confirmation.with_proof(attempt, event, now), event, now)
         if event.service is not _PJSIP:
@@ -522,9 +521,9 @@ class Attribution:
     ) -> Sequence[Finding]:
         """Handle SIP answers that left this host at ``now``, which is ``wall`` seconds since the epoch.
 
-        Return what they show: a challenge (401, 407) proves the address of its response, a refusal shows a
-        guess, and either confirms reports that wait. ``asterisk`` is the assumed Asterisk of a challenge, if
-        no event has shown yet which one sent it.
+        Return what the answers show: a challenge (401, 407) proves the address of its response, a refusal
+        shows a guess, and each of them confirms waiting reports. ``asterisk`` is the assumed Asterisk of a
+        challenge, if no event has shown yet which one sent it.
         """
         self._confirmation.sees_wire = True
         found: list[Finding] = []
@@ -644,7 +643,7 @@ class Attribution:
     def _is_hidden(self, challenge: Challenge, sender: Address, asterisk: str, now: float) -> bool:
         """Whether a refusal shows an attempt, although the kernel copied no request that it answers.
 
-        It does if the request had bytes that suppress events, which no phone sends, or if the sender makes
+        This is so if the request had bytes that suppress events, which no phone sends, or if the sender makes
         its requests unreadable.
         """
         if challenge.accepted:
@@ -663,9 +662,9 @@ class Attribution:
     def _is_unreported(self, sender: Address, asterisk: str, now: float) -> bool:
         """Count a refusal of a request that was not copied; return whether it is an attempt.
 
-        The first ``MOST_UNREPORTED`` of ``sender`` are not: AMI reports most guesses, and the requests of a
-        phone may be unknown too. No refusal of a host that logged in lately is one. So AMI must report
-        logins.
+        The first ``MOST_UNREPORTED`` refusals of ``sender`` are no attempts: AMI reports most guesses, and
+        the requests of a phone may be unknown too. A refusal of a host that logged in lately is none either.
+        So AMI must report logins.
         """
         host = self._senders.find(host_of(sender))
         if not self._confirmation.has_ami(asterisk):
@@ -706,8 +705,8 @@ class Attribution:
     ) -> SecurityEvent | None:
         """Return the event for a refusal by a TCP connection whose requests could not be read, or None.
 
-        The result is AMI's event with the same Call-ID, None if that has not come yet. If the refusal shows
-        that the request was hidden from AMI, the result is an event HIDDEN.
+        The result is AMI's event with the same Call-ID; None if AMI has not reported it yet. If the refusal
+        shows that the request was hidden from AMI, the result is an event HIDDEN.
         """
         remote = Endpoint(answer.address, answer.port, answer.transport)
         if not self._conversations.is_unread(remote):
@@ -816,7 +815,7 @@ class Attribution:
             host.keep(now + UNREAD_FOR)
 
     def _has_succeeded(self, asked: Asked) -> bool:
-        """Whether AMI has reported a login of the sender since its request came."""
+        """Whether AMI has reported a login of the sender of ``asked`` since this request came."""
         host = self._senders.find(host_of(asked.request.address))
         return host is not None and host.succeeded >= asked.at
 
@@ -866,9 +865,9 @@ class Attribution:
     # -- deduplication and proofs -----------------------------------------------------------------------
 
     def _if_first(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
-        """Record that ``event`` reports a confirmed attempt; return the attempt if no source did so before.
+        """Record that ``event`` reports a confirmed attempt; return the attempt if this report is the first.
 
-        Otherwise return the finding that it is a duplicate report.
+        Otherwise return the finding that ``event`` is a duplicate report.
         """
         if event.service is _SIP and event.source.name != WIRE:
             # chan_sip's lines name no session, so a later proof finds the attempt by this number.

@@ -239,10 +239,10 @@ class Detector:
         return [*self._on_findings(found, now), *self._observe_friends(challenges, now)]
 
     def _observe_friends(self, challenges: Iterable[Challenge], now: float) -> Iterator[Observe | Estranged]:
-        """Yield what follows for the friends (known phones) whom Asterisk refuses by some of ``challenges``.
+        """Yield effects on the friends (known phones) whose requests Asterisk refuses by ``challenges``.
 
-        The kernel must copy the packets of some from now on (Observe). Of others the login was refused after
-        all, so they are friends no longer (Estranged).
+        An Observe: the kernel must copy the packets of this friend from now on. An Estranged: Asterisk has
+        refused the login that made this friend, so it is a friend no longer.
         """
         for answer in challenges:
             sender = sender_of_request(answer)
@@ -290,7 +290,7 @@ class Detector:
         return self._on_findings(self._unexplained(now, wall, asterisk, since, read), now)
 
     def waits_for_ami(self, now: float) -> bool:
-        """Whether to ask AMI how far its events have been read: unreadable requests wait for that."""
+        """Whether to ask every AMI how far its events have been read, because unreadable requests wait."""
         return self._exchanges.waits_for_ami(now)
 
     def _unexplained(
@@ -480,7 +480,10 @@ class Detector:
         return [*alarms, Login(friend), *self._observe_if_new(friend.account, friend.address, now)]
 
     def _on_refusal(self, address: Address, session: bytes, now: float) -> Sequence[Estranged]:
-        """Handle that Asterisk refused a request after its login; end and return the friend that it made."""
+        """Handle that Asterisk refused a request after its login; end the friendship that the login made.
+
+        Return the ended friendship; () if there is none.
+        """
         friend = self._refusals.refuse(address, session, now)
         if friend is None:
             return ()

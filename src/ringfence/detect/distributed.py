@@ -101,7 +101,10 @@ def _known_in(network: Network, subjects: Subjects) -> list[Address]:
 
 
 def _network_of_attack(subject: Subject, members: Sequence[Network]) -> Network:
-    """Return the network around ``subject`` in which other ``members`` fail too; without any, its own."""
+    """Return the network around ``subject`` in which others fail too; without others, its own network.
+
+    ``members`` are the networks of all subjects that fail. The width depends on how many are near.
+    """
     own, alone = subject.network, is_one_host(subject.address)
     wide, near = (own.supernet(new_prefix=length) for length in _lengths_around(subject.address))
     around = [one for one in members if contains(wide, one)]
@@ -115,7 +118,7 @@ def _network_of_attack(subject: Subject, members: Sequence[Network]) -> Network:
 
 
 def _lengths_around(address: Address) -> tuple[int, int]:
-    """Return the prefix lengths of the widest network around an address, and of its /24 or /48."""
+    """Return the prefix lengths of the two networks around an address that may be banned, the wider first."""
     if address.version == _IPV4:
         return 16, 24
     return (112, 120) if is_one_host(address) else (32, 48)

@@ -105,7 +105,10 @@ def _needed(limit: FriendLimit, latest: Iterable[_Failure]) -> int:
 
 
 def _add(limit: FriendLimit, latest: deque[_Failure], now: float, account: str | None) -> None:
-    """Add an attempt to ``latest``, those that count for ``limit``, and drop those that no longer count."""
+    """Add an attempt to ``latest``, the attempts that count for ``limit``; drop those that are too old.
+
+    If ``limit`` counts only some attempts at each account, the new one replaces the oldest at ``account``.
+    """
     while latest and now - latest[0][0] >= limit.window:
         latest.popleft()
     mine = [one for one in latest if one[1] == account] if limit.each and account is not None else []
@@ -141,7 +144,9 @@ class FriendAttempts:
     # -- attempts ---------------------------------------------------------------------------------------
 
     def on_attempt(self, subject: Subject, attempt: Attempt, now: float) -> Consequence:
-        """Return what follows from an attempt of a current or former friend.
+        """Return the ban, the alarms and the ended friendships that follow from a friend's attempt.
+
+        ``subject`` is a friend now, or was one in the last month.
 
         If copied packets can prove addresses, an unproven attempt leads to nothing now. If it stays unproven,
         :meth:`tick` may return an alarm.
@@ -157,9 +162,10 @@ class FriendAttempts:
         return result
 
     def on_certain(self, subject: Subject, attempt: Attempt, now: float) -> Consequence:
-        """Return what follows from an attempt that is treated as really coming from a friend's address.
+        """Return the ban, the alarms and the ended friendships that follow from a friend's attempt.
 
-        Either the phone has a wrong password, or there is an attacker at its address.
+        The attempt is treated as really coming from the friend's address: either the phone has a wrong
+        password, or there is an attacker at its address.
         """
         works = self.works(subject, attempt)
         follows: list[AlarmChange | Estranged] = []
@@ -205,7 +211,7 @@ class FriendAttempts:
                 yield from map(Estranged, self._friends.estrange(account, attempt.time))
 
     def on_tainted(self, subject: Subject, attempt: Attempt, now: float) -> Consequence:
-        """Return what follows from a guess at an address where a guilty account works: a ban, if proven."""
+        """Return the ban and its alarm for a proven guess at an address where a guilty account works."""
         if not is_guess_elsewhere(attempt) or not is_proven(attempt.proof):
             return None, ()
         rule = next((one for one in self._rules if attempt.kind in one.counts), None)

@@ -51,7 +51,7 @@ Key = tuple[str, Address, str, FriendReason]
 
 
 def identity_of(friend: Friend) -> Key:
-    """Return what identifies a reason to be a friend: it stays the same when the reason is renewed."""
+    """Return the key of a reason to be a friend. It stays the same when the reason is renewed."""
     return friend.asterisk, friend.address, friend.account, friend.reason
 
 
@@ -181,9 +181,9 @@ class Friends:
         return {account_of(one) for one in self.reasons(address) if one.reason not in _NOT_LEARNED}
 
     def estrange(self, account: AccountKey, now: float) -> Iterator[tuple[Friend, ...]]:
-        """Make ``account`` guilty of guesses: end the friends that it alone has made lately.
+        """Make ``account`` guilty of guesses: end each friendship that this account alone has made lately.
 
-        Yield the reasons of each of these friends, which are former ones from now on.
+        Yield the reasons of each of these friends. They are former reasons from now on.
         """
         for sender in self.new.convict(account, now):
             mine = self._current.accounts.get(account[1], ())

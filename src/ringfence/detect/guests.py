@@ -28,9 +28,9 @@ _REFUSED = 300  # the lowest status by which Asterisk takes no call
 
 @define(eq=False)
 class _Calls:
-    """One stranger's calls; ``call_id`` is that of the last one, which came at ``at`` (monotonic seconds).
+    """One stranger's calls. ``call_id`` is the Call-ID of the last one, ``at`` its time (monotonic seconds).
 
-    ``began`` and ``last`` are seconds since the epoch.
+    ``began`` and ``last`` are the times of the first and the last call, in seconds since the epoch.
     """
 
     began: float
@@ -49,7 +49,7 @@ class Guests:
     def record(self, asked: Asked | None, status: int, now: float, wall: float) -> None:
         """Record that Asterisk answered ``asked`` with ``status``, if that took a stranger's call.
 
-        ``now`` is the time in monotonic seconds, ``wall`` the same in seconds since the epoch.
+        ``now`` is the time in monotonic seconds, ``wall`` the same time in seconds since the epoch.
         """
         if asked is None or status >= _REFUSED:
             return

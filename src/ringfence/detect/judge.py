@@ -435,7 +435,11 @@ class Judge:
         *,
         proven: bool,
     ) -> Decision | None:
-        """Return a ban on unproven evidence, None if there are too many; ``proven``: part is proven."""
+        """Return a claimed ban: one on unproven evidence, by ``rule``, for the attempts ``found``.
+
+        Return None if there are too many claimed bans now. ``scope`` is the scope of the ban. ``proven``: a
+        part of the evidence is proven.
+        """
         if not self._claims.allows(subject.key, now, proven=proven):
             self._claims.refused = True
             return None
@@ -642,7 +646,7 @@ class Judge:
 
 
 def existing_accounts(found: Iterable[Fact]) -> int:
-    """Return the number of existing accounts with a proven wrong password, as far as Asterisk named them."""
+    """Return for how many existing accounts a proven attempt had a wrong password, if events name them."""
     return len({one.account for one in found if one.proven and one.event in _WRONG} - _NO_ACCOUNT)
 
 

@@ -95,10 +95,10 @@ class Observe:
 
 @frozen
 class Estranged:
-    """Reasons of one friend that have ended. Without other reasons, it is a stranger from now on.
+    """Reasons of one friend that have ended. If the friend has no other reasons, it is a stranger now.
 
-    The reasons were by one account, and guesses at other accounts come from where that account logs in. Or
-    there is one reason, a login, and Asterisk has refused its request afterwards.
+    Either one account made the reasons, and guesses at other accounts come from addresses where that account
+    logs in. Or the only reason is a login, and Asterisk has refused the request of this login afterwards.
     """
 
     reasons: tuple[Friend, ...]
@@ -178,7 +178,7 @@ class AddressSummary:
     """All that is known about an address: its network, its attempts, and how near each rule is to a ban.
 
     ``attempts`` are those in memory, oldest first. ``friends`` are the reasons why the address is a friend
-    now, ``former`` the reasons why it was a friend. ``pinging``: () unless its host asks again and again.
+    now, ``former`` the reasons why it was a friend. ``pinging`` is () unless the host asks again and again.
     """
 
     address: Address

@@ -144,7 +144,7 @@ class NewFriends:
         remember(self.tainted, sender, until, MOST)
 
     def is_tainted(self, sender: Network, now: float) -> bool:
-        """Whether an account that guesses came from works at ``sender``, so that one more guess is a ban."""
+        """Whether a guilty account works at ``sender``, so that one guess from there leads to a ban."""
         return now < self.tainted.get(sender, 0.0)
 
 

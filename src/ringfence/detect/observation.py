@@ -1,4 +1,4 @@
-"""Observed friends: those that Asterisk refuses again and again, so that the kernel copies what they say.
+"""Observed friends: the kernel copies their packets, because Asterisk refuses them again and again.
 
 Of a stranger the kernel copies the whole conversation, so each guess is seen (``conversation``). Of a friend
 it copies only the refusals (401, 403, 407), because phones and trunks say much. A phone that works gets a
@@ -65,9 +65,10 @@ class Observation:
         return begins
 
     def on_success(self, address: Address, session: bytes | None) -> None:
-        """Record that AMI reported a login of ``address``: refusals to it with this Call-ID count no more.
+        """Record that AMI reported a login of ``address``: its refusals with this Call-ID count no more.
 
-        These were challenges. ``session`` is None if the report names no Call-ID: then one refusal was.
+        They were challenges that the login answered. ``session`` is None if the report names no Call-ID. Then
+        one refusal, whatever its Call-ID, counts no more.
         """
         since, number = self._refused.get(address, (0.0, 0))
         answered = 1 if session is None else self._by_session.pop((address, session), 0)

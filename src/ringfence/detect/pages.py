@@ -24,7 +24,7 @@ class Pages:
         self.opened: OrderedDict[tuple[AddressKey, int], None] = OrderedDict()
 
     def take(self, requests: Iterable[CopiedRequest]) -> list[CopiedRequest]:
-        """Record the WebSockets that web pages of other sites open; return the requests that open none."""
+        """Record the WebSockets that pages of other sites open by ``requests``; return all other requests."""
         others = []
         for request in requests:
             if request.page:

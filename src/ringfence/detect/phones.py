@@ -100,7 +100,7 @@ class Phones:
             yield self._enter_outage_mode(attempt, f"{len(self._accounts)} phones")
 
     def _raised(self, phone: _Phone, alarm: AlarmChange, now: float) -> AlarmChange:
-        """Return ``alarm``, and record that it is active for ``phone``."""
+        """Record that an alarm about ``phone`` was raised at ``now``; return ``alarm``."""
         remember(self._alarmed, phone, now, MOST_PHONES)
         return alarm
 

@@ -78,7 +78,7 @@ class Proxies:
         return bool(self.networks) and (not self._sockets or any(port == one for _, one in self._sockets))
 
     def names(self, event: SecurityEvent) -> bool:
-        """Whether an event names a SIP proxy as its sender, which may then be a client of the proxy."""
+        """Whether an event names a SIP proxy as its sender. The true sender may then be a client of it."""
         return event.service in _PHONES and self.networks.covers(event.remote.address)
 
     def passage(self, answer: Challenge) -> Passage:

@@ -137,10 +137,10 @@ class Questions:
     def counting(
         self, event: SecurityEvent, weight: int, now: float
     ) -> Iterator[tuple[SecurityEvent, float]]:
-        """Record a request without credentials; yield what are attempts because of it, each with its arrival.
+        """Record a request without credentials; yield the events that are attempts now, with their arrival.
 
-        These are events of such requests, perhaps earlier ones. ``weight`` is that of the method. Iterate to
-        the end, because this records what has counted.
+        These may be events of earlier requests without credentials. ``weight`` is the weight of the
+        request's method (:func:`weight_of`). Iterate to the end, because each step records what has counted.
         """
         host = self._host(event, now)
         trust = trust_in(event)
@@ -166,7 +166,7 @@ class Questions:
                 yield asked, one.at
 
     def settle(self, event: SecurityEvent, account: str, now: float) -> None:
-        """Record that the sender of ``event`` guessed at ``account``: its question there counts no more."""
+        """Record that the sender of ``event`` guessed at ``account``: its question for it counts no more."""
         host = self._find(event.remote.address)
         known = host.accounts.get(account) if host is not None else None
         if host is not None and known is not None:

@@ -51,7 +51,7 @@ class RefusedLogins:
         self._refused: OrderedDict[tuple[Address, bytes], float] = OrderedDict()
 
     def permit(self, friend: Friend, session: bytes, now: float) -> bool:
-        """Record a login; return whether it may make its sender a friend: no refusal of it has come."""
+        """Record a login; return whether it may make its sender a friend, as no refusal of it has come."""
         if self._friends.worked_near(friend.account, friend.address):
             return True
         key = friend.address, session

@@ -459,7 +459,7 @@ class Attempts:
 class UnconfirmedReport:
     """An attempt whose address must be confirmed; ``event`` reported it at ``at`` (monotonic seconds).
 
-    ``settled``: it no longer waits for that.
+    ``settled``: the report no longer waits for a confirmation.
     """
 
     at: float
@@ -552,10 +552,10 @@ class LineCounts:
 
 @define(eq=False)
 class Sender:
-    """A remote address, its sessions, and what is known about it.
+    """A remote address, its sessions, and what is known about the address.
 
-    ``proven``: something came from it that no other sender can forge. ``until``: the facts below are needed
-    until this time. All times are monotonic seconds.
+    ``proven``: something came from the address that no other sender can forge. ``until``: the facts below are
+    needed until this time. All times are monotonic seconds.
 
     - ``forgiven``: by source, when its report of a failure was last ignored as a retransmission.
     - ``asked``: the arrival of its latest request that the kernel copied.
@@ -830,7 +830,10 @@ class Senders:
             self.take_unreported(address, now)
 
     def take_unreported(self, address: Address, now: float) -> bool:
-        """Whether others have reported an attempt of ``address`` that AMI has not; count one as reported."""
+        """Take one of the attempts of ``address`` that other sources have reported and AMI has not.
+
+        Return whether there was one. From now on it counts as reported by AMI.
+        """
         key = address_key(address)
         number, at = self._unreported.pop(key, (0, now))
         if not number or now - at >= SESSION_LIFE:
@@ -920,7 +923,7 @@ def _match(session: Session, event: SecurityEvent, now: float, *, listed: bool) 
 
 
 def _reporter(event: SecurityEvent) -> Reporter:
-    """Return what reports an event: a source of one Asterisk, or ``WIRE``, which is one for all of them."""
+    """Return the reporter of an event: a source of one Asterisk, or ``WIRE``, the one wire of this host."""
     return WIRE if event.source.name == WIRE else event.source
 
 

@@ -345,7 +345,7 @@ class Exchanges:
             known.explain_one(now)
 
     def waits_for_ami(self, now: float) -> bool:
-        """Whether to ask AMI how far its events have been read: some request waits for that."""
+        """Whether to ask every AMI how far its events have been read, because some request waits."""
         crowds = self._crowds()
         oldest = ((key[0], self._known[key].waiting) for key in self._waiting)
         return any(crowds[of] > FEW or (waiting and waiting[0] <= now - WAIT) for of, waiting in oldest)

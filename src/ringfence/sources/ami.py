@@ -203,11 +203,11 @@ class Reading:
         """The times (monotonic) at which events arrived, and their lags in seconds."""
 
     def ask(self) -> None:
-        """Make :meth:`run` find out now how far events have been read, and then report it to the listener."""
+        """Make :meth:`run` find out how far AMI's events have been read, and report this to the listener."""
         self._asked.set()
 
     async def run(self, connection: Connection) -> None:
-        """After each :meth:`ask`, send two Pings, set ``until`` and report it; until cancelled."""
+        """After each :meth:`ask`, send two Pings, and set and report ``until``; run until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             await self._asked.wait()

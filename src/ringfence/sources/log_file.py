@@ -128,7 +128,7 @@ class LogFileSource(FollowedLog):
         self._set_condition(self._current_condition())
 
     def _save_position(self, *, now: bool = False) -> None:
-        """Store the position if it has changed: at once with ``now``, else at most once a second."""
+        """Store the position in the log if it has changed. Without ``now``, do so at most once a second."""
         last, known = self._remembered
         at = asyncio.get_running_loop().time()
         if not now and at - last < REMEMBER_EVERY:

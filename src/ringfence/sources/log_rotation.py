@@ -163,7 +163,7 @@ class Tail:
 
     @property
     def name(self) -> str:
-        """A digest of the first ``HEAD`` bytes, as far as they were read. A copy has the same digest."""
+        """A digest of those of the first ``HEAD`` bytes that were read. A copy of the file has the same."""
         return _digest(self._head)
 
     @property
@@ -261,7 +261,7 @@ class Fifo:
 
 
 def open_log(path: Path) -> Tail | Fifo:
-    """Open a log, a regular file or a FIFO, at its beginning. Raises OSError."""
+    """Open a log, a regular file or a FIFO, at its beginning; raise OSError if that fails."""
     descriptor = os.open(path, _FLAGS)
     try:
         kind = os.fstat(descriptor).st_mode

@@ -139,7 +139,7 @@ class RosterQueries:
         self.due.clear()
 
     def on_event(self, event: RosterEvent) -> None:
-        """Handle an AMI event about phones or trunks; called while the connection is read, so it is quick."""
+        """Handle an AMI event about phones or trunks, without waiting: the connection is being read."""
         if event.action:
             self._on_list_event(event)
         elif event.name == BOOTED:

@@ -227,7 +227,7 @@ class _Held:
     last: float | None
 
     def is_confirmed(self, latest: float, now: float) -> bool:
-        """Whether AMI has delivered all events of these bytes of a log, so that they can be dropped.
+        """Whether AMI has delivered all events of the held bytes, so that these can be dropped.
 
         ``latest`` is the time of AMI's last event, ``now`` is monotonic. The bytes are confirmed if
         ``latest`` is at least ``OVERLAP`` seconds after ``last``. If the bytes were read more than

@@ -1,9 +1,9 @@
 """The wire as a source: SIP answers that leave this host, and strangers' requests, as the kernel copies them.
 
-The firewall's log rules (``firewall/stages.py``) copy the answers 401, 403, 404 and 407, by UDP
-to strangers all answers, to NFLOG group ``GROUP``, also those of this host that a ban drops. They are also
-called challenges here. No text of a sender can suppress this source: it reports packets as the kernel saw
-them. A host has one wire for all its Asterisks.
+The firewall's log rules (``firewall/stages.py``) copy answers to NFLOG group ``GROUP``: all answers by UDP to
+strangers, and of other answers those with the status 401, 403, 404 or 407. Answers of this host are copied
+even if a ban drops them. All copied answers are called challenges here. No text of a sender can suppress this
+source: it reports packets as the kernel saw them. A host has one wire for all its Asterisks.
 
 The same group carries the packets of strangers to the SIP ports, by UDP, plain TCP and WebSocket. Their log
 rule marks each copy with the prefix ``request`` (``dropped``, if a ban drops it). A packet with such a prefix
