@@ -387,7 +387,7 @@ class Book:
         return step
 
     def expire(self, now: float) -> Steps[tuple[list[int], list[int]]]:
-        """End the bans whose time is over; return their keys, and those of bans whose timeout to renew."""
+        """End the bans whose time is over; return their keys, and the keys of bans to renew in the kernel."""
         self.ledger.expire_assumed(now)
         over, to_renew = self.ledger.due(now)
         for key in over:

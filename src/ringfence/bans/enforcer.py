@@ -35,7 +35,7 @@ from ringfence.values.text import printable
 
 @frozen
 class _BansOf:
-    """The bans of records of the ledger. They are made when something iterates over them, each time anew."""
+    """The bans of records of the ledger. Each iteration builds them again; none is kept."""
 
     records: Mapping[int, Record]
 
@@ -194,7 +194,7 @@ class Enforcer:
     def _record_decision(self, decision: Decision, age: float, answer: Outcome | None) -> None:
         """Record the ban of a decision, ``age`` seconds after its last attempt.
 
-        ``answer`` is that of the kernel; None if it was not asked.
+        ``answer`` is the kernel's answer to the ban; None if the kernel was not asked yet.
         """
         now = self.clock.wall()
         if answer is not None and answer.error is None:
@@ -297,7 +297,7 @@ class Enforcer:
     def allow(self, exempt: Exempt, *, restored: bool = False) -> None:
         """Set the exempt networks, and remove the bans of those that were not exempt before.
 
-        ``restored`` is that of :meth:`Book.exclude`.
+        For ``restored`` see :meth:`Book.exclude`.
         """
         self.detector.exempt = exempt.never_banned
         if self.enforcing:
@@ -305,7 +305,7 @@ class Enforcer:
         self.apply(self.book.exclude(exempt, self.clock.wall(), restored=restored))
 
     def record_all(self) -> None:
-        """Make the store record exactly the bans in force, because it may lack some and have ended ones."""
+        """Make the store record exactly the bans in force. It may lack some, and still have ended ones."""
         pending = frozenset(map(network_of, self.ledger.pending))
         self.records.replace(_BansOf(dict(self.ledger.items())), pending, self.clock.wall())
 

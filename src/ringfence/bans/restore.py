@@ -30,7 +30,7 @@ With a greater difference it is another ban. ipset rounds timeouts up to whole s
 
 
 def restore_bans(book: Book, backend: Backend, records: Records, clock: Clock) -> Steps[dict[str, int]]:
-    """At the daemon's start, add the stored bans that the kernel lacks, and adopt those that only it has.
+    """At the daemon's start, add the stored bans that the kernel lacks; adopt those that the store lacks.
 
     If an unban was recorded, but the last daemon ended before the kernel removed the ban, the ban is removed
     now.

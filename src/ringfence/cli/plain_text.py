@@ -69,7 +69,10 @@ class Line:
 
 
 class Row(NamedTuple):
-    """A row of what is shown of a feature: its label and its text. ``good``: all is well."""
+    """A row about a feature, in a command's output or on the live page: its label and its text.
+
+    ``good``: all is well.
+    """
 
     label: str
     text: str

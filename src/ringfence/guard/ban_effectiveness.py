@@ -93,7 +93,7 @@ class BanEffectiveness:
         self._ineffective = Ineffective()
 
     def on_judgement(self, judgement: Judgement) -> None:
-        """Count the judged attempt if its address is banned or is one of this host; ignore any other.
+        """Count a judged attempt whose address was banned already, or is this host's; ignore any other.
 
         A flood does not show that a ban has no effect: if bans reject packets instead of dropping them, the
         kernel still counts the packets of banned senders.

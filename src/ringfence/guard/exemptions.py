@@ -182,13 +182,16 @@ class KernelLists(ListContents):
         return known or any(contains(one, network) for one in self.admitted)
 
     def _composed(self, target: NetworkList) -> Iterable[Network]:
-        """Return the networks of ``target``; if these are all, as they are, to save memory."""
+        """Return the networks of the list ``target``, at most as many as the kernel's list may have.
+
+        If no network is left out, return the stored object, because a copy would take memory.
+        """
         networks = self.networks.of(target)
         all_used = target not in network_lists.limited() or len(networks) <= self.most
         return networks if all_used else islice(networks, self.most)
 
     def _origin(self, target: NetworkList) -> object:
-        """Return the values from which the contents of ``target`` are made: other values, other contents."""
+        """Return a value that changes whenever the contents of the list ``target`` change."""
         if target is network_lists.ADMITTED:
             return self.admitted, self.around_friends
         return self.networks.of(target)

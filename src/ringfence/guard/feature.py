@@ -1,4 +1,4 @@
-"""The work of a feature in the running daemon: what it adds, and the judgements and facts that it gets.
+"""The interface between a feature and the daemon: what a feature adds, and what it is informed of.
 
 The module ``guard`` of a feature has a function ``build``. It gets the daemon's parts, and returns a
 :class:`Feature`, or None if the configuration does not ask for it.
@@ -29,8 +29,8 @@ from ringfence.threads import Threads
 class Number(NamedTuple):
     """A number that a feature shows; ``text`` describes it.
 
-    If ``value`` is None, it is unknown: the status has 0. With ``only_grows`` it is a counter, otherwise a
-    gauge.
+    ``value`` is None if the number is unknown; the status then has 0. With ``only_grows`` the metric of the
+    number is a counter, otherwise a gauge.
     """
 
     name: str

@@ -59,8 +59,8 @@ class SipSockets(NamedTuple):
 def find_sip_sockets(settings: Settings, speeches: Speeches | None = None) -> SipSockets:
     """Look up the SIP ports of Asterisk and of its proxies, and the proxies' sockets.
 
-    If a proxy is found, but Asterisk is not, Asterisk's default ports are used. ``speeches`` asks Asterisk's
-    sockets what they speak; None: their numbers decide.
+    If a proxy is found, but Asterisk is not, Asterisk's default ports are used. ``speeches`` finds out which
+    protocols Asterisk's sockets speak. If it is None, the numbers of the ports decide.
     """
     found = find_ports(next(iter(settings.manager_ports()), None), speeches=speeches)
     listening = find_proxy_sockets()

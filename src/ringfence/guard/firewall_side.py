@@ -214,7 +214,7 @@ class KernelParts:
 class FirewallSide:
     """All parts of the firewall's side, connected with each other.
 
-    They change nothing in the kernel before :meth:`start`. ``parts`` are those of features.
+    They change nothing in the kernel before :meth:`start`. ``parts`` are the parts of features.
     """
 
     common: CommonParts

@@ -1,8 +1,8 @@
-"""The lines of what happens, for the commands that follow it: events, attempts, bans and alarms.
+"""Events, attempts, bans and alarms as lines of JSON, for the commands that follow them as they happen.
 
 Each such command is a *follower*. Each user has at most ``MOST_FOLLOWERS``, and the control socket limits the
-connections of all users. An entry is encoded when the first
-follower reads it, and only once for all followers.
+connections of all users. An entry is encoded when the first follower reads it, and only once for all
+followers.
 
 Each follower has a queue of at most ``MOST_WAITING`` entries. If a follower reads too slowly, new entries are
 dropped, and one line in their place has their number. To limit the daemon's work in a flood of attempts, a
@@ -148,7 +148,7 @@ class Followers:
                 follower.add(entry)
 
     def on_judgement(self, judgement: Judgement) -> None:
-        """Pass an attempt on to the followers. Ignore the later proof of one: it is no new attempt."""
+        """Pass an attempt on to the followers. Ignore a later proof of its address: it is no new attempt."""
         if judgement.disposition is not Disposition.PROVEN:
             self._add("attempt", judgement)
 

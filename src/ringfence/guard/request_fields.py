@@ -42,7 +42,8 @@ Accepts = Callable[[object], bool]
 class Field:
     """A field of a request, and the values that it accepts.
 
-    ``accepts`` returns whether it accepts a value. ``form`` completes the sentence "the field must be …".
+    ``accepts`` returns whether the field accepts a value. ``form`` completes the sentence "the field must
+    be …".
     The value of a field that ``is_secret`` is not logged.
     """
 

@@ -1,4 +1,4 @@
-"""What the lists mean for the kernel: the networks that are never dropped, and those that are denied.
+"""The networks of both lists, as the kernel gets them: those never dropped, and those denied.
 
 If a network is on both lists, it is allowed. The kernel checks the allow list first, so nothing has to be
 subtracted from the deny list.
@@ -30,7 +30,8 @@ class ListNetworks:
 
     ``deny`` are the networks that an administrator denied by hand. ``others`` are those of other lists of the
     kernel: of ``EXTERNAL``, with the denied regions and the block lists, and of the lists of features.
-    ``partial`` are those lists of features of which a region has no networks, or a database was not read.
+    ``partial`` are the lists of features that may lack networks: a region has none, or a database was not
+    read.
 
     ``guarded`` are networks that the host itself needs (gateway, resolvers, the administrator's login),
     except those denied by force. The kernel's allow list must contain them too. Otherwise an administrator
@@ -91,7 +92,10 @@ class _Found:
             self.hosts.add(value.text)
 
     def take(self, entry: ListEntry, protected: Mapping[Network, str]) -> None:
-        """Add an entry of the allow or deny list, and the alarm about it."""
+        """Add an entry of the allow or deny list; if the entry has no effect, add an alarm about it.
+
+        ``protected`` maps networks that must stay reachable to their role.
+        """
         try:
             value = parse_entry(entry.value)
         except ValueError as error:

@@ -36,8 +36,8 @@ _ATTEMPTS = 4
 class InstalledRules:
     """The result of :meth:`Family.install`.
 
-    ``wire`` is why the log rules are missing, and ``limits`` why what is optional is missing; None if they
-    are not. ``damaged``: some of our rules differed from our last installation.
+    ``wire`` is why the log rules are missing, and ``limits`` why the optional rules are missing; each is None
+    if none is missing. ``damaged``: some of our rules differed from our last installation.
     """
 
     wire: str | None = None

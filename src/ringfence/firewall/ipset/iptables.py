@@ -133,7 +133,7 @@ def changes(
 
 
 def _state_with(table: str, chains: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
-    """Return the rules that a table must have, by chain: ``chains``, and our jumps to them."""
+    """Return the rules that a table must have, by chain: the rules in ``chains``, and our jumps to them."""
     jumps = {hook: [f"-A {hook} -j {name}"] for hook, name in HOOKS[table].items() if name in chains}
     return {**chains, **jumps}
 
@@ -237,7 +237,7 @@ def _jumps(found: Mapping[str, Sequence[str]], table: str, hook: str) -> list[in
 def is_own_table(saved: str, table: str = "raw") -> bool:
     """Whether ``table`` may be deleted once it is empty.
 
-    It may if iptables-nft made it for ringfence, and if the policies of its builtin chains accept packets.
+    This is so if iptables-nft made it for ringfence, and the policies of its builtin chains accept packets.
     ``saved`` is the output of iptables-save.
     """
     part = saved.partition(f"*{table}\n")[2].partition("\nCOMMIT")[0].splitlines()
