@@ -28,9 +28,8 @@ VERSION = 1
 
 The tables are those of :mod:`~ringfence.store.bans`, of :mod:`~ringfence.store.tables` and of each feature
 that this copy has.
-A new table, index or column is added to an older database when the daemon opens it. A column
-has a default or may be NULL. A change that an earlier ringfence cannot read raises the
-version.
+A new table, index or column is added to an older database when the daemon opens it. A column has a default
+or may be NULL. A change that an earlier ringfence cannot read raises the version.
 """
 
 MOST_ASIDE = 5
