@@ -72,7 +72,7 @@ class Off:
         store = Store.open(folder / "ringfence.db", owner=True)
         store.state.set_switched_off(True)
         self.detector = Detector(RULES, sources=KnownSources(frozenset({"pbx"})))
-        self.enforcer = Enforcer(MemoryBackend(clock=clock.mono), store.records, self.detector, clock)
+        self.enforcer = Enforcer(MemoryBackend(clock=clock), store.records, self.detector, clock)
         self.enforcer.start()
         self.alarms = Alarms(clock)
         friends = FriendRegistry(self.detector.friends, store.friends, store.best_effort, clock, Names())

@@ -2,6 +2,7 @@
 
 from ipaddress import ip_network
 
+from tests.support.clock import SetClock
 from tests.support.lists import write_list
 
 from ringfence.features.limiter.stage import FLOODS, Limit
@@ -16,7 +17,7 @@ from ringfence.values.network import Network
 def test_bans_end_by_the_clock() -> None:
     """A ban is listed with its remaining time, and is gone when that is over."""
     now = 100.0
-    backend = MemoryBackend(clock=lambda: now)
+    backend = MemoryBackend(clock=SetClock(mono=lambda: now))
     backend.apply([Add(ip_network("192.0.2.1"), 60.0), Add(ip_network("2001:db8::/64"), 10.0)])
 
     now = 105.0

@@ -132,10 +132,10 @@ def _handlers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, co
         gate = RequestGate(
             wanted,
             Rights(999),
-            side.exempt.friends.friends.any_in,
+            side.exempt.friends.friends,
             (),
-            side.common.clock.mono,
-            side.common.store.best_effort.recorded,
+            side.common.clock,
+            side.common.store.best_effort,
         )
         yield dict(gate.handlers())
 

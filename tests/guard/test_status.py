@@ -45,7 +45,7 @@ def _enforcer(tmp_path: Path) -> Iterator[Enforcer]:
     """Return an enforcer over the memory backend, with a clock that stands still."""
     clock = SetClock(wall=lambda: NOW, mono=lambda: 0.0)
     with capture_logs(), Store.open(tmp_path / "ringfence.db", owner=True) as store:
-        enforcer = Enforcer(MemoryBackend(clock=lambda: 0.0), store.records, Detector(RULES), clock)
+        enforcer = Enforcer(MemoryBackend(clock=clock), store.records, Detector(RULES), clock)
         enforcer.start()
         yield enforcer
 

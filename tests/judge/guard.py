@@ -96,7 +96,7 @@ class Guard:
         friends = self._friends = FriendRegistry(
             self._detector.friends, store.friends, store.best_effort, clock, Names()
         )
-        self._backend = MemoryBackend(clock=clock.mono)
+        self._backend = MemoryBackend(clock=clock)
         self._enforcer = Enforcer(self._backend, self._store.records, self._detector, clock)
         self._enforcer.start(verified=False)
         self._alarms = Alarms(clock)

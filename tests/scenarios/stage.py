@@ -133,7 +133,7 @@ class Stage:
         self._friends = FriendRegistry(
             self._detector.friends, store.friends, store.best_effort, clock, Names()
         )
-        self._backend = MemoryBackend(clock=clock.mono)
+        self._backend = MemoryBackend(clock=clock)
         allowed = self._allowed = NetworkSet(settings.allow.networks)
         self._enforcer = Enforcer(self._backend, self._store.records, self._detector, clock, Allowed(allowed))
         self._enforcer.allow(Exempt(allowed, {**ITSELF, **scenario.protected}))

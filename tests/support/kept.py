@@ -49,7 +49,7 @@ class Kept:
         self.clock = SetClock(wall=lambda: self.now, mono=lambda: self.now - START)
         self.detector = Detector(RULES)
         self.store = store
-        self.backend = Faulty(lambda: self.now)
+        self.backend = Faulty(SetClock(mono=lambda: self.now))
         chosen = ChosenBackend(self.backend, "")
         # The memory firewall copies no packets, so with a wire it would report that the wire sees nothing.
         self.side = build_firewall_side(wanted.without_wire(), store, self.detector, chosen, self.clock)

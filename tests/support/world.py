@@ -19,6 +19,7 @@ from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.exempt import ITSELF, Exempt
 from ringfence.bans.filling import ListContents
 from ringfence.bans.reconcile import Reconciler
+from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
 from ringfence.detect.judgement import Decision, Disposition
 from ringfence.detect.rules import RULES, Rule
@@ -42,7 +43,7 @@ RULE = RULES[0]
 class Faulty(MemoryBackend):
     """A memory backend that can fail. It refuses ``refuses``; ``cap`` is its longest timeout (seconds)."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Clock) -> None:
         super().__init__(clock=clock)
         self.refuses: dict[Network, FirewallError] = {}
         self.gone: FirewallError | None = None
@@ -138,7 +139,7 @@ class World(ListContents):
         self.boots = 0
         self.ahead = 0.0
         """Seconds by which the wall clock has been set ahead."""
-        self.backend = Faulty(lambda: self.now)
+        self.backend = Faulty(SetClock(mono=lambda: self.now))
         self.wanted: Mapping[NetworkList, Sequence[Network]] = {}
         """The contents of the kernel's lists."""
         self.path = path

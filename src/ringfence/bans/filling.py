@@ -9,9 +9,8 @@ If a list cannot be written, :meth:`Filler.run` tries again, after a pause that 
 import asyncio
 import inspect
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
-from functools import partial
 from itertools import chain, islice
 
 import structlog
@@ -157,13 +156,14 @@ class Filler:
         return False
 
     async def _continue(self, target: NetworkList, steps: ListSteps) -> None:
+        loop = asyncio.get_running_loop()
         try:
-            await self._in_thread(partial(_sort, steps))
+            await loop.run_in_executor(self.thread, _sort, steps)
             began = time.monotonic()
             while self._running.get(target) is steps:
                 call = next(steps)
                 if call is not None:
-                    await self._in_thread(call)
+                    await loop.run_in_executor(self.thread, call)
                 else:
                     await asyncio.sleep(time.monotonic() - began)
                     began = time.monotonic()
@@ -174,9 +174,6 @@ class Filler:
             if self._running.get(target) is steps:
                 del self._running[target]
                 self._failed(target, error)
-
-    async def _in_thread(self, call: Callable[[], None]) -> None:
-        await asyncio.get_running_loop().run_in_executor(self.thread, call)
 
     def _abandon(self, target: NetworkList) -> None:
         steps = self._running.pop(target, None)

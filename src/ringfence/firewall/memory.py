@@ -5,9 +5,9 @@ dry run shows what the kernel would have done. Nothing is dropped, and nothing o
 """
 
 import math
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+from ringfence.clock import Clock
 from ringfence.errors import SetFullError
 from ringfence.firewall import network_lists
 from ringfence.firewall.contract import (
@@ -37,7 +37,7 @@ _DRY_RUN = "a dry run puts no rule into the kernel"
 class MemoryBackend:
     """A simulated firewall.
 
-    ``clock`` returns monotonic seconds. ``plan.maxelem`` is the maximum number of bans of each IP version and
+    ``plan.maxelem`` is the maximum number of bans of each IP version and
     scope. If log rules or limits are configured, ``open`` reports them as missing, because there are no
     rules.
     """
@@ -45,12 +45,10 @@ class MemoryBackend:
     name = "memory"
     enforces = False
 
-    def __init__(
-        self, plan: FirewallPlan | None = None, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, plan: FirewallPlan | None = None, *, clock: Clock | None = None) -> None:
         self.plan = plan if plan is not None else FirewallPlan()
         self.lists: dict[NetworkList, frozenset[Network]] = dict.fromkeys(network_lists.every(), frozenset())
-        self._clock = clock
+        self._clock = clock if clock is not None else Clock()
         self._ends: dict[tuple[Network, Scope], float] = {}
 
     def requirements(self) -> list[Requirement]:
@@ -85,7 +83,7 @@ class MemoryBackend:
         if key not in self._ends and len(self._ends) >= maxelem and self._count(*key) >= maxelem:
             return Outcome(change, error=SetFullError(f"the set is full: {maxelem} elements"))
         timeout = whole_seconds(change.timeout)
-        self._ends[key] = self._clock() + timeout
+        self._ends[key] = self._clock.mono() + timeout
         return Outcome(change, timeout=float(timeout))
 
     def _count(self, network: Network, scope: Scope) -> int:
@@ -105,18 +103,18 @@ class MemoryBackend:
 
     def list(self, known: Iterable[tuple[Network, Scope]] | None = None) -> Iterator[Element]:  # noqa: ARG002
         """Yield every ban that has time left. ``known`` is ignored: no ban can be missing here."""
-        now = self._clock()
+        now = self._clock.mono()
         for (network, scope), end in tuple(self._ends.items()):
             if end > now:
                 yield Element(network, end - now, 0, 0, scope)
 
     def find(self, network: Network, scope: Scope = Scope.FULL) -> Element | None:
         """Return one ban if it has time left, else None."""
-        left = self._ends.get((network, scope), -math.inf) - self._clock()
+        left = self._ends.get((network, scope), -math.inf) - self._clock.mono()
         return Element(network, left, 0, 0, scope) if left > 0 else None
 
     def _expire(self) -> None:
-        now = self._clock()
+        now = self._clock.mono()
         self._ends = {key: end for key, end in self._ends.items() if end > now}
 
     def health(self) -> Health:

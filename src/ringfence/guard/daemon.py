@@ -217,10 +217,10 @@ class Daemon:
         return RequestGate(
             handlers,
             Rights(os.geteuid(), frozenset(admins)),
-            side.exempt.friends.friends.any_in,
+            side.exempt.friends.friends,
             side.common.listeners,
-            side.common.clock.mono,
-            side.common.store.best_effort.recorded,
+            side.common.clock,
+            side.common.store.best_effort,
         ).handlers()
 
 

@@ -7,7 +7,7 @@ import asyncio
 import inspect
 import json
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pwd import getpwuid
 from typing import Any
@@ -17,9 +17,11 @@ from attrs import Factory, frozen
 
 from ringfence import control_server, street
 from ringfence.ban_facts import Listener
+from ringfence.clock import Clock
 from ringfence.config.converters import MAX_DURATION
 from ringfence.control import LINE_KINDS, MOST_LISTED
 from ringfence.control_server import Peer
+from ringfence.detect.friends import Friends
 from ringfence.errors import ControlError
 from ringfence.guard.feature import Changed
 from ringfence.guard.request_fields import (
@@ -47,7 +49,8 @@ from ringfence.guard.request_fields import (
     whole,
 )
 from ringfence.lists.entries import MAX_AT_ONCE, MAX_NOTE, MAX_SECONDS, MAX_TEXT
-from ringfence.values.network import PAGE_SHORTEST, PAGE_UNBAN_SHORTEST, Network, parse_network
+from ringfence.store.writer import BestEffort
+from ringfence.values.network import PAGE_SHORTEST, PAGE_UNBAN_SHORTEST, parse_network
 from ringfence.values.secret import MASK
 from ringfence.values.text import printable
 
@@ -178,26 +181,25 @@ _MOST_LOGGED = 500  # characters of the fields of a request in a log line
 class RequestGate:
     """Handlers of requests that check each request, and log each change and pass it on to ``listeners``.
 
-    They pass valid requests to ``handlers``. ``has_friend`` returns whether a network contains a friend.
-    ``mono`` returns monotonic seconds. ``recorded`` waits until the database has a change, and returns why it
-    has not. A person relies on the answer to a change, so the answer comes only then.
+    They pass valid requests to ``handlers``. ``best_effort`` runs the writes to the database. A person relies
+    on the answer to a change, so the answer comes only when the database has the change.
     """
 
     def __init__(
         self,
         handlers: Mapping[str, control_server.Handler],
         rights: Rights,
-        has_friend: Callable[[Network], bool],
+        friends: Friends,
         listeners: Iterable[Listener],
-        mono: Callable[[], float],
-        recorded: Callable[[], Awaitable[str]],
+        clock: Clock,
+        best_effort: BestEffort,
     ) -> None:
-        self._recorded = recorded
+        self._best_effort = best_effort
         self._handlers = handlers
         self._rights = rights
-        self._has_friend = has_friend
+        self._friends = friends
         self._listeners = listeners
-        self._mono = mono
+        self._clock = clock
         self._names: dict[int, str] = {}
         self._page_changes: deque[float] = deque(maxlen=PAGE_CHANGES)
         self._refusals: deque[float] = deque(maxlen=LOGGED_REFUSALS)
@@ -225,7 +227,7 @@ class RequestGate:
             result = await result
         if REQUESTS[do].changes:
             self._report_change(do, request, result, _author(peer, name))
-        why = await self._recorded() if REQUESTS[do].records else ""
+        why = await self._best_effort.recorded() if REQUESTS[do].records else ""
         return control_server.Unrecorded(result, why) if why else result
 
     async def _name_of(self, user: int) -> str:
@@ -241,14 +243,14 @@ class RequestGate:
 
     def _check_page(self, do: str, request: Mapping[str, Any]) -> None:
         """Raise ControlError if a page makes too many changes, or would block a known phone."""
-        now = self._mono()
+        now = self._clock.mono()
         if len(self._page_changes) == PAGE_CHANGES and now - self._page_changes[0] < PAGE_WITHIN:
             raise ControlError(
                 f"a page may make {PAGE_CHANGES} changes an hour, and has made them; use the command line"
             )
         if do in {"ban", "deny_add"}:
             for text in request["networks" if do == "ban" else "what"]:
-                if self._has_friend(parse_network(text)):
+                if self._friends.any_in(parse_network(text)):
                     raise ControlError(
                         f"{text}: a friend, a phone or trunk of this PBX, is there, so a page may "
                         "not block it; use the command line"
@@ -256,7 +258,7 @@ class RequestGate:
         self._page_changes.append(now)
 
     def _log_refusal(self, do: str, peer: Peer, name: str, error: str) -> None:
-        now = self._mono()
+        now = self._clock.mono()
         if len(self._refusals) == LOGGED_REFUSALS and now - self._refusals[0] < LOGGED_WITHIN:
             return
         self._refusals.append(now)

@@ -1,9 +1,11 @@
 """The handlers of the control socket's requests about lists."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
-from ringfence.control_server import Encoded, encoded_rows
+from ringfence.clock import Clock
+from ringfence.control_server import Encoded, Handler, encoded_rows
 from ringfence.errors import ControlError
 from ringfence.firewall.network_lists import EXTERNAL
 from ringfence.lists.entries import (
@@ -29,27 +31,27 @@ from ringfence.values.text import rfc3339
 class ListRequests:
     """Handles the control socket's requests about the allow list and the deny list, ``lists``.
 
-    ``table`` stores the entries that commands add. ``now`` returns wall-clock seconds.
+    ``table`` stores the entries that commands add.
     """
 
-    def __init__(self, lists: Lists, table: EntryTable, now: Callable[[], float]) -> None:
+    def __init__(self, lists: Lists, table: EntryTable, clock: Clock) -> None:
         self._lists = lists
         self._table = table
-        self._now = now
+        self._clock = clock
 
-    def handlers(self) -> dict[str, Callable[[Mapping[str, Any]], Any]]:
+    def handlers(self) -> dict[str, Handler]:
         """Return the handler of each request (``allow_add`` …), by the request's name."""
         return {
-            "allow_add": lambda request: self.add(ListKind.ALLOW, request),
-            "allow_remove": lambda request: self.remove(ListKind.ALLOW, request),
-            "deny_add": lambda request: self.add(ListKind.DENY, request),
-            "deny_remove": lambda request: self.remove(ListKind.DENY, request),
+            "allow_add": partial(self.add, ListKind.ALLOW),
+            "allow_remove": partial(self.remove, ListKind.ALLOW),
+            "deny_add": partial(self.add, ListKind.DENY),
+            "deny_remove": partial(self.remove, ListKind.DENY),
             "lists": self.report,
         }
 
     async def add(self, kind: ListKind, request: Mapping[str, Any]) -> dict[str, list[str]]:
         """Add entries to a list; return the added ones, and problems about the others."""
-        addition, now = Addition.of(request), self._now()
+        addition, now = Addition.of(request), self._clock.wall()
         answer = Answer(problems=list(addition.wrong))
         entries = []
         lists = self._lists.present
@@ -97,7 +99,7 @@ class ListRequests:
 
     def _rows(self, kind: ListKind) -> Iterator[dict[str, Any]]:
         lists = self._lists.present
-        for entry in self._lists.entries(self._now()):
+        for entry in self._lists.entries(self._clock.wall()):
             if entry.kind is kind:
                 yield _row(lists, entry)
 

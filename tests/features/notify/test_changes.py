@@ -31,10 +31,10 @@ class Desk:
         self._handlers = RequestGate(
             {**office.handlers, **self.notifier.handlers()},
             Rights(999),
-            side.exempt.friends.friends.any_in,
+            side.exempt.friends.friends,
             [self.notifier],
-            side.common.clock.mono,
-            side.common.store.best_effort.recorded,
+            side.common.clock,
+            side.common.store.best_effort,
         ).handlers()
 
     def ask(self, do: str, **request: object) -> None:

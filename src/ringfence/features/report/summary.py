@@ -6,7 +6,7 @@ removed. Text from outside needs no escaping here, because the daemon's answers 
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from ipaddress import ip_network
 from math import inf
@@ -97,7 +97,7 @@ def summary_of(answers: ReportAnswers) -> dict[str, Any]:
         "until": history["until"],
         "history": history,
         "addresses": located[:MOST_ROWS],
-        **{kind: _groups(located, key) for kind, key in zip(GROUPS, keys, strict=True)},
+        **{kind: _groups(located, map(key, located)) for kind, key in zip(GROUPS, keys, strict=True)},
         "accounts": [*answers.accounts[:MOST_ROWS]],
         "phones": phones[-MOST_PHONES:],
         "phones_left_out": max(0, len(phones) - MOST_PHONES),
@@ -106,15 +106,15 @@ def summary_of(answers: ReportAnswers) -> dict[str, Any]:
     }
 
 
-def _groups(rows: Sequence[Row], key: Callable[[Row], str]) -> list[dict[str, Any]]:
+def _groups(rows: Sequence[Row], names: Iterable[str]) -> list[dict[str, Any]]:
     """Group the addresses in ``rows``. Return for each group its numbers of attempts and of addresses.
 
-    ``key`` returns the name of an address's group. If it returns "" (unknown), the address is left out. The
+    ``names`` has the name of the group of each address. If it is "" (unknown), the address is left out. The
     group with the most attempts is first; at most MOST_ROWS groups are returned.
     """
     attempts, addresses = Counter[str](), Counter[str]()
-    for row in rows:
-        if name := key(row):
+    for row, name in zip(rows, names, strict=True):
+        if name:
             attempts[name] += row["attempts"]
             addresses[name] += 1
     return [
