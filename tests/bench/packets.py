@@ -25,9 +25,10 @@ from tests.support.netns import inside, netns
 from ringfence.features.fence.network_list import LIST as INSIDE
 from ringfence.features.fence.stage import FenceFilter
 from ringfence.features.limiter.stage import Limit
+from ringfence.features.ration.stage import AskingRation, Ration
 from ringfence.firewall import make_backend, network_lists
 from ringfence.firewall.contract import Add, Backend, FirewallPlan
-from ringfence.firewall.limits import AskingRation, LimitMode, Ration
+from ringfence.firewall.limits import LimitMode
 
 ROUNDS = 5
 PACKETS = 40_000
@@ -40,9 +41,8 @@ _BACKENDS = ("nftables", "ipset")
 
 DEFAULTS = FirewallPlan(
     log_group=21_063,
-    ration=Ration(LimitMode.ENFORCE),
-    asking=AskingRation(LimitMode.ENFORCE, wss=(8089,)),
-    added=(Limit(LimitMode.ENFORCE),),
+    wss=(8089,),
+    added=(Limit(LimitMode.ENFORCE), AskingRation(LimitMode.ENFORCE), Ration(LimitMode.ENFORCE)),
 )
 
 

@@ -19,8 +19,9 @@ from ringfence.alarms import AlarmRecord
 from ringfence.cli import why
 from ringfence.cli.screen import Screen
 from ringfence.explain.as_json import document
+from ringfence.features.ration.stage import AskingRation, Ration
 from ringfence.firewall.contract import FirewallPlan
-from ringfence.firewall.limits import AskingRation, LimitMode, Ration
+from ringfence.firewall.limits import LimitMode
 from ringfence.store.bans import RecordedBan
 from ringfence.values.ban import BanEnd
 from ringfence.values.entry import ListKind
@@ -168,7 +169,7 @@ def test_every_fact_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_ration_of_a_stranger(monkeypatch: pytest.MonkeyPatch, mode: LimitMode, what: str) -> None:
     """A line for each ration states how much of what passes, and whether the kernel drops the others."""
     ration, asking = Ration(mode, burst=4, rate=2), AskingRation(mode, burst=5, rate=2)
-    text = " ".join(" ".join(shown(monkeypatch, plan=FirewallPlan(ration=ration, asking=asking))).split())
+    text = " ".join(" ".join(shown(monkeypatch, plan=FirewallPlan(added=(ration, asking)))).split())
     rest = f"at once, then 2 a second; the kernel {what} the others"
     assert f"ration 4 refusals {rest} asking 5 datagrams {rest}" in text
 

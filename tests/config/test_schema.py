@@ -31,8 +31,9 @@ from ringfence.features.geo.settings import GeoSettings
 from ringfence.features.limiter.settings import LimitSettings
 from ringfence.features.limiter.stage import Limit
 from ringfence.features.ration.settings import RationSettings
+from ringfence.features.ration.stage import AskingRation, Ration
 from ringfence.firewall.contract import BanAction, FirewallPlan
-from ringfence.firewall.limits import AskingRation, LimitMode, Ration
+from ringfence.firewall.limits import LimitMode
 from ringfence.firewall.ports import Ports
 from ringfence.lists.entries import CONFIGURATION
 from ringfence.netlink.nflog import GROUP
@@ -52,9 +53,13 @@ def test_the_plan_of_the_defaults() -> None:
         interfaces=(),
         action=BanAction.DROP,
         log=False,
-        ration=Ration(LimitMode.ENFORCE, burst=4, rate=2),
-        asking=AskingRation(LimitMode.ENFORCE, burst=5, rate=2, wss=(8089,)),
-        added=(Limit(LimitMode.ENFORCE, 50, 200), FenceFilter()),
+        added=(
+            Limit(LimitMode.ENFORCE, 50, 200),
+            AskingRation(LimitMode.ENFORCE, burst=5, rate=2),
+            Ration(LimitMode.ENFORCE, burst=4, rate=2),
+            FenceFilter(),
+        ),
+        wss=(8089,),
     )
 
 
@@ -84,9 +89,13 @@ def test_the_plan_of_a_configuration() -> None:
         interfaces=("eth0",),
         action=BanAction.TCP_RESET,
         log=True,
-        ration=Ration(LimitMode.ENFORCE, burst=4, rate=2),
-        asking=AskingRation(LimitMode.OBSERVE, burst=5, rate=3, wss=(8089,)),
-        added=(Limit(LimitMode.ENFORCE, 60, 300), FenceFilter()),
+        added=(
+            Limit(LimitMode.ENFORCE, 60, 300),
+            AskingRation(LimitMode.OBSERVE, burst=5, rate=3),
+            Ration(LimitMode.ENFORCE, burst=4, rate=2),
+            FenceFilter(),
+        ),
+        wss=(8089,),
     )
 
 

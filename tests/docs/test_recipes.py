@@ -38,7 +38,7 @@ def having(pattern: str) -> set[str]:
                 "src/ringfence/detect/history.py",
             },
         ),
-        ("Add a stage", r"\bSHORTEN\b", {"src/ringfence/features/hep/stage.py"}),
+        ("Add a stage", r"\bSYN_ACK\b", set()),
     ],
 )
 def test_a_recipe_names_all_files(recipe: str, example: str, more: set[str]) -> None:

@@ -27,17 +27,19 @@ from tests.support.packets import (
 )
 
 from ringfence.features.limiter.stage import Limit
+from ringfence.features.ration.stage import NEAR, SEGMENT, AskingRation
 from ringfence.firewall import network_lists
 from ringfence.firewall.contract import Backend, FirewallPlan
-from ringfence.firewall.limits import NEAR, SEGMENT, AskingRation, LimitMode
+from ringfence.firewall.limits import LimitMode
 from ringfence.firewall.ports import Ports
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 
 TLS, HTTP, HTTPS, IAX2 = 5061, 8088, 8089, 4569
 # One datagram a second after the first five: slow enough that a test sees only the first five.
-ASKING = AskingRation(LimitMode.ENFORCE, burst=5, rate=1, wss=(HTTPS,))
-PLAN = FirewallPlan(sip_ports=Ports(udp=(IAX2, SIP), tcp=(SIP, TLS, HTTP, HTTPS)), asking=ASKING)
+ASKING = AskingRation(LimitMode.ENFORCE, burst=5, rate=1)
+PORTS = Ports(udp=(IAX2, SIP), tcp=(SIP, TLS, HTTP, HTTPS))
+PLAN = FirewallPlan(sip_ports=PORTS, wss=(HTTPS,), added=(ASKING,))
 WITH_CONTAINER = evolve(PLAN, containers=frozenset({ip_address("10.9.9.2"), ip_address("fd00:9::2")}))
 GUESS = b"REGISTER sip:198.18.0.1 SIP/2.0\r\n\r\n"
 HELLO = b"\x16\x03\x01\x02\x00\x01".ljust(517, b"h")
@@ -84,7 +86,7 @@ def test_a_stranger_asks_five_times_at_once_and_no_more(backend: Backend, far: s
 
 def test_the_ration_refills_slowly(backend: Backend, far: str, cable: Cable) -> None:
     """After a pause more datagrams pass, and never more than at once."""
-    plan(backend, evolve(PLAN, asking=evolve(ASKING, burst=2, rate=5)))
+    plan(backend, PLAN.adding(evolve(ASKING, burst=2, rate=5)))
     with ends(cable, far, SIP) as (here, there):
         assert arrived(there, here, [GUESS] * MANY) == 2
         time.sleep(1.0)
@@ -104,7 +106,7 @@ def test_a_stranger_begins_one_flow_at_once(backend: Backend, far: str, cable: C
 
 def test_one_flow_leaves_room_for_the_next_one(backend: Backend, far: str, cable: Cable) -> None:
     """A phone with a wrong password that asks without end leaves half of the ration to others."""
-    plan(backend, evolve(PLAN, asking=evolve(ASKING, rate=4)))
+    plan(backend, PLAN.adding(evolve(ASKING, rate=4)))
     with ends(cable, far, SIP) as (here, _), strangers(cable, far, [cable.banned] * 2) as (wrong, right):
         assert arrived(wrong, here, [GUESS] * MANY) >= 5
         for _ in range(10):
@@ -115,7 +117,7 @@ def test_one_flow_leaves_room_for_the_next_one(backend: Backend, far: str, cable
 
 def test_a_ration_that_observes_only_counts(backend: Backend, far: str, cable: Cable) -> None:
     """In the mode observe every packet passes, and each one over the ration is counted once."""
-    plan(backend, evolve(PLAN, asking=evolve(ASKING, mode=LimitMode.OBSERVE)))
+    plan(backend, PLAN.adding(evolve(ASKING, mode=LimitMode.OBSERVE)))
     with ends(cable, far, SIP) as (here, _), strangers(cable, far, [cable.banned] * 2) as (first, second):
         assert arrived(first, here, [GUESS] * MANY) == MANY
         assert arrived(second, here, [GUESS] * MANY) == MANY
@@ -164,7 +166,7 @@ def test_other_networks_have_their_own_ration(backend: Backend, far: str) -> Non
 
 def test_a_rule_that_counts_many_attempts_has_a_ration(backend: Backend, far: str, cable: Cable) -> None:
     """The kernel takes a large ration, and counts by it."""
-    plan(backend, evolve(PLAN, asking=evolve(ASKING, burst=200)))
+    plan(backend, PLAN.adding(evolve(ASKING, burst=200)))
     with ends(cable, far, SIP) as (here, there):
         assert arrived(there, here, [GUESS] * 250) == 200
 
@@ -233,7 +235,7 @@ def test_a_stranger_sends_few_bytes_at_once(
 
 def test_many_guesses_in_one_segment_are_over_the_ration(backend: Backend, far: str, cable: Cable) -> None:
     """Data that is sent at once arrives in single segments, as TCP sends it again."""
-    plan(backend, evolve(PLAN, asking=evolve(ASKING, rate=2)))
+    plan(backend, PLAN.adding(evolve(ASKING, rate=2)))
     with stream(cable, far, SIP) as (here, there):
         there.sendall(b"x" * 40_000)
         # The probe for a lost tail uses up the ration; the first segment passes when it has come back.
@@ -258,13 +260,13 @@ def test_strangers_send_short_segments(backend: Backend, far: str, cable: Cable,
 
 def test_a_ration_that_observes_leaves_segments_alone(backend: Backend, far: str, cable: Cable) -> None:
     """Only a ration that drops packets asks for short segments."""
-    plan(backend, evolve(PLAN, asking=evolve(ASKING, mode=LimitMode.OBSERVE)))
+    plan(backend, PLAN.adding(evolve(ASKING, mode=LimitMode.OBSERVE)))
     assert longest_segment(cable, far, SIP) > 2 * SEGMENT
 
 
 def test_a_large_call_arrives_in_short_segments(backend: Backend, far: str, cable: Cable) -> None:
     """A call with three kilobytes gets through whole, a little at a time."""
-    plan(backend, evolve(PLAN, asking=evolve(ASKING, rate=2)))
+    plan(backend, PLAN.adding(evolve(ASKING, rate=2)))
     call = b"INVITE sip:1@198.18.0.1 SIP/2.0\r\n".ljust(3_000, b"v")
     with stream(cable, far, SIP) as (here, there):
         there.sendall(call)
@@ -326,7 +328,7 @@ def test_a_long_segment_that_begins_like_a_handshake_is_counted(
     backend: Backend, far: str, cable: Cable
 ) -> None:
     """In an old session a record may look like a ClientHello, and the kernel may merge guesses with it."""
-    plan(backend, evolve(PLAN, asking=evolve(ASKING, rate=2)))
+    plan(backend, PLAN.adding(evolve(ASKING, rate=2)))
     with stream(cable, far, TLS) as (here, there):
         there.sendall(HELLO.ljust(20_000, b"x"))
         assert 500 <= len(read(here, 500)) <= 3_000
@@ -334,7 +336,7 @@ def test_a_long_segment_that_begins_like_a_handshake_is_counted(
 
 def test_pages_have_no_ration(backend: Backend, far: str, cable: Cable) -> None:
     """Requests for pages, what they upload, and TLS at a port that serves pages pass as fast as they come."""
-    plan(backend, evolve(PLAN, asking=evolve(ASKING, wss=())))
+    plan(backend, evolve(PLAN, wss=()))
     for port in (HTTP, HTTPS, OTHER):
         for begin in (b"GET / HTTP/1.1\r\n", b"\x17\x03\x03\x10\x00", b"Action: Login\r\n"):
             with stream(cable, far, port) as (here, there):

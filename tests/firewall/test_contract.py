@@ -14,6 +14,7 @@ from tests.support.netns import netns
 
 from ringfence.errors import FirewallError, SetFullError
 from ringfence.features.limiter.stage import FLOODS, Limit
+from ringfence.features.ration.stage import AskingRation
 from ringfence.firewall import BACKENDS, make_backend, network_lists
 from ringfence.firewall.contract import (
     Add,
@@ -29,7 +30,7 @@ from ringfence.firewall.contract import (
     whole_seconds,
 )
 from ringfence.firewall.ipset.backend import IpsetBackend
-from ringfence.firewall.limits import AskingRation, LimitMode
+from ringfence.firewall.limits import LimitMode
 from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.ports import Ports
 from ringfence.values.ban import Scope

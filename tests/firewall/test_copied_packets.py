@@ -24,11 +24,10 @@ from ringfence.firewall.contract import (
     FirewallPlan,
     Remove,
 )
-from ringfence.firewall.ipset import iptables_rules, limits
-from ringfence.firewall.limits import LimitMode
+from ringfence.firewall.ipset import iptables_rules
+from ringfence.firewall.limits import LimitMode, Table
 from ringfence.firewall.nftables import installation as nft_installation
 from ringfence.firewall.nftables import installation as nft_requirements
-from ringfence.firewall.nftables import limits as nftables_limits
 from ringfence.firewall.nftables import ruleset
 from ringfence.firewall.ports import Ports
 from ringfence.values.ban import Scope
@@ -336,8 +335,8 @@ def test_a_full_table_of_the_copies_loses_no_request(
     """If the table of the limit has no room for a sender, or may become full, its requests are copied."""
     cable = CABLES["IPv4"]
     with monkeypatch.context() as small:
-        small.setattr(nftables_limits, "MOST_LIMITED", 1)
-        small.setattr(limits, "_MOST_COPIES", 1)
+        small.setattr(ruleset, "_COPIED", Table("copied", 2, 1))
+        small.setattr(iptables_rules, "_MOST_COPIES", 1)
         plan(backend, evolve(PLAN, sender_rate=5))
     with copies(GROUP) as until, ExitStack() as stack:
         sip, first = stack.enter_context(ends(cable, far, SIP))

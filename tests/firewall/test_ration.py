@@ -24,18 +24,18 @@ from tests.support.packets import (
     stream,
 )
 
+from ringfence.features.ration.stage import Ration
 from ringfence.firewall import network_lists
 from ringfence.firewall.contract import SERVED, Backend, FirewallPlan
-from ringfence.firewall.limits import LimitMode, Ration
+from ringfence.firewall.limits import LimitMode
 from ringfence.firewall.ports import Ports
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 
 TLS, HTTP = 5061, 8088
 # One refusal a second after the first four: slow enough that a test sees only the first four.
-PLAN = FirewallPlan(
-    sip_ports=Ports(udp=(SIP,), tcp=(SIP, TLS, HTTP)), ration=Ration(LimitMode.ENFORCE, burst=4, rate=1)
-)
+RATION = Ration(LimitMode.ENFORCE, burst=4, rate=1)
+PLAN = FirewallPlan(sip_ports=Ports(udp=(SIP,), tcp=(SIP, TLS, HTTP)), added=(RATION,))
 WITH_CONTAINER = evolve(PLAN, containers=frozenset({ip_address("10.9.9.2"), ip_address("fd00:9::2")}))
 # Bytes: the ration of a stranger by TCP is 2 000, rounded up to kilobytes with ipset. 500 come back each
 # second, and a busy machine may take three seconds.
@@ -86,7 +86,7 @@ def test_a_stranger_gets_the_ration_and_no_more(backend: Backend, far: str, cabl
 
 def test_the_ration_refills_slowly(backend: Backend, far: str, cable: Cable) -> None:
     """After a pause new refusals pass, and never more than the burst."""
-    plan(backend, evolve(PLAN, ration=Ration(LimitMode.ENFORCE, burst=2, rate=5)))
+    plan(backend, PLAN.adding(Ration(LimitMode.ENFORCE, burst=2, rate=5)))
     with ends(cable, far, SIP) as (here, there):
         assert arrived(here, there, [REFUSAL] * MANY) == 2
         time.sleep(1.0)
@@ -122,7 +122,7 @@ def test_refusals_longer_than_a_frame_are_rationed(backend: Backend, far: str, c
 
 def test_a_ration_that_observes_only_counts(backend: Backend, far: str, cable: Cable) -> None:
     """In the mode observe every refusal passes, and those over the ration are counted."""
-    plan(backend, evolve(PLAN, ration=evolve(PLAN.ration, mode=LimitMode.OBSERVE)))
+    plan(backend, PLAN.adding(evolve(RATION, mode=LimitMode.OBSERVE)))
     with ends(cable, far, SIP) as (here, there):
         assert arrived(here, there, [REFUSAL] * MANY) == MANY
     assert backend.counters().of("rationed") == MANY - 4
@@ -184,7 +184,7 @@ def test_the_ration_may_be_limited_to_interfaces(backend: Backend, far: str, cab
 
 def test_a_rule_that_counts_many_attempts_has_a_ration(backend: Backend, far: str, cable: Cable) -> None:
     """The kernel takes a ration of more bytes than a packet can have, and counts by it."""
-    plan(backend, evolve(PLAN, ration=Ration(LimitMode.ENFORCE, burst=200, rate=1)))
+    plan(backend, PLAN.adding(Ration(LimitMode.ENFORCE, burst=200, rate=1)))
     with ends(cable, far, SIP) as (here, there):
         assert arrived(here, there, [REFUSAL] * 250) == 200
 
@@ -335,7 +335,7 @@ def test_refusals_in_frames_from_a_web_port_are_rationed(backend: Backend, far: 
 
 def test_a_ration_of_bytes_that_observes_only_counts(backend: Backend, far: str, cable: Cable) -> None:
     """In the mode observe every segment passes, and those over the ration are counted."""
-    plan(backend, evolve(PLAN, ration=evolve(PLAN.ration, mode=LimitMode.OBSERVE)))
+    plan(backend, PLAN.adding(evolve(RATION, mode=LimitMode.OBSERVE)))
     with stream(cable, far, SIP) as (here, there):
         here.sendall(b"x" * 40_000)
         assert len(read(there, 40_000)) == 40_000

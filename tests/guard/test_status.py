@@ -265,8 +265,6 @@ def test_the_status_of_a_quiet_guard(enforcer: Enforcer) -> None:
             "verified": False,
             "untried": [],
             "families": {"4": "guarded", "6": "guarded"},
-            "ration": "off",
-            "asking": "off",
             "repaired": 0,
             "restored": 0,
             "adopted": 0,

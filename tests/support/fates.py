@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from attrs import evolve
 from tests.support.cable import CABLES, far_end
@@ -26,9 +26,10 @@ from tests.support.packets import OTHER, SIP, behind, opened, plan
 from ringfence.features.fence.stage import FenceFilter
 from ringfence.features.fleet.network_list import LIST as DECIDED
 from ringfence.features.limiter.stage import Limit
+from ringfence.features.ration.stage import AskingRation, Ration
 from ringfence.firewall import network_lists
 from ringfence.firewall.contract import Add, Backend, BanAction, FirewallPlan
-from ringfence.firewall.limits import AskingRation, LimitMode, Ration
+from ringfence.firewall.limits import Filter, LimitMode
 from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.ports import Ports
 from ringfence.values.ban import Scope
@@ -54,14 +55,13 @@ _BASE = evolve(_OFF, log_group=_GROUP)
 
 def _limited(mode: LimitMode, *stages: str) -> FirewallPlan:
     """Return the plan in which these stages have a mode. Each passes fewer than ``SENT`` packets at once."""
-    added = {"limit": Limit(mode, rate=1, burst=4), "fence": FenceFilter(mode)}
-    every: dict[str, Any] = {
-        "ration": Ration(mode, burst=4, rate=1),
+    every: dict[str, Filter] = {
+        "limit": Limit(mode, rate=1, burst=4),
         "asking": AskingRation(mode, burst=5, rate=1),
+        "ration": Ration(mode, burst=4, rate=1),
+        "fence": FenceFilter(mode),
     }
-    wanted = stages or (*every, *added)
-    plan = evolve(_BASE, **{name: value for name, value in every.items() if name in wanted})
-    return plan.adding(*(value for name, value in added.items() if name in wanted))
+    return _BASE.adding(*(every[name] for name in stages or every))
 
 
 PLANS: Mapping[str, FirewallPlan] = {

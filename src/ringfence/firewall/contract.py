@@ -23,18 +23,20 @@ import enum
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_network
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from attrs import Factory, evolve, fields, frozen
 
 from ringfence.errors import FirewallError
 from ringfence.firewall import network_lists
-from ringfence.firewall.limits import Addition, AskingRation, Filter, LimitMode, Ration, Table, Until
+from ringfence.firewall.limits import Addition, Filter, LimitMode, Table, Until
 from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.ports import Ports
 from ringfence.values import fast
 from ringfence.values.ban import Scope
 from ringfence.values.network import Address, Network
+
+AdditionT = TypeVar("AdditionT", bound=Addition)
 
 PROBE_PORT = 21_063
 """The UDP port on which ``probe.py`` tests bans if ``FirewallPlan.every_port`` is false.
@@ -77,7 +79,7 @@ But it cannot write a line end, and no header that Asterisk repeats stands befor
 Via.
 """
 REFUSALS = (b"SIP/2.0 401", b"SIP/2.0 403", b"SIP/2.0 407")
-"""How the answers begin that the ration counts."""
+"""How the answers begin that refuse a request."""
 COPIED = (*REFUSALS, b"SIP/2.0 404")
 """How the datagrams begin that are copied to the wire. A 404 answers a call to an unknown extension."""
 
@@ -148,17 +150,19 @@ class FirewallPlan:
     networks, and over the loopback interface, it copies if they begin with 401, 403 or 407, bare or in a
     WebSocket frame.
 
-    ``every_port``: a full ban covers all ports, otherwise only ``sip_ports``. The limiter, and bans of the
-    scopes ``SIP``, ``SIP_UDP`` and ``SIP_TCP``, always cover ``sip_ports`` only. ``interfaces``: the network
-    interfaces on which packets are dropped; an empty tuple means all. ``log``: the kernel logs a few dropped
-    packets a second, with the prefix ``ringfence: ``.
+    ``every_port``: a full ban covers all ports, otherwise only ``sip_ports``. Bans of the scopes ``SIP``,
+    ``SIP_UDP`` and ``SIP_TCP`` always cover ``sip_ports`` only. ``interfaces``: the network interfaces on
+    which packets are dropped; an empty tuple means all. ``log``: the kernel logs a few dropped packets a
+    second, with the prefix ``ringfence: ``.
 
     ``sender_rate`` is the maximum number of requests that are copied of one source in a second; 0: there is
     only the limit of all sources together.
 
-    ``containers`` are the addresses of Asterisks in containers. Of the packets that this host forwards, the
-    ration counts only those that one of them sends: others may be a carrier's, or of another PBX, whose
+    ``containers`` are the addresses of Asterisks in containers. Of the packets that this host forwards, only
+    those that one of them sends count as Asterisk's: others may be a carrier's, or of another PBX, whose
     phones ringfence does not know.
+
+    ``wss``: the ports of WebSocket over TLS at which strangers read no web pages.
 
     ``added``: what features add to the rules (``limits.Addition``).
 
@@ -176,10 +180,9 @@ class FirewallPlan:
     interfaces: tuple[str, ...] = ()
     action: BanAction = BanAction.DROP
     log: bool = False
-    ration: Ration = Factory(Ration)
-    asking: AskingRation = Factory(AskingRation)
     sender_rate: int = SENDER_RATE
     containers: frozenset[Address] = frozenset()
+    wss: tuple[int, ...] = ()
     added: tuple[Addition, ...] = ()
     new_only: bool = False
     dropped: tuple[NetworkList, ...] = (network_lists.DENY, network_lists.EXTERNAL)
@@ -206,20 +209,20 @@ class FirewallPlan:
     def limits(self) -> bool:
         """Whether the plan limits each source or receiver: all these limits need the same kernel support."""
         added = {one.mode for one in self.added if isinstance(one, Filter) and one.optional}
-        return self.limits_copies or {self.ration.mode, self.asking.mode, *added} != {LimitMode.OFF}
+        return self.limits_copies or bool(added - {LimitMode.OFF})
 
     @property
     def modes(self) -> Mapping[str, LimitMode]:
         """The modes of the filters, by name."""
-        return {
-            "ration": self.ration.mode,
-            "asking": self.asking.mode,
-            **{one.name: one.mode for one in self.added if isinstance(one, Filter)},
-        }
+        return {one.name: one.mode for one in self.added if isinstance(one, Filter)}
 
     def mode(self, name: str) -> LimitMode:
         """Return the mode of the filter with this name; off if the plan has none."""
         return self.modes.get(name, LimitMode.OFF)
+
+    def find(self, kind: type[AdditionT]) -> AdditionT | None:
+        """Return the addition of this kind; None if the plan has none."""
+        return next((one for one in self.added if isinstance(one, kind)), None)
 
     def adding(self, *added: Addition) -> "FirewallPlan":
         """Return the plan with these additions, instead of those with the same names."""
@@ -238,15 +241,12 @@ class FirewallPlan:
     def without_limits(self) -> "FirewallPlan":
         """Return the plan without the limits of each source and receiver."""
         added = tuple(one for one in self.added if not (isinstance(one, Filter) and one.optional))
-        return evolve(self, added=added, ration=Ration(), asking=AskingRation(), sender_rate=0)
+        return evolve(self, added=added, sender_rate=0)
 
     def observing(self, until: Until) -> "FirewallPlan":
         """Return the plan before ``until``: what would drop packets of friends only counts them."""
         added = tuple(one.observing(until) if isinstance(one, Filter) else one for one in self.added)
-        plan = evolve(self, added=added)
-        if until is not Until.FRIENDS:
-            return plan
-        return evolve(plan, asking=evolve(self.asking, mode=_observing(self.asking.mode)))
+        return evolve(self, added=added)
 
     def changed_keys(self, other: "FirewallPlan") -> list[str]:
         """Return the configuration keys whose values differ from those in ``other``, and such additions."""
@@ -261,11 +261,6 @@ class FirewallPlan:
             if field.name != "added" and getattr(self, field.name) != getattr(other, field.name)
         )
         return [*changed, *(one.name for one in self.added if one not in other.added)]
-
-
-def _observing(mode: LimitMode) -> LimitMode:
-    """Return the mode that only counts where ``mode`` would drop packets."""
-    return LimitMode.OBSERVE if mode is LimitMode.ENFORCE else mode
 
 
 ListSteps = Generator[Callable[[], None] | None, None, None]

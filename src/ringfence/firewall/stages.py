@@ -30,14 +30,6 @@ and with both backends. ``make docs`` prints it in docs/firewall.md.
   guess. Of TCP, every segment to a stranger is copied, also one without data: an answer may stand anywhere in
   the stream, and the sender decides where. Segments to friends and allowed networks, and over the loopback
   interface, are copied only if they begin with a refusal, because phones and trunks receive much.
-* **The ration of questions** stands before the copies, so that the wire sees what Asterisk sees. A connection
-  is a WebSocket if Asterisk answered 101. That answer may stand behind another one in its segment, if the
-  sender delays both. So segments that begin with a client's frame count too.
-* **The ration** is last, so that the wire sees the refusals that it drops, and a banned address uses up none
-  of it. Of TCP it leaves out segments that begin a TLS handshake (16 03): a certificate is as long as ten
-  refusals, and nobody chooses the bytes of an encrypted answer. Nor does it count segments of a frame at most
-  that begin as the answers to a call (``contract.SERVED``): Asterisk serves that stranger (a guest, a carrier
-  without a password), and its calls must not wait.
 * **Features** add the others. The modules that do describe them.
 """
 
@@ -53,12 +45,11 @@ from ringfence.firewall.contract import (
     COPIED,
     FRAGMENTS,
     FROM_DENIED,
-    REFUSALS,
     BanAction,
     FirewallPlan,
     Fragments,
 )
-from ringfence.firewall.limits import LimitMode, Table, additions
+from ringfence.firewall.limits import Table, additions
 from ringfence.firewall.network_lists import PASSING, NetworkList
 from ringfence.firewall.ports import Ports
 from ringfence.values.network import Address
@@ -105,7 +96,11 @@ class Is(enum.Enum):
     UDP = "by UDP"
     TCP = "by TCP"
     FRAGMENT = "a fragment"
+    SYN = "a SYN or a SYN-ACK"
     SYN_ACK = "a SYN-ACK"
+    EMPTY = "a TCP segment without data"
+    ONE_FRAME = "it fits into an Ethernet frame"
+    CLIENT_FRAME = "a TCP segment that begins with a frame of a WebSocket client"
     NEW = "it begins a flow, or is not tracked"
     NO_REPLY = "of a flow that this host did not begin"
     REPLY = "answers what this host began; never one that is not tracked"
@@ -170,7 +165,29 @@ class Bytes:
     among: bool = True
 
 
-Test = Is | Containers | On | NotOn | AnyOf | Datagram | Segment | Bytes | Ports
+@frozen
+class Begins:
+    """A test: the datagram begins with ``text``."""
+
+    text: bytes
+
+
+@frozen
+class ClientHello:
+    """A test: the TCP segment begins with a ClientHello, and the packet has at most ``size`` bytes."""
+
+    size: int
+
+
+@frozen
+class Has:
+    """A test: ``table`` has the flow of the packet, or (``known`` is false) does not have it."""
+
+    table: Table
+    known: bool = True
+
+
+Test = Is | Containers | On | NotOn | AnyOf | Datagram | Segment | Bytes | Begins | ClientHello | Has | Ports
 """A test of a packet. ``Ports`` are those of this host: the packet is to them or from them."""
 
 
@@ -213,7 +230,7 @@ class Copy:
 
 @frozen
 class Remember:
-    """An act: add the sender to a table, and count its packet there."""
+    """An act: add the sender to a table, and count its packet there. A flow is only added, or renewed."""
 
     table: Table
 
@@ -227,27 +244,50 @@ class Count:
 
 
 @frozen
+class Goto:
+    """An act: continue in ``chain``, and do not return from there."""
+
+    chain: "Chain"
+
+
+@frozen
+class Shorten:
+    """An act: ask the other side of a connection for segments of at most ``size`` bytes."""
+
+    size: int
+
+
+@frozen
+class Crowd:
+    """What becomes of packets while all addresses together send so many that a table of ipset would fill.
+
+    They count by ``counter``, and continue in ``to``, or return. A table remembers an address for
+    ``seconds``.
+    """
+
+    counter: str
+    seconds: int
+    to: "Chain | None" = None
+
+
+@frozen
 class Meter:
     """An act: count the packet in ``table``, and if its address is over a limit there, go to ``over``.
 
     An address may send or get ``rate`` packets a second, and after a pause ``burst`` at once; with
     ``in_bytes`` these are bytes of packets with their headers. ``seconds`` is how long the table remembers
-    it. If the table has no room for it, the packet counts by ``full``, and passes. ipset can only drop it
-    then (``refuses``), or leave out packets before the table is full.
+    it. If the table has no room for it, the packet counts by ``full``, and passes. ipset would drop it, so
+    there a ``crowd`` skips this meter, and the next ones.
     """
 
     table: Table
     rate: int
     burst: int
     over: "Chain"
+    seconds: int
     in_bytes: bool = False
     full: str = ""
-    refuses: bool = False
-
-    @property
-    def seconds(self) -> int:
-        """For how many seconds the table remembers an address; by then its burst is available again."""
-        return max(self.table.seconds, -(-self.burst // self.rate))
+    crowd: Crowd | None = None
 
 
 class Do(enum.Enum):
@@ -256,12 +296,10 @@ class Do(enum.Enum):
     RETURN = "return to the chain from which the packet came"
     LOOK_UP = "drop packets of banned addresses and of denied networks"
     ACCEPT = "accept"
-    SHORTEN = "ask for short segments"
-    KEEP = "remember the connection as a WebSocket"
 
 
 ActT = TypeVar("ActT")
-Act = Jump | Drop | Copy | Remember | Count | Meter | Do
+Act = Jump | Goto | Drop | Copy | Remember | Count | Meter | Shorten | Do
 
 
 @frozen
@@ -279,21 +317,29 @@ class PacketRule:
 
 @frozen
 class Chain:
-    """Rules to which others jump. iptables has the chain as ``ringfence-NAME``."""
+    """Rules to which others jump. iptables has the chain as ``ringfence-NAME``.
+
+    ``refuses``: ipset drops packets if a table is full, and counts them by this name; "" if it must not.
+    """
 
     name: str
     rules: tuple[PacketRule, ...]
+    refuses: str = ""
 
     @property
     def iptables(self) -> str:
         """The name that it has with iptables."""
-        return f"ringfence-{self.name}"
+        return f"ringfence-{self.name.replace('_', '-')}"
+
+    @property
+    def only_act(self) -> Act | None:
+        """The act of a chain that has one rule, for all packets; None for other chains."""
+        return self.rules[0].act if len(self.rules) == 1 and not self.rules[0].tests else None
 
     @property
     def jump(self) -> Jump:
         """The act of continuing here."""
-        refusing = (one.act.full for one in self.rules if isinstance(one.act, Meter) and one.act.refuses)
-        return Jump(self.name, self.iptables, kind="".join(f"+{full}" for full in refusing))
+        return Jump(self.name, self.iptables, kind=f"+{self.refuses}" if self.refuses else "")
 
 
 @frozen
@@ -321,7 +367,12 @@ class Stage:
     @property
     def tables(self) -> list[Table]:
         """The tables in which rules of the chains count packets."""
-        return [*(one.table for one in self.acts(Remember)), *(one.table for one in self.acts(Meter))]
+        return [*self.sets, *(one.table for one in self.acts(Meter))]
+
+    @property
+    def sets(self) -> list[Table]:
+        """The tables to which rules of the chains add addresses or flows."""
+        return list(dict.fromkeys(one.table for one in self.acts(Remember)))
 
     def rules_at(self, hook: Hook, plan: FirewallPlan, version: int) -> Iterator[PacketRule]:
         """Yield the rules of ``plan`` at ``hook``, with the tests that can be made there."""
@@ -392,14 +443,15 @@ def added_stages() -> tuple[Stage, ...]:
 def counter_names() -> list[str]:
     """Return the names of the counters in chains of features."""
     counted = [one.counter for stage in added_stages() for one in stage.acts(Count)]
-    return [*counted, *(one.full for stage in added_stages() for one in stage.acts(Meter) if one.full)]
+    full = (one.full for stage in added_stages() for one in stage.acts(Meter) if one.full)
+    return list(dict.fromkeys([*counted, *full]))
 
 
 def _from_senders(
     plan: FirewallPlan, fragments: Fragments, before_copies: Iterator[Stage]
 ) -> Iterator[Stage]:
     """Yield the stages about packets from remote addresses."""
-    sip, off, copies = plan.sip_ports, LimitMode.OFF, plan.log_group is not None
+    sip, copies = plan.sip_ports, plan.log_group is not None
     come, raw = (Is.NAMED, Is.OUTER), (Side.FROM, (Hook.ARRIVING,))
     where = raw[1] if plan.action is BanAction.DROP else _INNER
     yield Stage(
@@ -409,8 +461,6 @@ def _from_senders(
     what = "drops fragments of strangers, if the kernel does not reassemble packets before"
     yield Stage("fragments", what, *raw, (split,), on=fragments is Fragments.DROPPED)
     yield from before_copies
-    what = "drops what a stranger asks too fast"
-    yield Stage("ration of questions", what, *raw, (*_questions(plan),), on=plan.asking.mode is not off)
     seen = PacketRule(
         (Is.OUTER, sip.conversations, _WATCHED), Jump("requests", "ringfence-seen", shared=True)
     )
@@ -422,9 +472,8 @@ def _from_senders(
 
 def _to_receivers(plan: FirewallPlan) -> Iterator[Stage]:
     """Yield the stages about packets to remote addresses."""
-    ports, off, copy = plan.sip_ports, LimitMode.OFF, Copy()
-    sent, ours = (Side.TO, (Hook.ARRIVING, Hook.LEAVING)), (Is.FROM_ASTERISK, Is.NAMED, Is.OUTER)
-    udp, talks, tcp = Ports(ports.udp, ()), Ports(ports.conversations.udp, ()), Ports((), ports.tcp)
+    ports, copy, sent = plan.sip_ports, Copy(), (Side.TO, (Hook.ARRIVING, Hook.LEAVING))
+    talks, tcp = Ports(ports.conversations.udp, ()), Ports((), ports.tcp)
     answers = (
         PacketRule((Is.UDP, Datagram(COPIED), Is.ROUTED), copy),
         PacketRule((Is.ROUTED, Is.OUTER, talks, Datagram(COPIED, others=True), _WATCHED), copy),
@@ -440,34 +489,6 @@ def _to_receivers(plan: FirewallPlan) -> Iterator[Stage]:
     where = Hook.FORWARD if plan.interfaces else Hook.ARRIVING, Hook.LEAVING
     rules = PacketRule((Is.REJECTION,), Do.ACCEPT), _LOOK_UP
     yield Stage("bans and lists", "drops packets to banned and denied networks", Side.TO, where, rules)
-    what = "asks strangers for short segments, if the ration of questions drops packets"
-    short = PacketRule((tcp, *ours, Is.SYN_ACK, STRANGERS), Do.SHORTEN)
-    yield Stage("short segments", what, *sent, (short,), on=plan.asking.mode is LimitMode.ENFORCE)
-    what = "remembers the connections that Asterisk upgrades to WebSocket, for the ration of questions"
-    pages = Ports((), plan.asking.pages(ports))
-    kept = PacketRule((pages, *ours, Segment((_UPGRADED,)), STRANGERS), Do.KEEP)
-    yield Stage("upgrades", what, *sent, (kept,), on=plan.asking.mode is not off)
-    refused, octets = Jump("ration", "ringfence-ration"), Jump("ration_stream", "ringfence-bytes")
-    rationed = (
-        PacketRule((*ours, udp, Datagram(REFUSALS), STRANGERS), refused),
-        PacketRule((*ours, Ports((), ports.streams + ports.tls), STRANGERS), octets),
-        PacketRule((*ours, Ports((), ports.web), Segment(REFUSALS, framed=True), STRANGERS), refused),
-    )
-    what = "drops refusals to a stranger that gets too many"
-    yield Stage("ration", what, *sent, rationed, on=plan.ration.mode is not off)
-
-
-def _questions(plan: FirewallPlan) -> Iterator[PacketRule]:
-    """Yield the rules that send packets to the ration of questions, by what is counted at their ports."""
-    ports, asking = plan.sip_ports, plan.asking
-    for name, counted in (
-        ("", Ports(ports.conversations.udp, ())),
-        ("_clear", Ports((), ports.streams)),
-        ("_sealed", Ports((), asking.sealed(ports))),
-        ("_web", Ports((), asking.pages(ports))),
-    ):
-        chain = Jump(f"asking{name}", "ringfence-web" if name == "_web" else "ringfence-asked")
-        yield PacketRule((counted, Is.NAMED, Is.OUTER), chain, then=(Is.TO_ASTERISK, STRANGERS))
 
 
 def _new_flows(plan: FirewallPlan) -> Iterator[PacketRule]:

@@ -11,6 +11,7 @@ from tests.support.kept import kept
 from ringfence.config.converters import BackendName, Count
 from ringfence.config.schema import AmiSettings, AsteriskSettings, Settings, WireSettings
 from ringfence.features.ration.settings import RationSettings
+from ringfence.features.ration.stage import AskingRation, Ration
 from ringfence.firewall.limits import GUESTS, LimitMode
 from ringfence.friends.startup import SourceReadiness
 from ringfence.guard.pipeline import known_sources
@@ -21,14 +22,17 @@ def test_the_rations_follow_the_threshold_of_guesses(attempts: int, burst: int) 
     """A stranger gets one refusal fewer than the rule counts attempts, but at least one; it asks as often."""
     guess = evolve(Settings().rules["guess"], attempts=Count(attempts))
     plan = Settings(rules={**Settings().rules, "guess": guess}).plan(None)
-    assert (plan.ration.burst, plan.asking.burst) == (burst, attempts)
+    ration, asking = plan.find(Ration), plan.find(AskingRation)
+    assert ration is not None
+    assert asking is not None
+    assert (ration.burst, asking.burst) == (burst, attempts)
 
 
 def test_without_the_rule_guess_there_is_no_ration() -> None:
     """If guesses lead to no ban, the kernel rations neither refusals nor requests."""
     guess = evolve(Settings().rules["guess"], enabled=False)
     plan = Settings(rules={**Settings().rules, "guess": guess}).plan(None)
-    assert (plan.ration.mode, plan.asking.mode) == (LimitMode.OFF, LimitMode.OFF)
+    assert (plan.mode("ration"), plan.mode("asking")) == (LimitMode.OFF, LimitMode.OFF)
 
 
 def test_requests_are_dropped_only_if_the_phones_are_known() -> None:
@@ -38,14 +42,16 @@ def test_requests_are_dropped_only_if_the_phones_are_known() -> None:
     off = firewall(ration=RationSettings(asking=LimitMode.OFF))
     plans = [one.plan(None) for one in (Settings(), Settings(asterisk=blind), Settings(asterisk=behind))]
 
-    assert [plan.asking.mode for plan in plans] == [LimitMode.ENFORCE, *[LimitMode.OBSERVE] * 2]
-    assert Settings(asterisk=blind, firewall=off).plan(None).asking.mode is LimitMode.OFF
+    assert [plan.mode("asking") for plan in plans] == [LimitMode.ENFORCE, *[LimitMode.OBSERVE] * 2]
+    assert Settings(asterisk=blind, firewall=off).plan(None).mode("asking") is LimitMode.OFF
 
 
 def test_strangers_of_a_pbx_with_guests_may_ask_more() -> None:
     """With guests, a stranger begins more flows, and sends more datagrams and bytes."""
     guests = firewall(ration=RationSettings(guests=True))
-    few, many = (one.plan(None).asking for one in (Settings(), Settings(firewall=guests)))
+    few, many = (one.plan(None).find(AskingRation) for one in (Settings(), Settings(firewall=guests)))
+    assert few is not None
+    assert many is not None
     assert many == evolve(few, burst=GUESTS * few.burst, rate=GUESTS * few.rate)
     assert many.bytes_a_second == GUESTS * few.bytes_a_second
     assert (few.flows_a_second, many.flows_a_second) == (1, GUESTS)
@@ -54,8 +60,8 @@ def test_strangers_of_a_pbx_with_guests_may_ask_more() -> None:
 def test_the_ration_of_questions_knows_the_ports_without_pages() -> None:
     """WebSocket over TLS is rationed byte by byte only where strangers read no pages."""
     pages = AsteriskSettings(wire=WireSettings(https_pages=True))
-    assert Settings().plan(None).asking.wss == (8089,)
-    assert Settings(asterisk=(pages,)).plan(None).asking.wss == ()
+    assert Settings().plan(None).wss == (8089,)
+    assert Settings(asterisk=(pages,)).plan(None).wss == ()
 
 
 def test_the_detector_knows_whether_strangers_may_call() -> None:
@@ -77,8 +83,8 @@ def test_the_ration_does_not_wait_for_the_friends(tmp_path: Path) -> None:
             made.side.kernel.rules.update()
             after = made.backend.plan
 
-        assert (before.mode("limiter"), before.ration.mode) == (LimitMode.OBSERVE, mode)
-        assert (after.mode("limiter"), after.ration.mode) == (LimitMode.ENFORCE, mode)
+        assert (before.mode("limiter"), before.mode("ration")) == (LimitMode.OBSERVE, mode)
+        assert (after.mode("limiter"), after.mode("ration")) == (LimitMode.ENFORCE, mode)
 
 
 def test_the_ration_of_questions_waits_for_the_friends(tmp_path: Path) -> None:
@@ -90,10 +96,13 @@ def test_the_ration_of_questions_waits_for_the_friends(tmp_path: Path) -> None:
         rationed = firewall(backend=BackendName("memory"), ration=RationSettings(asking=mode))
         with kept(folder, Settings(firewall=rationed)) as made:
             made.side.start()
-            before = made.backend.plan.asking.mode, "asking" in made.side.kernel.rules.waiting
+            before = made.backend.plan.mode("asking"), "asking" in made.side.kernel.rules.waiting
             made.side.exempt.friends.startup.update([SourceReadiness(since=0.0, roster_ready=True)], 0.0)
             made.side.kernel.rules.update()
-            seen[mode] = before, (made.backend.plan.asking.mode, "asking" in made.side.kernel.rules.waiting)
+            seen[mode] = (
+                before,
+                (made.backend.plan.mode("asking"), "asking" in made.side.kernel.rules.waiting),
+            )
 
     off, observe, enforce = ((mode, False) for mode in LimitMode)
     assert seen[LimitMode.OFF] == (off, off)

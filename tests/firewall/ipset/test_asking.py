@@ -10,19 +10,19 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
-from attrs import evolve
 from tests.support.cable import CABLES
 from tests.support.netns import inside
 from tests.support.packets import SIP, drained_after, ends, opened, plan
 
+from ringfence.features.ration.stage import AskingRation
 from ringfence.firewall.contract import Backend, FirewallPlan
 from ringfence.firewall.ipset.matches import byte_limit
-from ringfence.firewall.limits import FRAME, AskingRation, LimitMode
+from ringfence.firewall.limits import FRAME, LimitMode
 from ringfence.firewall.ports import Ports
 
+ASKING = AskingRation(LimitMode.ENFORCE)
 PLAN = FirewallPlan(
-    sip_ports=Ports(udp=(4569, SIP), tcp=(SIP, 5061, 8088, 8089)),
-    asking=AskingRation(LimitMode.ENFORCE, wss=(8089,)),
+    sip_ports=Ports(udp=(4569, SIP), tcp=(SIP, 5061, 8088, 8089)), wss=(8089,), added=(ASKING,)
 )
 
 
@@ -57,7 +57,7 @@ def test_a_limit_of_bytes_has_a_budget_and_refills(
 @pytest.mark.usefixtures("netns")
 def test_the_average_of_bytes_is_kept(backend: Backend, far: str) -> None:
     """A stranger that goes on gets no more in six seconds than a frame, and the ration of each second."""
-    plan(backend, evolve(PLAN, asking=AskingRation(LimitMode.ENFORCE, burst=1, rate=1)))
+    plan(backend, PLAN.adding(AskingRation(LimitMode.ENFORCE, burst=1, rate=1)))
     cable, most = CABLES["IPv4"], FRAME + 8 * 350  # a busy machine may take eight seconds
     with ends(cable, far, SIP, socket.SOCK_STREAM) as (listener, there):
         listener.listen()
@@ -91,7 +91,7 @@ def test_an_extension_header_makes_no_datagram_free(backend: Backend, far: str) 
         with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
             for _ in range(20):
                 raw.sendto(packet, (cable.here, 0))
-        assert drained_after(here) == PLAN.asking.burst
+        assert drained_after(here) == ASKING.burst
 
 
 def _summed(source: str, target: str, datagram: bytes) -> bytes:

@@ -96,7 +96,7 @@ def guest_findings(settings: Settings, by: str) -> Iterator[Finding]:
 
     ``by`` is what lets strangers call without a password, "" if nothing is known that does.
     """
-    if settings.plan(None).asking.mode is LimitMode.OFF:
+    if settings.plan(None).mode("asking") is LimitMode.OFF:
         return
     guests = known_sources(settings).guests
     if by and not guests:

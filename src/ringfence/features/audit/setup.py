@@ -15,7 +15,7 @@ def notes(folder: Path, console: Console) -> Iterator[str]:
 
     ``folder`` has Asterisk's files.
     """
-    limited = Settings().plan(None).asking.mode is not LimitMode.OFF
+    limited = Settings().plan(None).mode("asking") is not LimitMode.OFF
     if limited and (by := open_to_strangers(accounts_in_force(folder, console))):
         yield f"Asterisk takes calls without a password ({by}): a stranger may ask little in a second"
         yield "allow the networks of carriers that call so; `ringfence check` names who does"

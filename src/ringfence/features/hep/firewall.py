@@ -17,8 +17,7 @@ def with_exports(plan: FirewallPlan, settings: Settings) -> FirewallPlan:
     """
     ports = {port for pbx in settings.asterisk for port in pbx.of(HepSettings).wss_ports}
     wss = tuple(sorted(port for port in ports if not settings.has_pages(port)))
-    plan = plan.adding(Export(targets(settings), tuple(streams(settings))))
-    return evolve(plan, asking=evolve(plan.asking, wss=wss))
+    return evolve(plan.adding(Export(targets(settings), tuple(streams(settings)))), wss=wss)
 
 
 class ExportRules(RulePart):

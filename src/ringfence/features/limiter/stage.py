@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from attrs import frozen
 
 from ringfence.firewall.contract import MOST_FLOODERS, FirewallPlan
-from ringfence.firewall.limits import GUESS, Filter, Key, LimitMode, Table, Until
+from ringfence.firewall.limits import GUESS, USUAL_SECONDS, Filter, Key, LimitMode, Table, Until
 from ringfence.firewall.stages import (
     STRANGERS,
     Chain,
     Count,
+    Crowd,
     Hook,
     Is,
     Meter,
@@ -52,14 +53,24 @@ class Limit(Filter):
     def stages(self, plan: FirewallPlan) -> Iterator[Stage]:
         """Yield the stage of the limiter."""
         drops = self.mode is LimitMode.ENFORCE
+        seconds = max(USUAL_SECONDS, -(-self.burst // self.rate))
         floods = (
             PacketRule((Is.UDP,), Remember(FLOODS)),
             PacketRule((Is.TCP,), Remember(TCP_FLOODS)),
         )
         over = Chain("over", (*floods, PacketRule((), Count(DROPS, drops))))
-        packets = Meter(Table("rate", what="limiter"), self.rate, self.burst, over, full=FULL, refuses=drops)
-        octets = Meter(Table("bytes"), self.rate * GUESS, self.burst * GUESS, over, in_bytes=True)
-        limit = Chain("limit", (PacketRule((), packets), PacketRule((Is.TCP,), octets)))
+        packets = Meter(
+            Table("rate", what="limiter"),
+            self.rate,
+            self.burst,
+            over,
+            seconds,
+            full=FULL,
+            crowd=None if drops else Crowd(FULL, seconds),
+        )
+        octets = Meter(Table("bytes"), self.rate * GUESS, self.burst * GUESS, over, seconds, in_bytes=True)
+        rules = PacketRule((), packets), PacketRule((Is.TCP,), octets)
+        limit = Chain("limit", rules, refuses=FULL if drops else "")
         tests = Is.NAMED, Is.OUTER, plan.sip_ports, Is.TO_HOST, STRANGERS
         what = "drops packets of a stranger that sends too many"
         yield Stage(

@@ -1,17 +1,18 @@
 """The rations as a part of the daemon: their section of the status, and their alarms."""
 
 from ringfence.features.ration.alarms import RationAlarmCode
+from ringfence.features.ration.stage import ASKED, ASKED_FULL, RATION_FULL, RATIONED, AskingRation
 from ringfence.firewall.contract import Counters
 from ringfence.guard.feature import Fact, Feature, Given, Section, packets_of
 from ringfence.guard.firewall_side import FirewallSide
 
 _NUMBERS = {
-    "rationed": (
+    RATIONED: (
         "Refusals and TCP segments to strangers over the ration: dropped, or passed if it only observes."
     ),
-    "ration_full": "Refusals and TCP segments to strangers for which the ration had no room: they passed.",
-    "asked": "Packets from strangers over the ration of questions: dropped, or passed if it only observes.",
-    "asked_full": "Packets from strangers for which the ration of questions had no room: they passed.",
+    RATION_FULL: "Refusals and TCP segments to strangers for which the ration had no room: they passed.",
+    ASKED: "Packets from strangers over the ration of questions: dropped, or passed if it only observes.",
+    ASKED_FULL: "Packets from strangers for which the ration of questions had no room: they passed.",
 }
 """The counters of the rations that are shown, with descriptions."""
 
@@ -34,16 +35,16 @@ class Rations(Feature):
 
     def section(self) -> Section:
         """Return the rations' packet counters, and whether one waits until the friends are known."""
-        waits = "asking" in self._side.kernel.rules.waiting
+        waits = AskingRation.name in self._side.kernel.rules.waiting
         return Section(packets_of(self._side, _NUMBERS), {"asking_waits": waits})
 
     def on_fact(self, fact: Fact) -> None:
         """Activate an alarm for each ration that had no room for a stranger, if the fact is new counters."""
         if isinstance(fact, Counters):
             before, self._before, activate = self._before, fact, self._side.common.alarms.activate
-            if fact.of("ration_full") > before.of("ration_full"):
+            if fact.of(RATION_FULL) > before.of(RATION_FULL):
                 activate(RationAlarmCode.RATION_FULL, "", _FULL)
-            if fact.of("asked_full") > before.of("asked_full"):
+            if fact.of(ASKED_FULL) > before.of(ASKED_FULL):
                 activate(RationAlarmCode.ASKING_FULL, "", _ASKING_FULL)
 
 

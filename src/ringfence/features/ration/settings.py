@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 from attrs import evolve, frozen
 
 from ringfence.config.converters import Rate
+from ringfence.features.ration.stage import AskingRation, Ration
 from ringfence.firewall.contract import FirewallPlan
-from ringfence.firewall.limits import GUESTS, AskingRation, LimitMode, Ration
+from ringfence.firewall.limits import GUESTS, LimitMode
 
 if TYPE_CHECKING:
     from ringfence.config.schema import Settings
@@ -38,7 +39,8 @@ _WSS = 8089
 
 def with_rules(plan: FirewallPlan, settings: "Settings") -> FirewallPlan:
     """Return ``plan``, the wanted rules, with the limits on refusals and on requests of one stranger."""
-    return evolve(plan, ration=_ration(settings), asking=_asking(settings))
+    wss = () if settings.has_pages(_WSS) else (_WSS,)  # a feature may know other ports
+    return evolve(plan.adding(_asking(settings), _ration(settings)), wss=wss)
 
 
 def with_sources(sources: "KnownSources", settings: "Settings") -> "KnownSources":
@@ -63,6 +65,5 @@ def _asking(settings: "Settings") -> AskingRation:
     mode = mine.asking if guess.enabled else LimitMode.OFF
     if mode is LimitMode.ENFORCE and any(pbx.proxies or not pbx.ami.enabled for pbx in settings.asterisk):
         mode = LimitMode.OBSERVE
-    wss = () if settings.has_pages(_WSS) else (_WSS,)  # a feature may know other ports
     times = GUESTS if mine.guests else 1
-    return AskingRation(mode, guess.attempts * times, mine.asking_rate * times, wss)
+    return AskingRation(mode, guess.attempts * times, mine.asking_rate * times)

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ringfence.firewall.limits import AskingRation, LimitMode, Ration
+from ringfence.features.ration.stage import AskingRation, Ration
+from ringfence.firewall.limits import LimitMode
 from ringfence.plurals import counted
 
 if TYPE_CHECKING:
@@ -16,11 +17,14 @@ def facts(known: "NetworkFacts") -> dict[str, dict[str, Any] | None]:
     A limit is None if it is off, or if the network is not a stranger whose packets get in.
     """
     plan = known.plan
-    return {"ration": _json(plan.ration, known), "asking": _json(plan.asking, known)}
+    return {
+        Ration.name: _json(plan.find(Ration), known),
+        AskingRation.name: _json(plan.find(AskingRation), known),
+    }
 
 
-def _json(ration: Ration | AskingRation, known: "NetworkFacts") -> dict[str, Any] | None:
-    if ration.mode is LimitMode.OFF or not known.gets_in:
+def _json(ration: Ration | AskingRation | None, known: "NetworkFacts") -> dict[str, Any] | None:
+    if ration is None or ration.mode is LimitMode.OFF or not known.gets_in:
         return None
     return {"mode": str(ration.mode), "burst": ration.burst, "rate": ration.rate}
 

@@ -40,7 +40,6 @@ from ringfence.firewall.ipset import iptables, messages
 from ringfence.firewall.ipset.changes import SetChanges
 from ringfence.firewall.ipset.installation import Family, rule_requirements
 from ringfence.firewall.ipset.iptables_rules import REPORTED
-from ringfence.firewall.ipset.limits import COUNTERS
 from ringfence.firewall.ipset.messages import IpsetHeader
 from ringfence.firewall.ipset.sets import (
     SetSpec,
@@ -440,7 +439,7 @@ class IpsetBackend:
         return Counters(
             rules=tuple(RuleCounter(kind, *sums[kind]) for kind in REPORTED if kind in sums),
             sets={name: head.elements if head is not None else None for name, head in heads.items()},
-            counted={name: sums[name][0] for name in (*COUNTERS, *counter_names()) if name in sums},
+            counted={name: sums[name][0] for name in counter_names() if name in sums},
         )
 
     def remembered(self, table: Table) -> Sequence[Remembered]:

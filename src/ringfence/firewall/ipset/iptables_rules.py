@@ -1,7 +1,7 @@
 """The wanted iptables rules: a pure function of the plan, in the notation of iptables-save.
 
 ``firewall/stages.py`` has the rules of the first four chains, and ``stage_rules.py`` writes them. Here are
-the chains to which they jump; ``limits.py`` has those that limit a stranger.
+the chains to which they jump.
 
     raw PREROUTING     -> ringfence-pre
     raw OUTPUT         -> ringfence-out
@@ -32,14 +32,14 @@ from ringfence.firewall.contract import (
     REFUSALS,
     REQUEST_PREFIX,
     REQUEST_RATE,
+    SENDER_SECONDS,
     TO_BANNED,
     TO_DENIED,
     BanAction,
     FirewallPlan,
     Fragments,
 )
-from ringfence.firewall.ipset import limits as written_limits
-from ringfence.firewall.ipset.matches import REJECTIONS, IptablesRule, not_on, status_line_tests
+from ringfence.firewall.ipset.matches import REJECTIONS, IptablesRule, not_on, over_each, status_line_tests
 from ringfence.firewall.ipset.sets import list_set_name
 from ringfence.firewall.ipset.stage_rules import DROP_CHAIN, NARROW_CHAIN, REJECT_CHAIN, StageRules
 from ringfence.firewall.stages import Hook, Stage, added_stages, stages
@@ -70,7 +70,6 @@ def _added(table: str) -> list[str]:
 CHAINS: Mapping[str, Sequence[str]] = {
     "raw": (
         *HOOKS["raw"].values(),
-        *written_limits.CHAINS["raw"],
         *_added("raw"),
         *_COPYING,
         _WHOLE,
@@ -80,7 +79,8 @@ CHAINS: Mapping[str, Sequence[str]] = {
 }
 
 REPORTED = (FROM_BANNED, TO_BANNED, FROM_DENIED, TO_DENIED, FRAGMENTS)
-_IPV4 = 4
+_MOST_COPIES = 200_000
+"""Packets in a second of all strangers together, up to which the limit of the copies looks at the source."""
 _LOG = '-m limit --limit 5/sec --limit-burst 10 -j LOG --log-prefix "ringfence: "'
 
 # By table, by chain, in order.
@@ -110,10 +110,9 @@ def wanted_rules(
         HOOKS["raw"]["OUTPUT"]: written.at(steps, Hook.LEAVING),
         **({_WHOLE: [IptablesRule("-m socket")]} if fragments is Fragments.REASSEMBLED else {}),
         **(_stream_chains(plan, version) if copies else {}),
-        **written_limits.chains(plan, version, target),
     }
     if copies and (plan.sip_ports.udp or plan.sip_ports.tcp):
-        raw[_SEEN] = [*written_limits.over_copies(plan, version), _copy(plan, REQUEST_RATE)]
+        raw[_SEEN] = [*_over_copies(plan, version), _copy(plan, REQUEST_RATE)]
         if not written.rejects:
             raw[NARROW_CHAIN] = [_copy(plan, DROPPED_RATE, DROPPED_PREFIX), IptablesRule(f"-j {target}")]
     into = {HOOKS["filter"][hook.upper()]: written.at(steps, hook) for hook in (Hook.INPUT, Hook.FORWARD)}
@@ -142,6 +141,21 @@ def named_sets(rules: Rules) -> dict[str, int]:
                 if word in ("--match-set", "--add-set"):
                     counts[name] = counts.get(name, 0) + 1
     return counts
+
+
+def _over_copies(plan: FirewallPlan, version: int) -> list[IptablesRule]:
+    """Return the rule that copies no requests of a source over its limit; none if there is no such limit.
+
+    A full hashlimit table would drop packets. So beyond ``_MOST_COPIES`` packets of all sources in a second
+    the rule does not look at the source. An entry stays at most a second longer than ``SENDER_SECONDS``. So
+    the table becomes at most 80 % full, even if each packet has a new address.
+    """
+    if not plan.limits_copies:
+        return []
+    rate = plan.sender_rate
+    few = f"--hashlimit-upto {_MOST_COPIES}/sec --hashlimit-burst {_MOST_COPIES}"
+    over = over_each(version, f"copies-{rate}", f"{rate}/sec", f"{rate}", SENDER_SECONDS)
+    return [IptablesRule(f"-m hashlimit {few} --hashlimit-name ringfence-copies-all {over}-j RETURN")]
 
 
 def _copy(plan: FirewallPlan, rate: int, prefix: str = REQUEST_PREFIX) -> IptablesRule:

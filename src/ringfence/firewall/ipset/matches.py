@@ -15,7 +15,6 @@ _PORTS_A_RULE = 15
 BUCKETS = 65_536
 _CHUNK = 16  # bytes: hashlimit's unit
 _KIBI = 1024
-MOST = 65_535  # bytes of a packet
 # Rates in packets a second that iptables-save prints as they were written. It prints others rounded.
 _PRINTABLE = (50_000, 25_000, 20_000, 10_000, 5_000, 2_000, 1_000, 500, 200, 100, 50, 20, 10, 5, 2, 1)
 # In iptables-save's notation of u32 tests: the offset of the transport header (an IPv4 header has options),
@@ -77,6 +76,8 @@ def begins(way: str, position: int, text: bytes) -> str:
 
     ``way`` is the part of u32's expression that skips headers of variable length; "" if it skips none.
     """
+    if len(text) < _WORD:
+        return f"{way}{position:#x}>>{8 * (_WORD - len(text)):#x}=0x{text.hex()}"
     starts = [*range(0, len(text) - _WORD, _WORD), len(text) - _WORD]
     words = ((start, text[start : start + _WORD].hex().lstrip("0")) for start in starts)
     return "&&".join(f"{way}{position + start:#x}=0x{word}" for start, word in words)
@@ -106,15 +107,14 @@ def status_line_tests(version: int, texts: Sequence[bytes]) -> list[str]:
     ]
 
 
-def without_data(version: int, plain: str = "") -> Iterator[str]:
-    """Yield the matches of TCP segments without data: SYNs, and both usual lengths of TCP's header.
+def without_data(version: int, plain: str) -> Iterator[str]:
+    """Yield the matches of TCP segments without data, for both usual lengths of TCP's header.
 
     ``plain`` is u32's test for a packet without extension headers, "" if none is needed.
     """
     header, words = (20, f"{HEADER}0xc>>0x1c") if version == _IPV4 else (IPV6_HEADER, "0x34>>0x1c")
-    yield "-m tcp --tcp-flags SYN SYN"
-    yield f"-m length --length {header + 20}"
-    yield f'-m length --length {header + 32} -m u32 --u32 "{plain}{words}=0x8"'
+    yield f"-p tcp -m length --length {header + 20} "
+    yield f'-p tcp -m length --length {header + 32} -m u32 --u32 "{plain}{words}=0x8" '
 
 
 def over_all(name: str, seconds: int) -> str:
@@ -130,7 +130,7 @@ def over_all(name: str, seconds: int) -> str:
 
 
 def over_each(
-    version: int, name: str, above: str, burst: str, seconds: int, *, mode: str = "srcip", near: bool = False
+    version: int, name: str, above: str, burst: str, seconds: int, mode: str = "srcip", *, near: bool = False
 ) -> str:
     """Return the match of packets over a limit of each address, of IPv6 of each /64, or of its neighbours.
 

@@ -10,8 +10,7 @@
                                           hash:net, no timeouts
     ringfence-fenced4 and others          senders that features remember (``limits.Table``): hash:ip (some of
                                           IPv6 by /64), with timeouts and counters
-    ringfence-flows4, ringfence-flows6    flows that strangers began: hash:ip,port, likewise
-    ringfence-websockets4, -websockets6   connections of WebSocket from strangers, likewise
+    ringfence-asked-flows4 and others     flows of strangers, likewise: hash:ip,port
 
 The bans that exempt friends (``networks.exempts_friends``) have their own sets, because a rule cannot see
 which prefix length in a set has matched. The rule for these sets first checks whether the address is a
@@ -30,9 +29,9 @@ from ringfence.firewall import network_lists
 from ringfence.firewall.contract import Add, Change, Element, whole_seconds
 from ringfence.firewall.ipset import messages
 from ringfence.firewall.ipset.messages import Code, Command, IpsetHeader
-from ringfence.firewall.limits import MOST_LIMITED, MOST_WEBSOCKETS, Key, Table
+from ringfence.firewall.limits import Key, Table
 from ringfence.firewall.network_lists import NetworkList
-from ringfence.firewall.stages import Remember, added_stages
+from ringfence.firewall.stages import added_stages
 from ringfence.netlink.connection import NetlinkConnection, NetlinkError
 from ringfence.values.ban import Scope
 from ringfence.values.network import BITS, SENDER_LENGTHS, VERSIONS, Network, exempts_friends
@@ -163,10 +162,6 @@ def destroy(kernel: NetlinkConnection, name: str) -> None:
             return
 
 
-# The names of the sets of the ration of questions, by IP version: flows, and WebSockets.
-FLOWS, WEBSOCKETS = (
-    {version: f"ringfence-{word}{version}" for version in VERSIONS} for word in ("flows", "websockets")
-)
 _WORDS = {Scope.FULL: "", Scope.SIP: "-sip", Scope.SIP_UDP: "-udp", Scope.SIP_TCP: "-tcp"}
 # 128 kB of buckets: 100 000 elements are added with at most two rebuilds of the set.
 _HASHSIZE = 16_384
@@ -226,7 +221,9 @@ def table_set_name(table: Table, version: int) -> str:
 
 
 def lengths_of(table: Table) -> Mapping[int, int]:
-    """Return how many bits of an address the set of a table keeps, by IP version."""
+    """Return how many bits of an address the set of a table keeps, by IP version; 0 if it holds flows."""
+    if table.key is Key.FLOW:
+        return dict.fromkeys(VERSIONS, 0)
     return BITS if table.key is Key.ADDRESS else SENDER_LENGTHS
 
 
@@ -237,7 +234,7 @@ def temporary_name(name: str) -> str:
 
 def set_specs(version: int) -> list[SetSpec]:
     """Return the properties of every set of one IP version."""
-    tables = [one.table for stage in added_stages() for one in stage.acts(Remember)]
+    tables = dict.fromkeys(table for stage in added_stages() for table in stage.sets)
     return [
         *(
             SetSpec(ban_set_name(version, scope, friends_exempt=friends_exempt), version, bans=True)
@@ -251,8 +248,6 @@ def set_specs(version: int) -> list[SetSpec]:
             )
             for table in tables
         ),
-        SetSpec(FLOWS[version], version, size=MOST_LIMITED),
-        SetSpec(WEBSOCKETS[version], version, size=MOST_WEBSOCKETS),
     ]
 
 

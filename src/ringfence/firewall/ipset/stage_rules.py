@@ -30,13 +30,12 @@ from ringfence.firewall.contract import (
 from ringfence.firewall.ipset import matches
 from ringfence.firewall.ipset.matches import IptablesRule
 from ringfence.firewall.ipset.sets import (
-    WEBSOCKETS,
     ban_set_name,
     friends_exempt_values,
     list_set_name,
     table_set_name,
 )
-from ringfence.firewall.limits import SEGMENT, WEBSOCKET_SECONDS, Addition
+from ringfence.firewall.limits import FRAME, Addition, Key
 from ringfence.firewall.network_lists import PASSING
 from ringfence.firewall.ports import Ports
 from ringfence.firewall.stages import Hook, Is, NotOn, On, Side
@@ -44,6 +43,9 @@ from ringfence.values.ban import Scope
 
 DROP_CHAIN, REJECT_CHAIN, NARROW_CHAIN = "ringfence-drop", "ringfence-reject", "ringfence-narrow"
 _IPV4 = 4
+_UDP, _TCP = 17, 6
+_UNIT = 160  # bytes
+_MOST = 65_535  # bytes of a packet
 
 
 _ADDRESS, _INTERFACE, _PORTS, _CONTENT, _OTHER_CONTENT, _WAY, _LIST = range(7)
@@ -54,6 +56,8 @@ _FIXED = {
     Is.UDP: (_PORTS, "-p udp "),
     Is.TCP: (_PORTS, "-p tcp "),
     Is.TO_HOST: (_WAY, matches.TO_THIS_HOST),
+    Is.SYN: (_PORTS, "-p tcp -m tcp --tcp-flags SYN SYN "),
+    Is.ONE_FRAME: (_CONTENT, "-m length --length 0:1500 "),
     Is.SYN_ACK: (_CONTENT, "-m tcp --tcp-flags SYN,ACK SYN,ACK "),
     Is.NEW: (_CONTENT, "-m conntrack --ctstate NEW,UNTRACKED "),
     Is.NO_REPLY: (_CONTENT, "-m conntrack --ctstate NEW,ESTABLISHED,UNTRACKED "),
@@ -86,7 +90,7 @@ class StageRules:
         """Return the rules of the chain at ``hook``."""
         found: list[IptablesRule] = []
         for stage in steps:
-            for rule in _merged(stage.rules_at(hook, self.plan, self.version)):
+            for rule in stage.rules_at(hook, self.plan, self.version):
                 if rule.act is stages.Do.LOOK_UP:
                     named = [test for test in rule.tests if test is Is.NAMED]
                     for tests, target, kind in self._lookups(stage.side, hook):
@@ -105,11 +109,12 @@ class StageRules:
         found = {
             chain.iptables: [one for rule in chain.rules for one in self._written(rule, stage.side)]
             for chain in stage.chains
+            if not isinstance(chain.only_act, stages.Count)  # the act stands where others would jump to it
         }
         for chain in stage.chains:
-            if kind := chain.jump.kind.replace("+", "-"):
+            if chain.refuses:
                 rules = [*found[chain.iptables], IptablesRule("-j RETURN")]
-                found[chain.iptables] = [evolve(rule, kind=kind) for rule in rules]
+                found[chain.iptables] = [evolve(rule, kind=f"-{chain.refuses}") for rule in rules]
         return found
 
     def extensions(self, added: Addition) -> tuple[str, ...]:
@@ -175,6 +180,11 @@ class StageRules:
                 marked = f"--nflog-prefix {prefix} " if prefix else ""
                 most = f" --nflog-size {size}" if size else ""
                 yield f"-j NFLOG {marked}--nflog-group {group or self.plan.log_group}{most}", ""
+            case stages.Goto(chain):
+                yield self._go(chain)
+            case stages.Remember(table) if table.key is Key.FLOW:
+                flow, name = f"{_REMOTE[side]},{_REMOTE[side]}", table_set_name(table, self.version)
+                yield f"-j SET --add-set {name} {flow} --exist --timeout {table.seconds}", ""
             case stages.Remember(table):
                 # The first rule counts a packet of a sender that is in the set already. The second adds new
                 # ones only, because adding an element again would set its counter to one.
@@ -185,36 +195,52 @@ class StageRules:
                 yield from self._meter(act, side)
             case stages.Count(counter, drops):
                 yield f"-j {self.target if drops else 'RETURN'}", counter
-            case stages.Do.RETURN:
-                yield "-j RETURN", ""
-            case stages.Do.SHORTEN:
-                yield f"-j TCPMSS --set-mss {SEGMENT}", ""
+            case stages.Shorten(size):
+                yield f"-j TCPMSS --set-mss {size}", ""
             case _:
-                kept = WEBSOCKETS[self.version]
-                yield f"-j SET --add-set {kept} dst,dst --exist --timeout {WEBSOCKET_SECONDS}", ""
+                yield "-j RETURN", ""
+
+    def _go(self, chain: stages.Chain) -> tuple[str, str]:
+        """Return the end of a rule that continues in ``chain``, and its kind."""
+        match chain.only_act:
+            case stages.Count() as act:
+                [end] = self._acts(act, Side.FROM)
+                return end
+            case _:
+                return f"-g {chain.iptables}", ""
 
     def _meter(self, meter: stages.Meter, side: Side) -> Iterator[tuple[str, str]]:
         """Yield the ends of the rules of a meter: the match hashlimit, which counts each address separately.
 
-        A full table drops the packets of every address that is not in it. If the meter must not refuse those,
-        packets skip it while all addresses together send too many. A table keeps the limits with which it was
-        made, as long as a rule names it. Therefore its name contains the limits.
+        A full table drops the packets of every address that is not in it. A table keeps the limits with which
+        it was made, as long as a rule names it. Therefore its name contains the limits.
 
-        The limit of bytes has a budget for each second. A packet that is larger than the budget costs only
-        the budget. Therefore a separate rule treats such packets as over the limit. Such a packet was
-        combined from smaller ones on arrival, and TCP sends its contents again in smaller ones.
+        The limit of bytes has a budget for each second, which must be at least a frame, or no full frame
+        would ever pass. A packet that is larger than the budget costs only the budget. Therefore a separate
+        rule treats such packets as over the limit. Such a packet was combined from smaller ones on arrival,
+        and TCP sends its contents again in smaller ones. A rate of less than a frame is counted in units of
+        ``_UNIT``: one rule compares each unit of a packet, with the same table. A packet passes if the table
+        has a unit for every rule. One that does not pass has used up the units before.
         """
-        name = f"{meter.table.name}-{meter.rate}-{meter.burst}"
-        if meter.full and not meter.refuses:
-            yield f"{matches.over_all(f'all-{name}', meter.seconds)}-j RETURN", meter.full
-        above, burst, end = f"{meter.rate}/sec", f"{meter.burst}", f"-g {meter.over.iptables}"
-        if meter.in_bytes:
-            budget, refills = matches.byte_limit(meter.burst, meter.rate)
-            above, burst = matches.in_bytes(budget, refills)
-            yield f"-m length --length {min(budget + 1, matches.MOST)}:{matches.MOST} {end}", ""
-        mode = f"{_REMOTE[side]}ip"
-        each = matches.over_each(self.version, name, above, burst, meter.seconds, mode=mode)
-        yield f"{each}{end}", ""
+        name, (end, kind) = f"{meter.table.name}-{meter.rate}-{meter.burst}", self._go(meter.over)
+        if crowd := meter.crowd:
+            skip = self._go(crowd.to)[0] if crowd.to else "-j RETURN"
+            yield f"{matches.over_all(f'all-{name}', crowd.seconds)}{skip}", crowd.counter
+        near, flow = meter.table.key is Key.NEAR, ",srcport" if meter.table.key is Key.FLOW else ""
+        mode, lengths = f"{_REMOTE[side]}ip{flow}", [""]
+        above, burst, most = f"{meter.rate}/sec", f"{meter.burst}", 0
+        if meter.in_bytes and meter.rate < FRAME <= meter.burst:
+            above, burst, most = f"{max(meter.rate // _UNIT, 1)}/sec", f"{meter.burst // _UNIT}", FRAME
+            starts = range(_UNIT + _UNIT // 2, FRAME + 1, _UNIT)
+            lengths += [f"-m length --length {shortest}:{FRAME} " for shortest in starts]
+        elif meter.in_bytes:
+            most, refills = matches.byte_limit(meter.burst, meter.rate)
+            above, burst = matches.in_bytes(most, refills)
+        if most:
+            yield f"-m length --length {min(most + 1, _MOST)}:{_MOST} {end}", kind
+        each = matches.over_each(self.version, name, above, burst, meter.seconds, mode, near=near)
+        for length in lengths:
+            yield f"{length}{each}{end}", kind
 
     def _matches(self, test: _Test, side: Side) -> Sequence[_Match]:
         """Return the matches of a test: one rule for each."""
@@ -229,13 +255,24 @@ class StageRules:
                 protocols = ("udp", udp), ("tcp", tcp)
                 found = (matches.port_matches(one, ports, _REMOTE[side]) for one, ports in protocols)
                 return [(_PORTS, packets) for part in found for packets in part]
-            case stages.Containers() | On() | NotOn():
+            case stages.Containers() | On() | NotOn() | stages.Has():
                 return self._of_address(test, side)
             case _:
                 return [*self._contents(test)]
 
+    def _plain(self, protocol: int) -> str:
+        """Return u32's test for a packet whose IP header is followed by ``protocol``.
+
+        A sender of IPv6 may put an extension header before that of UDP or TCP, and u32 would compare its
+        bytes. So a test that lets a packet of a stranger pass demands that no extension header is there.
+        """
+        return "" if self.version == _IPV4 else f"0x4>>0x8&0xff={protocol:#x}&&"
+
     def _simple(self, test: Is, side: Side) -> Sequence[_Match]:
         option = "-i" if side is Side.FROM else "-o"
+        if test is Is.EMPTY:
+            plain = self._plain(_TCP) if side is Side.FROM else ""
+            return [(_PORTS, text) for text in matches.without_data(self.version, plain)]
         if test is Is.NAMED:
             return [(_INTERFACE, f"{option} {name} ") for name in self.plan.interfaces]
         found = {
@@ -244,11 +281,25 @@ class StageRules:
             Is.LOOPED: (_INTERFACE, f"{option} lo "),
             Is.ROUTED: (_WAY, matches.FORWARDED[self.version]),
             Is.FRAGMENT: (_CONTENT, _FRAGMENTS[self.version]),
+            Is.CLIENT_FRAME: (_PORTS, self._client_frame),
         }
         return [found[test]]
 
-    def _of_address(self, test: stages.Containers | On | NotOn, side: Side) -> Sequence[_Match]:
+    @property
+    def _client_frame(self) -> str:
+        """The match of the first two bytes of a frame that a client sends (RFC 6455).
+
+        These are text, binary or a continuation, and the mask bit. No request of HTTP and no record of TLS
+        begins so.
+        """
+        begin = 0 if self.version == _IPV4 else matches.IPV6_HEADER
+        return f'-p tcp -m u32 --u32 "{matches.STREAM[self.version]}{begin:#x}>>0x10&0x7c80=0x80" '
+
+    def _of_address(self, test: stages.Containers | On | NotOn | stages.Has, side: Side) -> Sequence[_Match]:
         match test:
+            case stages.Has(table, known):
+                flow, name = f"{_REMOTE[side]},{_REMOTE[side]}", table_set_name(table, self.version)
+                return [(_LIST, f"-m set {'' if known else '! '}--match-set {name} {flow} ")]
             case stages.Containers(hosts):
                 way, more = ("-d", "") if side is Side.FROM else ("-s", matches.FORWARDED[self.version])
                 return [(_ADDRESS, f"{way} {one}/{one.max_prefixlen} {more}") for one in hosts]
@@ -257,7 +308,9 @@ class StageRules:
             case NotOn(which):
                 return [(_LIST, matches.not_on(self.version, _REMOTE[side], *which))]
 
-    def _contents(self, test: stages.Datagram | stages.Segment | stages.Bytes) -> Iterator[_Match]:
+    def _contents(
+        self, test: stages.Datagram | stages.Segment | stages.Bytes | stages.Begins | stages.ClientHello
+    ) -> Iterator[_Match]:
         """Yield the matches of what a packet contains, by u32."""
         way, begin = (matches.HEADER, 0) if self.version == _IPV4 else ("", matches.IPV6_HEADER)
         datagram, stream = begin + matches.DATAGRAM, matches.STREAM[self.version]
@@ -270,6 +323,12 @@ class StageRules:
                 starts = [matches.begins(stream, begin, text) for text in texts]
                 for u32 in matches.status_line_tests(self.version, texts) if framed else starts:
                     yield _CONTENT, f'-m u32 --u32 "{u32}" '
+            case stages.Begins(text):
+                u32 = f"{self._plain(_UDP)}{matches.begins(way, datagram, text)}"
+                yield _PORTS, f'-p udp -m u32 --u32 "{u32}" '
+            case stages.ClientHello(size):
+                hello = f"{stream}{begin:#x}>>0x10=0x1603&&{stream}{begin + 2:#x}&0xff=0x1"
+                yield _CONTENT, f'-m length --length 0:{size} -m u32 --u32 "{self._plain(_TCP)}{hello}" '
             case stages.Bytes(at, size, values, among):
                 # u32 compares the last bytes of the four that it reads.
                 word = f"{way}{datagram + at + size - 4:#x}&{(1 << 8 * size) - 1:#x}"
@@ -279,17 +338,3 @@ class StageRules:
 
 def _in_set(name: str, side: Side) -> _Match:
     return _LIST, f"-m set --match-set {name} {_REMOTE[side]} "
-
-
-def _merged(rules: Iterable[stages.PacketRule]) -> Iterable[stages.PacketRule]:
-    """Return ``rules``, where those that send several ports of one protocol to one chain are one."""
-    found: dict[object, stages.PacketRule] = {}
-    for rule in rules:
-        ports, key = rule.tests[0], object()
-        if isinstance(ports, Ports) and isinstance(rule.act, stages.Jump):
-            key = rule.act.iptables, bool(ports.udp), rule.tests[1:], rule.then
-            first = found[key].tests[0] if key in found else None
-            if isinstance(first, Ports):
-                ports = Ports(first.udp + ports.udp, first.tcp + ports.tcp)
-        found[key] = evolve(rule, tests=(ports, *rule.tests[1:]))
-    return found.values()

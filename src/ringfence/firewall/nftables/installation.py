@@ -21,7 +21,6 @@ from ringfence.firewall.contract import (
     fragments_requirement,
     not_open_error,
 )
-from ringfence.firewall.limits import LimitMode
 from ringfence.firewall.nftables.ruleset import (
     DROPPING,
     REASSEMBLING,
@@ -107,12 +106,11 @@ def variants(plan: FirewallPlan) -> Iterator[tuple[FirewallPlan, bool, bool, boo
     rules were left out; and whether what is optional was left out.
     """
     logging, limiting = plan.copies, plan.limits
-    rationing = {plan.ration.mode, plan.asking.mode} != {LimitMode.OFF}
     yield plan, True, False, False
-    if logging or rationing:
+    if logging or limiting:
         yield plan, False, False, False
     if logging:
-        for inner in (True, False) if rationing else (True,):
+        for inner in (True, False) if limiting else (True,):
             yield plan.without_copies(), inner, True, False
     if limiting:
         for inner in (True, False) if logging else (True,):

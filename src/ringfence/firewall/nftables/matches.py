@@ -13,7 +13,7 @@ from attrs import frozen
 from ringfence.errors import FirewallError
 from ringfence.firewall import network_lists, stages
 from ringfence.firewall.contract import BanAction, FirewallPlan
-from ringfence.firewall.limits import SEGMENT, Key
+from ringfence.firewall.limits import NEAR_LENGTHS, Key
 from ringfence.firewall.ports import Ports
 from ringfence.firewall.stages import Do, Hook, Is, Side
 from ringfence.values.network import VERSIONS, Network
@@ -33,12 +33,14 @@ _FIXED = {
     Is.TCP: "meta l4proto tcp",
     Is.TO_HOST: TO_THIS_HOST,
     Is.ROUTED: "fib saddr . iif oif != 0 fib daddr type unicast",
+    Is.SYN: "tcp flags & syn == syn",
     Is.SYN_ACK: "tcp flags & (syn | ack) == syn | ack",
     Is.NEW: "ct state new,untracked",
     Is.NO_REPLY: "ct state new,established,untracked",
     Is.REPLY: "ct direction reply",
 }
 _UDP_HEADER = 8  # bytes
+_MOST_COMPARED = 16  # bytes in one comparison
 LOG = 'limit rate 5/second burst 5 packets log prefix "ringfence: "'
 """The statements that log a packet that is dropped."""
 
@@ -111,8 +113,13 @@ class Matches:
                 marked = f'prefix "{prefix}" ' if prefix else ""
                 yield f"log {marked}group {group or self.plan.log_group}{f' snaplen {size}' if size else ''}"
             case stages.Remember(table):
-                do = "update" if table.renews else "add"
-                yield f"{do} @{table.name}{version} {{ {counted(version, side, table.key)} counter }}"
+                flow = table.key is Key.FLOW
+                do, counter = "update" if table.renews or flow else "add", "" if flow else " counter"
+                yield f"{do} @{table.name}{version} {{ {counted(version, side, table.key)}{counter} }}"
+            case stages.Goto(chain):
+                yield f"goto {chain.name}{version}"
+            case stages.Shorten(size):
+                yield f"tcp option maxseg size set {size}"
             case stages.Meter(table, rate, burst, chain, full=full) as meter:
                 key, name = counted(version, side, table.key), f"@{table.name}{version}"
                 time = f" timeout {meter.seconds}s" if meter.seconds != table.seconds else ""
@@ -127,8 +134,6 @@ class Matches:
             case _:
                 yield {
                     Do.LOOK_UP: f"jump {side}{version}",
-                    Do.SHORTEN: f"tcp option maxseg size set {SEGMENT}",
-                    Do.KEEP: f"update @asked_websocket{version} {{ {_address(side, version)} . tcp dport }}",
                     Do.ACCEPT: "accept",
                     Do.RETURN: "return",
                 }[rule.act]
@@ -142,24 +147,30 @@ class Matches:
                 return port_tests(test, "dport" if side is Side.FROM else "sport")
             case stages.AnyOf(tests):
                 return [one for part in tests for one in self._matches(part, side, version)]
-            case stages.On() | stages.NotOn() | stages.Containers():
+            case stages.On() | stages.NotOn() | stages.Containers() | stages.Has():
                 return [self._of_address(test, side, version)]
             case _:
-                return [*self._contents(test)]
+                return [*self._contents(test, version)]
 
     def _simple(self, test: Is, side: Side, version: int) -> Sequence[str]:
         if test is Is.REJECTION:
             return _REJECTIONS[self.plan.action]
+        if test is Is.EMPTY:
+            return [*_without_data(version)]
+        if test is Is.CLIENT_FRAME:  # no reserved bit, and a mask
+            found = data(inner=self.inner)
+            return [f"{header}@{base},{begin},16 & 0x7080 == 0x0080" for header, base, begin in found]
         name = "iifname" if side is Side.FROM else "oifname"
         looped = {
             Is.OUTER: f'{name} != "lo"',
             Is.LOOPED: f'{name} "lo"',
             Is.FRAGMENT: FRAGMENT_TESTS[version],
+            Is.ONE_FRAME: "ip length <= 1500" if version == VERSIONS[0] else "ip6 length <= 1460",
         }
         return [_interfaces(self.plan, name) if test is Is.NAMED else {**_FIXED, **looped}[test]]
 
     def _of_address(
-        self, test: stages.On | stages.NotOn | stages.Containers, side: Side, version: int
+        self, test: stages.On | stages.NotOn | stages.Containers | stages.Has, side: Side, version: int
     ) -> str:
         address = _address(side, version)
         match test:
@@ -168,17 +179,29 @@ class Matches:
             case stages.NotOn(which):
                 names = (self.lists[f"{one}{version}"] for one in network_lists.every() if one in which)
                 return " ".join(f"{address} != @{name}" for name in names)
+            case stages.Has(table, known):
+                return f"{counted(version, side, table.key)} {'' if known else '!= '}@{table.name}{version}"
             case stages.Containers(hosts):
                 way, routed = ("daddr", "") if side is Side.FROM else ("saddr", f" {_FIXED[Is.ROUTED]}")
                 return f"{KEYWORDS[version]} {way} {{ {', '.join(map(str, hosts))} }}{routed}"
 
-    def _contents(self, test: stages.Datagram | stages.Segment | stages.Bytes) -> Iterator[str]:
+    def _contents(
+        self,
+        test: stages.Datagram | stages.Segment | stages.Bytes | stages.Begins | stages.ClientHello,
+        version: int,
+    ) -> Iterator[str]:
         match test:
             case stages.Datagram(texts, others):
                 other = f"{STATUS_LINE} @th,64,88 != " if others else ""
                 yield f"@th,64,{64 if others else 88} {other}{text_set(texts)}"
             case stages.Segment(texts, framed):
                 yield from (beginnings if framed else _starts)(texts, inner=self.inner)
+            case stages.ClientHello(size):
+                for header, base, begin in data(inner=self.inner):
+                    short = f"{KEYWORDS[version]} length <= {size} {header}"
+                    yield f"{short}@{base},{begin},16 0x1603 @{base},{begin + 40},8 0x01"
+            case stages.Begins(text):
+                yield f"@th,64,{8 * len(text)} 0x{text.hex()}"
             case stages.Bytes(at, size, values, among):
                 found = str(values[0]) if size == 1 else f"{{ {', '.join(map(str, values))} }}"
                 yield f"@th,{8 * (_UDP_HEADER + at)},{8 * size} {'' if among else '!= '}{found}"
@@ -190,7 +213,12 @@ def _address(side: Side, version: int) -> str:
 
 def counted(version: int, side: Side, key: Key = Key.SENDER) -> str:
     """Return the key by which packets are counted."""
-    address, whole = _address(side, version), version == VERSIONS[0] or key is Key.ADDRESS
+    address = _address(side, version)
+    if key is Key.FLOW:
+        return f"{address} . th {'sport' if side is Side.FROM else 'dport'}"
+    if key is Key.NEAR:
+        return f"{address} & {network_of(version, NEAR_LENGTHS[version]).netmask}"
+    whole = version == VERSIONS[0] or key is Key.ADDRESS
     return address if whole else f"{address} & ffff:ffff:ffff:ffff::"
 
 
@@ -257,10 +285,20 @@ def beginnings(texts: Sequence[bytes], *, inner: bool) -> Iterator[str]:
 
 
 def _starts(texts: Sequence[bytes], *, inner: bool) -> Iterator[str]:
-    """Yield the matches of segments that begin with one of ``texts``, all of one length."""
+    """Yield the matches of segments that begin with one of ``texts``."""
     for text in texts:
+        parts = [(at, text[at : at + _MOST_COMPARED]) for at in range(0, len(text), _MOST_COMPARED)]
         for header, base, begin in data(inner=inner):
-            yield f"{header}@{base},{begin},{8 * len(text)} 0x{text.hex()}"
+            found = (f"@{base},{begin + 8 * at},{8 * len(part)} 0x{part.hex()}" for at, part in parts)
+            yield f"{header}{' '.join(found)}"
+
+
+def _without_data(version: int) -> Iterator[str]:
+    """Yield the matches of TCP segments without data, for both usual lengths of TCP's header."""
+    for words in HEADERS:
+        ipv4 = version == VERSIONS[0]
+        length = f"ip length {20 + 4 * words}" if ipv4 else f"ip6 length {4 * words}"
+        yield f"tcp doff {words} {length}"
 
 
 def network_of(version: int, length: int) -> Network:

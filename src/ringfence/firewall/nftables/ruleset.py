@@ -5,7 +5,7 @@ The same text makes the table, repairs it, and replaces the rules of another pla
 until the new ones are in place.
 
 ``firewall/stages.py`` has the rules of the chains with a hook, and ``matches.py`` writes them. Here are the
-chains to which they jump; ``limits.py`` has those that limit a stranger.
+chains to which they jump.
 
 * **Prefixes.** A ban is an element of a hash set for its prefix length
   (``ip saddr & 255.255.255.0 @ban4_24``). Interval sets are not used for bans: they refuse overlaps, and
@@ -51,14 +51,15 @@ from ringfence.firewall.contract import (
     REFUSALS,
     REQUEST_PREFIX,
     REQUEST_RATE,
+    SENDER_SECONDS,
     TO_BANNED,
     TO_DENIED,
     BanAction,
     FirewallPlan,
     Fragments,
 )
+from ringfence.firewall.limits import Key, Table
 from ringfence.firewall.network_lists import PASSING
-from ringfence.firewall.nftables import limits
 from ringfence.firewall.nftables.matches import (
     FRAGMENT_TESTS,
     KEYWORDS,
@@ -66,10 +67,12 @@ from ringfence.firewall.nftables.matches import (
     TO_THIS_HOST,
     Matches,
     beginnings,
+    counted,
     network_of,
+    over,
     port_tests,
 )
-from ringfence.firewall.stages import Hook, Stage, counter_names, stages
+from ringfence.firewall.stages import Hook, Side, Stage, counter_names, stages
 from ringfence.values.ban import Scope
 from ringfence.values.network import BITS, VERSIONS, exempts_friends
 
@@ -83,10 +86,6 @@ COUNTERS: Mapping[str, str] = {
     "from_denied": FROM_DENIED,
     "to_denied": TO_DENIED,
     "fragments": FRAGMENTS,
-    "rationed": "over the ration of refusals",
-    "ration_full": "without room in the ration",
-    "asked": "over the ration of questions",
-    "asked_full": "without room in the ration of questions",
 }
 _SCOPES = {Scope.FULL: "ban", Scope.SIP: "asterisk", Scope.SIP_UDP: "sip", Scope.SIP_TCP: "tcp"}
 _TYPES = {4: "ipv4_addr", 6: "ipv6_addr"}
@@ -98,6 +97,8 @@ _REJECTS = {
     BanAction.TCP_RESET: ("meta l4proto tcp reject with tcp reset", "drop"),
 }
 _RAW, _BEFORE_FILTER = -300, -10
+_COPIED = Table("copied", SENDER_SECONDS)
+"""The senders whose requests were copied lately."""
 REASSEMBLING = f"meta l4proto udp tproxy to :{PROBE_PORT}"
 """A rule whose presence makes the kernel reassemble packets. No packet may reach it."""
 DROPPING = "\n".join(f"{fragment} {TO_THIS_HOST} drop" for fragment in FRAGMENT_TESTS.values())
@@ -261,10 +262,10 @@ def _fixed_sets(plan: FirewallPlan, lists: Mapping[str, str]) -> dict[str, str]:
     for version in VERSIONS:
         sets |= {lists[f"{which}{version}"]: _list_set(version) for which in network_lists.every()}
         tables = [table for stage in stages(plan) for table in stage.tables]
-        added = (((one.name,), "", one.seconds, one.room) for one in tables)
-        for names, port, seconds, size in (*limits.sets(plan), *added):
-            body = f"type {_TYPES[version]}{port}; flags dynamic,timeout; timeout {seconds}s; size {size};"
-            sets |= {f"{name}{version}": body for name in names}
+        for one in [*tables, *([_COPIED] if plan.limits_copies else [])]:
+            kind = f"{_TYPES[version]}{' . inet_service' if one.key is Key.FLOW else ''}"
+            body = f"type {kind}; flags dynamic,timeout; timeout {one.seconds}s; size {one.room};"
+            sets[f"{one.name}{version}"] = body
     return sets
 
 
@@ -294,7 +295,7 @@ def _chains(
                 plan, side, version, [one for one in bans if one.version == version], lists
             )
     matches, steps = Matches(plan, lists, inner), stages(plan, fragments)
-    limited = {**limits.chains(plan, log, inner=inner), **matches.chains(steps), **matches.split(steps)}
+    limited = {**matches.chains(steps), **matches.split(steps)}
     yield from (RulesetChain(name, tuple(rules)) for name, rules in limited.items())
     if fragments is Fragments.REASSEMBLED:
         yield RulesetChain("reassembly", (REASSEMBLING,))
@@ -351,6 +352,16 @@ def _copy(plan: FirewallPlan, rate: int, prefix: str = REQUEST_PREFIX) -> str:
     return f'{limit} log prefix "{prefix}" group {plan.log_group}'
 
 
+def _over_copies(plan: FirewallPlan) -> Iterator[str]:
+    """Yield the rules that copy no more requests of a source over its limit; none if there is no such limit.
+
+    If the table is full, the rule does not match, and the request is copied.
+    """
+    limit = over(plan.sender_rate, plan.sender_rate)
+    for version in VERSIONS if plan.limits_copies else ():
+        yield f"update @{_COPIED.name}{version} {{ {counted(version, Side.FROM)} {limit} }} return"
+
+
 def _masked(address: str, one: BanSet) -> str:
     if one.length == BITS[one.version]:
         return address
@@ -361,7 +372,7 @@ def _base_chains(plan: FirewallPlan, matches: Matches, steps: tuple[Stage, ...])
     """Yield the chains that copy packets to the wire, and those with a hook, such as prerouting."""
     if plan.log_group is not None:
         log = f"log group {plan.log_group}"
-        yield RulesetChain("requests", (*limits.over_copies(plan), _copy(plan, REQUEST_RATE)))
+        yield RulesetChain("requests", (*_over_copies(plan), _copy(plan, REQUEST_RATE)))
         answers = tuple(f"{begins} {log}" for begins in beginnings(REFUSALS, inner=matches.inner))
         yield RulesetChain("answers", answers)
         known = (

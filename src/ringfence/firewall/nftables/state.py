@@ -365,17 +365,6 @@ def _list_set(kernel: NetlinkConnection, ban: BanSet, enough: int | None) -> tup
 # -- reads the numbers that nftables counts: dropped packets, elements of sets, and sources over the limit
 
 
-_FILTERS = ("rationed", "ration_full", "asked", "asked_full")
-"""The counters of filters."""
-_KINDS = {
-    "ration": "rationed",
-    "ration_bytes": "rationed",
-    "asked": "asking",
-    "asked_clear": "asking",
-    "asked_sealed": "asking",
-}
-
-
 def read_counters(kernel: NetlinkConnection) -> Counters:
     """Return the counters of the rules, and the sizes of the sets."""
     counters = {one.name: one for one in messages.counters_of(kernel.request(messages.get_counters(TABLE)))}
@@ -389,10 +378,10 @@ def read_counters(kernel: NetlinkConnection) -> Counters:
         tuple(
             RuleCounter(label, counters[name].packets, counters[name].bytes)
             for name, label in COUNTERS.items()
-            if name in counters and name not in _FILTERS
+            if name in counters
         ),
         sets,
-        {name: counters[name].packets for name in (*_FILTERS, *counter_names()) if name in counters},
+        {name: counters[name].packets for name in counter_names() if name in counters},
     )
 
 
@@ -420,10 +409,14 @@ def _kind_of_set(name: str) -> str | None:
     if BanSet.parse(name) is not None:
         return "bans"
     base = base_name(name)
-    return base[:-1] if base is not None else {**_KINDS, **_tables()}.get(name[:-1]) or None
+    if base is not None:
+        return base[:-1]
+    table = _tables().get(name[:-1])
+    return table.what or None if table is not None else None
 
 
 @cache
-def _tables() -> Mapping[str, str]:
-    """Return what the tables of features hold, by their names."""
-    return {table.name: table.what for stage in added_stages() for table in stage.tables}
+def _tables() -> Mapping[str, SenderTable]:
+    """Return the tables of features by their names, apart from those of flows."""
+    tables = (table for stage in added_stages() for table in stage.tables)
+    return {table.name: table for table in tables if table.key is not Key.FLOW}
