@@ -21,7 +21,7 @@ from pathlib import Path
 from ringfence.cli import bans, why
 from ringfence.features.notify.message import compose
 from ringfence.features.notify.notifications import of_ban
-from ringfence.features.web.pages import KEYS, page_of, query_from
+from ringfence.features.web.pages import page_of, query_from
 from ringfence.features.web.rendering import Renderer
 from ringfence.ledger import Record, ban_of, key_of
 from ringfence.store.database import Store

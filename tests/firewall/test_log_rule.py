@@ -134,6 +134,6 @@ def test_refused_drops_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("group", "wire"), [(None, None), (GROUP, "a dry run puts no rule into the kernel")])
 def test_a_dry_run_has_no_wire(group: int | None, wire: str | None) -> None:
-    """The memory backend reports configured log rules as missing."""
+    """The memory backend reports configured log rules as missing, and so the limit of their copies."""
     backend: Backend = make_backend("memory", FirewallPlan(log_group=group))
-    assert backend.open() == Opened({4: None, 6: None}, wire=wire)
+    assert backend.open() == Opened({4: None, 6: None}, wire=wire, limits=wire)
