@@ -5,12 +5,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 from tests.support.cable import CABLES, arrives, far_end
+from tests.support.flavours import FLAVOURS, finder, tools_of
 from tests.support.lists import write_list
 from tests.support.netns import run
 
@@ -92,6 +93,47 @@ def test_flush_removes_only_our_own() -> None:
     backend.close()
 
     assert saved() == before
+
+
+# What a feature that is gone may have left: its chains jump to ours.
+LEFT = """\
+*raw
+:ringfence-gone - [0:0]
+:ringfence-left - [0:0]
+-A ringfence-pre -j ringfence-gone
+-A ringfence-gone -m set --match-set ringfence-gone4 src -g ringfence-left
+-A ringfence-left -j ringfence-drop
+COMMIT
+"""
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("plan", [FirewallPlan(log=True), FirewallPlan()], ids=["same", "less"])
+def test_what_a_feature_left_is_removed(flavour: str, plan: FirewallPlan) -> None:
+    """Chains and sets of ours that this release does not make are removed at the start, and at the end."""
+    for end in (IpsetBackend.open, IpsetBackend.flush):
+        tools = tools_of(flavour, 4)
+        with closing(IpsetBackend(FirewallPlan(log=True), find_tools=finder(flavour))) as before:
+            before.open()
+        run("ipset", "create", "ringfence-gone4", "hash:ip")
+        run(tools.restore, "--noflush", text=LEFT)
+        with closing(IpsetBackend(plan, find_tools=finder(flavour))) as backend:
+            end(backend)
+            found = run(tools.save) + run("ipset", "save")
+            assert [word for word in ("gone", "left") if f"ringfence-{word}" in found] == []
+            backend.flush()
+            assert "ringfence" not in run(tools.save) + run("ipset", "save")
+
+
+def test_a_left_set_is_present() -> None:
+    """A set of a feature that is gone is found, and removed."""
+    run("ipset", "create", "ringfence-gone4", "hash:ip")
+    run("ipset", "create", "ringfences", "hash:ip")
+    with closing(IpsetBackend()) as backend:
+        assert backend.is_present()
+        backend.flush()
+        assert not backend.is_present()
+    assert run("ipset", "list", "-n").split() == ["ringfences"]
 
 
 @pytest.mark.parametrize(

@@ -130,17 +130,20 @@ def test_broken_rules_are_written_again(broken: str, removed: list[str]) -> None
 
 
 def test_unneeded_chains_are_removed() -> None:
-    """A chain of ours that the plan does not need is removed in the same transaction, after its jumps."""
-    limited = INSTALLED.replace("COMMIT", "-A ringfence-pre -j ringfence-limit\nCOMMIT").replace(
-        ":ringfence-out", ":ringfence-limit - [0:0]\n:ringfence-over - [0:0]\n:ringfence-out"
+    """A chain of ours that the plan does not need is removed in the same transaction, after its jumps.
+
+    It may be of a feature that is gone, and jump to another one.
+    """
+    limited = INSTALLED.replace("COMMIT", "-A ringfence-pre -j ringfence-gone\nCOMMIT").replace(
+        ":ringfence-out", ":ringfence-drop - [0:0]\n:ringfence-gone - [0:0]\n:ringfence-out"
     )
     [text] = changes(parse(limited), RULES)
 
     assert text.splitlines()[-5:] == [
-        "-F ringfence-over",
-        "-F ringfence-limit",
-        "-X ringfence-over",
-        "-X ringfence-limit",
+        "-F ringfence-drop",
+        "-F ringfence-gone",
+        "-X ringfence-drop",
+        "-X ringfence-gone",
         "COMMIT",
     ]
 
@@ -228,7 +231,7 @@ def test_counters_are_read() -> None:
 
 def test_removal_names_only_existing_objects() -> None:
     """Every existing jump and chain of ours is removed; without any there is no transaction."""
-    halved = "*raw\n:ringfence-out - [0:0]\nCOMMIT\n*filter\n:ringfence-pre - [0:0]\nCOMMIT\n"
+    halved = "*raw\n:ringfence-out - [0:0]\nCOMMIT\n*filter\n:mine - [0:0]\nCOMMIT\n"
 
     assert removals(parse(EMPTY)) == []
     assert removals(parse(halved)) == ["*raw\n-F ringfence-out\n-X ringfence-out\nCOMMIT\n"]
@@ -236,10 +239,10 @@ def test_removal_names_only_existing_objects() -> None:
         "*raw",
         "-D PREROUTING -j ringfence-pre",
         "-D OUTPUT -j ringfence-out",
-        "-F ringfence-pre",
         "-F ringfence-out",
-        "-X ringfence-pre",
+        "-F ringfence-pre",
         "-X ringfence-out",
+        "-X ringfence-pre",
         "COMMIT",
     ]
 

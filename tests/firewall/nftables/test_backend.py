@@ -124,6 +124,21 @@ def test_damage_before_a_restart_is_repaired(backend: NftablesBackend, damage: s
     second.close()
 
 
+def test_what_a_feature_left_is_removed(backend: NftablesBackend) -> None:
+    """Chains and sets that this release does not make are removed at the start, and bans stay."""
+    backend.apply(BANS)
+    backend.close()
+    before = ruleset_text()
+    run("nft", "add set inet ringfence gone4 { type ipv4_addr; flags dynamic; size 9; }")
+    run("nft", "add chain inet ringfence gone")
+    run("nft", "add rule inet ringfence gone ip saddr @gone4 drop")
+    run("nft", "add rule inet ringfence prerouting jump gone")
+    second = NftablesBackend()
+    assert second.open().adopted == 4
+    assert ruleset_text() == before
+    second.close()
+
+
 def test_a_plan_may_be_replaced(backend: NftablesBackend) -> None:
     """Every plan may follow every other one, there and back, and no element is lost."""
     backend.apply(BANS)

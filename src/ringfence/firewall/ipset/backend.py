@@ -16,6 +16,7 @@ caller compares that number.
 
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -44,7 +45,6 @@ from ringfence.firewall.ipset.messages import IpsetHeader
 from ringfence.firewall.ipset.sets import (
     SetSpec,
     WrittenList,
-    all_set_names,
     ban_set_name,
     ban_set_names,
     check_set,
@@ -57,6 +57,8 @@ from ringfence.firewall.ipset.sets import (
     list_elements,
     list_set_name,
     mismatch,
+    own_set_names,
+    present_set_names,
     read_header,
     replace,
     require_ipset,
@@ -283,7 +285,7 @@ class IpsetBackend:
         No rule of ringfence can exist without them: the kernel keeps a set as long as an iptables rule names
         it.
         """
-        return any(read_header(self._kernel, name) is not None for name in all_set_names())
+        return bool(present_set_names(self._kernel))
 
     def listing(self, version: int) -> str:
         """Return the command that lists the rules of an IP version."""
@@ -306,6 +308,8 @@ class IpsetBackend:
                 family = self._rules[version] = Family(version, found, self._kernel)
             placed[version] = family.install(self.plan)
             damaged |= placed[version].damaged
+        if first:
+            self._destroy_leftovers()
         self._families = families
         self._changes.samples.discard_missing(self._kernel)
         for family in self._rules.values():
@@ -319,6 +323,12 @@ class IpsetBackend:
             limits="; ".join(f"IPv{v}: {p.limits}" for v, p in placed.items() if p.limits) or None,
             repaired=damaged and not first,
         )
+
+    def _destroy_leftovers(self) -> None:
+        """Destroy the sets of other releases and of absent features, unless a rule uses them."""
+        for name in present_set_names(self._kernel) - own_set_names():
+            with suppress(FirewallError):
+                destroy(self._kernel, name)
 
     def _preflight(self) -> tuple[dict[int, str | None], dict[int, iptables.Tools]]:
         """Check the requirements; return why IP versions cannot be guarded, and the tools of the others.
@@ -467,7 +477,7 @@ class IpsetBackend:
             Family(version, tools, self._kernel).remove()
         self._rules = {}
         require_ipset(self._kernel)
-        for name in all_set_names():
+        for name in present_set_names(self._kernel):
             destroy(self._kernel, name)
         self._families, self._lists = {}, {}
         self._changes, self._counts = SetChanges(self._kernel), SenderCounts()

@@ -29,7 +29,7 @@ from itertools import chain as chain_iterables
 from attrs import Factory, frozen
 
 from ringfence.errors import FirewallError
-from ringfence.firewall.ipset.iptables_rules import CHAINS, HOOKS, MADE, Rules
+from ringfence.firewall.ipset.iptables_rules import HOOKS, MADE, PREFIX, Rules
 from ringfence.firewall.requirements import find_program, run_program
 
 _PREFIXES = {4: "iptables", 6: "ip6tables"}
@@ -117,10 +117,10 @@ def changes(
     rest = _table(state, "filter", inner, printed, new_tables)
     if not (raw and rest):
         return [text for text in (raw, rest) if text]
-    old = {name: [*state["filter"][name]] for name in CHAINS["filter"] if state.get("filter", {}).get(name)}
+    old = _own_chains(state.get("filter", {}))
     if not inner:
         return [raw, rest]
-    if not old:
+    if not any(old.values()):
         return [rest, raw]
     # Both raw and filter have drop rules to change, and only one table can change at a time. So filter gets
     # the old and the new rules first, and loses the old ones last: drops never stop.
@@ -146,7 +146,7 @@ def _table(
     new_tables: Collection[str],
 ) -> str:
     found = state.get(table, {})
-    stale = [name for name in CHAINS[table] if name in found and name not in wanted and name != MADE]
+    stale = [name for name in _own_chains(found) if name not in wanted and name != MADE]
     hooks = {hook: name for hook, name in HOOKS[table].items() if name in wanted}
     if (
         not stale
@@ -173,7 +173,7 @@ def removals(state: SavedRules) -> list[str]:
         lines = []
         for hook, name in hooks.items():
             lines += [f"-D {hook} -j {name}"] * len(_jumps(found, table, hook))
-        ours = [name for name in CHAINS[table] if name in found]
+        ours = _own_chains(found)
         lines += [f"-F {name}" for name in ours] + [f"-X {name}" for name in ours]
         if lines:
             texts.append(_transaction(table, lines))
@@ -217,15 +217,20 @@ def own_rules(state: SavedRules) -> dict[str, dict[str, Sequence[str]]]:
     the tables.
     """
     ours: dict[str, dict[str, Sequence[str]]] = {}
-    for table, chains in CHAINS.items():
+    for table, hooks in HOOKS.items():
         found = state.get(table, {})
-        mine: dict[str, Sequence[str]] = {name: found[name] for name in chains if name in found}
-        for hook in HOOKS[table]:
+        mine = _own_chains(found)
+        for hook in hooks:
             if positions := _jumps(found, table, hook):
                 mine[hook] = [str(position) for position in positions]
         if mine:
             ours[table] = mine
     return ours
+
+
+def _own_chains(found: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
+    """Return those chains of a table that are ours, of any release and feature, with their rules."""
+    return {name: rules for name, rules in found.items() if name.startswith(PREFIX)}
 
 
 def _jumps(found: Mapping[str, Sequence[str]], table: str, hook: str) -> list[int]:

@@ -42,41 +42,23 @@ from ringfence.firewall.contract import (
 from ringfence.firewall.ipset.matches import REJECTIONS, IptablesRule, not_on, over_each, status_line_tests
 from ringfence.firewall.ipset.sets import list_set_name
 from ringfence.firewall.ipset.stage_rules import DROP_CHAIN, NARROW_CHAIN, REJECT_CHAIN, StageRules
-from ringfence.firewall.stages import Hook, Stage, added_stages, stages
+from ringfence.firewall.stages import Hook, Stage, stages
 
 HOOKS: Mapping[str, Mapping[str, str]] = {
     "raw": {"PREROUTING": "ringfence-pre", "OUTPUT": "ringfence-out"},
     "filter": {"INPUT": "ringfence-in", "FORWARD": "ringfence-fwd"},
 }
 MADE = "ringfence-made"
+PREFIX = "ringfence-"
+"""How the name of each chain of ours begins, also of other releases and of features that are gone."""
 
 
 def _table_of(stage: Stage) -> str:
     return "raw" if {Hook.ARRIVING, Hook.LEAVING} & {*stage.hooks} else "filter"
 
 
-_WHOLE, _DROPPING = "ringfence-whole", (DROP_CHAIN, MADE)
+_WHOLE = "ringfence-whole"
 _SEEN, _SEGMENT, _ANSWER = "ringfence-seen", "ringfence-segment", "ringfence-answer"
-_COPYING = _SEEN, NARROW_CHAIN, _SEGMENT, _ANSWER
-
-
-def _added(table: str) -> list[str]:
-    """Return the chains that features may add to a table."""
-    stages_there = (one for one in added_stages() if _table_of(one) == table)
-    return [chain.iptables for stage in stages_there for chain in stage.chains]
-
-
-# Every chain of ours that may be in a table, of this release or another.
-CHAINS: Mapping[str, Sequence[str]] = {
-    "raw": (
-        *HOOKS["raw"].values(),
-        *_added("raw"),
-        *_COPYING,
-        _WHOLE,
-        *_DROPPING,
-    ),
-    "filter": (*HOOKS["filter"].values(), REJECT_CHAIN, *_added("filter"), *_DROPPING),
-}
 
 REPORTED = (FROM_BANNED, TO_BANNED, FROM_DENIED, TO_DENIED, FRAGMENTS)
 _MOST_COPIES = 200_000

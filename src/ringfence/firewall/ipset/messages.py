@@ -60,7 +60,7 @@ FLOW_TYPE = "hash:ip,port"
 FLOW_REVISION = 2
 MAX_ELEMENTS = 1200
 
-_LIST_HEADER = 1 << 2
+_LIST_NAMES, _LIST_HEADER = 1 << 1, 1 << 2
 _WITH_COUNTERS = 1 << 3
 _NOMATCH = 1 << 2
 _NO_LINE = 0  # lines count from 1; 0: the error concerns no element (for example, the set is gone)
@@ -247,6 +247,16 @@ def list_header(name: str) -> bytes:
     It takes the kernel a millisecond for 100 000 elements, and longer for more.
     """
     return _message(Command.LIST, NLM_F_DUMP, text(_Attr.SETNAME, name), number(_Attr.FLAGS, _LIST_HEADER))
+
+
+def list_names() -> bytes:
+    """Build the request for the names of all sets; :func:`parse_name` parses each answer."""
+    return _message(Command.LIST, NLM_F_DUMP, number(_Attr.FLAGS, _LIST_NAMES))
+
+
+def parse_name(answer: bytes) -> str:
+    """Return the name of the set in one LIST answer."""
+    return string(parse(answer, Command.LIST), _Attr.SETNAME)
 
 
 def add(name: str, elements: Sequence[tuple[Network, int]]) -> bytes:

@@ -166,6 +166,7 @@ _WORDS = {Scope.FULL: "", Scope.SIP: "-sip", Scope.SIP_UDP: "-udp", Scope.SIP_TC
 # 128 kB of buckets: 100 000 elements are added with at most two rebuilds of the set.
 _HASHSIZE = 16_384
 _SMALL = 1024
+_PREFIX = "ringfence-"
 
 
 @frozen
@@ -256,10 +257,17 @@ def friends_exempt_values(version: int) -> tuple[bool, ...]:
     return (False,) if version == 4 else (False, True)  # noqa: PLR2004 - IPv4
 
 
-def all_set_names() -> list[str]:
-    """Return the name of every set that ringfence may have left in the kernel."""
-    names = [spec.name for version in VERSIONS for spec in set_specs(version)]
-    return names + [temporary_name(name) for name in names]
+def own_set_names() -> set[str]:
+    """Return the name of every set that ringfence may make."""
+    names = {spec.name for version in VERSIONS for spec in set_specs(version)}
+    return names | {temporary_name(name) for name in names}
+
+
+def present_set_names(kernel: NetlinkConnection) -> set[str]:
+    """Return the names of our sets in the kernel, also those of other releases and of absent features."""
+    own = own_set_names()
+    found = map(messages.parse_name, kernel.request(messages.list_names()))
+    return {name for name in found if name in own or name.startswith(_PREFIX)}
 
 
 def create_set(spec: SetSpec, maxelem: int) -> bytes:

@@ -25,7 +25,7 @@ from collections.abc import Collection, Mapping
 from attrs import frozen
 
 from ringfence.errors import FirewallError
-from ringfence.firewall.ipset.iptables_rules import CHAINS, HOOKS
+from ringfence.firewall.ipset.iptables_rules import HOOKS, PREFIX
 from ringfence.firewall.nftables import messages as nft_messages
 from ringfence.netlink.connection import (
     FAMILIES,
@@ -149,7 +149,7 @@ class NftWatch:
             request = nft_messages.get_rules(table, family=FAMILIES[self._version])
             for rule in nft_messages.rules_of(self._kernel.request(request)):
                 key = table, rule.chain
-                if rule.chain in CHAINS[table] or (rule.chain in HOOKS[table] and key not in recorded):
+                if rule.chain.startswith(PREFIX) or (rule.chain in HOOKS[table] and key not in recorded):
                     recorded[key] = (*recorded.get(key, ()), (rule.handle, rule.body))
         return recorded
 

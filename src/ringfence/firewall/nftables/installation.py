@@ -374,7 +374,7 @@ class Installation:
                 # transaction wakes it first.
                 ports.append(self._run(tool, f"add table inet {TABLE}\n"))
             stale = before.stale_chains(rules) if before is not None else ()
-            unused = {*before.names.values(), *before.unused} if before is not None else ()
+            unused = before.replaceable if before is not None else ()
             ports.append(self._run(tool, ruleset_text(rules, stale=stale, unused=unused)))
             fill()
             state = read_state(self._kernel)

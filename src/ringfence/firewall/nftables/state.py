@@ -85,6 +85,14 @@ class TableState:
         )
 
     @property
+    def replaceable(self) -> set[str]:
+        """The names of all sets but those of bans: a ruleset that lacks one of them deletes it.
+
+        Other releases and features may have left some.
+        """
+        return {*self.unused, *(head.name for head in self.sets)} - {one.name for one in self.bans}
+
+    @property
     def names(self) -> dict[str, str]:
         """The present name of the set of each network list (``deny4_2``), by its base name (``deny4``)."""
         return {first: head.name for head in self.sets if (first := base_name(head.name)) is not None}
