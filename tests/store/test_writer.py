@@ -1,6 +1,7 @@
 """A writer thread for delayed work: in order, bounded, and without loss at the end."""
 
 import threading
+from functools import partial
 
 import pytest
 from structlog.testing import capture_logs
@@ -13,7 +14,7 @@ def test_writes_are_done_in_order_before_the_end() -> None:
     done: list[int] = []
     with Writer() as later:
         for number in range(1_000):
-            later(lambda number=number: done.append(number))
+            later(partial(done.append, number))
 
     assert done == list(range(1_000))
 
@@ -38,7 +39,7 @@ def test_writes_beyond_the_limit_are_refused_and_counted() -> None:
     with Writer(most=3) as later:
         later(slow.wait)
         for number in range(5):
-            later(lambda number=number: done.append(number))
+            later(partial(done.append, number))
         slow.set()
 
     assert (done, later.refused) == ([0, 1], 3)

@@ -14,7 +14,7 @@ from concurrent.futures import Future, wait
 from functools import partial
 from pathlib import Path
 from types import NoneType, TracebackType
-from typing import Self, TypeVar
+from typing import Self, TypeVar, TypeVarTuple
 
 import structlog
 
@@ -32,7 +32,8 @@ WAIT = 1.0
 """Seconds that :meth:`BestEffort.recorded` waits at most for the disk."""
 
 _T = TypeVar("_T")
-_Action = Callable[..., object]
+_Ts = TypeVarTuple("_Ts")
+_Action = Callable[[], object]
 Later = Callable[[_Action], object]
 """A queue of writes, such as :class:`Writer`: it is called with a write."""
 
@@ -89,14 +90,12 @@ class BestEffort:
         """The number of writes that are not done yet."""
         return len(self._kept)
 
-    def write(self, action: _Action, *arguments: object, key: object = None) -> object:
+    def write(self, action: Callable[[*_Ts], object], *arguments: *_Ts, key: object = None) -> object:
         """Queue a write of the database, and try it again until it succeeds; return what ``later`` returns.
 
         A write calls ``action`` with ``arguments``. A write with a ``key`` records a whole state. It replaces
         a waiting write with the same key.
         """
-        if arguments:
-            action = partial(action, *arguments)
         with self._changing:
             if key is not None:
                 self._kept.pop(key, None)
@@ -104,20 +103,20 @@ class BestEffort:
                 del self._kept[next(iter(self._kept))]
                 self.dropped += 1
                 self.diverged = True
-            self._kept[object() if key is None else key] = action
+            self._kept[object() if key is None else key] = partial(action, *arguments)
         return self._queue()
 
     def write_once(self, action: _Action) -> object:
         """Queue a write of the database that is not tried again, because nothing depends on it."""
         return self._later(partial(self._done, "once", None, action))
 
-    def write_now(self, action: _Action, *arguments: object) -> None:
+    def write_now(self, action: Callable[[*_Ts], object], *arguments: *_Ts) -> None:
         """Run a write in the caller's thread, before this returns. If it fails, it is tried again."""
         with self._changing:
             self._kept[object()] = partial(action, *arguments)
         self.write_kept()
 
-    def finish_record(self, action: _Action, *arguments: object) -> None:
+    def finish_record(self, action: Callable[[*_Ts], object], *arguments: *_Ts) -> None:
         """Run the last step of recording the off switch; until it succeeds, :attr:`lacks` has the reason."""
         self._done("switch", None, action, *arguments)
 
@@ -144,7 +143,7 @@ class BestEffort:
         failed = self._errors["writing"] or self._errors["switch"]
         return self.memory_reason or self.damage or failed or slow or dropped
 
-    def read(self, action: Callable[..., _T], fallback: _T, *arguments: object) -> _T:
+    def read(self, action: Callable[[*_Ts], _T], fallback: _T, *arguments: *_Ts) -> _T:
         """Call a read in the caller's thread. Return its result, or ``fallback`` if it fails."""
         return self._done("reading", fallback, action, *arguments)
 
@@ -202,7 +201,7 @@ class BestEffort:
             if self._kept.get(key) is action:
                 del self._kept[key]
 
-    def _done(self, operation: str, fallback: _T, action: Callable[..., _T], *arguments: object) -> _T:
+    def _done(self, operation: str, fallback: _T, action: Callable[[*_Ts], _T], *arguments: *_Ts) -> _T:
         try:
             result = action(*arguments)
         except StoreError as error:
