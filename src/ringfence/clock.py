@@ -4,6 +4,9 @@ import time
 from pathlib import Path
 from random import Random
 
+TEN_YEARS = 10 * 365 * 86_400.0
+"""The longest time that can be set or asked for, in seconds."""
+
 _COLUMN_LENGTHS = (
     *(60 * minutes for minutes in (1, 2, 5, 10, 15, 30)),
     *(3_600 * hours for hours in (1, 2, 3, 4, 6, 8, 12)),

@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 
 from attrs import frozen
 
+from ringfence.clock import TEN_YEARS
 from ringfence.firewall import BACKENDS
 from ringfence.firewall.contract import BanAction
 from ringfence.firewall.limits import LimitMode
@@ -65,7 +66,6 @@ MAX_RATE = 10_000
 
 MAX_SET = 4_194_304
 _IPV6 = 6
-MAX_DURATION = 10 * 365 * 86_400.0
 
 Text = NewType("Text", str)
 Name = NewType("Name", str)
@@ -115,11 +115,11 @@ def parse_duration(text: object) -> float:
     """Parse ``"90s"``, ``"10m"``, ``"1h30m"`` or ``"7d"`` into seconds; raise ValueError otherwise.
 
     The units are ``w``, ``d``, ``h``, ``m`` and ``s``, in this order, each at most once. One space may stand
-    between two parts, as in ``"1h 30m"``. The longest duration is ``MAX_DURATION``.
+    between two parts, as in ``"1h 30m"``. The longest duration is ``TEN_YEARS``.
     """
     match = _DURATION.fullmatch(text) if isinstance(text, str) else None
     seconds = sum(int(number) * _UNITS[unit] for unit, number in match.groupdict("0").items()) if match else 0
-    if not 0 < seconds <= MAX_DURATION:
+    if not 0 < seconds <= TEN_YEARS:
         raise ValueError('must be a duration such as "90s", "10m", "1h30m" or "7d", at most ten years')
     return seconds
 

@@ -20,7 +20,7 @@ from functools import partial
 
 from attrs import evolve, frozen
 
-from ringfence.config.converters import MAX_DURATION
+from ringfence.clock import TEN_YEARS
 from ringfence.errors import ControlError
 from ringfence.values.network import parse_network
 from ringfence.values.text import printable
@@ -245,5 +245,5 @@ def read(fields: Fields, page: Fields | None = None, reader: Fields | None = Non
 NONE: Fields = {}
 MOST_FILTER = 64  # networks of a filter: each is compared with each ban
 FILTER = optional(networks(MOST_FILTER))
-PERIOD = optional(seconds(MAX_DURATION))
+PERIOD = optional(seconds(TEN_YEARS))
 """The field for how far to look back (seconds); optional, because each request has a default."""

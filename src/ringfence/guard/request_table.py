@@ -17,8 +17,7 @@ from attrs import Factory, frozen
 
 from ringfence import control_server, street
 from ringfence.ban_facts import Listener
-from ringfence.clock import Clock
-from ringfence.config.converters import MAX_DURATION
+from ringfence.clock import TEN_YEARS, Clock
 from ringfence.control import LINE_KINDS, MOST_LISTED
 from ringfence.control_server import Peer
 from ringfence.detect.friends import Friends
@@ -48,7 +47,7 @@ from ringfence.guard.request_fields import (
     texts,
     whole,
 )
-from ringfence.lists.entries import MAX_AT_ONCE, MAX_NOTE, MAX_SECONDS, MAX_TEXT
+from ringfence.lists.entries import MAX_AT_ONCE, MAX_NOTE, MAX_TEXT
 from ringfence.store.writer import BestEffort
 from ringfence.values.network import PAGE_SHORTEST, PAGE_UNBAN_SHORTEST, parse_network
 from ringfence.values.secret import MASK
@@ -68,7 +67,7 @@ _ONE_SMALL = networks(1, PAGE_SHORTEST)
 _ADD: Fields = {
     "what": texts(MAX_AT_ONCE, MAX_TEXT),
     "note": _NOTE,
-    "seconds": nullable(seconds(MAX_SECONDS)),
+    "seconds": nullable(seconds(TEN_YEARS)),
     "force": flag(),
 }
 _PAGE_ADD: Fields = {"what": _ONE_SMALL, "note": _NOTE}
@@ -86,7 +85,7 @@ REQUESTS: dict[str, Request] = {
     "ban": only(
         {
             "networks": networks(_MOST_NETWORKS),
-            "seconds": seconds(MAX_DURATION),
+            "seconds": seconds(TEN_YEARS),
             "reason": optional(text(_MOST_REASON)),
             "force": flag(),
         },

@@ -15,6 +15,7 @@ from typing import Any
 from attrs import Factory, asdict, define, frozen
 
 from ringfence import street
+from ringfence.clock import TEN_YEARS
 from ringfence.errors import ControlError
 from ringfence.firewall.network_lists import NetworkList
 from ringfence.lists.prefixes import code_of, text_of
@@ -182,7 +183,6 @@ def _too_wide(value: EntryValue, done: str, does: str) -> str | None:
 MAX_AT_ONCE = 1_000
 MAX_NOTE = 200
 MAX_TEXT = 300
-MAX_SECONDS = 10 * 365 * 86_400.0
 
 
 @define
@@ -225,7 +225,7 @@ class Addition:
         if not isinstance(note, str) or len(note) > MAX_NOTE or not note.isprintable():
             raise ControlError(f"the note must be a text of at most {MAX_NOTE} characters, in one line")
         length = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-        if seconds is not None and not (length and 0 < seconds <= MAX_SECONDS):
+        if seconds is not None and not (length and 0 < seconds <= TEN_YEARS):
             raise ControlError(
                 "the duration must be a number of seconds above 0 and at most ten years, or null"
             )

@@ -5,7 +5,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from ringfence.config.converters import MAX_DURATION
+from ringfence.clock import TEN_YEARS
 from ringfence.features.fail2ban.carried import (
     ALLOW,
     GUESS,
@@ -70,7 +70,7 @@ def test_numbers() -> None:
         ({"findtime": "x"}, 5, None, "findtime x: not a time; ringfence's default applies"),
         ({"findtime": "0"}, 5, 1, "findtime 0: must be above 0 and at most ten years"),
         ({"findtime": "-5"}, 5, 1, "findtime -5: must be above 0 and at most ten years"),
-        ({"findtime": "99y"}, 5, MAX_DURATION, "findtime 99y: must be above 0 and at most ten years"),
+        ({"findtime": "99y"}, 5, TEN_YEARS, "findtime 99y: must be above 0 and at most ten years"),
     ],
 )
 def test_invalid_numbers(

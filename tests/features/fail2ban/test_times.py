@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.fail2ban import PYTHON, environment, why_no_fail2ban
 
-from ringfence.config.converters import MAX_DURATION, parse_duration
+from ringfence.clock import TEN_YEARS
+from ringfence.config.converters import parse_duration
 from ringfence.features.fail2ban.carried import length_of, seconds_from
 
 WRITTEN = {
@@ -92,7 +93,7 @@ def test_any_text_is_a_number_or_refused(text: str) -> None:
     assert abs(seconds) < float("inf")
 
 
-@given(st.integers(1, int(MAX_DURATION)))
+@given(st.integers(1, int(TEN_YEARS)))
 def test_a_length_is_written_as_the_configuration_reads_it(seconds: int) -> None:
     """A formatted length is parsed back to the same number of seconds."""
     assert parse_duration(length_of(seconds)) == seconds

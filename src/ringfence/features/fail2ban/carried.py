@@ -13,7 +13,8 @@ from math import ceil
 
 from attrs import Factory, define, field, frozen
 
-from ringfence.config.converters import MAX_ATTEMPTS, MAX_DURATION
+from ringfence.clock import TEN_YEARS
+from ringfence.config.converters import MAX_ATTEMPTS
 from ringfence.detect.rules import RULES
 from ringfence.features.fail2ban.jails import Jail
 from ringfence.values.network import Network, parse_network
@@ -46,10 +47,10 @@ def ladder_of(jail: Jail, note: Note) -> tuple[float, ...]:
         return ()
     if first < 0:
         note("bantime below 0 is permanent: every ban of ringfence has an end, and this is the longest")
-        return (MAX_DURATION,)
-    if not 0 < first <= MAX_DURATION:
+        return (TEN_YEARS,)
+    if not 0 < first <= TEN_YEARS:
         note(f"bantime {printable(text)[:100]}: must be above 0 and at most ten years")
-    first = float(min(max(1, ceil(min(first, MAX_DURATION))), MAX_DURATION))
+    first = float(min(max(1, ceil(min(first, TEN_YEARS))), TEN_YEARS))
     if jail.options.get("bantime.increment", "").lower() in {"1", "on", "true", "yes"}:
         note("bantime.increment: ringfence's default lengths follow the first")
         return (first, *(step for step in OWN if step > first))
@@ -335,9 +336,9 @@ def _window(jail: Jail, table: str, notes: Notes) -> float | None:
     except ValueError as error:
         notes.add(table, f"findtime {_shown(text)}: {error}; ringfence's default applies")
         return None
-    if not 0 < seconds <= MAX_DURATION:
+    if not 0 < seconds <= TEN_YEARS:
         notes.add(table, f"findtime {_shown(text)}: must be above 0 and at most ten years")
-    return min(max(1.0, seconds), MAX_DURATION)
+    return min(max(1.0, seconds), TEN_YEARS)
 
 
 def _differences(first: Jail, other: Jail, table: str, notes: Notes) -> None:

@@ -17,8 +17,7 @@ import typer
 
 from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, ask, ask_or_read, settings_or_defaults
 from ringfence.cli.output import echo, echo_document, echo_stderr, errors_reported
-from ringfence.clock import format_duration
-from ringfence.config.converters import MAX_DURATION
+from ringfence.clock import TEN_YEARS, format_duration
 from ringfence.config.schema import Settings
 from ringfence.control import MOST_LISTED
 from ringfence.errors import Exit, StoreError
@@ -191,14 +190,14 @@ def _hand_over(bans: Sequence[Fail2banBan], settings: Settings) -> int:
     over. Return the number of bans that the daemon refused.
     """
     banned_until = _banned_until(ask(settings, "bans", most=MOST_LISTED))
-    # A permanent ban of fail2ban becomes a ban of MAX_DURATION (ten years). A later run takes it over
+    # A permanent ban of fail2ban becomes a ban of TEN_YEARS (ten years). A later run takes it over
     # again only if that ban ends before ``far``. Without this limit, every run would take it over again.
-    far = time.time() + MAX_DURATION / 2
+    far = time.time() + TEN_YEARS / 2
     wanted = [ban for ban in bans if banned_until.get(ban.network, 0.0) + 1 < min(ban.expires, far)]
     taken = refused = 0
     try:
         for jail, expires, networks in _batches(wanted):
-            seconds = min(expires - time.time(), MAX_DURATION)
+            seconds = min(expires - time.time(), TEN_YEARS)
             if seconds > 0:
                 reason = f"taken over from fail2ban jail {jail}"
                 failures = _print_problems(

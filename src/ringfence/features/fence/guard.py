@@ -7,6 +7,7 @@ from typing import Any
 from attrs import evolve
 
 from ringfence.alarm_codes import Alarm
+from ringfence.clock import TEN_YEARS
 from ringfence.control_server import Handler
 from ringfence.errors import ControlError
 from ringfence.features.fence.firewall import TRIAL_FOR, fence_of
@@ -18,7 +19,7 @@ from ringfence.guard.feature import Feature, Given, Section, packets_of
 from ringfence.guard.firewall_side import FirewallSide
 from ringfence.guard.process import every
 from ringfence.guard.request_fields import NONE, flag, network, networks, only, optional, read, seconds, text
-from ringfence.lists.entries import MAX_SECONDS, MAX_TEXT
+from ringfence.lists.entries import MAX_TEXT
 from ringfence.values.network import format_network, parse_network
 from ringfence.values.secret import Secret
 from ringfence.values.text import printable, rfc3339
@@ -30,9 +31,9 @@ _NUMBERS = {FENCED: "Packets from outside the fence: dropped, or passed if it on
 _REDEEM = {"token": evolve(text(64, 1), is_secret=True), "address": network({4: 32, 6: 128})}
 REQUESTS = {
     "fence": read({"networks": optional(networks(64))}, page=NONE),  # each is compared with every list
-    "fence_admit": only({"what": text(MAX_TEXT, 1), "seconds": seconds(MAX_SECONDS)}),
+    "fence_admit": only({"what": text(MAX_TEXT, 1), "seconds": seconds(TEN_YEARS)}),
     "fence_confirm": only(NONE),
-    "fence_enforce": only({"seconds": optional(seconds(MAX_SECONDS)), "force": flag()}),
+    "fence_enforce": only({"seconds": optional(seconds(TEN_YEARS)), "force": flag()}),
     "fence_link": only({"seconds": seconds(MOST_ADMITTED_FOR), "valid": seconds(MOST_VALID)}, records=False),
     # Strangers make the page send this one. Its token decides.
     "fence_redeem": evolve(only(_REDEEM, page=_REDEEM), limited=False),
