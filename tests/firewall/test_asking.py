@@ -356,6 +356,22 @@ def test_frames_of_a_websocket_are_rationed(backend: Backend, far: str, cable: C
         assert 800 <= len(read(here, MANY * len(FRAME))) <= 1_600 + SECONDS * PER_SECOND
 
 
+@pytest.mark.parametrize("begin", [FRAME + FRAME[:100], b"\x89\x80mask"], ids=["text", "ping"])
+def test_everything_behind_a_frame_is_rationed(
+    backend: Backend, far: str, cable: Cable, begin: bytes
+) -> None:
+    """After a segment that begins with a client's frame, those count that begin in the middle of one."""
+    plan(backend, PLAN)
+    rest = FRAME[100:] + FRAME[:100]
+    with stream(cable, far, HTTP) as (here, there):
+        there.sendall(begin)
+        assert read(here, len(begin)) == begin
+        for _ in range(MANY):
+            there.sendall(rest)
+            time.sleep(0.001)
+        assert 400 <= len(read(here, MANY * len(rest))) <= 1_600 + SECONDS * PER_SECOND
+
+
 def test_everything_on_a_websocket_is_rationed(backend: Backend, far: str, cable: Cable) -> None:
     """After Asterisk's answer 101 all bytes of the connection count, whatever they begin with."""
     plan(backend, PLAN)

@@ -404,6 +404,12 @@ class Stage:
         }
 
 
+CLIENT_FRAME = 0x7480, 0x0080
+"""A mask and a value of the first two bytes of a WebSocket client's frame (RFC 6455).
+
+The frame has no reserved bit, one of the codes 0 to 2 and 8 to 10 (3 and 11 have the same bits), and the mask
+bit. Control frames are among these. No request of HTTP and no record of TLS begins so.
+"""
 STRANGERS = NotOn((network_lists.FRIENDS, network_lists.UNSHIELDED, network_lists.ALLOW))
 _WATCHED = AnyOf(
     (On(network_lists.OBSERVED), NotOn((network_lists.FRIENDS, network_lists.ALLOW, network_lists.OBSERVED)))

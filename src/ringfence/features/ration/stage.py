@@ -2,7 +2,8 @@
 
 * **The ration of questions** stands before the copies, so that the wire sees what Asterisk sees. A connection
   is a WebSocket if Asterisk answered 101. That answer may stand behind another one in its segment, if the
-  sender delays both. So segments that begin with a client's frame count too.
+  sender delays both. So all segments count too from the first one that begins with a client's frame. These
+  connections have a table of their own: a stranger that fills it by forged segments hides no answer.
 * **The ration** is last, so that the wire sees the refusals that it drops, and a banned address uses up none
   of it. Of TCP it leaves out segments that begin a TLS handshake (16 03): a certificate is as long as ten
   refusals, and nobody chooses the bytes of an encrypted answer. Nor does it count segments of a frame at most
@@ -73,6 +74,8 @@ FLOWS = Table("asked_flows", 30, key=Key.FLOW)
 """The flows that strangers began, each until 30 seconds after its last packet."""
 WEBSOCKETS = Table("asked_websocket", 86_400, 65_536, key=Key.FLOW)
 """The connections of strangers that Asterisk has upgraded to WebSocket."""
+FRAMED = Table("asked_framed", WEBSOCKETS.seconds, WEBSOCKETS.room, key=Key.FLOW)
+"""Other connections of strangers on which a segment began with a client's frame."""
 
 RATIONED, RATION_FULL, ASKED, ASKED_FULL = "rationed", "ration_full", "asked", "asked_full"
 """The counters of packets over a ration, and of those for whose stranger it had no room."""
@@ -159,7 +162,7 @@ class AskingRation(Filter):
     packets. SYNs and segments without data are free. On the ports of TLS, and on those of ``wss``,
     ``sealed_bytes_at_once`` pass at once; the first segment of a flow is free there if it begins a
     ClientHello and is short, because nothing behind that can be encrypted. On the other ``Ports.web``, only
-    the bytes of connections count that were upgraded to WebSocket: Asterisk answered 101, or a segment begins
+    the bytes of connections count that were upgraded to WebSocket: Asterisk answered 101, or a segment began
     with a frame of a client. In ``wss`` are the ports of WebSocket over TLS that serve no pages. If packets
     are dropped, the SYN-ACKs of all TCP ports ask strangers for segments of ``SEGMENT`` bytes at most.
 
@@ -231,11 +234,12 @@ class AskingRation(Filter):
             made += self._chains(over, what)
             counted.append((where, made[-1]))
         clear = counted[1][1]
-        upgraded = Has(WEBSOCKETS)
         web = (
-            PacketRule((upgraded,), Remember(WEBSOCKETS)),
-            PacketRule((upgraded,), Goto(clear)),
-            PacketRule((Is.CLIENT_FRAME,), Goto(clear)),
+            PacketRule((Has(WEBSOCKETS),), Remember(WEBSOCKETS)),
+            PacketRule((Has(WEBSOCKETS),), Goto(clear)),
+            PacketRule((Is.CLIENT_FRAME,), Remember(FRAMED)),
+            PacketRule((Has(FRAMED),), Goto(clear)),
+            PacketRule((Is.CLIENT_FRAME,), Goto(clear)),  # the table may be full
         )
         counted.append((pages, Chain("asking_web", web)))
         rules = tuple(

@@ -289,11 +289,10 @@ class StageRules:
     def _client_frame(self) -> str:
         """The match of the first two bytes of a frame that a client sends (RFC 6455).
 
-        These are text, binary or a continuation, and the mask bit. No request of HTTP and no record of TLS
-        begins so.
+        The tests are those of ``stages.CLIENT_FRAME``.
         """
-        begin = 0 if self.version == _IPV4 else matches.IPV6_HEADER
-        return f'-p tcp -m u32 --u32 "{matches.STREAM[self.version]}{begin:#x}>>0x10&0x7c80=0x80" '
+        begin, (mask, value) = 0 if self.version == _IPV4 else matches.IPV6_HEADER, stages.CLIENT_FRAME
+        return f'-p tcp -m u32 --u32 "{matches.STREAM[self.version]}{begin:#x}>>0x10&{mask:#x}={value:#x}" '
 
     def _of_address(self, test: stages.Containers | On | NotOn | stages.Has, side: Side) -> Sequence[_Match]:
         match test:

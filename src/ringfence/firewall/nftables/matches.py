@@ -157,9 +157,12 @@ class Matches:
             return _REJECTIONS[self.plan.action]
         if test is Is.EMPTY:
             return [*_without_data(version)]
-        if test is Is.CLIENT_FRAME:  # no reserved bit, and a mask
+        if test is Is.CLIENT_FRAME:
+            mask, value = stages.CLIENT_FRAME
             found = data(inner=self.inner)
-            return [f"{header}@{base},{begin},16 & 0x7080 == 0x0080" for header, base, begin in found]
+            return [
+                f"{header}@{base},{begin},16 & {mask:#06x} == {value:#06x}" for header, base, begin in found
+            ]
         name = "iifname" if side is Side.FROM else "oifname"
         looped = {
             Is.OUTER: f'{name} != "lo"',
