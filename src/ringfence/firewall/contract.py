@@ -225,9 +225,10 @@ class FirewallPlan:
         return next((one for one in self.added if isinstance(one, kind)), None)
 
     def adding(self, *added: Addition) -> "FirewallPlan":
-        """Return the plan with these additions, instead of those with the same names."""
-        names = {one.name for one in added}
-        return evolve(self, added=(*(one for one in self.added if one.name not in names), *added))
+        """Return the plan with these additions, each in the place of one with the same name, or last."""
+        new = {one.name: one for one in added}
+        present = [new.pop(one.name, one) for one in self.added]
+        return evolve(self, added=(*present, *new.values()))
 
     @property
     def copies(self) -> bool:

@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 from tests.support.firewalls import firewall
-from tests.support.kept import kept
+from tests.support.kept import ENFORCED, kept
 
 from ringfence.config.converters import BackendName, Count
 from ringfence.config.schema import AmiSettings, AsteriskSettings, Settings, WireSettings
 from ringfence.features.ration.settings import RationSettings
 from ringfence.features.ration.stage import AskingRation, Ration
 from ringfence.firewall.limits import GUESTS, LimitMode
+from ringfence.firewall.stages import stages
 from ringfence.friends.startup import SourceReadiness
 from ringfence.guard.pipeline import known_sources
 
@@ -108,3 +109,12 @@ def test_the_ration_of_questions_waits_for_the_friends(tmp_path: Path) -> None:
     assert seen[LimitMode.OFF] == (off, off)
     assert seen[LimitMode.OBSERVE] == (observe, observe)
     assert seen[LimitMode.ENFORCE] == ((LimitMode.OBSERVE, True), enforce)
+
+
+def test_the_limiter_stands_before_the_ration_of_questions(tmp_path: Path) -> None:
+    """A flood uses up no ration of questions, also after a part of the plan was replaced."""
+    with kept(tmp_path, ENFORCED) as made:
+        plan = made.side.kernel.wanted_rules.final
+        for one in (plan, *(plan.adding(added) for added in plan.added)):
+            names = [stage.name for stage in stages(one)]
+            assert names.index("limiter") < names.index("ration of questions") < names.index("ration")
