@@ -663,8 +663,8 @@ class Attribution:
         """Count a refusal of a request that was not copied; return whether it is an attempt.
 
         The first ``MOST_UNREPORTED`` refusals of ``sender`` are no attempts: AMI reports most guesses, and
-        the requests of a phone may be unknown too. A refusal of a host that logged in lately is none either.
-        So AMI must report logins.
+        the requests of a phone may be unknown too. Refusals of a host that logged in lately are no attempts
+        either. So AMI must report logins.
         """
         host = self._senders.find(host_of(sender))
         if not self._confirmation.has_ami(asterisk):

@@ -279,10 +279,10 @@ class Connections(Protocol):
         """Whether the kernel has, or had within a minute, a TCP connection from ``remote``."""
 
     def backs(self, remote: Endpoint, length: int, now: float) -> bool:
-        """Whether a TCP connection of ``remote`` confirms a log line about ``length`` bytes or more.
+        """Whether a TCP connection of ``remote`` confirms a log line about a request.
 
-        ``length`` is that of the shortest such request. The remote end must have sent so many bytes that have
-        confirmed no other line. The call uses them up.
+        ``length`` is the number of bytes of the shortest request that causes such a line. The remote end must
+        have sent so many bytes that have confirmed no other line. The call uses them up.
         """
 
     def had_any(self, address: Address, now: float) -> bool | None:

@@ -830,9 +830,9 @@ class Senders:
             self.take_unreported(address, now)
 
     def take_unreported(self, address: Address, now: float) -> bool:
-        """Take one of the attempts of ``address`` that other sources have reported and AMI has not.
+        """Count as reported by AMI an attempt of ``address`` that only other sources have reported.
 
-        Return whether there was one. From now on it counts as reported by AMI.
+        Return whether there was one.
         """
         key = address_key(address)
         number, at = self._unreported.pop(key, (0, now))

@@ -1,4 +1,4 @@
-"""The locations of the addresses in answers to commands (``values/location.py``). A feature knows them."""
+"""The locations of the addresses in answers to commands (``values/location.py``). A feature looks them up."""
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence

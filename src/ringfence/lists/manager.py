@@ -62,7 +62,10 @@ class Holder:
 def holders(
     network: Network, entries: Iterable[ListEntry], answers: Answers, regions: Regions
 ) -> Iterator[Holder]:
-    """Yield those of ``entries`` that contain the whole of ``network``, each with its network around it."""
+    """Yield a :class:`Holder` for each of ``entries`` that contains the whole of ``network``.
+
+    ``answers`` are the addresses of host names.
+    """
     for entry in entries:
         try:
             found = _held_by(entry, network, answers, regions)
@@ -114,11 +117,11 @@ class PresentLists:
 
 
 class OtherNetworks(ABC):
-    """Networks of others that a feature denies, beside the entries of the deny list.
+    """Networks from other parties that a feature denies, beside the entries of the deny list.
 
-    ``which`` is their list of the kernel. The thread of the lists calls ``update``, ``compose`` and
-    ``holding``, one at a time. Before the event loop runs, the main thread calls ``compose``. Any thread may
-    read ``look_every`` and call ``configure``.
+    ``which`` is the kernel's list for these networks. The thread of the lists calls ``update``, ``compose``
+    and ``holding``, one at a time. Before the event loop runs, the main thread calls ``compose``. Any thread
+    may read ``look_every`` and call ``configure``.
     """
 
     which: NetworkList = network_lists.EXTERNAL
@@ -132,7 +135,7 @@ class OtherNetworks(ABC):
         """Use ``settings`` of the feature from the next call of another method on."""
 
     def update(self, protected: Mapping[Network, str], most: int, now: float) -> bool:  # noqa: ARG002 - for a feature
-        """Apply what changed; return whether other networks are in force than :meth:`compose` returned.
+        """Read what changed; return whether :meth:`compose` would now return other networks than before.
 
         ``protected`` are networks that this host needs, and ``most`` is the maximum number of networks.
         """
@@ -140,7 +143,7 @@ class OtherNetworks(ABC):
 
     @abstractmethod
     def compose(self, now: float) -> Iterable[Prefixes]:
-        """Return the networks of others that are denied at ``now``."""
+        """Return the networks that the feature denies at ``now``."""
 
     @abstractmethod
     def holding(self, network: Network, now: float) -> Iterable[Holder]:
@@ -190,7 +193,7 @@ class Lists:
 
     @property
     def present(self) -> PresentLists:
-        """Both lists as they are now, with all that they are made of."""
+        """Both lists as they are now, with everything from which they were composed."""
         return PresentLists(
             self._configured,
             self._composed,

@@ -1,4 +1,4 @@
-"""The networks of regions (``entries.py``) on the lists. A feature knows them."""
+"""The networks of regions (``entries.py``) on the lists. A feature looks them up."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

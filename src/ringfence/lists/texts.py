@@ -82,7 +82,7 @@ _LOCAL_OCTETS = frozenset(octet for begin, end in _LOCAL[4] for octet in range(b
 def overlaps_local(version: int, code: int) -> bool:
     """Whether a network contains a local address, or an IPv6 address that stands for an IPv4 address.
 
-    ``code`` is the network as a number, as :func:`ringfence.lists.prefixes.code_of` returns it.
+    ``code`` is the network as a number (:data:`~ringfence.lists.prefixes.Coded`).
     """
     first, length = code >> 8, code & 0xFF
     if version == 4 and length >= 8 and first >> 24 not in _LOCAL_OCTETS:  # noqa: PLR2004 - IPv4, an octet
@@ -92,10 +92,11 @@ def overlaps_local(version: int, code: int) -> bool:
 
 
 def host_codes(texts: Sequence[str]) -> tuple[list[int], list[int]] | None:
-    """Return the codes of IPv4 addresses: first the public ones, then those of local networks.
+    """Parse IPv4 addresses; return the codes of the public ones, and the codes of the local ones.
 
-    Return None if one of the texts is anything else. Most block lists have addresses alone. This takes a
-    fifth of the time that :func:`networks_in` takes.
+    Return None if one of ``texts`` is not an IPv4 address. Most block lists have only addresses, and this
+    takes a fifth of the time that :func:`networks_in` takes. For codes see
+    :data:`~ringfence.lists.prefixes.Coded`.
     """
     try:
         packed = b"".join(map(inet_pton, repeat(AF_INET), texts))  # as strict as ``ipaddress``
@@ -111,6 +112,6 @@ def host_codes(texts: Sequence[str]) -> tuple[list[int], list[int]] | None:
 def stands_for_ipv4(version: int, code: int) -> bool:
     """Whether a network contains an IPv6 address that stands for an IPv4 address.
 
-    ``code`` is the network as a number, as :func:`ringfence.lists.prefixes.code_of` returns it.
+    ``code`` is the network as a number (:data:`~ringfence.lists.prefixes.Coded`).
     """
     return version != 4 and any(overlap(network_of(version, code), one) for one in _STANDING_FOR_IPV4)  # noqa: PLR2004

@@ -188,8 +188,9 @@ def parse_request(
 ) -> CopiedRequest:
     """Parse one SIP request of ``address`` and ``port``, from its first line on.
 
-    ``closed``: the sender has no room for an answer by TCP. An ACK gets no CSeq number and no credentials: it
-    repeats those of its INVITE, and nothing answers it.
+    ``closed``: the sender has no room for an answer by TCP. For the other arguments see
+    :class:`CopiedRequest`. An ACK gets no CSeq number and no credentials: it repeats those of its INVITE, and
+    nothing answers it.
     """
     by_chan_sip = request.replace(b"\r", b"")
     readings = [request.lower(), by_chan_sip.lower()]

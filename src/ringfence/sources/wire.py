@@ -210,7 +210,7 @@ class WireSource(SupervisedSource):
         self._bound: tuple[socket.socket, asyncio.Future[None]] | None = None
 
     def drain(self) -> None:
-        """Read the copied packets that have arrived, so that they count before later events of others."""
+        """Read the packets that have arrived, so that they count before the next events of other sources."""
         for _ in range(MOST_TURNS):
             if self._bound is None or not self._readable(*self._bound):
                 return

@@ -70,7 +70,7 @@ class FeedLayout:
 def identity_of(*parts: str) -> str:
     """Return a digest of ``parts``, which name the source of a list, such as its URL and a key.
 
-    Nobody can read the parts from the digest.
+    The parts cannot be read from the digest.
     """
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
