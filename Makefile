@@ -13,7 +13,7 @@ INSTALLED := $(VENV)/.installed
 SCRIPTS := .ci/run tests/support/lab.sh debian/ringfence.postinst debian/ringfence.prerm debian/ringfence.postrm debian/tests/bans debian/tests/setup
 
 # The schedule is in tests/support/schedule.py. Tests mostly wait: for an Asterisk, a kernel or a clock. So more processes run them than there are cores.
-WORKERS ?= 8
+WORKERS ?= 6
 STYLE := tests/test_architecture.py tests/test_language.py
 RUN_TESTS := -m pytest --numprocesses=$(WORKERS) --dist=loadscope --no-loadscope-reorder $(addprefix --ignore=,$(STYLE))
 
