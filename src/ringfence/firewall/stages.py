@@ -417,7 +417,6 @@ _WATCHED = AnyOf(
 _ALLOWED = network_lists.ALLOW
 _LOOK_UP = PacketRule((Is.NAMED, NotOn((_ALLOWED,))), Do.LOOK_UP)
 _INNER = Hook.INPUT, Hook.FORWARD
-_UPGRADED = b"HTTP/1.1 101"
 
 
 def stages(plan: FirewallPlan, fragments: Fragments = Fragments.REASSEMBLED) -> tuple[Stage, ...]:
