@@ -8,6 +8,7 @@ from attrs import evolve
 from tests.support.rulesets import FOLDERS
 
 from ringfence.features.limiter.stage import Limit
+from ringfence.features.ration.stage import AskingRation
 from ringfence.firewall.contract import (
     FROM_BANNED,
     FROM_DENIED,
@@ -69,6 +70,21 @@ def test_a_table_of_other_numbers_has_another_name() -> None:
         if "hashlimit" in rule.text
     }
     assert len(names) == 5  # one of them for observing only
+
+
+def test_no_table_has_two_times() -> None:
+    """Rations that remember a stranger for different times share no table, also not of the same limit."""
+    limits = {
+        limit
+        for burst in (5, 60)
+        for rules in wanted_rules(FirewallPlan(added=(AskingRation(ENFORCE.mode, burst, 1),)), 4)[
+            "raw"
+        ].values()
+        for rule in rules
+        for limit in re.findall("-m hashlimit (.*?) (?=-[mjg] )", rule.text)
+    }
+    names = [limit.split("--hashlimit-name ")[1].split()[0] for limit in limits]
+    assert sorted(names) == sorted({*names})
 
 
 def test_mode_observe_inspects_no_more_than_its_tables_hold() -> None:

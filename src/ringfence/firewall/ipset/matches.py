@@ -126,7 +126,7 @@ def over_all(name: str, seconds: int) -> str:
     most = MOST_LIMITED * 6 // 10 // (seconds + 1)
     rate = next((rate for rate in _PRINTABLE if rate <= most), 1)
     above = f"--hashlimit-above {rate}/sec --hashlimit-burst {rate}"
-    return f"-m hashlimit {above} --hashlimit-name ringfence-{name} "
+    return f"-m hashlimit {above} --hashlimit-name ringfence-{name}-{seconds} "
 
 
 def over_each(
@@ -135,14 +135,15 @@ def over_each(
     """Return the match of packets over a limit of each address, of IPv6 of each /64, or of its neighbours.
 
     ``burst`` is "" if the limit has none. ``mode`` is what hashlimit counts by, and ``seconds`` how long it
-    remembers that. It keeps the limits with which a table was made, so ``name`` must contain them.
+    remembers that. The table keeps what it was made with, so ``name`` must contain the limits. The seconds
+    are added to it.
     """
     length = (NEAR_LENGTHS if near else SENDER_LENGTHS)[version]
     mask = "" if length == BITS[version] else f"--hashlimit-{mode[:3]}mask {length} "
     at_once = f"--hashlimit-burst {burst} " if burst else ""
     return (
         f"-m hashlimit --hashlimit-above {above} {at_once}--hashlimit-mode {mode} "
-        f"--hashlimit-name ringfence-{name} --hashlimit-htable-size {BUCKETS} "
+        f"--hashlimit-name ringfence-{name}-{seconds} --hashlimit-htable-size {BUCKETS} "
         f"--hashlimit-htable-max {MOST_LIMITED} --hashlimit-htable-expire {seconds * 1000} {mask}"
     )
 

@@ -213,7 +213,7 @@ class StageRules:
         """Yield the ends of the rules of a meter: the match hashlimit, which counts each address separately.
 
         A full table drops the packets of every address that is not in it. A table keeps the limits with which
-        it was made, as long as a rule names it. Therefore its name contains the limits.
+        it was made, as long as a rule names it. Therefore its name contains the limits, and the seconds.
 
         The limit of bytes has a budget for each second, which must be at least a frame, or no full frame
         would ever pass. A packet that is larger than the budget costs only the budget. Therefore a separate
