@@ -1,6 +1,7 @@
 """A web page that makes a browser guess by WebSocket, at a real Asterisk."""
 
 import pytest
+from tests.e2e.test_uncounted import scopes
 from tests.support.daemon import until
 from tests.support.guarded import shared
 from tests.support.lab import Lab
@@ -25,8 +26,8 @@ def test_a_page_of_another_site_closes_its_transport_only(open22: Lab, origin: s
     source = f"198.19.{160 + PAGES.index((origin, scope))}.1"
     with shared(open22) as guard:
         with calling(open22, source, "WS", origin=origin) as caller:
-            guess_until(caller, Raw(from_user=b"alice"), guard.bans, "a ban")
-        until(lambda: [row["scope"] for row in guard.bans()] == [scope], "the ban")
+            guess_until(caller, Raw(from_user=b"alice"), lambda: source in guard.banned(), "a ban")
+        until(lambda: scopes(guard).get(source) == scope, "the ban")
         if scope == "sip-tcp":
             assert "for a web page of another site" in " ".join(guard.ask("why", network=source)["evidence"])
             with calling(open22, source) as caller:
