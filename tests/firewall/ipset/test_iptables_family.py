@@ -7,6 +7,7 @@ from tests.support.flavours import FLAVOURS, command, rules, tools_of
 from tests.support.netns import run
 
 from ringfence.errors import FirewallError
+from ringfence.features.fence.stage import FenceFilter
 from ringfence.features.limiter import stage
 from ringfence.features.limiter.stage import Limit
 from ringfence.firewall.contract import BanAction, FirewallPlan, Fragments
@@ -215,3 +216,13 @@ def test_the_features_of_the_plan_are_checked(
     _, limits, _ = rule_requirements(kernel, 4, ALL)
     assert limits.problem is not None
     assert limits.problem.startswith("this kernel has no gone for IPv4; fix: `modprobe xt_hashlimit")
+
+
+def test_the_fix_of_a_missing_filter_names_each_module_once(
+    kernel: NetlinkConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One module has a match and a target of the same name."""
+    monkeypatch.setattr("ringfence.firewall.ipset.installation.has_extension", lambda *_, **__: False)
+    fence, _ = rule_requirements(kernel, 4, FirewallPlan().adding(FenceFilter(LimitMode.OBSERVE)))
+    assert fence.problem is not None
+    assert fence.problem.endswith("; fix: `modprobe xt_multiport xt_conntrack xt_set`")

@@ -223,7 +223,9 @@ def rule_requirements(kernel: NetlinkConnection, version: int, plan: FirewallPla
 
 
 def _load(names: Sequence[str]) -> str:
-    return f"fix: `modprobe {' '.join(f'xt_{name}' for name in names)}`"
+    """Return the command that loads extensions. One module has the match ``set`` and the target ``SET``."""
+    modules = dict.fromkeys(f"xt_{name.lower() if name.lower() in names else name}" for name in names)
+    return f"fix: `modprobe {' '.join(modules)}`"
 
 
 def _fragments(kernel: NetlinkConnection, version: int) -> Fragments:
