@@ -20,7 +20,7 @@ from attrs import define
 
 from ringfence.errors import Exit, RingfenceError, error_lines
 from ringfence.findings import Finding
-from ringfence.values.text import printable
+from ringfence.values.text import printable, readable_time
 
 if TYPE_CHECKING:
     from ringfence.cli.plain_text import TextForm
@@ -207,7 +207,7 @@ def short_time(moment: str | None, unknown: str = "?", *, seconds: bool = False)
         return unknown
     if _choice.local:
         moment = datetime.fromisoformat(moment).astimezone().isoformat()
-    return moment.replace("T", " ").removesuffix("Z")[: 19 if seconds else 16]
+    return readable_time(moment)[: 19 if seconds else 16]
 
 
 RECORDED_ONLY = "The daemon does not answer: this is what it has recorded."

@@ -6,6 +6,8 @@ from unicodedata import combining, east_asian_width
 
 from attrs import frozen
 
+from ringfence.values.text import readable_time
+
 # -- charts of one line: a character for each number. A higher character stands for a larger number
 
 
@@ -39,7 +41,7 @@ _NUMBERS = frozenset({"ATTEMPTS", "ADDRESSES", "BANS"})
 
 def utc_time(moment: str) -> str:
     """Return a time of the daemon's JSON as text in UTC, such as ``2026-11-20 06:05``."""
-    return moment.replace("T", " ").removesuffix("Z")[:16]
+    return readable_time(moment)[:16]
 
 
 @frozen

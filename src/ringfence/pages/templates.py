@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from ringfence.clock import format_duration
 from ringfence.plurals import counted
-from ringfence.values.text import printable, rfc3339
+from ringfence.values.text import printable, readable_time, rfc3339
 
 STYLE = Path(__file__).parent / "style.css"
 """The style sheet of every page."""
@@ -64,7 +64,7 @@ def moment(text: str | None, unknown: str = "?") -> str:
 
     Return ``unknown`` if ``text`` is None or "".
     """
-    return text.replace("T", " ").removesuffix("Z") if text else unknown
+    return readable_time(text) if text else unknown
 
 
 def short(text: str | None, most: int = MOST_NAME) -> str:

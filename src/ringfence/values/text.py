@@ -37,3 +37,8 @@ def rfc3339(seconds: float) -> str:
     """Format a wall-clock time by RFC 3339, in UTC, to the second."""
     # strftime takes twice as long, and a list of bans can contain 200,000 times.
     return datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z")
+
+
+def readable_time(moment: str) -> str:
+    """Return a time in the format of :func:`rfc3339` as people read it: ``2026-11-20 10:14:03``."""
+    return moment.replace("T", " ").removesuffix("Z")

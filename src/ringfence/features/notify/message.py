@@ -14,6 +14,7 @@ from ringfence.clock import format_duration
 from ringfence.plurals import counted
 from ringfence.values.ban import phrases_of
 from ringfence.values.location import parts_of
+from ringfence.values.text import readable_time
 
 Event = Mapping[str, Any]
 Escape = Callable[[str], str]
@@ -51,7 +52,7 @@ def compose(content: Mapping[str, Any], host: str, escape: Escape | None = None)
     escape = escape or without_links
     events: list[Event] = content["events"]
     head = f"[ringfence {host}]"
-    first, last = _moment(content["first"]), _moment(content["last"])
+    first, last = readable_time(content["first"]), readable_time(content["last"])
     span = first if first == last else f"{first} to {last}"
     lines = [f"ringfence on {host}, {span} UTC"]
     for topic, counts in content["counts"].items():
@@ -78,7 +79,7 @@ def _part(topic: str, counts: Mapping[str, int], events: list[Event], escape: Es
     names = ", ".join(f"{number} {name}" for name, number in counts.items() if name)
     yield counted(total, *_NOUNS[topic]) + (f": {names}" if names else "")
     for event in events[:SHOWN]:
-        yield f"  {_moment(event['time'])}  {_line(event, escape)}"
+        yield f"  {readable_time(event['time'])}  {_line(event, escape)}"
     if total > SHOWN:
         where = f"; see: {_WHERE[topic]}" if topic in _WHERE else ""
         yield f"  and {total - min(SHOWN, len(events))} more{where}"
@@ -119,10 +120,6 @@ def _ban_line(event: Event, escape: Escape) -> str:
         escape(event["text"]) if event["name"] == "admin" else "",
     ]
     return "; ".join(filter(None, parts))
-
-
-def _moment(text: str) -> str:
-    return text.replace("T", " ").removesuffix("Z")
 
 
 _LINK = re.compile(
