@@ -128,9 +128,8 @@ class RecordedFriends:
         """
         friend = self._recorded.get(key)
         if friend is not None and friend.until > until:
-            self._friends.remove(
-                key, self._clock.wall()
-            )  # removed first, because ``Friends`` keeps the later end
+            # Removed first, because ``Friends`` keeps the later end.
+            self._friends.remove(key, self._clock.wall())
             del self._recorded[key]
             self._put(evolve(friend, until=until))
             self._unwritten.add(key)

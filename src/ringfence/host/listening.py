@@ -92,8 +92,8 @@ def find_ports(
     bound, calls = {*_ports(udp)}, _calls(folder)
     first, last = calls or (_SAMPLE_BEGIN, ASSIGNED)
     doubtful = {port for port in bound if calls is None and port < first and port ^ 1 in bound} - _SIP
-    left_out = {port for port in bound if first <= port <= last or port >= ASSIGNED} - _SIP | doubtful
-    found = ListeningPorts(tuple(port for port in _ports(udp) if port not in left_out), _ports(tcp))
+    left_out = doubtful | ({port for port in bound if first <= port <= last or port >= ASSIGNED} - _SIP)
+    found = ListeningPorts(tuple(sorted(bound - left_out)), _ports(tcp))
     if not found.udp and not set(found.tcp) - {ami_port}:
         return None
     alone = {port for port in left_out if port ^ 1 not in left_out}
