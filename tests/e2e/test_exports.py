@@ -40,9 +40,12 @@ def test_hidden_guesses_end(lab: Lab, tmp_path: Path, transport: str, host: int,
     source = f"198.19.{95 + (backend == 'ipset')}.{host}"
     with guarded(lab, tmp_path, logs=NO_LOGS, hep=HEP, firewall={"backend": backend}) as guard:
         with calling(lab, source, transport) as caller:
-            assert guesses(caller, Raw(call_id=HIDDEN), THRESHOLD, seconds=5.0) == [401] * THRESHOLD
+            answers = guesses(caller, Raw(call_id=HIDDEN), THRESHOLD, seconds=5.0)
+            # Asterisk exports an answer before it sends it. On a busy machine the ban can overtake the fifth.
+            assert answers in ([401] * THRESHOLD, [401] * (THRESHOLD - 1))
             until(lambda: source in guard.banned(), "the ban")
             assert not caller.guess(Raw(call_id=HIDDEN), "wrong")
+        assert len(guard.attempts_of(source)) == THRESHOLD
         assert scopes(guard) == {source: "sip"}
 
 
