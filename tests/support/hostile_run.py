@@ -579,7 +579,7 @@ def _doubled(guard: Guard, trials: Sequence[Trial]) -> dict[str, str]:
     for trial in trials:
         if trial.case.setting in _COUNTED and not trial.helps:
             attempts = guard.ask("why", network=trial.sender)["attempts"]
-            if not any(trial.statuses):  # what is never answered counts by its bytes
+            if not all(trial.statuses):  # a request that is not answered counts by its bytes
                 attempts = [attempt for attempt in attempts if attempt["kind"] != "unexplained"]
             counted = sum(attempt["trusted"] for attempt in attempts)
             if counted > len(trial.statuses):
