@@ -24,6 +24,8 @@ __all__ = ["__version__"]
 
 
 DEFAULT_CONFIG = "/etc/ringfence/ringfence.toml"
+CONFIG_VARIABLE = "RINGFENCE_CONFIG"
+"""The environment variable with the path of the configuration file."""
 
 SERVICE = ("-P", "-X", "no_debug_ranges", "-m", "ringfence.guard.service")
 """Python's arguments for the daemon.

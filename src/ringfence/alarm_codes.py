@@ -310,9 +310,9 @@ class AlarmCode(AnyAlarmCode):
         "Let AMI listen at the port in `[asterisk.ami]`, on this host or at the container's address.",
         Mark.KNOWN_LATE,
     )
-    LIMITER_ABSENT = (
-        "limiter.absent",
-        "The limiter and the rations could not be put in place; bans work.",
+    FIREWALL_LIMITS = (
+        "firewall.limits",
+        "The limits on the packets of one sender could not be put in place; bans work.",
         "Remove the cause, which the text names.",
     )
     STORE_DAMAGED = (

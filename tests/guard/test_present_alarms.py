@@ -9,7 +9,7 @@ from ringfence.guard.firewall_side import firewall_alarms
 
 
 def test_a_firewall_that_refuses_or_lacks_something(kept: Kept) -> None:
-    """A firewall that refuses bans, and a missing limiter, are alarms; a dry run needs no limiter."""
+    """A firewall that refuses bans, and missing limits, are alarms; a dry run needs no limits."""
     enforcer = kept.enforcer
     kept.side.start()
     enforcer.book.error = "the set is full"
@@ -20,7 +20,7 @@ def test_a_firewall_that_refuses_or_lacks_something(kept: Kept) -> None:
     ]
     kept.backend.enforces = True
     assert [alarm.text for alarm in firewall_alarms(enforcer)][1:] == [
-        "the limiter is not in place: no hashlimit"
+        "the limits are not in place: no hashlimit"
     ]
 
 

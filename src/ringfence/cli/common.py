@@ -42,7 +42,9 @@ _hangs: dict[Path, tuple[float, HangingError]] = {}
 
 ConfigOption = Annotated[
     Path,
-    typer.Option("--config", "-c", metavar="FILE", help="Configuration file.", envvar="RINGFENCE_CONFIG"),
+    typer.Option(
+        "--config", "-c", metavar="FILE", help="Configuration file.", envvar=ringfence.CONFIG_VARIABLE
+    ),
 ]
 DEFAULT_CONFIG = Path(ringfence.DEFAULT_CONFIG)
 

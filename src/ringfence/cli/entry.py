@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from ringfence import DEFAULT_CONFIG, SERVICE
+from ringfence import CONFIG_VARIABLE, DEFAULT_CONFIG, SERVICE
 
 _INFO = "20"
 
@@ -32,7 +32,7 @@ def plain_run(arguments: Sequence[str], environ: Mapping[str, str]) -> str | Non
     """
     match arguments:
         case ["run"]:
-            return environ.get("RINGFENCE_CONFIG") or DEFAULT_CONFIG
+            return environ.get(CONFIG_VARIABLE) or DEFAULT_CONFIG
         case ["run", "--config" | "-c", config] if config:
             return config
     return None

@@ -1,4 +1,4 @@
-"""Options that features add to a command of the guard or of another feature, such as ``run --trial``.
+"""Options that features add to a command of the guard or of another feature.
 
 The module ``options`` of a feature has a function with the name of the command. The parameters of the
 function are the options, and its result is what the command gets.

@@ -71,7 +71,7 @@ class Line:
 
 
 class Row(NamedTuple):
-    """A row about a feature, in a command's output or on the live page: its label and its text.
+    """A row about a feature, as its command and its page show it: its label and its text.
 
     ``good``: all is well.
     """

@@ -18,15 +18,13 @@ from typing import Any, get_origin
 
 from attrs import frozen
 
-from ringfence import street
+from ringfence import CONFIG_VARIABLE, street
 from ringfence.config.schema import ROOT, Key, KeyPath, children_of, keys_of, text_of_key
 
 PREFIX = "RINGFENCE_"
-FILE_VARIABLE = "RINGFENCE_CONFIG"
-"""The environment variable with the path of the configuration file."""
 _OTHER_VARIABLES = frozenset(
     name for module in street.settings().values() for name in getattr(module, "VARIABLES", ())
-) | {FILE_VARIABLE, "RINGFENCE_LAB"}
+) | {CONFIG_VARIABLE, "RINGFENCE_LAB"}
 """Environment variables that begin with PREFIX but set no key. Only tests use RINGFENCE_LAB."""
 
 _NUMBER = re.compile(r"[0-9]{1,3}")
@@ -158,7 +156,7 @@ def needing(tree: Mapping[str, object]) -> Iterator[str]:
 def _fix(name: str) -> str:
     from difflib import get_close_matches  # noqa: PLC0415 - loaded where something is wrong
 
-    names = [FILE_VARIABLE, *(variable_of(key.path) for key in keys_of())]
+    names = [CONFIG_VARIABLE, *(variable_of(key.path) for key in keys_of())]
     near = get_close_matches(name.upper(), names, n=1, cutoff=0.8)
     return (
         f"write {near[0]}, or unset it"

@@ -85,11 +85,11 @@ COPIED = (*REFUSALS, b"SIP/2.0 404")
 
 SENDER_SECONDS = 2
 """Seconds that the limit of the copies remembers an address. In one second it has its whole burst again."""
-MOST_FLOODERS = 4_096
-"""The size of a flood set, which holds sources over the limit.
+MOST_LISTED = 4_096
+"""The most sources over a limit that a table of the kernel lists.
 
 The event loop reads it every second: 4 096 elements take some 30 ms of CPU, 16 384 took 150 ms. A source
-without room in the set is still limited. It is reported as soon as the set has room for it.
+without room in the table is still limited. It is reported as soon as the table has room for it.
 """
 
 FROM_BANNED = "from banned addresses"

@@ -64,7 +64,7 @@ def firewall_alarms(enforcer: Enforcer) -> Iterator[Alarm]:
         text = f"the firewall refuses bans ({pending} pending): {enforcer.firewall_error}"
         yield Alarm(AlarmCode.FIREWALL_REFUSED, "", text)
     if opened is not None and opened.limits and backend.enforces:
-        yield Alarm(AlarmCode.LIMITER_ABSENT, "", f"the limiter is not in place: {opened.limits}")
+        yield Alarm(AlarmCode.FIREWALL_LIMITS, "", f"the limits are not in place: {opened.limits}")
 
 
 MOST_PAST = 2_000

@@ -12,14 +12,14 @@ from attrs import frozen
 
 from ringfence.features.fence.network_list import LIST as INSIDE
 from ringfence.firewall import network_lists
-from ringfence.firewall.contract import MOST_FLOODERS, FirewallPlan
+from ringfence.firewall.contract import MOST_LISTED, FirewallPlan
 from ringfence.firewall.limits import Filter, LimitMode, Table, Until
 from ringfence.firewall.network_lists import PASSING
 from ringfence.firewall.stages import Chain, Count, Do, Hook, Is, NotOn, PacketRule, Remember, Side, Stage
 
 FENCED = "fenced"
 """The counter of packets from outside."""
-OUTSIDERS = Table("fenced", 3_600, MOST_FLOODERS, "outside the fence")
+OUTSIDERS = Table("fenced", 3_600, MOST_LISTED, "outside the fence")
 """The senders outside the fence, each for an hour."""
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from attrs import frozen
 
-from ringfence.firewall.contract import MOST_FLOODERS, FirewallPlan
+from ringfence.firewall.contract import MOST_LISTED, FirewallPlan
 from ringfence.firewall.limits import GUESS, USUAL_SECONDS, Filter, Key, LimitMode, Table, Until
 from ringfence.firewall.stages import (
     STRANGERS,
@@ -32,8 +32,8 @@ from ringfence.firewall.stages import (
 
 DROPS, FULL = "limiter_drops", "limiter_full"
 """The counters of packets over the limit, and of packets for whose source there was no room."""
-FLOODS = Table("flood", room=MOST_FLOODERS, what="flooding", renews=True)
-TCP_FLOODS = Table("flood_tcp", room=MOST_FLOODERS, what="flooding", key=Key.ADDRESS, renews=True)
+FLOODS = Table("flood", room=MOST_LISTED, what="flooding", renews=True)
+TCP_FLOODS = Table("flood_tcp", room=MOST_LISTED, what="flooding", key=Key.ADDRESS, renews=True)
 """The sources over the limit lately by UDP, and by TCP: there by address, to which a connection belongs."""
 
 

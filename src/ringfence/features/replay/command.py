@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 
+from ringfence import CONFIG_VARIABLE
 from ringfence.cli.output import JsonOption, echo, echo_stderr, errors_reported, short_time
 from ringfence.cli.screen import Screen, table_of
 from ringfence.detect.rules import RULES
@@ -55,7 +56,7 @@ def replay(
             "-c",
             metavar="FILE",
             help="Configuration whose rules and networks are tried; default: the built-in rules.",
-            envvar="RINGFENCE_CONFIG",
+            envvar=CONFIG_VARIABLE,
         ),
     ] = None,
     timezone: Annotated[
