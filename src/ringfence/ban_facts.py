@@ -20,9 +20,9 @@ class News(enum.Enum):
     """Whether a ban is new, or known already, when the kernel acknowledges it."""
 
     NEW = enum.auto()
-    """A new ban: it is recorded, counted and passed on, and people are notified."""
+    """A new ban: it is recorded, counted and shared with other hosts, and people are notified."""
     PART = enum.auto()
-    """A ban that continues a part of a ban of a wider network: as NEW, but people are not notified again."""
+    """A ban that remains of a wider network's ban after an unban: as NEW, but people are not notified."""
     KNOWN = enum.auto()
     """A ban that was acknowledged and recorded before, and that the kernel has lost since."""
 
@@ -47,7 +47,7 @@ class Adopted:
 
 @frozen
 class Restored:
-    """The fact that the kernel still has recorded bans, or has them again. People are not notified."""
+    """The fact that the kernel has recorded bans, as before a restart or again. People are not notified."""
 
     bans: Sequence[Ban]
 
@@ -93,7 +93,7 @@ Fact = Placed | Adopted | Restored | Refused | Forgotten | NotRemoved | Over
 
 
 class Listener(Protocol):
-    """A part that hears of facts: about bans, and in the daemon also about everything else that happens."""
+    """An object to which facts are passed: about bans, and in the daemon about all else that happens."""
 
     def on_fact(self, fact: Any) -> object:  # noqa: ANN401 - each listener handles the facts that it knows
-        """Handle a fact. Ignore those of no interest."""
+        """Handle a fact, such as a :class:`Placed` ban; ignore a fact of an unknown or irrelevant class."""

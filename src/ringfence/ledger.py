@@ -38,14 +38,14 @@ MOST_PENDING = 1_000
 """The maximum number of refused bans that are tried again."""
 
 MOST_ASSUMED = 262_144
-"""The maximum number of assumed bans: as many as the kernel's set of bans holds by default.
+"""The maximum number of assumed bans (decided, but enforced by no kernel): the default size of a set.
 
-Beyond it, the bans that end first are discarded, and attempts of their subjects count again.
+Beyond it, the bans that end first are discarded, and attempts of their networks count again.
 """
 
 SLOT = 16.0
 RENEW_BELOW = 0.5
-"""A timeout is renewed when only this fraction of it is left.
+"""The fraction of a kernel timeout that is left when it is renewed.
 
 The kernel's timeout of a ban may be shorter than the ban.
 """
@@ -62,7 +62,7 @@ _SHAPE = (1 << _KIND_BITS + _LENGTH_BITS) - 1
 
 @define(eq=False, kw_only=True)
 class Record(BanFacts):
-    """One ban, and what the ledger knows of it in the kernel.
+    """One ban in force, and what is known of its entry in the kernel.
 
     ``renew_at`` is when the kernel's timeout must be renewed because it ends before the ban (epoch seconds);
     infinity if it need not be. ``seen`` is the number of the latest comparison that found the ban in the
@@ -74,7 +74,7 @@ class Record(BanFacts):
 
     @classmethod
     def of(cls, ban: Ban, renew_at: float = inf, seen: int = 0) -> "Record":
-        """Return the ledger's record of ``ban``; ``renew_at`` and ``seen`` are those of :class:`Record`."""
+        """Return a record of ``ban``. For ``renew_at`` and ``seen`` see :class:`Record`."""
         return cls(**facts_of(ban), renew_at=renew_at, seen=seen)
 
 
@@ -132,8 +132,8 @@ class PendingBan(NamedTuple):
 class Ledger:
     """All bans in force. Times are in seconds since the epoch, except those of :meth:`scopes`.
 
-    ``offset`` is the wall clock minus the monotonic clock (seconds). The one that writes the ledger keeps it
-    up to date. In a replay it stays 0.
+    ``offset`` is the wall clock minus the monotonic clock (seconds). The code that records bans keeps it
+    up to date. In a replay of old logs it stays 0.
     """
 
     def __init__(self) -> None:
@@ -240,7 +240,7 @@ class Ledger:
         return record
 
     def clear(self) -> None:
-        """Forget the confirmed and the pending bans; keep the assumed ones, which no kernel enforces."""
+        """Forget the bans that the kernel confirmed or refused; keep those that no kernel enforces."""
         for kept in (self._records, self._pending, self._shapes, self._kinds, self._ends, self._unchecked):
             kept.clear()
         self._expired = 0
@@ -262,7 +262,7 @@ class Ledger:
         self._assumed = {key: expires + seconds for key, expires in self._assumed.items()}
 
     def alive(self, now: float) -> int:
-        """Return how many confirmed bans have time left at ``now``, or up to :attr:`uncertainty` more."""
+        """Return the number of confirmed bans with time left at ``now``, or up to ``uncertainty`` more."""
         slot = _slot(now)
         if slot < self._slot:  # the clock was set back
             ends = Counter(_slot(record.expires) for record in self._records.values())
@@ -336,7 +336,7 @@ class Ledger:
         return list(islice(reversed(self._records.items()), most))
 
     def due(self, now: float) -> tuple[list[int], list[int]]:
-        """Check the next ``_SLICE`` bans at ``now``; return the keys of expired ones, and of those to renew.
+        """Check the next ``_SLICE`` bans; return the keys of those expired at ``now``, and of those to renew.
 
         Repeated calls check all records, and then begin again.
         """

@@ -36,13 +36,13 @@ An adopted ban was found in the kernel, and the database does not have it.
 """
 
 AT_ONCE = 256
-"""This many bans are returned by one search for those that end first, which goes through all bans."""
+"""The number of bans that one search for those that end first returns; it goes through all bans."""
 
 _NARROWER = {
     Scope.FULL: (Scope.SIP, *CLAIMED_SCOPES),
     Scope.SIP: CLAIMED_SCOPES,
 }
-"""For each scope, the narrower scopes. A ban of the scope also drops what a ban of a narrower one drops."""
+"""The narrower scopes of each scope: a ban of the scope drops all that bans of these drop."""
 
 
 @define
@@ -103,7 +103,7 @@ class GivingWay:
     _waiting: dict[tuple[int, int, Scope], list[tuple[float, int]]] = Factory(dict)
 
     def next(self, ledger: Ledger, ban: Ban) -> int | None:
-        """Return the key of the ban to remove for ``ban``; None if no ban ends earlier than ``ban``."""
+        """Return the key of the ban to remove to make room for ``ban``; None if no ban ends earlier."""
         like = (ban.network.version, ban.network.prefixlen, ban.scope)
         waiting = self._waiting.setdefault(like, [])
         while waiting and not _still_ends(ledger, *waiting[-1]):
@@ -123,7 +123,7 @@ def _still_ends(ledger: Ledger, expires: float, key: int) -> bool:
 
 
 class Book:
-    """The bans that are wanted, and the kernel's answers to them.
+    """Decides on bans: which ones the kernel should have, and what follows from its answers.
 
     A ban is recorded in the ``ledger`` only after the kernel has confirmed it. A ban that the kernel
     refuses is kept as *pending*: :meth:`retry` tries it again until it succeeds or its time is over. If a set
@@ -183,7 +183,7 @@ class Book:
         return refused + failure_lines(outcome for outcome in outcomes if outcome.error is not None)
 
     def add(self, bans: Sequence[Ban], news: News, now: float) -> Steps[list[Outcome]]:
-        """Add bans to the kernel, record the kernel's answers, and return its last answer to each ban."""
+        """Add bans to the kernel; record and return its last answer to each. ``news``: how new they are."""
         answers = yield from self.ask(_adding(bans, now))
         return (yield from self._record(bans, answers, news, now))
 
@@ -261,7 +261,7 @@ class Book:
     # -- bans of the kernel
 
     def keep(self, found: Sequence[tuple[Ban, float]], now: float) -> Steps[None]:
-        """Record stored bans that the kernel has, each with the seconds that it has left there."""
+        """Record bans of the database that the kernel still has, each with the seconds left in the kernel."""
         for ban, left in found:
             self._confirm(ban, now, left)
         if found:

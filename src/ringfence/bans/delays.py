@@ -7,7 +7,7 @@ BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0
 """The upper bounds of the histogram's buckets, in seconds; one more bucket has no bound."""
 
 OLD = 60.0
-"""A delay of so many seconds is not counted: ringfence read the report late, such as in an old log."""
+"""The delay in seconds from which on it is not counted: the report was read late, as in an old log."""
 
 
 class BanDelays:
@@ -15,7 +15,7 @@ class BanDelays:
 
     def __init__(self) -> None:
         self.sum = 0.0
-        """The sum of all delays."""
+        """The sum of all counted delays in seconds."""
         self._numbers = [0] * (len(BOUNDS) + 1)
 
     def record(self, seconds: float) -> None:
@@ -25,5 +25,5 @@ class BanDelays:
             self.sum += max(0.0, seconds)
 
     def cumulative(self) -> list[int]:
-        """Return the number of delays up to each of ``BOUNDS``. The last item is the number of all delays."""
+        """Return, for each of ``BOUNDS``, the number of delays up to it, and at last the number of all."""
         return list(accumulate(self._numbers))

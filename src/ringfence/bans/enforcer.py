@@ -35,7 +35,7 @@ from ringfence.values.text import printable
 
 @frozen
 class _BansOf:
-    """The bans of records of the ledger. Each iteration builds them again; none is kept."""
+    """Bans made from records in memory. Each iteration builds them again, so that none takes memory."""
 
     records: Mapping[int, Record]
 
@@ -127,7 +127,7 @@ class Enforcer:
         return None
 
     def _rebuilt(self) -> Opened:
-        """Write rules, sets and lists; the rules against strangers drop nothing until the lists are full."""
+        """Write rules, sets and lists. Rules against strangers drop nothing until the lists are complete."""
         # RuleUpdates puts the wanted plan in place again when the lists are written.
         self.backend.plan = self.backend.plan.observing(Until.LISTS)
         opened = self.backend.open()
@@ -259,7 +259,7 @@ class Enforcer:
             return result
 
     def _exchange(self, batch: Batch) -> Sequence[Outcome]:
-        """Return the kernel's answers to a batch. The store records first how the batch's bans end."""
+        """Have the database record which bans end, then return the kernel's answers to the ``batch``."""
         bans = [(change.network, change.scope) for change in batch.changes]
         when = batch.recorded or self.clock.wall()
         if batch.how is not None and not batch.recorded:
@@ -277,7 +277,7 @@ class Enforcer:
         return outcomes
 
     def _report(self, fact: Fact) -> Sequence[Outcome]:
-        """Pass a fact (a ban began or ended) to the store, the listeners and the log; return ()."""
+        """Pass a fact, such as a begun ban, to the database, the listeners and the log; return ()."""
         if isinstance(fact, Placed | Adopted):
             self.records.ban(fact.bans)
         for listener in (self.detector, *self._listeners):

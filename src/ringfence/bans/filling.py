@@ -24,10 +24,10 @@ from ringfence.threads import Threads
 from ringfence.values.network import Network, RangedNetworks
 
 SHORT = 2_000
-"""A list of up to this many networks is written on the event loop, a longer one by :meth:`Filler.run`."""
+"""The maximum number of networks in a list that is written at once, and not in steps by a task."""
 
 AT_ONCE = 0.03
-"""Seconds, without calls to the kernel, after which :meth:`Filler.run` continues a short list with pauses."""
+"""Seconds of work (without the kernel's) after which the rest of a short list is left to a task."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """The shortest and longest time in seconds until a failed list is tried again.

@@ -12,7 +12,7 @@ from ringfence.values.network import Network
 
 
 def listed(backend: Backend, known: Iterable[int] | None, most: float = inf) -> Iterator[Element]:
-    """Yield every ban of the kernel. This may run in another thread.
+    """Yield every ban in the kernel's sets. This may run in another thread.
 
     ``known`` are the keys of the bans that the caller knows; None if it knows none, as at the start. The
     kernel's listing may lack bans if the sets change meanwhile. Known bans that it lacks are looked up one by

@@ -31,14 +31,14 @@ from ringfence.ledger import key_of
 
 COMPARE_EVERY = 60.0
 LOOKED_UP = 2_000
-"""If the kernel's listing lacks up to this many bans, each is looked up in the kernel.
+"""The maximum number of bans that are looked up one by one, if the kernel's listing lacks them.
 
 If it lacks more, they are restored without a look-up.
 """
 APART = 5.0
-"""Minimum seconds between two comparisons of the kernel's bans with the ledger, without damage."""
+"""Minimum seconds between two comparisons of the kernel's bans with the recorded ones, if none is damaged."""
 SOONEST = 0.5
-"""Minimum seconds between two comparisons of the kernel's bans with the ledger, also after damage."""
+"""Minimum seconds between two comparisons of the kernel's bans with the recorded ones after damage."""
 SLACK = 5.0  # seconds by which the kernel's timeout of a ban may differ from the time that the ban has left
 
 

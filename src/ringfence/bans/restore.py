@@ -23,7 +23,7 @@ from ringfence.values.ban import Ban
 
 EARLY = 1.0
 LATE = 2.0
-"""The seconds by which a ban in the kernel may end before the recorded end (``EARLY``), and after it.
+"""The seconds by which a ban in the kernel may end before its recorded end (``EARLY``), or after (``LATE``).
 
 With a greater difference it is another ban. ipset rounds timeouts up to whole seconds.
 """

@@ -85,9 +85,9 @@ END = b"\r\n\r\n"
 MAX_PACKET = 256 * 1024
 MAX_BANNER = 128
 MOST_HEAD = 1024
-"""This many bytes are kept from the start of an AMI packet that is too long.
+"""The number of bytes that are kept from the start of an AMI packet that is too long.
 
-They show which event the packet begins: the headers before the account, which Asterisk itself writes, are
+They show what event the packet is: Asterisk itself writes the headers before the account, and these are
 always shorter.
 """
 
@@ -160,7 +160,7 @@ class PacketSplitter:
         return start
 
     def _bound(self, pieces: list[Piece]) -> None:
-        """Skip the incomplete packet if it is longer than a real packet, or is being skipped already.
+        """Discard the incomplete packet if it is longer than a real packet, or its beginning was discarded.
 
         Its last few bytes are kept, because the end of the packet (CR LF CR LF) may begin in them. All others
         are discarded, and ``pieces`` gets a SkippedBytes.
@@ -206,7 +206,7 @@ class PacketSplitter:
 
 
 ENOUGH = 2
-"""After so many replies in a row that AMI over HTTP is off, it counts as off.
+"""The number of replies in a row that AMI over HTTP is off, after which it counts as off.
 
 One would not suffice. After the first No there may still come an event from the time when AMI over HTTP was
 on, because it was queued before that reply. After the second No there cannot.
@@ -329,7 +329,7 @@ class HttpCheck:
 
 
 def _as_forgeable(items: Iterable[AmiItem]) -> Iterator[AmiItem]:
-    """Mark security events as forgeable, and drop changes of phones, which the next full list will show."""
+    """Yield ``items`` with security events marked as forgeable, and without events about phones."""
     for item in items:
         if isinstance(item, SecurityEvent):
             yield evolve(item, forgeable=True)
@@ -340,7 +340,7 @@ SYSTEM = b"\r\nPrivilege: system,all\r\n"
 UNREQUESTED = tuple(
     b"Event: %s%s" % (name, SYSTEM) for name in (b"ContactStatus", b"PeerStatus", b"FullyBooted", b"Reload")
 )
-"""The first lines of AMI's events about phones and reloads, which come without an action."""
+"""The first lines of AMI's events about phones and reloads that Asterisk sends unasked."""
 AUTH_DETAIL = b"Event: AuthDetail\r\n"
 MAX_FRAGMENTS = 64
 MAX_LOCAL = 64
@@ -417,7 +417,7 @@ class AmiDecoder:
         return self.http.pass_on(items, len(data), now) if self.http.active else items  # type: ignore[return-value]
 
     def tick(self, now: float) -> list[AmiItem]:
-        """Return the items that were held because they may be forged, and need not be at ``now``."""
+        """Return items that were held back as possibly forged, and are due at ``now`` (monotonic seconds)."""
         items: _Items = []
         if self._until is not None and now >= self._until:
             self._release(items)
@@ -503,7 +503,7 @@ class AmiDecoder:
             self.local_addresses.add(endpoint.address)
 
     def _fragment(self, packet: bytes, now: float, items: _Items) -> None:
-        """Add a packet to the unfinished security event; join its fragments if the packet has a tail.
+        """Add a packet to the unfinished security event; join its fragments if the packet has its end.
 
         An event of PJSIP is then complete (it goes into ``items``). Any other is held. Too many or too large
         fragments are dropped.
@@ -531,7 +531,7 @@ class AmiDecoder:
         self._until = now + HOLD
 
     def _follow(self, packet: bytes, now: float, items: _Items) -> None:
-        """Hold a packet that follows a held event; join them if the packet has a tail."""
+        """Keep a packet that follows a held event; if the packet has a security event's end, join the two."""
         self._held.append(packet)
         self._held_size += len(packet)
         if len(self._held) > MAX_FRAGMENTS or self._held_size > MAX_PACKET:
@@ -574,7 +574,7 @@ class AmiDecoder:
         return True
 
     def _end_text(self, items: _Items) -> None:
-        """Finish the events that came before a reply to a question about AMI over HTTP.
+        """Finish the events that came before a reply to the question whether AMI over HTTP is on.
 
         Held events are passed on. An unfinished event is dropped, because the text of an HTTP client never
         continues after such a reply.
@@ -586,7 +586,7 @@ class AmiDecoder:
         self._perhaps_written = False
 
     def _add_event(self, packet: bytes, items: _Items) -> None:
-        """Add an event about phones or trunks, unless it holds a password or cannot be parsed."""
+        """Add the event in ``packet`` to ``items`` if it is about phones or trunks and has no password."""
         self.counts.other += 1
         item = None if packet.startswith(AUTH_DETAIL) else parse_roster_event(packet)
         if item is not None:

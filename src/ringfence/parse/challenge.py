@@ -229,7 +229,7 @@ def parse_answers(packet: bytes, streams: Streams | None = None) -> list[Challen
 
 
 def parse_cut(streams: Streams) -> list[Challenge]:
-    """Parse the SIP answers that have begun by TCP and are not complete; return each only once.
+    """Parse the SIP answers of which TCP has carried only a part; return each only once.
 
     Call this when no packet waits. A sender can read the status line of an answer, and keep the rest from
     leaving. So the part that has left counts.
@@ -331,7 +331,7 @@ def parse_message(
 
 
 def _other_status(message: bytes) -> tuple[int, None] | None:
-    """Return the status in a SIP answer's first line, and None; None alone for other messages."""
+    """Return (status, None) for a SIP answer by its first line; None for any other message."""
     found = _ANY_STATUS.match(message)
     return (int(found[1]), None) if found is not None else None
 
@@ -394,7 +394,10 @@ def _sender_by_chan_sip(head: bytes, *, challenge: bool) -> Address | None:
 
 
 def _is_evasive(head: bytes, call_id: bytes) -> bool:
-    """Whether an answer shows that its request has text that suppresses events or forges log lines."""
+    """Whether a SIP answer quotes text of its request that hides it from Asterisk's events, or forges lines.
+
+    ``head`` is the answer's head, and ``call_id`` its Call-ID.
+    """
     if head.translate(None, _PRINTABLE) or head.count(b"\r") != head.count(_EOL):
         return True
     if _FORGED_NOTICE in head or len(call_id) > _LONGEST_CALL_ID:

@@ -62,7 +62,7 @@ class Custom:
     def parse(
         self, level: bytes, file: bytes, text: bytes, source: SourceId, time: float
     ) -> SecurityEvent | Reason:
-        """Parse a message; the ``text`` of a dialplan's message begins with the extension.
+        """Return the event of a log message that matches; a dialplan's ``text`` begins with the extension.
 
         Return NOT_EVIDENCE if the message does not match the pattern, and AMBIGUOUS if several addresses fit.
         """

@@ -152,6 +152,6 @@ class DateReader:
 
 
 def _distance(seconds: float, now: float) -> float:
-    """Return the distance of a line's time from ``now`` for a choice; a time ahead counts as farther."""
+    """Return how unlikely ``seconds`` is as the time of a line read at ``now``: a time ahead counts more."""
     ahead = seconds - now
     return ahead + _REPEATED if ahead > _CLOCKS else abs(ahead)

@@ -25,7 +25,7 @@ SHOWN_HEADER = re.compile(rb"[A-Za-z][\w-]{0,40}+[ \t]{0,8}+:")
 
 
 def begins_dump(line: bytes, first: Prefix) -> bool:
-    """Whether ``line`` begins another logged SIP packet, of the same thread and file as the previous one.
+    """Whether ``line`` begins a logged SIP packet of the same thread and source file as the previous one.
 
     ``first`` is the prefix of the previous packet's first line. A sender cannot forge such a line, because
     the sender does not know the number of the thread.

@@ -71,10 +71,10 @@ IsOwn = Callable[[Address], bool]
 
 @frozen
 class Exported:
-    """A decrypted SIP message of Asterisk's TLS or WSS connection with ``remote``, as HEP exports it.
+    """A decrypted SIP message between Asterisk and ``remote`` by TLS or WSS, which Asterisk exported (HEP).
 
-    ``message`` is None if it is of no interest: ``remote`` is no stranger, it is a request of Asterisk or the
-    answer to one, or its text is cut off. ``unasked``: a refusal of a request that was not exported.
+    ``message`` is None if it is of no interest: ``remote`` is known, Asterisk sent the request, or the text
+    is cut off. ``unasked``: Asterisk refused a request that it did not export.
     """
 
     remote: Endpoint
@@ -84,7 +84,7 @@ class Exported:
 
 @frozen
 class _Frame:
-    """The contents of a HEP datagram: one SIP message with its addresses; ``cut``: its end is missing."""
+    """The contents of a HEP datagram: one SIP message with its addresses. ``cut``: its end is missing."""
 
     source: Address
     source_port: int
@@ -97,7 +97,10 @@ class _Frame:
 
 @define
 class _Connection:
-    """Of a connection: requests without an answer, a digest of the latest read, and its requests so far."""
+    """State of a connection: its requests without an answer, and how often the last datagram came in a row.
+
+    ``read`` is a digest of that datagram, by which it is recognized.
+    """
 
     open: int = 0
     read: bytes = b""
@@ -120,7 +123,7 @@ class Exports:
     def read(self, packet: bytes, *, sure: bool) -> Exported | None:
         """Parse a copied packet, from its IP header on; None unless it has a message of TLS or WSS.
 
-        ``sure``: no earlier packet is missing, so an answer without a request shows something.
+        ``sure``: no earlier packet is missing, so an answer without a request was unasked.
         """
         frame = _frame_in(packet)
         if frame is None:
@@ -217,7 +220,10 @@ def _chunks(data: bytes, total: int) -> dict[int, bytes] | None:
 
 
 def _request_in(frame: _Frame, number: int) -> bytes | None:
-    """Return the request of datagram ``number`` (from 0) of those with this payload; None if unknown."""
+    """Return the request that belongs to datagram ``number`` (from 0) of several with the same payload.
+
+    Return None if it is unknown.
+    """
     call_id = short_session(frame.uuid)
     own = [
         head

@@ -71,7 +71,7 @@ MAX_MESSAGE = LOG_CUT + 512
 MAX_TEXT = security.MAX_ACCOUNT
 """The maximum length (bytes) of a sender's text with newlines: a SIP user, or a name in IAX2."""
 MAX_EXTENSION = 80
-"""The size of an extension in bytes (``AST_MAX_EXTENSION``): too short for a console's line with an event."""
+"""The size of an extension in bytes (``AST_MAX_EXTENSION``): a forged event does not fit into one."""
 _NO_PREFIX = Prefix(None, b"", b"", b"", 0)
 _EXECUTING = b"Executing ["
 _EXECUTED = re.compile(rb"@[^\n@]{1,80}:\d{1,5}\] [A-Za-z]\w{0,40}\(|\"\) in new stack\Z")
@@ -112,7 +112,10 @@ class LogReader:
         self.since_security = security.MAX_ACCOUNT + 1  # bytes from a SECURITY line to line ``number``
 
     def receive(self, data: bytes, now: float) -> list[LineResult]:
-        """Return the results of lines that need no later line; with b"" at the deadline, of all lines."""
+        """Return the results of the lines in ``data``, and of earlier ones, that need no later line.
+
+        With b"" at the deadline, return the results of all lines.
+        """
         lines = self._split(data)
         overdue = self.deadline is not None and now >= self.deadline and not data
         return self._handle(self._waiting + lines, now, final=overdue) if lines or overdue else []
@@ -131,7 +134,7 @@ class LogReader:
 
     @property
     def is_console(self) -> bool:
-        """Whether the log is a console's, which also writes lines without a prefix."""
+        """Whether the log is the output of Asterisk's console, which also has lines without a prefix."""
         return self._cleaner.form is not None and self._cleaner.form.is_console
 
     @property
@@ -349,7 +352,7 @@ class _Batch:
         return True
 
     def _within_reach(self) -> int:
-        """Return how many of the last lines may belong to a message whose last line is incomplete."""
+        """Return how many of the last lines may belong to the message of a line that is still incomplete."""
         size = 0
         for number, line in enumerate(reversed(self._lines)):
             size += _size(line)
@@ -358,7 +361,7 @@ class _Batch:
         return len(self._lines)
 
     def _message(self, at: int, line: bytes, prefix: Prefix) -> int | None:
-        """Parse the message at ``at``; return where the next one begins, None if only later lines show it."""
+        """Parse the message at index ``at``; return the index of the next one, None if not yet known."""
         cut = len(line) > LOG_CUT and self._split_cut_line(at, line, prefix)
         if cut:
             line = line[:cut]
@@ -396,7 +399,7 @@ class _Batch:
         return end
 
     def _shown_packet(self, at: int, line: bytes) -> int | None:
-        """Pass over a SIP packet that PJSIP shows on a console; return the index of the line after it.
+        """Skip a SIP packet that PJSIP shows on a console; return the index of the line after it.
 
         Return ``at`` if no packet begins there, and None if only later lines show it. An extension has no
         room for the line above a packet, its first line and a header.
@@ -421,7 +424,7 @@ class _Batch:
         return behind
 
     def _ends_shown(self, at: int, line: bytes) -> None:
-        """Revoke the events read inside a SIP packet of chan_sip on a console that ends at ``at``."""
+        """If line ``at`` ends a SIP packet that chan_sip shows on a console, revoke the events inside it."""
         if self._shown_at < 0 or not DUMP_END.fullmatch(line):
             return
         near = sum(map(_size, self._lines[self._shown_at : at])) <= MAX_MESSAGE
@@ -438,7 +441,7 @@ class _Batch:
         return b"\n".join(line for line in self._lines[at:end] if isinstance(line, bytes))
 
     def _split_cut_line(self, at: int, line: bytes, prefix: Prefix) -> int:
-        """Split a line that Asterisk cut, so that it lost its LF; return where in the line the cut is.
+        """Split a line where Asterisk cut a message, and so lost its LF; return the position of the cut.
 
         New releases of Asterisk cut after 8191 bytes of the whole line, older ones after 8191 bytes of the
         message. Return 0, and split nothing, unless a message begins at exactly one of these positions.
@@ -534,7 +537,7 @@ class _Batch:
     def first_security(self, at: int) -> tuple[int, int]:
         """Return the index of the first SECURITY line whose account may reach ``at``, and the bytes between.
 
-        The index is -1 if that line came earlier. More than MAX_ACCOUNT bytes: there is none.
+        The index is -1 if an earlier batch had it. More than MAX_ACCOUNT bytes: no line reaches ``at``.
         """
         first, size = (-1, security.MAX_ACCOUNT + 1), 0
         for index in range(at - 1, -1, -1):
@@ -584,7 +587,7 @@ class _Batch:
         self._lines_of.append(at)
 
     def _span(self, at: int, ends: tuple[re.Pattern[bytes], ...]) -> None:
-        """Record that a message whose text may have LF begins at ``at``; ``ends`` match its end."""
+        """Record that line ``at`` begins a message whose text may have newlines; ``ends`` match its end."""
         for end in ends:
             self._spans[end] = (at, self._spans.get(end, (-1, -1))[0])
 
@@ -596,7 +599,7 @@ class _Batch:
 
 
 def _size(line: Line) -> int:
-    """Return the number of bytes of a line, with its newline."""
+    """Return the number of bytes that a line had in the log, with its newline."""
     return 1 + len(line if isinstance(line, bytes) else line.message)
 
 

@@ -309,14 +309,14 @@ _LAST: tuple[tuple[bytes, bytes, EventKind, str], ...] = (
 IAX2_END = re.compile(rb" \(from [^ ()\n]{2,80}+\)\Z")
 IAX2_ENDS = (_DIGESTS, _NOT_EXIST, _QUOTE)
 WEAK_ENDS = frozenset({_QUOTE})
-"""Ends of messages that any log line may have: they count only near the beginning of the message."""
+"""Patterns of a message's end that fit many log lines, so they count only near the message's beginning."""
 _NO_IAX2_SOURCE = re.compile(
     rb"Host '?[^\n]{0,255}'? (?:failed RSA authentication with inkeys|trying to do RSA authentication)"
 )
 
 
 def parse_iax2(text: bytes, source: SourceId, time: float) -> Parsed:
-    """Parse a message that chan_iax2 logged."""
+    """Parse a message that chan_iax2 logged; return its event, or why it gives none."""
     for words, ends, kind, acl_name in _FIRST:
         found = words.match(text)
         if found is not None:
@@ -455,7 +455,7 @@ _KINDS = {
 
 
 def parse_manager(text: bytes, source: SourceId, time: float) -> Parsed:
-    """Parse a message that manager.c logged."""
+    """Parse a message that Asterisk's manager.c logged; return its event, or why it gives none."""
     login = _LOGIN.match(text)
     if login is None:
         return Reason.NOT_EVIDENCE
@@ -527,6 +527,6 @@ def parse_logger(text: bytes, source: SourceId, time: float) -> Parsed:  # noqa:
 
 
 def parse_security_events(text: bytes, source: SourceId, time: float) -> Parsed:  # noqa: ARG001 - gives no event
-    """Parse Asterisk's message about a security event that it could not report."""
+    """Parse the message by which Asterisk logs that it could not report a security event."""
     silenced = text.startswith(b"Failed to issue security event of type ")
     return LogAlarm.SILENCED if silenced else Reason.NOT_EVIDENCE

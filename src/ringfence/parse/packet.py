@@ -56,10 +56,10 @@ def ip_payload(packet: bytes) -> tuple[int, bytes, bytes, bytes, bool] | None:
 
 
 def _behind_extensions(kind: int, payload: bytes) -> tuple[int, bytes, bool] | None:
-    """Return protocol and payload behind IPv6's extension headers, and whether it is a first fragment.
+    """Return protocol and payload after IPv6's extension headers, and whether the packet is a first fragment.
 
-    A packet that is whole is none. ``kind`` is the type of the first header in ``payload``. Return None for
-    a later fragment, and for an incomplete header. Each header has at least 8 bytes, so this takes linear
+    ``kind`` is the type of the first header in ``payload``. Return None for a later fragment, and for an
+    incomplete header. Each header has at least 8 bytes, so this takes linear
     time.
     """
     at, fragment = 0, False
@@ -123,12 +123,12 @@ def is_urgent(payload: bytes) -> bool:
 
 
 def tcp_window(payload: bytes) -> int:
-    """Return the receive window in a TCP segment, which the scale of its connection multiplies."""
+    """Return the receive window field of a TCP segment, not yet multiplied by the connection's scale."""
     return int.from_bytes(payload[14:16], "big")
 
 
 def tcp_scale(payload: bytes) -> int:
-    """Return the scale of the windows that a SYN names (RFC 7323 §2.2); 0 if it names none."""
+    """Return the window scale option of a SYN (RFC 7323 §2.2), a power of two; 0 without one."""
     at, end = _TCP_HEADER, min((payload[12] >> 4) * 4, len(payload))
     while at + 1 < end and payload[at] != _END_OF_OPTIONS:
         if payload[at] == _NO_OPERATION:

@@ -90,7 +90,7 @@ _ANY_OUTER = re.compile(
     + rb"|\[(?:pod|container)/[\w./-]{1,255}+\] "
 )
 _ASTERISKS_NAME = re.compile(rb"[\w.@/-]{0,120}?(?:asterisk|pbx|pabx|voip|issabel)", re.IGNORECASE)
-"""Names that only Asterisk, or a container with it, has: any other program may log text of strangers."""
+"""Matches the program names of Asterisk and its containers; other programs may log strangers' text."""
 
 
 @frozen
@@ -115,7 +115,7 @@ DIALPLAN = b"Ext."
 
 
 def own_prefix(line: bytes) -> Prefix | None:
-    """Parse the prefix of a log line without added text (:class:`~ringfence.parse.wrappers.LineCleaner`)."""
+    """Parse the prefix of a log line to which no program added text; None if it has none."""
     found = PLAIN.match(line)
     return None if found is None else _prefix_of(found)
 
@@ -144,7 +144,7 @@ def parse_prefix(line: bytes) -> Prefix | None:
 
 
 def strip_added(line: bytes) -> tuple[bytes, bool]:
-    """Remove text that another program added to a line without a prefix; return also whether it is foreign.
+    """Remove text that another program added to a line without a prefix; return also if the line is foreign.
 
     A foreign line is one of another program than Asterisk. Such a line is unchanged, as is one that may be
     Asterisk's.
@@ -157,7 +157,7 @@ def strip_added(line: bytes) -> tuple[bytes, bool]:
 
 
 def end_of_added(line: bytes) -> int:
-    """Return where text ends that a program such as syslog added before a log line; 0 without such text.
+    """Return the end of the text that a program such as syslog added before a log line; 0 without such text.
 
     Text of a program that is not known to log for Asterisk counts as a part of the line: return 0.
     """

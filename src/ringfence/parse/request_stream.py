@@ -46,11 +46,11 @@ MOST_MESSAGE = 4_000
 
 MOST_EARLY = 64
 MOST_EARLY_BYTES = 32_768
-"""The most TCP segments of one connection, and bytes, that wait for segments before them."""
+"""The maximum size in bytes of one connection's TCP segments that wait for the segments before them."""
 KEPT = 2_048
-"""This many bytes of a connection are kept to compare them with a segment that comes again."""
+"""The number of bytes of a connection that are kept, to compare them with a segment that comes again."""
 LEAST_ROOM = 1_024
-"""A receive window of fewer bytes has no room for answers: refusals have 500, phones hold two of them."""
+"""The least receive window, in bytes, with room for answers: a refusal has 500, and two must fit."""
 
 _HALF = SEQUENCES // 2
 _EOL = b"\r\n"
@@ -127,7 +127,7 @@ class _Stream:
 
 
 class RequestStreams:
-    """Puts together strangers' TCP segments. A connection is any key: bytes of its addresses and ports."""
+    """Reads SIP requests from strangers' TCP segments. A connection's key is made of addresses and ports."""
 
     def __init__(self, most: int = MOST_STREAMS, most_bytes: int = MOST_BYTES) -> None:
         self._most = most
@@ -144,8 +144,8 @@ class RequestStreams:
         """Record a SYN with this sequence number; return whether data of the connection was read before.
 
         ``scale``: later segments name their window divided by two to this power. A new connection may use the
-        ports of an old one. But a sender may also send a SYN within its connection: Asterisk goes on, and
-        what follows would be misread.
+        ports of an old one. But a sender may also send a SYN within its connection: Asterisk ignores it, and
+        the bytes after it would be misread.
         """
         known = self._streams.get(connection)
         self._forget(connection)
@@ -189,7 +189,7 @@ class RequestStreams:
         return found
 
     def lose(self, connection: bytes) -> None:
-        """Record that a part of this connection is missing, so that the rest is not read."""
+        """Stop reading this connection, because a part of it is missing."""
         stream = self._streams.get(connection)
         if stream is not None:
             self._give_up(stream, stream.first)
@@ -199,9 +199,9 @@ class RequestStreams:
     def acknowledge(self, connection: bytes, number: int) -> tuple[int | None, bool]:
         """Record the acknowledgement number in a segment of this host.
 
-        Return how many bytes that were not read it acknowledges, without those counted before; None if all
-        are read. Return also whether reading fails from now on: this host has got bytes of which no copy
-        came.
+        Return the number of newly acknowledged bytes that were not read; None while the connection is read.
+        Return also whether reading fails from now on, because this host has got bytes of which the kernel
+        delivered no copy.
         """
         stream = self._streams.get(connection)
         if stream is None:
@@ -240,7 +240,7 @@ class RequestStreams:
 
 
 def heads_in(text: bytes) -> list[bytes]:
-    """Return the heads of the SIP messages in ``text``, one after the other; [] if it is anything else.
+    """Return the head of each SIP message in ``text``, in order; [] if ``text`` is anything else.
 
     The last message may be incomplete; then its head is returned if the head is whole.
     """
@@ -251,7 +251,7 @@ def heads_in(text: bytes) -> list[bytes]:
 
 
 def _extend(stream: _Stream, sequence: int, data: bytes) -> list[bytes]:
-    """Read a segment, and waiting ones that follow it; return the heads of the complete SIP messages.
+    """Read a TCP segment, and waiting ones that follow it; return the heads of complete SIP messages.
 
     Raise _UnreadError if it is unknown which bytes Asterisk gets.
     """
@@ -339,7 +339,7 @@ def _body_length(head: bytes) -> int | None:
 
 
 def _frame(buffer: bytes, at: int, stream: _Stream, found: list[bytes]) -> int | None:
-    """Return where a client's WebSocket frame ends, None if incomplete; append the head to ``found``."""
+    """Return where the WebSocket frame at ``at`` ends, None if incomplete; add its SIP head to ``found``."""
     if len(buffer) - at < _SHORTEST_FRAME:
         return None
     kind, length = buffer[at], buffer[at + 1]

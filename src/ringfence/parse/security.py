@@ -59,7 +59,7 @@ _PACKET_WITHOUT_ACCOUNT = re.compile(_HEAD.pattern + _TAIL + rb"(?P<rest>(?:\r\n
 
 
 def _rest(required: str = "", optional: str = "Module ACLName SessionTV") -> re.Pattern[bytes]:
-    """Compile the pattern of a security event's last headers: ``required``, then ``optional`` ones.
+    """Return the pattern of a security event's last headers: ``required``, then ``optional`` ones.
 
     Both are names separated by blanks, in the order in which Asterisk writes the headers.
     """
@@ -165,7 +165,7 @@ def parse_strict(packet: bytes, source: SourceId) -> SecurityEvent | None:
 
 
 def with_password(used: bytes | None, event: SecurityEvent | None) -> SecurityEvent | None:
-    """Return the event of a successful login, with ``password`` set if a password was verified.
+    """Return ``event``, a successful login or None, with ``password`` set if a password was verified.
 
     ``used`` is the value of ``UsingPassword``. This is a separate step because few logins succeed, and
     copying an event takes time.
@@ -354,7 +354,7 @@ chan_sip copies a header into 256 bytes, PJSIP a user into 37.
 """
 _LEVEL = b"SECURITY"
 _PREFIX = 512
-"""The prefix of a line (date, level, file: all text before the message) is shorter than this (bytes)."""
+"""The maximum length in bytes of a log line's prefix (all text before the message: date, level, file)."""
 _START_OF_HEAD = b'SecurityEvent="'
 _TIMED_HEAD = re.compile(
     rb'SecurityEvent="[A-Za-z]{1,32}+",EventTV="([^"\n]{1,40}+)",'
@@ -478,7 +478,10 @@ def ends_message(line: bytes) -> bool:
 
 
 def parse_line(text: bytes, source: SourceId, now: float) -> Parsed:  # noqa: ARG001 - a line has its own time
-    """Parse the message of a SECURITY line."""
+    """Return the event of a log message of level SECURITY, or the reason why it gives none.
+
+    ``text`` is the message without its prefix, and ``now`` the time of the line.
+    """
     parts = text.split(b'"', _MOST_QUOTES)
     shape = _SHAPES.get(tuple(parts[::2]))
     if shape is None or b"\n" in text:
@@ -530,7 +533,7 @@ def _parse_loose(text: bytes, source: SourceId) -> Parsed:
 def _event_of(
     between: bytes, head: re.Match[bytes], kind: EventKind, remote: bytes, rest: bytes, source: SourceId
 ) -> SecurityEvent | Reason:
-    """Build the event of a SECURITY line that was split at ``head`` and at its last address ``remote``.
+    """Build the event of a SECURITY message that was split at ``head`` and at its last address ``remote``.
 
     ``between`` is the text between the two, with the sender's account and session. ``rest`` is the text after
     the address.

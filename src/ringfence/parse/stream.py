@@ -30,7 +30,7 @@ MOST_STREAMS = 4_096
 MOST_BYTES = 4 << 20
 MOST_PENDING = 1 << 17
 MOST_HOLES = 8
-"""A late TCP segment is read only if it fills one of so many latest holes of its connection."""
+"""The number of latest holes (missing bytes) of a TCP connection that a late segment can still fill."""
 
 _EOL = b"\r\n"
 # An answer in text whose beginning is unknown. No sender's text in a header can match, because LF never comes
@@ -76,7 +76,7 @@ class _Stream:
 
 
 class Streams:
-    """Puts together this host's TCP segments. A connection is any key: bytes of its addresses and ports."""
+    """Reads SIP answers from this host's TCP segments. A connection's key is made of addresses and ports."""
 
     def __init__(self, most: int = MOST_STREAMS, most_bytes: int = MOST_BYTES) -> None:
         self._most = most
@@ -133,7 +133,7 @@ class Streams:
         return self._extend(connection, stream, data)
 
     def cut(self) -> list[tuple[bytes, bytes]]:
-        """Return the connection and bytes of each refusal that has begun but is incomplete, once."""
+        """Return the connection's key and the bytes of each refusal that is incomplete; each only once."""
         found = [*self._lost]
         self._lost.clear()
         self._lost_bytes = 0
@@ -187,7 +187,7 @@ class Streams:
         stream.pending, stream.scanned, stream.given, stream.synced = b"", 0, False, False
 
     def _late(self, stream: _Stream, sequence: int, data: bytes) -> list[bytes]:
-        """Return the answers in those bytes of a late segment that were missing, complete or begun."""
+        """Return the SIP answers, complete or not, in those bytes of a late segment that were missing."""
         found: list[bytes] = []
         left: list[tuple[int, int]] = []
         end = (sequence + len(data)) % SEQUENCES

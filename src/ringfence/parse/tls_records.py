@@ -50,14 +50,14 @@ from ringfence.values.packet import CopiedRequest, Exchange
 
 MOST_STREAMS = 16_384
 LEAST_ANSWER = 336
-"""The shortest TLS record that may be a refusal by SIP has so many bytes, 16 of them for encryption."""
+"""The minimum size in bytes of a TLS record that may be a SIP refusal, 16 of them for encryption."""
 LEAST_ASKED = 200
-"""A TLS record counts as an answer only if the client sent so many bytes for it. No guess is shorter."""
+"""The minimum number of bytes that a client sends for one SIP answer by TLS. No guess is shorter."""
 
 FREE = 100
-"""This many bytes from a client after the server's hello belong to the handshake of TLS 1.3."""
+"""The number of bytes from a client, after the server's hello, that belong to the handshake of TLS 1.3."""
 MOST_FLIGHTS = 3
-"""How often this host's handshake records may follow bytes of the client. More are a renegotiation."""
+"""How often this host may send TLS handshake records after client bytes. More are a renegotiation."""
 
 _HANDSHAKE, _DATA = 0x16, 0x17
 _FIRST, _LAST = 0x14, 0x18  # the types of records
@@ -88,7 +88,8 @@ class _Stream:
     ``hello`` is the beginning of our hello, until it shows ``modern``: this is TLS 1.3. ``flight`` is the
     acknowledgement number of our last handshake record. ``acknowledged`` is the latest such number, and
     ``asked`` how many bytes of the client no answer has used up. ``upgraded``: it may be a WebSocket.
-    ``free`` more bytes of the client belong to the handshake, and ``flights`` counts our answers to these.
+    ``free`` is how many more bytes of the client belong to the handshake, and ``flights`` counts our answers
+    to these.
     """
 
     next: int
@@ -107,7 +108,7 @@ class _Stream:
 
 
 class Flow(NamedTuple):
-    """What a TLS segment shows: how many answers begin in it, and how many client bytes it acknowledges.
+    """What a TCP segment with TLS shows: how many answers begin in it, and the client bytes it acknowledges.
 
     ``opens``: bytes before belonged to the handshake of TLS, or to the request for a WebSocket.
     """
@@ -121,7 +122,7 @@ _NOTHING = Flow()
 
 
 class TlsStreams:
-    """Reads TLS records sent to strangers. A connection is any key: bytes of its addresses and ports."""
+    """Reads the TLS records that this host sends to strangers. Addresses and ports are a connection's key."""
 
     def __init__(self, most: int = MOST_STREAMS) -> None:
         self._most = most
@@ -224,7 +225,7 @@ def _greet(stream: _Stream, part: bytes) -> None:
 
 
 def _is_answer(stream: _Stream, acknowledged: int, length: int, *, pages: bool) -> bool:
-    """Whether a TLS record of application data may be a SIP answer; if so, use up bytes of the client."""
+    """Whether a TLS record may be a SIP answer; if so, use up client bytes, so that they count once."""
     if stream.modern and acknowledged == stream.flight:
         return False
     if length in _UPGRADES:

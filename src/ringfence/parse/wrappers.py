@@ -50,7 +50,7 @@ class CleanLine(bytes):
 
     @classmethod
     def of(cls, line: bytes, lost: int, *, added: int = 0, is_foreign: bool = False) -> bytes:
-        """Return ``line`` as a CleanLine with these facts; unchanged if all of them have their defaults."""
+        """Return ``line`` as a CleanLine with these attributes; unchanged if all have their defaults."""
         if not (lost or added or is_foreign):
             return line
         found = cls(line)
@@ -61,7 +61,7 @@ class CleanLine(bytes):
 Line = bytes | JsonMessage
 
 _MOST_WRAPPERS = 4
-"""At most so many wrappers around a log line are removed: for instance syslog, Docker and the journal."""
+"""The maximum number of wrappers (syslog, Docker, the journal) that are removed from one log line."""
 _END = re.compile(rb"(?:[ \t\r]|#01[25])++\Z")
 UNCLEAN_ENDS = frozenset({b" ", b"\t", b"\r", b"2", b"5"})
 """The last bytes of log lines whose end may be no part of the line, such as a CR or a colour code."""
@@ -141,13 +141,13 @@ class LineCleaner:
         return CleanLine.of(line, lost, is_foreign=foreign or marked)
 
     def _learn(self, objects: int, line: bytes, clean: bytes, *, shared: bool) -> None:
-        """Record how the log wraps lines: ``line``, its first message, was in ``objects`` JSON objects."""
+        """Record how the log wraps lines; its first message ``line`` was inside ``objects`` JSON objects."""
         prefix, own = parse_prefix(line), own_prefix(clean)
         shared = shared or bool(self._time) or (prefix is not None and prefix.start > 0)
         self.form = Form(objects, is_console=own is not None and own.is_of_console, is_shared=shared)
 
     def _message(self, message: JsonMessage | None, objects: int) -> JsonMessage | None:
-        """Return ``message``, of Asterisk's ``[json]`` formatter, if the log is of this form, else None."""
+        """Return ``message`` if this log's first message was Asterisk's JSON too, else None."""
         if message is not None and self.form is None:
             self.form = Form(objects, is_json=True)
         return message if self.form is not None and self.form.is_json else None
@@ -171,7 +171,7 @@ class LineCleaner:
 
 
 def _date_added(raw: bytes, line: bytes) -> int:
-    """Return the bytes of the date in ``line`` if the log's own line ``raw`` lacks this date, else 0."""
+    """Return the size of the date that begins ``line`` if the log's own line ``raw`` lacks it, else 0."""
     date = line[: line.find(b"] ") + 2] if line[:1] == b"[" else b""
     return 0 if date in raw else len(date)
 

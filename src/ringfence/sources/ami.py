@@ -58,7 +58,7 @@ LAG_LASTS = 1.0
 """Seconds for which the lag of an event (from its own time to its arrival) counts."""
 MOST_LAGS = 1_024
 ASK_PAUSE = 0.002
-"""The least time (seconds) from the end of one :meth:`Reading.run` check to the next."""
+"""The pause (seconds) between two checks of how far AMI's events have been read."""
 
 _ROOM = 64 * 1024
 _WANTED = "security,system"
@@ -104,7 +104,7 @@ class _Protocol(AMIProtocol, asyncio.BufferedProtocol):  # type: ignore[misc]  #
         return self.send(Action(headers))
 
     def answer(self, text: str) -> None:
-        """Parse ``text``, a reply of AMI, and pass it to the action that waits for it, if any.
+        """Parse ``text``, a reply of AMI, and complete the future of the action that it answers, if any.
 
         Raise EndError if the reply is garbled.
         """
@@ -186,7 +186,7 @@ class _Connection(Manager):  # type: ignore[misc]  # panoramisk has no types
 
 
 class Reading:
-    """Finds out up to which time the events of one AMI connection have been read (``until``, monotonic).
+    """Finds out how far one AMI connection has been read: all events before ``until`` (monotonic) have.
 
     Asterisk publishes an event before it sends the answer to the request. Two Pings show that the event has
     been written since: Asterisk writes an action's reply by itself, and the events that wait before it reads
@@ -203,7 +203,7 @@ class Reading:
         """The times (monotonic) at which events arrived, and their lags in seconds."""
 
     def ask(self) -> None:
-        """Make :meth:`run` find out how far AMI's events have been read, and report this to the listener."""
+        """Make :meth:`run` check once how far AMI's events have been read, and report it to the listener."""
         self._asked.set()
 
     async def run(self, connection: Connection) -> None:
@@ -485,7 +485,7 @@ class AmiSource(SupervisedSource):
             raise EndError(State.UNRESPONSIVE, detail) from None
 
     def on_items(self, items: list[AmiItem], protocol: _Protocol, now: float) -> None:
-        """Handle what one read of the connection ``protocol`` has, at ``now`` (monotonic seconds)."""
+        """Handle the events and replies that one read of ``protocol`` returned, at ``now`` (monotonic)."""
         self.last_sign = now if items else self.last_sign
         # An unreadable packet may be a lost security event. So AMI's coverage ends, and SECURITY lines of the
         # log are no longer skipped.
@@ -505,7 +505,7 @@ class AmiSource(SupervisedSource):
                 self._greeted.set()
 
     def _on_events(self, events: Sequence[SecurityEvent], now: float) -> None:
-        """Pass on the events that ringfence did not cause; record from all how far AMI has come."""
+        """Pass on events except those that ringfence caused; record up to which time AMI has delivered."""
         if not events:
             return
         self._proven.set()
@@ -565,7 +565,7 @@ def _is_loss(end: Exception) -> bool:
 
 
 def _reason_of(error: OSError) -> str:
-    """Return why a connection failed. asyncio's own text has the address instead of the reason."""
+    """Return why a connection failed, as text. asyncio's own text has the address instead."""
     if error.errno and str(error.strerror).startswith("Connect call failed"):
         return os.strerror(error.errno)
     return error.strerror or str(error)

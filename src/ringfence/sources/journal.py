@@ -171,7 +171,7 @@ class JournalSource(FollowedLog):
             await process.wait()
 
     def _end(self, code: int, error_output: bytearray) -> EndError:
-        """Return the error for the end of journalctl with the exit status ``code``.
+        """Return the error that reports the end of journalctl, which had the exit status ``code``.
 
         If ``code`` is negative, a signal ended journalctl. With any other code, journalctl is not allowed to
         read the journal, or does not work.
@@ -229,7 +229,7 @@ class JournalSource(FollowedLog):
         self._set_condition(Condition(State.LISTENING, self._detail()))
 
     def _counts(self, who: dict[bytes, bytes]) -> bool:
-        """Whether ``who``, the fields of an entry, proves that Asterisk's unit or container wrote it."""
+        """Whether the fields ``who`` of a journal entry prove that Asterisk's unit or container wrote it."""
         unit, own_unit = who.get(b"_SYSTEMD_UNIT", b""), who.get(b"_SYSTEMD_USER_UNIT", b"")
         user = who.get(b"_UID", b"")
         if unit in _UNITS:

@@ -50,8 +50,8 @@ class LogFileSource(FollowedLog):
 
     ``positions`` gets the position at most once a second, and at the end. ``position`` is the text that an
     earlier process recorded under position_key(), None at the very first start. If that text is
-    invalid, the file is read from its start. ``hurry`` is set while each line must be read at once, although
-    AMI delivers; None: always.
+    invalid, the file is read from its start. ``hurry`` is set while new lines must be read at once, although
+    AMI delivers the same events; None: always.
     """
 
     def __init__(
@@ -170,7 +170,7 @@ class LogFileSource(FollowedLog):
             self._watch_folders()
 
     async def _gather(self) -> None:
-        """Wait a moment so that more lines come together, unless each line must be read at once."""
+        """Wait ``GATHER`` seconds so that lines are read together, unless they must be read at once."""
         if self._hurry is not None and not self._hurry.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(GATHER):

@@ -29,7 +29,7 @@ from ringfence.sources.state import SupervisedSource
 from ringfence.values.event import SecurityEvent, SourceId
 
 CLOCK_OFF = 120.0
-"""Seconds. A live line whose time differs by more from the present time raises an alarm."""
+"""The difference in seconds between a new line's time and the present time that raises an alarm."""
 
 ANCIENT = 400 * 86_400.0
 """The age (seconds) given to old lines with a time in the future: longer than any rule's window."""
@@ -43,7 +43,7 @@ They wait so long even if their deadline has already passed.
 
 @frozen
 class AlarmCount:
-    """The number of times that an alarm was raised, and the last time (seconds since the epoch)."""
+    """How often an alarm was raised, and when last (seconds since the epoch)."""
 
     count: int
     last: float
@@ -63,9 +63,9 @@ def effective_time(written: float, wall: float, mono: float, *, live: bool) -> f
 
 
 class LogIngest:
-    """Passes a log's bytes to ``log``, which parses them, and the events to ``sink``.
+    """Passes a log's bytes to the parser ``log``, and the events that it returns to ``sink``.
 
-    ``sink`` also gets the time at which the events count. The attribute ``alarms`` counts each alarm.
+    ``sink`` also gets the time at which the events count. ``alarms`` counts the alarms about the log itself.
     """
 
     def __init__(self, log: StandbyLog, sink: Sink) -> None:
@@ -113,12 +113,12 @@ class LogIngest:
 
     @property
     def due_in(self) -> float | None:
-        """The seconds until :meth:`tick` has something to do; None if nothing waits."""
+        """The seconds until :meth:`tick` must be called for lines that wait; None if none wait."""
         due = None if self._due is None else max(0.0, self._due - _monotonic())
         return min((wait for wait in (due, self._log.due_in) if wait is not None), default=None)
 
     def tick(self) -> None:
-        """Pass on lines that have waited long enough: for later lines, or for AMI to deliver their events."""
+        """Parse and pass on lines that have waited long enough for later lines, or for AMI's same events."""
         deadline, wall, mono = self._log.deadline, time.time(), _monotonic()
         if deadline is not None and self._due is not None and mono >= self._due:
             wall = max(wall, deadline)  # the deadline has passed, even if the wall clock was set back

@@ -56,15 +56,15 @@ from ringfence.sources.log_ingest import LogIngest
 
 CHUNK = 16 * 1024
 MARK = 512
-"""The number of bytes before a position in a log that identify the position.
+"""The number of bytes before a position in a log whose digest identifies the position.
 
-They are more than a line of a security event. The end of such a line would not suffice: it is often the same
-in two lines about one attacker.
+This is more than a line of a security event has. Fewer would not suffice: the ends of two such lines about
+one attacker are often the same.
 """
 HEAD = 512
-"""The number of bytes at the start of a log that identify the log and its copies.
+"""The number of bytes at the start of a log whose digest identifies the log and its copies.
 
-They are more than the line with which Asterisk begins each log. That line would not suffice: it is the same
+This is more than the line with which Asterisk begins each log. That line would not suffice: it is the same
 in two logs that were begun within a second.
 """
 
@@ -163,7 +163,7 @@ class Tail:
 
     @property
     def name(self) -> str:
-        """A digest of those of the first ``HEAD`` bytes that were read. A copy of the file has the same."""
+        """A digest of the file's first ``HEAD`` bytes, as far as they were read: that of a copy is equal."""
         return _digest(self._head)
 
     @property
@@ -172,7 +172,7 @@ class Tail:
         return Position(*self.key, self.offset, _digest(self._before))
 
     def fits(self, position: Position) -> bool:
-        """Whether ``position`` is in this file: the bytes before its offset have the digest ``mark``.
+        """Whether ``position`` is one of this file: the bytes before its offset have the recorded digest.
 
         A position at the start has no bytes before it. It fits only the file with its device and inode.
         """
@@ -351,7 +351,7 @@ class RotatingLog:
         return None if position is None else evolve(position, done=tuple(self._finished))
 
     def step(self) -> bool:
-        """Pass the next lines to ``reader``; return False if the caller should wait until more is written."""
+        """Pass the log's next lines on; return False if there are none until more is written."""
         present = self.present if self.present is not None else self._begin()
         if present is None:
             return False

@@ -50,7 +50,7 @@ Key = tuple[int, int]
 
 
 LogSource: TypeAlias = "FollowedLog | Logs"
-"""A log as a source: a file or the journal, or the searching :class:`Logs` while no log is found."""
+"""A log as a source: a file, the journal, or a :class:`Logs` that has found no log yet."""
 
 
 @frozen
@@ -104,7 +104,7 @@ def check_paths(candidates: Iterable[Path]) -> PathCheck:
 
 
 def choose(there: Collection[Path], candidates: Sequence[Path] = LOG_PATHS) -> tuple[Path, ...]:
-    """Return which of the existing logs ``there`` to read, so that no event is read twice.
+    """Return which of the existing logs ``there`` to read, so that each event is read only once.
 
     ``candidates`` is in the order of LOG_PATHS.
     """
@@ -117,7 +117,7 @@ def choose(there: Collection[Path], candidates: Sequence[Path] = LOG_PATHS) -> t
 
 
 class Positions:
-    """Up to where each log was read, as text by the log's key; in memory. A subclass may store it.
+    """The position up to which each log was read, as text by the log's key; subclasses may store it.
 
     A log's key is a text that identifies the log: the name of its source, and its path or ``journal``.
     """

@@ -66,16 +66,16 @@ class AmiListener:
     """Handles what AMI reports besides security events. This class does nothing; subclasses do."""
 
     def on_roster(self, roster: Roster) -> None:
-        """Handle the list of all phones and trunks of an Asterisk."""
+        """Handle a new list of all phones and trunks of an Asterisk."""
 
     def on_contact(self, contact: Contact) -> None:
-        """Handle the change of a phone between two rosters."""
+        """Handle the change of a phone, which Asterisk reported between two full lists."""
 
     def on_reload(self) -> None:
         """Handle that Asterisk has read its accounts and trunks again."""
 
     def on_read(self) -> None:
-        """Handle that :class:`ringfence.sources.ami.Reading` knows how far the events have been read."""
+        """Handle that AMI's events have been read up to a later time (``Reading.until``)."""
 
 
 async def wait_for_quiet(counts: AmiCounts) -> None:
@@ -132,7 +132,7 @@ class RosterQueries:
         self._log = structlog.get_logger().bind(asterisk=asterisk)
 
     def reset(self) -> None:
-        """Forget what the last connection reported, because phones may have changed since."""
+        """Forget the phones that the last AMI connection reported, because they may have changed since."""
         self._tracker = ContactTracker(self._asterisk)
         self._booted, self._rounds = False, 0
         self._pending.clear()

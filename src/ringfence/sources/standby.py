@@ -42,15 +42,15 @@ if TYPE_CHECKING:
 
 
 REMEMBERED = 35.0
-"""Seconds for which a delivery is remembered: longer than ringfence takes to notice a dead AMI connection."""
+"""Seconds for which a delivered event is remembered: longer than it takes to notice that AMI is dead."""
 MOST = 16_384
-"""The maximum number of remembered events: five seconds of the fastest measured attack."""
+"""The maximum number of delivered events that are remembered: five seconds of the fastest attack."""
 
 _Identity = tuple[float, int, int, str, str]
 
 
 class Deliveries:
-    """How often each source delivered each event in the last ``remembered`` seconds: finds duplicates.
+    """Finds duplicates: counts how often each source delivered each event in the last ``remembered`` seconds.
 
     At most ``most`` different events are remembered; the oldest are forgotten first.
     """
@@ -94,9 +94,9 @@ def _identity_of(event: SecurityEvent) -> _Identity:
 
 
 OVERLAP = 1.0
-"""Seconds within which the order of events may differ between log and AMI.
+"""Seconds by which events may arrive in another order from AMI than in the log.
 
-It may differ because several threads of Asterisk report events.
+The orders may differ because several threads of Asterisk report events.
 """
 STALLED = 3.0
 CAUGHT_UP = 10.0
@@ -106,9 +106,9 @@ The log must also have been read to its end. Then it has no unread line from bef
 """
 MOST_HELD = 8 * 1024 * 1024
 LOOK_EVERY = 0.25
-"""Seconds between two checks whether AMI still delivers, while there are held lines.
+"""Seconds between two checks whether AMI still delivers, while lines of a log are held back.
 
-These are kept back until AMI has reported the same events.
+They are held until AMI has reported the same events.
 """
 
 Sink = Callable[[Sequence[SecurityEvent], float], None]
@@ -175,7 +175,7 @@ class Standby:
 
     @property
     def merges(self) -> bool:
-        """Whether an event can be delivered twice, because there is more than one source."""
+        """Whether there is more than one source, so that an event can be delivered twice."""
         return self._ami or self.logs > 1
 
     def on_ami_events(self, events: Sequence[SecurityEvent], now: float) -> None:
@@ -202,7 +202,7 @@ class Standby:
         self._sink(events, now)
 
     def is_new(self, event: SecurityEvent, now: float) -> bool:
-        """Record that a log delivered ``event`` at ``now`` (monotonic); return whether AMI did not before."""
+        """Record that a log delivered ``event`` at ``now`` (monotonic); return False if AMI did before."""
         self._merges_until = now + REMEMBERED
         while self._recent:
             at, earlier = self._recent.popleft()
@@ -242,7 +242,7 @@ class _Held:
 
 @define
 class LogPart:
-    """The results of parsing some log lines. ``at`` is the monotonic time when the lines were read.
+    """The results of parsing lines of a log that were read together, at the monotonic time ``at``.
 
     ``live``: the lines were written while ringfence ran.
     """
@@ -253,7 +253,7 @@ class LogPart:
 
 
 class StandbyLog:
-    """One log and its parser ``reader``; skips SECURITY lines (standby) while AMI delivers their events."""
+    """A log and its parser ``reader``; stands by (skips SECURITY lines) while AMI delivers their events."""
 
     def __init__(self, standby: Standby, reader: "LogReader") -> None:
         standby.logs += 1
@@ -345,7 +345,7 @@ class StandbyLog:
             self._stand_by(period)
 
     def release(self, wall: float, now: float) -> list[LogPart]:
-        """End the standby: parse the lines that were kept back, and return what AMI did not deliver.
+        """Count SECURITY lines again: parse those that were held back, and return what AMI did not deliver.
 
         ``wall`` is in seconds since the epoch, ``now`` is monotonic.
         """
@@ -375,7 +375,7 @@ class StandbyLog:
         return parts
 
     def _compare(self, results: list[LineResult]) -> None:
-        """Skip SECURITY lines again if AMI has certainly delivered the last SECURITY event of ``results``."""
+        """Stand by (skip SECURITY lines) if AMI has certainly delivered the last event in ``results``."""
         period = self._standby.coverage.period
         if period is None:
             return

@@ -44,7 +44,7 @@ class Condition:
 
 
 class EndError(SourceError):
-    """The end of a source's session, such as a connection; ``condition`` is the source's state after it."""
+    """Ends a source's session, such as a connection; ``condition`` is the state to show after it."""
 
     def __init__(self, state: State, detail: str) -> None:
         super().__init__(detail)
@@ -55,7 +55,7 @@ class EndError(SourceError):
 
 
 GOOD_AFTER = 30.0
-"""If a session lasted at least this long (seconds), the pause before the next one is short again."""
+"""The duration in seconds of a session (such as a connection) after which the next pause is short again."""
 
 
 class SupervisedSource:

@@ -84,10 +84,10 @@ MOST_TURNS = 16
 
 TURN = 256
 TURN_BYTES = 1 << 20
-"""The most netlink messages (and bytes) that are read before other parts of the daemon run."""
+"""The maximum number of bytes of netlink messages that are read before other parts of the daemon run."""
 
 TOGETHER = 8
-"""This many copied SIP answers and requests are passed on together, although more may wait.
+"""The number of copied SIP answers and requests that are passed on together, although more may wait.
 
 A datagram takes some 35 µs. So an attacker that guesses as fast as the datagrams are read would otherwise
 have 9 ms before the first of its guesses counts: some 35 answers more (measured on Asterisk 22).
@@ -111,17 +111,17 @@ class CopyReader(Protocol):
 
 
 class WireSink:
-    """Handles what the wire shows. This class does nothing; a subclass does."""
+    """Handles the contents of packets that the kernel copied. This class does nothing; a subclass does."""
 
     def on_challenges(self, seen: Sequence[WireItem], now: float) -> None:
-        """Handle what copied packets show, in the kernel's order; they arrived at ``now`` (monotonic)."""
+        """Handle the contents of copied packets, in their order; they arrived at ``now`` (monotonic)."""
 
     def on_gap(self, now: float) -> None:
         """Handle a loss of copied packets at ``now`` (monotonic), before later packets are passed on."""
 
 
 class WireHost:
-    """What a reader of the wire must know about this host. By default, all answers count."""
+    """What the reader of copied packets must know about this host. By default, all answers count."""
 
     def on_exchange(self) -> None:
         """Handle that a stranger gets an answer by TLS."""
@@ -349,7 +349,7 @@ class WireSource(SupervisedSource):
         seen += challenges
 
     def _is_own(self, message: Logged, now: float) -> bool:
-        """Whether Asterisk or a SIP proxy sent a packet of this host; count other packets."""
+        """Whether Asterisk or a SIP proxy sent a packet of this host; if not, count the packet as ignored."""
         if message.user is None:
             known: bool | None = continues(message.payload, self._streams)
         else:
@@ -362,7 +362,7 @@ class WireSource(SupervisedSource):
         return bool(known)
 
     def _is_containers(self, message: Logged, now: float) -> bool:
-        """Whether Asterisk's container sent a packet that this host forwarded; count other packets."""
+        """Whether Asterisk's container sent a packet that this host forwarded; else count it as ignored."""
         source = source_of(message.payload)
         if source is None or not self._is_bridged(source):
             self.counts.passing += 1

@@ -106,7 +106,7 @@ _RECORDED = f"SELECT id, {_COLUMNS}, ended, end FROM bans"  # noqa: S608 - ours
 
 
 def _row_of(ban: Ban) -> tuple[object, ...]:
-    """Return the values of a ban for ``_COLUMNS``."""
+    """Return a ban as a row of the database, with the columns ``_COLUMNS``."""
     return *_BAN.row_of(ban), *ban.counts
 
 
@@ -153,7 +153,7 @@ class BanTable:
                 _record(execute, ban)
 
     def end(self, bans: Iterable[tuple[Network, Scope]], when: float, how: BanEnd = BanEnd.REMOVED) -> None:
-        """Record that the bans of ``bans`` ended early at ``when`` (seconds since the epoch), all or none.
+        """Record that ``bans`` ended early at ``when`` (seconds since the epoch), all or none.
 
         A ban that had expired by then stays as it is.
         """
@@ -497,7 +497,10 @@ class Records:
         self._best_effort.write(self._bans.expire, bans, now)
 
     def replace(self, bans: Iterable[Ban], others: Container[tuple[Network, Scope]], now: float) -> None:
-        """Queue a write of exactly ``bans`` as active; each try iterates (:meth:`BanTable.replace`)."""
+        """Queue a write after which exactly ``bans`` are active; each try iterates over them again.
+
+        For ``others`` and ``now`` see :meth:`BanTable.replace`.
+        """
         self._best_effort.write(self._bans.replace, bans, others, now)
 
     def running(self, now: float) -> Iterator[Ban]:

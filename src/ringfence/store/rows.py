@@ -74,7 +74,7 @@ def network_of(text: str) -> Network:
 
 
 def times(*seconds: float) -> None:
-    """Raise ValueError or TypeError unless each of ``seconds`` (since the epoch) is from 0 to LAST."""
+    """Raise ValueError or TypeError unless each of ``seconds`` (since the epoch) is between 0 and LAST."""
     for one in seconds:
         if not 0.0 <= float(one) <= LAST:
             raise ValueError(f"{seconds} are not times")
@@ -128,7 +128,7 @@ class Columns:
         self._reads = [(name, each.read) for name, each in stored]
 
     def row_of(self, value: AttrsInstance) -> list[object]:
-        """Return the values of the columns for a value of the class."""
+        """Return ``value``, an object of the table's class, as a row: one value for each column."""
         return [write(getattr(value, name)) for name, write in self._writes]
 
     def values_of(self, row: Sequence[Any]) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def _definition(one: "Attribute[Any]") -> str:
 
 
 ATTEMPTS = Columns(Attempt, but=("forged_address", "session", "credentials", "page"))
-"""The columns of an attempt in the database. What they lack is in memory only."""
+"""The columns of an attempt in the database. The fields left out are in memory only."""
 
 _MARKS = ", ".join("?" * (1 + len(ATTEMPTS.names.split(", "))))
 _ADD_ATTEMPT = f"INSERT INTO attempts (ban, {ATTEMPTS.names}) VALUES ({_MARKS})"  # noqa: S608 - ours

@@ -199,10 +199,10 @@ class FriendTable:
         return self._latest("until <= ?", "until", now, most)
 
     def _latest(self, which: str, order: str, now: float, most: int) -> list[Friend]:
-        """Return the rows for which the SQL condition ``which`` holds; its parameter is ``now``.
+        """Return the friends (phones and trunks) in rows for which the SQL condition ``which`` holds.
 
-        They are sorted by the time in the column ``order``, the latest at the end. If there are more than
-        ``most``, the earliest are left out. Invalid rows are left out too.
+        ``now`` is its parameter. They are sorted by the time in the column ``order``, the latest last. If
+        there are more than ``most``, the earliest are left out. Invalid rows are left out too.
         """
         latest = f"SELECT {_COLUMNS} FROM friends WHERE {which} ORDER BY {order} DESC LIMIT ?"  # noqa: S608 - ours
         found = []
@@ -265,7 +265,7 @@ _NAMES = "names"
 
 
 class SavedNames:
-    """Loads and saves the addresses of host names, as networks. Errors are logged and not raised."""
+    """Loads and saves the addresses of host names (on lists), as networks. Errors are logged, not raised."""
 
     def __init__(self, state: SavedState, best_effort: BestEffort) -> None:
         self._state = state

@@ -157,7 +157,7 @@ class BestEffort:
         self._log.error("store.failed", error=self.unreadable)
 
     def _queue(self) -> object:
-        """Queue an attempt to write what waits, unless one is queued; return what ``later`` returns."""
+        """Queue a call of :meth:`write_kept`, unless one is queued; return what ``later`` returns."""
         queued = self._queued
         if not isinstance(queued, Future) or queued.running() or queued.done():
             self._queued = queued = self._later(self.write_kept)
@@ -229,7 +229,7 @@ MOST = 10_000
 """The maximum number of waiting writes. A write that records a ban with its attempts takes some 3 KiB."""
 
 LAST = 2.0
-"""Seconds that the end waits for the queue. Each write to a locked database takes 5 s until it fails."""
+"""Seconds to wait for queued writes at the daemon's end. Each write to a locked database takes 5 s."""
 
 
 class Writer:

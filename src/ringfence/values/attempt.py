@@ -97,7 +97,7 @@ class AttemptCounts(NamedTuple):
 
     @classmethod
     def of(cls, attempts: Sequence[Attempt]) -> "AttemptCounts":
-        """Return the numbers of ``attempts``, of proven ones, and of their accounts."""
+        """Return how many ``attempts`` there are, how many are proven, and how many accounts they name."""
         if not attempts:
             return _NO_ATTEMPTS
         accounts = Counter(attempt.account for attempt in attempts if attempt.account)

@@ -14,7 +14,7 @@ from ringfence.values.text import rfc3339, shown
 
 
 class Origin(enum.StrEnum):
-    """What made a ban: a rule, an administrator, or the kernel in which it was found."""
+    """What made a ban: a rule, an administrator, or nothing known (it was found in the kernel)."""
 
     RULE = "rule"
     ADMIN = "admin"
@@ -44,12 +44,12 @@ CLAIMED_SCOPES = (Scope.SIP_UDP, Scope.SIP_TCP)
 class BanEnd(enum.StrEnum):
     """How a ban ended: its time was over, it was removed, and so on, with a sentence for people.
 
-    ``is_everywhere``: other hosts must then end it too. ``is_early``: the attempts before the end count no
-    more.
+    ``is_everywhere``: the hosts that share bans must end it too. ``is_early``: attempts from before the end
+    no longer count.
     """
 
     def __new__(cls, value: str, sentence: str = "", *flags: bool) -> Self:
-        """Return the member for ``value``; ``flags`` are ``is_everywhere`` and ``is_early``."""
+        """Return the way to end a ban named ``value``; ``flags`` are ``is_everywhere`` and ``is_early``."""
         member = str.__new__(cls, value)
         member._value_ = value
         member.sentence = sentence
@@ -61,7 +61,7 @@ class BanEnd(enum.StrEnum):
     is_early: bool
 
     def as_json(self) -> dict[str, object]:
-        """Return how a ban ended, for all that shows the end of a ban."""
+        """Return the JSON keys that show how a ban ended: ``end`` (a name) and ``why_ended`` (a sentence)."""
         return {"end": str(self), "why_ended": self.sentence}
 
     # Other hosts know the end of a ban that they got, so an expired one is not withdrawn there. Nor is a
@@ -183,7 +183,7 @@ def cell_of(row: Mapping[str, Any], key: str) -> str:
 
 
 def phrases_of(row: Mapping[str, Any]) -> list[str]:
-    """Return the values of a ban as JSON that have a column, for a sentence, without the usual ones."""
+    """Return texts about a ban (as JSON) for a sentence: one for each of ``COLUMNS`` without its default."""
     known = {key: row[key] for key in COLUMNS if row[key] not in (None, _USUAL[key])}
     return [COLUMNS[key].phrase.format(value) for key, value in known.items()]
 

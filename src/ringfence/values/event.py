@@ -19,7 +19,7 @@ MOST_SESSION = 128
 
 
 def short_session(session: bytes) -> bytes:
-    """Return a session id (a Call-ID) of limited size: of a long one, a digest that all sources share."""
+    """Return a session id (a Call-ID) as it is, or a digest of it if it is longer than MOST_SESSION."""
     if len(session) <= MOST_SESSION:
         return session
     return blake2b(session).digest() + b"#"

@@ -20,12 +20,12 @@ def area_of(location: Mapping[str, Any]) -> str:
 
 
 def operator_of(location: Mapping[str, Any]) -> str:
-    """Return the number and the name of the network's operator in one text; "" if they are unknown."""
+    """Return the AS number and the name of the network's operator in one text; "" if both are unknown."""
     return " ".join(filter(None, (location.get("asn"), location.get("organisation"))))
 
 
 def parts_of(location: Mapping[str, Any]) -> list[str]:
-    """Return what is known about a location: the country, then the number and the name of the operator."""
+    """Return the known parts of a location: the country, then the operator's AS number and name."""
     return [str(location[key]) for key in UNKNOWN if location.get(key)]
 
 
@@ -35,16 +35,16 @@ def text_of(location: Location) -> str:
 
 
 def where(location: Location) -> str:
-    """Return the country of a location in words."""
+    """Return the country of a location in words, for a sentence."""
     return area_of(location) or "its country is unknown"
 
 
 def row_of(location: Location) -> dict[str, str]:
-    """Return the keys of a location that rows of answers have: ``country``."""
+    """Return the part of a location that rows of the daemon's answers have, as {"country": …}."""
     return {"country": area_of(location)}
 
 
 def column_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Return a table's column with the countries of ``rows``, by its head; {} if no country is known."""
+    """Return {head: cells} of a table's column with the country of each row; {} if no country is known."""
     cells = [area_of(row) for row in rows]
     return {"COUNTRY": cells} if any(cells) else {}

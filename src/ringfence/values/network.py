@@ -83,7 +83,7 @@ _V6 = 1 << (BITS[6] + 8)
 
 
 def pack(network: Network) -> int:
-    """Return a network as one integer: a network object takes 700 bytes, and some 3 µs to make."""
+    """Return a network as one integer, because a network object takes 700 bytes, and some 3 µs to make."""
     code = int(network.network_address) << 8 | network.prefixlen
     return code if network.version == 4 else code | _V6  # noqa: PLR2004 - the IP version
 
@@ -102,7 +102,7 @@ def code_from(packed: int) -> tuple[int, int]:
 
 @runtime_checkable
 class RangedNetworks(Protocol):
-    """Many networks that also return the ranges of addresses that they cover.
+    """A collection of networks that can also return the ranges of addresses that it covers.
 
     250 000 network objects take a second to make, the bounds of their ranges a tenth of it.
     """
@@ -121,7 +121,7 @@ class RangedNetworks(Protocol):
 
 
 def is_one_host(address: Address) -> bool:
-    """Whether the network of a sender is only its address: for IPv4, and for IPv6 addresses of NAT64."""
+    """Whether the sender with ``address`` has only this one (IPv4 and NAT64), and not a whole /64."""
     if isinstance(address, IPv4Address):
         return True
     number = int(address)

@@ -93,7 +93,7 @@ class CopiedRequest:
 
 @fast.frozen
 class Exchange:
-    """What one packet of this host shows of a stranger's stream whose requests cannot be read, such as TLS.
+    """What a packet that this host sent shows of a stranger's requests that cannot be read, such as by TLS.
 
     ``number`` answers begin in it, and it acknowledges ``asked`` bytes of the stranger. ``address`` and
     ``port`` are its destination. The kernel has completed a handshake with it. ``local_port`` is the port
