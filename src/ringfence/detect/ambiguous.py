@@ -39,7 +39,7 @@ class _Waiting:
 
 
 class AmbiguousLines:
-    """Log lines with several addresses: chooses those that a TCP connection confirms.
+    """Log lines that name several addresses: chooses the addresses that a TCP connection confirms.
 
     Each address makes one *reading* of the line: an event with this address as its sender. Times are
     monotonic seconds.

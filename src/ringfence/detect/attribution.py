@@ -128,7 +128,7 @@ class NewProof:
 
 @fast.frozen
 class UnprovableGuess:
-    """A guess for which nothing can show whether it really came from ``address``.
+    """The finding that nothing can show whether a guess really came from ``address``.
 
     Only this address requested the nonce (of Asterisk's challenge) that the guess repeats, but the nonce was
     also sent to another address.
@@ -243,10 +243,10 @@ REFUSALS = (*_CHALLENGES, 403)
 """The SIP statuses (401, 407, 403) by which Asterisk refuses a password, or asks for one."""
 
 MOST_UNREPORTED = 20
-"""This many refusals of one sender are no attempts, if the kernel copied no request that they refuse."""
+"""The number of refusals to one sender that are no attempts although the refused requests are unknown."""
 
 UNREAD_FOR = 7_200.0
-"""Seconds for which a sender is suspected after ringfence failed to read its TCP connection."""
+"""Seconds after ringfence failed to read a sender's TCP connection, in which refusals count as guesses."""
 
 _REGISTERED_WITHIN = 5.0  # AMI reports a registration at most this late (seconds); the wire is read before it
 
@@ -261,7 +261,7 @@ _CLAIMED, _NONCE, _DIRECT = Proof.CLAIMED, Proof.NONCE, Passage.DIRECT
 
 
 class Attribution:
-    """Turns the events of all sources, and SIP packets, into attempts; returns each attempt once.
+    """Turns the events of all sources, and copied SIP packets, into attempts, each of which it returns once.
 
     It has more than twenty methods because each kind of evidence becomes an attempt in its own way.
     """
@@ -316,7 +316,7 @@ class Attribution:
 
     @property
     def waiting(self) -> int:
-        """The number of reports that wait for a source to confirm their address."""
+        """The number of reports that wait for another source to confirm the address they name."""
         return len(self._waiting)
 
     @property
@@ -409,7 +409,7 @@ class Attribution:
         return self._on_weighed(session, *session.question) if session.question is not None else []
 
     def _on_weighed(self, session: Session, event: SecurityEvent, now: float) -> list[Finding]:
-        """Return the findings about the questions that are attempts because of ``event``, such as a call."""
+        """Return the session's requests without credentials that are attempts because of ``event``."""
         if session.weight >= CALL:
             counting: Iterable[tuple[SecurityEvent, float]] = [(event, now)]
         else:
@@ -479,7 +479,7 @@ class Attribution:
         return found if event.remote.transport is _UDP else _claimed_by_tcp(found)
 
     def _on_report(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
-        """Handle a report of an attempt; return the findings, or () if its address needs confirmation."""
+        """Handle ``event``, which reports ``attempt``; return (), and wait, if its address needs confirmation."""
         source = event.source
         text = source.text or event.tampered
         if attempt.trusted and not (text and self._confirmation.is_hint(event, attempt)):
@@ -502,7 +502,7 @@ class Attribution:
         return ()
 
     def _accept(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
-        """Handle a report with a reliable address; return the new attempt, or that ``event`` repeats one."""
+        """Handle a report whose address is reliable; return the new attempt, or a DuplicateReport."""
         if event.source.asterisk not in self._several:
             return self._attributed(self._confirmation.with_proof(attempt, event, now), event, now)
         if event.service is not _PJSIP:
@@ -547,7 +547,7 @@ class Attribution:
         return found
 
     def _on_acceptance(self, answer: Challenge, now: float, wall: float) -> None:
-        """Handle a SIP answer that is no refusal; record a call or registration that Asterisk accepts."""
+        """Record a call or registration that Asterisk accepts by ``answer``, which is no refusal."""
         sender = sender_of_request(answer) or answer.address
         found = self._conversations.answer(answer, sender, now)
         asked = found.asked if found is not None else None
@@ -574,7 +574,7 @@ class Attribution:
     def _on_refusal_by_asterisk(
         self, challenge: Challenge, now: float, wall: float, asterisk: str
     ) -> Iterable[Finding]:
-        """Handle an answer 401, 403, 404 or 407 of Asterisk (not of a proxy)."""
+        """Handle a SIP answer 401, 403, 404 or 407 of Asterisk (not of a proxy); return what it shows."""
         sender = sender_of_request(challenge)
         if sender is None:  # chan_sip cuts a long Via in its answer
             asked = self._conversations.latest(challenge.call_id)
@@ -654,7 +654,7 @@ class Attribution:
         return challenge.evasive or (unread and self._is_unreported(sender, asterisk, now))
 
     def _is_unread(self, challenge: Challenge, sender: Address, now: float) -> bool:
-        """Whether a refusal may answer a TCP request of ``sender`` that ringfence could not read."""
+        """Whether ``challenge``, a refusal, may answer a TCP request of ``sender`` that could not be read."""
         known = self._senders.find(sender)
         by_stream = challenge.transport is not _UDP
         return by_stream and known is not None and now - known.unread < UNREAD_FOR
@@ -820,7 +820,7 @@ class Attribution:
         return host is not None and host.succeeded >= asked.at
 
     def _on_blind_guess(self, asked: Asked, now: float, wall: float) -> Sequence[Finding]:
-        """Return the attempt that a copied request without an answer shows, or ().
+        """Return the attempt that is shown by ``asked``, a copied request without an answer, or ().
 
         The request has credentials, or its Via has the answer sent elsewhere. It is no guess if its sender
         has logged in since. If another source has reported its session, and so long ago that the reports
@@ -893,7 +893,7 @@ class Attribution:
         return sender is not None and now - sender.diverted < SESSION_LIFE
 
     def _conclude(self, report: UnconfirmedReport, now: float) -> Sequence[Finding]:
-        """Return the findings about a report that nothing confirmed while it waited.
+        """Return the findings about a report whose address no other source confirmed while it waited.
 
         By now it may be a duplicate, or be confirmed. Otherwise it is a forgery or an unconfirmed attempt.
         Return () for an unconfirmed attempt that is listed already, and for an overdue line.
@@ -925,16 +925,16 @@ class Attribution:
         return is_trusted(report.event) and not self._confirmation.is_hint(report.event, report.attempt)
 
     def queries(self, event: SecurityEvent, now: float) -> Iterator[Query]:
-        """Yield the connections that may be looked up for an event (:meth:`Confirmation.queries`)."""
+        """Yield the TCP connections to look up before ``event`` is handled (:meth:`Confirmation.queries`)."""
         return self._confirmation.queries(event, now)
 
     def confirms_login(self, event: SecurityEvent, now: float) -> bool:
-        """Whether to believe the address in the log line of a login (:meth:`Confirmation.confirms_login`)."""
+        """Whether to believe the address that a log line of a login names."""
         return self._confirmation.confirms_login(event, now)
 
 
 def _is_accepted(found: Sequence[Finding]) -> bool:
-    """Whether the findings about one report have a duplicate, or an attempt with a confirmed address."""
+    """Whether ``found`` has a duplicate report, or an attempt with a confirmed address."""
     return any(
         isinstance(one, DuplicateReport) or (isinstance(one, AttributedAttempt) and one.attempt.trusted)
         for one in found
@@ -954,7 +954,7 @@ def sender_of_request(answer: Challenge) -> Address | None:
 
 
 def _repeats_nonce(event: SecurityEvent) -> bool:
-    """Whether the nonce in a report of a guess is surely the one that the guess contained.
+    """Whether ``event``, a report of a guess, surely names the nonce that the guess contained.
 
     Of chan_sip's events, only InvalidPassword names that nonce. The others name the one that Asterisk sent.
     """
@@ -976,7 +976,7 @@ def _wire_event(
 
 
 def _claimed_by_tcp(found: Iterable[Finding]) -> list[Finding]:
-    """Return the findings, changed so that bans for unproven attempts block SIP by TCP instead of UDP."""
+    """Return ``found``, changed so that bans for its unproven attempts block SIP by TCP instead of UDP."""
     return [
         evolve(one, claimed=Scope.SIP_TCP) if isinstance(one, AttributedAttempt) else one for one in found
     ]

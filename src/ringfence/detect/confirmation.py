@@ -52,7 +52,7 @@ _NOTHING_ELSE = {Service.IAX2: "IAX2", Service.DIALPLAN: "the dialplan"}
 
 
 class UnconfirmedReports:
-    """The reports that wait until another source confirms their address, in the order of arrival.
+    """Reports of attempts that wait until another source confirms the address they name, oldest first.
 
     Reports are also found by their session (Call-ID), and by the address and port that they name.
     """
@@ -193,20 +193,20 @@ def why_unconfirmed(attempt: Attempt) -> str:
 
 
 LIFE = 10.0
-"""How long an answer confirms a line (seconds). Log lines up to 3 s late were observed."""
+"""Seconds for which a SIP answer confirms a log line. Lines up to 3 s late were observed."""
 
 _MOST_ANSWERS = 64  # the number of answers that are kept for each address, service and kind (404 or other)
 _NOT_FOUND = 404
 
 
 class Answers:
-    """The latest SIP answers by UDP that left this host, by the address that sent the request."""
+    """The latest SIP answers by UDP that left this host, which confirm log lines about their requests."""
 
     def __init__(self, senders: Senders) -> None:
         self._senders = senders
 
     def record(self, answer: Challenge, sender: Address, now: float) -> None:
-        """Record an answer by UDP to a request of ``sender``."""
+        """Record a SIP answer that left this host by UDP for a request of ``sender``."""
         known = self._senders.sender_at(sender, now)
         if known.answers is None:
             known.answers = {}
@@ -215,7 +215,7 @@ class Answers:
         del times[:-_MOST_ANSWERS]
 
     def confirms(self, event: SecurityEvent, now: float) -> bool:
-        """Whether a recent answer confirms the log line of ``event``; each answer confirms one line only."""
+        """Whether a recent SIP answer confirms the log line of ``event``; each answer confirms one line."""
         sender = self._senders.find(event.remote.address)
         probe = event.kind is EventKind.FAILED_ACL and event.acl_name == "no_extension_match"
         answers = sender.answers if sender is not None else None
@@ -259,7 +259,7 @@ WITHIN = 3_600.0
 """The period (seconds) in which log lines of an address with and without a TCP connection are counted."""
 
 UNBACKED = 10
-"""This many log lines without a TCP connection are allowed an address for each line with one."""
+"""The number of log lines without a TCP connection that an address may have for each line with one."""
 
 GUESS = 250
 """The least number of bytes of a guess by a SIP connection; real guesses have 300 or more."""
@@ -271,8 +271,8 @@ LOGIN = 14
 class Connections(Protocol):
     """A table of the TCP connections to this host, as the kernel reported them last.
 
-    The detector only looks up, and asks no kernel. Its caller refreshes the table before it passes an input,
-    or has the next look-up refresh the table (:meth:`Detector.queries`).
+    The detector only looks connections up. The daemon refreshes the table from the kernel before it passes an
+    event to the detector, or lets the next look-up do so (:meth:`Detector.queries`).
     """
 
     def has(self, remote: Endpoint, now: float) -> bool:
@@ -315,7 +315,7 @@ def least_bytes(service: Service) -> int:
 
 
 class Backing:
-    """Checks whether a TCP connection confirms the sender that a log line names."""
+    """Checks whether a TCP connection confirms the address and port that a log line names as its sender."""
 
     def __init__(self, connections: Connections, senders: Senders) -> None:
         self._connections = connections
@@ -340,7 +340,7 @@ class Backing:
         return bool(remote.port) and self._connections.has(remote, now)
 
     def excludes(self, address: Address, now: float) -> bool:
-        """Whether it is certain that an address had no TCP connection within the last minute."""
+        """Whether ``address`` certainly had no TCP connection to this host within the last minute."""
         return self._connections.had_any(address, now) is False
 
     def record_unbacked(self, remote: Endpoint, now: float) -> None:
@@ -435,7 +435,7 @@ class Confirmation:
         return asterisk in (self._listening or NOT_CONNECTED)
 
     def is_hint(self, event: SecurityEvent, attempt: Attempt) -> bool:
-        """Whether a report needs confirmation: it is text that another source could confirm.
+        """Whether a report needs confirmation, because it is text, and another source could confirm it.
 
         A log line about a request by TCP or TLS always needs confirmation, because the kernel knows the
         connections (except in a replay). So does an event of AMI that a sender's text has broken. Any other
@@ -446,7 +446,7 @@ class Confirmation:
         return event.source.text and self._is_corroborated(event)
 
     def is_of_stream(self, attempt: Attempt) -> bool:
-        """Whether a true attempt has a connection that the kernel lists: not by UDP, nor in a replay."""
+        """Whether a true ``attempt`` has a TCP connection that the kernel lists; False in a replay."""
         return attempt.transport not in _DATAGRAMS and self.sources.assumed is _CLAIMED
 
     def _is_corroborated(self, event: SecurityEvent) -> bool:
@@ -535,7 +535,7 @@ class Confirmation:
         return session is not None and now - session.challenged < LIFE
 
     def would_have_been_seen(self, event: SecurityEvent, now: float) -> bool:
-        """Whether a log line that nothing confirms is certainly forged.
+        """Whether an unconfirmed log line is certainly forged: another source would have seen its attempt.
 
         A line about a request by UDP is forged, because the kernel would have copied the challenge of a true
         attempt. Any other line is forged if the kernel knows that the address had no connection. Return False
@@ -567,7 +567,7 @@ class Confirmation:
         return event.source.text and event.service is _PJSIP and since is not None and since < happened
 
     def with_proof(self, attempt: Attempt, event: SecurityEvent, now: float) -> Attempt:
-        """Return an attempt, whose address is reliable, with the best proof of this address."""
+        """Return ``attempt``, whose address is reliable, with the best known proof of this address."""
         if self.sees_wire:
             attempt = self._nonces.settled(attempt, event.challenge, now)
         return self.in_session(attempt, event, now)

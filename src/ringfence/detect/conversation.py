@@ -77,13 +77,13 @@ from ringfence.values.network import Address
 from ringfence.values.packet import Challenge, CopiedRequest
 
 MOST = 16_384
-"""The greatest number of requests that are remembered. They take 18 MB."""
+"""The greatest number of copied SIP requests that are remembered. They take 18 MB."""
 
 MOST_REQUESTS = 64
 """The greatest number of requests with one sender and Call-ID that are remembered."""
 
 MOST_UNREAD_CONNECTIONS = 4_096
-"""This many TCP connections whose requests cannot be read have their challenges counted, the latest ones."""
+"""The number of unreadable TCP connections, the latest ones, whose challenges are counted."""
 
 LIFE = 64.0
 """How long a copied SIP request is remembered (seconds).
@@ -98,7 +98,7 @@ This time is shorter than ``sessions.HORIZON``, so that a report of another sour
 """
 
 DIVERTED_SILENCE = 0.25
-"""How long after a request its answer may come, if the sender directs it elsewhere or nowhere (seconds)."""
+"""Seconds after a request in which its answer may come, if the sender has it sent elsewhere or nowhere."""
 
 _CHALLENGES = (401, 407)
 _REFUSALS = (*_CHALLENGES, 403)
@@ -150,7 +150,7 @@ class Asked:
 
     @property
     def may_be_answered_again(self) -> bool:
-        """Whether Asterisk may answer this request again: by UDP, after a 1xx, or if it came repeatedly."""
+        """Whether Asterisk may answer this request again: by UDP, after a 1xx, or because it came twice."""
         return self.request.transport is Transport.UDP or self.served or self.repeats > 0
 
 
@@ -158,7 +158,7 @@ class Asked:
 class _Conversation:
     """The requests of one sender with one Call-ID, or of one TCP connection, by digest, oldest first.
 
-    ``unread``: when only a part of a request was copied last, or since when the connection cannot be read.
+    ``unread`` is when a request was last copied only in part, or since when the connection cannot be read.
     """
 
     requests: dict[bytes, Asked] = Factory(dict)
@@ -196,7 +196,7 @@ class _Conversation:
 
 @frozen
 class Answered:
-    """What a SIP answer belongs to: the request ``asked``, None if Asterisk only repeated the answer.
+    """The request ``asked`` to which a SIP answer belongs; None if Asterisk only repeated the answer.
 
     ``guess``: the request had credentials, and the answer shows that they were wrong.
     """
@@ -311,7 +311,7 @@ class Conversations:
         return not any(one.request.credentials for one in known.requests.values())
 
     def unheard(self, now: float) -> Iterator[Asked]:
-        """Yield the requests without an answer whose sender had the answer sent elsewhere, or nowhere.
+        """Yield the requests whose sender had the answer sent elsewhere, or nowhere, so that none was seen.
 
         Each is yielded once, ``DIVERTED_SILENCE`` seconds after the request.
         """
@@ -334,7 +334,7 @@ class Conversations:
                 yield oldest
 
     def forget_silence(self) -> None:
-        """Forget which requests wait for an answer, because copies of answers were lost.
+        """Let no request wait for its answer any more, because copies of answers were lost.
 
         Requests whose Via has the answer sent to another address stay.
         """
@@ -344,7 +344,7 @@ class Conversations:
         self._diverted.extend(redirected)
 
     def answer(self, answer: Challenge, sender: Address, now: float) -> Answered | None:
-        """Record a SIP answer to a request of ``sender``; return this request, None if it is unknown."""
+        """Record a SIP answer to ``sender``; return the request that it answers, None if that is unknown."""
         self.expire(now)
         known, one = self._request_of(answer, sender)
         if known is None or one is None:
@@ -380,7 +380,7 @@ class Conversations:
 
         On a connection that cannot be read, the first challenge may answer a request without credentials. So
         may the first one after each 403, which is the answer to a guess. Every other challenge answers
-        credentials with an invented nonce. So 0 or 1 challenges are open.
+        credentials with an invented nonce. So the answer shows no guess if it is such a first challenge.
         """
         key = _key_of(sender, answer.port, answer.transport, b"")
         challenges = self._challenges.get(key)

@@ -239,7 +239,7 @@ class Detector:
         return [*self._on_findings(found, now), *self._observe_friends(challenges, now)]
 
     def _observe_friends(self, challenges: Iterable[Challenge], now: float) -> Iterator[Observe | Estranged]:
-        """Yield effects on the friends (known phones) whose requests Asterisk refuses by ``challenges``.
+        """Yield what follows for friends (known phones) whose requests Asterisk refuses by ``challenges``.
 
         An Observe: the kernel must copy the packets of this friend from now on. An Estranged: Asterisk has
         refused the login that made this friend, so it is a friend no longer.
@@ -491,7 +491,7 @@ class Detector:
         return (Estranged((friend,)),)
 
     def _observe_if_new(self, account: str, address: Address, now: float) -> Sequence[Observe]:
-        """Return that the kernel must copy the packets of ``address``, if ``account`` is new there."""
+        """Return an Observe (the kernel must copy the packets of ``address``) if ``account`` is new there."""
         if self.friends.worked_near(account, address):
             return ()
         self._observation.on_new_friend(address, now)
@@ -500,7 +500,7 @@ class Detector:
     def restore_friends(self, guilty: Collection[str], now: float, wall: float) -> None:
         """Restore at the start which friends are new, and from which accounts guesses came (``new_friends``).
 
-        ``guilty`` has the subjects of the active alarms ``friend.guessing``, which name these accounts.
+        ``guilty`` has the subjects of the active alarms ``friend.guessing``, which name those accounts.
         """
         new = self.friends.restore_new(wall)
         for friend in new:
@@ -510,7 +510,7 @@ class Detector:
                 self.friends.restore_guilt(account, wall)
 
     def _is_seen(self, event: SecurityEvent, now: float) -> bool:
-        """Whether a copied packet proves the address in AMI's report of a login at chan_sip, or did before.
+        """Whether a copied packet has proven the address in AMI's report of a login at chan_sip.
 
         The kernel copies no request of a friend, so only the first login of an account at an address is
         copied.
@@ -555,7 +555,7 @@ class Detector:
     # -- judging attempts -------------------------------------------------------------------------------
 
     def _on_attempt(self, found: AttributedAttempt) -> Sequence[Effect]:
-        """Judge an attempt and return what follows; a report that names a forged sender is only counted."""
+        """Judge an attempt and return what follows; an attempt whose sender is forged is only counted."""
         attempt = found.attempt
         if found.forged:
             subject = self._subjects.find(attempt.address)
@@ -730,7 +730,7 @@ class Detector:
         self._friend_attempts.forget(subject)
 
     def unidentified(self) -> list[tuple[Network, Scope]]:
-        """Return the bans (network, scope) on unproven attempts of which none had credentials.
+        """Return the bans (network, scope) for unproven attempts none of which had credentials.
 
         The banned sender may be a carrier that no ``identify`` in Asterisk's configuration matched. At most
         the latest ``_MOST_NARROW`` bans are looked at.
@@ -767,7 +767,7 @@ class Detector:
         return self._subjects.find(address).network
 
     def summary_of(self, address: Address, now: float) -> AddressSummary:
-        """Return all that is known about an address."""
+        """Return the attempts of an address, why it is a friend, and how near each rule is to a ban of it."""
         subject = self._subjects.find(address)
         return AddressSummary(
             address,

@@ -48,13 +48,13 @@ from ringfence.values.event import Transport
 from ringfence.values.network import Address, Network, contains, is_one_host, narrowest
 
 LEAST_24S, LEAST_48S, LEAST_64S = 16, 8, 5
-"""This many /24s of a /16, /48s of a /32, or /64s of a /48 must fail on one account for a ban of it."""
+"""The numbers of /24s in a /16, /48s in a /32, and /64s in a /48 that fail on one account for its ban."""
 
 MOST_PARTS = 64
-"""The greatest number of bans by which a network is banned around its friends and exempt addresses."""
+"""The greatest number of parts in which a network is banned, to leave out friends and exempt addresses."""
 
 MOST_KNOWN = 1_024
-"""With more friends than this in a /16 or /32, only the /24 or /48 is banned: a search takes long."""
+"""The number of friends in a /16 or /32 above which only its /24 or /48 is banned: a search takes long."""
 
 _SUBJECTS = 2
 _IPV4 = 4
@@ -62,7 +62,7 @@ _DATAGRAMS = (Transport.UDP, Transport.UNKNOWN)
 
 
 def scope_of_ban(transport: Transport) -> Scope:
-    """Return the scope of a ban that drops SIP by ``transport``: by UDP, or by TCP and all above it."""
+    """Return the scope of a ban of SIP by ``transport``: SIP by UDP, or SIP by TCP (with TLS, WS and WSS)."""
     return Scope.SIP_UDP if transport in _DATAGRAMS else Scope.SIP_TCP
 
 
@@ -101,9 +101,9 @@ def _known_in(network: Network, subjects: Subjects) -> list[Address]:
 
 
 def _network_of_attack(subject: Subject, members: Sequence[Network]) -> Network:
-    """Return the network around ``subject`` in which others fail too; without others, its own network.
+    """Return the widest network around ``subject`` to ban: one in which enough other senders fail too.
 
-    ``members`` are the networks of all subjects that fail. The width depends on how many are near.
+    ``members`` are the networks of all senders that fail. Without near ones, the result is its own network.
     """
     own, alone = subject.network, is_one_host(subject.address)
     wide, near = (own.supernet(new_prefix=length) for length in _lengths_around(subject.address))

@@ -46,7 +46,7 @@ UNPROVEN = 4
 """The number of unproven guesses of a friend in an hour that raises an alarm."""
 
 PROVEN_WITHIN = 2.0
-"""How long the proof of a guess's sender is awaited (seconds). Then the guess counts as unproven."""
+"""Seconds to wait for a proof of a guess's sender. After that, the guess counts as unproven."""
 
 MOST = 1_024
 _MOST_VALUES = 256
@@ -194,7 +194,7 @@ class FriendAttempts:
     def _blame(
         self, subject: Subject, attempt: Attempt, *, banned: bool
     ) -> Iterator[AlarmChange | Estranged]:
-        """Blame the accounts that lately made the sender a friend for a bad attempt from its address.
+        """Blame a bad attempt on the accounts whose logins lately made its sender a friend.
 
         ``attempt`` is a guess at another account, or the attempt that led to a ban (then ``banned``). For
         each account that becomes guilty, yield an alarm, and an Estranged for each friend that this account
@@ -211,7 +211,7 @@ class FriendAttempts:
                 yield from map(Estranged, self._friends.estrange(account, attempt.time))
 
     def on_tainted(self, subject: Subject, attempt: Attempt, now: float) -> Consequence:
-        """Return the ban and its alarm for a proven guess at an address where a guilty account works."""
+        """Return the ban, with its alarm, for a proven guess from an address whose account guessed before."""
         if not is_guess_elsewhere(attempt) or not is_proven(attempt.proof):
             return None, ()
         rule = next((one for one in self._rules if attempt.kind in one.counts), None)
@@ -299,7 +299,7 @@ class FriendAttempts:
         return len(tried) >= limit.number
 
     def _of(self, subject: Subject) -> _Failures:
-        """Return the failures of a friend. All addresses of an IPv6 /64 share them."""
+        """Return the recorded failures of a friend, which all addresses of an IPv6 /64 share."""
         key = pack_network(sender_of(subject.address))
         failures = self._failures.get(key) or _Failures()
         remember(self._failures, key, failures, MOST)

@@ -29,7 +29,7 @@ from ringfence.values.network import Address, Network, sender_of
 
 MOST = 65_536
 MOST_FORMER = 256
-"""The most addresses remembered for one account after it worked there: it cannot displace all others."""
+"""The maximum number of former addresses of one account, so that it cannot displace those of others."""
 
 FORMER_FOR = 30 * 86_400.0
 """How long an address is remembered after it has ceased to be a friend (seconds)."""
@@ -85,7 +85,7 @@ def friend_from(event: SecurityEvent, *, seen: bool = False) -> Friend | None:
 
 
 class _Table(Generic[_K]):
-    """Reasons of friends by key, those put last at the end; also found by address, account and network."""
+    """A table of reasons why addresses are friends, the latest last; found by key, address or account."""
 
     def __init__(self) -> None:
         self.entries: OrderedDict[_K, Friend] = OrderedDict()
@@ -122,7 +122,7 @@ class _Table(Generic[_K]):
         return friend
 
     def of_account(self, account: str) -> tuple[Friend, ...]:
-        """Return the friends with ``account``."""
+        """Return the reasons why addresses are friends that name ``account``."""
         addresses = self.accounts.get(short_account(account), ())
         here = (friend for address in addresses for friend in self.at[address].values())
         return tuple(friend for friend in here if friend.account == account)
@@ -181,7 +181,7 @@ class Friends:
         return {account_of(one) for one in self.reasons(address) if one.reason not in _NOT_LEARNED}
 
     def estrange(self, account: AccountKey, now: float) -> Iterator[tuple[Friend, ...]]:
-        """Make ``account`` guilty of guesses: end each friendship that this account alone has made lately.
+        """Hold ``account`` responsible for guesses: end each friendship that it alone has made lately.
 
         Yield the reasons of each of these friends. They are former reasons from now on.
         """
@@ -196,7 +196,7 @@ class Friends:
                     yield reasons
 
     def restore_new(self, now: float) -> list[Friend]:
-        """Restore, at the start, which friends are new; return the first reason of each new sender.
+        """At the start, find which friends are new; return the first reason of each, the oldest first.
 
         An account is new at a sender (an IPv4 address or IPv6 /64) if its first reason there began within
         ``YOUNG_FOR`` seconds, and is none of the configuration. The oldest of these reasons comes first.
@@ -217,7 +217,7 @@ class Friends:
         return new
 
     def restore_guilt(self, account: AccountKey, now: float) -> None:
-        """Make ``account`` guilty again, at the start: one guess from its recent senders is then a ban."""
+        """At the start, hold ``account`` responsible for guesses again: one more is then a ban."""
         for sender in self.new.convict(account, now):
             if not self.any_in(sender):
                 self.new.taint(sender, now + GUILTY_FOR)
@@ -314,7 +314,7 @@ class Friends:
         return account in self._current.accounts or account in self._former.accounts
 
     def reasons(self, address: Address) -> tuple[Friend, ...]:
-        """Return the reasons why ``address`` is a friend, or an empty tuple."""
+        """Return the reasons why ``address`` is a friend now; () if it is not one."""
         return tuple(self._current.at.get(address, {}).values())
 
     def of_account(self, account: str) -> tuple[tuple[Friend, ...], tuple[Friend, ...]]:
@@ -322,7 +322,7 @@ class Friends:
         return self._current.of_account(account), self._former.of_account(account)
 
     def knows(self, number: int) -> bool:
-        """Whether at least ``number`` accounts work, or worked within a month, at any address."""
+        """Whether at least ``number`` accounts work at some address, or did within a month."""
         current = self._current.accounts
         others = (account for account in self._former.accounts if account not in current)
         missing = max(0, number - len(current))

@@ -41,7 +41,7 @@ class _Calls:
 
 
 class Guests:
-    """Strangers whose calls Asterisk took without a password, and the number and times of the calls."""
+    """Remembers the strangers whose calls Asterisk took without a password, and their calls."""
 
     def __init__(self) -> None:
         self._calls: OrderedDict[Address, _Calls] = OrderedDict()

@@ -189,7 +189,7 @@ _ORDINARY = frozenset(
     for flags in range(256)
     if flags & _COUNTS == _TRUSTED and flags & _KIND_BITS != _KIND[AttemptKind.FLOOD]
 )
-"""The flags of nearly all packed attempts: confirmed, no flood, not part of a ban. Others go first."""
+"""Flags of ordinary packed attempts (confirmed, no flood, not in a ban): others are discarded first."""
 _FORGED_IPV4, _FORGED_IPV6 = 1 << 3, 1 << 7  # two bits of the service's field: a forged address follows
 _FORGED_BYTES = {0: 0, _FORGED_IPV4: 4, _FORGED_IPV6: 16}
 _IPV4_BYTES, _IPV6_BYTES = 4, 16
@@ -244,7 +244,7 @@ class Fact:
 
 @frozen
 class _Generation:
-    """The senders (keys) whose last attempt is in one period, and their packed attempts.
+    """The senders whose last attempt was in one period of time, and their packed attempts.
 
     ``claimed`` has those with a single unproven attempt, ``several`` those with several, and ``proven`` those
     with a proven attempt.
@@ -289,7 +289,7 @@ class _Generation:
 
 @define
 class _Names:
-    """Small numbers for names of sources or Asterisks. Names beyond ``_MOST_NAMES`` share the last number."""
+    """Numbers names (of sources or Asterisks) from 0. Names beyond ``_MOST_NAMES`` share the last number."""
 
     names: list[str] = Factory(list)
 
@@ -414,7 +414,7 @@ class History:
         return False
 
     def consume(self, key: Key, *, claimed: bool = False, only: Iterable[Fact] | None = None) -> None:
-        """Mark attempts of ``key`` as part of a ban, so that they count for no other.
+        """Mark attempts of the sender ``key`` as part of a ban, so that they lead to no further ban.
 
         ``claimed``: the ban has unproven evidence, and they may still lead to a full ban. ``only`` are the
         attempts to mark; by default all.
@@ -511,7 +511,7 @@ class History:
     # -- storage ----------------------------------------------------------------------------------------
 
     def _put_back(self, key: Key, kept: list[bytes]) -> None:
-        """Store the changed packed attempts of ``key`` where they were."""
+        """Store ``kept``, the changed packed attempts of ``key``, in the period where they were."""
         for generation in reversed(self._generations):  # pragma: no branch - the caller has read it there
             found = generation.pop(key)
             if found is not None:
@@ -519,7 +519,7 @@ class History:
                 return
 
     def _make_room(self) -> None:
-        """Discard several senders at once, because after deletions a dict finds its first entry slowly."""
+        """Discard the oldest senders, several at once, because a dict finds its first entry slowly then."""
         wanted = max(1, self._max // 256)
         singles = [table for g in self._generations for table in g.claimed.values() if len(table)]
         tables: list[dict[Key, Any]] = [g.several for g in self._generations if g.several]
@@ -651,7 +651,7 @@ def fact_of(packed: bytes) -> Fact:
 
 
 def _least_useful(kept: list[bytes]) -> int:
-    """Return the index, in a sender's packed attempts, of the one to discard if there are too many."""
+    """Return the index in ``kept``, too many packed attempts of a sender, of the one to discard."""
     consumed, aside = list[int](), {"untrusted": list[int](), "flood": list[int]()}
     for index in [number for number, packed in enumerate(kept) if packed[_FLAGS] not in _ORDINARY]:
         flags = kept[index][_FLAGS]
@@ -713,7 +713,7 @@ class Subject:
 
 
 class Subjects:
-    """Looks up the network as which an address is counted, and its status. ``exempt`` is never banned."""
+    """Looks up as which network an address is counted, and whether it is a friend or never banned."""
 
     def __init__(self, friends: Friends, exempt: NetworkSet) -> None:
         self.friends = friends
@@ -744,7 +744,7 @@ class Subjects:
         return subject
 
     def _forget(self) -> None:
-        """Discard cached results after a change of the friends: of the changed address, or of all."""
+        """Discard cached results of :meth:`find` that a change of the friends may concern."""
         changed = self.friends.changed
         if self._changes + 1 == self.friends.changes and changed is not None:
             self._known.pop(address_key(changed), None)

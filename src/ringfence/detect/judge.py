@@ -59,14 +59,14 @@ _Group = TypeVar("_Group", bound=Hashable)
 
 @define
 class GroupCount:
-    """The times of the last attempts, and of each sender's last attempt (by sender, the latest last)."""
+    """The times of the latest attempts of a group of senders, and of each sender's last one, latest last."""
 
     times: deque[float]
     subjects: OrderedDict[Key, float] = Factory(OrderedDict)
 
 
 class GroupCounts(Generic[_Group]):
-    """The counts of attempts of several senders within ``seconds``, by prefix or by account.
+    """Counts the attempts of several senders within ``seconds``, in groups: by prefix or by account.
 
     ``evicted`` is the number of counts that were discarded because there were more than ``most``.
     ``subjects`` is the greatest number of senders of one count.
@@ -228,9 +228,9 @@ _GUESS = AttemptKind.GUESS
 _SECOND = 2
 _IPV6 = 6
 _LEAST_OF_48 = 5
-"""This many /64s with attempts ban a whole /48: customers share it, and some have only a /64 each."""
+"""The number of /64s with attempts that bans their /48: customers may share it, with one /64 each."""
 _FAILURES_EACH = 2.5
-"""A distributed attack begins with eight addresses, or with fewer and so many failures for each of eight."""
+"""Failures for each of eight addresses: as many in all begin a distributed attack from fewer addresses."""
 _SEVERAL = 3  # the least number of subjects of a distributed attack
 _CUSTOMER = 86_400.0  # seconds for which it is known which part of a /48 was banned; the ban lasts as long
 # PJSIP cuts an account that does not exist (``res/res_pjsip/pjsip_distributor.c:check_endpoint``).
@@ -262,7 +262,7 @@ class Judge:
             for kind, rules in self._by_kind.items()
         }
         self.decoys = frozenset[bytes]().union(*(_decoys_of(rule) for rule in mine))
-        """The accounts that no phone uses, as the history keeps them."""
+        """The decoys: accounts that no phone uses, as packed bytes."""
         self._prefix = next((rule for rule in self.rules if rule.by is By.PREFIX), None)
         self._distributed = next((rule for rule in self.rules if rule.by is By.ACCOUNT), None)
         self._manager = next((rule for rule in mine if rule.counts == {AttemptKind.MANAGER}), None)
@@ -271,9 +271,9 @@ class Judge:
         self._customers: OrderedDict[Network, tuple[Network, float]] = OrderedDict()
         self._accounts: GroupCounts[AccountKey] = _group_counts(self._distributed, MOST_OF_ACCOUNT)
         self.attacked: dict[AccountKey, float] = {}
-        """The accounts under a distributed attack, and the time until which it lasts at least (seconds).
+        """The accounts under a distributed attack, each with the (monotonic) time when its bans have ended.
 
-        Then the bans have ended that it has led to.
+        Until then the attack counts as going on.
         """
 
     # -- strangers --------------------------------------------------------------------------------------
@@ -288,7 +288,7 @@ class Judge:
         narrowed: bool = False,
         claimed: Scope = Scope.SIP_UDP,
     ) -> Decision | None:
-        """Return the ban that follows from the packed attempts ``kept`` of a sender, or None.
+        """Return the ban that follows from ``kept``, all packed attempts of a sender, or None.
 
         ``attempt`` is the latest of them. ``narrowed``: only a full ban may follow, because the sender has a
         ban on unproven evidence already. ``claimed`` is the scope of such a ban.
@@ -452,7 +452,7 @@ class Judge:
         return Decision(subject.network, rule, self._evidence(subject, rule, found), now, scope, seconds)
 
     def _evidence(self, subject: Subject, rule: Rule, found: Sequence[Fact]) -> tuple[Attempt, ...]:
-        """Return the attempts to show for a ban: of ``found``, as many as ``rule`` needs."""
+        """Return the evidence of a ban: of ``found``, as many attempts as ``rule`` needs, proven ones first."""
         number = _number_of(rule)
         # Proven attempts decide on a full ban, so claims are the first to be left out of the evidence.
         spare = len(found) - number
@@ -610,7 +610,7 @@ class Judge:
         return tuple(found[-rule.attempts :])
 
     def tick(self, now: float) -> list[AccountKey]:
-        """Discard expired counts; return the accounts that a distributed attack no longer tries."""
+        """Discard expired counts; return the accounts whose distributed attack is over."""
         self._prefixes.expire(now)
         self._accounts.expire(now)
         over = []

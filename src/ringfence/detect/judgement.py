@@ -88,14 +88,14 @@ class Login:
 
 @frozen
 class Observe:
-    """The address of a friend whose packets the kernel must copy from now on (``observation``)."""
+    """The instruction that the kernel must copy the packets of a friend's address from now on."""
 
     address: Address
 
 
 @frozen
 class Estranged:
-    """Reasons of one friend that have ended. If the friend has no other reasons, it is a stranger now.
+    """Reasons why an address was a friend that have ended. Without other reasons, it is a stranger now.
 
     Either one account made the reasons, and guesses at other accounts come from addresses where that account
     logs in. Or the only reason is a login, and Asterisk has refused the request of this login afterwards.
@@ -263,7 +263,7 @@ def friend_banned(address: Address, decision: Decision) -> AlarmChange:
 
 
 def guessing(asterisk: str, account: str) -> AlarmChange:
-    """Return the alarm that guesses at other accounts come from new addresses of one account."""
+    """Return the alarm that guesses at other accounts come from new addresses where ``account`` logs in."""
     name = printable(account)
     text = (
         f"guesses at other accounts come from where {name} logs in: somebody may have its password; for an "
@@ -282,7 +282,7 @@ def too_many_friends(asterisk: str, account: str) -> AlarmChange:
 
 
 OFFICE = 3
-"""With wrong passwords for so many existing accounts, a banned address looks like an office."""
+"""The number of existing accounts with wrong passwords that makes a banned address look like an office."""
 
 
 def office_banned(subject: Network, accounts: int) -> AlarmChange:

@@ -49,7 +49,7 @@ AccountKey = tuple[str, str]
 
 @define(eq=False)
 class _Account:
-    """The addresses that an account made friends lately, each since when, and guesses that came from them.
+    """The addresses that an account's logins made friends lately, each since when, and guesses from them.
 
     Each guess is its time, its sender, and the account that it tried. Until ``guilty``, the account makes no
     friends.
@@ -67,7 +67,7 @@ class NewFriends:
         self._accounts: OrderedDict[AccountKey, _Account] = OrderedDict()
         self._refused: dict[AccountKey, None] = {}
         self.tainted: OrderedDict[Network, float] = OrderedDict()
-        """The senders at which a guilty account works, each until when."""
+        """The senders whose accounts guessed at others (guilty ones), each with the time when this ends."""
 
     # -- how many friends an account makes ---------------------------------------------------------------
 
@@ -131,7 +131,7 @@ class NewFriends:
         return (many and several) or (alone and _is_hurried(mine.guesses))
 
     def convict(self, account: AccountKey, now: float) -> list[Network]:
-        """Make ``account`` guilty; return the senders that it made friends within ``YOUNG_FOR`` seconds."""
+        """Mark ``account`` as one that guesses; return the senders that it made friends lately."""
         mine = self._accounts.get(account)
         if mine is None:
             return []
@@ -140,11 +140,11 @@ class NewFriends:
         return [*_pruned(mine, now)]
 
     def taint(self, sender: Network, until: float) -> None:
-        """Record that a guilty account works at ``sender``: one guess at another account is then a ban."""
+        """Record that an account that guesses works at ``sender``: one guess from there is then a ban."""
         remember(self.tainted, sender, until, MOST)
 
     def is_tainted(self, sender: Network, now: float) -> bool:
-        """Whether a guilty account works at ``sender``, so that one guess from there leads to a ban."""
+        """Whether an account that guessed works at ``sender``, so that one guess from there is a ban."""
         return now < self.tainted.get(sender, 0.0)
 
 

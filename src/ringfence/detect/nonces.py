@@ -72,7 +72,7 @@ _SEVERAL = 2
 
 @frozen
 class _Sent:
-    """The time when a nonce was last sent, its receivers, and the senders that asked for it.
+    """When Asterisk last sent a nonce, the addresses that got it, and the senders that asked for it.
 
     Only the first two receivers and the first two senders are kept.
     """
@@ -94,7 +94,7 @@ _NEVER = _Sent()
 
 
 class Nonces:
-    """The receivers of each challenge's nonce, and the senders that asked for it; monotonic seconds."""
+    """Remembers for each nonce who got it, and who asked for it. Times are monotonic seconds."""
 
     def __init__(self, max_nonces: int = _MAX_NONCES) -> None:
         self._max_nonces = max_nonces

@@ -65,7 +65,7 @@ class Observation:
         return begins
 
     def on_success(self, address: Address, session: bytes | None) -> None:
-        """Record that AMI reported a login of ``address``: its refusals with this Call-ID count no more.
+        """Record that AMI reported a login of ``address``: refusals with this Call-ID no longer count.
 
         They were challenges that the login answered. ``session`` is None if the report names no Call-ID. Then
         one refusal, whatever its Call-ID, counts no more.

@@ -18,7 +18,7 @@ MOST = 4_096
 
 
 class Pages:
-    """WebSockets that web pages of other sites opened: ``opened`` has the browsers' addresses and ports."""
+    """Remembers the WebSockets that web pages of other sites opened, by the browser's address and port."""
 
     def __init__(self) -> None:
         self.opened: OrderedDict[tuple[AddressKey, int], None] = OrderedDict()
@@ -34,6 +34,6 @@ class Pages:
         return others
 
     def sent(self, attempt: Attempt, port: int) -> bool:
-        """Whether a web page of another site opened an attempt's connection; ``port`` is the sender's."""
+        """Whether an attempt came by such a WebSocket; ``port`` is that of the sender, the browser."""
         by_stream = attempt.transport is not Transport.UDP
         return by_stream and (address_key(attempt.address), port) in self.opened

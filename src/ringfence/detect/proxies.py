@@ -82,7 +82,7 @@ class Proxies:
         return event.service in _PHONES and self.networks.covers(event.remote.address)
 
     def passage(self, answer: Challenge) -> Passage:
-        """Return the way of a SIP answer: FROM_PROXY also while the sockets of the proxies are unknown.
+        """Return which way a SIP answer goes; FROM_PROXY also while the sockets of the proxies are unknown.
 
         A sender can direct its own answer to the proxy by a Via ``maddr``. Such an answer is DIRECT, because
         the proxy did not send the request.

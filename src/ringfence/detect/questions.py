@@ -44,7 +44,7 @@ from ringfence.values.network import Address
 FEW_ACCOUNTS = 3
 MANY_ACCOUNTS = 10
 WITHIN = 600.0
-"""Accounts for which a host sends requests within this time (seconds) are counted together."""
+"""The period in seconds in which the accounts for which a host sends requests are counted together."""
 
 DAILY_ACCOUNTS = 20
 DAY = 86_400.0
@@ -114,7 +114,7 @@ class _Host:
 
 
 class Questions:
-    """Requests without credentials, by host. ``decoys`` are accounts for which one is an attempt."""
+    """Requests without credentials, by host. One for an account in ``decoys`` is an attempt."""
 
     def __init__(self, most: int = MOST_HOSTS) -> None:
         self.decoys = frozenset[bytes]()
@@ -166,7 +166,7 @@ class Questions:
                 yield asked, one.at
 
     def settle(self, event: SecurityEvent, account: str, now: float) -> None:
-        """Record that the sender of ``event`` guessed at ``account``: its question for it counts no more."""
+        """Record a guess at ``account``, so that the sender's earlier request for it no longer counts."""
         host = self._find(event.remote.address)
         known = host.accounts.get(account) if host is not None else None
         if host is not None and known is not None:
@@ -222,7 +222,7 @@ class Questions:
 
 
 def _due(host: _Host, now: float) -> list[_Question]:
-    """Return a host's requests without credentials that are attempts now: for enough accounts."""
+    """Return the requests of ``host`` that are attempts now, because they are for enough accounts."""
     today = [one for one in host.accounts.values() if now - one.at < DAY]
     latest = [one for one in today if now - one.at < WITHIN]
     return [

@@ -23,7 +23,7 @@ from ringfence.values.network import Address
 
 MOST = 1_024
 WITHIN = 2.0
-"""The longest time (seconds) between the reports of a login and of its request's refusal, in any order."""
+"""Maximum seconds between the reports of a login and of the refusal of its request, in any order."""
 
 LATE_REFUSALS = frozenset({EventKind.FAILED_ACL, EventKind.REQUEST_NOT_SUPPORTED})
 """The kinds of events by which PJSIP may report that it refuses a request with a right password."""
@@ -51,7 +51,7 @@ class RefusedLogins:
         self._refused: OrderedDict[tuple[Address, bytes], float] = OrderedDict()
 
     def permit(self, friend: Friend, session: bytes, now: float) -> bool:
-        """Record a login; return whether it may make its sender a friend, as no refusal of it has come."""
+        """Record a login; return whether it may make its sender a friend: no refusal of it has come."""
         if self._friends.worked_near(friend.account, friend.address):
             return True
         key = friend.address, session

@@ -27,7 +27,7 @@ from ringfence.values.network import Address
 from ringfence.values.packet import Challenge
 
 ACCOUNTS = 3
-"""This many accounts that log in at one address and port make the address a relay.
+"""The number of accounts that log in from one address and port by which the address is a relay.
 
 A thief of one password, or of two, cannot make its own address a relay (a proxy that forwards answers).
 """
@@ -39,7 +39,7 @@ MOST = 4_096
 
 
 class Relays:
-    """SIP proxies that may forward answers: several accounts log in from one of their sockets.
+    """Finds relays: addresses of SIP proxies that may forward answers, since several accounts log in there.
 
     ``conversations`` are the copied requests of strangers.
     """

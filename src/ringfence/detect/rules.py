@@ -29,7 +29,7 @@ HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 
 RETURN_WITHIN = 30 * DAY
-"""A sender that is banned again within this time (seconds) after a ban began gets a longer ban."""
+"""Seconds after the begin of a ban within which the sender's next ban is longer."""
 
 
 class By(enum.Enum):
@@ -69,7 +69,7 @@ UNKNOWN_ACCOUNTS = Of(
 
 @frozen
 class FriendLimit:
-    """A limit for friends: ``number`` attempts within ``window`` seconds, and ``more`` for each account.
+    """A limit for friends: ``number`` attempts in ``window`` seconds, and ``more`` for each further account.
 
     ``each``: an account counts at most so often (0: each attempt counts).
     """
@@ -85,10 +85,10 @@ class FriendLimit:
 
 
 TWICE = 2
-"""This many attempts of a friend at one account count at most: a phone repeats an old password there."""
+"""The maximum number of a friend's attempts at one account that count: phones repeat old passwords."""
 
 MOST_ADDING = 10
-"""The most accounts that raise a limit: with more, these are not an office's phones with old passwords."""
+"""The maximum number of accounts that raise a limit: an office has no more phones with old passwords."""
 
 
 @frozen

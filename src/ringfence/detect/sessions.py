@@ -319,7 +319,7 @@ HORIZON = 10.0
 """The greatest age (seconds) at which an attempt may be the one that another source reports."""
 
 FORGET = 32.0
-"""After so many seconds (of a source's own time) without an event of a source, its counts start at zero."""
+"""Seconds (of a source's own time) without an event after which the source's counts start at zero."""
 
 MOST_ATTEMPTS = 1_024
 """The maximum number of attempts in ``Attempts.open``. The oldest are discarded first."""
@@ -331,7 +331,7 @@ _REPEAT_SOONEST, _REPEAT_LATEST = 0.3, 32.0
 
 @define
 class Reports:
-    """The counts of one source's events about one service (such as PJSIP) in a session.
+    """Counts one source's events about one service (such as PJSIP) in a session.
 
     The head of this file explains ``half``, ``owed``, ``n`` and ``reported``. ``seen`` is the source's own
     time of its latest event. ``halves`` counts the events with the role HALF, of which two are one attempt.
@@ -534,7 +534,7 @@ SESSION_LIFE = 64.0
 """Seconds without use after which a session is discarded: twice as long as PJSIP accepts a nonce."""
 
 FORGIVE_AGAIN = 600.0
-"""After a failure of a host was ignored as a retransmission, none is for so many seconds."""
+"""The minimum seconds between two failures of a host that are ignored as retransmissions."""
 
 
 @define
@@ -592,7 +592,7 @@ class Sender:
         self.until = max(self.until, until)
 
     def is_needed(self, now: float) -> bool:
-        """Whether the sender must be kept: it has a session or a needed fact, or was used lately."""
+        """Whether the sender must be remembered: it has a session, or a fact that is needed at ``now``."""
         return bool(self.sessions) or self.until > now or now - self.used < SESSION_LIFE
 
 
@@ -794,7 +794,7 @@ class Senders:
         return any(attempts.is_known(_reporter(event), now) for attempts in tables)
 
     def is_listed(self, event: SecurityEvent, address: Address, now: float) -> bool:
-        """Record a report of an unconfirmed attempt.
+        """Record a report of an attempt whose address is unconfirmed.
 
         Return whether another source has reported it, so that the administrator sees it already.
         """
@@ -909,7 +909,7 @@ def _tables(session: Session, event: SecurityEvent, *, listed: bool) -> Iterator
 
 @lru_cache(maxsize=256)
 def _shared(key: _K) -> _K:
-    """Return an object equal to ``key`` that all sessions share: one for each would take 64 bytes."""
+    """Return an object equal to ``key`` that all sessions share, because one for each takes 64 bytes."""
     return key
 
 
@@ -923,7 +923,7 @@ def _match(session: Session, event: SecurityEvent, now: float, *, listed: bool) 
 
 
 def _reporter(event: SecurityEvent) -> Reporter:
-    """Return the reporter of an event: a source of one Asterisk, or ``WIRE``, the one wire of this host."""
+    """Return what reported an event: a source of one Asterisk, or ``WIRE`` for the kernel's copies."""
     return WIRE if event.source.name == WIRE else event.source
 
 

@@ -81,35 +81,35 @@ MOST_EARLY = 8
 
 WAIT = 1.0
 LONGEST = 10.0
-"""The longest wait for AMI to be read (seconds). If it answers no Ping for so long, it is not listening."""
+"""Maximum seconds to wait until AMI's events are read. If AMI answers no Ping for so long, it is down."""
 BUSY = 0.005
 FEW = 4
 EARLY = 1.0
 """The time (seconds) within which an unreadable request may follow the event that reports it."""
 
 PART = 250
-"""This many bytes without an answer are one request: the shortest guess has 278."""
+"""The number of bytes without an answer that count as one request: the shortest guess has 278."""
 USUAL = 1_000
-"""Most requests have fewer bytes. More than this, answered late, are several requests."""
+"""The number of bytes above which bytes that are answered late are several requests; most have fewer."""
 MOST_REQUEST = 6_000
 MOST_AT_ONCE = 12_000
-"""The most bytes that may be one request; the second number is for bytes that come at once.
+"""The maximum number of bytes that may be one request, if they came at once.
 
 The longest request is a browser's call with video, of some 8 000 bytes.
 """
 MOST_PARTS = 10
-"""Bytes that came at once count as so many requests at most, while they may be one call that waits."""
+"""The maximum number of requests as which bytes count that came at once, while they may be one call."""
 MOST_OF_PHONE = 65_536
-"""The most bytes that a phone with a login may send unanswered: more than for 128 lamps or some calls."""
+"""Maximum bytes that a phone with a login may send unanswered: enough for 128 lamps or some calls."""
 OPENING = 1_500
-"""The bytes of the longest part of a handshake, such as the request for a WebSocket with cookies."""
+"""The maximum size in bytes of a part of a handshake, such as the request for a WebSocket with cookies."""
 SLOW = 0.25
 LATER = 1.0
 SILENCE = 8.0
 _SEARCHED = 0.25  # how often connections without an answer are searched for (seconds)
 
 OWN = ((1.0, 10, 2), (540.0, 160, 10))
-"""Rows: seconds, the unexplained requests that a login excuses in this time, and more for each dialog.
+"""Rows of (seconds, unexplained requests that a login excuses in this time, more for each dialog).
 
 A phone of a queue may ring every 20 s, with three messages of Asterisk each, and a lamp changes twice with
 each call. At one other account, a friend may make as many guesses in the clear (``rules``).
@@ -157,7 +157,7 @@ class _OwnRequests:
 
 @define
 class _Connection:
-    """A stranger's connection that cannot be read: when its requests came that wait for an event.
+    """A stranger's connection that cannot be read, with the times of the requests that wait for an event.
 
     ``early`` has the times of events without a request yet. ``shown``: the guesses that Asterisk's export has
     shown, and that AMI has not reported yet. ``asked`` bytes have no answer; the first of them came at
@@ -262,7 +262,7 @@ class Exchanges:
             self._count_asked(key, known, now)
 
     def _answer(self, key: _Key, known: _Connection, now: float) -> None:
-        """Record an answer that left: it belongs to bytes that the stranger sent before."""
+        """Record that an answer left for the stranger: it belongs to bytes that the stranger sent before."""
         if known.owed:
             known.owed -= 1  # its exchange has been counted
             return
