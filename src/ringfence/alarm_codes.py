@@ -32,7 +32,7 @@ class Mark(enum.Enum):
 
     CRITICAL = enum.auto()
     INFO = enum.auto()
-    """An administrator need not act on an alarm with this code."""
+    """An alarm with this code only informs: an administrator need not act."""
     KNOWN_LATE = enum.auto()
     """The alarm can be reported only some time after a restart, so a restored alarm stays for a while."""
     ENDED_BY_RESTART = enum.auto()

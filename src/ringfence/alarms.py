@@ -128,7 +128,7 @@ class AlarmEvent:
 
 @define(eq=False)
 class _State:
-    """The present record of an active alarm.
+    """An active alarm: its present record, and when it clears by itself.
 
     The alarm clears ``lasts`` seconds after its latest activation (inf: not by itself). ``written`` is the
     wall-clock time when the record was last queued for the database.
@@ -140,7 +140,7 @@ class _State:
 
 
 class AlarmListener(Protocol):
-    """A part that hears of the changes of alarms."""
+    """An object that is called with each change of an alarm."""
 
     def on_fact(self, fact: AlarmEvent) -> object:
         """Handle a change of an alarm."""
@@ -219,7 +219,7 @@ class Alarms:
         return returns or before.text != text
 
     def _make_room(self, code: AnyAlarmCode, subject: str, of_code: dict[str, _State]) -> int:
-        """Return how often the new alarm about ``subject`` was activated by now; 0 if it finds no room.
+        """Make room for a new alarm about ``subject``; return its number of activations, 0 without room.
 
         ``of_code`` has the kept alarms of ``code``, by subject. If there are ``MOST``, the new alarm replaces
         the one that was activated least often, if it was itself activated more often. If not, its activation

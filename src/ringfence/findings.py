@@ -16,11 +16,11 @@ class Finding:
 
     @property
     def line(self) -> str:
-        """The finding as a line for people."""
+        """The finding as one line of text for people: subject, state, and detail or fix."""
         mark = {True: "ok", False: "NO", None: "--"}[self.right]
         return ": ".join(filter(None, [f"{mark:3} {self.what}", self.detail]))
 
     @property
     def as_json(self) -> dict[str, bool | str | None]:
-        """The finding as an object for scripts."""
+        """The finding as a JSON object for scripts."""
         return {"right": self.right, "what": self.what, "detail": self.detail}

@@ -479,7 +479,7 @@ class Attribution:
         return found if event.remote.transport is _UDP else _claimed_by_tcp(found)
 
     def _on_report(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
-        """Handle ``event``, which reports ``attempt``; return (), and wait, if its address needs confirmation."""
+        """Handle ``event``, which reports ``attempt``; return () if its address must be confirmed first."""
         source = event.source
         text = source.text or event.tampered
         if attempt.trusted and not (text and self._confirmation.is_hint(event, attempt)):

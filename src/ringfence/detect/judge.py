@@ -452,7 +452,7 @@ class Judge:
         return Decision(subject.network, rule, self._evidence(subject, rule, found), now, scope, seconds)
 
     def _evidence(self, subject: Subject, rule: Rule, found: Sequence[Fact]) -> tuple[Attempt, ...]:
-        """Return the evidence of a ban: of ``found``, as many attempts as ``rule`` needs, proven ones first."""
+        """Return the evidence of a ban: as many of ``found`` as ``rule`` needs, proven attempts first."""
         number = _number_of(rule)
         # Proven attempts decide on a full ban, so claims are the first to be left out of the evidence.
         spare = len(found) - number

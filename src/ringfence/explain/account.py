@@ -40,7 +40,7 @@ def reason_of(attempt: Attempt) -> str:
 
 
 MOST_SHOWN = 16
-"""The maximum number of addresses in each of two lists of an answer.
+"""The maximum number of addresses in each of two lists of an answer about an account.
 
 One list has the addresses where the account works or worked, the other one those where it failed.
 """

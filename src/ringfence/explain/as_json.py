@@ -230,7 +230,7 @@ def _counted(each: int) -> str:
 
 
 def _added(more: int) -> str:
-    """Return the words for a limit that each further account raises by ``more`` attempts; "" if it is 0."""
+    """Return as text that each further account raises a limit by ``more`` attempts; "" for 0."""
     return f" (and {more} for each further account)" if more else ""
 
 
@@ -362,7 +362,7 @@ Document = dict[str, Any]
 
 
 def document(known: NetworkFacts) -> Document:
-    """Return all facts as a JSON object. Times are RFC 3339 texts, and hostile text is made printable."""
+    """Return all facts about a network as a JSON object; times are RFC 3339, hostile text is printable."""
     story, attempts = known.story, [_attempt(outcome) for outcome in known.attempts()]
     return {
         "address": format_network(known.network),

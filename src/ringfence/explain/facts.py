@@ -139,7 +139,7 @@ class NetworkFacts:
 
     @property
     def outside(self) -> Admission | None:
-        """How an address is treated that may not reach the SIP ports; else None, as for a wider network."""
+        """How an address that may not reach the SIP ports is treated; None for others and wider networks."""
         single, found = self.network.prefixlen == self.network.max_prefixlen, self.admission
         return found if single and found is not None and not found.inside else None
 

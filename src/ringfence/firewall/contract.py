@@ -55,7 +55,10 @@ REQUEST_RATE = 20_000
 After a pause, the same number may be copied at once.
 """
 SENDER_RATE = 5_000
-"""The same for one source: an address, of IPv6 a /64. So a flood leaves room for the requests of others."""
+"""The maximum number of requests copied in a second of one source, an IPv4 address or IPv6 /64.
+
+So a flood leaves room for the requests of others.
+"""
 DROPPED_RATE = 1_000
 """The maximum number of requests that are copied in a second although a narrow ban drops them.
 
@@ -63,30 +66,30 @@ The last request of a sender before its ban may prove its address. A flood that 
 room of the strangers that are not.
 """
 REQUEST_PREFIX = "request"
-"""The text by which the reader of the NFLOG group recognizes a copied request. Copied answers lack it."""
+"""The text that marks a copied request in the NFLOG group; copied answers have none."""
 
 DROPPED_PREFIX = "dropped"
-"""The same for a request that a narrow ban drops, so that Asterisk does not answer it."""
+"""The text that marks a copied request that a ban of SIP drops, so that Asterisk never gets it."""
 
 SERVED = tuple(
     b"SIP/2.0 %s\r\nVia:" % status
     for status in (b"100 Trying", b"180 Ringing", b"183 Session Progress", b"200 OK")
 )
-"""How Asterisk's answers to a call that it serves begin.
+"""The beginnings of Asterisk's answers to a call that it serves.
 
 A sender may choose where a segment begins, and may write a status line into a header, which Asterisk repeats.
 But it cannot write a line end, and no header that Asterisk repeats stands before a Via, except for another
 Via.
 """
 REFUSALS = (b"SIP/2.0 401", b"SIP/2.0 403", b"SIP/2.0 407")
-"""How the answers begin that refuse a request."""
+"""The beginnings of SIP answers that refuse a request."""
 COPIED = (*REFUSALS, b"SIP/2.0 404")
-"""How the datagrams begin that are copied to the wire. A 404 answers a call to an unknown extension."""
+"""The beginnings of SIP answers that the kernel copies to ringfence. A 404: an unknown extension."""
 
 SENDER_SECONDS = 2
-"""Seconds that the limit of the copies remembers an address. In one second it has its whole burst again."""
+"""Seconds for which the limit of copied requests remembers an address."""
 MOST_LISTED = 4_096
-"""The most sources over a limit that a table of the kernel lists.
+"""The maximum number of sources over a limit that a table of the kernel lists.
 
 The event loop reads it every second: 4 096 elements take some 30 ms of CPU, 16 384 took 150 ms. A source
 without room in the table is still limited. It is reported as soon as the table has room for it.
@@ -202,7 +205,7 @@ class FirewallPlan:
 
     @property
     def limits_copies(self) -> bool:
-        """Whether the copies of one source have a limit of their own."""
+        """Whether the copied requests of each source have a limit of their own (``sender_rate``)."""
         return self.log_group is not None and self.sender_rate > 0
 
     @property
@@ -217,15 +220,15 @@ class FirewallPlan:
         return {one.name: one.mode for one in self.added if isinstance(one, Filter)}
 
     def mode(self, name: str) -> LimitMode:
-        """Return the mode of the filter with this name; off if the plan has none."""
+        """Return the mode (off, count or drop) of the filter ``name``; off if the plan lacks it."""
         return self.modes.get(name, LimitMode.OFF)
 
     def find(self, kind: type[AdditionT]) -> AdditionT | None:
-        """Return the addition of this kind; None if the plan has none."""
+        """Return what a feature added to the plan, by its class ``kind``; None if nothing of this class."""
         return next((one for one in self.added if isinstance(one, kind)), None)
 
     def adding(self, *added: Addition) -> "FirewallPlan":
-        """Return the plan with these additions, each in the place of one with the same name, or last."""
+        """Return the plan with ``added``: each replaces an addition of the same name, or comes last."""
         new = {one.name: one for one in added}
         present = [new.pop(one.name, one) for one in self.added]
         return evolve(self, added=(*present, *new.values()))
@@ -245,12 +248,12 @@ class FirewallPlan:
         return evolve(self, added=added, sender_rate=0)
 
     def observing(self, until: Until) -> "FirewallPlan":
-        """Return the plan before ``until``: what would drop packets of friends only counts them."""
+        """Return the plan for the time before ``until``: filters that wait for it only count packets."""
         added = tuple(one.observing(until) if isinstance(one, Filter) else one for one in self.added)
         return evolve(self, added=added)
 
     def changed_keys(self, other: "FirewallPlan") -> list[str]:
-        """Return the configuration keys whose values differ from those in ``other``, and such additions."""
+        """Return the names of the configuration keys and additions that differ from those in ``other``."""
         keys = {
             "maxelem": "max_bans",
             "log_group": "wire",
@@ -265,12 +268,12 @@ class FirewallPlan:
 
 
 ListSteps = Generator[Callable[[], None] | None, None, None]
-"""The steps of :meth:`Backend.replace_list_in_steps`."""
+"""The steps of replacing a list: each does some work, and yields None or a call for the caller."""
 
 
 @frozen
 class Add:
-    """Ban ``network`` for ``timeout`` seconds from now. An existing ban of this scope gets this timeout."""
+    """A change: ban ``network`` for ``timeout`` seconds from now, also if it has a ban of this scope."""
 
     network: Network
     timeout: float
@@ -279,7 +282,7 @@ class Add:
 
 @frozen
 class Remove:
-    """Unban ``network``; no error if it is not banned. A ban of it with another scope stays."""
+    """A change: unban ``network``, if it is banned. A ban of it with another scope stays."""
 
     network: Network
     scope: Scope = Scope.FULL
@@ -290,7 +293,7 @@ Change = Add | Remove
 
 @fast.frozen
 class Outcome:
-    """The result of one change.
+    """The result of one Add or Remove.
 
     ``error`` is None exactly if the kernel acknowledged the change. ``timeout`` is the timeout in seconds
     with which the backend added the ban; 0 if it added none. If the Add has a longer timeout than the backend
@@ -379,7 +382,7 @@ class Counters:
     counted: Mapping[str, int] = {}
 
     def of(self, counter: str) -> int:
-        """Return the number of packets that a filter counted by ``counter``."""
+        """Return the number of packets that a filter counted by the counter with this name, 0 without it."""
         return self.counted.get(counter, 0)
 
 
@@ -428,7 +431,7 @@ def fragments_requirement(found: Fragments, fix: str, suffix: str = "") -> Requi
 
 
 def not_open_error() -> FirewallError:
-    """Return the error of a method that was called before ``open``."""
+    """Return the error for calling a backend's method before ``open``."""
     return FirewallError("the firewall is not open: no ban is possible")
 
 
@@ -464,7 +467,7 @@ class Backend(Protocol):
         ...
 
     def listing(self, version: int) -> str:
-        """Return the command by which an administrator lists the rules of an IP version."""
+        """Return the shell command by which an administrator lists the rules of an IP version."""
         ...
 
     def open(self) -> Opened:

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from ringfence.firewall.stages import Stage
 
 GUESS = 300
-"""Bytes. No guess is shorter, with its headers."""
+"""The minimum size of a guess in bytes, with its IP and UDP headers."""
 FRAME = 1_600
-"""Bytes: an Ethernet frame, rounded up."""
+"""The size of an Ethernet frame in bytes, rounded up."""
 MOST_LIMITED = 1_000_000
 """The number of addresses for which a table usually has room."""
 USUAL_SECONDS = 10
@@ -25,7 +25,7 @@ USUAL_SECONDS = 10
 NEAR_LENGTHS = {4: 24, 6: 48}
 """The prefix length of a stranger's *neighbours*, by IP version."""
 GUESTS = 8
-"""How many times as much a stranger may ask if the PBX takes calls from strangers."""
+"""The factor by which a stranger's limits are higher if the PBX takes calls from strangers."""
 
 
 class LimitMode(enum.StrEnum):
@@ -37,14 +37,14 @@ class LimitMode(enum.StrEnum):
 
 
 class Until(enum.Enum):
-    """What a filter waits for: until then it only counts packets."""
+    """What a filter waits for at the start: until then it only counts packets, and drops none."""
 
     FRIENDS = "the friends (known phones and trunks) are known"
     LISTS = "the kernel has all networks of the lists"
 
 
 class Addition:
-    """What a feature adds to the rules. ``name`` is its name in the status and in the log.
+    """Base class of what a feature adds to the firewall's rules. ``name`` is shown in status and log.
 
     ``copies``: its rules copy packets to an NFLOG group of its own.
     """
@@ -53,13 +53,13 @@ class Addition:
     copies: ClassVar[bool] = False
 
     def stages(self, plan: "FirewallPlan") -> "Iterable[Stage]":
-        """Return its stages in the rules of ``plan``, also those that are off."""
+        """Return the stages (groups of rules) that it adds to those of ``plan``, also those that are off."""
         raise NotImplementedError
 
 
 @frozen
 class Filter(Addition):
-    """An addition that counts or drops packets, by its mode.
+    """An addition to the rules that counts or drops packets, by its mode.
 
     ``waits`` is what it waits for. If it is ``optional``, it is left out if the kernel cannot do it.
     """
@@ -69,7 +69,7 @@ class Filter(Addition):
     mode: LimitMode = LimitMode.OFF
 
     def observing(self, until: Until) -> Self:
-        """Return what it is before ``until``: one that waits for this drops nothing."""
+        """Return the filter as it is before ``until``: if it waits for this, it only counts packets."""
         waits = self.mode is LimitMode.ENFORCE and until in self.waits
         return evolve(self, mode=LimitMode.OBSERVE) if waits else self
 
@@ -87,7 +87,7 @@ class Key(enum.Enum):
 class Table:
     """A table of the kernel: the addresses that sent or got something lately, each for ``seconds``.
 
-    It has ``room`` for so many of an IP version. ``what`` names them in the status, if that shows them.
+    ``room`` is the maximum number of addresses of an IP version. ``what`` is their name in the status.
     ``renews``: each packet begins the time of its address again, and the count of its packets goes on.
     """
 
@@ -101,5 +101,5 @@ class Table:
 
 @cache
 def additions() -> tuple[Addition, ...]:
-    """Return what the installed features add to the rules, as it is while it is off."""
+    """Return what each installed feature can add to the rules, switched off."""
     return tuple(one for module in street.modules("stage") for one in module.ADDITIONS)

@@ -60,7 +60,7 @@ class MemoryBackend:
         return False
 
     def listing(self, version: int) -> str:  # noqa: ARG002 - it has no rules
-        """Return the command that lists the bans, which exist only here."""
+        """Return the command that lists the bans, which exist only in this process's memory."""
         return "ringfence bans"
 
     def open(self) -> Opened:
@@ -123,11 +123,11 @@ class MemoryBackend:
         return Health(elements=len(self._ends))
 
     def rules_differ(self) -> bool:
-        """Return False: no other program can change anything."""
+        """Return False: no other program can change this firewall."""
         return False
 
     def watch_fd(self) -> None:
-        """Return None: no other program can change anything."""
+        """Return None: no other program can change this firewall, so there is nothing to watch."""
 
     def counters(self) -> Counters:
         """Return the number of bans. There are no rules, so nothing is counted."""
@@ -138,7 +138,7 @@ class MemoryBackend:
         return ()
 
     def flush(self) -> None:
-        """Forget everything. Idempotent."""
+        """Forget all bans and lists. Idempotent."""
         self._ends.clear()
         self.lists = dict.fromkeys(network_lists.every(), frozenset())
 

@@ -22,7 +22,7 @@ class NetworkList:
     by_machine: bool = False
 
     def __str__(self) -> str:
-        """Return the name, with which the names of the list's sets begin."""
+        """Return the list's name, with which the names of its sets in the kernel begin."""
         return self.name
 
 
@@ -39,7 +39,7 @@ DENY = NetworkList("deny", "the deny list", Scope.FULL)
 EXTERNAL = NetworkList("external", "denied regions, and block lists", Scope.FULL, by_machine=True)
 
 PASSING = FRIENDS, UNSHIELDED, ADMITTED
-"""The lists that pass what machines deny, and what a feature closes to strangers, as the allow list does."""
+"""The lists whose addresses pass denials made by machines and closed ports, as allowed ones do."""
 
 
 @cache

@@ -23,7 +23,7 @@ class Ports:
 
     @property
     def conversations(self) -> "Ports":
-        """The ports whose conversations with strangers are copied.
+        """The ports whose packets to and from strangers the kernel copies to ringfence.
 
         The UDP port of IAX2 is left out, because it carries voice, and so are the ports of TLS.
         """
@@ -47,7 +47,7 @@ class Ports:
         return tuple(port for port in self.tcp if port in guessed.union(self.sips))
 
     def is_like(self, other: "Ports") -> bool:
-        """Whether both need the same rules: the answer of a port may confirm what its number says."""
+        """Whether ``other`` needs the same firewall rules as these ports."""
         mine = self.udp, self.tcp, self.streams, self.tls
         return mine == (other.udp, other.tcp, other.streams, other.tls)
 

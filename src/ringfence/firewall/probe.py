@@ -55,7 +55,7 @@ class Direction(enum.StrEnum):
 
 @frozen
 class Check:
-    """The result for one direction of one IP version.
+    """The result of testing bans for packets in one direction, of one IP version.
 
     ``verified``: packets in this direction are dropped. ``note`` is the reason if they are not verified, or a
     remark. ``possible`` is False if there is nothing to test: the backend drops nothing, this IP version is
@@ -180,7 +180,7 @@ def _sockets(plan: _Plan, spare: str, port: int) -> Iterator[tuple[socket.socket
 
 @frozen
 class _Sent:
-    """The result of sending a datagram: whether the kernel refused it (EPERM), and whether it arrived."""
+    """The result of sending a test datagram: did the kernel refuse it (EPERM), and did it arrive."""
 
     refused: bool
     arrived: bool

@@ -56,14 +56,14 @@ from ringfence.values.network import Address
 
 
 class Position(enum.Enum):
-    """Where a stage that a feature adds stands among those about the same packets."""
+    """The position of a feature's stage (group of rules) among those about the same packets."""
 
     BEFORE_COPIES = "before requests are copied to the wire"
     LAST = "behind all others"
 
 
 class Side(enum.StrEnum):
-    """Whether the remote address of a packet sends or receives it."""
+    """The side of a packet on which its remote address is: the sender or the receiver."""
 
     FROM = "from"
     TO = "to"
@@ -82,7 +82,7 @@ class Hook(enum.StrEnum):
 
 
 class Is(enum.Enum):
-    """A test without parameters. An *Asterisk* is on this host or in a container."""
+    """A test of a packet that needs no parameters. An *Asterisk* is on this host or in a container."""
 
     NAMED = "its interface is one of those of the plan, if it names any"
     OUTER = "it is not looped back"
@@ -181,7 +181,7 @@ class ClientHello:
 
 @frozen
 class Has:
-    """A test: ``table`` has the flow of the packet, or (``known`` is false) does not have it."""
+    """A test: ``table`` has the packet's flow, or (``known`` is false) lacks it."""
 
     table: Table
     known: bool = True
@@ -259,7 +259,7 @@ class Shorten:
 
 @frozen
 class Crowd:
-    """What becomes of packets while all addresses together send so many that a table of ipset would fill.
+    """What to do with packets while all addresses send so many that a table of ipset would fill.
 
     They count by ``counter``, and continue in ``to``, or return. A table remembers an address for
     ``seconds``.
@@ -291,7 +291,7 @@ class Meter:
 
 
 class Do(enum.Enum):
-    """An act without parameters."""
+    """What to do with a packet, if this needs no parameters."""
 
     RETURN = "return to the chain from which the packet came"
     LOOK_UP = "drop packets of banned addresses and of denied networks"
@@ -333,12 +333,12 @@ class Chain:
 
     @property
     def only_act(self) -> Act | None:
-        """The act of a chain that has one rule, for all packets; None for other chains."""
+        """The act of the chain's only rule, if this rule has no tests; None for any other chain."""
         return self.rules[0].act if len(self.rules) == 1 and not self.rules[0].tests else None
 
     @property
     def jump(self) -> Jump:
-        """The act of continuing here."""
+        """The act of continuing in this chain, and returning from it."""
         return Jump(self.name, self.iptables, kind=f"+{self.refuses}" if self.refuses else "")
 
 
@@ -360,7 +360,7 @@ class Stage:
     position: Position = Position.LAST
 
     def acts(self, kind: type[ActT]) -> list[ActT]:
-        """Return the acts of one kind in the chains."""
+        """Return the acts of class ``kind`` in the stage's chains."""
         acts = (rule.act for chain in self.chains for rule in chain.rules)
         return [act for act in acts if isinstance(act, kind)]
 
@@ -387,7 +387,7 @@ class Stage:
             yield PacketRule(tests, rule.act, then)
 
     def _at_hook(self, hook: Hook, plan: FirewallPlan, version: int) -> Mapping[Test, Test | None]:
-        """Return what tests become at ``hook``; None: every packet matches there."""
+        """Return the tests to replace at ``hook``, each with its replacement; None: it is always true."""
         hosts = tuple(sorted(one for one in plan.containers if one.version == version))
         containers, never = (Containers(hosts),) if hosts else (), AnyOf(())
         arriving, rejects = hook is Hook.ARRIVING, plan.action is not BanAction.DROP
@@ -420,7 +420,7 @@ _INNER = Hook.INPUT, Hook.FORWARD
 
 
 def stages(plan: FirewallPlan, fragments: Fragments = Fragments.REASSEMBLED) -> tuple[Stage, ...]:
-    """Return the stages of ``plan`` in their order; ``fragments``: what happens to those of strangers."""
+    """Return the stages of ``plan`` in order; ``fragments``: what happens to strangers' fragments."""
     return tuple(stage for stage in every_stage(plan, fragments) if stage.on)
 
 

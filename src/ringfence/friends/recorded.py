@@ -25,16 +25,16 @@ MOST_ADDRESSES = 256
 """The maximum number of addresses of one account; a mobile phone has a few per day."""
 
 LONGEST = 366 * 86_400.0
-"""The longest time in seconds that a reason lasts, even if the registration lasts longer."""
+"""Maximum seconds that a reason to be a friend lasts, even if the phone's registration lasts longer."""
 
 RENEW_EVERY = 300.0
-"""Seconds. A reason is written again if its end or its last sighting has moved by at least this much."""
+"""Minimum change, in seconds, of a reason's end or last sighting for which it is written again."""
 
 _BROADCAST = 0xFFFFFFFF
 
 
 class FriendListener(Protocol):
-    """A part that hears of new friends."""
+    """An object that is called for each new reason why an address is a friend."""
 
     def on_friend(self, friend: Friend) -> object:
         """Record a reason why an address is a friend, before the friend is added."""
@@ -143,7 +143,7 @@ class RecordedFriends:
         return keys
 
     def end(self, reasons: Iterable[Friend]) -> None:
-        """End reasons that detection has ended: they are former ones in the store too.
+        """End ``reasons`` to be a friend, because the detector did: they are former ones in the database too.
 
         A login that Asterisk has refused leaves no trace at an address that has no other reason.
         """

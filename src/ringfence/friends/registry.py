@@ -29,7 +29,7 @@ from ringfence.values.network import Address, Network, sender_of
 
 
 class Passing:
-    """The contents of the kernel's list of friends.
+    """The friends that the kernel's list must contain.
 
     *Unshielded* friends are left out: guesses come from the address of such a friend, and nothing can prove
     whether the friend itself sends them. Creating a network object takes longer than the rest of the update,
@@ -175,7 +175,7 @@ class KnownContacts:
             self.discard(self._recorded.record(friend))
 
     def _end(self, asterisk: str, keys: Iterable[Key]) -> None:
-        """End the friend status by contacts that the Asterisk no longer has, in at most ``KEEP`` seconds."""
+        """Let friends by contacts that ``asterisk`` no longer has end in at most ``KEEP`` seconds."""
         until = self._clock.wall() + KEEP
         for key in keys:
             self._rounds.get(asterisk, {}).pop(key, None)
@@ -193,7 +193,7 @@ An answer may contain only some of a name's addresses, and the next answer other
 
 
 class KnownTrunks:
-    """The trunks of each Asterisk. ``names`` resolves their host names."""
+    """Remembers the trunks of each Asterisk, whose addresses are friends. ``names`` resolves host names."""
 
     def __init__(self, names: Names) -> None:
         self._names = names
@@ -281,7 +281,7 @@ class FriendRegistry:
             self.add([friend])
 
     def on_estranged(self, reasons: Sequence[Friend]) -> None:
-        """End these reasons, which detection has ended."""
+        """End ``reasons`` why an address is a friend, because the detector has ended them."""
         self._recorded.end(reasons)
         self._contacts.discard(identity_of(friend) for friend in reasons)
         self._signal_changes()

@@ -14,19 +14,19 @@ from collections.abc import Sequence
 from attrs import frozen
 
 AFTER_LISTENING = 3.0
-"""The longest time (seconds) after the connection to an Asterisk that bans wait for its phones and trunks."""
+"""Maximum seconds after the connection to an Asterisk that bans wait for its phones and trunks."""
 IN_ALL = 5.0
 """The longest time (seconds) after the start that bans wait for the phones and trunks of all Asterisks."""
 
 REMEMBERED_AFTER_LISTENING = 1.0
 REMEMBERED_IN_ALL = 2.0
-"""The limits ``AFTER_LISTENING`` and ``IN_ALL`` for a start with friends in the store."""
+"""The limit in place of ``IN_ALL`` for a start with friends in the database."""
 
 LIMITS_IN_ALL = 30.0
-"""The longest time (seconds) after the start that what limits strangers only observes.
+"""Maximum seconds after the start that the kernel's limits for strangers only count packets.
 
-It may be longer than ``IN_ALL``, because these limits protect against load more than against guesses: against
-these that of the refusals holds from the first moment.
+It may be longer than ``IN_ALL``, because these limits protect more against load than against guesses. The
+limit of refusals, which protects against guesses, holds from the first moment.
 """
 
 
@@ -43,7 +43,7 @@ class SourceReadiness:
 
 
 class StartupGate:
-    """Decides whether enough friends are known to ban (``for_bans``), and for limits (``for_limits``).
+    """Decides whether enough friends are known to ban strangers, and to limit their packets.
 
     *Limits* are what the kernel limits to strangers, such as their packets.
 
@@ -61,7 +61,7 @@ class StartupGate:
 
     @property
     def for_limits(self) -> bool:
-        """Whether what limits strangers may drop packets."""
+        """Whether the kernel's limits for strangers may drop packets."""
         return self._limits or self.remembered
 
     def update(self, sources: Sequence[SourceReadiness], now: float) -> None:

@@ -61,7 +61,7 @@ class Section:
 
 @frozen
 class Conf:
-    """The sections of an Asterisk file with its includes, without templates. ``unread``: unknown parts.
+    """The sections of a configuration file of Asterisk with its includes; ``unread``: the unknown parts.
 
     ``refused``: Asterisk refuses the file, so nothing in it is in force after Asterisk's next start.
     """

@@ -264,7 +264,7 @@ _PLAIN = re.compile(rb"(\^?)([A-Za-z0-9_/ ,:@.-]*)(\$?)")
 
 @frozen
 class _Condition:
-    """One part of a section's condition: a regular expression for an option's name, one for its value.
+    """One part of a section's condition: regular expressions for an option's name and for its value.
 
     Neither has a repetition, so no text takes long.
     """

@@ -51,7 +51,7 @@ FRESH = 0.05
 """The maximum age of the kernel's list of open connections when it is used, in seconds."""
 
 SOON = 0.005
-"""The list's maximum age, in seconds, if it lacks a queried connection, or has too few bytes of it."""
+"""The maximum age in seconds of the kernel's list of open connections if it lacks the queried one."""
 
 OLDEST = 0.5
 """The maximum age of the list of open connections, in seconds, if there are very many of them.
@@ -369,7 +369,7 @@ def _no_count() -> None:
 
 
 class _Past:
-    """TCP connections closed in the last 60 s, by remote address and port (*end*), and by address alone."""
+    """TCP connections closed in the last 60 s, found by remote address and port, or by address alone."""
 
     def __init__(self) -> None:
         self._ends: OrderedDict[bytes, float] = OrderedDict()

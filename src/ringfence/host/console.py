@@ -75,7 +75,7 @@ def likely_servers(folder: Path, proc: Path = PROC) -> list[Server]:
 
 
 def names_of(found: Iterable[Server]) -> str:
-    """Return process ids and programs of servers, for a message."""
+    """Return the process ids and program paths of servers as text, for a message."""
     return ", ".join(f"process {server.pid} ({printable(server.program)})" for server in found)
 
 
@@ -232,7 +232,7 @@ _ACCEPTS, _STREAM = "00010000", "0001"
 _TABLE = 16 * 1024 * 1024
 _CHUNK = 65_536
 _LOG_LINE = 0x7F
-"""The first byte of each line of Asterisk's log in an answer is this or a higher one (``VERBOSE_MAGIC``)."""
+"""The lowest first byte of log lines among the console's answer (``VERBOSE_MAGIC``)."""
 
 
 class Console(Protocol):
@@ -251,12 +251,12 @@ class Console(Protocol):
 
 @frozen
 class NoConsole:
-    """The console of an Asterisk that cannot be asked. ``problem`` is the reason."""
+    """Stands for the console of an Asterisk that cannot be reached; ``problem`` is the reason."""
 
     problem: str
 
     def show(self, _what: str) -> None:
-        """Return None: this Asterisk cannot be asked."""
+        """Return None, as the console of this Asterisk cannot be reached."""
 
 
 class SocketConsole:

@@ -23,7 +23,7 @@ _SETTING = re.compile(r"  ([^:]{1,40}):[ \t]+(\S.*)")
 
 @frozen
 class Trunk:
-    """A trunk: Asterisk identifies it by address alone. It has Asterisk's name and a network."""
+    """A trunk that Asterisk identifies by its address alone: its name in Asterisk, and a network."""
 
     name: str
     network: Network
@@ -79,7 +79,7 @@ def settings_from(text: str) -> dict[str, str]:
 
 
 def rows_of(text: str) -> Iterator[str]:
-    """Return the first ``MAX_ROWS`` lines of an output."""
+    """Yield the first ``MAX_ROWS`` lines of a console command's output."""
     return islice(text.split("\n"), MAX_ROWS)
 
 

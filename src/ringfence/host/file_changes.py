@@ -32,7 +32,7 @@ MAX_BYTES = 8 * 1024 * 1024
 _SECRET_NAME = re.compile(r"secret|token|passw|pwd|\bpass|pass\b", re.IGNORECASE)
 _MASK = "********"
 _SHORTEST = 4
-"""A password of fewer characters is masked only where it is set, because it may be a common word."""
+"""The minimum length of a password that is masked everywhere: a shorter one may be a common word."""
 _NO_SECRET = re.compile(r"[ +-]?(?:secret|token)_file\s*=.*")
 
 

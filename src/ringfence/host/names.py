@@ -93,7 +93,7 @@ PATIENCE = 5.0  # time limit of a DNS query in seconds
 
 SHORTEST = 30.0
 LONGEST = 300.0
-"""``SHORTEST`` and ``LONGEST`` limit the time, in seconds, until a name is resolved again.
+"""The maximum time, in seconds, until a host name is resolved again (the minimum is ``SHORTEST``).
 
 After a failure the time may be shorter than ``SHORTEST``.
 """
@@ -150,7 +150,7 @@ class Names:
         shortest: float = SHORTEST,
     ) -> None:
         self.changed = asyncio.Event()
-        """Set when the addresses of a name have changed."""
+        """An event that is set when the addresses of a followed host name have changed."""
         self._answers: dict[str, frozenset[Network]] = dict(known or {})
         self._nameservers = tuple(nameservers)
         self._port = port

@@ -121,7 +121,7 @@ def names_in(path: Path) -> list[str]:
 
 
 def exists(path: Path) -> bool:
-    """Whether ``path`` exists; True too if this cannot be known, and an attempt to read it has the reason."""
+    """Whether ``path`` exists; True too if this cannot be known: reading it then raises the reason."""
     try:
         with opened_parent(path) as (folder, name):
             folder.state(name)
@@ -207,7 +207,7 @@ class _Walk:
             self.name = self._inside(part)
 
     def _inside(self, part: str) -> str:
-        """Return the name ``part``, but in the root folder that folder itself for ``..``, as in a chroot."""
+        """Return the name ``part``, but ``.`` for ``..`` in the root folder, as in a chroot."""
         if part == ".." and os.path.samestat(os.fstat(self.folder.descriptor), os.fstat(self._root)):
             return "."
         return part

@@ -185,7 +185,7 @@ def _text(systemd: ctypes.CDLL, what: str, session: bytes) -> bytes:
 
 
 def _taken(pointer: int | None) -> bytes:
-    """Copy a text that libsystemd allocated, and free it."""
+    """Return a copy of the text at ``pointer``, which libsystemd allocated, and free it; b"" for None."""
     if not pointer:
         return b""
     text = ctypes.string_at(pointer)

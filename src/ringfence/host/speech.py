@@ -28,14 +28,14 @@ from ringfence.values.event import Transport
 from ringfence.values.network import Address
 
 BANNER_SECONDS = 0.1
-"""How long a server may take to send a banner before it is asked, as AMI does (seconds)."""
+"""Seconds to wait for a banner, as AMI sends one unasked, before a server is asked."""
 ANSWER_SECONDS = 1.0
 DATAGRAM_SECONDS = 0.3
 MOST_ASKED = 32
 """The maximum number of sockets, of TCP and of UDP, that one :meth:`Speeches.look` asks."""
 MOST_KNOWN = 4_096
 _LONGEST_PAUSE = 7
-"""A socket that did not answer is asked again after 1, 2, 4 … 128 looks: Asterisk may be starting."""
+"""The power of two of looks after which a silent socket is asked again at the latest (1, 2, 4 … 128)."""
 
 _BYE = (
     "BYE sip:ringfence@{host} SIP/2.0\r\nVia: SIP/2.0/{transport} {here};rport;branch=z9hG4bK{text}\r\n"
@@ -67,7 +67,7 @@ class ListeningSocket(NamedTuple):
 
 @define
 class _Asked:
-    """A listening socket's protocol, None if unknown; ``due`` is the number of the look that asks again."""
+    """What is known of a listening socket: its protocol, None if unknown, and the look that asks it again."""
 
     inode: int
     speech: Speech | None = None

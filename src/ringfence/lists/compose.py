@@ -45,7 +45,7 @@ class ListNetworks:
     guarded: frozenset[Network] = frozenset()
 
     def of(self, which: NetworkList) -> Prefixes:
-        """Return the networks of a list of the kernel, without ``guarded``."""
+        """Return the networks that the kernel's list ``which`` must have, without ``guarded`` ones."""
         own = {network_lists.ALLOW: self.allow, network_lists.DENY: self.deny}
         return {**self.others, **own}.get(which, _NONE)
 

@@ -28,7 +28,7 @@ CONFIGURATION = "configuration"
 OWN_ORIGINS = frozenset({COMMAND, CONFIGURATION})
 """The origins of the administrator's own entries. Other origins are names that features give."""
 NO_REGIONS = street.reason("geo")
-"""Why a copy of ringfence without the feature has no networks of regions."""
+"""The reason why regions have no networks in a copy of ringfence without the feature ``geo``."""
 
 MAX_NAME = 253
 

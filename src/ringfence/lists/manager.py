@@ -135,7 +135,7 @@ class OtherNetworks(ABC):
         """Use ``settings`` of the feature from the next call of another method on."""
 
     def update(self, protected: Mapping[Network, str], most: int, now: float) -> bool:  # noqa: ARG002 - for a feature
-        """Read what changed; return whether :meth:`compose` would now return other networks than before.
+        """Read changed sources; return whether :meth:`compose` would now return other networks than before.
 
         ``protected`` are networks that this host needs, and ``most`` is the maximum number of networks.
         """
@@ -147,7 +147,7 @@ class OtherNetworks(ABC):
 
     @abstractmethod
     def holding(self, network: Network, now: float) -> Iterable[Holder]:
-        """Return an entry for each list in force that contains ``network``."""
+        """Yield a Holder for each of the feature's lists in force that contains ``network``."""
 
 
 class Lists:

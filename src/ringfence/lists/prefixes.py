@@ -32,7 +32,7 @@ _PRIVATE: tuple[Network, ...] = (
 """Networks of which no packet comes from the Internet (RFC 1918, RFC 6598, RFC 4193)."""
 
 Coded = tuple[int, int]
-"""An IP version, and a network's code: one integer, the address times 256 plus the prefix length."""
+"""An IP version, and a network's *code*: an integer, the address times 256 plus the prefix length."""
 
 
 def coded(text: str) -> Coded:

@@ -12,7 +12,7 @@ from ringfence.values.network import Address, Network
 
 
 class Regions:
-    """The networks of regions; this base class has none, without the feature.
+    """Looks up the networks of regions. This base class knows none, for a copy without the feature ``geo``.
 
     ``alarms`` are about the files that could not be read in the last call of :meth:`read`. ``failed``: that
     call may succeed without a change of a file.
@@ -29,7 +29,7 @@ class Regions:
         return NO_REGIONS
 
     def networks(self, regions: frozenset[str]) -> Mapping[str, Prefixes]:
-        """Return the networks of each of ``regions``, as far as they are known. No file is read."""
+        """Return the known networks of each of ``regions`` (countries, ASNs). No file is read."""
         return dict.fromkeys(regions, Prefixes())
 
     def unknown(self, region: str) -> bool:  # noqa: ARG002 - for a feature
@@ -38,7 +38,7 @@ class Regions:
 
     @property
     def waits(self) -> bool:
-        """Whether :meth:`read` still has to read files for the regions that were requested last."""
+        """Whether :meth:`read` must read files for the regions of the last :meth:`networks`."""
         return False
 
     def changed(self) -> bool:
@@ -50,7 +50,7 @@ class Regions:
         return None
 
     def read(self, *, keep: bool = True) -> None:
-        """Read the files for the regions of the last request; with ``keep``, keep their networks."""
+        """Read the files for the regions of the last :meth:`networks`; ``keep``: save their networks."""
 
 
 def regions_of(files: Sequence[Path], kept: Path | None) -> Regions:

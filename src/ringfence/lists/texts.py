@@ -73,10 +73,10 @@ _LOCAL = {
     ]
     for version, width in _WIDTHS.items()
 }
-"""By IP version, the first and last address of each network that a list does not deny."""
+"""By IP version, the first and last address of each network that no block list may deny."""
 
 _LOCAL_OCTETS = frozenset(octet for begin, end in _LOCAL[4] for octet in range(begin >> 24, (end >> 24) + 1))
-"""First octets of networks that a list does not deny: most lines begin with another octet."""
+"""First octets of IPv4 networks that no block list may deny. Most lines begin with another octet."""
 
 
 def overlaps_local(version: int, code: int) -> bool:

@@ -49,7 +49,7 @@ from ringfence.errors import FirewallError, FirewallPermissionError, FirewallUns
 
 NETLINK_NETFILTER = 12
 SOL_NETLINK = 270
-"""Of ``linux/socket.h``. Python has no name for it, nor for the next ones."""
+"""The socket level of netlink options (``linux/socket.h``). Python has no name for it."""
 ADD_MEMBERSHIP, DROP_MEMBERSHIP = 1, 2
 FAMILIES: Mapping[int, int] = {4: socket.AF_INET, 6: socket.AF_INET6}
 """The address family of each IP version."""
@@ -161,7 +161,7 @@ def attributes_of(answer: bytes, kind: int) -> bytes:
 
 
 def integer(found: Mapping[int, memoryview], kind: int) -> int:
-    """Return the value of an attribute with a big-endian integer, 0 if it is missing."""
+    """Return the big-endian integer in the attribute of type ``kind``; 0 if it is missing."""
     return int.from_bytes(found.get(kind, b""), "big")
 
 
@@ -181,7 +181,7 @@ def nested(found: Mapping[int, memoryview], kind: int) -> dict[int, memoryview]:
 
 
 def required(found: Mapping[int, memoryview], kind: int) -> memoryview:
-    """Return the value of an attribute; raise NetlinkMessageError if it is missing."""
+    """Return the value of the attribute of type ``kind``; raise NetlinkMessageError if it is missing."""
     try:
         return found[kind]
     except KeyError:
@@ -189,18 +189,18 @@ def required(found: Mapping[int, memoryview], kind: int) -> memoryview:
 
 
 def attribute(kind: int, payload: bytes) -> bytes:
-    """Build one attribute, padded to four bytes."""
+    """Build a netlink attribute of type ``kind`` with its value, padded to four bytes."""
     length = ATTRIBUTE.size + len(payload)
     return ATTRIBUTE.pack(length, kind) + payload + b"\0" * (-length % 4)
 
 
 def number(kind: int, value: int) -> bytes:
-    """Build an attribute with a big-endian integer of 32 bits, and with the flag for this byte order."""
+    """Build a netlink attribute with a big-endian integer of 32 bits and the flag for this byte order."""
     return attribute(kind | BIG_ENDIAN, value.to_bytes(4, "big"))
 
 
 def text(kind: int, value: str) -> bytes:
-    """Build a text attribute."""
+    """Build a netlink attribute of type ``kind`` with a text, which ends with a NUL."""
     return attribute(kind, value.encode() + b"\0")
 
 
@@ -446,7 +446,7 @@ class NetlinkConnection:
         return refusals
 
     def _exchange(self, messages: Sequence[bytes]) -> tuple[list[bytes], bool]:
-        """Send a request once. Return its answers, and whether something changed during the dump."""
+        """Send a request once; return the answers, and whether the listed data changed meanwhile."""
         connection = self._connected()
         self._next()
         sequence = _SEQUENCE.pack(self._sequence)

@@ -31,7 +31,7 @@ from ringfence.netlink.connection import (
 GROUP = 21_063
 """The NFLOG group that the firewall's rules write and the wire source reads.
 
-It is "RG" as a number, because other programs hardly use that.
+The number is "RG" in ASCII, because other programs hardly use that.
 """
 
 WHOLE = 65_531  # bytes: the most of a packet that the kernel copies (NFULNL_COPY_RANGE_MAX)

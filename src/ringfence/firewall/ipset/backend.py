@@ -116,7 +116,7 @@ def _without_zero_prefix(networks: Iterable[Network]) -> list[Network]:
 
 
 class SenderCounts:
-    """Adds up, for each sender in a table that renews its time, its packets so far.
+    """Adds up the packets of each sender in a table whose elements end after some seconds.
 
     An element ends some seconds after it was added, and the next element of the sender begins at zero. So
     the counts of a sender's elements are added here. One that was in no set for a minute is forgotten.
@@ -288,7 +288,7 @@ class IpsetBackend:
         return bool(present_set_names(self._kernel))
 
     def listing(self, version: int) -> str:
-        """Return the command that lists the rules of an IP version."""
+        """Return the shell command that lists the rules of an IP version."""
         return f"{'iptables' if version == VERSIONS[0] else 'ip6tables'} -t raw -S"
 
     def open(self) -> Opened:

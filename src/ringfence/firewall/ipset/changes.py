@@ -34,7 +34,7 @@ _PATIENCE = 3
 
 
 class SetChanges:
-    """Carries out changes over the connection ``kernel``.
+    """Adds bans to the sets of ipset, and removes them, over the netlink connection ``kernel``.
 
     ``samples`` remembers one ban of each set. The health check looks it up.
     """
@@ -44,7 +44,7 @@ class SetChanges:
         self._kernel = kernel
 
     def apply(self, batch: Sequence[Change], families: Mapping[int, str | None]) -> list[Outcome]:
-        """Carry out every change. Changes of one set keep their order.
+        """Carry out each Add and Remove in ``batch``; return the outcomes. In a set, the order is kept.
 
         ``families`` has for each IP version the reason why it has no sets; None if it has sets.
         """
@@ -125,7 +125,7 @@ def _runs(batch: Sequence[Change], indexes: Sequence[int]) -> list[Sequence[int]
 
 
 def _message(name: str, changes: Sequence[Change], seconds: Sequence[int]) -> bytes:
-    """Build the request for ``changes``, all Add or all Remove.
+    """Build the netlink request for ``changes``, all Add or all Remove, of the set ``name``.
 
     ``seconds`` has the timeout of each change, in the same order. It may be longer than ``changes``; the rest
     is ignored.

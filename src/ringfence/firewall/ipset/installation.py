@@ -223,13 +223,16 @@ def rule_requirements(kernel: NetlinkConnection, version: int, plan: FirewallPla
 
 
 def _load(names: Sequence[str]) -> str:
-    """Return the command that loads extensions. One module has the match ``set`` and the target ``SET``."""
+    """Return the fix for missing extensions: the command that loads their modules.
+
+    The match ``set`` and the target ``SET`` are in one module.
+    """
     modules = dict.fromkeys(f"xt_{name.lower() if name.lower() in names else name}" for name in names)
     return f"fix: `modprobe {' '.join(modules)}`"
 
 
 def _fragments(kernel: NetlinkConnection, version: int) -> Fragments:
-    """Return the best treatment of fragments that the kernel has the extensions for."""
+    """Return the best treatment of packet fragments for which the kernel has the extensions."""
     for found, names in (
         (Fragments.REASSEMBLED, _REASSEMBLING_EXTENSIONS),
         (Fragments.DROPPED, _FRAGMENT_EXTENSIONS[version]),

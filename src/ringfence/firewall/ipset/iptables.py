@@ -74,7 +74,7 @@ class Printed:
         return found is not None and tuple(found) in {tuple(wanted), self.known.get(tuple(wanted))}
 
     def learn(self, state: SavedRules, rules: Rules) -> None:
-        """Store the chains of ``state`` as the printed form of ``rules``, which have just been written."""
+        """Remember the chains in ``state`` as what the tools print for ``rules``, which were just written."""
         for table, chains in lines_of(rules).items():
             for name, wanted in chains.items():
                 found = state.get(table, {}).get(name)

@@ -50,7 +50,7 @@ HOOKS: Mapping[str, Mapping[str, str]] = {
 }
 MADE = "ringfence-made"
 PREFIX = "ringfence-"
-"""How the name of each chain of ours begins, also of other releases and of features that are gone."""
+"""The beginning of the name of each of ringfence's chains, also of other releases and absent features."""
 
 
 def _table_of(stage: Stage) -> str:
@@ -62,7 +62,7 @@ _SEEN, _SEGMENT, _ANSWER = "ringfence-seen", "ringfence-segment", "ringfence-ans
 
 REPORTED = (FROM_BANNED, TO_BANNED, FROM_DENIED, TO_DENIED, FRAGMENTS)
 _MOST_COPIES = 200_000
-"""Packets in a second of all strangers together, up to which the limit of the copies looks at the source."""
+"""The packets a second of all strangers up to which the limit of copied requests counts each source."""
 _LOG = '-m limit --limit 5/sec --limit-burst 10 -j LOG --log-prefix "ringfence: "'
 
 # By table, by chain, in order.
@@ -126,7 +126,7 @@ def named_sets(rules: Rules) -> dict[str, int]:
 
 
 def _over_copies(plan: FirewallPlan, version: int) -> list[IptablesRule]:
-    """Return the rule that copies no requests of a source over its limit; none if there is no such limit.
+    """Return the rule by which requests of a source over its limit are not copied; [] without a limit.
 
     A full hashlimit table would drop packets. So beyond ``_MOST_COPIES`` packets of all sources in a second
     the rule does not look at the source. An entry stays at most a second longer than ``SENDER_SECONDS``. So
@@ -141,7 +141,7 @@ def _over_copies(plan: FirewallPlan, version: int) -> list[IptablesRule]:
 
 
 def _copy(plan: FirewallPlan, rate: int, prefix: str = REQUEST_PREFIX) -> IptablesRule:
-    """Return the rule that copies a request to the wire.
+    """Return the rule that copies a request to the NFLOG group.
 
     Each IP version has its own rules, and therefore half of the ``rate`` (packets a second).
     """

@@ -72,7 +72,7 @@ def port_matches(protocol: str, ports: Sequence[int], side: str) -> list[str]:
 
 
 def begins(way: str, position: int, text: bytes) -> str:
-    """Return u32's test for ``text`` at ``position``.
+    """Return the expression of iptables' u32 match for packets that have ``text`` at byte ``position``.
 
     ``way`` is the part of u32's expression that skips headers of variable length; "" if it skips none.
     """
@@ -84,7 +84,7 @@ def begins(way: str, position: int, text: bytes) -> str:
 
 
 def status_line(way: str, position: int, texts: Sequence[bytes] = ()) -> str:
-    """Return u32's test for a SIP answer that begins with one of ``texts``, or with any code.
+    """Return the expression of iptables' u32 match for a SIP answer with one of ``texts``, or any code.
 
     ``texts`` are as long as "SIP/2.0 401". ``way`` and ``position`` are as in :func:`begins`.
     """
@@ -132,7 +132,7 @@ def over_all(name: str, seconds: int) -> str:
 def over_each(
     version: int, name: str, above: str, burst: str, seconds: int, mode: str = "srcip", *, near: bool = False
 ) -> str:
-    """Return the match of packets over a limit of each address, of IPv6 of each /64, or of its neighbours.
+    """Return the hashlimit match of packets over a limit of their address, IPv6 /64, or (``near``) prefix.
 
     ``burst`` is "" if the limit has none. ``mode`` is what hashlimit counts by, and ``seconds`` how long it
     remembers that. The table keeps what it was made with, so ``name`` must contain the limits. The seconds

@@ -94,7 +94,7 @@ class Code(enum.IntEnum):
 
 
 class _Attr(enum.IntEnum):
-    """Attributes of a command."""
+    """The netlink attributes of an ipset command."""
 
     PROTOCOL = 1
     SETNAME = 2
@@ -108,7 +108,7 @@ class _Attr(enum.IntEnum):
 
 
 class _Data(enum.IntEnum):
-    """Attributes within DATA. In CREATE and in a header they describe a set, otherwise an element."""
+    """The netlink attributes within DATA: of a set in CREATE and in a header, otherwise of an element."""
 
     IP = 1
     CIDR = 3
@@ -255,12 +255,12 @@ def list_names() -> bytes:
 
 
 def parse_name(answer: bytes) -> str:
-    """Return the name of the set in one LIST answer."""
+    """Return the name of the set in one answer to :func:`list_names`."""
     return string(parse(answer, Command.LIST), _Attr.SETNAME)
 
 
 def add(name: str, elements: Sequence[tuple[Network, int]]) -> bytes:
-    """Build one ADD of at most MAX_ELEMENTS networks with their timeouts in seconds (at least 1).
+    """Build the request that adds at most MAX_ELEMENTS networks, each with its timeout in seconds (from 1).
 
     All networks have one IP version. An existing element gets the new timeout and keeps its counters.
     """
@@ -268,14 +268,14 @@ def add(name: str, elements: Sequence[tuple[Network, int]]) -> bytes:
 
 
 def add_permanent(name: str, networks: Sequence[Network]) -> bytes:
-    """Build one ADD of at most MAX_ELEMENTS networks of one IP version to a set without timeouts."""
+    """Build the request that adds at most MAX_ELEMENTS networks of one IP version, without timeouts."""
     return _many(
         Command.ADD, name, _WITHOUT_TIMEOUT[networks[0].version].write([(one, 0) for one in networks])
     )
 
 
 def delete(name: str, networks: Sequence[Network]) -> bytes:
-    """Build one DEL of at most MAX_ELEMENTS networks of one IP version; absent ones are not an error."""
+    """Build the request that removes at most MAX_ELEMENTS networks of one IP version; some may be absent."""
     return _many(Command.DEL, name, _WITH_TIMEOUT[networks[0].version].write([(one, 0) for one in networks]))
 
 
@@ -330,7 +330,7 @@ _TIMED = number(_Data.TIMEOUT, 0) + number(_Data.CADT_FLAGS, _WITH_COUNTERS)
 
 
 def parse_header(answer: bytes) -> IpsetHeader:
-    """Parse the header of one LIST answer."""
+    """Parse the header of a set, from the kernel's answer to :func:`list_header`."""
     top = parse(answer, Command.LIST)
     data = dict(attributes(required(top, _Attr.DATA)))
     return IpsetHeader(
@@ -346,7 +346,7 @@ def parse_header(answer: bytes) -> IpsetHeader:
 
 
 def parse_elements(answer: bytes, scope: Scope = Scope.FULL) -> tuple[Element, ...]:
-    """Parse the elements of one LIST answer; ``scope`` is that of the set, and of each ban in it.
+    """Parse the elements in an answer to :func:`list_elements`; ``scope`` is that of each ban in the set.
 
     Remaining times are in seconds, ``inf`` without a timeout. A large set arrives in several answers. An
     exception (``nomatch``) that another program added bans nothing, and is skipped.
@@ -441,7 +441,7 @@ def _element(
 
 
 def refused_index(request: bytes) -> int | None:
-    """Return the index of the refused element; None if the error concerns no element.
+    """Return the index of the element that the kernel refused; None if its error concerns no element.
 
     ``request`` is the copy of the request that the kernel's error message contains.
     """

@@ -49,7 +49,7 @@ _MOST = 65_535  # bytes of a packet
 
 
 _ADDRESS, _INTERFACE, _PORTS, _CONTENT, _OTHER_CONTENT, _WAY, _LIST = range(7)
-"""The kinds of matches, in the order in which they stand in a rule. A packet must not have other contents."""
+"""The kinds of matches, in their order in a rule. ``_OTHER_CONTENT`` is what a packet must not contain."""
 _Match = tuple[int, str]
 _Test = stages.Test | tuple[_Match, ...]  # matches are a test too, of which one must match
 _FIXED = {
@@ -87,7 +87,7 @@ class StageRules:
         return self.plan.action is not BanAction.DROP
 
     def at(self, steps: Iterable[stages.Stage], hook: Hook) -> list[IptablesRule]:
-        """Return the rules of the chain at ``hook``."""
+        """Return the rules that ``steps`` have in the chain at ``hook``, in order."""
         found: list[IptablesRule] = []
         for stage in steps:
             for rule in stage.rules_at(hook, self.plan, self.version):
@@ -100,7 +100,7 @@ class StageRules:
         return found
 
     def chains(self, stage: stages.Stage) -> dict[str, list[IptablesRule]]:
-        """Return the chains of a stage by name.
+        """Return the rules of each chain of ``stage``, by the chain's name.
 
         No rule counts the packets that a full hashlimit table drops. So their number is computed
         (``installation.Family.counters``): the packets that entered the chain (a kind that begins with "+"),
@@ -118,7 +118,7 @@ class StageRules:
         return found
 
     def extensions(self, added: Addition) -> tuple[str, ...]:
-        """Return the extensions of the kernel that the stages of ``added`` need. Targets are in capitals."""
+        """Return the names of iptables extensions that the stages of ``added`` need; targets in capitals."""
         steps = [stage for stage in added.stages(self.plan) if stage.on]
         rules = [rule for hook in Hook for rule in self.at(steps, hook)]
         rules += [rule for stage in steps for chain in self.chains(stage).values() for rule in chain]
@@ -162,7 +162,7 @@ class StageRules:
                 yield [covered[scope], On(which), NotOn((network_lists.ALLOW, *PASSING))], target, denied
 
     def _covered(self, ports: Ports | None, side: Side, *, spares: bool) -> tuple[_Match, ...]:
-        """Return the matches of ``ports``, or of all ports, and with ``spares`` of no rejection of ours."""
+        """Return the matches of packets of ``ports`` (None: all); ``spares`` excludes our own rejections."""
         if ports is None:
             found = matches.REJECTIONS[self.version, self.plan.action][1] if spares else ("",)
             return tuple((_PORTS, packets) for packets in found)
@@ -170,7 +170,7 @@ class StageRules:
         return tuple((slot, text.replace("-p tcp ", tcp, 1)) for slot, text in self._matches(ports, side))
 
     def _acts(self, act: stages.Act, side: Side) -> Iterator[tuple[str, str]]:
-        """Yield the ends of the rules of an act, each with the kind of packets that the rule counts."""
+        """Yield the ends (target with options) of the rules for ``act``, each with the kind it counts."""
         match act:
             case stages.Jump(iptables=chain, kind=kind):
                 yield f"-j {chain}", kind
@@ -201,7 +201,7 @@ class StageRules:
                 yield "-j RETURN", ""
 
     def _go(self, chain: stages.Chain) -> tuple[str, str]:
-        """Return the end of a rule that continues in ``chain``, and its kind."""
+        """Return the end of a rule that continues in ``chain``, and the kind of packets that it counts."""
         match chain.only_act:
             case stages.Count() as act:
                 [end] = self._acts(act, Side.FROM)
@@ -210,10 +210,11 @@ class StageRules:
                 return f"-g {chain.iptables}", ""
 
     def _meter(self, meter: stages.Meter, side: Side) -> Iterator[tuple[str, str]]:
-        """Yield the ends of the rules of a meter: the match hashlimit, which counts each address separately.
+        """Yield the ends of the rules of ``meter``, a limit of each address, with the kind that each counts.
 
-        A full table drops the packets of every address that is not in it. A table keeps the limits with which
-        it was made, as long as a rule names it. Therefore its name contains the limits, and the seconds.
+        The match hashlimit counts each address in a table. A full table drops the packets of every address
+        that is not in it. A table keeps the limits with which it was made, as long as a rule names it.
+        Therefore its name contains the limits, and the seconds.
 
         The limit of bytes has a budget for each second, which must be at least a frame, or no full frame
         would ever pass. A packet that is larger than the budget costs only the budget. Therefore a separate

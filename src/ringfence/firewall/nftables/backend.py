@@ -105,7 +105,7 @@ class ChangeGroup:
     replace: bool = False
 
     def only(self, numbers: Sequence[int]) -> "list[ChangeGroup]":
-        """Return a list with one group, which has only the changes ``numbers``; empty if there are none."""
+        """Return [this group with only the changes ``numbers``], or [] if there are none."""
         return [ChangeGroup(self.ban, numbers, self.adds, self.replace)] if numbers else []
 
 
@@ -127,7 +127,7 @@ class Changes:
         """How many transactions the kernel has carried out."""
 
     def apply(self, by_set: Mapping[BanSet, Sequence[int]]) -> None:
-        """Carry out changes. Changes of one set keep their order.
+        """Carry out the batch's changes. Changes of one set keep their order.
 
         ``by_set`` has for each set the positions of its changes in the batch. The sets must exist.
         """
@@ -421,7 +421,7 @@ class NftablesBackend:
         return state.read_state(self._kernel) is not None
 
     def listing(self, version: int) -> str:  # noqa: ARG002 - one table has both IP versions
-        """Return the command that lists the rules."""
+        """Return the shell command that lists the rules."""
         return "nft list ruleset"
 
     def open(self) -> Opened:

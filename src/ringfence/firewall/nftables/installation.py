@@ -72,7 +72,7 @@ def run_nft(program: str, text: str, *, check: bool = False) -> int:
 
 
 def _reason(output: str) -> str:
-    """Return the first error of the output. Later lines only mark its position, or are consequences of it."""
+    """Return the first error in the output of nft. Later lines mark its position, or follow from it."""
     lines = [line for line in output.splitlines() if line.strip()]
     return " ".join(" ".join(lines[:2]).split()) or "no reason given"
 
@@ -183,12 +183,12 @@ _TRIES = 3
 
 
 def _nothing() -> None:
-    """Put nothing into new sets."""
+    """Do nothing: the default of ``fill``, for new sets that stay empty."""
 
 
 @frozen
 class InstalledTable:
-    """The last installation.
+    """The table as it was installed last.
 
     ``asked`` is the plan of the caller. ``plan`` is the same without the features that the kernel refused.
     ``state`` is the table as it was after the installation. ``wire`` is why the kernel refused the log rules,

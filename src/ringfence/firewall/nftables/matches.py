@@ -47,7 +47,7 @@ LOG = 'limit rate 5/second burst 5 packets log prefix "ringfence: "'
 
 @frozen
 class Matches:
-    """The notation of a plan's rules.
+    """Writes the rules of a plan in nft's notation.
 
     ``lists`` has the names of the list sets by list and IP version (``allow4``). ``inner``: the rules use
     ``@ih``.
@@ -215,7 +215,7 @@ def _address(side: Side, version: int) -> str:
 
 
 def counted(version: int, side: Side, key: Key = Key.SENDER) -> str:
-    """Return the key by which packets are counted."""
+    """Return nft's expression for the key by which packets are counted, such as the source address."""
     address = _address(side, version)
     if key is Key.FLOW:
         return f"{address} . th {'sport' if side is Side.FROM else 'dport'}"
@@ -249,7 +249,7 @@ def _interfaces(plan: FirewallPlan, key: str) -> str:
 
 
 def port_tests(ports: Ports, port: str) -> list[str]:
-    """Return the matches for packets from (``port``: "sport") or to ("dport") ``ports``, one per protocol."""
+    """Return the match, for each protocol, of packets from ("sport") or to ("dport") ``ports``."""
     return [
         f"{protocol} {port} {{ {', '.join(map(str, numbers))} }}"
         for protocol, numbers in (("udp", ports.udp), ("tcp", ports.tcp))
@@ -258,12 +258,12 @@ def port_tests(ports: Ports, port: str) -> list[str]:
 
 
 def text_set(texts: Sequence[bytes]) -> str:
-    """Return the texts as a set of values."""
+    """Return ``texts`` as a set of hexadecimal values, in nft's notation."""
     return f"{{ {', '.join(f'0x{text.hex()}' for text in texts)} }}"
 
 
 def data(*, inner: bool) -> Iterator[tuple[str, str, int]]:
-    """Yield where the data of a TCP segment begins: a match of its header, the base, and the offset in bits.
+    """Yield where a TCP segment's data begins: a match of its header, nft's base, and the offset in bits.
 
     ``inner``: it is the base ``@ih``.
     """

@@ -454,7 +454,7 @@ def add_elements(
     exclusive: bool = False,
     renewing: bool = False,
 ) -> bytes:
-    """Build one NEWSETELEM of at most MAX_ELEMENTS networks with their timeouts in seconds.
+    """Build the message that adds at most MAX_ELEMENTS networks, each with its timeout in seconds.
 
     All networks have the IP version and the prefix length of the set. ``exclusive``: the kernel refuses an
     element that is already in the set (EEXIST). ``renewing``: an element that is already in the set gets the

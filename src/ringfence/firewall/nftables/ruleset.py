@@ -98,11 +98,11 @@ _REJECTS = {
 }
 _RAW, _BEFORE_FILTER = -300, -10
 _COPIED = Table("copied", SENDER_SECONDS)
-"""The senders whose requests were copied lately."""
+"""The table of senders whose requests were copied lately, which limits the copies of each."""
 REASSEMBLING = f"meta l4proto udp tproxy to :{PROBE_PORT}"
-"""A rule whose presence makes the kernel reassemble packets. No packet may reach it."""
+"""A rule that no packet reaches: it makes the kernel reassemble fragments before all other rules."""
 DROPPING = "\n".join(f"{fragment} {TO_THIS_HOST} drop" for fragment in FRAGMENT_TESTS.values())
-"""Rules with the expressions that drop fragments."""
+"""Rules that drop fragments, to test whether the kernel accepts their expressions."""
 
 
 @frozen
@@ -338,7 +338,7 @@ def _lookup_chains(
 
 
 def _copies_dropped(plan: FirewallPlan) -> bool:
-    """Whether a narrow ban (of SIP over UDP only) itself copies packets to the wire before it drops them.
+    """Whether a ban of SIP over UDP only copies packets to the NFLOG group before it drops them.
 
     The answer is False if no copies are configured, and also with a reject action: prerouting then copies the
     packets first, and input or forward rejects them afterwards.
@@ -353,7 +353,7 @@ def _copy(plan: FirewallPlan, rate: int, prefix: str = REQUEST_PREFIX) -> str:
 
 
 def _over_copies(plan: FirewallPlan) -> Iterator[str]:
-    """Yield the rules that copy no more requests of a source over its limit; none if there is no such limit.
+    """Yield the rules by which requests of a source over its limit are not copied; nothing without a limit.
 
     If the table is full, the rule does not match, and the request is copied.
     """
@@ -369,7 +369,7 @@ def _masked(address: str, one: BanSet) -> str:
 
 
 def _base_chains(plan: FirewallPlan, matches: Matches, steps: tuple[Stage, ...]) -> Iterator[RulesetChain]:
-    """Yield the chains that copy packets to the wire, and those with a hook, such as prerouting."""
+    """Yield the chains that copy packets to the NFLOG group, and those with a hook, such as prerouting."""
     if plan.log_group is not None:
         log = f"log group {plan.log_group}"
         yield RulesetChain("requests", (*_over_copies(plan), _copy(plan, REQUEST_RATE)))

@@ -280,7 +280,7 @@ def _rule_differences(chain: str, before: TableState, now: TableState) -> Iterat
 
 _TRIES = 3
 _FEW = 1_000
-"""The most missing bans of a set that are looked up, at 20 µs each. If more are missing, list it again."""
+"""Maximum missing bans of a set that are looked up (20 µs each); for more, the set is listed again."""
 
 
 def bans(kernel: NetlinkConnection, known: Iterable[tuple[Network, Scope]] | None) -> Iterator[Element]:
@@ -425,6 +425,6 @@ def _kind_of_set(name: str) -> str | None:
 
 @cache
 def _tables() -> Mapping[str, SenderTable]:
-    """Return the tables of features by their names, apart from those of flows."""
+    """Return the features' tables of senders, by name; tables of flows are left out."""
     tables = (table for stage in added_stages() for table in stage.tables)
     return {table.name: table for table in tables if table.key is not Key.FLOW}

@@ -56,7 +56,7 @@ from ringfence.values.network import BITS, VERSIONS, Network, RangedNetworks
 Range = tuple[int, int]
 
 _MOST = 5_000
-"""The most ranges in a transaction; fewer if the send buffer is small.
+"""The maximum number of ranges in a transaction; fewer if the send buffer is small.
 
 They take 40 ms, less than the copy of a long set.
 """
@@ -141,12 +141,12 @@ class Ranges:
         return [packed[at : at + width] for at in range(0, len(packed), width)]
 
     def offset_of(self, first: bytes) -> int:
-        """Return where the ranges are that begin at the packed address ``first`` or after."""
+        """Return the byte offset of the first range that begins at the packed address ``first`` or after."""
         width = BITS[self.version] // 4
         return width * bisect_left(range(0, len(self.packed), width), first, key=self._start_at)
 
     def _offset_behind(self, last: bytes) -> int:
-        """Return where the ranges are that begin after the packed address ``last``."""
+        """Return the byte offset of the first range that begins after the packed address ``last``."""
         width = BITS[self.version] // 4
         return width * bisect_right(range(0, len(self.packed), width), last, key=self._start_at)
 
@@ -217,14 +217,14 @@ class Difference:
 
 @frozen
 class RangeChange:
-    """Ranges to remove and to add in one transaction; ``last`` is their last address, packed."""
+    """Ranges to remove from a set, and to add, in one transaction; ``last`` is their last address, packed."""
 
     removed: Sequence[Range]
     added: Sequence[Range]
     last: bytes
 
     def messages(self, name: str, version: int) -> list[bytes]:
-        """Build the messages of the transaction."""
+        """Build the netlink messages that make this change in the set ``name``."""
         return [
             *messages.intervals(TABLE, name, version, self.removed, remove=True),
             *messages.intervals(TABLE, name, version, self.added),
@@ -260,7 +260,7 @@ class Transaction:
 
     @property
     def carried_out(self) -> bool:
-        """Whether the kernel has confirmed it."""
+        """Whether the kernel has confirmed the transaction."""
         return self._result is not None and not self._result
 
     @property
@@ -269,7 +269,7 @@ class Transaction:
         return isinstance(self._result, NetlinkLostError)
 
     def run(self) -> None:
-        """Carry it out, unless it has ended. An error is kept for :meth:`raise_error`."""
+        """Carry the transaction out, unless it has ended. An error is kept for :meth:`raise_error`."""
         with self._sending:
             if self._ended:
                 return
@@ -279,12 +279,12 @@ class Transaction:
                 self._result = error
 
     def end(self) -> None:
-        """Wait until a :meth:`run` in progress has ended. A later one does nothing."""
+        """Wait until a :meth:`run` in progress has ended. A later :meth:`run` does nothing."""
         with self._sending:
             self._ended = True
 
     def raise_error(self) -> None:
-        """Raise the FirewallError with which it failed, or _Refused if the kernel refused it."""
+        """Raise the FirewallError with which the transaction failed, _Refused if the kernel refused it."""
         if isinstance(self._result, FirewallError):
             raise self._result
         if self._result:

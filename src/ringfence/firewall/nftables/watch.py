@@ -88,11 +88,11 @@ class ChangeMonitor:
             self._ignored = ignored
 
     def pause(self) -> None:
-        """Leave the group: without a listener, large changes cost the kernel far less time."""
+        """Stop receiving notifications: without a listener, large changes cost the kernel far less time."""
         self._socket.setsockopt(SOL_NETLINK, DROP_MEMBERSHIP, _GROUP)
 
     def resume(self) -> None:
-        """Join the group of the kernel that receives the notifications."""
+        """Receive notifications (again): join the kernel's multicast group."""
         self._socket.setsockopt(SOL_NETLINK, ADD_MEMBERSHIP, _GROUP)
 
     def close(self) -> None:
@@ -225,7 +225,7 @@ class ForeignChanges:
             self._suspect = True
 
     def take_changed(self, *, counted: bool) -> bool:
-        """Return whether another program has changed our table since the last call, and forget it.
+        """Return whether another program has changed our table since the last call.
 
         ``counted``: the kernel counts the elements of sets. If another program made a transaction while
         ringfence did not listen, this transaction may have changed our table. Without ``counted``, the answer
