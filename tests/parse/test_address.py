@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringfence.parse.address import parse_endpoint, parse_source, unmapped
+from ringfence.parse.address import parse_source, unmapped
+from ringfence.parse.security import parse_endpoint
 from ringfence.values.event import Endpoint, Transport
 from ringfence.values.network import Address
 

@@ -28,11 +28,11 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import astuple, define, evolve, frozen
 
-from ringfence.parse.address import parse_endpoint
 from ringfence.parse.roster import RosterEvent, parse_roster_event
 from ringfence.parse.security import (
     begins_manager_event,
     has_tail,
+    parse_endpoint,
     parse_strict,
     parse_tampered,
     starts_security_event,

@@ -16,24 +16,28 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
+from ipaddress import ip_address
 from itertools import compress, product
 
 from attrs import evolve, frozen
 
-from ringfence.parse.address import parse_endpoint
+from ringfence.parse.address import LONGEST, MAX_PORT, MAX_PORT_DIGITS, unmapped
 from ringfence.parse.line_result import OpenMessage, Parsed, Reason
 from ringfence.parse.prefix import parse_prefix
 from ringfence.values.event import (
     MOST_ACCOUNT,
     MOST_KEPT,
     MOST_SESSION,
+    Endpoint,
     EventKind,
     SecurityEvent,
     Service,
     SourceId,
+    Transport,
     short_account,
     short_session,
 )
+from ringfence.values.network import Address
 
 EOL = b"\r\n"
 
@@ -58,18 +62,15 @@ _PACKET = re.compile(_HEAD.pattern + _ACCOUNT + _TAIL + rb"(?P<rest>(?:\r\n[^\r]
 _PACKET_WITHOUT_ACCOUNT = re.compile(_HEAD.pattern + _TAIL + rb"(?P<rest>(?:\r\n[^\r]*+)*)")
 
 
-def _rest(required: str = "", optional: str = "Module ACLName SessionTV") -> re.Pattern[bytes]:
+def _rest(required: str = "", optional: str = "Module SessionTV") -> re.Pattern[bytes]:
     """Return the pattern of a security event's last headers: ``required``, then ``optional`` ones.
 
     Both are names separated by blanks, in the order in which Asterisk writes the headers.
     """
 
     def header(name: str) -> bytes:
-        return rb"\r\n%s: (?P<%s>%s)" % (
-            name.encode(),
-            name.encode(),
-            _TIME if name == "SessionTV" else rb"[^\r]*+",
-        )
+        value = _TIME if name == "SessionTV" else rb"[^\r]*+"
+        return rb"\r\n%s: (?P<%s>%s)" % (name.encode(), name.encode(), value)
 
     return re.compile(
         b"".join(header(name) for name in required.split())
@@ -83,23 +84,22 @@ _BY_TCP = re.compile(rb"IPV[46]/(?:TCP|TLS)/[0-9a-fA-F:.]{2,45}+(?:%[^/\r]{1,16}
 
 # The headers after the tail, by kind: those that are required, and those that may follow
 # (main/security_events.c, `sec_events[]`).
-_PLAIN = "Module SessionTV"
 _RESTS: dict[EventKind, re.Pattern[bytes]] = {
     EventKind.FAILED_ACL: _rest(optional="Module ACLName SessionTV"),
-    EventKind.INVALID_ACCOUNT_ID: _rest(optional=_PLAIN),
-    EventKind.SESSION_LIMIT: _rest(optional=_PLAIN),
-    EventKind.MEMORY_LIMIT: _rest(optional=_PLAIN),
-    EventKind.LOAD_AVERAGE_LIMIT: _rest(optional=_PLAIN),
-    EventKind.REQUEST_NOT_SUPPORTED: _rest("RequestType", _PLAIN),
+    EventKind.INVALID_ACCOUNT_ID: _rest(),
+    EventKind.SESSION_LIMIT: _rest(),
+    EventKind.MEMORY_LIMIT: _rest(),
+    EventKind.LOAD_AVERAGE_LIMIT: _rest(),
+    EventKind.REQUEST_NOT_SUPPORTED: _rest("RequestType"),
     EventKind.REQUEST_NOT_ALLOWED: _rest("RequestType", "Module SessionTV RequestParams"),
-    EventKind.AUTH_METHOD_NOT_ALLOWED: _rest("AuthMethod", _PLAIN),
+    EventKind.AUTH_METHOD_NOT_ALLOWED: _rest("AuthMethod"),
     EventKind.REQUEST_BAD_FORMAT: _rest("RequestType", "Module SessionTV AccountID RequestParams"),
-    EventKind.SUCCESSFUL_AUTH: _rest("UsingPassword", _PLAIN),
-    EventKind.UNEXPECTED_ADDRESS: _rest("ExpectedAddress", _PLAIN),
-    EventKind.CHALLENGE_RESPONSE_FAILED: _rest("Challenge Response ExpectedResponse", _PLAIN),
+    EventKind.SUCCESSFUL_AUTH: _rest("UsingPassword"),
+    EventKind.UNEXPECTED_ADDRESS: _rest("ExpectedAddress"),
+    EventKind.CHALLENGE_RESPONSE_FAILED: _rest("Challenge Response ExpectedResponse"),
     EventKind.INVALID_PASSWORD: _rest(optional="Module SessionTV Challenge ReceivedChallenge ReceivedHash"),
-    EventKind.CHALLENGE_SENT: _rest("Challenge", _PLAIN),
-    EventKind.INVALID_TRANSPORT: _rest("AttemptedTransport", _PLAIN),
+    EventKind.CHALLENGE_SENT: _rest("Challenge"),
+    EventKind.INVALID_TRANSPORT: _rest("AttemptedTransport"),
 }
 # The kinds with details: fields after the tail that are kept.
 WITH_DETAILS = frozenset(
@@ -299,6 +299,50 @@ def build_event(
     )
 
 
+# ``IPV4/UDP/192.0.2.1/5060`` (``main/json.c:ast_json_ipaddr``). Asterisk leaves out an unknown transport and
+# its slash. An unset address prints as ``(null)``. IPv6 has no brackets. Link-local addresses have a ``%zone``.
+_VERSIONS = {b"IPV4": 4, b"IPV6": 6}
+_TRANSPORTS = {str(t).encode(): t for t in Transport if t is not Transport.UNKNOWN}
+
+
+def parse_endpoint(text: bytes) -> Endpoint | None:
+    """Parse an address with transport and port as Asterisk's events write it; None for any other text.
+
+    An IPv4-mapped IPv6 address (``::ffff:a.b.c.d``) becomes the IPv4 address that the packets carry. A zone
+    is dropped because firewall sets do not support zones.
+    """
+    return _parse_endpoint(text) if len(text) <= LONGEST else None
+
+
+# Cached, because attackers send many packets from one port or one host. The cached texts are short.
+@lru_cache(maxsize=4096)
+def _parse_endpoint(text: bytes) -> Endpoint | None:
+    head, slash, digits = text.rpartition(b"/")
+    if not slash or not digits.isdigit() or len(digits) > MAX_PORT_DIGITS:
+        return None
+    port, host = int(digits), _parse_host(head)
+    if host is None or port > MAX_PORT:
+        return None
+    address, transport = host
+    return Endpoint(address, port, transport)
+
+
+@lru_cache(maxsize=4096)
+def _parse_host(text: bytes) -> tuple[Address, Transport] | None:
+    family, _, rest = text.partition(b"/")
+    token, slash, host = rest.partition(b"/")
+    if not slash:
+        host = rest
+    transport = _TRANSPORTS.get(token) if slash else Transport.UNKNOWN
+    if family not in _VERSIONS or transport is None:
+        return None
+    try:
+        address = ip_address(host.decode("ascii"))
+    except ValueError:  # includes UnicodeDecodeError
+        return None
+    return (unmapped(address), transport) if address.version == _VERSIONS[family] else None
+
+
 _EPOCH_DIGITS, _MICRO_DIGITS = 10, 6
 
 
@@ -356,14 +400,9 @@ _LEVEL = b"SECURITY"
 _PREFIX = 512
 """The maximum length in bytes of a log line's prefix (all text before the message: date, level, file)."""
 _START_OF_HEAD = b'SecurityEvent="'
-_TIMED_HEAD = re.compile(
-    rb'SecurityEvent="[A-Za-z]{1,32}+",EventTV="([^"\n]{1,40}+)",'
-    rb'Severity="(?:Informational|Error)",Service="(?:PJSIP|SIP)",'
-)
-_WHOLE_HEAD = re.compile(
-    rb'SecurityEvent="[A-Za-z]{1,32}+",EventTV="[^"\n]{1,40}+",'
-    rb'Severity="(?:Informational|Error)",Service="(?:PJSIP|SIP|AMI)",'
-)
+_TIMED = rb'SecurityEvent="[A-Za-z]{1,32}+",EventTV="([^"\n]{1,40}+)",Severity="(?:Informational|Error)",'
+_TIMED_HEAD = re.compile(_TIMED + rb'Service="(?:PJSIP|SIP)",')
+_WHOLE_HEAD = re.compile(_TIMED + rb'Service="(?:PJSIP|SIP|AMI)",')
 # A whole line with the prefix that Asterisk writes to a file. It is tried first, because half of the lines
 # match.
 _WHOLE = re.compile(
@@ -391,19 +430,18 @@ class _Shape:
 # For each kind of event: the names that it must have, and those that it may have after them
 # (main/security_events.c, `sec_events[]`).
 _START = "SecurityEvent EventTV Severity Service EventVersion"
-_LINE_TAIL = "SessionID LocalAddress RemoteAddress"
-_PLAIN_LINE = "Module SessionTV"
+_LINE_TAIL, _PLAIN = "SessionID LocalAddress RemoteAddress", "Module SessionTV"
 _ROWS = (
     (f"{_START} AccountID {_LINE_TAIL}", "Module ACLName SessionTV"),
-    (f"{_START} AccountID {_LINE_TAIL}", f"{_PLAIN_LINE} Challenge ReceivedChallenge ReceivedHash"),
-    (f"{_START} AccountID {_LINE_TAIL} RequestType", f"{_PLAIN_LINE} RequestParams"),
-    (f"{_START} AccountID {_LINE_TAIL} AuthMethod", _PLAIN_LINE),
-    (f"{_START} AccountID {_LINE_TAIL} UsingPassword", _PLAIN_LINE),
-    (f"{_START} AccountID {_LINE_TAIL} ExpectedAddress", _PLAIN_LINE),
-    (f"{_START} AccountID {_LINE_TAIL} Challenge Response ExpectedResponse", _PLAIN_LINE),
-    (f"{_START} AccountID {_LINE_TAIL} Challenge", _PLAIN_LINE),
-    (f"{_START} AccountID {_LINE_TAIL} AttemptedTransport", _PLAIN_LINE),
-    (f"{_START} {_LINE_TAIL} RequestType", f"{_PLAIN_LINE} AccountID RequestParams"),
+    (f"{_START} AccountID {_LINE_TAIL}", f"{_PLAIN} Challenge ReceivedChallenge ReceivedHash"),
+    (f"{_START} AccountID {_LINE_TAIL} RequestType", f"{_PLAIN} RequestParams"),
+    (f"{_START} AccountID {_LINE_TAIL} AuthMethod", _PLAIN),
+    (f"{_START} AccountID {_LINE_TAIL} UsingPassword", _PLAIN),
+    (f"{_START} AccountID {_LINE_TAIL} ExpectedAddress", _PLAIN),
+    (f"{_START} AccountID {_LINE_TAIL} Challenge Response ExpectedResponse", _PLAIN),
+    (f"{_START} AccountID {_LINE_TAIL} Challenge", _PLAIN),
+    (f"{_START} AccountID {_LINE_TAIL} AttemptedTransport", _PLAIN),
+    (f"{_START} {_LINE_TAIL} RequestType", f"{_PLAIN} AccountID RequestParams"),
 )
 
 
@@ -494,11 +532,8 @@ def parse_line(text: bytes, source: SourceId, now: float) -> Parsed:  # noqa: AR
         return Reason.UNKNOWN_WORDING
     acl_name = challenge = response = b""
     if kind in WITH_DETAILS:
-        acl_name, challenge, response = (
-            values[shape.acl_name],
-            values[shape.challenge],
-            values[shape.response],
-        )
+        acl_name, challenge = values[shape.acl_name], values[shape.challenge]
+        response = values[shape.response]
     account, session, remote = values[shape.account], values[shape.session], values[shape.address]
     event = build_event(source, kind, service, time, account, session, remote, acl_name, challenge, response)
     if kind is EventKind.SUCCESSFUL_AUTH:
