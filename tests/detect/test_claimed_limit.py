@@ -65,9 +65,9 @@ def test_proven_subjects_have_a_limit_of_their_own() -> None:
     claims = ClaimedLimit(TERMS)
     for key in (b"a", b"b"):
         claims.begin_ban(key, 0.0)
-    assert (claims.allows(b"c", 0.0), claims.allows_proven(0.0)) == (False, True)
+    assert (claims.allows(b"c", 0.0), claims.allows(b"c", 0.0, proven=True)) == (False, True)
     assert [claims.begin_ban(key, 0.0, proven=True) for key in (b"c", b"d")] == [600.0, 600.0]
-    assert (claims.allows_proven(59.9), claims.allows_proven(60.0)) == (False, True)
+    assert (claims.allows(b"c", 59.9, proven=True), claims.allows(b"c", 60.0, proven=True)) == (False, True)
 
 
 def test_subjects_that_returned_a_nonce_have_a_limit_of_their_own() -> None:

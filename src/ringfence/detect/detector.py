@@ -631,8 +631,9 @@ class Detector:
         False for a hidden attempt (one that Asterisk's events do not show): its account is text of its
         sender.
         """
-        hidden = attempt.event is _HIDDEN
-        return not hidden and self.friends.worked_near(attempt.account, attempt.address)
+        if attempt.account not in self.friends.worked or attempt.event is _HIDDEN:  # of nearly all strangers
+            return False
+        return self.friends.worked_near(attempt.account, attempt.address)
 
     def _is_tainted(self, address: Address, now: float) -> bool:
         """Whether an account works at ``address`` whose new addresses lately guessed at other accounts."""

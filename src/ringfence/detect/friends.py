@@ -85,13 +85,16 @@ def friend_from(event: SecurityEvent, *, seen: bool = False) -> Friend | None:
 
 
 class _Table(Generic[_K]):
-    """A table of reasons why addresses are friends, the latest last; found by key, address or account."""
+    """A table of reasons why addresses are friends, the latest last; found by key, address or account.
 
-    def __init__(self) -> None:
+    ``senders`` has by account the number of reasons for each sender (an address or /64). Tables share it.
+    """
+
+    def __init__(self, senders: dict[str, Counter[Network]]) -> None:
         self.entries: OrderedDict[_K, Friend] = OrderedDict()
         self.at: dict[Address, dict[_K, Friend]] = {}
         self.accounts: dict[str, Counter[Address]] = {}  # by account, the number of entries for each address
-        self.senders: dict[str, Counter[Network]] = {}  # the same for each address or /64
+        self._senders = senders
         self._networks: Counter[Network] = Counter()
 
     def put(self, key: _K, friend: Friend) -> None:
@@ -104,7 +107,7 @@ class _Table(Generic[_K]):
         if known is None:
             account = short_account(friend.account)
             self.accounts.setdefault(account, Counter())[friend.address] += 1
-            self.senders.setdefault(account, Counter())[sender_of(friend.address)] += 1
+            self._senders.setdefault(account, Counter())[sender_of(friend.address)] += 1
 
     def drop(self, key: _K) -> Friend:
         """Remove and return the friend under ``key``; raise KeyError if there is none."""
@@ -116,9 +119,10 @@ class _Table(Generic[_K]):
             for network in _around(address):
                 _count_down(self._networks, network)
         _count_down(self.accounts[account], address)
-        _count_down(self.senders[account], sender_of(address))
-        if not self.accounts[account]:
-            del self.accounts[account], self.senders[account]
+        _count_down(self._senders[account], sender_of(address))
+        for table in (self.accounts, self._senders):
+            if not table[account]:
+                del table[account]
         return friend
 
     def of_account(self, account: str) -> tuple[Friend, ...]:
@@ -152,8 +156,10 @@ class Friends:
         self.new = NewFriends()
         """The addresses that became friends lately, by account."""
         self._most = most
-        self._current: _Table[Key] = _Table()
-        self._former: _Table[tuple[Address, str]] = _Table()
+        self.worked: dict[str, Counter[Network]] = {}
+        """By account, the senders (addresses or /64s) where it works, or did within a month."""
+        self._current: _Table[Key] = _Table(self.worked)
+        self._former: _Table[tuple[Address, str]] = _Table(self.worked)
         self._next = 0.0
 
     def __len__(self) -> int:
@@ -302,11 +308,7 @@ class Friends:
 
         A phone changes its temporary address each day (RFC 8981), within its /64.
         """
-        tables = (self._current.senders.get(account), self._former.senders.get(account))
-        if tables == (None, None):
-            return False
-        sender = sender_of(address)
-        return any(table is not None and sender in table for table in tables)
+        return account in self.worked and sender_of(address) in self.worked[account]
 
     def knows_account(self, account: str) -> bool:
         """Whether ``account`` works at any address, or did within a month."""

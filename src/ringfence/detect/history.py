@@ -719,6 +719,7 @@ class Subjects:
         self.friends = friends
         self._exempt = exempt
         self._known: dict[AddressKey, Subject] = {}
+        self._latest: Subject | None = None
         self._changes = -1
 
     @property
@@ -728,19 +729,23 @@ class Subjects:
 
     @exempt.setter
     def exempt(self, exempt: NetworkSet) -> None:
-        self._exempt = exempt
+        self._exempt, self._latest = exempt, None
         self._known.clear()
 
     def find(self, address: Address) -> Subject:
         """Return the network as which ``address`` is counted, with its status as a friend or exempt."""
         if self._changes != self.friends.changes:
             self._forget()
+        latest = self._latest
+        if latest is not None and latest.address is address:  # handling an event asks several times
+            return latest
         key = address_key(address)
         subject = self._known.get(key)
         if subject is None:
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
             subject = self._known[key] = self._find(address)
+        self._latest = subject
         return subject
 
     def _forget(self) -> None:
@@ -750,7 +755,7 @@ class Subjects:
             self._known.pop(address_key(changed), None)
         else:
             self._known.clear()
-        self._changes = self.friends.changes
+        self._changes, self._latest = self.friends.changes, None
 
     def may_be_banned(self, prefix: Network) -> bool:
         """Whether ``prefix`` (such as a /24) contains neither a friend nor an exempt network."""

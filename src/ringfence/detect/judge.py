@@ -176,21 +176,18 @@ class ClaimedLimit:
 
     def allows(self, key: Key, now: float, *, proven: bool = False) -> bool:
         """Whether the sender ``key`` may be banned on unproven evidence now; ``proven``: part is proven."""
-        return self.allows_proven(now) if proven else self._room_for(key, now) is not None
+        return self._room_for(key, now, proven=proven) is not None
 
-    def _room_for(self, key: Key, now: float) -> deque[float] | None:
+    def _room_for(self, key: Key, now: float, *, proven: bool) -> deque[float] | None:
         """Return the times of the bans in the last minute that limit a ban of ``key``; None if too many."""
-        most = self.terms.per_minute
-        if key in self._before and self._has_room(self._returning, now, most):
+        if proven:
+            return self._proven if self._has_room(self._proven, now) else None
+        if key in self._before and self._has_room(self._returning, now):
             return self._returning
-        if self._has_room(self._new, now, most):
+        if self._has_room(self._new, now):
             return self._new
         lately = now - self._returned.get(key, -inf) < self.terms.returns_within
-        return self._unprovable if lately and self._has_room(self._unprovable, now, most) else None
-
-    def allows_proven(self, now: float) -> bool:
-        """Whether a sender with some proven attempt may be banned on unproven evidence now."""
-        return self._has_room(self._proven, now, self.terms.per_minute)
+        return self._unprovable if lately and self._has_room(self._unprovable, now) else None
 
     def alarms(self, now: float) -> Sequence[AlarmChange]:
         """Return the alarm that bans on unproven evidence were refused, () if none since the last call.
@@ -203,20 +200,23 @@ class ClaimedLimit:
         self._alarm_at = now
         return (spoofing(self.terms.per_minute),)
 
-    def begin_ban(self, key: Key, now: float, *, proven: bool = False) -> float:
-        """Count a new ban of ``key`` on unproven evidence; return its duration (seconds)."""
+    def begin_ban(self, key: Key, now: float, *, proven: bool = False) -> float | None:
+        """Count a new ban of ``key`` on unproven evidence; return its duration (seconds), None if refused."""
+        room = self._room_for(key, now, proven=proven)
+        if room is None:
+            self.refused = True
+            return None
+        room.append(now)
         number, last = self._before.get(key, (0, now))
         if now - last >= self.terms.returns_within:
             number = 0
-        room = self._proven if proven else self._room_for(key, now)
-        (self._new if room is None else room).append(now)
         remember(self._before, key, (number + 1, now), self._most)
         return self.terms.ban[min(number, len(self.terms.ban) - 1)]
 
-    def _has_room(self, given: deque[float], now: float, most: int) -> bool:
+    def _has_room(self, given: deque[float], now: float) -> bool:
         while given and now - given[0] >= MINUTE:
             given.popleft()
-        return len(given) < most
+        return len(given) < self.terms.per_minute
 
 
 _K = TypeVar("_K")
@@ -304,10 +304,10 @@ class Judge:
         rules = self._candidates(subject, kept, kind, now, decoy=decoy, narrowed=narrowed)
         limits = [(rule, rule.attempts) for rule in rules]
         if is_attacked and shared is not None:
-            number, proven, fresh, _ = summary(kept, name)
+            number, certain, fresh, _ = summary(kept, name)
             claims = fresh >= shared.strangers and not narrowed
             claims = claims and self._claims.allows(subject.key, now, proven=has_proven(kept))
-            if number >= shared.strangers and (claims or proven > 0):
+            if number >= shared.strangers and (claims or certain > 0):
                 limits.append((shared, shared.strangers))
         full: list[tuple[Rule, list[Fact]]] = []
         narrow: tuple[Rule, list[Fact]] | None = None
@@ -326,7 +326,8 @@ class Judge:
             return None
         if attempt.proof is Proof.HANDSHAKE and not all(fact.credentials for fact in narrow[1]):
             claimed = Scope.SIP_TCP  # the rule is full but for the credentials
-        return self._narrow(subject, *narrow, now, claimed, proven=has_proven(kept))
+        proven = any(fact.proven for fact in facts)
+        return self._narrow(subject, *narrow, now, claimed, proven=proven)
 
     def _candidates(
         self,
@@ -440,16 +441,16 @@ class Judge:
         Return None if there are too many claimed bans now. ``scope`` is the scope of the ban. ``proven``: a
         part of the evidence is proven.
         """
-        if not self._claims.allows(subject.key, now, proven=proven):
-            self._claims.refused = True
-            return None
         seconds = self._claims.begin_ban(subject.key, now, proven=proven)
+        if seconds is None:
+            return None
+        evidence = self._evidence(subject, rule, found)
         # What the rule does not count, such as guesses by UDP beside calls by TCP, still counts for others.
         self._history.consume(subject.key, claimed=not rule.insists, only=None if rule.insists else found)
         guesses = sum(fact.credentials for fact in found)
-        if rule.scope is Scope.SIP_UDP or (rule.insists and guesses >= rule.claimed_for(rule.attempts)):
+        if rule.scope is Scope.SIP_UDP or (rule.insists and guesses >= claimed_for(rule.attempts)):
             seconds = rule.ban_for(0)
-        return Decision(subject.network, rule, self._evidence(subject, rule, found), now, scope, seconds)
+        return Decision(subject.network, rule, evidence, now, scope, seconds)
 
     def _evidence(self, subject: Subject, rule: Rule, found: Sequence[Fact]) -> tuple[Attempt, ...]:
         """Return the evidence of a ban: as many of ``found`` as ``rule`` needs, proven attempts first."""
@@ -533,13 +534,12 @@ class Judge:
         guessed = rule is not None and attempt.kind in rule.counts and attempt.credentials
         if rule is None or count is None or scope in banned or not guessed:
             return decision, ()
-        if not self._claims.allows_proven(now):
-            self._claims.refused = True
-            return decision, ()
         networks = networks_to_ban(subject, count.subjects, self._subjects)
         if decision is not None and contains(decision.subject, networks[0]):
             return decision, ()
         seconds = self._claims.begin_ban(pack_network(networks[0]), now, proven=True)
+        if seconds is None:
+            return decision, ()
         self.attacked[account] = max(self.attacked[account], now + seconds)
         rule = evolve(rule, meaning=FIRST_FAILURE)
         evidence = self._evidence_of_attack(networks[0], count, attempt)
@@ -655,14 +655,24 @@ def _number_of(rule: Rule) -> int:
     return rule.strangers if rule.by is By.ACCOUNT else rule.attempts
 
 
+def proven_for(number: int) -> int:
+    """Return how many attempts must have a proven address for a full ban, if a rule needs ``number``."""
+    return max(1, number - 1)
+
+
+def claimed_for(number: int) -> int:
+    """Return how many attempts lead to a ban on unproven evidence, if a rule needs ``number``."""
+    return max(2, number)
+
+
 def _is_full(rule: Rule, number: int, found: Sequence[Fact]) -> bool:
     if len(found) < number or rule.scope is Scope.SIP_UDP:
         return False
-    return sum(fact.proven and fact.credentials for fact in found) >= rule.proven_for(number)
+    return sum(fact.proven and fact.credentials for fact in found) >= proven_for(number)
 
 
 def _is_claim(rule: Rule, number: int, found: Sequence[Fact]) -> bool:
-    needed = number if any(fact.proven for fact in found) else rule.claimed_for(number)
+    needed = number if any(fact.proven for fact in found) else claimed_for(number)
     return sum(rule.insists or not fact.claim_consumed for fact in found) >= needed
 
 

@@ -152,14 +152,6 @@ class Rule:
         """Return the duration (seconds) of a ban after ``bans_before`` bans within ``RETURN_WITHIN``."""
         return self.ban[min(bans_before, len(self.ban) - 1)]
 
-    def proven_for(self, number: int) -> int:
-        """Return how many of ``number`` attempts must have a proven address for a full ban."""
-        return max(1, number - 1)
-
-    def claimed_for(self, number: int) -> int:
-        """Return how many attempts lead to a ban on unproven evidence, if the rule needs ``number``."""
-        return max(2, number)
-
 
 @frozen
 class Claimed:

@@ -9,6 +9,7 @@ from ringfence import street
 from ringfence.bans.exempt import ITSELF
 from ringfence.clock import format_duration
 from ringfence.detect.confirmation import why_unconfirmed
+from ringfence.detect.judge import claimed_for, proven_for
 from ringfence.detect.judgement import Count
 from ringfence.detect.rules import By, Rule
 from ringfence.explain.account import reason_of
@@ -275,14 +276,14 @@ def _more(known: NetworkFacts, count: Count) -> str:
     length = format_duration(rule.ban_for(known.offences if rule.by is not By.PREFIX else 0))
     narrowed = _NARROWED.get(rule.scope, "")
     if rule.scope is Scope.SIP_UDP:
-        number = max(1, rule.claimed_for(count.number) - count.have)
+        number = max(1, claimed_for(count.number) - count.have)
         what = _number(number, more, rule)
         return f"{what} within {time} {_verb(number)} a ban of {length}{narrowed} ({rule.name})"
     if rule.counts == {AttemptKind.PROBE}:
         number, short = max(1, count.number - count.have), format_duration(known.claimed.ban[0])
         what = f"{_number(number, more, rule)} within {time} {_verb(number)} a ban of {short}"
         return f"{what} from the SIP ports by the transport of the calls ({rule.name})"
-    proven = max(1, count.number - count.have, rule.proven_for(count.number) - count.proven)
+    proven = max(1, count.number - count.have, proven_for(count.number) - count.proven)
     if rule.by is By.PREFIX:
         return (
             f"{_number(proven, more, rule)} of its network within {time}, from at least {rule.addresses} "
@@ -291,7 +292,7 @@ def _more(known: NetworkFacts, count: Count) -> str:
     text = (
         f"{_number(proven, more + 'proven ', rule)} within {time} {_verb(proven)} a ban of {length}{narrowed}"
     )
-    claims = rule.claimed_for(count.number) - count.have
+    claims = claimed_for(count.number) - count.have
     if claims > 0 and not known.running:
         verb, least = "claims" if claims == 1 else "claim", format_duration(known.claimed.ban[0])
         text += f"; {claims} that only {verb} the address {_verb(claims)} one of {least}{_NARROW}"

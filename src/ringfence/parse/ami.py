@@ -24,7 +24,7 @@ than can occur. A packet that is too long is skipped and counted. No input raise
 """
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from attrs import astuple, define, evolve, frozen
 
@@ -38,9 +38,7 @@ from ringfence.parse.security import (
     starts_security_event,
 )
 from ringfence.values.event import EventKind, SecurityEvent, Service, SourceId
-
-if TYPE_CHECKING:
-    from ringfence.values.network import Address
+from ringfence.values.network import Address
 
 
 @frozen
@@ -136,11 +134,9 @@ class PacketSplitter:
         end = self._buffer.find(EOL, 0, MAX_BANNER + len(EOL))
         if end < 0 and len(self._buffer) < MAX_BANNER + len(EOL):
             return 0
-        line = bytes(self._buffer[: max(end, 0)])
-        prefix = b"Asterisk Call Manager/"
-        known = line.startswith(prefix)
+        other, _, version = bytes(self._buffer[: max(end, 0)]).partition(b"Asterisk Call Manager/")
         self._greeted = True
-        pieces.append(Banner(line.removeprefix(prefix).decode("ascii", "replace").strip() if known else ""))
+        pieces.append(Banner("" if other else version.decode("ascii", "replace").strip()))
         return end + len(EOL) if end >= 0 else 0
 
     def _split(self, start: int, pieces: list[Piece]) -> int:
@@ -388,7 +384,7 @@ class AmiDecoder:
     def __init__(self, source: SourceId, token: str = "", *, recorded: bool = False) -> None:
         self.counts = AmiCounts()
         self.http = HttpCheck(token, recorded=recorded)
-        self.local_addresses: set[Address] = set()
+        self.local_addresses = set[Address]()
         self._local_texts: set[bytes] = set()
         # Whether a client of AMI over HTTP may have written the next packet: true from an event of service
         # AMI up to the next reply to a question of ``http``.
@@ -398,10 +394,8 @@ class AmiDecoder:
         self._ours = b"\r\nActionID: " + token.encode() if token else b""
         self._packets = PacketSplitter()
         self._fragments: list[bytes] = []
-        self._fragments_size = 0
         # An event whose true tail may still come (see the module's head), and the packets that came after it.
         self._held: list[bytes] = []
-        self._held_size = 0
 
     def receive(self, data: bytes, now: float) -> list[AmiItem]:
         """Return the events, replies and the banner that ``data`` completes, in order."""
@@ -450,10 +444,9 @@ class AmiDecoder:
 
     def _drop_fragments(self) -> None:
         """Count one unreadable packet. If there is an unfinished security event, drop its fragments."""
-        self.counts.dropped_bytes += self._fragments_size
+        self.counts.dropped_bytes += _size_of(self._fragments)
         self.counts.garbled += 1
         self._fragments.clear()
-        self._fragments_size = 0
 
     def _packet(self, packet: bytes, now: float, items: _Items) -> None:
         if self._fragments:
@@ -463,20 +456,30 @@ class AmiDecoder:
         # If the sender's text ends in an empty line, the next packet begins with the CR LF after that text.
         packet = packet.removeprefix(EOL)
         event = parse_strict(packet, self._source)
-        if event is not None:
+        if event is None:
+            self._other_packet(packet, now, items)
+            return
+        if self._held:
             self._release(items)
-            # A success names a user of manager.conf, so it contains no text of a sender.
-            manager = event.service is Service.AMI and event.kind is not EventKind.SUCCESSFUL_AUTH
-            if manager:
-                self._mark_manager_event(items)
-            if manager or event.service is Service.SIP:
-                self._hold([packet], now)
-            else:
-                self.counts.events += 1
-                self._record_local(packet)
-                items.append(event)
-        elif starts_security_event(packet):
-            self._release(items)
+        # A success names a user of manager.conf, so it contains no text of a sender.
+        manager = event.service is Service.AMI and event.kind is not EventKind.SUCCESSFUL_AUTH
+        if manager:
+            self._mark_manager_event(items)
+        if manager or event.service is Service.SIP:
+            self._hold([packet], now)
+            return
+        self.counts.events += 1
+        begin = packet.find(_LOCAL) + len(_LOCAL)
+        local = packet[begin : packet.find(EOL, begin)]
+        if local.rpartition(b"/")[0] not in self._local_texts:  # nearly always known
+            self._record_local(local)
+        items.append(event)
+
+    def _other_packet(self, packet: bytes, now: float, items: _Items) -> None:
+        """Handle a packet that is no complete security event."""
+        if starts_security_event(packet):
+            if self._held:
+                self._release(items)
             if begins_manager_event(packet):
                 self._mark_manager_event(items)
             self._fragment(packet, now, items)
@@ -487,17 +490,14 @@ class AmiDecoder:
         else:
             self._handle_other(packet, items)
 
-    def _record_local(self, packet: bytes) -> None:
+    def _record_local(self, text: bytes) -> None:
         """Record the local address at which Asterisk received the request that an event is about.
 
         Loopback does not count, nor does 0.0.0.0: the manager interface names what its socket is bound to.
         """
-        begin = packet.find(_LOCAL) + len(_LOCAL)
-        text = packet[begin : packet.find(EOL, begin)]
-        known = text.rpartition(b"/")[0]  # without the port
-        if known in self._local_texts or self._perhaps_written or len(self._local_texts) >= MAX_LOCAL:
+        if self._perhaps_written or len(self._local_texts) >= MAX_LOCAL:
             return
-        self._local_texts.add(known)
+        self._local_texts.add(text.rpartition(b"/")[0])
         endpoint = parse_endpoint(text)
         if endpoint is not None and not (endpoint.address.is_loopback or endpoint.address.is_unspecified):
             self.local_addresses.add(endpoint.address)
@@ -509,55 +509,46 @@ class AmiDecoder:
         fragments are dropped.
         """
         self._fragments.append(packet)
-        self._fragments_size += len(packet)
         # A fragment may begin with the tail itself, right after the empty line that split the packet.
         if has_tail(EOL + packet):
             whole = END.join(self._fragments)
             self._fragments.clear()
-            self._fragments_size = 0
             event = parse_tampered(whole, self._source)
             # A tail without a valid address is the sender's text. Under other services than PJSIP, a sender
             # can forge a whole tail. In both cases the true tail may still come.
             if event is None or event.service is not Service.PJSIP:
                 self._hold([whole], now)
             else:
-                self._tampered(event, items)
-        elif len(self._fragments) >= MAX_FRAGMENTS or self._fragments_size > MAX_PACKET:
+                self._add(event, items)
+        elif len(self._fragments) >= MAX_FRAGMENTS or _size_of(self._fragments) > MAX_PACKET:
             self._drop_fragments()
 
     def _hold(self, packets: list[bytes], now: float) -> None:
         self._held = packets
-        self._held_size = sum(map(len, packets))
         self._until = now + HOLD
 
     def _follow(self, packet: bytes, now: float, items: _Items) -> None:
         """Keep a packet that follows a held event; if the packet has a security event's end, join the two."""
         self._held.append(packet)
-        self._held_size += len(packet)
-        if len(self._held) > MAX_FRAGMENTS or self._held_size > MAX_PACKET:
+        if len(self._held) > MAX_FRAGMENTS or _size_of(self._held) > MAX_PACKET:
             self._release(items)
         elif has_tail(EOL + packet):
             self._hold([END.join(self._held)], now)
 
     def _release(self, items: _Items) -> None:
-        if not self._held:
-            return
+        """Add the held event to ``items``, and handle the packets that came after it."""
         (packet, *followers), self._held, self._until = self._held, [], None
-        event = parse_strict(packet, self._source)
-        if event is not None:
-            self.counts.events += 1
-            items.append(event)
-        else:
-            self._tampered(parse_tampered(packet, self._source), items)
+        self._add(parse_strict(packet, self._source) or parse_tampered(packet, self._source), items)
         for follower in followers:
             self._handle_other(follower, items)
 
-    def _tampered(self, event: SecurityEvent | None, items: _Items) -> None:
+    def _add(self, event: SecurityEvent | None, items: _Items) -> None:
+        """Count an event and add it to ``items``; None stands for bytes that could not be parsed."""
         if event is None:
             self.counts.garbled += 1
             return
         self.counts.events += 1
-        self.counts.tampered += 1
+        self.counts.tampered += event.tampered
         items.append(event)
 
     def _is_reply(self, packet: bytes, items: _Items) -> bool:
@@ -579,7 +570,8 @@ class AmiDecoder:
         Held events are passed on. An unfinished event is dropped, because the text of an HTTP client never
         continues after such a reply.
         """
-        self._release(items)
+        if self._held:
+            self._release(items)
         if self._fragments:
             self._drop_fragments()
         self.http.active = True
@@ -602,3 +594,7 @@ class AmiDecoder:
                 self.counts.other += 1
         else:
             self.counts.garbled += 1
+
+
+def _size_of(packets: list[bytes]) -> int:
+    return sum(map(len, packets))

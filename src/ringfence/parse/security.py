@@ -300,7 +300,7 @@ def build_event(
 
 
 # ``IPV4/UDP/192.0.2.1/5060`` (``main/json.c:ast_json_ipaddr``). Asterisk leaves out an unknown transport and
-# its slash. An unset address prints as ``(null)``. IPv6 has no brackets. Link-local addresses have a ``%zone``.
+# its slash. An unset address is ``(null)``. IPv6 has no brackets, and a link-local address has a ``%zone``.
 _VERSIONS = {b"IPV4": 4, b"IPV6": 6}
 _TRANSPORTS = {str(t).encode(): t for t in Transport if t is not Transport.UNKNOWN}
 
