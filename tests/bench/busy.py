@@ -1,7 +1,8 @@
 """The cost of ringfence on a busy PBX beside fail2ban's and none, and its memory under long Call-IDs.
 
 500 phones renew their registrations every minute and make 10 calls a second, while strangers scan with 20
-packets a second (:mod:`tests.support.company`). ringfence reads all sources, with every rule, and bans.
+packets a second (:mod:`tests.support.company`). ringfence reads all sources, with every rule, bans, and
+rations.
 fail2ban reads Asterisk's messages, or a log that has security lines too. A call has media in some rows, and
 none in the others.
 """
@@ -18,7 +19,7 @@ from typing import Any
 
 from attrs import frozen
 from tests.bench.figures import Figure
-from tests.bench.testbed import GUESS, PLACED, bed, on_cores, peer_bed
+from tests.bench.testbed import GUESS, PLACED, bed, defended, on_cores, peer_bed, until_defended
 from tests.support.company import TALK, configured
 from tests.support.lab import Lab
 from tests.support.network import inside
@@ -91,7 +92,8 @@ def _used(lab: Lab, guard: int | None) -> tuple[float, float]:
 
 @contextmanager
 def _ours() -> Iterator[tuple[Lab, int]]:
-    with bed(extra=configured(PHONES)) as here:
+    with bed(extra=configured(PHONES), firewall=defended("ipset")) as here:
+        until_defended(here.guard)
         yield here.lab, here.guard.pid
 
 

@@ -17,6 +17,7 @@ import signal
 import sys
 from collections.abc import Coroutine, Mapping
 from contextlib import ExitStack
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -28,13 +29,13 @@ from ringfence.clock import Clock
 from ringfence.config.schema import Settings
 from ringfence.detect.detector import Detector
 from ringfence.friends.registry import FriendRegistry
+from ringfence.gathering import GatheringLoop, GatheringSelector
 from ringfence.guard import process
 from ringfence.guard.facts import FailureMemory
 from ringfence.guard.feature import Features, Given
 from ringfence.guard.firewall_side import FirewallSide, build_firewall_side, choose
 from ringfence.guard.pipeline import EffectHandler, Pipeline, known_sources
 from ringfence.guard.process import (
-    ModeratedSelector,
     claim_sets,
     every,
     release_freed_memory,
@@ -49,7 +50,6 @@ from ringfence.guard.status import StatusCollector
 from ringfence.host.connections import ConnectionTable
 from ringfence.store.database import Store
 from ringfence.store.writer import Writer
-from ringfence.threads import ThreadedLoop
 
 # -- the wait at the start, until the friends of this PBX are known
 
@@ -254,7 +254,7 @@ def build_daemon(
         side.kernel.enforcer,
         side.common.alarms,
         side.exempt.friends,
-        (failures, features, side.common.followers, side.kernel.effectiveness),
+        (failures, features, side.common.followers, side.kernel.effectiveness, side.kernel.haste),
     )
     pipeline = Pipeline(
         side.detector,
@@ -334,10 +334,7 @@ def _start_threads(writer: Writer, side: FirewallSide, features: Features) -> as
     threads = [writer.thread, side.kernel.enforcer.filler.thread, side.exempt.lists.thread]
     for thread in chain(threads, *(feature.threads() for feature in features.all)):
         thread.start()
-    runner = asyncio.Runner(loop_factory=_moderated_loop)
+    selector = GatheringSelector(side.kernel.haste.rest)
+    runner = asyncio.Runner(loop_factory=partial(GatheringLoop, selector))
     runner.get_loop()  # the loop has the shared threads
     return runner
-
-
-def _moderated_loop() -> asyncio.AbstractEventLoop:
-    return ThreadedLoop(ModeratedSelector())

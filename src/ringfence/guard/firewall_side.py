@@ -33,6 +33,7 @@ from ringfence.guard.exemptions import (
 )
 from ringfence.guard.firewall_manager import ChangeWatch, FirewallManager, RulePart, RuleUpdates, WantedRules
 from ringfence.guard.followers import Followers
+from ringfence.guard.haste import Haste
 from ringfence.host.names import Names
 from ringfence.host.routes import missing_interfaces
 from ringfence.lists.locator import Locator
@@ -207,6 +208,7 @@ class KernelParts:
     changes: ChangeWatch
     counters: CounterWatch
     effectiveness: BanEffectiveness
+    haste: Haste
     lists: KernelLists
 
 
@@ -344,6 +346,7 @@ def build_firewall_side(
         changes=ChangeWatch(backend, enforcer, reconciler),
         counters=CounterWatch(backend, enforcer, alarms, common.listeners),
         effectiveness=BanEffectiveness(detector, reconciler, protected, alarms, clock),
+        haste=Haste(enforcer, clock),
         lists=kernel_lists,
     )
     exempt = ExemptionParts(protected, names, friends, lists, networks, exemptions, kernel_friends)

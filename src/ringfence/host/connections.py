@@ -42,6 +42,7 @@ from pathlib import Path
 
 from ringfence.clock import Clock
 from ringfence.errors import HostError
+from ringfence.gathering import patient
 from ringfence.host.closed import Closed, ClosedSockets
 from ringfence.netlink.sock_diag import LISTENING, sockets, unmapped
 from ringfence.values.event import Endpoint
@@ -154,7 +155,8 @@ class ConnectionTable:
         """Follow closed connections within the block, in the running loop."""
         self.follow(asyncio.get_running_loop())
         try:
-            yield
+            with patient(self._closed.fileno()):
+                yield
         finally:
             self.close()
 

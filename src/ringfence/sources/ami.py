@@ -37,6 +37,7 @@ from panoramisk.ami_protocol import AMIProtocol
 from panoramisk.message import Message
 
 from ringfence.clock import Backoff
+from ringfence.gathering import patient
 from ringfence.parse.address import unmapped
 from ringfence.parse.ami import AmiCounts, AmiDecoder, AmiItem, Banner, Reply
 from ringfence.parse.roster import RosterEvent
@@ -315,14 +316,8 @@ class AmiSource(SupervisedSource):
         protocol = _Protocol(self._decoder, self)
         try:
             await self._connect(protocol)
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._log_in_and_ping(protocol))
-                group.create_task(self._keep_roster(protocol))
-                group.create_task(self._watch_http(protocol))
-                group.create_task(self._keep_reading(protocol))
-                # Wait inside the group. If one of its tasks fails, asyncio cancels this task, and Python 3.11
-                # undoes that only here. After the group, :meth:`run` would see a cancellation.
-                await protocol.ended
+            with patient(protocol.transport.get_extra_info("socket").fileno()):
+                await self._listen(protocol)
         except ExceptionGroup as ends:
             # A refusal and the following end of the connection may come together. The refusal is the better
             # reason.
@@ -332,6 +327,16 @@ class AmiSource(SupervisedSource):
             protocol.close()
             self.roster_ready.set()
             self.http_checked.set()
+
+    async def _listen(self, protocol: _Protocol) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._log_in_and_ping(protocol))
+            group.create_task(self._keep_roster(protocol))
+            group.create_task(self._watch_http(protocol))
+            group.create_task(self._keep_reading(protocol))
+            # Wait inside the group. If one of its tasks fails, asyncio cancels this task, and Python 3.11
+            # undoes that only here. After the group, :meth:`run` would see a cancellation.
+            await protocol.ended
 
     @property
     def _where(self) -> str:

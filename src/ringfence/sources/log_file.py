@@ -26,6 +26,7 @@ from pathlib import Path
 from asyncinotify import Inotify, Mask, Watch
 
 from ringfence.clock import Backoff
+from ringfence.gathering import patient
 from ringfence.sources.log_ingest import FollowedLog, LogIngest
 from ringfence.sources.log_rotation import NOWHERE, Position, RotatingLog
 from ringfence.sources.logs import Positions
@@ -147,9 +148,11 @@ class LogFileSource(FollowedLog):
             self._blind = False
         except OSError:  # the kernel allows this user no more instances
             self._blind = True
+        descriptor = self._inotify.fd if self._inotify is not None else -1
         try:
             self._watch_folders()
-            yield
+            with patient(descriptor):
+                yield
         finally:
             self._watches.clear()
             self._seen = (None, None)

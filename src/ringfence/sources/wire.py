@@ -61,6 +61,7 @@ import structlog
 from attrs import define
 
 from ringfence.clock import Backoff
+from ringfence.gathering import patient
 from ringfence.netlink.connection import NETLINK_NETFILTER, open_listener
 from ringfence.netlink.nflog import GROUP, Acknowledged, Logged, bind_request, missing, read_datagram
 from ringfence.parse.challenge import continues, is_segment, parse_answers, parse_cut
@@ -239,8 +240,9 @@ class WireSource(SupervisedSource):
             loop.add_reader(connection, self._readable, connection, ended)
             self._bound = connection, ended
             try:
-                self._set_condition(Condition(State.LISTENING, f"NFLOG group {self._group}"))
-                await ended
+                with patient(connection.fileno()):
+                    self._set_condition(Condition(State.LISTENING, f"NFLOG group {self._group}"))
+                    await ended
             finally:
                 loop.remove_reader(connection)
                 self._bound = None

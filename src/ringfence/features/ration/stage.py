@@ -105,6 +105,7 @@ class Ration(Filter):
 
     name = "ration"
     optional = True
+    rations = True
     burst: int = 4
     rate: int = 2
 

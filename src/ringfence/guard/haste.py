@@ -1,0 +1,55 @@
+"""How long events may gather before the daemon handles them."""
+
+from ringfence.bans.enforcer import Enforcer
+from ringfence.clock import Clock
+from ringfence.detect.judgement import Disposition, Judgement
+from ringfence.values.attempt import AttemptKind
+from ringfence.values.event import Service
+
+REST = 0.05
+"""Seconds that events may gather while the kernel rations Asterisk's answers.
+
+A stranger then gets no more answers, whether its ban comes at once or so much later.
+"""
+HURRY = 1.0
+"""Seconds without a rest after an attempt of a sender whose answers the kernel does not ration."""
+
+_OTHERS = AttemptKind.PROBE, AttemptKind.MANAGER
+"""What Asterisk answers without a refusal at the SIP ports."""
+
+
+class Haste:
+    """Decides how long events may gather: not at all if a ban in time is the only limit of a guesser.
+
+    If the rules for it are in place, the kernel rations the refusals that a stranger gets from the SIP ports.
+    It rations no friend, no other answer, and neither IAX2 nor the manager interface.
+    """
+
+    def __init__(self, enforcer: Enforcer, clock: Clock) -> None:
+        self._enforcer = enforcer
+        self._clock = clock
+        self._hurries_until = 0.0
+
+    def rest(self) -> float:
+        """Return how many seconds events may gather now."""
+        hurries = self._clock.mono() < self._hurries_until
+        return 0.0 if hurries or not self._is_rationing else REST
+
+    def on_judgement(self, judgement: Judgement) -> None:
+        """Let no events gather for a while if the kernel does not ration the sender of an attempt."""
+        disposition, attempt = judgement.disposition, judgement.attempt
+        other = attempt.kind in _OTHERS or attempt.service is Service.IAX2
+        if disposition is Disposition.FRIEND or (disposition is Disposition.COUNTED and other):
+            self._hurries_until = self._clock.mono() + HURRY
+
+    @property
+    def _is_rationing(self) -> bool:
+        """Whether the rules that ration answers are in place, for both IP versions."""
+        opened = self._enforcer.opened
+        return (
+            self._enforcer.enforcing
+            and opened is not None
+            and opened.limits is None
+            and self._enforcer.backend.plan.rations
+            and all(trouble is None for trouble in opened.families.values())
+        )
