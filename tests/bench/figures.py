@@ -29,6 +29,16 @@ def spread(values: Sequence[float], unit: str = "") -> str:
     )
 
 
+def unrationed(answered: Sequence[int], most: int) -> tuple[str, bool]:
+    """Return what is promised about answers to an attacker whom no ration limits, and whether it is kept.
+
+    ``answered`` is the number of answers in each trial. Their median counts: the guesses that arrive before a
+    busy machine has read the first ones are answered too. With the ration, the kernel bounds each trial (the
+    part ``rations``).
+    """
+    return f"median ≤ {most}, without the ration", statistics.median(answered) <= most
+
+
 def percent(values: Sequence[float]) -> str:
     """Return a series of shares as text in percent."""
     return spread([round(100 * value) for value in values], " %")

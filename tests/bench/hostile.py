@@ -11,7 +11,7 @@ from pathlib import Path
 
 from attrs import frozen
 from tests.bench.attacks import OTHERS_TRIALS, THRESHOLD
-from tests.bench.figures import Figure, spread
+from tests.bench.figures import Figure, spread, unrationed
 from tests.bench.testbed import GUESS, PLACED, bed, peer_bed
 from tests.support.captures import FORGED
 from tests.support.hostile_run import QUICK, findings
@@ -111,11 +111,12 @@ def figures(root: Path | None) -> Iterator[Figure]:
     """Measure both; yield a row for each attack, and four for hostile text."""
     for attack in ATTACKS:
         outcome = ours(attack)
+        must, reached = unrationed(outcome.answered, MOST)
         yield Figure(
             what=f"guesses answered with all three sources: {attack.name}",
             measured=str(outcome),
-            must=f"≤ {MOST} in every trial, and nobody else banned",
-            reached=max(outcome.answered) <= MOST and not outcome.others,
+            must=f"{must}, and nobody else banned",
+            reached=reached and not outcome.others,
             compared=_compared(root, attack),
             cores=PLACED,
         )
