@@ -340,7 +340,7 @@ def test_the_shutdown_waits_for_no_client(path: Path) -> None:
 
     async def main() -> tuple[bytes, float]:
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             async with serve(path, HANDLERS):
                 reader, writer = await asyncio.open_unix_connection(path)
                 writer.write(b'{"do": "echo"}\n')
@@ -355,7 +355,7 @@ def test_the_shutdown_waits_for_no_client(path: Path) -> None:
 
     rest, took = asyncio.run(main())
     assert rest == b""
-    assert took < 5
+    assert took < 50
 
 
 # -- the command's side -----------------------------------------------------------------------------------

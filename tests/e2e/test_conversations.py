@@ -63,7 +63,7 @@ def test_a_guess_behind_a_long_via_at_chan_sip_counts(open16: Lab) -> None:
     request = evolve(request_of(b"SUBSCRIBE", b"carol"), via=b";rport;x=" + b"y" * 600)
     with shared(open16) as guard:
         with calling(open16, source) as caller:
-            statuses = [caller.guess(request, "wrong") for _ in range(8)]
+            statuses = [caller.guess(request, "wrong", 2.0) for _ in range(8)]
         until(lambda: source in guard.banned(), "the ban")
         assert len([status for status in statuses if status]) <= 8
 
@@ -112,7 +112,7 @@ def test_a_first_header_hides_no_guess_and_no_proof(open22: Lab, before: bytes) 
         statuses = []
         with calling(open22, source) as caller:
             for _ in range(10):
-                statuses.append(caller.guess(request, "wrong", 0.5))
+                statuses.append(caller.guess(request, "wrong", 1.0))
                 caller.send(Raw(via=NOWHERE))
                 time.sleep(0.05)
         until(lambda: {row["address"]: row["scope"] for row in guard.bans()} == {source: "sip"}, "the ban")
@@ -134,7 +134,7 @@ def test_an_urgent_byte_hides_no_guess(open22: Lab) -> None:
                 if challenge is None:
                     break  # the ban
                 caller.send_urgent(request.answering(challenge, "wrong"), b"Authorization")
-                statuses.append(status_of(caller.answer() or b""))
+                statuses.append(status_of(caller.answer(2.0) or b""))
         until(lambda: {row["address"]: row["scope"] for row in guard.bans()} == {source: "sip"}, "the ban")
         assert statuses[0] == 401
         assert len([status for status in statuses if status]) <= 8
@@ -197,7 +197,7 @@ def test_extension_headers_of_ipv6_hide_no_guess(open22: Lab) -> None:
             caller.add_destination_options(options)
             for number in range(40):
                 request = Raw(call_id=b"x" * 510 + b"%02d" % number, digest=Digest(before=OTHER_REALM))
-                challenge = caller.challenged(request)
+                challenge = caller.challenged(request, 1.0)
                 if guard.banned():
                     break
                 if challenge is None:  # other tests have used up the ration of this /64
@@ -220,7 +220,7 @@ def test_an_odd_line_hides_no_guess_with_an_invented_nonce(open16: Lab, text: by
         for number in range(12):
             asking = Raw(from_user=b"carol", to_display=b'"%b" ' % text).named(f"odd-{number}-{source}")
             caller.send(asking.answering(OWN_CHALLENGE, f"wrong-{number}"))
-            answered += caller.answer(own=False) is not None
+            answered += caller.answer(0.5, own=False) is not None
             with suppress(AssertionError):  # not every request makes an attempt
                 until(lambda number=number: _has_read(guard, source, number + 1), "the attempt", 0.5)  # type: ignore[misc]
         until(lambda: source in guard.banned(), "the ban")

@@ -63,7 +63,7 @@ class Guesser:
         """Send a datagram."""
         self._socket.sendto(message, (PBX_IPV4, 5060))
 
-    def ask(self, message: bytes, seconds: float = 0.5) -> bytes | None:
+    def ask(self, message: bytes, seconds: float = 2.0) -> bytes | None:
         """Send a datagram and return the answer, or None."""
         self.send(message)
         self._socket.settimeout(seconds)

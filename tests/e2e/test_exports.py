@@ -44,7 +44,7 @@ def test_hidden_guesses_end(lab: Lab, tmp_path: Path, transport: str, host: int,
             # Asterisk exports an answer before it sends it. On a busy machine the ban can overtake the fifth.
             assert answers in ([401] * THRESHOLD, [401] * (THRESHOLD - 1))
             until(lambda: source in guard.banned(), "the ban")
-            assert not caller.guess(Raw(call_id=HIDDEN), "wrong")
+            assert not caller.guess(Raw(call_id=HIDDEN), "wrong", 1.0)
         assert len(guard.attempts_of(source)) == THRESHOLD
         assert scopes(guard) == {source: "sip"}
 

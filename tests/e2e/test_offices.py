@@ -37,7 +37,7 @@ def test_an_office_with_old_passwords_is_named_until_it_is_unbanned(pbx: Lab, tr
 
         with calling(pbx, source, transport) as caller:
             for number in range(8):
-                caller.guess(Raw(from_user=ACCOUNTS[number % len(ACCOUNTS)].encode()), "old")
+                caller.guess(Raw(from_user=ACCOUNTS[number % len(ACCOUNTS)].encode()), "old", 2.0)
         until(lambda: [row["scope"] for row in guard.bans()] == ["sip"], "the ban")
         until(lambda: source in alarms(), "the alarm")
         assert f"ringfence allow add {source}, then ringfence unban {source}" in alarms()[source]

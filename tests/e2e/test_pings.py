@@ -113,7 +113,7 @@ def test_guesses_by_calls_at_unknown_accounts_are_no_calls(open22: Lab, transpor
     with shared(open22) as guard:
         with calling(open22, source, transport) as caller:
             for number in range(8):
-                caller.guess(Raw(method=b"INVITE", from_user=b"none%d" % number, extension=b"100"), "x")
+                caller.guess(Raw(method=b"INVITE", from_user=b"none%d" % number, extension=b"100"), "x", 2.0)
         until(lambda: {row["scope"] for row in guard.bans()} in ({"full"}, {"sip"}), "the full ban")
         assert [row["address"] for row in guard.bans()] == [source]
 

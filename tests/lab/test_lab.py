@@ -27,6 +27,7 @@ password = correct-horse
 type = aor
 max_contacts = 1
 """
+PATIENT = ("--timeout", "20")
 PJSIP_IPV6 = ("--target", "[fd00:18::1]:5060")
 
 
@@ -104,7 +105,7 @@ def test_every_guess_is_answered_without_a_guard(each_asterisk: Lab) -> None:
     account = "bob" if each_asterisk.asterisk.version.startswith("Asterisk 16.") else "alice"
 
     with contention() as busy:
-        result = each_asterisk.attack("guess", "--number", "1000", "--account", account)
+        result = each_asterisk.attack("guess", "--number", "1000", "--account", account, *PATIENT)
 
     assert (result.sent, result.answered, result.stopped) == (1000, 1000, "number")
     assert result.per_second > 300 or busy.share > 0.3
@@ -114,7 +115,7 @@ def test_every_guess_is_answered_without_a_guard(each_asterisk: Lab) -> None:
 def test_ipv6_and_tcp_are_answered(asterisk22: Lab, transport: str) -> None:
     """The client guesses over IPv6 and over TCP, where one connection has every guess."""
     with asterisk22.listen() as listener:
-        result = asterisk22.attack("guess", "--number", "20", "--transport", transport, *PJSIP_IPV6)
+        result = asterisk22.attack("guess", "--number", "20", "--transport", transport, *PJSIP_IPV6, *PATIENT)
         received = listener.read(b"Event: ChallengeResponseFailed", count=20)
 
     assert (result.sent, result.answered) == (20, 20)
@@ -127,7 +128,9 @@ def test_ipv6_and_tcp_are_answered(asterisk22: Lab, transport: str) -> None:
 )
 def test_routed_sources_are_answered(asterisk22: Lab, sources: str, target: tuple[str, ...]) -> None:
     """Two hundred addresses behind the attacker's router guess, each with its own requests."""
-    result = asterisk22.attack("guess", "--number", "2", "--sources", sources, "--parallel", "20", *target)
+    result = asterisk22.attack(
+        "guess", "--number", "2", "--sources", sources, "--parallel", "20", *target, *PATIENT
+    )
 
     assert dict.fromkeys(expand(sources), 2) == result.by_source
 
@@ -135,7 +138,7 @@ def test_routed_sources_are_answered(asterisk22: Lab, sources: str, target: tupl
 def test_pipelined_guesses_are_counted_one_by_one(asterisk22: Lab) -> None:
     """For guesses sent without waiting, the client counts as many answers as Asterisk reports failures."""
     with asterisk22.listen() as listener:
-        result = asterisk22.attack("pipeline", "--number", "2000", "--window", "100")
+        result = asterisk22.attack("pipeline", "--number", "2000", "--window", "100", *PATIENT)
         received = listener.read(b"Event: ChallengeResponseFailed", count=2000)
 
     assert (result.sent, result.answered) == (2000, 2000)
@@ -170,7 +173,7 @@ def test_a_banned_source_is_seen_as_banned(
         stopped = attack.result()
     finally:
         asterisk22.run(tool, rule[0], rule[1], "-D", *rule[2:])
-    again = asterisk22.attack("guess", "--number", "3", "--sources", source, *target)
+    again = asterisk22.attack("guess", "--number", "3", "--sources", source, *target, *PATIENT)
 
     assert stopped.stopped == "silence"
     assert 0 < stopped.answered < 5000

@@ -189,7 +189,7 @@ def test_lines_gather_while_nothing_can_be_missing(log: Log, monkeypatch: pytest
 def test_a_line_that_counts_ends_the_gathering(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a read that reported an event, the next lines are read at once."""
     monkeypatch.setattr(follow, "LOOK_EVERY", 60.0)
-    monkeypatch.setattr(follow, "GATHER", 0.5)
+    monkeypatch.setattr(follow, "GATHER", 2.0)
 
     async def then(followed: Followed) -> None:
         await followed.until_state(State.LISTENING)
@@ -200,7 +200,7 @@ def test_a_line_that_counts_ends_the_gathering(log: Log, monkeypatch: pytest.Mon
 
     began = time.monotonic()
     following(log.path, then)
-    assert time.monotonic() - began < 5.0
+    assert time.monotonic() - began < 30.0  # 19 times gathered are 38 seconds
 
 
 @pytest.mark.parametrize("rotation", [*ROTATIONS, "copy_and_truncate"])

@@ -150,7 +150,7 @@ def _attack(lab: Lab, account: bytes) -> None:
     for sender, extension in ((PROBER, b"900972599"), (DIALLER, b"200")):
         for _ in range(_NUMBER):
             with calling(lab, sender, "UDP") as caller:
-                caller.ask(evolve(call, extension=extension))
+                caller.ask(evolve(call, extension=extension), 1.0)
     with netns.inside(lab.network.attacker):
         for number in range(_NUMBER):
             _log_in(b"cron%d" % number)

@@ -97,7 +97,7 @@ class Listener:
 
     def __init__(self, namespace: str) -> None:
         self._socket = socket_in(namespace)
-        self._socket.settimeout(5.0)
+        self._socket.settimeout(20.0)
         self._socket.connect(("127.0.0.1", MANAGER_PORT))
         self._socket.sendall(
             f"Action: Login\r\nUsername: {MANAGER_USER}\r\nSecret: {SECRET}\r\n\r\n".encode()
@@ -110,7 +110,7 @@ class Listener:
     def __exit__(self, *_: object) -> None:
         self._socket.close()
 
-    def read(self, until: bytes, count: int = 1, seconds: float = 10.0) -> bytes:
+    def read(self, until: bytes, count: int = 1, seconds: float = 60.0) -> bytes:
         """Return all bytes up to the packet with the ``count``-th ``until``, inclusive."""
         received = b""
         deadline = time.monotonic() + seconds

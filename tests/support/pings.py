@@ -28,7 +28,7 @@ def ask(
         for account in accounts:
             extension = b"" if method == b"REGISTER" else b"100"
             request = Raw(method=method, from_user=account.encode(), extension=extension)
-            if not status_of(caller.ask(request) or b""):
+            if not status_of(caller.ask(request, 2.0) or b""):
                 break
             answered += 1
             time.sleep(pause)

@@ -50,7 +50,6 @@ MOST_GUESSES = 200_000
 MOST_SECONDS = 300.0
 _MOST_SOURCES = 5_000
 _MOST_TIMES = 1_000
-_QUIET_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -211,7 +210,7 @@ class Caller:
             self.result.sent += 1
             if len(self._waiting) >= self._plan.window:
                 self._drain(self._plan.timeout, down_to=self._plan.window - 1)
-        self._drain(_QUIET_SECONDS)
+        self._drain(max(1.0, self._plan.timeout))
 
     def _wait_until(self, moment: float) -> None:
         """Count answers until ``moment``."""
@@ -385,7 +384,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--via", default=";rport", help="parameters of the Via, as ';rport;maddr=203.0.113.9'")
     add("--number", type=int, default=1, help="guesses from each source")
     add("--seconds", type=float, default=30.0, help="maximum time of each source")
-    add("--timeout", type=float, default=0.5, help="seconds to wait for an answer")
+    add("--timeout", type=float, default=2.0, help="seconds to wait for an answer")
     add("--pause", type=float, default=0.0, help="seconds between guesses")
     add("--silences", type=int, default=2, help="stop after so many unanswered in a row")
     add("--sources", default="", help="A, A-B or A,B-C (default: 198.18.1.1 or fd00:18::a)")

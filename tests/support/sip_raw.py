@@ -24,6 +24,8 @@ from tests.support.sip_wire import Challenge, Wire, challenge_of, md5, status_of
 
 _HOST = PBX_IPV4.encode()
 _PROCESS = os.urandom(3).hex()
+_PATIENCE = 5.0
+"""Seconds until an answer has come that must come: a busy Asterisk is sometimes slow."""
 _numbers = itertools.count(1)
 
 
@@ -183,7 +185,7 @@ class Caller:
         """Send bytes unchanged."""
         self._wire.send(message)
 
-    def answer(self, seconds: float = 0.5, *, own: bool = True) -> bytes | None:
+    def answer(self, seconds: float = _PATIENCE, *, own: bool = True) -> bytes | None:
         """Return the final answer to the last request; to any request, unless ``own``."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
@@ -194,16 +196,16 @@ class Caller:
                 return message
         return None
 
-    def ask(self, request: Raw, seconds: float = 0.5) -> bytes | None:
+    def ask(self, request: Raw, seconds: float = _PATIENCE) -> bytes | None:
         """Send a request and return its final answer."""
         self.send(request)
         return self.answer(seconds)
 
-    def challenged(self, request: Raw, seconds: float = 0.5) -> Challenge | None:
+    def challenged(self, request: Raw, seconds: float = _PATIENCE) -> Challenge | None:
         """Ask for a challenge."""
         return challenge_of(self.ask(request, seconds) or b"")
 
-    def guess(self, request: Raw, password: str, seconds: float = 0.5) -> int:
+    def guess(self, request: Raw, password: str, seconds: float = _PATIENCE) -> int:
         """Guess once with one Call-ID; return the status of the final answer, 0 if none came.
 
         An answer to the first request that is no challenge is final.
@@ -282,7 +284,7 @@ def caller_at(
         return Caller(wire, transport)
 
 
-def guesses(caller: Caller, request: Raw, most: int, seconds: float = 0.5, pause: float = 0.0) -> list[int]:
+def guesses(caller: Caller, request: Raw, most: int, seconds: float = 2.0, pause: float = 0.0) -> list[int]:
     """Guess until one is not answered or ``most`` are; return the statuses of the answers."""
     statuses: list[int] = []
     for number in range(most):
@@ -300,7 +302,7 @@ def guess_until(caller: Caller, request: Raw, over: Callable[[], object], what: 
     numbers = itertools.count()
 
     def guess() -> object:
-        caller.guess(request, f"wrong-{next(numbers)}")
+        caller.guess(request, f"wrong-{next(numbers)}", 0.5)
         return over()
 
     until(guess, what, pause=0.1)
@@ -314,7 +316,7 @@ def on_new_connections(lab: Lab, source: str, transport: str, request: Raw, most
     for number in range(most):
         try:
             with calling(lab, source, transport) as caller:
-                answer = caller.ask(request.answering(challenge, f"wrong-{number}"))
+                answer = caller.ask(request.answering(challenge, f"wrong-{number}"), 2.0)
         except ConnectionError:  # the ban came before the answer to the request for a WebSocket
             answer = None
         if answer is None:

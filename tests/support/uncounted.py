@@ -100,7 +100,7 @@ def paid_by_events(lab: Lab, source: str, most: int) -> int:
         for number in range(most):
             named = request.named(f"paid-{number}-{source}")
             caller.send(evolve(named, from_user=b"nobody", via=NOWHERE, digest=Digest()))
-            status = caller.guess(named, f"wrong-{number}")
+            status = caller.guess(named, f"wrong-{number}", 1.0)
             answered, silent = answered + bool(status), 0 if status else silent + 1
             if silent == _SILENT:
                 break
@@ -113,10 +113,10 @@ def at_second_address(lab: Lab, source: str, most: int, *, hidden: bool) -> int:
     request = HIDDEN if hidden else Raw()
     answered = silent = 0
     with calling(lab, source) as first, udp_socket(lab, source) as second:
-        second.settimeout(0.5)
+        second.settimeout(1.0)
         contact = "{}:{}".format(*second.getsockname())
         for number in range(most):
-            challenge = first.challenged(Raw())
+            challenge = first.challenged(Raw(), 1.0)
             if challenge is not None:
                 guess = request.answering(challenge, f"wrong-{number}").encode(contact, "UDP")
                 second.sendto(guess, (SECOND_ADDRESS, _EVERY_ADDRESS))
@@ -175,7 +175,7 @@ def with_invented_nonce(
             caller.guess(Raw(from_user=b"bob"), PASSWORD)
             time.sleep(_LEARNED)
         for number in range(most):
-            if caller.ask(invented(method, number), 0.5) is None:
+            if caller.ask(invented(method, number), 2.0) is None:
                 break
             answered += 1
             time.sleep(pause)
@@ -197,7 +197,7 @@ def in_turn(lab: Lab, source: str, most: int) -> int:
     with calling(lab, source) as caller:
         for number in range(most):
             request = evolve(ways[number % len(ways)], call_id=b"one-for-all-" + source.encode())
-            status = caller.guess(evolve(request, cseq=next(cseq)), f"wrong-{number}")
+            status = caller.guess(evolve(request, cseq=next(cseq)), f"wrong-{number}", 1.0)
             answered, silent = answered + bool(status), 0 if status else silent + 1
             if silent == _SILENT:
                 break

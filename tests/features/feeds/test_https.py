@@ -71,7 +71,7 @@ def test_a_slow_answer_ends(tmp_path: Path, slow: Reply) -> None:
         began = time.monotonic()
         with pytest.raises(FetchError, match="did not answer in time"):
             fetched(server, limits=Limits(1_000, 0.5))
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 30
 
 
 def test_a_wrong_certificate_is_an_error(tmp_path: Path) -> None:

@@ -205,7 +205,7 @@ def test_a_server_that_hangs_is_given_up(server: FakeApi, fault: Fault) -> None:
     began = time.monotonic()
 
     assert str(failure(client(server, 0.3), Pull(full=True))) == "no answer in time"
-    assert time.monotonic() - began < 3.0
+    assert time.monotonic() - began < 30.0
 
 
 @contextmanager
@@ -283,7 +283,7 @@ def test_a_resolver_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
     over = threading.Event()
 
     def hang(*_: object, **__: object) -> list[Any]:
-        over.wait(30)
+        over.wait(120)
         return []
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
@@ -291,7 +291,7 @@ def test_a_resolver_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(TimeoutError), Deadline(0.1) as deadline:
         open_connection("api.example", 443, 5.0, deadline)
     over.set()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize("host", ["name.invalid", "x" * 300, ".."])

@@ -56,13 +56,13 @@ def test_the_output_is_bounded(channel: dict[str, Any]) -> None:
     assert len(str(caught.value)) < MAX_OUTPUT + 200
 
 
-@pytest.mark.parametrize("job", ["sleep 5", "timeout 5 yes"])
+@pytest.mark.parametrize("job", ["sleep 60", "timeout 60 yes"])
 def test_a_job_in_the_background_is_not_waited_for(channel: dict[str, Any], job: str) -> None:
     """The result is that of the program itself, although the job keeps its output open, or fills it."""
     began = time.monotonic()
     run(channel, ["sh", "-c", f"{job} & true"], "")
 
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 50
 
 
 def test_a_program_that_fails_is_an_error(channel: dict[str, Any]) -> None:
@@ -81,7 +81,7 @@ def test_a_program_that_hangs_is_an_error(channel: dict[str, Any]) -> None:
     with pytest.raises((ValueError, TimeoutError)):
         run({**channel, "timeout": 1.0}, ["sleep", "60"], "")
 
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 50
 
 
 def test_a_client_that_goes_ends_its_program(channel: dict[str, Any], tmp_path: Path) -> None:

@@ -129,11 +129,12 @@ def _request(
             connection.request(
                 "GET", path, headers={"User-Agent": AGENT, "Accept-Encoding": "identity", **headers}
             )
-            response = connection.getresponse()
-            found = {name.lower(): value for name, value in response.getheaders()}
-            redirects = response.status in _REDIRECTS
-            body = b"" if redirects else _body(response, found, limits.size)
-            return HttpAnswer(response.status, found, body)
+            # After `Connection: close`, only closing the answer closes the socket.
+            with connection.getresponse() as response:
+                found = {name.lower(): value for name, value in response.getheaders()}
+                redirects = response.status in _REDIRECTS
+                body = b"" if redirects else _body(response, found, limits.size)
+                return HttpAnswer(response.status, found, body)
         finally:
             connection.close()
 

@@ -165,11 +165,12 @@ class Api:
                 # CrowdSec demands exactly this form of the agent: name/version.
                 agent = {"User-Agent": AGENT, "Accept-Encoding": "identity"}
                 connection.request(method, base + path, body, {**agent, **content, **headers})
-                response = connection.getresponse()
-                date = date_from(response.getheader("Date") or "", DATE)
-                if date is not None:
-                    self._ahead = date - self._clock.mono()
-                return _body_of(response)
+                # After `Connection: close`, only closing the answer closes the socket.
+                with connection.getresponse() as response:
+                    date = date_from(response.getheader("Date") or "", DATE)
+                    if date is not None:
+                        self._ahead = date - self._clock.mono()
+                    return _body_of(response)
             finally:
                 connection.close()
 
