@@ -40,7 +40,7 @@ LINE_KINDS = ("event", "attempt", "ban", "alarm")
 """The kinds of news lines that the daemon sends to commands that follow it. A command can choose kinds."""
 ANSWER_TIMEOUT = 30.0  # seconds that a command waits for its answer while the daemon works on it
 SILENCE = 2.0
-"""Seconds after which a client reports that the daemon hangs: it sent no byte and used no processor."""
+"""Seconds in which the daemon sends no byte and uses no processor, after which a client calls it hung."""
 _LOOK = 0.3  # seconds in which a daemon that works uses the processor
 
 

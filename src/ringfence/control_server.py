@@ -70,7 +70,7 @@ These are answers that are not read yet, and long requests that are incomplete o
 has none of them may get one longer answer. While half of the bytes are in use, no other request is handled.
 """
 REST = 8.0
-"""How many seconds a request keeps its place among the running requests for each second that it ran.
+"""The seconds that a request keeps its place among the running ones for each second that it ran.
 
 So the requests of users other than root take only a part of the daemon's time. The daemon also pauses between
 two parts of a list, as long as the earlier part took.
@@ -290,7 +290,7 @@ class _Share:
 
 
 def _share(connections: int, held: int, running: int, lists: int, making: int = 1) -> _Share:
-    """Return a user's share of the daemon with these limits, of which nothing is in use yet."""
+    """Return a share, unused yet, with the limits of one user, or of all users except root, on the daemon."""
     return _Share(
         connections, held, asyncio.Semaphore(running), asyncio.Semaphore(lists), asyncio.Semaphore(making)
     )

@@ -159,7 +159,7 @@ def modules(kind: str) -> Iterator[Any]:
 
 
 def functions(kind: str, name: str) -> Iterator[Any]:
-    """Yield the function ``name`` of the module ``kind`` of each installed feature that has it."""
+    """Yield the function ``name`` from the module ``kind`` of each installed feature that has both."""
     return (getattr(module, name) for module in modules(kind) if hasattr(module, name))
 
 

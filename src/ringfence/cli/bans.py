@@ -60,9 +60,9 @@ _OPTIONAL_PAST = (*_MORE.values(), "AFTER", "SINCE")
 _OTHER_LINES = 4
 """Lines of the live list that show no ban: two headers, the number of further bans, and the cursor's line."""
 _MAX_INDENTED = 1_000_000
-"""JSON of this size (bytes) or more is printed in one line, without indents: only scripts read so much."""
+"""The size in bytes from which JSON is printed in one line, without indents: only scripts read so much."""
 _RENEWED_FROM = 2_000_000
-"""A remaining time in the kernel (seconds). Above it, the end of the ban is taken from the ban's record.
+"""The seconds left in the kernel above which the end of a ban is taken from the ban's record instead.
 
 An entry in the kernel lasts at most about 24 days. For a longer ban, the daemon renews the entry until the
 ban ends. So the remaining time of such an entry is not that of the ban.
@@ -281,7 +281,7 @@ def _proven(row: dict[str, Any]) -> str:
 
 
 def _more(rows: Rows) -> dict[str, list[str]]:
-    """Return the columns that follow from the fields of a ban."""
+    """Return the table columns for further fields of the bans in ``rows``: cells by head."""
     return {head: [cell_of(row, key) for row in rows] for key, head in _MORE.items()}
 
 

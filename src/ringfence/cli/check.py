@@ -42,7 +42,7 @@ _NOT_HERE = "Asterisk is remote, or one of several; fix: run this command on the
 UNPROVEN = (
     "guesses over UDP at PJSIP then prove no address, so their bans are short and block only SIP over UDP"
 )
-"""A text for findings: what follows if outgoing challenges are not captured (the source "wire")."""
+"""What follows if outgoing challenges are not captured (the source "wire"), as text for a finding."""
 
 FilesOption = Annotated[
     Path, typer.Option("--asterisk-files", metavar="FOLDER", help="Folder of Asterisk's configuration.")

@@ -57,7 +57,7 @@ def log_findings(
     alone: bool,
     places: Sequence[Path] | None = None,
 ) -> Iterator[Finding]:
-    """Report which logs of ``pbx`` are read, and what is wrong with them.
+    """Yield findings: which logs of ``pbx`` are read, and what is wrong with them.
 
     ``report`` is the daemon's status, None without a daemon. ``asterisk`` has the contents of Asterisk's
     files, None if they are not on this host. ``alone``: no other PBX is configured. ``places`` are the paths

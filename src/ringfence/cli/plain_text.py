@@ -46,7 +46,7 @@ def utc_time(moment: str) -> str:
 
 @frozen
 class TextForm:
-    """How something is written as text.
+    """The form in which reports are written as plain text.
 
     ``utf8``: charts have block characters, otherwise digits. ``width`` is the number of columns of the
     terminal or mail. ``moment`` converts a time of the daemon's JSON (UTC) to text in the time zone ``zone``.

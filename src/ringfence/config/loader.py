@@ -82,7 +82,7 @@ _PIECE = re.compile(r"\"[^\"]*\"|'[^']*'|[\w-]+|.")
 
 
 def _depth(line: str) -> int:
-    """Return the depth of the deepest dotted key in one line of TOML: its dots."""
+    """Return the number of dots in the deepest dotted key in one line of TOML."""
     most = dots = 0
     for piece in _PIECE.findall(line):
         if piece == ".":
@@ -307,7 +307,7 @@ def _entries(tree: Mapping[str, object]) -> list[_Entry]:
 
 
 def _right(table: Mapping[str, object], kind: type[AttrsInstance]) -> dict[str, Any]:
-    """Return the valid values of a TOML table for the settings class ``kind``, by key, each checked alone."""
+    """Return those values of a TOML table, by key, that are valid for the settings class ``kind``."""
     found = {}
     for attribute in fields(kind):
         if attribute.name in table:
@@ -320,7 +320,7 @@ _Table = TypeVar("_Table", bound=AttrsInstance)
 
 
 def _partly(value: object, kind: type[_Table]) -> _Table:
-    """Return settings of the class ``kind``: the valid values of a TOML table, and else defaults."""
+    """Return settings of the class ``kind``: valid values come from a TOML table, others are defaults."""
     table = value if isinstance(value, Mapping) else {}
     found = {}
     for attribute in fields(kind):

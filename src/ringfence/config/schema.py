@@ -146,7 +146,7 @@ _T = TypeVar("_T")
 
 
 def _brought(inside: str, like: "Attribute[Any]") -> "list[Attribute[Any]]":
-    """Return fields for the tables that features add to the table ``inside``, made like ``like``."""
+    """Return attrs fields for the tables that features add to ``inside``, made like the field ``like``."""
     return [
         like.evolve(name=table, alias=table, type=module.TABLE, default=Factory(module.TABLE))
         for table, module in street.settings(inside).items()
@@ -159,7 +159,7 @@ def _with_brought(inside: str, _: type, own: "list[Attribute[Any]]") -> "list[At
 
 @frozen
 class _Tables:
-    """The base of settings classes to which features add tables of their own."""
+    """The base class of settings to which features add tables of their own."""
 
     def of(self, kind: type[_T]) -> _T:
         """Return the table that a feature added here; ``kind`` is the class of its settings."""
@@ -233,7 +233,7 @@ _SCOPE_NAMES = {scope: name for name, scope in _SCOPES.items()}
 
 @frozen
 class RuleSettings:
-    """``[rules.NAME]``: so many ``attempts`` of a sender within ``window`` seconds lead to a ban.
+    """``[rules.NAME]``: ``attempts`` attempts of a sender within ``window`` seconds lead to a ban.
 
     ``ban`` has the durations of bans in seconds: of the first ban, of the second one within 30 days, and so
     on.
@@ -349,7 +349,7 @@ class Settings(_Tables):
         return tuple(self.rules[rule.name].rule(rule) for rule in RULES)
 
     def claims(self) -> Claimed:
-        """Return the settings for bans of addresses that nothing proves (``[claimed]``)."""
+        """Return the limits of bans on unproven evidence, from ``[claimed]``."""
         return Claimed(tuple(self.claimed.ban), self.claimed.per_minute)
 
     def plan(self, found_ports: Ports | None) -> FirewallPlan:

@@ -35,7 +35,7 @@ from ringfence.values.network import Address
 
 
 GRACE = 15.0
-"""Seconds. If the event of an attempt is at most this long after the ban, the attempt does not count."""
+"""Seconds after a ban in which attempts of the banned address do not count: their packets came before."""
 ENOUGH = 3
 MOST = 1_024
 """The maximum number of banned addresses whose attempts are counted. The least recent one is forgotten."""
@@ -43,7 +43,7 @@ MOST = 1_024
 
 @define
 class _Late:
-    """The number of attempts of one address after its ban, which was placed at ``since`` (epoch seconds)."""
+    """How many attempts one address has made after its ban, which was placed at ``since`` (epoch seconds)."""
 
     since: float
     attempts: int = 0

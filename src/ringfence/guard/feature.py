@@ -40,7 +40,7 @@ class Number(NamedTuple):
 
 
 def packets_of(side: FirewallSide, texts: Mapping[str, str]) -> list[Number]:
-    """Return some of the kernel's counters of packets. ``texts`` has the name and the description of each."""
+    """Return the kernel's packet counters whose names are the keys of ``texts``, with these descriptions."""
     latest = side.kernel.counters.latest
     return [
         Number(name, text, None if latest is None else latest.of(name), only_grows=True)
@@ -62,7 +62,7 @@ class Section:
 
 @frozen
 class Changed:
-    """The fact that ``who`` (user and process) changed something by the request ``do``, with ``result``."""
+    """The fact that a request changed something: who sent it (user and process), its name, and its result."""
 
     do: str
     request: Mapping[str, Any]

@@ -262,7 +262,7 @@ class RuleUpdates:
 LOOK_EVERY = 1.0  # seconds between two checks of rules and sets
 RULES_EVERY = 0.2  # seconds between two checks of the rules alone
 SETTLED = 2.0
-"""A change is checked at once if other programs changed nothing in this many seconds before it."""
+"""Seconds without changes by other programs, after which the next change is checked at once."""
 
 
 class FirewallManager:

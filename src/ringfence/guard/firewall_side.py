@@ -69,7 +69,7 @@ def firewall_alarms(enforcer: Enforcer) -> Iterator[Alarm]:
 
 
 MOST_PAST = 2_000
-"""The most past alarms in one answer."""
+"""The maximum number of past alarms in one answer of the daemon."""
 
 
 class KeptAlarms:

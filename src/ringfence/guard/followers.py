@@ -47,7 +47,7 @@ PACE = 0.05  # seconds between two groups of at most BATCH lines for one followe
 
 @frozen
 class _Lost:
-    """Some entries that a follower did not get, because it reads too slowly."""
+    """A notice to a follower (a command that shows what happens) that entries were dropped for it."""
 
     number: int
 
@@ -94,7 +94,7 @@ class _Entry:
 
 @define(eq=False)
 class _Follower:
-    """The queue of one follower. ``kinds`` are the kinds of entries that the follower wants.
+    """The queue of a follower, a command that shows what happens. ``kinds`` are the kinds that it wants.
 
     ``user`` is the id of its user, None if it is unknown.
     ``waiting`` are the entries that it has not read yet; ``arrived`` is set while there are any. ``lost`` is
@@ -125,7 +125,7 @@ class _Follower:
 
 
 class Followers:
-    """Passes entries on to the followers, and keeps the latest ones."""
+    """Passes what happens on to commands that follow it (*followers*), and keeps the latest entries."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

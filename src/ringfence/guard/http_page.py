@@ -36,6 +36,6 @@ Page = Callable[[bytes], Awaitable[Answer]]
 
 
 def values_of(head: bytes, name: bytes) -> list[bytes]:
-    """Return the values of each header line with this ``name`` (in lower case) in the head of a request."""
+    """Return the value of each header line named ``name`` (in lower case) in ``head``, the request's head."""
     lines = [line.partition(b":") for line in head.split(b"\r\n")[1:]]
     return [value.strip() for found, _, value in lines if found.lower() == name]

@@ -102,7 +102,7 @@ _TRACEBACK = "exception"
 
 
 def _escape_fields(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Escape every text of a log event. Write lists without brackets (``100,101``): easier to search."""
+    """Escape every text of a log event, and write lists without brackets (``100,101``) for searches."""
     for key, value in event.items():
         text = ",".join(map(str, value)) if isinstance(value, list | tuple | set | frozenset) else value
         if text is None or isinstance(text, bool | int | float):
@@ -183,7 +183,7 @@ class LogStream:
 _LOG_PATIENCE = 50
 """Milliseconds that each piece of a line waits for the log's reader; none while lines are lost."""
 _PIPE_PIECE, _TERMINAL_PIECE = 4_096, 256
-"""Bytes that the kernel takes at once if it reports a pipe, a socket or a terminal as writable.
+"""The bytes that a pipe or socket, and a terminal, take at once if the kernel reports it as writable.
 
 See PIPE_BUF in pipe(7), and WAKEUP_CHARS in the kernel's drivers/tty/n_tty.c.
 """

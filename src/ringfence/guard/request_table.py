@@ -168,10 +168,10 @@ class Rights:
 
 PAGE_CHANGES = 200
 PAGE_WITHIN = 3_600.0
-"""A page may make ``PAGE_CHANGES`` changes within this time (seconds)."""
+"""The period in seconds in which a page may make ``PAGE_CHANGES`` changes."""
 LOGGED_REFUSALS = 10
 LOGGED_WITHIN = 60.0
-"""In this time, at most ``LOGGED_REFUSALS`` refused requests are logged (seconds)."""
+"""The period in seconds in which at most ``LOGGED_REFUSALS`` refused requests are logged."""
 MOST_NAMES = 256  # users whose names are kept
 _MOST_SHOWN = 10  # values of a list that a log line has
 _MOST_LOGGED = 500  # characters of the fields of a request in a log line

@@ -105,7 +105,7 @@ class RequestHandlers:
         }
 
     async def _locations(self, request: Mapping[str, Any]) -> object:
-        """Return the location of the first address of each of ``networks``."""
+        """Return the location of the first address of each network in the request's ``networks``."""
         addresses = [network.network_address for network in _networks(request)]
         return [{**one} for one in await self._side.common.locator.of(addresses)]
 
@@ -167,7 +167,7 @@ class AlarmRequests:
         self._clock = clock
 
     def handlers(self) -> dict[str, Handler]:
-        """Return the handler of each of these requests, by the request's name."""
+        """Return the handlers of the requests ``alarms`` and ``alarms_dismiss``, by these names."""
         return {
             "alarms": self._list,
             "alarms_dismiss": self._dismiss,

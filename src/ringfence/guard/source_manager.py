@@ -39,7 +39,7 @@ from ringfence.values.text import printable
 
 
 def target_of(pbx: AsteriskSettings) -> AmiTarget:
-    """Return the address of the manager interface (AMI) of ``pbx``, with its login and its TLS settings.
+    """Return where the manager interface (AMI) of ``pbx`` is, with its login and its TLS settings.
 
     Raise SourceError if the configuration was loaded without its secrets.
     """
@@ -106,7 +106,7 @@ _UNKNOWN_ADDRESS = (
 RENEW = 60.0
 """Seconds after which the users of Asterisk's sockets are looked up again."""
 RENEW_FOREIGN = 2.0
-"""Seconds until a packet of an unknown user renews the look-up: Asterisk's user may have changed."""
+"""Minimum seconds between look-ups of Asterisk's user that packets of unknown users cause."""
 
 
 class SocketUsers:
@@ -140,7 +140,7 @@ class SocketUsers:
 
 
 CALM = 60.0
-"""Seconds after a stranger's exchange by TLS in which every line of a log is read at once."""
+"""Seconds after a stranger got an answer by TLS in which every new line of a log is read at once."""
 
 
 class WireReader(WireHost):

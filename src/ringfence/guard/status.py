@@ -104,7 +104,7 @@ def status_report(enforcer: Enforcer, seen: StatusData) -> dict[str, object]:
 
 
 def _host(one: Pinging | Guest, **more: str) -> dict[str, object]:
-    """Return a stranger (perhaps a carrier or a monitor) as JSON values, with the fields ``more``."""
+    """Return a stranger that sends requests or calls as JSON values, with the fields ``more``."""
     return {
         "address": str(one.address),
         "number": one.number,

@@ -13,9 +13,9 @@ from ringfence.values.text import printable, readable_time, rfc3339
 STYLE = Path(__file__).parent / "style.css"
 """The style sheet of every page."""
 MOST_TEXT = 1_000
-"""The most characters of a text that a page shows."""
+"""The maximum number of characters of a text that a page shows."""
 MOST_NAME = 60
-"""The most characters of an account in a table."""
+"""The maximum number of characters of an account in a table."""
 
 
 def environment(*folders: Path, **functions: object) -> Environment:

@@ -132,7 +132,7 @@ _WANTED = frozenset(
         *("accepts_auth", "accepts_registrations", "inbound_auth/username"),
     }
 )
-"""Options that are read. Others are skipped: some contain passwords (``register => user:secret@host``)."""
+"""The options of Asterisk's files that are read. Some others contain passwords, so they are skipped."""
 _STORED = frozenset({"ps_endpoints", "ps_auths", "sippeers", "iaxusers", "iaxpeers"})
 _ACLS = ("deny", "acl")  # a permit alone, without a deny, restricts nothing
 _BROKEN_TLS = frozenset({"sslv2", "sslv3", "tlsv1", "tlsv1_1"})

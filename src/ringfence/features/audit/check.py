@@ -18,7 +18,7 @@ from ringfence.host.hosts_file import hosts_line, knows_host
 from ringfence.values.text import printable
 
 _RIGHTS = (("read", "security"), ("read", "system"), ("write", "reporting"))
-"""The rights with which our manager user learns about phones and trunks, also at the daemon's start."""
+"""The rights (side, class) by which ringfence's manager user gets events, phones and trunks."""
 
 
 def findings(checked: Checked) -> Iterator[Finding]:

@@ -108,7 +108,7 @@ def length_of(seconds: float) -> str:
 
 
 FEW_ATTEMPTS = 2
-"""If a rule bans after at most so many attempts, a user who mistypes a password can be banned."""
+"""The number of attempts up to which a rule can ban a user who mistypes a password."""
 
 LOGS, ALLOW, GUESS, MANAGER = "asterisk.logs", "allow", "rules.guess", "rules.manager"
 
@@ -117,7 +117,7 @@ _NOT_CONVERTED = {
     "bantime.rndtime": (GUESS, "bans have exactly the configured length"),
 }
 _NO_CHOICE = frozenset({"", "0:65535", "ssh"})
-"""Ports that mean every port, and the default of fail2ban's actions, which is wrong for Asterisk."""
+"""Values of a jail's ``port`` that choose no port: every port, or ``ssh``, fail2ban's own default."""
 _EVERY_PORT = "0:65535"
 _COMPRESSED = (".gz", ".xz", ".bz2", ".zst", ".lz4", ".lzma", ".Z")
 _ROTATED = re.compile(r"[._-](?:[0-9][0-9T:._-]{0,30}|old|bak)")
@@ -183,7 +183,7 @@ class ConvertedSettings:
 
 
 def convert(jails: Sequence[Jail], own_log: str = "") -> ConvertedSettings:
-    """Convert one or more jails of fail2ban to settings of ringfence.
+    """Convert fail2ban's ``jails`` (one or more) to settings of ringfence.
 
     ``own_log`` is the path of ringfence's own log channel in Asterisk; "" if it does not exist. ringfence
     finds this channel automatically. If it exists, the settings ``paths`` and ``journal`` are left out,

@@ -42,9 +42,9 @@ from ringfence.values.text import printable, rfc3339
 MOST_BAD = 1_000
 """The number of lines that cannot be parsed after which the rest of a list is not read."""
 MOST_READ = 4
-"""A list may name so many times the number of networks that may be denied: some are repeated or local."""
+"""The factor by which a list may name more networks than may be denied: some are repeated or local."""
 MOST_COMMENTS = 100_000
-"""The maximum number of lines without a network in a list, besides one for each network it may name."""
+"""The maximum number of comments and empty lines in a list, beyond one for each network it may name."""
 LOOK_EVERY = 5.0
 """Seconds between two checks of the feeds' files."""
 NAMED = 20
@@ -152,7 +152,7 @@ def _gather(
 
 
 def _check_work(number_read: int, most: int, parser: FeedParser, source: FeedSource) -> None:
-    """Raise ListError if too many lines cannot be parsed, or if there are more than 4 * ``most`` networks."""
+    """Raise ListError if too many lines are bad, or if ``number_read`` is more than 4 * ``most`` networks."""
     if parser.bad.number > MOST_BAD:
         _check_bad_lines(parser, source)
     if number_read > MOST_READ * most:
@@ -238,10 +238,10 @@ lists of attackers that we know are far shorter: Spamhaus DROP has about 0.4 % o
 """
 
 MOST_GROWTH = 10
-"""A new list may have at most so many times more or fewer networks than the one before, without force."""
+"""The greatest factor by which a new list may be longer or shorter than the one before, without force."""
 
 _UNREMARKABLE: Mapping[int, int] = {4: 1 << (32 - 12), 6: 1 << (128 - 28)}
-"""Up to so many addresses, any growth of a list is accepted: one new network may multiply them."""
+"""The number of addresses up to which any growth of a list is accepted: one network may multiply them."""
 
 
 def _check_size(name: str, networks: Prefixes, before: Prefixes) -> None:
@@ -525,7 +525,7 @@ class Feeds(OtherNetworks):
                 yield Holder(entry, around, f"ringfence feeds remove {feed.source.name}")
 
     def report(self, request: Mapping[str, Any], now: float) -> list[dict[str, Any]]:
-        """Return each feed as JSON values; ``denies`` are the networks of the request that it denies."""
+        """Return each feed as JSON; the key ``denies`` has the request's ``networks`` that the feed denies."""
         networks = [parse_network(text) for text in request.get("networks", ())]
         return [feed.as_json(now, networks) for feed in self.all.values()]
 
@@ -594,4 +594,4 @@ class Feeds(OtherNetworks):
 
 
 build = Feeds
-"""The class that returns the networks of feeds, which the lists deny."""
+"""The class that the lists use to get the feature's networks: those of feeds."""

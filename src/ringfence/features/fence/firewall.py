@@ -43,7 +43,7 @@ from ringfence.values.text import printable, rfc3339
 OBSERVED_FOR = 86_400.0
 """Seconds (a day) for which the fence must only count packets from outside before it may drop them."""
 WATCHED_STEP = 300.0
-"""The time for which the fence has observed is saved in steps of so many seconds."""
+"""The seconds after which the time for which the fence has observed is saved again."""
 TRIAL_FOR = 900.0
 """Seconds that a trial of the fence lasts by default."""
 MOST_OUTSIDE, MOST_ADMITTED = 256, 256

@@ -10,7 +10,7 @@ from ringfence.plurals import counted
 
 
 def rows(fence: Mapping[str, Any], moment: Callable[[str], str]) -> Iterator[Row]:
-    """Yield the rows about the fence. Do not call this if the fence is off.
+    """Yield the rows (label and text) about the fence. Do not call this if the fence is off.
 
     ``fence`` is the daemon's answer to the request ``fence``. ``moment`` returns a time of the answer as
     text.

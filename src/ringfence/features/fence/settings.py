@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class FenceSettings:
     """``[fence]``: who may reach the SIP ports at all, besides friends and the allow list.
 
-    With the mode ``observe``, the fence drops nothing, and counts and records who is outside.
+    With the mode ``observe``, the fence drops nothing, but counts and records the senders outside.
     """
 
     mode: LimitMode = LimitMode.OFF

@@ -18,7 +18,7 @@ from ringfence.firewall.network_lists import PASSING
 from ringfence.firewall.stages import Chain, Count, Do, Hook, Is, NotOn, PacketRule, Remember, Side, Stage
 
 FENCED = "fenced"
-"""The counter of packets from outside."""
+"""The name of the counter of packets from outside the fence."""
 OUTSIDERS = Table("fenced", 3_600, MOST_LISTED, "outside the fence")
 """The senders outside the fence, each for an hour."""
 
@@ -34,7 +34,7 @@ class FenceFilter(Filter):
     waits = frozenset(Until)
 
     def stages(self, plan: FirewallPlan) -> Iterator[Stage]:
-        """Yield the stage of the fence."""
+        """Yield the stage (group of firewall rules) of the fence in ``plan``."""
         outside = NotOn((network_lists.ALLOW, *PASSING, INSIDE))
         fenced = Chain(
             "fence",

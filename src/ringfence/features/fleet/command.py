@@ -19,7 +19,7 @@ from ringfence.features.fleet.settings import CrowdsecSettings
 MOST_ROWS = 50
 """The maximum number of rows in the table of origins: those with the most decisions."""
 _BEGIN = "ringfence setup --crowdsec http://127.0.0.1:8080"
-"""The command that begins to share bans, where CrowdSec runs on the PBX itself."""
+"""The command by which an administrator begins to share bans if CrowdSec runs on this host."""
 
 fleet = typer.Typer(cls=HintingGroup, no_args_is_help=True, add_completion=False)
 

@@ -49,7 +49,7 @@ class Cscli:
             raise SetupError(f"cscli {_GROUPS[kind]} list: its output cannot be read") from None
 
     def require_free(self, one: Registration) -> None:
-        """Raise SetupError if CrowdSec has a registration of this kind and name, made by others."""
+        """Raise SetupError if CrowdSec already has a registration of this kind and name."""
         if one.name in self.names(one.kind):
             raise SetupError(
                 f"CrowdSec has a {one.kind} {one.name} already; fix: choose another name with "

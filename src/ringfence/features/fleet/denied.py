@@ -45,4 +45,4 @@ class DecidedNetworks(OtherNetworks):
 
 
 build = DecidedNetworks
-"""The class that returns the networks of decisions, which the lists deny."""
+"""The class that the lists use to get the feature's networks: those that other hosts ban."""

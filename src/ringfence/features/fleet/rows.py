@@ -8,9 +8,10 @@ from ringfence.plurals import counted
 
 
 def rows(fleet: Mapping[str, Any], moment: Callable[[str | None, str], str]) -> Iterator[Row]:
-    """Yield the rows about the fleet. ``fleet`` is the daemon's answer to ``fleet``, and is not empty.
+    """Yield the rows (label and text) about bans shared with other hosts, from ``fleet``, not empty.
 
-    ``moment`` returns a time of the answer as text. If the time is None, it returns its second argument.
+    ``fleet`` is the daemon's answer to the request ``fleet``. ``moment`` returns a time of this answer as
+    text; if the time is None, it returns its second argument.
     """
     yield Row("local API", f"{fleet['url']}, as {fleet['machine']}")
     for way in ("pull", "push"):

@@ -38,7 +38,7 @@ FULL_EVERY = 600.0
 AGAIN_AFTER = 30.0
 """Seconds from a new decision until all decisions are requested: several hosts often ban at once."""
 CALM = 1_000
-"""After a new decision, all decisions are requested after one second for each so many that are kept.
+"""The number of kept decisions for each second to wait, after a new one, until all are requested.
 
 This counts if it is longer than ``AGAIN_AFTER``: a long answer costs both sides.
 """
@@ -49,20 +49,20 @@ MOST_OWN = 65_536
 AT_ONCE = 100
 """The maximum number of bans in one request to the API."""
 SAME_END = 2.0
-"""Two ends of a decision that differ by at most so many seconds count as the same: answers take time."""
+"""The seconds by which two ends of one decision may differ, because answers take time."""
 STEP = 200
 """The number of decisions of an answer that are applied in one step, which takes some 1 ms."""
 ENDED_AT_ONCE = 500
 """The number of ended decisions after which :meth:`Sync.expire` returns, in some 3 ms."""
 SPARE = 1_000
-"""The queue of ends may have so many more entries than one and a half for each kept decision."""
+"""The number of entries that the queue of ends may have beyond one and a half for each decision."""
 MOST_SAME = 1_000
 """The maximum number of decisions with the same network and the same scenario: each host may have one."""
 MOST_TEXTS = 16 << 20
 """The maximum memory of all different scenarios and origins of decisions, in bytes."""
 
 WIDE = {4: 24, 6: 48}
-"""By IP version, the prefix length below which a network is a wide one."""
+"""By IP version, the prefix length below which a network counts as wide."""
 MOST_WIDE = {4: 2 ** (32 - 6), 6: 2 ** (128 - 17)}
 """The maximum number of addresses of all wide networks together, by IP version: as many as in four /8 or /19.
 

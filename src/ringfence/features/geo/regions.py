@@ -31,7 +31,7 @@ MOST_NETWORKS = 600_000
 """The maximum number of networks of all regions in a database, after they are merged."""
 
 _NOT_ITS_OWN = tuple(IPv6Network(text) for text in ("::/8", "2002::/16", "2001::/32"))
-"""Ranges of IPv6 that contain IPv4 addresses: mapped, 6to4 and Teredo."""
+"""IPv6 ranges whose addresses contain IPv4 addresses (mapped, 6to4, Teredo): no region's own."""
 
 _FIX = "[geo] database names a file in MaxMind's format, such as GeoLite2-Country.mmdb"
 _MAX_NAME = 64

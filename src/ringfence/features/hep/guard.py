@@ -22,7 +22,7 @@ SURE = 10.0
 MOST_REPORTED = 4_096
 """The maximum number of messages reported by AMI that wait for their export."""
 EXPORT_WITHIN = 1.0
-"""Seconds between AMI's event of a message and its export, at most; on a real Asterisk below 2 ms."""
+"""Maximum seconds between AMI's event about a message and its export; Asterisk takes below 2 ms."""
 
 _ENCRYPTED = (Transport.TLS, Transport.WSS)
 _SUPPRESSED = (

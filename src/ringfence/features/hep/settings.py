@@ -35,7 +35,7 @@ def targets(settings: "Settings") -> tuple[int, ...]:
 
 
 def streams(settings: "Settings") -> dict[int, Transport]:
-    """Return the transports of the ports whose messages are read from the export, in ascending order."""
+    """Return {port: transport} of Asterisk's TLS and WSS ports that the export covers, ports ascending."""
     found = {
         **{port: Transport.WSS for hep in _enabled(settings) for port in hep.wss_ports},
         **{port: Transport.TLS for hep in _enabled(settings) for port in hep.tls_ports},

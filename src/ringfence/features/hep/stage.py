@@ -34,7 +34,7 @@ class Export(Addition):
     size: int = SIZE
 
     def stages(self, plan: FirewallPlan) -> Iterator[Stage]:  # noqa: ARG002 - no other part matters
-        """Yield the stage that copies the messages."""
+        """Yield the stage (group of firewall rules) that copies the exported messages."""
         source, target = (Bytes(at, 2, self.streams) for at in (_SOURCE_PORT, _TARGET_PORT))
         rules = tuple(
             PacketRule((Ports(self.targets, ()), Bytes(_PROTOCOL, 1, (6,)), *ports), Copy(PREFIX, self.size))

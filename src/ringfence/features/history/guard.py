@@ -27,7 +27,7 @@ from ringfence.values.text import rfc3339
 
 ATTEMPTS, BANS, UNBANS, UNCONFIRMED = "attempts", "bans", "unbans", "unconfirmed"
 TOTAL, PROVEN = "total", "proven"
-"""The constants above are parts of the names of counts: ``attempts.guess.proven`` or ``bans.slow``.
+"""Parts of the names of counts, such as ``attempts.guess.proven`` or ``bans.slow``.
 
 An attempt counts as proven in the minute of its proof. This may be later than the minute of the attempt.
 """

@@ -18,7 +18,7 @@ from ringfence.store.file import Connection, Tables
 
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
 KEPT = {MINUTE: 1_440, HOUR: 744, DAY: 366}
-"""How many slots (minutes, hours, days) are kept, by their length in seconds."""
+"""The numbers of minutes, hours and days whose counts are kept, by their length in seconds."""
 
 
 @frozen
@@ -116,4 +116,4 @@ TABLES = Tables(
     """,
     purge=_purge,
 )
-"""Each write to the timeline has the next number. ``timeline.turn`` is that of the last one to the slot."""
+"""The table of counts, as SQL, and its purge. ``timeline.turn`` is the number of a row's last write."""

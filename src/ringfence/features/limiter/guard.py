@@ -41,7 +41,7 @@ class Limiter(Feature):
         return Section(packets_of(self._side, _NUMBERS), {"limiter_waits": waits})
 
     def on_fact(self, fact: Fact) -> None:
-        """Activate an alarm if the fact is new counters, and more packets than before found no room."""
+        """If the fact is new packet counters, activate an alarm if the limiter's table was full again."""
         if isinstance(fact, Counters):
             full = fact.of(FULL)
             if full > self._full:

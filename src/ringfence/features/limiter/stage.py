@@ -31,10 +31,10 @@ from ringfence.firewall.stages import (
 )
 
 DROPS, FULL = "limiter_drops", "limiter_full"
-"""The counters of packets over the limit, and of packets for whose source there was no room."""
+"""The names of two counters: of packets over the limit, and of those whose source found no room."""
 FLOODS = Table("flood", room=MOST_LISTED, what="flooding", renews=True)
 TCP_FLOODS = Table("flood_tcp", room=MOST_LISTED, what="flooding", key=Key.ADDRESS, renews=True)
-"""The sources over the limit lately by UDP, and by TCP: there by address, to which a connection belongs."""
+"""The tables of sources lately over the limit by UDP and by TCP; by TCP, a source is one address."""
 
 
 @frozen
@@ -51,7 +51,7 @@ class Limit(Filter):
     burst: int = 200
 
     def stages(self, plan: FirewallPlan) -> Iterator[Stage]:
-        """Yield the stage of the limiter."""
+        """Yield the stage (group of firewall rules) of the limiter in ``plan``."""
         drops = self.mode is LimitMode.ENFORCE
         seconds = max(USUAL_SECONDS, -(-self.burst // self.rate))
         floods = (

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ringfence.sources.wire import WireSource
 
 FRESH = 1.0
-"""Seconds for which a page is served again, so that many scrapers cause no more work than one."""
+"""Seconds for which the same metrics are served again, so that many scrapers cause little work."""
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 # The NOTICE lines of a log are a source of their own, with this suffix. They count as events of the log.

@@ -111,7 +111,7 @@ def _plain(_: object, __: object, value: Any) -> object:  # noqa: ANN401 - whate
 
 
 async def _exchange(connection: socket.socket, request: bytes) -> bytes:
-    """Send the request to the child, and return everything that it writes until it ends."""
+    """Send ``request`` to the child process, and return everything that the child writes until it ends."""
     loop = asyncio.get_running_loop()
     with suppress(ConnectionError):  # a child that failed early may still have written the reason
         await loop.sock_sendall(connection, request)

@@ -86,7 +86,7 @@ def _part(topic: str, counts: Mapping[str, int], events: list[Event], escape: Es
 
 
 def _title(event: Event, escape: Escape) -> str:
-    """Return the title of a message about a single event; ``escape`` is applied to text from outside."""
+    """Return the title of a message about one event; ``escape`` is applied to text from outside."""
     subject = escape(event["subject"])
     match event["event"]:
         case "ban":

@@ -39,7 +39,7 @@ FRESH = 10.0
 """Seconds for which the same list is served again before a new one is made."""
 
 SLICE = 0.004
-"""Seconds of work on a list after which other work of the daemon may run."""
+"""Seconds of work on a list after which the event loop runs other work of the daemon."""
 
 PATHS: Mapping[bytes, tuple[int, ...]] = {b"/bans": (4, 6), b"/bans/ipv4": (4,), b"/bans/ipv6": (6,)}
 """The paths of the lists, with the IP versions that each contains."""

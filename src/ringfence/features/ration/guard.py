@@ -39,7 +39,7 @@ class Rations(Feature):
         return Section(packets_of(self._side, _NUMBERS), {"asking_waits": waits})
 
     def on_fact(self, fact: Fact) -> None:
-        """Activate an alarm for each ration that had no room for a stranger, if the fact is new counters."""
+        """If the fact is new packet counters, activate an alarm for each limit whose table was full again."""
         if isinstance(fact, Counters):
             before, self._before, activate = self._before, fact, self._side.common.alarms.activate
             if fact.of(RATION_FULL) > before.of(RATION_FULL):

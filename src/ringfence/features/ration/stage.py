@@ -58,27 +58,27 @@ from ringfence.firewall.stages import (
 )
 
 NEAR = 8
-"""How many times the ration of questions of one stranger all its neighbours have together."""
+"""The factor by which all neighbours (/24, /48) of a stranger together may send more than one stranger."""
 SEGMENT = 640
-"""Bytes: the maximum segment that strangers are asked for, if the ration of questions drops packets.
+"""The maximum TCP segment, in bytes, that strangers are asked to send, if the limit on requests drops.
 
 When TCP sends again what was dropped, it fills segments. In longer ones the fifth and the sixth guess would
 arrive together, before any ban. So there is room for one guess of usual length (some 500 bytes, and 30 more
 by TLS), and not for two. Every host must be able to send 536 bytes (RFC 9293).
 """
 MOST_SECONDS = 60
-"""The longest time that the ration of questions remembers a stranger without questions."""
+"""Maximum seconds for which the limit on requests remembers a stranger that sends none."""
 MOST_HELLO = 3_000
-"""The length of the longest ClientHello that is free, as a packet: two frames, which the kernel may merge."""
+"""The maximum size in bytes of a packet with a ClientHello that is free: two frames, perhaps merged."""
 FLOWS = Table("asked_flows", 30, key=Key.FLOW)
-"""The flows that strangers began, each until 30 seconds after its last packet."""
+"""The table of flows (address and port) that strangers began, each until 30 s after its last packet."""
 WEBSOCKETS = Table("asked_websocket", 86_400, 65_536, key=Key.FLOW)
-"""The connections of strangers that Asterisk has upgraded to WebSocket."""
+"""The table of strangers' connections that Asterisk has upgraded to WebSocket."""
 FRAMED = Table("asked_framed", WEBSOCKETS.seconds, WEBSOCKETS.room, key=Key.FLOW)
-"""Other connections of strangers on which a segment began with a client's frame."""
+"""The table of strangers' other connections on which a segment began as a WebSocket client's frame."""
 
 RATIONED, RATION_FULL, ASKED, ASKED_FULL = "rationed", "ration_full", "asked", "asked_full"
-"""The counters of packets over a ration, and of those for whose stranger it had no room."""
+"""The names of counters, for both rations: of packets over the limit, and of strangers without room."""
 
 _REFUSAL = 400  # bytes of a refusal in a TCP segment, with a share of the headers
 _ASKED = 350  # bytes: a guess with its headers, rounded up
@@ -120,7 +120,7 @@ class Ration(Filter):
         return max((self.burst + 1) * _REFUSAL, FRAME)
 
     def stages(self, plan: FirewallPlan) -> Iterator[Stage]:
-        """Yield the stage of the ration. It refuses nobody, so it waits for nothing."""
+        """Yield the stage (group of firewall rules) of the limit on refusals in ``plan``."""
         ports, over = plan.sip_ports, Chain("rationed", (_count(RATIONED, self),))
         seconds, octets = max(USUAL_SECONDS, -(-self.burst // self.rate)), self.bytes_a_second
         crowd = Crowd(RATION_FULL, seconds)
@@ -192,7 +192,7 @@ class AskingRation(Filter):
 
     @property
     def sealed_bytes_at_once(self) -> int:
-        """The same by TLS, where a handshake comes first."""
+        """How many bytes of one stranger pass at once by TLS: also those of the handshake."""
         return self.bytes_at_once + _HANDSHAKE
 
     @property
@@ -220,7 +220,7 @@ class AskingRation(Filter):
         return min(max(USUAL_SECONDS, math.ceil(most)), MOST_SECONDS)
 
     def stages(self, plan: FirewallPlan) -> Iterator[Stage]:
-        """Yield the stages of the ration of questions."""
+        """Yield the stages (groups of firewall rules) of the limit on a stranger's requests in ``plan``."""
         ports, on = plan.sip_ports, self.mode is not LimitMode.OFF
         sealed = tuple(port for port in ports.tcp if port in {*ports.tls, *plan.wss})
         pages = Ports((), tuple(port for port in ports.web if port not in sealed))
@@ -259,7 +259,7 @@ class AskingRation(Filter):
         yield Stage("upgrades", what, *_SENT, (kept,), on=on)
 
     def _chains(self, over: Chain, what: str) -> Iterator[Chain]:
-        """Yield the chains that count ``what`` strangers send: any packet, a first one, and where both begin.
+        """Yield the chains that count ``what`` strangers send: any packet, those of new flows, and their entry.
 
         A packet over the ration goes to ``over``.
         """
@@ -302,7 +302,7 @@ class AskingRation(Filter):
         yield from (more, new, Chain(f"asking{what}", (*free, *known)))
 
     def _meters(self, over: Chain, what: str, rate: int, burst: int, crowd: Crowd | None) -> Iterator[Meter]:
-        """Yield the meters of ``what`` a stranger sends, and of what all its neighbours do."""
+        """Yield the meters that limit ``what`` one stranger sends, and what all its neighbours send."""
         in_bytes = what in ("_clear", "_sealed")
         for near, key, times, skips in (("", Key.SENDER, 1, crowd), ("_near", Key.NEAR, NEAR, None)):
             shown = "asking" if what != "_begun" and not near else ""
@@ -320,7 +320,7 @@ class AskingRation(Filter):
 
 
 def _count(counter: str, one: Filter) -> PacketRule:
-    """Return the rule that counts packets over the limits of a filter, and drops them by its mode."""
+    """Return the rule that counts packets over a limit by ``counter``, and drops them if ``one`` drops."""
     return PacketRule((), Count(counter, drops=one.mode is LimitMode.ENFORCE))
 
 

@@ -187,7 +187,7 @@ def in_order(files: Iterable[File]) -> list[tuple[File, ...]]:
 
 
 def _age(files: Iterable[File]) -> Callable[[File], float]:
-    """Return the function by whose results the files of a log are sorted.
+    """Return the sort key for the files of a log: a function that returns a number, lower for older files.
 
     It returns the first time in a file if all files have one (apart from empty files). Otherwise it returns
     the negative of the number in the file's name, so that the highest number comes first.
@@ -228,8 +228,9 @@ def _unreadable(path: Path, error: Exception) -> SourceError:
 
 
 FAR = 600.0
-"""Seconds. A log has lines with their own time zone (security events) and lines without (notices).
+"""The difference in seconds between times of adjacent lines that shows a wrong time zone.
 
+A log has lines with their own time zone (security events) and lines without (notices).
 If the times of adjacent lines of different kinds always differ by more than ``FAR``, the time zone given for
 the log is wrong.
 """

@@ -168,7 +168,7 @@ TICK_INTERVAL = 1.0
 """Seconds of log time between two calls of the detector's periodic work."""
 
 MAX_STEP_BACK = 60.0
-"""Seconds. If an event is earlier than the detector's time by more than this, a clock was set back.
+"""The seconds by which an event may be earlier than the detector's time; more: a clock was set back.
 
 The end of daylight saving time has the same effect.
 """
@@ -254,7 +254,7 @@ class Replay:
             yield from batch.events
 
     def _record_batch(self, batch: Batch) -> None:
-        """Add a part of an input to the totals, and count its events in the outcomes of their senders."""
+        """Add ``batch``, a part of a log, to the totals, and count its events for each sender."""
         self.lines += batch.lines
         self.tampered += batch.tampered
         self.events += len(batch.events)
@@ -312,7 +312,7 @@ class Replay:
             self._carry_out(effect)
 
     def _carry_out(self, effect: Effect) -> None:
-        """Record the detector's judgement, or the friend of a login. Ignore alarms about the present."""
+        """Record a judgement of the detector, or the friend that a login makes. Ignore alarms."""
         if isinstance(effect, Judgement):
             self._record(effect)
         elif isinstance(effect, Login):

@@ -199,7 +199,7 @@ class ReportCollector:
 
 
 def _shortened(row: Document) -> Document:
-    """Return an alarm (JSON) with shortened texts, because the name of an account in them may have 64 KB."""
+    """Return ``row``, an alarm as JSON, with shortened texts: an account in them may have 64 KB."""
     return row | {key: shown(row[key], MOST_TEXT) for key in ("subject", "text")}
 
 

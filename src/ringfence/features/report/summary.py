@@ -55,7 +55,7 @@ _LENGTHS = {
     "up to a week": 7 * 86_400.0,
     "longer": inf,
 }
-"""The classes into which bans are sorted by length: the name and the longest ban of each (seconds)."""
+"""The classes of bans by length: the name of each class, and its longest ban in seconds."""
 _PHONES = ("phone.", "phones.", "password.")
 """The code of each alarm about phones begins with one of these texts."""
 

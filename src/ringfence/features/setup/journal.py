@@ -65,7 +65,7 @@ class Unit:
 
 
 Registration: TypeAlias = tuple[str, str, str]
-"""A registration of this host that a feature makes elsewhere: its kind, its name, and where it is."""
+"""A registration of this host that a feature makes at another service: its kind, its name, and where."""
 
 
 @frozen

@@ -187,7 +187,7 @@ class _Planner:
         )
 
     def manager(self) -> None:
-        """Plan the manager user, and the settings that enable AMI."""
+        """Plan the changes that make the manager user and enable AMI."""
         manager = self.found.manager
         main = self._manager_conf(manager)
         host = ami_host(self.found)
@@ -217,7 +217,7 @@ class _Planner:
             )
 
     def logger(self) -> None:
-        """Plan the log channel, unless Asterisk has it already or there is no log."""
+        """Plan the change that makes Asterisk's log channel for ringfence, if it is missing."""
         folder = self.found.asterisk.conf
         known = read_asterisk(folder)
         if self.log is None or (known is not None and self.log.inside in known.channels):

@@ -333,5 +333,5 @@ def _aligned(rows: list[_Cells], width: int) -> list[str]:
 
 
 def _needed(widths: list[int]) -> int:
-    """Return the width of a line whose cells have these widths. A column without a width is left out."""
+    """Return the width of a line whose cells have these widths, with gaps; a width of 0 means no column."""
     return sum(widths) + len(_GAP) * (sum(map(bool, widths)) - 1)

@@ -134,7 +134,7 @@ class Tops(Feature):
             await asyncio.wait(waiting, timeout=_WAIT)
 
     async def _list(self, request: Mapping[str, Any]) -> object:
-        """Return the accounts or addresses with the most attempts in the last ``seconds``.
+        """Return the accounts or addresses with the most attempts in the last ``seconds`` of the request.
 
         ``known``: the account works here, or a friend has the address.
         """

@@ -34,7 +34,7 @@ _FACT = "trial"
 
 
 def begin(state: SavedState, until: float) -> None:
-    """Record a trial, which removes all rules and bans at ``until`` (epoch seconds) unless confirmed."""
+    """Record a trial: all rules and bans are removed at ``until`` (epoch seconds), unless it is confirmed."""
     state.set_fact(_FACT, repr(until))
 
 

@@ -24,7 +24,7 @@ from ringfence.values.network import Address, Network, parse_network, prefix_of,
 
 MOST_TRIES = 10
 TRIES_WITHIN = 60.0
-"""A sender may press the button of an admission link ``MOST_TRIES`` times in so many seconds."""
+"""The period in seconds in which a sender may press an admission link's button ``MOST_TRIES`` times."""
 MOST_OF_PREFIX = 30
 """The maximum number of tries of one prefix (IPv4 /24, IPv6 /48) within ``TRIES_WITHIN`` seconds."""
 MOST_SENDERS = 2_048

@@ -22,7 +22,7 @@ PATIENCE = 10.0
 MOST_COSTLY = 2
 """The maximum number of requests of :meth:`DaemonClient.ask_costly` at the same time."""
 MOST_SHARE = 0.02
-"""The part of the daemon's time that one request may take, if all open pages repeat it: 2 %.
+"""The part of the daemon's time that one repeated request of all open pages may take: 2 %.
 
 So after an answer that took one second, the same request is sent again only after 50 seconds.
 """

@@ -38,7 +38,7 @@ MOST_LINKS = 32
 MOST_SESSIONS = 64
 MOST_FAILURES = 10
 FAILURES_WITHIN = 60.0
-"""Logins are *limited* if there were ``MOST_FAILURES`` failed ones within this time (seconds)."""
+"""The period in seconds with ``MOST_FAILURES`` failed logins that makes logins *limited*."""
 
 _Value = TypeVar("_Value")
 

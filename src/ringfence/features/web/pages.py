@@ -371,7 +371,7 @@ def _details(command: WebCommand, order: Order) -> dict[str, str]:
 
 
 def _charts(columns: Sequence[Column], ticks: Sequence[Tick]) -> list[dict[str, Any]]:
-    """Return the two charts of the overview: attempts, and bans."""
+    """Return the values of the overview's two charts, of attempts and of bans, for the template."""
     attempts, proven, bans = zip(*((one.attempts, one.proven, one.bans) for one in columns), strict=True)
     return [
         chart_of("Attempts", sum(attempts), columns, {"attempts": attempts, "proven": proven}, ticks),
