@@ -302,7 +302,7 @@ class Alarms:
     def active(self) -> list[AlarmRecord]:
         """The active alarms that are not dismissed, at most ``SHOWN`` of each code; last activated first.
 
-        One half of ``SHOWN`` are those that were activated most often, the others the last activated.
+        If a code has more, half of those shown are the most often activated, the other half the latest.
         """
         self.expire()
         found: list[AlarmRecord] = []

@@ -290,7 +290,7 @@ class Book:
         self._renewed(bans, (yield from self.ask(_adding(bans, now))), now)
 
     def restore(self, keys: Iterable[int], now: float) -> Steps[int]:
-        """Add bans again that the kernel has lost. Return how many it accepted; the others are pending."""
+        """Add bans again that the kernel has lost. Return how many it accepted; try the others later."""
         records = [(key, record) for key in keys if (record := self.ledger.get(key)) is not None]
         bans = [ban_of(key, record) for key, record in records if record.expires > now]
         answers = yield from self.ask(_adding(bans, now))

@@ -27,7 +27,7 @@ SHORT = 2_000
 """The maximum number of networks in a list that is written at once, and not in steps by a task."""
 
 AT_ONCE = 0.03
-"""Seconds of work (without the kernel's) after which the rest of a short list is left to a task."""
+"""Seconds of work, without calls to the kernel, after which a task continues writing a short list."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """The shortest and longest time in seconds until a failed list is tried again.

@@ -230,7 +230,7 @@ def _entry(entry: Document) -> str:
 
 
 def _attempts(groups: list[Document], left_out: frozenset[str]) -> Table:
-    """Return the table of attempts, a row for each group of attempts that are alike."""
+    """Return the table of attempts: a row for each group of equal attempts, no columns in ``left_out``."""
     start = 11 if "date" in left_out else 0
     columns = {
         "TIMES": [str(one["times"]) for one in groups],

@@ -378,7 +378,7 @@ class Attribution:
         return (WrongAnswer(event.source.asterisk, address, session_number(event.session)),)
 
     def _on_question(self, event: SecurityEvent, now: float) -> Sequence[Finding]:
-        """Handle a question: a request without credentials that cannot succeed (``questions``).
+        """Handle an event about a *question*: a request without credentials that cannot succeed.
 
         Return the attempts that it shows: itself, or earlier questions that count because of it.
         """
@@ -789,7 +789,7 @@ class Attribution:
         self._nonces.record_loss(now)
 
     def tick(self, now: float, wall: float, *, wire: bool, listening: Listening) -> Sequence[Finding]:
-        """Do periodic work; return findings about reports that have waited, and about blind guesses.
+        """Do periodic work; return findings about reports that have waited, and about unanswered guesses.
 
         ``wire`` is whether the kernel copies every challenge now. ``listening`` has since when each connected
         AMI has been connected without interruption (monotonic seconds), by the name of its Asterisk.
@@ -918,7 +918,7 @@ class Attribution:
         return () if listed else (AttributedAttempt(attempt, at),)
 
     def _is_claim_by_now(self, report: UnconfirmedReport) -> bool:
-        """Whether a waiting log line no longer needs confirmation, and is now a claimed (unproven) attempt.
+        """Whether a waiting log line no longer needs confirmation, so that it now counts as an unproven attempt.
 
         This is so if now only logs report its Asterisk, and the request came by UDP.
         """

@@ -282,7 +282,7 @@ class Connections(Protocol):
         """Whether a TCP connection of ``remote`` confirms a log line about a request.
 
         ``length`` is the number of bytes of the shortest request that causes such a line. The remote end must
-        have sent so many bytes that have confirmed no other line. The call uses them up.
+        have sent this number of bytes that have confirmed no other line. The call uses them up.
         """
 
     def had_any(self, address: Address, now: float) -> bool | None:

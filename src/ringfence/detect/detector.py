@@ -296,7 +296,7 @@ class Detector:
     def _unexplained(
         self, now: float, wall: float, asterisk: str, since: float | None, read: float
     ) -> Iterator[AttributedAttempt]:
-        """Yield an attempt for each unreadable request that no event explains, except of banned addresses.
+        """Yield an attempt for each unreadable request that no event reports, except of banned addresses.
 
         This is a generator, so that a ban which follows from one attempt applies to the next one.
         """
@@ -347,7 +347,7 @@ class Detector:
         return effects
 
     def _on_reason(self, subject: Subject) -> Sequence[AlarmChange]:
-        """Return the alarm that a recent ban may hit an office, if wrong passwords for many accounts show it.
+        """Return the alarm that a recent ban may hit an office (several phones with wrong passwords).
 
         A copied packet does not show why Asterisk refused an attempt, and AMI may report this after the ban.
         """
@@ -610,7 +610,8 @@ class Detector:
         """Return a ban of all ports for a sender that still sends despite its ban of the SIP ports, or None.
 
         The attempts of such a sender take a way that ringfence does not know, such as a port that a container
-        publishes. An office and a browser keep their ban of the SIP ports: Asterisk may only be slow.
+        publishes. An address that may be an office's, or a browser's, keeps its ban of the SIP
+        ports: Asterisk may only be slow.
         """
         known = subject.friend or attempt.page or self._works_near(attempt)
         if known or not attempt.trusted or attempt.proof is _CLAIMED:

@@ -100,7 +100,7 @@ def is_guess_elsewhere(attempt: Attempt) -> bool:
 
 
 def _needed(limit: FriendLimit, latest: Iterable[_Failure]) -> int:
-    """Return how many attempts reach ``limit`` for as many accounts as ``latest`` names."""
+    """Return how many attempts reach ``limit``, which depends on the number of accounts in ``latest``."""
     return limit.needed(len({account for _, account in latest} - {None}))
 
 

@@ -277,7 +277,7 @@ class Friends:
         return over
 
     def remember(self, friend: Friend) -> None:
-        """Add a reason to be a friend that ended at its ``until``. It keeps an earlier ``since``.
+        """Add a former reason to be a friend, which ended at its ``until``; keep an earlier ``since``.
 
         Ignore the reason if its address is new and the account already has ``MOST_FORMER`` former addresses.
         """

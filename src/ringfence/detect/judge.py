@@ -230,7 +230,7 @@ _IPV6 = 6
 _LEAST_OF_48 = 5
 """The number of /64s with attempts that bans their /48: customers may share it, with one /64 each."""
 _FAILURES_EACH = 2.5
-"""Failures for each of eight addresses: as many in all begin a distributed attack from fewer addresses."""
+"""If fewer addresses than the rule needs attack an account, the failures needed for each needed address."""
 _SEVERAL = 3  # the least number of subjects of a distributed attack
 _CUSTOMER = 86_400.0  # seconds for which it is known which part of a /48 was banned; the ban lasts as long
 # PJSIP cuts an account that does not exist (``res/res_pjsip/pjsip_distributor.c:check_endpoint``).

@@ -282,7 +282,7 @@ def too_many_friends(asterisk: str, account: str) -> AlarmChange:
 
 
 OFFICE = 3
-"""The number of existing accounts with wrong passwords that makes a banned address look like an office."""
+"""The number of existing accounts with wrong passwords that shows an office: an address of many phones."""
 
 
 def office_banned(subject: Network, accounts: int) -> AlarmChange:

@@ -119,8 +119,8 @@ class NewFriends:
     ) -> bool:
         """Record a guess at the account ``tried`` by a friend that ``account`` made.
 
-        ``alone``: no other account made this sender a friend. Return whether the account becomes guilty: so
-        many guesses came from several senders, or so fast from this one.
+        ``alone``: no other account made this sender a friend. Return whether the account becomes guilty:
+        too many guesses came from several senders, or too fast from this one.
         """
         mine = self._accounts.get(account)
         if mine is None or now < mine.guilty:

@@ -80,7 +80,7 @@ class FriendLimit:
     more: int = 0
 
     def needed(self, accounts: int) -> int:
-        """Return how many attempts at so many accounts reach the limit."""
+        """Return how many attempts reach the limit if they are at this number of accounts."""
         return self.number + self.more * min(accounts, MOST_ADDING)
 
 
@@ -294,7 +294,7 @@ RULES: tuple[Rule, ...] = (
 
 
 def is_proven(proof: Proof) -> bool:
-    """Whether this is a proof of an address, and not only a claim."""
+    """Whether ``proof`` proves an address: the sender is known to receive packets there."""
     return proof is not Proof.CLAIMED
 
 

@@ -118,7 +118,7 @@ MOST_LOGINS = 64
 _MOST_EXCUSED = 160 + 10 * MOST_LOGINS
 
 STREAMS = frozenset({Transport.TCP, Transport.TLS, Transport.WS, Transport.WSS})
-"""The transports of the events that may explain a request that could not be read."""
+"""The transports of events that may be about a request that could not be read, such as by TLS."""
 
 _Key = tuple[AddressKey, int]
 _SHOWN, _EXPORTED = (EventKind.HIDDEN, EventKind.REFUSED), (Transport.TLS, Transport.WSS)
@@ -142,7 +142,10 @@ class _OwnRequests:
             self.sessions.add(session)
 
     def count(self, came: float) -> int:
-        """Record a request at ``came`` that no event explains; return how many count as attempts now."""
+        """Count an unreadable request that no event reports; return how many requests are attempts now.
+
+        ``came`` is its time. A few such requests are excused, because a phone that has logged in sends some.
+        """
         if self.over:
             return 1
         self.excused.append(came)
@@ -185,7 +188,7 @@ class _Connection:
         return Endpoint(self.address, self.port, self.transport)
 
     def close_if_unread(self, now: float) -> None:
-        """Record that no answer can leave, if more bytes wait than one request has, and for too long.
+        """Record that the sender takes no answers, if too many of its bytes have waited for one for too long.
 
         A phone with a login also sends its answers to Asterisk's requests, such as calls.
         """
@@ -204,14 +207,14 @@ class _Connection:
         return MOST_AT_ONCE if self.came_at_once else MOST_REQUEST
 
     def explain_one(self, now: float) -> None:
-        """Record that an event explains the oldest request that waits; without one, the next request."""
+        """Record an event about one unreadable request: the oldest that waits, or else the next to come."""
         if self.waiting:
             self.waiting.popleft()
         else:
             self.early.append(now)
 
     def add(self, now: float) -> bool:
-        """Add a request that came at ``now``; return whether it waits, as no earlier event explains it."""
+        """Add an unreadable request; return whether it waits for an event, because no earlier one was left."""
         while self.early and now - self.early[0] > EARLY:
             self.early.popleft()
         if self.early:
@@ -222,7 +225,7 @@ class _Connection:
 
 
 class Exchanges:
-    """Strangers' requests that cannot be read, such as by TLS, and the events that explain them."""
+    """Compares strangers' unreadable requests, such as by TLS, with the events that Asterisk reports."""
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
@@ -305,7 +308,7 @@ class Exchanges:
                 del self._asking[key]
 
     def explain(self, event: SecurityEvent, now: float, *, repeated: bool = False) -> None:
-        """Record that ``event`` explains one unreadable request of its connection, or the whole connection.
+        """Record that ``event`` is about an unreadable request of its connection, or about all (a login).
 
         ``repeated``: another source has reported the same attempt before.
         """
@@ -335,7 +338,7 @@ class Exchanges:
             known.explain_one(now)
 
     def explain_guess(self, attempt: Attempt, port: int, now: float) -> None:
-        """Record that a new attempt explains an unreadable request, if Asterisk's export has shown it.
+        """Record that a new attempt, if Asterisk's export (HEP) has shown it, is one of the unreadable requests.
 
         ``port`` is the sender's.
         """
@@ -345,20 +348,20 @@ class Exchanges:
             known.explain_one(now)
 
     def waits_for_ami(self, now: float) -> bool:
-        """Whether to ask every AMI how far its events have been read, because some request waits."""
+        """Whether to ask every AMI how far its events have been read: unreadable requests wait for events."""
         crowds = self._crowds()
         oldest = ((key[0], self._known[key].waiting) for key in self._waiting)
         return any(crowds[of] > FEW or (waiting and waiting[0] <= now - WAIT) for of, waiting in oldest)
 
     def _crowds(self) -> Counter[AddressKey]:
-        """Return for each address how many of its unreadable requests wait for an event."""
+        """Return for each address how many of its unreadable requests wait for an event about them."""
         together: Counter[AddressKey] = Counter()
         for key in self._waiting:
             together[key[0]] += len(self._known[key].waiting)
         return together
 
     def unexplained(self, now: float, since: float | None, read: float = inf) -> list[Endpoint]:
-        """Return the sender of each request that no event has explained in time, and forget the request.
+        """Return the sender of each unreadable request that no event reported in time; forget the request.
 
         Times are monotonic seconds. ``since`` is when the last AMI began to deliver events. None: some AMI
         does not, so nothing is concluded. ``read``: every AMI's events have been read up to this time.

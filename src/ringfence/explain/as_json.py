@@ -314,9 +314,9 @@ def _verb(number: int) -> str:
 
 
 def remarks(known: NetworkFacts) -> list[str]:
-    """Return sentences about attempts that do not count, or count only as claims, and about other requests.
+    """Return sentences about attempts that do not count, or are not proven, and about other requests.
 
-    An attempt is only a claim if nothing proves that its address is really that of the sender.
+    An attempt is not proven if nothing shows that its address is really that of the sender.
     """
     attempts = [outcome.attempt for outcome in known.attempts()]
     reasons = Counter(why_unconfirmed(attempt) for attempt in attempts if not attempt.trusted)

@@ -193,9 +193,10 @@ Test = Is | Containers | On | NotOn | AnyOf | Datagram | Segment | Bytes | Begin
 
 @frozen
 class Jump:
-    """An act: continue in a chain, which has a name in each backend.
+    """What to do with a packet: continue in a chain, which has a name in each backend.
 
-    ``shared``: nftables has one chain for both IP versions. ``kind``: what iptables counts by the rule.
+    ``shared``: nftables has one chain for both IP versions. ``kind`` is the name by which
+    the ipset backend counts the packets of the rule.
     """
 
     nftables: str
@@ -206,9 +207,9 @@ class Jump:
 
 @frozen
 class Drop:
-    """An act: drop the packet, or with ``rejects`` do with it what the plan does with banned senders.
+    """What to do with a packet: drop it, or with ``rejects`` treat it as one from a banned sender.
 
-    nftables counts it by the counter ``counter``, iptables as the kind ``kind``.
+    The nftables backend counts it by the counter ``counter``, the ipset backend under the name ``kind``.
     """
 
     counter: str
@@ -218,9 +219,9 @@ class Drop:
 
 @frozen
 class Copy:
-    """An act: copy the packet to an NFLOG group with ``prefix``, at most ``size`` bytes (0: all).
+    """What to do with a packet: copy it to an NFLOG group with ``prefix``, at most ``size`` bytes (0: all).
 
-    ``group``: 0 is the plan's group, which the wire source reads.
+    ``group``: 0 is the plan's group.
     """
 
     prefix: str = ""
@@ -230,14 +231,14 @@ class Copy:
 
 @frozen
 class Remember:
-    """An act: add the sender to a table, and count its packet there. A flow is only added, or renewed."""
+    """What to do with a packet: add its sender to a table, and count it there; a flow is only added."""
 
     table: Table
 
 
 @frozen
 class Count:
-    """An act: count the packet by ``counter``, and drop it if ``drops``."""
+    """What to do with a packet: count it by ``counter``, and drop it if ``drops``."""
 
     counter: str
     drops: bool
@@ -245,14 +246,14 @@ class Count:
 
 @frozen
 class Goto:
-    """An act: continue in ``chain``, and do not return from there."""
+    """What to do with a packet: continue in ``chain``, and do not return from there."""
 
     chain: "Chain"
 
 
 @frozen
 class Shorten:
-    """An act: ask the other side of a connection for segments of at most ``size`` bytes."""
+    """What to do with a packet, a SYN-ACK: make it ask for segments of at most ``size`` bytes."""
 
     size: int
 
@@ -272,7 +273,7 @@ class Crowd:
 
 @frozen
 class Meter:
-    """An act: count the packet in ``table``, and if its address is over a limit there, go to ``over``.
+    """What to do with a packet: count it in ``table``; if its address is over a limit, go to ``over``.
 
     An address may send or get ``rate`` packets a second, and after a pause ``burst`` at once; with
     ``in_bytes`` these are bytes of packets with their headers. ``seconds`` is how long the table remembers
@@ -304,7 +305,7 @@ Act = Jump | Goto | Drop | Copy | Remember | Count | Meter | Shorten | Do
 
 @frozen
 class PacketRule:
-    """Packets that match all ``tests`` and all of ``then``, and what the kernel does with them.
+    """A firewall rule: packets that match all ``tests`` and all of ``then``, and what to do with them (act).
 
     The tests stand in the order in which nftables makes them. It makes those of ``then`` in a chain of their
     own, so that a packet of media does not meet them.
@@ -333,12 +334,12 @@ class Chain:
 
     @property
     def only_act(self) -> Act | None:
-        """The act of the chain's only rule, if this rule has no tests; None for any other chain."""
+        """What the chain's only rule does, if this rule has no tests; None for any other chain."""
         return self.rules[0].act if len(self.rules) == 1 and not self.rules[0].tests else None
 
     @property
     def jump(self) -> Jump:
-        """The act of continuing in this chain, and returning from it."""
+        """The value by which a rule continues in this chain, and returns from it."""
         return Jump(self.name, self.iptables, kind=f"+{self.refuses}" if self.refuses else "")
 
 
@@ -360,7 +361,7 @@ class Stage:
     position: Position = Position.LAST
 
     def acts(self, kind: type[ActT]) -> list[ActT]:
-        """Return the acts of class ``kind`` in the stage's chains."""
+        """Return what rules in the stage's chains do with packets, of the class ``kind``, such as Meter."""
         acts = (rule.act for chain in self.chains for rule in chain.rules)
         return [act for act in acts if isinstance(act, kind)]
 

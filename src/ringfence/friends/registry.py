@@ -75,11 +75,11 @@ class Passing:
 
     @property
     def left_out(self) -> Iterable[Network]:
-        """The friends that the latest :meth:`look` left out because they are unshielded."""
+        """The friends that the latest :meth:`look` left out: unprovable guesses come from their addresses."""
         return (ip_network(one) for one in self._unshielded if self._friends.has(one))
 
     def is_stale(self, unshielded: Collection[Address]) -> bool:
-        """Whether ``unshielded`` has changed since the latest :meth:`look`."""
+        """Whether the friends to leave out, ``unshielded``, have changed since the latest :meth:`look`."""
         return unshielded != self._unshielded
 
     def refresh(self, most: int, unshielded: Collection[Address]) -> bool:

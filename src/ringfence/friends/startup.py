@@ -20,7 +20,7 @@ IN_ALL = 5.0
 
 REMEMBERED_AFTER_LISTENING = 1.0
 REMEMBERED_IN_ALL = 2.0
-"""The limit in place of ``IN_ALL`` for a start with friends in the database."""
+"""Maximum seconds after the start that bans wait, if the database has friends from before."""
 
 LIMITS_IN_ALL = 30.0
 """Maximum seconds after the start that the kernel's limits for strangers only count packets.

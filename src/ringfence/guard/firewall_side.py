@@ -293,12 +293,12 @@ def choose(settings: Settings) -> ChosenBackend:
 
 @frozen
 class OfficeAlarms:
-    """The alarms about banned offices: addresses of several phones."""
+    """Clears the alarms about banned offices: addresses from which several phones fail."""
 
     alarms: Alarms
 
     def on_fact(self, fact: object) -> None:
-        """Clear the alarm about an office whose ban ends."""
+        """If ``fact`` is the end of a ban, clear the alarm that the banned address may be an office's."""
         if isinstance(fact, Over) and fact.scope in WHOLE_SCOPES and fact.how is not BanEnd.REPLACED:
             self.alarms.clear(AlarmCode.OFFICE_BANNED, format_network(fact.network))
 

@@ -65,14 +65,14 @@ class JudgementListener(Protocol):
 
 
 class EventListener(Protocol):
-    """A part of the daemon that gets the events of all sources except the wire."""
+    """A part of the daemon that gets the events of all sources except those of copied SIP packets."""
 
     def on_events(self, events: Sequence[SecurityEvent]) -> object:
         """Handle events before they are judged."""
 
 
 class Wire(Protocol):
-    """The methods of the wire source that the pipeline calls."""
+    """The methods of the source of copied SIP packets (the *wire*) that the pipeline calls."""
 
     def drain(self) -> None:
         """Read the packets that have arrived, so that they count before the next events of other sources."""
@@ -251,9 +251,9 @@ class Pipeline(WireSink):
         self.chan_sip_tls: set[str] = set()
         """The Asterisks whose chan_sip has reported a request over TLS or WSS."""
         self.events: dict[SourceId, dict[EventKind, int]] = {}
-        """The number of events that each source except the wire has reported, by kind."""
+        """The number of events that AMI and each log have reported, by source and kind."""
         self.wire: Wire | None = None
-        """The wire; None if it is not read."""
+        """The source of copied SIP packets (the *wire*); None if these are not read."""
         self.listeners = listeners if listeners is not None else []
         self._detector = detector
         self._effects = effects

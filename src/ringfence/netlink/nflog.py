@@ -29,7 +29,7 @@ from ringfence.netlink.connection import (
 )
 
 GROUP = 21_063
-"""The NFLOG group that the firewall's rules write and the wire source reads.
+"""The NFLOG group to which the firewall's rules copy packets, and from which ringfence reads them.
 
 The number is "RG" in ASCII, because other programs hardly use that.
 """

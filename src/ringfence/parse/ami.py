@@ -247,7 +247,7 @@ class HttpCheck:
         self._size = 0
 
     def ask(self) -> str:
-        """Return the ActionID of a new question whether AMI over HTTP is on; the caller must send it now."""
+        """Return the ActionID for a new action that asks whether AMI over HTTP is on; send the action now."""
         self.wanted, self._waiting = False, True
         self._asked += 1
         return f"{self._id}{self._asked}"

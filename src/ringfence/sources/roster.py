@@ -210,7 +210,7 @@ class RosterQueries:
     async def _lists(
         self, connection: Connection, questions: tuple[Question, ...], refused: list[str]
     ) -> dict[Question, list[Entry] | None]:
-        """Request each list, and return its entries by question; None for a list that is incomplete.
+        """Request the list of each of ``questions``; return its entries, None for an incomplete list.
 
         The reasons for incomplete lists are added to ``refused``.
         """

@@ -81,7 +81,7 @@ class RecordedBan:
 
     @property
     def end(self) -> BanEnd:
-        """How the ban ended or will end."""
+        """How the ban ended, or will end if it runs: then by expiry."""
         return self.how or BanEnd.EXPIRED
 
     def runs(self, now: float) -> bool:

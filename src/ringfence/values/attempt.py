@@ -27,7 +27,7 @@ class Proof(enum.IntEnum):
 
 
 class AttemptKind(fast.KeyEnum):
-    """What was attempted, which decides the rules that count it; with the words for one and several."""
+    """A kind of attempt, which decides the rules that count it, with the words for one and several."""
 
     def __new__(cls, value: str, one: str = "", several: str = "") -> Self:
         """Return the member for ``value``, with the words for one such attempt and for several."""

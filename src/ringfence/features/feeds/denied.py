@@ -525,7 +525,7 @@ class Feeds(OtherNetworks):
                 yield Holder(entry, around, f"ringfence feeds remove {feed.source.name}")
 
     def report(self, request: Mapping[str, Any], now: float) -> list[dict[str, Any]]:
-        """Return each feed as JSON; the key ``denies`` has the request's ``networks`` that the feed denies."""
+        """Return each feed as JSON; the key ``denies`` has the networks of the request that it denies."""
         networks = [parse_network(text) for text in request.get("networks", ())]
         return [feed.as_json(now, networks) for feed in self.all.values()]
 

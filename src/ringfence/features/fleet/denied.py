@@ -23,7 +23,7 @@ class DecidedNetworks(OtherNetworks):
         self._networks = Prefixes()
 
     async def apply(self, lists: Lists, decisions: Decisions) -> None:
-        """Deny the networks of ``decisions`` instead of those before."""
+        """Deny the networks of ``decisions``, and no longer those of the last call."""
         networks = await lists.in_thread(Prefixes.of_packed, (packed for packed, _ in decisions))
         self._decisions, self._networks = decisions, networks
         await lists.renew(self)

@@ -14,7 +14,7 @@ _NUMBERS = {
     ASKED: "Packets from strangers over the ration of questions: dropped, or passed if it only observes.",
     ASKED_FULL: "Packets from strangers for which the ration of questions had no room: they passed.",
 }
-"""The counters of the rations that are shown, with descriptions."""
+"""The packet counters of the limits on refusals and requests that are shown, with descriptions."""
 
 _FULL = (
     "the ration has no room for more strangers: Asterisk refuses many thousand addresses a second, "
@@ -27,14 +27,14 @@ _ASKING_FULL = (
 
 
 class Rations(Feature):
-    """Shows how many packets the rations drop: the limits on refusals and requests of one stranger."""
+    """Shows how many packets the rations (limits on refusals to, and requests of, one stranger) drop."""
 
     def __init__(self, side: FirewallSide) -> None:
         self._side = side
         self._before = Counters()  # by the last reading
 
     def section(self) -> Section:
-        """Return the rations' packet counters, and whether one waits until the friends are known."""
+        """Return the packet counters of both limits, and whether one only counts until friends are known."""
         waits = AskingRation.name in self._side.kernel.rules.waiting
         return Section(packets_of(self._side, _NUMBERS), {"asking_waits": waits})
 

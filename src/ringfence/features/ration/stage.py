@@ -197,7 +197,7 @@ class AskingRation(Filter):
 
     @property
     def bytes_a_second(self) -> int:
-        """How many more bytes of one stranger pass in a second."""
+        """How many bytes of one stranger pass in a second, once it has used up those that pass at once."""
         return self.rate * _ASKED
 
     @property
@@ -212,7 +212,7 @@ class AskingRation(Filter):
 
     @property
     def seconds(self) -> int:
-        """How many seconds a stranger is remembered; by then it has its whole ration again, if it is usual.
+        """Seconds for which the kernel remembers a stranger; by then it may usually send ``burst`` again.
 
         At most ``MOST_SECONDS``: the tables must have room for all strangers of that time.
         """
@@ -259,9 +259,9 @@ class AskingRation(Filter):
         yield Stage("upgrades", what, *_SENT, (kept,), on=on)
 
     def _chains(self, over: Chain, what: str) -> Iterator[Chain]:
-        """Yield the chains that count ``what`` strangers send: any packet, those of new flows, and their entry.
+        """Yield the chains that limit ``what`` strangers send: all packets, those of new flows, and an entry.
 
-        A packet over the ration goes to ``over``.
+        A packet over a limit goes to ``over``.
         """
         udp, tests = not what, [] if what else [(Begins(b"SIP/2.0 "),), (Begins(b"ACK "),)]
         each = Meter(

@@ -139,7 +139,7 @@ class StageRules:
             yield IptablesRule((text.replace('" -m u32 --u32 "', "&&") + end).rstrip(), kind)
 
     def _lookups(self, side: Side, hook: Hook) -> Iterator[tuple[Sequence[_Test], str, str]]:
-        """Yield the tests, target and kind of the rules that drop packets of banned and denied networks."""
+        """Yield the rules that drop packets of banned and denied networks: tests, target, and kind."""
         plan, coming = self.plan, side is Side.FROM
         banned, denied = (FROM_BANNED, FROM_DENIED) if coming else (TO_BANNED, TO_DENIED)
         target = REJECT_CHAIN if coming and self.rejects else self.target

@@ -103,7 +103,7 @@ class Matches:
         yield from map(" ".join, product(*(self._matches(test, side, version) for test in tests)))
 
     def _acts(self, rule: stages.PacketRule, side: Side, version: int) -> Iterator[str]:
-        """Yield the statements of the rule's act, each for a rule of its own."""
+        """Yield what ``rule`` does with a packet, as statements of nft; each becomes a rule of its own."""
         match rule.act:
             case stages.Jump(name, shared=shared):
                 yield f"jump {name}{'' if shared or rule.then else version}"

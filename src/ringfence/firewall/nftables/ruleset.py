@@ -347,7 +347,7 @@ def _copies_dropped(plan: FirewallPlan) -> bool:
 
 
 def _copy(plan: FirewallPlan, rate: int, prefix: str = REQUEST_PREFIX) -> str:
-    """Return the statements that copy a request to the wire source, at most ``rate`` a second."""
+    """Return nft's statements that copy a request to the NFLOG group, at most ``rate`` a second."""
     limit = f"limit rate {rate}/second burst {rate} packets"
     return f'{limit} log prefix "{prefix}" group {plan.log_group}'
 
