@@ -290,7 +290,7 @@ class _Share:
 
 
 def _share(connections: int, held: int, running: int, lists: int, making: int = 1) -> _Share:
-    """Return a share, unused yet, with the limits of one user, or of all users except root, on the daemon."""
+    """Return the share of one user, or of all users except root, with these limits and nothing in use."""
     return _Share(
         connections, held, asyncio.Semaphore(running), asyncio.Semaphore(lists), asyncio.Semaphore(making)
     )

@@ -918,7 +918,7 @@ class Attribution:
         return () if listed else (AttributedAttempt(attempt, at),)
 
     def _is_claim_by_now(self, report: UnconfirmedReport) -> bool:
-        """Whether a waiting log line no longer needs confirmation, so that it now counts as an unproven attempt.
+        """Whether a waiting log line no longer needs confirmation, and so counts as an unproven attempt now.
 
         This is so if now only logs report its Asterisk, and the request came by UDP.
         """

@@ -42,12 +42,12 @@ class By(enum.Enum):
 
 @frozen
 class Of:
-    """What a rule counts of the attempts of its kinds: all of them, or different values of one field.
+    """What a rule counts of a sender's attempts: each one, or the different values of one field.
 
-    ``field`` is the name of the field in ``Attempt`` and in ``history.Fact``. Each of its values counts once.
-    With "", each attempt counts. ``unknown``: of a stranger, only attempts on accounts that do not exist
-    count. ``one`` and ``several`` are the words for what is counted, and ``of_friend`` for several of a
-    friend. Those that are "" are words for the attempts.
+    ``field`` is the name of a field of ``Attempt`` and ``history.Fact``, each value of which counts once; it is
+    "" if each attempt counts. ``unknown``: of a stranger, only attempts on accounts that do not exist count.
+    ``one`` and ``several`` are the words for what is counted, and ``of_friend`` is the word for several if a
+    friend made them. If these are "", the words for attempts are used.
     """
 
     field: str = ""

@@ -214,7 +214,7 @@ class _Connection:
             self.early.append(now)
 
     def add(self, now: float) -> bool:
-        """Add an unreadable request; return whether it waits for an event, because no earlier one was left."""
+        """Add an unreadable request; return whether it waits for an event, since no earlier one was left."""
         while self.early and now - self.early[0] > EARLY:
             self.early.popleft()
         if self.early:
@@ -338,7 +338,7 @@ class Exchanges:
             known.explain_one(now)
 
     def explain_guess(self, attempt: Attempt, port: int, now: float) -> None:
-        """Record that a new attempt, if Asterisk's export (HEP) has shown it, is one of the unreadable requests.
+        """Record that a new attempt, if Asterisk's export (HEP) has shown it, is an unreadable request.
 
         ``port`` is the sender's.
         """

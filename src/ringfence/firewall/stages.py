@@ -188,7 +188,7 @@ class Has:
 
 
 Test = Is | Containers | On | NotOn | AnyOf | Datagram | Segment | Bytes | Begins | ClientHello | Has | Ports
-"""A test of a packet. ``Ports`` are those of this host: the packet is to them or from them."""
+"""A test of a packet; ``Ports`` is one too: the packet is to, or from, one of these ports of this host."""
 
 
 @frozen
@@ -318,7 +318,7 @@ class PacketRule:
 
 @frozen
 class Chain:
-    """Rules to which others jump. iptables has the chain as ``ringfence-NAME``.
+    """A chain: rules to which other rules jump. In iptables its name is ``ringfence-NAME``.
 
     ``refuses``: ipset drops packets if a table is full, and counts them by this name; "" if it must not.
     """
@@ -345,7 +345,7 @@ class Chain:
 
 @frozen
 class Stage:
-    """One step on a packet's way: its name, what it does (a phrase for people), and its rules.
+    """One step on a packet's way through the firewall: its name, a phrase for people, and its rules.
 
     A plan has the stage only if it is ``on``. ``chains`` are those to which the rules jump, each behind those
     to which it jumps itself. ``position`` is that of a stage that a feature adds.
@@ -367,16 +367,16 @@ class Stage:
 
     @property
     def tables(self) -> list[Table]:
-        """The tables in which rules of the chains count packets."""
+        """The tables of senders in which rules in the stage's chains count packets."""
         return [*self.sets, *(one.table for one in self.acts(Meter))]
 
     @property
     def sets(self) -> list[Table]:
-        """The tables to which rules of the chains add addresses or flows."""
+        """The tables to which rules in the stage's chains add addresses or flows."""
         return list(dict.fromkeys(one.table for one in self.acts(Remember)))
 
     def rules_at(self, hook: Hook, plan: FirewallPlan, version: int) -> Iterator[PacketRule]:
-        """Yield the rules of ``plan`` at ``hook``, with the tests that can be made there."""
+        """Yield the stage's rules at the kernel's ``hook``, with only those tests that can be made there."""
         here = self._at_hook(hook, plan, version) if hook in self.hooks else {}
         for rule in self.rules if here else ():
             if isinstance(rule.act, Copy) and not (rule.act.group or plan.log_group):
@@ -442,12 +442,12 @@ def every_stage(plan: FirewallPlan, fragments: Fragments = Fragments.REASSEMBLED
 
 @cache
 def added_stages() -> tuple[Stage, ...]:
-    """Return the stages that the installed features can add."""
+    """Return the stages (groups of firewall rules) that the installed features can add."""
     return tuple(stage for one in additions() for stage in one.stages(FirewallPlan()))
 
 
 def counter_names() -> list[str]:
-    """Return the names of the counters in chains of features."""
+    """Return the names of the packet counters that the installed features' rules have."""
     counted = [one.counter for stage in added_stages() for one in stage.acts(Count)]
     full = (one.full for stage in added_stages() for one in stage.acts(Meter) if one.full)
     return list(dict.fromkeys([*counted, *full]))
@@ -456,7 +456,7 @@ def counter_names() -> list[str]:
 def _from_senders(
     plan: FirewallPlan, fragments: Fragments, before_copies: Iterator[Stage]
 ) -> Iterator[Stage]:
-    """Yield the stages about packets from remote addresses."""
+    """Yield the stages about packets that remote addresses send, in order."""
     sip, copies = plan.sip_ports, plan.log_group is not None
     come, raw = (Is.NAMED, Is.OUTER), (Side.FROM, (Hook.ARRIVING,))
     where = raw[1] if plan.action is BanAction.DROP else _INNER
@@ -477,7 +477,7 @@ def _from_senders(
 
 
 def _to_receivers(plan: FirewallPlan) -> Iterator[Stage]:
-    """Yield the stages about packets to remote addresses."""
+    """Yield the stages about packets that this host or a container sends to remote addresses, in order."""
     ports, copy, sent = plan.sip_ports, Copy(), (Side.TO, (Hook.ARRIVING, Hook.LEAVING))
     talks, tcp = Ports(ports.conversations.udp, ()), Ports((), ports.tcp)
     answers = (

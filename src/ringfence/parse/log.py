@@ -474,10 +474,10 @@ class _Batch:
         return behind if self._final else None
 
     def _without_prefix(self, at: int, line: bytes) -> None:
-        """Handle a line without a prefix: the end of a message, or a line that Asterisk's log does not have.
+        """Handle a line without a prefix: the rest of a message, or a line that Asterisk did not write.
 
-        Such a line may be the rest of an earlier message, and the message before it that message's text. Then
-        the event of the message before it is revoked.
+        If the line is the rest of an earlier message than the last one, a sender wrote the last one as text
+        of that message. Then the event of the last message is revoked.
         """
         skip = not line.strip() or notices.OPENED.fullmatch(line) is not None
         foreign = isinstance(line, CleanLine) and line.is_foreign

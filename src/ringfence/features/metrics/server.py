@@ -152,7 +152,7 @@ class MetricsServer(Feature):
         return Answer("200 OK", self._render(), kind=_CONTENT_TYPE)
 
     def _is_own(self, head: bytes, *, required: bool) -> bool:
-        """Whether the Host header of a request names this host. Without one: whether none is ``required``."""
+        """Whether the Host header of a request names this host, or is missing and not ``required``."""
         found = [value.decode("latin-1") for value in values_of(head, b"host")]
         if not found:
             return not required

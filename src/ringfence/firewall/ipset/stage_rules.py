@@ -71,14 +71,14 @@ _REMOTE = {Side.FROM: "src", Side.TO: "dst"}
 
 @frozen
 class StageRules:
-    """Writes the rules of a plan for one IP version."""
+    """Writes the iptables rules of a plan for one IP version, in the notation of iptables-save."""
 
     plan: FirewallPlan
     version: int
 
     @property
     def target(self) -> str:
-        """The target that drops a packet."""
+        """The name of the iptables target that drops a packet: ours, which logs it first, or DROP."""
         return DROP_CHAIN if self.plan.log else "DROP"
 
     @property
@@ -130,7 +130,7 @@ class StageRules:
             yield from self._combined([*rule.tests, *rule.then], end, kind, side)
 
     def _combined(self, tests: Sequence[_Test], end: str, kind: str, side: Side) -> Iterator[IptablesRule]:
-        """Yield a rule for each combination of the matches of ``tests``."""
+        """Yield a rule for each combination of one match of each of ``tests``; all end with ``end``."""
         if Is.NAMED in tests:  # nobody names the loopback interface
             tests = [test for test in tests if test is not Is.OUTER]
         ordered = sorted(tests, key=lambda test: test is Is.NAMED)
@@ -244,7 +244,7 @@ class StageRules:
             yield f"{length}{each}{end}", kind
 
     def _matches(self, test: _Test, side: Side) -> Sequence[_Match]:
-        """Return the matches of a test: one rule for each."""
+        """Return the matches of ``test`` in iptables' notation; each needs a rule of its own."""
         match test:
             case tuple():
                 return test
@@ -311,7 +311,7 @@ class StageRules:
     def _contents(
         self, test: stages.Datagram | stages.Segment | stages.Bytes | stages.Begins | stages.ClientHello
     ) -> Iterator[_Match]:
-        """Yield the matches of what a packet contains, by u32."""
+        """Yield the matches of iptables (module u32) for packets with the contents that ``test`` names."""
         way, begin = (matches.HEADER, 0) if self.version == _IPV4 else ("", matches.IPV6_HEADER)
         datagram, stream = begin + matches.DATAGRAM, matches.STREAM[self.version]
         match test:

@@ -58,7 +58,7 @@ class Matches:
     inner: bool
 
     def rules(self, steps: Iterable[stages.Stage], hook: Hook) -> tuple[str, ...]:
-        """Return the rules of the chain at ``hook``; those that are the same for both IP versions once."""
+        """Return the rules of ``steps`` at the kernel's ``hook``; rules equal for both IP versions once."""
         return tuple(
             dict.fromkeys(
                 text
@@ -70,7 +70,7 @@ class Matches:
         )
 
     def chains(self, steps: Iterable[stages.Stage]) -> Mapping[str, list[str]]:
-        """Return the chains of stages by name, each behind those to which it jumps."""
+        """Return the rules of each chain of ``steps``, by name; a chain follows those to which it jumps."""
         return {
             f"{chain.name}{version}": [
                 text for rule in chain.rules for text in self._texts(rule, stage.side, version)
@@ -86,7 +86,7 @@ class Matches:
                 yield f"{tests} {act}".lstrip()
 
     def split(self, steps: Iterable[stages.Stage]) -> Mapping[str, list[str]]:
-        """Return the chains with the second part of rules (``PacketRule.then``), by name."""
+        """Return, by name, the chains with the second part (``PacketRule.then``) of rules of ``steps``."""
         chains: dict[str, list[str]] = {}
         for stage in steps:
             for version in VERSIONS:
@@ -99,7 +99,7 @@ class Matches:
         return chains
 
     def _tests(self, tests: Sequence[stages.Test], side: Side, version: int) -> Iterator[str]:
-        """Yield each combination of the matches of ``tests``."""
+        """Yield each combination of one match of each of ``tests``, in nft's notation."""
         yield from map(" ".join, product(*(self._matches(test, side, version) for test in tests)))
 
     def _acts(self, rule: stages.PacketRule, side: Side, version: int) -> Iterator[str]:
@@ -139,7 +139,7 @@ class Matches:
                 }[rule.act]
 
     def _matches(self, test: stages.Test, side: Side, version: int) -> Sequence[str]:
-        """Return the matches of a test: one rule for each."""
+        """Return the matches of ``test`` in nft's notation; each needs a rule of its own."""
         match test:
             case Is():
                 return self._simple(test, side, version)
@@ -226,12 +226,12 @@ def counted(version: int, side: Side, key: Key = Key.SENDER) -> str:
 
 
 def over(rate: int, burst: int) -> str:
-    """Return the limit for packets over ``rate`` a second, after ``burst`` at once."""
+    """Return nft's limit that matches packets over ``rate`` a second, after ``burst`` at once."""
     return f"limit rate over {rate}/second burst {burst} packets"
 
 
 def over_bytes(rate: int, burst: int) -> str:
-    """Return the limit for packets over ``rate`` bytes a second, after ``burst`` bytes at once.
+    """Return nft's limit that matches packets over ``rate`` bytes a second, after ``burst`` bytes at once.
 
     The kernel adds the rate to the burst of a byte limit, but not to that of a packet limit. So the rate is
     subtracted from the burst here.
@@ -240,7 +240,7 @@ def over_bytes(rate: int, burst: int) -> str:
 
 
 def _interfaces(plan: FirewallPlan, key: str) -> str:
-    """Return the match for the interfaces that ``plan`` names; ``key`` is iifname or oifname."""
+    """Return nft's match of loopback and the interfaces in ``plan``; ``key`` is iifname or oifname."""
     for name in plan.interfaces:
         if not name or any(c in '"{}\\' or not c.isprintable() or c.isspace() for c in name):
             raise FirewallError(f"{name!r} is not a valid interface name")
@@ -288,7 +288,7 @@ def beginnings(texts: Sequence[bytes], *, inner: bool) -> Iterator[str]:
 
 
 def _starts(texts: Sequence[bytes], *, inner: bool) -> Iterator[str]:
-    """Yield the matches of segments that begin with one of ``texts``."""
+    """Yield the matches, in nft's notation, of TCP segments whose data begins with one of ``texts``."""
     for text in texts:
         parts = [(at, text[at : at + _MOST_COMPARED]) for at in range(0, len(text), _MOST_COMPARED)]
         for header, base, begin in data(inner=inner):
