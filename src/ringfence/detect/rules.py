@@ -44,8 +44,8 @@ class By(enum.Enum):
 class Of:
     """What a rule counts of a sender's attempts: each one, or the different values of one field.
 
-    ``field`` is the name of a field of ``Attempt`` and ``history.Fact``, each value of which counts once; it is
-    "" if each attempt counts. ``unknown``: of a stranger, only attempts on accounts that do not exist count.
+    ``field`` is the name of a field of ``Attempt`` and ``history.Fact``, each value of which counts once; it
+    is "" if each attempt counts. ``unknown``: only a stranger's attempts on accounts that do not exist count.
     ``one`` and ``several`` are the words for what is counted, and ``of_friend`` is the word for several if a
     friend made them. If these are "", the words for attempts are used.
     """

@@ -96,8 +96,8 @@ class NetworkFacts:
     are in force, ``past`` those that have ended. ``offences`` is the number of earlier bans, on which the
     length of the next ban depends. ``holders`` are the entries of the allow and deny lists that contain
     ``network``. ``protected`` has all networks that this host needs, each with the reason. ``friends`` are
-    the present reasons why ``network`` is a friend, and ``former`` those that have ended. ``passes``: it
-    passes the lists that machines make.
+    the present reasons why ``network`` is a friend, and ``former`` those that have ended. ``passes``: block
+    lists and denied countries do not apply to it.
 
     ``story`` is what the detector remembers about the sender. It is None without a daemon, and for a network
     of many senders. The detector's times are from the monotonic clock; add ``ahead`` (seconds) to get seconds

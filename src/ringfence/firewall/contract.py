@@ -169,7 +169,7 @@ class FirewallPlan:
 
     ``added``: what features add to the rules (``limits.Addition``).
 
-    ``dropped``: the lists whose networks are dropped. ``new_only``: of those that machines make, only packets
+    ``dropped``: the lists whose networks are dropped. ``new_only``: for ``by_machine`` ones, only packets
     to this host are dropped that begin something new (``ct state new`` or untracked). Answers to this host,
     and flows that exist already, pass: a block list must not cut a call. The kernel then tracks connections;
     otherwise ringfence does not make it do so. If the kernel cannot, the plan counts as one without

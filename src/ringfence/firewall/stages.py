@@ -472,7 +472,7 @@ def _from_senders(
     )
     what = "copies the requests of strangers and observed friends to the wire"
     yield Stage("requests", what, *raw, (seen,), on=copies)
-    what = "drops new flows from the networks of lists that machines make"
+    what = "drops new flows from denied regions, block lists, and networks that other hosts banned"
     yield Stage("new flows", what, Side.FROM, _INNER, (*_new_flows(plan),), on=plan.new_only)
 
 
