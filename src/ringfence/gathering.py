@@ -24,10 +24,10 @@ PERIOD = 0.001
 """The rest under sustained load, whatever the loop was asked for (seconds)."""
 
 QUIET = 0.005
-"""The load counts as over when nothing has arrived for this time (seconds)."""
+"""The seconds without an arrival after which the event loop's load counts as over."""
 
 ONSET = 0.05
-"""The load counts as sustained after this time (seconds).
+"""The seconds of load after which the event loop's load counts as sustained.
 
 It must be longer than a few quick guesses, or else the ban comes too late for the last one. Five guesses at
 full speed take some 5 ms. With an onset of 5 ms, and a log as the only source, a sender made 6 guesses before
