@@ -199,7 +199,7 @@ def test_a_challenge_on_the_wire_enters_few_rooms(tmp_path: Path, netns: None) -
             tmp_path, asterisk=[pbx | {"wire": {"enabled": True}}], firewall={"backend": "nftables"}
         )
         with (
-            traced(guard, "WireSource._readable", "Detector.observe_challenges", skipped=2) as found,
+            traced(guard, "NflogSource._readable", "Detector.observe_challenges", skipped=2) as found,
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asterisk,
         ):
             asterisk.bind(("127.0.0.1", 5060))
@@ -208,4 +208,4 @@ def test_a_challenge_on_the_wire_enters_few_rooms(tmp_path: Path, netns: None) -
                 asterisk.sendto(CHALLENGE, ("127.0.0.2", 5062))
                 time.sleep(1.0)  # a busy daemon would read two at once, and the path would show both
             trace = read_trace(found)
-    assert_at_most(trace, files=11, functions=37, changes=23)
+    assert_at_most(trace, files=12, functions=40, changes=24)

@@ -43,7 +43,7 @@ class Office:
         return StatusData(
             now=0.0,
             sources=(),
-            wire=None,
+            others=(),
             detector=self.kept.detector,
             reconciler=self.kept.side.kernel.reconciler,
             usage=usage,

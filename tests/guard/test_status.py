@@ -28,7 +28,7 @@ from ringfence.guard.status import StatusData, status_report
 from ringfence.ledger import Ledger, Record, key_of
 from ringfence.sources.ami import AmiSource, AmiTarget
 from ringfence.sources.logs import LogPlan, Logs, LogSource
-from ringfence.sources.state import Condition, State
+from ringfence.sources.state import Condition, Source, State
 from ringfence.sources.wire import WireCounts, WireSink, WireSource
 from ringfence.store.database import Store
 from ringfence.values.attempt import AttemptCounts
@@ -63,7 +63,7 @@ def listed(elements: Iterable[Element], *known: tuple[Ban, int]) -> list[dict[st
 def status(
     enforcer: Enforcer,
     sources: "Sequence[AmiSource | LogSource]" = (),
-    wire: WireSource | None = None,
+    others: Sequence[Source] = (),
     *,
     usage: Counters | None = None,
     alarms: Sequence[AlarmRecord] = (),
@@ -72,7 +72,7 @@ def status(
     seen = StatusData(
         now=0.0,
         sources=sources,
-        wire=wire,
+        others=others,
         detector=enforcer.detector,
         reconciler=Reconciler(enforcer, Alarms(SetClock(lambda: NOW))),
         usage=usage if usage is not None else Counters(),
@@ -347,7 +347,7 @@ def test_the_status_of_the_wire(enforcer: Enforcer) -> None:
     wire = WireSource(WireSink())
     wire.set_containers(ip_network(text) for text in ("fd00:9::/64", "172.17.0.0/16"))
     wire.counts = WireCounts(challenges=3, gaps=1, lost=2, unreadable=4)
-    report = status(enforcer, wire=wire)
+    report = status(enforcer, others=[wire])
 
     assert report["sources"] == [
         {

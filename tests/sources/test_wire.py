@@ -25,7 +25,7 @@ from ringfence.firewall.contract import DROPPED_PREFIX, REQUEST_PREFIX, Add, Fir
 from ringfence.firewall.ipset.backend import IpsetBackend
 from ringfence.firewall.ports import Ports
 from ringfence.netlink.nflog import GROUP
-from ringfence.sources import wire
+from ringfence.sources import nflog, wire
 from ringfence.sources.state import EndError, State
 from ringfence.sources.wire import WireItem, WireSink, WireSource
 from ringfence.values.event import Service, Transport
@@ -545,7 +545,7 @@ def error(code: int) -> bytes:
 def test_a_refusal_is_a_named_state(answer: bytes | OSError, state: State, text: str) -> None:
     """Each refusal of the group has its state, and the fix."""
     with pytest.raises(EndError) as refused:
-        wire._bind(FakeSocket(answer), GROUP)  # type: ignore[arg-type]
+        nflog._bind(FakeSocket(answer), GROUP)  # type: ignore[arg-type]
     assert refused.value.condition.state is state
     assert text in refused.value.condition.detail
 
@@ -566,7 +566,7 @@ def test_a_missing_socket_is_a_named_state(monkeypatch: pytest.MonkeyPatch, code
 
     monkeypatch.setattr(socket, "socket", refuse)
     with pytest.raises(EndError) as refused:
-        wire._open(4096)
+        nflog._open(4096)
     assert refused.value.condition.state is state
 
 
@@ -585,7 +585,7 @@ class Modest(socket.socket):
 def test_a_user_namespace_has_a_smaller_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
     """If the buffer may not be forced, the host's limit is used."""
     monkeypatch.setattr(socket, "socket", Modest)
-    wire._open(1 << 20).close()
+    nflog._open(1 << 20).close()
     assert Modest.asked == [33, socket.SO_RCVBUF]  # SO_RCVBUFFORCE
 
 
@@ -765,7 +765,7 @@ def test_a_flood_does_not_block_the_loop(host: Host) -> None:
 
     with host.sender(4) as pbx:
         asyncio.run(session(pbx))
-    assert max(b - a for a, b in itertools.pairwise(turns)) <= wire.TURN
+    assert max(b - a for a, b in itertools.pairwise(turns)) <= nflog.TURN
 
 
 @pytest.mark.kernel

@@ -4,6 +4,7 @@ import asyncio
 import ssl
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import inf
+from typing import TYPE_CHECKING
 
 import structlog
 from attrs import define
@@ -32,6 +33,9 @@ from ringfence.store.writer import BestEffort
 from ringfence.values.friend import Contact, Roster
 from ringfence.values.network import Address, Network
 from ringfence.values.text import printable
+
+if TYPE_CHECKING:
+    from ringfence.sources.nflog import NflogSource
 
 # -- the parameters of the sources (addresses, logins, paths of logs), from the configuration
 #
@@ -175,13 +179,12 @@ class WireReader(WireHost):
         self._log = structlog.get_logger()
 
     async def run(self) -> None:
-        """Read copied SIP packets, and follow the networks of containers, until cancelled."""
+        """Follow the networks of containers, whose packets :attr:`source` reads, until cancelled."""
         # This call without challenges shows the detector that the wire is read. Otherwise an event of AMI
         # that arrives before the first challenge would be judged as if there were no wire.
         self._pipeline.on_challenges((), self._clock.mono())
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self.source.run(), name="wire")
-            group.create_task(self._follow_containers())
+        async for found in follow_containers():
+            self.set_containers(found)
 
     def ask_amis(self) -> None:
         """Ask every Asterisk by AMI how far its events have been read; the answer comes later."""
@@ -279,10 +282,6 @@ class WireReader(WireHost):
             self.source.set_containers(networks)
             self._log.info("host.containers", networks=[str(network) for network in self.source.containers])
 
-    async def _follow_containers(self) -> None:
-        async for found in follow_containers():
-            self.set_containers(found)
-
 
 # -- alarms about sources that have stopped, and about logs with faults, such as missing lines
 #
@@ -378,7 +377,7 @@ class PbxSources:
 
 
 class SourceManager(AmiListener):
-    """Runs the sources of the PBXs that :meth:`configure` was called with.
+    """Runs the sources of the PBXs that :meth:`configure` was called with, and those of the whole host.
 
     ``wire`` reads the SIP challenges that leave this host; None if they are not read.
     """
@@ -396,10 +395,16 @@ class SourceManager(AmiListener):
         self._friends = friends
         self._positions = positions
         self._watchdog = watchdog
+        self.others: list[NflogSource] = [] if wire is None else [wire.source]
+        """The sources of the whole host: the wire, and those of features."""
         self._wire = wire
         self._clock = clock
         self._pbxs: dict[str, PbxSources] = {}
         self._changed = asyncio.Event()
+
+    def add(self, source: "NflogSource") -> None:
+        """Add a source of the whole host. Call this before :meth:`run`."""
+        self.others.append(source)
 
     def configure(self, wanted: Sequence[AsteriskSettings]) -> None:
         """Replace the sources of the PBXs whose settings changed.
@@ -418,6 +423,8 @@ class SourceManager(AmiListener):
         async with asyncio.TaskGroup() as group:
             if self._wire is not None:
                 group.create_task(self._wire.run())
+            for source in self.others:
+                group.create_task(source.run(), name=source.id)
             while True:
                 self._changed.clear()
                 ended = [tasks.pop(pbx) for pbx in [*tasks] if pbx not in self._pbxs.values()]
@@ -460,10 +467,9 @@ class SourceManager(AmiListener):
             wire=sees_all, listening=listening, all_report=listening.keys() >= self._pbxs.keys()
         )
         sources = self.active
-        conditions = {str(source.id): source.condition for source in sources}
+        conditions = {str(source.id): source.condition for source in (*sources, *self.others)}
         if self._wire is not None:
             self._wire.check()
-            conditions["wire"] = self._wire.condition
         self._watchdog.check(conditions, self._clock.mono())
         for source in sources:
             if not isinstance(source, AmiSource):

@@ -22,21 +22,21 @@ from ringfence.guard.firewall_side import FirewallSide
 from ringfence.guard.reload import Reloader
 from ringfence.guard.source_manager import SourceManager
 from ringfence.host.connections import ConnectionTable
-from ringfence.sources.ami import AmiSource
 from ringfence.values.network import Network, format_network
 from ringfence.values.text import printable, rfc3339
 
 if TYPE_CHECKING:
     from ringfence.guard.source_manager import WireReader
+    from ringfence.sources.ami import AmiSource
     from ringfence.sources.logs import LogSource
-    from ringfence.sources.wire import WireSource
+    from ringfence.sources.state import Source
 
 
 @frozen
 class StatusData:
     """The data of a status report at ``now`` (monotonic seconds), except what the enforcer of bans knows.
 
-    ``sources`` are all sources except the wire. ``wire`` is the wire source; None if it is not configured.
+    ``sources`` are those of the PBXs, and ``others`` those of the whole host, such as the wire.
     ``usage`` are the counters of the firewall's rules. ``why`` is the reason why the firewall backend was
     chosen. ``unseen`` has a line for each kind of attempt that the present sources cannot report. ``rules``
     are the rules of the configuration, including those that are off. ``proxies`` are the SIP proxies of the
@@ -45,7 +45,7 @@ class StatusData:
 
     now: float
     sources: "Sequence[AmiSource | LogSource]"
-    wire: "WireSource | None"
+    others: "Sequence[Source]"
     detector: Detector
     reconciler: Reconciler
     usage: Counters
@@ -62,10 +62,7 @@ def status_report(enforcer: Enforcer, seen: StatusData) -> dict[str, object]:
     counts = [source.counts for source in seen.sources]
     detector = seen.detector
     return {
-        "sources": [
-            *(_source(source) for source in seen.sources),
-            *([_wire(seen.wire)] if seen.wire else []),
-        ],
+        "sources": [_source(source) for source in (*seen.sources, *seen.others)],
         "events": sum(count.events for count in counts),
         "attempts": detector.counts.attempts,
         "tampered": sum(count.tampered for count in counts),
@@ -115,46 +112,13 @@ def _host(one: Pinging | Guest, **more: str) -> dict[str, object]:
     }
 
 
-def _source(source: "AmiSource | LogSource") -> dict[str, object]:
-    """Return the state of an AMI or log source as JSON values.
-
-    Logs have two more values. ``standing_by``: the log's SECURITY lines are skipped now, because AMI delivers
-    the same events. ``skipped`` is the number of skipped lines.
-    """
-    counts = source.counts
-    standby = {}
-    if not isinstance(source, AmiSource):
-        standby = {"standing_by": source.standing_by, "skipped": source.counts.standby}
+def _source(source: "Source") -> dict[str, object]:
+    """Return the state of a source as JSON values."""
     return {
         "name": str(source.id),
         "state": str(source.condition.state),
         "detail": printable(source.condition.detail),
-        "events": counts.events,
-        "tampered": counts.tampered,
-        "garbled": counts.garbled,
-        "dropped_bytes": counts.dropped_bytes,
-        **standby,
-    }
-
-
-def _wire(source: "WireSource") -> dict[str, object]:
-    counts = source.counts
-    return {
-        "name": "wire",
-        "state": str(source.condition.state),
-        "detail": source.condition.detail,
-        "events": counts.challenges,
-        "tampered": 0,
-        "garbled": counts.unreadable,
-        "dropped_bytes": 0,
-        "lost": counts.lost,
-        "passing": counts.passing,
-        "foreign": counts.foreign,
-        "unnamed": counts.unnamed,
-        "unread": counts.unread,
-        "exchanges": counts.exchanges,
-        "exported": counts.exported,
-        "containers": [format_network(network) for network in source.containers],
+        **source.numbers,
     }
 
 
@@ -229,7 +193,7 @@ class StatusCollector:
         return StatusData(
             now=side.common.clock.mono(),
             sources=self._sources.active,
-            wire=self._wire.source if self._wire is not None else None,
+            others=self._sources.others,
             detector=side.detector,
             reconciler=side.kernel.reconciler,
             usage=counters,

@@ -24,7 +24,7 @@ import re
 import ssl
 import time
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from hashlib import md5
 from ipaddress import ip_address
 from typing import Any
@@ -44,7 +44,7 @@ from ringfence.parse.roster import RosterEvent
 from ringfence.sources import roster
 from ringfence.sources.roster import AmiListener, Connection, RosterQueries, reason_of
 from ringfence.sources.standby import Coverage, Sink
-from ringfence.sources.state import Condition, EndError, State, SupervisedSource
+from ringfence.sources.state import Condition, EndError, State, SupervisedSource, numbers_of
 from ringfence.values.event import AMI, SecurityEvent, Service, SourceId
 from ringfence.values.network import Address
 from ringfence.values.secret import Secret
@@ -448,6 +448,11 @@ class AmiSource(SupervisedSource):
         if not answer.done():
             detail = f"{self._where} did not answer Ping in {PING_WITHIN:.0f} s"
             raise EndError(State.UNRESPONSIVE, detail)
+
+    @property
+    def numbers(self) -> Mapping[str, object]:
+        """The numbers of events, as the status shows them."""
+        return numbers_of(self.counts)
 
     @property
     def _events_so_far(self) -> int:

@@ -25,7 +25,7 @@ from attrs import frozen
 from ringfence.clock import Backoff
 from ringfence.parse.line_result import LogAlarm, LogCounts
 from ringfence.sources.standby import LogPart, Sink, StandbyLog
-from ringfence.sources.state import SupervisedSource
+from ringfence.sources.state import SupervisedSource, numbers_of
 from ringfence.values.event import SecurityEvent, SourceId
 
 CLOCK_OFF = 120.0
@@ -180,6 +180,11 @@ class FollowedLog(SupervisedSource):
     def standing_by(self) -> bool:
         """Whether SECURITY lines are skipped now, because AMI delivers their events."""
         return self._ingest.standing_by
+
+    @property
+    def numbers(self) -> Mapping[str, object]:
+        """The numbers of events, and whether SECURITY lines are skipped now, as the status shows them."""
+        return {**numbers_of(self.counts), "standing_by": self.standing_by, "skipped": self.counts.standby}
 
     @property
     def alarms(self) -> Mapping[LogAlarm, AlarmCount]:

@@ -28,7 +28,7 @@ from attrs import field, frozen
 
 from ringfence.parse.line_result import LogAlarm, LogCounts
 from ringfence.sources.standby import Sink, Standby, StandbyLog
-from ringfence.sources.state import Condition, State
+from ringfence.sources.state import Condition, State, numbers_of
 from ringfence.values.event import SourceId
 
 if TYPE_CHECKING:
@@ -171,6 +171,11 @@ class Logs:
         self._keys: dict[Path, Key] = {}
         self._journal: JournalSource | None = None
         self._absent: frozenset[Path] = frozenset()
+
+    @property
+    def numbers(self) -> Mapping[str, object]:
+        """The numbers of a log, as the status shows them, while no log is found."""
+        return {**numbers_of(self.counts), "standing_by": self.standing_by, "skipped": self.counts.standby}
 
     @property
     def sources(self) -> tuple[LogSource, ...]:

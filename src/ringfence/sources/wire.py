@@ -14,11 +14,8 @@ A feature may have the kernel copy other packets of this host, with a prefix of 
 WSS that Asterisk exports. They count only if the sending socket belongs to Asterisk's user, and a parser of
 the feature reads them (:attr:`WireSource.readers`).
 
-The socket is read in the event loop, at most ``TURN`` datagrams or ``TURN_BYTES`` at a time, so that a flood
-of challenges never delays the manager interface. Unread packets wait in the kernel, in at most 32 MB of its
-memory. If packets are lost, the socket reports ENOBUFS, or a sequence number is missing. Each loss is a
-*gap*: soon after a gap, a missing challenge proves nothing. The beginning and the end of a session are gaps
-too, because packets before and after it are not read.
+``nflog.py`` reads the group, and has the limits. Soon after a *gap*, a loss of packets, a missing challenge
+proves nothing.
 
 An answer of this host itself counts only if Asterisk or a configured SIP proxy sent it: a stranger can make
 other programs (coturn, rtpengine) send packets with any content. The kernel names the user of the packet's
@@ -47,45 +44,31 @@ of them for parsing the text. At 6 600 a second (a brute force at full speed), 2
 was lost. Of 150 000 packets at 86 000 a second, two thirds were read and the rest was a gap.
 """
 
-import asyncio
-import errno
-import socket
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache, partial
-from math import inf
 from operator import attrgetter
 from typing import Protocol
 
-import structlog
 from attrs import define
 
 from ringfence.clock import Backoff
-from ringfence.gathering import patient
-from ringfence.netlink.connection import NETLINK_NETFILTER, open_listener
-from ringfence.netlink.nflog import GROUP, Acknowledged, Logged, bind_request, missing, read_datagram
+from ringfence.netlink.nflog import GROUP, Logged
 from ringfence.parse.challenge import continues, is_segment, parse_answers, parse_cut
 from ringfence.parse.packet import source_of
 from ringfence.parse.request_stream import RequestStreams
 from ringfence.parse.requests import parse_requests
 from ringfence.parse.stream import Streams
 from ringfence.parse.tls_records import TlsStreams, parse_exchange
-from ringfence.sources.state import Condition, EndError, State, SupervisedSource
-from ringfence.values.event import Transport
-from ringfence.values.network import Address, Network
+from ringfence.sources.nflog import BUFFER, NflogCounts, NflogSource
+from ringfence.values.event import WIRE, Transport
+from ringfence.values.network import Address, Network, format_network
 from ringfence.values.packet import Challenge, CopiedRequest, Exchange
 
 REQUEST = b"request"
 """The NFLOG prefix by which the kernel marks copies of packets that strangers sent."""
 DROPPED = b"dropped"
 """The NFLOG prefix of copies of strangers' packets that a ban drops."""
-
-MOST_TURNS = 16
-"""The maximum number of reads (of ``TURN`` messages each) in one :meth:`WireSource.drain`."""
-
-TURN = 256
-TURN_BYTES = 1 << 20
-"""The maximum number of bytes of netlink messages that are read before other parts of the daemon run."""
 
 TOGETHER = 8
 """The number of copied SIP answers and requests that are passed on together, although more may wait.
@@ -94,9 +77,7 @@ A datagram takes some 35 µs. So an attacker that guesses as fast as the datagra
 have 9 ms before the first of its guesses counts: some 35 answers more (measured on Asterisk 22).
 """
 
-_BUFFER = 16 << 20  # bytes of the socket's receive buffer; the kernel doubles the number
 _MOST_KNOWN = 4096  # addresses of which it is cached whether they are in a container's network
-_DATAGRAM = 1 << 17  # bytes; the kernel makes no longer datagram (one packet, or one buffer of messages)
 
 WireItem = Challenge | CopiedRequest | Exchange
 
@@ -141,15 +122,12 @@ class WireHost:
 
 
 @define
-class WireCounts:
-    """Numbers of the packets that the kernel copied, since the start.
+class WireCounts(NflogCounts):
+    """Numbers of the packets that the kernel copied, since the start, besides those of each group.
 
     - ``challenges``: answers of this host or its containers.
     - ``requests``: requests of strangers.
     - ``exchanges``: answers to strangers by TLS.
-    - ``gaps``: how often packets were lost.
-    - ``lost``: lost packets, as far as sequence numbers show them.
-    - ``unreadable``: messages of the packet log that could not be parsed.
     - ``passing``: packets of other hosts, which do not count.
     - ``foreign``: packets of other programs on this host and of other containers, which do not count.
     - ``unowned``: packets of this host that do not count because it is unknown which user is Asterisk's.
@@ -161,9 +139,6 @@ class WireCounts:
     challenges: int = 0
     requests: int = 0
     exchanges: int = 0
-    gaps: int = 0
-    lost: int = 0
-    unreadable: int = 0
     passing: int = 0
     foreign: int = 0
     unowned: int = 0
@@ -172,13 +147,14 @@ class WireCounts:
     exported: int = 0
 
 
-class WireSource(SupervisedSource):
-    """Reads the SIP packets that the kernel copies over NFLOG. A session is one binding of a socket.
+class WireSource(NflogSource):
+    """Reads the SIP packets that the kernel copies over NFLOG.
 
     ``sink`` gets what they show, and ``host`` decides which answers count. ``containers`` are the networks
-    whose forwarded answers count; :meth:`set_containers` changes them. ``buffer`` is the size of the socket's
-    receive buffer in bytes, which the kernel doubles.
+    whose forwarded answers count; :meth:`set_containers` changes them.
     """
+
+    counts: WireCounts
 
     def __init__(
         self,
@@ -188,33 +164,20 @@ class WireSource(SupervisedSource):
         *,
         containers: Sequence[Network] = (),
         group: int = GROUP,
-        buffer: int = _BUFFER,
+        buffer: int = BUFFER,
     ) -> None:
-        super().__init__(structlog.get_logger().bind(source="wire"), backoff)
+        super().__init__(WIRE, group, backoff, buffer)
         self.counts = WireCounts()
-        self.last_sign: float | None = None
-        """The monotonic time at which a packet was read last; None before the first packet."""
         self._sink = sink
         self._host = host or WireHost()
         self.containers = tuple(containers)
         self._is_bridged = lru_cache(maxsize=_MOST_KNOWN)(partial(_is_in, self.containers))
-        self._group = group
-        self._buffer = buffer
-        self._space = memoryview(bytearray(_DATAGRAM))
-        self._last: int | None = None
+        self._seen: list[WireItem] = []  # what is not passed on yet
         self._streams = Streams()
         self._requests = RequestStreams()
         self._tls = TlsStreams()
         self.readers: dict[bytes, CopyReader] = {}
         """The parsers of the packets that the rules of features copy, by their NFLOG prefix."""
-        self._lost = -inf
-        self._bound: tuple[socket.socket, asyncio.Future[None]] | None = None
-
-    def drain(self) -> None:
-        """Read the packets that have arrived, so that they count before the next events of other sources."""
-        for _ in range(MOST_TURNS):
-            if self._bound is None or not self._readable(*self._bound):
-                return
 
     def set_containers(self, networks: Iterable[Network]) -> None:
         """Set the networks of this host's containers, whose forwarded SIP answers count.
@@ -227,81 +190,50 @@ class WireSource(SupervisedSource):
             self.containers = containers
             self._is_bridged = lru_cache(maxsize=_MOST_KNOWN)(partial(_is_in, containers))
         if new:
-            self._on_gap(time.monotonic())
+            self.on_gap(time.monotonic())
 
-    async def _session(self) -> None:
-        """Read copied packets from one NFLOG socket until that fails; raise EndError with the reason."""
-        loop = asyncio.get_running_loop()
-        ended: asyncio.Future[None] = loop.create_future()
-        with _open(self._buffer) as connection:
-            _bind(connection, self._group)
-            self._last = None
-            self._on_gap(loop.time())
-            loop.add_reader(connection, self._readable, connection, ended)
-            self._bound = connection, ended
-            try:
-                with patient(connection.fileno()):
-                    self._set_condition(Condition(State.LISTENING, f"NFLOG group {self._group}"))
-                    await ended
-            finally:
-                loop.remove_reader(connection)
-                self._bound = None
-                self._on_gap(loop.time())
+    @property
+    def numbers(self) -> Mapping[str, object]:
+        """The numbers of copied packets, and the networks of containers, as the status shows them."""
+        counts = self.counts
+        return {
+            **super().numbers,
+            "events": counts.challenges,
+            "passing": counts.passing,
+            "foreign": counts.foreign,
+            "unnamed": counts.unnamed,
+            "unread": counts.unread,
+            "exchanges": counts.exchanges,
+            "exported": counts.exported,
+            "containers": [format_network(network) for network in self.containers],
+        }
 
-    def _readable(self, connection: socket.socket, ended: asyncio.Future[None]) -> bool:
-        """Read and pass on copied packets up to ``TURN`` and ``TURN_BYTES``; return whether more may wait.
+    def on_packet(self, message: Logged, now: float) -> None:
+        """Parse a copied packet by its prefix, and pass on what it shows as soon as that is ``TOGETHER``."""
+        if message.prefix in (REQUEST, DROPPED):
+            self._add_request(message, self._seen)
+        elif message.prefix:
+            self._add_copy(message, self._seen, now)
+        else:
+            self._add_answers(message, self._seen, now)
+        if len(self._seen) >= TOGETHER:
+            self._pass_on(now)
 
-        An error is set in ``ended``, and so ends the session.
-        """
-        try:
-            return self._read_turn(connection)
-        except Exception as error:  # noqa: BLE001 - raised again where the binding is awaited
-            if not ended.done():
-                ended.set_exception(error)
-            return False
-
-    def _read_turn(self, connection: socket.socket) -> bool:
-        seen: list[WireItem] = []
-        read, more = 0, True
-        now = time.monotonic()
-        for _ in range(TURN):
-            try:
-                size = connection.recv_into(self._space)
-            except BlockingIOError:
-                more = False
-                break
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise EndError(State.LOST, f"netlink: {error.strerror}") from error
-                self._record_loss(0, now)
-                continue
-            self._handle(bytes(self._space[:size]), seen, now)
-            if len(seen) >= TOGETHER:
-                self._sink.on_challenges(seen, now)
-                seen = []
-            read += size
-            if read >= TURN_BYTES:
-                break
+    def on_turn(self, now: float, *, more: bool) -> None:
+        """Pass on what is left. If no packet waits, an answer whose rest may not come is parsed as it is."""
         if not more:
-            self._add_challenges(parse_cut(self._streams), seen)
-        if read:
-            self.last_sign = now
-        if seen:
-            self._sink.on_challenges(seen, now)
-        return more
+            self._add_challenges(parse_cut(self._streams), self._seen)
+        if self._seen:
+            self._pass_on(now)
 
-    def _handle(self, datagram: bytes, seen: list[WireItem], now: float) -> None:
-        for message in read_datagram(datagram):
-            if isinstance(message, Logged):
-                self._check_sequence(message.sequence, now)
-                if message.prefix in (REQUEST, DROPPED):
-                    self._add_request(message, seen)
-                elif message.prefix:
-                    self._add_copy(message, seen, now)
-                else:
-                    self._add_answers(message, seen, now)
-            elif message is None:
-                self.counts.unreadable += 1
+    def _pass_on(self, now: float) -> None:
+        seen, self._seen = self._seen, []
+        self._sink.on_challenges(seen, now)
+
+    def on_gap(self, now: float) -> None:
+        """Pass on that packets were lost at ``now``."""
+        super().on_gap(now)
+        self._sink.on_gap(now)
 
     def _add_request(self, message: Logged, seen: list[WireItem]) -> None:
         requests = parse_requests(message.payload, self._requests, dropped=message.prefix == DROPPED)
@@ -358,7 +290,7 @@ class WireSource(SupervisedSource):
             known = self._host.is_asterisks(message.user)
         if known is None:
             self.counts.unowned += 1
-            self._on_gap(now)
+            self.on_gap(now)
         elif not known:
             self.counts.foreign += 1
         return bool(known)
@@ -372,67 +304,11 @@ class WireSource(SupervisedSource):
         known = self._host.is_container(source)
         if known is None:
             self.counts.unnamed += 1
-            self._on_gap(now)
+            self.on_gap(now)
         elif not known:
             self.counts.foreign += 1
         return bool(known)
 
-    def _check_sequence(self, number: int | None, now: float) -> None:
-        if number is not None:
-            lacking = missing(self._last, number)
-            self._last = number
-            if lacking:
-                self._record_loss(lacking, now)
-
-    def _on_gap(self, now: float) -> None:
-        self._lost = now
-        self._sink.on_gap(now)
-
-    def _record_loss(self, number: int, now: float) -> None:
-        """Record at ``now`` a loss of ``number`` copied packets; 0 if the number is unknown."""
-        self.counts.gaps += 1
-        self.counts.lost += number
-        self._on_gap(now)
-
 
 def _is_in(networks: Sequence[Network], address: Address) -> bool:
     return any(address in network for network in networks)
-
-
-_NO_NFLOG = (
-    "this kernel has no packet log; fix: `modprobe nfnetlink_log xt_NFLOG` "
-    "(CONFIG_NETFILTER_NETLINK_LOG; in a container: on its host)"
-)
-
-
-def _open(buffer: int) -> socket.socket:
-    """Open the NFLOG socket, with a receive buffer of ``buffer`` bytes, which the kernel doubles."""
-    try:
-        return open_listener(NETLINK_NETFILTER, buffer)
-    except OSError as error:
-        if error.errno == errno.EAFNOSUPPORT:
-            detail = "the unit's RestrictAddressFamilies= lacks AF_NETLINK; fix: use the unit as shipped"
-            raise EndError(State.DENIED, detail) from error
-        if error.errno == errno.EPROTONOSUPPORT:
-            raise EndError(State.ABSENT, _NO_NFLOG) from error
-        raise EndError(State.LOST, f"netlink: {error.strerror}") from error
-
-
-def _bind(connection: socket.socket, group: int) -> None:
-    """Bind the socket to an NFLOG group; raise EndError if the kernel refuses."""
-    try:
-        connection.send(bind_request(group))
-        answers = list(read_datagram(connection.recv(_DATAGRAM)))
-    except OSError as error:
-        raise EndError(State.LOST, f"netlink: {error.strerror}") from error
-    code = next((answer.code for answer in answers if isinstance(answer, Acknowledged)), errno.EPROTO)
-    if code in (errno.EPERM, errno.EBUSY):
-        detail = (
-            f"NFLOG group {group} may not be read: CAP_NET_ADMIN is lacking (the systemd unit grants it, by "
-            "hand: run as root), or another program reads it (see /proc/net/netfilter/nfnetlink_log)"
-        )
-        raise EndError(State.DENIED, detail)
-    if code in (errno.EINVAL, errno.EOPNOTSUPP):
-        raise EndError(State.ABSENT, _NO_NFLOG)
-    if code:
-        raise EndError(State.LOST, f"NFLOG group {group}: {errno.errorcode.get(code, code)}")

@@ -32,7 +32,7 @@ from ringfence.guard.pipeline import EffectHandler, Pipeline
 from ringfence.ledger import Record, key_of
 from ringfence.sources.state import Condition, State
 from ringfence.values.ban import Ban, Scope
-from ringfence.values.event import EventKind, SourceId
+from ringfence.values.event import WIRE, EventKind, SourceId
 from ringfence.values.secret import Secret
 
 SUBJECT = ip_network("203.0.113.1/32")
@@ -54,12 +54,13 @@ class Scraped:
         silent = SimpleNamespace(
             id=SourceId("pbx", "ami"), condition=Condition(State.UNREACHABLE), last_sign=None, counts=counts
         )
-        sources: Any = SimpleNamespace(active=[log, silent])
         wire: Any = SimpleNamespace(
+            id=WIRE,
             condition=Condition(State.LISTENING),
             last_sign=kept.clock.mono(),
             counts=SimpleNamespace(challenges=5, lost=6, gaps=7),
         )
+        sources: Any = SimpleNamespace(active=[log, silent], others=[wire])
         effort = kept.side.common.store.best_effort
         effort.dropped = 9
         effort._kept = dict.fromkeys(range(8), int)

@@ -104,8 +104,8 @@ class DaemonMetrics(Collector):
         silent: dict[tuple[str, ...], float] = {}
         tampered: dict[tuple[str, ...], float] = {}
         garbled: dict[tuple[str, ...], float] = {}
-        for source in (*self._sources.active, *([self._wire] if self._wire is not None else ())):
-            name = (str(getattr(source, "id", WIRE)),)
+        for source in (*self._sources.active, *self._sources.others):
+            name = (str(source.id),)
             up[name] = source.condition.state is State.LISTENING
             if source.last_sign is not None:
                 silent[name] = max(0.0, now - source.last_sign)
