@@ -45,7 +45,21 @@ class FirewallUnsupportedError(FirewallError):
 
 
 class FirewallPermissionError(FirewallError):
-    """The process lacks a capability, such as CAP_NET_ADMIN. The message names it, with the fix."""
+    """The process lacks capabilities, such as CAP_NET_ADMIN. The message names them, with the fix.
+
+    ``what`` begins the message, and ``lacking`` are the capabilities. The fix is how to grant them: by
+    systemd, by hand, and to a container.
+    """
+
+    def __init__(self, what: str, *lacking: str) -> None:
+        short = [name.removeprefix("CAP_") for name in lacking]
+        unit = "its unit" if "CAP_NET_RAW" not in lacking else "its unit with contrib/systemd/iptables.conf"
+        docker = " ".join(f"--cap-add={name}" for name in short)
+        lxc = " and ".join(name.lower() for name in short)
+        super().__init__(
+            f"{what}; fix: start ringfence by {unit} (systemctl start ringfence) or as root; "
+            f"in Docker: docker run {docker}; in LXC: remove {lxc} from lxc.cap.drop"
+        )
 
 
 class FirewallBusyError(FirewallError):

@@ -28,7 +28,6 @@ from ringfence.errors import ControlError, FirewallIncompleteError
 from ringfence.firewall import make_backend
 from ringfence.firewall.contract import Add
 from ringfence.firewall.nftables import messages as nft_elements
-from ringfence.firewall.nftables import messages as nft_messages
 from ringfence.netlink.connection import NetlinkConnection
 
 if TYPE_CHECKING:
@@ -236,7 +235,7 @@ def _disturb(done: threading.Event) -> None:
                 if number % 2
                 else nft_elements.add_elements("ringfence", "ban4_32", [(one, 600)])
             )
-            kernel.transact(nft_messages.batch(part))
+            kernel.transact(part)
             number += 1
 
 

@@ -14,7 +14,6 @@ from tests.support.netns import run
 from ringfence.errors import FirewallPermissionError, FirewallUnsupportedError
 from ringfence.firewall.ipset import messages
 from ringfence.firewall.nftables import messages as nft_elements
-from ringfence.firewall.nftables import messages as nft_messages
 from ringfence.netlink import connection
 from ringfence.netlink.connection import (
     NetlinkConnection,
@@ -43,6 +42,9 @@ def ack(sequence: int, code: int = 0) -> bytes:
 def request(kind: int, flags: int) -> bytes:
     """Build one request without a body."""
     return struct.pack("=IHHII", 16, kind, flags, 0, 0)
+
+
+MESSAGE = request(2575, 5)
 
 
 def attribute(kind: int, value: bytes) -> bytes:
@@ -164,42 +166,38 @@ def test_a_missing_nfnetlink_is_an_error(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_batch_is_answered_message_by_message(kernels: list[Kernel]) -> None:
     """Each message has its own number; a refusal has the message's index, the position and the text."""
-    begin, first, second, end = (
-        request(kind, flags) for kind, flags in ((16, 1), (2575, 5), (2575, 5), (17, 1))
-    )
+    first, second = request(2575, 5), request(2575, 5)
     extra = attribute(1, b"too much\0") + attribute(2, struct.pack("=I", 40))
     refused = struct.pack("=IHHII", 36 + len(extra), 2, 0x300, 3, 0) + struct.pack("=i", -22) + second + extra
     kernels.append(Kernel(ack(2) + refused, ack(6), ack(7)))
     with NetlinkConnection() as kernel:
-        assert kernel.transact([begin, first, second, end]) == [Refusal(2, 22, 40, "too much")]
-        assert kernel.transact([begin, first, second, end]) == []
-    numbers = [sent[at + 8] for sent in kernels[0].sent for at in range(0, len(sent), 16)]
+        assert kernel.transact(first, second) == [Refusal(1, 22, 40, "too much")]
+        assert kernel.transact(first, second) == []
+    numbers = [sent[at + 8] for sent in kernels[0].sent for at in (0, 20, 36, 52)]
     assert numbers == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
 def test_a_batch_that_is_refused_as_a_whole_is_an_error(kernels: list[Kernel]) -> None:
     """An error of the begin message concerns the whole batch: NetlinkError, or the missing capability."""
-    batch = [request(16, 1), request(2575, 5), request(17, 1)]
     kernels.append(Kernel(ack(1, errno.EOPNOTSUPP), ack(4, errno.EPERM), ack(8, errno.EPERM)))
     with NetlinkConnection() as kernel:
         with pytest.raises(NetlinkError) as caught:
-            kernel.transact(batch)
+            kernel.transact(MESSAGE)
         assert caught.value.code == errno.EOPNOTSUPP
         for _ in range(2):
             with pytest.raises(FirewallPermissionError, match="CAP_NET_ADMIN"):
-                kernel.transact(batch)
+                kernel.transact(MESSAGE)
 
 
 def test_a_batch_with_lost_answers_is_not_sent_again(kernels: list[Kernel]) -> None:
     """After ENOBUFS and after a timeout a batch may have been carried out: an error, and it is sent once."""
-    batch = [request(16, 1), request(2575, 5), request(17, 1)]
     kernels += [Kernel(OSError(errno.ENOBUFS, "")), Kernel(BlockingIOError()), Kernel(ack(8))]
     with NetlinkConnection() as kernel:
         with pytest.raises(NetlinkLostError, match="answer to a batch was lost"):
-            kernel.transact(batch)
+            kernel.transact(MESSAGE)
         with pytest.raises(NetlinkLostError, match="did not answer"):
-            kernel.transact(batch)
-        assert kernel.transact(batch) == []
+            kernel.transact(MESSAGE)
+        assert kernel.transact(MESSAGE) == []
     assert [len(one.sent) for one in kernels] == [1, 1, 1]
 
 
@@ -211,12 +209,11 @@ def test_an_unsent_batch_is_sent_on_a_new_socket(kernels: list[Kernel]) -> None:
             raise OSError(errno.ENOBUFS, "")
 
     kernels += [Unsending(), Kernel(ack(2)), Unsending(), Unsending()]
-    batch = [request(16, 1), request(2575, 5), request(17, 1)]
     with NetlinkConnection() as kernel:
-        assert kernel.transact(batch) == []
+        assert kernel.transact(MESSAGE) == []
         kernel.close()
         with pytest.raises(NetlinkLostError, match="failed twice"):
-            kernel.transact(batch)
+            kernel.transact(MESSAGE)
 
 
 class Small(Kernel):
@@ -240,11 +237,10 @@ class Small(Kernel):
 def test_the_granted_send_buffer_limits_a_batch(kernels: list[Kernel]) -> None:
     """A batch is sent if the granted buffer is large enough; a larger one is an error, and is not sent."""
     kernels.append(Small())
-    batch = [request(16, 1), request(2575, 5), request(17, 1)]
     with NetlinkConnection() as kernel:
-        assert kernel.transact(batch) == []
-        with pytest.raises(NetlinkTooLongError, match=r"batches of 68 bytes .* not of 80"):
-            kernel.transact([batch[0], batch[1], batch[1], batch[1], batch[2]])
+        assert kernel.transact(MESSAGE) == []
+        with pytest.raises(NetlinkTooLongError, match=r"batches of 68 bytes .* not of 88"):
+            kernel.transact(MESSAGE, MESSAGE, MESSAGE)
     assert len(kernels[0].sent) == 1
 
 
@@ -257,8 +253,8 @@ def test_invalid_attributes_of_an_error_are_ignored(kernels: list[Kernel], tail:
     )
     kernels.append(Kernel(refused))
     with NetlinkConnection() as kernel:
-        [refusal] = kernel.transact([request(16, 1), request(2575, 5), request(17, 1)])
-        assert (refusal.index, refusal.code, refusal.message) == (1, 22, "")
+        [refusal] = kernel.transact(MESSAGE)
+        assert (refusal.index, refusal.code, refusal.message) == (0, 22, "")
 
 
 def test_a_list_is_streamed(kernels: list[Kernel]) -> None:
@@ -315,11 +311,11 @@ def test_a_large_batch_is_accepted_and_a_bad_one_has_no_effect() -> None:
     bad = nft_elements.add_elements("t", "s", networks[:2], exclusive=True)
     with NetlinkConnection(timeout=30.0, extended=True) as kernel:
         ports = [kernel.port]
-        assert kernel.transact(nft_messages.batch(*messages)) == []
+        assert kernel.transact(*messages) == []
         ports.append(kernel.port)
         assert [port is None for port in ports] == [True, False]
-        [refusal] = kernel.transact(nft_messages.batch(nft_elements.clear_elements("t", "s"), bad, bad))
-        assert (refusal.index, refusal.code) == (3, errno.EEXIST)
+        [refusal] = kernel.transact(nft_elements.clear_elements("t", "s"), bad, bad)
+        assert (refusal.index, refusal.code) == (2, errno.EEXIST)
         assert nft_elements.refused_index(bad, refusal.offset) == 0
         assert sum(len(got) > 40 for got in kernel.stream(nft_elements.dump_elements("t", "s"))) > 50
 
@@ -333,11 +329,9 @@ def test_a_batch_of_many_messages_is_answered_once() -> None:
         nft_elements.add_elements("t", "s", [(ip_network((0x0A000000 + n, 32)), 60)]) for n in range(2_000)
     ]
     with NetlinkConnection(timeout=30.0, extended=True) as kernel:
-        assert kernel.transact(nft_messages.batch(*adds)) == []
-        [refusal] = kernel.transact(
-            nft_messages.batch(nft_elements.add_elements("t", "no", [(NETWORK, 60)]), *adds)
-        )
-        assert (refusal.index, refusal.code) == (1, errno.ENOENT)
+        assert kernel.transact(*adds) == []
+        [refusal] = kernel.transact(nft_elements.add_elements("t", "no", [(NETWORK, 60)]), *adds)
+        assert (refusal.index, refusal.code) == (0, errno.ENOENT)
 
 
 @pytest.mark.kernel

@@ -10,7 +10,6 @@ from attrs import frozen
 
 from ringfence.errors import FirewallError, FirewallPermissionError, FirewallUnsupportedError
 from ringfence.firewall.contract import Requirement
-from ringfence.netlink.connection import grant_fix
 
 # -- finds and runs the firewall programs of this host, such as ``nft``, without a shell
 
@@ -99,9 +98,8 @@ def require_capabilities(proc: Path, *names: str) -> None:
     held = int(fields.get("CapEff", "0"), 16)
     missing = [name for name in names if not held >> _BITS[name] & 1]
     if missing:
-        raise FirewallPermissionError(
-            f"the firewall needs {' and '.join(missing)}, which this process lacks; {grant_fix(*missing)}"
-        )
+        what = f"the firewall needs {' and '.join(missing)}, which this process lacks"
+        raise FirewallPermissionError(what, *missing)
 
 
 def why_no_ipv6(proc: Path) -> str | None:

@@ -8,20 +8,16 @@ pyroute2, because it is faster. Measured with pyroute2 0.9.7, one element per re
     ``IPSet.add`` without a loop                 194 µs (200 000 on one socket: none lost)
 
 A fast attacker sends a guess every 300 µs. Therefore a ban is carried out at once, within the running event
-loop. Within a running loop, pyroute2's synchronous classes raise RuntimeError, because they run a loop of
-their own. Its asynchronous classes have a raw socket that is as fast as ours. But the event loop reads the
-answers from that socket before the caller can.
+loop, where pyroute2's synchronous classes raise RuntimeError.
 
 A request is repeated once on a new socket if its answers are lost (ENOBUFS), or if the socket fails.
 Therefore every request must be safe to repeat. A request that times out is not repeated. Sequence numbers are
 a counter of 32 bits that wraps.
 
 ``transact`` is for the batches of nftables, which the kernel carries out completely or not at all. The kernel
-carries a batch out within ``send``, so all answers are there when ``send`` returns. It answers each message
-that asks for an acknowledgement, and each message that it refuses. An answer takes 768 bytes of the receive
-buffer, so only the last message should ask for one. With ``extended`` an error contains the position in the
-message at which the kernel stopped (NETLINK_EXT_ACK). A batch is never repeated once it was sent. If its
-answers are lost, the caller must find out what was carried out.
+carries a batch out within ``send``, so all answers are there when ``send`` returns. With ``extended`` an
+error contains the position in the message at which the kernel stopped (NETLINK_EXT_ACK). A batch is never
+repeated once it was sent. If its answers are lost, the caller must find out what was carried out.
 
 ``stream`` is for dumps of any length.
 """
@@ -32,8 +28,8 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache, partial
 from types import TracebackType
 from typing import NamedTuple, Self, TypeVar
 
@@ -216,6 +212,15 @@ def message(kind: int, flags: int, family: int, *parts: bytes, resource: int = 0
     return head + body
 
 
+_BEGIN, _END = 0x10, 0x11  # NFNL_MSG_BATCH_*
+
+
+@cache
+def _edge(kind: int, subsystem: int) -> bytes:
+    """Return the message that begins or ends a batch for a subsystem of nfnetlink."""
+    return message(kind, 0, 0, resource=subsystem)
+
+
 _MAX_ERRNO = 4096
 # The most bytes that recv() returns. An error repeats the whole request, and one attribute may have 64 kB.
 _RECEIVE = 1 << 18
@@ -224,6 +229,7 @@ _FLAGS = struct.Struct("=HI")  # nlmsg_flags and nlmsg_seq
 _TIMEVAL = struct.Struct("@ll")
 _CAP_ACK, _EXT_ACK = 10, 11
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
+_TIMED_OUT = (TimeoutError, BlockingIOError)  # also if the time of SO_RCVTIMEO or SO_SNDTIMEO is over
 _DUMPS = 10  # how often a dump is requested at most, if something changes during each
 _RESERVED = 32  # bytes of the send buffer that the kernel keeps free (netlink_sendmsg)
 _MESSAGE, _OFFSET = 1, 2  # NLMSGERR_ATTR_MSG, NLMSGERR_ATTR_OFFS
@@ -312,62 +318,55 @@ class NetlinkConnection:
             self._socket.close()
             self._socket = self.port = None
 
-    def request(self, *messages: bytes) -> list[bytes]:
+    def request(self, message: bytes) -> list[bytes]:
         """Send one request, with NLM_F_ACK or NLM_F_DUMP, and return its answers without the final ack.
 
-        Several messages are one batch, in which only one message asks for an acknowledgement. The batch ends
-        with that acknowledgement, or with the first refusal. If something changes during a dump, the dump is
-        requested again; after some tries NetlinkInterruptedError is raised.
+        If something changes during a dump, the dump is requested again; after some tries
+        NetlinkInterruptedError is raised.
 
         Raises NetlinkError if the kernel refuses the request, FirewallPermissionError without CAP_NET_ADMIN,
         FirewallUnsupportedError without nfnetlink, and NetlinkLostError if the result is unknown.
         """
         answers: list[bytes] = []
         for _ in range(_DUMPS):
-            answers, interrupted = self._with_retry(partial(self._exchange, messages))
+            answers, interrupted = self._with_retry(partial(self._exchange, message))
             if not interrupted:
                 return answers
         raise NetlinkInterruptedError(answers)
 
-    def transact(self, messages: Sequence[bytes]) -> list[Refusal]:
-        """Send one batch (begin, messages, end) and return a refusal for each message that was refused.
+    def transact(self, *messages: bytes) -> list[Refusal]:
+        """Send messages as one batch, and return a refusal for each message that was refused.
 
         If the kernel refused any, nothing was changed. Several messages may be refused at once. Errors that
         concern the whole batch are raised as by ``request``. After NetlinkLostError the batch may have been
         carried out; after NetlinkTooLongError it was not.
 
-        Only the last message before the end asks for an acknowledgement, whatever the flags of the others
-        are. Each answer takes 768 bytes of the receive buffer, which often has room for only 277 answers
-        (more end with ENOBUFS). The kernel reports a refused message in any case.
+        Only the last message asks for an acknowledgement, whatever the flags of the others are. Each answer
+        takes 768 bytes of the receive buffer, which often has room for only 277 answers (more end with
+        ENOBUFS). The kernel reports a refused message in any case.
         """
         indexes: dict[int, int] = {}
         awaited = 0
         parts: list[bytes] = []
-        for index, message in enumerate(messages):
+        subsystem = FRAME.unpack_from(messages[0])[1] >> 8
+        for index, message in enumerate((_edge(_BEGIN, subsystem), *messages, _edge(_END, subsystem)), -1):
             number = self._next()
             indexes[number] = index
             flags = FRAME.unpack_from(message)[2] & ~NLM_F_ACK
-            if index == len(messages) - 2:
+            if index == len(messages) - 1:
                 awaited, flags = number, flags | NLM_F_ACK
             parts += (message[:6], _FLAGS.pack(flags, number), message[12:])
         connection = self._with_retry(partial(self._send_batch, b"".join(parts)))
         try:
             return self._refusals(connection, indexes, awaited)
-        except TimeoutError as error:
-            self.close()
-            raise NetlinkLostError(f"the kernel did not answer within {self._timeout:g} s") from error
         except OSError as error:
-            self.close()
-            raise NetlinkLostError(f"the kernel's answer to a batch was lost: {error}") from error
+            raise self._lost(error, "the kernel's answer to a batch was lost") from error
 
     def _send_batch(self, batch: bytes) -> socket.socket:
         """Send a batch, and return the socket. If this raises, the kernel has done nothing."""
         connection = self._connected()
         _make_room(connection, len(batch))
-        try:
-            connection.send(batch)
-        except BlockingIOError as error:
-            raise TimeoutError from error
+        connection.send(batch)
         return connection
 
     def stream(self, message: bytes) -> Iterator[bytes]:
@@ -390,8 +389,7 @@ class NetlinkConnection:
                 received += answers
                 yield from answers
         except OSError as error:
-            self.close()
-            raise NetlinkLostError(f"the kernel's list broke off: {error}") from error
+            raise self._lost(error, "the kernel's list broke off") from error
         if interrupted:
             raise NetlinkInterruptedError(received)
 
@@ -402,16 +400,21 @@ class NetlinkConnection:
         """
         try:
             return action()
-        except TimeoutError as error:
-            self.close()
-            raise NetlinkLostError(f"the kernel did not answer within {self._timeout:g} s") from error
+        except _TIMED_OUT as error:
+            raise self._lost(error, "") from error
         except OSError:
             self.close()
         try:
             return action()
         except OSError as error:
-            self.close()
-            raise NetlinkLostError(f"netlink failed twice: {error}") from error
+            raise self._lost(error, "netlink failed twice") from error
+
+    def _lost(self, error: OSError, what: str) -> NetlinkLostError:
+        """Close the socket after ``error``; return the exception for the caller. ``what`` begins its text."""
+        self.close()
+        if isinstance(error, _TIMED_OUT):
+            return NetlinkLostError(f"the kernel did not answer within {self._timeout:g} s")
+        return NetlinkLostError(f"{what}: {error}")
 
     def _connected(self) -> socket.socket:
         if self._socket is None:
@@ -431,21 +434,18 @@ class NetlinkConnection:
         deadline = time.monotonic() + self._timeout
         refusals: list[Refusal] = []
         answered = False
-        try:
-            while not answered:
-                for number, refusal in _answers(connection.recv(_RECEIVE), indexes):
-                    answered |= number == awaited
-                    if refusal is not None:
-                        refusals.append(refusal)
-                    if indexes[number] == 0 or (refusal is not None and refusal.code == errno.EPERM):
-                        _raise_for(refusal.code if refusal is not None else 0)
-                if time.monotonic() > deadline:
-                    raise TimeoutError
-        except BlockingIOError as error:
-            raise TimeoutError from error
+        while not answered:
+            for number, refusal in _answers(connection.recv(_RECEIVE), indexes):
+                answered |= number == awaited
+                if refusal is not None:
+                    refusals.append(refusal)
+                if indexes[number] < 0 or (refusal is not None and refusal.code == errno.EPERM):
+                    _raise_for(refusal.code if refusal is not None else 0)
+            if time.monotonic() > deadline:
+                raise TimeoutError
         return refusals
 
-    def _exchange(self, messages: Sequence[bytes]) -> tuple[list[bytes], bool]:
+    def _exchange(self, message: bytes) -> tuple[list[bytes], bool]:
         """Send a request once; return the answers, and whether the listed data changed meanwhile."""
         connection = self._connected()
         self._next()
@@ -453,15 +453,12 @@ class NetlinkConnection:
         deadline = time.monotonic() + self._timeout
         answers: list[bytes] = []
         done = interrupted = False
-        try:
-            connection.send(b"".join([part for m in messages for part in (m[:8], sequence, m[12:])]))
-            while not done:
-                done, marked = _collect_answers(connection.recv(_RECEIVE), self._sequence, answers)
-                interrupted |= marked
-                if not done and time.monotonic() > deadline:
-                    raise TimeoutError
-        except BlockingIOError as error:  # the time limit of SO_RCVTIMEO or SO_SNDTIMEO is over
-            raise TimeoutError from error
+        connection.send(b"".join((message[:8], sequence, message[12:])))
+        while not done:
+            done, marked = _collect_answers(connection.recv(_RECEIVE), self._sequence, answers)
+            interrupted |= marked
+            if not done and time.monotonic() > deadline:
+                raise TimeoutError
         return answers, interrupted
 
 
@@ -597,20 +594,7 @@ def _collect_answers(datagram: bytes, sequence: int, answers: list[bytes]) -> tu
 
 def _raise_for(code: int, request: bytes = b"") -> None:
     if code == errno.EPERM:
-        raise FirewallPermissionError(
-            f"access to the kernel's firewall needs CAP_NET_ADMIN; {grant_fix('CAP_NET_ADMIN')}"
-        )
+        lacking = "CAP_NET_ADMIN"
+        raise FirewallPermissionError(f"access to the kernel's firewall needs {lacking}", lacking)
     if code:
         raise NetlinkError(code, request)
-
-
-def grant_fix(*names: str) -> str:
-    """Return a text on how to grant these capabilities: by systemd, by hand, and to a container."""
-    short = [name.removeprefix("CAP_") for name in names]
-    unit = "its unit" if "CAP_NET_RAW" not in names else "its unit with contrib/systemd/iptables.conf"
-    docker = " ".join(f"--cap-add={name}" for name in short)
-    lxc = " and ".join(name.lower() for name in short)
-    return (
-        f"fix: start ringfence by {unit} (systemctl start ringfence) or as root; "
-        f"in Docker: docker run {docker}; in LXC: remove {lxc} from lxc.cap.drop"
-    )

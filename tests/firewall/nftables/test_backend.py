@@ -28,7 +28,6 @@ from ringfence.firewall.contract import Add, BanAction, Element, FirewallPlan, H
 from ringfence.firewall.limits import LimitMode
 from ringfence.firewall.nftables import backend as nft_backend
 from ringfence.firewall.nftables import messages as nft_elements
-from ringfence.firewall.nftables import messages as nft_messages
 from ringfence.firewall.nftables.backend import NftablesBackend
 from ringfence.firewall.nftables.state import read_generation, read_sets
 from ringfence.firewall.probe import verify
@@ -311,12 +310,8 @@ def test_nothing_known_is_missing_from_a_disturbed_list(backend: NftablesBackend
 
     def disturb() -> None:
         nonlocal turns
-        added = nft_messages.batch(
-            nft_elements.add_elements("ringfence", "ban4_32", [(ip_network("192.0.2.1"), 60)])
-        )
-        removed = nft_messages.batch(
-            nft_elements.delete_elements("ringfence", "ban4_32", [ip_network("192.0.2.1")])
-        )
+        added = nft_elements.add_elements("ringfence", "ban4_32", [(ip_network("192.0.2.1"), 60)])
+        removed = nft_elements.delete_elements("ringfence", "ban4_32", [ip_network("192.0.2.1")])
         with NetlinkConnection(extended=True) as other:
             while not done.is_set():
                 assert other.transact(added) == other.transact(removed) == []

@@ -90,9 +90,9 @@ def counting(kernel: NetlinkConnection, monkeypatch: pytest.MonkeyPatch) -> list
     sent: list[int] = []
     real = kernel.transact
 
-    def transact(messages: Sequence[bytes]) -> list[Refusal]:
-        sent.append(len(messages) - 2)
-        return real(messages)
+    def transact(*messages: bytes) -> list[Refusal]:
+        sent.append(len(messages))
+        return real(*messages)
 
     monkeypatch.setattr(kernel, "transact", transact)
     return sent
@@ -199,17 +199,17 @@ def test_a_refused_element_affects_no_other(
     bad = {7, 8, 50, 51, 80, 99}
     real = kernel.transact
 
-    def transact(messages: Sequence[bytes]) -> list[Refusal]:
+    def transact(*messages: bytes) -> list[Refusal]:
         """Refuse the first bad element of each message with its position, as the kernel does."""
         refusals = []
-        for index, message in enumerate(messages[1:-1], 1):
+        for index, message in enumerate(messages):
             size = int.from_bytes(message[52:54], "little")
             keys = [message[at + size - 4 : at + size] for at in range(52, len(message), size)]
             numbers = [int.from_bytes(key, "big") - 0x0A000000 for key in keys]
             wrong = next((n for n, number in enumerate(numbers) if number in bad), None)
             if wrong is not None:
                 refusals.append(Refusal(index, 95, 52 + wrong * size))
-        return refusals or real(messages)
+        return refusals or real(*messages)
 
     monkeypatch.setattr(kernel, "transact", transact)
     outcomes = apply(changes, (SMALL, adds(100)))
@@ -223,7 +223,7 @@ def test_a_refusal_without_a_position_concerns_its_message(
     changes: Kind, kernel: NetlinkConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A refusal without a position is reported for every change of its message."""
-    monkeypatch.setattr(kernel, "transact", lambda _messages: [Refusal(1, 12)])
+    monkeypatch.setattr(kernel, "transact", lambda *_messages: [Refusal(0, 12)])
     outcomes = apply(changes, (SMALL, adds(3)))
     assert all(isinstance(one.error, FirewallError) for one in outcomes)
     assert listed(kernel, SMALL) == []
@@ -235,12 +235,12 @@ def test_a_broken_connection_costs_one_timeout(
     """If the kernel stops answering, all unconfirmed changes are errors, after one timeout."""
     real, requests = kernel.transact, 0
 
-    def dying(messages: Sequence[bytes]) -> list[Refusal]:
+    def dying(*messages: bytes) -> list[Refusal]:
         nonlocal requests
         requests += 1
         if requests > 1:
             raise NetlinkLostError("the kernel did not answer")
-        return real(messages)
+        return real(*messages)
 
     monkeypatch.setattr(kernel, "transact", dying)
     outcomes = apply(changes, (LARGE, adds(3000, scope=Scope.SIP_UDP)))
@@ -272,11 +272,11 @@ def test_a_lost_answer_is_looked_up_and_not_repeated(
     apply(changes, (LARGE, adds(5, 100.0, scope=Scope.SIP_UDP)[3:]))
     real, requests = kernel.transact, 0
 
-    def losing(messages: Sequence[bytes]) -> list[Refusal]:
+    def losing(*messages: bytes) -> list[Refusal]:
         nonlocal requests
         requests += 1
         if done:
-            real(messages)
+            real(*messages)
         raise NetlinkLostError("the kernel's answer to a batch was lost")
 
     monkeypatch.setattr(kernel, "transact", losing)
@@ -295,10 +295,10 @@ def test_a_long_transaction_is_divided(
     """If the kernel accepts only short batches, a long one is divided; an indivisible one is an error."""
     real, most = kernel.transact, 20_000
 
-    def small(messages: Sequence[bytes]) -> list[Refusal]:
+    def small(*messages: bytes) -> list[Refusal]:
         if sum(map(len, messages)) > most:
             raise NetlinkTooLongError("the kernel accepts batches of 20000 bytes")
-        return real(messages)
+        return real(*messages)
 
     monkeypatch.setattr(kernel, "transact", small)
     assert [one.error for one in apply(changes, (LARGE, adds(1200, scope=Scope.SIP_UDP)))] == [None] * 1200

@@ -11,7 +11,6 @@ from tests.support.netns import run
 
 from ringfence.firewall.contract import Element, Remembered
 from ringfence.firewall.nftables import messages as nft_elements
-from ringfence.firewall.nftables import messages as nft_messages
 from ringfence.netlink.connection import NetlinkConnection, NetlinkMessageError
 from ringfence.values.ban import Scope
 from ringfence.values.network import Network
@@ -96,7 +95,7 @@ def test_elements_are_parsed_as_written() -> None:
             nft_elements.add_elements("ringfence", "ban4_32", [(v4, 600)]),
             nft_elements.add_elements("ringfence", "ban6_64", [(v6, 60)], renewing=True),
         ]
-        assert kernel.transact(nft_messages.batch(*messages)) == []
+        assert kernel.transact(*messages) == []
         [first], [second] = read("ban4_32", 4, 32), read("ban6_64", 6, 64)
         assert (first.network, second.network) == (v4, v6)
         assert 599 < first.timeout <= 600
@@ -146,7 +145,7 @@ def test_intervals_are_listed_by_nft() -> None:
                 nft_elements.clear_elements("ringfence", "allow6"),
                 *nft_elements.intervals("ringfence", "allow6", 6, all_addresses),
             ]
-            assert kernel.transact(nft_messages.batch(*messages)) == []
+            assert kernel.transact(*messages) == []
     listed = " ".join(run("nft", "list", "set", "inet", "ringfence", "allow4").split())
     assert "elements = { 0.0.0.0/8, 10.0.0.0/23, 192.0.2.1, 255.0.0.0/8 }" in listed
     assert "elements = { ::/0 }" in run("nft", "list", "set", "inet", "ringfence", "allow6")

@@ -67,9 +67,9 @@ def test_a_change_while_a_long_list_is_filled_is_noticed(
     """While the monitor is paused for a long list, the generation's number reveals a foreign change."""
     real = NetlinkConnection.transact
 
-    def transact(self: NetlinkConnection, messages: object) -> object:
+    def transact(self: NetlinkConnection, *messages: bytes) -> object:
         run("nft", "flush", "chain", "inet", "ringfence", "output")
-        return real(self, messages)  # type: ignore[arg-type]
+        return real(self, *messages)
 
     backend.health()
     monkeypatch.setattr(NetlinkConnection, "transact", transact)

@@ -34,11 +34,9 @@ def test_messages_equal_those_of_nft() -> None:
     )
     # nft 'delete chain ip raw PREROUTING; delete chain ip raw OUTPUT; delete table ip raw'
     assert [message.hex(" ", -4) for message in nft_messages.delete_empty_table(4)] == [
-        "14000000 10000100 00000000 00000000 0000000a",
         "2c000000 050a0101 00000000 00000000 02000000 08000100 72617700 0f000300 50524552 4f555449 4e470000",
         "28000000 050a0101 00000000 00000000 02000000 08000100 72617700 0b000300 4f555450 55540000",
-        "1c000000 020a0501 00000000 00000000 02000000 08000100 72617700",
-        "14000000 11000100 00000000 00000000 0000000a",
+        "1c000000 020a0101 00000000 00000000 02000000 08000100 72617700",
     ]
     # nft list chain ip raw OUTPUT (the dump of its table's rules)
     assert (
@@ -46,11 +44,10 @@ def test_messages_equal_those_of_nft() -> None:
         == "1c000000 070a0103 00000000 00000000 02000000 08000100 72617700"
     )
     # nft 'delete table inet ringfence'
-    assert [message.hex(" ", -4) for message in nft_messages.delete_table("ringfence")] == [
-        "14000000 10000100 00000000 00000000 0000000a",
-        "24000000 020a0500 00000000 00000000 01000000 0e000100 72696e67 66656e63 65000000",
-        "14000000 11000100 00000000 00000000 0000000a",
-    ]
+    assert (
+        nft_messages.delete_table("ringfence").hex(" ", -4)
+        == "24000000 020a0100 00000000 00000000 01000000 0e000100 72696e67 66656e63 65000000"
+    )
 
 
 @pytest.mark.kernel

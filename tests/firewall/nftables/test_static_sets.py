@@ -40,9 +40,9 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     lengths: list[int] = []
     real = NetlinkConnection.transact
 
-    def transact(self: NetlinkConnection, messages: list[bytes]) -> object:
+    def transact(self: NetlinkConnection, *messages: bytes) -> object:
         lengths.append(sum(map(len, messages)))
-        return real(self, messages)
+        return real(self, *messages)
 
     monkeypatch.setattr(NetlinkConnection, "transact", transact)
     return lengths
@@ -343,8 +343,8 @@ class Held:
         self.arrived, self.release, self.main = threading.Event(), threading.Event(), threading.get_ident()
         real = NetlinkConnection.transact
 
-        def transact(connection: NetlinkConnection, messages: list[bytes]) -> list[Refusal]:
-            refusals = real(connection, messages)
+        def transact(connection: NetlinkConnection, *messages: bytes) -> list[Refusal]:
+            refusals = real(connection, *messages)
             if threading.get_ident() != self.main:
                 self.arrived.set()
                 assert self.release.wait(20)
@@ -432,11 +432,11 @@ def test_a_lost_answer_is_not_sent_again(
     real = NetlinkConnection.transact
     calls = 0
 
-    def losing(self: NetlinkConnection, messages: list[bytes]) -> list[Refusal]:
+    def losing(self: NetlinkConnection, *messages: bytes) -> list[Refusal]:
         nonlocal calls
         calls += 1
         if done:
-            real(self, messages)
+            real(self, *messages)
         raise NetlinkLostError("the kernel's answer to a batch was lost")
 
     write_list(backend, network_lists.DENY, MANY[:3_000])
@@ -456,10 +456,10 @@ def test_short_batches_are_enough(backend: NftablesBackend, monkeypatch: pytest.
     """If the kernel accepts only 20 000 bytes at once, every list is written."""
     real = NetlinkConnection.transact
 
-    def small(self: NetlinkConnection, messages: list[bytes]) -> list[Refusal]:
+    def small(self: NetlinkConnection, *messages: bytes) -> list[Refusal]:
         if sum(map(len, messages)) > 20_000:
             raise NetlinkTooLongError("the kernel accepts batches of 20000 bytes")
-        return real(self, messages)
+        return real(self, *messages)
 
     monkeypatch.setattr(NetlinkConnection, "transact", small)
     write_list(backend, network_lists.DENY, MANY)

@@ -48,7 +48,7 @@ def test_our_own_changes_have_our_port(monitor: ChangeMonitor) -> None:
     monitor.drain()
     bans = [(ip_network((0x0A000000 + n, 32)), 60) for n in range(1000)]
     with NetlinkConnection(extended=True) as kernel:
-        assert kernel.transact(nft_messages.batch(nft_elements.add_elements("t", "ban4_32", bans))) == []
+        assert kernel.transact(nft_elements.add_elements("t", "ban4_32", bans)) == []
         assert monitor.drain() == Notifications(frozenset({kernel.port or 0}))
 
 
@@ -76,7 +76,7 @@ def test_an_ignored_port_causes_no_notification(monitor: ChangeMonitor) -> None:
     with NetlinkConnection(extended=True) as kernel:
         for ignored in (True, False):
             one = ip_network((0xC0000200 + ignored, 32))
-            add = nft_messages.batch(nft_elements.add_elements("ringfence", "s", [(one, 60)]))
+            add = nft_elements.add_elements("ringfence", "s", [(one, 60)])
             kernel.request(nft_messages.get_generation())
             monitor.ignore([2, kernel.port or 0] if ignored else [1, 2])
             assert kernel.transact(add) == []
@@ -102,8 +102,8 @@ def test_lost_notifications_are_reported(monitor: ChangeMonitor) -> None:
         run("nft", "add table inet t; add set inet t ban4_32 { type ipv4_addr; flags timeout; }")
         network = ip_network("192.0.2.1")
         added, removed = (
-            nft_messages.batch(nft_elements.add_elements("t", "ban4_32", [(network, 60)])),
-            nft_messages.batch(nft_elements.delete_elements("t", "ban4_32", [network])),
+            nft_elements.add_elements("t", "ban4_32", [(network, 60)]),
+            nft_elements.delete_elements("t", "ban4_32", [network]),
         )
         for _ in range(2000):
             assert kernel.transact(added) == kernel.transact(removed) == []

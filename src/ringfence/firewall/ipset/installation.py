@@ -182,13 +182,12 @@ class Family:
 
     def _drop(self, table: str) -> None:
         family = FAMILIES[self.version]
-        try:
-            found = nft_messages.chains_of(self._kernel.request(nft_messages.get_chains(family=family)))
-            builtin = [chain.name for chain in found if chain.table == table and chain.hook is not None]
-            self._kernel.request(*nft_messages.delete_empty_table(self.version, table, builtin))
-        except NetlinkError as error:
-            if error.code not in (errno.EBUSY, errno.ENOENT):  # another program uses the table, or removed it
-                raise
+        found = nft_messages.chains_of(self._kernel.request(nft_messages.get_chains(family=family)))
+        builtin = [chain.name for chain in found if chain.table == table and chain.hook is not None]
+        refusals = self._kernel.transact(*nft_messages.delete_empty_table(self.version, table, builtin))
+        # Another program may use the table, or have removed it.
+        if refusals and refusals[0].code not in (errno.EBUSY, errno.ENOENT):
+            raise NetlinkError(refusals[0].code, b"")
 
 
 def _reason(refused: Mapping[tuple[bool, bool], FirewallError], alone: tuple[bool, bool], fix: str) -> str:

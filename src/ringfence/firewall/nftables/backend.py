@@ -178,7 +178,7 @@ class Changes:
         for _ in range(_PATIENCE):
             sent = [(group, message) for group in groups for message in self._messages(group)]
             try:
-                refusals = self._kernel.transact(messages.batch(*(message for _, message in sent)))
+                refusals = self._kernel.transact(*(message for _, message in sent))
             except NetlinkTooLongError as error:
                 return self._send_halves(groups, error)
             except NetlinkLostError as error:
@@ -280,7 +280,7 @@ class Changes:
         """
         first: dict[int, Refusal] = {}
         for refusal in refusals:
-            group, _ = sent[refusal.index - 1]  # the first message only opens the batch
+            group, _ = sent[refusal.index]
             first.setdefault(id(group), refusal)
         rest: list[ChangeGroup] = []
         for group in groups:
@@ -288,7 +288,7 @@ class Changes:
             if refused is None:
                 rest.append(group)
             else:
-                rest += self._after_refusal(group, sent[refused.index - 1][1], refused)
+                rest += self._after_refusal(group, sent[refused.index][1], refused)
         return rest
 
     def _after_refusal(self, group: ChangeGroup, request: bytes, refusal: Refusal) -> list[ChangeGroup]:

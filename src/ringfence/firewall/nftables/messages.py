@@ -51,8 +51,6 @@ from ringfence.values.ban import Scope
 from ringfence.values.network import BITS, SENDER_LENGTHS, Network
 
 INET = 1  # NFPROTO_INET: a table for both IP versions
-_SUBSYSTEM = 10
-_BEGIN, _END = (message(kind, 0, 0, resource=_SUBSYSTEM) for kind in (0x10, 0x11))  # NFNL_MSG_BATCH_*
 _COMMENT = 0  # the type of a comment in a rule's user data
 
 
@@ -160,20 +158,15 @@ class Generation:
 def delete_empty_table(
     version: int, table: str = "raw", chains: Iterable[str] = ("PREROUTING", "OUTPUT")
 ) -> tuple[bytes, ...]:
-    """Build the batch that deletes a table with these chains, if they have no rules.
+    """Build the messages that delete a table with these chains, if they have no rules.
 
     The error is EBUSY if the table contains anything else.
     """
     family, named = FAMILIES[version], text(1, table)
-    return batch(
+    return (
         *(message(MessageType.DELCHAIN, NLM_F_NONREC, family, named, text(3, name)) for name in chains),
-        message(MessageType.DELTABLE, NLM_F_NONREC | NLM_F_ACK, family, named),
+        message(MessageType.DELTABLE, NLM_F_NONREC, family, named),
     )
-
-
-def batch(*messages: bytes) -> tuple[bytes, ...]:
-    """Combine messages into one transaction, which the kernel carries out completely or not at all."""
-    return _BEGIN, *messages, _END
 
 
 def get_generation() -> bytes:
@@ -216,9 +209,9 @@ def get_counters(table: str, *, family: int = INET) -> bytes:
     return message(MessageType.GETOBJ, NLM_F_DUMP, family, text(1, table))
 
 
-def delete_table(name: str, *, family: int = INET) -> tuple[bytes, ...]:
-    """Build the batch that deletes a table with all its contents; the error is ENOENT if there is none."""
-    return batch(message(MessageType.DELTABLE, NLM_F_ACK, family, text(1, name)))
+def delete_table(name: str, *, family: int = INET) -> bytes:
+    """Build the message that deletes a table with all its contents; the error is ENOENT if there is none."""
+    return message(MessageType.DELTABLE, 0, family, text(1, name))
 
 
 def generation_of(answer: bytes) -> Generation | None:

@@ -274,7 +274,7 @@ class Transaction:
             if self._ended:
                 return
             try:
-                self._result = self._sender.transact(messages.batch(*self._requests()))
+                self._result = self._sender.transact(*self._requests())
             except FirewallError as error:
                 self._result = error
 
