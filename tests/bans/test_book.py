@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from ipaddress import ip_network
+from math import inf
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from ringfence.ban_facts import Adopted, Fact, Forgotten, News, Over, Placed, Re
 from ringfence.bans.book import Batch, Book, Steps, T
 from ringfence.bans.exempt import Exempt
 from ringfence.errors import FirewallError, SetFullError
-from ringfence.firewall.contract import Add, Change, Outcome
+from ringfence.firewall.contract import MAX_TIMEOUT, Add, Change, Outcome
 from ringfence.ledger import Ledger, key_of, network_of
 from ringfence.values.ban import CLAIMED_SCOPES, Ban, BanEnd, Scope
 from ringfence.values.network import Network, NetworkSet, overlap
@@ -32,7 +33,7 @@ SOME = st.lists(NETWORKS, max_size=3, unique=True)
 SCOPES = st.sampled_from([Scope.FULL, Scope.FULL, Scope.SIP, Scope.SIP_UDP])
 SECONDS = st.sampled_from([20.0, 40.0, 60.0, 600.0])
 STEPS = st.one_of(
-    st.tuples(st.just("decide"), NETWORKS, SCOPES, SECONDS, st.sampled_from([None, 20.0])),
+    st.tuples(st.just("decide"), NETWORKS, SCOPES, SECONDS, st.sampled_from([None, 20])),
     st.tuples(st.just("ban"), SOME, SECONDS),
     st.tuples(st.just("part"), NETWORKS, SECONDS),
     st.tuples(st.just("unban"), NETWORKS),
@@ -227,7 +228,7 @@ class World:
             scope=scope,
         )
 
-    def do_decide(self, network: Network, scope: Scope, seconds: float, early: float | None) -> None:
+    def do_decide(self, network: Network, scope: Scope, seconds: float, early: int | None) -> None:
         """Place a rule's ban. The kernel may have been asked before, for the same or another length."""
         answer = None
         if early is not None:
@@ -329,6 +330,25 @@ class World:
         stored = [*self.told.running.values()]
         self.apply(self.book.add(stored, News.KNOWN, self.now))
         self.placed([((ban.network, ban.scope), ban.expires) for ban in stored], News.KNOWN)
+
+
+@pytest.mark.parametrize(
+    ("left", "asked"),
+    [
+        (-5.0, 1),
+        (0.2, 1),
+        (1.0, 1),
+        (1.1, 2),
+        (2_147_482.5, MAX_TIMEOUT),
+        (1e12, MAX_TIMEOUT),
+        (inf, MAX_TIMEOUT),
+    ],
+)
+def test_the_kernel_gets_whole_seconds(left: float, asked: int) -> None:
+    """The time that a ban has left is rounded up, and is never 0, which would be for ever."""
+    network = ip_network("192.0.2.1")
+    ban = Ban(network, since=0.0, expires=left, rule="guess", reason="")
+    assert next(Book(Ledger()).add([ban], News.NEW, 0.0)) == Batch([Add(network, asked)])
 
 
 @settings(max_examples=4 * settings().max_examples)

@@ -91,7 +91,7 @@ def test_the_kernel_is_asked_before_the_database(world: World) -> None:
     world.backend.batches.clear()
     world.decide()
 
-    assert world.backend.batches == [[Add(SUBJECT, HOUR)], [Add(SUBJECT, 6 * HOUR)]]
+    assert world.backend.batches == [[Add(SUBJECT, 3_600)], [Add(SUBJECT, 6 * 3_600)]]
 
 
 # -- a ban that fails -------------------------------------------------------------------------------------

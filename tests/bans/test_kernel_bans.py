@@ -209,7 +209,7 @@ def test_a_ban_of_the_ports_of_asterisk_survives_a_restart(world: World) -> None
     world.backend.flush()
     world.restart()
     assert [(element.scope, element.network) for element in world.backend.list()] == [(Scope.SIP, SUBJECT)]
-    world.backend.apply([Add(OTHER, 100.0, Scope.SIP)])
+    world.backend.apply([Add(OTHER, 100, Scope.SIP)])
     world.restart()
 
     assert {network_of(key) for key in world.enforcer.ledger.all_keys()} == {
@@ -221,7 +221,7 @@ def test_a_ban_of_the_ports_of_asterisk_survives_a_restart(world: World) -> None
 
 def test_a_ban_longer_than_the_kernel_counts_is_renewed(world: World) -> None:
     """A ban longer than the kernel's limit is renewed below half of its timeout, until its own end."""
-    world.backend.cap = 100.0
+    world.backend.cap = 100
     world.decide()
     seen: list[int] = []
     while world.in_kernel() and len(seen) < 200:
@@ -237,7 +237,7 @@ def test_a_ban_longer_than_the_kernel_counts_is_renewed(world: World) -> None:
 
 def test_a_renewal_that_fails_is_tried_again(world: World) -> None:
     """A refused renewal is shown and repeated while the kernel still has the ban."""
-    world.backend.cap = 100.0
+    world.backend.cap = 100
     world.decide()
     world.backend.refuses[SUBJECT] = FirewallError("no memory")
     world.wait(60.0)

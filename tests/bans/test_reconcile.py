@@ -138,7 +138,7 @@ def test_a_timeout_that_is_too_long_is_cut(world: World) -> None:
 
 def test_a_ban_longer_than_the_kernel_counts_is_not_short(world: World) -> None:
     """A ban longer than the kernel's limit is renewed when it is due, and not at every comparison."""
-    world.backend.cap = 100.0
+    world.backend.cap = 100
     world.decide()
     world.backend.batches.clear()
     compare(world)

@@ -19,7 +19,7 @@ def test_the_bans_that_cover_an_address(tmp_path: Path) -> None:
     """Kernel bans and recorded bans that cover the address are returned; others are not."""
     backend = Faulty(SetClock(mono=lambda: START))
     networks = [ip_network(text) for text in ("192.0.2.1", "192.0.2.0/24", "192.0.2.2", "2001:db8::/64")]
-    backend.apply([Add(network, 60.0) for network in networks])
+    backend.apply([Add(network, 60) for network in networks])
     with Store.open(tmp_path / "db", owner=True) as store:
         store.bans.record([ban("192.0.2.1"), ban("192.0.2.2")])
         found = read_bans(backend, store.bans, HERE, START)
@@ -34,7 +34,7 @@ def test_the_bans_that_cover_an_address(tmp_path: Path) -> None:
 def test_without_a_database(tmp_path: Path) -> None:
     """Without a database the kernel's bans are returned."""
     backend = Faulty(SetClock(mono=lambda: START))
-    backend.apply([Add(HERE, 60.0)])
+    backend.apply([Add(HERE, 60)])
     found = read_bans(backend, None, HERE, START)
 
     assert ([one.network for one in found.elements], found.past) == ([HERE], ())
@@ -43,7 +43,7 @@ def test_without_a_database(tmp_path: Path) -> None:
 def test_each_ban_is_returned_once(tmp_path: Path) -> None:
     """Bans are merged by network and scope, widest first; a recorded one precedes a merely known one."""
     backend = Faulty(SetClock(mono=lambda: START))
-    backend.apply([Add(HERE, 60.0), Add(HERE, 60.0, Scope.SIP_UDP)])
+    backend.apply([Add(HERE, 60), Add(HERE, 60, Scope.SIP_UDP)])
     recorded, wide = ban("192.0.2.1", reason="on record"), ban("192.0.2.0/24")
     known = {(HERE, Scope.FULL): ban("192.0.2.1", reason="known"), (wide.network, wide.scope): wide}
     with Store.open(tmp_path / "db", owner=True) as store:

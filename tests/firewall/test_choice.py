@@ -66,13 +66,13 @@ def test_nftables_is_chosen_if_ipset_lacks_something(kernels: dict[str, Scripted
 
 def test_a_backend_with_bans_in_the_kernel_is_kept(kernels: dict[str, ScriptedBackend]) -> None:
     """A restart chooses the backend whose bans are in the kernel, if it can be used."""
-    kernels["nftables"].apply([Add(ip_network("192.0.2.1"), 60.0)])
+    kernels["nftables"].apply([Add(ip_network("192.0.2.1"), 60)])
     assert choose_backend() == (kernels["nftables"], "its bans are in the kernel already")
 
     kernels["nftables"].scripted = [MISSING]
     assert choose_backend()[0] is kernels["ipset"]
     kernels["nftables"].scripted = []
-    kernels["ipset"].apply([Add(ip_network("192.0.2.1"), 60.0)])
+    kernels["ipset"].apply([Add(ip_network("192.0.2.1"), 60)])
     assert choose_backend()[0] is kernels["ipset"]
 
 
@@ -102,7 +102,7 @@ def test_real_backends_are_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
         assert isinstance(chosen, NftablesBackend)
         assert "apt-get install iptables" in why
     chosen.open()
-    assert chosen.apply([Add(ip_network("192.0.2.1"), 60.0)])[0].error is None
+    assert chosen.apply([Add(ip_network("192.0.2.1"), 60)])[0].error is None
     chosen.close()
     again, why = choose_backend()
     assert (again.name, why) == ("nftables", "its bans are in the kernel already")

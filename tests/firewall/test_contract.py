@@ -1,6 +1,5 @@
 """The contract of all backends, tested over each; kernel backends run in their own network namespace."""
 
-import math
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from ringfence.features.limiter.stage import FLOODS, Limit
 from ringfence.features.ration.stage import AskingRation
 from ringfence.firewall import BACKENDS, make_backend, network_lists
 from ringfence.firewall.contract import (
+    MAX_TIMEOUT,
     Add,
     Backend,
     BanAction,
@@ -27,7 +27,6 @@ from ringfence.firewall.contract import (
     Opened,
     Outcome,
     Remove,
-    whole_seconds,
 )
 from ringfence.firewall.ipset.backend import IpsetBackend
 from ringfence.firewall.limits import LimitMode
@@ -102,16 +101,16 @@ def test_every_name_makes_a_backend() -> None:
 def test_bans_are_confirmed_and_listed(backend: Backend) -> None:
     """Addresses and prefixes of both families are confirmed with their timeouts, and listed."""
     changes = [
-        Add(ip_network("192.0.2.1"), 600.0),
-        Add(ip_network("2001:db8:1::/64"), 60.0),
-        Add(ip_network("198.51.100.0/24"), 3600.0),
-        Add(ip_network("2001:db8::1"), 0.3),
+        Add(ip_network("192.0.2.1"), 600),
+        Add(ip_network("2001:db8:1::/64"), 60),
+        Add(ip_network("198.51.100.0/24"), 3600),
+        Add(ip_network("2001:db8::1"), 5),
     ]
 
     outcomes = backend.apply(changes)
 
     assert outcomes == [
-        Outcome(change, timeout) for change, timeout in zip(changes, (600.0, 60.0, 3600.0, 1.0), strict=True)
+        Outcome(change, timeout) for change, timeout in zip(changes, (600, 60, 3600, 5), strict=True)
     ]
     listed = {element.network: element for element in backend.list()}
     assert set(listed) == {change.network for change in changes}
@@ -128,8 +127,8 @@ def test_an_empty_batch_has_no_outcomes(backend: Backend) -> None:
 def test_adding_again_sets_a_new_timeout(backend: Backend) -> None:
     """A second Add of a network is confirmed, and sets a longer or a shorter timeout."""
     network = ip_network("192.0.2.1")
-    backend.apply([Add(network, 600.0)])
-    for timeout in (900.0, 30.0):
+    backend.apply([Add(network, 600)])
+    for timeout in (900, 30):
         assert backend.apply([Add(network, timeout)]) == [Outcome(Add(network, timeout), timeout)]
         [element] = backend.list()
         assert timeout - 2 <= element.timeout <= timeout
@@ -137,7 +136,7 @@ def test_adding_again_sets_a_new_timeout(backend: Backend) -> None:
 
 def test_removing_is_repeatable(backend: Backend) -> None:
     """Remove is confirmed whether or not the network is banned, and affects no other."""
-    backend.apply([Add(ip_network("192.0.2.1"), 60.0), Add(ip_network("192.0.2.2"), 60.0)])
+    backend.apply([Add(ip_network("192.0.2.1"), 60), Add(ip_network("192.0.2.2"), 60)])
     change = Remove(ip_network("192.0.2.1"))
 
     assert [backend.apply([change]), backend.apply([change])] == [[Outcome(change)]] * 2
@@ -148,11 +147,11 @@ def test_changes_are_carried_out_in_order(backend: Backend) -> None:
     """The last change of a network in a batch decides."""
     first, second = ip_network("192.0.2.1"), ip_network("2001:db8::/64")
     changes: list[Change] = [
-        Add(first, 60.0),
+        Add(first, 60),
         Remove(first),
         Remove(second),
-        Add(second, 60.0),
-        Add(first, 30.0),
+        Add(second, 60),
+        Add(first, 30),
         Remove(first),
     ]
 
@@ -165,31 +164,24 @@ def test_changes_are_carried_out_in_order(backend: Backend) -> None:
 
 def test_a_prefix_and_what_is_in_it_are_two_bans(backend: Backend) -> None:
     """An address within a banned prefix is a ban of its own: removing one leaves the other."""
-    backend.apply([Add(ip_network(text), 60.0) for text in ("192.0.0.0/16", "192.0.2.0/24", "192.0.2.1")])
+    backend.apply([Add(ip_network(text), 60) for text in ("192.0.0.0/16", "192.0.2.0/24", "192.0.2.1")])
     backend.apply([Remove(ip_network("192.0.2.0/24"))])
 
     assert networks(backend) == nets("192.0.0.0/16", "192.0.2.1")
 
 
-def test_too_long_timeouts_are_clamped_and_reported(backend: Backend) -> None:
-    """A ban for years gets the longest timeout of the kernel, and the outcome contains it."""
-    change = Add(ip_network("192.0.2.1"), 3.2e8)
+def test_the_longest_timeout_is_accepted(backend: Backend) -> None:
+    """A ban gets the longest timeout of the kernel in full."""
+    change = Add(ip_network("192.0.2.1"), MAX_TIMEOUT)
 
-    assert backend.apply([change]) == [Outcome(change, 2_147_483.0)]
+    assert backend.apply([change]) == [Outcome(change, MAX_TIMEOUT)]
     [element] = backend.list()
-    assert 2_147_480 <= element.timeout <= 2_147_483
+    assert MAX_TIMEOUT - 3 <= element.timeout <= MAX_TIMEOUT
 
 
-def test_every_ban_has_a_timeout(backend: Backend) -> None:
-    """A timeout of zero or less is one second, never the kernel's 0 for "no timeout"."""
-    outcomes = backend.apply(
-        [
-            Add(ip_network(f"192.0.2.{number}"), timeout)
-            for number, timeout in enumerate((0.0, -1.0, 0.4, float("nan")))
-        ]
-    )
-
-    assert [(outcome.timeout, outcome.error) for outcome in outcomes] == [(1.0, None)] * 4
+def test_a_ban_ends_in_the_kernel(backend: Backend) -> None:
+    """The kernel removes a ban when its timeout is over."""
+    assert backend.apply([Add(ip_network("192.0.2.1"), 1)])[0].error is None
     time.sleep(2.1)
     assert list(backend.list()) == []
 
@@ -206,7 +198,7 @@ def test_a_refused_change_affects_no_other(backend: Backend) -> None:
         "2001:db8::/64",
         "0.0.0.0/0",
     ]
-    outcomes = backend.apply([Add(ip_network(text), 60.0) for text in texts])
+    outcomes = backend.apply([Add(ip_network(text), 60) for text in texts])
 
     assert [isinstance(outcome.error, FirewallError) for outcome in outcomes] == [
         text.endswith("/0") for text in texts
@@ -222,9 +214,9 @@ def test_a_full_set_is_reported_by_element(backend: Backend) -> None:
     """
     backend.flush()
     backend.open()
-    many = [Add(ip_network((0x0A000000 + n, 32)), 600.0) for n in range(MAXELEM + 20)]
-    known = Add(many[0].network, 900.0)
-    other = Add(ip_network("2001:db8::/64"), 60.0)
+    many = [Add(ip_network((0x0A000000 + n, 32)), 600) for n in range(MAXELEM + 20)]
+    known = Add(many[0].network, 900)
+    other = Add(ip_network("2001:db8::/64"), 60)
 
     outcomes = backend.apply([*many, known, other])
 
@@ -235,7 +227,7 @@ def test_a_full_set_is_reported_by_element(backend: Backend) -> None:
 
 def test_opening_again_loses_nothing(backend: Backend) -> None:
     """A second open keeps the bans and counts them."""
-    backend.apply([Add(ip_network("192.0.2.1"), 60.0), Add(ip_network("2001:db8::/64"), 60.0)])
+    backend.apply([Add(ip_network("192.0.2.1"), 60), Add(ip_network("2001:db8::/64"), 60)])
 
     assert backend.open() == Opened(families={4: None, 6: None}, adopted=2)
     assert networks(backend) == nets("192.0.2.1", "2001:db8::/64")
@@ -244,7 +236,7 @@ def test_opening_again_loses_nothing(backend: Backend) -> None:
 @restored
 def test_flush_and_close_are_repeatable(backend: Backend) -> None:
     """After flush nothing is listed. Flush and close may be repeated, and open works again."""
-    backend.apply([Add(ip_network("192.0.2.1"), 60.0)])
+    backend.apply([Add(ip_network("192.0.2.1"), 60)])
     for verb in (backend.flush, backend.flush, backend.close, backend.close):
         verb()
         assert list(backend.list()) == []
@@ -256,7 +248,7 @@ def test_flush_and_close_are_repeatable(backend: Backend) -> None:
 def test_two_scopes_are_two_bans(backend: Backend) -> None:
     """A network may be banned in both scopes: each ban has its own time and room, and is removed alone."""
     network = ip_network("192.0.2.1")
-    backend.apply([Add(network, 600.0), Add(network, 60.0, Scope.SIP_UDP)])
+    backend.apply([Add(network, 600), Add(network, 60, Scope.SIP_UDP)])
 
     found = {element.scope: element for element in backend.list()}
     assert {element.network for element in found.values()} == {network}
@@ -266,18 +258,18 @@ def test_two_scopes_are_two_bans(backend: Backend) -> None:
     assert [element.scope for element in backend.list()] == [Scope.SIP_UDP]
     backend.apply([Remove(network, Scope.SIP_UDP)])
     many = [ip_network((0x0A000000 + n, 32)) for n in range(MAXELEM)]
-    bans = [Add(one, 60.0, scope) for scope in Scope for one in many]
+    bans = [Add(one, 60, scope) for scope in Scope for one in many]
     assert {outcome.error for outcome in backend.apply(bans)} == {None}
 
 
 def test_one_ban_is_found(backend: Backend) -> None:
     """A ban is found by its network and scope, not by a wider or narrower network, and not once removed."""
     banned = [
-        Add(ip_network(text), 600.0, scope)
+        Add(ip_network(text), 600, scope)
         for text in ("192.0.2.0/24", "192.0.2.7", "2001:db8:1::/64", "2001:db8::1")
         for scope in Scope
     ]
-    many = [Add(ip_network((0x0A000000 + n, 32)), 600.0) for n in range(50)]
+    many = [Add(ip_network((0x0A000000 + n, 32)), 600) for n in range(50)]
     backend.apply([*banned, *many])
 
     for change in banned:
@@ -298,7 +290,7 @@ def test_one_ban_is_found(backend: Backend) -> None:
 @pytest.mark.parametrize("which", network_lists.every(), ids=str)
 def test_a_list_may_be_replaced_again_and_again(backend: Backend, which: NetworkList) -> None:
     """A list may be replaced by overlapping, no or many networks; bans stay, and health reports nothing."""
-    backend.apply([Add(ip_network("192.0.2.1"), 60.0)])
+    backend.apply([Add(ip_network("192.0.2.1"), 60)])
     many = [ip_network((0x0A000000 + (n << 4), 28)) for n in range(10_000)]
     for contents in (
         [ip_network(text) for text in ("192.0.2.0/24", "192.0.2.1", "192.0.0.0/16", "2001:db8::/32")],
@@ -317,7 +309,7 @@ def test_our_own_changes_are_not_damage(backend: Backend) -> None:
     """Our own bans, unbans, lists and openings are neither differing rules, nor damage or foreign changes."""
     network = ip_network("192.0.2.1")
     for step in (
-        lambda: backend.apply([Add(network, 600.0), Add(ip_network("2001:db8::/64"), 4.0)]),
+        lambda: backend.apply([Add(network, 600), Add(ip_network("2001:db8::/64"), 4)]),
         lambda: write_list(backend, network_lists.ALLOW, [network]),
         backend.open,
         lambda: backend.apply([Remove(network)]),
@@ -348,7 +340,7 @@ def test_bans_in_the_kernel_are_adopted_after_a_restart(backend: Backend) -> Non
         "2001:db8:3::/48",
     )
     bans = {(ip_network(text), scope) for text in texts for scope in Scope}
-    backend.apply([Add(network, 600.0, scope) for network, scope in bans])
+    backend.apply([Add(network, 600, scope) for network, scope in bans])
     second = successor(backend)
 
     assert second.open().adopted == len(bans)
@@ -375,7 +367,7 @@ PLANS = [
 def test_a_new_plan_loses_nothing(backend: Backend) -> None:
     """Plans replace each other: bans and lists stay, and our own change is not a repair."""
     network = ip_network("192.0.2.1")
-    backend.apply([Add(network, 600.0), Add(network, 600.0, Scope.SIP_UDP)])
+    backend.apply([Add(network, 600), Add(network, 600, Scope.SIP_UDP)])
     for plan in PLANS:
         backend.plan = plan
         opened = backend.open()
@@ -391,7 +383,7 @@ def test_counters_begin_at_zero(backend: Backend) -> None:
     """Without traffic all counters are 0 and there are no flooders; the sizes of the sets are reported."""
     backend.plan = PLANS[0]
     backend.open()
-    backend.apply([Add(ip_network("192.0.2.1"), 60.0), Add(ip_network("2001:db8::/64"), 60.0)])
+    backend.apply([Add(ip_network("192.0.2.1"), 60), Add(ip_network("2001:db8::/64"), 60)])
     counters = backend.counters()
 
     assert {(rule.packets, rule.bytes) for rule in counters.rules} <= {(0, 0)}
@@ -421,7 +413,7 @@ def test_counters_may_be_read_in_a_thread_meanwhile(backend: Backend) -> None:
     try:
         assert started.wait(30)
         for turn in range(200):
-            changes: list[Change] = [Add(ip_network((0x0A000000 + n, 32)), 600.0) for n in range(20)]
+            changes: list[Change] = [Add(ip_network((0x0A000000 + n, 32)), 600) for n in range(20)]
             if turn % 2:
                 changes = [Remove(change.network) for change in changes]
             assert {outcome.error for outcome in backend.apply(changes)} == {None}
@@ -445,25 +437,11 @@ def test_changed_keys_are_named_as_in_the_configuration() -> None:
     assert plan.changed_keys(plan) == []
 
 
-@pytest.mark.parametrize(
-    ("asked", "expected_seconds"),
-    [
-        (0.0, 1),
-        (-5.0, 1),
-        (math.nan, 1),
-        (0.2, 1),
-        (1.0, 1),
-        (1.1, 2),
-        (3600.0, 3600),
-        (2_147_483.0, 2_147_483),
-        (2_147_482.5, 2_147_483),
-        (1e12, 2_147_483),
-        (math.inf, 2_147_483),
-    ],
-)
-def test_timeouts_are_limited_to_the_kernels_range(asked: float, expected_seconds: int) -> None:
-    """A timeout is rounded up, never 0 (no timeout), and never above the kernel's maximum."""
-    assert whole_seconds(asked) == expected_seconds
+@pytest.mark.parametrize("timeout", [-5, 0, MAX_TIMEOUT + 1])
+def test_a_ban_has_a_timeout_that_each_kernel_accepts(timeout: int) -> None:
+    """A timeout of 0, which would mean no timeout, is an error, and so is one above the kernel's maximum."""
+    with pytest.raises(ValueError, match="timeout"):
+        Add(ip_network("192.0.2.1"), timeout)
 
 
 @pytest.mark.parametrize(("burst", "rate", "seconds"), [(5, 2, 10), (40, 1, 40), (1_000, 1, 60)])

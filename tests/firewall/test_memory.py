@@ -18,7 +18,7 @@ def test_bans_end_by_the_clock() -> None:
     """A ban is listed with its remaining time, and is gone when that is over."""
     now = 100.0
     backend = MemoryBackend(clock=SetClock(mono=lambda: now))
-    backend.apply([Add(ip_network("192.0.2.1"), 60.0), Add(ip_network("2001:db8::/64"), 10.0)])
+    backend.apply([Add(ip_network("192.0.2.1"), 60), Add(ip_network("2001:db8::/64"), 10)])
 
     now = 105.0
     assert list(backend.list()) == [
@@ -35,7 +35,7 @@ def test_a_limiter_is_reported_as_missing() -> None:
     """A configured limiter is reported as missing; there are no flooders, and bans are counted."""
     backend = MemoryBackend(FirewallPlan(added=(Limit(LimitMode.ENFORCE),)))
     assert backend.open() == Opened({4: None, 6: None}, limits="a dry run puts no rule into the kernel")
-    backend.apply([Add(ip_network("192.0.2.1"), 60.0), Add(ip_network("192.0.2.1"), 60.0, Scope.SIP_UDP)])
+    backend.apply([Add(ip_network("192.0.2.1"), 60), Add(ip_network("192.0.2.1"), 60, Scope.SIP_UDP)])
 
     assert backend.counters() == Counters(sets={"bans": 2})
     assert backend.health() == Health(elements=2)

@@ -60,7 +60,7 @@ def test_allowed_addresses_are_never_dropped(backend: Backend, far: str, of: str
         ([], [prefix]),
     ]
     for bans, denied in ways:
-        backend.apply([Add(network, 60.0, scope) for network, scope in bans])
+        backend.apply([Add(network, 60, scope) for network, scope in bans])
         write_list(backend, network_lists.DENY, denied)
         assert datagram(cable, far, SIP) == (False, "EPERM"), (bans, denied)
         counted = sum(element.packets for element in backend.list())
@@ -102,7 +102,7 @@ def test_a_ban_of_a_64_exempts_the_friends_in_it(backend: Backend, far: str, wan
         ("fd00:19::7:7/128", False),
     ):
         for scope in Scope:
-            change = Add(ip_network(banned), 60.0, scope)
+            change = Add(ip_network(banned), 60, scope)
             assert backend.apply([change])[0].error is None
             assert reaches(friend, far, scope) is passes, change
             [element] = backend.list()
@@ -151,7 +151,7 @@ def test_friends_pass_lists_of_machines(backend: Backend, far: str, cable: Cable
         write_list(backend, network_lists.DENY, [around])
         assert not reaches(cable, far, Scope.SIP_UDP), wanted
         write_list(backend, network_lists.DENY, [])
-        backend.apply([Add(address, 60.0)])
+        backend.apply([Add(address, 60)])
         assert not reaches(cable, far, Scope.SIP_UDP), wanted
         write_list(backend, network_lists.ALLOW, [address])
         assert reaches(cable, far, Scope.SIP_UDP), wanted

@@ -183,7 +183,7 @@ def test_disabled_ipv6_is_not_an_error(backend: IpsetBackend) -> None:
 def test_a_banned_test_address_is_not_used(backend: IpsetBackend) -> None:
     """A test address that is banned already is not used: another one is chosen."""
     taken = ip_network("127.82.70.1")
-    backend.apply([Add(taken, 600.0)])
+    backend.apply([Add(taken, 600)])
 
     assert verify(backend, {4: None}).checks == VERIFIED4
     assert [element.network for element in backend.list()] == [taken]
@@ -195,7 +195,7 @@ def test_a_full_set_prevents_the_probe() -> None:
     with fresh():
         backend = IpsetBackend(FirewallPlan(maxelem=1))
         families = backend.open().families
-        backend.apply([Add(ip_network("192.0.2.1"), 600.0)])
+        backend.apply([Add(ip_network("192.0.2.1"), 600)])
         checks = verify(backend, families).checks
         assert [(check.version, check.verified) for check in checks[:3]] == [
             (4, False),

@@ -184,7 +184,7 @@ def test_challenges_are_seen_and_nothing_else(host: Host, version: int) -> None:
 def test_a_dropped_challenge_is_seen(host: Host, version: int) -> None:
     """A challenge to a banned address is reported, although the ban drops it."""
     _, banned, other = FAMILIES[version]
-    host.backend.apply([Add(ip_network(banned), 60.0)])
+    host.backend.apply([Add(ip_network(banned), 60)])
     with host.sender(version) as pbx:
 
         def act() -> None:

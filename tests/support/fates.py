@@ -217,9 +217,7 @@ class Fates:
         backend.flush()
         plan(backend, wanted)
         changes = [
-            Add(ip_network(one.address), 600.0, one.place.scope)
-            for one in CELLS
-            if one.place.scope is not None
+            Add(ip_network(one.address), 600, one.place.scope) for one in CELLS if one.place.scope is not None
         ]
         assert {result.error for result in backend.apply(changes)} == {None}
         for which in network_lists.every():

@@ -213,7 +213,7 @@ def plan(backend: Backend, wanted: FirewallPlan) -> None:
 
 def ban(backend: Backend, cable: Cable, scope: Scope = Scope.FULL) -> None:
     """Ban the far end's address."""
-    assert backend.apply([Add(ip_network(cable.network), 60.0, scope)])[0].error is None
+    assert backend.apply([Add(ip_network(cable.network), 60, scope)])[0].error is None
 
 
 def changing(

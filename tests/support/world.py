@@ -23,7 +23,7 @@ from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
 from ringfence.detect.judgement import Decision, Disposition
 from ringfence.detect.rules import RULES, Rule
-from ringfence.firewall.contract import Add, Change, Element, Health, ListSteps, Opened, Outcome
+from ringfence.firewall.contract import MAX_TIMEOUT, Add, Change, Element, Health, ListSteps, Opened, Outcome
 from ringfence.firewall.memory import MemoryBackend
 from ringfence.firewall.network_lists import NetworkList
 from ringfence.ledger import key_of
@@ -51,7 +51,7 @@ class Faulty(MemoryBackend):
         self.trouble: str | None = None
         self.changed = False
         self.counts = True
-        self.cap = float("inf")
+        self.cap = MAX_TIMEOUT
         self.batches: list[Sequence[Change]] = []
         self.before_batch: Callable[[], object] = lambda: None
         self.lacks: Mapping[int, str | None] = {}

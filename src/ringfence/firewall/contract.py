@@ -20,12 +20,12 @@ An *observed* friend is copied like a stranger, because Asterisk refuses it agai
 """
 
 import enum
-import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_network
 from typing import Protocol, TypeVar
 
-from attrs import Factory, evolve, fields, frozen
+from attrs import Factory, evolve, field, fields, frozen
+from attrs.validators import and_, ge, le
 
 from ringfence.errors import FirewallError
 from ringfence.firewall import network_lists
@@ -112,12 +112,8 @@ allowed networks may send large requests in any case.
 """
 
 
-MIN_TIMEOUT, MAX_TIMEOUT = 1, 2_147_483
-"""The shortest and the longest timeout of a ban in seconds.
-
-These are the limits of ipset. There 0 means no timeout, and a timeout above the maximum is shortened to
-(UINT_MAX >> 1) milliseconds without an error.
-"""
+MAX_TIMEOUT = 2_147_483
+"""The longest timeout of a ban in seconds: ipset shortens any other to (UINT_MAX >> 1) milliseconds."""
 
 EVERY_ADDRESS = FirewallError("a /0 is every address: the kernel bans none")
 """The error for a ban of a /0. No backend carries out such a ban."""
@@ -279,10 +275,13 @@ ListSteps = Generator[Callable[[], None] | None, None, None]
 
 @frozen
 class Add:
-    """A change: ban ``network`` for ``timeout`` seconds from now, also if it has a ban of this scope."""
+    """A change: ban ``network`` for ``timeout`` seconds from now, also if it has a ban of this scope.
+
+    The timeout is at least 1, because with 0 the kernel would keep the ban for ever, and at most MAX_TIMEOUT.
+    """
 
     network: Network
-    timeout: float
+    timeout: int = field(validator=and_(ge(1), le(MAX_TIMEOUT)))
     scope: Scope = Scope.FULL
 
 
@@ -439,16 +438,6 @@ def fragments_requirement(found: Fragments, fix: str, suffix: str = "") -> Requi
 def not_open_error() -> FirewallError:
     """Return the error for calling a backend's method before ``open``."""
     return FirewallError("the firewall is not open: no ban is possible")
-
-
-def whole_seconds(timeout: float) -> int:
-    """Return ``timeout`` in whole seconds, as every backend accepts it.
-
-    It is rounded up, and at least MIN_TIMEOUT and at most MAX_TIMEOUT.
-    """
-    if not timeout > MIN_TIMEOUT:
-        return MIN_TIMEOUT
-    return MAX_TIMEOUT if timeout >= MAX_TIMEOUT else math.ceil(timeout)
 
 
 class Backend(Protocol):

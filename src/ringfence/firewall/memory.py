@@ -24,7 +24,6 @@ from ringfence.firewall.contract import (
     Remembered,
     Remove,
     Requirement,
-    whole_seconds,
 )
 from ringfence.firewall.limits import Table
 from ringfence.firewall.network_lists import NetworkList
@@ -82,9 +81,8 @@ class MemoryBackend:
         maxelem = self.plan.maxelem
         if key not in self._ends and len(self._ends) >= maxelem and self._count(*key) >= maxelem:
             return Outcome(change, error=SetFullError(f"the set is full: {maxelem} elements"))
-        timeout = whole_seconds(change.timeout)
-        self._ends[key] = self._clock.mono() + timeout
-        return Outcome(change, timeout=float(timeout))
+        self._ends[key] = self._clock.mono() + change.timeout
+        return Outcome(change, change.timeout)
 
     def _count(self, network: Network, scope: Scope) -> int:
         return sum(

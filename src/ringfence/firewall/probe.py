@@ -39,7 +39,7 @@ from ringfence.values.network import Network
 
 _IPV6_TRANSPARENT = 75  # <linux/in6.h>; Python has no name for it
 _WAIT = 0.1  # seconds for a datagram that is on its way within this host
-_TIMEOUT = 10.0  # seconds until the kernel removes the test element
+_TIMEOUT = 10  # seconds until the kernel removes the test element
 _TRIES = 3  # a loaded host may deliver a datagram late
 _CONTENTS = 16  # bytes
 _DROPPED_FIRST = "not tried: another rule drops it first"
@@ -305,4 +305,4 @@ def _send(sender: socket.socket, receiver: socket.socket) -> _Sent:
 
 
 def _not_removed(network: Network, error: FirewallError) -> str:
-    return f"the test ban of {network} could not be removed ({error}); it ends within {_TIMEOUT:.0f} s"
+    return f"the test ban of {network} could not be removed ({error}); it ends within {_TIMEOUT} s"

@@ -102,14 +102,12 @@ _RESTS: dict[EventKind, re.Pattern[bytes]] = {
     EventKind.INVALID_TRANSPORT: _rest("AttemptedTransport"),
 }
 # The kinds with details: fields after the tail that are kept.
-WITH_DETAILS = frozenset(
-    {
-        EventKind.FAILED_ACL,
-        EventKind.CHALLENGE_RESPONSE_FAILED,
-        EventKind.INVALID_PASSWORD,
-        EventKind.CHALLENGE_SENT,
-    }
-)
+WITH_DETAILS = {
+    EventKind.FAILED_ACL,
+    EventKind.CHALLENGE_RESPONSE_FAILED,
+    EventKind.INVALID_PASSWORD,
+    EventKind.CHALLENGE_SENT,
+}
 USED = b"1"
 """The value of an event's header ``UsingPassword`` if a password was verified."""
 KINDS = {str(kind).encode(): kind for kind in _RESTS}

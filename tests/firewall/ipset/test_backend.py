@@ -69,7 +69,7 @@ def test_a_ban_expires(backend: IpsetBackend, far: str) -> None:
     cable = CABLES["IPv4"]
     with ExitStack() as stack:
         here, there = map(stack.enter_context, cable.pair(far, cable.banned))
-        backend.apply([Add(ip_network(cable.network), 1.0)])
+        backend.apply([Add(ip_network(cable.network), 1)])
         assert not arrives(there, here)
         time.sleep(1.2)
         assert arrives(there, here)
@@ -86,7 +86,7 @@ def test_flush_removes_only_our_own() -> None:
     before = saved()
     backend = IpsetBackend()
     backend.open()
-    backend.apply([Add(ip_network("192.0.2.1"), 60.0), Add(ip_network("2001:db8::/64"), 60.0)])
+    backend.apply([Add(ip_network("192.0.2.1"), 60), Add(ip_network("2001:db8::/64"), 60)])
     assert saved() != before
 
     backend.flush()
@@ -228,7 +228,7 @@ def test_damage_is_reported_repaired_and_removed(backend: IpsetBackend, damage: 
     def fill() -> None:
         """Add bans of every scope and network lists, some of them long: what the daemon restores."""
         for scope in Scope:
-            backend.apply([Add(network, 600.0, scope) for network in LISTED])
+            backend.apply([Add(network, 600, scope) for network in LISTED])
         for which in network_lists.every():
             many = LONG if which is network_lists.DENY and damage.startswith("ipset flush") else []
             write_list(backend, which, [*LISTED, *many])
@@ -347,12 +347,10 @@ def test_a_host_without_ipv6_is_guarded_for_ipv4(tmp_path: Path) -> None:
     backend = IpsetBackend(proc=without_ipv6(tmp_path))
 
     assert backend.open() == Opened(families={4: None, 6: "this host has no IPv6"}, adopted=0)
-    first, second = backend.apply(
-        [Add(ip_network("2001:db8::/64"), 60.0), Add(ip_network("192.0.2.1"), 60.0)]
-    )
+    first, second = backend.apply([Add(ip_network("2001:db8::/64"), 60), Add(ip_network("192.0.2.1"), 60)])
     assert isinstance(first.error, FirewallUnsupportedError)
     assert str(first.error) == "this host has no IPv6"
-    assert second == Outcome(Add(ip_network("192.0.2.1"), 60.0), 60.0)
+    assert second == Outcome(Add(ip_network("192.0.2.1"), 60), 60)
     backend.close()
     assert run("ip6tables-save") == ""
 
@@ -373,12 +371,12 @@ def test_a_set_in_foreign_use_stays(backend: IpsetBackend, monkeypatch: pytest.M
 def test_nothing_is_banned_before_open() -> None:
     """apply() without open() is an error."""
     with pytest.raises(FirewallError, match="not open"):
-        IpsetBackend().apply([Add(ip_network("192.0.2.1"), 60.0)])
+        IpsetBackend().apply([Add(ip_network("192.0.2.1"), 60)])
 
 
 def test_a_dead_socket_is_replaced(backend: IpsetBackend) -> None:
     """A ban succeeds although the backend's socket was closed."""
-    change = Add(ip_network("192.0.2.1"), 60.0)
+    change = Add(ip_network("192.0.2.1"), 60)
     assert backend._kernel._socket is not None
     backend._kernel._socket.close()
 

@@ -21,8 +21,8 @@ def test_a_missing_set_is_an_error(backend: IpsetBackend) -> None:
     """Bans for a missing set are errors that name it, one by one, and open repairs it."""
     run("nft", "flush", "ruleset")
     run("ipset", "destroy", "ringfence4")
-    changes = [Add(ip_network("192.0.2.1"), 60.0), Add(ip_network("192.0.2.2"), 60.0)]
-    other = Add(ip_network("2001:db8::/64"), 60.0)
+    changes = [Add(ip_network("192.0.2.1"), 60), Add(ip_network("192.0.2.2"), 60)]
+    other = Add(ip_network("2001:db8::/64"), 60)
 
     outcomes = backend.apply([*changes, other])
 
@@ -58,8 +58,8 @@ def test_an_unacknowledged_change_is_an_error(backend: IpsetBackend, monkeypatch
         return real(self, message)
 
     monkeypatch.setattr(NetlinkConnection, "request", dying)
-    changes = [Add(ip_network((0x0A000000 + n, 32)), 60.0) for n in range(3000)]
-    other = Add(ip_network("2001:db8::/64"), 60.0)
+    changes = [Add(ip_network((0x0A000000 + n, 32)), 60) for n in range(3000)]
+    other = Add(ip_network("2001:db8::/64"), 60)
 
     outcomes = backend.apply([*changes, other])
 
@@ -82,7 +82,7 @@ def test_a_full_set_costs_one_request_for_each_refusal(netns: None, monkeypatch:
     backend = IpsetBackend(FirewallPlan(maxelem=100))
     backend.open()
     monkeypatch.setattr(NetlinkConnection, "request", counted)
-    outcomes = backend.apply([Add(ip_network((0x0A000000 + n, 32)), 60.0) for n in range(3_000)])
+    outcomes = backend.apply([Add(ip_network((0x0A000000 + n, 32)), 60) for n in range(3_000)])
 
     assert requests <= 3_000
     assert sum(outcome.error is None for outcome in outcomes) == len(list(backend.list()))
@@ -93,8 +93,8 @@ def test_a_full_set_costs_one_request_for_each_refusal(netns: None, monkeypatch:
 @pytest.mark.parametrize("number", [10_000, pytest.param(50_000, marks=pytest.mark.long)])
 def test_very_many_bans(backend: IpsetBackend, number: int) -> None:
     """Very many bans of both families are added, listed and removed, all confirmed."""
-    bans = [Add(ip_network((0x0A000000 + n, 32)), 600.0) for n in range(number)]
-    bans += [Add(ip_network(((0xFD000000 << 96) + (n << 64), 64)), 600.0) for n in range(number)]
+    bans = [Add(ip_network((0x0A000000 + n, 32)), 600) for n in range(number)]
+    bans += [Add(ip_network(((0xFD000000 << 96) + (n << 64), 64)), 600) for n in range(number)]
 
     assert {outcome.error for outcome in backend.apply(bans)} == {None}
     assert {element.network for element in backend.list()} == {ban.network for ban in bans}

@@ -21,7 +21,7 @@ def test_elements_are_adopted() -> None:
     """A new backend adopts the sets of a killed one, and reads foreign elements."""
     first = IpsetBackend()
     first.open()
-    first.apply([Add(ip_network("192.0.2.1"), 600.0), Add(ip_network("2001:db8::/64"), 600.0)])
+    first.apply([Add(ip_network("192.0.2.1"), 600), Add(ip_network("2001:db8::/64"), 600)])
     first.close()
     run("ipset", "add", "ringfence4", "198.51.100.0/24")
 

@@ -38,8 +38,8 @@ def test_the_ban_with_the_latest_end_is_the_sample(kernel: NetlinkConnection) ->
     """The ban with the latest end is the sample: only its early loss is found, until it is discarded."""
     witnesses = SampleBans()
     put((host(1), 600), (host(2), 60))
-    witnesses.record(NAME, [Add(host(1), 600.0)])
-    witnesses.record(NAME, [Add(host(2), 60.0)])
+    witnesses.record(NAME, [Add(host(1), 600)])
+    witnesses.record(NAME, [Add(host(2), 60)])
 
     run("ipset", "del", NAME, str(host(2)))
     assert witnesses.first_missing(kernel) is None
@@ -54,12 +54,12 @@ def test_the_ban_with_the_latest_end_is_the_sample(kernel: NetlinkConnection) ->
 def test_our_own_changes_are_not_a_loss(kernel: NetlinkConnection) -> None:
     """Our own removal, a shorter timeout for the same network, and the end of a ban are not a loss."""
     witnesses = SampleBans()
-    witnesses.record(NAME, [Add(host(1), 600.0)])
+    witnesses.record(NAME, [Add(host(1), 600)])
     witnesses.record(NAME, [Remove(host(1))])
     assert witnesses.first_missing(kernel) is None
 
-    witnesses.record(NAME, [Add(host(1), 600.0)])
-    witnesses.record(NAME, [Add(host(1), 1.0)])
+    witnesses.record(NAME, [Add(host(1), 600)])
+    witnesses.record(NAME, [Add(host(1), 1)])
     assert witnesses.first_missing(kernel) is None
 
 
@@ -67,7 +67,7 @@ def test_our_own_changes_are_not_a_loss(kernel: NetlinkConnection) -> None:
 def test_the_sample_of_a_large_batch_is_its_last_ban(kernel: NetlinkConnection) -> None:
     """The sample of a large batch is its last ban; a large removal leaves no sample."""
     witnesses = SampleBans()
-    witnesses.record(NAME, [Add(host(n), 600.0) for n in range(1000)])
+    witnesses.record(NAME, [Add(host(n), 600) for n in range(1000)])
     assert witnesses.first_missing(kernel) == "set ringfence4 has lost a ban"
     put((host(999), 600))
     assert witnesses.first_missing(kernel) is None

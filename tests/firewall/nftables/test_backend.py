@@ -48,10 +48,10 @@ table ip raw {
 """
 BOTH = {4: None, 6: None}
 BANS = [
-    Add(ip_network("192.0.2.1"), 600.0),
-    Add(ip_network("2001:db8::/64"), 600.0),
-    Add(ip_network("198.51.100.0/20", strict=False), 600.0),
-    Add(ip_network("192.0.2.7"), 600.0, Scope.SIP_UDP),
+    Add(ip_network("192.0.2.1"), 600),
+    Add(ip_network("2001:db8::/64"), 600),
+    Add(ip_network("198.51.100.0/20", strict=False), 600),
+    Add(ip_network("192.0.2.7"), 600, Scope.SIP_UDP),
 ]
 
 
@@ -79,7 +79,7 @@ FULL = {one for one in ALL if one[1] is Scope.FULL}
 def test_bans_of_each_scope_and_length_are_listed(backend: NftablesBackend) -> None:
     """Bans of every scope and prefix length are listed; a network may be banned in each scope."""
     network = ip_network("192.0.2.1")
-    changes = [*BANS, Add(network, 60.0, Scope.SIP_UDP)]
+    changes = [*BANS, Add(network, 60, Scope.SIP_UDP)]
     assert backend.apply(changes) == [Outcome(change, change.timeout) for change in changes]
     assert banned(backend) == ALL | {("192.0.2.1/32", Scope.SIP_UDP)}
 
@@ -238,8 +238,8 @@ def test_a_missing_list_set_is_an_error(backend: NftablesBackend) -> None:
 @pytest.mark.parametrize("number", [10_000, pytest.param(50_000, marks=pytest.mark.long)])
 def test_very_many_bans(backend: NftablesBackend, number: int) -> None:
     """Very many bans of both families are added, listed and removed, all confirmed."""
-    bans = [Add(ip_network((0x0A000000 + n, 32)), 600.0) for n in range(number)]
-    bans += [Add(ip_network(((0xFD000000 << 96) + (n << 64), 64)), 600.0) for n in range(number)]
+    bans = [Add(ip_network((0x0A000000 + n, 32)), 600) for n in range(number)]
+    bans += [Add(ip_network(((0xFD000000 << 96) + (n << 64), 64)), 600) for n in range(number)]
 
     assert {outcome.error for outcome in backend.apply(bans)} == {None}
     assert {element.network for element in backend.list()} == {ban.network for ban in bans}
@@ -284,7 +284,7 @@ def test_a_list_that_lacks_very_many_is_read_again(
     backend: NftablesBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An interrupted dump that lacks more bans than are looked up is read again, and the next is enough."""
-    backend.apply([Add(ip_network((0x0A000000 + n, 32)), 600.0) for n in range(3_000)])
+    backend.apply([Add(ip_network((0x0A000000 + n, 32)), 600) for n in range(3_000)])
     real, dumps = NetlinkConnection.stream, 0
 
     def disturbed(self: NetlinkConnection, message: bytes) -> Iterator[bytes]:
@@ -303,7 +303,7 @@ def test_a_list_that_lacks_very_many_is_read_again(
 
 def test_nothing_known_is_missing_from_a_disturbed_list(backend: NftablesBackend) -> None:
     """While others change our sets 100 times a second and more, each list has all known bans."""
-    steady = [Add(ip_network((0x0A000000 + n, 32)), 3600.0) for n in range(5_000)]
+    steady = [Add(ip_network((0x0A000000 + n, 32)), 3600) for n in range(5_000)]
     backend.apply(steady)
     known = [(add.network, add.scope) for add in steady]
     done, turns = threading.Event(), 0
@@ -426,7 +426,7 @@ from ringfence.firewall.nftables.backend import NftablesBackend
 backend = NftablesBackend(FirewallPlan(log_group=7, added=(Limit(LimitMode.ENFORCE),)))
 print([part.problem for part in backend.requirements()])
 print(backend.open())
-print([outcome.error for outcome in backend.apply([Add(ip_network("10.0.0.0/9"), 60.0)])])
+print([outcome.error for outcome in backend.apply([Add(ip_network("10.0.0.0/9"), 60)])])
 for call in backend.replace_list_in_steps(network_lists.DENY, [ip_network((n * 2, 32)) for n in range(5000)]):
     if call is not None:
         call()
@@ -541,7 +541,7 @@ def test_an_old_kernel_is_supported() -> None:
     """On a kernel that does not renew, bans are added, renewed and removed."""
     backend = NftablesBackend(release="6.1.0-13-amd64")
     backend.open()
-    for timeout in (600.0, 30.0, 900.0):
+    for timeout in (600, 30, 900):
         changes = [evolve(change, timeout=timeout) for change in BANS]
         assert {outcome.error for outcome in backend.apply(changes)} == {None}
         assert all(timeout - 2 <= element.timeout <= timeout for element in backend.list())

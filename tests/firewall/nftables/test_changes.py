@@ -50,7 +50,7 @@ def changes(request: pytest.FixtureRequest, kernel: NetlinkConnection) -> Kind:
     return Kind(kernel, request.param)
 
 
-def adds(number: int, timeout: float = 600.0, *, scope: Scope = Scope.FULL) -> list[Change]:
+def adds(number: int, timeout: int = 600, *, scope: Scope = Scope.FULL) -> list[Change]:
     """Return bans of ``number`` addresses."""
     return [Add(ip_network((0x0A000000 + n, 32)), timeout, scope) for n in range(number)]
 
@@ -113,8 +113,8 @@ def test_many_changes_take_few_transactions(
 
 def test_times_are_renewed(changes: Kind, kernel: NetlinkConnection) -> None:
     """Adding again sets the new timeout, longer, shorter or the same, mixed with new elements."""
-    [first] = adds(1, 600.0)
-    for timeout in (900.0, 30.0, 30.0):
+    [first] = adds(1, 600)
+    for timeout in (900, 30, 30):
         apply(changes, (SMALL, [first]))
         known = {element.network: element.timeout for element in listed(kernel, SMALL)}
         outcomes = apply(changes, (SMALL, adds(3, timeout)))
@@ -128,7 +128,7 @@ def test_times_are_renewed(changes: Kind, kernel: NetlinkConnection) -> None:
 def test_a_network_may_occur_twice_in_a_batch(changes: Kind, kernel: NetlinkConnection) -> None:
     """A network may occur several times in a batch: the last change decides, and all are confirmed."""
     ban, other = adds(2)
-    again = Add(ban.network, 30.0)
+    again = Add(ban.network, 30)
     outcomes = apply(changes, (SMALL, [ban, again, ban, again, other, Remove(other.network)]))
     assert {one.error for one in outcomes} == {None}
     [element] = listed(kernel, SMALL)
@@ -146,7 +146,7 @@ def test_a_full_set_costs_a_few_transactions(
 ) -> None:
     """Of 10 000 bans for a set of 100 the first are added, the others refused, in few transactions."""
     sent = counting(kernel, monkeypatch)
-    other = Add(ip_network("2001:db8::/64"), 60.0)
+    other = Add(ip_network("2001:db8::/64"), 60)
 
     outcomes = apply(changes, (SMALL, adds(10_000)), (V6, [other]))
 
@@ -161,7 +161,7 @@ def test_a_full_set_renews_and_removes_its_elements(changes: Kind, kernel: Netli
     """In a full set existing elements are renewed and removed, and new ones are refused."""
     apply(changes, (SMALL, adds(100)))
 
-    outcomes = apply(changes, (SMALL, adds(120, 900.0)[90:]))
+    outcomes = apply(changes, (SMALL, adds(120, 900)[90:]))
     assert [one.error is None for one in outcomes] == [True] * 10 + [False] * 20
     assert sum(element.timeout > 890 for element in listed(kernel, SMALL)) == 10
 
@@ -269,7 +269,7 @@ def test_a_lost_answer_is_looked_up_and_not_repeated(
     done: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
     """After a lost answer each result is looked up: confirmed or refused, and sent only once."""
-    apply(changes, (LARGE, adds(5, 100.0, scope=Scope.SIP_UDP)[3:]))
+    apply(changes, (LARGE, adds(5, 100, scope=Scope.SIP_UDP)[3:]))
     real, requests = kernel.transact, 0
 
     def losing(*messages: bytes) -> list[Refusal]:
@@ -280,7 +280,7 @@ def test_a_lost_answer_is_looked_up_and_not_repeated(
         raise NetlinkLostError("the kernel's answer to a batch was lost")
 
     monkeypatch.setattr(kernel, "transact", losing)
-    batch: list[Change] = [*adds(3, 300.0, scope=Scope.SIP_UDP), *removes(7, scope=Scope.SIP_UDP)[3:]]
+    batch: list[Change] = [*adds(3, 300, scope=Scope.SIP_UDP), *removes(7, scope=Scope.SIP_UDP)[3:]]
     outcomes = apply(changes, (LARGE, batch))
 
     absent = [False, False, True, True]  # of the four removed two were never there

@@ -31,7 +31,7 @@ def test_counters_of_an_unused_table() -> None:
     """Sets are reported by kind with their sizes, rules at zero, and no source is over the limit."""
     backend = NftablesBackend(FirewallPlan(added=(Limit(LimitMode.ENFORCE),)))
     backend.open()
-    backend.apply([Add(ip_network("192.0.2.1"), 60.0), Add(ip_network("2001:db8::/64"), 60.0)])
+    backend.apply([Add(ip_network("192.0.2.1"), 60), Add(ip_network("2001:db8::/64"), 60)])
     with NetlinkConnection(extended=True) as kernel:
         counters = read_counters(kernel)
         assert read_remembered(kernel, FLOODS) == []

@@ -378,7 +378,7 @@ def test_a_ban_does_not_wait_for_a_list_in_a_thread(
     with ThreadPoolExecutor() as pool:
         future = pool.submit(call)
         assert held.arrived.wait(20)
-        [outcome] = backend.apply([Add(ip_network("198.18.0.1"), 60.0)])
+        [outcome] = backend.apply([Add(ip_network("198.18.0.1"), 60)])
         assert outcome.error is None
         assert backend.health() == Health(elements=1)
         held.release.set()

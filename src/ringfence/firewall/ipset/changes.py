@@ -19,7 +19,6 @@ from ringfence.firewall.contract import (
     Change,
     Outcome,
     Remove,
-    whole_seconds,
 )
 from ringfence.firewall.ipset import messages
 from ringfence.firewall.ipset.messages import Code
@@ -76,7 +75,7 @@ class SetChanges:
         After more than _PATIENCE refusals they are sent one by one. Return an outcome for each change, and
         the error if the connection broke, else None.
         """
-        seconds = [whole_seconds(one.timeout) if isinstance(one, Add) else 0 for one in changes]
+        seconds = [one.timeout if isinstance(one, Add) else 0 for one in changes]
         outcomes: list[Outcome] = []
         refused = 0
         while rest := changes[len(outcomes) :]:

@@ -26,7 +26,7 @@ from attrs import frozen
 
 from ringfence.errors import FirewallError, FirewallUnsupportedError
 from ringfence.firewall import network_lists
-from ringfence.firewall.contract import Add, Change, Element, whole_seconds
+from ringfence.firewall.contract import Add, Change, Element
 from ringfence.firewall.ipset import messages
 from ringfence.firewall.ipset.messages import Code, Command, IpsetHeader
 from ringfence.firewall.limits import Key, Table
@@ -362,7 +362,7 @@ class SampleBans:
         elif len(changes) > _FEW:
             known = None
         if isinstance(last, Add):
-            end = time.monotonic() + whole_seconds(last.timeout)
+            end = time.monotonic() + last.timeout
             if known is None or end > known.end:
                 known = _Sample(last.network, end)
         if known is None:

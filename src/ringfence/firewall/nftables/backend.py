@@ -33,19 +33,13 @@ from ringfence.firewall.contract import (
     Remembered,
     Requirement,
     not_open_error,
-    whole_seconds,
 )
 from ringfence.firewall.limits import Table
 from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.nftables import messages, state
 from ringfence.firewall.nftables.installation import Installation, find_nft, rule_requirements
 from ringfence.firewall.nftables.ruleset import TABLE, BanSet
-from ringfence.firewall.nftables.state import (
-    read_counters,
-    read_remembered,
-    read_sets,
-    total_bans,
-)
+from ringfence.firewall.nftables.state import read_counters, read_remembered, read_sets, total_bans
 from ringfence.firewall.nftables.static_sets import NetworkListSets, by_version
 from ringfence.firewall.nftables.watch import ForeignChanges
 from ringfence.firewall.requirements import check_requirement, require_capabilities, why_no_ipv6
@@ -122,7 +116,7 @@ class Changes:
         self._batch = batch
         self._outcomes = outcomes
         self._modern = modern
-        self._seconds = [whole_seconds(change.timeout) if isinstance(change, Add) else 0 for change in batch]
+        self._seconds = [change.timeout if isinstance(change, Add) else 0 for change in batch]
         self.commits = 0
         """How many transactions the kernel has carried out."""
 
@@ -233,12 +227,9 @@ class Changes:
                     self._refuse(_all(groups), error)
                     return error
                 wanted = self._seconds[last]
-                if (
-                    (there is not None and abs(there.timeout - wanted) <= _TOLERANCE)
-                    if adds
-                    else there is None
-                ):
-                    self._outcomes[number] = Outcome(self._batch[number], float(self._seconds[number]))
+                done = (there is not None) == adds
+                if done and (there is None or abs(there.timeout - wanted) <= _TOLERANCE):
+                    self._outcomes[number] = Outcome(self._batch[number], self._seconds[number])
                     carried_out = True
                 else:
                     self._refuse([number], lost)
@@ -263,8 +254,7 @@ class Changes:
                 messages.delete_elements(TABLE, name, [network for network, _ in once]),
                 messages.add_elements(TABLE, name, once),
             ]
-        modern = self._modern
-        return [messages.add_elements(TABLE, name, timed, exclusive=not modern, renewing=modern)]
+        return [messages.add_elements(TABLE, name, timed, exclusive=not self._modern, renewing=self._modern)]
 
     def _remaining(
         self,
@@ -337,7 +327,7 @@ class Changes:
         outcomes, batch, seconds = self._outcomes, self._batch, self._seconds
         for group in groups:
             for number in group.numbers:
-                outcomes[number] = Outcome(batch[number], float(seconds[number]))
+                outcomes[number] = Outcome(batch[number], seconds[number])
 
     def _refuse(self, numbers: Iterable[int], error: FirewallError) -> None:
         for number in numbers:
@@ -371,12 +361,8 @@ def _explain(ban: BanSet, refusal: Refusal) -> FirewallError:
 
 def renews(release: str) -> bool:
     """Whether a kernel of this release (``6.12.1-amd64``) sets the new timeout of an element added again."""
-    numbers = []
-    for part in release.split("-", 1)[0].split(".")[:2]:
-        if not part.isdecimal():
-            return False
-        numbers.append(int(part))
-    return tuple(numbers) >= _RENEWING
+    parts = release.split("-", 1)[0].split(".")[:2]
+    return all(map(str.isdecimal, parts)) and tuple(map(int, parts)) >= _RENEWING
 
 
 class NftablesBackend:
