@@ -147,7 +147,7 @@ class AlarmListener(Protocol):
 
 
 class Alarms:
-    """The active alarms.
+    """Keeps the active alarms, and logs and reports their changes.
 
     Each of ``listeners`` is called with each change of an alarm.
     """

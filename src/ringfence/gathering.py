@@ -21,7 +21,7 @@ from typing import Any
 from ringfence.threads import ThreadedLoop
 
 PERIOD = 0.001
-"""The rest under sustained load, whatever the loop was asked for (seconds)."""
+"""The minimum seconds of rest under sustained load, even if ``rest`` returns fewer."""
 
 QUIET = 0.005
 """The seconds without an arrival after which the event loop's load counts as over."""
@@ -85,7 +85,7 @@ class GatheringSelector(selectors.BaseSelector):
         return self._of(fileobj).unregister(fileobj)
 
     def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:  # noqa: ANN401
-        """Change what a descriptor is registered for."""
+        """Change the events for which a descriptor is registered."""
         return self._of(fileobj).modify(fileobj, events, data)
 
     def get_map(self) -> Mapping[Any, selectors.SelectorKey]:

@@ -446,7 +446,10 @@ class Confirmation:
         return event.source.text and self._is_corroborated(event)
 
     def is_of_stream(self, attempt: Attempt) -> bool:
-        """Whether a true ``attempt`` has a TCP connection that the kernel lists; False in a replay."""
+        """Whether ``attempt`` came by TCP, TLS or WebSocket, so that the kernel lists its connection.
+
+        False in a replay, in which no connection is known.
+        """
         return attempt.transport not in _DATAGRAMS and self.sources.assumed is _CLAIMED
 
     def _is_corroborated(self, event: SecurityEvent) -> bool:

@@ -289,7 +289,7 @@ class _Generation:
 
 @define
 class _Names:
-    """Numbers names (of sources or Asterisks) from 0. Names beyond ``_MOST_NAMES`` share the last number."""
+    """Gives each name of a source or Asterisk a small number; names beyond ``_MOST_NAMES`` share the last."""
 
     names: list[str] = Factory(list)
 
@@ -519,7 +519,7 @@ class History:
                 return
 
     def _make_room(self) -> None:
-        """Discard the oldest senders, several at once, because a dict finds its first entry slowly then."""
+        """Discard the oldest senders if there are too many: several at once, because each search is slow."""
         wanted = max(1, self._max // 256)
         singles = [table for g in self._generations for table in g.claimed.values() if len(table)]
         tables: list[dict[Key, Any]] = [g.several for g in self._generations if g.several]
@@ -607,7 +607,7 @@ def has_proven(kept: Sequence[bytes]) -> bool:
 
 
 def fact_from(attempt: Attempt, at: float) -> Fact:
-    """Return an attempt as the rules see it; it counts at ``at`` (monotonic seconds)."""
+    """Return the values of an attempt that the rules see; it counts at ``at`` (monotonic seconds)."""
     return Fact(
         at,
         attempt.kind,
@@ -630,7 +630,7 @@ def _kind_of(flags: int, event: int) -> AttemptKind:
 
 
 def fact_of(packed: bytes) -> Fact:
-    """Return a packed attempt as the rules see it."""
+    """Unpack an attempt into the values that the rules see."""
     at, _, session, flags, how, event, _, _ = _PACK.unpack_from(packed)
     addresses = _FORGED_BYTES[how & (_FORGED_IPV4 | _FORGED_IPV6)] + _OWN_BYTES[event & _HAS_ADDRESS]
     return Fact(

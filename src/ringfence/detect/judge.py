@@ -114,7 +114,7 @@ class GroupCounts(Generic[_Group]):
         return count
 
     def forget(self, what: _Group) -> None:
-        """Discard the count of a prefix or account."""
+        """Discard the count of ``what``, a prefix or an account, if there is one."""
         self._group_counts.pop(what, None)
 
     def expire(self, now: float) -> list[_Group]:
@@ -230,7 +230,7 @@ _IPV6 = 6
 _LEAST_OF_48 = 5
 """The number of /64s with attempts that bans their /48: customers may share it, with one /64 each."""
 _FAILURES_EACH = 2.5
-"""If fewer addresses than the rule needs attack an account, the failures needed for each needed address."""
+"""The failures that make a distributed attack of too few addresses, for each address the rule needs."""
 _SEVERAL = 3  # the least number of subjects of a distributed attack
 _CUSTOMER = 86_400.0  # seconds for which it is known which part of a /48 was banned; the ban lasts as long
 # PJSIP cuts an account that does not exist (``res/res_pjsip/pjsip_distributor.c:check_endpoint``).
@@ -420,7 +420,7 @@ class Judge:
         return self._scope_by_kinds(rule, found)
 
     def _scope_by_kinds(self, rule: Rule, found: Sequence[Fact] | Sequence[Attempt]) -> Scope:
-        """Return the wider scope of the rule's, and of ``manager``'s if an attempt is a manager login."""
+        """Return the rule's scope, or that of ``manager`` if it is wider and ``found`` has a manager login."""
         if self._manager is None or rule.scope is not Scope.SIP:
             return rule.scope
         tried = any(one.kind is AttemptKind.MANAGER for one in found)
@@ -646,7 +646,7 @@ class Judge:
 
 
 def existing_accounts(found: Iterable[Fact]) -> int:
-    """Return for how many existing accounts a proven attempt had a wrong password, if events name them."""
+    """Return the number of existing accounts for which proven attempts in ``found`` had wrong passwords."""
     return len({one.account for one in found if one.proven and one.event in _WRONG} - _NO_ACCOUNT)
 
 
@@ -677,7 +677,7 @@ def _is_claim(rule: Rule, number: int, found: Sequence[Fact]) -> bool:
 
 
 def _decoys_of(rule: Rule) -> frozenset[bytes]:
-    """Return the accounts that ``rule`` names, in the form in which attempts are compared."""
+    """Return the accounts that ``rule`` names, as bytes in the form of packed attempts."""
     names = [short_account(name) for name in rule.accounts or ()]
     cut = {packed_account(name)[:_MOST_OF_UNKNOWN] for name in names}
     return frozenset(map(packed_account, names)) | cut

@@ -33,7 +33,7 @@ RETURN_WITHIN = 30 * DAY
 
 
 class By(enum.Enum):
-    """Whose attempts a rule counts together: of one sender, of a prefix, or at one account."""
+    """The group whose attempts a rule counts together: one sender, one prefix, or one account."""
 
     SUBJECT = enum.auto()  # one sender: an IPv4 address, or the /64 of an IPv6 address
     PREFIX = enum.auto()  # an IPv4 /24 or IPv6 /48; only proven attempts count, and not those of friends
@@ -95,7 +95,7 @@ MOST_ADDING = 10
 class Rule:
     """``attempts`` attempts of the kinds ``counts`` within ``window`` seconds lead to a ban.
 
-    ``by`` says whose attempts are counted together, and ``of`` what is counted of them.
+    ``by`` is whose attempts are counted together, and ``of`` what is counted of them.
 
     ``ban`` holds the durations in seconds: of the first ban, of the next one, and so on; the last one
     repeats. ``scope`` is the scope of a full ban (on proven attempts); with ``SIP_UDP`` every ban is a
@@ -133,12 +133,12 @@ class Rule:
 
     @property
     def one(self) -> str:
-        """The words for one of what the rule counts."""
+        """The words for one thing that the rule counts, such as ``guess`` or ``attempt``."""
         return self.of.one or (next(iter(self.counts)).one if len(self.counts) == 1 else "attempt")
 
     @property
     def several(self) -> str:
-        """The words for several of what the rule counts."""
+        """The words for several things that the rule counts, such as ``guesses`` or ``attempts``."""
         return self.of.several or (next(iter(self.counts)).several if len(self.counts) == 1 else "attempts")
 
     @property

@@ -19,9 +19,9 @@ GUESS = 300
 FRAME = 1_600
 """The size of an Ethernet frame in bytes, rounded up."""
 MOST_LIMITED = 1_000_000
-"""The number of addresses for which a table usually has room."""
+"""The number of addresses for which a table of the kernel has room, unless it names another."""
 USUAL_SECONDS = 10
-"""Seconds that a table usually remembers an address."""
+"""Seconds for which a table of the kernel remembers an address, unless it names other ones."""
 NEAR_LENGTHS = {4: 24, 6: 48}
 """The prefix length of a stranger's *neighbours*, by IP version."""
 GUESTS = 8
@@ -77,7 +77,7 @@ class Filter(Addition):
 
 
 class Key(enum.Enum):
-    """What a table of the kernel counts by. It is the remote address of a packet, or a part of it."""
+    """The key by which a table of the kernel counts packets: the remote address, a prefix, or a flow."""
 
     SENDER = "an address, of IPv6 a /64"
     ADDRESS = "an address"

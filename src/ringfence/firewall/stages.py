@@ -70,9 +70,9 @@ class Side(enum.StrEnum):
 
 
 class Hook(enum.StrEnum):
-    """A hook of the kernel: two before connection tracking, and two behind it.
+    """A hook of the kernel, where rules see packets: two before connection tracking, and two after it.
 
-    What Asterisks in containers send arrives, and is to be forwarded.
+    Packets that Asterisks in containers send arrive here too, and are forwarded.
     """
 
     ARRIVING = "prerouting"
@@ -82,7 +82,7 @@ class Hook(enum.StrEnum):
 
 
 class Is(enum.Enum):
-    """A test of a packet that needs no parameters. An *Asterisk* is on this host or in a container."""
+    """The tests of a packet that need no parameters, such as whether an Asterisk of this host sent it."""
 
     NAMED = "its interface is one of those of the plan, if it names any"
     OUTER = "it is not looped back"
@@ -134,14 +134,14 @@ class Containers:
 
 @frozen
 class AnyOf:
-    """A test: one of ``tests`` matches, and no other of them does. Without tests it matches no packet."""
+    """A test: one of ``tests`` is true (at most one ever is). Without tests it matches no packet."""
 
     tests: tuple[On | NotOn | Is | Containers, ...]
 
 
 @frozen
 class Datagram:
-    """A test: the datagram begins with one of ``texts``; with ``others``, as any other SIP answer."""
+    """A test: the datagram begins with one of ``texts`` or, with ``others``, is any other SIP answer."""
 
     texts: tuple[bytes, ...]
     others: bool = False
@@ -329,7 +329,7 @@ class Chain:
 
     @property
     def iptables(self) -> str:
-        """The name that it has with iptables."""
+        """The chain's name in iptables."""
         return f"ringfence-{self.name.replace('_', '-')}"
 
     @property
@@ -498,7 +498,7 @@ def _to_receivers(plan: FirewallPlan) -> Iterator[Stage]:
 
 
 def _new_flows(plan: FirewallPlan) -> Iterator[PacketRule]:
-    """Yield the rules that drop new flows, for each list whose contents come from others."""
+    """Yield the rules that drop new flows from denied regions, block lists and other hosts' bans."""
     drop = Drop("from_denied", FROM_DENIED, rejects=True)
     for which, scope in plan.dropped_lists.items():
         if which.by_machine:

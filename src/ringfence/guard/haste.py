@@ -15,7 +15,7 @@ HURRY = 1.0
 """Seconds without a rest after an attempt of a sender whose answers the kernel does not ration."""
 
 _OTHERS = AttemptKind.PROBE, AttemptKind.MANAGER
-"""What Asterisk answers without a refusal at the SIP ports."""
+"""The kinds of attempts that Asterisk answers without a refusal at the SIP ports."""
 
 
 class Haste:

@@ -345,7 +345,7 @@ def _sequence_in(head: bytes) -> int | None:
 def _is_accepted(head: bytes, nonce: bytes) -> bool:
     """Whether a refusal shows that the password was right: only the nonce was old, or a policy forbids.
 
-    No text of a sender follows the last place where the answer's ``nonce`` stands.
+    Only what follows the last occurrence of ``nonce`` counts: there, nothing is the sender's text.
     """
     if nonce:
         return head.find(_STALE, head.rfind(nonce) + len(nonce)) >= 0

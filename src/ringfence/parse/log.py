@@ -401,8 +401,8 @@ class _Batch:
     def _shown_packet(self, at: int, line: bytes) -> int | None:
         """Skip a SIP packet that PJSIP shows on a console; return the index of the line after it.
 
-        Return ``at`` if no packet begins there, and None if only later lines show it. An extension has no
-        room for the line above a packet, its first line and a header.
+        Return ``at`` if no packet begins there, None if that depends on later lines. (No extension is long
+        enough for the line above a packet, its first line and a header.)
         """
         shown = SHOWN.fullmatch(line) if self._is_console else None
         if shown is None:
@@ -519,8 +519,9 @@ class _Batch:
     def _ends_security(self, at: int, line: bytes, again: int = -1) -> bool:
         """Revoke the events inside the SECURITY message that ends at ``at``; return whether one ends there.
 
-        The message begins at the earliest SECURITY line in the ``MAX_ACCOUNT`` bytes before ``at``: the
-        sender may write later ones. If that is line ``again``, its event was just parsed again, and is kept.
+        The message begins at the earliest SECURITY line in the ``MAX_ACCOUNT`` bytes before ``at``, because a
+        sender may have written the later ones. The event of line ``again`` stays if the message begins there:
+        it was just parsed again, with all lines.
         """
         if not security.ends_message(line):
             return False

@@ -38,9 +38,9 @@ FULL_EVERY = 600.0
 AGAIN_AFTER = 30.0
 """Seconds from a new decision until all decisions are requested: several hosts often ban at once."""
 CALM = 1_000
-"""The number of kept decisions for each second to wait, after a new one, until all are requested.
+"""After a new decision, the wait until all are requested is a second for this number of kept decisions.
 
-This counts if it is longer than ``AGAIN_AFTER``: a long answer costs both sides.
+A shorter wait than ``AGAIN_AFTER`` is lengthened to it. A long answer costs both sides.
 """
 BEAT_EVERY = 60.0
 """Seconds between two signs of life to the API; otherwise `cscli machines list` shows this host as dead."""
@@ -55,7 +55,7 @@ STEP = 200
 ENDED_AT_ONCE = 500
 """The number of ended decisions after which :meth:`Sync.expire` returns, in some 3 ms."""
 SPARE = 1_000
-"""The number of entries that the queue of ends may have beyond one and a half for each decision."""
+"""The number of outdated entries, beyond a share of all, with which a queue of ends is rebuilt."""
 MOST_SAME = 1_000
 """The maximum number of decisions with the same network and the same scenario: each host may have one."""
 MOST_TEXTS = 16 << 20

@@ -60,7 +60,7 @@ from ringfence.firewall.stages import (
 NEAR = 8
 """The factor by which all neighbours (/24, /48) of a stranger together may send more than one stranger."""
 SEGMENT = 640
-"""The maximum TCP segment, in bytes, that strangers are asked to send, if the limit on requests drops.
+"""The maximum size in bytes of TCP segments that strangers are asked for, if the limit on requests drops.
 
 When TCP sends again what was dropped, it fills segments. In longer ones the fifth and the sixth guess would
 arrive together, before any ban. So there is room for one guess of usual length (some 500 bytes, and 30 more
@@ -259,7 +259,7 @@ class AskingRation(Filter):
         yield Stage("upgrades", what, *_SENT, (kept,), on=on)
 
     def _chains(self, over: Chain, what: str) -> Iterator[Chain]:
-        """Yield the chains that limit ``what`` strangers send: all packets, those of new flows, and an entry.
+        """Yield the three chains that limit ``what`` strangers send: all of it, new flows, and the first one.
 
         A packet over a limit goes to ``over``.
         """

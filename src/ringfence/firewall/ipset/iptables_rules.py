@@ -111,7 +111,7 @@ def wanted_rules(
 
 
 def named_sets(rules: Rules) -> dict[str, int]:
-    """Return how often the rules name each set.
+    """Return how often ``rules`` name each set, by the set's name.
 
     The kernel counts at least as many references to the set while all these rules are installed.
     """

@@ -49,7 +49,7 @@ REJECTIONS: Mapping[tuple[int, BanAction], tuple[str, tuple[str, str]]] = {
 
 @frozen
 class IptablesRule:
-    """One rule: its text after ``-A CHAIN``, and what its counter counts ("" if the counter is not used)."""
+    """An iptables rule: its text after ``-A CHAIN``, and the kind of packets that it counts, "" for none."""
 
     text: str
     kind: str = ""

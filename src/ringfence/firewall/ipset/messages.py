@@ -311,7 +311,7 @@ class _Encoder:
         self._line = ATTRIBUTE.pack(8, _Data.LINENO | BIG_ENDIAN)
 
     def write(self, elements: Iterable[tuple[Network, int]], first: int = 1) -> list[bytes]:
-        """Encode networks with their timeouts in seconds; ``first`` is the line number of the first one."""
+        """Encode networks with timeouts in seconds, numbered from ``first`` (an error names the number)."""
         pack, key, ip = self._pack, self._key, self._ip
         cidr, time, line = self._cidr, self._timeout, self._line
         lines = enumerate(elements, first)

@@ -42,7 +42,7 @@ _FIXED = {
 _UDP_HEADER = 8  # bytes
 _MOST_COMPARED = 16  # bytes in one comparison
 LOG = 'limit rate 5/second burst 5 packets log prefix "ringfence: "'
-"""The statements that log a packet that is dropped."""
+"""The nft statements that log a few of the dropped packets."""
 
 
 @frozen

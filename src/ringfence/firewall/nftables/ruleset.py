@@ -338,9 +338,9 @@ def _lookup_chains(
 
 
 def _copies_dropped(plan: FirewallPlan) -> bool:
-    """Whether a ban of SIP over UDP only copies packets to the NFLOG group before it drops them.
+    """Whether packets that a ban of SIP over UDP drops are copied to the NFLOG group at the same place.
 
-    The answer is False if no copies are configured, and also with a reject action: prerouting then copies the
+    False if no copies are configured, and also with a reject action: prerouting then copies the
     packets first, and input or forward rejects them afterwards.
     """
     return plan.log_group is not None and plan.action not in _REJECTS
