@@ -74,7 +74,10 @@ class Record(BanFacts):
 
     @classmethod
     def of(cls, ban: Ban, renew_at: float = inf, seen: int = 0) -> "Record":
-        """Return a record of ``ban``. For ``renew_at`` and ``seen`` see :class:`Record`."""
+        """Return a record of ``ban``, seen in the kernel by the comparison number ``seen``.
+
+        ``renew_at`` is when its timeout there must be renewed (epoch seconds), infinity for never.
+        """
         return cls(**facts_of(ban), renew_at=renew_at, seen=seen)
 
 

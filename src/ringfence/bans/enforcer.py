@@ -298,7 +298,7 @@ class Enforcer:
     def allow(self, exempt: Exempt, *, restored: bool = False) -> None:
         """Set the exempt networks, and remove the bans of those that were not exempt before.
 
-        For ``restored`` see :meth:`Book.exclude`.
+        ``restored``: bans were just restored, so the bans of all exempt networks are removed.
         """
         self.detector.exempt = exempt.never_banned
         if self.enforcing:

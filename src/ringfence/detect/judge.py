@@ -420,7 +420,7 @@ class Judge:
         return self._scope_by_kinds(rule, found)
 
     def _scope_by_kinds(self, rule: Rule, found: Sequence[Fact] | Sequence[Attempt]) -> Scope:
-        """Return the rule's scope, or that of ``manager`` if it is wider and ``found`` has a manager login."""
+        """Return the rule's scope, or that of ``manager`` if it is wider and an attempt is an AMI login."""
         if self._manager is None or rule.scope is not Scope.SIP:
             return rule.scope
         tried = any(one.kind is AttemptKind.MANAGER for one in found)

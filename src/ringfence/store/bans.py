@@ -499,7 +499,7 @@ class Records:
     def replace(self, bans: Iterable[Ban], others: Container[tuple[Network, Scope]], now: float) -> None:
         """Queue a write after which exactly ``bans`` are active; each try iterates over them again.
 
-        For ``others`` and ``now`` see :meth:`BanTable.replace`.
+        Recorded bans that are neither in ``bans`` nor in ``others`` end at ``now`` (epoch seconds).
         """
         self._best_effort.write(self._bans.replace, bans, others, now)
 

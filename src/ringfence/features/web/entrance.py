@@ -38,7 +38,7 @@ MOST_LINKS = 32
 MOST_SESSIONS = 64
 MOST_FAILURES = 10
 FAILURES_WITHIN = 60.0
-"""The period in seconds with ``MOST_FAILURES`` failed logins that makes logins *limited*."""
+"""The period in seconds in which ``MOST_FAILURES`` failed logins limit what further ones may cause."""
 
 _Value = TypeVar("_Value")
 

@@ -173,7 +173,7 @@ def _reject(plan: FirewallPlan, version: int) -> list[IptablesRule]:
 
 
 def counted_rules(rules: Rules) -> Iterable[tuple[str, str, int, str]]:
-    """Yield the table, chain, position and kind of each rule whose packets are counted by kind."""
+    """Yield table, chain, position and counter's name of each rule whose packets ringfence counts."""
     return (
         (table, chain, position, rule.kind)
         for table, chains in rules.items()

@@ -49,7 +49,7 @@ REJECTIONS: Mapping[tuple[int, BanAction], tuple[str, tuple[str, str]]] = {
 
 @frozen
 class IptablesRule:
-    """An iptables rule: its text after ``-A CHAIN``, and the kind of packets that it counts, "" for none."""
+    """An iptables rule: its text after ``-A CHAIN``, and the name by which its packets count (``kind``)."""
 
     text: str
     kind: str = ""

@@ -139,7 +139,7 @@ class StageRules:
             yield IptablesRule((text.replace('" -m u32 --u32 "', "&&") + end).rstrip(), kind)
 
     def _lookups(self, side: Side, hook: Hook) -> Iterator[tuple[Sequence[_Test], str, str]]:
-        """Yield the rules that drop packets of banned and denied networks: tests, target, and kind."""
+        """Yield tests, target and counter's name of the rules that drop packets of banned networks."""
         plan, coming = self.plan, side is Side.FROM
         banned, denied = (FROM_BANNED, FROM_DENIED) if coming else (TO_BANNED, TO_DENIED)
         target = REJECT_CHAIN if coming and self.rejects else self.target
@@ -170,7 +170,7 @@ class StageRules:
         return tuple((slot, text.replace("-p tcp ", tcp, 1)) for slot, text in self._matches(ports, side))
 
     def _acts(self, act: stages.Act, side: Side) -> Iterator[tuple[str, str]]:
-        """Yield the ends (target with options) of the rules for ``act``, each with the kind it counts."""
+        """Yield the ends of the rules for ``act`` (target, options), each with the name of its counter."""
         match act:
             case stages.Jump(iptables=chain, kind=kind):
                 yield f"-j {chain}", kind
@@ -201,7 +201,7 @@ class StageRules:
                 yield "-j RETURN", ""
 
     def _go(self, chain: stages.Chain) -> tuple[str, str]:
-        """Return the end of a rule that continues in ``chain``, and the kind of packets that it counts."""
+        """Return the end of a rule that continues in ``chain``, and the name by which its packets count."""
         match chain.only_act:
             case stages.Count() as act:
                 [end] = self._acts(act, Side.FROM)
@@ -210,7 +210,7 @@ class StageRules:
                 return f"-g {chain.iptables}", ""
 
     def _meter(self, meter: stages.Meter, side: Side) -> Iterator[tuple[str, str]]:
-        """Yield the ends of the rules of ``meter``, a limit of each address, with the kind that each counts.
+        """Yield the ends of the rules of ``meter``, a limit of each address, and the names of their counters.
 
         The match hashlimit counts each address in a table. A full table drops the packets of every address
         that is not in it. A table keeps the limits with which it was made, as long as a rule names it.
