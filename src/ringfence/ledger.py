@@ -19,6 +19,7 @@ end in each *slot* of ``SLOT`` seconds. Bans that have ended in the present slot
 may be too high (at most by :attr:`Ledger.uncertainty`).
 """
 
+from bisect import insort
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from heapq import nsmallest
@@ -113,11 +114,22 @@ def ban_of(key: int, record: Record) -> Ban:
     return Ban(network, scope=scope, **facts_of(record))
 
 
-def _widened(key: int, length: int) -> int:
-    """Return the key of the wider network with the prefix length ``length`` that contains that of ``key``."""
-    host_bits = BITS[6 if key & 1 else 4] - length
-    address = key >> _KIND_BITS + _LENGTH_BITS
-    return (address >> host_bits << host_bits << _LENGTH_BITS | length) << _KIND_BITS | key & _KIND
+class _Shape(NamedTuple):
+    """A prefix length with a scope: ``key >> shift << shift | tail`` is the ban with both around a subject.
+
+    ``key`` is that of the subject, whose prefix is not shorter.
+    """
+
+    length: int
+    shift: int
+    tail: int
+    scope: Scope
+
+    @classmethod
+    def of(cls, key: int) -> "_Shape":
+        """Return the shape of the ban with that key."""
+        version, _, length = parts_of(key)
+        return cls(length, _KIND_BITS + _LENGTH_BITS + BITS[version] - length, key & _SHAPE, scope_of(key))
 
 
 def parts_of(key: int) -> tuple[int, int, int]:
@@ -144,12 +156,11 @@ class Ledger:
         self._records: dict[int, Record] = {}
         self._pending: dict[int, PendingBan] = {}
         self._assumed: dict[int, float] = {}
-        self._assumed_lengths: set[int] = set()  # the prefix lengths of all of these so far
+        self._assumed_shapes: tuple[set[_Shape], ...] = (set(), set())  # of all of these so far: IPv4, IPv6
         self._next_expiry = inf
         self._shapes: Counter[int] = Counter()
-        # By IP version, the scopes in use, each with its bits in a key and its prefix lengths, the widest
-        # network first. They are computed when they are needed.
-        self._kinds: dict[int, list[tuple[int, Scope, list[int]]]] = {}
+        # The shapes in use, the widest network first: of IPv4 and of IPv6, as the lowest bit of a key has it.
+        self._in_use: tuple[list[_Shape], ...] = ([], [])
         self._ends: Counter[int] = Counter()
         self._expired = 0  # records that are expired and not yet removed
         self._slot = 0
@@ -165,36 +176,26 @@ class Ledger:
         or of the prefix around it, or by a pending ban of the subject itself. With ``friend``, the subject is
         a friend's address, and bans of wider networks that do not apply to friends are ignored.
         """
-        found, wall = list[Scope](), now + self.offset
+        found: list[Scope] = []
+        records, wall = self._records, now + self.offset
         own, version = subject >> _KIND_BITS & _LENGTH, subject & 1
-        for bits, scope, lengths in self._in_use(version):
-            for length in lengths:
-                if length > own:
-                    break
-                wide = _widened(subject | bits, length) if length < own else subject | bits
-                record = self._records.get(wide)
-                if record is None or record.expires <= wall:
-                    continue
-                if not friend or length == own or not exempts_friends(network_of(wide)[0]):
-                    found.append(scope)
-                    break
-        if self._pending or self._assumed:
-            found += [scope for scope in _SCOPES if self._is_unconfirmed(subject, scope, wall)]
+        for length, shift, tail, scope in self._in_use[version]:
+            if length > own:
+                break
+            wide = subject >> shift << shift | tail
+            record = records.get(wide)
+            if record is None or record.expires <= wall:
+                continue
+            if not friend or length == own or not exempts_friends(network_of(wide)[0]):
+                found.append(scope)
+        for length, shift, tail, scope in self._assumed_shapes[version]:
+            # A single address of a /64 is a subject if it is a friend. A ban of the /64 exempts it.
+            applies = length == own or (length < own and length != IPV6_SENDER)
+            if applies and self._assumed.get(subject >> shift << shift | tail, wall) > wall:
+                found.append(scope)
+        if self._pending:
+            found += [scope for scope, number in _NUMBERS.items() if subject | number << 1 in self._pending]
         return found
-
-    def _is_unconfirmed(self, subject: int, scope: Scope, now: float) -> bool:
-        """Whether a ban with ``scope`` that the kernel has not confirmed applies to a subject.
-
-        Such bans are pending (refused, tried again) or assumed (decided, but no kernel enforces them).
-        A single address of a /64 is a subject if it is a friend. An assumed ban of the /64 exempts it.
-        """
-        key = subject | _NUMBERS[scope] << 1
-        own = key >> _KIND_BITS & _LENGTH
-        return key in self._pending or any(
-            self._assumed.get(_widened(key, length), now) > now
-            for length in self._assumed_lengths
-            if length == own or (length < own and length != IPV6_SENDER)
-        )
 
     # -- confirmed bans
 
@@ -217,7 +218,7 @@ class Ledger:
         self._records[key] = record
         shape = key & _SHAPE
         if not self._shapes[shape]:
-            self._kinds.clear()
+            insort(self._in_use[key & 1], _Shape.of(key))
         self._shapes[shape] += 1
         slot = _slot(record.expires)
         if slot < self._slot:
@@ -234,7 +235,7 @@ class Ledger:
         self._shapes[shape] -= 1
         if not self._shapes[shape]:
             del self._shapes[shape]
-            self._kinds.clear()
+            self._in_use[key & 1].remove(_Shape.of(key))
         slot = _slot(record.expires)
         if slot < self._slot:
             self._expired -= 1
@@ -244,8 +245,9 @@ class Ledger:
 
     def clear(self) -> None:
         """Forget the bans that the kernel confirmed or refused; keep those that no kernel enforces."""
-        for kept in (self._records, self._pending, self._shapes, self._kinds, self._ends, self._unchecked):
+        for kept in (self._records, self._pending, self._shapes, self._ends, self._unchecked):
             kept.clear()
+        self._in_use = [], []
         self._expired = 0
 
     def shift(self, seconds: float) -> None:
@@ -291,23 +293,15 @@ class Ledger:
 
         Bans that expired before ``now`` (epoch seconds) are left out. The widest network comes first.
         """
-        key, own = key_of(network, scope), network.prefixlen
-        lengths = [length for _, one, found in self._in_use(key & 1) if one is scope for length in found]
-        around = [_widened(key, length) for length in lengths if length <= own]
+        key, own = key_of(network), network.prefixlen
+        around = [
+            key >> shift << shift | tail
+            for length, shift, tail, one in self._in_use[key & 1]
+            if one is scope and length <= own
+        ]
         return [
             one for one in around if (record := self._records.get(one)) is not None and record.expires > now
         ]
-
-    def _in_use(self, version: int) -> list[tuple[int, Scope, list[int]]]:
-        known = self._kinds.get(version)
-        if known is None:
-            lengths: dict[int, list[int]] = {}
-            for shape in sorted(self._shapes):
-                if shape & 1 == version:
-                    lengths.setdefault(shape & _KIND & ~1, []).append(shape >> _KIND_BITS)
-            known = [(bits, _SCOPES[bits >> 1], found) for bits, found in lengths.items()]
-            self._kinds[version] = known
-        return known
 
     def within(self, network: Network, scope: Scope) -> list[int]:
         """Return the keys of the confirmed bans of ``scope`` of ``network`` and of networks within it.
@@ -430,8 +424,9 @@ class Ledger:
 
     def assume(self, subject: Network, scope: Scope, expires: float) -> None:
         """Count a network as banned until ``expires`` (epoch seconds), although no kernel enforces that."""
-        self._assumed[key_of(subject, scope)] = expires
-        self._assumed_lengths.add(subject.prefixlen)
+        key = key_of(subject, scope)
+        self._assumed[key] = expires
+        self._assumed_shapes[key & 1].add(_Shape.of(key))
         self._next_expiry = min(self._next_expiry, expires)
         if len(self._assumed) > MOST_ASSUMED:
             first = nsmallest(max(1, MOST_ASSUMED // 8), self._assumed.items(), key=itemgetter(1))
