@@ -48,13 +48,16 @@ from ringfence.values.event import Transport
 from ringfence.values.network import Address, Network, contains, is_one_host, narrowest
 
 LEAST_24S, LEAST_48S, LEAST_64S = 16, 8, 5
-"""The numbers of /24s in a /16, /48s in a /32, and /64s in a /48 that fail on one account for its ban."""
+"""A /16 is banned if this many of its /24s fail on one account; a /32 by its /48s, and a /48 by its /64s."""
 
 MOST_PARTS = 64
 """The greatest number of parts in which a network is banned, to leave out friends and exempt addresses."""
 
 MOST_KNOWN = 1_024
-"""The number of friends in a /16 or /32 above which only its /24 or /48 is banned: a search takes long."""
+"""The maximum number of friends in a banned /16 or /32: more would take long to leave out of the ban.
+
+If there are more, only the sender's /24 or /48 is banned.
+"""
 
 _SUBJECTS = 2
 _IPV4 = 4

@@ -321,7 +321,7 @@ class Sync:
             self._queue_unban(key, max(own.ban.ends, now, *(until for _, until, _ in there)))
 
     def on_unfinished(self, unbans: Iterable[tuple[Key, float]]) -> None:
-        """Queue the unbans that were not sent before a restart, each with its ban's end (monotonic)."""
+        """Queue the unbans not sent before a restart, each with its ban's end (monotonic seconds)."""
         for key, ends in unbans:
             self._queue_unban(key, ends)
 
