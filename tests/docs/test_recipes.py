@@ -31,12 +31,7 @@ def having(pattern: str) -> set[str]:
         (
             "Add a rule",
             r'"slow"',
-            {
-                "src/ringfence/values/event.py",
-                "src/ringfence/values/attempt.py",
-                "src/ringfence/detect/sessions.py",
-                "src/ringfence/detect/history.py",
-            },
+            {"src/ringfence/parse/chan_sip.py", "src/ringfence/parse/notices.py"},
         ),
         ("Add a stage", r"\bSYN_ACK\b", set()),
     ],

@@ -162,8 +162,8 @@ _KINDS, _SERVICES, _TRANSPORTS, _EVENTS = (
     tuple(Transport),
     tuple(EventKind),
 )
-# The flags have two bits for the kind. A kind after the fourth has an event of its own, of the same name.
-_KIND = {kind: number & 3 for number, kind in enumerate(_KINDS)}
+# The kind shares a byte with the Asterisk: four bits each.
+_KIND = {kind: number << 4 for number, kind in enumerate(_KINDS)}
 _SERVICE = {service: number << 4 for number, service in enumerate(_SERVICES)}
 _TRANSPORT = {transport: number for number, transport in enumerate(_TRANSPORTS)}
 _EVENT = {event: number for number, event in enumerate(_EVENTS)}
@@ -172,28 +172,26 @@ _SESSION_BITS = 0xFFFFFFFF
 _CLAIMED = Proof.CLAIMED
 # The field of the event also has bits: by a web page, without credentials, and an address follows.
 _SERVICE_BITS, _EVENT_BITS, _PAGE, _BARE, _HAS_ADDRESS = 0x70, 0x1F, 0x20, 0x40, 0x80
-_KIND_BY_EVENT = {_EVENT[EventKind[kind.name]]: kind for kind in _KINDS[4:]}
 _INVALID_ACCOUNT = _EVENT[EventKind.INVALID_ACCOUNT_ID]
 
 # The packed fields: the monotonic time; how much later the source's own time is (milliseconds); the session;
-# the flags; the service and transport; the event; the sources (a bit each); the Asterisk. After these fields
-# come the account, the address if it is IPv6, and the forged address if there is one.
+# the flags; the service and transport; the event; the sources (a bit each); the kind and the Asterisk. After
+# these fields come the account, the evidence if there is some, the address if it is IPv6, and the forged
+# address if there is one.
 _PACK, _AT = Struct("<diIBBBHB"), Struct("<d")
 _PACK_SIZE = _PACK.size
 _FLAGS, _EVENT_AT, _SOURCES_AT = 16, 18, 19  # the offsets of the flags, the event and the sources (bytes)
-_KIND_BITS = 3
-_PROVEN, _TRUSTED, _TAMPERED, _CONSUMED, _CLAIM_CONSUMED = 12, 16, 32, 64, 128
+_ASIDE, _PROVEN, _TRUSTED, _TAMPERED, _CONSUMED, _CLAIM_CONSUMED = 1, 12, 16, 32, 64, 128
 _COUNTS = _TRUSTED | _CONSUMED
-_ORDINARY = frozenset(
-    flags
-    for flags in range(256)
-    if flags & _COUNTS == _TRUSTED and flags & _KIND_BITS != _KIND[AttemptKind.FLOOD]
-)
-"""Flags of ordinary packed attempts (confirmed, no flood, not in a ban): others are discarded first."""
+_ORDINARY = frozenset(flags for flags in range(256) if flags & (_COUNTS | _ASIDE) == _TRUSTED)
+"""Flags of ordinary packed attempts (confirmed, not by the kernel, not in a ban); others go first."""
+_BEHIND_ACCOUNT = b"\xff"
+"""The byte between the account and the evidence. UTF-8 has none."""
 _FORGED_IPV4, _FORGED_IPV6 = 1 << 3, 1 << 7  # two bits of the service's field: a forged address follows
 _FORGED_BYTES = {0: 0, _FORGED_IPV4: 4, _FORGED_IPV6: 16}
 _IPV4_BYTES, _IPV6_BYTES = 4, 16
 _OWN_BYTES = {0: 0, _HAS_ADDRESS: _IPV6_BYTES}
+_PBX_BITS = 15
 _MILLI = 1000.0
 _INT32 = (1 << 31) - 1
 
@@ -225,6 +223,7 @@ class Fact:
     a ban on unproven attempts. It still counts for full bans, and for bans on unproven attempts by the rules
     with ``insists``. ``credentials``: the request may have had some. ``packed`` is the attempt as the history
     keeps it, empty if it comes from elsewhere. ``page``: a web page of another site made a browser send it.
+    ``evidence`` is that of its event, as UTF-8.
     """
 
     at: float
@@ -239,6 +238,7 @@ class Fact:
     claim_consumed: bool
     credentials: bool = True
     page: bool = False
+    evidence: bytes = b""
     packed: bytes = field(default=b"", eq=False, repr=False)
 
 
@@ -464,15 +464,16 @@ class History:
         forged = _FORGED_BYTES[how & (_FORGED_IPV4 | _FORGED_IPV6)]
         end = len(packed) - forged - _OWN_BYTES[event & _HAS_ADDRESS]
         own_address = packed[end : len(packed) - forged]
+        account, _, evidence = packed[_PACK_SIZE:end].partition(_BEHIND_ACCOUNT)
         names = self._sources.names
         return Attempt(
-            self._pbxs.names[pbx],
+            self._pbxs.names[pbx & _PBX_BITS],
             ip_address(own_address) if own_address else subject.network_address,
-            _kind_of(flags, event),
+            _KINDS[pbx >> 4],
             _PROOFS[flags >> 2 & 3],
             _SERVICES[how >> 4 & 7],
             _TRANSPORTS[how & 7],
-            packed[_PACK_SIZE:end].decode("utf-8", "replace"),
+            account.decode("utf-8", "replace"),
             _EVENTS[event & _EVENT_BITS],
             at + (self._ahead or 0.0) + delta / _MILLI,
             bool(flags & _TRUSTED),
@@ -482,6 +483,7 @@ class History:
             tuple(name for number, name in enumerate(names) if sources >> number & 1),
             not event & _BARE,
             bool(event & _PAGE),
+            evidence.decode("utf-8", "replace"),
         )
 
     def latest(self, most: int) -> Iterator[tuple[Key, list[bytes]]]:
@@ -534,7 +536,9 @@ class History:
         self.evicted += len(removed)
 
     def _pack(self, attempt: Attempt, now: float) -> bytes:
-        flags = _KIND[attempt.kind] | attempt.proof << 2
+        flags = attempt.proof << 2
+        if attempt.kind.by_kernel:
+            flags |= _ASIDE
         if attempt.trusted:
             flags |= _TRUSTED
         if attempt.tampered:
@@ -544,7 +548,9 @@ class History:
         for source in attempt.sources:
             sources |= 1 << self._sources.number(source)
         delta = int((attempt.time - now - (self._ahead or 0.0)) * _MILLI)
-        rest = attempt.account.encode("utf-8", "replace")
+        rest = packed_account(attempt.account)
+        if attempt.evidence:
+            rest += _BEHIND_ACCOUNT + packed_account(attempt.evidence)
         event = _EVENT[attempt.event] if attempt.credentials else _EVENT[attempt.event] | _BARE
         event |= _PAGE if attempt.page else 0
         if isinstance(attempt.address, IPv6Address):
@@ -562,7 +568,7 @@ class History:
                 how,
                 event,
                 sources,
-                self._pbxs.number(attempt.asterisk),
+                self._pbxs.number(attempt.asterisk) | _KIND[attempt.kind],
             )
             + rest
         )
@@ -621,24 +627,21 @@ def fact_from(attempt: Attempt, at: float) -> Fact:
         claim_consumed=False,
         credentials=attempt.credentials,
         page=attempt.page,
+        evidence=packed_account(attempt.evidence),
     )
-
-
-def _kind_of(flags: int, event: int) -> AttemptKind:
-    """Return the kind of an attempt from its packed flags and event."""
-    return _KIND_BY_EVENT.get(event & _EVENT_BITS) or _KINDS[flags & _KIND_BITS]
 
 
 def fact_of(packed: bytes) -> Fact:
     """Unpack an attempt into the values that the rules see."""
-    at, _, session, flags, how, event, _, _ = _PACK.unpack_from(packed)
+    at, _, session, flags, how, event, _, pbx = _PACK.unpack_from(packed)
     addresses = _FORGED_BYTES[how & (_FORGED_IPV4 | _FORGED_IPV6)] + _OWN_BYTES[event & _HAS_ADDRESS]
+    account, _, evidence = packed[_PACK_SIZE : len(packed) - addresses].partition(_BEHIND_ACCOUNT)
     return Fact(
         at,
-        _kind_of(flags, event),
+        _KINDS[pbx >> 4],
         bool(flags >> 2 & 3),
         bool(flags & _TRUSTED),
-        packed[_PACK_SIZE : len(packed) - addresses],
+        account,
         _EVENTS[event & _EVENT_BITS],
         event & _EVENT_BITS == _INVALID_ACCOUNT,
         session,
@@ -646,13 +649,14 @@ def fact_of(packed: bytes) -> Fact:
         bool(flags & _CLAIM_CONSUMED),
         not event & _BARE,
         bool(event & _PAGE),
+        evidence,
         packed,
     )
 
 
 def _least_useful(kept: list[bytes]) -> int:
     """Return the index in ``kept``, too many packed attempts of a sender, of the one to discard."""
-    consumed, aside = list[int](), {"untrusted": list[int](), "flood": list[int]()}
+    consumed, aside = list[int](), {"untrusted": list[int](), "by kernel": list[int]()}
     for index in [number for number, packed in enumerate(kept) if packed[_FLAGS] not in _ORDINARY]:
         flags = kept[index][_FLAGS]
         if flags & _CONSUMED:
@@ -660,7 +664,7 @@ def _least_useful(kept: list[bytes]) -> int:
         elif not flags & _TRUSTED:
             aside["untrusted"].append(index)
         else:
-            aside["flood"].append(index)
+            aside["by kernel"].append(index)
     for indexes, most in ((consumed, 0), *((indexes, ASIDE) for indexes in aside.values())):
         if len(indexes) > most:
             return indexes[0]

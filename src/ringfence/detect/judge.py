@@ -395,7 +395,7 @@ class Judge:
             each: dict[object, Fact] = {}
             for fact in found:
                 value = getattr(fact, rule.of.field)
-                if value not in each or not each[value].proven:
+                if value and (value not in each or not each[value].proven):
                     each[value] = fact
             return sorted(each.values(), key=attrgetter("at"))
         return found

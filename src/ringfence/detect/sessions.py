@@ -287,6 +287,8 @@ def attempt_from(
         hash(event.session) & _SESSION_BITS,  # as session_number
         (source.name,),
         credentials,
+        False,  # noqa: FBT003 - as above
+        event.evidence,
     )
 
 

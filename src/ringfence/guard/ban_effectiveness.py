@@ -11,7 +11,7 @@ from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.guard.exemptions import ProtectedNetworks
-from ringfence.values.attempt import Attempt, AttemptKind
+from ringfence.values.attempt import Attempt
 from ringfence.values.ban import Scope
 from ringfence.values.network import Address
 
@@ -95,11 +95,11 @@ class BanEffectiveness:
     def on_judgement(self, judgement: Judgement) -> None:
         """Count a judged attempt whose address was banned already, or is this host's; ignore any other.
 
-        A flood does not show that a ban has no effect: if bans reject packets instead of dropping them, the
-        kernel still counts the packets of banned senders.
+        An attempt that the kernel counts does not show that a ban has no effect: if bans reject packets
+        instead of dropping them, the kernel still counts the packets of banned senders.
         """
         attempt = judgement.attempt
-        if attempt.kind is AttemptKind.FLOOD:
+        if attempt.kind.by_kernel:
             return
         if judgement.disposition is Disposition.LATE:
             self._on_late(attempt)

@@ -182,6 +182,7 @@ def make_event(
     transport: Transport = Transport.UNKNOWN,
     has_port: bool = False,
     forgeable: bool = False,
+    evidence: str = "",
 ) -> SecurityEvent | Reason:
     """Return the security event of a log line, or NOT_AN_ADDRESS if ``address`` is not an IP address.
 
@@ -192,4 +193,8 @@ def make_event(
         return Reason.NOT_AN_ADDRESS
     account = short_account(account)
     session = session if len(session) <= MOST_SESSION else short_session(session)
-    return SecurityEvent(source, kind, service, remote, time, account, session, acl_name, forgeable=forgeable)
+    return SecurityEvent(
+        *(source, kind, service, remote, time, account, session, acl_name),
+        forgeable=forgeable,
+        evidence=short_account(evidence),
+    )

@@ -144,7 +144,7 @@ def _definition(one: "Attribute[Any]") -> str:
     return f"{one.name} {stored.sql} NOT NULL DEFAULT '{default}'"
 
 
-ATTEMPTS = Columns(Attempt, but=("forged_address", "session", "credentials", "page"))
+ATTEMPTS = Columns(Attempt, but=("forged_address", "session", "credentials", "page", "evidence"))
 """The columns of an attempt in the database. The fields left out are in memory only."""
 
 _MARKS = ", ".join("?" * (1 + len(ATTEMPTS.names.split(", "))))

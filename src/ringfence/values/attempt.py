@@ -27,22 +27,32 @@ class Proof(enum.IntEnum):
 
 
 class AttemptKind(fast.KeyEnum):
-    """A kind of attempt, which decides the rules that count it, with the words for one and several."""
+    """A kind of attempt, which decides the rules that count it, with the words for one and several.
 
-    def __new__(cls, value: str, one: str = "", several: str = "") -> Self:
+    ``by_kernel``: the kernel counts such attempts, also while a ban rejects their packets.
+    """
+
+    def __new__(
+        cls,
+        value: str,
+        one: str = "",
+        several: str = "",
+        by_kernel: bool = False,  # noqa: FBT001, FBT002 - a member is a tuple
+    ) -> Self:
         """Return the member for ``value``, with the words for one such attempt and for several."""
         member = str.__new__(cls, value)
         member._value_ = value
-        member.one, member.several = one, several
+        member.one, member.several, member.by_kernel = one, several, by_kernel
         return member
 
     one: str
     several: str
+    by_kernel: bool
 
     GUESS = "guess", "guess", "guesses"  # of a password or an account
     PROBE = "probe", "call of an extension that does not exist", "calls of extensions that do not exist"
     MANAGER = "manager", "manager login", "manager logins"  # failed, at the manager interface
-    FLOOD = "flood", "second over the limit", "seconds over the limit"  # the kernel's limit of packets
+    FLOOD = "flood", "second over the limit", "seconds over the limit", True  # the limit of packets
     # A request by TLS was answered, and no event and no login explains it.
     UNEXPLAINED = "unexplained", "answer by TLS that nothing explains", "answers by TLS that nothing explains"
 
@@ -57,7 +67,7 @@ class Attempt:
     if another source proved that it is not the sender's; otherwise None. ``session`` is the number that
     ringfence gave to the SIP session (Call-ID), 0 if unknown. ``sources`` are the names of the sources that
     reported the attempt. ``credentials`` is false if the request had none, such as a call of a stranger.
-    ``page``: a web page of another site made a browser send it.
+    ``page``: a web page of another site made a browser send it. ``evidence`` is that of its first report.
     """
 
     asterisk: str
@@ -76,6 +86,7 @@ class Attempt:
     sources: tuple[str, ...] = field(default=(), eq=False)
     credentials: bool = field(default=True, eq=False)
     page: bool = field(default=False, eq=False)
+    evidence: str = field(default="", eq=False)
 
 
 class AttemptCounts(NamedTuple):

@@ -168,6 +168,9 @@ class SecurityEvent:
     ``method`` is the SIP method of the request, such as ``OPTIONS``: one of ``METHODS``, or ``UNNAMED``. Only
     PJSIP's notices name it. It is empty if it is unknown.
 
+    ``evidence`` is what else the request shows, for a rule that counts it, such as a dialled number (cut by
+    :func:`short_account`). It is empty if no rule needs it.
+
     ``relayed`` means that ``remote`` is a client of a SIP proxy, and that the message named the proxy.
     ``copied``: the kernel has copied the request, so ``remote`` has written it (events of the wire only).
     """
@@ -189,6 +192,7 @@ class SecurityEvent:
     method: str = ""
     relayed: bool = False
     copied: bool = False
+    evidence: str = ""
 
 
 METHODS = frozenset(
