@@ -369,10 +369,10 @@ class ConfReader:
                 self.refused = self.unread[-1].text if self.unread else f"{self.main}: it does not exist"
         except _TooMuchError:
             self.refused = f"{self.main}: this file with its includes is too large for ringfence"
-            self._lose(str(self.main), "this file with its includes is too large for ringfence")
+            self._lose(self.main, "this file with its includes is too large for ringfence")
 
-    def _lose(self, where: str, why: str, *, closed: bool = False) -> None:
-        lost = Unread(self.main.name, where, why, closed)
+    def _lose(self, where: Path | str, why: str, *, closed: bool = False) -> None:
+        lost = Unread(self.main.name, str(where), why, closed)
         if lost not in self.unread:
             self.unread.append(lost)
 
@@ -389,13 +389,12 @@ class ConfReader:
         if self._depth > DEEPEST:
             return False
         self._depth += 1
-        here, comments, count = self._current, _Comments(), 0
+        here, comments, count, number = self._current, _Comments(), 0, 0
         for path in paths:
             data = self._content(path)
             if data is None:
                 continue
             count += 1
-            number = 0
             try:
                 for at, text in _read_lines(data.removeprefix(_MARK) if count == 1 else data):
                     number = at
@@ -427,13 +426,13 @@ class ConfReader:
             data, _ = read_file(path, MOST_BYTES + 1)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             if path == self.main:
-                self._lose(str(path), "it is not a file that can be read")
+                self._lose(path, "it is not a file that can be read")
             return None
         except OSError as error:
             if error.errno == errno.EINVAL:
                 return None  # a FIFO or a device, which Asterisk ignores
             closed = isinstance(error, PermissionError)
-            self._lose(str(path), f"it cannot be read: {error.strerror}", closed=closed)
+            self._lose(path, f"it cannot be read: {error.strerror}", closed=closed)
             return None if self.as_asterisk else b""
         if len(data) > MOST_BYTES:
             raise _TooMuchError
@@ -490,10 +489,8 @@ class ConfReader:
         try:
             return self._found(name, _filter(condition), name)
         except _UnknownConditionError:
-            self._lose(
-                str(self.main),
-                f"ringfence does not know the condition [{_shown(name)}](+{_shown(condition)})",
-            )
+            unknown = f"[{_shown(name)}](+{_shown(condition)})"
+            self._lose(self.main, f"ringfence does not know the condition {unknown}")
         new = LoadedSection(name[:_LONGEST_NAME])
         self.sections.append(new)
         return new
@@ -546,21 +543,15 @@ class ConfReader:
     def _directive(self, line: bytes) -> None:
         command, name = directive_of(line)
         if command == b"exec" and name and self._is_executing():
-            self._lose(
-                str(self.main), "it includes what a program prints (#exec), which ringfence does not run"
-            )
+            self._lose(self.main, "it includes what a program prints (#exec), which ringfence does not run")
         if command not in {b"include", b"tryinclude"} or not line[1 + len(command) :].strip(_BLANKS):
             return  # Asterisk ignores an unknown directive, and one without an argument
         found, closed = self._matching(name)
-        if self._load(found) or command == b"tryinclude":
+        if self._load(found) or command == b"tryinclude" or (closed and not self.as_asterisk):
             return
-        if closed and not self.as_asterisk:
-            return
-        if self._depth > DEEPEST:
-            why = "is included too deeply"
-        else:
-            why = "is included, and cannot be read" if found or closed else "is included, and does not exist"
-        raise RefusedLineError(f"{_shown(name)} {why}")
+        why = ", and cannot be read" if found or closed else ", and does not exist"
+        why = " too deeply" if self._depth > DEEPEST else why
+        raise RefusedLineError(f"{_shown(name)} is included{why}")
 
     def _is_executing(self) -> bool:
         """Whether Asterisk runs the programs of ``#exec``: an option of asterisk.conf permits it."""
@@ -580,9 +571,8 @@ class ConfReader:
 
         The argument is relative to the folder of the main file.
         """
-        text = name[: _LONGEST_PATH if name.startswith(b"/") else _LONGEST_RELATIVE].decode(
-            "utf-8", "surrogateescape"
-        )
+        most = _LONGEST_PATH if name.startswith(b"/") else _LONGEST_RELATIVE
+        text = name[:most].decode("utf-8", "surrogateescape")
         found: list[Path] = []
         closed = False
         if text.endswith("/.") or (text.endswith("/") and any(mark in text for mark in "*?[{")):
@@ -594,7 +584,7 @@ class ConfReader:
             found += sorted(here)
             if not here and not _is_open(pattern.parent):
                 closed = True
-                self._lose(str(pattern), "its folder cannot be listed", closed=True)
+                self._lose(pattern, "its folder cannot be listed", closed=True)
         return found, closed
 
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from ringfence.parse.prefix import Prefix, own_prefix
 from ringfence.parse.wrappers import CleanLine, JsonMessage, Line
 
-DUMP_FILES = frozenset({b"pjproject", b"res_pjsip_logger.c", b"chan_sip.c"})
-DUMP_START = re.compile(
+FILES = frozenset({b"pjproject", b"res_pjsip_logger.c", b"chan_sip.c"})
+START = re.compile(
     rb"(?:[\w.]{1,40}+ {1,8}+)?Error processing [^\n]{0,40}packet from "
     rb"|<--- SIP read from |<--- Received SIP \w{1,16}+ \((?P<size>\d{1,6}+) bytes\)"
 )
 """The beginning of a log message that contains a SIP packet, with the packet's size if stated."""
-DUMP_END = re.compile(rb"-- end of packet\.\r?|<-{5,40}>\r?")
+END = re.compile(rb"-- end of packet\.\r?|<-{5,40}>\r?")
 SHOWN = re.compile(
     rb"<--- (?:SIP read from [\w.:\[\]]{3,80}+"
     rb"|Received SIP (?:request|response) \((?P<size>\d{1,5}+) bytes\) from [\w.:\[\]]{3,80}+) --->"
@@ -32,7 +32,7 @@ def begins_dump(line: bytes, first: Prefix) -> bool:
     """
     prefix = own_prefix(line)
     same = prefix is not None and (prefix.thread, prefix.file) == (first.thread, first.file)
-    return same and prefix is not None and DUMP_START.match(line, prefix.end) is not None
+    return same and prefix is not None and START.match(line, prefix.end) is not None
 
 
 def _lost(line: Line) -> int:
@@ -59,7 +59,7 @@ def end_of_dump(
             return (end or index) if not stated else index
         if stated or not isinstance(line, bytes):
             continue
-        if DUMP_END.fullmatch(line):
+        if END.fullmatch(line):
             end = index + 1
         elif end is not None and begins_dump(line, first):
             return end

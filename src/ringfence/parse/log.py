@@ -35,18 +35,9 @@ from datetime import tzinfo
 
 from attrs import evolve
 
-from ringfence.parse import notices, security
+from ringfence.parse import dump, notices, security
 from ringfence.parse.custom import Custom
 from ringfence.parse.dates import DateReader
-from ringfence.parse.dump import (
-    DUMP_END,
-    DUMP_FILES,
-    DUMP_START,
-    SHOWN,
-    SHOWN_HEADER,
-    SHOWN_START,
-    end_of_dump,
-)
 from ringfence.parse.formats import FORMATS, Format, looks_like_evidence
 from ringfence.parse.line_result import (
     LEVELS,
@@ -365,10 +356,10 @@ class _Batch:
         cut = len(line) > LOG_CUT and self._split_cut_line(at, line, prefix)
         if cut:
             line = line[:cut]
-        packet = DUMP_START.match(line, prefix.end) if prefix.file in DUMP_FILES else None
+        packet = dump.START.match(line, prefix.end) if prefix.file in dump.FILES else None
         if packet is not None:
             size = int(packet["size"] or 0)
-            behind = end_of_dump(self._lines, at, prefix, size, MAX_MESSAGE, final=self._final)
+            behind = dump.end_of_dump(self._lines, at, prefix, size, MAX_MESSAGE, final=self._final)
             self._begin(None)
             for index in range(at, behind or at):
                 self._add(index, Reason.RAW_DUMP, prefix.level)
@@ -404,7 +395,7 @@ class _Batch:
         Return ``at`` if no packet begins there, None if that depends on later lines. (No extension is long
         enough for the line above a packet, its first line and a header.)
         """
-        shown = SHOWN.fullmatch(line) if self._is_console else None
+        shown = dump.SHOWN.fullmatch(line) if self._is_console else None
         if shown is None:
             return at
         if not shown["size"]:
@@ -414,18 +405,19 @@ class _Batch:
         if header >= len(self._lines) and not self._final:
             return None
         packet = self._lines[start : header + 1]
-        forms = SHOWN_START.fullmatch, SHOWN_HEADER.match
+        forms = dump.SHOWN_START.fullmatch, dump.SHOWN_HEADER.match
         matches = [isinstance(text, bytes) and form(text) for form, text in zip(forms, packet, strict=False)]
         if len(matches) < len(forms) or not all(matches):
             return at
-        behind = end_of_dump(self._lines, at, _NO_PREFIX, int(shown["size"]), MAX_MESSAGE, final=self._final)
+        size = int(shown["size"])
+        behind = dump.end_of_dump(self._lines, at, _NO_PREFIX, size, MAX_MESSAGE, final=self._final)
         for index in range(at, behind or at):
             self._add(index, Reason.RAW_DUMP)
         return behind
 
     def _ends_shown(self, at: int, line: bytes) -> None:
         """If line ``at`` ends a SIP packet that chan_sip shows on a console, revoke the events inside it."""
-        if self._shown_at < 0 or not DUMP_END.fullmatch(line):
+        if self._shown_at < 0 or not dump.END.fullmatch(line):
             return
         near = sum(map(_size, self._lines[self._shown_at : at])) <= MAX_MESSAGE
         index = len(self.results) - 1
