@@ -27,7 +27,7 @@ from tests.support.usernamespace import in_user_namespace
 from ringfence.errors import ControlError, FirewallIncompleteError
 from ringfence.firewall import make_backend
 from ringfence.firewall.contract import Add
-from ringfence.firewall.nftables import messages as nft_elements
+from ringfence.firewall.nftables import elements as nft_elements
 from ringfence.netlink.connection import NetlinkConnection
 
 if TYPE_CHECKING:

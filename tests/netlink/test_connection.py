@@ -13,7 +13,7 @@ from tests.support.netns import run
 
 from ringfence.errors import FirewallPermissionError, FirewallUnsupportedError
 from ringfence.firewall.ipset import messages
-from ringfence.firewall.nftables import messages as nft_elements
+from ringfence.firewall.nftables import elements as nft_elements
 from ringfence.netlink import connection
 from ringfence.netlink.connection import (
     NetlinkConnection,

@@ -27,7 +27,7 @@ from ringfence.firewall import network_lists, requirements
 from ringfence.firewall.contract import Add, BanAction, Element, FirewallPlan, Health, Opened, Outcome, Remove
 from ringfence.firewall.limits import LimitMode
 from ringfence.firewall.nftables import backend as nft_backend
-from ringfence.firewall.nftables import messages as nft_elements
+from ringfence.firewall.nftables import elements as nft_elements
 from ringfence.firewall.nftables.backend import NftablesBackend
 from ringfence.firewall.nftables.state import read_generation, read_sets
 from ringfence.firewall.probe import verify

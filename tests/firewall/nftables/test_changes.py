@@ -10,7 +10,7 @@ from tests.support.usernamespace import in_user_namespace, why_no_user_namespace
 
 from ringfence.errors import FirewallError, SetFullError
 from ringfence.firewall.contract import Add, Change, Element, Outcome, Remove
-from ringfence.firewall.nftables import messages as nft_elements
+from ringfence.firewall.nftables import elements as nft_elements
 from ringfence.firewall.nftables.backend import Changes
 from ringfence.firewall.nftables.ruleset import BanSet
 from ringfence.netlink.connection import NetlinkConnection, NetlinkLostError, NetlinkTooLongError, Refusal

@@ -10,7 +10,7 @@ from hypothesis import given
 from tests.support.netns import run
 
 from ringfence.firewall.contract import Element, Remembered
-from ringfence.firewall.nftables import messages as nft_elements
+from ringfence.firewall.nftables import elements as nft_elements
 from ringfence.netlink.connection import NetlinkConnection, NetlinkMessageError
 from ringfence.values.ban import Scope
 from ringfence.values.network import Network

@@ -17,7 +17,7 @@ from ringfence.errors import FirewallError
 from ringfence.firewall import network_lists
 from ringfence.firewall.contract import Add, Health, ListSteps
 from ringfence.firewall.nftables import backend as nft_backend
-from ringfence.firewall.nftables import messages as nft_elements
+from ringfence.firewall.nftables import elements as nft_elements
 from ringfence.firewall.nftables import static_sets
 from ringfence.firewall.nftables.backend import NftablesBackend
 from ringfence.firewall.nftables.state import read_sets, read_state

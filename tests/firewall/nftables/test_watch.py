@@ -8,7 +8,7 @@ from ipaddress import ip_network
 import pytest
 from tests.support.netns import run
 
-from ringfence.firewall.nftables import messages as nft_elements
+from ringfence.firewall.nftables import elements as nft_elements
 from ringfence.firewall.nftables import messages as nft_messages
 from ringfence.firewall.nftables.watch import ChangeMonitor, Notifications
 from ringfence.netlink.connection import NetlinkConnection

@@ -36,7 +36,7 @@ from ringfence.firewall.contract import (
 )
 from ringfence.firewall.limits import Table
 from ringfence.firewall.network_lists import NetworkList
-from ringfence.firewall.nftables import messages, state
+from ringfence.firewall.nftables import elements, messages, state
 from ringfence.firewall.nftables.installation import Installation, find_nft, rule_requirements
 from ringfence.firewall.nftables.ruleset import TABLE, BanSet
 from ringfence.firewall.nftables.state import read_counters, read_remembered, read_sets, total_bans
@@ -141,9 +141,9 @@ class Changes:
         size = 0
         for ban, numbers in by_set.items():
             for adds, run in self._runs(numbers):
-                for at in range(0, len(run), messages.MAX_ELEMENTS):
-                    group = ChangeGroup(ban, run[at : at + messages.MAX_ELEMENTS], adds)
-                    if size + len(group.numbers) > messages.CHUNK or len(groups) >= _MESSAGES:
+                for at in range(0, len(run), elements.MAX_ELEMENTS):
+                    group = ChangeGroup(ban, run[at : at + elements.MAX_ELEMENTS], adds)
+                    if size + len(group.numbers) > elements.CHUNK or len(groups) >= _MESSAGES:
                         yield groups
                         groups, size = [], 0
                     groups.append(group)
@@ -241,20 +241,20 @@ class Changes:
         if not group.adds:
             networks = [self._batch[number].network for number in group.numbers]
             if self._modern:
-                return [messages.delete_elements(TABLE, name, networks, lenient=True)]
+                return [elements.delete_elements(TABLE, name, networks, lenient=True)]
             return [
-                messages.add_elements(TABLE, name, [(network, _MOMENT) for network in networks]),
-                messages.delete_elements(TABLE, name, list(dict.fromkeys(networks))),
+                elements.add_elements(TABLE, name, [(network, _MOMENT) for network in networks]),
+                elements.delete_elements(TABLE, name, list(dict.fromkeys(networks))),
             ]
         timed = [(self._batch[number].network, self._seconds[number]) for number in group.numbers]
         if group.replace:
             once = list(dict(timed).items())  # the last change of a network counts
             return [
-                messages.add_elements(TABLE, name, timed),
-                messages.delete_elements(TABLE, name, [network for network, _ in once]),
-                messages.add_elements(TABLE, name, once),
+                elements.add_elements(TABLE, name, timed),
+                elements.delete_elements(TABLE, name, [network for network, _ in once]),
+                elements.add_elements(TABLE, name, once),
             ]
-        return [messages.add_elements(TABLE, name, timed, exclusive=not self._modern, renewing=self._modern)]
+        return [elements.add_elements(TABLE, name, timed, exclusive=not self._modern, renewing=self._modern)]
 
     def _remaining(
         self,
@@ -286,7 +286,7 @@ class Changes:
 
         Store the outcomes of the changes that are not sent again.
         """
-        index = messages.refused_index(request, refusal.offset)
+        index = elements.refused_index(request, refusal.offset)
         if index is None or index >= len(group.numbers):
             self._refuse(group.numbers, _explain(group.ban, refusal))
             return []
@@ -318,7 +318,7 @@ class Changes:
 
     def _contains(self, ban: BanSet, network: Network) -> bool:
         try:
-            self._kernel.request(messages.query_elements(TABLE, ban.name, network))
+            self._kernel.request(elements.query_elements(TABLE, ban.name, network))
         except FirewallError:
             return False
         return True
@@ -479,7 +479,7 @@ class NftablesBackend:
     ) -> None:
         """Carry out changes of sets that exist (:class:`Changes`), and store their outcomes."""
         changes = Changes(self._kernel, batch, outcomes, modern=self._modern)
-        many = len(batch) > messages.CHUNK
+        many = len(batch) > elements.CHUNK
         with self._foreign.unmonitored() if many else nullcontext():
             changes.apply(by_set)
             self._foreign.commits += changes.commits
@@ -523,9 +523,9 @@ class NftablesBackend:
         self._foreign.read()
         damage = self._installation.damage()
         heads = read_sets(self._kernel)
-        elements = total_bans(heads)
-        changed = self._foreign.take_changed(counted=elements is not None)
-        return Health(damage or self._lists.damage(heads), elements, changed)
+        bans = total_bans(heads)
+        changed = self._foreign.take_changed(counted=bans is not None)
+        return Health(damage or self._lists.damage(heads), bans, changed)
 
     def rules_differ(self) -> bool:
         """Return False: nftables reports every change to the descriptor of :meth:`watch_fd`."""

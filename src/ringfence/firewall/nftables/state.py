@@ -18,7 +18,7 @@ from ringfence.errors import FirewallError, FirewallIncompleteError
 from ringfence.firewall.contract import Counters, Element, Remembered, RuleCounter
 from ringfence.firewall.limits import Key
 from ringfence.firewall.limits import Table as SenderTable
-from ringfence.firewall.nftables import messages
+from ringfence.firewall.nftables import elements, messages
 from ringfence.firewall.nftables.messages import NftChain, NftRule, NftSetHeader, Table
 from ringfence.firewall.nftables.ruleset import (
     COUNTERS,
@@ -314,12 +314,12 @@ def find(kernel: NetlinkConnection, network: Network, scope: Scope) -> Element |
     """Return one ban from the kernel, None if it is not there."""
     ban = BanSet(scope, network.version, network.prefixlen)
     try:
-        answers = kernel.request(messages.query_elements(TABLE, ban.name, network))
+        answers = kernel.request(elements.query_elements(TABLE, ban.name, network))
     except NetlinkError as error:
         if error.code == errno.ENOENT:
             return None
         raise
-    found = (one for answer in answers for one in messages.bans_of(answer, ban.version, ban.length, scope))
+    found = (one for answer in answers for one in elements.bans_of(answer, ban.version, ban.length, scope))
     return next(found, None)
 
 
@@ -330,7 +330,7 @@ def read_part(kernel: NetlinkConnection, name: str) -> list[bytes]:
     set again soon.
     """
     try:
-        return list(kernel.stream(messages.dump_elements(TABLE, name)))
+        return list(kernel.stream(elements.dump_elements(TABLE, name)))
     except NetlinkInterruptedError as error:
         return error.answers
 
@@ -346,7 +346,7 @@ def _list_set(kernel: NetlinkConnection, ban: BanSet, enough: int | None) -> tup
         answers: list[bytes] = []
         generation = read_generation(kernel)
         try:
-            answers.extend(kernel.stream(messages.dump_elements(TABLE, ban.name)))
+            answers.extend(kernel.stream(elements.dump_elements(TABLE, ban.name)))
             whole = read_generation(kernel) == generation
         except NetlinkInterruptedError as error:
             whole, answers = False, error.answers
@@ -355,7 +355,7 @@ def _list_set(kernel: NetlinkConnection, ban: BanSet, enough: int | None) -> tup
                 return True, ()
             raise
         every = (
-            one for answer in answers for one in messages.bans_of(answer, ban.version, ban.length, ban.scope)
+            one for answer in answers for one in elements.bans_of(answer, ban.version, ban.length, ban.scope)
         )
         if whole:
             return True, every
@@ -399,7 +399,7 @@ def read_remembered(kernel: NetlinkConnection, table: SenderTable) -> list[Remem
         one
         for version in VERSIONS
         for answer in read_part(kernel, f"{table.name}{version}")
-        for one in messages.remembered_of(answer, whole=table.key is Key.ADDRESS)
+        for one in elements.remembered_of(answer, whole=table.key is Key.ADDRESS)
     ]
 
 

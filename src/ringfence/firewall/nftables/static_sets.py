@@ -38,7 +38,7 @@ from attrs import frozen
 from ringfence.errors import FirewallError
 from ringfence.firewall import network_lists
 from ringfence.firewall.contract import ListSteps
-from ringfence.firewall.nftables import messages
+from ringfence.firewall.nftables import elements
 from ringfence.firewall.nftables.installation import Installation
 from ringfence.firewall.nftables.messages import NftSetHeader
 from ringfence.firewall.nftables.ruleset import TABLE, alternate_name, base_name
@@ -79,7 +79,7 @@ class Ranges:
     @classmethod
     def covering(cls, version: int, networks: Sequence[Network]) -> "Ranges":
         """Return the ranges that ``networks``, of one IP version, cover."""
-        return cls.between(version, [*chain.from_iterable(messages.merged(networks))])
+        return cls.between(version, [*chain.from_iterable(elements.merged(networks))])
 
     @classmethod
     def between(cls, version: int, bounds: Sequence[int]) -> "Ranges":
@@ -226,8 +226,8 @@ class RangeChange:
     def messages(self, name: str, version: int) -> list[bytes]:
         """Build the netlink messages that make this change in the set ``name``."""
         return [
-            *messages.intervals(TABLE, name, version, self.removed, remove=True),
-            *messages.intervals(TABLE, name, version, self.added),
+            *elements.intervals(TABLE, name, version, self.removed, remove=True),
+            *elements.intervals(TABLE, name, version, self.added),
         ]
 
     def __len__(self) -> int:
@@ -423,8 +423,8 @@ class NetworkListSets:
         """Clear a short list and fill it again, in one transaction."""
         name = self._name(base)
         requests = [
-            messages.clear_elements(TABLE, name),
-            *messages.intervals(TABLE, name, wanted.version, list(wanted)),
+            elements.clear_elements(TABLE, name),
+            *elements.intervals(TABLE, name, wanted.version, list(wanted)),
         ]
         self._held.pop(base, None)
         try:
@@ -477,7 +477,7 @@ class NetworkListSets:
         """
         transaction = Transaction(self._sender, self._sending, requests)
         epoch = self._foreign.epoch  # if another program changes the table now, the ranges are not trusted
-        with self._foreign.unmonitored() if size > messages.CHUNK else nullcontext():
+        with self._foreign.unmonitored() if size > elements.CHUNK else nullcontext():
             self._changing.add(base)
             try:
                 yield transaction.run
