@@ -338,7 +338,7 @@ class Exchanges:
             known.explain_one(now)
 
     def explain_guess(self, attempt: Attempt, port: int, now: float) -> None:
-        """Record that a new attempt, if Asterisk's export (HEP) has shown it, is an unreadable request.
+        """Record that a new attempt, if an export of Asterisk has shown it, is an unreadable request.
 
         ``port`` is the sender's.
         """

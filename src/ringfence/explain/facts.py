@@ -97,7 +97,7 @@ class NetworkFacts:
     length of the next ban depends. ``holders`` are the entries of the allow and deny lists that contain
     ``network``. ``protected`` has all networks that this host needs, each with the reason. ``friends`` are
     the present reasons why ``network`` is a friend, and ``former`` those that have ended. ``passes``: block
-    lists and denied countries do not apply to it.
+    lists and denied regions do not apply to it.
 
     ``story`` is what the detector remembers about the sender. It is None without a daemon, and for a network
     of many senders. The detector's times are from the monotonic clock; add ``ahead`` (seconds) to get seconds

@@ -211,10 +211,10 @@ class FirewallPlan:
         return self.limits_copies or bool(added - {LimitMode.OFF})
 
     @property
-    def rations(self) -> bool:
+    def limits_answers(self) -> bool:
         """Whether the plan limits how many answers a stranger gets."""
         drop = (one for one in self.added if isinstance(one, Filter) and one.mode is LimitMode.ENFORCE)
-        return any(one.rations for one in drop)
+        return any(one.limits_answers for one in drop)
 
     @property
     def modes(self) -> Mapping[str, LimitMode]:

@@ -62,12 +62,12 @@ class Filter(Addition):
     """An addition to the rules that counts or drops packets, by its mode.
 
     ``waits`` is what it waits for. If it is ``optional``, it is left out if the kernel cannot do it. If it
-    ``rations``, it limits how many answers a stranger gets, so a ban may come somewhat later.
+    ``limits_answers``, it limits how many answers a stranger gets, so a ban may come somewhat later.
     """
 
     waits: ClassVar[frozenset[Until]] = frozenset()
     optional: ClassVar[bool] = False
-    rations: ClassVar[bool] = False
+    limits_answers: ClassVar[bool] = False
     mode: LimitMode = LimitMode.OFF
 
     def observing(self, until: Until) -> Self:

@@ -39,7 +39,7 @@ DENY = NetworkList("deny", "the deny list", Scope.FULL)
 EXTERNAL = NetworkList("external", "denied regions, and block lists", Scope.FULL, by_machine=True)
 
 PASSING = FRIENDS, UNSHIELDED, ADMITTED
-"""The lists whose addresses are exempt from block lists, denied countries and closed ports."""
+"""The lists whose addresses are exempt from block lists, denied regions and closed ports."""
 
 
 @cache

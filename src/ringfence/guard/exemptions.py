@@ -176,7 +176,7 @@ class KernelLists(ListContents):
         return self._passing.around
 
     def passes(self, network: Network) -> bool:
-        """Whether ``network``, like friends, is exempt from block lists and denied countries."""
+        """Whether ``network``, like friends, is exempt from block lists and denied regions."""
         first = network.network_address
         known = contains(sender_of(first), network) and self._passing.knows(first)
         return known or any(contains(one, network) for one in self.admitted)

@@ -7,12 +7,12 @@ from ringfence.values.attempt import AttemptKind
 from ringfence.values.event import Service
 
 REST = 0.05
-"""Seconds that events may gather while the kernel rations Asterisk's answers.
+"""Seconds that events may gather while the kernel limits Asterisk's answers.
 
 A stranger then gets no more answers, whether its ban comes at once or so much later.
 """
 HURRY = 1.0
-"""Seconds without a rest after an attempt of a sender whose answers the kernel does not ration."""
+"""Seconds without a rest after an attempt of a sender whose answers the kernel does not limit."""
 
 _OTHERS = AttemptKind.PROBE, AttemptKind.MANAGER
 """The kinds of attempts that Asterisk answers without a refusal at the SIP ports."""
@@ -21,8 +21,8 @@ _OTHERS = AttemptKind.PROBE, AttemptKind.MANAGER
 class Haste:
     """Decides how long events may gather: not at all if a ban in time is the only limit of a guesser.
 
-    If the rules for it are in place, the kernel rations the refusals that a stranger gets from the SIP ports.
-    It rations no friend, no other answer, and neither IAX2 nor the manager interface.
+    If the rules for it are in place, the kernel limits the refusals that a stranger gets from the SIP ports.
+    It limits no friend, no other answer, and neither IAX2 nor the manager interface.
     """
 
     def __init__(self, enforcer: Enforcer, clock: Clock) -> None:
@@ -33,23 +33,23 @@ class Haste:
     def rest(self) -> float:
         """Return how many seconds events may gather now."""
         hurries = self._clock.mono() < self._hurries_until
-        return 0.0 if hurries or not self._is_rationing else REST
+        return 0.0 if hurries or not self._limits_answers else REST
 
     def on_judgement(self, judgement: Judgement) -> None:
-        """Let no events gather for a while if the kernel does not ration the sender of an attempt."""
+        """Let no events gather for a while if the kernel does not limit the answers to a sender."""
         disposition, attempt = judgement.disposition, judgement.attempt
         other = attempt.kind in _OTHERS or attempt.service is Service.IAX2
         if disposition is Disposition.FRIEND or (disposition is Disposition.COUNTED and other):
             self._hurries_until = self._clock.mono() + HURRY
 
     @property
-    def _is_rationing(self) -> bool:
-        """Whether the rules that ration answers are in place, for both IP versions."""
+    def _limits_answers(self) -> bool:
+        """Whether the rules that limit answers are in place, for both IP versions."""
         opened = self._enforcer.opened
         return (
             self._enforcer.enforcing
             and opened is not None
             and opened.limits is None
-            and self._enforcer.backend.plan.rations
+            and self._enforcer.backend.plan.limits_answers
             and all(trouble is None for trouble in opened.families.values())
         )

@@ -29,7 +29,7 @@ class Regions:
         return NO_REGIONS
 
     def networks(self, regions: frozenset[str]) -> Mapping[str, Prefixes]:
-        """Return the known networks of each of ``regions`` (countries, ASNs). No file is read."""
+        """Return the known networks of each of ``regions``. No file is read."""
         return dict.fromkeys(regions, Prefixes())
 
     def unknown(self, region: str) -> bool:  # noqa: ARG002 - for a feature

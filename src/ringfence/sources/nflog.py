@@ -52,7 +52,7 @@ class NflogCounts:
 class NflogSource(SupervisedSource):
     """A source that reads one group of NFLOG. A session is one binding of a socket.
 
-    A subclass handles the packets. ``name`` is the source's name in the status, in alarms and in metrics.
+    A subclass handles the packets. ``name`` is the source's name in the status and in alarms.
     ``buffer`` is the size of the socket's receive buffer in bytes, which the kernel doubles.
     """
 

@@ -77,7 +77,7 @@ def numbers_of(counts: Numbers) -> dict[str, object]:
 
 
 class Source(Protocol):
-    """What the status, the metrics and the alarms show of a source.
+    """What the status and the alarms show of a source.
 
     ``id`` names it. ``last_sign`` is the monotonic time at which it sent something last; None if it sent
     nothing yet. ``numbers`` are those of the status: :func:`numbers_of`, and those that only it has.

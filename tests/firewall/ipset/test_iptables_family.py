@@ -210,9 +210,8 @@ def test_the_features_of_the_plan_are_checked(
         ("the log rule for the wire, IPv6", None),
         ("the limits, IPv6", None),
     ]
-    monkeypatch.setattr(
-        "ringfence.firewall.ipset.installation._LIMITS_EXTENSIONS", ("hashlimit", "gone", "SET")
-    )
+    needed = ("hashlimit", "gone", "SET")
+    monkeypatch.setattr("ringfence.firewall.ipset.installation._limits_extensions", lambda *_: needed)
     _, limits, _ = rule_requirements(kernel, 4, ALL)
     assert limits.problem is not None
     assert limits.problem.startswith("this kernel has no gone for IPv4; fix: `modprobe xt_hashlimit")

@@ -105,7 +105,7 @@ class Ration(Filter):
 
     name = "ration"
     optional = True
-    rations = True
+    limits_answers = True
     burst: int = 4
     rate: int = 2
 

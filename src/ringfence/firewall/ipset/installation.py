@@ -21,10 +21,8 @@ from ringfence.firewall.nftables import messages as nft_messages
 from ringfence.netlink.connection import FAMILIES, NetlinkConnection, NetlinkError
 
 _WIRE_FIX = "fix: `modprobe xt_u32 xt_multiport xt_NFLOG xt_limit xt_addrtype ipt_rpfilter ip6t_rpfilter`"
-_LIMITS_FIX = "fix: `modprobe xt_hashlimit xt_multiport xt_length xt_addrtype xt_set xt_u32 xt_TCPMSS`"
 # Kernel extensions that the rules need in addition to DROP. Names in capitals are targets, as in iptables.
 _WIRE_EXTENSIONS = ("u32", "multiport", "rpfilter", "addrtype", "limit", "NFLOG")
-_LIMITS_EXTENSIONS = ("hashlimit", "multiport", "length", "addrtype", "SET", "u32", "TCPMSS")
 _REASSEMBLY_FIX = "fix: `modprobe xt_socket`"
 _REASSEMBLING_EXTENSIONS = ("socket",)
 _FRAGMENT_EXTENSIONS = {4: ("u32", "addrtype"), 6: ("ipv6header", "addrtype")}
@@ -95,7 +93,9 @@ class Family:
             else:
                 return InstalledRules(
                     _reason(refused, (True, False), _WIRE_FIX) if asked[0] and not wire else None,
-                    _reason(refused, (False, True), _LIMITS_FIX) if asked[1] and not limits else None,
+                    _reason(refused, (False, True), _load(_limits_extensions(plan, self.version)))
+                    if asked[1] and not limits
+                    else None,
                     damaged,
                 )
         raise AssertionError  # the last attempt returns or raises
@@ -203,6 +203,7 @@ def _reason(refused: Mapping[tuple[bool, bool], FirewallError], alone: tuple[boo
 def rule_requirements(kernel: NetlinkConnection, version: int, plan: FirewallPlan) -> list[Requirement]:
     """Return each optional feature of the plan, with a problem if the kernel lacks an extension for it."""
     found, written = [], StageRules(plan, version)
+    limits = _limits_extensions(plan, version)
     added = (
         (one.name, written.extensions(one))
         for one in plan.added
@@ -210,7 +211,7 @@ def rule_requirements(kernel: NetlinkConnection, version: int, plan: FirewallPla
     )
     for feature, configured, names, fix in (
         ("the log rule for the wire", plan.copies, _WIRE_EXTENSIONS, _WIRE_FIX),
-        ("the limits", plan.limits, _LIMITS_EXTENSIONS, _LIMITS_FIX),
+        ("the limits", limits, limits, _load(limits)),
         *((f"the {name}", names, names, _load(names)) for name, names in added),
     ):
         if configured:
@@ -219,6 +220,15 @@ def rule_requirements(kernel: NetlinkConnection, version: int, plan: FirewallPla
             found.append(Requirement(f"{feature}, IPv{version}", problem, optional=True))
     fragments = _fragments(kernel, version)
     return [*found, fragments_requirement(fragments, _REASSEMBLY_FIX, f", IPv{version}")]
+
+
+def _limits_extensions(plan: FirewallPlan, version: int) -> tuple[str, ...]:
+    """Return the extensions that the limits of the plan need (``FirewallPlan.limits``)."""
+    written, found = StageRules(plan, version), ["hashlimit"] if plan.limits_copies else []
+    for one in plan.added:
+        if isinstance(one, Filter) and one.optional:
+            found += written.extensions(one)
+    return tuple(dict.fromkeys(found))
 
 
 def _load(names: Sequence[str]) -> str:
