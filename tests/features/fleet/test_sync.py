@@ -10,8 +10,9 @@ from attrs import define, evolve, field, frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringfence.features.fleet import sync as sync_module
+from ringfence.features.fleet import decisions as decisions_module
 from ringfence.features.fleet.channel import FIRST_PAUSE, LONGEST_PAUSE, Channel
+from ringfence.features.fleet.decisions import ENDED_AT_ONCE, MOST_SAME, MOST_WIDE, SPARE, STEP, WIDE, Key
 from ringfence.features.fleet.lapi import DecisionPage, LapiDecision, parse_page
 from ringfence.features.fleet.messages import scenario_of
 from ringfence.features.fleet.sync import (
@@ -19,15 +20,8 @@ from ringfence.features.fleet.sync import (
     AT_ONCE,
     BEAT_EVERY,
     CALM,
-    ENDED_AT_ONCE,
     FULL_EVERY,
-    MOST_SAME,
-    MOST_WIDE,
-    SPARE,
-    STEP,
-    WIDE,
     Beat,
-    Key,
     OwnBan,
     Pull,
     Push,
@@ -302,8 +296,8 @@ def test_many_decisions_are_requested_less_often() -> None:
         (0.0, decision(number, ip_network(f"198.51.{number >> 8}.{number & 255}"))) for number in range(CALM)
     ]
     left_out = (50.0, decision(CALM, NETWORKS[2]))
-    sync._number = 99 * CALM  # as many as a community list has
-    sync._most = 100 * CALM
+    sync._decisions._number = 99 * CALM  # as many as a community list has
+    sync._decisions._most = 100 * CALM
     assert requests_for_all(sync, 0.0, 500.0, *rows, left_out) == [0.0, 100.0]
 
 
@@ -345,12 +339,12 @@ def test_every_table_is_bounded() -> None:
         sync.on_ban(own(networks[0], ends=1_000.0 + number))
         pulled(sync, decision(1, seconds=100.0 + 5 * (number % 2)), now=10.0 * (number + 1))
     assert len(sync._own_ends) < 2_000
-    assert len(sync._ends) < 2_000
+    assert len(sync._decisions._ends) < 2_000
 
 
 def test_the_texts_of_decisions_have_room_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Texts are counted by their memory, and each different one once; its room is free when it has ended."""
-    monkeypatch.setattr(sync_module, "MOST_TEXTS", 1_000_000)
+    monkeypatch.setattr(decisions_module, "MOST_TEXTS", 1_000_000)
     sync = Sync(full_every=10.0)
     networks = [ip_network(f"198.51.{n >> 8}.{n & 255}") for n in range(2_000)]
     wide = [decision(n, one, f"{n}" + "\U0001f600" * 195) for n, one in enumerate(networks)]
@@ -418,7 +412,7 @@ def test_ends_that_change_do_not_pile_up() -> None:
         seconds = 10_000.0 - 100.0 * turn
         rows = (decision(number, network, seconds=seconds) for number, network in enumerate(networks))
         pulled(sync, *rows, now=10.0 * turn)
-        assert len(sync._ends) <= 3 * len(networks) // 2 + SPARE + STEP
+        assert len(sync._decisions._ends) <= 3 * len(networks) // 2 + SPARE + STEP
     assert not sync.expire(190.0 + 8_099.0)
     while sync.ending(190.0 + 8_100.0):
         sync.expire(190.0 + 8_100.0)
@@ -492,9 +486,9 @@ def test_the_room_of_wide_networks_is_counted(made: list[tuple[int, int, int, in
         pulled(sync, *(() if ends else (row,)), now=1e6, deleted=(row,) if ends else ())
         sync._next_pull = sync._next_full = 0.0
         wide = [one for one, _ in applied(sync) if one.prefixlen < WIDE[4]]
-        assert sync._wide[4] == sum(one.num_addresses for one in wide) <= MOST_WIDE[4]
+        assert sync._decisions._wide[4] == sum(one.num_addresses for one in wide) <= MOST_WIDE[4]
     sync.expire(2e6)
-    assert not +sync._wide
+    assert not +sync._decisions._wide
 
 
 def test_an_unban_that_fails_is_sent_apart() -> None:

@@ -8,7 +8,6 @@ In: decisions of other hosts, each with the time that it has left.
 * A decision ends by ``deleted`` or by its own time. A missing one has not ended: an answer may be cut.
 * The stream does not name the maker of a decision. It is our own if this host has a ban of the same network
   and the same rule.
-* Wide networks together may cover a part of the internet only. So no API can cut off most of it.
 * A ban or an unban that fails is sent again apart, after all others: it must not stop them.
 * A lost answer is lost for good, because the API remembers what it has sent. It also never sends a decision
   that it began to store before a request, and finished after it. So after each failure, once soon after
@@ -20,18 +19,17 @@ All times are arguments, in monotonic seconds.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from heapq import heapify, heappop, heappush
-from itertools import chain, count, islice
+from itertools import chain, islice
 from math import inf
 from random import Random
-from sys import getsizeof
 
 from attrs import Factory, define, field, frozen
 
 from ringfence.features.fleet.channel import Channel
+from ringfence.features.fleet.decisions import ENDED_AT_ONCE, SAME_END, SPARE, STEP, Decisions, Ends, Key
 from ringfence.features.fleet.lapi import DecisionPage, LapiDecision
 from ringfence.features.fleet.messages import Facts, scenario_of
-from ringfence.values.network import BITS, Network, code_from, format_network, pack, unpack
+from ringfence.values.network import Network, format_network, pack, unpack
 
 FULL_EVERY = 600.0
 """Seconds between two requests for all decisions of the API (instead of those that changed)."""
@@ -48,33 +46,10 @@ MOST_OWN = 65_536
 """The maximum number of this host's bans, and of its unbans, that are kept. Others are only counted."""
 AT_ONCE = 100
 """The maximum number of bans in one request to the API."""
-SAME_END = 2.0
-"""The seconds by which two ends of one decision may differ, because answers take time."""
-STEP = 200
-"""The number of decisions of an answer that are applied in one step, which takes some 1 ms."""
-ENDED_AT_ONCE = 500
-"""The number of ended decisions after which :meth:`Sync.expire` returns, in some 3 ms."""
-SPARE = 1_000
-"""The number of outdated entries, beyond a share of all, with which a queue of ends is rebuilt."""
-MOST_SAME = 1_000
-"""The maximum number of decisions with the same network and the same scenario: each host may have one."""
-MOST_TEXTS = 16 << 20
-"""The maximum memory of all different scenarios and origins of decisions, in bytes."""
-
-WIDE = {4: 24, 6: 48}
-"""By IP version, the prefix length below which a network counts as wide."""
-MOST_WIDE = {4: 2 ** (32 - 6), 6: 2 ** (128 - 17)}
-"""The maximum number of addresses of all wide networks together, by IP version: as many as in four /8 or /19.
-
-As many narrow ones as fit into a set cover no more (262 144 of /24).
-"""
 MOST_NAMED = 5
 """The maximum number of left out decisions that a text names."""
 MOST_SEEN = 65_536
 """The maximum number of left out decisions that are recognized, so that they count only once."""
-
-Key = tuple[int, str]
-"""The packed network (``ringfence.values.network``) and the scenario of a decision."""
 
 
 @frozen
@@ -132,44 +107,6 @@ class _Own:
     withdrawn: bool = False
 
 
-_Kept = tuple[int, float, str]
-"""A decision of the API that is kept: its number, its end (monotonic seconds), and its origin.
-
-The garbage collector passes over plain tuples of numbers and texts, of which there may be 262 144.
-"""
-
-
-class _Ends:
-    """A queue of decisions by their ends. One may have several ends; the caller checks which one counts."""
-
-    def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Key]] = []
-        self._serial = count()
-
-    def __len__(self) -> int:
-        return len(self._heap)
-
-    @property
-    def next(self) -> float:
-        """The earliest end in the queue (monotonic seconds); infinity if the queue is empty."""
-        return self._heap[0][0] if self._heap else inf
-
-    def add(self, ends: float, item: Key) -> None:
-        """Add a decision (``item``) with an end."""
-        heappush(self._heap, (ends, next(self._serial), item))
-
-    def pop(self, now: float, most: int) -> Iterator[Key]:
-        """Remove and yield at most ``most`` decisions whose end is not after ``now``, the earliest first."""
-        while most > 0 and self.next <= now:
-            most -= 1
-            yield heappop(self._heap)[2]
-
-    def rebuild(self, ends: Iterable[tuple[float, Key]]) -> None:
-        """Replace the contents of the queue by these pairs of an end and a decision."""
-        self._heap = [(end, next(self._serial), item) for end, item in ends]
-        heapify(self._heap)
-
-
 @define
 class LeftOut:
     """Counts the API's decisions that are not applied here. A decision that the API repeats counts once.
@@ -198,33 +135,6 @@ class LeftOut:
         self.crowded += crowded
         if len(self.named) < MOST_NAMED:
             self.named.append(f"{format_network(decision.network)} ({reason})")
-
-
-@define
-class _Texts:
-    """Texts that decisions use, each stored once with the number of its users, in bounded memory."""
-
-    _used: dict[str, tuple[str, int]] = Factory(dict)
-    _left: int = Factory(lambda: MOST_TEXTS)
-
-    def take(self, text: str) -> str | None:
-        """Return the stored text that equals ``text``, and count one more user; None if there is no room."""
-        known, number = self._used.get(text, (text, 0))
-        if not number:
-            size = getsizeof(text)
-            if size > self._left:
-                return None
-            self._left -= size
-        self._used[known] = known, number + 1
-        return known
-
-    def drop(self, text: str) -> None:
-        """Count one user less of a text; forget it after the last one."""
-        known, number = self._used.pop(text)
-        if number > 1:
-            self._used[known] = known, number - 1
-        else:
-            self._left += getsizeof(known)
 
 
 class Sync:
@@ -256,7 +166,6 @@ class Sync:
         """Seconds from this host's latest ban until an answer of the API contained it; None if none has."""
         self._interval = interval
         self._full_every = full_every
-        self._most = most
         self._refusal = refusal
         self._own: dict[Key, _Own] = {}
         self._by_network: dict[Network, set[Key]] = {}
@@ -265,15 +174,9 @@ class Sync:
         self._unbans: dict[Key, None] = {}  # those that have not failed
         self._failed: dict[Key, None] = {}  # bans and unbans; for a key in _ended it is the unban
         self._bans_first = False
-        self._kept: dict[Key, tuple[_Kept, ...]] = {}
-        self._texts = _Texts()
+        self._decisions = Decisions(most)
         self._latest = inf  # the highest number of a decision in an answer; infinity before the first one
-        self._number = 0
-        self._came = 0  # how many decisions were ever kept
-        self._wide = Counter[int]()  # the addresses of kept wide networks, by IP version
-        self._origins: Counter[str] = Counter()
-        self._ends = _Ends()
-        self._own_ends = _Ends()
+        self._own_ends = Ends()
         self._at_once = AT_ONCE
         self._next_pull = self._next_full = self._next_beat = -inf
 
@@ -315,10 +218,10 @@ class Sync:
         """
         for key in self._by_network.get(network, set()).copy():
             own = self._forget(key)
-            there = self._kept.get(key, ())
+            there = self._decisions.ends_of(key)
             if not own.sent and not there:
                 continue  # it never left this host
-            self._queue_unban(key, max(own.ban.ends, now, *(until for _, until, _ in there)))
+            self._queue_unban(key, max(own.ban.ends, now, *there))
 
     def on_unfinished(self, unbans: Iterable[tuple[Key, float]]) -> None:
         """Queue the unbans not sent before a restart, each with its ban's end (monotonic seconds)."""
@@ -333,8 +236,7 @@ class Sync:
         self._unbans[key] = None
         self._failed.pop(key, None)
         self._end_later(key, ends)
-        for kept in self._kept.get(key, ()):
-            self._drop(key, kept)
+        self._decisions.delete_all(key)
 
     def _forget_unban(self, key: Key) -> None:
         self._ended.pop(key, None)
@@ -356,18 +258,15 @@ class Sync:
 
     def in_force(self) -> tuple[Key, ...]:
         """Return the packed network and the scenario of each decision of another host that applies here."""
-        found = self._kept.copy()  # and some removals: a look at each decision would take twice the time
-        for key in chain(self._own, self._ended):
-            found.pop(key, None)
-        return tuple(found)
+        return self._decisions.without(chain(self._own, self._ended))
 
     def origins(self) -> Counter[str]:
         """Return the number of kept decisions by origin, including those about this host's bans."""
-        return self._origins.copy()
+        return self._decisions.origins.copy()
 
     def __len__(self) -> int:
         """The number of kept decisions, including those about this host's bans."""
-        return self._number
+        return len(self._decisions)
 
     @property
     def waiting(self) -> int:
@@ -389,39 +288,16 @@ class Sync:
             own = self._own.get(key)
             if own is not None and own.ban.ends <= now:
                 self._forget(key)
-                changed |= key in self._kept
+                changed |= key in self._decisions
             if self._ended.get(key, inf) <= now:
                 self._forget_unban(key)
-        for key in self._ends.pop(now, ENDED_AT_ONCE):
-            there = self._kept.get(key, ())
-            for kept in there:
-                if kept[1] <= now:
-                    self._drop(key, kept)
-            if key in self._kept:
-                self._ends.add(_first_end(self._kept[key]), key)
-            elif there:
-                changed |= key not in self._own
+        for key in self._decisions.expire(now):
+            changed |= key not in self._own
         return changed
 
     def ending(self, now: float) -> bool:
         """Whether something has ended at ``now`` that :meth:`expire` must still forget."""
-        return min(self._ends.next, self._own_ends.next) <= now
-
-    def _drop(self, key: Key, kept: _Kept) -> None:
-        """Forget the decision ``kept``, which is one of those with this network and scenario (``key``)."""
-        left = tuple(one for one in self._kept[key] if one is not kept)
-        self._number -= 1
-        _, _, origin = kept
-        self._origins[origin] -= 1
-        if not self._origins[origin]:
-            del self._origins[origin]
-        self._texts.drop(origin)
-        self._texts.drop(key[1])
-        if left:
-            self._kept[key] = left
-        else:
-            del self._kept[key]
-            self._wide[_version(key)] -= _wide_addresses(key[0])
+        return min(self._decisions.next_end, self._own_ends.next) <= now
 
     # -- what to do next
 
@@ -470,7 +346,7 @@ class Sync:
         again = self.retry.due if self._failed else inf
         pulls = max(self.pull.due, min(self._next_pull, self._next_full))
         pushes = max(self.push.due, min(work, again))
-        return min(pushes, pulls, self._ends.next, self._own_ends.next)
+        return min(pushes, pulls, self._decisions.next_end, self._own_ends.next)
 
     # -- the results of requests
 
@@ -545,7 +421,7 @@ class Sync:
         self.pull.worked(now)
         self._next_pull = now + self._interval
         there: set[Key] = set()
-        came, latest = self._came, -1 if self._latest == inf else self._latest
+        came, latest = self._decisions.came, -1 if self._latest == inf else self._latest
         left, changed = LeftOut() if request.full else self.left, False
         for number, one in enumerate(page.left_out, 1):
             left.count(one)
@@ -559,7 +435,7 @@ class Sync:
             changed |= self._take(key, decision, now, left)
             if not number % STEP:
                 yield changed
-                yield from self._tidied(changed)
+                yield from (changed for _ in self._decisions.tidied())
         for number, decision in enumerate(page.deleted, 1):
             latest = max(latest, decision.number)
             changed |= self._delete(decision)
@@ -570,8 +446,8 @@ class Sync:
         if request.full:
             self._next_full = now + self._full_every
             self._send_missing(there, now)
-        if self._came > came:
-            self._next_full = min(self._next_full, now + max(AGAIN_AFTER, self._number / CALM))
+        if self._decisions.came > came:
+            self._next_full = min(self._next_full, now + max(AGAIN_AFTER, len(self) / CALM))
         yield changed
 
     def _take(self, key: Key, decision: LapiDecision, now: float, left: LeftOut) -> bool:
@@ -585,19 +461,11 @@ class Sync:
 
     def _keep(self, key: Key, decision: LapiDecision, now: float, left: LeftOut) -> bool:
         """Keep a decision that may apply, or its new end; return whether it is a new one that applies."""
-        there = self._kept.get(key, ())
+        there = key in self._decisions
         ends = now + decision.seconds
-        known = _numbered(there, decision.number)
-        if known is not None:
-            number, ended, origin = known
-            if abs(ended - ends) > SAME_END:
-                same = number, ends, origin
-                self._kept[key] = tuple(same if one is known else one for one in there)
-                if ends < ended:  # a later one is found when the earlier one has passed
-                    self._ends.add(ends, key)
+        if self._decisions.renew(key, decision.number, ends):
             return False
-        kept = self._new(key, decision, ends) if self._has_room(key) else None
-        if kept is None:
+        if not self._decisions.add(key, decision, ends):
             left.add(decision, "no room", crowded=True)
             return False
         own = self._own.get(key)
@@ -608,57 +476,15 @@ class Sync:
             self.lag = now - own.ban.began
         return False
 
-    def _new(self, key: Key, decision: LapiDecision, ends: float) -> _Kept | None:
-        """Keep a decision that was unknown, and return it; None if there is no room for its texts."""
-        scenario = self._texts.take(key[1])
-        if scenario is None:
-            return None
-        origin = self._texts.take(decision.origin)
-        if origin is None:
-            self._texts.drop(scenario)
-            return None
-        key, kept = (key[0], scenario), (decision.number, ends, origin)
-        there = self._kept.get(key, ())
-        self._kept[key] = (*there, kept)
-        self._ends.add(ends, key)
-        self._number += 1
-        self._came += 1
-        self._origins[origin] += 1
-        if not there:
-            self._wide[_version(key)] += _wide_addresses(key[0])
-        return kept
-
-    def _has_room(self, key: Key) -> bool:
-        """Whether there is room for one more decision with this network and scenario (``key``)."""
-        there, version = self._kept.get(key, ()), _version(key)
-        more = 0 if there else _wide_addresses(key[0])
-        fits = not more or self._wide[version] + more <= MOST_WIDE[version]
-        return self._number < self._most and len(there) < MOST_SAME and fits
-
-    def _tidied(self, changed: bool) -> Iterator[bool]:
-        """Rebuild the queue of ends in steps if too many are outdated; yield ``changed`` after each step."""
-        if len(self._ends) <= self._number * 3 // 2 + SPARE:
-            return
-        fresh = _Ends()
-        for number, key in enumerate([*self._kept]):
-            if not number % STEP:
-                yield changed
-            there = self._kept.get(key, ())
-            if there:
-                fresh.add(_first_end(there), key)
-        self._ends = fresh
-
     def _delete(self, decision: LapiDecision) -> bool:
         """Forget a decision that the API has ended; return whether it no longer applies here."""
         key = decision.packed, decision.scenario
-        kept = _numbered(self._kept.get(key, ()), decision.number)
-        if kept is not None:
-            self._drop(key, kept)
+        kept = self._decisions.delete(key, decision.number)
         own = self._own.get(key)
-        if key in self._kept or (kept is None and decision.number <= self._latest):
+        if key in self._decisions or (not kept and decision.number <= self._latest):
             return False
         if own is None:
-            return kept is not None
+            return kept
         own.withdrawn = own.withdrawn or own.sent  # someone may delete it before an answer has shown it
         return False
 
@@ -668,28 +494,6 @@ class Sync:
             lasts = own.ban.ends - now > SAME_END
             if own.sent and lasts and not own.withdrawn and key not in there and key not in self._failed:
                 self._queue[key] = None
-
-
-def _version(key: Key) -> int:
-    """Return the IP version of the network in the key of a decision."""
-    return code_from(key[0])[0]
-
-
-def _wide_addresses(packed: int) -> int:
-    """Return the number of addresses of a packed network if it is wide (``WIDE``); else 0."""
-    version, code = code_from(packed)
-    length = code & 0xFF
-    return 1 << (BITS[version] - length) if length < WIDE[version] else 0
-
-
-def _numbered(there: Iterable[_Kept], number: int) -> _Kept | None:
-    """Return that decision of ``there`` which has this number; None if none has."""
-    return next((one for one in there if one[0] == number), None)
-
-
-def _first_end(there: Iterable[_Kept]) -> float:
-    """Return when the first of these decisions ends (monotonic seconds)."""
-    return min(ends for _, ends, _ in there)
 
 
 def _withdraw(key: Key) -> Withdraw:
