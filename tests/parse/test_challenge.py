@@ -1,8 +1,10 @@
 r"""Challenges from packets: replies as Asterisk sent them, and everything else that a packet may hold."""
 
+import re
 import struct
 import time
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from unittest.mock import patch
 
 import pytest
 from attrs import evolve
@@ -569,6 +571,38 @@ def test_the_fast_pattern_and_the_steps_agree(
     assert only(ipv4(udp(at_once))) == only(ipv4(udp(in_steps)))
 
 
+@given(
+    st.sampled_from([b"100 Trying", b"200 OK", b"403 Forbidden (policy)", b"404 ", b"481 x", b"999 y"]),
+    st.sampled_from([b"h:1", b"h:1;rport=2;received=203.0.113.9", b'h;x="', b"h,h"]),
+    _TEXT,
+    _NAME,
+    st.sampled_from([b"a", b"' failed for '", b"\xff", b""]),
+    st.lists(
+        st.sampled_from(
+            [b"Server: x", b"Contact: <sip:a@b>", b"v: SIP/2.0/UDP h", b"Via: x", b" fold", b"I: y",
+             b"cseq: 9 z", b"X: ' failed for '", b"From: <sip:x@y>", b"U: \x7f", b""]
+        ),
+        max_size=4,
+    ),
+)  # fmt: skip
+def test_an_ordinary_answer_is_read_as_any_other(
+    status: bytes, via: bytes, call_id: bytes, name: bytes, to: bytes, more: list[bytes]
+) -> None:
+    """What is read of an answer without a challenge does not depend on its form."""
+    headers = (
+        b"SIP/2.0 " + status,
+        b"Via: SIP/2.0/UDP " + via + b";received=198.18.1.1;branch=z9",
+        b"Call-ID: " + call_id,
+        b"From: " + name + b"<sip:alice@h>;tag=1",
+        b"To: " + to,
+        b"CSeq: 1 REGISTER",
+    )
+    packet = ipv4(udp(b"\r\n".join((*headers, *more, b"", b"v=0"))))
+    read = only(packet)
+    with patch("ringfence.parse.challenge._UNCHALLENGED", re.compile(b"(?!)")):
+        assert only(packet) == read
+
+
 def test_only_pjsips_own_nonce_makes_it_pjsips() -> None:
     """In answers of chan_sip and other servers, ``received`` follows another grammar."""
     for nonce in (b"1795163184/71A15BDDA2226E05B39C7E947CF7C62A", b"71a15bdd", b"x/y"):
@@ -748,6 +782,22 @@ def test_an_ordinary_challenge_of_pjsip() -> None:
     assert found is not None
     assert (found.call_id, found.nonce, found.account) == (b"call-1", nonce, "alice")
     assert (found.sender, found.sequence) == (ip_address("198.18.1.1"), 1)
+
+
+def test_ordinary_answers_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One match reads a 401 with one challenge or several, and an answer without any."""
+    line = next(one for one in ORDINARY.split(b"\r\n") if one.startswith(b"WWW"))
+    head = ORDINARY.replace(line + b"\r\n", b"")
+    monkeypatch.setattr("ringfence.parse.challenge._read_head", None)
+    for answer in (
+        ORDINARY,
+        ORDINARY.replace(line, b"\r\n".join((line.replace(b"MD5", b"SHA-256"), line))),
+        head.replace(b"401 Unauthorized", b"200 OK").replace(b"\r\n\r\n", b"\r\nX: y\r\n\r\nv=0"),
+    ):
+        found = only(ipv4(udp(answer)))
+        assert found is not None
+        assert (found.call_id, found.status) == (b"call-1", int(answer[8:11]))
+        assert bool(found.nonce) is (found.status == 401)
 
 
 def test_several_challenges_in_one_answer() -> None:

@@ -6,6 +6,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from ipaddress import ip_address
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
@@ -363,6 +364,29 @@ def test_no_bytes_raise(noise: bytes, position: int, piece: bytes) -> None:
 def test_a_call_id_is_returned_unchanged(raw: bytes) -> None:
     """Any bytes of a line are returned, without the white space before them."""
     assert raw.lstrip(b" \t") in with_call_id(b"Call-ID: " + raw + b"\r\n")
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                b"Call-ID: a@b", b"i:x", b"I :  y z", b"call-id:", b"Call-ID: a\x0b", b"\xffcall-id: \xfe",
+                b"CSeq: 2 REGISTER", b"cseq:", b"CSeq : +007 x", b"9 x", b'A: Digest nonce="1/2"',
+                b"xnonce=1", b"X: %6daddr=1", b"v: maddr=198.18.1.9", b"T: &i: z", b" folded", b"\ti: t", b"",
+                b'Authorization: Digest username="bob"', b"authori", b"zation: x", b"a\rb", b"a\nb", b"\0",
+            ]
+        ),
+        max_size=8,
+    ),
+    st.sampled_from([b"\r\n", b"\r\n", b"\r\n", b"\n", b"\r", b"\r\r\n"]),
+    st.sampled_from([b"INVITE", b"ACK", b"\r\nBYE"]),
+)  # fmt: skip
+def test_a_plain_request_is_read_as_any_other(lines: list[bytes], end: bytes, method: bytes) -> None:
+    """What is read of a request does not depend on whether it is plain."""
+    request = end.join([method + b" sip:100@198.18.0.1 SIP/2.0", *lines, b"", b""])
+    read = observed(request)
+    with patch("ringfence.parse.requests._plain_call_id", lambda *_: None):
+        assert observed(request) == read
 
 
 @pytest.mark.parametrize(

@@ -171,11 +171,10 @@ _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 _PJSIP_NONCE = re.compile(rb"[0-9]{1,20}+/[0-9a-f]{32}")
 _VIA = re.compile(rb"\r\n(?:Via|v): ")
 _FROM = re.compile(rb"\r\n(?:From|f): ")
-# The form of nearly every 401 of PJSIP: PJSIP's headers in PJSIP's order, one line each, printable ASCII, one
-# Via with one ``received``, one user in the From. One match of this pattern is much faster than the steps
-# that parse all other answers.
-_ORDINARY = re.compile(
-    rb"SIP/2\.0 401 Unauthorized\r\n"
+# The form of nearly every answer of PJSIP: PJSIP's headers in PJSIP's order, one line each, printable ASCII,
+# one Via with one ``received``, one user in the From. A 401 has challenges with one nonce, one or several.
+# One match of these patterns is much faster than the steps that parse all other answers.
+_COPIED = (
     rb"Via: SIP/2\.0/(?:UDP|TCP|TLS|WSS?) [!#-+\--:<-\[\]-~]{1,128}+(?:;rport=[0-9]{1,5}+)?"
     rb";received=([0-9a-fA-F.:]{2,45}+);branch=[!#-+\--:<-\[\]-~]{1,256}+\r\n"
     rb"Call-ID: ([!-~]{1,256}+)\r\n"
@@ -183,10 +182,21 @@ _ORDINARY = re.compile(
     rb";tag=[!-?A-~]{1,128}+\r\n"
     rb"To: [ -~]{1,512}+\r\n"
     rb"CSeq: ([0-9]{1,10}+)[ -~]{1,64}+\r\n"
-    rb'WWW-Authenticate: Digest realm="[ !#-\[\]-~]{0,256}+",'
-    rb'nonce="([0-9]{1,20}+/[0-9a-f]{32})"([ -~]{0,384}+)\r\n'
-    rb"(?:Server: [ -~]{0,256}+\r\n)?"
-    rb"Content-Length:  0\r\n\r\n"
+)
+_OFFERED = rb'WWW-Authenticate: Digest realm="[ !#-\[\]-~]{0,256}+",nonce="%b"[ -~]{0,384}+\r\n'
+_ORDINARY = re.compile(
+    rb"SIP/2\.0 (401) Unauthorized\r\n"
+    + _COPIED
+    + _OFFERED % rb"([0-9]{1,20}+/[0-9a-f]{32})"
+    + rb"(?:"
+    + _OFFERED % rb"\6"
+    + rb"){0,4}+"
+    + rb"(?:Server: [ -~]{0,256}+\r\n)?Content-Length:  0\r\n\r\n"
+)
+_UNCHALLENGED = re.compile(
+    rb"SIP/2\.0 ((?!40[137])[1-6][0-9][0-9]) [ -~]{0,64}+\r\n"
+    + _COPIED
+    + rb"()(?:[!-UW-uw-~][ -~]*+\r\n)*+\r\n"
 )
 _FORGED_NOTICE = b"' failed for '"
 _ANY_STATUS = re.compile(rb"SIP/2\.0 ([1-6][0-9][0-9]) ")
@@ -283,22 +293,18 @@ def parse_message(
     message: bytes, remote: Address, target_port: int, local: Address, source_port: int, transport: Transport
 ) -> Challenge | None:
     """Parse a SIP answer that this host sent to ``remote``; return None for any other message."""
-    ordinary = _ORDINARY.fullmatch(message)
-    if ordinary is not None:
-        received, call_id, user, sequence, nonce, rest = ordinary.groups(b"")
-        sender = received_address(received)
+    ordinary = _ORDINARY.fullmatch(message) or _UNCHALLENGED.match(message)
+    if ordinary is not None and message.find(_FORGED_NOTICE, 0, ordinary.end()) < 0:
+        number, received, call_id, user, sequence, nonce = ordinary.groups()
+        head = message[: ordinary.end() - len(_EOL)]
         return Challenge(
-            remote,
-            target_port,
-            local,
-            source_port,
-            call_id,
-            nonce,
-            sender,
+            *(remote, target_port, local, source_port, call_id, nonce, received_address(received)),
             account=user[:MOST_ACCOUNT].decode(),
+            status=int(number),
             transport=transport,
+            digest=b"" if nonce else blake2b(head, digest_size=_DIGEST).digest(),
             sequence=int(sequence),
-            accepted=_STALE in rest,
+            accepted=_is_accepted(head, nonce),
         )
     known = _STATUSES.get(message[:_STATUS]) or _other_status(message)
     if known is None:
