@@ -49,8 +49,9 @@ class GatheringSelector(selectors.BaseSelector):
         self._eager = selectors.EpollSelector()
         self._patient = selectors.EpollSelector()
         self._either = select.poll()
-        for one in (self._eager, self._patient):
-            self._either.register(one.fileno(), select.POLLIN)
+        self._parts = {one.fileno(): one for one in (self._eager, self._patient)}
+        for descriptor in self._parts:
+            self._either.register(descriptor, select.POLLIN)
         maps: list[Any] = [self._eager.get_map(), self._patient.get_map()]
         self._map: Mapping[Any, selectors.SelectorKey] = ChainMap(*maps)
         self._marked: set[int] = set()
@@ -108,11 +109,12 @@ class GatheringSelector(selectors.BaseSelector):
             if ready or (timeout is not None and timeout <= rest):
                 return ready
             timeout = None if timeout is None else timeout - rest
-        self._either.poll(None if timeout is None else math.ceil(timeout * 1_000))
-        gathered = self._patient.select(0)
-        if gathered:
-            self._begin_rest(self._clock())
-        return self._eager.select(0) + gathered
+        found: _Ready = []
+        for descriptor, _ in self._either.poll(None if timeout is None else math.ceil(timeout * 1_000)):
+            found += self._parts[descriptor].select(0)
+            if self._parts[descriptor] is self._patient:
+                self._begin_rest(self._clock())
+        return found
 
     def _begin_rest(self, now: float) -> None:
         if now - self._latest >= QUIET:

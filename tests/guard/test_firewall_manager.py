@@ -117,7 +117,7 @@ def test_a_reported_change_is_checked_before_the_next_full_check(
 def test_frequent_changes_by_others_wait_for_the_next_look(
     kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Frequent changes by another program are checked once a look, however often the kernel reports them."""
+    """The first change by another program is checked at once, further ones once a look."""
     checks: list[float] = []
     ours, kernel = socket.socketpair()
     with ours, kernel:
@@ -129,7 +129,7 @@ def test_frequent_changes_by_others_wait_for_the_next_look(
         kept.side.start()
         watch(kept, lambda: len(checks) > 3)
 
-    assert all(after - before >= 0.25 for before, after in pairwise(checks))
+    assert all(after - before >= 0.25 for before, after in pairwise(checks[1:]))
 
 
 def test_checks_take_at_most_a_third_of_the_time(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:

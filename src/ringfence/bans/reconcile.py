@@ -2,8 +2,8 @@
 
 A quick check is made every second (``Backend.health``; it starts no process and takes two milliseconds). It
 checks whether the rules are unchanged, and whether the sets have the right number of bans. If the kernel
-reports a change by another program, this check is made at once. With ipset the kernel reports no changes, so
-the rules alone are also checked five times a second (``Backend.rules_differ``, 0.1 milliseconds). Every
+reports a change by another program, this check is made at once. It reports no changes of iptables-legacy, so
+there the rules alone are also checked five times a second (``Backend.rules_differ``, 0.1 milliseconds). Every
 minute, and after damage, all bans of the kernel are read and compared with the ledger:
 
 * Bans that the kernel lacks are restored, ``CHUNK`` at a time, so that a new ban waits only some

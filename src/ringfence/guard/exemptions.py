@@ -15,7 +15,7 @@ from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.exempt import ITSELF, Exempt, without_reserved
 from ringfence.bans.filling import ListContents
 from ringfence.bans.unban import unban_friends
-from ringfence.clock import Clock
+from ringfence.clock import Clock, until_tick
 from ringfence.detect.detector import Detector
 from ringfence.errors import HostError
 from ringfence.firewall import network_lists
@@ -269,7 +269,7 @@ class KernelFriends:
             or self._lists.observed != self._observed()
         ):
             with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_EVERY):
+                async with asyncio.timeout(until_tick(LOOK_EVERY)):
                     await self._registry.changed.wait()
         self._registry.changed.clear()
 

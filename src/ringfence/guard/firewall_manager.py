@@ -15,6 +15,7 @@ from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.reconcile import Reconciler
+from ringfence.clock import until_tick
 from ringfence.config.schema import Settings
 from ringfence.detect.detector import Detector
 from ringfence.errors import FirewallBusyError, FirewallError, StoreError
@@ -368,9 +369,11 @@ class ChangeWatch:
     async def run(self) -> None:
         """Check ringfence's rules and sets for damage by other programs, and repair it, until cancelled."""
         now = asyncio.get_running_loop().time
-        full, pause, reported_at = now() + LOOK_EVERY, RULES_EVERY, -inf
+        full, pause, reported_at = now() + until_tick(LOOK_EVERY), RULES_EVERY, -inf
         while True:
-            await asyncio.sleep(pause)
+            # While the kernel reports changes, only a long check needs a pause.
+            if pause >= RULES_EVERY or self._descriptor is None:
+                await asyncio.sleep(max(RULES_EVERY, pause))
             reported = await self._is_reported(full - now())
             if reported:
                 before, reported_at = reported_at, now()
@@ -378,11 +381,16 @@ class ChangeWatch:
                     await asyncio.sleep(full - now())
             began = now()
             if reported or began >= full:
-                full = began + LOOK_EVERY
+                full = began + until_tick(LOOK_EVERY)
                 self._reconciler.check()
             else:
                 self._reconciler.check_rules()
-            pause = max(RULES_EVERY, 2 * (now() - began))
+            pause = 2 * (now() - began)
+
+    @property
+    def _descriptor(self) -> int | None:
+        """The descriptor that reports changes now; the backend may have another one later."""
+        return self._backend.watch_fd() if self._enforcer.enforcing else None
 
     async def _is_reported(self, seconds: float) -> bool:
         """Wait until the kernel reports a change by another program; return whether it did.
@@ -390,8 +398,7 @@ class ChangeWatch:
         Return False after ``seconds`` without a change. Return False at once if nothing is enforced, or if
         the kernel does not report changes of this backend.
         """
-        # The backend may have opened another descriptor since the last call.
-        descriptor = self._backend.watch_fd() if self._enforcer.enforcing else None
+        descriptor = self._descriptor
         if descriptor is None:
             return False
         loop, reported = asyncio.get_running_loop(), asyncio.Event()

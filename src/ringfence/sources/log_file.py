@@ -25,7 +25,7 @@ from pathlib import Path
 
 from asyncinotify import Inotify, Mask, Watch
 
-from ringfence.clock import Backoff
+from ringfence.clock import Backoff, until_tick
 from ringfence.gathering import patient
 from ringfence.sources.log_ingest import FollowedLog, LogIngest
 from ringfence.sources.log_rotation import NOWHERE, Position, RotatingLog
@@ -109,8 +109,8 @@ class LogFileSource(FollowedLog):
                 except OSError as error:
                     self._set_condition(_unreadable(self._path, error))
                 self._ingest.tick()
-                await self._wake()
-                if self.standing_by and self.counts.events == before:
+                written = await self._wake()
+                if written and self.standing_by and self.counts.events == before:
                     await self._gather()
 
     # -- reading ----------------------------------------------------------------------------------------
@@ -160,9 +160,9 @@ class LogFileSource(FollowedLog):
                 self._inotify.close()
                 self._inotify = None
 
-    async def _wake(self) -> None:
-        """Wait for a change that inotify reports, for the ingest's next tick, or for the next check."""
-        look = LOOK_BLIND if self._blind else LOOK_EVERY
+    async def _wake(self) -> bool:
+        """Wait for a change, the ingest's next tick, or the next check; return whether it is a change."""
+        look = until_tick(LOOK_BLIND if self._blind else LOOK_EVERY)
         due_in = self._ingest.due_in
         self._idle = False
         try:
@@ -171,6 +171,8 @@ class LogFileSource(FollowedLog):
         except TimeoutError:
             self._idle = due_in is None
             self._watch_folders()
+            return False
+        return True
 
     async def _gather(self) -> None:
         """Wait ``GATHER`` seconds so that lines are read together, unless they must be read at once."""

@@ -11,7 +11,7 @@ Bans use netlink only, and start no process (:class:`SetChanges`).
 The health check finds a missing set, missing rules that should name a set, and a network list whose number of
 elements has changed. In a network list with more than 4 096 elements, it only looks up one element. For each
 set of bans it also looks up one sample ban (``sets.SampleBans``). It returns the number of bans, and the
-caller compares that number.
+caller compares that number. Empty sets are looked at every ten checks.
 """
 
 import time
@@ -68,6 +68,7 @@ from ringfence.firewall.ipset.sets import (
 )
 from ringfence.firewall.limits import Table
 from ringfence.firewall.network_lists import NetworkList
+from ringfence.firewall.nftables.watch import ChangeMonitor
 from ringfence.firewall.requirements import check_requirement, require_capabilities, why_no_ipv6
 from ringfence.firewall.stages import counter_names
 from ringfence.netlink.connection import NetlinkConnection, NetlinkError
@@ -230,6 +231,12 @@ def _replace_foreign(
 
 # CAP_NET_RAW: iptables' set match opens a raw socket to query the set's number.
 _CAPABILITIES = ("CAP_NET_ADMIN", "CAP_NET_RAW")
+LOOKS = 10
+"""Of so many health checks, one looks at empty sets too.
+
+Nothing can be missing in such a set, and the kernel keeps it while a rule names it. Of some forty sets most
+are empty.
+"""
 
 
 class IpsetBackend:
@@ -257,6 +264,9 @@ class IpsetBackend:
         self._lists: dict[str, WrittenList] = {}
         self._changes = SetChanges(self._kernel)
         self._counts = SenderCounts()
+        self._monitor: ChangeMonitor | None = None
+        self._empty: set[str] = set()  # the sets that had no element at the last look, nor were written since
+        self._looks = 0
 
     def requirements(self) -> list[Requirement]:
         """Return everything that ``open`` needs, each with its problem if it is missing. Changes nothing."""
@@ -316,6 +326,7 @@ class IpsetBackend:
             # With iptables-nft, each write of rules changes the kernel's generation number, also for the
             # other IP version. check() stores the number, so our writes do not look like another program's.
             family.check()
+        self._listen()
         return Opened(
             families,
             adopted=sets.adopted,
@@ -323,6 +334,16 @@ class IpsetBackend:
             limits="; ".join(f"IPv{v}: {p.limits}" for v, p in placed.items() if p.limits) or None,
             repaired=damaged and not first,
         )
+
+    def _listen(self) -> None:
+        """Begin to receive the kernel's notifications of changed rules, if it sends any about ours."""
+        reports = not any(family.is_legacy for family in self._rules.values())
+        if self._monitor is not None and not reports:
+            self._monitor.close()
+            self._monitor = None
+        elif self._monitor is None and reports:
+            with suppress(OSError):
+                self._monitor = ChangeMonitor()
 
     def _destroy_leftovers(self) -> None:
         """Destroy the sets of other releases and of absent features, unless a rule uses them."""
@@ -373,6 +394,7 @@ class IpsetBackend:
         order. Idempotent; needs ``open``.
         """
         self._require_open()
+        self._empty.clear()
         return self._changes.apply(batch, self._families)
 
     def replace_list_in_steps(self, which: NetworkList, networks: Iterable[Network]) -> ListSteps:
@@ -383,6 +405,7 @@ class IpsetBackend:
         for version in self._guarded:
             filled = yield from replace_list_in_steps(self._kernel, which, version, sorted_[version])
             self._lists[list_set_name(which, version)] = filled
+            self._empty.clear()
 
     def list(self, known: Iterable[tuple[Network, Scope]] | None = None) -> Iterator[Element]:  # noqa: ARG002
         """Yield every ban in the kernel; nothing if no set of ours exists.
@@ -406,16 +429,25 @@ class IpsetBackend:
     def health(self) -> Health:
         """Check sets and rules; the module's docstring lists what is checked. Starts no process."""
         self._require_open()
+        if self._monitor is not None:
+            self._monitor.drain()
         damages: list[str | None] = []
         elements = 0
+        if self._looks % LOOKS == 0:
+            self._empty.clear()
+        self._looks += 1
         for version in self._guarded:
             family = self._rules[version]
             damages.append(family.check()[0])
             for spec in set_specs(version):
+                if spec.name in self._empty:
+                    continue
                 references, filled = family.references.get(spec.name, 0), self._lists.get(spec.name)
                 damage, bans = check_set(self._kernel, spec, references, filled)
                 damages.append(damage)
                 elements += bans
+                if damage is None and not bans and (filled is None or not filled.elements):
+                    self._empty.add(spec.name)
         damages.append(self._changes.samples.first_missing(self._kernel))
         combined = "; ".join(filter(None, damages)) or None
         return Health(combined, elements, combined is not None)
@@ -428,8 +460,12 @@ class IpsetBackend:
         self._require_open()
         return any(self._rules[version].check()[0] is not None for version in self._guarded)
 
-    def watch_fd(self) -> None:
-        """Return None: ipset and iptables-legacy report no changes, so only periodic checks find them."""
+    def watch_fd(self) -> int | None:
+        """Return a descriptor that becomes readable when another program changes rules of iptables-nft.
+
+        None with iptables-legacy: only periodic checks find changes of its rules, and of all sets.
+        """
+        return self._monitor.fileno() if self._monitor is not None else None
 
     def counters(self) -> Counters:
         """Return the counters of rules (by iptables-save), and the size of each set. Needs ``open``.
@@ -483,5 +519,8 @@ class IpsetBackend:
         self._changes, self._counts = SetChanges(self._kernel), SenderCounts()
 
     def close(self) -> None:
-        """Close the socket. Idempotent."""
+        """Close the sockets. Idempotent."""
         self._kernel.close()
+        if self._monitor is not None:
+            self._monitor.close()
+            self._monitor = None

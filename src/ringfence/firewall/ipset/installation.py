@@ -50,8 +50,8 @@ class Family:
         self.version = version
         self.tools = tools
         self._kernel = kernel
-        self._legacy = tools.is_legacy()
-        self._watch = LegacyWatch(version) if self._legacy else NftWatch(version, kernel)
+        self.is_legacy = tools.is_legacy()
+        self._watch = LegacyWatch(version) if self.is_legacy else NftWatch(version, kernel)
         self._printed = iptables.Printed()
         self._rules: Rules = {}
         # How often our rules name each set. If the kernel counts fewer references to it, rules are missing.
@@ -137,7 +137,7 @@ class Family:
 
     def _absent_tables(self, rules: Rules) -> list[str]:
         """Return the tables of ``rules`` that do not exist yet, and that iptables-nft will make."""
-        return [] if self._legacy else [table for table in rules if self._is_absent(table)]
+        return [] if self.is_legacy else [table for table in rules if self._is_absent(table)]
 
     def _is_absent(self, table: str) -> bool:
         try:
@@ -176,7 +176,7 @@ class Family:
     def remove(self) -> None:
         """Remove our rules, and the tables that were made for them if they contain nothing else."""
         made = iptables.remove(self.tools)
-        for table in made if not self._legacy else ():
+        for table in made if not self.is_legacy else ():
             self._drop(table)
         self._rules, self._installed = {}, None
 

@@ -18,6 +18,7 @@ import math
 import operator
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network
 from socket import AF_INET
 
@@ -37,6 +38,7 @@ from ringfence.netlink.connection import (
     NetlinkMessageError,
     attribute,
     attributes,
+    attributes_of,
     integer,
     message,
     number,
@@ -331,7 +333,12 @@ _TIMED = number(_Data.TIMEOUT, 0) + number(_Data.CADT_FLAGS, _WITH_COUNTERS)
 
 def parse_header(answer: bytes) -> IpsetHeader:
     """Parse the header of a set, from the kernel's answer to :func:`list_header`."""
-    top = parse(answer, Command.LIST)
+    return _header(attributes_of(answer, Command.LIST))
+
+
+@lru_cache(maxsize=1024)  # the sets are read every second, and most of them are unchanged
+def _header(packed: bytes) -> IpsetHeader:
+    top = dict(attributes(memoryview(packed)))
     data = dict(attributes(required(top, _Attr.DATA)))
     return IpsetHeader(
         name=string(top, _Attr.SETNAME),
