@@ -9,15 +9,14 @@ additions have fixed names, and each of these modules is optional. The guard loa
   optional: ``RESTART``, whether a change needs a restart of the daemon; ``VARIABLES``, the variables of the
   environment that begin with RINGFENCE_ and set no key; ``problems``, a function that gets the table and the
   whole document, and returns a line for each mistake that the check of single values does not find;
-  ``with_rules``, ``with_lists`` and ``with_sources``, functions that get a value and the settings, and return
-  the value with the table's additions. The values are the plan of the firewall's rules
-  (``firewall/contract.py``), the configured part of the lists (``Configured`` of ``lists/entries.py``), and
-  what the detector knows of the sources (``KnownSources`` of ``detect/confirmation.py``).
+  ``with_rules`` and ``with_lists``, functions that get a value and the settings, and return the value with
+  the table's additions. The values are the plan of the firewall's rules (``firewall/contract.py``), and the
+  configured part of the lists (``Configured`` of ``lists/entries.py``).
   If the table has secrets: its property ``secrets``, each with the file that may contain it instead; and
   ``with_secrets``, a function that returns the table with the secrets of these files, and a line for each
   file that it cannot use. A table in ``[[asterisk]]`` has nothing of this but ``TABLE``, and ``at_start``, a
   function that gets the settings and returns those that take effect only at the start of the daemon. A table
-  in ``[firewall]`` has ``TABLE`` and these three functions
+  in ``[firewall]`` has ``TABLE`` and these two functions
 - in the module ``table``: ``TABLES``, its tables in the database
 - in the module ``alarms``: ``CODES``, the codes of its alarms (``alarm_codes.py``)
 - in the module ``guard``: ``build``, a function that gets the daemon's parts (``guard/feature.py``) and

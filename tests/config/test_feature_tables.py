@@ -22,7 +22,6 @@ VALUES: dict[str, dict[str, Any]] = {
         "rate": 7,
         "asking": "observe",
         "asking_rate": 7,
-        "guests": True,
     },
     "fence": {"mode": "observe", "networks": ["203.0.113.0/24"]},
     "geo": {"database": ["/srv/geo.mmdb"]},

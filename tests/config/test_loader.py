@@ -137,7 +137,6 @@ def test_every_key_has_a_default_but_the_secret() -> None:
                 rate=Rate(2),
                 asking=LimitMode.ENFORCE,
                 asking_rate=Rate(2),
-                guests=False,
             ),
         ),
         allow=AllowSettings(networks=(), hosts=(), countries=()),
@@ -194,6 +193,7 @@ def test_every_key_can_be_set() -> None:
         [[asterisk]]
         name = "branch"
         proxies = ["127.0.0.1", "fd00::/126"]
+        guests = true
         ami.secret = "another"
         ami.tls_ca = "/nonexistent/unused-without-tls.pem"
         [firewall]
@@ -213,7 +213,6 @@ def test_every_key_can_be_set() -> None:
         rate = 2
         asking = "observe"
         asking_rate = 3
-        guests = true
         [allow]
         networks = ["198.51.100.7", "2001:db8::/32", "::ffff:192.0.2.0/120"]
         hosts = ["SIP.carrier.example.", "xn--bcher-kva.example"]
@@ -277,6 +276,7 @@ def test_every_key_can_be_set() -> None:
             AsteriskSettings(
                 name=Name("branch"),
                 proxies=(ip_network("127.0.0.1"), ip_network("fd00::/126")),
+                guests=True,
                 ami=AmiSettings(secret=Secret("another"), tls_ca=Path("/nonexistent/unused-without-tls.pem")),
             ),
         ),
@@ -289,7 +289,7 @@ def test_every_key_can_be_set() -> None:
             log=True,
             max_bans=SetSize(1_048_576),
             limit=LimitSettings(LimitMode.ENFORCE, Rate(60), Burst(300)),
-            ration=RationSettings(LimitMode.ENFORCE, Rate(2), LimitMode.OBSERVE, Rate(3), guests=True),
+            ration=RationSettings(LimitMode.ENFORCE, Rate(2), LimitMode.OBSERVE, Rate(3)),
         ),
         allow=AllowSettings(
             networks=(ip_network("198.51.100.7"), ip_network("2001:db8::/32"), ip_network("192.0.2.0/24")),

@@ -44,12 +44,12 @@ def firewall(request: pytest.FixtureRequest) -> dict[str, object]:
 
 
 @contextmanager
-def rationed(lab: Lab, firewall: dict[str, object]) -> Iterator[SharedGuard]:
+def rationed(lab: Lab, firewall: dict[str, object], *, guests: bool = False) -> Iterator[SharedGuard]:
     """Guard the laboratory's Asterisk; the block begins when the ration enforces.
 
-    The rule ``prefix`` is off: the senders of all tests are neighbours.
+    The rule ``prefix`` is off: the senders of all tests are neighbours. ``guests``: strangers may call.
     """
-    with shared(lab, firewall=firewall, rules={"prefix": {"enabled": False}}) as guard:
+    with shared(lab, firewall=firewall, guests=guests, rules={"prefix": {"enabled": False}}) as guard:
         until_rationed(guard)
         yield guard
 
@@ -103,8 +103,8 @@ def test_guests_are_named_and_lose_no_call(open22: Lab, firewall: dict[str, obje
         open22.asterisk.cli(f"dialplan add extension 701,{step} into public replace")
     call = Raw(method=b"INVITE", from_user=b"guest", from_host=open_pbx.GUESTS.encode(), extension=b"701")
     source = f"{network_of(firewall)}.{41 + ['UDP', 'TCP'].index(transport)}"
-    asking = firewall | {"ration": {"asking": "enforce", "guests": True}}
-    with rationed(open22, asking) as guard, calling(open22, source, transport) as caller:
+    asking = firewall | {"ration": {"asking": "enforce"}}
+    with rationed(open22, asking, guests=True) as guard, calling(open22, source, transport) as caller:
         for _ in range(20):
             assert called(caller, call) == 200
         until(lambda: named(guard, source) >= 20, "twenty calls of the guest")
@@ -120,8 +120,11 @@ def test_guests_by_tls_are_banned_only_if_strangers_may_not_call(
         open22.asterisk.cli(f"dialplan add extension 702,{step} into public replace")
     call = Raw(method=b"INVITE", from_user=b"guest", from_host=open_pbx.GUESTS.encode(), extension=b"702")
     source = f"{network_of(firewall)}.{45 + guests}"
-    open_ration = firewall | {"ration": {"mode": "observe", "asking": "observe", "guests": guests}}
-    with shared(open22, firewall=open_ration) as guard, calling(open22, source, "TLS") as caller:
+    open_ration = firewall | {"ration": {"mode": "observe", "asking": "observe"}}
+    with (
+        shared(open22, firewall=open_ration, guests=guests) as guard,
+        calling(open22, source, "TLS") as caller,
+    ):
         if guests:
             statuses = {called(caller, call) for _ in range(_CALLS_BY_TLS)}
             time.sleep(_JUDGED)

@@ -13,9 +13,12 @@ from tests.support.evidence import Bench, challenge
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import MOST
+from ringfence.config.converters import Name
+from ringfence.config.schema import AsteriskSettings, Settings
 from ringfence.detect.confirmation import GUESS
 from ringfence.detect.rules import RULES
 from ringfence.detect.unexplained import BUSY, FEW
+from ringfence.guard.pipeline import known_sources
 from ringfence.values.event import Endpoint, EventKind, Service, Transport
 from ringfence.values.friend import Friend, FriendReason
 from ringfence.values.packet import CopiedRequest, Exchange
@@ -154,3 +157,9 @@ def test_answers_by_tls_count_as_soon_as_ami_is_read(bench: Bench) -> None:
         bench.pipeline.on_read(read)
     assert asked == []
     assert len(bench.detector.summary_of(sender, bench.now).attempts) == FEW + 1
+
+
+def test_the_detector_knows_whether_strangers_may_call() -> None:
+    """It does if one PBX takes calls from strangers."""
+    pbxs = AsteriskSettings(Name("a")), AsteriskSettings(Name("b"), guests=True)
+    assert (known_sources(Settings(pbxs)).guests, known_sources(Settings()).guests) == (True, False)

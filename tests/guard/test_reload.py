@@ -44,6 +44,7 @@ RULES = {"friends": "guess", "addresses": "prefix", "accounts": "decoy", "strang
 VALUES: dict[str, object] = {
     "asterisk.name": "other",
     "asterisk.proxies": ["192.0.2.5"],
+    "asterisk.guests": True,
     "asterisk.ami.enabled": False,
     "asterisk.ami.host": "127.0.0.2",
     "asterisk.ami.port": 2,
@@ -81,7 +82,6 @@ VALUES: dict[str, object] = {
     "firewall.ration.rate": 7,
     "firewall.ration.asking": "off",
     "firewall.ration.asking_rate": 7,
-    "firewall.ration.guests": True,
     "allow.networks": ["203.0.113.0/24"],
     "allow.hosts": ["phone.example.org"],
     "allow.countries": ["AS64496"],

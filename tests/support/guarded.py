@@ -194,18 +194,18 @@ def guarded(lab: Lab, folder: Path, **settings: Any) -> Iterator[SharedGuard]:  
 
     The daemon reads all three sources. ``logs`` and ``wire`` replace those tables (NO_LOGS, NO_WIRE); ``ami``
     adds to the table of the manager interface, ``proxies`` are SIP proxies, ``hep`` is the table of
-    Asterisk's export, and ``others`` are more tables ``[[asterisk]]``. The ration only observes, unless
-    ``firewall`` has one, and that of questions unless its ``asking`` is set: most tests judge what the daemon
-    itself does, and their clients give up at the first silence. The block begins when all sources listen and
-    the friends are known, unless ``listening=False``.
+    Asterisk's export, and ``others`` are more tables ``[[asterisk]]``. With ``guests``, strangers may call.
+    The ration only observes, unless ``firewall`` has one, and that of questions unless its ``asking`` is set:
+    most tests judge what the daemon itself does, and their clients give up at the first silence. The block
+    begins when all sources listen and the friends are known, unless ``listening=False``.
     """
     end_shared(lab)
     ami = {"username": MANAGER_USER, "secret": SECRET, "port": MANAGER_PORT, **settings.pop("ami", {})}
     listening = settings.pop("listening", True)
     logs = settings.pop("logs", {"paths": [str(lab.asterisk.logs / "ringfence")], "timezone": "UTC"})
     wire = settings.pop("wire", {"enabled": True})
-    proxies = settings.pop("proxies", [])
-    pbx = {"name": "pbx", "ami": ami, "logs": logs, "wire": wire, "proxies": proxies}
+    own = {"proxies": settings.pop("proxies", []), "guests": settings.pop("guests", False)}
+    pbx = {"name": "pbx", "ami": ami, "logs": logs, "wire": wire, **own}
     pbx |= {"hep": settings.pop("hep")} if "hep" in settings else {}
     pbxs = [pbx, *settings.pop("others", [])]
     firewall = {"ration": {"mode": "observe"}, **settings.pop("firewall", {"backend": "ipset"})}

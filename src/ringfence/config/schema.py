@@ -172,11 +172,13 @@ class AsteriskSettings(_Tables):
     """``[[asterisk]]``: one PBX, its sources, and the SIP proxies on this host in front of it.
 
     ``proxies`` are the addresses from which the proxies send to Asterisk. ringfence never bans them; it bans
-    the clients of a proxy.
+    the clients of a proxy. ``guests``: the PBX takes calls from strangers without a password. So a stranger
+    may send more, and encrypted requests that no event of Asterisk explains are no attempts.
     """
 
     name: Name = Name("asterisk")
     proxies: tuple[Network, ...] = ()
+    guests: bool = False
     ami: AmiSettings = Factory(AmiSettings)
     logs: LogSettings = Factory(LogSettings)
     wire: WireSettings = Factory(WireSettings)
@@ -416,6 +418,11 @@ class Settings(_Tables):
         return port == _MANAGER_TLS or any(
             pbx.wire.https_pages or port == pbx.ami.port for pbx in self.asterisk
         )
+
+    @property
+    def guests(self) -> bool:
+        """Whether a PBX takes calls from strangers without a password."""
+        return any(pbx.guests for pbx in self.asterisk)
 
     def without_wire(self) -> "Settings":
         """Return these settings, but with the kernel's copies of SIP packets as a source of no PBX."""

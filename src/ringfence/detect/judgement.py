@@ -169,7 +169,7 @@ class Guest:
         return (
             f"calls without a password, and Asterisk takes its calls ({self.number} since "
             f"{rfc3339(self.began)}): a carrier? fix: if you know it: ringfence allow add {self.address}; "
-            "if anybody may call: guests = true in [firewall.ration]"
+            "if anybody may call: guests = true in [[asterisk]]"
         )
 
 

@@ -224,10 +224,14 @@ def known_sources(settings: Settings) -> KnownSources:
     """Return what the detector must know about the sources of each PBX, according to the configuration.
 
     This is: which PBXs have several sources, which have AMI or the wire (the kernel's copies of SIP packets)
-    as a source, and the addresses of the SIP proxies. Features add what they know.
+    as a source, the addresses of the SIP proxies, and whether strangers may call.
     """
-    mine = KnownSources(settings.several_sources(), settings.corroborated(), proxies=settings.proxies())
-    return settings.with_features("with_sources", mine)
+    return KnownSources(
+        settings.several_sources(),
+        settings.corroborated(),
+        proxies=settings.proxies(),
+        guests=settings.guests,
+    )
 
 
 class Pipeline(WireSink):

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from attrs import evolve
 from tests.support.firewalls import firewall
 
 from ringfence.config.loader import parse
@@ -15,16 +14,21 @@ from ringfence.firewall.limits import LimitMode
 
 def test_calls_without_a_password_need_room_in_the_ration() -> None:
     """With such calls the key is named, with the key all is well, and the key alone is for nothing."""
-    ration = RationSettings()
+    on, off = RationSettings(), RationSettings(asking=LimitMode.OFF)
     cases = [
-        (ration, "sip.conf [x]", ["--  guests: Asterisk takes calls without a password (sip.conf [x]), and"]),
-        (evolve(ration, guests=True), "sip.conf [x]", ["ok  guests: strangers may call (sip.conf [x]), and"]),
-        (evolve(ration, guests=True), "", ["--  guests: strangers may ask 8 times as much, but no account"]),
-        (ration, "", []),
-        (RationSettings(asking=LimitMode.OFF), "sip.conf [x]", []),
+        (
+            on,
+            False,
+            "sip.conf [x]",
+            ["--  guests: Asterisk takes calls without a password (sip.conf [x]), and"],
+        ),
+        (on, True, "sip.conf [x]", ["ok  guests: strangers may call (sip.conf [x]), and"]),
+        (on, True, "", ["--  guests: strangers may ask 8 times as much, but no account"]),
+        (on, False, "", []),
+        (off, False, "sip.conf [x]", []),
     ]
-    for rationed, by, expected in cases:
-        settings = Settings(firewall=firewall(ration=rationed))
+    for ration, guests, by, expected in cases:
+        settings = Settings((AsteriskSettings(guests=guests),), firewall=firewall(ration=ration))
         found = [finding.line for finding in guest_findings(settings, by)]
         assert [line[: len(begin)] for line, begin in zip(found, expected, strict=True)] == expected
 

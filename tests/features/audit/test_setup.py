@@ -15,4 +15,4 @@ def test_calls_without_a_password_are_noted(tmp_path: Path) -> None:
     (tmp_path / "modules.conf").write_text("[modules]\nautoload = yes\n", "utf-8")
     first, *others = notes(tmp_path, console)
     assert first.startswith("Asterisk takes calls without a password (pjsip.conf [anonymous]): ")
-    assert "guests = true in [firewall.ration]" in others[-1]
+    assert "guests = true in [[asterisk]]" in others[-1]

@@ -1,4 +1,4 @@
-"""The rules of the rations, which follow from the settings, and what the detector knows of guests."""
+"""The rules of the rations, which follow from the settings."""
 
 from ipaddress import ip_network
 from pathlib import Path
@@ -15,7 +15,6 @@ from ringfence.features.ration.stage import AskingRation, Ration
 from ringfence.firewall.limits import GUESTS, LimitMode
 from ringfence.firewall.stages import stages
 from ringfence.friends.startup import SourceReadiness
-from ringfence.guard.pipeline import known_sources
 
 
 @pytest.mark.parametrize(("attempts", "burst"), [(3, 2), (20, 19), (1, 1)])
@@ -49,8 +48,8 @@ def test_requests_are_dropped_only_if_the_phones_are_known() -> None:
 
 def test_strangers_of_a_pbx_with_guests_may_ask_more() -> None:
     """With guests, a stranger begins more flows, and sends more datagrams and bytes."""
-    guests = firewall(ration=RationSettings(guests=True))
-    few, many = (one.plan(None).find(AskingRation) for one in (Settings(), Settings(firewall=guests)))
+    guests = Settings(asterisk=(AsteriskSettings(guests=True),))
+    few, many = (one.plan(None).find(AskingRation) for one in (Settings(), guests))
     assert few is not None
     assert many is not None
     assert many == evolve(few, burst=GUESTS * few.burst, rate=GUESTS * few.rate)
@@ -63,12 +62,6 @@ def test_the_ration_of_questions_knows_the_ports_without_pages() -> None:
     pages = AsteriskSettings(wire=WireSettings(https_pages=True))
     assert Settings().plan(None).wss == (8089,)
     assert Settings(asterisk=(pages,)).plan(None).wss == ()
-
-
-def test_the_detector_knows_whether_strangers_may_call() -> None:
-    """The setting ``guests`` of the ration reaches it."""
-    allowed = Settings(firewall=firewall(ration=RationSettings(guests=True)))
-    assert (known_sources(allowed).guests, known_sources(Settings()).guests) == (True, False)
 
 
 def test_the_ration_does_not_wait_for_the_friends(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from ringfence.features.audit.options import HARDENING
 from ringfence.features.audit.services import HTTP, read_services
 from ringfence.findings import Finding
 from ringfence.firewall.limits import GUESTS, LimitMode
-from ringfence.guard.pipeline import known_sources
 from ringfence.host.console import Console
 from ringfence.host.hosts_file import hosts_line, knows_host
 from ringfence.values.text import printable
@@ -98,23 +97,22 @@ def guest_findings(settings: Settings, by: str) -> Iterator[Finding]:
     """
     if settings.plan(None).mode("asking") is LimitMode.OFF:
         return
-    guests = known_sources(settings).guests
-    if by and not guests:
+    if by and not settings.guests:
         yield Finding(
             None,
             "guests",
             f"Asterisk takes calls without a password ({by}), and a stranger may ask little in a second; "
             "fix: allow the networks of your carriers, or, if anybody may call: guests = true in "
-            "[firewall.ration]",
+            "[[asterisk]]",
         )
     elif by:
         yield Finding(True, "guests", f"strangers may call ({by}), and each may ask {GUESTS} times as much")
-    elif guests:
+    elif settings.guests:
         yield Finding(
             None,
             "guests",
             f"strangers may ask {GUESTS} times as much, but no account is known that takes calls without a "
-            "password; fix: if there is none, remove guests from [firewall.ration]",
+            "password; fix: if there is none, remove guests from [[asterisk]]",
         )
 
 

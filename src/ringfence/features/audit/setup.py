@@ -19,4 +19,4 @@ def notes(folder: Path, console: Console) -> Iterator[str]:
     if limited and (by := open_to_strangers(accounts_in_force(folder, console))):
         yield f"Asterisk takes calls without a password ({by}): a stranger may ask little in a second"
         yield "allow the networks of carriers that call so; `ringfence check` names who does"
-        yield "if anybody may call, set guests = true in [firewall.ration]"
+        yield "if anybody may call, set guests = true in [[asterisk]]"

@@ -11,7 +11,6 @@ from ringfence.firewall.limits import GUESTS, LimitMode
 
 if TYPE_CHECKING:
     from ringfence.config.schema import Settings
-    from ringfence.detect.confirmation import KnownSources
 
 
 @frozen
@@ -20,16 +19,14 @@ class RationSettings:
 
     At once a stranger gets one refusal fewer than the rule ``guess`` counts attempts (4 with the default);
     after that ``rate`` a second. It may send as many datagrams at once as this rule counts attempts; after
-    that ``asking_rate`` a second (``AskingRation``). ``asking`` is the mode of this second limit. ``guests``:
-    the PBX takes calls from strangers, so each may send ``GUESTS`` times as much, and encrypted requests that
-    no event of Asterisk explains are no attempts.
+    that ``asking_rate`` a second (``AskingRation``). ``asking`` is the mode of this second limit. If a
+    PBX takes calls from strangers, each may send ``GUESTS`` times as much.
     """
 
     mode: LimitMode = LimitMode.ENFORCE
     rate: Rate = Rate(2)
     asking: LimitMode = LimitMode.ENFORCE
     asking_rate: Rate = Rate(2)
-    guests: bool = False
 
 
 TABLE = RationSettings
@@ -41,11 +38,6 @@ def with_rules(plan: FirewallPlan, settings: "Settings") -> FirewallPlan:
     """Return ``plan``, the wanted rules, with the limits on refusals and on requests of one stranger."""
     wss = () if settings.has_pages(_WSS) else (_WSS,)  # a feature may know other ports
     return evolve(plan.adding(_asking(settings), _ration(settings)), wss=wss)
-
-
-def with_sources(sources: "KnownSources", settings: "Settings") -> "KnownSources":
-    """Return ``sources``, facts for the detector, with whether the PBX takes calls from strangers."""
-    return evolve(sources, guests=settings.firewall.of(RationSettings).guests)
 
 
 def _ration(settings: "Settings") -> Ration:
@@ -65,5 +57,5 @@ def _asking(settings: "Settings") -> AskingRation:
     mode = mine.asking if guess.enabled else LimitMode.OFF
     if mode is LimitMode.ENFORCE and any(pbx.proxies or not pbx.ami.enabled for pbx in settings.asterisk):
         mode = LimitMode.OBSERVE
-    times = GUESTS if mine.guests else 1
+    times = GUESTS if settings.guests else 1
     return AskingRation(mode, guess.attempts * times, mine.asking_rate * times)
