@@ -8,7 +8,6 @@ import json
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -180,10 +179,7 @@ def test_a_guess_by_the_log_enters_few_rooms(tmp_path: Path, netns: None) -> Non
     guard = Guard(tmp_path, asterisk=[pbx | {"logs": {"paths": [str(log)]}}])
     with traced(guard, "RotatingLog.step", "Detector.observe", skipped=1) as found, log.open("ab", 0) as file:
         until(lambda: listens(guard), "the log")
-        deadline = time.monotonic() + 20
-        while not found.exists() and time.monotonic() < deadline:
-            file.write(LINE + b"\n")
-            time.sleep(0.2)
+        until(lambda: file.write(LINE + b"\n") and found.exists(), "the end of the path", pause=0.2)
         trace = read_trace(found)
     assert_at_most(trace, files=10, functions=40, changes=14)
 
@@ -203,9 +199,12 @@ def test_a_challenge_on_the_wire_enters_few_rooms(tmp_path: Path, netns: None) -
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asterisk,
         ):
             asterisk.bind(("127.0.0.1", 5060))
-            deadline = time.monotonic() + 20
-            while not found.exists() and time.monotonic() < deadline:
+
+            def challenge() -> bool:
                 asterisk.sendto(CHALLENGE, ("127.0.0.2", 5062))
-                time.sleep(1.0)  # a busy daemon would read two at once, and the path would show both
+                return found.exists()
+
+            # A busy daemon would read two at once, and the path would show both.
+            until(challenge, "the end of the path", pause=1.0)
             trace = read_trace(found)
     assert_at_most(trace, files=12, functions=40, changes=24)

@@ -78,8 +78,8 @@ def _first_come(_right: Any) -> Any:
 
 
 def _returning_is_free(right: Any) -> Any:
-    def room_for(self: Any, key: Any, now: float) -> Any:
-        return self._returning if key in self._before else right(self, key, now)
+    def room_for(self: Any, key: Any, now: float, *, proven: bool) -> Any:
+        return self._returning if key in self._before else right(self, key, now, proven=proven)
 
     return room_for
 

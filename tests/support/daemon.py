@@ -45,7 +45,7 @@ first: without it the source reports that it receives no security events."""
 Completed = subprocess.CompletedProcess[str]
 
 
-def until(true: Callable[[], object], what: str, seconds: float = PATIENCE, pause: float = 0.02) -> None:
+def until(true: Callable[[], object], what: str, seconds: float = PATIENCE, pause: float = 0.05) -> None:
     """Wait until ``true`` returns something true; an AssertionError names the missing ``what``.
 
     The longer it waits, the more rarely it looks: many looks ask a daemon, which needs the same cores.

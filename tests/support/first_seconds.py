@@ -9,11 +9,10 @@ from tests.support import phones
 from tests.support.daemon import until
 from tests.support.guarded import guarded
 from tests.support.lab import Lab
+from tests.support.sip import Result
 
 BACKENDS = ("ipset", "nftables")
 TRANSPORTS = ("UDP", "TCP")
-MOST = 8
-"""The most answered guesses: four at once, two in each second until the ban, and some for a busy host."""
 OFFICE = 200
 """The phones of an office behind one address: four with each of fifty accounts."""
 _INSISTENT = ("--number", "3000", "--silences", "10", "--timeout", "0.3", "--reuse-nonce")
@@ -22,11 +21,11 @@ _INSISTENT = ("--number", "3000", "--silences", "10", "--timeout", "0.3", "--reu
 
 def guess_at_once(
     lab: Lab, source: str, transport: str, backend: str, **settings: Mapping[str, object]
-) -> int:
+) -> Result:
     """Start a daemon with an empty database, and guess from the moment at which it reports READY.
 
-    Return the number of answered guesses when the guesser is banned. The daemon has the default settings of
-    limiter and ration, and those of ``settings``.
+    Return the result when the guesser is banned. The daemon has the default settings of limiter and ration,
+    and those of ``settings``.
     """
     firewall = {"backend": backend, "ration": {}}
     with (
@@ -35,7 +34,7 @@ def guess_at_once(
     ):
         result = lab.attack("guess", *_INSISTENT, "--transport", transport, "--sources", source)
         until(lambda: guard.banned() == {source}, "the ban")
-        return result.answered
+        return result
 
 
 def register_at_once(lab: Lab, address: str, backend: str, *, known: bool) -> tuple[list[float], set[str]]:

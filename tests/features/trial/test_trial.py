@@ -55,7 +55,7 @@ def test_a_trial_ends_by_itself_and_stays_off(guard: Guard) -> None:
     begin(guard)
     [text] = [alarm["text"] for alarm in guard.status()["alarms"] if alarm["code"] == "trial.running"]
     until(lambda: "trial.ended" in guard.log, "word of it")
-    until(is_gone, "the end of the trial", pause=0.3)
+    until(is_gone, "the end of the trial", pause=1.0)
 
     assert "unless: ringfence confirm" in text
     guard.stop()
@@ -76,7 +76,7 @@ def test_the_trial_of_a_fence_ends_although_the_daemon_was_killed(netns: None, t
         assert done.returncode == 0, done.stderr
         guard.kill()
         assert not is_gone()
-        until(is_gone, "the end of the trial", pause=0.5)
+        until(is_gone, "the end of the trial", pause=1.0)
         guard.start()
         assert guard.banned() == {ADDRESS}
         assert guard.ask("fence")["trial"] is None
@@ -89,7 +89,7 @@ def test_a_trial_ends_although_the_daemon_was_killed(guard: Guard) -> None:
     begin(guard)
     guard.kill()
     assert not is_gone()
-    until(is_gone, "the end of the trial", pause=0.5)
+    until(is_gone, "the end of the trial", pause=1.0)
 
     with Store.open(guard.folder / "ringfence.db", owner=False) as store:
         until(lambda: trial.until(store.state) is None, "the end of its memory")
