@@ -1,9 +1,10 @@
 """An event loop that lets events gather, as network drivers moderate interrupts.
 
 One guess causes some six packets and lines of logs. A wake-up for each of them would cost more time than all
-decoding and judging. So sources mark their descriptors as *patient* (:func:`patient`). After the loop has
-handled what arrived at these, it rests: it leaves them alone for some time, and then handles together what
-has arrived. After a pause it handles the first event at once.
+decoding and judging. So sources mark their descriptors as *patient* (:func:`patient`). Under sustained load,
+after the loop has handled what arrived at these, it rests: it leaves them alone for some time, and then
+handles together what has arrived. After a pause it handles events at once for ``ONSET`` seconds. So on a calm
+host a ban comes in time for a guesser whom nothing else limits.
 
 Only patient descriptors wait. Timers, commands, pages and the work of threads are handled at once.
 """
@@ -24,7 +25,13 @@ PERIOD = 0.001
 """The minimum seconds of rest under sustained load, even if ``rest`` returns fewer."""
 
 QUIET = 0.005
-"""The seconds without an arrival after which the event loop's load counts as over."""
+"""The seconds without an arrival after which the load counts as over, for rests of ``PERIOD``."""
+
+CALM = 0.2
+"""The seconds without an arrival after which the load counts as over, for the rests that ``rest`` returns.
+
+On a busy PBX something arrives more often.
+"""
 
 ONSET = 0.05
 """The seconds of load after which the event loop's load counts as sustained.
@@ -39,8 +46,8 @@ _Ready = list[tuple[selectors.SelectorKey, int]]
 class GatheringSelector(selectors.BaseSelector):
     """A selector that leaves patient descriptors alone while it rests.
 
-    ``rest`` returns how many seconds to rest after events of patient descriptors. ``clock`` returns monotonic
-    seconds.
+    ``rest`` returns how many seconds to rest after events of patient descriptors, under sustained load.
+    ``clock`` returns monotonic seconds.
     """
 
     def __init__(self, rest: Callable[[], float], clock: Callable[[], float] = time.monotonic) -> None:
@@ -55,7 +62,8 @@ class GatheringSelector(selectors.BaseSelector):
         maps: list[Any] = [self._eager.get_map(), self._patient.get_map()]
         self._map: Mapping[Any, selectors.SelectorKey] = ChainMap(*maps)
         self._marked: set[int] = set()
-        self._rests_until = self._began = self._latest = -math.inf
+        self._rests_until = self._latest = -math.inf
+        self._began = self._last_calm = -math.inf
 
     def mark(self, descriptor: int) -> None:
         """Let events of a descriptor gather until :meth:`unmark`, whenever it is registered."""
@@ -117,10 +125,14 @@ class GatheringSelector(selectors.BaseSelector):
         return found
 
     def _begin_rest(self, now: float) -> None:
-        if now - self._latest >= QUIET:
+        pause = now - self._latest
+        if pause >= QUIET:
             self._began = now
+        if pause >= CALM:
+            self._last_calm = now
         self._latest = now
-        self._rests_until = now + max(self._rest(), PERIOD if now - self._began >= ONSET else 0.0)
+        rest = self._rest() if now - self._last_calm >= ONSET else 0.0
+        self._rests_until = now + max(rest, PERIOD if now - self._began >= ONSET else 0.0)
 
 
 class GatheringLoop(ThreadedLoop):

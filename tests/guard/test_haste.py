@@ -9,19 +9,19 @@ from tests.support.attempts import ATTEMPT
 from tests.support.kept import Kept
 
 from ringfence.detect.judgement import Disposition, Judgement
-from ringfence.features.ration.stage import Ration
+from ringfence.features.ration.stage import AskingRation, Ration
 from ringfence.firewall.contract import Opened
 from ringfence.firewall.limits import LimitMode
 from ringfence.guard.haste import HURRY, REST
 from ringfence.values.attempt import AttemptKind
-from ringfence.values.event import Service
+from ringfence.values.event import Service, Transport
 
 
 @pytest.fixture(name="rationed")
 def _rationed(kept: Kept) -> Kept:
     """Return the parts that guard, with a kernel that rations."""
     kept.side.start(verified=False)
-    kept.backend.plan = kept.backend.plan.adding(Ration(LimitMode.ENFORCE))
+    kept.backend.plan = kept.backend.plan.adding(AskingRation(LimitMode.ENFORCE), Ration(LimitMode.ENFORCE))
     kept.enforcer.opened = Opened({4: None, 6: None})
     return kept
 
@@ -52,9 +52,11 @@ def test_nothing_gathers_without_the_rules(rationed: Kept, opened: Opened | None
 
 @pytest.mark.parametrize("mode", [LimitMode.OFF, LimitMode.OBSERVE])
 def test_nothing_gathers_if_the_ration_drops_nothing(rationed: Kept, mode: LimitMode) -> None:
-    """A ration that is off or only observes limits nothing."""
-    rationed.backend.plan = rationed.backend.plan.adding(Ration(mode))
-    assert rationed.side.kernel.haste.rest() == 0
+    """Without the ration of answers nothing limits a guesser; without that of questions, nothing by WSS."""
+    enforcing = rationed.backend.plan
+    for ration in (Ration(mode), AskingRation(mode)):
+        rationed.backend.plan = enforcing.adding(ration)
+        assert rationed.side.kernel.haste.rest() == 0
 
 
 def test_nothing_gathers_while_enforcement_is_off(rationed: Kept) -> None:
@@ -70,6 +72,7 @@ def test_nothing_gathers_while_enforcement_is_off(rationed: Kept) -> None:
         judgement(kind=AttemptKind.MANAGER, service=Service.AMI),
         judgement(kind=AttemptKind.PROBE),
         judgement(service=Service.IAX2),
+        judgement(transport=Transport.WSS),
     ],
 )
 def test_an_attempt_that_is_not_rationed_hurries(rationed: Kept, of: Judgement) -> None:

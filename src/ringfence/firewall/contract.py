@@ -212,9 +212,9 @@ class FirewallPlan:
 
     @property
     def limits_answers(self) -> bool:
-        """Whether the plan limits how many answers a stranger gets."""
-        drop = (one for one in self.added if isinstance(one, Filter) and one.mode is LimitMode.ENFORCE)
-        return any(one.limits_answers for one in drop)
+        """Whether the plan limits how many guesses of a stranger Asterisk can answer, by every transport."""
+        modes = {one.mode for one in self.added if isinstance(one, Filter) and one.limits_answers}
+        return modes == {LimitMode.ENFORCE}
 
     @property
     def modes(self) -> Mapping[str, LimitMode]:

@@ -62,7 +62,8 @@ class Filter(Addition):
     """An addition to the rules that counts or drops packets, by its mode.
 
     ``waits`` is what it waits for. If it is ``optional``, it is left out if the kernel cannot do it. If it
-    ``limits_answers``, it limits how many answers a stranger gets, so a ban may come somewhat later.
+    ``limits_answers``, it limits how many guesses of a stranger are answered: if all such filters enforce, a
+    ban may come somewhat later.
     """
 
     waits: ClassVar[frozenset[Until]] = frozenset()

@@ -4,7 +4,7 @@ from ringfence.bans.enforcer import Enforcer
 from ringfence.clock import Clock
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.values.attempt import AttemptKind
-from ringfence.values.event import Service
+from ringfence.values.event import Service, Transport
 
 REST = 0.05
 """Seconds that events may gather while the kernel limits Asterisk's answers.
@@ -21,8 +21,9 @@ _OTHERS = AttemptKind.PROBE, AttemptKind.MANAGER
 class Haste:
     """Decides how long events may gather: not at all if a ban in time is the only limit of a guesser.
 
-    If the rules for it are in place, the kernel limits the refusals that a stranger gets from the SIP ports.
-    It limits no friend, no other answer, and neither IAX2 nor the manager interface.
+    If the rules for it are in place, the kernel limits what a stranger may ask the SIP ports, and the
+    refusals that it gets from them. It limits no friend, neither IAX2 nor the manager interface, and no WSS
+    on a port that serves web pages too.
     """
 
     def __init__(self, enforcer: Enforcer, clock: Clock) -> None:
@@ -38,7 +39,9 @@ class Haste:
     def on_judgement(self, judgement: Judgement) -> None:
         """Let no events gather for a while if the kernel does not limit the answers to a sender."""
         disposition, attempt = judgement.disposition, judgement.attempt
-        other = attempt.kind in _OTHERS or attempt.service is Service.IAX2
+        other = (
+            attempt.kind in _OTHERS or attempt.service is Service.IAX2 or attempt.transport is Transport.WSS
+        )
         if disposition is Disposition.FRIEND or (disposition is Disposition.COUNTED and other):
             self._hurries_until = self._clock.mono() + HURRY
 

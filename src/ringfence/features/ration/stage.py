@@ -178,6 +178,7 @@ class AskingRation(Filter):
     name = "asking"
     waits = frozenset({Until.FRIENDS})
     optional = True
+    limits_answers = True
     burst: int = 5
     rate: int = 2
 
