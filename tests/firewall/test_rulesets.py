@@ -53,5 +53,5 @@ def test_iptables_accepts_the_pinned_rules(flavour: str) -> None:
 @pytest.mark.parametrize("name", FOLDERS)
 def test_no_rule_of_nftables_accepts_a_packet_that_arrives(name: str) -> None:
     """The administrator's own rules see each packet that ours do not drop."""
-    chains = [chain for chain in FOLDERS[name].nftables().chains if chain.name != "output"]
+    chains = [chain for chain in FOLDERS[name].nftables().chains if not chain.name.startswith("output")]
     assert [rule for chain in chains for rule in chain.rules if rule.endswith("accept")] == []

@@ -2,6 +2,7 @@
 
 from attrs import frozen
 
+PROTOCOLS = ("udp", "tcp")
 _SIP = 5060
 _IAX2 = 4569
 
@@ -20,6 +21,10 @@ class Ports:
     sip: tuple[int, ...] = ()
     sips: tuple[int, ...] = ()
     other: tuple[int, ...] = ()
+
+    def of(self, protocol: str) -> tuple[int, ...]:
+        """Return the ports of a protocol ("udp" or "tcp")."""
+        return self.udp if protocol == "udp" else self.tcp
 
     @property
     def conversations(self) -> "Ports":

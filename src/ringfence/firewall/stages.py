@@ -23,6 +23,8 @@ and with both backends. ``make docs`` prints it in docs/firewall.md.
 * **Interfaces** limit where packets are dropped, and not what is copied to the wire. A packet that arrives
   has no output interface yet. So if interfaces are named, packets routed to banned addresses are dropped
   where they are forwarded, when the wire has its copies.
+* **Packets of media** are most of what a PBX receives and sends. So the backends write rules for some ports
+  into chains of their own (:func:`runs`), and no packet to this host is looked up by its target.
 * **Answers.** The wire gets them before those to banned addresses are dropped. Without the challenges that a
   ban drops, it would not know all receivers of a nonce: within a second, PJSIP sends the same nonce to all
   clients of a proxy. Nobody receives the nonce of a dropped challenge, so it cannot prove a wrong address.
@@ -34,8 +36,9 @@ and with both backends. ``make docs`` prints it in docs/firewall.md.
 """
 
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
+from itertools import groupby
 from typing import TypeVar
 
 from attrs import field, frozen
@@ -52,6 +55,7 @@ from ringfence.firewall.contract import (
 from ringfence.firewall.limits import Table, additions
 from ringfence.firewall.network_lists import PASSING, NetworkList
 from ringfence.firewall.ports import Ports
+from ringfence.values.ban import Scope
 from ringfence.values.network import Address
 
 
@@ -88,6 +92,7 @@ class Is(enum.Enum):
     OUTER = "it is not looped back"
     LOOPED = "it is looped back"
     TO_HOST = "to this host"
+    ELSEWHERE = "not to this host"
     TO_ASTERISK = "to an Asterisk"
     FROM_ASTERISK = "from an Asterisk"
     # Forwarded, so a provider's 401 to this host does not match. And by the interface that leads back to its
@@ -291,29 +296,38 @@ class Meter:
     crowd: Crowd | None = None
 
 
+@frozen
+class LookUp:
+    """What to do: drop packets of addresses with bans of ``scope``, and of networks denied likewise."""
+
+    scope: Scope
+
+
 class Do(enum.Enum):
     """What to do with a packet, if this needs no parameters."""
 
     RETURN = "return to the chain from which the packet came"
-    LOOK_UP = "drop packets of banned addresses and of denied networks"
     ACCEPT = "accept"
 
 
 ActT = TypeVar("ActT")
-Act = Jump | Goto | Drop | Copy | Remember | Count | Meter | Shorten | Do
+Act = Jump | Goto | Drop | Copy | Remember | Count | Meter | Shorten | LookUp | Do
 
 
 @frozen
 class PacketRule:
-    """A firewall rule: packets that match all ``tests`` and all of ``then``, and what to do with them (act).
+    """A firewall rule: packets that match all ``tests``, and what to do with them (act).
 
-    The tests stand in the order in which nftables makes them. It makes those of ``then`` in a chain of their
-    own, so that a packet of media does not meet them.
+    The tests stand in the order in which nftables makes them, except for that of the ports, which is first.
     """
 
     tests: tuple[Test, ...]
     act: Act
-    then: tuple[Test, ...] = ()
+
+    @property
+    def ports(self) -> Ports | None:
+        """The ports among the tests; None if the rule is for packets of all ports."""
+        return next((test for test in self.tests if isinstance(test, Ports)), None)
 
 
 @frozen
@@ -381,11 +395,8 @@ class Stage:
         for rule in self.rules if here else ():
             if isinstance(rule.act, Copy) and not (rule.act.group or plan.log_group):
                 continue
-            tests, then = (
-                tuple(test for one in part if (test := here.get(one, one)) is not None)
-                for part in (rule.tests, rule.then)
-            )
-            yield PacketRule(tests, rule.act, then)
+            tests = (test for one in rule.tests if (test := here.get(one, one)) is not None)
+            yield PacketRule(tuple(tests), rule.act)
 
     def _at_hook(self, hook: Hook, plan: FirewallPlan, version: int) -> Mapping[Test, Test | None]:
         """Return the tests to replace at ``hook``, each with its replacement; None: it is always true."""
@@ -399,6 +410,8 @@ class Stage:
             Is.OUTER: None if unknown else Is.OUTER,
             Is.LOOPED: never if unknown else Is.LOOPED,
             Is.ROUTED: Is.ROUTED if arriving else None,
+            # The test saves time only. Bans must hold without it, if the kernel cannot make it.
+            Is.ELSEWHERE: Is.ELSEWHERE if arriving and (plan.copies or plan.limits) else None,
             Is.FROM_ASTERISK: AnyOf(containers) if arriving else None,
             Is.TO_ASTERISK: ours.get(hook),
             Is.REJECTION: Is.REJECTION if hook is Hook.LEAVING and rejects else never,
@@ -416,7 +429,6 @@ _WATCHED = AnyOf(
     (On(network_lists.OBSERVED), NotOn((network_lists.FRIENDS, network_lists.ALLOW, network_lists.OBSERVED)))
 )
 _ALLOWED = network_lists.ALLOW
-_LOOK_UP = PacketRule((Is.NAMED, NotOn((_ALLOWED,))), Do.LOOK_UP)
 _INNER = Hook.INPUT, Hook.FORWARD
 
 
@@ -453,6 +465,24 @@ def counter_names() -> list[str]:
     return list(dict.fromkeys([*counted, *full]))
 
 
+def runs(
+    steps: Iterable[Stage], hook: Hook, plan: FirewallPlan, version: int
+) -> Iterator[tuple[Side | Is | None, Iterator[tuple[Side, PacketRule]]]]:
+    """Yield the rules at ``hook`` in their order, in runs that share a test, each with the side of its stage.
+
+    The test is ``Is.ELSEWHERE``; or that of the ports on one side, given as this side; or None. A backend
+    makes it once, and writes the run into a chain of its own. So packets of media do not meet these rules.
+    """
+    rules = ((stage.side, rule) for stage in steps for rule in stage.rules_at(hook, plan, version))
+    yield from groupby(rules, lambda one: _shared_test(*one))
+
+
+def _shared_test(side: Side, rule: PacketRule) -> Side | Is | None:
+    if Is.ELSEWHERE in rule.tests:
+        return Is.ELSEWHERE
+    return side if rule.ports else None
+
+
 def _from_senders(
     plan: FirewallPlan, fragments: Fragments, before_copies: Iterator[Stage]
 ) -> Iterator[Stage]:
@@ -460,9 +490,8 @@ def _from_senders(
     sip, copies = plan.sip_ports, plan.log_group is not None
     come, raw = (Is.NAMED, Is.OUTER), (Side.FROM, (Hook.ARRIVING,))
     where = raw[1] if plan.action is BanAction.DROP else _INNER
-    yield Stage(
-        "bans and lists", "drops packets from banned and denied networks", Side.FROM, where, (_LOOK_UP,)
-    )
+    what = "drops packets from banned and denied networks"
+    yield Stage("bans and lists", what, Side.FROM, where, (*_look_ups(plan),))
     split = PacketRule((*come, Is.FRAGMENT, sip, Is.TO_ASTERISK, STRANGERS), Drop("fragments", FRAGMENTS))
     what = "drops fragments of strangers, if the kernel does not reassemble packets before"
     yield Stage("fragments", what, *raw, (split,), on=fragments is Fragments.DROPPED)
@@ -482,7 +511,7 @@ def _to_receivers(plan: FirewallPlan) -> Iterator[Stage]:
     talks, tcp = Ports(ports.conversations.udp, ()), Ports((), ports.tcp)
     answers = (
         PacketRule((Is.UDP, Datagram(COPIED), Is.ROUTED), copy),
-        PacketRule((Is.ROUTED, Is.OUTER, talks, Datagram(COPIED, others=True), _WATCHED), copy),
+        PacketRule((Is.OUTER, talks, Datagram(COPIED, others=True), Is.ROUTED, _WATCHED), copy),
     )
     what = "copies refusals by UDP, and all answers to strangers and observed friends, to the wire"
     yield Stage("answers", what, *sent, answers)
@@ -493,8 +522,16 @@ def _to_receivers(plan: FirewallPlan) -> Iterator[Stage]:
     what = "copies TCP segments to strangers and observed friends, and refusals to others, to the wire"
     yield Stage("segments", what, *sent, segments, on=plan.log_group is not None)
     where = Hook.FORWARD if plan.interfaces else Hook.ARRIVING, Hook.LEAVING
-    rules = PacketRule((Is.REJECTION,), Do.ACCEPT), _LOOK_UP
-    yield Stage("bans and lists", "drops packets to banned and denied networks", Side.TO, where, rules)
+    rules = PacketRule((Is.REJECTION,), Do.ACCEPT), *_look_ups(plan, Is.ELSEWHERE)
+    what = "drops packets to banned and denied networks"
+    yield Stage("bans and lists", what, Side.TO, where, rules)
+
+
+def _look_ups(plan: FirewallPlan, *tests: Test) -> Iterator[PacketRule]:
+    """Yield the rules that drop packets of banned and denied networks, those for all ports first."""
+    for scope, ports in plan.covered.items():
+        of = (ports,) if ports else ()
+        yield PacketRule((Is.NAMED, *tests, *of, NotOn((_ALLOWED,))), LookUp(scope))
 
 
 def _new_flows(plan: FirewallPlan) -> Iterator[PacketRule]:

@@ -149,14 +149,14 @@ def test_unneeded_chains_are_removed() -> None:
 
 
 def written(state: str, plan: FirewallPlan) -> list[list[str]]:
-    """Return the tables that are written, with their drops, when one plan replaces another."""
+    """Return the tables that are written, with their hooks and drops, when one plan replaces another."""
     texts = changes(parse(state), wanted_rules(plan, 4))
     return [
         [
             text.splitlines()[0],
             *sorted(
                 {
-                    f"{line.split()[1]} {line.rsplit(' ', 1)[1]}"
+                    f"{line.split()[1].split('-')[1]} {line.rsplit(' ', 1)[1]}"
                     for line in text.splitlines()
                     if line.startswith("-A") and "ringfence4" in line
                 }
@@ -189,17 +189,17 @@ def test_a_drop_that_moves_is_always_in_one_table() -> None:
         FirewallPlan(interfaces=("eth0",)),
         FirewallPlan(interfaces=("eth0",), action=BanAction.ADMIN_PROHIBITED),
     )
-    rejecting = ["ringfence-fwd ringfence-reject", "ringfence-in ringfence-reject"]
-    raw = ["*raw", "ringfence-out DROP", "ringfence-pre DROP"]
+    rejecting = ["fwd ringfence-reject", "in ringfence-reject"]
+    raw = ["*raw", "out DROP", "pre DROP"]
 
     assert written(installed_text(drop), reject) == [["*filter", *rejecting], raw]
     assert written(installed_text(reject), drop) == [raw, ["*filter"]]
-    assert written(installed_text(drop), here) == [["*filter", "ringfence-fwd DROP"], raw]
+    assert written(installed_text(drop), here) == [["*filter", "fwd DROP"], raw]
     # Both plans have rules in filter: first it has those of both, at last only those of the new plan.
     assert written(installed_text(there), here) == [
-        ["*filter", "ringfence-fwd DROP", *rejecting],
+        ["*filter", "fwd DROP", *rejecting],
         raw,
-        ["*filter", "ringfence-fwd DROP"],
+        ["*filter", "fwd DROP"],
     ]
     assert [changes(parse(installed_text(plan)), wanted_rules(plan, 4)) for plan in (drop, reject, here)] == [
         [],

@@ -119,11 +119,13 @@ def test_references_are_counted() -> None:
 def test_counted_rules_are_found_by_position() -> None:
     """Each rule with a kind is returned with its table, chain and position."""
     found = list(counted_rules(wanted_rules(FirewallPlan(log_group=7, added=(ENFORCE,)), 4)))
-    before, behind = [FROM_BANNED] * 5 + [FROM_DENIED] * 2, [TO_BANNED] * 5 + [TO_DENIED] * 2
 
     assert found[0] == ("raw", "ringfence-pre", 1, FROM_BANNED)
-    kinds = [kind for _, chain, _, kind in found if chain == "ringfence-pre"]
-    assert kinds == [*before, "+limiter_full", "+limiter_full", *behind]
+    kinds = {name: [kind for _, chain, _, kind in found if chain == name] for _, name, _, _ in found}
+    assert kinds["ringfence-pre"] == [FROM_BANNED, FROM_DENIED, FROM_DENIED]
+    for chain in ("ringfence-pre-1-udp", "ringfence-pre-1-tcp"):
+        assert kinds[chain] == [FROM_BANNED, FROM_BANNED, "+limiter_full"]
+    assert kinds["ringfence-pre-5"] == [TO_BANNED, *[TO_DENIED] * 2, *[TO_BANNED] * 4]
     assert [(position, kind) for _, chain, position, kind in found if chain == "ringfence-limit"] == [
         (position, "-limiter_full") for position in range(4)
     ]

@@ -63,7 +63,9 @@ def test_two_installations_have_one_shape(kernel: NetlinkConnection) -> None:
     third = install(kernel, other)
     assert third.shape != first.shape
     assert (third.matches(other), third.matches(RULES)) == (True, False)
-    assert set(third.stale_chains(RULES)) == {"input", "forward"}
+    stale = set(third.stale_chains(RULES))
+    assert stale > {"input", "forward"}
+    assert stale == {chain.name for chain in other.chains} - {chain.name for chain in RULES.chains}
     assert install(kernel).shape == first.shape
 
 
@@ -73,7 +75,10 @@ def test_two_installations_have_one_shape(kernel: NetlinkConnection) -> None:
         ("delete table inet ringfence", "table inet ringfence is gone"),
         ("add table inet ringfence { flags dormant; }", "table inet ringfence is dormant"),
         ("flush chain inet ringfence to_banned", "a rule of chain to_banned of"),
-        ("add rule inet ringfence from4 accept", "the rules of chain from4 of table inet ringfence were"),
+        (
+            "add rule inet ringfence from4_ban accept",
+            "the rules of chain from4_ban of table inet ringfence were",
+        ),
         ("insert rule inet ringfence output accept", "the rules of chain output of"),
         ("add chain inet ringfence mine", "another program added chain mine to table inet ringfence"),
         ("add set inet ringfence m { type mark; }", "another program added set m to table inet ringfence"),

@@ -245,7 +245,7 @@ class AskingRation(Filter):
         )
         counted.append((pages, Chain("asking_web", web)))
         rules = tuple(
-            PacketRule((where, Is.NAMED, Is.OUTER), chain.jump, then=(Is.TO_ASTERISK, STRANGERS))
+            PacketRule((where, Is.NAMED, Is.OUTER, Is.TO_ASTERISK, STRANGERS), chain.jump)
             for where, chain in counted
         )
         name, what = "ration of questions", "drops what a stranger asks too fast"

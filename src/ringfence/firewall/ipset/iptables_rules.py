@@ -88,8 +88,8 @@ def wanted_rules(
     steps, written = stages(plan, fragments), StageRules(plan, version)
     copies, target = plan.log_group is not None, written.target
     raw: dict[str, Sequence[IptablesRule]] = {
-        HOOKS["raw"]["PREROUTING"]: written.at(steps, Hook.ARRIVING),
-        HOOKS["raw"]["OUTPUT"]: written.at(steps, Hook.LEAVING),
+        **written.at(steps, Hook.ARRIVING, HOOKS["raw"]["PREROUTING"]),
+        **written.at(steps, Hook.LEAVING, HOOKS["raw"]["OUTPUT"]),
         **({_WHOLE: [IptablesRule("-m socket")]} if fragments is Fragments.REASSEMBLED else {}),
         **(_stream_chains(plan, version) if copies else {}),
     }
@@ -97,8 +97,10 @@ def wanted_rules(
         raw[_SEEN] = [*_over_copies(plan, version), _copy(plan, REQUEST_RATE)]
         if not written.rejects:
             raw[NARROW_CHAIN] = [_copy(plan, DROPPED_RATE, DROPPED_PREFIX), IptablesRule(f"-j {target}")]
-    into = {HOOKS["filter"][hook.upper()]: written.at(steps, hook) for hook in (Hook.INPUT, Hook.FORWARD)}
-    inner: dict[str, Sequence[IptablesRule]] = {chain: rules for chain, rules in into.items() if rules}
+    inner: dict[str, Sequence[IptablesRule]] = {}
+    for hook in (Hook.INPUT, Hook.FORWARD):
+        into = written.at(steps, hook, HOOKS["filter"][hook.upper()])
+        inner |= {chain: rules for chain, rules in into.items() if rules}
     if written.rejects:
         inner[REJECT_CHAIN] = _reject(plan, version)
     for stage in steps:

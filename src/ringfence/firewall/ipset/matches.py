@@ -24,13 +24,14 @@ STREAM = {4: f"{HEADER}0xc>>0x1a&0x3c@", 6: "0x34>>0x1a&0x3c@"}
 _IPV4 = 4
 _WORD = 4  # bytes that u32 compares at once
 DATAGRAM, IPV6_HEADER = 8, 40  # bytes: a header of UDP, and one of IPv6
+ELSEWHERE = "-m addrtype ! --dst-type LOCAL "
 TO_THIS_HOST = "-m addrtype --dst-type LOCAL "  # without packets of bridged containers to other hosts
 # In IPv6 an address of this host is UNICAST too (net/netfilter/xt_addrtype.c), so FORWARDED excludes LOCAL.
 FORWARDED = {
     4: "-m rpfilter -m addrtype --dst-type UNICAST ",
     6: "-m rpfilter -m addrtype --dst-type UNICAST -m addrtype ! --dst-type LOCAL ",
 }
-RST = "-p tcp -m tcp ! --tcp-flags RST RST "
+NO_RST = "-m tcp ! --tcp-flags RST RST "
 # By IP version and action: iptables' name of the rejection, and two matches. Every outgoing packet
 # satisfies one of the two, except the ICMP error or RST of such a rejection.
 REJECTIONS: Mapping[tuple[int, BanAction], tuple[str, tuple[str, str]]] = {
@@ -43,7 +44,10 @@ REJECTIONS: Mapping[tuple[int, BanAction], tuple[str, tuple[str, str]]] = {
             (6, "ipv6-icmp", "icmp6", BanAction.ADMIN_PROHIBITED, "icmp6-adm-prohibited", "v6-type 1/1"),
         )
     },
-    **{(version, BanAction.TCP_RESET): ("tcp-reset", ("! -p tcp ", RST)) for version in VERSIONS},
+    **{
+        (version, BanAction.TCP_RESET): ("tcp-reset", ("! -p tcp ", f"-p tcp {NO_RST}"))
+        for version in VERSIONS
+    },
 }
 
 

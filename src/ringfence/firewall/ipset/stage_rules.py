@@ -3,11 +3,11 @@
 The tests of a rule stand in a fixed order (``_ADDRESS`` and the next names). Where nftables has a set of
 interfaces or addresses, iptables has a rule for each.
 
-A drop rule first matches "not on the allow list" and then "banned", so the counter of a ban counts dropped
-packets only. For a ban that exempts friends (``sets.py``), "not a friend" is matched before "banned" in the
-same way. For a list that a machine makes, ``network_lists.PASSING`` is matched last, because most packets
-come from other networks. A rule without a counter of its own drops the packets of the probe first
-(``contract.PROBE_NETWORKS``).
+A drop rule for bans first looks an address up without counting the packet. Most packets end there. Then it
+matches "not on the allow list", and looks up again, so the counter of a ban counts dropped packets only. For
+a ban that exempts friends (``sets.py``), it also matches "not a friend" in between. For a list, the lists
+that pass it are matched last, because most packets come from other networks. A rule without a counter of its
+own drops the packets of the probe first (``contract.PROBE_NETWORKS``).
 """
 
 import re
@@ -37,7 +37,7 @@ from ringfence.firewall.ipset.sets import (
 )
 from ringfence.firewall.limits import FRAME, Addition, Key
 from ringfence.firewall.network_lists import PASSING
-from ringfence.firewall.ports import Ports
+from ringfence.firewall.ports import PROTOCOLS, Ports
 from ringfence.firewall.stages import Hook, Is, NotOn, On, Side
 from ringfence.values.ban import Scope
 
@@ -52,10 +52,28 @@ _ADDRESS, _INTERFACE, _PORTS, _CONTENT, _OTHER_CONTENT, _WAY, _LIST = range(7)
 """The kinds of matches, in their order in a rule. ``_OTHER_CONTENT`` is what a packet must not contain."""
 _Match = tuple[int, str]
 _Test = stages.Test | tuple[_Match, ...]  # matches are a test too, of which one must match
+
+
+@frozen
+class _Rule:
+    """A rule: the side of the remote address, the tests, the target with its options, and what it counts."""
+
+    side: Side
+    tests: Sequence[_Test]
+    end: str
+    kind: str = ""
+
+    @property
+    def ports(self) -> Ports:
+        """The ports among the tests."""
+        return next(test for test in self.tests if isinstance(test, Ports))
+
+
 _FIXED = {
     Is.UDP: (_PORTS, "-p udp "),
     Is.TCP: (_PORTS, "-p tcp "),
     Is.TO_HOST: (_WAY, matches.TO_THIS_HOST),
+    Is.ELSEWHERE: (_WAY, matches.ELSEWHERE),
     Is.SYN: (_PORTS, "-p tcp -m tcp --tcp-flags SYN SYN "),
     Is.ONE_FRAME: (_CONTENT, "-m length --length 0:1500 "),
     Is.SYN_ACK: (_CONTENT, "-m tcp --tcp-flags SYN,ACK SYN,ACK "),
@@ -86,17 +104,27 @@ class StageRules:
         """Whether packets from banned addresses are rejected."""
         return self.plan.action is not BanAction.DROP
 
-    def at(self, steps: Iterable[stages.Stage], hook: Hook) -> list[IptablesRule]:
-        """Return the rules that ``steps`` have in the chain at ``hook``, in order."""
-        found: list[IptablesRule] = []
-        for stage in steps:
-            for rule in stage.rules_at(hook, self.plan, self.version):
-                if rule.act is stages.Do.LOOK_UP:
-                    named = [test for test in rule.tests if test is Is.NAMED]
-                    for tests, target, kind in self._lookups(stage.side, hook):
-                        found += self._combined([*named, *tests], f"-j {target}", kind, stage.side)
-                elif rule.act is not stages.Do.ACCEPT:  # the lookups leave out what is accepted
-                    found += self._written(rule, stage.side)
+    def at(self, steps: Iterable[stages.Stage], hook: Hook, chain: str) -> dict[str, list[IptablesRule]]:
+        """Return the rules of ``chain``, which is that of ``hook``, and of the chains to which it jumps.
+
+        A run of rules that share a test (:func:`stages.runs`) has a chain of its own, unless it is one rule.
+        """
+        found: dict[str, list[IptablesRule]] = {chain: []}
+        for number, (test, run) in enumerate(stages.runs(steps, hook, self.plan, self.version)):
+            rules = [one for side, rule in run for one in self._rules(rule, side, hook)]
+            name = f"{chain}-{number}"
+            parts: dict[str, tuple[Is | Ports | None, Sequence[_Rule]]]
+            if isinstance(test, Side):
+                parts = {f"{name}-{one}": _of_protocol(rules, one) for one in PROTOCOLS}
+            else:
+                parts = {name: (test, rules)}
+            for inner, (shared, part) in parts.items():
+                texts = [text for rule in part for text in self._combined(rule)]
+                if shared is not None and len(texts) > 1:
+                    known = (_known(rule, shared) for rule in part)
+                    found[inner] = [text for rule in known for text in self._combined(rule)]
+                    texts = [*self._combined(_Rule(part[0].side, (shared,), f"-j {inner}"))]
+                found[chain] += texts
         return found
 
     def chains(self, stage: stages.Stage) -> dict[str, list[IptablesRule]]:
@@ -107,7 +135,12 @@ class StageRules:
         less those that left it, and so were over or within the limits (a kind that begins with "-").
         """
         found = {
-            chain.iptables: [one for rule in chain.rules for one in self._written(rule, stage.side)]
+            chain.iptables: [
+                text
+                for rule in chain.rules
+                for one in self._plain_rules(rule, stage.side)
+                for text in self._combined(one)
+            ]
             for chain in stage.chains
             if not isinstance(chain.only_act, stages.Count)  # the act stands where others would jump to it
         }
@@ -120,54 +153,75 @@ class StageRules:
     def extensions(self, added: Addition) -> tuple[str, ...]:
         """Return the names of iptables extensions that the stages of ``added`` need; targets in capitals."""
         steps = [stage for stage in added.stages(self.plan) if stage.on]
-        rules = [rule for hook in Hook for rule in self.at(steps, hook)]
+        rules = [rule for hook in Hook for part in self.at(steps, hook, "").values() for rule in part]
         rules += [rule for stage in steps for chain in self.chains(stage).values() for rule in chain]
         found = (match or target for rule in rules for match, target in _EXTENSION.findall(rule.text))
         return tuple(dict.fromkeys(found))
 
-    def _written(self, rule: stages.PacketRule, side: Side) -> Iterator[IptablesRule]:
-        for end, kind in self._acts(rule.act, side):
-            yield from self._combined([*rule.tests, *rule.then], end, kind, side)
+    def _rules(self, rule: stages.PacketRule, side: Side, hook: Hook) -> Iterator[_Rule]:
+        if isinstance(rule.act, stages.LookUp):
+            before = [test for test in rule.tests if not isinstance(test, NotOn)]  # who is spared comes later
+            yield from self._look_ups(
+                rule.act.scope, before, side, spares=self.rejects and hook is Hook.LEAVING
+            )
+        elif rule.act is not stages.Do.ACCEPT:  # the look-ups leave out what is accepted
+            yield from self._plain_rules(rule, side)
 
-    def _combined(self, tests: Sequence[_Test], end: str, kind: str, side: Side) -> Iterator[IptablesRule]:
-        """Yield a rule for each combination of one match of each of ``tests``; all end with ``end``."""
+    def _plain_rules(self, rule: stages.PacketRule, side: Side) -> Iterator[_Rule]:
+        for end, kind in self._acts(rule.act, side):
+            yield _Rule(side, rule.tests, end, kind)
+
+    def _combined(self, rule: _Rule) -> Iterator[IptablesRule]:
+        """Yield a rule for each combination of one match of each test; all have the end of ``rule``."""
+        tests = rule.tests
         if Is.NAMED in tests:  # nobody names the loopback interface
             tests = [test for test in tests if test is not Is.OUTER]
         ordered = sorted(tests, key=lambda test: test is Is.NAMED)
-        for combined in product(*(self._matches(test, side) for test in ordered)):
+        for combined in product(*(self._matches(test, rule.side) for test in ordered)):
             text = "".join(text for _, text in sorted(combined, key=itemgetter(0)))
-            yield IptablesRule((text.replace('" -m u32 --u32 "', "&&") + end).rstrip(), kind)
+            yield IptablesRule((text.replace('" -m u32 --u32 "', "&&") + rule.end).rstrip(), rule.kind)
 
-    def _lookups(self, side: Side, hook: Hook) -> Iterator[tuple[Sequence[_Test], str, str]]:
-        """Yield tests, target and counter's name of the rules that drop packets of banned networks."""
+    def _look_ups(
+        self, scope: Scope, before: Sequence[_Test], side: Side, *, spares: bool
+    ) -> Iterator[_Rule]:
+        """Yield the rules that drop packets of banned and denied networks, with the tests ``before``.
+
+        ``spares``: they spare our own rejections.
+        """
         plan, coming = self.plan, side is Side.FROM
         banned, denied = (FROM_BANNED, FROM_DENIED) if coming else (TO_BANNED, TO_DENIED)
-        target = REJECT_CHAIN if coming and self.rejects else self.target
+        drop = f"-j {REJECT_CHAIN if coming and self.rejects else self.target}"
         copies = coming and plan.log_group is not None and not self.rejects
-        spares = self.rejects and hook is Hook.LEAVING
-        covered = {scope: self._covered(ports, side, spares=spares) for scope, ports in plan.covered.items()}
-        probed = _ADDRESS, f"{'-s' if coming else '-d'} {PROBE_NETWORKS[self.version]} "
-        name = ban_set_name(self.version, Scope.FULL, friends_exempt=False)
-        yield [(probed,), covered[Scope.FULL], (_in_set(name, side),)], target, ""
-        for scope in Scope:
+        end = f"-j {NARROW_CHAIN}" if copies and scope is Scope.SIP_UDP else drop
+        allowed = network_lists.ALLOW
+        for tests in self._without_rejections(before) if spares else [before]:
+            if scope is Scope.FULL:
+                probed = _ADDRESS, f"{'-s' if coming else '-d'} {PROBE_NETWORKS[self.version]} "
+                yield _Rule(
+                    side, [*tests, (probed,), (_in_set(ban_set_name(self.version, scope), side),)], drop
+                )
             for exempt in friends_exempt_values(self.version):
-                spared = NotOn((network_lists.ALLOW, *[network_lists.FRIENDS] * exempt))
+                spared = NotOn((allowed, *[network_lists.FRIENDS] * exempt))
                 name = ban_set_name(self.version, scope, friends_exempt=exempt)
-                end = NARROW_CHAIN if copies and scope is Scope.SIP_UDP else target
-                yield [covered[scope], spared, (_in_set(name, side),)], end, banned
-        for which, scope in plan.dropped_lists.items():
-            if not which.by_machine:
-                yield [covered[scope], NotOn((network_lists.ALLOW,)), On(which)], target, denied
-            elif not plan.new_only:
-                yield [covered[scope], On(which), NotOn((network_lists.ALLOW, *PASSING))], target, denied
+                found = (_in_set(name, side, counts=False),), spared, (_in_set(name, side),)
+                yield _Rule(side, [*tests, *found], end, banned)
+            for which, dropped in plan.dropped_lists.items():
+                if dropped is scope and not (which.by_machine and plan.new_only):
+                    passing = NotOn((allowed, *PASSING) if which.by_machine else (allowed,))
+                    yield _Rule(side, [*tests, On(which), passing], drop, denied)
 
-    def _covered(self, ports: Ports | None, side: Side, *, spares: bool) -> tuple[_Match, ...]:
-        """Return the matches of packets of ``ports`` (None: all); ``spares`` excludes our own rejections."""
+    def _without_rejections(self, tests: Sequence[_Test]) -> Iterator[Sequence[_Test]]:
+        """Yield ``tests`` with further ones, which no rejection of ours matches."""
+        ports = next((test for test in tests if isinstance(test, Ports)), None)
         if ports is None:
-            found = matches.REJECTIONS[self.version, self.plan.action][1] if spares else ("",)
-            return tuple((_PORTS, packets) for packets in found)
-        tcp = matches.RST if spares and self.plan.action is BanAction.TCP_RESET else "-p tcp "
-        return tuple((slot, text.replace("-p tcp ", tcp, 1)) for slot, text in self._matches(ports, side))
+            parts = matches.REJECTIONS[self.version, self.plan.action][1]
+            yield [*tests, tuple((_PORTS, packets) for packets in parts)]
+        elif self.plan.action is BanAction.TCP_RESET:
+            others = [test for test in tests if test is not ports]
+            yield [*others, Ports(ports.udp, ())]
+            yield [*others, Ports((), ports.tcp), ((_CONTENT, matches.NO_RST),)]
+        else:
+            yield tests
 
     def _acts(self, act: stages.Act, side: Side) -> Iterator[tuple[str, str]]:
         """Yield the ends of the rules for ``act`` (target, options), each with the name of its counter."""
@@ -336,5 +390,31 @@ class StageRules:
                 yield slot, f'-m u32 {"" if among else "! "}--u32 "{word}={",".join(map(hex, values))}" '
 
 
-def _in_set(name: str, side: Side) -> _Match:
-    return _LIST, f"-m set --match-set {name} {_REMOTE[side]} "
+def _in_set(name: str, side: Side, *, counts: bool = True) -> _Match:
+    """Return the match of packets in a set; ``counts``: the set counts them."""
+    return _LIST, f"-m set --match-set {name} {_REMOTE[side]} {'' if counts else '! --update-counters '}"
+
+
+def _of_protocol(rules: Sequence[_Rule], protocol: str) -> tuple[Ports, list[_Rule]]:
+    """Return the ports of a protocol that ``rules`` compare, and the parts of the rules for these."""
+    found = []
+    for rule in rules:
+        if numbers := rule.ports.of(protocol):
+            ports = _only(protocol, numbers)
+            tests = [ports if isinstance(test, Ports) else test for test in rule.tests]
+            found.append(evolve(rule, tests=tests))
+    every = {number for rule in found for number in rule.ports.of(protocol)}
+    return _only(protocol, tuple(sorted(every))), found
+
+
+def _only(protocol: str, numbers: tuple[int, ...]) -> Ports:
+    return Ports(**{**dict.fromkeys(PROTOCOLS, ()), protocol: numbers})
+
+
+def _known(rule: _Rule, shared: Is | Ports) -> _Rule:
+    """Return ``rule`` for packets that match the test ``shared``; of ports, only the protocol is compared."""
+    same: list[_Test] = []
+    if isinstance(shared, Ports):
+        same = [((_PORTS, f"-p {one} "),) for one in PROTOCOLS if shared.of(one)]
+    tests = [part for test in rule.tests for part in (same if test == shared else [test])]
+    return evolve(rule, tests=tests)

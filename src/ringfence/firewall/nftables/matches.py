@@ -14,15 +14,19 @@ from ringfence.errors import FirewallError
 from ringfence.firewall import network_lists, stages
 from ringfence.firewall.contract import BanAction, FirewallPlan
 from ringfence.firewall.limits import NEAR_LENGTHS, Key
-from ringfence.firewall.ports import Ports
+from ringfence.firewall.ports import PROTOCOLS, Ports
 from ringfence.firewall.stages import Do, Hook, Is, Side
+from ringfence.values.ban import Scope
 from ringfence.values.network import VERSIONS, Network
 
 KEYWORDS = {4: "ip", 6: "ip6"}
+FAMILIES = {4: "ipv4", 6: "ipv6"}
+SCOPES = {Scope.FULL: "ban", Scope.SIP: "asterisk", Scope.SIP_UDP: "sip", Scope.SIP_TCP: "tcp"}
 HEADERS = (5, 8)  # TCP data offsets, in words of 32 bits
 FRAGMENT_TESTS = {4: "ip frag-off & 0x3fff != 0", 6: "exthdr frag exists"}
 TO_THIS_HOST = "fib daddr type local"
 STATUS_LINE = f"0x{b'SIP/2.0 '.hex()}"
+_SIP = f"0x{b'SIP/'.hex()}"
 _REJECTIONS = {
     BanAction.PORT_UNREACHABLE: ("icmp type destination-unreachable", "icmpv6 type destination-unreachable"),
     BanAction.ADMIN_PROHIBITED: ("icmp type destination-unreachable", "icmpv6 type destination-unreachable"),
@@ -32,6 +36,7 @@ _FIXED = {
     Is.UDP: "meta l4proto udp",
     Is.TCP: "meta l4proto tcp",
     Is.TO_HOST: TO_THIS_HOST,
+    Is.ELSEWHERE: "fib daddr type != local",
     Is.ROUTED: "fib saddr . iif oif != 0 fib daddr type unicast",
     Is.SYN: "tcp flags & syn == syn",
     Is.SYN_ACK: "tcp flags & (syn | ack) == syn | ack",
@@ -57,17 +62,56 @@ class Matches:
     lists: Mapping[str, str]
     inner: bool
 
-    def rules(self, steps: Iterable[stages.Stage], hook: Hook) -> tuple[str, ...]:
-        """Return the rules of ``steps`` at the kernel's ``hook``; rules equal for both IP versions once."""
-        return tuple(
-            dict.fromkeys(
-                text
-                for stage in steps
-                for version in VERSIONS
-                for rule in stage.rules_at(hook, self.plan, version)
-                for text in self._texts(rule, stage.side, version)
-            )
-        )
+    def at(self, steps: Sequence[stages.Stage], hook: Hook) -> dict[str, tuple[str, ...]]:
+        """Return the rules at ``hook`` by chain, each chain after those to which it jumps; {} without rules.
+
+        The last chain is that of the hook. It tells the IP versions apart, and the chain of a version makes
+        the test of a run (:func:`stages.runs`).
+
+        No verdict map tells them apart. A packet that is on its way while the rules are replaced would find
+        nothing in a map of the old rules, and a banned sender could get through.
+        """
+        found: dict[str, tuple[str, ...]] = {}
+        jumps = []
+        for version, family in FAMILIES.items():
+            chain, rules = f"{hook}{version}", list[str]()
+            for number, (test, run) in enumerate(stages.runs(steps, hook, self.plan, version)):
+                name = f"{chain}_{number}"
+                if isinstance(test, Side):
+                    rules += self._by_port(name, [*run], version, found)
+                    continue
+                texts = [text for side, rule in run for text in self._texts(rule, side, version, test)]
+                if test is not None:
+                    found[name] = tuple(texts)
+                    texts = [f"{match} jump {name}" for match in self._simple(test, Side.TO, version)]
+                rules += texts
+            if rules:
+                found[chain] = tuple(rules)
+                jumps.append(f"meta nfproto {family} jump {chain}")
+        return found | ({hook.value: tuple(jumps)} if jumps else {})
+
+    def _by_port(
+        self,
+        name: str,
+        run: Sequence[tuple[Side, stages.PacketRule]],
+        version: int,
+        chains: dict[str, tuple[str, ...]],
+    ) -> Iterator[str]:
+        """Yield a rule for each protocol that tells the ports of a run apart; add the chains behind them.
+
+        Their names begin with ``name``.
+        """
+        for protocol in PROTOCOLS:
+            of = [(side, rule, numbers) for side, rule in run if (numbers := _numbers(rule, protocol))]
+            every = tuple(sorted({number for *_, numbers in of for number in numbers}))
+            texts = [
+                text if numbers == every else f"{_port_test(protocol, side, numbers)} {text}"
+                for side, rule, numbers in of
+                for text in self._texts(rule, side, version, rule.ports)
+            ]
+            if texts:
+                chains[f"{name}_{protocol}"] = tuple(texts)
+                yield f"{_port_test(protocol, run[0][0], every)} jump {name}_{protocol}"
 
     def chains(self, steps: Iterable[stages.Stage]) -> Mapping[str, list[str]]:
         """Return the rules of each chain of ``steps``, by name; a chain follows those to which it jumps."""
@@ -80,23 +124,13 @@ class Matches:
             for chain in stage.chains
         }
 
-    def _texts(self, rule: stages.PacketRule, side: Side, version: int) -> Iterator[str]:
-        for tests in self._tests(rule.tests, side, version):
+    def _texts(
+        self, rule: stages.PacketRule, side: Side, version: int, known: stages.Test | None = None
+    ) -> Iterator[str]:
+        """Yield the texts of a rule whose packets all match ``known``."""
+        for tests in self._tests([test for test in rule.tests if test is not known], side, version):
             for act in self._acts(rule, side, version):
                 yield f"{tests} {act}".lstrip()
-
-    def split(self, steps: Iterable[stages.Stage]) -> Mapping[str, list[str]]:
-        """Return, by name, the chains with the second part (``PacketRule.then``) of rules of ``steps``."""
-        chains: dict[str, list[str]] = {}
-        for stage in steps:
-            for version in VERSIONS:
-                for rule in stage.rules_at(Hook.ARRIVING, self.plan, version):
-                    if rule.then and isinstance(rule.act, stages.Jump):
-                        name = rule.act.nftables
-                        end = f"goto {name}{version}"
-                        tests = self._tests(rule.then, stage.side, version)
-                        chains.setdefault(name, []).extend(f"{one} {end}" for one in tests)
-        return chains
 
     def _tests(self, tests: Sequence[stages.Test], side: Side, version: int) -> Iterator[str]:
         """Yield each combination of one match of each of ``tests``, in nft's notation."""
@@ -106,7 +140,7 @@ class Matches:
         """Yield what ``rule`` does with a packet, as statements of nft; each becomes a rule of its own."""
         match rule.act:
             case stages.Jump(name, shared=shared):
-                yield f"jump {name}{'' if shared or rule.then else version}"
+                yield f"jump {name}{'' if shared else version}"
             case stages.Drop(name, rejects=rejects):
                 yield f"{'goto' if rejects else 'jump'} {name}"
             case stages.Copy(prefix, size, group):
@@ -120,23 +154,16 @@ class Matches:
                 yield f"goto {chain.name}{version}"
             case stages.Shorten(size):
                 yield f"tcp option maxseg size set {size}"
-            case stages.Meter(table, rate, burst, chain, full=full) as meter:
-                key, name = counted(version, side, table.key), f"@{table.name}{version}"
-                time = f" timeout {meter.seconds}s" if meter.seconds != table.seconds else ""
-                limit = (over_bytes if meter.in_bytes else over)(rate, burst)
-                yield f"update {name} {{ {key}{time} {limit} }} goto {chain.name}{version}"
-                if full:
-                    yield f'{key} != {name} counter name "{full}"'
+            case stages.Meter() as meter:
+                yield from _meter(meter, side, version)
             case stages.Count(counter, drops):
                 yield f'counter name "{counter}"'
                 yield from ([LOG] if drops and self.plan.log else [])
                 yield from (["drop"] if drops else [])
+            case stages.LookUp(scope):
+                yield f"jump {side}{version}_{SCOPES[scope]}"
             case _:
-                yield {
-                    Do.LOOK_UP: f"jump {side}{version}",
-                    Do.ACCEPT: "accept",
-                    Do.RETURN: "return",
-                }[rule.act]
+                yield {Do.ACCEPT: "accept", Do.RETURN: "return"}[rule.act]
 
     def _matches(self, test: stages.Test, side: Side, version: int) -> Sequence[str]:
         """Return the matches of ``test`` in nft's notation; each needs a rule of its own."""
@@ -144,7 +171,7 @@ class Matches:
             case Is():
                 return self._simple(test, side, version)
             case Ports():
-                return port_tests(test, "dport" if side is Side.FROM else "sport")
+                return [_port_test(one, side, test.of(one)) for one in PROTOCOLS if test.of(one)]
             case stages.AnyOf(tests):
                 return [one for part in tests for one in self._matches(part, side, version)]
             case stages.On() | stages.NotOn() | stages.Containers() | stages.Has():
@@ -195,8 +222,9 @@ class Matches:
     ) -> Iterator[str]:
         match test:
             case stages.Datagram(texts, others):
-                other = f"{STATUS_LINE} @th,64,88 != " if others else ""
-                yield f"@th,64,{64 if others else 88} {other}{text_set(texts)}"
+                # The first comparison needs no look-up, and most packets of media end there.
+                first = f"@th,64,64 {STATUS_LINE} @th,64,88 !=" if others else f"@th,64,32 {_SIP} @th,64,88"
+                yield f"{first} {text_set(texts)}"
             case stages.Segment(texts, framed):
                 yield from (beginnings if framed else _starts)(texts, inner=self.inner)
             case stages.ClientHello(size):
@@ -208,6 +236,16 @@ class Matches:
             case stages.Bytes(at, size, values, among):
                 found = str(values[0]) if size == 1 else f"{{ {', '.join(map(str, values))} }}"
                 yield f"@th,{8 * (_UDP_HEADER + at)},{8 * size} {'' if among else '!= '}{found}"
+
+
+def _meter(meter: stages.Meter, side: Side, version: int) -> Iterator[str]:
+    table = meter.table
+    key, name = counted(version, side, table.key), f"@{table.name}{version}"
+    time = f" timeout {meter.seconds}s" if meter.seconds != table.seconds else ""
+    limit = (over_bytes if meter.in_bytes else over)(meter.rate, meter.burst)
+    yield f"update {name} {{ {key}{time} {limit} }} goto {meter.over.name}{version}"
+    if meter.full:
+        yield f'{key} != {name} counter name "{meter.full}"'
 
 
 def _address(side: Side, version: int) -> str:
@@ -248,13 +286,13 @@ def _interfaces(plan: FirewallPlan, key: str) -> str:
     return f"{key} {{ {names} }}"
 
 
-def port_tests(ports: Ports, port: str) -> list[str]:
-    """Return the match, for each protocol, of packets from ("sport") or to ("dport") ``ports``."""
-    return [
-        f"{protocol} {port} {{ {', '.join(map(str, numbers))} }}"
-        for protocol, numbers in (("udp", ports.udp), ("tcp", ports.tcp))
-        if numbers
-    ]
+def _numbers(rule: stages.PacketRule, protocol: str) -> tuple[int, ...]:
+    return rule.ports.of(protocol) if rule.ports else ()
+
+
+def _port_test(protocol: str, side: Side, numbers: Iterable[int]) -> str:
+    way = "dport" if side is Side.FROM else "sport"
+    return f"{protocol} {way} {{ {', '.join(map(str, numbers))} }}"
 
 
 def text_set(texts: Sequence[bytes]) -> str:

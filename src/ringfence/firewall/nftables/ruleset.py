@@ -10,8 +10,8 @@ chains to which they jump.
 * **Prefixes.** A ban is an element of a hash set for its prefix length
   (``ip saddr & 255.255.255.0 @ban4_24``). Interval sets are not used for bans: they refuse overlaps, and
   listing 100 000 intervals takes the kernel 4 s instead of 0.4 s. Each length costs one lookup for every
-  packet. So only the common lengths have sets from the start. The set of any other length is made, with its
-  rules, at the first ban of such a length. ``size`` limits each set separately.
+  packet. So only the lengths of bans by rules have sets from the start. The set of any other length is made,
+  with its rules, at the first ban of such a length. ``size`` limits each set separately.
 * **Friends.** A ban of a /64, or of a part of it, does not apply to the friends in it
   (``networks.exempts_friends``): ``ip6 saddr != @friends6`` stands before the lookup of such a ban. It costs
   an IPv6 packet one lookup.
@@ -64,13 +64,13 @@ from ringfence.firewall.nftables.matches import (
     FRAGMENT_TESTS,
     KEYWORDS,
     LOG,
+    SCOPES,
     TO_THIS_HOST,
     Matches,
     beginnings,
     counted,
     network_of,
     over,
-    port_tests,
 )
 from ringfence.firewall.stages import Hook, Side, Stage, counter_names, stages
 from ringfence.values.ban import Scope
@@ -78,8 +78,8 @@ from ringfence.values.network import BITS, VERSIONS, exempts_friends
 
 TABLE = "ringfence"
 MARK = "ringfence "
-# Common prefix lengths of bans: addresses and /64s, and those that registries assign and whois prints.
-DEFAULT_LENGTHS: Mapping[int, tuple[int, ...]] = {4: (32, 24, 16, 8), 6: (128, 64, 56, 48, 32)}
+# The prefix lengths of bans by rules. Only an administrator, or another host, bans others.
+DEFAULT_LENGTHS: Mapping[int, tuple[int, ...]] = {4: (32, 24), 6: (128, 64, 56, 48, 32)}
 COUNTERS: Mapping[str, str] = {
     "from_banned": FROM_BANNED,
     "to_banned": TO_BANNED,
@@ -87,7 +87,6 @@ COUNTERS: Mapping[str, str] = {
     "to_denied": TO_DENIED,
     "fragments": FRAGMENTS,
 }
-_SCOPES = {Scope.FULL: "ban", Scope.SIP: "asterisk", Scope.SIP_UDP: "sip", Scope.SIP_TCP: "tcp"}
 _TYPES = {4: "ipv4_addr", 6: "ipv6_addr"}
 _SECOND = "_2"
 _LIST_SETS = frozenset(f"{which}{version}" for version in VERSIONS for which in network_lists.every())
@@ -118,7 +117,7 @@ class BanSet:
     name: str = field(
         init=False,
         eq=False,
-        default=Factory(lambda own: f"{_SCOPES[own.scope]}{own.version}_{own.length}", takes_self=True),
+        default=Factory(lambda own: f"{SCOPES[own.scope]}{own.version}_{own.length}", takes_self=True),
     )
 
     @property
@@ -295,8 +294,7 @@ def _chains(
                 plan, side, version, [one for one in bans if one.version == version], lists
             )
     matches, steps = Matches(plan, lists, inner), stages(plan, fragments)
-    limited = {**matches.chains(steps), **matches.split(steps)}
-    yield from (RulesetChain(name, tuple(rules)) for name, rules in limited.items())
+    yield from (RulesetChain(name, tuple(rules)) for name, rules in matches.chains(steps).items())
     if fragments is Fragments.REASSEMBLED:
         yield RulesetChain("reassembly", (REASSEMBLING,))
     yield RulesetChain("fragments", ('counter name "fragments"', *log, "drop"))
@@ -327,14 +325,7 @@ def _lookup_chains(
             tests = f"{address} @{lists[f'{which}{version}']}{''.join(passing)}"
             found[scope].append(f"{tests} goto {side}_denied")
     for scope, rules in found.items():
-        yield RulesetChain(f"{side}{version}_{_SCOPES[scope]}", tuple(rules))
-    port = "dport" if side == "from" else "sport"
-    jumps = tuple(
-        f"{test}jump {side}{version}_{_SCOPES[scope]}"
-        for scope, ports in plan.covered.items()
-        for test in ([f"{one} " for one in port_tests(ports, port)] if ports else [""])
-    )
-    yield RulesetChain(f"{side}{version}", jumps)
+        yield RulesetChain(f"{side}{version}_{SCOPES[scope]}", tuple(rules))
 
 
 def _copies_dropped(plan: FirewallPlan) -> bool:
@@ -384,6 +375,9 @@ def _base_chains(plan: FirewallPlan, matches: Matches, steps: tuple[Stage, ...])
         yield RulesetChain("segments", (*known, log))
     for hook in Hook:
         priority = _RAW if hook in (Hook.ARRIVING, Hook.LEAVING) else _BEFORE_FILTER
-        rules = matches.rules(steps, hook)
-        if rules or priority == _RAW:
-            yield RulesetChain(hook.value, rules, hook.value, priority)
+        chains = matches.at(steps, hook)
+        if priority == _RAW:
+            chains.setdefault(hook.value, ())
+        for name, rules in chains.items():
+            base = (hook.value, priority) if name == hook.value else ()
+            yield RulesetChain(name, rules, *base)

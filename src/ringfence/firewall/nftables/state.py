@@ -112,7 +112,11 @@ class TableState:
         )
 
     def stale_chains(self, rules: Ruleset) -> tuple[str, ...]:
-        """Return the chains to delete: ``rules`` lacks them, or has them with another hook or priority."""
+        """Return the chains to delete: ``rules`` lacks them, or has them with another hook or priority.
+
+        A packet on its way passes prerouting with the old rules, and may meet the next hook when the new ones
+        stand. A deleted chain drops it there by its old rules. An emptied one would let it pass.
+        """
         wanted = {
             chain.name: (None if chain.hook is None else _HOOKS.index(chain.hook), chain.priority)
             for chain in rules.chains
