@@ -22,7 +22,11 @@ class Media(Addition):
     """Rules that copy the packets of one port."""
 
     name: ClassVar[str] = "media"
-    copies: ClassVar[bool] = True
+
+    @property
+    def copies(self) -> bool:
+        """Its rules copy packets."""
+        return True
 
     def stages(self, plan: FirewallPlan) -> Iterator[Stage]:
         """Yield the stage that copies the packets."""

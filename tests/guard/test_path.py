@@ -207,4 +207,4 @@ def test_a_challenge_on_the_wire_enters_few_rooms(tmp_path: Path, netns: None) -
             # A busy daemon would read two at once, and the path would show both.
             until(challenge, "the end of the path", pause=1.0)
             trace = read_trace(found)
-    assert_at_most(trace, files=12, functions=40, changes=24)
+    assert_at_most(trace, files=12, functions=39, changes=24)

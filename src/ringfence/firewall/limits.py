@@ -44,13 +44,14 @@ class Until(enum.Enum):
 
 
 class Addition:
-    """Base class of what a feature adds to the firewall's rules. ``name`` is shown in status and log.
-
-    ``copies``: its rules copy packets to an NFLOG group of its own.
-    """
+    """Base class of what a feature adds to the firewall's rules. ``name`` is shown in status and log."""
 
     name: ClassVar[str]
-    copies: ClassVar[bool] = False
+
+    @property
+    def copies(self) -> bool:
+        """Whether its rules, unless they are off, copy packets to an NFLOG group of its own."""
+        return False
 
     def stages(self, plan: "FirewallPlan") -> "Iterable[Stage]":
         """Return the stages (groups of rules) that it adds to those of ``plan``, also those that are off."""

@@ -145,7 +145,12 @@ class NflogSource(SupervisedSource):
                     raise EndError(State.LOST, f"netlink: {error.strerror}") from error
                 self._record_loss(0, now)
                 continue
-            self._handle(bytes(self._space[:size]), now)
+            for message in read_datagram(bytes(self._space[:size])):
+                if isinstance(message, Logged):
+                    self._check_sequence(message.sequence, now)
+                    self.on_packet(message, now)
+                elif message is None:
+                    self.counts.unreadable += 1
             read += size
             if read >= TURN_BYTES:
                 break
@@ -153,14 +158,6 @@ class NflogSource(SupervisedSource):
             self.last_sign = now
         self.on_turn(now, more=more)
         return more
-
-    def _handle(self, datagram: bytes, now: float) -> None:
-        for message in read_datagram(datagram):
-            if isinstance(message, Logged):
-                self._check_sequence(message.sequence, now)
-                self.on_packet(message, now)
-            elif message is None:
-                self.counts.unreadable += 1
 
     def _check_sequence(self, number: int | None, now: float) -> None:
         if number is not None:
