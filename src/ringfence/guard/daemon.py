@@ -99,7 +99,6 @@ class StartupWait:
 # Seconds between two calls of periodic work.
 SECOND = 1.0
 JUDGE_EVERY = 0.5
-FRIENDS_EVERY = 0.05
 ALARMS_EVERY = 2.0
 RETRY_EVERY = 30.0
 COUNTERS_EVERY = 30.0

@@ -153,8 +153,7 @@ class Gatherer:
     def unmerged(self) -> "Prefixes":
         """Return all collected networks without merging.
 
-        Use only :meth:`Prefixes.has_code` and :meth:`Prefixes.coded` of the result. The other methods need
-        merged networks.
+        Use only :meth:`Prefixes.coded` of the result. The other methods need merged networks.
         """
         return Prefixes(sorted(self._v4), sorted(self._v6))
 
@@ -262,10 +261,6 @@ class Prefixes:
                 inside = (one for one in private if _is_within(one, code, bits))
                 total += _size(code, bits) - sum(_size(one, bits) for one in inside)
         return total
-
-    def has_code(self, version: int, code: int) -> bool:
-        """Whether the collection has exactly the network with this code, and not only a larger one."""
-        return self._last_at_or_before(version, code) == code
 
     def containing(self, network: Network) -> Network | None:
         """Return the network that contains or equals ``network``; None if there is none."""
