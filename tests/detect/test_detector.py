@@ -14,9 +14,9 @@ from tests.detect.events import SENDER, attempt, event
 from tests.support.listening import connected
 
 from ringfence.ban_facts import Fact, Forgotten, NotRemoved, Over
-from ringfence.detect.attribution import AttributedAttempt, DuplicateReport, Finding, NewProof, WrongAnswer
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Bounds
+from ringfence.detect.findings import AttributedAttempt, DuplicateReport, Finding, NewProof, WrongAnswer
 from ringfence.detect.judgement import Counts, Disposition, Judgement, Watched
 from ringfence.detect.rules import RULES, By, Rule
 from ringfence.errors import FirewallError

@@ -5,14 +5,9 @@ from ipaddress import ip_address
 from attrs import evolve
 from tests.detect.events import NOTICES, PBX, SENDER, attempt, event
 
-from ringfence.detect.attribution import (
-    AttributedAttempt,
-    Attribution,
-    DuplicateReport,
-    NewProof,
-    duplicate_report,
-)
+from ringfence.detect.attribution import Attribution
 from ringfence.detect.confirmation import KnownSources
+from ringfence.detect.findings import AttributedAttempt, DuplicateReport, NewProof, duplicate_report
 from ringfence.values.attempt import Proof
 from ringfence.values.event import EventKind, Service
 from ringfence.values.packet import Challenge

@@ -5,8 +5,8 @@ from ipaddress import ip_address
 from attrs import evolve
 from tests.detect.events import SENDER, event
 
-from ringfence.detect.attribution import MOST_AWAITED, NewProof, Proofs, UnprovableGuess
-from ringfence.detect.nonces import Nonces
+from ringfence.detect.findings import NewProof, UnprovableGuess
+from ringfence.detect.nonces import MOST_AWAITED, Nonces, Proofs
 from ringfence.detect.sessions import Senders
 from ringfence.values.attempt import Proof
 from ringfence.values.event import EventKind, Transport

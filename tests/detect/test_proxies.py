@@ -9,10 +9,11 @@ import pytest
 from attrs import evolve
 
 from ringfence.detect import proxies
-from ringfence.detect.attribution import AttributedAttempt, Attribution, ClientLogin, Finding
+from ringfence.detect.attribution import Attribution
 from ringfence.detect.confirmation import NOT_CONNECTED, KnownSources
 from ringfence.detect.conversation import SILENCE
 from ringfence.detect.detector import Detector
+from ringfence.detect.findings import AttributedAttempt, ClientLogin, Finding
 from ringfence.detect.judgement import Disposition, Judgement, Login, Observe
 from ringfence.detect.nonces import LIFE
 from ringfence.detect.proxies import Proxies

@@ -31,8 +31,6 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 
-from attrs import field
-
 from ringfence.detect.ambiguous import AmbiguousLines
 from ringfence.detect.confirmation import (
     Answers,
@@ -42,13 +40,20 @@ from ringfence.detect.confirmation import (
     KnownSources,
     Listening,
     NoConnections,
-    Query,
     UnconfirmedReports,
     has_session,
 )
 from ringfence.detect.conversation import Answered, Asked, Conversations
+from ringfence.detect.findings import (
+    AttributedAttempt,
+    ClientLogin,
+    DuplicateReport,
+    Finding,
+    WrongAnswer,
+    duplicate_report,
+)
 from ringfence.detect.guests import Guests
-from ringfence.detect.nonces import Nonces
+from ringfence.detect.nonces import MOST_AWAITED, Nonces, Proofs
 from ringfence.detect.proxies import Passage, Proxies
 from ringfence.detect.questions import CALL, Questions, trust_in, weight_of
 from ringfence.detect.relays import Relays
@@ -68,174 +73,12 @@ from ringfence.detect.sessions import (
     session_id,
     session_number,
 )
-from ringfence.values import fast
 from ringfence.values.attempt import Attempt, AttemptKind, Proof
 from ringfence.values.ban import Scope
 from ringfence.values.event import AMI, WIRE, Endpoint, EventKind, SecurityEvent, Service, SourceId, Transport
 from ringfence.values.fast import evolve
 from ringfence.values.network import Address
 from ringfence.values.packet import Challenge, CopiedRequest
-
-# -- findings of the attribution: new attempts, new facts about known attempts, and logins through SIP proxies
-#
-# A finding is what ``attribution`` concludes from one input of a source. The detector handles each finding.
-
-
-@fast.frozen
-class AttributedAttempt:
-    """An attempt, and the time at which it counts (monotonic seconds).
-
-    ``forged``: a sender forged the log line: the kernel copied no challenge, but would have copied a true
-    one. ``claimed`` is the scope of the ban if this attempt, unproven, leads to a ban: SIP_TCP if the attempt
-    came through a SIP proxy by TCP or TLS, otherwise SIP_UDP. ``port`` is the sender's, 0 if unknown.
-    ``copied``: the kernel has copied its request, so its sender has written it.
-    """
-
-    attempt: Attempt
-    at: float
-    forged: bool = False
-    claimed: Scope = Scope.SIP_UDP
-    port: int = field(default=0, eq=False)
-    copied: bool = field(default=False, eq=False)
-
-
-@fast.frozen
-class DuplicateReport:
-    """A report by ``source`` of an attempt that another source has already reported.
-
-    ``address``, ``session`` (a number, 0 if unknown) and ``service`` identify the attempt. ``event`` is what
-    this source reports. ``forged_address`` is the wrong address that the request names; None if it names the
-    true one.
-    """
-
-    address: Address
-    session: int
-    service: Service
-    source: str
-    event: EventKind
-    forged_address: Address | None
-
-
-@fast.frozen
-class NewProof:
-    """A proof that ``address`` really sent all attempts in ``session`` at ``asterisk`` that name it."""
-
-    asterisk: str
-    address: Address
-    session: int
-    proof: Proof
-
-
-@fast.frozen
-class UnprovableGuess:
-    """The finding that nothing can show whether a guess really came from ``address``.
-
-    Only this address requested the nonce (of Asterisk's challenge) that the guess repeats, but the nonce was
-    also sent to another address.
-    """
-
-    address: Address
-
-
-@fast.frozen
-class ClientLogin:
-    """A login through a SIP proxy; ``event`` names the client of the proxy as its sender."""
-
-    event: SecurityEvent
-
-
-@fast.frozen
-class WrongAnswer:
-    """A wrong answer to the challenge of an attempt without credentials: the attempt becomes a guess.
-
-    ``address`` and ``session`` (a number) identify the attempt.
-    """
-
-    asterisk: str
-    address: Address
-    session: int
-
-
-Finding = AttributedAttempt | DuplicateReport | NewProof | UnprovableGuess | ClientLogin | WrongAnswer
-
-
-def duplicate_report(attempt: Attempt, event: SecurityEvent, tag: int) -> Sequence[Finding]:
-    """Return the finding that ``event`` is a duplicate report of an attempt, and the proof that it adds.
-
-    ``tag`` is the number of the attempt. If it is 0, no proof is added, because the attempt could not be
-    found by its number. A report whose sender is unproven adds no proof. A report about PJSIP adds none
-    either: ``proofs`` proves PJSIP's attempts by their session.
-    """
-    forged = attempt.forged_address
-    report = DuplicateReport(attempt.address, tag, event.service, event.source.name, attempt.event, forged)
-    if attempt.proof is Proof.CLAIMED or event.service is Service.PJSIP or not tag:
-        return (report,)
-    return (report, NewProof(attempt.asterisk, attempt.address, tag, attempt.proof))
-
-
-# -- proofs: which responses to challenges prove their sender, and which nothing can prove
-#
-# ``nonces`` knows where each nonce went. A proof holds for the whole session (:class:`~.sessions.Session`),
-# for its earlier attempts too. AMI may report a response before the wire shows its challenge, so such a
-# response is remembered. Bound: ``MOST_AWAITED`` responses, the oldest are discarded first.
-
-
-MOST_AWAITED = 1_024
-_MOST_OF_NONCE = 256  # bytes of a nonce that are kept
-
-
-class Proofs:
-    """Proves the sender of a session (a Call-ID) by the nonce in its response to a challenge."""
-
-    def __init__(self, senders: Senders, nonces: Nonces) -> None:
-        self._senders = senders
-        self._nonces = nonces
-        self._awaited: OrderedDict[bytes, tuple[str, Address, bytes]] = OrderedDict()
-
-    def on_challenge(self, challenge: Challenge, now: float) -> Sequence[Finding]:
-        """Return the proof of an address if AMI reported the response to ``challenge`` earlier, else ()."""
-        answered = self._awaited.pop(challenge.nonce, None) if self._awaited else None
-        if answered is None or not self._nonces.proves(challenge.nonce, answered[1], now):
-            return ()
-        return self.prove(*answered, now)
-
-    def on_response(self, event: SecurityEvent, now: float) -> Sequence[Finding]:
-        """Handle a failed response to a challenge of PJSIP; return what its nonce shows.
-
-        The nonce may prove the named address, or show that nothing can prove the guess: the named address had
-        the nonce sent elsewhere. Then the guess stays a claim about the named address. The receiver of the
-        nonce is never blamed, because anyone can have a challenge sent to it, by ``maddr`` in the Via header,
-        and a SIP proxy forwards it to the next Via (RFC 3261 §16.7).
-        """
-        if event.service is not Service.PJSIP or event.tampered or event.forgeable:
-            return ()
-        if not event.challenge or event.remote.transport is not Transport.UDP:
-            return ()
-        nonces, address = self._nonces, event.remote.address
-        sent_to = nonces.receivers(event.challenge, now)
-        answered = event.source.asterisk, address, event.session
-        if nonces.proves(event.challenge, address, now):
-            return self.prove(*answered, now)
-        if not sent_to:  # the event of AMI arrived before the challenge
-            remember(self._awaited, event.challenge[:_MOST_OF_NONCE], answered, MOST_AWAITED)
-        elif sent_to != (address,) and nonces.only_sender(event.challenge, now) == address:
-            return (UnprovableGuess(address),)
-        return ()
-
-    def prove(self, asterisk: str, address: Address, call_id: bytes, now: float) -> Sequence[Finding]:
-        """Record a proof that all attempts in a session that name ``address`` really came from it.
-
-        Return the proof for the detector; () if the session was proven lately, or has no Call-ID.
-        """
-        if not call_id:
-            return ()
-        session = self._senders.session(address, call_id, now)
-        if now - session.proven < SESSION_LIFE:
-            return ()
-        session.proven = now
-        self._senders.record_proof(address, now)
-        return (NewProof(asterisk, address, session_number(call_id), Proof.NONCE),)
-
 
 _CHALLENGES, _NOT_FOUND, _OK = (401, 407), 404, 200
 _REGISTER = "REGISTER"
@@ -278,7 +121,7 @@ class Attribution:
         self._conversations = Conversations()
         self._backing = Backing(connections if connections is not None else NoConnections(), self._senders)
         self._proofs = Proofs(self._senders, self._nonces)
-        self._confirmation = Confirmation(
+        self.confirmation = Confirmation(
             self._senders,
             self._nonces,
             self._answers,
@@ -305,14 +148,9 @@ class Attribution:
     def configure(self, sources: KnownSources) -> None:
         """Replace the facts about the sources of each Asterisk, for instance after a reload."""
         self._several = sources.several
-        self._confirmation.sources = sources
+        self.confirmation.sources = sources
         self.proxies.networks = sources.proxies
         self._has_proxies = bool(sources.proxies)
-
-    @property
-    def takes_guests(self) -> bool:
-        """Whether strangers may call without a password."""
-        return self._confirmation.sources.guests
 
     @property
     def waiting(self) -> int:
@@ -336,7 +174,7 @@ class Attribution:
             return [one for reading in backed for one in self.observe(reading, now)]
         if self._has_proxies and self.proxies.names(event):
             return self._on_event_of_proxy(event, now)
-        sees_wire = self._confirmation.sees_wire
+        sees_wire = self.confirmation.sees_wire
         if sees_wire:
             if event.kind is _SUCCESS:
                 self._record_success(event, now)
@@ -482,16 +320,16 @@ class Attribution:
         """Handle ``event``, which reports ``attempt``; return () if its address must be confirmed first."""
         source = event.source
         text = source.text or event.tampered
-        if attempt.trusted and not (text and self._confirmation.is_hint(event, attempt)):
+        if attempt.trusted and not (text and self.confirmation.is_hint(event, attempt)):
             return self._accept(attempt, event, now)
         if source.text or not event.challenge:
             tag = self._senders.match_report(event, attempt.address, now)
             if tag is not None:
                 return duplicate_report(attempt, event, tag)
-        confirmed = self._confirmation.confirmed(attempt, event, now)
+        confirmed = self.confirmation.confirmed(attempt, event, now)
         if confirmed is not None:
             # A connection confirms attempts that nothing else reports. An answer by UDP is a report itself.
-            if confirmed.transport is _UDP and self._confirmation.is_overdue(event, now):
+            if confirmed.transport is _UDP and self.confirmation.is_overdue(event, now):
                 return ()
             return (*self._confirm_others(event.remote, now), *self._if_first(confirmed, event, now))
         unconfirmed = evolve(attempt, trusted=False)
@@ -504,17 +342,17 @@ class Attribution:
     def _accept(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
         """Handle a report whose address is reliable; return the new attempt, or a DuplicateReport."""
         if event.source.asterisk not in self._several:
-            return self._attributed(self._confirmation.with_proof(attempt, event, now), event, now)
+            return self._attributed(self.confirmation.with_proof(attempt, event, now), event, now)
         if event.service is not _PJSIP:
-            return self._if_first(self._confirmation.with_proof(attempt, event, now), event, now)
+            return self._if_first(self.confirmation.with_proof(attempt, event, now), event, now)
         # Most reports of PJSIP are duplicates, which need no proof. A proof is looked up only for the others.
         tag = self._senders.record_report(event, attempt.address, now, attempt.session)
         if tag is not None:
             return duplicate_report(attempt, event, tag)
-        late = event.time - self._confirmation.ahead <= max(now - HORIZON, self._senders.forgotten_until)
-        if late and self._confirmation.is_overdue(event, now):
+        late = event.time - self.confirmation.ahead <= max(now - HORIZON, self._senders.forgotten_until)
+        if late and self.confirmation.is_overdue(event, now):
             return ()
-        return self._attributed(self._confirmation.with_proof(attempt, event, now), event, now)
+        return self._attributed(self.confirmation.with_proof(attempt, event, now), event, now)
 
     def observe_challenges(
         self, challenges: Iterable[Challenge], now: float, wall: float, asterisk: str
@@ -525,7 +363,7 @@ class Attribution:
         shows a guess, and each of them confirms waiting reports. ``asterisk`` is the assumed Asterisk of a
         challenge, if no event has shown yet which one sent it.
         """
-        self._confirmation.sees_wire = True
+        self.confirmation.sees_wire = True
         found: list[Finding] = []
         answers, challenges = challenges, []
         for answer in answers:
@@ -667,7 +505,7 @@ class Attribution:
         either. So AMI must report logins.
         """
         host = self._senders.find(host_of(sender))
-        if not self._confirmation.has_ami(asterisk):
+        if not self.confirmation.has_ami(asterisk):
             return False
         if host is not None and now - host.succeeded < UNREAD_FOR:
             return False
@@ -752,7 +590,7 @@ class Attribution:
         If a request contains a nonce that was sent only to its source address, the receiver of the nonce has
         written the request. So that address is proven for the sessions that the request names.
         """
-        self._confirmation.sees_wire = True
+        self.confirmation.sees_wire = True
         self._wire_asterisk = asterisk
         found: list[Finding] = []
         for request in requests:
@@ -778,13 +616,13 @@ class Attribution:
                 for call_id in request.call_ids:
                     found += self._proofs.prove(asterisk, request.address, call_id, now)
         for unheard in self._conversations.unheard(now):
-            found += self._on_blind_guess(unheard, now, now + self._confirmation.ahead)
+            found += self._on_blind_guess(unheard, now, now + self.confirmation.ahead)
         return found
 
     def observe_loss(self, now: float) -> None:
         """Record that some of the packets that the kernel copies were lost at ``now``."""
-        self._confirmation.sees_wire = True
-        self._confirmation.lost_at = now
+        self.confirmation.sees_wire = True
+        self.confirmation.lost_at = now
         self._conversations.forget_silence()
         self._nonces.record_loss(now)
 
@@ -797,7 +635,7 @@ class Attribution:
         self._senders.expire(now)
         self._conversations.expire(now)
         self.questions.expire(now)
-        self._confirmation.tick(now, wall, listening, wire=wire)
+        self.confirmation.tick(now, wall, listening, wire=wire)
         found = [one for reading in self._ambiguous.due(now) for one in self.observe(reading, now)]
         found += [one for report in self._waiting.due(now) for one in self._conclude(report, now)]
         for asked in self._conversations.unanswered(now):
@@ -855,7 +693,7 @@ class Attribution:
         These lines arrived before the kernel listed the TCP connection that now confirms them.
         """
         while (report := self._waiting.oldest_of(remote)) is not None:
-            confirmed = self._confirmation.confirmed(report.attempt, report.event, now)
+            confirmed = self.confirmation.confirmed(report.attempt, report.event, now)
             if confirmed is None:
                 return
             report.settled = True
@@ -875,7 +713,7 @@ class Attribution:
         tag = self._senders.record_report(event, attempt.address, now, attempt.session)
         if tag is not None:
             return duplicate_report(attempt, event, tag)
-        return self._attributed(self._confirmation.in_session(attempt, event, now), event, now)
+        return self._attributed(self.confirmation.in_session(attempt, event, now), event, now)
 
     def _attributed(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
         """Return a new attempt. If its nonce also proves its session, return this proof first."""
@@ -883,7 +721,7 @@ class Attribution:
         if not attempt.credentials and event.service is _PJSIP:
             self._senders.session(attempt.address, event.session, now).bare += 1
             self._has_bare = True
-        if not self._confirmation.sees_wire or attempt.proof is not _NONCE or not has_session(attempt):
+        if not self.confirmation.sees_wire or attempt.proof is not _NONCE or not has_session(attempt):
             return (new,)
         return (*self._proofs.prove(attempt.asterisk, attempt.address, event.session, now), new)
 
@@ -903,16 +741,16 @@ class Attribution:
         if tag is not None:
             self._backing.forgive(event.remote, now)
             return duplicate_report(attempt, event, tag)
-        confirmed = self._confirmation.confirmed(attempt, event, now)
+        confirmed = self.confirmation.confirmed(attempt, event, now)
         if confirmed is None and self._is_claim_by_now(report):
             confirmed = evolve(attempt, trusted=True)
         if confirmed is not None:
             self._backing.forgive(event.remote, now)
             return self._if_first(confirmed, event, at)
-        if self._confirmation.is_overdue(event, now):
+        if self.confirmation.is_overdue(event, now):
             return ()
         line = event.service is _PJSIP and event.source.text and event.session
-        if line and self._confirmation.would_have_been_seen(event, now):
+        if line and self.confirmation.would_have_been_seen(event, now):
             return (AttributedAttempt(attempt, at, forged=True),)
         listed = self._waiting.has_unforgeable(report) or self._senders.is_listed(event, attempt.address, at)
         return () if listed else (AttributedAttempt(attempt, at),)
@@ -922,15 +760,7 @@ class Attribution:
 
         This is so if now only logs report its Asterisk, and the request came by UDP.
         """
-        return is_trusted(report.event) and not self._confirmation.is_hint(report.event, report.attempt)
-
-    def queries(self, event: SecurityEvent, now: float) -> Iterator[Query]:
-        """Yield the TCP connections to look up before ``event`` is handled (:meth:`Confirmation.queries`)."""
-        return self._confirmation.queries(event, now)
-
-    def confirms_login(self, event: SecurityEvent, now: float) -> bool:
-        """Whether to believe the address that a log line of a login names."""
-        return self._confirmation.confirms_login(event, now)
+        return is_trusted(report.event) and not self.confirmation.is_hint(report.event, report.attempt)
 
 
 def _is_accepted(found: Sequence[Finding]) -> bool:

@@ -20,20 +20,18 @@ from attrs import evolve as evolve_decision
 from attrs import frozen
 
 from ringfence import ban_facts
-from ringfence.detect.attribution import (
-    REFUSALS,
+from ringfence.detect.attribution import REFUSALS, Attribution, sender_of_request
+from ringfence.detect.confirmation import NOT_CONNECTED, Connections, KnownSources, Listening, Query
+from ringfence.detect.distributed import scope_of_ban
+from ringfence.detect.findings import (
     AttributedAttempt,
-    Attribution,
     ClientLogin,
     DuplicateReport,
     Finding,
     NewProof,
     UnprovableGuess,
     WrongAnswer,
-    sender_of_request,
 )
-from ringfence.detect.confirmation import NOT_CONNECTED, Connections, KnownSources, Listening, Query
-from ringfence.detect.distributed import scope_of_ban
 from ringfence.detect.friend_attempts import HOUR, FriendAttempts, is_guess_elsewhere
 from ringfence.detect.friends import Friends, account_of, friend_from, identity_of
 from ringfence.detect.history import (
@@ -213,7 +211,7 @@ class Detector:
         Each is an address and port, and the least bytes that it must have sent. The caller must first bring
         the table of connections up to date for these. An event by UDP needs none.
         """
-        return self._attribution.queries(event, now)
+        return self._attribution.confirmation.queries(event, now)
 
     # -- input of the sources ---------------------------------------------------------------------------
 
@@ -273,7 +271,7 @@ class Detector:
             return
         by_tls = exchange.transport is Transport.TLS
         new = by_tls and self._observation.is_new(exchange.address, now)
-        guest = by_tls and self._attribution.takes_guests
+        guest = by_tls and self._attribution.confirmation.sources.guests
         if new or not (guest or self._subjects.find(exchange.address).friend):
             self._exchanges.observe(exchange, now)
 
@@ -467,7 +465,7 @@ class Detector:
         if event.source.name == AMI:
             session = event.session if event.service is Service.PJSIP else None
             self._observation.on_success(event.remote.address, session)
-        if event.source.text and not self._attribution.confirms_login(event, now):
+        if event.source.text and not self._attribution.confirmation.confirms_login(event, now):
             return []  # a forged line of a login must not create a friend
         friend = friend_from(event, seen=self._is_seen(event, now))
         if friend is None:

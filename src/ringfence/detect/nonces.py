@@ -36,11 +36,14 @@ are discarded first; then they prove nothing.
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 from attrs import frozen
 
+from ringfence.detect.findings import Finding, NewProof, UnprovableGuess
+from ringfence.detect.sessions import SESSION_LIFE, Senders, remember, session_number
 from ringfence.values.attempt import Attempt, Proof
-from ringfence.values.event import Service, Transport
+from ringfence.values.event import SecurityEvent, Service, Transport
 from ringfence.values.fast import evolve
 from ringfence.values.network import Address
 from ringfence.values.packet import Challenge
@@ -203,3 +206,66 @@ class Nonces:
             return sent if now - sent.at < PJSIP_LIFE else _NEVER
         sent = self._sent.get(nonce, _NEVER)
         return sent if now - sent.at < LIFE else _NEVER
+
+
+# -- proofs: which responses to challenges prove their sender, and which nothing can prove
+#
+# A proof holds for the whole session (:class:`~.sessions.Session`), for its earlier attempts too. AMI may
+# report a response before the wire shows its challenge, so such a response is remembered. Bound:
+# ``MOST_AWAITED`` responses, the oldest are discarded first.
+
+
+MOST_AWAITED = 1_024
+
+
+class Proofs:
+    """Proves the sender of a session (a Call-ID) by the nonce in its response to a challenge."""
+
+    def __init__(self, senders: Senders, nonces: Nonces) -> None:
+        self._senders = senders
+        self._nonces = nonces
+        self._awaited: OrderedDict[bytes, tuple[str, Address, bytes]] = OrderedDict()
+
+    def on_challenge(self, challenge: Challenge, now: float) -> Sequence[Finding]:
+        """Return the proof of an address if AMI reported the response to ``challenge`` earlier, else ()."""
+        answered = self._awaited.pop(challenge.nonce, None) if self._awaited else None
+        if answered is None or not self._nonces.proves(challenge.nonce, answered[1], now):
+            return ()
+        return self.prove(*answered, now)
+
+    def on_response(self, event: SecurityEvent, now: float) -> Sequence[Finding]:
+        """Handle a failed response to a challenge of PJSIP; return what its nonce shows.
+
+        The nonce may prove the named address, or show that nothing can prove the guess: the named address had
+        the nonce sent elsewhere. Then the guess stays a claim about the named address. The receiver of the
+        nonce is never blamed, because anyone can have a challenge sent to it, by ``maddr`` in the Via header,
+        and a SIP proxy forwards it to the next Via (RFC 3261 §16.7).
+        """
+        if event.service is not Service.PJSIP or event.tampered or event.forgeable:
+            return ()
+        if not event.challenge or event.remote.transport is not Transport.UDP:
+            return ()
+        nonces, address = self._nonces, event.remote.address
+        sent_to = nonces.receivers(event.challenge, now)
+        answered = event.source.asterisk, address, event.session
+        if nonces.proves(event.challenge, address, now):
+            return self.prove(*answered, now)
+        if not sent_to:  # the event of AMI arrived before the challenge
+            remember(self._awaited, event.challenge[:_MAX_LENGTH], answered, MOST_AWAITED)
+        elif sent_to != (address,) and nonces.only_sender(event.challenge, now) == address:
+            return (UnprovableGuess(address),)
+        return ()
+
+    def prove(self, asterisk: str, address: Address, call_id: bytes, now: float) -> Sequence[Finding]:
+        """Record a proof that all attempts in a session that name ``address`` really came from it.
+
+        Return the proof for the detector; () if the session was proven lately, or has no Call-ID.
+        """
+        if not call_id:
+            return ()
+        session = self._senders.session(address, call_id, now)
+        if now - session.proven < SESSION_LIFE:
+            return ()
+        session.proven = now
+        self._senders.record_proof(address, now)
+        return (NewProof(asterisk, address, session_number(call_id), Proof.NONCE),)
