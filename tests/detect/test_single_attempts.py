@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringfence.detect import history
-from ringfence.detect.history import MAX_RECORD, SingleAttempts
+from ringfence.detect import single_attempts
+from ringfence.detect.single_attempts import MAX_RECORD, SingleAttempts
 
 KEYS = st.binary(min_size=2, max_size=2)
 
@@ -58,7 +58,7 @@ def test_a_record_that_is_too_long_is_refused() -> None:
 
 def test_an_absent_key_within_a_record_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """A key that stands within a record of its bucket, and was not put, has no record."""
-    monkeypatch.setattr(history, "_BUCKETS", 1)
+    monkeypatch.setattr(single_attempts, "_BUCKETS", 1)
     singles = SingleAttempts(2)
     singles.put(b"aa", b"xbbx")
     singles.put(b"cc", b"")

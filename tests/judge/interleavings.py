@@ -29,8 +29,8 @@ from tests.scenarios.stage import _Streams
 from ringfence.config.loader import parse
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Detector
-from ringfence.detect.history import SingleAttempts
 from ringfence.detect.judgement import Counts, Disposition, Judgement, Login
+from ringfence.detect.single_attempts import SingleAttempts
 from ringfence.parse.ami import AmiDecoder
 from ringfence.parse.challenge import parse_answers
 from ringfence.parse.log import LogReader
