@@ -66,6 +66,16 @@ def test_an_address_within_a_subject_is_remembered() -> None:
     assert [str(one.address) for one in history.attempts(key)] == ["2001:db8::abcd"]
 
 
+def test_the_evidence_of_an_attempt_is_remembered() -> None:
+    """What else a request shows, such as the number that it dialled, comes back apart from the account."""
+    history = History(HOUR)
+    history.add(ONE, evolve(attempt(), evidence="00442079460000"), 0.0)
+    [packed] = history.packed(ONE)
+    [back] = history.attempts(ONE)
+    assert (fact_of(packed).evidence, back.evidence) == (b"00442079460000", "00442079460000")
+    assert back.account == attempt().account
+
+
 def test_a_late_attempt_is_inserted_in_order() -> None:
     """Attempts are kept in the order in which they happened."""
     history = History(HOUR)
