@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from tests.support.trees import statements_of
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
@@ -66,9 +67,9 @@ class Text(NamedTuple):
 
 def docstrings_of(source: str) -> Iterator[Text]:
     """Yield every docstring of Python source, also those that follow an attribute."""
-    for node in ast.walk(ast.parse(source)):
-        body = getattr(node, "body", None)
-        for number, statement in enumerate(body if isinstance(body, list) else []):
+    tree = ast.parse(source)
+    for node in (tree, *statements_of(tree)):
+        for number, statement in enumerate(getattr(node, "body", ())):
             match statement:
                 case ast.Expr(value=ast.Constant(value=str(text))):
                     yield Text(statement.lineno, text, is_docstring=number == 0)
@@ -136,7 +137,7 @@ def replaced_names(name: str, source: str) -> list[str]:
     """Return a line for each module, class and function whose name has a replaced word."""
     definitions = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     found = [
-        (node.lineno, node.name) for node in ast.walk(ast.parse(source)) if isinstance(node, definitions)
+        (node.lineno, node.name) for node in statements_of(ast.parse(source)) if isinstance(node, definitions)
     ]
     return [
         f"{name}:{line}: {defined}"

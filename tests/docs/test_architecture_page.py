@@ -2,27 +2,28 @@
 
 import ast
 import re
-from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 from tests.docs import pages
+from tests.support.trees import statements_of
 
 PAGE = pages.text_of("docs/architecture.md")
 PACKAGE = pages.ROOT / "src" / "ringfence"
 _DEFINITIONS = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-def _names(files: Iterable[Path]) -> set[str]:
-    """Return the classes, functions and tables of files, and each method and field with its class."""
+@cache
+def _names(path: Path) -> set[str]:
+    """Return the classes, functions and tables of a file, and each method and field with its class."""
     found: set[str] = set()
-    for path in files:
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, _DEFINITIONS):
-                found.add(node.name)
-            if isinstance(node, ast.ClassDef):
-                found.update(f"{node.name}.{one.name}" for one in node.body if isinstance(one, _DEFINITIONS))
-                found.update(f"{node.name}.{field}" for one in node.body for field in _assigned(one))
-            found.update(_assigned(node))
+    for node in statements_of(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, _DEFINITIONS):
+            found.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            found.update(f"{node.name}.{one.name}" for one in node.body if isinstance(one, _DEFINITIONS))
+            found.update(f"{node.name}.{field}" for one in node.body for field in _assigned(one))
+        found.update(_assigned(node))
     return found
 
 
@@ -41,7 +42,7 @@ def _named(text: str) -> set[str]:
 def test_the_code_that_the_page_names_exists() -> None:
     """Each class, method, function and table in inline code is in the source."""
     assert len(_named(PAGE)) >= 25
-    assert _named(PAGE) - _names(PACKAGE.rglob("*.py")) == set()
+    assert _named(PAGE).difference(*map(_names, PACKAGE.rglob("*.py"))) == set()
 
 
 def test_the_page_names_every_package() -> None:
@@ -59,4 +60,4 @@ def test_each_step_names_the_file_of_its_code() -> None:
         links = re.findall(r"\]\(\.\./(src/[^)]*)\)", file + text)
         files |= {pages.ROOT / link for link in links}
         assert links, number
-        assert _named(text) - _names(files) == set(), number
+        assert _named(text).difference(*map(_names, files)) == set(), number

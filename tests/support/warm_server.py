@@ -181,7 +181,9 @@ def _run(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    gc.disable()  # nothing that importing makes is garbage
     _load(everything=sys.argv[2:] == ["all"])
     gc.collect()
     gc.freeze()
+    gc.enable()
     serve(socket.socket(fileno=int(sys.argv[1])))
