@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringfence.detect.judge import MOST_SUBJECTS, GroupCounts
+from ringfence.detect.group_counts import MOST_SUBJECTS, GroupCounts
 
 STEPS = st.lists(st.tuples(st.floats(0.0, 30.0), st.sampled_from([b"a", b"b", b"c"])), max_size=60)
 

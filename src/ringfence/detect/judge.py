@@ -8,14 +8,13 @@ their own limits (``friend_attempts``), and claimed evidence never bans a friend
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Collection, Hashable, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from math import inf
 from operator import attrgetter
-from typing import Generic, TypeVar
-
-from attrs import Factory, define
+from typing import TypeVar
 
 from ringfence.detect.distributed import networks_to_ban, scope_of_ban
+from ringfence.detect.group_counts import MOST_OF_ACCOUNT, MOST_SUBJECTS, GroupCount, GroupCounts
 from ringfence.detect.history import (
     Fact,
     History,
@@ -40,100 +39,6 @@ from ringfence.values.ban import WIDEST_FIRST, Scope
 from ringfence.values.event import EventKind, short_account
 from ringfence.values.fast import evolve
 from ringfence.values.network import Network, contains, is_one_host, narrowest, prefix_of
-
-# -- counts over several subjects: the proven attempts of one prefix, or on one account
-#
-# Each prefix and each account has a count: of its attempts, and of the subjects that made them. Only proven
-# attempts count, so forged addresses cannot fill the tables. Bounds: ``MOST_GROUPS`` counts, of which those
-# with the oldest last attempt are discarded first. Each count keeps the times of the last ``attempts``
-# attempts and the last subjects, ``MOST_SUBJECTS`` of a prefix and ``MOST_OF_ACCOUNT`` of an account: a
-# distributed attack may rotate over many networks, and an account that exists is not an attacker's choice.
-# Times are monotonic seconds.
-
-
-MOST_GROUPS = 16_384
-MOST_SUBJECTS = 64
-MOST_OF_ACCOUNT = 1_024
-_Group = TypeVar("_Group", bound=Hashable)
-
-
-@define
-class GroupCount:
-    """The times of the latest attempts of a group of senders, and of each sender's last one, latest last."""
-
-    times: deque[float]
-    subjects: OrderedDict[Key, float] = Factory(OrderedDict)
-
-
-class GroupCounts(Generic[_Group]):
-    """Counts the attempts of several senders within ``seconds``, in groups: by prefix or by account.
-
-    ``evicted`` is the number of counts that were discarded because there were more than ``most``.
-    ``subjects`` is the greatest number of senders of one count.
-    """
-
-    def __init__(
-        self, attempts: int, seconds: float, most: int = MOST_GROUPS, subjects: int = MOST_SUBJECTS
-    ) -> None:
-        self.attempts = attempts
-        self.seconds = seconds
-        self.evicted = 0
-        self._most, self._most_subjects = most, subjects
-        self._group_counts: OrderedDict[_Group, GroupCount] = OrderedDict()
-
-    def __len__(self) -> int:
-        """Return the number of prefixes or accounts with attempts."""
-        return len(self._group_counts)
-
-    def add(self, what: _Group, subject: Key, now: float) -> GroupCount:
-        """Count one attempt by the sender ``subject`` for ``what``, a prefix or an account.
-
-        Return the count, without expired attempts.
-        """
-        count = self._group_counts.get(what)
-        if count is None:
-            count = self._group_counts[what] = GroupCount(deque(maxlen=self.attempts))
-            if len(self._group_counts) > self._most:
-                self._group_counts.popitem(last=False)
-                self.evicted += 1
-        else:
-            self._group_counts.move_to_end(what)
-        count.times.append(now)
-        count.subjects[subject] = now
-        count.subjects.move_to_end(subject)
-        if len(count.subjects) > self._most_subjects:
-            count.subjects.popitem(last=False)
-        self._prune(count, now)
-        return count
-
-    def get(self, what: _Group, now: float) -> GroupCount | None:
-        """Return the count of a prefix or account, without expired attempts; None if there is no count."""
-        count = self._group_counts.get(what)
-        if count is not None:
-            self._prune(count, now)
-        return count
-
-    def forget(self, what: _Group) -> None:
-        """Discard the count of ``what``, a prefix or an account, if there is one."""
-        self._group_counts.pop(what, None)
-
-    def expire(self, now: float) -> list[_Group]:
-        """Discard the counts whose last attempt is too old; return their prefixes or accounts."""
-        over = []
-        while self._group_counts:
-            what, count = next(iter(self._group_counts.items()))
-            if count.times and now - count.times[-1] < self.seconds:
-                break
-            del self._group_counts[what]
-            over.append(what)
-        return over
-
-    def _prune(self, count: GroupCount, now: float) -> None:
-        while count.times and now - count.times[0] >= self.seconds:
-            count.times.popleft()
-        while count.subjects and now - next(iter(count.subjects.values())) >= self.seconds:
-            count.subjects.popitem(last=False)
-
 
 # -- limits for bans on unproven evidence: their duration, and the number of new ones a minute.
 #
@@ -161,7 +66,7 @@ class ClaimedLimit:
         self.terms = terms
         self._alarm_at = -inf
         self.refused = False
-        """Whether a ban was refused since the last call of :meth:`alarms`; set by the judge."""
+        """Whether a ban was refused since the last call of :meth:`alarms`."""
         self._most = most
         self._new: deque[float] = deque()
         self._returning: deque[float] = deque()
