@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from tests.docs import pages
 from tests.support.copies import copy_without
 
 FILES = {
@@ -155,6 +157,13 @@ def test_a_group_is_declared_in_one_folder(tmp_path: Path) -> None:
         "alarms": ["source.silent"],
         "metrics": True,
     }
+
+
+def test_the_recipe_names_its_files() -> None:
+    """The recipe for a source names the files of the feature, and the one outside its folder."""
+    recipe = pages.section_of(pages.text_of("docs/architecture.md"), "## Add a source")
+    named = set(re.findall(r"`(\w+\.py)`", recipe))
+    assert named | {"__init__.py"} == {*FILES, "street.py"}
 
 
 def test_it_is_off_by_default(tmp_path: Path) -> None:
