@@ -47,7 +47,7 @@ class Adopted:
 
 @frozen
 class Restored:
-    """The fact that the kernel has recorded bans, as before a restart or again. People are not notified."""
+    """The fact that the kernel has bans that were recorded before: still, or again. No notification."""
 
     bans: Sequence[Ban]
 

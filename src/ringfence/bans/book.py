@@ -36,7 +36,7 @@ An adopted ban was found in the kernel, and the database does not have it.
 """
 
 AT_ONCE = 256
-"""The number of bans that one search for those that end first returns; it goes through all bans."""
+"""The number of bans that one search for the bans that end first returns. A search reads all bans."""
 
 _NARROWER = {
     Scope.FULL: (Scope.SIP, *CLAIMED_SCOPES),

@@ -45,10 +45,10 @@ class _BansOf:
 
 
 class Enforcer:
-    """Applies the ``book`` to the kernel and the store, and switches enforcement off and on.
+    """Carries out in the kernel and the store what the ``book`` decides; switches enforcement off and on.
 
     Call :meth:`start` or :meth:`attach` first. ``lists`` returns the networks that one of the
-    kernel's lists must contain. ``opened`` is the result of the last :meth:`reopen`. ``verification`` is the
+    kernel's lists must contain. ``opened`` is the latest result of the backend. ``verification`` is the
     result of the test packets of :meth:`start`, None if it sent none. The detector and each of ``listeners``
     are called with each fact; they must not wait.
     """
@@ -128,7 +128,11 @@ class Enforcer:
         return None
 
     def _rebuilt(self) -> Opened:
-        """Write rules, sets and lists. Rules against strangers drop nothing until the lists are complete."""
+        """Write rules and sets, begin to write all lists, and return the backend's result.
+
+        Rules against strangers drop nothing until the lists are complete. Raise FirewallError if rules or
+        sets cannot be written. A list that cannot be written is tried again later.
+        """
         # RuleUpdates puts the wanted plan in place again when the lists are written.
         self.backend.plan = self.backend.plan.observing(Until.LISTS)
         opened = self.backend.open()
@@ -247,7 +251,7 @@ class Enforcer:
     # -- what the book asks and reports
 
     def apply(self, steps: Steps[T]) -> T:
-        """Carry out steps of the book, and return their result. Never raises.
+        """Carry out ``steps``, which the book yields, and return their result. Never raises.
 
         The kernel's answers go back to the book, and its facts to the store, the listeners and the log.
         """

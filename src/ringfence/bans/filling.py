@@ -45,7 +45,7 @@ class ListContents:
 
 
 class Filler:
-    """Writes ``lists`` into the kernel.
+    """Writes the networks of the kernel's lists, which ``lists`` returns, into the kernel.
 
     While :meth:`run` does not run yet (at the start), each list is written at once, whatever its length.
     """

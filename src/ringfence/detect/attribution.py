@@ -734,7 +734,7 @@ class Attribution:
         """Return the findings about a report whose address no other source confirmed while it waited.
 
         By now it may be a duplicate, or be confirmed. Otherwise it is a forgery or an unconfirmed attempt.
-        Return () for an unconfirmed attempt that is listed already, and for an overdue line.
+        Return () for an unconfirmed attempt that is listed already, and for a report that came too late.
         """
         attempt, event, at = report.attempt, report.event, report.at
         tag = self._senders.match_report(event, attempt.address, at)

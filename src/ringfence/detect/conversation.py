@@ -109,12 +109,13 @@ _Key = tuple[AddressKey, int, bytes]  # of UDP: a sender, 0, a Call-ID; of TCP: 
 
 @define(eq=False)
 class Asked:
-    """A request that the kernel copied, when it came (``at``), its nonce, and whether it is answered.
+    """A request that the kernel copied, and whether it is answered; it came ``at`` (monotonic seconds).
 
-    ``proven``: Asterisk has sent this nonce to the sender of the request alone. ``challenged``: with
-    credentials, the request is a guess if nothing answers it. ``diverted``: its answer goes elsewhere or
-    nowhere. ``served``: a 1xx has answered it, so more answers follow. ``repeats``: how many retransmissions
-    are not answered. ``shared``: when its Call-ID was last taken over from another address.
+    ``nonce`` is the one in it. ``proven``: Asterisk has sent this nonce to the sender of the request alone.
+    ``challenged``: if it has credentials and nothing answers it, it counts as a guess. ``diverted``: its
+    answer goes elsewhere or nowhere. ``served``: a 1xx has answered it, so more answers follow. ``repeats``:
+    how many retransmissions are not answered. ``shared``: when a request with its Call-ID last came from
+    another address than the one before (monotonic seconds; -inf: never).
     """
 
     request: CopiedRequest
@@ -156,9 +157,10 @@ class Asked:
 
 @define(eq=False)
 class _Conversation:
-    """The requests of one sender with one Call-ID, or of one TCP connection, by digest, oldest first.
+    """The requests of one sender with one Call-ID, or of one TCP connection, by their hash, oldest first.
 
-    ``unread`` is when a request was last copied only in part, or since when the connection cannot be read.
+    ``unread`` is when a request was last copied only in part, or since when the connection cannot be read
+    (monotonic seconds; -inf: never).
     """
 
     requests: dict[bytes, Asked] = Factory(dict)
@@ -241,8 +243,8 @@ class Conversations:
     ) -> None:
         """Record a copied request that came at ``now``; if it has several Call-IDs, under each of them.
 
-        ``nonce`` is the one in the request. ``challenged``: with credentials, the request is a guess if
-        nothing answers it. ``proven``: Asterisk has sent the nonce to this sender alone.
+        ``nonce`` is the one in the request. ``challenged``: if the request has credentials and nothing
+        answers it, it counts as a guess. ``proven``: Asterisk has sent the nonce to this sender alone.
         """
         if not request.call_ids:
             if request.unread:

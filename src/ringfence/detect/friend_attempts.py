@@ -148,8 +148,8 @@ class FriendAttempts:
 
         ``subject`` is a friend now, or was one in the last month.
 
-        If copied packets can prove addresses, an unproven attempt leads to nothing now. If it stays unproven,
-        :meth:`tick` may return an alarm.
+        If copied packets can prove addresses, an attempt leads to nothing now while nothing proves that it
+        came from its address. If it stays unproven, :meth:`tick` may return an alarm.
         """
         proven = is_proven(attempt.proof)
         result: Consequence = None, ()

@@ -229,7 +229,7 @@ class Friends:
                 self.new.taint(sender, now + GUILTY_FOR)
 
     def began(self, friend: Friend) -> float:
-        """Return when the account of ``friend`` first worked at its address in the last month (epoch)."""
+        """Return when the account of ``friend`` began to work at its address in the last month (epoch)."""
         former = self._former.entries.get((friend.address, friend.account))
         return friend.since if former is None else min(friend.since, former.since)
 
@@ -264,7 +264,10 @@ class Friends:
             self._drop(key)
 
     def expire(self, now: float) -> list[Friend]:
-        """Remove and return the reasons to be a friend that have expired by ``now``."""
+        """End the reasons to be a friend that have expired by ``now`` (epoch seconds), and return them.
+
+        They are former reasons from now on. Forget the former reasons that ended ``FORMER_FOR`` seconds ago.
+        """
         if now < self._next:
             return []
         entries, former = self._current.entries, self._former.entries

@@ -84,7 +84,10 @@ class ClaimedLimit:
         return self._room_for(key, now, proven=proven) is not None
 
     def _room_for(self, key: Key, now: float, *, proven: bool) -> deque[float] | None:
-        """Return the times of the bans in the last minute that limit a ban of ``key``; None if too many."""
+        """Return the times of the last minute's bans that limit a ban of the sender ``key``.
+
+        Return None if they are too many. ``proven``: a part of the evidence is proven.
+        """
         if proven:
             return self._proven if self._has_room(self._proven, now) else None
         if key in self._before and self._has_room(self._returning, now):
@@ -325,7 +328,11 @@ class Judge:
         return self._scope_by_kinds(rule, found)
 
     def _scope_by_kinds(self, rule: Rule, found: Sequence[Fact] | Sequence[Attempt]) -> Scope:
-        """Return the rule's scope, or that of ``manager`` if it is wider and an attempt is an AMI login."""
+        """Return the scope of a ban by ``rule`` for the attempts ``found``.
+
+        It is the rule's own scope. Only if that is SIP, and one of the attempts was a login at AMI, it is the
+        scope of the rule for such logins (named ``manager``), if this is wider.
+        """
         if self._manager is None or rule.scope is not Scope.SIP:
             return rule.scope
         tried = any(one.kind is AttemptKind.MANAGER for one in found)
@@ -358,7 +365,10 @@ class Judge:
         return Decision(subject.network, rule, evidence, now, scope, seconds)
 
     def _evidence(self, subject: Subject, rule: Rule, found: Sequence[Fact]) -> tuple[Attempt, ...]:
-        """Return the evidence of a ban: as many of ``found`` as ``rule`` needs, proven attempts first."""
+        """Return the evidence of a ban of ``subject``: as many attempts of ``found`` as ``rule`` needs.
+
+        If there are more, unproven ones are left out first, then the oldest.
+        """
         number = _number_of(rule)
         # Proven attempts decide on a full ban, so claims are the first to be left out of the evidence.
         spare = len(found) - number

@@ -34,6 +34,9 @@ class Pages:
         return others
 
     def sent(self, attempt: Attempt, port: int) -> bool:
-        """Whether an attempt came by such a WebSocket; ``port`` is that of the sender, the browser."""
+        """Whether an attempt came by a WebSocket that a web page of another site opened in a browser.
+
+        ``port`` is that of the sender, the browser.
+        """
         by_stream = attempt.transport is not Transport.UDP
         return by_stream and (address_key(attempt.address), port) in self.opened

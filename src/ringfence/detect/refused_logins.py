@@ -51,7 +51,10 @@ class RefusedLogins:
         self._refused: OrderedDict[tuple[Address, bytes], float] = OrderedDict()
 
     def permit(self, friend: Friend, session: bytes, now: float) -> bool:
-        """Record a login; return whether it may make its sender a friend: no refusal of it has come."""
+        """Record a login at ``now`` with the Call-ID ``session``; return whether it may make a friend.
+
+        It may if its account worked there before, or if no refusal of it came within ``WITHIN`` seconds.
+        """
         if self._friends.worked_near(friend.account, friend.address):
             return True
         key = friend.address, session
@@ -61,7 +64,10 @@ class RefusedLogins:
         return True
 
     def refuse(self, address: Address, session: bytes, now: float) -> Friend | None:
-        """Record a refusal with the Call-ID ``session``; return the friend that the login before it made."""
+        """Record a refusal of a request of ``address`` with the Call-ID ``session``.
+
+        Return the friend that a login with both made within the last ``WITHIN`` seconds, or None.
+        """
         key = address, session
         remember(self._refused, key, now, MOST)
         at, friend = self._logins.pop(key, (-inf, None))

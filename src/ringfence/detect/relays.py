@@ -27,9 +27,9 @@ from ringfence.values.network import Address
 from ringfence.values.packet import Challenge
 
 ACCOUNTS = 3
-"""The number of accounts that log in from one address and port by which the address is a relay.
+"""The number of accounts that log in from one address and port by which it is a relay.
 
-A thief of one password, or of two, cannot make its own address a relay (a proxy that forwards answers).
+A relay is a proxy that forwards answers. A thief of one password, or of two, cannot make its address one.
 """
 
 LIFE = 7_200.0
@@ -39,9 +39,10 @@ MOST = 4_096
 
 
 class Relays:
-    """Finds relays: addresses of SIP proxies that may forward answers, since several accounts log in there.
+    """Finds relays: addresses of SIP proxies that may forward Asterisk's answers to other hosts.
 
-    ``conversations`` are the copied requests of strangers.
+    An address is one if ``ACCOUNTS`` (3) accounts have logged in from one of its ports within ``LIFE`` (two
+    hours). ``conversations`` are the copied requests of strangers. Times are monotonic seconds.
     """
 
     def __init__(self, conversations: Conversations) -> None:
@@ -50,7 +51,7 @@ class Relays:
         self._relays: OrderedDict[Address, float] = OrderedDict()
 
     def record_login(self, remote: Endpoint, account: str, now: float) -> None:
-        """Record that ``account`` has logged in from ``remote``, which may show that this is a relay."""
+        """Record a login of ``account`` from ``remote`` at ``now``, which may show that this is a relay."""
         known = self._logins.get(remote, {})
         accounts = {name: at for name, at in known.items() if now - at < LIFE and name != account}
         if len(accounts) < ACCOUNTS:
@@ -60,14 +61,15 @@ class Relays:
             remember(self._relays, remote.address, now, MOST)
 
     def has(self, address: Address, now: float) -> bool:
-        """Whether ``address`` is a relay: several accounts logged in from one of its ports lately."""
+        """Whether ``address`` is a relay: three accounts logged in from one of its ports within two hours."""
         return now - self._relays.get(address, -LIFE) < LIFE
 
     def mark(self, answer: Challenge, now: float) -> Challenge:
         """Return an answer of Asterisk, which stays ``relayed`` only if its receiver may forward it.
 
         Such a receiver is a relay. If chan_sip has cut the topmost Via, the receiver may also be any proxy
-        that the sender has named, unless the request came from the receiver.
+        that the sender has named, unless the request came from the receiver. If the sender of the request
+        is known, the result names it as ``sender``.
         """
         if not answer.relayed:
             return answer

@@ -481,7 +481,7 @@ class Session:
       forge.
     - ``challenged``: the time of PJSIP's last challenge by UDP.
     - ``proven``: when a nonce proved the sender.
-    - ``asked``: the kind of its latest question, and the account that it named.
+    - ``asked``: the kind of its latest *question* (request without credentials), and the account in it.
     - ``weight``: the greatest weight of its questions (``questions``).
     - ``question``: the latest of the best reports of a question that does not count, and its arrival. No
       sender can forge it.

@@ -90,7 +90,7 @@ EARLY = 1.0
 PART = 250
 """The number of bytes without an answer that count as one request: the shortest guess has 278."""
 USUAL = 1_000
-"""The number of bytes above which bytes that are answered late are several requests; most have fewer."""
+"""The number of bytes above which bytes answered late are several requests; most requests are shorter."""
 MOST_REQUEST = 6_000
 MOST_AT_ONCE = 12_000
 """The maximum number of bytes that may be one request, if they came at once.

@@ -393,7 +393,7 @@ class Counters:
 
 @frozen
 class Remembered:
-    """A sender in a table, and how many packets it sent.
+    """A sender in a table of the firewall (``limits.Table``), and how many packets it sent.
 
     ``network`` is an address, or a /64 of IPv6. ``packets`` are those since it came into the table.
     """

@@ -258,7 +258,7 @@ class Goto:
 
 @frozen
 class Shorten:
-    """What to do with a packet, a SYN-ACK: make it ask for segments of at most ``size`` bytes."""
+    """What to do with a packet, a SYN-ACK: set its MSS (longest segment to send back) to ``size`` bytes."""
 
     size: int
 

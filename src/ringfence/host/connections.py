@@ -322,10 +322,10 @@ class ConnectionTable:
         self._reading_took = self._clock.mono() - now
 
     def _renew_ports(self, listening: set[bytes], now: float) -> None:
-        """Record the ports on which this host listens by TCP.
+        """Record the ports on which this host listens by TCP, each as two bytes in network order.
 
         A port on which nothing listens any more counts for ``REMEMBERED`` seconds more, as its closed
-        connections do.
+        connections do. ``now`` is in monotonic seconds.
         """
         for port, until in list(self._ports.items()):
             if port in listening:

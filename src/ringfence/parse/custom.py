@@ -48,7 +48,12 @@ class Custom:
     def compile(
         cls, pattern: str, *, level: str = "NOTICE", file: str = "Ext.", name: str = "custom"
     ) -> "Custom":
-        """Compile a pattern with ``{address}`` and perhaps ``{any}``; raise ValueError with the mistake."""
+        """Compile the text ``pattern`` with one ``{address}`` and perhaps ``{any}``, which is any text.
+
+        A line must also have the log ``level``, and come from the source ``file`` of Asterisk; ``Ext.`` is
+        ``Log()`` at any extension. "" matches any. ``name`` becomes the ACL name of the pattern's events.
+        Raise ValueError, which names the mistake in the pattern.
+        """
         left, address, right = pattern.partition("{address}")
         if not address or "{address}" in right:
             raise ValueError("the pattern needs {address} exactly once")

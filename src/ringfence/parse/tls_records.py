@@ -81,7 +81,7 @@ _UPGRADES = frozenset({174, 175, 182, 196, 208, 224})
 
 @define
 class _Stream:
-    """The state of reading the TLS records that this host sends on one connection.
+    """How far the TLS records that this host sends on one connection have been read.
 
     ``next`` is the sequence number of the next byte, ``left`` how many bytes of a record follow, and ``head``
     the part of a record's header that has been read. ``synced``: the next byte belongs to a known record.
@@ -122,7 +122,10 @@ _NOTHING = Flow()
 
 
 class TlsStreams:
-    """Reads the TLS records that this host sends to strangers. Addresses and ports are a connection's key."""
+    """Reads the TLS records that this host sends to strangers.
+
+    The key of a connection is its addresses and ports, as packed bytes.
+    """
 
     def __init__(self, most: int = MOST_STREAMS) -> None:
         self._most = most
@@ -133,18 +136,19 @@ class TlsStreams:
         return len(self._streams)
 
     def __contains__(self, connection: bytes) -> bool:
-        """Whether a connection is known to carry TLS."""
+        """Whether a connection (its packed addresses and ports) is known to carry TLS."""
         return connection in self._streams
 
     def begin(self, connection: bytes) -> None:
-        """Forget ``connection``: a new one begins, which may have the addresses and ports of an old one."""
+        """Forget what is known of a connection, because a new one has the same key ``connection``."""
         self._streams.pop(connection, None)
 
     def read(self, connection: bytes, sequence: int, acknowledged: int, data: bytes, *, pages: bool) -> Flow:
-        """Return what a TCP segment of this host shows about answers and the client's bytes.
+        """Return how many answers begin in a TCP segment of this host, and what it acknowledges.
 
-        ``pages``: strangers may read web pages at the segment's port. ``acknowledged`` is the segment's
-        acknowledgement number.
+        ``connection`` is its packed addresses and ports (this host's first), ``data`` its payload, and
+        ``sequence`` and ``acknowledged`` are the numbers in its header. ``pages``: strangers may read web
+        pages at its port. The result is empty if the connection carries no TLS.
         """
         stream = self._streams.get(connection)
         if stream is None:
@@ -168,7 +172,7 @@ class TlsStreams:
         return Flow(answers, 0 if pages and not stream.upgraded else newly - free, opens)
 
     def _answers(self, stream: _Stream, sequence: int, acknowledged: int, data: bytes, *, pages: bool) -> int:
-        """Return how many answers begin in ``data``, the TLS records of a TCP segment."""
+        """Return how many answers begin in ``data``, the TLS records of a TCP segment; update ``stream``."""
         if not data:
             return 0
         ahead = (sequence - stream.next) % SEQUENCES

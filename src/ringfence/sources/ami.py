@@ -126,11 +126,12 @@ class _Protocol(AMIProtocol, asyncio.BufferedProtocol):  # type: ignore[misc]  #
         self._decode(bytes(self._read_buffer[:nbytes]))
 
     def _decode(self, data: bytes = b"", *, ended: bool = False) -> None:
-        """Decode bytes of AMI, or without any the held items whose time is over; pass them to the source.
+        """Decode ``data``, bytes of AMI, and pass the decoded items to the source.
 
-        If the connection has ``ended``, no more bytes will come, so all held items are passed on. An
-        exception ends this connection, and is raised again where :attr:`ended` is awaited. If the decoder
-        then has a deadline, because it holds items, a timer calls this method at that time.
+        Without ``data``, pass the items that the decoder has held back until now; if the connection has
+        ``ended``, all of them, because no more bytes will come. An exception ends this connection, and is
+        raised again where :attr:`ended` is awaited. If the decoder then has a deadline, because it holds
+        items, a timer calls this method at that time.
         """
         now = self._loop.time()
         try:

@@ -150,7 +150,7 @@ class WireCounts(NflogCounts):
 class WireSource(NflogSource):
     """Reads the SIP packets that the kernel copies over NFLOG.
 
-    ``sink`` gets what they show, and ``host`` decides which answers count. ``containers`` are the networks
+    ``sink`` gets what they show, ``host`` decides which answers count. ``containers`` are the networks
     whose forwarded answers count; :meth:`set_containers` changes them.
     """
 
@@ -209,7 +209,10 @@ class WireSource(NflogSource):
         }
 
     def on_packet(self, message: Logged, now: float) -> None:
-        """Parse a copied packet by its prefix, and pass on what it shows as soon as that is ``TOGETHER``."""
+        """Parse a copied packet by its prefix, which says who sent it, and collect what the packet shows.
+
+        The sink gets what is collected once it has ``TOGETHER`` (8) items. ``now`` is in monotonic seconds.
+        """
         if message.prefix in (REQUEST, DROPPED):
             self._add_request(message, self._seen)
         elif message.prefix:
@@ -220,7 +223,10 @@ class WireSource(NflogSource):
             self._pass_on(now)
 
     def on_turn(self, now: float, *, more: bool) -> None:
-        """Pass on what is left. If no packet waits, an answer whose rest may not come is parsed as it is."""
+        """Pass to the sink what is collected, although it may be less than ``TOGETHER`` items.
+
+        Without ``more`` no packet waits. Then an answer whose rest may not come is parsed as it is.
+        """
         if not more:
             self._add_challenges(parse_cut(self._streams), self._seen)
         if self._seen:
@@ -231,7 +237,7 @@ class WireSource(NflogSource):
         self._sink.on_challenges(seen, now)
 
     def on_gap(self, now: float) -> None:
-        """Pass on that packets were lost at ``now``."""
+        """Record, and report to the sink, that copied packets were lost at ``now`` (monotonic seconds)."""
         super().on_gap(now)
         self._sink.on_gap(now)
 
@@ -246,7 +252,10 @@ class WireSource(NflogSource):
         seen += requests
 
     def _add_copy(self, message: Logged, seen: list[WireItem], now: float) -> None:
-        """Add to ``seen`` what a packet shows that a feature has the kernel copy, if Asterisk sent it."""
+        """Add to ``seen`` what a packet shows that a feature has the kernel copy, if Asterisk sent it.
+
+        Count the packet as exported, or as unreadable.
+        """
         reader = self.readers.get(message.prefix)
         if reader is None or not self._is_own(message, now):
             return
@@ -269,7 +278,7 @@ class WireSource(NflogSource):
         self._add_challenges(answers, seen)
 
     def _add_exchange(self, segment: bytes, seen: list[WireItem]) -> None:
-        """Add to ``seen`` what a TCP segment shows of a stream that cannot be read, such as TLS."""
+        """Add to ``seen``, and count, what a TCP segment (an IP packet) shows of an unreadable stream."""
         for one in parse_exchange(segment, self._tls, self._requests, self._host.has_pages):
             if isinstance(one, CopiedRequest):
                 self.counts.unread += 1

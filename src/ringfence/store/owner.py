@@ -59,8 +59,9 @@ class FileOwner:
 def owner_of(path: Path) -> FileOwner:
     """Return the owner of the folder of the database ``path``.
 
-    Raise StoreError if another user could exchange the folder, or a file in a folder of root. Every folder
-    and link on the way must belong to root or to the owner. Raise OSError if the folder cannot be used.
+    Raise StoreError if another user could exchange the folder: every folder and link on the way must belong
+    to root or to the owner. If the owner is root, raise it also if another user may write in the folder, or
+    owns a file of the database. Raise OSError if the folder cannot be used.
 
     If this process does not belong to root, return its own user: the kernel checks its rights.
     """

@@ -66,7 +66,7 @@ class OffSwitch:
                 self._best_effort.finish_record(self._clear, held)
 
     def _held(self) -> bool | None:
-        """Return the latest command (True: off) if the database may not have it yet, otherwise None."""
+        """Return the latest command (True: enforcement off) that the database may lack, otherwise None."""
         if self._in_memory is not None:
             return self._in_memory
         return _held_in(self._folder)
@@ -109,7 +109,10 @@ def hold(folder: Path | None, value: bool) -> bool:  # noqa: FBT001 - the value 
 
 
 def _held_in(folder: Path | None) -> bool | None:
-    """Return the command that a file in ``folder`` records (True: off); None without one. Off wins."""
+    """Return the command that a file in ``folder`` records: True switches enforcement off, False on.
+
+    Return None without such a file, or if other users could write there. If both files exist, off wins.
+    """
     if folder is None or not _is_private(folder):
         return None
     return next((value for value, name in _NAMES.items() if os.path.lexists(folder / name)), None)

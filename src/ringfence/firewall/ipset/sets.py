@@ -104,7 +104,10 @@ def contains(kernel: NetlinkConnection, name: str, network: Network) -> bool:
 
 
 def list_elements(kernel: NetlinkConnection, name: str, scope: Scope = Scope.FULL) -> Iterator[Element]:
-    """Yield a set's elements; nothing if there is no such set."""
+    """Yield the elements of the set ``name``; nothing if there is no such set.
+
+    Each element gets ``scope``, that of the set's bans. Raise FirewallError if the kernel refuses.
+    """
     try:
         answers = kernel.request(messages.list_elements(name))
     except NetlinkError as error:
