@@ -179,8 +179,9 @@ class Alarms:
     def _record(
         self, code: AnyAlarmCode, subject: str, text: str, lasts: float, *, held: bool = False
     ) -> bool:
-        """Activate an alarm, or count a repeat; return whether to log it.
+        """Activate an alarm for ``lasts`` seconds from now, or count a repeat; return whether to log it.
 
+        With ``held``, the alarm lasts as long as the part that reports it says, and repeats do not count.
         Return True if the alarm is new, was dismissed, or has a new text. Return False for a new alarm if
         there is no room for it.
         """

@@ -223,7 +223,7 @@ def _listener_at(path: Path) -> int:
 
 
 def connected(path: Path) -> socket.socket:
-    """Return a connection to the socket ``path``. Raise BlockingIOError if its queue stays full.
+    """Return a connection to the socket ``path``. Raise OSError: BlockingIOError if its queue stays full.
 
     The kernel waits up to ``SILENCE`` seconds for room in the queue of new connections. With a time limit of
     Python, connect() would not wait.
@@ -277,5 +277,5 @@ def _read_line(connection: socket.socket, timeout: float) -> bytes:
 
 
 def credentials_of(connection: socket.socket) -> bytes:
-    """Return what the kernel reports of the other end: the process, the user and the group (CREDENTIALS)."""
+    """Return the ids of the process, user and group at the other end, packed by the struct CREDENTIALS."""
     return connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)

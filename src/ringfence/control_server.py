@@ -427,10 +427,11 @@ class _Connection:
         self._held = size
 
     async def _line(self) -> bytes:
-        """Return the next request; b"" if the client disconnects before its end, or if it is too long.
+        """Return the next request, a line; b"" if the client disconnects before its end.
 
-        A long request stays counted until its answer is known. Raise ConnectionError if the user's share has
-        no room for it.
+        If the request is too long, send an error and return b"". A long request stays counted until its
+        answer is known. Raise ConnectionError if the user's share has no room for it, TimeoutError if it is
+        incomplete after ``IDLE_TIMEOUT`` seconds.
         """
         async with asyncio.timeout(IDLE_TIMEOUT):
             searched = 0
@@ -452,7 +453,11 @@ class _Connection:
         return line
 
     async def _send(self, answer: bytes) -> None:
-        """Send an answer. Send an error in its place if too many bytes of the user's answers are unread."""
+        """Send an answer, a line of JSON; replace one of more than 16 KiB by an error if memory is short.
+
+        That is so if a share (of the user, or of all users except root) has no room for the answer beside the
+        unread answers and the requests that are not handled yet.
+        """
         self._hold(0)  # the request
         if len(answer) > _READ and not all(share.has_room(len(answer)) for share in self._shares):
             answer = _error(_UNREAD)
@@ -461,7 +466,10 @@ class _Connection:
         self._hold(0)
 
     async def _send_list(self, answer: Encoded) -> None:
-        """Make and send the parts of a list, after waiting until few enough lists of the user are sent."""
+        """Make and send the parts of a list, after waiting until few enough lists of the user are sent.
+
+        Raise ConnectionError if the client has disconnected, or if a part after the first one fails.
+        """
         self._hold(0)
         async with AsyncExitStack() as stack:
             with _signs_of_life(self._writer):
@@ -516,7 +524,10 @@ class _Connection:
         self._patience -= loop.time() - began
 
     async def _answer(self, line: bytes) -> bytes | Encoded | Stream:
-        """Return the answer to the request ``line``, after waiting until few enough of the user's run."""
+        """Return the answer to the request ``line``, after waiting until few enough of the user's run.
+
+        An error of the request is an answer, too. Raise ConnectionError if the client has disconnected.
+        """
         if any(share.held > share.most_held // 2 for share in self._shares):
             return _error(_UNREAD)
         loop = asyncio.get_running_loop()
@@ -563,7 +574,7 @@ class _Connection:
             raise ConnectionError("the client has disconnected")
 
     def _failed(self, error: Exception) -> bytes:
-        """Return the answer to a request that failed with ``error``. Log the error if it is a defect."""
+        """Return the answer (a line of JSON) to a request that failed with ``error``; log a defect."""
         if isinstance(error, RingfenceError):
             return _error(str(error))
         self._log.exception("control.defect")

@@ -22,13 +22,13 @@ from typing import Any
 from ringfence.threads import ThreadedLoop
 
 PERIOD = 0.001
-"""The minimum seconds of rest under sustained load, even if ``rest`` returns fewer."""
+"""The minimum seconds for which events gather under sustained load, even if ``rest`` returns fewer."""
 
 QUIET = 0.005
-"""The seconds without an arrival after which the load counts as over, for rests of ``PERIOD``."""
+"""The seconds without an event after which the load counts as over, and rests of ``PERIOD`` end."""
 
 CALM = 0.2
-"""The seconds without an arrival after which the load counts as over, for the rests that ``rest`` returns.
+"""The seconds without an event after which the load counts as over, and longer rests than ``PERIOD`` end.
 
 On a busy PBX something arrives more often.
 """
@@ -44,7 +44,7 @@ _Ready = list[tuple[selectors.SelectorKey, int]]
 
 
 class GatheringSelector(selectors.BaseSelector):
-    """A selector that leaves patient descriptors alone while it rests.
+    """A selector that leaves patient descriptors (those given to :meth:`mark`) alone while it rests.
 
     ``rest`` returns how many seconds to rest after events of patient descriptors, under sustained load.
     ``clock`` returns monotonic seconds.
@@ -107,7 +107,7 @@ class GatheringSelector(selectors.BaseSelector):
         self._patient.close()
 
     def select(self, timeout: float | None = None) -> _Ready:
-        """Return the ready descriptors; patient ones only when the rest is over.
+        """Return the ready descriptors as pairs (key, events); marked ones only when the rest is over.
 
         Wait for at most ``timeout`` seconds; None means without limit. With 0, return at once.
         """
@@ -147,7 +147,7 @@ class GatheringLoop(ThreadedLoop):
 def patient(descriptor: int) -> Iterator[None]:
     """Let events of ``descriptor`` gather during the block, if the running loop is a GatheringLoop.
 
-    A closed descriptor is -1.
+    Do nothing for a closed descriptor (-1).
     """
     loop = asyncio.get_running_loop()
     if not isinstance(loop, GatheringLoop) or descriptor < 0:

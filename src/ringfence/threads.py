@@ -23,7 +23,7 @@ T = TypeVar("T")
 SHARED = 6
 """The number of threads of an event loop's own pool, which ``asyncio.to_thread`` uses.
 
-It is larger than the number of requests that run for all users except root (``control.MOST_RUNNING``).
+It is larger than the number of requests that run for all users except root (``control_server.MOST_RUNNING``).
 """
 
 

@@ -40,7 +40,7 @@ _KEYS = {"address", "account", "asterisk", "reason", "since", "seen", "until"}
 
 @define
 class ParsedDocument:
-    """The parsed document: friends, faults with line numbers, and the number of expired friends."""
+    """An exported file of friends, parsed: friends, faults with line numbers, number of expired friends."""
 
     friends: list[Friend] = Factory(list)
     faults: list[str] = Factory(list)
@@ -133,8 +133,9 @@ def _object(line: bytes) -> Row:
 
 
 def friend_from(row: Row, now: float) -> Friend:
-    """Parse one friend that is imported at ``now``; raise ValueError if it is invalid.
+    """Parse one friend, a row as :func:`as_json` returns it; raise ValueError if it is invalid.
 
+    The friend is imported at ``now`` (seconds since the epoch), and ends after ``LONGEST`` at the latest.
     A proven reason becomes IMPORTED. REGISTERED, which is only the phone's own claim, stays REGISTERED.
     """
     if row.keys() != _KEYS:
@@ -173,7 +174,10 @@ def _text(key: str, value: object) -> str:
 
 
 def _moment(key: str, text: str) -> float:
-    """Parse a time of RFC 3339, in UTC, to the second; return seconds since the epoch."""
+    """Parse a time of RFC 3339, in UTC, to the second; return seconds since the epoch.
+
+    Raise ValueError for any other text; the message begins with ``key``, the name of the value.
+    """
     try:
         moment = datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
     except ValueError:
@@ -219,8 +223,9 @@ class FriendRequests:
         yield from _in_parts(friends)
 
     def import_part(self, request: Mapping[str, Any]) -> object:
-        """Accept a part of an import; return how many friends have arrived so far.
+        """Accept the ``friends`` (rows) of a part of an import; return how many have arrived so far.
 
+        Parts of one import have the same ``transfer``, and all but the last one have ``more``.
         With the last part all of them are imported, except those that ended meanwhile; return their number.
         Raise ControlError if a friend is invalid: then none of them is imported.
         """

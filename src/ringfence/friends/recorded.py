@@ -83,7 +83,7 @@ class RecordedFriends:
         return current
 
     def renews(self, key: Key, seen: float, until: float) -> bool:
-        """Whether a report of the reason ``key`` is worth recording.
+        """Whether a report of the reason ``key`` (Asterisk, address, account, kind) is worth recording.
 
         ``until`` is the reason's end by this report, ``seen`` its last sighting, both in seconds since the
         epoch. The report is worth recording if the reason is not recorded yet, or if one of the two is at
@@ -158,7 +158,11 @@ class RecordedFriends:
             self._best_effort.write(self._table.add, ended)
 
     def expire(self) -> list[Key]:
-        """Remove each reason to be a friend whose time is over; return the keys of these reasons."""
+        """End each reason to be a friend whose time is over; return the keys of these reasons.
+
+        ``Friends`` keeps them as former reasons, and forgets former ones that ended long ago. Reasons that
+        it has dropped because it was full are dropped here, and returned, too.
+        """
         gone = [identity_of(friend) for friend in self._friends.expire(self._clock.wall())]
         if len(self._recorded) > 2 * MOST:  # ``Friends`` was full and has dropped some: drop them here too
             left = {identity_of(friend) for friend in self._friends.all()}

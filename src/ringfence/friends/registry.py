@@ -51,7 +51,7 @@ class Passing:
 
     @property
     def addresses(self) -> Collection[Address]:
-        """The addresses of the friends that the latest :meth:`look` selected."""
+        """The addresses of the friends that the latest :meth:`refresh` selected."""
         return self._networks.keys()
 
     @property
@@ -75,15 +75,18 @@ class Passing:
 
     @property
     def left_out(self) -> Iterable[Network]:
-        """The friends that the latest :meth:`look` left out: unprovable guesses come from their addresses."""
+        """The friends that the latest :meth:`refresh` left out: unprovable guesses come from them."""
         return (ip_network(one) for one in self._unshielded if self._friends.has(one))
 
     def is_stale(self, unshielded: Collection[Address]) -> bool:
-        """Whether the friends to leave out, ``unshielded``, have changed since the latest :meth:`look`."""
+        """Whether the friends to leave out, ``unshielded``, have changed since the latest :meth:`refresh`."""
         return unshielded != self._unshielded
 
     def refresh(self, most: int, unshielded: Collection[Address]) -> bool:
-        """Select at most ``most`` friends, without ``unshielded``; return whether the selection changed."""
+        """Select at most ``most`` friends, without ``unshielded``; return whether the selection changed.
+
+        Unprovable guesses come from the addresses ``unshielded``, so the kernel must not let these pass.
+        """
         before, self._unshielded = self._networks, unshielded
         friends = (one for one in self._friends.addresses() if one not in unshielded)
         self._networks = {one: before.get(one) or ip_network(one) for one in islice(friends, most)}
@@ -201,14 +204,17 @@ class KnownTrunks:
         self._answers: Answers = {}
 
     def replace(self, asterisk: str, trunks: tuple[TrunkHost, ...], now: float) -> Iterable[Friend]:
-        """Set the trunks of an Asterisk; return their known addresses as friends, seen at ``now``."""
+        """Set the trunks of an Asterisk; return their known addresses as friends, seen at ``now``.
+
+        ``now`` is in seconds since the epoch. The names of trunks are looked up from now on.
+        """
         self._trunks[asterisk] = trunks
         every = [trunk for mine in self._trunks.values() for trunk in mine]
         self._names.want((_name(trunk) for trunk in every if _address(trunk) is None), by="friends")
         return self._friends(trunks, now)
 
     def on_resolved(self, answers: Answers, now: float) -> Iterable[Friend]:
-        """Set the addresses of host names; return the addresses of all trunks as friends, seen at ``now``."""
+        """Set the addresses of host names; return those of all trunks as friends, seen at ``now`` (epoch)."""
         self._answers = answers
         return [friend for trunks in self._trunks.values() for friend in self._friends(trunks, now)]
 
@@ -360,7 +366,7 @@ class FriendRegistry:
             self.write()
 
     def expire(self) -> None:
-        """Remove each reason to be a friend whose time is over."""
+        """End each reason to be a friend whose time is over. It stays a former one for 30 days."""
         self._contacts.discard(self._recorded.expire())
         self._signal_changes()
 

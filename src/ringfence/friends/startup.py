@@ -45,10 +45,8 @@ class SourceReadiness:
 class StartupGate:
     """Decides whether enough friends are known to ban strangers, and to limit their packets.
 
-    *Limits* are what the kernel limits to strangers, such as their packets.
-
-    A positive answer never becomes negative. Before the first :meth:`update` both answers are negative,
-    except that for limits if the store had friends.
+    ``for_bans`` and ``for_limits`` are False before the first :meth:`update` (the latter is True if the store
+    had friends), and never become False again. *Limits* are the kernel's, such as that of strangers' packets.
     """
 
     def __init__(self) -> None:

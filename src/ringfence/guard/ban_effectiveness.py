@@ -95,8 +95,8 @@ class BanEffectiveness:
     def on_judgement(self, judgement: Judgement) -> None:
         """Count a judged attempt whose address was banned already, or is this host's; ignore any other.
 
-        An attempt that the kernel counts does not show that a ban has no effect: if bans reject packets
-        instead of dropping them, the kernel still counts the packets of banned senders.
+        Attempts that only the kernel reports are ignored, too. They do not show that a ban has no effect: if
+        bans reject packets instead of dropping them, the kernel still counts the packets of banned senders.
         """
         attempt = judgement.attempt
         if attempt.kind.by_kernel:

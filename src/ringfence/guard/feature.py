@@ -96,7 +96,7 @@ class Feature:
         return ()
 
     def pages(self) -> Mapping[bytes, Page]:
-        """Return the pages that the feature serves by HTTP, by their paths."""
+        """Return the pages that the feature serves by HTTP, by their paths, such as ``b"/metrics"``."""
         return {}
 
     def section(self) -> Section:

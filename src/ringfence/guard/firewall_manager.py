@@ -84,7 +84,7 @@ def find_sip_sockets(settings: Settings, speeches: Speeches | None = None) -> Si
 
 
 def find_answer_users(settings: Settings) -> frozenset[int]:
-    """Look up the users of the sockets from which Asterisk and the configured proxies send answers.
+    """Look up the user ids of the sockets from which Asterisk and the configured proxies send answers.
 
     Return the empty set if those of Asterisk are unknown.
     """
@@ -324,10 +324,11 @@ class FirewallManager:
             self._alarms.activate(AlarmCode.FIREWALL_NOT_ENFORCED, "", f"nothing is enforced: {error}")
 
     def _flush_other_backends(self) -> None:
-        """Remove the sets and rules of other backends from the kernel.
+        """Remove the sets and rules of other backends from the kernel; a failure activates an alarm.
 
         The kernel has some if another backend was in use before. Call this when the rules of the present
-        backend are in place. A failure activates an alarm.
+        backend are in place. Do nothing while enforcement is off, or if this is a dry run and another daemon
+        holds the lock of the sets.
         """
         if not self._enforcer.enforcing:
             return
@@ -389,7 +390,10 @@ class ChangeWatch:
 
     @property
     def _descriptor(self) -> int | None:
-        """The descriptor that reports changes now; the backend may have another one later."""
+        """The descriptor that is readable after a change of the kernel's rules; the backend may replace it.
+
+        None if nothing is enforced, or if the kernel does not report changes of this backend.
+        """
         return self._backend.watch_fd() if self._enforcer.enforcing else None
 
     async def _is_reported(self, seconds: float) -> bool:

@@ -32,7 +32,7 @@ class Answer:
 NOT_MODIFIED = "304 Not Modified"
 
 Page = Callable[[bytes], Awaitable[Answer]]
-"""A function that returns the answer to a GET or HEAD. Its argument is the head of the request."""
+"""A function that returns the answer to a GET or HEAD. Its argument is the request up to the empty line."""
 
 
 def values_of(head: bytes, name: bytes) -> list[bytes]:

@@ -121,7 +121,7 @@ def _alarms(settings: Settings, arguments: Arguments) -> list[dict[str, object]]
 
 
 def _bans(settings: Settings, arguments: Arguments) -> tuple[bytes, str]:
-    """Return the bans in the kernel as a JSON list (bytes), and a note for the user, such as ``: the …``."""
+    """Return the bans in the kernel as a JSON list (bytes), and a note on their origin for the user."""
     backend = make_backend(settings.firewall.backend)
     if not backend.enforces:
         return b"[]", f", and without it the {backend.name} firewall has no bans"

@@ -346,7 +346,10 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _lock(directory: int, name: str, folder: Path) -> int:
-    """Lock the file ``name`` in the open folder ``directory``, and return its descriptor."""
+    """Lock the file ``name`` in the open folder ``directory``, and return its descriptor.
+
+    Raise FirewallBusyError if another process has the lock; the message names ``folder``, the folder's path.
+    """
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     for _ in range(_TRIES):
         descriptor = os.open(name, flags, 0o600, dir_fd=directory)
@@ -384,7 +387,10 @@ def _is_at(descriptor: int, directory: int, name: str) -> bool:
 
 
 def report_state(state: str, environ: Mapping[str, str] = os.environ, flags: int = 0) -> None:
-    """Send a state (``READY=1``) to systemd, with ``flags`` of send(2). Raise OSError if sending fails."""
+    """Send a state (``READY=1``) to systemd, with ``flags`` of send(2). Raise OSError if sending fails.
+
+    Do nothing if ``environ`` lacks NOTIFY_SOCKET.
+    """
     address = environ.get("NOTIFY_SOCKET")
     if not address:
         return

@@ -221,7 +221,8 @@ def only(
 ) -> Request:
     """Return a row for a request that changes something: the fields of administrators and of a page.
 
-    If ``page`` is None, the page may not send it. ``daemon``: the daemon's user may send it.
+    If ``page`` is None, the page may not send it. ``daemon``: the daemon's user may send it. ``records``: if
+    the database cannot record the change, the answer says so.
     """
     found = {PeerRole.ADMINISTRATOR: fields}
     if page is not None:

@@ -108,18 +108,19 @@ _UNKNOWN_ADDRESS = (
     "[asterisk.ami] = the container's address"
 )
 RENEW = 60.0
-"""Seconds after which the users of Asterisk's sockets are looked up again."""
+"""Seconds after which the user ids of Asterisk's sockets are looked up again."""
 RENEW_FOREIGN = 2.0
-"""Minimum seconds between look-ups of Asterisk's user that packets of unknown users cause."""
+"""Minimum seconds between look-ups of Asterisk's user ids that packets of other user ids cause."""
 
 
 class SocketUsers:
-    """The user ids of the sockets of Asterisk, or of a configured SIP proxy too.
+    """The user ids of the sockets of Asterisk, and of a configured SIP proxy.
 
-    Only challenges (SIP 401 or 407) from sockets of these users count as Asterisk's: a stranger can make
+    Only challenges (SIP 401 or 407) from sockets of these ids count as Asterisk's: a stranger can make
     another program of this host send a packet that looks like one.
 
-    After each change, except the first lookup, answers may have been missed, so ``detector`` gets a loss.
+    After each change, except the first lookup, answers may have been missed, so ``detector`` is informed that
+    packets were lost.
     """
 
     def __init__(self, rules: WantedRules, clock: Clock, detector: Detector) -> None:

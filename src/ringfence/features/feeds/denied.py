@@ -280,7 +280,10 @@ def _signature(path: Path) -> Signature | None:
 
 
 def read_state(list_path: Path, now: float) -> FetchState:
-    """Return the state file that the fetcher wrote for the list ``list_path``; an empty one if invalid."""
+    """Return the fetcher's report about the list ``list_path``; an empty one if missing or invalid.
+
+    A list that was checked after ``now`` (seconds since the epoch) counts as never checked.
+    """
     try:
         with kept.opened(list_path.with_name(list_path.name + STATE_SUFFIX)) as file:
             found = json.loads(file.read(MAX_STATE))
@@ -356,7 +359,7 @@ class ListFeed:
         }
 
     def alarms(self, now: float) -> Iterator[Alarm]:
-        """Yield the alarms about this feed."""
+        """Yield the alarms about this feed at ``now`` (seconds since the epoch)."""
         name, limit = self.source.name, self.source.max_age
         if self.refused:
             rest = f"the list of {format_duration(now - self.taken.taken)} ago stays" if self.taken else ""
@@ -489,7 +492,8 @@ class Feeds(OtherNetworks):
     def update(self, protected: Mapping[Network, str], most: int, now: float) -> bool:
         """Apply the lists that changed; return whether other networks are in force than before.
 
-        ``protected`` are networks that this host needs.
+        ``protected`` are networks that this host needs, each with the reason, ``most`` is the maximum number
+        of networks of a feed, and ``now`` the time in seconds since the epoch.
         """
         self._use_settings(now)
         force, self._accepted = self._accepted, frozenset()
@@ -500,7 +504,7 @@ class Feeds(OtherNetworks):
         return self.in_force(now) != self._in_force
 
     def in_force(self, now: float) -> tuple[Prefixes, ...]:
-        """Return the networks of each feed that has a list which is not too old at ``now``."""
+        """Return the networks of each feed whose list is not too old at ``now`` (seconds since the epoch)."""
         return tuple(
             feed.taken.networks
             for feed in self.all.values()

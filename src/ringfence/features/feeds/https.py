@@ -19,7 +19,7 @@ from ringfence.features.feeds.plan import FetchError
 from ringfence.values.network import Address
 
 SECONDS = 60.0
-"""The maximum duration of a request, from the connection to the last byte."""
+"""The maximum seconds from the look-up of the host to the answer's last byte; each redirect has as many."""
 MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PORT = 443
@@ -28,7 +28,7 @@ _NAT64, _UNICAST = IPv6Network("64:ff9b::/96"), IPv6Network("2000::/3")
 
 @frozen
 class Limits:
-    """The limits of an HTTPS request: the answer's size in bytes, and the duration in seconds."""
+    """The limits of an HTTPS request: the answer's size in bytes, and the seconds (for each redirect)."""
 
     size: int = MAX_LIST
     seconds: float = SECONDS
@@ -65,10 +65,10 @@ def get(
     limits: Limits | None = None,
     public: Callable[[Address], bool] = is_public,
 ) -> HttpAnswer:
-    """Request ``url``, follow redirects, and return the answer. Raise FetchError.
+    """Request ``url``, follow up to ``MAX_REDIRECTS`` redirects, and return the answer. Raise FetchError.
 
-    ``public`` decides to which addresses a redirect may lead. The error names the host, and never the URL,
-    which may contain a key.
+    The time limit holds for each redirect on its own. ``public`` decides to which addresses a redirect may
+    lead. The error names the host, and never the URL, which may contain a key.
     """
     limits, host = limits or Limits(), ""
     allowed: Callable[[Address], bool] = _any_address

@@ -28,7 +28,7 @@ SECONDS = 10.0
 CONNECT_SECONDS = 3.0
 """The maximum seconds to connect to one address of the API."""
 MAX_BODY = 24 * 1024 * 1024
-"""The maximum size of an answer in bytes: 140 000 decisions have some 24 MB."""
+"""The maximum size of an answer in bytes: 140 000 decisions as CrowdSec writes them have some 24 MB."""
 RENEW_BEFORE = 60.0  # seconds before its end, a token is replaced
 
 TESTED = IPv4Network("192.0.2.1")

@@ -52,7 +52,10 @@ class Channel:
         self.last, self.error, self.due, self.since, self._pause = now, "", -inf, None, 0.0
 
     def failed(self, error: str, now: float, pause: float = 0.0) -> None:
-        """Record that a request failed. ``pause``: the server asks to wait so many seconds (limited)."""
+        """Record that a request failed at ``now`` (monotonic seconds) with ``error``.
+
+        ``pause``: the server asks to wait so many seconds (limited).
+        """
         self.begins(now)
         longer = (
             2 * self._pause if self._chance is None else self._chance.uniform(FIRST_PAUSE, 3 * self._pause)
@@ -61,7 +64,10 @@ class Channel:
         self.error, self.due = error, now + min(LONGEST_PAUSE, max(pause, self._pause))
 
     def problem(self, now: float, seconds: float) -> str:
-        """Return why no request has succeeded for ``seconds``, although one was sent; "" if one has."""
+        """Return why no request has succeeded for ``seconds`` before ``now`` (monotonic seconds).
+
+        Return "" if one has, or if none was sent.
+        """
         if self.since is None or now - self.since <= seconds:
             return ""
         return self.error or "no answer yet"

@@ -64,7 +64,7 @@ class Ends:
         return self._heap[0][0] if self._heap else inf
 
     def add(self, ends: float, item: Key) -> None:
-        """Add a decision (``item``) with an end."""
+        """Add a decision (``item``) with its end (monotonic seconds)."""
         heappush(self._heap, (ends, next(self._serial), item))
 
     def pop(self, now: float, most: int) -> Iterator[Key]:
@@ -137,16 +137,19 @@ class Decisions:
         return tuple(found)
 
     def ends_of(self, key: Key) -> list[float]:
-        """Return the ends of the decisions with this network and scenario."""
+        """Return the ends (monotonic seconds) of the decisions with this network and scenario."""
         return [ends for _, ends, _ in self._kept.get(key, ())]
 
     @property
     def next_end(self) -> float:
-        """The time at which :meth:`expire` may have something to do; infinity without decisions."""
+        """When :meth:`expire` may have something to do (monotonic seconds); infinity without decisions."""
         return self._ends.next
 
     def renew(self, key: Key, number: int, ends: float) -> bool:
-        """Record the new end of the decision with this number; return whether the decision is kept."""
+        """Record a decision's new end (monotonic seconds); return whether the decision is kept.
+
+        ``key`` is its packed network and scenario, ``number`` its number at the API.
+        """
         there = self._kept.get(key, ())
         known = _numbered(there, number)
         if known is None:
@@ -199,7 +202,10 @@ class Decisions:
             self._drop(key, kept)
 
     def expire(self, now: float) -> list[Key]:
-        """Forget some decisions that have ended; return the keys of which no decision is left."""
+        """Forget decisions that have ended by ``now`` (monotonic seconds), some hundred at most.
+
+        Return the keys (packed network and scenario) of which no decision is left.
+        """
         gone = []
         for key in self._ends.pop(now, ENDED_AT_ONCE):
             there = self._kept.get(key, ())

@@ -34,7 +34,7 @@ MAX_LOGIN = 65_536
 MAX_SECONDS = 10 * 366 * 86_400.0
 """The longest time that a decision may have left (seconds). A longer time is shortened to this."""
 MOST_ROWS = 300_000
-"""The maximum number of decisions in an answer. CrowdSec needs some 170 bytes for each."""
+"""The maximum number of decisions in an answer: twice as many as fit into 24 MB as CrowdSec writes them."""
 MAX_ROW = 8_192
 """The maximum size of a decision in bytes. A longer one is left out."""
 MOST_TEXTS = 8 << 20
@@ -59,7 +59,7 @@ def _packed(network: Network | int) -> int:
 class LapiDecision:
     """CrowdSec's decision to ban a network; it has ``seconds`` left, 0 or fewer if it has ended.
 
-    An answer has up to 300 000 of them, so the network is kept as an integer (``values.network.pack``).
+    An answer may have more than 100 000, so the network is kept as an integer (``values.network.pack``).
     """
 
     number: int
@@ -122,7 +122,7 @@ class Login:
 
 
 def parse_duration(text: str) -> float:
-    """Parse a duration as Go writes it, such as ``-1h2m3.5s``; return seconds. Raise ValueError."""
+    """Parse a duration as Go writes it, such as ``-1h2m3.5s``; return seconds, or raise ValueError."""
     rest = text[1:] if text[:1] in {"-", "+"} else text
     if len(text) > _MAX_DURATION or not rest:
         raise ValueError("not a duration")
@@ -204,7 +204,10 @@ class _Reader:
     _texts: dict[str, str] = Factory(dict)
 
     def lists(self, found: Mapping[bytes, list[_Row]]) -> Mapping[bytes, list[_Row]]:
-        """Read the whole answer, an object; add the decisions of each list named in ``found`` to it."""
+        """Read the whole answer, an object; add each decision to the list in ``found`` of its key.
+
+        The keys are JSON texts, such as ``b'"new"'``. Return ``found``.
+        """
         self._expect(b"{")
         more = not self._accept(b"}")
         while more:

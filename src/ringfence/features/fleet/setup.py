@@ -62,7 +62,7 @@ class Run(Protocol):
     """The run of setup. It records each change before it is made, so that an undo can take it back."""
 
     def apply(self, change: FileChange) -> None:
-        """Make a change."""
+        """Record a change of a file, so that an undo can take it back, and make it."""
 
     def is_new(self, one: Registration) -> bool:
         """Whether neither this run nor one before has recorded a registration."""
@@ -196,7 +196,7 @@ class Joining:
         return {"url": self.url, "machine": self.machine, "password_file": password, "key_file": key}
 
     def _credentials(self) -> Credentials | None:
-        """Return the credentials in the named files; None without files. Raise SetupError."""
+        """Return the credentials in the named files; None without files; SetupError if one is unusable."""
         if self.password_file is None and self.key_file is None:
             return None
         if self.password_file is None or self.key_file is None:

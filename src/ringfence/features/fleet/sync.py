@@ -212,7 +212,7 @@ class Sync:
             self._own_ends.rebuild([*wanted, *((end, of) for of, end in self._ended.items())])
 
     def on_unban(self, network: Network, now: float) -> None:
-        """Queue the early end of this host's bans of a network, to be sent to the API.
+        """Queue the early end of this host's bans of a network at ``now`` (monotonic seconds), for the API.
 
         Until the API has ended its decisions about these bans, they are not applied here.
         """
@@ -279,8 +279,9 @@ class Sync:
         return len(self._failed)
 
     def expire(self, now: float) -> bool:
-        """Forget bans, unbans and decisions that have ended; return whether other decisions apply now.
+        """Forget bans, unbans and decisions that have ended at ``now`` (monotonic seconds).
 
+        Return whether other decisions apply than before.
         Call this again while :meth:`ending` is true, because one call handles only a thousand ends.
         """
         changed = False
@@ -296,13 +297,16 @@ class Sync:
         return changed
 
     def ending(self, now: float) -> bool:
-        """Whether something has ended at ``now`` that :meth:`expire` must still forget."""
+        """Whether something ended by ``now`` (monotonic seconds) that :meth:`expire` must still forget."""
         return min(self._decisions.next_end, self._own_ends.next) <= now
 
     # -- what to do next
 
     def next_request(self, now: float) -> Request | None:
-        """Return the next request to the API; None if none is due. Call ``on_…`` with its result."""
+        """Return the next request to the API at ``now`` (monotonic seconds); None if none is due.
+
+        After the request, call :meth:`on_done`, :meth:`on_failed` or :meth:`on_page`.
+        """
         pull = max(self.pull.due, min(self._next_pull, self._next_full))
         if pull <= now:  # first, so that bans do not starve it
             self.pull.begins(now)
@@ -377,8 +381,9 @@ class Sync:
     def on_failed(
         self, request: Request, error: str, now: float, pause: float = 0.0, *, refused: bool = False
     ) -> None:
-        """Record that a request failed. ``pause`` is how many seconds the server asks to wait.
+        """Record that a request failed at ``now`` (monotonic seconds) with ``error``.
 
+        ``pause`` is how many seconds the server asks to wait.
         The bans of a ``Push`` are then sent one by one. A ban or an unban that fails alone is sent again when
         no others wait, until its time is over; if it is ``refused``, the API will never accept it, and it is
         given up.

@@ -15,7 +15,7 @@ _NUMBERS = {
     DROPS: "Packets over the limit: dropped, or passed if the limiter only observes.",
     FULL: "Packets from sources for which the limiter had no room.",
 }
-"""The counters of the limiter that are shown, with descriptions."""
+"""The counters of the limiter that the status has, with descriptions."""
 
 _FULL = (
     "the limiter has no room for more sources: packets come from a million addresses, most of them forged. "
@@ -24,7 +24,7 @@ _FULL = (
 
 
 class Limiter(Feature):
-    """Makes ``judge`` judge floods of packets each second, and shows how many the kernel's limit drops."""
+    """Makes ``judge`` judge floods of packets each second; reports how many packets the limit drops."""
 
     def __init__(self, side: FirewallSide, judge: FloodJudge) -> None:
         self._side = side

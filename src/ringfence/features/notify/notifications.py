@@ -62,18 +62,24 @@ class Notification:
 
 
 def of_ban(ban: Ban, now: float) -> Notification:
-    """Return the notification of a ban that was placed at ``now``."""
+    """Return the notification of a ban that was placed at ``now`` (seconds since the epoch)."""
     subject = format_network(ban.network)
     return Notification(Topic.BAN, Severity.INFO, now, ban.rule, subject, ban.reason, ban)
 
 
 def of_unban(networks: Sequence[str], ended: str, now: float) -> Notification:
-    """Return the notification of an unban by a command; ``ended`` is the result of the unban as text."""
+    """Return the notification of an unban by a command at ``now`` (seconds since the epoch).
+
+    ``ended`` is the result of the unban as text.
+    """
     return Notification(Topic.UNBAN, Severity.INFO, now, subject=", ".join(networks), text=ended)
 
 
 def of_list_change(change: str, entries: Sequence[str], who: str, now: float) -> Notification:
-    """Return the notification of a change of a list, such as ``allow add``; ``who`` made the change."""
+    """Return the notification of a change of a list, such as ``allow add``.
+
+    ``who`` made the change at ``now`` (seconds since the epoch).
+    """
     return Notification(Topic.LIST, Severity.INFO, now, change, ", ".join(entries), f"by {who}")
 
 

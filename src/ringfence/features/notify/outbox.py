@@ -155,7 +155,7 @@ class Outbox:
         self._report_tries.hurry()
 
     def add(self, notification: Notification, now: float) -> None:
-        """Add a notification to the next message, if the channel's settings ask for it."""
+        """Add a notification to the next message at ``now`` (monotonic), if the settings ask for it."""
         if not self._wants(notification):
             return
         self._digest.add(notification)
@@ -193,8 +193,9 @@ class Outbox:
             self._message = evolve(self._message, is_cancelled=True)
 
     def take(self, now: float, minute: int, *, last: bool = False) -> Mapping[str, object] | None:
-        """Return the content of the message to send now; None if none is due, or one is being sent.
+        """Return the content of the message to send at ``now`` (monotonic seconds).
 
+        Return None if none is due, or if one is being sent.
         After the attempt the caller must call :meth:`succeeded`, :meth:`failed_with` or :meth:`interrupted`.
         ``minute`` is the local time in minutes since midnight, for the quiet hours. With ``last``, everything
         that waits is due now.
@@ -209,10 +210,11 @@ class Outbox:
         return self._message.content if self._message is not None else None
 
     def _next(self, now: float, minute: int, *, last: bool) -> Waiting | None:
-        """Return the next digest or report if one is due, else None.
+        """Remove and return the next digest or report if one is due, else None.
 
-        ``minute`` is that of the day, for quiet hours. ``last``: the daemon stops, so what waits is due.
-        A report that failed is due after its pause. Until then it delays no other message.
+        ``now`` is in monotonic seconds; ``minute`` is that of the day, for quiet hours. ``last``: the daemon
+        stops, so what waits is due. A digest begins the pause before the next one. A report that failed is
+        due after its pause. Until then it delays no other message.
         """
         if self._digest.total and (last or self._is_due(now, minute)):
             self._next_message = now + self.settings.digest

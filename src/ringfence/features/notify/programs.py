@@ -144,7 +144,7 @@ def run_hook(channel: Mapping[str, Any], content: Mapping[str, Any], host: str) 
 
 
 def variables(content: Mapping[str, Any], host: str, title: str) -> dict[str, str]:
-    """Return the environment variables for the command.
+    """Return the environment variables for a channel's command: events, host, and the message's title.
 
     If the message has several events, the variables that describe one event (such as its name) are empty.
     """

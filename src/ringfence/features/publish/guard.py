@@ -224,7 +224,10 @@ class _Pauses:
 
 
 def is_proven(key: int, record: Record) -> bool:
-    """Whether a ban is an administrator's, or a rule's wide ban on attempts whose address is verified."""
+    """Whether a ban is an administrator's, or a rule's wide ban on attempts whose address is verified.
+
+    ``key`` is the network and the scope of the ban as a number, ``record`` its record in the ledger.
+    """
     if record.origin is Origin.ADMIN:
         return True
     return record.origin is Origin.RULE and scope_of(key) in WHOLE_SCOPES and record.counts.proven > 0

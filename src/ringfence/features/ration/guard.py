@@ -14,7 +14,7 @@ _NUMBERS = {
     ASKED: "Packets from strangers over the ration of questions: dropped, or passed if it only observes.",
     ASKED_FULL: "Packets from strangers for which the ration of questions had no room: they passed.",
 }
-"""The packet counters of the limits on refusals and requests that are shown, with descriptions."""
+"""The packet counters of the limits on refusals and requests that the status has, with descriptions."""
 
 _FULL = (
     "the ration has no room for more strangers: Asterisk refuses many thousand addresses a second, "
@@ -27,7 +27,7 @@ _ASKING_FULL = (
 
 
 class Rations(Feature):
-    """Shows how many packets the rations (limits on refusals to, and requests of, one stranger) drop."""
+    """Reports how many packets the rations (limits on refusals to, and requests of, one stranger) drop."""
 
     def __init__(self, side: FirewallSide) -> None:
         self._side = side
@@ -49,5 +49,9 @@ class Rations(Feature):
 
 
 def build(given: Given) -> Rations:
-    """Return the part of the daemon that shows the limits on refusals and requests of strangers."""
+    """Return the part of the daemon that reports what its limits per stranger drop in status and alarms.
+
+    The limits are on Asterisk's refusals to a stranger, and on a stranger's requests. ``given`` has the other
+    parts of the daemon.
+    """
     return Rations(given.side)

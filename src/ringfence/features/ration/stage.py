@@ -153,8 +153,9 @@ class AskingRation(Filter):
     """The settings of the ration of questions: what one stranger may send to the SIP ports.
 
     A guesser needs no answer: the Contact of a guess may show that the guess was right. So the kernel counts
-    what Asterisk would check. A *stranger* is what it is for the ration. Its *neighbours* are its /24, or by
-    IPv6 its /48. All together they have ``NEAR`` times its ration, so that many addresses gain little.
+    what Asterisk would check. A *stranger* is an address (for IPv6 a /64) that is neither a friend nor on the
+    allow list. Its *neighbours* are its /24, or by IPv6 its /48. All together they have ``NEAR`` times its
+    ration, so that many addresses gain little.
 
     By UDP, after a pause, ``burst`` datagrams pass at once, and then ``rate`` a second. Answers (``SIP/2.0``)
     and ``ACK`` requests are free: neither can carry a guess that Asterisk checks. IAX2 has no such ration.

@@ -78,7 +78,7 @@ class WeeklySchedule:
         return next_report(since, self._zone) <= now
 
     def done(self, now: float) -> None:
-        """Record that the channel's report was sent at ``now``, or was dropped after several failures."""
+        """Record that the report was sent at ``now`` (seconds since the epoch), or dropped after failures."""
         self.last, self._begun_again = now, None
 
 

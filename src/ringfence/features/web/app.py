@@ -171,7 +171,7 @@ class _Failures:
     renderer: Renderer
 
     async def failed(self, request: Request, error: Exception) -> Response:
-        """Show a RingfenceError, such as a request that the daemon refused."""
+        """Return an error page: 503 if the daemon does not answer, 403 for a WebError, 400 otherwise."""
         status, heading = HTTPStatus.BAD_REQUEST, "Not done"
         if isinstance(error, DaemonUnreachableError):
             status, heading = HTTPStatus.SERVICE_UNAVAILABLE, "The daemon does not answer"
@@ -180,12 +180,12 @@ class _Failures:
         return self.renderer.error(request, status, heading, str(error))
 
     async def refused(self, request: Request, error: Exception) -> Response:
-        """Show an HTTP error, such as an unknown URL."""
+        """Return a page that shows an HTTP error, such as an unknown URL, with the error's status."""
         status = error.status_code if isinstance(error, HTTPException) else HTTPStatus.INTERNAL_SERVER_ERROR
         return self.renderer.error(request, status, HTTPStatus(status).phrase)
 
     async def defect(self, request: Request, error: Exception) -> Response:
-        """Show any other exception as a defect of ringfence.
+        """Return a page with the status 500 that shows any other exception as a defect of ringfence.
 
         Starlette raises the exception again after the answer, and uvicorn logs its traceback.
         """
