@@ -98,7 +98,7 @@ def key_of(network: Network, scope: Scope = Scope.FULL) -> int:
 
 
 def network_of(key: int) -> tuple[Network, Scope]:
-    """Return the network and the scope of a ban: the inverse of :func:`key_of`."""
+    """Return the network and the scope of the ban with this key: the inverse of :func:`key_of`."""
     _, address, length = parts_of(key)
     return (IPv6Network if key & 1 else IPv4Network)((address, length)), _SCOPES[(key & _KIND) >> 1]
 
@@ -127,7 +127,7 @@ class _Shape(NamedTuple):
 
     @classmethod
     def of(cls, key: int) -> "_Shape":
-        """Return the shape of the ban with that key."""
+        """Return the shape (prefix length with a scope) of the ban with that key (:func:`key_of`)."""
         version, _, length = parts_of(key)
         return cls(length, _KIND_BITS + _LENGTH_BITS + BITS[version] - length, key & _SHAPE, scope_of(key))
 
@@ -204,15 +204,18 @@ class Ledger:
         return len(self._records)
 
     def __contains__(self, key: int) -> bool:
-        """Whether the kernel has confirmed the ban with that key."""
+        """Whether the kernel has confirmed the ban with that key (:func:`key_of`)."""
         return key in self._records
 
     def get(self, key: int) -> Record | None:
-        """Return the record of the confirmed ban with this key; None if there is none."""
+        """Return the record of the confirmed ban with this key (:func:`key_of`); None if there is none."""
         return self._records.get(key)
 
     def put(self, key: int, record: Record) -> None:
-        """Record a ban that the kernel has confirmed, replacing an earlier one. It is no longer pending."""
+        """Record, under its key, a ban that the kernel has confirmed; it replaces an earlier record.
+
+        The ban is no longer pending (refused by the kernel, and tried again).
+        """
         self._pending.pop(key, None)
         self.pop(key)
         self._records[key] = record
@@ -227,7 +230,7 @@ class Ledger:
             self._ends[slot] += 1
 
     def pop(self, key: int) -> Record | None:
-        """Remove and return the record of the confirmed ban with this key; None if there is none."""
+        """Remove and return the record of the confirmed ban with this key (:func:`key_of`), or None."""
         record = self._records.pop(key, None)
         if record is None:
             return None
@@ -267,7 +270,10 @@ class Ledger:
         self._assumed = {key: expires + seconds for key, expires in self._assumed.items()}
 
     def alive(self, now: float) -> int:
-        """Return the number of confirmed bans with time left at ``now``, or up to ``uncertainty`` more."""
+        """Return the number of confirmed bans with time left at ``now`` (epoch seconds).
+
+        It may be too high by up to ``uncertainty``.
+        """
         slot = _slot(now)
         if slot < self._slot:  # the clock was set back
             ends = Counter(_slot(record.expires) for record in self._records.values())
@@ -335,7 +341,8 @@ class Ledger:
     def due(self, now: float) -> tuple[list[int], list[int]]:
         """Check the next ``_SLICE`` bans; return the keys of those expired at ``now``, and of those to renew.
 
-        Repeated calls check all records, and then begin again.
+        A ban is to renew if its timeout in the kernel would end too early. Repeated calls check all records,
+        and then begin again. ``now`` is in seconds since the epoch.
         """
         over, renew = [], []
         if not self._unchecked:
@@ -364,7 +371,7 @@ class Ledger:
     # -- confirmed and pending bans
 
     def ban(self, key: int) -> Ban | None:
-        """Return the ban with that key, confirmed or pending; None if there is none.
+        """Return the ban with that key (:func:`key_of`), confirmed or pending; None if there is none.
 
         A confirmed ban is returned without its attempts, a pending one as it was when the kernel refused it.
         """
@@ -375,11 +382,11 @@ class Ledger:
         return pending.ban if pending is not None else None
 
     def all_keys(self) -> list[int]:
-        """Return the keys of all confirmed and all pending bans."""
+        """Return the keys (:func:`key_of`) of all confirmed and all pending bans."""
         return [*self._records, *self._pending]
 
     def overlapping(self, network: Network, now: float) -> list[int]:
-        """Return the keys of the bans at ``now`` that have an address in common with ``network``."""
+        """Return the keys of the bans at ``now`` (epoch) that have an address in common with ``network``."""
         found = [key for key in self._pending if overlap(network_of(key)[0], network)]
         for scope in Scope:
             found += self.covering(network, scope, now)
@@ -392,7 +399,7 @@ class Ledger:
         return ban is not None and ban.forced
 
     def discard(self, key: int) -> bool:
-        """Forget the ban with that key, confirmed or pending; return whether there was one."""
+        """Forget the ban with that key (:func:`key_of`), confirmed or pending; return whether it existed."""
         confirmed = self.pop(key) is not None
         return self.discard_pending(key) or confirmed
 
@@ -412,7 +419,10 @@ class Ledger:
         return True
 
     def discard_pending(self, key: int) -> bool:
-        """Forget the pending ban with that key; return whether there was one. A confirmed ban stays."""
+        """Forget the pending ban (refused by the kernel, and tried again) with that key.
+
+        Return whether there was one. A confirmed ban stays.
+        """
         return self._pending.pop(key, None) is not None
 
     def expire_pending(self, now: float) -> list[PendingBan]:
@@ -434,7 +444,7 @@ class Ledger:
                 del self._assumed[key]
 
     def assumed(self, now: float) -> set[tuple[Network, Scope]]:
-        """Return the networks (and scopes) that count as banned at ``now`` though no kernel enforces it."""
+        """Return the networks (and scopes) that count as banned at ``now`` (epoch), but by no kernel."""
         return {network_of(key) for key, expires in self._assumed.items() if expires > now}
 
     def discard_assumed(self, subject: Network) -> None:

@@ -170,7 +170,10 @@ class Book:
         yield from self._supersede(ban)
 
     def ban(self, bans: Iterable[Ban], now: float) -> Steps[list[str]]:
-        """Place bans by an administrator; return a line with the reason for each that was not placed."""
+        """Place bans by an administrator at ``now`` (epoch); return a line for each that was not placed.
+
+        A line has the network and the reason: it is exempt, too wide, or refused by the kernel.
+        """
         refused, wanted = [], []
         for ban in bans:
             why = self.exempt.refusal(ban.network, force=ban.forced)
@@ -183,7 +186,10 @@ class Book:
         return refused + failure_lines(outcome for outcome in outcomes if outcome.error is not None)
 
     def add(self, bans: Sequence[Ban], news: News, now: float) -> Steps[list[Outcome]]:
-        """Add bans to the kernel; record and return its last answer to each. ``news``: how new they are."""
+        """Add bans to the kernel for the time that they have left at ``now`` (epoch seconds).
+
+        Record and return the kernel's last answer to each. ``news``: how new the bans are.
+        """
         answers = yield from self.ask(_adding(bans, now))
         return (yield from self._record(bans, answers, news, now))
 
@@ -285,7 +291,7 @@ class Book:
         yield from self.unban_with_retry(exempt)
 
     def renew(self, keys: Iterable[int], now: float) -> Steps[None]:
-        """Set the kernel's timeouts of the bans ``keys`` to the time that the bans have left."""
+        """Set the kernel's timeouts of the bans ``keys`` to the time that they have left."""
         bans = [ban_of(key, record) for key in keys if (record := self.ledger.get(key)) is not None]
         self._renewed(bans, (yield from self.ask(_adding(bans, now))), now)
 
@@ -318,7 +324,7 @@ class Book:
         return self._comparison
 
     def was_unbanned(self, key: int) -> bool:
-        """Whether a ban was removed from the kernel since the latest comparison began."""
+        """Whether the ban ``key`` was removed from the kernel since the latest comparison began."""
         return key in self._recently_unbanned
 
     # -- remove bans
@@ -388,7 +394,10 @@ class Book:
         return step
 
     def expire(self, now: float) -> Steps[tuple[list[int], list[int]]]:
-        """End the bans whose time is over; return their keys, and the keys of bans to renew in the kernel."""
+        """End the bans whose time is over at ``now`` (epoch seconds).
+
+        Return their keys, and the keys of the bans whose timeout in the kernel must be renewed.
+        """
         self.ledger.expire_assumed(now)
         over, to_renew = self.ledger.due(now)
         for key in over:
@@ -433,6 +442,6 @@ def _key(one: Ban | Change) -> int:
 
 
 def _adding(bans: Iterable[Ban], now: float) -> Batch:
-    """Return the batch that adds bans to the kernel, each for the time from ``now`` to its end."""
+    """Return the batch that adds bans to the kernel, each for the time from ``now`` (epoch) to its end."""
     left = ((ban, min(max(1.0, ban.expires - now), MAX_TIMEOUT)) for ban in bans)
     return Batch([Add(ban.network, ceil(seconds), ban.scope) for ban, seconds in left])

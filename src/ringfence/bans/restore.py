@@ -62,7 +62,8 @@ def restore_bans(book: Book, backend: Backend, records: Records, clock: Clock) -
 def unbanned_keys(found: Mapping[int, float], ended: Iterable[Ended], began: float, now: float) -> set[int]:
     """Return the keys of the bans that the kernel still has although their unban is recorded in the store.
 
-    ``found`` has the keys of the kernel's bans and the seconds left, as listed between ``began`` and ``now``.
+    ``found`` has the keys of the kernel's bans and the seconds left, as listed between ``began`` and ``now``
+    (epoch seconds).
     ``ended`` are the bans that the store records as ended early. If a ban in the kernel ends at another time
     than such a ban, it is a later one whose record was lost. Then its key is not returned.
     """

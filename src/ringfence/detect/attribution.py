@@ -385,7 +385,10 @@ class Attribution:
         return found
 
     def _on_acceptance(self, answer: Challenge, now: float, wall: float) -> None:
-        """Record a call or registration that Asterisk accepts by ``answer``, which is no refusal."""
+        """Record a call or registration that Asterisk accepts by ``answer``, which is no refusal.
+
+        ``now`` and ``wall`` are one moment, in monotonic seconds and in seconds since the epoch.
+        """
         sender = sender_of_request(answer) or answer.address
         found = self._conversations.answer(answer, sender, now)
         asked = found.asked if found is not None else None
@@ -412,7 +415,11 @@ class Attribution:
     def _on_refusal_by_asterisk(
         self, challenge: Challenge, now: float, wall: float, asterisk: str
     ) -> Iterable[Finding]:
-        """Handle a SIP answer 401, 403, 404 or 407 of Asterisk (not of a proxy); return what it shows."""
+        """Handle a SIP answer 401, 403, 404 or 407 of Asterisk (not of a proxy); return what it shows.
+
+        ``now`` and ``wall`` are one moment, in monotonic seconds and in seconds since the epoch. ``asterisk``
+        is the name of the Asterisk.
+        """
         sender = sender_of_request(challenge)
         if sender is None:  # chan_sip cuts a long Via in its answer
             asked = self._conversations.latest(challenge.call_id)
@@ -444,7 +451,8 @@ class Attribution:
     ) -> Sequence[Finding]:
         """Return the findings about ``challenge``, by which chan_sip refuses a request of ``sender``.
 
-        ``refusal`` has the refused request, None if the request is not known.
+        ``refusal`` has the refused request, None if the request is not known. ``now`` and ``wall`` are one
+        moment, in monotonic seconds and in seconds since the epoch.
         """
         if refusal is not None:
             event = self._refused(refusal, challenge, sender, source, wall)
@@ -457,7 +465,7 @@ class Attribution:
     def _refused(
         self, refusal: Answered, challenge: Challenge, sender: Address, source: SourceId, wall: float
     ) -> SecurityEvent | None:
-        """Return an event for an answer to a request that the kernel copied; None if it is no guess.
+        """Return an event for the refusal, at ``wall`` (epoch), of a copied request; None if it is no guess.
 
         A request without credentials is an attempt only if it is evasive: its bytes suppress events, and no
         phone sends such. If the sender has logged in since it asked, its request was accepted. No phone names
@@ -519,7 +527,7 @@ class Attribution:
         """Return the findings about a SIP answer that a proxy sent to its client.
 
         Anyone can have the proxy forward an answer to any address. So it counts only if its receiver has sent
-        the request, and confirms nothing else.
+        the request, and confirms nothing else. It left at ``now`` (monotonic seconds), ``wall`` (epoch).
         """
         client = answer.address
         if self.proxies.networks.covers(client):  # it goes to another proxy
@@ -544,7 +552,8 @@ class Attribution:
         """Return the event for a refusal by a TCP connection whose requests could not be read, or None.
 
         The result is AMI's event with the same Call-ID; None if AMI has not reported it yet. If the refusal
-        shows that the request was hidden from AMI, the result is an event HIDDEN.
+        shows that the request was hidden from AMI, the result is an event HIDDEN, of the time ``wall``
+        (seconds since the epoch).
         """
         remote = Endpoint(answer.address, answer.port, answer.transport)
         if not self._conversations.is_unread(remote):
@@ -566,7 +575,8 @@ class Attribution:
     ) -> Iterator[Finding]:
         """Handle a challenge of PJSIP; yield the attempts that it confirms, and the one that it shows.
 
-        ``refusal`` has the refused request; None if that was not copied.
+        ``refusal`` has the refused request; None if that was not copied. ``now`` and ``wall`` are one moment,
+        in monotonic seconds and in seconds since the epoch.
         """
         method = refusal.asked.request.method if refusal is not None and refusal.asked is not None else ""
         by_udp = challenge.transport is _UDP
@@ -620,7 +630,7 @@ class Attribution:
         return found
 
     def observe_loss(self, now: float) -> None:
-        """Record that some of the packets that the kernel copies were lost at ``now``."""
+        """Record that some of the packets that the kernel copies were lost at ``now`` (monotonic)."""
         self.confirmation.sees_wire = True
         self.confirmation.lost_at = now
         self._conversations.forget_silence()
@@ -629,8 +639,9 @@ class Attribution:
     def tick(self, now: float, wall: float, *, wire: bool, listening: Listening) -> Sequence[Finding]:
         """Do periodic work; return findings about reports that have waited, and about unanswered guesses.
 
-        ``wire`` is whether the kernel copies every challenge now. ``listening`` has since when each connected
-        AMI has been connected without interruption (monotonic seconds), by the name of its Asterisk.
+        ``now`` is in monotonic seconds, ``wall`` the same moment since the epoch. ``wire`` is whether the
+        kernel copies every challenge now. ``listening`` has since when each connected AMI has been connected
+        without interruption (monotonic seconds), by the name of its Asterisk.
         """
         self._senders.expire(now)
         self._conversations.expire(now)
@@ -663,7 +674,7 @@ class Attribution:
         The request has credentials, or its Via has the answer sent elsewhere. It is no guess if its sender
         has logged in since. If another source has reported its session, and so long ago that the reports
         cannot be matched, the guess has counted already. A TCP segment can be forged, so its nonce must prove
-        its sender, or the kernel must know the connection.
+        its sender, or the kernel must know the connection. The attempt's time is ``wall`` (epoch seconds).
         """
         request, remote = asked.request, asked.remote
         certain = request.transport is _UDP or self._nonces.proves(asked.nonce, request.address, now)

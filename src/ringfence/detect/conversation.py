@@ -299,7 +299,7 @@ class Conversations:
         return remote in self._unread
 
     def has_asked(self, address: Address, call_id: bytes, now: float) -> bool:
-        """Whether a datagram with credentials of this address and Call-ID was copied in the last ``LIFE``."""
+        """Whether a datagram with credentials of this address and Call-ID was copied in the last 64 s."""
         known = self._known.get((address_key(address), 0, call_id))
         if known is None:
             return False
@@ -324,7 +324,10 @@ class Conversations:
                 yield oldest
 
     def unanswered(self, now: float) -> Iterator[Asked]:
-        """Yield, each once, the guesses that Asterisk has not answered by ``now`` and will not answer."""
+        """Yield, each once, the guesses that Asterisk has not answered by ``now`` and will not answer.
+
+        ``now`` is in monotonic seconds.
+        """
         yield from self.unheard(now)
         while self._waiting and now - self._waiting[0].at >= SILENCE:
             oldest = self._waiting[0]

@@ -230,7 +230,11 @@ class Detector:
     def observe_challenges(
         self, challenges: Iterable[Challenge], now: float, wall: float, asterisk: str
     ) -> Sequence[Effect]:
-        """Handle SIP answers that left this host (:meth:`Attribution.observe_challenges`)."""
+        """Handle SIP answers that left this host; return what follows, such as a ban.
+
+        They left at ``now`` (monotonic seconds), which is ``wall`` seconds since the epoch. ``asterisk`` is
+        the assumed Asterisk of an answer, if no event has shown yet which one sent it.
+        """
         self._friend_attempts.sees_wire = True
         challenges = tuple(challenges)
         found = self._attribution.observe_challenges(challenges, now, wall, asterisk)
@@ -254,7 +258,7 @@ class Detector:
     def observe_requests(
         self, requests: Iterable[CopiedRequest], now: float, asterisk: str
     ) -> Sequence[Effect]:
-        """Handle copied requests of senders that are no friends (:meth:`Attribution.observe_requests`)."""
+        """Handle copied requests of senders that are no friends; return what follows, such as a ban."""
         self._friend_attempts.sees_wire = True
         others = self._pages.take(requests)
         return self._on_findings(self._attribution.observe_requests(others, now, asterisk), now)
@@ -312,7 +316,7 @@ class Detector:
             yield AttributedAttempt(attempt, now, claimed=Scope.SIP_TCP)
 
     def observe_loss(self, now: float) -> None:
-        """Record that some of the packets that the kernel copies were lost at ``now``."""
+        """Record that some of the packets that the kernel copies were lost at ``now`` (monotonic)."""
         self._friend_attempts.sees_wire = True
         self._attribution.observe_loss(now)
 

@@ -83,7 +83,7 @@ class _Failures:
     banned: OrderedDict[tuple[Address, Scope], float] = Factory(OrderedDict)
 
     def begin_ban(self, address: Address, scope: Scope, now: float) -> None:
-        """Record a ban at ``now`` of ``address`` in ``scope``; all counts of failures start again at zero."""
+        """Record a ban of ``address`` at ``now`` (monotonic); all counts of failures start again at zero."""
         self.latest.clear()
         self.values.clear()
         remember(self.banned, (address, scope), now, _MOST_BANNED)

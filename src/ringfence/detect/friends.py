@@ -251,7 +251,7 @@ class Friends:
         return known is None
 
     def remove(self, key: Key, now: float) -> Friend | None:
-        """End a reason to be a friend at ``now``, and remember it; return it, or None if it is unknown."""
+        """End a reason to be a friend at ``now`` (epoch), and remember it; return it, None if unknown."""
         if key not in self._current.entries:
             return None
         friend = self._drop(key)

@@ -336,7 +336,9 @@ class History:
         return []
 
     def facts_of(self, address: Address, subject: Network, since: float) -> list[Fact]:
-        """Return the confirmed attempts of exactly ``address`` after ``since``; ``subject`` is its network.
+        """Return the confirmed attempts of exactly ``address`` after ``since`` (monotonic seconds).
+
+        ``subject`` is the network as which the address is counted, such as its /64.
 
         A /64 has the attempts of all its addresses, and keeps them when an address of the /64 becomes one
         that is counted alone. So both are searched.

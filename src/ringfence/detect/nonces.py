@@ -110,7 +110,7 @@ class Nonces:
         return len(self._sent) + len(self._of_pjsip)
 
     def record(self, challenge: Challenge, now: float) -> None:
-        """Record the nonce of a challenge (401 or 407) that left this host at ``now``, and its receiver."""
+        """Record the nonce and receiver of a challenge (401 or 407) that left at ``now`` (monotonic)."""
         nonce, sender = challenge.nonce, challenge.sender
         if 0 < len(nonce) <= _MAX_LENGTH:
             short = challenge.service is Service.PJSIP
@@ -146,7 +146,7 @@ class Nonces:
                 table.popitem(last=False)
 
     def record_loss(self, now: float) -> None:
-        """Record a loss of copied packets at ``now``: PJSIP's nonces of that time prove no address.
+        """Record a loss of copied packets at ``now`` (monotonic): PJSIP's nonces around it prove no address.
 
         The reader of these packets also reports a loss when it starts. A loss is ignored while no nonce is
         known. An attacker could exploit this only by guessing the second in which the daemon starts.

@@ -444,7 +444,10 @@ class Attempts:
         return number < self.first + len(self.open)
 
     def add(self, source: Reporter, now: float, tag: int) -> bool:
-        """Add a new attempt that ``source`` reports; return whether the oldest was discarded for it."""
+        """Add a new attempt, numbered ``tag``, that ``source`` reports at ``now`` (monotonic).
+
+        Return whether the oldest attempt was discarded for it.
+        """
         is_full = len(self.open) >= MOST_ATTEMPTS
         if is_full:
             self._drop_oldest(1)
@@ -667,7 +670,7 @@ class Senders:
         return sender.sessions.get(session) if sender is not None else None
 
     def session(self, address: Address, session: bytes, now: float) -> Session:
-        """Return a session of the sender at ``address``, created if needed; it is used at ``now``."""
+        """Return the session of ``address`` with the id ``session``, created if needed; it is used now."""
         return self._session_of(self.sender_at(address, now), session, now)
 
     def _session_of(self, sender: Sender, name: bytes, now: float) -> Session:
@@ -704,7 +707,7 @@ class Senders:
     # -- reports and attempts ---------------------------------------------------------------------------
 
     def report(self, event: SecurityEvent, now: float) -> Attempt | None:
-        """Handle an event that arrived at ``now``; return the attempt that it reports, or None.
+        """Handle an event that arrived at ``now`` (monotonic); return the attempt that it reports, or None.
 
         A request without credentials is handled here only if it counts as an attempt.
         """

@@ -240,7 +240,7 @@ class Exchanges:
         return len(self._known)
 
     def observe(self, exchange: Exchange, now: float) -> None:
-        """Record the answers and acknowledged bytes that a copied packet shows at ``now``."""
+        """Record the answers and acknowledged bytes that a copied packet shows at ``now`` (monotonic)."""
         key = (address_key(exchange.address), exchange.port)
         known = self._connection(key, exchange.address)
         if known.explained:

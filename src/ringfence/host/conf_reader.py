@@ -496,7 +496,10 @@ class ConfReader:
         return new
 
     def _found(self, name: bytes, wanted: _Filter, shown: bytes) -> LoadedSection:
-        """Return the first section named ``name`` ("" for any) that fits the condition ``wanted``."""
+        """Return the first section named ``name`` ("" for any) that fits the condition ``wanted``.
+
+        Raise RefusedLineError if there is none; its text names the section as ``shown``.
+        """
         for section in self._named.get(name.lower(), ()) if name else self.sections:
             self._spend(1 + len(section.options) * len(wanted.parts))
             if wanted.fits(section):

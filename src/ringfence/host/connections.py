@@ -299,7 +299,8 @@ class ConnectionTable:
     def _renew(self, now: float, fresh: float = FRESH) -> None:
         """Read the open connections and listening ports again if the list is older than ``fresh`` seconds.
 
-        With very many connections the list may become older; see the head of this module.
+        With very many connections the list may become older; see the head of this module. ``now`` is
+        monotonic.
         """
         if now - self._read_at < max(fresh, min(10 * self._reading_took, OLDEST)):
             return
@@ -394,7 +395,7 @@ class _Past:
         return now - self._addresses.get(address, -math.inf) < REMEMBERED
 
     def add(self, ended: Iterable[Closed], at: float) -> bool:
-        """Remember connections that closed at ``at``.
+        """Remember connections that closed at ``at`` (monotonic seconds).
 
         Return False if an address was forgotten before its 60 s were over, because there are too many.
         """
@@ -411,7 +412,7 @@ class _Past:
 
 
 def _remember(table: OrderedDict[bytes, float], key: bytes, at: float) -> bool:
-    """Store the time ``at`` under ``key`` as the newest entry, and forget entries older than 60 s.
+    """Store the time ``at`` (monotonic) under ``key`` as the newest entry; forget entries older than 60 s.
 
     Return False if an entry that has not expired was forgotten too, because there are too many.
     """

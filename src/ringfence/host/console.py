@@ -274,7 +274,7 @@ class SocketConsole:
         self.problem = ""
 
     def show(self, what: str) -> str | None:
-        """Return the output of a console command; None if Asterisk does not know it or does not answer.
+        """Return the output of the console command ``what``; None if Asterisk does not know or answer it.
 
         After a problem, such as a timeout, no further command is sent, because each would fail in the same
         way.
@@ -367,7 +367,10 @@ def control_socket(pid: int, proc: Path = PROC) -> Path | None:
 
 
 def _answer(connection: socket.socket, command: str, timeout: float) -> bytes:
-    """Send a console command; return all bytes that Asterisk sends until it closes the connection."""
+    """Send a console command; return all bytes that Asterisk sends until it closes the connection.
+
+    Raise TimeoutError after ``timeout`` seconds, and OSError after more than ``MAX_BYTES`` bytes.
+    """
     deadline = time.monotonic() + timeout
     connection.sendall(b"cli quit after " + command.encode() + b"\0")
     data = bytearray()

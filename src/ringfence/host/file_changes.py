@@ -285,7 +285,7 @@ def _write(folder: Folder, name: str, state: FileState) -> None:
 
 
 def _require_owner(folder: Folder, opened: int) -> None:
-    """Raise OSError unless an opened file or folder belongs to the user of the folder that contains it.
+    """Raise OSError unless an open file or folder (a descriptor) belongs to the user of its ``folder``.
 
     That user may have put another file in its place, to have root change its rights.
     """
@@ -344,7 +344,8 @@ def _secret_of(line: str) -> str:
 def _copy_attributes(folder: int, name: str, opened: int) -> None:
     """Copy the extended attributes (access lists, security labels) of the old file to the new one.
 
-    ``opened`` is the new file. Errors are ignored, because some file systems have no such attributes.
+    ``opened`` is the descriptor of the new file, and ``folder`` that of the folder with the old file
+    ``name``. Errors are ignored, because some file systems have no such attributes.
     """
     with suppress(OSError):
         old = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)

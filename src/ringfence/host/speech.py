@@ -35,7 +35,7 @@ MOST_ASKED = 32
 """The maximum number of sockets, of TCP and of UDP, that one :meth:`Speeches.look` asks."""
 MOST_KNOWN = 4_096
 _LONGEST_PAUSE = 7
-"""The power of two of looks after which a silent socket is asked again at the latest (1, 2, 4 … 128)."""
+"""The greatest power of two of the pause: a silent socket is asked again after 1, 2, 4 … 128 looks."""
 
 _BYE = (
     "BYE sip:ringfence@{host} SIP/2.0\r\nVia: SIP/2.0/{transport} {here};rport;branch=z9hG4bK{text}\r\n"
@@ -67,7 +67,10 @@ class ListeningSocket(NamedTuple):
 
 @define
 class _Asked:
-    """What is known of a listening socket: its protocol, None if unknown, and the look that asks it again."""
+    """What is known of a listening socket: its protocol (``speech``), None if unknown.
+
+    ``tries`` is how often it was asked in vain, and ``due`` the number of the look that asks it again.
+    """
 
     inode: int
     speech: Speech | None = None

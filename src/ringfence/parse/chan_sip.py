@@ -53,7 +53,7 @@ _NO_SOURCE = re.compile(
 
 
 def parse_chan_sip(text: bytes, source: SourceId, time: float) -> Parsed:
-    """Parse a message that chan_sip logged; return its event, an alarm, or why it gives neither."""
+    """Parse a message that chan_sip logged at ``time`` (epoch); return its event, alarm, or why neither."""
     if text.startswith(b"Registration from '"):
         return _parse_registration(text, source, time)
     if text.startswith(_CALL_FROM):

@@ -67,7 +67,9 @@ class Custom:
     def parse(
         self, level: bytes, file: bytes, text: bytes, source: SourceId, time: float
     ) -> SecurityEvent | Reason:
-        """Return the event of a log message that matches; a dialplan's ``text`` begins with the extension.
+        """Return the event, at ``time`` (epoch), of a log message with this level and source file.
+
+        The ``text`` of a dialplan begins with the extension.
 
         Return NOT_EVIDENCE if the message does not match the pattern, and AMBIGUOUS if several addresses fit.
         """

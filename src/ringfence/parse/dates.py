@@ -152,6 +152,9 @@ class DateReader:
 
 
 def _distance(seconds: float, now: float) -> float:
-    """Return how unlikely ``seconds`` is as the time of a line read at ``now``: a time ahead counts more."""
+    """Return how unlikely ``seconds`` is as the time of a line read at ``now`` (both since the epoch).
+
+    It is the distance of the two; a time ahead of ``now`` counts more.
+    """
     ahead = seconds - now
     return ahead + _REPEATED if ahead > _CLOCKS else abs(ahead)

@@ -203,7 +203,10 @@ class LogReader:
             self.counts.standby += result.reason is Reason.STANDBY
 
     def parse(self, level: bytes, file: bytes, text: bytes, date: bytes | None, now: float) -> Parsed:
-        """Parse one log message: ``text`` follows the prefix with ``level``, source ``file`` and ``date``."""
+        """Parse one log message: ``text`` follows the prefix with ``level``, source ``file`` and ``date``.
+
+        Return its event, or why it gives none. ``now`` (epoch seconds) is its time if it has no valid date.
+        """
         form = FORMATS.get(file)
         parsed: Parsed = Reason.NOT_EVIDENCE
         if form is not None and level in form.levels:
@@ -222,7 +225,7 @@ class LogReader:
         return Reason.UNKNOWN_WORDING if unknown else parsed
 
     def parse_as(self, form: Format, level: bytes, text: bytes, date: bytes | None, now: float) -> Parsed:
-        """Parse one log message with the parser of its Asterisk source file, ``form``."""
+        """Parse one log message with the parser of its Asterisk source file, ``form`` (see :meth:`parse`)."""
         if level == _SECURITY:
             return form.parse(text, self._security, now)  # the message contains its own time
         return form.parse(text, self._notice, self._time(date, now))

@@ -76,7 +76,10 @@ that of a true connection of the victim.
 
 
 def parse_distributor(text: bytes, source: SourceId, time: float) -> Parsed:
-    """Parse PJSIP's log message ``Request '…' from '…' failed for '…' (callid: …) - …``."""
+    """Parse PJSIP's log message ``Request '…' from '…' failed for '…' (callid: …) - …``.
+
+    Return its event, or why it gives none. ``time`` is that of the line (seconds since the epoch).
+    """
     simple = _SIMPLE.fullmatch(text)
     if simple is not None:
         method, header, address, session, reason = simple.groups()
@@ -112,7 +115,11 @@ def _failed(
     source: SourceId,
     time: float,
 ) -> SecurityEvent | Reason:
-    """Return the event of PJSIP's notice that a request failed; ``method`` is None if not named."""
+    """Return the event of PJSIP's notice, at ``time`` (epoch), that a request failed, or why there is none.
+
+    The ``bytes`` are parts of the notice: the SIP method (None if not named), the From header, the sender's
+    address with a port, the Call-ID and the reason.
+    """
     found = _PJSIP_REASONS.get(reason) or _after_tries(reason)
     if found is None:
         return Reason.UNKNOWN_WORDING
@@ -151,7 +158,8 @@ _TRANSPORTS = {str(t).lower().encode(): t for t in Transport if t is not Transpo
 def parse_session(text: bytes, source: SourceId, time: float) -> Parsed:
     """Parse PJSIP's log message ``alice: Call (UDP:…) to extension '…' rejected …``.
 
-    The account is the name in the line. Some versions write the endpoint, others the channel.
+    Return its event, or why it gives none. ``time`` is that of the line (seconds since the epoch). The
+    account is the name in the line. Some versions write the endpoint, others the channel.
     """
     call = _PJSIP_CALL.match(text)
     if call is None:
@@ -211,7 +219,10 @@ REGISTRAR_END = re.compile(
 
 
 def parse_registrar(text: bytes, source: SourceId, time: float) -> Parsed:
-    """Parse the log message by which PJSIP's registrar refuses an AOR, whose name the sender wrote."""
+    """Parse the log message by which PJSIP's registrar refuses an AOR, whose name the sender wrote.
+
+    Return its event, or why it gives none. ``time`` is that of the line (seconds since the epoch).
+    """
     for pattern, kind, acl_name in _REGISTRAR:
         found = pattern.match(text)
         if found is not None:
@@ -233,7 +244,7 @@ def parse_registrar(text: bytes, source: SourceId, time: float) -> Parsed:
 def parse_acl(text: bytes, source: SourceId, time: float) -> Parsed:  # noqa: ARG001 - gives no event
     """Parse ``Incoming SIP message from … did not pass ACL test``.
 
-    The message gives no event, because its address may be the sender's text.
+    Return the reason why it gives no event: its address may be the sender's text.
     """
     is_refusal = text.startswith(b"Incoming SIP message from ") and text.endswith(b" did not pass ACL test")
     return Reason.SENDERS_TEXT if is_refusal else Reason.NOT_EVIDENCE
@@ -316,7 +327,7 @@ _NO_IAX2_SOURCE = re.compile(
 
 
 def parse_iax2(text: bytes, source: SourceId, time: float) -> Parsed:
-    """Parse a message that chan_iax2 logged; return its event, or why it gives none."""
+    """Parse a message that chan_iax2 logged at ``time`` (epoch); return its event, or why it gives none."""
     for words, ends, kind, acl_name in _FIRST:
         found = words.match(text)
         if found is not None:
@@ -380,7 +391,7 @@ _SERVICES = {
 
 
 def parse_ha(text: bytes, source: SourceId, time: float) -> Parsed:
-    """Parse a message that Asterisk's acl.c logged.
+    """Parse a message that Asterisk's acl.c logged at ``time`` (epoch); return its event, or why none.
 
     A message of ``SIP Contact ACL`` gives no event, because it prints the address of the Contact header,
     which the sender wrote.
@@ -421,7 +432,10 @@ _WHOLE = re.compile(rb"[^:\n]{1,80}+:")
 
 
 def parse_dialplan(text: bytes, source: SourceId, time: float) -> Parsed:
-    """Parse a log message that the dialplan wrote; ``text`` begins with the extension."""
+    """Parse a log message that the dialplan wrote at ``time`` (epoch); ``text`` begins with the extension.
+
+    Return its event, or why it gives none.
+    """
     for words, tail, acl_name in _WORDS:
         at = text.rfind(words)
         found = tail.match(text, at + len(words)) if at >= 0 else None
@@ -455,7 +469,7 @@ _KINDS = {
 
 
 def parse_manager(text: bytes, source: SourceId, time: float) -> Parsed:
-    """Parse a message that Asterisk's manager.c logged; return its event, or why it gives none."""
+    """Parse a message that Asterisk's manager.c logged at ``time`` (epoch); return its event, or why none."""
     login = _LOGIN.match(text)
     if login is None:
         return Reason.NOT_EVIDENCE
@@ -520,13 +534,19 @@ own end of the message follows on a later line, which is not ignored.
 
 
 def parse_logger(text: bytes, source: SourceId, time: float) -> Parsed:  # noqa: ARG001 - gives no event
-    """Parse a message of Asterisk's logger about itself: lines were lost, or are no longer lost."""
+    """Return the alarm of a message of Asterisk's logger that lines were lost, or are no longer lost.
+
+    Return NOT_EVIDENCE for any other message.
+    """
     if text.startswith(_QUEUE_FULL):
         return LogAlarm.QUEUE_FULL
     return LogAlarm.QUEUE_RESUMED if text.startswith(b"Logging resumed.") else Reason.NOT_EVIDENCE
 
 
 def parse_security_events(text: bytes, source: SourceId, time: float) -> Parsed:  # noqa: ARG001 - gives no event
-    """Parse the message by which Asterisk logs that it could not report a security event."""
+    """Return the alarm of the message by which Asterisk logs that it could not report a security event.
+
+    Return NOT_EVIDENCE for any other message.
+    """
     silenced = text.startswith(b"Failed to issue security event of type ")
     return LogAlarm.SILENCED if silenced else Reason.NOT_EVIDENCE

@@ -32,7 +32,7 @@ _FRAGMENT_OFFSET = 0x1FFF
 def ip_payload(packet: bytes) -> tuple[int, bytes, bytes, bytes, bool] | None:
     """Return an IP packet's protocol, source, target, payload, and whether the payload may be incomplete.
 
-    Return None for a later fragment, and for a packet with an invalid header.
+    The two addresses are packed. Return None for a later fragment, and for a packet with an invalid header.
     """
     if len(packet) < _IPV4_HEADER:
         return None

@@ -117,7 +117,10 @@ class _Stream:
         return (self.next - len(self.pending) - len(self.fragments)) % SEQUENCES
 
     def unread_part(self, sequence: int, data: bytes) -> bytes | None:
-        """Return the bytes of a segment that were not read yet; None if others were read in their place."""
+        """Return the bytes of a segment that were not read yet; None if others were read in their place.
+
+        ``sequence`` is the number of the first byte of ``data``.
+        """
         old = (self.next - sequence) % SEQUENCES
         again = data[:old]
         start = len(self.read) - old
@@ -127,7 +130,10 @@ class _Stream:
 
 
 class RequestStreams:
-    """Reads SIP requests from strangers' TCP segments. A connection's key is made of addresses and ports."""
+    """Reads SIP requests from strangers' TCP segments.
+
+    The key of a connection is its addresses and ports, packed, the stranger's first.
+    """
 
     def __init__(self, most: int = MOST_STREAMS, most_bytes: int = MOST_BYTES) -> None:
         self._most = most
@@ -143,7 +149,8 @@ class RequestStreams:
     def begin(self, connection: bytes, sequence: int, scale: int = 0) -> bool:
         """Record a SYN with this sequence number; return whether data of the connection was read before.
 
-        ``scale``: later segments name their window divided by two to this power. A new connection may use the
+        ``connection`` is its packed addresses and ports, the stranger's first. ``scale``: later segments name
+        their window divided by two to this power. A new connection may use the
         ports of an old one. But a sender may also send a SYN within its connection: Asterisk ignores it, and
         the bytes after it would be misread.
         """
@@ -155,7 +162,8 @@ class RequestStreams:
     def room(self, connection: bytes, window: int) -> tuple[bool, bool]:
         """Record a segment's receive window; return whether an answer has room, and whether that changed.
 
-        A connection that is not read counts as having room.
+        ``window`` is that field of the TCP header, ``connection`` the packed addresses and ports, the
+        stranger's first. A connection that is not read counts as having room.
         """
         stream = self._streams.get(connection)
         if stream is None or stream.unread:
@@ -166,7 +174,8 @@ class RequestStreams:
     def read(self, connection: bytes, sequence: int, data: bytes) -> list[bytes] | None:
         """Return the heads of the SIP messages that a segment completes; None if reading fails from now on.
 
-        ``sequence`` is the number of the first byte of ``data``. If reading has failed before, return [].
+        ``connection`` is its packed addresses and ports, the stranger's first, and ``sequence`` the number of
+        the first byte of ``data``. If reading has failed before, return [].
         """
         stream = self._streams.get(connection)
         if stream is None:
@@ -189,7 +198,7 @@ class RequestStreams:
         return found
 
     def lose(self, connection: bytes) -> None:
-        """Stop reading this connection, because a part of it is missing."""
+        """Stop reading ``connection`` (packed addresses and ports), because a part of it is missing."""
         stream = self._streams.get(connection)
         if stream is not None:
             self._give_up(stream, stream.first)
@@ -199,7 +208,8 @@ class RequestStreams:
     def acknowledge(self, connection: bytes, number: int) -> tuple[int | None, bool]:
         """Record the acknowledgement number in a segment of this host.
 
-        Return the number of newly acknowledged bytes that were not read; None while the connection is read.
+        ``connection`` is its packed addresses and ports, the stranger's first. Return the number of newly
+        acknowledged bytes that were not read; None while the connection is read.
         Return also whether reading fails from now on, because this host has got bytes of which the kernel
         delivered no copy.
         """
@@ -252,6 +262,8 @@ def heads_in(text: bytes) -> list[bytes]:
 
 def _extend(stream: _Stream, sequence: int, data: bytes) -> list[bytes]:
     """Read a TCP segment, and waiting ones that follow it; return the heads of complete SIP messages.
+
+    ``sequence`` is the number of the first byte of ``data``.
 
     Raise _UnreadError if it is unknown which bytes Asterisk gets.
     """

@@ -123,7 +123,10 @@ def _requests_in(
     *,
     may_be_cut: bool,
 ) -> list[CopiedRequest]:
-    """Parse the SIP requests that a TCP segment of ``address`` completes."""
+    """Parse the SIP requests that a TCP segment of ``address`` completes.
+
+    ``payload`` is that of the IP packet, and ``connection`` the packed addresses and ports.
+    """
     port, by_tcp = segment[0], Transport.TCP
     heads = _heads_in(payload, segment, connection, streams, may_be_cut=may_be_cut)
     if heads is None:

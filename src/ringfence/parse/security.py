@@ -277,7 +277,7 @@ def build_event(
     challenge: bytes = b"",
     response: bytes = b"",
 ) -> SecurityEvent | None:
-    """Return the event with these values; None if the address or the time is invalid."""
+    """Return the event with these values of a message's headers; None if address or time is invalid."""
     endpoint = parse_endpoint(remote)
     seconds = event_seconds(time)
     if endpoint is None or seconds is None:

@@ -76,7 +76,10 @@ class _Stream:
 
 
 class Streams:
-    """Reads SIP answers from this host's TCP segments. A connection's key is made of addresses and ports."""
+    """Reads SIP answers from this host's TCP segments.
+
+    The key of a connection is its addresses and ports, packed, this host's first.
+    """
 
     def __init__(self, most: int = MOST_STREAMS, most_bytes: int = MOST_BYTES) -> None:
         self._most = most
@@ -89,7 +92,7 @@ class Streams:
         self._lost_bytes = 0
 
     def __contains__(self, connection: bytes) -> bool:
-        """Whether data of this connection was read; a SYN is not enough."""
+        """Whether data of ``connection`` (packed addresses and ports) was read; a SYN is not enough."""
         stream = self._streams.get(connection)
         return stream is not None and stream.received
 
@@ -99,7 +102,7 @@ class Streams:
         return self._bytes
 
     def begin(self, connection: bytes, sequence: int) -> None:
-        """Record that a new connection begins: its SYN has this sequence number."""
+        """Record that a new connection (packed addresses and ports) begins: ``sequence`` is its SYN's."""
         stream = self._streams.get(connection)
         first = (sequence + 1) % SEQUENCES
         if stream is not None and stream.next == first and not stream.pending:
@@ -111,8 +114,8 @@ class Streams:
         """Return the heads of Asterisk's answers that an outgoing segment completes.
 
         Of a connection that was not read from its SYN on, or has a hole, return only the refusals (401, 403,
-        407). ``connection`` is the key of the segment's connection, and ``sequence`` the number of its first
-        byte.
+        407). ``connection`` is the segment's packed addresses and ports, and ``sequence`` the number of its
+        first byte.
         """
         if not data:
             return []
@@ -133,7 +136,7 @@ class Streams:
         return self._extend(connection, stream, data)
 
     def cut(self) -> list[tuple[bytes, bytes]]:
-        """Return the connection's key and the bytes of each refusal that is incomplete; each only once."""
+        """Return connection (packed addresses and ports) and bytes of each incomplete refusal, only once."""
         found = [*self._lost]
         self._lost.clear()
         self._lost_bytes = 0

@@ -139,10 +139,9 @@ class Logs:
 
     If ``plan`` has no log (``paths`` is empty, and ``journal`` is off), :meth:`run` returns at once.
     Otherwise it runs until it is cancelled. ``remember`` stores the position in a log under a key, and
-    ``positions`` returns all stored positions by key. ``sink`` is that of
-    :class:`ringfence.sources.log_ingest.LogIngest`. ``standby`` decides which SECURITY lines count. Its
-    default is for an Asterisk without AMI: all of them count. ``hurry`` is that of
-    :class:`ringfence.sources.log_file.LogFileSource`.
+    ``positions`` returns all stored positions by key. ``sink`` gets the events, and the time at which they
+    count (monotonic seconds). ``standby`` decides which SECURITY lines count. Its default is for an Asterisk
+    without AMI: all of them count. ``hurry`` is set while new lines must be read at once; None: always.
 
     As long as no log is found, this object is itself a source, so that ``status`` can show it.
     """

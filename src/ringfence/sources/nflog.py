@@ -76,10 +76,13 @@ class NflogSource(SupervisedSource):
         raise NotImplementedError
 
     def on_turn(self, now: float, *, more: bool) -> None:
-        """Handle that all packets of a turn are read at ``now``. ``more``: others may wait."""
+        """Handle the end of a turn (one reading of the socket) at ``now`` (monotonic).
+
+        ``more``: other packets may wait.
+        """
 
     def on_gap(self, now: float) -> None:
-        """Handle a loss of packets at ``now``, before later packets are read."""
+        """Handle a loss of packets at ``now`` (monotonic), before later packets are read."""
         self._lost = now
 
     @property
@@ -167,7 +170,7 @@ class NflogSource(SupervisedSource):
                 self._record_loss(lacking, now)
 
     def _record_loss(self, number: int, now: float) -> None:
-        """Record at ``now`` a loss of ``number`` copied packets; 0 if the number is unknown."""
+        """Record at ``now`` (monotonic) a loss of ``number`` copied packets; 0 if the number is unknown."""
         self.counts.gaps += 1
         self.counts.lost += number
         self.on_gap(now)

@@ -58,7 +58,10 @@ class EndError(SourceError):
 
 
 class Numbers(Protocol):
-    """The numbers that every reader of messages has: events, and what of them was not as Asterisk writes."""
+    """The numbers that every reader of messages has: events, and messages with another form than Asterisk's.
+
+    They are explained at ``AmiCounts`` and ``LogCounts``.
+    """
 
     events: int
     tampered: int

@@ -209,7 +209,7 @@ class WireSource(NflogSource):
         }
 
     def on_packet(self, message: Logged, now: float) -> None:
-        """Parse a copied packet by its prefix, which says who sent it, and collect what the packet shows.
+        """Parse a copied packet by its NFLOG prefix, and collect what the packet shows.
 
         The sink gets what is collected once it has ``TOGETHER`` (8) items. ``now`` is in monotonic seconds.
         """

@@ -162,7 +162,10 @@ class BanTable:
                 _end(execute, network, scope, when, how)
 
     def expire(self, bans: Iterable[tuple[Network, Scope]], now: float) -> None:
-        """Record that bans have expired by ``now``, all or none: if the clock is set back, they stay over."""
+        """Record that bans have expired by ``now`` (epoch), all or none.
+
+        If the clock is set back, they stay over.
+        """
         with self._connection.transaction() as execute:
             for network, scope in bans:
                 execute(
@@ -172,7 +175,7 @@ class BanTable:
                 )
 
     def replace(self, bans: Iterable[Ban], others: Container[tuple[Network, Scope]], now: float) -> None:
-        """Record exactly ``bans`` as active at ``now``, all or none.
+        """Record exactly ``bans`` as active at ``now`` (epoch seconds), all or none.
 
         Recorded bans that are neither among these nor in ``others`` end. New bans are recorded without
         attempts.
@@ -201,7 +204,7 @@ class BanTable:
                 )
 
     def removed_early(self, now: float) -> list[Ended]:
-        """Return the bans that ended early, and that would otherwise end only after ``now``."""
+        """Return the bans that ended early, and that would otherwise end only after ``now`` (epoch)."""
         return self._ends("ended IS NOT NULL AND expires > ?", (now,))
 
     def not_removed(self) -> list[Ended]:
@@ -272,7 +275,7 @@ class BanTable:
             )
 
     def still_shared(self, now: float) -> list[StillShared]:
-        """Return the bans that ended early, but that other hosts may have until after ``now``.
+        """Return the bans that ended early, but that other hosts may have until after ``now`` (epoch).
 
         Bans whose network is banned again by the same rule are left out.
         """
@@ -295,7 +298,7 @@ class BanTable:
         return found
 
     def running(self, now: float) -> Iterator[Ban | None]:
-        """Yield every ban that is active at ``now``, without its attempts, oldest first.
+        """Yield every ban that is active at ``now`` (epoch), without its attempts, oldest first.
 
         An invalid row (edited by hand, or damaged) yields None.
         """
@@ -312,7 +315,7 @@ class BanTable:
                     yield ban
 
     def count_offences(self, network: Network, since: float) -> int:
-        """Return the number of bans of ``network`` that rules have made since ``since``.
+        """Return the number of bans of ``network`` that rules have made since ``since`` (epoch seconds).
 
         Bans on evidence whose source address was only claimed, and not proven, do not count. Their scope is
         SIP_UDP or SIP_TCP.
@@ -330,7 +333,7 @@ class BanTable:
         """Return the bans of ``network`` and of networks around it: active ones, or ended after ``since``.
 
         They come with their attempts. The ban that began last comes first. If there are more than ``most``,
-        the earliest are left out. Invalid rows are left out too.
+        the earliest are left out. Invalid rows are left out too. ``since`` is in seconds since the epoch.
         """
         around = [str(network.supernet(new_prefix=length)) for length in range(network.prefixlen + 1)]
         marks = ", ".join("?" * len(around))
@@ -344,7 +347,7 @@ class BanTable:
         return found
 
     def attempts_on(self, account: str, since: float, most: int) -> list[Attempt]:
-        """Return the latest attempts on ``account`` that led to bans, made at ``since`` or later.
+        """Return the latest attempts on ``account`` that led to bans, made at ``since`` (epoch) or later.
 
         The latest comes first. If there are more than ``most``, the earliest are left out. This reads all
         attempts of the database: a second for a million.
@@ -355,7 +358,7 @@ class BanTable:
             return list(attempts_in(execute(wanted, (account, since, most))))
 
     def ended(self, since: float, now: float) -> Iterator[RecordedBan]:
-        """Yield the bans that ended from ``since`` to ``now``, the latest end first.
+        """Yield the bans that ended from ``since`` to ``now`` (epoch seconds), the latest end first.
 
         They come without their attempts. Invalid rows are left out.
         """
@@ -367,7 +370,7 @@ class BanTable:
                     yield _recorded(row)
 
     def purge(self, now: float) -> None:
-        """Remove bans that ended more than KEEP before ``now``.
+        """Remove bans that ended more than KEEP (90 days) before ``now`` (epoch seconds).
 
         If more than MOST are left, remove ended bans until MOST are left. Those that began first are removed
         first. Active bans always stay.
@@ -405,7 +408,7 @@ def _record(execute: Execute, ban: Ban) -> None:
 
 
 def _end(execute: Execute, network: Network, scope: Scope, when: float, how: BanEnd) -> None:
-    """End the active ban of ``network`` at ``when``. A ban that had expired by then stays as it is."""
+    """End the active ban of ``network`` at ``when`` (epoch). A ban that had expired by then stays."""
     execute(
         "UPDATE bans INDEXED BY bans_network SET ended = ?, end = ?"
         " WHERE network = ? AND scope = ? AND ended IS NULL AND expires > ?",
@@ -429,7 +432,7 @@ class Records:
         self._best_effort.write(self._bans.record, bans)
 
     def end(self, bans: Sequence[tuple[Network, Scope]], when: float, how: BanEnd = BanEnd.REMOVED) -> None:
-        """Queue a write that records that bans ended early, at ``when``."""
+        """Queue a write that records that bans ended early, at ``when`` (seconds since the epoch)."""
         self._best_effort.write(self._bans.end, bans, when, how)
 
     async def end_and_wait(self, bans: Sequence[tuple[Network, Scope]], when: float, how: BanEnd) -> None:
@@ -463,7 +466,7 @@ class Records:
         return self._best_effort.read(self._bans.still_shared, [], now)
 
     def removed_early(self, now: float) -> Iterable[Ended]:
-        """Return the bans that ended early, and that would otherwise end only after ``now``.
+        """Return the bans that ended early, and that would otherwise end only after ``now`` (epoch).
 
         Return [] if they cannot be read.
         """
@@ -485,15 +488,21 @@ class Records:
         return self._best_effort.read(self._bans.clock, unknown)
 
     def record_clock(self, offset: float, boot: str, step: float, now: float) -> None:
-        """Record the clock's offset and move the bans' times at once (:meth:`BanTable.record_clock`)."""
+        """Record the clock's offset, and move the bans' times by ``step`` seconds, before this returns.
+
+        The arguments are those of :meth:`BanTable.record_clock`.
+        """
         self._best_effort.write_now(self._bans.record_clock, offset, boot, step, now)
 
     def queue_clock_record(self, offset: float, boot: str, step: float, now: float) -> None:
-        """Queue a write of the clock's offset that moves the bans' times (:meth:`BanTable.record_clock`)."""
+        """Queue a write of the clock's offset that moves the bans' times by ``step`` seconds.
+
+        The arguments are those of :meth:`BanTable.record_clock`.
+        """
         self._best_effort.write(self._bans.record_clock, offset, boot, step, now)
 
     def expire(self, bans: Sequence[tuple[Network, Scope]], now: float) -> None:
-        """Queue a write that records that bans have expired by ``now``."""
+        """Queue a write that records that bans have expired by ``now`` (seconds since the epoch)."""
         self._best_effort.write(self._bans.expire, bans, now)
 
     def replace(self, bans: Iterable[Ban], others: Container[tuple[Network, Scope]], now: float) -> None:
@@ -504,7 +513,7 @@ class Records:
         self._best_effort.write(self._bans.replace, bans, others, now)
 
     def running(self, now: float) -> Iterator[Ban]:
-        """Yield the recorded bans that have time left, without their attempts.
+        """Yield the recorded bans that have time left at ``now`` (epoch), without their attempts.
 
         Invalid rows are left out. (If the kernel still has the ban of an invalid row, the daemon adopts it
         from there.)
@@ -527,7 +536,7 @@ class Records:
             self._best_effort.report_unreadable(unreadable)
 
     def offences(self, network: Network, since: float) -> int:
-        """Return the number of bans of ``network`` that rules have made since ``since``.
+        """Return the number of bans of ``network`` that rules have made since ``since`` (epoch seconds).
 
         Bans on evidence whose source address was not proven (scope SIP_UDP or SIP_TCP) do not count. Return 0
         if the number cannot be read.

@@ -172,7 +172,7 @@ class Store:
         return 0 if self.memory_reason else size_of(self.connection.path)
 
     def purge(self, now: float) -> None:
-        """Remove the rows that are too old or too many at ``now``, from each table that grows."""
+        """Remove the rows that are too old or too many at ``now`` (epoch), from each table that grows."""
         for table in (self.alarms, self.bans, self.entries, self.friends):
             table.purge(now)
         for tables in _of_features():

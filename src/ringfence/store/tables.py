@@ -125,7 +125,7 @@ class EntryTable:
         self._connection = connection
 
     def current(self, kind: ListKind, now: float) -> Iterator[ListEntry]:
-        """Yield the entries of a list that have not ended at ``now``, the earliest added first."""
+        """Yield the entries of a list that have not ended at ``now`` (epoch), the earliest added first."""
         with self._connection.scanning() as execute:
             current = f"{_SELECT} AND (until IS NULL OR until > ?) ORDER BY added, what"
             for row in execute(current, (str(kind), now)):
@@ -149,7 +149,7 @@ class EntryTable:
             return sum(execute(delete, (str(kind), value)).rowcount for value in values)
 
     def purge(self, now: float) -> None:
-        """Remove entries that ended before ``now``."""
+        """Remove entries that ended before ``now`` (seconds since the epoch)."""
         with self._connection.transaction() as execute:
             execute("DELETE FROM entries WHERE until < ?", (now,))
 
@@ -185,14 +185,14 @@ class FriendTable:
         self._connection = connection
 
     def current(self, now: float, most: int) -> list[Friend]:
-        """Return the reasons why addresses are friends at ``now``; the one that was seen last comes last.
+        """Return the reasons why addresses are friends at ``now`` (epoch); the one seen last comes last.
 
         If there are more than ``most``, those that were not seen for longest are left out.
         """
         return self._latest("until > ?", "seen", now, most)
 
     def former(self, now: float, most: int) -> list[Friend]:
-        """Return the reasons why addresses were friends before ``now``; the one that ended last comes last.
+        """Return the reasons why addresses were friends before ``now`` (epoch), the one ended last last.
 
         If there are more than ``most``, those that ended first are left out.
         """
@@ -245,7 +245,7 @@ class FriendTable:
             execute("DELETE FROM friends WHERE address = ?", (str(address),))
 
     def purge(self, now: float) -> None:
-        """Remove former friends: the rows whose reason ended more than KEEP_FRIENDS before ``now``.
+        """Remove former friends: the rows whose reason ended 30 days (KEEP_FRIENDS) before ``now`` (epoch).
 
         If there are still more than MOST_FRIENDS rows, also remove those that were not seen for longest.
         """
@@ -344,7 +344,7 @@ class AlarmTable:
         return int(number)
 
     def purge(self, now: float) -> None:
-        """Remove alarms that cleared more than KEEP_ALARMS before ``now``.
+        """Remove alarms that cleared more than KEEP_ALARMS (90 days) before ``now`` (epoch seconds).
 
         Of the other cleared alarms, keep the MOST_ALARMS that cleared last.
         """

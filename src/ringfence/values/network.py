@@ -58,10 +58,10 @@ No registry assigns a wider network.
 """
 
 PAGE_SHORTEST: Mapping[int, int] = {4: 24, 6: 48}
-"""The shortest prefix length that a page may ban, allow, deny or remove, by IP version."""
+"""The shortest prefix length that the web page may ban, allow, deny or remove, by IP version."""
 
 PAGE_UNBAN_SHORTEST: Mapping[int, int] = {4: 16, 6: 32}
-"""The shortest prefix length that a page may unban, by IP version: no rule bans a wider network."""
+"""The shortest prefix length that the web page may unban, by IP version: no rule bans a wider network."""
 
 VERSIONS = (4, 6)
 BITS: Mapping[int, int] = {4: 32, 6: 128}

@@ -124,8 +124,8 @@ def without_data(version: int, plain: str) -> Iterator[str]:
 def over_all(name: str, seconds: int) -> str:
     """Return the match of packets that would fill a hashlimit table.
 
-    A full table drops packets. ``seconds`` is how long it remembers an address. At the permitted rate, it
-    becomes at most 60 % full, even if each packet has a new address.
+    A full table drops packets. ``seconds`` is how long the table ``name`` remembers an address. At the
+    permitted rate, it becomes at most 60 % full, even if each packet has a new address.
     """
     most = MOST_LIMITED * 6 // 10 // (seconds + 1)
     rate = next((rate for rate in _PRINTABLE if rate <= most), 1)

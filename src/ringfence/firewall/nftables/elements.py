@@ -79,7 +79,10 @@ class ElementLayout:
         return 4 + 12 * (self.timeout + self.renewing) + 8 * self.end + 8 + size
 
     def write(self, key: bytes, milliseconds: int = 0) -> bytes:
-        """Encode one element with its attributes in the order in which ``nft`` writes them."""
+        """Encode one element with its attributes in the order in which ``nft`` writes them.
+
+        ``key`` is the packed address. ``milliseconds`` is its timeout, if the layout has one.
+        """
         parts = []
         if self.end:
             parts.append(attribute(_ELEMENT_FLAGS, _INTERVAL_END.to_bytes(4, "big")))
@@ -273,7 +276,7 @@ def _elements(kind: MessageType, flags: int, table: str, name: str, elements: Se
 
 
 def bans_of(answer: bytes, version: int, length: int, scope: Scope) -> Iterator[Element]:
-    """Yield the bans in one answer to :func:`dump` of a set with prefixes of ``length`` and this ``scope``.
+    """Yield the bans in one answer to :func:`dump_elements` of a set of ``scope`` with this prefix length.
 
     Remaining times are in seconds, ``inf`` for an element without a timeout. Elements without time left are
     skipped.

@@ -341,7 +341,7 @@ class NetworkListSets:
         return None
 
     def compare(self, base: str, wanted: Ranges) -> Difference:
-        """Return the difference between the stored ranges of a list and the ranges ``wanted``.
+        """Return the difference between the stored ranges of the list ``base`` and the ranges ``wanted``.
 
         May be called in another thread.
         """
@@ -353,7 +353,7 @@ class NetworkListSets:
             self._sender.close()
 
     def apply_in_steps(self, base: str, difference: Difference) -> ListSteps:
-        """Change the set of a list as ``difference`` requires, one transaction after the other.
+        """Change the set of the list ``base`` (``deny4``) as ``difference`` requires, in transactions.
 
         Each step yields the call that carries out a transaction, and then None. The caller must make the call
         before it continues; it may do so in another thread. At None it may do other work. If the caller
@@ -388,7 +388,7 @@ class NetworkListSets:
         return self._installation.list_names.get(base, base)
 
     def _known_ranges(self, base: str, counts: Mapping[str, int | None]) -> Ranges | None:
-        """Return the contents of a list's set, None if they are unknown.
+        """Return the contents of the set of the list ``base`` (``deny4``), None if they are unknown.
 
         ``counts`` has the kernel's number of elements of each set, None if the kernel does not count.
         """
@@ -399,7 +399,7 @@ class NetworkListSets:
         return held if count == held.counted or trusted else None
 
     def _change(self, base: str, name: str, difference: Difference) -> ListSteps:
-        """Apply a difference to the set ``name``, one transaction a step.
+        """Apply a difference to the set ``name`` of the list ``base`` (``deny4``), one transaction a step.
 
         Stop when the difference is complete, or when the remaining ranges overlap too much to be divided.
         """
@@ -420,7 +420,7 @@ class NetworkListSets:
             yield None
 
     def _refill(self, base: str, wanted: Ranges) -> ListSteps:
-        """Clear a short list and fill it again, in one transaction."""
+        """Clear the set of the short list ``base`` (``deny4``) and fill it again, in one transaction."""
         name = self._name(base)
         requests = [
             elements.clear_elements(TABLE, name),
@@ -439,7 +439,7 @@ class NetworkListSets:
         yield None
 
     def _fill_alternate(self, base: str, wanted: Ranges) -> ListSteps:
-        """Fill the alternate set of a list in steps, then let the rules use it instead of the present set.
+        """Fill the alternate set of the list ``base`` in steps, then let the rules use it.
 
         This is for lists that are too long for one transaction: the present set stays complete meanwhile.
         Raise FirewallError if another program changes the alternate set.
@@ -469,7 +469,7 @@ class NetworkListSets:
     def _carry_out(
         self, base: str, requests: Callable[[], Sequence[bytes]], size: int, held: Ranges | None
     ) -> ListSteps:
-        """Carry out one transaction of ``size`` elements.
+        """Carry out one transaction of ``size`` elements for the list ``base`` (``deny4``).
 
         ``requests`` builds its messages. ``held`` are the ranges of the list's set afterwards; None if
         another set is changed. Raise FirewallError, or _Refused. If the caller closes the generator, this
