@@ -24,7 +24,7 @@ and with both backends. ``make docs`` prints it in docs/firewall.md.
   has no output interface yet. So if interfaces are named, packets routed to banned addresses are dropped
   where they are forwarded, when the wire has its copies.
 * **Packets of media** are most of what a PBX receives and sends. So the backends write rules for some ports
-  into chains of their own (:func:`runs`), and no packet to this host is looked up by its target.
+  into chains of their own (:func:`runs`), and those about packets to remote addresses where others arrive.
 * **Answers.** The wire gets them before those to banned addresses are dropped. Without the challenges that a
   ban drops, it would not know all receivers of a nonce: within a second, PJSIP sends the same nonce to all
   clients of a proxy. Nobody receives the nonce of a dropped challenge, so it cannot prove a wrong address.
@@ -396,7 +396,16 @@ class Stage:
             if isinstance(rule.act, Copy) and not (rule.act.group or plan.log_group):
                 continue
             tests = (test for one in rule.tests if (test := here.get(one, one)) is not None)
-            yield PacketRule(tuple(tests), rule.act)
+            yield PacketRule((*self._known(hook, plan), *tests), rule.act)
+
+    def _known(self, hook: Hook, plan: FirewallPlan) -> tuple[Test, ...]:
+        """Return a test that every packet of the stage matches at ``hook``, and few others.
+
+        What arrives and goes to a remote address is forwarded. The test saves time only. Bans must hold
+        without it, if the kernel cannot make it: then it can neither copy packets nor limit strangers.
+        """
+        saves = hook is Hook.ARRIVING and self.side is Side.TO and (plan.copies or plan.limits)
+        return (Is.ELSEWHERE,) if saves else ()
 
     def _at_hook(self, hook: Hook, plan: FirewallPlan, version: int) -> Mapping[Test, Test | None]:
         """Return the tests to replace at ``hook``, each with its replacement; None: it is always true."""
@@ -410,8 +419,6 @@ class Stage:
             Is.OUTER: None if unknown else Is.OUTER,
             Is.LOOPED: never if unknown else Is.LOOPED,
             Is.ROUTED: Is.ROUTED if arriving else None,
-            # The test saves time only. Bans must hold without it, if the kernel cannot make it.
-            Is.ELSEWHERE: Is.ELSEWHERE if arriving and (plan.copies or plan.limits) else None,
             Is.FROM_ASTERISK: AnyOf(containers) if arriving else None,
             Is.TO_ASTERISK: ours.get(hook),
             Is.REJECTION: Is.REJECTION if hook is Hook.LEAVING and rejects else never,
@@ -465,16 +472,28 @@ def counter_names() -> list[str]:
     return list(dict.fromkeys([*counted, *full]))
 
 
-def runs(
-    steps: Iterable[Stage], hook: Hook, plan: FirewallPlan, version: int
-) -> Iterator[tuple[Side | Is | None, Iterator[tuple[Side, PacketRule]]]]:
-    """Yield the rules at ``hook`` in their order, in runs that share a test, each with the side of its stage.
+SidedRule = tuple[Side, PacketRule]
+"""A rule with the side of its stage."""
 
-    The test is ``Is.ELSEWHERE``; or that of the ports on one side, given as this side; or None. A backend
-    makes it once, and writes the run into a chain of its own. So packets of media do not meet these rules.
+
+def rules_at(steps: Iterable[Stage], hook: Hook, plan: FirewallPlan, version: int) -> list[SidedRule]:
+    """Return the rules of ``steps`` at ``hook``, in their order."""
+    return [(stage.side, rule) for stage in steps for rule in stage.rules_at(hook, plan, version)]
+
+
+def runs(rules: Iterable[SidedRule]) -> Iterator[tuple[Side | Is | None, list[SidedRule]]]:
+    """Yield ``rules`` in their order, in runs that share a test.
+
+    The test is ``Is.ELSEWHERE``, which the rules of the run then lack; or that of the ports on one side,
+    given as this side; or None. A backend makes it once, and writes the run into a chain of its own. So
+    packets of media do not meet these rules.
     """
-    rules = ((stage.side, rule) for stage in steps for rule in stage.rules_at(hook, plan, version))
-    yield from groupby(rules, lambda one: _shared_test(*one))
+    for test, run in groupby(rules, lambda one: _shared_test(*one)):
+        without = (
+            (side, PacketRule(tuple(one for one in rule.tests if one is not test), rule.act))
+            for side, rule in run
+        )
+        yield test, [*without]
 
 
 def _shared_test(side: Side, rule: PacketRule) -> Side | Is | None:
@@ -522,16 +541,16 @@ def _to_receivers(plan: FirewallPlan) -> Iterator[Stage]:
     what = "copies TCP segments to strangers and observed friends, and refusals to others, to the wire"
     yield Stage("segments", what, *sent, segments, on=plan.log_group is not None)
     where = Hook.FORWARD if plan.interfaces else Hook.ARRIVING, Hook.LEAVING
-    rules = PacketRule((Is.REJECTION,), Do.ACCEPT), *_look_ups(plan, Is.ELSEWHERE)
+    rules = PacketRule((Is.REJECTION,), Do.ACCEPT), *_look_ups(plan)
     what = "drops packets to banned and denied networks"
     yield Stage("bans and lists", what, Side.TO, where, rules)
 
 
-def _look_ups(plan: FirewallPlan, *tests: Test) -> Iterator[PacketRule]:
+def _look_ups(plan: FirewallPlan) -> Iterator[PacketRule]:
     """Yield the rules that drop packets of banned and denied networks, those for all ports first."""
     for scope, ports in plan.covered.items():
         of = (ports,) if ports else ()
-        yield PacketRule((Is.NAMED, *tests, *of, NotOn((_ALLOWED,))), LookUp(scope))
+        yield PacketRule((Is.NAMED, *of, NotOn((_ALLOWED,))), LookUp(scope))
 
 
 def _new_flows(plan: FirewallPlan) -> Iterator[PacketRule]:

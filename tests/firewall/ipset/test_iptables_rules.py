@@ -125,7 +125,9 @@ def test_counted_rules_are_found_by_position() -> None:
     assert kinds["ringfence-pre"] == [FROM_BANNED, FROM_DENIED, FROM_DENIED]
     for chain in ("ringfence-pre-1-udp", "ringfence-pre-1-tcp"):
         assert kinds[chain] == [FROM_BANNED, FROM_BANNED, "+limiter_full"]
-    assert kinds["ringfence-pre-5"] == [TO_BANNED, *[TO_DENIED] * 2, *[TO_BANNED] * 4]
+    assert kinds["ringfence-pre-2"] == [TO_BANNED, TO_DENIED, TO_DENIED]
+    for chain in ("ringfence-pre-2-3-udp", "ringfence-pre-2-3-tcp"):
+        assert kinds[chain] == [TO_BANNED, TO_BANNED]
     assert [(position, kind) for _, chain, position, kind in found if chain == "ringfence-limit"] == [
         (position, "-limiter_full") for position in range(4)
     ]

@@ -109,21 +109,32 @@ class StageRules:
 
         A run of rules that share a test (:func:`stages.runs`) has a chain of its own, unless it is one rule.
         """
+        return self._written(chain, stages.rules_at(steps, hook, self.plan, self.version), hook)
+
+    def _written(
+        self, chain: str, rules: Sequence[stages.SidedRule], hook: Hook
+    ) -> dict[str, list[IptablesRule]]:
         found: dict[str, list[IptablesRule]] = {chain: []}
-        for number, (test, run) in enumerate(stages.runs(steps, hook, self.plan, self.version)):
-            rules = [one for side, rule in run for one in self._rules(rule, side, hook)]
+        for number, (test, run) in enumerate(stages.runs(rules)):
             name = f"{chain}-{number}"
-            parts: dict[str, tuple[Is | Ports | None, Sequence[_Rule]]]
-            if isinstance(test, Side):
-                parts = {f"{name}-{one}": _of_protocol(rules, one) for one in PROTOCOLS}
-            else:
-                parts = {name: (test, rules)}
-            for inner, (shared, part) in parts.items():
+            if isinstance(test, Is):
+                inner = self._written(name, run, hook)
+                if inner[name]:
+                    found |= inner
+                    found[chain] += self._combined(_Rule(Side.TO, (test,), f"-j {name}"))
+                continue
+            every = [one for side, rule in run for one in self._rules(rule, side, hook)]
+            if test is None:
+                found[chain] += [text for rule in every for text in self._combined(rule)]
+                continue
+            for protocol in PROTOCOLS:
+                ports, part = _of_protocol(every, protocol)
                 texts = [text for rule in part for text in self._combined(rule)]
-                if shared is not None and len(texts) > 1:
-                    known = (_known(rule, shared) for rule in part)
-                    found[inner] = [text for rule in known for text in self._combined(rule)]
-                    texts = [*self._combined(_Rule(part[0].side, (shared,), f"-j {inner}"))]
+                if len(texts) > 1:
+                    narrow = f"{name}-{protocol}"
+                    known = (_known(rule, ports) for rule in part)
+                    found[narrow] = [text for rule in known for text in self._combined(rule)]
+                    texts = [*self._combined(_Rule(test, (ports,), f"-j {narrow}"))]
                 found[chain] += texts
         return found
 
@@ -411,10 +422,8 @@ def _only(protocol: str, numbers: tuple[int, ...]) -> Ports:
     return Ports(**{**dict.fromkeys(PROTOCOLS, ()), protocol: numbers})
 
 
-def _known(rule: _Rule, shared: Is | Ports) -> _Rule:
-    """Return ``rule`` for packets that match the test ``shared``; of ports, only the protocol is compared."""
-    same: list[_Test] = []
-    if isinstance(shared, Ports):
-        same = [((_PORTS, f"-p {one} "),) for one in PROTOCOLS if shared.of(one)]
-    tests = [part for test in rule.tests for part in (same if test == shared else [test])]
+def _known(rule: _Rule, ports: Ports) -> _Rule:
+    """Return ``rule`` for packets of ``ports``: if it has the same, it compares only their protocol."""
+    same: list[_Test] = [((_PORTS, f"-p {one} "),) for one in PROTOCOLS if ports.of(one)]
+    tests = [part for test in rule.tests for part in (same if test == ports else [test])]
     return evolve(rule, tests=tests)

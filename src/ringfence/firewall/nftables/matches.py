@@ -74,26 +74,36 @@ class Matches:
         found: dict[str, tuple[str, ...]] = {}
         jumps = []
         for version, family in FAMILIES.items():
-            chain, rules = f"{hook}{version}", list[str]()
-            for number, (test, run) in enumerate(stages.runs(steps, hook, self.plan, version)):
-                name = f"{chain}_{number}"
-                if isinstance(test, Side):
-                    rules += self._by_port(name, [*run], version, found)
-                    continue
-                texts = [text for side, rule in run for text in self._texts(rule, side, version, test)]
-                if test is not None:
-                    found[name] = tuple(texts)
-                    texts = [f"{match} jump {name}" for match in self._simple(test, Side.TO, version)]
-                rules += texts
-            if rules:
-                found[chain] = tuple(rules)
-                jumps.append(f"meta nfproto {family} jump {chain}")
+            chain, rules = f"{hook}{version}", stages.rules_at(steps, hook, self.plan, version)
+            if self._write(chain, rules, version, found):
+                jumps.append(f"meta nfproto {family} goto {chain}")
         return found | ({hook.value: tuple(jumps)} if jumps else {})
+
+    def _write(
+        self,
+        name: str,
+        rules: Sequence[stages.SidedRule],
+        version: int,
+        chains: dict[str, tuple[str, ...]],
+    ) -> bool:
+        """Add the chain ``name`` with ``rules``, and those to which it jumps; return whether it has rules."""
+        texts: list[str] = []
+        for number, (test, run) in enumerate(stages.runs(rules)):
+            inner = f"{name}_{number}"
+            if isinstance(test, Side):
+                texts += self._by_port(inner, run, version, chains)
+            elif test is None:
+                texts += [text for side, rule in run for text in self._texts(rule, side, version)]
+            elif self._write(inner, run, version, chains):
+                texts += [f"{match} jump {inner}" for match in self._simple(test, Side.TO, version)]
+        if texts:
+            chains[name] = tuple(texts)
+        return bool(texts)
 
     def _by_port(
         self,
         name: str,
-        run: Sequence[tuple[Side, stages.PacketRule]],
+        run: Sequence[stages.SidedRule],
         version: int,
         chains: dict[str, tuple[str, ...]],
     ) -> Iterator[str]:
