@@ -14,9 +14,9 @@ additions have fixed names, and each of these modules is optional. The guard loa
   configured part of the lists (``Configured`` of ``lists/entries.py``).
   If the table has secrets: its property ``secrets``, each with the file that may contain it instead; and
   ``with_secrets``, a function that returns the table with the secrets of these files, and a line for each
-  file that it cannot use. A table in ``[[asterisk]]`` has nothing of this but ``TABLE``, and ``at_start``, a
-  function that gets the settings and returns those that take effect only at the start of the daemon. A table
-  in ``[firewall]`` has ``TABLE`` and these two functions
+  file that it cannot use. A table in ``[[asterisk]]`` or ``[firewall]`` has only ``TABLE``,
+  ``with_rules`` and ``with_lists``. One in ``[[asterisk]]`` also has ``at_start``, a function that gets the
+  settings and returns those that take effect only at the start of the daemon
 - in the module ``table``: ``TABLES``, its tables in the database
 - in the module ``alarms``: ``CODES``, the codes of its alarms (``alarm_codes.py``)
 - in the module ``guard``: ``build``, a function that gets the daemon's parts (``guard/feature.py``) and

@@ -28,6 +28,7 @@ from ringfence.config.schema import (
 )
 from ringfence.features.fence.stage import FenceFilter
 from ringfence.features.geo.settings import GeoSettings
+from ringfence.features.hep.stage import Export
 from ringfence.features.limiter.settings import LimitSettings
 from ringfence.features.limiter.stage import Limit
 from ringfence.features.ration.settings import RationSettings
@@ -57,6 +58,7 @@ def test_the_plan_of_the_defaults() -> None:
             Limit(LimitMode.ENFORCE, 50, 200),
             AskingRation(LimitMode.ENFORCE, burst=5, rate=2),
             Ration(LimitMode.ENFORCE, burst=4, rate=2),
+            Export(),
             FenceFilter(),
         ),
         wss=(8089,),
@@ -93,6 +95,7 @@ def test_the_plan_of_a_configuration() -> None:
             Limit(LimitMode.ENFORCE, 60, 300),
             AskingRation(LimitMode.OBSERVE, burst=5, rate=3),
             Ration(LimitMode.ENFORCE, burst=4, rate=2),
+            Export(),
             FenceFilter(),
         ),
         wss=(8089,),

@@ -16,7 +16,6 @@ from attrs import evolve, frozen
 from ringfence.config import loader
 from ringfence.features.fence.settings import FenceSettings
 from ringfence.features.fence.stage import FenceFilter
-from ringfence.features.hep.firewall import with_exports
 from ringfence.firewall.contract import FirewallPlan, Fragments
 from ringfence.firewall.ipset.iptables import changes
 from ringfence.firewall.ipset.iptables_rules import wanted_rules
@@ -70,7 +69,7 @@ class Pinned:
         """
         settings, found = loader.load(self.folder / "ringfence.toml", {}, secrets=False), self.found
         containers = frozenset(map(ip_address, found.containers))
-        plan = evolve(with_exports(settings.plan(found.ports), settings), containers=containers)
+        plan = evolve(settings.plan(found.ports), containers=containers)
         plan = plan.adding(FenceFilter(settings.of(FenceSettings).mode))
         plan = plan if found.friends_known else plan.observing(Until.FRIENDS)
         return evolve(plan, new_only=plan.new_only and found.tracking)

@@ -400,9 +400,10 @@ class Settings(_Tables):
 
     def with_features(self, change: str, value: _T) -> _T:
         """Return ``value``, changed in turn by the function named ``change`` of each feature that has it."""
-        for module in (*street.settings("firewall").values(), *street.settings().values()):
-            if hasattr(module, change):
-                value = getattr(module, change)(value, self)
+        for inside in ("firewall", "asterisk", ""):
+            for module in street.settings(inside).values():
+                if hasattr(module, change):
+                    value = getattr(module, change)(value, self)
         return value
 
     @property

@@ -2,9 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ringfence.config.converters import Port
+from ringfence.features.hep.stage import Export
+from ringfence.firewall.contract import FirewallPlan
 from ringfence.values.event import Transport
 
 if TYPE_CHECKING:
@@ -41,6 +43,16 @@ def streams(settings: "Settings") -> dict[int, Transport]:
         **{port: Transport.TLS for hep in _enabled(settings) for port in hep.tls_ports},
     }
     return dict(sorted(found.items()))
+
+
+def with_rules(plan: FirewallPlan, settings: "Settings") -> FirewallPlan:
+    """Return ``plan``, the wanted rules, with those that copy Asterisk's exported SIP messages to ringfence.
+
+    The plan also gets the ports of WSS at which strangers read no web pages.
+    """
+    ports = {port for pbx in settings.asterisk for port in pbx.of(HepSettings).wss_ports}
+    wss = tuple(sorted(port for port in ports if not settings.has_pages(port)))
+    return evolve(plan.adding(Export(targets(settings), tuple(streams(settings)))), wss=wss)
 
 
 def at_start(settings: "Settings") -> object:
