@@ -126,7 +126,7 @@ def table_lines(names: Sequence[str], rows: Sequence[Sequence[str]], width: int)
 
 
 def cell(text: str, width: int, *, right: bool = False) -> str:
-    """Return ``text`` cut or filled with blanks to ``width`` columns; with ``right``, it ends there."""
+    """Return ``text`` cut, or filled with blanks, to ``width`` columns; ``right``: the blanks come first."""
     text = cut(text, width)
     blanks = " " * (width - columns_of(text))
     return blanks + text if right else text + blanks

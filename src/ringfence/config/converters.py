@@ -40,7 +40,10 @@ def is_there(path: Path) -> bool:
 
 
 def read_secret(path: Path, key: str) -> Secret:
-    """Read a secret. If that fails, raise ValueError with a text that begins with ``key``."""
+    """Return the secret that the file ``path`` contains, without its newline.
+
+    Raise ValueError, with a text that begins with ``key``, if the file is unreadable or its content invalid.
+    """
     line_end = len("\r\n")
     try:
         with path.open("rb") as file:
@@ -233,7 +236,7 @@ def _one_of(names: Collection[str], value: object, _: object) -> str:
 
 
 def member(value: object, kind: Any) -> enum.StrEnum:  # noqa: ANN401 - an enum
-    """Convert a text to the member of the enum ``kind`` that it names."""
+    """Convert a text to the member of the enum ``kind`` that it names; raise ValueError if it names none."""
     found: enum.StrEnum = kind(_one_of(tuple(kind), value, kind))
     return found
 

@@ -214,7 +214,10 @@ class KnownTrunks:
         return self._friends(trunks, now)
 
     def on_resolved(self, answers: Answers, now: float) -> Iterable[Friend]:
-        """Set the addresses of host names; return those of all trunks as friends, seen at ``now`` (epoch)."""
+        """Set the addresses of host names; return those of all trunks as friends.
+
+        The friends were seen at ``now`` (seconds since the epoch).
+        """
         self._answers = answers
         return [friend for trunks in self._trunks.values() for friend in self._friends(trunks, now)]
 

@@ -37,7 +37,7 @@ class Haste:
         return 0.0 if hurries or not self._limits_answers else REST
 
     def on_judgement(self, judgement: Judgement) -> None:
-        """Let no events gather for a while if the kernel does not limit the answers to a sender."""
+        """Let no events gather for ``HURRY`` seconds if the kernel does not limit the answers to a sender."""
         disposition, attempt = judgement.disposition, judgement.attempt
         other = (
             attempt.kind in _OTHERS or attempt.service is Service.IAX2 or attempt.transport is Transport.WSS

@@ -214,7 +214,10 @@ class Addition:
 
     @classmethod
     def of(cls, request: Mapping[str, Any]) -> "Addition":
-        """Parse a request; raise ControlError if it is malformed."""
+        """Parse a request with the texts ``what``, and perhaps ``note``, ``seconds`` and ``force``.
+
+        Raise ControlError if a value is malformed. A text that is not an entry only adds a line to ``wrong``.
+        """
         values, wrong = [], []
         for text in texts_of(request, "what"):
             try:

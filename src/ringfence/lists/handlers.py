@@ -50,7 +50,7 @@ class ListRequests:
         }
 
     async def add(self, kind: ListKind, request: Mapping[str, Any]) -> dict[str, list[str]]:
-        """Add entries to a list; return the added ones, and problems about the others."""
+        """Add entries to a list; return the added ones (``done``), ``problems`` about others, ``notes``."""
         addition, now = Addition.of(request), self._clock.wall()
         answer = Answer(problems=list(addition.wrong))
         entries = []
@@ -83,7 +83,7 @@ class ListRequests:
         return answer.as_json()
 
     async def remove(self, kind: ListKind, request: Mapping[str, Any]) -> dict[str, list[str]]:
-        """Remove entries from a list; return the removed ones, and problems about the others."""
+        """Remove entries from a list; return the removed ones (``done``), ``problems`` about the others."""
         answer = await self._lists.in_thread(self._remove, kind, request)
         if answer.done:
             await self._lists.refresh()

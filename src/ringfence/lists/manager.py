@@ -137,17 +137,18 @@ class OtherNetworks(ABC):
     def update(self, protected: Mapping[Network, str], most: int, now: float) -> bool:  # noqa: ARG002 - for a feature
         """Read changed sources; return whether :meth:`compose` would now return other networks than before.
 
-        ``protected`` are networks that this host needs, and ``most`` is the maximum number of networks.
+        ``protected`` are networks that this host needs, each with the reason, and ``most`` is the maximum
+        number of networks. ``now`` is in seconds since the epoch.
         """
         return False
 
     @abstractmethod
     def compose(self, now: float) -> Iterable[Prefixes]:
-        """Return the networks that the feature denies at ``now``."""
+        """Return the networks that the feature denies at ``now`` (seconds since the epoch)."""
 
     @abstractmethod
     def holding(self, network: Network, now: float) -> Iterable[Holder]:
-        """Yield a Holder for each of the feature's lists in force that contains ``network``."""
+        """Yield a Holder for each of the feature's lists that contains ``network``, in force at ``now``."""
 
 
 class Lists:
@@ -398,7 +399,7 @@ class Lists:
         return compose(entries, self._answers, self._regions, self._protected, others, self._configured.added)
 
     def entries(self, now: float) -> Iterator[ListEntry]:
-        """Yield the configured entries, then the entries of the store that have not ended at ``now``."""
+        """Yield the configured entries, then the store's that have not ended at ``now`` (epoch seconds)."""
         return chain(self._configured.entries, *(self._table.current(kind, now) for kind in ListKind))
 
     async def holding(self, network: Network) -> list[Holder]:

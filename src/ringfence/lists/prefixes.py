@@ -220,9 +220,10 @@ class Prefixes:
         return f"Prefixes({len(self)} networks)"
 
     def bounds(self, version: int) -> list[int]:
-        """Return the first and the last address of each range, one after the other, in order.
+        """Return the ranges of addresses that the networks of an IP version cover, in order.
 
-        The ranges are neither overlapping nor adjacent.
+        The list has the first and the last address of each range, as integers, one after the other. The
+        ranges are neither overlapping nor adjacent.
         """
         bits = BITS[version]
         more = [(1 << bits - length) - 1 for length in range(bits + 1)]

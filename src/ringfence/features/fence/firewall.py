@@ -112,10 +112,10 @@ def trial_of(store: Store) -> float | None:
 
 
 def end(store: Store, finish: float) -> None:
-    """Remove all rules and bans from the kernel if the recorded trial of the fence ends at ``finish``.
+    """Remove all rules and bans from the kernel if the fence's recorded trial ends at ``finish``.
 
-    If it is still recorded, no daemon has ended the trial. The next start of the daemon puts back everything
-    except the fence.
+    ``finish`` is in seconds since the epoch. If the trial is still recorded, no daemon has ended it. The next
+    start of the daemon puts back everything except the fence.
     """
     if trial_of(store) == finish:
         flush_everything()

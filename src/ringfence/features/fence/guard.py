@@ -114,7 +114,11 @@ class FenceRequests(Feature):
         return rfc3339(self._fence.admit(request["what"], request["seconds"]))
 
     def _link(self, request: Mapping[str, Any]) -> object:
-        """Make a link that once admits the address from which a browser opens it; return its token."""
+        """Make a link that once admits the address from which a browser opens it; return its token.
+
+        ``seconds`` of the request is how long it admits, ``valid`` how long (seconds) the link can be used.
+        Raise ControlError if the fence is off, or if there are too many links.
+        """
         if self._fence.settings.mode is LimitMode.OFF:
             raise ControlError("the fence is off, so all senders are admitted; fix: set mode in [fence]")
         return self._links.make(request["seconds"], request["valid"]).reveal()
@@ -129,7 +133,7 @@ class FenceRequests(Feature):
 def by_country(
     outsiders: Sequence[Remembered], locations: Sequence[Mapping[str, str]]
 ) -> list[dict[str, Any]]:
-    """Return the number of senders and of packets for each country, that with the most packets first.
+    """Return rows with a ``country`` and its numbers ``sources`` and ``packets``; the most packets first.
 
     ``outsiders`` are senders that the fence does not admit, ``locations`` the location of each.
     """
@@ -145,5 +149,5 @@ def by_country(
 
 
 def build(given: Given) -> FenceRequests:
-    """Return the part of the daemon that handles the fence."""
+    """Return the part of the daemon that answers requests about the fence, and ends its trial in time."""
     return FenceRequests(given.side)

@@ -36,11 +36,12 @@ An attempt counts as proven in the minute of its proof. This may be later than t
 def read_history(
     timeline: Timeline, seconds: float, now: float, newest: Slot | None = None
 ) -> dict[str, Any]:
-    """Return the totals and the slots of the ``seconds`` before ``now`` (seconds since the epoch).
+    """Return the counts in the ``seconds`` before ``now`` (seconds since the epoch), as JSON values.
 
-    Minutes are kept for a shorter time than hours, and hours than days. The slots are the shortest ones that
-    are kept for the whole period. ``newest`` has counts that are not in the database yet; None if all are.
-    Raise StoreError if the database cannot be read.
+    ``totals`` has the sums, and ``slots`` those of each minute, hour or day. Minutes are kept for a shorter
+    time than hours, and hours than days. The slots are the shortest ones that are kept for the whole period.
+    ``newest`` has counts that are not in the database yet; None if all are. Raise StoreError if the database
+    cannot be read.
     """
     length = slot_length(seconds)
     since = int((now - seconds) // length) * length
@@ -145,9 +146,9 @@ class History(Feature):
         return Slot(start, watched, {name: number for name, number in gained.items() if number})
 
     async def answer(self, request: Mapping[str, Any]) -> Encoded:
-        """Handle the request ``{"do": "history", "seconds": 86400}``.
+        """Return what :func:`read_history` returns for the last ``seconds`` of the request, as JSON.
 
-        A thread reads the database and encodes the answer.
+        The default is a day. A thread reads the database and encodes the answer.
         """
         seconds = request.get("seconds", DAY)
         while True:

@@ -59,7 +59,10 @@ class Timeline:
                         execute(_ADD_COUNT, (length, start, name, number))
 
     def read(self, length: int, since: float, until: float) -> list[Slot]:
-        """Return the slots of ``length`` seconds that start from ``since`` to ``until``, oldest first."""
+        """Return the slots of ``length`` seconds that start from ``since`` to ``until``, oldest first.
+
+        Both are in seconds since the epoch.
+        """
         with self._connection.scanning() as execute:
             rows = execute(_READ, (length, since, until)).fetchall()
         found = []

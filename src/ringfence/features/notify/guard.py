@@ -256,8 +256,9 @@ class Notifier(Feature):
         return False
 
     async def test(self, wanted: str | None) -> list[dict[str, object]]:
-        """Send a test message by the channel ``wanted``, or by all channels (None); return the results.
+        """Send a test message by the channel ``wanted``, or by all channels (None).
 
+        Return a JSON object for each one: the name ``channel``, whether it is ``ok``, and a ``text``.
         Raise ControlError if there is no such channel.
         """
         channels = [box.settings for box in self._outboxes if wanted in (None, box.settings.name)]

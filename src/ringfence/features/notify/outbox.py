@@ -155,7 +155,10 @@ class Outbox:
         self._report_tries.hurry()
 
     def add(self, notification: Notification, now: float) -> None:
-        """Add a notification to the next message at ``now`` (monotonic), if the settings ask for it."""
+        """Add a notification to the next message, if the channel's settings ask for it.
+
+        ``now`` (monotonic seconds) is when its wait begins.
+        """
         if not self._wants(notification):
             return
         self._digest.add(notification)

@@ -134,9 +134,10 @@ class Tops(Feature):
             await asyncio.wait(waiting, timeout=_WAIT)
 
     async def _list(self, request: Mapping[str, Any]) -> object:
-        """Return the accounts or addresses with the most attempts in the last ``seconds`` of the request.
+        """Return the accounts or addresses (``kind`` of the request) with the most attempts, as JSON rows.
 
-        ``known``: the account works here, or a friend has the address.
+        Those in the last ``seconds`` of the request count. ``known`` in a row: the account works here, or a
+        friend has the address.
         """
         kind, seconds = request["kind"], request.get("seconds", 86_400.0)
         await self.save_and_wait()

@@ -57,7 +57,7 @@ def confirm(state: SavedState) -> bool:
 
 
 def end(store: Store, finish: float) -> None:
-    """Do what ``ringfence off`` does, if the recorded trial ends at ``finish``.
+    """Do what ``ringfence off`` does, if the recorded trial ends at ``finish`` (seconds since the epoch).
 
     If it is still recorded, no daemon has ended the trial.
     """
@@ -143,5 +143,5 @@ class TrialWatch(Feature):
 
 
 def build(given: Given) -> TrialWatch:
-    """Return the feature that ends a trial in time. ``given.options`` may have the length of a new trial."""
+    """Return the feature that ends a trial in time. ``given.options`` may have a new trial's seconds."""
     return TrialWatch(given.side, given.reloader.path, float(given.options.get("trial", 0)))

@@ -123,12 +123,16 @@ class Admission:
         self._log = structlog.get_logger()
 
     async def form(self, request: Request) -> Response:
-        """Show the button, and the address that it would admit. The link is not used up."""
+        """Return the page with the button, and the address that it would admit. The link is not used up."""
         token = request.query_params.get("token", "")[:_MOST_TOKEN]
         return self._page(request, HTTPStatus.OK, token=token)
 
     async def admit(self, request: Request) -> Response:
-        """Admit the address that the request comes from, if its link's token is valid; show until when."""
+        """Admit the address that the request comes from, if its link's token is valid.
+
+        Return the page that shows until when, or why not (403, 429 or 503). Raise DaemonUnreachableError if
+        the daemon does not answer.
+        """
         form = await form_of(request)
         address = client_of(request, self._header)
         if form is None or not is_own(request, self._url) or address is None:

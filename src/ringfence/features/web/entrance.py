@@ -90,13 +90,13 @@ class WebSessions:
         self._failures: deque[float] = deque(maxlen=MOST_FAILURES)
 
     def make_link(self, person: Person, now: float) -> str:
-        """Make a login link for ``person``, and return its token."""
+        """Make a login link for ``person`` at ``now`` (monotonic seconds), and return its token."""
         token = secrets.token_urlsafe(32)
         _put(self._links, _hash(token), _LoginLink(person, now + LINK_LIFE), MOST_LINKS)
         return token
 
     def is_limited(self, now: float) -> bool:
-        """Whether there were ``MOST_FAILURES`` failed logins in the last ``FAILURES_WITHIN`` seconds.
+        """Whether ``MOST_FAILURES`` logins failed in the last minute before ``now`` (monotonic seconds).
 
         Then a client can still log in with a valid link, but further failures are not logged.
         """
@@ -105,6 +105,7 @@ class WebSessions:
     def log_in(self, token: str, now: float) -> tuple[str, WebSession] | None:
         """Create a session with the token of a login link. Return the cookie of the session, and the session.
 
+        ``now`` is in monotonic seconds.
         The token cannot be used again. Return None if it is invalid or too old; this counts as a failure. A
         valid token works although logins are limited. Otherwise one client could lock out all users. This is
         safe, because a token cannot be guessed.
@@ -118,7 +119,10 @@ class WebSessions:
         return cookie, session
 
     def find(self, cookie: str, now: float) -> WebSession | None:
-        """Return the session of a cookie, and record its use; None if it has ended or never existed."""
+        """Return the session of a cookie, and record its use at ``now`` (monotonic seconds).
+
+        Return None if the session has ended or never existed.
+        """
         session = self._sessions.get(_hash(cookie))
         if session is None:
             return None
@@ -217,7 +221,7 @@ class Entrance:
         return session, form
 
     async def login_form(self, request: Request) -> Response:
-        """Show a button that logs in with the token of the link.
+        """Return the page with a button that logs in with the token of the link.
 
         Opening the link does not log in, because a link works only once, and mail and chat programs open
         links to check them.
@@ -227,7 +231,7 @@ class Entrance:
     async def log_in(self, request: Request) -> Response:
         """Create a session with the token of a login link, and redirect to the overview page.
 
-        If the login fails, show why.
+        This ends the browser's old session, if any. If the login fails, return the page that shows why.
         """
         # A request from another site does not count as a failed login. Otherwise a site could make the
         # browsers of its visitors send such requests until they reach the limit.
@@ -262,7 +266,7 @@ class Entrance:
         return self._login_page(request, status)
 
     async def log_out(self, request: Request, session: WebSession, _: Form) -> Response:
-        """End the session, and redirect to the login page."""
+        """End the session, and return the redirection to the login page."""
         self._sessions.log_out(request.cookies.get(self._cookie.name, ""))
         self._log.info("web.logout", user=session.person.name)
         response = RedirectResponse("/login", HTTPStatus.SEE_OTHER)

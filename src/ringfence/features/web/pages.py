@@ -197,7 +197,7 @@ class Pages:
         self._log = structlog.get_logger()
 
     async def overview(self, request: Request, _: WebSession) -> Response:
-        """Show health and alarms, charts, the addresses nearest to a ban, and the latest attempts."""
+        """Return the page of health and alarms, charts, addresses nearest to a ban, and latest attempts."""
         period = PERIODS.get(request.query_params.get("period", ""), PERIODS["day"])
         top = await self._client.recent(_NEWS_FOR, "top")
         status = await self._client.recent(_STATUS_FOR, "status")
@@ -217,7 +217,7 @@ class Pages:
         )
 
     async def bans(self, request: Request, _: WebSession) -> Response:
-        """Show one page of the table of current bans.
+        """Return the page with a part of the table of current bans, as the URL's parameters ask.
 
         The list of bans may be some seconds old. After the page is sent, a newer list is requested for the
         page's next update.
@@ -236,7 +236,7 @@ class Pages:
             await self._client.recent(_BANS_FOR, "bans", most=MOST_BANS)
 
     async def past(self, request: Request, _: WebSession) -> Response:
-        """Show the bans that ended last, at most 30 days ago."""
+        """Return the page of the bans that ended last, at most 30 days ago."""
         rows = await self._client.recent(_HISTORY_FOR, "past_bans", seconds=_PAST)
         return self._page(request, "past.html", rows=rows, areas=await self._areas(rows[:_MOST_ROWS]))
 
@@ -256,31 +256,35 @@ class Pages:
         return {network: area_of(one) for network, one in zip(networks, found, strict=True)}
 
     async def log(self, request: Request, _: WebSession) -> Response:
-        """Show the latest attempts, bans and alarms."""
+        """Return the page of the latest attempts, bans and alarms; of one kind if the URL names it."""
         kind = request.query_params.get("kind", "")
         kinds = [kind] if kind in _KINDS else [*_KINDS]
         rows = await self._client.recent(_NEWS_FOR, "latest", kinds=tuple(kinds))
         return self._page(request, "log.html", rows=[*reversed(rows)], kind=kind if kind in _KINDS else "")
 
     async def alarms(self, request: Request, _: WebSession) -> Response:
-        """Show the active alarms, and those that cleared in the last 30 days."""
+        """Return the page of the active alarms, and of those that cleared in the last 30 days."""
         active = await self._client.recent(_NEWS_FOR, "alarms")
         past = await self._client.recent(_HISTORY_FOR, "alarms", past=True, seconds=_PAST)
         return self._page(request, "alarms.html", active=active, past=past)
 
     async def lists(self, request: Request, _: WebSession) -> Response:
-        """Show the allow list and the deny list, and what features add to them."""
+        """Return the page of the allow list and the deny list, and of what features add to them."""
         sides = {side: await self._client.recent(_BANS_FOR, "lists", side=side) for side in ("allow", "deny")}
         status = await self._client.recent(_STATUS_FOR, "status")
         return self._page(request, "lists.html", sides=sides, status=status, is_small=is_small)
 
     async def of_feature(self, request: Request, _: WebSession) -> Response:
-        """Show the page of the feature that the path names, with the daemon's answer to its request."""
+        """Return the page of the feature that the path names, with the daemon's answer to its request."""
         name = request.url.path.removeprefix("/")
         return self._page(request, f"{name}/page.html", **{name: await self._client.recent(_NEWS_FOR, name)})
 
     async def why(self, request: Request, _: WebSession) -> Response:
-        """Show what ``ringfence why`` shows of an address, a network or an account."""
+        """Return the page with what ``ringfence why`` prints about an address, a network or an account.
+
+        The URL's parameter ``about`` names it; without it, redirect to the overview. Raise ControlError if it
+        is invalid.
+        """
         about = request.query_params.get("about", "").strip()[:MOST_TEXT]
         if not about:
             return RedirectResponse("/", HTTPStatus.SEE_OTHER)
@@ -309,7 +313,10 @@ class Pages:
         )
 
     async def confirm(self, request: Request, session: WebSession) -> Response:
-        """Ask the user to confirm a command. Nothing is changed yet."""
+        """Return the page that asks the user to confirm a command. Nothing is changed yet.
+
+        Raise WebError if the user may only read, ControlError if the command or its argument is invalid.
+        """
         require_change(session)
         name = request.query_params.get("do", "")
         command = COMMANDS.get(name)
@@ -327,7 +334,7 @@ class Pages:
         )
 
     async def run(self, request: Request, session: WebSession, form: Form) -> Response:
-        """Run a command that the user has confirmed, and show its result.
+        """Run a command that the user has confirmed, and return the page that shows its result.
 
         A line is logged before the daemon gets the command, and another one about its result.
         """
