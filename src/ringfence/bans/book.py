@@ -162,7 +162,8 @@ class Book:
     def add_decided(self, ban: Ban, early: Outcome | None, now: float) -> Steps[None]:
         """Place a ban that a rule has decided; bans of the same network with a narrower scope end.
 
-        ``early`` is the kernel's answer to the ban, if it was asked before; None if it is to be asked now.
+        ``early`` is the kernel's answer to the ban, if it was asked before; None if it is to be asked at
+        ``now`` (epoch seconds).
         """
         answers = [early] if early is not None else (yield from self.ask(_adding([ban], now)))
         self._note_error(answers)
@@ -198,7 +199,8 @@ class Book:
     ) -> Steps[list[Outcome]]:
         """Record the kernel's answers to bans, and return its last answer to each ban.
 
-        If a set was full, a ban that ends earlier is removed, and the new ban is added again.
+        If a set was full, a ban that ends earlier is removed, and the new ban is added again. ``now`` is in
+        seconds since the epoch.
         """
         final, pairs = [*answers], [*zip(bans, answers, strict=True)]
         full = [number for number, one in enumerate(answers) if isinstance(one.error, SetFullError)]
@@ -225,7 +227,7 @@ class Book:
             yield Placed(taken, news is News.NEW)
 
     def _confirm(self, ban: Ban, now: float, granted: float) -> None:
-        """Record in the ledger that the kernel has a ban; ``granted`` is its timeout there in seconds."""
+        """Record in the ledger that the kernel has a ban, from ``now`` (epoch) for ``granted`` seconds."""
         again = renew_at(ban.expires, now, granted)
         self.ledger.put(_key(ban), Record.of(ban, again, self._comparison))
 
@@ -267,7 +269,10 @@ class Book:
     # -- bans of the kernel
 
     def keep(self, found: Sequence[tuple[Ban, float]], now: float) -> Steps[None]:
-        """Record bans of the database that the kernel still has, each with the seconds left in the kernel."""
+        """Record bans of the database that the kernel still has.
+
+        ``found`` has each with the seconds that it has left in the kernel from ``now`` (epoch) on.
+        """
         for ban, left in found:
             self._confirm(ban, now, left)
         if found:
@@ -276,8 +281,8 @@ class Book:
     def adopt(self, found: Mapping[int, float], now: float) -> Steps[None]:
         """Record bans that the kernel has, but the ledger lacks. Bans of exempt networks are removed instead.
 
-        ``found`` has the bans' keys, and the seconds that each has left (infinity if a ban has no end). A ban
-        without an end gets one, in ``ADOPTED_FOR`` seconds.
+        ``found`` has the bans' keys, and the seconds that each has left from ``now`` (epoch) on; infinity if
+        a ban has no end. A ban without an end gets one, in ``ADOPTED_FOR`` seconds.
         """
         bans = [_adopted(key, now, left if isfinite(left) else ADOPTED_FOR) for key, left in found.items()]
         endless = [ban for ban in bans if not isfinite(found[_key(ban)])]

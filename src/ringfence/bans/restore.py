@@ -63,9 +63,8 @@ def unbanned_keys(found: Mapping[int, float], ended: Iterable[Ended], began: flo
     """Return the keys of the bans that the kernel still has although their unban is recorded in the store.
 
     ``found`` has the keys of the kernel's bans and the seconds left, as listed between ``began`` and ``now``
-    (epoch seconds).
-    ``ended`` are the bans that the store records as ended early. If a ban in the kernel ends at another time
-    than such a ban, it is a later one whose record was lost. Then its key is not returned.
+    (epoch seconds). ``ended`` are the bans that the store records as ended early. If a ban in the kernel ends
+    at another time than such a ban, it is a later one whose record was lost. Then its key is not returned.
     """
     keys = set()
     for network, scope, expires in ended:
@@ -83,13 +82,13 @@ def unbanned_keys(found: Mapping[int, float], ended: Iterable[Ended], began: flo
 
 
 def follow_clock(records: Records, found: Mapping[int, float], offset: float, boot: str, now: float) -> None:
-    """If the wall clock was set since bans were recorded in the database, move the times of these bans.
+    """Record the clock in the database; if it was set since bans were recorded, move the bans' times.
 
     ``offset`` is the wall clock minus the monotonic clock, now. The database has an earlier offset. If the
     two differ, the clock was set, or the host was booted again. If ``boot``, the identity of this boot, is
-    the recorded one, the clock was set. Otherwise a ban in the kernel shows which: if the clock was set, the
-    end of this ban in the kernel differs from its end in the database by as much.
-    ``found`` has the keys of the kernel's bans, each with the seconds left.
+    the recorded one, the clock was set. Otherwise a ban in the kernel decides: if the clock was set, the end
+    of this ban in the kernel differs from its end in the database by as much. ``found`` has the keys of the
+    kernel's bans, each with the seconds left at ``now`` (epoch seconds).
     """
     known, booted = records.clock()
     step = offset - known if known is not None else 0.0

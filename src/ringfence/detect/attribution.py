@@ -247,7 +247,10 @@ class Attribution:
         return self._on_weighed(session, *session.question) if session.question is not None else []
 
     def _on_weighed(self, session: Session, event: SecurityEvent, now: float) -> list[Finding]:
-        """Return the session's requests without credentials that are attempts because of ``event``."""
+        """Record a session's request without credentials; return findings about those that now count.
+
+        ``event`` reports the request, which may make earlier ones of its sender attempts too.
+        """
         if session.weight >= CALL:
             counting: Iterable[tuple[SecurityEvent, float]] = [(event, now)]
         else:
@@ -551,9 +554,9 @@ class Attribution:
     ) -> SecurityEvent | None:
         """Return the event for a refusal by a TCP connection whose requests could not be read, or None.
 
-        The result is AMI's event with the same Call-ID; None if AMI has not reported it yet. If the refusal
-        shows that the request was hidden from AMI, the result is an event HIDDEN, of the time ``wall``
-        (seconds since the epoch).
+        The result is AMI's event with the same Call-ID; None if AMI has not reported it yet: a later report
+        is then attributed to the receiver of ``answer``. If the refusal shows that the request was hidden
+        from AMI, the result is an event HIDDEN, of the time ``wall`` (seconds since the epoch).
         """
         remote = Endpoint(answer.address, answer.port, answer.transport)
         if not self._conversations.is_unread(remote):
@@ -727,7 +730,7 @@ class Attribution:
         return self._attributed(self.confirmation.in_session(attempt, event, now), event, now)
 
     def _attributed(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
-        """Return a new attempt. If its nonce also proves its session, return this proof first."""
+        """Record a new attempt, and return it. If its nonce also proves its session, return this first."""
         new = AttributedAttempt(attempt, now, port=event.remote.port, copied=event.copied)
         if not attempt.credentials and event.service is _PJSIP:
             self._senders.session(attempt.address, event.session, now).bare += 1

@@ -381,7 +381,7 @@ class Conversations:
         return known, known.request_of(answer) if known is not None else None
 
     def shows_guess(self, answer: Challenge, sender: Address) -> bool:
-        """Whether chan_sip's refusal by TCP shows that a request that could not be read was a guess.
+        """Record chan_sip's refusal by TCP; return whether it shows that an unreadable request was a guess.
 
         On a connection that cannot be read, the first challenge may answer a request without credentials. So
         may the first one after each 403, which is the answer to a guess. Every other challenge answers

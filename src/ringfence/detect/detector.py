@@ -349,7 +349,7 @@ class Detector:
         return effects
 
     def _on_reason(self, subject: Subject) -> Sequence[AlarmChange]:
-        """Return the alarm that a recent ban may hit an office (several phones with wrong passwords).
+        """Return, once, the alarm that a recent ban may hit an office (phones with wrong passwords), or ().
 
         A copied packet does not show why Asterisk refused an attempt, and AMI may report this after the ban.
         """
@@ -612,8 +612,8 @@ class Detector:
         """Return a ban of all ports for a sender that still sends despite its ban of the SIP ports, or None.
 
         The attempts of such a sender take a way that ringfence does not know, such as a port that a container
-        publishes. An address that may be an office's, or a browser's, keeps its ban of the SIP
-        ports: Asterisk may only be slow.
+        publishes. They are added to the history. An address that may be an office's, or a browser's, keeps
+        its ban of the SIP ports: Asterisk may only be slow.
         """
         known = subject.friend or attempt.page or self._works_near(attempt)
         if known or not attempt.trusted or attempt.proof is _CLAIMED:

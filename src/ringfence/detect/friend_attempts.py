@@ -289,7 +289,10 @@ class FriendAttempts:
         return full
 
     def _tries_many(self, subject: Subject, rule: Rule, attempt: Attempt, now: float) -> bool:
-        """Whether a friend reaches the limit of a rule that counts values of a field, such as accounts."""
+        """Count a friend's attempt by a rule that counts values of a field, such as accounts.
+
+        Return whether the friend reaches the rule's limit.
+        """
         limit, value = rule.for_friends[0], getattr(attempt, rule.of.field)
         tried = self._of(subject).values.setdefault(rule.name, OrderedDict())
         tried[value] = now
@@ -354,7 +357,8 @@ class FriendAttempts:
     def on_unprovable(self, address: Address, now: float) -> AlarmChange:
         """Return the alarm about guesses from ``address`` whose sender nothing can prove.
 
-        If the address is a friend, the kernel must copy its packets for ``UNSHIELDED_FOR`` seconds.
+        If the address is a friend, :meth:`unshielded` returns it for ``UNSHIELDED_FOR`` seconds, so that the
+        kernel copies its packets.
         """
         friend = self._subjects.find(address).friend
         if friend:

@@ -189,7 +189,7 @@ class Friends:
     def estrange(self, account: AccountKey, now: float) -> Iterator[tuple[Friend, ...]]:
         """Hold ``account`` responsible for guesses: end each friendship that it alone has made lately.
 
-        Yield the reasons of each of these friends. They are former reasons from now on.
+        Yield the reasons of each of these friends. They are former reasons from ``now`` (epoch) on.
         """
         for sender in self.new.convict(account, now):
             mine = self._current.accounts.get(account[1], ())

@@ -249,8 +249,9 @@ class Judge:
     ) -> list[Rule]:
         """Return the rules whose limit may be reached, by a quick check. The list is nearly always empty.
 
-        ``decoy``: the latest attempt is on a decoy account. ``narrowed``: only a full ban may follow. If only
-        a ban on unproven evidence could follow, and the limit of such bans refuses it, that is recorded.
+        ``kept`` are the sender's packed attempts, the last one of the kind ``kind``. ``decoy``: the latest
+        attempt is on a decoy account. ``narrowed``: only a full ban may follow. If only a ban on unproven
+        evidence could follow, and the limit of such bans refuses it, that is recorded.
         """
         number, proven, fresh, unknown = summary(kept)
         if number < self._least[kind] and not decoy:
@@ -441,7 +442,7 @@ class Judge:
         The attempt is proven and counted (:meth:`count_proven`). ``banned`` are the scopes in which the
         sender is banned already. ``decision`` is what the other rules have decided. It is returned unless a
         wider network is banned (:mod:`~ringfence.detect.distributed`). The bans of the other parts of this
-        network come second.
+        network come second. Such a ban counts for the limit of bans a minute, and prolongs the attack.
         """
         rule, account = self._distributed, (attempt.asterisk, attempt.account)
         scope = scope_of_ban(attempt.transport)
@@ -501,12 +502,12 @@ class Judge:
         return Decision(banned, prefix, evidence, fact.at, self._scope_by_kinds(prefix, evidence))
 
     def _ban_of_member(self, subject: Subject, rule: Rule, at: float) -> Decision | None:
-        """Return a ban of one sender, because its prefix has reached the limit but must not be banned.
+        """Return a ban of one sender from ``at`` (monotonic) on, because its prefix has reached the limit.
 
-        Such a prefix contains a friend or an exempt network, or too few senders take part. A sender that is
-        one host (IPv4, NAT64) is banned at its second proven attempt. The /64 of an IPv6 host is banned at
-        the first, because an attacker may use a new address for each attempt. Return None if there are too
-        few attempts.
+        The prefix must not be banned: it contains a friend or an exempt network, or too few senders take
+        part. A sender that is one host (IPv4, NAT64) is banned at its second proven attempt. The /64 of an
+        IPv6 host is banned at the first, because an attacker may use a new address for each attempt. Return
+        None if there are too few attempts.
         """
         found = self._matching(rule, [fact_of(packed) for packed in self._history.packed(subject.key)])
         enough = _SECOND if is_one_host(subject.address) else 1

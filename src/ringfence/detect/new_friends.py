@@ -140,7 +140,10 @@ class NewFriends:
         return [*_pruned(mine, now)]
 
     def taint(self, sender: Network, until: float) -> None:
-        """Record that an account that guesses works at ``sender``: one guess from there is then a ban."""
+        """Record that an account that guesses works at ``sender``.
+
+        One guess from there is a ban until ``until`` (monotonic seconds).
+        """
         remember(self.tainted, sender, until, MOST)
 
     def is_tainted(self, sender: Network, now: float) -> bool:

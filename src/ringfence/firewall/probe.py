@@ -166,7 +166,7 @@ def _untried(version: int, note: str, *, possible: bool = True) -> list[Check]:
 
 @contextmanager
 def _sockets(plan: _Plan, spare: str, port: int) -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Yield a pair of sockets: one at an address of this host with ``port``, one at the spare address."""
+    """Yield a pair of UDP sockets: at the plan's address of this host with ``port``, and at ``spare``."""
     with (
         socket.socket(plan.family, socket.SOCK_DGRAM) as here,
         socket.socket(plan.family, socket.SOCK_DGRAM) as there,
@@ -229,7 +229,7 @@ class _Probe:
     def _try_to(self, *, passed: bool) -> Check:
         """Test outgoing packets to a local address: the kernel must refuse to send the datagram (EPERM).
 
-        ``passed``: such a datagram arrived before the ban.
+        ``passed``: such a datagram arrived before the ban. Raise ProbeError if one still arrives.
         """
         for _ in range(_TRIES if passed else 1):
             seen = self._packets()
@@ -242,7 +242,10 @@ class _Probe:
         return self._dropped_first(Direction.TO)
 
     def _try_out(self) -> Check:
-        """Test outgoing IPv6 packets, only during the ban: without it they would leave the host."""
+        """Test outgoing IPv6 packets, only during the ban: without it they would leave the host.
+
+        Raise ProbeError if the kernel lets one out.
+        """
         seen = self._packets()
         port = self.here.getsockname()[1]
         self.here.close()  # frees the port for the next socket, which has no fixed source address

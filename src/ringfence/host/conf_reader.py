@@ -143,7 +143,10 @@ class _Comments:
     depth: int = 0
 
     def strip_from(self, line: bytes) -> bytes:
-        """Return a line without its comments and surrounding blanks."""
+        """Return a line without its comments and surrounding blanks; remember a comment without its end.
+
+        Raise RefusedLineError if comments are nested too deeply for Asterisk.
+        """
         if b";" not in line:
             return b"" if self.depth else line.strip(_BLANKS)
         buffer = bytearray(line.partition(b"\0")[0] + b"\0\0\0\0")
@@ -416,7 +419,11 @@ class ConfReader:
             self._lose(where, f"{why}, so Asterisk ignores the rest of this file")
 
     def _content(self, path: Path) -> bytes | None:
-        """Return the content of a file; None if Asterisk ignores it, or if it is not known."""
+        """Return the content of a file; None if Asterisk ignores it, b"" if only this process cannot read it.
+
+        Record the file as unread if its content is not known. Raise _TooMuchError if there are too many
+        files, or if this one is too long.
+        """
         self._files += 1
         if self._files > MOST_FILES:
             raise _TooMuchError
@@ -439,7 +446,10 @@ class ConfReader:
         return data
 
     def _line(self, line: bytes, here: LoadedSection | None) -> LoadedSection | None:
-        """Process a line of the section ``here``; return the section to which the next line belongs."""
+        """Process a line of the section ``here``; return the section to which the next line belongs.
+
+        Raise RefusedLineError for a line at which Asterisk stops.
+        """
         if line.startswith(b"["):
             return self._section(line)
         if line.startswith(b"#"):
@@ -485,7 +495,11 @@ class ConfReader:
         return here
 
     def _added_to(self, name: bytes, condition: bytes) -> LoadedSection:
-        """Return the section to which ``[name](+condition)`` adds; a new one if the condition is unknown."""
+        """Return the section to which ``[name](+condition)`` adds.
+
+        If ringfence does not know the condition, record the section as unread, and return a new one. Raise
+        RefusedLineError if no section fits.
+        """
         try:
             return self._found(name, _filter(condition), name)
         except _UnknownConditionError:

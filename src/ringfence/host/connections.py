@@ -258,8 +258,8 @@ class ConnectionTable:
     def had_any(self, address: Address, now: float) -> bool | None:
         """Whether ``address`` has a connection from any port, or had one in the last 60 s.
 
-        Return None if that is unknown: the list is older than ``FRESH`` seconds, or :attr:`elsewhere` is
-        true.
+        Return None if that is unknown: the list is older than ``FRESH`` seconds, the table may lack a
+        connection of the last 60 s, or :attr:`elsewhere` is true.
         """
         self._update()
         if self._open_from is None:
@@ -338,7 +338,7 @@ class ConnectionTable:
         self._ports.update(dict.fromkeys(listening, math.inf))
 
     def _read(self) -> Iterator[_Row]:
-        """Yield the TCP sockets of this host from the kernel, including listening ones."""
+        """Yield the TCP sockets of this host, including listening ones; if that fails, set ``error``."""
         self._unread = ""
         if self._lists is None:
             try:
@@ -351,7 +351,10 @@ class ConnectionTable:
             yield from self._listed(self._lists)
 
     def _listed(self, lists: Iterable[Path]) -> Iterator[_Row]:
-        """Yield the TCP sockets in ``lists``, files like ``/proc/net/tcp``."""
+        """Yield the TCP sockets in ``lists``, files like ``/proc/net/tcp``.
+
+        Leave out a missing file, and also an unreadable one, which sets ``error``.
+        """
         for path in lists:
             try:
                 lines = path.read_bytes().split(b"\n")

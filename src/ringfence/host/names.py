@@ -309,7 +309,10 @@ def _resolver(nameservers: Sequence[str], port: int) -> "Resolver | None":
 
 
 async def _reply(resolver: "Resolver", name: str, kind: str, patience: float) -> _Reply:
-    """Send one DNS query of the type ``kind``; return the reply, with ``trouble`` only after a failure."""
+    """Send one DNS query of the type ``kind``; return the reply, with ``trouble`` only after a failure.
+
+    A reply that takes more than ``patience`` seconds is a failure.
+    """
     import dns.exception  # noqa: PLC0415 - loaded where a name is followed
     import dns.name  # noqa: PLC0415
     import dns.resolver  # noqa: PLC0415

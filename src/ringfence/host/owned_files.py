@@ -234,7 +234,10 @@ class _Walk:
                 self.folder.links = False
 
     def _target(self, part: str) -> str | None:
-        """Return the target of a link; None if the name is not a link or does not exist."""
+        """Return the target of the link ``part``; None if the name is not a link or does not exist.
+
+        Raise OSError if others than the folder's user can replace the link, or after too many links.
+        """
         try:
             state = self.folder.state(part)
         except FileNotFoundError:

@@ -97,7 +97,7 @@ _NOBODYS = frozenset({b"greeter", b"lock-screen", b"manager", b"manager-early"})
 
 
 def why_no_logins(library: str = _LIBRARY) -> str:
-    """Return the reason why logins cannot be read on this host; "" if they can."""
+    """Return the reason why logins cannot be read by the ``library`` of systemd; "" if they can."""
     if _systemd(library) is None:
         return f"logins from elsewhere are not known: {library} is not there; fix: install systemd's library"
     if not SESSIONS.is_dir():

@@ -88,7 +88,8 @@ async def follow(
 def read_now(what: str, read: Callable[[IPRoute], Read]) -> Read:
     """Return what ``read`` returns; raise HostError if it fails, or if the kernel's list changes each time.
 
-    Do not call this in a running event loop (pyroute2 runs one of its own); use :func:`follow` there.
+    ``what`` names the data in the error. Do not call this in a running event loop (pyroute2 runs one of its
+    own); use :func:`follow` there.
     """
     try:
         with IPRoute() as route:

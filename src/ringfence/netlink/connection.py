@@ -430,7 +430,11 @@ class NetlinkConnection:
         return self._sequence
 
     def _refusals(self, connection: socket.socket, indexes: Mapping[int, int], awaited: int) -> list[Refusal]:
-        """Read the answers to a batch until the message with the number ``awaited`` is answered."""
+        """Read the answers to a batch until the message with the number ``awaited`` is answered.
+
+        Return the refusals. ``indexes`` maps the sequence number of a message to its position in the batch.
+        Raise TimeoutError, or another OSError if the socket fails.
+        """
         deadline = time.monotonic() + self._timeout
         refusals: list[Refusal] = []
         answered = False
@@ -446,7 +450,10 @@ class NetlinkConnection:
         return refusals
 
     def _exchange(self, message: bytes) -> tuple[list[bytes], bool]:
-        """Send a request once; return the answers, and whether the listed data changed meanwhile."""
+        """Send a request once; return the answers, and whether the listed data changed meanwhile.
+
+        Raise NetlinkError if the kernel refuses it, TimeoutError if no answer comes in time.
+        """
         connection = self._connected()
         self._next()
         sequence = _SEQUENCE.pack(self._sequence)

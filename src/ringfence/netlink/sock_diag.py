@@ -87,7 +87,8 @@ def sockets(
 def _listed(request: bytes, rows: list[tuple[bytes, Frame]]) -> bool:
     """Request the list once. For each socket, append its datagram and the frame of its message to ``rows``.
 
-    Return whether sockets changed while the kernel sent the list (NLM_F_DUMP_INTR).
+    Return whether sockets changed while the kernel sent the list (NLM_F_DUMP_INTR). Raise OSError if the
+    kernel refuses.
     """
     marked = False
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as kernel:

@@ -257,7 +257,7 @@ class HttpCheck:
         return bool(self._mark) and self._mark in reply.text
 
     def pass_on(self, items: Iterable[AmiItem | ManagerEvent], size: int, now: float) -> list[AmiItem]:
-        """Return the items that can be passed on now. ``items`` were read from ``size`` bytes.
+        """Return the items that can be passed on at ``now`` (monotonic); ``items`` had ``size`` bytes.
 
         The items after a ManagerEvent, up to the next reply to a question, may be forged. If AMI over HTTP
         counts as off, these items are held until that reply. Otherwise they are returned at once, as
@@ -288,7 +288,7 @@ class HttpCheck:
         return passed
 
     def expire(self, now: float) -> list[AmiItem]:
-        """Return items that were held for too long, marked as forgeable."""
+        """Return the items that were held for too long at ``now`` (monotonic), marked as forgeable."""
         return self._give_up() if self.deadline is not None and now >= self.deadline else []
 
     def _begin(self, now: float) -> None:

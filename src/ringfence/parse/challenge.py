@@ -292,7 +292,7 @@ def _parse_of_stream(connection: bytes, message: bytes) -> Challenge | None:
 def parse_message(
     message: bytes, remote: Address, target_port: int, local: Address, source_port: int, transport: Transport
 ) -> Challenge | None:
-    """Parse a SIP answer that this host sent to ``remote``; return None for any other message."""
+    """Parse a SIP answer that this host sent from ``local`` to ``remote``; return None for other messages."""
     ordinary = _ORDINARY.fullmatch(message) or _UNCHALLENGED.match(message)
     if ordinary is not None and message.find(_FORGED_NOTICE, 0, ordinary.end()) < 0:
         number, received, call_id, user, sequence, nonce = ordinary.groups()

@@ -105,14 +105,14 @@ class LogReader:
     def receive(self, data: bytes, now: float) -> list[LineResult]:
         """Return the results of the lines in ``data``, and of earlier ones, that need no later line.
 
-        With b"" at the deadline, return the results of all lines.
+        With b"" at the deadline, return the results of all lines. ``now`` is in seconds since the epoch.
         """
         lines = self._split(data)
         overdue = self.deadline is not None and now >= self.deadline and not data
         return self._handle(self._waiting + lines, now, final=overdue) if lines or overdue else []
 
     def end(self, now: float) -> list[LineResult]:
-        """Return the results of the remaining lines; no more data will follow."""
+        """Return the results of the remaining lines at ``now`` (epoch); no more data will follow."""
         rest: list[Line] = [self._clean(bytes(self._buffer))] if self._buffer else []
         rest += [_LONG] if self._skipping else []
         self._skipping = False
@@ -178,7 +178,10 @@ class LogReader:
         return self._cleaner.clean(line)
 
     def _handle(self, lines: list[Line], now: float, *, final: bool) -> list[LineResult]:
-        """Return the results of ``lines``; lines that depend on later lines wait until the deadline."""
+        """Return the results of ``lines``, read at ``now`` (epoch seconds).
+
+        Lines that depend on later lines wait until the deadline, unless these are the last (``final``).
+        """
         batch = _Batch(self, lines, now, final=final)
         stop = batch.run(held_back=bool(self._buffer) and not final)
         self.sample = batch.sample

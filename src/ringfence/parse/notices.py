@@ -495,7 +495,7 @@ class LoginDeduplicator:
         self._reported: OrderedDict[tuple[Address, str], float] = OrderedDict()
 
     def deduplicate(self, event: SecurityEvent) -> SecurityEvent | Reason:
-        """Return the event, or DUPLICATE if another message has already reported this login."""
+        """Record a failed login; return its event, or DUPLICATE if another message has reported it."""
         key = event.remote.address, event.account
         if event.kind is not EventKind.INVALID_PASSWORD:
             self._reported[key] = event.time

@@ -150,9 +150,9 @@ class RequestStreams:
         """Record a SYN with this sequence number; return whether data of the connection was read before.
 
         ``connection`` is its packed addresses and ports, the stranger's first. ``scale``: later segments name
-        their window divided by two to this power. A new connection may use the
-        ports of an old one. But a sender may also send a SYN within its connection: Asterisk ignores it, and
-        the bytes after it would be misread.
+        their window divided by two to this power. A new connection may use the ports of an old one. But a
+        sender may also send a SYN within its connection: Asterisk ignores it, and the bytes after it would be
+        misread.
         """
         known = self._streams.get(connection)
         self._forget(connection)
@@ -209,9 +209,8 @@ class RequestStreams:
         """Record the acknowledgement number in a segment of this host.
 
         ``connection`` is its packed addresses and ports, the stranger's first. Return the number of newly
-        acknowledged bytes that were not read; None while the connection is read.
-        Return also whether reading fails from now on, because this host has got bytes of which the kernel
-        delivered no copy.
+        acknowledged bytes that were not read; None while the connection is read. Return also whether reading
+        fails from now on, because this host has got bytes of which the kernel delivered no copy.
         """
         stream = self._streams.get(connection)
         if stream is None:
@@ -313,7 +312,8 @@ def _consume(stream: _Stream, data: bytes) -> list[bytes]:
 def _text(buffer: bytes, at: int, stream: _Stream, found: list[bytes]) -> int | None:
     """Return where the SIP message at ``at`` ends, maybe beyond the buffer; None if its head is incomplete.
 
-    Append its head to ``found``.
+    Append its head to ``found``. The text may also be a keep-alive, or a request for a WebSocket, whose head
+    is appended only if it has an Origin. Raise _UnreadError for any other text.
     """
     keep_alive = _KEEP_ALIVE.match(buffer, at)  # between messages (RFC 5626 §3.5.1)
     if keep_alive is not None:
@@ -351,7 +351,10 @@ def _body_length(head: bytes) -> int | None:
 
 
 def _frame(buffer: bytes, at: int, stream: _Stream, found: list[bytes]) -> int | None:
-    """Return where the WebSocket frame at ``at`` ends, None if incomplete; add its SIP head to ``found``."""
+    """Return where the WebSocket frame at ``at`` ends, None if incomplete; add its SIP head to ``found``.
+
+    Raise _UnreadError for a frame that no client of SIP sends.
+    """
     if len(buffer) - at < _SHORTEST_FRAME:
         return None
     kind, length = buffer[at], buffer[at + 1]
@@ -385,7 +388,7 @@ def _unmasked(data: bytes, mask: bytes) -> bytes:
 
 
 def _only_head(message: bytes) -> bytes:
-    """Return the head of the one SIP message in a WebSocket frame."""
+    """Return the head of the one SIP message in a WebSocket frame; raise _UnreadError for other contents."""
     end = message.find(_END)
     head = message[: end + len(_END)]
     if end < 0 or (_body_length(head) or 0) != len(message) - len(head):

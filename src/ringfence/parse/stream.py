@@ -190,7 +190,10 @@ class Streams:
         stream.pending, stream.scanned, stream.given, stream.synced = b"", 0, False, False
 
     def _late(self, stream: _Stream, sequence: int, data: bytes) -> list[bytes]:
-        """Return the SIP answers, complete or not, in those bytes of a late segment that were missing."""
+        """Return the SIP answers, complete or not, in those bytes of a late segment that were missing.
+
+        ``sequence`` is the number of its first byte. The bytes are missing no longer.
+        """
         found: list[bytes] = []
         left: list[tuple[int, int]] = []
         end = (sequence + len(data)) % SEQUENCES

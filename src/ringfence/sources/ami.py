@@ -369,7 +369,7 @@ class AmiSource(SupervisedSource):
         self._peer = _outside(protocol.transport.get_extra_info("peername")[0])
 
     async def _log_in_and_ping(self, protocol: _Protocol) -> None:
-        """Log in, then ping until the connection ends."""
+        """Log in, then ping until the connection ends; raise EndError if AMI refuses or does not answer."""
         try:
             async with asyncio.timeout(GREET_WITHIN):
                 await self._greeted.wait()

@@ -143,7 +143,7 @@ class JournalSource(FollowedLog):
             self._save_cursor(now=True)
 
     async def _session(self) -> None:
-        """Run one journalctl until it ends."""
+        """Run one journalctl until it ends; raise EndError with the reason."""
         try:
             process = await asyncio.create_subprocess_exec(
                 *self.command(),
@@ -229,7 +229,10 @@ class JournalSource(FollowedLog):
         self._set_condition(Condition(State.LISTENING, self._detail()))
 
     def _counts(self, who: dict[bytes, bytes]) -> bool:
-        """Whether the fields ``who`` of a journal entry prove that Asterisk's unit or container wrote it."""
+        """Whether the fields ``who`` of a journal entry prove that Asterisk's unit or container wrote it.
+
+        If they do not only because the user is not among ``users``, count an alarm.
+        """
         unit, own_unit = who.get(b"_SYSTEMD_UNIT", b""), who.get(b"_SYSTEMD_USER_UNIT", b"")
         user = who.get(b"_UID", b"")
         if unit in _UNITS:

@@ -238,7 +238,10 @@ class Fifo:
         self._begun = b""
 
     def read(self) -> bytes:
-        """Return the next whole lines of the FIFO; b"" until there is a whole line."""
+        """Return the next whole lines of the FIFO; b"" until there is a whole line.
+
+        Of a line longer than ``CHUNK`` bytes, return parts.
+        """
         try:
             data = os.read(self.fd, CHUNK)
         except BlockingIOError:  # the writer writes nothing now; without a writer, read returns no bytes

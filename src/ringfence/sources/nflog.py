@@ -183,7 +183,10 @@ _NO_NFLOG = (
 
 
 def _open(buffer: int) -> socket.socket:
-    """Open the NFLOG socket, with a receive buffer of ``buffer`` bytes, which the kernel doubles."""
+    """Open the NFLOG socket, with a receive buffer of ``buffer`` bytes, which the kernel doubles.
+
+    Raise EndError, with the fix, if the kernel refuses.
+    """
     try:
         return open_listener(NETLINK_NETFILTER, buffer)
     except OSError as error:

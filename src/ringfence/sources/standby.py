@@ -336,7 +336,7 @@ class StandbyLog:
         return self.release(wall, now)
 
     def resume(self, now: float) -> None:
-        """Stand by again if AMI has been back for ``CAUGHT_UP`` seconds.
+        """Stand by again if at ``now`` (monotonic) AMI has been back for ``CAUGHT_UP`` seconds.
 
         Call this only after the log was read to its end. Then no line from before AMI came back is unread.
         """
@@ -391,7 +391,7 @@ class StandbyLog:
             self._reader.skips_security = True
 
     def _hold(self, data: bytes, now: float, *, live: bool, skipped: bool) -> None:
-        """Keep ``data``, bytes of the log, until AMI has delivered its events.
+        """Keep ``data``, read from the log at ``now`` (monotonic), until AMI has delivered its events.
 
         ``data`` is kept if SECURITY messages in it were skipped, or if its last message may continue in the
         next data. In the second case, the next data is added to the same bytes.
@@ -435,7 +435,8 @@ class StandbyLog:
         """Mark the SECURITY events of ``part`` that AMI or another log has already delivered.
 
         The results of these events lose the event and get ``Reason.DUPLICATE``. ``part`` is changed in place
-        and returned. If there is only one source, nothing is changed.
+        and returned. If there is only one source, nothing is changed. ``wall`` (since the epoch) and ``now``
+        (monotonic) are the same moment.
         """
         period = self._standby.coverage.period
         results = part.results if self._standby.merges else []

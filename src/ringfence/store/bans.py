@@ -85,7 +85,7 @@ class RecordedBan:
         return self.how or BanEnd.EXPIRED
 
     def runs(self, now: float) -> bool:
-        """Whether the ban has time left and did not end early."""
+        """Whether the ban has time left at ``now`` (epoch) and did not end early."""
         return self.removed is None and self.ban.expires > now
 
 
@@ -436,7 +436,7 @@ class Records:
         self._best_effort.write(self._bans.end, bans, when, how)
 
     async def end_and_wait(self, bans: Sequence[tuple[Network, Scope]], when: float, how: BanEnd) -> None:
-        """Queue a write that records that bans ended early, and wait at most a second until it is done.
+        """Queue a write that bans ended early, at ``when`` (epoch), and wait at most a second for it.
 
         The caller removes the bans from the kernel afterwards. The daemon may be killed in between. Then the
         next start finds a ban in the kernel that is recorded as removed, and removes it. In the other order,
@@ -462,7 +462,7 @@ class Records:
         self._best_effort.write(self._bans.unshare, network, rule)
 
     def still_shared(self, now: float) -> list[StillShared]:
-        """Return the ended bans that other hosts may still have; [] if they cannot be read."""
+        """Return the ended bans that other hosts may have after ``now`` (epoch); [] if unreadable."""
         return self._best_effort.read(self._bans.still_shared, [], now)
 
     def removed_early(self, now: float) -> Iterable[Ended]:

@@ -75,7 +75,7 @@ _ERRORS = (sqlite3.Error, UnicodeDecodeError)
 def errors(path: Path) -> Iterator[None]:
     """Convert an exception of SQLite in the block, or of an invalid value, into a StoreError about ``path``.
 
-    If SQLite reports damage to the file, it is a StoreDamagedError.
+    If SQLite reports damage to the file, raise a StoreDamagedError.
     """
     try:
         yield

@@ -34,7 +34,7 @@ def shown(text: str, most: int) -> str:
 
 
 def rfc3339(seconds: float) -> str:
-    """Format a wall-clock time by RFC 3339, in UTC, to the second."""
+    """Format a time in seconds since the epoch by RFC 3339, in UTC, to the second."""
     # strftime takes twice as long, and a list of bans can contain 200,000 times.
     return datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z")
 

@@ -71,7 +71,8 @@ class Family:
 
         If the kernel does not support the log rules or what is optional, it refuses the transaction. Then
         the rules are installed without the part that it refuses. ``fragments``: what shall happen to
-        fragments of strangers; None: the best that the kernel has the extensions for.
+        fragments of strangers; None: the best that the kernel has the extensions for. Raise FirewallError if
+        the kernel refuses the other rules.
         """
         asked = plan.copies, plan.limits
         if fragments is None:

@@ -138,9 +138,9 @@ def over_each(
 ) -> str:
     """Return the hashlimit match of packets over a limit of their address, IPv6 /64, or (``near``) prefix.
 
-    ``burst`` is "" if the limit has none. ``mode`` is what hashlimit counts by, and ``seconds`` how long it
-    remembers that. The table keeps what it was made with, so ``name`` must contain the limits. The seconds
-    are added to it.
+    ``above`` is the limit in iptables' notation (``20/sec``), and ``burst`` what may come at once, "" if the
+    limit has none. ``mode`` is what hashlimit counts by, and ``seconds`` how long it remembers that. The
+    table keeps what it was made with, so ``name`` must contain the limits. The seconds are added to it.
     """
     length = (NEAR_LENGTHS if near else SENDER_LENGTHS)[version]
     mask = "" if length == BITS[version] else f"--hashlimit-{mode[:3]}mask {length} "
@@ -155,16 +155,20 @@ def over_each(
 def byte_limit(at_once: int, a_second: int) -> tuple[int, int]:
     """Return hashlimit's limit for bytes: the budget of a second, and the number of refills.
 
-    A sender may use the budget each second, and once also the refills, which return after some silent
-    seconds. The budget is at least a frame: otherwise no full frame would ever pass, and TCP would repeat it
-    without end. With refills it has whole kilobytes, because iptables-save prints a burst in these.
+    The wanted limit is ``a_second`` bytes a second, and after a pause ``at_once`` bytes. A sender may use the
+    budget each second, and once also the refills, which return after some silent seconds. The budget is at
+    least a frame: otherwise no full frame would ever pass, and TCP would repeat it without end. With refills
+    it has whole kilobytes, because iptables-save prints a burst in these.
     """
     refills = max(at_once // max(a_second, 2 * _KIBI) - 1, 0)
     return (at_once // (refills + 1) // _KIBI * _KIBI if refills else max(at_once, FRAME)), refills
 
 
 def in_bytes(budget: int, refills: int) -> tuple[str, str]:
-    """Return a limit for bytes and its burst as iptables reads them; the burst is "" without refills."""
+    """Return a limit for bytes and its burst as iptables reads them; the burst is "" without refills.
+
+    ``budget`` (bytes a second) and ``refills`` are a result of :func:`byte_limit`.
+    """
     if refills:
         return f"{budget // _KIBI}kb/s", f"{budget // _KIBI * refills}kb"
     return f"{-(-budget // _CHUNK) * _CHUNK}b/s", ""

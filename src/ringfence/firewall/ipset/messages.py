@@ -416,7 +416,10 @@ def _regular(
 
 
 def _irregular(adt: memoryview, scope: Scope) -> Iterator[Element]:
-    """Parse elements that may have other attributes too (comments, marks): slower, one by one."""
+    """Parse elements that may have other attributes too (comments, marks): slower, one by one.
+
+    Raise NetlinkMessageError if ``adt``, the kernel's list, has anything but elements.
+    """
     for kind, entry in attributes(adt):
         if kind != _Attr.DATA:
             raise NetlinkMessageError(f"an ipset element list holds attribute {kind}")

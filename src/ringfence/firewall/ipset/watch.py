@@ -57,7 +57,10 @@ class Size:
 
 
 def table_size(version: int, table: str) -> Size | None:
-    """Return the size of a table of iptables-legacy; None if the kernel has no such table."""
+    """Return the size of a table of iptables-legacy; None if the kernel has no such table.
+
+    Raise FirewallError if the kernel does not answer.
+    """
     try:
         answer = _query(version, _GET_INFO, _INFO.pack(table.encode(), 0, b"", b"", 0, 0))
     except OSError as error:

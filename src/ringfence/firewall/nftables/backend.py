@@ -551,7 +551,10 @@ class NftablesBackend:
         return read_remembered(self._kernel, table) if used else []
 
     def flush(self) -> None:
-        """Remove our table with all its contents. Idempotent; works without ``open``."""
+        """Remove our table with all its contents; raise FirewallError if the kernel refuses.
+
+        Idempotent; works without ``open``.
+        """
         self._require_capability()
         _require_kernel(self._kernel)
         refusals = self._kernel.transact(messages.delete_table(TABLE))

@@ -144,7 +144,7 @@ def rule_requirements(tool: str, plan: FirewallPlan) -> list[Requirement]:
 
 
 def _fragments(tool: str) -> Fragments:
-    """Return the best treatment of fragments that the kernel and ``nft`` accept."""
+    """Return the best treatment of packet fragments that the kernel and ``nft`` (at ``tool``) accept."""
     for found, rule in ((Fragments.REASSEMBLED, REASSEMBLING), (Fragments.DROPPED, DROPPING)):
         text = f"table inet {_TABLE} {{\n  chain fragments {{\n    {rule}\n  }}\n}}\n"
         with suppress(FirewallError):
@@ -169,7 +169,7 @@ def _optional(requirement: Requirement, fix: str) -> Requirement:
 
 
 def _try(tool: str, plan: FirewallPlan, *, inner: bool = True) -> None:
-    """Raise FirewallError if the kernel or the tool refuses the rules of ``plan``.
+    """Raise FirewallError if the kernel or ``nft`` (at the path ``tool``) refuses the rules of ``plan``.
 
     ``inner``: the rules use ``@ih``, the data after the TCP header (``ruleset.py``).
     """
@@ -308,7 +308,7 @@ class Installation:
         self._foreign.read(self._run(find_nft(), empty_set(name, version)))
 
     def _run(self, tool: str, commands: str) -> int:
-        """Carry out one transaction with nft, and return its netlink port."""
+        """Carry out one transaction, text for nft (at the path ``tool``); return its netlink port."""
         port = run_nft(tool, commands)
         self._foreign.commits += 1
         return port
@@ -316,7 +316,8 @@ class Installation:
     def _write_plan(self, plan: FirewallPlan, before: TableState | None) -> InstalledTable:
         """Write the rules of ``plan``, without optional features that this kernel refuses.
 
-        ``before`` is the present state of the table, None if it does not exist.
+        ``before`` is the present state of the table, None if it does not exist. Raise FirewallError if the
+        kernel refuses the rules also without these features.
         """
         bans = default_ban_sets() if before is None else default_ban_sets() | before.bans
         if self._fragments is not Fragments.REASSEMBLED:

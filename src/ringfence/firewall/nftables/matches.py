@@ -288,7 +288,10 @@ def over_bytes(rate: int, burst: int) -> str:
 
 
 def _interfaces(plan: FirewallPlan, key: str) -> str:
-    """Return nft's match of loopback and the interfaces in ``plan``; ``key`` is iifname or oifname."""
+    """Return nft's match of loopback and the interfaces in ``plan``; ``key`` is iifname or oifname.
+
+    Raise FirewallError if a name in the plan cannot be that of an interface.
+    """
     for name in plan.interfaces:
         if not name or any(c in '"{}\\' or not c.isprintable() or c.isspace() for c in name):
             raise FirewallError(f"{name!r} is not a valid interface name")

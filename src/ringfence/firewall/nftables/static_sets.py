@@ -420,7 +420,10 @@ class NetworkListSets:
             yield None
 
     def _refill(self, base: str, wanted: Ranges) -> ListSteps:
-        """Clear the set of the short list ``base`` (``deny4``) and fill it again, in one transaction."""
+        """Clear the set of the short list ``base`` (``deny4``) and fill it again, in one transaction.
+
+        If the transaction is too long, fill the alternate set instead. Raise FirewallError.
+        """
         name = self._name(base)
         requests = [
             elements.clear_elements(TABLE, name),
