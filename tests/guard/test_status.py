@@ -28,7 +28,7 @@ from ringfence.guard.status import StatusData, status_report
 from ringfence.ledger import Ledger, Record, key_of
 from ringfence.sources.ami import AmiSource, AmiTarget
 from ringfence.sources.logs import LogPlan, Logs, LogSource
-from ringfence.sources.state import Condition, Source, State
+from ringfence.sources.state import Condition, State
 from ringfence.sources.wire import WireCounts, WireSink, WireSource
 from ringfence.store.database import Store
 from ringfence.values.attempt import AttemptCounts
@@ -63,7 +63,7 @@ def listed(elements: Iterable[Element], *known: tuple[Ban, int]) -> list[dict[st
 def status(
     enforcer: Enforcer,
     sources: "Sequence[AmiSource | LogSource]" = (),
-    others: Sequence[Source] = (),
+    others: Sequence[WireSource] = (),
     *,
     usage: Counters | None = None,
     alarms: Sequence[AlarmRecord] = (),

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ringfence.guard.source_manager import WireReader
     from ringfence.sources.ami import AmiSource
     from ringfence.sources.logs import LogSource
-    from ringfence.sources.state import Source
+    from ringfence.sources.nflog import NflogSource
 
 
 @frozen
@@ -45,7 +45,7 @@ class StatusData:
 
     now: float
     sources: "Sequence[AmiSource | LogSource]"
-    others: "Sequence[Source]"
+    others: "Sequence[NflogSource]"
     detector: Detector
     reconciler: Reconciler
     usage: Counters
@@ -112,7 +112,7 @@ def _host(one: Pinging | Guest, **more: str) -> dict[str, object]:
     }
 
 
-def _source(source: "Source") -> dict[str, object]:
+def _source(source: "AmiSource | LogSource | NflogSource") -> dict[str, object]:
     """Return the state of a source as JSON values."""
     return {
         "name": str(source.id),

@@ -6,15 +6,17 @@
 import asyncio
 import enum
 import random
-from collections.abc import Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import structlog
 from attrs import frozen
 
 from ringfence.clock import Backoff
 from ringfence.errors import SourceError
-from ringfence.values.event import SourceId
+
+if TYPE_CHECKING:
+    from ringfence.parse.ami import AmiCounts
+    from ringfence.parse.line_result import LogCounts
 
 
 class State(enum.StrEnum):
@@ -54,53 +56,14 @@ class EndError(SourceError):
         self.condition = Condition(state, detail)
 
 
-# -- what every source shows of itself
-
-
-class Numbers(Protocol):
-    """The numbers that every reader of messages has: events, and messages with another form than Asterisk's.
-
-    They are explained at ``AmiCounts`` and ``LogCounts``.
-    """
-
-    events: int
-    tampered: int
-    garbled: int
-    dropped_bytes: int
-
-
-def numbers_of(counts: Numbers) -> dict[str, object]:
-    """Return what a reader of messages has counted, as the status shows it."""
+def numbers_of(counts: "AmiCounts | LogCounts") -> dict[str, object]:
+    """Return the counts of a source of one Asterisk, as the status shows them."""
     return {
         "events": counts.events,
         "tampered": counts.tampered,
         "garbled": counts.garbled,
         "dropped_bytes": counts.dropped_bytes,
     }
-
-
-class Source(Protocol):
-    """What the status and the alarms show of a source.
-
-    ``id`` names it. ``last_sign`` is the monotonic time at which it sent something last; None if it sent
-    nothing yet. ``numbers`` are those of the status: :func:`numbers_of`, and those that only it has.
-    """
-
-    @property
-    def id(self) -> SourceId | str:  # noqa: D102
-        ...
-
-    @property
-    def condition(self) -> Condition:  # noqa: D102
-        ...
-
-    @property
-    def last_sign(self) -> float | None:  # noqa: D102
-        ...
-
-    @property
-    def numbers(self) -> Mapping[str, object]:  # noqa: D102
-        ...
 
 
 # -- the base class of sources: it keeps the condition, and runs one session after the other
