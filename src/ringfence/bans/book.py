@@ -339,8 +339,8 @@ class Book:
     ) -> Steps[list[Outcome]]:
         """Remove bans from the kernel and the ledger; return the removals that the kernel refused.
 
-        ``recorded`` is the time of the end if the database already has it from the caller, otherwise 0.
-        For bans that only the kernel has, no end is reported.
+        ``recorded`` is the time of the end (epoch seconds) if the database already has it from the caller,
+        otherwise 0. For bans that only the kernel has, no end is reported.
         """
         asked = [*dict.fromkeys(keys)]
         removals = [Remove(*network_of(key)) for key in asked]

@@ -183,7 +183,7 @@ class Enforcer:
         The kernel gets all of them in one batch, so that it writes rules for new prefix lengths once. One
         ban is added within 0.3 ms. If a decision has a length, its ban has this length. Otherwise it first
         has the length of a first ban. Then the earlier bans of this network are counted in the database,
-        which may take longer. If there are any, the ban is made longer. It starts at the last attempt.
+        which may take longer. If there are any, the ban is made longer. A ban starts at the last attempt.
         """
         now, adds, asked = self.clock.mono(), [], []
         for decision in decisions:
@@ -337,7 +337,11 @@ class Enforcer:
 
 
 def ban_fields(ban: Ban) -> dict[str, object]:
-    """Return the fields of a ban for the log."""
+    """Return the fields by which the log shows a ban, by name.
+
+    These are its network (``address``), its length in ``seconds``, its ``rule``, the number of ``attempts``,
+    and up to five ``accounts`` that they tried.
+    """
     return {
         "address": str(ban.network),
         "seconds": round(ban.expires - ban.since),

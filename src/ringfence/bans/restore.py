@@ -35,7 +35,8 @@ def restore_bans(book: Book, backend: Backend, records: Records, clock: Clock) -
     If an unban was recorded, but the last daemon ended before the kernel removed the ban, the ban is removed
     now.
 
-    Return the numbers of bans that both had, that only the store had, and that only the kernel had.
+    Also record the clock (:func:`follow_clock`). Return three numbers of bans: ``kept``, which the kernel had
+    and the store knew, ``put_back``, which only the store had, and ``adopted``, which only the kernel had.
     """
     began = clock.wall()
     found = {key_of(one.network, one.scope): one.timeout for one in listed(backend, None)}

@@ -601,7 +601,8 @@ class Attribution:
         """Handle requests of strangers, which the kernel copied; return the proofs and guesses they show.
 
         If a request contains a nonce that was sent only to its source address, the receiver of the nonce has
-        written the request. So that address is proven for the sessions that the request names.
+        written the request. So that address is proven for the sessions that the request names. ``asterisk``
+        is the name of the Asterisk that they are assumed to belong to.
         """
         self.confirmation.sees_wire = True
         self._wire_asterisk = asterisk

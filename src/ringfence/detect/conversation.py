@@ -142,7 +142,8 @@ class Asked:
     def may_get(self, answer: Challenge) -> bool:
         """Whether ``answer`` may belong to this request: the CSeq number and Call-ID are the same.
 
-        If the request has more of these than are kept, they need not be the same while it may be a guess.
+        If the request has more numbers and Call-IDs than are kept, they need not be the same while it may be
+        a guess.
         """
         request = self.request
         if request.crowded and self.may_be_guess:

@@ -335,11 +335,14 @@ _REPEAT_SOONEST, _REPEAT_LATEST = 0.3, 32.0
 class Reports:
     """Counts one source's events about one service (such as PJSIP) in a session.
 
-    The head of this file explains ``half``, ``owed``, ``n`` and ``reported``. ``seen`` is the source's own
-    time of its latest event. ``halves`` counts the events with the role HALF, of which two are one attempt.
-    ``challenged``: a challenge was reported, so the sender has an account. ``answer`` is a hash of the latest
-    wrong answer to a challenge, which came at ``answered_at``. ``nonce`` is a hash of the nonce in chan_sip's
-    latest challenge, 0 if another event followed.
+    ``reported`` is the number of attempts that these events have shown. ``half``: the first event of a
+    request that cannot succeed came, and nothing else of this request yet. ``n`` is the number of attempts
+    without this request. For ``owed`` of them an event may follow that reports a wrong answer. (The head of
+    this file has the rules.) ``seen`` is the source's own time of its latest event, in seconds since the
+    epoch. ``halves`` counts the events with the role HALF, of which two are one attempt. ``challenged``: a
+    challenge was reported, so the sender has an account. ``answer`` is a hash of the latest wrong answer to a
+    challenge, which came at ``answered_at``. ``nonce`` is a hash of the nonce in chan_sip's latest challenge,
+    0 if another event followed.
     """
 
     seen: float

@@ -131,7 +131,7 @@ class BanAction(enum.StrEnum):
 
 
 class Fragments(enum.StrEnum):
-    """The handling of fragments of strangers' packets to the SIP ports (``FRAGMENTS``)."""
+    """What happens to fragments of strangers' packets to the SIP ports: reassembled, dropped, or passed."""
 
     REASSEMBLED = "reassembled"
     DROPPED = "dropped"
@@ -270,7 +270,7 @@ class FirewallPlan:
 
 
 ListSteps = Generator[Callable[[], None] | None, None, None]
-"""The steps of replacing a list: each does some work, and yields None or a call for the caller."""
+"""The steps of replacing a list: each does some work, and yields None, or a call that the caller makes."""
 
 
 @frozen

@@ -23,7 +23,7 @@ MOST_LIMITED = 1_000_000
 USUAL_SECONDS = 10
 """Seconds for which a table of the kernel remembers an address, unless it names other ones."""
 NEAR_LENGTHS = {4: 24, 6: 48}
-"""The prefix length of a stranger's *neighbours*, by IP version."""
+"""The prefix length of the network of a stranger and its *neighbours*, by IP version."""
 GUESTS = 8
 """The factor by which a stranger's limits are higher if the PBX takes calls from strangers."""
 

@@ -46,7 +46,7 @@ PASSING = FRIENDS, UNSHIELDED, ADMITTED
 def every() -> tuple[NetworkList, ...]:
     """Return the lists of the guard, then those of features.
 
-    They are written in this order, so the kernel knows the friends before it drops any.
+    They are written in this order, so the kernel knows the friends before it drops the networks of a list.
     """
     own = ALLOW, FRIENDS, UNSHIELDED, OBSERVED, ADMITTED, DENY, EXTERNAL
     return (*own, *(module.LIST for module in street.modules("network_list")))

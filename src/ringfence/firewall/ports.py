@@ -58,5 +58,5 @@ class Ports:
 
     @property
     def web(self) -> tuple[int, ...]:
-        """The other TCP ports, such as those of HTTP (which carries WS too) and of the manager interface."""
+        """The TCP ports without those of SIP over TCP or TLS, such as those of HTTP (also WS) and of AMI."""
         return tuple(port for port in self.tcp if port not in self.streams + self.tls)

@@ -236,7 +236,7 @@ class Copy:
 
 @frozen
 class Remember:
-    """What to do with a packet: add its sender to a table, and count it there; a flow is only added."""
+    """What to do with a packet: add its sender to ``table``, and count it there (a flow is not counted)."""
 
     table: Table
 
@@ -505,7 +505,10 @@ def _shared_test(side: Side, rule: PacketRule) -> Side | Is | None:
 def _from_senders(
     plan: FirewallPlan, fragments: Fragments, before_copies: Iterator[Stage]
 ) -> Iterator[Stage]:
-    """Yield the stages about packets that remote addresses send, in order."""
+    """Yield the stages about packets that remote addresses send, in order.
+
+    ``before_copies`` are those of features that stand before the copies of requests.
+    """
     sip, copies = plan.sip_ports, plan.log_group is not None
     come, raw = (Is.NAMED, Is.OUTER), (Side.FROM, (Hook.ARRIVING,))
     where = raw[1] if plan.action is BanAction.DROP else _INNER

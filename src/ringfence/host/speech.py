@@ -154,7 +154,10 @@ def _over_tls(connection: socket.socket) -> Speech | None:
 
 
 def _answer(connection: socket.socket, transport: str) -> bytes:
-    """Return the banner that a server sends first, or else the beginning of its answer to a SIP BYE."""
+    """Return the banner that a server sends first, or else the beginning of its answer to a SIP BYE.
+
+    ``transport`` is the one that the BYE's Via names. Raise OSError if no answer comes.
+    """
     connection.settimeout(BANNER_SECONDS)
     with suppress(TimeoutError):
         return connection.recv(64)

@@ -398,7 +398,7 @@ class AmiDecoder:
         self._held: list[bytes] = []
 
     def receive(self, data: bytes, now: float) -> list[AmiItem]:
-        """Return the events, replies and the banner that ``data`` completes, in order."""
+        """Return the events, replies and banner that ``data``, read at ``now`` (monotonic), completes."""
         items: _Items = []
         for piece in self._packets.receive(data):
             if isinstance(piece, bytes):

@@ -56,7 +56,7 @@ from ringfence.parse.wrappers import UNCLEAN_ENDS, CleanLine, JsonMessage, Line,
 from ringfence.values.event import SecurityEvent, SourceId
 
 MAX_LINE = 256 * 1024
-"""The maximum length of a line in bytes; longer ones are skipped. A container's log writes 48 KiB for 8."""
+"""The maximum length of a line in bytes; longer ones are skipped. A container's log may write 8 KiB as 48."""
 LOG_CUT = 8191  # where ``main/logger.c`` cuts a line (``BUFSIZ - 1``)
 MAX_MESSAGE = LOG_CUT + 512
 MAX_TEXT = security.MAX_ACCOUNT

@@ -277,7 +277,7 @@ _Value = TypeVar("_Value", bytes, int)
 
 
 def _first(values: Iterator[_Value | None], most: int) -> tuple[tuple[_Value, ...], bool]:
-    """Return the first ``most`` distinct values, and whether there may be more, which a None shows too."""
+    """Return the first ``most`` distinct values, and whether there may be more (also if one is None)."""
     found: dict[_Value, None] = {}
     for value in values:
         if value is None or (len(found) == most and value not in found):

@@ -413,7 +413,7 @@ _WHOLE = re.compile(
 class _Shape:
     """The positions of the fields that ringfence needs among the values of a SECURITY log message.
 
-    A missing field has the position after the last value, where :func:`parse` adds an empty one.
+    A missing field has the position after the last value, where :func:`parse_line` adds an empty one.
     """
 
     account: int

@@ -68,7 +68,7 @@ UNCLEAN_ENDS = frozenset({b" ", b"\t", b"\r", b"2", b"5"})
 _LONGEST_END = 64
 _TERMINAL = re.compile(rb"(?:[^\s*]{1,80}+\*CLI> )?(?:\r|\x1b\[[0-9;]{0,8}[JKm]|\x1b\[\?[0-9]{1,5}[hl])*+")
 _LENGTH = re.compile(rb"\x00++|[^\x00]{1,3}+\x00{4,}+")
-"""The length before a text in the journal's export format, or what is left of it after a LF in it.
+"""Matches the length before a text in the journal's export format, or what is left of it after a LF in it.
 
 A file that was truncated while Asterisk wrote to it begins with NULs too.
 """

@@ -123,9 +123,9 @@ class NflogSource(SupervisedSource):
                 self.on_gap(loop.time())
 
     def _readable(self, connection: socket.socket, ended: asyncio.Future[None]) -> bool:
-        """Read and pass on copied packets up to ``TURN`` and ``TURN_BYTES``; return whether more may wait.
+        """Read up to ``TURN`` messages of ``TURN_BYTES`` in all; return whether more may wait.
 
-        An error is set in ``ended``, and so ends the session.
+        Each copied packet goes to :meth:`on_packet`. An error is set in ``ended``, and so ends the session.
         """
         try:
             return self._read_turn(connection)

@@ -229,7 +229,7 @@ class _Held:
     def is_confirmed(self, latest: float, now: float) -> bool:
         """Whether AMI has delivered all events of the held bytes, so that these can be dropped.
 
-        ``latest`` is the time of AMI's last event, ``now`` is monotonic. The bytes are confirmed if
+        ``latest`` is the time of AMI's last event (epoch), ``now`` is monotonic. The bytes are confirmed if
         ``latest`` is at least ``OVERLAP`` seconds after ``last``. If the bytes were read more than
         ``REMEMBERED`` seconds ago, it is enough that ``latest`` is not before ``last``, and bytes without a
         time are confirmed too.

@@ -155,7 +155,7 @@ _KEYS = [(one.name, _JSON[one.type]) for one in fields(BanFacts) if one.name != 
 
 
 def ban_json(ban: BanFacts) -> dict[str, object]:
-    """Return what every list of bans shows of a ban, as JSON.
+    """Return what every list of bans shows of a ban, as JSON: its facts, with times as text (RFC 3339).
 
     The keys are an interface for scripts: keys may be added, but not changed or removed.
     """

@@ -102,8 +102,8 @@ _NO_INNER = (
 def variants(plan: FirewallPlan) -> Iterator[tuple[FirewallPlan, bool, bool, bool]]:
     """Yield the plans to try until the kernel accepts one: the whole plan, then plans with fewer features.
 
-    Each item has four values: the plan; whether its rules use ``@ih`` (``ruleset.py``); whether the log
-    rules were left out; and whether what is optional was left out.
+    Each item has four values: the plan; whether its rules use ``@ih``, the data after the TCP header;
+    whether the log rules were left out; and whether what is optional was left out.
     """
     logging, limiting = plan.copies, plan.limits
     yield plan, True, False, False

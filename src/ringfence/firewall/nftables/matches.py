@@ -55,7 +55,7 @@ class Matches:
     """Writes the rules of a plan in nft's notation.
 
     ``lists`` has the names of the list sets by list and IP version (``allow4``). ``inner``: the rules use
-    ``@ih``.
+    ``@ih``, the data after the TCP header.
     """
 
     plan: FirewallPlan

@@ -329,7 +329,7 @@ def _lookup_chains(
 
 
 def _copies_dropped(plan: FirewallPlan) -> bool:
-    """Whether packets that a ban of SIP over UDP drops are copied to the NFLOG group at the same place.
+    """Whether packets that a ban of SIP over UDP drops are copied to the NFLOG group just before.
 
     False if no copies are configured, and also with a reject action: prerouting then copies the
     packets first, and input or forward rejects them afterwards.
