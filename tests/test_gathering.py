@@ -129,6 +129,36 @@ def test_sustained_load_is_handled_once_in_a_period(bed: Bed) -> None:
     assert bed.ready() == {"patient"}
 
 
+def test_a_crowd_ends_a_rest() -> None:
+    """A rest ends when much waits at the connection, not when a little does; a closed one is forgotten."""
+    with ExitStack() as stack:
+        server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        there = stack.enter_context(socket.create_connection(server.getsockname()))
+        here = stack.enter_context(server.accept()[0])
+        here.settimeout(0)
+        now = 100.0
+        selector = stack.enter_context(closing(GatheringSelector(lambda: 60.0, lambda: now)))
+        number = here.fileno()
+        selector.mark(number)
+        selector.end_rest_at(here, 10_000)
+        selector.register(here, selectors.EVENT_READ)
+
+        for _ in range(2):  # sustained load
+            there.send(b"x")
+            assert len(selector.select(1)) == 1
+            assert here.recv(100) == b"x"
+            now += 2 * ONSET
+        there.send(b"x" * 1_000)
+        assert selector.select(0.02) == []
+        there.send(b"x" * 20_000)
+        assert len(selector.select(10)) == 1
+
+        selector.unregister(here)
+        here.close()
+        selector.unmark(number)
+        assert selector.select(0) == []
+
+
 def test_a_mark_survives_a_new_registration(bed: Bed) -> None:
     """A descriptor that is unregistered and registered again stays patient, until its mark is removed."""
     bed.load(2 * ONSET)

@@ -6,18 +6,20 @@ after the loop has handled what arrived at these, it rests: it leaves them alone
 handles together what has arrived. After a pause it handles events at once for ``ONSET`` seconds. So on a calm
 host a ban comes in time for a guesser whom nothing else limits.
 
-Only patient descriptors wait. Timers, commands, pages and the work of threads are handled at once.
+Only patient descriptors wait. Timers, commands, pages and the work of threads are handled at once. If much
+arrives at the manager interface during a rest, the rest ends, so an attack at full speed is noticed at once.
 """
 
 import asyncio
 import math
 import select
 import selectors
+import socket
 import time
 from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import Any, Protocol
 
 from ringfence.threads import ThreadedLoop
 
@@ -43,6 +45,16 @@ it was banned (median of 20 measurements)."""
 _Ready = list[tuple[selectors.SelectorKey, int]]
 
 
+class Connection(Protocol):
+    """A TCP connection, as asyncio shows it."""
+
+    def fileno(self) -> int:
+        """Return the descriptor; -1 if the connection is closed."""
+
+    def setsockopt(self, level: int, option: int, value: int, /) -> None:
+        """Set a socket option."""
+
+
 class GatheringSelector(selectors.BaseSelector):
     """A selector that leaves patient descriptors (those given to :meth:`mark`) alone while it rests.
 
@@ -55,13 +67,17 @@ class GatheringSelector(selectors.BaseSelector):
         self._clock = clock
         self._eager = selectors.EpollSelector()
         self._patient = selectors.EpollSelector()
-        self._either = select.poll()
-        self._parts = {one.fileno(): one for one in (self._eager, self._patient)}
-        for descriptor in self._parts:
-            self._either.register(descriptor, select.POLLIN)
+        self._crowds = select.epoll()
+        self._during_rest, self._after_rest = select.poll(), select.poll()
+        for poll in (self._during_rest, self._after_rest):
+            poll.register(self._eager.fileno(), select.POLLIN)
+        self._during_rest.register(self._crowds.fileno(), select.POLLIN)
+        self._after_rest.register(self._patient.fileno(), select.POLLIN)
         maps: list[Any] = [self._eager.get_map(), self._patient.get_map()]
         self._map: Mapping[Any, selectors.SelectorKey] = ChainMap(*maps)
+        self._connections: dict[int, tuple[Connection, int]] = {}
         self._marked: set[int] = set()
+        self._rests = False
         self._rests_until = self._latest = -math.inf
         self._began = self._last_calm = -math.inf
 
@@ -73,7 +89,21 @@ class GatheringSelector(selectors.BaseSelector):
     def unmark(self, descriptor: int) -> None:
         """Handle events of a descriptor at once from now on."""
         self._marked.discard(descriptor)
+        if self._connections.pop(descriptor, None) is not None:
+            with suppress(OSError):  # it is closed, so the kernel has removed it
+                self._crowds.unregister(descriptor)
         self._move(descriptor, self._patient, self._eager)
+
+    def end_rest_at(self, connection: Connection, much: int) -> None:
+        """End each rest when ``much`` bytes of a connection wait, until :meth:`unmark` of its descriptor."""
+        self._crowds.register(connection.fileno(), select.EPOLLIN)
+        self._connections[connection.fileno()] = connection, much
+
+    def _set_low_water(self, *, much: bool) -> None:
+        """Make connections count as readable only if much waits there, or if anything does."""
+        for connection, size in self._connections.values():
+            with suppress(OSError):  # it is closed
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size if much else 1)
 
     def _move(self, descriptor: int, old: selectors.BaseSelector, new: selectors.BaseSelector) -> None:
         if descriptor in old.get_map():
@@ -105,6 +135,7 @@ class GatheringSelector(selectors.BaseSelector):
         """Close the selector."""
         self._eager.close()
         self._patient.close()
+        self._crowds.close()
 
     def select(self, timeout: float | None = None) -> _Ready:
         """Return the ready descriptors as pairs (key, events); marked ones only when the rest is over.
@@ -113,16 +144,22 @@ class GatheringSelector(selectors.BaseSelector):
         """
         rest = self._rests_until - self._clock()
         if rest > 0:
-            ready = self._eager.select(rest if timeout is None else min(rest, timeout))
-            if ready or (timeout is not None and timeout <= rest):
-                return ready
-            timeout = None if timeout is None else timeout - rest
-        found: _Ready = []
-        for descriptor, _ in self._either.poll(None if timeout is None else math.ceil(timeout * 1_000)):
-            found += self._parts[descriptor].select(0)
-            if self._parts[descriptor] is self._patient:
-                self._begin_rest(self._clock())
-        return found
+            found = _wait(self._during_rest, rest if timeout is None else min(rest, timeout))
+            if self._crowds.fileno() in found:
+                timeout = 0
+            elif found or (timeout is not None and timeout <= rest):
+                return self._eager.select(0) if found else []
+            else:
+                timeout = None if timeout is None else timeout - rest
+        if self._rests:
+            self._rests, self._rests_until = False, -math.inf
+            self._set_low_water(much=False)
+        found = _wait(self._after_rest, timeout)
+        ready = self._eager.select(0) if self._eager.fileno() in found else []
+        if self._patient.fileno() in found:
+            ready += self._patient.select(0)
+            self._begin_rest(self._clock())
+        return ready
 
     def _begin_rest(self, now: float) -> None:
         pause = now - self._latest
@@ -132,7 +169,15 @@ class GatheringSelector(selectors.BaseSelector):
             self._last_calm = now
         self._latest = now
         rest = self._rest() if now - self._last_calm >= ONSET else 0.0
-        self._rests_until = now + max(rest, PERIOD if now - self._began >= ONSET else 0.0)
+        seconds = max(rest, PERIOD if now - self._began >= ONSET else 0.0)
+        self._rests, self._rests_until = seconds > 0, now + seconds
+        if seconds > PERIOD:
+            self._set_low_water(much=True)
+
+
+def _wait(poll: select.poll, timeout: float | None) -> list[int]:
+    """Return the descriptors of ``poll`` that are ready, after at most ``timeout`` seconds."""
+    return [one for one, _ in poll.poll(None if timeout is None else math.ceil(timeout * 1_000))]
 
 
 class GatheringLoop(ThreadedLoop):
@@ -144,17 +189,21 @@ class GatheringLoop(ThreadedLoop):
 
 
 @contextmanager
-def patient(descriptor: int) -> Iterator[None]:
-    """Let events of ``descriptor`` gather during the block, if the running loop is a GatheringLoop.
+def patient(descriptor: int | Connection, much: int = 0) -> Iterator[None]:
+    """Let events of a descriptor gather during the block, if the running loop is a GatheringLoop.
 
-    Do nothing for a closed descriptor (-1).
+    With ``much``, it is a connection, and a rest ends when so many bytes wait there. Do nothing for a closed
+    descriptor (-1).
     """
     loop = asyncio.get_running_loop()
-    if not isinstance(loop, GatheringLoop) or descriptor < 0:
+    number = descriptor if isinstance(descriptor, int) else descriptor.fileno()
+    if not isinstance(loop, GatheringLoop) or number < 0:
         yield
         return
-    loop.selector.mark(descriptor)
+    loop.selector.mark(number)
+    if not isinstance(descriptor, int):
+        loop.selector.end_rest_at(descriptor, much)
     try:
         yield
     finally:
-        loop.selector.unmark(descriptor)
+        loop.selector.unmark(number)

@@ -6,10 +6,11 @@ from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.values.attempt import AttemptKind
 from ringfence.values.event import Service, Transport
 
-REST = 0.05
+REST = 0.15
 """Seconds that events may gather while the kernel limits Asterisk's answers.
 
-A stranger then gets no more answers, whether its ban comes at once or so much later.
+A stranger then gets no more answers, whether its ban comes at once or so much later. The detector waits
+longer for each answer that it may miss (``DIVERTED_SILENCE``, and ``SLOW`` by TLS).
 """
 HURRY = 1.0
 """Seconds without a rest after an attempt of a sender whose answers the kernel does not limit."""

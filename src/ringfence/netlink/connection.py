@@ -120,16 +120,16 @@ def attributes(buffer: _Buffer) -> Iterator[tuple[int, _Buffer]]:
 
     Raise NetlinkMessageError if an attribute does not end within the buffer.
     """
-    position, size = 0, len(buffer)
+    position, size, head, unpack = 0, len(buffer), ATTRIBUTE.size, ATTRIBUTE.unpack_from
     while position < size:
-        if size - position < ATTRIBUTE.size:
+        if size - position < head:
             raise NetlinkMessageError("a netlink message ends within the header of an attribute")
-        length, kind = ATTRIBUTE.unpack_from(buffer, position)
-        if not ATTRIBUTE.size <= length <= size - position:
+        length, kind = unpack(buffer, position)
+        if not head <= length <= size - position:
             raise NetlinkMessageError(
                 f"a netlink attribute has the length {length}, which exceeds its message"
             )
-        yield kind & TYPE_MASK, buffer[position + ATTRIBUTE.size : position + length]
+        yield kind & TYPE_MASK, buffer[position + head : position + length]
         position += (length + 3) & ~3
 
 

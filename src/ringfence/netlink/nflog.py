@@ -27,6 +27,7 @@ from ringfence.netlink.connection import (
     message,
     result_of,
 )
+from ringfence.values import fast
 
 GROUP = 21_063
 """The NFLOG group to which the firewall's rules copy packets, and from which ringfence reads them.
@@ -50,7 +51,7 @@ class Acknowledged:
     code: int
 
 
-@frozen
+@fast.frozen
 class Logged:
     """One packet of the log.
 
@@ -99,23 +100,22 @@ def read_datagram(received: bytes) -> Iterator[Acknowledged | Logged | None]:
 
 
 def _logged(received: bytes, frame: Frame) -> Logged | None:
-    sequence = payload = user = None
-    own, prefix = False, b""
     try:
-        for kind, value in attributes(received[frame.start + HEADER.size : frame.end]):
-            if kind == _PAYLOAD:
-                payload = value
-            elif kind == _SEQUENCE and len(value) == _NUMBER.size:
-                [sequence] = _NUMBER.unpack(value)
-            elif kind == _UID and len(value) == _NUMBER.size:
-                [user] = _NUMBER.unpack(value)
-            elif kind == _PACKET_HEADER and len(value) == _NUMBER.size:
-                own = value[2] == _LOCAL_OUT  # bytes of ``value``: protocol (2), hook (1), padding (1)
-            elif kind == _PREFIX:
-                prefix = value.partition(b"\0")[0]
+        found = dict(attributes(received[frame.start + HEADER.size : frame.end]))
     except NetlinkMessageError:
         return None
-    return None if payload is None else Logged(sequence, payload, own, prefix, user)
+    payload = found.get(_PAYLOAD)
+    if payload is None:
+        return None
+    header, prefix = found.get(_PACKET_HEADER, b""), found.get(_PREFIX, b"")
+    # Bytes of the header: protocol (2), hook (1), padding (1).
+    own = len(header) == _NUMBER.size and header[2] == _LOCAL_OUT
+    sequence, user = _number(found.get(_SEQUENCE)), _number(found.get(_UID))
+    return Logged(sequence, payload, own, prefix.partition(b"\0")[0], user)
+
+
+def _number(value: bytes | None) -> int | None:
+    return int.from_bytes(value, "big") if value is not None and len(value) == _NUMBER.size else None
 
 
 def missing(last: int | None, number: int) -> int:

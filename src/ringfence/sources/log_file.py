@@ -35,7 +35,7 @@ from ringfence.values.event import SourceId
 
 LOOK_EVERY = 1.0
 LOOK_BLIND = 0.1
-GATHER = 0.1
+GATHER = 0.5
 REMEMBER_EVERY = 1.0
 
 _NAMES = Mask.CREATE | Mask.MOVED_TO | Mask.ATTRIB | Mask.ONLYDIR
