@@ -17,12 +17,23 @@ that they cause.
 
 import errno
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from attrs import Factory, define, field, frozen
 
+from ringfence.host.conf_lines import (
+    BLANKS,
+    FIRST_HIGH,
+    MARK,
+    Comments,
+    RefusedLineError,
+    directive_of,
+    expanded,
+    for_fnmatch,
+    read_lines,
+)
 from ringfence.host.owned_files import matching, names_in, read_file
 from ringfence.values.text import printable
 
@@ -39,17 +50,9 @@ _OPTION, _SECTION = 2, 8
 DEEPEST = 10
 """The depth to which Asterisk's files may include each other (``MAX_INCLUDE_LEVEL``)."""
 
-_LONGEST_LINE = 8191
 _LONGEST_NAME = 79
 _LONGEST_PATH = 255
 _LONGEST_RELATIVE = _LONGEST_PATH - len("/etc/asterisk/")
-_MOST_COMMENTS = 128
-"""The depth of nested comments at which Asterisk reads a line without end (``MAX_NESTED_COMMENTS``)."""
-_MOST_BRACES = 64
-_BLANKS = bytes(range(33))
-_MARK = b"\xef\xbb\xbf"
-_FIRST_HIGH = 128
-"""The lowest of the high bytes, which Asterisk treats like blanks: negative as a ``char`` of C."""
 
 
 @frozen
@@ -80,183 +83,12 @@ class LoadedSection:
     options: list[tuple[bytes, bytes]] = field(factory=list, repr=False)
 
 
-class RefusedLineError(Exception):
-    """A line with an error at which Asterisk stops to read a configuration file."""
-
-
 class _UnknownConditionError(Exception):
     """A condition in brackets after a section's name that Asterisk may know, and ringfence does not."""
 
 
 class _TooMuchError(Exception):
     """Asterisk's files cause more work than ``MOST_WORK``."""
-
-
-# -- lines without comments
-
-
-def conf_lines(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield each line of an Asterisk file with its number (from 1), without comments and blanks around it.
-
-    Lines that are empty then are left out.
-    """
-    comments = _Comments()
-    for number, line in _read_lines(data.removeprefix(_MARK)):
-        if kept := comments.strip_from(line):
-            yield number, kept
-
-
-def _read_lines(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield numbered lines of an Asterisk file, as ``fgets`` reads them into a buffer of 8192 bytes.
-
-    A line that does not fit is left out. A NUL hides the rest of its line.
-    """
-    at, number = 0, 1
-    while at < len(data):
-        begun = at
-        piece, at = _piece(data, at)
-        if _is_cut(piece):
-            while at < len(data):
-                piece, at = _piece(data, at)
-                if not _is_cut(piece):
-                    break
-        else:
-            yield number, piece
-        number += data.count(b"\n", begun, at)
-
-
-def _piece(data: bytes, at: int) -> tuple[bytes, int]:
-    """Return one buffer of text that begins at ``at``, up to a NUL, and where the next buffer begins."""
-    newline = data.find(b"\n", at, at + _LONGEST_LINE)
-    end = min(at + _LONGEST_LINE, len(data)) if newline < 0 else newline + 1
-    return data[at:end].partition(b"\0")[0], end
-
-
-def _is_cut(piece: bytes) -> bool:
-    return len(piece) == _LONGEST_LINE and not piece.endswith(b"\n")
-
-
-@define
-class _Comments:
-    """Removes comments from the lines of an Asterisk file, also those from ``;--`` to ``--;``, which nest."""
-
-    depth: int = 0
-
-    def strip_from(self, line: bytes) -> bytes:
-        """Return a line without its comments and surrounding blanks; remember a comment without its end.
-
-        Raise RefusedLineError if comments are nested too deeply for Asterisk.
-        """
-        if b";" not in line:
-            return b"" if self.depth else line.strip(_BLANKS)
-        buffer = bytearray(line.partition(b"\0")[0] + b"\0\0\0\0")
-        start = -1 if self.depth else 0
-        new = 0
-        while (at := buffer.find(b";", new, buffer.index(0, new))) >= 0:
-            if at > new and buffer[at - 1 : at] == b"\\":
-                del buffer[at - 1]
-                new = at
-            elif buffer[at + 1 : at + 3] == b"--" and buffer[at + 3 : at + 4] != b"-":
-                if self.depth >= _MOST_COMMENTS:
-                    raise RefusedLineError("comments are nested too deeply for Asterisk")
-                buffer[at] = 0
-                new = at + 3
-                self.depth += 1
-            elif at >= new + 2 and buffer[at - 2 : at] == b"--":
-                self.depth -= 1
-                new = at + 1
-                if not self.depth and start < 0:
-                    start = new
-                elif not self.depth:
-                    end = buffer.index(0, start)
-                    del buffer[end:new]
-                    new = end
-            elif not self.depth:
-                buffer[at] = 0
-                new = at
-            else:
-                new = at + 1
-        return b"" if start < 0 else bytes(buffer[start : buffer.index(0, start)]).strip(_BLANKS)
-
-
-# -- the names of included files, as ``glob`` with GLOB_BRACE and GLOB_NOMAGIC expands them
-
-
-def directive_of(line: bytes) -> tuple[bytes, bytes]:
-    """Return the command, in lower case, and the argument of a line such as ``#include "manager.d/*.conf"``.
-
-    The argument has no quotes, and may be empty.
-    """
-    end = next((n for n, byte in enumerate(line) if n and not ord(" ") < byte < _FIRST_HIGH), len(line))
-    command, given = line[1:end].lower(), line[end + 1 :].strip(_BLANKS)
-    if given[:1] in {b'"', b"<"} and given[-1:] == (b'"' if given[:1] == b'"' else b">"):
-        given = given[1:-1]
-    return command, given
-
-
-def expanded(pattern: str) -> list[str]:
-    """Return the patterns that a pattern with braces means: ``{a,b}.conf`` means ``a.conf`` and ``b.conf``.
-
-    Raise RefusedLineError if there are too many.
-    """
-    found, left = [], [pattern]
-    while left:
-        one = left.pop()
-        choice = _first_braces(one)
-        if choice is None:
-            found.append(one)
-        else:
-            before, parts, after = choice
-            left += [before + part + after for part in reversed(parts)]
-        if len(found) + len(left) > _MOST_BRACES:
-            raise RefusedLineError(f"{printable(pattern)} has too many braces for ringfence")
-    return found
-
-
-def _first_braces(pattern: str) -> tuple[str, list[str], str] | None:
-    """Return the text before the first braces, the parts between these, and the text after them."""
-    begin = _unescaped(pattern, "{", 0)
-    while begin >= 0:
-        depth, parts, at, last = 0, [], begin + 1, begin + 1
-        while at < len(pattern):
-            mark = pattern[at]
-            if mark == "\\":
-                at += 1
-            elif mark == "{":
-                depth += 1
-            elif mark in ",}" and not depth:
-                parts.append(pattern[last:at])
-                last = at + 1
-                if mark == "}":
-                    return pattern[:begin], parts, pattern[last:]
-            elif mark == "}":
-                depth -= 1
-            at += 1
-        begin = _unescaped(pattern, "{", begin + 1)
-    return None
-
-
-def _unescaped(text: str, mark: str, at: int) -> int:
-    while at < len(text) and text[at] != mark:
-        at += 2 if text[at] == "\\" else 1
-    return at if at < len(text) else -1
-
-
-def _for_fnmatch(pattern: str) -> str:
-    r"""Return a pattern of ``glob`` in the syntax of :mod:`fnmatch`, which has no ``\``."""
-    kept, at = "", 0
-    while at < len(pattern):
-        mark = pattern[at]
-        if mark == "\\" and at + 1 < len(pattern):
-            at += 1
-            kept += f"[{pattern[at]}]" if pattern[at] in "*?[" else pattern[at]
-        elif pattern.startswith("[^", at):
-            at += 1
-            kept += "[!"
-        else:
-            kept += mark
-        at += 1
-    return kept
 
 
 # -- the conditions of additions, ``[name](+type=endpoint&...)``
@@ -321,7 +153,7 @@ def _filter(text: bytes) -> _Filter:
     if b'"' in text or b"'" in text or b"\\" in text:
         raise _UnknownConditionError
     for one in text.split(b"&") if text else ():
-        words = [word.strip(_BLANKS) for word in one.split(b"=")]
+        words = [word.strip(BLANKS) for word in one.split(b"=")]
         if len(words) == 1:
             never = True
         elif words[0] == b"TEMPLATES":
@@ -392,14 +224,14 @@ class ConfReader:
         if self._depth > DEEPEST:
             return False
         self._depth += 1
-        here, comments, count, number = self._current, _Comments(), 0, 0
+        here, comments, count, number = self._current, Comments(), 0, 0
         for path in paths:
             data = self._content(path)
             if data is None:
                 continue
             count += 1
             try:
-                for at, text in _read_lines(data.removeprefix(_MARK) if count == 1 else data):
+                for at, text in read_lines(data.removeprefix(MARK) if count == 1 else data):
                     number = at
                     self._spend(1)
                     if line := comments.strip_from(text):
@@ -524,20 +356,20 @@ class ConfReader:
         escaped = line.startswith(b"\\")
         if escaped:
             line = line[1:]
-            if not line or not ord(" ") < line[0] < _FIRST_HIGH:
+            if not line or not ord(" ") < line[0] < FIRST_HIGH:
                 raise RefusedLineError("a backslash stands before a character that it cannot escape")
         at = line.find(b"=", escaped)
         if at < 0:
             return  # Asterisk ignores the line, too
         more = at > escaped and line[at - 1 : at] == b"+"
-        name, value = line[: at - more].strip(_BLANKS), line[at + 1 :]
+        name, value = line[: at - more].strip(BLANKS), line[at + 1 :]
         if more and self._appended(here, name, value):
             return
         if not more:
             value = value.removeprefix(b">")
         if name:
             self._spend(_OPTION)
-            here.options.append((name, value.strip(_BLANKS)))
+            here.options.append((name, value.strip(BLANKS)))
 
     def _appended(self, here: LoadedSection, name: bytes, value: bytes) -> bool:
         """Append ``value`` to the option's last value; return False if the section does not have the option.
@@ -549,7 +381,7 @@ class ConfReader:
         old = next((one for one in reversed(here.options) if one[0] == name), None)
         if old is None:
             return False
-        whole = (old[1] + value).strip(_BLANKS)
+        whole = (old[1] + value).strip(BLANKS)
         self._spend(len(whole) // 100)
         for place, (known, present) in enumerate(here.options):
             if known.lower() == name.lower() and (not old[1] or present.lower() == old[1].lower()):
@@ -561,7 +393,7 @@ class ConfReader:
         command, name = directive_of(line)
         if command == b"exec" and name and self._is_executing():
             self._lose(self.main, "it includes what a program prints (#exec), which ringfence does not run")
-        if command not in {b"include", b"tryinclude"} or not line[1 + len(command) :].strip(_BLANKS):
+        if command not in {b"include", b"tryinclude"} or not line[1 + len(command) :].strip(BLANKS):
             return  # Asterisk ignores an unknown directive, and one without an argument
         found, closed = self._matching(name)
         if self._load(found) or command == b"tryinclude" or (closed and not self.as_asterisk):
@@ -595,7 +427,7 @@ class ConfReader:
         if text.endswith("/.") or (text.endswith("/") and any(mark in text for mark in "*?[{")):
             return [], False  # only a folder fits
         for one in expanded(text):
-            pattern = self.main.parent / _for_fnmatch(one)
+            pattern = self.main.parent / for_fnmatch(one)
             here = {path for path in self.planned if fnmatchcase(str(path), str(pattern))}
             here |= {*matching(pattern)}
             found += sorted(here)

@@ -17,7 +17,7 @@ from attrs import frozen
 
 from ringfence.config.converters import toml_of
 from ringfence.errors import SetupError
-from ringfence.host.conf_reader import conf_lines, directive_of
+from ringfence.host.conf_lines import conf_lines, directive_of
 from ringfence.values.network import Network
 from ringfence.values.secret import Secret
 
