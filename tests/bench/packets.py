@@ -123,13 +123,19 @@ def _ends(far: str, address: str, port: int) -> Iterator[tuple[socket.socket, so
 def _time(sender: socket.socket, target: tuple[str, int]) -> float:
     """Return the seconds of a processor that a packet takes."""
     sender.connect(target)
-    send = sender.send
-    for _ in range(PACKETS // 10):
-        send(_BODY)
+    _send(sender, PACKETS // 10)
     before = _processor()
-    for _ in range(PACKETS):
-        send(_BODY)
+    _send(sender, PACKETS)
     return (_processor() - before) / PACKETS
+
+
+def _send(sender: socket.socket, times: int) -> None:
+    send = sender.send
+    for _ in range(times):
+        try:
+            send(_BODY)
+        except PermissionError:  # the target is banned
+            continue
 
 
 def _processor() -> float:
@@ -137,8 +143,8 @@ def _processor() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _leaving(far: str) -> float:
-    with _ends(far, _MEDIA, VOICE) as (here, there):
+def _leaving(address: str, port: int, far: str) -> float:
+    with _ends(far, address, port) as (here, there):
         return _time(here, there.getsockname())
 
 
@@ -148,8 +154,10 @@ def _arriving(address: str, port: int, far: str) -> float:
 
 
 _KINDS: Mapping[str, Callable[[str], float]] = {
-    "a packet of voice leaves": _leaving,
+    "a packet of voice leaves": partial(_leaving, _MEDIA, VOICE),
     "a packet of voice arrives": partial(_arriving, _MEDIA, VOICE),
+    "an answer to a phone leaves": partial(_leaving, _CABLE.other, SIP),
     "a phone's request arrives": partial(_arriving, _CABLE.other, SIP),
+    "an answer to a banned sender is refused": partial(_leaving, _CABLE.banned, SIP),
     "a request of a banned sender arrives": partial(_arriving, _CABLE.banned, SIP),
 }

@@ -82,8 +82,8 @@ _FIXED = {
     Is.REPLY: (_CONTENT, "-m conntrack --ctdir REPLY "),
 }
 _FRAGMENTS = {4: '-m u32 --u32 "0x4&0x3fff=0x1:0x3fff" ', 6: "-m ipv6header --header ipv6-frag --soft "}
-# Matches and targets: DROP and RETURN need no extension, and the names of chains are not in capitals.
-_EXTENSION = re.compile(r"-m (\w+)|-j (?!DROP|RETURN)([A-Z]+)")
+# Matches and targets: iptables itself has udp, tcp, DROP and RETURN. The names of chains are not in capitals.
+_EXTENSION = re.compile(r"-m (?!udp|tcp)(\w+)|-j (?!DROP|RETURN)([A-Z]+)")
 _REMOTE = {Side.FROM: "src", Side.TO: "dst"}
 
 
