@@ -212,7 +212,10 @@ class Book:
         return final
 
     def _settle(self, answered: Iterable[tuple[Ban, Outcome]], news: News, now: float) -> Steps[None]:
-        """Record the bans that the kernel has accepted, and keep the refused ones to try them again."""
+        """Record the bans that the kernel has accepted, and keep the refused ones to try them again.
+
+        ``answered`` has each ban with the kernel's answer to it, at ``now`` (epoch seconds).
+        """
         taken = []
         for ban, answer in answered:
             if answer.error is not None:
@@ -339,8 +342,8 @@ class Book:
     ) -> Steps[list[Outcome]]:
         """Remove bans from the kernel and the ledger; return the removals that the kernel refused.
 
-        ``recorded`` is the time of the end (epoch seconds) if the database already has it from the caller,
-        otherwise 0. For bans that only the kernel has, no end is reported.
+        ``how`` is how they end. ``recorded`` is the time of the end (epoch seconds) if the database already
+        has it from the caller, otherwise 0. For bans that only the kernel has, no end is reported.
         """
         asked = [*dict.fromkeys(keys)]
         removals = [Remove(*network_of(key)) for key in asked]
@@ -356,7 +359,10 @@ class Book:
         return failed
 
     def unban_with_retry(self, keys: Iterable[int], how: BanEnd = BanEnd.REMOVED) -> Steps[None]:
-        """Remove bans. If the kernel refuses, that is reported once, and :meth:`retry` tries again."""
+        """Remove the bans ``keys``, which end by ``how``, also those that are pending.
+
+        If the kernel refuses, that is reported once, and :meth:`retry` tries again.
+        """
         asked = set(keys)
         failed = yield from self.unban(asked, how=how)
         left = {_key(outcome.change): outcome for outcome in failed}

@@ -731,7 +731,10 @@ class Attribution:
         return self._attributed(self.confirmation.in_session(attempt, event, now), event, now)
 
     def _attributed(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
-        """Record a new attempt, and return it. If its nonce also proves its session, return this first."""
+        """Return a new attempt; before it, the proof of its session if its nonce gives one.
+
+        Count it in its session if it has no credentials.
+        """
         new = AttributedAttempt(attempt, now, port=event.remote.port, copied=event.copied)
         if not attempt.credentials and event.service is _PJSIP:
             self._senders.session(attempt.address, event.session, now).bare += 1

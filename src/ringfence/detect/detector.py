@@ -300,7 +300,8 @@ class Detector:
     ) -> Iterator[AttributedAttempt]:
         """Yield an attempt for each unreadable request that no event reports, except of banned addresses.
 
-        This is a generator, so that a ban which follows from one attempt applies to the next one.
+        The arguments are those of :meth:`judge_exchanges`. This is a generator, so that a ban which follows
+        from one attempt applies to the next one.
         """
         for remote in self._exchanges.unexplained(now, since, read):
             subject = self._subjects.find(remote.address)
@@ -648,7 +649,8 @@ class Detector:
     ) -> Judged:
         """Judge an attempt of a known phone's address; return the judgement and the alarms.
 
-        A proven guess at another account also counts against that account, and against the /24 or /48.
+        ``banned`` are the scopes in which the address is banned. A proven guess at another account also
+        counts against that account, and against the /24 or /48.
         """
         if subject.friend and scope_of_ban(attempt.transport) in banned:
             self.counts.late += 1

@@ -109,7 +109,10 @@ class ClaimedLimit:
         return (spoofing(self.terms.per_minute),)
 
     def begin_ban(self, key: Key, now: float, *, proven: bool = False) -> float | None:
-        """Count a new ban of ``key`` on unproven evidence; return its duration (seconds), None if refused."""
+        """Count a new ban of the sender ``key`` on unproven evidence, if there are not too many of them.
+
+        Return its duration in seconds, None if it is refused. ``proven``: a part of the evidence is proven.
+        """
         room = self._room_for(key, now, proven=proven)
         if room is None:
             self.refused = True

@@ -398,7 +398,10 @@ class Reports:
         return True
 
     def _fails_by_challenge(self, role: Role, nonce: bytes) -> bool:
-        """Record a challenge of chan_sip; return whether it shows that a guess failed before."""
+        """Record the ``nonce`` of chan_sip's challenge; return whether it shows that a guess failed before.
+
+        An event with another ``role`` than a challenge shows that the last challenge was answered.
+        """
         if role is not _CHALLENGE:
             self.nonce = 0
             return False
@@ -922,7 +925,10 @@ def _shared(key: _K) -> _K:
 
 
 def _match(session: Session, event: SecurityEvent, now: float, *, listed: bool) -> int | None:
-    """Record that ``event`` reports a known attempt of ``session``; return its tag, None if it is new."""
+    """Record that ``event`` reports a known attempt of ``session``; return its tag, None if it is new.
+
+    ``listed``: look among the unconfirmed attempts, which are only listed.
+    """
     for attempts in _tables(session, event, listed=listed):
         tag = attempts.match(_reporter(event), now)
         if tag is not None:

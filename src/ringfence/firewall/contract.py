@@ -419,7 +419,8 @@ class Requirement:
 def fragments_requirement(found: Fragments, fix: str, suffix: str = "") -> Requirement:
     """Return the requirement that the kernel reassembles packets before our rules.
 
-    ``found`` is what it does, and ``fix`` what helps. ``suffix`` ends the name of the requirement.
+    ``found`` is what happens to fragments on this host, and ``fix`` what helps. ``suffix`` ends the name of
+    the requirement.
     """
     name = f"fragments of packets to the SIP ports{suffix}"
     if found is Fragments.REASSEMBLED:

@@ -127,7 +127,7 @@ def is_same(one: Path, other: Path) -> bool:
 
 
 def owner_of(path: Path) -> list[int]:
-    """Return the user who owns a file; nothing if the file cannot be looked up."""
+    """Return [the id of the user who owns a file], or [] if the file cannot be looked up."""
     try:
         return [path.stat().st_uid]
     except OSError:

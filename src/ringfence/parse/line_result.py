@@ -186,9 +186,8 @@ def make_event(
 ) -> SecurityEvent | Reason:
     """Return the security event of a log line, or NOT_AN_ADDRESS if ``address`` is not an IP address.
 
-    ``time`` is that of the line (seconds since the epoch), and ``session`` its Call-ID, b"" without one.
-
-    The address may have a port. ``has_port``: it always has one, even after IPv6 without brackets.
+    The address may have a port. ``has_port``: it always has one, even after IPv6 without brackets. ``time``
+    is that of the line (seconds since the epoch). For the other arguments see :class:`SecurityEvent`.
     """
     remote = parse_source(address, transport, has_port=has_port)
     if remote is None:

@@ -172,6 +172,7 @@ def _heads_in(
 ) -> list[bytes] | None:
     """Return the heads of the SIP messages that a segment completes; None if the connection cannot be read.
 
+    ``may_be_cut``: the end of the segment may be missing. ``connection`` is its packed addresses and ports.
     Asterisk does not get an urgent byte, so it would read another text.
     """
     _, _, sequence, begins, data = segment
@@ -287,7 +288,7 @@ def _first(values: Iterator[_Value | None], most: int) -> tuple[tuple[_Value, ..
 
 
 def _looked_at(pattern: re.Pattern[bytes], text: bytes) -> Iterator[re.Match[bytes] | None]:
-    """Yield the first ``_MOST_LOOKED_AT`` matches of a pattern in ``text``, and None for more."""
+    """Yield the first ``_MOST_LOOKED_AT`` matches of a pattern in ``text``; then None if there are more."""
     for number, found in enumerate(pattern.finditer(text)):
         yield found if number < _MOST_LOOKED_AT else None
 

@@ -165,7 +165,10 @@ def means_empty(message: str) -> bool:
 
 
 def _of_tree(headers: Mapping[str, str], asterisk: str) -> tuple[Entry, ...]:
-    """Parse a PJSIP contact from an event that lists Asterisk's database (``res_sorcery_astdb.c``)."""
+    """Parse a PJSIP contact from an event that lists Asterisk's database (``res_sorcery_astdb.c``).
+
+    Return () if the event has none that counts.
+    """
     try:
         found = json.loads(headers.get("Val", ""))
     except (ValueError, RecursionError):
@@ -183,7 +186,7 @@ def _of_tree(headers: Mapping[str, str], asterisk: str) -> tuple[Entry, ...]:
 
 
 def _of_contact_list(headers: Mapping[str, str], asterisk: str) -> tuple[Entry, ...]:
-    """Parse a contact as PJSIPShowContacts lists it."""
+    """Parse a contact as PJSIPShowContacts lists it; return () if the event has none that counts."""
     values = [headers.get(name, "") for name in ("Endpoint", "Uri", "ExpirationTime", "Path", "Status")]
     account, uri, until, path, status = values
     account = account or headers.get("ObjectName", "").rpartition(";@")[0]

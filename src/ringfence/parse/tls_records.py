@@ -188,7 +188,10 @@ class TlsStreams:
 
 
 def _count(stream: _Stream, acknowledged: int, data: bytes, *, pages: bool) -> int:
-    """Read the next bytes of this host's TLS records; return how many answers begin in them."""
+    """Read the next bytes of this host's TLS records; return how many answers begin in them.
+
+    For ``acknowledged`` and ``pages`` see :meth:`TlsStreams.read`.
+    """
     found = at = 0
     while at < len(data):
         if stream.left:
@@ -229,7 +232,10 @@ def _greet(stream: _Stream, part: bytes) -> None:
 
 
 def _is_answer(stream: _Stream, acknowledged: int, length: int, *, pages: bool) -> bool:
-    """Whether a TLS record may be a SIP answer; if so, use up client bytes, so that they count once."""
+    """Whether a TLS record may be a SIP answer; if so, use up client bytes, so that they count once.
+
+    For ``acknowledged`` and ``pages`` see :meth:`TlsStreams.read`.
+    """
     if stream.modern and acknowledged == stream.flight:
         return False
     if length in _UPGRADES:

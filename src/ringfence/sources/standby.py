@@ -70,7 +70,7 @@ class Deliveries:
         return self.record(_identity_of(event), event.source.name, now)
 
     def record(self, identity: _Identity, source: str, now: float) -> bool:
-        """Record that ``source`` delivered an event; return whether the event is new.
+        """Record that ``source`` delivered an event with this identity; return whether the event is new.
 
         It is new if this source has now delivered it more often than any other source has.
         """

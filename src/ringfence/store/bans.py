@@ -153,7 +153,7 @@ class BanTable:
                 _record(execute, ban)
 
     def end(self, bans: Iterable[tuple[Network, Scope]], when: float, how: BanEnd = BanEnd.REMOVED) -> None:
-        """Record that ``bans`` ended early at ``when`` (seconds since the epoch), all or none.
+        """Record that ``bans`` ended early by ``how``, at ``when`` (seconds since the epoch), all or none.
 
         A ban that had expired by then stays as it is.
         """
@@ -432,11 +432,11 @@ class Records:
         self._best_effort.write(self._bans.record, bans)
 
     def end(self, bans: Sequence[tuple[Network, Scope]], when: float, how: BanEnd = BanEnd.REMOVED) -> None:
-        """Queue a write that records that bans ended early, at ``when`` (seconds since the epoch)."""
+        """Queue a write that records that bans ended early by ``how``, at ``when`` (epoch seconds)."""
         self._best_effort.write(self._bans.end, bans, when, how)
 
     async def end_and_wait(self, bans: Sequence[tuple[Network, Scope]], when: float, how: BanEnd) -> None:
-        """Queue a write that bans ended early, at ``when`` (epoch), and wait at most a second for it.
+        """Queue a write that bans ended by ``how`` at ``when`` (epoch), and wait at most a second for it.
 
         The caller removes the bans from the kernel afterwards. The daemon may be killed in between. Then the
         next start finds a ban in the kernel that is recorded as removed, and removes it. In the other order,
@@ -554,5 +554,5 @@ class Records:
         return self._switch.is_unrecorded
 
     def set_switched_off(self, value: bool) -> None:  # noqa: FBT001 - the value itself
-        """Switch enforcement off or on at once, and queue the record; the switch works on a full disk too."""
+        """Switch enforcement off (True) or on at once, also if the disk is full, and queue the record."""
         self._switch.set(value)

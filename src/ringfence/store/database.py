@@ -87,8 +87,8 @@ class Store:
     def open(cls, path: Path, *, owner: bool, runtime: Path | None = None) -> Self:
         """Open the database at ``path``; create it if needed.
 
-        With ``owner``, lock it, and raise StoreBusyError if another process has the lock. Raise StoreError if
-        the database cannot be used.
+        With ``owner``, lock it, and raise StoreBusyError if another process has the lock. ``runtime`` is the
+        folder of the control socket, None if there is none. Raise StoreError if the database cannot be used.
         """
         user = _owner(path)
         with user.acting():
@@ -113,7 +113,8 @@ class Store:
     ) -> Self:
         """Open the database and lock it, whatever its condition. Raise only StoreBusyError.
 
-        ``later`` queues the writes that the caller does not wait for, or runs them at once.
+        ``later`` queues the writes that the caller does not wait for, or runs them at once. ``runtime`` is
+        the folder of the control socket, None if there is none.
 
         A damaged file is renamed (see :meth:`damage`), and its readable rows are copied into a new database.
         If nothing can be written, or the database is of a newer ringfence, the store is in memory, with a

@@ -77,7 +77,7 @@ class SavedState:
         return bool(row and row[0])
 
     def set_switched_off(self, value: bool) -> None:  # noqa: FBT001 - the value itself
-        """Record whether enforcement is switched off."""
+        """Record whether enforcement is switched off (True) or on."""
         with self._connection.transaction() as execute:
             execute("INSERT OR REPLACE INTO switches VALUES ('off', ?)", (int(value),))
 

@@ -304,7 +304,7 @@ class IpsetBackend:
     def open(self) -> Opened:
         """Make missing sets and rules, and repair changed ones. Idempotent.
 
-        ``contract.Backend.open`` describes the errors.
+        ``contract.Backend.open`` describes the result and the errors.
         """
         families, tools = self._preflight()
         first = not self._families

@@ -62,7 +62,7 @@ _SEEN, _SEGMENT, _ANSWER = "ringfence-seen", "ringfence-segment", "ringfence-ans
 
 REPORTED = (FROM_BANNED, TO_BANNED, FROM_DENIED, TO_DENIED, FRAGMENTS)
 _MOST_COPIES = 200_000
-"""The number of packets a second, of all strangers, above which no source's copies are counted any more."""
+"""The packets a second, of all strangers, above which the limit of the copies of each source is left out."""
 _LOG = '-m limit --limit 5/sec --limit-burst 10 -j LOG --log-prefix "ringfence: "'
 
 # By table, by chain, in order.

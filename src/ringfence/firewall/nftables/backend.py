@@ -413,7 +413,7 @@ class NftablesBackend:
     def open(self) -> Opened:
         """Make the table with its sets and rules, or repair it. Idempotent.
 
-        ``contract.Backend.open`` describes the errors.
+        ``contract.Backend.open`` describes the result and the errors.
         """
         self._preflight()
         self._foreign.listen()
