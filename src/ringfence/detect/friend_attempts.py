@@ -366,7 +366,10 @@ class FriendAttempts:
         return unprovable(address, friend=friend)
 
     def unshielded(self, now: float) -> Sequence[Address]:
-        """Return the friends whose packets the kernel must copy now, because of unprovable guesses."""
+        """Return the friends whose packets the kernel must copy now, because of unprovable guesses.
+
+        Forget those whose guesses were ``UNSHIELDED_FOR`` seconds ago.
+        """
         while self._unshielded and now - next(iter(self._unshielded.values())) >= UNSHIELDED_FOR:
             self._unshielded.popitem(last=False)
         return [*self._unshielded]

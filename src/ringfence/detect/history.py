@@ -81,7 +81,7 @@ _FLAGS, _EVENT_AT, _SOURCES_AT = 16, 18, 19  # the offsets of the flags, the eve
 _ASIDE, _PROVEN, _TRUSTED, _TAMPERED, _CONSUMED, _CLAIM_CONSUMED = 1, 12, 16, 32, 64, 128
 _COUNTS = _TRUSTED | _CONSUMED
 _ORDINARY = frozenset(flags for flags in range(256) if flags & (_COUNTS | _ASIDE) == _TRUSTED)
-"""Flags of ordinary packed attempts (confirmed, not by the kernel, not in a ban); others go first."""
+"""Flags of ordinary packed attempts: confirmed, not by the kernel, not in a ban. Others may be discarded."""
 _BEHIND_ACCOUNT = b"\xff"
 """The byte between the account and the evidence. UTF-8 has none."""
 _FORGED_IPV4, _FORGED_IPV6 = 1 << 3, 1 << 7  # two bits of the service's field: a forged address follows
@@ -554,7 +554,10 @@ def fact_of(packed: bytes) -> Fact:
 
 
 def _least_useful(kept: list[bytes]) -> int:
-    """Return the index in ``kept``, too many packed attempts of a sender, of the one to discard."""
+    """Return the index in ``kept``, too many packed attempts of a sender, of the one to discard.
+
+    An attempt that has led to a ban goes first, then too many unconfirmed ones, or ones by the kernel.
+    """
     consumed, aside = list[int](), {"untrusted": list[int](), "by kernel": list[int]()}
     for index in [number for number, packed in enumerate(kept) if packed[_FLAGS] not in _ORDINARY]:
         flags = kept[index][_FLAGS]

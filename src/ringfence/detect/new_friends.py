@@ -51,8 +51,8 @@ AccountKey = tuple[str, str]
 class _Account:
     """The addresses that an account's logins made friends lately, each since when, and guesses from them.
 
-    Each guess is its time, its sender, and the account that it tried. Until ``guilty``, the account makes no
-    friends.
+    Each guess is its time, its sender, and the account that it tried. Until the time ``guilty`` the account
+    makes no friends. Times are monotonic seconds.
     """
 
     senders: OrderedDict[Network, float] = Factory(OrderedDict)

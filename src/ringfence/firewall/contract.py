@@ -100,7 +100,7 @@ TO_BANNED = "to banned addresses"
 FROM_DENIED = "from denied networks"
 TO_DENIED = "to denied networks"
 FRAGMENTS = "fragments of strangers"
-"""The names of the counted kinds of dropped packets (``RuleCounter.name``).
+"""The name of a counted kind of dropped packets (``RuleCounter.name``), like the four names above.
 
 The rules stand where a packet may still be in fragments (raw, priority -300). Only its first fragment has the
 ports. So the rules, and the copies to the wire, would see a part of a request: a sender could put its
@@ -144,10 +144,10 @@ class FirewallPlan:
 
     ``maxelem``: how many bans a new set has room for. A set of ipset may take a few more, because the kernel
     uses the slots of removed bans even if the set is full. ``log_group``: the NFLOG group to which the kernel
-    copies outgoing SIP answers; None: it copies none. Over UDP it copies 401, 403, 404 and 407, from any
-    port. Over TCP it copies every segment from ``sip_ports`` to strangers. Segments to friends and allowed
-    networks, and over the loopback interface, it copies if they begin with 401, 403 or 407, bare or in a
-    WebSocket frame.
+    copies the requests of strangers, and outgoing SIP answers; None: it copies none. Over UDP it copies 401,
+    403, 404 and 407 from any port, and to strangers every answer from ``sip_ports``. Over TCP it copies every
+    segment from ``sip_ports`` to strangers. Segments to friends and allowed networks, and over the loopback
+    interface, it copies if they begin with 401, 403 or 407, bare or in a WebSocket frame.
 
     ``every_port``: a full ban covers all ports, otherwise only ``sip_ports``. Bans of the scopes ``SIP``,
     ``SIP_UDP`` and ``SIP_TCP`` always cover ``sip_ports`` only. ``interfaces``: the network interfaces on

@@ -552,7 +552,7 @@ class AmiDecoder:
         items.append(event)
 
     def _is_reply(self, packet: bytes, items: _Items) -> bool:
-        """Return whether ``packet`` is a reply to an action of ringfence; if so, add it to ``items``."""
+        """Whether ``packet`` is a reply to an action of ringfence; if so, add it to ``items``."""
         if not self._ours or self._ours not in packet:
             return False
         if packet.startswith(b"Response: "):

@@ -28,7 +28,7 @@ MOST_TURNS = 16
 
 TURN = 256
 TURN_BYTES = 1 << 20
-"""The maximum numbers of netlink messages, and of their bytes, that are read before other parts run."""
+"""The number of bytes (``TURN``: the maximum number of messages) that are read before other parts run."""
 
 BUFFER = 16 << 20
 """Bytes of the socket's receive buffer, unless a source asks for others. The kernel doubles the number."""
