@@ -249,7 +249,7 @@ class Alarms:
         return state
 
     def _may_log(self, code: AnyAlarmCode, now: float) -> bool:
-        """Count a log line about this code. Return False if this minute has ``MOST_LOGGED`` lines already."""
+        """Count a log line about this code at ``now`` (seconds); return whether its minute has room."""
         minute, number = self._logged.get(code, (0, 0))
         if int(now / MINUTE) != minute:
             minute, number = int(now / MINUTE), 0

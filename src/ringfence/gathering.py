@@ -27,10 +27,10 @@ PERIOD = 0.001
 """The minimum seconds for which events gather under sustained load, even if ``rest`` returns fewer."""
 
 QUIET = 0.005
-"""The seconds without an event after which the load counts as over, and rests of ``PERIOD`` end."""
+"""The seconds without an event after which events no longer gather for ``PERIOD``: the load is over."""
 
 CALM = 0.2
-"""The seconds without an event after which the load counts as over, and longer rests than ``PERIOD`` end.
+"""The seconds without an event after which events no longer gather for longer than ``PERIOD``.
 
 On a busy PBX something arrives more often.
 """

@@ -127,7 +127,7 @@ def _send(path: Path, rows: Sequence[dict[str, str]]) -> int:
 
 
 def _write(file: Path, text: str) -> None:
-    """Replace a file atomically: other processes read either its old or its whole new contents."""
+    """Replace a file atomically: others read its old or its whole new contents. Raise ListError."""
     fresh = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         with fresh.open("x", encoding="utf-8") as output:  # with "x" an existing link is not followed

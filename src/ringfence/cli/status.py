@@ -160,7 +160,7 @@ def _count(entry: dict[str, Any]) -> str:
 
 
 def _watched(entries: list[dict[str, Any]], width: int) -> Table:
-    """Return the table of addresses near a ban, without the optional columns that do not fit."""
+    """Return the table of addresses near a ban, without optional columns that do not fit into ``width``."""
     columns = {
         "WATCHED": [entry["address"] for entry in entries],
         "ATTEMPTS": [_count(entry) for entry in entries],

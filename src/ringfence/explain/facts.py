@@ -359,7 +359,7 @@ def _friends(friends: FriendTable, network: Network, now: float) -> list[Friend]
 
 
 def _holders(settings: Settings, store: Store | None, network: Network, now: float) -> list[Holder]:
-    """Return the entries of the allow and deny lists that contain ``network``.
+    """Return the entries of the allow and deny lists that contain ``network`` at ``now`` (epoch seconds).
 
     ``store`` is the daemon's database. Without it, only the networks that the configuration lists are
     searched. Its host names and regions are not.

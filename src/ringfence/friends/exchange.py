@@ -248,7 +248,10 @@ class FriendRequests:
         return len(friends)
 
     def forget(self, request: Mapping[str, Any]) -> object:
-        """Forget all reasons why the ``address`` in ``request`` is a friend; return their number."""
+        """Forget all reasons why the ``address`` in ``request`` is a friend; return their number.
+
+        Raise ControlError if it is not an address.
+        """
         try:
             address = ip_address(str(request["address"]))
         except (LookupError, ValueError) as error:

@@ -27,7 +27,7 @@ from ringfence.threads import Threads
 
 
 class Number(NamedTuple):
-    """A number that a feature shows; ``text`` describes it.
+    """A number that a feature adds to the status and the metrics; ``text`` describes it.
 
     ``value`` is None if the number is unknown; the status then has 0. With ``only_grows`` the metric of the
     number is a counter, otherwise a gauge.
@@ -50,7 +50,7 @@ def packets_of(side: FirewallSide, texts: Mapping[str, str]) -> list[Number]:
 
 @frozen
 class Section:
-    """A feature's output: its ``numbers``, which programs may follow, and ``more`` in the status."""
+    """A feature's output: ``numbers`` for status and metrics, and ``more`` values of the status by key."""
 
     numbers: Sequence[Number] = ()
     more: Mapping[str, Any] = {}
@@ -100,7 +100,7 @@ class Feature:
         return {}
 
     def section(self) -> Section:
-        """Return the numbers and values that the feature shows."""
+        """Return the numbers of the feature for the status and the metrics, and its values for the status."""
         return Section()
 
     def alarms(self) -> Sequence[Alarm]:

@@ -164,7 +164,10 @@ class LogStream:
             self._reported, self.lost = (self._reported, lost) if self.error else (lost, lost)
 
     def _write(self, line: bytes) -> None:
-        """Write ``line`` in pieces so small that a descriptor that is ready takes each without waiting."""
+        """Write ``line`` in pieces so small that a descriptor that is ready takes each without waiting.
+
+        Raise OSError: BlockingIOError if the descriptor is not ready in time.
+        """
         patience = 0 if self.error else _LOG_PATIENCE
         piece = _TERMINAL_PIECE if os.isatty(self.descriptor) else _PIPE_PIECE
         at = 0
@@ -193,7 +196,7 @@ LOG = LogStream()
 
 
 class _Escaped(logging.Formatter):
-    """A formatter for the log records of libraries, which this module must escape, too."""
+    """A formatter that escapes the log records of libraries."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the log record of a library as escaped text."""
@@ -373,7 +376,7 @@ def _lock(directory: int, name: str, folder: Path) -> int:
 
 
 def _is_at(descriptor: int, directory: int, name: str) -> bool:
-    """Whether the file ``name`` in the folder is still the open file, not a newer one."""
+    """Whether the file ``name`` in the open folder ``directory`` is still the file open as ``descriptor``."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(name, dir_fd=directory, follow_symlinks=False))
     except FileNotFoundError:

@@ -82,7 +82,10 @@ class RequestHandlers:
         return Encoded(self._listing(wanted, request["most"]))
 
     def _listing(self, wanted: NetworkSet | None, most: int) -> Iterator[bytes]:
-        """Yield the JSON list of the kernel's bans in parts. A thread reads them, so no new ban waits."""
+        """Yield the JSON list of the kernel's bans in parts: those that overlap ``wanted`` (None: all).
+
+        At most ``most`` are listed. A thread reads them, so no new ban waits.
+        """
         ledger = self._side.kernel.enforcer.ledger
         elements = listed(self._side.kernel.backend, ledger.all_keys())
         if wanted is not None:

@@ -205,7 +205,7 @@ class WireReader(WireHost):
             self.hurry.set()
 
     def on_exchange(self) -> None:
-        """Make logs be read at once for a while: a stranger gets an answer by TLS."""
+        """Make logs be read at once for ``CALM`` seconds (a minute): a stranger gets an answer by TLS."""
         self._exchanged_at = self._clock.mono()
         self.hurry.set()
 

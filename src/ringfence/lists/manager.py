@@ -148,7 +148,10 @@ class OtherNetworks(ABC):
 
     @abstractmethod
     def holding(self, network: Network, now: float) -> Iterable[Holder]:
-        """Yield a Holder for each of the feature's lists that contains ``network``, in force at ``now``."""
+        """Yield a Holder for each of the feature's lists in force at ``now`` that contains ``network``.
+
+        ``now`` is in seconds since the epoch.
+        """
 
 
 class Lists:

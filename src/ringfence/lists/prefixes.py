@@ -198,7 +198,7 @@ class Prefixes:
 
     @property
     def packed(self) -> tuple[bytes, bytes]:
-        """The networks as bytes, those of IPv4 and those of IPv6, for a file that only this host reads."""
+        """The sorted networks as bytes, for a file that only this host reads: 8 each of IPv4, 17 of IPv6."""
         return self._v4.tobytes(), self._v6
 
     def __len__(self) -> int:

@@ -338,7 +338,7 @@ class ListFeed:
         return limit is not None and self.taken is not None and now - (self.checked or 0.0) > limit
 
     def as_json(self, now: float, networks: Iterable[Network] = ()) -> dict[str, Any]:
-        """Return the feed and its state as JSON values, with times as RFC 3339 texts in UTC.
+        """Return the feed and its state at ``now`` (epoch seconds) as JSON values; times are RFC 3339 in UTC.
 
         ``denies`` are those of ``networks`` of which the feed denies a part; none if it is not in force.
         """
@@ -381,7 +381,9 @@ def _judged(
 ) -> ListFeed:
     """Read the present file of ``feed``; return ``feed`` with the new list, or with why it is refused.
 
-    With ``force``, any change of the size is accepted. Raise OSError if the file cannot be read.
+    If the content is the same as before, return ``feed``. The list has at most ``most`` networks, without
+    those of ``protected``, and is taken at ``now`` (seconds since the epoch). With ``force``, any change of
+    the size is accepted. Raise OSError if the file cannot be read.
     """
     source, before = feed.source, feed.taken
     with kept.opened(source.path, follow=not source.fetched) as file:
@@ -401,7 +403,7 @@ def _judged(
 
 
 def _looked_at(source: FeedSource, now: float) -> tuple[Signature | None, FetchState]:
-    """Return the signature of a source's file, and the fetcher's report on the source.
+    """Return the signature of a source's file, and the fetcher's report at ``now`` (seconds since the epoch).
 
     A file that the fetcher got from another source counts as missing. The fetcher removes such a file, then
     reports which source it requests, and then writes the new list. So the signature is taken before the
@@ -418,7 +420,11 @@ def _looked_at(source: FeedSource, now: float) -> tuple[Signature | None, FetchS
 
 
 def _checked(feed: ListFeed, signature: Signature | None, state: FetchState, now: float) -> ListFeed:
-    """Return ``feed`` with the error of its source, and the time when its list was last known as current."""
+    """Return ``feed`` with the error of its source, and the time when its list was last known as current.
+
+    ``signature`` is that of the source's file now (None: no file), ``state`` the fetcher's report, and
+    ``now`` the time in seconds since the epoch.
+    """
     if feed.source.fetched:
         # Each answer with status 200 counts as checked for the fetcher, also one that is no list.
         current = feed.taken is not None and signature == feed.judged and not feed.refused
@@ -512,7 +518,10 @@ class Feeds(OtherNetworks):
         )
 
     def compose(self, now: float) -> tuple[Prefixes, ...]:
-        """Return the networks of each feed that is in force; :meth:`update` compares with them."""
+        """Return the networks of each feed in force at ``now`` (seconds since the epoch).
+
+        Keep them: the next :meth:`update` compares with them.
+        """
         self._use_settings(now)
         self._in_force = self.in_force(now)
         return self._in_force
@@ -529,7 +538,10 @@ class Feeds(OtherNetworks):
                 yield Holder(entry, around, f"ringfence feeds remove {feed.source.name}")
 
     def report(self, request: Mapping[str, Any], now: float) -> list[dict[str, Any]]:
-        """Return each feed as JSON; the key ``denies`` has the networks of the request that it denies."""
+        """Return each feed at ``now`` (seconds since the epoch) as JSON values.
+
+        The key ``denies`` has those of the request's ``networks`` that the feed denies.
+        """
         networks = [parse_network(text) for text in request.get("networks", ())]
         return [feed.as_json(now, networks) for feed in self.all.values()]
 

@@ -220,7 +220,10 @@ class Fetcher:
         return evolve(checked, etag=_validator(answer, "etag"), modified=_validator(answer, "last-modified"))
 
     def _pages(self, feed: PlannedFeed, state: FeedState) -> FeedState:
-        """Request APIBAN's new pages, write all addresses of the last week, return the list's new state."""
+        """Request APIBAN's new pages, write all addresses of the last week, return the list's new state.
+
+        Raise FetchError or OSError.
+        """
         now = self._wall()
         seen = {address: last for address, last in _seen(feed).items() if now - last < APIBAN_KEEPS}
         cursor, more = state.cursor if seen and state.cursor else APIBAN_FIRST, True

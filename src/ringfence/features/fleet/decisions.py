@@ -68,7 +68,7 @@ class Ends:
         heappush(self._heap, (ends, next(self._serial), item))
 
     def pop(self, now: float, most: int) -> Iterator[Key]:
-        """Remove and yield at most ``most`` decisions whose end is not after ``now``, the earliest first."""
+        """Remove and yield at most ``most`` decisions that ended by ``now`` (monotonic seconds), in order."""
         while most > 0 and self.next <= now:
             most -= 1
             yield heappop(self._heap)[2]
@@ -163,7 +163,7 @@ class Decisions:
         return True
 
     def add(self, key: Key, decision: LapiDecision, ends: float) -> bool:
-        """Keep a decision that was unknown; return False if there is no room for it or for its texts."""
+        """Keep an unknown decision until ``ends`` (monotonic seconds); return False without room for it."""
         scenario = self._texts.take(key[1]) if self._has_room(key) else None
         if scenario is None:
             return False

@@ -166,7 +166,10 @@ class Fleet(Feature):
         return changed
 
     async def _send(self, api: "Api", request: Request, now: float) -> bool:
-        """Send a request to the API, and record its result; return whether bans of others have changed."""
+        """Send a request to the API at ``now`` (monotonic seconds), and record its result.
+
+        Return whether bans of others have changed.
+        """
         channel = self._sync.pull if isinstance(request, Pull) else self._sync.push
         before = channel.error
         known = {before} if isinstance(request, Pull) else {before, self._sync.retry.error}

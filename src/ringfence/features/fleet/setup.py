@@ -242,7 +242,7 @@ class Joining:
             yield FileChange(path, file_state(path), after, f"{what} at CrowdSec", secret=True)
 
     def _configuration(self) -> FileChange:
-        """Return the file change that adds ``[crowdsec]`` to the present configuration file."""
+        """Return the change that adds ``[crowdsec]`` to the configuration file; SetupError without a file."""
         now = file_state(self.config)
         if now is None:
             raise SetupError(f"{self.config} is missing; fix: run setup again")
@@ -270,7 +270,7 @@ def _config_in(etc: Path) -> Path:
 
 
 def _table(config: Path) -> dict[str, Any]:
-    """Return the table ``[crowdsec]`` of the configuration file; {} if it has none."""
+    """Return the table ``[crowdsec]`` of the configuration file; {} if none. Raise SetupError if invalid."""
     state = file_state(config)
     text = "" if state is None else state.content.decode("utf-8", "surrogateescape")
     try:

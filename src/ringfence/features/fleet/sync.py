@@ -456,7 +456,10 @@ class Sync:
         yield changed
 
     def _take(self, key: Key, decision: LapiDecision, now: float, left: LeftOut) -> bool:
-        """Keep a decision, or count it in ``left``; return whether it is a new one that applies here."""
+        """Keep a decision that came at ``now`` (monotonic seconds); count a refused one in ``left``.
+
+        Return whether it is a new one that applies here. ``key`` is its packed network and scenario.
+        """
         reason = self._refusal(decision.packed)
         if reason:
             left.add(decision, reason)
@@ -465,7 +468,11 @@ class Sync:
         return False
 
     def _keep(self, key: Key, decision: LapiDecision, now: float, left: LeftOut) -> bool:
-        """Keep a decision that may apply, or its new end; return whether it is a new one that applies."""
+        """Keep a decision that may apply, or its new end; count it in ``left`` if there is no room.
+
+        Return whether it is a new one that applies. ``key`` is its packed network and scenario, and ``now``
+        (monotonic seconds) the time from which its end is counted.
+        """
         there = key in self._decisions
         ends = now + decision.seconds
         if self._decisions.renew(key, decision.number, ends):
@@ -494,7 +501,11 @@ class Sync:
         return False
 
     def _send_missing(self, there: set[Key], now: float) -> None:
-        """Queue this host's bans that the API lacks (not in ``there``), unless someone deleted them."""
+        """Queue this host's bans that the API lacks, unless someone deleted them there.
+
+        ``there`` has the packed network and the scenario of each decision that the API has at ``now``
+        (monotonic seconds).
+        """
         for key, own in self._own.items():
             lasts = own.ban.ends - now > SAME_END
             if own.sent and lasts and not own.withdrawn and key not in there and key not in self._failed:

@@ -126,7 +126,7 @@ class _Values:
         return self._head(size) if kind == _POINTER else (kind, size, after)
 
     def _after(self, at: int) -> int:
-        """Return the position of the value after the one at ``at``. Pointers are not followed."""
+        """Return the position (bytes) of the value after the one at ``at``; pointers are not followed."""
         waiting = 1
         while waiting:
             waiting -= 1
@@ -201,7 +201,7 @@ class Database:
         self._left = MOST_WORK
 
     def location_of(self, address: int, version: int) -> Location:
-        """Return the location of an address (as an integer); all parts are "" if the database lacks it."""
+        """Return the location of an address, an integer of IP ``version``; "" for each part not known."""
         if version > self.version:
             return Location()
         bits, at = (V4_BITS if self.version == 4 else V6_BITS), 0  # noqa: PLR2004 - the IP version
@@ -212,7 +212,7 @@ class Database:
         return self._location(at) if at > self._count else Location()
 
     def networks(self, regions: frozenset[str]) -> Iterator[tuple[frozenset[str], int, int]]:
-        """Yield the regions, first address and prefix length of each network in any of ``regions``."""
+        """Yield the regions, first address (an integer) and prefix length of each network in ``regions``."""
         known: dict[int, frozenset[str]] = {}
         shared: dict[frozenset[str], frozenset[str]] = {}
         for record, number, depth in self._leaves():

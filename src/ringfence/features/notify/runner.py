@@ -73,7 +73,7 @@ def _received(connection: socket.socket) -> bytes:
 
 
 def run(job: Mapping[str, Any], connection: socket.socket) -> tuple[int, str]:
-    """Run the program of a job; return its exit code and the end of its output.
+    """Run the program of a job; return its exit code and the end of its output, or raise RunnerError.
 
     ``command``, ``input`` and ``variables`` are for the program. If ``config`` is a text, the program gets it
     as a file in memory. Its last argument ``--config=`` is the URL of this file, with ``config_query``. If

@@ -27,7 +27,7 @@ CHANNELS: Mapping[str, Callable[[Mapping[str, Any], Content, str], str]] = {
 It returns a text about the result, and raises OSError or ValueError if the message cannot be sent.
 """
 MAX_TEXT = 1_000
-"""The maximum number of characters of the result's text.
+"""The maximum number of characters of the text about the result of sending a message.
 
 The text may contain what servers and programs answered.
 """

@@ -45,7 +45,7 @@ _MAILBOX = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+=-]{0,63}(@[A-Za-z0-9][A-Za-z0-
 
 
 def _mail_address(value: object, _: object) -> MailAddress:
-    """Parse a mail address that is safe as an argument of a command and in a header."""
+    """Parse a mail address that is safe in commands and headers; raise ValueError for any other text."""
     if not isinstance(value, str) or not _MAILBOX.fullmatch(value):
         raise ValueError('must be a mail address such as "admin@example.com"')
     return MailAddress(value)

@@ -261,9 +261,10 @@ class AskingRation(Filter):
         yield Stage("upgrades", what, *_SENT, (kept,), on=on)
 
     def _chains(self, over: Chain, what: str) -> Iterator[Chain]:
-        """Yield the three chains that limit ``what`` strangers send: all of it, new flows, and the first one.
+        """Yield three chains that limit what strangers send: all of it, new flows, and the one to begin with.
 
-        A packet over a limit goes to ``over``.
+        ``what`` is "" for UDP, ``_clear`` for TCP, ``_sealed`` for TLS. A packet over a limit goes to
+        ``over``.
         """
         udp, tests = not what, [] if what else [(Begins(b"SIP/2.0 "),), (Begins(b"ACK "),)]
         each = Meter(
@@ -304,7 +305,11 @@ class AskingRation(Filter):
         yield from (more, new, Chain(f"asking{what}", (*free, *known)))
 
     def _meters(self, over: Chain, what: str, rate: int, burst: int, crowd: Crowd | None) -> Iterator[Meter]:
-        """Yield the meters that limit ``what`` one stranger sends, and what all its neighbours send."""
+        """Yield two meters: of one stranger, and of all its neighbours with ``NEAR`` times as much.
+
+        ``what`` is the kind of traffic: "" (UDP), ``_clear``, ``_sealed`` (bytes by TLS), ``_begun`` (flows).
+        ``rate`` is the limit for each second, ``burst`` what passes at once. What is over goes to ``over``.
+        """
         in_bytes = what in ("_clear", "_sealed")
         for near, key, times, skips in (("", Key.SENDER, 1, crowd), ("_near", Key.NEAR, NEAR, None)):
             shown = "asking" if what != "_begun" and not near else ""

@@ -30,7 +30,7 @@ from ringfence.parse.prefix import parse_prefix
 from ringfence.values.event import SecurityEvent, SourceId
 
 BLOCK = 256 * 1024
-"""The maximum number of bytes in one read."""
+"""The maximum number of bytes in one read of a replayed file."""
 
 TRUNCATED = "is truncated; the existing part was read"
 
@@ -101,7 +101,7 @@ class OpenFile:
         return os.fstat(self._raw.fileno())
 
     def read(self, size: int = BLOCK) -> bytes:
-        """Return the next bytes, at most ``size``; empty at the end."""
+        """Return the next bytes, at most ``size``; empty at the end. Raise SourceError if unreadable."""
         try:
             data = self._unpacked.read1(size)
         except EOFError:
@@ -205,7 +205,10 @@ def _first_of_ami(head: bytes) -> tuple[bool, float | None]:
 
 
 def _first_of_log(head: bytes, timezone: tzinfo | None, written: float) -> tuple[bool, float | None]:
-    """Return whether the beginning of a log has a line of Asterisk, and the first time in it, or None."""
+    """Return whether ``head``, a log's beginning, has a line of Asterisk, and the first time in it, or None.
+
+    Times are in seconds since the epoch. ``written``, the log's last change, decides the year of a date.
+    """
     dates = DateReader(timezone)
     lines = head.split(b"\n")[:-1] or [head]
     prefixes = [prefix for prefix in map(parse_prefix, lines) if prefix is not None]

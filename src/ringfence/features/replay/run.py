@@ -293,7 +293,7 @@ class Replay:
                 self._carry_out(effect)
 
     def _advance(self, now: float) -> float:
-        """Advance the detector's time to ``now``, run its periodic work, and return its new time.
+        """Advance the detector's time to ``now`` (epoch seconds), run its periodic work, return its new time.
 
         If ``now`` is earlier than its time, the clock of a log was set back. Then its time stays, and the
         difference is added to the times of all later events.

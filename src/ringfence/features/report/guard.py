@@ -268,7 +268,7 @@ class WeeklyReports(Feature):
     def _follow(self, names: Sequence[str], now: float) -> None:
         """Create a schedule for each new channel in ``names``, and forget the schedules of removed channels.
 
-        The first report of a new channel is due at the next Monday, 06:00.
+        The first report of a new channel is due at the first Monday, 06:00, after ``now`` (epoch seconds).
         """
         if self._schedules.keys() != set(names):
             self._schedules = {name: self._schedules.get(name) or WeeklySchedule(now) for name in names}

@@ -83,7 +83,10 @@ class Tries:
         return True
 
     def _tries_of(self, network: Network, most: int, now: float) -> deque[float]:
-        """Return the times of the latest tries of a sender or prefix; if the table is full, of all others."""
+        """Return the times (monotonic seconds) of the latest tries of a sender or prefix, at most ``most``.
+
+        If the table is full at ``now``, return those of all senders without room together.
+        """
         tries = self._tries.pop(network, None)
         if tries is None:
             if len(self._tries) >= MOST_SENDERS:

@@ -336,7 +336,8 @@ class Pages:
     async def run(self, request: Request, session: WebSession, form: Form) -> Response:
         """Run a command that the user has confirmed, and return the page that shows its result.
 
-        A line is logged before the daemon gets the command, and another one about its result.
+        A line is logged before the daemon gets the command, and another one about its result. Raise WebError
+        if the user may only read, ControlError if the command is invalid or fails.
         """
         person = session.person.name
         command = COMMANDS.get(form.get("do", ""))
