@@ -285,7 +285,7 @@ class FriendRegistry:
         self._signal_changes()
 
     def on_login(self, friend: Friend) -> None:
-        """Add a friend whose phone has logged in, unless the login is too old."""
+        """Add a friend whose phone has logged in, unless its time as a friend (``until``) is over already."""
         if friend.until > self._clock.wall():
             self.add([friend])
 

@@ -235,7 +235,7 @@ class Fence(RulePart):
 
     @property
     def _left(self) -> float:
-        """Seconds until the fence's trial ends, by the clock that ends it first; 0 without a trial."""
+        """Seconds until the fence's trial ends, by the wall or monotonic clock, the fewer; 0 without one."""
         if self._state.trial is None:
             return 0.0
         return min(self._state.trial - self._clock.wall(), self._trial_ends - self._clock.mono())

@@ -26,7 +26,7 @@ MOST_ADMITTED_FOR = 30 * 86_400.0
 
 @frozen
 class _Link:
-    """A link that admits for ``seconds``, works until ``expires`` (monotonic), and has a hashed token."""
+    """A link with a hashed token: admits for ``seconds``, works until ``expires`` (monotonic seconds)."""
 
     hashed: bytes
     seconds: float

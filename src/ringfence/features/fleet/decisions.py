@@ -24,7 +24,7 @@ STEP = 200
 ENDED_AT_ONCE = 500
 """The number of ended decisions after which :meth:`Decisions.expire` returns, in some 3 ms."""
 SPARE = 1_000
-"""The number of outdated entries, beyond a share of all, with which a queue of ends is rebuilt."""
+"""A queue of ends is rebuilt if it has this many entries more than half as many again as decisions."""
 MOST_SAME = 1_000
 """The maximum number of decisions with the same network and the same scenario: each host may have one."""
 MOST_TEXTS = 16 << 20

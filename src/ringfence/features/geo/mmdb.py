@@ -44,7 +44,7 @@ _LONGEST_KEY = 64
 _V4_DEPTH = V6_BITS - V4_BITS
 
 Read = Callable[[int, int], bytes]
-"""A function that returns a number of bytes of a file, from a position on; fewer at its end."""
+"""A function (position, number) that returns so many bytes of a file from there; fewer at its end."""
 
 
 @frozen
@@ -70,7 +70,7 @@ class _File:
     _pages: dict[int, bytes] = Factory(dict)
 
     def part(self, at: int, size: int) -> bytes:
-        """Return ``size`` bytes, fewer than a page; raise ValueError if the file ends before."""
+        """Return ``size`` bytes (less than a page) from ``at`` on; raise ValueError if the file ends."""
         page, start = at >> _PAGE_BITS, at & _PAGE - 1
         found = self._page(page)[start : start + size]
         if len(found) < size:

@@ -38,7 +38,10 @@ class RunnerError(Exception):
 
 
 def main() -> None:
-    """Read a job from standard input, run its program, and print the result."""
+    """Read a job (JSON) from standard input, run its program, and send the result back as JSON.
+
+    The result has ``code`` and ``output`` of the program, or ``error`` if it could not run or was killed.
+    """
     with socket.socket(fileno=os.dup(sys.stdin.fileno())) as connection:
         try:
             refuse_wrong_user(connection)

@@ -34,7 +34,10 @@ The text may contain what servers and programs answered.
 
 
 def main() -> None:
-    """Read the daemon's request from standard input, send the message in it, and print the result."""
+    """Read the daemon's request (JSON) from standard input, send its message, and print the result as JSON.
+
+    The result has ``ok``, whether the channel accepted the message, and a ``text`` about it.
+    """
     _become_ordinary()
     request = json.loads(sys.stdin.buffer.read())
     channel, content = request["channel"], request["content"]

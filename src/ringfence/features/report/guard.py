@@ -98,7 +98,7 @@ class SavedReports:
         self._best_effort = best_effort
 
     def load(self) -> dict[str, float]:
-        """Return the time of each channel's last report, by name; {} if none are saved or readable."""
+        """Return the time (epoch seconds) of each channel's last report, by name; {} if none are readable."""
         try:
             found = json.loads(self._best_effort.read(self._state.fact, None, _REPORTS) or "{}")
             times(*found.values())

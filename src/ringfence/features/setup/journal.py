@@ -57,7 +57,7 @@ class Produced:
 
 @frozen
 class Unit:
-    """The state of a systemd unit before setup."""
+    """The state of a systemd unit before setup: its name, and whether it was enabled and active."""
 
     name: str
     enabled: bool
