@@ -192,7 +192,7 @@ See PIPE_BUF in pipe(7), and WAKEUP_CHARS in the kernel's drivers/tty/n_tty.c.
 """
 
 LOG = LogStream()
-"""The log of this process."""
+"""The stream to which this process logs: its standard error."""
 
 
 class _Escaped(logging.Formatter):

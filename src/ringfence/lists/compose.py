@@ -19,7 +19,7 @@ from ringfence.values.entry import ListEntry, ListKind
 from ringfence.values.network import BITS, SHORTEST, Network
 
 Answers = Mapping[str, frozenset[Network]]
-"""The addresses of each host name."""
+"""The addresses of each host name, each as a network of one address."""
 
 _NONE = Prefixes()
 

@@ -24,7 +24,7 @@ STEP = 200
 ENDED_AT_ONCE = 500
 """The number of ended decisions after which :meth:`Decisions.expire` returns, in some 3 ms."""
 SPARE = 1_000
-"""A queue of ends is rebuilt if it has this many entries more than half as many again as decisions."""
+"""A queue of ends is rebuilt when it has over 1.5 times as many entries as decisions, and this many more."""
 MOST_SAME = 1_000
 """The maximum number of decisions with the same network and the same scenario: each host may have one."""
 MOST_TEXTS = 16 << 20
@@ -113,7 +113,7 @@ class Decisions:
         self.came = 0
         """How many decisions were ever kept."""
         self.origins: Counter[str] = Counter()
-        """The number of kept decisions by origin."""
+        """The number of kept decisions by origin, the program or host that made them."""
         self._most = most
         self._number = 0
         self._kept: dict[Key, tuple[_Kept, ...]] = {}

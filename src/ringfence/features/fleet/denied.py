@@ -14,7 +14,7 @@ Decisions = tuple[tuple[int, str], ...]
 
 
 class DecidedNetworks(OtherNetworks):
-    """The networks of the decisions that are in force."""
+    """The networks that other hosts ban now (decisions of CrowdSec), which the lists of this host deny."""
 
     which = LIST
 
@@ -29,7 +29,7 @@ class DecidedNetworks(OtherNetworks):
         await lists.renew(self)
 
     def compose(self, now: float) -> tuple[Prefixes]:  # noqa: ARG002 - these hold until they are replaced
-        """Return the networks of the decisions."""
+        """Return the networks that other hosts ban, at any time ``now``."""
         return (self._networks,)
 
     def holding(self, network: Network, now: float) -> Iterator[Holder]:

@@ -421,7 +421,8 @@ class Sync:
     def on_page(self, page: DecisionPage, request: Pull, now: float) -> Iterator[bool]:
         """Apply the API's answer to ``request`` in steps; yield after each whether other decisions apply now.
 
-        ``now`` is when the answer came (monotonic seconds). A long answer takes a second. Bans and unbans may be reported between two steps.
+        ``now`` is when the answer came (monotonic seconds). A long answer takes a second. Bans and unbans may
+        be reported between two steps.
         """
         self.pull.worked(now)
         self._next_pull = now + self._interval
