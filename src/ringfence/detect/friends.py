@@ -205,7 +205,8 @@ class Friends:
         """At the start, find which friends are new; return the first reason of each, the oldest first.
 
         An account is new at a sender (an IPv4 address or IPv6 /64) if its first reason there began within
-        ``YOUNG_FOR`` seconds, and is none of the configuration. The oldest of these reasons comes first.
+        ``YOUNG_FOR`` seconds of ``now`` (epoch), and is none of the configuration. The oldest of these
+        reasons comes first.
         """
         every = [*self._former.entries.values(), *self._current.entries.values()]
         young = {short_account(one.account) for one in every if now - one.since < YOUNG_FOR}
@@ -223,7 +224,10 @@ class Friends:
         return new
 
     def restore_guilt(self, account: AccountKey, now: float) -> None:
-        """At the start, hold ``account`` responsible for guesses again: one more is then a ban."""
+        """At the start, hold ``account`` responsible for guesses again: one more is then a ban.
+
+        ``now`` is in seconds since the epoch.
+        """
         for sender in self.new.convict(account, now):
             if not self.any_in(sender):
                 self.new.taint(sender, now + GUILTY_FOR)

@@ -52,7 +52,7 @@ class _Account:
     """The addresses that an account's logins made friends lately, each since when, and guesses from them.
 
     Each guess is its time, its sender, and the account that it tried. Until the time ``guilty`` the account
-    makes no friends. Times are monotonic seconds.
+    makes no friends. Times are seconds since the epoch.
     """
 
     senders: OrderedDict[Network, float] = Factory(OrderedDict)
@@ -74,8 +74,8 @@ class NewFriends:
     def admits(self, account: AccountKey, sender: Network, now: float, *, known: bool = False) -> bool:
         """Record a login of ``account`` at ``sender``; return whether the sender may become a friend.
 
-        ``known``: the account worked there within a month. A new sender that is admitted stays so for
-        ``YOUNG_FOR`` seconds.
+        ``now`` is in seconds since the epoch. ``known``: the account worked there within a month. A new
+        sender that is admitted stays so for ``YOUNG_FOR`` seconds.
         """
         mine = self._accounts.get(account) or _Account()
         senders = _pruned(mine, now)
@@ -110,14 +110,17 @@ class NewFriends:
     # -- guesses that come from new friends --------------------------------------------------------------
 
     def is_new(self, account: AccountKey, sender: Network, now: float) -> bool:
-        """Whether a login of ``account`` made ``sender`` a friend within the last ``YOUNG_FOR`` seconds."""
+        """Whether a login of ``account`` made ``sender`` a friend ``YOUNG_FOR`` s before ``now`` or later.
+
+        ``now`` is in seconds since the epoch.
+        """
         mine = self._accounts.get(account)
         return mine is not None and sender in _pruned(mine, now)
 
     def blame(
         self, account: AccountKey, sender: Network, now: float, tried: str, *, alone: bool = False
     ) -> bool:
-        """Record a guess at the account ``tried`` by a friend that ``account`` made.
+        """Record a guess at the account ``tried``, at ``now`` (epoch), by a friend that ``account`` made.
 
         ``alone``: no other account made this sender a friend. Return whether the account becomes guilty:
         too many guesses came from several senders, or too fast from this one.
@@ -131,7 +134,7 @@ class NewFriends:
         return (many and several) or (alone and _is_hurried(mine.guesses))
 
     def convict(self, account: AccountKey, now: float) -> list[Network]:
-        """Mark ``account`` as one that guesses; return the senders that it made friends lately."""
+        """Mark ``account`` as one that guesses from ``now`` (epoch) on; return its latest new friends."""
         mine = self._accounts.get(account)
         if mine is None:
             return []
@@ -142,12 +145,15 @@ class NewFriends:
     def taint(self, sender: Network, until: float) -> None:
         """Record that an account that guesses works at ``sender``.
 
-        One guess from there is a ban until ``until`` (monotonic seconds).
+        One guess from there is a ban until ``until`` (seconds since the epoch).
         """
         remember(self.tainted, sender, until, MOST)
 
     def is_tainted(self, sender: Network, now: float) -> bool:
-        """Whether an account that guessed works at ``sender``, so that one guess from there is a ban."""
+        """Whether an account that guessed works at ``sender``, so that one guess from there is a ban.
+
+        ``now`` is in seconds since the epoch.
+        """
         return now < self.tainted.get(sender, 0.0)
 
 
