@@ -115,6 +115,7 @@ def test_a_first_header_hides_no_guess_and_no_proof(open22: Lab, before: bytes) 
                 statuses.append(caller.guess(request, "wrong", 1.0))
                 caller.send(Raw(via=NOWHERE))
                 time.sleep(0.05)
+                guard.take_turn()
         until(lambda: {row["address"]: row["scope"] for row in guard.bans()} == {source: "sip"}, "the ban")
         assert len([status for status in statuses if status]) <= 8
 
@@ -135,6 +136,7 @@ def test_an_urgent_byte_hides_no_guess(open22: Lab) -> None:
                     break  # the ban
                 caller.send_urgent(request.answering(challenge, "wrong"), b"Authorization")
                 statuses.append(status_of(caller.answer(2.0) or b""))
+                guard.take_turn()
         until(lambda: {row["address"]: row["scope"] for row in guard.bans()} == {source: "sip"}, "the ban")
         assert statuses[0] == 401
         assert len([status for status in statuses if status]) <= 8
@@ -149,6 +151,7 @@ def test_an_invented_nonce_hides_no_guess_at_chan_sip(open16: Lab, method: bytes
         with calling(open16, source) as caller:
             for number in range(12):
                 time.sleep(0.05)
+                guard.take_turn()
                 answers += caller.ask(invented(method, number), 0.3) is not None
         until(lambda: source in guard.banned(), "the ban")
         assert answers <= 8
@@ -166,6 +169,7 @@ def test_a_message_that_nobody_answers_hides_no_guess(open16: Lab) -> None:
                 junk = evolve(guess, extra=b"").encode(f"{source}:5060", "UDP")
                 caller.send_bytes(b"SIP/2.0 200 OK" + junk[junk.index(b"\r\n") :])
                 time.sleep(0.05)
+                guard.take_turn()
                 answers += caller.ask(guess, 0.3) is not None
         until(lambda: source in guard.banned(), "the ban")
         assert answers <= 8
@@ -206,6 +210,7 @@ def test_extension_headers_of_ipv6_hide_no_guess(open22: Lab) -> None:
                 statuses.append(status_of(caller.ask(request.answering(challenge, "wrong")) or b""))
                 caller.send(evolve(request, via=NOWHERE))
                 time.sleep(0.05)
+                guard.take_turn()
         until(lambda: bool(guard.banned()), "the ban")
         assert statuses[0] == 401
         assert len([status for status in statuses if status]) <= 8

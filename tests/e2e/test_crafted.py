@@ -112,6 +112,7 @@ def test_a_sender_that_answers_an_invented_nonce_is_banned(asterisk16: Lab, tmp_
         bob.ask(bob.request(call_id=b"one").encode())
         while answered < MOST and bob.ask(bob.guess(bob.request(call_id=b"one"), OTHER).encode()):
             answered += 1
+            guard.take_turn()
 
         assert answered < MOST
         until(lambda: guard.banned() == {"198.19.27.3"}, "the ban")
@@ -143,6 +144,7 @@ def test_a_guess_without_an_event_and_a_readable_line(
             alice.guess(change(alice.request()), challenge, SILENCING).encode()
         ):
             answered += 1
+            guard.take_turn()
 
         assert answered < MOST
         until(lambda: guard.banned() == {source}, "the ban")
@@ -174,6 +176,7 @@ def test_guesses_hidden_from_ami_by_tcp_that_hang_up_after_each(
                     sender.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             answered += 1
             time.sleep(0.05)  # the daemon reads Asterisk's log in between
+            guard.take_turn()
 
         assert answered < MOST
         until(lambda: guard.banned() == {source}, "the ban")

@@ -25,7 +25,7 @@ def test_hidden_guesses_of_a_friend_end_with_a_ban(open22: Lab, tmp_path: Path, 
     with guarded(open22, tmp_path, firewall={"backend": backend}, logs=NO_LOGS) as guard:
         with friend_at(open22, guard, source, "phone5"), calling(open22, source) as caller:
             hidden = Raw(from_user=b"phone6", digest=Digest(before=OTHER_REALM))
-            statuses = guesses(caller, hidden, 300, pause=PAUSE)
+            statuses = guesses(caller, hidden, 300, pause=PAUSE, between=guard.take_turn)
         assert len(statuses) <= UNCOUNTED + FRIEND + 20  # some are under way; the machine may be busy
         until(lambda: source in guard.banned(), "the ban")
         print("answered", len(statuses))

@@ -81,6 +81,7 @@ def test_the_neighbours_of_a_friend_in_a_64_are_counted_as_one(open22: Lab, tmp_
             if silent == 5:
                 break
             time.sleep(PAUSE)
+            guard.take_turn()
 
         assert answered <= 40
         assert open22.attack(*phone).statuses == {"200": 1}
@@ -95,7 +96,7 @@ def shared_nonce(source: str, other: str, caller: Caller, tries: int = 20) -> Ch
         until(lambda: time.time() % 1 < 0.5, "the beginning of a second")
         second = int(time.time())
         caller.send(Raw(via=f";rport;maddr={other}".encode()))
-        challenge = caller.challenged(Raw())
+        challenge = caller.challenged(Raw(), 0.5)
         if challenge is not None and int(time.time()) == second:
             return challenge
     return None
@@ -157,6 +158,7 @@ def test_a_stranger_with_unprovable_guesses_gets_a_long_ban(open22: Lab, tmp_pat
                         break
                     answered += 1
                     time.sleep(PAUSE)
+                    guard.take_turn()
             time.sleep(1.2)
 
         assert answered <= ROTATION
@@ -186,7 +188,7 @@ def test_guesses_at_chan_sip_end_with_a_full_ban(open16: Lab, method: bytes, tra
     request = request_of(method, b"carol")
     with shared(open16) as guard:
         with calling(open16, source, transport) as caller:
-            statuses = guesses(caller, request, MANY, pause=PAUSE)
+            statuses = guesses(caller, request, MANY, pause=PAUSE, between=guard.take_turn)
 
         assert len(statuses) <= SOON, statuses
         until(lambda: scopes(guard) == {source: "sip"}, "the full ban")
@@ -198,7 +200,7 @@ def test_calls_to_unknown_extensions_by_tcp_end(open16: Lab) -> None:
     request = Raw(method=b"INVITE", from_user=b"guest", extension=b"9{}")
     with shared(open16) as guard:
         with calling(open16, source, "TCP") as caller:
-            statuses = guesses(caller, request, MANY, pause=PAUSE)
+            statuses = guesses(caller, request, MANY, pause=PAUSE, between=guard.take_turn)
 
         assert len(statuses) <= SOON, statuses
         assert scopes(guard) == {source: "sip-tcp"}
@@ -215,8 +217,8 @@ def test_a_rotation_over_a_network_at_chan_sip_ends(open16: Lab, method: bytes) 
     """Four guesses from each of forty addresses of a /24: the network is banned at the twentieth."""
     request = request_of(method, b"bob")
     network = 73 if method == b"REGISTER" else 74
-    with shared(open16):
-        assert rotation(open16, f"198.19.{network}.", request) <= ROTATION
+    with shared(open16) as guard:
+        assert rotation(open16, f"198.19.{network}.", request, between=guard.take_turn) <= ROTATION
 
 
 # -- B.7
@@ -245,7 +247,7 @@ def test_hidden_guesses_end_after_a_hang_up_too(
         statuses = []
         for most in (1, MANY):
             with calling(lab, source, transport, port) as caller:
-                statuses += guesses(caller, hidden, most, pause=PAUSE)
+                statuses += guesses(caller, hidden, most, pause=PAUSE, between=guard.take_turn)
 
         assert len(statuses) <= SOON, statuses
         until(lambda: scopes(guard) == {source: "sip"}, "the full ban")
@@ -253,8 +255,9 @@ def test_hidden_guesses_end_after_a_hang_up_too(
 
 def test_a_rotation_of_hidden_guesses_over_a_network_ends(open22: Lab) -> None:
     """Four hidden guesses from each of forty addresses of a /24 end after about 20."""
-    with shared(open22):
-        assert rotation(open22, "198.19.76.", Raw(call_id=HIDDEN)) <= ROTATION
+    with shared(open22) as guard:
+        hidden = Raw(call_id=HIDDEN)
+        assert rotation(open22, "198.19.76.", hidden, between=guard.take_turn) <= ROTATION
 
 
 # -- B.8
@@ -267,7 +270,7 @@ def test_a_friend_has_thirty_guesses_on_an_account_that_never_worked_there(
     source = "198.19.77.1"
     with guarded(open22, tmp_path) as guard, friend_at(open22, guard, source, "phone5"):
         with calling(open22, source) as caller:
-            statuses = guesses(caller, Raw(from_user=b"phone6"), 200, pause=0.02)
+            statuses = guesses(caller, Raw(from_user=b"phone6"), 200, pause=0.02, between=guard.take_turn)
 
         assert len(statuses) <= 60  # some were under way during the ban; `make bench` measures it
         assert source in guard.banned()

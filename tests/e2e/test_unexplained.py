@@ -46,7 +46,7 @@ def test_hidden_guesses_end_without_a_log(open22: Lab, transport: str, host: int
     with shared(open22, logs=NO_LOGS) as guard:
         for most in (1, 1, MANY):
             with calling(open22, source, transport, protocol=protocol) as caller:
-                answered += len(guesses(caller, HIDDEN, most, pause=PAUSE))
+                answered += len(guesses(caller, HIDDEN, most, pause=PAUSE, between=guard.take_turn))
 
         assert answered <= MOST
         until(lambda: scopes(guard) == {source: "sip-tcp"}, "the ban")

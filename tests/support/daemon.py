@@ -229,6 +229,10 @@ class Guard:
                 if time.monotonic() - began > PATIENCE:
                     raise
 
+    def take_turn(self) -> None:
+        """Wait until the daemon has run: between two guesses, a busy machine may give it no processor."""
+        self.ask("bans", most=1)
+
     def status(self) -> dict[str, Any]:
         """Return what `status --json` prints: the daemon's answer."""
         report: dict[str, Any] = self.ask("status")

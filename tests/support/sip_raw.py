@@ -284,16 +284,26 @@ def caller_at(
         return Caller(wire, transport)
 
 
-def guesses(caller: Caller, request: Raw, most: int, seconds: float = 2.0, pause: float = 0.0) -> list[int]:
-    """Guess until one is not answered or ``most`` are; return the statuses of the answers."""
+def guesses(
+    caller: Caller,
+    request: Raw,
+    most: int,
+    seconds: float = 2.0,
+    pause: float = 0.0,
+    between: Callable[[], object] = lambda: None,
+) -> list[int]:
+    """Guess until one is not answered or ``most`` are; return the statuses of the answers.
+
+    Call ``between`` after each pause: :meth:`Guard.take_turn`, if a limit depends on the daemon's speed.
+    """
     statuses: list[int] = []
     for number in range(most):
         status = caller.guess(request, f"wrong-{number}", seconds)
         if not status:
             break
         statuses.append(status)
-        if pause:
-            time.sleep(pause)
+        time.sleep(pause)
+        between()
     return statuses
 
 
@@ -325,12 +335,18 @@ def on_new_connections(lab: Lab, source: str, transport: str, request: Raw, most
     return most
 
 
-def rotation(lab: Lab, network: str, request: Raw, pause: float = 0.05) -> int:
+def rotation(
+    lab: Lab,
+    network: str,
+    request: Raw,
+    pause: float = 0.05,
+    between: Callable[[], object] = lambda: None,
+) -> int:
     """Make four guesses from each of forty addresses by UDP, and return the number of answered guesses."""
     answered = silent = 0
     for host in range(1, 41):
         with calling(lab, f"{network}{host}") as caller:
-            came = guesses(caller, request, 4, 0.2, pause)
+            came = guesses(caller, request, 4, 0.2, pause, between)
         answered, silent = answered + len(came), 0 if came else silent + 1
         if silent == 3:
             break
