@@ -172,7 +172,11 @@ class Alarms:
     # -- alarms begin and end
 
     def activate(self, code: AnyAlarmCode, subject: str, text: str, lasts: float = LASTS) -> None:
-        """Activate an alarm for ``lasts`` seconds from now; if it is active already, count a repeat."""
+        """Activate an alarm for ``lasts`` seconds from now; if it is active already, count a repeat.
+
+        ``subject`` is the address, account or part that the alarm is about ("" for none), and ``text`` is for
+        the administrator.
+        """
         if self._record(code, subject, text, lasts) and self._may_log(code, self._clock.wall()):
             self._log.error(f"alarm.{code}", subject=subject, text=text)
 

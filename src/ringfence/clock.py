@@ -72,7 +72,7 @@ class Backoff:
         self._last: float | None = None
 
     def next(self) -> float:
-        """Return how long to wait (seconds) before the next try."""
+        """Return how long to wait (seconds) before the next try, after one more failure."""
         if self._chance is not None:
             before = self._shortest if self._last is None else self._last
             pause = self._chance.uniform(self._shortest, 3 * before)

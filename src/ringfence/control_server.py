@@ -365,7 +365,7 @@ class _Clients:
     async def end(self) -> None:
         """Abort all connections, so that the daemon's shutdown does not wait for a client.
 
-        Requests that run may end within two seconds. Then they are cancelled.
+        Requests that run have two seconds to end. Then they are cancelled.
         """
         for writer in self._writers:
             writer.transport.abort()

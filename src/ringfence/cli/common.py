@@ -132,8 +132,9 @@ def duration_from(option: str, text: str) -> float:
 
 
 def settings_from(path: Path, *, secrets: bool = False) -> Settings:
-    """Load the configuration; raise ConfigError if it has mistakes.
+    """Return the configuration in the file ``path``; raise ConfigError if it has mistakes.
 
+    This command then shows times in the time zone that it chooses (UTC or local).
     Secrets are only read with ``secrets``. Commands that only use the daemon or the kernel need none, and
     their user may not be allowed to read them.
     """
@@ -228,9 +229,10 @@ def ask(
     patience: float = PATIENCE,
     **arguments: object,
 ) -> Any:  # noqa: ANN401 - any JSON value
-    """Send the request ``do`` to the daemon of these settings; wait up to ``patience`` seconds for an answer.
+    """Send the request ``do`` to the daemon of these settings; return its answer.
 
-    Raise DaemonUnreachableError if no daemon answers, and ControlError if the daemon refuses the request.
+    Wait up to ``patience`` seconds for the answer. If a change is not recorded, print why. Raise
+    DaemonUnreachableError if no daemon answers, and ControlError if the daemon refuses the request.
     """
     path = settings.control.socket
     unrecorded: list[str] = []

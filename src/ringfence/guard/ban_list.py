@@ -33,7 +33,7 @@ def bans_report(
     the values that only a record has are null. If another program added the ban without an end, ``expires``
     and ``timeout`` are null. If there are more than ``most`` bans, only those that end last are listed.
 
-    All elements are read for the first part.
+    ``now`` is in seconds since the epoch. All elements are read for the first part.
     """
     found = _FoundBans(elements, ledger)
     order = found.newest_first(most)

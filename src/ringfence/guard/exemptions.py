@@ -151,7 +151,10 @@ class KernelLists(ListContents):
         self._clock = clock
 
     def contents(self, target: NetworkList) -> Iterable[Network]:
-        """Return the networks that the kernel's list ``target`` must have, for use by any thread."""
+        """Return the networks that the kernel's list ``target`` must have, for use by any thread.
+
+        Call this only to write them: from now on :meth:`stale` takes them for those in the kernel.
+        """
         making: dict[NetworkList, Callable[[], Iterable[Network]]] = {
             network_lists.ALLOW: self._allowed,
             network_lists.FRIENDS: lambda: self._passing.networks,

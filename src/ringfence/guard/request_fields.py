@@ -140,7 +140,10 @@ def network(shortest: Mapping[int, int] | None = None) -> Field:
 
 
 def networks(most: int, shortest: Mapping[int, int] | None = None) -> Field:
-    """Return a field for a list of 1 to ``most`` addresses or networks."""
+    """Return a field for a list of 1 to ``most`` addresses or networks.
+
+    ``shortest`` has the shortest prefix length that is accepted, by IP version; None for any length.
+    """
     form = f"a list of 1 to {most} addresses or networks{_lengths(shortest)}"
     return Field(partial(_is_list, partial(_is_network, shortest), 1, most), form)
 

@@ -241,7 +241,11 @@ class RequestGate:
         return self._names[user]
 
     def _check_page(self, do: str, request: Mapping[str, Any]) -> None:
-        """Raise ControlError if a page makes too many changes, or would block a known phone."""
+        """Count a change that a page makes by the request ``do``.
+
+        Raise ControlError instead if a page has made ``PAGE_CHANGES`` changes in the last hour, or would
+        block a friend (known phone or trunk).
+        """
         now = self._clock.mono()
         if len(self._page_changes) == PAGE_CHANGES and now - self._page_changes[0] < PAGE_WITHIN:
             raise ControlError(

@@ -132,7 +132,10 @@ class SocketUsers:
         self._log = structlog.get_logger()
 
     def has(self, user: int) -> bool | None:
-        """Whether sockets of Asterisk (or a SIP proxy) have the user id ``user``; None if no id is known."""
+        """Whether sockets of Asterisk (or a SIP proxy) have the user id ``user``; None if no id is known.
+
+        The ids are looked up again after a minute (``RENEW``), for an unknown one after two seconds.
+        """
         now = self._clock.mono()
         age = now - self._found_at
         if age >= RENEW or (age >= RENEW_FOREIGN and user not in self.users):

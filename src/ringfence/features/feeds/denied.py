@@ -241,7 +241,7 @@ MOST_GROWTH = 10
 """The greatest factor by which a new list may be longer or shorter than the one before, without force."""
 
 _UNREMARKABLE: Mapping[int, int] = {4: 1 << (32 - 12), 6: 1 << (128 - 28)}
-"""The number of addresses up to which any growth of a list is accepted: one network may multiply them."""
+"""By IP version, how many addresses a list may cover however much it grew: one network may multiply them."""
 
 
 def _check_size(name: str, networks: Prefixes, before: Prefixes) -> None:

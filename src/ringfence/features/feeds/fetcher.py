@@ -290,7 +290,10 @@ def _check_status(answer: HttpAnswer) -> None:
 
 
 def _seconds_of(after: str, now: float) -> float:
-    """Return how many seconds a Retry-After asks to wait: at most MAX_RETRY_AFTER, 0 if it is malformed."""
+    """Return how many seconds from ``now`` (epoch seconds) a Retry-After asks to wait: at most a day.
+
+    Return 0 if it is malformed.
+    """
     if after.isascii() and after.isdecimal():
         return min(float(after), MAX_RETRY_AFTER)
     date = date_from(after, *_DATES)

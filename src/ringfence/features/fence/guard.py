@@ -124,7 +124,10 @@ class FenceRequests(Feature):
         return self._links.make(request["seconds"], request["valid"]).reveal()
 
     def _redeem(self, request: Mapping[str, Any]) -> object:
-        """Admit the request's ``address`` if its ``token`` is that of a link; return the end (RFC 3339)."""
+        """Admit the request's ``address`` if its ``token`` is that of a link, which is then used up.
+
+        Return the end of the admission (RFC 3339). Raise ControlError for an invalid token.
+        """
         address = format_network(parse_network(request["address"]))
         with self._links.using(Secret(request["token"])) as duration:
             return rfc3339(self._fence.admit(address, duration, shorten=False))

@@ -68,7 +68,8 @@ class GeoDatabases(Regions):
     def networks(self, regions: frozenset[str]) -> Mapping[str, Prefixes]:
         """Return the networks of each of ``regions`` (``country DE``, ``AS64496``), as far as they are known.
 
-        This reads no database. If some were not read, the networks are those that the file ``kept`` has.
+        This reads no database, but the next :meth:`read` reads those for ``regions``. If some were not read,
+        the networks are those that the file ``kept`` has.
         """
         self._wanted = regions
         return {region: self._known(region) for region in regions}

@@ -47,7 +47,7 @@ class ExportReader(Feature):
         self._suppressed = -inf
 
     def read(self, packet: bytes, now: float, lost: float) -> Sequence[WireItem] | None:
-        """Return the stranger's message in an exported packet, () if it has none; None if it is not valid.
+        """Record an exported packet; return the stranger's message in it, () if it has none, None if invalid.
 
         ``now`` is in monotonic seconds, and so is ``lost``, when a copied packet was last lost.
         """
@@ -73,7 +73,10 @@ class ExportReader(Feature):
                 self._reported.append((self._clock.mono(), event.remote))
 
     def alarms(self) -> Sequence[Alarm]:
-        """Return the alarm about messages that were not exported, if one was missing in the last 24 hours."""
+        """Look for reported messages that were not exported in time; return the alarm about these.
+
+        The alarm is active if a message was missing in the last 24 hours.
+        """
         now = self._clock.mono()
         while self._reported and now - self._reported[0][0] >= EXPORT_WITHIN:
             at, remote = self._reported.popleft()
@@ -89,7 +92,10 @@ class ExportReader(Feature):
 
 
 def build(given: Given) -> ExportReader | None:
-    """Return the reader of Asterisk's exported SIP messages; None if the export is not configured."""
+    """Return the reader of Asterisk's exported SIP messages; None if the export is not configured.
+
+    The wire source passes exported packets on to it, and the pipeline the events of other sources.
+    """
     settings, side = given.reloader.settings, given.side
     if given.wire is None or not targets(settings):
         return None

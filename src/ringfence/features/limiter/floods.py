@@ -164,6 +164,7 @@ class FloodJudge:
     def _by_tcp(self, networks: Iterable[Network], now: float) -> Iterator[Effect]:
         """Count one second over the limit for each source whose address has, or recently had, a connection.
 
+        Yield a judgement with a ban for each source that now has enough such seconds.
         The source addresses of single TCP packets can be forged. A connection proves that a sender has the
         address, so only addresses with a connection are banned. Nothing is counted for an address if its
         connections are unknown, if it is exempt or a friend, or if it is banned already.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class LimitSettings:
     """``[firewall.limit]``: the limit for the packets a second that one address may send to the SIP ports.
 
-    ``burst`` is the number of packets that it may send in addition, all at once.
+    ``rate`` is this limit. ``burst`` is the number of packets that it may send in addition, all at once.
     """
 
     mode: LimitMode = LimitMode.ENFORCE

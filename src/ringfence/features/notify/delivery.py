@@ -54,10 +54,10 @@ async def send(
     *,
     command: tuple[str, ...] = COMMAND,
 ) -> Delivery:
-    """Send the message with ``content`` by ``channel`` in a child process. Raise only if cancelled.
+    """Send the message with ``content`` by ``channel`` in a child process; return the result.
 
-    ``host`` is the name of this host. ``databases`` are the files from which locations are read.
-    ``command`` starts the child.
+    A failure is a result, too: this raises only if cancelled. ``host`` is the name of this host.
+    ``databases`` are the files from which locations are read. ``command`` starts the child.
     """
     request = {
         "channel": channel_as_json(channel),

@@ -153,7 +153,7 @@ VARIABLES = HOOK_VARIABLES
 def problems(notify: NotifySettings, tree: Mapping[str, object]) -> list[str]:
     """Return a line for each mistake in ``[notify]`` that the check of single values did not find.
 
-    A line begins with the path of the key.
+    A line begins with the path of the key. ``tree`` is the whole TOML document.
     """
     return [
         *_taken_names(notify),

@@ -99,7 +99,7 @@ class SetupRun:
         """Show the changes, make them if the administrator agrees, and test the result by a failed login.
 
         If an error or a signal ends the run, the state before the run is restored. If only the test fails,
-        the changes stay, and False is returned.
+        the changes stay, and False is returned. Return True if nothing was to be changed.
         """
         if self._paths.config.exists():
             settings_from(self._paths.config)  # raises ConfigError if the configuration is invalid

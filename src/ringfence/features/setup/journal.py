@@ -103,7 +103,7 @@ class Journal:
         return bool(made) and not self._record.complete
 
     def begin(self, produced: Sequence[Produced], units: Sequence[Unit]) -> None:
-        """Record that a run of setup starts, and the state before it.
+        """Record that a run of setup starts, and the state before it: ``produced`` files, and ``units``.
 
         A state that an earlier run recorded stays, because it is the state before the first run.
         """

@@ -360,7 +360,7 @@ class _Planner:
         )
 
     def _folder(self, path: Path, state: FolderState, reason: str, *, enforce: bool = False) -> None:
-        """Plan to make a folder with ``state`` (mode and owners), if it does not exist.
+        """Plan to make a folder with ``state`` (mode and owners), if it does not exist; ``reason`` is shown.
 
         With ``enforce``, plan to give this state to an existing folder too.
         """
@@ -373,7 +373,8 @@ class _Planner:
     ) -> None:
         """Plan to write ``content`` to a file, unless the file has this content already.
 
-        A new file gets the mode and owners of ``rights``. An existing file keeps its own.
+        A new file gets the mode and owners of ``rights``. An existing file keeps its own. ``reason`` is shown
+        to the administrator. ``secret``: the content is not.
         """
         now = file_state(path)
         if now is not None and now.content == content:

@@ -101,7 +101,7 @@ class Tries:
 
 
 def _is_reached(tries: deque[float], now: float) -> bool:
-    """Whether as many tries as ``tries`` can hold were made within TRIES_WITHIN seconds."""
+    """Whether as many tries as ``tries`` can hold were made within a minute before ``now``."""
     return len(tries) == tries.maxlen and now - tries[0] < TRIES_WITHIN
 
 

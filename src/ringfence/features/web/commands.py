@@ -176,7 +176,7 @@ async def _unban(client: DaemonClient, order: Order) -> CommandResult:
 
 
 async def _unban_and_allow(client: DaemonClient, order: Order) -> CommandResult:
-    """Allow an address, and end its ban.
+    """Allow an address, and end its ban; return what was done and what failed.
 
     The address is allowed first, so that it cannot be banned again in between. It is also allowed if it is
     not banned, or if its ban does not end.

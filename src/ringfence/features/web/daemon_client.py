@@ -68,7 +68,7 @@ class DaemonClient:
         return await asyncio.to_thread(control.ask, self._socket, do, timeout=PATIENCE, **arguments)
 
     async def command(self, do: str, /, **arguments: Any) -> Any:  # noqa: ANN401 - any JSON value
-        """Send a request that changes something, and wait for the answer at most 30 seconds.
+        """Send a request that changes something; return the answer, for which this waits 30 seconds at most.
 
         After a NoAnswerError the daemon may have carried out the request. If a change is in force, but not
         recorded, :data:`UNRECORDED` gets the reason.
@@ -77,7 +77,7 @@ class DaemonClient:
         return await asyncio.to_thread(control.ask, self._socket, do, unrecorded=unrecorded, **arguments)
 
     async def ask_costly(self, do: str, /, **arguments: object) -> Any:  # noqa: ANN401 - any JSON value
-        """Send a request whose answer is not shared. At most MOST_COSTLY of them are sent at the same time.
+        """Send a request whose answer is not shared; return it. At most MOST_COSTLY are sent at a time.
 
         The others wait for their turn. So a user who sends many of them delays only such requests, and not
         the daemon. Raise DaemonUnreachableError if the turn does not come within PATIENCE seconds.
