@@ -30,6 +30,7 @@ from ringfence.values.network import (
     exempts_friends,
     is_one_host,
     overlap,
+    sender_of,
     whole_sender,
     without,
 )
@@ -91,10 +92,12 @@ def unban_claims(enforcer: Enforcer, friend: Friend) -> None:
     """
     if not is_one_host(friend.address):
         return
-    keys = [key_of(ip_network(friend.address), scope) for scope in CLAIMED_SCOPES]
+    network = sender_of(friend.address)
+    keys = [key_of(network, scope) for scope in CLAIMED_SCOPES]
     records = [(key, record) for key in keys if (record := enforcer.ledger.get(key)) is not None]
     claimed = [key for key, one in records if one.origin is Origin.RULE and not one.counts.are_proven]
-    enforcer.apply(enforcer.book.unban_with_retry(claimed))
+    if claimed:
+        enforcer.apply(enforcer.book.unban_with_retry(claimed))
 
 
 async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
