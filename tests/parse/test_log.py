@@ -10,7 +10,8 @@ from tests.parse.worst import SECURITY, is_linear
 
 from ringfence.parse.custom import Custom
 from ringfence.parse.line_result import LineResult, LogAlarm, LogCounts, Reason
-from ringfence.parse.log import HOLD, LOG_CUT, MAX_LINE, MAX_MESSAGE, MAX_TEXT, LogReader
+from ringfence.parse.log import HOLD, MAX_LINE, LogReader
+from ringfence.parse.log_messages import LOG_CUT, MAX_MESSAGE, MAX_TEXT
 from ringfence.values.event import SecurityEvent
 
 NOW = 1795154722.0
