@@ -276,8 +276,8 @@ class Alarms:
     def hold(self, alarms: Iterable[Alarm]) -> None:
         """Make ``alarms`` the alarms that last until the next call; clear earlier ones that are missing.
 
-        A restored alarm that is not in ``alarms`` stays for ``RESTORED_FOR`` seconds if its code has the mark
-        ``KNOWN_LATE``.
+        A restored alarm that is not in ``alarms`` stays for ten minutes after the restart if its code has the
+        mark ``KNOWN_LATE``: it can be reported only after some time.
         """
         held = {(alarm.code, alarm.subject): alarm.text for alarm in alarms}
         self._unconfirmed -= held.keys()
@@ -356,8 +356,8 @@ class Alarms:
         """Restore the alarms that were active when the daemon last ended. Nothing is logged.
 
         A record is cleared, and not restored, in any of these cases: its time is over, its code has the mark
-        ``ENDED_BY_RESTART``, a later record has the same code and subject, or there are ``MOST`` alarms of
-        its code already.
+        ``ENDED_BY_RESTART`` (its state was only in memory), a later record has the same code and subject, or
+        there are ``MOST`` alarms of its code already.
 
         ``following`` is the number of the next new alarm. If it is unknown (None), the present time in
         seconds is used, because it is greater than the number of any earlier alarm.

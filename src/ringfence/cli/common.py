@@ -134,7 +134,7 @@ def duration_from(option: str, text: str) -> float:
 def settings_from(path: Path, *, secrets: bool = False) -> Settings:
     """Return the configuration in the file ``path``; raise ConfigError if it has mistakes.
 
-    This command then shows times in the time zone that it chooses (UTC or local).
+    This also makes the command show times in the configuration's time zone (UTC or local).
     Secrets are only read with ``secrets``. Commands that only use the daemon or the kernel need none, and
     their user may not be allowed to read them.
     """

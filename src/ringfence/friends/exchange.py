@@ -135,7 +135,7 @@ def _object(line: bytes) -> Row:
 def friend_from(row: Row, now: float) -> Friend:
     """Parse one friend, a row as :func:`as_json` returns it; raise ValueError if it is invalid.
 
-    The friend is imported at ``now`` (seconds since the epoch), and ends after ``LONGEST`` at the latest.
+    The friend is imported at ``now`` (seconds since the epoch), and ends after 30 days at the latest.
     A proven reason becomes IMPORTED. REGISTERED, which is only the phone's own claim, stays REGISTERED.
     """
     if row.keys() != _KEYS:

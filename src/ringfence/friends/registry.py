@@ -178,7 +178,7 @@ class KnownContacts:
             self.discard(self._recorded.record(friend))
 
     def _end(self, asterisk: str, keys: Iterable[Key]) -> None:
-        """Let friends by contacts that ``asterisk`` no longer has end in at most ``KEEP`` seconds."""
+        """Let friends by the contacts ``keys``, which ``asterisk`` no longer has, end within an hour."""
         until = self._clock.wall() + KEEP
         for key in keys:
             self._rounds.get(asterisk, {}).pop(key, None)

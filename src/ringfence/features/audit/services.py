@@ -51,7 +51,7 @@ class Manager:
 
     @property
     def powers(self) -> tuple[str, ...]:
-        """The write classes of this user that are in ``POWERS``."""
+        """The write classes of this user that permit it to control this host or to call any number."""
         return tuple(power for power in POWERS if power in self.write)
 
     def may(self, side: str, name: str) -> bool:

@@ -74,7 +74,7 @@ class FeedSettings:
     """One ``[[feeds]]``: where a list comes from, how it is written, and how long it holds.
 
     With ``url``, the fetcher writes the list to ``file`` every ``every`` seconds. Without, a program of the
-    administrator writes it. ``max_age`` None means MAX_AGE with ``url``, and no limit without. ``key_file``
+    administrator writes it. ``max_age`` None means a week with ``url``, and no limit without. ``key_file``
     has the key for APIBAN.
     """
 

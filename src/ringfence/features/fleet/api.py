@@ -185,7 +185,7 @@ class Api:
 
 
 def _connection(url: str) -> tuple[http.client.HTTPConnection, str, ssl.SSLContext | None]:
-    """Return an unopened connection to ``url``, the path before all requests, and the TLS context or None."""
+    """Return an unopened connection to ``url``, the beginning of all paths, and the TLS context or None."""
     parts = urlsplit(url)
     host, base = parts.hostname or "", parts.path.rstrip("/")
     if parts.scheme == "https":

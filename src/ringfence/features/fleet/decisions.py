@@ -254,7 +254,7 @@ def _version(key: Key) -> int:
 
 
 def _wide_addresses(packed: int) -> int:
-    """Return the number of addresses of a packed network if it is wide (``WIDE``); else 0."""
+    """Return the number of addresses of a packed network if it is wider than a /24 or IPv6 /48; else 0."""
     version, code = code_from(packed)
     length = code & 0xFF
     return 1 << (BITS[version] - length) if length < WIDE[version] else 0

@@ -95,7 +95,7 @@ class Fleet(Feature):
     # -- what the daemon reports
 
     def on_fact(self, fact: Fact) -> None:
-        """Send new bans on proven attempts to the API, and end a ban there too if it ends everywhere."""
+        """Queue new bans on proven attempts for the API, and the end of a ban if it ends everywhere."""
         if self._sharing is None:
             return
         if isinstance(fact, Placed):

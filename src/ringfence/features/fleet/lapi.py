@@ -115,7 +115,7 @@ class DecisionPage:
 
 @frozen
 class Login:
-    """CrowdSec's answer to a login: ``token`` is valid until ``expires`` (epoch, by the server's clock)."""
+    """CrowdSec's answer to a login: ``token`` is valid until ``expires`` (epoch seconds by its clock)."""
 
     token: str
     expires: float

@@ -20,7 +20,7 @@ class RationSettings:
     At once a stranger gets one refusal fewer than the rule ``guess`` counts attempts (4 with the default);
     after that ``rate`` a second. It may send as many datagrams at once as this rule counts attempts; after
     that ``asking_rate`` a second (``AskingRation``). ``asking`` is the mode of this second limit. If a
-    PBX takes calls from strangers, each may send ``GUESTS`` times as much.
+    PBX takes calls from strangers, each may send eight times as much (``GUESTS``).
     """
 
     mode: LimitMode = LimitMode.ENFORCE

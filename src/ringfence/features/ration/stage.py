@@ -154,8 +154,8 @@ class AskingRation(Filter):
 
     A guesser needs no answer: the Contact of a guess may show that the guess was right. So the kernel counts
     what Asterisk would check. A *stranger* is an address (for IPv6 a /64) that is neither a friend nor on the
-    allow list. Its *neighbours* are its /24, or by IPv6 its /48. All together they have ``NEAR`` times its
-    ration, so that many addresses gain little.
+    allow list. Its *neighbours* are its /24, or by IPv6 its /48. All together they have 8 times (``NEAR``)
+    its ration, so that many addresses gain little.
 
     By UDP, after a pause, ``burst`` datagrams pass at once, and then ``rate`` a second. Answers (``SIP/2.0``)
     and ``ACK`` requests are free: neither can carry a guess that Asterisk checks. IAX2 has no such ration.
@@ -305,7 +305,7 @@ class AskingRation(Filter):
         yield from (more, new, Chain(f"asking{what}", (*free, *known)))
 
     def _meters(self, over: Chain, what: str, rate: int, burst: int, crowd: Crowd | None) -> Iterator[Meter]:
-        """Yield two meters: of one stranger, and of all its neighbours with ``NEAR`` times as much.
+        """Yield two meters: of one stranger, and of all its neighbours (/24, /48) with eight times as much.
 
         ``what`` is the kind of traffic: "" (UDP), ``_clear``, ``_sealed`` (bytes by TLS), ``_begun`` (flows).
         ``rate`` is the limit for each second, ``burst`` what passes at once. What is over goes to ``over``.

@@ -319,7 +319,7 @@ def read_batches(replay_input: ReplayInput) -> Iterator[Batch]:
 
 
 def _are_apart(events: Sequence[SecurityEvent]) -> bool | None:
-    """Whether the times of security events and of notices in a log always differ by more than ``FAR``.
+    """Whether the times of security events and of notices in a log always differ by more than ten minutes.
 
     Then the time zone given for the log is wrong. Return None if there are too few lines to decide.
     """

@@ -229,7 +229,7 @@ class WeeklyReports(Feature):
     async def check(self) -> None:
         """If a report is due for a channel, make it and pass it on.
 
-        If it cannot be made, the next try is ``RETRY_AFTER`` later.
+        If it cannot be made, the next try is an hour (``RETRY_AFTER``) later.
         """
         names, now = self._sender.report_channels(), self._clock.wall()
         self._follow(names, now)

@@ -283,7 +283,7 @@ def networks_to_exempt(
 
 
 def trunks_in(trunks: Iterable[Trunk]) -> dict[Network, str]:
-    """Return the networks of the first ``MOST`` trunks, each with the trunk's name as its reason.
+    """Return the networks of the first 200 (``MOST``) trunks, each with the trunk's name as its reason.
 
     Networks that are too wide are left out.
     """

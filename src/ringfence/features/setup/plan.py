@@ -291,7 +291,8 @@ class _Planner:
         """Plan that ``text`` is added to the file of ``target``.
 
         ``main`` is the text of the main file (manager.conf or logger.conf), which must include that file.
-        Return ``main``, with an additional line if it does not include the file yet.
+        Return ``main``, with an additional line if it does not include the file yet. A new file gets the
+        ``mode``, and ``reason`` is shown to the administrator.
         """
         path = self.found.asterisk.conf / target.file
         server = self.found.asterisk.server

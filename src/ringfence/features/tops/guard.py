@@ -108,7 +108,7 @@ class Tops(Feature):
         self._minutes.append((minute, number + 1))
 
     def minutes(self) -> list[int]:
-        """Return the number of attempts in each of the last ``MINUTES`` minutes, the present one last."""
+        """Return the number of attempts in each of the last sixty minutes, the present one last."""
         now, counts = int(self._clock.wall() // 60), dict(self._minutes)
         return [counts.get(minute, 0) for minute in range(now - MINUTES + 1, now + 1)]
 

@@ -58,7 +58,7 @@ class TopTable:
         return [Top(str(name), int(attempts), float(hour * HOUR)) for name, attempts, hour in rows]
 
     def purge(self, now: float) -> None:
-        """Remove the numbers of hours that are more than KEEP_HOURS before ``now`` (epoch seconds).
+        """Remove the numbers of hours that are more than 31 days before ``now`` (epoch seconds).
 
         Of each other hour before the present one, keep the MOST_OF_HOUR accounts with the most attempts, and
         as many addresses.
