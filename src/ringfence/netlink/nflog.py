@@ -110,12 +110,10 @@ def _logged(received: bytes, frame: Frame) -> Logged | None:
     header, prefix = found.get(_PACKET_HEADER, b""), found.get(_PREFIX, b"")
     # Bytes of the header: protocol (2), hook (1), padding (1).
     own = len(header) == _NUMBER.size and header[2] == _LOCAL_OUT
-    sequence, user = _number(found.get(_SEQUENCE)), _number(found.get(_UID))
+    number, uid = found.get(_SEQUENCE, b""), found.get(_UID, b"")
+    sequence = int.from_bytes(number, "big") if len(number) == _NUMBER.size else None
+    user = int.from_bytes(uid, "big") if len(uid) == _NUMBER.size else None
     return Logged(sequence, payload, own, prefix.partition(b"\0")[0], user)
-
-
-def _number(value: bytes | None) -> int | None:
-    return int.from_bytes(value, "big") if value is not None and len(value) == _NUMBER.size else None
 
 
 def missing(last: int | None, number: int) -> int:
