@@ -6,6 +6,7 @@ import pytest
 from tests.support.netns import run
 
 from ringfence.errors import FirewallError
+from ringfence.features.fence.stage import FenceFilter
 from ringfence.features.limiter.stage import Limit
 from ringfence.firewall.contract import BanAction, FirewallPlan
 from ringfence.firewall.limits import LimitMode
@@ -64,9 +65,20 @@ def test_two_installations_have_one_shape(kernel: NetlinkConnection) -> None:
     assert third.shape != first.shape
     assert (third.matches(other), third.matches(RULES)) == (True, False)
     stale = set(third.stale_chains(RULES))
-    assert stale > {"input", "forward"}
+    assert stale > {"input_reject", "forward_reject"}
     assert stale == {chain.name for chain in other.chains} - {chain.name for chain in RULES.chains}
     assert install(kernel).shape == first.shape
+
+
+def test_what_rejects_is_deleted_by_a_plan_that_drops() -> None:
+    """No chain of input and forward has the same name in both: a packet on its way meets the old rules."""
+    fence = FenceFilter(LimitMode.OBSERVE)
+    reject, drop = (
+        {chain.name for chain in ruleset(FirewallPlan(action=one, added=(fence,)), default_ban_sets()).chains}
+        for one in (BanAction.PORT_UNREACHABLE, BanAction.DROP)
+    )
+    assert {one for one in reject & drop if one.startswith(("input", "forward"))} == set()
+    assert {one for one in drop if one.startswith("input")}
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,15 @@ class Matches:
     lists: Mapping[str, str]
     inner: bool
 
+    def name_of(self, hook: Hook) -> str:
+        """Return the name of the chain at ``hook``.
+
+        It differs if the plan rejects packets, so that a plan that drops them before deletes the chain. A
+        packet on its way, which the old rules let pass there, meets the old rules here too.
+        """
+        rejects = self.plan.action is not BanAction.DROP
+        return f"{hook}_reject" if rejects and hook in (Hook.INPUT, Hook.FORWARD) else hook.value
+
     def at(self, steps: Sequence[stages.Stage], hook: Hook) -> dict[str, tuple[str, ...]]:
         """Return the rules at ``hook`` by chain, each chain after those to which it jumps; {} without rules.
 
@@ -74,10 +83,11 @@ class Matches:
         found: dict[str, tuple[str, ...]] = {}
         jumps = []
         for version, family in FAMILIES.items():
-            chain, rules = f"{hook}{version}", stages.rules_at(steps, hook, self.plan, version)
+            chain = f"{self.name_of(hook)}{version}"
+            rules = stages.rules_at(steps, hook, self.plan, version)
             if self._write(chain, rules, version, found):
                 jumps.append(f"meta nfproto {family} goto {chain}")
-        return found | ({hook.value: tuple(jumps)} if jumps else {})
+        return found | ({self.name_of(hook): tuple(jumps)} if jumps else {})
 
     def _write(
         self,

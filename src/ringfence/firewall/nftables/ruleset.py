@@ -379,5 +379,5 @@ def _base_chains(plan: FirewallPlan, matches: Matches, steps: tuple[Stage, ...])
         if priority == _RAW:
             chains.setdefault(hook.value, ())
         for name, rules in chains.items():
-            base = (hook.value, priority) if name == hook.value else ()
+            base = (hook.value, priority) if name == matches.name_of(hook) else ()
             yield RulesetChain(name, rules, *base)

@@ -115,7 +115,8 @@ class TableState:
         """Return the chains to delete: ``rules`` lacks them, or has them with another hook or priority.
 
         A packet on its way passes prerouting with the old rules, and may meet the next hook when the new ones
-        stand. A deleted chain drops it there by its old rules. An emptied one would let it pass.
+        stand. A deleted chain drops it there by its old rules. An emptied one would let it pass
+        (``Matches.name_of``).
         """
         wanted = {
             chain.name: (None if chain.hook is None else _HOOKS.index(chain.hook), chain.priority)
