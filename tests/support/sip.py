@@ -384,7 +384,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--via", default=";rport", help="parameters of the Via, as ';rport;maddr=203.0.113.9'")
     add("--number", type=int, default=1, help="guesses from each source")
     add("--seconds", type=float, default=30.0, help="maximum time of each source")
-    add("--timeout", type=float, default=2.0, help="seconds to wait for an answer")
+    add("--timeout", type=float, help="seconds to wait for an answer (default: 1, for register 5)")
     add("--pause", type=float, default=0.0, help="seconds between guesses")
     add("--silences", type=int, default=2, help="stop after so many unanswered in a row")
     add("--sources", default="", help="A, A-B or A,B-C (default: 198.18.1.1 or fd00:18::a)")
@@ -409,6 +409,7 @@ def plan_of(options: argparse.Namespace) -> Plan:
     values = {name: value for name, value in vars(options).items() if name in names}
     values["password"] = options.password or (PASSWORD if legitimate else "wrong-{}")
     values["number"] = 1 if legitimate else options.number
+    values["timeout"] = options.timeout or (5.0 if legitimate else 1.0)
     return Plan(**values)
 
 
