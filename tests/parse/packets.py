@@ -3,7 +3,8 @@
 import random
 from collections.abc import Sequence
 
-from ringfence.parse.ami import END, AmiDecoder, AmiItem, Banner
+from ringfence.parse.ami import END, AmiDecoder
+from ringfence.parse.ami_http import AmiItem, Banner
 from ringfence.values.event import EventKind, SecurityEvent, Service, SourceId
 
 SOURCE = SourceId("pbx", "ami")

@@ -26,17 +26,8 @@ from tests.parse.packets import (
 )
 from tests.support.captures import FORGED, capture
 
-from ringfence.parse.ami import (
-    END,
-    HOLD,
-    MAX_FRAGMENTS,
-    MAX_PACKET,
-    AmiCounts,
-    AmiDecoder,
-    AmiItem,
-    Banner,
-    Reply,
-)
+from ringfence.parse.ami import END, HOLD, MAX_FRAGMENTS, MAX_PACKET, AmiCounts, AmiDecoder
+from ringfence.parse.ami_http import AmiItem, Banner, Reply
 from ringfence.parse.roster import RosterEvent
 from ringfence.parse.security import KINDS
 from ringfence.values.event import Endpoint, EventKind, SecurityEvent, Service, Transport

@@ -6,18 +6,9 @@ import pytest
 from attrs import evolve
 from tests.parse.packets import BANNER, BY_TCP, SOURCE, head, packet, tail
 
-from ringfence.parse import ami
-from ringfence.parse.ami import (
-    END,
-    HOLD,
-    HOLD_WITHIN,
-    MAX_FRAGMENTS,
-    MAX_PACKET,
-    MOST_HELD,
-    AmiDecoder,
-    AmiItem,
-    Reply,
-)
+from ringfence.parse import ami_http
+from ringfence.parse.ami import END, HOLD, MAX_FRAGMENTS, MAX_PACKET, AmiDecoder
+from ringfence.parse.ami_http import HOLD_WITHIN, MOST_HELD, AmiItem, Reply
 from ringfence.parse.roster import RosterEvent
 from ringfence.values.event import EventKind, SecurityEvent, Service
 
@@ -218,7 +209,7 @@ def test_a_reply_ends_an_unfinished_event() -> None:
 
 def test_held_items_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A peer that does not reply makes the decoder keep no more than its bound."""
-    monkeypatch.setattr(ami, "MOST_HELD", 10_000)
+    monkeypatch.setattr(ami_http, "MOST_HELD", 10_000)
     peer = Peer("No", "No")
     peer.receive(FAILED)
     items = [one for _ in range(100) for one in peer.receive(FORGED_TLS)]

@@ -4,16 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringfence.parse.ami import (
-    END,
-    MAX_BANNER,
-    MAX_PACKET,
-    MOST_HEAD,
-    Banner,
-    PacketSplitter,
-    Piece,
-    SkippedBytes,
-)
+from ringfence.parse.ami import END, MAX_BANNER, MAX_PACKET, MOST_HEAD, PacketSplitter, Piece, SkippedBytes
+from ringfence.parse.ami_http import Banner
 
 BANNER = b"Asterisk Call Manager/11.0.0\r\n"
 

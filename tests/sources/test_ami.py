@@ -31,6 +31,7 @@ from tests.support.network import PBX_IPV4
 from ringfence.clock import Backoff
 from ringfence.detect.sessions import Senders
 from ringfence.parse import ami as parse_ami
+from ringfence.parse import ami_http
 from ringfence.sources import ami
 from ringfence.sources.ami import AmiSource, AmiTarget
 from ringfence.sources.state import Condition, EndError, State
@@ -611,7 +612,7 @@ def test_a_failed_manager_login_before_any_reply_is_forgeable() -> None:
 
 def test_an_unanswered_question_holds_events_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
     """If a peer stops replying, held events are returned in time, marked, also during other waits."""
-    monkeypatch.setattr(parse_ami, "HOLD_WITHIN", 0.3)
+    monkeypatch.setattr(ami_http, "HOLD_WITHIN", 0.3)
     monkeypatch.setattr(ami, "PING_EVERY", 60.0)
     silent = {"CoreSettings": b""}
 

@@ -39,7 +39,8 @@ from panoramisk.message import Message
 from ringfence.clock import Backoff
 from ringfence.gathering import patient
 from ringfence.parse.address import unmapped
-from ringfence.parse.ami import AmiCounts, AmiDecoder, AmiItem, Banner, Reply
+from ringfence.parse.ami import AmiCounts, AmiDecoder
+from ringfence.parse.ami_http import AmiItem, Banner, Reply
 from ringfence.parse.roster import RosterEvent
 from ringfence.sources import roster
 from ringfence.sources.roster import AmiListener, Connection, RosterQueries, reason_of
