@@ -5,7 +5,8 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ringfence.netlink.connection import NETLINK_NETFILTER, open_listener
+from ringfence.netlink.connection import NETLINK_NETFILTER
+from ringfence.netlink.listener import open_listener
 from ringfence.netlink.nflog import bind_request
 
 _HEADER, _BODY, _PACKET = 16, 20, 0x400

@@ -36,7 +36,8 @@ import struct
 from typing import NamedTuple
 
 from ringfence.errors import HostError
-from ringfence.netlink.connection import NetlinkMessageError, frames, open_listener
+from ringfence.netlink.connection import NetlinkMessageError, frames
+from ringfence.netlink.listener import open_listener
 from ringfence.netlink.sock_diag import (
     ATTRIBUTES,
     BY_FAMILY,

@@ -28,7 +28,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from types import TracebackType
 from typing import NamedTuple, Self, TypeVar
@@ -46,7 +46,6 @@ from ringfence.errors import FirewallError, FirewallPermissionError, FirewallUns
 NETLINK_NETFILTER = 12
 SOL_NETLINK = 270
 """The socket level of netlink options (``linux/socket.h``). Python has no name for it."""
-ADD_MEMBERSHIP, DROP_MEMBERSHIP = 1, 2
 FAMILIES: Mapping[int, int] = {4: socket.AF_INET, 6: socket.AF_INET6}
 """The address family of each IP version."""
 
@@ -228,7 +227,7 @@ _SEQUENCE = struct.Struct("=I")
 _FLAGS = struct.Struct("=HI")  # nlmsg_flags and nlmsg_seq
 _TIMEVAL = struct.Struct("@ll")
 _CAP_ACK, _EXT_ACK = 10, 11
-_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
+_SO_SNDBUFFORCE = 32
 _TIMED_OUT = (TimeoutError, BlockingIOError)  # also if the time of SO_RCVTIMEO or SO_SNDTIMEO is over
 _DUMPS = 10  # how often a dump is requested at most, if something changes during each
 _RESERVED = 32  # bytes of the send buffer that the kernel keeps free (netlink_sendmsg)
@@ -467,28 +466,6 @@ class NetlinkConnection:
             if not done and time.monotonic() > deadline:
                 raise TimeoutError
         return answers, interrupted
-
-
-def open_listener(protocol: int, buffer: int, groups: Iterable[int] = ()) -> socket.socket:
-    """Open a socket that never blocks, for messages that the kernel sends without a request.
-
-    ``protocol`` is that of netlink, such as NETLINK_NETFILTER. ``buffer`` is the size of the receive buffer
-    in bytes, which the kernel doubles. In a user namespace, ``net.core.rmem_max`` limits it. ``groups`` are
-    the kernel's groups to join. Raise OSError if the kernel refuses anything else.
-    """
-    listener = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, protocol)
-    try:
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer)
-        except PermissionError:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-        listener.bind((0, 0))
-        for group in groups:
-            listener.setsockopt(SOL_NETLINK, ADD_MEMBERSHIP, group)
-    except OSError:
-        listener.close()
-        raise
-    return listener
 
 
 def _connect(timeout: float) -> socket.socket:

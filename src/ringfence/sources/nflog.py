@@ -19,7 +19,8 @@ from attrs import define
 
 from ringfence.clock import Backoff
 from ringfence.gathering import patient
-from ringfence.netlink.connection import NETLINK_NETFILTER, open_listener
+from ringfence.netlink.connection import NETLINK_NETFILTER
+from ringfence.netlink.listener import open_listener
 from ringfence.netlink.nflog import Acknowledged, Logged, bind_request, missing, read_datagram
 from ringfence.sources.state import Condition, EndError, State, SupervisedSource
 

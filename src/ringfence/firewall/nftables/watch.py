@@ -26,15 +26,8 @@ from ringfence.errors import FirewallError
 from ringfence.firewall.nftables.messages import INET, MessageType
 from ringfence.firewall.nftables.ruleset import TABLE
 from ringfence.firewall.nftables.state import read_generation
-from ringfence.netlink.connection import (
-    ADD_MEMBERSHIP,
-    DROP_MEMBERSHIP,
-    NETLINK_NETFILTER,
-    SOL_NETLINK,
-    NetlinkConnection,
-    frames,
-    open_listener,
-)
+from ringfence.netlink.connection import NETLINK_NETFILTER, SOL_NETLINK, NetlinkConnection, frames
+from ringfence.netlink.listener import ADD_MEMBERSHIP, DROP_MEMBERSHIP, open_listener
 
 _SO_ATTACH_FILTER = 26
 _GROUP = 7  # NFNLGRP_NFTABLES
