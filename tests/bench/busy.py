@@ -2,9 +2,9 @@
 
 500 phones renew their registrations every minute and make 10 calls a second, while strangers scan with 20
 packets a second (:mod:`tests.support.company`). ringfence reads all sources, with every rule, bans, and
-rations.
-fail2ban reads Asterisk's messages, or a log that has security lines too. A call has media in some rows, and
-none in the others.
+has the default limits of strangers. All accounts are new to it, so it reads the whole conversations of the
+phones, as on its first day. fail2ban reads Asterisk's messages, or a log that has security lines too. A call
+has media in some rows, and none in the others.
 """
 
 import json

@@ -532,7 +532,7 @@ class Backend(Protocol):
         """Whether any of our rules may be damaged in a way that :meth:`watch_fd` does not report.
 
         If so, the caller calls ``health``. Needs ``open``; changes nothing, and starts no process. The daemon
-        calls it five times a second. It takes about 0.1 ms.
+        calls it five times a second if there is no such descriptor. It takes about 0.1 ms.
         """
 
     def watch_fd(self) -> int | None:
