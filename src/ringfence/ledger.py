@@ -115,9 +115,11 @@ def ban_of(key: int, record: Record) -> Ban:
 
 
 class _Shape(NamedTuple):
-    """A prefix length with a scope: ``key >> shift << shift | tail`` is the ban with both around a subject.
+    """A prefix length with a scope, to find bans of this kind that cover a subject (an address or network).
 
-    ``key`` is that of the subject, whose prefix is not shorter.
+    With the ``key`` of the subject (:func:`key_of`), ``key >> shift << shift | tail`` is the key of that ban:
+    ``shift`` removes the bits of the host, the scope and the length, and ``tail`` has the ban's length and
+    scope. The subject's prefix must not be shorter than ``length``.
     """
 
     length: int

@@ -29,8 +29,8 @@ _LABEL = 10  # columns of the label at the beginning of a line
 class Screen(Console):
     """A console without markup, emoji codes and highlighting. It escapes unprintable characters.
 
-    With ``whole_lines``, output to a pipe or file has no width limit, so that ``grep`` finds whole lines. The
-    environment variable COLUMNS sets a limit again.
+    With ``whole_lines``, lines may have 10,000 columns if standard output is no terminal, so that ``grep``
+    finds whole lines. The environment variable COLUMNS sets a limit again.
     """
 
     def __init__(

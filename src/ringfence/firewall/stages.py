@@ -332,9 +332,10 @@ class PacketRule:
 
 @frozen
 class Chain:
-    """A chain: rules to which other rules jump. In iptables its name is ``ringfence-NAME``.
+    """A chain: rules to which other rules jump. In iptables its name begins with ``ringfence-``.
 
-    ``refuses``: ipset drops packets if a table is full, and counts them by this name; "" if it must not.
+    ``refuses`` is the name of the counter of packets that ipset drops because the table of the chain's meters
+    is full; "" if such packets must pass.
     """
 
     name: str

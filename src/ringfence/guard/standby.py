@@ -28,10 +28,11 @@ GRACE = 3.0
 
 
 def start_standby(module: str, config: Path, end: float) -> None:
-    """Start the process that calls ``end`` of ``module`` after a trial's ``end`` (wall-clock seconds).
+    """Start the process that ends a trial of a feature if the daemon does not.
 
-    ``config`` is the configuration file. The process has no open file of its caller: otherwise a pipe
-    (``… | cat``, ssh, Ansible) stays open until the trial ends.
+    It calls the function ``end`` of ``module`` some seconds (``GRACE``) after the time ``end`` (seconds since
+    the epoch). ``config`` is the configuration file. The process has no open file of its caller: otherwise a
+    pipe (``… | cat``, ssh, Ansible) stays open until the trial ends.
 
     Raise StartError if it cannot be started.
     """

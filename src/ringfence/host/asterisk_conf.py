@@ -86,7 +86,7 @@ class Conf:
         return joined(name, (section for section in self.sections if section.name.lower() == name))
 
     def has(self, name: str) -> bool:
-        """Whether there is a section of this name, in lower case."""
+        """Whether the file has a section ``name`` (in lower case). The case in the file is ignored."""
         return any(section.name.lower() == name for section in self.sections)
 
 

@@ -377,10 +377,10 @@ class AmiDecoder:
         return True
 
     def _end_text(self, items: _Items) -> None:
-        """Finish the events that came before a reply to the question whether AMI over HTTP is on.
+        """Finish the events before Asterisk's reply to our question whether it offers AMI over HTTP.
 
-        Held events are passed on. An unfinished event is dropped, because the text of an HTTP client never
-        continues after such a reply.
+        Events that were held are added to ``items``. An unfinished event is dropped, because the text that an
+        HTTP client wrote never continues after such a reply.
         """
         if self._held:
             self._release(items)

@@ -151,7 +151,10 @@ class HttpCheck:
         return passed
 
     def expire(self, now: float) -> list[AmiItem]:
-        """Return the items that were held for too long at ``now`` (monotonic), marked as forgeable."""
+        """Return all held items if the first one was held too long at ``now`` (monotonic seconds); else [].
+
+        Security events are marked as forgeable; the other items, about phones and trunks, are dropped.
+        """
         return self._give_up() if self.deadline is not None and now >= self.deadline else []
 
     def _begin(self, now: float) -> None:

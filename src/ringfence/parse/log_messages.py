@@ -363,7 +363,10 @@ class LineBatch:
         return (-1, size) if size <= security.MAX_ACCOUNT else first
 
     def _parse_again(self, at: int, line: bytes) -> bool:
-        """Parse the last message again with the lines up to ``at``; return whether that gives an event."""
+        """Parse the last message again, with all lines up to ``line``, which has the number ``at``.
+
+        If that gives an event, replace the message's result by it. Return whether it does.
+        """
         start = self._lines_of[self._entry]
         first = self._lines[start]
         prefix = own_prefix(first) if isinstance(first, bytes) else None

@@ -83,13 +83,14 @@ _UPGRADES = frozenset({174, 175, 182, 196, 208, 224})
 class _Stream:
     """How far the TLS records that this host sends on one connection have been read.
 
-    ``next`` is the sequence number of the next byte, ``left`` how many bytes of a record follow, and ``head``
-    the part of a record's header that has been read. ``synced``: the next byte belongs to a known record.
-    ``hello`` is the beginning of our hello, until it shows ``modern``: this is TLS 1.3. ``flight`` is the
-    acknowledgement number of our last handshake record. ``acknowledged`` is the latest such number, and
-    ``asked`` how many bytes of the client no answer has used up. ``upgraded``: it may be a WebSocket.
-    ``free`` is how many more bytes of the client belong to the handshake, and ``flights`` counts our answers
-    to these.
+    ``next`` is the sequence number of the next byte, ``left`` how many bytes of the present record follow,
+    and ``head`` the part of a record's header that has been read. ``synced``: the next byte belongs to a
+    known record. ``greets``: this host's ServerHello comes next or is being read. ``hello`` is what has been
+    read of it, until it shows whether this is TLS 1.3 (``modern``). ``flight`` is the TCP acknowledgement
+    number of the last record of the handshake that this host sent, ``acknowledged`` the latest number of any
+    segment. ``asked`` is how many bytes of the client came since the last answer to it. ``upgraded``: an
+    answer had the length of one that upgrades to WebSocket. ``free`` is how many more bytes of the client
+    count for the handshake and not as a question; ``flights`` is the number of answers to such bytes.
     """
 
     next: int
@@ -252,10 +253,12 @@ def parse_exchange(
     requests: RequestStreams,
     has_pages: Callable[[int], bool],
 ) -> list[Exchange | CopiedRequest]:
-    """Return what a packet of this host, from its IP header on, shows of a stream that cannot be read.
+    """Return what a TCP packet of this host (bytes from its IP header on) shows of its connection.
 
-    ``has_pages``: whether strangers may read web pages at a port. If this host has got a segment by plain TCP
-    of which no copy came, return a request with ``unread`` too.
+    An :class:`Exchange` has the number of answers that begin in it. For a connection in ``streams`` (of TLS)
+    that is told from the records, for one in ``requests`` (plain) from bytes that the packet acknowledges and
+    that cannot be read. If no copy of such bytes came, a :class:`CopiedRequest` says so (``unread``). Both
+    tables are changed. ``has_pages`` says whether strangers may read web pages at a port.
     """
     whole = ip_payload(packet)
     segment = tcp_segment(whole[3]) if whole is not None and whole[0] == TCP else None

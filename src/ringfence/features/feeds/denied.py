@@ -241,7 +241,11 @@ MOST_GROWTH = 10
 """The greatest factor by which a new list may be longer or shorter than the one before, without force."""
 
 _UNREMARKABLE: Mapping[int, int] = {4: 1 << (32 - 12), 6: 1 << (128 - 28)}
-"""By IP version, how many addresses a list may cover however much it grew: one network may multiply them."""
+"""By IP version, up to how many covered addresses a list may grow by any factor, without force.
+
+One more network, such as a /12, may multiply the addresses of a short list. The number of networks is limited
+all the same (``MOST_GROWTH``).
+"""
 
 
 def _check_size(name: str, networks: Prefixes, before: Prefixes) -> None:

@@ -24,7 +24,7 @@ MAX_LINE = 4_096  # bytes
 NAMED = 20
 """The maximum number of bad lines of a list that are kept. More are only counted."""
 MAX_CURSOR = 64
-"""The maximum length of APIBAN's cursor."""
+"""The maximum number of characters of APIBAN's cursor, its text for the next page."""
 MOST_LINES = 2_500_000
 """The maximum number of a list's lines that are parsed: 64 MB may have 32 million lines of comments."""
 MAX_PAGE = 1_048_576  # bytes; a page of APIBAN has 250 addresses

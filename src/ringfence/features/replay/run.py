@@ -312,7 +312,10 @@ class Replay:
             self._carry_out(effect)
 
     def _carry_out(self, effect: Effect) -> None:
-        """Record a judgement of the detector, or the friend that a login makes. Ignore alarms."""
+        """Record a judgement of the detector. After a login, add its sender to the known phones (friends).
+
+        Ignore alarms.
+        """
         if isinstance(effect, Judgement):
             self._record(effect)
         elif isinstance(effect, Login):

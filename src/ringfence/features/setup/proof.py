@@ -103,7 +103,7 @@ def failed_login(targets: Iterable[SipListener], source: str | None = None) -> S
 def failed_manager_login(target: ManagerTarget) -> ManagerTarget | None:
     """Fail to log in to AMI on purpose, so that a correct setup reports the attempt.
 
-    Return ``target``; None if no AMI answers there.
+    Return ``target``; None if no AMI answers there, or if its answer is not at once the refusal.
     """
     request = f"Action: Login\r\nUsername: {SETUP_ACCOUNT}\r\nSecret: wrong\r\n\r\n".encode()
     with (
