@@ -22,7 +22,7 @@ SAME_END = 2.0
 STEP = 200
 """The number of decisions of an answer that are applied in one step, which takes some 1 ms."""
 ENDED_AT_ONCE = 500
-"""The number of ended decisions after which :meth:`Decisions.expire` returns, in some 3 ms."""
+"""The number of ended decisions after which :meth:`KeptDecisions.expire` returns, in some 3 ms."""
 SPARE = 1_000
 """A queue of ends is rebuilt when it has over 1.5 times as many entries as decisions, and this many more."""
 MOST_SAME = 1_000
@@ -106,7 +106,7 @@ class _Texts:
             self._left += getsizeof(known)
 
 
-class Decisions:
+class KeptDecisions:
     """The kept decisions: at most ``most``, and of one network with one scenario at most ``MOST_SAME``."""
 
     def __init__(self, most: int) -> None:

@@ -26,7 +26,7 @@ from random import Random
 from attrs import Factory, define, field, frozen
 
 from ringfence.features.fleet.channel import Channel
-from ringfence.features.fleet.decisions import ENDED_AT_ONCE, SAME_END, SPARE, STEP, Decisions, Ends, Key
+from ringfence.features.fleet.decisions import ENDED_AT_ONCE, SAME_END, SPARE, STEP, Ends, KeptDecisions, Key
 from ringfence.features.fleet.lapi import DecisionPage, LapiDecision
 from ringfence.features.fleet.messages import Facts, scenario_of
 from ringfence.values.network import Network, format_network, pack, unpack
@@ -174,7 +174,7 @@ class Sync:
         self._unbans: dict[Key, None] = {}  # those that have not failed
         self._failed: dict[Key, None] = {}  # bans and unbans; for a key in _ended it is the unban
         self._bans_first = False
-        self._decisions = Decisions(most)
+        self._decisions = KeptDecisions(most)
         self._latest = inf  # the highest number of a decision in an answer; infinity before the first one
         self._own_ends = Ends()
         self._at_once = AT_ONCE
