@@ -36,10 +36,11 @@ def test_show_is_toml_with_origins(tmp_path: Path) -> None:
     assert (done.exit_code, done.stderr) == (0, "")
     assert done.stdout.startswith(f"# The configuration of {file}. A line is a line of this file.\n\n")
     lines = [" ".join(line.split()) for line in done.stdout.split("\n")]
-    assert lines[2:8] == [
+    assert lines[2:9] == [
         "[[asterisk]]",
         'name = "a" # line 2',
         "proxies = [] # default",
+        "guests = false # default",
         "",
         "[asterisk.ami]",
         "enabled = true # default",

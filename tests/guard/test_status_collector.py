@@ -16,7 +16,7 @@ def test_the_alarms_of_all_parts_are_collected(kept: Kept, tmp_path: Path) -> No
     """Alarms of the configuration, the wire, the firewall's side and connections are held."""
     kept.side.exempt.protected._errors["addresses"] = "no addresses"
     anything: Any = SimpleNamespace()
-    sources: Any = SimpleNamespace(active=[], coverage_gaps=lambda: ["pbx: a gap"])
+    sources: Any = SimpleNamespace(active=[], others=[], coverage_gaps=lambda: ["pbx: a gap"])
     containers = Alarm(AlarmCode.HOST_UNREADABLE, "containers", "no containers")
     wire: Any = SimpleNamespace(source=None, alarms=[containers])
     connections: Any = SimpleNamespace(error="no connections")
