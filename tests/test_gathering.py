@@ -234,3 +234,14 @@ def test_a_closed_descriptor_and_another_loop_are_left_alone() -> None:
     selector = GatheringSelector(lambda: REST)
     with asyncio.Runner(loop_factory=lambda: GatheringLoop(selector)) as runner:
         runner.run(marked(-1))
+
+
+def test_what_was_left_unread_ends_the_rest(bed: Bed) -> None:
+    """Who reads a part of what waits says so, and is called again at once."""
+    bed.load(2 * ONSET)
+    bed.rest = REST
+    bed.now += PERIOD
+    assert bed.ready() == {"patient"}
+    bed.selector.end_rest()
+    assert bed.ready() == {"patient"}
+    assert bed.ready() == set()

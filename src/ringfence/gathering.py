@@ -89,8 +89,10 @@ class GatheringSelector(selectors.BaseSelector):
     def unmark(self, descriptor: int) -> None:
         """Handle events of a descriptor at once from now on."""
         self._marked.discard(descriptor)
-        if self._connections.pop(descriptor, None) is not None:
+        connection, _ = self._connections.pop(descriptor, (None, 0))
+        if connection is not None:
             with suppress(OSError):  # it is closed, so the kernel has removed it
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
                 self._crowds.unregister(descriptor)
         self._move(descriptor, self._patient, self._eager)
 
@@ -98,6 +100,10 @@ class GatheringSelector(selectors.BaseSelector):
         """End each rest when ``much`` bytes of a connection wait, until :meth:`unmark` of its descriptor."""
         self._crowds.register(connection.fileno(), select.EPOLLIN)
         self._connections[connection.fileno()] = connection, much
+
+    def end_rest(self) -> None:
+        """End the rest now: somebody who handled an event has left others unread."""
+        self._rests_until = -math.inf
 
     def _set_low_water(self, *, much: bool) -> None:
         """Make connections count as readable only if much waits there, or if anything does."""
@@ -171,7 +177,7 @@ class GatheringSelector(selectors.BaseSelector):
         rest = self._rest() if now - self._last_calm >= ONSET else 0.0
         seconds = max(rest, PERIOD if now - self._began >= ONSET else 0.0)
         self._rests, self._rests_until = seconds > 0, now + seconds
-        if seconds > PERIOD:
+        if self._rests:
             self._set_low_water(much=True)
 
 
@@ -207,3 +213,10 @@ def patient(descriptor: int | Connection, much: int = 0) -> Iterator[None]:
         yield
     finally:
         loop.selector.unmark(number)
+
+
+def more_waits() -> None:
+    """End the rest of the running loop, if it is a GatheringLoop, because a descriptor was not read empty."""
+    loop = asyncio.get_running_loop()
+    if isinstance(loop, GatheringLoop):
+        loop.selector.end_rest()

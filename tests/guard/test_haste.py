@@ -72,6 +72,7 @@ def test_nothing_gathers_while_enforcement_is_off(rationed: Kept) -> None:
         judgement(kind=AttemptKind.MANAGER, service=Service.AMI),
         judgement(kind=AttemptKind.PROBE),
         judgement(service=Service.IAX2),
+        judgement(transport=Transport.WS),
         judgement(transport=Transport.WSS),
     ],
 )

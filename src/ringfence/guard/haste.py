@@ -6,7 +6,7 @@ from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.values.attempt import AttemptKind
 from ringfence.values.event import Service, Transport
 
-REST = 0.15
+REST = 0.1
 """Seconds that events may gather while the kernel limits Asterisk's answers.
 
 A stranger then gets no more answers, whether its ban comes at once or so much later. The detector waits
@@ -23,8 +23,8 @@ class Haste:
     """Decides how long events may gather: not at all if a ban in time is the only limit of a guesser.
 
     If the rules for it are in place, the kernel limits what a stranger may ask the SIP ports, and the
-    refusals that it gets from them. It limits no friend, neither IAX2 nor the manager interface, and no WSS
-    on a port that serves web pages too.
+    refusals that it gets from them. It limits no friend, neither IAX2 nor the manager interface, and no
+    WebSocket on a port that serves web pages too.
     """
 
     def __init__(self, enforcer: Enforcer, clock: Clock) -> None:
@@ -41,7 +41,9 @@ class Haste:
         """Let no events gather for ``HURRY`` seconds if the kernel does not limit the answers to a sender."""
         disposition, attempt = judgement.disposition, judgement.attempt
         other = (
-            attempt.kind in _OTHERS or attempt.service is Service.IAX2 or attempt.transport is Transport.WSS
+            attempt.kind in _OTHERS
+            or attempt.service is Service.IAX2
+            or attempt.transport in {Transport.WS, Transport.WSS}
         )
         if disposition is Disposition.FRIEND or (disposition is Disposition.COUNTED and other):
             self._hurries_until = self._clock.mono() + HURRY

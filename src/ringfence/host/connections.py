@@ -42,7 +42,7 @@ from pathlib import Path
 
 from ringfence.clock import Clock
 from ringfence.errors import HostError
-from ringfence.gathering import patient
+from ringfence.gathering import more_waits, patient
 from ringfence.host.closed import Closed, ClosedSockets
 from ringfence.netlink.sock_diag import LISTENING, sockets, unmapped
 from ringfence.values.event import Endpoint
@@ -278,7 +278,8 @@ class ConnectionTable:
         self._whole = any(not self._turn(now) for _ in range(_MOST_READINGS))
 
     def _readable(self) -> None:
-        self._turn(self._clock.mono())
+        if self._turn(self._clock.mono()):
+            more_waits()
 
     def _turn(self, now: float) -> bool:
         """Read one batch of reports of closed connections; return whether there may be more."""

@@ -62,8 +62,8 @@ MOST_LAGS = 1_024
 ASK_PAUSE = 0.002
 """The pause (seconds) between two checks of how far AMI's events have been read."""
 
-MUCH = 16 * 1024
-"""Bytes that may gather: the events of some twenty guesses, which take 6 ms at full speed."""
+MUCH = 2 * 1024
+"""Bytes that may gather: the events of five guesses, the default threshold, have some 390 bytes each."""
 
 _ROOM = 64 * 1024
 _WANTED = "security,system"

@@ -18,7 +18,7 @@ import structlog
 from attrs import define
 
 from ringfence.clock import Backoff
-from ringfence.gathering import patient
+from ringfence.gathering import more_waits, patient
 from ringfence.netlink.connection import NETLINK_NETFILTER
 from ringfence.netlink.listener import open_listener
 from ringfence.netlink.nflog import Acknowledged, Logged, bind_request, missing, read_datagram
@@ -161,6 +161,8 @@ class NflogSource(SupervisedSource):
         if read:
             self.last_sign = now
         self.on_turn(now, more=more)
+        if more:
+            more_waits()
         return more
 
     def _check_sequence(self, number: int | None, now: float) -> None:
