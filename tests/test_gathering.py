@@ -1,6 +1,7 @@
 """Events that gather, on real descriptors, with a clock that the test advances; and the loop in real time."""
 
 import asyncio
+import itertools
 import selectors
 import socket
 from collections.abc import Iterator
@@ -10,7 +11,16 @@ from statistics import median
 import pytest
 from attrs import define, field
 
-from ringfence.gathering import CALM, ONSET, PERIOD, QUIET, GatheringLoop, GatheringSelector, patient
+from ringfence.gathering import (
+    CALM,
+    ONSET,
+    PERIOD,
+    QUIET,
+    GatheringLoop,
+    GatheringSelector,
+    more_waits,
+    patient,
+)
 
 REST = 0.05
 
@@ -245,3 +255,30 @@ def test_what_was_left_unread_ends_the_rest(bed: Bed) -> None:
     bed.selector.end_rest()
     assert bed.ready() == {"patient"}
     assert bed.ready() == set()
+
+
+def test_a_reader_that_leaves_something_is_called_again() -> None:
+    """A reader that takes one byte at a time gets ten without a rest, which would last for a minute."""
+    ticks = itertools.count(step=(ONSET + CALM) / 4)  # two for each event: sustained load
+    selector = GatheringSelector(lambda: 60.0, lambda: next(ticks))
+
+    async def read_ten(stack: ExitStack) -> None:
+        (here, there), left = pair(stack), iter(range(9, -1, -1))
+        done = asyncio.get_running_loop().create_future()
+
+        def read() -> None:
+            here.recv(1)
+            if next(left):
+                more_waits()
+            else:
+                done.set_result(None)
+
+        there.send(bytes(10))
+        asyncio.get_running_loop().add_reader(here, read)
+        with patient(here.fileno()):
+            async with asyncio.timeout(20):
+                await done
+        asyncio.get_running_loop().remove_reader(here)
+
+    with ExitStack() as stack, asyncio.Runner(loop_factory=lambda: GatheringLoop(selector)) as runner:
+        runner.run(read_ten(stack))

@@ -129,11 +129,14 @@ class NflogSource(SupervisedSource):
         Each copied packet goes to :meth:`on_packet`. An error is set in ``ended``, and so ends the session.
         """
         try:
-            return self._read_turn(connection)
+            more = self._read_turn(connection)
         except Exception as error:  # noqa: BLE001 - raised again where the binding is awaited
             if not ended.done():
                 ended.set_exception(error)
             return False
+        if more:
+            more_waits()
+        return more
 
     def _read_turn(self, connection: socket.socket) -> bool:
         read, more = 0, True
@@ -161,8 +164,6 @@ class NflogSource(SupervisedSource):
         if read:
             self.last_sign = now
         self.on_turn(now, more=more)
-        if more:
-            more_waits()
         return more
 
     def _check_sequence(self, number: int | None, now: float) -> None:
