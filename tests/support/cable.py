@@ -108,7 +108,7 @@ def _end(device: str, own: Iterable[str], others: Iterable[str], link: str) -> s
     lines = [f"link set {device} up"]
     lines += [f"address add {one} dev {device}{' nodad' * (':' in one)}" for one in own]
     known = [one.partition("/")[0] for one in others]
-    lines += [f"neighbour add {one} lladdr {link} dev {device} nud permanent" for one in known]
+    lines += [f"neighbour replace {one} lladdr {link} dev {device} nud permanent" for one in known]
     return "\n".join(lines) + "\n"
 
 

@@ -141,12 +141,12 @@ def behind(far: str) -> Iterator[str]:
             *("ip", "-batch", "-"),
             text=f"link add near1 address {_NEAR} type veth peer name far1 address {_FAR} netns {container}\n"
             "link set near1 up\naddress add 10.9.9.1/24 dev near1\n"
-            f"neighbour add 10.9.9.2 lladdr {_FAR} dev near1\n",
+            f"neighbour replace 10.9.9.2 lladdr {_FAR} dev near1\n",
         )
         run(
             *("ip", "-n", container, "-batch", "-"),
             text="link set far1 up\naddress add 10.9.9.2/24 dev far1\nroute add default via 10.9.9.1\n"
-            f"neighbour add 10.9.9.1 lladdr {_NEAR} dev far1\n",
+            f"neighbour replace 10.9.9.1 lladdr {_NEAR} dev far1\n",
         )
         run("ip", "-n", far, "route", "add", "10.9.9.0/24", "via", "198.18.0.1")
         yield container
