@@ -6,8 +6,9 @@ after the loop has handled what arrived at these, it rests: it leaves them alone
 handles together what has arrived. After a pause it handles events at once for ``ONSET`` seconds. So on a calm
 host a ban comes in time for a guesser whom nothing else limits.
 
-Only patient descriptors wait. Timers, commands, pages and the work of threads are handled at once. If much
-arrives at the manager interface during a rest, the rest ends, so an attack at full speed is noticed at once.
+Only patient descriptors wait. Timers, commands, pages and the work of threads are handled at once. A rest
+ends early if much arrives at the manager interface, so an attack at full speed is noticed at once. It also
+ends if a source has left something unread (:func:`more_waits`).
 """
 
 import asyncio

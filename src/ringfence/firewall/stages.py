@@ -314,6 +314,11 @@ ActT = TypeVar("ActT")
 Act = Jump | Goto | Drop | Copy | Remember | Count | Meter | Shorten | LookUp | Do
 
 
+def ports_of(tests: Iterable[object]) -> Ports | None:
+    """Return the ports among the tests of a rule; None if the rule is for packets of all ports."""
+    return next((test for test in tests if isinstance(test, Ports)), None)
+
+
 @frozen
 class PacketRule:
     """A firewall rule: packets that match all ``tests``, and what to do with them (act).
@@ -327,7 +332,7 @@ class PacketRule:
     @property
     def ports(self) -> Ports | None:
         """The ports among the tests; None if the rule is for packets of all ports."""
-        return next((test for test in self.tests if isinstance(test, Ports)), None)
+        return ports_of(self.tests)
 
 
 @frozen

@@ -63,11 +63,6 @@ class _Rule:
     end: str
     kind: str = ""
 
-    @property
-    def ports(self) -> Ports:
-        """The ports among the tests."""
-        return next(test for test in self.tests if isinstance(test, Ports))
-
 
 _FIXED = {
     Is.UDP: (_PORTS, "-p udp "),
@@ -223,7 +218,7 @@ class StageRules:
 
     def _without_rejections(self, tests: Sequence[_Test]) -> Iterator[Sequence[_Test]]:
         """Yield ``tests`` with further ones, which no rejection of ours matches."""
-        ports = next((test for test in tests if isinstance(test, Ports)), None)
+        ports = stages.ports_of(tests)
         if ports is None:
             parts = matches.REJECTIONS[self.version, self.plan.action][1]
             yield [*tests, tuple((_PORTS, packets) for packets in parts)]
@@ -408,13 +403,13 @@ def _in_set(name: str, side: Side, *, counts: bool = True) -> _Match:
 
 def _of_protocol(rules: Sequence[_Rule], protocol: str) -> tuple[Ports, list[_Rule]]:
     """Return the ports of a protocol that ``rules`` compare, and the parts of the rules for these."""
-    found = []
+    found, every = [], set[int]()
     for rule in rules:
-        if numbers := rule.ports.of(protocol):
-            ports = _only(protocol, numbers)
-            tests = [ports if isinstance(test, Ports) else test for test in rule.tests]
-            found.append(evolve(rule, tests=tests))
-    every = {number for rule in found for number in rule.ports.of(protocol)}
+        ports = stages.ports_of(rule.tests)
+        if ports is not None and (numbers := ports.of(protocol)):
+            part = _only(protocol, numbers)
+            found.append(evolve(rule, tests=[part if test is ports else test for test in rule.tests]))
+            every.update(numbers)
     return _only(protocol, tuple(sorted(every))), found
 
 

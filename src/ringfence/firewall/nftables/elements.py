@@ -2,8 +2,8 @@
 
 One message holds at most MAX_ELEMENTS: the length of an attribute has 16 bits, and 1 200 of the largest
 elements are 62 400 bytes. A transaction holds no more than that either, because larger ones are slower.
-For 100 000 elements the kernel takes 0.26 s of CPU in transactions of 1 200, 0.38 s in transactions of 4
-800, and 0.48 s in a single one. If there is a listener, the kernel also writes a notification of 8 kB for
+For 100 000 elements the kernel takes 0.26 s of CPU in transactions of 1 200, 0.38 s in those of 4 800, and
+0.48 s in a single one. If there is a listener, the kernel also writes a notification of 8 kB for
 each element, and keeps them all until the end of the transaction.
 
 In a message, timeouts are in milliseconds. The kernel accepts an element that is already in the set,
