@@ -616,6 +616,20 @@ def test_a_turn_of_odd_messages() -> None:
     assert (reports.challenges, len(reports.gaps)) == ([], 1)
 
 
+def test_a_turn_that_fails_passes_on_what_it_has_read() -> None:
+    """An answer that was read before the socket failed reaches the sink, and not in a later session."""
+    reports = Reports()
+    source = WireSource(reports)
+    script = Script(
+        logged(begin(99)), logged(segment(100, reply(b"401"))), OSError(errno.ENOTCONN, "Not connected")
+    )
+
+    with pytest.raises(EndError):
+        source._read_turn(script)  # type: ignore[arg-type]
+
+    assert len(reports.challenges) == 1
+
+
 def logged(packet: bytes, prefix: bytes = b"", user: int | None = 0) -> bytes:
     """Return the kernel's message for a packet that a user's program on this host sent."""
     owner = [] if user is None else [(11, struct.pack(">I", user))]

@@ -141,29 +141,31 @@ class NflogSource(SupervisedSource):
     def _read_turn(self, connection: socket.socket) -> bool:
         read, more = 0, True
         now = time.monotonic()
-        for _ in range(TURN):
-            try:
-                size = connection.recv_into(self._space)
-            except BlockingIOError:
-                more = False
-                break
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise EndError(State.LOST, f"netlink: {error.strerror}") from error
-                self._record_loss(0, now)
-                continue
-            for message in read_datagram(bytes(self._space[:size])):
-                if isinstance(message, Logged):
-                    self._check_sequence(message.sequence, now)
-                    self.on_packet(message, now)
-                elif message is None:
-                    self.counts.unreadable += 1
-            read += size
-            if read >= TURN_BYTES:
-                break
-        if read:
-            self.last_sign = now
-        self.on_turn(now, more=more)
+        try:
+            for _ in range(TURN):
+                try:
+                    size = connection.recv_into(self._space)
+                except BlockingIOError:
+                    more = False
+                    break
+                except OSError as error:
+                    if error.errno != errno.ENOBUFS:
+                        raise EndError(State.LOST, f"netlink: {error.strerror}") from error
+                    self._record_loss(0, now)
+                    continue
+                for message in read_datagram(bytes(self._space[:size])):
+                    if isinstance(message, Logged):
+                        self._check_sequence(message.sequence, now)
+                        self.on_packet(message, now)
+                    elif message is None:
+                        self.counts.unreadable += 1
+                read += size
+                if read >= TURN_BYTES:
+                    break
+            if read:
+                self.last_sign = now
+        finally:
+            self.on_turn(now, more=more)  # also if it fails: what was read belongs to this turn
         return more
 
     def _check_sequence(self, number: int | None, now: float) -> None:
