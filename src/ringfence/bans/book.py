@@ -7,7 +7,7 @@ changes for the kernel, and each receives the kernel's answers. In between they 
 
 from collections import Counter
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from math import isfinite
+from math import ceil, isfinite
 from typing import TypeVar
 
 from attrs import Factory, define, frozen
@@ -15,7 +15,7 @@ from attrs import Factory, define, frozen
 from ringfence.ban_facts import Adopted, Fact, Forgotten, News, NotRemoved, Over, Placed, Refused, Restored
 from ringfence.bans.exempt import Exempt, too_wide
 from ringfence.errors import FirewallError, SetFullError
-from ringfence.firewall.contract import Add, Change, Outcome, Remove
+from ringfence.firewall.contract import MAX_TIMEOUT, Add, Change, Outcome, Remove
 from ringfence.ledger import Ledger, Record, ban_of, key_of, network_of, parts_of, renew_at, scope_of
 from ringfence.values.ban import CLAIMED_SCOPES, Ban, BanEnd, Origin, Scope
 from ringfence.values.network import NetworkSet
@@ -454,4 +454,5 @@ def _key(one: Ban | Change) -> int:
 
 def _adding(bans: Iterable[Ban], now: float) -> Batch:
     """Return the batch that adds bans to the kernel, each for the time from ``now`` (epoch) to its end."""
-    return Batch([Add.lasting(ban.network, ban.expires - now, ban.scope) for ban in bans])
+    left = ((ban, min(max(1.0, ban.expires - now), MAX_TIMEOUT)) for ban in bans)
+    return Batch([Add(ban.network, ceil(seconds), ban.scope) for ban, seconds in left])

@@ -7,6 +7,7 @@ leads to a ban and the netlink exchange that places it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import ceil
 
 import structlog
 from attrs import frozen
@@ -23,7 +24,7 @@ from ringfence.detect.judgement import Decision
 from ringfence.detect.rules import RETURN_WITHIN
 from ringfence.errors import ControlError, FirewallError
 from ringfence.firewall import network_lists
-from ringfence.firewall.contract import Add, Backend, Opened, Outcome
+from ringfence.firewall.contract import MAX_TIMEOUT, Add, Backend, Opened, Outcome
 from ringfence.firewall.limits import Until
 from ringfence.firewall.probe import Verification, verify
 from ringfence.ledger import Record, ban_of, key_of, network_of
@@ -190,7 +191,7 @@ class Enforcer:
             left = (decision.seconds or decision.rule.ban_for(0)) - age
             asked.append((decision, age, self.enforcing and left > 0))
             if self.enforcing and left > 0:
-                adds.append(Add.lasting(decision.subject, left, decision.scope))
+                adds.append(Add(decision.subject, ceil(min(left, MAX_TIMEOUT)), decision.scope))
         answers = iter(self._exchange(Batch(adds)) if adds else ())
         for decision, age, is_asked in asked:
             self._record_decision(decision, age, next(answers) if is_asked else None)

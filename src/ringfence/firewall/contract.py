@@ -22,7 +22,6 @@ An *observed* friend is copied like a stranger, because Asterisk refuses it agai
 import enum
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_network
-from math import ceil
 from typing import Protocol, TypeVar
 
 from attrs import Factory, evolve, field, fields, frozen
@@ -284,11 +283,6 @@ class Add:
     network: Network
     timeout: int = field(validator=and_(ge(1), le(MAX_TIMEOUT)))
     scope: Scope = Scope.FULL
-
-    @classmethod
-    def lasting(cls, network: Network, seconds: float, scope: Scope) -> "Add":
-        """Return the change whose timeout is ``seconds``, rounded up, or the nearest one that is possible."""
-        return cls(network, ceil(min(max(1.0, seconds), MAX_TIMEOUT)), scope)
 
 
 @frozen
