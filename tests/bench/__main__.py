@@ -1,8 +1,9 @@
 """``make bench``: measure every figure that ringfence promises, on this machine in one run.
 
 It prints each part's rows and time. If the laboratory has fail2ban, that is measured too. Run it on a machine
-that does nothing else. Parts can be chosen (``python -m tests.bench costs``); only a run of all parts writes
-RESULTS.md beside this file. A part that fails becomes a row that is not reached, and the others continue.
+that does nothing else. The parts that only count, and mostly wait, are measured first, some at once. Parts
+can be chosen (``python -m tests.bench costs``); only a run of all parts writes RESULTS.md beside this file.
+A part that fails becomes a row that is not reached, and the others continue.
 After each part, a run of all parts keeps its rows in build/bench.json. If it was interrupted,
 ``python -m tests.bench --resume`` measures what is missing or failed, if commit and files are the same.
 """
@@ -15,9 +16,11 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 from tests.bench import (
@@ -113,6 +116,23 @@ PARTS: Mapping[str, Part] = {
     "installation": installation.figures,
 }
 """A part is called with fail2ban's folder, or with None if fail2ban is missing."""
+COUNTS = (
+    "checked",
+    "hostile",
+    "uncounted",
+    "field_logs",
+    "judgement",
+    "losses",
+    "blames",
+    "disks",
+    "kills",
+    "proofs",
+    "findings",
+    "pings",
+)
+"""The parts without a speed or a share of a processor, the longest first."""
+AT_ONCE = 3
+"""How many of these are measured at once."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -135,12 +155,14 @@ def main(words: Sequence[str] | None = None) -> int:
         done = kept.read(of) if arguments.resume else {}
     except ValueError as error:
         parser.error(str(error))
+    began = time.monotonic()
     with _tree(arguments.base) as base:
         found = _measured(chosen, {**PARTS, "costs": partial(costs.figures, base=base)}, of, done)
-    print(f"in all: {sum(part.seconds for part in found.values()):.0f} s", flush=True)
+    took = time.monotonic() - began
+    print(f"in all: {took:.0f} s", flush=True)
     if of:
         head = _head() + (f" Compared with commit {arguments.base}." if arguments.base else "")
-        RESULTS.write_text(_page(head, found, resumed=bool(done)), "utf-8")
+        RESULTS.write_text(_page(head, found, took, resumed=bool(done)), "utf-8")
     return 0 if all(row.reached is not False for part in found.values() for row in part.rows) else 1
 
 
@@ -148,22 +170,32 @@ def _measured(
     chosen: list[str], parts: Mapping[str, Part], of: str, done: Mapping[str, Measured]
 ) -> dict[str, Measured]:
     """Measure the chosen parts except for those that are done; keep all so far if ``of`` is a whole run's."""
-    other = _fail2ban()
-    found = dict(done)
-    for name in chosen:
-        if name in done:
-            continue
-        at, began = f"{datetime.now(UTC):%Y-%m-%d %H:%M}", time.monotonic()
-        rows = []
-        for row in _rows(name, parts[name], other):
-            rows.append(row)
-            print(f"{time.monotonic() - began:5.0f} s  {row.what}", file=sys.stderr, flush=True)
-        took, whole = time.monotonic() - began, all(row.what != _rest(name) for row in rows)
-        found[name] = Measured(at, took, tuple(rows), whole)
-        print(f"{table(rows)}\n{name}: {took:.0f} s\n", flush=True)
-        if of:
-            kept.write(of, found)
+    other, found = _fail2ban(), dict(done)
+    missing = [name for name in chosen if name not in done]
+    at_once = [name for name in COUNTS if name in missing]
+    with ProcessPoolExecutor(AT_ONCE, get_context("fork")) as processes:
+        measuring = {processes.submit(_measure, name, parts[name], other): name for name in at_once}
+        for ended in as_completed(measuring):
+            found[measuring[ended]] = ended.result()
+            if of:
+                kept.write(of, found)
+    for name in missing:
+        if name not in at_once:
+            found[name] = _measure(name, parts[name], other)
+            if of:
+                kept.write(of, found)
     return {name: found[name] for name in chosen}
+
+
+def _measure(name: str, part: Part, other: Path | None) -> Measured:
+    """Measure one part, and print its rows and its time."""
+    at, began, rows = f"{datetime.now(UTC):%Y-%m-%d %H:%M}", time.monotonic(), []
+    for row in _rows(name, part, other):
+        rows.append(row)
+        print(f"{time.monotonic() - began:5.0f} s  {row.what}", file=sys.stderr, flush=True)
+    took, whole = time.monotonic() - began, all(row.what != _rest(name) for row in rows)
+    print(f"{table(rows)}\n{name}: {took:.0f} s\n", flush=True)
+    return Measured(at, took, tuple(rows), whole)
 
 
 @contextmanager
@@ -239,7 +271,7 @@ def _processor() -> str:
     return next(models, platform.machine())
 
 
-def _page(head: str, found: Mapping[str, Measured], *, resumed: bool) -> str:
+def _page(head: str, found: Mapping[str, Measured], took: float, *, resumed: bool) -> str:
     figures = [row for part in found.values() for row in part.rows]
     times = "\n".join(f"| {name} | {part.began} | {part.seconds:.0f} |" for name, part in found.items())
     run = "one run, which was interrupted and resumed" if resumed else "one run"
@@ -248,7 +280,8 @@ def _page(head: str, found: Mapping[str, Measured], *, resumed: bool) -> str:
 {head}
 All rows are of {run}. Each trial has its own network; rows with the same settings may share an Asterisk and
 a guard. Rules that a row does not measure are off. Guards ban at a threshold of 5. Where the column `cores`
-is empty, all processes share all cores.
+is empty, all processes share all cores. These parts only count, and {AT_ONCE} at once were measured:
+{", ".join(COUNTS)}.
 
 {table(figures)}
 
@@ -257,7 +290,7 @@ is empty, all processes share all cores.
 | part | began (UTC) | seconds |
 |---|---|---|
 {times}
-| in all | | {sum(part.seconds for part in found.values()):.0f} |
+| {"in all, since it was resumed" if resumed else "in all"} | | {took:.0f} |
 """
 
 

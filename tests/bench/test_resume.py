@@ -1,4 +1,4 @@
-"""A run of all parts that was interrupted goes on where it was, with the same files only."""
+"""An interrupted run of all parts goes on where it was; parts that only count are measured at once."""
 
 import subprocess
 from collections.abc import Iterator
@@ -97,6 +97,22 @@ def test_chosen_parts_and_a_new_run_do_not_take_up_the_last_one(parts: Parts, tm
     assert not (tmp_path / "RESULTS.md").exists()
     parts.run()
     assert parts.measured == ["first", "second"]
+
+
+def test_parts_that_only_count_are_measured_elsewhere_and_kept(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Their rows come from other processes; a failed one is a row and is measured again, alone."""
+    monkeypatch.setattr(bench, "COUNTS", ("second", "first"))
+    parts.error = ValueError("no network")
+    assert parts.run() == 1
+    assert parts.measured == []
+    assert "not measured: no network" in (tmp_path / "RESULTS.md").read_text("utf-8")
+    assert list(kept.read("these files")) == ["first"]
+    parts.error = None
+    assert parts.run("--resume") == 0
+    page = (tmp_path / "RESULTS.md").read_text("utf-8")
+    assert page.index("| one |") < page.index("| two |")
 
 
 def test_the_name_of_the_files_changes_with_a_file(tmp_path: Path) -> None:
