@@ -1,7 +1,7 @@
 """``make bench``: measure every figure that ringfence promises, on this machine in one run.
 
 It prints each part's rows and time. If the laboratory has fail2ban, that is measured too. Run it on a machine
-that does nothing else. The parts that only count, and mostly wait, are measured first, some at once. Parts
+that does nothing else. The counting parts, which mostly wait, are measured first, three at a time. Parts
 can be chosen (``python -m tests.bench costs``); only a run of all parts writes RESULTS.md beside this file.
 A part that fails becomes a row that is not reached, and the others continue.
 After each part, a run of all parts keeps its rows in build/bench.json. If it was interrupted,
@@ -16,7 +16,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -116,7 +116,7 @@ PARTS: Mapping[str, Part] = {
     "installation": installation.figures,
 }
 """A part is called with fail2ban's folder, or with None if fail2ban is missing."""
-COUNTS = (
+COUNTING = (
     "checked",
     "hostile",
     "uncounted",
@@ -130,9 +130,9 @@ COUNTS = (
     "findings",
     "pings",
 )
-"""The parts without a speed or a share of a processor, the longest first."""
+"""The parts that count, and measure no speed and no share of a processor; the longest first."""
 AT_ONCE = 3
-"""How many of these are measured at once."""
+"""How many of the counting parts are measured at a time."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -170,21 +170,33 @@ def _measured(
     chosen: list[str], parts: Mapping[str, Part], of: str, done: Mapping[str, Measured]
 ) -> dict[str, Measured]:
     """Measure the chosen parts except for those that are done; keep all so far if ``of`` is a whole run's."""
-    other, found = _fail2ban(), dict(done)
-    missing = [name for name in chosen if name not in done]
-    at_once = [name for name in COUNTS if name in missing]
-    with ProcessPoolExecutor(AT_ONCE, get_context("fork")) as processes:
-        measuring = {processes.submit(_measure, name, parts[name], other): name for name in at_once}
-        for ended in as_completed(measuring):
-            found[measuring[ended]] = ended.result()
-            if of:
-                kept.write(of, found)
-    for name in missing:
-        if name not in at_once:
-            found[name] = _measure(name, parts[name], other)
-            if of:
-                kept.write(of, found)
+    found = dict(done)
+    for name, part in _each([name for name in chosen if name not in done], parts, _fail2ban()):
+        found[name] = part
+        if of:
+            kept.write(of, found)
     return {name: found[name] for name in chosen}
+
+
+def _each(
+    names: Sequence[str], parts: Mapping[str, Part], other: Path | None
+) -> Iterator[tuple[str, Measured]]:
+    """Measure these parts, first the counting ones; yield the name of each when it ends.
+
+    A part is handed to its process only when that is free. So after an interruption no further part begins.
+    """
+    counting = [name for name in COUNTING if name in names]
+    with ProcessPoolExecutor(AT_ONCE, get_context("fork")) as processes:
+        measuring: dict[Future[Measured], str] = {}
+        while counting or measuring:
+            while counting and len(measuring) < AT_ONCE:
+                name = counting.pop(0)
+                measuring[processes.submit(_measure, name, parts[name], other)] = name
+            for ended in wait(measuring, return_when=FIRST_COMPLETED).done:
+                yield measuring.pop(ended), ended.result()
+    for name in names:
+        if name not in COUNTING:
+            yield name, _measure(name, parts[name], other)
 
 
 def _measure(name: str, part: Part, other: Path | None) -> Measured:
@@ -280,8 +292,8 @@ def _page(head: str, found: Mapping[str, Measured], took: float, *, resumed: boo
 {head}
 All rows are of {run}. Each trial has its own network; rows with the same settings may share an Asterisk and
 a guard. Rules that a row does not measure are off. Guards ban at a threshold of 5. Where the column `cores`
-is empty, all processes share all cores. These parts only count, and {AT_ONCE} at once were measured:
-{", ".join(COUNTS)}.
+is empty, all processes share all cores. {AT_ONCE} at a time ran of the parts that measure no speed:
+{", ".join(COUNTING)}.
 
 {table(figures)}
 

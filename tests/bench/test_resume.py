@@ -1,4 +1,4 @@
-"""An interrupted run of all parts goes on where it was; parts that only count are measured at once."""
+"""An interrupted run of all parts goes on where it was; the counting parts run in other processes."""
 
 import subprocess
 from collections.abc import Iterator
@@ -99,11 +99,11 @@ def test_chosen_parts_and_a_new_run_do_not_take_up_the_last_one(parts: Parts, tm
     assert parts.measured == ["first", "second"]
 
 
-def test_parts_that_only_count_are_measured_elsewhere_and_kept(
+def test_counting_parts_are_measured_in_other_processes_and_kept(
     parts: Parts, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Their rows come from other processes; a failed one is a row and is measured again, alone."""
-    monkeypatch.setattr(bench, "COUNTS", ("second", "first"))
+    """A counting part that fails is a row, and is measured again when the run is resumed."""
+    monkeypatch.setattr(bench, "COUNTING", ("second", "first"))
     parts.error = ValueError("no network")
     assert parts.run() == 1
     assert parts.measured == []
