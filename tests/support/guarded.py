@@ -204,9 +204,8 @@ def guarded(lab: Lab, folder: Path, **settings: Any) -> Iterator[SharedGuard]:  
     listening = settings.pop("listening", True)
     logs = settings.pop("logs", {"paths": [str(lab.asterisk.logs / "ringfence")], "timezone": "UTC"})
     wire = settings.pop("wire", {"enabled": True})
-    own = {"proxies": settings.pop("proxies", []), "guests": settings.pop("guests", False)}
-    pbx = {"name": "pbx", "ami": ami, "logs": logs, "wire": wire, **own}
-    pbx |= {"hep": settings.pop("hep")} if "hep" in settings else {}
+    pbx = {"name": "pbx", "ami": ami, "logs": logs, "wire": wire}
+    pbx |= {key: settings.pop(key) for key in ("proxies", "guests", "hep") if key in settings}
     pbxs = [pbx, *settings.pop("others", [])]
     firewall = {"ration": {"mode": "observe"}, **settings.pop("firewall", {"backend": "ipset"})}
     firewall["ration"] = {"asking": "observe", **firewall["ration"]}
