@@ -2,25 +2,29 @@
 
 500 phones renew their registrations every minute and make 10 calls a second, while strangers scan with 20
 packets a second (:mod:`tests.support.company`). ringfence reads all sources, with every rule, bans, and
-has the default limits of strangers. All accounts are new to it, so it reads the whole conversations of the
-phones, as on its first day. fail2ban reads Asterisk's messages, or a log that has security lines too. A call
-has media in some rows, and none in the others.
+has the default limits of strangers. On its first day all accounts are new to it, so it reads the whole
+conversations of the phones. Later it reads only their refusals: in these rows it has known the phones for two
+days. fail2ban reads Asterisk's messages, or a log that has security lines too. A call has media in some rows,
+and none in the others.
 """
 
 import json
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from pathlib import Path
+from subprocess import DEVNULL
 from typing import Any
 
 from attrs import frozen
 from tests.bench.figures import Figure
 from tests.bench.testbed import GUESS, PLACED, bed, defended, on_cores, peer_bed, until_defended
 from tests.support.company import TALK, configured
+from tests.support.guarded import preferred
 from tests.support.lab import Lab
 from tests.support.network import inside
 from tests.support.process import cpu_seconds, resident
@@ -46,8 +50,13 @@ MOST_MORE = 20
 _REST = 5.0
 """Seconds until all sources have reported everything."""
 
+_DAYS = 2
+"""The days for which ringfence has known the phones in the rows of a later day."""
+
 _Guarded = AbstractContextManager[tuple[Lab, int | None]]
-_NOBODY, _MESSAGES, _SECURITY, _OURS = "no guard", "fail2ban", "fail2ban with security lines", "ringfence"
+_NOBODY, _MESSAGES, _SECURITY = "no guard", "fail2ban", "fail2ban with security lines"
+_PEERS = _MESSAGES, _SECURITY
+_FIRST_DAY, _LATER = "on its first day", "later"
 
 
 @frozen
@@ -61,18 +70,24 @@ class Busy:
 
 def busy(guarded: _Guarded) -> tuple[Busy, Busy]:
     """Measure a busy PBX, which has the process of a guard or None: first without media, then with it."""
-    with guarded as (lab, guard):
-        command = inside(
-            lab.network.attacker, sys.executable, "-m", "tests.support.company",
-            "--phones", str(PHONES), "--seconds", str(SECONDS),
-        )  # fmt: skip
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as company:
-            try:
-                found = _period(company, lab, guard), _period(company, lab, guard)
-                company.wait(_WITHIN)
-            finally:
-                company.kill()
+    with (
+        guarded as (lab, guard),
+        subprocess.Popen(_company(lab, SECONDS), stdout=subprocess.PIPE, text=True) as company,
+    ):
+        try:
+            found = _period(company, lab, guard), _period(company, lab, guard)
+            company.wait(_WITHIN)
+        finally:
+            company.kill()
     return found
+
+
+def _company(lab: Lab, seconds: float, *options: str) -> list[str]:
+    """Return the command of the company's phones and scanners."""
+    return inside(
+        lab.network.attacker, sys.executable, "-m", "tests.support.company",
+        "--phones", str(PHONES), "--seconds", str(seconds), *options,
+    )  # fmt: skip
 
 
 def _period(company: "subprocess.Popen[str]", lab: Lab, guard: int | None) -> Busy:
@@ -91,10 +106,30 @@ def _used(lab: Lab, guard: int | None) -> tuple[float, float]:
 
 
 @contextmanager
-def _ours() -> Iterator[tuple[Lab, int]]:
+def _first_day() -> Iterator[tuple[Lab, int]]:
+    """Start ringfence, to which all phones are new."""
     with bed(extra=configured(PHONES), firewall=defended("ipset")) as here:
         until_defended(here.guard)
         yield here.lab, here.guard.pid
+
+
+@contextmanager
+def _later() -> Iterator[tuple[Lab, int]]:
+    """Start ringfence, register the phones, and start it again as if ``_DAYS`` had passed."""
+    with bed(extra=configured(PHONES), firewall=defended("ipset"), placed=False) as here:
+        nothing_more = ("--calls", "0", "--packets", "0")
+        subprocess.run(_company(here.lab, 1.0, *nothing_more), check=True, timeout=_WITHIN, stdout=DEVNULL)
+        here.guard.stop()
+        here.lab.asterisk.forget_phones()  # each account may have one contact
+        with closing(sqlite3.connect(here.guard.folder / "ringfence.db")) as database, database:
+            known = database.execute("UPDATE friends SET since = since - ?", (_DAYS * 86_400,)).rowcount
+        if known < PHONES:
+            raise RuntimeError(f"the database has {known} friends of {PHONES}")
+        here.guard.start()
+        preferred(here.guard)
+        until_defended(here.guard)
+        with on_cores(here.guard.pid, here.lab.asterisk.pid):
+            yield here.lab, here.guard.pid
 
 
 @contextmanager
@@ -111,18 +146,20 @@ def _nobody() -> Iterator[tuple[Lab, None]]:
 
 def figures(root: Path | None) -> Iterator[Figure]:
     """Measure, and yield the rows; ``root`` has fail2ban."""
-    ways = {_NOBODY: _nobody, _OURS: _ours}
+    ways = {_NOBODY: _nobody, _FIRST_DAY: _first_day, _LATER: _later}
     if root is not None:
         ways |= {_MESSAGES: partial(_peer, root, "messages"), _SECURITY: partial(_peer, root, "ringfence")}
     found = {name: busy(way()) for name, way in ways.items()}
     for calls, at in (f"each of {TALK} s with G.711 both ways", 1), ("without media", 0):
-        yield from _costs({name: both[at] for name, both in found.items()}, calls)
+        period = {name: both[at] for name, both in found.items()}
+        for day in _FIRST_DAY, _LATER:
+            yield from _costs(period, calls, day)
     yield _memory()
 
 
-def _costs(found: Mapping[str, Busy], calls: str) -> Iterator[Figure]:
-    """Yield the rows of one period: the guard's CPU time and Asterisk's."""
-    ours, bare, peer = found[_OURS], found[_NOBODY], found.get(_SECURITY)
+def _costs(found: Mapping[str, Busy], calls: str, day: str) -> Iterator[Figure]:
+    """Yield the rows of one period and day: the guard's CPU time and Asterisk's."""
+    ours, bare, peer = found[day], found[_NOBODY], found.get(_SECURITY)
     done = ours.done
     failed = done["unregistered"] + done["uncalled"]
     media = (
@@ -130,7 +167,7 @@ def _costs(found: Mapping[str, Busy], calls: str) -> Iterator[Figure]:
     )
     what = (
         f"on a PBX with {PHONES} phones (each registers every minute; 10 calls a second, {calls}) and 20 "
-        f"packets of scanners a second, {SECONDS:.0f} s"
+        f"packets of scanners a second, {SECONDS:.0f} s, {day}"
     )
     share = None if peer is None else ours.guard / peer.guard
     times = "" if share is None else f"{share:.2f} times that of fail2ban with security lines, "
@@ -151,9 +188,6 @@ def _costs(found: Mapping[str, Busy], calls: str) -> Iterator[Figure]:
         cores=PLACED.replace("attacker", "phones"),
         compared="; ".join(f"{name}: {found[name].asterisk:.2f} s" for name in _PEERS if name in found),
     )
-
-
-_PEERS = _MESSAGES, _SECURITY
 
 
 def long_call_ids() -> tuple[int, int, int]:
