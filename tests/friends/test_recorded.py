@@ -50,6 +50,25 @@ def test_many_phones_every_minute_are_written_once() -> None:
     assert sum(len(minute(60.0 * 60)) for _ in range(int(RENEW_EVERY // 60))) == 1
 
 
+def test_a_login_soon_after_the_last_changes_nothing(world: World) -> None:
+    """Phones log in every minute. Only some of these logins renew the friend."""
+    seen = []
+    for _ in range(11):
+        world.keeping.on_login(success(PHONE, time=world.now))
+        [friend] = world.keeping.friends.reasons(ip_address(PHONE))
+        seen.append(friend.seen - NOW)
+        world.now += 60
+    assert seen == [0.0] * 5 + [300.0] * 5 + [600.0]
+
+
+def test_a_friend_that_gave_way_to_others_comes_back_with_its_next_login(world: World) -> None:
+    """It comes back at once, although its last login was not long ago."""
+    world.keeping.friends._most = 1
+    for address in (PHONE, OTHER, PHONE):
+        world.keeping.on_login(success(address))
+    assert world.keeping.friends.addresses() == [ip_address(PHONE)]
+
+
 def test_a_reason_that_is_renewed_keeps_its_beginning(world: World) -> None:
     """The start time of a friend is that of its first report, also after a restart."""
     world.keeping.on_login(success(PHONE))

@@ -518,7 +518,7 @@ class Detector:
         The kernel copies no request of a friend, so only the first login of an account at an address is
         copied.
         """
-        if event.source.name != AMI:
+        if event.source.name != AMI or event.service is not Service.SIP:
             return False
         if self._attribution.has_registered(event, now):
             return True

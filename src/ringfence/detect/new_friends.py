@@ -77,7 +77,11 @@ class NewFriends:
         ``now`` is in seconds since the epoch. ``known``: the account worked there within a month. A new
         sender that is admitted stays so for ``YOUNG_FOR`` seconds.
         """
-        mine = self._accounts.get(account) or _Account()
+        mine = self._accounts.get(account)
+        if mine is None:
+            if known:
+                return True
+            mine = _Account()
         senders = _pruned(mine, now)
         if now < mine.guilty and (sender in senders or not known):
             self.taint(sender, mine.guilty)

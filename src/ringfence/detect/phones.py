@@ -139,7 +139,7 @@ class Phones:
                 f"{account} fails again and again at an address of yours where it never worked: a new phone "
                 "with a wrong password, or an attacker there guesses"
             )
-            subject = f"{account} at {attempt.address}"
+            subject = _subject(attempt.account, attempt.address)
             yield AlarmChange(AlarmCode.PHONE_FAILING, subject, text, lasts=BROKEN_FOR)
 
     def _is_quiet(self, asterisk: str, now: float) -> bool:
@@ -168,18 +168,18 @@ class Phones:
     def on_success(self, event: SecurityEvent, failures: int, now: float) -> Iterator[AlarmChange]:
         """Record a login with a right password, and yield the alarms that it raises or clears.
 
-        ``failures`` is the number of wrong passwords from this address in the last hour.
+        ``failures`` is the number of wrong passwords from this address in the last hour. It does not matter
+        if the account works there.
         """
         address, account = event.remote.address, event.account
         phone = event.source.asterisk, address, account
-        subject = f"{printable(account)} at {address}"
         self._succeeded_at[event.source.asterisk] = now
         self._clear_failure(phone)
         self._waiting.pop(phone, None)
         for other in [other for other in self._waiting if other[0] == event.source.asterisk]:
             yield self._raised(other, self._waiting.pop(other)[1], now)
         if self._alarmed.pop(phone, None) is not None:
-            yield AlarmChange(AlarmCode.PHONE_BROKEN, subject, "", cleared=True)
+            yield AlarmChange(AlarmCode.PHONE_BROKEN, _subject(account, address), "", cleared=True)
         if self._friends.worked_at(account, address):
             return
         if failures >= FAILURES:
@@ -187,17 +187,17 @@ class Phones:
         elif self._friends.knows_account(account):
             yield AlarmChange(
                 AlarmCode.PASSWORD_ELSEWHERE,
-                subject,
+                _subject(account, address),
                 f"{printable(account)} logs in from an address where it never was: if no phone was moved, "
                 "change the password",
             )
 
     def on_contact(self, contact: Contact, failures: int) -> Iterator[AlarmChange]:
-        """Handle a registered contact of a phone; yield an alarm if its password may have been guessed.
+        """Handle a contact at an address where its account never worked; yield an alarm if it may be a guess.
 
         ``failures`` is the number of wrong passwords from the contact's address in the last hour.
         """
-        if failures >= FAILURES and not self._friends.worked_at(contact.account, contact.address):
+        if failures >= FAILURES:
             yield _guessed(contact.account, contact.address, failures)
 
     def tick(self, now: float) -> Iterator[AlarmChange]:
@@ -225,7 +225,7 @@ def _broken(attempt: Attempt) -> AlarmChange:
     why = "has a wrong password" if known else "is unknown to Asterisk, which it was not before"
     return AlarmChange(
         AlarmCode.PHONE_BROKEN,
-        f"{printable(attempt.account)} at {attempt.address}",
+        _subject(attempt.account, attempt.address),
         f"extension {printable(attempt.account)} {why}; no address is banned for it",
         lasts=BROKEN_FOR,
     )
@@ -236,4 +236,9 @@ def _guessed(account: str, address: Address, failures: int) -> AlarmChange:
         f"a right password for {printable(account)} follows {failures} wrong ones from there: if this is "
         "not a new phone, change the password"
     )
-    return AlarmChange(AlarmCode.PASSWORD_GUESSED, f"{printable(account)} at {address}", text)
+    return AlarmChange(AlarmCode.PASSWORD_GUESSED, _subject(account, address), text)
+
+
+def _subject(account: str, address: Address) -> str:
+    """Return the subject of an alarm about ``account`` at ``address``."""
+    return f"{printable(account)} at {address}"

@@ -1,8 +1,8 @@
 """The reasons of friends, as they were last passed on to the detector and written into the store.
 
 A *reason* is why an address is a friend: a login, a contact, a trunk, or an import. A PBX with ten
-thousand phones reports all contacts every minute. So a report that changes little is not written into the
-store. If it is the report of a contact, it is not passed on to the detector either.
+thousand phones reports all contacts every minute, and each of its phones logs in every few minutes. So a
+report that changes little is neither written into the store nor passed on to the detector.
 
 ``Friends`` limits the number of reasons, and ``MOST_ADDRESSES`` the number of addresses per account.
 Without the second limit, a party with one password and an IPv6 network could displace the other phones.
@@ -11,13 +11,12 @@ Without the second limit, a party with one password and an IPv6 network could di
 from collections.abc import Collection, Container, Iterable, Sequence
 from typing import Protocol
 
-from attrs import evolve
-
 from ringfence.clock import Clock
 from ringfence.detect.friends import MOST, Friends, Key, identity_of
 from ringfence.friends.startup import StartupGate
 from ringfence.store.tables import FriendTable
 from ringfence.store.writer import BestEffort
+from ringfence.values.fast import evolve
 from ringfence.values.friend import Friend, FriendReason
 from ringfence.values.network import Address
 
@@ -108,12 +107,10 @@ class RecordedFriends:
             return ()
         if not self._friends.admits(friend):
             return ()
-        until = min(friend.until, self._clock.wall() + LONGEST)
-        friend = evolve(friend, since=self._friends.began(friend), until=until)
-        key = identity_of(friend)
-        if not self.renews(key, friend.seen, friend.until):
-            self._friends.add(friend)
+        key, until = identity_of(friend), min(friend.until, self._clock.wall() + LONGEST)
+        if not self.renews(key, friend.seen, until) and self._friends.has(address):
             return ()
+        friend = evolve(friend, since=self._friends.began(friend), until=until)
         if self._startup.for_limits:
             for listener in self._listeners:
                 listener.on_friend(friend)

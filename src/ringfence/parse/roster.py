@@ -14,10 +14,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from ipaddress import ip_address
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from ringfence.parse.address import parse_source, unmapped
 from ringfence.values.event import Service, Transport
+from ringfence.values.fast import evolve
 from ringfence.values.friend import Contact, TrunkHost
 from ringfence.values.network import Address
 

@@ -19,7 +19,7 @@ from functools import lru_cache
 from ipaddress import ip_address
 from itertools import compress, product
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from ringfence.parse.address import LONGEST, MAX_PORT, MAX_PORT_DIGITS, unmapped
 from ringfence.parse.line_result import OpenMessage, Parsed, Reason
@@ -37,6 +37,7 @@ from ringfence.values.event import (
     short_account,
     short_session,
 )
+from ringfence.values.fast import evolve
 from ringfence.values.network import Address
 
 EOL = b"\r\n"
@@ -149,26 +150,17 @@ def parse_strict(packet: bytes, source: SourceId) -> SecurityEvent | None:
     found = _RESTS[kind].fullmatch(rest)
     if found is None:
         return None
-    acl_name = challenge = response = b""
-    if kind is EventKind.CHALLENGE_SENT:
+    acl_name = challenge = response = used = b""
+    if kind is EventKind.CHALLENGE_SENT:  # nearly all events are of this kind or the next two
         challenge = found["Challenge"]
-    elif kind is EventKind.CHALLENGE_RESPONSE_FAILED:  # nearly all events are of this kind or the one above
+    elif kind is EventKind.CHALLENGE_RESPONSE_FAILED:
         challenge, response = found.group("Challenge", "Response")
     elif kind is EventKind.SUCCESSFUL_AUTH:
-        event = build_event(source, kind, service, time, account, session, remote)
-        return with_password(found["UsingPassword"], event)
+        used = found["UsingPassword"]
     elif kind in WITH_DETAILS:
         acl_name, challenge, response = details_of(found.groupdict(b""))
-    return build_event(source, kind, service, time, account, session, remote, acl_name, challenge, response)
-
-
-def with_password(used: bytes | None, event: SecurityEvent | None) -> SecurityEvent | None:
-    """Return ``event``, a successful login or None, with ``password`` set if a password was verified.
-
-    ``used`` is the value of ``UsingPassword``. This is a separate step because few logins succeed, and
-    copying an event takes time.
-    """
-    return evolve(event, password=True) if event is not None and used == USED else event
+    details = acl_name, challenge, response
+    return build_event(source, kind, service, time, account, session, remote, *details, used)
 
 
 def _parse_without_account(packet: bytes, source: SourceId) -> SecurityEvent | None:
@@ -276,6 +268,7 @@ def build_event(
     acl_name: bytes = b"",
     challenge: bytes = b"",
     response: bytes = b"",
+    used_password: bytes = b"",
 ) -> SecurityEvent | None:
     """Return the event with these values of a message's headers; None if address or time is invalid."""
     endpoint = parse_endpoint(remote)
@@ -294,6 +287,7 @@ def build_event(
         acl_name.decode("utf-8", "backslashreplace") if acl_name else "",
         challenge[:MOST_KEPT],
         response[:MOST_KEPT],
+        password=used_password == USED,
     )
 
 
@@ -533,9 +527,9 @@ def parse_line(text: bytes, source: SourceId, now: float) -> Parsed:  # noqa: AR
         acl_name, challenge = values[shape.acl_name], values[shape.challenge]
         response = values[shape.response]
     account, session, remote = values[shape.account], values[shape.session], values[shape.address]
-    event = build_event(source, kind, service, time, account, session, remote, acl_name, challenge, response)
-    if kind is EventKind.SUCCESSFUL_AUTH:
-        event = with_password(values[shape.password], event)
+    details = acl_name, challenge, response
+    used = values[shape.password]
+    event = build_event(source, kind, service, time, account, session, remote, *details, used)
     return Reason.NOT_AN_ADDRESS if event is None else event
 
 
@@ -578,6 +572,7 @@ def _event_of(
     intact = middle >= 0 and session.endswith(b'",Rem')
     alone = _ADDRESS not in between and b"\n" not in between
     fields = _fields(rest) if kind in WITH_DETAILS else {}
+    used = _fields(rest).get("UsingPassword", b"") if kind is EventKind.SUCCESSFUL_AUTH else b""
     event = build_event(
         source,
         kind,
@@ -587,9 +582,8 @@ def _event_of(
         session[:middle] if middle >= 0 else session,
         remote,
         *details_of(fields),
+        used,
     )
-    if kind is EventKind.SUCCESSFUL_AUTH:
-        event = with_password(_fields(rest).get("UsingPassword"), event)
     if event is None:
         return Reason.NOT_AN_ADDRESS
     return event if intact and alone else _as_tampered(event)

@@ -16,6 +16,7 @@ That is better than a wider prefix, which could contain unrelated hosts.
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -136,13 +137,18 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+# Cached, because a phone's login asks for its network five times, and making one takes 4 µs. An IPv6 address
+# is no key: Python's hash of its number is not secret, so attackers could choose addresses that collide.
+_ipv4_network = lru_cache(maxsize=2048)(IPv4Network)
+
+
 def sender_of(address: Address) -> Network:
     """Return the network of the sender that has ``address``.
 
     It is the address itself for IPv4 and for NAT64, otherwise the /64 around it.
     """
     if isinstance(address, IPv4Address):
-        return IPv4Network(int(address))
+        return _ipv4_network(int(address))
     if is_one_host(address):
         return IPv6Network(int(address))
     return IPv6Network((int(address) >> _HOST_BITS << _HOST_BITS, IPV6_SENDER))

@@ -245,6 +245,37 @@ def test_the_log_alone_counts_only_the_true_sender(seed: int) -> None:
         assert {*happened.counted_addresses} <= {str(capture.source)}, capture
 
 
+@pytest.mark.parametrize("logs", [False, True])
+@pytest.mark.parametrize("wire", [False, True])
+def test_the_challenges_of_chan_sip_are_evidence(*, logs: bool, wire: bool) -> None:
+    """Without AMI's events ChallengeSent of chan_sip, two recordings have other attempts.
+
+    Without those of PJSIP by UDP none has: in the recordings no call is repeated with one Call-ID.
+    """
+    assert not _differing(Service.PJSIP, logs=logs, wire=wire)
+    chan_sip = _differing(Service.SIP, logs=logs, wire=wire)
+    assert {*chan_sip} == ({"cs-known-misdial"} if logs else {"cs-known-misdial", "cs-not-utf8"})
+
+
+def _differing(service: Service, *, logs: bool, wire: bool) -> list[str]:
+    """Return the recordings that have other attempts without AMI's challenges of ``service`` by UDP."""
+    differing = []
+    for capture in captures():
+        ami, *others = heard(capture)
+        rest = [event for told in others for event in told] if logs else []
+        left = [
+            event
+            for event in ami
+            if event.kind is not EventKind.CHALLENGE_SENT
+            or event.service is not service
+            or event.remote.transport is not Transport.UDP
+        ]
+        answers = wire_of(capture) if wire else None
+        if judged([*ami, *rest], answers) != judged([*left, *rest], answers):
+            differing.append(capture.name)
+    return differing
+
+
 def test_a_forgeable_line_alone_never_counts() -> None:
     """In any recording, PJSIP's notices alone never count, and chan_sip's events alone never do."""
     for capture in captures():

@@ -68,6 +68,13 @@ def test_a_session_lives_for_32_seconds(later: float, attempts: int) -> None:
     assert guard.play(at(later, failed())).counted == attempts
 
 
+def test_the_last_of_repeated_calls_needs_its_challenge() -> None:
+    """Without the events ChallengeSent, it is unknown whether the last call is the answer to a challenge."""
+    calls = [probed(), challenged()] * 3
+    assert alone().play(at(0, *calls)).counted == 3
+    assert alone().play(at(0, *calls[::2])).counted == 2
+
+
 def test_each_event_prolongs_a_session() -> None:
     """Each event prolongs the session, so answers that come every 30 s all belong to it."""
     guard = alone()
