@@ -118,7 +118,6 @@ PARTS: Mapping[str, Part] = {
 """A part is called with fail2ban's folder, or with None if fail2ban is missing."""
 COUNTING = (
     "checked",
-    "hostile",
     "uncounted",
     "field_logs",
     "judgement",
@@ -130,7 +129,10 @@ COUNTING = (
     "findings",
     "pings",
 )
-"""The parts that count, and measure no speed and no share of a processor; the longest first."""
+"""The parts that count, and measure no speed and no share of a processor; the longest first.
+
+The part ``hostile`` counts too, but keeps all processors busy: beside it, the guards of other parts are late.
+"""
 AT_ONCE = 3
 """How many of the counting parts are measured at a time."""
 
