@@ -19,6 +19,7 @@ from ringfence.detect.confirmation import GUESS
 from ringfence.detect.rules import RULES
 from ringfence.detect.unexplained import BUSY, FEW
 from ringfence.guard.pipeline import known_sources
+from ringfence.values.attempt import Proof
 from ringfence.values.event import Endpoint, EventKind, Service, Transport
 from ringfence.values.friend import Friend, FriendReason
 from ringfence.values.packet import CopiedRequest, Exchange
@@ -132,12 +133,29 @@ def test_the_connection_of_a_sender_that_reads_nothing_is_refreshed(bench: Bench
 def test_the_wire_is_read_before_an_event_is_judged(bench: Bench) -> None:
     """The wire is read before an event, because the event's nonce may have other receivers."""
     order: list[str] = []
-    wire: Any = SimpleNamespace(drain=lambda: order.append("drained"))
+
+    def drain() -> bool:
+        order.append("drained")
+        return True
+
+    wire: Any = SimpleNamespace(drain=drain)
     listener: Any = SimpleNamespace(on_events=lambda _: order.append("passed on"))
     bench.pipeline.wire = wire
     bench.pipeline.listeners.append(listener)
     bench.pipeline.on_events([], bench.now)
     assert order == ["drained", "passed on"]
+
+
+@pytest.mark.parametrize(("whole", "proof"), [(True, Proof.NONCE), (False, Proof.CLAIMED)])
+def test_a_nonce_proves_nothing_while_the_wire_is_not_read_to_its_end(
+    bench: Bench, *, whole: bool, proof: Proof
+) -> None:
+    """What waits may show that the nonce went to another address too: the one that forged the guess."""
+    wire: Any = SimpleNamespace(drain=lambda: whole)
+    bench.pipeline.wire = wire
+    bench.pipeline.on_challenges([challenge()], bench.now)
+    bench.pipeline.on_events([event(EventKind.CHALLENGE_RESPONSE_FAILED, challenge=b"n")], bench.now)
+    assert [judgement.attempt.proof for judgement in bench.judged] == [proof]
 
 
 def test_answers_by_tls_count_as_soon_as_ami_is_read(bench: Bench) -> None:

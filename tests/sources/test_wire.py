@@ -273,6 +273,56 @@ def test_requests_and_answers_come_in_the_kernels_order(own_host: Host, version:
 
 
 @pytest.mark.kernel
+def test_an_answer_is_readable_as_soon_as_it_left(host: Host) -> None:
+    """The kernel holds no copy back, so all answers before an event count before the event."""
+    reports = Reports()
+    calls = [b"%d" % number for number in range(20)]
+
+    async def session(pbx: socket.socket) -> list[int]:
+        source = WireSource(reports)
+        read = []
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(source.run())
+            await until(source.settled.is_set)
+            for call_id in calls:
+                pbx.sendto(reply(b"401", call_id), ("198.18.1.1", 5062))
+                source.drain()
+                read.append(len(reports.challenges))
+            task.cancel()
+        return read
+
+    with host.sender(4) as pbx:
+        read = asyncio.run(session(pbx))
+
+    assert read == [*range(1, len(calls) + 1)]
+    assert [challenge.call_id for challenge in reports.challenges] == calls
+
+
+@pytest.mark.kernel
+def test_a_backlog_beyond_the_turns_is_reported(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only some turns are read before an event is judged; the caller learns that packets still wait."""
+    monkeypatch.setattr(nflog, "TURN", 2)
+    monkeypatch.setattr(nflog, "MOST_TURNS", 3)
+    reports = Reports()
+
+    async def session(pbx: socket.socket) -> list[bool]:
+        source = WireSource(reports)
+        assert source.drain()  # it is not bound yet
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(source.run())
+            await until(source.settled.is_set)
+            for number in range(8):
+                pbx.sendto(reply(b"401", b"%d" % number), ("198.18.1.1", 5062))
+            whole = [source.drain(), source.drain()]
+            task.cancel()
+        return whole
+
+    with host.sender(4) as pbx:
+        assert asyncio.run(session(pbx)) == [False, True]
+    assert len(reports.challenges) == 8
+
+
+@pytest.mark.kernel
 @pytest.mark.parametrize("version", [4, 6])
 def test_of_a_request_in_fragments_the_first_is_read(own_host: Host, version: int) -> None:
     """Without connection tracking the fragments are not reassembled before the copy is made."""

@@ -640,6 +640,10 @@ class Attribution:
         self._conversations.forget_silence()
         self._nonces.record_loss(now)
 
+    def observe_backlog(self, now: float) -> None:
+        """Record that copied packets wait unread at ``now`` (monotonic): they may carry the latest nonces."""
+        self._nonces.record_loss(now)
+
     def tick(self, now: float, wall: float, *, wire: bool, listening: Listening) -> Sequence[Finding]:
         """Do periodic work; return findings about reports that have waited, and about unanswered guesses.
 

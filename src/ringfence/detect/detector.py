@@ -321,6 +321,10 @@ class Detector:
         self._friend_attempts.sees_wire = True
         self._attribution.observe_loss(now)
 
+    def observe_backlog(self, now: float) -> None:
+        """Record that copied packets wait unread at ``now`` (monotonic) while an event is judged."""
+        self._attribution.observe_backlog(now)
+
     def _on_findings(self, found: Iterable[Finding], now: float) -> list[Effect]:
         """Handle what :class:`Attribution` found in one input; return the bans, alarms and other effects.
 

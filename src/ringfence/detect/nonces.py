@@ -28,7 +28,8 @@ a sender with a forged source may have caused it. Neither does a nonce prove an 
 have forwarded it (``relays``).
 
 If the wire loses packets, a nonce with one known receiver may have had another one, the guesser. So PJSIP's
-nonces of ``AROUND`` seconds before and after the loss prove no address.
+nonces of ``AROUND`` seconds before and after the loss prove no address. Packets that wait unread while an
+event is judged count as lost.
 
 Over TCP the challenge uses the connection of its request, so the receiver is the sender of the request, and
 the kernel has completed a handshake with it. Bounds: 32 768 nonces of each of chan_sip and PJSIP. The oldest

@@ -74,8 +74,11 @@ class EventListener(Protocol):
 class Wire(Protocol):
     """The methods of the source of copied SIP packets (the *wire*) that the pipeline calls."""
 
-    def drain(self) -> None:
-        """Read the packets that have arrived, so that they count before the next events of other sources."""
+    def drain(self) -> bool:
+        """Read the packets that have arrived, so that they count before the next events of other sources.
+
+        Return whether all were read.
+        """
 
     def ask_amis(self) -> None:
         """Ask every AMI how far its events have been read: many unreadable requests wait for an event."""
@@ -276,10 +279,11 @@ class Pipeline(WireSink):
 
         The wire is read first, because a challenge that Asterisk sent before an event contains a nonce, and
         the sender's answer repeats it. This proves the sender's address only if the nonce was sent to no
-        other address, and the challenges show to which addresses it was sent.
+        other address, and the challenges show to which addresses it was sent. If challenges wait unread, the
+        latest nonces prove nothing.
         """
-        if self.wire is not None:
-            self.wire.drain()
+        if self.wire is not None and not self.wire.drain():
+            self._detector.observe_backlog(now)
         for listener in self.listeners:
             listener.on_events(events)
         for event in events:

@@ -196,9 +196,12 @@ class WireReader(WireHost):
             if ami is not None:
                 ami.reading.ask()
 
-    def drain(self) -> None:
-        """Read the packets that have arrived, so that they count before the next events of other sources."""
-        self.source.drain()
+    def drain(self) -> bool:
+        """Read the packets that have arrived, so that they count before the next events of other sources.
+
+        Return whether all were read.
+        """
+        return self.source.drain()
 
     def check(self) -> None:
         """Set ``hurry`` if logs must be read at once, because packets are unreadable; otherwise clear it."""

@@ -98,11 +98,12 @@ class NflogSource(SupervisedSource):
             "lost": counts.lost,
         }
 
-    def drain(self) -> None:
-        """Read the packets that have arrived, so that they count before the next events of other sources."""
-        for _ in range(MOST_TURNS):
-            if self._bound is None or not self._readable(*self._bound):
-                return
+    def drain(self) -> bool:
+        """Read the packets that have arrived, so that they count before the next events of other sources.
+
+        Return False if ``MOST_TURNS`` reads were too few for all of them.
+        """
+        return any(self._bound is None or not self._readable(*self._bound) for _ in range(MOST_TURNS))
 
     async def _session(self) -> None:
         """Read copied packets from one NFLOG socket until that fails; raise EndError with the reason."""
