@@ -3,7 +3,16 @@
 from pathlib import Path
 
 import pytest
-from tests.support.fences import COUNTRIES, PHONES, RULES, answered, enforced, settings_in
+from tests.support.fences import (
+    COUNTRIES,
+    PHONES,
+    RULES,
+    STRANGER,
+    answered,
+    answered_from,
+    enforced,
+    settings_in,
+)
 from tests.support.guarded import guarded
 from tests.support.lab import Lab
 from tests.support.phones import a_day
@@ -31,3 +40,20 @@ def test_strangers_get_no_answer_and_phones_are_served(open_lab: Lab, tmp_path: 
         [country] = [row["country"] for row in state["countries"] if row["country"] != "unknown"]
         assert country not in COUNTRIES
         assert state["outside"] == []
+
+
+@pytest.mark.parametrize("release", ["22"])
+def test_a_person_lets_themselves_in(open_lab: Lab, tmp_path: Path) -> None:
+    """Asterisk answers only the address that a lasting link admits, and no longer once it is revoked."""
+    person, neighbour = f"{STRANGER}.7", f"{STRANGER}.8"
+    firewall = {"backend": "nftables", "ration": {}}
+    with guarded(open_lab, tmp_path, firewall=firewall, rules=RULES, **settings_in(tmp_path, 10)) as guard:
+        token = guard.ask("fence_link_lasting", account="alice", seconds=3_600.0)
+        with enforced(guard):
+            assert answered_from(open_lab, person) == 0
+            guard.ask("fence_redeem", token=token, address=person)
+            assert answered_from(open_lab, person) > 0
+            assert answered_from(open_lab, neighbour) == 0
+            guard.ask("unban", all=True)
+            assert guard.ask("fence_unlink", account="alice") == [person]
+            assert answered_from(open_lab, person) == 0

@@ -431,7 +431,10 @@ def test_an_open_page_shows_that_its_session_has_ended(site: Site, life: float) 
 
 
 def test_a_person_lets_themselves_in(site: Site) -> None:
-    """The page of a link has one button, breaks no rule of axe, and admits the address of the browser."""
+    """The page of a link has one button, breaks no rule of axe, and admits the address of the browser.
+
+    Without scripts, the person pastes the token. A lasting link can be opened again in the same window.
+    """
     folder, port = site.guard.folder / "road", free_port()
     control = site.guard.folder / "control.sock"
     fence, url = {"mode": "observe"}, f"http://127.0.0.1:{port}"
@@ -442,22 +445,34 @@ def test_a_person_lets_themselves_in(site: Site) -> None:
     with web_server(folder, control, port, site=url, client_header="X-Real-IP"):
         for options in SCREENS.values():
             window = Window.opened(site.browser, extra_http_headers={"X-Real-IP": "198.51.100.9"}, **options)
-            window.page.goto(f"{url}/admit?token={token}")
+            window.page.goto(f"{url}/admit#{token}")
             assert window.heading == "Let this address in"
             assert window.page.get_by_role("button").all_inner_texts() == ["Let in 198.51.100.9"]
-            assert window.violations() == []
+            assert not window.page.get_by_label("The part of your link").is_visible()
+            assert (window.violations(), window.errors) == ([], [])
             assert excess_width(window.page) <= 0
+            assert not any(token in request for request in window.requests if "#" not in request)
             window.close()
         person = Window.opened(
             site.browser, extra_http_headers={"X-Real-IP": "198.51.100.9"}, java_script_enabled=False
         )
-        person.page.goto(f"{url}/admit?token={token}")
+        person.page.goto(f"{url}/admit#{token}")
+        person.page.get_by_label("The part of your link").fill(token)
         person.press("Let in 198.51.100.9")
-        expect(person.page.locator("main [role=status]")).to_contain_text("198.51.100.9 is admitted until")
+        admitted = "198.51.100.9 is admitted until"
+        expect(person.page.locator("main [role=status]")).to_contain_text(admitted)
         person.page.goto(f"{url}/bans")
         assert person.heading == "Log in"
         person.close()
-    assert [one["what"] for one in site.guard.ask("fence")["admitted"]] == ["198.51.100.9"]
+        lasting = site.guard.ask("fence_link_lasting", account="alice", seconds=3_600.0)
+        person = Window.opened(site.browser, extra_http_headers={"X-Real-IP": "198.51.100.9"})
+        for _ in range(2):
+            person.page.goto(f"{url}/admit#{lasting}")
+            person.press("Let in 198.51.100.9")
+            expect(person.page.locator("main [role=status]")).to_contain_text(admitted)
+        assert person.errors == []
+        person.close()
+    assert {one["what"] for one in site.guard.ask("fence")["admitted"]} == {"198.51.100.9"}
 
 
 # -- hostile names

@@ -46,10 +46,15 @@ def enforced(guard: Guard) -> Iterator[Guard]:
     yield guard
 
 
+def answered_from(lab: Lab, source: str) -> int:
+    """Guess by UDP from an address; return how many guesses Asterisk answered."""
+    return lab.attack(*_GUESSES, "--sources", source).answered
+
+
 def answered(lab: Lab, number: int) -> dict[str, int]:
     """Guess by each transport, from an address of its own; return how many guesses Asterisk answered."""
     counts = {
-        "UDP": lab.attack(*_GUESSES, "--sources", f"{STRANGER}.{10 * number}").answered,
+        "UDP": answered_from(lab, f"{STRANGER}.{10 * number}"),
         "UDP/IPv6": lab.attack(*_GUESSES, "--target", "[fd00:18::1]:5060").answered,
     }
     for at, transport in enumerate(_STREAMS, 1):

@@ -26,6 +26,8 @@ VALID: dict[str, dict[str, Any]] = {
     "fence_admit": {"what": "198.18.9.9", "seconds": 60},
     "fence_enforce": {"force": True},
     "fence_link": {"seconds": 60, "valid": 60},
+    "fence_link_lasting": {"account": "204", "seconds": 60},
+    "fence_unlink": {"account": "204"},
     "friends": {"networks": ["198.18.9.9"]},
     "friends_forget": {"address": "198.18.9.9"},
     "friends_import": {"friends": [], "transfer": "x", "more": False},

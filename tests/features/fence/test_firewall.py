@@ -245,6 +245,40 @@ def test_an_address_is_admitted_for_a_time(made: Kept) -> None:
             fence.admit(wrong, 60.0)
 
 
+def test_a_lasting_link_admits_few_places(made: Kept) -> None:
+    """The link of an account admits three addresses at once, and what others admit stays."""
+    fence = fence_of(made.side)
+    fence.admit("192.0.2.52", 7200.0)
+    fence.admit("192.0.2.51", 3600.0, link="bob")
+    for last in range(51, 55):
+        fence.admit(f"192.0.2.{last}", 3600.0, link="alice")
+    places = [(one["what"], one["link"]) for one in fence.summary()["admitted"]]
+    assert places == [
+        ("192.0.2.52", ""),
+        ("192.0.2.51", "bob"),
+        *((f"192.0.2.{last}", "alice") for last in range(52, 55)),
+    ]
+    made.now += 60
+    assert fence.admit("192.0.2.52", 3600.0, link="alice") == made.now + 3600
+
+    assert fence.end_admissions("alice") == ["192.0.2.53", "192.0.2.54", "192.0.2.52"]
+    second(made)
+    assert made.backend.lists[network_lists.ADMITTED] == {ip_network("192.0.2.51"), ip_network("192.0.2.52")}
+
+
+def test_an_admission_ends_across_a_restart(made: Kept) -> None:
+    """An admission whose time ends while the daemon is down is not in the lists of its next start."""
+    fence = fence_of(made.side)
+    made.now -= 3600
+    fence.admit("192.0.2.55", 3600.0, link="alice")
+    fence.admit("192.0.2.56", 3601.0, link="bob")
+    later = Kept(made.store, fenced())
+    assert later.side.kernel.lists.admitted == {ip_network("192.0.2.56")}
+    begin(later)
+    assert later.backend.lists[network_lists.ADMITTED] == {ip_network("192.0.2.56")}
+    assert [one["link"] for one in fence_of(later.side).summary()["admitted"]] == ["bob"]
+
+
 def reread(made: Kept) -> None:
     """Read the databases of countries, and use their networks."""
     lists = made.side.exempt.lists

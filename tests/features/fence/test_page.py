@@ -24,6 +24,7 @@ def _browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         Guard(folder, ami={"port": pbx.port}, fence=fence, geo={"database": [str(database)]}) as guard,
     ):
         guard.ask("fence_admit", what="192.0.2.7", seconds=28_800.0)
+        guard.ask("fence_link_lasting", account="alice", seconds=28_800.0)
         until(lambda: guard.ask("fence")["whole"], "the database is read")
         guard.ask("fence_enforce", seconds=3_600.0, force=True)
         until(lambda: not guard.status()["limiter_waits"], "the friends are known")
@@ -43,6 +44,7 @@ def test_the_fence(browser: Browser) -> None:
     assert "It is unknown who came" in words
     assert "alice 198.51.100.77 registered" in words
     assert "admitted 192.0.2.7 until 20" in words
+    assert "links 1 lasting link: alice" in words
     assert "are unknown here: ringfence fence status" in words
 
 

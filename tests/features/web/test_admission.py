@@ -9,6 +9,8 @@ from attrs import frozen
 from tests.support.daemon import Completed, Guard
 from tests.support.web import Answer, Browser, WebServer, web_server
 
+from ringfence.features.fence.firewall import MOST_PLACES
+from ringfence.features.fence.links import MOST_OPENINGS
 from ringfence.features.web.admission import (
     MOST_LOGGED,
     MOST_OF_PREFIX,
@@ -37,6 +39,10 @@ class Road:
         """Return the token of a new link, for an hour."""
         return str(self.guard.ask("fence_link", seconds=3_600.0, valid=3_600.0))
 
+    def lasting(self, account: str) -> str:
+        """Return the token of the new lasting link of an account, which admits for an hour each time."""
+        return str(self.guard.ask("fence_link_lasting", account=account, seconds=3_600.0))
+
     def press(self, token: str, address: str, **headers: str) -> Answer:
         """Press the button of the page from an address."""
         return Browser(self.web.socket).post("/admit", {"token": token}, **{HEADER: address, **headers})
@@ -61,24 +67,78 @@ def test_a_link_admits_the_address_that_opens_it(road: Road) -> None:
     """Opening it shows the address and changes nothing; its button admits the address, once."""
     done = road.command("--for", "2h", "--valid", "10m")
     link = urlsplit(done.stdout.strip())
-    token = link.query.removeprefix("token=")
+    token = link.fragment
     browser = Browser(road.web.socket)
 
-    assert (done.returncode, f"{link.scheme}://{link.netloc}{link.path}") == (0, f"{SITE}/admit")
+    assert (done.returncode, f"{link.scheme}://{link.netloc}{link.path}{link.query}") == (0, f"{SITE}/admit")
     assert "one address for 2h, once, within 10m" in " ".join(done.stderr.split())
-    pages = [browser.get(f"{link.path}?{link.query}", **{HEADER: "198.51.100.9"}) for _ in range(2)]
+    pages = [browser.get(link.path, **{HEADER: "198.51.100.9"}) for _ in range(2)]
     assert all("You come from 198.51.100.9." in page.words for page in pages)
     assert road.admitted() == set()
-    assert pages[1].document.forms[-1].fields == {"token": token}
+    assert pages[1].form("/admit?sent").fields == {"token": ""}  # the script of the page fills it in
     assert road.press(token, "198.51.100.9").status == 200
     assert road.admitted() == {"198.51.100.9"}
     again = road.press(token, "198.51.100.10")
-    assert (again.status, "is not valid: it works once" in again.words) == (403, True)
+    assert (again.status, "is not valid: it was used" in again.words) == (403, True)
     assert road.admitted() == {"198.51.100.9"}
     assert "event=web.admitted client=198.51.100.9" in road.web.log
     assert "do=fence_redeem" in road.guard.log
     for log in (road.web.log, road.guard.log):
         assert token not in log
+
+
+def test_a_lasting_link_admits_again_and_again(road: Road) -> None:
+    """It admits each address that opens it, and opening alone admits nobody; revoking it ends all of this."""
+    done = road.command("--account", "alice", "--lasting", "--for", "2h")
+    link = urlsplit(done.stdout.strip())
+    said = " ".join(done.stderr.split())
+    assert "an address for 2h, each time, until: ringfence fence unlink alice." in said
+    assert Browser(road.web.socket).get(link.path, **{HEADER: "198.51.100.21"}).status == 200
+    assert "198.51.100.21" not in road.admitted()
+
+    for address in ("198.51.100.21", "2001:db8:21::9", "198.51.100.21"):
+        assert road.press(link.fragment, address).status == 200
+    assert {"198.51.100.21", "2001:db8:21::/64"} <= road.admitted()
+    assert "event=fence.link_opened account=alice address=2001:db8:21::/64 until=20" in road.guard.log
+    listed = road.guard.must("fence", "links")
+    assert "alice" in listed
+    assert "2001:db8:21::/64, 198.51.100.21" in listed
+    assert "by the link of alice" in road.guard.must("fence", "status")
+
+    ended = road.guard.must("fence", "unlink", "alice")
+    assert "198.51.100.21 is not admitted by the link any more" in ended
+    assert road.admitted().isdisjoint({"198.51.100.21", "2001:db8:21::/64"})
+    again = road.press(link.fragment, "198.51.100.21")
+    assert (again.status, "or revoked" in again.words) == (403, True)
+    for log in (road.web.log, road.guard.log):
+        assert link.fragment not in log
+
+
+def test_a_lasting_link_is_that_of_one_account(road: Road) -> None:
+    """The options belong together, an account has one link, and an unknown account has none to revoke."""
+    for options in (["--lasting"], ["--account", "bob"]):
+        refused = road.command(*options)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert "--account and --lasting together" in " ".join(refused.stderr.split())
+    assert "no lasting links" in road.guard.must("fence", "links")
+    assert road.command("--lasting", "--account", "bob").returncode == 0
+    refused = road.command("--lasting", "--account", "bob")
+    assert (refused.returncode, "bob has a link" in refused.stderr) == (1, True)
+    road.guard.must("fence", "unlink", "bob")
+    gone = road.guard.command("fence", "unlink", "bob")
+    assert (gone.returncode, "bob has no link" in gone.stderr) == (1, True)
+
+
+def test_a_lasting_link_that_is_passed_on_is_limited(road: Road) -> None:
+    """It admits ten times in an hour, and at most three addresses at once."""
+    token = road.lasting("carol")
+    statuses = [road.press(token, f"198.51.{number}.31").status for number in range(MOST_OPENINGS + 1)]
+
+    assert statuses == [200] * MOST_OPENINGS + [403]
+    assert {f"198.51.{number}.31" for number in range(MOST_OPENINGS)} & road.admitted() == {
+        f"198.51.{number}.31" for number in range(MOST_OPENINGS - MOST_PLACES, MOST_OPENINGS)
+    }
+    assert "event=fence.link_limited account=carol" in road.guard.log
 
 
 @pytest.mark.parametrize(
@@ -103,7 +163,7 @@ def test_an_unknown_address_is_not_admitted(road: Road, address: str) -> None:
     assert (answer.status, "cannot know the address" in answer.words) == (403, True)
     assert road.admitted() == before
     assert road.press(token, "2001:db8::7").status == 200
-    assert "2001:db8::7" in road.admitted()
+    assert "2001:db8::/64" in road.admitted()
 
 
 def test_other_headers_name_no_address(road: Road) -> None:
@@ -188,7 +248,7 @@ def test_a_ban_stays_and_a_longer_time_too(road: Road) -> None:
 
     assert road.press(road.token(), "198.51.100.13").status == 200
     assert "198.51.100.13" in road.guard.banned()
-    assert {"what": "198.51.100.13", "until": until} in road.guard.ask("fence")["admitted"]
+    assert {"what": "198.51.100.13", "until": until, "link": ""} in road.guard.ask("fence")["admitted"]
 
 
 def test_a_page_without_addresses_makes_no_link(road: Road) -> None:
@@ -197,7 +257,7 @@ def test_a_page_without_addresses_makes_no_link(road: Road) -> None:
     with web_server(folder, road.guard.folder / "control.sock") as web:
         blind = Road(road.guard, web)
         done = blind.command()
-        page = Browser(web.socket).get("/admit?token=x", **{HEADER: "198.51.100.9"})
+        page = Browser(web.socket).get("/admit", **{HEADER: "198.51.100.9"})
     gone = blind.command()
 
     assert (done.returncode, done.stdout) == (1, "")

@@ -93,6 +93,8 @@ def test_every_command_works_within_the_limit(limited: tuple[Browser, list[str]]
         ("fence_redeem", {"token": "x", "address": "198.51.100.7", "seconds": 60.0}, "no field seconds"),
         ("fence_redeem", {"address": "198.51.100.7"}, "token is missing"),
         ("fence_link", {"seconds": 60.0, "valid": 60.0}, "may not send"),
+        ("fence_link_lasting", {"account": "204", "seconds": 60.0}, "may not send"),
+        ("fence_unlink", {"account": "204"}, "may not send"),
         ("fence_admit", {"what": "198.51.100.7", "seconds": 60.0}, "may not send"),
         ("fence_confirm", {}, "may not send"),
     ],

@@ -9,11 +9,19 @@ import typer
 
 from ringfence.cli import output
 from ringfence.cli.check_friends import trunks_from, unchecked
-from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, ask_about, ask_daemon, duration_from
+from ringfence.cli.common import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    ask_about,
+    ask_daemon,
+    duration_from,
+    print_friends,
+)
 from ringfence.cli.groups import HintingGroup
 from ringfence.cli.output import JsonOption, echo, echo_json, echo_stderr, errors_reported, short_time
 from ringfence.cli.page import DEFAULT_LOGINS, LoginsOption, ask_page
 from ringfence.cli.screen import Screen, show_list
+from ringfence.clock import format_duration
 from ringfence.errors import Exit, StartError, WebError
 from ringfence.features.fence.rows import rows
 from ringfence.guard.standby import start_standby
@@ -116,12 +124,20 @@ def link(
         str, typer.Option("--for", metavar="TIME", help="How long it admits the address, such as 8h.")
     ] = "8h",
     valid: Annotated[
-        str, typer.Option("--valid", metavar="TIME", help="How long the link can be used, at most 1d.")
+        str, typer.Option("--valid", metavar="TIME", help="How long a link for one use works, at most 1d.")
     ] = "1h",
+    account: Annotated[
+        str, typer.Option("--account", metavar="ACCOUNT", help="With --lasting: the account of the person.")
+    ] = "",
+    lasting: Annotated[
+        bool, typer.Option("--lasting", help="The link works until `ringfence fence unlink` revokes it.")
+    ] = False,
     config: ConfigOption = DEFAULT_CONFIG,
     login_socket: LoginsOption = DEFAULT_LOGINS,
 ) -> None:
-    """Print a link that once admits the address that it is opened from. It needs no login."""
+    """Print a link that admits the address that it is opened from, once or --lasting. It needs no login."""
+    if lasting is not bool(account):
+        raise typer.BadParameter("use --account and --lasting together: a lasting link is that of one person")
     with errors_reported():
         seconds, usable = duration_from("--for", time), duration_from("--valid", valid)
         site = ask_page(login_socket, "site")
@@ -130,9 +146,65 @@ def link(
                 f"the live page at {site['url']} does not see where people come from; fix: serve it by a "
                 "proxy, with ringfence web --url and --client-header (docs/web.md), or: ringfence fence admit"
             )
-        token = ask_daemon(config, "fence_link", seconds=seconds, valid=usable)
-        echo(f"{site['url']}/admit?token={token}")
-        echo_stderr(f"It admits one address for {time}, once, within {valid}. Send it to one person only.")
+        if lasting:
+            token = ask_daemon(config, "fence_link_lasting", account=account, seconds=seconds)
+            how = f"an address for {time}, each time, until: {_unlink_command(account)}"
+        else:
+            token = ask_daemon(config, "fence_link", seconds=seconds, valid=usable)
+            how = f"one address for {time}, once, within {valid}"
+        echo(f"{site['url']}/admit#{token}")
+        echo_stderr(f"It admits {how}. Send it to one person only.")
+
+
+@fence.command("links")
+def links(
+    config: ConfigOption = DEFAULT_CONFIG,
+    local: output.LocalOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List the lasting links: whose they are, when each was last opened, and what each admits now."""
+    output.choose(local=local)
+    with errors_reported():
+        found = ask_daemon(config, "fence")
+        rows = [one | {"admits": _admitted_by(one["account"], found["admitted"])} for one in found["links"]]
+        if as_json:
+            echo_json(rows)
+        elif not rows:
+            echo("no lasting links; to make one: ringfence fence link --account ACCOUNT --lasting")
+        else:
+            columns = {
+                "ACCOUNT": [row["account"] for row in rows],
+                "FOR": [format_duration(row["seconds"]) for row in rows],
+                "MADE": [short_time(row["made"]) for row in rows],
+                "OPENED": [short_time(row["opened"]) if row["opened"] else "never" for row in rows],
+                "ADMITS NOW": [", ".join(row["admits"]) or "-" for row in rows],
+            }
+            show_list(columns, ("MADE",), Screen(), wrapped=["ADMITS NOW"])
+
+
+@fence.command("unlink")
+def unlink(
+    account: Annotated[
+        str, typer.Argument(metavar="ACCOUNT", help="The account, as `fence links` shows it.")
+    ],
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Revoke the lasting link of an account. What it admits now is admitted no longer."""
+    with errors_reported():
+        ended = ask_daemon(config, "fence_unlink", account=account)
+        echo(*(f"{address} is not admitted by the link any more" for address in ended), "revoked")
+        if ended:
+            known = ask_daemon(config, "friends", quietly=True, networks=ended)
+            print_friends(known, "the fence still admits it; fix: ringfence friends forget")
+
+
+def _unlink_command(account: str) -> str:
+    return shlex.join(["ringfence", "fence", "unlink", printable(account)])
+
+
+def _admitted_by(account: str, admitted: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what the lasting link of ``account`` admits, of the entries that are ``admitted`` now."""
+    return [one["what"] for one in admitted if one["link"] == account]
 
 
 def _trunks_outside(config: Path, console: Console) -> Iterator[str]:

@@ -47,6 +47,8 @@ WATCHED_STEP = 300.0
 TRIAL_FOR = 900.0
 """Seconds that a trial of the fence lasts by default."""
 MOST_OUTSIDE, MOST_ADMITTED = 256, 256
+MOST_PLACES = 3
+"""The maximum number of addresses that a lasting link admits at once. A further one ends the oldest one."""
 _ADMITTING = frozenset({network_lists.ALLOW, INSIDE, *PASSING})
 """The lists of networks that the kernel must have completely before the fence may drop all others."""
 _CAME = {FriendReason.AUTHENTICATED, FriendReason.REGISTERED, FriendReason.REACHABLE}
@@ -68,10 +70,14 @@ class Outside:
 
 @frozen
 class Admitted:
-    """An address, a network or a host name that the fence admits until a time (seconds since the epoch)."""
+    """An address, a network or a host name that the fence admits until a time (seconds since the epoch).
+
+    ``link`` is the account whose lasting link admitted it; "" if an administrator or a link for one use did.
+    """
 
     what: str
     until: float
+    link: str = ""
 
 
 @define
@@ -100,7 +106,7 @@ class FenceState:
                 None if found.get("trial") is None else float(found["trial"]),
                 found.get("confirmed") is True,
                 [Outside(**one) for one in found.get("outside", [])],
-                [Admitted(str(one["what"]), float(one["until"])) for one in found.get("admitted", [])],
+                [Admitted(**one) for one in found.get("admitted", [])],
             )
         except (ValueError, TypeError, KeyError, AttributeError):
             return cls()
@@ -274,7 +280,9 @@ class Fence(RulePart):
             "networks": len(self._lists.networks.of(INSIDE)),
             "around": len(self._lists.around_friends),
             "outside": [asdict(one) | {"since": rfc3339(one.since)} for one in state.outside],
-            "admitted": [{"what": one.what, "until": rfc3339(one.until)} for one in state.admitted],
+            "admitted": [
+                {"what": one.what, "until": rfc3339(one.until), "link": one.link} for one in state.admitted
+            ],
         }
 
     # -- commands --------------------------------------------------------------------------------------
@@ -313,11 +321,12 @@ class Fence(RulePart):
             self.save()
         return running
 
-    def admit(self, what: str, seconds: float, *, shorten: bool = True) -> float:
+    def admit(self, what: str, seconds: float, *, shorten: bool = True, link: str = "") -> float:
         """Admit an address, a network or a host name to the SIP ports for ``seconds``; return the end.
 
         The end is in seconds since the epoch. Without ``shorten``, an entry that is admitted for longer
-        already keeps its end. Raise ControlError if ``what`` cannot be admitted.
+        already keeps its end. ``link`` is the account whose lasting link admits it, and which then admits at
+        most MOST_PLACES. Raise ControlError if ``what`` cannot be admitted.
         """
         try:
             value = parse_entry(what)
@@ -328,15 +337,27 @@ class Fence(RulePart):
         if value.network is not None and value.network.prefixlen < SHORTEST[value.network.version]:
             raise ControlError(f"{value.text} is a large part of the internet, so it is not admitted")
         until = self._clock.wall() + seconds
+        same = [one for one in self._state.admitted if one.link == link]
         if not shorten:
-            until = max([until, *(one.until for one in self._state.admitted if one.what == value.text)])
-        others = [one for one in self._state.admitted if one.what != value.text]
-        if len(others) >= MOST_ADMITTED:
+            until = max([until, *(one.until for one in same if one.what == value.text)])
+        others = [one for one in same if one.what != value.text]
+        if link:
+            others = others[-MOST_PLACES + 1 :]
+        elif len(others) >= MOST_ADMITTED:
             raise ControlError(f"{MOST_ADMITTED} entries are admitted already")
-        self._state.admitted = [*others, Admitted(value.text, until)]
+        rest = [one for one in self._state.admitted if one.link != link]
+        self._state.admitted = [*rest, *others, Admitted(value.text, until, link)]
         self.save()
         self._use_admitted()
         return until
+
+    def end_admissions(self, link: str) -> list[str]:
+        """End what the lasting link of the account ``link`` admits; return these entries."""
+        ended = [one.what for one in self._state.admitted if one.link == link]
+        self._state.admitted = [one for one in self._state.admitted if one.link != link]
+        self.save()
+        self._use_admitted()
+        return ended
 
     # -- periodic work ---------------------------------------------------------------------------------
 
@@ -398,7 +419,11 @@ class Fence(RulePart):
             self._enforcer.filler.fill(*stale)
 
     def _entries(self) -> Iterator[EntryValue]:
+        """Yield what is admitted now. After a restart, the recorded state may have what has ended by then."""
+        now = self._clock.wall()
         for one in self._state.admitted:
+            if one.until <= now:
+                continue
             with suppress(ValueError):
                 yield parse_entry(one.what)
 

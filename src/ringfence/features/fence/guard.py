@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
+import structlog
 from attrs import evolve
 
 from ringfence.alarm_codes import Alarm
@@ -20,7 +21,7 @@ from ringfence.guard.firewall_side import FirewallSide
 from ringfence.guard.process import every
 from ringfence.guard.request_fields import NONE, flag, network, networks, only, optional, read, seconds, text
 from ringfence.lists.entries import MAX_TEXT
-from ringfence.values.network import format_network, parse_network
+from ringfence.values.network import format_network, parse_network, sender_of
 from ringfence.values.secret import Secret
 from ringfence.values.text import printable, rfc3339
 
@@ -28,6 +29,7 @@ UNKNOWN = "unknown"
 """The country of an address that no database has."""
 
 _NUMBERS = {FENCED: "Packets from outside the fence: dropped, or passed if it only observes."}
+_ACCOUNT = text(MAX_TEXT, 1)
 _REDEEM = {"token": evolve(text(64, 1), is_secret=True), "address": network({4: 32, 6: 128})}
 REQUESTS = {
     "fence": read({"networks": optional(networks(64))}, page=NONE),  # each is compared with every list
@@ -35,8 +37,10 @@ REQUESTS = {
     "fence_confirm": only(NONE),
     "fence_enforce": only({"seconds": optional(seconds(TEN_YEARS)), "force": flag()}),
     "fence_link": only({"seconds": seconds(MOST_ADMITTED_FOR), "valid": seconds(MOST_VALID)}, records=False),
+    "fence_link_lasting": only({"account": _ACCOUNT, "seconds": seconds(MOST_ADMITTED_FOR)}),
     # Strangers make the page send this one. Its token decides.
     "fence_redeem": evolve(only(_REDEEM, page=_REDEEM), limited=False),
+    "fence_unlink": only({"account": _ACCOUNT}),
 }
 
 
@@ -46,7 +50,8 @@ class FenceRequests(Feature):
     def __init__(self, side: FirewallSide) -> None:
         self._side = side
         self._fence = fence_of(side)
-        self._links = AdmitLinks(side.common.clock)
+        self._links = AdmitLinks(side.common.clock, side.common.store)
+        self._log = structlog.get_logger()
 
     def handlers(self) -> dict[str, Handler]:
         """Return the handlers of the feature's requests on the control socket, by the request's name."""
@@ -56,7 +61,9 @@ class FenceRequests(Feature):
             "fence_confirm": self._confirm,
             "fence_admit": self._admit,
             "fence_link": self._link,
+            "fence_link_lasting": self._link_lasting,
             "fence_redeem": self._redeem,
+            "fence_unlink": self._unlink,
         }
 
     def end(self) -> None:
@@ -98,6 +105,7 @@ class FenceRequests(Feature):
             "named_countries": [printable(one) for one in settings.countries],
             "named_networks": [format_network(one) for one in settings.networks],
             "packets": usage.of(FENCED),
+            "links": self._links.summary(),
             "left_out": [format_network(one) for one in asked if not self._fence.admits(one)],
             "countries": by_country(outsiders, found),
         }
@@ -119,18 +127,43 @@ class FenceRequests(Feature):
         ``seconds`` of the request is how long it admits, ``valid`` how long (seconds) the link can be used.
         Raise ControlError if the fence is off, or if there are too many links.
         """
-        if self._fence.settings.mode is LimitMode.OFF:
-            raise ControlError("the fence is off, so all senders are admitted; fix: set mode in [fence]")
+        self._require_fence()
         return self._links.make(request["seconds"], request["valid"]).reveal()
 
-    def _redeem(self, request: Mapping[str, Any]) -> object:
-        """Admit the request's ``address`` if its ``token`` is that of a link, which is then used up.
+    def _link_lasting(self, request: Mapping[str, Any]) -> object:
+        """Make the lasting link of the request's ``account``; return its token.
 
-        Return the end of the admission (RFC 3339). Raise ControlError for an invalid token.
+        ``seconds`` of the request is how long each opening admits. Raise ControlError if the fence is off, if
+        the account has a link, or if there are too many.
         """
-        address = format_network(parse_network(request["address"]))
-        with self._links.using(Secret(request["token"])) as duration:
-            return rfc3339(self._fence.admit(address, duration, shorten=False))
+        self._require_fence()
+        return self._links.make_lasting(printable(request["account"]), request["seconds"]).reveal()
+
+    def _require_fence(self) -> None:
+        if self._fence.settings.mode is LimitMode.OFF:
+            raise ControlError("the fence is off, so all senders are admitted; fix: set mode in [fence]")
+
+    def _redeem(self, request: Mapping[str, Any]) -> object:
+        """Admit the request's ``address`` (IPv6: its /64) if its ``token`` is that of a link.
+
+        A link for one use is then used up. Return the end of the admission (RFC 3339). Raise ControlError for
+        an invalid token, and for a lasting link that was opened too often.
+        """
+        sender = format_network(sender_of(parse_network(request["address"]).network_address))
+        with self._links.using(Secret(request["token"])) as link:
+            until = rfc3339(self._fence.admit(sender, link.seconds, shorten=False, link=link.account))
+        if link.account:
+            self._log.info("fence.link_opened", account=link.account, address=sender, until=until)
+        return until
+
+    def _unlink(self, request: Mapping[str, Any]) -> object:
+        """Revoke the lasting link of the request's ``account``; return the addresses that it still admitted.
+
+        They are admitted no longer. Raise ControlError if the account has no link.
+        """
+        account = printable(request["account"])
+        self._links.revoke(account)
+        return self._fence.end_admissions(account)
 
 
 def by_country(

@@ -33,7 +33,12 @@ def rows(fence: Mapping[str, Any], moment: Callable[[str], str]) -> Iterator[Row
     for gap in fence["gaps"]:
         yield Row("missing", gap, good=False)
     for one in fence["admitted"]:
-        yield Row("admitted", f"{one['what']} until {moment(one['until'])}")
+        by = f", by the link of {one['link']}" if one["link"] else ""
+        yield Row("admitted", f"{one['what']} until {moment(one['until'])}{by}")
+    if links := fence.get("links"):
+        yield Row(
+            "links", f"{counted(len(links), 'lasting link')}: {', '.join(one['account'] for one in links)}"
+        )
 
 
 def _why(fence: Mapping[str, Any], moment: Callable[[str], str]) -> str:

@@ -1,8 +1,9 @@
-"""The page of a link for one use: it admits the address that it is opened from to the fence.
+"""The page of a link: it admits the address that the link is opened from to the fence.
 
 Nobody logs in to this page, so every request is hostile input. The daemon knows which links are valid, and
 admits the address. This page passes on the token, and the address that the proxy names. Only a button does
-so, because programs that look at links open them.
+so, because programs that look at links open them. The token stands in the fragment of the link (after #),
+which browsers do not send: so no log of a proxy has it. A script of the page puts it into the form.
 """
 
 import asyncio
@@ -126,9 +127,8 @@ class Admission:
         self._log = structlog.get_logger()
 
     async def form(self, request: Request) -> Response:
-        """Return the page with the button, and the address that it would admit. The link is not used up."""
-        token = request.query_params.get("token", "")[:_MOST_TOKEN]
-        return self._page(request, HTTPStatus.OK, token=token)
+        """Return the page with the button, and the address that it would admit. No link is used."""
+        return self._page(request, HTTPStatus.OK)
 
     async def admit(self, request: Request) -> Response:
         """Admit the address that the request comes from, if its link's token is valid.
@@ -176,10 +176,8 @@ class Admission:
         finally:
             self._waiting -= 1
 
-    def _page(
-        self, request: Request, status: HTTPStatus, token: str = "", problem: str = "", until: str = ""
-    ) -> Response:
+    def _page(self, request: Request, status: HTTPStatus, problem: str = "", until: str = "") -> Response:
         address = client_of(request, self._header)
         return self._renderer.page(
-            request, "admit.html", status, token=token, problem=problem, until=until, address=address
+            request, "admit.html", status, problem=problem, until=until, address=address, most=_MOST_TOKEN
         )
