@@ -55,6 +55,6 @@ class Driven(Detector):
         for effect in effects:
             if isinstance(effect, Judgement):
                 judgements.append(effect)
-            elif isinstance(effect, Login):
+            elif isinstance(effect, Login) and effect.befriends:
                 self.friends.add(effect.friend)
         return judgements

@@ -342,7 +342,8 @@ class Player:
             if isinstance(effect, Judgement):
                 self._judged(effect)
             elif isinstance(effect, Login):
-                self._detector.friends.add(effect.friend)
+                if effect.befriends:
+                    self._detector.friends.add(effect.friend)
             elif not isinstance(effect, (Observe, Estranged)):
                 self._alarmed(effect)
 

@@ -20,6 +20,7 @@ from attrs import evolve as evolve_decision
 from attrs import frozen
 
 from ringfence import ban_facts
+from ringfence.alarm_codes import AlarmCode
 from ringfence.detect.attribution import REFUSALS, Attribution, sender_of_request
 from ringfence.detect.confirmation import NOT_CONNECTED, Connections, KnownSources, Listening, Query
 from ringfence.detect.distributed import scope_of_ban
@@ -468,7 +469,7 @@ class Detector:
         return (Judgement(attempt, subject.network, Disposition.PROVEN, decision), *alarms)
 
     def _on_success(self, event: SecurityEvent, now: float) -> list[Effect]:
-        """Handle a login; return alarms about it, and the login itself if it makes its sender a friend."""
+        """Handle a login; return alarms about it, and the login itself if its address is proven."""
         if event.service not in _PHONES or event.tampered:
             return []
         if event.source.name == AMI:
@@ -480,11 +481,15 @@ class Detector:
         if friend is None:
             return []
         alarms = self._friend_attempts.on_success(event, now)
-        if self._attribution.is_diverted(event.remote.address, now):
-            return [*alarms]  # no friend: the login may come from another address than the event names
-        if not self._refusals.permit(friend, event.session, now) or not self.friends.admits(friend):
-            return [*alarms]  # ``tick`` reports an account that makes too many friends
-        return [*alarms, Login(friend), *self._observe_if_new(friend.account, friend.address, now)]
+        guessed = any(alarm.code is AlarmCode.PASSWORD_GUESSED for alarm in alarms)
+        # A diverted login may come from another address than the event names.
+        diverted = self._attribution.is_diverted(event.remote.address, now)
+        # ``tick`` reports an account that makes too many friends.
+        permitted = not diverted and self._refusals.permit(friend, event.session, now)
+        if not permitted or not self.friends.admits(friend):
+            return [*alarms, Login(friend, befriends=False, guessed=guessed)]
+        login = Login(friend, guessed=guessed)
+        return [*alarms, login, *self._observe_if_new(friend.account, friend.address, now)]
 
     def _on_refusal(self, address: Address, session: bytes, now: float) -> Sequence[Estranged]:
         """Handle that Asterisk refused a request after its login; end the friendship that the login made.

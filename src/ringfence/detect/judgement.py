@@ -81,9 +81,16 @@ class Judgement:
 
 @frozen
 class Login:
-    """A successful login that makes its sender a friend (a known phone)."""
+    """A login with a right password, from a proven address.
+
+    ``befriends``: it makes its sender a friend (a known phone). Otherwise Asterisk refuses its request, or
+    its account has too many new friends, or its address may be another one. ``guessed``: wrong passwords
+    from its address came before, where its account never worked.
+    """
 
     friend: Friend
+    befriends: bool = True
+    guessed: bool = False
 
 
 @frozen

@@ -254,6 +254,7 @@ def build_daemon(
         side.common.alarms,
         side.exempt.friends,
         (failures, features, side.common.followers, side.kernel.effectiveness, side.kernel.haste),
+        (features,),
     )
     pipeline = Pipeline(
         side.detector,

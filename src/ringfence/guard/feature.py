@@ -15,7 +15,7 @@ from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.alarms import AlarmEvent, Alarms
 from ringfence.config.schema import Settings
 from ringfence.control_server import Handler
-from ringfence.detect.judgement import Judgement
+from ringfence.detect.judgement import Judgement, Login
 from ringfence.firewall.contract import Counters
 from ringfence.guard.firewall_side import FirewallSide
 from ringfence.guard.http_page import Page
@@ -113,6 +113,9 @@ class Feature:
     def on_judgement(self, judgement: Judgement) -> object:
         """Handle a judged attempt. The event loop calls this for each one, so it must not wait."""
 
+    def on_login(self, login: Login) -> object:
+        """Handle a login of a phone. The event loop calls this for each one, so it must not wait."""
+
     async def stop(self) -> None:
         """Finish what may take seconds, before the daemon stops. All other parts keep running."""
 
@@ -161,7 +164,8 @@ class Features:
     """The features of the running daemon, in the order of ``street.py``; empty before :meth:`build`.
 
     A defect of one feature must not stop bans, nor keep facts from other features. So an exception that a
-    feature raises for a fact or a judgement is logged, and activates an alarm until the daemon's next start.
+    feature raises for a fact, a judgement or a login is logged, and activates an alarm until the daemon's
+    next start.
     """
 
     def __init__(self, alarms: Alarms) -> None:
@@ -169,6 +173,7 @@ class Features:
         self._alarms = alarms
         self._failed: set[str] = set()
         self._judging: list[Feature] = []  # those that use judgements: there are too many to call the others
+        self._hearing: list[Feature] = []  # those that use logins, for the same reason
 
     def build(self, given: Given) -> None:
         """Build each feature of this installation; ``given.others`` is :attr:`all`.
@@ -181,6 +186,8 @@ class Features:
                 self.all.append(feature)
                 if type(feature).on_judgement is not Feature.on_judgement:
                     self._judging.append(feature)
+                if type(feature).on_login is not Feature.on_login:
+                    self._hearing.append(feature)
         given.side.common.listeners.append(self)
 
     def handlers(self) -> dict[str, Handler]:
@@ -192,6 +199,14 @@ class Features:
         for feature in self._judging:
             try:
                 feature.on_judgement(judgement)
+            except Exception as error:  # noqa: BLE001 - it becomes an alarm
+                self._on_defect(feature, error)
+
+    def on_login(self, login: Login) -> None:
+        """Pass a login of a phone on to each feature that handles logins."""
+        for feature in self._hearing:
+            try:
+                feature.on_login(login)
             except Exception as error:  # noqa: BLE001 - it becomes an alarm
                 self._on_defect(feature, error)
 

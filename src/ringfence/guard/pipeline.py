@@ -64,6 +64,13 @@ class JudgementListener(Protocol):
         """Handle a judgement, after the ban that follows from it."""
 
 
+class LoginListener(Protocol):
+    """A part of the daemon that gets every login with a right password."""
+
+    def on_login(self, login: Login) -> object:
+        """Handle a login, before its sender becomes a friend."""
+
+
 class EventListener(Protocol):
     """A part of the daemon that gets the events of all sources except those of copied SIP packets."""
 
@@ -88,7 +95,7 @@ class EffectHandler:
     """Carries out the effects that the detector returns.
 
     ``enforcer`` places bans, and ``friends`` keeps the friends and the reasons for them. Each of
-    ``listeners`` gets every judgement.
+    ``listeners`` gets every judgement, and each of ``logins`` every login.
     """
 
     def __init__(
@@ -97,7 +104,9 @@ class EffectHandler:
         alarms: Alarms,
         friends: FriendRegistry,
         listeners: Sequence[JudgementListener] = (),
+        logins: Sequence[LoginListener] = (),
     ) -> None:
+        self._logins = logins
         self._enforcer = enforcer
         self._alarms = alarms
         self._friends = friends
@@ -132,16 +141,23 @@ class EffectHandler:
             match effect:
                 case Judgement():
                     self._report(effect)
-                case Login(friend):
-                    self._friends.on_login(friend)
-                    unban_claims(self._enforcer, friend)
-                    self._clear_broken_phone(friend)
+                case Login():
+                    self._on_login(effect)
                 case Estranged(reasons):
                     self._friends.on_estranged(reasons)
                 case Observe():
                     self._friends.changed.set()
                 case AlarmChange():
                     self._change_alarm(effect)
+
+    def _on_login(self, login: Login) -> None:
+        """Pass a login on to the listeners, and add its sender to the friends, unless it becomes none."""
+        for listener in self._logins:
+            listener.on_login(login)
+        if login.befriends:
+            self._friends.on_login(login.friend)
+            unban_claims(self._enforcer, login.friend)
+            self._clear_broken_phone(login.friend)
 
     def end_claims(self, bans: Sequence[tuple[Network, Scope]]) -> None:
         """Remove ``bans``, because Asterisk has read its trunks again and may know the banned senders now.
