@@ -36,7 +36,10 @@ def test_alarms_about_the_setup_are_known_by_their_codes() -> None:
         code
         for code in every_code()
         if code.startswith(
-            ("attack.", "evidence.", "friend.", "office.", "password.", "phone.", "phones.", "source.")
+            (
+                *("account.", "attack.", "evidence.", "friend.", "office."),
+                *("password.", "phone.", "phones.", "source."),
+            )
         )
     }
     assert is_about_setup("firewall.damaged")

@@ -79,8 +79,8 @@ def assert_tables_are_refused(features: Sequence[str], file: Path, copied: Mappi
     tables = sorted(table for table, name in street.SETTINGS.items() if name in features)
     variables = {f"RINGFENCE_{table.upper().replace('.', '__')}__KEY": table for table in tables}
     places = [table.replace("asterisk.", "asterisk[0].") for table in tables]
-    inside = "[[asterisk]]\n" if "asterisk.hep" in tables else ""
-    file.write_text(inside + "".join(f"[{table}]\n" for table in tables), "utf-8")
+    heads = {"asterisk.hep": "[[asterisk]]\n"}
+    file.write_text("".join(f"{heads.get(table, '')}[{table}]\n" for table in tables), "utf-8")
     check = [sys.executable, "-m", "ringfence", "config", "check", "--without-secrets", str(file)]
     with TemporaryFile() as errors:
         code = start(check, environ={**os.environ, **variables, **copied}, stderr=errors).wait(60)

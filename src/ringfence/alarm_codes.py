@@ -12,7 +12,9 @@ from attrs import frozen
 
 from ringfence import street
 
-_EVENTS = frozenset({"attack", "evidence", "friend", "office", "password", "phone", "phones", "source"})
+_EVENTS = frozenset(
+    {"account", "attack", "evidence", "friend", "office", "password", "phone", "phones", "source"}
+)
 """The first parts (before the dot) of the codes of alarms that are not about how this host is set up.
 
 Most of these alarms report an event, such as an attack, or a phone with a wrong password.
@@ -81,11 +83,6 @@ class AlarmCode(AnyAlarmCode):
         "A correct password followed three wrong ones from the same address.",
         "Change the password, unless a new phone was set up there.",
         Mark.CRITICAL,
-    )
-    PASSWORD_ELSEWHERE = (
-        "password.elsewhere",
-        "An account logs in from an address where it never was.",
-        "Change its password, unless the phone moved.",
     )
     FRIEND_BANNED = (
         "friend.banned",

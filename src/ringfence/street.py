@@ -45,6 +45,9 @@ additions have fixed names, and each of these modules is optional. The guard loa
   ``ringfence why``, each as a label and a text. Optional are ``forecast``, which gets the facts about a
   stranger and yields sentences, and ``kept_out``, which gets this JSON and returns what keeps the stranger
   from the SIP ports, or ""
+- in the module ``why_account``: ``facts``, a function that gets the configuration's file and an account, and
+  returns its keys of the JSON about the account; ``lines``, a function that gets this JSON and yields its
+  lines of ``ringfence why ACCOUNT``, each as a label and a text
 - in the module ``report``: ``dropped``, a function that gets the status as JSON and returns how many packets
   its rules dropped, by its name
 - in the modules ``text`` and ``page``: ``report_lines`` and ``report_page``, functions that get a report and
@@ -78,6 +81,7 @@ STREET = {
     "setup": "connects ringfence to the Asterisk of this host, and undoes this",
     "audit": "accounts, services and weaknesses in Asterisk's own settings, as `check` prints them",
     "fail2ban": "its settings and bans taken over, and its jails replaced",
+    "account": "where each account logs in, and an alarm if somebody else may have its password",
     "history": "attempts and bans over time",
     "tops": "the accounts and addresses with the most attempts, and the live display",
     "geo": "countries and autonomous systems: on the lists, and of the addresses that are shown",
@@ -104,6 +108,7 @@ SETTINGS = {
     "firewall.ration": "ration",
     "fence": "fence",
     "geo": "geo",
+    "account": "account",
     "feeds": "feeds",
     "crowdsec": "fleet",
     "notify": "notify",

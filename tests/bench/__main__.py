@@ -50,6 +50,7 @@ from tests.bench import (
     kept,
     kills,
     large_lists,
+    logins,
     look_ups,
     losses,
     metrics,
@@ -84,6 +85,7 @@ PARTS: Mapping[str, Part] = {
     "threads": threads.figures,
     "checked": checked.figures,
     "honest": honest.figures,
+    "logins": logins.figures,
     "look_ups": look_ups.figures,
     "attacks": attacks.figures,
     "rations": rations.figures,
@@ -128,6 +130,7 @@ COUNTING = (
     "proofs",
     "findings",
     "pings",
+    "logins",
 )
 """The parts that count, and measure no speed and no share of a processor; the longest first.
 

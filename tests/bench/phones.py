@@ -38,7 +38,8 @@ class Suffered:
 def lived(release: str, port: int, backend: str) -> Suffered:
     """Run the phones several times with a daemon that does not know them at first."""
     firewall = {"backend": backend, "limit": {"mode": "enforce"}, "ration": {"asking": "enforce"}}
-    with bed(release=release, extra=configured(release), firewall=firewall) as here:
+    block = {"elsewhere": "block"}
+    with bed(release=release, extra=configured(release), firewall=firewall, account=block) as here:
         days = tuple(a_day(here.lab, f"198.19.{90 + day}", port) for day in range(DAYS))
         return Suffered(days, len(here.guard.bans()), here.guard.status()["limiter_drops"])
 

@@ -87,7 +87,7 @@ def test_a_command_loads_only_what_it_needs(arguments: list[str], allowed: set[s
     assert done.stderr.splitlines()[-1] == "[]"
 
 
-WITH_AN_ARGUMENT = {"parse": ["-"], "replay": ["log"], "why": ["192.0.2.1"]}
+WITH_AN_ARGUMENT = {"account": ["alice"], "parse": ["-"], "replay": ["log"], "why": ["192.0.2.1"]}
 NEEDS_NONE = ("off", "ban", "unban", "import-fail2ban")
 """The first three must work for a locked-out administrator with a broken file; the last creates one."""
 

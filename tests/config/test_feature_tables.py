@@ -25,6 +25,7 @@ VALUES: dict[str, dict[str, Any]] = {
     },
     "fence": {"mode": "observe", "networks": ["203.0.113.0/24"]},
     "geo": {"database": ["/srv/geo.mmdb"]},
+    "account": {"elsewhere": "block"},
     "crowdsec": {
         "url": "http://127.0.0.1:8080",
         "machine": "pbx-a",

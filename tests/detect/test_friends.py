@@ -184,3 +184,26 @@ def test_the_addresses_of_an_account() -> None:
 
     assert friends.of_account("204") == ((elsewhere,), (PHONE,))
     assert friends.of_account("206") == ((), ())
+
+
+def test_a_barred_account_makes_no_friends_in_a_prefix() -> None:
+    """It makes none there, and its present ones there end and are forgotten; others stay, and trunks too."""
+    friends, near = Friends(), ip_address("192.0.2.200")
+    far = evolve(PHONE, address=ip_address("198.51.100.1"))
+    others = [
+        far,
+        evolve(PHONE, account="205"),
+        evolve(PHONE, asterisk="other"),
+        evolve(PHONE, reason=FriendReason.TRUNK),
+    ]
+    made = [PHONE, evolve(PHONE, address=near, reason=FriendReason.REACHABLE)]
+    for one in (*made, *others):
+        friends.add(one)
+    ended = friends.bar((PHONE.asterisk, "204"), ip_network("192.0.2.0/24"))
+    assert ended == made
+    assert {*friends.all()} == {*others}
+    assert friends.former() == ()
+    assert [friends.admits(one) for one in made] == [False, False]
+    assert all(map(friends.admits, others))
+    friends.barred.clear()
+    assert all(map(friends.admits, made))

@@ -14,7 +14,7 @@ from ringfence.values.event import EventKind, SecurityEvent
 from ringfence.values.friend import Friend, FriendReason
 
 BROKEN, FAILING, ALL_FAILING = "phone.broken", "phone.failing", "phones.all_failing"
-GUESSED, ELSEWHERE = "password.guessed", "password.elsewhere"
+GUESSED = "password.guessed"
 
 
 def friend(account: str, address: str = "192.0.2.7") -> Friend:
@@ -206,13 +206,6 @@ def test_a_success_after_failures_may_be_a_guess() -> None:
     assert names(list(phones.on_success(success("300"), FAILURES, 0.0))) == [GUESSED]
     assert names(list(phones.on_success(success("300"), FAILURES - 1, 0.0))) == []
     assert names(list(phones.on_success(success("200"), FAILURES, 0.0))) == []
-
-
-def test_a_success_from_elsewhere_is_an_alarm() -> None:
-    """A success raises an alarm where the account is known to work at other addresses only."""
-    _, phones = with_friends(1)
-    assert names(list(phones.on_success(success("200", "198.51.100.1"), 0, 0.0))) == [ELSEWHERE]
-    assert names(list(phones.on_success(success("999", "198.51.100.1"), 0, 0.0))) == []
 
 
 def test_a_new_phone_that_fails_often_is_an_alarm() -> None:

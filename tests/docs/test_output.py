@@ -8,9 +8,11 @@ from tests.docs import pages
 from tests.support.amiserver import Script
 from tests.support.captures import capture
 from tests.support.daemon import GRANTED, Guard, ami_server, until
+from tests.support.mmdb import Number, write
 
 GUESSES = capture("asterisk-22", "wrong-password-register").ami.read_bytes()
 GUESSER = b"198.18.1.101"
+LOGIN = capture("asterisk-22", "good-register").ami.read_bytes()
 SHOWN = [
     "\n".join(pages.blocks_of(pages.text_of(page), "text"))
     for page in ("README.md", "docs/operating.md", "docs/lists-and-friends.md")
@@ -25,11 +27,14 @@ def _printed(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("output")
     tcp = GUESSES.replace(GUESSER, b"198.18.1.7").replace(b"IPV4/UDP", b"IPV4/TCP")
     again = tcp.replace(b"SessionID: ", b"SessionID: again-")
+    record = {"country": {"iso_code": "DE"}, "autonomous_system_number": Number(6, 64_496)}
+    database = write(folder / "geo.mmdb", [("198.18.0.0/15", record)])
     with (
-        ami_server(Script(play=[GRANTED, GUESSES, tcp, again])) as pbx,
-        Guard(folder, ami={"port": pbx.port}) as guard,
+        ami_server(Script(play=[GRANTED, GUESSES, tcp, again, LOGIN])) as pbx,
+        Guard(folder, ami={"port": pbx.port}, geo={"database": [str(database)]}) as guard,
     ):
         until(lambda: guard.banned() == {"198.18.1.7"}, "the ban")
+        until(lambda: guard.ask("account", account="alice")["places"], "the login")
         commands = [
             "status",
             "check",
@@ -40,7 +45,7 @@ def _printed(tmp_path_factory: pytest.TempPathFactory) -> str:
             "why alice",
             "allow list",
         ]
-        commands.append("history")
+        commands += ["history", "account alice"]
         commands.append(f"replay {capture('hostile-22', 'preemptive-unknown').security_log}")
         return "\n".join(guard.command(*command.split()).stdout for command in commands)
 

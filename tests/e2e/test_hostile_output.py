@@ -47,6 +47,7 @@ SHOWN = f" Identify:  i/{EVIL}\x1b[31m[red]m[/red]\n      Match: 203.0.114.9/32\
 GUESSES = capture("asterisk-22", "wrong-password-register")
 
 ARGUMENTS: dict[str, list[list[str]]] = {
+    "account": [[EVIL], [EVIL, "confirm"]],
     "alarms": [[], ["--past"]],
     "alarms dismiss": [["999"], [HOSTILE]],
     "allow add": [["192.0.2.77", "--note", HOSTILE], [HOSTILE], ["192.0.2.78"]],

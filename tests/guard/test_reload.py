@@ -18,6 +18,7 @@ from ringfence.clock import Clock
 from ringfence.config import loader
 from ringfence.config.schema import RuleSettings, Settings
 from ringfence.detect.detector import Detector
+from ringfence.features.account.guard import LoginWatch
 from ringfence.features.feeds.denied import Feeds
 from ringfence.features.feeds.settings import TABLE
 from ringfence.features.notify.guard import Notifier
@@ -42,6 +43,7 @@ RULES = {"friends": "guess", "addresses": "prefix", "accounts": "decoy", "strang
 """The rule to use for a key that only some rules have."""
 
 VALUES: dict[str, object] = {
+    "account.elsewhere": "block",
     "asterisk.name": "other",
     "asterisk.proxies": ["192.0.2.5"],
     "asterisk.guests": True,
@@ -264,7 +266,9 @@ class Reloading:
         """Return the settings that each part works with."""
         daemon, side = self.daemon, self.side
         [notifier] = [one for one in daemon.features.all if isinstance(one, Notifier)]
+        [logins] = [one for one in daemon.features.all if isinstance(one, LoginWatch)]
         return {
+            "elsewhere": logins._elsewhere,
             "rules": side.detector.rules,
             "claims": side.detector._claims.terms,
             "several": side.detector._attribution._several,

@@ -346,7 +346,7 @@ def test_a_full_disk_gives_a_copy_in_memory(tmp_path: Path) -> None:
                 "--mount",
                 "sh",
                 "-euc",
-                'mount -t tmpfs -o size=256k,mode=0700 none "$1"; shift; exec "$@"',
+                'mount -t tmpfs -o size=320k,mode=0700 none "$1"; shift; exec "$@"',
                 "sh",
             ),
             *(str(disk), sys.executable, str(script), str(disk)),

@@ -16,6 +16,8 @@ T = TypeVar("T")
 PAGE, ALICE, READER = 64_001, 64_002, 64_003
 """The user ids of the live page, of an administrator, and of somebody in the daemon's group."""
 VALID: dict[str, dict[str, Any]] = {
+    "account": {"account": "204"},
+    "account_confirm": {"account": "204"},
     "alarms_dismiss": {"numbers": [999_999]},
     "allow_add": {"what": ["198.18.9.9"]},
     "allow_remove": {"what": ["198.18.9.9"]},

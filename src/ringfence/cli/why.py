@@ -66,6 +66,8 @@ def _account_lines(found: Document) -> Iterator[tuple[str, str]]:
     if failures:
         last = failures[0]
         yield "failure", f"{short_time(last['last'])} from {last['address']}: {last['reason']}"
+    for lines in street.functions("why_account", "lines"):
+        yield from lines(found)
     yield "do", found["advice"]
 
 
@@ -120,6 +122,8 @@ def why(
         by_account = is_account(about)
         if by_account:
             found, _ = ask_or_read(config, "why_account", account=about)
+            for facts in street.functions("why_account", "facts"):
+                found |= facts(config, about)
         else:
             [network] = networks_from([about])
             found, _ = ask_or_read(config, "why", network=str(network))

@@ -25,7 +25,7 @@ from ringfence.detect.new_friends import GUILTY_FOR, YOUNG_FOR, AccountKey, NewF
 from ringfence.values.event import EventKind, SecurityEvent, Service, short_account
 from ringfence.values.fast import evolve
 from ringfence.values.friend import Friend, FriendReason
-from ringfence.values.network import Address, Network, sender_of
+from ringfence.values.network import Address, Network, prefix_of, sender_of
 
 MOST = 65_536
 MOST_FORMER = 256
@@ -153,6 +153,8 @@ class Friends:
         """Increases whenever an address becomes a friend or stops being one."""
         self.changed: Address | None = None
         """The address that the last change concerns; None if it may concern every address."""
+        self.barred: set[tuple[AccountKey, Network]] = set()
+        """The accounts that make no friends in a prefix, because somebody else may have their password."""
         self.new = NewFriends()
         """The addresses that became friends lately, by account."""
         self._most = most
@@ -174,11 +176,13 @@ class Friends:
     def admits(self, friend: Friend) -> bool:
         """Record a login or contact; return whether it may make its address a friend.
 
-        It may if the account worked there before, or has made few new friends. Trunks and imported friends
-        come from the configuration, and have no limit.
+        It may if the account worked there before, or has made few new friends, and is not :attr:`barred`
+        there. Trunks and imported friends come from the configuration, and have no limit.
         """
         if friend.reason in _NOT_LEARNED:
             return True
+        if self.barred and (account_of(friend), prefix_of(friend.address)) in self.barred:
+            return False
         known = self.worked_near(friend.account, friend.address)
         return self.new.admits(account_of(friend), sender_of(friend.address), friend.seen, known=known)
 
@@ -200,6 +204,16 @@ class Friends:
                     for one in reasons:
                         self.remove(identity_of(one), now)
                     yield reasons
+
+    def bar(self, account: AccountKey, prefix: Network) -> list[Friend]:
+        """Let ``account`` make no friends in ``prefix``; end, forget and return the reasons that it made."""
+        self.barred.add((account, prefix))
+        current, _ = self.of_account(account[1])
+        made = [one for one in current if account_of(one) == account and one.reason not in _NOT_LEARNED]
+        made = [one for one in made if prefix_of(one.address) == prefix]
+        for one in made:
+            self.revoke(identity_of(one))
+        return made
 
     def restore_new(self, now: float) -> list[Friend]:
         """At the start, find which friends are new; return the first reason of each, the oldest first.

@@ -22,8 +22,7 @@ friend. Outage mode ends when fewer than ``AT_LEAST`` accounts and fewer than ``
 fail. It also ends when the number that fails is at most a quarter of its highest value.
 
 A success after ``FAILURES`` failures of the same address within an hour may be a guess that was right.
-One or two failures are typing errors. A success at an address where the account never worked may be a
-guess too, if the account works at another address.
+One or two failures are typing errors.
 
 Bounds: ``MOST`` phones; those that failed longest ago are discarded first. Times are monotonic seconds.
 """
@@ -180,17 +179,8 @@ class Phones:
             yield self._raised(other, self._waiting.pop(other)[1], now)
         if self._alarmed.pop(phone, None) is not None:
             yield AlarmChange(AlarmCode.PHONE_BROKEN, _subject(account, address), "", cleared=True)
-        if self._friends.worked_at(account, address):
-            return
-        if failures >= FAILURES:
+        if failures >= FAILURES and not self._friends.worked_at(account, address):
             yield _guessed(account, address, failures)
-        elif self._friends.knows_account(account):
-            yield AlarmChange(
-                AlarmCode.PASSWORD_ELSEWHERE,
-                _subject(account, address),
-                f"{printable(account)} logs in from an address where it never was: if no phone was moved, "
-                "change the password",
-            )
 
     def on_contact(self, contact: Contact, failures: int) -> Iterator[AlarmChange]:
         """Handle a contact at an address where its account never worked; yield an alarm if it may be a guess.

@@ -610,13 +610,6 @@ def test_unconfirmed_failures_make_no_login_suspicious() -> None:
     assert guard.play(at(4, login(ATTACKER, account="300"))).alarms == []
 
 
-def test_a_login_of_a_known_account_elsewhere_is_an_alarm() -> None:
-    """An account that logs in at another address raises an alarm: it moved, or its password is known."""
-    guard = with_friend()
-    assert guard.play(at(1, login(ATTACKER))).alarms == [f"password.elsewhere of 204 at {ATTACKER}"]
-    assert guard.play(at(2, login(ATTACKER)), at(3, login())).alarms == []
-
-
 @pytest.mark.parametrize(("failures", "alarms"), [(2, 0), (3, 1)])
 def test_a_contact_where_three_guesses_failed_is_an_alarm(failures: int, alarms: int) -> None:
     """A contact raises an alarm too, because Asterisk's events may not show the login that made it."""
