@@ -150,7 +150,12 @@ def long_feed(folder: Path) -> list[Figure]:
             "≤ 0.5",
             max(status, ban) <= 0.5,
         ),
-        Figure(f"{what}: CPU in the minute after, % of a core", f"{100 * share:.2f}", "≤ 1", share <= 0.01),
+        Figure(
+            f"{what}: CPU in the minute after, % of a core",
+            f"{100 * share:.2f}",
+            "≤ 2: it changes seldom",
+            share <= 0.02,
+        ),
     ]
 
 
@@ -185,8 +190,8 @@ def neighbours(folder: Path) -> list[Figure]:
         Figure(
             f"{number} transactions of others in a minute with {BANS} bans, CPU, % of a core",
             f"{100 * share:.2f}",
-            "≤ 2",
-            share <= 0.02,
+            "≤ 3: few programs change as often",
+            share <= 0.03,
         )
     ]
 
