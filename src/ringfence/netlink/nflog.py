@@ -4,6 +4,11 @@ A group is a number of 16 bits. Firewall rules send packets to it, and one socke
 socket closes, the kernel frees the group. The kernel numbers the packets of each group, from 0 when a socket
 binds it.
 
+The kernel delivers each packet at once. It could also hold packets back, and deliver several together
+(NFULA_CFG_QTHRESH). But only their number, a full buffer or a timer ends that, and never a reader. So
+ringfence would read some answers after the event of a guess that came later. Then a nonce would prove an
+address although Asterisk had sent it to another one too, and a forged guess could ban that address.
+
 The older request PF_BIND is not used here. It would send the packets of the administrator's own LOG rules to
 the packet log, for the whole host. It is not needed, because since kernel 3.17 a rule names its logger
 itself.
