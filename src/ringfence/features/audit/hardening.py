@@ -12,6 +12,7 @@ from pathlib import Path
 from ringfence.cli.check_logs import unknown_findings
 from ringfence.features.audit.accounts import ANONYMOUS, Account, AsteriskAccounts, accounts_in_force
 from ringfence.features.audit.dialplan import Dialplan
+from ringfence.features.audit.freepbx import MODULES, freepbx_findings
 from ringfence.features.audit.services import AMI, HTTP, Services, read_services
 from ringfence.findings import Finding
 from ringfence.host.console import Console
@@ -47,10 +48,12 @@ def open_to_strangers(accounts: AsteriskAccounts) -> str:
     return ", ".join([*guests, *(f"{file} [{_names(names, FEW)}]" for file, names in files.items())])
 
 
-def hardening_findings(folder: Path, console: Console, user: str) -> Iterator[Finding]:
+def hardening_findings(
+    folder: Path, console: Console, user: str, modules: Path = MODULES
+) -> Iterator[Finding]:
     """Yield the findings about weaknesses in Asterisk's files in ``folder`` and on its console.
 
-    ``user`` is the manager user with which ringfence logs in.
+    ``user`` is the manager user with which ringfence logs in. ``modules`` has FreePBX's modules.
     """
     if not (folder / "asterisk.conf").exists():
         yield Finding(
@@ -68,6 +71,7 @@ def hardening_findings(folder: Path, console: Console, user: str) -> Iterator[Fi
         *_managers(services, user),
         *_http(services),
         *_readable_files(folder),
+        *freepbx_findings(modules),
         *_summaries(accounts),
     ]
     hidden = list(_not_checked(accounts, services, console))
