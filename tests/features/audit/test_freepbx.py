@@ -30,8 +30,8 @@ XML = """\
 
 def installed(folder: Path, **versions: str) -> Path:
     """Write a file for each module; return the folder of the modules."""
-    modules = folder / "modules"
-    modules.mkdir(exist_ok=True)
+    modules = folder / freepbx.MODULES
+    modules.mkdir(parents=True, exist_ok=True)
     for name, version in versions.items():
         (modules / name).mkdir(exist_ok=True)
         (modules / name / "module.xml").write_text(XML.format(name=name, version=version), "utf-8")
@@ -128,8 +128,8 @@ def test_the_table_is_consistent() -> None:
 def test_hardening_contains_the_lines(tmp_path: Path) -> None:
     """An old module is one of the findings, so nothing says that all is well."""
     (tmp_path / "asterisk.conf").touch()
-    modules = installed(tmp_path, endpoint="17.0.2")
-    lines = list(hardening_findings(tmp_path, ScriptedConsole(), "ringfence", modules))
+    installed(tmp_path, endpoint="17.0.2")
+    lines = list(hardening_findings(tmp_path, ScriptedConsole(), "ringfence", root=tmp_path))
 
     assert [line.what for line in lines if line.right is False] == ["hardening: FreePBX module endpoint"]
     assert not any("nothing is wide open" in line.detail for line in lines)

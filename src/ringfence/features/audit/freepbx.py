@@ -18,8 +18,8 @@ from ringfence.findings import Finding
 from ringfence.host.owned_files import exists, read_file
 from ringfence.values.text import printable
 
-MODULES = Path("/var/www/html/admin/modules")
-"""The folder with a folder for each of FreePBX's modules."""
+MODULES = Path("var/www/html/admin/modules")
+"""The folder with a folder for each of FreePBX's modules, below the root folder of the host."""
 _MOST_BYTES = 1 << 20
 _VERSION = re.compile(r"([0-9]{1,6})((?:\.[0-9]{1,6}){1,6})(?:[a-z]{1,8}[0-9.]{0,16})?")
 
@@ -69,7 +69,7 @@ HOLES = (
 )
 
 
-def freepbx_findings(modules: Path = MODULES) -> Iterator[Finding]:
+def freepbx_findings(modules: Path) -> Iterator[Finding]:
     """Yield a finding for each installed module of FreePBX with known holes; nothing without a FreePBX.
 
     ``modules`` has a folder for each module. If none has known holes, one finding says so.

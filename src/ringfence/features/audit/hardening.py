@@ -13,6 +13,7 @@ from ringfence.cli.check_logs import unknown_findings
 from ringfence.features.audit.accounts import ANONYMOUS, Account, AsteriskAccounts, accounts_in_force
 from ringfence.features.audit.dialplan import Dialplan
 from ringfence.features.audit.freepbx import MODULES, freepbx_findings
+from ringfence.features.audit.provisioning import provisioning_findings
 from ringfence.features.audit.services import AMI, HTTP, Services, read_services
 from ringfence.findings import Finding
 from ringfence.host.console import Console
@@ -49,11 +50,11 @@ def open_to_strangers(accounts: AsteriskAccounts) -> str:
 
 
 def hardening_findings(
-    folder: Path, console: Console, user: str, modules: Path = MODULES
+    folder: Path, console: Console, user: str, root: Path = Path("/")
 ) -> Iterator[Finding]:
     """Yield the findings about weaknesses in Asterisk's files in ``folder`` and on its console.
 
-    ``user`` is the manager user with which ringfence logs in. ``modules`` has FreePBX's modules.
+    ``user`` is the manager user with which ringfence logs in. ``root`` is the root folder of this host.
     """
     if not (folder / "asterisk.conf").exists():
         yield Finding(
@@ -71,7 +72,8 @@ def hardening_findings(
         *_managers(services, user),
         *_http(services),
         *_readable_files(folder),
-        *freepbx_findings(modules),
+        *freepbx_findings(root / MODULES),
+        *provisioning_findings(root),
         *_summaries(accounts),
     ]
     hidden = list(_not_checked(accounts, services, console))
