@@ -122,6 +122,15 @@ def test_an_alias_and_a_folder_of_a_site_are_reported(tmp_path: Path) -> None:
     assert apache(tmp_path, "DocumentRoot /var/www/html\n", "/var/www/html/provisioning") == []
 
 
+def test_what_apache_protects_nginx_may_serve(tmp_path: Path) -> None:
+    """Only Apache reads .htaccess, so the same folder is open by nginx."""
+    site = VHOST.format(folder=FOLDER, rule="Require all granted")
+    assert len(apache(tmp_path, site)) == 1
+    (tmp_path / "tftpboot/.htaccess").write_text("AuthType Basic\n", "utf-8")
+    [line] = nginx(tmp_path, "server { listen 80; root /tftpboot; }")
+    assert "nginx serves /tftpboot without" in line.detail
+
+
 @pytest.mark.parametrize(
     "text",
     [

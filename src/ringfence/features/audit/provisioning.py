@@ -49,16 +49,16 @@ def provisioning_findings(root: Path = Path("/")) -> Iterator[Finding]:
 
     ``root`` is the root folder of this host.
     """
-    seen: set[Path] = set()
+    seen: set[tuple[str, Path]] = set()
     for served in (*_apache(root), *_nginx(root)):
-        if served.folder in seen:
+        if (served.server, served.folder) in seen:
             continue
-        seen.add(served.folder)
+        seen.add((served.server, served.folder))
         here = root / served.folder.relative_to("/")
+        if served.server == "Apache" and exists(here / ".htaccess"):  # it may protect the folder
+            continue
         phones = _phones_in(here)
-        if not phones or (
-            served.server == "Apache" and exists(here / ".htaccess")
-        ):  # it may protect the folder
+        if not phones:
             continue
         where = f"{printable(str(served.folder))} without a password ({printable(str(served.where))})"
         files = f"{counted(len(phones), 'file')} of phones, such as {printable(phones[0])}"
