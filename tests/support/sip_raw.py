@@ -379,8 +379,7 @@ def answered_within_segments(lab: Lab, source: str) -> int:
     # Asterisk reports nothing of it, neither an event nor an address in a notice.
     guess = Raw(call_id=b"\xff{}m", from_display=b'"\x1b"')
     for _ in range(_STREAMS):
-        with suppress(ConnectionResetError), _filled(lab, source) as stream:
-            here = "{}:{}".format(*stream.getsockname())
+        with suppress(ConnectionResetError), _filled(lab, source) as (stream, here):
             for number in range(SEGMENT_GUESSES):
                 stream.sendall(guess.answering(challenge, f"wrong-{number}").encode(here, "TCP"))
             return _refusals(stream)
@@ -388,8 +387,8 @@ def answered_within_segments(lab: Lab, source: str) -> int:
 
 
 @contextmanager
-def _filled(lab: Lab, source: str) -> Iterator[socket.socket]:
-    """Yield a connection whose closed window Asterisk has filled with answers to BYE."""
+def _filled(lab: Lab, source: str) -> Iterator[tuple[socket.socket, str]]:
+    """Yield a connection whose closed window Asterisk has filled with answers to BYE, and its own address."""
     with netns.inside(lab.network.attacker):
         stream = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     with stream:
@@ -405,7 +404,7 @@ def _filled(lab: Lab, source: str) -> Iterator[socket.socket]:
             stream.sendall(bye.encode(here, "TCP"))
             time.sleep(0.002)
         time.sleep(0.3)
-        yield stream
+        yield stream, here
 
 
 def _refusals(stream: socket.socket) -> int:
