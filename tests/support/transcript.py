@@ -68,6 +68,11 @@ class Loss:
 
 
 @frozen
+class Backlog:
+    """The wire has packets that nobody has read yet."""
+
+
+@frozen
 class Sources:
     """Which sources deliver from now on: AMI, and a wire that sees every challenge."""
 
@@ -106,6 +111,7 @@ Entry = (
     | Friend
     | Tick
     | Loss
+    | Backlog
     | Sources
     | Banned
     | Unbanned
@@ -310,6 +316,8 @@ class Player:
             detector.friends.add(evolve(entry, **times))
         elif isinstance(entry, Loss):
             detector.observe_loss(self._now)
+        elif isinstance(entry, Backlog):
+            detector.observe_backlog(self._now)
         elif isinstance(entry, Sources):
             self._wire = entry.wire
             since = self._now if self._ami_since is None else self._ami_since

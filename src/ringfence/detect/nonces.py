@@ -27,9 +27,9 @@ Under chan_sip, an attempt whose nonce has several receivers or senders is attri
 a sender with a forged source may have caused it. Neither does a nonce prove an address if its receiver may
 have forwarded it (``relays``).
 
-If the wire loses packets, a nonce with one known receiver may have had another one, the guesser. So PJSIP's
-nonces of ``AROUND`` seconds before and after the loss prove no address. Packets that wait unread while an
-event is judged count as lost.
+If the wire loses packets, a nonce with one known receiver may have had another one, the guesser. So all
+nonces of PJSIP that were read before the loss prove no address, and neither do those of the next ``AROUND``
+seconds. Packets that wait unread while an event is judged count as lost.
 
 Over TCP the challenge uses the connection of its request, so the receiver is the sender of the request, and
 the kernel has completed a handshake with it. Bounds: 32 768 nonces of each of chan_sip and PJSIP. The oldest
@@ -64,9 +64,11 @@ known too, and its guess is not attributed to another address.
 """
 
 AROUND = 2.0
-"""PJSIP's nonces of this time (seconds) before and after a loss of copied packets prove no address.
+"""PJSIP's nonces of this time (seconds) after a loss of copied packets prove no address.
 
-PJSIP sends the same nonce for up to one second, so the lost packets may also have contained it.
+PJSIP sends the same nonce for up to one second, so the lost packets may also have contained it. The nonces
+before the loss prove none either, however old: a reader that is late may read the challenges of one second
+over many.
 """
 
 _MAX_NONCES = 32_768
@@ -118,7 +120,8 @@ class Nonces:
             table = self._of_pjsip if short else self._sent
             known = table.pop(nonce, _NEVER)
             receivers, senders = known.receivers, known.senders
-            relayed = known.relayed or challenge.relayed or (short and now - self._lost_at < AROUND)
+            first = now if known is _NEVER else known.at
+            relayed = known.relayed or challenge.relayed or (short and first - self._lost_at < AROUND)
             stream = known.stream and challenge.transport is not Transport.UDP
             if len(receivers) < _SEVERAL and challenge.address not in receivers:
                 receivers = (*receivers, challenge.address)
@@ -147,18 +150,13 @@ class Nonces:
                 table.popitem(last=False)
 
     def record_loss(self, now: float) -> None:
-        """Record a loss of copied packets at ``now`` (monotonic): PJSIP's nonces around it prove no address.
+        """Record a loss of copied packets at ``now`` (monotonic): PJSIP's nonces until then prove no address.
 
         The reader of these packets also reports a loss when it starts. A loss is ignored while no nonce is
         known. An attacker could exploit this only by guessing the second in which the daemon starts.
         """
-        if not self._of_pjsip:
-            return
-        self._lost_at = now
-        for nonce, sent in reversed(self._of_pjsip.items()):
-            if now - sent.at >= AROUND:
-                break
-            self._of_pjsip[nonce] = evolve(sent, relayed=True)
+        if self._of_pjsip:
+            self._lost_at = now
 
     def receivers(self, nonce: bytes, now: float) -> tuple[Address, ...]:
         """Return the addresses that ``nonce`` was sent to, two at most; empty if none is known."""
@@ -204,7 +202,9 @@ class Nonces:
     def _known(self, nonce: bytes, now: float) -> _Sent:
         sent = self._of_pjsip.get(nonce)
         if sent is not None:
-            return sent if now - sent.at < PJSIP_LIFE else _NEVER
+            if now - sent.at >= PJSIP_LIFE:
+                return _NEVER
+            return evolve(sent, relayed=True) if sent.at - self._lost_at < AROUND else sent
         sent = self._sent.get(nonce, _NEVER)
         return sent if now - sent.at < LIFE else _NEVER
 

@@ -621,6 +621,16 @@ def test_a_contact_where_three_guesses_failed_is_an_alarm(failures: int, alarms:
     assert len(guard.play(at(11, contact)).alarms) == alarms
 
 
+def test_a_contact_of_a_phone_that_worked_at_its_address_is_no_alarm() -> None:
+    """A phone whose account worked there before may register again after guesses of its neighbours."""
+    guard = with_friend("300")
+    guard.play(*(at(n, fails("301", PHONE)) for n in range(3)))
+    contact = Contact(PBX, Service.PJSIP, "300", ip_address(PHONE))
+    assert guard.play(at(10, contact)).alarms == []
+    stranger = Contact(PBX, Service.PJSIP, "302", ip_address(PHONE))
+    assert len(guard.play(at(11, stranger)).alarms) == 1
+
+
 # -- outage mode -----------------------------------------------------------------------------------------
 
 ALL_FAIL = f"phones.all_failing of {PBX}"

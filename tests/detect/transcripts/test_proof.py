@@ -19,7 +19,7 @@ from tests.detect.transcripts.reports import (
     wrong,
     wrong_by_notice,
 )
-from tests.support.transcript import Banned, Exempt, Happened, Loss, Player, Step, at, ticks
+from tests.support.transcript import Backlog, Banned, Exempt, Happened, Loss, Player, Step, at, ticks
 
 from ringfence.values.event import EventKind, SecurityEvent, Service, Transport
 
@@ -186,12 +186,23 @@ def test_a_nonce_of_pjsip_proves_for_48_seconds(age: float, proof: str) -> None:
 
 @pytest.mark.parametrize(
     ("lost", "proof"),
-    [(-2.1, "proven by nonce"), (-1.9, "claimed"), (1.9, "claimed"), (2.1, "proven by nonce")],
+    [(-2.1, "proven by nonce"), (-1.9, "claimed"), (1.9, "claimed"), (2.9, "claimed")],
 )
-def test_a_nonce_within_two_seconds_of_a_loss_proves_no_address(lost: float, proof: str) -> None:
+def test_a_nonce_before_a_loss_or_soon_after_it_proves_no_address(lost: float, proof: str) -> None:
     """The lost packet may have carried the same nonce to another address."""
     steps = [at(8.0, sent(BYSTANDER, b"other", nonce=b"before")), at(10.0, sent(nonce=b"n"))]
     steps = sorted([*steps, at(10.0 + lost, Loss())], key=lambda step: step.time)
+    happened = Player().play(steps, at(13.0, failed(nonce=b"n")))
+    assert happened.attempts == [f"192.0.2.7 counted, {proof}"]
+
+
+@pytest.mark.parametrize(
+    ("waiting", "proof"), [(10.5, "claimed"), (12.9, "claimed"), (7.0, "proven by nonce")]
+)
+def test_a_nonce_proves_no_address_while_packets_wait_unread(waiting: float, proof: str) -> None:
+    """A packet that nobody has read yet may carry the same nonce to another address."""
+    steps = [at(10.0, sent(nonce=b"n")), at(waiting, Backlog())]
+    steps.sort(key=lambda step: step.time)
     happened = Player().play(steps, at(13.0, failed(nonce=b"n")))
     assert happened.attempts == [f"192.0.2.7 counted, {proof}"]
 
