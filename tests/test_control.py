@@ -1,6 +1,7 @@
 """The control socket, over real unix sockets: its permissions, its answers, and clients that misbehave."""
 
 import asyncio
+import errno
 import json
 import os
 import select
@@ -300,6 +301,30 @@ def test_a_client_that_disconnects_stops_nothing(path: Path) -> None:
     with capture_logs() as logs:
         assert asyncio.run(main()) == [{"ok": {}}]
     assert logs == []
+
+
+def test_a_connection_that_the_kernel_fails_ends_alone(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If the kernel has no memory to read a request, that connection ends without a traceback."""
+    with monkeypatch.context() as patch:
+
+        async def refused(_: asyncio.StreamReader, __: int) -> bytes:
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+        patch.setattr(asyncio.StreamReader, "read", refused)
+
+        async def main() -> bytes:
+            async with asyncio.timeout(10), serve(path, HANDLERS), client(path) as (reader, writer):
+                writer.write(b'{"do": "echo"}\n')
+                with suppress(ConnectionError):
+                    return await reader.readline()
+                return b""
+
+        assert asyncio.run(main()) == b""
+
+    assert served(path, b'{"do": "echo"}') == [{"ok": {}}]
+    assert caplog.records == []
 
 
 def test_an_idle_client_is_disconnected(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

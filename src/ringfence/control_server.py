@@ -229,10 +229,10 @@ async def _send_until_gone(
     try:
         async with asyncio.TaskGroup() as group:
             sending = group.create_task(send())
-            with suppress(ConnectionError):
+            with suppress(OSError):
                 await reader.read(1)
             sending.cancel()
-    except* ConnectionError:
+    except* OSError:
         writer.transport.abort()
 
 
@@ -415,7 +415,7 @@ class _Connection:
                     await self._send_list(answer)
                 else:
                     await self._send(answer)
-        except (ConnectionError, TimeoutError):
+        except OSError:
             self._writer.transport.abort()  # the client has disconnected, is idle, or does not read
         finally:
             self._hold(0)
@@ -513,13 +513,20 @@ class _Connection:
             self._rest(taken, min(LONGEST_REST, loop.time() - began))
 
     async def _write(self, data: bytes) -> None:
-        """Write bytes to the client. Raise TimeoutError if the client has not read its answer in time."""
+        """Write bytes to the client.
+
+        Raise TimeoutError if the client has not read its answer in time, and ConnectionError if the kernel
+        refuses.
+        """
         loop = asyncio.get_running_loop()
         began = loop.time()
         async with asyncio.timeout(self._patience):
             for start in range(0, len(data), _WRITE):
                 self._writer.write(data[start : start + _WRITE])
-                await self._writer.drain()
+                try:
+                    await self._writer.drain()
+                except OSError as error:
+                    raise ConnectionError("the answer cannot be sent") from error
                 await asyncio.sleep(0)  # drain() does not wait if the client is fast: let other tasks run
         self._patience -= loop.time() - began
 
