@@ -1,7 +1,9 @@
 """Events that gather, on real descriptors, with a clock that the test advances; and the loop in real time."""
 
 import asyncio
+import errno
 import itertools
+import os
 import selectors
 import socket
 from collections.abc import Iterator
@@ -10,6 +12,7 @@ from statistics import median
 
 import pytest
 from attrs import define, field
+from structlog.testing import capture_logs
 
 from ringfence.gathering import (
     CALM,
@@ -244,6 +247,20 @@ def test_a_closed_descriptor_and_another_loop_are_left_alone() -> None:
     selector = GatheringSelector(lambda: REST)
     with asyncio.Runner(loop_factory=lambda: GatheringLoop(selector)) as runner:
         runner.run(marked(-1))
+
+
+@pytest.mark.parametrize(("code", "traceback"), [(errno.EMFILE, False), (errno.EIO, True)])
+def test_a_lack_of_descriptors_is_one_line(
+    code: int, caplog: pytest.LogCaptureFixture, *, traceback: bool
+) -> None:
+    """If asyncio cannot accept a connection, the log has one line about it; a defect has its traceback."""
+    error = OSError(code, os.strerror(code))
+    with closing(GatheringLoop(GatheringSelector(lambda: REST))) as loop, capture_logs() as logs:
+        loop.call_exception_handler({"message": "socket.accept() failed", "exception": error})
+
+    lines = [(one["what"], one["error"]) for one in logs]
+    assert lines == ([] if traceback else [("socket.accept() failed", "Too many open files")])
+    assert [bool(record.exc_info) for record in caplog.records] == ([True] if traceback else [])
 
 
 def test_what_was_left_unread_ends_the_rest(bed: Bed) -> None:

@@ -12,6 +12,7 @@ ends if a source has left something unread (:func:`more_waits`).
 """
 
 import asyncio
+import errno
 import math
 import select
 import selectors
@@ -21,6 +22,8 @@ from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
+
+import structlog
 
 from ringfence.threads import ThreadedLoop
 
@@ -42,6 +45,9 @@ ONSET = 0.05
 It must be longer than a few quick guesses, or else the ban comes too late for the last one. Five guesses at
 full speed take some 5 ms. With an onset of 5 ms, and a log as the only source, a sender made 6 guesses before
 it was banned (median of 20 measurements)."""
+
+_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""Error numbers of a host that lacks descriptors or memory."""
 
 _Ready = list[tuple[selectors.SelectorKey, int]]
 
@@ -193,6 +199,18 @@ class GatheringLoop(ThreadedLoop):
     def __init__(self, selector: GatheringSelector) -> None:
         super().__init__(selector)
         self.selector = selector
+
+    def default_exception_handler(self, context: dict[str, Any]) -> None:
+        """Log a lack of descriptors or memory in one line: it is no defect. Log all else as asyncio does.
+
+        asyncio reports so that it could not accept a connection. It tries again after a second.
+        """
+        error = context.get("exception")
+        if isinstance(error, OSError) and error.errno in _SHORTAGES:
+            what = context.get("message", "")
+            structlog.get_logger().error("loop.out_of_resources", what=what, error=error.strerror)
+        else:
+            super().default_exception_handler(context)
 
 
 @contextmanager
