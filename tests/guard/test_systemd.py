@@ -1,5 +1,6 @@
 """Messages to systemd and the watchdog interval, over real sockets."""
 
+import asyncio
 import os
 import socket
 from collections.abc import Iterator
@@ -7,8 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
-from ringfence.guard.process import feed_watchdog, report_state, watchdog_interval
+from ringfence.guard import process
+from ringfence.guard.process import feed_watchdog, report_ready, report_state, watchdog_interval
 
 
 @contextmanager
@@ -40,6 +43,27 @@ def test_an_abstract_socket_is_written_with_an_at() -> None:
 def test_without_systemd_nothing_is_sent(environ: dict[str, str]) -> None:
     """If no socket is named, nothing is sent."""
     report_state("READY=1", environ)
+
+
+def test_the_report_that_the_daemon_is_ready_is_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If systemd cannot be reached at first, it gets the report later, and the log has one line about it."""
+    monkeypatch.setattr(process, "_READY_AGAIN", 0.01)
+    path = str(tmp_path / "notify")
+
+    async def main() -> bytes:
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            report = group.create_task(report_ready({"NOTIFY_SOCKET": path}))
+            await asyncio.sleep(0.05)
+            with listening(path) as systemd:
+                await report
+                return systemd.recv(100)
+
+    with capture_logs() as logs:
+        assert asyncio.run(main()) == b"READY=1"
+    [line] = logs
+    assert line["error"].startswith("cannot report to systemd that the daemon is ready: No such file")
 
 
 def test_a_missing_socket_of_systemd_is_an_error(tmp_path: Path) -> None:

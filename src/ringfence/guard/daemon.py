@@ -147,8 +147,7 @@ class Daemon:
         ):
             self._startup.begin()
             self._sources.configure(settings.asterisk_with_logs())
-            tasks = [group.create_task(work) for work in self._work()]
-            process.report_state("READY=1")
+            tasks = [group.create_task(work) for work in (process.report_ready(), *self._work())]
             release_freed_memory()
             self._log.info("daemon.ready", firewall=self._side.kernel.backend.name)
             await self._stopped.wait()

@@ -403,6 +403,29 @@ def report_state(state: str, environ: Mapping[str, str] = os.environ, flags: int
         sender.sendto(state.encode(), flags, address)
 
 
+_READY_AGAIN = 1.0
+"""Seconds between two tries to report to systemd that the daemon is ready."""
+
+
+async def report_ready(environ: Mapping[str, str] = os.environ) -> None:
+    """Report to systemd that the daemon is ready; try again each second until systemd has the report.
+
+    A daemon that cannot report guards nevertheless. systemd ends it when its ``TimeoutStartSec=`` is over.
+    """
+    failed = False
+    while True:
+        try:
+            report_state("READY=1", environ, socket.MSG_DONTWAIT)
+        except OSError as error:
+            if not failed:
+                text = f"cannot report to systemd that the daemon is ready: {error.strerror}; it tries again"
+                structlog.get_logger().error("systemd.unreachable", error=text)
+            failed = True
+            await asyncio.sleep(_READY_AGAIN)
+        else:
+            return
+
+
 def stopping(environ: Mapping[str, str] = os.environ) -> None:
     """Report to systemd that the daemon is stopping; errors are ignored."""
     with suppress(OSError):
