@@ -1,9 +1,11 @@
 """Notifications about changes: one for each transaction, with its author, and nothing else."""
 
+import errno
 import os
 import select
 from collections.abc import Iterator
 from ipaddress import ip_network
+from unittest.mock import Mock
 
 import pytest
 from tests.support.netns import run
@@ -110,3 +112,18 @@ def test_lost_notifications_are_reported(monitor: ChangeMonitor) -> None:
         assert monitor.drain().lost
         kernel.transact(added)
         assert monitor.drain() == Notifications(frozenset({kernel.port or 0}))
+
+
+def test_a_refused_reading_counts_as_a_loss(monitor: ChangeMonitor) -> None:
+    """If the kernel refuses to deliver a notification, some may be lost: nothing fails, all is compared."""
+    real = monitor._socket
+
+    def refuse(_: int) -> bytes:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monitor._socket = Mock(recv=refuse)
+    try:
+        assert monitor.drain() == Notifications(frozenset(), lost=True)
+    finally:
+        monitor._socket = real
+    assert not monitor.drain().lost

@@ -93,7 +93,10 @@ class ChangeMonitor:
         self._socket.close()
 
     def drain(self) -> Notifications:
-        """Read the notifications that have arrived, without waiting for others, and return their summary."""
+        """Read the notifications that have arrived, without waiting for others, and return their summary.
+
+        If the kernel refuses, notifications count as lost.
+        """
         ports, touched, lost = set[int](), set[int](), False
         while True:
             try:
@@ -101,9 +104,9 @@ class ChangeMonitor:
             except BlockingIOError:
                 return Notifications(frozenset(ports), lost, frozenset(touched))
             except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise
                 lost = True
+                if error.errno != errno.ENOBUFS:
+                    return Notifications(frozenset(ports), lost, frozenset(touched))
                 continue
             frame = next(frames(datagram), None)
             if frame is not None:
