@@ -21,7 +21,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help venv system lab lint lint-language lint-types lint-style test test-all coverage prove bench demo attack replay demo-lab docs rulesets lock deb deb-source clean
+.PHONY: help venv system lab lint lint-language lint-types lint-style test test-all coverage prove faults bench demo attack replay demo-lab docs rulesets lock deb deb-source clean
 
 export RINGFENCE_LAB := $(abspath $(LAB))
 # Without compiled files each start of Python compiles everything that it imports.
@@ -84,6 +84,12 @@ SEED ?= 0
 SECONDS_OF_PROOF ?= 300
 prove: venv ## Play random worlds of senders and all orders of small ones, and judge each step (SEED=0 SECONDS_OF_PROOF=300)
 	$(PYTHON) -m tests.judge --seed $(SEED) --seconds $(SECONDS_OF_PROOF)
+
+N ?= 400
+ONLY ?= *
+FINDINGS ?= faults.txt
+faults: venv ## Let each system call of each operation fail, for about two hours (as root; N=largest n, ONLY='ban, nftables, *')
+	$(PYTHON) -m tests.faults --most $(N) --only '$(ONLY)' --findings $(FINDINGS)
 
 bench: venv lab ## Measure, and print the numbers (BASE=COMMIT: compare the costs with those of that commit)
 	$(PYTHON) -m tests.bench $(if $(BASE),--base $(BASE))

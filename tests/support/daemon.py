@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -43,6 +43,8 @@ GRANTED = (
 first: without it the source reports that it receives no security events."""
 
 Completed = subprocess.CompletedProcess[str]
+Traced = Callable[[int], AbstractContextManager[object]]
+"""A context around a process, by its process id."""
 
 
 def until(true: Callable[[], object], what: str, seconds: float = PATIENCE, pause: float = 0.05) -> None:
@@ -124,8 +126,13 @@ class Guard:
                 self._socket = None
             self._notify.unlink(missing_ok=True)
 
-    def start(self, *options: str, ready: bool = True, log: IO[bytes] | None = None) -> None:
-        """Start the daemon; if ``ready``, wait until it is READY. ``log`` is its standard error, if set."""
+    def start(
+        self, *options: str, ready: bool = True, log: IO[bytes] | None = None, stopped: bool = False
+    ) -> None:
+        """Start the daemon; if ``ready``, wait until it is READY. ``log`` is its standard error, if set.
+
+        If ``stopped``, the daemon waits for SIGCONT before its first step.
+        """
         if self._socket is None:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             self._socket.bind(str(self._notify))
@@ -137,6 +144,7 @@ class Guard:
                 environ=self._environ | {"NOTIFY_SOCKET": str(self._notify)},
                 stdout=file,
                 stderr=file if log is None else log,
+                stopped=stopped,
             )
         if ready:
             until(lambda: self.has_notified("READY=1") or not self.running, "READY")
@@ -184,8 +192,11 @@ class Guard:
         self._drain()
         return list(self._notified)
 
-    def command(self, *arguments: str, text: str | None = None) -> Completed:
-        """Run a command of ringfence with this configuration, and return the completed process."""
+    def command(self, *arguments: str, text: str | None = None, traced: Traced | None = None) -> Completed:
+        """Run a command of ringfence with this configuration, and return the completed process.
+
+        The command begins, ends, and is waited for in the context that ``traced`` makes of its process id.
+        """
         line = self._command_line(*arguments)
         with (
             tempfile.TemporaryFile() as given,
@@ -194,9 +205,12 @@ class Guard:
         ):
             given.write((text or "").encode())
             given.seek(0)
-            process = start(line, environ=self._environ, stdin=given, stdout=out, stderr=err)
+            stopped = traced is not None
+            process = start(line, environ=self._environ, stdin=given, stdout=out, stderr=err, stopped=stopped)
             try:
-                code = process.wait(60)
+                with nullcontext() if traced is None else traced(process.pid):
+                    process.send_signal(signal.SIGCONT)
+                    code = process.wait(60)
             except BaseException:
                 process.kill()
                 raise

@@ -26,20 +26,50 @@ def failing(pid: int, call: str, error: str, when: str, path: Path | None = None
     ``when`` is the number of the call that fails, such as ``3``, or ``3+`` for all from this one. Only calls
     for the file ``path`` count, if it is set.
     """
-    inject = [f"--inject={call}:error={error}:when={when}", *(["-P", str(path)] if path is not None else [])]
+    with injected(pid, call, f"error={error}", when, path):
+        yield
+
+
+Injected = Callable[[], list[str]]
+"""Returns strace's lines about the calls that it changed."""
+
+
+@contextmanager
+def injected(
+    pid: int, call: str, fault: str, when: str, path: Path | None = None, output: Path | None = None
+) -> Iterator[Injected]:
+    """Let strace do ``fault`` at system calls of a process while the block runs.
+
+    ``fault`` is ``error=ENOSPC`` or ``signal=KILL``, for example. ``when`` counts the calls of each thread.
+    ``when`` and ``path`` are as for :func:`failing`. strace writes to ``output``.
+    """
+    inject = [f"--inject={call}:{fault}:when={when}", *(["-P", str(path)] if path is not None else [])]
+    written = os.devnull if output is None else str(output)
     tracer = subprocess.Popen(
-        ["strace", "-f", "-q", "-o", os.devnull, "-p", str(pid), "-e", f"trace={call}", *inject],
+        ["strace", "-f", "-q", "-yy", "-o", written, "-p", str(pid), "-e", f"trace={call}", *inject],
         stdin=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
+
+    def lines() -> list[str]:
+        text = "" if output is None else output.read_text("utf-8", "replace")
+        return [line for line in text.split("\n") if line.endswith(("(INJECTED)", "killed by SIGKILL +++"))]
+
     try:
-        until(lambda: tracer.poll() is not None or _is_traced(pid), "strace")
+        until(lambda: tracer.poll() is not None or _is_traced(pid), "strace", pause=0.01)
         assert tracer.poll() is None, "strace has ended"
-        yield
+        yield lines
     finally:
         tracer.terminate()
-        tracer.wait()
+        try:
+            tracer.wait(_LETTING_GO)
+        except subprocess.TimeoutExpired:  # it waits for a thread, which waits for its child by vfork
+            tracer.kill()
+            tracer.wait()
 
+
+_LETTING_GO = 2.0
+"""Seconds that strace has to let a process go."""
 
 _OPEN = """
 import sys, time

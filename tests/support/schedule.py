@@ -63,6 +63,7 @@ _LONGEST = (
     "firewall/test_contract.py",
     "scenarios/test_scenarios.py",
     "contrib/test_unit.py",
+    "faults/test_faults.py",
     "features/setup/test_interrupted.py",
     "e2e/test_setup_container.py",
     "features/fleet/test_setup.py",
@@ -79,7 +80,7 @@ _GROUP_OF = {f"e2e/test_{name}.py": group for group, names in _SHARED.items() fo
 _RANK_OF = {name: rank for rank, name in enumerate(_LONGEST)}
 
 
-_WAITING = ("contrib", "e2e", "firewall", "lab", "packaging")
+_WAITING = ("contrib", "e2e", "faults", "firewall", "lab", "packaging")
 """Folders in which most tests wait."""
 _EVERYTHING = 3
 """So many processes collect every test."""

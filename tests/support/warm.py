@@ -101,7 +101,13 @@ class _Server:
             )
 
     def fork(
-        self, arguments: Sequence[str], namespace: str, environ: Mapping[str, str], streams: Sequence[int]
+        self,
+        arguments: Sequence[str],
+        namespace: str,
+        environ: Mapping[str, str],
+        streams: Sequence[int],
+        *,
+        stopped: bool,
     ) -> Process:
         """Start ``python -m *arguments`` in the caller's network namespace or the named one."""
         umask = os.umask(0o77)
@@ -111,6 +117,7 @@ class _Server:
             "namespace": namespace,
             "environ": dict(environ),
             "umask": umask,
+            "stopped": stopped,
         }
         with ExitStack() as opened:
             fds = [*streams]
@@ -161,10 +168,12 @@ def start(
     stdin: IO[bytes] | None = None,
     stdout: IO[bytes] | None = None,
     stderr: IO[bytes] | None = None,
+    stopped: bool = False,
 ) -> "Process | subprocess.Popen[bytes]":
     """Start a command; fork it if it is a program of ours, in a network namespace or in none.
 
-    A stream that is left out is /dev/null for the input, and that of this process for the output.
+    A stream that is left out is /dev/null for the input, and that of this process for the output. If
+    ``stopped``, a forked program waits for SIGCONT before its first step.
     """
     environ = os.environ if environ is None else environ
     namespace, rest = "", tuple(command)
@@ -178,7 +187,7 @@ def start(
             )
         streams = ((stdin or nothing).fileno(), *(1 if o is None else o.fileno() for o in (stdout,)))
         last = 2 if stderr is None else stderr.fileno()
-        return _server.fork(rest[2:], namespace, environ, [*streams, last])
+        return _server.fork(rest[2:], namespace, environ, [*streams, last], stopped=stopped)
 
 
 def _is_special(arguments: Sequence[str]) -> bool:

@@ -140,6 +140,8 @@ def _enter(request: Request, fds: list[int]) -> None:
     os.environ.clear()
     os.environ.update(request["environ"])
     time.tzset()
+    if request["stopped"]:
+        os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def _enter_named(name: str) -> None:

@@ -1,0 +1,219 @@
+"""A daemon with bans, an allowed network, a feed and a log, which begins each case in the same state."""
+
+import re
+import shutil
+import signal
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from ipaddress import ip_network
+from pathlib import Path
+
+from attrs import frozen
+from tests.support.asterisk import SECRET
+from tests.support.captures import capture
+from tests.support.daemon import Guard, ServedAmi, Traced
+from tests.support.faults import wait_for
+
+from ringfence.firewall import make_backend
+from ringfence.firewall.cleanup import flush_everything
+from ringfence.values.network import format_network
+
+BANNED = tuple(f"198.18.1.{n}" for n in range(1, 6))
+DENIED = "203.0.113.0/24"
+"""The network that the feed lists."""
+LONG = 30 * 86_400.0
+QUIET = 10.0
+"""Seconds until the daemon must have repaired what differs."""
+_LINES = capture("asterisk-22", "wrong-password-register").security_log.read_bytes()
+_TRACES = re.compile(r"Traceback|\.defect |exception=")
+"""What the log has of an exception that nothing expected."""
+
+
+@frozen
+class Facts:
+    """What an administrator has commanded, as the daemon shows it."""
+
+    bans: frozenset[str] = frozenset()
+    allowed: frozenset[str] = frozenset()
+    feeds: frozenset[str] = frozenset()
+    rules: frozenset[str] = frozenset()
+    """The rules that are off."""
+
+
+def listed(values: Iterable[str]) -> str:
+    """Return values as text."""
+    return " ".join(sorted(values)) or "-"
+
+
+def vars_of(facts: Facts) -> Iterator[tuple[str, frozenset[str]]]:
+    """Yield the names and values of facts."""
+    for name in ("bans", "allowed", "feeds", "rules"):
+        yield name, getattr(facts, name)
+
+
+class Bed:
+    """One daemon in ``folder``. The caller is in a network namespace of its own, and plays the PBX."""
+
+    def __init__(self, folder: Path, backend: str, pbx: ServedAmi) -> None:
+        self.folder = folder
+        self.backend = backend
+        self.output = folder / "strace"
+        self.list = folder / "list.txt"
+        self._work, self._saved = folder / "work", folder / "saved"
+        self._work.mkdir()
+        self.log = self._work / "asterisk.log"
+        entry = {
+            "name": "pbx",
+            "ami": {"port": pbx.port, "secret": SECRET},
+            "logs": {"paths": [str(self.log)]},
+            "wire": {"enabled": False},
+        }
+        self.traced: Traced | None = None
+        self._beginnings: dict[bool, Facts] = {}
+        self.guard = Guard(
+            self._work, asterisk=[entry], firewall={"backend": backend}, rules={"probe": {"enabled": True}}
+        )
+
+    def prepare(self) -> None:
+        """Make the state in which each case begins, and keep its files."""
+        self.log.touch()
+        self.list.write_text(f"{DENIED}\n")
+        flush_everything()
+        with self.guard as guard:
+            guard.ask("ban", networks=list(BANNED), seconds=LONG)
+            guard.ask("allow_add", what=["192.0.2.0/24"])
+        shutil.copytree(self._work, self._saved)
+
+    def beginning(self, *, empty: bool) -> Facts:
+        """Return the facts with which a case begins."""
+        if empty not in self._beginnings:
+            self.reset(empty=empty)
+            self.guard.start()
+            self._beginnings[empty] = self.facts()
+            self.end()
+        return self._beginnings[empty]
+
+    @contextmanager
+    def tracing(self, traced: Traced) -> Iterator[None]:
+        """Let the command of an operation run in the context ``traced``."""
+        self.traced = traced
+        try:
+            yield
+        finally:
+            self.traced = None
+
+    @property
+    def sockets(self) -> list[str]:
+        """The sockets of the daemon, as /proc names them, while it runs."""
+        found = []
+        with suppress(OSError, AssertionError):
+            for path in Path(f"/proc/{self.guard.pid}/fd").iterdir():
+                with suppress(OSError):
+                    found.append(str(path.readlink()))
+        return found
+
+    def reset(self, *, empty: bool = False) -> None:
+        """End the daemon, and make the state of the beginning again, as after a reboot.
+
+        ``empty``: as before the first start of all.
+        """
+        self.end()
+        flush_everything()
+        for path in {*self._work.iterdir()} - {self._work / "notify.sock"}:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if not empty:
+            shutil.copytree(self._saved, self._work, dirs_exist_ok=True)
+        self.log.touch()
+        self.guard.configure()
+        self.output.unlink(missing_ok=True)
+
+    def end(self) -> None:
+        """Kill the daemon if it runs."""
+        if self.guard.running:
+            self.guard.process.send_signal(signal.SIGCONT)
+            self.guard.kill()
+
+    def facts(self) -> Facts:
+        """Return what the daemon shows."""
+        guard = self.guard
+        status = guard.status()
+        return Facts(
+            frozenset(guard.banned()),
+            frozenset(row["entry"] for row in guard.ask("lists", side="allow")),
+            frozenset(row["name"] for row in guard.ask("feeds")),
+            frozenset(status["rules"]["off"]),
+        )
+
+    def disagreement(self) -> str:
+        """Return how the daemon's list, its ledger, the kernel and the database differ; "" if they agree."""
+        shown, status = self.guard.banned(), self.guard.status()
+        different = [
+            f"{name}: {listed(other)} instead of {listed(shown)}"
+            for name, other in (("kernel", self.kernel()), ("database", self.recorded()))
+            if other != shown
+        ]
+        if status["expected"] != len(shown):
+            different.append(f"ledger {status['expected']} instead of {len(shown)}")
+        return "; ".join(different)
+
+    def kernel(self) -> set[str]:
+        """Return the banned networks in the kernel."""
+        if self.backend == "memory":
+            return self.guard.banned()
+        with closing(make_backend(self.backend)) as kernel:
+            return {format_network(element.network) for element in kernel.list()}
+
+    def recorded(self) -> set[str]:
+        """Return the networks with an active ban in the database's file."""
+        path = self._work / "ringfence.db"
+        if not path.exists():
+            return set()
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+            try:
+                rows = connection.execute(
+                    "SELECT network FROM bans WHERE ended IS NULL AND expires > ?", (time.time(),)
+                ).fetchall()
+            except sqlite3.OperationalError:  # its first write failed, and the daemon's database is in memory
+                return set()
+        return {format_network(ip_network(text)) for (text,) in rows}
+
+    def is_quiet(self) -> bool:
+        """Whether the daemon has begun all its work."""
+        return "event=friends.known" in self.guard.log and self.guard.source_is("listening")
+
+    def hears(self, seconds: float = QUIET) -> bool:
+        """Whether the daemon reads a line that Asterisk writes to its log now, and is logged in at AMI."""
+        before = self._heard()
+        with self.log.open("ab") as file:
+            file.write(_LINES)
+        return wait_for(seconds, lambda: self._heard() > before and self.guard.ami_is("listening"))
+
+    def _heard(self) -> int:
+        logs = [one for one in self.guard.status()["sources"] if "/log:" in one["name"]]
+        return sum(one["events"] + one["skipped"] for one in logs)
+
+    @property
+    def alarms(self) -> set[str]:
+        """The codes of the active alarms."""
+        return {alarm["code"] for alarm in self.guard.status()["alarms"]}
+
+    @property
+    def defects(self) -> list[str]:
+        """The lines of the daemon's log that show an exception nobody expected."""
+        lines = self.guard.log.split("\n")
+        return [line for line in lines if _TRACES.search(line)]
+
+
+@contextmanager
+def bed(folder: Path, backend: str, pbx: ServedAmi) -> Iterator[Bed]:
+    """Yield a prepared daemon that does not run, and leave no rule and no process."""
+    made = Bed(folder, backend, pbx)
+    try:
+        made.prepare()
+        yield made
+    finally:
+        made.end()
+        made.guard.__exit__()
+        flush_everything()

@@ -1,0 +1,237 @@
+"""One case: one call fails once during one operation, and what the administrator finds afterwards."""
+
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+
+from attrs import Factory, define
+from tests.faults.bed import QUIET, Bed, Facts, listed, vars_of
+from tests.faults.operations import Answer, Operation, Outcome, Process
+from tests.faults.values import ERRORS, KILL, Row
+from tests.support.daemon import until
+from tests.support.faults import injected, wait_for
+
+from ringfence.errors import RingfenceError
+
+SAID_WITHIN = 5.0
+"""Seconds in which the administrator must have an answer."""
+_AFTERWARDS = 0.3
+"""Seconds after the answer in which calls still fail: a part of the work follows it."""
+_AT_WORK = 2.0
+"""Seconds that a daemon has at most to begin its work after READY, while calls still fail."""
+_NEVER = 65_535
+"""The largest number that strace accepts."""
+_CALL = re.compile(r"(?m)^(\d+) +(\w+)\(")
+_LIBRARY = re.compile(r"\.pyc?\b|\.so\b|site-packages|/src/ringfence/")
+_PAIR = re.compile(r"<UNIX-STREAM:\[(\d+)->(\d+)")
+
+
+@define
+class Tried:
+    """The result of a case: the calls that failed, as strace shows them, and what was found."""
+
+    calls: list[str] = Factory(list)
+    findings: list[str] = Factory(list)
+    log: str = ""
+    trace: str = ""
+    is_artefact: bool = False
+    """Whether only calls failed that the kernel never lets fail."""
+
+
+def try_case(bed: Bed, operation: Operation, row: Row, number: int) -> Tried:
+    """Let the call of the number ``number`` in each thread fail; return what was found."""
+    case = _Case(bed, operation, row, number)
+    try:
+        case.run()
+    finally:
+        bed.end()
+    return case.tried
+
+
+def uses(bed: Bed, operation: Operation) -> Mapping[str, int]:
+    """Return how often a thread uses each system call during an operation without a fault, at most."""
+    never = Row(operation.name, bed.backend, ",".join(ERRORS), "EIO")
+    tried = try_case(bed, operation, never, _NEVER)
+    assert not tried.findings, tried.findings
+    counted = Counter(_CALL.findall(tried.trace))
+    most: dict[str, int] = {}
+    for (_, call), number in counted.items():
+        most[call] = max(number, most.get(call, 0))
+    return most
+
+
+class _Case:
+    def __init__(self, bed: Bed, operation: Operation, row: Row, number: int) -> None:
+        self.tried = Tried()
+        self._bed = bed
+        self._guard = bed.guard
+        self._operation = operation
+        self._row = row
+        self._number = number
+        self._before = bed.beginning(empty=operation.empty)
+        self._after = operation.after(self._before)
+
+    def run(self) -> None:
+        """Run the operation under the fault, and look at everything."""
+        self._bed.reset(empty=self._operation.empty)
+        if self._operation.process is Process.COMMAND:
+            with self._bed.tracing(self._injected):
+                answer = self._act()
+        else:
+            starting = self._operation.process is Process.STARTING
+            self._guard.start(stopped=starting, ready=not starting)
+            if not starting:
+                until(self._bed.is_quiet, "a quiet daemon", pause=0.02)
+            with self._injected(self._guard.pid):
+                answer = self._act()
+                if starting:
+                    wait_for(_AT_WORK, lambda: not self._guard.running or self._is_at_work())
+                time.sleep(_AFTERWARDS)
+        if not self.tried.calls:
+            return
+        if self._operation.process is Process.STARTING:
+            self._look_at_start(answer)
+        elif self._operation.process is Process.RUNNING:
+            self._look(answer)
+        self._restart(answer)
+        self.tried.log = self._guard.log
+        if self.tried.findings:
+            self.tried.findings.append(f"answer: {answer.outcome.name} {answer.text[-400:]!r}")
+
+    def _is_at_work(self) -> bool:
+        with suppress(RingfenceError):
+            return self._bed.is_quiet()
+        return False
+
+    @contextmanager
+    def _injected(self, pid: int) -> Iterator[None]:
+        output = self._bed.output
+        with injected(pid, self._row.call, self._row.injection, str(self._number), output=output) as lines:
+            yield
+        self.tried.trace = output.read_text("utf-8", "replace")
+        changed = lines()
+        self.tried.calls += [line for line in changed if not self._is_artefact(line)]
+        self.tried.is_artefact = bool(changed) and not self.tried.calls
+
+    def _act(self) -> Answer:
+        began = time.monotonic()
+        answer = self._operation.act(self._bed)
+        took = time.monotonic() - began
+        if took > SAID_WITHIN and answer.text != "":
+            self._find(f"slow: {took:.1f} s")
+        if answer.outcome is not Outcome.DONE and not answer.text and self._row.error != KILL:
+            self._find("silent: no answer")
+        if "Traceback" in answer.text:
+            self._find("traceback: in the answer")
+        return answer
+
+    def _is_artefact(self, line: str) -> bool:
+        """Whether a call fails only here: for Python's files, or the pipe by which asyncio wakes its loop."""
+        if _LIBRARY.search(line) or '"\\0", 1, 0, NULL' in line:
+            return True
+        pair = _PAIR.search(line)
+        return pair is not None and self._has(pair[2])
+
+    def _has(self, inode: str) -> bool:
+        return any(inode in text for text in self._bed.sockets)
+
+    def _find(self, text: str) -> None:
+        self.tried.findings.append(text)
+
+    def _look_at_start(self, answer: Answer) -> None:
+        """Look at a daemon that began under a fault: it is READY and right, or has said why not."""
+        if answer.outcome is Outcome.DONE and self._guard.running:
+            self._look(answer)
+        elif self._guard.running:
+            self._find("hangs: neither READY nor ended")
+        else:
+            self._look_at_log()
+            code = self._guard.wait()
+            if self._row.error != KILL and code <= 0:
+                self._find(f"ended: with {code}")
+
+    def _look_at_log(self) -> None:
+        for line in self._bed.defects[:3]:
+            self._find(f"traceback: {line[:300]}")
+
+    def _look(self, answer: Answer) -> None:
+        """Look at the daemon after the fault."""
+        self._look_at_log()
+        if self._operation.stops and self._guard.running:
+            self._find("hangs: it does not stop")
+        if not self._guard.running:
+            if self._row.error != KILL and not self._operation.stops:
+                self._find(f"ended: {self._guard.log[-300:]}")
+            return
+        allowed = self._allowed(answer)
+        problem = ""
+
+        def right() -> bool:
+            nonlocal problem
+            problem = self._bed.disagreement() or self._wrong(self._bed.facts(), allowed)
+            return not problem
+
+        try:
+            if not wait_for(QUIET, right):
+                self._find(f"{problem} (alarms {listed(self._bed.alarms)})")
+            if not self._bed.hears():
+                self._find(f"deaf: {self._guard.states()}")
+        except RingfenceError as error:
+            self._find(f"unreachable: {error}")
+
+    def _allowed(self, answer: Answer) -> list[Facts]:
+        """Return the facts that an answer permits."""
+        if answer.outcome in {Outcome.DONE, Outcome.UNRECORDED}:
+            return [self._after]
+        return [self._before] if answer.outcome is Outcome.REFUSED else [self._before, self._after]
+
+    def _wrong(self, facts: Facts, allowed: list[Facts]) -> str:
+        if facts in allowed:
+            return ""
+        other = "half: " if facts not in (self._before, self._after) else "not as answered: "
+        return other + _difference(facts, allowed[0])
+
+    def _restart(self, answer: Answer) -> None:
+        """Kill the daemon and start it: nothing may be lost."""
+        allowed = self._allowed(answer)
+        if self._guard.running:
+            try:
+                allowed = [self._bed.facts()]
+            except RingfenceError as error:
+                self._find(f"unreachable: {error}")
+        if self._operation.is_in_file:
+            allowed.append(self._after)
+        if self._operation.process is Process.STARTING:
+            allowed = [self._before]
+        self._bed.end()
+        if self._operation.process is Process.COMMAND and answer.outcome is Outcome.DONE:
+            self._look_at_kernel()
+        try:
+            self._guard.start()
+        except AssertionError:
+            self._find(f"start: the next start fails: {self._guard.log[-400:]}")
+            return
+        problem = ""
+
+        def right() -> bool:
+            nonlocal problem
+            problem = self._bed.disagreement() or self._wrong(self._bed.facts(), allowed)
+            return not problem
+
+        if not wait_for(QUIET, right):
+            self._find(f"lost after the restart: {problem}")
+
+    def _look_at_kernel(self) -> None:
+        if (kernel := self._bed.kernel()) != self._before.bans:
+            self._find(f"half: the kernel has {listed(kernel)}")
+
+
+def _difference(one: Facts, other: Facts) -> str:
+    pairs = zip(vars_of(one), vars_of(other), strict=True)
+    return "; ".join(
+        f"{name}: {listed(left)} instead of {listed(right)}"
+        for (name, left), (_, right) in pairs
+        if left != right
+    )

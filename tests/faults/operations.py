@@ -1,0 +1,181 @@
+"""The operations during which system calls fail."""
+
+import re
+import signal
+from collections.abc import Callable, Mapping
+from enum import Enum, auto
+from pathlib import Path
+from typing import Any
+
+from attrs import evolve, frozen
+from tests.faults.bed import BANNED, LONG, Bed, Facts
+from tests.support.daemon import Completed
+from tests.support.faults import wait_for
+
+from ringfence import control
+from ringfence.errors import ControlError, DaemonUnreachableError, Exit
+
+PATIENCE = 30.0
+"""Seconds after which an operation has failed to end."""
+
+
+class Outcome(Enum):
+    """What the administrator learned."""
+
+    DONE = auto()
+    UNRECORDED = auto()  # in force, but the database lacks it
+    REFUSED = auto()
+    UNKNOWN = auto()  # the answer was lost, or the command ended with an error
+
+
+@frozen
+class Answer:
+    """The answer to an operation, and its text."""
+
+    outcome: Outcome
+    text: str = ""
+
+
+class Process(Enum):
+    """The process whose calls fail."""
+
+    RUNNING = auto()  # the daemon, between READY and its end
+    STARTING = auto()  # the daemon, from its first step to READY
+    COMMAND = auto()  # a command, without a daemon
+
+
+def _same(facts: Facts) -> Facts:
+    return facts
+
+
+@frozen
+class Operation:
+    """One operation: ``act`` does it, and ``after`` returns the facts that follow from those before."""
+
+    name: str
+    act: Callable[[Bed], Answer]
+    after: Callable[[Facts], Facts] = _same
+    process: Process = Process.RUNNING
+    empty: bool = False
+    stops: bool = False
+    is_in_file: bool = False
+    """Whether it changes the configuration: a daemon that refuses the change has it after a restart."""
+
+
+def _ask(do: str, **arguments: Any) -> Callable[[Bed], Answer]:  # noqa: ANN401 - JSON
+    def act(bed: Bed) -> Answer:
+        reasons: list[str] = []
+        path = Path(bed.guard.settings["control"]["socket"])
+        try:
+            result = control.ask(path, do, unrecorded=reasons, **arguments)
+        except DaemonUnreachableError as error:
+            return Answer(Outcome.UNKNOWN, str(error))
+        except ControlError as error:
+            return Answer(Outcome.REFUSED, str(error))
+        if do == "ban" and result:
+            return Answer(Outcome.REFUSED, str(result))
+        return Answer(Outcome.UNRECORDED, *reasons) if reasons else Answer(Outcome.DONE)
+
+    return act
+
+
+def _ended(done: Completed) -> Answer:
+    """Return the answer that a command printed."""
+    if done.returncode == Exit.DONE:
+        return Answer(Outcome.DONE)
+    outcome = Outcome.UNRECORDED if done.returncode == Exit.NOT_RECORDED else Outcome.UNKNOWN
+    return Answer(outcome, done.stderr)
+
+
+def _add_feed(bed: Bed) -> Answer:
+    return _ended(bed.guard.command("feeds", "add", "office", "--file", str(bed.list)))
+
+
+def _reload(bed: Bed) -> Answer:
+    """Let SIGHUP switch off a rule; the log has the answer."""
+    text = bed.guard.config.read_text("utf-8")
+    on, off = (f"[rules.probe]\nenabled = {value}" for value in ("true", "false"))
+    bed.guard.config.write_text(text.replace(on, off))
+    bed.guard.reload()
+    answers = re.compile(r"event=configuration\.(loaded|refused)(.*)")
+    wait_for(PATIENCE, lambda: answers.search(bed.guard.log) or not bed.guard.running)
+    found = answers.search(bed.guard.log)
+    if found is None:
+        return Answer(Outcome.UNKNOWN, "" if bed.guard.running else "the daemon ended")
+    return Answer(Outcome.DONE) if found[1] == "loaded" else Answer(Outcome.REFUSED, found[2])
+
+
+def _rotate(bed: Bed) -> Answer:
+    """Rotate Asterisk's log as logrotate does; that the daemon follows is checked after each operation."""
+    bed.log.rename(bed.log.with_suffix(".1"))
+    bed.log.touch()
+    bed.hears(0.5)
+    return Answer(Outcome.UNKNOWN, "nobody waits for an answer")
+
+
+def _begin(bed: Bed) -> Answer:
+    """Let the daemon, which waits at its first step, go on until it is READY or ends."""
+    guard = bed.guard
+    guard.process.send_signal(signal.SIGCONT)
+    wait_for(PATIENCE, lambda: guard.has_notified("READY=1") or not guard.running)
+    if guard.running and guard.has_notified("READY=1"):
+        return Answer(Outcome.DONE)
+    return Answer(Outcome.UNKNOWN, guard.log)
+
+
+def _stop(bed: Bed) -> Answer:
+    bed.guard.process.send_signal(signal.SIGTERM)
+    wait_for(PATIENCE, lambda: not bed.guard.running)
+    if bed.guard.running:
+        return Answer(Outcome.UNKNOWN)
+    code = bed.guard.wait()
+    return Answer(Outcome.DONE) if code == 0 else Answer(Outcome.UNKNOWN, bed.guard.log)
+
+
+def _restore(bed: Bed) -> Answer:
+    return _ended(bed.guard.command("restore", traced=bed.traced))
+
+
+def _banned(facts: Facts) -> Facts:
+    return evolve(facts, bans=facts.bans | {"198.18.2.1", "198.18.2.2"})
+
+
+def _unbanned(facts: Facts) -> Facts:
+    return evolve(facts, bans=facts.bans - {BANNED[0]})
+
+
+def _all_unbanned(facts: Facts) -> Facts:
+    return evolve(facts, bans=frozenset())
+
+
+def _allowed(facts: Facts) -> Facts:
+    return evolve(facts, allowed=facts.allowed | {"198.18.3.0/24"})
+
+
+def _fed(facts: Facts) -> Facts:
+    return evolve(facts, feeds=facts.feeds | {"office"})
+
+
+def _ruled(facts: Facts) -> Facts:
+    return evolve(facts, rules=facts.rules | {"probe"})
+
+
+_BANS = ("198.18.2.1", "198.18.2.2")
+
+OPERATIONS: Mapping[str, Operation] = {
+    one.name: one
+    for one in (
+        Operation("ban", _ask("ban", networks=list(_BANS), seconds=LONG), _banned),
+        Operation("unban", _ask("unban", networks=[BANNED[0]]), _unbanned),
+        Operation("unban-all", _ask("unban", all=True), _all_unbanned),
+        Operation("allow-add", _ask("allow_add", what=["198.18.3.0/24"]), _allowed),
+        Operation("feeds-add", _add_feed, _fed, is_in_file=True),
+        Operation("reload", _reload, _ruled, is_in_file=True),
+        Operation("rotation", _rotate),
+        Operation("stop", _stop, stops=True),
+        Operation("start-full", _begin, process=Process.STARTING),
+        Operation("start-empty", _begin, process=Process.STARTING, empty=True),
+        Operation("restore", _restore, process=Process.COMMAND),
+    )
+}
+"""The operations by their names."""

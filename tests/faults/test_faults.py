@@ -1,0 +1,68 @@
+"""A sample of `make faults`: a system call fails, or the process is killed there, and all is as answered."""
+
+import tempfile
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+import pytest
+from tests.faults.bed import Bed, bed
+from tests.faults.case import try_case
+from tests.faults.operations import OPERATIONS
+from tests.faults.values import KILL, Row, rows
+from tests.support.daemon import ami_server
+from tests.support.netns import netns
+
+pytestmark = pytest.mark.kernel
+
+SAMPLE = (
+    ("ban", "pwrite64", "ENOSPC", 1),
+    ("ban", "sendto", "ENOBUFS", 1),
+    ("ban", "sendto", KILL, 1),
+    ("unban", "pwrite64", KILL, 2),
+    ("unban-all", "sendto", "EPERM", 1),
+    ("allow-add", "pwrite64", "EIO", 2),
+    ("reload", "openat", "EMFILE", 1),
+    ("stop", "pwrite64", KILL, 1),
+    ("start-full", "socket", "EMFILE", 2),
+    ("start-empty", "clone3", "EAGAIN", 2),
+)
+"""What `make test` tries: the operation, the call, its error, and which use of the call fails."""
+CALLS = ("openat", "pwrite64", "sendto", "socket", "recvfrom")
+"""The calls of which the long tests let the first and second use fail."""
+
+
+BACKENDS = ("nftables", pytest.param("ipset", marks=pytest.mark.long))
+
+
+@pytest.fixture(name="made", params=BACKENDS, scope="module")
+def _made(request: pytest.FixtureRequest) -> Iterator[Bed]:
+    """Return a daemon in a network namespace of its own, the same for all cases with one backend."""
+    with (
+        netns(),
+        ami_server() as pbx,
+        tempfile.TemporaryDirectory(prefix="ringfence-faults-") as folder,
+        bed(Path(folder), request.param, pbx) as made,
+    ):
+        yield made
+
+
+@pytest.mark.parametrize(("operation", "call", "error", "number"), SAMPLE)
+def test_a_call_that_fails(made: Bed, operation: str, call: str, error: str, number: int) -> None:
+    """The call fails, and afterwards nothing is lost, half done, or other than answered."""
+    tried = try_case(made, OPERATIONS[operation], Row(operation, made.backend, call, error), number)
+
+    assert tried.calls, "no call failed"
+    assert tried.findings == [], tried.log
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("call", "operation"), [*product(CALLS, OPERATIONS)])
+def test_the_first_calls_that_fail(made: Bed, operation: str, call: str) -> None:
+    """Whichever of an operation's first calls fails, nothing is lost, half done, or other than answered."""
+    wanted = [row for row in rows([operation], (made.backend,)) if row.call == call]
+
+    for row in wanted:
+        for number in (1, 2):
+            tried = try_case(made, OPERATIONS[operation], row, number)
+            assert (str(row), number, tried.findings) == (str(row), number, []), tried.log
