@@ -24,6 +24,7 @@ VALUES: dict[str, dict[str, Any]] = {
         "asking_rate": 7,
     },
     "fence": {"mode": "observe", "networks": ["203.0.113.0/24"]},
+    "bare_address": {"mode": "observe", "domains": ["pbx.example.org"]},
     "geo": {"database": ["/srv/geo.mmdb"]},
     "account": {"elsewhere": "block"},
     "crowdsec": {

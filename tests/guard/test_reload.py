@@ -45,6 +45,8 @@ RULES = {"friends": "guess", "addresses": "prefix", "accounts": "decoy", "strang
 VALUES: dict[str, object] = {
     "account.elsewhere": "block",
     "asterisk.name": "other",
+    "bare_address.domains": ["pbx.example.org"],
+    "bare_address.mode": "observe",
     "asterisk.proxies": ["192.0.2.5"],
     "asterisk.guests": True,
     "asterisk.ami.enabled": False,
@@ -156,6 +158,8 @@ RESTART = {
     "firewall.backend": "[firewall] backend",
     "store.path": "[store]",
     **dict.fromkeys(CROWDSEC, "[crowdsec]"),
+    "bare_address.domains": "[bare_address]",
+    "bare_address.mode": "[bare_address]",
     "control.socket": "[control]",
     "control.admins": "[control]",
     "metrics.listen": "[metrics]",
@@ -212,6 +216,7 @@ class Reloading:
                 }
             ],
             "firewall": {"backend": "memory", "limit": {"mode": "observe"}},
+            "bare_address": {"domains": ["one.example.org"]},
             "feeds": [
                 {"name": "one", "url": "https://lists.example.org/one", "format": "json", "key": "address"}
             ],

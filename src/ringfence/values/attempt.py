@@ -53,6 +53,7 @@ class AttemptKind(fast.KeyEnum):
     PROBE = "probe", "call of an extension that does not exist", "calls of extensions that do not exist"
     MANAGER = "manager", "manager login", "manager logins"  # failed, at the manager interface
     FLOOD = "flood", "second over the limit", "seconds over the limit", True  # the limit of packets
+    BARE_ADDRESS = "bare address", "request for a bare address", "requests for a bare address"
     # A request by TLS was answered, and no event and no login explains it.
     UNEXPLAINED = "unexplained", "answer by TLS that nothing explains", "answers by TLS that nothing explains"
 

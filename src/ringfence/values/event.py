@@ -100,6 +100,7 @@ class EventKind(fast.KeyEnum):
     REFUSED = "Refused", "wrong password or account"  # the wire saw it: a request with credentials
     UNEXPLAINED = "Unexplained", "unexplained by TLS"  # an answer by TLS that no event and no login explains
     DIVERTED = "Diverted", "answer sent elsewhere"  # the wire saw a request whose answer goes to nobody
+    BARE_ADDRESS = "BareAddress", "asked for no name of the PBX"  # the wire saw it
     LIMITED = "Limited", "flood"  # the sender exceeded the packet limit of the kernel's rules
 
 
