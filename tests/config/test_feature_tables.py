@@ -23,7 +23,7 @@ VALUES: dict[str, dict[str, Any]] = {
         "asking": "observe",
         "asking_rate": 7,
     },
-    "fence": {"mode": "observe", "networks": ["203.0.113.0/24"]},
+    "fence": {"mode": "observe", "networks": ["203.0.113.0/24"], "also": ["443/tcp"], "also_ssh": True},
     "bare_address": {"mode": "observe", "domains": ["pbx.example.org"]},
     "geo": {"database": ["/srv/geo.mmdb"]},
     "account": {"elsewhere": "block"},

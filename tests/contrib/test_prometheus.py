@@ -56,6 +56,7 @@ def test_the_dashboard_shows_every_metric() -> None:
         "ringfence_bans_displaced_total",
         "ringfence_bans_failed_total",
         "ringfence_dropped_bytes_total",
+        "ringfence_fenced_also_total",
         "ringfence_fenced_total",
         "ringfence_wire_gaps_total",
         "process_start_time_seconds",

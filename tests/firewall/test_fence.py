@@ -16,12 +16,14 @@ from tests.support.packets import (
     plan,
     sent,
     source_of,
+    stream,
 )
 
-from ringfence.features.fence.stage import OUTSIDERS, FenceFilter
+from ringfence.features.fence.stage import ALSO_OUTSIDERS, OUTSIDERS, FenceFilter
 from ringfence.firewall import network_lists
 from ringfence.firewall.contract import Backend, BanAction, FirewallPlan, Remembered
 from ringfence.firewall.limits import LimitMode
+from ringfence.firewall.ports import Ports
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 
@@ -86,3 +88,44 @@ def test_the_fence_is_before_containers_too(backend: Backend, far: str) -> None:
         with ends(CABLES["IPv4"], far, OTHER) as (_, other):
             other.sendto(b"hello", inner.getsockname())
             assert inner.recv(100) == b"hello"
+
+
+WEB, TFTP, OPEN = 443, 69, 8443
+
+
+@pytest.mark.parametrize("mode", [LimitMode.ENFORCE, LimitMode.OBSERVE])
+def test_other_services_are_closed(backend: Backend, far: str, cable: Cable, mode: LimitMode) -> None:
+    """Strangers do not reach closed ports of other services, and friends do; observe only counts."""
+    also, drops = Ports((TFTP,), (WEB, OPEN)), mode is LimitMode.ENFORCE
+    wanted = evolve(PLAN, added=(FenceFilter(mode, also, Ports((TFTP,), (WEB,))),))
+    plan(backend, wanted)
+    assert connection(cable, far, WEB) is not drops
+    assert datagram(cable, far, TFTP) == (not drops, True)
+    assert connection(cable, far, OPEN) is True
+    assert datagram(cable, far, WEB) == (True, True)  # by UDP it is another port
+
+    counters = backend.counters()
+    assert counters.of("fenced_also") >= 3
+    assert counters.of("fenced") == 0
+    assert list(backend.remembered(ALSO_OUTSIDERS)) == [
+        Remembered(source_of(cable), counters.of("fenced_also"))
+    ]
+    write_list(backend, network_lists.FRIENDS, [ip_network(cable.network)])
+    assert connection(cable, far, WEB) is True
+    assert datagram(cable, far, TFTP) == (True, True)
+    assert not backend.open().repaired
+
+
+def test_a_connection_to_another_service_ends(backend: Backend, far: str, cable: Cable) -> None:
+    """A stranger's connection from before the fence stops, and goes on when the fence only counts."""
+    web = Ports((), (WEB,))
+    plan(backend, evolve(PLAN, added=(FenceFilter(LimitMode.OBSERVE, web),)))
+    with stream(cable, far, WEB) as (here, there):
+        plan(backend, evolve(PLAN, added=(FenceFilter(LimitMode.ENFORCE, web, web),)))
+        there.send(b"x")
+        here.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            here.recv(1)
+        plan(backend, evolve(PLAN, added=(FenceFilter(LimitMode.ENFORCE, web),)))
+        here.settimeout(20.0)
+        assert here.recv(1) == b"x"

@@ -21,6 +21,7 @@ from ringfence.detect.detector import Detector
 from ringfence.features.account.guard import LoginWatch
 from ringfence.features.feeds.denied import Feeds
 from ringfence.features.feeds.settings import TABLE
+from ringfence.features.fence.firewall import fence_of
 from ringfence.features.notify.guard import Notifier
 from ringfence.firewall.memory import MemoryBackend
 from ringfence.guard.daemon import build_daemon
@@ -102,6 +103,8 @@ VALUES: dict[str, object] = {
     "fence.mode": "observe",
     "fence.networks": ["203.0.113.0/24"],
     "fence.countries": ["AS64496"],
+    "fence.also": ["443/tcp"],
+    "fence.also_ssh": True,
     "geo.database": "{folder}/other.mmdb",
     "crowdsec.url": "http://127.0.0.1:8080",
     "crowdsec.machine": "other",
@@ -278,6 +281,7 @@ class Reloading:
             "claims": side.detector._claims.terms,
             "several": side.detector._attribution._several,
             "plan": side.kernel.backend.plan,
+            "fence": fence_of(side).settings,
             "lists": side.exempt.lists._configured,
             "feeds": [
                 feed.source

@@ -14,7 +14,7 @@ from typing import Any
 from attrs import evolve, frozen
 
 from ringfence.config import loader
-from ringfence.features.fence.settings import FenceSettings
+from ringfence.features.fence.settings import FenceSettings, ports_of
 from ringfence.features.fence.stage import FenceFilter
 from ringfence.firewall.contract import FirewallPlan, Fragments
 from ringfence.firewall.ipset.iptables import changes
@@ -70,7 +70,9 @@ class Pinned:
         settings, found = loader.load(self.folder / "ringfence.toml", {}, secrets=False), self.found
         containers = frozenset(map(ip_address, found.containers))
         plan = evolve(settings.plan(found.ports), containers=containers)
-        plan = plan.adding(FenceFilter(settings.of(FenceSettings).mode))
+        fence = settings.of(FenceSettings)
+        also = ports_of(fence.also)
+        plan = plan.adding(FenceFilter(fence.mode, also, also))
         plan = plan if found.friends_known else plan.observing(Until.FRIENDS)
         return evolve(plan, new_only=plan.new_only and found.tracking)
 

@@ -19,12 +19,15 @@ from ringfence.errors import ControlError, FirewallError
 from ringfence.features.fence.firewall import FenceState, fence_of, trial_of
 from ringfence.features.fence.guard import UNKNOWN, FenceRequests, by_country
 from ringfence.features.fence.network_list import LIST as INSIDE
-from ringfence.features.fence.settings import FenceSettings
+from ringfence.features.fence.services import Connection
+from ringfence.features.fence.settings import FenceSettings, ServicePort
+from ringfence.features.fence.stage import ALSO_OUTSIDERS, OUTSIDERS, FenceFilter
 from ringfence.features.geo.settings import GeoSettings
 from ringfence.features.limiter.settings import LimitSettings
 from ringfence.firewall import network_lists
 from ringfence.firewall.contract import Opened, Remembered
 from ringfence.firewall.limits import LimitMode
+from ringfence.firewall.ports import Ports
 from ringfence.friends.startup import SourceReadiness
 from ringfence.guard.facts import AddressFacts
 from ringfence.values.friend import FriendReason
@@ -279,6 +282,115 @@ def test_an_admission_ends_across_a_restart(made: Kept) -> None:
     assert [one["link"] for one in fence_of(later.side).summary()["admitted"]] == ["bob"]
 
 
+# -- other services
+
+
+WEB, TFTP = ServicePort("443/tcp"), ServicePort("69/udp")
+
+
+def also(*ports: ServicePort, ssh: bool = False) -> Settings:
+    """Return a configuration with a fence that shall enforce, also at these ports of other services."""
+    return with_tables(
+        settings(OFFICE), fence=FenceSettings(mode=LimitMode.ENFORCE, also=ports, also_ssh=ssh)
+    )
+
+
+def closed(made: Kept) -> tuple[LimitMode, Ports, Ports]:
+    """Return the fence's mode in the firewall, its ports of other services, and those that are closed."""
+    found = made.backend.plan.find(FenceFilter)
+    assert found is not None
+    return found.mode, found.also, found.closed
+
+
+def test_a_trial_closes_other_services(tmp_path: Path) -> None:
+    """They are closed by a trial, open after it, and stay closed if it is confirmed."""
+    web, none = Ports((), (443,)), Ports((), ())
+    with kept(tmp_path, also(WEB)) as made:
+        begin(made)
+        fence = fence_of(made.side)
+        assert closed(made) == (LimitMode.OBSERVE, web, none)
+        fence.start(60.0, force=True)
+        second(made)
+        assert closed(made) == (LimitMode.ENFORCE, web, web)
+        made.now += 60
+        second(made)
+        assert closed(made) == (LimitMode.OBSERVE, web, none)
+        fence.start(60.0, force=True)
+        fence.confirm()
+        made.now += 60
+        second(made)
+        assert closed(made) == (LimitMode.ENFORCE, web, web)
+        again = Kept(made.store, also(WEB))
+        begin(again)
+        assert closed(again) == (LimitMode.ENFORCE, web, web)
+
+
+def test_another_service_needs_a_trial_of_its_own(tmp_path: Path) -> None:
+    """A port that is added to a confirmed fence is only counted, until a trial that ends nothing else."""
+    web, both, none = Ports((), (443,)), Ports((69,), (443,)), Ports((), ())
+    with kept(tmp_path, also(WEB)) as made:
+        begin(made)
+        fence = fence_of(made.side)
+        fence.start(60.0, force=True)
+        fence.confirm()
+        made.side.configure(also(WEB, TFTP))
+        assert (closed(made), alarms(made)) == ((LimitMode.ENFORCE, both, web), ["fence.waits"])
+        for _ in range(2):  # the second trial begins while the first one runs
+            fence.start(60.0, force=True)
+            second(made)
+        assert (closed(made), alarms(made)) == ((LimitMode.ENFORCE, both, both), ["fence.trial"])
+        made.now += 60
+        second(made)
+        assert (closed(made), alarms(made)) == ((LimitMode.ENFORCE, both, web), ["fence.waits"])
+        fence.start(60.0, force=True)
+        assert fence.confirm()
+        second(made)
+        assert (closed(made), alarms(made)) == ((LimitMode.ENFORCE, both, both), [])
+
+        made.side.configure(also())
+        assert closed(made) == (LimitMode.ENFORCE, none, none)
+        made.side.configure(also(WEB, TFTP))
+        assert closed(made) == (LimitMode.ENFORCE, both, none)
+
+
+def test_ssh_stays_open_unless_forced(tmp_path: Path) -> None:
+    """A port at which SSH answers is left out, with an alarm; the configuration can force it."""
+    web, none = Ports((), (443,)), Ports((), ())
+    with kept(tmp_path, also(WEB)) as made:
+        begin(made)
+        fence = fence_of(made.side)
+        fence.ssh = frozenset({"443/tcp"})
+        fence.start(60.0, force=True)
+        fence.confirm()
+        second(made)
+        assert (closed(made), alarms(made)) == ((LimitMode.ENFORCE, none, none), ["fence.ssh"])
+        made.side.configure(also(WEB, ssh=True))
+        fence.start(60.0, force=True)
+        second(made)
+        assert (closed(made), alarms(made)) == ((LimitMode.ENFORCE, web, web), ["fence.trial"])
+
+
+def test_present_connections_from_outside_are_named(tmp_path: Path) -> None:
+    """Those from outside are named, and those that a login alone lets in; that one is not cut."""
+    login = ip_network("192.0.2.50")
+    with kept(tmp_path, also(WEB)) as made:
+        begin(made)
+        why = "the remote host of a login (root on pts/0)"
+        made.side.exempt.protected.set_part("logins", {login: why})
+        made.side.exempt.networks.on_protected()
+        second(made)
+        sources = "192.0.2.51", "192.0.2.50", "198.51.100.9"
+        connections = [Connection(ip_address(text), 443) for text in sources]
+        assert [*FenceRequests(made.side)._connected(connections)] == [
+            {"address": "192.0.2.50", "port": "443/tcp", "needed": why},
+            {"address": "192.0.2.51", "port": "443/tcp", "needed": None},
+        ]
+        assert login in made.backend.lists[network_lists.ALLOW]
+
+
+# -- networks of countries
+
+
 def reread(made: Kept) -> None:
     """Read the databases of countries, and use their networks."""
     lists = made.side.exempt.lists
@@ -437,9 +549,11 @@ def test_why_has_the_fence_and_what_it_dropped(tmp_path: Path) -> None:
         assert ask("192.0.2.1") is None
         made.side.configure(fenced(LimitMode.OBSERVE))
         seen = [Remembered(ip_network("192.0.2.1"), 7), Remembered(ip_network("192.0.2.2"), 1)]
-        made.backend.remembered = lambda table: seen  # type: ignore[method-assign]
-        assert ask("192.0.2.1") == {"mode": "observe", "inside": False, "outside": True, "packets": 7}
-        assert ask("192.0.2.0/24")["packets"] == 8
+        at_web = [Remembered(ip_network("192.0.2.1"), 2)]
+        tables = {OUTSIDERS: seen, ALSO_OUTSIDERS: at_web}
+        made.backend.remembered = lambda table: tables[table]  # type: ignore[method-assign]
+        assert ask("192.0.2.1") == {"mode": "observe", "inside": False, "outside": True, "packets": 9}
+        assert ask("192.0.2.0/24")["packets"] == 10
         assert ask("198.51.100.7")["inside"]
         made.enforcer.switch_off()
         assert ask("192.0.2.1") is None
@@ -449,6 +563,7 @@ def test_the_status_has_the_fence(made: Kept) -> None:
     """Its part are its state, whether it waits for the friends, and the number of packets from outside."""
     assert FenceRequests(made.side).section().as_json() == {
         "fenced": 0,
+        "fenced_also": 0,
         "fence_waits": False,
         "fence": fence_of(made.side).summary() | {"counts": False},
     }

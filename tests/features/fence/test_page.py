@@ -18,7 +18,7 @@ def _browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """Return a browser at a fence whose trial runs: a friend is outside it, and an address is admitted."""
     folder = tmp_path_factory.mktemp("fence")
     database = write(folder / "geo.mmdb", [("198.18.0.0/16", {"country": {"iso_code": "NL"}})])
-    fence = {"mode": "enforce", "countries": ["NL"], "networks": ["203.0.113.0/24"]}
+    fence = {"mode": "enforce", "countries": ["NL"], "networks": ["203.0.113.0/24"], "also": ["443/tcp"]}
     with (
         ami_server() as pbx,
         Guard(folder, ami={"port": pbx.port}, fence=fence, geo={"database": [str(database)]}) as guard,
@@ -41,7 +41,9 @@ def test_the_fence(browser: Browser) -> None:
     assert "a trial until" in words
     assert "inside 2 networks, 1 network of friends and former friends named NL, 203.0.113.0/24" in words
     assert "outside unknown: nothing is dropped or counted" in words
-    assert "It is unknown who came" in words
+    assert words.count("It is unknown who came") == 2
+    assert "also 443/tcp: packets from outside to 443/tcp are dropped" in words
+    assert "From outside at other services in the last hour" in words
     assert "alice 198.51.100.77 registered" in words
     assert "admitted 192.0.2.7 until 20" in words
     assert "links 1 lasting link: alice" in words

@@ -57,7 +57,7 @@ def _road(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Road]:
     folder = tmp_path_factory.mktemp("road")
     control = folder / "control.sock"
     with (
-        Guard(folder, fence={"mode": "observe"}) as guard,
+        Guard(folder, fence={"mode": "observe", "also": ["443/tcp"]}) as guard,
         web_server(folder / "web", control, site=SITE, client_header=HEADER) as web,
     ):
         yield Road(guard, web)
@@ -71,7 +71,9 @@ def test_a_link_admits_the_address_that_opens_it(road: Road) -> None:
     browser = Browser(road.web.socket)
 
     assert (done.returncode, f"{link.scheme}://{link.netloc}{link.path}{link.query}") == (0, f"{SITE}/admit")
-    assert "one address for 2h, once, within 10m" in " ".join(done.stderr.split())
+    said = " ".join(done.stderr.split())
+    assert "one address for 2h, once, within 10m" in said
+    assert "the page is at 443/tcp, which is in `also` of [fence]: nobody outside can open the link" in said
     pages = [browser.get(link.path, **{HEADER: "198.51.100.9"}) for _ in range(2)]
     assert all("You come from 198.51.100.9." in page.words for page in pages)
     assert road.admitted() == set()

@@ -22,5 +22,11 @@ class FenceAlarmCode(AnyAlarmCode):
         "Correct what the text names, such as `[firewall] max_bans`.",
     )
 
+    FENCE_SSH = (
+        "fence.ssh",
+        "`also` of [fence] names a port at which SSH answers, so the fence leaves this port open.",
+        "Remove the port from `also`, or set `also_ssh = true` in [fence].",
+    )
+
 
 CODES = FenceAlarmCode

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
@@ -83,6 +84,7 @@ def enforce(
             raise typer.Exit(Exit.PROBLEM)
         echo_stderr(*unchecked(console))
         answer = ask_daemon(config, "fence_enforce", seconds=seconds, force=force)
+        echo_stderr(*_cut(ask_daemon(config, "fence", quietly=True)))
         try:
             start_standby(f"{__package__}.firewall", config, answer["end"])
         except StartError as error:  # the trial runs: only the daemon ends it now
@@ -153,6 +155,10 @@ def link(
             token = ask_daemon(config, "fence_link", seconds=seconds, valid=usable)
             how = f"one address for {time}, once, within {valid}"
         echo(f"{site['url']}/admit#{token}")
+        if (port := _port_of(site["url"])) in ask_daemon(config, "fence", quietly=True)["also"]:
+            echo_stderr(
+                f"the page is at {port}, which is in `also` of [fence]: nobody outside can open the link"
+            )
         echo_stderr(f"It admits {how}. Send it to one person only.")
 
 
@@ -198,6 +204,12 @@ def unlink(
             print_friends(known, "the fence still admits it; fix: ringfence friends forget")
 
 
+def _port_of(url: str) -> str:
+    """Return the port of a URL as ``also`` of ``[fence]`` names it."""
+    parts = urlsplit(url)
+    return f"{parts.port or (443 if parts.scheme == 'https' else 80)}/tcp"
+
+
 def _unlink_command(account: str) -> str:
     return shlex.join(["ringfence", "fence", "unlink", printable(account)])
 
@@ -220,6 +232,16 @@ def _trunks_outside(config: Path, console: Console) -> Iterator[str]:
             yield f"trunk {printable(names[network])} is outside: {network}; to allow it: {shlex.join(words)}"
 
 
+def _cut(found: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a line for each present connection to another service that no list of the fence admits."""
+    for one in found["connected"]:
+        cuts = "is cut" if one["port"] in found["closed"] else "would be cut"
+        state = f"outside, so it {cuts}; to admit it: ringfence fence admit {one['address']}"
+        if one["needed"] is not None:
+            state = f"inside only as {one['needed']}"
+        yield f"{one['address']} is connected to {one['port']}: {state}"
+
+
 def _print(found: Mapping[str, Any], trunks: list[str]) -> None:
     screen = Screen(whole_lines=True)
     if found["configured"] == "off":
@@ -232,6 +254,10 @@ def _print(found: Mapping[str, Any], trunks: list[str]) -> None:
     countries = {"COUNTRY (LAST HOUR)": "country", "SOURCES": "sources", "PACKETS": "packets"}
     _show_table(screen, found["countries"], countries)
     outside = [row | {"since": short_time(row["since"])} for row in found["outside"]]
+    visitors = {"AT OTHER SERVICES (LAST HOUR)": "address", "COUNTRY": "country", "PACKETS": "packets"}
+    _show_table(screen, found["visitors"], visitors)
+    for line in _cut(found):
+        screen.show(line)
     columns = {"CAME FROM OUTSIDE": "account", "ADDRESS": "address", "BY": "reason", "SINCE": "since"}
     _show_table(screen, outside, columns)
     for line in trunks:

@@ -6,6 +6,9 @@ records each phone that became a friend although the fence would have dropped it
 *outside*. An administrator then starts the fence, as a trial: without a confirmation before the end of the
 trial, the fence only observes again. The state is one fact of the database, so it survives a restart of the
 daemon. Only an unconfirmed trial does not: it ends when the daemon stops.
+
+Ports of other services (``also`` of ``[fence]``) are closed by a trial too. If the configuration adds a port
+to a confirmed fence, the fence only counts there until another trial. That one ends only at the new ports.
 """
 
 import json
@@ -13,6 +16,7 @@ import math
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from ipaddress import ip_network
+from itertools import chain
 from typing import Any
 
 import structlog
@@ -25,8 +29,8 @@ from ringfence.errors import ControlError
 from ringfence.explain.facts import Admission
 from ringfence.features.fence.alarms import FenceAlarmCode
 from ringfence.features.fence.network_list import LIST as INSIDE
-from ringfence.features.fence.settings import FenceSettings
-from ringfence.features.fence.stage import OUTSIDERS, FenceFilter
+from ringfence.features.fence.settings import FenceSettings, ports_of
+from ringfence.features.fence.stage import ALSO_OUTSIDERS, OUTSIDERS, FenceFilter
 from ringfence.firewall import network_lists
 from ringfence.firewall.cleanup import flush_everything
 from ringfence.firewall.contract import FirewallPlan
@@ -85,7 +89,8 @@ class FenceState:
     """The state of the fence as the database keeps it. Times are in seconds since the epoch.
 
     ``observed`` is when the fence began to observe, ``trial`` the end of the trial; each None if not so.
-    ``watched``: for how many seconds it has observed or dropped since then, while the daemon ran.
+    ``watched``: for how many seconds it has observed or dropped since then, while the daemon ran. ``also``
+    are the ports of other services that were confirmed.
     """
 
     observed: float | None = None
@@ -94,6 +99,7 @@ class FenceState:
     confirmed: bool = False
     outside: list[Outside] = field(factory=list)
     admitted: list[Admitted] = field(factory=list)
+    also: list[str] = field(factory=list)
 
     @classmethod
     def parse(cls, text: str | None) -> "FenceState":
@@ -107,6 +113,7 @@ class FenceState:
                 found.get("confirmed") is True,
                 [Outside(**one) for one in found.get("outside", [])],
                 [Admitted(**one) for one in found.get("admitted", [])],
+                [str(one) for one in found.get("also", [])],
             )
         except (ValueError, TypeError, KeyError, AttributeError):
             return cls()
@@ -139,8 +146,11 @@ class Fence(RulePart):
         self._lists = side.kernel.lists
         self._enforcer = side.kernel.enforcer
         self._names = side.exempt.names  # follows the addresses of admitted host names
+        self._protected = side.exempt.protected
         self._clock = side.common.clock
         self._looked_at = self._clock.mono()
+        self.ssh: frozenset[str] = frozenset()
+        """The ports of ``also`` at which SSH answers. They stay open, unless the settings force the fence."""
         self._trial_ends = 0.0  # by the monotonic clock, because somebody may set the wall clock
         self._log = structlog.get_logger()
         self._state = FenceState.parse(store.best_effort.read(store.state.fact, None, _FACT))
@@ -159,7 +169,7 @@ class Fence(RulePart):
 
     def plan(self, plan: FirewallPlan) -> FirewallPlan:
         """Return ``plan``, the wanted firewall rules, with the fence in its present mode."""
-        return plan.adding(FenceFilter(self.mode))
+        return plan.adding(FenceFilter(self.mode, ports_of(self.also), ports_of(self.closed)))
 
     def configure(self, settings: Settings) -> None:
         """Apply a new configuration to the fence."""
@@ -185,8 +195,8 @@ class Fence(RulePart):
             return {}
         if self.admits(network):
             return {"admission": Admission(self.in_force, inside=True)}
-        outsiders = self._enforcer.backend.remembered(OUTSIDERS)
-        packets = sum(one.packets for one in outsiders if overlap(one.network, network))
+        tables = map(self._enforcer.backend.remembered, (OUTSIDERS, ALSO_OUTSIDERS))
+        packets = sum(one.packets for one in chain.from_iterable(tables) if overlap(one.network, network))
         return {"admission": Admission(self.in_force, inside=False, packets=packets)}
 
     # -- what is in force ------------------------------------------------------------------------------
@@ -197,6 +207,16 @@ class Fence(RulePart):
         if self.settings.mode is not LimitMode.ENFORCE:
             return self.settings.mode
         return LimitMode.ENFORCE if self._started and not self.gaps else LimitMode.OBSERVE
+
+    @property
+    def also(self) -> frozenset[str]:
+        """The ports of other services that the fence guards, without those of SSH unless this is forced."""
+        return frozenset(self.settings.also) - (frozenset() if self.settings.also_ssh else self.ssh)
+
+    @property
+    def closed(self) -> frozenset[str]:
+        """The ports among ``also`` that are closed to senders outside while the fence drops packets."""
+        return self.also if self._left > 0.0 else self.also & set(self._state.also)
 
     @property
     def in_force(self) -> LimitMode:
@@ -223,15 +243,23 @@ class Fence(RulePart):
     @property
     def alarms(self) -> Iterator[Alarm]:
         """The present alarms about the fence."""
+        if self.settings.mode is not LimitMode.OFF:
+            for port in sorted(frozenset(self.settings.also) - self.also):
+                text = "SSH answers there, so the port stays open to everybody"
+                yield Alarm(FenceAlarmCode.FENCE_SSH, port, text)
         if self.settings.mode is not LimitMode.ENFORCE:
             return
         if not self._started:
             text = "the fence only observes; to start it: ringfence fence enforce"
             yield Alarm(FenceAlarmCode.FENCE_WAITS, "", text)
-        elif not self._state.confirmed:
+        elif self._left > 0.0:
             until = rfc3339(self._state.trial or 0.0)
             text = f"it only observes after {until}, unless: ringfence fence confirm"
             yield Alarm(FenceAlarmCode.FENCE_TRIAL, "", text)
+        elif still_open := self.also - self.closed:
+            ports = ", ".join(sorted(still_open))
+            text = f"the fence only observes at {ports}; to start it there too: ringfence fence enforce"
+            yield Alarm(FenceAlarmCode.FENCE_WAITS, "", text)
         if gaps := self.gaps:
             yield Alarm(FenceAlarmCode.FENCE_INCOMPLETE, "", f"the fence only observes: {'; '.join(gaps)}")
 
@@ -248,13 +276,19 @@ class Fence(RulePart):
 
     def admits(self, network: Network) -> bool:
         """Whether the fence admits the whole of ``network``."""
+        return self.lists_admit(network) or self.why_needed(network) is not None
+
+    def why_needed(self, network: Network) -> str | None:
+        """Return why this host needs ``network``, so that the fence admits it; None if it does not."""
+        needed = (one for one in self._lists.networks.guarded if contains(one, network))
+        found = next(needed, None)
+        return None if found is None else self._protected.reasons.get(found, "one that this host needs")
+
+    def lists_admit(self, network: Network) -> bool:
+        """Whether the fence admits the whole of ``network`` by its lists, such as those of friends."""
         lists, known = self._lists, self._lists.networks
-        inside = known.of(INSIDE)
-        return (
-            lists.passes(network)
-            or any(one.containing(network) is not None for one in (known.allow, inside))
-            or any(contains(one, network) for one in known.guarded)
-        )
+        admitting = known.allow, known.of(INSIDE)
+        return lists.passes(network) or any(one.containing(network) is not None for one in admitting)
 
     def summary(self) -> dict[str, Any]:
         """Return the state of the fence as JSON values, as the request ``fence`` returns it.
@@ -264,7 +298,7 @@ class Fence(RulePart):
         of a trial in whole seconds, rounded up; None without a trial.
         """
         state, gaps = self._state, self.gaps
-        trial = state.trial if self._started else None
+        trial = state.trial if self._left > 0.0 else None
         return {
             "configured": str(self.settings.mode),
             "mode": str(self.in_force),
@@ -277,6 +311,8 @@ class Fence(RulePart):
             "watched": int(state.watched),
             "trial": None if trial is None else rfc3339(trial),
             "left": None if trial is None else math.ceil(round(self._left, 3)),
+            "also": sorted(self.also),
+            "closed": sorted(self.closed) if self.in_force is LimitMode.ENFORCE else [],
             "networks": len(self._lists.networks.of(INSIDE)),
             "around": len(self._lists.around_friends),
             "outside": [asdict(one) | {"since": rfc3339(one.since)} for one in state.outside],
@@ -307,7 +343,8 @@ class Fence(RulePart):
         self._enforcer.require_enforcing()
         if gaps := self.gaps:
             raise ControlError(f"the fence would drop whom it must admit: {'; '.join(gaps)}")
-        state.trial, state.confirmed = now + seconds, False
+        state.confirmed = state.confirmed and bool(self.also - set(state.also))
+        state.trial = now + seconds
         self._trial_ends = self._clock.mono() + seconds
         self._log.warning("fence.started", until=rfc3339(now + seconds))
         self.save()
@@ -315,9 +352,9 @@ class Fence(RulePart):
 
     def confirm(self) -> bool:
         """Keep the fence after its trial; return whether a trial was running."""
-        running = self._started and not self._state.confirmed
+        running = self._left > 0.0
         if running:
-            self._state.trial, self._state.confirmed = None, True
+            self._state.trial, self._state.confirmed, self._state.also = None, True, sorted(self.also)
             self.save()
         return running
 
@@ -397,6 +434,7 @@ class Fence(RulePart):
             state.observed = self._clock.wall()
         if self.settings.mode is not LimitMode.ENFORCE:
             state.trial, state.confirmed = None, False
+        state.also = [one for one in state.also if one in self.settings.also]
 
     def _watch(self) -> None:
         """Add the time since the last call to the time for which the fence has observed.

@@ -1,7 +1,11 @@
 """The fence as a part of the daemon: its requests, its section of the status, and the end of its trial."""
 
+import asyncio
 from collections import Counter
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from ipaddress import ip_network
+from itertools import islice
 from typing import Any
 
 import structlog
@@ -13,7 +17,9 @@ from ringfence.control_server import Handler
 from ringfence.errors import ControlError
 from ringfence.features.fence.firewall import TRIAL_FOR, fence_of
 from ringfence.features.fence.links import MOST_ADMITTED_FOR, MOST_VALID, AdmitLinks
-from ringfence.features.fence.stage import FENCED, OUTSIDERS
+from ringfence.features.fence.services import Connection, SshPorts, connections_to
+from ringfence.features.fence.settings import ports_of
+from ringfence.features.fence.stage import ALSO_FENCED, ALSO_OUTSIDERS, FENCED, OUTSIDERS
 from ringfence.firewall.contract import Remembered
 from ringfence.firewall.limits import LimitMode
 from ringfence.guard.feature import Feature, Given, Section, packets_of
@@ -28,7 +34,15 @@ from ringfence.values.text import printable, rfc3339
 UNKNOWN = "unknown"
 """The country of an address that no database has."""
 
-_NUMBERS = {FENCED: "Packets from outside the fence: dropped, or passed if it only observes."}
+SSH_EVERY = 10.0
+"""The seconds between two checks whether SSH answers at a port of other services."""
+MOST_VISITORS = 50
+"""The maximum number of senders at other services, and of present connections to them, in an answer."""
+
+_NUMBERS = {
+    FENCED: "Packets from outside the fence: dropped, or passed if it only observes.",
+    ALSO_FENCED: "Packets from outside the fence to other services: dropped, or only counted.",
+}
 _ACCOUNT = text(MAX_TEXT, 1)
 _REDEEM = {"token": evolve(text(64, 1), is_secret=True), "address": network({4: 32, 6: 128})}
 REQUESTS = {
@@ -51,6 +65,7 @@ class FenceRequests(Feature):
         self._side = side
         self._fence = fence_of(side)
         self._links = AdmitLinks(side.common.clock, side.common.store)
+        self._ssh = SshPorts()
         self._log = structlog.get_logger()
 
     def handlers(self) -> dict[str, Handler]:
@@ -74,8 +89,12 @@ class FenceRequests(Feature):
                 self._fence.save()
 
     def jobs(self) -> list[Coroutine[None, None, None]]:
-        """Return the coroutine that ends the fence's trial and temporary admissions in time."""
-        return [every(1.0, "fence", self._fence.check, self._side.common.alarms)]
+        """Return the coroutines that end the trial and temporary admissions in time, and look for SSH."""
+        alarms = self._side.common.alarms
+        return [
+            every(1.0, "fence", self._fence.check, alarms),
+            every(SSH_EVERY, "fence ssh", self._look_for_ssh, alarms),
+        ]
 
     def section(self) -> Section:
         """Return the fence's section: packets from outside, its state, and whether it waits for friends."""
@@ -94,13 +113,23 @@ class FenceRequests(Feature):
     async def _answer(self, request: Mapping[str, Any]) -> object:
         """Return the state of the fence, and the senders from outside in the last hour, by country.
 
+        ``visitors`` are those at other services, and ``connected`` the present connections to these.
         ``left_out`` are those networks of the request that the fence does not admit.
         """
         kernel, settings = self._side.kernel, self._fence.settings
         asked = map(parse_network, request.get("networks", ()))
         usage = await kernel.counters.read()
-        outsiders = kernel.backend.remembered(OUTSIDERS) if kernel.enforcer.enforcing else ()
-        found = await self._side.common.locator.of([one.network.network_address for one in outsiders])
+        remembered = kernel.backend.remembered
+        outsiders, visitors = (
+            (remembered(OUTSIDERS), self._visitors(remembered(ALSO_OUTSIDERS)))
+            if kernel.enforcer.enforcing
+            else ((), [])
+        )
+        located = self._side.common.locator.of
+        found = await located([one.network.network_address for one in outsiders])
+        theirs = await located([one.network.network_address for one in visitors])
+        ports = frozenset(ports_of(self._fence.also).tcp)
+        connected = await asyncio.to_thread(connections_to, ports) if ports else ()
         return self._state() | {
             "named_countries": [printable(one) for one in settings.countries],
             "named_networks": [format_network(one) for one in settings.networks],
@@ -108,9 +137,43 @@ class FenceRequests(Feature):
             "links": self._links.summary(),
             "left_out": [format_network(one) for one in asked if not self._fence.admits(one)],
             "countries": by_country(outsiders, found),
+            "also_packets": usage.of(ALSO_FENCED),
+            "visitors": [
+                {"address": format_network(one.network), "country": country_of(place), "packets": one.packets}
+                for one, place in zip(visitors, theirs, strict=True)
+            ],
+            "connected": [*islice(self._connected(connected), MOST_VISITORS)],
         }
 
-    def _enforce(self, request: Mapping[str, Any]) -> object:
+    def _visitors(self, outsiders: Iterable[Remembered]) -> list[Remembered]:
+        """Return the senders at other services that are still outside, those with the most packets first."""
+        still = (one for one in outsiders if not self._fence.admits(one.network))
+        return sorted(still, key=lambda one: one.packets, reverse=True)[:MOST_VISITORS]
+
+    def _connected(self, connections: Iterable[Connection]) -> Iterator[dict[str, Any]]:
+        """Yield present connections to other services that no list of the fence admits.
+
+        ``needed`` is why the fence does not cut the connection: this host needs its address, for example
+        because an administrator is logged in from there. None: the fence cuts it, or would.
+        """
+        fence = self._fence
+        for one in sorted(connections, key=lambda one: (one.port, int(one.address))):
+            network = ip_network(one.address)
+            if not fence.lists_admit(network):
+                needed = fence.why_needed(network)
+                yield {"address": str(one.address), "port": f"{one.port}/tcp", "needed": needed}
+
+    async def _look_for_ssh(self, *, again: bool = False) -> None:
+        """Find out at which ports of ``also`` SSH answers, and change the rules if this has changed."""
+        fence = self._fence
+        ports = frozenset(ports_of(fence.settings.also).tcp)
+        if ports and not fence.settings.also_ssh:
+            found = await asyncio.to_thread(partial(self._ssh.among, ports, again=again))
+            fence.ssh = frozenset(f"{port}/tcp" for port in found)
+            self._side.kernel.rules.update()
+
+    async def _enforce(self, request: Mapping[str, Any]) -> object:
+        await self._look_for_ssh(again=True)
         until = self._fence.start(request.get("seconds", TRIAL_FOR), force=request.get("force") is True)
         self._side.kernel.rules.update()
         return {"until": rfc3339(until), "end": until, "mode": str(self._fence.in_force)}
@@ -175,13 +238,18 @@ def by_country(
     """
     sources, packets = Counter[str](), Counter[str]()
     for outsider, location in zip(outsiders, locations, strict=True):
-        country = location.get("country") or UNKNOWN
+        country = country_of(location)
         sources[country] += 1
         packets[country] += outsider.packets
     return [
         {"country": country, "sources": sources[country], "packets": number}
         for country, number in packets.most_common()
     ]
+
+
+def country_of(location: Mapping[str, str]) -> str:
+    """Return the country of a location, ``UNKNOWN`` if no database has it."""
+    return location.get("country") or UNKNOWN
 
 
 def build(given: Given) -> FenceRequests:

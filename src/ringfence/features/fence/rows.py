@@ -28,6 +28,8 @@ def rows(fence: Mapping[str, Any], moment: Callable[[str], str]) -> Iterator[Row
     verb = "dropped" if fence["mode"] == "enforce" else "would be dropped"
     packets = f"{counted(fence['packets'], 'packet')} {verb}"
     yield Row("outside", packets if fence["counts"] else "unknown: nothing is dropped or counted")
+    if fence["also"]:
+        yield Row("also", f"{', '.join(fence['also'])}: {_also(fence)}")
     if since is not None:
         yield Row("friends", f"{len(fence['outside'])} came from outside")
     for gap in fence["gaps"]:
@@ -39,6 +41,14 @@ def rows(fence: Mapping[str, Any], moment: Callable[[str], str]) -> Iterator[Row
         yield Row(
             "links", f"{counted(len(links), 'lasting link')}: {', '.join(one['account'] for one in links)}"
         )
+
+
+def _also(fence: Mapping[str, Any]) -> str:
+    """Return what the fence does at the ports of other services."""
+    if not fence["closed"]:
+        return "packets from outside are only counted"
+    rest = "" if fence["closed"] == fence["also"] else ", and at the others they are only counted"
+    return f"packets from outside to {', '.join(fence['closed'])} are dropped{rest}"
 
 
 def _why(fence: Mapping[str, Any], moment: Callable[[str], str]) -> str:

@@ -22,5 +22,8 @@ def lines(report: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
     if fence["counts"]:
         verb = "dropped" if fence["mode"] == "enforce" else "from outside, but passed"
         packets = f"{counted(report['fenced'], 'packet')} {verb}"
+        if fence["also"]:
+            services = counted(len(fence["also"]), "other service")
+            packets += f"; {counted(report['fenced_also'], 'packet')} from outside to {services}"
     outside = counted(len(fence["outside"]), "friend")
     yield f"fence     {fence['mode']}{waits}{trial}: {packets}; {outside} outside", True
