@@ -35,6 +35,7 @@ VALUES: dict[str, dict[str, Any]] = {
         "interval": "20s",
         "allow_http": True,
     },
+    "phones": {"gone_after": "30m"},
     "metrics": {"listen": "127.0.0.1:9721", "remote": True, "hosts": ["pbx.example.org"]},
     "publish": {"token_file": "/run/token", "max_entries": 77},
 }

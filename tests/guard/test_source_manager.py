@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,9 @@ from ringfence.clock import Clock
 from ringfence.config.converters import Name
 from ringfence.config.schema import AmiSettings, AsteriskSettings, LogSettings
 from ringfence.guard.source_manager import SourceManager, SourceWatchdog
+from ringfence.sources.roster import AmiListener
+from ringfence.values.event import Service
+from ringfence.values.friend import Contact, Roster
 from ringfence.values.secret import Secret
 
 ONE = AsteriskSettings(
@@ -54,6 +58,7 @@ class Managed:
             on_events=lambda _events, _now: self.order.append("judged"),
             on_read=lambda read: self.order.append(f"read up to {read}"),
             on_reload=None,
+            on_contact=lambda _contact, _now: self.order.append("judged"),
             chan_sip_tls={"two"},
         )
         pretended = SimpleNamespace(
@@ -61,7 +66,12 @@ class Managed:
             set_asterisks=lambda _: None,
             hurry=None,
         )
-        anything: Any = SimpleNamespace(read=dict, record=None, on_roster=None, on_contact=None)
+        anything: Any = SimpleNamespace(
+            read=dict,
+            record=None,
+            on_roster=lambda _: self.order.append("friends: on_roster"),
+            on_contact=lambda _: self.order.append("friends: on_contact"),
+        )
         watchdog = SourceWatchdog(Alarms(SetClock(lambda: 0.0)))
         given: Any = pretended if wire else None
         pipeline: Any = self.pipeline
@@ -123,6 +133,25 @@ def test_each_pbx_has_its_gaps(managed: Managed) -> None:
         for name in ("one", "two")
         for part in ("AMI", "a log", "the wire")
     )
+
+
+def test_listeners_hear_of_phones(managed: Managed) -> None:
+    """Each listener gets the lists of phones and their changes, after the friends."""
+
+    class Listener(AmiListener):
+        def on_roster(self, roster: Roster) -> None:
+            managed.order.append(f"list of {roster.asterisk}")
+
+        def on_contact(self, contact: Contact) -> None:
+            managed.order.append(f"change of {contact.account}")
+
+    managed.manager.listeners.append(Listener())
+    managed.manager.on_roster(Roster("one", (), ()))
+    managed.manager.on_contact(Contact("one", Service.PJSIP, "alice", ip_address("192.0.2.1")))
+    assert managed.order == [
+        "friends: on_roster", "list of one", "judged", "friends: on_contact", "change of alice"
+    ]  # fmt: skip
+    assert managed.manager.listening == {}
 
 
 def test_events_are_read_as_far_as_those_of_every_ami(managed: Managed) -> None:

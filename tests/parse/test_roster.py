@@ -84,6 +84,7 @@ def test_a_contact_that_is_listed_with_its_status() -> None:
         (listed,) = entries("PJSIPShowContacts", item(rosters.CONTACT_LIST, Status=status))
         assert isinstance(listed, ListedContact)
         assert not listed.contact.reachable
+        assert listed.contact.unreachable is (status == "Unreachable")
 
 
 @pytest.mark.parametrize(
@@ -158,6 +159,7 @@ def test_a_peer_that_does_not_answer_is_not_reachable(status: str) -> None:
 
     assert isinstance(listed, ListedContact)
     assert not listed.contact.reachable
+    assert listed.contact.unreachable is (status == "UNREACHABLE")
 
 
 @pytest.mark.parametrize("address", ["-none-", "(null)", "(Unspecified)", "0.0.0.0", "pbx.example"])

@@ -33,7 +33,7 @@ def test_a_contact_comes_answers_falls_silent_and_goes() -> None:
     assert event == [
         evolve(CAROL, reachable=False),
         CAROL,
-        evolve(CAROL, reachable=False),
+        evolve(CAROL, reachable=False, unreachable=True),
         evolve(CAROL, reachable=False, gone=True),
     ]
     assert where.replace_lists([], PJSIP) == ()
@@ -59,6 +59,36 @@ def test_a_status_without_reachability_changes_none(word: str) -> None:
     where.on_event(status("Reachable"))
 
     assert where.on_event(status(word)) == CAROL
+
+
+def test_a_phone_that_does_not_answer_stays_unreachable() -> None:
+    """Neither a renewed registration nor a list without status shows that it answers; a new address may."""
+    where = ContactTracker("pbx")
+    silent = evolve(CAROL, reachable=False, unreachable=True)
+    where.on_event(status("Unreachable"))
+    assert where.on_event(status("Updated")) == silent
+    unknown = ListedContact(evolve(CAROL, reachable=False), CAROL_URI, has_status=False)
+    assert where.replace_lists([unknown], PJSIP) == (silent,)
+    assert where.on_event(status("NonQualified")) == evolve(CAROL, reachable=False)
+
+    where.on_event(item(rosters.SIP_REGISTERED))
+    where.on_event(item(rosters.SIP_REACHABLE, PeerStatus="Unreachable"))
+    assert where.on_event(item(rosters.SIP_REGISTERED)) == evolve(DAVE, unreachable=True)
+    late = item(rosters.SIP_REACHABLE, PeerStatus="Lagged")
+    assert where.on_event(late) == DAVE
+    where.on_event(item(rosters.SIP_REACHABLE, PeerStatus="Unreachable"))
+    moved = item(rosters.SIP_REGISTERED, Address="198.18.1.99:5060")
+    assert where.on_event(moved) == evolve(DAVE, address=ip_address("198.18.1.99"))
+
+
+def test_a_phone_that_answers_beside_an_old_contact_is_not_unreachable() -> None:
+    """A phone that restarted has a new port, and Asterisk asks at the old one until its registration ends."""
+    where = ContactTracker("pbx")
+    old, new = CAROL_URI, CAROL_URI.replace("sip:", "sip:new-")
+    where.on_event(status("Reachable", old))
+    where.on_event(status("Reachable", new))
+    assert where.on_event(status("Unreachable", old)) == evolve(CAROL, reachable=False)
+    assert where.on_event(status("Unreachable", new)) == evolve(CAROL, reachable=False, unreachable=True)
 
 
 def test_the_last_reachability_holds_for_a_list_without_status() -> None:
@@ -122,7 +152,7 @@ def test_a_phone_registered_by_iax2_is_reachable() -> None:
         where.on_event(one) for one in (item(rosters.IAX_REGISTERED), silent, item(rosters.IAX_REGISTERED))
     ]
 
-    assert event == [carol, evolve(carol, reachable=False), carol]
+    assert event == [carol, evolve(carol, reachable=False, unreachable=True), carol]
     assert where.on_event(moved) == evolve(carol, address=ip_address("198.18.1.41"))
 
 

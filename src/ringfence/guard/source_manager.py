@@ -404,6 +404,8 @@ class SourceManager(AmiListener):
         self._watchdog = watchdog
         self.others: list[NflogSource] = [] if wire is None else [wire.source]
         """The sources of the whole host: the wire, and those of features."""
+        self.listeners: list[AmiListener] = []
+        """Further objects that get each roster, and each change of a phone; more may be added."""
         self._wire = wire
         self._clock = clock
         self._pbxs: dict[str, PbxSources] = {}
@@ -469,7 +471,7 @@ class SourceManager(AmiListener):
     def check(self) -> None:
         """Judge the reports that have waited long enough for confirmation; update the alarms of sources."""
         sees_all = self._wire is not None and self._wire.sees_all
-        listening = self._listening
+        listening = self.listening
         self._pipeline.tick(
             wire=sees_all, listening=listening, all_report=listening.keys() >= self._pbxs.keys()
         )
@@ -499,7 +501,7 @@ class SourceManager(AmiListener):
         return found
 
     @property
-    def _listening(self) -> dict[str, float]:
+    def listening(self) -> dict[str, float]:
         """Since when each AMI that delivers events has been connected, by the name of its Asterisk."""
         amis = {name: pbx.ami.listening_since for name, pbx in self._pbxs.items() if pbx.ami is not None}
         return {name: since for name, since in amis.items() if since is not None}
@@ -522,8 +524,10 @@ class SourceManager(AmiListener):
         return PbxSources(pbx, ami, logs)
 
     def on_roster(self, roster: Roster) -> None:
-        """Pass the list of an Asterisk's phones and trunks on to the friends."""
+        """Pass the list of an Asterisk's phones and trunks on to the friends and to each listener."""
         self._friends.on_roster(roster)
+        for listener in self.listeners:
+            listener.on_roster(roster)
 
     def on_reload(self) -> None:
         """Unban the senders that Asterisk may know, since it has read its trunks again."""
@@ -535,9 +539,11 @@ class SourceManager(AmiListener):
         self._pipeline.on_read(min(-inf if ami is None else ami.reading.until for ami in amis))
 
     def on_contact(self, contact: Contact) -> None:
-        """Handle the change of a registered phone's address: first in the detector, then in the friends.
+        """Handle the change of a registered phone's address: in the detector, the friends, each listener.
 
         The order matters, because the detector checks whether the account worked at that address before.
         """
         self._pipeline.on_contact(contact, self._clock.mono())
         self._friends.on_contact(contact)
+        for listener in self.listeners:
+            listener.on_contact(contact)

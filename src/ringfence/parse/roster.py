@@ -88,6 +88,7 @@ EOL = "\r\n"
 MOST_EVENT = 8 * 1024
 """The maximum size of a phone's or trunk's event in bytes. A contact has a few hundred."""
 MOST_DIGITS = 12
+_REACHABLE, _UNREACHABLE = "Reachable", "Unreachable"
 _DEFAULT_PORTS = (5060, 5061)
 
 
@@ -208,7 +209,8 @@ def _pjsip(
         account=account,
         address=address,
         until=_seconds(until),
-        reachable=status == "Reachable",
+        reachable=status == _REACHABLE,
+        unreachable=status == _UNREACHABLE,
     )
     return (ListedContact(contact, uri, has_status=status is not None),)
 
@@ -236,8 +238,16 @@ def _of_peer(service: Service) -> EntryParser:
         if address is None or not account:
             return ()
         registered = service is Service.IAX2 and headers.get("Dynamic") == "yes"
-        reachable = registered or headers.get("Status", "").startswith("OK (")
-        return (ListedContact(Contact(asterisk, service, account, address, reachable=reachable)),)
+        status = headers.get("Status", "")
+        contact = Contact(
+            asterisk,
+            service,
+            account,
+            address,
+            reachable=registered or status.startswith("OK ("),
+            unreachable=status == "UNREACHABLE",
+        )
+        return (ListedContact(contact),)
 
     return parse
 
@@ -399,14 +409,11 @@ class ContactTracker:
         for entry in listed:
             account = entry.contact.service, entry.contact.account
             old = before.get(account, {}).get(entry.uri)
-            reachable = entry.contact.reachable or (
-                not entry.has_status and old is not None and old.contact.reachable
-            )
-            self._put(
-                account,
-                entry.uri,
-                _KnownContact(evolve(entry.contact, reachable=reachable), from_event=False),
-            )
+            contact = entry.contact
+            if not entry.has_status and old is not None:
+                last = old.contact
+                contact = evolve(contact, reachable=last.reachable, unreachable=last.unreachable)
+            self._put(account, entry.uri, _KnownContact(contact, from_event=False))
         return tuple(one.contact for known in self._at.values() for one in known.values())
 
     def _contact(self, event: RosterEvent) -> Contact | None:
@@ -445,19 +452,25 @@ class ContactTracker:
     ) -> Contact | None:
         """Record a contact's new ``status``, and return the contact as it is now.
 
-        Return None if the contact is gone, but the account has another one at the same address.
+        Return None if the contact is gone, but the account has another one at the same address. A contact
+        counts as unreachable if no contact of the account at its address answers.
         """
         known = self._at.get(account, {})
         old = known.get(uri)
         if gone:
             self._drop(account, uri)
             stays = any(one.contact.address == contact.address for one in known.values())
-            return None if stays else evolve(contact, gone=True, reachable=False)
+            return None if stays else evolve(contact, gone=True, reachable=False, unreachable=False)
         before = old.contact if old is not None else contact
         kept = contact.reachable or (before.reachable and before.address == contact.address)
-        reachable = kept if status in _UNCHANGED else status == "Reachable"
-        now = evolve(contact, until=before.until, reachable=reachable)
+        reachable, unreachable = kept, before.unreachable and before.address == contact.address and not kept
+        if status not in _UNCHANGED:
+            reachable, unreachable = status == _REACHABLE, status == _UNREACHABLE
+        now = evolve(contact, until=before.until, reachable=reachable, unreachable=unreachable)
         self._put(account, uri, _KnownContact(now, from_event=old is None or old.from_event))
+        here = (one.contact for one in known.values() if one.contact.address == now.address)
+        if now.unreachable and any(not one.unreachable for one in here):
+            return evolve(now, unreachable=False)  # a phone that restarted has a new port
         return now
 
     def _put(self, account: _Account, uri: str, one: _KnownContact) -> None:

@@ -48,7 +48,9 @@ class Contact:
     ``address`` is the host in the contact's URI: the true source address if Asterisk rewrites contacts
     (``rewrite_contact``), otherwise the phone's claim. ``until`` is the end of the registration (seconds
     since the epoch), None if unknown. ``reachable`` means that the phone answered Asterisk there recently.
-    ``gone`` means that the contact was removed.
+    ``unreachable`` means that Asterisk asked it there, and got no answer. Without either, Asterisk did not
+    ask yet, does not ask at all, or does not list whether the phone answers. ``gone`` means that the contact
+    was removed.
     """
 
     asterisk: str
@@ -57,6 +59,7 @@ class Contact:
     address: Address
     until: float | None = None
     reachable: bool = False
+    unreachable: bool = False
     gone: bool = False
 
 
