@@ -122,9 +122,10 @@ def _later() -> Iterator[tuple[Lab, int]]:
         here.guard.stop()
         here.lab.asterisk.forget_phones()  # each account may have one contact
         with closing(sqlite3.connect(here.guard.folder / "ringfence.db")) as database, database:
-            known = database.execute("UPDATE friends SET since = since - ?", (_DAYS * 86_400,)).rowcount
+            database.execute("UPDATE friends SET since = since - ?", (_DAYS * 86_400,))
+            (known,) = database.execute("SELECT count(DISTINCT account) FROM friends").fetchone()
         if known < PHONES:
-            raise RuntimeError(f"the database has {known} friends of {PHONES}")
+            raise RuntimeError(f"the database knows {known} phones of {PHONES}")
         here.guard.start()
         preferred(here.guard)
         until_defended(here.guard)

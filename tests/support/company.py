@@ -46,6 +46,8 @@ _START = 50.0  # registrations a second in the beginning
 _PACKET = 0.02  # seconds of sound in a packet of RTP
 _SOUND = b"\xff" * 160  # silence in G.711 µ-law, 8000 bytes a second
 _WITHIN = 10.0  # seconds after which a registration or call has failed
+_REPEAT, _REPEAT_LATER = 0.5, 4.0
+"""Seconds until an unanswered request is repeated, and the most until it is again (RFC 3261: T1, T2)."""
 _TARGET = (PBX_IPV4, 5060)
 _SDP = (
     "v=0\r\no=- 1 1 IN IP4 {host}\r\ns=-\r\nc=IN IP4 {host}\r\nt=0 0\r\n"
@@ -168,7 +170,7 @@ class Phone(asyncio.DatagramProtocol):
         return answer, request
 
     async def _exchange(self, request: Request, call_id: bytes, sound: int) -> bytes:
-        """Send a request; return its final answer, empty if none comes."""
+        """Send a request, and repeat it until an answer comes; return the final answer, empty if none."""
         encoded = request.encode()
         if request.method == "INVITE":
             body = _SDP.format(host=self.address, port=sound).encode()
@@ -176,12 +178,21 @@ class Phone(asyncio.DatagramProtocol):
             encoded = head + b"Content-Length: %d\r\n\r\n" % len(body) + body
         self._transport.sendto(encoded)
         answers, branch = self._answers[call_id], request.branch.encode()
+        repeat: float | None = _REPEAT
         try:
             async with asyncio.timeout(_WITHIN):
                 while True:
-                    answer = await answers.get()
-                    if status_of(answer) >= 200 and branch in answer:
-                        return answer
+                    try:
+                        async with asyncio.timeout(repeat):
+                            answer = await answers.get()
+                    except TimeoutError:
+                        self._transport.sendto(encoded)
+                        repeat = min(2 * (repeat or 0.0), _REPEAT_LATER)
+                        continue
+                    if branch in answer:
+                        repeat = None
+                        if status_of(answer) >= 200:
+                            return answer
         except TimeoutError:
             return b""
 
@@ -232,6 +243,8 @@ class Company:
             await phone.start()
         order = iter(self._phones)
         await self._paced(_START, len(self._phones) / _START, lambda: self._register(next(order)))
+        if self.done.unregistered:
+            raise SystemExit(f"{self.done.unregistered} of {len(self._phones)} phones could not register")
         await asyncio.sleep(1.0)
         for call, before in (self._call, 0.0), (self._talk, 2.0 + TALK):
             self.done = Done()
