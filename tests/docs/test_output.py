@@ -20,6 +20,8 @@ SHOWN = [
 RARE = {"probe", "repaired", "limiter", "ration", "asking", "fence", "dropped", "evidence"}
 """Labels that a dry run without special events does not print."""
 
+_WIDE = {"COLUMNS": "100"}  # "59m 59s" instead of "1h" would leave no room for a column
+
 
 @pytest.fixture(name="printed", scope="module")
 def _printed(tmp_path_factory: pytest.TempPathFactory) -> str:
@@ -31,7 +33,7 @@ def _printed(tmp_path_factory: pytest.TempPathFactory) -> str:
     database = write(folder / "geo.mmdb", [("198.18.0.0/15", record)])
     with (
         ami_server(Script(play=[GRANTED, GUESSES, tcp, again, LOGIN])) as pbx,
-        Guard(folder, ami={"port": pbx.port}, geo={"database": [str(database)]}) as guard,
+        Guard(folder, ami={"port": pbx.port}, geo={"database": [str(database)]}, environ=_WIDE) as guard,
     ):
         until(lambda: guard.banned() == {"198.18.1.7"}, "the ban")
         until(lambda: guard.ask("account", account="alice")["places"], "the login")
