@@ -164,9 +164,10 @@ def read_body(response: http.client.HTTPResponse, most: int) -> tuple[bytes, boo
 
     Raise ValueError if the body has more than ``most`` bytes.
     """
-    length, body = response.length, bytearray()
-    while part := response.read(_PART):
-        body += part
+    length, body, part = response.length, bytearray(), bytearray(_PART)
+    # Not read(): if a chunk has a negative length, read() returns all that the server sends until it stops.
+    while size := response.readinto(part):
+        body += memoryview(part)[:size]
         if len(body) > most:
             raise ValueError(f"the answer has more than {most} bytes")
     return bytes(body), length is None or len(body) >= length
