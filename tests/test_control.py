@@ -444,6 +444,7 @@ def test_a_socket_without_permission(path: Path) -> None:
         (b'{"ok": ', "answer is incomplete"),
         (b"hello\n", "is not valid"),
         (b"[]\n", "is not valid"),
+        (b"[" * 100_000 + b"\n", "is not valid"),
         (b"{}\n", "is not valid"),
     ],
 )

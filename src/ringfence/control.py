@@ -170,7 +170,7 @@ def _result(line: bytes, path: Path, unrecorded: list[str] | None = None) -> Any
             if unrecorded is not None and "not_recorded" in answer:
                 unrecorded.append(str(answer["not_recorded"]))
             return answer["ok"]
-    except (ValueError, TypeError, LookupError):
+    except (ValueError, TypeError, LookupError, RecursionError):
         raise NoAnswerError(
             f"the answer at {path} is not valid: is another program listening there?"
         ) from None

@@ -102,6 +102,7 @@ def _runs(pid: int) -> bool:
         (("/nonexistent/x",), "/nonexistent/x cannot be run: No such file or directory"),
         ((*PYTHON, "1/0"), "the sender failed: b''"),
         ((*PYTHON, f"{READ}; print('garbage')"), "the sender failed: b'garbage"),
+        ((*PYTHON, f"{READ}; print('[' * 50_000)"), "the sender failed: b'[[["),
         ((*PYTHON, f"{READ}; print('x' * 10_000_000)"), "the sender failed: b'" + "x" * 298),
     ],
 )

@@ -137,5 +137,5 @@ def _delivery(answer: bytes) -> Delivery:
     try:
         found = json.loads(answer)
         return Delivery(ok=found["ok"] is True, text=printable(str(found["text"])[:MAX_REASON]))
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return Delivery(ok=False, text=f"the sender failed: {printable(repr(answer[:MAX_REASON]))}")
