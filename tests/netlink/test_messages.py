@@ -67,3 +67,12 @@ def test_the_result_of_a_request(payload: bytes, code: int | None) -> None:
     [frame] = connection.frames(datagram)
 
     assert connection.result_of(datagram, frame) == code
+
+
+def test_an_integer_has_at_most_eight_bytes() -> None:
+    """A longer one is an error: as a number of milliseconds it would be none that Python can convert."""
+    for size in (0, 1, 8):
+        found = {1: memoryview(b"\xff" * size)}
+        assert connection.integer(found, 1) == 256**size - 1
+    with pytest.raises(connection.NetlinkMessageError, match="an integer of 9 bytes"):
+        connection.integer({1: memoryview(bytes(9))}, 1)

@@ -69,6 +69,7 @@ FRAME = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 HEADER = struct.Struct("=IHHIIBBH")  # nlmsghdr and nfgenmsg
 ATTRIBUTE = struct.Struct("=HH")
 RESULT = struct.Struct("=i")
+_LONGEST_INTEGER = 8  # bytes
 
 _Buffer = TypeVar("_Buffer", bytes, memoryview)
 
@@ -156,8 +157,14 @@ def attributes_of(answer: bytes, kind: int) -> bytes:
 
 
 def integer(found: Mapping[int, memoryview], kind: int) -> int:
-    """Return the big-endian integer in the attribute of type ``kind``; 0 if it is missing."""
-    return int.from_bytes(found.get(kind, b""), "big")
+    """Return the big-endian integer in the attribute of type ``kind``; 0 if it is missing.
+
+    Raise NetlinkMessageError if it is longer than any integer of the kernel.
+    """
+    value = found.get(kind, b"")
+    if len(value) > _LONGEST_INTEGER:
+        raise NetlinkMessageError(f"a netlink attribute has an integer of {len(value)} bytes")
+    return int.from_bytes(value, "big")
 
 
 def string(found: Mapping[int, memoryview], kind: int) -> str:

@@ -11,7 +11,7 @@ from tests.support.netns import run
 
 from ringfence.firewall.contract import Element, Remembered
 from ringfence.firewall.nftables import elements as nft_elements
-from ringfence.netlink.connection import NetlinkConnection, NetlinkMessageError
+from ringfence.netlink.connection import NetlinkConnection, NetlinkMessageError, attribute, message
 from ringfence.values.ban import Scope
 from ringfence.values.network import Network
 
@@ -205,6 +205,20 @@ def test_invalid_elements_are_an_error(tail: bytes) -> None:
             read()
         except NetlinkMessageError:
             continue
+
+
+def test_a_time_of_any_length_is_an_error_or_a_time() -> None:
+    """The time left of an element is eight bytes. With two hundred, the message is invalid."""
+    key = attribute(1, attribute(1, ip_network("192.0.2.1").network_address.packed))
+    for size in (8, 9, 200):
+        element = attribute(1, key + attribute(5, b"\xff" * size))
+        answer = message(0x0A0C, 0, 1, attribute(3, element))
+        try:
+            [found] = nft_elements.bans_of(answer, 4, 32, Scope.FULL)
+        except NetlinkMessageError:
+            assert size > 8
+        else:
+            assert (size, found.timeout) == (8, (256**8 - 1) / 1000)
 
 
 @pytest.mark.parametrize("answer", [b"", bytes(19), bytes(20), bytes.fromhex("ff000000 0c0a") + bytes(14)])
