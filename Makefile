@@ -7,9 +7,10 @@ DEMO ?= attack
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
-# Two steps: what runs ringfence (all that a demo needs), and what checks it.
+# Two steps: what runs ringfence (all that a demo needs), and what checks it. `make fuzz` needs a third one.
 RUNTIME := $(VENV)/.runtime
 INSTALLED := $(VENV)/.installed
+FUZZER := $(VENV)/.fuzzer
 SCRIPTS := .ci/run tests/support/lab.sh debian/ringfence.postinst debian/ringfence.prerm debian/ringfence.postrm debian/tests/bans debian/tests/setup
 
 # The schedule is in tests/support/schedule.py. Tests mostly wait: for an Asterisk, a kernel or a clock. So more processes run them than there are cores.
@@ -21,7 +22,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help venv system lab lint lint-language lint-types lint-style test test-all coverage prove faults bench demo attack replay demo-lab docs rulesets lock deb deb-source clean
+.PHONY: help venv system lab lint lint-language lint-types lint-style test test-all coverage prove faults fuzz bench demo attack replay demo-lab docs rulesets lock deb deb-source clean
 
 export RINGFENCE_LAB := $(abspath $(LAB))
 # Without compiled files each start of Python compiles everything that it imports.
@@ -38,11 +39,16 @@ $(RUNTIME): pyproject.toml
 	touch $@
 
 # pip learned to read dependency groups in 25.1; Debian 12 has 23.0.
+GROUP = $(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["$(1)"], sep="\n")'
+
 $(INSTALLED): pyproject.toml | system
 	python3 -m venv $(VENV)
-	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"], sep="\n")' \
-		| $(PYTHON) -m pip install --quiet --editable '.[web]' --requirement /dev/stdin
+	$(call GROUP,dev) | $(PYTHON) -m pip install --quiet --editable '.[web]' --requirement /dev/stdin
 	touch $(RUNTIME) $@
+
+$(FUZZER): $(INSTALLED)
+	$(call GROUP,fuzz) | $(PYTHON) -m pip install --quiet --requirement /dev/stdin
+	touch $@
 
 system: ## Install the Debian packages that are missing (as root)
 	@tests/support/lab.sh system
@@ -91,6 +97,10 @@ FINDINGS ?= faults.txt
 faults: venv ## Let each system call of each operation fail, for about two hours (as root; N=largest n, ONLY='ban, nftables, *')
 	$(PYTHON) -m tests.faults --most $(N) --only '$(ONLY)' --findings $(FINDINGS)
 
+SECONDS ?= 600
+fuzz: $(FUZZER) ## Search for bytes that break a reader's promises (SECONDS=600 for each; TARGET="ami log": only these)
+	$(PYTHON) -m tests.fuzz --seconds $(SECONDS) $(addprefix --target=,$(TARGET))
+
 bench: venv lab ## Measure, and print the numbers (BASE=COMMIT: compare the costs with those of that commit)
 	$(PYTHON) -m tests.bench $(if $(BASE),--base $(BASE))
 
@@ -128,5 +138,5 @@ deb-source: ## Build the Debian source package in dist/
 	$(VENV)-deb/bin/python -m debian.build --source dist
 
 clean: ## Remove what was made here (not the laboratory)
-	rm -rf $(VENV) $(VENV)-deb dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .branches*
+	rm -rf $(VENV) $(VENV)-deb dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .branches* .fuzz
 	find src debian tests -name __pycache__ -prune -exec rm -rf {} +

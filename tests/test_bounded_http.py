@@ -23,7 +23,7 @@ class Endless(io.RawIOBase):
         """Return True."""
         return True
 
-    def readinto(self, buffer: Any, /) -> int:
+    def readinto(self, buffer: Any, /) -> int:  # noqa: ANN401 - any buffer
         """Fill the buffer. Fail if far more was read than an answer may have."""
         wanted = self._text[: len(buffer)].ljust(len(buffer), b"a")
         self._text = self._text[len(buffer) :]

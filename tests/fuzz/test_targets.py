@@ -1,0 +1,107 @@
+"""Every reader of bytes from outside keeps its promises, over its corpus and some random changes of it."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.fuzz.findings import command_of, inputs_of, keep, repeat
+from tests.fuzz.mutations import changed
+from tests.fuzz.promises import BrokenPromiseError, Checker, Finding, Target, joined, parts_of, require
+from tests.fuzz.table import LEFT_OUT, TARGETS
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "src" / "ringfence"
+DECODES = re.compile(
+    r"json\.loads|tomllib\.loads|\bStruct\(|struct\.(?:iter_)?unpack|from_bytes|csv\.reader|literal_eval"
+    r"|b64decode|http\.client\.|\.recv\("
+)
+"""Calls that turn bytes into values."""
+SEED = 1
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+def test_the_promises_are_kept(target: Target) -> None:
+    """No other exception than the documented ones, linear time, and memory in proportion to the input."""
+    corpus = [*target.corpus()]
+    checker = Checker(target, share=0.3, chance=1 / 32)
+    found = [one for data in corpus if (one := checker.check(data)) is not None]
+    found += [one for data in changed(corpus, target.tries, SEED) if (one := checker.check(data)) is not None]
+    assert {one.what: one.data[:500] for one in found} == {}
+
+
+def test_every_reader_is_a_target_or_left_out() -> None:
+    """A module that turns bytes into values is in the table, or is left out for a reason, but not both."""
+    decoding = {
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        if path.parent.name == "parse" or DECODES.search(path.read_text("utf-8"))
+    } - {"parse/__init__.py"}
+    read = {module for target in TARGETS.values() for module in target.modules}
+
+    assert decoding - read - LEFT_OUT.keys() == set()
+    assert LEFT_OUT.keys() - decoding == set()
+    assert read & LEFT_OUT.keys() == set()
+    assert {module for module in read if not (PACKAGE / module).exists()} == set()
+
+
+def _fails(data: bytes) -> None:
+    if b"boom" in data:
+        raise KeyError
+    require(b"long" not in data, "the length of a text")
+    if b"slow" in data:
+        sum(1 for _ in range(data.count(b"a") ** 3 // 1_000))  # 1,200 letters take some 100 ms
+    if b"wide" in data:
+        bytes(1 << 24)
+
+
+BROKEN = Target("broken", _fails, lambda: [b""], (), (ValueError,), longest=1_200, slowest=1.0)
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"boom", "exception: KeyError in a library"),
+        (b"long", "bound: the length of a text"),
+        (b"wide", "memory: an input takes too much memory"),
+        (b"a" * 50 + b"slow", "time: a longer input takes more than linear time"),
+    ],
+)
+def test_a_broken_promise_is_found(data: bytes, what: str) -> None:
+    """An exception, a bound, memory and time are findings, each with its input."""
+    checker = Checker(BROKEN, chance=1.0)
+    found = next((one for _ in range(20) if (one := checker.check(data) or checker.repeat(data))), None)
+
+    assert found is not None
+    assert found.what == what
+
+
+def test_a_finding_is_kept_once_and_shortened(tmp_path: Path) -> None:
+    """One cause has one input, the shortest one, and the command that repeats it."""
+    assert keep(Finding("ami", "exception: x", b"longer"), tmp_path) != ""
+    assert keep(Finding("ami", "exception: x", b"short"), tmp_path) == ""
+    assert keep(Finding("ami", "exception: x", b"longest"), tmp_path) == ""
+    [path] = inputs_of("ami", tmp_path)
+
+    assert path.read_bytes() == b"short"
+    assert path.with_suffix(".txt").read_text("utf-8") == f"exception: x\n{command_of(path)}\n"
+    assert repeat(path) == ""
+
+
+def test_the_command_repeats_a_finding(tmp_path: Path) -> None:
+    """The command reads the file of a finding, and reports whether it still breaks a promise."""
+    keep(Finding("roster", "exception: x", b"sip:alice@192.0.2.7"), tmp_path)
+    [path] = inputs_of("roster", tmp_path)
+    line = [sys.executable, "-m", "tests.fuzz", "--repeat", str(path)]
+    done = subprocess.run(line, cwd=ROOT, check=False, capture_output=True, text=True)
+
+    assert (done.returncode, done.stdout) == (0, "no promise is broken\n")
+
+
+def test_parts_of_an_input() -> None:
+    """A part has a number and at most its length; an incomplete head is no part."""
+    assert [*parts_of(joined((7, b"abc"), (0, b"")) + b"\1\0")] == [(7, b"abc"), (0, b"")]
+    assert [*parts_of(b"\2\0\5ab")] == [(2, b"ab")]
+    with pytest.raises(BrokenPromiseError):
+        require([], "a bound")
