@@ -10,10 +10,19 @@ from ringfence.features.fence.check import findings
 from ringfence.host.console import NoConsole
 
 
-def lines(closed: list[str] | None, proc: Path, **fence: Any) -> list[str]:  # noqa: ANN401 - whatever TOML holds
-    """Return the lines about a fence; ``closed`` are the ports that the daemon reports, None: no daemon."""
+def lines(
+    closed: list[str] | None,
+    proc: Path,
+    *,
+    ssh: tuple[str, ...] = (),
+    **fence: Any,  # noqa: ANN401 - whatever TOML holds
+) -> list[str]:
+    """Return the lines about a fence with the settings ``fence``.
+
+    ``closed`` are the closed ports, and ``ssh`` those of SSH, that the daemon reports; None: no daemon.
+    """
     settings = parse({"fence": {"mode": "enforce", **fence}}, "", {}, secrets=False)
-    report = None if closed is None else {"fence": {"closed": closed}}
+    report = None if closed is None else {"fence": {"closed": closed, "ssh": ssh}}
     checked = Checked(settings, None, NoConsole(""), Path(), report=report)
     return [finding.line for finding in findings(checked, proc)]
 
@@ -28,6 +37,8 @@ def test_the_ports_of_other_services(tmp_path: Path) -> None:
             f"ok  fence: {web}: only those inside reach it",
             f"--  fence: {tftp}: it is open to everybody; see: ringfence fence status",
         ]
+        [line, _] = lines([], tmp_path, also=also, ssh=(web,))
+        assert line.startswith(f"--  fence: {web}: SSH answers there, so it stays open")
         unknown = "only a running daemon knows whether it is closed"
         assert lines(None, tmp_path, also=also) == [f"--  fence: {port}: {unknown}" for port in also]
         assert lines([], tmp_path, also=also, mode="off") == lines([], tmp_path) == []

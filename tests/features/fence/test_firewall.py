@@ -19,6 +19,7 @@ from ringfence.errors import ControlError, FirewallError
 from ringfence.features.fence.firewall import FenceState, fence_of, trial_of
 from ringfence.features.fence.guard import UNKNOWN, FenceRequests, by_country
 from ringfence.features.fence.network_list import LIST as INSIDE
+from ringfence.features.fence.rows import rows
 from ringfence.features.fence.services import Connection
 from ringfence.features.fence.settings import FenceSettings, ServicePort
 from ringfence.features.fence.stage import ALSO_OUTSIDERS, OUTSIDERS, FenceFilter
@@ -368,6 +369,26 @@ def test_ssh_stays_open_unless_forced(tmp_path: Path) -> None:
         fence.start(60.0, force=True)
         second(made)
         assert (closed(made), alarms(made)) == ((LimitMode.ENFORCE, web, web), ["fence.trial"])
+
+
+def test_the_lines_about_other_services(tmp_path: Path) -> None:
+    """They name the ports in the order of the settings, and what the fence does there."""
+    with kept(tmp_path, also(WEB, TFTP)) as made:
+        begin(made)
+        fence = fence_of(made.side)
+        fence.ssh = frozenset({"2222/tcp"})
+        made.side.configure(also(WEB, ServicePort("2222/tcp"), TFTP, WEB))
+        state = FenceRequests(made.side)._state() | {"packets": 0, "counts": True}
+
+        def line(label: str = "also", **changes: object) -> str:
+            return next(row.text for row in rows(state | changes, str) if row.label == label)
+
+        assert line("open") == "2222/tcp: SSH answers there"
+        assert line() == "443/tcp, 69/udp: packets from outside are only counted"
+        assert line(counts=False) == "443/tcp, 69/udp: everybody reaches them"
+        assert line(closed=[WEB, TFTP]) == "443/tcp, 69/udp: packets from outside are dropped"
+        some = "packets from outside to 443/tcp are dropped, and to the others only counted"
+        assert line(closed=[WEB]) == f"443/tcp, 69/udp: {some}"
 
 
 def test_present_connections_from_outside_are_named(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_the_fence(browser: Browser) -> None:
     assert "inside 2 networks, 1 network of friends and former friends named NL, 203.0.113.0/24" in words
     assert "outside unknown: nothing is dropped or counted" in words
     assert words.count("It is unknown who came") == 2
-    assert "also 443/tcp: packets from outside to 443/tcp are dropped" in words
+    assert "also 443/tcp: packets from outside are dropped" in words
     assert "From outside at other services in the last hour" in words
     assert "alice 198.51.100.77 registered" in words
     assert "admitted 192.0.2.7 until 20" in words

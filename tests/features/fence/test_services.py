@@ -108,6 +108,8 @@ def test_ssh_is_left_out(tmp_path: Path) -> None:
         with Guard(tmp_path, fence=fence) as guard:
             guard.ask("fence_enforce", seconds=3_600.0, force=True)
             assert guard.ask("fence")["also"] == ["69/udp"]
+            until(lambda: guard.ask("fence")["closed"] == ["69/udp"], "the fence, once the friends are known")
+            assert f"open      {ssh}/tcp: SSH answers there" in guard.must("fence", "status")
             until(lambda: "fence.ssh" in str(guard.ask("alarms")), "the alarm")
             guard.configure(fence=fence | {"also_ssh": True})
             guard.reload()
@@ -146,15 +148,18 @@ def test_strangers_do_not_reach_other_services(tmp_path: Path, family: str, back
             assert line in " ".join(guard.must("fence", "status").split())
             assert "from outside to 3 other services; 0 friends outside" in guard.must("status")
 
-            guard.ask("fence_enforce", seconds=5.0, force=True)
+            guard.ask("fence_enforce", seconds=600.0, force=True)
             there.send(b"2")
-            assert line.replace("would be", "is") in " ".join(guard.must("fence", "status").split())
+            status = guard.must("fence", "status")
+            assert "also      443/tcp, 8443/tcp, 69/udp: packets from outside are dropped" in status
+            assert line.replace("would be", "is") in " ".join(status.split())
             assert (connection(cable, far, 8443), datagram(cable, far, 69)) == (False, (False, True))
             assert connection(cable, far, 7060) is True
             with ends(cable, far, 8443, socket.SOCK_STREAM, cable.other) as (listener, inside):
                 listener.listen()
                 inside.connect(listener.getsockname())
             assert guard.ask("fence")["also_packets"] > 0
+            guard.ask("fence_enforce", seconds=1.0, force=True)
             until(lambda: guard.ask("fence")["mode"] == "observe", "the end of the trial")
             assert here.recv(1) == b"2"  # sent again
             assert connection(cable, far, 8443) is True

@@ -40,6 +40,8 @@ def _state(port: str, checked: Checked, *, listens: bool, forwarded: bool) -> tu
         return None, what, "only a running daemon knows whether it is closed"
     if port in checked.report["fence"]["closed"]:
         return True, what, "only those inside reach it"
+    if port in checked.report["fence"]["ssh"]:
+        return None, what, "SSH answers there, so it stays open; to close it too: also_ssh = true in [fence]"
     return None, what, "it is open to everybody; see: ringfence fence status"
 
 

@@ -295,10 +295,13 @@ class Fence(RulePart):
 
         ``mode`` is what the kernel's rules do now. ``whole``: the kernel has all networks that the fence
         admits; otherwise ``gaps`` names what is missing, and the fence drops nothing. ``left`` is the rest
-        of a trial in whole seconds, rounded up; None without a trial.
+        of a trial in whole seconds, rounded up; None without a trial. ``ssh`` are the ports of other services
+        that stay open, because SSH answers there.
         """
         state, gaps = self._state, self.gaps
         trial = state.trial if self._left > 0.0 else None
+        named = dict.fromkeys(self.settings.also)  # in this order, each once
+        closed = self.closed if self.in_force is LimitMode.ENFORCE else ()
         return {
             "configured": str(self.settings.mode),
             "mode": str(self.in_force),
@@ -311,8 +314,9 @@ class Fence(RulePart):
             "watched": int(state.watched),
             "trial": None if trial is None else rfc3339(trial),
             "left": None if trial is None else math.ceil(round(self._left, 3)),
-            "also": sorted(self.also),
-            "closed": sorted(self.closed) if self.in_force is LimitMode.ENFORCE else [],
+            "also": [port for port in named if port in self.also],
+            "closed": [port for port in named if port in closed],
+            "ssh": [port for port in named if port not in self.also],
             "networks": len(self._lists.networks.of(INSIDE)),
             "around": len(self._lists.around_friends),
             "outside": [asdict(one) | {"since": rfc3339(one.since)} for one in state.outside],

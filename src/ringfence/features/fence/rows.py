@@ -30,6 +30,8 @@ def rows(fence: Mapping[str, Any], moment: Callable[[str], str]) -> Iterator[Row
     yield Row("outside", packets if fence["counts"] else "unknown: nothing is dropped or counted")
     if fence["also"]:
         yield Row("also", f"{', '.join(fence['also'])}: {_also(fence)}")
+    if fence["ssh"]:
+        yield Row("open", f"{', '.join(fence['ssh'])}: SSH answers there", good=False)
     if since is not None:
         yield Row("friends", f"{len(fence['outside'])} came from outside")
     for gap in fence["gaps"]:
@@ -46,9 +48,10 @@ def rows(fence: Mapping[str, Any], moment: Callable[[str], str]) -> Iterator[Row
 def _also(fence: Mapping[str, Any]) -> str:
     """Return what the fence does at the ports of other services."""
     if not fence["closed"]:
-        return "packets from outside are only counted"
-    rest = "" if fence["closed"] == fence["also"] else ", and at the others they are only counted"
-    return f"packets from outside to {', '.join(fence['closed'])} are dropped{rest}"
+        return "packets from outside are only counted" if fence["counts"] else "everybody reaches them"
+    if fence["closed"] == fence["also"]:
+        return "packets from outside are dropped"
+    return f"packets from outside to {', '.join(fence['closed'])} are dropped, and to the others only counted"
 
 
 def _why(fence: Mapping[str, Any], moment: Callable[[str], str]) -> str:
