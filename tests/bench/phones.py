@@ -1,7 +1,8 @@
 """Bans and drops of phones that behave like real ones, with chan_sip and PJSIP, the limiter and the ration.
 
 Every phone of the network does what phones do (:mod:`tests.support.phones`). There is no attack: each ban and
-each dropped packet is a fault. All rules are on.
+each dropped packet is a fault. All rules are on, and logins elsewhere and strangers
+that ask for a bare address are banned too.
 """
 
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 from attrs import frozen
 from tests.bench.figures import Figure
 from tests.bench.testbed import PLACED, bed
-from tests.support.phones import OFFICE, Day, a_day, configured
+from tests.support.phones import NAME, OFFICE, Day, a_day, configured
 
 DAYS = 3
 WAYS = (
@@ -38,9 +39,10 @@ class Suffered:
 def lived(release: str, port: int, backend: str) -> Suffered:
     """Run the phones several times with a daemon that does not know them at first."""
     firewall = {"backend": backend, "limit": {"mode": "enforce"}, "ration": {"asking": "enforce"}}
-    block = {"elsewhere": "block"}
-    with bed(release=release, extra=configured(release), firewall=firewall, account=block) as here:
-        days = tuple(a_day(here.lab, f"198.19.{90 + day}", port) for day in range(DAYS))
+    block, bare = {"elsewhere": "block"}, {"mode": "enforce", "domains": [NAME]}
+    extra = configured(release)
+    with bed(release=release, extra=extra, firewall=firewall, account=block, bare_address=bare) as here:
+        days = tuple(a_day(here.lab, f"198.19.{90 + day}", port, NAME) for day in range(DAYS))
         return Suffered(days, len(here.guard.bans()), here.guard.status()["limiter_drops"])
 
 

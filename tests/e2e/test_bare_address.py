@@ -1,20 +1,21 @@
 """The rule ``bare_address`` on a real Asterisk: scanners are banned, and phones that use the name are not."""
 
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
 from attrs import frozen
 from tests.support.asterisk_files import PASSWORD
 from tests.support.daemon import Guard, until
-from tests.support.guarded import shared, until_asking
+from tests.support.guarded import guarded, shared, until_asking
 from tests.support.lab import Lab
 from tests.support.network import PBX_IPV4
+from tests.support.phones import NAME, a_day, configured
 from tests.support.sip_raw import Raw, calling, request_of
 
 pytestmark = pytest.mark.asterisk
 
-NAME = "pbx.example.org"
 _numbers = count(7)
 RULES = {"prefix": {"enabled": False}}
 """The rule that is off: the senders of all tests are neighbours."""
@@ -94,6 +95,26 @@ def test_a_phone_with_the_name_is_never_hit(open_lab: Lab, release: str, transpo
             until(lambda: source in without_name(guard), "its request for the address")
             assert phone.ask(request_of(b"OPTIONS", account)) is not None
         assert source not in guard.banned()
+
+
+@pytest.mark.parametrize(
+    ("release", "port", "backend"),
+    [
+        pytest.param("22", 5060, "nftables", id="pjsip"),
+        pytest.param("16", 5060, "ipset", id="chan_sip", marks=pytest.mark.long),
+    ],
+)
+def test_phones_live_their_day(tmp_path: Path, release: str, port: int, backend: str) -> None:
+    """An office and its roaming phones do everything that phones do, and none is banned."""
+    with (
+        Lab.made(release, configured(release)) as lab,
+        guarded(lab, tmp_path, **settings("enforce", backend)) as guard,
+    ):
+        day = a_day(lab, "198.19.90", port, NAME)
+        assert day.wrong == {}
+        assert guard.bans() == []
+        assert state(guard)["without_name"] == 0
+        assert state(guard)["seen"] > 0
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

@@ -27,6 +27,8 @@ from tests.support.sip_wire import Challenge, challenge_of, status_of
 
 _T = TypeVar("_T")
 
+NAME = "pbx.example.org"
+"""A name of the PBX, for phones that ask for one."""
 OFFICE = 50
 NUMBERS = OFFICE + 4
 """The number of accounts, ``phone1`` and so on: the phones of an office, and some single phones."""
@@ -108,6 +110,8 @@ class Phone:
     where: socket.socket
     target: tuple[str, int] = (PBX_IPV4, 5060)
     password: str = PASSWORD
+    host: str = PBX_IPV4
+    """The host that it asks for: the address of the PBX, or a name."""
     patience: float = _PATIENCE
     """Seconds after which it gives up a request."""
     asked: int = 0
@@ -210,8 +214,8 @@ class Phone:
 
     def _request(self, method: str, call: _Call, headers: Sequence[str]) -> bytes:
         here, port = self.where.getsockname()
-        own = f"sip:{self.account}@{PBX_IPV4}"
-        to = own if method == "REGISTER" else f"sip:100@{PBX_IPV4}"
+        own = f"sip:{self.account}@{self.host}"
+        to = own if method == "REGISTER" else f"sip:100@{self.host}"
         lines = [
             f"{method} {self._uri(method)} SIP/2.0",
             f"Via: SIP/2.0/UDP {here}:{port};rport;branch=z9hG4bK{os.urandom(6).hex()}",
@@ -229,7 +233,7 @@ class Phone:
 
     def _uri(self, method: str) -> str:
         port = f":{self.target[1]}"
-        return f"sip:{PBX_IPV4}{port}" if method == "REGISTER" else f"sip:100@{PBX_IPV4}{port}"
+        return f"sip:{self.host}{port}" if method == "REGISTER" else f"sip:100@{self.host}{port}"
 
     def _receive(self, seconds: float) -> bytes | None:
         """Return the next answer, or None; a request of Asterisk is answered."""
@@ -285,11 +289,17 @@ def reply(request: bytes) -> bytes | None:
 
 @contextmanager
 def phones_at(
-    lab: Lab, address: str, accounts: Sequence[str], target: tuple[str, int] = (PBX_IPV4, 5060)
+    lab: Lab,
+    address: str,
+    accounts: Sequence[str],
+    target: tuple[str, int] = (PBX_IPV4, 5060),
+    host: str = PBX_IPV4,
 ) -> Iterator[list[Phone]]:
     """Yield phones behind one address, each with its own port, like phones behind a router."""
     with ExitStack() as stack:
-        yield [Phone(account, stack.enter_context(_at(lab, address)), target) for account in accounts]
+        yield [
+            Phone(account, stack.enter_context(_at(lab, address)), target, host=host) for account in accounts
+        ]
 
 
 @contextmanager
@@ -332,18 +342,18 @@ class Day:
         }
 
 
-def a_day(lab: Lab, network: str, port: int = 5060) -> Day:
-    """Run everything that phones do, from addresses of ``network`` (``198.19.90``)."""
+def a_day(lab: Lab, network: str, port: int = 5060, host: str = PBX_IPV4) -> Day:
+    """Run everything that phones do, from addresses of ``network`` (``198.19.90``); they ask for ``host``."""
     day, target = Day(), (PBX_IPV4, port)
     single = [f"phone{number}" for number in range(OFFICE + 1, NUMBERS + 1)]
     for last, (account, live) in enumerate(
         zip(single, (_steady, _mistyping, _chatty, _roaming), strict=True), 1
     ):
-        with phones_at(lab, f"{network}.{last}", [account], target) as [phone]:
+        with phones_at(lab, f"{network}.{last}", [account], target, host) as [phone]:
             live(lab, phone, day, f"{network}.{100 + last}")
             day.count([phone])
     accounts = [f"phone{number}" for number in range(1, OFFICE + 1)]
-    with phones_at(lab, f"{network}.50", accounts, target) as office:
+    with phones_at(lab, f"{network}.50", accounts, target, host) as office:
         _office(office, day)
         day.count(office)
     return day

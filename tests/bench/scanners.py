@@ -1,0 +1,138 @@
+"""The answers that scanners get before their ban, if strangers must ask for the name of the PBX.
+
+The scanners are those of sipvicious: svmap looks for servers, svwar for accounts, svcrack for passwords. Each
+trial has an address of its own. All rules are on, with the limiter and the rations as by default. The rows
+are compared with a guard without the rule. The ban comes in a millisecond or two, in which Asterisk answers
+what has arrived. So the median counts: a busy machine is later.
+"""
+
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.bench.figures import Figure, spread
+from tests.bench.testbed import PLACED, Bed, bed, defended, until_defended
+from tests.support import netns
+from tests.support.network import PBX_IPV4
+from tests.support.phones import NAME
+
+TRIALS = 5
+BACKENDS = ("ipset", "nftables")
+SECONDS = 3
+"""Seconds after which a scanner is stopped, although it goes on."""
+SCANNERS: Mapping[str, tuple[str, ...]] = {
+    "svmap": ("--method", "OPTIONS"),
+    "svwar": ("--method", "REGISTER", "--force", "--extensions", "100-399"),
+    "svcrack": ("--username", "100", "--range", "1-300"),
+}
+_IPV4 = 0x0800  # the protocol of packets with IPv4, in Ethernet
+_RULES = {"distributed": {"enabled": False}, "prefix": {"enabled": False}}
+"""The rules that are off: the scanners are neighbours, and try one account."""
+
+
+def program(name: str) -> str | None:
+    """Return the path of a program of sipvicious, beside this Python or on the path; None without it."""
+    beside = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
+    return shutil.which(f"sipvicious_{name}", path=beside)
+
+
+class Answers:
+    """Counts the SIP answers of the PBX that reach the attackers' side, by their receiver."""
+
+    def __init__(self, namespace: str) -> None:
+        self.to: dict[str, int] = {}
+        with netns.inside(namespace):
+            self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_IPV4))
+        self._socket.settimeout(0.1)
+        self._over = False
+        self._thread = threading.Thread(target=self._count)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop counting."""
+        self._over = True
+        self._thread.join()
+        self._socket.close()
+
+    def _count(self) -> None:
+        while not self._over:
+            try:
+                packet, where = self._socket.recvfrom(2_048)
+            except TimeoutError:
+                continue
+            header = (packet[0] & 15) * 4
+            sent = where[2] != socket.PACKET_OUTGOING and socket.inet_ntoa(packet[12:16]) == PBX_IPV4
+            if sent and packet[header + 8 :].startswith(b"SIP/2.0 "):
+                receiver = socket.inet_ntoa(packet[16:20])
+                self.to[receiver] = self.to.get(receiver, 0) + 1
+
+
+@contextmanager
+def counting(here: Bed) -> Iterator[Answers]:
+    """Count answers until the block ends."""
+    answers = Answers(here.lab.network.attacker)
+    try:
+        yield answers
+    finally:
+        answers.close()
+
+
+def scan(here: Bed, path: str, options: tuple[str, ...], source: str) -> None:
+    """Let a scanner work from an address until its end, or for ``SECONDS``.
+
+    Not every scanner of sipvicious can choose its address, so the route to the PBX does.
+    """
+    within = here.lab.network.in_attacker
+    route = within("ip", "route", "replace", PBX_IPV4, "dev", "lan", "src", source)
+    subprocess.run(route, capture_output=True, check=True)
+    with tempfile.TemporaryDirectory() as home:
+        command = within("env", f"HOME={home}", "timeout", str(SECONDS), path, *options, PBX_IPV4)
+        subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+
+
+def measured(here: Bed, network: int) -> dict[str, list[int]]:
+    """Return the number of answers in each trial of each scanner, from addresses of this network."""
+    found: dict[str, list[int]] = {}
+    with counting(here) as answers:
+        for number, (name, options) in enumerate(SCANNERS.items()):
+            path = program(name)
+            sources = [f"198.19.{network}.{10 * number + trial + 1}" for trial in range(TRIALS)]
+            for source in sources if path is not None else ():
+                scan(here, path or "", options, source)
+                time.sleep(0.5)
+            found[name] = [answers.to.get(source, 0) for source in sources]
+    return found
+
+
+def figures(_: Path | None) -> Iterator[Figure]:
+    """Measure, and yield the rows."""
+    if any(program(name) is None for name in SCANNERS):
+        why = "sipvicious is not installed: pip install sipvicious"
+        yield Figure("answers that the scanners of sipvicious get before the ban", why)
+        return
+    for backend in BACKENDS:
+        found: list[dict[str, list[int]]] = []
+        for mode in ("enforce", "off"):
+            table = {"mode": mode, "domains": [NAME]}
+            with bed(_RULES, firewall=defended(backend), bare_address=table) as here:
+                until_defended(here.guard)
+                found.append(measured(here, 60 + len(found)))
+        with_rule, without = found
+        for name, answers in with_rule.items():
+            yield Figure(
+                what=f"answers that {name} of sipvicious gets before the ban by bare_address, {backend}",
+                measured=spread(answers),
+                must="median ≤ 1",
+                reached=statistics.median(answers) <= 1,
+                compared=f"without the rule: {spread(without[name])}",
+                cores=PLACED,
+            )
