@@ -360,11 +360,14 @@ def test_ssh_stays_open_unless_forced(tmp_path: Path) -> None:
     with kept(tmp_path, also(WEB)) as made:
         begin(made)
         fence = fence_of(made.side)
-        fence.ssh = frozenset({"443/tcp"})
+        fence.leave_open(["443/tcp"])
         fence.start(60.0, force=True)
         fence.confirm()
         second(made)
         assert (closed(made), alarms(made)) == ((LimitMode.ENFORCE, none, none), ["fence.ssh"])
+        again = Kept(made.store, also(WEB))  # it remembers this until the programs are asked again
+        begin(again)
+        assert (closed(again), alarms(again)) == ((LimitMode.ENFORCE, none, none), ["fence.ssh"])
         made.side.configure(also(WEB, ssh=True))
         fence.start(60.0, force=True)
         second(made)
@@ -376,7 +379,7 @@ def test_the_lines_about_other_services(tmp_path: Path) -> None:
     with kept(tmp_path, also(WEB, TFTP)) as made:
         begin(made)
         fence = fence_of(made.side)
-        fence.ssh = frozenset({"2222/tcp"})
+        fence.leave_open(["2222/tcp"])
         made.side.configure(also(WEB, ServicePort("2222/tcp"), TFTP, WEB))
         state = FenceRequests(made.side)._state() | {"packets": 0, "counts": True}
 

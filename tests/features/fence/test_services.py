@@ -1,5 +1,6 @@
 """Other services of this host at ports of the fence: which of them speak SSH, on real sockets."""
 
+import os
 import socket
 import threading
 import time
@@ -16,16 +17,23 @@ from tests.support.packets import connection, datagram, ends, stream
 from ringfence.features.fence import services
 from ringfence.features.fence.services import Connection, SshPorts, connections_to
 
+of_root = pytest.mark.skipif(os.geteuid() != 0, reason="only the programs of root are asked")
+
 
 @contextmanager
 def server(
-    banner: bytes | Callable[[], bytes], port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    banner: bytes | Callable[[], bytes],
+    port: int = 0,
+    family: socket.AddressFamily = socket.AF_INET,
+    owner: int = -1,
 ) -> Iterator[int]:
     """Yield the port of a server on every address of this host that sends ``banner`` to each client.
 
     If ``banner`` is a function, it is called for each client, and an empty banner ends the connection.
+    ``owner`` is the user of the socket.
     """
     with socket.socket(family) as listener:
+        os.fchown(listener.fileno(), owner, -1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("", port))
         listener.listen()
@@ -52,6 +60,7 @@ def server(
             thread.join()
 
 
+@of_root
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
 def test_ssh_is_found_by_its_banner(family: socket.AddressFamily) -> None:
     """A server that sends the banner of SSH is found at any port, and another one is not."""
@@ -60,6 +69,14 @@ def test_ssh_is_found_by_its_banner(family: socket.AddressFamily) -> None:
         assert SshPorts().among({mail}) == frozenset()
 
 
+@of_root
+def test_no_other_user_opens_a_port() -> None:
+    """A program of a user of this host counts for nothing, because they could open a port of the fence."""
+    with server(b"SSH-2.0-OpenSSH_9.2\r\n", owner=65_534) as forged:
+        assert SshPorts().among({forged}) == frozenset()
+
+
+@of_root
 def test_a_program_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A program is asked when it begins to listen, and once more if the caller wants that."""
     monkeypatch.setattr(services, "BANNER_SECONDS", 0.1)
@@ -81,6 +98,7 @@ def test_a_program_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ports.among({silent}) == frozenset()
 
 
+@of_root
 def test_a_program_that_ends_the_connection_is_asked_again() -> None:
     """An SSH server with too many clients sends no banner; it is found when it has room again."""
     banners = [b"", b"SSH-2.0-OpenSSH_9.2\r\n"]
@@ -90,6 +108,7 @@ def test_a_program_that_ends_the_connection_is_asked_again() -> None:
         assert ports.among({ssh}) == {ssh}
 
 
+@of_root
 def test_many_silent_programs_are_asked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The time to wait is that for one program; the one that speaks is found among them."""
     monkeypatch.setattr(services, "BANNER_SECONDS", 3.0)
@@ -101,6 +120,7 @@ def test_many_silent_programs_are_asked_at_once(monkeypatch: pytest.MonkeyPatch)
         assert time.monotonic() - began < 8 * services.BANNER_SECONDS
 
 
+@of_root
 def test_ssh_is_left_out(tmp_path: Path) -> None:
     """The daemon leaves a port of SSH open, reports why, and guards it if the configuration forces this."""
     with server(b"SSH-2.0-OpenSSH_9.2\r\n") as ssh:

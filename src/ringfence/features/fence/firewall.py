@@ -90,7 +90,7 @@ class FenceState:
 
     ``observed`` is when the fence began to observe, ``trial`` the end of the trial; each None if not so.
     ``watched``: for how many seconds it has observed or dropped since then, while the daemon ran. ``also``
-    are the ports of other services that were confirmed.
+    are the ports of other services that were confirmed, and ``ssh`` those at which SSH answered last.
     """
 
     observed: float | None = None
@@ -100,6 +100,7 @@ class FenceState:
     outside: list[Outside] = field(factory=list)
     admitted: list[Admitted] = field(factory=list)
     also: list[str] = field(factory=list)
+    ssh: list[str] = field(factory=list)
 
     @classmethod
     def parse(cls, text: str | None) -> "FenceState":
@@ -114,6 +115,7 @@ class FenceState:
                 [Outside(**one) for one in found.get("outside", [])],
                 [Admitted(**one) for one in found.get("admitted", [])],
                 [str(one) for one in found.get("also", [])],
+                [str(one) for one in found.get("ssh", [])],
             )
         except (ValueError, TypeError, KeyError, AttributeError):
             return cls()
@@ -149,8 +151,6 @@ class Fence(RulePart):
         self._protected = side.exempt.protected
         self._clock = side.common.clock
         self._looked_at = self._clock.mono()
-        self.ssh: frozenset[str] = frozenset()
-        """The ports of ``also`` at which SSH answers. They stay open, unless the settings force the fence."""
         self._trial_ends = 0.0  # by the monotonic clock, because somebody may set the wall clock
         self._log = structlog.get_logger()
         self._state = FenceState.parse(store.best_effort.read(store.state.fact, None, _FACT))
@@ -211,7 +211,7 @@ class Fence(RulePart):
     @property
     def also(self) -> frozenset[str]:
         """The ports of other services that the fence guards, without those of SSH unless this is forced."""
-        return frozenset(self.settings.also) - (frozenset() if self.settings.also_ssh else self.ssh)
+        return frozenset(self.settings.also) - frozenset(() if self.settings.also_ssh else self._state.ssh)
 
     @property
     def closed(self) -> frozenset[str]:
@@ -324,6 +324,10 @@ class Fence(RulePart):
                 {"what": one.what, "until": rfc3339(one.until), "link": one.link} for one in state.admitted
             ],
         }
+
+    def leave_open(self, ssh: Collection[str]) -> None:
+        """Set the ports at which SSH answers. The fence does not guard them, unless the settings force it."""
+        self._state.ssh = sorted(ssh)
 
     # -- commands --------------------------------------------------------------------------------------
 

@@ -169,7 +169,7 @@ class FenceRequests(Feature):
         ports = frozenset(ports_of(fence.settings.also).tcp)
         if ports and not fence.settings.also_ssh:
             found = await asyncio.to_thread(partial(self._ssh.among, ports, again=again))
-            fence.ssh = frozenset(f"{port}/tcp" for port in found)
+            fence.leave_open([f"{port}/tcp" for port in found])
             self._side.kernel.rules.update()
 
     async def _enforce(self, request: Mapping[str, Any]) -> object:

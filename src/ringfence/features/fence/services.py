@@ -2,6 +2,9 @@
 
 Both come from the kernel's list of sockets of this network namespace. Nothing here needs a right. The
 functions may block for seconds, so call them in a thread.
+
+Only a program of root counts as SSH, because an SSH server that lets an administrator in is one. Otherwise
+any user of this host could open a port of the fence: they would listen there at another address.
 """
 
 import math
@@ -23,6 +26,7 @@ MOST_ASKED = 16
 MOST_CONNECTIONS = 4_096
 """The maximum number of present connections that are read."""
 _BANNER = b"SSH-"
+_ROOT = 0
 _IPV4 = 4  # bytes of an address
 _ESTABLISHED = 1  # include/net/tcp_states.h
 
@@ -45,7 +49,7 @@ class SshPorts:
         """The inodes of the sockets, and whether they speak SSH."""
 
     def among(self, ports: Collection[int], *, again: bool = False) -> frozenset[int]:
-        """Return those of the TCP ``ports`` at which a program of this host speaks SSH.
+        """Return those of the TCP ``ports`` at which a program of root speaks SSH.
 
         A program is asked once, and with ``again`` once more, unless it spoke SSH. One that ends the
         connection is asked again each time: an SSH server does so while it has too many clients.
@@ -53,7 +57,7 @@ class SshPorts:
         present: dict[_Place, set[int]] = {}
         try:
             for row in listening_sockets(socket.IPPROTO_TCP):
-                if (port := port_of(row.local_port)) in ports:
+                if row.uid == _ROOT and (port := port_of(row.local_port)) in ports:
                     present.setdefault((row.local, port), set()).add(row.inode)
         except OSError:  # a kernel without the modules for this list
             return frozenset()
