@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 from structlog.testing import capture_logs
 from tests.fuzz.promises import Target, require
@@ -38,7 +39,9 @@ from ringfence.parse.roster import (
     target_of,
 )
 from ringfence.parse.security import parse_strict, parse_tampered
+from ringfence.sources.ami import _Protocol
 from ringfence.sources.journal import JournalSource
+from ringfence.sources.state import EndError
 from ringfence.values.event import MOST_ACCOUNT, MOST_KEPT, MOST_SESSION, SecurityEvent, SourceId
 
 if TYPE_CHECKING:
@@ -109,11 +112,14 @@ def read_ami(data: bytes) -> None:
 
 
 def _take(decoder: AmiDecoder, items: list[AmiItem]) -> None:
+    waiting: Any = SimpleNamespace(responses={})
     for item in items:
         if isinstance(item, SecurityEvent):
             require_short(item)
-        elif isinstance(item, Reply) and not decoder.http.is_answer(item):
+        elif isinstance(item, Reply):
             means_empty(item.text)
+            with suppress(EndError):
+                _Protocol.answer(waiting, item.text)
     if decoder.http.wanted:
         decoder.http.ask()
 
@@ -348,21 +354,21 @@ def _of(folder: str, *names: str) -> tuple[str, ...]:
 
 
 TARGETS = (
-    Target("ami", read_ami, ami_streams, _of("parse", *_PARSE), per_byte=400, tries=300),
-    Target("ami-packet", read_packet, ami_packets, _of("parse", "security", "address"), tries=2_000),
-    Target("roster", read_roster, roster_events, _of("parse", "roster"), per_byte=400, tries=1_000),
-    Target("log", read_log, logs, _of("parse", *_LOG), per_byte=1_500, tries=300),
-    Target("notices", read_message, messages, _of("parse", *_LOG), per_byte=200, tries=300),
+    Target("ami", read_ami, ami_streams, ("sources/ami.py", *_of("parse", *_PARSE)), tries=300),
     Target(
-        "journal", read_journal, journals, ("sources/journal.py", *_of("parse", "wrappers")), per_byte=2_000
+        "ami-packet", read_packet, ami_packets, _of("parse", "security", "address"), per_byte=200, tries=2_000
     ),
+    Target("roster", read_roster, roster_events, _of("parse", "roster"), tries=1_000),
+    Target("log", read_log, logs, _of("parse", *_LOG), per_byte=300, tries=300),
+    Target("notices", read_message, messages, _of("parse", *_LOG), tries=300),
+    Target("journal", read_journal, journals, ("sources/journal.py", *_of("parse", "wrappers"))),
     Target(
         "asterisk-conf",
         read_asterisk_file,
         asterisk_files,
         ("host/conf_lines.py", "host/conf_reader.py", "host/asterisk_conf.py"),
-        per_byte=2_000,
+        per_byte=200,
     ),
-    Target("console", read_console, consoles, ("host/console.py", "host/console_tables.py"), per_byte=400),
-    Target("fail2ban", read_fail2ban, fail2ban_dumps, ("features/fail2ban/jails.py",), per_byte=20_000),
+    Target("console", read_console, consoles, ("host/console.py", "host/console_tables.py"), per_byte=300),
+    Target("fail2ban", read_fail2ban, fail2ban_dumps, ("features/fail2ban/jails.py",), per_byte=1_000),
 )

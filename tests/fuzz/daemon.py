@@ -345,7 +345,7 @@ TARGETS = (
             *("control_server.py", "lists/handlers.py", "lists/entries.py"),
             *("guard/request_fields.py", "guard/request_table.py"),
         ),
-        per_byte=4_000,
+        per_byte=1_000,
         slowest=400e-6,
         tries=200,
     ),
@@ -373,8 +373,7 @@ TARGETS = (
             f"features/web/{name}.py"
             for name in ("app", "admission", "entrance", "pages", "commands", "server")
         ),
-        fixed=4 << 20,
-        per_byte=4_000,
+        per_byte=200,
         slowest=400e-6,
         tries=100,
     ),

@@ -3,8 +3,10 @@
 It keeps each new finding, and goes on. Only an input that takes 30 seconds, or stops Python itself, ends it.
 """
 
+import ast
 import hashlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import atheris
@@ -13,9 +15,14 @@ with atheris.instrument_imports(include=["ringfence", "http", "tomllib", "uvicor
     from tests.fuzz.table import TARGETS
 
 from tests.fuzz.findings import folder_of, keep
-from tests.fuzz.promises import Checker
+from tests.fuzz.mutations import MARKS
+from tests.fuzz.promises import Checker, Target
+
+import ringfence
 
 _LONGEST = 16_384
+_LONGEST_WORD = 32
+_MOST_BLANKS = 2  # of a word; a text with more is a sentence for people
 _TIMEOUT = 30
 _MEMORY = 2_048
 
@@ -29,6 +36,9 @@ def main(name: str, seconds: str, folder: str) -> None:
     for data in TARGETS[name].corpus():
         (corpus / hashlib.sha256(data).hexdigest()).write_bytes(data)
 
+    words = root / f"{name}.dict"
+    words.write_text("".join(f'"{_escaped(word)}"\n' for word in sorted(_words_of(TARGETS[name]))), "ascii")
+
     def check(data: bytes) -> None:
         found = checker.check(data)
         if found is not None and (line := keep(found, root)):
@@ -37,6 +47,7 @@ def main(name: str, seconds: str, folder: str) -> None:
     options = [
         f"-max_total_time={seconds}",
         f"-max_len={_LONGEST}",
+        f"-dict={words}",
         f"-timeout={_TIMEOUT}",
         f"-report_slow_units={_TIMEOUT}",
         f"-rss_limit_mb={_MEMORY}",
@@ -46,6 +57,25 @@ def main(name: str, seconds: str, folder: str) -> None:
     ]
     atheris.Setup([sys.argv[0], str(corpus), *options], check)
     atheris.Fuzz()
+
+
+def _words_of(target: Target) -> set[bytes]:
+    """Return the short texts in the code of a target's modules, which are the words of its formats."""
+    return {word for word in (*MARKS, *_constants_of(target)) if 0 < len(word) <= _LONGEST_WORD}
+
+
+def _constants_of(target: Target) -> Iterator[bytes]:
+    for module in target.modules:
+        tree = ast.parse((Path(ringfence.__file__).parent / module).read_bytes())
+        for node in ast.walk(tree):
+            value = node.value if isinstance(node, ast.Constant) else None
+            word = value.encode() if isinstance(value, str) else value
+            if isinstance(word, bytes) and word.count(b" ") <= _MOST_BLANKS:
+                yield word
+
+
+def _escaped(word: bytes) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in word)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterator, Sequence
 
-_MARKS = (
+MARKS = (
     *(
         b"\r\n",
         b"\n",
@@ -33,6 +33,7 @@ _MARKS = (
         b"\x00\x00\x00\x00",
     ),
 )
+"""Bytes that many formats treat in a special way."""
 _MOST = 4
 _LONGEST = 8_192
 
@@ -60,7 +61,7 @@ def _change(data: bytearray, corpus: Sequence[bytes], chosen: random.Random) -> 
         case 3:
             data[at:at] = data[at:end] * chosen.choice((1, 2, 20))
         case 4:
-            data[at:at] = chosen.choice(_MARKS)
+            data[at:at] = chosen.choice(MARKS)
         case 5:
             other = chosen.choice(corpus)
             begin = chosen.randint(0, len(other))

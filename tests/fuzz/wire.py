@@ -424,7 +424,7 @@ TARGETS = (
         tries=500,
     ),
     Target("hep", read_hep, hep_datagrams, _of("hep"), tries=500),
-    Target("nflog", read_nflog, nflog_datagrams, (*_NETLINK, *_of("packet")), per_byte=200, tries=1_000),
+    Target("nflog", read_nflog, nflog_datagrams, (*_NETLINK, *_of("packet")), tries=1_000),
     Target(
         "netlink",
         read_netlink,
@@ -434,7 +434,6 @@ TARGETS = (
             *(f"firewall/nftables/{name}.py" for name in ("messages", "elements")),
             *("firewall/ipset/messages.py", "host/closed.py", "netlink/sock_diag.py"),
         ),
-        per_byte=400,
         tries=500,
     ),
 )
