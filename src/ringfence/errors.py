@@ -139,6 +139,10 @@ class HangingError(NoAnswerError):
         self.is_known = is_known
 
 
+class OutputError(RingfenceError):
+    """The output of a command cannot be written, for example because it is a file on a full disk."""
+
+
 class WebError(RingfenceError):
     """A page cannot be served or written, or does not let a read-only user change anything."""
 

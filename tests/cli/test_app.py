@@ -105,3 +105,18 @@ def test_a_bad_configuration_is_exit_code_2(tmp_path: Path, name: str) -> None:
         "  colour: unknown key",
         "  firewall.backend: must be one of " + ", ".join(f'"{name}"' for name in BACKENDS),
     ]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--version"], ["feeds", "add"], ["config", "check"], ["bans", "--json"]]
+)
+def test_a_full_disk_for_the_output_is_one_sentence(tmp_path: Path, arguments: list[str]) -> None:
+    """If the output cannot be written, standard error has one sentence about it, and no traceback."""
+    line = [sys.executable, "-m", "ringfence", *arguments]
+    if "--version" not in arguments:
+        line += ["--config", str(Guard(tmp_path).config)]
+    with open("/dev/full", "wb") as full:  # noqa: PTH123 - a device
+        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+
+    last = "the output cannot be written: No space left on device\n"
+    assert (done.returncode, done.stderr.endswith(last), "Traceback" in done.stderr) == (1, True, False)

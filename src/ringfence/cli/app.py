@@ -7,6 +7,7 @@ reachable, 4 the change is in force but not recorded.
 """
 
 import sys
+from contextlib import suppress
 from io import TextIOWrapper
 from typing import Annotated, Any, ClassVar
 
@@ -15,8 +16,8 @@ import typer
 import ringfence
 from ringfence import street
 from ringfence.cli.groups import LazyGroup
-from ringfence.cli.output import echo, echo_stderr, exit_if_unrecorded
-from ringfence.errors import Exit, report_defect
+from ringfence.cli.output import checked, echo, echo_stderr, exit_if_unrecorded
+from ringfence.errors import Exit, OutputError, report_defect
 from ringfence.street import Command
 from ringfence.values.text import printable
 
@@ -105,15 +106,18 @@ def main() -> None:
     it, because typer's error messages would print the character unescaped.
     """
     sys.excepthook = report_defect
-    for stream in (sys.stdout, sys.stderr):
-        # An account name may contain a character that the terminal's encoding lacks. It is printed escaped.
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdout, TextIOWrapper) and isinstance(sys.stderr, TextIOWrapper):
+        sys.stdout, sys.stderr = checked(sys.stdout), checked(sys.stderr)
     for argument in sys.argv[1:]:
         if not (argument.isascii() and argument.isprintable()) and _has_invisible(argument):
             echo_stderr(f"{argument} contains an invisible character; fix: type it again")
             sys.exit(Exit.USAGE)
-    app()
+    try:
+        app()
+    except OutputError as error:
+        with suppress(OutputError):
+            echo_stderr(str(error))
+        sys.exit(Exit.PROBLEM)
 
 
 def _has_invisible(argument: str) -> bool:

@@ -5,7 +5,9 @@ Each argument is printed as one line: :func:`~ringfence.values.text.printable` e
 control characters. Tables and colours are printed by ``screen``.
 """
 
+import io
 import json
+import os
 import re
 import shutil
 import sys
@@ -13,17 +15,50 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from textwrap import wrap
-from typing import IO, TYPE_CHECKING, Annotated
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 from attrs import define
 
-from ringfence.errors import Exit, RingfenceError, error_lines
+from ringfence.errors import Exit, OutputError, RingfenceError, error_lines
 from ringfence.findings import Finding
 from ringfence.values.text import printable, readable_time
 
 if TYPE_CHECKING:
     from ringfence.cli.plain_text import TextForm
+
+# -- the streams of a command
+
+
+class _Stream(io.FileIO):
+    """Standard output or standard error, whose failure is an OutputError, except for a closed pipe.
+
+    After a failure the stream is /dev/null, so that what is buffered does not fail again at the end.
+    """
+
+    def write(self, data: Any, /) -> int | None:  # noqa: ANN401 - as in io
+        """Write bytes; raise OutputError if the device is full, for example."""
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            nothing = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+            os.dup2(nothing, self.fileno())
+            os.close(nothing)
+            raise OutputError(f"the output cannot be written: {error.strerror}") from None
+
+
+def checked(stream: io.TextIOWrapper) -> io.TextIOWrapper:
+    """Return a stream to the same descriptor whose failure is an OutputError; flush ``stream``.
+
+    An account name may contain a character that the terminal's encoding lacks. It is printed escaped.
+    """
+    stream.flush()
+    buffer = io.BufferedWriter(_Stream(stream.fileno(), "w", closefd=False))
+    buffered = stream.line_buffering
+    return io.TextIOWrapper(buffer, stream.encoding, "backslashreplace", line_buffering=buffered)
+
 
 # -- line wrapping for terminals: lines break between words, and continuation lines are indented
 #
