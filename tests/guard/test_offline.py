@@ -75,6 +75,16 @@ def test_only_root_can(guard: Guard) -> None:
         unban(settings, ADDRESS)
 
 
+@pytest.mark.parametrize("do", ["alarms", "friends", "past_bans"])
+def test_a_database_in_a_closed_folder_is_an_error(tmp_path: Path, do: str) -> None:
+    """Users who may not know whether there is a database get the reason, not an empty list."""
+    closed = tmp_path / "closed"
+    settings = settings_of(Guard(tmp_path, store={"path": closed / "ringfence.db"}))
+    closed.mkdir(0o700)
+    with unprivileged(), pytest.raises(StoreError, match="Permission denied"):
+        offline.ANSWERS[do](settings, {})
+
+
 def test_switched_off_is_refused_as_by_the_daemon(guard: Guard) -> None:
     """While enforcement is off, no ban is active, so an unban is refused."""
     guard.ask("off")

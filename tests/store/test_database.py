@@ -270,6 +270,14 @@ def test_an_intact_database_is_opened_unchanged(path: Path) -> None:
         assert [str(ban.network) for ban in recorded_bans(again, 2_000.0)] == ["198.51.100.1/32"]
 
 
+def test_a_closed_folder_gives_a_database_in_memory(tmp_path: Path) -> None:
+    """A daemon that cannot reach its database works with one in memory, and states the reason."""
+    closed = tmp_path / "closed"
+    closed.mkdir(0o700)
+    with unprivileged(), Store.open_or_memory(closed / "ringfence.db") as store:
+        assert "Permission denied" in store.memory_reason
+
+
 @pytest.mark.parametrize("unclean", [False, True])
 def test_a_read_only_folder_gives_a_copy_in_memory(unclean: bool) -> None:  # noqa: FBT001 - two cases
     """The stored bans are known, new ones are accepted, and the reason states that nothing is kept."""

@@ -19,6 +19,7 @@ from ringfence.lists.regions import files_of
 from ringfence.plurals import counted
 from ringfence.store.bans import KEEP
 from ringfence.store.database import Store
+from ringfence.store.file import is_there
 from ringfence.values.attempt import Attempt, AttemptKind
 from ringfence.values.ban import Ban
 from ringfence.values.event import EventKind, Service, short_account
@@ -325,7 +326,7 @@ def account_offline(settings: Settings, account: str, now: float) -> AccountFact
     read, ``problems`` has the error.
     """
     path = settings.store.path
-    if not path.exists():
+    if not is_there(path):
         return AccountFacts(account, now, live=False)
     try:
         with Store.open(path, owner=False) as store:

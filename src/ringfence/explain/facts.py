@@ -26,6 +26,7 @@ from ringfence.lists.manager import Holder, Lists, holders
 from ringfence.lists.regions import Regions, files_of
 from ringfence.store.bans import KEEP, BanTable, RecordedBan
 from ringfence.store.database import Store
+from ringfence.store.file import is_there
 from ringfence.store.tables import FriendTable
 from ringfence.values.attempt import Attempt, Proof
 from ringfence.values.ban import Ban, Scope
@@ -316,7 +317,7 @@ def facts_offline(settings: Settings, network: Network, now: float) -> NetworkFa
     """
     problems: list[str] = []
     path = settings.store.path
-    if not path.exists():
+    if not is_there(path):
         return _known(settings, network, now, None, problems)
     try:
         with Store.open(path, owner=False, runtime=settings.control.socket.parent) as store:

@@ -54,6 +54,7 @@ from ringfence.lists.handlers import ListRequests
 from ringfence.lists.manager import Lists
 from ringfence.plurals import counted
 from ringfence.store.database import Store
+from ringfence.store.file import is_there
 from ringfence.store.switch import hold
 from ringfence.store.tables import KEEP_ALARMS
 from ringfence.threads import run
@@ -103,14 +104,14 @@ Arguments = Mapping[str, Any]
 def _recorded(settings: Settings) -> Iterator[Store]:
     """Yield the open database. Raise StoreError if it is unreadable, DaemonUnreachableError if missing."""
     path = settings.store.path
-    if not path.exists():
+    if not is_there(path):
         raise DaemonUnreachableError(f"no daemon answers, and there is no database {path}")
     with Store.open(path, owner=False) as store:
         yield store
 
 
 def _alarms(settings: Settings, arguments: Arguments) -> list[dict[str, object]]:
-    if not settings.store.path.exists():
+    if not is_there(settings.store.path):
         return []
     since = time.time() - arguments.get("seconds", KEEP_ALARMS)
     with _recorded(settings) as store:
@@ -156,7 +157,7 @@ def _is_wanted(network: Network, wanted: Sequence[Network] | None) -> bool:
 
 
 def _past_bans(settings: Settings, arguments: Arguments) -> list[dict[str, Any]]:
-    if not settings.store.path.exists():
+    if not is_there(settings.store.path):
         return []
     now = time.time()
     with _recorded(settings) as store:
@@ -170,7 +171,7 @@ def _read(read: Callable[[Store, Arguments, float], Any], settings: Settings, ar
 
 
 def _friends(settings: Settings, _: Arguments) -> list[dict[str, Any]]:
-    if not settings.store.path.exists():
+    if not is_there(settings.store.path):
         return []
     with _recorded(settings) as store:
         return [as_json(friend) for friend in store.friends.current(time.time(), MOST)]

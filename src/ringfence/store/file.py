@@ -100,12 +100,24 @@ def is_damage(error: Exception) -> bool:
     return code is not None and code & _PRIMARY in _DAMAGE
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is a file ``path``; True too if this user may not know: opening it raises the reason."""
+    try:
+        return path.exists()
+    except OSError:
+        return True
+
+
 def connect(path: Path) -> sqlite3.Connection:
     """Open a connection that threads may share.
 
-    Raise StoreError if ``path`` is not a regular file (but a pipe, for example).
+    Raise StoreError if ``path`` is not a regular file (but a pipe, for example), or cannot be reached.
     """
-    if not path.is_file():
+    try:
+        is_file = path.is_file()
+    except OSError as error:
+        raise StoreError(f"{path} cannot be opened: {error.strerror}") from None
+    if not is_file:
         raise StoreError(f"{path} is not a regular file; see [store] path")
     return sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
 
@@ -407,7 +419,7 @@ def salvage(path: Path, target: sqlite3.Connection) -> dict[str, int]:
     Return {} if the file is missing or cannot be opened. A row is left out if SQLite cannot read it, if its
     types are wrong, or if CHECK_SECONDS have passed before it is copied.
     """
-    if not _real(path).is_file():
+    if not os.path.isfile(_real(path)):  # noqa: PTH113 - False also if it may not be known
         return {}
     # Try with SQLite's write-ahead log first, then without it. Neither changes the database or the log.
     for how in ("mode=ro", "immutable=1"):

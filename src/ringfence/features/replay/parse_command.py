@@ -16,6 +16,7 @@ from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, settings_from, zo
 from ringfence.cli.output import JsonOption, echo, echo_stderr, errors_reported
 from ringfence.errors import Exit, SourceError
 from ringfence.features.replay.files import TRUNCATED, open_file
+from ringfence.host.owned_files import exists
 from ringfence.parse.custom import Custom
 from ringfence.parse.line_result import NOT_UNDERSTOOD, LineResult, Reason
 from ringfence.parse.log import LogReader
@@ -163,7 +164,7 @@ def _configured_zone(config: Path, log: Path) -> tzinfo | None:
 
     If no log paths are configured for the only PBX, ``log`` is taken for one of its logs.
     """
-    if not config.exists():
+    if not exists(config):
         return None
     with errors_reported():
         configured = [pbx.logs for pbx in settings_from(config).asterisk_with_logs()]
