@@ -1,5 +1,6 @@
 """The journal: complete after each write, and closed to other users and processes."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from attrs import evolve
 
 from ringfence.errors import SetupError
+from ringfence.features.setup import journal as setup_journal
 from ringfence.features.setup.journal import (
     JournalRecord,
     Produced,
@@ -75,6 +77,21 @@ def test_a_folder_that_others_can_use_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(SetupError, match="must belong to root alone"), open_journal(tmp_path / "state"):
         pass
+
+
+def test_a_disk_that_fails_at_the_begin_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the names of the folder cannot reach the disk, setup is refused, and nothing of it stays."""
+
+    def refuse(_: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(setup_journal, "sync_folder", refuse)
+
+    with pytest.raises(SetupError, match="Input/output error"), open_journal(tmp_path / "state"):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ from ringfence.features.setup.texts import HostPaths, is_untouched
 from ringfence.findings import Finding
 from ringfence.guard.process import configure as configure_logging
 from ringfence.host.file_changes import FileChange, FileState
+from ringfence.host.owned_files import exists
 
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show the changes, and make none.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Make the changes without a question.")]
@@ -101,7 +102,7 @@ class SetupRun:
         If an error or a signal ends the run, the state before the run is restored. If only the test fails,
         the changes stay, and False is returned. Return True if nothing was to be changed.
         """
-        if self._paths.config.exists():
+        if exists(self._paths.config):
             settings_from(self._paths.config)  # raises ConfigError if the configuration is invalid
         _require_root()
         record = read_journal(self._paths.state)

@@ -198,11 +198,14 @@ def _locked(folder: Path) -> int:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         sync_folder(folder.parent)
-    except OSError as error:
+    except BlockingIOError:
         os.close(descriptor)
-        busy = isinstance(error, BlockingIOError)
-        why = "another `ringfence setup` is running" if busy else f"cannot use {folder}: {error.strerror}"
-        raise SetupError(why) from None
+        raise SetupError("another `ringfence setup` is running") from None
+    except OSError as error:
+        if not exists(folder / _NAME):  # no run has changed anything, so nothing may stay
+            shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
+        raise SetupError(f"cannot use {folder}: {error.strerror}") from None
     return descriptor
 
 
