@@ -36,7 +36,7 @@ class _Stream(io.FileIO):
     After a failure the stream is /dev/null, so that what is buffered does not fail again at the end.
     """
 
-    def write(self, data: Any, /) -> int | None:  # noqa: ANN401 - as in io
+    def write(self, data: Any, /) -> int:  # noqa: ANN401 - as in io
         """Write bytes; raise OutputError if the device is full, for example."""
         try:
             return super().write(data)
