@@ -14,6 +14,7 @@ from itertools import groupby
 from pathlib import Path
 
 from tests.faults.operations import OPERATIONS
+from tests.faults.setup_bed import SETUPS
 from tests.faults.sweep import Result, Work, work
 from tests.faults.values import rows
 
@@ -27,7 +28,8 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2, help="how many cases at the same time")
     parser.add_argument("--findings", type=Path, default=Path("faults.txt"), help="the file of findings")
     options = parser.parse_args()
-    chosen = [row for row in rows(OPERATIONS, ("nftables", "ipset")) if fnmatchcase(str(row), options.only)]
+    every = [*rows(SETUPS, ("files",)), *rows(OPERATIONS, ("nftables", "ipset"))]
+    chosen = [row for row in every if fnmatchcase(str(row), options.only)]
     chosen.sort(key=lambda row: (row.operation, row.backend))
     tasks = [
         Work(tuple(group), options.most, options.every, options.findings.absolute())

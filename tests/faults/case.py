@@ -3,13 +3,13 @@
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 from attrs import Factory, define
 from tests.faults.bed import QUIET, Bed, Facts, listed, vars_of
-from tests.faults.operations import Answer, Operation, Outcome, Process
-from tests.faults.values import ERRORS, KILL, Row
+from tests.faults.operations import OPERATIONS, Answer, Operation, Outcome, Process
+from tests.faults.values import KILL, Row
 from tests.support.daemon import until
 from tests.support.faults import injected, wait_for
 
@@ -21,8 +21,6 @@ _AFTERWARDS = 0.3
 """Seconds after the answer in which calls still fail: a part of the work follows it."""
 _AT_WORK = 2.0
 """Seconds that a daemon has at most to begin its work after READY, while calls still fail."""
-_NEVER = 65_535
-"""The largest number that strace accepts."""
 _CALL = re.compile(r"(?m)^(\d+) +(\w+)\(")
 _LIBRARY = re.compile(r"\.pyc?\b|\.so\b|site-packages|/src/ringfence/")
 _PAIR = re.compile(r"<UNIX-STREAM:\[(\d+)->(\d+)")
@@ -40,9 +38,24 @@ class Tried:
     """Whether only calls failed that the kernel never lets fail."""
 
 
-def try_case(bed: Bed, operation: Operation, row: Row, number: int) -> Tried:
+def changed_calls(lines: Iterable[str], own: Sequence[str] = ()) -> list[str]:
+    """Return the lines of strace about calls that may fail for a user, too.
+
+    Left out are calls for Python's own files, and those for the pipe by which asyncio wakes its loop: both of
+    its ends are sockets of the process (``own``).
+    """
+
+    def is_artefact(line: str) -> bool:
+        pair = _PAIR.search(line)
+        is_own_pipe = pair is not None and any(f"[{pair[2]}]" in one for one in own)
+        return bool(_LIBRARY.search(line)) or '"\\0", 1, 0, NULL' in line or is_own_pipe
+
+    return [line for line in lines if not is_artefact(line)]
+
+
+def try_case(bed: Bed, row: Row, number: int) -> Tried:
     """Let the call of the number ``number`` in each thread fail; return what was found."""
-    case = _Case(bed, operation, row, number)
+    case = _Case(bed, OPERATIONS[row.operation], row, number)
     try:
         case.run()
     finally:
@@ -50,14 +63,10 @@ def try_case(bed: Bed, operation: Operation, row: Row, number: int) -> Tried:
     return case.tried
 
 
-def uses(bed: Bed, operation: Operation) -> Mapping[str, int]:
-    """Return how often a thread uses each system call during an operation without a fault, at most."""
-    never = Row(operation.name, bed.backend, ",".join(ERRORS), "EIO")
-    tried = try_case(bed, operation, never, _NEVER)
-    assert not tried.findings, tried.findings
-    counted = Counter(_CALL.findall(tried.trace))
+def most_uses(trace: str) -> Mapping[str, int]:
+    """Return how often a thread used each system call, at most, from the output of strace."""
     most: dict[str, int] = {}
-    for (_, call), number in counted.items():
+    for (_, call), number in Counter(_CALL.findall(trace)).items():
         most[call] = max(number, most.get(call, 0))
     return most
 
@@ -90,6 +99,7 @@ class _Case:
                     wait_for(_AT_WORK, lambda: not self._guard.running or self._is_at_work())
                 time.sleep(_AFTERWARDS)
         if not self.tried.calls:
+            self.tried.findings.clear()
             return
         if self._operation.process is Process.STARTING:
             self._look_at_start(answer)
@@ -112,7 +122,7 @@ class _Case:
             yield
         self.tried.trace = output.read_text("utf-8", "replace")
         changed = lines()
-        self.tried.calls += [line for line in changed if not self._is_artefact(line)]
+        self.tried.calls += changed_calls(changed, self._bed.sockets)
         self.tried.is_artefact = bool(changed) and not self.tried.calls
 
     def _act(self) -> Answer:
@@ -126,16 +136,6 @@ class _Case:
         if "Traceback" in answer.text:
             self._find("traceback: in the answer")
         return answer
-
-    def _is_artefact(self, line: str) -> bool:
-        """Whether a call fails only here: for Python's files, or the pipe by which asyncio wakes its loop."""
-        if _LIBRARY.search(line) or '"\\0", 1, 0, NULL' in line:
-            return True
-        pair = _PAIR.search(line)
-        return pair is not None and self._has(pair[2])
-
-    def _has(self, inode: str) -> bool:
-        return any(inode in text for text in self._bed.sockets)
 
     def _find(self, text: str) -> None:
         self.tried.findings.append(text)

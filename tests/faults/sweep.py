@@ -1,18 +1,22 @@
 """Tries every n of rows, in a network namespace of their own."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from attrs import define, frozen
-from tests.faults.bed import Bed, bed
-from tests.faults.case import Tried, try_case, uses
-from tests.faults.operations import OPERATIONS
-from tests.faults.values import Row
+from tests.faults.bed import bed
+from tests.faults.case import Tried, most_uses, try_case
+from tests.faults.setup_bed import SETUPS, SetupBed
+from tests.faults.values import ERRORS, Row
 from tests.support import warm
 from tests.support.daemon import ami_server
 from tests.support.netns import netns
 
+_NEVER = 65_535
+"""The largest n that strace accepts."""
 _DENSE = 12
 """Up to this number, each n is tried, from there on each fourth part more."""
 
@@ -45,30 +49,40 @@ def numbers(most: int, *, every: bool) -> Iterator[int]:
         n = n + 1 if every or n < _DENSE else n * 5 // 4
 
 
+Trying = Callable[[Row, int], Tried]
+"""Tries one n of a row."""
+
+
+@contextmanager
+def trying(operation: str, backend: str) -> Iterator[Trying]:
+    """Yield what tries an operation, in a network namespace of its own."""
+    with tempfile.TemporaryDirectory(prefix="ringfence-faults-") as folder, netns():
+        if operation in SETUPS:
+            yield SetupBed(Path(folder), operation).try_case
+            return
+        with warm.warmed(), ami_server() as pbx, bed(Path(folder), backend, pbx) as made:
+            yield partial(try_case, made)
+
+
 def work(task: Work) -> list[Result]:
-    """Try rows in a network namespace of their own."""
+    """Try the rows of a task, of the calls that its operation uses."""
     first = task.rows[0]
-    with (
-        warm.warmed(),
-        netns(),
-        ami_server() as pbx,
-        tempfile.TemporaryDirectory(prefix="ringfence-faults-") as folder,
-        bed(Path(folder), first.backend, pbx) as made,
-    ):
-        used = uses(made, OPERATIONS[first.operation])
-        return [_try_row(made, row, task) for row in task.rows if used.get(row.call)]
+    with trying(first.operation, first.backend) as try_one:
+        every = Row(first.operation, first.backend, ",".join(ERRORS), "EIO")
+        used = most_uses(try_one(every, _NEVER).trace)
+        return [_try_row(try_one, row, task) for row in task.rows if used.get(row.call)]
 
 
-def _try_row(made: Bed, row: Row, task: Work) -> Result:
+def _try_row(try_one: Trying, row: Row, task: Work) -> Result:
     """Try each n of a row until no call fails any more."""
     result = Result(row)
     for n in numbers(task.most, every=task.every):
-        tried = _try(made, row, n)
+        tried = _try(try_one, row, n)
         if not tried.calls and not tried.is_artefact:
             break
         result.tried += 1
         if tried.findings:
-            again = _try(made, row, n)
+            again = _try(try_one, row, n)
             if again.findings:
                 result.found += 1
                 with task.findings.open("a", encoding="utf-8") as file:
@@ -79,9 +93,9 @@ def _try_row(made: Bed, row: Row, task: Work) -> Result:
     return result
 
 
-def _try(made: Bed, row: Row, n: int) -> Tried:
+def _try(try_one: Trying, row: Row, n: int) -> Tried:
     try:
-        return try_case(made, OPERATIONS[row.operation], row, n)
+        return try_one(row, n)
     except Exception as error:  # noqa: BLE001 - the next cases go on, and the finding has the error
         return Tried(calls=["?"], findings=[f"runner: {type(error).__name__}: {error}"], trace="?")
 

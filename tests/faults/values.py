@@ -19,11 +19,17 @@ ERRORS: Mapping[str, tuple[str, ...]] = {
     "fdatasync": ("EIO",),
     "ftruncate": ("EIO",),
     "rename": ("ENOSPC", "EACCES"),
+    "renameat": ("ENOSPC", "EACCES"),
     "unlink": ("EACCES",),
+    "unlinkat": ("EACCES",),
     "mkdir": ("ENOSPC",),
     "newfstatat": ("EIO",),
     "getdents64": ("EIO",),
     "flock": ("ENOMEM",),
+    "fcntl": ("ENOLCK",),
+    "flistxattr": ("EIO",),
+    "readlinkat": ("EIO",),
+    "rmdir": ("EACCES",),
     "fchown": ("EPERM",),
     "fchmod": ("EPERM",),
     # sockets: control, netlink, AMI
@@ -46,14 +52,29 @@ ERRORS: Mapping[str, tuple[str, ...]] = {
     "execve": ("ENOMEM",),
     "mmap": ("ENOMEM",),
     "pipe2": ("EMFILE",),
+    "epoll_create1": ("EMFILE",),
     "epoll_ctl": ("ENOMEM",),
+    "socketpair": ("EMFILE",),
+    "pidfd_open": ("EMFILE",),
+    "inotify_init1": ("EMFILE",),
     "inotify_add_watch": ("ENOSPC",),
 }
 """The errors of each system call."""
 
 KILL = "KILL"
 """In place of an error: SIGKILL when the call begins."""
-KILLED_AT = ("openat", "write", "pwrite64", "sendto", "sendmsg", "fsync", "fdatasync", "rename", "unlink")
+KILLED_AT = (
+    "openat",
+    "write",
+    "pwrite64",
+    "sendto",
+    "sendmsg",
+    "fsync",
+    "fdatasync",
+    "rename",
+    "renameat",
+    "unlinkat",
+)
 """The calls at which the process is killed. Between two of them it changes nothing that outlives it."""
 
 
