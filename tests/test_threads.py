@@ -2,6 +2,10 @@
 
 import _thread
 import asyncio
+import errno
+import gc
+import selectors
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -101,6 +105,25 @@ def test_a_loop_without_threads_is_refused(granted: int) -> None:
     with refused(granted), pytest.raises(StartError):
         threads.run(work())
     assert begun == []
+
+
+WHAT_A_LOOP_NEEDS = {"socketpair": (socket, "socketpair"), "epoll": (selectors.DefaultSelector, "__init__")}
+
+
+@pytest.mark.parametrize("what", WHAT_A_LOOP_NEEDS)
+def test_a_loop_without_descriptors_is_refused(
+    what: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """If the kernel refuses a descriptor, the error names the limit to raise, and Python prints nothing."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(*WHAT_A_LOOP_NEEDS[what], refuse)
+    with pytest.raises(StartError, match=r"event loop: Too many open files; fix: .*LimitNOFILE"):
+        ThreadedLoop()
+    gc.collect()
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("result", [1, None])

@@ -79,7 +79,7 @@ class ProbeError(FirewallError):
 
 
 class StartError(RingfenceError):
-    """The kernel refuses another thread or process."""
+    """The kernel refuses another thread, process or event loop."""
 
 
 class HostError(RingfenceError):

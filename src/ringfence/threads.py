@@ -10,8 +10,9 @@ import asyncio
 import os
 import selectors
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from threading import Event, Thread
 from typing import Any, ParamSpec, TypeVar
 
@@ -39,6 +40,18 @@ def start_aside(action: Callable[[], object], name: str) -> None:
         Thread(target=action, name=name, daemon=True).start()
     except (RuntimeError, MemoryError):
         raise StartError(_REFUSED) from None
+
+
+@contextmanager
+def descriptors_needed() -> Iterator[None]:
+    """Raise StartError if the block, which makes an event loop or its selector, raises OSError."""
+    try:
+        yield
+    except OSError as error:
+        raise StartError(
+            f"cannot make an event loop: {error.strerror}; fix: raise the limit of open files "
+            "(LimitNOFILE= of the unit, ulimit -n), or free memory"
+        ) from None
 
 
 class Threads(ThreadPoolExecutor):
@@ -72,11 +85,16 @@ class Threads(ThreadPoolExecutor):
 class ThreadedLoop(asyncio.SelectorEventLoop):
     """An event loop whose shared threads exist from its start, and which starts no other thread.
 
-    Raise StartError if they cannot be started.
+    Raise StartError if they cannot be started, or if the kernel refuses a descriptor.
     """
 
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
-        super().__init__(selector)
+        with descriptors_needed():
+            try:
+                super().__init__(selector)
+            except OSError:
+                asyncio.BaseEventLoop.close(self)  # its own close() needs the parts that could not be made
+                raise
         self._shared = Threads(SHARED, "shared")
         try:
             self._shared.start()

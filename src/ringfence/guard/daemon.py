@@ -50,6 +50,7 @@ from ringfence.guard.status import StatusCollector
 from ringfence.host.connections import ConnectionTable
 from ringfence.store.database import Store
 from ringfence.store.writer import Writer
+from ringfence.threads import descriptors_needed
 
 # -- the wait at the start, until the friends of this PBX are known
 
@@ -327,13 +328,14 @@ def run(path: Path, settings: Settings, options: Mapping[str, str]) -> None:
 def _start_threads(writer: Writer, side: FirewallSide, features: Features) -> asyncio.Runner:
     """Start every thread of the daemon, before it changes anything; return the runner of its event loop.
 
-    Raise StartError if the kernel refuses a thread.
+    Raise StartError if the kernel refuses a thread or a descriptor.
     """
     share_memory_between_threads()
     threads = [writer.thread, side.kernel.enforcer.filler.thread, side.exempt.lists.thread]
     for thread in chain(threads, *(feature.threads() for feature in features.all)):
         thread.start()
-    selector = GatheringSelector(side.kernel.haste.rest)
+    with descriptors_needed():
+        selector = GatheringSelector(side.kernel.haste.rest)
     runner = asyncio.Runner(loop_factory=partial(GatheringLoop, selector))
     runner.get_loop()  # the loop has the shared threads
     return runner
