@@ -29,6 +29,8 @@ QUIET = 10.0
 _LINES = capture("asterisk-22", "wrong-password-register").security_log.read_bytes()
 _TRACES = re.compile(r"Traceback|\.defect |exception=")
 """What the log has of an exception that nothing expected."""
+_LOOPS = re.compile(r"(?m)^Exception ignored in: <function BaseEventLoop.__del__.*\nTraceback.*$")
+"""What Python prints about an event loop of a library that the kernel refused."""
 
 
 @frozen
@@ -202,7 +204,7 @@ class Bed:
     @property
     def defects(self) -> list[str]:
         """The lines of the daemon's log that show an exception nobody expected."""
-        lines = self.guard.log.split("\n")
+        lines = _LOOPS.sub("", self.guard.log).split("\n")
         return [line for line in lines if _TRACES.search(line)]
 
 

@@ -48,7 +48,7 @@ def changed_calls(lines: Iterable[str], own: Sequence[str] = ()) -> list[str]:
     def is_artefact(line: str) -> bool:
         pair = _PAIR.search(line)
         is_own_pipe = pair is not None and any(f"[{pair[2]}]" in one for one in own)
-        return bool(_LIBRARY.search(line)) or '"\\0", 1, 0, NULL' in line or is_own_pipe
+        return bool(_LIBRARY.search(line)) or "FIONBIO" in line or '"\\0", 1, 0, NULL' in line or is_own_pipe
 
     return [line for line in lines if not is_artefact(line)]
 
