@@ -7,7 +7,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from ipaddress import ip_address, ip_network
 from typing import ClassVar
@@ -637,6 +637,33 @@ def test_a_user_namespace_has_a_smaller_buffer(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(socket, "socket", Modest)
     nflog._open(1 << 20).close()
     assert Modest.asked == [33, socket.SO_RCVBUF]  # SO_RCVBUFFORCE
+
+
+@pytest.mark.parametrize("gathers", [True, False])
+def test_packets_gather_unless_a_source_reads_them_at_once(
+    monkeypatch: pytest.MonkeyPatch, *, gathers: bool
+) -> None:
+    """Only then is its socket marked for the event loop."""
+    marked: list[int] = []
+
+    @contextmanager
+    def mark(descriptor: int) -> Iterator[None]:
+        marked.append(descriptor)
+        yield
+
+    ours, kernel = socket.socketpair()
+    monkeypatch.setattr(nflog, "_open", lambda _: ours)
+    monkeypatch.setattr(nflog, "_bind", lambda *_: None)
+    monkeypatch.setattr(nflog, "patient", mark)
+    source = nflog.NflogSource("copies", 1, gathers=gathers)
+
+    async def session() -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(source._session(), 0.05)
+
+    asyncio.run(session())
+    kernel.close()
+    assert len(marked) == gathers
 
 
 class Script:

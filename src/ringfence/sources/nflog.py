@@ -12,6 +12,7 @@ import errno
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from math import inf
 
 import structlog
@@ -54,12 +55,21 @@ class NflogSource(SupervisedSource):
     """A source that reads one group of NFLOG. A session is one binding of a socket.
 
     A subclass handles the packets. ``name`` is the source's name in the status and in alarms.
-    ``buffer`` is the size of the socket's receive buffer in bytes, which the kernel doubles.
+    ``buffer`` is the size of the socket's receive buffer in bytes, which the kernel doubles. With ``gathers``
+    false, packets are read at once also under load (``gathering.py``).
     """
 
     counts: NflogCounts
 
-    def __init__(self, name: str, group: int, backoff: Backoff | None = None, buffer: int = BUFFER) -> None:
+    def __init__(
+        self,
+        name: str,
+        group: int,
+        backoff: Backoff | None = None,
+        buffer: int = BUFFER,
+        *,
+        gathers: bool = True,
+    ) -> None:
         super().__init__(structlog.get_logger().bind(source=name), backoff)
         self.id = name
         self.counts = NflogCounts()
@@ -67,6 +77,7 @@ class NflogSource(SupervisedSource):
         """The monotonic time at which a packet was read last; None before the first packet."""
         self._group = group
         self._buffer = buffer
+        self._gathers = gathers
         self._space = memoryview(bytearray(_DATAGRAM))
         self._last: int | None = None
         self._lost = -inf
@@ -116,7 +127,7 @@ class NflogSource(SupervisedSource):
             loop.add_reader(connection, self._readable, connection, ended)
             self._bound = connection, ended
             try:
-                with patient(connection.fileno()):
+                with patient(connection.fileno()) if self._gathers else nullcontext():
                     self._set_condition(Condition(State.LISTENING, f"NFLOG group {self._group}"))
                     await ended
             finally:

@@ -183,18 +183,18 @@ def test_friends_are_remembered(tmp_path: Path) -> None:
 def test_copies_are_passed_on() -> None:
     """What is no request that counts is left out."""
     found: list[Asked] = []
-    source = CopySource(lambda asked, _: found.append(asked))
+    source = CopySource("copies", 1, lambda asked, _: found.append(asked))
     request = b"OPTIONS sip:1@198.51.100.9 SIP/2.0\r\nTo: <sip:1@198.51.100.9>\r\n\r\n"
     for text in (request, request.replace(b"OPTIONS", b"BYE")):
         source.on_packet(Logged(None, ipv4(udp(text)), own=False, prefix=b"", user=None), 0.0)
     assert [one.target for one in found] == [BARE]
-    assert (source.numbers["events"], source.id) == (1, "bare_address")
+    assert (source.numbers["events"], source.id) == (1, "copies")
 
 
 def test_it_is_built_if_it_is_on(tmp_path: Path) -> None:
     """It is off by default, and without the wire: the kernel copies nothing then."""
     with kept(tmp_path) as made:
-        added: list[object] = []
+        added: list[CopySource] = []
         given: Any = SimpleNamespace(
             side=made.side, effects=None, connections=None, sources=SimpleNamespace(add=added.append)
         )
@@ -203,7 +203,10 @@ def test_it_is_built_if_it_is_on(tmp_path: Path) -> None:
             assert build(given) is None
         given.reloader = SimpleNamespace(settings=configured(OBSERVE))
         assert build(given) is not None
-        assert len(added) == 1
+        given.reloader = SimpleNamespace(settings=configured(ENFORCE))
+        assert build(given) is not None
+        assert [source.id for source in added] == ["bare_address", "bare_address_friends"] * 2
+        assert [source._gathers for source in added] == [True, True, False, True]
 
 
 def test_a_mode_needs_domains() -> None:

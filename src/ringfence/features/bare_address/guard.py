@@ -18,7 +18,7 @@ from ringfence.detect.judgement import Decision, Disposition, Effect, Judgement
 from ringfence.detect.rules import MINUTE, Rule
 from ringfence.features.bare_address.habits import Habit, Habits
 from ringfence.features.bare_address.settings import BareAddressSettings, mode_of
-from ringfence.features.bare_address.stage import GROUP
+from ringfence.features.bare_address.stage import FRIENDS_GROUP, GROUP
 from ringfence.features.bare_address.table import HabitTable
 from ringfence.features.bare_address.target import Asked, parse_copy
 from ringfence.firewall.limits import LimitMode
@@ -54,10 +54,15 @@ BARE = Rule(
 
 
 class CopySource(NflogSource):
-    """Reads the requests that the kernel copies for this feature, and passes them to ``sink``."""
+    """Reads a group of requests that the kernel copies for this feature, and passes them to ``sink``.
 
-    def __init__(self, sink: Callable[[Asked, float], object]) -> None:
-        super().__init__(BARE.name, GROUP, buffer=_BUFFER)
+    With ``gathers`` false, requests are read at once also under load.
+    """
+
+    def __init__(
+        self, name: str, group: int, sink: Callable[[Asked, float], object], *, gathers: bool = True
+    ) -> None:
+        super().__init__(name, group, buffer=_BUFFER, gathers=gathers)
         self._sink = sink
         self._read = 0
 
@@ -230,8 +235,11 @@ def domains_of(settings: Settings) -> frozenset[str]:
 def build(given: Given) -> BareAddress | None:
     """Return the part of the daemon that judges requests for a bare address; None if the rule is off."""
     settings = given.reloader.settings
-    if mode_of(settings) is LimitMode.OFF:
+    mode = mode_of(settings)
+    if mode is LimitMode.OFF:
         return None
     feature = BareAddress(given.side, given.effects, given.connections, settings)
-    given.sources.add(CopySource(feature.on_request))
+    sink, gathers = feature.on_request, mode is not LimitMode.ENFORCE  # a scanner must not have more answers
+    given.sources.add(CopySource(BARE.name, GROUP, sink, gathers=gathers))
+    given.sources.add(CopySource(f"{BARE.name}_friends", FRIENDS_GROUP, sink))
     return feature

@@ -20,7 +20,6 @@ from ringfence.firewall.stages import (
     Copy,
     Hook,
     Is,
-    NotOn,
     On,
     PacketRule,
     Segment,
@@ -28,8 +27,8 @@ from ringfence.firewall.stages import (
     Stage,
 )
 
-GROUP = 21_065
-"""The NFLOG group of the copies."""
+GROUP, FRIENDS_GROUP = 21_065, 21_066
+"""The NFLOG groups of the copies: of strangers' requests, which are read at once, and of friends'."""
 SIZE = 4_096
 """The maximum number of bytes of a packet that the kernel copies; a longer header is not read."""
 _METHODS = (b"REGISTER ", b"INVITE ", b"OPTIONS ", b"SUBSCRIBE ")
@@ -49,14 +48,15 @@ class Asking(Addition):
 
     def stages(self, plan: FirewallPlan) -> Iterator[Stage]:
         """Yield the stage (group of firewall rules) that copies requests."""
-        copy = Copy(self.name, SIZE, GROUP)
+        stranger, friend = (Copy(self.name, SIZE, group) for group in (GROUP, FRIENDS_GROUP))
         datagrams, streams = Ports(plan.sip_ports.conversations.udp, ()), Ports((), plan.sip_ports.streams)
-        arriving = Is.NAMED, Is.OUTER, Is.TO_ASTERISK
-        friends = Chain("bare_asked", tuple(PacketRule((Begins(text),), copy) for text in _METHODS))
+        arriving, known = (Is.NAMED, Is.OUTER, Is.TO_ASTERISK), On(network_lists.FRIENDS)
+        friends = Chain("bare_asked", tuple(PacketRule((Begins(text),), friend) for text in _METHODS))
         rules = (
-            PacketRule((datagrams, *arriving, STRANGERS), copy),
-            PacketRule((datagrams, *arriving, On(network_lists.FRIENDS)), friends.jump),
-            PacketRule((streams, *arriving, NotOn((network_lists.ALLOW,)), Segment(_METHODS)), copy),
+            PacketRule((datagrams, *arriving, STRANGERS), stranger),
+            PacketRule((datagrams, *arriving, known), friends.jump),
+            PacketRule((streams, *arriving, STRANGERS, Segment(_METHODS)), stranger),
+            PacketRule((streams, *arriving, known, Segment(_METHODS)), friend),
         )
         what = "copies the requests whose domain the rule bare_address looks at"
         where = Side.FROM, (Hook.ARRIVING,)
