@@ -97,6 +97,8 @@ def test_it_is_off_by_default() -> None:
     assert read.of(PhonesSettings).gone_after == 1_800.0
     with pytest.raises(ConfigError, match="gone_after"):
         parse({"asterisk": ami, "phones": {"gone_after": "soon"}}, "here", {})
+    with pytest.raises(ConfigError, match="gone_after: must be at most 3d"):
+        parse({"asterisk": ami, "phones": {"gone_after": "8d"}}, "here", {})
 
     def given(settings: PhonesSettings) -> Any:  # noqa: ANN401 - parts of the daemon
         wanted = SimpleNamespace(settings=SimpleNamespace(of=lambda _: settings))
@@ -211,6 +213,19 @@ def test_phones_are_saved_now_and_then(world: World) -> None:
     world.lose("alice")
     world.look(120.0)
     assert [one.away for one in world.table.all()] == [True]
+
+
+def test_a_phone_that_comes_and_goes_is_no_reason_to_save_all(world: World) -> None:
+    """All phones are written at most once a minute, whatever one phone does."""
+    world.know("alice", "bob")
+    world.look()
+    saved = []
+    for number in range(60):
+        world.feature.on_contact(contact("alice", gone=number % 2 == 0))
+        asyncio.run(world.feature.look())
+        saved.append(world.feature._saved_at)
+        world.kept.now += 5.0
+    assert len(set(saved)) <= 6
 
 
 def test_further_phones_begin_the_alarm_again(world: World) -> None:

@@ -31,8 +31,11 @@ from ringfence.values.network import format_network
 from ringfence.values.text import printable, rfc3339
 
 LOOK_EVERY = 5.0
-SAVE_EVERY = 600.0
-"""Maximum seconds between two writes of all phones to the database."""
+SAVE_EVERY, SAVE_CHANGED = 600.0, 60.0
+"""Seconds between two writes of all phones to the database, in general and if a lasting phone changed.
+
+One phone with a bad network comes and goes every few seconds, and each write contains all phones.
+"""
 STALE = 300.0
 """Seconds without a complete list of contacts after which they are unknown. A list may wait two minutes."""
 AGAIN = 3_600.0
@@ -133,7 +136,8 @@ class GonePhones(Feature, AmiListener):
                 self._absences.postpone(asterisk, now)
         self._absences.purge(now)
         self._list_gone(self._after, now)
-        if self._absences.changes != self._saved or now - self._saved_at >= SAVE_EVERY:
+        changed = self._absences.changes != self._saved
+        if now - self._saved_at >= (SAVE_CHANGED if changed else SAVE_EVERY):
             await self._save(now)
 
     async def _on_list(self, roster: Roster, since: float | None) -> None:
