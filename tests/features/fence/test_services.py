@@ -26,11 +26,13 @@ def server(
     port: int = 0,
     family: socket.AddressFamily = socket.AF_INET,
     owner: int = -1,
+    *,
+    stays: bool = True,
 ) -> Iterator[int]:
     """Yield the port of a server on every address of this host that sends ``banner`` to each client.
 
-    If ``banner`` is a function, it is called for each client, and an empty banner ends the connection.
-    ``owner`` is the user of the socket.
+    If ``banner`` is a function, it is called for each client, and an empty banner ends the connection. So
+    does each banner, unless the server ``stays``. ``owner`` is the user of the socket.
     """
     with socket.socket(family) as listener:
         os.fchown(listener.fileno(), owner, -1)
@@ -46,7 +48,7 @@ def server(
                     with client:
                         text = banner if isinstance(banner, bytes) else banner()
                         client.sendall(text)
-                        if text or isinstance(banner, bytes):
+                        if stays and (text or isinstance(banner, bytes)):
                             client.recv(1)
 
         thread = threading.Thread(target=serve)
@@ -106,6 +108,25 @@ def test_a_program_that_ends_the_connection_is_asked_again() -> None:
     with server(lambda: banners.pop(0) if banners else b"") as ssh:
         assert ports.among({ssh}) == frozenset()
         assert ports.among({ssh}) == {ssh}
+
+
+@of_root
+@pytest.mark.parametrize("refusal", [b"Exceeded MaxStartups\r\n", b"Not allowed at this time\r\n"])
+def test_a_refusal_in_words_is_no_answer(refusal: bytes) -> None:
+    """OpenSSH tells a client that is one too many so, and ends the connection: it is asked again."""
+    texts = [refusal]
+    ports = SshPorts()
+    with server(lambda: texts.pop(0) if texts else b"SSH-2.0-OpenSSH_9.8\r\n", stays=False) as ssh:
+        assert ports.among({ssh}) == frozenset()
+        assert ports.among({ssh}) == {ssh}
+
+
+@of_root
+def test_ssh_may_send_other_lines_first() -> None:
+    """A server of SSH may send a notice before its banner (RFC 4253 section 4.2)."""
+    notice = b"Authorized use only.\r\nSSH-2.0-x\r\n"
+    with server(notice) as ssh, server(b"no SSH-2.0-x\r\n") as other, server(b"a" * 5_000) as long:
+        assert SshPorts().among({ssh, other, long}) == {ssh}
 
 
 @of_root

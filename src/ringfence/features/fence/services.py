@@ -26,6 +26,7 @@ MOST_ASKED = 16
 MOST_CONNECTIONS = 4_096
 """The maximum number of present connections that are read."""
 _BANNER = b"SSH-"
+_MOST_BEFORE = 4_096  # bytes that a server may send before its banner
 _ROOT = 0
 _IPV4 = 4  # bytes of an address
 _ESTABLISHED = 1  # include/net/tcp_states.h
@@ -98,7 +99,7 @@ def _established(family: socket.AddressFamily, ports: Collection[int]) -> Iterat
 def _answers(places: Iterable[_Place]) -> dict[_Place, bool]:
     """Return whether the server at each of these places sends the banner of SSH to a client.
 
-    Those that refuse or end the connection are left out.
+    Those that refuse or end the connection before that are left out. Other lines may precede the banner.
     """
     found = {}
     with ExitStack() as stack:
@@ -112,15 +113,24 @@ def _answers(places: Iterable[_Place]) -> dict[_Place, bool]:
                     client.connect(_target(place))
                 answering.register(client, select.POLLIN)
                 asked[client.fileno()] = client, place
+        texts = dict.fromkeys(asked, b"\n")
         until = time.monotonic() + BANNER_SECONDS
         while asked and (left := until - time.monotonic()) > 0.0:
             for number, _ in answering.poll(math.ceil(left * 1_000)):
-                answering.unregister(number)
-                client, place = asked.pop(number)
+                client, place = asked[number]
+                text = b""
                 with suppress(OSError):
-                    if first := client.recv(len(_BANNER)):
-                        found[place] = first == _BANNER
-        for client, place in asked.values():  # these servers wait until the client speaks
+                    text = client.recv(_MOST_BEFORE)
+                texts[number] += text
+                if b"\n" + _BANNER in texts[number]:
+                    found[place] = True
+                elif len(texts[number]) > _MOST_BEFORE:
+                    found[place] = False
+                elif text:
+                    continue
+                answering.unregister(number)
+                del asked[number]
+        for client, place in asked.values():  # these wait until the client speaks, or do not speak SSH
             with suppress(OSError):
                 client.getpeername()
                 found[place] = False
