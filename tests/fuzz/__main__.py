@@ -33,7 +33,7 @@ def _has_findings(name: str, seconds: float) -> bool:
     """Fuzz a target; print and return whether it has findings, those of earlier runs too."""
     print(f"{name}: {seconds:.0f} s", flush=True)
     ends = time.monotonic() + seconds
-    while (left := ends - time.monotonic()) >= min(_LEAST, seconds):
+    while (left := ends - time.monotonic()) >= min(_LEAST, seconds / 2):
         command = [sys.executable, "-m", "tests.fuzz.fuzzing", name, f"{left:.0f}", str(FOLDER)]
         done = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True)
         lines = done.stderr.split("\n")

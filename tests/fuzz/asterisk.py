@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 from structlog.testing import capture_logs
+from tests.fuzz import scratch
 from tests.fuzz.promises import Target, require
 from tests.parse import rosters
 from tests.parse.corpus import FILES, samples
@@ -16,8 +17,12 @@ from tests.parse.packets import SPEAKING, packet
 from tests.support.captures import captures
 from tests.support.hostile_text import LINES, Victim, named, sample
 
+from ringfence.features.audit.accounts import read_accounts
+from ringfence.features.audit.dialplan import Dialplan
+from ringfence.features.audit.services import read_services
 from ringfence.features.fail2ban.jails import _Dump
 from ringfence.host.asterisk_conf import every_option, read_conf
+from ringfence.host.asterisk_logging import read_asterisk
 from ringfence.host.conf_lines import RefusedLineError, conf_lines
 from ringfence.host.console import _output
 from ringfence.host.console_tables import identifies_from, peers_from, settings_from
@@ -307,6 +312,67 @@ def asterisk_files() -> Iterator[bytes]:
     yield b'\xef\xbb\xbf#include "a/{x,y{1,2}}.conf"\n#tryinclude <*.d/[^a]*.conf>\n#exec ls\n'
 
 
+_FILES = (
+    *("asterisk", "modules", "logger", "sip", "pjsip", "iax", "users", "pjsip_wizard"),
+    *("manager", "http", "ari"),
+)
+
+
+def read_settings(data: bytes) -> None:
+    """Read accounts, services and logs from a folder whose files are all the same."""
+    for name in _FILES:
+        scratch.file(f"{name}.conf", data)
+    read_accounts(scratch.folder(), chan_sip=True, iax2=True, pjsip=True)
+    read_services(scratch.folder())
+    read_asterisk(scratch.folder())
+
+
+def settings() -> Iterator[bytes]:
+    """Yield files with accounts of each driver, managers and logs."""
+    yield from asterisk_files()
+    yield (
+        b"[general]\nenabled=yes\nbindaddr=::\ncontext=public\nallowguest=yes\ntlsenable=yes\n"
+        b"[directories]\nastlogdir => /var/log/asterisk\n[logfiles]\nmessages => [json]notice,security\n"
+        b"[modules]\nnoload => chan_sip.so\n[admin]\nsecret=admin\nread=all\npermit=10.0.0.0/255.0.0.0\n"
+    )
+    yield (
+        b"[204]\ntype=endpoint\nauth=204\naors=204\ncontext=internal\n[204]\ntype=auth\npassword=204\n"
+        b"username=204\n[t]\ntype=identify\nmatch=192.0.2.7\nendpoint=204\n[205]\ntype=friend\nsecret=x\n"
+    )
+
+
+class _SameAnswer:
+    """A console that answers each command alike."""
+
+    problem = ""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def show(self, _: str) -> str:
+        """Return the answer."""
+        return self._text
+
+
+def read_dialplan(data: bytes) -> None:
+    """Follow the calls through a dialplan whose contexts are all the same."""
+    reach = Dialplan(_SameAnswer(data.decode("utf-8", "replace"))).reach("public")
+    require(len(reach.dials) + len(reach.unclear) <= 2 * data.count(b"\n") + 3, "the patterns that dial out")
+
+
+def dialplans() -> Iterator[bytes]:
+    """Yield a context with patterns, jumps, variables and includes."""
+    yield (
+        b"[ Context 'public' created by 'pbx_config' ]\n"
+        b"  '_X.' =>          1. Set(a=${FILTER(0-9,${EXTEN:1})})              [extensions.conf:3]\n"
+        b"     [out]          2. Dial(PJSIP/${ARG1}@${TRUNK}&Local/1@b,20)     [extensions.conf:4]\n"
+        b"                    3. Gosub(sub-x,s,1(${EXTEN},a))                  [extensions.conf:5]\n"
+        b"  '100' (CID match '1') => 1. Goto(other,${EXTEN},1)                 [extensions.conf:6]\n"
+        b"  Include =>        'internal'                                       [extensions.conf:7]\n"
+        b"  Alt. Switch =>    'Realtime/@' [pbx_config]\n    TRUNK=PJSIP/t\n"
+    )
+
+
 def read_console(data: bytes) -> None:
     """Read the answers of Asterisk's console to each command."""
     text = _output(data)
@@ -368,6 +434,29 @@ TARGETS = (
         asterisk_files,
         ("host/conf_lines.py", "host/conf_reader.py", "host/asterisk_conf.py"),
         per_byte=200,
+    ),
+    Target(
+        "settings",
+        read_settings,
+        settings,
+        (
+            *("features/audit/accounts.py", "features/audit/services.py"),
+            *("host/asterisk_logging.py", "host/conf_reader.py", "host/asterisk_conf.py"),
+        ),
+        fixed=9 << 20,  # Python reserves, but does not use, the room for the longest file
+        per_byte=500,
+        tries=50,
+    ),
+    # A call visits each of at most 100 contexts, and here each has all steps.
+    Target(
+        "dialplan",
+        read_dialplan,
+        dialplans,
+        ("features/audit/dialplan.py",),
+        per_byte=1_000,
+        slowest=400e-6,
+        tries=100,
+        longest=10_000,
     ),
     Target("console", read_console, consoles, ("host/console.py", "host/console_tables.py"), per_byte=300),
     Target("fail2ban", read_fail2ban, fail2ban_dumps, ("features/fail2ban/jails.py",), per_byte=1_000),

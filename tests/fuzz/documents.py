@@ -4,10 +4,8 @@ import hashlib
 import http.client
 import io
 import json
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import cache
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from tests.features.feeds.test_formats import LISTS
 from tests.features.fleet.test_lapi import ROW, page
 from tests.features.geo.test_mmdb import database_of
 from tests.fuzz.promises import Target, joined, parts_of, require
+from tests.fuzz.scratch import file, folder
 from tests.support.mmdb import endless, write
 
 from ringfence.bounded_http import DATE, date_from
@@ -24,7 +23,13 @@ from ringfence.errors import ConfigError, RingfenceError
 from ringfence.features.audit.provisioning import _Apache, _folders_of, _parsed, _read_apache
 from ringfence.features.feeds import https
 from ringfence.features.feeds.denied import _read_kept, read_state
-from ringfence.features.feeds.fetcher import load_state
+from ringfence.features.feeds.fetcher import (
+    MAX_RETRY_AFTER,
+    MAX_VALIDATOR,
+    _seconds_of,
+    _validator,
+    load_state,
+)
 from ringfence.features.feeds.formats import (
     MAX_LINE,
     NAMED,
@@ -56,18 +61,6 @@ from ringfence.lists.texts import networks_in
 
 NOW = 1_795_154_722.0
 EXAMPLES = Path(__file__).parents[2] / "examples"
-
-
-@cache
-def _folder() -> Path:
-    """Return a folder of this process for files that are read by their path."""
-    return Path(tempfile.mkdtemp(prefix="ringfence-fuzz-"))
-
-
-def _file(name: str, data: bytes) -> Path:
-    path = _folder() / name
-    path.write_bytes(data)
-    return path
 
 
 # -- block lists
@@ -186,8 +179,13 @@ def read_http(data: bytes) -> None:
                 date_from(response.getheader("Date") or "", DATE)
                 require(api._pause_of(response) < 100_000, "the pause that a server wants")
                 https._target("https://a.example/list", response.getheader("Location") or "")
+                answer = https.HttpAnswer(response.status, dict(response.getheaders()), b"")
+                for name in answer.headers:
+                    require(len(_validator(answer, name)) <= MAX_VALIDATOR, "the validator of a list")
+                    wait = _seconds_of(answer.headers[name], NOW)
+                    require(0 <= wait <= MAX_RETRY_AFTER, "the pause that a server wants")
                 body_of(response)
-            except (OSError, ValueError, RingfenceError, FetchError, http.client.HTTPException):
+            except (OSError, ValueError, RingfenceError, http.client.HTTPException):
                 pass
         if body_of is not api._body_of:
             most = len(data) + _MOST_BODY + 2 * _PART
@@ -225,7 +223,7 @@ def databases() -> Iterator[bytes]:
     """Yield databases of both versions, with each size of records, and a hostile one."""
     nested = {"country": {"iso_code": "DE", "names": {"en": "x" * 300}}, "x": ["a", {"b": ["c"] * 40}]}
     flat = {"country": "Germany", "country_code": "DE", "asn": "AS64496", "as_name": "Example"}
-    path = _folder() / "x.mmdb"
+    path = folder() / "x.mmdb"
     for version, size in ((4, 24), (6, 28), (6, 32)):
         rows: list[tuple[str, Any]] = [("192.0.2.0/24", nested), ("198.51.100.0/25", flat)]
         if version == 6:
@@ -239,7 +237,7 @@ def databases() -> Iterator[bytes]:
 
 def read_toml(data: bytes) -> None:
     """Load a configuration: all of it, and what is right in it."""
-    path = _file("ringfence.toml", data)
+    path = file("ringfence.toml", data)
     load_what_is_right(path, {})
     load(path, {}, secrets=False)
 
@@ -281,7 +279,7 @@ def friend_lists() -> Iterator[bytes]:
 
 def read_kept_files(data: bytes) -> None:
     """Read a file as each kind of state: of a list, of a feed, and the plan of the fetcher."""
-    path = _file("list", data)
+    path = file("list", data)
     read_kept(path)
     found = [part for _, part in parts_of(data)]
     with suppress(ValueError, RecursionError):
@@ -292,7 +290,7 @@ def read_kept_files(data: bytes) -> None:
             path.write_bytes(json.dumps(whole).encode() + b"\n" + content)
             read_kept(path)
             _read_kept(path, str(head.get("source")))
-    _file("list" + STATE_SUFFIX, data)
+    file("list" + STATE_SUFFIX, data)
     load_state(path)
     read_state(path, NOW)
     with suppress(FetchError):

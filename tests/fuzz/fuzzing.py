@@ -1,6 +1,6 @@
 """The process that fuzzes one target with atheris: ``python -m tests.fuzz.fuzzing NAME SECONDS FOLDER``.
 
-It keeps each new finding, and goes on. Only an input that takes 30 seconds, or stops Python itself, ends it.
+It keeps each new finding, and goes on. Only an input that takes two minutes, or stops Python itself, ends it.
 """
 
 import ast
@@ -23,13 +23,14 @@ import ringfence
 _LONGEST = 16_384
 _LONGEST_WORD = 32
 _MOST_BLANKS = 2  # of a word; a text with more is a sentence for people
-_TIMEOUT = 30
+_SLOWNESS = 5.0
+_TIMEOUT = 120  # seconds of the clock, which pass also while other processes run
 _MEMORY = 2_048
 
 
 def main(name: str, seconds: str, folder: str) -> None:
     """Fuzz a target for so many seconds, with the inputs that earlier runs found."""
-    root, checker = Path(folder), Checker(TARGETS[name])
+    root, checker = Path(folder), Checker(TARGETS[name], slowness=_SLOWNESS, longest=_LONGEST)
     corpus, findings = root / "corpus" / name, folder_of(name, root)
     for one in (corpus, findings):
         one.mkdir(parents=True, exist_ok=True)

@@ -74,12 +74,15 @@ class Checker:
     """Checks inputs of one target. It repeats parts of some inputs, and measures the memory of some.
 
     ``share`` is the part of the time that repeated inputs may take. Memory is measured for one input in
-    ``1 / chance``.
+    ``1 / chance``. ``slowness`` is how many times as long instrumented code takes. Parts are repeated up to
+    ``longest`` bytes, if the target has no smaller limit.
     """
 
     target: Target
     share: float = 0.25
     chance: float = 1 / 64
+    slowness: float = 1.0
+    longest: int = LONGEST
     _random: random.Random = Factory(lambda: random.Random(0))  # noqa: S311 - no secret
     _spent: float = 0.0
     _spent_on_repeated: float = 0.0
@@ -98,7 +101,7 @@ class Checker:
     def repeat(self, data: bytes) -> Finding | None:
         """Repeat a random part of an input; return what that breaks, or None."""
         began = time.thread_time()
-        repeated, most = _repeated(data, self.target.longest, self._random)
+        repeated, most = _repeated(data, min(self.longest, self.target.longest), self._random)
         found = self._fault(self._read, repeated(most))
         if found is None and not self._is_linear(repeated, most):
             found = Finding(
@@ -132,7 +135,7 @@ class Checker:
             raise BrokenPromiseError("memory: an input takes too much memory")
 
     def _read(self, data: bytes) -> None:
-        most = START + self.target.slowest * len(data)
+        most = self.slowness * (START + self.target.slowest * len(data))
         for _ in range(_ROUNDS):
             began = time.thread_time()
             self._silent(data)
