@@ -1,0 +1,33 @@
+"""What an account asks for, in ``ringfence why ACCOUNT``: only a bare address is shown."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ringfence.cli.common import ask_daemon
+from ringfence.cli.output import short_time
+from ringfence.errors import DaemonUnreachableError
+from ringfence.values.text import printable
+
+
+def facts(config: Path, account: str) -> dict[str, Any]:
+    """Return under ``without_name`` the account's addresses that asked for no name of the PBX within a week.
+
+    There are none without a daemon, or if the rule ``bare_address`` is off.
+    """
+    try:
+        found = ask_daemon(config, "status", quietly=True).get("bare_address", {})
+    except DaemonUnreachableError:
+        found = {}
+    friends, name = found.get("friends", ()), printable(account)
+    return {"without_name": [friend for friend in friends if name in friend["accounts"]]}
+
+
+def lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the label and the text of a line for each address that asks for no name of the PBX.
+
+    ``found`` are the facts about the account, with those of :func:`facts`.
+    """
+    for friend in found.get("without_name", ()):
+        asks = f"{friend['address']} asks for {friend['host']}, last {short_time(friend['last'])}"
+        yield "domain", f"{asks}: no name of this PBX, so the rule bare_address may ban it at a new address"
