@@ -46,6 +46,10 @@ def test_it_names_the_friends_that_would_be_hit(mode: str) -> None:
     """Each of the latest ten has a line, with the fix; the others are counted."""
     [line] = found_in(state(FRIEND, mode=mode), mode)
     assert "192.0.2.1 (alice) asks for 198.51.100.9, and may be banned at a new address; fix: give" in line
+    assert line.endswith("fix: give it a name of this PBX as its server")
+    assert found_in(state(FRIEND | {"host": "old.example.org"}))[0].endswith(
+        "as its server, or add old.example.org to domains in [bare_address]"
+    )
     assert "(a friend until lately)" in found_in(state(FRIEND | {"accounts": []}))[0]
     shown = found_in(state(*[FRIEND] * 12))
     assert len(shown) == 11

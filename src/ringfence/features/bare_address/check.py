@@ -1,6 +1,7 @@
 """The lines of ``ringfence check`` about the rule ``bare_address``."""
 
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
 from typing import Any
 
 from ringfence.cli.check import Checked
@@ -13,7 +14,6 @@ from ringfence.values.text import readable_time
 
 _SHOWN = 10
 _WHAT = "bare address"
-_FIX = "give it a name of this PBX as its server, or add that host to domains in [bare_address]"
 
 
 def findings(checked: Checked) -> Iterator[Finding]:
@@ -29,11 +29,21 @@ def findings(checked: Checked) -> Iterator[Finding]:
     for friend in found["friends"][-_SHOWN:]:
         who = ", ".join(friend["accounts"]) or "a friend until lately"
         asks = f"{friend['address']} ({who}) asks for {friend['host']}, and may be banned at a new address"
-        yield Finding(None, _WHAT, f"{asks}; fix: {_FIX}")
+        yield Finding(None, _WHAT, f"{asks}; fix: {_fix(friend['host'])}")
     if (more := found["without_name"] - _SHOWN) > 0:
         yield Finding(None, _WHAT, f"{counted(more, 'more friend')} ask so: ringfence status --json")
     if not found["without_name"]:
         yield _of_all(found)
+
+
+def _fix(host: str) -> str:
+    """Return what to do about a friend that asks for ``host``; an address cannot be one of the domains."""
+    fix = "give it a name of this PBX as its server"
+    try:
+        ip_address(host)
+    except ValueError:
+        return f"{fix}, or add {host} to domains in [bare_address]"
+    return fix
 
 
 def _of_all(found: Mapping[str, Any]) -> Finding:
