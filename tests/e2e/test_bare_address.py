@@ -1,5 +1,6 @@
 """The rule ``bare_address`` on a real Asterisk: scanners are banned, and phones that use the name are not."""
 
+import time
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from tests.support.lab import Lab
 from tests.support.network import PBX_IPV4
 from tests.support.phones import NAME, a_day, configured
 from tests.support.sip_raw import Raw, calling, request_of
+
+from ringfence.guard.ban_effectiveness import ENOUGH, GRACE
 
 pytestmark = pytest.mark.asterisk
 
@@ -133,3 +136,22 @@ def test_it_observes(open_lab: Lab, transport: str) -> None:
         [friend] = [row for row in state(guard)["friends"] if row["address"] == source]
         assert (friend["accounts"], friend["host"]) == (["alice"], PBX_IPV4)
         assert guard.bans() == []
+
+
+@pytest.mark.parametrize("backend", ["nftables", pytest.param("ipset", marks=pytest.mark.long)])
+@pytest.mark.parametrize("release", ["22"])
+def test_a_rejected_scanner_is_no_alarm(open_lab: Lab, backend: str) -> None:
+    """The kernel also copies what a ban rejects, so later requests do not show that the ban has no effect."""
+    source = f"198.19.44.{next(_numbers)}"
+    wanted = settings("enforce", backend)
+    wanted["firewall"]["action"] = "port-unreachable"
+    with shared(open_lab, **wanted) as guard, calling(open_lab, source, "UDP") as scanner:
+        until_asking(guard)
+        request = request_of(b"OPTIONS", b"nobody")
+        scanner.send(request)
+        until(lambda: source in guard.banned(), "the ban")
+        time.sleep(GRACE)
+        for _ in range(2 * ENOUGH):
+            assert scanner.ask(request, 0.5) is None
+        until(lambda: guard.ask("status")["bare_requests"] > ENOUGH, "the copies")
+        assert guard.ask("alarms") == []

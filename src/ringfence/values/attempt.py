@@ -29,7 +29,7 @@ class Proof(enum.IntEnum):
 class AttemptKind(fast.KeyEnum):
     """A kind of attempt, which decides the rules that count it, with the words for one and several.
 
-    ``by_kernel``: the kernel counts such attempts, also while a ban rejects their packets.
+    ``by_kernel``: the kernel counts or copies such attempts, also while a ban rejects their packets.
     """
 
     def __new__(
@@ -53,7 +53,7 @@ class AttemptKind(fast.KeyEnum):
     PROBE = "probe", "call of an extension that does not exist", "calls of extensions that do not exist"
     MANAGER = "manager", "manager login", "manager logins"  # failed, at the manager interface
     FLOOD = "flood", "second over the limit", "seconds over the limit", True  # the limit of packets
-    BARE_ADDRESS = "bare address", "request for a bare address", "requests for a bare address"
+    BARE_ADDRESS = "bare address", "request for a bare address", "requests for a bare address", True
     # A request by TLS was answered, and no event and no login explains it.
     UNEXPLAINED = "unexplained", "answer by TLS that nothing explains", "answers by TLS that nothing explains"
 
