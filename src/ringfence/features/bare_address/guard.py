@@ -20,7 +20,7 @@ from ringfence.features.bare_address.habits import Habit, Habits
 from ringfence.features.bare_address.settings import BareAddressSettings, mode_of
 from ringfence.features.bare_address.stage import FRIENDS_GROUP, GROUP
 from ringfence.features.bare_address.table import HabitTable
-from ringfence.features.bare_address.target import Asked, parse_copy
+from ringfence.features.bare_address.target import Asked, Target, address_in, parse_copy
 from ringfence.firewall.limits import LimitMode
 from ringfence.guard.feature import Fact, Feature, Given, Number, Section
 from ringfence.guard.firewall_side import FirewallSide
@@ -33,7 +33,7 @@ from ringfence.values.attempt import Attempt, AttemptKind, Proof
 from ringfence.values.ban import Scope
 from ringfence.values.event import WIRE, EventKind, Service, Transport
 from ringfence.values.friend import FriendReason
-from ringfence.values.network import Address, parse_network
+from ringfence.values.network import Address
 from ringfence.values.text import printable, rfc3339
 
 MOST_SHOWN = 100
@@ -107,7 +107,7 @@ class BareAddress(Feature):
         detector, address = self._side.detector, asked.remote.address
         if detector.exempt.covers(address):
             return
-        named = asked.target.names(self._hosts) or self._is_trunks(asked.target.line, asked.target.to)
+        named = asked.target.names(self._hosts) or self._is_trunks(asked.target)
         if detector.friends.has(address):
             host = asked.target.line
             if self._habits.record(address, host, self._clock.wall(), named=named):
@@ -121,16 +121,15 @@ class BareAddress(Feature):
             self._others += 1
             self._effects.carry_out(self._judged(asked, now))
 
-    def _is_trunks(self, *hosts: str) -> bool:
-        """Whether one of ``hosts`` is the address of a trunk, at which this PBX registers."""
-        for host in hosts:
-            try:
-                address = parse_network(host).network_address
-            except ValueError:
-                continue
-            if any(one.reason is FriendReason.TRUNK for one in self._side.detector.friends.reasons(address)):
-                return True
-        return False
+    def _is_trunks(self, target: Target) -> bool:
+        """Whether a request asks for the address of a trunk, at which this PBX registers."""
+        reasons = self._side.detector.friends.reasons
+        return any(
+            one.reason is FriendReason.TRUNK
+            for host in {target.line, target.to}
+            if (address := address_in(host)) is not None
+            for one in reasons(address)
+        )
 
     def _judged(self, asked: Asked, now: float) -> list[Effect]:
         """Return what follows from a stranger's request for a bare address, at ``now`` (monotonic)."""

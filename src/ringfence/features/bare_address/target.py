@@ -12,6 +12,7 @@ hide so, as it can by asking for the name: the other rules still count what it d
 import re
 from collections.abc import Collection
 from contextlib import suppress
+from functools import lru_cache
 from ipaddress import ip_address
 from itertools import islice
 
@@ -19,6 +20,7 @@ from ringfence.parse.address import unmapped
 from ringfence.parse.packet import TCP, UDP, ip_payload, packed_address, tcp_segment, udp_datagram
 from ringfence.values import fast
 from ringfence.values.event import Endpoint, Transport
+from ringfence.values.network import Address
 
 METHODS = frozenset((b"REGISTER", b"INVITE", b"OPTIONS", b"SUBSCRIBE"))
 
@@ -99,8 +101,19 @@ def host_of(uri: bytes) -> str:
     if found is None:
         return ""
     text = found[1].decode("ascii").lower()
-    with suppress(ValueError):
-        return str(unmapped(ip_address(text.strip("[]"))))
     labels = text.removesuffix(".").split(".")
-    known = all(labels) and not labels[-1].isdigit() and not text.startswith("[")
-    return ".".join(labels) if known else ""
+    if text.startswith("[") or labels[-1].isdigit():
+        address = address_in(text)
+        return "" if address is None else str(address)
+    return ".".join(labels) if all(labels) else ""
+
+
+@lru_cache(maxsize=256)
+def address_in(host: str) -> Address | None:
+    """Return the address that is written as ``host``; None if it is a name.
+
+    The latest results are kept, because parsing takes as long as all else here, and most ask for the same.
+    """
+    with suppress(ValueError):
+        return unmapped(ip_address(host.strip("[]")))
+    return None
