@@ -247,6 +247,8 @@ def messages() -> Iterator[bytes]:
     for log in logs():
         line = log.partition(b"\n")[0]
         yield line.partition(b": ")[2] or line
+    yield b"100@public:1: guess of x from 192.0.2.7 again"
+    yield b"[2001:db8::7] a, b failed"
     yield b"2026-11-20 06:05:22.090"
     yield b"Nov 20 06:05:22"
 
@@ -446,6 +448,7 @@ TARGETS = (
         fixed=9 << 20,  # Python reserves, but does not use, the room for the longest file
         per_byte=500,
         tries=50,
+        longest=10_000,
     ),
     # A call visits each of at most 100 contexts, and here each has all steps.
     Target(

@@ -197,6 +197,7 @@ def http_answers() -> Iterator[bytes]:
     head = b"HTTP/1.1 200 OK\r\nDate: Fri, 20 Nov 2026 06:05:22 GMT\r\nETag: x\r\n"
     yield head + b"Content-Length: 12\r\n\r\n192.0.2.1\r\n\r\n"
     yield head + b"Transfer-Encoding: chunked\r\n\r\n5\r\n192.0\r\n4;x=y\r\n.2.1\r\n0\r\nX: y\r\n\r\n"
+    yield head + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n"
     yield head + b"\r\n192.0.2.1\n"
     yield b"HTTP/1.1 302 Found\r\nLocation: //b.example/x\r\nRetry-After: 12\r\nContent-Length: 0\r\n\r\n"
     yield b"HTTP/1.0 100 Continue\r\n\r\nHTTP/1.1 429 Slow\r\nContent-Encoding: gzip\r\n\r\n"
@@ -348,9 +349,9 @@ TARGETS = (
         read_feed,
         feeds,
         ("features/feeds/formats.py", "lists/texts.py", "lists/entries.py", "lists/prefixes.py"),
-        (),
         per_byte=200,
-        tries=500,
+        tries=300,
+        longest=20_000,
     ),
     Target("apiban", read_apiban, apiban_answers, ("features/feeds/formats.py",), (ValueError,), tries=1_000),
     Target("crowdsec", read_decisions, decisions, _FLEET, (ValueError,), per_byte=128, tries=1_000),
@@ -371,7 +372,8 @@ TARGETS = (
         ("features/geo/mmdb.py",),
         (ValueError,),
         slowest=1e-3,
-        tries=300,
+        tries=150,
+        longest=15_000,
     ),
     Target(
         "toml",

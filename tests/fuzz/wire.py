@@ -378,6 +378,10 @@ def netlink_messages() -> Iterator[bytes]:
     wide = [ip_network("2001:db8:7::/64")]
     yield nft_elements.add_elements("ringfence", "ban4_32", [(one, 60_000) for one in networks])
     yield nft_elements.add_elements("ringfence", "ban6_64", [(one, 60_000) for one in wide])
+    key = attribute(1, attribute(1, networks[0].network_address.packed))
+    yield message(
+        nft.MessageType.NEWSETELEM, 0, 1, attribute(3, attribute(1, key + attribute(5, b"\xff" * 200)))
+    )
     for kind in nft.MessageType:
         inner = attribute(1, b"counter\0") + attribute(2, attribute(1, bytes(8)) + attribute(2, bytes(8)))
         yield message(
@@ -411,7 +415,7 @@ TARGETS = (
     Target("answer", read_answer, answers, _of("challenge", "packet", "address"), tries=1_000),
     Target("request-stream", read_request_stream, request_streams, _of("request_stream"), tries=500),
     Target("answer-stream", read_answer_stream, answer_streams, _of("stream"), tries=1_000),
-    Target("tls", read_tls, tls_streams, _of("tls_records"), tries=500),
+    Target("tls", read_tls, tls_streams, _of("tls_records"), tries=300, longest=15_000),
     Target(
         "copies",
         read_copies,
