@@ -94,8 +94,8 @@ prove: venv ## Play random worlds of senders and all orders of small ones, and j
 N ?= 400
 ONLY ?= *
 FINDINGS ?= faults.txt
-faults: venv ## Let each system call of each operation fail, for about two hours (as root; N=largest n, ONLY='ban, nftables, *')
-	$(PYTHON) -m tests.faults --most $(N) --only '$(ONLY)' --findings $(FINDINGS)
+faults: venv ## Let each system call of each operation fail, for hours (as root; N=largest n, ONLY='ban, nftables, *')
+	$(PYTHON) -m tests.faults --most $(N) --only '$(ONLY)' --workers $(WORKERS) --findings $(FINDINGS)
 
 SECONDS ?= 600
 fuzz: $(FUZZER) ## Search for bytes that break a reader's promises (SECONDS=600 for each; TARGET="ami log": only these)

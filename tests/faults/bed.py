@@ -6,7 +6,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -105,16 +105,6 @@ class Bed:
             yield
         finally:
             self.traced = None
-
-    @property
-    def sockets(self) -> list[str]:
-        """The sockets of the daemon, as /proc names them, while it runs."""
-        found = []
-        with suppress(OSError, AssertionError):
-            for path in Path(f"/proc/{self.guard.pid}/fd").iterdir():
-                with suppress(OSError):
-                    found.append(str(path.readlink()))
-        return found
 
     def reset(self, *, empty: bool = False) -> None:
         """End the daemon, and make the state of the beginning again, as after a reboot.

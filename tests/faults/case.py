@@ -3,7 +3,7 @@
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from attrs import Factory, define
@@ -22,8 +22,11 @@ _AFTERWARDS = 0.3
 _AT_WORK = 2.0
 """Seconds that a daemon has at most to begin its work after READY, while calls still fail."""
 _CALL = re.compile(r"(?m)^(\d+) +(\w+)\(")
-_LIBRARY = re.compile(r"\.pyc?\b|\.so\b|site-packages|/src/ringfence/")
-_PAIR = re.compile(r"<UNIX-STREAM:\[(\d+)->(\d+)")
+_ARTEFACT = re.compile(
+    r"\.pyc?\b|\.so\b|site-packages|/src/ringfence/|FIONBIO|"
+    r'"\\0", 1, 0, NULL|UNIX-STREAM:\[\d+->\d+\]>, \w+, 4096, 0, NULL'
+)
+"""What stands in lines about calls that no kernel lets fail, or that only fail in Python's own work."""
 
 
 @define
@@ -38,19 +41,12 @@ class Tried:
     """Whether only calls failed that the kernel never lets fail."""
 
 
-def changed_calls(lines: Iterable[str], own: Sequence[str] = ()) -> list[str]:
+def changed_calls(lines: Iterable[str]) -> list[str]:
     """Return the lines of strace about calls that may fail for a user, too.
 
-    Left out are calls for Python's own files, and those for the pipe by which asyncio wakes its loop: both of
-    its ends are sockets of the process (``own``).
+    Left out are calls for Python's own files, and those for the pipe by which asyncio wakes its loop.
     """
-
-    def is_artefact(line: str) -> bool:
-        pair = _PAIR.search(line)
-        is_own_pipe = pair is not None and any(f"[{pair[2]}]" in one for one in own)
-        return bool(_LIBRARY.search(line)) or "FIONBIO" in line or '"\\0", 1, 0, NULL' in line or is_own_pipe
-
-    return [line for line in lines if not is_artefact(line)]
+    return [line for line in lines if not _ARTEFACT.search(line)]
 
 
 def try_case(bed: Bed, row: Row, number: int) -> Tried:
@@ -85,14 +81,15 @@ class _Case:
     def run(self) -> None:
         """Run the operation under the fault, and look at everything."""
         self._bed.reset(empty=self._operation.empty)
-        if self._operation.process is Process.COMMAND:
-            with self._bed.tracing(self._injected):
-                answer = self._act()
-        else:
-            starting = self._operation.process is Process.STARTING
+        starting = self._operation.process is Process.STARTING
+        if self._operation.process is not Process.ALONE:
             self._guard.start(stopped=starting, ready=not starting)
             if not starting:
                 until(self._bed.is_quiet, "a quiet daemon", pause=0.02)
+        if self._operation.process in {Process.COMMAND, Process.ALONE}:
+            with self._bed.tracing(self._injected):
+                answer = self._act()
+        else:
             with self._injected(self._guard.pid):
                 answer = self._act()
                 if starting:
@@ -103,7 +100,7 @@ class _Case:
             return
         if self._operation.process is Process.STARTING:
             self._look_at_start(answer)
-        elif self._operation.process is Process.RUNNING:
+        elif self._operation.process is not Process.ALONE:
             self._look(answer)
         self._restart(answer)
         self.tried.log = self._guard.log
@@ -122,7 +119,7 @@ class _Case:
             yield
         self.tried.trace = output.read_text("utf-8", "replace")
         changed = lines()
-        self.tried.calls += changed_calls(changed, self._bed.sockets)
+        self.tried.calls += changed_calls(changed)
         self.tried.is_artefact = bool(changed) and not self.tried.calls
 
     def _act(self) -> Answer:
@@ -133,6 +130,8 @@ class _Case:
             self._find(f"slow: {took:.1f} s")
         if answer.outcome is not Outcome.DONE and not answer.text and self._row.error != KILL:
             self._find("silent: no answer")
+        if answer.outcome is Outcome.DONE and self._bed.recorded() != self._after.bans:
+            self._find("not recorded, although the answer does not say so")
         if "Traceback" in answer.text:
             self._find("traceback: in the answer")
         return answer
@@ -203,10 +202,12 @@ class _Case:
                 self._find(f"unreachable: {error}")
         if self._operation.is_in_file:
             allowed.append(self._after)
+        if self._operation.process is Process.ALONE and answer.outcome is Outcome.UNRECORDED:
+            allowed.append(self._before)  # the answer says that the next start undoes the change
         if self._operation.process is Process.STARTING:
             allowed = [self._before]
         self._bed.end()
-        if self._operation.process is Process.COMMAND and answer.outcome is Outcome.DONE:
+        if self._operation.name == "restore" and answer.outcome is Outcome.DONE:
             self._look_at_kernel()
         try:
             self._guard.start()
@@ -224,7 +225,7 @@ class _Case:
             self._find(f"lost after the restart: {problem}")
 
     def _look_at_kernel(self) -> None:
-        if (kernel := self._bed.kernel()) != self._before.bans:
+        if (kernel := self._bed.kernel()) != self._after.bans:
             self._find(f"half: the kernel has {listed(kernel)}")
 
 

