@@ -47,13 +47,31 @@ def test_it_names_the_friends_that_would_be_hit(mode: str) -> None:
     [line] = found_in(state(FRIEND, mode=mode), mode)
     assert "192.0.2.1 (alice) asks for 198.51.100.9, and may be banned at a new address; fix: give" in line
     assert line.endswith("fix: give it a name of this PBX as its server")
-    assert found_in(state(FRIEND | {"host": "old.example.org"}))[0].endswith(
-        "as its server, or add old.example.org to domains in [bare_address]"
-    )
     assert "(a friend until lately)" in found_in(state(FRIEND | {"accounts": []}))[0]
     shown = found_in(state(*[FRIEND] * 12))
     assert len(shown) == 11
     assert shown[-1].endswith("2 more friends ask so: ringfence status --json")
+
+
+@pytest.mark.parametrize(
+    ("host", "may_be_added"), [("voip.example.org", True), ("pbx", False), ("::1", False)]
+)
+def test_it_proposes_no_domain_that_the_configuration_refuses(host: str, may_be_added: bool) -> None:  # noqa: FBT001
+    """Only a host's name in full can be one of the domains."""
+    [line] = found_in(state(FRIEND | {"host": host}))
+    assert "give it a name of this PBX as its server" in line
+    assert (f"or if {host} is another name of this PBX, add that to domains" in line) is may_be_added
+
+
+def test_it_needs_the_wire() -> None:
+    """Without the wire the kernel copies nothing, so the rule does nothing, whatever its mode is."""
+    tree = {
+        "bare_address": {"mode": "enforce", "domains": ["pbx.example.org"]},
+        "asterisk": [{"wire": {"enabled": False}}],
+    }
+    checked = Checked(parse(tree, "", {}, secrets=False), None, NoConsole(""), Path(), report={})
+    [line] = [finding.line for finding in findings(checked)]
+    assert line.startswith("--  bare address: does nothing without the wire; fix: ")
 
 
 def test_if_it_is_enforced_all_is_well() -> None:

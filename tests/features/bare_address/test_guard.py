@@ -180,6 +180,18 @@ def test_friends_are_remembered(tmp_path: Path) -> None:
         job.close()
 
 
+def test_a_friend_is_no_longer_named_when_its_host_is_a_domain(tmp_path: Path) -> None:
+    """An administrator who adds the host that ``ringfence check`` names is not told it again for a week."""
+    with judging(tmp_path, OBSERVE) as found:
+        found.ask(ALICE, Target("voip.example.org", "voip.example.org"))
+        assert found.state["without_name"] == 1
+        found.rule._tick()
+        found.made.store.best_effort.write_kept()
+        table = BareAddressSettings(OBSERVE, (HostName("voip.example.org"),))
+        again = Judging(found.made, with_tables(configured(OBSERVE), bare_address=table))
+        assert (again.state["seen"], again.state["without_name"]) == (1, 0)
+
+
 def test_copies_are_passed_on() -> None:
     """What is no request that counts is left out."""
     found: list[Asked] = []

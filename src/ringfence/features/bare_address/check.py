@@ -1,14 +1,14 @@
 """The lines of ``ringfence check`` about the rule ``bare_address``."""
 
 from collections.abc import Iterator, Mapping
-from ipaddress import ip_address
 from typing import Any
 
 from ringfence.cli.check import Checked
 from ringfence.features.bare_address.habits import DAY, WATCH_FOR
-from ringfence.features.bare_address.settings import mode_of
+from ringfence.features.bare_address.settings import BareAddressSettings, mode_of
 from ringfence.findings import Finding
 from ringfence.firewall.limits import LimitMode
+from ringfence.lists.entries import parse_host
 from ringfence.plurals import counted
 from ringfence.values.text import readable_time
 
@@ -18,8 +18,11 @@ _WHAT = "bare address"
 
 def findings(checked: Checked) -> Iterator[Finding]:
     """Name the friends that ask for no name of the PBX; propose the rule if for seven days there was none."""
-    mode = mode_of(checked.settings)
-    if mode is LimitMode.OFF:
+    if mode_of(checked.settings) is LimitMode.OFF:
+        if checked.settings.of(BareAddressSettings).mode is not LimitMode.OFF:
+            yield Finding(
+                None, _WHAT, "does nothing without the wire; fix: enabled = true in [asterisk.wire]"
+            )
         return
     found = None if checked.report is None else checked.report.get("bare_address")
     if found is None:
@@ -37,13 +40,14 @@ def findings(checked: Checked) -> Iterator[Finding]:
 
 
 def _fix(host: str) -> str:
-    """Return what to do about a friend that asks for ``host``; an address cannot be one of the domains."""
+    """Return what to do about a friend that asks for ``host``; not every host may be one of the domains."""
     fix = "give it a name of this PBX as its server"
     try:
-        ip_address(host)
+        parse_host(host)
     except ValueError:
-        return f"{fix}, or add {host} to domains in [bare_address]"
-    return fix
+        return fix
+    # Anybody may have sent that request: its host may be a scanner's.
+    return f"{fix}, or if {host} is another name of this PBX, add that to domains in [bare_address]"
 
 
 def _of_all(found: Mapping[str, Any]) -> Finding:

@@ -188,8 +188,12 @@ class BareAddress(Feature):
         self._best_effort.write(self._table.save, self._habits.began, now, rows)
 
     def _find_hosts(self) -> None:
-        """Find the hosts that count as names: the domains, and the names of trunks and on the lists."""
+        """Find the hosts that count as names: the domains, and the names of trunks and on the lists.
+
+        What friends asked for earlier may be one of them now.
+        """
         self._hosts = self._domains.union(self._side.exempt.names.answers)
+        self._habits.accept(self._hosts)
 
     # -- what is shown -----------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ An administrator must know before the rule is enforced which phones it would ban
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from math import inf
 
 from attrs import define
@@ -57,6 +57,13 @@ class Habits:
             self._changed[address] = habit
             remember(self._known, address, habit, MOST)
         return is_new and not named
+
+    def accept(self, hosts: Collection[str]) -> None:
+        """Count earlier requests for one of ``hosts`` as requests for a name, because by now it is one."""
+        for address, habit in self._known.items():
+            if habit.host in hosts and habit.bare != -inf:
+                habit.named, habit.bare = max(habit.named, habit.bare), -inf
+                self._changed[address] = habit
 
     def lately(self, now: float) -> Iterator[tuple[Address, Habit]]:
         """Yield the addresses that asked within ``WATCH_FOR``, the latest last."""
