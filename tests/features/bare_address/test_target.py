@@ -34,6 +34,9 @@ def request(line: bytes = BARE, to: bytes = NAME, method: bytes = b"OPTIONS", na
         (b"sip:[::ffff:198.51.100.9]", "198.51.100.9"),
         (b"sip:100@localhost", "localhost"),
         # unknown
+        (b"sip:100@198.51.100.9:5060;transport=udp;line=ltbgbdu", ""),
+        (b"sip:100@198.51.100.9;LINE=ltbgbdu?x=y", ""),
+        (b"sip:100;line=x@198.51.100.9", "198.51.100.9"),
         (b"tel:+4930123456", ""),
         (b"sip:a@b@pbx.example", ""),
         (b"sip:100@pbx%2eexample", ""),
@@ -81,6 +84,7 @@ def test_forms_of_to(to: bytes, name: bytes) -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        request(line=BARE + b":5060;line=ltbgbdu", to=b"<sip:100@198.51.100.9>"),
         request(method=b"ACK"),
         request(method=b"CANCEL"),
         request(method=b"MESSAGE"),

@@ -5,8 +5,10 @@ begin something count: REGISTER, INVITE, OPTIONS and SUBSCRIBE outside of a dial
 one, To has a tag, and the request line the Contact, which is often an address).
 
 The sender wrote the whole request. What is not surely read names no host, and unknown is not wrong: a second
-To, a folded or unusual one, an escape in a host, a ``tel:`` URI, a request that is cut off. A stranger can
-hide so, as it can by asking for the name: the other rules still count what it does.
+To, a folded or unusual one, an escape in a host, a ``tel:`` URI, a request that is cut off. So is a URI with
+the parameter ``line``: PJSIP registers such a Contact at a carrier (``line = yes``), and knows a call of the
+carrier by this parameter alone, from any address. A stranger can hide so, as it can by asking for the name:
+the other rules still count what it does.
 """
 
 import re
@@ -32,9 +34,10 @@ _ADDRESS = re.compile(
 )
 _TAG = re.compile(rb";[ \t]*+tag[ \t]*+=", re.IGNORECASE)
 _URI = re.compile(
-    rb"sips?:(?:[^@]{1,256}+@)?+(\[[0-9a-f:.]{2,64}+\]|[a-z0-9_.-]{1,254}+)(?::[0-9]{0,5}+)?+(?:[;?][^@]*+)?+",
+    rb"sips?:(?:[^@]{1,256}+@)?+(\[[0-9a-f:.]{2,64}+\]|[a-z0-9_.-]{1,254}+)(?::[0-9]{0,5}+)?+((?:[;?][^@]*+)?+)",
     re.IGNORECASE,
 )
+_REGISTERED = re.compile(rb";line=", re.IGNORECASE)
 
 
 @fast.frozen
@@ -98,7 +101,7 @@ def host_of(uri: bytes) -> str:
     A name is in lower case, without a dot at its end, and an address in its usual form.
     """
     found = _URI.fullmatch(uri)
-    if found is None:
+    if found is None or _REGISTERED.search(found[2]) is not None:
         return ""
     text = found[1].decode("ascii").lower()
     labels = text.removesuffix(".").split(".")
