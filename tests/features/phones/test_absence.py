@@ -413,7 +413,7 @@ def test_the_steps_of_a_list_make_no_difference(contacts: list[tuple[str, Addres
     one, other = Absences(), Absences()
     for phones, size in ((one, 1), (other, 200)):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(absence, "_AT_ONCE", size)
+            patch.setattr(absence, "AT_ONCE", size)
             handle(phones, contacts, 0.0)
             handle(phones, contacts[::2], 2 * DAY)
     assert listed(one, 3 * DAY) == listed(other, 3 * DAY)

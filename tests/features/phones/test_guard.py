@@ -2,6 +2,7 @@
 
 import asyncio
 from ipaddress import ip_address
+from itertools import pairwise
 from math import inf
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from ringfence.config.loader import parse
 from ringfence.config.schema import Settings
 from ringfence.errors import ConfigError
 from ringfence.features.phones import guard as phones
-from ringfence.features.phones.absence import BREAK, DAY, GoneNetwork, SavedPhone
+from ringfence.features.phones.absence import AT_ONCE, BREAK, DAY, GoneNetwork, SavedPhone
 from ringfence.features.phones.guard import AGAIN, SAVE_EVERY, STALE, GonePhones
 from ringfence.features.phones.settings import PhonesSettings
 from ringfence.features.phones.table import PhonesTable
@@ -226,6 +227,24 @@ def test_a_phone_that_comes_and_goes_is_no_reason_to_save_all(world: World) -> N
         saved.append(world.feature._saved_at)
         world.kept.now += 5.0
     assert len(set(saved)) <= 6
+
+
+def test_many_changes_leave_room_for_other_work(world: World) -> None:
+    """If all phones of a large PBX change at once, the event loop runs other work meanwhile."""
+    for number in range(1_000):
+        world.feature.on_contact(contact(f"phone-{number}"))
+    left = [1_000]
+
+    async def main() -> None:
+        async with asyncio.TaskGroup() as group:
+            looking = group.create_task(world.feature.look())
+            while not looking.done():
+                left.append(len(world.feature._waiting))
+                await asyncio.sleep(0)
+
+    asyncio.run(main())
+    assert left[-1] == 0
+    assert max(before - after for before, after in pairwise(left)) <= AT_ONCE
 
 
 def test_further_phones_begin_the_alarm_again(world: World) -> None:

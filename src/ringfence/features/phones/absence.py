@@ -41,7 +41,7 @@ FORGET = 7 * 86_400.0
 
 MOST = 20_000
 MOST_CONTACTS, MOST_AWAY = 64, 64
-_AT_ONCE = 200
+AT_ONCE = 200
 """The number of contacts, or of accounts, that one step handles, in some 2 ms."""
 
 _Place = Address | int
@@ -129,7 +129,7 @@ class GoneNetwork:
 
 def _steps(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
     """Yield the items in parts, each of which one step handles."""
-    return (items[start : start + _AT_ONCE] for start in range(0, len(items), _AT_ONCE))
+    return (items[start : start + AT_ONCE] for start in range(0, len(items), AT_ONCE))
 
 
 class _Account:

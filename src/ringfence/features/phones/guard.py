@@ -16,7 +16,7 @@ from math import inf
 
 from ringfence.alarm_codes import Alarm
 from ringfence.config.schema import Settings
-from ringfence.features.phones.absence import BREAK, MOST, Absences, GoneNetwork, SavedPhone
+from ringfence.features.phones.absence import AT_ONCE, BREAK, MOST, Absences, GoneNetwork, SavedPhone
 from ringfence.features.phones.alarms import PhonesAlarmCode
 from ringfence.features.phones.settings import PhonesSettings
 from ringfence.features.phones.table import PhonesTable
@@ -122,10 +122,14 @@ class GonePhones(Feature, AmiListener):
 
     async def look(self) -> None:
         """Handle what Asterisk reported since the last call, and find the phones that are gone now."""
+        changes = 0
         while self._waiting:
             report, since = self._waiting.popleft()
             if isinstance(report, Contact):
                 self._absences.on_contact(report, self._clock.mono())
+                changes += 1
+                if changes % AT_ONCE == 0:
+                    await asyncio.sleep(0)  # all phones of a large PBX may change at once
             else:
                 await self._on_list(report, since)
         now = self._clock.mono()
