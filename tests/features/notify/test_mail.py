@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
@@ -208,6 +209,23 @@ def test_a_server_that_hangs_up_is_an_error() -> None:
     """So is one that does not speak SMTP."""
     with raw_server(socket.socket.close) as port, pytest.raises(ValueError, match=f"127.0.0.1:{port}"):
         mail.send(settings(port), CONTENT, "h")
+
+
+@pytest.mark.parametrize("line", [b"220-a\r\n", b"220-" + b"a" * 8_000 + b"\r\n"])
+def test_an_answer_without_an_end_is_an_error(line: bytes) -> None:
+    """Of a server that never ends its answer, a bounded number of bytes is read, and the rest is refused."""
+    sent = 0
+
+    def serve(connection: socket.socket) -> None:
+        nonlocal sent
+        lines = line * (65_536 // len(line))
+        with suppress(OSError):
+            while sent < 64 << 20:
+                sent += connection.send(lines)
+
+    with raw_server(serve) as port, pytest.raises(ValueError, match="the server answers too much"):
+        mail.send(settings(port), CONTENT, "h")
+    assert sent < 64 << 20
 
 
 def test_a_goodbye_that_fails_does_not_send_twice() -> None:

@@ -13,7 +13,7 @@ from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import formatdate, make_msgid
 from textwrap import wrap
-from typing import Any
+from typing import Any, BinaryIO
 
 from ringfence import street
 from ringfence.cli.plain_text import Line, TextForm
@@ -62,8 +62,44 @@ def _without_links(value: Any) -> Any:  # noqa: ANN401 - any part of a JSON docu
 _UNKNOWN = "localhost"
 """A host name for smtplib, so that it does not look up this host's; :func:`name_in_greeting` replaces it."""
 
+MOST_ANSWERED = 256 * 1024
+"""The maximum number of bytes of all answers of a mail server to one message."""
 GOODBYE = 2.0
 """Seconds that the server has to answer QUIT, after it has accepted the message."""
+
+
+class _Answers:
+    """The bytes that a mail server sends, up to ``MOST_ANSWERED``: smtplib keeps each line of an answer."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._left = MOST_ANSWERED
+
+    def readline(self, size: int) -> bytes:
+        """Return the next line, of at most ``size`` bytes; raise OSError if the server has sent too much."""
+        line = self._file.readline(size)
+        self._left -= len(line)
+        if self._left < 0:
+            raise OSError("the server answers too much")
+        return line
+
+    def close(self) -> None:
+        """Close the connection for reading."""
+        self._file.close()
+
+
+class _Smtp(smtplib.SMTP):
+    """A connection to a mail server whose answers are bounded."""
+
+    def getreply(self) -> tuple[int, bytes]:
+        """Return the status and the text of the server's next answer."""
+        if self.file is None and self.sock is not None:
+            self.file = _Answers(self.sock.makefile("rb"))
+        return super().getreply()
+
+
+class _SmtpOverTls(_Smtp, smtplib.SMTP_SSL):
+    """The same by TLS from the first byte on."""
 
 
 def send(channel: Mapping[str, Any], content: Mapping[str, Any], host: str) -> str:
@@ -123,11 +159,11 @@ def name_in_greeting(host: str, connection: socket.socket) -> str:
 def _by_smtp(channel: Mapping[str, Any], mail: EmailMessage, host: str) -> str:
     security, timeout = channel["security"], channel["timeout"]
     if security == "tls":
-        server: smtplib.SMTP = smtplib.SMTP_SSL(
+        server: smtplib.SMTP = _SmtpOverTls(
             channel["host"], channel["port"], _UNKNOWN, timeout=timeout, context=_context(channel)
         )
     else:
-        server = smtplib.SMTP(channel["host"], channel["port"], _UNKNOWN, timeout=timeout)
+        server = _Smtp(channel["host"], channel["port"], _UNKNOWN, timeout=timeout)
     try:
         if server.sock is not None:
             server.local_hostname = name_in_greeting(host, server.sock)
