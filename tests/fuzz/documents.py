@@ -53,6 +53,7 @@ from ringfence.features.fleet.lapi import (
 from ringfence.features.geo.mmdb import MAX_TEXT as MAX_NAME
 from ringfence.features.geo.mmdb import Database
 from ringfence.features.notify.delivery import MAX_REASON, _delivery
+from ringfence.features.notify.mail import _Smtp
 from ringfence.features.notify.programs import _check
 from ringfence.friends.exchange import LONGEST, parse_document
 from ringfence.lists.entries import parse_entry
@@ -312,6 +313,54 @@ def kept_files() -> Iterator[bytes]:
     yield json.dumps([plan]).encode()
 
 
+class _MailServer(_Smtp):
+    """A connection to a mail server that sends its answers without waiting for commands."""
+
+    answers = b""
+
+    def _get_socket(self, *_: object) -> Any:  # noqa: ANN401 - stands for a socket
+        return self
+
+    def makefile(self, _: str) -> io.BytesIO:
+        """Return what the server sends."""
+        return io.BytesIO(self.answers + _ENDLESS)
+
+    def sendall(self, data: bytes) -> None:
+        """Take a command."""
+
+
+def read_mail_answers(data: bytes) -> None:
+    """Send a mail to a server that answers so, with a login."""
+    server = _MailServer(local_hostname="localhost")
+    server.answers = data
+    try:
+        server.connect("mail.example", 25)
+        server.login("ann", "secret")
+        server.sendmail("a@b.example", ["c@d.example"], b"Subject: x\r\n\r\ny")
+        server.quit()
+    finally:
+        server.file = None
+        server.sock = None
+
+
+def mail_answers() -> Iterator[bytes]:
+    """Yield the answers of servers with each kind of login, and refusals."""
+    greeting, accepted = b"220 h ESMTP\r\n", b"235 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n250 ok\r\n221 bye\r\n"
+    for method, challenge in (
+        (b"PLAIN", b""),
+        (b"LOGIN", b"334 VXNlcg==\r\n"),
+        (b"CRAM-MD5", b"334 PGE+\r\n"),
+    ):
+        yield (
+            greeting
+            + b"250-h\r\n250-SIZE 1000\r\n250-SMTPUTF8\r\n250 AUTH %b\r\n" % method
+            + challenge
+            + accepted
+        )
+    yield b"554 no\r\n"
+    yield greeting + b"250-a\r\n" * 400
+
+
 def read_program_answer(data: bytes) -> None:
     """Read what the process that sends a message answers, and the service that runs programs."""
     require(len(_delivery(data).text) <= 4 * (MAX_REASON + 40), "the text of a delivery")
@@ -396,6 +445,14 @@ TARGETS = (
         ),
         fixed=130 << 20,  # Python reserves, but does not use, the room for the longest list (``lists.kept``)
         tries=200,
+    ),
+    Target(
+        "mail-answer",
+        read_mail_answers,
+        mail_answers,
+        ("features/notify/mail.py",),
+        (OSError, ValueError),
+        fixed=4 << 20,
     ),
     Target(
         "program-answer",
