@@ -23,7 +23,7 @@ _AT_WORK = 2.0
 """Seconds that a daemon has at most to begin its work after READY, while calls still fail."""
 _CALL = re.compile(r"(?m)^(\d+) +(\w+)\(")
 _ARTEFACT = re.compile(
-    r"\.pyc?\b|\.so\b|site-packages|/src/ringfence/|FIONBIO|"
+    r"\.pyc?\b|\.so\b|site-packages|/src/ringfence/|FIONBIO|read\(\d+<anon_inode:inotify|"
     r'"\\0", 1, 0, NULL|UNIX-STREAM:\[\d+->\d+\]>, \w+, 4096, 0, NULL'
 )
 """What stands in lines about calls that no kernel lets fail, or that only fail in Python's own work."""
