@@ -33,6 +33,14 @@ def test_who_asks_for_no_name() -> None:
     assert habits.record(BOB, "198.51.100.9", NOW + 3 * WATCH_FOR, named=False)
 
 
+def test_the_phones_of_a_large_pbx_are_reported_once() -> None:
+    """Ten thousand phones that ask for the address each minute are not new each time."""
+    habits, phones = Habits(NOW), [ip_address(number) for number in range(10_000)]
+    for phone in phones:
+        habits.record(phone, "198.51.100.9", NOW, named=False)
+    assert not any(habits.record(phone, "198.51.100.9", NOW + 60, named=False) for phone in phones)
+
+
 def test_the_oldest_is_forgotten() -> None:
     """The number of addresses is bounded, and a later request within an hour changes nothing."""
     habits = Habits(NOW)

@@ -16,7 +16,7 @@ from ringfence.values.network import Address
 DAY = 86_400.0
 WATCH_FOR = 7 * DAY
 """Seconds for which every friend must have asked for a name, before ``ringfence check`` proposes the rule."""
-MOST = 4_096
+MOST = 16_384
 STEP = 3_600.0
 """Seconds until a later request changes what is recorded, so that few rows are written."""
 
@@ -67,13 +67,13 @@ class Habits:
 
     def lately(self, now: float) -> Iterator[tuple[Address, Habit]]:
         """Yield the addresses that asked within ``WATCH_FOR``, the latest last."""
-        for address, habit in self._known.items():
-            if now - max(habit.named, habit.bare) < WATCH_FOR:
-                yield address, habit
+        since = now - WATCH_FOR
+        return (one for one in self._known.items() if one[1].named > since or one[1].bare > since)
 
     def without_name(self, now: float) -> list[tuple[Address, Habit]]:
         """Return the addresses that asked for something else than a name within ``WATCH_FOR``."""
-        return [(address, habit) for address, habit in self.lately(now) if now - habit.bare < WATCH_FOR]
+        since = now - WATCH_FOR
+        return [one for one in self._known.items() if one[1].bare > since]
 
     def take_changed(self) -> Sequence[tuple[Address, Habit]]:
         """Return what has changed since the last call."""
