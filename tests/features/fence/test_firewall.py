@@ -16,6 +16,7 @@ from tests.support.tables import with_tables
 from ringfence.config.converters import Paths, Region, SetSize
 from ringfence.config.schema import Settings
 from ringfence.errors import ControlError, FirewallError
+from ringfence.features.fence import services
 from ringfence.features.fence.firewall import FenceState, fence_of, trial_of
 from ringfence.features.fence.guard import UNKNOWN, FenceRequests, by_country
 from ringfence.features.fence.network_list import LIST as INSIDE
@@ -324,6 +325,25 @@ def test_a_trial_closes_other_services(tmp_path: Path) -> None:
         again = Kept(made.store, also(WEB))
         begin(again)
         assert closed(again) == (LimitMode.ENFORCE, web, web)
+
+
+def test_no_trial_closes_a_port_that_may_be_of_ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the kernel lists no sockets, nobody knows where SSH answers; the settings can force the trial."""
+
+    def refuse(_: int) -> None:
+        raise OSError
+
+    monkeypatch.setattr(services, "listening_sockets", refuse)
+    with kept(tmp_path, also(WEB)) as made:
+        begin(made)
+        requests = FenceRequests(made.side)
+        asyncio.run(requests._look_for_ssh())
+        with pytest.raises(ControlError, match="also_ssh = true"):
+            asyncio.run(requests._enforce({"seconds": 60.0, "force": True}))
+        assert fence_of(made.side).mode is LimitMode.OBSERVE
+        made.side.configure(also(WEB, ssh=True))
+        asyncio.run(requests._enforce({"seconds": 60.0, "force": True}))
+        assert fence_of(made.side).mode is LimitMode.ENFORCE
 
 
 def test_another_service_needs_a_trial_of_its_own(tmp_path: Path) -> None:

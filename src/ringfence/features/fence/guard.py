@@ -39,6 +39,10 @@ SSH_EVERY = 10.0
 MOST_VISITORS = 50
 """The maximum number of senders at other services, and of present connections to them, in an answer."""
 
+_NO_LIST = (
+    "the fence could lock you out of this host: the kernel lists no sockets, so it is unknown whether SSH "
+    "answers at a port of also; fix: modprobe tcp_diag, or also_ssh = true in [fence]"
+)
 _NUMBERS = {
     FENCED: "Packets from outside the fence: dropped, or passed if it only observes.",
     ALSO_FENCED: "Packets from outside the fence to other services: dropped, or only counted.",
@@ -164,11 +168,19 @@ class FenceRequests(Feature):
                 yield {"address": str(one.address), "port": f"{one.port}/tcp", "needed": needed}
 
     async def _look_for_ssh(self, *, again: bool = False) -> None:
-        """Find out at which ports of ``also`` SSH answers, and change the rules if this has changed."""
+        """Find out at which ports of ``also`` SSH answers, and change the rules if this has changed.
+
+        With ``again``, programs are asked again, and ControlError is raised if this is unknown.
+        """
         fence = self._fence
         ports = frozenset(ports_of(fence.settings.also).tcp)
         if ports and not fence.settings.also_ssh:
-            found = await asyncio.to_thread(partial(self._ssh.among, ports, again=again))
+            try:
+                found = await asyncio.to_thread(partial(self._ssh.among, ports, again=again))
+            except OSError as error:  # a kernel without the modules for its list of sockets
+                if again:
+                    raise ControlError(_NO_LIST) from error
+                return
             fence.leave_open([f"{port}/tcp" for port in found])
             self._side.kernel.rules.update()
 

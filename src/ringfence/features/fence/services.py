@@ -54,14 +54,12 @@ class SshPorts:
 
         A program is asked once, and with ``again`` once more, unless it spoke SSH. One that ends the
         connection is asked again each time: an SSH server does so while it has too many clients.
+        Raise OSError if the kernel has no list of its sockets.
         """
         present: dict[_Place, set[int]] = {}
-        try:
-            for row in listening_sockets(socket.IPPROTO_TCP):
-                if row.uid == _ROOT and (port := port_of(row.local_port)) in ports:
-                    present.setdefault((row.local, port), set()).add(row.inode)
-        except OSError:  # a kernel without the modules for this list
-            return frozenset()
+        for row in listening_sockets(socket.IPPROTO_TCP):
+            if row.uid == _ROOT and (port := port_of(row.local_port)) in ports:
+                present.setdefault((row.local, port), set()).add(row.inode)
         known = {
             where: self._asked[where]
             for where, inodes in present.items()
