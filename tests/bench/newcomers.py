@@ -1,7 +1,8 @@
 """The effect of one wrong attempt by a new address: each kind of attempt, from each source.
 
-Each attempt comes from its own address, on chan_sip and on PJSIP. ringfence reads AMI alone, the
-log alone, both, and both with the wire. All rules are on: no rule may ban after one attempt.
+Each attempt comes from its own address, on chan_sip and on PJSIP, and asks for the name of the PBX. ringfence
+reads AMI alone, the log alone, both, and both with the wire. All rules are on: no rule may ban after one
+attempt. With the wire, strangers that ask for no name are banned, and so are logins elsewhere.
 """
 
 import time
@@ -18,6 +19,7 @@ from tests.support.daemon import Guard
 from tests.support.guarded import NO_LOGS, NO_WIRE
 from tests.support.lab import Lab
 from tests.support.network import PBX_IPV4, socket_in
+from tests.support.phones import NAME
 
 TRIALS = 3
 _PATIENCE = 7.0
@@ -29,7 +31,10 @@ SOURCES: dict[str, tuple[frozenset[str], dict[str, Any]]] = {
     "AMI": (frozenset({AMI}), {"logs": NO_LOGS, "wire": NO_WIRE}),
     "log": (frozenset({LOG}), {"ami": {"enabled": False}, "wire": NO_WIRE}),
     "both": (EITHER, {"wire": NO_WIRE}),
-    "both and wire": (EITHER, {}),
+    "both and wire": (
+        EITHER,
+        {"bare_address": {"mode": "enforce", "domains": [NAME]}, "account": {"elsewhere": "block"}},
+    ),
 }
 MANAGER = (
     f"\n[general](+)\nbindaddr = {PBX_IPV4}\n"  # an address besides loopback
@@ -47,7 +52,9 @@ class Kind:
 
 
 def _sip(*options: str, mode: str = "guess") -> Callable[[Lab, str], object]:
-    return lambda lab, source: lab.attack(mode, *options, "--sources", source, "--timeout", "2")
+    return lambda lab, source: lab.attack(
+        mode, *options, "--sources", source, "--timeout", "2", "--domain", NAME
+    )
 
 
 def _log_in(lab: Lab, source: str) -> None:
@@ -148,7 +155,8 @@ def figures(root: Path | None) -> list[Figure]:
     bans = max(cost.bans for cost in found)
     return [
         Figure(
-            what="one wrong attempt by a newcomer, any kind, any source: counts, bans",
+            what="one wrong attempt by a newcomer, any kind, any source; with the wire, `elsewhere` is "
+            '"block" and `bare_address` enforced: counts, bans',
             measured=f"{len(found) - len(wrong)} of {len(found)} count 1, {bans}"
             + (f"; {'; '.join(wrong)}" if wrong else ""),
             must="all count 1, 0",

@@ -82,20 +82,21 @@ def bed(
     extra: Mapping[str, str] | None = None,
     priority: bool = True,
     placed: bool = True,
+    folder: Path | None = None,
     **settings: Any,  # noqa: ANN401 - whatever TOML holds
 ) -> Iterator[Bed]:
     """Start an Asterisk and ringfence for one row; ``rules`` and ``settings`` are ringfence's tables.
 
     By default the backend is ipset, and the limiter drops nothing; ``firewall`` changes that. ``priority``
     gives the daemon the priority of the systemd unit. ``placed`` gives each process its cores; otherwise all
-    share all cores.
+    share all cores. ``folder`` is the daemon's, which may hold its database; by default it is a new one.
     """
     tables = {**settings, **({"rules": rules} if rules is not None else {})}
     tables["firewall"] = {"backend": "ipset", "limit": OBSERVE, **settings.get("firewall", {})}
     with (
         Lab.made(release, extra) as lab,
-        tempfile.TemporaryDirectory() as folder,
-        guarded(lab, Path(folder), **tables) as guard,
+        tempfile.TemporaryDirectory() as new,
+        guarded(lab, folder or Path(new), **tables) as guard,
     ):
         if priority:
             preferred(guard)

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Makes what the tests need and pip cannot install: Debian packages, two folders with a real Asterisk, two with the
 # systemd of a Debian release, one with Kamailio (a SIP proxy), one with fail2ban, from which users migrate and with
-# which we compare, one with Prometheus, which reads the metrics, and one with CrowdSec. The last three are unpacked,
-# not installed.
+# which we compare, one with Prometheus, which reads the metrics, one with CrowdSec, and one with SIPVicious, whose
+# scanners attack us. The last four are unpacked, not installed.
 #
 #   lab.sh system [demo]        install the packages that are missing
 #   lab.sh trees FOLDER [demo]  make FOLDER/16 (bullseye: chan_sip and PJSIP), FOLDER/22 (forky or later: PJSIP),
-#                               FOLDER/kamailio, FOLDER/fail2ban, FOLDER/prometheus, FOLDER/crowdsec, and
+#                               FOLDER/kamailio, FOLDER/fail2ban, FOLDER/prometheus, FOLDER/crowdsec, FOLDER/sipvicious and
 #                               FOLDER/debian-12 and FOLDER/debian-13 (systemd, which reads the units, and what our package needs)
 #
 # With `demo` they install and make only what `make demo` needs: FOLDER/22 and the programs that attack and guard it.
@@ -97,6 +97,7 @@ make_tree_named() {
     fail2ban) unpack "$folder/fail2ban" fail2ban python3-pyinotify ;;
     crowdsec) unpack "$folder/crowdsec" crowdsec ;;
     prometheus) unpack "$folder/prometheus" prometheus ;;
+    sipvicious) unpack "$folder/sipvicious" sipvicious ;;
     esac
 }
 
@@ -137,7 +138,7 @@ case "$1 ${*: -1}" in
 "system demo") install_missing "${demo_packages[@]}" ;;
 system*) install_missing "${packages[@]}" ;;
 "trees demo") make_trees "$2" 22 ;;
-trees*) make_trees "$2" 16 22 kamailio debian-12 debian-13 fail2ban prometheus crowdsec ;;
+trees*) make_trees "$2" 16 22 kamailio debian-12 debian-13 fail2ban prometheus crowdsec sipvicious ;;
 *)
     echo "usage: lab.sh system [demo] | trees FOLDER [demo]" >&2
     exit 2

@@ -33,11 +33,16 @@ FOREIGN, DOMESTIC, MOBILE = "another country", "another network of the country",
 KINDS = FOREIGN, DOMESTIC, MOBILE
 
 
-def record_home(folder: Path, address: str, seconds: float, *names: str) -> None:
-    """Record in a guard's database that accounts of its PBX first logged in there, so many seconds ago."""
+def record_home(
+    folder: Path, address: str, seconds: float, *names: str, location: Mapping[str, str] | None = None
+) -> None:
+    """Record in a guard's database that accounts of its PBX first logged in there, so many seconds ago.
+
+    ``location`` is that of the address, if it is known.
+    """
     accounts = Accounts()
     for name in names:
-        accounts.add(("pbx", name), ip_address(address), {}, time.time() - seconds)
+        accounts.add(("pbx", name), ip_address(address), location or {}, time.time() - seconds)
     rows = [row_of(*one) for name in names for one in accounts.named(name)]
     with Store.open(folder / "ringfence.db", owner=True) as store:
         AccountTable(store.connection).save(rows)

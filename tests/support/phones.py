@@ -298,12 +298,14 @@ def phones_at(
     """Yield phones behind one address, each with its own port, like phones behind a router."""
     with ExitStack() as stack:
         yield [
-            Phone(account, stack.enter_context(_at(lab, address)), target, host=host) for account in accounts
+            Phone(account, stack.enter_context(socket_at(lab, address)), target, host=host)
+            for account in accounts
         ]
 
 
 @contextmanager
-def _at(lab: Lab, address: str) -> Iterator[socket.socket]:
+def socket_at(lab: Lab, address: str) -> Iterator[socket.socket]:
+    """Yield a UDP socket at an address of the attacker's side."""
     with socket_in(lab.network.attacker, socket.AF_INET, socket.SOCK_DGRAM) as where:
         where.bind((address, 0))
         yield where
@@ -391,7 +393,7 @@ def _roaming(lab: Lab, phone: Phone, day: Day, other: str) -> None:
     """Move to another network and back during a registration."""
     day.ends("registered", phone.register())
     home = phone.where
-    with _at(lab, other) as away:
+    with socket_at(lab, other) as away:
         for where in (away, home, away, home):
             phone.move(where)
             day.ends("roamed", phone.register(), phone.register())

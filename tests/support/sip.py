@@ -58,6 +58,7 @@ class Plan:
 
     mode: str
     target: tuple[str, int]
+    domain: str
     transport: str
     method: str
     account: str
@@ -121,7 +122,7 @@ class Caller:
     def __init__(self, plan: Plan, source: str) -> None:
         self._plan = plan
         self._wire: Wire = connect(plan.transport, plan.target, source, plan.timeout)
-        self._host = bracketed(plan.target[0])
+        self._host = plan.domain or bracketed(plan.target[0])
         self._mark = os.urandom(5).hex()
         self._deadline = time.monotonic() + plan.seconds
         self._waiting: set[str] = set()
@@ -371,6 +372,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("mode", choices=("guess", "pipeline", "flood", "probe", "register"))
     add("--target", type=_target, default=("198.18.0.1", 5060), help="HOST:PORT, [HOST]:PORT")
+    add("--domain", default="", help="the host for which the requests ask (default: that of the target)")
     add("--transport", choices=("UDP", "TCP"), default="UDP")
     add("--method", choices=("REGISTER", "INVITE", "OPTIONS"), default="REGISTER")
     add("--account", default="alice", help="the account; {} is the guess's number (unknown accounts)")
