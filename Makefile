@@ -22,7 +22,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help venv system lab lint lint-language lint-types lint-style test test-all coverage prove faults fuzz bench demo attack replay demo-lab docs rulesets lock deb deb-source clean
+.PHONY: help venv system lab lint lint-language lint-types lint-style test test-all coverage prove simulate faults fuzz bench demo attack replay demo-lab docs rulesets lock deb deb-source clean
 
 export RINGFENCE_LAB := $(abspath $(LAB))
 # Without compiled files each start of Python compiles everything that it imports.
@@ -90,6 +90,10 @@ SEED ?= 0
 SECONDS_OF_PROOF ?= 300
 prove: venv ## Play random worlds of senders and all orders of small ones, and judge each step (SEED=0 SECONDS_OF_PROOF=300)
 	$(PYTHON) -m tests.judge --seed $(SEED) --seconds $(SECONDS_OF_PROOF)
+
+SEEDS ?= 0-999
+simulate: venv ## Play stories to the whole daemon in simulated time, with faults (SEEDS=0-999, or one seed)
+	$(PYTHON) -m tests.simulate --seeds $(SEEDS)
 
 N ?= 400
 ONLY ?= *

@@ -1,0 +1,81 @@
+"""Faults of the daemon that are put back into the running code: a seed must find each of them."""
+# ruff: noqa: ANN401 - a replaced function may be any
+
+from collections.abc import Sequence
+from typing import Any
+
+from tests.judge.fault import Fault
+
+
+def _no_step(right: Any) -> Any:
+    def follow_clock(records: Any, found: Any, offset: float, boot: str, now: float) -> None:
+        records.record_clock(offset, boot, 0.0, now)
+
+    return follow_clock
+
+
+def _forgets_failed(right: Any) -> Any:
+    def write_kept(self: Any) -> None:
+        try:
+            right(self)
+        finally:
+            self._kept.clear()
+
+    return write_kept
+
+
+def _no_steps(_right: Any) -> Any:
+    def retry(_book: Any, _now: float) -> Any:
+        return
+        yield
+
+    return retry
+
+
+async def _not_compared(_self: Any) -> None:
+    """Compare nothing."""
+
+
+FAULTS: Sequence[tuple[Fault, int]] = (
+    (
+        Fault(
+            "a clock that is set while no daemon runs",
+            "The bans of the database ended too early or too late after the next start.",
+            "ringfence.bans.restore:follow_clock",
+            _no_step,
+            (),
+        ),
+        6,
+    ),
+    (
+        Fault(
+            "a write that fails",
+            "A ban that could not be written to a full disk was never recorded.",
+            "ringfence.store.writer:BestEffort.write_kept",
+            _forgets_failed,
+            (),
+        ),
+        73,
+    ),
+    (
+        Fault(
+            "a refused ban",
+            "A ban that the kernel refused once was never tried again.",
+            "ringfence.bans.book:Book.retry",
+            _no_steps,
+            (),
+        ),
+        5,
+    ),
+    (
+        Fault(
+            "removed sets",
+            "If another program removed the sets, the bans in them were gone.",
+            "ringfence.bans.reconcile:Reconciler.compare",
+            lambda _right: _not_compared,
+            (),
+        ),
+        23,
+    ),
+)
+"""The faults, each with a seed that finds it. Their worlds are stories, so the faults have no acts."""

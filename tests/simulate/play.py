@@ -1,0 +1,474 @@
+"""Plays a story to the daemon, while the judge watches.
+
+After each step the judge checks what must hold at every moment, and after a *quiet* everything else. In a
+quiet nothing fails, and no sender does anything.
+
+Besides the judge's invariants there are four:
+
+- K: a ban that the kernel acknowledged is in the kernel until its end, whatever failed.
+- T: each ban ends in the kernel when the ledger says so.
+- U: an address that an administrator unbanned stays unbanned.
+- D: no task of the daemon ends by an error, and the daemon does not end by itself.
+"""
+
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
+from pathlib import Path
+
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
+from tests.judge.asterisk import Act, Exchange, Report
+from tests.judge.oracle import Bans, Judge, View, Violation, drops
+from tests.judge.others import exchange
+from tests.judge.packets import syns
+from tests.judge.worlds import PLAIN, START
+from tests.simulate.loop import Channel, Killed
+from tests.simulate.process import Host, Process
+from tests.simulate.story import Step
+
+from ringfence.errors import RingfenceError
+from ringfence.firewall import network_lists
+from ringfence.values.ban import Scope
+from ringfence.values.network import Network, format_network
+
+QUIET = 75.0
+"""Seconds of a quiet: longer than every retry, and the comparison of each minute (``bans/reconcile.py``)."""
+DIES_WITHIN = 2.0
+"""Seconds in which a process that is to be killed is killed, even if it has nothing to do."""
+REPORTED_WITHIN = 60.0
+"""Seconds within which every source has reported an attempt."""
+RESTARTS_AFTER = 1.0
+"""Seconds between two starts, as systemd makes them."""
+MOST_STARTS = 100
+"""The most tries to start: after these no fault lasts any more."""
+SLACK = 6.0
+"""Seconds by which a ban's end in the kernel may differ from its recorded end (``bans/reconcile.py``)."""
+ENDING = 8.0
+"""Seconds before its end in which a ban counts as present or absent."""
+
+_DEFECTS = ("source.defect", "task.failed", "writer.defect")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A story in which invariants do not hold, and the first of them."""
+
+    seed: int
+    steps: tuple[Step, ...]
+    violations: tuple[Violation, ...]
+
+    @property
+    def invariant(self) -> str:
+        """The letter of the first invariant that does not hold."""
+        return self.violations[0].invariant
+
+    def __str__(self) -> str:
+        head = f"seed {self.seed}, {len(self.steps)} steps:"
+        return "\n".join([head, *map(str, self.steps), *(f"=> {one}" for one in self.violations)])
+
+
+class ForgivingJudge(Judge):
+    """A judge that forgives attempts whose reports a fault has lost."""
+
+    def __init__(self) -> None:
+        super().__init__(PLAIN.trunks, PLAIN.claims)
+        self._twice = Counter[str]()  # attempts by source that may count twice
+
+    def lose(self) -> None:
+        """Forgive each attempt so far if it is not counted."""
+        self._sees_all = False
+        self._attempts = [replace(one, exception="lost") for one in self._attempts]
+        self._attempts_of.clear()
+        for one in self._attempts:
+            self._attempts_of[one.source].append(one)
+        for questions in self._questions.values():
+            questions[:] = [replace(one, exception="lost") for one in questions]
+
+    def on_clock(self, now: float) -> None:
+        """Forgive each attempt around this time if it counts twice, because the clock was set.
+
+        Reports of one attempt have one time of Asterisk's clock, or they are two attempts.
+        """
+        for one in self._attempts:
+            self._twice[one.source] += now - one.time < REPORTED_WITHIN
+
+    def _overcounted(self, view: View) -> Iterator[Violation]:
+        counted = {one: number - self._twice[one] for one, number in view.counted.items()}
+        return super()._overcounted(replace(view, counted=counted))
+
+
+class Simulation:
+    """One story, played to the daemon of a host in ``folder``."""
+
+    def __init__(self, seed: int, folder: Path, logged: list[EventDict]) -> None:
+        self.host = Host(seed, folder, PLAIN.trunks, START)
+        self._logged = logged
+        self._number = 0
+        self._judge = ForgivingJudge()
+        self._process: Process | None = None
+        self._lossy = 0  # so many packets are lost next
+        schedule = self.host.schedule
+        self._wire = Channel[Report](schedule, self._copy)
+        self._lines = {name: Channel[bytes](schedule, log.write) for name, log in self.host.logs.items()}
+        self._kernel_fails = False
+        self._acts = 0
+        self._unbanned = set[str]()
+        self._last_error = RingfenceError()
+
+    # -- the process
+
+    def begin(self) -> None:
+        """Start the daemon, again and again until it starts."""
+        schedule = self.host.schedule
+        for _ in range(MOST_STARTS):
+            try:
+                self._process = Process(self.host, self._number, PLAIN.claims)
+            except RingfenceError as error:
+                self._last_error = error
+                schedule.run_until(schedule.mono + RESTARTS_AFTER)
+            else:
+                return
+        raise self._last_error
+
+    def _restart(self, down: float) -> None:
+        """Kill the process now, and start it again after some seconds."""
+        if self._process is not None:
+            self._number += 1
+            known = len(self._logged)
+            self._process.kill(self._number)
+            del self._logged[known:]  # what the dead process logs
+            self._process = None
+        schedule = self.host.schedule
+        self._judge.lose()
+        schedule.run_until(schedule.mono + down)
+        self.begin()
+
+    def wait(self, seconds: float) -> None:
+        """Let some time pass."""
+        until = self.host.schedule.mono + seconds
+        if self._process is not None:
+            self._process.run_until(until)
+
+    @property
+    def process(self) -> Process:
+        """The daemon's process."""
+        if self._process is None:
+            raise RuntimeError("no process runs")
+        return self._process
+
+    # -- the steps
+
+    def step(self, step: Step) -> list[Violation]:
+        """Let one step happen; return what does not hold before it."""
+        self.wait(step.wait)
+        found = self._defects()
+        if step.wait >= 1.0 and not self._kernel_fails:
+            found += self._judge.check(self.view(whole=False), self.time, quiet=False)
+        if not found:
+            if step.act is not None:
+                self._act(step.act)
+            else:
+                getattr(self, f"_{step.kind.replace(' ', '_')}")(step)
+        return found
+
+    @property
+    def time(self) -> float:
+        """The true time, which no set clock changes (seconds since the epoch)."""
+        return START + self.host.schedule.mono
+
+    def _act(self, act: Act) -> None:
+        self._acts += 1
+        host = self.host
+        one = exchange(act, host.schedule.wall, self._acts)
+        if drops(self.view(whole=False).kernel, one.source, "UDP" if act.transport == "UDP" else "TCP"):
+            return
+        for request in one.truth():
+            self._judge.sent(replace(request, time=self.time))
+        copied = self._is_copied(one.source)
+        if act.transport != "UDP":
+            self._connect(one, copied=copied)
+        ami, wire, log = one.reports(copied=copied)
+        for report in wire:
+            self._wire.send(report)
+        for report in ami:
+            self._report(report)
+        if act.kind == "logs in":
+            host.managers[act.asterisk].contacts[f"PJSIP/{act.account}"] = one.source
+        for report in log:
+            self._lines[report.asterisk].send(report.data, act.late + host.schedule.chosen.random() * 0.05)
+        if not self._is_seen:
+            self._judge.lose()
+
+    def _connect(self, one: Exchange, *, copied: bool) -> None:
+        """Open a TCP connection; the kernel copies its SYN if it ``copied`` the sender's requests."""
+        self.host.connections.remotes[ip_address(one.source), one.port] = None
+        asks, accepts = syns(one.source, one.port, one.act.here)
+        for report in (Report("request", asks), Report("wire", accepts)) if copied else ():
+            self._wire.send(report)
+
+    def _report(self, report: Report) -> None:
+        """Let AMI report an event, or a contact of chan_sip."""
+        manager, data = self.host.managers[report.asterisk], report.data
+        if report.source == "contact":
+            account, address = data.decode().split()
+            manager.contacts[f"SIP/{account}"] = address
+            data = _CONTACT.format(account=account, address=address).encode()
+        manager.report(data, self.host.schedule.chosen.random() * 0.05)
+
+    @property
+    def _is_seen(self) -> bool:
+        """Whether the daemon reads the packets, and its rules copy them."""
+        return self.host.packets.is_bound and self.host.kernel.has_rules and not self._lossy
+
+    def _is_copied(self, source: str) -> bool:
+        """Whether the kernel copies the requests of an address: a stranger, or an observed friend."""
+        lists, address = self.host.kernel.lists, ip_address(source)
+        friends = lists.get(network_lists.FRIENDS, frozenset())
+        observed = lists.get(network_lists.OBSERVED, frozenset())
+        return not any(address in one for one in friends) or any(address in one for one in observed)
+
+    def _copy(self, report: Report) -> None:
+        if self._lossy:
+            self._lossy -= 1
+            self.host.packets.lose()
+        elif self.host.kernel.has_rules:
+            self.host.packets.copy(report)
+
+    def _kill(self, step: Step) -> None:
+        self._die(step)
+        self.host.schedule.ahead += step.set
+        self._restart(step.seconds)
+
+    def _die(self, step: Step) -> None:
+        loop = self.process.loop
+        loop.dies_after = step.number
+        with suppress(Killed):
+            self.wait(DIES_WITHIN)
+
+    def _reboot(self, step: Step) -> None:
+        self._die(step)
+        self.host.kernel.forget()
+        self.host.boots += 1
+        self._restart(step.seconds)
+
+    def _stop(self, step: Step) -> None:
+        process = self.process
+        process.loop.signal(15)
+        process.run_until(self.host.schedule.mono + 20.0)
+        if process.is_over:
+            schedule = self.host.schedule
+            schedule.run_until(schedule.mono + 0.2)  # the writer's last work
+            process.store.best_effort.write_kept()
+            self._restart(step.seconds)
+
+    def _cut(self, step: Step) -> None:
+        manager = self.host.managers[step.asterisk]
+        manager.cut()
+        manager.is_up = False
+        self.host.schedule.after(step.seconds, lambda: setattr(manager, "is_up", True))
+        self._judge.lose()
+
+    def _hold(self, step: Step) -> None:
+        self.host.managers[step.asterisk].hold(step.seconds)
+
+    def _disk(self, step: Step) -> None:
+        disk = self.host.disk
+        disk.error = step.number
+        self.host.schedule.after(step.seconds, lambda: setattr(disk, "error", 0))
+
+    def _clock(self, step: Step) -> None:
+        self._judge.on_clock(self.time)
+        self.host.schedule.ahead += step.set
+
+    def _lose(self, step: Step) -> None:
+        self._lossy += step.number
+        self._judge.lose()
+
+    def _overflow(self, _: Step) -> None:
+        self.host.packets.overflow()
+        self._judge.lose()
+
+    def _refuse(self, step: Step) -> None:
+        self.host.kernel.refusals += step.number
+        self._kernel_fails = True
+
+    def _lost_answers(self, step: Step) -> None:
+        self.host.kernel.lost += step.number
+        self._kernel_fails = True
+
+    def _unreadable(self, step: Step) -> None:
+        self.host.kernel.unreadable += step.number
+        self._kernel_fails = True
+
+    def _damage(self, _: Step) -> None:
+        self._judge.lose()  # the packets on their way
+        self.host.kernel.damage()
+        self._kernel_fails = True
+
+    def _rotate(self, step: Step) -> None:
+        self.host.logs[step.asterisk].rotate()
+
+    def _ban(self, step: Step) -> None:
+        address = f"{ADMINISTRATORS}{step.number}"
+        self._unbanned.discard(address)
+        with suppress(RingfenceError):
+            self.process.request("ban", networks=[address], seconds=3_600.0, reason="simulated")
+
+    def _unban(self, step: Step) -> None:
+        address = f"{ADMINISTRATORS}{step.number}"
+        with suppress(RingfenceError):
+            if not self.process.request("unban", networks=[address])["problems"]:
+                self._unbanned.add(address)
+
+    # -- what is seen
+
+    def quiet(self) -> list[Violation]:
+        """Let everything work again, and wait; return what does not hold."""
+        host = self.host
+        host.kernel.heal()
+        host.disk.error = self._lossy = 0
+        for manager in host.managers.values():
+            manager.is_up = True
+        self._kernel_fails = False
+        self.wait(QUIET)
+        found = self._defects()
+        if not found:
+            view = self.view(whole=True)
+            kernel, ledger, store, listed = map(
+                _of_senders, (view.kernel, view.ledger, view.store, view.listed)
+            )
+            theirs = View(kernel, ledger, store, listed, view.counted, view.forged)
+            found = [*self._judge.check(theirs, self.time, quiet=True)]
+            found += [one for one in self._judge.check(view, self.time, quiet=True) if one.invariant == "E"]
+            found += [*self._lost_bans(), *self._mistimed()]
+            found += [
+                Violation("U", f"{one} is banned again") for one, _ in view.kernel if one in self._unbanned
+            ]
+        return found
+
+    def view(self, *, whole: bool) -> View:
+        """Return what is seen from outside, without the administrator's bans unless ``whole``."""
+        counts = self.process.counts
+        now = self.host.schedule.mono
+        lasting = {key: end for key, end in self.host.kernel.ends.items() if end > now + ENDING * whole}
+        kernel = _bans(lasting)
+        if not whole:
+            kernel = _of_senders(kernel)
+            return View(kernel, kernel, kernel, kernel, dict(counts.counted), dict(counts.forged))
+        side, wall = self.process.side, self.host.schedule.wall
+        ledger = side.kernel.enforcer.ledger
+        recorded = [ban for key in ledger.keys() if (ban := ledger.ban(key)) is not None]  # noqa: SIM118 - no mapping
+        running = [*self.process.store.records.running(wall)]
+        listed = json.loads(self.process.request("bans", most=1_000))
+        return View(
+            kernel,
+            _bans((one.network, one.scope) for one in recorded if one.expires > wall + ENDING),
+            _bans((one.network, one.scope) for one in running if one.expires > wall + ENDING),
+            frozenset((one["address"], one["scope"]) for one in listed if one["timeout"] > ENDING),
+            dict(counts.counted),
+            dict(counts.forged),
+        )
+
+    def _defects(self) -> list[Violation]:
+        process = self.process
+        found = [f"an error without a handler: {one}" for one in process.loop.defects]
+        if process.is_over:
+            serving = process.serving
+            found.append(
+                f"the daemon ended: {serving.exception() if not serving.cancelled() else 'cancelled'!r}"
+            )
+        found += [f"{one['event']}: {one}" for one in self._logged if one["event"] in _DEFECTS]
+        return [Violation("D", one) for one in found]
+
+    def _lost_bans(self) -> Iterable[Violation]:
+        kernel, now = self.host.kernel, self.host.schedule.mono
+        for (network, scope), end in kernel.acknowledged.items():
+            if end > now + ENDING and (network, scope) not in kernel.ends:
+                yield Violation(
+                    "K", f"the ban of {network} ({scope}) is gone, {end - now:.0f} s before its end"
+                )
+
+    def _mistimed(self) -> Iterable[Violation]:
+        wall, now = self.host.schedule.wall, self.host.schedule.mono
+        ledger = self.process.side.kernel.enforcer.ledger
+        for key in ledger.keys():  # noqa: SIM118 - no mapping
+            ban = ledger.ban(key)
+            end = self.host.kernel.ends.get((ban.network, ban.scope)) if ban is not None else None
+            if ban is not None and end is not None and abs((ban.expires - wall) - (end - now)) > SLACK:
+                recorded, left = ban.expires - wall, end - now
+                yield Violation(
+                    "T", f"the ban of {ban.network} ends in {left:.0f} s, recorded: {recorded:.0f} s"
+                )
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            self._process.end()
+
+
+_CONTACT = (
+    "Event: PeerStatus\r\nPrivilege: system,all\r\nChannelType: SIP\r\nPeer: SIP/{account}\r\n"
+    "PeerStatus: Registered\r\nAddress: {address}:5060\r\n\r\n"
+)
+ADMINISTRATORS = "192.0.2."
+"""How the addresses begin that only the administrator bans."""
+
+
+def _of_senders(bans: Bans) -> Bans:
+    """Return the bans that no administrator made."""
+    return frozenset(one for one in bans if not one[0].startswith(ADMINISTRATORS))
+
+
+def _bans(found: Iterable[tuple[Network, Scope]]) -> Bans:
+    return frozenset((format_network(network), str(scope)) for network, scope in found)
+
+
+def play(seed: int, steps: Sequence[Step]) -> Failure | None:
+    """Play a story; return its failure, or None. The seed decides everything that the steps do not."""
+    return traced(seed, steps)[0]
+
+
+def traced(seed: int, steps: Sequence[Step]) -> tuple[Failure | None, str]:
+    """Play a story; return its failure or None, and the digest of the callbacks of the last process."""
+    with (
+        tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as folder,
+        capture_logs() as logged,
+    ):
+        simulation = Simulation(seed, Path(folder), logged)
+        with simulation.host.in_place():
+            simulation.begin()
+            try:
+                violations: list[Violation] = []
+                for number, step in enumerate(steps, 1):
+                    violations = simulation.step(step)
+                    if violations:
+                        return Failure(seed, tuple(steps[:number]), tuple(violations)), ""
+                violations = simulation.quiet()
+                trace = simulation.process.loop.trace.hexdigest()
+            finally:
+                simulation.close()
+    return (Failure(seed, tuple(steps), tuple(violations)) if violations else None), trace
+
+
+_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of its own in it, with a random name
+
+
+def shrunk(failure: Failure, again: Callable[[int, Sequence[Step]], Failure | None] = play) -> Failure:
+    """Leave out steps, many at first, while the same invariant does not hold."""
+    size = max(1, len(failure.steps) // 2)
+    while True:
+        start = 0
+        while start < len(failure.steps):
+            smaller = again(failure.seed, failure.steps[:start] + failure.steps[start + size :])
+            if smaller is not None and smaller.invariant == failure.invariant:
+                failure = smaller
+            else:
+                start += size
+        if size == 1:
+            return failure
+        size //= 2

@@ -1,0 +1,62 @@
+"""The daemon in simulated time: stories of fixed seeds hold, a seed repeats, and seeds find old faults."""
+
+from pathlib import Path
+
+import pytest
+from tests.judge.asterisk import Act
+from tests.judge.fault import Fault, put_back
+from tests.judge.worlds import ATTACKERS
+from tests.simulate.cases import read
+from tests.simulate.faults import FAULTS
+from tests.simulate.play import play, shrunk, traced
+from tests.simulate.story import Step, story
+
+SEEDS = range(8)
+CASES = sorted(Path(__file__).parent.glob("cases/*.txt"))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_no_invariant_fails(seed: int) -> None:
+    """Stories of fixed seeds hold."""
+    failure = play(seed, story(seed))
+
+    assert failure is None, str(shrunk(failure))
+
+
+def test_a_seed_repeats_exactly() -> None:
+    """Every callback of a story comes at the same time again."""
+    first, second = (traced(0, story(0)) for _ in range(2))
+
+    assert first == second
+    assert traced(1, story(0)) != first
+
+
+@pytest.mark.parametrize("fault", [fault for fault, _ in FAULTS], ids=lambda fault: fault.name)
+def test_a_seed_finds_each_fault_that_is_put_back(fault: Fault) -> None:
+    """The story of one seed fails with an old fault, and holds without it."""
+    seed = dict(FAULTS)[fault]
+
+    with put_back(fault):
+        assert play(seed, story(seed)) is not None
+    assert play(seed, story(seed)) is None
+
+
+def test_a_failed_story_is_made_shorter() -> None:
+    """Of a story that fails, only the steps stay without which it would hold."""
+    before = [Step("rotate"), Step("ban", number=1), Step("hold", seconds=0.3)]
+    steps = [*before, Step("act", Act("guesses", ATTACKERS[0])), Step("damage"), Step("cut")]
+    [fault] = (fault for fault, _ in FAULTS if fault.name == "removed sets")
+
+    with put_back(fault):
+        failure = play(0, steps)
+        assert failure is not None
+        shorter = shrunk(failure)
+
+    assert [step.kind for step in shorter.steps] == ["ban", "damage"]
+    assert read(str(shorter)) == (0, [*shorter.steps])
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
+def test_a_story_that_failed_once_holds(case: Path) -> None:
+    """The shortened stories that once failed hold."""
+    assert play(*read(case.read_text("utf-8"))) is None
