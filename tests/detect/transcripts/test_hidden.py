@@ -194,6 +194,18 @@ def test_nothing_is_concluded_for_ten_seconds_after_a_loss(lost: float, standing
     assert happened.attempts == [f"192.0.2.7 {standing}, claimed"]
 
 
+@pytest.mark.parametrize(("age", "standing"), [(19.0, "forged"), (21.0, "unconfirmed")])
+def test_a_line_from_before_a_loss_is_not_forged(age: float, standing: str) -> None:
+    """If a line is read long after a loss, but was written before it, its challenge may have been lost.
+
+    The daemon reads such a line after a restart: the wire showed it nothing before.
+    """
+    old = evolve(line(), time=-age)
+    start = (at(0, Sources(ami=False)), at(0, Loss()), *ticks(0, 0))
+    happened = Player().play(*start, at(20, old), *ticks(21, 22))
+    assert happened.attempts == [f"192.0.2.7 {standing}, claimed"]
+
+
 def test_a_line_without_a_wire_is_unconfirmed() -> None:
     """Without the wire a line is unconfirmed, as no source would have seen its challenge."""
     guard = Player()
