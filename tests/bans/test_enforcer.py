@@ -245,6 +245,18 @@ def test_on_brings_back_what_has_time_left(world: World) -> None:
     assert world.store.state.switched_off() is False
 
 
+def test_on_records_the_bans_that_it_restores(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ban that the store could not record before `off` and `on` is not in force, and is not recorded."""
+    disk = broken(world, monkeypatch)
+    world.decide()
+    world.enforcer.switch_off()
+    world.enforcer.switch_on()
+    disk.is_full = False
+    world.store.best_effort.retry()
+
+    assert (world.in_kernel(), recorded_bans(world.store, START)) == ({}, [])
+
+
 def test_off_is_remembered_even_if_the_kernel_will_not_let_go(world: World) -> None:
     """If the firewall cannot be removed completely, `off` raises the error and stays off."""
     world.decide()

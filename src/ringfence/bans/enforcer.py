@@ -7,7 +7,7 @@ leads to a ban and the netlink exchange that places it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from math import ceil
+from math import ceil, inf
 
 import structlog
 from attrs import frozen
@@ -74,6 +74,8 @@ class Enforcer:
         self.delays = BanDelays()
         self.enforcing = False
         self.opened: Opened | None = None
+        self.rebuilt_at = -inf
+        """When rules that were missing, or may have been, were written last (monotonic seconds)."""
         self.verification: Verification | None = None
         self._log = structlog.get_logger()
 
@@ -136,6 +138,7 @@ class Enforcer:
         # RuleUpdates puts the wanted plan in place again when the lists are written.
         self.backend.plan = self.backend.plan.observing(Until.LISTS)
         opened = self.backend.open()
+        self.rebuilt_at = self.clock.mono()
         self.filler.refill()
         return opened
 
@@ -164,6 +167,12 @@ class Enforcer:
         self.records.set_switched_off(False)
         if not self.enforcing:
             self.start()
+            self._record_restored()
+
+    def _record_restored(self) -> None:
+        """Record exactly the restored bans. The database may still lack another one, and would record it."""
+        if self.enforcing:
+            self.record_all()
 
     def require_enforcing(self) -> None:
         """Raise ControlError if enforcement is switched off."""

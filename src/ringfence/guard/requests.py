@@ -140,7 +140,8 @@ class RequestHandlers:
         self._enforcer.switch_off()
         return True
 
-    def _on(self, _: Mapping[str, Any]) -> object:
+    async def _on(self, _: Mapping[str, Any]) -> object:
+        await self._store.best_effort.recorded()  # so that the latest bans and unbans are restored too
         self._side.kernel.manager.switch_on()
         return True
 
