@@ -18,7 +18,14 @@ from ringfence.sources.wire import WireSink
 
 
 class Judge(WireSink):
-    """A pipeline that judges nothing."""
+    """A pipeline that judges nothing. ``gaps`` are the times of losses."""
+
+    def __init__(self) -> None:
+        self.gaps: list[float] = []
+
+    def on_gap(self, now: float) -> None:
+        """Record a loss."""
+        self.gaps.append(now)
 
 
 @pytest.fixture(autouse=True)
@@ -27,10 +34,16 @@ def _users(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source_manager, "find_answer_users", lambda _: frozenset())
 
 
+@pytest.fixture(name="judge")
+def _judge() -> Judge:
+    """Return what gets the packets of the wire."""
+    return Judge()
+
+
 @pytest.fixture(name="wire")
-def _wire(kept: Kept) -> WireReader:
+def _wire(kept: Kept, judge: Judge) -> WireReader:
     """Return the wire of a guard that is in place, listening."""
-    pipeline: Any = Judge()
+    pipeline: Any = judge
     kept.side.start()
     wire = WireReader(pipeline, kept.detector, kept.enforcer, kept.clock, kept.side.kernel.wanted_rules)
     wire.source.condition = Condition(State.LISTENING)
@@ -48,6 +61,31 @@ def test_the_wire_sees_all_if_it_listens_and_every_rule_is_in_place(kept: Kept, 
     kept.enforcer.opened = whole
     wire.source.condition = Condition(State.CONNECTING)
     assert not wire.sees_all
+
+
+def test_the_wire_sees_nothing_while_enforcement_is_off(kept: Kept, wire: WireReader) -> None:
+    """`off` removes the rules that copy packets."""
+    kept.enforcer.switch_off()
+    assert not wire.sees_all
+    kept.enforcer.switch_on()
+    assert wire.sees_all
+
+
+def test_rules_that_were_missing_are_a_loss(kept: Kept, wire: WireReader, judge: Judge) -> None:
+    """When the rules are in place again, after `off` or after damage, earlier packets were not copied."""
+    wire.check()
+    kept.now += 5
+    kept.enforcer.reopen(damaged=True)
+    wire.check()
+    kept.now += 5
+    kept.enforcer.switch_off()
+    wire.check()
+    kept.now += 5
+    kept.enforcer.switch_on()
+    kept.now += 5
+    wire.check()
+    wire.check()
+    assert judge.gaps == [5.0, 20.0]
 
 
 def test_a_log_hurries_if_the_wire_cannot_read_everything(kept: Kept, wire: WireReader) -> None:

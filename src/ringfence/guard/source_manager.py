@@ -178,6 +178,7 @@ class WireReader(WireHost):
         self._pipeline = pipeline
         pipeline.wire = self
         self._enforcer = enforcer
+        self._rebuilt_at: float | None = None  # unknown until the first check
         self._clock = clock
         self._error = ""
         self._log = structlog.get_logger()
@@ -204,7 +205,13 @@ class WireReader(WireHost):
         return self.source.drain()
 
     def check(self) -> None:
-        """Set ``hurry`` if logs must be read at once, because packets are unreadable; otherwise clear it."""
+        """Set ``hurry`` if logs must be read at once, because packets are unreadable; otherwise clear it.
+
+        If the rules were missing since the last call, also record that copies of packets were lost.
+        """
+        before, self._rebuilt_at = self._rebuilt_at, self._enforcer.rebuilt_at
+        if before is not None and before != self._rebuilt_at:
+            self.source.on_gap(self._clock.mono())
         if self.sees_all and self._clock.mono() - self._exchanged_at >= CALM:
             self.hurry.clear()
         else:
@@ -229,12 +236,14 @@ class WireReader(WireHost):
     def sees_all(self) -> bool:
         """Whether every SIP challenge that leaves this host over UDP is read now.
 
-        The wire source must be listening. The firewall must guard both IP versions, and have the rules that
-        copy challenges to the wire source. The list of the containers' networks must be readable.
+        The wire source must be listening. Enforcement must be on: otherwise no rule is in place. The firewall
+        must guard both IP versions, and have the rules that copy challenges to the wire source. The list of
+        the containers' networks must be readable.
         """
         opened = self._enforcer.opened
         return (
             self.is_listening
+            and self._enforcer.enforcing
             and opened is not None
             and not opened.wire
             and all(trouble is None for trouble in opened.families.values())
@@ -470,6 +479,8 @@ class SourceManager(AmiListener):
 
     def check(self) -> None:
         """Judge the reports that have waited long enough for confirmation; update the alarms of sources."""
+        if self._wire is not None:
+            self._wire.check()
         sees_all = self._wire is not None and self._wire.sees_all
         listening = self.listening
         self._pipeline.tick(
@@ -477,8 +488,6 @@ class SourceManager(AmiListener):
         )
         sources = self.active
         conditions = {str(source.id): source.condition for source in (*sources, *self.others)}
-        if self._wire is not None:
-            self._wire.check()
         self._watchdog.check(conditions, self._clock.mono())
         for source in sources:
             if not isinstance(source, AmiSource):
