@@ -22,7 +22,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help venv system lab lint lint-language lint-types lint-style test test-all coverage prove simulate faults fuzz bench demo attack replay demo-lab docs rulesets lock deb deb-source clean
+.PHONY: help venv system lab lint lint-language lint-types lint-style test test-all coverage prove simulate faults fuzz bench compare demo attack replay demo-lab docs rulesets lock deb deb-source clean
 
 export RINGFENCE_LAB := $(abspath $(LAB))
 # Without compiled files each start of Python compiles everything that it imports.
@@ -107,6 +107,10 @@ fuzz: $(FUZZER) ## Search for bytes that break a reader's promises (SECONDS=600 
 
 bench: venv lab ## Measure, and print the numbers (BASE=COMMIT: compare the costs with those of that commit)
 	$(PYTHON) -m tests.bench $(if $(BASE),--base $(BASE))
+
+compare: venv ## Measure ringfence beside fail2ban and CrowdSec, for half an hour, and write the README's table (as root)
+	@tests/support/lab.sh trees "$(RINGFENCE_LAB)" compare
+	$(PYTHON) -m tests.compare
 
 demo: $(DEMO) ## Show an attack and its end (DEMO=replay: from a recording, without Asterisk)
 

@@ -9,7 +9,6 @@ After each part, a run of all parts keeps its rows in build/bench.json. If it wa
 """
 
 import argparse
-import platform
 import subprocess
 import sys
 import tempfile
@@ -71,9 +70,9 @@ from tests.bench import (
 )
 from tests.bench.figures import Figure, table
 from tests.bench.kept import RESULTS, Measured
-from tests.bench.testbed import CORES
+from tests.bench.machine import described
 from tests.support.fail2ban import tree, why_no_fail2ban
-from tests.support.lab import RELEASES, Lab, why_no_asterisk
+from tests.support.lab import RELEASES, why_no_asterisk
 
 Part = Callable[[Path | None], Iterable[Figure]]
 PARTS: Mapping[str, Part] = {
@@ -262,34 +261,7 @@ def _fail2ban() -> Path | None:
 
 def _head() -> str:
     """Return what was measured, when, and on what machine."""
-    versions = []
-    for release in RELEASES:
-        with Lab.made(release) as lab:
-            versions.append(lab.asterisk.version)
-    return (
-        f"Written by `make bench` on {datetime.now(UTC):%Y-%m-%d}, of commit {_commit()}: {len(CORES)} "
-        f"processors ({_processor()}), Linux {platform.release()}, Python {platform.python_version()}, "
-        f"{' and '.join(versions)}."
-    )
-
-
-def _commit() -> str:
-    folder = Path(__file__).parent
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
-        return done.stdout.strip()
-
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", f":!{RESULTS.name}")
-    return (git("rev-parse", "HEAD") or "unknown") + (
-        ", with changes that are not committed" if changed else ""
-    )
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text("utf-8").split("\n")
-    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(models, platform.machine())
+    return f"Written by `make bench` on {datetime.now(UTC):%Y-%m-%d}, {described(RELEASES)}"
 
 
 def _page(head: str, found: Mapping[str, Measured], took: float, *, resumed: bool) -> str:

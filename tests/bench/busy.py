@@ -51,7 +51,8 @@ _REST = 5.0
 _DAYS = 2
 """The days for which ringfence has known the phones in the rows of a later day."""
 
-_Guarded = AbstractContextManager[tuple[Lab, int | None]]
+Guarded = AbstractContextManager[tuple[Lab, Sequence[int]]]
+"""A laboratory, and the processes of its guard."""
 _NOBODY, _MESSAGES, _SECURITY = "no guard", "fail2ban", "fail2ban with security lines"
 _PEERS = _MESSAGES, _SECURITY
 _FIRST_DAY, _LATER = "on its first day", "later"
@@ -70,8 +71,8 @@ class Busy:
     done: dict[str, Any]
 
 
-def busy(guarded: _Guarded) -> tuple[Busy, Busy]:
-    """Measure a busy PBX, which has the process of a guard or None: first without media, then with it."""
+def busy(guarded: Guarded) -> tuple[Busy, Busy]:
+    """Measure a busy PBX: first without media, then with it."""
     with (
         guarded as (lab, guard),
         subprocess.Popen(_company(lab, SECONDS), stdout=subprocess.PIPE, text=True) as company,
@@ -92,7 +93,7 @@ def _company(lab: Lab, seconds: float, *options: str) -> list[str]:
     )  # fmt: skip
 
 
-def _period(company: "subprocess.Popen[str]", lab: Lab, guard: int | None) -> Busy:
+def _period(company: "subprocess.Popen[str]", lab: Lab, guard: Sequence[int]) -> Busy:
     assert company.stdout is not None
     if company.stdout.readline() != "ready\n":
         raise RuntimeError("the phones did not register")
@@ -103,20 +104,20 @@ def _period(company: "subprocess.Popen[str]", lab: Lab, guard: int | None) -> Bu
     return Busy(after[0] - before[0], after[1] - before[1], done)
 
 
-def _used(lab: Lab, guard: int | None) -> tuple[float, float]:
-    return 0.0 if guard is None else cpu_seconds(guard), lab.asterisk.cpu_seconds()
+def _used(lab: Lab, guard: Sequence[int]) -> tuple[float, float]:
+    return sum(map(cpu_seconds, guard)), lab.asterisk.cpu_seconds()
 
 
 @contextmanager
-def _first_day() -> Iterator[tuple[Lab, int]]:
+def _first_day() -> Iterator[tuple[Lab, Sequence[int]]]:
     """Start ringfence, to which all phones are new."""
     with bed(extra=configured(PHONES), firewall=defended("ipset")) as here:
         until_defended(here.guard)
-        yield here.lab, here.guard.pid
+        yield here.lab, (here.guard.pid,)
 
 
 @contextmanager
-def _later() -> Iterator[tuple[Lab, int]]:
+def _later() -> Iterator[tuple[Lab, Sequence[int]]]:
     """Start ringfence, register the phones, and start it again as if ``_DAYS`` had passed."""
     with bed(extra=configured(PHONES), firewall=defended("ipset"), placed=False) as here:
         nothing_more = ("--calls", "0", "--packets", "0")
@@ -131,20 +132,20 @@ def _later() -> Iterator[tuple[Lab, int]]:
         here.guard.start()
         preferred(here.guard)
         until_defended(here.guard)
-        with on_cores(here.guard.pid, here.lab.asterisk.pid):
-            yield here.lab, here.guard.pid
+        with on_cores(here.lab.asterisk.pid, here.guard.pid):
+            yield here.lab, (here.guard.pid,)
 
 
 @contextmanager
-def _peer(root: Path, log: str) -> Iterator[tuple[Lab, int]]:
+def _peer(root: Path, log: str) -> Iterator[tuple[Lab, Sequence[int]]]:
     with peer_bed(root, log=log, extra=configured(PHONES)) as (lab, guard):
-        yield lab, guard.pid
+        yield lab, (guard.pid,)
 
 
 @contextmanager
-def _nobody() -> Iterator[tuple[Lab, None]]:
-    with Lab.made("22", configured(PHONES)) as lab, on_cores(None, lab.asterisk.pid):
-        yield lab, None
+def _nobody() -> Iterator[tuple[Lab, Sequence[int]]]:
+    with Lab.made("22", configured(PHONES)) as lab, on_cores(lab.asterisk.pid):
+        yield lab, ()
 
 
 def figures(root: Path | None) -> Iterator[Figure]:

@@ -116,7 +116,7 @@ def ban_times(hosts: Sequence[Host], number: int, seconds: float) -> list[list[f
     """
     with ExitStack() as stack:
         for guard, _ in hosts:
-            stack.enter_context(on_cores(guard.pid, os.getpid()))
+            stack.enter_context(on_cores(os.getpid(), guard.pid))
         sent = _send([pbx for _, pbx in hosts], number, seconds)
         for guard, _ in hosts:
             until(lambda guard=guard: guard.ask("status")["placed"] == number, "the bans")  # type: ignore[misc]

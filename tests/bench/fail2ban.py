@@ -18,18 +18,15 @@ from tests.support.lab import Lab
 _JAIL = """
 [DEFAULT]
 backend = pyinotify
-banaction = iptables-allports
-protocol = all
-chain = INPUT
 
 [asterisk]
 enabled = true
 filter = asterisk
-action = iptables-allports[name=asterisk, protocol=all]
+action = {action}
 logpath = {log}
 maxretry = {maxretry}
 findtime = 600
-bantime = 3600
+bantime = {bantime}
 usedns = no
 """
 _MAIN = """
@@ -39,12 +36,14 @@ logtarget = {folder}/fail2ban.log
 syslogsocket = auto
 socket = {folder}/fail2ban.sock
 pidfile = {folder}/fail2ban.pid
-dbfile = None
+dbfile = {database}
 dbpurgeage = 1d
 dbmaxmatches = 10
 allowipv6 = auto
 """
 _READ_WITHIN = 120.0
+_ACTION = "iptables-allports[name=asterisk, protocol=all, chain=INPUT]"
+_HOUR = 3_600
 
 
 class Fail2banError(Exception):
@@ -54,23 +53,36 @@ class Fail2banError(Exception):
 class Fail2ban:
     """fail2ban as the guard of an Asterisk, while the context lasts."""
 
-    def __init__(self, lab: Lab, root: Path, folder: Path, maxretry: int = 5, log: str = "messages") -> None:
-        """Prepare it. ``log`` is the log of Asterisk that it reads; ``ringfence`` also has security lines."""
-        self._read = log
-        self._maxretry = maxretry
+    def __init__(
+        self,
+        lab: Lab,
+        root: Path,
+        folder: Path,
+        maxretry: int = 5,
+        log: str = "messages",
+        *,
+        action: str = _ACTION,
+        bantime: int = _HOUR,
+        database: str = "None",
+    ) -> None:
+        """Prepare it. ``log`` is the log of Asterisk that it reads; ``ringfence`` also has security lines.
+
+        ``database`` is the path of its bans; without one it forgets them at its end.
+        """
         self._lab = lab
         self._root = root
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        etc = self._folder / "etc"
-        shutil.copytree(self._root / "etc/fail2ban", etc)
-        (etc / "fail2ban.local").write_text(_MAIN.format(folder=self._folder), "utf-8")
+        etc = folder / "etc"
+        shutil.copytree(root / "etc/fail2ban", etc)
+        (etc / "fail2ban.local").write_text(_MAIN.format(folder=folder, database=database), "utf-8")
         (etc / "jail.local").write_text(
-            _JAIL.format(log=self._lab.asterisk.logs / self._read, maxretry=self._maxretry), "utf-8"
+            _JAIL.format(log=lab.asterisk.logs / log, maxretry=maxretry, action=action, bantime=bantime),
+            "utf-8",
         )
         shutil.rmtree(etc / "jail.d")
+
+    def __enter__(self) -> Self:
         self._process = subprocess.Popen(
             self._lab.network.in_pbx(*self._command("server"), "-f", "start"),
             env=self._environment(),

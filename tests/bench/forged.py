@@ -36,7 +36,7 @@ def stormed(backend: str) -> Storm:
     with (
         tempfile.TemporaryDirectory() as folder,
         guarded_pbx(Path(folder), backend) as here,
-        on_cores(here.guard.pid, here.lab.asterisk.pid),
+        on_cores(here.lab.asterisk.pid, here.guard.pid),
     ):
         return storm(here, SENDERS, EACH, RATE, allowed=ALLOWED)
 

@@ -125,7 +125,7 @@ def _ends(far: str, address: str, port: int) -> Iterator[tuple[socket.socket, so
             yield here, there
 
 
-def _time(sender: socket.socket, target: tuple[str, int]) -> float:
+def packet_time(sender: socket.socket, target: tuple[str, int]) -> float:
     """Return the seconds of a processor that a packet takes."""
     sender.connect(target)
     _send(sender, PACKETS // 10)
@@ -150,12 +150,12 @@ def _processor() -> float:
 
 def _leaving(address: str, port: int, far: str) -> float:
     with _ends(far, address, port) as (here, there):
-        return _time(here, there.getsockname())
+        return packet_time(here, there.getsockname())
 
 
 def _arriving(address: str, port: int, far: str) -> float:
     with _ends(far, address, port) as (here, there):
-        return _time(there, here.getsockname())
+        return packet_time(there, here.getsockname())
 
 
 _KINDS: Mapping[str, Callable[[str], float]] = {

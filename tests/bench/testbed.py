@@ -101,7 +101,7 @@ def bed(
         if priority:
             preferred(guard)
         _until_planned(guard)
-        with on_cores(guard.pid, lab.asterisk.pid) if placed else nullcontext():
+        with on_cores(lab.asterisk.pid, guard.pid) if placed else nullcontext():
             yield Bed(lab, guard)
 
 
@@ -122,20 +122,17 @@ def peer_bed(
         Lab.made("22", extra) as lab,
         tempfile.TemporaryDirectory() as folder,
         Fail2ban(lab, root, Path(folder), maxretry=maxretry, log=log) as guard,
-        on_cores(guard.pid, lab.asterisk.pid),
+        on_cores(lab.asterisk.pid, guard.pid),
     ):
         yield lab, guard
 
 
 @contextmanager
-def on_cores(guard: int | None, asterisk: int) -> Iterator[None]:
-    """Pin these processes to their cores, and this one with its new children to the attacker's.
-
-    ``guard`` is None without a guard.
-    """
+def on_cores(asterisk: int, *guards: int) -> Iterator[None]:
+    """Pin the processes to their cores, and this one with its new children to the attacker's."""
     before = os.sched_getaffinity(0)
     _pin(asterisk, {*CORES})
-    if guard is not None:
+    for guard in guards:
         _pin(guard, {GUARD})
     _pin(os.getpid(), {ATTACKER})
     try:

@@ -66,6 +66,9 @@ class CrowdSec:
     ``secret`` signs the tokens, at least 64 characters; "": a new one at each start.
     """
 
+    _parts: Sequence[str] = ("-no-cs",)
+    """The options that choose the parts of CrowdSec: here no log is read."""
+
     def __init__(self, folder: Path, port: int = PORT, secret: str = "") -> None:
         self.url = f"http://127.0.0.1:{port}"
         self._folder = folder
@@ -130,7 +133,7 @@ class CrowdSec:
     def start(self) -> None:
         """Start the local API, and wait until it answers."""
         with (self._folder / "crowdsec.log").open("ab") as log:
-            line = [str(tree() / "usr/bin/crowdsec"), "-c", str(self._config), "-no-cs"]
+            line = [str(tree() / "usr/bin/crowdsec"), "-c", str(self._config), *self._parts]
             self._process = subprocess.Popen(line, stdout=log, stderr=log, env=self._environ)
         until(self._listens, "CrowdSec's local API")
 

@@ -2,9 +2,12 @@
 # Makes what the tests need and pip cannot install: Debian packages, two folders with a real Asterisk, two with the
 # systemd of a Debian release, one with Kamailio (a SIP proxy), one with fail2ban, from which users migrate and with
 # which we compare, one with Prometheus, which reads the metrics, one with CrowdSec, and one with SIPVicious, whose
-# scanners attack us. The last four are unpacked, not installed.
+# scanners attack us. The last four are unpacked, not installed. So are the other rivals of
+# `make compare`: the newest fail2ban, and CrowdSec's firewall bouncer.
 #
 #   lab.sh system [demo]        install the packages that are missing
+#   lab.sh trees FOLDER compare make what `make compare` needs: FOLDER/22, FOLDER/fail2ban, FOLDER/fail2ban-newest,
+#                               FOLDER/crowdsec and FOLDER/crowdsec-firewall-bouncer
 #   lab.sh trees FOLDER [demo]  make FOLDER/16 (bullseye: chan_sip and PJSIP), FOLDER/22 (forky or later: PJSIP),
 #                               FOLDER/kamailio, FOLDER/fail2ban, FOLDER/prometheus, FOLDER/crowdsec, FOLDER/sipvicious and
 #                               FOLDER/debian-12 and FOLDER/debian-13 (systemd, which reads the units, and what our package needs)
@@ -86,6 +89,27 @@ unpack() {
     mv "$tree.partial" "$tree"
 }
 
+# Another release than the host's: apt has its sources, lists and cache in a folder, which is then removed.
+unpack_from() {
+    local release=$1 tree=$2 apt=$2.apt status=0
+    shift
+    [[ ! -e $tree ]] || return 0
+    rm -rf "$apt"
+    mkdir -p "$apt/lists/partial" "$apt/archives/partial"
+    chown -R _apt "$apt"
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian $release main" \
+        >"$apt/sources.list"
+    cat >"$apt/apt.conf" <<END
+Dir::Etc::SourceList "$apt/sources.list";
+Dir::Etc::SourceParts "-";
+Dir::State::Lists "$apt/lists";
+Dir::Cache "$apt";
+END
+    APT_CONFIG=$apt/apt.conf unpack "$@" || status=$?
+    rm -rf "$apt"
+    return "$status"
+}
+
 make_tree_named() {
     local folder=$1 name=$2
     case $name in
@@ -95,7 +119,9 @@ make_tree_named() {
     debian-12) make_tree "$folder/debian-12" "$scripts" "$released" bookworm ;;
     debian-13) make_tree "$folder/debian-13" "$scripts" "$released" trixie ;;
     fail2ban) unpack "$folder/fail2ban" fail2ban python3-pyinotify ;;
+    fail2ban-newest) unpack_from sid "$folder/fail2ban-newest" fail2ban python3-pyinotify ;;
     crowdsec) unpack "$folder/crowdsec" crowdsec ;;
+    crowdsec-firewall-bouncer) unpack "$folder/crowdsec-firewall-bouncer" crowdsec-firewall-bouncer ;;
     prometheus) unpack "$folder/prometheus" prometheus ;;
     sipvicious) unpack "$folder/sipvicious" sipvicious ;;
     esac
@@ -138,9 +164,10 @@ case "$1 ${*: -1}" in
 "system demo") install_missing "${demo_packages[@]}" ;;
 system*) install_missing "${packages[@]}" ;;
 "trees demo") make_trees "$2" 22 ;;
+"trees compare") make_trees "$2" 22 fail2ban fail2ban-newest crowdsec crowdsec-firewall-bouncer ;;
 trees*) make_trees "$2" 16 22 kamailio debian-12 debian-13 fail2ban prometheus crowdsec sipvicious ;;
 *)
-    echo "usage: lab.sh system [demo] | trees FOLDER [demo]" >&2
+    echo "usage: lab.sh system [demo] | trees FOLDER [demo | compare]" >&2
     exit 2
     ;;
 esac

@@ -1,0 +1,105 @@
+"""The comparison: its cells, the two texts that it writes, and that each guard runs."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import pytest
+from tests.bench.attacks import UDP
+from tests.compare import __main__ as comparing
+from tests.compare.guards import ALL_PORTS, Guard, guards
+from tests.compare.page import BEGIN, END, README, Compared, page, readme
+from tests.compare.rows import ROWS, TRIALS, Row, guarded
+from tests.docs import pages
+
+MOST_LINES = 200
+GUESSES = 60
+"""More than any guard needs to see, and few enough for the slowest one to be waited for."""
+
+
+def _no_guard() -> Guard:
+    return guards()[-1]
+
+
+def _fails(_: Guard) -> str:
+    raise RuntimeError("it does not start")
+
+
+def _compared(rows: Sequence[Row], cell: str) -> Compared:
+    of = guards()
+    cells = {row.what: (cell,) * len(of) for row in rows}
+    return Compared(datetime(2026, 1, 2, 3, 4, tzinfo=UTC), "of commit 0", 60.0, of, rows, cells)
+
+
+@pytest.fixture(autouse=True)
+def _described(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start no Asterisk only for its version."""
+    monkeypatch.setattr(comparing, "described", lambda _: "a machine")
+
+
+def test_a_guard_that_fails_or_is_missing_leaves_its_reason() -> None:
+    """The cell states why it was not measured, and the next cell is measured."""
+    absent = Guard("absent", "1", "", _no_guard().prepare, "it is not here")
+    row = Row("a row", lambda guard: _fails(guard) if guard.name == "bad" else "7")
+    bad = Guard("bad", "2", "", _no_guard().prepare)
+
+    found = comparing.compare([row], [absent, bad, _no_guard()])
+
+    assert found.cells == {"a row": ("not measured: it is not here", "not measured: it does not start", "7")}
+
+
+def test_rows_are_chosen_by_their_text(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only rows with every text are measured; they are printed, and no file is written."""
+    monkeypatch.setattr(comparing, "write", _fails)
+    monkeypatch.setattr(comparing, "why_no_asterisk", lambda _: "")
+    monkeypatch.setattr(comparing, "ROWS", [Row("one row", lambda _: "1"), Row("another", lambda _: "2")])
+
+    assert comparing.main(["one"]) == 0
+    printed = capsys.readouterr().out
+    assert "| one row | 1 | 1 |" in printed
+    assert "another" not in printed
+    assert comparing.main(["a row that is not there"]) == 2
+
+
+def test_the_page_has_every_row_and_every_setting() -> None:
+    """The page has the date, each row with each guard, and the settings of each guard."""
+    text = page(_compared(ROWS, "a|b"))
+
+    assert "on 2026-01-02 03:04 UTC, of commit 0" in text
+    assert [row[0] for row in pages.rows_of(text)] == [row.what for row in ROWS]
+    assert all(row[1:] == ["a|b"] * len(guards()) for row in pages.rows_of(text))
+    assert all(guard.settings in text for guard in guards())
+
+
+def test_the_readme_gets_the_brief_rows_between_the_marks() -> None:
+    """The README has the brief rows, the date and a link; the rest stays, and it stays short."""
+    before = README.read_text("utf-8")
+    found = _compared(ROWS, "median 3 (3 to 3, n=3)")
+    after = readme(before, found)
+
+    middle = after.partition(BEGIN)[2].partition(END)[0]
+    assert [row[0] for row in pages.rows_of(middle)] == [row.what for row in ROWS if row.brief]
+    assert {len(row) for row in pages.rows_of(middle)} == {len(guards())}  # a name, and all but no guard
+    assert "2026-01-02" in middle
+    assert "](tests/compare/RESULTS.md)" in middle
+    assert after.partition(BEGIN)[0] == before.partition(BEGIN)[0]
+    assert after.partition(END)[2] == before.partition(END)[2]
+    assert len(after.splitlines()) <= MOST_LINES
+    assert readme(after, found) == after
+
+
+@pytest.mark.long
+@pytest.mark.asterisk
+@pytest.mark.parametrize("guard", guards()[:-1], ids=lambda guard: f"{guard.name}-{guard.version}")
+def test_each_guard_stops_a_guesser(guard: Guard) -> None:
+    """Every guard runs with its settings, and bans the sender of many guesses or stops it earlier."""
+    if guard.missing:
+        pytest.skip(guard.missing)
+    source = UDP.source(TRIALS)
+    with guarded(guard) as (lab, running):
+        answered = lab.attack("guess", "--number", str(GUESSES), "--sources", source).answered
+        running.settle()
+
+        assert running.pids
+        assert answered < GUESSES or running.banned()[source] == ALL_PORTS
