@@ -2,8 +2,8 @@
 
 import asyncio
 import errno
+import os
 import struct
-from collections import deque
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -192,10 +192,10 @@ class Watch:
 
 
 class PacketLog:
-    """The kernel's packet log (NFLOG) as a socket. ``waiting`` are its datagrams, None for an overflow."""
+    """The kernel's packet log (NFLOG) as a socket. ``waiting`` are its datagrams, and numbers of errors."""
 
     def __init__(self) -> None:
-        self.waiting: deque[bytes | None] = deque()
+        self.waiting: list[bytes | int] = []
         self.is_bound = False
         self._sequence = 0
 
@@ -218,14 +218,21 @@ class PacketLog:
         self.waiting.append(message(_PACKET, 0, 0, *parts, resource=0))
 
     def lose(self) -> None:
-        """Lose a packet: its number is missing."""
+        """Lose a packet: its number is missing, and the next reading fails (ENOBUFS)."""
         self._sequence += 1
+        if self.is_bound and self.waiting[:1] != [errno.ENOBUFS]:
+            self.waiting.insert(0, errno.ENOBUFS)
 
     def overflow(self) -> None:
         """Lose all packets that wait, and say so (ENOBUFS)."""
         if self.is_bound:
             self.waiting.clear()
-            self.waiting.append(None)
+            self.waiting.append(errno.ENOBUFS)
+
+    def fail(self) -> None:
+        """Let the socket fail when it is read to this point."""
+        if self.is_bound:
+            self.waiting.append(errno.EIO)
 
     # -- the socket
 
@@ -245,15 +252,16 @@ class PacketLog:
 
     def recv(self, _size: int) -> bytes:
         """Return the next datagram."""
-        return self.waiting.popleft() or b""
+        data = self.waiting.pop(0)
+        return data if isinstance(data, bytes) else b""
 
     def recv_into(self, space: memoryview) -> int:
-        """Read a datagram. Raise BlockingIOError if none waits, OSError (ENOBUFS) after an overflow."""
+        """Read a datagram. Raise BlockingIOError if none waits, or the OSError that comes next."""
         if not self.waiting:
             raise BlockingIOError
-        data = self.waiting.popleft()
-        if data is None:
-            raise OSError(errno.ENOBUFS, "No buffer space available")
+        data = self.waiting.pop(0)
+        if isinstance(data, int):
+            raise OSError(data, os.strerror(data))
         space[: len(data)] = data
         return len(data)
 

@@ -217,8 +217,11 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.defects.append(f"{context.get('message')}: {context.get('exception')!r}")
 
     def signal(self, number: int) -> None:
-        """Send the process a signal."""
-        self.call_soon(self._signals[number])
+        """Send the process a signal. Without a handler, the next callback kills it."""
+        if number in self._signals:
+            self.call_soon(self._signals[number])
+        else:
+            self.dies_after = 0
 
     # -- what asyncio's own loops add to their base class
 

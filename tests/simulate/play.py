@@ -3,11 +3,12 @@
 After each step the judge checks what must hold at every moment, and after a *quiet* everything else. In a
 quiet nothing fails, and no sender does anything.
 
-Besides the judge's invariants there are four:
+Besides the judge's invariants there are some more:
 
 - K: a ban that the kernel acknowledged is in the kernel until its end, whatever failed.
 - T: each ban ends in the kernel when the ledger says so.
-- U: an address that an administrator unbanned stays unbanned.
+- U, R: when the database has an unban or a ban of the administrator, and the answer says so, it lasts.
+- S: the alarms about the host's state clear when all works again.
 - D: no task of the daemon ends by an error, and the daemon does not end by itself.
 """
 
@@ -19,6 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
@@ -42,6 +44,8 @@ DIES_WITHIN = 2.0
 """Seconds in which a process that is to be killed is killed, even if it has nothing to do."""
 REPORTED_WITHIN = 60.0
 """Seconds within which every source has reported an attempt."""
+STOPS_WITHIN = 20.0
+"""Seconds after SIGTERM until systemd kills a process."""
 RESTARTS_AFTER = 1.0
 """Seconds between two starts, as systemd makes them."""
 MOST_STARTS = 100
@@ -51,6 +55,10 @@ SLACK = 6.0
 ENDING = 8.0
 """Seconds before its end in which a ban counts as present or absent."""
 
+BANNED_FOR = 86_400.0
+"""The seconds of the administrator's bans, which no set clock brings to their end."""
+
+_STATES = ("store.", "firewall.", "source.", "task.", "host.")
 _DEFECTS = ("source.defect", "task.failed", "writer.defect")
 
 
@@ -117,6 +125,8 @@ class Simulation:
         self._lines = {name: Channel[bytes](schedule, log.write) for name, log in self.host.logs.items()}
         self._kernel_fails = False
         self._acts = 0
+        self._asked = Counter[str]()
+        self._promised = set[str]()
         self._unbanned = set[str]()
         self._last_error = RingfenceError()
 
@@ -259,12 +269,13 @@ class Simulation:
     def _stop(self, step: Step) -> None:
         process = self.process
         process.loop.signal(15)
-        process.run_until(self.host.schedule.mono + 20.0)
+        with suppress(Killed):
+            process.run_until(self.host.schedule.mono + STOPS_WITHIN)
         if process.is_over:
             schedule = self.host.schedule
             schedule.run_until(schedule.mono + 0.2)  # the writer's last work
             process.store.best_effort.write_kept()
-            self._restart(step.seconds)
+        self._restart(step.seconds)
 
     def _cut(self, step: Step) -> None:
         manager = self.host.managers[step.asterisk]
@@ -293,6 +304,10 @@ class Simulation:
         self.host.packets.overflow()
         self._judge.lose()
 
+    def _break(self, _: Step) -> None:
+        self.host.packets.fail()
+        self._judge.lose()
+
     def _refuse(self, step: Step) -> None:
         self.host.kernel.refusals += step.number
         self._kernel_fails = True
@@ -313,17 +328,47 @@ class Simulation:
     def _rotate(self, step: Step) -> None:
         self.host.logs[step.asterisk].rotate()
 
-    def _ban(self, step: Step) -> None:
-        address = f"{ADMINISTRATORS}{step.number}"
+    # -- the administrator. An answer may come during the next steps, or never
+
+    def _ask(self, step: Step, address: str, then: Callable[[Any], object], **fields: object) -> None:
+        """Send a request about an address. ``then`` gets the answer, if no later request came in between."""
+        self._asked[address] = number = self._asked[address] + 1
+        self._promised.discard(address)
         self._unbanned.discard(address)
-        with suppress(RingfenceError):
-            self.process.request("ban", networks=[address], seconds=3_600.0, reason="simulated")
+        self.process.ask(
+            step.kind, lambda result: then(result) if number == self._asked[address] else None, **fields
+        )
+
+    def _ban(self, step: Step) -> None:
+        def then(result: Any) -> None:  # noqa: ANN401 - JSON
+            if not result:  # no line about a problem, and the database has the ban
+                self._promised.add(address)
+
+        address = f"{ADMINISTRATORS}{step.number}"
+        self._ask(step, address, then, networks=[address], seconds=BANNED_FOR, reason="simulated")
 
     def _unban(self, step: Step) -> None:
-        address = f"{ADMINISTRATORS}{step.number}"
-        with suppress(RingfenceError):
-            if not self.process.request("unban", networks=[address])["problems"]:
+        def then(result: Any) -> None:  # noqa: ANN401 - JSON
+            if isinstance(result, dict) and not result["problems"]:
                 self._unbanned.add(address)
+
+        address = f"{ADMINISTRATORS}{step.number}"
+        self._ask(step, address, then, networks=[address])
+
+    def _unban_all(self, _: Step) -> None:
+        for address in self._asked:
+            self._asked[address] += 1
+        self._promised.clear()
+        self._judge.lose()
+        self.process.ask("unban", lambda _: self._judge.lose(), all=True)
+
+    def _off(self, step: Step) -> None:
+        self._judge.lose()
+        self.process.ask(step.kind, lambda _: self._judge.lose())
+        self._kernel_fails = True
+
+    def _on(self, step: Step) -> None:
+        self._off(step)
 
     # -- what is seen
 
@@ -335,6 +380,8 @@ class Simulation:
         for manager in host.managers.values():
             manager.is_up = True
         self._kernel_fails = False
+        with suppress(RingfenceError):
+            self.process.request("on")
         self.wait(QUIET)
         found = self._defects()
         if not found:

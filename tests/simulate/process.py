@@ -29,14 +29,16 @@ from tests.simulate.kernel import Kernel, KernelBackend
 from tests.simulate.loop import Schedule, SimulatedLoop, ThreadWork
 
 from ringfence import control_server, street
+from ringfence.bans import enforcer
 from ringfence.clock import Clock
 from ringfence.config.loader import parse
 from ringfence.config.schema import Settings
-from ringfence.control_server import PEER, Encoded, Handler, Peer, Unrecorded
+from ringfence.control_server import PEER, Encoded, Handler, Peer
 from ringfence.detect.detector import Detector
 from ringfence.detect.judgement import Disposition, Judgement
-from ringfence.errors import FirewallError
+from ringfence.errors import ControlError, RingfenceError
 from ringfence.firewall.ports import Ports
+from ringfence.firewall.probe import Verification
 from ringfence.guard import daemon as daemon_module
 from ringfence.guard import exemptions, firewall_manager, firewall_side, source_manager
 from ringfence.guard.daemon import build_daemon
@@ -130,6 +132,8 @@ class Host:
             name: Manager(self.schedule, name, trunks if name == "pbx" else ()) for name in PORTS
         }
         self.handlers: Mapping[str, Handler] = {}
+        self.serves = asyncio.Event()
+        """Set while the daemon answers requests."""
         self.boots = 1
 
     @contextmanager
@@ -143,6 +147,7 @@ class Host:
         @asynccontextmanager
         async def serve(_path: Path, handlers: Mapping[str, Handler]) -> AsyncIterator[None]:
             self.handlers = handlers
+            self.serves.set()
             yield
 
         def submit(pool: Threads, work: Callable[..., Any], *given: Any, **named: Any) -> Future[Any]:  # noqa: ANN401
@@ -169,6 +174,7 @@ class Host:
             (source_manager, "find_answer_users", lambda _: frozenset({100})),
             (firewall_manager, "find_sip_sockets", lambda *_: sockets),
             (firewall_manager, "flush_other_backends", lambda _: ()),
+            (enforcer, "verify", lambda *_: Verification(())),
             (firewall_side, "missing_interfaces", lambda _: []),
             (daemon_module, "release_freed_memory", _nothing),
             (LOG, "write", len),
@@ -216,6 +222,7 @@ class Process:
     def __init__(self, host: Host, number: int, claims: int) -> None:
         self.host = host
         self.is_alive = True
+        self._asking = set[asyncio.Task[None]]()
         self.counts = Counted()
         self.database = host.folder / f"database-{number}" / "ringfence.db"
         self.database.parent.mkdir(exist_ok=True)
@@ -243,7 +250,7 @@ class Process:
         self.side = build_firewall_side(settings, self.store, detector, chosen, Clock())
         with _listening(self.counts):
             self.daemon = build_daemon(host.folder / "ringfence.toml", settings, self.side, connections, {})
-        self.side.start(verified=False)
+        self.side.start()
         self.serving = self.loop.create_task(self.daemon.serve())
 
     @property
@@ -257,26 +264,33 @@ class Process:
         while schedule.mono < until and not self.is_over:
             self.loop.turn(until)
 
-    def request(self, do: str, **fields: object) -> Any:  # noqa: ANN401 - JSON
-        """Send a request of root to the control socket, and return the answer. Raise its error."""
-        return self.wait_for(self._request(do, fields))
+    def ask(self, do: str, then: Callable[[Any], object], **fields: object) -> None:
+        """Send a request of root to the control socket. If it succeeds, ``then`` gets the answer later.
 
-    async def _request(self, do: str, fields: Mapping[str, object]) -> object:
+        An :class:`Unrecorded` answer is passed on as it is.
+        """
+
+        async def ask() -> None:
+            with suppress(RingfenceError):
+                then(await self._answer(do, fields))
+
+        self._asking.add(self.loop.create_task(ask()))
+
+    async def _answer(self, do: str, fields: Mapping[str, object]) -> object:
         PEER.set(Peer(0, 1))
+        await self.host.serves.wait()
         answer: Any = self.host.handlers[do](fields)
         result = await answer
-        if isinstance(result, Unrecorded):
-            result = result.result
         return b"".join(result.parts) if isinstance(result, Encoded) else result
 
-    def wait_for(self, work: Any) -> Any:  # noqa: ANN401 - any coroutine
-        """Run the loop until a coroutine has ended, and return its result."""
-        task = self.loop.create_task(work)
+    def request(self, do: str, **fields: object) -> Any:  # noqa: ANN401 - JSON
+        """Send a request as :meth:`ask` does, and return the answer. Raise its error."""
+        task = self.loop.create_task(self._answer(do, fields))
         while not task.done() and not self.is_over:
             self.loop.turn(self.host.schedule.mono + 60.0)
         if not task.done():
             task.cancel()
-            raise FirewallError("the process has ended")
+            raise ControlError("the process has ended")
         return task.result()
 
     def kill(self, number: int) -> None:
@@ -296,7 +310,7 @@ class Process:
         """Forget the process."""
         self.is_alive = False
         self.host.threads.kill()
-        self.host.handlers = {}
+        self.host.handlers, self.host.serves = {}, asyncio.Event()
         self.host.packets.__exit__()
         for manager in self.host.managers.values():
             manager.cut()
@@ -321,8 +335,8 @@ def _listening(counts: Counted) -> Iterator[None]:
     right: Callable[..., None] = EffectHandler.__init__
 
     def made(self: EffectHandler, *given: Any, **named: Any) -> None:  # noqa: ANN401 - the constructor's
-        enforcer, alarms, friends, listeners, *rest = given
-        right(self, enforcer, alarms, friends, [*listeners, counts], *rest, **named)
+        side, alarms, friends, listeners, *rest = given
+        right(self, side, alarms, friends, [*listeners, counts], *rest, **named)
 
     with patch.object(EffectHandler, "__init__", made):
         yield

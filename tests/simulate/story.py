@@ -95,8 +95,12 @@ FAULTS: dict[str, Callable[[random.Random], Step]] = {
     "unreadable": _times("unreadable", 3),
     "damage": _times("damage", 1),
     "rotate": _times("rotate", 1),
+    "break": _times("break", 1),
     "ban": _times("ban", 2),
     "unban": _times("unban", 2),
+    "unban all": _times("unban all", 1),
+    "off": _times("off", 1),
+    "on": _times("on", 1),
 }
 """The faults, and the commands of the administrator, by name."""
 
