@@ -26,6 +26,7 @@ from ringfence.config.schema import (
     Settings,
     WireSettings,
 )
+from ringfence.features.bare_address.stage import Asking
 from ringfence.features.fence.stage import FenceFilter
 from ringfence.features.geo.settings import GeoSettings
 from ringfence.features.hep.stage import Export
@@ -60,6 +61,7 @@ def test_the_plan_of_the_defaults() -> None:
             Ration(LimitMode.ENFORCE, burst=4, rate=2),
             Export(),
             FenceFilter(),
+            Asking(),
         ),
         wss=(8089,),
     )
@@ -97,6 +99,7 @@ def test_the_plan_of_a_configuration() -> None:
             Ration(LimitMode.ENFORCE, burst=4, rate=2),
             Export(),
             FenceFilter(),
+            Asking(),
         ),
         wss=(8089,),
     )
