@@ -76,7 +76,8 @@ def test_a_stolen_password(
         assert owner.register() == 200
         until(lambda: HOME in friends(guard), "the friend at home")
         assert grades(guard) == ["learned"]
-        assert thief.register() == 200
+        # Asterisk reports a login before it answers, so the ban may drop the answer.
+        assert thief.register() in ({200, 0} if elsewhere is Elsewhere.BLOCK else {200})
         until(lambda: "account.elsewhere" in alarms(guard), "the alarm")
         thief.patience = 2.0
         assert_restricted(guard, thief, elsewhere)
