@@ -6,7 +6,7 @@ import pytest
 from attrs import evolve
 from tests.detect.events import SENDER, attempt
 
-from ringfence.detect.nonces import AROUND, LIFE, PJSIP_LIFE, Nonces
+from ringfence.detect.nonces import AFTER_LOSS, LIFE, PJSIP_LIFE, Nonces
 from ringfence.values.attempt import Attempt, Proof
 from ringfence.values.event import Service, Transport
 from ringfence.values.packet import Challenge
@@ -100,7 +100,7 @@ def test_a_nonce_that_chan_sip_also_sent_by_a_stream_proves_no_address(nonces: N
     assert not nonces.proves(NONCE, ip_address(SENDER), 0.0)
 
 
-@pytest.mark.parametrize("seconds", [-9.0, -AROUND / 2, 0.0, AROUND / 2, AROUND])
+@pytest.mark.parametrize("seconds", [-9.0, -AFTER_LOSS / 2, 0.0, AFTER_LOSS / 2, AFTER_LOSS])
 def test_pjsips_nonces_before_a_loss_or_soon_after_it_prove_no_address(
     nonces: Nonces, seconds: float
 ) -> None:
@@ -113,7 +113,7 @@ def test_pjsips_nonces_before_a_loss_or_soon_after_it_prove_no_address(
     if seconds >= 0:
         nonces.record(pjsip, 10.0 + seconds)
 
-    assert nonces.proves(NONCE, ip_address(SENDER), 12.0) is (seconds >= AROUND)
+    assert nonces.proves(NONCE, ip_address(SENDER), 12.0) is (seconds >= AFTER_LOSS)
 
 
 def test_a_nonce_of_pjsip_that_is_seen_again_after_a_loss_still_proves_no_address(nonces: Nonces) -> None:
@@ -121,7 +121,7 @@ def test_a_nonce_of_pjsip_that_is_seen_again_after_a_loss_still_proves_no_addres
     pjsip = evolve(sent(SENDER), service=Service.PJSIP)
     nonces.record(pjsip, 9.0)
     nonces.record_loss(10.0)
-    nonces.record(pjsip, 10.0 + AROUND)
+    nonces.record(pjsip, 10.0 + AFTER_LOSS)
     assert not nonces.proves(NONCE, ip_address(SENDER), 12.0)
 
 

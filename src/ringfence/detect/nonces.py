@@ -28,8 +28,8 @@ a sender with a forged source may have caused it. Neither does a nonce prove an 
 have forwarded it (``relays``).
 
 If the wire loses packets, a nonce with one known receiver may have had another one, the guesser. So all
-nonces of PJSIP that were read before the loss prove no address, and neither do those of the next ``AROUND``
-seconds. Packets that wait unread while an event is judged count as lost.
+nonces of PJSIP that were read before the loss prove no address, and neither do those of the next
+``AFTER_LOSS`` seconds. Packets that wait unread while an event is judged count as lost.
 
 Over TCP the challenge uses the connection of its request, so the receiver is the sender of the request, and
 the kernel has completed a handshake with it. Bounds: 32 768 nonces of each of chan_sip and PJSIP. The oldest
@@ -63,12 +63,12 @@ for which closed connections are remembered. So while a nonce is known, a TLS co
 known too, and its guess is not attributed to another address.
 """
 
-AROUND = 2.0
+AFTER_LOSS = 2.0
 """PJSIP's nonces of this time (seconds) after a loss of copied packets prove no address.
 
-PJSIP sends the same nonce for up to one second, so the lost packets may also have contained it. The nonces
-before the loss prove none either, however old: a reader that is late may read the challenges of one second
-over many.
+PJSIP sends the same nonce for up to one second, so the lost packets may also have contained it. No nonce from
+before the loss proves an address either, however old it is: a reader that is late may need many seconds for
+the challenges of one.
 """
 
 _MAX_NONCES = 32_768
@@ -121,7 +121,7 @@ class Nonces:
             known = table.pop(nonce, _NEVER)
             receivers, senders = known.receivers, known.senders
             first = now if known is _NEVER else known.at
-            relayed = known.relayed or challenge.relayed or (short and first - self._lost_at < AROUND)
+            relayed = known.relayed or challenge.relayed or (short and first - self._lost_at < AFTER_LOSS)
             stream = known.stream and challenge.transport is not Transport.UDP
             if len(receivers) < _SEVERAL and challenge.address not in receivers:
                 receivers = (*receivers, challenge.address)
@@ -204,7 +204,7 @@ class Nonces:
         if sent is not None:
             if now - sent.at >= PJSIP_LIFE:
                 return _NEVER
-            return evolve(sent, relayed=True) if sent.at - self._lost_at < AROUND else sent
+            return evolve(sent, relayed=True) if sent.at - self._lost_at < AFTER_LOSS else sent
         sent = self._sent.get(nonce, _NEVER)
         return sent if now - sent.at < LIFE else _NEVER
 
