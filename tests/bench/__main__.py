@@ -165,7 +165,8 @@ def main(words: Sequence[str] | None = None) -> int:
         parser.error(str(error))
     began = time.monotonic()
     with _tree(arguments.base) as base:
-        found = _measured(chosen, {**PARTS, "costs": partial(costs.figures, base=base)}, of, done)
+        compared = {"costs": partial(costs.figures, base=base), "busy": partial(busy.figures, base=base)}
+        found = _measured(chosen, {**PARTS, **compared}, of, done)
     took = time.monotonic() - began
     print(f"in all: {took:.0f} s", flush=True)
     if of:

@@ -4,8 +4,8 @@
 packets a second (:mod:`tests.support.company`). ringfence reads all sources, with every rule, bans, and
 has the default limits of strangers. On its first day all accounts are new to it, so it reads the whole
 conversations of the phones. Later it reads only their refusals: in these rows it has known the phones for two
-days. fail2ban reads Asterisk's messages, or a log that has security lines too. A call has media in some rows,
-and none in the others.
+days. An earlier commit's ringfence may be compared with it. fail2ban reads Asterisk's messages, or a log that
+has security lines too. A call has media in some rows, and none in the others.
 """
 
 import json
@@ -55,10 +55,12 @@ Guarded = AbstractContextManager[tuple[Lab, Sequence[int]]]
 """A laboratory, and the processes of its guard."""
 _NOBODY, _MESSAGES, _SECURITY = "no guard", "fail2ban", "fail2ban with security lines"
 _PEERS = _MESSAGES, _SECURITY
-_FIRST_DAY, _LATER = "on its first day", "later"
+_FIRST_DAY, _LATER, _BEFORE = "on its first day", "later", "that commit"
 MOST_OF_PEER = {_FIRST_DAY: 3.0, _LATER: 2.0}
 """ringfence's CPU time, of that of fail2ban with security lines. ringfence reads logins and packets too."""
-_MEASURED = {_NOBODY: 2, _LATER: 2, _SECURITY: 2}
+MOST_OF_BEFORE = 1.05
+"""ringfence's CPU time, of that of an earlier commit; the runs of one commit differ by 5 %."""
+_MEASURED = {_NOBODY: 2, _LATER: 2, _BEFORE: 2, _SECURITY: 2}
 """How often a guard is measured whose times are compared; the least time counts. Others are measured once."""
 
 
@@ -117,9 +119,13 @@ def _first_day() -> Iterator[tuple[Lab, Sequence[int]]]:
 
 
 @contextmanager
-def _later() -> Iterator[tuple[Lab, Sequence[int]]]:
-    """Start ringfence, register the phones, and start it again as if ``_DAYS`` had passed."""
-    with bed(extra=configured(PHONES), firewall=defended("ipset"), placed=False) as here:
+def _later(base: Path | None = None) -> Iterator[tuple[Lab, Sequence[int]]]:
+    """Start ringfence, register the phones, and start it again as if ``_DAYS`` had passed.
+
+    ``base`` is the tree of the ringfence, by default this one.
+    """
+    environ = None if base is None else {"PYTHONPATH": str(base / "src")}
+    with bed(extra=configured(PHONES), firewall=defended("ipset"), placed=False, environ=environ) as here:
         nothing_more = ("--calls", "0", "--packets", "0")
         subprocess.run(_company(here.lab, 1.0, *nothing_more), check=True, timeout=_WITHIN, stdout=DEVNULL)
         here.guard.stop()
@@ -148,11 +154,13 @@ def _nobody() -> Iterator[tuple[Lab, Sequence[int]]]:
         yield lab, ()
 
 
-def figures(root: Path | None) -> Iterator[Figure]:
-    """Measure, and yield the rows; ``root`` has fail2ban."""
+def figures(root: Path | None, base: Path | None = None) -> Iterator[Figure]:
+    """Measure, and yield the rows; ``root`` has fail2ban, and ``base`` is the tree of an earlier commit."""
     ways = {_NOBODY: _nobody, _FIRST_DAY: _first_day, _LATER: _later}
     if root is not None:
         ways |= {_MESSAGES: partial(_peer, root, "messages"), _SECURITY: partial(_peer, root, "ringfence")}
+    if base is not None:
+        ways[_BEFORE] = partial(_later, base)
     tried: dict[str, list[tuple[Busy, Busy]]] = {name: [] for name in ways}
     for turn in range(max(_MEASURED.values())):
         for name, way in ways.items():
@@ -162,6 +170,8 @@ def figures(root: Path | None) -> Iterator[Figure]:
         period = {name: _least([both[at] for both in runs]) for name, runs in tried.items()}
         for day in _FIRST_DAY, _LATER:
             yield from _costs(period, calls, day)
+        if base is not None:
+            yield _compared(period, calls)
     yield _memory()
 
 
@@ -201,6 +211,18 @@ def _costs(found: Mapping[str, Busy], calls: str, day: str) -> Iterator[Figure]:
         reached=more <= MOST_OF_ASTERISK,
         cores=PLACED.replace("attacker", "phones"),
         compared="; ".join(f"{name}: {found[name].asterisk:.2f} s" for name in _PEERS if name in found),
+    )
+
+
+def _compared(found: Mapping[str, Busy], calls: str) -> Figure:
+    """Return the row that compares ringfence with that of an earlier commit, both on a later day."""
+    ours, before = found[_LATER].guard, found[_BEFORE].guard
+    return Figure(
+        what=f"CPU of ringfence on that PBX later (calls {calls}), times that of the commit compared with",
+        measured=f"{ours / before:.2f} times: {ours:.2f} s of {before:.2f} s",
+        must=f"≤ {MOST_OF_BEFORE} times",
+        reached=ours <= MOST_OF_BEFORE * before,
+        cores=PLACED.replace("attacker", "phones"),
     )
 
 
