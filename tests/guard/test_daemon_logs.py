@@ -1,5 +1,6 @@
 """The daemon and Asterisk's logs: which ones it finds, their alarms, and the effect of a reload."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -61,6 +62,21 @@ def test_what_reads_logs_is_loaded_when_there_is_one() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout == "[]\n"
+
+
+def test_nothing_is_loaded_after_ready(tmp_path: Path, pbx: ServedAmi, log: Path) -> None:
+    """A daemon that is READY has loaded all modules that it uses: later they may be unreadable."""
+    profiled = {"PYTHONPROFILEIMPORTTIME": "1"}
+    with Guard(tmp_path, asterisk=entry(pbx.port, paths=[str(log)]), rules=THREE, environ=profiled) as guard:
+        until(lambda: guard.source_is("listening"), "the log is followed", 10)
+        append(log, GUESSES)
+        guard.ask("ban", networks=["198.18.2.1"], seconds=60.0)
+        guard.reload()
+        until(lambda: "event=configuration.loaded" in guard.log, "the configuration is loaded", 10)
+
+    before, after = guard.log.split("event=daemon.ready", 1)
+    assert "| ringfence.guard.daemon" in before
+    assert re.findall(r"import time:.*\| *(\S+)$", after, re.MULTILINE) == []
 
 
 def test_asterisks_own_faults_are_alarms(tmp_path: Path, pbx: ServedAmi, log: Path) -> None:

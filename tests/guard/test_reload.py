@@ -5,6 +5,7 @@ reload applies it.
 """
 
 import asyncio
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -348,3 +349,25 @@ def test_the_wire_follows_the_name_of_its_asterisk(tmp_path: Path) -> None:
 
     assert (before["wire"], after["wire"]) == ("pbx", "other")
     assert after["several"] == {"other"}
+
+
+def test_a_reload_whose_modules_are_unreadable_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reload that cannot load a module which it needs is refused with the reason, and all parts stay."""
+
+    async def refused() -> Came:
+        reloading = Reloading(tmp_path)
+        reloading.daemon._reloader.reload()
+        before = reloading.state()
+        monkeypatch.setitem(sys.modules, "ringfence.sources.journal", None)  # as an import that fails
+        reloading.set("asterisk.logs.journal", value=True)
+        reloading.set("firewall.scope", "sip")
+        reloading.write()
+        answer = reloading.daemon._reloader.reload()
+        return before, reloading.state(), " ".join(answer.refused)
+
+    before, after, reasons = asyncio.run(refused())
+
+    assert "a file that it needs is unreadable: import of ringfence.sources.journal halted" in reasons
+    assert before == after

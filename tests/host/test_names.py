@@ -1,6 +1,7 @@
 """Host names that are followed, against a small DNS server on loopback."""
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_network
 from pathlib import Path
@@ -283,3 +284,19 @@ def test_names_that_are_wanted_no_more_are_forgotten() -> None:
     assert followed.names.alarms == [
         Alarm(AlarmCode.NAME_LEFT_OUT, "", f"5 names are not followed: {MOST_NAMES} are")
     ]
+
+
+def test_a_library_that_cannot_be_loaded_is_an_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the DNS library cannot be loaded, an alarm says so, and the name is asked for when it can be."""
+
+    async def script(followed: Followed) -> None:
+        with monkeypatch.context() as missing:
+            missing.setitem(sys.modules, "dns.asyncresolver", None)  # as an import that fails
+            await followed.until(lambda: followed.names.alarms)
+            [alarm] = followed.names.alarms
+        assert alarm.text.startswith("the DNS library cannot be loaded: ")
+        await followed.until(lambda: followed.seen)
+
+    followed = follow({(CARRIER, "A"): ["192.0.2.1"]}, script)
+
+    assert followed.seen == [{CARRIER: nets("192.0.2.1")}]

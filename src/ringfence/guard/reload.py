@@ -12,7 +12,7 @@ from ringfence.config import loader
 from ringfence.config.schema import Settings
 from ringfence.detect.friends import Friends
 from ringfence.detect.rules import Rule
-from ringfence.errors import ConfigError
+from ringfence.errors import ConfigError, RingfenceError
 from ringfence.guard.firewall_side import FirewallSide
 from ringfence.guard.pipeline import Pipeline
 from ringfence.guard.source_manager import SourceManager
@@ -84,8 +84,11 @@ class Reloader:
         """
         try:
             new = loader.load(self.path)
+            self._sources.configure(new.asterisk_with_logs())  # it changes everything or nothing
         except ConfigError as error:
             return self._refuse(error)
+        except (ImportError, OSError, RingfenceError) as error:  # such as the limit of open files
+            return self._refuse(ConfigError(str(self.path), [f"a file that it needs is unreadable: {error}"]))
         kept = [key for key in _FIXED if getattr(new, key) != getattr(self.settings, key)]
         later = [f"[{key}]" for key in kept]
         later += [table for table, value in _at_start(new).items() if value != self._at_start[table]]
@@ -94,7 +97,6 @@ class Reloader:
         self.settings = evolve(new, **{key: getattr(self.settings, key) for key in kept})
         self._pipeline.configure(self.settings)
         self._side.configure(self.settings)
-        self._sources.configure(new.asterisk_with_logs())
         self._log.info("configuration.loaded", restart_for=later)
         notes = [f"{', '.join(later)} {_CHANGED}"] if later else []
         return Reloaded(str(self.path), notes=(*notes, *self.warn_of_decoys()))

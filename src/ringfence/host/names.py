@@ -212,7 +212,7 @@ class Names:
     async def _ask_all(self, names: Sequence[str]) -> None:
         turn = asyncio.Semaphore(AT_ONCE)
         # A new resolver each time, because the host's list of DNS servers may have changed.
-        resolver = None if not self._names else _resolver(self._nameservers, self._port)
+        resolver = _resolver(self._nameservers, self._port)
 
         async def ask(name: str) -> None:
             async with turn:
@@ -251,18 +251,18 @@ def _bounded(networks: frozenset[Network]) -> frozenset[Network]:
 
 
 async def find(
-    name: str, resolver: "Resolver | None", patience: float = PATIENCE, hosts: HostsFile | None = None
+    name: str, resolver: "Resolver | str", patience: float = PATIENCE, hosts: HostsFile | None = None
 ) -> ResolvedNames:
     """Resolve ``name`` by ``/etc/hosts``, or else by the DNS.
 
-    ``resolver`` is None if no DNS server is configured. Then a name that ``/etc/hosts`` lacks has no address.
+    ``resolver`` may be the reason why there is none. Then a name that ``/etc/hosts`` lacks has no address.
     ``patience`` is the time limit of a query in seconds.
     """
     by_hand = _networks(await (hosts or HostsFile(HOSTS_FILE)).addresses(name))
     if by_hand:
         return ResolvedNames(by_hand)
-    if resolver is None:
-        return ResolvedNames(frozenset(), trouble="no DNS server is configured in /etc/resolv.conf")
+    if isinstance(resolver, str):
+        return ResolvedNames(frozenset(), trouble=resolver)
     services = [(f"{service}.{name}", "SRV") for service in SERVICES]
     replies = await _asked(resolver, [(name, "A"), (name, "AAAA"), *services], patience)
     servers = sorted({server for reply in replies for server in reply.servers})[:MOST_SERVERS]
@@ -294,14 +294,17 @@ class _Reply:
     trouble: str = ""
 
 
-def _resolver(nameservers: Sequence[str], port: int) -> "Resolver | None":
-    import dns.asyncresolver  # noqa: PLC0415 - 7 MB, loaded where a name is followed
-    import dns.resolver  # noqa: PLC0415
-
+def _resolver(nameservers: Sequence[str], port: int) -> "Resolver | str":
+    """Return an object that asks the DNS; if none can be made, return why."""
+    try:
+        import dns.asyncresolver  # noqa: PLC0415 - 7 MB, loaded where a name is followed
+        import dns.resolver  # noqa: PLC0415
+    except (ImportError, OSError) as error:  # for example, the limit of open files is reached
+        return f"the DNS library cannot be loaded: {error}"
     try:
         resolver = dns.asyncresolver.Resolver(configure=not nameservers)
     except (dns.resolver.NoResolverConfiguration, OSError):
-        return None
+        return "no DNS server is configured in /etc/resolv.conf"
     if nameservers:
         resolver.nameservers = list(nameservers)
         resolver.port = port
@@ -326,7 +329,7 @@ async def _reply(resolver: "Resolver", name: str, kind: str, patience: float) ->
     except dns.exception.Timeout:
         return _Reply(trouble="the DNS does not answer")
     except (dns.exception.DNSException, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).partition("\n")[0] or type(error).__name__
         return _Reply(trouble=f"the DNS gives no answer to {kind}: {printable(reason)[:120]}")
     if answer.rrset is None:
         return _Reply()

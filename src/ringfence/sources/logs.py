@@ -14,13 +14,14 @@ without a restart of ringfence. A file that is being read is kept if it is missi
 rotation. If no position in a file is stored, a file of the first search is read from its end, and a file that
 appeared since the last search from its start.
 
-A log reachable under two names is read only once. The parsers are imported only when there is a log to read.
+A log reachable under two names is read only once. The parsers are imported only if a log may be read.
 """
 
 import asyncio
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import tzinfo
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -170,6 +171,7 @@ class Logs:
         self._keys: dict[Path, Key] = {}
         self._journal: JournalSource | None = None
         self._absent: frozenset[Path] = frozenset()
+        _load_readers(plan)
 
     @property
     def numbers(self) -> Mapping[str, object]:
@@ -212,7 +214,7 @@ class Logs:
         self.condition = _missing(check)
 
     def _begin(self, group: asyncio.TaskGroup, path: Path, *, new: bool) -> None:
-        from ringfence.sources.log_file import LogFileSource, position_key  # noqa: PLC0415 - the same
+        from ringfence.sources.log_file import LogFileSource, position_key  # noqa: PLC0415 - loaded before, if a log is wanted
         from ringfence.sources.log_rotation import NOWHERE  # noqa: PLC0415 - the same
 
         source = SourceId(self._plan.asterisk, f"log:{path}")
@@ -235,11 +237,20 @@ class Logs:
         group.create_task(self._journal.run(), name=str(source))
 
     def _ingest_of(self, source: SourceId) -> "LogIngest":
-        from ringfence.parse.log import LogReader  # noqa: PLC0415 - loaded when there is something to read
+        from ringfence.parse.log import LogReader  # noqa: PLC0415 - the same
         from ringfence.sources.log_ingest import LogIngest  # noqa: PLC0415 - the same
 
         reader = LogReader(source, timezone=self._plan.timezone, customs=self._plan.customs)
         return LogIngest(StandbyLog(self._standby, reader), self._sink)
+
+
+def _load_readers(plan: LogPlan) -> None:
+    """Load the modules that read the logs of ``plan``. Raise ImportError or OSError.
+
+    This is done when the configuration is applied, so that it can be refused. Later it would end the daemon.
+    """
+    for module in "parse.log", "sources.log_file", *(("sources.journal",) if plan.journal else ()):
+        import_module(f"ringfence.{module}")
 
 
 def _missing(check: PathCheck) -> Condition:

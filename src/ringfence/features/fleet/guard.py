@@ -62,6 +62,13 @@ def refusal_of(packed: int) -> str:
 REQUESTS = {"fleet": read(NONE, page=NONE)}
 
 
+def _api_of(sharing: Sharing, clock: Clock) -> "Api":
+    """Return a client of the local API. Its libraries are loaded now: after READY they may be unreadable."""
+    from ringfence.features.fleet.api import Api  # noqa: PLC0415 - HTTP and TLS take memory, and few use them
+
+    return Api(sharing.access, clock)
+
+
 class Fleet(Feature):
     """Shares bans with other hosts while :meth:`run` runs; without ``sharing`` it does nothing.
 
@@ -73,6 +80,7 @@ class Fleet(Feature):
         self, sharing: Sharing | None, records: Records, ledger: Ledger, clock: Clock, apply: Apply, most: int
     ) -> None:
         self._sharing = sharing
+        self._api = None if sharing is None else _api_of(sharing, clock)
         self._records = records
         self._ledger = ledger
         self._clock = clock
@@ -119,10 +127,9 @@ class Fleet(Feature):
 
     async def run(self) -> None:
         """Share bans with other hosts until cancelled. Return at once if no local API is configured."""
-        if self._sharing is None:
+        api = self._api
+        if api is None:
             return
-        from ringfence.features.fleet.api import Api  # noqa: PLC0415 - HTTP and TLS take memory, and few use them
-
         running = (ban_of(key, record) for key, record in self._ledger.items())
         self._sync.on_restored(self._own(ban) for ban in running if is_shared(ban))
         wall, ahead = self._clock.wall(), self._clock.mono() - self._clock.wall()
@@ -134,7 +141,6 @@ class Fleet(Feature):
         self._sync.on_unfinished(
             ((pack(one.network), scenario_of(one.rule)), one.expires + ahead) for one in ended if one.removed
         )
-        api = Api(self._sharing.access, self._clock)
         try:
             while True:
                 if await self._step(api):
