@@ -108,6 +108,12 @@ class Relayed(Exchange):
 class ElsewhereRegistered(Exchange):
     """A phone of the other SIP server logs in there. The server asks again, with a new nonce."""
 
+    @property
+    def nonce(self) -> str:
+        """The nonce of the other server: of the same form, but from another secret."""
+        seconds, _, key = super().nonce.partition("/")
+        return f"{seconds}/{key[::-1]}"
+
     def truth(self) -> list[Sent]:
         """Return nothing: nobody sent Asterisk a request."""
         return []
