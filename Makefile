@@ -106,6 +106,7 @@ fuzz: $(FUZZER) ## Search for bytes that break a reader's promises (SECONDS=600 
 	$(PYTHON) -m tests.fuzz --seconds $(SECONDS) $(addprefix --target=,$(TARGET))
 
 bench: venv lab ## Measure, and print the numbers (BASE=COMMIT: compare the costs with those of that commit)
+	@tests/support/lab.sh trees "$(RINGFENCE_LAB)" bench
 	$(PYTHON) -m tests.bench $(if $(BASE),--base $(BASE))
 
 compare: venv ## Measure ringfence beside fail2ban and CrowdSec, for half an hour, and write the README's table (as root)

@@ -1,10 +1,15 @@
-"""Bans that two hosts share by a real CrowdSec: how long they take, and what faults of the API cost."""
+"""Bans that two hosts share by a real CrowdSec: how long they take, and what faults of the API cost.
+
+CrowdSec keeps its rows in SQLite, in some rows in PostgreSQL.
+"""
 
 import itertools
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tests.bench.feeds import nobody_dropped
@@ -14,6 +19,7 @@ from tests.support.daemon import Guard, ami_server, until
 from tests.support.fleet import RULES, Hosts, denied, guesses, hosts
 from tests.support.hostile_feeds import play_decisions
 from tests.support.netns import netns
+from tests.support.postgresql import PostgreSQL, why_no_postgresql
 
 BANS = {"10s": 100, "1s": 100}
 """The number of bans for each interval."""
@@ -37,16 +43,32 @@ AT_ONCE = 1.0
 
 def figures(_: Path | None) -> Iterator[Figure]:
     """Measure each."""
-    for interval in BANS:
-        with tempfile.TemporaryDirectory() as folder, netns(), hosts(Path(folder), interval=interval) as made:
-            yield latency(made, interval)
-    with tempfile.TemporaryDirectory() as folder, netns(), hosts(Path(folder)) as made:
-        yield from away(made)
+    yield from _shared("SQLite")
+    if reason := why_no_postgresql():
+        print(f"CrowdSec with PostgreSQL is not measured: {reason}", file=sys.stderr)
+    else:
+        yield from _shared("PostgreSQL")
     for name, faults in FAULTS.items():
         with tempfile.TemporaryDirectory() as folder, netns(), fake_api() as api:
             yield from faulty(Path(folder), api, name, faults)
     with tempfile.TemporaryDirectory() as folder:
         yield hostile(Path(folder))
+
+
+def _shared(database: str) -> Iterator[Figure]:
+    """Measure two hosts whose CrowdSec has this database."""
+    for interval in BANS:
+        with _hosts(database, interval=interval) as made:
+            yield latency(made, interval, database)
+    with _hosts(database) as made:
+        yield from away(made, database)
+
+
+@contextmanager
+def _hosts(database: str, **settings: object) -> Iterator[Hosts]:
+    with tempfile.TemporaryDirectory() as name, netns(), ExitStack() as stack:
+        rows = stack.enter_context(PostgreSQL(Path(name, "rows"))) if database == "PostgreSQL" else None
+        yield stack.enter_context(hosts(Path(name), rows, **settings))
 
 
 def hostile(folder: Path) -> Figure:
@@ -61,7 +83,7 @@ def _addresses() -> Iterator[str]:
     return (f"198.18.{number}.7" for number in itertools.count(2))
 
 
-def latency(made: Hosts, interval: str) -> Figure:
+def latency(made: Hosts, interval: str, database: str) -> Figure:
     """Ban addresses at one host, and measure until each is in the kernel of the other."""
     began: dict[str, float] = {}
     took: dict[str, float] = {}
@@ -80,15 +102,15 @@ def latency(made: Hosts, interval: str) -> Figure:
         time.sleep(0.05)
     latest = statistics.quantiles(took.values(), n=100)[98]
     return Figure(
-        f"{len(took)} proven bans at one host until they are in the kernel of another, by CrowdSec 1.4.6, "
-        f"interval {interval}: p99, s",
+        f"{len(took)} proven bans at one host until they are in the kernel of another, by CrowdSec 1.4.6 "
+        f"with {database}, interval {interval}: p99, s",
         f"{latest:.1f}",
         f"≤ {LATEST[interval]:.0f}",
         latest <= LATEST[interval],
     )
 
 
-def away(made: Hosts) -> Iterator[Figure]:
+def away(made: Hosts, database: str) -> Iterator[Figure]:
     """Kill the API, ban meanwhile, start it again, and count what is lost, late, or ended by mistake."""
     addresses = _addresses()
     before, during = next(addresses), list(itertools.islice(addresses, DURING))
@@ -109,7 +131,7 @@ def away(made: Hosts) -> Iterator[Figure]:
         time.sleep(0.1)
     took, listed = time.monotonic() - start, denied()
     lost = sum(one not in listed for one in (before, *during))
-    what = f"CrowdSec killed for {AWAY:.0f} s, {DURING} bans meanwhile"
+    what = f"CrowdSec with {database} killed for {AWAY:.0f} s, {DURING} bans meanwhile"
     yield Figure(f"{what}: bans lost", str(lost), "0", lost == 0)
     yield Figure(f"{what}: wrong unbans", str(wrong), "0", wrong == 0)
     yield Figure(

@@ -4,6 +4,7 @@ import os
 import re
 import socket
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -21,6 +22,7 @@ from tests.support.daemon import Guard, until
 from tests.support.fleet import denied
 from tests.support.fleet_nodes import INTERVAL, Process, name_of, nodes
 from tests.support.netns import inside, neighbour, netns
+from tests.support.postgresql import PostgreSQL, why_no_postgresql
 from tests.support.process import cpu_seconds
 
 from ringfence.clock import Clock
@@ -47,29 +49,63 @@ _ASKER = "pbx-asker"
 _ASKED = int(IPv4Address("198.19.0.0"))
 
 
+@frozen
+class Region:
+    """A CrowdSec and its database; None: SQLite, which runs in CrowdSec's process."""
+
+    api: CrowdSec
+    database: PostgreSQL | None
+
+    @property
+    def name(self) -> str:
+        """What the rows call it."""
+        return f"CrowdSec 1.4.6 with {'SQLite' if self.database is None else 'PostgreSQL'}"
+
+    @property
+    def programs(self) -> str:
+        """The programs whose CPU time :meth:`used` returns."""
+        return self.name if self.database is None else f"{self.name}, and of PostgreSQL itself"
+
+    def used(self) -> list[float]:
+        """Return the CPU time that each program has used (seconds)."""
+        rest = [] if self.database is None else [self.database.cpu_seconds]
+        return [cpu_seconds(self.api.pid), *rest]
+
+
 def figures(_: Path | None) -> Iterator[Figure]:
     """Measure each."""
-    with tempfile.TemporaryDirectory() as name, netns():
+    yield from _figures("SQLite")
+    if reason := why_no_postgresql():
+        print(f"CrowdSec with PostgreSQL is not measured: {reason}", file=sys.stderr)
+    else:
+        yield from _figures("PostgreSQL")
+
+
+def _figures(database: str) -> Iterator[Figure]:
+    """Measure a CrowdSec with this database."""
+    with tempfile.TemporaryDirectory() as name, netns(), ExitStack() as stack:
         folder = Path(name)
         (folder / "whole").mkdir()
-        with crowdsec(folder / "crowdsec", _SECRET) as api:
-            api.register(name_of(0))
-            api.register_like(name_of(0), [name_of(number) for number in range(1, NODES)])
-            api.register(_ASKER)
-            table = api.node(_WHOLE, folder / "whole", interval=f"{INTERVAL:.0f}s")
-            # The daemon has a namespace of its own. The kernel reports to it each connection that closes in
-            # its namespace, and the simulated hosts close twenty a second.
-            with (
-                neighbour() as host,
-                _relay(host),
-                _guard_at(host, folder / "whole", table) as whole,
-                nodes(folder, api.url, NODES, PROCESSES) as processes,
-            ):
-                until(lambda: whole.ask("fleet")["pull"]["last"], "the daemon pulls")
-                until(lambda: _sum(processes, "pulled") == NODES, "all hosts pull", _PATIENCE, 0.5)
-                yield from busy(api, whole, host, processes)
-                yield away(api, processes)
-            yield from costs(api)
+        rows = stack.enter_context(PostgreSQL(folder / "rows")) if database == "PostgreSQL" else None
+        api = stack.enter_context(crowdsec(folder / "crowdsec", _SECRET, rows))
+        region = Region(api, rows)
+        api.register(name_of(0))
+        api.register_like(name_of(0), [name_of(number) for number in range(1, NODES)])
+        api.register(_ASKER)
+        table = api.node(_WHOLE, folder / "whole", interval=f"{INTERVAL:.0f}s")
+        # The daemon has a namespace of its own. The kernel reports to it each connection that closes in
+        # its namespace, and the simulated hosts close twenty a second.
+        with (
+            neighbour() as host,
+            _relay(host),
+            _guard_at(host, folder / "whole", table) as whole,
+            nodes(folder, api.url, NODES, PROCESSES) as processes,
+        ):
+            until(lambda: whole.ask("fleet")["pull"]["last"], "the daemon pulls")
+            until(lambda: _sum(processes, "pulled") == NODES, "all hosts pull", _PATIENCE, 0.5)
+            yield from busy(region, whole, host, processes)
+            yield away(region, processes)
+        yield from costs(region)
 
 
 @contextmanager
@@ -153,18 +189,20 @@ class Found:
         ]
 
 
-def busy(api: CrowdSec, whole: Guard, host: str, processes: Sequence[Process]) -> Iterator[Figure]:
+def busy(region: Region, whole: Guard, host: str, processes: Sequence[Process]) -> Iterator[Figure]:
     """Ban at all hosts, wait until every ban is everywhere, and measure. ``whole`` runs at ``host``."""
-    pids = {"hosts": [one.pid for one in processes], "whole": [whole.pid], "api": [api.pid]}
+    pids = {"hosts": [one.pid for one in processes], "whole": [whole.pid]}
     before, began = {name: _cpu(of) for name, of in pids.items()}, time.monotonic()
+    api_before = region.used()
     _ban(processes, SECONDS, RATE)
     time.sleep(SECONDS + INTERVAL)
     took = time.monotonic() - began
     load = f"load of the machine {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors"
     used = {name: (_cpu(of) - before[name]) / took for name, of in pids.items()}
+    apis = [(now - then) / took for now, then in zip(region.used(), api_before, strict=True)]
     bans = round(SECONDS * RATE)
     _arrived(processes, bans, _PATIENCE)
-    found, what = Found.of(processes), f"{NODES} hosts on one CrowdSec 1.4.6, {RATE:.0f} bans a second in all"
+    found, what = Found.of(processes), f"{NODES} hosts on one {region.name}, {RATE:.0f} bans a second in all"
     with inside(host):
         in_kernel = len({*re.findall(r"[0-9.]+", denied())} & found.began.keys())
     cuts = statistics.quantiles(found.lags(), n=100)
@@ -186,17 +224,20 @@ def busy(api: CrowdSec, whole: Guard, host: str, processes: Sequence[Process]) -
         f"{what}: CPU of a whole daemon with a firewall in the kernel ({load})",
         f"{used['whole']:.2%}", f"≤ {MOST_SHARE:.0%}", used["whole"] <= MOST_SHARE,
     )  # fmt: skip
-    yield Figure(f"{what}: CPU of CrowdSec with SQLite, of one processor ({load})", f"{used['api']:.0%}")
+    yield Figure(
+        f"{what}: CPU of {region.programs}, of one processor ({load})",
+        " and ".join(f"{one:.0%}" for one in apis),
+    )
 
 
-def away(api: CrowdSec, processes: Sequence[Process]) -> Figure:
+def away(region: Region, processes: Sequence[Process]) -> Figure:
     """Kill the API, ban meanwhile, start it again, and measure until all hosts are equal."""
     bans = round(SECONDS * RATE + AWAY * AWAY_RATE)
-    api.kill()
+    region.api.kill()
     began = time.monotonic()
     _ban(processes, AWAY, AWAY_RATE)
     time.sleep(AWAY)
-    api.start()
+    region.api.start()
     start = time.monotonic()
     _arrived(processes, bans, 2 * EQUAL_WITHIN)
     found = Found.of(processes)
@@ -205,7 +246,7 @@ def away(api: CrowdSec, processes: Sequence[Process]) -> Figure:
     ]
     last, lags = max(late, default=inf), sorted(found.lags(began)) or [inf]
     return Figure(
-        f"CrowdSec killed for {AWAY:.0f} s with {NODES} hosts, {AWAY * AWAY_RATE:.0f} bans meanwhile "
+        f"{region.name} killed for {AWAY:.0f} s with {NODES} hosts, {AWAY * AWAY_RATE:.0f} bans meanwhile "
         f"(load of the machine {os.getloadavg()[0]:.1f}): until all hosts are equal, s",
         f"{last:.0f} ({found.complete} hosts with every ban; from a ban to another host median "
         f"{lags[len(lags) // 2]:.0f}, applied twice {found.total('again')}, ended {found.total('ended')})",
@@ -235,12 +276,10 @@ def _arrived(processes: Sequence[Process], bans: int, seconds: float) -> None:
         time.sleep(0.5)
 
 
-def costs(api: CrowdSec) -> Iterator[Figure]:
-    """Send requests one after the other, and measure the CPU time that CrowdSec takes for each."""
-    access = Access(
-        api.url, _ASKER, lambda: Secret(PASSWORD_OF.format(_ASKER)), lambda: Secret(KEY_OF.format(_ASKER))
-    )
-    client = Api(access, Clock())
+def costs(region: Region) -> Iterator[Figure]:
+    """Send requests one after the other, and measure the CPU time that the region takes for each."""
+    password, key = Secret(PASSWORD_OF.format(_ASKER)), Secret(KEY_OF.format(_ASKER))
+    client = Api(Access(region.api.url, _ASKER, lambda: password, lambda: key), Clock())
     page = client.send(Pull(full=True), 0.0)
     number = 0 if page is None else len(page.new)
     bans = (OwnBan(ip_network((_ASKED + 2 * n, 32)), "guess", 3_600.0) for n in range(PUSHES))
@@ -250,11 +289,11 @@ def costs(api: CrowdSec) -> Iterator[Figure]:
         "one ban": [Push((ban,)) for ban in bans],
     }
     for what, requests in kinds.items():
-        before = cpu_seconds(api.pid)
+        before = region.used()
         for request in requests:
             client.send(request, 0.0)
-        each = (cpu_seconds(api.pid) - before) / len(requests)
+        each = [(now - then) / len(requests) for now, then in zip(region.used(), before, strict=True)]
         yield Figure(
-            f"CPU of CrowdSec 1.4.6 with SQLite for {what} ({len(requests)} requests), ms",
-            f"{1_000 * each:.1f}",
+            f"CPU of {region.programs}, for {what} ({len(requests)} requests), ms",
+            " and ".join(f"{1_000 * one:.1f}" for one in each),
         )

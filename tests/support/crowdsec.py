@@ -10,7 +10,7 @@ import signal
 import socket
 import sqlite3
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from urllib.request import Request, urlopen
 import pytest
 from tests.support.asterisk import DEFAULT_LAB
 from tests.support.daemon import until
+from tests.support.postgresql import PostgreSQL
 
 PORT = 8080
 PASSWORD_OF, KEY_OF = "password-of-{}", "key-of-{}"
@@ -35,7 +36,7 @@ config_paths:
   plugin_dir: {folder}/hub
 crowdsec_service: {{acquisition_path: {folder}/acquis.yaml, parser_routines: 1}}
 cscli: {{output: json}}
-db_config: {{log_level: info, type: sqlite, db_path: {folder}/crowdsec.db, use_wal: true}}
+db_config: {{log_level: info, {database}}}
 api:
   client: {{insecure_skip_verify: false, credentials_path: {folder}/client.yaml}}
   server: {{log_level: info, listen_uri: "127.0.0.1:{port}", profiles_path: {folder}/profiles.yaml}}
@@ -60,25 +61,37 @@ def needs_crowdsec() -> None:
         pytest.skip(f"`make lab` unpacks CrowdSec into {tree()}")
 
 
+_SQLITE = "type: sqlite, db_path: {folder}/crowdsec.db, use_wal: true"
+_POSTGRESQL = (
+    "type: postgresql, host: 127.0.0.1, port: {port}, sslmode: disable, user: postgres, password: none, "
+    "db_name: postgres"
+)
+
+
 class CrowdSec:
     """CrowdSec's local API in this network namespace: started, stopped, and asked with ``cscli``.
 
-    ``secret`` signs the tokens, at least 64 characters; "": a new one at each start.
+    ``secret`` signs the tokens, at least 64 characters; "": a new one at each start. ``database`` has its
+    rows; None: SQLite.
     """
 
     _parts: Sequence[str] = ("-no-cs",)
     """The options that choose the parts of CrowdSec: here no log is read."""
 
-    def __init__(self, folder: Path, port: int = PORT, secret: str = "") -> None:
+    def __init__(
+        self, folder: Path, port: int = PORT, secret: str = "", database: PostgreSQL | None = None
+    ) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self._folder = folder
         self._port = port
+        self._database = database
         self._environ = {**os.environ, **({"CS_LAPI_SECRET": secret} if secret else {})}
         self._config = folder / "config.yaml"
         self._process: subprocess.Popen[bytes] | None = None
         (folder / "hub").mkdir(parents=True)
+        rows = _SQLITE.format(folder=folder) if database is None else _POSTGRESQL.format(port=database.port)
         files = {
-            "config.yaml": _CONFIG.format(folder=folder, port=port),
+            "config.yaml": _CONFIG.format(folder=folder, port=port, database=rows),
             "profiles.yaml": _PROFILES,
             "simulation.yaml": "simulation: false\n",
             "hub/.index.json": "{}",
@@ -106,16 +119,26 @@ class CrowdSec:
 
         With cscli, hundreds would take minutes.
         """
+        keys = {name: hashlib.sha512(KEY_OF.format(name).encode()).hexdigest() for name in names}
+        for table, column in ("machines", "machine_id"), ("bouncers", "name"):
+            copies = [
+                {column: name} | ({"api_key": key} if table == "bouncers" else {})
+                for name, key in keys.items()
+            ]
+            if self._database is None:
+                self._copy(table, column, known, copies)
+            else:
+                self._database.copy(table, column, known, copies)
+
+    def _copy(self, table: str, column: str, known: str, copies: Sequence[Mapping[str, str]]) -> None:
+        """Add copies of the row whose ``column`` is ``known`` to a table of SQLite, with other values."""
         with closing(sqlite3.connect(self._folder / "crowdsec.db")) as database, database:
-            for table, column, key in (("machines", "machine_id", ""), ("bouncers", "name", "api_key")):
-                row = database.execute(f"SELECT * FROM {table} WHERE {column} = ?", (known,))  # noqa: S608
-                columns = [one[0] for one in row.description]
-                found = dict(zip(columns, row.fetchone(), strict=True))
-                for name in names:
-                    hashed = hashlib.sha512(KEY_OF.format(name).encode()).hexdigest()
-                    copy = found | {"id": None, column: name} | ({key: hashed} if key else {})
-                    places = ", ".join("?" * len(columns))
-                    database.execute(f"INSERT INTO {table} VALUES ({places})", [*copy.values()])  # noqa: S608
+            row = database.execute(f"SELECT * FROM {table} WHERE {column} = ?", (known,))  # noqa: S608
+            columns = [one[0] for one in row.description]
+            found = {**dict(zip(columns, row.fetchone(), strict=True)), "id": None}
+            places = ", ".join("?" * len(columns))
+            rows = [[*{**found, **copy}.values()] for copy in copies]
+            database.executemany(f"INSERT INTO {table} VALUES ({places})", rows)  # noqa: S608
 
     def node(self, name: str, folder: Path, **settings: object) -> dict[str, object]:
         """Register a host; return its table ``[crowdsec]``."""
@@ -178,10 +201,10 @@ class CrowdSec:
 
 
 @contextmanager
-def crowdsec(folder: Path, secret: str = "") -> Iterator[CrowdSec]:
-    """Run CrowdSec's local API until the block ends, with this secret for its tokens."""
+def crowdsec(folder: Path, secret: str = "", database: PostgreSQL | None = None) -> Iterator[CrowdSec]:
+    """Run CrowdSec's local API until the block ends, with this secret for its tokens and this database."""
     needs_crowdsec()
-    api = CrowdSec(folder, secret=secret)
+    api = CrowdSec(folder, secret=secret, database=database)
     api.start()
     try:
         yield api

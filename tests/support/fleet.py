@@ -9,6 +9,7 @@ from tests.support.captures import capture
 from tests.support.crowdsec import CrowdSec, crowdsec
 from tests.support.daemon import Guard, ServedAmi, ami_server, until
 from tests.support.netns import run
+from tests.support.postgresql import PostgreSQL
 
 CLAIMED = capture("asterisk-22", "wrong-password-register").ami.read_bytes()  # 3 by 198.18.1.101
 GUESSES = CLAIMED.replace(b"/UDP/", b"/TCP/")  # by TCP an address is proven
@@ -36,12 +37,12 @@ class Hosts:
 
 
 @contextmanager
-def hosts(folder: Path, **settings: object) -> Iterator[Hosts]:
-    """Run two hosts and a local API until the block ends."""
+def hosts(folder: Path, database: PostgreSQL | None = None, **settings: object) -> Iterator[Hosts]:
+    """Run two hosts and a local API with this database (None: SQLite) until the block ends."""
     folders = [folder / name for name in ("one", "two", "crowdsec")]
     for one in folders:
         one.mkdir()
-    with crowdsec(folders[2]) as api, ami_server() as pbx:
+    with crowdsec(folders[2], database=database) as api, ami_server() as pbx:
         tables = [api.node(f"pbx-{one.name}", one, **settings) for one in folders[:2]]
         with (
             Guard(folders[0], ami={"port": pbx.port}, rules=RULES, crowdsec=tables[0]) as first,

@@ -8,6 +8,7 @@
 #   lab.sh system [demo]        install the packages that are missing
 #   lab.sh trees FOLDER compare make what `make compare` needs: FOLDER/22, FOLDER/fail2ban, FOLDER/fail2ban-newest,
 #                               FOLDER/crowdsec and FOLDER/crowdsec-firewall-bouncer
+#   lab.sh trees FOLDER bench   make what `make bench` needs besides: FOLDER/postgresql, a database for CrowdSec
 #   lab.sh trees FOLDER [demo]  make FOLDER/16 (bullseye: chan_sip and PJSIP), FOLDER/22 (forky or later: PJSIP),
 #                               FOLDER/kamailio, FOLDER/fail2ban, FOLDER/prometheus, FOLDER/crowdsec, FOLDER/sipvicious and
 #                               FOLDER/debian-12 and FOLDER/debian-13 (systemd, which reads the units, and what our package needs)
@@ -123,6 +124,7 @@ make_tree_named() {
     crowdsec) unpack "$folder/crowdsec" crowdsec ;;
     crowdsec-firewall-bouncer) unpack "$folder/crowdsec-firewall-bouncer" crowdsec-firewall-bouncer ;;
     prometheus) unpack "$folder/prometheus" prometheus ;;
+    postgresql) make_tree "$folder/postgresql" "$scripts" postgresql bookworm ;;
     sipvicious) unpack "$folder/sipvicious" sipvicious ;;
     esac
 }
@@ -165,9 +167,10 @@ case "$1 ${*: -1}" in
 system*) install_missing "${packages[@]}" ;;
 "trees demo") make_trees "$2" 22 ;;
 "trees compare") make_trees "$2" 22 fail2ban fail2ban-newest crowdsec crowdsec-firewall-bouncer ;;
+"trees bench") make_trees "$2" postgresql ;;
 trees*) make_trees "$2" 16 22 kamailio debian-12 debian-13 fail2ban prometheus crowdsec sipvicious ;;
 *)
-    echo "usage: lab.sh system [demo] | trees FOLDER [demo | compare]" >&2
+    echo "usage: lab.sh system [demo] | trees FOLDER [demo | compare | bench]" >&2
     exit 2
     ;;
 esac

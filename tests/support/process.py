@@ -1,6 +1,7 @@
 """CPU time and memory of a process, from /proc."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -8,8 +9,22 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 def cpu_seconds(pid: int) -> float:
     """Return the CPU time that a process has used, in user and kernel mode (seconds)."""
+    return sum(_times(pid)[:2]) / _TICKS
+
+
+def family_cpu_seconds(pid: int) -> float:
+    """Return the CPU time of a process, which has one thread, and of its children, also the ended ones."""
+    used = sum(_times(pid))
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split():
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            used += sum(_times(int(child))[:2])
+    return used / _TICKS
+
+
+def _times(pid: int) -> list[int]:
+    """Return the times of a process in ticks, user and kernel mode, and those of its ended children."""
     fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
+    return [*map(int, fields[11:15])]
 
 
 def resident(pid: int) -> int:
