@@ -42,6 +42,8 @@ class Facts:
     feeds: frozenset[str] = frozenset()
     rules: frozenset[str] = frozenset()
     """The rules that are off."""
+    admitted: frozenset[str] = frozenset()
+    """What the fence admits."""
 
 
 def listed(values: Iterable[str]) -> str:
@@ -51,7 +53,7 @@ def listed(values: Iterable[str]) -> str:
 
 def vars_of(facts: Facts) -> Iterator[tuple[str, frozenset[str]]]:
     """Yield the names and values of facts."""
-    for name in ("bans", "allowed", "feeds", "rules"):
+    for name in ("bans", "allowed", "feeds", "rules", "admitted"):
         yield name, getattr(facts, name)
 
 
@@ -75,7 +77,11 @@ class Bed:
         self.traced: Traced | None = None
         self._beginnings: dict[bool, Facts] = {}
         self.guard = Guard(
-            self._work, asterisk=[entry], firewall={"backend": backend}, rules={"probe": {"enabled": True}}
+            self._work,
+            asterisk=[entry],
+            firewall={"backend": backend},
+            rules={"probe": {"enabled": True}},
+            fence={"mode": "observe"},
         )
 
     def prepare(self) -> None:
@@ -106,10 +112,10 @@ class Bed:
         finally:
             self.traced = None
 
-    def reset(self, *, empty: bool = False) -> None:
+    def reset(self, *, empty: bool = False, earlier: bool = False) -> None:
         """End the daemon, and make the state of the beginning again, as after a reboot.
 
-        ``empty``: as before the first start of all.
+        ``empty``: as before the first start of all. ``earlier``: the database is of an earlier ringfence.
         """
         self.end()
         flush_everything()
@@ -117,9 +123,19 @@ class Bed:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         if not empty:
             shutil.copytree(self._saved, self._work, dirs_exist_ok=True)
+        if earlier:
+            self._forget_features()
         self.log.touch()
         self.guard.configure()
         self.output.unlink(missing_ok=True)
+
+    def _forget_features(self) -> None:
+        """Remove what an earlier ringfence did not have from the database: a table, and all indexes."""
+        with closing(sqlite3.connect(self._work / "ringfence.db")) as database, database:
+            indexes = database.execute("SELECT name FROM sqlite_schema WHERE type = 'index' AND sql NOTNULL")
+            for (name,) in indexes.fetchall():
+                database.execute(f"DROP INDEX {name}")
+            database.execute("DROP TABLE phones")
 
     def end(self) -> None:
         """Kill the daemon if it runs."""
@@ -136,6 +152,7 @@ class Bed:
             frozenset(row["entry"] for row in guard.ask("lists", side="allow")),
             frozenset(row["name"] for row in guard.ask("feeds")),
             frozenset(status["rules"]["off"]),
+            frozenset(row["what"] for row in guard.ask("fence")["admitted"]),
         )
 
     def disagreement(self) -> str:

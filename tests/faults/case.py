@@ -80,7 +80,7 @@ class _Case:
 
     def run(self) -> None:
         """Run the operation under the fault, and look at everything."""
-        self._bed.reset(empty=self._operation.empty)
+        self._bed.reset(empty=self._operation.empty, earlier=self._operation.earlier)
         starting = self._operation.process is Process.STARTING
         if self._operation.process is not Process.ALONE:
             self._guard.start(stopped=starting, ready=not starting)

@@ -54,13 +54,17 @@ def _same(facts: Facts) -> Facts:
 
 @frozen
 class Operation:
-    """One operation: ``act`` does it, and ``after`` returns the facts that follow from those before."""
+    """One operation: ``act`` does it, and ``after`` returns the facts that follow from those before.
+
+    It begins with an ``empty`` folder, or with the database of an ``earlier`` ringfence.
+    """
 
     name: str
     act: Callable[[Bed], Answer]
     after: Callable[[Facts], Facts] = _same
     process: Process = Process.RUNNING
     empty: bool = False
+    earlier: bool = False
     stops: bool = False
     is_in_file: bool = False
     """Whether it changes the configuration: a daemon that refuses the change has it after a restart."""
@@ -163,6 +167,10 @@ def _fed(facts: Facts) -> Facts:
     return evolve(facts, feeds=facts.feeds | {"office"})
 
 
+def _admitted(facts: Facts) -> Facts:
+    return evolve(facts, admitted=facts.admitted | {"198.18.4.0/24"})
+
+
 def _ruled(facts: Facts) -> Facts:
     return evolve(facts, rules=facts.rules | {"probe"})
 
@@ -177,11 +185,13 @@ OPERATIONS: Mapping[str, Operation] = {
         Operation("unban-all", _ask("unban", all=True), _all_unbanned),
         Operation("allow-add", _ask("allow_add", what=["198.18.3.0/24"]), _allowed),
         Operation("feeds-add", _run("feeds", "add", "office", "--file", LIST), _fed, is_in_file=True),
+        Operation("fence", _ask("fence_admit", what="198.18.4.0/24", seconds=LONG), _admitted),
         Operation("reload", _reload, _ruled, is_in_file=True),
         Operation("rotation", _rotate),
         Operation("stop", _stop, stops=True),
         Operation("start-full", _begin, process=Process.STARTING),
         Operation("start-empty", _begin, process=Process.STARTING, empty=True),
+        Operation("upgrade", _begin, process=Process.STARTING, earlier=True),
         Operation("ban-command", _run("ban", *_BANS, "--for", "30d"), _banned, Process.COMMAND),
         Operation(
             "feeds-command",

@@ -22,10 +22,13 @@ SAMPLE = (
     ("ban", "sendto", KILL, 1),
     ("unban", "pwrite64", KILL, 2),
     ("unban-all", "sendto", "EPERM", 1),
+    ("fence", "pwrite64", "EIO", 1),
     ("reload", "openat", "EMFILE", 1),
     ("stop", "pwrite64", KILL, 1),
     ("start-full", "socket", "EMFILE", 2),
     ("start-empty", "clone3", "EAGAIN", 2),
+    ("upgrade", "pwrite64", "ENOSPC", 2),
+    ("upgrade", "pwrite64", KILL, 3),
     ("feeds-command", "renameat", KILL, 1),
     ("unban-alone", "sendto", "EPERM", 1),
 )
