@@ -101,10 +101,6 @@ def _parsed(row: Sequence[Any]) -> Place:
     )
 
 
-def _purge(connection: Connection, now: float) -> None:
-    AccountTable(connection).purge(now)
-
-
 TABLES = Tables(
     """
     CREATE TABLE accounts (
@@ -140,6 +136,6 @@ TABLES = Tables(
         FOREIGN KEY (asterisk, account) REFERENCES accounts ON DELETE CASCADE
     ) STRICT, WITHOUT ROWID;
     """,
-    purge=_purge,
+    purge=lambda connection, now: AccountTable(connection).purge(now),
 )
 """The tables, as SQL, and their purge. A day is the number of a day since the epoch (UTC)."""

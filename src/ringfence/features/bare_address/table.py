@@ -60,10 +60,6 @@ def _parsed(rows: Iterable[Sequence[Any]]) -> Iterator[tuple[Address, Habit]]:
             yield address_of(address), Habit(named or -inf, bare or -inf, host)
 
 
-def _purge(connection: Connection, now: float) -> None:
-    HabitTable(connection).purge(now)
-
-
 TABLES = Tables(
     """
     CREATE TABLE bare_address_watch (began REAL NOT NULL, ended REAL NOT NULL) STRICT;
@@ -74,6 +70,6 @@ TABLES = Tables(
         host TEXT NOT NULL
     ) STRICT, WITHOUT ROWID;
     """,
-    purge=_purge,
+    purge=lambda connection, now: HabitTable(connection).purge(now),
 )
 """The tables, as SQL, and their purge. A time of 0 is none."""

@@ -95,10 +95,6 @@ _PURGE = (
 )
 
 
-def _purge(connection: Connection, _: float) -> None:
-    Timeline(connection).purge()
-
-
 TABLES = Tables(
     """
     CREATE TABLE timeline (
@@ -117,6 +113,6 @@ TABLES = Tables(
         FOREIGN KEY (length, start) REFERENCES timeline ON DELETE CASCADE
     ) STRICT, WITHOUT ROWID;
     """,
-    purge=_purge,
+    purge=lambda connection, _: Timeline(connection).purge(),
 )
 """The table of counts, as SQL, and its purge. ``timeline.turn`` is the number of a row's last write."""

@@ -79,10 +79,6 @@ _TRIM = """
 """
 
 
-def _purge(connection: Connection, now: float) -> None:
-    TopTable(connection).purge(now)
-
-
 TABLES = Tables(
     """
     CREATE TABLE tops (
@@ -93,5 +89,5 @@ TABLES = Tables(
         PRIMARY KEY (hour, kind, name)
     ) STRICT, WITHOUT ROWID;
     """,
-    purge=_purge,
+    purge=lambda connection, now: TopTable(connection).purge(now),
 )
