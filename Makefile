@@ -106,7 +106,7 @@ fuzz: $(FUZZER) ## Search for bytes that break a reader's promises (SECONDS=600 
 	$(PYTHON) -m tests.fuzz --seconds $(SECONDS) $(addprefix --target=,$(TARGET))
 
 MINUTES ?= 60
-soak: venv lab ## Run ringfence beside a busy Asterisk for an hour, and measure what grows (MINUTES=60)
+soak: venv lab ## Run ringfence beside a busy Asterisk for an hour, and measure what grows (as root; MINUTES=60)
 	$(PYTHON) -m tests.soak --minutes $(MINUTES)
 
 bench: venv lab ## Measure, and print the numbers (BASE=COMMIT: compare the costs with those of that commit)

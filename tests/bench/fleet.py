@@ -5,7 +5,6 @@ CrowdSec keeps its rows in SQLite, in some rows in PostgreSQL.
 
 import itertools
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from tests.support.daemon import Guard, ami_server, until
 from tests.support.fleet import RULES, Hosts, denied, guesses, hosts
 from tests.support.hostile_feeds import play_decisions
 from tests.support.netns import netns
-from tests.support.postgresql import PostgreSQL, why_no_postgresql
+from tests.support.postgresql import databases, running
 
 BANS = {"10s": 100, "1s": 100}
 """The number of bans for each interval."""
@@ -43,11 +42,8 @@ AT_ONCE = 1.0
 
 def figures(_: Path | None) -> Iterator[Figure]:
     """Measure each."""
-    yield from _shared("SQLite")
-    if reason := why_no_postgresql():
-        print(f"CrowdSec with PostgreSQL is not measured: {reason}", file=sys.stderr)
-    else:
-        yield from _shared("PostgreSQL")
+    for database in databases():
+        yield from _shared(database)
     for name, faults in FAULTS.items():
         with tempfile.TemporaryDirectory() as folder, netns(), fake_api() as api:
             yield from faulty(Path(folder), api, name, faults)
@@ -67,7 +63,7 @@ def _shared(database: str) -> Iterator[Figure]:
 @contextmanager
 def _hosts(database: str, **settings: object) -> Iterator[Hosts]:
     with tempfile.TemporaryDirectory() as name, netns(), ExitStack() as stack:
-        rows = stack.enter_context(PostgreSQL(Path(name, "rows"))) if database == "PostgreSQL" else None
+        rows = stack.enter_context(running(database, Path(name, "rows")))
         yield stack.enter_context(hosts(Path(name), rows, **settings))
 
 

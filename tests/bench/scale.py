@@ -4,7 +4,6 @@ import os
 import re
 import socket
 import statistics
-import sys
 import tempfile
 import threading
 import time
@@ -22,7 +21,7 @@ from tests.support.daemon import Guard, until
 from tests.support.fleet import denied
 from tests.support.fleet_nodes import INTERVAL, Process, name_of, nodes
 from tests.support.netns import inside, neighbour, netns
-from tests.support.postgresql import PostgreSQL, why_no_postgresql
+from tests.support.postgresql import POSTGRESQL, SQLITE, PostgreSQL, databases, running, why_no_postgresql
 from tests.support.process import cpu_seconds
 
 from ringfence.clock import Clock
@@ -51,7 +50,7 @@ _ASKED = int(IPv4Address("198.19.0.0"))
 
 @frozen
 class Region:
-    """A CrowdSec and its database; None: SQLite, which runs in CrowdSec's process."""
+    """CrowdSec's local API with its database; None for SQLite, which is a part of CrowdSec's process."""
 
     api: CrowdSec
     database: PostgreSQL | None
@@ -59,7 +58,7 @@ class Region:
     @property
     def name(self) -> str:
         """What the rows call it."""
-        return f"CrowdSec 1.4.6 with {'SQLite' if self.database is None else 'PostgreSQL'}"
+        return f"CrowdSec 1.4.6 with {SQLITE if self.database is None else POSTGRESQL}"
 
     @property
     def programs(self) -> str:
@@ -74,11 +73,10 @@ class Region:
 
 def figures(_: Path | None) -> Iterator[Figure]:
     """Measure each."""
-    yield from _figures("SQLite")
+    for database in databases():
+        yield from _figures(database)
     if reason := why_no_postgresql():
-        print(f"CrowdSec with PostgreSQL is not measured: {reason}", file=sys.stderr)
-    else:
-        yield from _figures("PostgreSQL")
+        yield Figure(f"CrowdSec with {POSTGRESQL}", f"not measured: {reason}", "measured", reached=False)
 
 
 def _figures(database: str) -> Iterator[Figure]:
@@ -86,7 +84,7 @@ def _figures(database: str) -> Iterator[Figure]:
     with tempfile.TemporaryDirectory() as name, netns(), ExitStack() as stack:
         folder = Path(name)
         (folder / "whole").mkdir()
-        rows = stack.enter_context(PostgreSQL(folder / "rows")) if database == "PostgreSQL" else None
+        rows = stack.enter_context(running(database, folder / "rows"))
         api = stack.enter_context(crowdsec(folder / "crowdsec", _SECRET, rows))
         region = Region(api, rows)
         api.register(name_of(0))

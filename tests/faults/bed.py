@@ -43,7 +43,7 @@ class Facts:
     rules: frozenset[str] = frozenset()
     """The rules that are off."""
     admitted: frozenset[str] = frozenset()
-    """What the fence admits."""
+    """The networks that the fence admits for a time."""
 
 
 def listed(values: Iterable[str]) -> str:
@@ -130,12 +130,18 @@ class Bed:
         self.output.unlink(missing_ok=True)
 
     def _forget_features(self) -> None:
-        """Remove what an earlier ringfence did not have from the database: a table, and all indexes."""
+        """Make the database that of an earlier ringfence, which lacked a table, a column, and all indexes."""
         with closing(sqlite3.connect(self._work / "ringfence.db")) as database, database:
             indexes = database.execute("SELECT name FROM sqlite_schema WHERE type = 'index' AND sql NOTNULL")
             for (name,) in indexes.fetchall():
                 database.execute(f"DROP INDEX {name}")
             database.execute("DROP TABLE phones")
+            database.execute("ALTER TABLE bans DROP COLUMN shared")
+
+    def unlike(self) -> str:
+        """Return how the database's tables differ from those of the beginning; "" if they do not."""
+        made, wanted = (_shape_of(folder / "ringfence.db") for folder in (self._work, self._saved))
+        return f"tables: {listed(map(str, made ^ wanted))}" if made != wanted else ""
 
     def end(self) -> None:
         """Kill the daemon if it runs."""
@@ -213,6 +219,19 @@ class Bed:
         """The lines of the daemon's log that show an exception nobody expected."""
         lines = _LOOPS.sub("", self.guard.log).split("\n")
         return [line for line in lines if _TRACES.search(line)]
+
+
+def _shape_of(path: Path) -> set[tuple[str, str]]:
+    """Return the tables and indexes of a database, with the names of their columns."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+        return {
+            (name, *columns)
+            for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE sql NOTNULL").fetchall()
+            for columns in database.execute(
+                "SELECT name FROM pragma_table_info(?) UNION ALL SELECT name FROM pragma_index_info(?)",
+                (name, name),
+            ).fetchall()
+        }
 
 
 @contextmanager

@@ -218,7 +218,9 @@ class _Case:
 
         def right() -> bool:
             nonlocal problem
-            problem = self._bed.disagreement() or self._wrong(self._bed.facts(), allowed)
+            problem = (
+                self._bed.disagreement() or self._bed.unlike() or self._wrong(self._bed.facts(), allowed)
+            )
             return not problem
 
         if not wait_for(QUIET, right):

@@ -56,7 +56,8 @@ def _same(facts: Facts) -> Facts:
 class Operation:
     """One operation: ``act`` does it, and ``after`` returns the facts that follow from those before.
 
-    It begins with an ``empty`` folder, or with the database of an ``earlier`` ringfence.
+    ``empty``: before it, the folder is empty. ``earlier``: before it, the database is that of an earlier
+    ringfence.
     """
 
     name: str

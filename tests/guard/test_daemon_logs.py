@@ -65,7 +65,7 @@ def test_what_reads_logs_is_loaded_when_there_is_one() -> None:
 
 
 def test_nothing_is_loaded_after_ready(tmp_path: Path, pbx: ServedAmi, log: Path) -> None:
-    """A daemon that is READY has loaded all modules that it uses: later they may be unreadable."""
+    """A daemon that reads a log and bans loads no module after READY: its files may be unreadable then."""
     profiled = {"PYTHONPROFILEIMPORTTIME": "1"}
     with Guard(tmp_path, asterisk=entry(pbx.port, paths=[str(log)]), rules=THREE, environ=profiled) as guard:
         until(lambda: guard.source_is("listening"), "the log is followed", 10)

@@ -1,7 +1,8 @@
 """The phones of an office in the attacker's namespace: ``python -m tests.soak.office --seconds 3600``.
 
-Each phone renews its registration every minute, and one of them calls every second. Each failure is one line
-of output: its time (seconds since the epoch) and what failed. The last line has the number of successes.
+Each phone renews its registration every minute, and every second a random phone calls extension 100. Each
+failure is one line of output: the time at which the request began (seconds since the epoch), and what it was.
+The last line has the number of successes.
 """
 
 import argparse

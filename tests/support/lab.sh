@@ -3,12 +3,13 @@
 # systemd of a Debian release, one with Kamailio (a SIP proxy), one with fail2ban, from which users migrate and with
 # which we compare, one with Prometheus, which reads the metrics, one with CrowdSec, and one with SIPVicious, whose
 # scanners attack us. The last four are unpacked, not installed. So are the other rivals of
-# `make compare`: the newest fail2ban, and CrowdSec's firewall bouncer.
+# `make compare`: the newest fail2ban, and CrowdSec's firewall bouncer. `make bench` has one with PostgreSQL, a database
+# for CrowdSec.
 #
 #   lab.sh system [demo]        install the packages that are missing
 #   lab.sh trees FOLDER compare make what `make compare` needs: FOLDER/22, FOLDER/fail2ban, FOLDER/fail2ban-newest,
 #                               FOLDER/crowdsec and FOLDER/crowdsec-firewall-bouncer
-#   lab.sh trees FOLDER bench   make what `make bench` needs besides: FOLDER/postgresql, a database for CrowdSec
+#   lab.sh trees FOLDER bench   make what `make bench` needs besides: FOLDER/postgresql
 #   lab.sh trees FOLDER [demo]  make FOLDER/16 (bullseye: chan_sip and PJSIP), FOLDER/22 (forky or later: PJSIP),
 #                               FOLDER/kamailio, FOLDER/fail2ban, FOLDER/prometheus, FOLDER/crowdsec, FOLDER/sipvicious and
 #                               FOLDER/debian-12 and FOLDER/debian-13 (systemd, which reads the units, and what our package needs)

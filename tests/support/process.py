@@ -13,12 +13,14 @@ def cpu_seconds(pid: int) -> float:
 
 
 def family_cpu_seconds(pid: int) -> float:
-    """Return the CPU time of a process, which has one thread, and of its children, also the ended ones."""
-    used = sum(_times(pid))
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split():
-        with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
-            used += sum(_times(int(child))[:2])
-    return used / _TICKS
+    """Return the CPU time of a process with one thread and of its children, including the ended ones."""
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    while True:
+        before, used = children.read_text("ascii"), sum(_times(pid))
+        with suppress(FileNotFoundError, ProcessLookupError):  # one has just ended
+            used += sum(sum(_times(int(child))[:2]) for child in before.split())
+            if children.read_text("ascii") == before:
+                return used / _TICKS
 
 
 def _times(pid: int) -> list[int]:

@@ -84,11 +84,17 @@ class Reloader:
         """
         try:
             new = loader.load(self.path)
-            self._sources.configure(new.asterisk_with_logs())  # it changes everything or nothing
+            self._sources.configure(new.asterisk_with_logs())  # it changes all sources or none
         except ConfigError as error:
             return self._refuse(error)
-        except (ImportError, OSError, RingfenceError) as error:  # such as the limit of open files
-            return self._refuse(ConfigError(str(self.path), [f"a file that it needs is unreadable: {error}"]))
+        except RingfenceError as error:
+            return self._refuse(ConfigError(str(self.path), [str(error)]))
+        except (ImportError, OSError) as error:
+            problem = (
+                f"cannot load what this configuration needs: {error}; fix: restore the file, or raise the "
+                "limit of open files (LimitNOFILE=); then ringfence reload"
+            )
+            return self._refuse(ConfigError(str(self.path), [problem]))
         kept = [key for key in _FIXED if getattr(new, key) != getattr(self.settings, key)]
         later = [f"[{key}]" for key in kept]
         later += [table for table, value in _at_start(new).items() if value != self._at_start[table]]

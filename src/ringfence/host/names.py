@@ -15,6 +15,7 @@ import os
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from importlib import import_module
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from operator import attrgetter
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import define, frozen
 
 from ringfence.alarm_codes import Alarm, AlarmCode
+from ringfence.errors import HostError
 from ringfence.values.network import Network
 from ringfence.values.text import printable
 
@@ -212,7 +214,11 @@ class Names:
     async def _ask_all(self, names: Sequence[str]) -> None:
         turn = asyncio.Semaphore(AT_ONCE)
         # A new resolver each time, because the host's list of DNS servers may have changed.
-        resolver = _resolver(self._nameservers, self._port)
+        resolver: Resolver | HostError
+        try:
+            resolver = _resolver(self._nameservers, self._port)
+        except HostError as error:
+            resolver = error
 
         async def ask(name: str) -> None:
             async with turn:
@@ -251,18 +257,18 @@ def _bounded(networks: frozenset[Network]) -> frozenset[Network]:
 
 
 async def find(
-    name: str, resolver: "Resolver | str", patience: float = PATIENCE, hosts: HostsFile | None = None
+    name: str, resolver: "Resolver | HostError", patience: float = PATIENCE, hosts: HostsFile | None = None
 ) -> ResolvedNames:
     """Resolve ``name`` by ``/etc/hosts``, or else by the DNS.
 
-    ``resolver`` may be the reason why there is none. Then a name that ``/etc/hosts`` lacks has no address.
+    ``resolver`` is an error if the DNS cannot be asked. Then a name that ``/etc/hosts`` lacks has no address.
     ``patience`` is the time limit of a query in seconds.
     """
     by_hand = _networks(await (hosts or HostsFile(HOSTS_FILE)).addresses(name))
     if by_hand:
         return ResolvedNames(by_hand)
-    if isinstance(resolver, str):
-        return ResolvedNames(frozenset(), trouble=resolver)
+    if isinstance(resolver, HostError):
+        return ResolvedNames(frozenset(), trouble=str(resolver))
     services = [(f"{service}.{name}", "SRV") for service in SERVICES]
     replies = await _asked(resolver, [(name, "A"), (name, "AAAA"), *services], patience)
     servers = sorted({server for reply in replies for server in reply.servers})[:MOST_SERVERS]
@@ -294,17 +300,24 @@ class _Reply:
     trouble: str = ""
 
 
-def _resolver(nameservers: Sequence[str], port: int) -> "Resolver | str":
-    """Return an object that asks the DNS; if none can be made, return why."""
+_LIBRARY = ("asyncresolver", "_asyncio_backend", "rdtypes.IN.A", "rdtypes.IN.AAAA", "rdtypes.IN.SRV")
+"""The modules of the DNS library. It loads some at the first query only, and ignores the lack of others."""
+
+
+def _resolver(nameservers: Sequence[str], port: int) -> "Resolver":
+    """Return an object that asks the DNS. Raise HostError if none can be made."""
     try:
-        import dns.asyncresolver  # noqa: PLC0415 - 7 MB, loaded where a name is followed
-        import dns.resolver  # noqa: PLC0415
+        for module in _LIBRARY:  # 7 MB, loaded where a name is followed
+            import_module(f"dns.{module}")
     except (ImportError, OSError) as error:  # for example, the limit of open files is reached
-        return f"the DNS library cannot be loaded: {error}"
+        raise HostError(f"the DNS library cannot be loaded: {error}") from None
+    import dns.asyncresolver  # noqa: PLC0415 - the same
+    import dns.resolver  # noqa: PLC0415
+
     try:
         resolver = dns.asyncresolver.Resolver(configure=not nameservers)
     except (dns.resolver.NoResolverConfiguration, OSError):
-        return "no DNS server is configured in /etc/resolv.conf"
+        raise HostError("no DNS server is configured in /etc/resolv.conf") from None
     if nameservers:
         resolver.nameservers = list(nameservers)
         resolver.port = port

@@ -21,7 +21,6 @@ import asyncio
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import tzinfo
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -247,10 +246,13 @@ class Logs:
 def _load_readers(plan: LogPlan) -> None:
     """Load the modules that read the logs of ``plan``. Raise ImportError or OSError.
 
-    This is done when the configuration is applied, so that it can be refused. Later it would end the daemon.
+    The caller can still refuse the configuration. The same error in a running source would end the daemon.
     """
-    for module in "parse.log", "sources.log_file", *(("sources.journal",) if plan.journal else ()):
-        import_module(f"ringfence.{module}")
+    import ringfence.parse.log  # noqa: PLC0415 - they take memory, and some hosts have no log
+    import ringfence.sources.log_file  # noqa: PLC0415 - the same
+
+    if plan.journal:
+        import ringfence.sources.journal  # noqa: F401, PLC0415 - the same
 
 
 def _missing(check: PathCheck) -> Condition:

@@ -63,7 +63,10 @@ REQUESTS = {"fleet": read(NONE, page=NONE)}
 
 
 def _api_of(sharing: Sharing, clock: Clock) -> "Api":
-    """Return a client of the local API. Its libraries are loaded now: after READY they may be unreadable."""
+    """Return a client of the local API.
+
+    This loads HTTP and TLS, because a running daemon may be unable to open their files.
+    """
     from ringfence.features.fleet.api import Api  # noqa: PLC0415 - HTTP and TLS take memory, and few use them
 
     return Api(sharing.access, clock)
