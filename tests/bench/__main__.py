@@ -115,6 +115,7 @@ PARTS: Mapping[str, Part] = {
     "notifications": notifications.figures,
     "forged": forged.figures,
     "judgement": judgement.figures,
+    "decisions": judgement.speeds,
     "proofs": proofs.figures,
     "metrics": metrics.figures,
     "web": web.figures,

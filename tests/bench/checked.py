@@ -43,6 +43,10 @@ LATE = 40
 MOST_AT_ONCE = 5
 MOST_UNSEEN = 25
 MOST_OUT_OF_STEP = 6
+MOST_AFTER_FORGED = 10
+"""A machine that is busy with forged packets reads the guesses some milliseconds later."""
+MOST_BLIND = 55
+"""By TLS on a connection that has logged in, without the log: only the sizes of its records show a guess."""
 MOST_OF_LOGINS = 30
 MOST_OF_NETWORKS = 60
 _HALF_PLACED = f"{PLACED}; with {BACKENDS[1]} all share all"
@@ -59,11 +63,12 @@ AT_ONCE: Mapping[str, Way] = {
     },
     "one after the other, UDP": checked.one_by_one,
 }
+_BLIND = "hidden, TLS, after a login with another account"
 HIDDEN: Mapping[str, tuple[Way, int]] = {
     "hidden, TLS, closed window, 28 a second": (checked.unread("TLS"), MOST_UNSEEN),
     "hidden, TCP, behind a folded header, window filled": (checked.out_of_step("TCP"), MOST_OUT_OF_STEP),
     "hidden, WS, behind a fragmented frame, window filled": (checked.out_of_step("WS"), MOST_OUT_OF_STEP),
-    "hidden, TLS, after a login with another account": (checked.as_friend("TLS"), MOST_UNSEEN),
+    _BLIND: (checked.as_friend("TLS"), MOST_UNSEEN),
     "hidden, TCP, after a login with another account": (checked.as_friend("TCP"), MOST_UNSEEN),
 }
 LOGINS: Mapping[str, tuple[Way, int]] = {
@@ -183,20 +188,21 @@ def _one_stranger() -> Iterator[Figure]:
     for name, (_, most) in LOGINS.items():
         yield _row(name, [one for one, _ in found[name]], most)
     for name in ALONE:
-        yield _row(name, [one for one, _ in found[name]], MOST_OUT_OF_STEP)
+        yield _row(name, [one for one, _ in found[name]], MOST_AFTER_FORGED)
     ways = {name: way for name, (way, _) in HIDDEN.items()}
-    yield from _hidden(_tried(ways, (LATE,), logs=NO_LOGS), ", without the log", MOST_UNSEEN)
+    found = _tried(ways, (MOST_BLIND + 1,), logs=NO_LOGS)
+    yield from _hidden(found, ", without the log", dict.fromkeys(ways, MOST_UNSEEN) | {_BLIND: MOST_BLIND})
     ways = {name: way for name, way in ways.items() if name.split(", ")[1] != "WS"}
     found = _tried(ways, (LATE,), release="16", ports=checked.PORTS_16)
     yield from _hidden(found, ", PJSIP of Asterisk 16")
 
 
 def _hidden(
-    tried: Mapping[str, Sequence[tuple[Checked, bool]]], where: str, most: int = 0
+    tried: Mapping[str, Sequence[tuple[Checked, bool]]], where: str, most: Mapping[str, int] | None = None
 ) -> Iterator[Figure]:
     """Yield the rows of the hidden ways, whose trials end with a ban; ``most`` replaces their limits."""
     for name in [name for name in HIDDEN if name in tried]:
-        row = _row(name, [one for one, _ in tried[name]], most or HIDDEN[name][1])
+        row = _row(name, [one for one, _ in tried[name]], most[name] if most else HIDDEN[name][1])
         free = sum(not banned for _, banned in tried[name])
         yield evolve(
             row,
