@@ -275,8 +275,9 @@ def _page(head: str, found: Mapping[str, Measured], took: float, *, resumed: boo
 {head}
 All rows are of {run}. Each trial has its own network; rows with the same settings may share an Asterisk and
 a guard. Rules that a row does not measure are off. Guards ban at a threshold of 5. Where the column `cores`
-is empty, all processes share all cores. {AT_ONCE} at a time ran of the parts that measure no speed:
-{", ".join(COUNTING)}.
+is empty, all processes share all cores. A limit in seconds, or in percent of a core, is multiplied by the
+pace of the machine at that moment ([pace.py](pace.py)). {AT_ONCE} at a time ran of the parts that
+measure no speed: {", ".join(COUNTING)}.
 
 {table(figures)}
 

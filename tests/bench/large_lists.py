@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from attrs import Factory, define
 from tests.bench.figures import Figure
+from tests.bench.pace import limited
 from tests.support.daemon import Guard
 from tests.support.lists import external
 from tests.support.manybans import addresses, fill
@@ -143,18 +144,18 @@ def long_feed(folder: Path) -> list[Figure]:
     pause, status, ban = (waited.longest[name] for name in ("pause", "status", "ban"))
     return [
         Figure(f"{what}: seconds until it is in force", f"{took:.1f}", "-", None),
-        Figure(f"{what}: longest pause of the event loop, ms", f"{1000 * pause:.0f}", "≤ 100", pause <= 0.1),
+        Figure(
+            f"{what}: longest pause of the event loop, ms", f"{1000 * pause:.0f}", *limited(1000 * pause, 100)
+        ),
         Figure(
             f"{what}: longest `status` and `ban` meanwhile, s",
             f"{status:.2f}, {ban:.2f} ({waited.answers['status']} and {placed} of them)",
-            "≤ 0.5",
-            max(status, ban) <= 0.5,
+            *limited(max(status, ban), 0.5),
         ),
         Figure(
             f"{what}: CPU in the minute after, % of a core",
             f"{100 * share:.2f}",
-            "≤ 2: it changes seldom",
-            share <= 0.02,
+            *limited(100 * share, 2, "it changes seldom"),
         ),
     ]
 
@@ -190,8 +191,7 @@ def neighbours(folder: Path) -> list[Figure]:
         Figure(
             f"{number} transactions of others in a minute with {BANS} bans, CPU, % of a core",
             f"{100 * share:.2f}",
-            "≤ 3: few programs change as often",
-            share <= 0.03,
+            *limited(100 * share, 3, "few programs change as often"),
         )
     ]
 

@@ -1,0 +1,37 @@
+"""How fast this machine is now, so that limits in seconds mean the same on each.
+
+A limit in seconds, or in percent of a core, was set for a machine of pace 1. On another one it is multiplied
+by the pace: the time of a fixed piece of work in Python, of that on the machine of pace 1. Virtual machines
+of the same kind had paces from 1 to 2 on different days.
+"""
+
+import json
+import time
+
+REFERENCE = 0.1
+"""The CPU time in seconds of the piece of work on a machine of pace 1."""
+_TIMES = 5
+_ENTRIES = 40_000
+
+
+def pace() -> float:
+    """Return the pace of this machine now: 2 if it is half as fast as the machine of the limits."""
+    return min(_work() for _ in range(_TIMES)) / REFERENCE
+
+
+def limited(measured: float, most: float, why: str = "") -> tuple[str, bool]:
+    """Return the limit ``most`` at this machine's pace as a row shows it, and whether it is kept.
+
+    ``measured`` and ``most`` are times, or shares of a core. ``why`` is the reason for the limit.
+    """
+    here = pace()
+    return f"≤ {most * here:.3g}, {most:g} at pace 1{why and f': {why}'}", measured <= most * here
+
+
+def _work() -> float:
+    """Do the piece of work, which is like that of a daemon with many bans; return its CPU time."""
+    began = time.process_time()
+    rows = {one * 7_919 % 65_536: {"address": str(one), "left": one / 3} for one in range(_ENTRIES)}
+    again = json.loads(json.dumps([*rows.values()]))
+    sorted(again, key=lambda row: row["address"])
+    return time.process_time() - began
