@@ -65,6 +65,21 @@ def test_a_boot_years_ago_makes_no_ban_longer(world: World) -> None:
     assert world.in_kernel() == {"192.0.2.1/32": HOUR, "192.0.2.2/32": 2 * HOUR}
 
 
+def test_a_restart_under_a_wrong_clock_makes_no_ban_longer(world: World) -> None:
+    """If a ban is recorded as of the future and the kernel still has it, it ends when the kernel says so."""
+    world.decide()
+    world.now -= 50 * 365 * DAY
+    world.restart(reboot=True)
+    for _ in range(2):
+        world.wait(600.0)
+        world.restart()
+
+    record = world.enforcer.ledger.get(key_of(SUBJECT))
+    assert record is not None
+    assert record.expires - world.now == HOUR - 1_200
+    assert world.in_kernel() == {"192.0.2.1/32": HOUR - 1_200}
+
+
 def test_a_restart_keeps_what_is_there(world: World) -> None:
     """If kernel and store agree, nothing is sent or recorded, and the ban keeps its attempts."""
     world.decide()

@@ -32,8 +32,8 @@ class Compared:
 
 
 def table(found: Compared, rows: Sequence[Row], *, rivals: bool = False) -> str:
-    """Return these rows as a Markdown table; with ``rivals`` there is no column for no guard."""
-    chosen = [at for at, guard in enumerate(found.guards) if guard.version or not rivals]
+    """Return these rows as a Markdown table; with ``rivals`` without the last column, that of no guard."""
+    chosen = range(len(found.guards) - rivals)
     lines = [
         _line("", *(found.guards[at].title for at in chosen)),
         "|" + "---|" * (len(chosen) + 1),

@@ -37,7 +37,7 @@ FAULTS: Sequence[tuple[Fault, int]] = (
             _no_step,
             (),
         ),
-        234,
+        1029,
     ),
     (
         Fault(

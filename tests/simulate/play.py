@@ -6,8 +6,7 @@ quiet nothing fails, and no sender does anything.
 Besides the judge's invariants there are some more:
 
 - K: a ban that the kernel acknowledged is in the kernel until its end, whatever failed.
-- T: each ban ends in the kernel when the ledger says so; if the kernel's timeout is shorter, the ledger
-  renews it before that timeout ends.
+- T: each ban ends in the kernel when the ledger says so.
 - U, R: when the database has an unban or a ban of the administrator, and the answer says so, it lasts.
 - S: the alarms about the host's state clear when all works again.
 - D: no task of the daemon ends by an error, and the daemon does not end by itself.
@@ -446,12 +445,9 @@ class Simulation:
         ledger = self.process.side.kernel.enforcer.ledger
         for key in ledger.keys():  # noqa: SIM118 - no mapping
             ban = ledger.ban(key)
-            record = ledger.get(key)
-            if ban is None or record is None or (ban.network, ban.scope) not in self.host.kernel.ends:
-                continue
-            recorded, left = ban.expires - wall, self.host.kernel.ends[ban.network, ban.scope] - now
-            is_renewed = -SLACK < record.renew_at - wall < left < recorded
-            if abs(recorded - left) > SLACK and not is_renewed:
+            end = self.host.kernel.ends.get((ban.network, ban.scope)) if ban is not None else None
+            if ban is not None and end is not None and abs((ban.expires - wall) - (end - now)) > SLACK:
+                recorded, left = ban.expires - wall, end - now
                 yield Violation(
                     "T", f"the ban of {ban.network} ends in {left:.0f} s, recorded: {recorded:.0f} s"
                 )

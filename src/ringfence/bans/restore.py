@@ -11,6 +11,8 @@ all bans are missing, and it takes 2 s to look up 100,000 bans one by one.
 from collections.abc import Iterable, Mapping
 from itertools import islice
 
+from attrs import evolve
+
 from ringfence.ban_facts import News
 from ringfence.bans.book import CHUNK, CLOCK_STEP, Batch, Book, Steps
 from ringfence.bans.listing import listed
@@ -48,8 +50,11 @@ def restore_bans(book: Book, backend: Backend, records: Records, clock: Clock) -
             left = found.pop(key_of(ban.network, ban.scope), None)
             if left is None:
                 missing.append(ban)
-            else:
-                kept.append((ban, left))
+                continue
+            if ban.since == began and ban.expires - began <= MAX_TIMEOUT:
+                # It is recorded as of the future: the clock is wrong, and only the kernel knows its end.
+                ban = evolve(ban, expires=began + left)  # noqa: PLW2901
+            kept.append((ban, left))
         yield from book.keep(kept, began)
         yield from book.add(missing, News.KNOWN, clock.wall())
         put_back += len(missing)
