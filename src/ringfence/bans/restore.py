@@ -50,11 +50,8 @@ def restore_bans(book: Book, backend: Backend, records: Records, clock: Clock) -
             left = found.pop(key_of(ban.network, ban.scope), None)
             if left is None:
                 missing.append(ban)
-                continue
-            if ban.since == began and ban.expires - began <= MAX_TIMEOUT:
-                # It is recorded as of the future: the clock is wrong, and only the kernel knows its end.
-                ban = evolve(ban, expires=began + left)  # noqa: PLW2901
-            kept.append((ban, left))
+            else:
+                kept.append((_as_in_kernel(ban, began, left) if ban.since == began else ban, left))
         yield from book.keep(kept, began)
         yield from book.add(missing, News.KNOWN, clock.wall())
         put_back += len(missing)
@@ -63,6 +60,16 @@ def restore_bans(book: Book, backend: Backend, records: Records, clock: Clock) -
     unknown = {key: left for key, left in found.items() if key not in ended}
     yield from book.adopt(unknown, clock.wall())
     return {"kept": inside - len(unknown), "put_back": put_back, "adopted": len(unknown)}
+
+
+def _as_in_kernel(ban: Ban, began: float, left: float) -> Ban:
+    """Return ``ban`` with its end in the kernel: ``left`` seconds after ``began`` (epoch seconds).
+
+    ``ban`` is recorded with a begin after ``began``, and ``Records.running`` gave it its full length from
+    ``began`` on. The clock is wrong, so only the kernel knows how much of the ban is left. A ban that is
+    longer than a timeout in the kernel is returned unchanged.
+    """
+    return evolve(ban, expires=began + left) if ban.expires - began <= MAX_TIMEOUT else ban
 
 
 def unbanned_keys(found: Mapping[int, float], ended: Iterable[Ended], began: float, now: float) -> set[int]:

@@ -78,13 +78,14 @@ class Reloader:
         return [*self._latest, *self._decoys()]
 
     def reload(self) -> Reloaded:
-        """Load the configuration again and apply it; if it is invalid, keep the old one. Return the result.
+        """Load the configuration again and apply it. Return the result.
 
+        If it is invalid, or if a source of it cannot be made, keep the old one.
         Some settings take effect only after a restart. The result and alarms name those that changed.
         """
         try:
             new = loader.load(self.path)
-            self._sources.configure(new.asterisk_with_logs())  # it changes all sources or none
+            self._sources.configure(new.asterisk_with_logs())  # before all others, because it may fail
         except ConfigError as error:
             return self._refuse(error)
         except RingfenceError as error:

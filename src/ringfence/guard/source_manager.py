@@ -427,7 +427,8 @@ class SourceManager(AmiListener):
     def configure(self, wanted: Sequence[AsteriskSettings]) -> None:
         """Replace the sources of the PBXs whose settings changed.
 
-        :meth:`run` then stops the old ones and starts the new ones.
+        :meth:`run` then stops the old ones and starts the new ones. If a source cannot be made, raise
+        SourceError, ImportError or OSError, and replace none.
         """
         kept = {name: pbx for name, pbx in self._pbxs.items() if pbx.settings in wanted}
         self._pbxs = {pbx.name: kept.get(pbx.name) or self._sources_of(pbx) for pbx in wanted}

@@ -15,7 +15,6 @@ import os
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from importlib import import_module
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from operator import attrgetter
 from pathlib import Path
@@ -300,20 +299,20 @@ class _Reply:
     trouble: str = ""
 
 
-_LIBRARY = ("asyncresolver", "_asyncio_backend", "rdtypes.IN.A", "rdtypes.IN.AAAA", "rdtypes.IN.SRV")
-"""The modules of the DNS library. It loads some at the first query only, and ignores the lack of others."""
-
-
 def _resolver(nameservers: Sequence[str], port: int) -> "Resolver":
-    """Return an object that asks the DNS. Raise HostError if none can be made."""
+    """Return an object that asks the DNS. Raise HostError if none can be made.
+
+    The library would load some of these modules at the first query only, and ignore the lack of others.
+    """
     try:
-        for module in _LIBRARY:  # 7 MB, loaded where a name is followed
-            import_module(f"dns.{module}")
+        import dns._asyncio_backend  # noqa: PLC0415 - 7 MB, loaded where a name is followed
+        import dns.asyncresolver  # noqa: PLC0415
+        import dns.rdtypes.IN.A  # noqa: PLC0415
+        import dns.rdtypes.IN.AAAA  # noqa: PLC0415
+        import dns.rdtypes.IN.SRV  # noqa: PLC0415
+        import dns.resolver  # noqa: PLC0415
     except (ImportError, OSError) as error:  # for example, the limit of open files is reached
         raise HostError(f"the DNS library cannot be loaded: {error}") from None
-    import dns.asyncresolver  # noqa: PLC0415 - the same
-    import dns.resolver  # noqa: PLC0415
-
     try:
         resolver = dns.asyncresolver.Resolver(configure=not nameservers)
     except (dns.resolver.NoResolverConfiguration, OSError):

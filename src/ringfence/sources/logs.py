@@ -14,7 +14,8 @@ without a restart of ringfence. A file that is being read is kept if it is missi
 rotation. If no position in a file is stored, a file of the first search is read from its end, and a file that
 appeared since the last search from its start.
 
-A log reachable under two names is read only once. The parsers are imported only if a log may be read.
+A log reachable under two names is read only once. The modules that read logs are imported only if a log may
+be read.
 """
 
 import asyncio
@@ -213,7 +214,7 @@ class Logs:
         self.condition = _missing(check)
 
     def _begin(self, group: asyncio.TaskGroup, path: Path, *, new: bool) -> None:
-        from ringfence.sources.log_file import LogFileSource, position_key  # noqa: PLC0415 - loaded before, if a log is wanted
+        from ringfence.sources.log_file import LogFileSource, position_key  # noqa: PLC0415 - see _load_readers
         from ringfence.sources.log_rotation import NOWHERE  # noqa: PLC0415 - the same
 
         source = SourceId(self._plan.asterisk, f"log:{path}")
