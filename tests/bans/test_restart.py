@@ -66,7 +66,7 @@ def test_a_boot_years_ago_makes_no_ban_longer(world: World) -> None:
 
 
 def test_a_restart_under_a_wrong_clock_makes_no_ban_longer(world: World) -> None:
-    """If a ban is recorded as of the future and the kernel still has it, it ends when the kernel says so."""
+    """If a ban is recorded as of the future and the kernel still has it, the kernel decides its end."""
     world.decide()
     world.now -= 50 * 365 * DAY
     world.restart(reboot=True)

@@ -35,7 +35,6 @@ HANG, LATE, MOST_MEMORY = 2.0, 0.2, 300_000_000
 """Root's answers that count as a hang and as late (seconds), and the memory that is too much (bytes)."""
 MOST_LATE = 0.01
 """The share of root's answers that may be late."""
-_LATE = "late answers"
 MEMBERS = (READER, READER + 1, READER + 2)
 
 
@@ -73,20 +72,19 @@ def _row(who: str, guard: Guard, attacks: dict[str, AbstractContextManager[None]
         "ends": sum(one.ended for one in found.values()),
         "hangs": sum(seconds > HANG for seconds in answers),
         "over 300 MB": sum(one.memory > MOST_MEMORY for one in found.values()),
-        _LATE: sum(seconds > LATE for seconds in answers),
     }
+    late = sum(seconds > LATE for seconds in answers)
     largest = max(found, key=lambda name: found[name].memory)
     slowest = max(found, key=lambda name: found[name].slowest)
     seconds, request = found[slowest].slowest
-    counts = ", ".join(f"{number} {what}" for what, number in bad.items())
+    counts = ", ".join(f"{number} {what}" for what, number in {**bad, "late answers": late}.items())
     return Figure(
         what=f"{len(found)} attacks by {who} on a daemon with {NUMBER} bans, {SECONDS:.0f} s each: ends, "
         f"root's answers over {HANG:.0f} s, memory over 300 MB, root's answers over {LATE} s",
         measured=f"{counts}; {len(answers)} answers, the slowest {seconds:.2f} s ({request}, {slowest}), "
         f"most memory {found[largest].memory / 1e6:.0f} MB ({largest})",
         must=f"0; late answers ≤ {MOST_LATE:.0%}: the start of a command takes root longer",
-        reached=not any(number for what, number in bad.items() if what != _LATE)
-        and bad[_LATE] <= MOST_LATE * len(answers),
+        reached=not any(bad.values()) and late <= MOST_LATE * len(answers),
     )
 
 

@@ -93,13 +93,13 @@ def figures(_: Path | None) -> Iterator[Figure]:
 
 def _rows(costs: Costs) -> Sequence[Figure]:
     bans = f"{NUMBER} bans, nftables"
-    must, reached = limited(statistics.median(costs.pages), 20)
+    limit = limited(statistics.median(costs.pages), 20)
     return [
         Figure(
             what=f"a scrape of the metrics, milliseconds from the request to its end: {bans}",
             measured=f"{spread(costs.pages)}; {costs.size / 1_000:.0f} kB",
-            must=f"median {must}",
-            reached=reached,
+            must=f"median {limit.must}",
+            reached=limit.reached,
         ),
         Figure(
             what="memory of the daemon with metrics beside that without, MB",

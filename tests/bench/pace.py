@@ -7,6 +7,7 @@ of the same kind had paces from 1 to 2 on different days.
 
 import json
 import time
+from typing import NamedTuple
 
 REFERENCE = 0.07
 """The CPU time in seconds of the piece of work on a machine of pace 1."""
@@ -19,13 +20,20 @@ def pace() -> float:
     return min(_work() for _ in range(_TIMES)) / REFERENCE
 
 
-def limited(measured: float, most: float, why: str = "") -> tuple[str, bool]:
-    """Return the limit ``most`` at this machine's pace as a row shows it, and whether it is kept.
+class Limit(NamedTuple):
+    """A limit as a row shows it, and whether it is reached."""
+
+    must: str
+    reached: bool
+
+
+def limited(measured: float, most: float, why: str = "") -> Limit:
+    """Return the limit ``most`` at this machine's pace.
 
     ``measured`` and ``most`` are times, or shares of a core. ``why`` is the reason for the limit.
     """
     here = pace()
-    return f"≤ {most * here:.3g}, {most:g} at pace 1{why and f': {why}'}", measured <= most * here
+    return Limit(f"≤ {most * here:.3g}, {most:g} at pace 1{why and f': {why}'}", measured <= most * here)
 
 
 def _work() -> float:

@@ -200,13 +200,13 @@ def figures(root: Path | None) -> list[Figure]:
         compared = f"fail2ban: {seconds:.0f} s" + (f", and {made} by then" if made < NUMBER else "")
     rows = []
     for backend, one in found.items():
-        must, reached = limited(statistics.median(one.ready), 1.5, "no ban ends meanwhile")
+        limit = limited(statistics.median(one.ready), 1.5, "no ban ends meanwhile")
         rows.append(
             Figure(
                 what=f"restart with {NUMBER} bans until READY, seconds: {backend}",
                 measured=spread(one.ready),
-                must=f"median {must}",
-                reached=reached,
+                must=f"median {limit.must}",
+                reached=limit.reached,
                 compared=compared,
             )
         )

@@ -172,20 +172,20 @@ def _rows(backend: str, held: Held) -> list[Figure]:
         Figure(
             what=f"after a reboot until READY, seconds: {many}, each with {ATTEMPTS} attempts",
             measured=spread(held.ready),
-            must=f"median {ready[0]}",
-            reached=ready[1],
+            must=f"median {ready.must}",
+            reached=ready.reached,
         ),
         Figure(
             what=f"`ringfence restore`, seconds: {many}",
             measured=spread(held.restored),
-            must=f"median {restored[0]}",
-            reached=restored[1],
+            must=f"median {restored.must}",
+            reached=restored.reached,
         ),
         Figure(
             what=f"`bans --json`, seconds: {many}",
             measured=f"{spread(seconds)}: {ratio:.1f} times",
-            must=f"median {listed[0]}",
-            reached=listed[1],
+            must=f"median {listed.must}",
+            reached=listed.reached,
             compared=f"{tool}: {spread(held.theirs)}",
         ),
         Figure(
@@ -203,8 +203,8 @@ def _rows(backend: str, held: Held) -> list[Figure]:
         Figure(
             what=f"CPU of the daemon at rest beside that with no ban, of one core in {LOOKS:.0f} s: {many}",
             measured=f"{held.share:.2%}",
-            must=resting[0],
-            reached=resting[1],
+            must=resting.must,
+            reached=resting.reached,
         ),
     ]
 

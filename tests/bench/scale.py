@@ -57,7 +57,7 @@ class Region:
 
     @property
     def name(self) -> str:
-        """What the rows call it."""
+        """The name of the region in the rows."""
         return f"CrowdSec 1.4.6 with {SQLITE if self.database is None else POSTGRESQL}"
 
     @property

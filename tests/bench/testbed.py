@@ -60,6 +60,15 @@ class Bed:
     guard: Guard
 
 
+MOST_OF_BASE = 1.05
+"""The most CPU time of ringfence, of that of an earlier commit; the runs of one commit differ by 5 %."""
+
+
+def environ_of(base: Path) -> dict[str, str]:
+    """Return the environment of a daemon of an earlier commit, whose tree is ``base``."""
+    return {"PYTHONPATH": str(base / "src")}
+
+
 def only(**rules: Mapping[str, object]) -> dict[str, dict[str, object]]:
     """Return the tables of rules in which only these rules are enabled."""
     unknown = rules.keys() - {rule.name for rule in RULES}

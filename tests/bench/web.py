@@ -155,8 +155,8 @@ def figures(_: Path | None) -> Iterator[Figure]:
 def _rows(found: Shown) -> Iterator[Figure]:
     what = f"the live page with {BANS} bans in Chromium, milliseconds"
     for step, times, most in ("first content", found.first, 1_000), ("an update", found.updates, 200):
-        must, reached = limited(max(times), most)
-        yield Figure(f"{what}: {step}", spread(times), f"each {must}", reached)
+        limit = limited(max(times), most)
+        yield Figure(f"{what}: {step}", spread(times), f"each {limit.must}", limit.reached)
     yield Figure(
         f"{len(VIEWS)} views on {len(SCREENS)} screens (light, dark, phone): rules of accessibility that are "
         "broken (axe); requests to other sites; scripts without nonce",

@@ -67,9 +67,16 @@ def test_what_reads_logs_is_loaded_when_there_is_one() -> None:
 def test_nothing_is_loaded_after_ready(tmp_path: Path, pbx: ServedAmi, log: Path) -> None:
     """A daemon that reads a log and bans loads no module after READY: its files may be unreadable then."""
     profiled = {"PYTHONPROFILEIMPORTTIME": "1"}
-    with Guard(tmp_path, asterisk=entry(pbx.port, paths=[str(log)]), rules=THREE, environ=profiled) as guard:
+    with Guard(tmp_path, asterisk=entry(pbx.port, paths=[str(log)]), environ=profiled) as guard:
         until(lambda: guard.source_is("listening"), "the log is followed", 10)
         append(log, GUESSES)
+        until(
+            lambda: any(
+                one["events"] + one["skipped"] for one in guard.status()["sources"] if "/log:" in one["name"]
+            ),
+            "the log is read",
+            10,
+        )
         guard.ask("ban", networks=["198.18.2.1"], seconds=60.0)
         guard.reload()
         until(lambda: "event=configuration.loaded" in guard.log, "the configuration is loaded", 10)

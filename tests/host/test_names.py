@@ -287,7 +287,7 @@ def test_names_that_are_wanted_no_more_are_forgotten() -> None:
 
 
 def test_a_library_that_cannot_be_loaded_is_an_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the DNS library cannot be loaded, an alarm says so, and the name is resolved once it can be."""
+    """If the DNS library cannot be loaded, there is an alarm; once it can be, the name is resolved."""
 
     async def script(followed: Followed) -> None:
         with monkeypatch.context() as missing:

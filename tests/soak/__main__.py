@@ -27,8 +27,7 @@ from tests.bench.figures import Figure, table
 from tests.bench.testbed import defended, until_defended
 from tests.soak.office import PHONES
 from tests.support.company import RENEW, configured
-from tests.support.crowdsec import CrowdSec, crowdsec
-from tests.support.crowdsec import tree as crowdsec_tree
+from tests.support.crowdsec import CrowdSec, crowdsec, why_no_crowdsec
 from tests.support.daemon import Guard, until
 from tests.support.fleet import denied
 from tests.support.guarded import guarded, preferred
@@ -121,9 +120,9 @@ class Soak:
     _changes: int = 0
 
     def run(self, seconds: float, phones: "subprocess.Popen[bytes]") -> None:
-        """Let everything happen for so many seconds, while the process ``phones`` runs."""
+        """Attack, change and measure for so many seconds, while the process ``phones`` runs."""
         began = time.monotonic()
-        regular = (SAMPLE_EVERY, self._sample), (CHANGE_EVERY, self.change), (RESTART_EVERY, self._restart)
+        regular = (SAMPLE_EVERY, self._sample), (CHANGE_EVERY, self._change), (RESTART_EVERY, self._restart)
         due = [began + every for every, _ in regular]
         self._due = {f"198.19.{120 + number % 100}.{5 + number // 100}": began for number in range(ATTACKERS)}
         try:
@@ -163,13 +162,13 @@ class Soak:
             )
             self._attacks[address] = attack, time.time()
 
-    def change(self) -> None:
+    def _change(self) -> None:
         """Check the last change; change the feed, the decisions, the configuration and the log again."""
         with inside(self.lab.network.pbx):
             if self._changes:
                 self._check()
             self._changes += 1
-            write_feed(self.feed, self._changes)
+            _write_feed(self.feed, self._changes)
             self.api.ban(_decided(self._changes))
             if self._changes > 1:
                 self.api.delete(_decided(self._changes - 1))
@@ -262,7 +261,7 @@ def _decided(number: int) -> str:
     return str(IPv4Address(_DECIDED + 2 * (number % 100) + 1))
 
 
-def write_feed(path: Path, number: int) -> None:
+def _write_feed(path: Path, number: int) -> None:
     """Write the feed as it is after so many changes."""
     start = _FEED + number * FEED
     path.write_text("".join(f"{IPv4Address(start + 2 * at)}\n" for at in range(FEED)), "ascii")
@@ -273,7 +272,7 @@ def _started(stack: ExitStack) -> Soak:
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     (folder / "guard").mkdir()
     feed = folder / "feed.txt"
-    write_feed(feed, 0)
+    _write_feed(feed, 0)
     os.utime(feed, (1, 1))  # at rest: the daemon need not wait
     lab = stack.enter_context(Lab.made("22", configured(PHONES)))
     with inside(lab.network.pbx):
@@ -292,12 +291,6 @@ def _started(stack: ExitStack) -> Soak:
     return Soak(lab, guard, api, feed)
 
 
-def why_not() -> str:
-    """Return why there can be no soak here; "" if there can."""
-    missing = "" if crowdsec_tree().is_dir() else f"`make lab` makes {crowdsec_tree()}"
-    return why_no_asterisk("22") or missing
-
-
 def main() -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(prog="make soak", description="Run ringfence for a long time.")
@@ -305,7 +298,7 @@ def main() -> int:
     minutes = parser.parse_args().minutes
     if not SHORTEST <= minutes <= LONGEST:
         parser.error(f"a soak has {SHORTEST:.0f} to {LONGEST:.0f} minutes")
-    if reason := why_not():
+    if reason := why_no_asterisk("22") or why_no_crowdsec():
         print(f"A soak needs a real Asterisk and a CrowdSec: {reason}", file=sys.stderr)
         return 1
     with ExitStack() as stack:

@@ -55,10 +55,15 @@ def tree() -> Path:
     return Path(os.environ.get("RINGFENCE_LAB", DEFAULT_LAB), "crowdsec")
 
 
+def why_no_crowdsec() -> str:
+    """Return why CrowdSec cannot be run here; empty if it can."""
+    return "" if (tree() / "usr/bin/crowdsec").exists() else f"`make lab` unpacks CrowdSec into {tree()}"
+
+
 def needs_crowdsec() -> None:
     """Leave a test out if the laboratory has no CrowdSec."""
-    if not (tree() / "usr/bin/crowdsec").exists():
-        pytest.skip(f"`make lab` unpacks CrowdSec into {tree()}")
+    if reason := why_no_crowdsec():
+        pytest.skip(reason)
 
 
 _SQLITE = "type: sqlite, db_path: {folder}/crowdsec.db, use_wal: true"

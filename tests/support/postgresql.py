@@ -16,7 +16,7 @@ from tests.support.asterisk import tree_of
 from tests.support.daemon import until
 from tests.support.process import family_cpu_seconds
 
-PROGRAMS = "/usr/lib/postgresql/15/bin"
+_PROGRAMS = "/usr/lib/postgresql/15/bin"
 SQLITE, POSTGRESQL = "SQLite", "PostgreSQL"
 """The databases of CrowdSec."""
 _COPIES = 1_000_000
@@ -54,13 +54,13 @@ class PostgreSQL:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        self._folder.mkdir()
+        (self._folder / "data").mkdir(parents=True)
         users = (tree_of("postgresql") / "etc/passwd").read_text("utf-8").split("\n")
         [owner] = (int(user.split(":")[2]) for user in users if user.startswith("postgres:"))
-        shutil.chown(self._folder, owner)
+        shutil.chown(self._folder / "data", owner)
         self._run("initdb", "--auth=trust", "--no-sync", "--locale=C.UTF-8", "--pgdata=/mnt/data")
         with self._log.open("wb") as log:
-            options = "-D", "/mnt/data", "-k", "/mnt", "-h", "127.0.0.1", "-p", str(self.port)
+            options = "-D", "/mnt/data", "-k", "/mnt/data", "-h", "127.0.0.1", "-p", str(self.port)
             self._process = subprocess.Popen(
                 self._line("postgres", *options), stdout=log, stderr=log, env=_ENVIRON
             )
@@ -121,7 +121,7 @@ class PostgreSQL:
 
     def _line(self, program: str, *words: str) -> list[str]:
         launch = ["unshare", "--mount", "sh", "-c", _LAUNCH, "sh"]
-        return [*launch, str(tree_of("postgresql")), str(self._folder), f"{PROGRAMS}/{program}", *words]
+        return [*launch, str(tree_of("postgresql")), str(self._folder), f"{_PROGRAMS}/{program}", *words]
 
 
 def databases() -> Iterator[str]:
