@@ -120,19 +120,23 @@ PARTS: Mapping[str, Part] = {
     "metrics": metrics.figures,
     "web": web.figures,
     "installation": installation.figures,
+    "halves": installation.halves,
 }
 """A part is called with fail2ban's folder, or with None if fail2ban is missing."""
 COUNTING = (
     "checked",
-    "uncounted",
-    "field_logs",
     "judgement",
+    "uncounted",
+    "halves",
+    "kills",
+    "disks",
     "losses",
     "blames",
-    "disks",
-    "kills",
-    "proofs",
     "findings",
+    "field_logs",
+    "scanners",
+    "proofs",
+    "honest",
     "pings",
     "logins",
 )

@@ -17,10 +17,10 @@ from tests.support.guarded import NO_LOGS, NO_WIRE
 from tests.support.lab import Lab
 
 THRESHOLD = 5
-TRIALS = 6
-PIPELINED_TRIALS = 6
+TRIALS = 5
+PIPELINED_TRIALS = 5
 PIPELINED = 2_000
-PREFIX_TRIALS = 6
+PREFIX_TRIALS = 5
 OTHERS_TRIALS = 3
 SEQUENTIAL = 3_000
 """More than fail2ban passes; the result of a guard that stops no guesser."""

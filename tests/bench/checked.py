@@ -7,7 +7,7 @@ among wrong ones. It must not register, and few may be checked before the ban.
 ringfence reads all sources, and limiter and rations have their defaults. A row that measures one stranger
 has the rules for one stranger alone; a row of many networks has those for networks and accounts too.
 
-Each row of one stranger has ten trials, each from its own network, half of them with each backend: with one
+Each row of one stranger has six trials, each from its own network, half of them with each backend: with one
 each process has its cores, with the other all share all. They share an Asterisk and a daemon, and each begins
 a second after the last one, which then only waits for its ban. Fewer are the trials that use up what others
 need: the claimed bans of a minute (after forged senders), and an account (many networks, each trial of which
@@ -29,7 +29,7 @@ from tests.support.checked import Checked, Trace, Trial, Way, traced
 from tests.support.guarded import NO_LOGS
 from tests.support.sip_raw import PORTS
 
-TRIALS = 5
+TRIALS = 3
 """The trials with each backend."""
 ALONE_TRIALS = 2
 """The same of the ways that are tried alone."""

@@ -1,7 +1,7 @@
 """Logs as they are in the field: recorded cases, every form of one attack's log, and hostile text in a log.
 
-The hostile text is every case with a line feed or an ESC, read from the log alone: no other source confirms
-or denies what a line states.
+The hostile text is one in ``EVERY`` of the cases with a line feed or an ESC, read from the log alone: no
+other source confirms or denies what a line states.
 """
 
 import tempfile
@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tests.bench.figures import Figure
+from tests.bench.hostile import EVERY, seed_of_today
 from tests.support.field import CASES, FORMS, attacked, wrong_cases, wrong_forms
 from tests.support.hostile_run import log_only_findings
 from tests.support.lab import RELEASES
@@ -35,12 +36,13 @@ def figures(_: Path | None) -> Iterator[Figure]:
             must=f"{len(FORMS)} of {len(FORMS)}",
             reached=not wrong,
         )
-    found = log_only_findings(RELEASES)
+    seed = seed_of_today()
+    found = log_only_findings(RELEASES, EVERY, seed)
     framed = {address: names for one in found for address, names in one.framed.items()}
     yield Figure(
         what=(
-            f"hostile text with line feeds and ESC, {sum(one.cases for one in found)} cases, the log alone: "
-            "others banned"
+            f"hostile text with line feeds and ESC, each {EVERY}th case (seed {seed}; "
+            f"{sum(one.cases for one in found)} cases), the log alone: others banned"
         ),
         measured=_of_framed(framed),
         must="0",

@@ -11,7 +11,7 @@ from tests.support import phones
 from tests.support.first_seconds import BACKENDS, OFFICE, TRANSPORTS, guess_at_once, register_at_once
 from tests.support.lab import Lab
 
-DEMOS = 20
+DEMOS = 10
 MOST = 8
 """The most answered guesses: four at once, two in each second until the ban, and some for a busy host."""
 TRIALS = 3

@@ -14,7 +14,7 @@ from tests.support.killing import Account, kill_often
 from tests.support.netns import netns
 
 BACKENDS = ("ipset", "nftables")
-ROUNDS = 50
+ROUNDS = 25
 """The number of kills of each backend."""
 
 DAMAGE_SECONDS = 30.0

@@ -57,7 +57,7 @@ class Pace:
     """How much later each line is in the log that ringfence reads (seconds)."""
 
 
-ONE_BY_ONE = Pace("each after the answer to the one before", ("guess",), 60.0)
+ONE_BY_ONE = Pace("each after the answer to the one before", ("guess",), 30.0)
 PIPELINED = Pace("32 of each caller's on the way", ("pipeline", "--window", "32", "--timeout", "0.2"), 20.0)
 """More than three times as many, and more than both processors can handle: unread events must wait."""
 LATE = Pace(

@@ -26,7 +26,7 @@ from tests.support.guarded import until_asking, until_rationed
 from tests.support.process import cpu_seconds
 from tests.support.sip_raw import answered_within_segments, calling, guesses, request_of
 
-TRIALS = 3
+TRIALS = 2
 """The trials with each backend."""
 TRIALS_WITHOUT = 2
 """The trials without the ration: they only show what it is good for."""

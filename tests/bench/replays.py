@@ -23,7 +23,7 @@ from tests.bench.figures import Figure, spread
 from tests.support.captures import Capture, capture
 
 LINES = 100_000
-LONG = 1_000_000_000
+LONG = 400_000_000
 """The size of the long log (bytes)."""
 
 ROUNDS = 3
@@ -205,7 +205,7 @@ def figures(root: Path | None) -> Iterator[Figure]:
         write(log, security(), size=LONG)
         most, number = memory(log)
     yield Figure(
-        what=f"`replay` of a log of {LONG / 1e9:.0f} GB, {number} lines: memory",
+        what=f"`replay` of a log of {LONG // MEGABYTE} MB, {number} lines: memory",
         measured=f"{most / MEGABYTE:.0f} MB",
         must="≤ 100 MB",
         reached=most <= 100 * MEGABYTE,

@@ -25,7 +25,7 @@ from tests.support.asterisk import DEFAULT_LAB
 from tests.support.network import PBX_IPV4
 from tests.support.phones import NAME
 
-TRIALS = 5
+TRIALS = 3
 BACKENDS = ("ipset", "nftables")
 SECONDS = 3
 """Seconds after which a scanner is stopped, although it goes on."""

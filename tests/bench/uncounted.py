@@ -40,13 +40,13 @@ from tests.support.sip_raw import (
 )
 from tests.support.sip_streams import LONGER
 
-TRIALS = 6
+TRIALS = 4
 UNREAD_TRIALS = 3
 EXPORTED_TRIALS = 3
 MANY = 300
 """The number of guesses that would be answered in a trial without a guard."""
 NEIGHBOURS = 3_000
-NEIGHBOUR_TRIALS = 3
+NEIGHBOUR_TRIALS = 2
 ROTATIONS = 3
 MOST_OF_ROTATION = 25
 MOST_UNREAD = 25

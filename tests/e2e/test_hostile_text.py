@@ -1,6 +1,6 @@
 """A sample of hostile text against real Asterisks, with the default thresholds: only its sender is banned.
 
-``make bench`` runs every case. ``tests/support/hostile_run.py`` runs one by its name.
+``make bench`` runs one case in five, others each day. ``tests/support/hostile_run.py`` runs all, or one.
 """
 
 import random

@@ -2,6 +2,7 @@
 
     python -m tests.support.hostile_run 22                       # every case of Asterisk 22
     python -m tests.support.hostile_run 16 --sample 40 --seed 3
+    python -m tests.support.hostile_run 22 --every 5 --seed 3    # every fifth case
     python -m tests.support.hostile_run 22 "22 UDP call_id esc security"   # a case by its name
 
 Each case has a victim, and a sender of its own that guesses with the case's text in each request. Many
@@ -612,6 +613,9 @@ def main() -> int:
     parser.add_argument("release", choices=("16", "22"))
     parser.add_argument("names", nargs="*", help="cases by their names; all, if none is given")
     parser.add_argument("--sample", type=int, default=0, help="so many cases of each PBX")
+    parser.add_argument(
+        "--every", type=int, default=1, help="each so manieth case; the seed says which one is first"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", help="only cases whose name matches this expression")
     parser.add_argument("--exact", action="store_true", help="with the default thresholds")
@@ -624,6 +628,7 @@ def main() -> int:
     )
     cases = [case for case in cases if re.search(options.only, case.name)]
     cases = [case for case in cases if not (options.log_only and case.setting)]
+    cases = [*_share(cases, options.every, options.seed)]
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     found = Findings()
@@ -653,16 +658,22 @@ def bed_of(case: Case) -> str:
     return case.setting if case.setting in BEDS else ""
 
 
-def findings(releases: Iterable[str]) -> list[Findings]:
-    """Run every case of these releases, with a process and an Asterisk for each part, side by side.
+def _share(cases: Sequence[Case], step: int, seed: int) -> Sequence[Case]:
+    """Return each ``step``-th case, in mixed order; each of ``step`` consecutive seeds returns others."""
+    return mixed(cases)[seed % step :: step]
+
+
+def findings(releases: Iterable[str], step: int, seed: int) -> list[Findings]:
+    """Run each ``step``-th case of these releases, side by side, with an Asterisk for each part.
 
     A process alone waits most of the time: of two processors, two processes used a quarter.
     """
     command = (sys.executable, "-m", "tests.support.hostile_run")
+    chosen = ("--every", str(step), "--seed", str(seed))
     parts = [
-        [*command, release, "--part", str(part)]
+        [*command, release, *chosen, "--part", str(part)]
         for release in releases
-        for part, _ in enumerate(_parts(cases_for(release, 0, SEED)))
+        for part, _ in enumerate(_parts(_share(list(cases_for(release, 0, seed)), step, seed)))
     ]
 
     def found_in(part: Sequence[str]) -> Findings:
@@ -677,13 +688,13 @@ LINE_ENDS = re.compile(r"[^ ]+ [^ ]+ [^ ]+ %?(lf|lf-both|crlf|esc) [^ ]+")
 """The names of the cases whose text ends a line of the log, or makes the log leave out text."""
 
 
-def log_only_findings(releases: Iterable[str]) -> list[Findings]:
-    """Run the cases of ``LINE_ENDS`` with the log as the only source, the releases side by side."""
+def log_only_findings(releases: Iterable[str], step: int, seed: int) -> list[Findings]:
+    """Run each ``step``-th case of ``LINE_ENDS`` with the log alone, the releases side by side."""
     command = (sys.executable, "-m", "tests.support.hostile_run")
 
     def found_in(release: str) -> Findings:
-        run_all = [*command, release, "--log-only", "--only", f"^{LINE_ENDS.pattern}$"]
-        done = subprocess.run(run_all, stdout=subprocess.PIPE, check=False)
+        chosen = ("--only", f"^{LINE_ENDS.pattern}$", "--every", str(step), "--seed", str(seed))
+        done = subprocess.run([*command, release, "--log-only", *chosen], stdout=subprocess.PIPE, check=False)
         return Findings(**json.loads(done.stdout))
 
     with ThreadPoolExecutor(_PROCESSES) as pool:
