@@ -14,10 +14,14 @@ pytestmark = pytest.mark.asterisk
 
 @pytest.mark.parametrize("backend", ["ipset", pytest.param("nftables", marks=pytest.mark.long)])
 def test_answers_within_segments_count(open22: Lab, tmp_path: Path, backend: str) -> None:
-    """The window is closed and filled with answers to BYE; then the guesses follow, all at once."""
+    """The window is closed and filled with answers to BYE; then the guesses follow, all at once.
+
+    The rule of unexplained requests is off, because it closes SIP by TCP without a look at the answers.
+    """
     source = "198.19.92.1" if backend == "ipset" else "198.19.92.2"
-    with guarded(open22, tmp_path, firewall={"backend": backend}) as guard:
+    rules = {"unexplained": {"enabled": False}}
+    with guarded(open22, tmp_path, firewall={"backend": backend}, rules=rules) as guard:
         answered = answered_within_segments(open22, source)
         until(lambda: source in guard.banned(), "the ban")
         assert answered < SEGMENT_GUESSES  # how many depends on the machine's speed
-        assert scopes(guard) == {source: "sip"}
+        assert scopes(guard)[source] == "sip"

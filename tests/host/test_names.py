@@ -79,6 +79,7 @@ def follow(
             tasks = [group.create_task(one) for one in (followed.names.run(), followed.record())]
             try:
                 await script(followed)
+                await asyncio.sleep(0)  # if the answers have just changed, they are recorded
             finally:
                 for task in tasks:
                     task.cancel()
