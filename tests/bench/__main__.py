@@ -130,7 +130,6 @@ COUNTING = (
     "halves",
     "kills",
     "disks",
-    "losses",
     "blames",
     "findings",
     "field_logs",
@@ -142,7 +141,8 @@ COUNTING = (
 )
 """The parts that count, and measure no speed and no share of a processor; the longest first.
 
-The part ``hostile`` counts too, but keeps all processors busy: beside it, the guards of other parts are late.
+The parts ``hostile`` and ``losses`` count too, but keep all processors busy: others would be late beside
+them.
 """
 AT_ONCE = 3
 """How many of the counting parts are measured at a time."""

@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Sequence
 
 from attrs import frozen
+from tests.bench.pace import limited
 
 
 @frozen
@@ -33,10 +34,11 @@ def unrationed(answered: Sequence[int], most: int) -> tuple[str, bool]:
     """Return what is promised about answers to an attacker whom no ration limits, and whether it is kept.
 
     ``answered`` is the number of answers in each trial. Their median counts: the guesses that arrive before a
-    busy machine has read the first ones are answered too. With the ration, the kernel bounds each trial (the
-    part ``rations``).
+    busy machine has read the first ones are answered too, so the limit follows the pace of the machine. With
+    the ration, the kernel bounds each trial (the part ``rations``).
     """
-    return f"median ≤ {most}, without the ration", statistics.median(answered) <= most
+    must, reached = limited(statistics.median(answered), most, "without the ration")
+    return f"median {must}", reached
 
 
 def percent(values: Sequence[float]) -> str:

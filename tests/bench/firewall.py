@@ -78,7 +78,7 @@ TOOLS = {
         _ipset_text,
         ("ipset", "restore", "-file"),
         (("ipset", "destroy", "bench4"), ("ipset", "destroy", "bench6")),
-        0.6,
+        0.7,
     ),
     "nftables": Tool("nft -f", _nft_text, ("nft", "-f"), (("nft", "delete", "table", "inet", "bench"),), 0.7),
 }

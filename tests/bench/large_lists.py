@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 BANS = 50_000
 NETWORKS = 250_000
 QUIET = 20.0  # seconds before the CPU is measured
-WATCHED = 30.0
+WATCHED = 60.0
 """Seconds of the guard's CPU time that a row measures."""
 PATIENCE = 120.0  # seconds until a long feed must be in the kernel
 LISTINGS = 60

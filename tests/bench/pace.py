@@ -1,23 +1,25 @@
 """How fast this machine is now, so that limits in seconds mean the same on each.
 
 A limit in seconds, or in percent of a core, was set for a machine of pace 1. On another one it is multiplied
-by the pace: the time of a fixed piece of work in Python, of that on the machine of pace 1. Virtual machines
-of the same kind had paces from 1 to 2 on different days.
+by the pace: the median time of a fixed piece of work in Python, of that on the machine of pace 1. Virtual
+machines of the same kind had paces from 1 to 2 on different days. Their shortest times say little: a slow one
+is fast for moments.
 """
 
 import json
+import statistics
 import time
 from typing import NamedTuple
 
 REFERENCE = 0.07
 """The CPU time in seconds of the piece of work on a machine of pace 1."""
-_TIMES = 5
+_TIMES = 21
 _ENTRIES = 40_000
 
 
 def pace() -> float:
     """Return the pace of this machine now: 2 if it is half as fast as the machine of the limits."""
-    return min(_work() for _ in range(_TIMES)) / REFERENCE
+    return statistics.median(_work() for _ in range(_TIMES)) / REFERENCE
 
 
 class Limit(NamedTuple):
