@@ -22,7 +22,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help venv system lab lint lint-language lint-types lint-style test test-all coverage prove simulate faults fuzz soak bench compare demo attack replay demo-lab docs rulesets lock deb deb-source clean
+.PHONY: help venv system lab lint lint-language lint-types lint-style test test-all coverage prove simulate faults fuzz live soak bench compare demo attack replay demo-lab docs rulesets lock deb deb-source clean
 
 export RINGFENCE_LAB := $(abspath $(LAB))
 # Without compiled files each start of Python compiles everything that it imports.
@@ -104,6 +104,10 @@ faults: venv ## Let each system call of each operation fail, for hours (as root;
 SECONDS ?= 600
 fuzz: $(FUZZER) ## Search for bytes that break a reader's promises (SECONDS=600 for each; TARGET="ami log": only these)
 	$(PYTHON) -m tests.fuzz --seconds $(SECONDS) $(addprefix --target=,$(TARGET))
+
+RELEASE ?= 22
+live: venv lab ## Send random SIP to a real Asterisk, and judge by what it answered (as root; RELEASE=16 SEED=0 SECONDS=600)
+	$(PYTHON) -m tests.live $(RELEASE) --seconds $(SECONDS) --seed $(SEED)
 
 MINUTES ?= 60
 soak: venv lab ## Run ringfence beside a busy Asterisk for an hour, and measure what grows (as root; MINUTES=60)
