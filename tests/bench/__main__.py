@@ -120,14 +120,14 @@ PARTS: Mapping[str, Part] = {
     "metrics": metrics.figures,
     "web": web.figures,
     "installation": installation.figures,
-    "halves": installation.halves,
+    "killed_setups": installation.killed_setups,
 }
 """A part is called with fail2ban's folder, or with None if fail2ban is missing."""
 COUNTING = (
     "checked",
     "judgement",
     "uncounted",
-    "halves",
+    "killed_setups",
     "kills",
     "disks",
     "blames",

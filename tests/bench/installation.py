@@ -221,7 +221,7 @@ def helps(package: Path) -> list[float]:
     return ratios
 
 
-def halves(_: Path | None) -> Iterator[Figure]:
+def killed_setups(_: Path | None) -> Iterator[Figure]:
     """Count the hosts that a killed setup leaves half configured."""
     writes, half = killed(built_package())
     yield Figure(

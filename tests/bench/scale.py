@@ -220,8 +220,8 @@ def busy(region: Region, whole: Guard, host: str, processes: Sequence[Process]) 
         f"{share:.2%}", f"≤ {MOST_SHARE:.0%}", share <= MOST_SHARE,
     )  # fmt: skip
     yield Figure(
-        f"{what}: CPU of a whole daemon with a firewall in the kernel ({load})",
-        f"{used['whole']:.2%}", *limited(100 * used["whole"], 100 * MOST_SHARE, "in percent"),
+        f"{what}: CPU of a whole daemon with a firewall in the kernel, % of a core ({load})",
+        f"{100 * used['whole']:.2f}", *limited(100 * used["whole"], 100 * MOST_SHARE),
     )  # fmt: skip
     yield Figure(
         f"{what}: CPU of {region.programs}, of one processor ({load})",

@@ -17,10 +17,10 @@ from pathlib import Path
 from attrs import define, field, frozen
 from tests.judge.oracle import GUESSES, Bans, Judge, Sent, View, Violation
 from tests.live.requests import Request, changed, guess, plain
-from tests.live.truth import EXPORT, Truth, watched
+from tests.live.truth import Truth, watched
 from tests.support import netns, open_pbx
 from tests.support.daemon import Guard
-from tests.support.hostile_run import FRIEND, HOLDER, PORTS, guarded_victims, senders
+from tests.support.hostile_run import FRIEND, PORTS, guarded_victims, senders
 from tests.support.hostile_text import ACCOUNTS, TRANSPORTS, Victim, strangers
 from tests.support.lab import Lab
 from tests.support.network import PBX_IPV4
@@ -42,7 +42,9 @@ QUIET = 10.0
 _PATIENCE = 0.25
 _LAG = 0.06
 """Seconds between two guesses, in which the daemon reads the reports."""
-_RELEVANT = frozenset({401, 403, 407})
+_AT = 0.0
+"""The time of each request for the judge: a round is shorter than the window of `guess`."""
+_REFUSALS = frozenset({401, 403, 407})
 _CHECKED = {"16": frozenset({403})}
 """The statuses that show that a password was checked. chan_sip also challenges without a check."""
 _BY_BYTES = frozenset({"unexplained"})
@@ -140,7 +142,6 @@ class Game:
         """Play a round, and judge it."""
         chosen = random.Random(f"{self.seed} {number}")  # noqa: S311 - no secret
         made = [self._sender(chosen, f"{self.seed} {number} {at}") for at in range(IN_A_ROUND)]
-        began = time.time()
         with ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(lambda one: one.play(self.lab), made))
         time.sleep(QUIET)
@@ -148,11 +149,11 @@ class Game:
         for one in made:
             for message in one.received:
                 self.truth.add(message)
-        judge, must = self._judge(made, began)
+        judge, must = self._judge(made)
         view = self._view(must)
         self._judged.update(must)
         banned = sum(any(_inside(one.address, ban) for ban, _ in view.kernel) for one in made)
-        violations = judge.check(view, time.time() - began, quiet=True)
+        violations = judge.check(view, _AT, quiet=True)
         return Round(made, violations, sum(must.values()), banned)
 
     def _sender(self, chosen: random.Random, seed: str) -> Sender:
@@ -162,25 +163,22 @@ class Game:
         transport = chosen.choice(TRANSPORTS[pbx])
         return Sender(next(self._addresses), pbx, transport, victim, seed, self._mark)
 
-    def _judge(self, made: Sequence[Sender], began: float) -> tuple[Judge, Mapping[str, int]]:
+    def _judge(self, made: Sequence[Sender]) -> tuple[Judge, Mapping[str, int]]:
         """Return a judge who knows what the senders did, and how many of each one's requests must count."""
         judge = Judge([open_pbx.TRUNK], sees_all=False)
-        for phone in (FRIEND, HOLDER):
-            judge.sent(_sent(phone, "UDP", 0, "right" if phone == FRIEND else "none", 0.0))
+        judge.sent(_sent(FRIEND, "UDP", 0, "right"))
         must = dict.fromkeys((one.address for one in made), 0)
         for one in made:
             for request in one.requests:
                 counts = self._must_count(one, request)
                 must[one.address] += counts
                 exception = "" if counts else "question"
-                judge.sent(
-                    _sent(one.address, one.transport, request.mark, "wrong", time.time() - began, exception)
-                )
+                judge.sent(_sent(one.address, one.transport, request.mark, "wrong", exception))
         return judge, must
 
     def _must_count(self, sender: Sender, request: Request) -> bool:
         """Whether Asterisk has surely checked a wrong password, by a way on which ringfence sees it."""
-        checked = _CHECKED.get(sender.pbx, _RELEVANT)
+        checked = _CHECKED.get(sender.pbx, _REFUSALS)
         refused = any(
             answer.status in checked and not answer.stale
             for answer in self.truth.answers.get(request.mark, ())
@@ -220,9 +218,9 @@ class Game:
         return frozenset((format_network(ip_network(network)), scope) for network, scope in rows)
 
 
-def _sent(address: str, transport: str, mark: int, credentials: str, at: float, exception: str = "") -> Sent:
+def _sent(address: str, transport: str, mark: int, credentials: str, exception: str = "") -> Sent:
     return Sent(
-        time=at,
+        time=_AT,
         sender=address,
         source=address,
         transport="UDP" if transport == "UDP" else "TCP",
@@ -247,7 +245,7 @@ def _inside(address: str, network: str) -> bool:
 @contextmanager
 def game(release: str, folder: Path, seed: int) -> Iterator[Game]:
     """Yield a game against a new Asterisk and a new daemon."""
-    texts = {**open_pbx.configured(release), "hep.conf": EXPORT}
+    texts = {**open_pbx.configured(release), "hep.conf": open_pbx.EXPORT}
     with Lab.made(release, texts) as lab, watched(lab) as truth:
         settings = {"rules": RULES, "claimed": {"per_minute": 100_000, "ban": ["2h"]}}
         with guarded_victims(lab, folder, settings) as (guard, known):

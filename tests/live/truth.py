@@ -14,10 +14,9 @@ from contextlib import contextmanager, suppress
 from attrs import define, field, frozen
 from tests.support import netns
 from tests.support.lab import Lab
+from tests.support.open_pbx import EXPORT_TO
 from tests.support.sip_wire import status_of
 
-EXPORT = "[general]\nenabled = yes\ncapture_address = 127.0.0.1:9060\nuuid_type = call-id\n"
-"""Asterisk's hep.conf."""
 MARK = "zz{}zz"
 _MARK = re.compile(rb"zz([0-9]{1,9})zz")
 _STALE = re.compile(rb"stale *= *\"?true", re.IGNORECASE)
@@ -74,7 +73,7 @@ def watched(lab: Lab) -> Iterator[Truth]:
         for one in (export, packets):
             one.setsockopt(socket.SOL_SOCKET, 33, _BUFFER)  # SO_RCVBUFFORCE
             one.settimeout(0.0)
-        export.bind(("127.0.0.1", 9060))
+        export.bind(EXPORT_TO)
         yield Truth(export, packets)
 
 

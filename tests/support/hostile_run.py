@@ -614,7 +614,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help="cases by their names; all, if none is given")
     parser.add_argument("--sample", type=int, default=0, help="so many cases of each PBX")
     parser.add_argument(
-        "--every", type=int, default=1, help="each so manieth case; the seed says which one is first"
+        "--every", type=int, default=1, help="run one case in so many; the seed chooses which"
     )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", help="only cases whose name matches this expression")

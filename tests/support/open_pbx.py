@@ -17,6 +17,10 @@ TRUNK = "198.19.255.3"
 LAMPS = "lamps"
 """An account that may not subscribe."""
 
+EXPORT_TO = ("127.0.0.1", 9060)
+EXPORT = "[general]\nenabled = yes\ncapture_address = {}:{}\nuuid_type = call-id\n".format(*EXPORT_TO)
+"""The hep.conf of an Asterisk that exports its SIP messages."""
+
 _HTTP = f"[general]\nenabled = yes\nbindaddr = {PBX_IPV4}\nbindport = {HTTP_PORT}\nsessionlimit = 2000\n"
 _HTTPS = (
     f"tlsenable = yes\ntlsbindaddr = {PBX_IPV4}:{HTTPS_PORT}\n"
@@ -103,7 +107,7 @@ def exporting(release: str) -> dict[str, str]:
         **texts,
         "http.conf": f"{texts['http.conf']}{_WSS}",
         "pjsip.conf": f"{texts['pjsip.conf']}{_WS.replace('ws', 'wss')}",
-        "hep.conf": "[general]\nenabled = yes\ncapture_address = 127.0.0.1:9060\nuuid_type = call-id\n",
+        "hep.conf": EXPORT,
     }
 
 
