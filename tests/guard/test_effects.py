@@ -34,7 +34,7 @@ def test_a_forged_line_is_an_alarm_and_no_ban(bench: Bench) -> None:
     """While the wire sees everything, a forged line raises an alarm and bans no address."""
     bench.pipeline.on_challenges([challenge(b"another")], 0.0)
     line = event(EventKind.CHALLENGE_RESPONSE_FAILED, source=NOTICES, address=STRANGER)
-    bench.pipeline.on_events([evolve(line, forgeable=True)] * 2, bench.now)
+    bench.pipeline.on_events([evolve(line, forgeable=True, time=bench.now)] * 2, bench.now)
     bench.tend(wire=True)
 
     assert (bench.banned, bench.alarm_codes()) == ([], ["evidence.forged"])

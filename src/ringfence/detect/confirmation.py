@@ -542,12 +542,12 @@ class Confirmation:
 
         A line about a request by UDP is forged, because the kernel would have copied the challenge of a true
         attempt. Any other line is forged if the kernel knows that the address had no connection. Return False
-        while copies of challenges may be missing, and for a line from before the last loss of copies, such as
-        one that a log has from before the start of the daemon.
+        while copies of challenges may be missing, and for a line older than ``LIFE``, such as one from before
+        the start of the daemon, or a question that counts late: its challenge may be forgotten.
         """
         if not self.sees_wire or not self.wire_sees_all or now - self.lost_at < BLIND:
             return False
-        if event.time - self.ahead < self.lost_at:
+        if event.time - self.ahead < now - LIFE:
             return False
         return event.remote.transport is _UDP or self._backing.excludes(event.remote.address, now)
 
