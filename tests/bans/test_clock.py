@@ -1,5 +1,7 @@
 """The wall clock is set while bans are in force, and after they ended: an ended ban never begins again."""
 
+import asyncio
+
 import pytest
 from tests.support.world import OTHER, SUBJECT, World
 
@@ -56,3 +58,20 @@ def test_a_ban_in_force_keeps_its_rest_over_both_steps(world: World) -> None:
         world.restart(reboot=True)
 
     assert world.in_kernel() == {"192.0.2.1/32": HOUR - 40}
+
+
+@pytest.mark.parametrize("ahead", [AHEAD, -AHEAD])
+def test_a_ban_right_after_the_clock_was_set_has_its_length(world: World, ahead: float) -> None:
+    """A ban before the next periodic work, and those before it, end at the same time everywhere."""
+    world.decide()
+    world.ahead = ahead
+    world.enforcer.ban([OTHER], HOUR, "")
+    world.wait(10.0)
+    asyncio.run(world.reconciler.compare())
+
+    left = {"192.0.2.1/32": HOUR - 10, "192.0.2.2/32": HOUR - 10}
+    recorded = {
+        str(ban.network): ban.expires - world.clock.wall()
+        for ban in world.records.running(world.clock.wall())
+    }
+    assert world.in_kernel() == left == recorded

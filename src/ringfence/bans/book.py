@@ -430,6 +430,8 @@ class Book:
         for news in News:
             pending = [one.ban for one in self.ledger.pending.values() if one.news is news]
             yield from self.add(pending, news, now)
+        if not self.ledger.pending and not self._failed_unbans:
+            self.error = ""  # of a command that was refused, and that nobody tries again
 
     def forget(self) -> Steps[None]:
         """Forget all bans, because the kernel no longer has any."""

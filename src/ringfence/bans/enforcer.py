@@ -163,7 +163,7 @@ class Enforcer:
         While enforcement was off, rules have decided on bans that were not placed. The attempts that led to
         these bans are not counted again: only new attempts can lead to a ban.
         """
-        self.apply(self.book.forget_assumed(self.clock.wall()))
+        self.apply(self.book.forget_assumed(self._followed()))
         self.records.set_switched_off(False)
         if not self.enforcing:
             self.start()
@@ -210,7 +210,7 @@ class Enforcer:
 
         ``answer`` is the kernel's answer to the ban; None if the kernel was not asked yet.
         """
-        now = self.clock.wall()
+        now = self.now()
         if answer is not None and answer.error is None:
             self.delays.record(self.clock.mono() - decision.at)
         subject, rule, scope, before = decision.subject, decision.rule, decision.scope, 0
@@ -249,7 +249,7 @@ class Enforcer:
         enforcement is switched off.
         """
         self.require_enforcing()
-        now, rule = self.clock.wall(), str(Origin.ADMIN)
+        now, rule = self.now(), str(Origin.ADMIN)
         end, by = now + seconds, Origin.ADMIN
         bans = [
             Ban(network, since=now, expires=end, rule=rule, reason=reason, origin=by, forced=force)
@@ -275,7 +275,7 @@ class Enforcer:
     def _exchange(self, batch: Batch) -> Sequence[Outcome]:
         """Have the database record which bans end, then return the kernel's answers to the ``batch``."""
         bans = [(change.network, change.scope) for change in batch.changes]
-        when = batch.recorded or self.clock.wall()
+        when = batch.recorded or self._followed()
         if batch.how is not None and not batch.recorded:
             self.records.end(bans, when, batch.how)
         try:
@@ -313,22 +313,23 @@ class Enforcer:
 
         ``restored``: bans were just restored, so the bans of all exempt networks are removed.
         """
+        now = self.now()
         self.detector.exempt = exempt.never_banned
         if self.enforcing:
             self.filler.fill(network_lists.ALLOW, network_lists.FRIENDS)
-        self.apply(self.book.exclude(exempt, self.clock.wall(), restored=restored))
+        self.apply(self.book.exclude(exempt, now, restored=restored))
 
     def record_all(self) -> None:
         """Make the store record exactly the bans in force. It may lack some, and still have ended ones."""
         pending = frozenset(map(network_of, self.ledger.pending))
-        self.records.replace(_BansOf(dict(self.ledger.items())), pending, self.clock.wall())
+        self.records.replace(_BansOf(dict(self.ledger.items())), pending, self.now())
 
-    # -- periodic work
+    # -- time
 
-    def tick(self) -> None:
-        """Do the periodic work, about once a second.
+    def now(self) -> float:
+        """Return the time (epoch seconds). If the wall clock was set, first move the times of all bans.
 
-        Retry refused bans, renew timeouts, forget expired bans, and follow changes of the wall clock.
+        So no time by the new clock is compared with one by the old clock.
         """
         now = self.clock.wall()
         offset = now - self.clock.mono()
@@ -336,6 +337,18 @@ class Enforcer:
         if step:
             self.records.queue_clock_record(offset, self.clock.boot(), step, now)
             self._log.warning("clock.set", seconds=round(step))
+        return now
+
+    def _followed(self) -> float:
+        """Return the time by the clock that the times of all bans have (epoch seconds)."""
+        return self.clock.mono() + self.ledger.offset
+
+    def tick(self) -> None:
+        """Do the periodic work, about once a second.
+
+        Retry refused bans, renew timeouts, forget expired bans, and follow changes of the wall clock.
+        """
+        now = self.now()
         over, to_renew = self.apply(self.book.expire(now))
         if over:
             # Recorded, because the clock may be set back later: an ended ban must not begin again.

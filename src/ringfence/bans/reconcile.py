@@ -84,7 +84,7 @@ class Reconciler:
     @property
     def expected(self) -> int:
         """The number of bans that should be in the kernel now, including those that it has refused so far."""
-        now = self._enforcer.clock.wall()
+        now = self._enforcer.now()
         return self._ledger.alive(now) + len(self._ledger.pending)
 
     @property
@@ -95,7 +95,7 @@ class Reconciler:
         """
         if not self._enforcer.enforcing or self._broken:
             return 0
-        alive = self._ledger.alive(self._enforcer.clock.wall())
+        alive = self._ledger.alive(self._enforcer.now())
         return min(alive, self._elements) if self._elements is not None else alive - self._missing
 
     def check_rules(self) -> None:
@@ -127,7 +127,7 @@ class Reconciler:
         self._alarms.clear(AlarmCode.FIREWALL_DAMAGED, "")
         self._elements = health.elements
         if health.elements is not None:
-            alive = self._ledger.alive(enforcer.clock.wall())
+            alive = self._ledger.alive(enforcer.now())
             lost = alive - self._ledger.uncertainty - health.elements
             if lost > 0:
                 self._log.error("bans.missing", number=lost)
@@ -178,7 +178,7 @@ class Reconciler:
         if not enforcer.enforcing:
             return
         look = enforcer.book.begin_comparison()
-        began = enforcer.clock.wall()
+        began = enforcer.now()
         known = [*self._ledger.keys()]
         found = await asyncio.to_thread(self._read, known, look, began)
         await self._apply_differences(found)
@@ -193,13 +193,13 @@ class Reconciler:
             self._adopt({key: unknown[key] for key in list(unknown)[start : start + CHUNK]})
             await asyncio.sleep(0)
         for start in range(0, len(missing), CHUNK):
-            lost = enforcer.book.restore(missing[start : start + CHUNK], enforcer.clock.wall())
+            lost = enforcer.book.restore(missing[start : start + CHUNK], enforcer.now())
             self.counts.restored += enforcer.apply(lost)
             self._missing = max(0, self._missing - CHUNK)  # refused bans are pending, not missing
             await asyncio.sleep(0)
         for start in range(0, len(found.mistimed), CHUNK):
             part = found.mistimed[start : start + CHUNK]
-            enforcer.apply(enforcer.book.renew(part, enforcer.clock.wall()))
+            enforcer.apply(enforcer.book.renew(part, enforcer.now()))
             await asyncio.sleep(0)
         if missing or unknown:
             self._log.warning("bans.reconciled", put_back=len(missing), adopted=len(unknown))
@@ -216,7 +216,7 @@ class Reconciler:
             if enforcer.enforcing and not enforcer.book.was_unbanned(key) and key not in self._ledger
         }
         if left:
-            enforcer.apply(enforcer.book.adopt(left, enforcer.clock.wall()))
+            enforcer.apply(enforcer.book.adopt(left, enforcer.now()))
             self.counts.adopted += len(left)
 
     def _read(self, known: Sequence[int], look: int, now: float) -> _Found:

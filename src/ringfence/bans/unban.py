@@ -67,7 +67,7 @@ def unban_friends(enforcer: Enforcer, friends: Iterable[Address], trunks: Contai
     unless ``trunks`` has the address: no rule bans a trunk. A ban of a /64 need not be removed, because the
     kernel does not apply it to friends.
     """
-    now, freed, ledger = enforcer.clock.wall(), set[int](), enforcer.ledger
+    now, freed, ledger = enforcer.now(), set[int](), enforcer.ledger
     for address in friends if len(ledger) else ():
         network = ip_network(address)
         around = [key for scope in CLAIMED_SCOPES for key in ledger.covering(network, scope, now)]
@@ -111,10 +111,10 @@ async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
     not_banned: list[str] = []
     for network in networks:
         enforcer.require_enforcing()  # enforcement may be switched off while this function waits
-        found = dict.fromkeys(enforcer.ledger.overlapping(network, enforcer.clock.wall()))
+        found = dict.fromkeys(enforcer.ledger.overlapping(network, enforcer.now()))
         if not found:
             foreign = _known_to_the_kernel(enforcer, network)
-            enforcer.apply(enforcer.book.adopt(foreign, enforcer.clock.wall()))
+            enforcer.apply(enforcer.book.adopt(foreign, enforcer.now()))
             found = dict.fromkeys(foreign)
         if not found:
             not_banned.append(str(network))
@@ -158,19 +158,24 @@ async def _unban_recorded(enforcer: Enforcer, keys: Sequence[int]) -> list[Outco
     This call waits for the store, and the event loop continues meanwhile. A ban that begins meanwhile stays.
     If enforcement is switched off meanwhile, the kernel has no bans any more, and nothing is removed.
     """
-    when, how = enforcer.clock.wall(), BanEnd.REMOVED
+    when, how, offset = enforcer.now(), BanEnd.REMOVED, enforcer.ledger.offset
     await enforcer.records.end_and_wait([network_of(key) for key in keys], when, how)
     if not enforcer.enforcing:  # enforcement was switched off while the store was written
         return []
+    step = enforcer.ledger.offset - offset  # the clock may have been set meanwhile
     records = ((key, enforcer.ledger.get(key)) for key in keys)
-    old = [key for key, one in records if one is None or one.since <= when]
+    old = [key for key, one in records if one is None or one.since <= when + step]
     return enforcer.apply(enforcer.book.unban(old, recorded=when, how=how))
 
 
 def _known_to_the_kernel(enforcer: Enforcer, network: Network) -> dict[int, float]:
+    """Return the keys of the kernel's bans around and within a network, each with the seconds left.
+
+    The ledger has none of them, so none is looked up.
+    """
     return {
         key_of(element.network, element.scope): element.timeout
-        for element in listed(enforcer.backend, enforcer.ledger.all_keys())
+        for element in listed(enforcer.backend, None)
         if overlap(element.network, network)
     }
 
@@ -181,6 +186,7 @@ def _split(enforcer: Enforcer, key: int, parts: Sequence[Network]) -> list[Outco
     ``key`` is the key of the ban of the whole network. The caller removes this ban afterwards. If a part
     already has a ban that ends as late or later, this ban stays.
     """
+    now = enforcer.now()
     whole = enforcer.ledger.ban(key)
     bans = [evolve(whole, network=part) for part in parts] if whole is not None else []
     shorter = []
@@ -188,5 +194,5 @@ def _split(enforcer: Enforcer, key: int, parts: Sequence[Network]) -> list[Outco
         there = enforcer.ledger.get(key_of(ban.network, ban.scope))
         if there is None or there.expires < ban.expires:
             shorter.append(ban)
-    added = enforcer.apply(enforcer.book.add(shorter, News.PART, enforcer.clock.wall()))
+    added = enforcer.apply(enforcer.book.add(shorter, News.PART, now))
     return [outcome for outcome in added if outcome.error is not None]
