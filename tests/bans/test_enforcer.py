@@ -10,7 +10,10 @@ from tests.support.full_disk import FullDisk
 from tests.support.recorded import recorded_bans
 from tests.support.world import OTHER, RULE, START, SUBJECT, World, said
 
+from ringfence.ban_facts import Forgotten
+from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.unban import unban, unban_all
+from ringfence.detect.detector import Detector
 from ringfence.detect.judgement import Decision
 from ringfence.detect.rules import DAY, HOUR, RETURN_WITHIN, RULES
 from ringfence.errors import ControlError, FirewallError, ProbeError, SetFullError, StoreError
@@ -19,7 +22,7 @@ from ringfence.features.fleet.network_list import LIST as DECIDED
 from ringfence.firewall import network_lists
 from ringfence.firewall.contract import Add
 from ringfence.ledger import key_of
-from ringfence.values.ban import Ban, Origin, Scope
+from ringfence.values.ban import Ban, BanEnd, Origin, Scope
 from ringfence.values.friend import Friend, FriendReason
 
 FLOOD = next(rule for rule in RULES if rule.name == "flood")
@@ -209,7 +212,9 @@ def test_a_start_without_a_test_packet_sends_none(world: World) -> None:
 def test_off_takes_everything_and_stays(world: World) -> None:
     """After `off` the kernel is empty, decisions are only logged, restarts change nothing, commands fail."""
     world.decide()
-    world.enforcer.switch_off()
+    with capture_logs() as logs:
+        world.enforcer.switch_off()
+    assert [(one["event"], one.get("fix")) for one in logs][-1] == ("enforcement.off", "ringfence on")
     assert world.in_kernel() == {}
     assert not world.held()
     with said() as names:
@@ -238,6 +243,7 @@ def test_on_brings_back_what_has_time_left(world: World) -> None:
     world.now += 600
     world.enforcer.switch_on()
 
+    assert Forgotten(OTHER, Scope.FULL) in world.facts
     assert world.in_kernel() == {"192.0.2.1/32": round(HOUR) - 600}
     assert world.held()
     assert not world.held(OTHER)
@@ -265,6 +271,48 @@ def test_off_is_remembered_even_if_the_kernel_will_not_let_go(world: World) -> N
         world.enforcer.switch_off()
 
     assert (world.store.state.switched_off(), world.enforcer.enforcing) == (True, False)
+
+
+def test_the_store_records_what_is_in_force(world: World) -> None:
+    """What the store lacks is recorded, what is not in force ends there, and a refused ban stays recorded."""
+    world.decide()
+    pending = ip_network("192.0.2.3")
+    world.decide(pending)
+    world.backend.lose(pending)
+    world.backend.refuses[pending] = FirewallError("no memory")
+    asyncio.run(world.reconciler.compare())
+    assert len(world.enforcer.ledger.pending) == 1
+    now = world.clock.wall()
+    world.store.bans.end([(SUBJECT, Scope.FULL)], now, BanEnd.REMOVED)
+    world.store.bans.record([Ban(OTHER, since=now, expires=now + 60.0, rule="guess")])
+
+    world.enforcer.record_all()
+    assert set(world.in_store()) == {str(SUBJECT), str(pending)}
+
+
+def test_a_command_without_a_daemon_attaches(world: World) -> None:
+    """It writes no list and no ban, and knows the store's bans that have time left, each with its scope."""
+    world.decide(scope=Scope.SIP_UDP)
+    world.enforcer.ban([OTHER], 60.0, "")
+    world.now += 120
+    command = Enforcer(world.backend, world.records, Detector(RULES), world.clock, world)
+    world.backend.batches.clear()
+    command.attach()
+
+    assert command.opened is not None
+    assert command.enforcing
+    assert [*command.ledger.keys()] == [key_of(SUBJECT, Scope.SIP_UDP)]
+    assert world.backend.batches == []
+    assert not any(world.backend.lists.values())
+
+
+def test_only_damaged_sets_get_their_lists_again(world: World) -> None:
+    """Rules that are written again leave the lists alone, unless the sets were damaged."""
+    world.wanted = {network_lists.ALLOW: [OTHER]}
+    world.enforcer.reopen()
+    assert world.backend.lists[network_lists.ALLOW] == set()
+    world.enforcer.reopen(damaged=True)
+    assert world.backend.lists[network_lists.ALLOW] == {OTHER}
 
 
 # -- by hand ----------------------------------------------------------------------------------------------

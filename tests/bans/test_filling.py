@@ -34,6 +34,7 @@ class Written(MemoryBackend, ListContents):
         self.began: list[float] = []
         self.error: FirewallError | None = None
         self.call: Callable[[], None] | None = None
+        self.on_first_step: Callable[[], object] = lambda: None
         self.filler = Filler(self, self)
 
     def contents(self, target: NetworkList) -> list[Network]:
@@ -45,6 +46,7 @@ class Written(MemoryBackend, ListContents):
         wanted = list(networks)
         self.began.append(time.monotonic())
         try:
+            self.on_first_step()
             yield None
             for _ in range(20):
                 self.steps.append(which)
@@ -100,11 +102,14 @@ def test_a_long_roll_lets_others_go_on(written: Written) -> None:
 
 
 def test_the_event_loop_goes_on_during_a_call(written: Written) -> None:
-    """The calls of a long list run in a thread: other tasks run meanwhile, and the list is complete."""
+    """The calls of a long list run in their own thread; other tasks run meanwhile, and it is complete."""
     written.wanted[network_lists.DENY] = MANY
     begun, goes_on = threading.Event(), threading.Event()
+    threads = set[str]()
+    written.on_first_step = lambda: threads.add(threading.current_thread().name)
 
     def call() -> None:
+        threads.add(threading.current_thread().name)
         begun.set()
         assert goes_on.wait(20)
 
@@ -119,10 +124,13 @@ def test_the_event_loop_goes_on_during_a_call(written: Written) -> None:
                 await asyncio.sleep(0)
             goes_on.set()
             await written.until_done()
+            assert network_lists.DENY not in written.filler.incomplete
             task.cancel()
 
     asyncio.run(run())
     assert written.rolls == written.wanted
+    [thread] = threads
+    assert thread.startswith("kernel-lists")
 
 
 def test_the_newest_wish_wins(written: Written) -> None:
@@ -169,11 +177,11 @@ def test_what_failed_is_tried_again(
             written.error = None
             written.filler.fill(network_lists.DENY)
             await written.until_done()
+            assert (written.filler.unfilled, written.filler.error) == (set(), "")
             if task is not None:
                 task.cancel()
 
     asyncio.run(run())
-    assert written.filler.unfilled == set()
     assert written.rolls == written.wanted
 
 
@@ -195,13 +203,14 @@ def test_retries_have_growing_pauses(
             await until(lambda: len(written.began) == 6)
             written.error = None
             await until(lambda: written.rolls == written.wanted)
+            await written.until_done()
+            assert (written.filler.unfilled, written.filler.error) == (set(), "")
             task.cancel()
 
     asyncio.run(run())
     gaps = [after - before for before, after in itertools.pairwise(written.began)]
     assert len(gaps) == 6
     assert all(gap >= least for gap, least in zip(gaps, (0.02, 0.04, 0.08, 0.08, 0.08, 0.08), strict=True))
-    assert (written.filler.unfilled, written.filler.error) == (set(), "")
 
 
 def test_a_change_is_written_at_once_after_failures(

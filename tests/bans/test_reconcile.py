@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
+from structlog.testing import capture_logs
 from tests.support.clock import SetClock
 from tests.support.netns import run
 from tests.support.recorded import recorded_bans
@@ -16,7 +17,7 @@ from tests.support.world import OTHER, RULE, START, SUBJECT, World, said
 from ringfence.alarms import Alarms
 from ringfence.bans.book import CHUNK
 from ringfence.bans.enforcer import Enforcer
-from ringfence.bans.reconcile import SLACK, ReconcileCounts, Reconciler
+from ringfence.bans.reconcile import APART, SLACK, ReconcileCounts, Reconciler
 from ringfence.bans.unban import unban, unban_all
 from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
@@ -255,11 +256,11 @@ def test_changed_rules_are_repaired(world: World) -> None:
     """Changed rules are repaired with the lists at the next check, logged with the damage, and counted."""
     world.wanted = {network_lists.ALLOW: [OTHER]}
     world.backend.trouble = "a rule is gone"
-    with said() as names:
+    with capture_logs() as logs:
         world.reconciler.check()
         world.reconciler.check()
 
-    assert names == ["firewall.repaired"]
+    assert [(one["event"], one["damage"]) for one in logs] == [("firewall.repaired", "a rule is gone")]
     assert (world.reconciler.counts.repaired, world.reconciler.last_damage) == (1, "a rule is gone")
     assert world.backend.lists[network_lists.ALLOW] == {OTHER}
 
@@ -619,3 +620,33 @@ def test_comparisons_after_damage_take_a_fifth_of_the_time(
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(world.reconciler.run())
     assert slept == [0.0, 4.0, 4.0, 4.0]
+
+
+def test_after_other_changes_comparisons_are_seconds_apart(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change that damages nothing waits until ``APART`` seconds after the last comparison."""
+    waited: list[float] = []
+    compared: list[float] = []
+    object.__setattr__(world.enforcer, "clock", SetClock(wall=lambda: START, mono=lambda: 100.0))
+
+    async def within(seconds: float, event: asyncio.Event) -> None:
+        if event is world.reconciler._damaged:
+            waited.append(seconds)
+
+    async def compare() -> None:
+        compared.append(100.0)
+        if len(compared) == 3:
+            raise asyncio.CancelledError
+        world.reconciler._wanted.set()
+
+    async def sleep(_: float) -> None:
+        return None
+
+    monkeypatch.setattr("ringfence.bans.reconcile._within", within)
+    monkeypatch.setattr("ringfence.bans.reconcile.asyncio.sleep", sleep)
+    monkeypatch.setattr(world.reconciler, "compare", compare)
+    world.reconciler._wanted.set()
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(world.reconciler.run())
+    assert waited == [-inf, APART, APART]

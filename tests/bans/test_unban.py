@@ -169,6 +169,15 @@ def test_what_only_the_kernel_knows_is_let_in(world: World, foreign: str, freed:
     assert set(world.in_kernel()) == set(world.in_store()) == left
 
 
+def test_a_foreign_ban_of_a_narrow_scope_is_let_in(world: World) -> None:
+    """A foreign element of a narrow scope is unbanned in that scope, and no other ban ends."""
+    world.decide(OTHER, scope=Scope.SIP_UDP)
+    world.backend.put(SUBJECT, START + 60, Scope.SIP_UDP)
+
+    assert let_in(world, str(SUBJECT)).problems == ()
+    assert set(world.in_kernel()) == set(world.in_store()) == {str(OTHER)}
+
+
 def test_an_unban_without_a_ban_changes_nothing(world: World) -> None:
     """An unban of an address without a ban changes nothing, not even foreign elements."""
     world.backend.put(OTHER, START + 60)
@@ -283,15 +292,31 @@ def test_bans_that_a_reload_ends(world: World) -> None:
 
     assert set(world.in_kernel()) == {"192.0.2.2/32"}
     [line] = [one for one in logs if one["event"] == "ban.reloaded"]
-    assert line["why"].startswith("Asterisk has read its trunks again")
+    assert (line["number"], line["why"][:33]) == (1, "Asterisk has read its trunks again"[:33])
+
+
+def decide_proven(world: World, subject: Network, scope: Scope, proof: Proof = Proof.NONCE) -> None:
+    """Ban a subject for attempts with this proof."""
+    made = tuple(evolve(one, proof=proof) for one in attempts(5, str(subject.network_address)))
+    world.enforcer.carry_out(Decision(subject, RULE, made, world.now, scope, 600.0))
+
+
+def test_proven_bans_that_a_friend_and_a_trunk_lose(world: World) -> None:
+    """A friend loses a proven ban of the network around it, a trunk also a proven one of its own address."""
+    friend, trunk = ip_network("192.0.2.1"), ip_network("198.51.100.1")
+    for subject in (friend, trunk):
+        decide_proven(world, subject, Scope.SIP_UDP)
+        decide_proven(world, subject.supernet(new_prefix=24), Scope.SIP)
+    addresses = [friend.network_address, trunk.network_address]
+    unban_friends(world.enforcer, addresses, {trunk.network_address})
+
+    assert set(world.in_kernel()) == {str(friend)}
 
 
 def test_a_friends_ban_for_proven_guesses_stays(world: World) -> None:
     """Neither a login nor a new start ends a narrow ban on proven attempts; it ends one on claims."""
     for last, proof in ((1, Proof.NONCE), (2, Proof.CLAIMED)):
-        subject = ip_network(f"192.0.2.{last}")
-        made = tuple(evolve(one, proof=proof) for one in attempts(5, f"192.0.2.{last}"))
-        world.enforcer.carry_out(Decision(subject, RULE, made, world.now, Scope.SIP_UDP, 600.0))
+        decide_proven(world, ip_network(f"192.0.2.{last}"), Scope.SIP_UDP, proof)
     friends = [ip_address("192.0.2.1"), ip_address("192.0.2.2")]
     unban_friends(world.enforcer, friends[:1])
     for one in friends:
