@@ -89,9 +89,14 @@ class Manager:
             "PJSIPShowRegistrationsOutbound": trunks,
         }
 
+    @property
+    def has_reader(self) -> bool:
+        """Whether the daemon is logged in, so that it receives the events."""
+        return self._open is not None and self._open.is_open and self._is_logged_in
+
     def report(self, data: bytes, delay: float) -> None:
-        """Send an event, which arrives after a delay (seconds). Without a connection nobody receives it."""
-        if self._open is not None and self._open.is_open and self._is_logged_in:
+        """Send an event, which arrives after a delay (seconds), if somebody receives it."""
+        if self._open is not None and self.has_reader:
             self._open.deliver(data, delay)
 
     def hold(self, seconds: float) -> None:

@@ -1,15 +1,48 @@
-"""Faults of the daemon that are put back into the running code: a seed must find each of them."""
+"""Faults that the daemon had, or would have without one line. Each is put into it, and must show.
+
+A fault shows in the story of a seed, or in a story of its own.
+"""
 # ruff: noqa: ANN401 - a replaced function may be any
 
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
-from tests.judge.fault import Fault
+from attrs import evolve
+from tests.judge.asterisk import Act
+from tests.judge.fault import Change, Fault
+from tests.simulate.story import Step, story
+
+from ringfence.ban_facts import News
+from ringfence.ledger import key_of, network_of
+from ringfence.store.file import errors
+from ringfence.values.ban import BanEnd
+
+
+def _does_nothing(_right: Any) -> Any:
+    return lambda *_, **__: None
+
+
+def _returns_first(_right: Any) -> Any:
+    return lambda first, *_: first
+
+
+async def _nothing_at_once(*_: Any) -> str:
+    return ""
 
 
 def _no_step(right: Any) -> Any:
     def follow_clock(records: Any, found: Any, offset: float, boot: str, now: float) -> None:
         records.record_clock(offset, boot, 0.0, now)
+
+    return follow_clock
+
+
+def _no_shift(_right: Any) -> Any:
+    def follow_clock(self: Any, offset: float) -> float:
+        self.ledger.offset = offset
+        return 0.0
 
     return follow_clock
 
@@ -24,40 +57,390 @@ def _forgets_failed(right: Any) -> Any:
     return write_kept
 
 
-async def _not_compared(_self: Any) -> None:
-    """Compare nothing."""
+def _forgets_restored(right: Any) -> Any:
+    def refuse(self: Any, ban: Any, error: Any, news: News) -> Generator[Any, Any, None]:
+        if news is not News.KNOWN:
+            yield from right(self, ban, error, news)
+
+    return refuse
 
 
-FAULTS: Sequence[tuple[Fault, int]] = (
+def _forgets_refused(_right: Any) -> Any:
+    def refuse(*_: Any) -> Generator[Any, Any, None]:
+        yield from ()
+
+    return refuse
+
+
+def _by_key(_right: Any) -> Any:
+    def unbanned_keys(found: Any, ended: Any, began: float, now: float) -> set[int]:
+        return {key for network, scope, _ in ended if (key := key_of(network, scope)) in found}
+
+    return unbanned_keys
+
+
+def _removes_newer(_right: Any) -> Any:
+    async def unban_recorded(enforcer: Any, keys: Any) -> Any:
+        when, how = enforcer.clock.wall(), BanEnd.REMOVED
+        bans = [(ban.network, ban.scope) for key in keys if (ban := enforcer.ledger.ban(key)) is not None]
+        await enforcer.records.end_and_wait(bans, when, how)
+        return enforcer.apply(enforcer.book.unban(keys, recorded=when, how=how)) if enforcer.enforcing else []
+
+    return unban_recorded
+
+
+def _keeps_turn(right: Any) -> Any:
+    def read_turn(self: Any, connection: Any) -> bool:
+        turns: list[tuple[float, bool]] = []
+        self.on_turn = lambda now, *, more: turns.append((now, more))
+        try:
+            more: bool = right(self, connection)
+        finally:
+            del self.on_turn
+        for now, waits in turns:
+            self.on_turn(now, more=waits)
+        return more
+
+    return read_turn
+
+
+@contextmanager
+def _stays_open(connection: Any) -> Iterator[Any]:
+    """Run a transaction that stays open if its end fails."""
+    with errors(connection.path), connection._turn, connection._owner.acting():
+        connection._writer.execute("BEGIN IMMEDIATE")
+        yield connection._writer.execute
+        connection._writer.execute("COMMIT")
+
+
+def _only_early(right: Any) -> Any:
+    def read(self: Any, known: Any, look: int, now: float) -> Any:
+        found, find, get = right(self, known, look, now), self._enforcer.backend.find, self._ledger.get
+        early = [key for key in found.mistimed if get(key).expires - now > find(*network_of(key)).timeout]
+        return evolve(found, mistimed=early)
+
+    return read
+
+
+def _forgets_others(right: Any) -> Any:
+    def unban_with_retry(self: Any, keys: Any, how: BanEnd = BanEnd.REMOVED) -> Generator[Any, Any, None]:
+        self._failed_unbans.clear()
+        yield from right(self, keys, how)
+
+    return unban_with_retry
+
+
+def _clears_its_own(right: Any) -> Any:
+    def check(self: Any, conditions: Any, now: float) -> None:
+        alarms, own = self._alarms, vars(self).setdefault("_own", set())
+        self._alarms = SimpleNamespace(
+            activate=lambda code, name, text: (own.add(name), alarms.activate(code, name, text)),
+            clear=lambda code, name: alarms.clear(code, name) if name in own else None,
+        )
+        try:
+            right(self, conditions, now)
+        finally:
+            self._alarms = alarms
+
+    return check
+
+
+def _sees_without_rules(_right: Any) -> Any:
+    def sees_all(self: Any) -> bool:
+        opened = self._enforcer.opened
+        return self.is_listening and opened is not None and not opened.wire
+
+    return property(sees_all)
+
+
+def _of_any_age(right: Any) -> Any:
+    def would_have_been_seen(self: Any, event: Any, now: float) -> bool:
+        recent = evolve(event, time=now + self.ahead)
+        return bool(right(self, recent, now))
+
+    return would_have_been_seen
+
+
+_BOOK, _RECORDS = "ringfence.bans.book:Book", "ringfence.store.bans:Records"
+_SEEN = "ringfence.detect.confirmation:Confirmation.would_have_been_seen"
+GUESSER, ASKER, VICTIM = "203.0.113.5", "203.0.113.6", "198.51.100.77"
+PHONE, OTHER_PHONE = "198.51.100.20", "198.51.100.21"
+GUESS = Act("guesses", GUESSER, transport="TCP")
+LATER = Step("rotate", wait=0.5)
+"""A last step, before which half a second passes. With the last step all faults of the host end."""
+
+
+def _guesses(act: Act, number: int = 5) -> Sequence[Step]:
+    """Return guesses in a row."""
+    return [Step("act", act, wait=3.3), *[Step("act", act, wait=0.2)] * (number - 1)]
+
+
+_ROWS: tuple[tuple[str, str, str, Change, int | Sequence[Step]], ...] = (
     (
-        Fault(
-            "a clock that is set while no daemon runs",
-            "The bans of the database ended too early or too late after the next start.",
-            "ringfence.bans.restore:follow_clock",
-            _no_step,
-            (),
-        ),
+        "a clock that is set while no daemon runs",
+        "The bans of the database ended too early or too late after the next start.",
+        "ringfence.bans.restore:follow_clock",
+        _no_step,
         1029,
     ),
     (
-        Fault(
-            "a write that fails",
-            "A ban that could not be written to a full disk was never recorded.",
-            "ringfence.store.writer:BestEffort.write_kept",
-            _forgets_failed,
-            (),
-        ),
+        "a clock that is set while the daemon runs",
+        "The recorded bans ended earlier or later than those of the kernel.",
+        f"{_BOOK}.follow_clock",
+        _no_shift,
+        [Step("ban", wait=3.3, number=1), Step("clock", set=300.0)],
+    ),
+    (
+        "a start under a wrong clock",
+        "A ban that the kernel still had began again with its full length.",
+        "ringfence.bans.restore:_as_in_kernel",
+        _returns_first,
+        [
+            Step("ban", wait=3.3, number=1),
+            Step("clock", set=-7_200.0),
+            Step("reboot", wait=0.0, seconds=1.0),
+            Step("kill", wait=20.0, seconds=0.1),
+        ],
+    ),
+    (
+        "a clock that is set back over the end of a ban",
+        "The ban had no recorded end, and began again.",
+        f"{_RECORDS}.expire",
+        _does_nothing,
+        [
+            *_guesses(Act("forges a guess", GUESSER, VICTIM)),
+            Step("clock", wait=620.0, set=-4.9),
+            *[Step("clock", set=-4.9)] * 29,
+        ],
+    ),
+    (
+        "a write that fails",
+        "A ban that could not be written to a full disk was never recorded.",
+        "ringfence.store.writer:BestEffort.write_kept",
+        _forgets_failed,
         4,
     ),
     (
-        Fault(
-            "removed sets",
-            "If another program removed the sets, the bans in them were gone.",
-            "ringfence.bans.reconcile:Reconciler.compare",
-            lambda _right: _not_compared,
-            (),
-        ),
+        "a failed write that nothing follows",
+        "What a full disk did not take was written only before the next ban.",
+        "ringfence.store.writer:BestEffort.retry",
+        _does_nothing,
+        [
+            Step("disk", wait=3.3, number=28, seconds=20.0),
+            Step("ban", wait=0.05, number=1),
+            Step("rotate", wait=3.0),
+        ],
+    ),
+    (
+        "a transaction that stays open",
+        "A commit that failed let every later write fail.",
+        "tests.simulate.process:_TRANSACTION",
+        lambda _right: _stays_open,
+        [
+            Step("disk", wait=3.3, number=28, seconds=2.0),
+            Step("ban", wait=0.05, number=1),
+            Step("rotate", wait=3.0),
+        ],
+    ),
+    (
+        "an answer before the record",
+        "`ban` and `unban` ended before the database had the change, and a crash undid it.",
+        "ringfence.store.writer:BestEffort.recorded",
+        lambda _right: _nothing_at_once,
+        [
+            Step("ban", wait=3.3, number=1),
+            Step("disk", number=28, seconds=20.0),
+            Step("unban", number=1),
+            Step("kill", seconds=0.1),
+        ],
+    ),
+    (
+        "an unban before a crash",
+        "The next start adopted a ban that was recorded as removed.",
+        "ringfence.bans.restore:unbanned_keys",
+        lambda _right: lambda *_: set(),
+        [
+            Step("ban", number=1),
+            Step("unban", wait=1.3, number=1),
+            Step("kill", wait=0.0, number=2, seconds=0.1),
+        ],
+    ),
+    (
+        "a ban that follows an unban",
+        "A ban whose record was lost ended at the next start, because an earlier one had been removed.",
+        "ringfence.bans.restore:unbanned_keys",
+        _by_key,
+        [
+            Step("ban", wait=3.3, number=1),
+            Step("unban", number=1),
+            Step("disk", wait=5.0, number=28, seconds=30.0),
+            Step("ban", number=1),
+            Step("kill", wait=2.0, seconds=0.1),
+        ],
+    ),
+    (
+        "a ban during an unban",
+        "A ban that began while an unban waited for the disk was removed, and stayed recorded.",
+        "ringfence.bans.unban:_unban_recorded",
+        _removes_newer,
+        [Step("ban", wait=3.3, number=1), Step("unban", number=1), Step("ban", wait=0.0, number=1), LATER],
+    ),
+    (
+        "an unban of a refused ban",
+        "A ban that the kernel had refused was placed after its unban.",
+        "ringfence.ledger:Ledger.discard_pending",
+        lambda _right: lambda *_: False,
+        [
+            Step("refuse", wait=3.3, number=1),
+            Step("ban", wait=0.05, number=1),
+            Step("unban", wait=0.05, number=1),
+            Step("rotate", wait=0.3),
+        ],
+    ),
+    (
+        "a refused removal",
+        "A ban that the kernel did not remove was recorded as ended.",
+        f"{_RECORDS}.resume",
+        _does_nothing,
+        [
+            Step("ban", wait=3.3, number=1),
+            Step("refuse", wait=0.05, number=1),
+            Step("unban", wait=0.05, number=1),
+            LATER,
+        ],
+    ),
+    (
+        "two refused removals",
+        "A second removal that the kernel refused ended the tries of the first.",
+        f"{_BOOK}.unban_with_retry",
+        _forgets_others,
+        [
+            *_guesses(Act("forges a guess", GUESSER, PHONE)),
+            Step("refuse", number=6),
+            Step("act", Act("logs in", PHONE, transport="TCP"), wait=0.05),
+            Step("act", Act("logs in", OTHER_PHONE), wait=0.3),
+            LATER,
+        ],
+    ),
+    (
+        "a refused ban",
+        "A ban that a full set refused was not tried again.",
+        f"{_BOOK}._refuse",
+        _forgets_refused,
+        [
+            *_guesses(GUESS, 4),
+            Step("refuse", wait=0.05, number=1),
+            Step("act", GUESS, wait=0.05),
+            Step("rotate", wait=0.2),
+        ],
+    ),
+    (
+        "a restored ban that the kernel refuses",
+        "The ban was forgotten, but stayed recorded.",
+        f"{_BOOK}._refuse",
+        _forgets_restored,
+        [
+            Step("ban", number=1),
+            Step("damage", wait=2.3),
+            Step("damage", wait=0.25),
+            Step("refuse", wait=0.2, number=1),
+            LATER,
+        ],
+    ),
+    (
+        "`on` with writes that wait",
+        "The database recorded a ban that `on` had not restored.",
+        "ringfence.bans.enforcer:Enforcer._record_restored",
+        _does_nothing,
+        [
+            Step("disk", wait=1.0, number=28, seconds=20.0),
+            Step("ban", number=1),
+            Step("off", wait=3.0),
+            Step("on", wait=3.0),
+            Step("rotate", wait=3.0),
+        ],
+    ),
+    (
+        "`on` that the kernel refuses",
+        "Enforcement that could not be switched on stayed off.",
+        "ringfence.guard.firewall_manager:FirewallManager.retry_switch_on",
+        _does_nothing,
+        [
+            Step("ban", wait=3.3, number=1),
+            Step("off"),
+            Step("refuse", number=1),
+            Step("on", wait=0.05),
+            LATER,
+        ],
+    ),
+    (
+        "removed sets",
+        "If another program removed the sets, the bans in them were gone.",
+        "ringfence.bans.reconcile:Reconciler._apply_differences",
+        lambda _right: _nothing_at_once,
         21,
     ),
+    (
+        "a ban that the kernel keeps too long",
+        "Only bans that the kernel would end too early were renewed.",
+        "ringfence.bans.reconcile:Reconciler._read",
+        _only_early,
+        [Step("ban", wait=3.3, number=1), Step("clock", set=4.0), Step("clock", set=4.0)],
+    ),
+    (
+        "an alarm after the repair",
+        "An alarm stayed when its cause was gone.",
+        "ringfence.alarms:Alarms.clear",
+        _does_nothing,
+        [
+            Step("disk", wait=3.3, number=28, seconds=5.0),
+            Step("ban", wait=0.05, number=1),
+            Step("rotate", wait=6.0),
+        ],
+    ),
+    (
+        "a source that is back after a restart",
+        "The alarm of the process before stayed.",
+        "ringfence.guard.source_manager:SourceWatchdog.check",
+        _clears_its_own,
+        [Step("cut", wait=3.3, seconds=20.0), Step("kill", wait=10.0, seconds=15.0)],
+    ),
+    (
+        "a wire that fails",
+        "The packets that were read before the error counted in the next session, a second time.",
+        "ringfence.sources.nflog:NflogSource._read_turn",
+        _keeps_turn,
+        [
+            Step("act", Act("guesses", GUESSER), wait=3.3),
+            Step("break", wait=0.0),
+            Step("act", Act("asks", ASKER, account="900"), wait=35.0),
+        ],
+    ),
+    (
+        "lines while enforcement is off",
+        "True lines of the log were called forged, because the kernel had copied no challenge.",
+        "ringfence.guard.source_manager:WireReader.sees_all",
+        _sees_without_rules,
+        [
+            Step("off", number=1),
+            Step("act", Act("logs in", PHONE, transport="TCP"), wait=35.0),
+            Step("act", Act("hides", ASKER, other=PHONE, order=12864, late=0.5)),
+            Step("act", Act("logs in", PHONE, transport="TCP", order=200), wait=3.0),
+        ],
+    ),
+    (
+        "questions that count late",
+        "A true line of the log was called forged, because its challenge was forgotten.",
+        _SEEN,
+        _of_any_age,
+        770,
+    ),
 )
-"""The faults, each with a seed that finds it. Their worlds are stories, so the faults have no acts."""
+FAULTS: Mapping[str, tuple[Fault, int, Sequence[Step]]] = {
+    name: (
+        Fault(name, sentence, where, change, ()),
+        *((shown, story(shown)) if isinstance(shown, int) else (0, shown)),
+    )
+    for name, sentence, where, change, shown in _ROWS
+}
+"""The faults by name, each with the seed and the story that show it. They need no acts of a world."""

@@ -46,6 +46,8 @@ class Kernel:
         """The end of each ban (monotonic seconds)."""
         self.acknowledged: dict[Key, float] = {}
         """The bans that the daemon knows to be in place, and did not remove: each with its end."""
+        self.asked, self.wanted = set[str](), set[str]()
+        """Addresses that the administrator asked to ban, and those banned since then: none may be removed."""
         self.lists: dict[NetworkList, frozenset[Network]] = {}
         self.refusals = self.lost = self.unreadable = 0
         self._schedule = schedule
@@ -135,13 +137,18 @@ class KernelBackend:
             return Outcome(change, error=FirewallError("the set does not exist"))
         lost = kernel.lost > 0
         kernel.lost -= lost
+        address = str(change.network.network_address)
         if isinstance(change, Add):
+            if address in kernel.asked:
+                kernel.asked.discard(address)
+                kernel.wanted.add(address)
             kernel.ends[key] = self._schedule.mono + change.timeout
             if not lost:
                 kernel.acknowledged[key] = kernel.ends[key]
         else:
             kernel.ends.pop(key, None)
-            kernel.acknowledged.pop(key, None)
+            if address not in kernel.wanted:
+                kernel.acknowledged.pop(key, None)
         if lost:
             return Outcome(change, error=FirewallError("netlink: No buffer space available"))
         return Outcome(change, change.timeout if isinstance(change, Add) else 0.0)

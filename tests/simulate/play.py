@@ -7,18 +7,21 @@ Besides the judge's invariants there are some more:
 
 - K: a ban that the kernel acknowledged is in the kernel until its end, whatever failed.
 - T: each ban ends in the kernel when the ledger says so.
-- U, R: when the database has an unban or a ban of the administrator, and the answer says so, it lasts.
+- U: an unban lasts, if the answer says that the database has it, or if it has it when the process is killed.
+- R: a ban of the administrator has its length, if the answer says that the database has it.
 - S: the alarms about the host's state clear when all works again.
 - D: no task of the daemon ends by an error, and the daemon does not end by itself.
 """
 
 import json
+import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,7 @@ from tests.simulate.loop import Channel, Killed
 from tests.simulate.process import Host, Process
 from tests.simulate.story import Step
 
+from ringfence.bans.book import CLOCK_STEP
 from ringfence.errors import RingfenceError
 from ringfence.firewall import network_lists
 from ringfence.values.ban import Scope
@@ -46,6 +50,12 @@ REPORTED_WITHIN = 60.0
 """Seconds within which every source has reported an attempt."""
 STOPS_WITHIN = 20.0
 """Seconds after SIGTERM until systemd kills a process."""
+ANSWERED_WITHIN = 2.0
+"""Seconds in which the daemon has carried out a request: it waits at most a second for the disk."""
+ALIKE_WITHIN = 4.0
+"""Seconds in which two bans of one network may seem the same by their ends (``bans/restore.py``)."""
+MATCHED_WITHIN = 10.0
+"""Seconds in which a report may match an attempt that another source reported (``detect/sessions.py``)."""
 RESTARTS_AFTER = 1.0
 """Seconds between two starts, as systemd makes them."""
 MOST_STARTS = 100
@@ -121,13 +131,19 @@ class Simulation:
         self._process: Process | None = None
         self._lossy = 0  # so many packets are lost next
         schedule = self.host.schedule
-        self._wire = Channel[Report](schedule, self._copy)
+        self._missed: dict[str, float] = {}  # by source, when AMI last missed an attempt (true time)
+        self._wire = Channel[Report | None](schedule, self._copy)  # None: reading fails
         self._lines = {name: Channel[bytes](schedule, log.write) for name, log in self.host.logs.items()}
         self._kernel_fails = False
         self._acts = 0
         self._asked = Counter[str]()
-        self._promised = set[str]()
+        self._promised: dict[str, float] = {}  # the end of a ban (monotonic), by address
         self._unbanned = set[str]()
+        self._unbanning: dict[str, float] = {}  # when an unban was asked (epoch), by address
+        self._unbans_all = False
+        self._unban_asked: dict[str, float] = {}  # when an unban was asked last (monotonic), by address
+        self._steps = 0.0  # by how much the clock was set in steps that do not count as such
+        self._was_set = False
         self._last_error = RingfenceError()
 
     # -- the process
@@ -153,10 +169,25 @@ class Simulation:
             self._process.kill(self._number)
             del self._logged[known:]  # what the dead process logs
             self._process = None
+            self._unbanned |= self._recorded_unbans()
+            self._unbans_all = False
+            self.host.kernel.asked.clear()
         schedule = self.host.schedule
         self._judge.lose()
         schedule.run_until(schedule.mono + down)
         self.begin()
+
+    def _recorded_unbans(self) -> set[str]:
+        """Return the addresses whose unban the database of the next process has, without a later ban."""
+        path = self.host.folder / f"database-{self._number}" / "ringfence.db"
+        ends = "SELECT network, max(coalesce(ended, 1e12)), max(ended) FROM bans GROUP BY network"
+        with closing(sqlite3.connect(path)) as database:
+            rows = database.execute(ends).fetchall()
+        return {
+            address
+            for network, last, ended in rows
+            if last == ended >= self._unbanning.get(address := str(network).removesuffix("/32"), inf)
+        }
 
     def wait(self, seconds: float) -> None:
         """Let some time pass."""
@@ -211,7 +242,11 @@ class Simulation:
             host.managers[act.asterisk].contacts[f"PJSIP/{act.account}"] = one.source
         for report in log:
             self._lines[report.asterisk].send(report.data, act.late + host.schedule.chosen.random() * 0.05)
-        if not self._is_seen:
+        if not host.managers[act.asterisk].has_reader:
+            self._missed[one.source] = self.time
+        missed = self.time - self._missed.get(one.source, -inf) < MATCHED_WITHIN
+        if not self._is_seen or (missed and not copied):
+            # AMI's report of this attempt, which the wire misses, may match an earlier one that AMI missed.
             self._judge.lose()
 
     def _connect(self, one: Exchange, *, copied: bool) -> None:
@@ -242,8 +277,10 @@ class Simulation:
         observed = lists.get(network_lists.OBSERVED, frozenset())
         return not any(address in one for one in friends) or any(address in one for one in observed)
 
-    def _copy(self, report: Report) -> None:
-        if self._lossy:
+    def _copy(self, report: Report | None) -> None:
+        if report is None:
+            self.host.packets.fail()
+        elif self._lossy:
             self._lossy -= 1
             self.host.packets.lose()
         elif self.host.kernel.has_rules:
@@ -251,8 +288,19 @@ class Simulation:
 
     def _kill(self, step: Step) -> None:
         self._die(step)
-        self.host.schedule.ahead += step.set
+        if step.set and self.host.disk.error:  # the next process cannot record that
+            self._promised.clear()
+        self._set(step.set)
         self._restart(step.seconds)
+
+    def _set(self, seconds: float) -> None:
+        """Set the clock. A small step shortens or lengthens recorded bans: it is no step to the daemon."""
+        self.host.schedule.ahead += seconds
+        self._was_set = self._was_set or abs(seconds) > CLOCK_STEP
+        if abs(seconds) <= CLOCK_STEP:
+            self._steps += abs(seconds)
+        else:
+            self._unbanning.clear()
 
     def _die(self, step: Step) -> None:
         loop = self.process.loop
@@ -264,6 +312,8 @@ class Simulation:
         self._die(step)
         self.host.kernel.forget()
         self.host.boots += 1
+        if self._was_set:  # perhaps no process has recorded that
+            self._promised.clear()
         self._restart(step.seconds)
 
     def _stop(self, step: Step) -> None:
@@ -294,7 +344,7 @@ class Simulation:
 
     def _clock(self, step: Step) -> None:
         self._judge.on_clock(self.time)
-        self.host.schedule.ahead += step.set
+        self._set(step.set)
 
     def _lose(self, step: Step) -> None:
         self._lossy += step.number
@@ -305,7 +355,7 @@ class Simulation:
         self._judge.lose()
 
     def _break(self, _: Step) -> None:
-        self.host.packets.fail()
+        self._wire.send(None)
         self._judge.lose()
 
     def _refuse(self, step: Step) -> None:
@@ -333,19 +383,27 @@ class Simulation:
     def _ask(self, step: Step, address: str, then: Callable[[Any], object], **fields: object) -> None:
         """Send a request about an address. ``then`` gets the answer, if no later request came in between."""
         self._asked[address] = number = self._asked[address] + 1
-        self._promised.discard(address)
+        self._promised.pop(address, None)
         self._unbanned.discard(address)
+        self._unbanning.pop(address, None)
+        self.host.kernel.asked.discard(address)
+        self.host.kernel.wanted.discard(address)
         self.process.ask(
             step.kind, lambda result: then(result) if number == self._asked[address] else None, **fields
         )
 
     def _ban(self, step: Step) -> None:
         def then(result: Any) -> None:  # noqa: ANN401 - JSON
-            if not result:  # no line about a problem, and the database has the ban
-                self._promised.add(address)
+            if not result and counts:  # no line about a problem, and the database has the ban
+                self._promised[address] = end
 
-        address = f"{ADMINISTRATORS}{step.number}"
-        self._ask(step, address, then, networks=[address], seconds=BANNED_FOR, reason="simulated")
+        address, seconds = f"{ADMINISTRATORS}{step.number}", step.seconds or BANNED_FOR
+        end, counts = self.host.schedule.mono + seconds, not self._unbans_all
+        self._ask(step, address, then, networks=[address], seconds=seconds, reason="simulated")
+        # A ban that ends with one that was removed may be taken for that one at the next start.
+        alike = self.host.schedule.mono - self._unban_asked.get(address, -inf) < ALIKE_WITHIN
+        if counts and not alike:
+            self.host.kernel.asked.add(address)
 
     def _unban(self, step: Step) -> None:
         def then(result: Any) -> None:  # noqa: ANN401 - JSON
@@ -354,13 +412,24 @@ class Simulation:
 
         address = f"{ADMINISTRATORS}{step.number}"
         self._ask(step, address, then, networks=[address])
+        self._unbanning[address] = self.host.schedule.wall
+        self._unban_asked[address] = self.host.schedule.mono
 
     def _unban_all(self, _: Step) -> None:
         for address in self._asked:
             self._asked[address] += 1
         self._promised.clear()
+        self._unbanning.clear()
+        self._unbans_all = True
+        self.host.kernel.asked.clear()
+        self.host.kernel.wanted.clear()
         self._judge.lose()
-        self.process.ask("unban", lambda _: self._judge.lose(), all=True)
+
+        def then(_: object) -> None:
+            self._unbans_all = False
+            self._judge.lose()
+
+        self.process.ask("unban", then, all=True)
 
     def _off(self, step: Step) -> None:
         self._judge.lose()
@@ -380,8 +449,10 @@ class Simulation:
         for manager in host.managers.values():
             manager.is_up = True
         self._kernel_fails = False
-        with suppress(RingfenceError):
-            self.process.request("on")
+        self.wait(ANSWERED_WITHIN)
+        if self.process.store.records.switched_off:
+            with suppress(RingfenceError):
+                self.process.request("on")
         self.wait(QUIET)
         found = self._defects()
         if not found:
@@ -392,7 +463,7 @@ class Simulation:
             theirs = View(kernel, ledger, store, listed, view.counted, view.forged)
             found = [*self._judge.check(theirs, self.time, quiet=True)]
             found += [one for one in self._judge.check(view, self.time, quiet=True) if one.invariant == "E"]
-            found += [*self._lost_bans(), *self._mistimed()]
+            found += [*self._lost_bans(), *self._mistimed(), *self._broken_promises(), *self._alarms()]
             found += [
                 Violation("U", f"{one} is banned again") for one, _ in view.kernel if one in self._unbanned
             ]
@@ -451,6 +522,19 @@ class Simulation:
                 yield Violation(
                     "T", f"the ban of {ban.network} ends in {left:.0f} s, recorded: {recorded:.0f} s"
                 )
+
+    def _broken_promises(self) -> Iterable[Violation]:
+        """Yield the bans of the administrator that have another length than they should."""
+        now, slack = self.host.schedule.mono, SLACK + self._steps
+        for address, wanted in self._promised.items():
+            left = self.host.kernel.ends.get((ip_network(address), Scope.FULL), now) - now
+            if abs(left - max(0.0, wanted - now)) > slack:
+                yield Violation("R", f"the ban of {address} has {left:.0f} of {wanted - now:.0f} s left")
+
+    def _alarms(self) -> Iterable[Violation]:
+        for one in self.process.side.common.alarms.active:
+            if str(one.code).startswith(_STATES):
+                yield Violation("S", f"{one.code} {one.subject} stays: {one.text}")
 
     def close(self) -> None:
         """End the process."""

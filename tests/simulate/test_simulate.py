@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from tests.judge.asterisk import Act
-from tests.judge.fault import Fault, put_back
+from tests.judge.fault import put_back
 from tests.judge.worlds import ATTACKERS
 from tests.simulate.cases import read
 from tests.simulate.faults import FAULTS
@@ -31,21 +31,21 @@ def test_a_seed_repeats_exactly() -> None:
     assert traced(1, story(0)) != first
 
 
-@pytest.mark.parametrize("fault", [fault for fault, _ in FAULTS], ids=lambda fault: fault.name)
-def test_a_seed_finds_each_fault_that_is_put_back(fault: Fault) -> None:
-    """The story of one seed fails with an old fault, and holds without it."""
-    seed = dict(FAULTS)[fault]
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_seed_finds_each_fault_that_is_put_back(name: str) -> None:
+    """A story fails with the fault, and holds without it."""
+    fault, seed, steps = FAULTS[name]
 
     with put_back(fault):
-        assert play(seed, story(seed)) is not None
-    assert play(seed, story(seed)) is None
+        assert play(seed, steps) is not None
+    assert play(seed, steps) is None
 
 
 def test_a_failed_story_is_made_shorter() -> None:
     """Of a story that fails, only the steps stay without which it would hold."""
     before = [Step("rotate"), Step("ban", number=1), Step("hold", seconds=0.3)]
     steps = [*before, Step("act", Act("guesses", ATTACKERS[0])), Step("damage"), Step("cut")]
-    [fault] = (fault for fault, _ in FAULTS if fault.name == "removed sets")
+    fault, *_ = FAULTS["removed sets"]
 
     with put_back(fault):
         failure = play(0, steps)
