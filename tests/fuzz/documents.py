@@ -136,7 +136,9 @@ def decisions() -> Iterator[bytes]:
     yield page(ROW, {**ROW, "id": 2, "scope": "Ip", "value": "2001:db8::7"}, deleted=[ROW])
     yield json.dumps([ROW, {**ROW, "duration": "-1h2m3.5s"}]).encode()
     yield b'{"deleted":null,"new":null,"links":{"a":[1,{"b":"\\"}"}]}}'
+    yield page({**ROW, "scenario": "x" * 300})
     yield b'{"code":200,"expire":"2026-11-20T06:05:22Z","token":"a.b.c"}'
+    yield b'{"code":200,"expire":"2026-11-20T06:05:22Z","token":"%b"}' % (b"a" * 20_000)
     yield b"1h2m3.5s"
 
 
@@ -201,6 +203,11 @@ def http_answers() -> Iterator[bytes]:
     yield head + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n"
     yield head + b"\r\n192.0.2.1\n"
     yield b"HTTP/1.1 302 Found\r\nLocation: //b.example/x\r\nRetry-After: 12\r\nContent-Length: 0\r\n\r\n"
+    yield (
+        b"HTTP/1.1 429 Slow\r\nRetry-After: 99999999\r\nETag: "
+        + b"x" * 600
+        + b"\r\nContent-Length: 0\r\n\r\n"
+    )
     yield b"HTTP/1.0 100 Continue\r\n\r\nHTTP/1.1 429 Slow\r\nContent-Encoding: gzip\r\n\r\n"
 
 
@@ -224,7 +231,7 @@ def read_mmdb(data: bytes) -> None:
 def databases() -> Iterator[bytes]:
     """Yield databases of both versions, with each size of records, and a hostile one."""
     nested = {"country": {"iso_code": "DE", "names": {"en": "x" * 300}}, "x": ["a", {"b": ["c"] * 40}]}
-    flat = {"country": "Germany", "country_code": "DE", "asn": "AS64496", "as_name": "Example"}
+    flat = {"country": "Germany", "country_code": "DE", "asn": "AS64496", "as_name": "Example" * 50}
     path = folder() / "x.mmdb"
     for version, size in ((4, 24), (6, 28), (6, 32)):
         rows: list[tuple[str, Any]] = [("192.0.2.0/24", nested), ("198.51.100.0/25", flat)]

@@ -3,13 +3,16 @@
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.fuzz.faults import FAULTS
 from tests.fuzz.findings import command_of, inputs_of, keep, repeat
 from tests.fuzz.mutations import changed
 from tests.fuzz.promises import BrokenPromiseError, Checker, Finding, Target, joined, parts_of, require
 from tests.fuzz.table import LEFT_OUT, TARGETS
+from tests.judge.fault import put_back
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "ringfence"
@@ -24,11 +27,25 @@ SEED = 1
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 def test_the_promises_are_kept(target: Target) -> None:
     """No other exception than the documented ones, linear time, and memory in proportion to the input."""
+    assert {one.what: one.data[:500] for one in _findings(target)} == {}
+
+
+def _findings(target: Target) -> Iterator[Finding]:
+    """Read the corpus of a target, and random changes of it; yield what breaks a promise."""
     corpus = [*target.corpus()]
     checker = Checker(target, share=0.2, chance=1 / 32)
-    found = [one for data in corpus if (one := checker.check(data)) is not None]
-    found += [one for data in changed(corpus, target.tries, SEED) if (one := checker.check(data)) is not None]
-    assert {one.what: one.data[:500] for one in found} == {}
+    for data in (*corpus, *changed(corpus, target.tries, SEED)):
+        found = checker.check(data)
+        if found is not None:
+            yield found
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_that_is_put_back_breaks_a_promise(name: str) -> None:
+    """The corpus and its random changes find each old fault of a reader."""
+    fault, target = FAULTS[name]
+    with put_back(fault):
+        assert next(_findings(TARGETS[target]), None) is not None
 
 
 def test_every_reader_is_a_target_or_left_out() -> None:
