@@ -1,10 +1,14 @@
 """Rounds of random SIP from many senders to a real Asterisk, each judged against what Asterisk truly did.
 
-In a round, each sender asks and guesses a few times by a transport of its own. When all is quiet, the judge
-(:mod:`tests.judge.oracle`) compares the attempts and bans of the daemon with the truth
-(:mod:`tests.live.truth`). A clear guess that Asterisk refused must count. Any other request may count.
+In a round, each sender uses one transport. Several times it asks for a challenge, and answers it with one or
+two wrong passwords. When all is quiet, the judge (:mod:`tests.judge.oracle`) compares the attempts and bans
+of the daemon with the truth (:mod:`tests.live.truth`). A clear guess that Asterisk refused must count. An
+unchanged question that was challenged is no attempt. Any other request may count.
+
+The judge's invariants F, C, P and E are checked. Nothing here hides so often that A matters, or fills memory.
 """
 
+import enum
 import random
 import sqlite3
 import time
@@ -15,9 +19,9 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 from attrs import define, field, frozen
-from tests.judge.oracle import GUESSES, Bans, Judge, Sent, View, Violation
+from tests.judge.oracle import GUESSES, Bans, Judge, Sent, View, Violation, drops
 from tests.live.requests import Request, changed, guess, plain
-from tests.live.truth import Truth, watched
+from tests.live.truth import Truth, marks_of, watched
 from tests.support import netns, open_pbx
 from tests.support.daemon import Guard
 from tests.support.hostile_run import FRIEND, PORTS, guarded_victims, senders
@@ -38,17 +42,20 @@ AT_ONCE = 12
 EXCHANGES = 2 * GUESSES
 """Questions of each sender; a guess or two follow each challenge."""
 QUIET = 10.0
-"""Seconds after a round, in which hidden attempts are counted, and all bans become equal everywhere."""
+"""Seconds to wait after a round, until hidden attempts are counted, and all lists of bans agree."""
 _PATIENCE = 0.25
 _LAG = 0.06
-"""Seconds between two guesses, in which the daemon reads the reports."""
+"""Seconds between two exchanges, in which the daemon reads the reports."""
 _AT = 0.0
-"""The time of each request for the judge: a round is shorter than the window of `guess`."""
-_REFUSALS = frozenset({401, 403, 407})
-_CHECKED = {"16": frozenset({403})}
+"""The time of every request for the judge. One is enough: a round is shorter than the window of `guess`."""
+CHECKED = {"22": frozenset({401}), "16": frozenset({403}), "16-pjsip": frozenset({401})}
 """The statuses that show that a password was checked. chan_sip also challenges without a check."""
+_CHALLENGES = frozenset({401, 407})
+LATE = GUESSES + 2
+"""The most refusals that a sender gets before its ban: a guess or two are on their way."""
 _BY_BYTES = frozenset({"unexplained"})
-"""The kinds of attempts that ringfence counts by bytes that it cannot read, in whatever pieces they come."""
+"""Attempts that ringfence infers from bytes it cannot read. Their number depends on the packets, so it is not
+compared."""
 RULES: dict[str, dict[str, object]] = {
     "enumeration": {"enabled": False},
     "slow": {"enabled": False},
@@ -60,45 +67,58 @@ RULES: dict[str, dict[str, object]] = {
 
 @define
 class Sender:
-    """One attacker: its address, its way to a PBX, the host that its text names, and its requests."""
+    """One attacker: its address, its way to a PBX, the host that its text names, and its requests.
+
+    Each request gets a mark of its own, from ``first_mark`` on. ``received`` has the messages that came, each
+    with the mark of the request that was sent last.
+    """
 
     address: str
     pbx: str
     transport: str
     victim: Victim
     seed: str
-    first: int
+    first_mark: int
     requests: list[Request] = field(factory=list)
-    received: list[bytes] = field(factory=list)
+    received: list[tuple[int, bytes]] = field(factory=list)
 
     def play(self, lab: Lab) -> None:
-        """Ask and guess several times."""
+        """Ask and guess several times. A stream on which no answer came may be broken: open another one."""
         chosen = random.Random(self.seed)  # noqa: S311 - no secret
-        with netns.inside(lab.network.attacker), suppress(OSError), closing(self._open()) as wire:
-            for _ in range(EXCHANGES):
-                self._exchange(wire, chosen)
-                time.sleep(_LAG)
+        left = EXCHANGES
+        with netns.inside(lab.network.attacker), suppress(OSError):
+            while left:
+                with closing(self._open()) as wire:
+                    answered = True
+                    while left and (answered or self.transport == "UDP"):
+                        answered = self._exchange(wire, chosen)
+                        left -= 1
+                        time.sleep(_LAG)
 
     def _open(self) -> Wire:
         return open_wire(self.transport, (PBX_IPV4, PORTS[f"{self.pbx} {self.transport}"]), self.address, 1.0)
 
-    def _exchange(self, wire: Wire, chosen: random.Random) -> None:
+    def _exchange(self, wire: Wire, chosen: random.Random) -> bool:
+        """Ask, and guess once or twice if a challenge comes; return whether the last request was answered."""
         where = wire.contact, self.transport
         raw = plain(chosen, ACCOUNTS[self.pbx], self._mark())
         most = chosen.choice((0, 0, 1))
-        question = changed(chosen, raw, where, self._mark(), self.victim, most)
-        challenge = challenge_of(self._ask(wire, question) or b"")
-        if challenge is None:
-            return
-        for more in range(chosen.choice((1, 1, 2))):
-            guessed = guess(raw, challenge, more)
-            self._ask(wire, changed(chosen, guessed, where, self._mark(), self.victim, 3))
+        answer = self._ask(wire, changed(chosen, raw, where, self._mark(), self.victim, most))
+        challenge = challenge_of(answer or b"")
+        if challenge is not None:
+            for more in range(chosen.choice((1, 1, 2))):
+                guessed = guess(raw, challenge, more)
+                answer = self._ask(wire, changed(chosen, guessed, where, self._mark(), self.victim, 3))
+        return answer is not None
 
     def _mark(self) -> int:
-        return self.first + len(self.requests)
+        return self.first_mark + len(self.requests)
 
     def _ask(self, wire: Wire, request: Request) -> bytes | None:
-        """Send a request, and return the final answer; None if none comes."""
+        """Send a request, and return its final answer; None if none comes.
+
+        Asterisk repeats its answers to a call, so one with the mark of another request is not this one's.
+        """
         self.requests.append(request)
         wire.send(request.data)
         deadline = time.monotonic() + _PATIENCE
@@ -106,20 +126,48 @@ class Sender:
             message = wire.receive(left)
             if message is None:
                 return None
-            self.received.append(message)
-            if status_of(message) >= 200:
+            self.received.append((request.mark, message))
+            if status_of(message) >= 200 and marks_of(message) <= {request.mark}:
                 return message
         return None
 
 
+class Fate(enum.Enum):
+    """Whether a request must count as an attempt, may count, or is none."""
+
+    MUST = enum.auto()
+    MAY = enum.auto()
+    NONE = enum.auto()
+
+
 @frozen
-class Round:
-    """The result of a round: its senders, the violations, and how many guesses were clear and refused."""
+class Record:
+    """What one sender truly did: the fate that each of its requests must have."""
+
+    address: str
+    transport: str
+    requests: Sequence[Fate]
+
+    @property
+    def least(self) -> int:
+        """How many of its requests must count."""
+        return self.requests.count(Fate.MUST)
+
+
+@frozen
+class Verdict:
+    """What the judge objects to, and the senders that are banned."""
+
+    violations: Sequence[Violation]
+    banned: Sequence[str]
+
+
+@frozen
+class Round(Verdict):
+    """The result of a round: its senders too, and by address how many clear guesses were refused."""
 
     senders: Sequence[Sender]
-    violations: Sequence[Violation]
-    refused: int
-    banned: int
+    refused: Mapping[str, int]
 
 
 @define
@@ -135,8 +183,8 @@ class Game:
     _addresses: Iterator[str] = field(factory=senders)
     _victims: Iterator[Victim] = field(factory=strangers)
     _mark: int = 1_000
-    _judged: set[str] = field(factory=set)
-    """The addresses of the senders of earlier rounds."""
+    _earlier: set[str] = field(factory=set)
+    """The addresses of the senders that were judged."""
 
     def play(self, number: int) -> Round:
         """Play a round, and judge it."""
@@ -147,55 +195,66 @@ class Game:
         time.sleep(QUIET)
         self.truth.read()
         for one in made:
-            for message in one.received:
+            for _, message in one.received:
                 self.truth.add(message)
-        judge, must = self._judge(made)
-        view = self._view(must)
-        self._judged.update(must)
-        banned = sum(any(_inside(one.address, ban) for ban, _ in view.kernel) for one in made)
-        violations = judge.check(view, _AT, quiet=True)
-        return Round(made, violations, sum(must.values()), banned)
+        records = [
+            Record(one.address, one.transport, [self._fate(one, request) for request in one.requests])
+            for one in made
+        ]
+        self.truth.answers.clear()
+        verdict = self.judged(records)
+        return Round(verdict.violations, verdict.banned, made, {one.address: one.least for one in records})
+
+    def judged(self, records: Sequence[Record]) -> Verdict:
+        """Judge what the daemon made of senders who are quiet now; later verdicts leave them out."""
+        judge = Judge([open_pbx.TRUNK], sees_all=False)
+        judge.sent(_sent(FRIEND, "UDP", 0, "right"))
+        for one in records:
+            for number, fate in enumerate(one.requests):
+                credentials = "none" if fate is Fate.NONE else "wrong"
+                exception = "question" if fate is Fate.MAY else ""
+                judge.sent(_sent(one.address, one.transport, number, credentials, exception))
+        view = self._view({one.address: one.least for one in records})
+        self._earlier.update(one.address for one in records)
+        banned = [one for one in records if drops(view.kernel, one.address, _judged_transport(one.transport))]
+        late = [
+            Violation("C", f"{one.address} got {one.least} refusals before its ban")
+            for one in banned
+            if one.least > LATE
+        ]
+        return Verdict([*judge.check(view, _AT, quiet=True), *late], [one.address for one in banned])
+
+    def address(self) -> str:
+        """Return the address of a new sender."""
+        return next(self._addresses)
 
     def _sender(self, chosen: random.Random, seed: str) -> Sender:
         pbx = chosen.choice(PBXS[self.release])
-        victim = chosen.choice((*self.known, next(self._victims), next(self._victims)))
+        victim = chosen.choice((*self.known, None, None)) or next(self._victims)
         self._mark += 1_000
         transport = chosen.choice(TRANSPORTS[pbx])
-        return Sender(next(self._addresses), pbx, transport, victim, seed, self._mark)
+        return Sender(self.address(), pbx, transport, victim, seed, self._mark)
 
-    def _judge(self, made: Sequence[Sender]) -> tuple[Judge, Mapping[str, int]]:
-        """Return a judge who knows what the senders did, and how many of each one's requests must count."""
-        judge = Judge([open_pbx.TRUNK], sees_all=False)
-        judge.sent(_sent(FRIEND, "UDP", 0, "right"))
-        must = dict.fromkeys((one.address for one in made), 0)
-        for one in made:
-            for request in one.requests:
-                counts = self._must_count(one, request)
-                must[one.address] += counts
-                exception = "" if counts else "question"
-                judge.sent(_sent(one.address, one.transport, request.mark, "wrong", exception))
-        return judge, must
+    def _fate(self, sender: Sender, request: Request) -> Fate:
+        """Return MUST if Asterisk has surely checked a wrong password, by a way on which ringfence sees it.
 
-    def _must_count(self, sender: Sender, request: Request) -> bool:
-        """Whether Asterisk has surely checked a wrong password, by a way on which ringfence sees it."""
-        checked = _CHECKED.get(sender.pbx, _REFUSALS)
-        refused = any(
-            answer.status in checked and not answer.stale
-            for answer in self.truth.answers.get(request.mark, ())
-        )
-        # docs/evidence.md: by TLS, only the number and sizes of records show what no event reports.
-        hidden = sender.transport == "TLS" and not _is_plain(request.data)
-        return request.clear and refused and not hidden
+        NONE is an unchanged request without credentials that was challenged.
+        """
+        answers = self.truth.answers.get(request.mark, set())
+        if request.question and answers and all(answer.status in _CHALLENGES for answer in answers):
+            return Fate.NONE
+        refused = any(answer.status in CHECKED[sender.pbx] and not answer.stale for answer in answers)
+        return Fate.MUST if request.clear and refused and _is_shown(sender, request.data) else Fate.MAY
 
     def _view(self, must: Mapping[str, int]) -> View:
-        """Return what is seen of the guard, without the senders of earlier rounds.
+        """Return what is seen of the guard, without the senders that were judged.
 
-        What comes after a ban is not counted, so a banned sender has at least as many attempts as it must.
+        Nothing counts after a ban. So the number of a banned sender is raised to what must count.
         """
         with netns.inside(self.lab.network.pbx), closing(make_backend("ipset")) as backend:
             kernel = frozenset((format_network(one.network), str(one.scope)) for one in backend.list())
         listed = frozenset((row["address"], row["scope"]) for row in self.guard.bans())
-        kernel, listed, store = map(self._of_this_round, (kernel, listed, self._stored()))
+        kernel, listed, store = map(self._of_new_senders, (kernel, listed, self._stored()))
         counted = {}
         for address, least in must.items():
             number = sum(
@@ -206,8 +265,8 @@ class Game:
             counted[address] = max(number, least) if banned else number
         return View(kernel, listed, store, listed, counted)
 
-    def _of_this_round(self, bans: Bans) -> Bans:
-        return frozenset(ban for ban in bans if not any(_inside(one, ban[0]) for one in self._judged))
+    def _of_new_senders(self, bans: Bans) -> Bans:
+        return frozenset(ban for ban in bans if ban[0] not in self._earlier)
 
     def _stored(self) -> Bans:
         path = self.guard.folder / "ringfence.db"
@@ -218,19 +277,38 @@ class Game:
         return frozenset((format_network(ip_network(network)), scope) for network, scope in rows)
 
 
-def _sent(address: str, transport: str, mark: int, credentials: str, exception: str = "") -> Sent:
+def _sent(address: str, transport: str, number: int, credentials: str, exception: str = "") -> Sent:
     return Sent(
         time=_AT,
         sender=address,
         source=address,
-        transport="UDP" if transport == "UDP" else "TCP",
-        dialogue=str(mark),
+        transport=_judged_transport(transport),
+        dialogue=str(number),
         account="alice",
         known=True,
         credentials=credentials,
         exception=exception,
         answered=address,
     )
+
+
+def _judged_transport(transport: str) -> str:
+    """Return a transport as the judge knows it: TLS and WebSocket are TCP."""
+    return "UDP" if transport == "UDP" else "TCP"
+
+
+def _is_shown(sender: Sender, data: bytes) -> bool:
+    """Whether a guess is counted at once, and not by the bytes of its connection (docs/evidence.md).
+
+    No event reports guesses at chan_sip by MESSAGE and SUBSCRIBE, and by TLS none by INVITE. By TCP and
+    WebSocket only the wire shows these, if the connection has nothing that ringfence cannot read.
+    """
+    if sender.transport == "UDP":
+        return True
+    methods = (b"REGISTER ",) if sender.transport == "TLS" else (b"REGISTER ", b"INVITE ")
+    if sender.pbx == "16" and not data.startswith(methods):
+        return False
+    return sender.transport != "TLS" or _is_plain(data)
 
 
 def _is_plain(data: bytes) -> bool:
@@ -243,11 +321,14 @@ def _inside(address: str, network: str) -> bool:
 
 
 @contextmanager
-def game(release: str, folder: Path, seed: int) -> Iterator[Game]:
-    """Yield a game against a new Asterisk and a new daemon."""
+def game(release: str, folder: Path, seed: int, rules: Mapping[str, object] | None = None) -> Iterator[Game]:
+    """Yield a game against a new Asterisk and a new daemon, by default with ``RULES``."""
     texts = {**open_pbx.configured(release), "hep.conf": open_pbx.EXPORT}
-    with Lab.made(release, texts) as lab, watched(lab) as truth:
-        settings = {"rules": RULES, "claimed": {"per_minute": 100_000, "ban": ["2h"]}}
+    with Lab.made(release, texts) as lab, watched(lab.network.pbx) as truth:
+        settings = {
+            "rules": RULES if rules is None else rules,
+            "claimed": {"per_minute": 100_000, "ban": ["2h"]},
+        }
         with guarded_victims(lab, folder, settings) as (guard, known):
             truth.read()
             yield Game(lab, guard, truth, release, known, seed)

@@ -1,7 +1,7 @@
 """Random SIP requests: guesses at a password whose bytes are changed, by structure and at random.
 
-The same seed results in the same changes. A guess is *clear* if its digest and what it depends on are
-unchanged: then a refusal shows that Asterisk has checked the password.
+The same seed results in the same changes. A guess is *clear* if its first line and its digest are unchanged,
+and it has no other digest: then a refusal shows that Asterisk has checked the password.
 """
 
 import random
@@ -15,8 +15,6 @@ from tests.support.sip_raw import Raw, request_of
 from tests.support.sip_wire import Challenge
 
 METHODS = (b"REGISTER", b"REGISTER", b"REGISTER", b"INVITE", b"SUBSCRIBE", b"MESSAGE", b"OPTIONS", b"PUBLISH")
-LONGEST = 20_000
-"""The most bytes of a request: Asterisk does not export one of 33 000."""
 _SHORT: Mapping[bytes, bytes] = {
     b"Via": b"v",
     b"From": b"f",
@@ -54,10 +52,10 @@ _HEADERS = (
         b"CSeq: 9 INVITE",
     ),
 )
-_PLACES = (b";maddr={v}", b";received={v}", b";sent-by={v}", b";transport=tcp", b";maddr={v};rport")
+_VIA_PARAMETERS = (b";maddr={v}", b";received={v}", b";sent-by={v}", b";transport=tcp", b";maddr={v};rport")
 _AUTHORIZATION = re.compile(rb"\r\n[ \t]*(?:proxy-)?authorization[ \t]*:", re.IGNORECASE)
-_BYTE = 0.25
-"""How often a byte is changed."""
+_BYTE_RATE = 0.25
+"""The share of the requests of which a byte is changed."""
 _BODY = b"SIP/2.0 401 Unauthorized\r\nVia: SIP/2.0/UDP {v}:{p}\r\n\r\n"
 
 Change = Callable[[random.Random, list[bytes], Victim], None]
@@ -66,11 +64,12 @@ Change = Callable[[random.Random, list[bytes], Victim], None]
 
 @frozen
 class Request:
-    """The bytes of a request with its mark, and whether it is a clear guess."""
+    """The bytes of a request with its mark, and whether it is a clear guess, or an unchanged question."""
 
     mark: int
     data: bytes
     clear: bool
+    question: bool
 
 
 def plain(chosen: random.Random, account: bytes, mark: int) -> Raw:
@@ -84,18 +83,17 @@ def changed(
 ) -> Request:
     """Return the bytes of a request with at most so many random changes of its lines, and perhaps of a byte.
 
-    ``where`` is the sender's own end and transport.
+    ``where`` is the sender's own address with its port, and its transport.
     """
-    contact, transport = where
-    data = raw.encode(contact, transport, MARK.format(mark))
+    data = raw.encode(*where, MARK.format(mark))
     lines = data.split(b"\r\n")
     for _ in range(chosen.randint(0, most)):
         chosen.choice(_CHANGES)(chosen, lines, victim)
     changed_data = b"\r\n".join(lines)
-    if most and chosen.random() < _BYTE:
-        changed_data = _anywhere(chosen, changed_data)
-    changed_data = changed_data[:LONGEST]
-    return Request(mark, changed_data, _is_clear(raw, data, changed_data))
+    if most and chosen.random() < _BYTE_RATE:
+        changed_data = _with_changed_byte(chosen, changed_data)
+    question = not raw.extra and changed_data == data
+    return Request(mark, changed_data, is_clear(raw, data, changed_data), question)
 
 
 def guess(raw: Raw, challenge: Challenge, number: int) -> Raw:
@@ -103,17 +101,17 @@ def guess(raw: Raw, challenge: Challenge, number: int) -> Raw:
     return evolve(raw, cseq=raw.cseq + number).answering(challenge, f"wrong-{number}")
 
 
-def _is_clear(raw: Raw, before: bytes, after: bytes) -> bool:
-    """Whether the changed bytes have the request's own first line and digest, and no other digest.
+def is_clear(raw: Raw, before: bytes, after: bytes) -> bool:
+    """Whether the first line and the digest are unchanged, and no other digest is present.
 
-    No other line ends early, so the digest is among the headers.
+    No stray CR, LF or NUL may end the headers before the digest.
     """
     if not raw.extra or after.partition(b"\r\n")[0] != before.partition(b"\r\n")[0]:
         return False
     head = after.partition(b"\r\n\r\n")[0] + b"\r\n"
-    _, _, rest = head.partition(b"\r\n" + raw.extra)
+    _, found, rest = head.partition(b"\r\n" + raw.extra)
     broken = any(byte in b"\r\n\0" for byte in head.replace(b"\r\n", b""))
-    is_whole = raw.extra in head and not rest.startswith((b" ", b"\t"))
+    is_whole = bool(found) and not rest.startswith((b" ", b"\t"))
     return is_whole and not broken and len(_AUTHORIZATION.findall(head)) == 1
 
 
@@ -161,9 +159,9 @@ def _with_header(chosen: random.Random, lines: list[bytes], victim: Victim) -> N
     lines.insert(_line(chosen, lines), _filled(chosen.choice(_HEADERS), victim))
 
 
-def _with_place(chosen: random.Random, lines: list[bytes], victim: Victim) -> None:
+def _with_via_parameter(chosen: random.Random, lines: list[bytes], victim: Victim) -> None:
     at = chosen.choice((1, 1, 1, _line(chosen, lines)))
-    lines[at] += _filled(chosen.choice(_PLACES), victim)
+    lines[at] += _filled(chosen.choice(_VIA_PARAMETERS), victim)
 
 
 def _with_line(chosen: random.Random, lines: list[bytes], victim: Victim) -> None:
@@ -190,11 +188,11 @@ def _behind_blank_lines(_: random.Random, lines: list[bytes], __: Victim) -> Non
 
 _CHANGES: Sequence[Change] = (
     *(_twice, _without, _swapped, _folded, _shortened, _with_piece, _with_piece, _with_header),
-    *(_with_place, _with_line, _with_body, _behind_blank_lines),
+    *(_with_via_parameter, _with_line, _with_body, _behind_blank_lines),
 )
 
 
-def _anywhere(chosen: random.Random, data: bytes) -> bytes:
+def _with_changed_byte(chosen: random.Random, data: bytes) -> bytes:
     """Return the bytes with one of them changed, removed or repeated."""
     at = chosen.randrange(len(data))
     byte = bytes([chosen.randrange(256)])

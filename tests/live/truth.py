@@ -1,8 +1,8 @@
 """What a real Asterisk truly answered: its export (HEP) of PJSIP's messages, and the datagrams that leave it.
 
-Both have the messages as Asterisk sent them, whatever they pass through on their way, and share no code with
+Both are taken where the messages leave Asterisk, before anything can change them, and neither uses code of
 ringfence. Each request of a run contains its mark in several places, and Asterisk repeats some of them in its
-answer. An answer without any mark is counted as unknown.
+answer.
 """
 
 import re
@@ -13,19 +13,27 @@ from contextlib import contextmanager, suppress
 
 from attrs import define, field, frozen
 from tests.support import netns
-from tests.support.lab import Lab
+from tests.support.network import PBX_IPV4
 from tests.support.open_pbx import EXPORT_TO
 from tests.support.sip_wire import status_of
 
 MARK = "zz{}zz"
 _MARK = re.compile(rb"zz([0-9]{1,9})zz")
 _STALE = re.compile(rb"stale *= *\"?true", re.IGNORECASE)
-_PAYLOAD = 15
-"""The type of the chunk of HEP that has the message."""
+_SOURCE, _PAYLOAD = 3, 15
+"""The types of the chunks of HEP that have the sender's IPv4 address and the message."""
 _BUFFER = 64 * 2**20
 _OUTGOING = 4
-_IPV4, _UDP = 0x0800, 17
+_ETH_P_ALL = 3
+"""All protocols: a packet socket for one protocol does not receive what leaves."""
+_IPV4 = 0x0800
+UDP, TCP = 17, 6
 _LONGEST = 65_535
+
+
+def marks_of(message: bytes) -> set[int]:
+    """Return the marks in the head of a message."""
+    return {int(mark) for mark in _MARK.findall(message.partition(b"\r\n\r\n")[0])}
 
 
 @frozen
@@ -35,66 +43,100 @@ class Answer:
     status: int
     stale: bool
 
+    @classmethod
+    def read(cls, message: bytes) -> "Answer | None":
+        """Return the final answer that a message is; None if it is none."""
+        status = status_of(message)
+        head = message.partition(b"\r\n\r\n")[0]
+        return cls(status, bool(_STALE.search(head))) if status >= 200 else None
+
 
 @define
 class Truth:
-    """The final answers that Asterisk has sent so far, by the mark of the request, and those without one."""
+    """The final answers that Asterisk has sent so far, by the mark of the request.
+
+    ``unknown`` is the number of those without a mark, or with several; a repeated one counts again.
+    """
 
     _export: socket.socket
     _packets: socket.socket
     answers: dict[int, set[Answer]] = field(factory=dict)
-    unknown: set[bytes] = field(factory=set)
+    unknown: int = 0
 
     def read(self) -> None:
         """Read what Asterisk has sent since the last call."""
-        for message in (*_exported(self._export), *_sent(self._packets)):
+        for message in _exported(self._export):
             self.add(message)
+        for packet in passed(self._packets):
+            if packet.leaves and packet.protocol == UDP:
+                self.add(packet.data[8:])
 
     def add(self, message: bytes) -> None:
         """Add a message, if it is a final answer to a request."""
-        status = status_of(message)
-        if status < 200:
+        answer = Answer.read(message)
+        if answer is None:
             return
-        head = message.partition(b"\r\n\r\n")[0]
-        marks = {int(mark) for mark in _MARK.findall(head)}
-        if len(marks) != 1:
-            self.unknown.add(head)
-            return
-        self.answers.setdefault(marks.pop(), set()).add(Answer(status, bool(_STALE.search(head))))
+        marks = marks_of(message)
+        if len(marks) == 1:
+            self.answers.setdefault(marks.pop(), set()).add(answer)
+        else:
+            self.unknown += 1
 
 
 @contextmanager
-def watched(lab: Lab) -> Iterator[Truth]:
-    """Watch what Asterisk sends, until the block ends."""
-    with netns.inside(lab.network.pbx):
+def watched(namespace: str) -> Iterator[Truth]:
+    """Watch what the Asterisk in a namespace sends, until the block ends."""
+    with netns.inside(namespace):
         export = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        packets = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_IPV4))
-    with export, packets:
-        for one in (export, packets):
-            one.setsockopt(socket.SOL_SOCKET, 33, _BUFFER)  # SO_RCVBUFFORCE
-            one.settimeout(0.0)
+    with export, captured(namespace) as packets:
+        export.setsockopt(socket.SOL_SOCKET, 33, _BUFFER)  # SO_RCVBUFFORCE
+        export.settimeout(0.0)
         export.bind(EXPORT_TO)
         yield Truth(export, packets)
 
 
 def _exported(export: socket.socket) -> Iterator[bytes]:
-    """Yield the messages of Asterisk's export."""
+    """Yield the messages of Asterisk's export that Asterisk itself sent; it exports received ones too."""
+    own = socket.inet_aton(PBX_IPV4)
     with suppress(BlockingIOError):
         while True:
-            packet, at = export.recv(_LONGEST), 6
+            packet, at, chunks = export.recv(_LONGEST), 6, dict[int, bytes]()
             while at + 6 <= len(packet):
                 _, kind, size = struct.unpack_from("!HHH", packet, at)
-                if kind == _PAYLOAD:
-                    yield packet[at + 6 : at + size]
+                chunks[kind] = packet[at + 6 : at + size]
                 at += max(size, 6)
+            if chunks.get(_SOURCE) == own:
+                yield chunks.get(_PAYLOAD, b"")
 
 
-def _sent(packets: socket.socket) -> Iterator[bytes]:
-    """Yield the datagrams that have left; of one in fragments, the first one."""
+@frozen
+class Packet:
+    """An IPv4 packet: whether it leaves the namespace, its protocol, and what follows the IP header."""
+
+    leaves: bool
+    source: str
+    target: str
+    protocol: int
+    data: bytes
+
+
+@contextmanager
+def captured(namespace: str) -> Iterator[socket.socket]:
+    """Yield a socket that keeps all packets of a namespace, until the block ends."""
+    with netns.inside(namespace):
+        packets = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL))
+    with packets:
+        packets.setsockopt(socket.SOL_SOCKET, 33, _BUFFER)  # SO_RCVBUFFORCE
+        packets.settimeout(0.0)
+        yield packets
+
+
+def passed(packets: socket.socket) -> Iterator[Packet]:
+    """Yield the IPv4 packets that a socket has kept; of a fragmented one, only its first fragment."""
     with suppress(BlockingIOError):
         while True:
-            packet, sender = packets.recvfrom(_LONGEST)
-            length = 4 * (packet[0] & 15) if packet else 0
-            first = len(packet) > length + 8 and not int.from_bytes(packet[6:8]) & 0x1FFF
-            if sender[2] == _OUTGOING and first and packet[9] == _UDP:
-                yield packet[length + 8 :]
+            packet, (_, kind, direction, *_) = packets.recvfrom(_LONGEST)
+            if kind != _IPV4 or int.from_bytes(packet[6:8]) & 0x1FFF:
+                continue
+            source, target = socket.inet_ntoa(packet[12:16]), socket.inet_ntoa(packet[16:20])
+            yield Packet(direction == _OUTGOING, source, target, packet[9], packet[4 * (packet[0] & 15) :])

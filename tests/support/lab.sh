@@ -24,8 +24,9 @@ demo_packages=(python3-venv debootstrap ipset iptables nftables iproute2 procps 
 # systemd: for systemd-analyze, which reads the unit, and for the journals of tests. chromium: for the live page.
 # libatomic1: for Playwright's node, which drives chromium. groff: reads our manual page as `man` does. zsh and fish
 # read our completion. ansible-core runs our role. debhelper and dh-python build our package. strace lets
-# system calls fail.
+# system calls fail. nmap and sip-tester (SIPp) attack us.
 packages=("${demo_packages[@]}" systemd chromium libatomic1 groff zsh fish ansible-core debhelper dh-python strace)
+packages+=(nmap sip-tester)
 # In the trees of Debian's releases.
 released=systemd,python3,nftables
 

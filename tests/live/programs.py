@@ -1,0 +1,269 @@
+"""Real programs attack, unchanged (SIPVicious, nmap's SIP scripts, SIPp), and the judge judges the daemon.
+
+Each works from an address of its own until its end, or for ``SECONDS``. Its requests and Asterisk's answers
+are read on the attacker's side. A guess is a request with credentials that Asterisk refused.
+"""
+
+import re
+import subprocess
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from attrs import define, field, frozen
+from tests.bench.scanners import program as of_sipvicious
+from tests.live.play import CHECKED, QUIET, Fate, Game, Record
+from tests.live.truth import TCP, UDP, Answer, Packet, captured, passed
+from tests.support.hostile_run import PORTS
+from tests.support.hostile_text import ACCOUNTS
+from tests.support.network import PBX_IPV4
+from tests.support.sip_wire import status_of
+
+SECONDS = 20
+"""Seconds after which a program is stopped."""
+_LATE = 0.5
+"""Seconds after its end in which answers may come."""
+NEIGHBOURS: Mapping[str, object] = {"prefix": {"enabled": False}, "distributed": {"enabled": False}}
+"""The rules that are off: the programs are neighbours, and try one account."""
+_CALL_ID = re.compile(rb"\r\n(?:call-id|i) *: *([^\r]*)", re.IGNORECASE)
+_SEQUENCE = re.compile(rb"\r\ncseq *: *([^\r]*)", re.IGNORECASE)
+_BRANCH = re.compile(rb"branch=([^;,\s]+)")
+_CREDENTIALS = re.compile(rb"\r\n(?:proxy-)?authorization *:", re.IGNORECASE)
+_MESSAGE = re.compile(rb"(?:[A-Z]+ sips?:[^\r\n]* SIP/2\.0|SIP/2\.0 [0-9]{3} [^\r\n]*)\r\n")
+_REGISTERS = """<?xml version="1.0" encoding="ISO-8859-1"?>
+<scenario name="guesses">
+<send><![CDATA[{register}Content-Length: 0
+
+]]></send>
+<recv response="401" auth="true"></recv>
+<send><![CDATA[{register}[authentication username={account} password=wrong]
+Content-Length: 0
+
+]]></send>
+<recv response="403" optional="true" next="1"></recv>
+<recv response="401"></recv>
+<label id="1"/>
+</scenario>
+"""
+_REGISTER = """
+REGISTER sip:[remote_ip] SIP/2.0
+Via: SIP/2.0/[transport] [local_ip]:[local_port];branch=[branch]
+Max-Forwards: 70
+From: <sip:{account}@[remote_ip]>;tag=[call_number]
+To: <sip:{account}@[remote_ip]>
+Call-ID: [call_id]
+CSeq: [cseq] REGISTER
+Contact: <sip:{account}@[local_ip]:[local_port]>
+Expires: 60
+"""
+
+
+@frozen
+class Target:
+    """What a program attacks, from which address, and a folder for its files."""
+
+    port: int
+    account: str
+    source: str
+    folder: Path
+
+    def nmap(self, script: str, *arguments: str) -> list[str]:
+        """Return the command line that runs a script of nmap."""
+        return [
+            *("nmap", "-n", "-Pn", "-sU", "-p", str(self.port), "-e", "lan", "-S", self.source),
+            *("--script", f"+{script}", "--script-args", ",".join(arguments), PBX_IPV4),
+        ]
+
+    def sipvicious(self, name: str, *arguments: str) -> list[str]:
+        """Return the command line that runs a scanner of SIPVicious."""
+        return [of_sipvicious(name) or name, *arguments, "-p", str(self.port), PBX_IPV4]
+
+    def sipp(self, transport: str, *arguments: str) -> list[str]:
+        """Return the command line that runs SIPp."""
+        return [
+            *("sipp", f"{PBX_IPV4}:{self.port}", "-i", self.source, "-t", transport, "-s", self.account),
+            *("-m", "30", "-l", "1", "-r", "20", "-nostdin", "-timeout", str(SECONDS), *arguments),
+        ]
+
+    def words(self, name: str, *words: str) -> str:
+        """Write words into a file; return its path."""
+        path = self.folder / name
+        path.write_text("".join(f"{word}\n" for word in words), "utf-8")
+        return str(path)
+
+    def registering(self) -> str:
+        """Write a scenario of SIPp that guesses at the account; return the path."""
+        register = _REGISTER.format(account=self.account)
+        return self.words("register.xml", _REGISTERS.format(register=register, account=self.account))
+
+
+@frozen
+class Program:
+    """A program, its transport, and whether it must be banned.
+
+    One that only asks, and goes away when it is asked for a password, need not be.
+    """
+
+    command: Callable[[Target], list[str]]
+    transport: str = "UDP"
+    banned: bool = True
+
+
+def _brute(target: Target) -> list[str]:
+    users = target.words("users", target.account)
+    passwords = target.words("passwords", *(f"wrong-{number}" for number in range(30)))
+    return target.nmap("sip-brute", f"userdb={users}", f"passdb={passwords}", "brute.threads=1")
+
+
+PROGRAMS: Mapping[str, Program] = {
+    "svmap": Program(lambda to: to.sipvicious("svmap", "--method", "OPTIONS"), banned=False),
+    "svwar by REGISTER": Program(
+        lambda to: to.sipvicious("svwar", "--method", "REGISTER", "--force", "--extensions", "100-199"),
+        banned=False,
+    ),
+    "svwar by INVITE": Program(
+        lambda to: to.sipvicious("svwar", "--method", "INVITE", "--force", "--extensions", "100-199"),
+        banned=False,
+    ),
+    "svcrack": Program(lambda to: to.sipvicious("svcrack", "--username", to.account, "--range", "1-100")),
+    "nmap sip-methods": Program(lambda to: to.nmap("sip-methods"), banned=False),
+    "nmap sip-enum-users": Program(
+        lambda to: to.nmap("sip-enum-users", "sip-enum-users.minext=100", "sip-enum-users.maxext=199"),
+        banned=False,
+    ),
+    "nmap sip-call-spoof": Program(
+        lambda to: to.nmap("sip-call-spoof", f"sip-call-spoof.ua={to.account}"), banned=False
+    ),
+    "nmap sip-brute": Program(_brute),
+    "sipp that calls": Program(lambda to: to.sipp("u1", "-sn", "uac")),
+    "sipp that registers": Program(lambda to: to.sipp("u1", "-sf", to.registering())),
+    "sipp that registers by TCP": Program(lambda to: to.sipp("t1", "-sf", to.registering()), "TCP"),
+}
+
+
+@frozen
+class Attack:
+    """What a program did: the number of its requests, of their final answers, and of its refused guesses."""
+
+    name: str
+    requests: int
+    answers: int
+    guesses: int
+    banned: bool
+
+    def __str__(self) -> str:
+        banned = "banned" if self.banned else "not banned"
+        done = f"{self.requests} requests, {self.answers} answers, {self.guesses} guesses refused"
+        return f"{self.name}: {done}, {banned}"
+
+
+_Key = tuple[bytes, bytes, bytes]
+"""The Call-ID, the CSeq and the branch of a request, which its answers repeat."""
+
+
+@define
+class Capture:
+    """What one address of the attacker's side has sent and received.
+
+    ``requests`` maps each request to whether it has credentials; ``answers`` maps it to its final answer.
+    """
+
+    source: str
+    requests: dict[_Key, bool] = field(factory=dict)
+    answers: dict[_Key, Answer] = field(factory=dict)
+
+    def add(self, packet: Packet) -> None:
+        """Add the messages in a packet."""
+        if self.source not in (packet.source, packet.target):
+            return
+        for message in _messages(packet):
+            head = message.partition(b"\r\n\r\n")[0] + b"\r\n"
+            key = _first(_CALL_ID, head), _first(_SEQUENCE, head), _first(_BRANCH, head)
+            answer = Answer.read(message)
+            if packet.source == self.source and not status_of(message):
+                self.requests[key] = bool(_CREDENTIALS.search(head))
+            elif packet.target == self.source and answer is not None:
+                self.answers[key] = answer
+
+    def fate(self, key: _Key, checked: frozenset[int]) -> Fate:
+        """Return MUST for a guess that was refused with one of these statuses."""
+        answer = self.answers.get(key)
+        refused = answer is not None and answer.status in checked and not answer.stale
+        return Fate.MUST if refused and self.requests[key] else Fate.MAY
+
+
+def _first(pattern: re.Pattern[bytes], head: bytes) -> bytes:
+    found = pattern.search(head)
+    return found[1] if found is not None else b""
+
+
+def _messages(packet: Packet) -> Iterator[bytes]:
+    """Yield the SIP messages that begin in a datagram or a segment."""
+    if packet.protocol == UDP:
+        yield packet.data[8:]
+    elif packet.protocol == TCP:
+        data = packet.data[4 * (packet.data[12] >> 4) :]
+        starts = [one.start() for one in _MESSAGE.finditer(data)]
+        for start, end in pairwise([*starts, len(data)]):
+            yield data[start:end]
+
+
+def attacks(
+    played: Game, pbx: str, folder: Path, names: Collection[str] = PROGRAMS.keys()
+) -> tuple[Sequence[Attack], Sequence[str]]:
+    """Let programs attack a PBX, one after the other.
+
+    Return what they did, and what is wrong: what the judge objects to, who should be banned and is not, and
+    which program sent nothing, with what it said.
+    """
+    found: list[tuple[str, Capture]] = []
+    wrong: list[str] = []
+    for name in names:
+        capture, said = _attack(played, PROGRAMS[name], pbx, folder)
+        found.append((name, capture))
+        if not capture.requests:
+            wrong.append(f"{name} sent no request: {said}")
+    time.sleep(QUIET)
+    records = {
+        name: Record(
+            one.source, PROGRAMS[name].transport, [one.fate(key, CHECKED[pbx]) for key in one.requests]
+        )
+        for name, one in found
+    }
+    verdict = played.judged([*records.values()])
+    done = [
+        Attack(name, len(one.requests), len(one.answers), records[name].least, one.source in verdict.banned)
+        for name, one in found
+    ]
+    free = [f"{one.name} is not banned" for one in done if PROGRAMS[one.name].banned and not one.banned]
+    return done, [*wrong, *map(str, verdict.violations), *free]
+
+
+def _attack(played: Game, chosen: Program, pbx: str, folder: Path) -> tuple[Capture, str]:
+    """Let a program attack a PBX; return what passed, and the end of what the program said."""
+    source = played.address()
+    target = Target(PORTS[f"{pbx} {chosen.transport}"], ACCOUNTS[pbx].decode(), source, folder)
+    within = played.lab.network.in_attacker
+    route = within("ip", "route", "replace", PBX_IPV4, "dev", "lan", "src", source)
+    subprocess.run(route, capture_output=True, check=True)
+    capture = Capture(source)
+    with captured(played.lab.network.attacker) as packets:
+        said = _run(within, chosen.command(target), folder)
+        time.sleep(_LATE)
+        for packet in passed(packets):
+            capture.add(packet)
+    return capture, said
+
+
+def _run(within: Callable[..., list[str]], command: Sequence[str], folder: Path) -> str:
+    """Run a program in its folder until its end, or for ``SECONDS``; return the end of what it said.
+
+    Its own result says nothing: it fails if it is banned.
+    """
+    limited = ("timeout", "--kill-after=2", str(SECONDS))
+    alone = ("env", "-C", str(folder), "PYTHONDONTWRITEBYTECODE=1", f"HOME={folder}", "TERM=dumb")
+    done = subprocess.run(
+        within(*alone, *limited, *command), stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
+    return (done.stderr or done.stdout).decode("utf-8", "replace")[-500:]
