@@ -7,10 +7,11 @@ DEMO ?= attack
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
-# Two steps: what runs ringfence (all that a demo needs), and what checks it. `make fuzz` needs a third one.
+# Two steps: what runs ringfence (all that a demo needs), and what checks it. `make fuzz` and `make mutate` need a third one.
 RUNTIME := $(VENV)/.runtime
 INSTALLED := $(VENV)/.installed
 FUZZER := $(VENV)/.fuzzer
+MUTATOR := $(VENV)/.mutator
 SCRIPTS := .ci/run tests/support/lab.sh debian/ringfence.postinst debian/ringfence.prerm debian/ringfence.postrm debian/tests/bans debian/tests/setup
 
 # The schedule is in tests/support/schedule.py. Tests mostly wait: for an Asterisk, a kernel or a clock. So more processes run them than there are cores.
@@ -22,7 +23,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help venv system lab lint lint-language lint-types lint-style test test-all coverage prove simulate faults fuzz live soak bench compare demo attack replay demo-lab docs rulesets lock deb deb-source clean
+.PHONY: help venv system lab lint lint-language lint-types lint-style test test-all coverage prove simulate faults fuzz mutate live soak bench compare demo attack replay demo-lab docs rulesets lock deb deb-source clean
 
 export RINGFENCE_LAB := $(abspath $(LAB))
 # Without compiled files each start of Python compiles everything that it imports.
@@ -48,6 +49,10 @@ $(INSTALLED): pyproject.toml | system
 
 $(FUZZER): $(INSTALLED)
 	$(call GROUP,fuzz) | $(PYTHON) -m pip install --quiet --requirement /dev/stdin
+	touch $@
+
+$(MUTATOR): $(INSTALLED)
+	$(call GROUP,mutate) | $(PYTHON) -m pip install --quiet --requirement /dev/stdin
 	touch $@
 
 system: ## Install the Debian packages that are missing (as root)
@@ -105,8 +110,13 @@ SECONDS ?= 600
 fuzz: $(FUZZER) ## Search for bytes that break a reader's promises (SECONDS=600 for each; TARGET="ami log": only these)
 	$(PYTHON) -m tests.fuzz --seconds $(SECONDS) $(addprefix --target=,$(TARGET))
 
+PACKAGE ?= bans
+mutate: $(MUTATOR) ## Change the code of a package in small ways, which its tests must notice (PACKAGE=bans, detect or parse)
+	$(PYTHON) -m tests.mutate $(PACKAGE)
+
 RELEASE ?= 22
-live: venv lab ## Send random SIP to a real Asterisk, and judge by what it answered (as root; RELEASE=16 SEED=0 SECONDS=600)
+live: venv lab ## Let scanners and random SIP attack a real Asterisk, and judge by what it answered (as root; RELEASE=16 SEED=0 SECONDS=600)
+	$(PYTHON) -m tests.live $(RELEASE) --programs
 	$(PYTHON) -m tests.live $(RELEASE) --seconds $(SECONDS) --seed $(SEED)
 
 MINUTES ?= 60

@@ -1,0 +1,126 @@
+"""Changes the code of a package in small ways, one at a time, and prints what its tests did not notice.
+
+    python -m tests.mutate bans
+
+mutmut makes the changes, in a copy of the project in ``build/mutate``. Its results stay there, so the next
+run tries only what is new. A change that no test can notice stands in ``equivalent.toml``, with the reason.
+"""
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from attrs import frozen
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+COPIED = ("src", "tests", "docs", "examples", "contrib", "README.md", "CHANGELOG.md", "Makefile")
+TESTS: Mapping[str, Sequence[str]] = {
+    "bans": ("tests/bans",),
+    "detect": ("tests/detect", "tests/judge"),
+    "parse": ("tests/parse",),
+}
+"""The tests of each package."""
+MUTMUT = (sys.executable, "-m", "mutmut")
+MUST: Mapping[str, float] = {"bans": 0.90, "detect": 0.95, "parse": 0.95}
+"""The share of the changes that the tests of a package must notice."""
+_NOTICED = frozenset({"killed", "timeout", "suspicious", "caught by type check", "segfault"})
+_NAME = re.compile(r"ringfence\.(?P<module>[\w.]+?)\.x(?P<function>.*)__mutmut_[0-9]+")
+
+
+@frozen
+class Mutant:
+    """A change of the code: its function, such as ``bans.book.Book.add``, and the lines that are new."""
+
+    function: str
+    new: str
+    shown: str
+
+
+def main() -> int:
+    """Change a package, and print what was not noticed; return 1 if that is too much."""
+    parser = argparse.ArgumentParser(prog="python -m tests.mutate", description=__doc__)
+    parser.add_argument("package", choices=sorted(TESTS))
+    parser.add_argument("--processes", type=int, default=2)
+    options = parser.parse_args()
+    folder = _copy(options.package)
+    run = [*MUTMUT, "run", "--max-children", str(options.processes)]
+    subprocess.run(run, cwd=folder, check=False)
+    return _report(folder, MUST[options.package])
+
+
+def _copy(package: str) -> Path:
+    """Copy the project, with the settings of mutmut; keep the results of an earlier run."""
+    folder = ROOT / "build" / "mutate" / package
+    for name in COPIED:
+        source, target = ROOT / name, folder / name
+        if source.is_dir():
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target)
+    settings = f"""
+[tool.mutmut]
+source_paths = ["src"]
+only_mutate = ["src/ringfence/{package}/*.py"]
+also_copy = {[*COPIED]}
+pytest_add_cli_args = ["-m", "not kernel and not asterisk and not long", "-p", "no:cacheprovider", "-q"]
+pytest_add_cli_args_test_selection = {[*TESTS[package]]}
+max_stack_depth = 8
+"""
+    (folder / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text("utf-8") + settings, "utf-8")
+    return folder
+
+
+def _report(folder: Path, must: float) -> int:
+    """Print the changes that no test noticed, and their share."""
+    listed = subprocess.run(
+        [*MUTMUT, "results", "--all", "true"], cwd=folder, capture_output=True, text=True, check=True
+    )
+    pairs = re.findall(r"^ *(\S+): (.+)$", listed.stdout, re.MULTILINE)
+    states = Counter(state for _, state in pairs)
+    equivalent = {(one["function"], one["new"]) for one in _equivalent()}
+    unnoticed = [
+        mutant
+        for name, state in pairs
+        if state not in _NOTICED and state != "not checked"
+        for mutant in _mutants(folder, name)
+        if (mutant.function, mutant.new) not in equivalent
+    ]
+    for mutant in unnoticed:
+        print(f"\n{mutant.function}\n{mutant.shown}")
+    tried = len(pairs) - states["not checked"]
+    share = 1 - len(unnoticed) / max(tried, 1)
+    left = states["not checked"]
+    print(f"\n{tried} changes tried, {left} not tried, {len(unnoticed)} not noticed: {share:.1%} noticed")
+    return int(share < must or left > 0)
+
+
+def _equivalent() -> Sequence[Mapping[str, str]]:
+    """Return the changes that no test can notice: the function, the new lines, and the reason."""
+    found: Sequence[Mapping[str, str]] = tomllib.loads((HERE / "equivalent.toml").read_text("utf-8"))[
+        "change"
+    ]
+    return found
+
+
+def _mutants(folder: Path, name: str) -> Iterator[Mutant]:
+    """Yield the change of this name, as mutmut shows it."""
+    shown = subprocess.run([*MUTMUT, "show", name], cwd=folder, capture_output=True, text=True, check=True)
+    lines = [line for line in shown.stdout.split("\n") if re.match(r"[-+](?!--|\+\+)", line)]
+    found = _NAME.fullmatch(name)
+    if found is not None and lines:
+        function = re.sub("^_|^ǁ", "", found["function"]).replace("ǁ", ".")
+        new = "\n".join(line[1:].strip() for line in lines if line.startswith("+"))
+        yield Mutant(f"{found['module']}.{function}", new, "\n".join(lines))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
