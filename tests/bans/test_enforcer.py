@@ -10,7 +10,7 @@ from tests.support.full_disk import FullDisk
 from tests.support.recorded import recorded_bans
 from tests.support.world import OTHER, RULE, START, SUBJECT, World, said
 
-from ringfence.ban_facts import Forgotten
+from ringfence.ban_facts import Forgotten, Restored
 from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.unban import unban, unban_all
 from ringfence.detect.detector import Detector
@@ -161,6 +161,10 @@ def test_what_the_store_lost_is_adopted(world: World, monkeypatch: pytest.Monkey
 
     left = round(HOUR) - 600
     assert world.in_kernel() == world.in_store() == {"192.0.2.1/32": left}
+    world.restart()
+    assert [ban.network for fact in world.facts if isinstance(fact, Restored) for ban in fact.bans] == [
+        SUBJECT
+    ]
     [ban] = recorded_bans(world.store, world.now)
     assert (ban.origin, ban.rule, ban.attempts) == (Origin.ADOPTED, "adopted", ())
     assert world.held()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from ipaddress import ip_network
 
 import pytest
+from structlog.testing import capture_logs
 
 from ringfence.bans import filling
 from ringfence.bans.filling import SHORT, Filler, ListContents
@@ -171,8 +172,12 @@ def test_what_failed_is_tried_again(
             task = group.create_task(written.filler.run()) if running else None
             await asyncio.sleep(0)
             written.error = FirewallError("no memory")
-            written.filler.fill(network_lists.DENY)
-            await written.until_done()
+            with capture_logs() as logs:
+                for _ in range(2):
+                    written.filler.fill(network_lists.DENY)
+                    await written.until_done()
+            lines = [(one["event"], one["list"], one["error"]) for one in logs]
+            assert lines == [("lists.failed", str(network_lists.DENY), "no memory")]  # once
             assert (written.filler.unfilled, written.filler.error) == ({network_lists.DENY}, "no memory")
             written.error = None
             written.filler.fill(network_lists.DENY)
@@ -257,7 +262,7 @@ def test_what_is_given_up_is_not_tried_again(written: Written, monkeypatch: pyte
 
     asyncio.run(run())
     assert len(written.began) == 1
-    assert written.filler.unfilled == set()
+    assert (written.filler.unfilled, written.filler.error) == (set(), "")
 
 
 async def until(true: Callable[[], bool]) -> None:

@@ -80,6 +80,38 @@ def test_flushed_bans_are_restored(world: World) -> None:
     assert world.store.bans.count_offences(SUBJECT, 0.0) == 1
 
 
+def test_a_ban_that_is_lost_again_is_restored_again(world: World) -> None:
+    """Each comparison finds what the kernel lacks now, whatever an earlier one has seen."""
+    world.decide()
+    for restored in (0, 1, 2):
+        with capture_logs() as logs:
+            compare(world)
+        lines = [(one["event"], one["put_back"], one["adopted"]) for one in logs]
+        assert lines == [("bans.reconciled", 1, 0)] * (restored > 0)
+        assert world.reconciler.counts.restored == restored
+        world.backend.lose()
+
+
+def test_more_than_one_part_is_restored_renewed_and_adopted(world: World) -> None:
+    """Bans are handled ``CHUNK`` at a time, and each of them is."""
+    world.enforcer.ban(MANY, HOUR, "")
+    world.backend.lose()
+    compare(world)
+    assert len(world.in_kernel()) == world.reconciler.counts.restored == len(MANY)
+
+    for network in MANY:
+        world.backend.put(network, START + 60)
+    compare(world)
+    assert set(world.in_kernel().values()) == {round(HOUR)}
+
+    foreign = [ip_network((0xCB000000 + number, 32)) for number in range(CHUNK + 10)]
+    for network in foreign:
+        world.backend.put(network, START + 600)
+    compare(world)
+    assert world.reconciler.counts.adopted == len(foreign)
+    assert len(world.in_store()) == len(MANY) + len(foreign)
+
+
 def test_what_appears_without_us_is_adopted(world: World) -> None:
     """A foreign element is adopted with its remaining time and a record, and can be unbanned."""
     world.backend.put(OTHER, START + 90)
@@ -366,10 +398,21 @@ def test_a_loss_is_seen_by_the_number_and_healed_at_once(world: World) -> None:
     world.decide()
     world.decide(OTHER)
     world.backend.lose(SUBJECT)
-    with said() as names:
+    with capture_logs() as logs:
         at_work(world, lambda: len(world.in_kernel()) == 2)
 
-    assert "bans.missing" in names
+    assert ("bans.missing", 1) in [(one["event"], one.get("number")) for one in logs]
+
+
+def test_without_a_change_nothing_is_compared(world: World) -> None:
+    """Checks that find nothing start no comparison before the minute is over."""
+    world.decide()
+    read: list[bool] = []
+    world.backend.meanwhile = lambda: read.append(True)
+    checks = iter(range(20))
+    at_work(world, lambda: next(checks, None) is None)
+
+    assert read == []
 
 
 @pytest.mark.parametrize("sign", ["trouble", "changed"])

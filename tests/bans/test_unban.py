@@ -118,6 +118,17 @@ def test_a_part_that_is_banned_for_longer_stays_so(world: World) -> None:
     assert world.in_kernel() == world.in_store()
 
 
+def test_a_part_that_is_banned_in_another_scope_is_banned_in_both(world: World) -> None:
+    """The rest of a ban of the SIP ports stays, although a part of it has a longer full ban."""
+    part = ip_network("192.0.2.128/25")
+    world.decide(ip_network("192.0.2.0/24"), scope=Scope.SIP)
+    ban(world, str(part), 7_200.0)
+    let_in(world, "192.0.2.1")
+
+    assert key_of(part, Scope.SIP) in world.enforcer.ledger
+    assert key_of(part) in world.enforcer.ledger
+
+
 def test_after_an_unban_attempts_count_from_zero(world: World) -> None:
     """After an unban the attempts are counted from zero, and the next ban has the next length."""
     world.decide()
