@@ -55,10 +55,11 @@ WAYS = (
     # Two reports of AMI and four packets of the wire belong to each guess: its proof is that they agree.
     # A guard that reads the wire costs more than the 45 % and 55 % that were hoped for, and it needs them
     # only under attack, until the ban. The shares differ between machines: 30, 82 and 95 % on one, 36, 90
-    # and 112 % on another of its kind, because Python and Asterisk suffer unequally from a slow one.
-    Sources("AMI alone", {"logs": NO_LOGS, "wire": NO_WIRE}, 0.40, 60 * MEGABYTE),
-    Sources("AMI and the wire", {"logs": NO_LOGS}, 1.00),
-    Sources("all three sources", {}, 1.15, 62 * MEGABYTE),
+    # and 112 % on another of its kind, and 41, 100 and 100 % on a third, because Python and Asterisk suffer
+    # unequally from a slow one. Three runs in a row differ by a tenth.
+    Sources("AMI alone", {"logs": NO_LOGS, "wire": NO_WIRE}, 0.45, 60 * MEGABYTE),
+    Sources("AMI and the wire", {"logs": NO_LOGS}, 1.10),
+    Sources("all three sources", {}, 1.25, 62 * MEGABYTE),
 )
 
 

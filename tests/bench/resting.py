@@ -163,7 +163,7 @@ def _rows(backend: str, held: Held) -> list[Figure]:
     ratio = statistics.median(seconds) / statistics.median(held.theirs)
     ready, restored, listed, resting = (
         limited(statistics.median(held.ready), 4),
-        limited(statistics.median(held.restored), 3),
+        limited(statistics.median(held.restored), 4),
         limited(statistics.median(seconds), 4, "a script that wants so many reads them seldom"),
         limited(100 * held.share, 1),
     )
