@@ -84,7 +84,7 @@ class Reconciler:
     @property
     def expected(self) -> int:
         """The number of bans that should be in the kernel now, including those that it has refused so far."""
-        now = self._enforcer.now()
+        now = self._enforcer.clock.wall()
         return self._ledger.alive(now) + len(self._ledger.pending)
 
     @property
@@ -95,7 +95,7 @@ class Reconciler:
         """
         if not self._enforcer.enforcing or self._broken:
             return 0
-        alive = self._ledger.alive(self._enforcer.now())
+        alive = self._ledger.alive(self._enforcer.clock.wall())
         return min(alive, self._elements) if self._elements is not None else alive - self._missing
 
     def check_rules(self) -> None:
