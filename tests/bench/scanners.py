@@ -6,12 +6,8 @@ are compared with a guard without the rule. The ban comes in a millisecond or tw
 what has arrived. So the median counts: a busy machine is later.
 """
 
-import os
-import shutil
 import socket
 import statistics
-import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -21,9 +17,9 @@ from pathlib import Path
 from tests.bench.figures import Figure, spread
 from tests.bench.testbed import PLACED, Bed, bed, defended, until_defended
 from tests.support import netns
-from tests.support.asterisk import DEFAULT_LAB
 from tests.support.network import PBX_IPV4
 from tests.support.phones import NAME
+from tests.support.scanners import NEIGHBOURS, of_sipvicious, run_from
 
 TRIALS = 3
 BACKENDS = ("ipset", "nftables")
@@ -35,15 +31,6 @@ SCANNERS: Mapping[str, tuple[str, ...]] = {
     "svcrack": ("--username", "100", "--range", "1-300"),
 }
 _IPV4 = 0x0800  # the protocol of packets with IPv4, in Ethernet
-_RULES = {"distributed": {"enabled": False}, "prefix": {"enabled": False}}
-"""The rules that are off: the scanners are neighbours, and try one account."""
-
-
-def program(name: str) -> str | None:
-    """Return the path of a program of sipvicious, of the laboratory or on the path; None without it."""
-    unpacked = Path(os.environ.get("RINGFENCE_LAB", DEFAULT_LAB), "sipvicious/usr/share/sipvicious")
-    folders = os.pathsep.join((str(unpacked), os.environ.get("PATH", "")))
-    return shutil.which(f"sipvicious_{name}", path=folders)
 
 
 class Answers:
@@ -87,37 +74,15 @@ def counting(here: Bed) -> Iterator[Answers]:
         answers.close()
 
 
-def scan(here: Bed, path: str, options: tuple[str, ...], source: str) -> None:
-    """Let a scanner work from an address until its end, or for ``SECONDS``.
-
-    Not every scanner of sipvicious can choose its address, so the route to the PBX does.
-    """
-    within = here.lab.network.in_attacker
-    route = within("ip", "route", "replace", PBX_IPV4, "dev", "lan", "src", source)
-    subprocess.run(route, capture_output=True, check=True)
-    with tempfile.TemporaryDirectory() as home:
-        command = within(
-            "env",
-            "PYTHONDONTWRITEBYTECODE=1",
-            f"HOME={home}",
-            "timeout",
-            str(SECONDS),
-            path,
-            *options,
-            PBX_IPV4,
-        )
-        subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-
-
 def measured(here: Bed, network: int) -> dict[str, list[int]]:
     """Return the number of answers in each trial of each scanner, from addresses of this network."""
     found: dict[str, list[int]] = {}
     with counting(here) as answers:
         for number, (name, options) in enumerate(SCANNERS.items()):
-            path = program(name)
+            path = of_sipvicious(name)
             sources = [f"198.19.{network}.{10 * number + trial + 1}" for trial in range(TRIALS)]
             for source in sources if path is not None else ():
-                scan(here, path or "", options, source)
+                run_from(here.lab.network, source, [path or "", *options, PBX_IPV4], SECONDS)
                 time.sleep(0.5)
             found[name] = [answers.to.get(source, 0) for source in sources]
     return found
@@ -125,7 +90,7 @@ def measured(here: Bed, network: int) -> dict[str, list[int]]:
 
 def figures(_: Path | None) -> Iterator[Figure]:
     """Measure, and yield the rows."""
-    if any(program(name) is None for name in SCANNERS):
+    if any(of_sipvicious(name) is None for name in SCANNERS):
         why = "sipvicious is missing: `make lab` unpacks it"
         yield Figure("answers that the scanners of sipvicious get before the ban", why)
         return
@@ -133,7 +98,7 @@ def figures(_: Path | None) -> Iterator[Figure]:
         found: list[dict[str, list[int]]] = []
         for mode in ("enforce", "off"):
             table = {"mode": mode, "domains": [NAME]}
-            with bed(_RULES, firewall=defended(backend), bare_address=table) as here:
+            with bed(NEIGHBOURS, firewall=defended(backend), bare_address=table) as here:
                 until_defended(here.guard)
                 found.append(measured(here, 60 + len(found)))
         with_rule, without = found

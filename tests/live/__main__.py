@@ -18,7 +18,8 @@ from pathlib import Path
 
 from tests.fuzz.findings import FOLDER
 from tests.live.play import PBXS, Round, Sender, game
-from tests.live.programs import NEIGHBOURS, attacks
+from tests.live.programs import attacks
+from tests.support.scanners import NEIGHBOURS
 
 ENOUGH = 10
 """So many senders by one transport must have a guess that was refused."""

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 from pathlib import Path
 
 from attrs import define, field, frozen
@@ -24,10 +24,11 @@ from tests.live.requests import Request, changed, guess, plain
 from tests.live.truth import Truth, marks_of, watched
 from tests.support import netns, open_pbx
 from tests.support.daemon import Guard
-from tests.support.hostile_run import FRIEND, PORTS, guarded_victims, senders
+from tests.support.hostile_run import FRIEND, OFF, PORTS, guarded_victims, senders
 from tests.support.hostile_text import ACCOUNTS, TRANSPORTS, Victim, strangers
 from tests.support.lab import Lab
 from tests.support.network import PBX_IPV4
+from tests.support.scanners import NEIGHBOURS
 from tests.support.sip_streams import open_wire
 from tests.support.sip_wire import Wire, challenge_of, status_of
 
@@ -56,13 +57,8 @@ LATE = GUESSES + 2
 _BY_BYTES = frozenset({"unexplained"})
 """Attempts that ringfence infers from bytes it cannot read. Their number depends on the packets, so it is not
 compared."""
-RULES: dict[str, dict[str, object]] = {
-    "enumeration": {"enabled": False},
-    "slow": {"enabled": False},
-    "prefix": {"enabled": False},
-    "distributed": {"enabled": False},
-}
-"""The rules that are off: all senders are neighbours, and try one account."""
+RULES = {**NEIGHBOURS, "enumeration": OFF, "slow": OFF}
+"""The rules that are off."""
 
 
 @define
@@ -153,6 +149,10 @@ class Record:
         """How many of its requests must count."""
         return self.requests.count(Fate.MUST)
 
+    def is_banned(self, kernel: Bans) -> bool:
+        """Whether bans drop what this sender sends by its transport."""
+        return drops(kernel, self.address, _judged_transport(self.transport))
+
 
 @frozen
 class Verdict:
@@ -214,9 +214,9 @@ class Game:
                 credentials = "none" if fate is Fate.NONE else "wrong"
                 exception = "question" if fate is Fate.MAY else ""
                 judge.sent(_sent(one.address, one.transport, number, credentials, exception))
-        view = self._view({one.address: one.least for one in records})
+        view = self._view(records)
         self._earlier.update(one.address for one in records)
-        banned = [one for one in records if drops(view.kernel, one.address, _judged_transport(one.transport))]
+        banned = [one for one in records if one.is_banned(view.kernel)]
         late = [
             Violation("C", f"{one.address} got {one.least} refusals before its ban")
             for one in banned
@@ -243,10 +243,10 @@ class Game:
         answers = self.truth.answers.get(request.mark, set())
         if request.question and answers and all(answer.status in _CHALLENGES for answer in answers):
             return Fate.NONE
-        refused = any(answer.status in CHECKED[sender.pbx] and not answer.stale for answer in answers)
+        refused = any(answer.refuses(CHECKED[sender.pbx]) for answer in answers)
         return Fate.MUST if request.clear and refused and _is_shown(sender, request.data) else Fate.MAY
 
-    def _view(self, must: Mapping[str, int]) -> View:
+    def _view(self, records: Sequence[Record]) -> View:
         """Return what is seen of the guard, without the senders that were judged.
 
         Nothing counts after a ban. So the number of a banned sender is raised to what must count.
@@ -256,13 +256,12 @@ class Game:
         listed = frozenset((row["address"], row["scope"]) for row in self.guard.bans())
         kernel, listed, store = map(self._of_new_senders, (kernel, listed, self._stored()))
         counted = {}
-        for address, least in must.items():
+        for one in records:
             number = sum(
                 attempt["trusted"] and attempt["kind"] not in _BY_BYTES
-                for attempt in self.guard.ask("why", network=address)["attempts"]
+                for attempt in self.guard.ask("why", network=one.address)["attempts"]
             )
-            banned = any(_inside(address, ban) for ban, _ in kernel)
-            counted[address] = max(number, least) if banned else number
+            counted[one.address] = max(number, one.least) if one.is_banned(kernel) else number
         return View(kernel, listed, store, listed, counted)
 
     def _of_new_senders(self, bans: Bans) -> Bans:
@@ -316,19 +315,12 @@ def _is_plain(data: bytes) -> bool:
     return len(data) < 1_500 and all(byte in b"\r\n\t" or 32 <= byte < 127 for byte in data)
 
 
-def _inside(address: str, network: str) -> bool:
-    return ip_address(address) in ip_network(network)
-
-
 @contextmanager
-def game(release: str, folder: Path, seed: int, rules: Mapping[str, object] | None = None) -> Iterator[Game]:
-    """Yield a game against a new Asterisk and a new daemon, by default with ``RULES``."""
+def game(release: str, folder: Path, seed: int, rules: Mapping[str, object] = RULES) -> Iterator[Game]:
+    """Yield a game against a new Asterisk and a new daemon."""
     texts = {**open_pbx.configured(release), "hep.conf": open_pbx.EXPORT}
     with Lab.made(release, texts) as lab, watched(lab.network.pbx) as truth:
-        settings = {
-            "rules": RULES if rules is None else rules,
-            "claimed": {"per_minute": 100_000, "ban": ["2h"]},
-        }
+        settings = {"rules": rules, "claimed": {"per_minute": 100_000, "ban": ["2h"]}}
         with guarded_victims(lab, folder, settings) as (guard, known):
             truth.read()
             yield Game(lab, guard, truth, release, known, seed)

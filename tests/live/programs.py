@@ -5,27 +5,24 @@ are read on the attacker's side. A guess is a request with credentials that Aste
 """
 
 import re
-import subprocess
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 from attrs import define, field, frozen
-from tests.bench.scanners import program as of_sipvicious
 from tests.live.play import CHECKED, QUIET, Fate, Game, Record
 from tests.live.truth import TCP, UDP, Answer, Packet, captured, passed
 from tests.support.hostile_run import PORTS
 from tests.support.hostile_text import ACCOUNTS
 from tests.support.network import PBX_IPV4
+from tests.support.scanners import of_sipvicious, run_from
 from tests.support.sip_wire import status_of
 
-SECONDS = 20
+SECONDS = 8
 """Seconds after which a program is stopped."""
 _LATE = 0.5
 """Seconds after its end in which answers may come."""
-NEIGHBOURS: Mapping[str, object] = {"prefix": {"enabled": False}, "distributed": {"enabled": False}}
-"""The rules that are off: the programs are neighbours, and try one account."""
 _CALL_ID = re.compile(rb"\r\n(?:call-id|i) *: *([^\r]*)", re.IGNORECASE)
 _SEQUENCE = re.compile(rb"\r\ncseq *: *([^\r]*)", re.IGNORECASE)
 _BRANCH = re.compile(rb"branch=([^;,\s]+)")
@@ -189,7 +186,7 @@ class Capture:
     def fate(self, key: _Key, checked: frozenset[int]) -> Fate:
         """Return MUST for a guess that was refused with one of these statuses."""
         answer = self.answers.get(key)
-        refused = answer is not None and answer.status in checked and not answer.stale
+        refused = answer is not None and answer.refuses(checked)
         return Fate.MUST if refused and self.requests[key] else Fate.MAY
 
 
@@ -244,26 +241,10 @@ def _attack(played: Game, chosen: Program, pbx: str, folder: Path) -> tuple[Capt
     """Let a program attack a PBX; return what passed, and the end of what the program said."""
     source = played.address()
     target = Target(PORTS[f"{pbx} {chosen.transport}"], ACCOUNTS[pbx].decode(), source, folder)
-    within = played.lab.network.in_attacker
-    route = within("ip", "route", "replace", PBX_IPV4, "dev", "lan", "src", source)
-    subprocess.run(route, capture_output=True, check=True)
     capture = Capture(source)
     with captured(played.lab.network.attacker) as packets:
-        said = _run(within, chosen.command(target), folder)
+        said = run_from(played.lab.network, source, chosen.command(target), SECONDS)
         time.sleep(_LATE)
         for packet in passed(packets):
             capture.add(packet)
     return capture, said
-
-
-def _run(within: Callable[..., list[str]], command: Sequence[str], folder: Path) -> str:
-    """Run a program in its folder until its end, or for ``SECONDS``; return the end of what it said.
-
-    Its own result says nothing: it fails if it is banned.
-    """
-    limited = ("timeout", "--kill-after=2", str(SECONDS))
-    alone = ("env", "-C", str(folder), "PYTHONDONTWRITEBYTECODE=1", f"HOME={folder}", "TERM=dumb")
-    done = subprocess.run(
-        within(*alone, *limited, *command), stdin=subprocess.DEVNULL, capture_output=True, check=False
-    )
-    return (done.stderr or done.stdout).decode("utf-8", "replace")[-500:]

@@ -50,6 +50,10 @@ class Answer:
         head = message.partition(b"\r\n\r\n")[0]
         return cls(status, bool(_STALE.search(head))) if status >= 200 else None
 
+    def refuses(self, checked: frozenset[int]) -> bool:
+        """Whether this refuses a password; ``checked`` are the statuses that follow a check of one."""
+        return self.status in checked and not self.stale
+
 
 @define
 class Truth:
