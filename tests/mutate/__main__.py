@@ -3,7 +3,8 @@
     python -m tests.mutate bans
 
 mutmut makes the changes, in a copy of the project in ``build/mutate``. Its results stay there, so the next
-run tries only what is new. A change that no test can notice stands in ``equivalent.toml``, with the reason.
+run tries only what is new in the package: delete them if tests are new. A change that no test can notice
+stands in ``equivalent.toml``, with the reason.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tomllib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from attrs import frozen
@@ -31,6 +32,7 @@ MUTMUT = (sys.executable, "-m", "mutmut")
 MUST: Mapping[str, float] = {"bans": 0.90, "detect": 0.95, "parse": 0.95}
 """The share of the changes that the tests of a package must notice."""
 _NOTICED = frozenset({"killed", "timeout", "suspicious", "caught by type check", "segfault"})
+_LEFT = "not checked"
 _NAME = re.compile(r"ringfence\.(?P<module>[\w.]+?)\.x(?P<function>.*)__mutmut_[0-9]+")
 
 
@@ -90,36 +92,34 @@ def _report(folder: Path, must: float) -> int:
     unnoticed = [
         mutant
         for name, state in pairs
-        if state not in _NOTICED and state != "not checked"
-        for mutant in _mutants(folder, name)
-        if (mutant.function, mutant.new) not in equivalent
+        if state not in _NOTICED and state != _LEFT
+        if ((mutant := _mutant(folder, name)).function, mutant.new) not in equivalent
     ]
     for mutant in unnoticed:
         print(f"\n{mutant.function}\n{mutant.shown}")
-    tried = len(pairs) - states["not checked"]
-    share = 1 - len(unnoticed) / max(tried, 1)
-    left = states["not checked"]
+    left = states[_LEFT]
+    tried = len(pairs) - left
+    share = 1 - len(unnoticed) / tried if tried else 0.0
     print(f"\n{tried} changes tried, {left} not tried, {len(unnoticed)} not noticed: {share:.1%} noticed")
     return int(share < must or left > 0)
 
 
 def _equivalent() -> Sequence[Mapping[str, str]]:
     """Return the changes that no test can notice: the function, the new lines, and the reason."""
-    found: Sequence[Mapping[str, str]] = tomllib.loads((HERE / "equivalent.toml").read_text("utf-8"))[
-        "change"
-    ]
+    with (HERE / "equivalent.toml").open("rb") as file:
+        found: Sequence[Mapping[str, str]] = tomllib.load(file)["change"]
     return found
 
 
-def _mutants(folder: Path, name: str) -> Iterator[Mutant]:
-    """Yield the change of this name, as mutmut shows it."""
+def _mutant(folder: Path, name: str) -> Mutant:
+    """Return the change of this name, as mutmut shows it."""
     shown = subprocess.run([*MUTMUT, "show", name], cwd=folder, capture_output=True, text=True, check=True)
     lines = [line for line in shown.stdout.split("\n") if re.match(r"[-+](?!--|\+\+)", line)]
-    found = _NAME.fullmatch(name)
-    if found is not None and lines:
-        function = re.sub("^_|^ǁ", "", found["function"]).replace("ǁ", ".")
-        new = "\n".join(line[1:].strip() for line in lines if line.startswith("+"))
-        yield Mutant(f"{found['module']}.{function}", new, "\n".join(lines))
+    new = "\n".join(line[1:].strip() for line in lines if line.startswith("+"))
+    function, found = name, _NAME.fullmatch(name)
+    if found is not None:
+        function = f"{found['module']}.{re.sub('^_|^ǁ', '', found['function']).replace('ǁ', '.')}"
+    return Mutant(function, new, "\n".join(lines))
 
 
 if __name__ == "__main__":
