@@ -116,7 +116,11 @@ def _stays_open(connection: Any) -> Iterator[Any]:
 def _only_early(right: Any) -> Any:
     def read(self: Any, known: Any, look: int, now: float) -> Any:
         found, find, get = right(self, known, look, now), self._enforcer.backend.find, self._ledger.get
-        early = [key for key in found.mistimed if get(key).expires - now > find(*network_of(key)).timeout]
+        early = [
+            key
+            for key in found.mistimed
+            if (one := find(*network_of(key))) is not None and get(key).expires - now > one.timeout
+        ]
         return evolve(found, mistimed=early)
 
     return read
@@ -162,7 +166,6 @@ def _of_any_age(right: Any) -> Any:
 
 
 _BOOK, _RECORDS = "ringfence.bans.book:Book", "ringfence.store.bans:Records"
-_SEEN = "ringfence.detect.confirmation:Confirmation.would_have_been_seen"
 GUESSER, ASKER, VICTIM = "203.0.113.5", "203.0.113.6", "198.51.100.77"
 PHONE, OTHER_PHONE = "198.51.100.20", "198.51.100.21"
 GUESS = Act("guesses", GUESSER, transport="TCP")
@@ -431,7 +434,7 @@ _ROWS: tuple[tuple[str, str, str, Change, int | Sequence[Step]], ...] = (
     (
         "questions that count late",
         "A true line of the log was called forged, because its challenge was forgotten.",
-        _SEEN,
+        "ringfence.detect.confirmation:Confirmation.would_have_been_seen",
         _of_any_age,
         770,
     ),

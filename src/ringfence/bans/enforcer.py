@@ -163,6 +163,7 @@ class Enforcer:
         While enforcement was off, rules have decided on bans that were not placed. The attempts that led to
         these bans are not counted again: only new attempts can lead to a ban.
         """
+        # A clock that was set is followed by :meth:`start`, by what the database has.
         self.apply(self.book.forget_assumed(self._followed()))
         self.records.set_switched_off(False)
         if not self.enforcing:
