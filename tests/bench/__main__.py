@@ -85,6 +85,7 @@ PARTS: Mapping[str, Part] = {
     "disks": disks.figures,
     "threads": threads.figures,
     "checked": checked.figures,
+    "checked_alone": checked.alone,
     "honest": honest.figures,
     "logins": logins.figures,
     "look_ups": look_ups.figures,

@@ -166,6 +166,12 @@ def _tried(
     return found
 
 
+def alone(_root: Path | None) -> Iterator[Figure]:
+    """Measure the ways that keep a processor busy, which the other parts would disturb; yield the rows."""
+    for name, found in _tried({}, (LATE,), alone=ALONE).items():
+        yield _row(name, [one for one, _ in found], MOST_AFTER_FORGED)
+
+
 def _theirs(root: Path) -> dict[str, list[Checked]]:
     """Try the same against fail2ban; each trial waits until it has read its log."""
     found: dict[str, list[Checked]] = {name: [] for name in AT_ONCE}
@@ -183,12 +189,10 @@ def _theirs(root: Path) -> dict[str, list[Checked]]:
 def _one_stranger() -> Iterator[Figure]:
     """Try the ways of one stranger, and the hidden ones without the log and at Asterisk 16 too."""
     every = {name: way for name, (way, _) in {**HIDDEN, **LOGINS}.items()}
-    found = _tried(every, (LATE,), alone=ALONE)
+    found = _tried(every, (LATE,))
     yield from _hidden(found, "")
     for name, (_, most) in LOGINS.items():
         yield _row(name, [one for one, _ in found[name]], most)
-    for name in ALONE:
-        yield _row(name, [one for one, _ in found[name]], MOST_AFTER_FORGED)
     ways = {name: way for name, (way, _) in HIDDEN.items()}
     found = _tried(ways, (MOST_BLIND + 1,), logs=NO_LOGS)
     yield from _hidden(found, ", without the log", dict.fromkeys(ways, MOST_UNSEEN) | {_BLIND: MOST_BLIND})
