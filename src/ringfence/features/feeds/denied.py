@@ -562,7 +562,7 @@ class Feeds(OtherNetworks):
 
     def _forget(self, name: str) -> None:
         with suppress(OSError):  # a list that stays is not read again
-            self._kept_path(name).unlink(missing_ok=True)
+            kept.forget(self._kept_path(name))
 
     def _updated(
         self, feed: ListFeed, protected: Mapping[Network, str], most: int, now: float, *, force: bool
