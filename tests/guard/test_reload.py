@@ -208,7 +208,7 @@ KEYS = sorted(keys(Settings))
 class Reloading:
     """A daemon with its real parts, none of them running, so that a test can compare their settings."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, readers: Mapping[str, object] | None = None) -> None:
         self.file = folder / "ringfence.toml"
         (folder / "secret").write_text("from a file", "utf-8")
         (folder / "token").write_text("a-token-from-a-file\n", "utf-8")
@@ -218,7 +218,7 @@ class Reloading:
                     "name": "pbx",
                     "ami": {"port": 1, "secret": SECRET},
                     "logs": {"paths": ["/var/log/one"], "custom": [CUSTOM]},
-                    "wire": {"enabled": False},
+                    **(readers or {"wire": {"enabled": False}}),
                 }
             ],
             "firewall": {"backend": "memory", "limit": {"mode": "observe"}},
@@ -336,11 +336,38 @@ def test_a_changed_key_takes_effect_or_needs_a_restart(tmp_path: Path, key: str)
 
     if key in RESTART:
         assert f"{RESTART[key]} changed: restart ringfence" in notes
+        assert before["plan"] == after["plan"]
     elif key in ONLY_OTHERS:
         assert (before, notes) == (after, "")
     else:
         assert {part for part in before if before[part] != after[part]}
         assert "restart" not in notes
+
+
+@pytest.mark.parametrize("key", ["asterisk.wire.enabled", "asterisk.hep.enabled"])
+def test_a_reader_that_is_switched_off_gets_its_packets_until_the_restart(tmp_path: Path, key: str) -> None:
+    """The rules that copy packets stay until their reader ends, or its silence would disprove true lines."""
+
+    async def switched_off() -> tuple[object, ...]:
+        reloading = Reloading(tmp_path, {"wire": {"enabled": True}, "hep": {"enabled": True}})
+        reloading.daemon._reloader.reload()
+        plans = [reloading.state()["plan"]]
+        reloading.set(key, value=False)
+        reloading.write()
+        for _ in range(2):
+            answer = reloading.daemon._reloader.reload()
+            [note] = answer.notes
+            assert RESTART[key] in note
+            assert note.endswith(" changed: restart ringfence")
+            plans.append(reloading.state()["plan"])
+        reloading.set(key, value=True)
+        reloading.write()
+        assert reloading.daemon._reloader.reload().notes == ()
+        return (*plans, reloading.state()["plan"])
+
+    first, *others = asyncio.run(switched_off())
+
+    assert others == [first] * 3
 
 
 def test_the_wire_follows_the_name_of_its_asterisk(tmp_path: Path) -> None:

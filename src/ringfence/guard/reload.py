@@ -9,7 +9,7 @@ from attrs import evolve, frozen
 from ringfence import street
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.config import loader
-from ringfence.config.schema import Settings
+from ringfence.config.schema import AsteriskSettings, Settings
 from ringfence.detect.friends import Friends
 from ringfence.detect.rules import Rule
 from ringfence.errors import ConfigError, RingfenceError
@@ -101,7 +101,11 @@ class Reloader:
         later += [table for table, value in _at_start(new).items() if value != self._at_start[table]]
         later += ["[firewall] backend"] if new.firewall.backend != self.settings.firewall.backend else []
         self._latest = tuple(Alarm(AlarmCode.CONFIGURATION_RESTART, key, _CHANGED) for key in later)
-        self.settings = evolve(new, **{key: getattr(self.settings, key) for key in kept})
+        self.settings = evolve(
+            new,
+            asterisk=_until_restart(new, self.settings),
+            **{key: getattr(self.settings, key) for key in kept},
+        )
         self._pipeline.configure(self.settings)
         self._side.configure(self.settings)
         self._log.info("configuration.loaded", restart_for=later)
@@ -136,6 +140,29 @@ def _at_start(settings: Settings) -> dict[str, object]:
         "[asterisk.wire]": settings.wire,
         **{f"[asterisk.{table}]": module.at_start(settings) for table, module in features},
     }
+
+
+def _until_restart(new: Settings, old: Settings) -> tuple[AsteriskSettings, ...]:
+    """Return the ``[[asterisk]]`` tables of ``new``, with those values of ``old`` that hold until a restart.
+
+    The rules in the kernel follow the settings, and the readers do not. So without this, a reload that
+    switches a reader off removes the rules that copy packets for it, and its silence disproves true lines.
+    """
+    before = {pbx.name: pbx for pbx in old.asterisk}
+    features = [
+        (table, type(getattr(new.asterisk[0], table)))
+        for table, module in street.settings("asterisk").items()
+        if module.at_start(new) != module.at_start(old)
+    ]
+    found = []
+    for pbx in new.asterisk:
+        wire = pbx.wire if new.wire == old.wire else evolve(pbx.wire, enabled=old.wire)
+        tables = {
+            table: getattr(before[pbx.name], table) if pbx.name in before else kind()
+            for table, kind in features
+        }
+        found.append(evolve(pbx, wire=wire, **tables))
+    return tuple(found)
 
 
 _FIXED = (
