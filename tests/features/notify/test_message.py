@@ -97,6 +97,7 @@ LINKS = {
     "mailto:bob": r"mailto\x3abob",
     "SIP:bob": r"SIP\x3abob",
     r"\\evil\share": r"\x5c\evil\share",
+    "=?utf-8?q?evil=2ecom?=": r"\x3d?utf-8?q?evil=2ecom?=",
     "evil\u3002com": r"evil\u3002com",
     "evil.\u0440\u0444": "evil\\x2e\u0440\u0444",
     "x.toml/../evil.conf?x": r"x\x2etoml/../evil\x2econf?x",

@@ -129,6 +129,7 @@ _LINK = re.compile(
     r"|\.(?=\d{1,3}\.\d{1,3}\.\d{1,3}(?::\d+)?[/?#](?!\d{1,3}(?![\w/?#])))"
     r"|[\u3002\uff0e\uff61]"  # full stops that browsers read as dots
     r"|:(?=//)|@(?=\w)|\\(?=\\)"  # http://…, a mail address, and \\server\share of Windows
+    r"|=(?=\?)"  # =?utf-8?q?evil=2ecom?= in a mail's subject (RFC 2047)
     r"|(?i:(?<=\bmailto)|(?<=\bxmpp)|(?<=\bskype)|(?<=\bcallto)|(?<=\bmagnet)|(?<=\btel)|(?<=\bsip)|(?<=\bsips)):(?=\S)"
 )
 _MARKUP = re.compile(r"[<>&*~`\[\]|@#]|(?<![^\W_])_|_(?![^\W_])")
