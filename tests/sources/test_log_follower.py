@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.support.sources import Written
 from ringfence.parse.line_result import LogCounts
 from ringfence.sources import log_file as follow
 from ringfence.sources.log_file import LogFileSource
+from ringfence.sources.log_rotation import open_log
 from ringfence.sources.state import Condition, State
 from ringfence.values.event import SourceId
 
@@ -386,6 +388,15 @@ def test_a_folder_in_place_of_the_log_is_named(tmp_path: Path) -> None:
 
     followed = following(tmp_path, then)
     assert followed.conditions[0].detail == f"{tmp_path} cannot be read: it is neither a file nor a FIFO"
+
+
+def test_what_is_no_log_is_not_opened(tmp_path: Path) -> None:
+    """A socket, like a device, is named without opening it: to open some devices changes them."""
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(tmp_path / "socket"))
+        (tmp_path / "log").symlink_to(tmp_path / "socket")
+        with pytest.raises(OSError, match="neither a file nor a FIFO"):  # to open it is ENXIO
+            open_log(tmp_path / "log")
 
 
 @pytest.mark.kernel

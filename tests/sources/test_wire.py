@@ -6,6 +6,7 @@ import itertools
 import os
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -27,7 +28,7 @@ from ringfence.firewall.ports import Ports
 from ringfence.netlink.nflog import GROUP
 from ringfence.sources import nflog, wire
 from ringfence.sources.state import EndError, State
-from ringfence.sources.wire import WireItem, WireSink, WireSource
+from ringfence.sources.wire import TOGETHER, WireItem, WireSink, WireSource
 from ringfence.values.event import Service, Transport
 from ringfence.values.packet import Challenge, CopiedRequest
 
@@ -705,6 +706,19 @@ def test_a_turn_that_fails_passes_on_what_it_has_read() -> None:
         source._read_turn(script)  # type: ignore[arg-type]
 
     assert len(reports.challenges) == 1
+
+
+def test_packets_of_one_turn_have_the_times_at_which_they_were_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that is read late in a long turn seems no older than reports about it by other sources."""
+    moments: list[float] = []
+    monkeypatch.setattr(Reports, "on_challenges", lambda _, seen, now: moments.extend([now] * len(seen)))
+    monkeypatch.setattr(time, "monotonic", itertools.count().__next__)
+    answer = reply(b"401")
+    packets = [segment(100 + len(answer) * number, answer) for number in range(TOGETHER + 2)]
+
+    WireSource(Reports())._read_turn(Script(*map(logged, (begin(99), *packets))))  # type: ignore[arg-type]
+
+    assert moments == [1 + TOGETHER] * TOGETHER + [1 + len(packets)] * 2
 
 
 def logged(packet: bytes, prefix: bytes = b"", user: int | None = 0) -> bytes:

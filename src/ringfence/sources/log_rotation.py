@@ -264,19 +264,27 @@ class Fifo:
 
 
 def open_log(path: Path) -> Tail | Fifo:
-    """Open a log, a regular file or a FIFO, at its beginning; raise OSError if that fails."""
-    descriptor = os.open(path, _FLAGS)
+    """Open a log, a regular file or a FIFO, at its beginning; raise OSError if that fails.
+
+    Asterisk's user could put a link to a device in a log's place, and to open some devices changes them. So
+    the file is found without opening it.
+    """
+    found = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
-        kind = os.fstat(descriptor).st_mode
-        if stat.S_ISREG(kind):
-            return Tail(descriptor)
-        if stat.S_ISFIFO(kind):
-            return Fifo(descriptor)
+        kind = os.fstat(found).st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISFIFO(kind)):
+            raise OSError(errno.EINVAL, "it is neither a file nor a FIFO", str(path))
+        try:
+            descriptor = os.open(f"/proc/self/fd/{found}", _FLAGS)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        os.close(found)
+    try:
+        return Tail(descriptor) if stat.S_ISREG(kind) else Fifo(descriptor)
     except OSError:
         os.close(descriptor)
         raise
-    os.close(descriptor)
-    raise OSError(errno.EINVAL, "it is neither a file nor a FIFO", str(path))
 
 
 def rotated_files(path: Path, since: int = 0) -> list[Path]:

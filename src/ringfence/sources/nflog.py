@@ -165,6 +165,7 @@ class NflogSource(SupervisedSource):
                         raise EndError(State.LOST, f"netlink: {error.strerror}") from error
                     self._record_loss(0, now)
                     continue
+                now = time.monotonic()  # no packet may seem older than the reports of other sources about it
                 for message in read_datagram(bytes(self._space[:size])):
                     if isinstance(message, Logged):
                         self._check_sequence(message.sequence, now)
