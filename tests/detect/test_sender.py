@@ -4,6 +4,7 @@ import weakref
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
+from math import inf
 
 import pytest
 from attrs import evolve
@@ -292,6 +293,29 @@ def test_what_ami_has_not_reported_outlives_its_sender() -> None:
     assert [senders.take_unreported(one, 64.0) for one in others] == [False] * 9
     others = [by_wire(senders, f"203.0.115.{number}", b"%d" % number, 70.0) for number in range(9)]
     assert [senders.take_unreported(one, 71.0) for one in others] == [False] * 5 + [True] * 4
+
+
+def test_only_the_reports_of_a_discarded_session_may_have_counted() -> None:
+    """An early discarded session makes no report of another sender late, until too many are remembered."""
+    senders = Senders(max_sessions=8)
+    first = by_wire(senders, SENDER, b"1", 1.0)
+    rest = [by_wire(senders, f"203.0.113.{number}", b"2", 2.0) for number in range(4)]
+
+    assert [senders.forgotten_until(one) for one in (first, *rest)] == [1.0, *[-inf] * 4]
+
+    later = [by_wire(senders, f"203.0.114.{number}", b"3", 3.0) for number in range(4)]
+    assert [senders.forgotten_until(one) for one in (first, *rest, *later)] == [1.0, *[2.0] * 4, *[1.0] * 4]
+
+
+def test_an_old_session_is_not_discarded_early() -> None:
+    """A session that nothing used for ten seconds can be discarded: reports about it are late anyway."""
+    senders = Senders(max_sessions=8)
+    first = by_wire(senders, SENDER, b"1", 1.0)
+    for number in range(4):
+        by_wire(senders, f"203.0.113.{number}", b"2", 1.0 + HORIZON)
+
+    assert senders.evicted == 1
+    assert senders.forgotten_until(first) == -inf
 
 
 def opened(senders: Senders, address: str = SENDER, session: bytes = b"call-1", now: float = 0.0) -> None:

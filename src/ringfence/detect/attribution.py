@@ -352,8 +352,7 @@ class Attribution:
         tag = self._senders.record_report(event, attempt.address, now, attempt.session)
         if tag is not None:
             return duplicate_report(attempt, event, tag)
-        late = event.time - self.confirmation.ahead <= max(now - HORIZON, self._senders.forgotten_until)
-        if late and self.confirmation.is_overdue(event, now):
+        if self.confirmation.is_overdue(event, now):
             return ()
         return self._attributed(self.confirmation.with_proof(attempt, event, now), event, now)
 

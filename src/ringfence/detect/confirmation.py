@@ -554,14 +554,17 @@ class Confirmation:
     def is_overdue(self, event: SecurityEvent, now: float) -> bool:
         """Whether a report comes too late to be matched with the same attempt of a faster source.
 
-        A report is too late after ``HORIZON`` seconds, or if sessions of its time were discarded early.
+        A report is too late after ``HORIZON`` seconds, or if its sender's sessions of that time were
+        discarded early.
         Copied packets are faster than AMI, and AMI is faster than the log. In addition, one of these must
         hold. Other sources have reported attempts of this sender that AMI has not (for a report of AMI). The
         kernel has copied a request of this sender since, so it copies all of them. AMI was connected at the
         time of a log line. (AMI does not report every attempt at chan_sip.)
         """
         happened = event.time - self.ahead
-        if event.source.name == WIRE or happened > max(now - HORIZON, self._senders.forgotten_until):
+        if event.source.name == WIRE:
+            return False
+        if happened > max(now - HORIZON, self._senders.forgotten_until(event.remote.address)):
             return False
         if event.source.name == AMI and self._senders.take_unreported(event.remote.address, now):
             return True

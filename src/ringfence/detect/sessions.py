@@ -623,8 +623,10 @@ class Senders:
         self._sessions: OrderedDict[Session, Sender] = OrderedDict()  # those used longest ago first
         self._expire_at = -inf  # no session expires before this time
         self._evicted_at = -inf
-        self.forgotten_until = -inf
-        """The latest use (monotonic seconds) of a session that was discarded before ``HORIZON``."""
+        # By sender, the latest use (monotonic seconds) of a session that was discarded before ``HORIZON``,
+        # and the greatest of those that are no longer in this table.
+        self._forgotten: OrderedDict[AddressKey, float] = OrderedDict()
+        self._others_forgotten = -inf
         self._latest: Sender | None = None  # the sender used last
         # By sender, how many attempts others have reported and AMI has not, and when that changed last. A
         # sender with many sessions may be evicted before AMI's reports are read.
@@ -855,6 +857,13 @@ class Senders:
 
     # -- bounds -----------------------------------------------------------------------------------------
 
+    def forgotten_until(self, address: Address) -> float:
+        """Return until when (monotonic) sessions of ``address`` may have been discarded before ``HORIZON``.
+
+        Reports of that time may be about an attempt that counted and is no longer known.
+        """
+        return max(self._forgotten.get(address_key(address), -inf), self._others_forgotten)
+
     def expire(self, now: float) -> None:
         """Discard the sessions not used for ``SESSION_LIFE`` seconds, and the senders no longer needed."""
         self._expire_at = now + SESSION_LIFE
@@ -892,7 +901,11 @@ class Senders:
 
     def _drop(self, sender: Sender, session: Session, now: float) -> None:
         if now - session.used < HORIZON:
-            self.forgotten_until = max(self.forgotten_until, session.used)
+            self._forgotten[sender.key] = max(session.used, self._forgotten.get(sender.key, -inf))
+            self._forgotten.move_to_end(sender.key)
+            if len(self._forgotten) > self._max_senders:
+                _, used = self._forgotten.popitem(last=False)
+                self._others_forgotten = max(used, self._others_forgotten)
         del sender.sessions[session.name]
         del self._sessions[session]
 
