@@ -128,12 +128,14 @@ def without_data(version: int, plain: str) -> Iterator[str]:
 def over_all(name: str, seconds: int) -> str:
     """Return the match of packets that would fill a hashlimit table.
 
-    A full table drops packets. ``seconds`` is how long the table ``name`` remembers an address. At the
-    permitted rate, it becomes at most 60 % full, even if each packet has a new address.
+    A full table drops packets. ``seconds`` is how long the table ``name`` remembers an address. With the
+    permitted rate and burst, it becomes at most 90 % full, even if each packet has a new address. The burst
+    is large, so that the limit still holds each address during a short storm of many.
     """
     most = MOST_LIMITED * 6 // 10 // (seconds + 1)
     rate = next((rate for rate in _PRINTABLE if rate <= most), 1)
-    above = f"--hashlimit-above {rate}/sec --hashlimit-burst {rate}"
+    burst = max(rate, MOST_LIMITED * 9 // 10 - rate * (seconds + 1))
+    above = f"--hashlimit-above {rate}/sec --hashlimit-burst {burst}"
     return f"-m hashlimit {above} --hashlimit-name ringfence-{name}-{seconds} "
 
 
