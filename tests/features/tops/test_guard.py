@@ -108,7 +108,7 @@ def test_names_are_short(tmp_path: Path) -> None:
         counts.on_judgement(judged("\U000e0001" * 128))
         counts.on_judgement(judged("\U0001f600" * 128))
         counts.save()
-        found = TopTable(side.common.store.connection).top("accounts", 0.0, 9)
+        found = TopTable(side.common.store.connection).top("accounts", 0.0, side.common.clock.wall(), 9)
 
     assert [len(one.name.encode()) for one in found] == [module.MAX_NAME] * 2
 
@@ -123,7 +123,7 @@ def test_names_with_few_attempts_are_dropped(tmp_path: Path, monkeypatch: pytest
             counts.on_judgement(judged("204"))
             counts.on_judgement(judged(str(number)))
         counts.save()
-        found = TopTable(side.common.store.connection).top("accounts", 0.0, 99)
+        found = TopTable(side.common.store.connection).top("accounts", 0.0, side.common.clock.wall(), 99)
 
     assert found[0][:2] == ("204", 100)
     assert len(found) <= 10

@@ -143,7 +143,7 @@ class Tops(Feature):
         await self.save_and_wait()
         side, now = self._side, self._side.common.clock.wall()
         since = now - min(seconds, KEEP_HOURS * HOUR)
-        found = await asyncio.to_thread(self._table.top, kind, since, MOST_LISTED)
+        found = await asyncio.to_thread(self._table.top, kind, since, now, MOST_LISTED)
         known = self._is_known_account if kind == "accounts" else self._has_friend
         rows: list[dict[str, Any]] = [
             {
@@ -202,12 +202,12 @@ def build(given: Given) -> Tops:
     return Tops(given.side)
 
 
-def recorded_tops(table: TopTable, kind: str, since: float) -> list[dict[str, Any]]:
+def recorded_tops(table: TopTable, kind: str, since: float, now: float) -> list[dict[str, Any]]:
     """Return the accounts or addresses with the most attempts, for commands that run without a daemon.
 
-    Only the database is read. ``kind`` is ``accounts`` or ``addresses``. Attempts since ``since`` (seconds
-    since the epoch) count. In each row the keys ``known`` and ``banned`` are false, because only a daemon
-    knows the friends and the bans. Raise StoreError if the database cannot be read.
+    Only the database is read. ``kind`` is ``accounts`` or ``addresses``. Attempts from ``since`` to ``now``
+    (seconds since the epoch) count. In each row the keys ``known`` and ``banned`` are false, because only a
+    daemon knows the friends and the bans. Raise StoreError if the database cannot be read.
     """
     return [
         {
@@ -217,13 +217,13 @@ def recorded_tops(table: TopTable, kind: str, since: float) -> list[dict[str, An
             "known": False,
             "banned": False,
         }
-        for one in table.top(kind, since, MOST_LISTED)
+        for one in table.top(kind, since, now, MOST_LISTED)
     ]
 
 
 def _recorded(store: Store, arguments: Mapping[str, Any], now: float) -> list[dict[str, Any]]:
     since = now - arguments["seconds"]
-    return recorded_tops(TopTable(store.connection), arguments["kind"], since)
+    return recorded_tops(TopTable(store.connection), arguments["kind"], since, now)
 
 
 RECORDED = {"tops": _recorded}

@@ -44,24 +44,25 @@ class TopTable:
                     (hour, kind, name, attempts),
                 )
 
-    def top(self, kind: str, since: float, most: int) -> list[Top]:
+    def top(self, kind: str, since: float, now: float, most: int) -> list[Top]:
         """Return the ``most`` accounts or addresses with the most attempts, the highest number first.
 
-        Attempts count from the hour that contains ``since`` (seconds since the epoch).
+        Attempts count from the hour that contains ``since`` to the one that contains ``now`` (seconds since
+        the epoch). A clock that was wrong may have left numbers of later hours.
         """
         sql = (
-            "SELECT name, sum(attempts), max(hour) FROM tops WHERE kind = ? AND hour >= ?"
+            "SELECT name, sum(attempts), max(hour) FROM tops WHERE kind = ? AND hour BETWEEN ? AND ?"
             " GROUP BY name ORDER BY 2 DESC, name LIMIT ?"
         )
         with self._connection.scanning() as execute:
-            rows = execute(sql, (kind, int(since // HOUR), most)).fetchall()
+            rows = execute(sql, (kind, int(since // HOUR), int(now // HOUR), most)).fetchall()
         return [Top(str(name), int(attempts), float(hour * HOUR)) for name, attempts, hour in rows]
 
     def purge(self, now: float) -> None:
         """Remove the numbers of hours that are more than 31 days before ``now`` (epoch seconds).
 
-        Of each other hour before the present one, keep the MOST_OF_HOUR accounts with the most attempts, and
-        as many addresses.
+        Of each hour but the present one, keep the MOST_OF_HOUR accounts with the most attempts, and as many
+        addresses. Later hours stay: this clock may be wrong, and not the one of their time.
         """
         hour = int(now // HOUR)
         with self._connection.transaction() as execute:
@@ -73,7 +74,7 @@ _TRIM = """
     DELETE FROM tops WHERE (hour, kind, name) IN (
         SELECT hour, kind, name FROM (
             SELECT *, row_number() OVER (PARTITION BY hour, kind ORDER BY attempts DESC) AS place
-            FROM tops WHERE hour < ?
+            FROM tops WHERE hour != ?
         ) WHERE place > ?
     )
 """
