@@ -35,6 +35,8 @@ from ringfence.values.event import SourceId
 
 LOOK_EVERY = 1.0
 LOOK_BLIND = 0.1
+WATCH_AGAIN = 60.0
+"""Seconds after which inotify is tried again, if the kernel refused an instance or a watch."""
 GATHER = 0.5
 REMEMBER_EVERY = 1.0
 
@@ -101,17 +103,24 @@ class LogFileSource(FollowedLog):
 
     async def _session(self) -> None:
         """Read the log's present and future lines until cancelled."""
-        with self._watching():
-            while True:
-                before = self.counts.events
-                try:
-                    await self._catch_up()
-                except OSError as error:
-                    self._set_condition(_unreadable(self._path, error))
-                self._ingest.tick()
-                written = await self._wake()
-                if written and self.standing_by and self.counts.events == before:
-                    await self._gather()
+        loop = asyncio.get_running_loop()
+        while True:
+            with self._watching():
+                again = loop.time() + WATCH_AGAIN
+                while not self._blind or loop.time() < again:
+                    await self._follow()
+
+    async def _follow(self) -> None:
+        """Read what was written, and wait until more may be there."""
+        before = self.counts.events
+        try:
+            await self._catch_up()
+        except OSError as error:
+            self._set_condition(_unreadable(self._path, error))
+        self._ingest.tick()
+        written = await self._wake()
+        if written and self.standing_by and self.counts.events == before:
+            await self._gather()
 
     # -- reading ----------------------------------------------------------------------------------------
 
