@@ -320,7 +320,7 @@ def test_a_file_that_the_daemon_may_not_read(tmp_path: Path, part: str) -> None:
         at.path = folder / "lists" / "feed.txt"
         at.use(source(at.path))
         at.kept.mkdir()
-        at.kept.chmod(0o777)
+        os.chown(at.kept, 65_534, 65_534)
         at.write("198.51.100.1")
         assert at.refreshed()["state"] == "in force"
         closed = at.path if part == "file" else at.path.parent
@@ -510,10 +510,15 @@ def test_a_copy_that_cannot_be_written_is_a_problem(tmp_path: Path) -> None:
     at = Feed(tmp_path)
     at.write("198.51.100.1")
 
-    row = at.refreshed()
+    for _ in range(2):
+        row = at.refreshed()
+        assert (row["state"], at.denied) == ("in force", ["198.51.100.1"])
+        assert "cannot be written, so a restart loses it" in str(row["problem"])
+        assert at.codes == ["feed.failed"]
 
-    assert (row["state"], at.denied) == ("in force", ["198.51.100.1"])
-    assert "cannot be written, so a restart loses it" in str(row["problem"])
+    (tmp_path / "feeds").unlink()
+    assert (at.refreshed()["problem"], at.codes) == ("", [])
+    assert (tmp_path / "feeds" / "one.list").is_file()
 
 
 def test_a_feed_that_is_not_refreshed_expires(tmp_path: Path) -> None:

@@ -325,7 +325,8 @@ class ListFeed:
 
     ``refused`` is why the source's present file is not accepted, "" if it is. ``judged`` is the signature of
     the file that was read last, and ``digest`` the hash of its content. ``checked`` is when the list was last
-    known to be current (seconds since the epoch).
+    known to be current (seconds since the epoch). ``unkept`` is why a restart would lose the list, "" if it
+    would not.
     """
 
     source: FeedSource
@@ -335,6 +336,7 @@ class ListFeed:
     digest: bytes = b""
     checked: float | None = None
     error: str = ""
+    unkept: str = ""
 
     def expired(self, now: float) -> bool:
         """Whether the feed's list is too old to be in force at ``now`` (seconds since the epoch)."""
@@ -358,7 +360,7 @@ class ListFeed:
             "left_out_named": [*taken.left_out.named] if taken is not None else [],
             "taken": rfc3339(taken.taken) if taken is not None else None,
             "checked": rfc3339(self.checked) if self.checked is not None else None,
-            "problem": self.refused or self.error,
+            "problem": self.refused or self.error or self.unkept,
             "denies": [format_network(one) for one in networks if live.overlaps(one)],
         }
 
@@ -378,6 +380,8 @@ class ListFeed:
             yield Alarm(FeedAlarmCode.FEED_FAILED, name, text)
         elif self.error and limit is not None and now - (self.checked or 0.0) > limit / 2:
             yield Alarm(FeedAlarmCode.FEED_FAILED, name, self.error)
+        elif self.unkept:
+            yield Alarm(FeedAlarmCode.FEED_FAILED, name, self.unkept)
 
 
 def _judged(
@@ -582,7 +586,7 @@ class Feeds(OtherNetworks):
         if signature is None:
             return evolve(feed, judged=None, digest=b"", refused="")
         if signature == feed.judged and not force:
-            return feed
+            return self._keep(feed) if feed.unkept else feed
         age = now - signature[1] / 1e9
         if not source.fetched and not force and 0 <= age < SETTLED:
             return feed  # the next update reads it, when it is complete
@@ -609,8 +613,8 @@ class Feeds(OtherNetworks):
         try:
             kept.write(path, {"source": feed.source.identity, **head}, [feed.taken.networks])
         except OSError as error:
-            return evolve(feed, error=f"{path}: cannot be written, so a restart loses it: {error.strerror}")
-        return feed
+            return evolve(feed, unkept=f"{path}: cannot be written, so a restart loses it: {error.strerror}")
+        return evolve(feed, unkept="")
 
 
 build = Feeds
