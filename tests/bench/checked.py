@@ -139,13 +139,15 @@ def _tried(
     ways: Mapping[str, Way],
     places: Sequence[int],
     *,
-    alone: Mapping[str, Way] | None = None,
+    trials: int = TRIALS,
+    together: bool = True,
     ports: Mapping[str, int] = PORTS,
     **settings: Any,  # noqa: ANN401 - as above
 ) -> dict[str, list[tuple[Checked, bool]]]:
-    """Try each way, ``alone`` one trial after another; return what was checked and whether a ban came.
+    """Try each way so often with each backend; return what was checked and whether a ban came.
 
-    The right password is at these ``places`` by turns.
+    ``together``: all trials at a backend begin shortly after each other, else each one waits for the last
+    one. The right password is at these ``places`` by turns.
     """
     found: dict[str, list[tuple[Checked, bool]]] = {}
     for turn, backend in enumerate(BACKENDS):
@@ -153,22 +155,19 @@ def _tried(
             numbers = count(1)
             attacks = [
                 (name, way, _trial(here, trace, next(numbers), places[at % len(places)], ports=ports))
-                for at in range(turn * TRIALS, (turn + 1) * TRIALS)
+                for at in range(turn * trials, (turn + 1) * trials)
                 for name, way in ways.items()
             ]
-            counted = trace.count(*((way, trial) for _, way, trial in attacks), apart=_APART)
-            for name, way in (alone or {}).items():
-                for _ in range(ALONE_TRIALS):
-                    attacks.append((name, way, _trial(here, trace, next(numbers), LATE)))
-                    counted += trace.count(attacks[-1][1:])
-            for (name, _, trial), one in zip(attacks, counted, strict=True):
-                found.setdefault(name, []).append((one, _is_banned(here, trial)))
+            for group in [attacks] if together else [[one] for one in attacks]:
+                counted = trace.count(*((way, trial) for _, way, trial in group), apart=_APART)
+                for (name, _, trial), one in zip(group, counted, strict=True):
+                    found.setdefault(name, []).append((one, _is_banned(here, trial)))
     return found
 
 
 def alone(_root: Path | None) -> Iterator[Figure]:
     """Measure the ways that keep a processor busy, which the other parts would disturb; yield the rows."""
-    for name, found in _tried({}, (LATE,), alone=ALONE).items():
+    for name, found in _tried(ALONE, (LATE,), trials=ALONE_TRIALS, together=False).items():
         yield _row(name, [one for one, _ in found], MOST_AFTER_FORGED)
 
 

@@ -8,6 +8,7 @@ In the end a thief logs in from abroad: if it is not banned, the rows have shown
 """
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -54,9 +55,9 @@ class Suffered:
     works: bool
 
     @property
-    def wrong(self) -> list[str]:
-        """The steps with a wrong status."""
-        return [step for day in self.days for step in day.wrong]
+    def wrong(self) -> str:
+        """The steps of the days with a wrong status."""
+        return "".join(map(_wrong, self.days))
 
 
 def lived(release: str, port: int, backend: str) -> Suffered:
@@ -115,10 +116,15 @@ def figures(_: Path | None) -> Iterator[Figure]:
         yield from _rows(f"{name}, {backend}", lived(release, port, backend))
 
 
+def _wrong(day: Day) -> str:
+    """Return the steps of ``day`` with a wrong status, each with the number of each status (0: no answer)."""
+    return "".join(f"; went wrong: {step}: {dict(Counter(ends))}" for step, ends in day.wrong.items())
+
+
 def _rows(where: str, found: Suffered) -> Iterator[Figure]:
     asked = sum(day.requests for day in found.days)
     control = "" if found.works else "; but a thief from abroad is not banned"
-    drops, wrong = found.drops, f"; went wrong: {', '.join(found.wrong)}" if found.wrong else ""
+    drops, wrong = found.drops, found.wrong
     strict = 'with `elsewhere = "block"` and `bare_address` enforced'
     cores = PLACED.replace("attacker", "phones")
     yield Figure(
@@ -128,11 +134,11 @@ def _rows(where: str, found: Suffered) -> Iterator[Figure]:
         ),
         measured=f"{found.bans}, {drops} of {asked} requests{wrong}{control}",
         must="0, 0, and no step goes wrong",
-        reached=(found.bans, drops, found.wrong) == (0, 0, []) and found.works,
+        reached=(found.bans, drops, found.wrong) == (0, 0, "") and found.works,
         cores=cores,
     )
     month = found.month
-    wrong = f"; went wrong: {', '.join(month.wrong)}" if month.wrong else ""
+    wrong = _wrong(month)
     yield Figure(
         what=(
             f"{len(_ON_THE_ROAD)} phones on the road, each day of a month in one of {PLACES} networks of "

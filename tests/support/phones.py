@@ -36,6 +36,7 @@ NUMBERS = OFFICE + 4
 NONCE_LASTS = 2
 """Asterisk treats a nonce as stale after so many seconds (PJSIP; its default is 32)."""
 
+_NO_DIALOG = 481
 _MOST_NONCES = 5
 _FIRST_WAIT, _LONGEST_WAIT, _PATIENCE = 0.5, 4.0, 20.0  # seconds: T1, T2, and when a phone gives up
 _HEADER = re.compile(rb"\r\n(Via|v|From|f|To|t|Call-ID|i|CSeq|Contact|m):[ \t]*([^\r]*)", re.IGNORECASE)
@@ -133,9 +134,15 @@ class Phone:
         return self.register(expires=0)
 
     def subscribe(self, expires: int = 60) -> int:
-        """Subscribe to the state of extension 100, or renew it; Asterisk's NOTIFY is answered."""
+        """Subscribe to the state of extension 100, or renew it; Asterisk's NOTIFY is answered.
+
+        Asterisk ends a subscription if no NOTIFY reaches the phone, for example because it moved. Like real
+        phones, this one then begins a new subscription.
+        """
         headers = [f"Expires: {expires}", "Event: dialog", "Accept: application/dialog-info+xml"]
         call, status, answer = self._authorized(self._subscription, "SUBSCRIBE", self.password, headers)
+        if status == _NO_DIALOG and self._subscription.remote_tag:
+            call, status, answer = self._authorized(_Call(), "SUBSCRIBE", self.password, headers)
         tag = _TAG.search(_headers(answer).get(b"to", b""))
         self._subscription = evolve(call, remote_tag=tag[1].decode("ascii")) if tag and status < 300 else call
         return status
