@@ -18,7 +18,7 @@ from tests.support import carrier, phones
 from tests.support.carrier import Carrier
 from tests.support.daemon import Guard, until
 from tests.support.forger import Forger, Sent, quiet
-from tests.support.guarded import guarded, preferred
+from tests.support.guarded import guarded, preferred, until_rationed
 from tests.support.lab import Lab
 from tests.support.network import PBX_IPV4, socket_in
 from tests.support.phones import Phone, phones_at
@@ -125,7 +125,7 @@ def guarded_pbx(
     **settings: Any,  # noqa: ANN401 - TOML
 ) -> Iterator[GuardedPbx]:
     """Start everything: the phones and the PBX are registered, and the daemon knows both as friends."""
-    firewall = {"backend": backend, "limit": {"mode": "enforce"}}
+    firewall = {"backend": backend, "limit": {"mode": "enforce"}, "ration": {"mode": "enforce"}}
     with ExitStack() as stack:
         lab = stack.enter_context(Lab.made("22", configured()))
         quiet(lab)
@@ -141,6 +141,7 @@ def guarded_pbx(
         assert [phone.register(expires=600) for phone in own[:half]] == [200] * half
         guard = stack.enter_context(guarded(lab, folder, firewall=firewall, **settings))
         preferred(guard)
+        until_rationed(guard)
         assert [phone.register(expires=600) for phone in own[half:]] == [200] * (len(own) - half)
         until(lambda: known(guard) >= {*PHONES, CARRIER}, "all friends")
         yield GuardedPbx(lab, guard, trunk, own)

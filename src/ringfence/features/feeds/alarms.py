@@ -13,7 +13,7 @@ class FeedAlarmCode(AnyAlarmCode):
     )
     FEED_FAILED = (
         "feed.failed",
-        "A feed has no list yet, or has not been fetched for half of its `max_age`.",
+        "A feed has no list yet, was not fetched for half of its `max_age`, or a restart would lose it.",
         "Look at `systemctl status ringfence-feeds`, or at the program that writes the file.",
     )
     FEED_EXPIRED = (
