@@ -256,6 +256,16 @@ def test_the_room_for_answers(scale: int, window: int) -> None:
     assert streams.room(KEY, 0) == (True, False)
 
 
+def test_a_repeated_syn_does_not_make_the_window_larger() -> None:
+    """The kernel keeps the options of the first SYN; those of a new connection count."""
+    streams = RequestStreams()
+    for scale in (0, 14):
+        streams.begin(KEY, FIRST, scale)
+    assert streams.room(KEY, 1) == (False, True)
+    streams.begin(KEY, FIRST + 9, 14)
+    assert streams.room(KEY, 1) == (True, False)
+
+
 def test_what_this_host_acknowledges() -> None:
     """Of an unread connection its bytes are counted once, from where reading ended."""
     streams = begun()
@@ -343,6 +353,16 @@ def test_requests_come_from_packets() -> None:
         [unread] = parse_requests(again, streams) or []
         assert (unread.unread, unread.call_ids, unread.transport) == (True, (), Transport.TCP)
     assert parse_requests(segment(1, ASK)[:30], streams) is None
+
+
+def test_a_sip_request_may_be_called_get() -> None:
+    """PJSIP asks for a password for any method. So a guess cannot hide as a request for a web page."""
+    syn, _ = syns("192.0.2.7", 5062, "198.18.0.1")
+    streams = RequestStreams()
+    parse_requests(syn, streams)
+    [asked] = parse_requests(segment_like(syn, 1, ASK.replace(b"REGISTER sip", b"GET sip")), streams) or []
+
+    assert (asked.call_ids, asked.unread, asked.page) == ((b"c",), False, False)
 
 
 def test_requests_of_a_sender_without_room_are_diverted() -> None:

@@ -209,6 +209,8 @@ def test_a_request_by_ipv6() -> None:
     assert read is not None
     assert (read.address, read.port) == (ip_address("fd00:18::a"), 5099)
     assert (read.nonces, read.call_ids, read.sequences) == ((NONCE,), (b"a@b",), (2,))
+    jumbo = udp[:4] + bytes(2) + udp[6:]  # Linux reads it as a datagram of the whole length
+    assert parse(struct.pack(">IHBB", 0x60000000, len(udp), 17, 64) + addresses + jumbo) == read
 
 
 @pytest.mark.parametrize("other", [b"", b"\x45", packet(REQUEST)[:27], packet(REQUEST, kind=1)])

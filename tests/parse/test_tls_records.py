@@ -331,6 +331,30 @@ def test_exchanges_in_packets() -> None:
     assert parsed(whole[:9] + b"\x11" + whole[10:]) == []
 
 
+@pytest.mark.parametrize("port", [5060, 5061])
+def test_a_reset_shows_nothing(port: int) -> None:
+    """The kernel sends it for a closed connection, with the acknowledgement number 0 or one of a forger."""
+    back = A.packed + ip_address("198.18.0.1").packed + struct.pack("!HH", 4000, 5060)
+    streams, requests = TlsStreams(), RequestStreams()
+    requests.lose(back)
+    for data in (hello(), record(0x17, ANSWER)) if port == 5061 else (b"", b""):
+        parse_exchange(packet(data, 0, 3_000_000_000, port), streams, requests, lambda _: False)
+    reset = bytearray(packet(b"", 0, 0, port))
+    reset[20 + 13] = 0x04
+
+    assert parse_exchange(bytes(reset), streams, requests, lambda _: False) == []
+    reset[20 + 13] = 0x10
+    assert parse_exchange(bytes(reset), streams, requests, lambda _: False) != []
+
+
+def test_what_came_while_nothing_was_copied_does_not_count() -> None:
+    """A friend's packets are copied again days later; the first of them acknowledges all that came since."""
+    streams, at = TlsStreams(), len(hello())
+    assert streams.read(KEY, 0, 1_000, hello(), pages=False) == Flow()
+    assert streams.read(KEY, at + 5_000, 301_000, b"", pages=False).asked == 0
+    assert streams.read(KEY, at + 5_000, 302_000, b"", pages=False).asked == 1_000
+
+
 def test_unread_connections_in_clear_text() -> None:
     """From where the requests cannot be read on, what this host acknowledges counts, and its answers do."""
     back = A.packed + ip_address("198.18.0.1").packed + struct.pack("!HH", 4000, 5060)

@@ -88,13 +88,18 @@ def source_of(packet: bytes) -> Address | None:
     return None
 
 
-def udp_datagram(payload: bytes, *, may_be_cut: bool) -> tuple[int, int, bytes] | None:
+IPV6_ADDRESS = 16
+"""The length of a packed IPv6 address (bytes)."""
+
+
+def udp_datagram(payload: bytes, *, may_be_cut: bool, jumbo: bool = False) -> tuple[int, int, bytes] | None:
     """Return source port, target port and data of a UDP datagram, the ``payload`` of an IP packet.
 
     Return None if the datagram, or the length in its header, is shorter than a header. Return None also if
-    data is missing at the end, unless it ``may_be_cut``.
+    data is missing at the end, unless it ``may_be_cut``. ``jumbo``: the length 0 stands for that of the
+    whole payload, as Linux reads it in IPv6 (RFC 2675).
     """
-    length = int.from_bytes(payload[4:6], "big")
+    length = int.from_bytes(payload[4:6], "big") or (len(payload) if jumbo else 0)
     if len(payload) < _UDP_HEADER or length < _UDP_HEADER:
         return None
     if length > len(payload) and not may_be_cut:

@@ -62,7 +62,8 @@ _REST = rb"[^\r\n\0]*+(?:\r(?!\n)[^\r\n\0]*+)*+\r\n"
 _PLAIN = re.compile(rb"[^\r\n\0 \t]%b(?:[^\r\n\0]%b)*+\r\n" % (_REST, _REST))
 _KEEP_ALIVE = re.compile(rb"[\r\n]++")
 _FIRST_LINE = re.compile(rb"(?:[A-Za-z]{2,32}+ [^\r\n]*+(?<= SIP/2\.0)|SIP/2\.0 [^\r\n]*+)\r\n")
-_UPGRADE = re.compile(rb"GET [^\r\n]++(?<= HTTP/1\.1)\r\n")
+PAGE = re.compile(rb"GET [^\r\n]++(?<= HTTP/1\.1)\r\n")
+"""The first line of a request for a web page or a WebSocket. Other requests by GET are SIP for PJSIP."""
 _TO_WEBSOCKET = re.compile(rb"\r\nupgrade[ \t]*+:[ \t]*+websocket[ \t]*+\r\n(?![ \t])", re.IGNORECASE)
 _ORIGIN = re.compile(rb"\r\norigin[ \t]*+:", re.IGNORECASE)
 _ANY_LENGTH = re.compile(rb"\r\n(?:content-length|l[ \t:])", re.IGNORECASE)
@@ -155,6 +156,8 @@ class RequestStreams:
         misread.
         """
         known = self._streams.get(connection)
+        if known is not None and known.next == (sequence + 1) % SEQUENCES:
+            scale = min(scale, known.scale)  # the kernel keeps the options of the first SYN
         self._forget(connection)
         self._add(connection, _Stream((sequence + 1) % SEQUENCES, scale=scale))
         return known is not None and known.received
@@ -323,7 +326,7 @@ def _text(buffer: bytes, at: int, stream: _Stream, found: list[bytes]) -> int | 
         return None
     end += len(_END)
     head = buffer[at:end]
-    if _UPGRADE.match(head) and _TO_WEBSOCKET.search(head):
+    if PAGE.match(head) and _TO_WEBSOCKET.search(head):
         if _PLAIN.fullmatch(head) is None:
             raise _UnreadError
         stream.websocket = True

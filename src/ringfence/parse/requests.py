@@ -31,6 +31,7 @@ from typing import TypeVar
 from ringfence.parse.address import unmapped
 from ringfence.parse.line_result import text_of
 from ringfence.parse.packet import (
+    IPV6_ADDRESS,
     TCP,
     UDP,
     ip_payload,
@@ -41,7 +42,7 @@ from ringfence.parse.packet import (
     tcp_window,
     udp_datagram,
 )
-from ringfence.parse.request_stream import RequestStreams
+from ringfence.parse.request_stream import PAGE, RequestStreams
 from ringfence.values.event import Transport, method_of, short_account, short_session
 from ringfence.values.network import Address
 from ringfence.values.packet import CopiedRequest
@@ -77,7 +78,6 @@ _CREDENTIALS = b"authorization"
 _ACK = b"ACK "
 _LONGEST_METHOD = 16
 _SIP = b"SIP/2.0 "  # an answer begins with it
-_GET = b"GET "
 _ORIGIN = re.compile(rb"\r\norigin[ \t]*+:[ \t]*+([^\r\n \t]++)", re.IGNORECASE)
 _USERNAME = re.compile(rb'username[ \t]*+=[ \t]*+"([^"\r\n]{0,128}+)"')
 _CALL_ID_OF_CHAN_SIP = re.compile(
@@ -102,7 +102,7 @@ def parse_requests(
         return None
     protocol, source, target, payload, may_be_cut = whole
     if protocol == UDP:
-        datagram = udp_datagram(payload, may_be_cut=may_be_cut)
+        datagram = udp_datagram(payload, may_be_cut=may_be_cut, jumbo=len(source) == IPV6_ADDRESS)
         if datagram is None:
             return None
         port, _, request = datagram
@@ -136,12 +136,12 @@ def _requests_in(
         return [CopiedRequest(address, port, (), (), diverted=True, transport=by_tcp)]
     size = (len(connection) - _PORTS) // 2
     local = packed_address(connection[size : 2 * size])
-    pages = [head for head in heads if head.startswith(_GET) and _is_of_page(head, local)]
+    pages = [head for head in heads if PAGE.match(head) and _is_of_page(head, local)]
     opened = [CopiedRequest(address, port, (), (), transport=by_tcp, page=True) for _ in pages]
     return opened + [
         parse_request(address, port, head, transport=by_tcp, closed=not room)
         for head in heads
-        if not head.startswith((_SIP, _GET))
+        if not (head.startswith(_SIP) or PAGE.match(head))
     ]
 
 

@@ -69,6 +69,7 @@ _APPLICATION = b"\x17\x03\x03"
 _HALF = SEQUENCES // 2
 _PORT, _PORTS = 2, 4  # bytes of one port and of both in a TCP header
 _ACKNOWLEDGED = slice(8, 12)
+_FLAGS, _RESET = 13, 0x04
 # A server's hello: type, length, version, random; then the length of the session id, the id, and the cipher.
 _SESSION_LENGTH = 4 + 2 + 32
 _MOST_SESSION = 32
@@ -167,15 +168,16 @@ class TlsStreams:
             stream.acknowledged, stream.asked = acknowledged, stream.asked + newly
         free = min(newly, stream.free)
         stream.free -= free
+        # Segments of this host were not copied, as those to a friend. What it acknowledged meanwhile may be
+        # days old. A FIN takes a number, but is no byte.
+        missed = 1 < (sequence - stream.next) % SEQUENCES < _HALF
         upgraded, flights = stream.upgraded, stream.flights
         answers = self._answers(stream, sequence, acknowledged, data, pages=pages)
         opens = stream.flights > flights or (stream.upgraded and not upgraded)
-        return Flow(answers, 0 if pages and not stream.upgraded else newly - free, opens)
+        return Flow(answers, 0 if missed or (pages and not stream.upgraded) else newly - free, opens)
 
     def _answers(self, stream: _Stream, sequence: int, acknowledged: int, data: bytes, *, pages: bool) -> int:
         """Return how many answers begin in ``data``, the TLS records of a TCP segment; update ``stream``."""
-        if not data:
-            return 0
         ahead = (sequence - stream.next) % SEQUENCES
         if ahead >= _HALF:  # it begins before the next byte
             data = data[SEQUENCES - ahead :]
@@ -262,7 +264,7 @@ def parse_exchange(
     """
     whole = ip_payload(packet)
     segment = tcp_segment(whole[3]) if whole is not None and whole[0] == TCP else None
-    if whole is None or segment is None:
+    if whole is None or segment is None or whole[3][_FLAGS] & _RESET:  # a reset may acknowledge any number
         return []
     _, source, target, payload, _ = whole
     local_port, port, sequence, begins, data = segment

@@ -19,7 +19,15 @@ from ipaddress import ip_address
 from itertools import islice
 
 from ringfence.parse.address import unmapped
-from ringfence.parse.packet import TCP, UDP, ip_payload, packed_address, tcp_segment, udp_datagram
+from ringfence.parse.packet import (
+    IPV6_ADDRESS,
+    TCP,
+    UDP,
+    ip_payload,
+    packed_address,
+    tcp_segment,
+    udp_datagram,
+)
 from ringfence.values import fast
 from ringfence.values.event import Endpoint, Transport
 from ringfence.values.network import Address
@@ -67,7 +75,7 @@ def parse_copy(packet: bytes) -> Asked | None:
         return None
     protocol, source, _, payload, may_be_cut = whole
     if protocol == UDP:
-        datagram = udp_datagram(payload, may_be_cut=may_be_cut)
+        datagram = udp_datagram(payload, may_be_cut=may_be_cut, jumbo=len(source) == IPV6_ADDRESS)
         port, text, transport = (datagram[0], datagram[2], Transport.UDP) if datagram else (0, b"", None)
     else:
         segment = tcp_segment(payload) if protocol == TCP else None
