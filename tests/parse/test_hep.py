@@ -3,13 +3,15 @@
 import struct
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ringfence.features.hep.stage import SIZE
-from ringfence.parse.hep import MOST_CONNECTIONS, Exported, Exports
+from ringfence.parse import hep as hep_module
+from ringfence.parse.hep import MOST_CONNECTIONS, MOST_SHARED, Exported, Exports
 from ringfence.parse.request_stream import heads_in
 from ringfence.parse.requests import parse_request
 from ringfence.values.event import Endpoint, Service, Transport, short_session
@@ -400,6 +402,39 @@ def test_requests_that_share_a_read_are_told_by_their_call_ids() -> None:
     assert heads_in(both)[1] == second[: -len(b"body")]
 
 
+def test_requests_that_take_turns_in_a_read_are_told_apart() -> None:
+    """Requests of two Call-IDs by turns, the harmless ones first, hide no guess."""
+    mixed = register(b"a") + register(b"b") + (register(b"a", CREDENTIALS) + register(b"b", CREDENTIALS)) * 2
+    reader = exports()
+    found = [asked(reader, mixed, uuid).credentials for _ in range(3) for uuid in (b"a", b"b")]
+    assert found == [False, False, True, True, True, True]
+
+
+def test_many_call_ids_of_a_read_take_bounded_memory() -> None:
+    """Beyond the bound, each datagram still counts as another request."""
+    odd = register(b"a", b"X: 1\nY: 2\r\n" + CREDENTIALS)
+    reader = exports()
+    found = {asked(reader, odd, b"%d" % number).digest for number in range(3 * MOST_SHARED)}
+    assert len(found) == 3 * MOST_SHARED
+    [connection] = reader._connections.values()
+    assert len(connection.numbers) == MOST_SHARED
+
+
+def test_a_read_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The work for a datagram does not grow with the number of requests that share its read."""
+    calls: list[bytes] = []
+
+    def parse(*arguments: Any, **options: Any) -> CopiedRequest:  # noqa: ANN401 - those of parse_request
+        calls.append(arguments[2])
+        return parse_request(*arguments, **options)
+
+    monkeypatch.setattr(hep_module, "parse_request", parse)
+    reader = exports()
+    for _ in range(50):
+        asked(reader, register(b"a") * 50, b"a")
+    assert len(calls) == 100
+
+
 def test_the_same_request_has_the_same_digest_wherever_it_is_read() -> None:
     """A request alone in its read, a second time, or with others in one read, has one digest."""
     request = register(more=CREDENTIALS)
@@ -414,6 +449,7 @@ def test_each_datagram_of_a_read_that_is_not_plain_is_another_request() -> None:
     reader = exports()
     found = [asked(reader, odd, b"a") for _ in range(3)]
     assert len({one.digest for one in found}) == 3
+    assert asked(reader, odd, b"b").digest not in {one.digest for one in found}
     assert all(one.credentials and not one.unread and one.call_ids == (b"a",) for one in found)
     assert heads_in(odd) == []
 
@@ -432,6 +468,19 @@ def test_a_request_whose_head_is_cut_off_may_have_credentials(more: bytes) -> No
         assert isinstance(found.message, CopiedRequest)
         assert (found.message.unread, found.message.credentials) == (unread, unread)
         assert found.message.call_ids == (CALL_ID,)
+
+
+def test_a_request_behind_the_copy_may_have_credentials() -> None:
+    """A long harmless request fills the copy of a read; what follows it may be a guess."""
+    text = register(b"other", body=b"x" * 9_000) + register(more=CREDENTIALS)
+    found = exports().read(cut(chunks(text, outgoing=False)), sure=True)
+    assert found is not None
+    assert isinstance(found.message, CopiedRequest)
+    assert (found.message.unread, found.message.credentials, found.message.call_ids) == (
+        True,
+        True,
+        (CALL_ID,),
+    )
 
 
 def test_an_answer_cut_off_is_still_a_challenge() -> None:

@@ -15,8 +15,8 @@ tell which messages are of interest: UDP, TCP and WebSocket are read on the wire
 **Requests that share a read.** The payload of a request is everything that Asterisk has read from the
 connection at once. Two requests in one TLS record come as two datagrams with the same payload. The chunk
 *UUID* has the Call-ID, as PJSIP reads it. So the request is the one with this Call-ID; if several have it,
-the first datagram stands for the first one, and so on. If the payload is not plain (``request_stream.py``),
-each datagram stands for all of it.
+the first datagram with this UUID stands for the first one, and so on. If the payload is not plain
+(``request_stream.py``), each datagram stands for all of it.
 
 **Suppression.** Asterisk cannot send datagrams of over 65 507 bytes. So a sender can suppress the export of a
 request by a read of 64 kB, and that of request and answer by a Call-ID of 33 kB. No phone does that. So an
@@ -36,7 +36,7 @@ from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from struct import Struct
 
-from attrs import define, frozen
+from attrs import Factory, define, frozen
 
 from ringfence.parse.challenge import parse_message
 from ringfence.parse.packet import UDP, ip_payload, packed_address
@@ -48,6 +48,8 @@ from ringfence.values.network import Address
 from ringfence.values.packet import Challenge, CopiedRequest
 
 MOST_CONNECTIONS = 4_096
+MOST_SHARED = 64
+"""The number of Call-IDs of one read whose datagrams are counted each."""
 
 _MAGIC = b"HEP3"
 _BEGIN = 6  # bytes: the magic, and the total length
@@ -97,14 +99,31 @@ class _Frame:
 
 @define
 class _Connection:
-    """State of a connection: its requests without an answer, and how often the last datagram came in a row.
+    """State of a connection: its requests without an answer, and the datagrams that share its last read.
 
-    ``read`` is a digest of that datagram, by which it is recognized.
+    ``payload`` is a digest of what was read. ``total`` is the number of its datagrams, and ``numbers`` has
+    that of each Call-ID (UUID), by a digest.
     """
 
     open: int = 0
-    read: bytes = b""
-    number: int = -1
+    payload: bytes = b""
+    total: int = 0
+    numbers: dict[bytes, int] = Factory(dict)
+
+    def number(self, payload: bytes, uuid: bytes) -> int:
+        """Return how many datagrams with this payload and UUID came before this one, since another payload.
+
+        Beyond ``MOST_SHARED`` UUIDs, return a number that no other of these datagrams has.
+        """
+        read, key = (blake2b(one, digest_size=_DIGEST).digest() for one in (payload, uuid))
+        if read != self.payload:
+            self.payload, self.total, self.numbers = read, 0, {}
+        self.total += 1
+        known = self.numbers.get(key)
+        if known is None and len(self.numbers) >= MOST_SHARED:
+            return self.total
+        self.numbers[key] = (known or 0) + 1
+        return known or 0
 
 
 class Exports:
@@ -119,6 +138,8 @@ class Exports:
         self._is_own = is_own
         self._is_known = is_known
         self._connections: OrderedDict[Endpoint, _Connection] = OrderedDict()
+        # The latest payload of a request, and its requests with their Call-IDs.
+        self._latest: tuple[bytes, list[tuple[bytes, tuple[bytes, ...]]]] = (b"", [])
 
     def read(self, packet: bytes, *, sure: bool) -> Exported | None:
         """Parse a copied packet, from its IP header on; None unless it has a message of TLS or WSS.
@@ -160,14 +181,29 @@ class Exports:
         if known or not frame.payload:
             connection.open += 1
             return Exported(remote)
-        read = blake2b(frame.uuid + b"\0" + frame.payload, digest_size=_DIGEST).digest()
-        connection.number = connection.number + 1 if read == connection.read else 0
-        connection.read = read
-        own = _request_in(frame, connection.number)
+        number = connection.number(frame.payload, frame.uuid)
+        own = self._request_in(frame, number)
         text = own or frame.payload
         if not text.lstrip(_EOL).startswith(_ACK):
             connection.open += 1
-        return Exported(remote, _request(frame, remote, text, None if own else connection.number))
+        return Exported(remote, _request(frame, remote, text, None if own else number))
+
+    def _request_in(self, frame: _Frame, number: int) -> bytes | None:
+        """Return the request of the datagram ``number`` (from 0) of those with this payload and UUID.
+
+        Return None if it is unknown.
+        """
+        payload, heads = self._latest
+        if payload != frame.payload:
+            heads = [
+                (head, parse_request(frame.source, 0, head).call_ids) for head in heads_in(frame.payload)
+            ]
+            self._latest = frame.payload, heads
+        call_id = short_session(frame.uuid)
+        own = [head for head, call_ids in heads if call_id in call_ids and frame.uuid in head]
+        if not own or (frame.cut and number >= len(own)):  # it may be in the part that is cut off
+            return None
+        return own[number % len(own)]
 
 
 def _frame_in(packet: bytes) -> _Frame | None:
@@ -219,20 +255,6 @@ def _chunks(data: bytes, total: int) -> dict[int, bytes] | None:
     return found
 
 
-def _request_in(frame: _Frame, number: int) -> bytes | None:
-    """Return the request that belongs to datagram ``number`` (from 0) of several with the same payload.
-
-    Return None if it is unknown.
-    """
-    call_id = short_session(frame.uuid)
-    own = [
-        head
-        for head in heads_in(frame.payload)
-        if frame.uuid in head and call_id in parse_request(frame.source, 0, head).call_ids
-    ]
-    return own[number % len(own)] if own else None
-
-
 def _request(frame: _Frame, remote: Endpoint, text: bytes, number: int | None) -> CopiedRequest:
     """Parse a SIP request of ``remote``.
 
@@ -240,11 +262,12 @@ def _request(frame: _Frame, remote: Endpoint, text: bytes, number: int | None) -
     found.
     """
     request = parse_request(remote.address, remote.port, text, transport=remote.transport)
+    first = request.call_ids[:1] == (short_session(frame.uuid),)
     if frame.uuid:
         request = evolve(request, call_ids=(short_session(frame.uuid),))
     if number is not None:  # each datagram is another request
-        unread = frame.cut and _EOL + _EOL not in text
-        digest = blake2b(b"%d %b" % (number, request.digest), digest_size=_DIGEST).digest()
+        unread = frame.cut and (number > 0 or not first or _EOL + _EOL not in text)
+        digest = blake2b(b"%d %b %b" % (number, request.digest, frame.uuid), digest_size=_DIGEST).digest()
         request = evolve(request, digest=digest, unread=unread, credentials=request.credentials or unread)
     return request
 
