@@ -44,6 +44,13 @@ class FirewallUnsupportedError(FirewallError):
     """This host lacks something that the firewall backend needs. The message names it, with the fix."""
 
 
+class FirewallToolError(FirewallError):
+    """A program of the firewall was not started or did not end, or another one holds its lock.
+
+    The kernel has refused nothing. The same may succeed later.
+    """
+
+
 class FirewallPermissionError(FirewallError):
     """The process lacks capabilities, such as CAP_NET_ADMIN. The message names them, with the fix.
 

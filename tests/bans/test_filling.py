@@ -102,6 +102,26 @@ def test_a_long_roll_lets_others_go_on(written: Written) -> None:
     assert written.rolls == written.wanted
 
 
+def test_networks_that_must_pass_are_written_before_any_is_dropped(written: Written) -> None:
+    """After damage, a short deny list waits until a long allow list is complete; others do not wait."""
+    written.wanted |= dict.fromkeys(network_lists.every(), FEW) | {network_lists.ALLOW: MANY}
+
+    async def run() -> None:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(written.filler.run())
+            await asyncio.sleep(0)
+            written.filler.refill()
+            assert network_lists.FRIENDS in written.rolls
+            while len(written.rolls) < len(written.wanted):  # noqa: ASYNC110 - any number of turns
+                await asyncio.sleep(0)
+            task.cancel()
+
+    asyncio.run(run())
+    order = [*written.rolls]
+    dropping = [order.index(one) for one in network_lists.every() if one.drops is not None]
+    assert order.index(network_lists.ALLOW) < min(dropping)
+
+
 def test_the_event_loop_goes_on_during_a_call(written: Written) -> None:
     """The calls of a long list run in their own thread; other tasks run meanwhile, and it is complete."""
     written.wanted[network_lists.DENY] = MANY

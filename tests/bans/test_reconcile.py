@@ -17,6 +17,7 @@ from tests.support.world import OTHER, RULE, START, SUBJECT, World, said
 from ringfence.alarms import Alarms
 from ringfence.bans.book import CHUNK
 from ringfence.bans.enforcer import Enforcer
+from ringfence.bans.filling import ListContents
 from ringfence.bans.reconcile import APART, SLACK, ReconcileCounts, Reconciler
 from ringfence.bans.unban import unban, unban_all
 from ringfence.clock import Clock
@@ -25,6 +26,9 @@ from ringfence.detect.rules import DAY, HOUR, RULES
 from ringfence.errors import FirewallError, SetFullError
 from ringfence.firewall import make_backend, network_lists
 from ringfence.firewall.contract import Backend, FirewallPlan
+from ringfence.firewall.nftables import backend as nft_backend
+from ringfence.firewall.nftables import static_sets
+from ringfence.firewall.nftables.state import read_sets
 from ringfence.ledger import key_of
 from ringfence.store.database import Store
 from ringfence.values.ban import Origin, Scope
@@ -607,6 +611,24 @@ def test_whatever_is_done_to_nftables_is_healed(nft_host: Host, harm: str, lost:
     assert (nft_host.in_force, nft_host.reconciler.counts.restored) == ((4, 4), lost)
     assert all(3_500 < element.timeout <= 3_600 for element in nft_host.backend.list())
     assert run("nft", "-st", "list", "table", "inet", "ringfence") == before
+
+
+@pytest.mark.kernel
+def test_a_list_is_filled_again_in_a_kernel_that_does_not_count(
+    nft_host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before Linux 6.16 no number shows that a list is empty, so a foreign change has all lists written."""
+    for module in (nft_backend, static_sets):
+        monkeypatch.setattr(
+            module, "read_sets", lambda kernel: [evolve(head, elements=None) for head in read_sets(kernel)]
+        )
+    denied = {network_lists.DENY: [ip_network("203.0.113.0/24")]}
+    monkeypatch.setattr(ListContents, "contents", lambda _, target: denied.get(target, []))
+    nft_host.enforcer.filler.refill()
+    run("nft", "flush", "set", "inet", "ringfence", "deny4")
+    nft_host.heal()
+
+    assert "203.0.113.0/24" in run("nft", "list", "set", "inet", "ringfence", "deny4")
 
 
 @pytest.mark.kernel

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.errors import FirewallError, FirewallUnsupportedError
+from ringfence.errors import FirewallToolError, FirewallUnsupportedError
 from ringfence.firewall import requirements
 from ringfence.firewall.requirements import find_program, run_program
 
@@ -42,7 +42,7 @@ def test_a_program_that_ends_has_a_status_and_two_outputs(tmp_path: Path) -> Non
 def test_a_program_that_hangs_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that does not end in time is killed, which is an error; so is one that cannot be run."""
     monkeypatch.setattr(requirements, "_TIMEOUT", 0.2)
-    with pytest.raises(FirewallError, match=r"did not end within 0\.2 s"):
+    with pytest.raises(FirewallToolError, match=r"did not end within 0\.2 s"):
         run_program([script(tmp_path, "exec sleep 5")], "", "package")
     with pytest.raises(FirewallUnsupportedError, match=r"cannot be run: .*apt-get install package"):
         run_program([str(tmp_path / "absent")], "", "package")

@@ -15,7 +15,7 @@ from ringfence.firewall.contract import Opened
 from ringfence.firewall.limits import LimitMode
 from ringfence.firewall.ports import Ports
 from ringfence.guard import firewall_manager
-from ringfence.guard.firewall_manager import SipSockets, find_sip_sockets
+from ringfence.guard.firewall_manager import ABSENT_LOOKS, SipSockets, find_sip_sockets
 from ringfence.host.listening import ListeningPorts
 from ringfence.values.event import Endpoint, Transport
 
@@ -112,6 +112,27 @@ def test_ports_that_answer_as_their_numbers_say_change_no_rule(
     assert written == []
     kept.side.kernel.rules.use(SipSockets(evolve(Ports(), sip=(5060, 8089)), frozenset()))
     assert written == ["rules"]
+
+
+def test_ports_that_asterisk_has_not_opened_yet_stay_guarded(kept: Kept) -> None:
+    """A starting Asterisk opens HTTP and AMI first; a port that stays closed leaves the rules."""
+    kept.side.start()
+    rules, whole = kept.side.kernel.rules, Ports((5060, 5070), (5038, 5061, 8088), sips=(5061,))
+    starting = Ports((), (5038, 8088))
+
+    def guarded() -> Ports:
+        return kept.backend.plan.sip_ports
+
+    rules.use(SipSockets(whole, frozenset()))
+    for _ in range(ABSENT_LOOKS - 1):
+        rules.use(SipSockets(starting, frozenset()))
+        assert guarded() == whole
+    rules.use(SipSockets(whole, frozenset()))  # the count begins again
+    for _ in range(ABSENT_LOOKS - 1):
+        rules.use(SipSockets(evolve(whole, udp=(5060,)), frozenset()))
+        assert guarded() == whole
+    rules.use(SipSockets(evolve(whole, udp=(5060,)), frozenset()))
+    assert guarded() == evolve(whole, udp=(5060,))
 
 
 def test_a_missing_proxy_is_an_alarm(kept: Kept) -> None:

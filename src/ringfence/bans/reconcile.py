@@ -27,6 +27,7 @@ from ringfence.bans.book import CHUNK
 from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.listing import listed
 from ringfence.errors import FirewallError, StoreError
+from ringfence.firewall import network_lists
 from ringfence.ledger import key_of
 
 COMPARE_EVERY = 60.0
@@ -74,6 +75,8 @@ class Reconciler:
         self._elements: int | None = None
         self._missing = 0
         self._broken = False
+        self._suspects_lists = False
+        self._filled = -inf  # when the lists were written again (monotonic seconds)
         self._enforcer = enforcer
         self._ledger = enforcer.ledger
         self._alarms = alarms
@@ -126,6 +129,9 @@ class Reconciler:
             return
         self._alarms.clear(AlarmCode.FIREWALL_DAMAGED, "")
         self._elements = health.elements
+        if health.elements is None and health.changed:  # no number shows whether a list was emptied
+            self._suspects_lists = True
+        self._fill_lists()
         if health.elements is not None:
             alive = self._ledger.alive(enforcer.now())
             lost = alive - self._ledger.uncertainty - health.elements
@@ -136,6 +142,17 @@ class Reconciler:
             self._damaged.set()
         if health.changed or self._damaged.is_set():
             self._wanted.set()
+
+    def _fill_lists(self) -> None:
+        """Write the lists again if another program may have emptied them, at most once in COMPARE_EVERY.
+
+        The lists keep their state as complete: otherwise the fence would only observe meanwhile.
+        """
+        now, enforcer = self._enforcer.clock.mono(), self._enforcer
+        waits = now - self._filled < COMPARE_EVERY or enforcer.filler.filling
+        if self._suspects_lists and enforcer.enforcing and not waits:
+            self._suspects_lists, self._filled = False, now
+            enforcer.filler.fill(*network_lists.every())
 
     def _repair(self, trouble: str) -> None:
         enforcer = self._enforcer

@@ -8,7 +8,12 @@ from pathlib import Path
 
 from attrs import frozen
 
-from ringfence.errors import FirewallError, FirewallPermissionError, FirewallUnsupportedError
+from ringfence.errors import (
+    FirewallError,
+    FirewallPermissionError,
+    FirewallToolError,
+    FirewallUnsupportedError,
+)
 from ringfence.firewall.contract import Requirement
 
 # -- finds and runs the firewall programs of this host, such as ``nft``, without a shell
@@ -50,8 +55,8 @@ def find_program(name: str, package: str) -> str:
 def run_program(command: list[str], text: str, package: str) -> FinishedProgram:
     """Run a program with ``text`` as its standard input, and return its result, also if the program failed.
 
-    Raise FirewallError if it does not end within ten seconds. Raise FirewallUnsupportedError if it cannot be
-    run; the fix in its text names Debian's ``package``.
+    Raise FirewallToolError if it cannot be started now, or does not end within ten seconds. Raise
+    FirewallUnsupportedError if it cannot be run; the fix in its text names Debian's ``package``.
     """
     try:
         with subprocess.Popen(  # noqa: S603 - an absolute path, no shell, no text from outside
@@ -67,9 +72,9 @@ def run_program(command: list[str], text: str, package: str) -> FinishedProgram:
                 output, errors = process.communicate(text, timeout=_TIMEOUT)
             except subprocess.TimeoutExpired as error:
                 process.kill()
-                raise FirewallError(f"{command[0]} did not end within {_TIMEOUT:g} s") from error
+                raise FirewallToolError(f"{command[0]} did not end within {_TIMEOUT:g} s") from error
     except BlockingIOError as error:
-        raise FirewallError(f"{command[0]} cannot be started: {error.strerror}") from error
+        raise FirewallToolError(f"{command[0]} cannot be started: {error.strerror}") from error
     except OSError as error:
         raise FirewallUnsupportedError(
             f"{command[0]} cannot be run: {error}; fix: {_fix(package)}"

@@ -22,7 +22,7 @@ from ringfence.errors import FirewallBusyError, FirewallError, StoreError
 from ringfence.firewall.cleanup import flush_other_backends
 from ringfence.firewall.contract import Backend, FirewallPlan
 from ringfence.firewall.limits import LimitMode, Until
-from ringfence.firewall.ports import Ports
+from ringfence.firewall.ports import PROTOCOLS, Ports
 from ringfence.friends.startup import StartupGate
 from ringfence.guard.exemptions import ExemptionTracker, KernelFriends
 from ringfence.guard.process import claim_sets, every
@@ -43,6 +43,8 @@ WANTED_EVERY = 1.0  # seconds between two checks whether other rules are wanted
 RETRY_EVERY = 30.0  # seconds until a failed change of the rules is tried again
 PORTS_EVERY = 5.0
 """Seconds between two look-ups of the SIP ports: a reload of Asterisk may open one at any time."""
+ABSENT_LOOKS = 3
+"""The number of look-ups in a row without a port after which the rules no longer guard it."""
 
 
 class SipSockets(NamedTuple):
@@ -161,6 +163,7 @@ class RuleUpdates:
         self._enforcer = enforcer
         self._alarms = alarms
         self._failed = False
+        self._absent: dict[tuple[str, int], int] = {}  # by protocol and port: looks in a row that lacked it
         self._log = structlog.get_logger()
 
     @property
@@ -241,6 +244,8 @@ class RuleUpdates:
             self._alarms.clear(AlarmCode.PROXY_MISSING, "")
         if found.ports is not None:
             self._set_ports(found.ports)
+        else:  # Asterisk is down: all ports stay
+            self._absent.clear()
 
     def use_containers(self, addresses: frozenset[Address]) -> None:
         """Use ``addresses`` as those of Asterisks in containers from now on."""
@@ -252,8 +257,36 @@ class RuleUpdates:
     def _misses_proxy(self, found: SipSockets) -> bool:
         return bool(self._wanted.settings.proxies()) and not found.proxies
 
-    def _set_ports(self, ports: Ports) -> None:
-        present = self._wanted.ports
+    def _with_absent(self, found: Ports) -> Ports:
+        """Return ``found`` with the ports that were there lately.
+
+        While Asterisk starts or stops, it has only some of its ports: those of HTTP and AMI open first. The
+        others stay guarded meanwhile.
+        """
+        present = self._wanted.ports or found
+        absent = {
+            (protocol, port)
+            for protocol in PROTOCOLS
+            for port in present.of(protocol)
+            if port not in found.of(protocol)
+        }
+        self._absent = {one: self._absent.get(one, 0) + 1 for one in absent}
+        kept = {one for one, looks in self._absent.items() if looks < ABSENT_LOOKS}
+        return Ports(
+            *(
+                tuple(sorted({*now, *(port for port in before if (protocol, port) in kept)}))
+                for protocol, now, before in (
+                    ("udp", found.udp, present.udp),
+                    ("tcp", found.tcp, present.tcp),
+                    ("tcp", found.sip, present.sip),
+                    ("tcp", found.sips, present.sips),
+                    ("tcp", found.other, present.other),
+                )
+            )
+        )
+
+    def _set_ports(self, found: Ports) -> None:
+        present, ports = self._wanted.ports, self._with_absent(found)
         if present is None or not ports.is_like(present):
             self._wanted.ports = ports
             self.update()

@@ -6,7 +6,7 @@ import pytest
 from tests.support.flavours import FLAVOURS, command, rules, tools_of
 from tests.support.netns import run
 
-from ringfence.errors import FirewallError
+from ringfence.errors import FirewallError, FirewallToolError
 from ringfence.features.fence.stage import FenceFilter
 from ringfence.features.limiter import stage
 from ringfence.features.limiter.stage import Limit
@@ -91,6 +91,29 @@ def test_an_installed_plan_is_not_written_again(
             assert family.install(plan) == InstalledRules()
             if plan is not LARGEST:  # its numbers largest are printed rounded: a new process writes once
                 assert Family(4, tools_of(flavour, 4), kernel).install(plan) == InstalledRules()
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_a_tool_that_did_not_end_is_no_refusal(
+    kernel: NetlinkConnection, flavour: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a passing failure of iptables, the rules are written with the wire and the limits."""
+    real, calls = iptables.restore, 0
+
+    def hangs_once(tools: iptables.Tools, text: str) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise FirewallToolError(f"{tools.restore} did not end within 10 s")
+        real(tools, text)
+
+    family = Family(4, tools_of(flavour, 4), kernel)
+    with monkeypatch.context() as patch:
+        patch.setattr(iptables, "restore", hangs_once)
+        with pytest.raises(FirewallToolError):
+            family.install(ALL)
+    assert family.install(ALL) == InstalledRules()
+    family.remove()
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)

@@ -4,15 +4,18 @@ import pytest
 from tests.firewall.nftables.test_backend import BANS, BOTH
 from tests.support.netns import run
 
-from ringfence.errors import FirewallError
+from ringfence.errors import FirewallError, FirewallToolError
 from ringfence.features.limiter.stage import FLOODS, Limit
-from ringfence.firewall.contract import FirewallPlan
+from ringfence.firewall.contract import FirewallPlan, Health
 from ringfence.firewall.limits import LimitMode
 from ringfence.firewall.nftables import installation as nft_installation
 from ringfence.firewall.nftables import installation as nft_tool
 from ringfence.firewall.nftables import ruleset as nft_ruleset
+from ringfence.firewall.nftables import state as nft_state
 from ringfence.firewall.nftables.backend import NftablesBackend
 from ringfence.firewall.nftables.ruleset import Ruleset
+from ringfence.firewall.nftables.state import TableState
+from ringfence.netlink.connection import NetlinkConnection
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 
@@ -72,6 +75,55 @@ def test_refused_optional_rules_are_reported(
         assert list(backend.remembered(FLOODS)) == []
         run("nft", "flush", "chain", "inet", "ringfence", "output")
     backend.close()
+
+
+def test_a_flush_while_rules_are_written_is_noticed(
+    backend: NftablesBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another program changes after our rules were read again is found by the next check."""
+    real, reads = nft_state.read_state, 0
+
+    def read_state(kernel: NetlinkConnection) -> TableState | None:
+        nonlocal reads
+        state, reads = real(kernel), reads + 1
+        if reads == 2:  # the rules stand
+            run("nft", "flush", "ruleset")
+        return state
+
+    backend.plan = FirewallPlan(log=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(nft_installation, "read_state", read_state)
+        backend.open()
+
+    assert reads >= 2
+    assert backend.health().damage is not None
+    backend.open()
+    assert backend.health() == Health(elements=0)
+
+
+def test_a_tool_that_did_not_end_is_no_refusal(
+    backend: NftablesBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a passing failure of nft, the rules are whole again, with all that the kernel supports."""
+    real, calls = nft_tool.run_nft, 0
+
+    def hangs_once(program: str, text: str, *, check: bool = False) -> int:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise FirewallToolError("nft did not end within 10 s")
+        return real(program, text, check=check)
+
+    inner = backend._installation.require().inner
+    backend.plan = FirewallPlan(log_group=7, added=(Limit(LimitMode.ENFORCE),))
+    with monkeypatch.context() as patch:
+        patch.setattr(nft_installation, "run_nft", hangs_once)
+        with pytest.raises(FirewallToolError):
+            backend.open()
+    opened = backend.open()
+
+    assert (opened.wire, opened.limits) == (None, None)
+    assert backend._installation.require().inner == inner
 
 
 def test_refused_drops_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from attrs import evolve, frozen
 
-from ringfence.errors import FirewallError
+from ringfence.errors import FirewallError, FirewallToolError
 from ringfence.firewall.contract import FirewallPlan, Fragments, Requirement, fragments_requirement
 from ringfence.firewall.ipset import iptables
 from ringfence.firewall.ipset.iptables_rules import Rules, counted_rules, named_sets, wanted_rules
@@ -83,6 +83,8 @@ class Family:
             rules = wanted_rules(plan, self.version, wire=wire, limits=limits, fragments=fragments)
             try:
                 damaged = self._write(rules)
+            except FirewallToolError:
+                raise
             except FirewallError as error:
                 if not (wire or limits):
                     if fragments is not Fragments.PASSED:

@@ -28,7 +28,7 @@ from itertools import chain as chain_iterables
 
 from attrs import Factory, frozen
 
-from ringfence.errors import FirewallError
+from ringfence.errors import FirewallError, FirewallToolError
 from ringfence.firewall.ipset.iptables_rules import HOOKS, MADE, PREFIX, Rules
 from ringfence.firewall.requirements import find_program, run_program
 
@@ -302,6 +302,10 @@ def remove(tools: Tools) -> list[str]:
     return [table for table in HOOKS if is_own_table(saved, table)]
 
 
+_RESOURCE_PROBLEM = 4  # an exit status of iptables
+_LOCKED = "currently holding the xtables lock"
+
+
 class _ToolFailedError(FirewallError):
     """A tool ended with an exit status other than 0."""
 
@@ -310,5 +314,7 @@ def _run(command: list[str], text: str) -> str:
     done = run_program(command, text, _PACKAGE)
     if done.status != 0:
         reason = " ".join(done.errors.split()) or "no reason given"
+        if done.status == _RESOURCE_PROBLEM and _LOCKED in reason:
+            raise FirewallToolError(f"{command[0]}: {reason}")
         raise _ToolFailedError(f"{command[0]} failed ({done.status}): {reason}")
     return done.output

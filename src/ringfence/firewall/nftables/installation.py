@@ -8,12 +8,11 @@ is adopted.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from functools import partial
 
 from attrs import evolve, frozen
 
-from ringfence.errors import FirewallError, FirewallUnsupportedError
+from ringfence.errors import FirewallError, FirewallToolError, FirewallUnsupportedError
 from ringfence.firewall.contract import (
     FirewallPlan,
     Fragments,
@@ -140,16 +139,27 @@ def rule_requirements(tool: str, plan: FirewallPlan) -> list[Requirement]:
         if limits.problem is not None:
             limits = check_requirement(_LIMITS, partial(_try, tool, quiet, inner=False))
         requirements.append(_optional(limits, LIMITS_FIX))
-    return [*requirements, fragments_requirement(_fragments(tool), REASSEMBLY_FIX)]
+    try:
+        fragments = _fragments(tool)
+    except FirewallToolError:
+        fragments = Fragments.PASSED
+    return [*requirements, fragments_requirement(fragments, REASSEMBLY_FIX)]
 
 
 def _fragments(tool: str) -> Fragments:
-    """Return the best treatment of packet fragments that the kernel and ``nft`` (at ``tool``) accept."""
+    """Return the best treatment of packet fragments that the kernel and ``nft`` (at ``tool``) accept.
+
+    Raise FirewallToolError if that is unknown.
+    """
     for found, rule in ((Fragments.REASSEMBLED, REASSEMBLING), (Fragments.DROPPED, DROPPING)):
         text = f"table inet {_TABLE} {{\n  chain fragments {{\n    {rule}\n  }}\n}}\n"
-        with suppress(FirewallError):
+        try:
             run_nft(tool, text, check=True)
-            return found
+        except FirewallToolError:
+            raise
+        except FirewallError:
+            continue
+        return found
     return Fragments.PASSED
 
 
@@ -240,17 +250,22 @@ class Installation:
         Idempotent. Raise FirewallError if the table cannot be written, or if it has a set of another type
         with one of our names.
         """
-        before, previous = read_state(self._kernel), self.table
-        if before is not None:
-            require_own_sets(before)
-            if previous is None:
-                self.list_names = before.names
-        if previous is None or previous.asked != plan or previous.state != before:
-            table = self._write_plan(plan, before)
-        else:
-            table = previous
+        self._foreign.read()
+        self._foreign.confirm_rules()  # before the table is read: a later change makes it suspect again
+        try:
+            before, previous = read_state(self._kernel), self.table
+            if before is not None:
+                require_own_sets(before)
+                if previous is None:
+                    self.list_names = before.names
+            if previous is None or previous.asked != plan or previous.state != before:
+                table = self._write_plan(plan, before)
+            else:
+                table = previous
+        except FirewallError:
+            self._foreign.mark_suspect()
+            raise
         self.table = table
-        self._foreign.confirm_rules()
         repaired = _was_damaged(previous.state if previous is not None else None, before, table.state)
         return InstallResult(table, before is None, repaired)
 
@@ -328,7 +343,7 @@ class Installation:
             try:
                 rules = ruleset(tried, bans, inner=inner, fragments=fragments, names=self.list_names)
                 state = self._write(rules, before)
-            except FirewallUnsupportedError:
+            except (FirewallUnsupportedError, FirewallToolError):
                 raise
             except FirewallError as error:
                 refused, before = refused or error, read_state(self._kernel)
