@@ -62,6 +62,8 @@ def second(made: Kept) -> None:
     """Do what the daemon does each second."""
     fence_of(made.side).check()
     made.side.kernel.rules.update()
+    fence_of(made.side).forget_trial()
+    fence_of(made.side).save()
 
 
 def enforced(made: Kept) -> None:
@@ -178,6 +180,30 @@ def test_a_restart_continues(made: Kept, tmp_path: Path) -> None:
     last = Kept(made.store, fenced())
     begin(last)
     assert mode(last) is LimitMode.OBSERVE
+
+
+def test_a_trial_is_recorded_until_the_kernel_drops_nothing_for_it(
+    made: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The standby process, which ends a trial if the daemon cannot, needs the record while the rules stay."""
+    requests = FenceRequests(made.side)
+    fence_of(made.side).start(60.0, force=True)
+    second(made)
+    made.now += 61
+
+    def refused() -> Opened:
+        raise FirewallError("no memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(made.backend, "open", refused)
+        for _ in range(2):
+            requests._check()
+            fence_of(made.side).end_admissions("alice")
+            assert trial_of(made.store) is not None
+    made.side.kernel.rules.update()
+    requests._check()
+
+    assert trial_of(made.store) is None
 
 
 def test_another_mode_ends_it(made: Kept) -> None:

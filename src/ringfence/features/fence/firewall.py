@@ -154,9 +154,10 @@ class Fence(RulePart):
         self._trial_ends = 0.0  # by the monotonic clock, because somebody may set the wall clock
         self._log = structlog.get_logger()
         self._state = FenceState.parse(store.best_effort.read(store.state.fact, None, _FACT))
+        self._ended: float | None = None  # the end of a trial for which the kernel may still drop packets
         self._written = self._text()
         # A trial does not outlive the daemon that began it: phones that it locked out may have been restarted
-        # with the host. The record stays until the rules without the fence are in place (:meth:`check`); so
+        # with the host. The record stays until the rules without the fence are in place (FenceRequests). So
         # the standby process ends what the kernel still has.
         self._state.trial = None
         self._follow_mode()
@@ -352,7 +353,7 @@ class Fence(RulePart):
         if gaps := self.gaps:
             raise ControlError(f"the fence would drop whom it must admit: {'; '.join(gaps)}")
         state.confirmed = state.confirmed and bool(self.also - set(state.also))
-        state.trial = now + seconds
+        state.trial, self._ended = now + seconds, None
         self._trial_ends = self._clock.mono() + seconds
         self._log.warning("fence.started", until=rfc3339(now + seconds))
         self.save()
@@ -406,9 +407,13 @@ class Fence(RulePart):
 
     # -- periodic work ---------------------------------------------------------------------------------
 
-    def check(self) -> None:
-        """End the fence's trial and the admissions whose time is over, and save the changed state."""
+    def check(self) -> bool:
+        """End the fence's trial and the admissions whose time is over; return whether a trial has ended.
+
+        If so, the database keeps the trial until :meth:`forget_trial`.
+        """
         now, state = self._clock.wall(), self._state
+        trial = state.trial
         self._watch()
         self._follow_mode()
         if state.trial is not None and self._left <= 0.0:
@@ -416,7 +421,14 @@ class Fence(RulePart):
             self._log.warning("fence.trial_ended", fix="ringfence fence enforce")
         state.admitted = [one for one in state.admitted if one.until > now]
         self._use_admitted()
-        self.save()
+        if trial is None or state.trial is not None:
+            return False
+        self._ended = trial
+        return True
+
+    def forget_trial(self) -> None:
+        """Record that the kernel drops nothing for a trial that has ended. Call :meth:`save` then."""
+        self._ended = None
 
     def end_trial(self) -> bool:
         """End an unconfirmed trial of the fence, because the daemon stops; return whether there was one.
@@ -482,7 +494,8 @@ class Fence(RulePart):
 
     def _text(self) -> str:
         watched = self._state.watched // WATCHED_STEP * WATCHED_STEP
-        return json.dumps(asdict(self._state) | {"watched": watched})
+        trial = self._ended if self._state.trial is None else self._state.trial
+        return json.dumps(asdict(self._state) | {"watched": watched, "trial": trial})
 
 
 def fence_of(side: FirewallSide) -> Fence:

@@ -87,18 +87,32 @@ class FenceRequests(Feature):
 
     def end(self) -> None:
         """Stop the fence from dropping packets if its trial was not confirmed, because the daemon stops."""
+        rules = self._side.kernel.rules
         if self._fence.end_trial():
-            self._side.kernel.rules.update()
-            if self._side.kernel.rules.has_succeeded:  # otherwise the standby process needs the record
-                self._fence.save()
+            rules.update()
+        if rules.has_succeeded:  # otherwise the standby process needs the record
+            self._fence.forget_trial()
+            self._fence.save()
 
     def jobs(self) -> list[Coroutine[None, None, None]]:
         """Return the coroutines that end the trial and temporary admissions in time, and look for SSH."""
         alarms = self._side.common.alarms
         return [
-            every(1.0, "fence", self._fence.check, alarms),
+            every(1.0, "fence", self._check, alarms),
             every(SSH_EVERY, "fence ssh", self._look_for_ssh, alarms),
         ]
+
+    def _check(self) -> None:
+        """End what is over, and save that; after a trial, only once the kernel drops nothing for it.
+
+        Until then, the standby process needs the record of the trial.
+        """
+        kernel = self._side.kernel
+        if self._fence.check():
+            kernel.rules.update()
+        if kernel.rules.has_succeeded or not kernel.enforcer.enforcing:
+            self._fence.forget_trial()
+        self._fence.save()
 
     def section(self) -> Section:
         """Return the fence's section: packets from outside, its state, and whether it waits for friends."""
