@@ -13,7 +13,7 @@ from tests.features.fleet.server import KEY, MACHINE, PASSWORD, FakeApi, Fault, 
 from tests.support.attempts import attempts, ban_of
 
 from ringfence.alarm_codes import Alarm
-from ringfence.ban_facts import Over, Placed
+from ringfence.ban_facts import Over, Placed, Restored
 from ringfence.clock import Clock
 from ringfence.features.fleet import guard as module
 from ringfence.features.fleet.alarms import FleetAlarmCode
@@ -91,6 +91,39 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Try again soon after a failure."""
     monkeypatch.setattr("ringfence.features.fleet.channel.FIRST_PAUSE", 0.01)
     monkeypatch.setattr("ringfence.features.fleet.channel.LONGEST_PAUSE", 0.05)
+
+
+def test_an_unban_frees_what_another_host_banned_first(server: FakeApi, store: Store) -> None:
+    """A ban here takes the place of the same decision of another host; its unban leaves none of them."""
+    mine = ban("198.51.100.7")
+
+    async def play() -> None:
+        async with host(server, store) as made:
+            server.add("198.51.100.7", "ringfence/guess")
+            await until(lambda: made.applied == {"198.51.100.7"})
+            made.fleet.on_fact(Placed([mine], announced=True))
+            await until(lambda: made.applied == set())
+            made.fleet.on_fact(Over(mine.network, mine.scope, BanEnd.REMOVED))
+            await until(lambda: server.values() == set())
+            assert made.applied == set()
+
+    asyncio.run(play())
+
+
+def test_bans_that_return_to_the_kernel_are_this_hosts_own(server: FakeApi, store: Store) -> None:
+    """After `ringfence off`, a restart and `ringfence on`, an unban ends the shared ban everywhere."""
+    mine = ban("198.51.100.7")
+
+    async def play() -> None:
+        async with host(server, store) as made:
+            server.add("198.51.100.7", "ringfence/guess")
+            await until(lambda: made.applied == {"198.51.100.7"})
+            made.fleet.on_fact(Restored([mine]))
+            await until(lambda: made.applied == set())
+            made.fleet.on_fact(Over(mine.network, mine.scope, BanEnd.REMOVED))
+            await until(lambda: server.values() == set())
+
+    asyncio.run(play())
 
 
 @pytest.mark.parametrize("version", ["1.4.6", "1.7"])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from ringfence.alarm_codes import Alarm
-from ringfence.ban_facts import Over, Placed
+from ringfence.ban_facts import Over, Placed, Restored
 from ringfence.clock import Clock
 from ringfence.control_server import Handler
 from ringfence.features.fleet.alarms import FleetAlarmCode
@@ -112,6 +112,8 @@ class Fleet(Feature):
         if isinstance(fact, Placed):
             for ban in filter(is_shared, fact.bans):
                 self._sync.on_ban(self._own(ban))
+        elif isinstance(fact, Restored):
+            self._sync.on_restored(self._own(ban) for ban in fact.bans if is_shared(ban))
         elif isinstance(fact, Over) and fact.how.is_everywhere and fact.scope in WHOLE_SCOPES:
             self._sync.on_unban(fact.network, self._clock.mono())
         else:

@@ -175,6 +175,7 @@ class Sync:
         self._failed: dict[Key, None] = {}  # bans and unbans; for a key in _ended it is the unban
         self._bans_first = False
         self._decisions = KeptDecisions(most)
+        self._stale = False  # a decision that was applied does not apply any more
         self._latest = inf  # the highest number of a decision in an answer; infinity before the first one
         self._own_ends = Ends()
         self._at_once = AT_ONCE
@@ -183,9 +184,10 @@ class Sync:
     # -- the bans of this host
 
     def on_restored(self, bans: Iterable[OwnBan]) -> None:
-        """Record the bans that this host had before its start. Those that the API lacks are sent later."""
+        """Record bans of this host that began earlier. Those that the API lacks are sent later."""
         for ban in bans:
-            self._record(ban, sent=True)
+            if ban.key not in self._own:
+                self._record(ban, sent=True)
 
     def on_ban(self, ban: OwnBan) -> None:
         """Queue a new ban of this host, to be sent to the API."""
@@ -199,6 +201,8 @@ class Sync:
         if known is None and len(self._own) >= MOST_OWN:
             self.lost += 1
             return False
+        # Its own ban takes the place of the same one of another host, which must not outlast it.
+        self._stale |= known is None and ban.key in self._decisions
         self._own[ban.key] = _Own(ban, sent or (known is not None and known.sent))
         self._by_network.setdefault(ban.network, set()).add(ban.key)
         self._end_later(ban.key, ban.ends)
@@ -284,7 +288,7 @@ class Sync:
         Return whether other decisions apply than before.
         Call this again while :meth:`ending` is true, because one call handles only a thousand ends.
         """
-        changed = False
+        changed, self._stale = self._stale, False
         for key in self._own_ends.pop(now, ENDED_AT_ONCE):
             own = self._own.get(key)
             if own is not None and own.ban.ends <= now:
