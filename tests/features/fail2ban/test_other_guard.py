@@ -56,6 +56,20 @@ def test_each_jail_is_disabled(tmp_path: Path, names: tuple[str, ...]) -> None:
     assert lines.count("enabled = false") == len(names)
 
 
+def test_a_later_run_enables_no_jail_again(tmp_path: Path) -> None:
+    """The jails that an earlier run disabled stay disabled beside one that was enabled since."""
+    (tmp_path / "fail2ban/jail.d").mkdir(parents=True)
+    other = OtherGuard(tmp_path)
+    other.jails = ("asterisk",)
+    other.file.write_bytes(other.disabling().after.content)
+    later = OtherGuard(tmp_path)
+    later.jails = ("pbx",)
+    text = later.disabling().after.content.decode()
+
+    assert text.count("# Made by") == 1
+    assert text.endswith("[asterisk]\nenabled = false\n\n[pbx]\nenabled = false\n")
+
+
 def test_a_reload_that_fails_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A missing program and an error of the program have their reason; success has none."""
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -49,7 +49,9 @@ def test_an_option_of_an_included_section_is_added_to_it() -> None:
 
 def test_an_include_is_a_line_at_the_end() -> None:
     """The line is optional for Asterisk, and a comment names its origin."""
-    assert with_include("[general]", "x.conf") == f'[general]\n\n{MARK}\n#tryinclude "x.conf"\n'
+    once = f'[general]\n\n{MARK}\n#tryinclude "x.conf"\n'
+    assert with_include("[general]", "x.conf") == once
+    assert with_include(once, "x.conf") == once
 
 
 def test_an_addition_begins_a_new_line() -> None:

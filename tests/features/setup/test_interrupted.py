@@ -4,7 +4,7 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import pytest
 from tests.features.setup.world import Host, allow_any_reader, make_host
 from tests.support.pbx_machine import differing
 
-from ringfence.errors import FirewallError, SetupError
+from ringfence.errors import FirewallError, OutputError, SetupError
 from ringfence.features.setup import command as setup_command
 from ringfence.features.setup import session
 from ringfence.features.setup.command import SetupRun
@@ -239,3 +239,31 @@ def _interrupt_at(number: int) -> Callable[[int], None]:
 def _apart_from_journal(names: list[str]) -> list[str]:
     """Return the names without the journal: after an interruption it has entries of both runs."""
     return [name for name in names if not name.startswith("var/lib/ringfence-setup/")]
+
+
+class _Session:
+    """A session of setup that records whether it was taken back."""
+
+    taken = False
+
+    def take_back(self) -> Iterator[str]:
+        """Take back nothing, with a problem."""
+        self.taken = True
+        yield "a file stays"
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(), OutputError("the disk is full")])
+def test_a_lost_terminal_does_not_keep_setup_from_restoring(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """After Ctrl-C into a pipe, or on a full disk, nothing can be printed; everything is restored."""
+
+    def lost(*_: str) -> None:
+        raise error
+
+    monkeypatch.setattr(setup_command, "echo_stderr", lost)
+    made = _Session()
+    with pytest.raises(SetupError, match="the reason"), setup_command._taken_back_on_error(made):  # type: ignore[arg-type]
+        raise SetupError("the reason")
+
+    assert made.taken

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import tomllib
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -134,6 +135,19 @@ def test_after_the_changes_there_is_nothing_to_change(host: Host) -> None:
     written = {change.path: change.after for change in first.changes if isinstance(change.after, FileState)}
     [again] = plan(with_exempt(host.found(), "10.0.0.0/24"), host.paths, written).changes
     assert again.path == host.paths.config
+
+
+def test_networks_that_an_earlier_run_found_stay_allowed(host: Host) -> None:
+    """A tunnel may be down when setup runs again; its phones must not lose what they had."""
+    first = plan(with_exempt(host.found(), "10.8.0.0/24"), host.paths)
+    for change in first.changes:
+        change.apply()
+    written = {change.path: change.after for change in first.changes if isinstance(change.after, FileState)}
+    [again] = plan(with_exempt(host.found(), "192.0.2.7"), host.paths, written).changes
+
+    assert isinstance(again, FileChange)
+    networks = tomllib.loads(again.after.content.decode())["allow"]["networks"]
+    assert {"10.8.0.0/24", "192.0.2.7/32"} <= set(networks)
 
 
 def test_a_configuration_of_the_administrator_stays(host: Host) -> None:
@@ -330,6 +344,15 @@ def test_an_include_that_sets_an_option_again_is_an_error(host: Host) -> None:
     (host.etc / "manager.conf").write_text("[general]\nenabled = no\n#include own.conf\n", "utf-8")
 
     with pytest.raises(SetupError, match="would not read that AMI is enabled from"):
+        plan(host.found(), host.paths)
+
+
+def test_an_include_that_opens_ami_to_everybody_is_an_error(host: Host) -> None:
+    """Setup enables AMI for this host alone, so no included file may have the last word about its address."""
+    (host.etc / "own.conf").write_text("bindaddr = 0.0.0.0\n", "utf-8")
+    (host.etc / "manager.conf").write_text("[general]\nenabled = no\n#include own.conf\n", "utf-8")
+
+    with pytest.raises(SetupError, match=r"would not read that AMI listens at 127\.0\.0\.1 alone from"):
         plan(host.found(), host.paths)
 
 

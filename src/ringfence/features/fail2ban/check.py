@@ -5,10 +5,11 @@ FreePBX's "Intrusion Detection" is fail2ban with configuration files that FreePB
 
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from ringfence.errors import ConfigError, error_lines
-from ringfence.features.fail2ban.jails import CLIENT, FOLDER, read_configuration
+from ringfence.features.fail2ban.jails import CLIENT, FOLDER, disabled_in, read_configuration
 from ringfence.findings import Finding
 from ringfence.host.processes import PROC, network_of, processes
 from ringfence.values.text import printable
@@ -46,7 +47,7 @@ def findings(
         return
     jails_text = ", ".join(map(printable, names))
     whose = f"jail {jails_text} bans" if len(names) == 1 else f"jails {jails_text} ban"
-    fix = _FREEPBX_FIX if freepbx.exists() else _fix(names)
+    fix = _FREEPBX_FIX if freepbx.exists() else _fix(folder, names)
     if runs:
         yield Finding(False, "fail2ban", f"its {whose} for Asterisk too, and {_UNLISTED}; fix: {fix}")
     else:
@@ -54,9 +55,12 @@ def findings(
         yield Finding(None, "fail2ban", f"{later}; fix: {fix}")
 
 
-def _fix(names: list[str]) -> str:
+def _fix(folder: Path, names: list[str]) -> str:
     """Return a shell command that disables the jails ``names``, also after a restart of fail2ban."""
-    text = "".join(rf"[{printable(name)}]\nenabled = false\n" for name in names)
+    known: list[str] = []
+    with suppress(OSError, UnicodeDecodeError):
+        known = disabled_in((folder / "jail.d/zz-ringfence.local").read_text("utf-8"))
+    text = "".join(rf"[{printable(name)}]\nenabled = false\n" for name in dict.fromkeys([*known, *names]))
     return f"printf '{text}' > {FOLDER}/jail.d/zz-ringfence.local; fail2ban-client reload"
 
 

@@ -8,6 +8,7 @@ that is disabled or has an error, and names the error.
 
 import ast
 import os
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,17 @@ _FOR_MANAGER = ("failed to authenticate as", "authenticate with nonexistent user
 _FOR_SIP = ("SecurityEvent", "Registration from")
 _FOR_ASTERISK = ("asterisk", *_FOR_SIP, *_FOR_MANAGER)
 """Words of Asterisk's lines. The pattern of a jail that guards Asterisk has one of them."""
+
+
+_DISABLED = re.compile(r"(?m)^\[([^\]\n]+)\]\nenabled = false$")
+
+
+def disabled_in(text: str) -> list[str]:
+    """Return the jails that ``text`` disables, a file that ``ringfence setup`` or ``check``'s advice made.
+
+    They must stay in a new version of the file: they are no longer among fail2ban's enabled jails.
+    """
+    return _DISABLED.findall(text)
 
 
 @frozen

@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -14,7 +14,7 @@ import typer
 from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, settings_from
 from ringfence.cli.options import read_options, with_options
 from ringfence.cli.output import echo, echo_document, echo_findings, echo_stderr, errors_reported
-from ringfence.errors import ConfigError, Exit, RingfenceError, SetupError
+from ringfence.errors import ConfigError, Exit, OutputError, RingfenceError, SetupError
 from ringfence.features.setup.find import Found, FoundAsterisk, find, found_lines
 from ringfence.features.setup.journal import JournalRecord, open_journal, read_journal
 from ringfence.features.setup.manager import text_of
@@ -276,12 +276,15 @@ def _taken_back_on_error(session: SetupSession) -> Iterator[None]:
             yield
         except (Exception, KeyboardInterrupt) as error:
             with _uninterrupted():
-                echo_stderr("setup did not come to its end: restoring everything as it was")
+                # A terminal that is gone or a full disk must not keep this run from restoring.
+                with suppress(OSError, OutputError):
+                    echo_stderr("setup did not come to its end: restoring everything as it was")
                 try:
                     problems = [*session.take_back()]
                 except RingfenceError as second:
                     problems = [f"{second}; fix this, then run: ringfence setup --undo"]
-                echo_stderr(*problems)
+                with suppress(OSError, OutputError):
+                    echo_stderr(*problems)
             if isinstance(error, KeyboardInterrupt):
                 kept = "all but the lines above" if problems else "everything"
                 raise SetupError(f"interrupted: {kept} is as before") from None

@@ -104,13 +104,18 @@ def read_manager(folder: Path, reader: Server | None = None) -> ManagerConf:
 
 
 def require_effect(
-    folder: Path, planned: Mapping[Path, bytes], log: Path | None, reader: Server | None = None
+    folder: Path,
+    planned: Mapping[Path, bytes],
+    log: Path | None,
+    reader: Server | None = None,
+    address: str | None = None,
 ) -> None:
     """Raise SetupError unless Asterisk accepts the planned files, and reads from them what setup adds.
 
     An error in an included file, for example, hides all that is added after it. ``folder`` has Asterisk's
     configuration. ``planned`` are the contents of files after setup's changes. ``log`` is ringfence's log,
-    None without one. For ``reader`` see :func:`read_manager`.
+    None without one. For ``reader`` see :func:`read_manager`. ``address`` is the one at which setup lets AMI
+    listen; None if AMI was on.
     """
     manager, logger = folder / MANAGER, folder / LOGGER
     with _acting_as(reader):
@@ -122,6 +127,11 @@ def require_effect(
             raise SetupError(f"Asterisk would refuse {path} after setup's changes: {fault}; fix this first")
     lost = {
         "the manager user": (manager, users, users.all_of(USER).secret("secret") is not None),
+        f"that AMI listens at {address} alone": (
+            manager,
+            users,
+            address is None or _specific(users.section("general").last("bindaddr")) == address,
+        ),
         "that AMI is enabled": (manager, users, is_true(users.section("general").last("enabled"))),
         "the log channel": (
             logger,

@@ -18,7 +18,7 @@ from pathlib import Path
 from attrs import define, field, frozen
 
 from ringfence.errors import SetupError
-from ringfence.features.setup.find import Found, host_path, reload_command
+from ringfence.features.setup.find import Found, host_path, reload_command, without_parts
 from ringfence.features.setup.manager import PORT, ManagerConf, excess_of, require_effect, text_of
 from ringfence.features.setup.texts import (
     LOGGER,
@@ -97,7 +97,9 @@ def plan(found: Found, paths: HostPaths, written: Mapping[Path, FileState] | Non
     planner.manager()
     planner.logger()
     asterisk, log = found.asterisk, planner.log
-    require_effect(asterisk.conf, planner.planned(), log.inside if log else None, asterisk.reader)
+    require_effect(
+        asterisk.conf, planner.planned(), log.inside if log else None, asterisk.reader, planner.bound
+    )
     return Plan(tuple(planner.changes), tuple(planner.notes), planner.log)
 
 
@@ -142,6 +144,8 @@ class _Planner:
     log: LogPath | None
     changes: list[Change] = field(factory=list)
     notes: list[str] = field(factory=list)
+    bound: str | None = None
+    """The address at which setup lets AMI listen; None if AMI was on."""
 
     def own_files(self) -> None:
         """Plan the changes of ringfence's own files: secret, configuration, log folder and its rotation."""
@@ -284,6 +288,7 @@ class _Planner:
         # In a container: its own address on the bridge. With 0.0.0.0, AMI would listen on every other network
         # to which somebody connects the container later.
         address = _LOOPBACK if self.found.asterisk.server.same_network else ami_host(self.found)
+        self.bound = address
         text = with_general(manager.text, "bindaddr", address, included=manager.general)
         return with_general(text, "enabled", "yes", included=manager.general)
 
@@ -315,8 +320,11 @@ class _Planner:
         ami: list[tuple[str, str | int]] = [("host", host)] if host != _LOOPBACK else []
         ami += [("port", port)] if port != PORT else []
         logs = [] if self.log is None else None if self.log.default else [self.log.file]
-        text = settings_text(self.paths.secret, found.exempt, ami, logs)
         now = file_state(path)
+        exempt = dict(found.exempt)
+        if now is not None and now == self.written.get(path):  # what an earlier run found may be away now
+            exempt = without_parts(dict.fromkeys(_allowed(now), "an earlier run found it") | exempt)
+        text = settings_text(self.paths.secret, exempt, ami, logs)
         if now is not None and now == self.written.get(path):
             text += added_text(text_of(now))
         if now is None or is_untouched(text_of(now)) or now == self.written.get(path):
@@ -405,10 +413,15 @@ def _allows(state: FileState, network: Network) -> bool:
 
     ``state`` is the state of that file.
     """
+    return any(contains(one, network) for one in _allowed(state))
+
+
+def _allowed(state: FileState) -> list[Network]:
+    """Return the networks in ``[allow]`` of ringfence.toml, whose state is ``state``; [] if it is invalid."""
     with suppress(tomllib.TOMLDecodeError, AttributeError, TypeError, ValueError):
         listed = tomllib.loads(text_of(state)).get("allow", {}).get("networks", [])
-        return any(contains(parse_network(one), network) for one in listed)
-    return False
+        return [parse_network(one) for one in listed]
+    return []
 
 
 def _encoded(text: str) -> bytes:

@@ -68,8 +68,11 @@ def appended(text: str, addition: str) -> str:
 def with_include(text: str, name: str) -> str:
     """Return an Asterisk configuration ``text`` with an additional last line that includes ``name``.
 
-    Asterisk ignores this line (``#tryinclude``) if the file does not exist.
+    Asterisk ignores this line (``#tryinclude``) if the file does not exist. A text that includes it already
+    is returned as it is.
     """
+    if name in includes(text):
+        return text
     return appended(text, f'\n{MARK}\n#tryinclude "{name}"\n')
 
 
