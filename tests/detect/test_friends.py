@@ -186,6 +186,31 @@ def test_the_addresses_of_an_account() -> None:
     assert friends.of_account("206") == ((), ())
 
 
+def test_a_forgotten_address_is_no_former_friend() -> None:
+    """All its reasons end, present and former ones, and none is remembered; other addresses stay."""
+    friends, far = Friends(), evolve(PHONE, address=ip_address("198.51.100.1"))
+    for one in (PHONE, evolve(PHONE, account="205", until=20.0), far):
+        friends.add(one)
+    friends.expire(50.0)
+    changes = friends.changes
+
+    forgotten = friends.forget(PHONE.address)
+
+    assert {one.account for one in forgotten} == {"204", "205"}
+    assert friends.changes > changes
+    assert ([*friends.all()], friends.former()) == ([far], ())
+    assert not friends.worked_at("205", PHONE.address)
+    assert friends.forget(PHONE.address) == []
+
+
+def test_barred_accounts_are_bounded() -> None:
+    """A stolen password that is used everywhere fills no memory; the places of long ago are forgotten."""
+    friends = Friends(most=2)
+    for number in range(4):
+        friends.bar(("pbx", "204"), ip_network(f"192.0.{number}.0/24"))
+    assert [*friends.barred] == [(("pbx", "204"), ip_network(f"192.0.{number}.0/24")) for number in (2, 3)]
+
+
 def test_a_barred_account_makes_no_friends_in_a_prefix() -> None:
     """It makes none there, and its present ones there end and are forgotten; others stay, and trunks too."""
     friends, near = Friends(), ip_address("192.0.2.200")

@@ -99,7 +99,11 @@ class Enforcer:
                 self._log.info("probe.untried", direction=check.name, why=check.note)
         self.enforcing = True
         self.ledger.offset = self.clock.wall() - self.clock.mono()
-        restored = self.apply(restore_bans(self.book, self.backend, self.records, self.clock))
+        try:
+            restored = self.apply(restore_bans(self.book, self.backend, self.records, self.clock))
+        except FirewallError:
+            self.enforcing = False  # so that it is tried again as a whole
+            raise
         self._log.info("bans.restored", **restored)
 
     def attach(self) -> None:

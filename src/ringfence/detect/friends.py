@@ -153,7 +153,7 @@ class Friends:
         """Increases whenever an address becomes a friend or stops being one."""
         self.changed: Address | None = None
         """The address that the last change concerns; None if it may concern every address."""
-        self.barred: set[tuple[AccountKey, Network]] = set()
+        self.barred: OrderedDict[tuple[AccountKey, Network], None] = OrderedDict()
         """The accounts that make no friends in a prefix, because somebody else may have their password."""
         self.new = NewFriends()
         """The addresses that became friends lately, by account."""
@@ -207,7 +207,10 @@ class Friends:
 
     def bar(self, account: AccountKey, prefix: Network) -> list[Friend]:
         """Let ``account`` make no friends in ``prefix``; end, forget and return the reasons that it made."""
-        self.barred.add((account, prefix))
+        self.barred[account, prefix] = None
+        self.barred.move_to_end((account, prefix))
+        if len(self.barred) > self._most:
+            self.barred.popitem(last=False)
         current, _ = self.of_account(account[1])
         made = [one for one in current if account_of(one) == account and one.reason not in _NOT_LEARNED]
         made = [one for one in made if prefix_of(one.address) == prefix]
@@ -280,6 +283,14 @@ class Friends:
         """Remove and forget a login that made a friend: Asterisk refused its request after all."""
         if key in self._current.entries:
             self._drop(key)
+
+    def forget(self, address: Address) -> list[Friend]:
+        """Remove every reason why ``address`` is or was a friend, and return them; none is remembered."""
+        now = [self._drop(key) for key in [*self._current.at.get(address, {})]]
+        former = [self._former.drop(key) for key in [*self._former.at.get(address, {})]]
+        if former:
+            self._change(address)
+        return [*now, *former]
 
     def expire(self, now: float) -> list[Friend]:
         """End the reasons to be a friend that have expired by ``now`` (epoch seconds), and return them.
@@ -370,7 +381,8 @@ class Friends:
 
     def all(self) -> tuple[Friend, ...]:
         """Return all reasons why addresses are friends now, those seen longest ago first."""
-        return tuple(self._current.entries.values())
+        # Another thread may add friends meanwhile, and an iteration over an OrderedDict runs code of Python.
+        return tuple(dict.values(self._current.entries))
 
     def former_addresses(self) -> Collection[Address]:
         """Return the addresses of former friends."""
@@ -378,7 +390,7 @@ class Friends:
 
     def former(self) -> tuple[Friend, ...]:
         """Return for each address and account the latest reason that made it a friend and has ended."""
-        return tuple(self._former.entries.values())
+        return tuple(dict.values(self._former.entries))
 
     def _drop(self, key: Key) -> Friend:
         friend = self._current.drop(key)

@@ -132,10 +132,10 @@ class RecordedFriends:
             self._unwritten.add(key)
 
     def forget(self, address: Address) -> list[Key]:
-        """Remove every reason why an address is a friend, also from the store; return their keys."""
-        keys = [identity_of(friend) for friend in self._friends.reasons(address)]
+        """Remove every reason why an address is or was a friend, also from the store; return their keys."""
+        keys = [*dict.fromkeys(identity_of(friend) for friend in self._friends.forget(address))]
         for key in keys:
-            self._remove(key)
+            self._drop(key)
         self._best_effort.write(self._table.forget, address)
         return keys
 

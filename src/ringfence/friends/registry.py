@@ -320,7 +320,7 @@ class FriendRegistry:
         self.add(self._trunks.on_resolved(answers, self._clock.wall()))
 
     def forget(self, address: Address) -> int:
-        """Forget every reason why an address is a friend; return how many. Later reports create new ones."""
+        """Forget every reason why an address is or was a friend; return how many. Reports create new ones."""
         forgotten = self._recorded.forget(address)
         self._contacts.discard(forgotten)
         self._signal_changes()

@@ -235,6 +235,7 @@ class KernelFriends:
         self._detector = detector
         self._clock = clock
         self._freed: Collection[Address] = ()  # the friends that are no longer new: their bans were removed
+        self._renewed = False
 
     def select(self) -> bool:
         """Select the friends for the kernel's lists; return whether the selection changed.
@@ -248,17 +249,20 @@ class KernelFriends:
         return self._passing.refresh(self._lists.most, self._unshielded()) or changes
 
     def renew(self) -> None:
-        """Treat all friends as new at the next update: :meth:`run` then removes restored bans of friends."""
-        self._freed = ()
+        """Treat all friends as new: :meth:`run` removes the bans of friends that were restored just now."""
+        self._freed, self._renewed = (), True
+        self._registry.changed.set()
 
     async def run(self) -> None:
         """Write changed friends into the kernel, and remove bans that affect new ones, until cancelled."""
         while True:
             await self._changed()
             began = time.thread_time()
-            if self.select() and self._enforcer.enforcing:
+            selected, stale = self.select(), self._lists.stale()
+            if (selected or stale or self._renewed) and self._enforcer.enforcing:
+                self._renewed = False
                 # The stale lists are first: ADMITTED has a friend before and after any other list changes.
-                self._enforcer.filler.fill(*self._lists.stale(), *_FRIENDS)
+                self._enforcer.filler.fill(*stale, *_FRIENDS)
                 new = set(self._passing.addresses) - set(self._freed)
                 unban_friends(self._enforcer, new, {one for one in new if self._is_trunk(one)})
                 self._freed = self._passing.addresses
