@@ -487,7 +487,7 @@ class Detector:
         # ``tick`` reports an account that makes too many friends.
         permitted = not diverted and self._refusals.permit(friend, event.session, now)
         if not permitted or not self.friends.admits(friend):
-            return [*alarms, Login(friend, befriends=False, guessed=guessed)]
+            return [*alarms, Login(friend, befriends=False, guessed=guessed, proven=not diverted)]
         login = Login(friend, guessed=guessed)
         return [*alarms, login, *self._observe_if_new(friend.account, friend.address, now)]
 

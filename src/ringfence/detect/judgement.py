@@ -81,16 +81,18 @@ class Judgement:
 
 @frozen
 class Login:
-    """A login with a right password, from a proven address.
+    """A login with a right password.
 
     ``befriends``: it makes its sender a friend (a known phone). Otherwise Asterisk refuses its request, or
-    its account has too many new friends, or its address may be another one. ``guessed``: wrong passwords
-    from its address came before, where its account never worked.
+    its account has too many new friends, or its address is not proven. ``proven``: it came from its address.
+    Otherwise somebody with the password may have forged the address. ``guessed``: wrong passwords from its
+    address came before, where its account never worked.
     """
 
     friend: Friend
     befriends: bool = True
     guessed: bool = False
+    proven: bool = True
 
 
 @frozen

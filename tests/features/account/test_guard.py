@@ -32,12 +32,15 @@ class Watched:
         self.friends = made.side.exempt.friends
         self.loop = loop
 
-    def login(self, address: Address, account: str = "alice", *, guessed: bool = False) -> None:
+    def login(
+        self, address: Address, account: str = "alice", *, guessed: bool = False, proven: bool = True
+    ) -> None:
         """Log in, as the pipeline reports it, and wait for the grade."""
         self.made.now += 1
         until = self.made.now + 7_200
         friend = evolve(PHONE, address=address, account=account, seen=self.made.now, until=until)
-        login = Login(friend, befriends=self.friends.friends.admits(friend), guessed=guessed)
+        befriends = proven and self.friends.friends.admits(friend)
+        login = Login(friend, befriends=befriends, guessed=guessed, proven=proven)
         self.watch.on_login(login)
         if login.befriends:
             self.friends.on_login(friend)
@@ -137,6 +140,16 @@ def test_a_ban_silences_no_phone_at_a_known_place(tmp_path: Path) -> None:
         assert {one.account for one in found.friends.friends.reasons(guest)} == {"carol"}
 
 
+def test_a_login_with_a_forged_address_bans_nobody(tmp_path: Path) -> None:
+    """Somebody with a password may have the challenge sent elsewhere: it is an alarm, and no ban."""
+    with watched(tmp_path, Elsewhere.BLOCK) as found:
+        for _ in range(2):
+            found.login(ABROAD, proven=False)
+            assert (found.alarms(), found.bans()) == (["alice at 203.0.0.0/16"], [])
+        found.login(ABROAD)
+        assert len(found.bans()) == 1
+
+
 def test_a_ban_waits_for_the_friends(tmp_path: Path) -> None:
     """While the daemon starts, the address may be that of a friend; the next login there is banned."""
     with watched(tmp_path, Elsewhere.BLOCK) as found:
@@ -164,6 +177,18 @@ def test_a_changed_setting_counts_for_known_places(tmp_path: Path) -> None:
         again.login(ABROAD)
         assert again.is_friend(ABROAD)
         assert again.ask("account")["learns_until"] is None
+
+
+def test_a_confirmation_ends_the_alarms_about_homes_too(tmp_path: Path) -> None:
+    """After five days the place is a home, and its alarm still asks for the confirmation, which ends it."""
+    with watched(tmp_path, Elsewhere.STRANGER) as found:
+        for _ in range(6):
+            found.login(ABROAD)
+            found.made.now += DAY
+            found.friends.expire()
+        assert len(found.alarms()) == 1
+        found.ask("account_confirm")
+        assert found.alarms() == []
 
 
 def test_five_days_end_the_restriction(tmp_path: Path) -> None:

@@ -184,6 +184,29 @@ def test_everything_is_bounded(logins: Logins, monkeypatch: pytest.MonkeyPatch) 
     assert (len(logins.accounts), logins.accounts.places) == (1, 2)
 
 
+def test_an_account_with_many_homes_can_be_confirmed_at_a_new_place(
+    logins: Logins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line with a new network each night has all homes that are kept; a place abroad is kept all the same.
+
+    Others abroad displace it, and no second home.
+    """
+    monkeypatch.setattr(module, "MOST_OF_ACCOUNT", 3)
+    for number in range(9):
+        logins(f"192.1.{number}.1", DE, LATER + number)
+    abroad = logins("203.0.113.1", FR, LATER + 10)
+    assert (abroad.grade, abroad.home) == (Grade.ELSEWHERE, False)
+    other = logins("203.0.114.1", FR, LATER + 11)
+
+    assert [place for _, place in logins.accounts.confirm("alice")] == [other]
+    [(_, account)] = logins.accounts.named("alice")
+    assert [str(place.address) for place in account.places.values()] == [
+        "192.1.7.1",
+        "192.1.8.1",
+        "203.0.114.1",
+    ]
+
+
 def test_a_login_is_not_written_each_time(logins: Logins) -> None:
     """A login at a known place changes the database once an hour, and once on each day."""
     logins.accounts.take_changed()

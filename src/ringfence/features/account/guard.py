@@ -38,6 +38,7 @@ LASTS = 30 * DAY
 """Seconds after the latest login elsewhere until its alarm clears, unless somebody confirms the place."""
 SAVE_EVERY = 60.0
 _LOCATED_AT_ONCE = 200
+_AT = " at "  # between account and place in the subject of an alarm
 _MOST_NAME = 256  # characters, as in the request ``why_account``
 
 _ACCOUNT = {"account": text(_MOST_NAME, 1)}
@@ -105,9 +106,9 @@ class LoginWatch(Feature):
             return False
         if not place.home:
             self._report(key, place)
-            self._restrict(key, place.address)
+            self._restrict(key, place.address, proven=arrival.login.proven)
         elif self._friends.barred:
-            self._friends.barred.discard((key, place.network))
+            self._friends.barred.pop((key, place.network), None)
         return True
 
     def jobs(self) -> list[Coroutine[None, None, None]]:
@@ -138,7 +139,7 @@ class LoginWatch(Feature):
             place = self._accounts.add(key, arrival.address, location, now, guessed=guessed)
             self._report(key, place)
             if not place.home:
-                self._restrict(key, place.address)
+                self._restrict(key, place.address, proven=arrival.login.proven)
 
     def _report(self, key: Key, place: Place) -> None:
         """Activate the alarm about a login elsewhere, or show a login in a new network in ``events``.
@@ -169,11 +170,12 @@ class LoginWatch(Feature):
             for key, place in self._accounts.strange():
                 self._bar(key, place.address)
 
-    def _restrict(self, key: Key, address: Address) -> None:
+    def _restrict(self, key: Key, address: Address, *, proven: bool) -> None:
         """Restrict an address where an account is not at home, as the configuration asks for.
 
         A ban would also drop the packets of other phones there. So no address is banned that is exempt or a
-        friend, or in whose prefix any account is at home.
+        friend, or in whose prefix any account is at home. Nor is one from which the login may not have come
+        (``proven``): somebody with a password could have any address banned.
         """
         if self._elsewhere is Elsewhere.NOTIFY:
             return
@@ -181,7 +183,7 @@ class LoginWatch(Feature):
         detector, now, registry = self._side.detector, self._clock.mono(), self._side.exempt.friends
         subject = detector.subject_of(address)
         spared = detector.exempt.overlaps(subject) or detector.friends.any_in(subject)
-        if self._elsewhere is not Elsewhere.BLOCK or spared or self._accounts.is_home(address):
+        if self._elsewhere is not Elsewhere.BLOCK or spared or self._accounts.is_home(address) or not proven:
             return
         if registry.startup.for_bans and not detector.is_banned(address, Scope.SIP, now):
             decision = Decision(subject, BLOCK, (), now, Scope.SIP, BLOCKED_FOR)
@@ -250,10 +252,22 @@ class LoginWatch(Feature):
             for first in {key, self._accounts.first_elsewhere(key, place)}:
                 code, subject = AccountAlarmCode.ACCOUNT_ELSEWHERE, _subject(first, place)
                 self._side.common.alarms.clear(code, subject)
-            self._friends.barred.discard((key, place.network))
+            self._friends.barred.pop((key, place.network), None)
             self._unban(place)
+        self._clear_alarms(name)
         self._save()
         return [json_of(key, place) for key, place in confirmed]
+
+    def _clear_alarms(self, name: str) -> None:
+        """End all alarms about logins of the account ``name`` elsewhere.
+
+        Such an alarm may be about a place that is a home by now, or whose country is known by now.
+        """
+        alarms = self._side.common.alarms
+        for record in alarms.records():
+            account, _, _ = record.subject.rpartition(_AT)
+            if record.code is AccountAlarmCode.ACCOUNT_ELSEWHERE and account == printable(name):
+                alarms.clear(record.code, record.subject)
 
 
 def alarm_of(key: Key, place: Place, accounts: Accounts) -> Alarm:
@@ -275,7 +289,7 @@ def alarm_of(key: Key, place: Place, accounts: Accounts) -> Alarm:
 
 def _subject(first: Key, place: Place) -> str:
     """Return the subject of the alarm about a place; ``first`` is the account with which it began."""
-    return f"{printable(first[1])} at {printable(place.country) or format_network(place.wide)}"
+    return f"{printable(first[1])}{_AT}{printable(place.country) or format_network(place.wide)}"
 
 
 def _where(place: Place) -> str:

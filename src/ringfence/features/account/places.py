@@ -336,8 +336,10 @@ class Accounts:
 
     def _trim(self, account: Account) -> None:
         if len(account.places) > MOST_OF_ACCOUNT:
-            strange = (number for number, place in account.places.items() if not place.home)
-            self._drop(account, next(strange, next(iter(account.places))))
+            # The new place stays: the account must be confirmed there, or be at home there some day.
+            *older, _ = account.places
+            strange = (number for number in older if not account.places[number].home)
+            self._drop(account, next(strange, older[0]))
         if len(account.countries) > MOST_COUNTRIES:
             foreign = (name for name, country in account.countries.items() if not country.own)
             del account.countries[next(foreign, next(iter(account.countries)))]
