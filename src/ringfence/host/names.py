@@ -165,6 +165,11 @@ class Names:
         self._chance = random.Random()  # noqa: S311 - jitter, no secret
 
     @property
+    def followed(self) -> frozenset[str]:
+        """The followed host names, whether they have addresses or not."""
+        return frozenset(self._names)
+
+    @property
     def answers(self) -> Answers:
         """The known addresses of each followed host name."""
         return dict(self._answers)

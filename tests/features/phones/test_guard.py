@@ -273,8 +273,10 @@ def test_phones_of_a_removed_asterisk_are_forgotten(world: World) -> None:
     settings = world.kept.side.kernel.wanted_rules.settings
     world.feature.on_fact(settings)
     assert world.look(0, lists=False) != ""
+    world.feature.on_contact(contact("alice"))  # it is handled after the new configuration
     world.feature.on_fact(evolve(settings, asterisk=(evolve(settings.asterisk[0], name=Name("other")),)))
     assert world.look(0, lists=False) == ""
+    assert world.feature.section().as_json()["phones_registered"] == 0
 
     world.table.replace([SavedPhone("other", "bob", ip_address(FAR), 1.0, world.kept.now)])
     world.start()

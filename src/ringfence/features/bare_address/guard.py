@@ -192,7 +192,8 @@ class BareAddress(Feature):
 
         What friends asked for earlier may be one of them now.
         """
-        self._hosts = self._domains.union(self._side.exempt.names.answers)
+        names = self._side.exempt.names  # at the start, those of the trunks are not followed yet
+        self._hosts = self._domains | names.followed | names.answers.keys()
         self._habits.accept(self._hosts)
 
     # -- what is shown -----------------------------------------------------------------------------------

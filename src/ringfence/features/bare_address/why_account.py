@@ -7,20 +7,25 @@ from typing import Any
 from ringfence.cli.common import ask_daemon
 from ringfence.cli.output import short_time
 from ringfence.errors import DaemonUnreachableError
+from ringfence.plurals import counted
 from ringfence.values.text import printable
 
 
 def facts(config: Path, account: str) -> dict[str, Any]:
     """Return under ``without_name`` the account's addresses that asked for no name of the PBX within a week.
 
-    There are none without a daemon, or if the rule ``bare_address`` is off.
+    There are none without a daemon, or if the rule ``bare_address`` is off. The daemon lists only the latest
+    such addresses; under ``unlisted`` is the number of the others, of any account.
     """
     try:
         found = ask_daemon(config, "status", quietly=True).get("bare_address", {})
     except DaemonUnreachableError:
         found = {}
     friends, name = found.get("friends", ()), printable(account)
-    return {"without_name": [friend for friend in friends if name in friend["accounts"]]}
+    return {
+        "without_name": [friend for friend in friends if name in friend["accounts"]],
+        "unlisted": found.get("without_name", 0) - len(friends),
+    }
 
 
 def lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -31,3 +36,6 @@ def lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for friend in found.get("without_name", ()):
         asks = f"{friend['address']} asks for {friend['host']}, last {short_time(friend['last'])}"
         yield "domain", f"{asks}: no name of this PBX, so the rule bare_address may ban it at a new address"
+    if unlisted := found.get("unlisted", 0):
+        others = counted(unlisted, "other address asks", "other addresses ask")
+        yield "domain", f"{others} for no name of this PBX, and may be this account's; see: ringfence check"

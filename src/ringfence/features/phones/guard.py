@@ -111,7 +111,8 @@ class GonePhones(Feature, AmiListener):
     def on_fact(self, fact: Fact) -> None:
         """If the fact is a new configuration, forget the phones of Asterisks that it does not name."""
         if isinstance(fact, Settings):
-            self._absences.keep_only({pbx.name for pbx in fact.asterisk})
+            self._asterisks = {pbx.name for pbx in fact.asterisk}
+            self._absences.keep_only(self._asterisks)
 
     def finish(self) -> None:
         """Queue all phones for the database, because the daemon stops."""
@@ -125,6 +126,8 @@ class GonePhones(Feature, AmiListener):
         changes = 0
         while self._waiting:
             report, since = self._waiting.popleft()
+            if report.asterisk not in self._asterisks:  # it was reported before the configuration changed
+                continue
             if isinstance(report, Contact):
                 self._absences.on_contact(report, self._clock.mono())
                 changes += 1
@@ -149,6 +152,7 @@ class GonePhones(Feature, AmiListener):
         asterisk, now = roster.asterisk, self._clock.mono()
         for _ in self._absences.replace(asterisk, roster.contacts or (), now):
             await asyncio.sleep(0)
+        self._absences.keep_only(self._asterisks)  # the configuration may have changed meanwhile
         if since is None or since != self._connected.get(asterisk):
             self._absences.postpone(asterisk, now + BREAK)
         self._connected[asterisk], self._complete[asterisk] = since, now
