@@ -370,6 +370,26 @@ def test_a_reader_that_is_switched_off_gets_its_packets_until_the_restart(tmp_pa
     assert others == [first] * 3
 
 
+def test_a_pbx_that_returns_has_its_reader_again(tmp_path: Path) -> None:
+    """A PBX with an export may be removed and put back by two reloads; its packets are copied as before."""
+
+    async def removed_and_restored() -> tuple[object, object]:
+        reloading = Reloading(tmp_path, {"wire": {"enabled": True}, "hep": {"enabled": True}})
+        [pbx] = reloading.tree["asterisk"]
+        other = {"name": "other", "ami": {"port": 2, "secret": SECRET}}
+        plans = []
+        for pbxs in ([pbx, other], [other], [pbx, other]):
+            reloading.tree["asterisk"] = pbxs
+            reloading.write()
+            assert reloading.daemon._reloader.reload().refused == ()
+            plans.append(reloading.state()["plan"])
+        return plans[0], plans[-1]
+
+    before, after = asyncio.run(removed_and_restored())
+
+    assert before == after
+
+
 def test_the_wire_follows_the_name_of_its_asterisk(tmp_path: Path) -> None:
     """After a change of its Asterisk's name, the wire's events belong to the new name, as AMI's events do."""
     before, after, _ = reloaded(tmp_path, "asterisk.name", "other")

@@ -6,6 +6,7 @@ from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
 from ringfence.guard.source_manager import PATIENCE, SourceWatchdog
 from ringfence.parse.line_result import LogAlarm
+from ringfence.sources.log_ingest import AlarmCount
 from ringfence.sources.state import Condition, State
 
 HEARD, LOST = Condition(State.LISTENING), Condition(State.LOST, "the connection was closed")
@@ -68,11 +69,13 @@ def test_each_increase_of_a_log_fault_is_an_alarm() -> None:
     alarms = Alarms(SetClock(lambda: 0.0))
     silence = SourceWatchdog(alarms)
     for count in (0, 1, 1, 3):
-        silence.on_log_alarms("pbx/log", [(LogAlarm.QUEUE_FULL, count)])
+        silence.on_log_alarms("pbx/log", [(LogAlarm.QUEUE_FULL, AlarmCount(count, float(count)))])
+    # A reload made a new source, which counts from zero.
+    silence.on_log_alarms("pbx/log", [(LogAlarm.QUEUE_FULL, AlarmCount(1, 9.0))])
     assert [(alarm.code, alarm.subject, alarm.times) for alarm in alarms.active] == [
-        ("log.lost", "pbx/log", 2)
+        ("log.lost", "pbx/log", 3)
     ]
-    silence.on_log_alarms("pbx/log", [(fault, 9) for fault in LogAlarm])
+    silence.on_log_alarms("pbx/log", [(fault, AlarmCount(9, 10.0)) for fault in LogAlarm])
     assert {alarm.code for alarm in alarms.active} == {
         "log.lost",
         "log.silenced",

@@ -65,7 +65,7 @@ class Reloader:
         self._pipeline = pipeline
         self._side = side
         self._sources = sources
-        self._at_start = _at_start(settings)
+        self._started_with = settings
         self._latest: tuple[Alarm, ...] = ()
         self._log = structlog.get_logger()
 
@@ -98,12 +98,13 @@ class Reloader:
             return self._refuse(ConfigError(str(self.path), [problem]))
         kept = [key for key in _FIXED if getattr(new, key) != getattr(self.settings, key)]
         later = [f"[{key}]" for key in kept]
-        later += [table for table, value in _at_start(new).items() if value != self._at_start[table]]
+        at_start = _at_start(self._started_with)
+        later += [table for table, value in _at_start(new).items() if value != at_start[table]]
         later += ["[firewall] backend"] if new.firewall.backend != self.settings.firewall.backend else []
         self._latest = tuple(Alarm(AlarmCode.CONFIGURATION_RESTART, key, _CHANGED) for key in later)
         self.settings = evolve(
             new,
-            asterisk=_until_restart(new, self.settings),
+            asterisk=_until_restart(new, self._started_with),
             **{key: getattr(self.settings, key) for key in kept},
         )
         self._pipeline.configure(self.settings)
@@ -142,21 +143,24 @@ def _at_start(settings: Settings) -> dict[str, object]:
     }
 
 
-def _until_restart(new: Settings, old: Settings) -> tuple[AsteriskSettings, ...]:
-    """Return the ``[[asterisk]]`` tables of ``new``, with those values of ``old`` that hold until a restart.
+def _until_restart(new: Settings, started_with: Settings) -> tuple[AsteriskSettings, ...]:
+    """Return the ``[[asterisk]]`` tables of ``new``, in which what holds until a restart is as at the start.
 
-    The rules in the kernel follow the settings, and the readers do not. So without this, a reload that
-    switches a reader off removes the rules that copy packets for it, and its silence disproves true lines.
+    ``started_with`` are the settings of the start. The rules in the kernel follow the settings, and the
+    readers do not. So without this, a reload that switches a reader off removes the rules that copy packets
+    for it, and its silence disproves true lines.
     """
-    before = {pbx.name: pbx for pbx in old.asterisk}
+    before = {pbx.name: pbx for pbx in started_with.asterisk}
     features = [
         (table, type(getattr(new.asterisk[0], table)))
         for table, module in street.settings("asterisk").items()
-        if module.at_start(new) != module.at_start(old)
+        if module.at_start(new) != module.at_start(started_with)
     ]
     found = []
     for pbx in new.asterisk:
-        wire = pbx.wire if new.wire == old.wire else evolve(pbx.wire, enabled=old.wire)
+        wire = pbx.wire
+        if new.wire != started_with.wire:
+            wire = evolve(wire, enabled=started_with.wire)
         tables = {
             table: getattr(before[pbx.name], table) if pbx.name in before else kind()
             for table, kind in features

@@ -173,6 +173,7 @@ LOGGED_REFUSALS = 10
 LOGGED_WITHIN = 60.0
 """The period in seconds in which at most ``LOGGED_REFUSALS`` refused requests are logged."""
 MOST_NAMES = 256  # users whose names are kept
+NAMED_FOR = 60.0  # seconds for which a user's name counts
 _MOST_SHOWN = 10  # values of a list that a log line has
 _MOST_LOGGED = 500  # characters of the fields of a request in a log line
 
@@ -199,7 +200,7 @@ class RequestGate:
         self._friends = friends
         self._listeners = listeners
         self._clock = clock
-        self._names: dict[int, str] = {}
+        self._names: dict[int, tuple[str, float]] = {}  # the name, and until when it counts (monotonic)
         self._page_changes: deque[float] = deque(maxlen=PAGE_CHANGES)
         self._refusals: deque[float] = deque(maxlen=LOGGED_REFUSALS)
         self._log = structlog.get_logger()
@@ -230,15 +231,22 @@ class RequestGate:
         return control_server.Unrecorded(result, why) if why else result
 
     async def _name_of(self, user: int) -> str:
-        """Look up the name of the user with the id ``user`` in a thread, as it may be slow; "" if none."""
+        """Return the name of the user with the id ``user``; "" if there is none.
+
+        It is looked up in a thread, as that may be slow, and again after ``NAMED_FOR`` seconds: an
+        administrator may give the id to somebody else.
+        """
         if user == 0:
             return "root"
-        if user not in self._names:
-            name = await asyncio.to_thread(_user_name, user)
-            while len(self._names) >= MOST_NAMES:
-                del self._names[next(iter(self._names))]
-            self._names[user] = name
-        return self._names[user]
+        known, until = self._names.get(user, ("", 0.0))
+        if known and self._clock.mono() < until:
+            return known
+        name = await asyncio.to_thread(_user_name, user)
+        self._names.pop(user, None)
+        while len(self._names) >= MOST_NAMES:
+            del self._names[next(iter(self._names))]
+        self._names[user] = name, self._clock.mono() + NAMED_FOR
+        return name
 
     def _check_page(self, do: str, request: Mapping[str, Any]) -> None:
         """Count a change that a page makes by the request ``do``.

@@ -35,6 +35,7 @@ from ringfence.values.network import Address, Network
 from ringfence.values.text import printable
 
 if TYPE_CHECKING:
+    from ringfence.sources.log_ingest import AlarmCount
     from ringfence.sources.nflog import NflogSource
 
 # -- the parameters of the sources (addresses, logins, paths of logs), from the configuration
@@ -320,7 +321,7 @@ class SourceWatchdog:
         self._alarms = alarms
         self._quiet_since: dict[str, float] = {}
         self._listened: set[str] = set()
-        self._lost: dict[tuple[str, LogAlarm], int] = {}
+        self._lost: dict[tuple[str, LogAlarm], AlarmCount] = {}
 
     def check(self, conditions: Mapping[str, Condition], now: float) -> None:
         """Activate or clear the alarm of each source, by its condition at ``now`` (monotonic seconds).
@@ -346,13 +347,14 @@ class SourceWatchdog:
     def _is_waited_for(self, name: str, condition: Condition) -> bool:
         return condition.state is State.WAITING and name not in self._listened
 
-    def on_log_alarms(self, name: str, counts: Iterable[tuple[LogAlarm, int]]) -> None:
+    def on_log_alarms(self, name: str, counts: "Iterable[tuple[LogAlarm, AlarmCount]]") -> None:
         """Activate an alarm for each fault of the log ``name`` that has occurred again since the last call.
 
-        ``counts`` has each fault with the number of its occurrences so far.
+        ``counts`` has each fault with the number of its occurrences so far, and the time of the latest. A
+        new source of the log counts from zero.
         """
         for fault, count in counts:
-            if count > self._lost.get((name, fault), 0):
+            if count.count and count != self._lost.get((name, fault)):
                 self._lost[name, fault] = count
                 self._alarms.activate(_CODES[fault], name, fault, lasts=DAY)
 
@@ -492,8 +494,7 @@ class SourceManager(AmiListener):
         self._watchdog.check(conditions, self._clock.mono())
         for source in sources:
             if not isinstance(source, AmiSource):
-                counts = ((fault, alarm.count) for fault, alarm in source.alarms.items())
-                self._watchdog.on_log_alarms(str(source.id), counts)
+                self._watchdog.on_log_alarms(str(source.id), source.alarms.items())
 
     def coverage_gaps(self) -> list[str]:
         """Return a line for each PBX and each kind of attempt that its present sources cannot report."""
