@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Coroutine, Iterable, Mapping
-from functools import partial
 from typing import Any
 
 from ringfence.control_server import Encoded, Handler
@@ -131,8 +130,7 @@ class History(Feature):
         self._records += 1
         self._recorded.update(new.counts)
         self._until += new.watched
-        add = partial(self._timeline.add, new.start, new.watched, new.counts)
-        self._best_effort.write_once(add)
+        self._best_effort.write(self._timeline.add, new.start, new.watched, new.counts)
 
     def unrecorded(self) -> Slot:
         """Return the counts of attempts and bans since the last record as one slot.

@@ -11,7 +11,6 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import Future
-from functools import partial
 from ipaddress import ip_network
 from typing import Any
 
@@ -118,9 +117,7 @@ class Tops(Feature):
         Return one object for each write: in the daemon a Future, or None if the queue is full.
         """
         queued = [
-            self._best_effort.write_once(
-                partial(self._table.add, kind, self._hour, counts.most_common(MOST_SAVED))
-            )
+            self._best_effort.write(self._table.add, kind, self._hour, counts.most_common(MOST_SAVED))
             for kind, counts in self._counts.items()
             if counts
         ]

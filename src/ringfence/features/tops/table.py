@@ -8,9 +8,9 @@ from ringfence.store.file import Connection, Tables
 HOUR = 3_600
 KEEP_HOURS = 31 * 24
 MOST_OF_HOUR = 50
-"""The maximum number of accounts that are kept for each past hour. The same number holds for addresses.
+"""The maximum number of accounts that are kept for each hour but the present one; the same of addresses.
 
-In 31 days that is 74,000 rows, or 5 MB with names of 48 bytes.
+In 31 days that is 74,000 rows, or 5 MB with names of 48 bytes. A wrong clock can leave hours after these.
 """
 
 
@@ -62,7 +62,7 @@ class TopTable:
         """Remove the numbers of hours that are more than 31 days before ``now`` (epoch seconds).
 
         Of each hour but the present one, keep the MOST_OF_HOUR accounts with the most attempts, and as many
-        addresses. Later hours stay: this clock may be wrong, and not the one of their time.
+        addresses. Later hours stay: perhaps this clock is wrong, and theirs was right.
         """
         hour = int(now // HOUR)
         with self._connection.transaction() as execute:
