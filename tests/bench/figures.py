@@ -37,7 +37,7 @@ def unrationed(answered: Sequence[int], most: int) -> tuple[str, bool]:
     busy machine has read the first ones are answered too, so the limit follows the pace of the machine. With
     the ration, the kernel bounds each trial (the part ``rations``).
     """
-    must, reached = limited(statistics.median(answered), most, "without the ration")
+    must, reached = limited(statistics.median(answered), most, "without the ration", number=True)
     return f"median {must}", reached
 
 

@@ -2,7 +2,7 @@
 
 One Asterisk gets seven requests with each of 50 000 source addresses, as fast as it can read them with a
 guard on the same machine. A real attacker guesses at the same time. All rules are on; none may cause a full
-ban.
+ban. The ration of answers is on, as it is by default: two answers a second come until the ban.
 """
 
 import tempfile

@@ -1,9 +1,9 @@
 """How fast this machine is now, so that limits in seconds mean the same on each.
 
-A limit in seconds, or in percent of a core, was set for a machine of pace 1. On a slower one it is multiplied
-by the pace: the median time of a fixed piece of work in Python, of that on the machine of pace 1. On a faster
-one it stays: some limits follow from whole numbers of answers. Virtual machines of the same kind had paces
-from 0.8 to 2 on different days. Their shortest times say little: a slow one is fast for moments.
+A limit in seconds, or in percent of a core, was set for a machine of pace 1. On another one it is multiplied
+by the pace: the median time of a fixed piece of work in Python, of that on the machine of pace 1. Virtual
+machines of the same kind had paces from 0.8 to 2 on different days. Their shortest times say little: a slow
+one is fast for moments.
 """
 
 import json
@@ -18,8 +18,8 @@ _ENTRIES = 40_000
 
 
 def pace() -> float:
-    """Return the pace of this machine now: 2 if half as fast as that of the limits, 1 if at least as fast."""
-    return max(1.0, statistics.median(_work() for _ in range(_TIMES)) / REFERENCE)
+    """Return the pace of this machine now: 2 if it is half as fast as the machine of the limits."""
+    return statistics.median(_work() for _ in range(_TIMES)) / REFERENCE
 
 
 class Limit(NamedTuple):
@@ -29,12 +29,14 @@ class Limit(NamedTuple):
     reached: bool
 
 
-def limited(measured: float, most: float, why: str = "") -> Limit:
+def limited(measured: float, most: float, why: str = "", *, number: bool = False) -> Limit:
     """Return the limit ``most`` at this machine's pace.
 
-    ``measured`` and ``most`` are times, or shares of a core. ``why`` is the reason for the limit.
+    ``measured`` and ``most`` are times, or shares of a core. With ``number``, they are numbers of answers,
+    which a fast machine does not make fewer: then the limit is at least ``most``. ``why`` is the reason for
+    the limit.
     """
-    here = pace()
+    here = max(pace(), 1.0) if number else pace()
     return Limit(f"≤ {most * here:.3g}, {most:g} at pace 1{why and f': {why}'}", measured <= most * here)
 
 

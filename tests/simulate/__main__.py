@@ -1,10 +1,14 @@
-"""Play the stories of a range of seeds, and print each failure, made shorter."""
+"""Play the stories of a range of seeds on all processors, and print each failure, made shorter."""
 
 import argparse
 import sys
+from concurrent.futures import ProcessPoolExecutor
 
 from tests.simulate.play import play, shrunk
 from tests.simulate.story import story
+
+AT_ONCE = 10
+"""The seeds that a process gets at a time."""
 
 
 def main() -> int:
@@ -17,13 +21,19 @@ def main() -> int:
     first, _, last = options.seeds.partition("-")
     seeds = range(int(first), int(last or first) + 1)
     failed = 0
-    for seed in seeds:
-        failure = play(seed, story(seed))
-        if failure is not None:
-            failed += 1
-            print(f"{shrunk(failure)}\n", flush=True)
+    with ProcessPoolExecutor() as processes:
+        for failure in processes.map(_failure, seeds, chunksize=AT_ONCE):
+            if failure:
+                failed += 1
+                print(f"{failure}\n", flush=True)
     print(f"{len(seeds)} seeds from {seeds[0]}: {failed} failed")
     return int(failed > 0)
+
+
+def _failure(seed: int) -> str:
+    """Play a story; return its failure, made shorter, and "" if every invariant held."""
+    failure = play(seed, story(seed))
+    return "" if failure is None else str(shrunk(failure))
 
 
 if __name__ == "__main__":

@@ -121,6 +121,8 @@ class Phone:
     """The number of Asterisk's requests that it has answered."""
     _registration: _Call = field(factory=_Call)
     _subscription: _Call = field(factory=_Call)
+    _moved: bool = False
+    """Whether it moved since it subscribed."""
 
     def register(self, password: str = "", expires: int = 60) -> int:
         """Register, or renew with the same Call-ID; return the status of the final answer."""
@@ -136,15 +138,16 @@ class Phone:
     def subscribe(self, expires: int = 60) -> int:
         """Subscribe to the state of extension 100, or renew it; Asterisk's NOTIFY is answered.
 
-        Asterisk ends a subscription if no NOTIFY reaches the phone, for example because it moved. Like real
-        phones, this one then begins a new subscription.
+        Asterisk ends a subscription if no NOTIFY reaches the phone, which happens after it moved. Then this
+        phone begins a new subscription, as real ones do.
         """
         headers = [f"Expires: {expires}", "Event: dialog", "Accept: application/dialog-info+xml"]
         call, status, answer = self._authorized(self._subscription, "SUBSCRIBE", self.password, headers)
-        if status == _NO_DIALOG and self._subscription.remote_tag:
+        if status == _NO_DIALOG and self._moved:
             call, status, answer = self._authorized(_Call(), "SUBSCRIBE", self.password, headers)
         tag = _TAG.search(_headers(answer).get(b"to", b""))
         self._subscription = evolve(call, remote_tag=tag[1].decode("ascii")) if tag and status < 300 else call
+        self._moved = False
         return status
 
     def ping(self) -> int:
@@ -168,7 +171,7 @@ class Phone:
 
     def move(self, where: socket.socket) -> None:
         """Continue from another address, with the same Call-ID and the nonce from the last address."""
-        self.where = where
+        self.where, self._moved = where, True
 
     def _authorized(
         self, call: _Call, method: str, password: str, headers: Sequence[str]
