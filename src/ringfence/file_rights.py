@@ -1,4 +1,4 @@
-"""The rights of another user for files, which a thread of root takes for a while.
+"""The rights of another user for files, which a thread of root takes for a while; what root may open.
 
 Root must not use files of another user with its own rights: that user could put a link or another file in
 their place. The packages ``host`` (Asterisk's files) and ``store`` (the database) both need this, and neither
@@ -7,8 +7,10 @@ may import the other, so it stands below both.
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from attrs import frozen
 
@@ -22,6 +24,29 @@ class FileUser:
 
     uid: int
     gid: int
+
+
+def open_regular(path: Path, *, follow: bool = True, fifo: bool = False) -> int:
+    """Open a regular file for reading, with ``fifo`` also a FIFO; return its descriptor, which never blocks.
+
+    Raise OSError if that fails, or if ``path`` is of another kind. The owner of its folder could put a device
+    or a FIFO there, or a link to one, and to open it may change a device or a program that waits. So the file
+    is found without opening it. With ``follow`` false, a link is refused.
+    """
+    found = os.open(path, os.O_PATH | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
+    try:
+        kind = os.fstat(found).st_mode
+        if stat.S_ISLNK(kind):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+        if not (stat.S_ISREG(kind) or (fifo and stat.S_ISFIFO(kind))):
+            wanted = "neither a file nor a FIFO" if fifo else "not a regular file"
+            raise OSError(errno.EINVAL, f"it is {wanted}", str(path))
+        try:
+            return os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        os.close(found)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Kept networks: root writes and reads their file with the rights of its folder's owner."""
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -48,6 +49,21 @@ def test_what_is_written_is_read(state: Path) -> None:
     kept.forget(path)
     kept.forget(path)
     assert kept.read(path) == ({}, [])
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_part(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part of the new file would keep the disk full, which the database needs."""
+    kept.write(state / "regions", {"source": "old"}, [ONE])
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        kept.write(state / "regions", {"source": "new"}, [])
+
+    assert [file.name for file in state.iterdir()] == ["regions"]
+    assert kept.read(state / "regions")[0]["source"] == "old"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can take the rights of others")

@@ -141,7 +141,8 @@ def listen(
     before = {path.name for path in Path("/proc/self/fd").iterdir()}
     with capture_logs() as recorder.logs:
         asyncio.run(session())
-    assert {path.name for path in Path("/proc/self/fd").iterdir()} <= before
+    # Listing them opens one, of any number. Descriptors of earlier tests may be closed meanwhile.
+    assert len({path.name for path in Path("/proc/self/fd").iterdir()} - before) <= 1
     return recorder
 
 

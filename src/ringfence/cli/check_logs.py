@@ -8,7 +8,6 @@ NOTICE) come from Asterisk's logger.conf if this can be read, otherwise from the
 import os
 import pwd
 import shutil
-import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 from attrs import frozen
 
 from ringfence.config.schema import AsteriskSettings, CustomSettings
+from ringfence.file_rights import open_regular
 from ringfence.findings import Finding
 from ringfence.host.asterisk_logging import DUMPING, Asterisk
 from ringfence.host.conf_reader import Unread
@@ -189,23 +189,14 @@ def _levels_of(path: Path, channels: Mapping[Path, frozenset[str]] | None) -> _L
 def _levels_in(path: Path) -> frozenset[str]:
     """Return the levels of the last lines of a log, in lower case; empty if the log cannot be read.
 
-    Asterisk's user could put a link to a device in a log's place, and to open some devices changes them. So
-    the file is found without opening it, and only a regular file is opened.
+    A FIFO is not read: what is read of it is lost for its reader.
     """
     try:
-        found = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except OSError:
-        return frozenset()
-    try:
-        if not stat.S_ISREG(os.fstat(found).st_mode):
-            return frozenset()
-        with Path(f"/proc/self/fd/{found}").open("rb", buffering=0) as log:
-            log.seek(max(0, os.fstat(found).st_size - TAIL))
+        with os.fdopen(open_regular(path), "rb", buffering=0) as log:
+            log.seek(max(0, os.fstat(log.fileno()).st_size - TAIL))
             data = log.read(TAIL) or b""
     except OSError:
         return frozenset()
-    finally:
-        os.close(found)
     prefixes = [parse_prefix(line) for line in data.split(b"\n")]
     return frozenset(prefix.level.decode().lower() for prefix in prefixes if prefix is not None)
 

@@ -555,11 +555,10 @@ class Confirmation:
         """Whether a report comes too late to be matched with the same attempt of a faster source.
 
         A report is too late after ``HORIZON`` seconds, or if its sender's sessions of that time were
-        discarded early.
-        Copied packets are faster than AMI, and AMI is faster than the log. In addition, one of these must
-        hold. Other sources have reported attempts of this sender that AMI has not (for a report of AMI). The
-        kernel has copied a request of this sender since, so it copies all of them. AMI was connected at the
-        time of a log line. (AMI does not report every attempt at chan_sip.)
+        discarded early. Copied packets are faster than AMI, and AMI is faster than the log. In addition, one
+        of these must hold. Other sources have reported attempts of this sender that AMI has not (for a report
+        of AMI). The kernel has copied a request of this sender since, so it copies all of them. AMI was
+        connected at the time of a log line. (AMI does not report every attempt at chan_sip.)
         """
         happened = event.time - self.ahead
         if event.source.name == WIRE:

@@ -8,7 +8,6 @@ import errno
 import hashlib
 import json
 import os
-import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from io import BufferedReader
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ringfence.errors import StoreError
+from ringfence.file_rights import open_regular
 from ringfence.lists.prefixes import Prefixes
 from ringfence.store.owner import owner_of
 
@@ -29,11 +29,7 @@ def opened(path: Path, *, follow: bool = False) -> BufferedReader:
 
     Do not follow links in folders into which another user writes: root or the daemon would read their target.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(0, "is not a regular file")
-    return os.fdopen(descriptor, "rb")
+    return os.fdopen(open_regular(path, follow=follow), "rb")
 
 
 def write(path: Path, head: Mapping[str, object], lists: Iterable[Prefixes]) -> None:
@@ -46,12 +42,16 @@ def write(path: Path, head: Mapping[str, object], lists: Iterable[Prefixes]) -> 
     with _as_owner(path):
         path.parent.mkdir(mode=0o750, exist_ok=True)
         partial_path.unlink(missing_ok=True)
-        with os.fdopen(os.open(partial_path, flags, 0o640), "wb") as file:
-            file.write(json.dumps(whole_head).encode() + b"\n")
-            file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())
-        partial_path.replace(path)
+        try:
+            with os.fdopen(os.open(partial_path, flags, 0o640), "wb") as file:
+                file.write(json.dumps(whole_head).encode() + b"\n")
+                file.writelines(parts)
+                file.flush()
+                os.fsync(file.fileno())
+            partial_path.replace(path)
+        except OSError:  # the disk may be full
+            partial_path.unlink(missing_ok=True)
+            raise
 
 
 def forget(path: Path) -> None:

@@ -20,7 +20,6 @@ rotation, at any time:
 Compressed files are not read: their bytes differ, and they are usually a day old or more.
 """
 
-import errno
 import json
 import os
 import re
@@ -34,6 +33,7 @@ from typing import Self, TypeAlias
 
 from attrs import asdict, evolve, frozen
 
+from ringfence.file_rights import open_regular
 from ringfence.sources.log_ingest import LogIngest
 
 # -- one open file of a log, from which whole lines are read, and the position in it
@@ -70,8 +70,6 @@ in two logs that were begun within a second.
 
 Key: TypeAlias = tuple[int, int]
 """Device and inode, which identify a file as long as it exists."""
-
-_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
 
 class RewrittenError(Exception):
@@ -264,24 +262,10 @@ class Fifo:
 
 
 def open_log(path: Path) -> Tail | Fifo:
-    """Open a log, a regular file or a FIFO, at its beginning; raise OSError if that fails.
-
-    Asterisk's user could put a link to a device in a log's place, and to open some devices changes them. So
-    the file is found without opening it.
-    """
-    found = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    """Open a log, a regular file or a FIFO, at its beginning; raise OSError if that fails."""
+    descriptor = open_regular(path, fifo=True)
     try:
-        kind = os.fstat(found).st_mode
-        if not (stat.S_ISREG(kind) or stat.S_ISFIFO(kind)):
-            raise OSError(errno.EINVAL, "it is neither a file nor a FIFO", str(path))
-        try:
-            descriptor = os.open(f"/proc/self/fd/{found}", _FLAGS)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        os.close(found)
-    try:
-        return Tail(descriptor) if stat.S_ISREG(kind) else Fifo(descriptor)
+        return Tail(descriptor) if stat.S_ISREG(os.fstat(descriptor).st_mode) else Fifo(descriptor)
     except OSError:
         os.close(descriptor)
         raise

@@ -233,7 +233,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     damaged = "is damaged, or not compressed as its name suggests"
     named = [
         f"left out: {wrong[0]}: No such file or directory",
-        f"left out: {wrong[1]}: Is a directory",
+        f"left out: {wrong[1]}: it is not a regular file",
         f"left out: {wrong[2]}: {damaged}: Not a gzipped file (b'no')",
     ]
     assert err.splitlines() == named

@@ -107,12 +107,12 @@ def test_unreadable_files(tmp_path: Path) -> None:
     noise = random.Random(1).randbytes(100_000)  # noqa: S311 - no secret
     wrong = {
         tmp_path / "absent": "No such file or directory",
-        tmp_path: "Is a directory",
+        tmp_path: "it is not a regular file",
         file(tmp_path, "a.gz", b"not packed at all"): "is damaged, or not compressed as its name suggests",
         file(tmp_path, "a.xz", b"not packed at all"): "is damaged, or not compressed as its name suggests",
         file(tmp_path, "junk", noise): "is neither a log nor a recording of AMI",
         file(tmp_path, "packed.gz", gzip.compress(noise)): "is neither a log nor a recording of AMI",
-        Path("/dev/null"): "is not a file",
+        Path("/dev/null"): "it is not a regular file",
     }
     for path, reason in wrong.items():
         with pytest.raises(SourceError) as raised:

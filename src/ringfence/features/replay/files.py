@@ -10,7 +10,6 @@ import gzip
 import lzma
 import os
 import re
-import stat
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -22,6 +21,7 @@ from typing import BinaryIO, Protocol
 from attrs import frozen
 
 from ringfence.errors import SourceError
+from ringfence.file_rights import open_regular
 from ringfence.parse.ami import AmiDecoder
 from ringfence.parse.custom import Custom
 from ringfence.parse.dates import DateReader
@@ -116,11 +116,14 @@ class OpenFile:
 
 
 @contextmanager
-def open_file(path: Path) -> Iterator[OpenFile]:
-    """Open a file, and decompress it if necessary. Raise SourceError on errors, also while reading."""
+def open_file(path: Path, *, pipe: bool = False) -> Iterator[OpenFile]:
+    """Open a file, and decompress it if necessary. Raise SourceError on errors, also while reading.
+
+    With ``pipe``, an administrator named ``path``, which may be of any kind.
+    """
     with ExitStack() as stack:
         try:
-            raw = stack.enter_context(path.open("rb"))
+            raw = stack.enter_context(path.open("rb") if pipe else os.fdopen(open_regular(path), "rb"))
             start = raw.peek(len(_XZ))[: len(_XZ)]  # not read: bytes read from a pipe cannot be read again
         except OSError as error:
             raise _unreadable(path, error) from None
@@ -141,8 +144,6 @@ def inspect(path: Path, timezone: tzinfo | None) -> File:
     """Return the format and first time of a file; raise SourceError if it is unreadable or not Asterisk's."""
     with open_file(path) as opened:
         state = opened.status
-        if not stat.S_ISREG(state.st_mode):
-            raise SourceError(f"{path}: is not a file; give the logs themselves")
         head = b""
         while len(head) < _HEAD and (more := opened.read(_HEAD - len(head))):
             head += more

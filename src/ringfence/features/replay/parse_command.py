@@ -185,7 +185,7 @@ def _open_log(name: str) -> Iterator[tuple[Callable[[int], bytes], float]]:
     if name == "-":
         yield sys.stdin.buffer.read1, time.time()  # type: ignore[union-attr]
         return
-    with open_file(Path(name)) as opened:
+    with open_file(Path(name), pipe=True) as opened:
         yield opened.read, opened.status.st_mtime
         if opened.cut:
             raise SourceError(f"{name}: {TRUNCATED}")
