@@ -15,6 +15,8 @@ from tests.features.feeds.server import Reply, publisher
 from tests.support.daemon import Guard, until
 from tests.support.lab import Lab
 
+from ringfence.features.feeds.formats import STATE_SUFFIX
+
 LINES = "198.51.100.0/24\n10.0.0.1\n"
 
 
@@ -135,6 +137,28 @@ def test_a_list_comes_from_its_server_into_the_firewall(tmp_path: Path) -> None:
                 assert fetcher.wait(30) == 0
 
     assert [path for path, _ in server.requests] == ["/list"]
+
+
+def test_a_silent_server_does_not_keep_the_fetcher_from_ending(tmp_path: Path) -> None:
+    """SIGTERM ends the fetcher while it waits for a server, and no part of a list is left."""
+    (tmp_path / "server").mkdir()
+    plan, path = tmp_path / "plan.json", tmp_path / "lists" / "one.list"
+    path.parent.mkdir()
+    with publisher(tmp_path / "server", list=Reply(body=LINES.encode() * 99, slow=0.2)) as server:
+        feeds = [{"name": "office", "url": server.url(), "file": str(path)}]
+        with Guard(tmp_path, feeds=feeds) as guard:
+            assert guard.command("feeds", "plan", str(plan)).returncode == 0
+        fetcher = subprocess.Popen(
+            [sys.executable, "-m", "ringfence", "feeds", "fetch", str(plan)],
+            env={**os.environ, "SSL_CERT_FILE": str(server.certificate)},
+        )
+        try:
+            until(lambda: server.requests, "the request")
+        finally:
+            fetcher.terminate()
+            assert fetcher.wait(30) == 0
+
+    assert [file.name for file in path.parent.iterdir() if not file.name.endswith(STATE_SUFFIX)] == []
 
 
 def test_the_fetcher_needs_a_plan(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from ringfence.config.converters import Name
 from ringfence.config.schema import Settings, StoreSettings
 from ringfence.errors import ControlError, ListError
 from ringfence.features.feeds import denied
-from ringfence.features.feeds.denied import NAMED, Feeds, TakenFeed, read_feed
+from ringfence.features.feeds.denied import KEEP_AGAIN, NAMED, Feeds, TakenFeed, read_feed
 from ringfence.features.feeds.formats import STATE_SUFFIX, FeedFormat, FeedLayout
 from ringfence.features.feeds.guard import FeedReporter
 from ringfence.features.feeds.settings import FeedSettings, FeedSource
@@ -517,6 +517,8 @@ def test_a_copy_that_cannot_be_written_is_a_problem(tmp_path: Path) -> None:
         assert at.codes == ["feed.failed"]
 
     (tmp_path / "feeds").unlink()
+    assert at.codes == ["feed.failed"]
+    at.now += KEEP_AGAIN
     assert (at.refreshed()["problem"], at.codes) == ("", [])
     assert (tmp_path / "feeds" / "one.list").is_file()
 

@@ -13,8 +13,14 @@ class FeedAlarmCode(AnyAlarmCode):
     )
     FEED_FAILED = (
         "feed.failed",
-        "A feed has no list yet, was not fetched for half of its `max_age`, or a restart would lose it.",
-        "Look at `systemctl status ringfence-feeds`, or at the program that writes the file.",
+        (
+            "A feed has no list yet, was not fetched for half of its `max_age`, or its list cannot be kept "
+            "for a restart."
+        ),
+        (
+            "Look at `systemctl status ringfence-feeds`, at the program that writes the file, or at the "
+            "folder that the text names."
+        ),
     )
     FEED_EXPIRED = (
         "feed.expired",

@@ -47,6 +47,8 @@ MOST_COMMENTS = 100_000
 """The maximum number of comments and empty lines in a list, beyond one for each network it may name."""
 LOOK_EVERY = 5.0
 """Seconds between two checks of the feeds' files."""
+KEEP_AGAIN = 60.0
+"""Seconds after which a list is written again that could not be written. A full disk has little room."""
 NAMED = 20
 """The maximum number of networks that are named as left out. The others are only counted."""
 
@@ -326,7 +328,7 @@ class ListFeed:
     ``refused`` is why the source's present file is not accepted, "" if it is. ``judged`` is the signature of
     the file that was read last, and ``digest`` the hash of its content. ``checked`` is when the list was last
     known to be current (seconds since the epoch). ``unkept`` is why a restart would lose the list, "" if it
-    would not.
+    would not. Then the daemon tries to write it again at ``keep_at`` (seconds since the epoch).
     """
 
     source: FeedSource
@@ -337,6 +339,7 @@ class ListFeed:
     checked: float | None = None
     error: str = ""
     unkept: str = ""
+    keep_at: float = 0.0
 
     def expired(self, now: float) -> bool:
         """Whether the feed's list is too old to be in force at ``now`` (seconds since the epoch)."""
@@ -586,7 +589,8 @@ class Feeds(OtherNetworks):
         if signature is None:
             return evolve(feed, judged=None, digest=b"", refused="")
         if signature == feed.judged and not force:
-            return self._keep(feed) if feed.unkept else feed
+            waits = feed.keep_at - KEEP_AGAIN <= now < feed.keep_at  # the clock may have been set back
+            return self._keep(feed, now) if feed.unkept and not waits else feed
         age = now - signature[1] / 1e9
         if not source.fetched and not force and 0 <= age < SETTLED:
             return feed  # the next update reads it, when it is complete
@@ -595,7 +599,7 @@ class Feeds(OtherNetworks):
             return feed  # it changed while it was read
         self._report(feed, judged)
         judged = _checked(evolve(judged, judged=signature), signature, state, now)
-        return judged if judged.taken is feed.taken else self._keep(judged)
+        return judged if judged.taken is feed.taken else self._keep(judged, now)
 
     def _report(self, before: ListFeed, after: ListFeed) -> None:
         name = after.source.name
@@ -605,7 +609,7 @@ class Feeds(OtherNetworks):
             left, number = after.taken.left_out.number, len(after.taken.networks)
             self._log.info("feed.taken", feed=name, networks=number, left_out=left)
 
-    def _keep(self, feed: ListFeed) -> ListFeed:
+    def _keep(self, feed: ListFeed, now: float) -> ListFeed:
         if feed.taken is None:
             return feed
         path, left = self._kept_path(feed.source.name), feed.taken.left_out
@@ -613,7 +617,8 @@ class Feeds(OtherNetworks):
         try:
             kept.write(path, {"source": feed.source.identity, **head}, [feed.taken.networks])
         except OSError as error:
-            return evolve(feed, unkept=f"{path}: cannot be written, so a restart loses it: {error.strerror}")
+            why = f"{path}: cannot be written, so a restart loses it: {error.strerror}"
+            return evolve(feed, unkept=why, keep_at=now + KEEP_AGAIN)
         return evolve(feed, unkept="")
 
 

@@ -17,6 +17,7 @@ import os
 import random
 import signal
 import ssl
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -307,15 +308,17 @@ def _validator(answer: HttpAnswer, name: str) -> str:
 
 
 def run(plan: Path) -> None:
-    """Fetch the lists of the plan until SIGTERM or SIGINT. Raise FetchError if there is no plan."""
-    signals = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    """Fetch the lists of the plan until SIGTERM or SIGINT; raise FetchError if there is no plan.
+
+    These signals end the process at once, also while a server is silent: each file is replaced as a whole.
+    After SIGHUP, all lists are due.
+    """
+    for end in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(end, lambda *_: sys.exit())
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
     os.umask(0o022)  # the daemon reads the lists as another user
     fetcher = Fetcher(read_plan(plan), time.time, ssl.create_default_context())
     while True:
-        got = signal.sigtimedwait(signals, min(fetcher.tick(), _MAX_WAIT))
-        if got is not None and got.si_signo != signal.SIGHUP:
-            return
-        if got is not None:
+        if signal.sigtimedwait({signal.SIGHUP}, min(fetcher.tick(), _MAX_WAIT)) is not None:
             fetcher.hurry()
