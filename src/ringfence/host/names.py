@@ -152,7 +152,8 @@ class Names:
     ) -> None:
         self.changed = asyncio.Event()
         """An event that is set when the addresses of a followed host name have changed."""
-        self._answers: dict[str, frozenset[Network]] = dict(known or {})
+        self._known = dict(known or {})
+        self._answers = dict(self._known)
         self._nameservers = tuple(nameservers)
         self._port = port
         self._patience = patience
@@ -192,13 +193,15 @@ class Names:
     def want(self, names: Iterable[str], by: str = "") -> None:
         """Follow ``names`` for the part ``by`` of the daemon, instead of the names that it wanted before.
 
-        The answers for names that no part wants any more are forgotten.
+        The answers for names that no part wants any more are forgotten. Those of an earlier run count again
+        for a name that was not wanted until now: at the start, the parts want their names one after another.
         """
         self._wanted[by] = frozenset(names)
         wanted = sorted(frozenset().union(*self._wanted.values()))
         self._left_out = max(0, len(wanted) - MOST_NAMES)
         self._names = {name: self._names.get(name, _Name()) for name in wanted[:MOST_NAMES]}
-        self._answers = {name: found for name, found in self._answers.items() if name in self._names}
+        answers = {**self._known, **self._answers}
+        self._answers = {name: found for name, found in answers.items() if name in self._names}
         self._told.set()
 
     async def run(self) -> None:
