@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.detect.events import NOTICES, PBX, ROLES, SENDER, event
 from tests.support.captures import Capture, captures
 
-from ringfence.detect.sessions import HORIZON, MOST_ATTEMPTS, Role, Senders
+from ringfence.detect.sessions import HORIZON, MOST_ATTEMPTS, UNREPORTED_FOR, Role, Senders
 from ringfence.parse.ami import AmiDecoder
 from ringfence.values.attempt import Attempt, AttemptKind, Proof
 from ringfence.values.event import EventKind, SecurityEvent, Service, SourceId, Transport
@@ -290,9 +290,10 @@ def test_what_ami_has_not_reported_outlives_its_sender() -> None:
     assert [senders.take_unreported(sender, 12.0) for _ in range(3)] == [True, True, False]
 
     others = [by_wire(senders, f"203.0.114.{number}", b"%d" % number) for number in range(9)]
-    assert [senders.take_unreported(one, 64.0) for one in others] == [False] * 9
-    others = [by_wire(senders, f"203.0.115.{number}", b"%d" % number, 70.0) for number in range(9)]
-    assert [senders.take_unreported(one, 71.0) for one in others] == [False] * 5 + [True] * 4
+    assert [senders.take_unreported(one, UNREPORTED_FOR) for one in others] == [False] * 9
+    others = [by_wire(senders, f"203.0.115.{number}", b"%d" % number, 700.0) for number in range(9)]
+    late = 700.0 + UNREPORTED_FOR - 1.0
+    assert [senders.take_unreported(one, late) for one in others] == [False] * 5 + [True] * 4
 
 
 def test_only_the_reports_of_a_discarded_session_may_have_counted() -> None:

@@ -544,6 +544,9 @@ _SENDERS_SHARE = 2  # at most half as many senders as sessions of which nothing 
 SESSION_LIFE = 64.0
 """Seconds without use after which a session is discarded: twice as long as PJSIP accepts a nonce."""
 
+UNREPORTED_FOR = 600.0
+"""Seconds for which attempts count as not reported by AMI, which an overloaded machine reads minutes late."""
+
 FORGIVE_AGAIN = 600.0
 """The minimum seconds between two failures of a host that are ignored as retransmissions."""
 
@@ -849,7 +852,7 @@ class Senders:
         """
         key = address_key(address)
         number, at = self._unreported.pop(key, (0, now))
-        if not number or now - at >= SESSION_LIFE:
+        if not number or now - at >= UNREPORTED_FOR:
             return False
         if number > 1:
             self._unreported[key] = number - 1, at
