@@ -20,8 +20,8 @@ from ringfence.store.database import Store
 
 def test_damage_is_an_alarm_until_it_is_fixed(kept: Kept) -> None:
     """A damaged database is an alarm with its text, which ends when the damage is repaired."""
-    effort = SimpleNamespace(error="", unreadable="", diverged=False)
-    store: Any = SimpleNamespace(damage=lambda: "page 3", memory_reason="", best_effort=effort)
+    effort = SimpleNamespace(unreadable="", diverged=False)
+    store: Any = SimpleNamespace(damage=lambda: "page 3", memory_reason="", best_effort=effort, error="")
     watch = StoreWatch(store, kept.clock)
     assert watch.alarms == [Alarm(AlarmCode.STORE_DAMAGED, "", "page 3")]
     store.damage = str
@@ -42,6 +42,24 @@ def test_a_database_that_fails(kept: Kept) -> None:
         ("store.invalid_bans", store.best_effort.unreadable),
         ("store.not_recorded", "the latest changes are not recorded: disk full"),
     ]
+
+
+@pytest.mark.parametrize("put_back", [False, True])
+def test_a_database_that_is_replaced(kept: Kept, tmp_path: Path, put_back: bool) -> None:  # noqa: FBT001 - a case
+    """SQLite writes to the old file, which the next start does not find."""
+    path = tmp_path / "own" / "ringfence.db"
+    path.parent.mkdir()
+    with Store.open_or_memory(path) as store:
+        watch = StoreWatch(store, kept.clock)
+        assert watch.alarms == []
+        path.rename(tmp_path / "away.db")
+        if put_back:
+            path.touch()
+        [alarm] = watch.alarms
+        assert (alarm.code, "was removed or replaced while it was in use" in alarm.text) == (
+            "store.not_recorded",
+            True,
+        )
 
 
 def test_a_database_in_memory(kept: Kept, tmp_path: Path) -> None:

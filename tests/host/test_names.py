@@ -180,6 +180,15 @@ def test_stored_answers_apply_while_the_dns_is_down() -> None:
     assert followed.seen == []
 
 
+def test_stored_answers_wait_for_the_part_that_wants_them() -> None:
+    """At the start the lists want their names before the trunks are known: a trunk keeps its addresses."""
+    names = Names({CARRIER: nets("192.0.2.1")})
+    names.want(["other.example"], by="lists")
+    assert names.answers == {}
+    names.want([CARRIER], by="friends")
+    assert names.answers == {CARRIER: nets("192.0.2.1")}
+
+
 def test_half_an_answer_takes_nothing_away() -> None:
     """If one of the queries fails, new addresses are added and known ones stay."""
     zone: Zone = {(CARRIER, "A"): ["192.0.2.1"], (CARRIER, "AAAA"): ["2001:db8::1"]}

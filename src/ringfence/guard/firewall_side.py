@@ -127,7 +127,7 @@ class StoreWatch:
     @property
     def alarms(self) -> list[Alarm]:
         """The present alarms about the database."""
-        error = self._store.best_effort.error
+        error = self._store.error
         texts = {
             AlarmCode.STORE_DAMAGED: self._store.damage(),
             AlarmCode.STORE_IN_MEMORY: self._store.memory_reason,

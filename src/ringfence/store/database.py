@@ -153,6 +153,14 @@ class Store:
             connection = Connection(path, user, OpenConnections(memory, memory, memory), held)
             return cls(connection, later, memory_reason=reason, runtime=runtime)
 
+    @property
+    def error(self) -> str:
+        """Why the next start may not know the latest changes; "" if it will."""
+        if not self.memory_reason and self.connection.replaced:
+            path = self.connection.path
+            return f"{path} was removed or replaced while it was in use; fix: systemctl restart ringfence"
+        return self.best_effort.error
+
     def damage(self) -> str:
         """Return a message about damage to the database, with the fix; "" if there is none.
 

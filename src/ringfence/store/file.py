@@ -496,6 +496,20 @@ class OpenConnections(NamedTuple):
     scanner: sqlite3.Connection
 
 
+def _file_at(path: Path, unknown: tuple[int, int] | None = None) -> tuple[int, int] | None:
+    """Return the device and the number of the file at ``path``, ``unknown`` if that cannot be looked up.
+
+    Return None if there is no file.
+    """
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError:
+        return unknown
+    return found.st_dev, found.st_ino
+
+
 class Connection:
     """The connections to one database, used with the rights of ``owner``.
 
@@ -513,6 +527,12 @@ class Connection:
         self._writer, self._reader, self._scanner = opened
         self._turn = threading.Lock()
         self._lock = held
+        self._file = _file_at(path)
+
+    @property
+    def replaced(self) -> bool:
+        """Whether the opened file is no longer at the path. SQLite goes on writing to it all the same."""
+        return _file_at(self.path, self._file) != self._file
 
     @contextmanager
     def reading(self) -> Iterator[Execute]:
