@@ -23,7 +23,8 @@ from ringfence.values.ban import Origin, Scope
 )
 def test_only_proven_bans_of_rules_are_shared(scope: Scope, origin: Origin, shared: bool) -> None:  # noqa: FBT001
     """A claimed ban, a ban by hand and one that was found in the kernel stay on this host."""
-    assert is_shared(evolve(ban_of("198.51.100.7"), scope=scope, origin=origin)) is shared
+    ban = ban_of("198.51.100.7", made=attempts(5))
+    assert is_shared(evolve(ban, scope=scope, origin=origin)) is shared
 
 
 def test_texts_of_senders_are_escaped_and_bounded() -> None:
@@ -37,6 +38,12 @@ def test_texts_of_senders_are_escaped_and_bounded() -> None:
     assert "\r" not in row["message"]
     assert "\x1b" not in row["message"]
     assert len(row["message"]) < 300
+
+
+def test_bans_on_attempts_are_shared() -> None:
+    """A ban for a login elsewhere has none: the address may be that of a hotel."""
+    assert is_shared(ban_of("198.51.100.7", made=attempts(5)))
+    assert not is_shared(ban_of("198.51.100.7"))
 
 
 def test_an_alert_without_attempts() -> None:

@@ -51,8 +51,11 @@ def rule_of(scenario: str) -> str:
 
 
 def is_shared(ban: Ban) -> bool:
-    """Whether a ban may be reported to other hosts: a rule has decided it, on proven attempts."""
-    return ban.origin is Origin.RULE and ban.scope in WHOLE_SCOPES
+    """Whether a ban may be reported to other hosts: a rule has decided it, on proven attempts.
+
+    A login elsewhere is no attempt. What spares a third party from its ban is known on this host alone.
+    """
+    return ban.origin is Origin.RULE and ban.scope in WHOLE_SCOPES and ban.counts.attempts > 0
 
 
 def facts_of(ban: Ban) -> Facts:
