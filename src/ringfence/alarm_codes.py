@@ -338,7 +338,11 @@ class AlarmCode(AnyAlarmCode):
     STORE_SLOW = (
         "store.slow",
         "Too many writes to the database waited, so some were dropped; bans are recorded again later.",
-        "Free the disk, or move the database to a faster one with `path` in `[store]`.",
+        (
+            "Free the disk. To use a faster one: stop ringfence, move the database's files there, name the "
+            "file as `path` in `[store]`, and add its folder as `ReadWritePaths=` (`systemctl edit "
+            "ringfence`, and the same for ringfence-early)."
+        ),
     )
     STORE_INVALID_BANS = (
         "store.invalid_bans",

@@ -160,7 +160,7 @@ class Exit(IntEnum):
     DONE = 0
     PROBLEM = 1  # a problem was found, or the daemon or the kernel refused
     USAGE = 2  # the command line or the configuration has mistakes
-    UNREACHABLE = 3  # the command needs the daemon, and it does not answer
+    UNREACHABLE = 3  # the daemon does not answer; the change may be recorded
     NOT_RECORDED = 4  # the change is in force, but the database could not record it
 
 

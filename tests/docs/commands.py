@@ -37,7 +37,10 @@ _EXITS = {
     Exit.DONE: "Everything is as it should be, or the command did what you asked for.",
     Exit.PROBLEM: "A problem was found, or the daemon or the kernel refused. Standard error names it.",
     Exit.USAGE: "The command line or the configuration has mistakes. Standard error names all of them.",
-    Exit.UNREACHABLE: "The command needs the daemon, and the daemon does not answer.",
+    Exit.UNREACHABLE: (
+        "The daemon does not answer. Standard error says whether the change is recorded, and takes effect "
+        "when the daemon starts."
+    ),
     Exit.NOT_RECORDED: "The change is in force, but not recorded. Standard error has the reason.",
 }
 _CONFIG = "Configuration file."

@@ -35,7 +35,8 @@ secret of the manager user has no default, so [examples/minimal.toml](../example
   mistake, the command prints all mistakes and fails, and the daemon keeps the old configuration.
 - A key that needs more than a reload has a note below.
 - A duration is `"90s"`, `"10m"`, `"1h30m"`, `"7d"` or `"2w"`.
-- Commands never write this file. `ringfence allow add` and `ringfence deny add` write to the database.
+- Only `ringfence setup`, `feeds add` and `feeds remove` write this file. `ringfence allow add` and
+  `ringfence deny add` write to the database.
 
 Other pages explain the terms: [rules](rules.md), [proof](evidence.md), [sources](sources.md),
 [lists and friends](lists-and-friends.md), [firewall](firewall.md). Back to the [README](../README.md).

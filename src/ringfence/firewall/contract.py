@@ -117,7 +117,7 @@ MAX_TIMEOUT = 2_147_483
 
 EVERY_ADDRESS = FirewallError("a /0 is every address: the kernel bans none")
 """The error for a ban of a /0. No backend carries out such a ban."""
-SET_FULL = "is full; fix: raise max_bans in [firewall], then `ringfence off` and `ringfence on`"
+SET_FULL = "is full; fix: raise max_bans in [firewall], then ringfence reload, ringfence off, ringfence on"
 """The end of the error message for a full set; the message begins with the name of the set."""
 
 

@@ -100,7 +100,8 @@ class Reloader:
         later = [f"[{key}]" for key in kept]
         at_start = _at_start(self._started_with)
         later += [table for table, value in _at_start(new).items() if value != at_start[table]]
-        later += ["[firewall] backend"] if new.firewall.backend != self.settings.firewall.backend else []
+        backend = self._started_with.firewall.backend
+        later += ["[firewall] backend"] if new.firewall.backend != backend else []
         self._latest = tuple(Alarm(AlarmCode.CONFIGURATION_RESTART, key, _CHANGED) for key in later)
         self.settings = evolve(
             new,

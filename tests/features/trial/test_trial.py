@@ -100,12 +100,12 @@ def test_a_trial_ends_although_the_daemon_was_killed(guard: Guard) -> None:
 def test_a_confirmed_trial_removes_nothing(guard: Guard) -> None:
     """After a confirmation, neither the daemon nor the standby process removes anything."""
     begin(guard)
-    said = [guard.command("confirm").stdout for _ in range(2)]
+    said = [(done.stdout, done.returncode) for done in (guard.command("confirm") for _ in range(2))]
     time.sleep(LASTS + standby.GRACE + 1)
 
     assert said == [
-        "confirmed: rules and bans stay in place\n",
-        "no trial is running: nothing to confirm\n",
+        ("confirmed: rules and bans stay in place\n", 0),
+        ("no trial is running: nothing to confirm\n", 1),
     ]
     assert guard.banned() == {ADDRESS}
     guard.ask("off")

@@ -103,6 +103,8 @@ def confirm(config: ConfigOption = DEFAULT_CONFIG) -> None:
     with errors_reported():
         running = ask_daemon(config, "fence_confirm")
     echo("confirmed: the fence stays" if running else "no trial is running: nothing to confirm")
+    if not running:
+        raise typer.Exit(Exit.PROBLEM)
 
 
 @fence.command("admit")

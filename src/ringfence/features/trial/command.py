@@ -1,8 +1,10 @@
 """``ringfence confirm``: keep rules and bans after a trial."""
 
+import typer
+
 from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, ask, settings_from
 from ringfence.cli.output import echo, errors_reported
-from ringfence.errors import DaemonUnreachableError
+from ringfence.errors import DaemonUnreachableError, Exit
 from ringfence.features.trial import guard
 from ringfence.store.database import Store
 
@@ -17,3 +19,5 @@ def confirm(config: ConfigOption = DEFAULT_CONFIG) -> None:
             with Store.open(settings.store.path, owner=False) as store:
                 pending = guard.confirm(store.state)
     echo("confirmed: rules and bans stay in place" if pending else "no trial is running: nothing to confirm")
+    if not pending:
+        raise typer.Exit(Exit.PROBLEM)
