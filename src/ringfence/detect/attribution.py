@@ -138,6 +138,8 @@ class Attribution:
         self._without_client: OrderedDict[bytes, tuple[float, SecurityEvent]] = OrderedDict()
         # By Call-ID, the latest unread connection to which a proxy sent a refusal.
         self._unread_clients: OrderedDict[bytes, Endpoint] = OrderedDict()
+        # By address, and by session (PJSIP) or account (chan_sip): when AMI reported the latest login.
+        self._logins: OrderedDict[tuple[Address, bytes | str], float] = OrderedDict()
         self._waiting = UnconfirmedReports(self._senders)
         self._ambiguous = AmbiguousLines(self._backing)
         self._tags = count(1)
@@ -666,14 +668,21 @@ class Attribution:
             return
         if event.service in (_PJSIP, _SIP):
             self._relays.record_login(event.remote, event.account, now)
+            which = event.session if event.service is _PJSIP else event.account
+            remember(self._logins, (event.remote.address, which), now, MOST_AWAITED)
             host = self._senders.record_proof(host_of(event.remote.address), now)
             host.succeeded = now
             host.keep(now + UNREAD_FOR)
 
     def _has_succeeded(self, asked: Asked) -> bool:
-        """Whether AMI has reported a login of the sender of ``asked`` since this request came."""
-        host = self._senders.find(host_of(asked.request.address))
-        return host is not None and host.succeeded >= asked.at
+        """Whether AMI has reported a login by the request ``asked`` since it came: by its session or account.
+
+        Another login of its sender does not excuse it: somebody with one password may guess others.
+        """
+        request = asked.request
+        ways: tuple[bytes | str, ...] = (*request.call_ids, request.account)
+        logins = (self._logins.get((request.address, one)) for one in ways)
+        return any(at is not None and at >= asked.at for at in logins)
 
     def _on_blind_guess(self, asked: Asked, now: float, wall: float) -> Sequence[Finding]:
         """Return the attempt that is shown by ``asked``, a copied request without an answer, or ().

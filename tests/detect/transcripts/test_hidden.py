@@ -652,6 +652,16 @@ def test_silence_after_a_login_or_of_a_banned_sender_is_no_guess() -> None:
         assert Player().play(*ticks(0, 0), question, *steps, other, *ticks(3, 20)).attempts == []
 
 
+def test_a_login_excuses_no_other_request_of_its_sender() -> None:
+    """Somebody with one password, who hides guesses at others, logs in with it all the time."""
+    question, _ = guessed(1)
+    asked = copied(call=b"call-1", nonce=b"1/n")
+    other = at(2, copied(BYSTANDER, sequence=1), sent(BYSTANDER, sequence=1))
+    succeeded = at(1.2, login(ATTACKER, b"own"))
+    found = Player().play(*ticks(0, 0), question, at(1.1, asked), succeeded, other, *ticks(3, 20))
+    assert len(found.attempts) == 1
+
+
 def test_a_repeated_question_or_answer_is_no_guess() -> None:
     """A phone repeats a lost question, and Asterisk its answer, after the phone has answered the first."""
     question, guess = guessed(1, status=200)
