@@ -212,8 +212,9 @@ def figures(_: Path | None) -> Iterator[Figure]:
 
 
 def _events(pace: Pace, run: Run) -> Figure:
-    lost = {name: number for name, number in run.lost.items() if number}
+    lost = {name: number for name, number in run.lost.items() if number > 0}
     missed = f" ({', '.join(f'{name}: {number}' for name, number in lost.items())})" if lost else ""
+    total = sum(lost.values())
     left = f"; Asterisk left {run.unwritten} out of its file" if run.unwritten else ""
     bans = f"; {run.banned} bans" if run.banned else ""
     speed = run.load.guesses / run.load.seconds
@@ -223,10 +224,7 @@ def _events(pace: Pace, run: Run) -> Figure:
         must += "; the wire may lose some: its buffer is bounded, and the processors have too much to do"
     return Figure(
         what=f"events lost in {pace.seconds:.0f} s of guesses at full speed, all sources: {pace.name}",
-        measured=(
-            f"{sum(run.lost.values())} of {sum(run.events.values())}{missed}, at {speed:.0f} guesses/s"
-            f"{left}{bans}"
-        ),
+        measured=(f"{total} of {sum(run.events.values())}{missed}, at {speed:.0f} guesses/s{left}{bans}"),
         must=must,
         reached=not lost and not run.banned,
         cores=PLACED,
