@@ -184,9 +184,12 @@ def test_stored_answers_wait_for_the_part_that_wants_them() -> None:
     """At the start the lists want their names before the trunks are known: a trunk keeps its addresses."""
     names = Names({CARRIER: nets("192.0.2.1")})
     names.want(["other.example"], by="lists")
-    assert names.answers == {}
+    assert (names.answers, names.changed.is_set()) == ({}, False)
     names.want([CARRIER], by="friends")
-    assert names.answers == {CARRIER: nets("192.0.2.1")}
+    assert (names.answers, names.changed.is_set()) == ({CARRIER: nets("192.0.2.1")}, True)
+    names.want([], by="friends")
+    names.want([CARRIER], by="friends")
+    assert names.answers == {}
 
 
 def test_half_an_answer_takes_nothing_away() -> None:

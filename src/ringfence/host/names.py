@@ -195,12 +195,16 @@ class Names:
 
         The answers for names that no part wants any more are forgotten. Those of an earlier run count again
         for a name that was not wanted until now: at the start, the parts want their names one after another.
+        If these answers return, ``changed`` is set.
         """
         self._wanted[by] = frozenset(names)
         wanted = sorted(frozenset().union(*self._wanted.values()))
         self._left_out = max(0, len(wanted) - MOST_NAMES)
         self._names = {name: self._names.get(name, _Name()) for name in wanted[:MOST_NAMES]}
-        answers = {**self._known, **self._answers}
+        back = {name: self._known.pop(name) for name in self._names if name in self._known}
+        if back.keys() - self._answers.keys():
+            self.changed.set()
+        answers = {**back, **self._answers}
         self._answers = {name: found for name, found in answers.items() if name in self._names}
         self._told.set()
 
