@@ -420,6 +420,18 @@ def test_many_call_ids_of_a_read_take_bounded_memory() -> None:
     assert len(connection.numbers) == MOST_SHARED
 
 
+def test_behind_many_call_ids_no_harmless_request_stands_for_a_guess() -> None:
+    """Beyond the bound, each datagram stands for the whole read, which may be a guess."""
+    many = b"".join(b"OPTIONS sip:a SIP/2.0\r\nCall-ID: %d\r\n\r\n" % number for number in range(MOST_SHARED))
+    mixed = many + register(b"last") + register(b"last", CREDENTIALS)
+    reader = exports()
+    for number in range(MOST_SHARED):
+        asked(reader, mixed, b"%d" % number)
+    found = [asked(reader, mixed, b"last") for _ in range(2)]
+    assert len({one.digest for one in found}) == 2
+    assert all(one.credentials for one in found)
+
+
 def test_a_read_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The work for a datagram does not grow with the number of requests that share its read."""
     calls: list[bytes] = []

@@ -201,7 +201,8 @@ class Exports:
             self._latest = frame.payload, heads
         call_id = short_session(frame.uuid)
         own = [head for head, call_ids in heads if call_id in call_ids and frame.uuid in head]
-        if not own or (frame.cut and number >= len(own)):  # it may be in the part that is cut off
+        # It may be in the part that is cut off, or the sender has chosen the number of the datagram.
+        if not own or (number >= len(own) and (frame.cut or number > MOST_SHARED)):
             return None
         return own[number % len(own)]
 
