@@ -43,7 +43,7 @@ from ringfence.detect.confirmation import (
     UnconfirmedReports,
     has_session,
 )
-from ringfence.detect.conversation import Answered, Asked, Conversations
+from ringfence.detect.conversation import MOST, Answered, Asked, Conversations
 from ringfence.detect.findings import (
     AttributedAttempt,
     ClientLogin,
@@ -472,7 +472,7 @@ class Attribution:
         """Return an event for the refusal, at ``wall`` (epoch), of a copied request; None if it is no guess.
 
         A request without credentials is an attempt only if it is evasive: its bytes suppress events, and no
-        phone sends such. If the sender has logged in since it asked, its request was accepted. No phone names
+        phone sends such. If a login by this request was reported, the request was accepted. No phone names
         several users in one request: only Asterisk knows which it checks, so such a guess is hidden.
         """
         asked = refusal.asked
@@ -663,13 +663,13 @@ class Attribution:
         return found
 
     def _record_success(self, event: SecurityEvent, now: float) -> None:
-        """Record a login that AMI reports: earlier requests of its sender were no guesses."""
+        """Record a login that AMI reports: the request that it names was no guess."""
         if event.source.name != AMI or event.tampered or event.forgeable:
             return
         if event.service in (_PJSIP, _SIP):
             self._relays.record_login(event.remote, event.account, now)
             which = event.session if event.service is _PJSIP else event.account
-            remember(self._logins, (event.remote.address, which), now, MOST_AWAITED)
+            remember(self._logins, (event.remote.address, which), now, MOST)
             host = self._senders.record_proof(host_of(event.remote.address), now)
             host.succeeded = now
             host.keep(now + UNREAD_FOR)
@@ -680,15 +680,16 @@ class Attribution:
         Another login of its sender does not excuse it: somebody with one password may guess others.
         """
         request = asked.request
-        ways: tuple[bytes | str, ...] = (*request.call_ids, request.account)
+        by_sip = request.account and b"/" not in asked.nonce  # PJSIP's events name the session
+        ways: tuple[bytes | str, ...] = (*request.call_ids, request.account) if by_sip else request.call_ids
         logins = (self._logins.get((request.address, one)) for one in ways)
         return any(at is not None and at >= asked.at for at in logins)
 
     def _on_blind_guess(self, asked: Asked, now: float, wall: float) -> Sequence[Finding]:
         """Return the attempt that is shown by ``asked``, a copied request without an answer, or ().
 
-        The request has credentials, or its Via has the answer sent elsewhere. It is no guess if its sender
-        has logged in since. If another source has reported its session, and so long ago that the reports
+        The request has credentials, or its Via has the answer sent elsewhere. It is no guess if AMI has
+        reported a login by it. If another source has reported its session, and so long ago that the reports
         cannot be matched, the guess has counted already. A TCP segment can be forged, so its nonce must prove
         its sender, or the kernel must know the connection. The attempt's time is ``wall`` (epoch seconds).
         """
