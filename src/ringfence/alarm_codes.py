@@ -330,10 +330,13 @@ class AlarmCode(AnyAlarmCode):
     STORE_NOT_RECORDED = (
         "store.not_recorded",
         (
-            "The database cannot be read or written; everything works, but the next start may not know the "
-            "latest changes."
+            "The database cannot be read or written, or is not at its place; everything works, but the next "
+            "start may not know the latest changes."
         ),
-        "Remove the cause, which the text names; ringfence then records what is missing.",
+        (
+            "Remove the cause, which the text names. ringfence records what is missing, unless the text asks "
+            "for a restart."
+        ),
     )
     STORE_SLOW = (
         "store.slow",

@@ -22,7 +22,7 @@ Times are wall-clock seconds, because places persist across restarts. Bounds: ``
 ``MOST_PLACES`` places in all, of which those of the account that logged in longest ago are dropped first;
 ``MOST_OF_ACCOUNT`` places and ``MOST_COUNTRIES`` countries of each account, of which those where it is not at
 home are dropped first, then those seen longest ago. A place is forgotten after ``KEEP``. So only somebody
-who has a password can add to it, and never at the cost of the account's homes.
+who has a password can add to it, at the cost of one of the account's homes at most.
 """
 
 import enum

@@ -115,7 +115,7 @@ def require_effect(
     An error in an included file, for example, hides all that is added after it. ``folder`` has Asterisk's
     configuration. ``planned`` are the contents of files after setup's changes. ``log`` is ringfence's log,
     None without one. For ``reader`` see :func:`read_manager`. ``address`` is the one at which setup lets AMI
-    listen; None if AMI was on.
+    listen; None if it did not change that.
     """
     manager, logger = folder / MANAGER, folder / LOGGER
     with _acting_as(reader):

@@ -145,7 +145,7 @@ class _Planner:
     changes: list[Change] = field(factory=list)
     notes: list[str] = field(factory=list)
     bound: str | None = None
-    """The address at which setup lets AMI listen; None if AMI was on."""
+    """The address at which setup lets AMI listen; None if it did not change that."""
 
     def own_files(self) -> None:
         """Plan the changes of ringfence's own files: secret, configuration, log folder and its rotation."""
