@@ -13,7 +13,7 @@ to a confirmed fence, the fence only counts there until another trial. That one 
 
 import json
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from ipaddress import ip_network
 from itertools import chain
@@ -161,8 +161,6 @@ class Fence(RulePart):
         # the standby process ends what the kernel still has.
         self._state.trial = None
         self._follow_mode()
-        # The names forget these when another part of the daemon wants its own names.
-        self._known = self._names.answers
         self._followed: list[str] = []
         self._lists.admitted = self._admitted()
 
@@ -486,7 +484,7 @@ class Fence(RulePart):
                 yield parse_entry(one.what)
 
     def _admitted(self) -> frozenset[Network]:
-        answers: Mapping[str, Collection[Network]] = {**self._known, **self._names.answers}
+        answers = self._names.answers
         found: set[Network] = set()
         for value in self._entries():
             found |= {value.network} if value.network is not None else set(answers.get(value.text, ()))
