@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ringfence.errors import ConfigError, error_lines
-from ringfence.features.fail2ban.jails import CLIENT, FOLDER, disabled_in, read_configuration
+from ringfence.features.fail2ban.jails import CLIENT, DISABLING, FOLDER, read_configuration, to_disable
 from ringfence.findings import Finding
 from ringfence.host.processes import PROC, network_of, processes
 from ringfence.values.text import printable
@@ -57,11 +57,11 @@ def findings(
 
 def _fix(folder: Path, names: list[str]) -> str:
     """Return a shell command that disables the jails ``names``, also after a restart of fail2ban."""
-    known: list[str] = []
+    present = ""
     with suppress(OSError, UnicodeDecodeError):
-        known = disabled_in((folder / "jail.d/zz-ringfence.local").read_text("utf-8"))
-    text = "".join(rf"[{printable(name)}]\nenabled = false\n" for name in dict.fromkeys([*known, *names]))
-    return f"printf '{text}' > {FOLDER}/jail.d/zz-ringfence.local; fail2ban-client reload"
+        present = (folder / DISABLING).read_text("utf-8")
+    text = "".join(rf"[{printable(name)}]\nenabled = false\n" for name in to_disable(present, names))
+    return f"printf '{text}' > {FOLDER / DISABLING}; fail2ban-client reload"
 
 
 def _runs(proc: Path) -> bool:

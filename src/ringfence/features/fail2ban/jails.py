@@ -32,15 +32,17 @@ _FOR_ASTERISK = ("asterisk", *_FOR_SIP, *_FOR_MANAGER)
 """Words of Asterisk's lines. The pattern of a jail that guards Asterisk has one of them."""
 
 
+DISABLING = "jail.d/zz-ringfence.local"
+"""The file below fail2ban's folder that disables jails: by ``ringfence setup``, or by ``check``'s advice."""
 _DISABLED = re.compile(r"(?m)^\[([^\]\n]+)\]\nenabled = false$")
 
 
-def disabled_in(text: str) -> list[str]:
-    """Return the jails that ``text`` disables, a file that ``ringfence setup`` or ``check``'s advice made.
+def to_disable(present: str, jails: Sequence[str]) -> list[str]:
+    """Return the names of the jails that a new version of the file ``DISABLING`` must disable.
 
-    They must stay in a new version of the file: they are no longer among fail2ban's enabled jails.
+    These are ``jails``, which are enabled, and those that the ``present`` text of the file disables.
     """
-    return _DISABLED.findall(text)
+    return [*dict.fromkeys([*_DISABLED.findall(present), *jails])]
 
 
 @frozen

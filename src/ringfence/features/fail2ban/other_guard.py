@@ -11,7 +11,7 @@ from pathlib import Path
 from ringfence.cli.output import echo_findings
 from ringfence.errors import ConfigError, ControlError, StoreError
 from ringfence.features.fail2ban.command import take_over_from
-from ringfence.features.fail2ban.jails import CLIENT, disabled_in, read_configuration
+from ringfence.features.fail2ban.jails import CLIENT, DISABLING, read_configuration, to_disable
 from ringfence.findings import Finding
 from ringfence.host.file_changes import FileChange, FileState, file_state
 from ringfence.host.processes import run_program
@@ -23,7 +23,7 @@ class OtherGuard:
 
     def __init__(self, etc: Path) -> None:
         self._folder = etc / "fail2ban"
-        self.file = self._folder / "jail.d" / "zz-ringfence.local"
+        self.file = self._folder / DISABLING
 
     @cached_property
     def jails(self) -> tuple[str, ...]:
@@ -78,9 +78,9 @@ class OtherGuard:
 
     def disabling(self) -> FileChange:
         """Return the file change that disables fail2ban's jails: a file that fail2ban reads last."""
-        earlier = file_state(self.file)  # the jails that it disables are no longer among those that ban
-        known = disabled_in(earlier.content.decode("utf-8", "replace")) if earlier is not None else []
-        sections = [f"[{name}]\nenabled = false\n" for name in dict.fromkeys([*known, *self.jails])]
+        earlier = file_state(self.file)
+        present = earlier.content.decode("utf-8", "replace") if earlier is not None else ""
+        sections = [f"[{name}]\nenabled = false\n" for name in to_disable(present, self.jails)]
         text = "\n".join(["# Made by `ringfence setup`; `ringfence setup --undo` removes it.", *sections])
         after = FileState(text.encode(), 0o644, 0, 0)
         why = "fail2ban's jail would ban for Asterisk as well"
