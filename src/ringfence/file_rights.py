@@ -1,4 +1,4 @@
-"""The rights of another user for files, which a thread of root takes for a while; what root may open.
+"""Files of other users: how root opens only regular ones, and takes the rights of their owner for a while.
 
 Root must not use files of another user with its own rights: that user could put a link or another file in
 their place. The packages ``host`` (Asterisk's files) and ``store`` (the database) both need this, and neither
@@ -30,8 +30,8 @@ def open_regular(path: Path, *, follow: bool = True, fifo: bool = False) -> int:
     """Open a regular file for reading, with ``fifo`` also a FIFO; return its descriptor, which never blocks.
 
     Raise OSError if that fails, or if ``path`` is of another kind. The owner of its folder could put a device
-    or a FIFO there, or a link to one, and to open it may change a device or a program that waits. So the file
-    is found without opening it. With ``follow`` false, a link is refused.
+    or a FIFO there, or a link to one. Opening it may change the device, or wake a program that waits for a
+    reader. So the file is found without opening it. With ``follow`` false, a link is refused.
     """
     found = os.open(path, os.O_PATH | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
     try:

@@ -124,7 +124,7 @@ class Filler:
         self._due.pop(target, None)
         passing = network_lists.ALLOW, *network_lists.PASSING
         if target.drops is not None and any(one in self._running and one in self._empty for one in passing):
-            self._due[target] = time.monotonic()  # when those are complete: else networks to pass are dropped
+            self._due[target] = time.monotonic()  # after those: else networks that must pass are dropped
             self._wake.set()
             return
         try:

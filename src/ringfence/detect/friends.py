@@ -22,6 +22,7 @@ from operator import attrgetter
 from typing import Generic, TypeVar
 
 from ringfence.detect.new_friends import GUILTY_FOR, YOUNG_FOR, AccountKey, NewFriends
+from ringfence.detect.sessions import remember
 from ringfence.values.event import EventKind, SecurityEvent, Service, short_account
 from ringfence.values.fast import evolve
 from ringfence.values.friend import Friend, FriendReason
@@ -207,10 +208,7 @@ class Friends:
 
     def bar(self, account: AccountKey, prefix: Network) -> list[Friend]:
         """Let ``account`` make no friends in ``prefix``; end, forget and return the reasons that it made."""
-        self.barred[account, prefix] = None
-        self.barred.move_to_end((account, prefix))
-        if len(self.barred) > self._most:
-            self.barred.popitem(last=False)
+        remember(self.barred, (account, prefix), None, self._most)
         current, _ = self.of_account(account[1])
         made = [one for one in current if account_of(one) == account and one.reason not in _NOT_LEARNED]
         made = [one for one in made if prefix_of(one.address) == prefix]

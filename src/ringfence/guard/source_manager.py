@@ -353,9 +353,9 @@ class SourceWatchdog:
         ``counts`` has each fault with the number of its occurrences so far, and the time of the latest. A
         new source of the log counts from zero.
         """
-        for fault, count in counts:
-            if count.count and count != self._lost.get((name, fault)):
-                self._lost[name, fault] = count
+        for fault, raised in counts:
+            if raised.count and raised != self._lost.get((name, fault)):
+                self._lost[name, fault] = raised
                 self._alarms.activate(_CODES[fault], name, fault, lasts=DAY)
 
 

@@ -249,9 +249,8 @@ class LoginWatch(Feature):
         name = short_account(request["account"])
         confirmed = self._accounts.confirm(name)
         for key, place in confirmed:
-            for first in {key, self._accounts.first_elsewhere(key, place)}:
-                code, subject = AccountAlarmCode.ACCOUNT_ELSEWHERE, _subject(first, place)
-                self._side.common.alarms.clear(code, subject)
+            subject = _subject(self._accounts.first_elsewhere(key, place), place)
+            self._side.common.alarms.clear(AccountAlarmCode.ACCOUNT_ELSEWHERE, subject)
             self._friends.barred.pop((key, place.network), None)
             self._unban(place)
         self._clear_alarms(name)

@@ -321,13 +321,13 @@ class _Planner:
         ami += [("port", port)] if port != PORT else []
         logs = [] if self.log is None else None if self.log.default else [self.log.file]
         now = file_state(path)
-        exempt = dict(found.exempt)
-        if now is not None and now == self.written.get(path):  # what an earlier run found may be away now
-            exempt = without_parts(dict.fromkeys(_allowed(now), "an earlier run found it") | exempt)
-        text = settings_text(self.paths.secret, exempt, ami, logs)
-        if now is not None and now == self.written.get(path):
-            text += added_text(text_of(now))
-        if now is None or is_untouched(text_of(now)) or now == self.written.get(path):
+        exempt, added = found.exempt, ""
+        is_own = now is not None and now == self.written.get(path)
+        if now is not None and is_own:  # what an earlier run found may be away now
+            exempt = without_parts({**dict.fromkeys(_allowed(now), "an earlier run found it"), **exempt})
+            added = added_text(text_of(now))
+        text = settings_text(self.paths.secret, exempt, ami, logs) + added
+        if now is None or is_own or is_untouched(text_of(now)):
             self._file(
                 path,
                 _encoded(text),

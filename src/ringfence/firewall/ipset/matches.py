@@ -130,15 +130,15 @@ def over_all(name: str, seconds: int) -> str:
 
     A full table drops packets. ``seconds`` is how long the table ``name`` remembers an address. With the
     permitted rate and burst, it becomes at most 90 % full, even if each packet has a new address. The burst
-    is large, so that the limit still holds each address during a short storm of many. It returns only while
-    time passes: the match forgets its own count as soon as it would be full again, and not sooner.
+    is large, so that the limit still holds each address during a short storm of many. The kernel forgets the
+    count of this match only when the whole burst is there again. Otherwise a pause would bring a second one.
     """
     most = MOST_LIMITED * 6 // 10 // (seconds + 1)
     rate = next((rate for rate in _PRINTABLE if rate <= most), 1)
     burst = max(rate, MOST_LIMITED * 9 // 10 - rate * (seconds + 1))
     above = f"--hashlimit-above {rate}/sec --hashlimit-burst {burst}"
-    until_full = 1000 * -(-burst // rate)
-    own = f"--hashlimit-name ringfence-{name}-{rate}-{burst}-{seconds} --hashlimit-htable-expire {until_full}"
+    whole_in = 1000 * -(-burst // rate)
+    own = f"--hashlimit-name ringfence-{name}-{rate}-{burst}-{seconds} --hashlimit-htable-expire {whole_in}"
     return f"-m hashlimit {above} {own} "
 
 
