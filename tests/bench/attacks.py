@@ -79,17 +79,8 @@ def pipelined(lab: Lab, trial: int) -> int:
 def one_prefix(lab: Lab, trial: int) -> int:
     """Make 4 guesses from each of 1 000 addresses of one /64."""
     return lab.attack(
-        *(
-            "guess",
-            "--target",
-            "[fd00:18::1]:5060",
-            "--number",
-            "4",
-            "--parallel",
-            str(_AT_ONCE),
-            "--timeout",
-            "0.3",
-        ),
+        *("guess", "--target", "[fd00:18::1]:5060", "--number", "4", "--timeout", "0.3"),
+        *("--parallel", str(_AT_ONCE)),
         *("--sources", f"{in_prefix(trial, '1')}-{in_prefix(trial, '3e8')}"),
     ).answered
 

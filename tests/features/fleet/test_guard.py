@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -93,35 +94,25 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ringfence.features.fleet.channel.LONGEST_PAUSE", 0.05)
 
 
-def test_an_unban_frees_what_another_host_banned_first(server: FakeApi, store: Store) -> None:
-    """A ban here takes the place of the same decision of another host; its unban leaves none of them."""
+@pytest.mark.parametrize("fact", [partial(Placed, announced=True), Restored], ids=["new", "returning"])
+def test_an_unban_frees_what_another_host_banned_first(
+    server: FakeApi, store: Store, fact: Callable[[list[Ban]], Placed | Restored]
+) -> None:
+    """A ban here takes the place of the same decision of another host; its unban leaves none of them.
+
+    So does a ban that returns to the kernel after `ringfence off`, a restart and `ringfence on`.
+    """
     mine = ban("198.51.100.7")
 
     async def play() -> None:
         async with host(server, store) as made:
             server.add("198.51.100.7", "ringfence/guess")
             await until(lambda: made.applied == {"198.51.100.7"})
-            made.fleet.on_fact(Placed([mine], announced=True))
+            made.fleet.on_fact(fact([mine]))
             await until(lambda: made.applied == set())
             made.fleet.on_fact(Over(mine.network, mine.scope, BanEnd.REMOVED))
             await until(lambda: server.values() == set())
             assert made.applied == set()
-
-    asyncio.run(play())
-
-
-def test_bans_that_return_to_the_kernel_are_this_hosts_own(server: FakeApi, store: Store) -> None:
-    """After `ringfence off`, a restart and `ringfence on`, an unban ends the shared ban everywhere."""
-    mine = ban("198.51.100.7")
-
-    async def play() -> None:
-        async with host(server, store) as made:
-            server.add("198.51.100.7", "ringfence/guess")
-            await until(lambda: made.applied == {"198.51.100.7"})
-            made.fleet.on_fact(Restored([mine]))
-            await until(lambda: made.applied == set())
-            made.fleet.on_fact(Over(mine.network, mine.scope, BanEnd.REMOVED))
-            await until(lambda: server.values() == set())
 
     asyncio.run(play())
 
