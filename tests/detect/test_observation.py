@@ -2,7 +2,7 @@
 
 from ipaddress import ip_address
 
-from ringfence.detect.observation import MANY, MOST, MOST_COUNTED, Observation
+from ringfence.detect.observation import MANY, MOST, MOST_COUNTED, NEW_FOR, Observation
 
 FIRST = int(ip_address("198.18.0.0"))
 
@@ -45,3 +45,13 @@ def test_a_login_without_a_call_id_explains_one_refusal() -> None:
     for _ in range(2 * MANY):
         assert not observation.on_refusal(friend, b"a", 0.0)
         observation.on_success(friend, None)
+
+
+def test_other_addresses_of_a_new_friends_network_are_new_as_well() -> None:
+    """They are new since the friend is, for as long; the friend itself is known already."""
+    observation = Observation()
+    observation.on_new_friend(ip_address("2001:db8::1"), 10.0)
+    assert observation.new_near(ip_address("2001:db8::1"), 20.0) is None
+    assert observation.new_near(ip_address("2001:db8::2"), 20.0) == 10.0
+    assert observation.new_near(ip_address("2001:db8::2"), 10.0 + NEW_FOR) is None
+    assert observation.new_near(ip_address("2001:db8:0:1::1"), 20.0) is None

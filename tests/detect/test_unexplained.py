@@ -24,6 +24,7 @@ from ringfence.detect.unexplained import (
     MOST_REQUEST,
     MOST_WAITING,
     OPENING,
+    OWN,
     PART,
     SILENCE,
     SLOW,
@@ -193,6 +194,29 @@ def test_when_too_many_follow_a_login_all_of_them_count() -> None:
     assert exchanges.unexplained(30.0, 0.0) == [REMOTE]
 
 
+def test_all_connections_of_an_account_share_what_its_logins_excuse() -> None:
+    """An attacker with one password hides no more guesses by more connections; other accounts have theirs."""
+    exchanges = Exchanges()
+    for port in range(4):
+        exchanges.explain(evolve(LOGIN, remote=evolve(REMOTE, port=port)), 9.0)
+        exchanges.observe(evolve(ONE, port=port, number=1 + 5), 9.0)
+    exchanges.explain(evolve(LOGIN, account="bob", remote=evolve(REMOTE, port=9)), 9.0)
+    exchanges.observe(evolve(ONE, port=9, number=1 + 10), 9.0)
+    assert sorted(one.port for one in exchanges.unexplained(20.0, 0.0)) == [2] * 15 + [3] * 5
+
+
+def test_an_account_is_excused_again_when_its_excess_is_over() -> None:
+    """A phone that once sent too much is not counted for ever."""
+    exchanges = Exchanges()
+    exchanges.explain(LOGIN, 9.0)
+    exchanges.observe(evolve(ONE, number=20), 10.0)
+    assert len(exchanges.unexplained(20.0, 0.0)) == 19
+    exchanges.observe(ONE, 10.0 + OWN[-1][0] - 1.0)
+    assert len(exchanges.unexplained(600.0, 0.0)) == 1
+    exchanges.observe(ONE, 10.0 + OWN[-1][0])
+    assert exchanges.unexplained(700.0, 0.0) == []
+
+
 def test_the_logins_of_a_connection_are_bounded() -> None:
     """However many dialogs begin, a connection excuses only so many exchanges."""
     exchanges = Exchanges()
@@ -213,12 +237,16 @@ def test_the_logins_of_a_connection_are_bounded() -> None:
         evolve(LOGIN, source=SourceId("pbx", "log:full")),
         evolve(LOGIN, tampered=True),
         evolve(EVENT, service=Service.SIP, kind=EventKind.INVALID_PASSWORD),
+        evolve(EVENT, kind=EventKind.FAILED_ACL, acl_name="registrar_attempt_without_configured_aors"),
         evolve(LOGIN, remote=Endpoint(A, PORT, Transport.UDP)),
         evolve(LOGIN, remote=Endpoint(A, PORT + 1, Transport.TLS)),
     ],
 )
 def test_what_does_not_explain(event: SecurityEvent) -> None:
-    """A line of a log, a tampered event, and events of other transports or connections explain nothing."""
+    """A line of a log, a tampered event, and events of other transports or connections explain nothing.
+
+    Neither does the refusal of a login, whose own event came before.
+    """
     exchanges = Exchanges()
     exchanges.observe(ONE, 10.0)
     exchanges.explain(event, 10.0)

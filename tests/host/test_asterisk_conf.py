@@ -182,6 +182,19 @@ def test_files_that_include_each_other_have_an_end(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
+    ["#tryinclude " + "*/../" * 10 + "x.conf\n", "#tryinclude gone.conf\n" * 20_000],
+    ids=["pattern", "lines"],
+)
+def test_the_search_for_included_files_has_an_end(folder: Path, text: str) -> None:
+    """Asterisk's user may write a pattern that fits millions of names, or very many names of no file."""
+    for number in range(40):
+        (folder / f"{number}").mkdir()
+    [large] = read(folder, text).unread
+    assert large.why == "this file with its includes is too large for ringfence"
+
+
+@pytest.mark.parametrize(
+    "text",
     [
         "[t](!)\n" + "a = 1\n" * 3_000 + "[x](t)\n" * 3_000,
         "[x]\n" + "".join(f"a{number} += 1\n" for number in range(5_000)),

@@ -224,7 +224,10 @@ class Attribution:
         """
         address = event.remote.address
         session = self._senders.session(address, session_id(event), now)
-        session.asked = event.kind, event.account
+        if trust_in(event) >= _BY_AMI or not self.confirmation.has_ami(event.source.asterisk):
+            session.asked = event.kind, event.account
+        else:
+            session.asked_in_log = event.kind, event.account
         asked = self._conversations.latest(event.session) if event.session else None
         seen = asked.request.method if asked is not None and asked.request.address == address else ""
         method = event.method or seen
@@ -703,7 +706,9 @@ class Attribution:
         session = self._senders.find_session(request.address, request.call_ids[0])
         others = [] if session is None else [(k, v) for k, v in session.reports.items() if k[1] != WIRE]
         # A challenge alone is a report of the question, and not of the guess.
-        if now - asked.at >= HORIZON and any(reports.reported for _, reports in others):
+        came = wall - (now - asked.at)
+        late = now - asked.at >= HORIZON
+        if late and any(reports.reported and reports.seen > came - HORIZON for _, reports in others):
             return ()
         reported = [service for (_, _, service), _ in others]
         # Of a crowded request the nonce is unknown, so only its report tells which of the two checked it.

@@ -28,7 +28,7 @@ from collections.abc import Set as AbstractSet
 from math import inf
 
 from ringfence.detect.sessions import remember
-from ringfence.values.network import Address
+from ringfence.values.network import Address, Network, sender_of
 
 MANY = 20
 WITHIN = 86_400.0
@@ -46,6 +46,7 @@ class Observation:
         self._by_session: OrderedDict[tuple[Address, bytes], int] = OrderedDict()
         self._observed: OrderedDict[Address, float] = OrderedDict()  # by friend, its latest refusal
         self._new: OrderedDict[Address, float] = OrderedDict()  # by friend, since when it is new
+        self._new_senders: OrderedDict[Network, float] = OrderedDict()  # the same by address or /64
 
     def on_refusal(self, friend: Address, session: bytes, now: float) -> bool:
         """Record that Asterisk refused a request of ``friend`` with the Call-ID ``session``.
@@ -78,6 +79,15 @@ class Observation:
     def on_new_friend(self, friend: Address, now: float) -> None:
         """Record that an account works at the address ``friend``, where it did not before."""
         remember(self._new, friend, now, MOST)
+        remember(self._new_senders, sender_of(friend), now, MOST)
+
+    def new_near(self, friend: Address, now: float) -> float | None:
+        """Return since when another address in the /64 of ``friend`` is a new friend (monotonic seconds).
+
+        Return None if there is none, or if the address itself is known as new.
+        """
+        since = self._new_senders.get(sender_of(friend), -inf)
+        return since if friend not in self._new and now - since < NEW_FOR else None
 
     def is_new(self, friend: Address, now: float) -> bool:
         """Whether some account began to work at the address ``friend`` within ``NEW_FOR`` seconds."""

@@ -9,7 +9,8 @@ reports. The second is why the rule needs many of them.
 
 On a connection with a login, Asterisk also sends requests to the phone, and reports nothing of what belongs
 to a dialog. So a login excuses some exchanges of its connection (:class:`_OwnRequests`), and more if it has
-begun many dialogs, such as the lamps of a phone. It does not excuse the pace of a program: an attacker with
+begun many dialogs, such as the lamps of a phone. All connections of one account at one address share what
+is excused. It does not excuse the pace of a program: an attacker with
 one password may log in, and hide guesses at other accounts. A login at chan_sip explains all of its
 connection, because chan_sip does not report the success of a SUBSCRIBE. So does one by TCP or WS. Of what the
 phone sends without an answer, only more than ``MOST_OF_PHONE`` counts: it also answers Asterisk's requests.
@@ -59,8 +60,9 @@ every AMI has delivered events since before an exchange, nothing is concluded of
 
 The answers of an unread connection by plain TCP are read (``conversation.py``), so they only settle bytes.
 
-Bounds: ``MOST`` connections, of which the least recently used are forgotten first, ``MOST_WAITING`` exchanges
-and ``MOST_EARLY`` early events of each. Times are monotonic seconds.
+Bounds: ``MOST`` connections and ``MOST_ACCOUNTS`` accounts, of which the least recently used are forgotten
+first, ``MOST_WAITING`` exchanges and ``MOST_EARLY`` early events of each connection. Times are monotonic
+seconds.
 """
 
 from collections import Counter, OrderedDict, deque
@@ -69,7 +71,8 @@ from math import inf
 
 from attrs import Factory, define
 
-from ringfence.detect.sessions import AddressKey, Role, address_key, role_of
+from ringfence.detect.refused_logins import is_refused_login
+from ringfence.detect.sessions import AddressKey, Role, address_key, remember, role_of
 from ringfence.values.attempt import Attempt
 from ringfence.values.event import AMI, Endpoint, EventKind, SecurityEvent, Service, Transport
 from ringfence.values.network import Address
@@ -115,6 +118,7 @@ A phone of a queue may ring every 20 s, with three messages of Asterisk each, an
 each call. At one other account, a friend may make as many guesses in the clear (``rules``).
 """
 MOST_LOGINS = 64
+MOST_ACCOUNTS = 4_096
 _MOST_EXCUSED = 160 + 10 * MOST_LOGINS
 
 STREAMS = frozenset({Transport.TCP, Transport.TLS, Transport.WS, Transport.WSS})
@@ -126,18 +130,18 @@ _SHOWN, _EXPORTED = (EventKind.HIDDEN, EventKind.REFUSED), (Transport.TLS, Trans
 
 @define
 class _OwnRequests:
-    """The unreadable requests of a connection that its logins excuse; ``sessions``: the logins' Call-IDs.
+    """The unreadable requests that the logins of one account at one address excuse, on all connections.
 
-    ``excused`` has the times of the latest of these requests. ``over``: there were too many, so none is
-    excused now.
+    ``sessions``: the logins' Call-IDs. ``excused`` has the times of the latest of these requests. There were
+    too many of them, so none is excused before the time ``over``.
     """
 
     sessions: set[bytes] = Factory(set)
     excused: deque[float] = Factory(partial(deque, maxlen=_MOST_EXCUSED))
-    over: bool = False
+    over: float = -inf
 
     def log_in(self, session: bytes) -> None:
-        """Record a login on this connection with the Call-ID ``session``."""
+        """Record a login with the Call-ID ``session``."""
         if len(self.sessions) < MOST_LOGINS:
             self.sessions.add(session)
 
@@ -146,14 +150,14 @@ class _OwnRequests:
 
         ``came`` is its time. A few such requests are excused, because a phone that has logged in sends some.
         """
-        if self.over:
+        if came < self.over:
             return 1
         self.excused.append(came)
         others = len(self.sessions) - 1
         for seconds, most, more in OWN:
             lately = sum(came - at < seconds for at in self.excused)
             if lately > most + more * others:
-                self.over = True
+                self.over = came + OWN[-1][0]
                 return lately
         return 0
 
@@ -165,7 +169,7 @@ class _Connection:
     ``early`` has the times of events without a request yet. ``shown``: the guesses that Asterisk's export has
     shown, and that AMI has not reported yet. ``asked`` bytes have no answer; the first of them came at
     ``since``, and the last at ``last``. ``owed`` requests were counted by their bytes, and have no answer
-    yet. ``closed``: no answer can leave. ``own``: what its logins at PJSIP excuse, None without a login.
+    yet. ``closed``: no answer can leave. ``own``: what its latest login at PJSIP excuses, None without one.
     """
 
     address: Address
@@ -230,6 +234,8 @@ class Exchanges:
     def __init__(self, most: int = MOST) -> None:
         self._most = most
         self._known: OrderedDict[_Key, _Connection] = OrderedDict()
+        # By address and account, what the logins of the account excuse.
+        self._own: OrderedDict[tuple[AddressKey, str], _OwnRequests] = OrderedDict()
         self._waiting: dict[_Key, None] = {}
         self._asking: OrderedDict[_Key, None] = OrderedDict()  # with bytes that have no answer, by ``last``
         self._answered = -inf  # when the latest bytes came that have an answer
@@ -322,7 +328,9 @@ class Exchanges:
         if event.kind is EventKind.SUCCESSFUL_AUTH:
             known.asked = 0
             if event.service is Service.PJSIP and remote.transport in _EXPORTED:
-                known.own = known.own or _OwnRequests()
+                account = key[0], event.account
+                known.own = self._own.get(account) or _OwnRequests()
+                remember(self._own, account, known.own, MOST_ACCOUNTS)
                 known.own.log_in(event.session)
                 known.explain_one(now)
             else:
@@ -330,6 +338,8 @@ class Exchanges:
                 known.waiting.clear()
         elif role_of(event) is Role.QUESTION:
             return  # the event of its challenge, or of its refusal, follows
+        elif is_refused_login(event):
+            return  # the event of its login came before
         elif event.service is Service.SIP and event.kind is not EventKind.CHALLENGE_SENT:
             return
         elif known.shown and repeated:

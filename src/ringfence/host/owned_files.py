@@ -23,7 +23,7 @@ import fnmatch
 import os
 import pwd
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from attrs import define
 from ringfence.file_rights import FileUser, acting_as
 
 _MOST_LINKS = 40
+_LOOK_UP, _NAME = 200, 10  # the work to look up a path, and to keep a name (microseconds)
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SEARCH = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -144,22 +145,35 @@ def may_change(path: Path) -> bool:
     return bool(state.st_mode & (stat.S_IWGRP if state.st_gid == user.gid else stat.S_IWOTH))
 
 
-def matching(pattern: Path) -> list[Path]:
-    """Return the sorted paths that match a pattern with ``*``, ``?`` and ``[`` in any of its names."""
+def matching(pattern: Path, spend: Callable[[int], None] = lambda _: None) -> list[Path]:
+    """Return the sorted paths that match a pattern with ``*``, ``?`` and ``[`` in any of its names.
+
+    ``spend`` is called with the work, in units of about a microsecond; it raises an error if that is too
+    much. A pattern of another user may match any number of paths.
+    """
     found = [Path(pattern.anchor or ".")]
     for part in pattern.parts[1 if pattern.anchor else 0 :]:
         if any(mark in part for mark in "*?["):
-            found = [folder / name for folder in found for name in _listed(folder) if _fits(name, part)]
+            names = ((folder, name) for folder in found for name in _listed(folder, spend))
+            found = [folder / name for folder, name in names if _fits(name, part)]
         else:
             found = [folder / part for folder in found]
-    return [path for path in found if exists(path)]
+    known = []
+    for path in found:
+        spend(_LOOK_UP)
+        if exists(path):
+            known.append(path)
+    return known
 
 
-def _listed(folder: Path) -> list[str]:
+def _listed(folder: Path, spend: Callable[[int], None]) -> list[str]:
+    spend(_LOOK_UP)
     try:
-        return names_in(folder)
+        names = names_in(folder)
     except OSError:
         return []
+    spend(_NAME * len(names))
+    return names
 
 
 def _fits(name: str, part: str) -> bool:

@@ -9,6 +9,7 @@ from tests.detect.transcripts.reports import (
     AMI,
     ATTACKER,
     BYSTANDER,
+    NOTICE,
     PHONE,
     SECURITY,
     challenged,
@@ -770,3 +771,40 @@ def test_a_challenge_of_a_friend_is_no_attempt() -> None:
     """A challenge of a friend is no attempt, since each of its registrations begins with one."""
     guard = with_friend()
     assert guard.play(at(1, sent(PHONE), challenged(PHONE)), *ticks(2, 8)).attempts == []
+
+
+# -- other addresses of a friend's /64, and lines of the log -------------------------------------------------
+
+
+def test_a_broken_phone_leads_to_no_ban_of_another_phone_in_its_network() -> None:
+    """The failures of an account that works in a /64 do not count for its strangers; their own do."""
+    guard = Player(rules=["guess"])
+    guard.play(at(0, login("2001:db8::1")))
+    broken = [at(1 + number, fails(address="2001:db8::2")) for number in range(20)]
+    assert banned_after(guard, broken) is None
+    strange = [at(30 + number, fails("300", "2001:db8::3")) for number in range(20)]
+    assert banned_after(guard, strange) == banned_after(Player(rules=["guess"]), strange)
+
+
+def test_each_address_of_a_new_friends_network_is_observed() -> None:
+    """An attacker with one password has a whole /64, and may log in from one address of it after another."""
+    guard = Player()
+    guard.play(at(0, login("2001:db8::1")), at(1, login("2001:db8::2")))
+    assert guard.observed() == {"2001:db8::1", "2001:db8::2"}
+    guard.play(*ticks(DAY + 0.5, DAY + 0.5))
+    assert guard.observed() == set()
+
+
+@pytest.mark.parametrize("method", ["", "OPTIONS", "REGISTER"])
+def test_a_line_of_the_log_excuses_no_guess_at_a_friends_address(method: str) -> None:
+    """Its sender can write that the account does not exist, which is no guess of a friend."""
+    steps, plain = [], []
+    for number in range(200):
+        call = b"g%d" % number
+        guess = failed(PHONE, call, account="300", transport=Transport.TLS)
+        line = probed(PHONE, call, by=NOTICE, account="300", method=method)
+        steps.append(at(number, line, guess))
+        plain.append(at(number, guess))
+    expected = banned_after(with_friend(), plain)
+    assert expected is not None
+    assert banned_after(with_friend(), steps) == expected
