@@ -90,6 +90,18 @@ def test_patient_events_gather_while_the_selector_rests(bed: Bed) -> None:
     assert bed.ready(None) == {"patient"}
 
 
+def test_a_rest_that_is_no_longer_asked_for_ends(bed: Bed) -> None:
+    """What was among the last events, such as a friend's guess, may forbid the rest that followed them."""
+    bed.load(2 * ONSET)
+    bed.rest = REST
+    bed.now += PERIOD
+    bed.ready()
+    bed.rest = 0.0
+    assert bed.ready() == set()
+    bed.now += PERIOD
+    assert bed.ready() == {"patient"}
+
+
 def test_other_events_do_not_wait(bed: Bed) -> None:
     """An eager descriptor ends the wait at once, and is returned with patient ones after the rest."""
     bed.load(2 * ONSET)

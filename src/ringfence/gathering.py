@@ -65,8 +65,8 @@ class Connection(Protocol):
 class GatheringSelector(selectors.BaseSelector):
     """A selector that leaves patient descriptors (those given to :meth:`mark`) alone while it rests.
 
-    ``rest`` returns how many seconds to rest after events of patient descriptors, under sustained load.
-    ``clock`` returns monotonic seconds.
+    ``rest`` returns how many seconds to rest after events of patient descriptors, under sustained load. When
+    it returns 0, a rest ends. ``clock`` returns monotonic seconds.
     """
 
     def __init__(self, rest: Callable[[], float], clock: Callable[[], float] = time.monotonic) -> None:
@@ -155,6 +155,8 @@ class GatheringSelector(selectors.BaseSelector):
 
         Wait for at most ``timeout`` seconds; None means without limit. With 0, return at once.
         """
+        if self._rests and not self._rest():  # something that it must not delay was among the last events
+            self._rests_until = min(self._rests_until, self._latest + PERIOD)
         rest = self._rests_until - self._clock()
         if rest > 0:
             found = _wait(self._during_rest, rest if timeout is None else min(rest, timeout))

@@ -1,6 +1,7 @@
 """How long events may gather: only while the kernel rations whoever attempts something."""
 
 from ipaddress import ip_network
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,12 +9,15 @@ from attrs import evolve
 from tests.support.attempts import ATTEMPT
 from tests.support.kept import Kept
 
-from ringfence.detect.judgement import Disposition, Judgement
+from ringfence.detect.judgement import Decision, Disposition, Judgement
+from ringfence.detect.rules import RULES, By
 from ringfence.features.ration.stage import AskingRation, Ration
 from ringfence.firewall.contract import Opened
 from ringfence.firewall.limits import LimitMode
 from ringfence.guard.haste import HURRY, REST
+from ringfence.guard.source_manager import WireReader
 from ringfence.values.attempt import AttemptKind
+from ringfence.values.ban import Scope
 from ringfence.values.event import Service, Transport
 
 
@@ -83,6 +87,27 @@ def test_an_attempt_that_is_not_rationed_hurries(rationed: Kept, of: Judgement) 
     assert haste.rest() == 0
     rationed.now += HURRY
     assert haste.rest() == REST
+
+
+def test_a_distributed_attack_hurries(rationed: Kept) -> None:
+    """Each of its senders asks too little for a ration."""
+    rule = next(rule for rule in RULES if rule.by is By.ACCOUNT)
+    attempt, haste = judgement(), rationed.side.kernel.haste
+    ban = Decision(attempt.subject, rule, (), 0.0, Scope.SIP_UDP)
+    haste.on_judgement(evolve(attempt, decision=ban))
+    assert haste.rest() == 0
+
+
+def test_unreadable_requests_that_wait_hurry(rationed: Kept) -> None:
+    """A friend may send them, by TLS; AMI's answer shows what has been reported."""
+    kernel = rationed.side.kernel
+    pipeline: Any = SimpleNamespace(wire=None)
+    rules, haste = kernel.wanted_rules, kernel.haste
+    wire = WireReader(pipeline, rationed.detector, rationed.enforcer, rationed.clock, rules, haste)
+    wire.ask_amis()
+    assert kernel.haste.rest() == 0
+    rationed.now += HURRY
+    assert kernel.haste.rest() == REST
 
 
 @pytest.mark.parametrize(

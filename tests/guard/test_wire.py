@@ -40,12 +40,17 @@ def _judge() -> Judge:
     return Judge()
 
 
+def reader(pipeline: Any, kept: Kept) -> WireReader:  # noqa: ANN401 - a pipeline, or what stands for one
+    """Return the wire of a guard."""
+    kernel = kept.side.kernel
+    return WireReader(pipeline, kept.detector, kept.enforcer, kept.clock, kernel.wanted_rules, kernel.haste)
+
+
 @pytest.fixture(name="wire")
 def _wire(kept: Kept, judge: Judge) -> WireReader:
     """Return the wire of a guard that is in place, listening."""
-    pipeline: Any = judge
     kept.side.start()
-    wire = WireReader(pipeline, kept.detector, kept.enforcer, kept.clock, kept.side.kernel.wanted_rules)
+    wire = reader(judge, kept)
     wire.source.condition = Condition(State.LISTENING)
     return wire
 
@@ -173,7 +178,7 @@ def test_the_users_of_asterisk_are_looked_up_again_for_a_foreign_answer(
 
 def test_an_unknown_user_of_asterisk_is_an_alarm(kept: Kept) -> None:
     """While it is unknown whose an answer is, no answer of this host counts, and an alarm reports it."""
-    made = WireReader(Judge(), kept.detector, kept.enforcer, kept.clock, kept.side.kernel.wanted_rules)  # type: ignore[arg-type]
+    made = reader(Judge(), kept)
     kept.side.start()
     made.source.condition = Condition(State.LISTENING)
     assert made.alarms == []
@@ -185,7 +190,7 @@ def test_an_unknown_user_of_asterisk_is_an_alarm(kept: Kept) -> None:
 def test_every_ami_is_asked_how_far_its_events_have_been_read(kept: Kept) -> None:
     """The pipeline causes it; an Asterisk without AMI is left out."""
     pipeline: Any = Judge()
-    made = WireReader(pipeline, kept.detector, kept.enforcer, kept.clock, kept.side.kernel.wanted_rules)
+    made = reader(pipeline, kept)
     asked: list[int] = []
     amis: Any = [SimpleNamespace(reading=SimpleNamespace(ask=lambda: asked.append(1))), None]
     made.set_asterisks(amis)

@@ -267,7 +267,8 @@ def build_daemon(
     wire = None
     if settings.wire:
         kernel = side.kernel
-        wire = WireReader(pipeline, side.detector, kernel.enforcer, clock, kernel.wanted_rules)
+        rules, haste = kernel.wanted_rules, kernel.haste
+        wire = WireReader(pipeline, side.detector, kernel.enforcer, clock, rules, haste)
     positions, watchdog = (
         LogPositions(side.common.store.state, side.common.store.best_effort),
         SourceWatchdog(side.common.alarms),

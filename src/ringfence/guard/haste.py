@@ -3,6 +3,7 @@
 from ringfence.bans.enforcer import Enforcer
 from ringfence.clock import Clock
 from ringfence.detect.judgement import Disposition, Judgement
+from ringfence.detect.rules import By
 from ringfence.values.attempt import AttemptKind
 from ringfence.values.event import Service, Transport
 
@@ -37,16 +38,21 @@ class Haste:
         hurries = self._clock.mono() < self._hurries_until
         return 0.0 if hurries or not self._limits_answers else REST
 
+    def hurry(self) -> None:
+        """Let no events gather for ``HURRY`` seconds."""
+        self._hurries_until = self._clock.mono() + HURRY
+
     def on_judgement(self, judgement: Judgement) -> None:
-        """Let no events gather for ``HURRY`` seconds if the kernel does not limit the answers to a sender."""
-        disposition, attempt = judgement.disposition, judgement.attempt
+        """Hurry if the kernel does not limit the answers to the sender of an attempt, or to many senders."""
+        disposition, attempt, decision = judgement.disposition, judgement.attempt, judgement.decision
         other = (
             attempt.kind in _OTHERS
             or attempt.service is Service.IAX2
             or attempt.transport in {Transport.WS, Transport.WSS}
         )
-        if disposition is Disposition.FRIEND or (disposition is Disposition.COUNTED and other):
-            self._hurries_until = self._clock.mono() + HURRY
+        many = decision is not None and decision.rule.by is By.ACCOUNT  # each of them asks little
+        if many or disposition is Disposition.FRIEND or (disposition is Disposition.COUNTED and other):
+            self.hurry()
 
     @property
     def _limits_answers(self) -> bool:

@@ -19,6 +19,7 @@ from ringfence.errors import HostError, SourceError
 from ringfence.friends.registry import FriendRegistry
 from ringfence.friends.startup import SourceReadiness
 from ringfence.guard.firewall_manager import WantedRules, find_answer_users
+from ringfence.guard.haste import Haste
 from ringfence.guard.pipeline import Pipeline
 from ringfence.host.routes import follow_containers
 from ringfence.parse.line_result import LogAlarm
@@ -168,6 +169,7 @@ class WireReader(WireHost):
         enforcer: Enforcer,
         clock: Clock,
         rules: WantedRules,
+        haste: Haste,
     ) -> None:
         self.users = SocketUsers(rules, clock, detector)
         self.hurry = asyncio.Event()
@@ -176,6 +178,7 @@ class WireReader(WireHost):
         self.source = WireSource(pipeline, self)
         self._amis: Sequence[AmiSource | None] = ()
         self._rules = rules
+        self._haste = haste
         self._pipeline = pipeline
         pipeline.wire = self
         self._enforcer = enforcer
@@ -193,7 +196,12 @@ class WireReader(WireHost):
             self.set_containers(found)
 
     def ask_amis(self) -> None:
-        """Ask every Asterisk by AMI how far its events have been read; the answer comes later."""
+        """Ask every Asterisk by AMI how far its events have been read; the answer comes later.
+
+        Meanwhile no events gather: the unreadable requests that wait may be those of a new friend, whose
+        answers the kernel does not limit.
+        """
+        self._haste.hurry()
         for ami in self._amis:
             if ami is not None:
                 ami.reading.ask()
