@@ -2,7 +2,7 @@
 
 from ipaddress import ip_address
 
-from ringfence.detect.observation import MANY, MOST, MOST_COUNTED, NEW_FOR, Observation
+from ringfence.detect.observation import MANY, MOST, MOST_COUNTED, MOST_TOGETHER, NEW_FOR, Observation
 
 FIRST = int(ip_address("198.18.0.0"))
 
@@ -48,10 +48,40 @@ def test_a_login_without_a_call_id_explains_one_refusal() -> None:
 
 
 def test_other_addresses_of_a_new_friends_network_are_new_as_well() -> None:
-    """They are new since the friend is, for as long; the friend itself is known already."""
+    """They are new for as long as the friend is, and only if the same account works there."""
     observation = Observation()
-    observation.on_new_friend(ip_address("2001:db8::1"), 10.0)
-    assert observation.new_near(ip_address("2001:db8::1"), 20.0) is None
-    assert observation.new_near(ip_address("2001:db8::2"), 20.0) == 10.0
-    assert observation.new_near(ip_address("2001:db8::2"), 10.0 + NEW_FOR) is None
-    assert observation.new_near(ip_address("2001:db8:0:1::1"), 20.0) is None
+    first, second, elsewhere = map(ip_address, ("2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"))
+    observation.on_new_friend("204", first, 10.0)
+    assert not observation.on_login("204", first, 20.0)
+    assert not observation.on_login("300", second, 20.0)
+    assert not observation.on_login("204", elsewhere, 20.0)
+    assert observation.on_login("204", second, 20.0)
+    assert {*observation.addresses(9.0 + NEW_FOR)} == {first, second}
+    assert observation.is_new(second, 9.0 + NEW_FOR)
+    assert not observation.is_new(second, 10.0 + NEW_FOR)
+    assert not observation.on_login("204", second, 10.0 + NEW_FOR)
+
+
+def test_an_address_is_new_while_one_of_its_accounts_is() -> None:
+    """An account that is new again counts once, from its latest time."""
+    observation, friend = Observation(), ip_address(FIRST)
+    observation.on_new_friend("204", friend, 0.0)
+    observation.on_new_friend("300", friend, 5.0)
+    observation.on_new_friend("204", friend, 10.0)
+    assert observation.is_new(friend, 9.0 + NEW_FOR)
+    assert not observation.is_new(friend, 10.0 + NEW_FOR)
+
+
+def test_new_friends_are_bounded() -> None:
+    """Those new for longest are discarded first, and of one account in a /64 the first addresses."""
+    observation = Observation()
+    for number in range(MOST + 1):
+        observation.on_new_friend("204", ip_address(FIRST + number), float(number))
+    assert not observation.is_new(ip_address(FIRST), 2_000.0)
+    assert len(observation.addresses(2_000.0)) == MOST
+    network = int(ip_address("2001:db8::"))
+    observation.on_new_friend("204", ip_address(network), 2_000.0)
+    for number in range(MOST_TOGETHER):
+        assert observation.on_login("204", ip_address(network + 1 + number), 2_000.0)
+    assert not observation.is_new(ip_address(network), 2_000.0)
+    assert len(observation.addresses(2_000.0)) == MOST - 1 + MOST_TOGETHER

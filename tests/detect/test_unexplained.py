@@ -205,6 +205,28 @@ def test_all_connections_of_an_account_share_what_its_logins_excuse() -> None:
     assert sorted(one.port for one in exchanges.unexplained(20.0, 0.0)) == [2] * 15 + [3] * 5
 
 
+def test_each_account_of_a_connection_excuses_its_own() -> None:
+    """A telephone system with many lines by one connection sends as much as their phones would."""
+    exchanges = Exchanges()
+    for account in ("alice", "bob"):
+        exchanges.explain(evolve(LOGIN, account=account), 9.0)
+    exchanges.observe(evolve(ONE, number=2 + 20), 9.0)
+    assert exchanges.unexplained(20.0, 0.0) == []
+    exchanges.observe(evolve(ONE, number=21), 30.0)
+    assert len(exchanges.unexplained(40.0, 0.0)) == 11
+
+
+def test_the_addresses_of_a_host_share_what_a_login_excuses() -> None:
+    """An attacker with one password has a whole /64."""
+    exchanges, number = Exchanges(), 0
+    for last in range(4):
+        address = ip_address(f"2001:db8::{last}")
+        exchanges.explain(evolve(LOGIN, remote=evolve(REMOTE, address=address)), 9.0)
+        exchanges.observe(evolve(ONE, address=address, number=1 + 5), 9.0)
+        number += 5
+    assert len(exchanges.unexplained(20.0, 0.0)) == number
+
+
 def test_an_account_is_excused_again_when_its_excess_is_over() -> None:
     """A phone that once sent too much is not counted for ever."""
     exchanges = Exchanges()

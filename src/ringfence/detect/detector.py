@@ -506,16 +506,11 @@ class Detector:
         return (Estranged((friend,)),)
 
     def _observe_if_new(self, account: str, address: Address, now: float) -> Sequence[Observe]:
-        """Return an Observe (the kernel must copy the packets of ``address``) if ``account`` is new there.
-
-        Return one also if the address itself is new, and another one of its /64 is a new friend.
-        """
-        since: float | None = now
-        if self.friends.worked_near(account, address):
-            since = self._observation.new_near(address, now)
-        if since is None:
+        """Return an Observe (the kernel must copy the packets of ``address``) if ``account`` is new there."""
+        if not self.friends.worked_near(account, address):
+            self._observation.on_new_friend(account, address, now)
+        elif not self._observation.on_login(account, address, now):
             return ()
-        self._observation.on_new_friend(address, since)
         return (Observe(address),)
 
     def restore_friends(self, guilty: Collection[str], now: float, wall: float) -> None:
@@ -525,7 +520,10 @@ class Detector:
         """
         new = self.friends.restore_new(wall)
         for friend in new:
-            self._observation.on_new_friend(friend.address, now - max(0.0, wall - friend.since))
+            since = now - max(0.0, wall - friend.since)
+            self._observation.on_new_friend(friend.account, friend.address, since)
+        for friend in self.friends.all():
+            self._observation.on_login(friend.account, friend.address, now)
         for account in {account_of(friend) for friend in new}:
             if guessing(*account).subject in guilty:
                 self.friends.restore_guilt(account, wall)
@@ -619,11 +617,12 @@ class Detector:
             return (Judgement(attempt, network, Disposition.LATE, wider),)
         if attempt.kind not in self._judge.kinds:
             return (Judgement(attempt, network, Disposition.NO_RULE),)
-        kept = self._history.add(subject.key, attempt, now)
+        near = self._works_near(attempt)
+        kept = self._history.add(subject.key, attempt, now, aside=near and not subject.friend)
         if not attempt.trusted:
             self.counts.unconfirmed += 1
             return (Judgement(attempt, network, Disposition.UNCONFIRMED),)
-        if subject.friend or self._works_near(attempt):
+        if subject.friend or near:
             return self._judge_friend(subject, attempt, now, banned)
         return self._judge_stranger(subject, kept, attempt, now, claimed, banned)
 
@@ -663,7 +662,7 @@ class Detector:
 
         The others are failures of a broken phone. Another phone of its /64 must not be banned for them.
         """
-        if not self.friends.any_known_in(subject.network):
+        if len(kept) == 1 or not self.friends.any_known_in(subject.network):
             return kept
         facts = ((one, fact_of(one)) for one in kept)
         return [

@@ -13,9 +13,10 @@ first, the oldest first, because a forged datagram creates one at no cost. If th
 with several claimed attempts are discarded, and last those with a proven one: so no number of forged
 datagrams makes a real sender's attempts forgotten. All are counted in ``evicted``. ``MOST`` attempts of one
 subject are kept. Beyond that, the oldest attempt of the first of these groups is discarded: attempts that a
-full ban has consumed; unconfirmed attempts, if there are more than ``ASIDE``; floods, if there are more than
-``ASIDE``; attempts whose account occurs again in a later attempt, except the newest ``LATEST`` attempts; all
-attempts. So different accounts can still be counted if one account repeats.
+full ban has consumed; unconfirmed attempts, if there are more than ``ASIDE``; floods, and failures at
+accounts that work near the sender, if there are more than ``ASIDE``; attempts whose account occurs again in a
+later attempt, except the newest ``LATEST`` attempts; all attempts. So different accounts can still be counted
+if one account repeats.
 
 Of an account, the beginning is kept (``values.event.short_account``), as the sources report it.
 """
@@ -220,11 +221,14 @@ class History:
         """Return the number of attempts of all senders."""
         return self._size
 
-    def add(self, key: Key, attempt: Attempt, now: float) -> list[bytes]:
-        """Record an attempt of the sender ``key``; return all its attempts in packed form, oldest first."""
+    def add(self, key: Key, attempt: Attempt, now: float, *, aside: bool = False) -> list[bytes]:
+        """Record an attempt of the sender ``key``; return all its attempts in packed form, oldest first.
+
+        ``aside``: the attempt counts for no rule about strangers, so it must not make others forgotten.
+        """
         if self._ahead is None:
             self._ahead = attempt.time - now
-        packed = self._pack(attempt, now)
+        packed = self._pack(attempt, now, aside=aside or attempt.kind.by_kernel)
         if self._size >= self._max:
             self._make_room()
         if not self._generations or now - self._generations[-1].began >= self.seconds / _GENERATIONS:
@@ -434,9 +438,9 @@ class History:
         self._size -= sum(1 if isinstance(kept, bytes) else len(kept) for kept in removed)
         self.evicted += len(removed)
 
-    def _pack(self, attempt: Attempt, now: float) -> bytes:
+    def _pack(self, attempt: Attempt, now: float, *, aside: bool) -> bytes:
         flags = attempt.proof << 2
-        if attempt.kind.by_kernel:
+        if aside:
             flags |= _ASIDE
         if attempt.trusted:
             flags |= _TRUSTED
@@ -556,9 +560,9 @@ def fact_of(packed: bytes) -> Fact:
 def _least_useful(kept: list[bytes]) -> int:
     """Return the index in ``kept``, too many packed attempts of a sender, of the one to discard.
 
-    An attempt that has led to a ban goes first, then too many unconfirmed ones, or ones by the kernel.
+    An attempt that has led to a ban goes first, then too many unconfirmed ones, or ones set aside.
     """
-    consumed, aside = list[int](), {"untrusted": list[int](), "by kernel": list[int]()}
+    consumed, aside = list[int](), {"untrusted": list[int](), "set aside": list[int]()}
     for index in [number for number, packed in enumerate(kept) if packed[_FLAGS] not in _ORDINARY]:
         flags = kept[index][_FLAGS]
         if flags & _CONSUMED:
@@ -566,7 +570,7 @@ def _least_useful(kept: list[bytes]) -> int:
         elif not flags & _TRUSTED:
             aside["untrusted"].append(index)
         else:
-            aside["by kernel"].append(index)
+            aside["set aside"].append(index)
     for indexes, most in ((consumed, 0), *((indexes, ASIDE) for indexes in aside.values())):
         if len(indexes) > most:
             return indexes[0]

@@ -10,7 +10,7 @@ its guesses are seen.
 
 A *new* friend, where an account has not worked before, is observed for ``NEW_FOR`` from the beginning: an
 attacker with one password may log in and hide its guesses at other accounts, also by TLS and where no refusal
-is copied.
+is copied. So are the other addresses of a /64 at which the account logs in meanwhile.
 
 Nothing else follows from being observed, so it harms no phone. Some phones that work are observed too: PJSIP
 challenges the OPTIONS by which a phone keeps its NAT mapping open, and chan_sip reports no success of a
@@ -19,13 +19,14 @@ does not report remain uncounted. It is not smaller, because a phone that regist
 once gets some refusals before the first success.
 
 Bounds: ``MOST_COUNTED`` friends and as many Call-IDs are counted, and ``MOST`` friends observed for each
-reason. Those refused longest ago, and those that are new for longest, are discarded first. Times are
-monotonic seconds.
+reason; of one account in a /64, ``MOST_TOGETHER`` addresses are. Those refused longest ago, and those that
+are new for longest, are discarded first. Times are monotonic seconds.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Set as AbstractSet
-from math import inf
+
+from attrs import define
 
 from ringfence.detect.sessions import remember
 from ringfence.values.network import Address, Network, sender_of
@@ -35,7 +36,16 @@ WITHIN = 86_400.0
 OBSERVED_FOR = 600.0
 NEW_FOR = 86_400.0
 MOST = 1_024
+MOST_TOGETHER = 64
 MOST_COUNTED = 16_384
+
+
+@define
+class _New:
+    """Since when an account is new at an IPv4 address or /64 (monotonic seconds), and its addresses there."""
+
+    since: float
+    addresses: list[Address]
 
 
 class Observation:
@@ -45,8 +55,10 @@ class Observation:
         self._refused: OrderedDict[Address, tuple[float, int]] = OrderedDict()  # since when, and how many
         self._by_session: OrderedDict[tuple[Address, bytes], int] = OrderedDict()
         self._observed: OrderedDict[Address, float] = OrderedDict()  # by friend, its latest refusal
-        self._new: OrderedDict[Address, float] = OrderedDict()  # by friend, since when it is new
-        self._new_senders: OrderedDict[Network, float] = OrderedDict()  # the same by address or /64
+        # By account, and IPv4 address or /64: where the account is new. And the number of times that an
+        # address is in this table.
+        self._new: OrderedDict[tuple[str, Network], _New] = OrderedDict()
+        self._new_at: Counter[Address] = Counter()
 
     def on_refusal(self, friend: Address, session: bytes, now: float) -> bool:
         """Record that Asterisk refused a request of ``friend`` with the Call-ID ``session``.
@@ -76,26 +88,53 @@ class Observation:
         if number and answered:
             self._refused[address] = since, max(0, number - answered)
 
-    def on_new_friend(self, friend: Address, now: float) -> None:
-        """Record that an account works at the address ``friend``, where it did not before."""
-        remember(self._new, friend, now, MOST)
-        remember(self._new_senders, sender_of(friend), now, MOST)
+    def on_new_friend(self, account: str, friend: Address, now: float) -> None:
+        """Record that ``account`` works at the address ``friend``, and has not worked in its /64 before."""
+        key = account, sender_of(friend)
+        self._forget(key)
+        self._new[key] = _New(now, [friend])
+        self._new_at[friend] += 1
+        if len(self._new) > MOST:
+            self._forget(next(iter(self._new)))
 
-    def new_near(self, friend: Address, now: float) -> float | None:
-        """Return since when another address in the /64 of ``friend`` is a new friend (monotonic seconds).
+    def on_login(self, account: str, friend: Address, now: float) -> bool:
+        """Record that ``account`` works at the address ``friend``, in whose /64 it has worked before.
 
-        Return None if there is none, or if the address itself is known as new.
+        Return whether the address is a new friend too, because the account is new in this /64.
         """
-        since = self._new_senders.get(sender_of(friend), -inf)
-        return since if friend not in self._new and now - since < NEW_FOR else None
+        self._expire(now)
+        new = self._new.get((account, sender_of(friend)))
+        if new is None or friend in new.addresses:
+            return False
+        new.addresses.append(friend)
+        self._new_at[friend] += 1
+        if len(new.addresses) > MOST_TOGETHER:
+            self._leave(new.addresses.pop(0))
+        return True
 
     def is_new(self, friend: Address, now: float) -> bool:
         """Whether some account began to work at the address ``friend`` within ``NEW_FOR`` seconds."""
-        return now - self._new.get(friend, -inf) < NEW_FOR
+        self._expire(now)
+        return friend in self._new_at
 
     def addresses(self, now: float) -> AbstractSet[Address]:
         """Return the friends whose packets the kernel must copy: new ones, and those refused often."""
-        for table, seconds in ((self._observed, OBSERVED_FOR), (self._new, NEW_FOR)):
-            while table and now - next(iter(table.values())) >= seconds:
-                table.popitem(last=False)
-        return self._observed.keys() | self._new.keys()
+        self._expire(now)
+        return self._observed.keys() | self._new_at.keys()
+
+    def _expire(self, now: float) -> None:
+        while self._observed and now - next(iter(self._observed.values())) >= OBSERVED_FOR:
+            self._observed.popitem(last=False)
+        while self._new and now - next(iter(self._new.values())).since >= NEW_FOR:
+            self._forget(next(iter(self._new)))
+
+    def _forget(self, key: tuple[str, Network]) -> None:
+        """Forget that an account is new at a sender, if it is known."""
+        if key in self._new:
+            for address in self._new.pop(key).addresses:
+                self._leave(address)
+
+    def _leave(self, address: Address) -> None:
+        self._new_at[address] -= 1
+        if not self._new_at[address]:
+            del self._new_at[address]

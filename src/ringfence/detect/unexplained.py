@@ -9,11 +9,12 @@ reports. The second is why the rule needs many of them.
 
 On a connection with a login, Asterisk also sends requests to the phone, and reports nothing of what belongs
 to a dialog. So a login excuses some exchanges of its connection (:class:`_OwnRequests`), and more if it has
-begun many dialogs, such as the lamps of a phone. All connections of one account at one address share what
-is excused. It does not excuse the pace of a program: an attacker with
-one password may log in, and hide guesses at other accounts. A login at chan_sip explains all of its
-connection, because chan_sip does not report the success of a SUBSCRIBE. So does one by TCP or WS. Of what the
-phone sends without an answer, only more than ``MOST_OF_PHONE`` counts: it also answers Asterisk's requests.
+begun many dialogs, such as the lamps of a phone. All connections of one account at a host share what is
+excused, and a connection has what each of its accounts excuses. Nothing excuses the pace of a program: an
+attacker with one password may log in, and hide guesses at other accounts. A login at chan_sip explains all of
+its connection, because chan_sip does not report the success of a SUBSCRIBE. So does one by TCP or WS. Of what
+the phone sends without an answer, only more than ``MOST_OF_PHONE`` counts: it also answers Asterisk's
+requests.
 
     exchange, event ChallengeSent      explained
     exchange                           unexplained after ``WAIT``
@@ -72,7 +73,7 @@ from math import inf
 from attrs import Factory, define
 
 from ringfence.detect.refused_logins import is_refused_login
-from ringfence.detect.sessions import AddressKey, Role, address_key, remember, role_of
+from ringfence.detect.sessions import AddressKey, Role, address_key, host_of, remember, role_of
 from ringfence.values.attempt import Attempt
 from ringfence.values.event import AMI, Endpoint, EventKind, SecurityEvent, Service, Transport
 from ringfence.values.network import Address
@@ -128,12 +129,12 @@ _Key = tuple[AddressKey, int]
 _SHOWN, _EXPORTED = (EventKind.HIDDEN, EventKind.REFUSED), (Transport.TLS, Transport.WSS)
 
 
-@define
+@define(eq=False)
 class _OwnRequests:
-    """The unreadable requests that the logins of one account at one address excuse, on all connections.
+    """The unreadable requests that the logins of one account at a host (IPv6: a /64) excuse.
 
-    ``sessions``: the logins' Call-IDs. ``excused`` has the times of the latest of these requests. There were
-    too many of them, so none is excused before the time ``over``.
+    They may be on any connection. ``sessions``: the logins' Call-IDs. ``excused`` has the times of the latest
+    of these requests. There were too many of them, so none is excused before the time ``over``.
     """
 
     sessions: set[bytes] = Factory(set)
@@ -144,6 +145,14 @@ class _OwnRequests:
         """Record a login with the Call-ID ``session``."""
         if len(self.sessions) < MOST_LOGINS:
             self.sessions.add(session)
+
+    def has_room(self, came: float) -> bool:
+        """Whether one more unreadable request, at ``came``, is excused."""
+        others = len(self.sessions) - 1
+        return came >= self.over and all(
+            sum(came - at < seconds for at in self.excused) < most + more * others
+            for seconds, most, more in OWN
+        )
 
     def count(self, came: float) -> int:
         """Count an unreadable request that no event reports; return how many requests are attempts now.
@@ -169,7 +178,7 @@ class _Connection:
     ``early`` has the times of events without a request yet. ``shown``: the guesses that Asterisk's export has
     shown, and that AMI has not reported yet. ``asked`` bytes have no answer; the first of them came at
     ``since``, and the last at ``last``. ``owed`` requests were counted by their bytes, and have no answer
-    yet. ``closed``: no answer can leave. ``own``: what its latest login at PJSIP excuses, None without one.
+    yet. ``closed``: no answer can leave. ``own``: what its logins at PJSIP excuse, by account.
     """
 
     address: Address
@@ -184,7 +193,14 @@ class _Connection:
     last: float = 0.0
     owed: int = 0
     closed: bool = False
-    own: _OwnRequests | None = None
+    own: dict[str, _OwnRequests] = Factory(dict)
+
+    def count(self, came: float) -> int:
+        """Count a request at ``came`` that no event reports; return how many requests are attempts now."""
+        if not self.own:
+            return 1
+        logins = [*self.own.values()]
+        return next((one for one in logins if one.has_room(came)), logins[-1]).count(came)
 
     @property
     def remote(self) -> Endpoint:
@@ -196,7 +212,7 @@ class _Connection:
 
         A phone with a login also sends its answers to Asterisk's requests, such as calls.
         """
-        most = self.most_of_request if self.own is None else MOST_OF_PHONE
+        most = MOST_OF_PHONE if self.own else self.most_of_request
         if self.asked > most and now - self.since >= SLOW:
             self.closed = True
 
@@ -234,7 +250,7 @@ class Exchanges:
     def __init__(self, most: int = MOST) -> None:
         self._most = most
         self._known: OrderedDict[_Key, _Connection] = OrderedDict()
-        # By address and account, what the logins of the account excuse.
+        # By host (IPv6: /64) and account, what the logins of the account excuse.
         self._own: OrderedDict[tuple[AddressKey, str], _OwnRequests] = OrderedDict()
         self._waiting: dict[_Key, None] = {}
         self._asking: OrderedDict[_Key, None] = OrderedDict()  # with bytes that have no answer, by ``last``
@@ -276,7 +292,7 @@ class Exchanges:
             known.owed -= 1  # its exchange has been counted
             return
         late = known.asked > USUAL and not known.came_at_once
-        unread = known.own is None and (late or known.asked > known.most_of_request)
+        unread = not known.own and (late or known.asked > known.most_of_request)
         if known.closed or unread:
             known.asked = max(0, known.asked - PART)
         elif known.asked:
@@ -306,7 +322,7 @@ class Exchanges:
             known = self._known[key]
             known.close_if_unread(now)
             lasts = self._answered - known.last >= LATER or now - known.last >= SILENCE
-            if known.closed or (known.own is None and lasts and known.asked >= PART):
+            if known.closed or (not known.own and lasts and known.asked >= PART):
                 if known.came_at_once and not known.closed:
                     known.asked = min(known.asked, MOST_PARTS * PART)
                 self._count_asked(key, known, now)
@@ -328,10 +344,10 @@ class Exchanges:
         if event.kind is EventKind.SUCCESSFUL_AUTH:
             known.asked = 0
             if event.service is Service.PJSIP and remote.transport in _EXPORTED:
-                account = key[0], event.account
-                known.own = self._own.get(account) or _OwnRequests()
-                remember(self._own, account, known.own, MOST_ACCOUNTS)
-                known.own.log_in(event.session)
+                account = address_key(host_of(remote.address)), event.account
+                own = known.own[event.account] = self._own.get(account) or _OwnRequests()
+                remember(self._own, account, own, MOST_ACCOUNTS)
+                own.log_in(event.session)
                 known.explain_one(now)
             else:
                 known.explained = True
@@ -386,7 +402,7 @@ class Exchanges:
             while waiting and waiting[0] <= end:
                 came = waiting.popleft()
                 if since is not None and since < came:
-                    found += [known.remote] * (known.own.count(came) if known.own is not None else 1)
+                    found += [known.remote] * known.count(came)
             if not waiting:
                 del self._waiting[key]
         return found

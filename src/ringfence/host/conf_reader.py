@@ -34,7 +34,7 @@ from ringfence.host.conf_lines import (
     for_fnmatch,
     read_lines,
 )
-from ringfence.host.owned_files import matching, names_in, read_file
+from ringfence.host.owned_files import matching, opened_folder, read_file
 from ringfence.values.text import printable
 
 MOST_FILES = 500
@@ -44,8 +44,8 @@ MOST_WORK = 3_000_000
 """The maximum work, in units, for a configuration file of Asterisk with its includes.
 
 A line and an inherited option are a unit each. An option needs two more, and a section eight more, because
-both take memory. A look-up of an included file takes 200. Twenty thousand phones with a template need about
-two million units.
+both take memory. The look-up of an included file takes some hundreds. Twenty thousand phones with a template
+need about two million units.
 """
 _OPTION, _SECTION = 2, 8
 DEEPEST = 10
@@ -444,7 +444,7 @@ _TRUE = frozenset({b"yes", b"true", b"y", b"t", b"1", b"on"})
 def _is_open(folder: Path) -> bool:
     """Whether this process can list a folder. True too if the folder does not exist: then it has no files."""
     try:
-        names_in(folder)
+        with opened_folder(folder):
+            return True
     except OSError as error:
         return isinstance(error, FileNotFoundError | NotADirectoryError)
-    return True

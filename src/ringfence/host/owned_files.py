@@ -32,7 +32,7 @@ from attrs import define
 from ringfence.file_rights import FileUser, acting_as
 
 _MOST_LINKS = 40
-_LOOK_UP, _NAME = 200, 10  # the work to look up a path, and to keep a name (microseconds)
+_LOOK_UP, _NAME = 50, 10  # the work for each folder of a path, and to keep a name (microseconds)
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SEARCH = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -160,14 +160,14 @@ def matching(pattern: Path, spend: Callable[[int], None] = lambda _: None) -> li
             found = [folder / part for folder in found]
     known = []
     for path in found:
-        spend(_LOOK_UP)
+        spend(_LOOK_UP * len(path.parts))
         if exists(path):
             known.append(path)
     return known
 
 
 def _listed(folder: Path, spend: Callable[[int], None]) -> list[str]:
-    spend(_LOOK_UP)
+    spend(_LOOK_UP * len(folder.parts))
     try:
         names = names_in(folder)
     except OSError:

@@ -791,8 +791,19 @@ def test_each_address_of_a_new_friends_network_is_observed() -> None:
     guard = Player()
     guard.play(at(0, login("2001:db8::1")), at(1, login("2001:db8::2")))
     assert guard.observed() == {"2001:db8::1", "2001:db8::2"}
+    stays = [friend(f"2001:db8::{number}") for number in (1, 2)]
+    guard.play(at(2, *stays, friend("2001:db8::3", "300")), at(3, login("2001:db8::3", account="300")))
+    assert guard.observed() == {"2001:db8::1", "2001:db8::2"}
     guard.play(*ticks(DAY + 0.5, DAY + 0.5))
     assert guard.observed() == set()
+
+
+def test_failures_of_a_known_account_hide_no_guesses_beside_them() -> None:
+    """They take few of the places in which a sender's attempts are kept."""
+    guard = Player(rules=["guess"])
+    guard.play(at(0, login()), *ticks(7_200, 7_200))
+    steps = [at(7_201 + number, *(fails() for _ in range(15)), fails("300")) for number in range(20)]
+    assert banned_after(guard, steps) == (5, [f"guess bans {PHONE}/32 by sip after 5"])
 
 
 @pytest.mark.parametrize("method", ["", "OPTIONS", "REGISTER"])

@@ -130,6 +130,16 @@ def test_a_closed_window_hides_no_guess_with_an_old_nonce(
     assert happened.bans == FULL[:attempts]
 
 
+def test_an_older_report_of_its_call_id_hides_no_blind_guess_that_shows_late() -> None:
+    """AMI reported another guess of the session, 15 s before the one that nothing answers."""
+    question, _ = guessed(1)
+    earlier = at(1.1, failed(call=b"call-1", nonce=b"1/n"))
+    blind = at(16.1, copied(call=b"call-1", nonce=b"1/n"))
+    other = at(45, copied(BYSTANDER, sequence=1), sent(BYSTANDER, sequence=1))
+    steps = [*ticks(0, 0), question, earlier, *ticks(2, 16), blind]
+    assert Player().play(*steps, *ticks(17, 44), other, *ticks(46, 55)).counted == 2
+
+
 def test_a_request_that_names_several_users_is_hidden() -> None:
     """No phone does that, and the answer names a user of the sender's choice: here the friend's own."""
     guard = Player()
