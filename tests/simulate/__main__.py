@@ -1,6 +1,7 @@
 """Play the stories of a range of seeds on all processors, and print each failure, made shorter."""
 
 import argparse
+import gc
 import sys
 from concurrent.futures import ProcessPoolExecutor
 
@@ -9,6 +10,8 @@ from tests.simulate.story import story
 
 AT_ONCE = 10
 """The seeds that a process gets at a time."""
+GARBAGE = 50_000
+"""The number of new objects until Python looks for garbage. A story makes few cycles, and is over soon."""
 
 
 def main() -> int:
@@ -21,7 +24,7 @@ def main() -> int:
     first, _, last = options.seeds.partition("-")
     seeds = range(int(first), int(last or first) + 1)
     failed = 0
-    with ProcessPoolExecutor() as processes:
+    with ProcessPoolExecutor(initializer=gc.set_threshold, initargs=(GARBAGE,)) as processes:
         for failure in processes.map(_failure, seeds, chunksize=AT_ONCE):
             if failure:
                 failed += 1

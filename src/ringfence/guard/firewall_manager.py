@@ -126,6 +126,8 @@ class WantedRules:
         self.containers: frozenset[Address] = frozenset()
         """The addresses of Asterisks in containers."""
         self._startup = startup
+        # The plan that follows from these settings and ports: it is asked for each second.
+        self._configured: tuple[Settings, Ports | None, FirewallPlan] | None = None
 
     @property
     def plan(self) -> FirewallPlan:
@@ -135,8 +137,10 @@ class WantedRules:
     @property
     def final(self) -> FirewallPlan:
         """The firewall rules that are wanted once the friends (known phones and trunks) are known."""
-        plan = self.settings.plan(self.ports)
-        plan = evolve(plan, containers=self.containers)
+        known = self._configured
+        if known is None or known[0] is not self.settings or known[1] != self.ports:
+            known = self._configured = self.settings, self.ports, self.settings.plan(self.ports)
+        plan = evolve(known[2], containers=self.containers)
         for part in self._parts:
             plan = part.plan(plan)
         return plan
