@@ -271,6 +271,22 @@ def test_networks_that_cannot_be_kept_are_an_alarm(tmp_path: Path) -> None:
     ]
 
 
+def test_networks_that_could_not_be_kept_are_written_later(tmp_path: Path) -> None:
+    """They wait for another try although no database changed; it ends the alarm."""
+    path = write(tmp_path / "test.mmdb", [("192.0.2.0/24", DE)])
+    folder = tmp_path / "kept"
+    folder.write_bytes(b"no folder")
+    databases = GeoDatabases([path], folder / "regions")
+    read(databases, frozenset({"country DE"}))
+    assert (databases.waits, databases.failed, len(databases.alarms)) == (True, True, 1)
+
+    folder.unlink()
+    databases.read()
+    assert (databases.waits, databases.failed, databases.alarms) == (False, False, [])
+    later = GeoDatabases([tmp_path / "absent"], folder / "regions")
+    assert later.networks(frozenset({"country DE"})) == {"country DE": prefixes("192.0.2.0/24")}
+
+
 def test_a_lack_of_memory_is_an_alarm_and_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

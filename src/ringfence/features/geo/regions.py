@@ -43,8 +43,9 @@ class GeoDatabases(Regions):
 
     ``kept`` is the file with the networks that were read last; None: they are not kept. A database is read
     again if it has changed, or if regions are requested that were not read. ``alarms`` are about the files
-    that could not be read in the last call of :meth:`read`. ``failed``: that call failed for a reason other
-    than a database, such as a lack of memory, so another one may succeed without a change.
+    that could not be read or written in the last call of :meth:`read`. ``failed``: that call failed for a
+    reason other than a database, such as a lack of memory or a full disk, so another one may succeed without
+    a change.
 
     One thread may call :meth:`read`, and others the other methods.
     """
@@ -80,8 +81,8 @@ class GeoDatabases(Regions):
 
     @property
     def waits(self) -> bool:
-        """Whether :meth:`read` has to read a database for the regions of the last :meth:`networks`."""
-        return bool(self._wanted) and any(self._is_due(path) for path in self._paths)
+        """Whether :meth:`read` has to read a database for the wanted regions, or to repeat what failed."""
+        return bool(self._wanted) and (self.failed or any(self._is_due(path) for path in self._paths))
 
     def changed(self) -> bool:
         """Whether a database file has changed since it was last read, or since reading it failed."""
@@ -112,8 +113,8 @@ class GeoDatabases(Regions):
                 failed = True
                 continue
             self._seen[path] = identity, regions
-        alarms += self._keep(regions) if keep else ()
-        self.alarms, self.failed = alarms, failed
+        unkept = [*self._keep(regions)] if keep else []
+        self.alarms, self.failed = [*alarms, *unkept], failed or bool(unkept)
 
     def _is_due(self, path: Path) -> bool:
         identity, regions = self._seen.get(path, (None, frozenset[str]()))
