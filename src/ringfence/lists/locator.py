@@ -25,7 +25,7 @@ class Locator:
 
     def __init__(self, files: Sequence[Path] = ()) -> None:
         self._sources = tuple(files)
-        self._files: list[object] = []
+        self._files: list[tuple[Path, object]] = []
         self._known: dict[Address, Location] = {}
         self._lock = Lock()
 
@@ -48,14 +48,17 @@ class Locator:
         found = await self.of([ip_interface(row[key]).ip for row in rows])
         return [{**row, **row_of(one)} for row, one in zip(rows, found, strict=True)]
 
+    def state(self) -> list[tuple[Path, object]]:
+        """Return the files, each with a value that changes if the file changes."""
+        return [(path, identity_of(path)) for path in self._sources]
+
     def read(self, addresses: Sequence[Address]) -> list[Location]:
         """Return and remember the location of each address, in order; leave out files that cannot be read."""
-        sources = self._sources
-        files: list[object] = [(path, identity_of(path)) for path in sources]
+        files = self.state()
         with self._lock:
             if files != self._files or len(self._known) + len(addresses) > MOST:
                 self._files, self._known = files, {}
             new = [address for address in {*addresses} if address not in self._known]
-            found = known_locations(sources, new) if new else []
+            found = known_locations([path for path, _ in files], new) if new else []
             self._known |= {one: {**UNKNOWN, **known} for one, known in zip(new, found, strict=True)}
             return [self._known[address] for address in addresses]

@@ -223,6 +223,19 @@ def test_places_have_countries(tmp_path: Path) -> None:
         assert {one.value for one in found.watch.section().numbers} == {2, 4}
 
 
+def test_places_get_their_countries_when_a_database_appears(tmp_path: Path) -> None:
+    """A database that is installed later needs no reload: the places from before get their countries."""
+    with watched(tmp_path, Elsewhere.NOTIFY) as found:
+        found.side.common.locator.configure([tmp_path / "geo.mmdb"])
+        found.loop.run(found.watch.update())
+        found.login(NEAR)
+        assert {one["country"] for one in found.ask("account")["places"]} == {""}
+
+        write(tmp_path / "geo.mmdb", [("192.0.0.0/16", {"country": {"iso_code": "DE"}})])
+        found.loop.run(found.watch.update())
+        assert [one["country"] for one in found.ask("account")["places"]] == ["DE", "DE"]
+
+
 def test_an_office_that_moves_is_one_alarm(tmp_path: Path) -> None:
     """Without a database, the accounts in a new network are one alarm, which names the last one, too."""
     with watched(tmp_path, Elsewhere.NOTIFY) as found:

@@ -84,7 +84,8 @@ class LoginWatch(Feature):
         self._accounts = Accounts(self._best_effort.read(self._table.load, [], now))
         self._waiting: deque[_Arrival] = deque()
         self._arrived = asyncio.Event()
-        self._unlocated: deque[tuple[Key, Place]] = deque(self._accounts.unlocated())
+        self._databases: object = None  # those in which the unknown locations of places were looked up
+        self._unlocated: deque[tuple[Key, Place]] = deque()
         self._elsewhere = elsewhere
         self._friends = side.exempt.friends.friends
         self._bar_all()
@@ -200,16 +201,22 @@ class LoginWatch(Feature):
     # -- the database ------------------------------------------------------------------------------------
 
     def on_fact(self, fact: Fact) -> None:
-        """Apply a new configuration, and look up the unknown locations of places again."""
+        """Apply a new configuration."""
         if isinstance(fact, Settings):
             self._elsewhere = fact.of(AccountSettings).elsewhere
             self._bar_all()
-            self._unlocated = deque(self._accounts.unlocated())
 
     async def update(self) -> None:
-        """Look up some unknown locations of places, and save what has changed."""
+        """Look up some unknown locations of places, and save what has changed.
+
+        When a database has changed, all unknown locations are looked up again.
+        """
+        locator = self._side.common.locator
+        databases = locator.state()
+        if databases != self._databases:
+            self._databases, self._unlocated = databases, deque(self._accounts.unlocated())
         some = [self._unlocated.popleft() for _ in range(min(len(self._unlocated), _LOCATED_AT_ONCE))]
-        locations = await self._side.common.locator.of([place.address for _, place in some])
+        locations = await locator.of([place.address for _, place in some])
         for (key, place), location in zip(some, locations, strict=True):
             self._accounts.locate(key, place, location)
         self._save()
