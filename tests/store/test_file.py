@@ -30,7 +30,7 @@ from tests.support.damage import (
 from tests.support.recorded import recorded_bans
 from tests.support.world import START
 
-from ringfence.errors import Exit, StoreDamagedError, StoreError
+from ringfence.errors import Exit, StoreDamagedError, StoreError, StoreNewerError
 from ringfence.store import file
 from ringfence.store.database import Store
 from ringfence.store.file import VERSION
@@ -213,6 +213,20 @@ def test_a_newer_database_stays_where_it_is(path: Path) -> None:
         newer = f"of version {VERSION + 1}, newer than this ringfence knows ({VERSION}); upgrade"
         assert newer in store.memory_reason
     assert path.read_bytes() == before
+
+
+def test_a_database_with_more_columns_is_a_newer_one(path: Path) -> None:
+    """It is not damaged: a command refuses it, and the guard uses a readable copy in memory."""
+    fill(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("ALTER TABLE friends ADD COLUMN colour TEXT NOT NULL DEFAULT 'red'")
+    newer = "of a newer ringfence: table friends has columns that this one does not know; upgrade ringfence"
+    with pytest.raises(StoreNewerError, match=newer):
+        Store.open(path, owner=False)
+    store = Store.open_or_memory(path)
+    with store:
+        assert len(recorded_bans(store, START)) == BANS
+        assert (newer in store.memory_reason, store.damage()) == (True, "")
 
 
 def test_a_command_names_the_fix(path: Path) -> None:

@@ -29,7 +29,8 @@ VERSION = 1
 The tables are those of :mod:`~ringfence.store.bans`, of :mod:`~ringfence.store.tables` and of each feature
 that this copy has.
 A new table, index or column is added to an older database when the daemon opens it. A column has a default
-or may be NULL. A change that an earlier ringfence cannot read raises the version.
+or may be NULL. An earlier ringfence refuses a database with more columns than it knows. Any other change
+that it cannot read raises the version.
 """
 
 MOST_ASIDE = 5
@@ -48,6 +49,7 @@ _MUCH_NEWER = 100
 If it is higher by less, this ringfence is too old for the database.
 """
 
+_NEWER_FIX = "upgrade ringfence, or name another [store] path"
 _MODE = 0o600
 _PART = 1024 * 1024  # bytes that are read at once
 _STEPS = 10_000  # steps of SQLite's virtual machine between two checks of the time
@@ -199,8 +201,7 @@ def prepare(connection: sqlite3.Connection, schema: str, *, upgrades: bool = Fal
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if VERSION < version <= VERSION + _MUCH_NEWER:
         raise StoreNewerError(
-            f"the database is of version {version}, newer than this ringfence knows ({VERSION}); "
-            "upgrade ringfence, or name another [store] path"
+            f"the database is of version {version}, newer than this ringfence knows ({VERSION}); {_NEWER_FIX}"
         )
     if not 0 <= version <= VERSION:
         raise StoreDamagedError(f"the database has the impossible version {version}")
@@ -221,7 +222,7 @@ def prepare(connection: sqlite3.Connection, schema: str, *, upgrades: bool = Fal
 def _missing(connection: sqlite3.Connection, schema: str) -> list[str]:
     """Return the SQL that adds the tables, indexes and columns of ``schema`` that the database lacks.
 
-    Every row stays.
+    Every row stays. Raise StoreNewerError if a table has all columns of ``schema`` and more.
     """
     there = {name for _, name, _ in _definitions(connection)}
     missing = []
@@ -231,7 +232,13 @@ def _missing(connection: sqlite3.Connection, schema: str) -> list[str]:
                 missing.append(sql)
             elif kind == "table":
                 known = {column.name for column in _columns_of(connection, name)}
-                new = [column for column in _columns_of(wanted, name) if column.name not in known]
+                columns = _columns_of(wanted, name)
+                new = [column for column in columns if column.name not in known]
+                if not new and len(known) > len(columns):
+                    raise StoreNewerError(
+                        f"the database is of a newer ringfence: table {name} has columns that this one does "
+                        f"not know; {_NEWER_FIX}"
+                    )
                 missing += [f"ALTER TABLE {name} ADD COLUMN {column.definition}" for column in new]
     return missing
 
