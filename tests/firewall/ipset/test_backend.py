@@ -4,7 +4,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from ipaddress import ip_network
 from pathlib import Path
@@ -25,6 +25,7 @@ from ringfence.firewall.ipset.backend import IpsetBackend
 from ringfence.firewall.limits import LimitMode
 from ringfence.firewall.probe import verify
 from ringfence.values.ban import Scope
+from ringfence.values.network import VERSIONS
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 
@@ -184,6 +185,23 @@ def test_iptables_legacy_is_supported(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "ringfence" not in run("iptables-legacy-save") + run("ip6tables-legacy-save") + run(
         "ipset", "save"
     )
+
+
+@pytest.mark.parametrize("old", FLAVOURS)
+@pytest.mark.parametrize("end", [IpsetBackend.open, IpsetBackend.flush], ids=["open", "flush"])
+def test_rules_in_the_other_flavour_are_removed(old: str, end: Callable[[IpsetBackend], object]) -> None:
+    """If the host's flavour of iptables was changed, a start and a flush leave no rules in the old one."""
+    [new] = [flavour for flavour in FLAVOURS if flavour != old]
+    with closing(IpsetBackend(find_tools=finder(old))) as before:
+        before.open()
+        before.apply([Add(ip_network("192.0.2.1"), 60)])
+    with closing(IpsetBackend(find_tools=finder(new))) as backend:
+        end(backend)
+        for version in VERSIONS:
+            assert "ringfence" not in run(tools_of(old, version).save)
+            assert ("ringfence-pre" in run(tools_of(new, version).save)) == (end is IpsetBackend.open)
+        backend.flush()
+    assert run("ipset", "save") == ""
 
 
 def test_flush_of_an_untouched_host_changes_nothing() -> None:

@@ -160,12 +160,13 @@ class InstalledSets:
     ``adopted`` is the number of bans that existing sets had. ``damaged``: a set was missing or changed.
     ``lists`` has the network lists whose contents are unknown: ringfence has written nothing to the set yet,
     or its number of elements has changed since. It maps the name of the set to its present number of
-    elements.
+    elements. ``named`` has the IP versions with a set that a rule names already.
     """
 
     adopted: int
     damaged: bool
     lists: Mapping[str, WrittenList]
+    named: frozenset[int]
 
 
 def make_sets(
@@ -187,6 +188,7 @@ def make_sets(
     """
     wanted = [spec for version in versions for spec in set_specs(version)]
     heads = {spec: read_header(kernel, spec.name) for spec in wanted}
+    named = frozenset(spec.version for spec, head in heads.items() if head is not None and head.references)
     damaged = _replace_foreign(kernel, heads, maxelem, first=first)
     adopted, lists = 0, {}
     for spec, head in heads.items():
@@ -204,7 +206,7 @@ def make_sets(
             if written is None or elements != written.elements:
                 damaged |= written is not None
                 lists[spec.name] = WrittenList(elements)
-    return InstalledSets(adopted, damaged, lists)
+    return InstalledSets(adopted, damaged, lists, named)
 
 
 def _replace_foreign(
@@ -313,11 +315,13 @@ class IpsetBackend:
         damaged = sets.damaged
         placed = {}
         for version, found in tools.items():
-            family = self._rules.get(version)
-            if family is None or family.tools != found:
+            before = family = self._rules.get(version)
+            if family is None or family.tools != found or family.is_legacy != found.is_legacy():
                 family = self._rules[version] = Family(version, found, self._kernel)
             placed[version] = family.install(self.plan)
             damaged |= placed[version].damaged
+            if family is not before and not family.adopted and version in sets.named:
+                family.remove_other_flavour()
         if first:
             self._destroy_leftovers()
         self._families = families
@@ -505,18 +509,29 @@ class IpsetBackend:
         Raises FirewallError if a rule of another program uses a set of ours. That set stays.
         """
         self._require_capabilities()
+        families = []
         for version in VERSIONS:
             try:
                 tools = self._find_tools(version)
             except FirewallUnsupportedError:
                 continue  # without the tool there should be no rules; if there are, destroy() raises
-            Family(version, tools, self._kernel).remove()
+            families.append(Family(version, tools, self._kernel))
+            families[-1].remove()
         self._rules = {}
         require_ipset(self._kernel)
-        for name in present_set_names(self._kernel):
-            destroy(self._kernel, name)
+        try:
+            self._destroy_sets()
+        except FirewallError:
+            # The host may have changed its flavour of iptables since the rules were written.
+            for family in families:
+                family.remove_other_flavour()
+            self._destroy_sets()
         self._families, self._lists = {}, {}
         self._changes, self._counts = SetChanges(self._kernel), SenderCounts()
+
+    def _destroy_sets(self) -> None:
+        for name in present_set_names(self._kernel):
+            destroy(self._kernel, name)
 
     def close(self) -> None:
         """Close the sockets. Idempotent."""

@@ -7,6 +7,7 @@ program made since then, even during the reading.
 
 import errno
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from attrs import evolve, frozen
 
@@ -57,6 +58,8 @@ class Family:
         # How often our rules name each set. If the kernel counts fewer references to it, rules are missing.
         self.references: Mapping[str, int] = {}
         self._installed: iptables.SavedRules | None = None
+        # Whether the first reading found rules of ours; None before it.
+        self.adopted: bool | None = None
 
     def check(self) -> tuple[str | None, bool]:
         """Check our rules, and return two values.
@@ -113,7 +116,9 @@ class Family:
             self._watch.record(tuple(rules))
             state = iptables.parse(self._read(rules))
             if attempt == 0:
-                damaged = self._installed is not None and iptables.own_rules(state) != self._installed
+                found = iptables.own_rules(state)
+                damaged = self._installed is not None and found != self._installed
+                self.adopted = bool(found) if self.adopted is None else self.adopted
             else:
                 self._printed.learn(state, rules)
             texts = iptables.changes(
@@ -182,6 +187,16 @@ class Family:
         for table in made if not self.is_legacy else ():
             self._drop(table)
         self._rules, self._installed = {}, None
+
+    def remove_other_flavour(self) -> None:
+        """Remove our rules in the other flavour of iptables, as far as possible.
+
+        They are there if the host's flavour was changed (``update-alternatives``) while they were installed.
+        Rules that stay keep their sets in use, so ``ringfence off`` reports them.
+        """
+        with suppress(FirewallError):  # that flavour may not be installed
+            tools = iptables.find_tools(self.version, "nft" if self.is_legacy else "legacy")
+            Family(self.version, tools, self._kernel).remove()
 
     def _drop(self, table: str) -> None:
         family = FAMILIES[self.version]

@@ -82,10 +82,13 @@ class Printed:
                     self.known[tuple(wanted)] = tuple(found)
 
 
-def find_tools(version: int) -> Tools:
-    """Find the tools of IP ``version`` in PATH, /usr/sbin or /sbin; else raise FirewallUnsupportedError."""
-    prefix = _PREFIXES[version]
-    return Tools(*(find_program(f"{prefix}-{verb}", _PACKAGE) for verb in ("save", "restore")))
+def find_tools(version: int, flavour: str = "") -> Tools:
+    """Find the tools of IP ``version`` in PATH, /usr/sbin or /sbin; else raise FirewallUnsupportedError.
+
+    ``flavour`` is "nft" or "legacy". The default is the flavour that the host uses.
+    """
+    name = f"{_PREFIXES[version]}-{flavour}" if flavour else _PREFIXES[version]
+    return Tools(*(find_program(f"{name}-{verb}", _PACKAGE) for verb in ("save", "restore")))
 
 
 @lru_cache(maxsize=16)
