@@ -22,12 +22,17 @@ from tests.support.web import free_port
 from ringfence.alarm_codes import AlarmCode
 from ringfence.detect.judgement import Decision
 from ringfence.detect.rules import RULES
+from ringfence.features.account.guard import LoginWatch
+from ringfence.features.account.settings import Elsewhere
+from ringfence.features.bare_address.guard import BareAddress
 from ringfence.features.fence.guard import FenceRequests
 from ringfence.features.limiter.guard import Limiter
 from ringfence.features.metrics.collector import FRESH, DaemonMetrics
+from ringfence.features.phones.guard import GonePhones
 from ringfence.features.publish.guard import Publisher
 from ringfence.features.ration.guard import Rations
 from ringfence.firewall.contract import Counters, RuleCounter
+from ringfence.guard.feature import Feature
 from ringfence.guard.pipeline import EffectHandler, Pipeline
 from ringfence.ledger import Record, key_of
 from ringfence.sources.state import Condition, State
@@ -66,8 +71,17 @@ class Scraped:
         effort._kept = dict.fromkeys(range(8), int)
         self.publisher = Publisher(kept.side, Secret("0123456789abcdef"), 10)
         judge: Any = None
+        connections: Any = None
         side = kept.side
-        features = [FenceRequests(side), Limiter(side, judge), Rations(side), self.publisher]
+        features: list[Feature] = [
+            FenceRequests(side),
+            LoginWatch(side, Elsewhere.NOTIFY),
+            Limiter(side, judge),
+            Rations(side),
+            BareAddress(side, effects, connections, side.kernel.wanted_rules.settings),
+            GonePhones(side, sources, 1_800.0),
+            self.publisher,
+        ]
         self.metrics = DaemonMetrics(side, self.pipeline, sources, wire, features)
 
     def values(self) -> dict[str, float]:
