@@ -126,4 +126,5 @@ def test_every_rule_can_be_used(rule: Rule) -> None:
 
 def test_bans_are_counted_under_the_names_of_the_rules() -> None:
     """A ban is counted under its rule or the administrator, and under ``other`` if its rule is unknown."""
-    assert [counted_rule(rule) for rule in ("guess", "admin", "removed")] == ["guess", "admin", "other"]
+    rules = "guess", "elsewhere", "admin", "removed"
+    assert [counted_rule(rule) for rule in rules] == ["guess", "elsewhere", "admin", "other"]

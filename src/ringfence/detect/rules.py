@@ -307,7 +307,10 @@ OTHER_RULE = "other"
 Example: an earlier version banned a network by a rule that has been removed since. Now a part of the network
 is unbanned. The other parts then get new bans by the old rule.
 """
-BANNED_BY = frozenset({*(rule.name for rule in RULES), str(Origin.ADMIN)})
+FEATURE_RULES = ("elsewhere", "bare_address")
+"""The names of the rules by which features ban: ``features/account`` and ``features/bare_address``."""
+
+BANNED_BY = frozenset({*(rule.name for rule in RULES), *FEATURE_RULES, str(Origin.ADMIN)})
 """The names under which new bans are counted, besides ``OTHER_RULE``.
 
 These are the names of the rules, and one name for the bans by administrators.

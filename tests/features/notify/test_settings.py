@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from ringfence.config.loader import parse
+from ringfence.detect.rules import FEATURE_RULES
 from ringfence.errors import ConfigError
+from ringfence.features.account.guard import BLOCK
+from ringfence.features.bare_address.guard import BARE
 from ringfence.features.notify.settings import MailSecurity, NotifySettings
 from ringfence.features.notify.topics import QuietHours, Severity, Topic
 from ringfence.values.secret import Secret
@@ -71,6 +74,13 @@ def test_every_filter_is_read() -> None:
     assert mail.severity is Severity.CRITICAL
     assert mail.quiet == QuietHours(22 * 60, 7 * 60 + 30)
     assert str(mail.quiet) == "22:00-07:30"
+
+
+def test_the_rules_of_features_are_known() -> None:
+    """Bans for a login elsewhere, and for a request for the bare address, can be chosen."""
+    [mail] = read(MAIL + "rules = ['elsewhere', 'bare_address']").mail
+
+    assert mail.rules == (BLOCK.name, BARE.name) == FEATURE_RULES
 
 
 def test_quiet_hours_may_span_midnight() -> None:

@@ -9,7 +9,7 @@ from typing import NewType
 from attrs import Factory, evolve, frozen
 
 from ringfence.config.converters import HOOKS, Duration, Name, Port, Text, member, one_of, read_secret
-from ringfence.detect.rules import RULES
+from ringfence.detect.rules import FEATURE_RULES, RULES
 from ringfence.features.notify.hook_variables import HOOK_VARIABLES
 from ringfence.features.notify.topics import QuietHours, Severity, Topic
 from ringfence.values.ban import Origin
@@ -59,7 +59,7 @@ HOOKS.update(
         MailSecurity: member,
         MailAddress: _mail_address,
         MailAddress | None: _mail_address,
-        RuleName: one_of((*(rule.name for rule in RULES), Origin.ADMIN)),
+        RuleName: one_of((*(rule.name for rule in RULES), *FEATURE_RULES, Origin.ADMIN)),
         QuietHours | None: _quiet_hours,
     }
 )
