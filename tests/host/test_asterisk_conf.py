@@ -111,6 +111,35 @@ def test_includes_are_read_in_order(folder: Path) -> None:
     assert conf.unread == ()
 
 
+@pytest.mark.parametrize(
+    ("directories", "inside"),
+    [
+        ("", "/etc/asterisk"),
+        ("[directories](!)\nastetcdir => /srv/other\n", "/etc/asterisk"),
+        ("[directories]\nastetcdir => /srv/pbx\n", "/srv/pbx"),
+    ],
+)
+def test_an_absolute_include_means_the_folder_of_a_container(
+    folder: Path, directories: str, inside: str
+) -> None:
+    """The path by which a container's Asterisk names its folder has other files, or none, on this host."""
+    (folder / "asterisk.conf").write_text(directories, "utf-8")
+    (folder / "d").mkdir()
+    (folder / "d" / "1.conf").write_text("a = 1\n", "utf-8")
+    conf = read(folder, f"[x]\n#include {inside}/d/*.conf\n#include {folder}/d/1.conf\n")
+
+    assert conf.section("x").options == (("a", "1"), ("a", "1"))
+    assert conf.unread == ()
+
+
+def test_an_absolute_include_without_asterisk_conf_stays(folder: Path) -> None:
+    """Nothing shows that Asterisk names the folder by another path."""
+    (folder / "gone.conf").write_text("a = 1\n", "utf-8")
+    conf = read(folder, "[x]\n#include /etc/asterisk/gone.conf\n")
+
+    assert conf.refused
+
+
 @pytest.mark.parametrize(("permitted", "unread"), [("yes", 1), ("no", 0)])
 def test_a_program_that_asterisk_runs_is_reported(folder: Path, permitted: str, unread: int) -> None:
     """The output of the program of #exec is unknown; Asterisk runs it only if asterisk.conf permits it."""

@@ -34,7 +34,7 @@ from ringfence.host.conf_lines import (
     for_fnmatch,
     read_lines,
 )
-from ringfence.host.owned_files import matching, opened_folder, read_file
+from ringfence.host.owned_files import exists, matching, opened_folder, read_file
 from ringfence.values.text import printable
 
 MOST_FILES = 500
@@ -53,7 +53,8 @@ DEEPEST = 10
 
 _LONGEST_NAME = 79
 _LONGEST_PATH = 255
-_LONGEST_RELATIVE = _LONGEST_PATH - len("/etc/asterisk/")
+_FOLDER = "/etc/asterisk"
+_LONGEST_RELATIVE = _LONGEST_PATH - len(f"{_FOLDER}/")
 
 
 @frozen
@@ -197,6 +198,7 @@ class ConfReader:
     _files: int = 0
     _work: int = 0
     _runs_programs: bool | None = None
+    _folder: Path | None = None
 
     def read(self) -> None:
         """Read the main file with its includes into :attr:`sections`, :attr:`unread` and :attr:`refused`."""
@@ -406,15 +408,20 @@ class ConfReader:
     def _is_executing(self) -> bool:
         """Whether Asterisk runs the programs of ``#exec``: an option of asterisk.conf permits it."""
         if self._runs_programs is None:
-            self._runs_programs = False
-            settings = self.main.parent / "asterisk.conf"
-            if settings != self.main:
-                reader = ConfReader(settings, self.planned)
-                reader.read()
-                options = next((one.options for one in reader.sections if one.name.lower() == b"options"), [])
-                given = [value for name, value in options if name.lower() == b"execincludes"]
-                self._runs_programs = bool(given) and given[-1].lower() in _TRUE
+            self._runs_programs = self._setting(b"options", b"execincludes").lower() in _TRUE
         return self._runs_programs
+
+    def _setting(self, section: bytes, option: bytes) -> bytes:
+        """Return the last value of an option of asterisk.conf in the same folder; b"" if it is not set."""
+        path = self.main.parent / "asterisk.conf"
+        if path == self.main:
+            return b""
+        reader = ConfReader(path, self.planned)
+        reader.read()
+        found = (one for one in reader.sections if one.name.lower() == section and not one.template)
+        options = next((one.options for one in found), [])
+        given = [value for name, value in options if name.lower() == option]
+        return given[-1] if given else b""
 
     def _matching(self, name: bytes) -> tuple[list[Path], bool]:
         """Return the files that an ``#include`` names, and whether their folder is closed to this process.
@@ -428,7 +435,7 @@ class ConfReader:
         if text.endswith("/.") or (text.endswith("/") and any(mark in text for mark in "*?[{")):
             return [], False  # only a folder fits
         for one in expanded(text):
-            pattern = self.main.parent / for_fnmatch(one)
+            pattern = self.main.parent / self._relative(Path(for_fnmatch(one)))
             here = {path for path in self.planned if fnmatchcase(str(path), str(pattern))}
             here |= {*matching(pattern, self._spend)}
             found += sorted(here)
@@ -436,6 +443,20 @@ class ConfReader:
                 closed = True
                 self._lose(pattern, "its folder cannot be listed", closed=True)
         return found, closed
+
+    def _relative(self, pattern: Path) -> Path:
+        """Return the pattern of an ``#include``, relative if it is below Asterisk's configuration folder.
+
+        That folder is the folder of the main file. An Asterisk in a container names it by a path that means
+        other files on this host. asterisk.conf in that folder has this path (``astetcdir``).
+        """
+        if not pattern.is_absolute():
+            return pattern
+        if self._folder is None:
+            named = self._setting(b"directories", b"astetcdir").decode("utf-8", "surrogateescape")
+            known = exists(self.main.parent / "asterisk.conf")
+            self._folder = Path(named or _FOLDER) if known else self.main.parent
+        return pattern.relative_to(self._folder) if pattern.is_relative_to(self._folder) else pattern
 
 
 _TRUE = frozenset({b"yes", b"true", b"y", b"t", b"1", b"on"})
