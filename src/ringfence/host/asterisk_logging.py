@@ -73,7 +73,7 @@ def read_asterisk(folder: Path = FOLDER) -> Asterisk | None:
         return None
     read = {
         "asterisk.conf": asterisk,
-        "logger.conf": read_conf(folder / "logger.conf", _is_of_channels),
+        "logger.conf": read_logger(folder),
         "modules.conf": read_modules(folder),
         "iax.conf": read_conf(folder / "iax.conf", _options("authdebug")),
         "sip.conf": read_conf(folder / "sip.conf", _options("tlsenable")),
@@ -105,6 +105,24 @@ def read_modules(folder: Path) -> Conf | None:
     Return None if there is no such file.
     """
     return read_conf(folder / "modules.conf", _options("autoload", "noload", *_LOADING))
+
+
+def read_logger(folder: Path) -> Conf | None:
+    """Read the log channels of logger.conf, and the option that decides the names of their files.
+
+    Return None if there is no such file.
+    """
+    return read_conf(folder / "logger.conf", _is_of_channels)
+
+
+def name_suffix(logger: Conf | None) -> str:
+    """Return what Asterisk appends to the name of each log file: a dot and the name of its host, or "".
+
+    ``logger`` is logger.conf, None if the file does not exist. The name is that of this host: an Asterisk in
+    a container has another one.
+    """
+    appended = logger is not None and is_true(logger.section("general").first("appendhostname"))
+    return f".{platform.node()}" if appended else ""
 
 
 _LOADING = ("load", "require", "preload", "preload-require")
@@ -144,11 +162,11 @@ def _channels(logger: Conf | None, logs: str) -> dict[Path, frozenset[str]]:
     """Return the log files, with the levels of each. Relative names are relative to the folder ``logs``."""
     if logger is None:
         return {}
-    named = is_true(logger.section("general").first("appendhostname"))
+    suffix = name_suffix(logger)
     channels = {}
     for name, levels in logger.section("logfiles").options:
         if not name.startswith(_NO_FILES):
-            channels[Path(logs, f"{name}.{platform.node()}" if named else name)] = _levels(levels)
+            channels[Path(logs, f"{name}{suffix}")] = _levels(levels)
     return channels
 
 

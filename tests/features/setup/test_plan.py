@@ -23,7 +23,7 @@ from tests.features.setup.world import (
 from ringfence.errors import SetupError
 from ringfence.features.setup.find import Found
 from ringfence.features.setup.manager import read_manager
-from ringfence.features.setup.plan import ami_host, log_path, own_address, plan
+from ringfence.features.setup.plan import LogPath, ami_host, log_path, own_address, plan
 from ringfence.features.setup.texts import manager_user
 from ringfence.host.asterisk_conf import fault_of
 from ringfence.host.asterisk_logging import read_asterisk
@@ -291,6 +291,28 @@ def test_the_log_channel_adds_to_the_sections_that_exist(host: Host, logger: str
     assert known is not None
     assert known.channels[host.paths.logs / "ringfence"] == {"notice", "security"}
     assert plan(host.found(), host.paths).changes == ()
+
+
+def test_the_name_of_the_log_may_end_with_the_name_of_the_host(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With appendhostname the daemon reads the file that Asterisk writes; a container's name is not known."""
+    monkeypatch.setattr("platform.node", lambda: "pbx")
+    (host.etc / "logger.conf").write_text("[general]\nappendhostname = yes\n[logfiles]\n", "utf-8")
+    contained = plan(in_container(host.found()), host.paths)
+    planned = plan(host.found(), host.paths)
+    for change in planned.changes:
+        change.apply()
+
+    file = host.paths.logs / "ringfence.pbx"
+    assert planned.log == LogPath(file, host.paths.logs / "ringfence", default=False)
+    assert f'paths = ["{file}"]' in host.paths.config.read_text("utf-8")
+    known = read_asterisk(host.etc)
+    assert known is not None
+    assert known.channels == {file: {"notice", "security"}}
+    assert plan(host.found(), host.paths).changes == ()
+    assert contained.log is None
+    assert contained.notes[0].startswith("no log is read: appendhostname in logger.conf")
 
 
 @pytest.mark.parametrize(

@@ -35,8 +35,8 @@ from ringfence.features.setup.texts import (
     with_general,
     with_include,
 )
-from ringfence.host.asterisk_conf import Conf, no_option, read_conf
-from ringfence.host.asterisk_logging import read_asterisk
+from ringfence.host.asterisk_conf import Conf
+from ringfence.host.asterisk_logging import name_suffix, read_logger
 from ringfence.host.file_changes import (
     Change,
     FileChange,
@@ -62,8 +62,8 @@ _PASSWORD = re.compile(r"[!-:<-~]{1,256}")
 class LogPath:
     """The log that Asterisk writes for ringfence.
 
-    ``file`` is its path on this host, ``inside`` its path for Asterisk. ``default``: the daemon finds this
-    log without a setting.
+    ``file`` is its path on this host, ``inside`` its path in Asterisk's logger.conf. ``default``: the daemon
+    finds this log without a setting.
     """
 
     file: Path
@@ -76,8 +76,8 @@ class Plan:
     """The changes that setup will make.
 
     ``changes`` are in the order in which setup makes them. ``notes`` are lines for the administrator. ``log``
-    is the log that Asterisk will write for ringfence; None if there is no folder for it that this host can
-    read.
+    is the log that Asterisk will write for ringfence; None if this host cannot read it, or does not know its
+    name.
     """
 
     changes: tuple[Change, ...]
@@ -104,15 +104,19 @@ def plan(found: Found, paths: HostPaths, written: Mapping[Path, FileState] | Non
 
 
 def log_path(found: Found, paths: HostPaths) -> LogPath | None:
-    """Return the path of the log for ringfence; None if Asterisk cannot write to a folder readable here.
+    """Return the path of the log for ringfence; None if this host cannot read it, or does not know its name.
 
     If Asterisk has the same ``/var/log`` as this host, the log is in ringfence's own folder there. Otherwise
-    (in a container) it is in Asterisk's log folder, if that folder is a volume.
+    (in a container) it is in Asterisk's log folder, if that folder is a volume. With ``appendhostname`` in
+    logger.conf, the file's name ends with the name of Asterisk's host. That of a container is not known here.
     """
     asterisk = found.asterisk
+    suffix = name_suffix(read_logger(asterisk.conf))
+    if suffix and not asterisk.server.same_root:
+        return None
     root = PROC / str(asterisk.server.pid)
     if asterisk.server.same_root or host_path(root, paths.logs.parent) == paths.logs.parent:
-        return LogPath(paths.logs / LOG, paths.logs / LOG, default=True)
+        return LogPath(paths.logs / f"{LOG}{suffix}", paths.logs / LOG, default=not suffix)
     if asterisk.logs is None:
         return None
     return LogPath(asterisk.logs / LOG / LOG, asterisk.logs_inside / LOG / LOG, default=False)
@@ -162,9 +166,11 @@ class _Planner:
             )
         self._configuration()
         if self.log is None:
+            why = "the log folder of Asterisk's container is no volume of this host"
+            if name_suffix(read_logger(self.found.asterisk.conf)):
+                why = "appendhostname in logger.conf adds the unknown name of Asterisk's container to it"
             self.notes.append(
-                "no log is read: the log folder of Asterisk's container is no volume of this host; attempts "
-                "that are hidden from AMI are seen on the wire only"
+                f"no log is read: {why}; attempts that are hidden from AMI are seen on the wire only"
             )
             return
         server = self.found.asterisk.server
@@ -223,11 +229,12 @@ class _Planner:
     def logger(self) -> None:
         """Plan the change that makes Asterisk's log channel for ringfence, if it is missing."""
         folder = self.found.asterisk.conf
-        known = read_asterisk(folder)
-        if self.log is None or (known is not None and self.log.inside in known.channels):
+        conf = read_logger(folder) or Conf()
+        logs = self.found.asterisk.logs_inside
+        known = [logs / name for name, _ in conf.section("logfiles").options]
+        if self.log is None or self.log.inside in known:
             return
         path = folder / LOGGER
-        conf = read_conf(path, no_option) or Conf()
         main = self._add(
             self.found.layout.logger,
             log_channel(
