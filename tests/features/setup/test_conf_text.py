@@ -1,8 +1,10 @@
 """Changes to the text of Asterisk's files: every other byte stays."""
 
+from ipaddress import ip_network
+
 import pytest
 
-from ringfence.features.setup.texts import MARK, appended, includes, with_general, with_include
+from ringfence.features.setup.texts import MARK, appended, includes, with_general, with_host, with_include
 
 SAMPLE = "; a comment\n[general]\nenabled = no ; as delivered\nport = 5038\n\n[admin]\nenabled = no\n"
 
@@ -57,3 +59,20 @@ def test_an_include_is_a_line_at_the_end() -> None:
 def test_an_addition_begins_a_new_line() -> None:
     """A last line without an end gets one."""
     assert [appended(text, "b\n") for text in ("", "a", "a\n")] == ["b\n", "a\nb\n", "a\nb\n"]
+
+
+@pytest.mark.parametrize(
+    ("text", "result"),
+    [
+        ("127.0.1.1 pbx.example.org", "127.0.1.1 pbx.example.org pbx"),
+        ("192.0.2.5\tPBX.example.org  # own\n::1 x\n", "192.0.2.5\tPBX.example.org pbx  # own\n::1 x\n"),
+        ("203.0.113.7 pbx.carrier.example\n", "203.0.113.7 pbx.carrier.example\n127.0.1.1 pbx\n"),
+        ("127.0.0.1 localhost pbx.example.org\n", "127.0.0.1 localhost pbx.example.org\n127.0.1.1 pbx\n"),
+        ("own pbx.example.org\n127.0.0.1\n", "own pbx.example.org\n127.0.0.1\n127.0.1.1 pbx\n"),
+        ("#127.0.1.1 pbx.example.org\n", "#127.0.1.1 pbx.example.org\n127.0.1.1 pbx\n"),
+        ("", "127.0.1.1 pbx\n"),
+    ],
+)
+def test_a_domain_of_this_host_stays_its_domain(text: str, result: str) -> None:
+    """The name joins the line that has it with a domain, if the address of this line is of this host."""
+    assert with_host(text, "pbx", {ip_network("192.0.2.5")}) == result

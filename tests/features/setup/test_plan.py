@@ -20,7 +20,7 @@ from tests.features.setup.world import (
     with_exempt,
 )
 
-from ringfence.errors import SetupError
+from ringfence.errors import HostError, SetupError
 from ringfence.features.setup.find import Found
 from ringfence.features.setup.manager import read_manager
 from ringfence.features.setup.plan import LogPath, ami_host, log_path, own_address, plan
@@ -28,6 +28,7 @@ from ringfence.features.setup.texts import manager_user
 from ringfence.host.asterisk_conf import fault_of
 from ringfence.host.asterisk_logging import read_asterisk
 from ringfence.host.file_changes import FileChange, FileState, FolderChange, FolderState
+from ringfence.values.network import Network
 from ringfence.values.secret import Secret
 
 pytestmark = pytest.mark.kernel  # a host in a folder has files of several users
@@ -92,6 +93,22 @@ def test_the_name_of_this_host_needs_no_name_server(host: Host) -> None:
 
     host.paths.hosts.write_bytes(after.content)
     assert "etc/hosts" not in files_of(host)
+
+
+def test_the_name_of_this_host_joins_its_domain(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name joins the line of an own address that has it with a domain. Unknown addresses are foreign."""
+    monkeypatch.setattr("socket.gethostname", lambda: "pbx")
+    monkeypatch.setattr(
+        "ringfence.features.setup.plan.read_addresses", lambda: frozenset({ip_network("192.0.2.5")})
+    )
+    host.paths.hosts.write_text("192.0.2.5 pbx.example.org\n", "utf-8")
+    assert files_of(host)["etc/hosts"].content == b"192.0.2.5 pbx.example.org pbx\n"
+
+    def broken() -> frozenset[Network]:
+        raise HostError("this host's own addresses cannot be read by rtnetlink")
+
+    monkeypatch.setattr("ringfence.features.setup.plan.read_addresses", broken)
+    assert files_of(host)["etc/hosts"].content == b"192.0.2.5 pbx.example.org\n127.0.1.1 pbx\n"
 
 
 def test_only_asterisk_can_read_the_password(host: Host) -> None:

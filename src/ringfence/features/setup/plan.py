@@ -17,7 +17,7 @@ from pathlib import Path
 
 from attrs import define, field, frozen
 
-from ringfence.errors import SetupError
+from ringfence.errors import HostError, SetupError
 from ringfence.features.setup.find import Found, host_path, reload_command, without_parts
 from ringfence.features.setup.manager import PORT, ManagerConf, excess_of, require_effect, text_of
 from ringfence.features.setup.texts import (
@@ -33,6 +33,7 @@ from ringfence.features.setup.texts import (
     settings_text,
     sorted_networks,
     with_general,
+    with_host,
     with_include,
 )
 from ringfence.host.asterisk_conf import Conf
@@ -46,8 +47,9 @@ from ringfence.host.file_changes import (
     file_state,
     folder_state,
 )
-from ringfence.host.hosts_file import hosts_line, knows_host
+from ringfence.host.hosts_file import knows_host
 from ringfence.host.processes import PROC
+from ringfence.host.routes import read_addresses
 from ringfence.values.network import Network, contains, parse_network
 from ringfence.values.secret import Secret
 
@@ -189,9 +191,12 @@ class _Planner:
         here = self.found.asterisk.server.same_root
         if not here or now is None or knows_host(name, path, path.with_name("nsswitch.conf")):
             return
+        own: frozenset[Network] = frozenset()
+        with suppress(HostError):
+            own = read_addresses()
         self._file(
             path,
-            _encoded(appended(text_of(now), f"{hosts_line(name)}\n")),
+            _encoded(with_host(text_of(now), name, own)),
             FolderState(now.mode, now.uid, now.gid),
             "the name of this host: Asterisk looks it up for some datagrams, and answers nobody meanwhile",
         )

@@ -8,7 +8,7 @@ import shlex
 import tomllib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from attrs import frozen
 from ringfence.config.converters import toml_of
 from ringfence.errors import SetupError
 from ringfence.host.conf_lines import conf_lines, directive_of
+from ringfence.host.hosts_file import hosts_line
 from ringfence.values.network import Network
 from ringfence.values.secret import Secret
 
@@ -45,7 +46,7 @@ class HostPaths:
     hosts: Path = Path("/etc/hosts")
 
 
-# -- changes to the text of Asterisk's configuration files. All other parts of the text stay as they are
+# -- changes to the text of Asterisk's configuration files and of the hosts file. The rest stays as it is
 
 
 MARK = "; Added by `ringfence setup`; `ringfence setup --undo` removes it."
@@ -63,6 +64,29 @@ def appended(text: str, addition: str) -> str:
     """Return ``text`` with the lines ``addition`` added at its end."""
     end = "" if not text or text.endswith("\n") else "\n"
     return f"{text}{end}{addition}"
+
+
+def with_host(text: str, name: str, own: Collection[Network]) -> str:
+    """Return the ``text`` of a hosts file with ``name``, the name of this host. ``own`` are its addresses.
+
+    If the first name of a line with an own or loopback address is ``name`` with a domain, ``name`` is added
+    to this line. So the host's full name (``hostname --fqdn``) has the domain. Otherwise a line is added.
+    """
+    lines = text.split("\n")
+    for number, line in enumerate(lines):
+        entry = line.partition("#")[0].rstrip()
+        words = entry.split()
+        if len(words) > 1 and words[1].lower().startswith(f"{name.lower()}.") and _is_own(words[0], own):
+            lines[number] = f"{entry} {name}{line[len(entry) :]}"
+            return "\n".join(lines)
+    return appended(text, f"{hosts_line(name)}\n")
+
+
+def _is_own(address: str, own: Collection[Network]) -> bool:
+    try:
+        return ip_address(address).is_loopback or ip_network(address) in own
+    except ValueError:
+        return False
 
 
 def with_include(text: str, name: str) -> str:
