@@ -28,7 +28,7 @@ UNIT_ID = 61_900
 TYPED = next(block for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) if "logger.conf" in block)
 """The commands that make the channel."""
 ROTATED = re.findall(r"^(install .* /etc/logrotate\.d/ringfence)$", PAGE, re.MULTILINE)[0]
-"""The command that installs the rotation in a venv; the package contains it."""
+"""The command that installs the rotation."""
 FREEPBX = re.findall(r"^(cat contrib/asterisk/ringfence\.logger\.conf .*)$", PAGE, re.MULTILINE)[0]
 """The commands on FreePBX, which replace the lines about logger.conf."""
 

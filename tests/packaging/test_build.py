@@ -60,7 +60,7 @@ def test_configuration_files_are_conffiles(contents: Path) -> None:
     files = [f"/{path.relative_to(contents)}" for path in (contents / "etc").rglob("*") if path.is_file()]
 
     assert (contents / "DEBIAN/conffiles").read_text("utf-8").split() == sorted(files)
-    assert sorted(files) == ["/etc/logrotate.d/ringfence", "/etc/ringfence/ringfence.toml"]
+    assert files == ["/etc/ringfence/ringfence.toml"]
 
 
 def test_dpkg_can_verify_the_files(contents: Path) -> None:

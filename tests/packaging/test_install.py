@@ -240,6 +240,8 @@ def test_removal_takes_the_rules_out_and_purge_leaves_nothing(
     machine.must("sh", "-c", START)
     assert bans(machine) == {BANNED}
 
+    rotation = "/usr/share/ringfence/contrib/asterisk/ringfence.logrotate"
+    machine.must("cp", rotation, "/etc/logrotate.d/ringfence")  # as `ringfence setup` makes it
     purged = machine.run("apt-get", "purge", "--yes", "ringfence")
     assert purged.returncode == 0
     assert machine.must("nft", "list", "tables") == ""

@@ -396,7 +396,7 @@ def test_an_include_that_opens_ami_to_everybody_is_an_error(host: Host) -> None:
 
 
 def test_the_rotation_names_asterisks_user(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The package's file is for the user `asterisk`; another user, or a venv, gets a file of its own."""
+    """The rotation runs as the user of Asterisk, and a file that names this user stays as it is."""
     root = evolve(host.found().asterisk.server, uid=0)
     found = evolve(host.found(), asterisk=evolve(host.found().asterisk, server=root))
     text = files_of(host, found)["etc/logrotate.d/ringfence"].content.decode()

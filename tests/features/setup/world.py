@@ -115,7 +115,6 @@ def make_host(folder: Path, layout: str = "compiled", *, packaged: bool = True) 
             "# minimal\n[[asterisk]]\n[asterisk.ami]\n[allow]\nnetworks = []\n", "utf-8"
         )
         host.paths.secret.write_text(SECRET, "utf-8")
-        host.paths.logrotate.write_text("# of the package\n", "utf-8")
     return host
 
 
