@@ -662,7 +662,7 @@ class Detector:
 
         The others are failures of a broken phone. Another phone of its /64 must not be banned for them.
         """
-        if len(kept) == 1 or not self.friends.any_known_in(subject.network):
+        if len(kept) == 1 or not (self.friends.worked and self.friends.any_known_in(subject.network)):
             return kept
         facts = ((one, fact_of(one)) for one in kept)
         return [
