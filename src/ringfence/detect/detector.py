@@ -604,6 +604,7 @@ class Detector:
         follows from attempts whose address is unproven.
         """
         self.counts.by_kind[attempt.kind][attempt.proof] += 1
+        near = self._works_near(attempt)
         subject = self._subjects.find(attempt.address)
         network = subject.network
         if subject.exempt:
@@ -617,7 +618,6 @@ class Detector:
             return (Judgement(attempt, network, Disposition.LATE, wider),)
         if attempt.kind not in self._judge.kinds:
             return (Judgement(attempt, network, Disposition.NO_RULE),)
-        near = self._works_near(attempt)
         kept = self._history.add(subject.key, attempt, now, aside=near and not subject.friend)
         if not attempt.trusted:
             self.counts.unconfirmed += 1
@@ -662,7 +662,7 @@ class Detector:
 
         The others are failures of a broken phone. Another phone of its /64 must not be banned for them.
         """
-        if len(kept) == 1 or not (self.friends.worked and self.friends.any_known_in(subject.network)):
+        if not self.friends.any_known_in(subject.network):
             return kept
         facts = ((one, fact_of(one)) for one in kept)
         return [
@@ -727,7 +727,8 @@ class Detector:
                 return (Judgement(attempt, subject.network, _COUNTED, decision), *alarms)
         # Claimed attempts do not lengthen a claimed ban, and those of a web page do not widen its ban.
         if not narrowed or not (attempt.proof is _CLAIMED or attempt.page):
-            kept = self._of_strangers(subject, kept)
+            if self.friends.worked:
+                kept = self._of_strangers(subject, kept)
             decision = self._judge.decide(subject, kept, attempt, now, narrowed=narrowed, claimed=claimed)
         if attempt.proof is not _CLAIMED:
             fact = fact_from(attempt, now)

@@ -491,7 +491,7 @@ class Session:
     - ``challenged``: the time of PJSIP's last challenge by UDP.
     - ``proven``: when a nonce proved the sender.
     - ``asked``: the kind of its latest *question* (request without credentials), and the account in it.
-      ``asked_in_log``: the same of a log line while AMI is connected; the sender may have written the line.
+      ``asked_in_log``: the same of a report that a sender can forge, while AMI is connected.
     - ``weight``: the greatest weight of its questions (``questions``).
     - ``question``: the latest of the best reports of a question that does not count, and its arrival. No
       sender can forge it.
@@ -513,10 +513,6 @@ class Session:
     weight: int = 0
     question: tuple[SecurityEvent, float] | None = None
     bare: int = 0
-
-    def asked_before(self, guess: SecurityEvent) -> tuple[EventKind, str] | None:
-        """Return the latest question, as ``asked``. A line of the log explains only other lines of it."""
-        return (self.asked_in_log if guess.source.text else None) or self.asked
 
 
 # -- the facts about each remote address, and the one table of senders and their sessions
@@ -766,8 +762,9 @@ class Senders:
             or event.kind is EventKind.DIVERTED
             or (role is _OPENER and event.kind is not EventKind.HIDDEN)
         )
-        asked = session.asked_before(event) if role is _FAILED else None
-        return attempt_from(event, _KINDS[role], asked, not bare)
+        # A line of the log explains only other lines of it: the sender may have written it.
+        before = (session.asked_in_log if source.text else None) or session.asked
+        return attempt_from(event, _KINDS[role], before if role is _FAILED else None, not bare)
 
     def _forgive(self, event: SecurityEvent, now: float) -> bool:
         """Whether to ignore a repeated failure, which may be a retransmission.

@@ -5,7 +5,7 @@ import urllib.request
 from ipaddress import ip_network
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from prometheus_client.core import Metric
@@ -32,13 +32,15 @@ from ringfence.features.phones.guard import GonePhones
 from ringfence.features.publish.guard import Publisher
 from ringfence.features.ration.guard import Rations
 from ringfence.firewall.contract import Counters, RuleCounter
-from ringfence.guard.feature import Feature
 from ringfence.guard.pipeline import EffectHandler, Pipeline
 from ringfence.ledger import Record, key_of
 from ringfence.sources.state import Condition, State
 from ringfence.values.ban import Ban, Scope
 from ringfence.values.event import WIRE, EventKind, SourceId
 from ringfence.values.secret import Secret
+
+if TYPE_CHECKING:
+    from ringfence.guard.feature import Feature
 
 SUBJECT = ip_network("203.0.113.1/32")
 GUESSES = capture("asterisk-22", "wrong-password-register").ami.read_bytes()
