@@ -13,6 +13,7 @@ from tests.support.fleet import CLAIMED, denied, guesses, hosts
 from tests.support.packets import OTHER, SIP, datagram
 
 from ringfence.features.fleet.api import Api
+from ringfence.features.fleet.decisions import SAME_END
 from ringfence.features.fleet.settings import Access
 from ringfence.features.fleet.sync import OwnBan, Pull, Push
 from ringfence.values.secret import Secret
@@ -90,6 +91,23 @@ def test_both_hosts_are_equal_after_the_api_was_away(tmp_path: Path) -> None:
         until(lambda: "198.18.9.2" in denied(), "the second ban")
         until(lambda: "198.18.9.1" not in denied(), "the end of the first ban")
         assert made.api.decisions() == {("ringfence/guess", "198.18.9.2")}
+
+
+def test_a_ban_that_was_deleted_at_the_api_stays_deleted_after_a_restart(tmp_path: Path) -> None:
+    """A host that was stopped meanwhile keeps its ban, and does not send it again."""
+    with hosts(tmp_path) as made:
+        made.pbx.send(guesses("198.18.9.1"))
+        until(lambda: "198.18.9.1" in denied(), "the ban at the other host")
+        made.one.kill()
+        time.sleep(2 * SAME_END)  # a decision that ends sooner may be that of an earlier ban
+        made.api.delete("198.18.9.1")
+        until(lambda: "198.18.9.1" not in denied(), "the deletion")
+        made.one.start()
+        until(lambda: made.one.ask("fleet")["push"]["last"], "a request after the first answer")
+
+        assert "198.18.9.1" in made.one.banned()
+        assert made.one.ask("fleet")["waiting"] == 0
+        assert made.api.decisions() == set()
 
 
 def test_wrong_credentials_are_reported_and_can_be_corrected(tmp_path: Path) -> None:

@@ -190,6 +190,23 @@ def test_bans_of_the_last_run_are_sent_if_the_api_lacks_them(server: FakeApi, st
     assert [alert["source"]["value"] for alert in server.alerts] == ["198.51.100.7"]
 
 
+def test_a_restart_sends_no_ban_that_someone_has_deleted(server: FakeApi, store: Store) -> None:
+    """At the start, a ban of the ledger that someone deleted at the API is not sent; a missing one is."""
+    ledger, since = Ledger(), time.time() - 60.0
+    for made in (ban("198.51.100.7"), ban("198.51.100.8")):
+        ledger.put(key_of(made.network), Record.of(evolve(made, since=since)))
+    server.add("198.51.100.7")
+    server._delete("198.51.100.7", "ringfence/guess")
+
+    async def play() -> None:
+        async with host(server, store, ledger):
+            await until(lambda: server.alerts)
+            await asyncio.sleep(0.2)
+
+    asyncio.run(play())
+    assert [alert["source"]["value"] for alert in server.alerts] == ["198.51.100.8"]
+
+
 def test_a_restart_loses_no_unban(server: FakeApi, store: Store) -> None:
     """Unbans that the API did not get are sent after a restart, and those made while it was stopped."""
     made = [ban(f"198.51.100.{number}") for number in range(7, 11)]

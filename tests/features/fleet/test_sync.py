@@ -38,7 +38,7 @@ GUESS = scenario_of("guess")
 
 def own(network: Network = ONE, rule: str = "guess", ends: float = 1_000.0, began: float = 0.0) -> OwnBan:
     """Return a ban of this host."""
-    return OwnBan(network, rule, ends, began=began)
+    return OwnBan(network, rule, ends, began=began, since=began)
 
 
 def decision(
@@ -214,15 +214,24 @@ def test_a_deletion_between_two_answers_counts() -> None:
     assert isinstance(sync.next_request(20.0), Beat | None)
 
 
+def test_a_deletion_before_a_restart_counts() -> None:
+    """A ban is not sent again if the first answer shows that someone has deleted it since it began."""
+    sync = Sync()
+    sync.on_restored([own(began=-60.0), own(NETWORKS[1], began=-60.0)])
+    pulled(sync, deleted=(decision(2, seconds=-30.0), decision(1, NETWORKS[1], seconds=-90.0)))
+
+    assert sync.next_request(0.0) == Push((own(NETWORKS[1], began=-60.0),))
+
+
 def test_the_end_of_an_earlier_ban_is_no_deletion_of_the_present_one() -> None:
-    """The end of a decision from before the last answer does not concern the present ban of its network."""
+    """A decision that ended before the present ban of its network began does not concern it."""
     sync = Sync(full_every=10.0)
     sync.on_restored([own()])
-    pulled(sync, deleted=(decision(2),))
+    pulled(sync, deleted=(decision(2, seconds=-1.0),))
     assert sync.next_request(0.0) == Push((own(),))
     sync.on_done(Push((own(),)), 0.0)
 
-    pulled(sync, now=10.0, deleted=(decision(2),))
+    pulled(sync, now=10.0, deleted=(decision(2, seconds=-11.0),))
     assert sync.next_request(10.0) == Push((own(),))
 
 
@@ -768,7 +777,7 @@ def _play(world: World, step: tuple[object, ...]) -> None:
     world.advance(0.001)
     match step:
         case "ban", str(node), network, str(rule), float(seconds):
-            world.ban(node, OwnBan(network, rule, world.now + seconds, began=world.now))  # type: ignore[arg-type]
+            world.ban(node, own(network, rule, world.now + seconds, world.now))  # type: ignore[arg-type]
         case "unban", str(node), network:
             world.unban(node, network)  # type: ignore[arg-type]
         case "cscli add", network, str(rule):
@@ -786,7 +795,7 @@ def test_bans_of_one_host_reach_the_other(made: list[tuple[Network, str, float]]
     """Every ban of one host that is in force applies at the other one within two intervals."""
     world = World()
     for network, rule, seconds in made:
-        world.ban("a", OwnBan(network, rule, world.now + seconds, began=world.now))
+        world.ban("a", own(network, rule, world.now + seconds, world.now))
         world.advance(1.0)
         world.step("a", "")
     for _ in range(20):

@@ -122,7 +122,8 @@ class Fleet(Feature):
 
     def _own(self, ban: Ban) -> OwnBan:
         now = self._clock.mono()
-        return OwnBan(ban.network, ban.rule, now + ban.expires - self._clock.wall(), facts_of(ban), now)
+        ahead = now - self._clock.wall()
+        return OwnBan(ban.network, ban.rule, ban.expires + ahead, facts_of(ban), now, ban.since + ahead)
 
     # -- the task
 

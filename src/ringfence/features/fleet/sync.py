@@ -13,6 +13,8 @@ In: decisions of other hosts, each with the time that it has left.
   that it began to store before a request, and finished after it. So after each failure, once soon after
   news, and every ``full_every`` seconds, all decisions are requested. Then bans that the API lacks are sent
   again, unless someone has deleted them there.
+* An answer with all decisions also names those that have ended. So it shows which bans someone has deleted,
+  also before a restart of this host. A new database names none, so these bans are sent again.
 
 All times are arguments, in monotonic seconds.
 """
@@ -54,13 +56,18 @@ MOST_SEEN = 65_536
 
 @frozen
 class OwnBan:
-    """A ban of this host that is shared. ``ends`` and ``began`` (None: unknown) are in monotonic seconds."""
+    """A ban of this host that is shared. Times are in monotonic seconds.
+
+    The ban began at ``since`` (minus infinity: unknown). This run of the daemon shares it from ``began`` on
+    (None: unknown).
+    """
 
     network: Network
     rule: str
     ends: float
     facts: Facts = Factory(Facts)
     began: float | None = None
+    since: float = -inf
 
     @property
     def key(self) -> Key:
@@ -176,7 +183,6 @@ class Sync:
         self._bans_first = False
         self._decisions = KeptDecisions(most)
         self._stale = False  # a decision that was applied does not apply any more
-        self._latest = inf  # the highest number of a decision in an answer; infinity before the first one
         self._own_ends = Ends()
         self._at_once = AT_ONCE
         self._next_pull = self._next_full = self._next_beat = -inf
@@ -431,14 +437,13 @@ class Sync:
         self.pull.worked(now)
         self._next_pull = now + self._interval
         there: set[Key] = set()
-        came, latest = self._decisions.came, -1 if self._latest == inf else self._latest
+        came = self._decisions.came
         left, changed = LeftOut() if request.full else self.left, False
         for number, one in enumerate(page.left_out, 1):
             left.count(one)
             if not number % STEP:
                 yield changed
         for number, decision in enumerate(page.new, 1):
-            latest = max(latest, decision.number)
             key = decision.packed, decision.scenario
             if key in self._own:
                 there.add(key)
@@ -447,11 +452,9 @@ class Sync:
                 yield changed
                 yield from (changed for _ in self._decisions.tidied())
         for number, decision in enumerate(page.deleted, 1):
-            latest = max(latest, decision.number)
-            changed |= self._delete(decision)
+            changed |= self._delete(decision, now)
             if not number % STEP:
                 yield changed
-        self._latest = latest
         self.left = left
         if request.full:
             self._next_full = now + self._full_every
@@ -493,16 +496,22 @@ class Sync:
             self.lag = now - own.ban.began
         return False
 
-    def _delete(self, decision: LapiDecision) -> bool:
-        """Forget a decision that the API has ended; return whether it no longer applies here."""
+    def _delete(self, decision: LapiDecision, now: float) -> bool:
+        """Forget a decision that the API has ended; return whether it no longer applies here.
+
+        ``now`` is when the answer came (monotonic seconds).
+        """
         key = decision.packed, decision.scenario
         kept = self._decisions.delete(key, decision.number)
-        own = self._own.get(key)
-        if key in self._decisions or (not kept and decision.number <= self._latest):
+        if key in self._decisions:
             return False
+        own = self._own.get(key)
         if own is None:
             return kept
-        own.withdrawn = own.withdrawn or own.sent  # someone may delete it before an answer has shown it
+        # Someone may delete the decision before an answer has shown it. An answer with all decisions repeats
+        # the ends of earlier bans of the network, which do not count.
+        if own.sent and (kept or now + decision.seconds > own.ban.since + SAME_END):
+            own.withdrawn = True
         return False
 
     def _send_missing(self, there: set[Key], now: float) -> None:
